@@ -1,0 +1,3 @@
+//! The `isonomy` command.
+
+fn main() {}

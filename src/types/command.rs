@@ -1,0 +1,90 @@
+//! Commands, the batches an instance holds, and what an instance decides.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Deps, Footprint, InstanceId, ReplicaId, RequestId};
+
+/// One client command, as the engine sees it: opaque but for its identity and footprint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Command {
+    /// Session and sequence: executed exactly once.
+    pub request: RequestId,
+    /// The client is done with all its requests below this sequence: their *results* may be
+    /// forgotten (that they were executed may not). 0 when it has said nothing.
+    pub floor: u64,
+    /// The replica the client spoke to, which answers it. Not always the instance's owner.
+    pub origin: ReplicaId,
+    /// What it touches.
+    pub footprint: Footprint,
+    /// The user's command, encoded.
+    pub payload: Bytes,
+}
+
+/// The commands of one instance, executed in this order, and the union of their footprints.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Batch {
+    commands: Vec<Command>,
+    footprint: Footprint,
+}
+
+impl Batch {
+    /// A batch of these commands, in this order.
+    ///
+    /// # Panics
+    /// If there are none: a batch without commands would be a `Nop` under another name.
+    pub fn new(commands: Vec<Command>) -> Arc<Batch> {
+        assert!(!commands.is_empty(), "a batch holds at least one command");
+        let footprint = match &commands[..] {
+            [one] => one.footprint.clone(),
+            many => Footprint::union(many.iter().map(|command| &command.footprint)),
+        };
+        Arc::new(Batch { commands, footprint })
+    }
+
+    /// The commands, in execution order.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// The union of the commands' footprints.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+}
+
+/// What an instance may decide: its owner's batch, or nothing; never a third thing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// Nothing is executed here.
+    Nop,
+    /// The owner's commands.
+    Batch(Arc<Batch>),
+}
+
+impl Value {
+    /// Whether nothing is executed.
+    pub fn is_nop(&self) -> bool {
+        matches!(self, Value::Nop)
+    }
+
+    /// The commands, unless it is a `Nop`.
+    pub fn batch(&self) -> Option<&Arc<Batch>> {
+        match self {
+            Value::Nop => None,
+            Value::Batch(batch) => Some(batch),
+        }
+    }
+}
+
+/// A decided instance: every replica that learns of it learns the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The instance.
+    pub id: InstanceId,
+    /// What it executes.
+    pub value: Value,
+    /// What it covers. For the slot protocols: everything below.
+    pub deps: Deps,
+}

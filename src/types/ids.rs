@@ -1,0 +1,142 @@
+//! Names of things: replicas, instances, clients, requests.
+
+use std::fmt;
+
+/// The largest cluster: replica sets are 64-bit masks indexed by replica number.
+pub const MAX_REPLICAS: usize = 63;
+
+/// A position in one owner's sequence of instances; the first is 1, and 0 means "none".
+pub type Slot = u64;
+
+/// The number of a replica within its cluster: 1, 2, … n.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId(u8);
+
+impl ReplicaId {
+    /// The replica with this number, or `None` unless it is between 1 and [`MAX_REPLICAS`].
+    pub const fn new(number: u8) -> Option<ReplicaId> {
+        if number >= 1 && number as usize <= MAX_REPLICAS { Some(ReplicaId(number)) } else { None }
+    }
+
+    /// The replica at a zero-based position; the inverse of [`ReplicaId::index`].
+    ///
+    /// # Panics
+    /// If `index` is not below [`MAX_REPLICAS`].
+    pub fn from_index(index: usize) -> ReplicaId {
+        assert!(index < MAX_REPLICAS, "a replica index is below MAX_REPLICAS");
+        ReplicaId(u8::try_from(index + 1).expect("MAX_REPLICAS fits a byte"))
+    }
+
+    /// The replica's number, from 1.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The replica's zero-based position in vectors with one entry a replica.
+    pub const fn index(self) -> usize {
+        self.0 as usize - 1
+    }
+
+    /// All replicas of a cluster of `n`, in order.
+    pub fn all(n: usize) -> impl DoubleEndedIterator<Item = ReplicaId> + Clone {
+        (0..n).map(ReplicaId::from_index)
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An instance of consensus: the `slot`-th that `replica` owns. Shown as `r2.17`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The owner: the one replica that may propose a command here.
+    pub replica: ReplicaId,
+    /// The owner's sequence number, from 1.
+    pub slot: Slot,
+}
+
+impl InstanceId {
+    /// The `slot`-th instance of `replica`.
+    pub const fn new(replica: ReplicaId, slot: Slot) -> InstanceId {
+        InstanceId { replica, slot }
+    }
+
+    /// The order inside one component: by slot, then by owner (protocol.md §6).
+    pub const fn execution_key(self) -> (Slot, ReplicaId) {
+        (self.slot, self.replica)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.replica, self.slot)
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A client session. Chosen by the client, at random, once: two live sessions never share one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{:x}", self.0)
+    }
+}
+
+/// What makes a command executed exactly once: a retry carries the same id, at whatever replica.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId {
+    /// The session.
+    pub client: ClientId,
+    /// The session's own numbering of its commands, from 1; never reused for another command.
+    pub sequence: u64,
+}
+
+impl RequestId {
+    /// The `sequence`-th command of `client`.
+    pub const fn new(client: ClientId, sequence: u64) -> RequestId {
+        RequestId { client, sequence }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}#{}", self.client, self.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_start_at_one_and_stay_in_range() {
+        assert_eq!(ReplicaId::new(0), None);
+        assert_eq!(ReplicaId::new(64), None);
+        let last = ReplicaId::new(63).expect("the largest number");
+        assert_eq!(ReplicaId::from_index(last.index()), last);
+    }
+
+    #[test]
+    fn components_run_by_slot_then_owner() {
+        let id = |r, s| InstanceId::new(ReplicaId::from_index(r), s);
+        let mut ids = [id(0, 2), id(1, 1), id(0, 1)];
+        ids.sort_by_key(|id| id.execution_key());
+        assert_eq!(ids, [id(0, 1), id(1, 1), id(0, 2)]);
+    }
+}

@@ -1,0 +1,21 @@
+//! The words everything else is written in: ids, ballots, commands and their footprints,
+//! dependency vectors, quorum sizes, log positions. Nothing here has behaviour beyond keeping its
+//! own invariants, and nothing here uses another room.
+
+mod ballot;
+mod command;
+mod deps;
+mod durable;
+mod footprint;
+mod ids;
+mod quorum;
+mod time;
+
+pub use ballot::Ballot;
+pub use command::{Batch, Command, Decision, Value};
+pub use deps::Deps;
+pub use durable::{Durable, Held, Journal, LogPosition, Written};
+pub use footprint::{Access, Footprint, KeyHash};
+pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot};
+pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
+pub use time::Time;
