@@ -3,4 +3,6 @@
 //!
 //! The rooms, each using only those above it:
 
+pub mod machine;
+pub mod protocol;
 pub mod types;

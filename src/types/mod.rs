@@ -9,6 +9,7 @@ mod durable;
 mod footprint;
 mod ids;
 mod quorum;
+mod settings;
 mod time;
 
 pub use ballot::Ballot;
@@ -18,4 +19,5 @@ pub use durable::{Durable, Held, Journal, LogPosition, Written};
 pub use footprint::{Access, Footprint, KeyHash};
 pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot};
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
+pub use settings::{Settings, Timing};
 pub use time::Time;

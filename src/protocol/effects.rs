@@ -1,0 +1,205 @@
+//! What a protocol wants done, as data.
+
+use std::sync::Arc;
+
+use crate::types::{
+    Batch, Command, Decision, Durable, Held, InstanceId, Journal, ReplicaId, Written,
+};
+
+/// A message and its receivers: a set, so that it is encoded once.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outgoing<M> {
+    /// The receivers; possibly the sender itself among them.
+    pub to: ReplicaSet,
+    /// What to say.
+    pub message: M,
+}
+
+/// What has to follow from a step, filled by the protocol and emptied by the replica.
+///
+/// Invariants:
+///
+/// 1. A message or a decision enters only together with the [`Written`] it depends on, and leaves
+///    only against a [`Durable`] mark.
+/// 2. `records` are in journal order.
+#[derive(Debug)]
+pub struct Effects<M, R> {
+    journal: Journal,
+    /// To be appended to the log, in this order.
+    pub records: Vec<R>,
+    /// To be sent when durable.
+    pub messages: Vec<Held<Outgoing<M>>>,
+    /// To be executed when durable.
+    pub decisions: Vec<Held<Decision>>,
+    /// Payloads that became known here, decided or not: what the executor and the gate look at.
+    pub learned: Vec<(InstanceId, Arc<Batch>)>,
+    /// Commands of this replica's own instances that ended as `Nop`: to be proposed again.
+    pub returned: Vec<Command>,
+    /// How often each path was taken.
+    pub paths: Paths,
+}
+
+impl<M, R> Default for Effects<M, R> {
+    fn default() -> Effects<M, R> {
+        Effects {
+            journal: Journal::default(),
+            records: Vec::new(),
+            messages: Vec::new(),
+            decisions: Vec::new(),
+            learned: Vec::new(),
+            returned: Vec::new(),
+            paths: Paths::default(),
+        }
+    }
+}
+
+impl<M, R> Effects<M, R> {
+    /// Appends a record; what depends on it takes the returned token.
+    pub fn append(&mut self, record: R) -> Written {
+        self.records.push(record);
+        self.journal.append()
+    }
+
+    /// A token for everything appended so far.
+    pub fn everything(&self) -> Written {
+        self.journal.everything()
+    }
+
+    /// Says `message` to all in `to` once `after` is durable.
+    pub fn send(&mut self, after: Written, to: ReplicaSet, message: M) {
+        self.messages.push(Held::new(after, Outgoing { to, message }));
+    }
+
+    /// Says `message` to one replica once `after` is durable.
+    pub fn answer(&mut self, after: Written, to: ReplicaId, message: M) {
+        self.send(after, ReplicaSet::from_iter([to]), message);
+    }
+
+    /// Executes a decision once `after` is durable.
+    pub fn decide(&mut self, after: Written, decision: Decision) {
+        self.decisions.push(Held::new(after, decision));
+    }
+
+    /// Counts a path.
+    pub fn hit(&mut self, path: Path) {
+        self.paths.hit(path);
+    }
+
+    /// Whether a mark covers everything appended so far.
+    pub fn is_durable(&self, durable: Durable) -> bool {
+        Held::new(self.everything(), ()).release(durable).is_ok()
+    }
+}
+
+macro_rules! paths {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A way that an instance may go. The simulator demands to have seen every one of them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Path { $($(#[$doc])* $variant,)* }
+
+        impl Path {
+            /// All of them, in declaration order.
+            pub const ALL: &'static [Path] = &[$(Path::$variant,)*];
+
+            /// The name used in reports.
+            pub const fn name(self) -> &'static str {
+                match self { $(Path::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+paths! {
+    /// Committed by the owner after one round trip (§4.3).
+    FastCommit = "fast_commit",
+    /// The owner had to propose the union (§4.3).
+    SlowPath = "slow_path",
+    /// The slow path was chosen because the fast-path timeout passed.
+    FastTimeout = "fast_timeout",
+    /// Learned by counting AcceptOk (§4.5).
+    AcceptCommit = "accept_commit",
+    /// Learned from a Commit message.
+    LearnedCommit = "learned_commit",
+    /// A Commit without its payload had to be fetched.
+    CommitWithoutPayload = "commit_without_payload",
+    /// Something was sent again.
+    Retransmit = "retransmit",
+    /// A missing decision was asked for.
+    Fetch = "fetch",
+    /// A decision was sent on request.
+    FetchAnswered = "fetch_answered",
+    /// Reject was received: a higher ballot is at work.
+    Rejected = "rejected",
+    /// A recovery began (§5.1).
+    Recovery = "recovery",
+    /// A recovery began again at a higher ballot (§5.6).
+    RecoveryAgain = "recovery_again",
+    /// §5.3.1: somebody had committed.
+    RecoverCommitted = "recover_committed",
+    /// §5.3.2: an accepted value was adopted.
+    RecoverAccepted = "recover_accepted",
+    /// §5.3.3: the owner answered and had not committed.
+    RecoverOwnerNop = "recover_owner_nop",
+    /// §5.3.4: enough fast votes, so validate.
+    RecoverValidate = "recover_validate",
+    /// §5.3.5: the fast path cannot have happened.
+    RecoverNop = "recover_nop",
+    /// §5.5: nothing interferes.
+    ValidateClean = "validate_clean",
+    /// §5.5: something interfering is committed.
+    ValidateCommitted = "validate_committed",
+    /// §5.5: the owner of something interfering is outside the quorum.
+    ValidateOwnerOutside = "validate_owner_outside",
+    /// §5.5: had to wait.
+    Waiting = "waiting",
+    /// §5.5: what was waited for committed without covering this instance.
+    WaitingNop = "waiting_nop",
+    /// §5.5: all that was waited for turned out harmless.
+    WaitingClean = "waiting_clean",
+    /// §5.5: another waiting recovery proved the fast path impossible.
+    WaitingYield = "waiting_yield",
+    /// §5.5: a late RecoverOk settled it.
+    WaitingLate = "waiting_late",
+    /// An owner's instance ended as `Nop` and its commands were proposed again.
+    Resubmitted = "resubmitted",
+    /// A `Nop` was accepted whose payload is unknown: it conflicts with everything.
+    Wildcard = "wildcard",
+    /// A slot that nobody here had heard of was recovered.
+    GapRecovered = "gap_recovered",
+    /// Records were forgotten because every member had executed them.
+    Trimmed = "trimmed",
+}
+
+/// How often each [`Path`] was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Paths(Vec<u64>);
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths(vec![0; Path::ALL.len()])
+    }
+}
+
+impl Paths {
+    /// Counts one.
+    pub fn hit(&mut self, path: Path) {
+        self.0[path as usize] += 1;
+    }
+
+    /// How often `path` was taken.
+    pub fn count(&self, path: Path) -> u64 {
+        self.0[path as usize]
+    }
+
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: &Paths) {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Each path's name and count.
+    pub fn iter(&self) -> impl Iterator<Item = (Path, u64)> + '_ {
+        Path::ALL.iter().map(|path| (*path, self.count(*path)))
+    }
+}

@@ -1,0 +1,240 @@
+//! What replicas say to each other, and what they must not forget. The names are the paper's.
+
+use std::sync::Arc;
+
+use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
+
+/// A message of EPaxos* (protocol.md §4, §5).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Message {
+    /// The owner proposes `batch` with dependencies `deps` (its D0), at its own ballot.
+    PreAccept {
+        /// The instance.
+        id: InstanceId,
+        /// Its commands.
+        batch: Arc<Batch>,
+        /// The conflicting instances that the owner knew of.
+        deps: Deps,
+    },
+    /// A vote at the owner's ballot, with the dependencies as the voter sees them.
+    PreAcceptOk {
+        /// The instance.
+        id: InstanceId,
+        /// `D0 ⊔ conf` at the voter.
+        deps: Deps,
+    },
+    /// A proposal of a value at a ballot.
+    Accept {
+        /// The instance.
+        id: InstanceId,
+        /// The ballot.
+        ballot: Ballot,
+        /// The owner's commands or nothing.
+        value: Value,
+        /// What it covers.
+        deps: Deps,
+    },
+    /// A vote for the value proposed at a ballot; goes to everybody.
+    AcceptOk {
+        /// The instance.
+        id: InstanceId,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// The decision.
+    Commit {
+        /// The instance.
+        id: InstanceId,
+        /// What was decided.
+        value: CommitValue,
+        /// What it covers.
+        deps: Deps,
+    },
+    /// A recovery asks for promises.
+    Recover {
+        /// The instance.
+        id: InstanceId,
+        /// The recovery's ballot.
+        ballot: Ballot,
+    },
+    /// A promise, with all that the sender knows. Who has committed answers `Commit` instead.
+    RecoverOk {
+        /// The instance.
+        id: InstanceId,
+        /// The recovery's ballot.
+        ballot: Ballot,
+        /// What the sender knows.
+        report: Report,
+    },
+    /// A recovery asks what speaks against the fast path having happened.
+    Validate {
+        /// The instance.
+        id: InstanceId,
+        /// The recovery's ballot.
+        ballot: Ballot,
+        /// The owner's commands.
+        batch: Arc<Batch>,
+        /// The dependencies as the owner first sent them.
+        deps: Deps,
+    },
+    /// What speaks against it here.
+    ValidateOk {
+        /// The instance.
+        id: InstanceId,
+        /// The recovery's ballot.
+        ballot: Ballot,
+        /// The instances that interfere; empty when nothing does.
+        interfering: Vec<Interfering>,
+    },
+    /// A recovery waits, and says how many fast votes it counted at most.
+    Waiting {
+        /// The instance under recovery.
+        id: InstanceId,
+        /// `|Rmax|`.
+        fast_votes: u8,
+    },
+    /// The receiver's ballot is too low.
+    Reject {
+        /// The instance.
+        id: InstanceId,
+        /// The ballot that the sender has joined.
+        ballot: Ballot,
+    },
+    /// Gossip: how far the sender knows and has executed.
+    Marks {
+        /// Per owner, the slot up to which the sender knows every decision (K).
+        known: Deps,
+        /// Per owner, the slot up to which the sender has executed everything (E).
+        executed: Deps,
+    },
+    /// Asks for the decisions of one owner from `from` to `to`, both included.
+    Fetch {
+        /// The owner.
+        owner: ReplicaId,
+        /// The first slot.
+        from: Slot,
+        /// The last slot.
+        to: Slot,
+    },
+}
+
+/// What a [`Message::Commit`] carries.
+#[derive(Clone, PartialEq, Debug)]
+pub enum CommitValue {
+    /// Nothing is executed.
+    Nop,
+    /// The owner's commands.
+    Batch(Arc<Batch>),
+    /// The owner's commands, which the receiver is thought to have.
+    OwnersBatch,
+}
+
+/// What a replica knows about an undecided instance.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Report {
+    /// How far the instance is: never Committed.
+    pub phase: Phase,
+    /// The ballot at which the value was accepted.
+    pub accepted: Ballot,
+    /// The current value and dependencies; `None` while Initial.
+    pub value: Option<(Value, Deps)>,
+    /// Commands and dependencies as the owner first sent them, if known.
+    pub initial: Option<(Arc<Batch>, Deps)>,
+}
+
+/// An instance that speaks against another's fast path (protocol.md §5.4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Interfering {
+    /// The instance.
+    pub id: InstanceId,
+    /// Whether the sender knows it committed.
+    pub committed: bool,
+}
+
+/// How far an instance is, at one replica.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Phase {
+    /// Nothing but, maybe, a ballot.
+    #[default]
+    Initial,
+    /// Voted for at the owner's ballot.
+    PreAccepted,
+    /// Voted for at the ballot in `accepted`.
+    Accepted,
+    /// Decided.
+    Committed,
+}
+
+/// What must survive a crash before something is said (the table of protocol.md §7).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record {
+    /// A vote at the owner's ballot; the owner's own is its proposal.
+    PreAccepted {
+        /// The instance.
+        id: InstanceId,
+        /// Its commands.
+        batch: Arc<Batch>,
+        /// The owner's dependencies.
+        initial: Deps,
+        /// This replica's.
+        deps: Deps,
+    },
+    /// A vote at a ballot.
+    Accepted {
+        /// The instance.
+        id: InstanceId,
+        /// The ballot.
+        ballot: Ballot,
+        /// The value.
+        value: Value,
+        /// What it covers.
+        deps: Deps,
+    },
+    /// A promise.
+    Joined {
+        /// The instance.
+        id: InstanceId,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// A payload learned from Validate.
+    Validated {
+        /// The instance.
+        id: InstanceId,
+        /// The ballot.
+        ballot: Ballot,
+        /// Its commands.
+        batch: Arc<Batch>,
+        /// The owner's dependencies.
+        initial: Deps,
+    },
+    /// A decision.
+    Committed {
+        /// The instance.
+        id: InstanceId,
+        /// What was decided.
+        value: Value,
+        /// What it covers.
+        deps: Deps,
+    },
+}
+
+impl Message {
+    /// The instance it is about, unless it is about none in particular.
+    pub fn instance(&self) -> Option<InstanceId> {
+        match self {
+            Message::PreAccept { id, .. }
+            | Message::PreAcceptOk { id, .. }
+            | Message::Accept { id, .. }
+            | Message::AcceptOk { id, .. }
+            | Message::Commit { id, .. }
+            | Message::Recover { id, .. }
+            | Message::RecoverOk { id, .. }
+            | Message::Validate { id, .. }
+            | Message::ValidateOk { id, .. }
+            | Message::Waiting { id, .. }
+            | Message::Reject { id, .. } => Some(*id),
+            Message::Marks { .. } | Message::Fetch { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The agreement protocols, sans-IO: `(now, input) → effects`, nothing else.
+//!
+//! A protocol never waits, reads a clock, draws unseeded randomness or touches a socket or a disk.
+//! It is handed what happened and the time, and says in [`Effects`] what has to follow. The
+//! simulator and the node drive the same code.
+
+mod effects;
+pub mod epaxos;
+
+pub use effects::{Effects, Outgoing, Path, Paths};
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::{Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Time};
+
+/// What every agreement protocol is to the replica that runs it.
+///
+/// The caller's duties:
+///
+/// 1. Append `effects.records` to the log, in order, before anything else.
+/// 2. Send what is held in `effects.messages` once the log is durable up to the position each
+///    waits for; a message to oneself comes back through [`Protocol::on_message`].
+/// 3. Execute `effects.decisions` likewise.
+/// 4. Call [`Protocol::on_tick`] every [`Timing::tick`](crate::types::Timing::tick).
+pub trait Protocol: Sized {
+    /// What replicas say to each other.
+    type Message: Clone + fmt::Debug + PartialEq + Send + 'static;
+    /// What must survive a crash.
+    type Record: Clone + fmt::Debug + PartialEq + Send + 'static;
+
+    /// Proposes a batch in a new instance of this replica's own.
+    fn propose(
+        &mut self,
+        view: &View,
+        batch: Arc<Batch>,
+        fx: &mut Effects<Self::Message, Self::Record>,
+    ) -> InstanceId;
+
+    /// A message arrived; `from` may be this replica itself.
+    fn on_message(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        message: Self::Message,
+        fx: &mut Effects<Self::Message, Self::Record>,
+    );
+
+    /// Time passed.
+    fn on_tick(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
+
+    /// Everything up to `executed` is executed here or decided `Nop`.
+    fn on_executed(&mut self, executed: &Deps);
+}
+
+/// The world as the replica sees it when it calls its protocol.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Now.
+    pub now: Time,
+    /// The measured round trip to each replica, in the replicas' order; zero to oneself.
+    pub round_trips: Vec<Duration>,
+    /// The replicas that have been silent for too long. Often wrong, and safe when wrong.
+    pub suspected: ReplicaSet,
+}
+
+impl View {
+    /// Nobody suspected, nothing measured.
+    pub fn new(n: usize) -> View {
+        View { now: Time::ZERO, round_trips: vec![Duration::ZERO; n], suspected: ReplicaSet::EMPTY }
+    }
+
+    /// The longest round trip to a replica that is not suspected.
+    pub fn slowest_round_trip(&self) -> Duration {
+        let live = |index: &usize| !self.suspected.contains(ReplicaId::from_index(*index));
+        let trips = self.round_trips.iter().enumerate().filter(|(index, _)| live(index));
+        trips.map(|(_, trip)| *trip).max().unwrap_or_default()
+    }
+}

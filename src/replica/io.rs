@@ -1,0 +1,112 @@
+//! What goes into a replica's step and what comes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::{Batch, Command, Durable, InstanceId, ReplicaId, ReplicaSet, RequestId, Time};
+
+/// What replicas say to each other: the protocol's messages, and signs of life.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PeerMessage<M> {
+    /// "I am here; it was `sent` on my clock."
+    Ping {
+        /// The sender's clock.
+        sent: Time,
+    },
+    /// The answer, with the moment on the clock of who asked.
+    Pong {
+        /// The asker's clock when it asked.
+        echo: Time,
+    },
+    /// For the protocol.
+    Protocol(M),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input<M> {
+    /// A client of this replica wants a command executed.
+    Propose(Command),
+    /// A peer said something.
+    Peer {
+        /// The peer.
+        from: ReplicaId,
+        /// What it said.
+        message: PeerMessage<M>,
+    },
+    /// The log is durable up to here.
+    Durable(Durable),
+    /// [`Timing::tick`](crate::types::Timing::tick) passed.
+    Tick,
+}
+
+/// What has to follow, in this order: append the records; send the messages; execute.
+#[derive(Debug)]
+pub struct Output<M, R> {
+    /// To be appended to the log, in order. Answer with [`Input::Durable`].
+    pub records: Vec<R>,
+    /// Released already: may be sent at once.
+    pub messages: Vec<(ReplicaSet, PeerMessage<M>)>,
+    /// To be applied, in this order.
+    pub execute: Vec<Execution>,
+    /// Commands that surely had no effect.
+    pub rejected: Vec<(RequestId, Rejection)>,
+    /// This replica's own instances whose decision became known.
+    pub committed: Vec<Committed>,
+}
+
+impl<M, R> Default for Output<M, R> {
+    fn default() -> Output<M, R> {
+        Output {
+            records: Vec::new(),
+            messages: Vec::new(),
+            execute: Vec::new(),
+            rejected: Vec::new(),
+            committed: Vec::new(),
+        }
+    }
+}
+
+impl<M, R> Output<M, R> {
+    /// Empties it, keeping the memory.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.messages.clear();
+        self.execute.clear();
+        self.rejected.clear();
+        self.committed.clear();
+    }
+}
+
+/// An instance whose turn has come.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Execution {
+    /// The instance.
+    pub id: InstanceId,
+    /// Its commands.
+    pub batch: Arc<Batch>,
+    /// The last of its component: the state may be observed behind it, not inside.
+    pub ends_component: bool,
+}
+
+/// An own instance whose decision became known here.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Committed {
+    /// The instance.
+    pub id: InstanceId,
+    /// Its commands.
+    pub batch: Arc<Batch>,
+    /// Whether it took one round trip.
+    pub fast: bool,
+    /// From the proposal of the instance to its commit.
+    pub took: Duration,
+}
+
+/// Why a command was turned away. It surely had no effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Too much is waiting already: slow down and try again.
+    #[error("the replica has too many commands waiting; slow down and try again")]
+    Overloaded,
+}
