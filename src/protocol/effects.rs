@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::types::{
-    Batch, Command, Decision, Durable, Held, InstanceId, Journal, ReplicaId, Written,
+    Batch, Command, Decision, Durable, Held, InstanceId, Journal, ReplicaId, ReplicaSet, Written,
 };
 
 /// A message and its receivers: a set, so that it is encoded once.
