@@ -3,6 +3,12 @@
 //!
 //! The rooms, each using only those above it:
 
-pub mod machine;
-pub mod protocol;
 pub mod types;
+
+pub mod protocol;
+
+pub mod execute;
+
+pub mod machine;
+
+pub mod replica;

@@ -35,6 +35,8 @@ pub struct Effects<M, R> {
     pub learned: Vec<(InstanceId, Arc<Batch>)>,
     /// Commands of this replica's own instances that ended as `Nop`: to be proposed again.
     pub returned: Vec<Command>,
+    /// Own instances that were decided with their commands, and whether in one round trip.
+    pub own_commits: Vec<(InstanceId, bool)>,
     /// How often each path was taken.
     pub paths: Paths,
 }
@@ -48,6 +50,7 @@ impl<M, R> Default for Effects<M, R> {
             decisions: Vec::new(),
             learned: Vec::new(),
             returned: Vec::new(),
+            own_commits: Vec::new(),
             paths: Paths::default(),
         }
     }

@@ -1,6 +1,349 @@
 //! The whole replica, still sans-IO: protocol, gate, execution order, failure detection. The
 //! simulator and the node both drive this, unchanged.
+//!
+//! A command's way through it: `step` → `gate` → the protocol → what it says and decides is held
+//! until its records are durable → the executor → `Output::execute`.
 
+mod detector;
+mod gate;
+#[cfg(test)]
+mod gate_tests;
+mod held;
 mod io;
 
 pub use io::{Committed, Execution, Input, Output, PeerMessage, Rejection};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::execute::Executor;
+use crate::protocol::{Effects, Outgoing, Path, Paths, Protocol, View};
+use crate::types::{
+    Batch, Command, Decision, Deps, Durable, InstanceId, LogPosition, ReplicaId, ReplicaSet,
+    Settings, Time,
+};
+
+use detector::Detector;
+use gate::Gate;
+use held::HeldBack;
+
+/// How much may wait inside a replica before it turns clients away.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Commands that are queued or proposed and not executed yet.
+    pub commands: usize,
+    /// Payload bytes of queued commands.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { commands: 100_000, bytes: 64 << 20 }
+    }
+}
+
+/// A replica of protocol `P`.
+///
+/// Invariants:
+///
+/// 1. Nothing leaves through [`Output`] before the records it depends on are durable.
+/// 2. What is in `own` was proposed here and is not executed (or given back as `Nop`) yet.
+pub struct Core<P: Protocol> {
+    settings: Settings,
+    limits: Limits,
+    protocol: P,
+    fx: Effects<P::Message, P::Record>,
+    executor: Executor,
+    gate: Gate,
+    detector: Detector,
+    view: View,
+    started: bool,
+    durable: Durable,
+    messages: HeldBack<Outgoing<P::Message>>,
+    decisions: HeldBack<Decision>,
+    own: FxHashMap<InstanceId, (Time, Arc<Batch>)>,
+    own_commands: usize,
+}
+
+impl<P: Protocol> Core<P> {
+    /// A replica that runs `protocol`, which must have been made for the same `settings`.
+    pub fn new(settings: Settings, limits: Limits, protocol: P) -> Core<P> {
+        let n = settings.quorums.n;
+        Core {
+            protocol,
+            fx: Effects::default(),
+            executor: Executor::new(n),
+            gate: Gate::new(settings.me),
+            detector: Detector::new(&settings),
+            view: View::new(n),
+            started: false,
+            durable: Durable::flushed(LogPosition::default()),
+            messages: HeldBack::default(),
+            decisions: HeldBack::default(),
+            own: FxHashMap::default(),
+            own_commands: 0,
+            settings,
+            limits,
+        }
+    }
+
+    /// Takes one step over everything that has happened, so that what came together is proposed
+    /// together. `now` never moves back.
+    pub fn step(
+        &mut self,
+        now: Time,
+        inputs: impl IntoIterator<Item = Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        assert!(now >= self.view.now, "a replica's clock never moves back");
+        self.view.now = now;
+        if !self.started {
+            self.started = true;
+            self.detector.start(now);
+        }
+        for input in inputs {
+            match input {
+                Input::Propose(command) => self.on_propose(command, out),
+                Input::Peer { from, message } => self.on_peer(from, message, out),
+                Input::Durable(durable) => self.on_durable(durable, out),
+                Input::Tick => self.on_tick(out),
+            }
+        }
+        self.propose_batches(out);
+    }
+
+    /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
+    pub fn wake(&self) -> Option<Time> {
+        self.gate.wake()
+    }
+
+    fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
+        let (commands, bytes) = self.gate.waiting();
+        if commands + self.own_commands >= self.limits.commands || bytes >= self.limits.bytes {
+            out.rejected.push((command.request, Rejection::Overloaded));
+            return;
+        }
+        self.gate.push_back(command);
+    }
+
+    fn on_peer(
+        &mut self,
+        from: ReplicaId,
+        message: PeerMessage<P::Message>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        if from.index() >= self.settings.quorums.n || from == self.settings.me {
+            return;
+        }
+        self.detector.heard(from, self.view.now);
+        match message {
+            PeerMessage::Ping { sent } => {
+                let to = ReplicaSet::from_iter([from]);
+                out.messages.push((to, PeerMessage::Pong { echo: sent }));
+            }
+            PeerMessage::Pong { echo } => self.detector.answered(from, echo, self.view.now),
+            PeerMessage::Protocol(message) => {
+                self.protocol.on_message(&self.view, from, message, &mut self.fx);
+                self.settle(out);
+            }
+        }
+    }
+
+    fn on_durable(&mut self, durable: Durable, out: &mut Output<P::Message, P::Record>) {
+        if durable.position() <= self.durable.position() {
+            return;
+        }
+        self.durable = durable;
+        for outgoing in self.messages.release(durable) {
+            self.deliver(outgoing, out);
+        }
+        for decision in self.decisions.release(durable) {
+            self.on_decision(decision);
+        }
+        self.settle(out);
+    }
+
+    fn on_tick(&mut self, out: &mut Output<P::Message, P::Record>) {
+        let now = self.view.now;
+        self.view.suspected = self.detector.suspected(now);
+        self.view.round_trips.clear();
+        self.view.round_trips.extend(self.detector.round_trips());
+        if self.detector.ping_due(now) {
+            let mut others = ReplicaSet::all(self.settings.quorums.n);
+            others.remove(self.settings.me);
+            out.messages.push((others, PeerMessage::Ping { sent: now }));
+        }
+        self.protocol.on_tick(&self.view, &mut self.fx);
+        self.settle(out);
+    }
+
+    /// Proposes what the gate lets through.
+    fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
+        loop {
+            let batches = self.gate.batches(self.view.now);
+            if batches.is_empty() {
+                return;
+            }
+            for batch in batches {
+                let id = self.protocol.propose(&self.view, batch.clone(), &mut self.fx);
+                self.own_commands += batch.commands().len();
+                self.own.insert(id, (self.view.now, batch));
+            }
+            self.settle(out);
+        }
+    }
+
+    /// Lets the effects of the protocol take place, until there are none left.
+    fn settle(&mut self, out: &mut Output<P::Message, P::Record>) {
+        loop {
+            out.records.append(&mut self.fx.records);
+            for (id, batch) in self.fx.learned.drain(..) {
+                self.gate.learned(id, &batch);
+                self.executor.on_learned(id, &batch);
+            }
+            for (id, fast) in std::mem::take(&mut self.fx.own_commits) {
+                self.note_own_commit(id, fast, out);
+            }
+            for held in std::mem::take(&mut self.fx.decisions) {
+                if let Some(decision) = self.decisions.pass(held, self.durable) {
+                    self.on_decision(decision);
+                }
+            }
+            let returned = std::mem::take(&mut self.fx.returned);
+            self.gate.push_front(returned.into_iter());
+            let messages = std::mem::take(&mut self.fx.messages);
+            if messages.is_empty() {
+                break;
+            }
+            for held in messages {
+                if let Some(outgoing) = self.messages.pass(held, self.durable) {
+                    self.deliver(outgoing, out);
+                }
+            }
+        }
+        self.execute(out);
+    }
+
+    /// Sends a released message; what is for this replica itself is handled at once.
+    fn deliver(&mut self, outgoing: Outgoing<P::Message>, out: &mut Output<P::Message, P::Record>) {
+        let Outgoing { mut to, message } = outgoing;
+        let to_self = to.remove(self.settings.me);
+        if to_self {
+            let message = message.clone();
+            self.protocol.on_message(&self.view, self.settings.me, message, &mut self.fx);
+        }
+        if !to.is_empty() {
+            out.messages.push((to, PeerMessage::Protocol(message)));
+        }
+    }
+
+    fn note_own_commit(
+        &mut self,
+        id: InstanceId,
+        fast: bool,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        if let Some((proposed, batch)) = self.own.get(&id) {
+            let took = self.view.now.since(*proposed);
+            out.committed.push(Committed { id, batch: batch.clone(), fast, took });
+        }
+    }
+
+    fn on_decision(&mut self, decision: Decision) {
+        if decision.value.is_nop() {
+            self.forget_own(decision.id);
+            self.gate.finished(decision.id);
+        }
+        self.executor.on_committed(decision);
+    }
+
+    fn forget_own(&mut self, id: InstanceId) {
+        if let Some((_, batch)) = self.own.remove(&id) {
+            self.own_commands -= batch.commands().len();
+        }
+    }
+
+    /// Hands on what may be executed.
+    fn execute(&mut self, out: &mut Output<P::Message, P::Record>) {
+        let mut any = false;
+        while let Some(component) = self.executor.next_ready() {
+            any = true;
+            let last = component.instances.len() - 1;
+            for (index, (id, batch)) in component.instances.into_iter().enumerate() {
+                self.gate.finished(id);
+                self.forget_own(id);
+                out.execute.push(Execution { id, batch, ends_component: index == last });
+            }
+        }
+        if any {
+            self.protocol.on_executed(self.executor.executed());
+        }
+    }
+
+    /// The protocol, to look at.
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// The protocol, for planting bugs.
+    #[cfg(test)]
+    pub(crate) fn protocol_mut(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    /// How often each path was taken here.
+    pub fn paths(&self) -> &Paths {
+        &self.fx.paths
+    }
+
+    /// What this replica is doing.
+    pub fn status(&self) -> ReplicaStatus {
+        let (waiting, waiting_bytes) = self.gate.waiting();
+        ReplicaStatus {
+            executed: self.executor.executed().clone(),
+            unexecuted: self.executor.pending(),
+            largest_component: self.executor.largest_component(),
+            waiting,
+            waiting_bytes,
+            in_flight: self.own_commands,
+            suspected: self.view.suspected,
+            round_trips: self.view.round_trips.clone(),
+            recoveries: self.fx.paths.count(Path::Recovery),
+        }
+    }
+
+    /// What an instance waits for before it can be executed here, if it is decided.
+    pub fn waits_for(&self, id: InstanceId) -> Option<InstanceId> {
+        self.executor.blocker(id)
+    }
+
+    /// The part of the dependency graph that is stuck, in Graphviz's language.
+    pub fn dot(&self) -> String {
+        self.executor.dot()
+    }
+}
+
+/// What a replica is doing, in numbers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReplicaStatus {
+    /// Per owner, everything up to here is executed or decided `Nop`.
+    pub executed: Deps,
+    /// Decided instances that are not executed yet.
+    pub unexecuted: usize,
+    /// The largest component executed so far.
+    pub largest_component: usize,
+    /// Commands that the gate holds back.
+    pub waiting: usize,
+    /// Their payloads' bytes.
+    pub waiting_bytes: usize,
+    /// Commands proposed here and not executed here yet.
+    pub in_flight: usize,
+    /// Replicas that have been silent for too long.
+    pub suspected: ReplicaSet,
+    /// Smoothed round trips, in the replicas' order; zero where nothing was measured.
+    pub round_trips: Vec<Duration>,
+    /// Recoveries begun here.
+    pub recoveries: u64,
+}

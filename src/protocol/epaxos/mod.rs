@@ -1,5 +1,250 @@
 //! EPaxos* (Ryabinin, Gotsman, Sutra: "Making Democracy Work", OPODIS 2025), by phase.
+//!
+//! A command's way: `propose` → (PreAccept) → `propose` → (Accept) → `accept` → `commit`. The side
+//! road, when an owner is gone or an instance starves: `watch` → `recover` → `validate` →
+//! `waiting` → back to `accept`. `gossip` heals what was lost and forgets what all have executed.
 
+mod accept;
+mod commit;
+mod conflicts;
+mod decide;
+#[cfg(test)]
+mod decide_tests;
+mod gossip;
+mod instance;
 mod message;
+#[cfg(test)]
+mod plant;
+mod propose;
+mod recover;
+#[cfg(test)]
+mod stories;
+mod validate;
+mod waiting;
+mod watch;
 
 pub use message::{CommitValue, Interfering, Message, Phase, Record, Report};
+#[cfg(test)]
+pub(crate) use plant::Plant;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Effects, Protocol, View};
+use crate::types::{Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time};
+
+use conflicts::ConflictIndex;
+use gossip::Marks;
+use instance::Instances;
+use recover::Recovery;
+use waiting::Waiters;
+use watch::Frontier;
+
+type Fx = Effects<Message, Record>;
+
+/// One replica's side of EPaxos*.
+///
+/// Invariants:
+///
+/// 1. `next_slot` is above every slot this replica has proposed in.
+/// 2. `recoveries` holds exactly the recoveries led here whose ballot is still the instance's.
+/// 3. `frontiers[r].known` is the highest slot of `r` below which every decision is known.
+#[derive(Debug)]
+pub struct EPaxos {
+    settings: Settings,
+    next_slot: Slot,
+    instances: Instances,
+    index: ConflictIndex,
+    frontiers: Vec<Frontier>,
+    marks: Marks,
+    recoveries: BTreeMap<InstanceId, Recovery>,
+    waiters: Waiters,
+    /// When to look again at an own undecided instance.
+    timers: BinaryHeap<Reverse<(Time, InstanceId, u32)>>,
+    rng: ChaCha8Rng,
+    #[cfg(test)]
+    plant: Option<Plant>,
+}
+
+impl EPaxos {
+    /// A replica that has never said anything.
+    pub fn new(settings: Settings) -> EPaxos {
+        let n = settings.quorums.n;
+        EPaxos {
+            next_slot: 1,
+            instances: Instances::new(n),
+            index: ConflictIndex::new(n),
+            frontiers: (0..n).map(|_| Frontier::default()).collect(),
+            marks: Marks::new(n),
+            recoveries: BTreeMap::new(),
+            waiters: Waiters::default(),
+            timers: BinaryHeap::new(),
+            rng: ChaCha8Rng::seed_from_u64(settings.seed),
+            #[cfg(test)]
+            plant: None,
+            settings,
+        }
+    }
+
+    /// How far an instance is here, with its ballot and dependencies; for `explain`.
+    pub fn inspect(&self, id: InstanceId) -> Option<Inspection> {
+        let instance = self.instances.get(id)?;
+        Some(Inspection {
+            phase: instance.phase,
+            ballot: instance.ballot,
+            deps: instance.deps.clone(),
+            recovering: self.recoveries.contains_key(&id),
+        })
+    }
+
+    /// Per owner, the slot up to which every decision is known here.
+    pub fn known(&self) -> Deps {
+        Deps::from_slots(self.frontiers.iter().map(|frontier| frontier.known))
+    }
+
+    /// Sizes of what it keeps in memory.
+    pub fn footprint(&self) -> Sizes {
+        Sizes {
+            instances: self.instances.len(),
+            keys: self.index.keys(),
+            recoveries: self.recoveries.len(),
+        }
+    }
+
+    fn me(&self) -> ReplicaId {
+        self.settings.me
+    }
+
+    fn n(&self) -> usize {
+        self.settings.quorums.n
+    }
+
+    fn all(&self) -> ReplicaSet {
+        ReplicaSet::all(self.n())
+    }
+
+    fn others(&self) -> ReplicaSet {
+        let mut others = self.all();
+        others.remove(self.me());
+        others
+    }
+
+    /// Whether a message about this instance has to be ignored: its owner is no member, or every
+    /// member has executed it, so that only a duplicate can be under way.
+    fn is_stale(&self, id: InstanceId) -> bool {
+        id.slot == 0 || id.replica.index() >= self.n() || self.instances.is_trimmed(id)
+    }
+
+    /// The owner's commands became known: they count as a conflict from now on (protocol.md §3).
+    fn learn_payload(&mut self, id: InstanceId, batch: &Arc<Batch>, fx: &mut Fx) {
+        let instance = self.instances.entry(id);
+        if let Some(known) = &instance.payload {
+            assert!(Arc::ptr_eq(known, batch) || known == batch, "an owner proposes once: {id}");
+            return;
+        }
+        instance.payload = Some(batch.clone());
+        self.index.insert(id, batch.footprint());
+        self.see(id.replica, id.slot);
+        fx.learned.push((id, batch.clone()));
+    }
+
+    /// There is an instance `slot` of `owner`, and so there are all below it.
+    fn see(&mut self, owner: ReplicaId, slot: Slot) {
+        let frontier = &mut self.frontiers[owner.index()];
+        frontier.highest = frontier.highest.max(slot);
+    }
+
+    #[cfg(test)]
+    fn planted(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    /// Breaks one rule, to see whether the simulator notices.
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, plant: Plant) {
+        self.plant = Some(plant);
+    }
+}
+
+/// One instance as [`EPaxos::inspect`] shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Inspection {
+    /// How far it is.
+    pub phase: Phase,
+    /// The highest ballot joined.
+    pub ballot: crate::types::Ballot,
+    /// The current dependencies.
+    pub deps: Deps,
+    /// Whether this replica leads a recovery of it.
+    pub recovering: bool,
+}
+
+/// What a replica keeps in memory, counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Instances.
+    pub instances: usize,
+    /// Keys in the conflict index.
+    pub keys: usize,
+    /// Recoveries led here.
+    pub recoveries: usize,
+}
+
+impl Protocol for EPaxos {
+    type Message = Message;
+    type Record = Record;
+
+    fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
+        self.start_pre_accept(view, batch, fx)
+    }
+
+    fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
+        if message.instance().is_some_and(|id| self.is_stale(id)) {
+            return;
+        }
+        match message {
+            Message::PreAccept { id, batch, deps } => {
+                self.on_pre_accept(from, id, &batch, deps, fx);
+            }
+            Message::PreAcceptOk { id, deps } => self.on_pre_accept_ok(view, from, id, &deps, fx),
+            Message::Accept { id, ballot, value, deps } => {
+                self.on_accept(view, from, id, ballot, value, deps, fx);
+            }
+            Message::AcceptOk { id, ballot } => self.on_accept_ok(view, from, id, ballot, fx),
+            Message::Commit { id, value, deps } => self.on_commit(view, from, id, value, deps, fx),
+            Message::Recover { id, ballot } => self.on_recover(view, from, id, ballot, fx),
+            Message::RecoverOk { id, ballot, report } => {
+                self.on_recover_ok(view, from, id, ballot, report, fx);
+            }
+            Message::Validate { id, ballot, batch, deps } => {
+                self.on_validate(from, id, ballot, &batch, deps, fx);
+            }
+            Message::ValidateOk { id, ballot, interfering } => {
+                self.on_validate_ok(view, from, id, ballot, &interfering, fx);
+            }
+            Message::Waiting { id, fast_votes } => {
+                self.on_waiting(view, id, usize::from(fast_votes), fx);
+            }
+            Message::Reject { id, ballot } => self.on_reject(view, id, ballot, fx),
+            Message::Marks { known, executed } => self.on_marks(from, &known, &executed),
+            Message::Fetch { owner, from: first, to } => {
+                self.on_fetch(from, owner, first, to, fx);
+            }
+        }
+    }
+
+    fn on_tick(&mut self, view: &View, fx: &mut Fx) {
+        self.retransmit_own(view, fx);
+        self.drive_recoveries(view, fx);
+        self.watch_frontiers(view, fx);
+        self.gossip(view, fx);
+    }
+
+    fn on_executed(&mut self, executed: &Deps) {
+        self.marks.executed_here(self.settings.me, executed);
+    }
+}

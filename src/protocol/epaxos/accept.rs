@@ -1,0 +1,129 @@
+//! Accept: a value is proposed at a ballot and decided by `n - f` votes (protocol.md §4.4, §4.5).
+//! After `propose` or `recover`, before `commit`.
+
+use super::{EPaxos, Fx, Message, Phase, Record};
+use crate::protocol::{Path, View};
+use crate::types::{Ballot, Deps, InstanceId, ReplicaId, Value};
+
+impl EPaxos {
+    /// Proposes a value at one's own ballot: accepted here first, durable, and only then sent.
+    pub(super) fn start_accept(
+        &mut self,
+        view: &View,
+        id: InstanceId,
+        ballot: Ballot,
+        value: Value,
+        deps: Deps,
+        fx: &mut Fx,
+    ) {
+        self.accept_here(id, ballot, &value, &deps, fx);
+        let written = self.instances.entry(id).written;
+        fx.answer(written, self.me(), Message::AcceptOk { id, ballot });
+        fx.send(written, self.others(), Message::Accept { id, ballot, value, deps });
+        if ballot.is_owner() {
+            self.look_again(view, id, 0);
+        }
+    }
+
+    /// §4.4: a vote for a value.
+    pub(super) fn on_accept(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        value: Value,
+        deps: Deps,
+        fx: &mut Fx,
+    ) {
+        if from != ballot.leader(id.replica) || from == self.me() {
+            return;
+        }
+        self.see(id.replica, id.slot);
+        let instance = self.instances.entry(id);
+        if instance.is_committed() {
+            self.answer_commit(from, id, fx);
+            return;
+        }
+        if instance.ballot > ballot {
+            let joined = instance.ballot;
+            fx.answer(instance.written, from, Message::Reject { id, ballot: joined });
+            return;
+        }
+        let again = instance.phase == Phase::Accepted && instance.accepted == ballot;
+        if again {
+            // The others had this vote already, or will learn the decision by gossip.
+            fx.answer(instance.written, from, Message::AcceptOk { id, ballot });
+            return;
+        }
+        self.accept_here(id, ballot, &value, &deps, fx);
+        self.yield_to(view, id, ballot);
+        let written = self.instances.entry(id).written;
+        fx.send(written, self.all(), Message::AcceptOk { id, ballot });
+    }
+
+    fn accept_here(
+        &mut self,
+        id: InstanceId,
+        ballot: Ballot,
+        value: &Value,
+        deps: &Deps,
+        fx: &mut Fx,
+    ) {
+        match value {
+            Value::Batch(batch) => self.learn_payload(id, batch, fx),
+            Value::Nop => {
+                if self.instances.entry(id).payload.is_none() {
+                    fx.hit(Path::Wildcard);
+                    self.index.insert_wildcard(id);
+                }
+            }
+        }
+        let instance = self.instances.entry(id);
+        assert!(!instance.is_committed(), "a decision is not voted on again: {id}");
+        instance.join(ballot);
+        instance.accepted = ballot;
+        instance.phase = Phase::Accepted;
+        instance.value = Some(value.clone());
+        instance.deps = deps.clone();
+        instance.tally = None;
+        let (value, deps) = (value.clone(), deps.clone());
+        instance.written = fx.append(Record::Accepted { id, ballot, value, deps });
+    }
+
+    /// §4.5: whoever counts `n - f` votes at one ballot has learned the decision, the sender of
+    /// Accept counting as one.
+    pub(super) fn on_accept_ok(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        fx: &mut Fx,
+    ) {
+        self.see(id.replica, id.slot);
+        let slow = self.settings.quorums.slow();
+        let leader = ballot.leader(id.replica);
+        let me = self.settings.me;
+        let instance = self.instances.entry(id);
+        if instance.is_committed() {
+            return;
+        }
+        instance.vote(from, ballot);
+        if leader != me {
+            // Its Accept left only when its own vote was durable.
+            instance.vote(leader, ballot);
+        }
+        self.learn_by_votes(view, id, slow, fx);
+    }
+
+    fn learn_by_votes(&mut self, view: &View, id: InstanceId, slow: usize, fx: &mut Fx) {
+        let instance = self.instances.entry(id);
+        let (ballot, voters) = instance.votes;
+        let accepted = instance.phase == Phase::Accepted && instance.accepted == ballot;
+        if accepted && voters.len() >= slow {
+            fx.hit(Path::AcceptCommit);
+            self.commit_accepted(view, id, fx);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Commit: a decision, valid at any ballot (protocol.md §4.6). Where every road ends.
+
+use super::{CommitValue, EPaxos, Fx, Message, Phase, Record};
+use crate::protocol::{Path, View};
+use crate::types::{Decision, Deps, InstanceId, ReplicaId, Value, Written};
+
+impl EPaxos {
+    /// The owner counted a fast quorum. It alone knows, so nothing that shows it, not even its
+    /// execution here, may leave before it is durable (protocol.md §7).
+    pub(super) fn commit_fast(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        let instance = self.instances.entry(id);
+        let value = instance.value.clone().expect("a pre-accepted instance has a value");
+        let deps = instance.deps.clone();
+        let written = self.record_decision(id, &value, &deps, fx);
+        self.instances.entry(id).written = written;
+        let commit = Message::Commit { id, value: CommitValue::OwnersBatch, deps: deps.clone() };
+        fx.send(written, self.others(), commit);
+        self.settle(view, Decision { id, value, deps }, written, true, fx);
+    }
+
+    /// `n - f` accepted it: a quorum holds it, so it may be told at once.
+    pub(super) fn commit_accepted(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        let instance = self.instances.entry(id);
+        let value = instance.value.clone().expect("an accepted instance has a value");
+        let deps = instance.deps.clone();
+        self.record_decision(id, &value, &deps, fx);
+        self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
+    }
+
+    /// §4.6: somebody says it is decided.
+    pub(super) fn on_commit(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        value: CommitValue,
+        deps: Deps,
+        fx: &mut Fx,
+    ) {
+        self.see(id.replica, id.slot);
+        let value = match value {
+            CommitValue::Nop => Value::Nop,
+            CommitValue::Batch(batch) => {
+                self.learn_payload(id, &batch, fx);
+                Value::Batch(batch)
+            }
+            // The owner's commands, never what was accepted here: that may be a Nop.
+            CommitValue::OwnersBatch => match self.instances.entry(id).payload.clone() {
+                Some(batch) => Value::Batch(batch),
+                None => {
+                    fx.hit(Path::CommitWithoutPayload);
+                    let fetch = Message::Fetch { owner: id.replica, from: id.slot, to: id.slot };
+                    fx.answer(Written::default(), from, fetch);
+                    return;
+                }
+            },
+        };
+        let instance = self.instances.entry(id);
+        if let Some((decided, covered)) = instance.decision() {
+            assert!(*decided == value && *covered == deps, "one decision an instance: {id}");
+            return;
+        }
+        fx.hit(Path::LearnedCommit);
+        instance.value = Some(value.clone());
+        instance.deps = deps.clone();
+        self.record_decision(id, &value, &deps, fx);
+        if self.recoveries.contains_key(&id) {
+            // §5.3.1: a recovery found it committed, so tell everybody.
+            fx.hit(Path::RecoverCommitted);
+            let commit = self.full_commit(id).expect("it was committed above");
+            fx.send(Written::default(), self.others(), commit);
+        }
+        self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
+    }
+
+    fn record_decision(
+        &mut self,
+        id: InstanceId,
+        value: &Value,
+        deps: &Deps,
+        fx: &mut Fx,
+    ) -> Written {
+        let instance = self.instances.entry(id);
+        assert!(!instance.is_committed(), "decided once: {id}");
+        instance.phase = Phase::Committed;
+        // Dropped to spare memory: none of it is looked at behind a decision.
+        instance.tally = None;
+        fx.append(Record::Committed { id, value: value.clone(), deps: deps.clone() })
+    }
+
+    /// What follows from every decision, however it was learned.
+    fn settle(&mut self, view: &View, decision: Decision, after: Written, fast: bool, fx: &mut Fx) {
+        let id = decision.id;
+        for (owner, slot) in decision.deps.iter() {
+            self.see(owner, slot);
+        }
+        self.see(id.replica, id.slot);
+        if decision.value.is_nop() {
+            if self.instances.entry(id).payload.is_none() {
+                self.index.remove_wildcard(id);
+            }
+            #[cfg(test)]
+            self.forget_nop_if_planted(id);
+        }
+        if id.replica == self.me() {
+            self.settle_own(&decision, fast, fx);
+        }
+        self.recoveries.remove(&id);
+        fx.decide(after, decision);
+        self.advance_known(id.replica);
+        self.wake_waiters(view, id, fx);
+    }
+
+    /// An own instance is decided: its commands were agreed on, or have to be proposed again.
+    fn settle_own(&mut self, decision: &Decision, fast: bool, fx: &mut Fx) {
+        match &decision.value {
+            Value::Batch(_) => fx.own_commits.push((decision.id, fast)),
+            Value::Nop => {
+                let lost = self.instances.entry(decision.id).payload.clone();
+                if let Some(batch) = lost {
+                    fx.hit(Path::Resubmitted);
+                    fx.returned.extend_from_slice(batch.commands());
+                }
+            }
+        }
+    }
+
+    /// Moves K behind the first instance of `owner` that is not known to be decided.
+    fn advance_known(&mut self, owner: ReplicaId) {
+        let mut known = self.frontiers[owner.index()].known;
+        while self.instances.is_committed(InstanceId::new(owner, known + 1)) {
+            known += 1;
+        }
+        self.frontiers[owner.index()].known = known;
+    }
+
+    /// Tells one replica a decision, with its payload unless it is the owner.
+    pub(super) fn answer_commit(&mut self, to: ReplicaId, id: InstanceId, fx: &mut Fx) {
+        let Some(mut commit) = self.full_commit(id) else { return };
+        if let Message::Commit { value: value @ CommitValue::Batch(_), .. } = &mut commit
+            && to == id.replica
+        {
+            *value = CommitValue::OwnersBatch;
+        }
+        let after = self.instances.entry(id).written;
+        fx.answer(after, to, commit);
+    }
+
+    /// The decision as a message that needs nothing else to be understood.
+    pub(super) fn full_commit(&self, id: InstanceId) -> Option<Message> {
+        let (value, deps) = self.instances.get(id)?.decision()?;
+        let value = match value {
+            Value::Nop => CommitValue::Nop,
+            Value::Batch(batch) => CommitValue::Batch(batch.clone()),
+        };
+        Some(Message::Commit { id, value, deps: deps.clone() })
+    }
+}

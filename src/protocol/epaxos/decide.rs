@@ -1,0 +1,96 @@
+//! The hard choices of recovery, as pure functions (protocol.md §5.3, §5.5).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::types::{Batch, Deps, InstanceId, Quorums, ReplicaId, ReplicaSet, Value};
+
+use super::message::{Phase, Report};
+
+/// What a recovery does after `n - f` promises.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Choice {
+    /// Some value was accepted, so it may have been decided: propose it again (§5.3.2).
+    Adopt(Value, Deps),
+    /// The owner has promised and had not committed: nobody can have decided (§5.3.3).
+    OwnerNop,
+    /// The fast path may have happened: ask what speaks against it (§5.3.4).
+    Validate { batch: Arc<Batch>, deps: Deps, fast_votes: usize },
+    /// Too few voted for the owner's dependencies unchanged (§5.3.5).
+    Nop,
+}
+
+/// Chooses from the promises of at least `n - f` replicas, none of which has committed.
+///
+/// # Panics
+/// If there are fewer, or one is Committed: such a reply is a Commit and ends the recovery.
+pub(super) fn decide_recovery(
+    quorums: Quorums,
+    owner: ReplicaId,
+    replies: &BTreeMap<ReplicaId, Report>,
+) -> Choice {
+    assert!(replies.len() >= quorums.slow(), "a recovery decides with n - f promises");
+    assert!(replies.values().all(|r| r.phase < Phase::Committed), "a decision needs no recovery");
+    let accepted = replies.values().filter(|report| report.phase == Phase::Accepted);
+    if let Some(highest) = accepted.max_by_key(|report| report.accepted) {
+        let (value, deps) = highest.value.clone().expect("what is accepted has a value");
+        return Choice::Adopt(value, deps);
+    }
+    if replies.contains_key(&owner) {
+        return Choice::OwnerNop;
+    }
+    let fast = replies.values().filter_map(fast_vote);
+    let fast_votes = fast.clone().count();
+    match fast.into_iter().next() {
+        Some((batch, deps)) if fast_votes + quorums.e >= replies.len() => {
+            Choice::Validate { batch: batch.clone(), deps: deps.clone(), fast_votes }
+        }
+        _ => Choice::Nop,
+    }
+}
+
+/// A vote at the owner's ballot for the owner's dependencies unchanged: a member of `Rmax`.
+fn fast_vote(report: &Report) -> Option<&(Arc<Batch>, Deps)> {
+    let initial = report.initial.as_ref()?;
+    let (_, deps) = report.value.as_ref()?;
+    (report.phase == Phase::PreAccepted && *deps == initial.1).then_some(initial)
+}
+
+/// What a recovery does once all of its quorum has answered Validate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// Nothing interferes: propose the owner's value.
+    Clean,
+    /// Something interfering is committed: the fast path did not happen.
+    Committed,
+    /// Something interfering has its owner outside the quorum, with no vote to spare.
+    OwnerOutside,
+    /// It depends on how the interfering instances end.
+    Wait,
+}
+
+/// Chooses from what the quorum reported (§5.5); `interfering` maps each id to "known committed".
+pub(super) fn decide_validation(
+    quorums: Quorums,
+    quorum: ReplicaSet,
+    fast_votes: usize,
+    interfering: &BTreeMap<InstanceId, bool>,
+) -> Verdict {
+    if interfering.is_empty() {
+        return Verdict::Clean;
+    }
+    if interfering.values().any(|committed| *committed) {
+        return Verdict::Committed;
+    }
+    let outside = interfering.keys().any(|id| !quorum.contains(id.replica));
+    if fast_votes + quorums.e == quorum.len() && outside {
+        return Verdict::OwnerOutside;
+    }
+    Verdict::Wait
+}
+
+/// Whether another recovery's count of fast votes proves that its instance, or the one that waits
+/// for it, cannot both have been fast (§5.5): with more than `n - f - e`, the other one may have.
+pub(super) fn must_yield(quorums: Quorums, others_fast_votes: usize) -> bool {
+    others_fast_votes + quorums.f + quorums.e > quorums.n
+}

@@ -1,0 +1,179 @@
+//! One instance at one replica (the table of protocol.md §3), and the store of them all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::types::{
+    Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value, Written,
+};
+
+use super::message::{Phase, Report};
+
+/// Invariants:
+///
+/// 1. `ballot` never moves back, and `accepted <= ballot` until the decision.
+/// 2. `accepted` moves with Accept and Commit, never with Recover: the second ballot is the fix of
+///    the 2013 protocol.
+/// 3. Once Committed, `value` and `deps` never change.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) phase: Phase,
+    /// The highest ballot joined (`bal`).
+    pub(super) ballot: Ballot,
+    /// The ballot at which `(value, deps)` was last accepted (`abal`).
+    pub(super) accepted: Ballot,
+    /// The current value; `None` until something is known of it (`cmd`).
+    pub(super) value: Option<Value>,
+    pub(super) deps: Deps,
+    /// Commands and dependencies as the owner first sent them (`init_cmd`, `init_deps`).
+    pub(super) initial: Option<(Arc<Batch>, Deps)>,
+    /// The owner's commands, if any message has shown them.
+    pub(super) payload: Option<Arc<Batch>>,
+    /// What has to be durable before anything is said about this instance.
+    pub(super) written: Written,
+    /// Who voted AcceptOk at the highest ballot seen in such a vote.
+    pub(super) votes: (Ballot, ReplicaSet),
+    /// The owner's count of PreAcceptOk, while it counts.
+    pub(super) tally: Option<Box<Tally>>,
+    /// How often it was recovered here, and when it may be again.
+    pub(super) attempts: u32,
+    pub(super) not_before: Time,
+}
+
+/// The owner's count of votes at its own ballot (protocol.md §4.3).
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) voters: ReplicaSet,
+    /// How many of them voted for the owner's dependencies unchanged.
+    pub(super) same: usize,
+    pub(super) union: Deps,
+}
+
+impl Instance {
+    fn new(n: usize) -> Instance {
+        Instance {
+            phase: Phase::Initial,
+            ballot: Ballot::OWNER,
+            accepted: Ballot::OWNER,
+            value: None,
+            deps: Deps::none(n),
+            initial: None,
+            payload: None,
+            written: Written::default(),
+            votes: (Ballot::OWNER, ReplicaSet::EMPTY),
+            tally: None,
+            attempts: 0,
+            not_before: Time::ZERO,
+        }
+    }
+
+    /// Promises to take no part in anything below `ballot`.
+    pub(super) fn join(&mut self, ballot: Ballot) {
+        assert!(ballot >= self.ballot, "a promise never moves back");
+        self.ballot = ballot;
+        if !ballot.is_owner() {
+            self.tally = None;
+        }
+    }
+
+    pub(super) fn is_committed(&self) -> bool {
+        self.phase == Phase::Committed
+    }
+
+    /// The decision.
+    pub(super) fn decision(&self) -> Option<(&Value, &Deps)> {
+        let value = self.value.as_ref().filter(|_| self.is_committed())?;
+        Some((value, &self.deps))
+    }
+
+    /// Counts an AcceptOk; votes at lower ballots than the highest seen don't matter any more.
+    pub(super) fn vote(&mut self, from: ReplicaId, ballot: Ballot) {
+        if ballot > self.votes.0 {
+            self.votes = (ballot, ReplicaSet::EMPTY);
+        }
+        if ballot == self.votes.0 {
+            self.votes.1.insert(from);
+        }
+    }
+
+    /// What a RecoverOk says.
+    pub(super) fn report(&self) -> Report {
+        Report {
+            phase: self.phase,
+            accepted: self.accepted,
+            value: self.value.clone().map(|value| (value, self.deps.clone())),
+            initial: self.initial.clone(),
+        }
+    }
+}
+
+/// All instances that are not forgotten yet.
+#[derive(Debug)]
+pub(super) struct Instances {
+    owners: Vec<BTreeMap<Slot, Instance>>,
+    /// Everything up to here was executed by every member and is forgotten.
+    trimmed: Deps,
+}
+
+impl Instances {
+    pub(super) fn new(n: usize) -> Instances {
+        Instances { owners: (0..n).map(|_| BTreeMap::new()).collect(), trimmed: Deps::none(n) }
+    }
+
+    pub(super) fn get(&self, id: InstanceId) -> Option<&Instance> {
+        self.owners[id.replica.index()].get(&id.slot)
+    }
+
+    pub(super) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
+        self.owners[id.replica.index()].get_mut(&id.slot)
+    }
+
+    /// The instance, made Initial if there was nothing about it yet.
+    pub(super) fn entry(&mut self, id: InstanceId) -> &mut Instance {
+        assert!(!self.is_trimmed(id), "what every member executed gets no record again");
+        let n = self.owners.len();
+        self.owners[id.replica.index()].entry(id.slot).or_insert_with(|| Instance::new(n))
+    }
+
+    /// Whether every member had executed it when it was forgotten here.
+    pub(super) fn is_trimmed(&self, id: InstanceId) -> bool {
+        self.trimmed.covers(id)
+    }
+
+    pub(super) fn trimmed(&self) -> &Deps {
+        &self.trimmed
+    }
+
+    pub(super) fn is_committed(&self, id: InstanceId) -> bool {
+        self.is_trimmed(id) || self.get(id).is_some_and(Instance::is_committed)
+    }
+
+    /// The known instances of `owner` above `slot`, in order.
+    pub(super) fn above(
+        &self,
+        owner: ReplicaId,
+        slot: Slot,
+    ) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        let range = self.owners[owner.index()].range(slot.saturating_add(1)..);
+        range.map(move |(slot, instance)| (InstanceId::new(owner, *slot), instance))
+    }
+
+    /// Forgets everything up to `floor`, and returns it.
+    pub(super) fn trim(&mut self, floor: &Deps) -> Vec<Instance> {
+        let mut gone = Vec::new();
+        for (owner, slot) in floor.iter().filter(|(owner, slot)| *slot > self.trimmed.slot(*owner))
+        {
+            let instances = &mut self.owners[owner.index()];
+            let kept = instances.split_off(&(slot + 1));
+            gone.extend(std::mem::replace(instances, kept).into_values());
+        }
+        self.trimmed.merge(floor);
+        assert!(gone.iter().all(Instance::is_committed), "only what is decided is forgotten");
+        gone
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.owners.iter().map(BTreeMap::len).sum()
+    }
+}

@@ -1,0 +1,175 @@
+//! Validate: before a recovery proposes what the fast path may have decided, its quorum says what
+//! speaks against that (protocol.md §5.4, §5.5). After `recover`, before `waiting` or `accept`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::decide::{Verdict, decide_validation};
+use super::recover::{Candidate, Stage};
+use super::{EPaxos, Fx, Interfering, Message, Phase, Record};
+use crate::protocol::{Path, View};
+use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Value};
+
+impl EPaxos {
+    /// §5.4, the leader's side.
+    pub(super) fn start_validate(
+        &mut self,
+        view: &View,
+        id: InstanceId,
+        candidate: Candidate,
+        fx: &mut Fx,
+    ) {
+        #[cfg(test)]
+        if self.planted(super::Plant::NoValidate) {
+            let value = Value::Batch(candidate.batch);
+            self.propose_recovered(view, id, value, candidate.deps, fx);
+            return;
+        }
+        let resend = view.now + self.resend_after(view, 0);
+        let Some(recovery) = self.recoveries.get_mut(&id) else { return };
+        let ballot = recovery.ballot;
+        recovery.send_again = resend;
+        let Candidate { batch, deps, quorum, .. } = candidate.clone();
+        recovery.stage = Stage::Validating {
+            candidate,
+            answered: ReplicaSet::EMPTY,
+            interfering: BTreeMap::new(),
+        };
+        let written = self.instances.entry(id).written;
+        fx.send(written, quorum, Message::Validate { id, ballot, batch, deps });
+    }
+
+    /// §5.4, the quorum's side.
+    pub(super) fn on_validate(
+        &mut self,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        batch: &Arc<Batch>,
+        deps: Deps,
+        fx: &mut Fx,
+    ) {
+        if ballot.is_owner() || from != ballot.leader(id.replica) {
+            return;
+        }
+        let instance = self.instances.entry(id);
+        if instance.is_committed() {
+            self.answer_commit(from, id, fx);
+            return;
+        }
+        if instance.ballot > ballot {
+            let joined = instance.ballot;
+            fx.answer(instance.written, from, Message::Reject { id, ballot: joined });
+            return;
+        }
+        // Below: a promise that this replica never gave. Accepted: a late duplicate.
+        if instance.ballot < ballot || instance.phase >= Phase::Accepted {
+            return;
+        }
+        self.note_validated(id, ballot, batch, &deps, fx);
+        let interfering = self.interfering(id, batch, &deps);
+        // It may show a fast-path commit of this replica's own, so it waits for everything.
+        let after = fx.everything();
+        fx.answer(after, from, Message::ValidateOk { id, ballot, interfering });
+    }
+
+    /// The owner's value is known from here on, and counts as a conflict.
+    fn note_validated(
+        &mut self,
+        id: InstanceId,
+        ballot: Ballot,
+        batch: &Arc<Batch>,
+        deps: &Deps,
+        fx: &mut Fx,
+    ) {
+        let instance = self.instances.entry(id);
+        if instance.initial.as_ref().is_some_and(|(_, initial)| initial == deps) {
+            return;
+        }
+        instance.initial = Some((batch.clone(), deps.clone()));
+        let (batch_again, initial) = (batch.clone(), deps.clone());
+        instance.written = fx.append(Record::Validated { id, ballot, batch: batch_again, initial });
+        #[cfg(test)]
+        if self.planted(super::Plant::NoIndexAtValidate) {
+            return;
+        }
+        self.learn_payload(id, batch, fx);
+    }
+
+    /// The instances known here that conflict with `batch`, are not covered by `deps`, and do not
+    /// cover `id`: had `id` been fast with these dependencies, each would cover it.
+    fn interfering(&self, id: InstanceId, batch: &Batch, deps: &Deps) -> Vec<Interfering> {
+        let mut found = Vec::new();
+        for (owner, slot) in deps.iter() {
+            for (other, instance) in self.instances.above(owner, slot) {
+                if other == id {
+                    continue;
+                }
+                let conflicts = |other: &Batch| other.footprint().conflicts(batch.footprint());
+                let interferes = match (instance.decision(), &instance.initial) {
+                    (Some((Value::Nop, _)), _) => false,
+                    (Some((Value::Batch(decided), covered)), _) => {
+                        !covered.covers(id) && conflicts(decided)
+                    }
+                    (None, Some((initial, covered))) => !covered.covers(id) && conflicts(initial),
+                    (None, None) => false,
+                };
+                if interferes {
+                    found.push(Interfering { id: other, committed: instance.is_committed() });
+                }
+            }
+        }
+        found
+    }
+
+    /// §5.5: the leader counts answers; it needs every one of its quorum.
+    pub(super) fn on_validate_ok(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        reported: &[Interfering],
+        fx: &mut Fx,
+    ) {
+        let quorums = self.settings.quorums;
+        let Some(recovery) = self.recoveries.get_mut(&id) else { return };
+        if recovery.ballot != ballot {
+            return;
+        }
+        let Stage::Validating { candidate, answered, interfering } = &mut recovery.stage else {
+            return;
+        };
+        if !candidate.quorum.contains(from) || !answered.insert(from) {
+            return;
+        }
+        for one in reported.iter().filter(|one| one.id != id) {
+            *interfering.entry(one.id).or_default() |= one.committed;
+        }
+        if answered.len() < candidate.quorum.len() {
+            return;
+        }
+        let (candidate, interfering) = (candidate.clone(), std::mem::take(interfering));
+        let Candidate { quorum, fast_votes, .. } = candidate;
+        match decide_validation(quorums, quorum, fast_votes, &interfering) {
+            Verdict::Clean => {
+                fx.hit(Path::ValidateClean);
+                let value = Value::Batch(candidate.batch);
+                self.propose_recovered(view, id, value, candidate.deps, fx);
+            }
+            Verdict::Committed => {
+                fx.hit(Path::ValidateCommitted);
+                self.propose_nop(view, id, fx);
+            }
+            Verdict::OwnerOutside => {
+                fx.hit(Path::ValidateOwnerOutside);
+                self.propose_nop(view, id, fx);
+            }
+            Verdict::Wait => {
+                fx.hit(Path::Waiting);
+                let pending = interfering.into_keys().map(|other| (other, false)).collect();
+                self.start_waiting(view, id, candidate, pending, fx);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Waiting: a recovery that cannot tell yet waits for how the interfering instances end, and says
+//! so, which lets two recoveries that wait for each other come apart (protocol.md §5.5).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decide::must_yield;
+use super::recover::{Candidate, Stage, small};
+use super::{EPaxos, Fx, Message};
+use crate::protocol::{Path, View};
+use crate::types::{InstanceId, Value, Written};
+
+/// Who waits for whom, and what waiting recoveries have said.
+///
+/// Invariant: `waiting[x]` holds `id` only while `id` is under recovery here and in its Waiting
+/// stage, and `x` is undecided here.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    waiting: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
+    /// The most fast votes that any recovery of an instance has claimed. A fact about votes at the
+    /// owner's ballot, so it stays true at every ballot.
+    heard: BTreeMap<InstanceId, usize>,
+}
+
+impl Waiters {
+    /// `id` waits for nothing any more.
+    pub(super) fn stop(&mut self, id: InstanceId) {
+        self.waiting.retain(|_, waiters| {
+            waiters.remove(&id);
+            !waiters.is_empty()
+        });
+    }
+}
+
+impl EPaxos {
+    /// §5.5, last case. `pending` holds the interfering instances.
+    pub(super) fn start_waiting(
+        &mut self,
+        view: &View,
+        id: InstanceId,
+        candidate: Candidate,
+        pending: BTreeMap<InstanceId, bool>,
+        fx: &mut Fx,
+    ) {
+        let fast_votes = small(candidate.fast_votes);
+        let resend = view.now + self.resend_after(view, 0);
+        for other in pending.keys() {
+            self.waiters.waiting.entry(*other).or_default().insert(id);
+            // It exists, so its decision will be asked for, and recovered if need be.
+            self.see(other.replica, other.slot);
+        }
+        let Some(recovery) = self.recoveries.get_mut(&id) else { return };
+        recovery.stage = Stage::Waiting { candidate, pending };
+        recovery.send_again = resend;
+        // The mutual wait ends by votes and decisions, not by a higher ballot: be patient.
+        recovery.give_up = view.now + self.settings.timing.patience * 2;
+        fx.send(Written::default(), self.all(), Message::Waiting { id, fast_votes });
+        self.examine_waiting(view, id, fx);
+        self.recover_interfering(view, id, fx);
+    }
+
+    /// Sees that every instance waited for gets recovered, unless somebody is at it.
+    fn recover_interfering(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        let Some(recovery) = self.recoveries.get(&id) else { return };
+        let Stage::Waiting { pending, .. } = &recovery.stage else { return };
+        let others: Vec<_> = pending.keys().copied().collect();
+        for other in others {
+            let suspected = view.suspected.contains(other.replica);
+            let idle = !self.recoveries.contains_key(&other) && !self.is_stale(other);
+            if suspected && idle && !self.instances.is_committed(other) {
+                let instance = self.instances.entry(other);
+                if instance.not_before <= view.now {
+                    self.start_recovery(view, other, fx);
+                }
+            }
+        }
+    }
+
+    /// A recovery says that it waits, and how many fast votes it counted.
+    pub(super) fn on_waiting(
+        &mut self,
+        view: &View,
+        id: InstanceId,
+        fast_votes: usize,
+        fx: &mut Fx,
+    ) {
+        self.see(id.replica, id.slot);
+        if self.instances.is_committed(id) {
+            return;
+        }
+        let heard = self.waiters.heard.entry(id).or_default();
+        *heard = (*heard).max(fast_votes);
+        let waiters = self.waiters.waiting.get(&id).cloned().unwrap_or_default();
+        for waiter in waiters {
+            self.examine_waiting(view, waiter, fx);
+        }
+    }
+
+    /// `id` is decided: whoever waited for it looks again.
+    pub(super) fn wake_waiters(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        self.waiters.stop(id);
+        self.waiters.heard.remove(&id);
+        for waiter in self.waiters.waiting.remove(&id).unwrap_or_default() {
+            self.examine_waiting(view, waiter, fx);
+        }
+    }
+
+    /// Looks at everything a recovery waits for.
+    fn examine_waiting(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        let quorums = self.settings.quorums;
+        #[cfg(test)]
+        let slack = usize::from(self.planted(super::Plant::YieldTooEarly));
+        #[cfg(not(test))]
+        let slack = 0;
+        let Some(recovery) = self.recoveries.get_mut(&id) else { return };
+        let Stage::Waiting { candidate, pending } = &mut recovery.stage else { return };
+        let mut outcome = Some(Path::WaitingClean);
+        for (other, harmless) in pending.iter_mut().filter(|(_, harmless)| !**harmless) {
+            if self.instances.is_trimmed(*other) {
+                // How it ended is forgotten. Promises asked for anew will tell.
+                outcome = None;
+                recovery.give_up = view.now;
+                break;
+            }
+            if let Some((value, deps)) = self.instances.get(*other).and_then(|i| i.decision()) {
+                if value.is_nop() || deps.covers(id) {
+                    *harmless = true;
+                    continue;
+                }
+                outcome = Some(Path::WaitingNop);
+                break;
+            }
+            let votes = self.waiters.heard.get(other).copied().unwrap_or(0);
+            if votes > 0 && must_yield(quorums, votes + slack) {
+                outcome = Some(Path::WaitingYield);
+                break;
+            }
+            outcome = None;
+        }
+        let Some(path) = outcome else { return };
+        fx.hit(path);
+        if path == Path::WaitingClean {
+            let (value, deps) = (Value::Batch(candidate.batch.clone()), candidate.deps.clone());
+            self.propose_recovered(view, id, value, deps, fx);
+        } else {
+            self.propose_nop(view, id, fx);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What is watched: own proposals are sent again until answered, gaps in what is decided are
+//! fetched, and what does not move is recovered (protocol.md §4, §5).
+//!
+//! Everything unfinished shows as a frontier that stands still, so nothing is scanned: only the
+//! instances just above a frontier are ever looked at.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{EPaxos, Fx, Message, Phase};
+use crate::protocol::{Path, View};
+use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time};
+
+/// How many instances above a frontier are recovered at a time.
+const WINDOW: Slot = 64;
+
+/// How far one owner's instances are known to be decided.
+#[derive(Debug, Default)]
+pub(super) struct Frontier {
+    /// K: every decision up to here is known.
+    pub(super) known: Slot,
+    /// There are instances up to here.
+    pub(super) highest: Slot,
+    /// Since when `known` stands where it stood then, with something above it.
+    stalled: Option<(Slot, Time)>,
+    /// Since when the owner is suspected.
+    suspected: Option<Time>,
+    next_fetch: Time,
+    next_recovery: Time,
+}
+
+impl EPaxos {
+    /// Looks at an own instance again when an answer is overdue; `round` counts the looks.
+    pub(super) fn look_again(&mut self, view: &View, id: InstanceId, round: u32) {
+        let when = view.now + self.resend_after(view, round);
+        self.timers.push(Reverse((when, id, round)));
+    }
+
+    /// How long to wait for an answer before asking again, for the `round`-th time.
+    pub(super) fn resend_after(&self, view: &View, round: u32) -> Duration {
+        let base = self.settings.timing.retransmit.max(view.slowest_round_trip() * 2);
+        base * (1 << round.min(4))
+    }
+
+    /// Sends own proposals again to those who have not answered.
+    pub(super) fn retransmit_own(&mut self, view: &View, fx: &mut Fx) {
+        while let Some(Reverse((when, id, round))) = self.timers.peek().copied() {
+            if when > view.now {
+                break;
+            }
+            self.timers.pop();
+            if self.is_stale(id) || !self.leads_at_owner_ballot(id) {
+                continue;
+            }
+            self.decide_path(view, id, true, fx);
+            self.send_again(id, fx);
+            if self.leads_at_owner_ballot(id) {
+                self.look_again(view, id, round + 1);
+            }
+        }
+    }
+
+    fn leads_at_owner_ballot(&self, id: InstanceId) -> bool {
+        let instance = self.instances.get(id);
+        instance.is_some_and(|i| i.ballot.is_owner() && !i.is_committed())
+    }
+
+    fn send_again(&mut self, id: InstanceId, fx: &mut Fx) {
+        let others = self.others();
+        let Some(instance) = self.instances.get(id) else { return };
+        let without = |answered: ReplicaSet| -> ReplicaSet {
+            others.iter().filter(|r| !answered.contains(*r)).collect()
+        };
+        let written = instance.written;
+        match (instance.phase, &instance.tally, &instance.value) {
+            (Phase::PreAccepted, Some(tally), _) => {
+                let (batch, deps) = instance.initial.clone().expect("an owner knows its proposal");
+                let to = without(tally.voters);
+                fx.hit(Path::Retransmit);
+                fx.send(written, to, Message::PreAccept { id, batch, deps });
+            }
+            (Phase::Accepted, _, Some(value)) => {
+                let to = without(instance.votes.1);
+                let (value, deps) = (value.clone(), instance.deps.clone());
+                let ballot = Ballot::OWNER;
+                fx.hit(Path::Retransmit);
+                fx.send(written, to, Message::Accept { id, ballot, value, deps });
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at what stands still, owner by owner.
+    pub(super) fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
+        let fetch_after = self.fetch_after(view);
+        for owner in ReplicaId::all(self.n()) {
+            let suspected = view.suspected.contains(owner);
+            let frontier = &mut self.frontiers[owner.index()];
+            frontier.suspected = suspected.then(|| frontier.suspected.unwrap_or(view.now));
+            if frontier.known >= frontier.highest {
+                frontier.stalled = None;
+                continue;
+            }
+            let since = match frontier.stalled {
+                Some((slot, since)) if slot == frontier.known => since,
+                _ => {
+                    frontier.stalled = Some((frontier.known, view.now));
+                    frontier.next_fetch = view.now + fetch_after;
+                    continue;
+                }
+            };
+            let from = frontier.suspected.map_or(since, |suspected| suspected.max(since));
+            let overdue = frontier.next_recovery <= view.now;
+            if frontier.next_fetch <= view.now {
+                frontier.next_fetch = view.now + fetch_after;
+                self.fetch(view, owner, fx);
+            }
+            if overdue && from + self.recover_after(view, owner) <= view.now {
+                self.recover_window(view, owner, fx);
+            }
+        }
+    }
+
+    /// How long a frontier may stand still before its instances are recovered: by the lowest live
+    /// replica first when the owner is suspected, else only after long patience.
+    fn recover_after(&self, view: &View, owner: ReplicaId) -> Duration {
+        let timing = &self.settings.timing;
+        let trip = view.slowest_round_trip();
+        if !view.suspected.contains(owner) {
+            return timing.patience.max(trip * 10);
+        }
+        let me = self.settings.me;
+        let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));
+        let rank = u32::try_from(before.count()).expect("there are few replicas");
+        timing.gossip + (trip * 3 + timing.retransmit) * rank
+    }
+
+    /// Starts recoveries just above a frontier, unless somebody is at it already.
+    fn recover_window(&mut self, view: &View, owner: ReplicaId, fx: &mut Fx) {
+        let frontier = &self.frontiers[owner.index()];
+        let first = frontier.known + 1;
+        // A live owner finishes what lies above by itself; what it proposes now is not to be hurt.
+        let window = if view.suspected.contains(owner) { WINDOW } else { 1 };
+        let last = frontier.highest.min(frontier.known.saturating_add(window));
+        for slot in first..=last {
+            let id = InstanceId::new(owner, slot);
+            if self.may_recover(view, id) {
+                self.start_recovery(view, id, fx);
+            }
+        }
+        // Those that are left alone now become due one by one.
+        let soon = self.settings.timing.retransmit;
+        let jitter = soon.mul_f64(self.rng.random::<f64>());
+        self.frontiers[owner.index()].next_recovery = view.now + soon + jitter;
+    }
+
+    fn may_recover(&self, view: &View, id: InstanceId) -> bool {
+        let mine = id.replica == self.me();
+        match self.instances.get(id) {
+            None => !mine && !self.instances.is_trimmed(id),
+            // One's own proposal, nobody else at it: it is being sent again.
+            Some(instance) if mine && instance.ballot.is_owner() => false,
+            Some(instance) => {
+                !instance.is_committed()
+                    && instance.not_before <= view.now
+                    && !self.recoveries.contains_key(&id)
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Who has been silent for too long, and how far away everybody is.
+//!
+//! Suspicion only ever costs time, never safety: it is a guess about the network, adapted to the
+//! round trips that were measured.
+
+use std::time::Duration;
+
+use crate::types::{ReplicaId, ReplicaSet, Settings, Time, Timing};
+
+/// One peer as the detector sees it.
+#[derive(Clone, Debug)]
+struct Peer {
+    heard: Time,
+    /// Smoothed round trip; `None` before the first answer.
+    round_trip: Option<Duration>,
+}
+
+/// Measures round trips and silence.
+#[derive(Debug)]
+pub(super) struct Detector {
+    me: ReplicaId,
+    timing: Timing,
+    peers: Vec<Peer>,
+    next_ping: Time,
+}
+
+impl Detector {
+    pub(super) fn new(settings: &Settings) -> Detector {
+        let peer = Peer { heard: Time::ZERO, round_trip: None };
+        Detector {
+            me: settings.me,
+            timing: settings.timing.clone(),
+            peers: vec![peer; settings.quorums.n],
+            next_ping: Time::ZERO,
+        }
+    }
+
+    /// The clock starts: silence counts from here.
+    pub(super) fn start(&mut self, now: Time) {
+        for peer in &mut self.peers {
+            peer.heard = now;
+        }
+    }
+
+    /// A peer said something.
+    pub(super) fn heard(&mut self, from: ReplicaId, now: Time) {
+        let peer = &mut self.peers[from.index()];
+        peer.heard = peer.heard.max(now);
+    }
+
+    /// A peer answered a ping of `sent`.
+    pub(super) fn answered(&mut self, from: ReplicaId, sent: Time, now: Time) {
+        // A clock that a peer made up is not believed beyond a minute.
+        let sample = now.since(sent).min(Duration::from_secs(60));
+        let peer = &mut self.peers[from.index()];
+        peer.round_trip = Some(match peer.round_trip {
+            // Quick to believe an improvement, slow to believe a delay: queues come and go.
+            Some(known) if sample < known => (known + sample) / 2,
+            Some(known) => (known * 7 + sample) / 8,
+            None => sample,
+        });
+    }
+
+    /// Whether it is time to ask who is there.
+    pub(super) fn ping_due(&mut self, now: Time) -> bool {
+        let due = self.next_ping <= now;
+        if due {
+            self.next_ping = now + self.timing.gossip;
+        }
+        due
+    }
+
+    /// Round trips for the protocol's eyes.
+    pub(super) fn round_trips(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.peers.iter().map(|peer| peer.round_trip.unwrap_or_default())
+    }
+
+    /// Those who have been silent for too long.
+    pub(super) fn suspected(&self, now: Time) -> ReplicaSet {
+        let silent = |id: &ReplicaId| {
+            let peer = &self.peers[id.index()];
+            let adapted = peer.round_trip.unwrap_or_default() * 4 + self.timing.gossip * 2;
+            *id != self.me && now.since(peer.heard) > self.timing.suspect.max(adapted)
+        };
+        ReplicaId::all(self.peers.len()).filter(silent).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Quorums;
+
+    fn at(ms: u64) -> Time {
+        Time::ZERO + Duration::from_millis(ms)
+    }
+
+    fn detector() -> Detector {
+        let settings = Settings {
+            me: ReplicaId::from_index(0),
+            quorums: Quorums::new(3).expect("a supported size"),
+            seed: 0,
+            timing: Timing::default(),
+        };
+        let mut detector = Detector::new(&settings);
+        detector.start(at(0));
+        detector
+    }
+
+    #[test]
+    fn silence_makes_suspect_and_a_word_clears() {
+        let mut d = detector();
+        let [b, c] = [ReplicaId::from_index(1), ReplicaId::from_index(2)];
+        d.heard(b, at(500));
+        assert_eq!(d.suspected(at(700)), ReplicaSet::from_iter([c]));
+        d.heard(c, at(701));
+        assert!(d.suspected(at(702)).is_empty());
+    }
+
+    #[test]
+    fn far_replicas_are_given_more_time() {
+        let mut d = detector();
+        let [b, c] = [ReplicaId::from_index(1), ReplicaId::from_index(2)];
+        d.answered(b, at(0), at(400));
+        assert_eq!(d.suspected(at(1000)), ReplicaSet::from_iter([c]));
+        assert!(d.suspected(at(1701)).contains(b));
+    }
+
+    #[test]
+    fn the_round_trip_follows_the_samples() {
+        let mut d = detector();
+        let b = ReplicaId::from_index(1);
+        for i in 0..40 {
+            d.answered(b, at(i * 100), at(i * 100 + 80));
+        }
+        let trip = d.round_trips().nth(1).expect("three peers");
+        assert_eq!(trip, Duration::from_millis(80));
+        d.answered(b, at(5000), at(5240));
+        assert_eq!(d.round_trips().nth(1).expect("three peers"), Duration::from_millis(100));
+    }
+}

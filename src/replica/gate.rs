@@ -1,0 +1,378 @@
+//! The gate: which waiting commands are proposed, when, and in what batch (protocol.md §6b.1).
+//!
+//! The protocol is safe whatever is proposed when; the gate keeps a contended key's components
+//! small. While another owner's instance on a key is unexecuted here, at most two own ones on that
+//! key are; otherwise own ones are pipelined, one a millisecond. What has to wait waits in order,
+//! first come first served on each key, and leaves together.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::types::{Access, Batch, Command, Footprint, InstanceId, KeyHash, ReplicaId, Time};
+
+/// Own unexecuted instances on a key that another owner uses.
+const CONTENDED: u32 = 2;
+/// Own unexecuted instances on a key that nobody else uses.
+const PIPELINED: u32 = 256;
+/// Between two own instances on one key.
+const SPACING: Duration = Duration::from_millis(1);
+/// Commands of one batch.
+const BATCH_COMMANDS: usize = 4096;
+/// Payload bytes of one batch.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Arrival order of a waiting command.
+type Ticket = u64;
+
+/// Unexecuted instances that use one key (or everything), by owner and access.
+#[derive(Debug, Default)]
+struct Use {
+    own: [u32; 2],
+    others: [u32; 2],
+    /// When this replica last proposed on it.
+    last: Time,
+}
+
+impl Use {
+    /// Own and others' instances that conflict with such an access.
+    fn conflicting(&self, access: Access) -> (u32, u32) {
+        match access {
+            Access::Read => (self.own[1], self.others[1]),
+            Access::Write => (self.own[0] + self.own[1], self.others[0] + self.others[1]),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.own == [0; 2] && self.others == [0; 2]
+    }
+}
+
+/// One key's state; gone when nothing uses the key and nothing waits for it.
+///
+/// The home hint of protocol.md §6b.2 will live here too: it dies with the entry.
+#[derive(Debug, Default)]
+struct Key {
+    uses: Use,
+    waiting: VecDeque<Ticket>,
+}
+
+/// Invariants:
+///
+/// 1. A waiting command's ticket is in the queue of each of its keys (or in `barriers`, when it
+///    conflicts with everything), in ticket order.
+/// 2. `counted` holds the instances that the uses count, each once.
+#[derive(Debug)]
+pub(super) struct Gate {
+    me: ReplicaId,
+    keys: FxHashMap<KeyHash, Key>,
+    /// Use by instances that conflict with everything.
+    everything: Use,
+    /// All unexecuted instances, for commands that conflict with everything.
+    any: Use,
+    counted: FxHashMap<InstanceId, Arc<Batch>>,
+    waiting: BTreeMap<Ticket, Command>,
+    barriers: VecDeque<Ticket>,
+    next_ticket: Ticket,
+    /// Before all waiting ones: commands that come back after a `Nop` go to the front.
+    front_ticket: Ticket,
+    waiting_bytes: usize,
+    /// Waiting commands to look at.
+    ready: Vec<Ticket>,
+    /// Pipelined commands that wait for nothing but the clock, and the soonest they may leave.
+    sleeping: Vec<Ticket>,
+    wake: Option<Time>,
+}
+
+impl Gate {
+    pub(super) fn new(me: ReplicaId) -> Gate {
+        Gate {
+            me,
+            keys: FxHashMap::default(),
+            everything: Use::default(),
+            any: Use::default(),
+            counted: FxHashMap::default(),
+            waiting: BTreeMap::new(),
+            barriers: VecDeque::new(),
+            next_ticket: Ticket::MAX / 2,
+            front_ticket: Ticket::MAX / 2,
+            waiting_bytes: 0,
+            ready: Vec::new(),
+            sleeping: Vec::new(),
+            wake: None,
+        }
+    }
+
+    /// Commands that wait, and the bytes of their payloads.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting_bytes)
+    }
+
+    /// When to ask for batches again if nothing else happens.
+    pub(super) fn wake(&self) -> Option<Time> {
+        self.wake
+    }
+
+    /// A new command waits behind all others.
+    pub(super) fn push_back(&mut self, command: Command) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.enqueue(ticket, command, VecDeque::push_back);
+    }
+
+    /// Commands whose instance became a `Nop` wait before all others, in their order.
+    pub(super) fn push_front(&mut self, commands: impl DoubleEndedIterator<Item = Command>) {
+        for command in commands.rev() {
+            self.front_ticket -= 1;
+            self.enqueue(self.front_ticket, command, VecDeque::push_front);
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        ticket: Ticket,
+        command: Command,
+        push: fn(&mut VecDeque<Ticket>, Ticket),
+    ) {
+        self.waiting_bytes += command.payload.len();
+        match command.footprint.keys() {
+            None => push(&mut self.barriers, ticket),
+            Some(keys) => {
+                for (key, _) in keys {
+                    push(&mut self.keys.entry(*key).or_default().waiting, ticket);
+                }
+            }
+        }
+        self.waiting.insert(ticket, command);
+        self.ready.push(ticket);
+    }
+
+    /// An instance's payload became known here: it uses its keys until it has executed.
+    pub(super) fn learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
+        if self.counted.insert(id, batch.clone()).is_none() {
+            self.count(id, batch.footprint(), 1);
+        }
+    }
+
+    /// An instance was executed or ended as `Nop`.
+    pub(super) fn finished(&mut self, id: InstanceId) {
+        let Some(batch) = self.counted.remove(&id) else { return };
+        self.count(id, batch.footprint(), -1);
+        match batch.footprint().keys() {
+            None => self.ready_all(),
+            Some(keys) => {
+                for (key, _) in keys {
+                    let Some(entry) = self.keys.get(key) else { continue };
+                    match entry.waiting.front() {
+                        Some(ticket) => self.ready.push(*ticket),
+                        None if entry.uses.is_idle() => {
+                            self.keys.remove(key);
+                        }
+                        None => {}
+                    }
+                }
+                self.ready.extend(self.barriers.front());
+            }
+        }
+    }
+
+    fn count(&mut self, id: InstanceId, footprint: &Footprint, by: i32) {
+        let own = id.replica == self.me;
+        let add = |uses: &mut Use, access: Access| {
+            let counts = if own { &mut uses.own } else { &mut uses.others };
+            let count = &mut counts[access as usize];
+            *count = count.checked_add_signed(by).expect("what is taken off was counted");
+        };
+        add(&mut self.any, Access::Write);
+        match footprint.keys() {
+            None => add(&mut self.everything, Access::Write),
+            Some(keys) => {
+                for (key, access) in keys {
+                    add(&mut self.keys.entry(*key).or_default().uses, *access);
+                }
+            }
+        }
+    }
+
+    fn ready_all(&mut self) {
+        self.ready.extend(self.waiting.keys());
+    }
+
+    /// What may be proposed now: commands on contended keys apart from the rest, so that these do
+    /// not wait for those.
+    pub(super) fn batches(&mut self, now: Time) -> Vec<Arc<Batch>> {
+        if self.wake.is_some_and(|wake| wake <= now) {
+            self.wake = None;
+            self.ready.append(&mut self.sleeping);
+        }
+        if self.ready.is_empty() {
+            return Vec::new();
+        }
+        let mut leaving = Leaving::default();
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.sort_unstable();
+        let mut queue: VecDeque<Ticket> = ready.drain(..).collect();
+        while let Some(ticket) = queue.pop_front() {
+            let Some(command) = self.waiting.get(&ticket) else { continue };
+            match self.permits(ticket, command, now, &leaving) {
+                Permit::Wait => {}
+                Permit::WaitUntil(time) => {
+                    self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+                    self.sleeping.push(ticket);
+                }
+                Permit::Leave { contended } => {
+                    let command = self.take(ticket, now, &mut queue);
+                    leaving.push(command, contended);
+                }
+            }
+        }
+        leaving.finish()
+    }
+
+    fn permits(&self, ticket: Ticket, command: &Command, now: Time, leaving: &Leaving) -> Permit {
+        if self.barriers.front().is_some_and(|barrier| *barrier < ticket) {
+            return Permit::Wait;
+        }
+        let Some(keys) = command.footprint.keys() else {
+            let first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket);
+            // Nothing that is leaving in this round is counted yet.
+            if !first || !leaving.is_empty() {
+                return Permit::Wait;
+            }
+            return Self::limit(&self.any, Access::Write, (0, 0), now);
+        };
+        let everything = self.everything.conflicting(Access::Write);
+        let mut verdict = Permit::Leave { contended: false };
+        for (key, access) in keys {
+            let entry = &self.keys[key];
+            if entry.waiting.front() != Some(&ticket) {
+                return Permit::Wait;
+            }
+            // A key that leaves already in this round leaves in the same instance.
+            if leaving.contended_keys.contains(key) {
+                verdict = verdict.and(Permit::Leave { contended: true });
+            } else if !leaving.clean_keys.contains(key) {
+                verdict = verdict.and(Self::limit(&entry.uses, *access, everything, now));
+            }
+        }
+        verdict
+    }
+
+    /// The rule for one key.
+    fn limit(uses: &Use, access: Access, everything: (u32, u32), now: Time) -> Permit {
+        let (own, others) = uses.conflicting(access);
+        let (own, others) = (own + everything.0, others + everything.1);
+        if others > 0 {
+            return if own < CONTENDED { Permit::Leave { contended: true } } else { Permit::Wait };
+        }
+        if own == 0 {
+            return Permit::Leave { contended: false };
+        }
+        if own >= PIPELINED {
+            return Permit::Wait;
+        }
+        let next = uses.last + SPACING;
+        if next <= now { Permit::Leave { contended: true } } else { Permit::WaitUntil(next) }
+    }
+
+    /// Takes a command out; whoever stood behind it on some key is looked at next.
+    fn take(&mut self, ticket: Ticket, now: Time, queue: &mut VecDeque<Ticket>) -> Command {
+        let command = self.waiting.remove(&ticket).expect("a permitted command was waiting");
+        self.waiting_bytes -= command.payload.len();
+        match command.footprint.keys() {
+            None => {
+                self.barriers.pop_front();
+                self.any.last = now;
+                queue.extend(self.waiting.keys());
+            }
+            Some(keys) => {
+                for (key, _) in keys {
+                    let entry = self.keys.get_mut(key).expect("its queue held the command");
+                    let front = entry.waiting.pop_front();
+                    assert_eq!(front, Some(ticket), "first come first served on each key");
+                    entry.uses.last = now;
+                    queue.extend(entry.waiting.front());
+                }
+                if self.waiting.first_key_value().map(|(first, _)| first) == self.barriers.front() {
+                    self.ready.extend(self.barriers.front());
+                }
+            }
+        }
+        command
+    }
+}
+
+/// What the gate says to one command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Permit {
+    Leave {
+        contended: bool,
+    },
+    /// Until something on its keys has executed.
+    Wait,
+    WaitUntil(Time),
+}
+
+impl Permit {
+    /// Both keys' verdicts on one command: the stricter.
+    fn and(self, other: Permit) -> Permit {
+        match (self, other) {
+            (Permit::Wait, _) | (_, Permit::Wait) => Permit::Wait,
+            (Permit::WaitUntil(a), Permit::WaitUntil(b)) => Permit::WaitUntil(a.max(b)),
+            (Permit::WaitUntil(a), _) | (_, Permit::WaitUntil(a)) => Permit::WaitUntil(a),
+            (Permit::Leave { contended: a }, Permit::Leave { contended: b }) => {
+                Permit::Leave { contended: a || b }
+            }
+        }
+    }
+}
+
+/// Commands leaving in one round.
+#[derive(Default)]
+struct Leaving {
+    clean: Vec<Command>,
+    contended: Vec<Command>,
+    clean_keys: FxHashSet<KeyHash>,
+    contended_keys: FxHashSet<KeyHash>,
+}
+
+impl Leaving {
+    fn is_empty(&self) -> bool {
+        self.clean.is_empty() && self.contended.is_empty()
+    }
+
+    fn push(&mut self, command: Command, contended: bool) {
+        let keys = command.footprint.keys().unwrap_or_default().iter().map(|(key, _)| *key);
+        if contended {
+            self.contended_keys.extend(keys);
+            self.contended.push(command);
+        } else {
+            self.clean_keys.extend(keys);
+            self.clean.push(command);
+        }
+    }
+
+    /// Batches of bounded size, the clean ones first.
+    fn finish(self) -> Vec<Arc<Batch>> {
+        let mut batches = Vec::new();
+        for commands in [self.clean, self.contended] {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            for command in commands {
+                let full = batch.len() >= BATCH_COMMANDS
+                    || bytes + command.payload.len() > BATCH_BYTES && !batch.is_empty();
+                if full {
+                    batches.push(Batch::new(std::mem::take(&mut batch)));
+                    bytes = 0;
+                }
+                bytes += command.payload.len();
+                batch.push(command);
+            }
+            if !batch.is_empty() {
+                batches.push(Batch::new(batch));
+            }
+        }
+        batches
+    }
+}
