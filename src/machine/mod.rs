@@ -1,2 +1,86 @@
 //! What is replicated: a deterministic state machine, the sessions that make each command happen
 //! once, and a built-in key-value store.
+//!
+//! Behind `execute`, which says in which order, and before whoever answers the client. This is the
+//! only room that looks inside a command's payload.
+
+mod applier;
+mod codec;
+pub mod kv;
+mod sessions;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use applier::{Applied, Applier, Outcome, ReadError, Refusal};
+pub use codec::{CodecError, decode, encode};
+pub use kv::{Kv, KvCommand, KvOutput};
+pub use sessions::{RESULT_BYTES, RESULTS, Sessions};
+
+use crate::types::Footprint;
+
+/// What a cluster replicates.
+///
+/// Every replica applies the same commands, and conflicting ones in the same order. Those that do
+/// not conflict it may apply in an order of its own, so an implementation keeps these promises:
+///
+/// 1. `apply` is deterministic: state and command alone decide the output and the next state. No
+///    clock, no randomness, no iteration order of a hash map.
+/// 2. Two commands whose footprints do not conflict commute: in either order both give the same
+///    outputs and the same state. So a footprint names every key that `apply` looks at.
+/// 3. A command whose footprint writes nothing leaves the state as it is.
+/// 4. Equal states give equal snapshots, and a snapshot restores to an equal state.
+///
+/// `testkit::check_footprint` looks for breaches of all four.
+pub trait StateMachine: Send + 'static {
+    /// A typed command. Encoded with [`encode`] where a client hands it in, so a change of this
+    /// type is a change of the format that logs and peers hold.
+    type Command: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What a command answers; errors of the application included.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What `command` reads and writes. It has no `self`: a client without any state calls it too,
+    /// and every replica must come to the same result.
+    fn footprint(command: &Self::Command) -> Footprint;
+
+    /// Executes a command. It cannot fail: what a caller did wrong is an output.
+    ///
+    /// A panic here happens at every replica alike and stops the cluster.
+    fn apply(&mut self, command: Self::Command) -> Self::Output;
+
+    /// The state as bytes; equal states give equal bytes.
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// The state that `snapshot` holds.
+    ///
+    /// # Errors
+    /// When the bytes are not a snapshot of this machine. They may come from a peer: never panic.
+    fn restore(snapshot: &[u8]) -> Result<Self, RestoreError>
+    where
+        Self: Sized;
+
+    /// A hash of the state, equal where the state is equal. Called rarely. The default hashes the
+    /// snapshot; override it where that is too slow.
+    fn digest(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&self.snapshot())
+    }
+}
+
+/// Bytes that are not a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a usable snapshot: {0}")]
+pub struct RestoreError(String);
+
+impl RestoreError {
+    /// With what is wrong about the bytes, in words that complete "not a usable snapshot: …".
+    pub fn new(reason: impl Into<String>) -> RestoreError {
+        RestoreError(reason.into())
+    }
+}
+
+impl From<CodecError> for RestoreError {
+    fn from(error: CodecError) -> RestoreError {
+        RestoreError::new(error.to_string())
+    }
+}

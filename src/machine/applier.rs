@@ -1,0 +1,208 @@
+//! Applies commands once each: what an apply thread and the simulator drive. After the execution
+//! order, before the replies.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::sessions::SavedSession;
+use super::{CodecError, RestoreError, Sessions, StateMachine, decode, encode};
+use crate::types::{Access, Batch, Command, Footprint, ReplicaId, RequestId};
+
+/// A state machine and its sessions: the whole replicated state.
+///
+/// 1. Whatever it does with a command depends only on the command and on the commands before it
+///    that conflict with it, so replicas agree whatever else was in between.
+/// 2. A payload that is no command, or touches more than the footprint it was ordered by, has no
+///    effect anywhere.
+#[derive(Debug, Default)]
+pub struct Applier<S> {
+    machine: S,
+    sessions: Sessions,
+}
+
+/// What became of one command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Applied {
+    /// The command.
+    pub request: RequestId,
+    /// Who answers the client.
+    pub origin: ReplicaId,
+    /// What to answer.
+    pub outcome: Outcome,
+    /// Whether this was the command's first time; otherwise it had no (further) effect.
+    pub first: bool,
+}
+
+/// What to answer a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Executed: the machine's output, encoded. The first output, for a retry. A retry of a
+    /// command that writes nothing is answered from the present state instead: as the client is
+    /// still waiting, that is a result it may see.
+    Output(Bytes),
+    /// Executed once, but there is no output: the client's floor has passed it, or the session's
+    /// bounds have, or it could not be encoded.
+    Forgotten,
+    /// Surely without effect.
+    Refused(Refusal),
+}
+
+/// What is wrong with a command. Every replica finds the same.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The payload is not a command of this machine.
+    #[error("not a command of this state machine: {0}")]
+    Undecodable(#[from] CodecError),
+    /// It touches keys that the footprint it came with does not name, so it was ordered too
+    /// loosely to be executed.
+    #[error("the command touches more than its footprint says")]
+    Footprint,
+}
+
+/// Why a local read was not done.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The payload is not a command of this machine, or its output has no encoding.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// It may write: it has to be proposed.
+    #[error("the command may write, so it cannot be a read")]
+    Writes,
+}
+
+impl<S: StateMachine> Applier<S> {
+    /// Starts from this state, with no command executed.
+    pub fn new(machine: S) -> Applier<S> {
+        Applier { machine, sessions: Sessions::default() }
+    }
+
+    /// Applies the commands of one instance in order, and appends what became of each to `replies`.
+    ///
+    /// The machine's promises make this safe in any order that keeps conflicting commands in
+    /// theirs. That a client uses a request id for one command only is the client's duty: two
+    /// commands of one id would be told apart differently at different replicas.
+    pub fn apply(&mut self, batch: &Batch, replies: &mut Vec<Applied>) {
+        replies.extend(batch.commands().iter().map(|command| {
+            let first = self.sessions.execute(command.request, command.floor);
+            let outcome = if first { self.run(command) } else { self.run_again(command) };
+            Applied { request: command.request, origin: command.origin, outcome, first }
+        }));
+    }
+
+    /// The first time.
+    fn run(&mut self, command: &Command) -> Outcome {
+        let (typed, writes) = match Self::admit(command) {
+            Ok(admitted) => admitted,
+            // Nothing to keep: a retry is refused for the same reason.
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let Ok(output) = encode(&self.machine.apply(typed)) else { return Outcome::Forgotten };
+        if writes {
+            self.sessions.keep(command.request, output.clone());
+        }
+        Outcome::Output(output)
+    }
+
+    /// A retry.
+    fn run_again(&mut self, command: &Command) -> Outcome {
+        if let Some(result) = self.sessions.result(command.request) {
+            return Outcome::Output(result.clone());
+        }
+        match Self::admit(command) {
+            Err(refusal) => Outcome::Refused(refusal),
+            Ok((_, true)) => Outcome::Forgotten,
+            Ok((typed, false)) => {
+                encode(&self.machine.apply(typed)).map_or(Outcome::Forgotten, Outcome::Output)
+            }
+        }
+    }
+
+    /// The typed command, and whether it writes.
+    fn admit(command: &Command) -> Result<(S::Command, bool), Refusal> {
+        let typed = decode(&command.payload)?;
+        let footprint = S::footprint(&typed);
+        if !covers(&command.footprint, &footprint) {
+            return Err(Refusal::Footprint);
+        }
+        Ok((typed, !footprint.is_read_only()))
+    }
+
+    /// Answers a command that writes nothing from the present state. It enters neither the log nor
+    /// the sessions; whether the state is recent enough is for the caller to know.
+    ///
+    /// # Errors
+    /// When the payload is not a command, or is one that may write.
+    pub fn read(&mut self, payload: &[u8]) -> Result<Bytes, ReadError> {
+        let typed = decode(payload)?;
+        if !S::footprint(&typed).is_read_only() {
+            return Err(ReadError::Writes);
+        }
+        Ok(encode(&self.machine.apply(typed))?)
+    }
+
+    /// The machine, to look at.
+    pub fn machine(&self) -> &S {
+        &self.machine
+    }
+
+    /// What was executed.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// A hash of the state and the sessions: the same at every replica that applied the same set of
+    /// instances.
+    pub fn digest(&self) -> u64 {
+        let parts = [self.machine.digest().to_le_bytes(), self.sessions.digest().to_le_bytes()];
+        xxhash_rust::xxh3::xxh3_64(parts.as_flattened())
+    }
+
+    /// The whole replicated state as bytes; the same wherever the digest is.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let saved = Saved {
+            version: VERSION,
+            sessions: self.sessions.to_saved(),
+            machine: self.machine.snapshot().into(),
+        };
+        encode(&saved).expect("integers and bytes have an encoding").into()
+    }
+
+    /// The inverse of [`Applier::snapshot`].
+    ///
+    /// # Errors
+    /// When the bytes are of another version, or no snapshot at all; they may come from a peer.
+    pub fn restore(snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
+        let version = snapshot.first().ok_or_else(|| RestoreError::new("empty"))?;
+        if *version != VERSION {
+            return Err(RestoreError::new(format!("version {version}, not {VERSION}")));
+        }
+        let Saved { sessions, machine, .. } = decode(snapshot)?;
+        Ok(Applier { machine: S::restore(&machine)?, sessions: Sessions::from_saved(sessions)? })
+    }
+}
+
+/// The version of the snapshot's format, its first byte.
+const VERSION: u8 = 1;
+
+/// A snapshot's form.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    version: u8,
+    sessions: Vec<SavedSession>,
+    machine: Bytes,
+}
+
+/// Whether whatever conflicts with `narrow` conflicts with `wide`.
+fn covers(wide: &Footprint, narrow: &Footprint) -> bool {
+    let Some(wide) = wide.keys() else { return true };
+    let Some(narrow) = narrow.keys() else { return false };
+    narrow.iter().all(|(key, access)| {
+        let named = wide.binary_search_by_key(key, |(it, _)| *it).map(|at| wide[at].1);
+        named.is_ok_and(|named| named == Access::Write || *access == Access::Read)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Exactly once, in whatever order, whatever the bytes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::machine::{Kv, KvCommand, KvOutput, RESULTS};
+use crate::types::ClientId;
+
+fn key(name: &str) -> Bytes {
+    Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn get(name: &str) -> KvCommand {
+    KvCommand::Get { key: key(name) }
+}
+
+fn put(name: &str, value: &str) -> KvCommand {
+    KvCommand::Put { key: key(name), value: key(value) }
+}
+
+fn cas(name: &str, expected: Option<&str>, value: &str) -> KvCommand {
+    KvCommand::Cas { key: key(name), expected: expected.map(key), value: key(value) }
+}
+
+/// As a client of replica 1 would send it.
+fn request(client: u64, sequence: u64, command: &KvCommand) -> Command {
+    Command {
+        request: RequestId::new(ClientId(client), sequence),
+        floor: 0,
+        origin: ReplicaId::from_index(0),
+        footprint: Kv::footprint(command),
+        payload: encode(command).expect("a plain command"),
+    }
+}
+
+fn apply(applier: &mut Applier<Kv>, command: Command) -> Applied {
+    let mut replies = Vec::new();
+    applier.apply(&Batch::new(vec![command]), &mut replies);
+    assert_eq!(replies.len(), 1);
+    replies.remove(0)
+}
+
+fn output(applied: &Applied) -> KvOutput {
+    match &applied.outcome {
+        Outcome::Output(bytes) => decode(bytes).expect("an output of the store"),
+        other => panic!("no output: {other:?}"),
+    }
+}
+
+#[test]
+fn a_duplicate_gets_the_first_result_and_has_no_effect() {
+    let mut applier = Applier::new(Kv::new());
+    let once = request(1, 1, &cas("a", None, "x"));
+    let first = apply(&mut applier, once.clone());
+    assert!(first.first);
+    assert_eq!(output(&first), KvOutput::Swapped);
+    apply(&mut applier, request(2, 1, &put("a", "y")));
+    // The retry is sent through another replica, which is the one to answer then.
+    let mut retry = once;
+    retry.origin = ReplicaId::from_index(2);
+    let again = apply(&mut applier, retry);
+    assert_eq!((again.first, again.origin.number()), (false, 3));
+    assert_eq!(output(&again), KvOutput::Swapped);
+    assert_eq!(applier.machine().get(b"a"), Some(&key("y")));
+}
+
+/// One client, two commands under way that do not conflict, and a floor: replica 2 executes them
+/// the other way round. With "below the last sequence, or below the floor, means executed" it would
+/// skip the first for ever.
+#[test]
+fn no_command_is_skipped_because_a_later_one_of_its_client_came_first() {
+    let first = request(1, 1, &put("a", "1"));
+    let mut second = request(1, 2, &put("b", "2"));
+    second.floor = 2;
+    let mut one = Applier::new(Kv::new());
+    let mut two = Applier::new(Kv::new());
+    apply(&mut one, first.clone());
+    apply(&mut one, second.clone());
+    apply(&mut two, second);
+    let late = apply(&mut two, first);
+    assert!(late.first);
+    assert_eq!(output(&late), KvOutput::Done);
+    assert_eq!(two.machine().get(b"a"), Some(&key("1")));
+    assert_eq!(one.digest(), two.digest());
+    assert_eq!(one.snapshot(), two.snapshot());
+}
+
+#[test]
+fn below_the_floor_the_result_is_gone_and_the_command_is_not_repeated() {
+    let mut applier = Applier::new(Kv::new());
+    let early = request(1, 1, &put("a", "1"));
+    apply(&mut applier, early.clone());
+    let mut later = request(1, 2, &put("a", "2"));
+    later.floor = 2;
+    apply(&mut applier, later);
+    let again = apply(&mut applier, early);
+    assert_eq!((again.first, again.outcome), (false, Outcome::Forgotten));
+    assert_eq!(applier.machine().get(b"a"), Some(&key("2")));
+}
+
+#[test]
+fn a_client_that_never_moves_its_floor_loses_old_results_only() {
+    let mut applier = Applier::new(Kv::new());
+    let many = RESULTS as u64 + 10;
+    for sequence in 1..=many {
+        apply(&mut applier, request(1, sequence, &put("a", "1")));
+    }
+    let again = |applier: &mut Applier<Kv>, sequence| {
+        apply(applier, request(1, sequence, &put("a", "1"))).outcome
+    };
+    assert_eq!(again(&mut applier, 10), Outcome::Forgotten);
+    assert!(matches!(again(&mut applier, 11), Outcome::Output(_)));
+}
+
+#[test]
+fn a_retried_read_is_answered_from_the_present_state() {
+    let mut applier = Applier::new(Kv::new());
+    let read = request(1, 1, &get("a"));
+    assert_eq!(output(&apply(&mut applier, read.clone())), KvOutput::Value(None));
+    apply(&mut applier, request(2, 1, &put("a", "1")));
+    let again = apply(&mut applier, read);
+    assert!(!again.first);
+    assert_eq!(output(&again), KvOutput::Value(Some(key("1"))));
+}
+
+#[test]
+fn what_a_read_saw_is_no_part_of_the_digest() {
+    let [read, write] = [request(1, 1, &get("a")), request(2, 1, &put("a", "1"))];
+    let mut one = Applier::new(Kv::new());
+    apply(&mut one, read.clone());
+    apply(&mut one, write.clone());
+    let mut two = Applier::new(Kv::new());
+    apply(&mut two, write);
+    assert_ne!(one.digest(), two.digest(), "that it was executed counts");
+    apply(&mut two, read);
+    assert_eq!(one.digest(), two.digest());
+}
+
+#[test]
+fn a_result_is_part_of_the_digest() {
+    let run = |before: &str| {
+        let mut applier = Applier::new(Kv::new());
+        apply(&mut applier, request(1, 1, &put("a", before)));
+        apply(&mut applier, request(1, 2, &cas("a", Some("x"), "z")));
+        apply(&mut applier, request(1, 3, &put("a", "end")));
+        applier
+    };
+    let [one, two] = ["x", "y"].map(run);
+    assert_eq!(one.machine(), two.machine());
+    assert_ne!(one.digest(), two.digest());
+}
+
+#[test]
+fn commands_that_are_none_have_no_effect_and_say_so_each_time() {
+    let mut applier = Applier::new(Kv::new());
+    let empty = applier.machine().digest();
+    let mut garbage = request(1, 1, &put("a", "1"));
+    garbage.payload = Bytes::from_static(&[250, 1, 2]);
+    let mut trailing = request(1, 2, &put("a", "1"));
+    trailing.payload = [&trailing.payload[..], &[0]].concat().into();
+    for bad in [garbage, trailing] {
+        for first in [true, false] {
+            let applied = apply(&mut applier, bad.clone());
+            assert_eq!(applied.first, first);
+            let outcome = applied.outcome;
+            assert!(matches!(outcome, Outcome::Refused(Refusal::Undecodable(_))), "{outcome:?}");
+        }
+    }
+    assert_eq!(applier.machine().digest(), empty);
+}
+
+#[test]
+fn a_command_that_understates_its_footprint_is_refused() {
+    let mut applier = Applier::new(Kv::new());
+    let command = put("a", "1");
+    let understated = [Footprint::nothing(), Footprint::read(b"a"), Footprint::write(b"b")];
+    for (sequence, footprint) in (1..).zip(understated) {
+        let mut command = request(1, sequence, &command);
+        command.footprint = footprint;
+        let outcome = apply(&mut applier, command).outcome;
+        assert_eq!(outcome, Outcome::Refused(Refusal::Footprint));
+    }
+    assert!(applier.machine().is_empty());
+    let mut overstated = request(1, 9, &command);
+    overstated.footprint = Footprint::Everything;
+    assert_eq!(output(&apply(&mut applier, overstated)), KvOutput::Done);
+}
+
+#[test]
+fn local_reads_read_and_nothing_else() {
+    let mut applier = Applier::new(Kv::new());
+    apply(&mut applier, request(1, 1, &put("a", "1")));
+    let before = applier.digest();
+    let answer = applier.read(&encode(&get("a")).expect("plain")).expect("a read");
+    assert_eq!(decode(&answer), Ok(KvOutput::Value(Some(key("1")))));
+    let write = encode(&put("a", "2")).expect("plain");
+    assert_eq!(applier.read(&write), Err(ReadError::Writes));
+    assert!(matches!(applier.read(&[99]), Err(ReadError::Codec(_))));
+    assert_eq!(applier.digest(), before);
+}
+
+#[test]
+fn a_restored_applier_still_knows_who_was_served() {
+    let mut applier = Applier::new(Kv::new());
+    let command = request(7, 3, &cas("a", None, "1"));
+    apply(&mut applier, command.clone());
+    let snapshot = applier.snapshot();
+    let mut restored: Applier<Kv> = Applier::restore(&snapshot).expect("its own snapshot");
+    assert_eq!((restored.digest(), restored.snapshot()), (applier.digest(), snapshot.clone()));
+    let again = apply(&mut restored, command);
+    assert!(!again.first);
+    assert_eq!(output(&again), KvOutput::Swapped);
+
+    for cut in 0..snapshot.len() {
+        assert!(Applier::<Kv>::restore(&snapshot[..cut]).is_err(), "cut at {cut}");
+    }
+    let mut newer = snapshot;
+    newer[0] = 2;
+    let error = Applier::<Kv>::restore(&newer).expect_err("another version");
+    assert_eq!(error.to_string(), "not a usable snapshot: version 2, not 1");
+}
+
+/// A few clients and keys, so that commands conflict, repeat and carry floors.
+fn commands() -> impl Strategy<Value = Vec<Command>> {
+    let typed = (0..4u8, "[ab]", "[xy]", proptest::option::of("[xy]")).prop_map(
+        |(kind, name, value, expected)| match kind {
+            0 => get(&name),
+            1 => put(&name, &value),
+            2 => KvCommand::Del { key: key(&name) },
+            _ => cas(&name, expected.as_deref(), &value),
+        },
+    );
+    let floors = proptest::collection::vec((0..2u64, 0..3u64), 1..14);
+    (floors, proptest::collection::vec(typed, 14)).prop_map(|(floors, typed)| {
+        let numbered = (1u64..).zip(floors).zip(typed);
+        numbered
+            .map(|((number, (client, floor)), typed)| {
+                let mut command = request(client, number, &typed);
+                command.floor = floor * 3;
+                command
+            })
+            .collect()
+    })
+}
+
+/// Another order of the same commands that keeps conflicting ones in theirs.
+fn reorder(commands: &[Command], mut seed: u64) -> Vec<Command> {
+    let mut left: Vec<&Command> = commands.iter().collect();
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let free =
+            |at: &usize| left[..*at].iter().all(|it| !it.footprint.conflicts(&left[*at].footprint));
+        let choices: Vec<usize> = (0..left.len()).filter(free).collect();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let pick = usize::try_from((seed >> 33) % choices.len() as u64).expect("few choices");
+        order.push(left.remove(choices[pick]).clone());
+    }
+    order
+}
+
+proptest! {
+    /// Replicas that apply the same commands in orders of their own, each with retries at different
+    /// places, end equal, and give every write the same answer.
+    #[test]
+    fn replicas_agree_whatever_the_order(
+        (commands, duplicates) in commands().prop_flat_map(|commands| {
+            let some = proptest::collection::vec(0..commands.len(), 0..6);
+            (Just(commands), some)
+        }),
+        seed in any::<u64>(),
+    ) {
+        let with_duplicates: Vec<Command> =
+            commands.iter().chain(duplicates.iter().map(|it| &commands[*it])).cloned().collect();
+        let run = |order: &[Command]| {
+            let mut applier = Applier::new(Kv::new());
+            let mut first: Vec<_> = order
+                .iter()
+                .map(|command| apply(&mut applier, command.clone()))
+                .filter(|applied| applied.first)
+                .map(|applied| (applied.request, applied.outcome))
+                .collect();
+            first.sort_by_key(|(request, _)| *request);
+            (applier.digest(), applier.snapshot(), first)
+        };
+        let one = run(&with_duplicates);
+        prop_assert_eq!(one.2.len(), commands.len());
+        prop_assert_eq!(run(&reorder(&with_duplicates, seed)), one);
+    }
+
+    #[test]
+    fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let mut applier = Applier::new(Kv::new());
+        let mut command = request(1, 1, &get("a"));
+        command.footprint = Footprint::Everything;
+        command.payload = bytes.clone().into();
+        apply(&mut applier, command);
+        let _ = applier.read(&bytes);
+        let _ = Applier::<Kv>::restore(&bytes);
+        let versioned = [&[VERSION][..], &bytes].concat();
+        let _ = Applier::<Kv>::restore(&versioned);
+    }
+}
