@@ -5,4 +5,6 @@
 
 pub mod machine;
 pub mod protocol;
+pub mod replica;
 pub mod types;
+pub mod wire;
