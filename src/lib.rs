@@ -12,3 +12,5 @@ pub mod execute;
 pub mod machine;
 
 pub mod replica;
+
+pub mod wire;
