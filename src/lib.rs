@@ -4,3 +4,4 @@
 //! The rooms, each using only those above it:
 
 pub mod types;
+pub mod execute;

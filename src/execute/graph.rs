@@ -1,0 +1,362 @@
+//! The instances that are known and not executed, and the conflict graph over them.
+//!
+//! Between the decisions the executor is given and `order`, which walks the graph. The graph is
+//! never stored: an instance's edges are looked up in `index` when they are walked, so an instance
+//! that was executed, or turned out a `Nop`, is gone from all edges at once.
+//!
+//! # The edges of an instance
+//!
+//! Per owner and key only what is needed to *reach* every covered conflicting instance
+//! (protocol.md §6). An owner's later instance always covers its own earlier conflicting ones,
+//! so
+//!
+//! - from a read: the owner's last covered write of the key;
+//! - from a write: that too, and each covered read behind it, reads not ordering each other. If
+//!   another write of the *same* owner is reached already, the reads it covers are reached through it;
+//! - from any: the owner's last covered instance that touches everything;
+//! - from one that touches everything: that, and each covered instance behind it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use petgraph::visit::{GraphBase, GraphRef, IntoNeighbors, IntoNodeIdentifiers, NodeIndexable};
+
+use super::index::{Index, KeyEntry};
+use super::window::{Place, Window};
+use crate::types::{Access, Batch, Deps, InstanceId, KeyHash, ReplicaId, Slot};
+
+/// An instance's number here, given again once it has left: dense, and meaningful only to this
+/// replica.
+pub(super) type Node = u32;
+
+/// An instance whose payload is known.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: InstanceId,
+    pub(super) batch: Arc<Batch>,
+    /// Set when it is committed.
+    pub(super) deps: Option<Deps>,
+    /// The edge at which [`View::resuming`] goes on.
+    cursor: Cell<Cursor>,
+}
+
+impl Instance {
+    /// The last slot of `owner` that it waits for. Of its own owner those before it count:
+    /// a later one that conflicts covers this one (protocol.md §4.2).
+    pub(super) fn bound(&self, deps: &Deps, owner: ReplicaId) -> Slot {
+        let covered = deps.slot(owner);
+        if owner == self.id.replica { covered.min(self.id.slot - 1) } else { covered }
+    }
+}
+
+/// The instances that are known and not executed.
+#[derive(Debug)]
+pub(super) struct Store {
+    instances: Vec<Option<Instance>>,
+    free: Vec<Node>,
+    windows: Vec<Window>,
+    index: Index,
+}
+
+impl Store {
+    pub(super) fn new(n: usize) -> Store {
+        Store {
+            instances: Vec::new(),
+            free: Vec::new(),
+            windows: (0..n).map(|_| Window::new()).collect(),
+            index: Index::new(n),
+        }
+    }
+
+    /// The number of owners.
+    pub(super) fn owners(&self) -> usize {
+        self.windows.len()
+    }
+
+    pub(super) fn window(&self, owner: ReplicaId) -> &Window {
+        &self.windows[owner.index()]
+    }
+
+    pub(super) fn window_mut(&mut self, owner: ReplicaId) -> &mut Window {
+        &mut self.windows[owner.index()]
+    }
+
+    pub(super) fn place(&self, id: InstanceId) -> Place {
+        self.window(id.replica).place(id.slot)
+    }
+
+    pub(super) fn instance(&self, node: Node) -> &Instance {
+        self.instances[node as usize].as_ref().expect("a node in use holds an instance")
+    }
+
+    pub(super) fn instance_mut(&mut self, node: Node) -> &mut Instance {
+        self.instances[node as usize].as_mut().expect("a node in use holds an instance")
+    }
+
+    /// Takes in an instance that was unknown. The caller puts it in its window.
+    pub(super) fn insert(&mut self, id: InstanceId, batch: Arc<Batch>) -> Node {
+        let node = self.free.pop().unwrap_or_else(|| {
+            self.instances.push(None);
+            Node::try_from(self.instances.len() - 1).expect("instances in memory fit 32 bits")
+        });
+        self.index.insert(id, batch.footprint(), node);
+        let cursor = Cell::new(Cursor::default());
+        self.instances[node as usize] = Some(Instance { id, batch, deps: None, cursor });
+        node
+    }
+
+    /// Takes an instance out of the graph. The caller puts its slot elsewhere.
+    pub(super) fn remove(&mut self, node: Node) -> (InstanceId, Arc<Batch>) {
+        let instance = self.instances[node as usize].take();
+        let instance = instance.expect("a node in use holds an instance");
+        self.index.remove(instance.id, instance.batch.footprint());
+        self.free.push(node);
+        (instance.id, instance.batch)
+    }
+
+    /// Whether nothing is held.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty() && self.instances.iter().all(Option::is_none)
+    }
+}
+
+/// The conflict graph of a [`Store`] as petgraph's algorithms see it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    store: &'a Store,
+    resuming: bool,
+}
+
+impl<'a> View<'a> {
+    /// Each instance with all its edges.
+    pub(super) fn whole(store: &'a Store) -> View<'a> {
+        View { store, resuming: false }
+    }
+
+    /// Each instance with its edges from the one that was followed last, if that is still there,
+    /// on. For `order` alone: following an edge here moves the place to go on from.
+    pub(super) fn resuming(store: &'a Store) -> View<'a> {
+        View { store, resuming: true }
+    }
+}
+
+impl GraphBase for View<'_> {
+    type NodeId = Node;
+    type EdgeId = (Node, Node);
+}
+
+impl GraphRef for View<'_> {}
+
+impl NodeIndexable for View<'_> {
+    fn node_bound(&self) -> usize {
+        self.store.instances.len()
+    }
+
+    fn to_index(&self, node: Node) -> usize {
+        node as usize
+    }
+
+    fn from_index(&self, index: usize) -> Node {
+        Node::try_from(index).expect("instances in memory fit 32 bits")
+    }
+}
+
+impl<'a> IntoNodeIdentifiers for View<'a> {
+    type NodeIdentifiers = Box<dyn Iterator<Item = Node> + 'a>;
+
+    fn node_identifiers(self) -> Self::NodeIdentifiers {
+        let nodes = (0..).zip(&self.store.instances);
+        Box::new(nodes.filter(|(_, instance)| instance.is_some()).map(|(node, _)| node))
+    }
+}
+
+impl<'a> IntoNeighbors for View<'a> {
+    type Neighbors = Edges<'a>;
+
+    fn neighbors(self, node: Node) -> Edges<'a> {
+        let instance = self.store.instance(node);
+        let cursor = if self.resuming { instance.cursor.get() } else { Cursor::default() };
+        let mut edges = Edges {
+            store: self.store,
+            resuming: self.resuming,
+            instance,
+            cursor,
+            entry: None,
+            at: None,
+        };
+        edges.enter_part();
+        edges
+    }
+}
+
+/// How far the edges of an instance were followed. Edges are ordered by *part* of the footprint
+/// (first what touches everything, then each key), then by owner (one's own first), then by stage.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    part: usize,
+    turn: usize,
+    stage: Stage,
+    /// In stage `Rest`: behind this slot.
+    after: Slot,
+}
+
+/// What is looked for among one owner's instances on one key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stage {
+    /// The last covered one that orders all before it.
+    #[default]
+    Last,
+    /// Each covered one behind that.
+    Rest,
+}
+
+/// The instances that an instance has edges to: conflicting, covered, known, not executed.
+pub(super) struct Edges<'a> {
+    store: &'a Store,
+    resuming: bool,
+    instance: &'a Instance,
+    cursor: Cursor,
+    /// The key of the current part.
+    entry: Option<&'a KeyEntry>,
+    /// The slot of the edge that was returned last.
+    at: Option<Slot>,
+}
+
+impl Iterator for Edges<'_> {
+    type Item = Node;
+
+    fn next(&mut self) -> Option<Node> {
+        let deps = self.instance.deps.as_ref()?;
+        if let Some(slot) = self.at.take() {
+            self.cursor.stage = Stage::Rest;
+            self.cursor.after = slot;
+        }
+        let found = loop {
+            if self.cursor.part > self.keys().len() {
+                break None;
+            }
+            let found = self.look(deps);
+            if found.is_some() {
+                break found;
+            }
+            self.move_on();
+        };
+        self.at = found.map(|(slot, _)| slot);
+        if self.resuming {
+            self.instance.cursor.set(self.cursor);
+        }
+        found.map(|(_, node)| node)
+    }
+}
+
+impl<'a> Edges<'a> {
+    /// The parts of the footprint behind part 0.
+    fn keys(&self) -> &'a [(KeyHash, Access)] {
+        self.instance.batch.footprint().keys().unwrap_or_default()
+    }
+
+    /// The owner whose turn it is: one's own first, then the others in order.
+    fn owner(&self) -> ReplicaId {
+        let own = self.instance.id.replica;
+        match self.cursor.turn {
+            0 => own,
+            turn if turn <= own.index() => ReplicaId::from_index(turn - 1),
+            turn => ReplicaId::from_index(turn),
+        }
+    }
+
+    /// The edge at the cursor, if there is one.
+    fn look(&self, deps: &Deps) -> Option<(Slot, Node)> {
+        let owner = self.owner();
+        let bound = self.instance.bound(deps, owner);
+        let own = owner == self.instance.id.replica;
+        // What the owner had proposed before it must have counted: look at all of it.
+        let limit = if own { self.instance.id.slot - 1 } else { bound };
+        let found = match self.cursor.stage {
+            Stage::Last => self.last(owner, limit),
+            Stage::Rest => {
+                let after = self.cursor.after.max(self.reached_through_own(deps, owner));
+                self.first_behind(owner, after, limit)
+            }
+        };
+        if let Some((slot, _)) = found {
+            assert!(
+                slot <= bound,
+                "an owner's instance covers its own earlier conflicting ones \
+                 (protocol.md §4.1): {} does not cover slot {slot}",
+                self.instance.id,
+            );
+        }
+        found
+    }
+
+    /// The owner's last instance until `bound` that conflicts with all of its kind before it.
+    fn last(&self, owner: ReplicaId, bound: Slot) -> Option<(Slot, Node)> {
+        if self.cursor.part > 0 {
+            return self.entry?.owner(owner)?.writes.last_until(bound);
+        }
+        self.store.index.everything(owner).last_until(bound)
+    }
+
+    /// The owner's first instance behind `after` and until `bound` that conflicts with the
+    /// instance; those that [`Edges::last`] finds are not looked for.
+    fn first_behind(&self, owner: ReplicaId, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
+        let Some(key) = self.cursor.part.checked_sub(1) else {
+            if self.instance.batch.footprint().keys().is_some() {
+                return None;
+            }
+            let window = self.store.window(owner);
+            // Among the known there are no more slots to look at than instances.
+            let mut slots = after.max(window.executed()) + 1..=bound.min(window.known());
+            return slots.find_map(|slot| {
+                match window.place(slot) {
+                    Place::Held(node) => Some((slot, node)),
+                    Place::Unknown | Place::Ready | Place::Done => None,
+                }
+            });
+        };
+        if self.keys()[key].1 == Access::Read {
+            return None;
+        }
+        self.entry?.owner(owner)?.reads.first_between(after, bound)
+    }
+
+    /// The slot until which `owner` is covered by an instance of one's own owner to which there is an
+    /// edge, and which conflicts with all that the instance does here.
+    fn reached_through_own(&self, deps: &Deps, owner: ReplicaId) -> Slot {
+        let own = self.instance.id.replica;
+        if owner == own {
+            return 0;
+        }
+        let before = self.last(own, self.instance.bound(deps, own));
+        let before = before.and_then(|(_, node)| self.store.instance(node).deps.as_ref());
+        before.map_or(0, |deps| deps.slot(owner))
+    }
+
+    /// Goes to the next stage, owner, or part.
+    fn move_on(&mut self) {
+        let next = Cursor { stage: Stage::Last, after: 0, ..self.cursor };
+        self.cursor = match self.cursor.stage {
+            Stage::Last => Cursor { stage: Stage::Rest, ..next },
+            Stage::Rest if self.cursor.turn + 1 < self.store.owners() => {
+                Cursor { turn: self.cursor.turn + 1, ..next }
+            }
+            Stage::Rest => Cursor { part: self.cursor.part + 1, turn: 0, ..next },
+        };
+        if self.cursor.turn == 0 && self.cursor.stage == Stage::Last {
+            self.enter_part();
+        }
+    }
+
+    /// Looks up the key of a part just begun or gone on with.
+    fn enter_part(&mut self) {
+        let keys = self.instance.batch.footprint().keys();
+        if self.cursor.part == 0 && keys.is_some() && !self.store.index.has_barriers() {
+            // Nothing touches everything, and nothing that will is covered.
+            self.cursor = Cursor { part: 1, ..Cursor::default() };
+        }
+        let key = self.cursor.part.checked_sub(1).and_then(|key| self.keys().get(key));
+        self.entry = key.and_then(|(key, _)| self.store.index.key(*key));
+    }
+}

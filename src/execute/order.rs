@@ -1,0 +1,312 @@
+//! Strongly connected components of a graph that becomes known piece by piece.
+//!
+//! Between `graph`, whose edges it follows, and the executor, which feeds it nodes and takes
+//! components. This is Tarjan's depth-first search in its path-based form, with one difference: a
+//! search that meets a node whose edges are not known yet is not thrown away but left standing
+//! until that node is decided, and any number of searches stand at a time. So every edge is
+//! followed once, whatever order decisions come in.
+//!
+//! Nodes known to reach each other are merged into a *knot*. A knot's members are explored one
+//! edge at a time; when an edge leads out of it, the knot *waits* on the node at its end. Each knot
+//! waits on at most one node, so the knots form trees, and a tree's root is either being explored or
+//! waits for something from outside. When a root's edge leads to a knot of its own tree, that closes
+//! a cycle: the knots on the way back up to the root become one. When a root runs out of edges, it is a
+//! component, and all that it depends on was complete before it.
+//!
+//! Generic over petgraph's traits: the graph is the conflict graph of the store, or, in
+//! tests, any petgraph graph.
+
+use petgraph::visit::{IntoNeighbors, NodeIndexable};
+
+use super::graph::Node;
+
+/// No node.
+const NONE: Node = Node::MAX;
+
+/// A node's place in its knot; of a knot's leader also the knot's place in its tree.
+#[derive(Clone, Debug)]
+struct Link {
+    /// A member nearer to the leader; the leader itself points to itself.
+    toward_leader: Node,
+    /// The next member, in a ring.
+    next_member: Node,
+    /// The next member that may have unexplored edges.
+    next_open: Node,
+    // Below: the leader's alone.
+    open_first: Node,
+    open_last: Node,
+    /// The node, of another knot, that this knot waits on.
+    waits_on: Node,
+    /// The other knots that wait on a node of the same knot.
+    sibling_before: Node,
+    sibling_behind: Node,
+    /// The knots that wait on a node of this one.
+    waiter_first: Node,
+    waiter_last: Node,
+}
+
+/// What exploring a knot came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Explored {
+    /// It waits on this node.
+    Waits(Node),
+    /// It is a component, led by this node; nothing it depends on is left.
+    Complete(Node),
+}
+
+/// The knots, and who waits on whom.
+///
+/// 1. `waits_on` of a leader is in another knot, and the knots with it as edges are a forest.
+/// 2. A knot is in the list of waiters of the knot it waits on, and in no other.
+/// 3. Only a tree's root is ever explored, and by then it waits on nothing.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    links: Vec<Link>,
+    /// Edges followed and steps taken through the forest: what tests measure effort by.
+    work: u64,
+}
+
+impl Order {
+    /// Takes in a node, alone in its knot and waiting on nothing. It is not explored until
+    /// [`Order::explore`] is called for it; others may wait on it.
+    pub(super) fn admit(&mut self, node: Node) {
+        let link = Link {
+            toward_leader: node,
+            next_member: node,
+            next_open: NONE,
+            open_first: node,
+            open_last: node,
+            waits_on: NONE,
+            sibling_before: NONE,
+            sibling_behind: NONE,
+            waiter_first: NONE,
+            waiter_last: NONE,
+        };
+        let at = node as usize;
+        if at >= self.links.len() {
+            // Links of nodes never admitted are never looked at.
+            self.links.resize(at + 1, link.clone());
+        }
+        self.links[at] = link;
+    }
+
+    /// Explores a knot that waits on nothing, until it does or is a component.
+    ///
+    /// `graph` must offer each member's edges from the one where it was left, without those to
+    /// components that are complete.
+    pub(super) fn explore<G>(&mut self, graph: G, leader: Node) -> Explored
+    where
+        G: IntoNeighbors + NodeIndexable,
+    {
+        assert!(self.link(leader).waits_on == NONE, "only what waits on nothing is explored");
+        loop {
+            let member = self.link(leader).open_first;
+            if member == NONE {
+                return Explored::Complete(leader);
+            }
+            for target in graph.neighbors(graph.from_index(member as usize)) {
+                self.work += 1;
+                let target = Node::try_from(graph.to_index(target)).expect("nodes fit 32 bits");
+                let knot = self.leader(target);
+                if knot == leader {
+                    continue;
+                }
+                if !self.is_below(knot, leader) {
+                    self.wait(leader, knot, target);
+                    return Explored::Waits(target);
+                }
+                self.merge_up(knot, leader);
+            }
+            // Merging appends to the list, so the first is still the member.
+            let next = self.link(member).next_open;
+            let link = self.link_mut(leader);
+            link.open_first = next;
+            if next == NONE {
+                link.open_last = NONE;
+            }
+        }
+    }
+
+    /// The members of the knot that `leader` leads.
+    pub(super) fn members(&self, leader: Node) -> impl Iterator<Item = Node> + '_ {
+        let mut next = Some(leader);
+        std::iter::from_fn(move || {
+            let node = next?;
+            let behind = self.link(node).next_member;
+            next = (behind != leader).then_some(behind);
+            Some(node)
+        })
+    }
+
+    /// Takes the first of the knots waiting on a leader's knot, which now waits on nothing and is to
+    /// be explored again. For a knot that is complete, or a node that turned out to be nothing.
+    pub(super) fn release_next(&mut self, leader: Node) -> Option<Node> {
+        let first = self.link(leader).waiter_first;
+        if first == NONE {
+            return None;
+        }
+        self.leave(leader, first);
+        Some(first)
+    }
+
+    /// The leader of the knot that all of the node's tree waits on in the end.
+    pub(super) fn root(&self, node: Node) -> Node {
+        let mut at = node;
+        loop {
+            while self.link(at).toward_leader != at {
+                at = self.link(at).toward_leader;
+            }
+            match self.link(at).waits_on {
+                NONE => return at,
+                up => at = up,
+            }
+        }
+    }
+
+    /// Edges followed and steps taken so far.
+    #[cfg(test)]
+    pub(super) fn work(&self) -> u64 {
+        self.work
+    }
+
+    fn link(&self, node: Node) -> &Link {
+        &self.links[node as usize]
+    }
+
+    fn link_mut(&mut self, node: Node) -> &mut Link {
+        &mut self.links[node as usize]
+    }
+
+    /// The leader of a node's knot. Halves the way there for the next time.
+    fn leader(&mut self, node: Node) -> Node {
+        let mut at = node;
+        loop {
+            let up = self.link(at).toward_leader;
+            if up == at {
+                return at;
+            }
+            let above = self.link(up).toward_leader;
+            self.link_mut(at).toward_leader = above;
+            self.work += 1;
+            at = above;
+        }
+    }
+
+    /// Whether `knot` waits, by however many steps, on the root `top`.
+    ///
+    /// Climbs from the one and searches the other's tree in turns, so it costs the smaller of the
+    /// two: the rule that makes merging the smaller into the larger cheap over all.
+    fn is_below(&mut self, knot: Node, top: Node) -> bool {
+        let mut up = knot;
+        let mut down = top;
+        loop {
+            match self.link(up).waits_on {
+                NONE => return false,
+                target => up = self.leader(target),
+            }
+            if up == top {
+                return true;
+            }
+            match self.next_in_tree(down, top) {
+                None => return false,
+                Some(next) if next == knot => return true,
+                Some(next) => down = next,
+            }
+            self.work += 1;
+        }
+    }
+
+    /// The knot behind `at`, parents before children, in the tree of `top`.
+    fn next_in_tree(&mut self, at: Node, top: Node) -> Option<Node> {
+        let below = self.link(at).waiter_first;
+        if below != NONE {
+            return Some(below);
+        }
+        let mut at = at;
+        while at != top {
+            let Link { sibling_behind, waits_on, .. } = *self.link(at);
+            if sibling_behind != NONE {
+                return Some(sibling_behind);
+            }
+            at = self.leader(waits_on);
+        }
+        None
+    }
+
+    /// Makes the knots from `knot` up to the root `top` one, led by `top`.
+    fn merge_up(&mut self, knot: Node, top: Node) {
+        let mut at = knot;
+        while at != top {
+            let target = self.link(at).waits_on;
+            let above = self.leader(target);
+            self.leave(above, at);
+            self.merge(top, at);
+            self.work += 1;
+            at = above;
+        }
+    }
+
+    /// Puts all that `other` leads under `leader`.
+    fn merge(&mut self, leader: Node, other: Node) {
+        let from = self.link(other).clone();
+        let into = self.link_mut(leader);
+        let (open_last, waiter_last) = (into.open_last, into.waiter_last);
+        let ring = std::mem::replace(&mut into.next_member, from.next_member);
+        if from.open_first != NONE {
+            into.open_last = from.open_last;
+            if open_last == NONE {
+                into.open_first = from.open_first;
+            }
+        }
+        if from.waiter_first != NONE {
+            into.waiter_last = from.waiter_last;
+            if waiter_last == NONE {
+                into.waiter_first = from.waiter_first;
+            }
+        }
+        if from.open_first != NONE && open_last != NONE {
+            self.link_mut(open_last).next_open = from.open_first;
+        }
+        if from.waiter_first != NONE && waiter_last != NONE {
+            self.link_mut(waiter_last).sibling_behind = from.waiter_first;
+            self.link_mut(from.waiter_first).sibling_before = waiter_last;
+        }
+        let link = self.link_mut(other);
+        link.next_member = ring;
+        link.toward_leader = leader;
+    }
+
+    /// Lets the root `leader` wait on `target`, a member of `knot`.
+    fn wait(&mut self, leader: Node, knot: Node, target: Node) {
+        let last = self.link(knot).waiter_last;
+        let link = self.link_mut(leader);
+        link.waits_on = target;
+        link.sibling_before = last;
+        link.sibling_behind = NONE;
+        if last == NONE {
+            self.link_mut(knot).waiter_first = leader;
+        } else {
+            self.link_mut(last).sibling_behind = leader;
+        }
+        self.link_mut(knot).waiter_last = leader;
+    }
+
+    /// Lets `waiter` wait on nothing, where it waited on a member of `knot`.
+    fn leave(&mut self, knot: Node, waiter: Node) {
+        let link = self.link_mut(waiter);
+        let (before, behind) = (link.sibling_before, link.sibling_behind);
+        link.waits_on = NONE;
+        link.sibling_before = NONE;
+        link.sibling_behind = NONE;
+        if before == NONE {
+            self.link_mut(knot).waiter_first = behind;
+        } else {
+            self.link_mut(before).sibling_behind = behind;
+        }
+        if behind == NONE {
+            self.link_mut(knot).waiter_last = before;
+        } else {
+            self.link_mut(behind).sibling_before = before;
+        }
+    }
+}
