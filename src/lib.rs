@@ -4,4 +4,13 @@
 //! The rooms, each using only those above it:
 
 pub mod types;
+
+pub mod protocol;
+
 pub mod execute;
+
+pub mod machine;
+
+pub mod replica;
+
+pub mod wire;
