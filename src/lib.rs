@@ -11,4 +11,6 @@ pub mod execute;
 
 pub mod machine;
 
+pub mod testkit;
+
 pub mod replica;
