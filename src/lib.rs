@@ -3,5 +3,5 @@
 //!
 //! The rooms, each using only those above it:
 
-pub mod types;
 pub mod execute;
+pub mod types;

@@ -309,11 +309,9 @@ impl<'a> Edges<'a> {
             let window = self.store.window(owner);
             // Among the known there are no more slots to look at than instances.
             let mut slots = after.max(window.executed()) + 1..=bound.min(window.known());
-            return slots.find_map(|slot| {
-                match window.place(slot) {
-                    Place::Held(node) => Some((slot, node)),
-                    Place::Unknown | Place::Ready | Place::Done => None,
-                }
+            return slots.find_map(|slot| match window.place(slot) {
+                Place::Held(node) => Some((slot, node)),
+                Place::Unknown | Place::Ready | Place::Done => None,
             });
         };
         if self.keys()[key].1 == Access::Read {
