@@ -4,3 +4,5 @@
 //! The rooms, each using only those above it:
 
 pub mod types;
+
+pub mod mesh;
