@@ -15,4 +15,6 @@ pub mod replica;
 
 pub mod wire;
 
+pub mod mesh;
+
 pub mod testkit;
