@@ -14,3 +14,5 @@ pub mod machine;
 pub mod testkit;
 
 pub mod replica;
+
+pub mod sim;
