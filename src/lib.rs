@@ -17,4 +17,8 @@ pub mod wire;
 
 pub mod mesh;
 
+pub mod sim;
+
+pub mod cli;
+
 pub mod testkit;

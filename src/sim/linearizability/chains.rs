@@ -1,0 +1,276 @@
+//! What unique values tell: the second step of a check, between `register` and `search`.
+//!
+//! Where each value is written once, everything that saw a value stands behind its writer and
+//! before the next write, in every order; and so does, at the end of them, the swap that replaced
+//! it, with all who saw the new value behind it. Such a *chain* can be moved only as a whole. What
+//! is left of a register, seen from outside of chains, is whether there is a value.
+//!
+//! (After Gibbons and Korach, "Testing shared memories", 1997, whose zones are the chains without
+//! swaps.)
+
+use super::register::{ABSENT, Act, Contradiction, Op, Register, Units, Value};
+use super::search::{Optional, Unit};
+
+/// All that the search has to know of a value: that there is one.
+const PRESENT: Value = 1;
+
+/// What came of it.
+pub(super) enum Chains {
+    /// Units that the search has to order.
+    Units(Vec<Unit>, Vec<Optional>, Vec<Vec<usize>>),
+    /// No order is possible.
+    Contradiction(Contradiction),
+    /// Some value has two writers.
+    NotUnique,
+}
+
+/// Joins acts to chains.
+pub(super) fn chain(register: &Register) -> Chains {
+    let Some(mut values) = Values::new(register) else { return Chains::NotUnique };
+    let joined = values.find_needed().and_then(|()| {
+        let replaced = values.replaced()?;
+        let (units, optional, members) = values.join(&replaced)?;
+        match split(&units) {
+            None => Ok((units, optional, members)),
+            Some((a, b)) => Err(Contradiction {
+                reason: "a value, written once, was there both before and after something else"
+                    .to_owned(),
+                operations: [&members[a][..], &members[b][..]].concat(),
+            }),
+        }
+    });
+    match joined {
+        Ok((units, optional, members)) => Chains::Units(units, optional, members),
+        Err(contradiction) => Chains::Contradiction(contradiction),
+    }
+}
+
+/// Who wrote and who saw each value, as indices of ops.
+struct Values<'a> {
+    register: &'a Register,
+    ops: &'a [Op],
+    writer: Vec<Option<usize>>,
+    readers: Vec<Vec<usize>>,
+    /// For each op how it is known to have happened: by its own answer, or by another op that saw
+    /// what it wrote. `None` if it may not have happened.
+    because: Vec<Option<usize>>,
+}
+
+impl<'a> Values<'a> {
+    /// `None` if a value has two writers.
+    fn new(register: &'a Register) -> Option<Values<'a>> {
+        let count = register.values.len();
+        let mut writer = vec![None; count];
+        let mut readers = vec![Vec::new(); count];
+        for (index, op) in register.ops.iter().enumerate() {
+            match op.act {
+                Act::Read(value) => readers[value as usize].push(index),
+                Act::Write(value) | Act::Swap(_, value) => {
+                    if writer[value as usize].replace(index).is_some() {
+                        return None;
+                    }
+                }
+                Act::Delete => {}
+            }
+        }
+        let ops = &register.ops[..];
+        let answered = |(index, op): (usize, &Op)| (!op.optional).then_some(index);
+        let because = ops.iter().enumerate().map(answered).collect();
+        Some(Values { register, ops, writer, readers, because })
+    }
+
+    /// Finds who wrote what was seen.
+    fn find_needed(&mut self) -> Result<(), Contradiction> {
+        let mut open: Vec<usize> = self.because.iter().flatten().copied().collect();
+        while let Some(index) = open.pop() {
+            let (Act::Read(value) | Act::Swap(value, _)) = self.ops[index].act else { continue };
+            if value == ABSENT {
+                continue;
+            }
+            let writer = self.writer[value as usize].ok_or_else(|| self.unwritten(index, value))?;
+            if self.because[writer].is_none() {
+                self.because[writer] = Some(index);
+                open.push(writer);
+            }
+        }
+        Ok(())
+    }
+
+    fn unwritten(&self, seen_by: usize, value: Value) -> Contradiction {
+        let wrote = |op: &&Op| matches!(op.act, Act::Write(it) | Act::Swap(_, it) if it == value);
+        let failed: Vec<usize> =
+            self.register.failed.iter().filter(wrote).map(|op| op.operation).collect();
+        let name = self.register.name(value);
+        let reason = if failed.is_empty() {
+            format!("the value {name} was never written")
+        } else {
+            format!("the value {name} was written only by what is said to have failed")
+        };
+        let mut contradiction = self.contradiction(reason, [seen_by]);
+        contradiction.operations.extend(failed);
+        contradiction
+    }
+
+    /// For each value the swap that replaced it, if one surely did.
+    fn replaced(&self) -> Result<Vec<Option<usize>>, Contradiction> {
+        let mut replaced = vec![None; self.writer.len()];
+        for (index, op) in self.ops.iter().enumerate() {
+            let Act::Swap(expected, _) = op.act else { continue };
+            if expected == ABSENT || self.because[index].is_none() {
+                continue;
+            }
+            if let Some(other) = replaced[expected as usize].replace(index) {
+                let name = self.register.name(expected);
+                return Err(self.contradiction(
+                    format!("the value {name}, written once, was replaced twice"),
+                    [other, index],
+                ));
+            }
+        }
+        Ok(replaced)
+    }
+
+    fn join(&self, replaced: &[Option<usize>]) -> Result<Units, Contradiction> {
+        let (mut units, mut optional, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        let mut in_chain = 0;
+        for (index, op) in self.ops.iter().enumerate() {
+            let act = match op.act {
+                Act::Write(_) => Act::Write(PRESENT),
+                Act::Swap(ABSENT, _) => Act::Swap(ABSENT, PRESENT),
+                Act::Delete | Act::Read(ABSENT) => op.act,
+                Act::Read(_) | Act::Swap(..) => continue,
+            };
+            if self.because[index].is_none() {
+                // Nobody saw what it wrote, so all it can do is to fill a gap, or to make one.
+                let act = if act == Act::Delete { act } else { Act::Swap(ABSENT, PRESENT) };
+                optional.push(Optional { call: op.call, act });
+                continue;
+            }
+            let mut link = Link::new(index, op);
+            if let Act::Write(value) | Act::Swap(_, value) = op.act {
+                in_chain += self.follow(&mut link, value, replaced)?;
+            }
+            units.push(Unit { opens: link.opens.0, closes: link.closes.0, act });
+            members.push(self.explained([index, link.opens.1, link.closes.1]));
+        }
+        // Each swap that surely happened stands in some chain, or they go round in a circle.
+        if in_chain < replaced.iter().flatten().count() {
+            return Err(self.circle(replaced));
+        }
+        let gaps =
+            units.iter().any(|it| matches!(it.act, Act::Read(ABSENT) | Act::Swap(ABSENT, _)));
+        let deletions = units.iter().any(|it| it.act == Act::Delete);
+        optional.retain(|it| if it.act == Act::Delete { gaps } else { deletions });
+        Ok((units, optional, members))
+    }
+
+    /// Adds everything that belongs behind the writer of `value`; returns the number of swaps.
+    fn follow(
+        &self,
+        link: &mut Link,
+        mut value: Value,
+        replaced: &[Option<usize>],
+    ) -> Result<usize, Contradiction> {
+        let mut swaps = 0;
+        loop {
+            let readers = &self.readers[value as usize];
+            link.add(self, readers)?;
+            let Some(swap) = replaced[value as usize] else { return Ok(swaps) };
+            swaps += 1;
+            link.add(self, &[swap])?;
+            value = self.written(swap).expect("a swap writes");
+        }
+    }
+
+    /// The swaps that stand in no chain.
+    fn circle(&self, replaced: &[Option<usize>]) -> Contradiction {
+        let mut left: Vec<bool> = self.because.iter().map(Option::is_some).collect();
+        for (index, op) in self.ops.iter().enumerate() {
+            let (Act::Write(value) | Act::Swap(ABSENT, value)) = op.act else { continue };
+            let mut next = self.because[index].map(|_| value);
+            while let Some(swap) = next.and_then(|value| replaced[value as usize]) {
+                left[swap] = false;
+                next = self.written(swap);
+            }
+        }
+        let swaps = replaced.iter().flatten().copied().filter(|swap| left[*swap]);
+        self.contradiction("each of these replaced what another wrote, in a circle".into(), swaps)
+    }
+
+    fn written(&self, op: usize) -> Option<Value> {
+        match self.ops[op].act {
+            Act::Write(value) | Act::Swap(_, value) => Some(value),
+            Act::Read(_) | Act::Delete => None,
+        }
+    }
+
+    fn contradiction(&self, reason: String, ops: impl IntoIterator<Item = usize>) -> Contradiction {
+        Contradiction { reason, operations: self.explained(ops) }
+    }
+
+    /// The operations behind these ops, and whoever shows that they happened.
+    fn explained(&self, ops: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut operations = Vec::new();
+        for mut op in ops {
+            operations.push(self.ops[op].operation);
+            while let Some(by) = self.because[op].filter(|by| *by != op) {
+                op = by;
+                operations.push(self.ops[op].operation);
+            }
+        }
+        operations.sort_unstable();
+        operations.dedup();
+        operations
+    }
+}
+
+/// A chain that grows at its end. Times come with the op they are from.
+struct Link {
+    /// The latest call: whatever returned before it is not behind the chain.
+    opens: (u64, usize),
+    /// The earliest return: whatever was called after it is not before the chain.
+    closes: (u64, usize),
+}
+
+impl Link {
+    fn new(index: usize, op: &Op) -> Link {
+        Link { opens: (op.call, index), closes: (op.ret, index) }
+    }
+
+    /// Adds ops that belong behind all so far, in any order among themselves.
+    fn add(&mut self, values: &Values<'_>, ops: &[usize]) -> Result<(), Contradiction> {
+        let before = self.opens;
+        for index in ops {
+            let op = &values.ops[*index];
+            if op.ret < before.0 {
+                return Err(values.contradiction(
+                    "the first was answered before the other was called, but can only come after it"
+                        .to_owned(),
+                    [*index, before.1],
+                ));
+            }
+            self.opens = self.opens.max((op.call, *index));
+            self.closes = self.closes.min((op.ret, *index));
+        }
+        Ok(())
+    }
+}
+
+/// Two units each of which would have to precede the other. Of a unit that closes before it opens,
+/// nothing may come in between; two such must not overlap, and no other may lie inside one.
+fn split(units: &[Unit]) -> Option<(usize, usize)> {
+    let stretched = |unit: &Unit| unit.closes < unit.opens;
+    let mut long: Vec<usize> = (0..units.len()).filter(|it| stretched(&units[*it])).collect();
+    long.sort_by_key(|it| units[*it].closes);
+    for pair in long.windows(2) {
+        if units[pair[1]].closes < units[pair[0]].opens {
+            return Some((pair[0], pair[1]));
+        }
+    }
+    let short = (0..units.len()).filter(|it| !stretched(&units[*it]));
+    short.into_iter().find_map(|it| {
+        let behind = long.partition_point(|other| units[*other].closes < units[it].opens);
+        let last = *long[..behind].last()?;
+        (units[it].closes < units[last].opens).then_some((last, it))
+    })
+}
