@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
+
 use super::checks::Breach;
 use super::linearizability::{BUDGET, Verdict as Explained, check};
 use super::plan::Disk;
@@ -19,7 +21,11 @@ impl World<'_> {
         self.trace.say(self.now, || "the faults end".to_owned());
         self.calm_since = Some(self.now);
         self.network.heal();
-        self.clients.close();
+        let live = self.live().collect();
+        for request in self.clients.close(live) {
+            let soon = self.clients.timeout(0).mul_f64(self.rng.random::<f64>());
+            self.later(soon, Event::Overdue(request, 0));
+        }
         for me in ReplicaId::all(self.plan.replicas) {
             let host = &mut self.hosts[me.index()];
             host.doomed = false;
@@ -100,6 +106,10 @@ impl World<'_> {
 
     /// Everything has finished: was it right?
     pub(super) fn judge(&mut self) -> Result<(), Breach> {
+        for host in &self.hosts {
+            let largest = host.core.status().largest_component;
+            self.largest_component = self.largest_component.max(largest);
+        }
         let first = self.live().next().expect("at most f replicas crash");
         let digest = self.hosts[first.index()].applier.digest();
         self.trace.mix(digest);

@@ -2,6 +2,7 @@
 //! Used by `world`, which carries what they say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -62,8 +63,13 @@ pub(super) struct Clients {
     /// A value that a key had lately, for commands that expect one.
     lately: BTreeMap<Bytes, Bytes>,
     closing: bool,
+    /// Whom to ask a second time. Clients of real replicas notice in the end that one is gone.
+    reachable: Vec<ReplicaId>,
     answered: u64,
 }
+
+/// How long a client waits at most when all is well again.
+const IMPATIENT: Duration = Duration::from_secs(2);
 
 /// Sessions of one client are this far apart.
 const GENERATION: u64 = 1 << 16;
@@ -87,6 +93,7 @@ impl Clients {
             log: Vec::new(),
             lately: BTreeMap::new(),
             closing: false,
+            reachable: ReplicaId::all(plan.replicas).collect(),
             answered: 0,
             workload,
         }
@@ -96,9 +103,16 @@ impl Clients {
         self.clients.len()
     }
 
-    /// Nothing new from now on.
-    pub(super) fn close(&mut self) {
+    /// Nothing new from now on, and nobody asks the dead. Who still waits for something.
+    pub(super) fn close(&mut self, live: Vec<ReplicaId>) -> Vec<RequestId> {
+        self.reachable = live;
         self.closing = true;
+        let waiting = |client: &Client| {
+            let session = client.session;
+            let sequences: Vec<u64> = client.pending.keys().copied().collect();
+            sequences.into_iter().map(move |sequence| RequestId::new(session, sequence))
+        };
+        self.clients.iter().flat_map(waiting).collect()
     }
 
     /// Commands answered.
@@ -125,7 +139,7 @@ impl Clients {
         index: usize,
         now: Time,
         counters: &mut Counters,
-    ) -> (Vec<Ask>, Option<std::time::Duration>) {
+    ) -> (Vec<Ask>, Option<Duration>) {
         let workload = &self.workload;
         let client = &mut self.clients[index];
         if self.closing || client.started >= workload.commands {
@@ -207,8 +221,9 @@ impl Clients {
     }
 
     /// How long a client waits before it asks again, for the `attempt`-th time.
-    pub(super) fn timeout(&self, attempt: u32) -> std::time::Duration {
-        self.workload.timeout * (1 << attempt.min(3))
+    pub(super) fn timeout(&self, attempt: u32) -> Duration {
+        let longest = if self.closing { IMPATIENT } else { Duration::MAX };
+        (self.workload.timeout * (1 << attempt.min(3))).min(longest)
     }
 
     /// A client has waited long enough: it asks another replica, or gives up.
@@ -227,7 +242,7 @@ impl Clients {
             return None;
         }
         counters.hit(Counter::Retried);
-        let to = ReplicaId::from_index(self.rng.random_range(0..self.n));
+        let to = self.reachable[self.rng.random_range(0..self.reachable.len())];
         Some(self.ask(index, request.sequence, to))
     }
 

@@ -77,12 +77,6 @@ impl Counters {
         self.0[counter as usize] += 1;
     }
 
-    pub(super) fn add(&mut self, other: &Counters) {
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            *mine += theirs;
-        }
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
         Counter::ALL.iter().map(|counter| (*counter, self.0[*counter as usize]))
     }
