@@ -63,7 +63,9 @@ impl EPaxos {
             return;
         }
         self.accept_here(id, &proposal, fx);
-        self.yield_to(view, id, ballot);
+        if !ballot.is_owner() {
+            self.yield_to(view, id, ballot);
+        }
         let written = self.instances.entry(id).written;
         fx.send(written, self.all(), Message::AcceptOk { id, ballot });
     }
