@@ -141,6 +141,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Two bytes and more; the usual slots and sequence numbers without a loop.
+    #[inline(always)]
     fn long_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let group = |byte: &u8, index: u32| u64::from(byte & 0x7f) << (7 * index);
         match self.rest {
@@ -156,6 +157,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)]
     fn any_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let start = self.offset();
         let mut value = 0;

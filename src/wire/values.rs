@@ -260,7 +260,8 @@ impl Wire for Footprint {
         let count = from.bounded("keys", start, count, from.limits().max_keys, KEY)?;
         if count == 1 {
             // Nearly every command: spared the bookkeeping.
-            return Ok(Footprint::from_keys([take_key(from, None)?]));
+            let (key, access) = take_key(from, None)?;
+            return Ok(Footprint::one(key, access));
         }
         let mut flaw = None;
         let mut last = None;
