@@ -17,4 +17,6 @@ pub mod wire;
 
 pub mod mesh;
 
+pub mod sim;
+
 pub mod testkit;
