@@ -85,6 +85,7 @@ impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Refusal {
         match rejection {
             Rejection::Overloaded => Refusal::Overloaded,
+            Rejection::TooLarge => Refusal::BadRequest(rejection.to_string()),
         }
     }
 }
