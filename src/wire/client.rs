@@ -1,0 +1,248 @@
+//! What clients and replicas say to each other, on one long stream in each direction.
+//!
+//! A client may have many requests under way; replies come in any order and name the request they
+//! answer. The replica works out a command's footprint itself: it has the state machine.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::peer::take_version;
+use super::{DecodeError, Flaw, Limits, Reader, Wire};
+use crate::replica::Rejection;
+use crate::types::{ReplicaId, RequestId};
+
+/// The version of the frames between clients and replicas.
+pub const CLIENT_VERSION: u8 = 1;
+
+/// What a client asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Named by the reply. For commands also what makes a retry safe, at whatever replica: the same
+    /// id is executed once.
+    pub request: RequestId,
+    /// The client is done with all its requests below this sequence; 0 when it says nothing.
+    pub floor: u64,
+    /// What is wanted.
+    pub ask: Ask,
+}
+
+/// What is wanted. Payloads are the state machine's commands, encoded by the user.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Ask {
+    /// Execute a command, exactly once, and answer with its output.
+    Execute(Bytes),
+    /// Answer a read-only command from this replica's state as it is: fast, maybe stale.
+    ReadLocal(Bytes),
+    /// Answer a read-only command so that it sees all that was answered before it was asked.
+    ReadLinearizable(Bytes),
+    /// Who is there?
+    Status,
+}
+
+/// What a replica answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The request that is answered.
+    pub request: RequestId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was executed (or read): the state machine's output.
+    Output(Bytes),
+    /// The answer to [`Ask::Status`].
+    Status(ServerInfo),
+    /// It surely had no effect.
+    Rejected(Refusal),
+    /// It may or may not have been, or yet be, executed; to ask again under the same id is safe. The
+    /// text says why, for people.
+    Unknown(String),
+}
+
+/// Why a request surely had no effect.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Too much is waiting already.
+    #[error("the replica has too many commands waiting; slow down and try again")]
+    Overloaded,
+    /// The replica cannot make sense of the request; the text says why, for people.
+    #[error("bad request: {0}")]
+    BadRequest(String),
+    /// The replica is shutting down: go to another.
+    #[error("the replica is shutting down")]
+    Stopping,
+    /// Another replica has to be asked.
+    #[error("ask replica {0} instead")]
+    Redirect(ReplicaId),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Refusal {
+        match rejection {
+            Rejection::Overloaded => Refusal::Overloaded,
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerInfo {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// How many replicas the cluster has.
+    pub replicas: u8,
+    /// The version of the program that runs there.
+    pub version: String,
+}
+
+/// Appends the frame of a request.
+pub fn encode_request(request: &Request, out: &mut BytesMut) {
+    out.put_u8(CLIENT_VERSION);
+    request.request.encode(out);
+    request.floor.encode(out);
+    request.ask.encode(out);
+}
+
+/// The request in a frame. Its payload is a slice of the frame and keeps it alive.
+///
+/// # Errors
+/// When the frame is not the encoding of a request.
+pub fn decode_request(frame: Bytes) -> Result<Request, DecodeError> {
+    let limits = Limits::default();
+    let mut from = Reader::new(&frame, &limits);
+    take_version(CLIENT_VERSION, &mut from)?;
+    let request = Request { request: from.read()?, floor: from.read()?, ask: from.read()? };
+    from.finish()?;
+    Ok(request)
+}
+
+/// Appends the frame of a reply.
+pub fn encode_reply(reply: &Reply, out: &mut BytesMut) {
+    out.put_u8(CLIENT_VERSION);
+    reply.request.encode(out);
+    reply.outcome.encode(out);
+}
+
+/// The reply in a frame. Its output is a slice of the frame and keeps it alive.
+///
+/// # Errors
+/// When the frame is not the encoding of a reply.
+pub fn decode_reply(frame: Bytes) -> Result<Reply, DecodeError> {
+    let limits = Limits::default();
+    let mut from = Reader::new(&frame, &limits);
+    take_version(CLIENT_VERSION, &mut from)?;
+    let reply = Reply { request: from.read()?, outcome: from.read()? };
+    from.finish()?;
+    Ok(reply)
+}
+
+impl Wire for Ask {
+    fn encode(&self, out: &mut BytesMut) {
+        let (kind, payload) = match self {
+            Ask::Execute(payload) => (1, payload),
+            Ask::ReadLocal(payload) => (2, payload),
+            Ask::ReadLinearizable(payload) => (3, payload),
+            Ask::Status => return out.put_u8(4),
+        };
+        out.put_u8(kind);
+        payload.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Ask, DecodeError> {
+        let start = from.offset();
+        match from.byte("a request")? {
+            1 => Ok(Ask::Execute(from.read()?)),
+            2 => Ok(Ask::ReadLocal(from.read()?)),
+            3 => Ok(Ask::ReadLinearizable(from.read()?)),
+            4 => Ok(Ask::Status),
+            kind => from.refuse(start, Flaw::Kind { what: "a request", kind }),
+        }
+    }
+}
+
+impl Wire for Outcome {
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Outcome::Output(output) => {
+                out.put_u8(1);
+                output.encode(out);
+            }
+            Outcome::Status(info) => {
+                out.put_u8(2);
+                info.encode(out);
+            }
+            Outcome::Rejected(refusal) => {
+                out.put_u8(3);
+                refusal.encode(out);
+            }
+            Outcome::Unknown(why) => {
+                out.put_u8(4);
+                why.encode(out);
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Outcome, DecodeError> {
+        let start = from.offset();
+        match from.byte("an outcome")? {
+            1 => Ok(Outcome::Output(from.read()?)),
+            2 => Ok(Outcome::Status(from.read()?)),
+            3 => Ok(Outcome::Rejected(from.read()?)),
+            4 => Ok(Outcome::Unknown(from.read()?)),
+            kind => from.refuse(start, Flaw::Kind { what: "an outcome", kind }),
+        }
+    }
+}
+
+impl Wire for Refusal {
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Refusal::Overloaded => out.put_u8(1),
+            Refusal::BadRequest(why) => {
+                out.put_u8(2);
+                why.encode(out);
+            }
+            Refusal::Stopping => out.put_u8(3),
+            Refusal::Redirect(replica) => {
+                out.put_u8(4);
+                replica.encode(out);
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Refusal, DecodeError> {
+        let start = from.offset();
+        match from.byte("a refusal")? {
+            1 => Ok(Refusal::Overloaded),
+            2 => Ok(Refusal::BadRequest(from.read()?)),
+            3 => Ok(Refusal::Stopping),
+            4 => Ok(Refusal::Redirect(from.read()?)),
+            kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
+        }
+    }
+}
+
+impl Wire for ServerInfo {
+    fn encode(&self, out: &mut BytesMut) {
+        self.cluster.encode(out);
+        self.replica.encode(out);
+        self.replicas.encode(out);
+        self.version.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<ServerInfo, DecodeError> {
+        Ok(ServerInfo {
+            cluster: from.read()?,
+            replica: from.read()?,
+            replicas: from.read()?,
+            version: from.read()?,
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! Bytes ↔ values: what replicas say to each other, what they log, what clients and replicas say
+//! to each other. Pure, versioned, bounded; between `replica` and whoever carries or keeps bytes.
+//!
+//! # The format
+//!
+//! A *frame* is one message, and ends where its carrier says it ends. It opens with the version of
+//! its format:
+//!
+//! | frame | bytes |
+//! |---|---|
+//! | [peer](encode_peer) | version · epoch (varint, 32 bits) · kind · the kind's fields |
+//! | [record](encode_record) | version · epoch (varint, 32 bits) · kind · the kind's fields |
+//! | [request](encode_request) | version · request · floor · kind · the kind's fields |
+//! | [reply](encode_reply) | version · request · kind · the kind's fields |
+//!
+//! | item | bytes |
+//! |---|---|
+//! | number | varint: seven bits a byte, the lowest first, in its shortest form |
+//! | client id, key hash, clock reading | 8, little-endian: small values are no likelier there |
+//! | replica | 1: its number, from 1 |
+//! | instance | owner · slot (number, from 1) |
+//! | ballot | round (number) · leader, unless the round is 0 |
+//! | vector | number of entries, exactly one a replica · each slot (number) |
+//! | footprint | 0 for everything, or 1 + the number of keys · each hash · 0 read, 1 write |
+//! | command | client · sequence · floor · origin · footprint · payload |
+//! | batch | number of commands, from 1 · each command |
+//! | payload, text | length (number) · the bytes |
+//! | choice, flag, what may be missing | 1: its kind; 0 or 1 · what belongs to it |
+//!
+//! Properties, which the tests check:
+//!
+//! 1. One value has one encoding, and the decoder accepts no other: what is accepted, encoded
+//!    again, gives the same bytes.
+//! 2. No bytes make a decoder panic, nor reserve more than a fixed multiple of the frame's length.
+//! 3. Payloads are slices of the frame, not copies.
+//!
+//! To teach it another protocol's messages, implement [`Wire`] for them with kind bytes of their
+//! own (0x10 to 0x2f are taken by EPaxos*, below 0x10 is the runtime's).
+
+mod client;
+mod epaxos;
+mod error;
+mod peer;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use client::{
+    Ask, CLIENT_VERSION, Outcome, Refusal, Reply, Request, ServerInfo, decode_reply,
+    decode_request, encode_reply, encode_request,
+};
+pub use error::{DecodeError, Flaw};
+pub use peer::{
+    PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
+};
+pub use reader::{Limits, Reader};
+
+use bytes::BytesMut;
+
+/// A value with exactly one encoding.
+pub trait Wire: Sized {
+    /// Appends the encoding.
+    fn encode(&self, out: &mut BytesMut);
+
+    /// Takes the encoding off the front of what is left.
+    ///
+    /// # Errors
+    /// When the bytes are no encoding of such a value, or one beyond the reader's limits.
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
+}

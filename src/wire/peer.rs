@@ -1,0 +1,98 @@
+//! Frames between replicas, and the records of the log: a header, then what the protocol says.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::values::put_varint;
+use super::{DecodeError, Flaw, Limits, Reader, Wire};
+use crate::replica::PeerMessage;
+
+/// The version of the frames between replicas.
+pub const PEER_VERSION: u8 = 1;
+/// The version of the log's records.
+pub const RECORD_VERSION: u8 = 1;
+
+const PING: u8 = 0x01;
+const PONG: u8 = 0x02;
+
+/// Appends the frame of a message of `epoch`.
+///
+/// The message must keep to the [`Limits`] of its receivers; a correct replica's does, if its
+/// batches are formed under them.
+pub fn encode_peer<M: Wire>(epoch: u32, message: &PeerMessage<M>, out: &mut BytesMut) {
+    put_header(PEER_VERSION, epoch, out);
+    match message {
+        PeerMessage::Ping { sent } => {
+            out.put_u8(PING);
+            sent.encode(out);
+        }
+        PeerMessage::Pong { echo } => {
+            out.put_u8(PONG);
+            echo.encode(out);
+        }
+        PeerMessage::Protocol(message) => message.encode(out),
+    }
+}
+
+/// The epoch and the message of a frame. Payloads are slices of it and keep it alive.
+///
+/// # Errors
+/// When the frame is not the encoding of a message of such a cluster.
+pub fn decode_peer<M: Wire>(
+    frame: Bytes,
+    limits: &Limits,
+) -> Result<(u32, PeerMessage<M>), DecodeError> {
+    let mut from = Reader::new(&frame, limits);
+    let epoch = take_header(PEER_VERSION, &mut from)?;
+    let decoded = match from.peek("a message")? {
+        PING => {
+            from.byte("a message")?;
+            from.read().map(|sent| (epoch, PeerMessage::Ping { sent }))
+        }
+        PONG => {
+            from.byte("a message")?;
+            from.read().map(|echo| (epoch, PeerMessage::Pong { echo }))
+        }
+        _ => from.read().map(|message| (epoch, PeerMessage::Protocol(message))),
+    };
+    if decoded.is_ok() {
+        from.finish()?;
+    }
+    decoded
+}
+
+/// Appends the log's form of a record of `epoch`.
+pub fn encode_record<R: Wire>(epoch: u32, record: &R, out: &mut BytesMut) {
+    put_header(RECORD_VERSION, epoch, out);
+    record.encode(out);
+}
+
+/// The epoch and the record in the log's form. Payloads are slices of `bytes` and keep it alive.
+///
+/// # Errors
+/// When the bytes are not the encoding of a record of such a cluster.
+pub fn decode_record<R: Wire>(bytes: Bytes, limits: &Limits) -> Result<(u32, R), DecodeError> {
+    let mut from = Reader::new(&bytes, limits);
+    let epoch = take_header(RECORD_VERSION, &mut from)?;
+    let record = from.read()?;
+    from.finish()?;
+    Ok((epoch, record))
+}
+
+fn put_header(version: u8, epoch: u32, out: &mut BytesMut) {
+    out.put_u8(version);
+    put_varint(out, u64::from(epoch));
+}
+
+fn take_header(version: u8, from: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    take_version(version, from)?;
+    from.varint32("an epoch")
+}
+
+/// Takes the version byte, which has to be the one spoken here.
+pub(super) fn take_version(known: u8, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    let start = from.offset();
+    match from.byte("a version")? {
+        version if version == known => Ok(()),
+        found => from.refuse(start, Flaw::Version { found, known }),
+    }
+}

@@ -1,0 +1,225 @@
+//! Strategies: any value that a correct replica or client may send.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report};
+use crate::replica::PeerMessage;
+use crate::types::{
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
+    RequestId, Time, Value,
+};
+use crate::wire::{Ask, Outcome, Refusal, Reply, Request, ServerInfo};
+
+/// A number of any length.
+pub(super) fn number() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0u32..64).prop_map(|(number, shift)| number >> shift)
+}
+
+pub(super) fn replica(n: usize) -> impl Strategy<Value = ReplicaId> {
+    (0..n).prop_map(ReplicaId::from_index)
+}
+
+pub(super) fn instance(n: usize) -> impl Strategy<Value = InstanceId> {
+    (replica(n), number()).prop_map(|(replica, slot)| InstanceId::new(replica, slot.max(1)))
+}
+
+fn recovery_ballot(n: usize) -> impl Strategy<Value = Ballot> {
+    let round = (1..=u32::MAX, 0u32..32).prop_map(|(round, shift)| (round >> shift).max(1));
+    (round, replica(n)).prop_map(|(round, leader)| Ballot::new(round, leader).expect("not 0"))
+}
+
+pub(super) fn ballot(n: usize) -> impl Strategy<Value = Ballot> {
+    prop_oneof![Just(Ballot::OWNER), recovery_ballot(n)]
+}
+
+pub(super) fn deps(n: usize) -> impl Strategy<Value = Deps> {
+    vec(number(), n).prop_map(Deps::from_slots)
+}
+
+pub(super) fn request_id() -> impl Strategy<Value = RequestId> {
+    (any::<u64>(), number())
+        .prop_map(|(client, sequence)| RequestId::new(ClientId(client), sequence.max(1)))
+}
+
+pub(super) fn time() -> impl Strategy<Value = Time> {
+    any::<u64>().prop_map(Time::from_nanos)
+}
+
+pub(super) fn payload() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+}
+
+pub(super) fn footprint() -> impl Strategy<Value = Footprint> {
+    let access = prop_oneof![Just(Access::Read), Just(Access::Write)];
+    let keys = vec((any::<u64>().prop_map(KeyHash), access), 0..5);
+    prop_oneof![1 => Just(Footprint::Everything), 9 => keys.prop_map(Footprint::from_keys)]
+}
+
+pub(super) fn command(n: usize) -> impl Strategy<Value = Command> {
+    (request_id(), number(), replica(n), footprint(), payload()).prop_map(
+        |(request, floor, origin, footprint, payload)| Command {
+            request,
+            floor,
+            origin,
+            footprint,
+            payload,
+        },
+    )
+}
+
+pub(super) fn batch(n: usize) -> impl Strategy<Value = Arc<Batch>> {
+    vec(command(n), 1..5).prop_map(Batch::new)
+}
+
+pub(super) fn value(n: usize) -> impl Strategy<Value = Value> {
+    prop_oneof![Just(Value::Nop), batch(n).prop_map(Value::Batch)]
+}
+
+pub(super) fn commit_value(n: usize) -> impl Strategy<Value = CommitValue> {
+    prop_oneof![
+        Just(CommitValue::Nop),
+        batch(n).prop_map(CommitValue::Batch),
+        Just(CommitValue::OwnersBatch),
+    ]
+}
+
+pub(super) fn interfering(n: usize) -> impl Strategy<Value = Interfering> {
+    (instance(n), any::<bool>()).prop_map(|(id, committed)| Interfering { id, committed })
+}
+
+pub(super) fn report(n: usize) -> impl Strategy<Value = Report> {
+    let initial = || option::of((batch(n), deps(n)));
+    let unvoted = (ballot(n), option::of((value(n), deps(n))), initial()).prop_map(
+        |(accepted, value, initial)| Report { phase: Phase::Initial, accepted, value, initial },
+    );
+    let phase = prop_oneof![Just(Phase::PreAccepted), Just(Phase::Accepted)];
+    let voted = (phase, ballot(n), value(n), deps(n), initial()).prop_map(
+        |(phase, accepted, value, deps, initial)| Report {
+            phase,
+            accepted,
+            value: Some((value, deps)),
+            initial,
+        },
+    );
+    prop_oneof![unvoted, voted]
+}
+
+pub(super) fn message(n: usize) -> impl Strategy<Value = Message> {
+    let (id, deps, batch) = (|| instance(n), || deps(n), || batch(n));
+    let ballot = || recovery_ballot(n);
+    let votes = 0..=u8::try_from(n).expect("a small cluster");
+    let interfering = vec(interfering(n), 0..20);
+    let commit = prop_oneof![
+        (id(), batch(), deps()).prop_map(|(id, batch, deps)| Message::PreAccept {
+            id,
+            batch,
+            deps
+        }),
+        (id(), deps()).prop_map(|(id, deps)| Message::PreAcceptOk { id, deps }),
+        (id(), self::ballot(n), value(n), deps())
+            .prop_map(|(id, ballot, value, deps)| Message::Accept { id, ballot, value, deps }),
+        (id(), self::ballot(n)).prop_map(|(id, ballot)| Message::AcceptOk { id, ballot }),
+        (id(), commit_value(n), deps()).prop_map(|(id, value, deps)| Message::Commit {
+            id,
+            value,
+            deps
+        }),
+    ];
+    let recovery = prop_oneof![
+        (id(), ballot()).prop_map(|(id, ballot)| Message::Recover { id, ballot }),
+        (id(), ballot(), report(n)).prop_map(|(id, ballot, report)| Message::RecoverOk {
+            id,
+            ballot,
+            report
+        }),
+        (id(), ballot(), batch(), deps()).prop_map(|(id, ballot, batch, deps)| {
+            Message::Validate { id, ballot, batch, deps }
+        }),
+        (id(), ballot(), interfering).prop_map(|(id, ballot, interfering)| {
+            Message::ValidateOk { id, ballot, interfering }
+        }),
+        (id(), votes).prop_map(|(id, fast_votes)| Message::Waiting { id, fast_votes }),
+        (id(), ballot()).prop_map(|(id, ballot)| Message::Reject { id, ballot }),
+    ];
+    let upkeep = prop_oneof![
+        (deps(), deps()).prop_map(|(known, executed)| Message::Marks { known, executed }),
+        (replica(n), 1..=u64::MAX, number()).prop_map(|(owner, from, more)| Message::Fetch {
+            owner,
+            from,
+            to: from.saturating_add(more)
+        }),
+    ];
+    prop_oneof![5 => commit, 6 => recovery, 2 => upkeep]
+}
+
+pub(super) fn peer(n: usize) -> impl Strategy<Value = PeerMessage<Message>> {
+    prop_oneof![
+        1 => time().prop_map(|sent| PeerMessage::Ping { sent }),
+        1 => time().prop_map(|echo| PeerMessage::Pong { echo }),
+        13 => message(n).prop_map(PeerMessage::Protocol),
+    ]
+}
+
+pub(super) fn record(n: usize) -> impl Strategy<Value = Record> {
+    let (id, deps, batch) = (|| instance(n), || deps(n), || batch(n));
+    prop_oneof![
+        (id(), batch(), deps(), deps()).prop_map(|(id, batch, initial, deps)| {
+            Record::PreAccepted { id, batch, initial, deps }
+        }),
+        (id(), ballot(n), value(n), deps())
+            .prop_map(|(id, ballot, value, deps)| Record::Accepted { id, ballot, value, deps }),
+        (id(), ballot(n)).prop_map(|(id, ballot)| Record::Joined { id, ballot }),
+        (id(), ballot(n), batch(), deps()).prop_map(|(id, ballot, batch, initial)| {
+            Record::Validated { id, ballot, batch, initial }
+        }),
+        (id(), value(n), deps()).prop_map(|(id, value, deps)| Record::Committed {
+            id,
+            value,
+            deps
+        }),
+    ]
+}
+
+pub(super) fn ask() -> impl Strategy<Value = Ask> {
+    prop_oneof![
+        payload().prop_map(Ask::Execute),
+        payload().prop_map(Ask::ReadLocal),
+        payload().prop_map(Ask::ReadLinearizable),
+        Just(Ask::Status),
+    ]
+}
+
+pub(super) fn request() -> impl Strategy<Value = Request> {
+    (request_id(), number(), ask()).prop_map(|(request, floor, ask)| Request {
+        request,
+        floor,
+        ask,
+    })
+}
+
+pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
+    let refusal = prop_oneof![
+        Just(Refusal::Overloaded),
+        any::<String>().prop_map(Refusal::BadRequest),
+        Just(Refusal::Stopping),
+        replica(63).prop_map(Refusal::Redirect),
+    ];
+    let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
+        |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },
+    );
+    prop_oneof![
+        payload().prop_map(Outcome::Output),
+        info.prop_map(Outcome::Status),
+        refusal.prop_map(Outcome::Rejected),
+        any::<String>().prop_map(Outcome::Unknown),
+    ]
+}
+
+pub(super) fn reply() -> impl Strategy<Value = Reply> {
+    (request_id(), outcome()).prop_map(|(request, outcome)| Reply { request, outcome })
+}

@@ -1,0 +1,251 @@
+//! The bytes of one example of every kind, worked out by hand from the table in the room's page. If
+//! one of these changes, deployed replicas and logs no longer understand each other: raise the
+//! version instead.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::*;
+use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report};
+use crate::types::{
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
+    RequestId, Time, Value,
+};
+
+/// A batch of two: with two keys and with everything; the second has no payload.
+const BATCH: &str = "02
+    0807060504030201 ac02 07 02  03 0100000000000000 00 a8a7a6a5a4a3a2a1 01  03 706179
+    ffffffffffffffff 01   00 01  00                                          00";
+const DEPS: &str = "03 00 ac02 05";
+
+pub(super) fn hex(text: &str) -> Bytes {
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    let bytes = digits.chunks_exact(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]));
+    bytes.collect::<Result<Vec<u8>, _>>().expect("two digits make a byte").into()
+}
+
+fn replica(number: u8) -> ReplicaId {
+    ReplicaId::new(number).expect("a replica's number")
+}
+
+pub(super) fn request_id() -> RequestId {
+    RequestId::new(ClientId(0x0102_0304_0506_0708), 300)
+}
+
+fn batch() -> Arc<Batch> {
+    let keys = [(KeyHash(1), Access::Read), (KeyHash(0xa1a2_a3a4_a5a6_a7a8), Access::Write)];
+    let first = Command {
+        request: request_id(),
+        floor: 7,
+        origin: replica(2),
+        footprint: Footprint::from_keys(keys),
+        payload: Bytes::from_static(b"pay"),
+    };
+    let second = Command {
+        request: RequestId::new(ClientId(u64::MAX), 1),
+        floor: 0,
+        origin: replica(1),
+        footprint: Footprint::Everything,
+        payload: Bytes::new(),
+    };
+    Batch::new(vec![first, second])
+}
+
+/// One message of every kind, with its frame.
+pub(super) fn messages() -> Vec<(Peer, Bytes)> {
+    let id = InstanceId::new(replica(2), 17);
+    let ballot = Ballot::new(200, replica(3)).expect("a round above 0");
+    let deps = || Deps::from_slots([0, 300, 5]);
+    let (time, batch) = (Time::from_nanos(0x0001_0000_0002), batch());
+    let value = || Value::Batch(Arc::clone(&batch));
+    let report = Report {
+        phase: Phase::Accepted,
+        accepted: Ballot::OWNER,
+        value: Some((value(), deps())),
+        initial: None,
+    };
+    let blank = Report {
+        phase: Phase::Initial,
+        accepted: Ballot::OWNER,
+        value: None,
+        initial: Some((Arc::clone(&batch), deps())),
+    };
+    let interfering = vec![
+        Interfering { id, committed: false },
+        Interfering { id: InstanceId::new(replica(3), u64::MAX), committed: true },
+    ];
+    let said = |message, bytes: String| (PeerMessage::Protocol(message), bytes);
+    let all = [
+        (PeerMessage::Ping { sent: time }, "01 0200000001000000".to_owned()),
+        (PeerMessage::Pong { echo: time }, "02 0200000001000000".to_owned()),
+        said(
+            Message::PreAccept { id, batch: Arc::clone(&batch), deps: deps() },
+            format!("10 0211 {BATCH} {DEPS}"),
+        ),
+        said(Message::PreAcceptOk { id, deps: deps() }, format!("11 0211 {DEPS}")),
+        said(
+            Message::Accept { id, ballot, value: value(), deps: deps() },
+            format!("12 0211 c80103 01 {BATCH} {DEPS}"),
+        ),
+        said(
+            Message::Accept { id, ballot, value: Value::Nop, deps: deps() },
+            format!("12 0211 c80103 00 {DEPS}"),
+        ),
+        said(Message::AcceptOk { id, ballot: Ballot::OWNER }, "13 0211 00".to_owned()),
+        said(
+            Message::Commit { id, value: CommitValue::Nop, deps: deps() },
+            format!("14 0211 00 {DEPS}"),
+        ),
+        said(
+            Message::Commit { id, value: CommitValue::Batch(Arc::clone(&batch)), deps: deps() },
+            format!("14 0211 01 {BATCH} {DEPS}"),
+        ),
+        said(
+            Message::Commit { id, value: CommitValue::OwnersBatch, deps: deps() },
+            format!("14 0211 02 {DEPS}"),
+        ),
+        said(Message::Recover { id, ballot }, "15 0211 c80103".to_owned()),
+        said(
+            Message::RecoverOk { id, ballot, report },
+            format!("16 0211 c80103 02 00 01 01 {BATCH} {DEPS} 00"),
+        ),
+        said(
+            Message::RecoverOk { id, ballot, report: blank },
+            format!("16 0211 c80103 00 00 00 01 {BATCH} {DEPS}"),
+        ),
+        said(
+            Message::Validate { id, ballot, batch, deps: deps() },
+            format!("17 0211 c80103 {BATCH} {DEPS}"),
+        ),
+        said(
+            Message::ValidateOk { id, ballot, interfering },
+            "18 0211 c80103 02 0211 00 03 ffffffffffffffffff01 01".to_owned(),
+        ),
+        said(Message::Waiting { id, fast_votes: 3 }, "19 0211 03".to_owned()),
+        said(Message::Reject { id, ballot }, "1a 0211 c80103".to_owned()),
+        said(
+            Message::Marks { known: deps(), executed: Deps::none(3) },
+            format!("1b {DEPS} 03 000000"),
+        ),
+        said(Message::Fetch { owner: replica(1), from: 127, to: 128 }, "1c 01 7f 8001".to_owned()),
+    ];
+    all.into_iter().map(|(message, bytes)| (message, hex(&format!("01 00 {bytes}")))).collect()
+}
+
+/// One record of every kind, with its bytes.
+pub(super) fn records() -> Vec<(Record, Bytes)> {
+    let id = InstanceId::new(replica(2), 17);
+    let ballot = Ballot::new(200, replica(3)).expect("a round above 0");
+    let deps = || Deps::from_slots([0, 300, 5]);
+    let (batch, initial) = (batch(), Deps::none(3));
+    let value = Value::Batch(Arc::clone(&batch));
+    let all = [
+        (
+            Record::PreAccepted {
+                id,
+                batch: Arc::clone(&batch),
+                initial: initial.clone(),
+                deps: deps(),
+            },
+            format!("10 0211 {BATCH} 03 000000 {DEPS}"),
+        ),
+        (
+            Record::Accepted { id, ballot, value: Value::Nop, deps: deps() },
+            format!("11 0211 c80103 00 {DEPS}"),
+        ),
+        (Record::Joined { id, ballot }, "12 0211 c80103".to_owned()),
+        (
+            Record::Validated { id, ballot, batch, initial },
+            format!("13 0211 c80103 {BATCH} 03 000000"),
+        ),
+        (Record::Committed { id, value, deps: deps() }, format!("14 0211 01 {BATCH} {DEPS}")),
+    ];
+    all.into_iter().map(|(record, bytes)| (record, hex(&format!("01 00 {bytes}")))).collect()
+}
+
+/// One request of every kind, with its frame.
+pub(super) fn requests() -> Vec<(Request, Bytes)> {
+    let payload = || Bytes::from_static(b"pay");
+    let all = [
+        (Ask::Execute(payload()), "01 03 706179"),
+        (Ask::ReadLocal(payload()), "02 03 706179"),
+        (Ask::ReadLinearizable(payload()), "03 03 706179"),
+        (Ask::Status, "04"),
+    ];
+    let frame = |(ask, bytes)| {
+        let request = Request { request: request_id(), floor: 299, ask };
+        (request, hex(&format!("01 0807060504030201 ac02 ab02 {bytes}")))
+    };
+    all.into_iter().map(frame).collect()
+}
+
+/// One reply of every kind, with its frame.
+pub(super) fn replies() -> Vec<(Reply, Bytes)> {
+    let info = ServerInfo {
+        cluster: "Köln".to_owned(),
+        replica: replica(3),
+        replicas: 5,
+        version: "0.1".to_owned(),
+    };
+    let all = [
+        (Outcome::Output(Bytes::from_static(b"out")), "01 03 6f7574"),
+        (Outcome::Status(info), "02 05 4bc3b66c6e 03 05 03 302e31"),
+        (Outcome::Rejected(Refusal::Overloaded), "03 01"),
+        (Outcome::Rejected(Refusal::BadRequest("no".to_owned())), "03 02 02 6e6f"),
+        (Outcome::Rejected(Refusal::Stopping), "03 03"),
+        (Outcome::Rejected(Refusal::Redirect(replica(2))), "03 04 02"),
+        (Outcome::Unknown("?".to_owned()), "04 01 3f"),
+    ];
+    let frame = |(outcome, bytes)| {
+        let reply = Reply { request: request_id(), outcome };
+        (reply, hex(&format!("01 0807060504030201 ac02 {bytes}")))
+    };
+    all.into_iter().map(frame).collect()
+}
+
+fn agree<T: Debug + PartialEq>(
+    examples: Vec<(T, Bytes)>,
+    encode: impl Fn(&T) -> Bytes,
+    decode: impl Fn(Bytes) -> Result<T, DecodeError>,
+) {
+    for (value, bytes) in examples {
+        assert_eq!(encode(&value), bytes, "{value:?}");
+        assert_eq!(decode(bytes), Ok(value));
+    }
+}
+
+#[test]
+fn peer_frames_are_these_bytes() {
+    agree(
+        messages(),
+        |message| peer_bytes(0, message),
+        |frame| decode_peer(frame, &SMALL).map(|(_, message)| message),
+    );
+}
+
+#[test]
+fn records_are_these_bytes() {
+    agree(
+        records(),
+        |record| record_bytes(0, record),
+        |bytes| decode_record(bytes, &SMALL).map(|(_, record)| record),
+    );
+}
+
+#[test]
+fn requests_are_these_bytes() {
+    agree(requests(), request_bytes, decode_request);
+}
+
+#[test]
+fn replies_are_these_bytes() {
+    agree(replies(), reply_bytes, decode_reply);
+}
+
+#[test]
+fn the_epoch_stands_behind_the_version() {
+    let (message, _) = &messages()[0];
+    let frame = peer_bytes(300, message);
+    assert_eq!(frame, hex("01 ac02 01 0200000001000000"));
+    assert_eq!(decode_peer::<Message>(frame, &SMALL).map(|(epoch, _)| epoch), Ok(300));
+}

@@ -1,0 +1,224 @@
+//! Hostile bytes: each decoder gets a million inputs made from good ones, and neither panics nor
+//! returns more than its input could hold nor accepts what it would not have written.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::protocol::epaxos::CommitValue;
+use crate::types::{Batch, Command, Value};
+
+const INPUTS: usize = 1_000_000;
+/// Bytes that mean something to a decoder: limits, signs, continuations.
+const TELLING: [u8; 8] = [0x00, 0x01, 0x02, 0x03, 0x7f, 0x80, 0x81, 0xff];
+
+/// One wrong frame, made from one or two good ones.
+fn mutate(rng: &mut ChaCha8Rng, good: &[Bytes], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&good[rng.random_range(0..good.len())]);
+    for _ in 0..rng.random_range(1..=3) {
+        let at = rng.random_range(0..=out.len());
+        match rng.random_range(0..8) {
+            0 if at < out.len() => out[at] ^= 1 << rng.random_range(0..8),
+            1 if at < out.len() => out[at] = rng.random(),
+            2 if at < out.len() => out[at] = TELLING[rng.random_range(0..TELLING.len())],
+            3 => out.truncate(at),
+            4 => out.insert(at, TELLING[rng.random_range(0..TELLING.len())]),
+            5 if at < out.len() => {
+                out.remove(at);
+            }
+            6 => {
+                let other = &good[rng.random_range(0..good.len())];
+                out.truncate(at);
+                out.extend_from_slice(&other[rng.random_range(0..=other.len())..]);
+            }
+            _ => {
+                let length = rng.random_range(0..24);
+                out.truncate(at);
+                out.extend((0..length).map(|_| rng.random::<u8>()));
+            }
+        }
+    }
+}
+
+/// What came of a million inputs.
+#[derive(Default)]
+struct Tally {
+    accepted: usize,
+    flaws: BTreeSet<&'static str>,
+}
+
+fn survive<T>(
+    seed: u64,
+    good: &[Bytes],
+    decode: impl Fn(Bytes) -> Result<T, DecodeError>,
+    encode: impl Fn(&T) -> Bytes,
+    weigh: impl Fn(&T) -> usize,
+) -> Tally {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut tally = Tally::default();
+    let mut input = Vec::new();
+    for _ in 0..INPUTS {
+        mutate(&mut rng, good, &mut input);
+        match decode(Bytes::copy_from_slice(&input)) {
+            Ok(value) => {
+                tally.accepted += 1;
+                assert_eq!(encode(&value), input, "accepted, but written otherwise");
+                assert!(weigh(&value) <= 16 * input.len(), "{} from {input:x?}", weigh(&value));
+            }
+            Err(error) => {
+                assert!(error.offset() <= input.len(), "{error} in {input:x?}");
+                tally.flaws.insert(name(error.flaw()));
+            }
+        }
+    }
+    tally
+}
+
+fn name(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::Version { .. } => "version",
+        Flaw::Kind { .. } => "kind",
+        Flaw::Truncated { .. } => "truncated",
+        Flaw::Trailing { .. } => "trailing",
+        Flaw::Overlong => "overlong",
+        Flaw::TooMany { .. } => "too many",
+        Flaw::Replica { .. } => "replica",
+        Flaw::VectorLength { .. } => "vector length",
+        Flaw::Unsorted => "unsorted",
+        Flaw::EmptyBatch => "empty batch",
+        Flaw::Zero { .. } => "zero",
+        Flaw::OwnersBallot => "owner's ballot",
+        Flaw::Report => "report",
+        Flaw::EmptyRange => "empty range",
+        Flaw::Text => "text",
+    }
+}
+
+/// What a batch occupies outside its frame.
+fn batch_weight(batch: &Arc<Batch>) -> usize {
+    assert!(batch.commands().len() <= SMALL.max_commands);
+    let keys = |command: &Command| {
+        let keys = command.footprint.keys().unwrap_or_default();
+        assert!(keys.len() <= SMALL.max_keys);
+        // In the command and in the union.
+        2 * size_of_val(keys)
+    };
+    size_of_val(batch.commands()) + batch.commands().iter().map(keys).sum::<usize>()
+}
+
+fn value_weight(value: &Value) -> usize {
+    value.batch().map_or(0, batch_weight)
+}
+
+fn peer_weight((_, message): &(u32, Peer)) -> usize {
+    let PeerMessage::Protocol(message) = message else { return 0 };
+    match message {
+        Message::PreAccept { batch, .. }
+        | Message::Validate { batch, .. }
+        | Message::Commit { value: CommitValue::Batch(batch), .. } => batch_weight(batch),
+        Message::Accept { value, .. } => value_weight(value),
+        Message::RecoverOk { report, .. } => {
+            let value = report.value.as_ref().map_or(0, |(value, _)| value_weight(value));
+            value + report.initial.as_ref().map_or(0, |(batch, _)| batch_weight(batch))
+        }
+        Message::ValidateOk { interfering, .. } => {
+            assert!(interfering.len() <= SMALL.max_interfering);
+            size_of_val(&interfering[..])
+        }
+        _ => 0,
+    }
+}
+
+fn record_weight((_, record): &(u32, Record)) -> usize {
+    match record {
+        Record::PreAccepted { batch, .. } | Record::Validated { batch, .. } => batch_weight(batch),
+        Record::Accepted { value, .. } | Record::Committed { value, .. } => value_weight(value),
+        Record::Joined { .. } => 0,
+    }
+}
+
+/// Enough inputs went deep, and every reason to refuse was met.
+fn worked(tally: &Tally, flaws: &[&'static str]) {
+    assert!(tally.accepted > INPUTS / 200, "only {} were accepted", tally.accepted);
+    assert_eq!(tally.flaws, flaws.iter().copied().collect());
+}
+
+#[test]
+fn peer_frames() {
+    let good: Vec<Bytes> = golden::messages().into_iter().map(|(_, bytes)| bytes).collect();
+    let tally = survive(
+        1,
+        &good,
+        |frame| decode_peer::<Message>(frame, &SMALL),
+        |(epoch, message)| peer_bytes(*epoch, message),
+        peer_weight,
+    );
+    let flaws = [
+        "version",
+        "kind",
+        "truncated",
+        "trailing",
+        "overlong",
+        "too many",
+        "replica",
+        "vector length",
+        "unsorted",
+        "empty batch",
+        "zero",
+        "owner's ballot",
+        "report",
+        "empty range",
+    ];
+    worked(&tally, &flaws);
+}
+
+#[test]
+fn records() {
+    let good: Vec<Bytes> = golden::records().into_iter().map(|(_, bytes)| bytes).collect();
+    let tally = survive(
+        2,
+        &good,
+        |bytes| decode_record::<Record>(bytes, &SMALL),
+        |(epoch, record)| record_bytes(*epoch, record),
+        record_weight,
+    );
+    let flaws = [
+        "version",
+        "kind",
+        "truncated",
+        "trailing",
+        "overlong",
+        "too many",
+        "replica",
+        "vector length",
+        "unsorted",
+        "empty batch",
+        "zero",
+    ];
+    worked(&tally, &flaws);
+}
+
+#[test]
+fn requests() {
+    let good: Vec<Bytes> = golden::requests().into_iter().map(|(_, bytes)| bytes).collect();
+    let tally = survive(3, &good, decode_request, request_bytes, |_| 0);
+    let flaws = ["version", "kind", "truncated", "trailing", "overlong", "zero"];
+    worked(&tally, &flaws);
+}
+
+#[test]
+fn replies() {
+    let good: Vec<Bytes> = golden::replies().into_iter().map(|(_, bytes)| bytes).collect();
+    let tally = survive(4, &good, decode_reply, reply_bytes, |reply| match &reply.outcome {
+        Outcome::Status(info) => info.cluster.len() + info.version.len(),
+        Outcome::Unknown(text) | Outcome::Rejected(Refusal::BadRequest(text)) => text.len(),
+        _ => 0,
+    });
+    let flaws = ["version", "kind", "truncated", "trailing", "overlong", "replica", "zero", "text"];
+    worked(&tally, &flaws);
+}
