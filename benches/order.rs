@@ -142,7 +142,8 @@ fn run_flowing(decisions: Vec<Decision>) -> Executor {
 }
 
 fn bench(c: &mut Criterion) {
-    type Shape = (&'static str, fn(u64) -> Vec<Decision>, &'static [u64]);
+    type Build = fn(u64) -> Vec<Decision>;
+    type Shape = (&'static str, Build, &'static [u64]);
     const SMALL: &[u64] = &[10_000, 100_000];
     const LARGE: &[u64] = &[10_000, 1_000_000];
     let shapes: [Shape; 11] = [
@@ -176,8 +177,7 @@ fn bench(c: &mut Criterion) {
     }
     let mut group = c.benchmark_group("flowing");
     group.sample_size(10).measurement_time(Duration::from_millis(500));
-    let flows: [(&str, fn(u64) -> Vec<Decision>); 2] =
-        [("independent", independent), ("chain", chain)];
+    let flows: [(&str, Build); 2] = [("independent", independent), ("chain", chain)];
     for (name, build) in flows {
         group.throughput(Throughput::Elements(100_000));
         group.bench_function(name, |b| {
