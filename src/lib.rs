@@ -3,5 +3,6 @@
 //!
 //! The rooms, each using only those above it:
 
-pub mod execute;
 pub mod types;
+
+pub mod execute;
