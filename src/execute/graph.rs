@@ -11,8 +11,8 @@
 //! so
 //!
 //! - from a read: the owner's last covered write of the key;
-//! - from a write: that too, and each covered read behind it, reads not ordering each other. If
-//!   another write of the *same* owner is reached already, the reads it covers are reached through it;
+//! - from a write: that too, and each covered read behind it, reads not ordering each other. What
+//!   another write of the instance's own owner covers is reached through that one;
 //! - from any: the owner's last covered instance that touches everything;
 //! - from one that touches everything: that, and each covered instance behind it.
 
@@ -327,8 +327,8 @@ impl<'a> Edges<'a> {
         self.entry?.owner(owner)?.reads.first_between(after, bound)
     }
 
-    /// The slot until which `owner` is covered by an instance of one's own owner to which there is an
-    /// edge, and which conflicts with all that the instance does here.
+    /// The slot until which `owner` is covered by an instance of one's own owner to which there
+    /// is an edge, and which conflicts with all that the instance does here.
     fn reached_through_own(&self, deps: &Deps, owner: ReplicaId) -> Slot {
         let own = self.instance.id.replica;
         if owner == own {
