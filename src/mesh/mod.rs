@@ -212,7 +212,7 @@ impl Mesh {
     }
 
     /// Takes nothing more, sends what is queued (for at most a second), and closes every connection
-    /// with a reason. The port is free when this returns.
+    /// with a reason. The port is free within a second of its return.
     pub async fn shutdown(&self) {
         self.hub.shutdown().await;
     }
