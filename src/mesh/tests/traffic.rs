@@ -132,3 +132,12 @@ async fn unknown_peers_and_the_own_id_are_told_apart_from_lost_connections() {
     assert_eq!(send(r(2)), Err(Dropped::NotConnected));
     assert_eq!(node.status(r(2)).frames_dropped, 1);
 }
+
+#[tokio::test]
+async fn the_other_congestion_controller_works_too() {
+    let nodes = cluster(2, |config| config.congestion = Congestion::Bbr).await;
+    for index in 0..10_000 {
+        nodes[0].mesh.send(r(2), Lane::Consensus, number(index)).unwrap();
+    }
+    eventually("every frame", || nodes[1].seen.frames() == 10_000).await;
+}
