@@ -154,7 +154,8 @@ pub enum MeshError {
 }
 
 /// A running mesh. Cheap to clone; when the last clone is dropped, every connection is closed at
-/// once (see [`Mesh::shutdown`] for the graceful way).
+/// once (see [`Mesh::shutdown`] for the graceful way). An [`Inbound`] that holds a clone keeps its
+/// mesh alive: then only `shutdown` ends it.
 #[derive(Clone)]
 pub struct Mesh {
     hub: Arc<Hub>,

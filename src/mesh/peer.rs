@@ -15,7 +15,7 @@ use super::hello::{self, PeerHello};
 use super::link::Link;
 use super::names::replica_name;
 use super::refusal::{Closed, Refusal};
-use super::stream::{FrameStream, write_frames};
+use super::stream::{self, FrameStream, write_frames};
 use super::{Hub, Lane, tls};
 use crate::types::ReplicaId;
 
@@ -229,13 +229,13 @@ async fn read_frames(
     connection: &Connection,
     serial: u64,
 ) -> Result<(), Closed> {
-    let mut stream = connection.accept_uni().await?;
+    let mut lane = connection.accept_uni().await?;
     let mut tag = [0];
-    stream.read_exact(&mut tag).await.map_err(|_| Refusal::Protocol("end of a lane"))?;
-    if !Lane::ALL.iter().any(|lane| lane.tag() == tag[0]) {
+    lane.read_exact(&mut tag).await.map_err(stream::read_exact_error)?;
+    if !Lane::ALL.iter().any(|known| known.tag() == tag[0]) {
         return Err(Refusal::Protocol("lane").into());
     }
-    let mut stream = FrameStream::new(stream, hub.limits.peer_frame_bytes);
+    let mut stream = FrameStream::new(lane, hub.limits.peer_frame_bytes);
     let mut frames = Vec::new();
     while stream.read(&mut frames).await? {
         link.deliver(serial, &*hub.inbound, &mut frames);

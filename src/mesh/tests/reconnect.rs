@@ -93,8 +93,8 @@ async fn frames_for_a_lost_peer_are_bounded_dropped_and_counted() {
 
 #[tokio::test]
 async fn two_dials_that_cross_leave_one_connection() {
-    // Over 20 ms one way the lower id's hello is answered after 80 ms, and the higher id has dialled
-    // after its head start of 50: every round refuses one duplicate.
+    // Over 20 ms one way the lower id's hello is answered after 80 ms, and the higher id has
+    // dialled after its head start of 50: every round refuses one duplicate.
     for round in 0..5 {
         let control = WanControl::uniform(round, 2, Duration::from_millis(20));
         let nodes = cluster(2, |config| {
