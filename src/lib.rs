@@ -14,3 +14,13 @@ pub mod machine;
 pub mod replica;
 
 pub mod wire;
+
+pub mod storage;
+
+pub mod mesh;
+
+pub mod node;
+
+pub mod client;
+
+pub use node::{LocalCluster, Replica};
