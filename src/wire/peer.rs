@@ -52,7 +52,11 @@ pub fn decode_peer<M: Wire>(
             from.byte("a message")?;
             PeerMessage::Pong { echo: from.read()? }
         }
-        _ => PeerMessage::Protocol(from.read()?),
+        _ => {
+            let message = from.read()?;
+            from.finish()?;
+            return Ok((epoch, PeerMessage::Protocol(message)));
+        }
     };
     from.finish()?;
     Ok((epoch, message))

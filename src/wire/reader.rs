@@ -79,13 +79,14 @@ impl<'a> Reader<'a> {
     /// Always.
     #[cold]
     pub fn refuse<T>(&self, offset: usize, flaw: Flaw) -> Result<T, DecodeError> {
-        Err(DecodeError { offset, flaw })
+        Err(DecodeError::new(offset, flaw))
     }
 
     /// The next byte, which stays.
     ///
     /// # Errors
     /// When there is none; `what` is what it would have belonged to.
+    #[inline]
     pub fn peek(&self, what: &'static str) -> Result<u8, DecodeError> {
         match self.rest.first() {
             Some(byte) => Ok(*byte),

@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
-    RequestId, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_REPLICAS,
+    ReplicaId, RequestId, Time, Value,
 };
 
 /// The shortest command: client 8, sequence, floor, origin, footprint, length of the payload.
@@ -228,11 +228,14 @@ impl Wire for Deps {
         if found != replicas as u64 {
             return from.refuse(start, Flaw::VectorLength { found, replicas });
         }
-        let mut deps = Deps::none(replicas);
-        for replica in ReplicaId::all(replicas) {
-            deps.set(replica, from.varint("a vector")?);
+        let mut slots = [0; MAX_REPLICAS];
+        let Some(slots) = slots.get_mut(..replicas) else {
+            return from.refuse(start, Flaw::VectorLength { found, replicas: MAX_REPLICAS });
+        };
+        for slot in &mut *slots {
+            *slot = from.varint("a vector")?;
         }
-        Ok(deps)
+        Ok(Deps::from_slots(slots.iter().copied()))
     }
 }
 

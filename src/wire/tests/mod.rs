@@ -54,7 +54,7 @@ fn comes_back<T: Wire + PartialEq + Debug>(value: &T, limits: &Limits) {
 fn no_prefix<T: Debug>(frame: &Bytes, decode: impl Fn(Bytes) -> Result<T, DecodeError>) {
     for length in 0..frame.len() {
         let error = decode(frame.slice(..length)).expect_err("a prefix was accepted");
-        assert!(error.offset <= length, "{error} in a frame of {length} bytes");
+        assert!(error.offset() <= length, "{error} in a frame of {length} bytes");
     }
 }
 
