@@ -21,6 +21,8 @@ pub mod mesh;
 
 pub mod node;
 
+pub mod client;
+
 pub mod testkit;
 
 pub use node::{LocalCluster, Replica};
