@@ -11,6 +11,8 @@ pub mod execute;
 
 pub mod machine;
 
+pub mod testkit;
+
 pub mod replica;
 
 pub mod wire;

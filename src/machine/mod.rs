@@ -31,7 +31,7 @@ use crate::types::Footprint;
 /// 3. A command whose footprint writes nothing leaves the state as it is.
 /// 4. Equal states give equal snapshots, and a snapshot restores to an equal state.
 ///
-/// `testkit::check_footprint` looks for breaches of all four.
+/// [`check_footprint`](crate::testkit::check_footprint) looks for breaches of all four.
 pub trait StateMachine: Send + 'static {
     /// A typed command. Encoded with [`encode`] where a client hands it in, so a change of this
     /// type is a change of the format that logs and peers hold.

@@ -1,0 +1,330 @@
+//! For embedders' tests: does a [`StateMachine`] keep the promises that replication rests on?
+//!
+//! A footprint that forgets a key is the one mistake that nothing else finds: the cluster works, and
+//! one day two replicas differ. So try it here, beside the machine, before any cluster runs.
+
+use std::fmt::{self, Debug};
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::machine::{StateMachine, decode, encode};
+
+/// How much to try.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cases {
+    /// States and pairs of commands to try.
+    pub count: usize,
+    /// The most commands that build a state up.
+    pub prefix: usize,
+    /// The same seed tries the same cases.
+    pub seed: u64,
+}
+
+impl Default for Cases {
+    fn default() -> Cases {
+        Cases { count: 2_000, prefix: 16, seed: 0 }
+    }
+}
+
+/// What a check that found nothing has tried.
+#[must_use = "a check that saw no pair without conflict has shown little"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// Cases.
+    pub cases: usize,
+    /// Those whose two commands do not conflict, and were run in both orders. With 0 the
+    /// footprints are right only because nothing commutes, or the generator uses too few keys.
+    pub commuting: usize,
+}
+
+/// Seeded randomness for a generator of commands.
+#[derive(Debug)]
+pub struct Random(ChaCha8Rng);
+
+impl Random {
+    /// A number from 0 to `bound - 1`.
+    ///
+    /// # Panics
+    /// If `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0.random_range(0..bound)
+    }
+
+    /// One of these.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.0.random_range(0..choices.len())]
+    }
+}
+
+/// A promise of [`StateMachine`] that was seen broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Promise {
+    /// The same commands gave something else the second time.
+    Deterministic,
+    /// A command or an output does not survive its encoding, or a state its snapshot.
+    Encoding,
+    /// A command whose footprint writes nothing changed the state.
+    ReadsOnly,
+    /// The footprints of two commands do not conflict, and their order can be told.
+    Commutes,
+}
+
+/// The smallest breach found. Its `Debug` is its `Display`, so that `unwrap` shows it well.
+pub struct Breach {
+    /// What was promised.
+    pub promise: Promise,
+    /// The commands that lead from a new machine to the state.
+    pub before: Vec<String>,
+    /// The command, or the pair of commands, applied to this state.
+    pub commands: Vec<String>,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl std::error::Error for Breach {}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.promise {
+            Promise::Deterministic => "the machine is not deterministic",
+            Promise::Encoding => "an encoding loses something",
+            Promise::ReadsOnly => "a footprint says that its command only reads, but it writes",
+            Promise::Commutes => "the footprints do not conflict, but the order can be told",
+        };
+        writeln!(f, "{what}")?;
+        if self.before.is_empty() {
+            writeln!(f, "  in the new machine")?;
+        } else {
+            writeln!(f, "  in the state behind")?;
+        }
+        self.before.iter().try_for_each(|command| writeln!(f, "    {command}"))?;
+        writeln!(f, "  with")?;
+        self.commands.iter().try_for_each(|command| writeln!(f, "    {command}"))?;
+        write!(f, "  {}", self.seen)
+    }
+}
+
+impl Debug for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
+    }
+}
+
+/// Tries random commands on random states and compares what must be equal: two runs of the same
+/// commands; a run that goes through a snapshot half-way; a state before and behind a command that
+/// only reads; and, for commands whose footprints do not conflict, both orders.
+///
+/// `new` makes a machine, always in the same state. `generate` makes a command; let it use few keys,
+/// so that commands meet.
+///
+/// ```
+/// use isonomy::machine::{Kv, KvCommand};
+/// use isonomy::testkit::{Cases, check_footprint};
+///
+/// let checked = check_footprint(Cases::default(), Kv::new, |random| {
+///     let key = vec![b'a' + random.below(3) as u8].into();
+///     match random.below(2) {
+///         0 => KvCommand::Get { key },
+///         _ => KvCommand::Put { key, value: vec![random.below(4) as u8].into() },
+///     }
+/// });
+/// assert!(checked.unwrap().commuting > 100);
+/// ```
+///
+/// # Errors
+/// The first breach found, with the shortest state in which it shows.
+pub fn check_footprint<S>(
+    cases: Cases,
+    new: impl Fn() -> S,
+    mut generate: impl FnMut(&mut Random) -> S::Command,
+) -> Result<Checked, Box<Breach>>
+where
+    S: StateMachine,
+    S::Command: Debug,
+    S::Output: Debug,
+{
+    let bench = Bench { new };
+    let mut checked = Checked { cases: cases.count, commuting: 0 };
+    for case in 0..cases.count {
+        // A seed of its own for each case, so that cases do not depend on one another.
+        let mut random = Random(ChaCha8Rng::seed_from_u64(cases.seed));
+        random.0.set_stream(case as u64);
+        let length = random.0.random_range(0..=cases.prefix);
+        let mut draw = || encode_command::<S>(&generate(&mut random));
+        let before = (0..length).map(|_| draw()).collect::<Result<Vec<_>, _>>()?;
+        let first = draw()?;
+        let mut second = draw()?;
+        // A pair that conflicts shows less: look for another a few times.
+        for _ in 0..8 {
+            if !bench.conflict(&first, &second) {
+                break;
+            }
+            second = draw()?;
+        }
+        let pair = [first, second];
+        if let Some((promise, _)) = bench.breach(&before, &pair) {
+            return Err(Box::new(bench.shrink(promise, before, &pair)));
+        }
+        checked.commuting += usize::from(!bench.conflict(&pair[0], &pair[1]));
+    }
+    Ok(checked)
+}
+
+/// A command's bytes, as the check keeps it: a command need not be `Clone`.
+fn encode_command<S>(command: &S::Command) -> Result<Bytes, Box<Breach>>
+where
+    S: StateMachine,
+    S::Command: Debug,
+{
+    let shown = format!("{command:?}");
+    let breach = |seen: String| {
+        let commands = vec![shown.clone()];
+        Box::new(Breach { promise: Promise::Encoding, before: Vec::new(), commands, seen })
+    };
+    let bytes = encode(command).map_err(|error| breach(error.to_string()))?;
+    let back: S::Command = decode(&bytes).map_err(|error| breach(error.to_string()))?;
+    let returned = format!("{back:?}");
+    if returned == shown { Ok(bytes) } else { Err(breach(format!("comes back as {returned}"))) }
+}
+
+/// Where machines are run.
+struct Bench<N> {
+    new: N,
+}
+
+/// What can be told from outside.
+struct Seen<O> {
+    /// The outputs of the commands of interest, encoded, for comparison.
+    encoded: Vec<Bytes>,
+    /// The same, to be shown.
+    outputs: Vec<O>,
+    snapshot: Vec<u8>,
+}
+
+/// How a run goes from the state to the commands of interest.
+#[derive(Clone, Copy, PartialEq)]
+enum Through {
+    Memory,
+    Snapshot,
+}
+
+impl<S, N> Bench<N>
+where
+    S: StateMachine,
+    S::Command: Debug,
+    S::Output: Debug,
+    N: Fn() -> S,
+{
+    fn command(bytes: &Bytes) -> S::Command {
+        decode(bytes).expect("decoded once already, when it was drawn")
+    }
+
+    fn conflict(&self, a: &Bytes, b: &Bytes) -> bool {
+        let [a, b] = [a, b].map(|bytes| S::footprint(&Self::command(bytes)));
+        a.conflicts(&b)
+    }
+
+    /// Builds the state and applies the commands; what was seen, or why it went no further.
+    fn run(
+        &self,
+        before: &[Bytes],
+        commands: &[&Bytes],
+        through: Through,
+    ) -> Result<Seen<S::Output>, String> {
+        let mut machine = (self.new)();
+        for command in before {
+            machine.apply(Self::command(command));
+        }
+        if through == Through::Snapshot {
+            machine = S::restore(&machine.snapshot()).map_err(|error| error.to_string())?;
+        }
+        let apply = |bytes: &&Bytes| machine.apply(Self::command(bytes));
+        let outputs: Vec<S::Output> = commands.iter().map(apply).collect();
+        let encoded = outputs.iter().map(encode).collect::<Result<Vec<_>, _>>();
+        let encoded = encoded.map_err(|error| error.to_string())?;
+        Ok(Seen { encoded, outputs, snapshot: machine.snapshot() })
+    }
+
+    /// The first promise that these commands break in this state, and what was seen.
+    fn breach(&self, before: &[Bytes], pair: &[Bytes; 2]) -> Option<(Promise, String)> {
+        self.find(before, pair).err()
+    }
+
+    fn find(&self, before: &[Bytes], [a, b]: &[Bytes; 2]) -> Result<(), (Promise, String)> {
+        let run = |commands: &[&Bytes], through| {
+            self.run(before, commands, through).map_err(|error| (Promise::Encoding, error))
+        };
+        let straight = run(&[a, b], Through::Memory)?;
+        let again = run(&[a, b], Through::Memory)?;
+        compare(&straight, &again, "in another run").map_err(|it| (Promise::Deterministic, it))?;
+        let restored = run(&[a, b], Through::Snapshot)?;
+        compare(&straight, &restored, "behind a restored snapshot")
+            .map_err(|it| (Promise::Encoding, it))?;
+        let alone = run(&[], Through::Memory)?.snapshot;
+        for command in [a, b] {
+            if S::footprint(&Self::command(command)).is_read_only()
+                && run(&[command], Through::Memory)?.snapshot != alone
+            {
+                let seen = format!("{:?} changed the snapshot", Self::command(command));
+                return Err((Promise::ReadsOnly, seen));
+            }
+        }
+        if self.conflict(a, b) {
+            return Ok(());
+        }
+        let mut swapped = run(&[b, a], Through::Memory)?;
+        swapped.encoded.reverse();
+        swapped.outputs.reverse();
+        compare(&straight, &swapped, "in the other order").map_err(|it| (Promise::Commutes, it))
+    }
+
+    /// Leaves out what the breach does not need, until nothing more can be left out.
+    fn shrink(&self, promise: Promise, mut before: Vec<Bytes>, pair: &[Bytes; 2]) -> Breach {
+        let breaks = |before: &[Bytes]| {
+            self.breach(before, pair).filter(|(it, _)| *it == promise).map(|(_, seen)| seen)
+        };
+        let mut at = 0;
+        while at < before.len() {
+            let mut shorter = before.clone();
+            shorter.remove(at);
+            if breaks(&shorter).is_some() {
+                before = shorter;
+                at = 0;
+            } else {
+                at += 1;
+            }
+        }
+        // A machine that is not deterministic may keep its promise the next time it is asked.
+        let seen = breaks(&before).unwrap_or_else(|| "not every run shows it".to_owned());
+        let show = |bytes: &Bytes| format!("{:?}", Self::command(bytes));
+        Breach {
+            promise,
+            before: before.iter().map(show).collect(),
+            commands: pair.iter().map(show).collect(),
+            seen,
+        }
+    }
+}
+
+/// Where two runs that must be alike differ.
+fn compare<O: Debug>(one: &Seen<O>, other: &Seen<O>, how: &str) -> Result<(), String> {
+    for (at, which) in ["first", "second"].into_iter().enumerate() {
+        if one.encoded[at] != other.encoded[at] {
+            let (one, other) = (&one.outputs[at], &other.outputs[at]);
+            return Err(format!("the {which} answers {one:?}, and {how} {other:?}"));
+        }
+    }
+    if one.snapshot != other.snapshot {
+        return Err(format!("the snapshot {how} is another"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
