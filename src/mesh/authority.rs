@@ -1,0 +1,201 @@
+//! A cluster's certificate authority: made once by `isonomy init`, or thrown away with a test. It
+//! alone decides who is `r2` and who is a client; nothing else in the mesh hands out identity.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+
+use super::credentials::{Credentials, CredentialsError};
+use super::names::{self, check_client, check_cluster};
+use crate::types::ReplicaId;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Clocks differ: what is issued now is already valid for a reader a day behind.
+const BACKDATE: Duration = DAY;
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
+/// The authority of one cluster: its key signs the certificates of replicas and clients.
+pub struct Authority {
+    cluster: String,
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, in PEM for files and as [`Credentials`] for use at once.
+pub struct Issued {
+    certificate: Certificate,
+    key: KeyPair,
+    root: CertificateDer<'static>,
+}
+
+impl Authority {
+    /// A new authority for `cluster`, with a new key.
+    ///
+    /// # Errors
+    /// If the name can't stand in certificates (lower-case DNS labels are wanted).
+    pub fn new(cluster: &str) -> Result<Authority, CredentialsError> {
+        check_cluster(cluster).map_err(issue)?;
+        let key = KeyPair::generate().map_err(issue)?;
+        let params = authority_params(cluster);
+        let certificate = params.self_signed(&key).map_err(issue)?;
+        Ok(Authority {
+            cluster: cluster.to_owned(),
+            certificate: certificate.der().clone(),
+            certificate_pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// The authority written earlier with [`certificate_pem`](Authority::certificate_pem) and
+    /// [`key_pem`](Authority::key_pem).
+    ///
+    /// # Errors
+    /// If either isn't PEM, the two don't belong together, or they are another cluster's.
+    pub fn from_pem(
+        cluster: &str,
+        certificate_pem: &str,
+        key_pem: &str,
+    ) -> Result<Authority, CredentialsError> {
+        check_cluster(cluster).map_err(issue)?;
+        let key = KeyPair::from_pem(key_pem).map_err(issue)?;
+        let certificate =
+            CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(issue)?;
+        let authority = Authority {
+            cluster: cluster.to_owned(),
+            certificate,
+            certificate_pem: certificate_pem.to_owned(),
+            issuer: Issuer::new(authority_params(cluster), key),
+        };
+        // The issuer's name is rebuilt from the cluster's, not read from the certificate: issue
+        // something and see whether the certificate vouches for it.
+        let probe = ReplicaId::from_index(0);
+        let name = names::replica_name(cluster, probe);
+        authority.issue_replica(probe)?.credentials()?.check_own(&name, true).map_err(|error| {
+            CredentialsError::Issue(format!(
+                "this certificate and key are not the authority of cluster {cluster}: {error}"
+            ))
+        })?;
+        Ok(authority)
+    }
+
+    /// The cluster this is the authority of.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The authority's certificate: every replica and client needs it; it is no secret.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The authority's private key: whoever has it can be any replica. Keep it off the replicas.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// A certificate for replica `id`, good as server and as client.
+    ///
+    /// # Errors
+    /// If no certificate can be made, for example for want of randomness.
+    pub fn issue_replica(&self, id: ReplicaId) -> Result<Issued, CredentialsError> {
+        let name = names::replica_name(&self.cluster, id);
+        let uses = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(&name, &uses, SystemTime::now() + CERTIFICATE_LIFETIME)
+    }
+
+    /// A certificate for the client `name`, which must be one lower-case DNS label. It can't be
+    /// used as a server's, so no client can pass for a replica.
+    ///
+    /// # Errors
+    /// If the name can't stand in a certificate, or no certificate can be made.
+    pub fn issue_client(&self, name: &str) -> Result<Issued, CredentialsError> {
+        check_client(name).map_err(issue)?;
+        let name = names::client_name(&self.cluster, name);
+        let uses = [ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(&name, &uses, SystemTime::now() + CERTIFICATE_LIFETIME)
+    }
+
+    /// A certificate for any name, use and end; the tests make wrong ones with it.
+    pub(super) fn issue(
+        &self,
+        name: &str,
+        uses: &[ExtendedKeyUsagePurpose],
+        not_after: SystemTime,
+    ) -> Result<Issued, CredentialsError> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(issue)?;
+        params.distinguished_name = common_name(name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = uses.to_vec();
+        params.not_before = date(not_after.min(SystemTime::now()) - BACKDATE);
+        params.not_after = date(not_after);
+        let key = KeyPair::generate().map_err(issue)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(issue)?;
+        Ok(Issued { certificate, key, root: self.certificate.clone() })
+    }
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl Issued {
+    /// The certificate, for a file.
+    pub fn certificate_pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// The private key, for a file only its owner can read.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// Credentials that trust the issuing authority alone.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Root`] if the authority's certificate can't be a root of trust.
+    pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        Credentials::new(vec![self.root.clone()], vec![self.certificate.der().clone()], key)
+    }
+}
+
+/// The same for the same cluster at any time: [`Authority::from_pem`] rebuilds the issuer by it.
+fn authority_params(cluster: &str) -> CertificateParams {
+    let now = SystemTime::now();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(&format!("isonomy authority of {cluster}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = date(now - BACKDATE);
+    params.not_after = date(now + AUTHORITY_LIFETIME);
+    params
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut dn = DistinguishedName::new();
+    // The field holds 64 characters and identifies nothing here: names are in the alternatives.
+    dn.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    dn
+}
+
+fn date(at: SystemTime) -> OffsetDateTime {
+    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn issue(error: impl std::fmt::Display) -> CredentialsError {
+    CredentialsError::Issue(error.to_string())
+}

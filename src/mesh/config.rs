@@ -1,0 +1,123 @@
+//! What a mesh is told at its start: who it is, whom to reach, and every bound it keeps.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use super::credentials::Credentials;
+use super::wan::Wan;
+use crate::types::ReplicaId;
+
+/// Everything [`Mesh::start`](super::Mesh::start) needs to know.
+#[derive(Debug)]
+pub struct MeshConfig {
+    /// The cluster's name: lower-case DNS labels. Part of every certificate and every hello.
+    pub cluster: String,
+    /// Which replica of the cluster this is.
+    pub id: ReplicaId,
+    /// Larger at every start of this replica. Peers refuse an incarnation older than one they saw.
+    pub incarnation: u64,
+    /// Where to listen, for peers and clients alike. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// A bound socket to use instead of binding `listen`, for who must know the port beforehand.
+    pub socket: Option<UdpSocket>,
+    /// The other replicas and where each listens. This replica's own entry is ignored.
+    pub peers: BTreeMap<ReplicaId, SocketAddr>,
+    /// This replica's certificate and key, and the authorities it trusts.
+    pub credentials: Credentials,
+    /// Bounds on memory, time and the number of strangers.
+    pub limits: Limits,
+    /// How sending adapts to the network.
+    pub congestion: Congestion,
+    /// An emulated wide area between this replica and the others.
+    pub wan: Option<Wan>,
+}
+
+impl MeshConfig {
+    /// A configuration with no peers, the default limits and a real network.
+    pub fn new(
+        cluster: impl Into<String>,
+        id: ReplicaId,
+        incarnation: u64,
+        listen: SocketAddr,
+        credentials: Credentials,
+    ) -> MeshConfig {
+        MeshConfig {
+            cluster: cluster.into(),
+            id,
+            incarnation,
+            listen,
+            socket: None,
+            peers: BTreeMap::new(),
+            credentials,
+            limits: Limits::default(),
+            congestion: Congestion::default(),
+            wan: None,
+        }
+    }
+}
+
+/// The bounds a mesh keeps, whatever peers and clients do.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest frame a peer may send, in bytes.
+    pub peer_frame_bytes: usize,
+    /// The largest frame a client may send or be sent, in bytes.
+    pub client_frame_bytes: usize,
+    /// What may wait for one peer on one lane, in bytes; frames beyond it are dropped.
+    pub peer_queue_bytes: usize,
+    /// What may wait for one client, in bytes; a client that lets it fill up is cut off.
+    pub client_queue_bytes: usize,
+    /// What one lane may have under way to a peer, in bytes: bandwidth times round trip.
+    pub stream_window_bytes: u32,
+    /// What one client may have sent that was not read yet, in bytes.
+    pub client_window_bytes: u32,
+    /// Clients connected at a time.
+    pub max_clients: usize,
+    /// Handshakes under way at a time; attempts beyond it are refused.
+    pub max_handshakes: usize,
+    /// A client that sends no request for this long is disconnected.
+    pub client_idle: Duration,
+    /// How long a handshake, TLS and hello together, may take.
+    pub handshake_timeout: Duration,
+    /// A connection that hears nothing for this long is dead.
+    pub idle_timeout: Duration,
+    /// A quiet connection is probed this often; well below `idle_timeout`.
+    pub keep_alive: Duration,
+    /// The longest pause between two attempts to reach a peer.
+    pub max_backoff: Duration,
+    /// The kernel's buffers for the socket, in bytes; the kernel may give less.
+    pub socket_buffer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            peer_frame_bytes: 16 << 20,
+            client_frame_bytes: 4 << 20,
+            peer_queue_bytes: 32 << 20,
+            client_queue_bytes: 8 << 20,
+            // 8 MiB under way: 200 MB/s at 40 ms. QUIC's usual 1.25 MB gives 31 MB/s there.
+            stream_window_bytes: 8 << 20,
+            client_window_bytes: 1 << 20,
+            max_clients: 1024,
+            max_handshakes: 128,
+            client_idle: Duration::from_secs(600),
+            handshake_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(3),
+            keep_alive: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(1),
+            socket_buffer_bytes: 4 << 20,
+        }
+    }
+}
+
+/// The congestion controller of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Congestion {
+    /// RFC 9438: the safe choice, and slow on lossy long paths.
+    #[default]
+    Cubic,
+    /// Far faster under random loss; its implementation is marked experimental.
+    Bbr,
+}

@@ -1,0 +1,191 @@
+//! Frames on a stream: a length in four bytes, little-endian, then that many bytes. Writing joins
+//! many small frames into one buffer; reading cuts many frames out of one packet without copying.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::refusal::Refusal;
+
+/// The bytes before every frame.
+pub(super) const HEADER_BYTES: usize = 4;
+/// Frames at least this long are handed to QUIC as they are; shorter ones are cheaper copied.
+const COPY_BELOW_BYTES: usize = 1024;
+/// Joined frames go into buffers of this size.
+const BUFFER_BYTES: usize = 64 << 10;
+/// A body's buffer starts no larger than this, whatever length the header announces.
+const FIRST_RESERVE_BYTES: usize = 64 << 10;
+
+/// Joins frames into few chunks.
+#[derive(Default)]
+pub(super) struct FrameWriter {
+    buffer: BytesMut,
+    chunks: Vec<Bytes>,
+}
+
+impl FrameWriter {
+    /// Adds a frame. Its length must fit 32 bits, which every limit on frames sees to.
+    pub(super) fn push(&mut self, frame: Bytes) {
+        let length = u32::try_from(frame.len()).expect("a frame's length was checked at `send`");
+        if self.buffer.capacity() - self.buffer.len() < HEADER_BYTES + COPY_BELOW_BYTES {
+            self.cut();
+            self.buffer.reserve(BUFFER_BYTES);
+        }
+        self.buffer.put_u32_le(length);
+        if frame.len() < COPY_BELOW_BYTES {
+            self.buffer.put_slice(&frame);
+        } else {
+            self.cut();
+            self.chunks.push(frame);
+        }
+    }
+
+    /// Everything pushed since the last call, in order.
+    pub(super) fn take(&mut self) -> &mut Vec<Bytes> {
+        self.cut();
+        &mut self.chunks
+    }
+
+    fn cut(&mut self) {
+        if !self.buffer.is_empty() {
+            self.chunks.push(self.buffer.split().freeze());
+        }
+    }
+}
+
+/// Cuts frames out of a stream's chunks.
+pub(super) struct FrameReader {
+    limit: usize,
+    /// The bytes of a header that is split over chunks.
+    header: [u8; HEADER_BYTES],
+    header_len: usize,
+    /// A frame that is split over chunks, and how long it will be.
+    body: Option<(BytesMut, usize)>,
+}
+
+impl FrameReader {
+    /// A reader that refuses frames above `limit` bytes.
+    pub(super) fn new(limit: usize) -> FrameReader {
+        FrameReader { limit, header: [0; HEADER_BYTES], header_len: 0, body: None }
+    }
+
+    /// Takes the stream's next chunk and appends the frames it completes to `frames`. Frames that
+    /// lie within the chunk share its memory.
+    pub(super) fn feed(
+        &mut self,
+        mut chunk: Bytes,
+        frames: &mut Vec<Bytes>,
+    ) -> Result<(), Refusal> {
+        while !chunk.is_empty() {
+            if self.body.is_some() {
+                self.continue_body(&mut chunk, frames);
+                continue;
+            }
+            let Some(length) = self.take_header(&mut chunk)? else { break };
+            if length <= chunk.len() {
+                frames.push(chunk.split_to(length));
+            } else {
+                let body = BytesMut::with_capacity(length.min(FIRST_RESERVE_BYTES));
+                self.body = Some((body, length));
+            }
+        }
+        Ok(())
+    }
+
+    fn continue_body(&mut self, chunk: &mut Bytes, frames: &mut Vec<Bytes>) {
+        let Some((body, length)) = &mut self.body else { return };
+        let missing = *length - body.len();
+        body.extend_from_slice(&chunk.split_to(missing.min(chunk.len())));
+        if body.len() == *length {
+            frames.push(body.split().freeze());
+            self.body = None;
+        }
+    }
+
+    /// The next frame's length, once its header is complete; never above the limit.
+    fn take_header(&mut self, chunk: &mut Bytes) -> Result<Option<usize>, Refusal> {
+        let take = (HEADER_BYTES - self.header_len).min(chunk.len());
+        self.header[self.header_len..self.header_len + take].copy_from_slice(&chunk[..take]);
+        self.header_len += take;
+        *chunk = chunk.split_off(take);
+        if self.header_len < HEADER_BYTES {
+            return Ok(None);
+        }
+        self.header_len = 0;
+        let bytes = usize::try_from(u32::from_le_bytes(self.header)).unwrap_or(usize::MAX);
+        if bytes > self.limit {
+            return Err(Refusal::FrameTooLarge { bytes, limit: self.limit });
+        }
+        Ok(Some(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wire(frames: &[Bytes]) -> Vec<u8> {
+        let mut writer = FrameWriter::default();
+        frames.iter().for_each(|f| writer.push(f.clone()));
+        writer.take().concat()
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_by_its_header_alone() {
+        let mut frames = Vec::new();
+        let mut reader = FrameReader::new(10);
+        assert_eq!(reader.feed(Bytes::from_static(&[10, 0, 0, 0]), &mut frames), Ok(()));
+        let mut reader = FrameReader::new(10);
+        let refused = reader.feed(Bytes::from_static(&[11, 0, 0, 0]), &mut frames);
+        assert_eq!(refused, Err(Refusal::FrameTooLarge { bytes: 11, limit: 10 }));
+    }
+
+    #[test]
+    fn an_announced_length_alone_allocates_little() {
+        let mut reader = FrameReader::new(usize::MAX);
+        reader.feed(Bytes::from_static(&[0, 0, 0, 0x7f, 1]), &mut Vec::new()).unwrap();
+        let (body, length) = reader.body.unwrap();
+        assert_eq!(length, 0x7f00_0000);
+        assert!(body.capacity() <= 2 * FIRST_RESERVE_BYTES);
+    }
+
+    #[test]
+    fn whole_frames_share_the_chunks_memory() {
+        let chunk = Bytes::from(wire(&[Bytes::from_static(b"abc")]));
+        let mut frames = Vec::new();
+        FrameReader::new(100).feed(chunk.clone(), &mut frames).unwrap();
+        assert_eq!(frames[0].as_ptr(), chunk[HEADER_BYTES..].as_ptr());
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cutting(
+            lengths in prop::collection::vec(prop_oneof![0..20usize, 1000..3000usize], 0..30),
+            cuts in prop::collection::vec(1..2000usize, 1..30),
+        ) {
+            let frames: Vec<Bytes> = (0u8..)
+                .zip(&lengths)
+                .map(|(i, &n)| Bytes::from(vec![i; n]))
+                .collect();
+            let mut stream = Bytes::from(wire(&frames));
+            let mut reader = FrameReader::new(3000);
+            let mut read = Vec::new();
+            let mut cuts = cuts.into_iter().cycle();
+            while !stream.is_empty() {
+                let cut = cuts.next().unwrap().min(stream.len());
+                reader.feed(stream.split_to(cut), &mut read).unwrap();
+            }
+            prop_assert_eq!(read, frames);
+        }
+
+        #[test]
+        fn garbage_never_yields_a_frame_above_the_limit(
+            bytes in prop::collection::vec(any::<u8>(), 0..500),
+            limit in 0..200usize,
+        ) {
+            let mut frames = Vec::new();
+            let _ = FrameReader::new(limit).feed(Bytes::from(bytes), &mut frames);
+            prop_assert!(frames.iter().all(|f| f.len() <= limit));
+        }
+    }
+}

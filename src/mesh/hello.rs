@@ -1,0 +1,224 @@
+//! The application hello: what both ends of a new connection say before a frame may pass. TLS 1.3
+//! lets a client with a bad certificate believe it is connected; a hello answered is the proof.
+//!
+//! On the one bidirectional stream, each message with its length in two bytes, little-endian:
+//!
+//! ```text
+//! peers:   dialler → PeerHello   acceptor → PeerHello   dialler → Ready(generation)
+//! clients: client  → ClientHello replica  → ClientHello  then frames, on the same stream
+//! ```
+
+use bytes::{Buf, BufMut, BytesMut};
+use quinn::{RecvStream, SendStream};
+
+use super::refusal::{Closed, Refusal};
+use crate::types::ReplicaId;
+
+/// The version of the hello and of the framing after it.
+pub(super) const VERSION: u16 = 1;
+const MAGIC: [u8; 4] = *b"isnm";
+/// No hello is longer, in bytes; checked before anything is allocated for one.
+const MAX_HELLO_BYTES: usize = 1024;
+const PEER: u8 = 1;
+const CLIENT: u8 = 2;
+
+/// What one replica tells another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PeerHello {
+    pub(super) cluster: String,
+    pub(super) from: ReplicaId,
+    pub(super) to: ReplicaId,
+    /// The sender's incarnation.
+    pub(super) incarnation: u64,
+    /// Drawn at random when the sender started: tells two processes of one incarnation apart.
+    pub(super) session: u64,
+    /// The membership epoch; 0 until memberships change.
+    pub(super) epoch: u64,
+    /// The receiver's session in the last connection the sender had with it, or 0.
+    pub(super) heard_session: u64,
+    /// That connection's generation.
+    pub(super) heard_generation: u64,
+    /// This connection's generation, if the lower id sends this as an answer; else 0.
+    pub(super) generation: u64,
+}
+
+/// What a client tells a replica, and the replica answers with its own view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ClientHello {
+    pub(super) cluster: String,
+    pub(super) to: ReplicaId,
+    /// The client's name, as in its certificate.
+    pub(super) name: String,
+}
+
+impl PeerHello {
+    pub(super) fn encode(&self) -> BytesMut {
+        let mut out = preamble(PEER, &self.cluster);
+        out.put_u8(self.from.number());
+        out.put_u8(self.to.number());
+        for field in [
+            self.incarnation,
+            self.session,
+            self.epoch,
+            self.heard_session,
+            self.heard_generation,
+            self.generation,
+        ] {
+            out.put_u64_le(field);
+        }
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<PeerHello, Refusal> {
+        let (cluster, mut rest) = open(bytes, PEER)?;
+        let from = replica(&mut rest)?;
+        let to = replica(&mut rest)?;
+        let mut field = || rest.try_get_u64_le().map_err(|_| Refusal::BadHello);
+        Ok(PeerHello {
+            cluster,
+            from,
+            to,
+            incarnation: field()?,
+            session: field()?,
+            epoch: field()?,
+            heard_session: field()?,
+            heard_generation: field()?,
+            generation: field()?,
+        })
+    }
+}
+
+impl ClientHello {
+    pub(super) fn encode(&self) -> BytesMut {
+        let mut out = preamble(CLIENT, &self.cluster);
+        out.put_u8(self.to.number());
+        put_text(&mut out, &self.name);
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<ClientHello, Refusal> {
+        let (cluster, mut rest) = open(bytes, CLIENT)?;
+        let to = replica(&mut rest)?;
+        let name = text(&mut rest)?;
+        Ok(ClientHello { cluster, to, name })
+    }
+}
+
+/// Sends one message of the hello.
+pub(super) async fn send(stream: &mut SendStream, message: &[u8]) -> Result<(), Closed> {
+    let length = u16::try_from(message.len()).map_err(|_| Refusal::BadHello)?;
+    let mut out = BytesMut::with_capacity(2 + message.len());
+    out.put_u16_le(length);
+    out.put_slice(message);
+    stream.write_all(&out).await.map_err(write_error)
+}
+
+/// Receives one message of the hello, at most [`MAX_HELLO_BYTES`] long.
+pub(super) async fn receive(stream: &mut RecvStream) -> Result<Vec<u8>, Closed> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await.map_err(read_error)?;
+    let length = usize::from(u16::from_le_bytes(length));
+    if length > MAX_HELLO_BYTES {
+        return Err(Refusal::BadHello.into());
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await.map_err(read_error)?;
+    Ok(message)
+}
+
+fn write_error(error: quinn::WriteError) -> Closed {
+    match error {
+        quinn::WriteError::ConnectionLost(lost) => lost.into(),
+        _ => Refusal::BadHello.into(),
+    }
+}
+
+fn read_error(error: quinn::ReadExactError) -> Closed {
+    match error {
+        quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => lost.into(),
+        _ => Refusal::BadHello.into(),
+    }
+}
+
+/// The part that every version has at its start, then the cluster.
+fn preamble(kind: u8, cluster: &str) -> BytesMut {
+    let mut out = BytesMut::with_capacity(128);
+    out.put_slice(&MAGIC);
+    out.put_u16_le(VERSION);
+    out.put_u8(kind);
+    put_text(&mut out, cluster);
+    out
+}
+
+/// Checks the preamble; returns the cluster and what follows. Bytes after the fields known to this
+/// version are ignored, so that a later one may add some.
+fn open(bytes: &[u8], kind: u8) -> Result<(String, &[u8]), Refusal> {
+    let mut rest = bytes.strip_prefix(&MAGIC).ok_or(Refusal::BadHello)?;
+    let theirs = rest.try_get_u16_le().map_err(|_| Refusal::BadHello)?;
+    if theirs != VERSION {
+        return Err(Refusal::Version { theirs });
+    }
+    if rest.try_get_u8() != Ok(kind) {
+        return Err(Refusal::BadHello);
+    }
+    Ok((text(&mut rest)?, rest))
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    let bytes = text.as_bytes();
+    out.put_u8(u8::try_from(bytes.len()).expect("names are checked to be short"));
+    out.put_slice(bytes);
+}
+
+fn text(rest: &mut &[u8]) -> Result<String, Refusal> {
+    let length = usize::from(rest.try_get_u8().map_err(|_| Refusal::BadHello)?);
+    let (text, after) = rest.split_at_checked(length).ok_or(Refusal::BadHello)?;
+    *rest = after;
+    String::from_utf8(text.to_vec()).map_err(|_| Refusal::BadHello)
+}
+
+fn replica(rest: &mut &[u8]) -> Result<ReplicaId, Refusal> {
+    rest.try_get_u8().ok().and_then(ReplicaId::new).ok_or(Refusal::BadHello)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> PeerHello {
+        PeerHello {
+            cluster: "alpha".into(),
+            from: ReplicaId::from_index(0),
+            to: ReplicaId::from_index(2),
+            incarnation: 7,
+            session: u64::MAX,
+            epoch: 0,
+            heard_session: 5,
+            heard_generation: 6,
+            generation: 4,
+        }
+    }
+
+    #[test]
+    fn hellos_survive_the_wire_and_every_cut_is_refused() {
+        let bytes = peer().encode();
+        assert_eq!(PeerHello::decode(&bytes), Ok(peer()));
+        for cut in 0..bytes.len() {
+            assert_eq!(PeerHello::decode(&bytes[..cut]), Err(Refusal::BadHello));
+        }
+        let client =
+            ClientHello { cluster: "alpha".into(), to: ReplicaId::from_index(1), name: "a".into() };
+        let bytes = client.encode();
+        assert_eq!(ClientHello::decode(&bytes), Ok(client));
+        assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello));
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_nonsense() {
+        let mut bytes = peer().encode();
+        bytes[4] = 9;
+        assert_eq!(PeerHello::decode(&bytes), Err(Refusal::Version { theirs: 9 }));
+        bytes[0] = b'x';
+        assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello));
+    }
+}

@@ -1,0 +1,182 @@
+//! What all tasks of one mesh share, and how they start and end together.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quinn::{Endpoint, VarInt};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::config::{Limits, MeshConfig};
+use super::link::Link;
+use super::names::{check_cluster, replica_name};
+use super::pipe::Clients;
+use super::refusal::Refusal;
+use super::{Inbound, MeshError, accept, bind, dial, tls};
+use crate::types::{MAX_REPLICAS, ReplicaId};
+
+/// How long what is queued may take to be sent at shutdown.
+const FLUSH: Duration = Duration::from_secs(1);
+/// How long the other ends are given to hear that connections close.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+pub(super) struct Hub {
+    pub(super) cluster: String,
+    pub(super) id: ReplicaId,
+    pub(super) incarnation: u64,
+    /// Tells this process from another one of the same incarnation.
+    pub(super) session: u64,
+    pub(super) limits: Limits,
+    pub(super) inbound: Arc<dyn Inbound>,
+    pub(super) local_addr: SocketAddr,
+    pub(super) dialling: quinn::ClientConfig,
+    pub(super) clients: Clients,
+    /// Indexed by replica; none for this one and for those that aren't peers.
+    links: Vec<Option<Arc<Link>>>,
+    /// Both are taken at the end: they keep the socket open.
+    endpoint: Mutex<Option<Endpoint>>,
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+impl Hub {
+    pub(super) fn start(
+        config: MeshConfig,
+        inbound: Arc<dyn Inbound>,
+    ) -> Result<Arc<Hub>, MeshError> {
+        let MeshConfig { cluster, id, incarnation, listen, socket, peers, .. } = config;
+        let MeshConfig { credentials, limits, congestion, wan, .. } = config;
+        check_cluster(&cluster)?;
+        check_limits(&limits)?;
+        credentials.check_own(&replica_name(&cluster, id), true)?;
+        let server = tls::server_config(&credentials, &limits, congestion)?;
+        let dialling = tls::client_config(&credentials, &limits, congestion, tls::PEER_ALPN)?;
+        let socket = match socket {
+            Some(socket) => socket,
+            None => bind::socket(listen)?,
+        };
+        let buffers = limits.socket_buffer_bytes;
+        let endpoint = bind::endpoint(socket, Some(server), wan.as_ref(), buffers)
+            .map_err(|source| MeshError::Bind { addr: listen, source })?;
+        let local_addr =
+            endpoint.local_addr().map_err(|source| MeshError::Bind { addr: listen, source })?;
+        let mut links = vec![None; MAX_REPLICAS];
+        for (&peer, &addr) in peers.iter().filter(|(peer, _)| **peer != id) {
+            links[peer.index()] = Some(Arc::new(Link::new(peer, addr, &limits)));
+        }
+        let hub = Arc::new(Hub {
+            session: rand::random(),
+            clients: Clients::new(limits.max_clients),
+            id,
+            incarnation,
+            limits,
+            cluster,
+            inbound,
+            local_addr,
+            dialling,
+            links,
+            endpoint: Mutex::new(Some(endpoint.clone())),
+            tasks: Mutex::new(Some(JoinSet::new())),
+        });
+        info!(us = %hub.id, addr = %local_addr, cluster = %hub.cluster, "listening");
+        hub.spawn(accept::keep_accepting(Arc::clone(&hub), endpoint));
+        for link in hub.links() {
+            hub.spawn(dial::keep_dialling(Arc::clone(&hub), Arc::clone(link)));
+        }
+        Ok(hub)
+    }
+
+    /// The peer with this id.
+    pub(super) fn link(&self, peer: ReplicaId) -> Option<&Arc<Link>> {
+        self.links.get(peer.index())?.as_ref()
+    }
+
+    /// All peers, in order of their ids.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.iter().flatten()
+    }
+
+    /// The endpoint, until shutdown.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        lock(&self.endpoint).clone()
+    }
+
+    /// Runs a task that ends with the mesh at the latest.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(tasks) = &mut *lock(&self.tasks) {
+            // Those that have ended are forgotten here, or the set would grow for ever.
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(task);
+        }
+    }
+
+    /// Closes everything at once.
+    pub(super) fn stop(&self) {
+        if let Some(mut tasks) = lock(&self.tasks).take() {
+            tasks.abort_all();
+        }
+        let endpoint = lock(&self.endpoint).take();
+        if let Some(endpoint) = endpoint {
+            close(&endpoint);
+            self.links().for_each(|link| link.close(&*self.inbound));
+        }
+    }
+
+    /// Sends what is queued, then closes everything.
+    pub(super) async fn shutdown(&self) {
+        let Some(endpoint) = self.endpoint() else { return };
+        // From here on nobody new is let in, and what has ended isn't dialled again.
+        endpoint.set_server_config(None);
+        self.links().for_each(|link| link.finish());
+        self.clients.finish();
+        let flushed = async {
+            for link in self.links() {
+                let _ = link.up().wait_for(|up| !up).await;
+            }
+            self.clients.wait_none().await;
+        };
+        let _ = timeout(FLUSH, flushed).await;
+        close(&endpoint);
+        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+        drop(endpoint);
+        let tasks = lock(&self.tasks).take();
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+        self.links().for_each(|link| link.close(&*self.inbound));
+        drop(lock(&self.endpoint).take());
+        // QUIC's own task lets go of the socket when it next runs.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn close(endpoint: &Endpoint) {
+    let why = Refusal::ShuttingDown;
+    endpoint.close(VarInt::from_u32(why.code()), why.to_string().as_bytes());
+}
+
+fn check_limits(limits: &Limits) -> Result<(), MeshError> {
+    let largest = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+    if limits.peer_frame_bytes > largest || limits.client_frame_bytes > largest {
+        return Err(MeshError::Limits("frames have lengths of 32 bits"));
+    }
+    if limits.keep_alive >= limits.idle_timeout {
+        return Err(MeshError::Limits("`keep_alive` must be below `idle_timeout`"));
+    }
+    if quinn::IdleTimeout::try_from(limits.idle_timeout).is_err() {
+        return Err(MeshError::Limits("`idle_timeout` is too long"));
+    }
+    if limits.stream_window_bytes == 0 || limits.client_window_bytes == 0 {
+        return Err(MeshError::Limits("windows must not be 0"));
+    }
+    if limits.max_handshakes == 0 {
+        return Err(MeshError::Limits("`max_handshakes` must not be 0"));
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that can panic runs while one is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,239 @@
+//! One peer as this end sees it: the connection of the moment, the queues before it, and the order
+//! in which the node hears of it all.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::arbiter::Arbiter;
+use super::config::Limits;
+use super::queue::Outbox;
+use super::refusal::Refusal;
+use super::stream::{Counters, count};
+use super::{Dropped, Inbound, Lane};
+use crate::types::ReplicaId;
+
+/// One peer.
+///
+/// Invariants:
+/// 1. The node hears, for one peer: up, frames, down, up, … and nothing out of turn; `told` guards
+///    it and is the outer of the two locks.
+/// 2. At most one connection is current; its serial is the state's, and opens both queues.
+pub(super) struct Link {
+    pub(super) peer: ReplicaId,
+    pub(super) counters: Counters,
+    lanes: [Outbox; Lane::ALL.len()],
+    /// The serial of the connection the node was told is up; 0 if none. Held while telling.
+    told: Mutex<u64>,
+    state: Mutex<State>,
+    up: watch::Sender<bool>,
+}
+
+struct State {
+    addr: SocketAddr,
+    arbiter: Arbiter,
+    /// Counts the connections that became current.
+    serial: u64,
+    connection: Option<quinn::Connection>,
+    last_error: Option<String>,
+}
+
+/// What [`Mesh::peers`](super::Mesh::peers) tells about one peer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// The peer.
+    pub peer: ReplicaId,
+    /// Where it is dialled.
+    pub addr: SocketAddr,
+    /// Whether frames can pass.
+    pub connected: bool,
+    /// Its incarnation, while connected.
+    pub incarnation: Option<u64>,
+    /// QUIC's estimate of the round trip, while connected.
+    pub rtt: Option<Duration>,
+    /// Frames written to connections. Those under way when a connection is lost may not arrive.
+    pub frames_sent: u64,
+    /// Bytes written, with the frames' headers.
+    pub bytes_sent: u64,
+    /// Frames handed to the node.
+    pub frames_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+    /// Frames refused by [`Mesh::send`](super::Mesh::send) or discarded with a lost connection.
+    pub frames_dropped: u64,
+    /// Connections established; all but the first are reconnects.
+    pub connects: u64,
+    /// Why the last attempt or connection failed.
+    pub last_error: Option<String>,
+}
+
+impl Link {
+    pub(super) fn new(peer: ReplicaId, addr: SocketAddr, limits: &Limits) -> Link {
+        let arbiter = Arbiter::default();
+        Link {
+            peer,
+            counters: Counters::default(),
+            lanes: Lane::ALL.map(|_| Outbox::new(limits.peer_queue_bytes, limits.peer_frame_bytes)),
+            told: Mutex::new(0),
+            state: Mutex::new(State {
+                addr,
+                arbiter,
+                serial: 0,
+                connection: None,
+                last_error: None,
+            }),
+            up: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn send(&self, lane: Lane, frame: Bytes) -> Result<(), Dropped> {
+        self.lanes[lane as usize]
+            .push(frame)
+            .inspect_err(|_| count(&self.counters.frames_dropped, 1))
+    }
+
+    pub(super) fn outbox(&self, lane: Lane) -> &Outbox {
+        &self.lanes[lane as usize]
+    }
+
+    /// Lets the writers end once what is queued has been sent.
+    pub(super) fn finish(&self) {
+        self.lanes.iter().for_each(Outbox::finish);
+    }
+
+    /// Makes `connection` the current one if `decide` allows it, and closes the one before.
+    /// Returns its serial and what `decide` returned.
+    pub(super) fn install<T>(
+        &self,
+        connection: &quinn::Connection,
+        inbound: &dyn Inbound,
+        decide: impl FnOnce(&mut Arbiter) -> Result<T, Refusal>,
+    ) -> Result<(u64, T), Refusal> {
+        let mut told = self.told();
+        let (before, serial, incarnation, decided) = {
+            let mut state = self.state();
+            let decided = decide(&mut state.arbiter)?;
+            state.serial += 1;
+            let before = state.connection.replace(connection.clone());
+            let incarnation = state.arbiter.incarnation().expect("just established");
+            (before, state.serial, incarnation, decided)
+        };
+        if let Some(before) = before {
+            Refusal::Replaced.close(&before);
+        }
+        for lane in &self.lanes {
+            count(&self.counters.frames_dropped, lane.open(serial));
+        }
+        count(&self.counters.connects, 1);
+        if *told != 0 {
+            inbound.on_peer_down(self.peer);
+        }
+        *told = serial;
+        inbound.on_peer_up(self.peer, incarnation);
+        self.up.send_replace(true);
+        Ok((serial, decided))
+    }
+
+    /// The connection with this serial is gone; nothing happens if another has taken its place.
+    pub(super) fn uninstall(&self, serial: u64, inbound: &dyn Inbound, why: String) {
+        let mut told = self.told();
+        for lane in &self.lanes {
+            count(&self.counters.frames_dropped, lane.close(serial));
+        }
+        {
+            let mut state = self.state();
+            state.last_error = Some(why);
+            if state.serial == serial {
+                state.connection = None;
+                state.arbiter.lost();
+            }
+        }
+        if *told == serial {
+            *told = 0;
+            inbound.on_peer_down(self.peer);
+            self.up.send_replace(false);
+        }
+    }
+
+    /// Whatever connection is current, it is gone: the mesh shuts down.
+    pub(super) fn close(&self, inbound: &dyn Inbound) {
+        let serial = self.state().serial;
+        if serial != 0 {
+            self.uninstall(serial, inbound, Refusal::ShuttingDown.to_string());
+        }
+    }
+
+    /// Hands frames of connection `serial` to the node, unless it isn't current any more.
+    pub(super) fn deliver(&self, serial: u64, inbound: &dyn Inbound, frames: &mut Vec<Bytes>) {
+        let told = self.told();
+        if *told != serial {
+            frames.clear();
+            return;
+        }
+        let (count_before, bytes): (usize, usize) =
+            (frames.len(), frames.iter().map(Bytes::len).sum());
+        inbound.on_frames(self.peer, frames);
+        let left: usize = frames.iter().map(Bytes::len).sum();
+        count(&self.counters.frames_received, count_before.saturating_sub(frames.len()));
+        count(&self.counters.bytes_received, bytes.saturating_sub(left));
+    }
+
+    /// Follows whether the peer is connected.
+    pub(super) fn up(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    /// The newest commit obeyed, for the hello.
+    pub(super) fn heard(&self) -> (u64, u64) {
+        self.state().arbiter.heard()
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.state().addr
+    }
+
+    pub(super) fn set_addr(&self, addr: SocketAddr) {
+        self.state().addr = addr;
+    }
+
+    /// Keeps the error for the status; true if it differs from the one before.
+    pub(super) fn note_error(&self, error: String) -> bool {
+        let mut state = self.state();
+        let news = state.last_error.as_ref() != Some(&error);
+        state.last_error = Some(error);
+        news
+    }
+
+    pub(super) fn status(&self) -> PeerStatus {
+        let state = self.state();
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        PeerStatus {
+            peer: self.peer,
+            addr: state.addr,
+            connected: state.connection.is_some(),
+            incarnation: state.arbiter.incarnation(),
+            rtt: state.connection.as_ref().map(quinn::Connection::rtt),
+            frames_sent: load(&self.counters.frames_sent),
+            bytes_sent: load(&self.counters.bytes_sent),
+            frames_received: load(&self.counters.frames_received),
+            bytes_received: load(&self.counters.bytes_received),
+            frames_dropped: load(&self.counters.frames_dropped),
+            connects: load(&self.counters.connects),
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, u64> {
+        // Poisoned if the node's callback panicked: the serial is still right.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

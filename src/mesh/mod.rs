@@ -1,0 +1,228 @@
+//! Frames between replica ids over QUIC with mutual TLS 1.3, and the same endpoint's side for
+//! clients. This room moves bytes and knows who they are from, never what they mean.
+//!
+//! A frame's way: [`Mesh::send`] → `queue` (bounded, one wake-up a drain) → `stream` (many frames a
+//! write) → QUIC → `stream` (many frames a read) → `link` → [`Inbound::on_frames`]. A connection's
+//! way: `dial` or `accept` → `hello` → `peer`, with `arbiter` deciding which of two stays.
+//!
+//! Frames on one lane arrive in order and at most once while a connection lasts; what was under way
+//! when it is lost, and what its queue can't hold, is dropped and counted. Whoever needs more sends
+//! again: that is the protocol's business, which has to cope with lost messages anyway.
+
+mod accept;
+mod arbiter;
+mod authority;
+mod bind;
+mod client;
+mod config;
+mod credentials;
+mod dial;
+mod framing;
+mod hello;
+mod hub;
+mod link;
+mod names;
+mod peer;
+mod pipe;
+mod queue;
+mod refusal;
+mod stream;
+mod tls;
+mod wan;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use authority::{Authority, Issued};
+pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
+pub use config::{Congestion, Limits, MeshConfig};
+pub use credentials::{Credentials, CredentialsError};
+use hub::Hub;
+pub use link::PeerStatus;
+pub use names::BadName;
+pub use pipe::{ClientConnection, FrameSender};
+pub use refusal::{Closed, Refusal};
+pub use wan::{Wan, WanControl};
+
+use crate::types::ReplicaId;
+
+/// Which of two streams to a peer a frame takes. Order is kept within a lane, not across.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// Small and urgent: sent before anything on the other lane.
+    Consensus = 0,
+    /// Large: payloads, fetches, snapshots.
+    Bulk = 1,
+}
+
+impl Lane {
+    const ALL: [Lane; 2] = [Lane::Consensus, Lane::Bulk];
+
+    /// The first byte of the lane's stream.
+    const fn tag(self) -> u8 {
+        match self {
+            Lane::Consensus => b'c',
+            Lane::Bulk => b'b',
+        }
+    }
+
+    /// QUIC sends from the stream with the higher priority first.
+    const fn priority(self) -> i32 {
+        match self {
+            Lane::Consensus => 1,
+            Lane::Bulk => 0,
+        }
+    }
+}
+
+/// What the node does with what arrives. Called on the mesh's tasks: never block.
+///
+/// For one peer the calls are, in this order and one at a time: up, frames, down, up, … Calls for
+/// different peers may come at the same time. Every method may call [`Mesh::send`] and
+/// [`Mesh::peers`].
+pub trait Inbound: Send + Sync + 'static {
+    /// Frames from a peer, in order within a lane. Take them out of `frames`; what is left in it is
+    /// offered again after a millisecond, and meanwhile nothing more is read from that lane, so the
+    /// peer is held back rather than its frames dropped.
+    ///
+    /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what is kept long.
+    fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>);
+
+    /// Frames can pass to and from `peer`, which is in this incarnation. Frames sent to it before
+    /// may have been lost.
+    fn on_peer_up(&self, peer: ReplicaId, incarnation: u64);
+
+    /// The connection to `peer` is gone; it is dialled again.
+    fn on_peer_down(&self, peer: ReplicaId);
+
+    /// A client has connected and proven its name.
+    fn on_client(&self, client: ClientConnection);
+}
+
+/// Why a frame was dropped instead of sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Dropped {
+    /// No connection to that peer or client at the moment.
+    #[error("not connected")]
+    NotConnected,
+    /// As much as allowed waits already.
+    #[error("the queue is full")]
+    Full,
+    /// The frame is larger than the other end accepts.
+    #[error("a frame of {bytes} bytes is above the limit of {limit}")]
+    TooLarge {
+        /// The frame's length.
+        bytes: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// That replica isn't among the configured peers, or is this one.
+    #[error("no such peer")]
+    UnknownPeer,
+}
+
+/// A mesh that can't start: what in its configuration or on this machine is to blame.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeshError {
+    /// The cluster's or client's name can't be part of a certificate's name.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// The credentials can't be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// TLS refuses the certificate or key.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The address can't be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A time or size that QUIC can't express, or that contradicts another.
+    #[error("limits: {0}")]
+    Limits(&'static str),
+}
+
+/// A running mesh. Cheap to clone; when the last clone is dropped, every connection is closed at
+/// once (see [`Mesh::shutdown`] for the graceful way).
+#[derive(Clone)]
+pub struct Mesh {
+    hub: Arc<Hub>,
+    _stop: Arc<StopOnDrop>,
+}
+
+struct StopOnDrop(Arc<Hub>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl Mesh {
+    /// Binds the socket, starts to accept, and dials the peers in the background. Must be called
+    /// within a tokio runtime, which then runs the mesh's tasks.
+    ///
+    /// # Errors
+    /// [`MeshError`] if a name, certificate, limit or address can't be used. Peers that can't be
+    /// reached are no error: see [`Mesh::peers`].
+    pub async fn start(config: MeshConfig, inbound: impl Inbound) -> Result<Mesh, MeshError> {
+        let hub = Hub::start(config, Arc::new(inbound))?;
+        Ok(Mesh { _stop: Arc::new(StopOnDrop(Arc::clone(&hub))), hub })
+    }
+
+    /// Queues a frame for a peer. Never blocks, from any thread.
+    ///
+    /// # Errors
+    /// [`Dropped`], which is also counted, if the peer isn't connected, its queue for the lane is
+    /// full, or the frame is larger than `limits.peer_frame_bytes`.
+    pub fn send(&self, to: ReplicaId, lane: Lane, frame: Bytes) -> Result<(), Dropped> {
+        self.hub.link(to).ok_or(Dropped::UnknownPeer)?.send(lane, frame)
+    }
+
+    /// Where this mesh listens, with the port the system chose if none was given.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.hub.local_addr
+    }
+
+    /// The standing of every peer, in order of their ids.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.hub.links().map(|link| link.status()).collect()
+    }
+
+    /// How many clients are connected.
+    pub fn clients(&self) -> usize {
+        self.hub.clients.count()
+    }
+
+    /// Dials `peer` at another address from now on; a live connection stays. False if there is no
+    /// such peer.
+    pub fn set_peer_addr(&self, peer: ReplicaId, addr: SocketAddr) -> bool {
+        self.hub.link(peer).map(|link| link.set_addr(addr)).is_some()
+    }
+
+    /// Takes nothing more, sends what is queued (for at most a second), and closes every connection
+    /// with a reason. The port is free when this returns.
+    pub async fn shutdown(&self) {
+        self.hub.shutdown().await;
+    }
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh")
+            .field("id", &self.hub.id)
+            .field("local_addr", &self.hub.local_addr)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,269 @@
+//! Frames to and fro on one bidirectional stream between a client and a replica. Many requests are
+//! under way at a time; replies go back in whatever order the node has them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::hello::{self, ClientHello};
+use super::names::client_name;
+use super::queue::Outbox;
+use super::refusal::{Closed, Refusal};
+use super::stream::{Counters, FrameStream, write_frames};
+use super::{Dropped, Hub, peer};
+
+/// A pipe's queue feeds one connection in its life.
+const SERIAL: u64 = 1;
+/// How long what is queued for a client may take to be sent once the node has let go of it.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Answers the hello of a client and hands it to the node.
+pub(super) async fn welcome(hub: &Arc<Hub>, connection: &Connection) -> Result<(), Closed> {
+    let (mut tx, mut rx) = connection.accept_bi().await?;
+    let theirs = ClientHello::decode(&hello::receive(&mut rx).await?)?;
+    peer::check_addressee(hub, &theirs.cluster, theirs.to)?;
+    peer::check_certificate(connection, client_name(&hub.cluster, &theirs.name))?;
+    let limits = &hub.limits;
+    let outbox = Arc::new(Outbox::new(limits.client_queue_bytes, limits.client_frame_bytes));
+    let place = hub.clients.enter(Arc::clone(&outbox)).ok_or(Refusal::TooManyClients)?;
+    hello::send(&mut tx, &theirs.encode()).await?;
+    debug!(us = %hub.id, client = %theirs.name, remote = %connection.remote_address(), "connected");
+    let name = theirs.name;
+    let pipe = Pipe::start(connection.clone(), tx, rx, outbox, limits.client_frame_bytes, {
+        let shared = Arc::clone(hub);
+        move || shared.clients.leave(place)
+    });
+    let idle = limits.client_idle;
+    hub.inbound.on_client(ClientConnection { pipe, name, idle });
+    Ok(())
+}
+
+/// One end of the stream. Dropping it sends what is queued and closes the connection.
+pub(super) struct Pipe {
+    incoming: FrameStream,
+    sender: FrameSender,
+}
+
+/// Sends frames to the other end of a client's connection. Cheap to clone, usable on any thread.
+#[derive(Clone)]
+pub struct FrameSender {
+    outbox: Arc<Outbox>,
+    connection: Connection,
+}
+
+impl Pipe {
+    /// Starts the writing half; `ended` is called when it is over with the connection.
+    pub(super) fn start(
+        connection: Connection,
+        mut tx: SendStream,
+        rx: RecvStream,
+        outbox: Arc<Outbox>,
+        max_frame: usize,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Pipe {
+        outbox.open(SERIAL);
+        let sender = FrameSender { outbox, connection };
+        let FrameSender { outbox, connection } = sender.clone();
+        tokio::spawn(async move {
+            let counters = Counters::default();
+            let writing = write_frames(&outbox, SERIAL, &mut tx, &counters);
+            tokio::select! {
+                _ = writing => Refusal::Done.close(&connection),
+                _ = connection.closed() => {}
+            }
+            outbox.close(SERIAL);
+            ended();
+        });
+        Pipe { incoming: FrameStream::new(rx, max_frame), sender }
+    }
+
+    /// See [`ClientConnection::recv`].
+    pub(super) async fn recv(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Closed> {
+        match self.incoming.read(frames).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.sender.closed().unwrap_or(Closed::Here(Refusal::Done))),
+            Err(why) => {
+                if let Closed::Here(refusal) = &why {
+                    warn!(remote = %self.sender.connection.remote_address(), %refusal, "closing");
+                    refusal.close(&self.sender.connection);
+                }
+                Err(why)
+            }
+        }
+    }
+
+    pub(super) fn sender(&self) -> &FrameSender {
+        &self.sender
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let FrameSender { outbox, connection } = self.sender.clone();
+        outbox.finish();
+        // Outside a runtime there is nobody to send the rest.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                if timeout(FLUSH, connection.closed()).await.is_err() {
+                    Refusal::Done.close(&connection);
+                }
+            })),
+            Err(_) => Refusal::Done.close(&connection),
+        }
+    }
+}
+
+impl FrameSender {
+    /// Queues a frame; never blocks.
+    ///
+    /// # Errors
+    /// [`Dropped::NotConnected`] once the connection is closed, [`Dropped::TooLarge`], and
+    /// [`Dropped::Full`], which also closes the connection: an end that doesn't read what it asked
+    /// for must not hold memory, and a gap in the frames would be worse than no connection.
+    pub fn send(&self, frame: Bytes) -> Result<(), Dropped> {
+        self.outbox.push(frame).inspect_err(|dropped| {
+            if *dropped == Dropped::Full {
+                warn!(remote = %self.connection.remote_address(), "too slow, closing");
+                Refusal::TooSlow.close(&self.connection);
+                self.outbox.close(SERIAL);
+            }
+        })
+    }
+
+    /// Why the connection is closed, or `None` while it is open.
+    pub fn closed(&self) -> Option<Closed> {
+        self.connection.close_reason().map(Closed::from)
+    }
+
+    /// QUIC's estimate of the round trip.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl std::fmt::Debug for FrameSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FrameSender").field(&self.connection.remote_address()).finish()
+    }
+}
+
+/// A client as the node sees it. Dropping it sends the replies still queued (for at most a second)
+/// and closes the connection.
+pub struct ClientConnection {
+    pipe: Pipe,
+    name: String,
+    idle: Duration,
+}
+
+impl ClientConnection {
+    /// The client's name, proven by its certificate.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the client is.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.pipe.sender.connection.remote_address()
+    }
+
+    /// Where replies go; it may outlive this value, and then says `NotConnected`.
+    pub fn sender(&self) -> FrameSender {
+        self.pipe.sender.clone()
+    }
+
+    /// Waits for requests and appends all that have arrived to `frames`, at least one. While it
+    /// isn't called the client is held back by QUIC. May be cancelled without loss.
+    ///
+    /// # Errors
+    /// [`Closed`] when the connection is over, by whichever end: also after
+    /// `limits.client_idle` without a request, or a frame above the limit.
+    pub async fn recv(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Closed> {
+        match timeout(self.idle, self.pipe.recv(frames)).await {
+            Ok(received) => received,
+            Err(_) => {
+                Refusal::Idle.close(&self.pipe.sender.connection);
+                Err(Refusal::Idle.into())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for ClientConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConnection").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The clients connected to one mesh: counted, bounded, and told when the mesh shuts down.
+pub(super) struct Clients {
+    limit: usize,
+    state: Mutex<ClientsState>,
+    left: Notify,
+}
+
+#[derive(Default)]
+struct ClientsState {
+    next: u64,
+    connected: HashMap<u64, Arc<Outbox>>,
+}
+
+impl Clients {
+    pub(super) fn new(limit: usize) -> Clients {
+        Clients { limit, state: Mutex::default(), left: Notify::new() }
+    }
+
+    /// Takes a place for a client, or `None` if all are taken.
+    fn enter(&self, outbox: Arc<Outbox>) -> Option<u64> {
+        let mut state = self.lock();
+        if state.connected.len() >= self.limit {
+            return None;
+        }
+        state.next += 1;
+        let place = state.next;
+        state.connected.insert(place, outbox);
+        Some(place)
+    }
+
+    fn leave(&self, place: u64) {
+        self.lock().connected.remove(&place);
+        self.left.notify_waiters();
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().connected.len()
+    }
+
+    /// Lets every client's writer end once what is queued has been sent.
+    pub(super) fn finish(&self) {
+        self.lock().connected.values().for_each(|outbox| outbox.finish());
+    }
+
+    /// Waits until the last client has left.
+    pub(super) async fn wait_none(&self) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ClientsState> {
+        // Nothing that can panic runs while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

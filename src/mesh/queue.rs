@@ -1,0 +1,199 @@
+//! The queue before a stream: bounded in bytes, filled from any thread, drained whole by the one
+//! task that writes the stream, which is woken once a drain and not once a frame.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::Dropped;
+
+/// What a queued frame costs beside its bytes: its handle and its header on the wire.
+const FRAME_OVERHEAD_BYTES: usize = mem::size_of::<Bytes>() + super::framing::HEADER_BYTES;
+
+/// What a frame counts for against a queue's bound.
+pub(super) fn cost(frame: &Bytes) -> usize {
+    frame.len() + FRAME_OVERHEAD_BYTES
+}
+
+/// Invariants:
+/// 1. `bytes` is the cost of `frames` plus what the writer has drained and not released.
+/// 2. While closed (`serial` 0) it is empty.
+pub(super) struct Outbox {
+    limit: usize,
+    max_frame: usize,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The connection this feeds; 0 while there is none.
+    serial: u64,
+    /// No more is taken in; the writer ends when it has drained the rest.
+    finishing: bool,
+    frames: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// A closed queue for at most `limit` bytes, of frames of at most `max_frame` bytes.
+    pub(super) fn new(limit: usize, max_frame: usize) -> Outbox {
+        let wire_limit = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+        let max_frame = max_frame.min(wire_limit);
+        Outbox { limit, max_frame, state: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Takes a frame to send, or says why it is dropped. An empty queue takes any frame within
+    /// the limit of frames, so that the largest frame can always be sent.
+    pub(super) fn push(&self, frame: Bytes) -> Result<(), Dropped> {
+        if frame.len() > self.max_frame {
+            return Err(Dropped::TooLarge { bytes: frame.len(), limit: self.max_frame });
+        }
+        let cost = cost(&frame);
+        let mut state = self.lock();
+        if state.serial == 0 || state.finishing {
+            return Err(Dropped::NotConnected);
+        }
+        if state.bytes > 0 && state.bytes + cost > self.limit {
+            return Err(Dropped::Full);
+        }
+        state.bytes += cost;
+        let first = state.frames.is_empty();
+        state.frames.push(frame);
+        drop(state);
+        if first {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Starts feeding connection `serial`, with nothing queued; returns how many frames that were
+    /// meant for the one before are dropped.
+    pub(super) fn open(&self, serial: u64) -> usize {
+        self.replace(State { serial, ..State::default() })
+    }
+
+    /// Stops feeding connection `serial`, if it still does; returns the number of frames dropped.
+    pub(super) fn close(&self, serial: u64) -> usize {
+        if self.lock().serial == serial { self.replace(State::default()) } else { 0 }
+    }
+
+    fn replace(&self, with: State) -> usize {
+        let before = mem::replace(&mut *self.lock(), with);
+        self.wake.notify_one();
+        before.frames.len()
+    }
+
+    /// Lets the writer end once everything queued is drained.
+    pub(super) fn finish(&self) {
+        self.lock().finishing = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits for frames and moves all of them into `batch`, which must be empty. False if
+    /// connection `serial` isn't fed any more.
+    pub(super) async fn drain(&self, serial: u64, batch: &mut Vec<Bytes>) -> bool {
+        loop {
+            {
+                let mut state = self.lock();
+                if state.serial != serial {
+                    // The wake-up may have been meant for the writer that came after.
+                    self.wake.notify_one();
+                    return false;
+                }
+                if !state.frames.is_empty() {
+                    mem::swap(&mut state.frames, batch);
+                    return true;
+                }
+                if state.finishing {
+                    return false;
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Gives back the cost of drained frames once QUIC has taken them.
+    pub(super) fn release(&self, serial: u64, bytes: usize) {
+        let mut state = self.lock();
+        if state.serial == serial {
+            state.bytes = state.bytes.checked_sub(bytes).expect("only what was drained comes back");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding it, and frames are whole at every point.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(bytes: usize) -> Bytes {
+        Bytes::from(vec![0; bytes])
+    }
+
+    #[test]
+    fn the_bound_covers_what_is_being_written() {
+        let queue = Outbox::new(3 * (10 + FRAME_OVERHEAD_BYTES), 1000);
+        assert_eq!(queue.push(frame(10)), Err(Dropped::NotConnected));
+        assert_eq!(queue.open(1), 0);
+        for _ in 0..3 {
+            assert_eq!(queue.push(frame(10)), Ok(()));
+        }
+        assert_eq!(queue.push(frame(10)), Err(Dropped::Full));
+        let mut batch = Vec::new();
+        assert!(block_on(queue.drain(1, &mut batch)));
+        assert_eq!(batch.len(), 3);
+        assert_eq!(queue.push(frame(10)), Err(Dropped::Full));
+        queue.release(1, cost(&batch[0]));
+        assert_eq!(queue.push(frame(10)), Ok(()));
+        assert_eq!(queue.push(frame(10)), Err(Dropped::Full));
+        assert_eq!(queue.close(1), 1);
+        assert_eq!(queue.push(frame(10)), Err(Dropped::NotConnected));
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_queue_passes_alone_and_one_above_the_limit_never() {
+        let queue = Outbox::new(10, 1000);
+        queue.open(1);
+        let too_large = Err(Dropped::TooLarge { bytes: 1001, limit: 1000 });
+        assert_eq!(queue.push(frame(1001)), too_large);
+        assert_eq!(queue.push(frame(1000)), Ok(()));
+        assert_eq!(queue.push(frame(0)), Err(Dropped::Full));
+    }
+
+    #[test]
+    fn the_writer_of_an_old_connection_gets_and_gives_nothing() {
+        let queue = Outbox::new(1000, 1000);
+        queue.open(1);
+        queue.push(frame(1)).unwrap();
+        assert_eq!(queue.open(2), 1);
+        queue.push(frame(2)).unwrap();
+        let mut batch = Vec::new();
+        assert!(!block_on(queue.drain(1, &mut batch)));
+        queue.release(1, 1_000_000);
+        assert!(block_on(queue.drain(2, &mut batch)));
+        assert_eq!(batch, [frame(2)]);
+    }
+
+    #[test]
+    fn finishing_drains_the_rest_first() {
+        let queue = Outbox::new(1000, 1000);
+        queue.open(1);
+        queue.push(frame(1)).unwrap();
+        queue.finish();
+        assert_eq!(queue.push(frame(1)), Err(Dropped::NotConnected));
+        let mut batch = Vec::new();
+        assert!(block_on(queue.drain(1, &mut batch)));
+        assert!(!block_on(queue.drain(1, &mut Vec::new())));
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+}

@@ -1,0 +1,195 @@
+//! Why a connection is refused or closed: one code a reason, with a sentence for the operator at
+//! the other end that says what to do. Codes travel as QUIC application close codes.
+
+use quinn::{ConnectionError, VarInt};
+
+use super::hello::VERSION;
+use crate::types::ReplicaId;
+
+/// Why this end closes a connection.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The closing end has no more use for the connection.
+    #[error("done")]
+    Done,
+    /// The closing end goes down in good order.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// A newer connection between the same two replicas took this one's place.
+    #[error("replaced by a newer connection")]
+    Replaced,
+    /// The two replicas are already connected; both had dialled.
+    #[error("already connected")]
+    Duplicate,
+    /// The other end did not say hello in time.
+    #[error("no hello in time")]
+    HelloTimeout,
+    /// The hello makes no sense.
+    #[error("the hello cannot be understood: is the other end isonomy?")]
+    BadHello,
+    /// The other end speaks another version of the hello.
+    #[error("version {theirs} is not spoken here, only {VERSION}: upgrade the older end")]
+    Version {
+        /// The version in the refused hello.
+        theirs: u16,
+    },
+    /// The other end belongs to another cluster.
+    #[error("this is cluster {ours}, not {theirs}: check `cluster` and the addresses")]
+    WrongCluster {
+        /// The cluster of the refusing end.
+        ours: String,
+        /// The cluster in the refused hello.
+        theirs: String,
+    },
+    /// The other end meant to reach another replica.
+    #[error("this is {ours}, not {wanted}: check the addresses of the peers")]
+    WrongReplica {
+        /// The refusing replica.
+        ours: ReplicaId,
+        /// The replica the other end wanted.
+        wanted: ReplicaId,
+    },
+    /// The other end says it is a replica that isn't among the peers.
+    #[error("{0} is not among the peers here: check `peers`")]
+    UnknownReplica(ReplicaId),
+    /// The certificate doesn't carry the name that the hello claims.
+    #[error("the certificate is not valid as {claimed}: issue one for that name")]
+    WrongCertificate {
+        /// The name needed for what the hello claims.
+        claimed: String,
+    },
+    /// A replica presents an incarnation older than one already seen.
+    #[error("incarnation {theirs} of {id} is over, {seen} was seen: stop the older process")]
+    StaleIncarnation {
+        /// The replica.
+        id: ReplicaId,
+        /// The incarnation in the refused hello.
+        theirs: u64,
+        /// The newest one seen.
+        seen: u64,
+    },
+    /// Two processes run as the same replica in the same incarnation.
+    #[error("another process is connected as {0} in this incarnation: run only one")]
+    Clone(ReplicaId),
+    /// As many clients as allowed are connected.
+    #[error("too many clients: try another replica")]
+    TooManyClients,
+    /// A frame is announced that is larger than allowed.
+    #[error("a frame of {bytes} bytes, and {limit} is the limit")]
+    FrameTooLarge {
+        /// The announced length.
+        bytes: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// The other end broke the rules of the streams.
+    #[error("unexpected {0}")]
+    Protocol(&'static str),
+    /// The other end doesn't take what it asked for.
+    #[error("answers are not read fast enough")]
+    TooSlow,
+    /// The client sent nothing for too long.
+    #[error("idle for too long")]
+    Idle,
+}
+
+impl Refusal {
+    /// The application close code that says this.
+    pub const fn code(&self) -> u32 {
+        match self {
+            Refusal::Done => 0x0,
+            Refusal::ShuttingDown => 0x1,
+            Refusal::Replaced => 0x2,
+            Refusal::Duplicate => 0x3,
+            Refusal::HelloTimeout => 0x10,
+            Refusal::BadHello => 0x11,
+            Refusal::Version { .. } => 0x12,
+            Refusal::WrongCluster { .. } => 0x13,
+            Refusal::WrongReplica { .. } => 0x14,
+            Refusal::UnknownReplica(_) => 0x15,
+            Refusal::WrongCertificate { .. } => 0x16,
+            Refusal::StaleIncarnation { .. } => 0x17,
+            Refusal::Clone(_) => 0x18,
+            Refusal::TooManyClients => 0x19,
+            Refusal::FrameTooLarge { .. } => 0x20,
+            Refusal::Protocol(_) => 0x21,
+            Refusal::TooSlow => 0x22,
+            Refusal::Idle => 0x23,
+        }
+    }
+
+    /// Whether both ends are well and this is how connections come and go.
+    pub(super) const fn is_routine(&self) -> bool {
+        self.code() < 0x10
+    }
+
+    /// Closes the connection, telling the other end why.
+    pub(super) fn close(&self, connection: &quinn::Connection) {
+        connection.close(VarInt::from_u32(self.code()), self.to_string().as_bytes());
+    }
+}
+
+/// Why a connection ended, or never came to be.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Closed {
+    /// This end refused or closed it.
+    #[error("{0}")]
+    Here(Refusal),
+    /// The other end closed it, with this code (see [`Refusal::code`]) and sentence.
+    #[error("the other end says: {reason} (code {code:#x})")]
+    There {
+        /// The application close code.
+        code: u64,
+        /// The other end's words.
+        reason: String,
+    },
+    /// TLS or the network failed, in QUIC's words.
+    #[error("{0}")]
+    Connection(ConnectionError),
+    /// A connection can't even be attempted.
+    #[error("cannot dial: {0}")]
+    Dial(String),
+    /// The attempt took too long.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl From<ConnectionError> for Closed {
+    fn from(error: ConnectionError) -> Closed {
+        match error {
+            ConnectionError::ApplicationClosed(close) => Closed::There {
+                code: close.error_code.into_inner(),
+                reason: String::from_utf8_lossy(&close.reason).into_owned(),
+            },
+            other => Closed::Connection(other),
+        }
+    }
+}
+
+impl From<Refusal> for Closed {
+    fn from(refusal: Refusal) -> Closed {
+        Closed::Here(refusal)
+    }
+}
+
+impl Closed {
+    /// The application close code, whichever end said it.
+    pub fn code(&self) -> Option<u64> {
+        match self {
+            Closed::Here(refusal) => Some(u64::from(refusal.code())),
+            Closed::There { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether both ends are well and this is how connections come and go.
+    pub(super) fn is_routine(&self) -> bool {
+        match self {
+            Closed::Here(refusal) => refusal.is_routine(),
+            Closed::There { code, .. } => *code < 0x10,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! TLS and transport settings: TLS 1.3 only, both ends show certificates, no resumption and no
+//! 0-RTT (each connection proves its identity anew), one application protocol per role.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+
+use super::MeshError;
+use super::config::{Congestion, Limits};
+use super::credentials::Credentials;
+
+/// What a replica asks for when it dials a replica.
+pub(super) const PEER_ALPN: &[u8] = b"isonomy-peer/1";
+/// What a client asks for.
+pub(super) const CLIENT_ALPN: &[u8] = b"isonomy-client/1";
+
+/// What a stranger may make us buffer before its handshake is looked at, in bytes.
+const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
+
+/// The cryptography, named here once: a process-wide default would be anybody's to change.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// For the accepting half of a mesh.
+pub(super) fn server_config(
+    credentials: &Credentials,
+    limits: &Limits,
+    congestion: Congestion,
+) -> Result<quinn::ServerConfig, MeshError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&credentials.roots), provider())
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+    tls.alpn_protocols = vec![PEER_ALPN.to_vec(), CLIENT_ALPN.to_vec()];
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
+    let crypto = QuicServerConfig::try_from(tls).map_err(no_cipher)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(limits, congestion)));
+    config.migration(false);
+    config.max_incoming(limits.max_handshakes);
+    config.incoming_buffer_size(INCOMING_BUFFER_BYTES);
+    config.incoming_buffer_size_total(INCOMING_BUFFER_BYTES * limits.max_handshakes as u64);
+    Ok(config)
+}
+
+/// For dialling, as a replica or as a client: `alpn` says which.
+pub(super) fn client_config(
+    credentials: &Credentials,
+    limits: &Limits,
+    congestion: Congestion,
+    alpn: &[u8],
+) -> Result<quinn::ClientConfig, MeshError> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(Arc::clone(&credentials.roots))
+        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.resumption = Resumption::disabled();
+    let crypto = QuicClientConfig::try_from(tls).map_err(no_cipher)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(limits, congestion)));
+    Ok(config)
+}
+
+/// The settings of every connection. A peer's are widened after its hello, see [`widen`].
+fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        // One stream for the hello of a peer or all of a client's frames; one a lane from a peer.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(2))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
+        // Whoever it is, it isn't known yet: what it may send is a client's share.
+        .receive_window(VarInt::from_u32(limits.client_window_bytes))
+        .send_window(u64::from(limits.client_window_bytes))
+        .initial_rtt(Duration::from_millis(100))
+        .keep_alive_interval(Some(limits.keep_alive))
+        .max_idle_timeout(IdleTimeout::try_from(limits.idle_timeout).ok());
+    match congestion {
+        Congestion::Cubic => {
+            transport.congestion_controller_factory(Arc::new(CubicConfig::default()))
+        }
+        Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    };
+    transport
+}
+
+/// Gives a connection to a known peer the room its lanes need. Each lane is held by its own
+/// window and both fit the connection's, so a full bulk lane can't keep the consensus lane waiting.
+pub(super) fn widen(connection: &quinn::Connection, limits: &Limits) {
+    let lane = limits.stream_window_bytes;
+    connection.set_receive_window(VarInt::from_u32(lane.saturating_mul(2)));
+    connection.set_send_window(u64::from(lane) * 3);
+}
+
+fn no_cipher(error: quinn::crypto::rustls::NoInitialCipherSuite) -> MeshError {
+    MeshError::Tls(rustls::Error::General(error.to_string()))
+}
