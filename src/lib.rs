@@ -11,10 +11,10 @@ pub mod execute;
 
 pub mod machine;
 
+pub mod testkit;
+
 pub mod replica;
 
 pub mod wire;
 
 pub mod mesh;
-
-pub mod testkit;
