@@ -18,3 +18,7 @@ pub mod replica;
 pub mod wire;
 
 pub mod mesh;
+
+pub mod sim;
+
+pub mod load;
