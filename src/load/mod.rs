@@ -1,7 +1,10 @@
-//! Load on a cluster: what clients ask (`workload`), what they were told (`record`), how long it
-//! took (`latency`), and over which wide area (`wide_area`).
+//! Load on a cluster: what clients ask (`workload`), clients that ask it (`drive`), what they were
+//! told (`record`), what came of it all (`report`); a wide area to do it over (`wide_area`), and the
+//! run that shows it (`demo`).
 
-pub mod latency;
+pub mod demo;
+pub mod drive;
 pub mod record;
+pub mod report;
 pub mod wide_area;
 pub mod workload;
