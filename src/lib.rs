@@ -11,8 +11,6 @@ pub mod execute;
 
 pub mod machine;
 
-pub mod testkit;
-
 pub mod replica;
 
 pub mod wire;
@@ -22,3 +20,5 @@ pub mod mesh;
 pub mod sim;
 
 pub mod load;
+
+pub mod testkit;

@@ -310,3 +310,69 @@ impl Order {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    use petgraph::algo::tarjan_scc;
+    use petgraph::graph::{DiGraph, NodeIndex};
+    use petgraph::visit::NodeFiltered;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Components of a graph whose nodes are decided in the given order, in order of completion.
+    fn components(graph: &DiGraph<(), ()>, decided: &[Node]) -> Vec<Vec<Node>> {
+        let complete = RefCell::new(vec![false; graph.node_count()]);
+        let view = NodeFiltered::from_fn(graph, |node| !complete.borrow()[node.index()]);
+        let mut order = Order::default();
+        let mut found = Vec::new();
+        (0..decided.len()).for_each(|node| order.admit(Node::try_from(node).unwrap()));
+        for node in decided {
+            let mut woken = VecDeque::from([*node]);
+            while let Some(leader) = woken.pop_front() {
+                if let Explored::Complete(leader) = order.explore(&view, leader) {
+                    let mut members: Vec<Node> = order.members(leader).collect();
+                    members.iter().for_each(|at| complete.borrow_mut()[*at as usize] = true);
+                    woken.extend(std::iter::from_fn(|| order.release_next(leader)));
+                    members.sort_unstable();
+                    found.push(members);
+                }
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn a_graph_learned_piecemeal_has_petgraphs_components(
+            (decided, edges) in (1..40u32).prop_flat_map(|n| (
+                Just((0..n).collect::<Vec<Node>>()).prop_shuffle(),
+                prop::collection::vec((0..n, 0..n), 0..80),
+            )),
+        ) {
+            let mut graph = DiGraph::<(), ()>::new();
+            decided.iter().for_each(|_| { graph.add_node(()); });
+            for (a, b) in &edges {
+                graph.add_edge(NodeIndex::new(*a as usize), NodeIndex::new(*b as usize), ());
+            }
+            let found = components(&graph, &decided);
+            let place = |node| found.iter().position(|members| members.contains(&node));
+            for (a, b) in edges {
+                prop_assert!(place(b) <= place(a), "dependencies come first");
+            }
+            let index = |node: NodeIndex| Node::try_from(node.index()).unwrap();
+            let mut expected: Vec<Vec<Node>> = tarjan_scc(&graph)
+                .into_iter()
+                .map(|members| members.into_iter().map(index).collect())
+                .collect();
+            expected.iter_mut().for_each(|members| members.sort_unstable());
+            expected.sort();
+            let mut found = found;
+            found.sort();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -82,7 +82,7 @@ pub(super) async fn answer(hub: &Hub, connection: &Connection) -> Result<Establi
 }
 
 fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
-    let (heard_session, heard_generation) = link.heard();
+    let (lost_session, lost_generation) = link.lost();
     PeerHello {
         cluster: hub.cluster.clone(),
         from: hub.id,
@@ -90,8 +90,8 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
         incarnation: hub.incarnation,
         session: hub.session,
         epoch: 0,
-        heard_session,
-        heard_generation,
+        lost_session,
+        lost_generation,
         generation,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,6 +56,8 @@ pub(super) struct Pipe {
 pub struct FrameSender {
     outbox: Arc<Outbox>,
     connection: Connection,
+    /// Why this end has closed the connection: QUIC remembers only that it did.
+    ended: Arc<OnceLock<Refusal>>,
 }
 
 impl Pipe {
@@ -69,16 +71,17 @@ impl Pipe {
         ended: impl FnOnce() + Send + 'static,
     ) -> Pipe {
         outbox.open(SERIAL);
-        let sender = FrameSender { outbox, connection };
-        let FrameSender { outbox, connection } = sender.clone();
+        let sender = FrameSender { outbox, connection, ended: Arc::default() };
+        let writing = sender.clone();
         tokio::spawn(async move {
             let counters = Counters::default();
-            let writing = write_frames(&outbox, SERIAL, &mut tx, &counters);
             tokio::select! {
-                _ = writing => Refusal::Done.close(&connection),
-                _ = connection.closed() => {}
+                _ = write_frames(&writing.outbox, SERIAL, &mut tx, &counters) => {
+                    writing.end(Refusal::Done);
+                }
+                _ = writing.connection.closed() => {}
             }
-            outbox.close(SERIAL);
+            writing.outbox.close(SERIAL);
             ended();
         });
         Pipe { incoming: FrameStream::new(rx, max_frame), sender }
@@ -86,17 +89,16 @@ impl Pipe {
 
     /// See [`ClientConnection::recv`].
     pub(super) async fn recv(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Closed> {
-        match self.incoming.read(frames).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.sender.closed().unwrap_or(Closed::Here(Refusal::Done))),
-            Err(why) => {
-                if let Closed::Here(refusal) = &why {
-                    warn!(remote = %self.sender.connection.remote_address(), %refusal, "closing");
-                    refusal.close(&self.sender.connection);
-                }
-                Err(why)
-            }
+        let why = match self.incoming.read(frames).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => Closed::Here(Refusal::Done),
+            Err(why) => why,
+        };
+        if let Closed::Here(refusal) = &why {
+            self.sender.end(refusal.clone());
         }
+        self.sender.outbox.close(SERIAL);
+        Err(self.sender.closed().unwrap_or(why))
     }
 
     pub(super) fn sender(&self) -> &FrameSender {
@@ -106,16 +108,16 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        let FrameSender { outbox, connection } = self.sender.clone();
-        outbox.finish();
+        let sender = self.sender.clone();
+        sender.outbox.finish();
         // Outside a runtime there is nobody to send the rest.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
-                if timeout(FLUSH, connection.closed()).await.is_err() {
-                    Refusal::Done.close(&connection);
+                if timeout(FLUSH, sender.connection.closed()).await.is_err() {
+                    sender.end(Refusal::Done);
                 }
             })),
-            Err(_) => Refusal::Done.close(&connection),
+            Err(_) => sender.end(Refusal::Done),
         }
     }
 }
@@ -130,8 +132,7 @@ impl FrameSender {
     pub fn send(&self, frame: Bytes) -> Result<(), Dropped> {
         self.outbox.push(frame).inspect_err(|dropped| {
             if *dropped == Dropped::Full {
-                warn!(remote = %self.connection.remote_address(), "too slow, closing");
-                Refusal::TooSlow.close(&self.connection);
+                self.end(Refusal::TooSlow);
                 self.outbox.close(SERIAL);
             }
         })
@@ -139,7 +140,20 @@ impl FrameSender {
 
     /// Why the connection is closed, or `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
-        self.connection.close_reason().map(Closed::from)
+        match self.ended.get() {
+            Some(refusal) => Some(Closed::Here(refusal.clone())),
+            None => self.connection.close_reason().map(Closed::from),
+        }
+    }
+
+    /// Closes the connection, unless it is closed already.
+    fn end(&self, refusal: Refusal) {
+        if self.connection.close_reason().is_none() && self.ended.set(refusal.clone()).is_ok() {
+            if !refusal.is_routine() {
+                warn!(remote = %self.connection.remote_address(), %refusal, "closing");
+            }
+            refusal.close(&self.connection);
+        }
     }
 
     /// QUIC's estimate of the round trip.
@@ -192,7 +206,8 @@ impl ClientConnection {
         match timeout(self.idle, self.pipe.recv(frames)).await {
             Ok(received) => received,
             Err(_) => {
-                Refusal::Idle.close(&self.pipe.sender.connection);
+                self.pipe.sender.end(Refusal::Idle);
+                self.pipe.sender.outbox.close(SERIAL);
                 Err(Refusal::Idle.into())
             }
         }

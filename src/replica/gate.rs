@@ -110,6 +110,12 @@ impl Gate {
         (self.waiting.len(), self.waiting_bytes)
     }
 
+    /// Keys that something uses or waits for.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// When to ask for batches again if nothing else happens.
     pub(super) fn wake(&self) -> Option<Time> {
         self.wake

@@ -4,6 +4,8 @@
 //! A command's way through it: `step` → `gate` → the protocol → what it says and decides is held
 //! until its records are durable → the executor → `Output::execute`.
 
+#[cfg(test)]
+mod core_tests;
 mod detector;
 mod gate;
 #[cfg(test)]

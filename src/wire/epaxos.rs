@@ -3,113 +3,87 @@
 use bytes::{BufMut, BytesMut};
 
 use super::values::put_varint;
-use super::{DecodeError, Flaw, Limits, Reader, Wire};
+use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report};
+use crate::types::{Ballot, Slot};
 
 /// The shortest interfering instance: owner, slot, flag.
 const LEAST_INTERFERING: usize = 3;
 
 /// Both directions from one table: the kind byte, the variant, its fields in the order of their
-/// bytes.
+/// bytes, and the flaw if they contradict each other. That is looked at before the value is put
+/// together: a message is large, and to move one costs as much as to decode it.
 macro_rules! kinds {
-    ($put:ident, $take:ident, $type:ident, $what:literal:
-     $($kind:literal $variant:ident { $($field:ident),+ })+) => {
-        #[inline]
-        fn $put(value: &$type, out: &mut BytesMut) {
-            match value {
-                $($type::$variant { $($field),+ } => {
-                    out.put_u8($kind);
-                    $($field.encode(out);)+
-                })+
+    ($type:ident, $what:literal, $limits:ident:
+     $($kind:literal $variant:ident { $($field:ident),+ } $(refused for $flaw:expr)?;)+) => {
+        impl Wire for $type {
+            #[inline]
+            fn encode(&self, out: &mut BytesMut) {
+                match self {
+                    $($type::$variant { $($field),+ } => {
+                        out.put_u8($kind);
+                        $($field.encode(out);)+
+                    })+
+                }
             }
-        }
 
-        #[inline]
-        fn $take(from: &mut Reader<'_>) -> Result<$type, DecodeError> {
-            let start = from.offset();
-            Ok(match from.byte($what)? {
-                $($kind => $type::$variant { $($field: from.read()?),+ },)+
-                kind => return from.refuse(start, Flaw::Kind { what: $what, kind }),
-            })
+            #[inline]
+            fn decode(reader: &mut Reader<'_>) -> Result<$type, DecodeError> {
+                let (start, $limits) = (reader.offset(), reader.limits());
+                match reader.byte($what)? {
+                    $($kind => {
+                        $(let $field = reader.read()?;)+
+                        $(if let Some(flaw) = $flaw {
+                            return reader.refuse(start, flaw);
+                        })?
+                        Ok($type::$variant { $($field),+ })
+                    })+
+                    kind => reader.refuse(start, Flaw::Kind { what: $what, kind }),
+                }
+            }
         }
     };
 }
 
-kinds! { put_message, take_message, Message, "a message of EPaxos*":
-    0x10 PreAccept { id, batch, deps }
-    0x11 PreAcceptOk { id, deps }
-    0x12 Accept { id, ballot, value, deps }
-    0x13 AcceptOk { id, ballot }
-    0x14 Commit { id, value, deps }
-    0x15 Recover { id, ballot }
-    0x16 RecoverOk { id, ballot, report }
-    0x17 Validate { id, ballot, batch, deps }
-    0x18 ValidateOk { id, ballot, interfering }
-    0x19 Waiting { id, fast_votes }
-    0x1a Reject { id, ballot }
-    0x1b Marks { known, executed }
-    0x1c Fetch { owner, from, to }
+kinds! { Message, "a message of EPaxos*", limits:
+    0x10 PreAccept { id, batch, deps };
+    0x11 PreAcceptOk { id, deps };
+    0x12 Accept { id, ballot, value, deps };
+    0x13 AcceptOk { id, ballot };
+    0x14 Commit { id, value, deps };
+    0x15 Recover { id, ballot } refused for owners(ballot);
+    0x16 RecoverOk { id, ballot, report } refused for owners(ballot);
+    0x17 Validate { id, ballot, batch, deps } refused for owners(ballot);
+    0x18 ValidateOk { id, ballot, interfering } refused for owners(ballot);
+    0x19 Waiting { id, fast_votes } refused for votes_above(fast_votes, limits.replicas);
+    0x1a Reject { id, ballot } refused for owners(ballot);
+    0x1b Marks { known, executed };
+    0x1c Fetch { owner, from, to } refused for empty(from, to);
 }
 
-kinds! { put_record, take_record, Record, "a record of EPaxos*":
-    0x10 PreAccepted { id, batch, initial, deps }
-    0x11 Accepted { id, ballot, value, deps }
-    0x12 Joined { id, ballot }
-    0x13 Validated { id, ballot, batch, initial }
-    0x14 Committed { id, value, deps }
+kinds! { Record, "a record of EPaxos*", _limits:
+    0x10 PreAccepted { id, batch, initial, deps };
+    0x11 Accepted { id, ballot, value, deps };
+    0x12 Joined { id, ballot };
+    0x13 Validated { id, ballot, batch, initial };
+    0x14 Committed { id, value, deps };
 }
 
-impl Wire for Message {
-    #[inline]
-    fn encode(&self, out: &mut BytesMut) {
-        put_message(self, out);
-    }
-
-    #[inline]
-    fn decode(from: &mut Reader<'_>) -> Result<Message, DecodeError> {
-        let start = from.offset();
-        let message = take_message(from)?;
-        match contradiction(&message, from.limits()) {
-            None => Ok(message),
-            Some(flaw) => from.refuse(start, flaw),
-        }
-    }
+/// A recovery leads rounds from 1, and only a ballot above another rejects it (protocol.md §5.1,
+/// §5.2).
+fn owners(ballot: Ballot) -> Option<Flaw> {
+    ballot.is_owner().then_some(Flaw::OwnersBallot)
 }
 
-/// What no correct replica says, although every item of it is sound.
-#[inline]
-fn contradiction(message: &Message, limits: &Limits) -> Option<Flaw> {
-    let votes = limits.replicas as u64;
-    match message {
-        // A recovery leads rounds from 1, and only a ballot above another rejects it
-        // (protocol.md §5.1, §5.2).
-        Message::Recover { ballot, .. }
-        | Message::RecoverOk { ballot, .. }
-        | Message::Validate { ballot, .. }
-        | Message::ValidateOk { ballot, .. }
-        | Message::Reject { ballot, .. } => ballot.is_owner().then_some(Flaw::OwnersBallot),
-        Message::Waiting { fast_votes, .. } => {
-            let found = u64::from(*fast_votes);
-            (found > votes).then_some(Flaw::TooMany { what: "fast votes", found, limit: votes })
-        }
-        Message::Fetch { from: 0, .. } => Some(Flaw::Zero { what: "a slot" }),
-        Message::Fetch { from, to, .. } => (from > to).then_some(Flaw::EmptyRange),
-        Message::PreAccept { .. }
-        | Message::PreAcceptOk { .. }
-        | Message::Accept { .. }
-        | Message::AcceptOk { .. }
-        | Message::Commit { .. }
-        | Message::Marks { .. } => None,
-    }
+fn votes_above(votes: u8, replicas: usize) -> Option<Flaw> {
+    let (found, limit) = (u64::from(votes), replicas as u64);
+    (found > limit).then_some(Flaw::TooMany { what: "fast votes", found, limit })
 }
 
-impl Wire for Record {
-    fn encode(&self, out: &mut BytesMut) {
-        put_record(self, out);
-    }
-
-    fn decode(from: &mut Reader<'_>) -> Result<Record, DecodeError> {
-        take_record(from)
+fn empty(from: Slot, to: Slot) -> Option<Flaw> {
+    match from {
+        0 => Some(Flaw::Zero { what: "a slot" }),
+        _ => (from > to).then_some(Flaw::EmptyRange),
     }
 }
 

@@ -4,14 +4,34 @@
 ///
 /// The blame is the sender's (or the disk's), with one exception: [`Flaw::Version`] says that both
 /// sides are sound but of different versions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("byte {offset}: {flaw}")]
-pub struct DecodeError {
+///
+/// One word wide, so that the decoders return their numbers in registers.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("byte {}: {}", .0.offset, .0.flaw)]
+pub struct DecodeError(Box<Refusal>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Refusal {
+    offset: usize,
+    flaw: Flaw,
+}
+
+impl DecodeError {
+    #[cold]
+    pub(super) fn new(offset: usize, flaw: Flaw) -> DecodeError {
+        DecodeError(Box::new(Refusal { offset, flaw }))
+    }
+
     /// The offset, from the start of the frame, of the first byte that could not be accepted, or
     /// of the start of the item that contradicts itself.
-    pub offset: usize,
+    pub fn offset(&self) -> usize {
+        self.0.offset
+    }
+
     /// What was wrong there.
-    pub flaw: Flaw,
+    pub fn flaw(&self) -> Flaw {
+        self.0.flaw
+    }
 }
 
 /// What was wrong.

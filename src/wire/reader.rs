@@ -79,13 +79,14 @@ impl<'a> Reader<'a> {
     /// Always.
     #[cold]
     pub fn refuse<T>(&self, offset: usize, flaw: Flaw) -> Result<T, DecodeError> {
-        Err(DecodeError { offset, flaw })
+        Err(DecodeError::new(offset, flaw))
     }
 
     /// The next byte, which stays.
     ///
     /// # Errors
     /// When there is none; `what` is what it would have belonged to.
+    #[inline]
     pub fn peek(&self, what: &'static str) -> Result<u8, DecodeError> {
         match self.rest.first() {
             Some(byte) => Ok(*byte),
@@ -139,7 +140,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Two bytes and more; the usual slots and sequence numbers without a loop.
+    #[inline(always)]
     fn long_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+        let group = |byte: &u8, index: u32| u64::from(byte & 0x7f) << (7 * index);
+        match self.rest {
+            [a, b @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(group(a, 0) | group(b, 1))
+            }
+            [a, b @ 0x80..=0xff, c @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(group(a, 0) | group(b, 1) | group(c, 2))
+            }
+            _ => self.any_varint(what),
+        }
+    }
+
+    #[inline(never)]
+    fn any_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let start = self.offset();
         let mut value = 0;
         for (index, byte) in self.rest.iter().enumerate().take(10) {

@@ -23,7 +23,6 @@ pub(crate) const ROOMS: &[Room] = &[
     Room { name: "protocol", uses: &["types"], crates: &["rand"], pure: true },
     Room { name: "execute", uses: &["types"], crates: &["petgraph"], pure: true },
     Room { name: "machine", uses: &["types"], crates: &[], pure: false },
-    Room { name: "testkit", uses: &["types", "machine"], crates: &["rand"], pure: false },
     Room {
         name: "replica",
         uses: &["types", "protocol", "execute", "machine"],
@@ -42,7 +41,7 @@ pub(crate) const ROOMS: &[Room] = &[
     Room {
         name: "node",
         uses: &["types", "protocol", "execute", "machine", "replica", "wire", "storage", "mesh"],
-        crates: &["tokio", "rand"],
+        crates: &["tokio", "rand", "hdrhistogram"],
         pure: false,
     },
     // Typed commands need the state machine's types.
@@ -61,7 +60,7 @@ pub(crate) const ROOMS: &[Room] = &[
     Room {
         name: "load",
         uses: &["types", "protocol", "machine", "replica", "wire", "mesh", "node", "client", "sim"],
-        crates: &["tokio", "rand", "hdrhistogram"],
+        crates: &["tokio", "rand"],
         pure: false,
     },
     Room {
@@ -70,6 +69,7 @@ pub(crate) const ROOMS: &[Room] = &[
         crates: &["tokio", "rand", "clap"],
         pure: false,
     },
+    Room { name: "testkit", uses: &["types", "machine"], crates: &["rand"], pure: false },
 ];
 
 /// The crates that stay in the rooms that name them.

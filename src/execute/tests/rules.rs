@@ -145,18 +145,19 @@ fn an_instance_never_waits_for_itself_or_its_owners_later_ones() {
 
 #[test]
 fn huge_slots_cost_nothing() {
-    let mut executor = two();
-    executor.on_committed(decided(id(0, 1), write(1), deps([0, 1 << 60])));
-    executor.on_committed(decided(id(0, 1 << 60), Footprint::Everything, deps([0, 0])));
-    executor.on_committed(decided(id(1, Slot::MAX), write(1), deps([0, 0])));
-    executor.on_committed(decided(id(1, 1 << 59), write(3), deps([u64::MAX, u64::MAX])));
-    assert_eq!(executor.pending(), 2);
-    assert_eq!(drain(&mut executor).len(), 2);
+    let mut executor = Executor::new(3);
+    executor.on_committed(decided(id(0, 1), write(1), deps([0, 1 << 60, 0])));
+    executor.on_committed(decided(id(2, 1 << 60), Footprint::Everything, deps([0, 0, 0])));
+    executor.on_committed(decided(id(1, Slot::MAX), write(1), deps([0, 0, 0])));
+    executor.on_committed(decided(id(1, 1 << 59), write(3), deps([u64::MAX; 3])));
+    assert_eq!(drain(&mut executor), [[id(2, 1 << 60)], [id(1, Slot::MAX)]]);
     assert_eq!(executor.blocker(id(0, 1)), Some(id(1, 1)));
+    assert_eq!(executor.blocker(id(1, 1 << 59)), Some(id(0, 2)));
     assert_eq!(executor.blockers().count(), 2 * 64);
     executor.on_learned(id(0, 0), &batch(id(0, 1), write(1)));
-    executor.on_committed(nop(id(0, 0), 2));
+    executor.on_committed(nop(id(0, 0), 3));
     assert!(executor.is_executed(id(0, 0)), "slot 0 stands for none");
+    assert_eq!(executor.pending(), 2);
 }
 
 #[test]
@@ -189,8 +190,8 @@ fn a_component_is_executed_when_it_is_taken() {
 
 #[test]
 fn a_blocked_cycle_grows_and_closes() {
-    // r1.1 and r2.1 cover each other; r2.1 also waits for r2.. no: r1.1 for r3.1, which turns out
-    // to cover r2.1, so that it is part of the cycle after all.
+    // r1.1 and r2.1 cover each other and wait for r3.1, which then turns out to cover r2.1: it is
+    // part of the cycle that waits for it.
     let mut executor = Executor::new(3);
     for owner in 0..3 {
         executor.on_learned(id(owner, 1), &batch(id(owner, 1), write(1)));

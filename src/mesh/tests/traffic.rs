@@ -53,8 +53,9 @@ async fn three_peers_exchange_100k_frames_on_several_threads() {
 async fn frames_of_every_size_up_to_the_limit_arrive_whole() {
     let nodes = cluster(2, |config| config.limits.peer_frame_bytes = 1 << 20).await;
     let sizes = [0, 1, 1023, 1024, 1025, 65_536, 200_000, (1 << 20) - 1, 1 << 20];
-    let frame =
-        |size: usize| Bytes::from((0..size).map(|i| i as u8 ^ size as u8).collect::<Vec<_>>());
+    let frame = |size: usize| {
+        Bytes::from((0..size).map(|i| u8::try_from((i ^ size) % 251).unwrap()).collect::<Vec<_>>())
+    };
     for size in sizes {
         nodes[0].mesh.send(r(2), Lane::Bulk, frame(size)).unwrap();
     }

@@ -54,7 +54,7 @@ fn comes_back<T: Wire + PartialEq + Debug>(value: &T, limits: &Limits) {
 fn no_prefix<T: Debug>(frame: &Bytes, decode: impl Fn(Bytes) -> Result<T, DecodeError>) {
     for length in 0..frame.len() {
         let error = decode(frame.slice(..length)).expect_err("a prefix was accepted");
-        assert!(error.offset <= length, "{error} in a frame of {length} bytes");
+        assert!(error.offset() <= length, "{error} in a frame of {length} bytes");
     }
 }
 
@@ -64,6 +64,32 @@ proptest! {
         comes_back(&number, &SMALL);
         comes_back(&byte, &SMALL);
         comes_back(&flag, &SMALL);
+    }
+
+    /// At the end of a frame and before it, numbers are taken in different ways.
+    #[test]
+    fn numbers_come_back_from_anywhere(number in any::number(), behind in 0usize..20, fill: u8) {
+        let mut out = BytesMut::new();
+        number.encode(&mut out);
+        let length = out.len();
+        out.resize(length + behind, fill);
+        let frame = out.freeze();
+        let mut from = Reader::new(&frame, &SMALL);
+        prop_assert_eq!(from.read::<u64>(), Ok(number));
+        prop_assert_eq!(from.offset(), length);
+    }
+
+    /// A number made longer by zeros is refused, wherever it stands.
+    #[test]
+    fn longer_numbers_are_refused(number in any::number(), zeros in 1usize..5, behind in 0usize..20) {
+        let mut out = BytesMut::new();
+        number.encode(&mut out);
+        *out.last_mut().expect("a number has a byte") |= 0x80;
+        out.resize(out.len() + zeros - 1, 0x80);
+        out.resize(out.len() + 1 + behind, 0);
+        let frame = out.freeze();
+        let refused = Reader::new(&frame, &SMALL).read::<u64>().expect_err("two forms of a number");
+        prop_assert_eq!((refused.offset(), refused.flaw()), (0, Flaw::Overlong));
     }
 
     #[test]

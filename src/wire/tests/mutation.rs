@@ -71,8 +71,8 @@ fn survive<T>(
                 assert!(weigh(&value) <= 16 * input.len(), "{} from {input:x?}", weigh(&value));
             }
             Err(error) => {
-                assert!(error.offset <= input.len(), "{error} in {input:x?}");
-                tally.flaws.insert(name(error.flaw));
+                assert!(error.offset() <= input.len(), "{error} in {input:x?}");
+                tally.flaws.insert(name(error.flaw()));
             }
         }
     }

@@ -6,7 +6,7 @@ use super::*;
 /// Why a peer frame is refused, and where.
 fn peer_flaw(frame: &str) -> (usize, Flaw) {
     let error = decode_peer::<Message>(hex(frame), &SMALL).expect_err("it was accepted");
-    (error.offset, error.flaw)
+    (error.offset(), error.flaw())
 }
 
 /// A PreAccept of r1.1 up to its batch.
@@ -18,7 +18,7 @@ const COMMAND: &str = "0000000000000000 01 00 01";
 fn another_version_is_not_guessed_at() {
     assert_eq!(peer_flaw("02 00 13 0101 00"), (0, Flaw::Version { found: 2, known: 1 }));
     let reply = decode_reply(hex("00")).expect_err("it was accepted");
-    assert_eq!(reply.flaw, Flaw::Version { found: 0, known: CLIENT_VERSION });
+    assert_eq!(reply.flaw(), Flaw::Version { found: 0, known: CLIENT_VERSION });
 }
 
 #[test]
@@ -146,6 +146,6 @@ fn votes_are_at_most_one_a_replica() {
 #[test]
 fn a_text_is_utf8() {
     let error = decode_reply(hex("01 0000000000000000 01 04 02 61ff")).expect_err("accepted");
-    assert_eq!((error.offset, error.flaw), (13, Flaw::Text));
+    assert_eq!((error.offset(), error.flaw()), (13, Flaw::Text));
     assert_eq!(error.to_string(), "byte 13: a text that is not UTF-8");
 }
