@@ -21,4 +21,6 @@ pub mod sim;
 
 pub mod load;
 
+pub mod cli;
+
 pub mod testkit;

@@ -196,11 +196,7 @@ impl Report {
     fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_wide = self.config.sites.is_some();
         let bound_title = if is_wide { "    bound" } else { "" };
-        writeln!(
-            f,
-            "{:<12}{:>11}  │{:^40}│{:^40}│  fast",
-            "", "", "commit, ms", "execute, ms"
-        )?;
+        writeln!(f, "{:<12}{:>11}  │{:^40}│{:^40}│  fast", "", "", "commit, ms", "execute, ms")?;
         let columns = format!("{:>9}{:>9}{:>10}{:>10}  ", "p50", "p99", "p99.9", "max");
         writeln!(
             f,
