@@ -15,7 +15,13 @@ pub mod replica;
 
 pub mod wire;
 
+pub mod storage;
+
 pub mod mesh;
+
+pub mod node;
+
+pub mod client;
 
 pub mod sim;
 
