@@ -7,6 +7,7 @@
 mod config;
 mod demo;
 mod init;
+mod kv;
 mod serve;
 
 use std::ffi::OsString;
@@ -44,6 +45,10 @@ enum Command {
     Demo(demo::Demo),
     Init(init::Init),
     Serve(serve::Serve),
+    Put(kv::Put),
+    Get(kv::Get),
+    Del(kv::Del),
+    Cas(kv::Cas),
 }
 
 /// Runs the command line, program name first; the exit code is described above.
@@ -60,6 +65,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
         Command::Serve(serve) => serve.run(),
+        Command::Put(put) => put.run(),
+        Command::Get(get) => get.run(),
+        Command::Del(del) => del.run(),
+        Command::Cas(cas) => cas.run(),
     };
     done.unwrap_or_else(|error| {
         complain(format_args!("error: {error:#}"));

@@ -46,8 +46,8 @@ impl Serve {
         log_to_stderr(self.log);
         let Durability::Memory = file.durability;
         let id = file.replica;
-        tracing::warn!("in memory only: once replica {id} has stopped, it must not come back");
         let mark = Mark::leave(&self.file, id)?;
+        tracing::warn!("in memory only: once replica {id} has stopped, it must not come back");
         let mut builder = Replica::builder(Kv::new())
             .id(id)
             .cluster(&file.cluster)

@@ -157,6 +157,9 @@ impl<E: Endpoint> Drive<E> {
 impl<E: Endpoint> Shared<E> {
     /// One client, from start to stop. `at` is the endpoint it prefers at first.
     async fn client(self: Arc<Self>, client: u32, mut at: usize) {
+        // Clients of one replica that is gone spread over the others.
+        let places = self.endpoints.len();
+        let mut hop = 1 + client as usize / places % places.saturating_sub(1).max(1);
         let mut stream = self.workload.client(client);
         let session = ClientId(self.session_base + u64::from(client));
         for sequence in 1.. {
@@ -175,8 +178,8 @@ impl<E: Endpoint> Shared<E> {
                     Err(Trouble::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
                     Err(Trouble::Gone) => {
                         refusals += 1;
-                        at = (at + 1) % self.endpoints.len();
-                        if refusals % self.endpoints.len() == 0 {
+                        at = (at + std::mem::replace(&mut hop, 1)) % places;
+                        if refusals % places == 0 {
                             tokio::time::sleep(NOWHERE_PAUSE).await;
                         }
                     }

@@ -243,11 +243,12 @@ impl Report {
         let Checked { operations, keys, one_key_in } = self.history;
         writeln!(f, "same state at all live replicas   {}", word(self.digests_equal))?;
         write!(f, "history linearizable              {}", word(self.linearizable))?;
-        write!(f, " ({} operations on {keys} keys", grouped(operations as u64))?;
-        match one_key_in {
-            1 => writeln!(f, ": all)")?,
-            many => writeln!(f, ": one key in {many}, completely)")?,
-        }
+        let share = match one_key_in {
+            1 => "all".to_owned(),
+            many => format!("one key in {many}, with all its operations"),
+        };
+        let [operations, keys] = [operations, keys].map(|count| grouped(count as u64));
+        writeln!(f, " ({operations} operations on {keys} keys: {share})")?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED: {failure}"))
     }
 }
