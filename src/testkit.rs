@@ -1,7 +1,7 @@
 //! For embedders' tests: does a [`StateMachine`] keep the promises that replication rests on?
 //!
-//! A footprint that forgets a key is the one mistake that nothing else finds: the cluster works, and
-//! one day two replicas differ. So try it here, beside the machine, before any cluster runs.
+//! A footprint that forgets a key is the one mistake that nothing else finds: the cluster works,
+//! and one day two replicas differ. So try it here, beside the machine, before any cluster runs.
 
 use std::fmt::{self, Debug};
 
@@ -120,8 +120,8 @@ impl Debug for Breach {
 /// commands; a run that goes through a snapshot half-way; a state before and behind a command that
 /// only reads; and, for commands whose footprints do not conflict, both orders.
 ///
-/// `new` makes a machine, always in the same state. `generate` makes a command; let it use few keys,
-/// so that commands meet.
+/// `new` makes a machine, always in the same state. `generate` makes a command; let it use few
+/// keys, so that commands meet.
 ///
 /// ```
 /// use isonomy::machine::{Kv, KvCommand};

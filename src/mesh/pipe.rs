@@ -32,14 +32,12 @@ pub(super) async fn welcome(hub: &Arc<Hub>, connection: &Connection) -> Result<(
     peer::check_certificate(connection, client_name(&hub.cluster, &theirs.name))?;
     let limits = &hub.limits;
     let outbox = Arc::new(Outbox::new(limits.client_queue_bytes, limits.client_frame_bytes));
-    let place = hub.clients.enter(Arc::clone(&outbox)).ok_or(Refusal::TooManyClients)?;
+    let place = Place::take(hub, &outbox).ok_or(Refusal::TooManyClients)?;
     hello::send(&mut tx, &theirs.encode()).await?;
     debug!(us = %hub.id, client = %theirs.name, remote = %connection.remote_address(), "connected");
     let name = theirs.name;
-    let pipe = Pipe::start(connection.clone(), tx, rx, outbox, limits.client_frame_bytes, {
-        let shared = Arc::clone(hub);
-        move || shared.clients.leave(place)
-    });
+    let max_frame = limits.client_frame_bytes;
+    let pipe = Pipe::start(connection.clone(), tx, rx, outbox, max_frame, place);
     let idle = limits.client_idle;
     hub.inbound.on_client(ClientConnection { pipe, name, idle });
     Ok(())
@@ -61,14 +59,14 @@ pub struct FrameSender {
 }
 
 impl Pipe {
-    /// Starts the writing half; `ended` is called when it is over with the connection.
+    /// Starts the writing half; `place` is dropped when it is over with the connection.
     pub(super) fn start(
         connection: Connection,
         mut tx: SendStream,
         rx: RecvStream,
         outbox: Arc<Outbox>,
         max_frame: usize,
-        ended: impl FnOnce() + Send + 'static,
+        place: impl Send + 'static,
     ) -> Pipe {
         outbox.open(SERIAL);
         let sender = FrameSender { outbox, connection, ended: Arc::default() };
@@ -82,7 +80,7 @@ impl Pipe {
                 _ = writing.connection.closed() => {}
             }
             writing.outbox.close(SERIAL);
-            ended();
+            drop(place);
         });
         Pipe { incoming: FrameStream::new(rx, max_frame), sender }
     }
@@ -220,6 +218,25 @@ impl std::fmt::Debug for ClientConnection {
     }
 }
 
+/// A client's place among the clients, free again when this is dropped.
+struct Place {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Place {
+    fn take(hub: &Arc<Hub>, outbox: &Arc<Outbox>) -> Option<Place> {
+        let number = hub.clients.enter(Arc::clone(outbox))?;
+        Some(Place { hub: Arc::clone(hub), number })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.clients.leave(self.number);
+    }
+}
+
 /// The clients connected to one mesh: counted, bounded, and told when the mesh shuts down.
 pub(super) struct Clients {
     limit: usize,
@@ -245,13 +262,13 @@ impl Clients {
             return None;
         }
         state.next += 1;
-        let place = state.next;
-        state.connected.insert(place, outbox);
-        Some(place)
+        let number = state.next;
+        state.connected.insert(number, outbox);
+        Some(number)
     }
 
-    fn leave(&self, place: u64) {
-        self.lock().connected.remove(&place);
+    fn leave(&self, number: u64) {
+        self.lock().connected.remove(&number);
         self.left.notify_waiters();
     }
 

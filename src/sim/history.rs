@@ -1,12 +1,19 @@
 //! What clients asked and were told, and when: recorded by the simulator and by real clients alike,
 //! written for outside checkers, and handed to [`linearizability`](super::linearizability).
 //!
-//! The file has one JSON object a line: `{"c":client,"k":key,"op":"get|put|cas|del","v":…,"old":…,
-//! "call":ns,"ret":ns or -1,"out":…,"ok":bool,"st":"ok|fail|info"}`. `v` is the written value, `old`
-//! the one a `cas` expects (null: none), `out` what a `get`, or a `cas` that did not swap, found
-//! (null: nothing). `ok` says that it did what it was meant to: false for a `cas` that did not
-//! swap, a `del` that found nothing, and whatever has no answer. Keys and values are text; bytes
-//! that are not UTF-8 appear as `hex:…`.
+//! The file has one JSON object a line:
+//!
+//! ```json
+//! {"c":1,"k":"x","op":"get|put|cas|del","v":"a","old":"b","call":5,"ret":9,"out":"b","ok":true,
+//!  "st":"ok|fail|info"}
+//! ```
+//!
+//! `v` is the written value, `old` the one a `cas` expects (null: none), `out` what a `get`, or a
+//! `cas` that did not swap, found (null: nothing). `call` and `ret` are nanoseconds, `ret` -1 where
+//! the client still waits. `ok` says that it did what it was meant to: false for a `cas` that did
+//! not swap, a `del` that found nothing, and whatever has no answer. `st` says whether it happened:
+//! `fail` surely did not, `info` nobody knows. Keys and values are text; bytes that are not UTF-8
+//! appear as `hex:…`.
 
 use std::io::{self, BufRead, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};

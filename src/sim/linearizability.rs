@@ -9,8 +9,8 @@
 //!    neighbours in every order, so they become one unit. Most violations show here already, as two
 //!    units each of which would have to precede the other, and are explained by a handful of
 //!    operations.
-//! 3. `search` looks for an order of the units that fits both the times and the register, going back
-//!    where it led nowhere, and never through the same configuration twice.
+//! 3. `search` looks for an order of the units that fits both the times and the register, going
+//!    back where it led nowhere, and never through the same configuration twice.
 //!
 //! With unique values the search hardly ever goes back: it takes about one step an operation. Other
 //! histories are decided as well, but may take exponentially long; so steps are bounded.
@@ -29,7 +29,7 @@ use chains::{Chains, chain};
 use register::{Contradiction, Register};
 use search::{Found, search};
 
-/// A bound on the search of one key that takes some seconds to reach.
+/// A bound on the search of one key that takes some seconds, and some 200 MB, to reach.
 pub const BUDGET: u64 = 5_000_000;
 
 /// What a check has found.

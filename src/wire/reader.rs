@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{DecodeError, Flaw, Wire};
-use crate::types::MAX_REPLICAS;
+use crate::types::{Batch, Command, MAX_REPLICAS};
 
 /// What a decoder accepts at most. Whoever encodes must keep to the same.
 ///
@@ -27,7 +27,12 @@ impl Limits {
     /// The limits of a cluster of `replicas`: 4,096 commands a batch, 4,096 keys a command, 65,536
     /// interfering instances.
     pub const fn new(replicas: usize) -> Limits {
-        Limits { replicas, max_commands: 4096, max_keys: 4096, max_interfering: 65_536 }
+        Limits {
+            replicas,
+            max_commands: Batch::MAX_COMMANDS,
+            max_keys: Command::MAX_KEYS,
+            max_interfering: 65_536,
+        }
     }
 }
 

@@ -53,7 +53,8 @@ async fn answer_to(connection: &Connection, hello: &[u8]) -> Closed {
     if let Ok((mut tx, mut rx)) = connection.open_bi().await {
         let _ = hello::send(&mut tx, hello).await;
         if hello::receive(&mut rx).await.is_ok() {
-            let _ = hello::receive(&mut rx).await;
+            // As the lower id, with the commit: the higher checks incarnations only then.
+            let _ = hello::send(&mut tx, &1u64.to_le_bytes()).await;
         }
     }
     connection.closed().await.into()
@@ -128,9 +129,11 @@ async fn who_fails_tls_is_refused() {
         let closed = attempt(&nodes[1], credentials.as_ref(), alpn, &honest().encode()).await;
         assert!(is_tls_failure(&closed), "{what}: {closed:?}");
     }
-    // The same client with nothing wrong gets further: the clone check ends it, not TLS.
-    let honest = attempt(&nodes[1], Some(&replica), tls::PEER_ALPN, &honest().encode()).await;
-    assert!(!is_tls_failure(&honest), "{honest:?}");
+    // The same stranger with nothing wrong but its incarnation gets further than TLS.
+    let stale = PeerHello { incarnation: 0, ..honest() };
+    let closed = attempt(&nodes[1], Some(&replica), tls::PEER_ALPN, &stale.encode()).await;
+    assert_eq!(closed.code(), Some(0x17), "{closed}");
+    unaffected(&nodes).await;
 }
 
 #[tokio::test]
@@ -191,28 +194,11 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
         ("a client's hello", &own, client_hello().encode().to_vec(), 0x11),
     ];
     for (what, credentials, hello, code) in cases {
-        let mut closed = attempt(&nodes[1], Some(credentials), tls::PEER_ALPN, &hello).await;
-        if what == "older incarnation" || what == "same incarnation, other process" {
-            // Replica 2 is the higher and checks at the commit; see below.
-            closed = commit(&nodes[1], credentials, &hello).await;
-        }
+        let closed = attempt(&nodes[1], Some(credentials), tls::PEER_ALPN, &hello).await;
         assert_eq!(closed.code(), Some(code), "{what}: {closed}");
         assert!(matches!(closed, Closed::There { .. }), "{what}: {closed:?}");
     }
     unaffected(&nodes).await;
-}
-
-/// As [`attempt`], up to the commit by which the lower id makes a connection current.
-async fn commit(target: &Node, credentials: &Credentials, hello: &[u8]) -> Closed {
-    let (endpoint, config) = stranger(tls(Some(credentials), tls::PEER_ALPN));
-    let addr = target.mesh.local_addr();
-    let connection = endpoint.connect_with(config, addr, "r2.alpha").unwrap().await.unwrap();
-    let (mut tx, mut rx) = connection.open_bi().await.unwrap();
-    hello::send(&mut tx, hello).await.unwrap();
-    if hello::receive(&mut rx).await.is_ok() {
-        hello::send(&mut tx, &1u64.to_le_bytes()).await.unwrap();
-    }
-    tokio::time::timeout(PATIENCE, connection.closed()).await.expect("an end").into()
 }
 
 #[tokio::test]

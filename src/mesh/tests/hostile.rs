@@ -96,3 +96,34 @@ async fn a_newer_process_takes_the_place_of_a_connection_thought_alive() {
     let events: Vec<Event> = nodes[0].seen.events().into_iter().filter(of_one).collect();
     assert_eq!(events, [Event::Up(r(1), 10), Event::Down(r(1)), Event::Up(r(1), 11)]);
 }
+
+#[tokio::test]
+async fn a_node_that_panics_over_a_frame_loses_the_connection_not_the_frames_of_others() {
+    struct Fragile(Recorder);
+    impl Inbound for Fragile {
+        fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>) {
+            assert!(frames.iter().all(|frame| !frame.is_empty()), "planted");
+            self.0.on_frames(from, frames);
+        }
+        fn on_peer_up(&self, peer: ReplicaId, incarnation: u64) {
+            self.0.on_peer_up(peer, incarnation);
+        }
+        fn on_peer_down(&self, peer: ReplicaId) {
+            self.0.on_peer_down(peer);
+        }
+        fn on_client(&self, _: ClientConnection) {}
+    }
+    let seen = Recorder::default();
+    let (mut fragile, mut other) = (config(1, 1), config(2, 1));
+    // Replica 1 knows replica 2 only by name and is dialled by it.
+    fragile.peers = [(r(2), loopback())].into();
+    let fragile = Mesh::start(fragile, Fragile(seen.clone())).await.unwrap();
+    other.peers = [(r(1), fragile.local_addr())].into();
+    let node = Node::start(other).await;
+    eventually("up", || node.connected()).await;
+    node.mesh.send(r(1), Lane::Consensus, Bytes::new()).unwrap();
+    eventually("down", || node.seen.events().contains(&Event::Down(r(1)))).await;
+    eventually("up again", || node.connected() && node.status(r(1)).connects == 2).await;
+    node.mesh.send(r(1), Lane::Consensus, number(1)).unwrap();
+    eventually("a frame", || seen.frames() == 1).await;
+}

@@ -33,14 +33,27 @@ fn the_file_is_as_outside_checkers_expect_it() {
     let history = recorder.into_history();
     let mut file = Vec::new();
     write_history(&history, &mut file).unwrap();
-    insta::assert_snapshot!(String::from_utf8(file.clone()).unwrap(), @r#"
-    {"c":1,"k":"x","op":"put","v":"a","old":null,"call":10,"ret":20,"out":null,"ok":true,"st":"ok"}
-    {"c":2,"k":"x","op":"get","v":null,"old":null,"call":11,"ret":21,"out":null,"ok":true,"st":"ok"}
-    {"c":1,"k":"x","op":"cas","v":"c","old":"b","call":30,"ret":31,"out":"a","ok":false,"st":"ok"}
-    {"c":1,"k":"x","op":"del","v":null,"old":null,"call":32,"ret":33,"out":null,"ok":true,"st":"ok"}
-    {"c":1,"k":"hex:6865783a","op":"cas","v":"hex:ff00","old":null,"call":40,"ret":41,"out":null,"ok":false,"st":"fail"}
-    {"c":2,"k":"x","op":"del","v":null,"old":null,"call":50,"ret":-1,"out":null,"ok":false,"st":"info"}
-    "#);
+    let lines = [
+        r#"{"c":1,"k":"x","op":"put","v":"a","old":null,"call":10,"ret":20,"out":null,"#,
+        r#""ok":true,"st":"ok"}"#,
+        "\n",
+        r#"{"c":2,"k":"x","op":"get","v":null,"old":null,"call":11,"ret":21,"out":null,"#,
+        r#""ok":true,"st":"ok"}"#,
+        "\n",
+        r#"{"c":1,"k":"x","op":"cas","v":"c","old":"b","call":30,"ret":31,"out":"a","#,
+        r#""ok":false,"st":"ok"}"#,
+        "\n",
+        r#"{"c":1,"k":"x","op":"del","v":null,"old":null,"call":32,"ret":33,"out":null,"#,
+        r#""ok":true,"st":"ok"}"#,
+        "\n",
+        r#"{"c":1,"k":"hex:6865783a","op":"cas","v":"hex:ff00","old":null,"call":40,"ret":41,"#,
+        r#""out":null,"ok":false,"st":"fail"}"#,
+        "\n",
+        r#"{"c":2,"k":"x","op":"del","v":null,"old":null,"call":50,"ret":-1,"out":null,"#,
+        r#""ok":false,"st":"info"}"#,
+        "\n",
+    ];
+    assert_eq!(String::from_utf8(file.clone()).unwrap(), lines.concat());
     assert_eq!(read_history(&file[..]).unwrap(), history);
 }
 
@@ -107,7 +120,8 @@ fn an_answer_to_another_question_is_a_mistake() {
 proptest! {
     #[test]
     fn any_bytes_have_a_text_of_their_own(bytes in prop_oneof![
-        proptest::collection::vec(any::<u8>(), 0..8), "(hex:)?[0-9a-z]{0,4}".prop_map(String::into_bytes),
+        proptest::collection::vec(any::<u8>(), 0..8),
+        "(hex:)?[0-9a-z]{0,4}".prop_map(String::into_bytes),
     ]) {
         prop_assert_eq!(from_text(&to_text(&bytes)), Ok(Bytes::from(bytes)));
     }

@@ -1,9 +1,9 @@
 //! What unique values tell: the second step of a check, between `register` and `search`.
 //!
-//! Where each value is written once, everything that saw a value stands behind its writer and before
-//! the next write, in every order; and so does, at the end of them, the swap that replaced it, with
-//! all who saw the new value behind it. Such a *chain* can be moved only as a whole. What is left of
-//! a register, seen from outside of chains, is whether there is a value.
+//! Where each value is written once, everything that saw a value stands behind its writer and
+//! before the next write, in every order; and so does, at the end of them, the swap that replaced
+//! it, with all who saw the new value behind it. Such a *chain* can be moved only as a whole. What
+//! is left of a register, seen from outside of chains, is whether there is a value.
 //!
 //! (After Gibbons and Korach, "Testing shared memories", 1997, whose zones are the chains without
 //! swaps.)
@@ -26,10 +26,10 @@ pub(super) enum Chains {
 
 /// Joins acts to chains.
 pub(super) fn chain(register: &Register) -> Chains {
-    let Some(values) = Values::new(register) else { return Chains::NotUnique };
-    let joined = values.needed().and_then(|needed| {
-        let replaced = values.replaced(&needed)?;
-        let (units, optional, members) = values.join(&needed, &replaced)?;
+    let Some(mut values) = Values::new(register) else { return Chains::NotUnique };
+    let joined = values.find_needed().and_then(|()| {
+        let replaced = values.replaced()?;
+        let (units, optional, members) = values.join(&replaced)?;
         match split(&units) {
             None => Ok((units, optional, members)),
             Some((a, b)) => Err(Contradiction {
@@ -51,6 +51,9 @@ struct Values<'a> {
     ops: &'a [Op],
     writer: Vec<Option<usize>>,
     readers: Vec<Vec<usize>>,
+    /// For each op how it is known to have happened: by its own answer, or by another op that saw
+    /// what it wrote. `None` if it may not have happened.
+    because: Vec<Option<usize>>,
 }
 
 impl<'a> Values<'a> {
@@ -70,25 +73,27 @@ impl<'a> Values<'a> {
                 Act::Delete => {}
             }
         }
-        Some(Values { register, ops: &register.ops, writer, readers })
+        let ops = &register.ops[..];
+        let answered = |(index, op): (usize, &Op)| (!op.optional).then_some(index);
+        let because = ops.iter().enumerate().map(answered).collect();
+        Some(Values { register, ops, writer, readers, because })
     }
 
-    /// Which ops surely happened: those with an answer, and whoever wrote what these saw.
-    fn needed(&self) -> Result<Vec<bool>, Contradiction> {
-        let mut needed: Vec<bool> = self.ops.iter().map(|op| !op.optional).collect();
-        let mut open: Vec<usize> = (0..self.ops.len()).filter(|index| needed[*index]).collect();
+    /// Finds who wrote what was seen.
+    fn find_needed(&mut self) -> Result<(), Contradiction> {
+        let mut open: Vec<usize> = self.because.iter().flatten().copied().collect();
         while let Some(index) = open.pop() {
             let (Act::Read(value) | Act::Swap(value, _)) = self.ops[index].act else { continue };
             if value == ABSENT {
                 continue;
             }
             let writer = self.writer[value as usize].ok_or_else(|| self.unwritten(index, value))?;
-            if !needed[writer] {
-                needed[writer] = true;
+            if self.because[writer].is_none() {
+                self.because[writer] = Some(index);
                 open.push(writer);
             }
         }
-        Ok(needed)
+        Ok(())
     }
 
     fn unwritten(&self, seen_by: usize, value: Value) -> Contradiction {
@@ -101,16 +106,17 @@ impl<'a> Values<'a> {
         } else {
             format!("the value {name} was written only by what is said to have failed")
         };
-        let operations = [&[self.ops[seen_by].operation][..], &failed].concat();
-        Contradiction { reason, operations }
+        let mut contradiction = self.contradiction(reason, [seen_by]);
+        contradiction.operations.extend(failed);
+        contradiction
     }
 
     /// For each value the swap that replaced it, if one surely did.
-    fn replaced(&self, needed: &[bool]) -> Result<Vec<Option<usize>>, Contradiction> {
+    fn replaced(&self) -> Result<Vec<Option<usize>>, Contradiction> {
         let mut replaced = vec![None; self.writer.len()];
-        for (index, op) in self.ops.iter().enumerate().filter(|(index, _)| needed[*index]) {
+        for (index, op) in self.ops.iter().enumerate() {
             let Act::Swap(expected, _) = op.act else { continue };
-            if expected == ABSENT {
+            if expected == ABSENT || self.because[index].is_none() {
                 continue;
             }
             if let Some(other) = replaced[expected as usize].replace(index) {
@@ -124,9 +130,13 @@ impl<'a> Values<'a> {
         Ok(replaced)
     }
 
-    fn join(&self, needed: &[bool], replaced: &[Option<usize>]) -> Result<Units, Contradiction> {
+    /// The units of all that surely happened, and what may help them.
+    ///
+    /// What may have happened and was seen by nobody matters only where it makes a value or takes
+    /// one away. So a swap of a value for another is left out.
+    fn join(&self, replaced: &[Option<usize>]) -> Result<Units, Contradiction> {
         let (mut units, mut optional, mut members) = (Vec::new(), Vec::new(), Vec::new());
-        let mut in_chain = 0;
+        let mut joined = vec![false; self.ops.len()];
         for (index, op) in self.ops.iter().enumerate() {
             let act = match op.act {
                 Act::Write(_) => Act::Write(PRESENT),
@@ -134,24 +144,24 @@ impl<'a> Values<'a> {
                 Act::Delete | Act::Read(ABSENT) => op.act,
                 Act::Read(_) | Act::Swap(..) => continue,
             };
-            if !needed[index] {
-                // Nobody saw what it wrote, so all it can do is to fill a gap, or to make one.
+            if self.because[index].is_none() {
                 let act = if act == Act::Delete { act } else { Act::Swap(ABSENT, PRESENT) };
                 optional.push(Optional { call: op.call, act });
                 continue;
             }
             let mut link = Link::new(index, op);
             if let Act::Write(value) | Act::Swap(_, value) = op.act {
-                in_chain += self.follow(&mut link, value, replaced)?;
+                self.follow(&mut link, value, replaced, &mut joined)?;
             }
             units.push(Unit { opens: link.opens.0, closes: link.closes.0, act });
-            let mut ends = vec![index, link.opens.1, link.closes.1];
-            ends.dedup();
-            members.push(ends.into_iter().map(|it| self.ops[it].operation).collect());
+            members.push(self.explained([index, link.opens.1, link.closes.1]));
         }
-        // Each swap that surely happened stands in some chain, or they go round in a circle.
-        if in_chain < replaced.iter().flatten().count() {
-            return Err(self.circle(needed, replaced));
+        // Each swap that surely happened stands behind some writer, or they go round in a circle.
+        let swaps = replaced.iter().flatten().copied();
+        let circle: Vec<usize> = swaps.filter(|swap| !joined[*swap]).collect();
+        if !circle.is_empty() {
+            let reason = "each of these replaced what another wrote, in a circle".to_owned();
+            return Err(self.contradiction(reason, circle));
         }
         let gaps =
             units.iter().any(|it| matches!(it.act, Act::Read(ABSENT) | Act::Swap(ABSENT, _)));
@@ -160,20 +170,19 @@ impl<'a> Values<'a> {
         Ok((units, optional, members))
     }
 
-    /// Adds everything that belongs behind the writer of `value`; returns the number of swaps.
+    /// Adds everything that belongs behind the writer of `value`.
     fn follow(
         &self,
         link: &mut Link,
         mut value: Value,
         replaced: &[Option<usize>],
-    ) -> Result<usize, Contradiction> {
-        let mut swaps = 0;
+        joined: &mut [bool],
+    ) -> Result<(), Contradiction> {
         loop {
-            let readers = &self.readers[value as usize];
-            link.add(self, readers)?;
-            let Some(swap) = replaced[value as usize] else { return Ok(swaps) };
-            swaps += 1;
+            link.add(self, &self.readers[value as usize])?;
+            let Some(swap) = replaced[value as usize] else { return Ok(()) };
             link.add(self, &[swap])?;
+            joined[swap] = true;
             let Act::Swap(_, next) = self.ops[swap].act else {
                 unreachable!("only swaps replace");
             };
@@ -181,30 +190,23 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn circle(&self, needed: &[bool], replaced: &[Option<usize>]) -> Contradiction {
-        // Take away what hangs on a root; the rest is circles.
-        let mut left: Vec<bool> = needed.to_vec();
-        for (index, op) in self.ops.iter().enumerate() {
-            let (Act::Write(value) | Act::Swap(ABSENT, value)) = op.act else { continue };
-            let mut next = needed[index].then_some(value);
-            while let Some(swap) = next.and_then(|value| replaced[value as usize]) {
-                left[swap] = false;
-                next = match self.ops[swap].act {
-                    Act::Swap(_, value) => Some(value),
-                    _ => None,
-                };
-            }
-        }
-        let swaps = (0..self.ops.len()).filter(|index| {
-            left[*index]
-                && matches!(self.ops[*index].act, Act::Swap(expected, _) if expected != ABSENT)
-        });
-        self.contradiction("each of these replaced what another wrote, in a circle".into(), swaps)
+    fn contradiction(&self, reason: String, ops: impl IntoIterator<Item = usize>) -> Contradiction {
+        Contradiction { reason, operations: self.explained(ops) }
     }
 
-    fn contradiction(&self, reason: String, ops: impl IntoIterator<Item = usize>) -> Contradiction {
-        let operations = ops.into_iter().map(|index| self.ops[index].operation).collect();
-        Contradiction { reason, operations }
+    /// The operations behind these ops, and whoever shows that they happened.
+    fn explained(&self, ops: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut operations = Vec::new();
+        for mut op in ops {
+            operations.push(self.ops[op].operation);
+            while let Some(by) = self.because[op].filter(|by| *by != op) {
+                op = by;
+                operations.push(self.ops[op].operation);
+            }
+        }
+        operations.sort_unstable();
+        operations.dedup();
+        operations
     }
 }
 

@@ -1,4 +1,4 @@
-//! Histories right and wrong: by hand, and by the thousand against a checker that tries every order.
+//! Histories right and wrong: by hand, and by the thousand against a checker that tries all orders.
 
 mod random;
 mod stories;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::machine::{Kv, KvCommand, KvOutput, StateMachine};
 
-/// A history of one key from a story such as `0..1 put a; 2..3 get a; 2.. cas a b; 4..5 put c fail`.
+/// A history of one key from a story like `0..1 put a; 2..3 get a; 2.. cas a b; 4..5 put c fail`.
 ///
 /// After `get` comes what was found, `-` for nothing; `cas a b no c` found `c`; `del none` found
 /// nothing. Without a return time nobody knows whether it happened.

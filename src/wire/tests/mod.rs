@@ -81,7 +81,9 @@ proptest! {
 
     /// A number made longer by zeros is refused, wherever it stands.
     #[test]
-    fn longer_numbers_are_refused(number in any::number(), zeros in 1usize..5, behind in 0usize..20) {
+    fn longer_numbers_are_refused(
+        number in any::number(), zeros in 1usize..5, behind in 0usize..20,
+    ) {
         let mut out = BytesMut::new();
         number.encode(&mut out);
         *out.last_mut().expect("a number has a byte") |= 0x80;
