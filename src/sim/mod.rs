@@ -1,4 +1,32 @@
-//! The simulator's room: what happened, and whether it was right.
+//! The simulator: seed → verdict. Whole replicas, unchanged, in a world with a network, disks,
+//! clocks and clients of its own, one thread and no time but its own; the same seed gives the same
+//! world on every machine.
+//!
+//! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's step,
+//! `network` and `faults` get in the way, `clients` ask → `checks` and `order` look at every step →
+//! `calm` demands that everything finishes, and has the last word → `runner` does it for many seeds,
+//! `shrink` makes a failing world smaller, `report` sums up.
+//!
+//! `history` and [`linearizability`] stand alone: real clients use them too.
 
+mod act;
+mod calm;
+mod checks;
+mod clients;
+mod faults;
 pub mod history;
+mod host;
 pub mod linearizability;
+mod network;
+mod order;
+mod plan;
+mod report;
+mod runner;
+mod shrink;
+mod trace;
+mod world;
+
+pub use faults::{Fault, FaultSet, UnknownFault};
+pub use plan::Overrides;
+pub use report::{Broken, Failure, Summary, Verdict, Violation};
+pub use runner::{DEMANDING, Options, reproduction, run, run_seed};

@@ -1,0 +1,264 @@
+//! A replica's step in the world, and what follows from it: records, messages, executions,
+//! answers. After `world`, which says when; before `checks`, which look at all of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use super::checks::Breach;
+use super::plan::Disk;
+use super::report::{Broken, Counter};
+use super::trace::digest;
+use super::world::{Event, World};
+use crate::machine::{KvOutput, Outcome, encode};
+use crate::protocol::epaxos::{Message, Record};
+use crate::replica::{Committed, Execution, Input, Output, PeerMessage};
+use crate::types::{Footprint, ReplicaId, ReplicaSet, RequestId};
+use crate::wire;
+
+impl World<'_> {
+    /// One step of a replica, and all that it causes.
+    pub(super) fn step(
+        &mut self,
+        me: ReplicaId,
+        inputs: &mut Vec<Input<Message>>,
+    ) -> Result<(), Breach> {
+        self.note_inputs(me, inputs);
+        let mut out = std::mem::take(&mut self.out);
+        let host = &mut self.hosts[me.index()];
+        let now = host.clock.local(self.now);
+        host.core.step(now, inputs.drain(..), &mut out);
+        let followed = self.follow(me, &mut out);
+        out.clear();
+        self.out = out;
+        self.arrange_wake(me);
+        followed
+    }
+
+    fn note_inputs(&mut self, me: ReplicaId, inputs: &[Input<Message>]) {
+        let who = u64::from(me.number()) << 60;
+        self.trace.mix(self.now.as_nanos() ^ who);
+        for input in inputs {
+            let word = match input {
+                Input::Peer { from, message } => digest(message) ^ u64::from(from.number()) << 52,
+                Input::Propose(command) => command.request.sequence,
+                Input::Durable(durable) => durable.position().records(),
+                Input::Tick => continue,
+            };
+            self.trace.mix(word);
+            self.trace.say(self.now, || match input {
+                Input::Peer { from, message } => format!("{me} <- {from} {}", Shown(message)),
+                other => format!("{me} {other:?}"),
+            });
+        }
+    }
+
+    fn follow(&mut self, me: ReplicaId, out: &mut Output<Message, Record>) -> Result<(), Breach> {
+        for record in &out.records {
+            self.trace.say(self.now, || format!("{me} writes {}", ShownRecord(record)));
+            self.checks.written(me, record)?;
+            if let Record::Committed { deps, .. } = record {
+                deps.as_slots().iter().for_each(|slot| self.trace.mix(*slot));
+            }
+        }
+        let host = &mut self.hosts[me.index()];
+        host.appended += out.records.len() as u64;
+        self.flush(me);
+        let proposing = |(_, message): &(ReplicaSet, PeerMessage<Message>)| {
+            matches!(message, PeerMessage::Protocol(Message::PreAccept { .. }))
+        };
+        let dies = self.hosts[me.index()].doomed && out.messages.iter().any(proposing);
+        for (to, message) in out.messages.drain(..) {
+            self.send(me, to, message, dies)?;
+        }
+        if self.sabotage.answer_at_commit {
+            self.answer_early(me, &out.committed);
+        }
+        for execution in &out.execute {
+            self.execute(me, execution)?;
+        }
+        for (request, _) in &out.rejected {
+            self.later(Duration::from_micros(100), Event::Refused(*request));
+        }
+        if dies {
+            self.counters.hit(Counter::CrashProposing);
+            self.crash(me);
+        }
+        Ok(())
+    }
+
+    /// Begins a flush, if there is something to flush and none under way.
+    pub(super) fn flush(&mut self, me: ReplicaId) {
+        let host = &mut self.hosts[me.index()];
+        let Disk::Takes(mean) = host.disk else { return };
+        if host.flushing || host.durable == host.appended || !host.alive {
+            return;
+        }
+        host.flushing = true;
+        host.durable = host.appended;
+        let position = host.appended;
+        let takes = mean.mul_f64(0.5 + self.disk_rng.random::<f64>());
+        self.counters.hit(Counter::SlowFlush);
+        self.later(takes, Event::Flushed(me, position));
+    }
+
+    fn send(
+        &mut self,
+        me: ReplicaId,
+        to: ReplicaSet,
+        message: PeerMessage<Message>,
+        dies: bool,
+    ) -> Result<(), Breach> {
+        self.trace.say(self.now, || format!("{me} -> {to:?} {}", Shown(&message)));
+        let message = if self.plan.wire { self.through_wire(message)? } else { message };
+        for to in to.iter() {
+            if dies && self.rng.random_ratio(1, 2) {
+                continue;
+            }
+            let arrivals = self.network.send(self.now, me, to, &message, &mut self.counters);
+            for at in arrivals.into_iter().flatten() {
+                self.post(at, me, to, message.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the receivers would read of it.
+    fn through_wire(
+        &mut self,
+        message: PeerMessage<Message>,
+    ) -> Result<PeerMessage<Message>, Breach> {
+        self.frame.clear();
+        wire::encode_peer(0, &message, &mut self.frame);
+        let frame = Bytes::copy_from_slice(&self.frame);
+        let limits = wire::Limits::new(self.plan.replicas);
+        match wire::decode_peer::<Message>(frame, &limits) {
+            Ok((0, read)) if read == message => Ok(read),
+            Ok(_) => Err((Broken::Wire, format!("{} is read otherwise", Shown(&message)))),
+            Err(error) => Err((Broken::Wire, format!("{} is refused: {error}", Shown(&message)))),
+        }
+    }
+
+    fn execute(&mut self, me: ReplicaId, execution: &Execution) -> Result<(), Breach> {
+        self.trace.mix(execution.id.slot << 8 | u64::from(execution.id.replica.number()));
+        self.trace.say(self.now, || format!("{me} executes {}", execution.id));
+        self.checks.executed(me, execution)?;
+        if !execution.ends_component {
+            self.counters.hit(Counter::Component);
+        }
+        if execution.batch.commands().len() > 1 {
+            self.counters.hit(Counter::LargeBatch);
+        }
+        for command in execution.batch.commands() {
+            match &command.footprint {
+                Footprint::Everything => self.counters.hit(Counter::Everything),
+                keys if keys.keys().is_some_and(|keys| keys.len() > 1) => {
+                    self.counters.hit(Counter::SeveralKeys);
+                }
+                _ => {}
+            }
+        }
+        let mut replies = std::mem::take(&mut self.replies);
+        self.hosts[me.index()].applier.apply(&execution.batch, &mut replies);
+        for applied in replies.drain(..) {
+            self.checks.applied(me, &applied)?;
+            if !applied.first {
+                self.counters.hit(Counter::SecondTime);
+            }
+            if applied.origin == me {
+                self.reply(applied.request, applied.outcome);
+            }
+        }
+        self.replies = replies;
+        Ok(())
+    }
+
+    fn reply(&mut self, request: RequestId, outcome: Outcome) {
+        if let Some(at) = self.network.send_client(self.now, &mut self.counters) {
+            self.at(at, Event::Reply(Box::new((request, outcome))));
+        }
+    }
+
+    /// A rule broken on purpose: protocol.md §6 says why.
+    fn answer_early(&mut self, me: ReplicaId, committed: &[Committed]) {
+        let done = encode(&KvOutput::Done).expect("an output without content");
+        for committed in committed {
+            let batch = Arc::clone(&committed.batch);
+            for command in batch.commands().iter().filter(|command| command.origin == me) {
+                if self.clients.is_put(command.request) {
+                    self.reply(command.request, Outcome::Output(done.clone()));
+                }
+            }
+        }
+    }
+
+    fn arrange_wake(&mut self, me: ReplicaId) {
+        let host = &mut self.hosts[me.index()];
+        let Some(wake) = host.core.wake() else { return };
+        let at = host.clock.world(wake).max(self.now);
+        if host.wake_at.is_none_or(|soonest| at < soonest) {
+            host.wake_at = Some(at);
+            self.at(at, Event::Wake(me));
+        }
+    }
+}
+
+/// A message without the payloads.
+struct Shown<'a>(&'a PeerMessage<Message>);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            PeerMessage::Protocol(Message::PreAccept { id, deps, .. }) => {
+                write!(f, "PreAccept {id} {deps:?}")
+            }
+            PeerMessage::Protocol(Message::Accept { id, ballot, value, deps }) => {
+                write!(f, "Accept {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
+            }
+            PeerMessage::Protocol(Message::Commit { id, value, deps }) => {
+                let nop = *value == crate::protocol::epaxos::CommitValue::Nop;
+                write!(f, "Commit {id} {} {deps:?}", kind(nop))
+            }
+            PeerMessage::Protocol(Message::RecoverOk { id, ballot, report }) => {
+                let value = report.value.as_ref().map(|(value, deps)| (kind(value.is_nop()), deps));
+                let initial = report.initial.as_ref().map(|(_, deps)| deps);
+                write!(f, "RecoverOk {id} {ballot:?} {:?} at {:?}", report.phase, report.accepted)?;
+                write!(f, " value {value:?} initial {initial:?}")
+            }
+            PeerMessage::Protocol(Message::Validate { id, ballot, deps, .. }) => {
+                write!(f, "Validate {id} {ballot:?} {deps:?}")
+            }
+            PeerMessage::Protocol(other) => write!(f, "{other:?}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+/// A record without the payloads.
+struct ShownRecord<'a>(&'a Record);
+
+impl std::fmt::Display for ShownRecord<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Record::PreAccepted { id, initial, deps, .. } => {
+                write!(f, "PreAccepted {id} initial {initial:?} deps {deps:?}")
+            }
+            Record::Accepted { id, ballot, value, deps } => {
+                write!(f, "Accepted {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
+            }
+            Record::Joined { id, ballot } => write!(f, "Joined {id} {ballot:?}"),
+            Record::Validated { id, ballot, initial, .. } => {
+                write!(f, "Validated {id} {ballot:?} {initial:?}")
+            }
+            Record::Committed { id, value, deps } => {
+                write!(f, "Committed {id} {} {deps:?}", kind(value.is_nop()))
+            }
+        }
+    }
+}
+
+fn kind(nop: bool) -> &'static str {
+    if nop { "Nop" } else { "batch" }
+}

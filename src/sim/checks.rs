@@ -1,0 +1,251 @@
+//! What must hold after every step (protocol.md §2, §6), looked at from outside and from nothing
+//! but what replicas write, execute and answer. Used by `world`.
+//!
+//! All of it is incremental: a step is compared with what is known already, so that a check costs
+//! in proportion to the step.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::order::Orders;
+use super::report::Broken;
+use crate::machine::Applied;
+use crate::protocol::epaxos::Record;
+use crate::replica::Execution;
+use crate::types::{
+    Access, Batch, Command, Deps, InstanceId, KeyHash, ReplicaId, RequestId, Slot, Value,
+};
+
+/// A promise that was broken, and how.
+pub(super) type Breach = (Broken, String);
+
+/// What one replica has shown.
+#[derive(Debug, Default)]
+struct Seen {
+    committed: FxHashSet<InstanceId>,
+    executed: FxHashSet<InstanceId>,
+    /// Instances with a record here and no decision.
+    open: BTreeSet<InstanceId>,
+    applied: FxHashSet<RequestId>,
+}
+
+/// Committed instances that use one key, by owner.
+type Users = Vec<BTreeMap<Slot, Access>>;
+
+/// Invariants:
+///
+/// 1. `decided` holds what any replica has ever committed; nothing leaves it.
+/// 2. `keys`, `everything` and `all` hold the decided instances that are not `Nop`, by footprint.
+#[derive(Debug)]
+pub(super) struct Checks {
+    n: usize,
+    asked: FxHashMap<RequestId, Bytes>,
+    proposed: FxHashMap<InstanceId, Arc<Batch>>,
+    decided: FxHashMap<InstanceId, (Value, Deps)>,
+    keys: FxHashMap<KeyHash, Users>,
+    everything: Users,
+    all: Users,
+    seen: Vec<Seen>,
+    orders: Orders,
+}
+
+impl Checks {
+    pub(super) fn new(n: usize) -> Checks {
+        Checks {
+            n,
+            asked: FxHashMap::default(),
+            proposed: FxHashMap::default(),
+            decided: FxHashMap::default(),
+            keys: FxHashMap::default(),
+            everything: vec![BTreeMap::new(); n],
+            all: vec![BTreeMap::new(); n],
+            seen: (0..n).map(|_| Seen::default()).collect(),
+            orders: Orders::new(n),
+        }
+    }
+
+    /// A client hands in a command.
+    pub(super) fn asked(&mut self, command: &Command) {
+        self.asked.entry(command.request).or_insert_with(|| command.payload.clone());
+    }
+
+    /// A replica appends a record.
+    pub(super) fn written(&mut self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
+        let id = match record {
+            Record::PreAccepted { id, batch, .. } => {
+                if id.replica == at {
+                    self.propose(*id, batch)?;
+                }
+                id
+            }
+            Record::Accepted { id, .. }
+            | Record::Joined { id, .. }
+            | Record::Validated { id, .. } => id,
+            Record::Committed { id, value, deps } => return self.commit(at, *id, value, deps),
+        };
+        let seen = &mut self.seen[at.index()];
+        if !seen.committed.contains(id) {
+            seen.open.insert(*id);
+        }
+        Ok(())
+    }
+
+    /// Integrity, first half: only what a client asked for, and once a slot.
+    fn propose(&mut self, id: InstanceId, batch: &Arc<Batch>) -> Result<(), Breach> {
+        for command in batch.commands() {
+            if self.asked.get(&command.request) != Some(&command.payload) {
+                let detail = format!("{id} proposes {:?}, asked by nobody", command.request);
+                return Err((Broken::Integrity, detail));
+            }
+        }
+        if self.proposed.insert(id, batch.clone()).is_some_and(|before| before != *batch) {
+            return Err((Broken::Integrity, format!("{id} was proposed twice")));
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        at: ReplicaId,
+        id: InstanceId,
+        value: &Value,
+        deps: &Deps,
+    ) -> Result<(), Breach> {
+        let seen = &mut self.seen[at.index()];
+        seen.open.remove(&id);
+        if !seen.committed.insert(id) {
+            return Err((Broken::Agreement, format!("{at} commits {id} twice")));
+        }
+        if let Some((before, covered)) = self.decided.get(&id) {
+            if before == value && covered == deps {
+                return Ok(());
+            }
+            let (before, now) = (Brief(before), Brief(value));
+            let detail = format!("{id} is {before:?} {covered:?}, {at} commits {now:?} {deps:?}");
+            return Err((Broken::Agreement, detail));
+        }
+        self.decided.insert(id, (value.clone(), deps.clone()));
+        let Some(batch) = value.batch() else { return Ok(()) };
+        if self.proposed.get(&id).is_none_or(|proposed| proposed != batch) {
+            let detail = format!("{at} commits in {id} what its owner did not propose there");
+            return Err((Broken::Integrity, detail));
+        }
+        self.check_visibility(id, batch, deps)?;
+        self.enter(id, batch);
+        Ok(())
+    }
+
+    /// Visibility: only what is not covered has to be looked at, and that has to cover `id`.
+    fn check_visibility(&self, id: InstanceId, batch: &Batch, deps: &Deps) -> Result<(), Breach> {
+        let check = |users: &Users, access: Access| {
+            for (owner, covered) in deps.iter() {
+                for (slot, other) in users[owner.index()].range(covered + 1..) {
+                    let conflicts = access == Access::Write || *other == Access::Write;
+                    let other = InstanceId::new(owner, *slot);
+                    let theirs = &self.decided[&other].1;
+                    if conflicts && other != id && !theirs.covers(id) {
+                        let detail = format!(
+                            "{id} {deps:?} and {other} {theirs:?} conflict, and neither covers \
+                             the other"
+                        );
+                        return Err((Broken::Visibility, detail));
+                    }
+                }
+            }
+            Ok(())
+        };
+        let Some(keys) = batch.footprint().keys() else { return check(&self.all, Access::Write) };
+        check(&self.everything, Access::Write)?;
+        for (key, access) in keys {
+            if let Some(users) = self.keys.get(key) {
+                check(users, *access)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, id: InstanceId, batch: &Batch) {
+        let owner = id.replica.index();
+        self.all[owner].insert(id.slot, Access::Write);
+        let Some(keys) = batch.footprint().keys() else {
+            self.everything[owner].insert(id.slot, Access::Write);
+            return;
+        };
+        for (key, access) in keys {
+            let users = self.keys.entry(*key).or_insert_with(|| vec![BTreeMap::new(); self.n]);
+            users[owner].insert(id.slot, *access);
+        }
+    }
+
+    /// A replica executes an instance.
+    pub(super) fn executed(&mut self, at: ReplicaId, execution: &Execution) -> Result<(), Breach> {
+        let Execution { id, batch, .. } = execution;
+        let seen = &mut self.seen[at.index()];
+        if !seen.committed.contains(id) {
+            let detail = format!("{at} executes {id}, which is not committed there");
+            return Err((Broken::Order, detail));
+        }
+        if !seen.executed.insert(*id) {
+            return Err((Broken::Once, format!("{at} executes {id} twice")));
+        }
+        if self.decided[id].0.batch() != Some(batch) {
+            return Err((Broken::Integrity, format!("{at} executes something else in {id}")));
+        }
+        self.orders.executed(at, *id, batch.footprint())
+    }
+
+    /// A replica applied a command of an instance.
+    pub(super) fn applied(&mut self, at: ReplicaId, applied: &Applied) -> Result<(), Breach> {
+        let new = self.seen[at.index()].applied.insert(applied.request);
+        if applied.first && !new {
+            return Err((Broken::Once, format!("{at} applies {:?} twice", applied.request)));
+        }
+        if !applied.first && new {
+            let detail = format!("{at} takes {:?} for a retry, and it is none", applied.request);
+            return Err((Broken::Once, detail));
+        }
+        Ok(())
+    }
+
+    /// The first instance that a replica has a record of and no decision.
+    pub(super) fn open(&self, at: ReplicaId) -> Option<InstanceId> {
+        self.seen[at.index()].open.first().copied()
+    }
+
+    /// Whether two replicas have executed the same instances and commands.
+    pub(super) fn executed_alike(&self, a: ReplicaId, b: ReplicaId) -> bool {
+        let (a, b) = (&self.seen[a.index()], &self.seen[b.index()]);
+        a.executed == b.executed && a.applied == b.applied
+    }
+
+    /// Whether a replica executed a command.
+    pub(super) fn has_applied(&self, at: ReplicaId, request: RequestId) -> bool {
+        self.seen[at.index()].applied.contains(&request)
+    }
+
+    /// The number of replicas that executed a command.
+    pub(super) fn applied_at(&self, request: RequestId) -> usize {
+        self.seen.iter().filter(|seen| seen.applied.contains(&request)).count()
+    }
+}
+
+/// A value in a few words.
+struct Brief<'a>(&'a Value);
+
+impl std::fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.batch() {
+            None => write!(f, "Nop"),
+            Some(batch) => {
+                f.debug_list().entries(batch.commands().iter().map(|it| it.request)).finish()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The checkers, fed with worlds that went wrong.
+
+use super::*;
+use crate::machine::Outcome;
+use crate::types::{Ballot, ClientId, Footprint};
+
+fn replica(index: usize) -> ReplicaId {
+    ReplicaId::from_index(index)
+}
+
+fn id(owner: usize, slot: Slot) -> InstanceId {
+    InstanceId::new(replica(owner), slot)
+}
+
+fn command(client: u64, footprint: Footprint) -> Command {
+    Command {
+        request: RequestId::new(ClientId(client), 1),
+        floor: 0,
+        origin: replica(0),
+        footprint,
+        payload: Bytes::from(vec![1, 2, 3]),
+    }
+}
+
+/// A cluster of three in which r1.1, r2.1, r3.1 were proposed, all writing one key.
+struct Story {
+    checks: Checks,
+    batches: Vec<Arc<Batch>>,
+}
+
+impl Story {
+    fn new() -> Story {
+        let mut story = Story { checks: Checks::new(3), batches: Vec::new() };
+        for owner in 0..3 {
+            let command = command(owner as u64, Footprint::write(b"k"));
+            story.checks.asked(&command);
+            story.batches.push(Batch::new(vec![command]));
+            assert_eq!(story.propose(owner, 1, owner), Ok(()));
+        }
+        story
+    }
+
+    fn propose(&mut self, owner: usize, slot: Slot, batch: usize) -> Result<(), Breach> {
+        let record = Record::PreAccepted {
+            id: id(owner, slot),
+            batch: self.batches[batch].clone(),
+            initial: Deps::none(3),
+            deps: Deps::none(3),
+        };
+        self.checks.written(replica(owner), &record)
+    }
+
+    fn commit(
+        &mut self,
+        at: usize,
+        of: usize,
+        value: Value,
+        deps: [Slot; 3],
+    ) -> Result<(), Breach> {
+        let record = Record::Committed { id: id(of, 1), value, deps: Deps::from_slots(deps) };
+        self.checks.written(replica(at), &record)
+    }
+
+    fn value(&self, batch: usize) -> Value {
+        Value::Batch(self.batches[batch].clone())
+    }
+
+    fn execute(&mut self, at: usize, of: usize) -> Result<(), Breach> {
+        let batch = self.batches[of].clone();
+        let execution = Execution { id: id(of, 1), batch, ends_component: true };
+        self.checks.executed(replica(at), &execution)
+    }
+}
+
+#[track_caller]
+fn broken(result: Result<(), Breach>) -> Broken {
+    result.expect_err("something is wrong with this").0
+}
+
+#[test]
+fn a_world_in_order_is_left_alone() {
+    let mut story = Story::new();
+    for at in 0..3 {
+        let [first, second] = [story.value(0), story.value(1)];
+        assert_eq!(story.commit(at, 0, first, [0, 0, 0]), Ok(()));
+        assert_eq!(story.commit(at, 1, second, [1, 0, 0]), Ok(()));
+        assert_eq!(story.commit(at, 2, Value::Nop, [0, 0, 0]), Ok(()));
+        assert_eq!(story.execute(at, 0), Ok(()));
+        assert_eq!(story.execute(at, 1), Ok(()));
+    }
+    assert!(story.checks.executed_alike(replica(0), replica(2)));
+    assert_eq!(story.checks.open(replica(0)), None);
+}
+
+#[test]
+fn two_decisions_of_one_instance() {
+    let mut story = Story::new();
+    let value = story.value(0);
+    assert_eq!(story.commit(0, 0, value.clone(), [0, 0, 0]), Ok(()));
+    assert_eq!(broken(story.commit(1, 0, value.clone(), [0, 1, 0])), Broken::Agreement);
+    assert_eq!(broken(story.commit(2, 0, Value::Nop, [0, 0, 0])), Broken::Agreement);
+    assert_eq!(broken(story.commit(0, 0, value, [0, 0, 0])), Broken::Agreement);
+}
+
+#[test]
+fn two_conflicting_commits_that_miss_each_other() {
+    let mut story = Story::new();
+    let [first, second] = [story.value(0), story.value(1)];
+    assert_eq!(story.commit(0, 0, first, [0, 0, 0]), Ok(()));
+    assert_eq!(broken(story.commit(1, 1, second, [0, 0, 0])), Broken::Visibility);
+}
+
+#[test]
+fn a_commit_that_misses_one_that_conflicts_with_everything() {
+    for everything_first in [true, false] {
+        let mut story = Story::new();
+        let all = command(9, Footprint::Everything);
+        story.checks.asked(&all);
+        story.batches[1] = Batch::new(vec![all]);
+        story.checks.proposed.insert(id(1, 1), story.batches[1].clone());
+        let order = if everything_first { [1, 0] } else { [0, 1] };
+        let value = story.value(order[0]);
+        assert_eq!(story.commit(0, order[0], value, [0, 0, 0]), Ok(()));
+        let value = story.value(order[1]);
+        assert_eq!(broken(story.commit(0, order[1], value, [0, 0, 0])), Broken::Visibility);
+    }
+}
+
+#[test]
+fn a_value_that_is_not_its_owners() {
+    let mut story = Story::new();
+    let value = story.value(1);
+    assert_eq!(broken(story.commit(0, 0, value, [0, 0, 0])), Broken::Integrity);
+}
+
+#[test]
+fn a_proposal_that_nobody_asked_for_or_in_a_used_slot() {
+    let mut story = Story::new();
+    story.batches.push(Batch::new(vec![command(77, Footprint::write(b"k"))]));
+    assert_eq!(broken(story.propose(0, 2, 3)), Broken::Integrity);
+    assert_eq!(broken(story.propose(0, 1, 1)), Broken::Integrity);
+}
+
+#[test]
+fn executing_what_is_not_committed_or_again_or_in_another_order() {
+    let mut story = Story::new();
+    assert_eq!(broken(story.execute(0, 0)), Broken::Order);
+    for at in 0..2 {
+        let [first, second] = [story.value(0), story.value(1)];
+        assert_eq!(story.commit(at, 0, first, [0, 0, 0]), Ok(()));
+        assert_eq!(story.commit(at, 1, second, [1, 0, 0]), Ok(()));
+    }
+    assert_eq!(story.execute(0, 0), Ok(()));
+    assert_eq!(broken(story.execute(0, 0)), Broken::Once);
+    assert_eq!(broken(story.execute(1, 1)), Broken::Order);
+}
+
+#[test]
+fn applying_twice_or_refusing_once() {
+    let mut story = Story::new();
+    let applied = |first| Applied {
+        request: RequestId::new(ClientId(0), 1),
+        origin: replica(0),
+        outcome: Outcome::Forgotten,
+        first,
+    };
+    assert_eq!(broken(story.checks.applied(replica(1), &applied(false))), Broken::Once);
+    assert_eq!(story.checks.applied(replica(0), &applied(true)), Ok(()));
+    assert_eq!(story.checks.applied(replica(0), &applied(false)), Ok(()));
+    assert_eq!(broken(story.checks.applied(replica(0), &applied(true))), Broken::Once);
+}
+
+#[test]
+fn what_is_undecided_shows() {
+    let mut story = Story::new();
+    let joined = Record::Joined { id: id(2, 1), ballot: Ballot::OWNER };
+    assert_eq!(story.checks.written(replica(0), &joined), Ok(()));
+    assert_eq!(story.checks.open(replica(0)), Some(id(0, 1)));
+    let value = story.value(0);
+    assert_eq!(story.commit(0, 0, value, [0, 0, 0]), Ok(()));
+    assert_eq!(story.checks.open(replica(0)), Some(id(2, 1)));
+}

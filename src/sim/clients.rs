@@ -1,0 +1,388 @@
+//! The simulated clients: what they ask, of whom, when they lose patience, and what they were told.
+//! Used by `world`, which carries what they say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::history::{Answer, Call, Operation, Outcome};
+use super::plan::{Plan, Stream, Workload, stream};
+use super::report::{Counter, Counters};
+use crate::machine::{KvCommand, KvOutput, StateMachine as _, decode, encode, kv::Kv};
+use crate::types::{ClientId, Command, Footprint, ReplicaId, RequestId, Time};
+
+/// What a client says, to whom.
+pub(super) type Ask = (ReplicaId, Command);
+
+/// A command that a client waits for.
+#[derive(Debug)]
+struct Pending {
+    command: KvCommand,
+    footprint: Footprint,
+    payload: Bytes,
+    /// Its place in the log.
+    entry: usize,
+}
+
+/// One client. It keeps one session until it gives a command up.
+#[derive(Debug)]
+struct Client {
+    session: ClientId,
+    home: ReplicaId,
+    sequence: u64,
+    started: u64,
+    pending: BTreeMap<u64, Pending>,
+    burst: u64,
+}
+
+/// What one command came to.
+#[derive(Clone, Debug)]
+struct Entry {
+    request: RequestId,
+    command: KvCommand,
+    called: Time,
+    answer: Option<(Time, KvOutput)>,
+}
+
+/// All clients of a world.
+///
+/// Invariants:
+///
+/// 1. Every written value is written by one command only.
+/// 2. A request id is used for one command only.
+#[derive(Debug)]
+pub(super) struct Clients {
+    workload: Workload,
+    n: usize,
+    rng: ChaCha8Rng,
+    clients: Vec<Client>,
+    log: Vec<Entry>,
+    /// A value that a key had lately, for commands that expect one.
+    lately: BTreeMap<Bytes, Bytes>,
+    closing: bool,
+    /// Whom to ask a second time. Clients of real replicas notice in the end that one is gone.
+    reachable: Vec<ReplicaId>,
+    answered: u64,
+}
+
+/// How long a client waits at most when all is well again.
+const IMPATIENT: Duration = Duration::from_secs(2);
+
+/// Sessions of one client are this far apart.
+const GENERATION: u64 = 1 << 16;
+
+impl Clients {
+    pub(super) fn new(plan: &Plan) -> Clients {
+        let workload = plan.workload.clone();
+        // Every replica has a client of its own, if there are enough.
+        let client = |index: usize| Client {
+            session: ClientId(index as u64),
+            home: ReplicaId::from_index(index % plan.replicas),
+            sequence: 0,
+            started: 0,
+            pending: BTreeMap::new(),
+            burst: 0,
+        };
+        Clients {
+            n: plan.replicas,
+            rng: stream(plan.seed, Stream::Clients),
+            clients: (0..workload.clients).map(client).collect(),
+            log: Vec::new(),
+            lately: BTreeMap::new(),
+            closing: false,
+            reachable: ReplicaId::all(plan.replicas).collect(),
+            answered: 0,
+            workload,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Nothing new from now on, and nobody asks the dead. Who still waits for something.
+    pub(super) fn close(&mut self, live: Vec<ReplicaId>) -> Vec<RequestId> {
+        self.reachable = live;
+        self.closing = true;
+        let waiting = |client: &Client| {
+            let session = client.session;
+            let sequences: Vec<u64> = client.pending.keys().copied().collect();
+            sequences.into_iter().map(move |sequence| RequestId::new(session, sequence))
+        };
+        self.clients.iter().flat_map(waiting).collect()
+    }
+
+    /// Commands answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// A command that somebody waits for.
+    pub(super) fn waiting(&self) -> Option<RequestId> {
+        self.clients.iter().find_map(|client| {
+            let (sequence, _) = client.pending.first_key_value()?;
+            Some(RequestId::new(client.session, *sequence))
+        })
+    }
+
+    /// The client that a session belongs to.
+    pub(super) fn of(session: ClientId) -> usize {
+        usize::try_from(session.0 % GENERATION).expect("fewer clients than a generation")
+    }
+
+    /// The next command of a client, if it has time for one, and how long it thinks after it.
+    pub(super) fn next(
+        &mut self,
+        index: usize,
+        now: Time,
+        counters: &mut Counters,
+    ) -> (Vec<Ask>, Option<Duration>) {
+        let workload = &self.workload;
+        let client = &mut self.clients[index];
+        if self.closing || client.started >= workload.commands {
+            return (Vec::new(), None);
+        }
+        let asks = if client.pending.len() < workload.window {
+            let (command, everything) = self.draw(index);
+            self.start(index, now, command, everything, counters)
+        } else {
+            Vec::new()
+        };
+        let client = &mut self.clients[index];
+        client.burst += 1;
+        let pause = if client.burst.is_multiple_of(self.workload.burst) {
+            self.workload.think.mul_f64(2.0 * self.rng.random::<f64>())
+        } else {
+            self.workload.think / 50
+        };
+        (asks, Some(pause))
+    }
+
+    /// A client at this replica writes the hottest key at once, whatever else it does.
+    pub(super) fn duel(&mut self, at: ReplicaId, now: Time, counters: &mut Counters) -> Vec<Ask> {
+        let Some(index) = self.clients.iter().position(|client| client.home == at) else {
+            return Vec::new();
+        };
+        if self.closing || self.clients[index].pending.len() > 16 {
+            return Vec::new();
+        }
+        let client = &self.clients[index];
+        let value = value(client.session, client.sequence + 1, 0);
+        let command = KvCommand::Put { key: key(0), value };
+        self.start(index, now, command, false, counters)
+    }
+
+    fn start(
+        &mut self,
+        index: usize,
+        now: Time,
+        command: KvCommand,
+        everything: bool,
+        counters: &mut Counters,
+    ) -> Vec<Ask> {
+        let client = &mut self.clients[index];
+        client.started += 1;
+        client.sequence += 1;
+        let footprint = if everything { Footprint::Everything } else { Kv::footprint(&command) };
+        let payload = encode(&command).expect("keys and values have an encoding");
+        let entry = self.log.len();
+        self.log.push(Entry {
+            request: RequestId::new(client.session, client.sequence),
+            command: command.clone(),
+            called: now,
+            answer: None,
+        });
+        let sequence = client.sequence;
+        client.pending.insert(sequence, Pending { command, footprint, payload, entry });
+        let mut asks = vec![self.ask(index, sequence, self.clients[index].home)];
+        if self.rng.random_range(0..256) < u32::from(self.workload.double) {
+            counters.hit(Counter::Doubled);
+            let second = ReplicaId::from_index(self.rng.random_range(0..self.n));
+            asks.push(self.ask(index, sequence, second));
+        }
+        asks
+    }
+
+    fn ask(&self, index: usize, sequence: u64, to: ReplicaId) -> Ask {
+        let client = &self.clients[index];
+        let pending = &client.pending[&sequence];
+        let floor = client.pending.first_key_value().map_or(sequence, |(lowest, _)| *lowest);
+        let command = Command {
+            request: RequestId::new(client.session, sequence),
+            floor,
+            origin: to,
+            footprint: pending.footprint.clone(),
+            payload: pending.payload.clone(),
+        };
+        (to, command)
+    }
+
+    /// How long a client waits before it asks again, for the `attempt`-th time.
+    pub(super) fn timeout(&self, attempt: u32) -> Duration {
+        let longest = if self.closing { IMPATIENT } else { Duration::MAX };
+        (self.workload.timeout * (1 << attempt.min(3))).min(longest)
+    }
+
+    /// A client has waited long enough: it asks another replica, or gives up.
+    pub(super) fn overdue(&mut self, request: RequestId, counters: &mut Counters) -> Option<Ask> {
+        let index = Clients::of(request.client);
+        let client = &mut self.clients[index];
+        if client.session != request.client || !client.pending.contains_key(&request.sequence) {
+            return None;
+        }
+        if !self.closing && self.rng.random_range(0..256) < u32::from(self.workload.give_up) {
+            // A session whose commands have unknown ends is never used again.
+            counters.hit(Counter::GaveUp);
+            client.pending.clear();
+            client.session = ClientId(client.session.0 + GENERATION);
+            client.sequence = 0;
+            return None;
+        }
+        counters.hit(Counter::Retried);
+        let to = self.reachable[self.rng.random_range(0..self.reachable.len())];
+        Some(self.ask(index, request.sequence, to))
+    }
+
+    /// A client hears the answer to a command; whether it was waiting for it.
+    pub(super) fn answered_by(&mut self, request: RequestId, now: Time, output: &[u8]) -> bool {
+        let client = &mut self.clients[Clients::of(request.client)];
+        if client.session != request.client {
+            return false;
+        }
+        let Some(pending) = client.pending.remove(&request.sequence) else { return false };
+        let output: KvOutput = decode(output).expect("the store answers with an output");
+        match (&pending.command, &output) {
+            (KvCommand::Put { key, value }, _) => {
+                self.lately.insert(key.clone(), value.clone());
+            }
+            (KvCommand::Get { key }, KvOutput::Value(Some(value)))
+            | (KvCommand::Cas { key, .. }, KvOutput::Mismatch(Some(value))) => {
+                self.lately.insert(key.clone(), value.clone());
+            }
+            _ => {}
+        }
+        self.answered += 1;
+        self.log[pending.entry].answer = Some((now, output));
+        true
+    }
+
+    /// Whether a client still waits for this.
+    pub(super) fn is_waiting(&self, request: RequestId) -> bool {
+        let client = &self.clients[Clients::of(request.client)];
+        client.session == request.client && client.pending.contains_key(&request.sequence)
+    }
+
+    /// Whether a client waits for this, and it is a `Put`.
+    pub(super) fn is_put(&self, request: RequestId) -> bool {
+        let client = &self.clients[Clients::of(request.client)];
+        let pending = client.pending.get(&request.sequence);
+        client.session == request.client
+            && pending.is_some_and(|it| matches!(it.command, KvCommand::Put { .. }))
+    }
+
+    /// What was answered.
+    pub(super) fn answered_requests(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.log.iter().filter(|entry| entry.answer.is_some()).map(|entry| entry.request)
+    }
+
+    fn draw(&mut self, index: usize) -> (KvCommand, bool) {
+        let weights = self.workload.mix;
+        let total: u16 = weights.iter().sum();
+        let mut ticket = self.rng.random_range(0..total);
+        let kind = weights.iter().position(|weight| {
+            let here = ticket < *weight;
+            ticket = ticket.wrapping_sub(*weight);
+            here
+        });
+        let client = &self.clients[index];
+        let (session, sequence) = (client.session, client.sequence + 1);
+        let first = self.draw_key();
+        let written = |part| value(session, sequence, part);
+        let command = match kind.expect("a ticket is below the total") {
+            0 => KvCommand::Get { key: key(first) },
+            1 | 5 => KvCommand::Put { key: key(first), value: written(0) },
+            2 => {
+                let key = key(first);
+                let expected = self.lately.get(&key).cloned();
+                KvCommand::Cas { key, expected, value: written(0) }
+            }
+            3 => KvCommand::Del { key: key(first) },
+            _ => {
+                let second = (first + 1 + self.rng.random_range(0..3)) % self.workload.keys.max(2);
+                let mut keys = vec![first, second];
+                keys.dedup();
+                if self.rng.random_ratio(1, 2) {
+                    KvCommand::GetMany { keys: keys.into_iter().map(key).collect() }
+                } else {
+                    let entry = |(part, it): (u8, u64)| (key(it), written(part));
+                    KvCommand::PutMany { entries: (0..).zip(keys).map(entry).collect() }
+                }
+            }
+        };
+        (command, kind == Some(5))
+    }
+
+    fn draw_key(&mut self) -> u64 {
+        let keys = self.workload.keys;
+        if self.rng.random_range(0..256) < u32::from(self.workload.hot) {
+            self.rng.random_range(0..keys.min(2))
+        } else {
+            self.rng.random_range(0..keys)
+        }
+    }
+
+    /// What clients asked and were told, key by key.
+    pub(super) fn history(&self) -> Vec<Operation> {
+        let mut history = Vec::with_capacity(self.log.len());
+        for (number, entry) in self.log.iter().enumerate() {
+            for (key, call, answer) in parts(entry) {
+                history.push(Operation {
+                    client: number as u64,
+                    key,
+                    call,
+                    called: entry.called.as_nanos(),
+                    returned: entry.answer.as_ref().map(|(at, _)| at.as_nanos()),
+                    outcome: answer.map_or(Outcome::Info, Outcome::Ok),
+                });
+            }
+        }
+        history
+    }
+}
+
+/// A command of several keys as one on each: what holds of it holds of these, too.
+fn parts(entry: &Entry) -> Vec<(Bytes, Call, Option<Answer>)> {
+    let output = entry.answer.as_ref().map(|(_, output)| output);
+    match &entry.command {
+        KvCommand::GetMany { keys } => {
+            let values = match output {
+                Some(KvOutput::Values(values)) => Some(values),
+                _ => None,
+            };
+            let answer = |at: usize| values.map(|it| Answer::Value(it[at].clone()));
+            keys.iter().enumerate().map(|(at, it)| (it.clone(), Call::Get, answer(at))).collect()
+        }
+        KvCommand::PutMany { entries } => entries
+            .iter()
+            .map(|(key, value)| {
+                (key.clone(), Call::Put(value.clone()), output.map(|_| Answer::Done))
+            })
+            .collect(),
+        single => {
+            let (key, call) = Call::of(single).expect("a command of one key");
+            vec![(key, call, output.cloned().and_then(Answer::of))]
+        }
+    }
+}
+
+fn key(number: u64) -> Bytes {
+    Bytes::from(format!("k{number}"))
+}
+
+/// A value that nobody else writes.
+fn value(session: ClientId, sequence: u64, part: u8) -> Bytes {
+    Bytes::from(format!("{:x}.{sequence}.{part}", session.0))
+}

@@ -1,0 +1,325 @@
+//! The faults: each kind strikes now and then while the unrest lasts, if the seed has drawn it.
+//! Used by `world`; the links' steady loss, duplication and delay are in `network`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::network::{Kind, Rule};
+use super::report::Counter;
+use super::world::{Event, World};
+use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Fault { $($(#[$doc])* $variant,)* }
+
+        impl Fault {
+            /// All of them, in declaration order.
+            pub const ALL: &'static [Fault] = &[$(Fault::$variant,)*];
+
+            /// Its name on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Fault::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    /// Messages are lost at a steady rate.
+    Drop = "drop",
+    /// Messages arrive twice.
+    Duplicate = "duplicate",
+    /// Messages arrive late, and out of order.
+    Late = "late",
+    /// What clients say or are told is lost.
+    ClientDrop = "client-drop",
+    /// Groups of replicas cannot talk, for a while.
+    Partition = "partition",
+    /// A link is down from now on.
+    LinkCut = "link-cut",
+    /// Signs of life are lost.
+    Mute = "mute",
+    /// Recover does not reach owners.
+    KeepRecover = "keep-recover",
+    /// Commits are lost.
+    LoseCommit = "lose-commit",
+    /// Some PreAccepts are lost.
+    LosePreAccept = "lose-pre-accept",
+    /// Votes are lost.
+    LoseVote = "lose-vote",
+    /// What recoveries say is lost.
+    LoseRecovery = "lose-recovery",
+    /// A replica dies.
+    Crash = "crash",
+    /// A replica dies after some of its PreAccepts have left.
+    CrashProposing = "crash-proposing",
+    /// A replica stops for a while.
+    Pause = "pause",
+    /// Replicas propose conflicting commands at once, with some PreAccepts and Commits lost, and
+    /// some of the owners out of reach afterwards.
+    Duel = "duel",
+    /// Flushes take long.
+    SlowDisk = "slow-disk",
+    /// Clocks run at different rates.
+    Clock = "clock",
+}
+
+/// Some kinds of faults. Written as their names with commas between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FaultSet(u32);
+
+impl FaultSet {
+    /// Adds a kind.
+    pub fn insert(&mut self, fault: Fault) {
+        self.0 |= 1 << fault as u32;
+    }
+
+    /// Whether a kind is in it.
+    pub const fn contains(self, fault: Fault) -> bool {
+        self.0 & (1 << fault as u32) != 0
+    }
+
+    /// Whether no kind is in it.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for FaultSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for fault in Fault::ALL.iter().filter(|fault| self.contains(**fault)) {
+            write!(f, "{comma}{}", fault.name())?;
+            comma = ",";
+        }
+        Ok(())
+    }
+}
+
+/// No fault has this name.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("there is no fault {0:?}")]
+pub struct UnknownFault(String);
+
+impl FromStr for FaultSet {
+    type Err = UnknownFault;
+
+    fn from_str(names: &str) -> Result<FaultSet, UnknownFault> {
+        let mut set = FaultSet::default();
+        for name in names.split(',').filter(|name| !name.is_empty()) {
+            let fault = Fault::ALL.iter().find(|fault| fault.name() == name);
+            set.insert(*fault.ok_or_else(|| UnknownFault(name.to_owned()))?);
+        }
+        Ok(set)
+    }
+}
+
+/// Certainly lost.
+const ALWAYS: u32 = 65536;
+
+impl World<'_> {
+    /// The next fault of a kind comes after a random while.
+    pub(super) fn schedule_fault(&mut self, index: usize) {
+        let mean = self.plan.faults[index].1;
+        let wait = mean.mul_f64(-self.rng.random::<f64>().max(1e-6).ln());
+        self.later(wait, Event::Fault(index));
+    }
+
+    /// A fault strikes.
+    pub(super) fn strike(&mut self, fault: Fault) {
+        self.trace.say(self.now, || format!("fault: {}", fault.name()));
+        match fault {
+            Fault::Partition => self.partition(),
+            Fault::LinkCut => self.cut_link(),
+            Fault::Mute => self.lose(Kind::Signs, ALWAYS, Counter::Muted),
+            Fault::KeepRecover => self.lose(Kind::RecoverToOwner, ALWAYS, Counter::KeptRecover),
+            Fault::LoseCommit => self.lose(Kind::Commit, ALWAYS, Counter::LostCommit),
+            Fault::LosePreAccept => self.lose(Kind::PreAccept, 40_000, Counter::LostPreAccept),
+            Fault::LoseVote => self.lose(Kind::Votes, 40_000, Counter::LostVote),
+            Fault::LoseRecovery => self.lose(Kind::Recovery, 30_000, Counter::LostRecovery),
+            Fault::Crash => {
+                if let Some(victim) = self.victim() {
+                    self.counters.hit(Counter::Crash);
+                    self.crash(victim);
+                }
+            }
+            Fault::CrashProposing => {
+                if let Some(victim) = self.victim() {
+                    self.hosts[victim.index()].doomed = true;
+                }
+            }
+            Fault::Pause => self.pause(),
+            Fault::Duel => self.duel(),
+            // In force from the start, in the plan.
+            Fault::Drop
+            | Fault::Duplicate
+            | Fault::Late
+            | Fault::ClientDrop
+            | Fault::SlowDisk
+            | Fault::Clock => {}
+        }
+    }
+
+    fn quorums(&self) -> Quorums {
+        Quorums::new(self.plan.replicas).expect("a supported size")
+    }
+
+    /// How long a fault lasts: often less than a suspicion takes, sometimes much more.
+    fn spell(&mut self) -> Duration {
+        let spread = self.rng.random::<f64>();
+        self.plan.timing.suspect.mul_f64(0.1 * 80f64.powf(spread))
+    }
+
+    fn any(&mut self) -> ReplicaId {
+        ReplicaId::from_index(self.rng.random_range(0..self.plan.replicas))
+    }
+
+    fn some(&mut self) -> ReplicaSet {
+        let mask = self.rng.random::<u64>();
+        let chosen = ReplicaId::all(self.plan.replicas);
+        chosen.filter(|replica| mask >> replica.index() & 1 == 1).collect()
+    }
+
+    fn everybody(&self) -> ReplicaSet {
+        ReplicaSet::all(self.plan.replicas)
+    }
+
+    fn rule(&mut self, kind: Kind, from: ReplicaSet, to: ReplicaSet, counter: Counter) -> Rule {
+        let until = self.now + self.spell();
+        Rule { kind, from, to, loss: ALWAYS, until, flap: None, since: self.now, counter }
+    }
+
+    /// One kind of message is lost between some replicas.
+    fn lose(&mut self, kind: Kind, loss: u32, counter: Counter) {
+        let everybody = self.everybody();
+        let from = if self.rng.random_ratio(1, 3) { everybody } else { self.some() };
+        let to = if self.rng.random_ratio(1, 3) { everybody } else { self.some() };
+        let rule = self.rule(kind, from, to, counter);
+        self.network.add(Rule { loss, ..rule });
+    }
+
+    /// One direction of one link, or both, until the unrest ends.
+    fn cut_link(&mut self) {
+        let (a, b) = (self.any(), self.any());
+        let both = self.rng.random_ratio(1, 2);
+        let [a, b] = [a, b].map(|one| ReplicaSet::from_iter([one]));
+        let rule = self.rule(Kind::Any, a, b, Counter::LinkCut);
+        let rule = Rule { until: Time::from_nanos(u64::MAX), ..rule };
+        if both {
+            self.network.add(Rule { from: b, to: a, ..rule.clone() });
+        }
+        self.network.add(rule);
+    }
+
+    fn partition(&mut self) {
+        let n = self.plan.replicas;
+        let everybody = self.everybody();
+        let without = |set: ReplicaSet| -> ReplicaSet {
+            everybody.iter().filter(|replica| !set.contains(*replica)).collect()
+        };
+        let one = ReplicaSet::from_iter([self.any()]);
+        let half = self.some();
+        let shape = self.rng.random_range(0..6);
+        let (pairs, counter) = match shape {
+            0 => (vec![(half, without(half)), (without(half), half)], Counter::Halves),
+            1 => (vec![(one, without(one)), (without(one), one)], Counter::Isolated),
+            2 => (vec![(half, without(half))], Counter::OneWay),
+            3 => {
+                // Two halves that only the bridge can talk to.
+                let left: ReplicaSet = half.iter().filter(|it| !one.contains(*it)).collect();
+                let right = without(left.union(one));
+                (vec![(left, right), (right, left)], Counter::Bridge)
+            }
+            4 => {
+                // Everybody sees a majority, no two the same.
+                let near = n / 4;
+                let far = |from: ReplicaId, to: ReplicaId| {
+                    let apart = from.index().abs_diff(to.index());
+                    apart.min(n - apart) > near.max(1)
+                };
+                let sees = |from: ReplicaId| everybody.iter().filter(move |to| far(from, *to));
+                let cuts = everybody.iter();
+                let pairs = cuts.map(|it| (ReplicaSet::from_iter([it]), sees(it).collect()));
+                (pairs.collect(), Counter::Ring)
+            }
+            _ => (vec![(half, without(half)), (without(half), half)], Counter::Flapping),
+        };
+        let until = self.now + self.spell();
+        let flap = (shape == 5).then(|| self.spell() / 4);
+        for (from, to) in pairs {
+            let rule = self.rule(Kind::Any, from, to, counter);
+            self.network.add(Rule { until, flap, ..rule });
+        }
+    }
+
+    /// Somebody who may die: at most f do.
+    fn victim(&mut self) -> Option<ReplicaId> {
+        let gone = self.hosts.iter().filter(|host| !host.alive || host.doomed).count();
+        let chosen = self.any();
+        let host = &self.hosts[chosen.index()];
+        (gone < self.quorums().f && host.alive && !host.doomed).then_some(chosen)
+    }
+
+    /// A replica dies for good.
+    pub(super) fn crash(&mut self, victim: ReplicaId) {
+        self.trace.say(self.now, || format!("{victim} dies"));
+        let host = &mut self.hosts[victim.index()];
+        host.alive = false;
+        host.inbox.clear();
+    }
+
+    /// A replica stands still; what arrives meanwhile waits, or is lost.
+    fn pause(&mut self) {
+        let victim = self.any();
+        let until = self.now + self.spell();
+        let losing = self.rng.random_ratio(1, 2);
+        self.counters.hit(if losing { Counter::PauseLosing } else { Counter::Pause });
+        let host = &mut self.hosts[victim.index()];
+        host.free_at = host.free_at.max(until);
+        if losing {
+            host.deaf_until = until;
+        }
+    }
+
+    /// Concurrent proposals on one key, of which each reaches only some; then some of the owners
+    /// are out of reach, so that the others recover what they know.
+    fn duel(&mut self) {
+        self.counters.hit(Counter::Duel);
+        let proposers = self.some();
+        let spell = self.plan.timing.suspect.mul_f64(1.5 + 4.0 * self.rng.random::<f64>());
+        let brief = self.now + spell / 8;
+        for proposer in proposers.iter() {
+            let from = ReplicaSet::from_iter([proposer]);
+            let missing = self.some();
+            let rule = self.rule(Kind::PreAccept, from, missing, Counter::LostPreAccept);
+            self.network.add(Rule { until: brief, ..rule });
+            if self.rng.random_ratio(1, 2) {
+                let to = self.some();
+                let rule = self.rule(Kind::Commit, from, to, Counter::LostCommit);
+                self.network.add(Rule { until: self.now + spell / 2, ..rule });
+            }
+        }
+        for proposer in proposers.iter() {
+            let asks = self.clients.duel(proposer, self.now, &mut self.counters);
+            self.ask_all(asks, 0);
+        }
+        let f = self.quorums().f;
+        let gone: ReplicaSet = self.some().iter().take(f).collect();
+        let everybody = self.everybody();
+        let since = self.now + self.plan.timing.suspect.mul_f64(0.2 * self.rng.random::<f64>());
+        let rule = self.rule(Kind::Any, gone, everybody, Counter::Isolated);
+        let rule = Rule { until: self.now + spell, since, ..rule };
+        self.network.add(Rule { from: everybody, to: gone, ..rule.clone() });
+        self.network.add(rule);
+        if self.rng.random_ratio(1, 2) {
+            let rule = self.rule(Kind::RecoverToOwner, everybody, everybody, Counter::KeptRecover);
+            self.network.add(Rule { until: self.now + spell * 2, ..rule });
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The simulated network: when a message arrives, if it does. Used by `world`; `faults` lays its
+//! rules over it.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt};
+use rand_chacha::ChaCha8Rng;
+
+use super::plan::{Links, Plan, Stream, stream};
+use super::report::{Counter, Counters};
+use crate::protocol::epaxos::Message;
+use crate::replica::PeerMessage;
+use crate::types::{ReplicaId, ReplicaSet, Time};
+
+/// The kinds of messages that a rule may pick out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// All of them.
+    Any,
+    /// Pings, pongs and marks: what is said when there is nothing to say.
+    Signs,
+    PreAccept,
+    /// Both kinds of votes.
+    Votes,
+    Commit,
+    /// Recover on its way to the instance's owner.
+    RecoverToOwner,
+    /// Whatever a recovery says or is told, but Recover to the owner.
+    Recovery,
+}
+
+impl Kind {
+    fn matches(self, to: ReplicaId, message: &PeerMessage<Message>) -> bool {
+        let message = match message {
+            PeerMessage::Ping { .. } | PeerMessage::Pong { .. } => {
+                return matches!(self, Kind::Any | Kind::Signs);
+            }
+            PeerMessage::Protocol(message) => message,
+        };
+        match self {
+            Kind::Any => true,
+            Kind::Signs => matches!(message, Message::Marks { .. }),
+            Kind::PreAccept => matches!(message, Message::PreAccept { .. }),
+            Kind::Votes => {
+                matches!(message, Message::PreAcceptOk { .. } | Message::AcceptOk { .. })
+            }
+            Kind::Commit => matches!(message, Message::Commit { .. }),
+            Kind::RecoverToOwner => {
+                matches!(message, Message::Recover { id, .. } if id.replica == to)
+            }
+            Kind::Recovery => matches!(
+                message,
+                Message::RecoverOk { .. }
+                    | Message::Validate { .. }
+                    | Message::ValidateOk { .. }
+                    | Message::Waiting { .. }
+                    | Message::Accept { .. }
+            ),
+        }
+    }
+}
+
+/// What is lost, between whom, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) kind: Kind,
+    pub(super) from: ReplicaSet,
+    pub(super) to: ReplicaSet,
+    /// Out of 65,536; 65,536 is always.
+    pub(super) loss: u32,
+    pub(super) until: Time,
+    /// On and off by turns of this length.
+    pub(super) flap: Option<Duration>,
+    /// Not before.
+    pub(super) since: Time,
+    pub(super) counter: Counter,
+}
+
+impl Rule {
+    fn is_on(&self, now: Time) -> bool {
+        now >= self.since
+            && now < self.until
+            && self.flap.is_none_or(|turn| {
+                now.since(self.since).as_nanos() / turn.as_nanos().max(1) % 2 == 0
+            })
+    }
+}
+
+/// Messages on their way from one replica to another.
+#[derive(Debug)]
+pub(super) struct Network {
+    links: Links,
+    rng: ChaCha8Rng,
+    rules: Vec<Rule>,
+    /// When the latest message of each link arrives.
+    last: Vec<Vec<Time>>,
+}
+
+/// When a message arrives, at most twice.
+pub(super) type Arrivals = [Option<Time>; 2];
+
+impl Network {
+    pub(super) fn new(plan: &Plan) -> Network {
+        let n = plan.links.delay.len();
+        Network {
+            links: plan.links.clone(),
+            rng: stream(plan.seed, Stream::Network),
+            rules: Vec::new(),
+            last: vec![vec![Time::ZERO; n]; n],
+        }
+    }
+
+    /// Puts a rule on top of those in force.
+    pub(super) fn add(&mut self, rule: Rule) {
+        self.rules.push(rule);
+    }
+
+    /// Ends all that is wrong with the network.
+    pub(super) fn heal(&mut self) {
+        self.rules.clear();
+        self.links.drop = 0;
+        self.links.duplicate = 0;
+        self.links.late = 0;
+        self.links.client_drop = 0;
+    }
+
+    /// A message leaves.
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        to: ReplicaId,
+        message: &PeerMessage<Message>,
+        counters: &mut Counters,
+    ) -> Arrivals {
+        if let Some(counter) = self.is_cut(now, from, to, message) {
+            counters.hit(counter);
+            return [None; 2];
+        }
+        if self.happens(self.links.drop) {
+            counters.hit(Counter::Dropped);
+            return [None; 2];
+        }
+        let first = self.arrival(now, from, to, counters);
+        if !self.happens(self.links.duplicate) {
+            return [Some(first), None];
+        }
+        counters.hit(Counter::Duplicated);
+        let second = self.arrival(now, from, to, counters);
+        [Some(first), Some(second)]
+    }
+
+    fn is_cut(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        to: ReplicaId,
+        message: &PeerMessage<Message>,
+    ) -> Option<Counter> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        self.rules.retain(|rule| now < rule.until);
+        for rule in &self.rules {
+            let between = rule.from.contains(from) && rule.to.contains(to);
+            if between
+                && rule.is_on(now)
+                && rule.kind.matches(to, message)
+                && (rule.loss >= 65536 || self.rng.random_range(0..65536) < rule.loss)
+            {
+                return Some(rule.counter);
+            }
+        }
+        None
+    }
+
+    fn happens(&mut self, rate: u16) -> bool {
+        rate > 0 && (self.rng.next_u32() & 0xffff) < u32::from(rate)
+    }
+
+    fn arrival(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        to: ReplicaId,
+        counters: &mut Counters,
+    ) -> Time {
+        let mut delay = self.links.delay[from.index()][to.index()];
+        let jitter = u64::try_from(self.links.jitter.as_nanos()).unwrap_or(u64::MAX);
+        if jitter > 0 {
+            // The product of two uniform numbers: mostly small, with a tail.
+            let draw = self.rng.next_u64();
+            let (a, b) = (draw >> 48, draw & 0xffff);
+            delay += Duration::from_nanos(jitter * ((a * b) >> 16) / 16384);
+        }
+        if self.happens(self.links.late) {
+            counters.hit(Counter::Late);
+            delay += self.links.tail.mul_f64(self.rng.random::<f64>());
+        }
+        let mut at = now + delay;
+        let last = &mut self.last[from.index()][to.index()];
+        if self.links.fifo {
+            at = at.max(*last + Duration::from_nanos(1));
+        } else if at < *last {
+            counters.hit(Counter::Reordered);
+        }
+        *last = at.max(*last);
+        at
+    }
+
+    /// A client's request or answer leaves; when it arrives, if it does.
+    pub(super) fn send_client(&mut self, now: Time, counters: &mut Counters) -> Option<Time> {
+        if self.happens(self.links.client_drop) {
+            counters.hit(Counter::ClientDropped);
+            return None;
+        }
+        Some(now + Duration::from_micros(50 + u64::from(self.rng.next_u32() & 0xff)))
+    }
+}

@@ -1,0 +1,313 @@
+//! What a seed stands for: a swarm of one. Each seed draws its own cluster, network, disks, clocks,
+//! workload, and subset of faults with rates of their own (protocol.md §9). After the options,
+//! before the world.
+//!
+//! What is drawn does not depend on what was overridden, so that a world can be made smaller
+//! without becoming another one.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::faults::{Fault, FaultSet};
+use crate::types::Timing;
+
+/// Everything that is random, apart, so that more of one draws nothing from another.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stream {
+    Plan = 1,
+    Network,
+    Faults,
+    Clients,
+    Disks,
+}
+
+/// The randomness of one concern of one seed.
+pub(super) fn stream(seed: u64, stream: Stream) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream as u64);
+    rng
+}
+
+/// What to change about the world that a seed draws: the seed's own choice where nothing is said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Overrides {
+    /// The number of replicas.
+    pub replicas: Option<usize>,
+    /// The kinds of faults that must not occur.
+    pub without: FaultSet,
+    /// The most clients.
+    pub clients: Option<usize>,
+    /// The most commands that each client starts.
+    pub commands: Option<u64>,
+    /// How long faults and new commands go on, in simulated milliseconds.
+    pub millis: Option<u64>,
+}
+
+impl fmt::Display for Overrides {
+    /// As options of the command line, each with a space before it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(replicas) = self.replicas {
+            write!(f, " --replicas {replicas}")?;
+        }
+        if let Some(clients) = self.clients {
+            write!(f, " --clients {clients}")?;
+        }
+        if let Some(commands) = self.commands {
+            write!(f, " --commands {commands}")?;
+        }
+        if let Some(millis) = self.millis {
+            write!(f, " --millis {millis}")?;
+        }
+        if !self.without.is_empty() {
+            write!(f, " --without {}", self.without)?;
+        }
+        Ok(())
+    }
+}
+
+/// One simulated world before it starts.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) replicas: usize,
+    pub(super) timing: Timing,
+    pub(super) links: Links,
+    pub(super) disks: Vec<Disk>,
+    pub(super) clocks: Vec<Clock>,
+    /// How long a step keeps a replica busy; what arrives meanwhile is taken in one step.
+    pub(super) step: Duration,
+    /// Whether messages go through the codec.
+    pub(super) wire: bool,
+    pub(super) workload: Workload,
+    /// The kinds of faults that occur, with the mean time between two of a kind.
+    pub(super) faults: Vec<(Fault, Duration)>,
+    /// How long faults and new commands go on.
+    pub(super) unrest: Duration,
+    /// How long it may take until nothing is pending any more.
+    pub(super) patience: Duration,
+}
+
+/// The network when nothing is wrong with it, and the steady part of what is.
+#[derive(Clone, Debug)]
+pub(super) struct Links {
+    /// One way, from each replica to each.
+    pub(super) delay: Vec<Vec<Duration>>,
+    /// The mean of what comes on top.
+    pub(super) jitter: Duration,
+    /// Whether messages of one link stay in order.
+    pub(super) fifo: bool,
+    /// Out of 65,536.
+    pub(super) drop: u16,
+    /// Out of 65,536.
+    pub(super) duplicate: u16,
+    /// Out of 65,536: messages that take up to `tail` longer.
+    pub(super) late: u16,
+    pub(super) tail: Duration,
+    /// Out of 65,536: requests and answers of clients that are lost.
+    pub(super) client_drop: u16,
+}
+
+/// How long a flush takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Disk {
+    /// Memory mode: what is appended is durable.
+    Instant,
+    /// About this long each time.
+    Takes(Duration),
+}
+
+/// A replica's clock: `local = offset + time × rate / 1024`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub(super) offset: u64,
+    pub(super) rate: u64,
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    pub(super) clients: usize,
+    /// The most commands of one client.
+    pub(super) commands: u64,
+    /// The most commands of one client under way.
+    pub(super) window: usize,
+    /// Between an answer and the next command.
+    pub(super) think: Duration,
+    /// Commands that follow each other without a pause.
+    pub(super) burst: u64,
+    pub(super) keys: u64,
+    /// Out of 256: commands on one of the first two keys.
+    pub(super) hot: u8,
+    /// Relative weights of get, put, cas, del, several keys, everything.
+    pub(super) mix: [u16; 6],
+    /// Until a client asks again.
+    pub(super) timeout: Duration,
+    /// Out of 256: clients that give up instead, and come back as somebody else.
+    pub(super) give_up: u8,
+    /// Out of 256: clients that ask a second replica at once.
+    pub(super) double: u8,
+}
+
+impl Plan {
+    /// What a seed draws.
+    pub(super) fn draw(seed: u64, overrides: &Overrides) -> Plan {
+        let mut rng = stream(seed, Stream::Plan);
+        let drawn = *pick(&mut rng, &[3, 3, 4, 5, 5, 5, 7]);
+        let replicas = overrides.replicas.unwrap_or(drawn);
+        let wide = rng.random_ratio(1, 5);
+        let timing = draw_timing(&mut rng, wide);
+        let quiet = rng.random_ratio(1, 16);
+        let mut faults = draw_faults(&mut rng, timing.suspect, quiet);
+        faults.retain(|(fault, _)| !overrides.without.contains(*fault));
+        let on = |fault| faults.iter().any(|(it, _)| *it == fault);
+        let links = draw_links(&mut rng, wide, timing.suspect, &on);
+        let mut disks = draw_disks(&mut rng, &timing);
+        let mut clocks = draw_clocks(&mut rng);
+        if !on(Fault::SlowDisk) {
+            disks.fill(Disk::Instant);
+        }
+        if !on(Fault::Clock) {
+            clocks.iter_mut().for_each(|clock| clock.rate = 1024);
+        }
+        let step = *pick(&mut rng, &[0, 0, 5, 50, 400]);
+        let wire = rng.random_ratio(1, 4);
+        let mut workload = draw_workload(&mut rng, &timing, wide);
+        workload.clients = workload.clients.min(overrides.clients.unwrap_or(usize::MAX));
+        workload.commands = workload.commands.min(overrides.commands.unwrap_or(u64::MAX));
+        let unrest = timing.suspect * rng.random_range(10..60);
+        let unrest = overrides.millis.map_or(unrest, Duration::from_millis);
+        let slowest = links.delay.iter().flatten().max().copied().unwrap_or_default();
+        let slowest_clock = clocks.iter().map(|clock| clock.rate).min().unwrap_or(1024);
+        // Ten seconds on a local network: the far ones wait for more round trips, slow clocks longer.
+        let patience = Duration::from_secs(10) + slowest * 100 + timing.patience * 2;
+        let patience = patience.mul_f64(1024.0 / slowest_clock as f64);
+        let step = Duration::from_micros(step);
+        Plan {
+            seed,
+            replicas,
+            timing,
+            links,
+            disks,
+            clocks,
+            step,
+            wire,
+            workload,
+            faults,
+            unrest,
+            patience,
+        }
+    }
+}
+
+/// The largest cluster there is a drawn place for.
+pub(super) const MOST_REPLICAS: usize = 9;
+
+fn pick<'a, T>(rng: &mut impl Rng, choices: &'a [T]) -> &'a T {
+    &choices[rng.random_range(0..choices.len())]
+}
+
+fn millis(rng: &mut impl Rng, from: u64, to: u64) -> Duration {
+    Duration::from_micros(rng.random_range(from * 1000..=to * 1000))
+}
+
+fn draw_timing(rng: &mut impl Rng, wide: bool) -> Timing {
+    let quick = rng.random_ratio(2, 3);
+    let drawn = Timing {
+        tick: millis(rng, 5, 10),
+        gossip: millis(rng, 15, 60),
+        retransmit: millis(rng, 20, 100),
+        suspect: millis(rng, 60, 400),
+        patience: millis(rng, 150, 2000),
+    };
+    if quick && !wide { drawn } else { Timing::default() }
+}
+
+fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, Duration)> {
+    // Few kinds at a time let each have its way; many hide each other's effects.
+    let share = *pick(rng, &[2, 3, 5]);
+    let draw = |fault: &Fault| {
+        let on = rng.random_ratio(share, 8);
+        let mean = unit.mul_f64(0.5 * 32f64.powf(rng.random::<f64>()));
+        (on && !quiet).then_some((*fault, mean))
+    };
+    Fault::ALL.iter().filter_map(draw).collect()
+}
+
+fn draw_links(
+    rng: &mut impl Rng,
+    wide: bool,
+    unit: Duration,
+    on: &impl Fn(Fault) -> bool,
+) -> Links {
+    let (low, high) = if wide { (5_000, 100_000) } else { *pick(rng, &[(50, 500), (500, 5000)]) };
+    let mut delay = vec![vec![Duration::ZERO; MOST_REPLICAS]; MOST_REPLICAS];
+    for from in 0..MOST_REPLICAS {
+        for to in 0..from {
+            let one_way = Duration::from_micros(rng.random_range(low..=high));
+            delay[from][to] = one_way;
+            delay[to][from] = one_way;
+        }
+    }
+    let jitter = Duration::from_micros(*pick(rng, &[0, low / 4, low, high]));
+    let rate = |rng: &mut dyn Rng, fault: Fault, worst: f64| {
+        let drawn = (65536.0 * worst * rng.random::<f64>().powi(3)) as u16;
+        if on(fault) { drawn } else { 0 }
+    };
+    let reorder = rng.random_ratio(3, 4);
+    Links {
+        delay,
+        jitter,
+        fifo: !(reorder && on(Fault::Late)),
+        drop: rate(rng, Fault::Drop, 0.5),
+        duplicate: rate(rng, Fault::Duplicate, 0.5),
+        late: rate(rng, Fault::Late, 0.3),
+        tail: unit.mul_f64(4.0 * rng.random::<f64>()),
+        client_drop: rate(rng, Fault::ClientDrop, 0.3),
+    }
+}
+
+fn draw_disks(rng: &mut impl Rng, timing: &Timing) -> Vec<Disk> {
+    let slow = u64::try_from(timing.retransmit.as_micros()).unwrap_or(u64::MAX);
+    let draw = |_| match rng.random_range(0..4) {
+        0 => Disk::Instant,
+        1 => Disk::Takes(Duration::from_micros(rng.random_range(100..1000))),
+        2 => Disk::Takes(Duration::from_micros(rng.random_range(1000..10_000))),
+        _ => Disk::Takes(Duration::from_micros(rng.random_range(slow / 2..slow * 3))),
+    };
+    (0..MOST_REPLICAS).map(draw).collect()
+}
+
+fn draw_clocks(rng: &mut impl Rng) -> Vec<Clock> {
+    let draw = |_| Clock {
+        offset: rng.random_range(0..1 << 50),
+        rate: *pick(rng, &[512, 900, 1000, 1024, 1050, 1300, 2048]),
+    };
+    (0..MOST_REPLICAS).map(draw).collect()
+}
+
+fn draw_workload(rng: &mut impl Rng, timing: &Timing, wide: bool) -> Workload {
+    let mut mix: [u16; 6] = [0, 4, 0, 0, 0, 0];
+    let most = [8, 8, 4, 4, 3, 1];
+    for (weight, most) in mix.iter_mut().zip(most) {
+        *weight += if rng.random_ratio(1, 2) { rng.random_range(0..=most) * 8 } else { 0 };
+    }
+    // Everything conflicts with all: rarely, or nothing else is ever seen.
+    mix[5] /= 8;
+    let think = if wide { millis(rng, 10, 300) } else { millis(rng, 1, 100) };
+    Workload {
+        clients: rng.random_range(2..=12),
+        commands: *pick(rng, &[5, 20, 60]),
+        window: *pick(rng, &[1, 1, 2, 4]),
+        think,
+        burst: *pick(rng, &[1, 1, 3, 10]),
+        keys: *pick(rng, &[1, 1, 2, 4, 16, 200]),
+        hot: *pick(rng, &[0, 64, 200]),
+        mix,
+        timeout: timing.suspect.mul_f64(0.3 + 6.0 * rng.random::<f64>()),
+        give_up: *pick(rng, &[0, 0, 0, 30]),
+        double: *pick(rng, &[0, 0, 10, 100]),
+    }
+}

@@ -1,0 +1,243 @@
+//! What the simulator counts, and what it says in the end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::plan::Overrides;
+use crate::protocol::Paths;
+use crate::types::Time;
+
+macro_rules! counters {
+    ($($variant:ident = $name:literal,)*) => {
+        /// Something that the world does or sees, beside the paths of the protocol.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(super) enum Counter { $($variant,)* }
+
+        impl Counter {
+            pub(super) const ALL: &'static [Counter] = &[$(Counter::$variant,)*];
+
+            pub(super) const fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    Dropped = "fault_drop",
+    Duplicated = "fault_duplicate",
+    Late = "fault_late",
+    Reordered = "fault_reorder",
+    ClientDropped = "fault_client_drop",
+    Halves = "fault_partition_halves",
+    Isolated = "fault_partition_isolated",
+    OneWay = "fault_partition_one_way",
+    Bridge = "fault_partition_bridge",
+    Ring = "fault_partition_majorities_ring",
+    Flapping = "fault_partition_flapping",
+    LinkCut = "fault_link_cut",
+    Muted = "fault_muted",
+    KeptRecover = "fault_recover_kept_from_owner",
+    LostCommit = "fault_commit_lost",
+    LostPreAccept = "fault_pre_accept_lost",
+    LostVote = "fault_vote_lost",
+    LostRecovery = "fault_recovery_lost",
+    Crash = "fault_crash",
+    CrashProposing = "fault_crash_proposing",
+    Pause = "fault_pause",
+    PauseLosing = "fault_pause_losing",
+    SlowFlush = "fault_slow_disk",
+    Skewed = "fault_clock",
+    Duel = "fault_duel",
+    Batched = "several_inputs_a_step",
+    Component = "component_above_one",
+    LargeBatch = "batch_above_one",
+    Retried = "client_retried_elsewhere",
+    Doubled = "client_asked_two_at_once",
+    GaveUp = "client_gave_up",
+    SecondTime = "command_met_again",
+    Everything = "everything_executed",
+    SeveralKeys = "several_keys_executed",
+    QuietTrim = "all_trimmed_when_quiet",
+}
+
+/// How often each [`Counter`] was hit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Counters(Vec<u64>);
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters(vec![0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    pub(super) fn hit(&mut self, counter: Counter) {
+        self.0[counter as usize] += 1;
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        Counter::ALL.iter().map(|counter| (*counter, self.0[*counter as usize]))
+    }
+}
+
+/// Which promise was broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    /// Two replicas committed different things in one instance (protocol.md §2).
+    Agreement,
+    /// Neither of two conflicting committed instances covers the other (protocol.md §2).
+    Visibility,
+    /// Something was committed or executed that its owner never proposed there (protocol.md §2).
+    Integrity,
+    /// Conflicting commands were executed in different orders, or before they were committed.
+    Order,
+    /// A command had its effect twice at one replica.
+    Once,
+    /// Something pending did not finish after the faults had ended.
+    Liveness,
+    /// Replicas that executed the same commands have different states.
+    Divergence,
+    /// What clients were told has no explanation.
+    Linearizability,
+    /// What every replica has executed is not forgotten.
+    Memory,
+    /// Messages are changed by their encoding.
+    Wire,
+    /// An assertion of the code under test.
+    Panic,
+}
+
+/// A broken promise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which.
+    pub broken: Broken,
+    /// How.
+    pub detail: String,
+    /// When, in simulated time.
+    pub at: Time,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {:?}: {}", self.broken, self.at, self.detail)
+    }
+}
+
+/// One seed's world after it has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// The seed.
+    pub seed: u64,
+    /// A hash over all that happened: equal for equal seeds.
+    pub trace: u64,
+    /// How long the world lasted.
+    pub simulated: Duration,
+    /// Operations that clients saw answered.
+    pub operations: u64,
+    /// What went wrong, if anything did.
+    pub violation: Option<Violation>,
+    pub(super) paths: Paths,
+    pub(super) counters: Counters,
+    pub(super) largest_component: usize,
+}
+
+/// A seed that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong.
+    pub violation: Violation,
+    /// The command line that shows it again.
+    pub reproduce: String,
+    /// The smallest world of the same seed found that fails, if it was looked for.
+    pub shrunk: Option<(Overrides, Violation)>,
+}
+
+/// What a run of many seeds has found.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Seeds that failed; the first of them are in `failures`.
+    pub violations: u64,
+    /// Those that failed, by seed.
+    pub failures: Vec<Failure>,
+    /// How long the worlds lasted.
+    pub simulated: Duration,
+    /// How long that took, on all threads together.
+    pub busy: Duration,
+    /// Operations that clients saw answered.
+    pub operations: u64,
+    /// The largest component executed.
+    pub largest_component: usize,
+    /// A hash of all traces, the same for any number of threads.
+    pub trace: u64,
+    /// How often each path, fault and sight was met.
+    pub paths: BTreeMap<&'static str, u64>,
+    /// Paths that have to be met in a run of this size and were not.
+    pub never: Vec<&'static str>,
+}
+
+impl Summary {
+    /// Whether nothing failed and everything was met.
+    pub fn is_good(&self) -> bool {
+        self.violations == 0 && self.never.is_empty()
+    }
+
+    /// Simulated hours.
+    pub fn hours(&self) -> f64 {
+        self.simulated.as_secs_f64() / 3600.0
+    }
+
+    /// Simulated hours per hour of one core.
+    pub fn hours_per_hour(&self) -> f64 {
+        self.simulated.as_secs_f64() / self.busy.as_secs_f64().max(1e-9)
+    }
+
+    /// Takes in a seed; the order makes no difference.
+    pub(super) fn add(&mut self, verdict: &Verdict, busy: Duration) {
+        self.seeds += 1;
+        self.violations += u64::from(verdict.violation.is_some());
+        self.simulated += verdict.simulated;
+        self.busy += busy;
+        self.operations += verdict.operations;
+        self.largest_component = self.largest_component.max(verdict.largest_component);
+        let mix =
+            (verdict.seed ^ verdict.trace.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.trace = self.trace.wrapping_add(mix ^ (mix >> 29));
+        for (path, count) in verdict.paths.iter() {
+            *self.paths.entry(path.name()).or_default() += count;
+        }
+        for (counter, count) in verdict.counters.iter() {
+            *self.paths.entry(counter.name()).or_default() += count;
+        }
+    }
+
+    /// The summary as one JSON object.
+    pub fn to_json(&self) -> serde_json::Value {
+        let failure = |failure: &Failure| {
+            serde_json::json!({
+                "seed": failure.seed,
+                "violation": failure.violation.to_string(),
+                "reproduce": failure.reproduce,
+                "shrunk": failure.shrunk.as_ref().map(|(overrides, _)| overrides.to_string()),
+            })
+        };
+        serde_json::json!({
+            "seeds": self.seeds,
+            "violations": self.violations,
+            "simulated_hours": self.hours(),
+            "simulated_hours_per_hour": self.hours_per_hour(),
+            "operations": self.operations,
+            "largest_component": self.largest_component,
+            "trace": format!("{:016x}", self.trace),
+            "paths": self.paths,
+            "never_reached": self.never,
+            "failures": self.failures.iter().map(failure).collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Many seeds on many threads. Each seed is a world of its own, so the result does not depend on
+//! how many threads there are. After `world`, before `report`.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::plan::{Overrides, Plan};
+use super::report::{Broken, Counters, Failure, Summary, Verdict, Violation};
+use super::shrink::shrink;
+use super::world::{Sabotage, World};
+use crate::protocol::Paths;
+use crate::types::Time;
+
+/// In a run of this many seeds of the default mix, every path has to be met.
+pub const DEMANDING: u64 = 1000;
+
+/// The most failures that are described and shrunk.
+const DESCRIBED: usize = 10;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The first seed.
+    pub start: u64,
+    /// How many there are.
+    pub seeds: u64,
+    /// What to change about every world.
+    pub overrides: Overrides,
+    /// How many threads.
+    pub threads: NonZeroUsize,
+    /// Whether to look for the smallest world that still fails.
+    pub shrink: bool,
+}
+
+impl Default for Options {
+    /// A thousand seeds from 0, on all cores.
+    fn default() -> Options {
+        Options {
+            start: 0,
+            seeds: 1000,
+            overrides: Overrides::default(),
+            threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            shrink: true,
+        }
+    }
+}
+
+/// Runs seeds. `progress` hears of every seed that is done, and whether it failed.
+pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Summary::default(), Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..options.threads.get() {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= options.seeds {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let seed = options.start.wrapping_add(index);
+                    let verdict = run_seed(seed, &options.overrides, None);
+                    let busy = began.elapsed();
+                    progress(verdict.violation.is_some());
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    total.0.add(&verdict, busy);
+                    if let Some(violation) = verdict.violation {
+                        total.1.push((seed, violation));
+                    }
+                }
+            });
+        }
+    });
+    let (mut summary, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.failures = describe(options, failed);
+    let default_mix = options.overrides == Overrides::default();
+    if options.seeds >= DEMANDING && default_mix {
+        let never = summary.paths.iter().filter(|(_, count)| **count == 0);
+        summary.never = never.map(|(name, _)| *name).collect();
+    }
+    summary
+}
+
+fn describe(options: &Options, mut failed: Vec<(u64, Violation)>) -> Vec<Failure> {
+    failed.sort_unstable_by_key(|(seed, _)| *seed);
+    failed.truncate(DESCRIBED);
+    let describe = |(seed, violation): (u64, Violation)| {
+        let shrunk = options.shrink.then(|| {
+            let fails = |overrides: &Overrides| run_seed(seed, overrides, None).violation;
+            shrink(seed, &options.overrides, &violation, fails)
+        });
+        Failure { seed, reproduce: reproduction(seed, &options.overrides), violation, shrunk }
+    };
+    failed.into_iter().map(describe).collect()
+}
+
+/// The command line that runs one world again.
+pub fn reproduction(seed: u64, overrides: &Overrides) -> String {
+    format!("isonomy sim --seed {seed}{overrides}")
+}
+
+/// Runs one seed's world, and writes a line to `transcript` for everything that happens.
+///
+/// An assertion that fails in the code under test is a violation like any other.
+pub fn run_seed(seed: u64, overrides: &Overrides, transcript: Option<&mut dyn Write>) -> Verdict {
+    run_sabotaged(seed, overrides, Sabotage::default(), transcript)
+}
+
+pub(super) fn run_sabotaged(
+    seed: u64,
+    overrides: &Overrides,
+    sabotage: Sabotage,
+    transcript: Option<&mut dyn Write>,
+) -> Verdict {
+    catch(|| World::new(Plan::draw(seed, overrides), sabotage, transcript).run()).unwrap_or_else(
+        |detail| Verdict {
+            seed,
+            trace: 0,
+            simulated: Duration::ZERO,
+            operations: 0,
+            violation: Some(Violation { broken: Broken::Panic, detail, at: Time::ZERO }),
+            paths: Paths::default(),
+            counters: Counters::default(),
+            largest_component: 0,
+        },
+    )
+}
+
+thread_local! {
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static CAUGHT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs something that may panic, and returns what the panic said and where.
+fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if CATCHING.get() {
+                CAUGHT.set(info.to_string());
+            } else {
+                before(info);
+            }
+        }));
+    });
+    CATCHING.set(true);
+    // Nothing of the world is looked at behind a panic.
+    let result = panic::catch_unwind(AssertUnwindSafe(run));
+    CATCHING.set(false);
+    result.map_err(|_| CAUGHT.take())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! One simulated world: replicas, network, disks and clients on one heap of events, in one thread,
+//! with no clock but its own. A seed's plan in, a verdict out.
+//!
+//! First unrest: faults, while clients ask. Then calm: what is cut heals, who is paused goes on (who
+//! crashed stays dead), and everything pending has to finish.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::checks::{Breach, Checks};
+use super::clients::{Ask, Clients};
+use super::host::Host;
+use super::network::Network;
+use super::plan::{Disk, Plan, Stream, stream};
+use super::report::{Broken, Counter, Counters, Verdict, Violation};
+use super::trace::Trace;
+use crate::machine::{Applied, Outcome};
+use crate::protocol::Paths;
+use crate::protocol::epaxos::{Message, Record};
+use crate::replica::{Input, Output, PeerMessage};
+use crate::types::{Durable, LogPosition, ReplicaId, RequestId, Time};
+
+/// Between two looks at whether everything is done.
+const LOOK: Duration = Duration::from_millis(100);
+/// More events than any sound world needs: a replica talks to itself.
+const MOST_EVENTS: u64 = 200_000_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A message arrives: its place in `World::messages`.
+    Message(u32),
+    /// A replica is free again.
+    Free(ReplicaId),
+    Tick(ReplicaId),
+    /// The moment that `Core::wake` named.
+    Wake(ReplicaId),
+    /// A flush is done, up to a position.
+    Flushed(ReplicaId, u64),
+    /// A client's command reaches a replica.
+    Request(Box<Ask>),
+    /// An answer reaches a client.
+    Reply(Box<(RequestId, Outcome)>),
+    /// A client was turned away.
+    Refused(RequestId),
+    /// A client has time for another command.
+    Next(usize),
+    /// A client has waited for long, for the so-many-th time.
+    Overdue(RequestId, u32),
+    /// The next fault of one kind, by its place in the plan.
+    Fault(usize),
+    /// The unrest is over.
+    Calm,
+    Look,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// A message under way.
+#[derive(Debug)]
+struct Letter {
+    from: ReplicaId,
+    to: ReplicaId,
+    message: PeerMessage<Message>,
+}
+
+/// Rules that tests break, to see it noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Sabotage {
+    /// In the protocol.
+    #[cfg(test)]
+    pub(super) plant: Option<crate::protocol::epaxos::Plant>,
+    /// Clients are answered when a command is committed, not when it is executed.
+    pub(super) answer_at_commit: bool,
+}
+
+/// A world.
+pub(super) struct World<'a> {
+    pub(super) plan: Plan,
+    pub(super) now: Time,
+    pub(super) hosts: Vec<Host>,
+    pub(super) network: Network,
+    pub(super) clients: Clients,
+    pub(super) counters: Counters,
+    pub(super) trace: Trace<'a>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) disk_rng: ChaCha8Rng,
+    pub(super) checks: Checks,
+    heap: BinaryHeap<Reverse<Entry>>,
+    scheduled: u64,
+    events: u64,
+    messages: Vec<Option<Letter>>,
+    unused: Vec<u32>,
+    pub(super) out: Output<Message, Record>,
+    pub(super) replies: Vec<Applied>,
+    pub(super) sabotage: Sabotage,
+    /// Since when the unrest is over.
+    pub(super) calm_since: Option<Time>,
+    pub(super) largest_component: usize,
+    /// Room to encode in.
+    pub(super) frame: BytesMut,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(
+        plan: Plan,
+        sabotage: Sabotage,
+        transcript: Option<&'a mut dyn Write>,
+    ) -> World<'a> {
+        let hosts = ReplicaId::all(plan.replicas).map(|me| Host::new(&plan, me)).collect();
+        let mut world = World {
+            now: Time::ZERO,
+            hosts,
+            network: Network::new(&plan),
+            clients: Clients::new(&plan),
+            counters: Counters::default(),
+            trace: Trace::new(transcript),
+            rng: stream(plan.seed, Stream::Faults),
+            disk_rng: stream(plan.seed, Stream::Disks),
+            checks: Checks::new(plan.replicas),
+            heap: BinaryHeap::new(),
+            scheduled: 0,
+            events: 0,
+            messages: Vec::new(),
+            unused: Vec::new(),
+            out: Output::default(),
+            replies: Vec::new(),
+            frame: BytesMut::new(),
+            sabotage,
+            calm_since: None,
+            largest_component: 0,
+            plan,
+        };
+        world.prepare();
+        world
+    }
+
+    fn prepare(&mut self) {
+        #[cfg(test)]
+        if let Some(plant) = self.sabotage.plant {
+            self.hosts.iter_mut().for_each(|host| host.core.protocol_mut().plant(plant));
+        }
+        let tick = self.plan.timing.tick;
+        for me in ReplicaId::all(self.plan.replicas) {
+            // Apart, so that the replicas do not act in step.
+            let first = tick.mul_f64(self.rng.random::<f64>());
+            self.later(first, Event::Tick(me));
+            if self.plan.clocks[me.index()].rate != 1024 {
+                self.counters.hit(Counter::Skewed);
+            }
+        }
+        for client in 0..self.clients.len() {
+            let first = self.plan.workload.think.mul_f64(self.rng.random::<f64>());
+            self.later(first, Event::Next(client));
+        }
+        for index in 0..self.plan.faults.len() {
+            self.schedule_fault(index);
+        }
+        self.later(self.plan.unrest, Event::Calm);
+    }
+
+    /// Lets the world run to its end.
+    pub(super) fn run(mut self) -> Verdict {
+        let violation = self.turn().err().map(|(broken, detail)| {
+            self.trace.say(self.now, || format!("{broken:?}: {detail}"));
+            Violation { broken, detail, at: self.now }
+        });
+        let mut paths = Paths::default();
+        self.hosts.iter().for_each(|host| paths.add(host.core.paths()));
+        Verdict {
+            seed: self.plan.seed,
+            trace: self.trace.hash(),
+            simulated: self.now.since(Time::ZERO),
+            operations: self.clients.answered(),
+            violation,
+            paths,
+            counters: self.counters,
+            largest_component: self.largest_component,
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Breach> {
+        loop {
+            let Reverse(entry) = self.heap.pop().expect("a world without end has a next event");
+            self.now = entry.at;
+            self.events += 1;
+            if self.events > MOST_EVENTS {
+                return Err((Broken::Liveness, "the replicas never come to rest".to_owned()));
+            }
+            if matches!(entry.event, Event::Look) {
+                if self.look()? {
+                    return self.judge();
+                }
+                self.later(LOOK, Event::Look);
+                continue;
+            }
+            self.happen(entry.event)?;
+        }
+    }
+
+    /// Something happens after a while.
+    pub(super) fn later(&mut self, after: Duration, event: Event) {
+        self.at(self.now + after, event);
+    }
+
+    pub(super) fn at(&mut self, at: Time, event: Event) {
+        // Numbers make the order of what happens at one moment that of its causes.
+        self.scheduled += 1;
+        self.heap.push(Reverse(Entry { at, number: self.scheduled, event }));
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Breach> {
+        match event {
+            Event::Message(place) => {
+                let letter = self.messages[place as usize].take().expect("it arrives once");
+                self.unused.push(place);
+                let Letter { from, to, message } = letter;
+                if self.hosts[to.index()].deaf_until > self.now {
+                    return Ok(());
+                }
+                self.input(to, Input::Peer { from, message })
+            }
+            Event::Free(replica) => {
+                let host = &mut self.hosts[replica.index()];
+                host.called = false;
+                self.take_step(replica)
+            }
+            Event::Tick(replica) => {
+                let clock = self.hosts[replica.index()].clock;
+                self.later(clock.takes(self.plan.timing.tick), Event::Tick(replica));
+                self.input(replica, Input::Tick)
+            }
+            Event::Wake(replica) => {
+                self.hosts[replica.index()].wake_at = None;
+                self.take_step(replica)
+            }
+            Event::Flushed(replica, position) => {
+                self.hosts[replica.index()].flushing = false;
+                let durable = Durable::flushed(LogPosition::new(position));
+                self.input(replica, Input::Durable(durable))?;
+                self.flush(replica);
+                Ok(())
+            }
+            Event::Request(ask) => {
+                let (to, command) = *ask;
+                if self.hosts[to.index()].deaf_until > self.now {
+                    return Ok(());
+                }
+                self.input(to, Input::Propose(command))
+            }
+            other => self.happen_to_clients(other),
+        }
+    }
+
+    fn happen_to_clients(&mut self, event: Event) -> Result<(), Breach> {
+        match event {
+            Event::Reply(reply) => return self.hear(&reply.0, reply.1),
+            Event::Refused(request) => {
+                let pause = self.clients.timeout(0);
+                self.later(pause, Event::Overdue(request, 0));
+            }
+            Event::Next(client) => {
+                let (asks, pause) = self.clients.next(client, self.now, &mut self.counters);
+                self.ask_all(asks, 0);
+                if let Some(pause) = pause {
+                    self.later(pause, Event::Next(client));
+                }
+            }
+            Event::Overdue(request, attempt) => {
+                if let Some(ask) = self.clients.overdue(request, &mut self.counters) {
+                    self.ask_all(vec![ask], attempt + 1);
+                }
+            }
+            Event::Fault(index) => {
+                if self.calm_since.is_none() {
+                    self.strike(self.plan.faults[index].0);
+                    self.schedule_fault(index);
+                }
+            }
+            Event::Calm => self.calm(),
+            _ => unreachable!("the others happen to replicas"),
+        }
+        Ok(())
+    }
+
+    /// Clients send their commands.
+    pub(super) fn ask_all(&mut self, asks: Vec<Ask>, attempt: u32) {
+        for (number, (to, command)) in asks.into_iter().enumerate() {
+            self.checks.asked(&command);
+            self.trace.mix(command.request.client.0 << 32 ^ command.request.sequence);
+            self.trace.say(self.now, || format!("{:?} asks {to}", command.request));
+            if number == 0 {
+                let patience = self.clients.timeout(attempt);
+                self.later(patience, Event::Overdue(command.request, attempt));
+            }
+            if let Some(at) = self.network.send_client(self.now, &mut self.counters) {
+                self.at(at, Event::Request(Box::new((to, command))));
+            }
+        }
+    }
+
+    fn hear(&mut self, request: &RequestId, outcome: Outcome) -> Result<(), Breach> {
+        let output = match outcome {
+            Outcome::Output(output) => output,
+            other if self.clients.is_waiting(*request) => {
+                return Err((Broken::Once, format!("{request:?} is answered with {other:?}")));
+            }
+            _ => return Ok(()),
+        };
+        if self.clients.answered_by(*request, self.now, &output) {
+            self.trace.say(self.now, || format!("{request:?} has its answer"));
+        }
+        Ok(())
+    }
+
+    /// A message is on its way.
+    pub(super) fn post(
+        &mut self,
+        at: Time,
+        from: ReplicaId,
+        to: ReplicaId,
+        message: PeerMessage<Message>,
+    ) {
+        let letter = Some(Letter { from, to, message });
+        let place = match self.unused.pop() {
+            Some(place) => {
+                self.messages[place as usize] = letter;
+                place
+            }
+            None => {
+                self.messages.push(letter);
+                u32::try_from(self.messages.len() - 1).expect("fewer messages than 2^32")
+            }
+        };
+        self.at(at, Event::Message(place));
+    }
+
+    /// Something reaches a replica.
+    fn input(&mut self, replica: ReplicaId, input: Input<Message>) -> Result<(), Breach> {
+        let host = &mut self.hosts[replica.index()];
+        if !host.alive {
+            return Ok(());
+        }
+        host.inbox.push(input);
+        self.take_step(replica)
+    }
+
+    /// A replica takes a step over its inbox, or will when it is free.
+    fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
+        let host = &mut self.hosts[replica.index()];
+        if !host.alive {
+            return Ok(());
+        }
+        if host.free_at > self.now {
+            if !host.called {
+                host.called = true;
+                let at = host.free_at;
+                self.at(at, Event::Free(replica));
+            }
+            return Ok(());
+        }
+        let mut inputs = std::mem::take(&mut host.inbox);
+        host.free_at = self.now + self.plan.step;
+        if inputs.len() > 1 {
+            self.counters.hit(Counter::Batched);
+        }
+        loop {
+            self.step(replica, &mut inputs)?;
+            let host = &mut self.hosts[replica.index()];
+            if !host.alive || host.disk != Disk::Instant || host.flushing {
+                break;
+            }
+            // Until nothing is left to be made durable at once.
+            let position = LogPosition::new(host.appended);
+            if host.durable == host.appended {
+                break;
+            }
+            host.durable = host.appended;
+            inputs.push(Input::Durable(Durable::flushed(position)));
+        }
+        let host = &mut self.hosts[replica.index()];
+        host.inbox = inputs;
+        Ok(())
+    }
+}
