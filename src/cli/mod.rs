@@ -9,6 +9,7 @@ mod demo;
 mod init;
 mod kv;
 mod serve;
+pub mod sim;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -49,6 +50,7 @@ enum Command {
     Get(kv::Get),
     Del(kv::Del),
     Cas(kv::Cas),
+    Sim(sim::Args),
 }
 
 /// Runs the command line, program name first; the exit code is described above.
@@ -69,6 +71,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Get(get) => get.run(),
         Command::Del(del) => del.run(),
         Command::Cas(cas) => cas.run(),
+        Command::Sim(args) => sim::run(&args),
     };
     done.unwrap_or_else(|error| {
         complain(format_args!("error: {error:#}"));
