@@ -25,4 +25,8 @@ pub mod client;
 
 pub mod sim;
 
+pub mod load;
+
+pub mod cli;
+
 pub mod testkit;

@@ -101,6 +101,7 @@ impl From<Rejection> for Rejected {
     fn from(rejection: Rejection) -> Rejected {
         match rejection {
             Rejection::Overloaded => Rejected::Overloaded,
+            Rejection::TooLarge => Rejected::BadCommand(rejection.to_string()),
         }
     }
 }
