@@ -15,9 +15,17 @@ pub mod replica;
 
 pub mod wire;
 
+pub mod storage;
+
 pub mod mesh;
 
+pub mod node;
+
+pub mod client;
+
 pub mod sim;
+
+pub mod load;
 
 pub mod cli;
 

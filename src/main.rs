@@ -1,3 +1,7 @@
-//! The `isonomy` command.
+//! The `isonomy` command: see [`isonomy::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isonomy::cli::run(std::env::args_os())
+}

@@ -11,8 +11,8 @@
 //! so
 //!
 //! - from a read: the owner's last covered write of the key;
-//! - from a write: that too, and each covered read behind it, reads not ordering each other. If
-//!   another write of the *same* owner is reached already, the reads it covers are reached through it;
+//! - from a write: that too, and each covered read behind it, reads not ordering each other. What
+//!   another write of the instance's own owner covers is reached through that one;
 //! - from any: the owner's last covered instance that touches everything;
 //! - from one that touches everything: that, and each covered instance behind it.
 
@@ -23,7 +23,7 @@ use petgraph::visit::{GraphBase, GraphRef, IntoNeighbors, IntoNodeIdentifiers, N
 
 use super::index::{Index, KeyEntry};
 use super::window::{Place, Window};
-use crate::types::{Access, Batch, Deps, InstanceId, KeyHash, ReplicaId, Slot};
+use crate::types::{Access, Batch, Deps, InstanceId, KeyHash, ReplicaId, ReplicaSet, Slot};
 
 /// An instance's number here, given again once it has left: dense, and meaningful only to this
 /// replica.
@@ -183,6 +183,7 @@ impl<'a> IntoNeighbors for View<'a> {
             instance,
             cursor,
             entry: None,
+            owners: ReplicaSet::EMPTY,
             at: None,
         };
         edges.enter_part();
@@ -219,6 +220,8 @@ pub(super) struct Edges<'a> {
     cursor: Cursor,
     /// The key of the current part.
     entry: Option<&'a KeyEntry>,
+    /// The owners with anything in the current part.
+    owners: ReplicaSet,
     /// The slot of the edge that was returned last.
     at: Option<Slot>,
 }
@@ -258,8 +261,12 @@ impl<'a> Edges<'a> {
 
     /// The owner whose turn it is: one's own first, then the others in order.
     fn owner(&self) -> ReplicaId {
+        self.owner_at(self.cursor.turn)
+    }
+
+    fn owner_at(&self, turn: usize) -> ReplicaId {
         let own = self.instance.id.replica;
-        match self.cursor.turn {
+        match turn {
             0 => own,
             turn if turn <= own.index() => ReplicaId::from_index(turn - 1),
             turn => ReplicaId::from_index(turn),
@@ -320,8 +327,8 @@ impl<'a> Edges<'a> {
         self.entry?.owner(owner)?.reads.first_between(after, bound)
     }
 
-    /// The slot until which `owner` is covered by an instance of one's own owner to which there is an
-    /// edge, and which conflicts with all that the instance does here.
+    /// The slot until which `owner` is covered by an instance of one's own owner to which there
+    /// is an edge, and which conflicts with all that the instance does here.
     fn reached_through_own(&self, deps: &Deps, owner: ReplicaId) -> Slot {
         let own = self.instance.id.replica;
         if owner == own {
@@ -335,26 +342,32 @@ impl<'a> Edges<'a> {
     /// Goes to the next stage, owner, or part.
     fn move_on(&mut self) {
         let next = Cursor { stage: Stage::Last, after: 0, ..self.cursor };
-        self.cursor = match self.cursor.stage {
-            Stage::Last => Cursor { stage: Stage::Rest, ..next },
-            Stage::Rest if self.cursor.turn + 1 < self.store.owners() => {
-                Cursor { turn: self.cursor.turn + 1, ..next }
+        if self.cursor.stage == Stage::Last {
+            self.cursor = Cursor { stage: Stage::Rest, ..next };
+            return;
+        }
+        let mut turns = self.cursor.turn + 1..self.store.owners();
+        match turns.find(|turn| self.owners.contains(self.owner_at(*turn))) {
+            Some(turn) => self.cursor = Cursor { turn, ..next },
+            None => {
+                self.cursor = Cursor { part: self.cursor.part + 1, turn: 0, ..next };
+                self.enter_part();
             }
-            Stage::Rest => Cursor { part: self.cursor.part + 1, turn: 0, ..next },
-        };
-        if self.cursor.turn == 0 && self.cursor.stage == Stage::Last {
-            self.enter_part();
         }
     }
 
     /// Looks up the key of a part just begun or gone on with.
     fn enter_part(&mut self) {
-        let keys = self.instance.batch.footprint().keys();
-        if self.cursor.part == 0 && keys.is_some() && !self.store.index.has_barriers() {
+        let touches_all = self.instance.batch.footprint().keys().is_none();
+        if self.cursor.part == 0 && !touches_all && !self.store.index.has_barriers() {
             // Nothing touches everything, and nothing that will is covered.
             self.cursor = Cursor { part: 1, ..Cursor::default() };
         }
-        let key = self.cursor.part.checked_sub(1).and_then(|key| self.keys().get(key));
-        self.entry = key.and_then(|(key, _)| self.store.index.key(*key));
+        let Some(key) = self.cursor.part.checked_sub(1) else {
+            self.owners = ReplicaSet::all(self.store.owners());
+            return;
+        };
+        self.entry = self.keys().get(key).and_then(|(key, _)| self.store.index.key(*key));
+        self.owners = self.entry.map_or(ReplicaSet::EMPTY, KeyEntry::owners);
     }
 }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
 use super::graph::Node;
-use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId, Slot};
+use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId, ReplicaSet, Slot};
 
 /// A list longer than this becomes a tree, so that inserting in the middle stays cheap.
 const FEW: usize = 64;
@@ -122,6 +122,11 @@ impl OwnerLists {
 pub(super) struct KeyEntry(SmallVec<[(ReplicaId, OwnerLists); 1]>);
 
 impl KeyEntry {
+    /// The owners with an instance on the key.
+    pub(super) fn owners(&self) -> ReplicaSet {
+        self.0.iter().map(|(owner, _)| *owner).collect()
+    }
+
     pub(super) fn owner(&self, owner: ReplicaId) -> Option<&OwnerLists> {
         self.0.iter().find(|(other, _)| *other == owner).map(|(_, lists)| lists)
     }

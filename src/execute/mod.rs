@@ -82,8 +82,8 @@ impl Executor {
 
     /// The payload of an instance became known, by whatever message.
     ///
-    /// Without it, instances that cover this one cannot tell whether they conflict with it. To learn
-    /// an instance again, or after it was decided, changes nothing.
+    /// Without it, instances that cover this one cannot tell whether they conflict with it. To
+    /// learn an instance again, or after it was decided, changes nothing.
     pub fn on_learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         if self.store.place(id) == Place::Unknown {
             self.insert(id, batch);

@@ -7,11 +7,15 @@
 //! followed once, whatever order decisions come in.
 //!
 //! Nodes known to reach each other are merged into a *knot*. A knot's members are explored one
-//! edge at a time; when an edge leads out of it, the knot *waits* on the node at its end. Each knot
-//! waits on at most one node, so the knots form trees, and a tree's root is either being explored or
-//! waits for something from outside. When a root's edge leads to a knot of its own tree, that closes
-//! a cycle: the knots on the way back up to the root become one. When a root runs out of edges, it is a
-//! component, and all that it depends on was complete before it.
+//! edge at a time; when an edge leads out of it, the knot *waits* on the node at its end. Each
+//! knot waits on at most one node, so the knots form trees, and a tree's root is either being
+//! explored or waits for something from outside. When a root's edge leads to a knot of its own
+//! tree, that closes a cycle: the knots on the way back up to the root become one. When a root
+//! runs out of edges, it is a component, and all that it depends on was complete before it.
+//!
+//! Deviation: protocol.md §6 parks a whole stack on one blocker and searches it again when that
+//! is executed. With a long queue behind a barrier that waits for many things in turn, this is
+//! quadratic; here the queue waits for the barrier, and only the barrier is looked at.
 //!
 //! Generic over petgraph's traits: the graph is the conflict graph of the store, or, in
 //! tests, any petgraph graph.
@@ -138,8 +142,8 @@ impl Order {
         })
     }
 
-    /// Takes the first of the knots waiting on a leader's knot, which now waits on nothing and is to
-    /// be explored again. For a knot that is complete, or a node that turned out to be nothing.
+    /// Takes the first of the knots waiting on a leader's knot, which now waits on nothing and is
+    /// to be explored again. For a knot that is complete, or a node that turned out to be nothing.
     pub(super) fn release_next(&mut self, leader: Node) -> Option<Node> {
         let first = self.link(leader).waiter_first;
         if first == NONE {

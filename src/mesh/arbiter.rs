@@ -22,6 +22,8 @@ pub(super) struct Arbiter {
     committed: u64,
     /// The newest commit obeyed here, as session and generation (higher id).
     heard: (u64, u64),
+    /// The newest connection that has ended, as the peer's session and generation.
+    lost: (u64, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +38,10 @@ impl Arbiter {
     /// its generation. `session` is this end's own.
     pub(super) fn commit(&mut self, session: u64, hello: &PeerHello) -> Result<u64, Refusal> {
         self.check_process(hello)?;
-        let heard = if hello.heard_session == session { hello.heard_generation } else { 0 };
+        let lost = if hello.lost_session == session { hello.lost_generation } else { 0 };
         match self.live {
-            // The peer dialled before it heard of the live connection, or while this end dialled.
-            Some(live) if live.session == hello.session && live.generation > heard => {
+            // The peer has the live connection too, or is about to hear of it: two dials crossed.
+            Some(live) if live.session == hello.session && live.generation > lost => {
                 return Err(Refusal::Duplicate);
             }
             // The peer had the live connection and lost it, or it is a new process.
@@ -65,8 +67,10 @@ impl Arbiter {
     }
 
     /// The connection established last is gone.
-    pub(super) fn lost(&mut self) {
-        self.live = None;
+    pub(super) fn end(&mut self) {
+        if let Some(live) = self.live.take() {
+            self.lost = (live.session, live.generation);
+        }
     }
 
     /// The peer's incarnation, while connected.
@@ -74,9 +78,9 @@ impl Arbiter {
         self.live.map(|live| live.incarnation)
     }
 
-    /// The newest commit obeyed, to be told in a hello: session and generation.
-    pub(super) fn heard(&self) -> (u64, u64) {
-        self.heard
+    /// The newest connection that has ended, to be told in a hello: session and generation.
+    pub(super) fn lost(&self) -> (u64, u64) {
+        self.lost
     }
 
     fn check_process(&self, hello: &PeerHello) -> Result<(), Refusal> {
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
     use crate::types::ReplicaId;
 
-    fn hello(incarnation: u64, session: u64, heard: (u64, u64)) -> PeerHello {
+    fn hello(incarnation: u64, session: u64, lost: (u64, u64)) -> PeerHello {
         PeerHello {
             cluster: "alpha".into(),
             from: ReplicaId::from_index(1),
@@ -113,8 +117,8 @@ mod tests {
             incarnation,
             session,
             epoch: 0,
-            heard_session: heard.0,
-            heard_generation: heard.1,
+            lost_session: lost.0,
+            lost_generation: lost.1,
             generation: 0,
         }
     }
@@ -136,11 +140,22 @@ mod tests {
     }
 
     #[test]
+    fn a_dial_that_completes_late_does_not_replace_a_connection_both_have() {
+        // The lower id's first packet was lost; the higher id dialled and was committed meanwhile.
+        let (mut low, mut high) = (Arbiter::default(), Arbiter::default());
+        assert_eq!(low.commit(1, &hello(1, 2, high.lost())), Ok(1));
+        assert_eq!(high.obey(&hello(1, 1, (0, 0)), 1), Ok(()));
+        assert_eq!(low.commit(1, &hello(1, 2, high.lost())), Err(Refusal::Duplicate));
+        high.end();
+        assert_eq!(low.commit(1, &hello(1, 2, high.lost())), Ok(2));
+    }
+
+    #[test]
     fn commits_that_overtake_each_other_end_at_the_newest() {
         let mut high = Arbiter::default();
         assert_eq!(high.obey(&hello(1, 2, (0, 0)), 2), Ok(()));
         assert_eq!(high.obey(&hello(1, 2, (0, 0)), 1), Err(Refusal::Duplicate));
-        high.lost();
+        high.end();
         assert_eq!(high.obey(&hello(1, 2, (0, 0)), 2), Err(Refusal::Duplicate));
         assert_eq!(high.obey(&hello(1, 2, (0, 0)), 3), Ok(()));
         // A new process of the lower id numbers from 1 again.
@@ -158,7 +173,7 @@ mod tests {
         assert!(low.commit(1, &hello(6, 3, (0, 0))).is_ok(), "a restart replaces at once");
         let stale = low.commit(1, &hello(5, 2, (0, 0)));
         assert!(matches!(stale, Err(Refusal::StaleIncarnation { theirs: 5, seen: 6, .. })));
-        low.lost();
+        low.end();
         assert!(low.commit(1, &hello(5, 2, (0, 0))).is_err(), "not even when it is gone");
         assert!(low.commit(1, &hello(6, 4, (0, 0))).is_ok());
     }

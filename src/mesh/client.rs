@@ -132,7 +132,7 @@ impl ClientEndpoint {
         }
         let max_frame = self.limits.client_frame_bytes;
         let outbox = Arc::new(Outbox::new(self.limits.client_queue_bytes, max_frame));
-        Ok(ClientChannel { pipe: Pipe::start(connection, tx, rx, outbox, max_frame, || {}) })
+        Ok(ClientChannel { pipe: Pipe::start(connection, tx, rx, outbox, max_frame, ()) })
     }
 
     /// Closes every channel at once, and waits until the replicas have heard or half a second is

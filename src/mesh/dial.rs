@@ -47,12 +47,12 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
                 continue;
             }
             Err(why) if why.is_routine() => debug!(us = %hub.id, peer = %link.peer, %why, "dial"),
-            Err(why) => {
-                // Said once for each reason: attempts are many, and the status shows the last.
-                if link.note_error(why.to_string()) {
-                    warn!(us = %hub.id, peer = %link.peer, addr = %link.addr(), %why, "cannot connect");
-                }
+            // Said once for each reason: attempts are many, and the status shows the last.
+            Err(why) if link.note_error(why.to_string()) => {
+                let addr = link.addr();
+                warn!(us = %hub.id, peer = %link.peer, %addr, %why, "cannot connect");
             }
+            Err(_) => {}
         }
         pause_and_grow(&hub, &mut up, &mut pause).await;
     }

@@ -34,10 +34,10 @@ pub(super) struct PeerHello {
     pub(super) session: u64,
     /// The membership epoch; 0 until memberships change.
     pub(super) epoch: u64,
-    /// The receiver's session in the last connection the sender had with it, or 0.
-    pub(super) heard_session: u64,
+    /// The receiver's session in the last connection that has ended at the sender, or 0.
+    pub(super) lost_session: u64,
     /// That connection's generation.
-    pub(super) heard_generation: u64,
+    pub(super) lost_generation: u64,
     /// This connection's generation, if the lower id sends this as an answer; else 0.
     pub(super) generation: u64,
 }
@@ -60,8 +60,8 @@ impl PeerHello {
             self.incarnation,
             self.session,
             self.epoch,
-            self.heard_session,
-            self.heard_generation,
+            self.lost_session,
+            self.lost_generation,
             self.generation,
         ] {
             out.put_u64_le(field);
@@ -81,8 +81,8 @@ impl PeerHello {
             incarnation: field()?,
             session: field()?,
             epoch: field()?,
-            heard_session: field()?,
-            heard_generation: field()?,
+            lost_session: field()?,
+            lost_generation: field()?,
             generation: field()?,
         })
     }
@@ -193,8 +193,8 @@ mod tests {
             incarnation: 7,
             session: u64::MAX,
             epoch: 0,
-            heard_session: 5,
-            heard_generation: 6,
+            lost_session: 5,
+            lost_generation: 6,
             generation: 4,
         }
     }

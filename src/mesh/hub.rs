@@ -1,6 +1,7 @@
 //! What all tasks of one mesh share, and how they start and end together.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Hub {
     pub(super) clients: Clients,
     /// Indexed by replica; none for this one and for those that aren't peers.
     links: Vec<Option<Arc<Link>>>,
+    /// Shutdown has begun.
+    closing: AtomicBool,
     /// Both are taken at the end: they keep the socket open.
     endpoint: Mutex<Option<Endpoint>>,
     tasks: Mutex<Option<JoinSet<()>>>,
@@ -76,6 +79,7 @@ impl Hub {
             local_addr,
             dialling,
             links,
+            closing: AtomicBool::new(false),
             endpoint: Mutex::new(Some(endpoint.clone())),
             tasks: Mutex::new(Some(JoinSet::new())),
         });
@@ -97,9 +101,9 @@ impl Hub {
         self.links.iter().flatten()
     }
 
-    /// The endpoint, until shutdown.
+    /// The endpoint to dial from, until shutdown begins.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        lock(&self.endpoint).clone()
+        if self.closing.load(Ordering::Acquire) { None } else { lock(&self.endpoint).clone() }
     }
 
     /// Runs a task that ends with the mesh at the latest.
@@ -113,6 +117,7 @@ impl Hub {
 
     /// Closes everything at once.
     pub(super) fn stop(&self) {
+        self.closing.store(true, Ordering::Release);
         if let Some(mut tasks) = lock(&self.tasks).take() {
             tasks.abort_all();
         }
@@ -127,6 +132,7 @@ impl Hub {
     pub(super) async fn shutdown(&self) {
         let Some(endpoint) = self.endpoint() else { return };
         // From here on nobody new is let in, and what has ended isn't dialled again.
+        self.closing.store(true, Ordering::Release);
         endpoint.set_server_config(None);
         self.links().for_each(|link| link.finish());
         self.clients.finish();

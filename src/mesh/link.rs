@@ -150,7 +150,7 @@ impl Link {
             state.last_error = Some(why);
             if state.serial == serial {
                 state.connection = None;
-                state.arbiter.lost();
+                state.arbiter.end();
             }
         }
         if *told == serial {
@@ -188,9 +188,9 @@ impl Link {
         self.up.subscribe()
     }
 
-    /// The newest commit obeyed, for the hello.
-    pub(super) fn heard(&self) -> (u64, u64) {
-        self.state().arbiter.heard()
+    /// The newest connection that has ended, for the hello.
+    pub(super) fn lost(&self) -> (u64, u64) {
+        self.state().arbiter.lost()
     }
 
     pub(super) fn addr(&self) -> SocketAddr {

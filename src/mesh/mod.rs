@@ -154,7 +154,8 @@ pub enum MeshError {
 }
 
 /// A running mesh. Cheap to clone; when the last clone is dropped, every connection is closed at
-/// once (see [`Mesh::shutdown`] for the graceful way).
+/// once (see [`Mesh::shutdown`] for the graceful way). An [`Inbound`] that holds a clone keeps its
+/// mesh alive: then only `shutdown` ends it.
 #[derive(Clone)]
 pub struct Mesh {
     hub: Arc<Hub>,
@@ -212,7 +213,7 @@ impl Mesh {
     }
 
     /// Takes nothing more, sends what is queued (for at most a second), and closes every connection
-    /// with a reason. The port is free when this returns.
+    /// with a reason. The port is free within a second of its return.
     pub async fn shutdown(&self) {
         self.hub.shutdown().await;
     }

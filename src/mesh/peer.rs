@@ -8,14 +8,14 @@ use bytes::{BufMut, BytesMut};
 use quinn::{Connection, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::credentials::certificate_has_name;
 use super::hello::{self, PeerHello};
 use super::link::Link;
 use super::names::replica_name;
 use super::refusal::{Closed, Refusal};
-use super::stream::{FrameStream, write_frames};
+use super::stream::{self, FrameStream, write_frames};
 use super::{Hub, Lane, tls};
 use crate::types::ReplicaId;
 
@@ -82,7 +82,7 @@ pub(super) async fn answer(hub: &Hub, connection: &Connection) -> Result<Establi
 }
 
 fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
-    let (heard_session, heard_generation) = link.heard();
+    let (lost_session, lost_generation) = link.lost();
     PeerHello {
         cluster: hub.cluster.clone(),
         from: hub.id,
@@ -90,8 +90,8 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
         incarnation: hub.incarnation,
         session: hub.session,
         epoch: 0,
-        heard_session,
-        heard_generation,
+        lost_session,
+        lost_generation,
         generation,
     }
 }
@@ -162,6 +162,12 @@ pub(super) async fn run(hub: Arc<Hub>, established: Established) {
     let flushed = async { while writers.join_next().await.is_some() {} };
     let why = tokio::select! {
         closed = connection.closed() => Closed::from(closed),
+        () = panicked(&mut readers) => {
+            // The node's callback did. Better no connection than one that nobody reads.
+            error!(us = %hub.id, peer = %link.peer, "handling frames panicked");
+            Refusal::Internal.close(&connection);
+            Refusal::Internal.into()
+        }
         () = flushed => {
             // Only at shutdown do all writers end before the connection does.
             Refusal::ShuttingDown.close(&connection);
@@ -171,6 +177,16 @@ pub(super) async fn run(hub: Arc<Hub>, established: Established) {
     readers.shutdown().await;
     link.uninstall(serial, &*hub.inbound, why.to_string());
     info!(us = %hub.id, peer = %link.peer, %why, "disconnected");
+}
+
+/// Waits until a task panics, which may be for ever.
+async fn panicked(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn say_commit(mut stream: SendStream, commit: Option<BytesMut>) {
@@ -213,13 +229,13 @@ async fn read_frames(
     connection: &Connection,
     serial: u64,
 ) -> Result<(), Closed> {
-    let mut stream = connection.accept_uni().await?;
+    let mut lane = connection.accept_uni().await?;
     let mut tag = [0];
-    stream.read_exact(&mut tag).await.map_err(|_| Refusal::Protocol("end of a lane"))?;
-    if !Lane::ALL.iter().any(|lane| lane.tag() == tag[0]) {
+    lane.read_exact(&mut tag).await.map_err(stream::read_exact_error)?;
+    if !Lane::ALL.iter().any(|known| known.tag() == tag[0]) {
         return Err(Refusal::Protocol("lane").into());
     }
-    let mut stream = FrameStream::new(stream, hub.limits.peer_frame_bytes);
+    let mut stream = FrameStream::new(lane, hub.limits.peer_frame_bytes);
     let mut frames = Vec::new();
     while stream.read(&mut frames).await? {
         link.deliver(serial, &*hub.inbound, &mut frames);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,14 +32,12 @@ pub(super) async fn welcome(hub: &Arc<Hub>, connection: &Connection) -> Result<(
     peer::check_certificate(connection, client_name(&hub.cluster, &theirs.name))?;
     let limits = &hub.limits;
     let outbox = Arc::new(Outbox::new(limits.client_queue_bytes, limits.client_frame_bytes));
-    let place = hub.clients.enter(Arc::clone(&outbox)).ok_or(Refusal::TooManyClients)?;
+    let place = Place::take(hub, &outbox).ok_or(Refusal::TooManyClients)?;
     hello::send(&mut tx, &theirs.encode()).await?;
     debug!(us = %hub.id, client = %theirs.name, remote = %connection.remote_address(), "connected");
     let name = theirs.name;
-    let pipe = Pipe::start(connection.clone(), tx, rx, outbox, limits.client_frame_bytes, {
-        let shared = Arc::clone(hub);
-        move || shared.clients.leave(place)
-    });
+    let max_frame = limits.client_frame_bytes;
+    let pipe = Pipe::start(connection.clone(), tx, rx, outbox, max_frame, place);
     let idle = limits.client_idle;
     hub.inbound.on_client(ClientConnection { pipe, name, idle });
     Ok(())
@@ -56,47 +54,49 @@ pub(super) struct Pipe {
 pub struct FrameSender {
     outbox: Arc<Outbox>,
     connection: Connection,
+    /// Why this end has closed the connection: QUIC remembers only that it did.
+    ended: Arc<OnceLock<Refusal>>,
 }
 
 impl Pipe {
-    /// Starts the writing half; `ended` is called when it is over with the connection.
+    /// Starts the writing half; `place` is dropped when it is over with the connection.
     pub(super) fn start(
         connection: Connection,
         mut tx: SendStream,
         rx: RecvStream,
         outbox: Arc<Outbox>,
         max_frame: usize,
-        ended: impl FnOnce() + Send + 'static,
+        place: impl Send + 'static,
     ) -> Pipe {
         outbox.open(SERIAL);
-        let sender = FrameSender { outbox, connection };
-        let FrameSender { outbox, connection } = sender.clone();
+        let sender = FrameSender { outbox, connection, ended: Arc::default() };
+        let writing = sender.clone();
         tokio::spawn(async move {
             let counters = Counters::default();
-            let writing = write_frames(&outbox, SERIAL, &mut tx, &counters);
             tokio::select! {
-                _ = writing => Refusal::Done.close(&connection),
-                _ = connection.closed() => {}
+                _ = write_frames(&writing.outbox, SERIAL, &mut tx, &counters) => {
+                    writing.end(Refusal::Done);
+                }
+                _ = writing.connection.closed() => {}
             }
-            outbox.close(SERIAL);
-            ended();
+            writing.outbox.close(SERIAL);
+            drop(place);
         });
         Pipe { incoming: FrameStream::new(rx, max_frame), sender }
     }
 
     /// See [`ClientConnection::recv`].
     pub(super) async fn recv(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Closed> {
-        match self.incoming.read(frames).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.sender.closed().unwrap_or(Closed::Here(Refusal::Done))),
-            Err(why) => {
-                if let Closed::Here(refusal) = &why {
-                    warn!(remote = %self.sender.connection.remote_address(), %refusal, "closing");
-                    refusal.close(&self.sender.connection);
-                }
-                Err(why)
-            }
+        let why = match self.incoming.read(frames).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => Closed::Here(Refusal::Done),
+            Err(why) => why,
+        };
+        if let Closed::Here(refusal) = &why {
+            self.sender.end(refusal.clone());
         }
+        self.sender.outbox.close(SERIAL);
+        Err(self.sender.closed().unwrap_or(why))
     }
 
     pub(super) fn sender(&self) -> &FrameSender {
@@ -106,16 +106,16 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        let FrameSender { outbox, connection } = self.sender.clone();
-        outbox.finish();
+        let sender = self.sender.clone();
+        sender.outbox.finish();
         // Outside a runtime there is nobody to send the rest.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
-                if timeout(FLUSH, connection.closed()).await.is_err() {
-                    Refusal::Done.close(&connection);
+                if timeout(FLUSH, sender.connection.closed()).await.is_err() {
+                    sender.end(Refusal::Done);
                 }
             })),
-            Err(_) => Refusal::Done.close(&connection),
+            Err(_) => sender.end(Refusal::Done),
         }
     }
 }
@@ -130,8 +130,7 @@ impl FrameSender {
     pub fn send(&self, frame: Bytes) -> Result<(), Dropped> {
         self.outbox.push(frame).inspect_err(|dropped| {
             if *dropped == Dropped::Full {
-                warn!(remote = %self.connection.remote_address(), "too slow, closing");
-                Refusal::TooSlow.close(&self.connection);
+                self.end(Refusal::TooSlow);
                 self.outbox.close(SERIAL);
             }
         })
@@ -139,7 +138,20 @@ impl FrameSender {
 
     /// Why the connection is closed, or `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
-        self.connection.close_reason().map(Closed::from)
+        match self.ended.get() {
+            Some(refusal) => Some(Closed::Here(refusal.clone())),
+            None => self.connection.close_reason().map(Closed::from),
+        }
+    }
+
+    /// Closes the connection, unless it is closed already.
+    fn end(&self, refusal: Refusal) {
+        if self.connection.close_reason().is_none() && self.ended.set(refusal.clone()).is_ok() {
+            if !refusal.is_routine() {
+                warn!(remote = %self.connection.remote_address(), %refusal, "closing");
+            }
+            refusal.close(&self.connection);
+        }
     }
 
     /// QUIC's estimate of the round trip.
@@ -192,7 +204,8 @@ impl ClientConnection {
         match timeout(self.idle, self.pipe.recv(frames)).await {
             Ok(received) => received,
             Err(_) => {
-                Refusal::Idle.close(&self.pipe.sender.connection);
+                self.pipe.sender.end(Refusal::Idle);
+                self.pipe.sender.outbox.close(SERIAL);
                 Err(Refusal::Idle.into())
             }
         }
@@ -202,6 +215,25 @@ impl ClientConnection {
 impl std::fmt::Debug for ClientConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientConnection").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A client's place among the clients, free again when this is dropped.
+struct Place {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Place {
+    fn take(hub: &Arc<Hub>, outbox: &Arc<Outbox>) -> Option<Place> {
+        let number = hub.clients.enter(Arc::clone(outbox))?;
+        Some(Place { hub: Arc::clone(hub), number })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.clients.leave(self.number);
     }
 }
 
@@ -230,13 +262,13 @@ impl Clients {
             return None;
         }
         state.next += 1;
-        let place = state.next;
-        state.connected.insert(place, outbox);
-        Some(place)
+        let number = state.next;
+        state.connected.insert(number, outbox);
+        Some(number)
     }
 
-    fn leave(&self, place: u64) {
-        self.lock().connected.remove(&place);
+    fn leave(&self, number: u64) {
+        self.lock().connected.remove(&number);
         self.left.notify_waiters();
     }
 

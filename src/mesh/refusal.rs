@@ -92,6 +92,9 @@ pub enum Refusal {
     /// The client sent nothing for too long.
     #[error("idle for too long")]
     Idle,
+    /// The closing end failed at handling what it was sent.
+    #[error("internal error: see the log of this end")]
+    Internal,
 }
 
 impl Refusal {
@@ -116,6 +119,7 @@ impl Refusal {
             Refusal::Protocol(_) => 0x21,
             Refusal::TooSlow => 0x22,
             Refusal::Idle => 0x23,
+            Refusal::Internal => 0x30,
         }
     }
 

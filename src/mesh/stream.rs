@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 
 use super::framing::{FrameReader, FrameWriter, HEADER_BYTES};
 use super::queue::{self, Outbox};
@@ -108,6 +108,14 @@ fn write_error(error: WriteError) -> Closed {
     match error {
         WriteError::ConnectionLost(lost) => lost.into(),
         _ => Refusal::Protocol("end of a stream that should stay open").into(),
+    }
+}
+
+/// As for frames, where a stream ends before what it must begin with.
+pub(super) fn read_exact_error(error: ReadExactError) -> Closed {
+    match error {
+        ReadExactError::ReadError(error) => read_error(error),
+        ReadExactError::FinishedEarly(_) => Refusal::Protocol("end of a lane").into(),
     }
 }
 

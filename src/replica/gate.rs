@@ -19,10 +19,6 @@ const CONTENDED: u32 = 2;
 const PIPELINED: u32 = 256;
 /// Between two own instances on one key.
 const SPACING: Duration = Duration::from_millis(1);
-/// Commands of one batch.
-const BATCH_COMMANDS: usize = 4096;
-/// Payload bytes of one batch.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// Arrival order of a waiting command.
 type Ticket = u64;
@@ -364,15 +360,18 @@ impl Leaving {
     fn finish(self) -> Vec<Arc<Batch>> {
         let mut batches = Vec::new();
         for commands in [self.clean, self.contended] {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
+            let (mut batch, mut bytes, mut keys) = (Vec::new(), 0, 0);
             for command in commands {
-                let full = batch.len() >= BATCH_COMMANDS
-                    || bytes + command.payload.len() > BATCH_BYTES && !batch.is_empty();
-                if full {
-                    batches.push(Batch::new(std::mem::take(&mut batch)));
-                    bytes = 0;
-                }
                 bytes += command.payload.len();
+                keys += command.footprint.keys().map_or(0, <[_]>::len);
+                let full = batch.len() == Batch::MAX_COMMANDS
+                    || bytes > Batch::MAX_BYTES
+                    || keys > Batch::MAX_KEYS;
+                if full && !batch.is_empty() {
+                    batches.push(Batch::new(std::mem::take(&mut batch)));
+                    bytes = command.payload.len();
+                    keys = command.footprint.keys().map_or(0, <[_]>::len);
+                }
                 batch.push(command);
             }
             if !batch.is_empty() {

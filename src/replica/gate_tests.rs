@@ -204,3 +204,22 @@ fn an_idle_key_is_forgotten() {
     bench.gate.finished(*id);
     assert_eq!(bench.gate.keys(), 0);
 }
+
+#[test]
+fn batches_stay_within_what_a_peer_takes() {
+    let mut bench = Bench::new();
+    for sequence in 1..=20 {
+        let keys = (0..4000).map(|key| (KeyHash(sequence * 10_000 + key), Access::Write));
+        bench.gate.push_back(command(sequence, Footprint::from_keys(keys)));
+    }
+    for batch in bench.gate.batches(at(0)) {
+        let keys: usize =
+            batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
+        assert!(keys <= Batch::MAX_KEYS, "{keys} keys in one batch");
+    }
+    let mut large = write(21, "large");
+    large.payload = Bytes::from(vec![0; Batch::MAX_BYTES]);
+    bench.gate.push_back(write(22, "before"));
+    bench.gate.push_back(large);
+    assert_eq!(sequences(&bench.leave(at(0))), [[22], [21]]);
+}

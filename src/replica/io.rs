@@ -109,4 +109,12 @@ pub enum Rejection {
     /// Too much is waiting already: slow down and try again.
     #[error("the replica has too many commands waiting; slow down and try again")]
     Overloaded,
+    /// The command is larger than a peer would take.
+    #[error(
+        "a command names at most {} keys (beyond that, declare `Footprint::Everything`) and has at \
+         most {} bytes",
+        Command::MAX_KEYS,
+        Command::MAX_BYTES
+    )]
+    TooLarge,
 }

@@ -122,6 +122,11 @@ impl<P: Protocol> Core<P> {
     }
 
     fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
+        let keys = command.footprint.keys().map_or(0, <[_]>::len);
+        if keys > Command::MAX_KEYS || command.payload.len() > Command::MAX_BYTES {
+            out.rejected.push((command.request, Rejection::TooLarge));
+            return;
+        }
         let (commands, bytes) = self.gate.waiting();
         if commands + self.own_commands >= self.limits.commands || bytes >= self.limits.bytes {
             out.rejected.push((command.request, Rejection::Overloaded));

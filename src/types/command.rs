@@ -29,7 +29,22 @@ pub struct Batch {
     footprint: Footprint,
 }
 
+impl Command {
+    /// The most keys that one command's footprint may name; beyond it, name
+    /// [`Footprint::Everything`]. A peer refuses more.
+    pub const MAX_KEYS: usize = 4096;
+    /// The most payload bytes of one command.
+    pub const MAX_BYTES: usize = 4 << 20;
+}
+
 impl Batch {
+    /// The most commands in one batch; a peer refuses more.
+    pub const MAX_COMMANDS: usize = 4096;
+    /// The most keys that the footprints of one batch name together, unless it is one command's.
+    pub const MAX_KEYS: usize = 16_384;
+    /// The most payload bytes in one batch, unless they are one command's.
+    pub const MAX_BYTES: usize = 1 << 20;
+
     /// A batch of these commands, in this order.
     ///
     /// # Panics

@@ -65,6 +65,11 @@ impl Footprint {
         Footprint::Keys(Keys(smallvec![(KeyHash::of(key), Access::Write)]))
     }
 
+    /// Uses one key, known by its hash.
+    pub fn one(key: KeyHash, access: Access) -> Footprint {
+        Footprint::Keys(Keys(smallvec![(key, access)]))
+    }
+
     /// Touches these keys; where one is named twice, the write counts.
     pub fn from_keys(keys: impl IntoIterator<Item = (KeyHash, Access)>) -> Footprint {
         let mut keys: SmallVec<[_; 1]> = keys.into_iter().collect();

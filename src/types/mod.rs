@@ -4,20 +4,24 @@
 
 mod ballot;
 mod command;
+mod consistency;
 mod deps;
 mod durable;
 mod footprint;
 mod ids;
+mod numbering;
 mod quorum;
 mod settings;
 mod time;
 
 pub use ballot::Ballot;
 pub use command::{Batch, Command, Decision, Value};
+pub use consistency::Consistency;
 pub use deps::Deps;
 pub use durable::{Durable, Held, Journal, LogPosition, Written};
 pub use footprint::{Access, Footprint, KeyHash};
 pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot};
+pub use numbering::Numbering;
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
 pub use settings::{Settings, Timing};
 pub use time::Time;

@@ -96,7 +96,12 @@ impl ReplicaSet {
 
     /// The replicas in order.
     pub fn iter(self) -> impl Iterator<Item = ReplicaId> {
-        ReplicaId::all(MAX_REPLICAS).filter(move |replica| self.contains(*replica))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let index = left.checked_ilog2().map(|_| left.trailing_zeros())?;
+            left &= left - 1;
+            Some(ReplicaId::from_index(index as usize))
+        })
     }
 }
 

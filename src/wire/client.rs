@@ -58,8 +58,8 @@ pub enum Outcome {
     Status(ServerInfo),
     /// It surely had no effect.
     Rejected(Refusal),
-    /// It may or may not have been, or yet be, executed; to ask again under the same id is safe. The
-    /// text says why, for people.
+    /// It may or may not have been, or yet be, executed; to ask again under the same id is safe.
+    /// The text says why, for people.
     Unknown(String),
 }
 
@@ -85,6 +85,7 @@ impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Refusal {
         match rejection {
             Rejection::Overloaded => Refusal::Overloaded,
+            Rejection::TooLarge => Refusal::BadRequest(rejection.to_string()),
         }
     }
 }

@@ -43,23 +43,21 @@ pub fn decode_peer<M: Wire>(
 ) -> Result<(u32, PeerMessage<M>), DecodeError> {
     let mut from = Reader::new(&frame, limits);
     let epoch = take_header(PEER_VERSION, &mut from)?;
-    let message = match from.peek("a message")? {
+    let decoded = match from.peek("a message")? {
         PING => {
             from.byte("a message")?;
-            PeerMessage::Ping { sent: from.read()? }
+            from.read().map(|sent| (epoch, PeerMessage::Ping { sent }))
         }
         PONG => {
             from.byte("a message")?;
-            PeerMessage::Pong { echo: from.read()? }
+            from.read().map(|echo| (epoch, PeerMessage::Pong { echo }))
         }
-        _ => {
-            let message = from.read()?;
-            from.finish()?;
-            return Ok((epoch, PeerMessage::Protocol(message)));
-        }
+        _ => from.read().map(|message| (epoch, PeerMessage::Protocol(message))),
     };
-    from.finish()?;
-    Ok((epoch, message))
+    if decoded.is_ok() {
+        from.finish()?;
+    }
+    decoded
 }
 
 /// Appends the log's form of a record of `epoch`.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{DecodeError, Flaw, Wire};
-use crate::types::MAX_REPLICAS;
+use crate::types::{Batch, Command, MAX_REPLICAS};
 
 /// What a decoder accepts at most. Whoever encodes must keep to the same.
 ///
@@ -27,7 +27,12 @@ impl Limits {
     /// The limits of a cluster of `replicas`: 4,096 commands a batch, 4,096 keys a command, 65,536
     /// interfering instances.
     pub const fn new(replicas: usize) -> Limits {
-        Limits { replicas, max_commands: 4096, max_keys: 4096, max_interfering: 65_536 }
+        Limits {
+            replicas,
+            max_commands: Batch::MAX_COMMANDS,
+            max_keys: Command::MAX_KEYS,
+            max_interfering: 65_536,
+        }
     }
 }
 
@@ -140,7 +145,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Two bytes and more; the usual slots and sequence numbers without a loop.
+    #[inline(always)]
     fn long_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+        let group = |byte: &u8, index: u32| u64::from(byte & 0x7f) << (7 * index);
+        match self.rest {
+            [a, b @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(group(a, 0) | group(b, 1))
+            }
+            [a, b @ 0x80..=0xff, c @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(group(a, 0) | group(b, 1) | group(c, 2))
+            }
+            _ => self.any_varint(what),
+        }
+    }
+
+    #[inline(never)]
+    fn any_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let start = self.offset();
         let mut value = 0;
         for (index, byte) in self.rest.iter().enumerate().take(10) {

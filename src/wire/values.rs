@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_REPLICAS,
-    ReplicaId, RequestId, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
+    RequestId, Time, Value,
 };
 
 /// The shortest command: client 8, sequence, floor, origin, footprint, length of the payload.
@@ -228,14 +228,16 @@ impl Wire for Deps {
         if found != replicas as u64 {
             return from.refuse(start, Flaw::VectorLength { found, replicas });
         }
-        let mut slots = [0; MAX_REPLICAS];
-        let Some(slots) = slots.get_mut(..replicas) else {
-            return from.refuse(start, Flaw::VectorLength { found, replicas: MAX_REPLICAS });
-        };
-        for slot in &mut *slots {
-            *slot = from.varint("a vector")?;
-        }
-        Ok(Deps::from_slots(slots.iter().copied()))
+        let mut flaw = None;
+        let slots = (0..replicas).map(|_| match from.varint("a vector") {
+            Ok(slot) => slot,
+            Err(error) => {
+                flaw.get_or_insert(error);
+                0
+            }
+        });
+        let deps = Deps::from_slots(slots);
+        flaw.map_or(Ok(deps), Err)
     }
 }
 
@@ -256,6 +258,11 @@ impl Wire for Footprint {
         let marked = from.varint("a footprint")?;
         let Some(count) = marked.checked_sub(1) else { return Ok(Footprint::Everything) };
         let count = from.bounded("keys", start, count, from.limits().max_keys, KEY)?;
+        if count == 1 {
+            // Nearly every command: spared the bookkeeping.
+            let (key, access) = take_key(from, None)?;
+            return Ok(Footprint::one(key, access));
+        }
         let mut flaw = None;
         let mut last = None;
         let keys = (0..count).map_while(|_| match take_key(from, last) {

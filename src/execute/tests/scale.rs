@@ -1,5 +1,5 @@
-//! Effort and stack where there is a lot of everything. Effort is counted, not timed: edges followed and
-//! steps taken through the forest of waiting knots.
+//! Effort and stack where there is a lot of everything. Effort is counted, not timed: edges
+//! followed and steps taken through the forest of waiting knots.
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -105,8 +105,8 @@ fn one_component_of_ten_thousand_on_a_hot_key() {
 
 #[test]
 fn a_wide_fan_in_with_a_long_queue_behind_it() {
-    // 5,000 writes of as many keys, then a barrier on all, then 5,000 that wait for the barrier: the
-    // queue is not looked at each time that the barrier finds one more thing to wait for.
+    // 5,000 writes of as many keys, then a barrier on all, then 5,000 that wait for the barrier:
+    // the queue is not looked at each time that the barrier finds one more thing to wait for.
     let mut decisions: Vec<_> =
         (1..=5_000).map(|slot| decided(id(0, slot), write(slot), deps([0, 0]))).collect();
     decisions.push(decided(id(1, 1), Footprint::Everything, deps([5_000, 0])));

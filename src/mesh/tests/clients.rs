@@ -1,1 +1,173 @@
-//! x
+//! Clients: requests and replies pipelined on one stream, within bounds whatever a client does.
+
+use super::*;
+
+async fn endpoint(name: &str) -> ClientEndpoint {
+    let mut config = ClientConfig::new(CLUSTER, name, client_credentials(name));
+    config.local = loopback();
+    ClientEndpoint::bind(config).unwrap()
+}
+
+async fn connect(node: &Node) -> (ClientEndpoint, ClientChannel, ClientConnection) {
+    let endpoint = endpoint("alice").await;
+    let channel = endpoint.connect(node.mesh.local_addr(), r(1)).await.unwrap();
+    (endpoint, channel, node.seen.client().await)
+}
+
+#[tokio::test]
+async fn many_requests_are_under_way_at_once_and_answered_in_any_order() {
+    const REQUESTS: u64 = 20_000;
+    let node = Node::start(config(1, 1)).await;
+    let (_endpoint, mut channel, mut client) = connect(&node).await;
+    assert_eq!(client.name(), "alice");
+    assert_eq!(node.mesh.clients(), 1);
+    let server = tokio::spawn(async move {
+        let (mut requests, mut held) = (Vec::new(), Vec::new());
+        while held.len() < usize::try_from(REQUESTS).unwrap() {
+            client.recv(&mut requests).await.unwrap();
+            held.append(&mut requests);
+        }
+        let replies = client.sender();
+        for request in held.into_iter().rev() {
+            replies.send(request).unwrap();
+        }
+        // Dropped with replies queued: they are sent before the connection is closed.
+    });
+    for index in 0..REQUESTS {
+        channel.send(number(index)).unwrap();
+    }
+    let mut replies = Vec::new();
+    while replies.len() < usize::try_from(REQUESTS).unwrap() {
+        channel.recv(&mut replies).await.unwrap();
+    }
+    server.await.unwrap();
+    assert!(replies.into_iter().eq((0..REQUESTS).rev().map(number)));
+    let end = channel.recv(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(end.code(), Some(0), "{end}");
+    assert_eq!(channel.send(number(1)), Err(Dropped::NotConnected));
+    eventually("the place is free", || node.mesh.clients() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_and_holds_no_memory() {
+    let mut config = config(1, 1);
+    config.limits.client_queue_bytes = 100_000;
+    let node = Node::start(config).await;
+    let (_endpoint, channel, client) = connect(&node).await;
+    let replies = client.sender();
+    let mut taken = 0;
+    let dropped = loop {
+        match replies.send(Bytes::from(vec![0; 1000])) {
+            Ok(()) => taken += 1000,
+            Err(dropped) => break dropped,
+        }
+        // The writer gets every chance; the client's windows are what stops it.
+        if taken % 50_000 == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert_eq!(dropped, Dropped::Full);
+    // The send window (1 MiB), the queue, and one write under way.
+    assert!(taken < 2 << 20, "{taken} bytes were taken in");
+    assert_eq!(replies.send(number(1)), Err(Dropped::NotConnected));
+    eventually("told", || channel.closed().is_some_and(|why| why.code() == Some(0x22))).await;
+    eventually("the place is free", || node.mesh.clients() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_is_held_back_while_the_node_does_not_read() {
+    let mut config = config(1, 1);
+    config.limits.client_window_bytes = 100_000;
+    let node = Node::start(config).await;
+    let mut client_config = ClientConfig::new(CLUSTER, "alice", client_credentials("alice"));
+    client_config.limits.client_queue_bytes = 200_000;
+    let endpoint = ClientEndpoint::bind(client_config).unwrap();
+    let mut channel = endpoint.connect(node.mesh.local_addr(), r(1)).await.unwrap();
+    let mut client = node.seen.client().await;
+    let mut taken = 0;
+    while channel.send(Bytes::from(vec![0; 1000])).is_ok() {
+        taken += 1000;
+        if taken % 50_000 == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert!(taken < 600_000, "{taken} bytes went into 100 kB of window and 200 kB of queue");
+    // A full queue closes a channel, whichever end it is.
+    assert!(client.recv(&mut Vec::new()).await.is_ok(), "what has arrived can still be read");
+    let end = channel.recv(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(end.code(), Some(0x22), "{end}");
+}
+
+#[tokio::test]
+async fn only_so_many_clients_are_let_in() {
+    let mut config = config(1, 1);
+    config.limits.max_clients = 2;
+    let node = Node::start(config).await;
+    let endpoint = endpoint("alice").await;
+    let addr = node.mesh.local_addr();
+    let first = endpoint.connect(addr, r(1)).await.unwrap();
+    let _second = endpoint.connect(addr, r(1)).await.unwrap();
+    let refused = endpoint.connect(addr, r(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Some(0x19), "{refused}");
+    drop(first);
+    eventually("a place", || node.mesh.clients() == 1).await;
+    endpoint.connect(addr, r(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_client_is_disconnected() {
+    let mut config = config(1, 1);
+    config.limits.client_idle = Duration::from_millis(100);
+    let node = Node::start(config).await;
+    let (_endpoint, mut channel, mut client) = connect(&node).await;
+    let ended = client.recv(&mut Vec::new()).await.unwrap_err();
+    assert!(matches!(ended, Closed::Here(Refusal::Idle)), "{ended}");
+    let told = channel.recv(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(told.code(), Some(0x23), "{told}");
+}
+
+#[tokio::test]
+async fn oversized_frames_are_stopped_at_either_end() {
+    let mut config = config(1, 1);
+    config.limits.client_frame_bytes = 1000;
+    let node = Node::start(config).await;
+    let (_endpoint, mut channel, mut client) = connect(&node).await;
+    let too_large = client.sender().send(Bytes::from(vec![0; 1001]));
+    assert_eq!(too_large, Err(Dropped::TooLarge { bytes: 1001, limit: 1000 }));
+    // The client's own limit is higher: it is the replica that refuses.
+    channel.send(Bytes::from(vec![0; 1001])).unwrap();
+    let end = client.recv(&mut Vec::new()).await.unwrap_err();
+    assert!(matches!(end, Closed::Here(Refusal::FrameTooLarge { bytes: 1001, limit: 1000 })));
+    let told = channel.recv(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(told.code(), Some(0x20), "{told}");
+}
+
+#[tokio::test]
+async fn a_client_tells_a_wrong_replica_and_a_silent_address() {
+    let node = Node::start(config(1, 1)).await;
+    let endpoint = endpoint("alice").await;
+    let wrong = endpoint.connect(node.mesh.local_addr(), r(2)).await.unwrap_err();
+    assert!(matches!(wrong, Closed::Connection(_)), "{wrong:?}");
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let mut config = ClientConfig::new(CLUSTER, "bob", client_credentials("bob"));
+    config.limits.handshake_timeout = Duration::from_millis(200);
+    let hasty = ClientEndpoint::bind(config).unwrap();
+    let end = hasty.connect(silent.local_addr().unwrap(), r(1)).await.unwrap_err();
+    assert!(matches!(end, Closed::Timeout), "{end:?}");
+    let mut config = ClientConfig::new(CLUSTER, "carol", client_credentials("bob"));
+    config.local = loopback();
+    assert!(matches!(ClientEndpoint::bind(config), Err(MeshError::Credentials(_))));
+}
+
+#[tokio::test]
+async fn shutdown_sends_the_replies_that_are_queued() {
+    let node = Node::start(config(1, 1)).await;
+    let (_endpoint, mut channel, client) = connect(&node).await;
+    for index in 0..1000 {
+        client.sender().send(number(index)).unwrap();
+    }
+    let mut replies = Vec::new();
+    let read = async { while channel.recv(&mut replies).await.is_ok() {} };
+    tokio::join!(node.mesh.shutdown(), read);
+    assert_eq!(replies.len(), 1000);
+}

@@ -141,6 +141,10 @@ impl Node {
         self.mesh.peers().into_iter().find(|status| status.peer == peer).unwrap()
     }
 
+    pub(super) fn status_of_other(&self) -> PeerStatus {
+        self.mesh.peers().remove(0)
+    }
+
     pub(super) fn connected(&self) -> bool {
         self.mesh.peers().iter().all(|status| status.connected)
     }

@@ -1,1 +1,147 @@
-//! x
+//! Connections come and go; exactly one stays.
+
+use super::*;
+
+/// Starts a mesh at an address another has just left.
+async fn restart(mut config: MeshConfig, addr: SocketAddr) -> Node {
+    eventually("the port is free", || match UdpSocket::bind(addr) {
+        Ok(socket) => {
+            config.socket = Some(socket);
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    Node::start(config).await
+}
+
+async fn one_frame_each_way(nodes: &[&Node], ids: [u8; 2]) {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let before = nodes[to].seen.frames();
+        nodes[from].mesh.send(r(ids[to]), Lane::Consensus, number(5)).unwrap();
+        eventually("a frame", || nodes[to].seen.frames() > before).await;
+    }
+}
+
+async fn restart_of(number: u8) {
+    let mut nodes = cluster(2, |_| {}).await;
+    let other = 3 - number;
+    let stays = nodes.remove(usize::from(other) - 1);
+    let goes = nodes.remove(0);
+    let addr = goes.mesh.local_addr();
+    goes.mesh.shutdown().await;
+    drop(goes);
+    eventually("down", || !stays.connected()).await;
+    let mut config = config(number, 2);
+    config.peers = [(r(other), stays.mesh.local_addr())].into();
+    let back = restart(config, addr).await;
+    eventually("up again", || stays.connected() && back.connected()).await;
+    let up = |incarnation| Event::Up(r(number), incarnation);
+    assert_eq!(stays.seen.events(), [up(1), Event::Down(r(number)), up(2)]);
+    assert_eq!(stays.status(r(number)).incarnation, Some(2));
+    assert_eq!(stays.status(r(number)).connects, 2);
+    one_frame_each_way(&[&stays, &back], [other, number]).await;
+}
+
+#[tokio::test]
+async fn the_lower_id_comes_back_in_a_higher_incarnation() {
+    restart_of(1).await;
+}
+
+#[tokio::test]
+async fn the_higher_id_comes_back_in_a_higher_incarnation() {
+    restart_of(2).await;
+}
+
+#[tokio::test]
+async fn an_older_incarnation_does_not_come_back() {
+    let mut nodes = cluster(2, |config| config.incarnation = 5).await;
+    let (two, one) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+    let addr = two.mesh.local_addr();
+    two.mesh.shutdown().await;
+    drop(two);
+    let mut older = config(2, 4);
+    older.peers = [(r(1), one.mesh.local_addr())].into();
+    let back = restart(older, addr).await;
+    eventually("a complaint", || {
+        back.status(r(1)).last_error.is_some_and(|why| why.contains("incarnation 4 of r2 is over"))
+    })
+    .await;
+    assert!(!back.connected() && !one.connected());
+    assert_eq!(back.seen.events(), []);
+}
+
+#[tokio::test]
+async fn frames_for_a_lost_peer_are_bounded_dropped_and_counted() {
+    let mut nodes = cluster(2, |config| config.limits.peer_queue_bytes = 100_000).await;
+    let (two, one) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+    // No await in between: nothing is written while the queue fills.
+    let frame = Bytes::from(vec![0; 1000]);
+    let taken =
+        (0..1000).filter(|_| one.mesh.send(r(2), Lane::Bulk, frame.clone()).is_ok()).count();
+    assert!((90..100).contains(&taken), "{taken} frames of 1000 bytes in 100 kB");
+    assert_eq!(one.status(r(2)).frames_dropped, 1000 - taken as u64);
+    two.mesh.shutdown().await;
+    eventually("down", || !one.connected()).await;
+    let before = one.status(r(2)).frames_dropped;
+    for _ in 0..10 {
+        let sent = one.mesh.send(r(2), Lane::Consensus, frame.clone());
+        assert_eq!(sent, Err(Dropped::NotConnected));
+    }
+    assert_eq!(one.status(r(2)).frames_dropped, before + 10);
+}
+
+#[tokio::test]
+async fn two_dials_that_cross_leave_one_connection() {
+    // Over 20 ms one way the lower id's hello is answered after 80 ms, and the higher id has
+    // dialled after its head start of 50: every round refuses one duplicate.
+    for round in 0..5 {
+        let control = WanControl::uniform(round, 2, Duration::from_millis(20));
+        let nodes = cluster(2, |config| {
+            config.wan = Some(control.at(config.id.index()));
+        })
+        .await;
+        let dials = || nodes.iter().map(|node| node.status_of_other().connects).collect::<Vec<_>>();
+        one_frame_each_way(&[&nodes[0], &nodes[1]], [1, 2]).await;
+        sleep(Duration::from_millis(200)).await;
+        assert!(nodes.iter().all(Node::connected));
+        assert_eq!(dials(), [1, 1], "no flapping");
+    }
+}
+
+#[tokio::test]
+async fn of_many_peers_restarting_in_turn_all_pairs_end_connected_once() {
+    const N: u8 = 4;
+    let mut nodes: Vec<Option<Node>> = cluster(N, |_| {}).await.into_iter().map(Some).collect();
+    let addrs: Vec<SocketAddr> =
+        nodes.iter().map(|node| node.as_ref().unwrap().mesh.local_addr()).collect();
+    for round in 2..4 {
+        for number in 1..=N {
+            let index = usize::from(number) - 1;
+            let old = nodes[index].take().unwrap();
+            old.mesh.shutdown().await;
+            drop(old);
+            let mut config = config(number, round);
+            config.peers = (1..=N).map(r).zip(addrs.iter().copied()).collect();
+            nodes[index] = Some(restart(config, addrs[index]).await);
+        }
+    }
+    let nodes: Vec<Node> = nodes.into_iter().flatten().collect();
+    eventually("all connected", || nodes.iter().all(Node::connected)).await;
+    let connects = || -> Vec<u64> {
+        nodes.iter().flat_map(|node| node.mesh.peers()).map(|status| status.connects).collect()
+    };
+    sleep(Duration::from_millis(100)).await;
+    let settled = connects();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(connects(), settled, "connections stay once made");
+    assert!(nodes.iter().all(Node::connected));
+}
+
+#[tokio::test]
+async fn a_dropped_mesh_closes_its_connections() {
+    let mut nodes = cluster(2, |_| {}).await;
+    let (two, one) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+    drop(two);
+    eventually("down", || one.seen.events() == [Event::Up(r(2), 1), Event::Down(r(2))]).await;
+}

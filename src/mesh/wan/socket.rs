@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -63,7 +63,16 @@ impl WanSocket {
         sender: UdpSocket,
         wan: &Wan,
     ) -> io::Result<WanSocket> {
-        wan.control().place(inner.local_addr()?, wan.site());
+        let addr = inner.local_addr()?;
+        wan.control().place(addr, wan.site());
+        if addr.ip().is_unspecified() {
+            // Bound to every address, it is reached from this machine at the loopback one.
+            let loopback = match addr {
+                SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+                SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
+            };
+            wan.control().place(SocketAddr::new(loopback, addr.port()), wan.site());
+        }
         let state = UdpSocketState::new(UdpSockRef::from(&sender))?;
         let line = Arc::new(Line::default());
         let for_thread = Arc::clone(&line);

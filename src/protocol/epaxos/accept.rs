@@ -5,18 +5,25 @@ use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, Deps, InstanceId, ReplicaId, Value};
 
+/// A value proposed at a ballot.
+#[derive(Clone, Debug)]
+pub(super) struct Proposal {
+    pub(super) ballot: Ballot,
+    pub(super) value: Value,
+    pub(super) deps: Deps,
+}
+
 impl EPaxos {
     /// Proposes a value at one's own ballot: accepted here first, durable, and only then sent.
     pub(super) fn start_accept(
         &mut self,
         view: &View,
         id: InstanceId,
-        ballot: Ballot,
-        value: Value,
-        deps: Deps,
+        proposal: Proposal,
         fx: &mut Fx,
     ) {
-        self.accept_here(id, ballot, &value, &deps, fx);
+        self.accept_here(id, &proposal, fx);
+        let Proposal { ballot, value, deps } = proposal;
         let written = self.instances.entry(id).written;
         fx.answer(written, self.me(), Message::AcceptOk { id, ballot });
         fx.send(written, self.others(), Message::Accept { id, ballot, value, deps });
@@ -31,11 +38,10 @@ impl EPaxos {
         view: &View,
         from: ReplicaId,
         id: InstanceId,
-        ballot: Ballot,
-        value: Value,
-        deps: Deps,
+        proposal: Proposal,
         fx: &mut Fx,
     ) {
+        let ballot = proposal.ballot;
         if from != ballot.leader(id.replica) || from == self.me() {
             return;
         }
@@ -56,21 +62,17 @@ impl EPaxos {
             fx.answer(instance.written, from, Message::AcceptOk { id, ballot });
             return;
         }
-        self.accept_here(id, ballot, &value, &deps, fx);
-        self.yield_to(view, id, ballot);
+        self.accept_here(id, &proposal, fx);
+        if !ballot.is_owner() {
+            self.yield_to(view, id, ballot);
+        }
         let written = self.instances.entry(id).written;
         fx.send(written, self.all(), Message::AcceptOk { id, ballot });
     }
 
-    fn accept_here(
-        &mut self,
-        id: InstanceId,
-        ballot: Ballot,
-        value: &Value,
-        deps: &Deps,
-        fx: &mut Fx,
-    ) {
-        match value {
+    fn accept_here(&mut self, id: InstanceId, proposal: &Proposal, fx: &mut Fx) {
+        let Proposal { ballot, value, deps } = proposal.clone();
+        match &value {
             Value::Batch(batch) => self.learn_payload(id, batch, fx),
             Value::Nop => {
                 if self.instances.entry(id).payload.is_none() {
@@ -87,7 +89,6 @@ impl EPaxos {
         instance.value = Some(value.clone());
         instance.deps = deps.clone();
         instance.tally = None;
-        let (value, deps) = (value.clone(), deps.clone());
         instance.written = fx.append(Record::Accepted { id, ballot, value, deps });
     }
 

@@ -95,13 +95,11 @@ impl EPaxos {
             self.see(owner, slot);
         }
         self.see(id.replica, id.slot);
-        if decision.value.is_nop() {
-            if self.instances.entry(id).payload.is_none() {
-                self.index.remove_wildcard(id);
-            }
-            #[cfg(test)]
-            self.forget_nop_if_planted(id);
+        if decision.value.is_nop() && self.instances.entry(id).payload.is_none() {
+            self.index.remove_wildcard(id);
         }
+        #[cfg(test)]
+        self.forget_nop_if_planted(&decision);
         if id.replica == self.me() {
             self.settle_own(&decision, fast, fx);
         }

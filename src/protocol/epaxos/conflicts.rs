@@ -14,13 +14,15 @@ use crate::types::{Access, Deps, Footprint, InstanceId, KeyHash, Slot};
 /// Highest slots of one key: `n` of readers, then `n` of writers.
 type KeySlots = SmallVec<[Slot; 10]>;
 
+/// What conflicts with what, of all that is known here.
+///
 /// Invariants:
 ///
 /// 1. Every instance whose payload was ever known here and that is not below `floor` counts, those
 ///    decided `Nop` too: a vote may rest on them (protocol.md §3, †).
 /// 2. Every instance accepted as `Nop` whose payload is unknown here is in `wildcards`.
 #[derive(Debug)]
-pub(super) struct ConflictIndex {
+pub struct ConflictIndex {
     n: usize,
     keys: FxHashMap<KeyHash, KeySlots>,
     /// The highest slot of any command, per owner.
@@ -34,7 +36,8 @@ pub(super) struct ConflictIndex {
 }
 
 impl ConflictIndex {
-    pub(super) fn new(n: usize) -> ConflictIndex {
+    /// Nothing known yet, in a cluster of `n`.
+    pub fn new(n: usize) -> ConflictIndex {
         ConflictIndex {
             n,
             keys: FxHashMap::default(),
@@ -46,7 +49,7 @@ impl ConflictIndex {
     }
 
     /// For each owner, the highest slot known here that conflicts with `footprint`.
-    pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
+    pub fn conflicts(&self, footprint: &Footprint) -> Deps {
         let mut deps = self.floor.clone();
         deps.merge(&self.everything);
         match footprint.keys() {
@@ -75,7 +78,7 @@ impl ConflictIndex {
     }
 
     /// Takes note of an instance's real payload, whatever it may be accepted as.
-    pub(super) fn insert(&mut self, id: InstanceId, footprint: &Footprint) {
+    pub fn insert(&mut self, id: InstanceId, footprint: &Footprint) {
         self.wildcards.remove(&id);
         self.any.raise(id.replica, id.slot);
         let Some(keys) = footprint.keys() else {
@@ -92,21 +95,17 @@ impl ConflictIndex {
     }
 
     /// An instance was accepted as `Nop` and nobody here knows its payload.
-    pub(super) fn insert_wildcard(&mut self, id: InstanceId) {
+    pub fn insert_wildcard(&mut self, id: InstanceId) {
         self.wildcards.insert(id);
     }
 
     /// An instance of unknown payload was decided: a `Nop` nobody here ever knew more about.
-    pub(super) fn remove_wildcard(&mut self, id: InstanceId) {
+    pub fn remove_wildcard(&mut self, id: InstanceId) {
         self.wildcards.remove(&id);
     }
 
     /// Everything up to `floor` was executed by every member; `footprints` are those of what goes.
-    pub(super) fn forget<'a>(
-        &mut self,
-        floor: &Deps,
-        footprints: impl Iterator<Item = &'a Footprint>,
-    ) {
+    pub fn forget<'a>(&mut self, floor: &Deps, footprints: impl Iterator<Item = &'a Footprint>) {
         self.floor.merge(floor);
         for footprint in footprints {
             for (key, _) in footprint.keys().unwrap_or_default() {
@@ -133,7 +132,7 @@ impl ConflictIndex {
     }
 
     /// The number of keys it remembers.
-    pub(super) fn keys(&self) -> usize {
+    pub fn keys(&self) -> usize {
         self.keys.len()
     }
 }

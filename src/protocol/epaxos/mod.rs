@@ -23,6 +23,7 @@ mod validate;
 mod waiting;
 mod watch;
 
+pub use conflicts::ConflictIndex;
 pub use message::{CommitValue, Interfering, Message, Phase, Record, Report};
 #[cfg(test)]
 pub(crate) use plant::Plant;
@@ -37,7 +38,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{Effects, Protocol, View};
 use crate::types::{Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time};
 
-use conflicts::ConflictIndex;
+use accept::Proposal;
 use gossip::Marks;
 use instance::Instances;
 use recover::Recovery;
@@ -212,7 +213,7 @@ impl Protocol for EPaxos {
             }
             Message::PreAcceptOk { id, deps } => self.on_pre_accept_ok(view, from, id, &deps, fx),
             Message::Accept { id, ballot, value, deps } => {
-                self.on_accept(view, from, id, ballot, value, deps, fx);
+                self.on_accept(view, from, id, Proposal { ballot, value, deps }, fx);
             }
             Message::AcceptOk { id, ballot } => self.on_accept_ok(view, from, id, ballot, fx),
             Message::Commit { id, value, deps } => self.on_commit(view, from, id, value, deps, fx),

@@ -3,7 +3,7 @@
 
 use super::instance::Instance;
 use super::{EPaxos, Phase};
-use crate::types::{Ballot, InstanceId};
+use crate::types::{Ballot, Decision};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,9 +43,9 @@ pub(super) fn single_ballot(plant: Option<Plant>, instance: &mut Instance, ballo
 
 impl EPaxos {
     /// Drops a `Nop`'s payload from the conflict index.
-    pub(super) fn forget_nop_if_planted(&mut self, id: InstanceId) {
-        if self.planted(Plant::ForgetNop) {
-            self.index.forget_one(id);
+    pub(super) fn forget_nop_if_planted(&mut self, decision: &Decision) {
+        if self.planted(Plant::ForgetNop) && decision.value.is_nop() {
+            self.index.forget_one(decision.id);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::accept::Proposal;
 use super::instance::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::{Path, View};
@@ -156,7 +157,8 @@ impl EPaxos {
             let union = tally.union.clone();
             let value = instance.value.clone().expect("a pre-accepted instance has a value");
             // Once per ballot: from here on the phase is Accepted, and late votes change nothing.
-            self.start_accept(view, id, Ballot::OWNER, value, union, fx);
+            let proposal = Proposal { ballot: Ballot::OWNER, value, deps: union };
+            self.start_accept(view, id, proposal, fx);
         }
     }
 }

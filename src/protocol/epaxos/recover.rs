@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::accept::Proposal;
 use super::decide::{Choice, decide_recovery};
 use super::{EPaxos, Fx, Message, Phase, Record, Report};
 use crate::protocol::{Path, View};
@@ -238,7 +239,7 @@ impl EPaxos {
         recovery.stage = Stage::Accepting { value: value.clone(), deps: deps.clone() };
         recovery.send_again = resend;
         self.waiters.stop(id);
-        self.start_accept(view, id, ballot, value, deps, fx);
+        self.start_accept(view, id, Proposal { ballot, value, deps }, fx);
     }
 
     /// The receiver of something of ours has joined a higher ballot.

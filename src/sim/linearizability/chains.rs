@@ -130,9 +130,13 @@ impl<'a> Values<'a> {
         Ok(replaced)
     }
 
+    /// The units of all that surely happened, and what may help them.
+    ///
+    /// What may have happened and was seen by nobody matters only where it makes a value or takes
+    /// one away. So a swap of a value for another is left out.
     fn join(&self, replaced: &[Option<usize>]) -> Result<Units, Contradiction> {
         let (mut units, mut optional, mut members) = (Vec::new(), Vec::new(), Vec::new());
-        let mut in_chain = 0;
+        let mut joined = vec![false; self.ops.len()];
         for (index, op) in self.ops.iter().enumerate() {
             let act = match op.act {
                 Act::Write(_) => Act::Write(PRESENT),
@@ -141,21 +145,23 @@ impl<'a> Values<'a> {
                 Act::Read(_) | Act::Swap(..) => continue,
             };
             if self.because[index].is_none() {
-                // Nobody saw what it wrote, so all it can do is to fill a gap, or to make one.
                 let act = if act == Act::Delete { act } else { Act::Swap(ABSENT, PRESENT) };
                 optional.push(Optional { call: op.call, act });
                 continue;
             }
             let mut link = Link::new(index, op);
             if let Act::Write(value) | Act::Swap(_, value) = op.act {
-                in_chain += self.follow(&mut link, value, replaced)?;
+                self.follow(&mut link, value, replaced, &mut joined)?;
             }
             units.push(Unit { opens: link.opens.0, closes: link.closes.0, act });
             members.push(self.explained([index, link.opens.1, link.closes.1]));
         }
-        // Each swap that surely happened stands in some chain, or they go round in a circle.
-        if in_chain < replaced.iter().flatten().count() {
-            return Err(self.circle(replaced));
+        // Each swap that surely happened stands behind some writer, or they go round in a circle.
+        let swaps = replaced.iter().flatten().copied();
+        let circle: Vec<usize> = swaps.filter(|swap| !joined[*swap]).collect();
+        if !circle.is_empty() {
+            let reason = "each of these replaced what another wrote, in a circle".to_owned();
+            return Err(self.contradiction(reason, circle));
         }
         let gaps =
             units.iter().any(|it| matches!(it.act, Act::Read(ABSENT) | Act::Swap(ABSENT, _)));
@@ -164,43 +170,23 @@ impl<'a> Values<'a> {
         Ok((units, optional, members))
     }
 
-    /// Adds everything that belongs behind the writer of `value`; returns the number of swaps.
+    /// Adds everything that belongs behind the writer of `value`.
     fn follow(
         &self,
         link: &mut Link,
         mut value: Value,
         replaced: &[Option<usize>],
-    ) -> Result<usize, Contradiction> {
-        let mut swaps = 0;
+        joined: &mut [bool],
+    ) -> Result<(), Contradiction> {
         loop {
-            let readers = &self.readers[value as usize];
-            link.add(self, readers)?;
-            let Some(swap) = replaced[value as usize] else { return Ok(swaps) };
-            swaps += 1;
+            link.add(self, &self.readers[value as usize])?;
+            let Some(swap) = replaced[value as usize] else { return Ok(()) };
             link.add(self, &[swap])?;
-            value = self.written(swap).expect("a swap writes");
-        }
-    }
-
-    /// The swaps that stand in no chain.
-    fn circle(&self, replaced: &[Option<usize>]) -> Contradiction {
-        let mut left: Vec<bool> = self.because.iter().map(Option::is_some).collect();
-        for (index, op) in self.ops.iter().enumerate() {
-            let (Act::Write(value) | Act::Swap(ABSENT, value)) = op.act else { continue };
-            let mut next = self.because[index].map(|_| value);
-            while let Some(swap) = next.and_then(|value| replaced[value as usize]) {
-                left[swap] = false;
-                next = self.written(swap);
-            }
-        }
-        let swaps = replaced.iter().flatten().copied().filter(|swap| left[*swap]);
-        self.contradiction("each of these replaced what another wrote, in a circle".into(), swaps)
-    }
-
-    fn written(&self, op: usize) -> Option<Value> {
-        match self.ops[op].act {
-            Act::Write(value) | Act::Swap(_, value) => Some(value),
-            Act::Read(_) | Act::Delete => None,
+            joined[swap] = true;
+            let Act::Swap(_, next) = self.ops[swap].act else {
+                unreachable!("only swaps replace");
+            };
+            value = next;
         }
     }
 

@@ -66,6 +66,34 @@ proptest! {
         comes_back(&flag, &SMALL);
     }
 
+    /// At the end of a frame and before it, numbers are taken in different ways.
+    #[test]
+    fn numbers_come_back_from_anywhere(number in any::number(), behind in 0usize..20, fill: u8) {
+        let mut out = BytesMut::new();
+        number.encode(&mut out);
+        let length = out.len();
+        out.resize(length + behind, fill);
+        let frame = out.freeze();
+        let mut from = Reader::new(&frame, &SMALL);
+        prop_assert_eq!(from.read::<u64>(), Ok(number));
+        prop_assert_eq!(from.offset(), length);
+    }
+
+    /// A number made longer by zeros is refused, wherever it stands.
+    #[test]
+    fn longer_numbers_are_refused(
+        number in any::number(), zeros in 1usize..5, behind in 0usize..20,
+    ) {
+        let mut out = BytesMut::new();
+        number.encode(&mut out);
+        *out.last_mut().expect("a number has a byte") |= 0x80;
+        out.resize(out.len() + zeros - 1, 0x80);
+        out.resize(out.len() + 1 + behind, 0);
+        let frame = out.freeze();
+        let refused = Reader::new(&frame, &SMALL).read::<u64>().expect_err("two forms of a number");
+        prop_assert_eq!((refused.offset(), refused.flaw()), (0, Flaw::Overlong));
+    }
+
     #[test]
     fn names_come_back(
         id in any::instance(9), ballot in any::ballot(9), request in any::request_id(),

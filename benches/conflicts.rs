@@ -1,0 +1,56 @@
+//! The conflict index: what a voter pays to find its dependencies and to remember a command.
+//!
+//! Groups: `conflicts` looks up what conflicts with a footprint, `insert` takes note of one; both
+//! over many keys (the index no longer fits a cache) and few (it does).
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy::protocol::epaxos::ConflictIndex;
+use isonomy::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::hint::black_box;
+
+const REPLICAS: usize = 5;
+
+fn footprints(keys: u64, per_command: usize, count: usize) -> Vec<Footprint> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut key = || (KeyHash(rng.random_range(0..keys)), Access::Write);
+    (0..count).map(|_| Footprint::from_keys((0..per_command).map(|_| key()))).collect()
+}
+
+fn filled(footprints: &[Footprint]) -> ConflictIndex {
+    let mut index = ConflictIndex::new(REPLICAS);
+    let owners = ReplicaId::all(REPLICAS).cycle();
+    for ((slot, owner), footprint) in (1..).zip(owners).zip(footprints) {
+        index.insert(InstanceId::new(owner, slot), footprint);
+    }
+    index
+}
+
+fn bench(c: &mut Criterion) {
+    for (name, keys, per_command) in
+        [("1k keys", 1_000, 1), ("1M keys", 1_000_000, 1), ("1M keys, batch of 64", 1_000_000, 64)]
+    {
+        let footprints = footprints(keys, per_command, 10_000);
+        let index = filled(&footprints);
+        let mut group = c.benchmark_group("conflicts");
+        group.throughput(Throughput::Elements(footprints.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for footprint in &footprints {
+                    black_box(index.conflicts(footprint));
+                }
+            });
+        });
+        group.finish();
+        let mut group = c.benchmark_group("insert");
+        group.throughput(Throughput::Elements(footprints.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter_batched(|| (), |()| filled(&footprints), BatchSize::LargeInput);
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

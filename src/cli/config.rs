@@ -1,0 +1,109 @@
+//! The files of a cluster's directory: what `init` writes, `serve` and the client commands read.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::mesh::Credentials;
+use crate::types::ReplicaId;
+
+/// The client's file in a cluster's directory.
+pub(super) const CLIENT_FILE: &str = "client.toml";
+
+/// What one replica has to know: `1.toml` and so on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplicaFile {
+    pub(super) cluster: String,
+    pub(super) replica: u8,
+    #[serde(default)]
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) durability: Durability,
+    pub(super) tls: Tls,
+    replicas: BTreeMap<String, SocketAddr>,
+}
+
+/// What a replica's promises survive.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Durability {
+    /// Nothing but the loss of a minority.
+    Memory,
+}
+
+/// What a client has to know.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientFile {
+    pub(super) cluster: String,
+    pub(super) client: String,
+    pub(super) tls: Tls,
+    replicas: BTreeMap<String, SocketAddr>,
+}
+
+/// Where certificates and keys are, seen from the file that says so.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Reads a file of either kind.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    // The parser's words name line and column.
+    toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+impl Tls {
+    /// Reads the certificates and the key that the file `from` names.
+    pub(super) fn credentials(&self, from: &Path) -> anyhow::Result<Credentials> {
+        let dir = from.parent().unwrap_or(Path::new(""));
+        let [authority, certificate, key] =
+            [&self.authority, &self.certificate, &self.key].map(|path| dir.join(path));
+        Ok(Credentials::from_pem_files(&authority, &certificate, &key)?)
+    }
+}
+
+impl ReplicaFile {
+    /// All replicas and where they listen.
+    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+        let replicas = addresses(&self.replicas)?;
+        if !replicas.keys().any(|id| id.number() == self.replica) {
+            let own = self.replica;
+            bail!("`replica = {own}`, but [replicas] has no entry {own}: add it");
+        }
+        Ok(replicas)
+    }
+}
+
+impl ClientFile {
+    /// All replicas and where they listen.
+    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+        addresses(&self.replicas)
+    }
+}
+
+fn addresses(
+    written: &BTreeMap<String, SocketAddr>,
+) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+    let mut replicas = BTreeMap::new();
+    for (key, addr) in written {
+        let id = key.parse().ok().and_then(ReplicaId::new);
+        let id = id.with_context(|| format!("[replicas]: {key:?} is no number from 1 to 63"))?;
+        if replicas.insert(id, *addr).is_some() {
+            bail!("[replicas]: replica {} stands there twice", id.number());
+        }
+    }
+    if !replicas.keys().map(|id| id.index()).eq(0..replicas.len()) || replicas.is_empty() {
+        bail!("[replicas] must name 1, 2, … without gaps");
+    }
+    Ok(replicas)
+}

@@ -1,0 +1,163 @@
+//! `isonomy demo`: a cluster in this process, under load, with a crash, checked.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{NO, say};
+use crate::load::demo::{Progress, Scenario, run};
+use crate::load::drive::Plan;
+use crate::load::record::Finished;
+use crate::load::report::Report;
+use crate::load::wide_area::WideArea;
+use crate::load::workload::Workload;
+
+/// So many operations are recorded for the check, 56 bytes each; of more, some keys' are.
+const RECORD: usize = 1_000_000;
+
+/// Run a whole cluster in this process for a few seconds, under load, and check what it did.
+///
+/// Starts the replicas, each with its own QUIC endpoint on loopback and throw-away certificates;
+/// lets clients at every replica put, get, compare-and-swap and delete; crashes one replica
+/// half-way, whose clients go on at the others; and then prints throughput, latencies, and whether
+/// the replicas agree and the clients saw a linearizable history. Ctrl-C ends it early, with the
+/// table so far.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isonomy demo
+  isonomy demo --replicas 5 --conflicts 25 --clients 200
+  isonomy demo --wan bench-config/wan-5.toml --no-crash --seconds 20
+  isonomy demo --json --history history.jsonl
+
+Exit code 0 if all checks hold, 1 if one does not.")]
+pub(super) struct Demo {
+    /// Number of replicas [default: 3, or the number of sites with --wan]
+    #[arg(long, value_name = "N")]
+    replicas: Option<usize>,
+    /// How long the clients work
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Clients at each replica, each with one command under way
+    #[arg(long, visible_alias = "outstanding", value_name = "N", default_value_t = 64)]
+    clients: u32,
+    /// Share of commands on one key that all clients use; the others are on clients' own keys
+    #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
+    conflicts: f64,
+    /// Share of commands that only read; the others are put (8 in 10), cas and del
+    #[arg(long, value_name = "PERCENT", default_value_t = 30.0)]
+    reads: f64,
+    /// Length of values, at least 16
+    #[arg(long, value_name = "BYTES", default_value_t = 16)]
+    value_size: usize,
+    /// Seed of the workload and of an emulated network
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Crash no replica
+    #[arg(long)]
+    no_crash: bool,
+    /// Emulate a wide area: sites and round trips, as in bench-config/wan-5.toml
+    #[arg(long, value_name = "FILE")]
+    wan: Option<PathBuf>,
+    /// Write what the clients asked and were told, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Demo {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let scenario = self.scenario()?;
+        // Opened first: better to fail before the run than after it.
+        let history = self.history.as_deref().map(create).transpose()?;
+        let (report, record) = hold(&scenario)?;
+        if let Some((path, file)) = history {
+            let written = record.write(BufWriter::new(file));
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        if self.json {
+            say(serde_json::to_string(&report).context("the report has no JSON form")?);
+        } else {
+            say(&report);
+        }
+        Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+
+    fn scenario(&self) -> anyhow::Result<Scenario> {
+        let wide_area = self.wan.as_deref().map(WideArea::read).transpose()?;
+        let sites = wide_area.as_ref().map(|area| area.sites.len());
+        let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
+        Ok(Scenario {
+            replicas: self.replicas.or(sites).unwrap_or(3),
+            time,
+            plan: Plan {
+                workload: Workload {
+                    conflict_percent: self.conflicts,
+                    read_percent: self.reads,
+                    value_bytes: self.value_size,
+                    seed: self.seed,
+                },
+                clients: self.clients,
+                record: RECORD,
+            },
+            crash: !self.no_crash,
+            wide_area,
+        })
+    }
+}
+
+fn hold(scenario: &Scenario) -> anyhow::Result<(Report, Finished)> {
+    let runtime = super::runtime(client_threads(scenario.replicas))?;
+    let bar = progress_bar(scenario.time);
+    let mut last = (Duration::ZERO, 0);
+    let watch = |progress: Progress| show(&bar, scenario, &mut last, progress);
+    let held = runtime.block_on(async { run(scenario, watch, super::interrupted()).await });
+    bar.finish_and_clear();
+    Ok(held?)
+}
+
+/// Replicas have threads of their own; clients get what is left, and at least one.
+fn client_threads(replicas: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_sub(2 * replicas).clamp(1, 4)
+}
+
+fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((path, file))
+}
+
+fn progress_bar(time: Duration) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let style = ProgressStyle::with_template("{bar:30} {msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
+
+fn show(
+    bar: &ProgressBar,
+    scenario: &Scenario,
+    last: &mut (Duration, u64),
+    Progress { elapsed, operations, crashed }: Progress,
+) {
+    let since = elapsed.saturating_sub(last.0).as_secs_f64();
+    let rate = if since > 0.0 { (operations - last.1) as f64 / since } else { 0.0 };
+    // A rate over less than this jumps about too much to be read.
+    if since >= 0.5 || last.1 == 0 {
+        *last = (elapsed, operations);
+        let live = scenario.replicas - usize::from(crashed.is_some());
+        bar.set_message(format!("{operations} operations, {rate:.0}/s, {live} replicas"));
+    }
+    bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+}

@@ -1,0 +1,199 @@
+//! `isonomy init`: lays out a cluster's directory: an authority, a certificate for every replica
+//! and one for clients, and a commented file for each.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::config::CLIENT_FILE;
+use super::say;
+use crate::mesh::{Authority, Issued};
+use crate::types::{MAX_REPLICAS, Quorums, ReplicaId};
+
+/// The name in the clients' certificate.
+const CLIENT: &str = "cli";
+
+/// Lay out a new cluster: certificates, keys, and one file a replica.
+///
+/// The directory has everything that `isonomy serve` and the client commands need. To run replicas
+/// on several machines, change the addresses in the files and give each machine its own replica's
+/// files and `ca.pem`. Keep `ca.key` to yourself: whoever has it can be any replica.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isonomy init cluster --replicas 3
+  isonomy init cluster --replicas 5 --listen-base 127.0.0.1:9000 --cluster blue")]
+pub(super) struct Init {
+    /// The directory: a new one, or an empty one
+    dir: PathBuf,
+    /// Number of replicas
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    replicas: usize,
+    /// Replica 1 listens on the port after this one, replica 2 on the next, and so on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    listen_base: SocketAddr,
+    /// The cluster's name, part of every certificate: lower-case letters, digits, hyphens, dots
+    #[arg(long, value_name = "NAME", default_value = "isonomy")]
+    cluster: String,
+}
+
+impl Init {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let addresses = self.addresses()?;
+        let authority = Authority::new(&self.cluster)?;
+        let dir = &self.dir;
+        empty_directory(dir)?;
+        write(&dir.join("ca.pem"), authority.certificate_pem(), Secrecy::Public)?;
+        write(&dir.join("ca.key"), &authority.key_pem(), Secrecy::Secret)?;
+        for (id, _) in &addresses {
+            let name = id.number().to_string();
+            issue(dir, &name, &authority.issue_replica(*id)?)?;
+            let text = self.replica_file(*id, &addresses);
+            write(&dir.join(format!("{name}.toml")), &text, Secrecy::Public)?;
+        }
+        issue(dir, "client", &authority.issue_client(CLIENT)?)?;
+        write(&dir.join(CLIENT_FILE), &self.client_file(&addresses), Secrecy::Public)?;
+        say(self.next_steps());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn addresses(&self) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
+        if !(1..=MAX_REPLICAS).contains(&self.replicas) {
+            let asked = self.replicas;
+            bail!("--replicas {asked}: a cluster has between 1 and {MAX_REPLICAS} replicas");
+        }
+        let base = self.listen_base;
+        let mut addresses = Vec::new();
+        for id in ReplicaId::all(self.replicas) {
+            let port = base.port().checked_add(id.number().into());
+            let port = port.with_context(|| {
+                format!("--listen-base {base}: the ports from {} on do not suffice", base.port())
+            })?;
+            addresses.push((id, SocketAddr::new(base.ip(), port)));
+        }
+        Ok(addresses)
+    }
+
+    fn replica_file(&self, own: ReplicaId, addresses: &[(ReplicaId, SocketAddr)]) -> String {
+        let (cluster, own) = (&self.cluster, own.number());
+        format!(
+            "\
+# Replica {own} of the cluster {cluster}. Run it with: isonomy serve {own}.toml
+
+# The cluster's name, as it stands in every certificate.
+cluster = \"{cluster}\"
+
+# Which replica this is.
+replica = {own}
+
+# Where to listen, if not at its address below: behind a translated address, say.
+# listen = \"0.0.0.0:7400\"
+
+# What a vote has to survive before the replica speaks of it. \"memory\": nothing, so a replica that
+# has stopped must not come back.
+durability = \"memory\"
+
+# Paths are seen from this file's directory. The key is this replica's identity: keep it secret.
+[tls]
+authority = \"ca.pem\"
+certificate = \"{own}.pem\"
+key = \"{own}.key\"
+
+# Where each replica is reached, by peers and clients alike, over UDP. The same in every file.
+[replicas]
+{}",
+            listed(addresses)
+        )
+    }
+
+    fn client_file(&self, addresses: &[(ReplicaId, SocketAddr)]) -> String {
+        let cluster = &self.cluster;
+        format!(
+            "\
+# What clients of the cluster {cluster} need: isonomy get KEY --cluster DIR, with this file's
+# directory for DIR.
+
+# The cluster's name, as it stands in every certificate.
+cluster = \"{cluster}\"
+
+# The name in the client's certificate.
+client = \"{CLIENT}\"
+
+# Paths are seen from this file's directory. Whoever has the key may read and write.
+[tls]
+authority = \"ca.pem\"
+certificate = \"client.pem\"
+key = \"client.key\"
+
+# Where each replica is reached.
+[replicas]
+{}",
+            listed(addresses)
+        )
+    }
+
+    fn next_steps(&self) -> String {
+        let dir = self.dir.display();
+        let spared = Quorums::new(self.replicas).map_or(0, |quorums| quorums.f);
+        let mut text = format!(
+            "{dir}: a cluster of {} that survives {spared} crashed. Next, each in a terminal:\n",
+            self.replicas
+        );
+        for id in ReplicaId::all(self.replicas) {
+            let _ = writeln!(text, "  isonomy serve {dir}/{}.toml", id.number());
+        }
+        let _ = write!(
+            text,
+            "and then\n  isonomy put greeting hello --cluster {dir}\n  isonomy get greeting \
+             --cluster {dir}"
+        );
+        text
+    }
+}
+
+fn listed(addresses: &[(ReplicaId, SocketAddr)]) -> String {
+    addresses.iter().map(|(id, addr)| format!("{} = \"{addr}\"\n", id.number())).collect()
+}
+
+/// Makes the directory; one that has something in it is somebody's.
+fn empty_directory(dir: &Path) -> anyhow::Result<()> {
+    let unusable = || format!("cannot use {} as the cluster's directory", dir.display());
+    fs::create_dir_all(dir).with_context(unusable)?;
+    if fs::read_dir(dir).with_context(unusable)?.next().is_some() {
+        bail!("{} is not empty: name a new directory, or empty it first", dir.display());
+    }
+    Ok(())
+}
+
+fn issue(dir: &Path, name: &str, issued: &Issued) -> anyhow::Result<()> {
+    let certificate = dir.join(format!("{name}.pem"));
+    write(&certificate, &issued.certificate_pem(), Secrecy::Public)?;
+    write(&dir.join(format!("{name}.key")), &issued.key_pem(), Secrecy::Secret)
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrecy {
+    Public,
+    Secret,
+}
+
+fn write(path: &Path, text: &str, secrecy: Secrecy) -> anyhow::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if secrecy == Secrecy::Secret {
+        use std::os::unix::fs::OpenOptionsExt;
+        // From its first moment: a key that was readable for an instant is no secret.
+        options.mode(0o600);
+    }
+    let file = options.open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,144 @@
+//! The command line: flags in, one library call out, and what to tell the shell.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 all well; 1 the
+//! answer is no (a key that is not there, a value that is not the expected one, a check that
+//! failed); 2 something asked for makes no sense or cannot be had; 3 no answer from the cluster.
+
+mod config;
+mod demo;
+mod init;
+mod kv;
+mod serve;
+pub mod sim;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+/// Exit code: the answer is no.
+const NO: u8 = 1;
+/// Exit code: what was asked for makes no sense or cannot be had.
+const UNUSABLE: u8 = 2;
+/// Exit code: nobody answered.
+const NO_ANSWER: u8 = 3;
+
+/// Leaderless consensus: every replica can lead every command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "isonomy",
+    version,
+    propagate_version = true,
+    after_help = "Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.\n\n\
+                  Exit codes: 0 all well · 1 the answer is no, or a check failed · 2 unusable flags \
+                  or files · 3 no answer from the cluster"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Init(init::Init),
+    Serve(serve::Serve),
+    Put(kv::Put),
+    Get(kv::Get),
+    Del(kv::Del),
+    Cas(kv::Cas),
+    Sim(sim::Args),
+}
+
+/// Runs the command line, program name first; the exit code is described above.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Where it cannot be printed there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 });
+        }
+    };
+    let done = match arguments.command {
+        Command::Demo(demo) => demo.run(),
+        Command::Init(init) => init.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Put(put) => put.run(),
+        Command::Get(get) => get.run(),
+        Command::Del(del) => del.run(),
+        Command::Cas(cas) => cas.run(),
+        Command::Sim(args) => sim::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        complain(format_args!("error: {error:#}"));
+        ExitCode::from(UNUSABLE)
+    })
+}
+
+/// Writes a line to standard output. A reader that has gone away is no error of ours.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a line to standard error.
+fn complain(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A runtime with this many threads, for clients and signals; replicas have threads of their own.
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+/// Listens for Ctrl-C and SIGTERM from now on; completes at the first. The second ends the process.
+fn interrupted() -> impl Future<Output = ()> {
+    let (sender, receiver) = oneshot::channel();
+    tokio::spawn(async move {
+        signal().await;
+        let _ = sender.send(());
+        signal().await;
+        std::process::exit(i32::from(NO_ANSWER));
+    });
+    async {
+        // The task above outlives whoever waits here.
+        let _ = receiver.await;
+    }
+}
+
+async fn signal() {
+    let ctrl_c = async {
+        // Where it cannot be listened for, it works as usual: it ends the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    {
+        let kind = tokio::signal::unix::SignalKind::terminate();
+        match tokio::signal::unix::signal(kind) {
+            Ok(mut terminate) => tokio::select! {
+                () = ctrl_c => {}
+                _ = terminate.recv() => {}
+            },
+            Err(_) => ctrl_c.await,
+        }
+    }
+    #[cfg(not(unix))]
+    ctrl_c.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,153 @@
+//! One replica as a client sees it: a connection that is kept up, and the requests under way on it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashMap;
+use tokio::sync::{oneshot, watch};
+use tracing::debug;
+
+use crate::mesh::{ClientChannel, ClientEndpoint, Dropped, FrameSender};
+use crate::types::{ReplicaId, RequestId};
+use crate::wire::{Outcome, Request, decode_reply, encode_request};
+
+/// Between two attempts to connect: this, doubled up to the other.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One replica. Its connection is kept up by a task of its own, see [`keep_connected`].
+pub(super) struct Link {
+    pub(super) replica: ReplicaId,
+    addr: SocketAddr,
+    state: Mutex<State>,
+    /// Changes whenever any link of the client comes up or fails to.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    sender: Option<FrameSender>,
+    under_way: FxHashMap<RequestId, oneshot::Sender<Outcome>>,
+    last_error: Option<String>,
+}
+
+/// Why a request could not even be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NotSent {
+    Down,
+    TooLarge { bytes: usize, limit: usize },
+}
+
+impl Link {
+    pub(super) fn new(replica: ReplicaId, addr: SocketAddr, changes: watch::Sender<u64>) -> Link {
+        Link { replica, addr, state: Mutex::default(), changes }
+    }
+
+    /// The round trip, while connected.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        let state = self.lock();
+        state.sender.as_ref().filter(|sender| sender.closed().is_none()).map(FrameSender::rtt)
+    }
+
+    /// Why the last attempt or connection failed.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.lock().last_error.clone()
+    }
+
+    /// Sends a request; its outcome comes through the receiver, or an error when the connection is
+    /// lost before it.
+    pub(super) fn ask(&self, request: &Request) -> Result<oneshot::Receiver<Outcome>, NotSent> {
+        let mut frame = BytesMut::new();
+        encode_request(request, &mut frame);
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let Some(link) = &state.sender else { return Err(NotSent::Down) };
+        match link.send(frame.freeze()) {
+            Ok(()) => {}
+            Err(Dropped::TooLarge { bytes, limit }) => {
+                return Err(NotSent::TooLarge { bytes, limit });
+            }
+            Err(_) => return Err(NotSent::Down),
+        }
+        state.under_way.insert(request.request, sender);
+        Ok(receiver)
+    }
+
+    /// Nobody waits for the outcome any more.
+    pub(super) fn forget(&self, request: RequestId) {
+        self.lock().under_way.remove(&request);
+    }
+
+    fn up(&self, sender: FrameSender) {
+        self.lock().sender = Some(sender);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// The connection is lost, or none came about; whoever waits is told by a closed channel.
+    fn down(&self, why: String) {
+        debug!(replica = %self.replica, %why, "not connected");
+        let waiting = {
+            let mut state = self.lock();
+            state.sender = None;
+            state.last_error = Some(why);
+            std::mem::take(&mut state.under_way)
+        };
+        drop(waiting);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Hands replies to those who wait for them.
+    fn deliver(&self, frames: &mut Vec<Bytes>) -> Result<(), String> {
+        let mut done = Vec::with_capacity(frames.len());
+        {
+            let mut state = self.lock();
+            for frame in frames.drain(..) {
+                let reply = decode_reply(frame).map_err(|error| error.to_string())?;
+                // Answers that come after their patience are not waited for any more.
+                let waiter = state.under_way.remove(&reply.request);
+                done.extend(waiter.map(|waiter| (waiter, reply.outcome)));
+            }
+        }
+        for (waiter, outcome) in done {
+            let _ = waiter.send(outcome);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What runs under it leaves the state whole at every point.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connects, hands replies on, and connects again, until the task is aborted.
+pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match endpoint.connect(link.addr, link.replica).await {
+            Ok(channel) => {
+                pause = FIRST_PAUSE;
+                link.up(channel.sender());
+                let why = listen(&link, channel).await;
+                link.down(why);
+            }
+            Err(why) => link.down(why.to_string()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn listen(link: &Link, mut channel: ClientChannel) -> String {
+    let mut frames = Vec::new();
+    loop {
+        if let Err(why) = channel.recv(&mut frames).await {
+            return why.to_string();
+        }
+        if let Err(why) = link.deliver(&mut frames) {
+            return format!("a reply makes no sense: {why}");
+        }
+    }
+}

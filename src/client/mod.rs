@@ -1,0 +1,366 @@
+//! A client of a cluster over QUIC: typed commands to the nearest replica, tried again at another
+//! when it does not answer, under the same session and so executed once. After `wire` and `mesh`,
+//! which carry what it says; the replicas' side of it is in `node`.
+
+mod error;
+mod link;
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use error::{ClientError, ConnectError, Rejected};
+use link::{Link, NotSent, keep_connected};
+
+use crate::machine::{StateMachine, decode, encode};
+use crate::mesh::{self, ClientEndpoint, Credentials};
+use crate::types::{ClientId, Consistency, Numbering, ReplicaId, RequestId};
+use crate::wire::{Ask, Outcome, Refusal, Request, ServerInfo};
+
+/// Between two attempts while every replica refuses: this, doubled up to the other.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a client needs to know.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The cluster's name, the client's name and credentials, and the bounds of its connections.
+    pub network: mesh::ClientConfig,
+    /// Where each replica listens; one of them is enough.
+    pub replicas: BTreeMap<ReplicaId, SocketAddr>,
+    /// The replica to prefer while it answers; otherwise it is the nearest.
+    pub prefer: Option<ReplicaId>,
+    /// How long one replica may take to answer before another is asked.
+    pub attempt: Duration,
+    /// How long a command is tried altogether.
+    pub patience: Duration,
+}
+
+impl ClientConfig {
+    /// A configuration that prefers the nearest replica, asks another after 2 seconds, and gives up
+    /// after 10. `name` is the client's in its certificate.
+    pub fn new(
+        cluster: impl Into<String>,
+        name: impl Into<String>,
+        credentials: Credentials,
+        replicas: BTreeMap<ReplicaId, SocketAddr>,
+    ) -> ClientConfig {
+        ClientConfig {
+            network: mesh::ClientConfig::new(cluster, name, credentials),
+            replicas,
+            prefer: None,
+            attempt: Duration::from_secs(2),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A client. Cheap to clone; the clones share their connections and their session. When the last
+/// is dropped, the connections are closed.
+pub struct Client<S: StateMachine> {
+    inner: Arc<Inner>,
+    machine: PhantomData<fn() -> S>,
+}
+
+struct Inner {
+    links: Vec<Arc<Link>>,
+    prefer: Option<ReplicaId>,
+    attempt: Duration,
+    patience: Duration,
+    session: ClientId,
+    numbers: Mutex<Numbering>,
+    changes: watch::Receiver<u64>,
+    endpoint: ClientEndpoint,
+    /// One a link; aborted with the client.
+    _tasks: JoinSet<()>,
+}
+
+impl<S: StateMachine> Client<S> {
+    /// Connects to all replicas that answer; done when one does and, for a moment more, when all
+    /// do, so that the nearest is known. Must be called within a tokio runtime, which then runs the
+    /// client's tasks.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; replicas that don't answer are no error as long as one does.
+    pub async fn connect(config: ClientConfig) -> Result<Client<S>, ConnectError> {
+        if config.replicas.is_empty() {
+            return Err(ConnectError::NoReplicas);
+        }
+        let endpoint = ClientEndpoint::bind(config.network)?;
+        let (sender, changes) = watch::channel(0);
+        let link =
+            |(id, addr): (&ReplicaId, &SocketAddr)| Arc::new(Link::new(*id, *addr, sender.clone()));
+        let links: Vec<Arc<Link>> = config.replicas.iter().map(link).collect();
+        let mut tasks = JoinSet::new();
+        for link in &links {
+            tasks.spawn(keep_connected(Arc::clone(link), endpoint.clone()));
+        }
+        let inner = Inner {
+            links,
+            prefer: config.prefer,
+            attempt: config.attempt,
+            patience: config.patience,
+            session: ClientId(rand::random()),
+            numbers: Mutex::default(),
+            changes,
+            endpoint,
+            _tasks: tasks,
+        };
+        inner.first_connection().await?;
+        Ok(Client { inner: Arc::new(inner), machine: PhantomData })
+    }
+
+    /// Executes a command, once, and answers with its output. It is tried at one replica after the
+    /// other, nearest first, under one session and sequence.
+    ///
+    /// # Errors
+    /// [`ClientError`], by what may be concluded about the command.
+    pub async fn execute(&self, command: S::Command) -> Result<S::Output, ClientError> {
+        self.inner.output(Ask::Execute(encode_command(&command)?)).await
+    }
+
+    /// Answers a command that writes nothing; see [`Consistency`].
+    ///
+    /// # Errors
+    /// [`Rejected::Writes`] if its footprint writes, and as [`Client::execute`]; a read that ends as
+    /// `Unknown` can be asked again.
+    pub async fn read(
+        &self,
+        command: S::Command,
+        consistency: Consistency,
+    ) -> Result<S::Output, ClientError> {
+        if !S::footprint(&command).is_read_only() {
+            return Err(Rejected::Writes.into());
+        }
+        let payload = encode_command(&command)?;
+        self.inner
+            .output(match consistency {
+                Consistency::Linearizable => Ask::ReadLinearizable(payload),
+                Consistency::Local => Ask::ReadLocal(payload),
+            })
+            .await
+    }
+
+    /// What the replica that would be asked next says about itself.
+    ///
+    /// # Errors
+    /// As [`Client::execute`].
+    pub async fn server(&self) -> Result<ServerInfo, ClientError> {
+        match self.inner.ask(Ask::Status).await? {
+            Outcome::Status(info) => Ok(info),
+            _ => Err(ClientError::Unknown("another answer than was asked for".to_owned())),
+        }
+    }
+
+    /// The connected replicas with their round trips, in the order in which they are asked.
+    pub fn connected(&self) -> Vec<(ReplicaId, Duration)> {
+        self.inner.in_order().into_iter().map(|(rtt, link)| (link.replica, rtt)).collect()
+    }
+
+    /// The session under which this client's commands run.
+    pub fn session(&self) -> ClientId {
+        self.inner.session
+    }
+
+    /// Closes all connections, and tells the replicas.
+    pub async fn close(self) {
+        self.inner.endpoint.shutdown().await;
+    }
+}
+
+fn encode_command<C: serde::Serialize>(command: &C) -> Result<Bytes, Rejected> {
+    encode(command).map_err(|error| Rejected::BadCommand(error.to_string()))
+}
+
+impl Inner {
+    /// Waits for one connection as long as patience lasts, and for the others a little.
+    async fn first_connection(&self) -> Result<(), ConnectError> {
+        let start = Instant::now();
+        let mut changes = self.changes.clone();
+        let mut enough = start + self.patience;
+        loop {
+            let connected = self.in_order();
+            let preferred = || connected.iter().any(|(_, link)| Some(link.replica) == self.prefer);
+            let all = connected.len() == self.links.len();
+            if let Some((rtt, _)) = connected.first() {
+                if all || preferred() {
+                    return Ok(());
+                }
+                enough = enough.min(Instant::now() + (*rtt * 4).max(Duration::from_millis(20)));
+            } else if self.links.iter().all(|link| link.last_error().is_some()) {
+                return Err(ConnectError::Unreachable(self.errors()));
+            }
+            if timeout_at(enough, changes.changed()).await.is_err() {
+                let any = !self.in_order().is_empty();
+                return if any { Ok(()) } else { Err(ConnectError::Unreachable(self.errors())) };
+            }
+        }
+    }
+
+    fn errors(&self) -> String {
+        let error = |link: &Arc<Link>| {
+            let why = link.last_error().unwrap_or_else(|| "no answer".to_owned());
+            format!("{}: {why}", link.replica)
+        };
+        self.links.iter().map(error).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The connected links: the preferred one, then the nearest first.
+    fn in_order(&self) -> Vec<(Duration, &Arc<Link>)> {
+        let links = self.links.iter();
+        let mut links: Vec<_> = links.filter_map(|link| Some((link.rtt()?, link))).collect();
+        links.sort_by_key(|(rtt, link)| (Some(link.replica) != self.prefer, *rtt));
+        links
+    }
+
+    async fn output<O: serde::de::DeserializeOwned>(&self, ask: Ask) -> Result<O, ClientError> {
+        let outcome = self.ask(ask).await?;
+        let Outcome::Output(output) = outcome else {
+            return Err(ClientError::Unknown("another answer than was asked for".to_owned()));
+        };
+        decode(&output)
+            .map_err(|error| ClientError::Unknown(format!("it was executed, but {error}")))
+    }
+
+    /// Asks one replica after the other until one answers, under one sequence.
+    async fn ask(&self, ask: Ask) -> Result<Outcome, ClientError> {
+        let (sequence, floor) = lock(&self.numbers).start();
+        // Whatever becomes of it, nobody tries this sequence again once this is over.
+        let _finish = Finish { numbers: &self.numbers, sequence };
+        let request = Request { request: RequestId::new(self.session, sequence), floor, ask };
+        let deadline = Instant::now() + self.patience;
+        let mut effort = Effort::default();
+        while Instant::now() < deadline {
+            let Some(link) = self.choose(&effort.tried) else {
+                effort.next_round(deadline, self.changes.clone()).await;
+                continue;
+            };
+            effort.tried.push(link.replica);
+            let enough = deadline.min(Instant::now() + self.attempt);
+            match attempt(link, &request, enough).await {
+                Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::NotSent(NotSent::Down) => {}
+                Attempt::NotSent(NotSent::TooLarge { bytes, limit }) => {
+                    return Err(Rejected::TooLarge { bytes, limit }.into());
+                }
+                Attempt::Refused(Refusal::BadRequest(why)) => {
+                    return Err(Rejected::BadCommand(why).into());
+                }
+                Attempt::Refused(refusal) => effort.refusal = Some(refusal),
+                Attempt::Unknown(why) => effort.unknown = Some(why),
+            }
+        }
+        Err(effort.result(self.patience))
+    }
+
+    /// The first in order that was not tried in this round.
+    fn choose(&self, tried: &[ReplicaId]) -> Option<&Arc<Link>> {
+        let order = self.in_order().into_iter().map(|(_, link)| link);
+        order.into_iter().find(|link| !tried.contains(&link.replica))
+    }
+}
+
+/// What has been tried for one command.
+#[derive(Default)]
+struct Effort {
+    /// In this round.
+    tried: Vec<ReplicaId>,
+    rounds: u32,
+    /// Some replica may have it: the latest reason to think so.
+    unknown: Option<String>,
+    refusal: Option<Refusal>,
+}
+
+impl Effort {
+    /// Every connected replica has been tried: waits for another, or a while.
+    async fn next_round(&mut self, deadline: Instant, mut changes: watch::Receiver<u64>) {
+        changes.mark_unchanged();
+        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.rounds)).min(LONGEST_PAUSE);
+        let pause = pause.min(deadline.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = sleep(pause) => {}
+            // The sender lives as long as the links.
+            _ = changes.changed() => {}
+        }
+        self.tried.clear();
+        self.rounds = (self.rounds + 1).min(16);
+    }
+
+    fn result(self, patience: Duration) -> ClientError {
+        match (self.unknown, self.refusal) {
+            (Some(why), _) => ClientError::Unknown(why),
+            (None, Some(last)) => Rejected::Refused { patience, last }.into(),
+            (None, None) => Rejected::Unreachable(patience).into(),
+        }
+    }
+}
+
+enum Attempt {
+    Done(Outcome),
+    NotSent(NotSent),
+    Refused(Refusal),
+    Unknown(String),
+}
+
+async fn attempt(link: &Link, request: &Request, enough: Instant) -> Attempt {
+    let receiver = match link.ask(request) {
+        Ok(receiver) => receiver,
+        Err(why) => return Attempt::NotSent(why),
+    };
+    let _forget = Forget { link, request: request.request };
+    match timeout_at(enough, receiver).await {
+        Ok(Ok(Outcome::Rejected(refusal))) => Attempt::Refused(refusal),
+        Ok(Ok(Outcome::Unknown(why))) => Attempt::Unknown(format!("{}: {why}", link.replica)),
+        Ok(Ok(outcome)) => Attempt::Done(outcome),
+        Ok(Err(_)) => Attempt::Unknown(format!("the connection to {} is lost", link.replica)),
+        Err(_) => Attempt::Unknown(format!("{} has not answered", link.replica)),
+    }
+}
+
+/// Stops waiting when it is dropped, with the future that holds it if need be.
+struct Forget<'a> {
+    link: &'a Link,
+    request: RequestId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.link.forget(self.request);
+    }
+}
+
+/// Finishes a sequence when it is dropped, with the future that holds it if need be.
+struct Finish<'a> {
+    numbers: &'a Mutex<Numbering>,
+    sequence: u64,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        lock(self.numbers).finish(self.sequence);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What runs under it leaves the value whole at every point.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: StateMachine> Clone for Client<S> {
+    fn clone(&self) -> Client<S> {
+        Client { inner: Arc::clone(&self.inner), machine: PhantomData }
+    }
+}
+
+impl<S: StateMachine> std::fmt::Debug for Client<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("session", &self.inner.session).finish_non_exhaustive()
+    }
+}

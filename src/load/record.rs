@@ -1,0 +1,312 @@
+//! What clients asked and were told, kept small while the load runs, and turned into a history for
+//! the checker afterwards.
+//!
+//! Memory is bounded. When more operations come than fit, every second key is dropped with all its
+//! operations, and so on: what is left is complete for each key that is left, and linearizability
+//! is a matter of single keys.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::workload::{Answer, Ask, Key, Written};
+use crate::sim::history::{self, Call, Operation, Outcome, write_history};
+
+/// So many operations go to the writer or the checker at once.
+const CHUNK: usize = 1 << 14;
+
+/// The records of all clients of a run.
+#[derive(Debug)]
+pub struct Record {
+    capacity: usize,
+    value_bytes: usize,
+    /// Keys are kept whose number is a multiple of two to the power of this.
+    thinning: AtomicU32,
+    /// Entries in all notes; changed with the notes' lock held.
+    kept: AtomicUsize,
+    thinner: Mutex<()>,
+    clients: Vec<Mutex<Notes>>,
+}
+
+/// One client's.
+#[derive(Debug, Default)]
+struct Notes {
+    entries: Vec<Entry>,
+    /// Whether the last entry is of the operation under way.
+    open: bool,
+}
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: Key,
+    client: u32,
+    ask: Ask,
+    called: u64,
+    /// Zero while there is no answer.
+    returned: u64,
+    answer: Answer,
+}
+
+/// How much of a run its record holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Operations in the record.
+    pub operations: usize,
+    /// One key in this many was recorded: 1 for all.
+    pub one_key_in: u32,
+}
+
+impl Record {
+    /// For this many clients and, altogether, about `capacity` operations; the memory for them is
+    /// taken now.
+    pub fn new(clients: usize, capacity: usize, value_bytes: usize) -> Record {
+        let share = capacity / clients.max(1);
+        let notes = || Notes { entries: Vec::with_capacity(share), ..Notes::default() };
+        Record {
+            capacity,
+            value_bytes,
+            thinning: AtomicU32::new(0),
+            kept: AtomicUsize::new(0),
+            thinner: Mutex::new(()),
+            clients: (0..clients).map(|_| Mutex::new(notes())).collect(),
+        }
+    }
+
+    /// A client is about to ask, `now` nanoseconds after the start.
+    ///
+    /// # Panics
+    /// If there is no such client.
+    pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) {
+        let mut notes = self.notes(client);
+        notes.open = is_kept(key, self.thinning.load(Ordering::Relaxed));
+        if !notes.open {
+            return;
+        }
+        let answer = Answer { ok: false, found: Written::NOTHING };
+        notes.entries.push(Entry { key, client, ask, called: now, returned: 0, answer });
+        let kept = self.kept.fetch_add(1, Ordering::Relaxed) + 1;
+        drop(notes);
+        if kept > self.capacity
+            && let Ok(_only_one) = self.thinner.try_lock()
+        {
+            while self.kept.load(Ordering::Relaxed) > self.capacity {
+                self.thin();
+            }
+        }
+    }
+
+    /// The client has its answer.
+    ///
+    /// # Panics
+    /// If there is no such client.
+    pub fn answer(&self, client: u32, now: u64, answer: Answer) {
+        let mut notes = self.notes(client);
+        if std::mem::take(&mut notes.open) {
+            let entry = notes.entries.last_mut().expect("an open entry is there");
+            (entry.returned, entry.answer) = (now.max(1), answer);
+        }
+    }
+
+    /// Drops every second of the keys that are left.
+    fn thin(&self) {
+        let thinning = self.thinning.fetch_add(1, Ordering::Relaxed) + 1;
+        for client in 0..self.clients.len() {
+            // Taken after the change above: whoever records behind this sees it.
+            let mut notes = self.lock(client);
+            let before = notes.entries.len();
+            notes.open &= notes.entries.last().is_some_and(|entry| is_kept(entry.key, thinning));
+            notes.entries.retain(|entry| is_kept(entry.key, thinning));
+            self.kept.fetch_sub(before - notes.entries.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn notes(&self, client: u32) -> MutexGuard<'_, Notes> {
+        self.lock(client as usize)
+    }
+
+    fn lock(&self, client: usize) -> MutexGuard<'_, Notes> {
+        // Nothing panics between two changes that belong together.
+        self.clients[client].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of a run that is over, with the operations of a key together, by time of call.
+    pub fn finish(&self) -> Finished {
+        let thinning = self.thinning.load(Ordering::Relaxed);
+        let mut entries = Vec::with_capacity(self.kept.load(Ordering::Relaxed));
+        for client in 0..self.clients.len() {
+            let taken = std::mem::take(&mut self.lock(client).entries);
+            entries.extend(taken.into_iter().filter(|entry| is_kept(entry.key, thinning)));
+        }
+        entries.sort_unstable_by_key(|entry| (entry.key, entry.called));
+        Finished { entries, thinning, value_bytes: self.value_bytes }
+    }
+}
+
+fn is_kept(key: Key, thinning: u32) -> bool {
+    key.0.trailing_zeros() >= thinning
+}
+
+/// What was recorded of a run.
+#[derive(Debug)]
+pub struct Finished {
+    entries: Vec<Entry>,
+    thinning: u32,
+    value_bytes: usize,
+}
+
+impl Finished {
+    /// How much it holds.
+    pub fn extent(&self) -> Extent {
+        let one_key_in = 1u32.checked_shl(self.thinning).unwrap_or(u32::MAX);
+        Extent { operations: self.entries.len(), one_key_in }
+    }
+
+    /// The history in pieces that can be checked one by one: a key is never divided.
+    pub fn pieces(&self) -> impl Iterator<Item = Vec<Operation>> + '_ {
+        let mut rest = &self.entries[..];
+        std::iter::from_fn(move || {
+            let mut end = rest.len().min(CHUNK);
+            while end > 0 && end < rest.len() && rest[end].key == rest[end - 1].key {
+                end += 1;
+            }
+            let (piece, left) = rest.split_at(end);
+            rest = left;
+            (!piece.is_empty()).then(|| self.operations(piece))
+        })
+    }
+
+    /// Writes the history for outside checkers, by time of call.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        let mut entries: Vec<Entry> = self.entries.clone();
+        entries.sort_unstable_by_key(|entry| entry.called);
+        entries.chunks(CHUNK).try_for_each(|piece| write_history(&self.operations(piece), &mut to))
+    }
+
+    fn operations(&self, entries: &[Entry]) -> Vec<Operation> {
+        let bytes = self.value_bytes;
+        let some = |written: Written| (written != Written::NOTHING).then(|| written.value(bytes));
+        let operation = |entry: &Entry| {
+            let Answer { ok, found } = entry.answer;
+            let (call, answer) = match entry.ask {
+                Ask::Get => (Call::Get, history::Answer::Value(some(found))),
+                Ask::Put(new) => (Call::Put(new.value(bytes)), history::Answer::Done),
+                Ask::Cas(expected, new) => {
+                    let call = Call::Cas { expected: some(expected), value: new.value(bytes) };
+                    let swapped = history::Answer::Swapped;
+                    (call, if ok { swapped } else { history::Answer::Mismatch(some(found)) })
+                }
+                Ask::Del => (Call::Del, history::Answer::Deleted(ok)),
+            };
+            let returned = (entry.returned > 0).then_some(entry.returned);
+            Operation {
+                client: entry.client.into(),
+                key: entry.key.name(),
+                call,
+                called: entry.called,
+                returned,
+                outcome: returned.map_or(Outcome::Info, |_| Outcome::Ok(answer)),
+            }
+        };
+        entries.iter().map(operation).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sim::history::read_history;
+    use crate::sim::linearizability::{BUDGET, Verdict, check};
+
+    /// A store with one client after the other, each on its own keys.
+    fn run(record: &Record, clients: u32, rounds: u64) {
+        for round in 0..rounds {
+            for client in 0..clients {
+                let (key, now) = (Key((1 << 20) + client), 10 * (round * u64::from(clients)) + 1);
+                let value = Written(1 + round * u64::from(clients) + u64::from(client));
+                record.call(client, now, key, Ask::Put(value));
+                record.answer(client, now + 5, Answer { ok: true, found: Written::NOTHING });
+            }
+        }
+    }
+
+    fn counts(finished: &Finished) -> BTreeMap<Key, usize> {
+        let mut counts = BTreeMap::new();
+        finished.entries.iter().for_each(|entry| *counts.entry(entry.key).or_default() += 1);
+        counts
+    }
+
+    #[test]
+    fn a_record_within_its_capacity_has_everything() {
+        let record = Record::new(4, 400, 16);
+        run(&record, 4, 100);
+        let finished = record.finish();
+        assert_eq!(finished.extent(), Extent { operations: 400, one_key_in: 1 });
+        assert_eq!(counts(&finished).into_values().collect::<Vec<_>>(), [100; 4]);
+    }
+
+    #[test]
+    fn beyond_it_whole_keys_go_and_the_rest_is_complete() {
+        let record = Record::new(64, 1_000, 16);
+        run(&record, 64, 100);
+        let finished = record.finish();
+        let extent = finished.extent();
+        assert!(extent.operations <= 1_000 && extent.one_key_in >= 8, "{extent:?}");
+        let counts = counts(&finished);
+        assert!(counts.values().all(|count| *count == 100), "{counts:?}");
+        assert_eq!(counts.len(), 64 / extent.one_key_in as usize);
+    }
+
+    #[test]
+    fn pieces_never_divide_a_key_and_an_open_operation_is_unknown() {
+        let record = Record::new(3, 100_000, 16);
+        run(&record, 2, CHUNK as u64);
+        record.call(2, 7, Key(0), Ask::Get);
+        let pieces: Vec<_> = record.finish().pieces().collect();
+        assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), 2 * CHUNK + 1);
+        let mut seen = Vec::new();
+        for piece in &pieces {
+            let mut keys: Vec<_> = piece.iter().map(|operation| operation.key.clone()).collect();
+            keys.dedup();
+            seen.extend(keys);
+        }
+        assert_eq!(seen, ["hot-0", "c0-0", "c0-1"]);
+        assert_eq!((pieces[0][0].returned, &pieces[0][0].outcome), (None, &Outcome::Info));
+    }
+
+    #[test]
+    fn what_is_written_reads_back_and_shows_a_lost_write() {
+        let record = Record::new(1, 10, 16);
+        let told = |ok, found| Answer { ok, found };
+        let story = [
+            (Ask::Put(Written(1)), told(true, Written::NOTHING)),
+            (Ask::Cas(Written(1), Written(2)), told(true, Written::NOTHING)),
+            (Ask::Cas(Written(1), Written(3)), told(false, Written(2))),
+            (Ask::Get, told(true, Written(2))),
+            (Ask::Del, told(true, Written::NOTHING)),
+        ];
+        for (now, (ask, answer)) in (0..).step_by(10).zip(story) {
+            record.call(0, now, Key(9), ask);
+            record.answer(0, now + 5, answer);
+        }
+        let finished = record.finish();
+        let mut file = Vec::new();
+        finished.write(&mut file).expect("memory takes everything");
+        let read = read_history(&file[..]).expect("what was written");
+        assert_eq!(vec![read], finished.pieces().collect::<Vec<_>>());
+        let piece = finished.pieces().next().expect("one key");
+        assert_eq!(check(&piece, BUDGET), Verdict::Linearizable);
+
+        record.call(0, 1, Key(9), Ask::Put(Written(1)));
+        record.answer(0, 2, told(true, Written::NOTHING));
+        record.call(0, 3, Key(9), Ask::Get);
+        record.answer(0, 4, told(true, Written::NOTHING));
+        let piece = record.finish().pieces().next().expect("one key");
+        assert!(matches!(check(&piece, BUDGET), Verdict::Violation(_)));
+    }
+}

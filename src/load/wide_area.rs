@@ -1,0 +1,240 @@
+//! A wide area as a file describes it: sites, round trips, jitter, loss. Read with errors that say
+//! which line to mend; turned into the emulated paths of the mesh before the replicas start.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::mesh::WanControl;
+use crate::types::{MAX_REPLICAS, Quorums};
+
+/// The longest round trip that is taken for meant, in milliseconds.
+const MAX_RTT_MS: f64 = 10_000.0;
+
+/// Sites and the paths between them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WideArea {
+    /// The sites' names, at least one. Replica `i` stands at the `i`-th.
+    pub sites: Vec<String>,
+    /// Round trips in milliseconds between any two sites: symmetric, with zeros from a site to
+    /// itself.
+    pub rtt_ms: Vec<Vec<f64>>,
+    /// A packet is late by up to this many milliseconds more.
+    pub jitter_ms: f64,
+    /// How many of a hundred packets get lost.
+    pub loss_percent: f64,
+}
+
+/// A file that cannot be used, where it is wrong, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WideAreaError {
+    /// The file.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line of it.
+    #[error("{}:{line}: {what}", path.display())]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    sites: Spanned<Vec<String>>,
+    rtt_ms: Spanned<Vec<Spanned<Vec<f64>>>>,
+    #[serde(default)]
+    jitter_ms: Option<Spanned<f64>>,
+    #[serde(default)]
+    loss_percent: Option<Spanned<f64>>,
+}
+
+/// What is wrong, and where in the text.
+type Flaw = (Range<usize>, String);
+
+impl WideArea {
+    /// Reads a file such as those in `bench-config/`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, or describes no wide area.
+    pub fn read(path: &Path) -> Result<WideArea, WideAreaError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| WideAreaError::Read { path: path.into(), source })?;
+        WideArea::parse(&text).map_err(|(at, what)| {
+            let before = text.get(..at.start).unwrap_or_default();
+            let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
+            WideAreaError::Line { path: path.into(), line, what }
+        })
+    }
+
+    fn parse(text: &str) -> Result<WideArea, Flaw> {
+        let written: Written = toml::from_str(text).map_err(|error| {
+            let at = error.span().unwrap_or(0..0);
+            (at, error.message().to_owned())
+        })?;
+        check_sites(&written.sites)?;
+        let sites = written.sites.into_inner();
+        check_matrix(&sites, &written.rtt_ms)?;
+        let rtt_ms = written.rtt_ms.into_inner().into_iter().map(Spanned::into_inner).collect();
+        let jitter_ms = check_range("jitter_ms", written.jitter_ms, 1_000.0)?;
+        let loss_percent = check_range("loss_percent", written.loss_percent, 50.0)?;
+        Ok(WideArea { sites, rtt_ms, jitter_ms, loss_percent })
+    }
+
+    /// The emulated paths; the seed decides jitter and loss.
+    pub fn control(&self, seed: u64) -> WanControl {
+        let control = WanControl::from_rtt_ms(seed, &self.rtt_ms);
+        let sites = self.sites.len();
+        for (from, to) in (0..sites).flat_map(|a| (0..sites).map(move |b| (a, b))) {
+            if from != to {
+                control.set_jitter(from, to, Duration::from_secs_f64(self.jitter_ms / 1_000.0));
+                control.set_loss(from, to, self.loss_percent / 100.0);
+            }
+        }
+        control
+    }
+
+    /// No leaderless protocol commits faster at a site: the round trip to the farthest member of
+    /// the nearest fast quorum, in milliseconds, if a replica stands at each of the first `n`
+    /// sites.
+    ///
+    /// # Panics
+    /// If `site` is not below `n`, or there are fewer sites than `n`.
+    pub fn lower_bound_ms(&self, site: usize, n: usize) -> f64 {
+        let quorums = Quorums::new(n).expect("as many replicas as sites at most");
+        let mut near = self.rtt_ms[site][..n].to_vec();
+        near.sort_by(f64::total_cmp);
+        near[quorums.fast() - 1]
+    }
+}
+
+fn check_sites(sites: &Spanned<Vec<String>>) -> Result<(), Flaw> {
+    let names = sites.as_ref();
+    let flaw = |what: String| Err((sites.span(), what));
+    if names.is_empty() || names.len() > MAX_REPLICAS {
+        return flaw(format!("sites: name between 1 and {MAX_REPLICAS}, not {}", names.len()));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if name.trim().is_empty() {
+            return flaw(format!("sites: the name number {} is empty: give it one", index + 1));
+        }
+        if names[..index].contains(name) {
+            return flaw(format!("sites: {name:?} stands there twice: give each its own name"));
+        }
+    }
+    Ok(())
+}
+
+fn check_matrix(sites: &[String], matrix: &Spanned<Vec<Spanned<Vec<f64>>>>) -> Result<(), Flaw> {
+    let n = sites.len();
+    let rows = matrix.as_ref();
+    if rows.len() != n {
+        let what = format!("rtt_ms: {} rows for {n} sites: give one row a site", rows.len());
+        return Err((matrix.span(), what));
+    }
+    for (a, spanned) in rows.iter().enumerate() {
+        let (row, name) = (spanned.as_ref(), &sites[a]);
+        let flaw = |what: String| Err((spanned.span(), format!("rtt_ms: {what}")));
+        if row.len() != n {
+            let what = format!("the row of {name} has {} numbers: give one a site, {n}", row.len());
+            return flaw(what);
+        }
+        for (b, &rtt) in row.iter().enumerate() {
+            let other = &sites[b];
+            if !(0.0..=MAX_RTT_MS).contains(&rtt) {
+                let what = "take milliseconds from 0 to 10000";
+                return flaw(format!("{rtt} between {name} and {other}: {what}"));
+            }
+            if a == b && rtt != 0.0 {
+                return flaw(format!("{rtt} from {name} to itself: write 0"));
+            }
+            // Rows before this one have been found long enough.
+            let back = rows[..a].get(b).map_or(rtt, |row| row.as_ref()[a]);
+            if back.to_bits() != rtt.to_bits() {
+                let what = "a round trip is the same from both ends";
+                return flaw(format!("{rtt} from {name} to {other}, but {back} back: {what}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_range(name: &str, value: Option<Spanned<f64>>, most: f64) -> Result<f64, Flaw> {
+    let Some(value) = value else { return Ok(0.0) };
+    if (0.0..=most).contains(value.as_ref()) {
+        return Ok(value.into_inner());
+    }
+    Err((value.span(), format!("{name}: {} is not between 0 and {most}", value.as_ref())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped(name: &str) -> WideArea {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-config").join(name);
+        WideArea::read(&path).expect("a shipped file")
+    }
+
+    #[test]
+    fn the_five_sites_of_the_paper_have_their_lower_bounds() {
+        let area = shipped("wan-5.toml");
+        let bounds: Vec<f64> = (0..5).map(|site| area.lower_bound_ms(site, 5)).collect();
+        assert_eq!(area.sites, ["VA", "CA", "OR", "JP", "EU"]);
+        assert_eq!(bounds, [70.5, 59.9, 72.5, 111.7, 127.3]);
+        let three = shipped("wan-3.toml");
+        let bounds: Vec<f64> = (0..3).map(|site| three.lower_bound_ms(site, 3)).collect();
+        assert_eq!(bounds, [59.9, 21.1, 21.1]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let good = "sites = ['a', 'b']\nrtt_ms = [\n [0, 5],\n [5, 0],\n]\njitter_ms = 1\n";
+        assert!(WideArea::parse(good).is_ok());
+        let cases = [
+            ("'a', 'b'", "'a', 'a'", 1, "twice"),
+            ("'a', 'b'", "'a', ''", 1, "empty"),
+            ("['a', 'b']", "[]", 1, "between 1 and"),
+            ("'a', 'b'", "'a', 'b', 'c'", 2, "one row a site"),
+            ("[5, 0]", "[5]", 4, "the row of b"),
+            ("[5, 0]", "[6, 0]", 4, "from both ends"),
+            ("[5, 0]", "[5, 1]", 4, "write 0"),
+            ("[0, 5]", "[0, -5]", 3, "milliseconds from 0"),
+            ("[0, 5]", "[0, nan]", 3, "milliseconds from 0"),
+            ("[0, 5]", "[0, 'x']", 3, "string"),
+            ("jitter_ms = 1", "jitter_ms = 1e9", 6, "between 0 and 1000"),
+            ("jitter_ms = 1", "loss_percent = 90", 6, "between 0 and 50"),
+            ("jitter_ms = 1", "jitter = 1", 6, "unknown field"),
+        ];
+        for (from, to, line, word) in cases {
+            let text = good.replace(from, to);
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("wan.toml");
+            std::fs::write(&path, &text).expect("written");
+            let said = WideArea::read(&path).expect_err(&text).to_string();
+            let place = format!("wan.toml:{line}: ");
+            assert!(said.contains(&place) && said.contains(word), "{to}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let said = WideArea::read(Path::new("no/such.toml")).expect_err("missing").to_string();
+        assert!(said.starts_with("cannot read no/such.toml: "), "{said}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The apply thread: the state machine and its sessions, and the answers to those who wait. Behind
+//! the core, from which it is fed in execution order, so that a slow `apply` delays answers and
+//! nothing else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use crossbeam::channel::Receiver;
+use tokio::sync::oneshot;
+
+use super::desk::{Answer, Waited, Waiter};
+use super::error::{ProposeError, Rejected, Unknown};
+use super::metrics::Latency;
+use super::shared::{Phase, Shared, lock, panic_text};
+use crate::machine::{Applied, Applier, Outcome, StateMachine};
+use crate::replica::Execution;
+
+/// Something for the apply thread to do. Between any two, the state may be observed.
+pub(super) enum Work {
+    /// Whole components, in execution order.
+    Execute(Vec<Execution>),
+    Read(Bytes, Waiter),
+    Digest(oneshot::Sender<u64>),
+    Stop,
+}
+
+impl Work {
+    /// How many commands it executes.
+    pub(super) fn commands(&self) -> usize {
+        match self {
+            Work::Execute(list) => list.iter().map(|it| it.batch.commands().len()).sum(),
+            Work::Read(..) | Work::Digest(_) | Work::Stop => 0,
+        }
+    }
+
+    /// Answers whoever waits for it, if it can't be done.
+    pub(super) fn turn_away(self, why: ProposeError) {
+        if let Work::Read(_, waiter) = self {
+            waiter.answer(Err(why));
+        }
+    }
+}
+
+/// What the apply thread counts.
+#[derive(Default)]
+pub(super) struct ApplyMetrics {
+    /// Commands executed for the first time here, whoever proposed them.
+    pub(super) executed: u64,
+    /// Commands that had been executed before: retries.
+    pub(super) repeated: u64,
+    /// Local reads.
+    pub(super) reads: u64,
+    /// From the call to the answer, for the commands proposed here.
+    pub(super) latency: Latency,
+}
+
+struct Apply<S> {
+    applier: Applier<S>,
+    shared: Arc<Shared>,
+    replies: Vec<Applied>,
+    answers: Vec<(Waited, Answer)>,
+}
+
+/// Runs until it is told to stop. A panic of the state machine fences the replica.
+pub(super) fn run<S: StateMachine>(machine: S, shared: &Arc<Shared>, work: &Receiver<Work>) {
+    let mut apply = Apply {
+        applier: Applier::new(machine),
+        shared: Arc::clone(shared),
+        replies: Vec::new(),
+        answers: Vec::new(),
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| apply.run(work)));
+    if let Err(panic) = ended {
+        shared.fail(format!("the state machine panicked: {}", panic_text(&*panic)));
+    }
+    for left in work.try_iter() {
+        left.turn_away(shared.end().1);
+    }
+}
+
+impl<S: StateMachine> Apply<S> {
+    fn run(&mut self, queue: &Receiver<Work>) {
+        while let Ok(work) = queue.recv() {
+            if self.shared.phase() >= Phase::Killed {
+                work.turn_away(self.shared.end().1);
+                return;
+            }
+            match work {
+                Work::Execute(executions) => self.execute(executions),
+                Work::Read(payload, waiter) => {
+                    lock(&self.shared.applied).reads += 1;
+                    let read = self.applier.read(&payload);
+                    waiter.answer(read.map_err(|error| Rejected::from(error).into()));
+                }
+                Work::Digest(sender) => {
+                    // Whoever asked may have gone away.
+                    let _ = sender.send(self.applier.digest());
+                }
+                Work::Stop => return,
+            }
+            if self.shared.core_waits.swap(false, Ordering::AcqRel) {
+                self.shared.wake.notify_one();
+            }
+        }
+    }
+
+    fn execute(&mut self, executions: Vec<Execution>) {
+        for execution in executions {
+            self.applier.apply(&execution.batch, &mut self.replies);
+        }
+        let (mut executed, mut repeated) = (0, 0);
+        for applied in &self.replies {
+            *(if applied.first { &mut executed } else { &mut repeated }) += 1;
+        }
+        let me = self.shared.id;
+        self.replies.retain(|applied| applied.origin == me);
+        let Apply { replies, answers, shared, .. } = self;
+        shared.desk.take(
+            replies.drain(..),
+            |applied| applied.request,
+            |applied, waited| {
+                answers.push((waited, answer(applied.outcome)));
+            },
+        );
+        let now = shared.clock.now();
+        {
+            let mut metrics = lock(&shared.applied);
+            metrics.executed += executed;
+            metrics.repeated += repeated;
+            for (waited, _) in &*answers {
+                metrics.latency.record(now.since(waited.since()));
+            }
+        }
+        for (waited, answer) in answers.drain(..) {
+            waited.answer(answer);
+        }
+    }
+}
+
+fn answer(outcome: Outcome) -> Answer {
+    match outcome {
+        Outcome::Output(output) => Ok(output),
+        Outcome::Forgotten => Err(Unknown::Forgotten.into()),
+        Outcome::Refused(refusal) => Err(Rejected::from(refusal).into()),
+    }
+}

@@ -1,0 +1,244 @@
+//! A whole cluster in one process: real QUIC on loopback, throw-away certificates, any state
+//! machine. For tests, examples and benchmarks.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use super::error::StartError;
+use super::shared::{Limits, Phase};
+use super::{Replica, ReplicaBuilder};
+use crate::machine::StateMachine;
+use crate::mesh::{Authority, Credentials, CredentialsError, WanControl};
+use crate::types::{ReplicaId, Timing};
+
+/// How long the replicas may take to find each other.
+const CONNECT: Duration = Duration::from_secs(20);
+/// How long they may take to have executed the same.
+const SETTLE: Duration = Duration::from_secs(20);
+/// Between two looks at how far they are.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Replicas 1, 2, … n of a cluster, connected with each other.
+///
+/// A replica can be crashed; it doesn't come back. Dropping the cluster shuts the rest down.
+#[derive(Debug)]
+pub struct LocalCluster<S: StateMachine> {
+    replicas: Vec<Replica<S>>,
+    authority: Authority,
+}
+
+/// A local cluster to be.
+#[must_use = "nothing runs before `start`"]
+pub struct LocalClusterBuilder<S: StateMachine> {
+    replicas: usize,
+    machine: Box<dyn Fn(ReplicaId) -> S + Send>,
+    #[expect(clippy::type_complexity, reason = "a name would not say more")]
+    configure: Box<dyn Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send>,
+    wan: Option<WanControl>,
+}
+
+/// Replicas that did not come to rest in time, with how far each has executed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the replicas have not executed the same: {0}")]
+pub struct Unsettled(String);
+
+impl<S: StateMachine + Default> LocalCluster<S> {
+    /// Starts `n` replicas with default settings, each from `S::default()`.
+    ///
+    /// # Errors
+    /// As [`LocalClusterBuilder::start`].
+    pub async fn start(n: usize) -> Result<LocalCluster<S>, StartError> {
+        LocalCluster::builder(n).start().await
+    }
+
+    /// `n` replicas, each from `S::default()`, to be configured and started.
+    pub fn builder(n: usize) -> LocalClusterBuilder<S> {
+        LocalCluster::of(n, |_| S::default())
+    }
+}
+
+impl<S: StateMachine> LocalCluster<S> {
+    /// The name in the certificates.
+    pub const NAME: &'static str = "local";
+
+    /// `n` replicas, each from what `machine` makes, to be configured and started.
+    pub fn of(
+        n: usize,
+        machine: impl Fn(ReplicaId) -> S + Send + 'static,
+    ) -> LocalClusterBuilder<S> {
+        LocalClusterBuilder {
+            replicas: n,
+            machine: Box::new(machine),
+            configure: Box::new(|replica| replica),
+            wan: None,
+        }
+    }
+
+    /// Replica `number`, from 1; crashed or not.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub fn replica(&self, number: u8) -> &Replica<S> {
+        let index = usize::from(number).checked_sub(1);
+        let replica = index.and_then(|index| self.replicas.get(index));
+        replica.unwrap_or_else(|| panic!("replicas are numbered 1 to {}", self.replicas.len()))
+    }
+
+    /// All replicas in order, crashed or not.
+    pub fn replicas(&self) -> &[Replica<S>] {
+        &self.replicas
+    }
+
+    /// Those that run.
+    pub fn live(&self) -> impl Iterator<Item = &Replica<S>> {
+        self.replicas.iter().filter(|replica| replica.inner.shared.phase() == Phase::Running)
+    }
+
+    /// Where each replica listens.
+    pub fn addrs(&self) -> BTreeMap<ReplicaId, SocketAddr> {
+        self.replicas.iter().map(|replica| (replica.id(), replica.local_addr())).collect()
+    }
+
+    /// Credentials for a client of this cluster; `name` is one lower-case DNS label.
+    ///
+    /// # Errors
+    /// If the name can't stand in a certificate.
+    pub fn client_credentials(&self, name: &str) -> Result<Credentials, CredentialsError> {
+        self.authority.issue_client(name)?.credentials()
+    }
+
+    /// Stops replica `number` at once and for good; nobody is told.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub fn crash(&self, number: u8) {
+        self.replica(number).kill();
+    }
+
+    /// The digest of each live replica's state, once all of them have executed the same. To be
+    /// asked when nothing is proposed any more.
+    ///
+    /// # Errors
+    /// If they haven't within twenty seconds.
+    pub async fn digests(&self) -> Result<BTreeMap<ReplicaId, u64>, Unsettled> {
+        let deadline = Instant::now() + SETTLE;
+        while let Err(unsettled) = self.settled().await {
+            if Instant::now() > deadline {
+                return Err(unsettled);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let mut digests = BTreeMap::new();
+        for replica in self.live() {
+            if let Some(digest) = replica.digest().await {
+                digests.insert(replica.id(), digest);
+            }
+        }
+        Ok(digests)
+    }
+
+    async fn settled(&self) -> Result<(), Unsettled> {
+        let mut all = Vec::new();
+        for replica in self.live() {
+            all.extend(replica.status().await);
+        }
+        let at_rest = all.iter().all(|it| it.core.unexecuted == 0 && it.under_way == 0);
+        if at_rest && all.windows(2).all(|two| two[0].core.executed == two[1].core.executed) {
+            return Ok(());
+        }
+        let far = all.iter().map(|it| {
+            let (executed, left) = (&it.core.executed, it.core.unexecuted);
+            format!("{} up to {executed:?}, {left} decided beyond", it.id)
+        });
+        Err(Unsettled(far.collect::<Vec<_>>().join("; ")))
+    }
+
+    /// Shuts all live replicas down, all at the same time.
+    pub async fn shutdown(&self) {
+        for replica in &self.replicas {
+            replica.inner.shared.advance(Phase::Stopping);
+        }
+        for replica in &self.replicas {
+            replica.wait_stopped().await;
+        }
+    }
+}
+
+impl<S: StateMachine> LocalClusterBuilder<S> {
+    /// How long the replicas wait for what.
+    pub fn timing(self, timing: Timing) -> Self {
+        self.configure(move |replica| replica.timing(timing.clone()))
+    }
+
+    /// The bounds they keep.
+    pub fn limits(self, limits: Limits) -> Self {
+        self.configure(move |replica| replica.limits(limits.clone()))
+    }
+
+    /// Sets anything else about each replica.
+    pub fn configure(
+        mut self,
+        more: impl Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send + 'static,
+    ) -> Self {
+        let before = self.configure;
+        self.configure = Box::new(move |replica| more(before(replica)));
+        self
+    }
+
+    /// An emulated wide area: replica `i` is at site `i - 1`.
+    ///
+    /// # Panics
+    /// [`start`](LocalClusterBuilder::start) does if it has fewer sites than there are replicas.
+    pub fn wan(mut self, wan: WanControl) -> Self {
+        self.wan = Some(wan);
+        self
+    }
+
+    /// Starts the replicas; done when all are connected with all.
+    ///
+    /// # Errors
+    /// [`StartError`]: an unsupported number of replicas, settings that contradict each other, or
+    /// sockets or threads that can't be had.
+    pub async fn start(self) -> Result<LocalCluster<S>, StartError> {
+        let authority = Authority::new(LocalCluster::<S>::NAME)?;
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut sockets = Vec::new();
+        for _ in 0..self.replicas {
+            sockets.push(UdpSocket::bind(any_port)?);
+        }
+        let mut peers = Vec::new();
+        for (number, socket) in (1..=u8::MAX).zip(&sockets) {
+            peers.push((number, socket.local_addr()?));
+        }
+        let mut replicas = Vec::new();
+        for ((number, _), socket) in peers.iter().zip(sockets) {
+            let id = ReplicaId::new(*number).ok_or(StartError::Missing("id"))?;
+            let credentials = authority.issue_replica(id)?.credentials()?;
+            let mut replica = (self.configure)(Replica::builder((self.machine)(id)))
+                .id(*number)
+                .cluster(authority.cluster())
+                .peers(peers.iter().copied())
+                .socket(socket)
+                .tls(credentials);
+            if let Some(wan) = &self.wan {
+                replica = replica.wan(wan.at(id.index()));
+            }
+            replicas.push(replica.start().await?);
+        }
+        let others = replicas.len().saturating_sub(1);
+        for replica in &replicas {
+            let connected = tokio::time::timeout(CONNECT, replica.wait_connected(others));
+            if !connected.await.unwrap_or(false) {
+                return Err(StartError::NotConnected(CONNECT));
+            }
+        }
+        Ok(LocalCluster { replicas, authority })
+    }
+}
+
+impl<S: StateMachine> std::fmt::Debug for LocalClusterBuilder<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalClusterBuilder").field("replicas", &self.replicas).finish()
+    }
+}

@@ -1,0 +1,262 @@
+//! The desk: who waits for the answer to which request. Everybody who proposes enters here first,
+//! the apply thread answers, and when the replica ends the desk closes with an answer for all.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
+use tokio::sync::oneshot;
+
+use super::error::{ProposeError, Rejected, Unknown};
+use crate::mesh::FrameSender;
+use crate::types::{RequestId, Time};
+use crate::wire::{self, Reply, encode_reply};
+
+/// An output, encoded, or why there is none.
+pub(super) type Answer = Result<Bytes, ProposeError>;
+
+/// Who wants an answer.
+pub(super) enum Waiter {
+    /// A caller in this process.
+    Local(oneshot::Sender<Answer>),
+    /// A client on the network.
+    Client(ClientWaiter),
+}
+
+/// A client's request under way.
+pub(super) struct ClientWaiter {
+    pub(super) sender: FrameSender,
+    pub(super) request: RequestId,
+    /// How many requests of this connection are under way; taken off when this is dropped.
+    pub(super) under_way: Arc<AtomicUsize>,
+}
+
+impl Drop for ClientWaiter {
+    fn drop(&mut self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Waiter {
+    /// Answers. Whoever has gone away meanwhile doesn't get it.
+    pub(super) fn answer(self, answer: Answer) {
+        match self {
+            Waiter::Local(sender) => {
+                let _ = sender.send(answer);
+            }
+            Waiter::Client(client) => {
+                let mut frame = BytesMut::new();
+                let reply = Reply { request: client.request, outcome: outcome(answer) };
+                encode_reply(&reply, &mut frame);
+                let _ = client.sender.send(frame.freeze());
+            }
+        }
+    }
+}
+
+/// What a client on the network is told.
+fn outcome(answer: Answer) -> wire::Outcome {
+    let refused = |refusal| wire::Outcome::Rejected(refusal);
+    match answer {
+        Ok(output) => wire::Outcome::Output(output),
+        Err(ProposeError::Rejected(Rejected::Overloaded)) => refused(wire::Refusal::Overloaded),
+        Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
+        Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
+        Err(ProposeError::Unknown(why)) => wire::Outcome::Unknown(why.to_string()),
+        Err(error @ ProposeError::Fatal(_)) => wire::Outcome::Unknown(error.to_string()),
+    }
+}
+
+struct Entry {
+    since: Time,
+    bytes: usize,
+    waiters: SmallVec<[Waiter; 1]>,
+}
+
+/// A request that was taken out: who waits for it, and since when.
+pub(super) struct Waited(Entry);
+
+impl Waited {
+    pub(super) fn since(&self) -> Time {
+        self.0.since
+    }
+
+    /// Answers everybody who waits for the request.
+    pub(super) fn answer(self, answer: Answer) {
+        let mut waiters = self.0.waiters;
+        let last = waiters.pop();
+        for waiter in waiters {
+            waiter.answer(answer.clone());
+        }
+        if let Some(last) = last {
+            last.answer(answer);
+        }
+    }
+}
+
+/// Invariants:
+///
+/// 1. Whoever entered is answered exactly once.
+/// 2. Once closed, nobody waits, and nobody enters.
+/// 3. `State::bytes` is the sum of the entries' bytes.
+pub(super) struct Desk {
+    most: Most,
+    state: Mutex<State>,
+    /// Requests turned away because too much was waiting.
+    pub(super) overloaded: AtomicU64,
+}
+
+/// What may wait at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) commands: usize,
+    pub(super) bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// No one new is let in, and what they are told.
+    closed: Option<ProposeError>,
+    waiting: FxHashMap<RequestId, Entry>,
+    bytes: usize,
+}
+
+impl State {
+    fn remove(&mut self, request: RequestId) -> Option<Waited> {
+        let entry = self.waiting.remove(&request)?;
+        self.bytes -= entry.bytes;
+        Some(Waited(entry))
+    }
+}
+
+/// Whether a request that entered has to be proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entered {
+    New,
+    /// The same request is under way here, and this waiter gets its answer.
+    Joined,
+}
+
+impl Desk {
+    /// A desk where at most that many requests and bytes of payload wait.
+    pub(super) fn new(most: Most) -> Desk {
+        Desk { most, state: Mutex::default(), overloaded: AtomicU64::new(0) }
+    }
+
+    /// Lets a waiter in, or gives it back with what to tell it.
+    pub(super) fn enter(
+        &self,
+        request: RequestId,
+        bytes: usize,
+        now: Time,
+        waiter: Waiter,
+    ) -> Result<Entered, (Waiter, ProposeError)> {
+        let mut state = self.lock();
+        if let Some(closed) = &state.closed {
+            return Err((waiter, closed.clone()));
+        }
+        if let Some(entry) = state.waiting.get_mut(&request) {
+            entry.waiters.push(waiter);
+            return Ok(Entered::Joined);
+        }
+        if state.waiting.len() >= self.most.commands || state.bytes + bytes > self.most.bytes {
+            drop(state);
+            self.count_overloaded();
+            return Err((waiter, Rejected::Overloaded.into()));
+        }
+        state.bytes += bytes;
+        let entry = Entry { since: now, bytes, waiters: smallvec![waiter] };
+        state.waiting.insert(request, entry);
+        Ok(Entered::New)
+    }
+
+    /// Takes out the requests of those `items` that somebody waits for, in one go.
+    pub(super) fn take<T>(
+        &self,
+        items: impl Iterator<Item = T>,
+        request: impl Fn(&T) -> RequestId,
+        mut taken: impl FnMut(T, Waited),
+    ) {
+        let mut state = self.lock();
+        for item in items {
+            if let Some(waited) = state.remove(request(&item)) {
+                taken(item, waited);
+            }
+        }
+    }
+
+    /// Turns one request away that was let in before.
+    pub(super) fn turn_away(&self, request: RequestId, rejected: Rejected) {
+        if rejected == Rejected::Overloaded {
+            self.count_overloaded();
+        }
+        let waited = self.lock().remove(request);
+        if let Some(waited) = waited {
+            waited.answer(Err(rejected.into()));
+        }
+    }
+
+    /// Since when each of `requests` has been waited for.
+    pub(super) fn since(
+        &self,
+        requests: impl Iterator<Item = RequestId>,
+        mut found: impl FnMut(Time),
+    ) {
+        let state = self.lock();
+        for request in requests {
+            if let Some(entry) = state.waiting.get(&request) {
+                found(entry.since);
+            }
+        }
+    }
+
+    /// Tells those who have waited for `patience` that nobody knows. Looks at everybody: for every
+    /// quarter of a second, not for every step.
+    pub(super) fn expire(&self, now: Time, patience: Duration) {
+        let late: Vec<Waited> = {
+            let mut state = self.lock();
+            let is_late = |entry: &Entry| now.since(entry.since) >= patience;
+            let late = state.waiting.iter().filter(|(_, entry)| is_late(entry));
+            let late: Vec<RequestId> = late.map(|(request, _)| *request).collect();
+            late.into_iter().filter_map(|request| state.remove(request)).collect()
+        };
+        for waited in late {
+            waited.answer(Err(Unknown::TimedOut(patience).into()));
+        }
+    }
+
+    /// Lets nobody in any more; those inside are still answered.
+    pub(super) fn stop(&self) {
+        self.lock().closed.get_or_insert(Rejected::Stopping.into());
+    }
+
+    /// Sends everybody away: those inside with `inside`, those who come with `after`.
+    pub(super) fn close(&self, inside: &ProposeError, after: ProposeError) {
+        let waiting = {
+            let mut state = self.lock();
+            state.closed = Some(after);
+            state.bytes = 0;
+            std::mem::take(&mut state.waiting)
+        };
+        for entry in waiting.into_values() {
+            Waited(entry).answer(Err(inside.clone()));
+        }
+    }
+
+    /// How many requests are under way.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    fn count_overloaded(&self) {
+        self.overloaded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What runs under it leaves the table whole at every point.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,140 @@
+//! What can go wrong between a caller and its replica, by what the caller may conclude from it.
+
+use std::time::Duration;
+
+use crate::machine;
+use crate::mesh::MeshError;
+use crate::replica::Rejection;
+use crate::types::UnsupportedSize;
+
+/// A command without an answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// This attempt surely had no effect and never will. (An earlier attempt under the same
+    /// session and sequence that ended as `Unknown` still may.)
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// It may or may not have been, or yet be, executed. To try again under the same session and
+    /// sequence, at any replica, is safe; as a new command it is not.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(#[from] Unknown),
+    /// The replica has stopped because of a fault in it or in the state machine. What became of
+    /// the command is unknown as well.
+    #[error("the replica has failed: {0}")]
+    Fatal(String),
+}
+
+/// Why an attempt surely had no effect.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// As much is waiting as is allowed: slow down and try again.
+    #[error("the replica has too much waiting; slow down and try again")]
+    Overloaded,
+    /// The replica is shutting down, or has: go to another.
+    #[error("the replica is shutting down")]
+    Stopping,
+    /// A read that may write: propose it instead.
+    #[error("the command may write, so it cannot be a read")]
+    Writes,
+    /// The session has finished this sequence already.
+    #[error("the session has finished its command {0} already")]
+    Finished(u64),
+    /// The command's encoding is larger than `Limits::command_bytes`.
+    #[error("a command of {bytes} bytes, where {limit} is the limit")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// The command's footprint names more keys than a message can hold.
+    #[error("a command that touches {keys} keys, where {limit} is the limit")]
+    TooManyKeys {
+        /// Their number.
+        keys: usize,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// It is not a command of this state machine, or its footprint does not cover what it touches.
+    #[error("{0}")]
+    BadCommand(String),
+}
+
+/// Why nobody knows what became of a command.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// No answer within the time set by the builder's `propose_timeout`: perhaps no majority can be
+    /// reached.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The replica stopped before the answer was there.
+    #[error("the replica stopped before it could answer")]
+    Stopped,
+    /// It was executed, once, but its output isn't kept any more: the session's floor has passed
+    /// it, or the bounds on what a session keeps. It has had its effect.
+    #[error("it was executed, but its output is not kept any more")]
+    Forgotten,
+    /// The output cannot be read as the machine's output type. It has had its effect.
+    #[error("it was executed, but {0}")]
+    BadOutput(String),
+}
+
+impl From<machine::Refusal> for Rejected {
+    fn from(refusal: machine::Refusal) -> Rejected {
+        Rejected::BadCommand(refusal.to_string())
+    }
+}
+
+impl From<machine::ReadError> for Rejected {
+    fn from(error: machine::ReadError) -> Rejected {
+        match error {
+            machine::ReadError::Writes => Rejected::Writes,
+            other => Rejected::BadCommand(other.to_string()),
+        }
+    }
+}
+
+impl From<Rejection> for Rejected {
+    fn from(rejection: Rejection) -> Rejected {
+        match rejection {
+            Rejection::Overloaded => Rejected::Overloaded,
+            Rejection::TooLarge => Rejected::BadCommand(rejection.to_string()),
+        }
+    }
+}
+
+/// A replica that can't start: the configuration or the machine is to blame.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Something that has to be set is missing.
+    #[error("`{0}` has to be set")]
+    Missing(&'static str),
+    /// Replica numbers have to be 1, 2, … n.
+    #[error("replicas are numbered 1, 2, … without gaps, but there is {found:?}")]
+    Numbers {
+        /// The numbers found, this replica's included.
+        found: Vec<u8>,
+    },
+    /// More replicas than are supported.
+    #[error(transparent)]
+    Size(#[from] UnsupportedSize),
+    /// A limit of 0, or one that contradicts another.
+    #[error("limits: {0}")]
+    Limits(&'static str),
+    /// The network side: names, certificates, addresses.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The threads or their event loop can't be started.
+    #[error("cannot start the replica's threads: {0}")]
+    Threads(#[from] std::io::Error),
+    /// The throw-away certificates of a local cluster can't be made.
+    #[error(transparent)]
+    Credentials(#[from] crate::mesh::CredentialsError),
+    /// The replicas of a local cluster did not find each other.
+    #[error("the replicas did not connect within {0:?}")]
+    NotConnected(Duration),
+}

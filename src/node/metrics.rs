@@ -1,0 +1,158 @@
+//! What a replica counts about its work.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::protocol::Paths;
+
+/// Durations, in microseconds, to three digits, up to [`Latency::LONGEST`].
+#[derive(Clone, Debug)]
+pub struct Latency(Histogram<u64>);
+
+impl Latency {
+    /// Whatever takes longer is counted as this long.
+    pub const LONGEST: Duration = Duration::from_secs(600);
+
+    /// Counts a duration.
+    pub fn record(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.0.saturating_record(micros.max(1));
+    }
+
+    /// Adds all that another has counted.
+    pub fn add(&mut self, other: &Latency) {
+        self.0.add(&other.0).expect("all have the same range");
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The duration that this share of them (from 0 to 1) did not exceed; zero if there are none.
+    pub fn quantile(&self, share: f64) -> Duration {
+        Duration::from_micros(self.0.value_at_quantile(share))
+    }
+
+    /// The longest; zero if there are none.
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.0.max())
+    }
+
+    /// The mean; zero if there are none.
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.0.mean() / 1e6)
+    }
+
+    /// The histogram itself, in microseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        let longest = u64::try_from(Latency::LONGEST.as_micros()).unwrap_or(u64::MAX);
+        let histogram = Histogram::new_with_bounds(1, longest, 3);
+        Latency(histogram.expect("these bounds are in order"))
+    }
+}
+
+/// How many took one round trip and how many more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FastSlow {
+    /// Committed after one round trip.
+    pub fast: u64,
+    /// Not on the fast path: a conflict, silence, or a recovery.
+    pub slow: u64,
+}
+
+impl FastSlow {
+    pub(super) fn count(&mut self, fast: bool, by: u64) {
+        *(if fast { &mut self.fast } else { &mut self.slow }) += by;
+    }
+
+    /// Both.
+    pub fn total(self) -> u64 {
+        self.fast + self.slow
+    }
+
+    /// The fast ones among all, from 0 to 1; 1 when there are none.
+    pub fn fast_share(self) -> f64 {
+        if self.total() == 0 { 1.0 } else { self.fast as f64 / self.total() as f64 }
+    }
+}
+
+/// What one replica has done since its start.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Commands handed to the core here.
+    pub proposed: u64,
+    /// Commands executed here, whoever proposed them.
+    pub executed: u64,
+    /// Of the commands that came up for execution here, those that had been executed before.
+    pub repeated: u64,
+    /// Reads answered from the local state.
+    pub local_reads: u64,
+    /// From the call at this replica to the commit of its instance, for each command.
+    pub commit: Latency,
+    /// From the call at this replica to the answer, for each command.
+    pub execute: Latency,
+    /// This replica's own commands.
+    pub commands: FastSlow,
+    /// This replica's own instances; a batch of commands is one.
+    pub instances: FastSlow,
+    /// Recoveries begun here.
+    pub recoveries: u64,
+    /// Commands proposed again because their instance ended as a `Nop`.
+    pub resubmitted: u64,
+    /// Instances in the largest component executed here.
+    pub largest_component: usize,
+    /// Callers turned away because too much was waiting.
+    pub overloaded: u64,
+    /// Frames received from peers.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames sent to peers.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames that could not be sent to a peer; whatever mattered is sent again.
+    pub frames_dropped: u64,
+    /// Frames of peers that made no sense.
+    pub wrong_frames: u64,
+    /// Requests of clients that made no sense.
+    pub bad_requests: u64,
+    /// Turns of the core: how often it looked at what had arrived.
+    pub turns: u64,
+    /// How often each path of the protocol was taken.
+    pub paths: Paths,
+}
+
+impl Metrics {
+    /// Own instances that did not commit on the fast path.
+    pub fn conflicts(&self) -> u64 {
+        self.instances.slow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_kept_to_three_digits_and_never_refused() {
+        let mut latency = Latency::default();
+        assert_eq!((latency.max(), latency.count()), (Duration::ZERO, 0));
+        for took in [Duration::ZERO, Duration::from_millis(20), Duration::MAX] {
+            latency.record(took);
+        }
+        assert_eq!(latency.count(), 3);
+        let middle = latency.quantile(0.5).as_secs_f64();
+        assert!((middle / 0.020 - 1.0).abs() < 0.001, "{middle}");
+        assert!(latency.max() >= Latency::LONGEST);
+    }
+}

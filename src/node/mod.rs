@@ -1,0 +1,258 @@
+//! A running replica: the clock, the threads and the queues around the sans-IO core, and the
+//! handle by which a program embeds it. After `replica`, `storage` and `mesh`, which it joins.
+//!
+//! A command's way: [`Replica::propose`] (or a client's request in `clients`) → `desk`, where the
+//! caller waits → the queue of proposals → `runner`, the core thread: one step over all that has
+//! arrived → the mesh, and back through `inbox` → the core decides and orders → `apply`, the apply
+//! thread → `desk` answers. Every queue has a bound; what happens at each is said in [`Limits`].
+//!
+//! Threads: the core thread runs one event loop with the network and the core; the apply thread
+//! runs the state machine. Callers may be on any thread, in any runtime or in none.
+
+mod apply;
+mod builder;
+mod clients;
+mod cluster;
+mod desk;
+mod error;
+mod inbox;
+mod metrics;
+mod runner;
+mod session;
+mod shared;
+mod status;
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+pub use builder::ReplicaBuilder;
+pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
+pub use error::{ProposeError, Rejected, StartError, Unknown};
+pub use metrics::{FastSlow, Latency, Metrics};
+pub use session::{Session, Unanswered};
+pub use shared::Limits;
+pub use status::{Explanation, Standing, Status};
+
+use crate::machine::{StateMachine, decode, encode};
+use crate::types::{
+    ClientId, Consistency, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
+};
+use desk::{Answer, Waiter};
+use shared::{Phase, Question, Shared, lock};
+
+/// A handle to a replica that runs in this process. Cheap to clone; when the last one is dropped,
+/// sessions' included, the replica shuts down by itself, as by [`Replica::shutdown`].
+pub struct Replica<S: StateMachine> {
+    inner: Arc<Inner>,
+    machine: PhantomData<fn() -> S>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    local_addr: SocketAddr,
+    /// The session of those who don't name one.
+    client: ClientId,
+    numbers: Mutex<Numbering>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.advance(Phase::Stopping);
+    }
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// A replica of `machine`, to be configured and started.
+    pub fn builder(machine: S) -> ReplicaBuilder<S> {
+        ReplicaBuilder::new(machine)
+    }
+
+    /// Executes a command, and answers with its output: some replica of the cluster may be behind,
+    /// but whoever asks later, anywhere, sees its effect.
+    ///
+    /// Many may be under way from one handle; they are executed in any order. If the future is
+    /// dropped, the command may still be executed.
+    ///
+    /// # Errors
+    /// [`ProposeError`], by what may be concluded about the command. To be able to try again after
+    /// `Unknown`, use a [`Session`].
+    pub async fn propose(&self, command: S::Command) -> Result<S::Output, ProposeError> {
+        let (sequence, floor) = lock(&self.inner.numbers).start();
+        // Nobody can try it again, so that whatever happens, it is finished.
+        let _finish = Finish { numbers: &self.inner.numbers, sequence };
+        self.submit(RequestId::new(self.inner.client, sequence), floor, command).await
+    }
+
+    /// Answers a command that writes nothing.
+    ///
+    /// A `Linearizable` read travels like any other command (a round trip to a majority, for now);
+    /// a `Local` one is answered from this replica's state as it is, which may be behind.
+    ///
+    /// # Errors
+    /// [`Rejected::Writes`] if its footprint writes, and as [`Replica::propose`]; a read that ends
+    /// as `Unknown` can be asked again.
+    pub async fn read(
+        &self,
+        command: S::Command,
+        consistency: Consistency,
+    ) -> Result<S::Output, ProposeError> {
+        if !S::footprint(&command).is_read_only() {
+            return Err(Rejected::Writes.into());
+        }
+        match consistency {
+            Consistency::Linearizable => self.propose(command).await,
+            Consistency::Local => {
+                let payload = encode_command(&command)?;
+                self.answered(|waiter| self.inner.shared.read_local(payload, waiter)).await
+            }
+        }
+    }
+
+    /// A new session. Its id must be one that was never used: two sessions of one id would take
+    /// each other's commands for their own.
+    pub fn session(&self, id: ClientId) -> Session<S> {
+        self.session_from(id, 1)
+    }
+
+    /// A session that was begun elsewhere, and has finished every sequence below `next`.
+    pub fn session_from(&self, id: ClientId, next: u64) -> Session<S> {
+        Session::new(self.clone(), id, Numbering::starting_at(next))
+    }
+
+    /// Executes a command under an id chosen by the caller, who also numbers: `floor` is the lowest
+    /// sequence of that client that may still be retried. [`Session`] does both.
+    ///
+    /// # Errors
+    /// As [`Replica::propose`].
+    pub async fn submit(
+        &self,
+        request: RequestId,
+        floor: u64,
+        command: S::Command,
+    ) -> Result<S::Output, ProposeError> {
+        let footprint = S::footprint(&command);
+        let payload = encode_command(&command)?;
+        self.answered(|waiter| {
+            self.inner.shared.submit(request, floor, footprint, payload, waiter);
+        })
+        .await
+    }
+
+    async fn answered(&self, ask: impl FnOnce(Waiter)) -> Result<S::Output, ProposeError> {
+        let (sender, receiver) = oneshot::channel::<Answer>();
+        ask(Waiter::Local(sender));
+        let output = receiver.await.unwrap_or_else(|_| Err(self.inner.shared.end().0))?;
+        decode(&output).map_err(|error| Unknown::BadOutput(error.to_string()).into())
+    }
+
+    /// Which replica this is.
+    pub fn id(&self) -> ReplicaId {
+        self.inner.shared.id
+    }
+
+    /// Where it listens, for peers and clients alike.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr
+    }
+
+    /// The peers that frames pass to and from at the moment.
+    pub fn connected(&self) -> ReplicaSet {
+        *self.inner.shared.connected.borrow()
+    }
+
+    /// Waits until at least `peers` of the others are connected; false if the replica stops before.
+    pub async fn wait_connected(&self, peers: usize) -> bool {
+        let shared = &self.inner.shared;
+        let mut connected = shared.connected.subscribe();
+        let mut stopped = shared.stopped.subscribe();
+        tokio::select! {
+            enough = connected.wait_for(|now| now.len() >= peers) => enough.is_ok(),
+            _ = stopped.wait_for(|stopped| *stopped) => false,
+        }
+    }
+
+    /// How the replica stands; `None` once it has stopped.
+    pub async fn status(&self) -> Option<Status> {
+        self.inner.shared.ask(Question::Status).await
+    }
+
+    /// What it has done so far; once it has stopped, the last figures.
+    pub async fn metrics(&self) -> Option<Metrics> {
+        match self.inner.shared.ask(Question::Metrics).await {
+            Some(metrics) => Some(metrics),
+            None => lock(&self.inner.shared.last).clone(),
+        }
+    }
+
+    /// How far an instance is here, and what it waits for; `None` once the replica has stopped.
+    pub async fn explain(&self, instance: InstanceId) -> Option<Explanation> {
+        self.inner.shared.ask(|sender| Question::Explain(instance, sender)).await
+    }
+
+    /// A hash of the replicated state behind everything executed here so far: the same at every
+    /// replica that has executed the same. `None` once the replica has stopped.
+    pub async fn digest(&self) -> Option<u64> {
+        self.inner.shared.ask(Question::Digest).await
+    }
+
+    /// Why the replica has failed, if it has.
+    pub fn fault(&self) -> Option<String> {
+        self.inner.shared.fault()
+    }
+
+    /// Takes nothing new, answers what is under way as far as that is possible within the builder's
+    /// `shutdown_patience`, says good-bye to peers and clients, and stops. Whoever is still without
+    /// an answer then gets `Unknown`.
+    pub async fn shutdown(&self) {
+        self.inner.shared.advance(Phase::Stopping);
+        self.wait_stopped().await;
+    }
+
+    /// Stops at once, as if the process had been killed: nobody is told, neither peers nor clients;
+    /// callers in this process get `Unknown`.
+    pub fn kill(&self) {
+        self.inner.shared.advance(Phase::Killed);
+    }
+
+    /// Waits until the replica has stopped, for whatever reason.
+    pub async fn wait_stopped(&self) {
+        let mut stopped = self.inner.shared.stopped.subscribe();
+        // The sender lives as long as this handle.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+}
+
+fn encode_command<C: serde::Serialize>(command: &C) -> Result<Bytes, Rejected> {
+    encode(command).map_err(|error| Rejected::BadCommand(error.to_string()))
+}
+
+/// Finishes a sequence when it is dropped, with the future that holds it if need be.
+struct Finish<'a> {
+    numbers: &'a Mutex<Numbering>,
+    sequence: u64,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        lock(self.numbers).finish(self.sequence);
+    }
+}
+
+impl<S: StateMachine> Clone for Replica<S> {
+    fn clone(&self) -> Replica<S> {
+        Replica { inner: Arc::clone(&self.inner), machine: PhantomData }
+    }
+}
+
+impl<S: StateMachine> std::fmt::Debug for Replica<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("id", &self.inner.shared.id)
+            .field("local_addr", &self.inner.local_addr)
+            .finish_non_exhaustive()
+    }
+}

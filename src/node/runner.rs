@@ -1,0 +1,338 @@
+//! The core thread: one event loop that runs the mesh's tasks and, between them, the replica.
+//!
+//! At every turn it takes all that has arrived — peers' messages, callers' commands, the clock —
+//! and takes one step over it, so under load many commands share an instance without anybody
+//! waiting for a batch to fill. On few processors a hop between threads costs more than a turn,
+//! which is why the network and the core share a thread; on the other side of a queue the apply
+//! thread has its own, since `apply` is the user's code.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use crossbeam::channel::TrySendError;
+use tokio::time::Instant;
+
+use super::apply::Work;
+use super::inbox::{EPOCH, Inbox};
+use super::metrics::{FastSlow, Latency, Metrics};
+use super::shared::{Phase, Question, Shared, lock};
+use super::status::{Explain, Status, explain};
+use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
+use crate::protocol::Path;
+use crate::replica::{Core, Input, Output};
+use crate::storage::MemoryLog;
+use crate::types::{LogPosition, Time};
+use crate::wire::{Wire, encode_peer};
+
+/// Commands taken in at one turn; the rest waits for the next.
+const PROPOSALS_PER_TURN: usize = 8192;
+/// A frame at least this long must not delay the small ones behind it.
+const BULK_BYTES: usize = 128 << 10;
+/// Frames are encoded into buffers of this size.
+const BUFFER_BYTES: usize = 64 << 10;
+/// How often those who have waited too long are looked for.
+const EXPIRY: Duration = Duration::from_millis(250);
+
+/// What the core itself counts.
+#[derive(Default)]
+struct Counts {
+    proposed: u64,
+    commit: Latency,
+    commands: FastSlow,
+    instances: FastSlow,
+    turns: u64,
+}
+
+/// One replica's core with everything it drives.
+///
+/// Invariant: `backlog` is what did not fit into the apply thread's queue, in order, and
+/// `backlog_commands` the number of its commands.
+pub(super) struct Runner<P: Explain<Message: Wire>> {
+    core: Core<P>,
+    replicas: usize,
+    tick: Duration,
+    shutdown_patience: Duration,
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox<P::Message>>,
+    mesh: Mesh,
+    log: MemoryLog,
+    /// The last mark that the core was told of.
+    durable: LogPosition,
+    backlog: VecDeque<Work>,
+    backlog_commands: usize,
+    inputs: Vec<Input<P::Message>>,
+    out: Output<P::Message, P::Record>,
+    buffer: BytesMut,
+    next_tick: Time,
+    next_expiry: Time,
+    counts: Counts,
+}
+
+/// What [`Runner::new`] is told beside what it drives.
+pub(super) struct Pace {
+    pub(super) replicas: usize,
+    pub(super) tick: Duration,
+    pub(super) shutdown_patience: Duration,
+}
+
+impl<P: Explain<Message: Wire>> Runner<P> {
+    pub(super) fn new(
+        core: Core<P>,
+        pace: Pace,
+        shared: Arc<Shared>,
+        inbox: Arc<Inbox<P::Message>>,
+        mesh: Mesh,
+    ) -> Runner<P> {
+        Runner {
+            core,
+            replicas: pace.replicas,
+            tick: pace.tick,
+            shutdown_patience: pace.shutdown_patience,
+            shared,
+            inbox,
+            mesh,
+            log: MemoryLog::new(),
+            durable: LogPosition::default(),
+            backlog: VecDeque::new(),
+            backlog_commands: 0,
+            inputs: Vec::new(),
+            out: Output::default(),
+            buffer: BytesMut::new(),
+            next_tick: Time::ZERO,
+            next_expiry: Time::ZERO,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Where the mesh listens.
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.mesh.local_addr()
+    }
+
+    /// Runs until the replica stops, in one way or another.
+    pub(super) async fn run(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut give_up = None;
+        loop {
+            match shared.phase() {
+                Phase::Running => {}
+                Phase::Stopping => {
+                    let patience = self.shutdown_patience;
+                    let deadline = *give_up.get_or_insert_with(|| shared.clock.now() + patience);
+                    if self.is_idle() || shared.clock.now() >= deadline {
+                        return self.finish().await;
+                    }
+                }
+                Phase::Killed | Phase::Failed => return,
+            }
+            self.turn();
+            let next = self.core.wake().map_or(self.next_tick, |wake| wake.min(self.next_tick));
+            let next = Instant::from_std(shared.clock.instant(next));
+            if alarm.deadline() != next {
+                alarm.as_mut().reset(next);
+            }
+            tokio::select! {
+                biased;
+                () = shared.wake.notified() => {}
+                () = &mut alarm => {}
+            }
+            // Whatever else has arrived by now is read and decoded first: the fuller the turn, the
+            // cheaper each message. Woken from here, this task runs behind all others and behind
+            // a look at the socket.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Whether nobody waits for anything.
+    fn is_idle(&self) -> bool {
+        self.shared.desk.len() == 0 && self.shared.proposals.is_empty() && self.backlog.is_empty()
+    }
+
+    /// Says good-bye.
+    async fn finish(&mut self) {
+        let (inside, after) = self.shared.end();
+        self.shared.desk.close(&inside, after);
+        self.mesh.shutdown().await;
+        // The apply thread takes from its queue to the end, so there will be room.
+        for work in self.backlog.drain(..) {
+            let _ = self.shared.work.send(work);
+        }
+    }
+
+    /// One step over all that has happened.
+    fn turn(&mut self) {
+        let now = self.shared.clock.now();
+        self.counts.turns += 1;
+        self.gather(now);
+        self.core.step(now, self.inputs.drain(..), &mut self.out);
+        // A log that is done at once (or was, meanwhile) releases what waited for it.
+        loop {
+            self.log.append(self.out.records.len());
+            self.out.records.clear();
+            self.look_after(now);
+            self.send();
+            let durable = self.log.durable();
+            if durable.position() <= self.durable {
+                break;
+            }
+            self.durable = durable.position();
+            self.core.step(now, [Input::Durable(durable)], &mut self.out);
+        }
+        self.hand_on();
+        while let Some(question) = self.shared.questions.pop() {
+            self.answer(question);
+        }
+        if self.next_expiry <= now {
+            self.next_expiry = now + EXPIRY;
+            self.shared.desk.expire(now, self.shared.propose_timeout);
+        }
+    }
+
+    /// Takes in what has arrived.
+    fn gather(&mut self, now: Time) {
+        self.inbox.take(&mut self.inputs);
+        if self.backlog_commands <= self.shared.limits.unapplied / 2 {
+            let proposals = std::iter::from_fn(|| self.shared.proposals.pop());
+            let before = self.inputs.len();
+            self.inputs.extend(proposals.take(PROPOSALS_PER_TURN).map(Input::Propose));
+            let taken = self.inputs.len() - before;
+            self.counts.proposed += taken as u64;
+            if taken == PROPOSALS_PER_TURN {
+                // There may be more.
+                self.shared.wake.notify_one();
+            }
+        }
+        if self.next_tick <= now {
+            self.next_tick = now + self.tick;
+            self.inputs.push(Input::Tick);
+        }
+    }
+
+    /// Those who were turned away, and the figures of what was committed.
+    fn look_after(&mut self, now: Time) {
+        for (request, rejection) in self.out.rejected.drain(..) {
+            self.shared.desk.turn_away(request, rejection.into());
+        }
+        for committed in self.out.committed.drain(..) {
+            let commands = committed.batch.commands();
+            self.counts.instances.count(committed.fast, 1);
+            self.counts.commands.count(committed.fast, commands.len() as u64);
+            let requests = commands.iter().map(|command| command.request);
+            let commit = &mut self.counts.commit;
+            self.shared.desk.since(requests, |since| commit.record(now.since(since)));
+        }
+    }
+
+    /// Encodes each message once and queues it for all its receivers. What a peer's queue does not
+    /// take is lost, as on any network; the mesh counts it, and the protocol sends it again.
+    fn send(&mut self) {
+        for (to, message) in self.out.messages.drain(..) {
+            if self.buffer.capacity() < BUFFER_BYTES / 16 {
+                self.buffer.reserve(BUFFER_BYTES);
+            }
+            encode_peer(EPOCH, &message, &mut self.buffer);
+            let frame = self.buffer.split().freeze();
+            let lane = if frame.len() < BULK_BYTES { Lane::Consensus } else { Lane::Bulk };
+            for peer in to.iter() {
+                if let Err(why @ Dropped::TooLarge { .. }) =
+                    self.mesh.send(peer, lane, frame.clone())
+                {
+                    tracing::error!(us = %self.shared.id, %peer, %why, "a message cannot be sent");
+                }
+            }
+        }
+    }
+
+    /// Hands executions on to the apply thread, as far as its queue has room. A long backlog first
+    /// ends the taking in of commands, and then of peers' messages: what is never waited for is
+    /// room, so that timers and whatever is due to be sent go on.
+    fn hand_on(&mut self) {
+        if !self.out.execute.is_empty() {
+            let executions = std::mem::take(&mut self.out.execute);
+            self.push_work(Work::Execute(executions));
+        }
+        while let Some(work) = self.backlog.pop_front() {
+            let commands = work.commands();
+            match self.shared.work.try_send(work) {
+                Ok(()) => self.backlog_commands -= commands,
+                Err(TrySendError::Full(work)) => {
+                    self.shared.core_waits.store(true, Ordering::Release);
+                    self.backlog.push_front(work);
+                    break;
+                }
+                // The apply thread has failed, and the replica with it.
+                Err(TrySendError::Disconnected(_)) => self.backlog_commands -= commands,
+            }
+        }
+        self.inbox.hold_back(self.backlog_commands > self.shared.limits.unapplied);
+    }
+
+    fn push_work(&mut self, work: Work) {
+        self.backlog_commands += work.commands();
+        self.backlog.push_back(work);
+    }
+
+    fn answer(&mut self, question: Question) {
+        // Whoever asked may have gone away.
+        match question {
+            Question::Status(sender) => drop(sender.send(self.status())),
+            Question::Metrics(sender) => drop(sender.send(self.metrics())),
+            Question::Explain(id, sender) => {
+                drop(sender.send(explain(&self.core, self.replicas, id)));
+            }
+            Question::Digest(sender) => {
+                self.push_work(Work::Digest(sender));
+                self.hand_on();
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            id: self.shared.id,
+            replicas: self.replicas,
+            core: self.core.status(),
+            under_way: self.shared.desk.len(),
+            unapplied: self.backlog_commands,
+            peers: self.mesh.peers(),
+            clients: self.mesh.clients(),
+        }
+    }
+
+    /// The figures so far.
+    pub(super) fn metrics(&self) -> Metrics {
+        let peers = self.mesh.peers();
+        let sum = |figure: fn(&PeerStatus) -> u64| peers.iter().map(figure).sum();
+        let (paths, counts) = (self.core.paths().clone(), &self.counts);
+        let applied = lock(&self.shared.applied);
+        Metrics {
+            proposed: counts.proposed,
+            executed: applied.executed,
+            repeated: applied.repeated,
+            local_reads: applied.reads,
+            commit: counts.commit.clone(),
+            execute: applied.latency.clone(),
+            commands: counts.commands,
+            instances: counts.instances,
+            recoveries: paths.count(Path::Recovery),
+            resubmitted: paths.count(Path::Resubmitted),
+            largest_component: self.core.status().largest_component,
+            overloaded: self.shared.desk.overloaded.load(Ordering::Relaxed),
+            frames_in: sum(|peer| peer.frames_received),
+            bytes_in: sum(|peer| peer.bytes_received),
+            frames_out: sum(|peer| peer.frames_sent),
+            bytes_out: sum(|peer| peer.bytes_sent),
+            frames_dropped: sum(|peer| peer.frames_dropped),
+            wrong_frames: self.inbox.wrong_frames(),
+            bad_requests: self.shared.bad_requests.load(Ordering::Relaxed),
+            turns: counts.turns,
+            paths,
+        }
+    }
+}

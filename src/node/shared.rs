@@ -1,0 +1,278 @@
+//! What the handles, the threads and the clients' tasks of one replica share: queues, all bounded,
+//! and the way it ends. Nothing in here knows the protocol or the state machine.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::queue::ArrayQueue;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::apply::{ApplyMetrics, Work};
+use super::desk::{Desk, Entered, Most, Waiter};
+use super::error::{ProposeError, Rejected, Unknown};
+use super::metrics::Metrics;
+use super::status::{Explanation, Status};
+use crate::types::{Command, Footprint, InstanceId, ReplicaId, ReplicaSet, RequestId, Time};
+use crate::wire;
+
+/// Commands between the callers and the core; the core empties it at every turn.
+const PROPOSALS: usize = 16_384;
+/// Questions of operators between two turns.
+const QUESTIONS: usize = 64;
+
+/// The bounds a replica keeps, whatever its callers and peers do.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Commands proposed here and not answered yet; beyond it callers are `Overloaded`.
+    pub commands: usize,
+    /// Their encodings' bytes.
+    pub bytes: usize,
+    /// The longest encoding of one command, in bytes.
+    pub command_bytes: usize,
+    /// Requests of one client connection that are not answered yet.
+    pub client_requests: usize,
+    /// Peers' messages that wait for the core, in bytes; beyond it the peers are held back.
+    pub inbox_bytes: usize,
+    /// Commands that wait for the state machine. Beyond half of it nothing new is proposed here;
+    /// beyond all of it the peers are held back too.
+    pub unapplied: usize,
+    /// The mesh's own bounds: frames, queues, connections, patience with the network.
+    pub mesh: crate::mesh::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            commands: 100_000,
+            bytes: 64 << 20,
+            command_bytes: 1 << 20,
+            client_requests: 8192,
+            inbox_bytes: 16 << 20,
+            unapplied: 200_000,
+            mesh: crate::mesh::Limits::default(),
+        }
+    }
+}
+
+/// The clock of one replica: the only one in the crate below the load and the command line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(super) fn now(self) -> Time {
+        Time::ZERO + self.0.elapsed()
+    }
+
+    /// A moment of the replica's clock on the system's.
+    pub(super) fn instant(self, time: Time) -> Instant {
+        self.0 + time.since(Time::ZERO)
+    }
+}
+
+/// How a replica stands. It only ever moves down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Running,
+    /// Answers what is under way, takes nothing new.
+    Stopping,
+    /// Stops where it stands, as in a crash.
+    Killed,
+    /// A fault was found; it is fenced.
+    Failed,
+}
+
+/// Something only the core thread can answer.
+pub(super) enum Question {
+    Status(oneshot::Sender<Status>),
+    Metrics(oneshot::Sender<Metrics>),
+    Explain(InstanceId, oneshot::Sender<Explanation>),
+    /// The digest of the state behind everything executed so far.
+    Digest(oneshot::Sender<u64>),
+}
+
+pub(super) struct Shared {
+    pub(super) id: ReplicaId,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) propose_timeout: Duration,
+    pub(super) desk: Desk,
+    pub(super) proposals: ArrayQueue<Command>,
+    pub(super) questions: ArrayQueue<Question>,
+    /// Wakes the core.
+    pub(super) wake: Notify,
+    pub(super) work: Sender<Work>,
+    /// The core found no room in `work`, and wants to be woken when there is some.
+    pub(super) core_waits: AtomicBool,
+    pub(super) applied: Mutex<ApplyMetrics>,
+    /// The peers that frames pass to and from.
+    pub(super) connected: watch::Sender<ReplicaSet>,
+    /// Clients' requests that made no sense.
+    pub(super) bad_requests: AtomicU64,
+    phase: AtomicU8,
+    /// What is wrong, once failed.
+    fault: Mutex<Option<String>>,
+    /// True once the threads are gone.
+    pub(super) stopped: watch::Sender<bool>,
+    /// The last figures, once stopped.
+    pub(super) last: Mutex<Option<Metrics>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        id: ReplicaId,
+        limits: Limits,
+        propose_timeout: Duration,
+        work: Sender<Work>,
+    ) -> Shared {
+        Shared {
+            id,
+            clock: Clock::start(),
+            propose_timeout,
+            desk: Desk::new(Most { commands: limits.commands, bytes: limits.bytes }),
+            limits,
+            proposals: ArrayQueue::new(PROPOSALS),
+            questions: ArrayQueue::new(QUESTIONS),
+            wake: Notify::new(),
+            work,
+            core_waits: AtomicBool::new(false),
+            applied: Mutex::default(),
+            connected: watch::Sender::new(ReplicaSet::EMPTY),
+            bad_requests: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Running as u8),
+            fault: Mutex::new(None),
+            stopped: watch::Sender::new(false),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// Lets a command in, or turns it away before anything was proposed. Either way `waiter` is
+    /// answered, now or later. Never blocks.
+    pub(super) fn submit(
+        &self,
+        request: RequestId,
+        floor: u64,
+        footprint: Footprint,
+        payload: Bytes,
+        waiter: Waiter,
+    ) {
+        if let Err(rejected) = self.check(&footprint, &payload) {
+            return waiter.answer(Err(rejected.into()));
+        }
+        let now = self.clock.now();
+        match self.desk.enter(request, payload.len(), now, waiter) {
+            Err((waiter, why)) => return waiter.answer(Err(why)),
+            Ok(Entered::Joined) => return,
+            Ok(Entered::New) => {}
+        }
+        let command = Command { request, floor, origin: self.id, footprint, payload };
+        if self.proposals.push(command).is_err() {
+            self.desk.turn_away(request, Rejected::Overloaded);
+        }
+        self.wake.notify_one();
+    }
+
+    /// What peers could not take in is not sent to them.
+    fn check(&self, footprint: &Footprint, payload: &Bytes) -> Result<(), Rejected> {
+        let (bytes, limit) = (payload.len(), self.limits.command_bytes);
+        if bytes > limit {
+            return Err(Rejected::TooLarge { bytes, limit });
+        }
+        let (keys, limit) =
+            (footprint.keys().map_or(0, <[_]>::len), wire::Limits::default().max_keys);
+        if keys > limit {
+            return Err(Rejected::TooManyKeys { keys, limit });
+        }
+        Ok(())
+    }
+
+    /// Reads from the state as it is.
+    pub(super) fn read_local(&self, payload: Bytes, waiter: Waiter) {
+        if self.phase() != Phase::Running {
+            return waiter.answer(Err(self.end().1));
+        }
+        match self.work.try_send(Work::Read(payload, waiter)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(work)) => work.turn_away(Rejected::Overloaded.into()),
+            Err(TrySendError::Disconnected(work)) => work.turn_away(self.end().1),
+        }
+    }
+
+    /// Asks the core thread; `None` when there is no core any more, or too many questions.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        if *self.stopped.borrow() {
+            return None;
+        }
+        self.questions.push(question(sender)).ok()?;
+        self.wake.notify_one();
+        let mut stopped = self.stopped.subscribe();
+        tokio::select! {
+            biased;
+            answer = receiver => answer.ok(),
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Stopping,
+            2 => Phase::Killed,
+            _ => Phase::Failed,
+        }
+    }
+
+    /// Moves on to `phase`, unless it is further already.
+    pub(super) fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        if phase == Phase::Stopping {
+            self.desk.stop();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Fences the replica: nobody is told anything but that it has failed.
+    pub(super) fn fail(&self, fault: String) {
+        tracing::error!(us = %self.id, %fault, "the replica stops");
+        lock(&self.fault).get_or_insert(fault);
+        self.advance(Phase::Failed);
+        let (inside, after) = self.end();
+        self.desk.close(&inside, after);
+    }
+
+    /// What those are told who are waiting when the replica ends, and those who come later.
+    pub(super) fn end(&self) -> (ProposeError, ProposeError) {
+        match &*lock(&self.fault) {
+            Some(fault) => (ProposeError::Fatal(fault.clone()), ProposeError::Fatal(fault.clone())),
+            None => (Unknown::Stopped.into(), Rejected::Stopping.into()),
+        }
+    }
+
+    /// Why the replica failed, if it has.
+    pub(super) fn fault(&self) -> Option<String> {
+        lock(&self.fault).clone()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What runs under these locks leaves the value whole at every point.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a thread said when it panicked.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}

@@ -1,0 +1,96 @@
+//! How a replica and its instances stand, for people.
+
+use std::fmt;
+
+use crate::mesh::PeerStatus;
+use crate::protocol::Protocol;
+use crate::protocol::epaxos::EPaxos;
+use crate::replica::{Core, ReplicaStatus};
+use crate::types::{InstanceId, ReplicaId};
+
+/// How a replica stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The replica.
+    pub id: ReplicaId,
+    /// How many replicas the cluster has.
+    pub replicas: usize,
+    /// What its core is doing.
+    pub core: ReplicaStatus,
+    /// Requests accepted here and not answered yet.
+    pub under_way: usize,
+    /// Commands that are decided and wait for the state machine.
+    pub unapplied: usize,
+    /// Its connections to the other replicas.
+    pub peers: Vec<PeerStatus>,
+    /// Clients connected.
+    pub clients: usize,
+}
+
+/// What a replica knows about one instance.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The instance.
+    pub id: InstanceId,
+    /// How far it is here.
+    pub standing: Standing,
+    /// An instance that has to be decided, or become known, before this one can be executed.
+    pub waits_for: Option<InstanceId>,
+}
+
+/// How far an instance is at a replica.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Standing {
+    /// Executed here, or decided to be a `Nop`.
+    Executed,
+    /// Nothing is known of it here.
+    Unheard,
+    /// Known; in the protocol's words.
+    Known(String),
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.id)?;
+        match &self.standing {
+            Standing::Executed => write!(f, "executed here")?,
+            Standing::Unheard => write!(f, "nothing is known of it here")?,
+            Standing::Known(words) => write!(f, "{words}")?,
+        }
+        match self.waits_for {
+            Some(blocker) => write!(f, "; waits for {blocker}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A protocol that can say how far an instance is.
+pub(super) trait Explain: Protocol {
+    /// In words, if anything is known of the instance.
+    fn explain(&self, id: InstanceId) -> Option<String>;
+}
+
+impl Explain for EPaxos {
+    fn explain(&self, id: InstanceId) -> Option<String> {
+        let seen = self.inspect(id)?;
+        let recovery = if seen.recovering { ", being recovered from here" } else { "" };
+        let (phase, ballot, deps) = (seen.phase, seen.ballot, seen.deps);
+        Some(format!("{phase:?} at ballot {ballot:?}, covers {deps:?}{recovery}"))
+    }
+}
+
+pub(super) fn explain<P: Explain>(core: &Core<P>, replicas: usize, id: InstanceId) -> Explanation {
+    let is_member = id.replica.index() < replicas && id.slot > 0;
+    let standing = if !is_member {
+        Standing::Unheard
+    } else if core.status().executed.covers(id) {
+        Standing::Executed
+    } else {
+        core.protocol().explain(id).map_or(Standing::Unheard, Standing::Known)
+    };
+    let waits_for = is_member.then(|| core.waits_for(id)).flatten();
+    Explanation { id, standing, waits_for }
+}

@@ -1,0 +1,95 @@
+//! A session's numbering of its own commands, and the floor that goes with them.
+
+use std::collections::BTreeSet;
+
+/// Hands out sequences from 1 and knows the floor: the lowest one that isn't finished.
+///
+/// Invariants:
+///
+/// 1. Everything below `floor` is finished, `floor` itself is not.
+/// 2. `finished` holds what is finished above `floor`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Numbering {
+    next: u64,
+    floor: u64,
+    finished: BTreeSet<u64>,
+}
+
+impl Default for Numbering {
+    fn default() -> Numbering {
+        Numbering::starting_at(1)
+    }
+}
+
+impl Numbering {
+    /// The numbering of a session that is finished with all sequences below `next`.
+    pub fn starting_at(next: u64) -> Numbering {
+        Numbering { next: next.max(1), floor: next.max(1), finished: BTreeSet::new() }
+    }
+
+    /// A sequence that was never handed out, and the floor to send with it.
+    ///
+    /// # Panics
+    /// When 2^64 sequences have been handed out.
+    pub fn start(&mut self) -> (u64, u64) {
+        let sequence = self.next;
+        self.next = sequence.checked_add(1).expect("a session has fewer than 2^64 commands");
+        (sequence, self.floor)
+    }
+
+    /// The floor to send along when `sequence` is tried again; sequences up to it count as handed
+    /// out. `None` when it is finished: its result may be gone already.
+    pub fn restart(&mut self, sequence: u64) -> Option<u64> {
+        self.next = self.next.max(sequence.saturating_add(1));
+        (sequence >= self.floor && !self.finished.contains(&sequence)).then_some(self.floor)
+    }
+
+    /// Whoever asked for `sequence` has its answer, or will never ask again.
+    pub fn finish(&mut self, sequence: u64) {
+        if sequence > self.floor {
+            self.finished.insert(sequence);
+        } else if sequence == self.floor {
+            self.floor += 1;
+            while self.finished.first() == Some(&self.floor) {
+                self.finished.pop_first();
+                self.floor += 1;
+            }
+        }
+    }
+
+    /// The lowest sequence that isn't finished.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_the_lowest_unfinished() {
+        let mut numbers = Numbering::default();
+        assert_eq!([numbers.start(), numbers.start(), numbers.start()], [(1, 1), (2, 1), (3, 1)]);
+        numbers.finish(2);
+        assert_eq!((numbers.start(), numbers.floor()), ((4, 1), 1));
+        numbers.finish(1);
+        assert_eq!(numbers.floor(), 3);
+        numbers.finish(1);
+        numbers.finish(4);
+        numbers.finish(3);
+        assert_eq!((numbers.start(), numbers.floor()), ((5, 5), 5));
+    }
+
+    #[test]
+    fn a_sequence_is_tried_again_until_it_is_finished() {
+        let mut numbers = Numbering::starting_at(7);
+        assert_eq!(numbers.restart(9), Some(7));
+        assert_eq!(numbers.start(), (10, 7), "never handed out twice");
+        numbers.finish(9);
+        assert_eq!(
+            (numbers.restart(9), numbers.restart(6), numbers.restart(7)),
+            (None, None, Some(7))
+        );
+    }
+}

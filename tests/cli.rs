@@ -1,0 +1,198 @@
+//! The command line as its users meet it: help, the demo, the files of `init`, and errors that say
+//! what to do.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use isonomy::sim::history::read_history;
+use isonomy::sim::linearizability::{BUDGET, Verdict, check};
+use serde_json::Value;
+
+fn isonomy() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_isonomy"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    isonomy().args(arguments).output().expect("isonomy runs")
+}
+
+/// Runs what has to fail with this exit code; what it says.
+#[track_caller]
+fn complaint(code: i32, arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["demo", "init", "serve", "put", "get", "del", "cas", "sim"] {
+        let output = run(&[command, "--help"]);
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(output.status.success() && text.contains("Example"), "{command}: {text}");
+        assert!(text.contains(&format!("isonomy {command}")), "{command}: {text}");
+    }
+    let whole = String::from_utf8(run(&["--help"]).stdout).expect("text");
+    assert!(whole.contains("isonomy demo") && whole.contains("Exit codes"), "{whole}");
+}
+
+#[test]
+fn the_demo_shows_a_cluster_that_loses_a_replica() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let history = dir.path().join("history.jsonl");
+    let path = history.to_str().expect("a path in UTF-8");
+    let output = run(&[
+        "demo",
+        "--seconds",
+        "2",
+        "--clients",
+        "8",
+        "--conflicts",
+        "20",
+        "--json",
+        "--history",
+        path,
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((&report["protocol"], &report["replicas"]), (&"epaxos".into(), &3.into()));
+    for latency in ["commit_ms", "execute_ms"] {
+        let figures = ["p50", "p99", "p999", "max"].map(|it| report[latency][it].as_f64());
+        assert!(figures.iter().all(Option::is_some) && figures.is_sorted(), "{report}");
+    }
+    let share = report["fast_path_share"].as_f64().expect("a share");
+    assert!((0.0..=1.0).contains(&share) && report["recoveries"].is_u64(), "{report}");
+    assert!(report["largest_component"].as_u64() >= Some(1), "{report}");
+    assert_eq!(report["digests_equal"], true, "{report}");
+    assert_eq!(report["linearizable"], true, "{report}");
+    assert_eq!((&report["crash"]["replica"], &report["unanswered"]), (&3.into(), &0.into()));
+    let operations = report["operations"].as_u64().expect("a number");
+    assert!(operations > 100 && report["throughput_ops_s"].as_f64() > Some(50.0), "{report}");
+
+    // An outside checker would come to the same.
+    let file = fs::File::open(&history).expect("the history");
+    let history = read_history(std::io::BufReader::new(file)).expect("the format");
+    assert!(history.len() as u64 >= operations, "{} of {operations}", history.len());
+    assert_eq!(check(&history, BUDGET), Verdict::Linearizable);
+}
+
+#[test]
+fn the_demo_prints_a_table_and_knows_the_wide_area() {
+    let wan = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-config/wan-3.toml");
+    let output = run(&["demo", "--seconds", "2", "--clients", "2", "--no-crash", "--wan", wan]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}");
+    for word in ["p99.9", "1 VA", "3 OR", "bound", "59.9", "21.1", "linearizable"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_demo_with_the_figures_so_far() {
+    use std::process::Stdio;
+    use std::time::Duration;
+    let demo = isonomy()
+        .args(["demo", "--seconds", "600", "--clients", "2", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("isonomy runs");
+    // By then it listens for the signal, which would otherwise end it without a report.
+    std::thread::sleep(Duration::from_secs(3));
+    let id = demo.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
+    let output = demo.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(report["interrupted"], true, "{report}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_reason() {
+    for (arguments, word) in [
+        (&["demo", "--conflicts", "101"][..], "from 0 to 100"),
+        (&["demo", "--value-size", "3"], "between 16 and"),
+        (&["demo", "--clients", "0"], "between 1 and 10000"),
+        (&["demo", "--seconds", "-1"], "--seconds"),
+        (&["demo", "--replicas", "0"], "between 1 and 63 replicas"),
+        (&["demo", "--wan", "no/such.toml"], "cannot read no/such.toml"),
+        (&["get", "key"], "--cluster"),
+        (&["get", "key", "--cluster", "no/such"], "no/such/client.toml"),
+        (&["serve", "no/such.toml"], "cannot read no/such.toml"),
+        (&["init", "unused", "--replicas", "64"], "between 1 and 63"),
+        (&["init", "unused", "--listen-base", "127.0.0.1:65534"], "do not suffice"),
+        (&["init", "unused", "--cluster", "Not A Name"], "lower-case"),
+        (&["nonsense"], "unrecognized subcommand"),
+    ] {
+        let words = complaint(2, arguments);
+        assert!(words.contains(word), "{arguments:?}: {words}");
+    }
+    assert!(!Path::new("unused").exists(), "nothing is made before all is checked");
+}
+
+#[test]
+fn a_wide_area_that_is_wrong_is_named_by_file_and_line() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("wan.toml");
+    fs::write(&path, "sites = ['a', 'b']\n\nrtt_ms = [\n  [0, 1],\n  [2, 0],\n]\n")
+        .expect("written");
+    let words = complaint(2, &["demo", "--wan", path.to_str().expect("UTF-8")]);
+    assert!(words.contains("wan.toml:5: ") && words.contains("from both ends"), "{words}");
+}
+
+#[test]
+fn init_lays_out_a_directory_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cluster");
+    let name = path.to_str().expect("UTF-8");
+    let output = run(&["init", name, "--replicas", "5"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success() && text.contains(&format!("serve {name}/5.toml")), "{text}");
+    for file in ["ca.pem", "ca.key", "5.toml", "5.pem", "5.key", "client.toml", "client.key"] {
+        let metadata = fs::metadata(path.join(file)).expect(file);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let secret = metadata.permissions().mode() & 0o777 == 0o600;
+            assert_eq!(secret, file.ends_with(".key"), "{file}");
+        }
+        assert!(metadata.len() > 0);
+    }
+    let words = complaint(2, &["init", name]);
+    assert!(words.contains("is not empty"), "{words}");
+}
+
+#[test]
+fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cluster");
+    assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
+    let file = path.join("1.toml");
+    let good = fs::read_to_string(&file).expect("what init wrote");
+    for (from, to, word) in [
+        ("replica = 1", "replica = 1\nwarp = 9", "warp"),
+        ("replica = 1", "replica = 9", "no entry 9"),
+        ("2 = \"127.0.0.1:7402\"", "", "without gaps"),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 29"),
+        ("1.key", "missing.key", "missing.key"),
+        ("\"1.pem\"", "\"2.pem\"", "1.toml"),
+        ("\"memory\"", "\"fsync\"", "memory"),
+    ] {
+        assert!(good.contains(from), "{from} in {good}");
+        fs::write(&file, good.replacen(from, to, 1)).expect("written");
+        let words = complaint(2, &["serve", file.to_str().expect("UTF-8"), "--log", "off"]);
+        assert!(words.contains(word), "{to:?}: {words}");
+        assert!(!path.join("1.ran").exists(), "it may be mended and started");
+    }
+}
+
+/// The README's first embed is run as a documentation test; it also promises to be short.
+#[test]
+fn the_first_embed_fits_in_forty_lines() {
+    let readme = include_str!("../README.md");
+    let block = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
+    let lines = block.expect("a block of Rust").lines().count();
+    assert!((20..=40).contains(&lines), "{lines} lines");
+}

@@ -1,0 +1,177 @@
+//! Reads every source file and holds it to the house rules: which room may use which, which outside
+//! crates belong where, and how long a file, a function and a line may be.
+//!
+//! `tidy/source.rs` strips comments and strings, `tidy/rules.rs` has the rules as a table and the
+//! checks, and below they are run on bad snippets and then on this repository.
+
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rules::{Breach, check};
+
+/// Every Rust file below `dir`.
+fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a readable directory") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_repository_keeps_its_rules() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for dir in ["src", "tests", "benches"] {
+        rust_files(&root.join(dir), &mut files);
+    }
+    files.sort();
+    assert!(files.len() > 50, "only {} files found: is {} the root?", files.len(), root.display());
+    let mut breaches = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file).expect("a readable file");
+        let name = file.strip_prefix(root).expect("a file below the root");
+        let name = name.to_str().expect("a name in UTF-8").replace('\\', "/");
+        breaches.extend(check(&name, &text));
+    }
+    let list: Vec<String> = breaches.iter().map(Breach::to_string).collect();
+    assert!(breaches.is_empty(), "{} breaches:\n{}", list.len(), list.join("\n"));
+}
+
+#[test]
+fn every_room_is_in_the_table_and_in_order() {
+    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))
+        .expect("a readable file");
+    let declared: Vec<&str> = lib
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect();
+    let known: Vec<&str> =
+        rules::ROOMS.iter().map(|room| room.name).filter(|room| declared.contains(room)).collect();
+    assert_eq!(declared, known, "src/lib.rs declares its rooms as tests/tidy/rules.rs lists them");
+}
+
+/// What a checker that finds nothing would miss.
+mod planted {
+    use super::check;
+
+    /// The rules that a snippet, put into this file, breaks.
+    fn broken(file: &str, body: &str) -> Vec<String> {
+        let text = format!("//! What it is.\n\n{body}");
+        check(file, &text).into_iter().map(|breach| breach.what).collect()
+    }
+
+    #[track_caller]
+    fn breaks(file: &str, body: &str, word: &str) {
+        let found = broken(file, body);
+        assert!(found.len() == 1 && found[0].contains(word), "wanted {word:?} of {found:?}");
+    }
+
+    #[track_caller]
+    fn passes(file: &str, body: &str) {
+        assert_eq!(broken(file, body), [""; 0]);
+    }
+
+    #[test]
+    fn a_room_below() {
+        breaks("src/protocol/mod.rs", "use crate::replica::Replica;\n", "`replica`");
+        breaks("src/mesh/mod.rs", "fn f(_: crate::wire::Ask) {}\n", "`wire`");
+        breaks("src/wire/mod.rs", "use crate::{types::Time, node::Handle};\n", "`node`");
+        breaks("src/sim/world/a.rs", "use crate::node::Replica;\n", "`node`");
+        breaks("src/node/mod.rs", "use crate::sim::World;\n", "`sim`");
+        let nested = "use crate::{\n    types::{Deps, Time},\n    mesh::Mesh,\n};\n";
+        breaks("src/execute/mod.rs", nested, "`mesh`");
+    }
+
+    #[test]
+    fn the_own_room_and_rooms_above_pass() {
+        passes("src/replica/mod.rs", "use crate::protocol::Effects;\nuse crate::types::Deps;\n");
+        passes("src/mesh/wan/mod.rs", "use crate::mesh::Mesh;\nuse crate::types::Time;\n");
+        passes(
+            "src/types/a.rs",
+            "/// See [`apply`](crate::machine::StateMachine::apply).\nfn f() {}\n",
+        );
+        passes("src/types/a.rs", "fn f() -> &'static str { \"crate::node\" }\n");
+    }
+
+    #[test]
+    fn a_sibling_protocol() {
+        let body = "use crate::protocol::paxos::Message;\n";
+        breaks("src/protocol/epaxos/mod.rs", body, "see each other");
+        passes("src/protocol/paxos/mod.rs", body);
+    }
+
+    #[test]
+    fn a_crate_that_belongs_elsewhere() {
+        breaks("src/replica/mod.rs", "use tokio::sync::mpsc;\n", "`tokio`");
+        breaks("src/wire/mod.rs", "fn f() { petgraph::algo::toposort(); }\n", "`petgraph`");
+        breaks("src/node/mod.rs", "use quinn::Endpoint;\n", "`quinn`");
+        breaks("src/protocol/mod.rs", "use std::collections::HashMap;\n", "HashMap");
+        breaks("src/execute/mod.rs", "use std::collections::{BTreeMap, HashSet};\n", "HashSet");
+        passes("src/mesh/mod.rs", "use quinn::Endpoint;\nuse tokio::net::UdpSocket;\n");
+        passes("src/replica/mod.rs", "use rustc_hash::FxHashMap;\n");
+    }
+
+    #[test]
+    fn a_clock_or_a_thread_in_a_pure_room() {
+        breaks("src/protocol/mod.rs", "fn f() { std::time::Instant::now(); }\n", "Instant");
+        breaks("src/replica/mod.rs", "use std::thread;\n", "thread");
+        breaks("src/execute/mod.rs", "use rand::RngExt;\n", "`rand`");
+        breaks("src/protocol/mod.rs", "fn f() { rand::rng(); }\n", "`rand::rng`");
+    }
+
+    #[test]
+    fn a_mark_of_durability_from_the_wrong_hands() {
+        let body = "fn f(p: LogPosition) -> Durable { Durable::flushed(p) }\n";
+        breaks("src/replica/held.rs", body, "Durable::flushed");
+        breaks("src/node/core.rs", body, "Durable::flushed");
+        passes("src/storage/memory.rs", body);
+        passes("src/replica/tests.rs", body);
+        let test = format!("#[cfg(test)]\nmod tests {{\n{body}}}\n");
+        passes("src/replica/held.rs", &test);
+    }
+
+    #[test]
+    fn sizes() {
+        let long = format!("fn f() {{\n{}}}\n", "    step();\n".repeat(69));
+        breaks("src/types/a.rs", &long, "function `f` has 71 lines");
+        passes("src/types/a.rs", &format!("#[cfg(test)]\nmod tests {{\n{long}}}\n"));
+        let fits = format!("fn f() {{\n{}}}\n", "    step();\n".repeat(68));
+        passes("src/types/a.rs", &fits);
+        breaks("src/types/a.rs", &"const A: u8 = 0;\n".repeat(500), "502 lines");
+        breaks("src/types/a.rs", &format!("// {}\n", "x".repeat(98)), "101 columns");
+    }
+
+    #[test]
+    fn braces_in_strings_and_characters_do_not_end_a_function() {
+        let tricks = "    a('{', b'}', \"}\", r#\"\"}\"#, 'x', '\\'', \"\\\"}\"); // }\n";
+        let long = format!("fn f<'a>(s: &'a str) {{\n{tricks}{}}}\n", "    g();\n".repeat(68));
+        breaks("src/types/a.rs", &long, "function `f` has 71 lines");
+    }
+
+    #[test]
+    fn leftovers() {
+        breaks("src/types/a.rs", concat!("// TO", "DO: later\n"), concat!("TO", "DO"));
+        breaks("src/types/a.rs", concat!("fn f() { db", "g!(1); }\n"), concat!("db", "g!"));
+        breaks("src/types/a.rs", concat!("fn f() { to", "do!() }\n"), concat!("to", "do!"));
+    }
+
+    #[test]
+    fn no_opening_words() {
+        let found = check("src/types/a.rs", "fn f() {}\n");
+        assert!(found.len() == 1 && found[0].what.contains("//!"), "{found:?}");
+    }
+
+    #[test]
+    fn a_room_nobody_has_heard_of() {
+        breaks("src/attic/mod.rs", "fn f() {}\n", "`attic`");
+    }
+}
