@@ -67,6 +67,8 @@ pub struct Core<P: Protocol> {
     decisions: HeldBack<Decision>,
     own: FxHashMap<InstanceId, (Time, Arc<Batch>)>,
     own_commands: usize,
+    /// Whether a `Nop` was decided that the protocol was not told of as executed.
+    nop_decided: bool,
 }
 
 impl<P: Protocol> Core<P> {
@@ -86,6 +88,7 @@ impl<P: Protocol> Core<P> {
             decisions: HeldBack::default(),
             own: FxHashMap::default(),
             own_commands: 0,
+            nop_decided: false,
             settings,
             limits,
         }
@@ -260,6 +263,7 @@ impl<P: Protocol> Core<P> {
 
     fn on_decision(&mut self, decision: Decision) {
         if decision.value.is_nop() {
+            self.nop_decided = true;
             self.forget_own(decision.id);
             self.gate.finished(decision.id);
         }
@@ -274,7 +278,8 @@ impl<P: Protocol> Core<P> {
 
     /// Hands on what may be executed.
     fn execute(&mut self, out: &mut Output<P::Message, P::Record>) {
-        let mut any = false;
+        // A `Nop` counts as executed, and nothing may be executed after it for a long time.
+        let mut any = std::mem::take(&mut self.nop_decided);
         while let Some(component) = self.executor.next_ready() {
             any = true;
             let last = component.instances.len() - 1;
