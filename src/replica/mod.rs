@@ -103,11 +103,13 @@ impl<P: Protocol> Core<P> {
         out: &mut Output<P::Message, P::Record>,
     ) {
         assert!(now >= self.view.now, "a replica's clock never moves back");
-        self.view.now = now;
-        if !self.started {
+        if self.started {
+            self.detector.stirred(now, now.since(self.view.now));
+        } else {
             self.started = true;
             self.detector.start(now);
         }
+        self.view.now = now;
         for input in inputs {
             match input {
                 Input::Propose(command) => self.on_propose(command, out),
