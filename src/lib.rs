@@ -30,3 +30,5 @@ pub mod load;
 pub mod cli;
 
 pub mod testkit;
+
+pub use node::{LocalCluster, Replica};
