@@ -170,8 +170,8 @@ impl Report {
         let Config { clients, conflict_percent, read_percent, value_bytes, .. } = self.config;
         writeln!(
             f,
-            "isonomy {} · {} · {} replicas · {clients} clients at each · {conflict_percent}% on one \
-             key, {read_percent}% reads, {value_bytes}-byte values",
+            "isonomy {} · {} · {} replicas · {clients} clients at each · {conflict_percent}% on \
+             one key, {read_percent}% reads, {value_bytes}-byte values",
             self.version, self.protocol, self.replicas,
         )?;
         let early = if self.interrupted { " (interrupted)" } else { "" };
