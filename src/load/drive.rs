@@ -307,7 +307,8 @@ mod tests {
     async fn what_nobody_answers_stays_open() {
         let driven = drive(&[Manner::Good, Manner::Silent]).await;
         assert_eq!(driven.unanswered, 4);
-        let open = driven.record.finish().pieces().flatten().filter(|it| it.returned.is_none());
+        let finished = driven.record.finish();
+        let open = finished.pieces().flatten().filter(|operation| operation.returned.is_none());
         assert_eq!(open.count(), 4);
     }
 
