@@ -254,7 +254,7 @@ mod tests {
             let known = done.contains_key(&request);
             let output = done.entry(request).or_insert_with(|| kv.apply(command)).clone();
             match (&self.manner, output) {
-                (Manner::Forgetful(trouble), _) if !known && request.sequence % 3 == 0 => {
+                (Manner::Forgetful(trouble), _) if !known && request.sequence.is_multiple_of(3) => {
                     Err(trouble.clone())
                 }
                 (Manner::Lying, KvOutput::Value(_)) => Ok(KvOutput::Value(None)),
