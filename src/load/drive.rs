@@ -254,7 +254,7 @@ mod tests {
             let known = done.contains_key(&request);
             let output = done.entry(request).or_insert_with(|| kv.apply(command)).clone();
             match (&self.manner, output) {
-                (Manner::Forgetful(trouble), _) if !known && request.sequence % 3 == 0 => {
+                (Manner::Forgetful(trouble), _) if !known && request.sequence.is_multiple_of(3) => {
                     Err(trouble.clone())
                 }
                 (Manner::Lying, KvOutput::Value(_)) => Ok(KvOutput::Value(None)),
@@ -307,7 +307,8 @@ mod tests {
     async fn what_nobody_answers_stays_open() {
         let driven = drive(&[Manner::Good, Manner::Silent]).await;
         assert_eq!(driven.unanswered, 4);
-        let open = driven.record.finish().pieces().flatten().filter(|it| it.returned.is_none());
+        let finished = driven.record.finish();
+        let open = finished.pieces().flatten().filter(|operation| operation.returned.is_none());
         assert_eq!(open.count(), 4);
     }
 
