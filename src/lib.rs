@@ -30,8 +30,3 @@ pub mod load;
 pub mod cli;
 
 pub mod testkit;
-
-/// The README's examples, compiled and run as documentation tests.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-pub struct Readme;

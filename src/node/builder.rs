@@ -24,7 +24,7 @@ use crate::mesh::{Congestion, Credentials, Mesh, MeshConfig, Wan};
 use crate::protocol::epaxos::EPaxos;
 use crate::replica::{self, Core};
 use crate::storage::Durability;
-use crate::types::{ClientId, Numbering, Quorums, ReplicaId, Settings, Timing};
+use crate::types::{ClientId, Command, Numbering, Quorums, ReplicaId, Settings, Timing};
 use crate::wire::{ServerInfo, Wire};
 
 /// Steps of executions between the core and the apply thread.
@@ -245,9 +245,8 @@ fn check(limits: &Limits, timing: &Timing) -> Result<(), StartError> {
     if limits.command_bytes > limits.bytes {
         return Err(StartError::Limits("`command_bytes` must not be above `bytes`"));
     }
-    // A recovery's report holds a command twice, with its footprint and the vectors beside.
-    if limits.command_bytes.saturating_mul(4) > limits.mesh.peer_frame_bytes {
-        return Err(StartError::Limits("`command_bytes` must fit four times into a peer's frame"));
+    if limits.command_bytes > Command::MAX_BYTES {
+        return Err(StartError::Limits("`command_bytes` is above what replicas tell each other"));
     }
     if timing.tick.is_zero() || timing.gossip.is_zero() {
         return Err(StartError::Limits("`tick` and `gossip` must not be 0"));

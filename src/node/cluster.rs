@@ -33,7 +33,6 @@ pub struct LocalCluster<S: StateMachine> {
 pub struct LocalClusterBuilder<S: StateMachine> {
     replicas: usize,
     machine: Box<dyn Fn(ReplicaId) -> S + Send>,
-    #[expect(clippy::type_complexity, reason = "a name would not say more")]
     configure: Box<dyn Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send>,
     wan: Option<WanControl>,
 }

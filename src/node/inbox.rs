@@ -82,7 +82,7 @@ impl<M: Wire> Inbox<M> {
             Err(error) => error.to_string(),
         };
         let before = self.peers[from.index()].wrong_frames.fetch_add(1, Ordering::Relaxed);
-        if before < 3 || before % LOG_EVERY == 0 {
+        if before < 3 || before.is_multiple_of(LOG_EVERY) {
             warn!(us = %self.shared.id, %from, %why, count = before + 1, "dropped a frame");
         }
         None

@@ -16,7 +16,6 @@ use super::error::{ProposeError, Rejected, Unknown};
 use super::metrics::Metrics;
 use super::status::{Explanation, Status};
 use crate::types::{Command, Footprint, InstanceId, ReplicaId, ReplicaSet, RequestId, Time};
-use crate::wire;
 
 /// Commands between the callers and the core; the core empties it at every turn.
 const PROPOSALS: usize = 16_384;
@@ -30,7 +29,7 @@ pub struct Limits {
     pub commands: usize,
     /// Their encodings' bytes.
     pub bytes: usize,
-    /// The longest encoding of one command, in bytes.
+    /// The longest encoding of one command, in bytes; at most [`Command::MAX_BYTES`].
     pub command_bytes: usize,
     /// Requests of one client connection that are not answered yet.
     pub client_requests: usize,
@@ -48,7 +47,7 @@ impl Default for Limits {
         Limits {
             commands: 100_000,
             bytes: 64 << 20,
-            command_bytes: 1 << 20,
+            command_bytes: Command::MAX_BYTES,
             client_requests: 8192,
             inbox_bytes: 16 << 20,
             unapplied: 200_000,
@@ -185,8 +184,7 @@ impl Shared {
         if bytes > limit {
             return Err(Rejected::TooLarge { bytes, limit });
         }
-        let (keys, limit) =
-            (footprint.keys().map_or(0, <[_]>::len), wire::Limits::default().max_keys);
+        let (keys, limit) = (footprint.keys().map_or(0, <[_]>::len), Command::MAX_KEYS);
         if keys > limit {
             return Err(Rejected::TooManyKeys { keys, limit });
         }

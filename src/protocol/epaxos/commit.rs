@@ -95,6 +95,9 @@ impl EPaxos {
             self.see(owner, slot);
         }
         self.see(id.replica, id.slot);
+        if !decision.value.is_nop() {
+            self.frontiers[id.replica.index()].hasty = 0;
+        }
         if decision.value.is_nop() && self.instances.entry(id).payload.is_none() {
             self.index.remove_wildcard(id);
         }

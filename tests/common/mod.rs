@@ -1,0 +1,75 @@
+//! What the tests of running clusters share.
+
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses a part of it")]
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use isonomy::machine::{Kv, KvCommand, KvOutput};
+use isonomy::types::Timing;
+use isonomy::{LocalCluster, Replica};
+
+/// Long enough for any step on a machine busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn bytes(text: impl AsRef<[u8]>) -> Bytes {
+    Bytes::copy_from_slice(text.as_ref())
+}
+
+pub fn put(key: &str, value: &str) -> KvCommand {
+    KvCommand::Put { key: bytes(key), value: bytes(value) }
+}
+
+pub fn get(key: &str) -> KvCommand {
+    KvCommand::Get { key: bytes(key) }
+}
+
+pub fn value(text: &str) -> KvOutput {
+    KvOutput::Value(Some(bytes(text)))
+}
+
+/// Sets a key from nothing: done twice, the second time it would answer `Mismatch`.
+pub fn create(key: &str, value: &str) -> KvCommand {
+    KvCommand::Cas { key: bytes(key), expected: None, value: bytes(value) }
+}
+
+/// Quick to suspect, so that a crash costs little time.
+pub fn hasty() -> Timing {
+    Timing {
+        suspect: Duration::from_millis(300),
+        patience: Duration::from_millis(800),
+        ..Timing::default()
+    }
+}
+
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < PATIENCE, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// All live replicas hold the same state.
+pub async fn assert_same(cluster: &LocalCluster<Kv>, live: usize) {
+    let digests: Vec<u64> = cluster.digests().await.unwrap().into_values().collect();
+    assert_eq!(digests.len(), live);
+    assert!(digests.windows(2).all(|two| two[0] == two[1]), "{digests:?}");
+}
+
+/// Counts up the number under a key, once, by compare and swap from a linearizable read.
+pub async fn increment(replica: &Replica<Kv>, key: &str) {
+    loop {
+        let KvOutput::Value(old) = replica.propose(get(key)).await.unwrap() else {
+            panic!("a get answers with a value")
+        };
+        let number = old
+            .as_deref()
+            .map_or(0, |old| std::str::from_utf8(old).unwrap().parse::<u64>().unwrap());
+        let value = bytes((number + 1).to_string());
+        let cas = KvCommand::Cas { key: bytes(key), expected: old, value };
+        if replica.propose(cas).await.unwrap() == KvOutput::Swapped {
+            return;
+        }
+    }
+}
