@@ -62,7 +62,9 @@ fn outcome(answer: Answer) -> wire::Outcome {
     let refused = |refusal| wire::Outcome::Rejected(refusal);
     match answer {
         Ok(output) => wire::Outcome::Output(output),
-        Err(ProposeError::Rejected(Rejected::Overloaded)) => refused(wire::Refusal::Overloaded),
+        Err(ProposeError::Rejected(Rejected::Overloaded | Rejected::Full)) => {
+            refused(wire::Refusal::Overloaded)
+        }
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
         Err(ProposeError::Unknown(why)) => wire::Outcome::Unknown(why.to_string()),
