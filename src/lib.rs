@@ -30,5 +30,3 @@ pub mod load;
 pub mod cli;
 
 pub mod testkit;
-
-pub use node::{LocalCluster, Replica};

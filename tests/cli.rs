@@ -93,14 +93,22 @@ fn the_demo_prints_a_table_and_knows_the_wide_area() {
 #[test]
 fn ctrl_c_ends_the_demo_with_the_figures_so_far() {
     use std::process::Stdio;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let history = dir.path().join("history.jsonl");
     let demo = isonomy()
-        .args(["demo", "--seconds", "600", "--clients", "2", "--json"])
+        .args(["demo", "--seconds", "600", "--clients", "2", "--json", "--history"])
+        .arg(&history)
         .stdout(Stdio::piped())
         .spawn()
         .expect("isonomy runs");
-    // By then it listens for the signal, which would otherwise end it without a report.
-    std::thread::sleep(Duration::from_secs(3));
+    // It makes the file before it begins. Then give it time to begin.
+    let start = Instant::now();
+    while !history.exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(2));
     let id = demo.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
     let output = demo.wait_with_output().expect("its end");
@@ -115,7 +123,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["demo", "--conflicts", "101"][..], "from 0 to 100"),
         (&["demo", "--value-size", "3"], "between 16 and"),
         (&["demo", "--clients", "0"], "between 1 and 10000"),
-        (&["demo", "--seconds", "-1"], "--seconds"),
+        (&["demo", "--seconds", "0"], "between 0.1 and"),
         (&["demo", "--replicas", "0"], "between 1 and 63 replicas"),
         (&["demo", "--wan", "no/such.toml"], "cannot read no/such.toml"),
         (&["get", "key"], "--cluster"),
@@ -175,7 +183,7 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("replica = 1", "replica = 1\nwarp = 9", "warp"),
         ("replica = 1", "replica = 9", "no entry 9"),
         ("2 = \"127.0.0.1:7402\"", "", "without gaps"),
-        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 29"),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 25"),
         ("1.key", "missing.key", "missing.key"),
         ("\"1.pem\"", "\"2.pem\"", "1.toml"),
         ("\"memory\"", "\"fsync\"", "memory"),

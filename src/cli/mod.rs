@@ -32,9 +32,7 @@ const NO_ANSWER: u8 = 3;
     name = "isonomy",
     version,
     propagate_version = true,
-    after_help = "Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.\n\n\
-                  Exit codes: 0 all well · 1 the answer is no, or a check failed · 2 unusable flags \
-                  or files · 3 no answer from the cluster"
+    after_help = AFTER_HELP
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -50,8 +48,23 @@ enum Command {
     Get(kv::Get),
     Del(kv::Del),
     Cas(kv::Cas),
+    #[command(after_help = SIM_EXAMPLES)]
     Sim(sim::Args),
 }
+
+const AFTER_HELP: &str = "\
+Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.
+
+Exit codes: 0 all well; 1 the answer is no, or a check failed; 2 unusable flags or files; 3 no answer
+from the cluster.";
+
+const SIM_EXAMPLES: &str = "\
+Examples:
+  isonomy sim --seeds 1000
+  isonomy sim --seeds 500 --replicas 5 --json
+  isonomy sim --seed 17 --trace
+
+Exit code 0 if every seed holds and every path was taken, 1 otherwise.";
 
 /// Runs the command line, program name first; the exit code is described above.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -94,13 +107,15 @@ fn runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
-/// Listens for Ctrl-C and SIGTERM from now on; completes at the first. The second ends the process.
+/// Listens for Ctrl-C and SIGTERM from this call on; completes at the first. The second ends the
+/// process. To be called within a runtime.
 fn interrupted() -> impl Future<Output = ()> {
     let (sender, receiver) = oneshot::channel();
+    let mut signals = Signals::listen();
     tokio::spawn(async move {
-        signal().await;
+        signals.next().await;
         let _ = sender.send(());
-        signal().await;
+        signals.next().await;
         std::process::exit(i32::from(NO_ANSWER));
     });
     async {
@@ -109,26 +124,43 @@ fn interrupted() -> impl Future<Output = ()> {
     }
 }
 
-async fn signal() {
-    let ctrl_c = async {
-        // Where it cannot be listened for, it works as usual: it ends the process.
+/// What asks a process to stop. Where it cannot be listened for, it ends the process as ever.
+#[cfg(unix)]
+struct Signals(std::io::Result<[tokio::signal::unix::Signal; 2]>);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Signals {
+        use tokio::signal::unix::{SignalKind, signal};
+        let both = signal(SignalKind::interrupt())
+            .and_then(|interrupt| Ok([interrupt, signal(SignalKind::terminate())?]));
+        Signals(both)
+    }
+
+    async fn next(&mut self) {
+        let Ok([interrupt, terminate]) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
+/// What asks a process to stop. Where it cannot be listened for, it ends the process as ever.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Signals {
+        Signals
+    }
+
+    async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    {
-        let kind = tokio::signal::unix::SignalKind::terminate();
-        match tokio::signal::unix::signal(kind) {
-            Ok(mut terminate) => tokio::select! {
-                () = ctrl_c => {}
-                _ = terminate.recv() => {}
-            },
-            Err(_) => ctrl_c.await,
-        }
     }
-    #[cfg(not(unix))]
-    ctrl_c.await;
 }
 
 #[cfg(test)]

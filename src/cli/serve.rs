@@ -92,8 +92,8 @@ impl Mark {
     fn leave(file: &Path, id: u8) -> anyhow::Result<Mark> {
         let path = file.with_extension("ran");
         let text = format!(
-            "Replica {id} has been started. It keeps its votes in memory, so it must not be started \
-             again.\n"
+            "Replica {id} has been started. It keeps its votes in memory, so it must not be \
+             started again.\n"
         );
         let opened = OpenOptions::new().write(true).create_new(true).open(&path);
         match opened.and_then(|mut mark| mark.write_all(text.as_bytes())) {

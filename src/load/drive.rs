@@ -99,7 +99,7 @@ impl<E: Endpoint> Drive<E> {
     pub fn start(plan: &Plan, endpoints: Vec<E>, session_base: u64) -> Drive<E> {
         let places = u32::try_from(endpoints.len()).expect("a cluster has few replicas");
         let clients = plan.clients * places;
-        let record = Record::new(clients as usize, plan.record, plan.workload.value_bytes);
+        let record = Record::new(plan.record, plan.workload.value_bytes);
         let shared = Arc::new(Shared {
             latency: endpoints.iter().map(|_| Mutex::default()).collect(),
             endpoints,
@@ -168,7 +168,8 @@ impl<E: Endpoint> Shared<E> {
             }
             let asked = self.start.elapsed();
             let (key, ask) = stream.next(asked);
-            self.record.call(client, nanos(asked), key, ask);
+            // Dropped with this task if need be: an operation without an answer.
+            let open = self.record.call(client, nanos(asked), key, ask);
             let request = RequestId::new(session, sequence);
             let mut refusals = 0;
             let output = loop {
@@ -191,7 +192,7 @@ impl<E: Endpoint> Shared<E> {
             };
             let answered = self.start.elapsed();
             let answer = stream.answered(key, ask, &output);
-            self.record.answer(client, nanos(answered), answer);
+            open.answered(nanos(answered), answer);
             lock(&self.latency[at]).record(answered.saturating_sub(asked));
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
@@ -254,7 +255,7 @@ mod tests {
             let known = done.contains_key(&request);
             let output = done.entry(request).or_insert_with(|| kv.apply(command)).clone();
             match (&self.manner, output) {
-                (Manner::Forgetful(trouble), _) if !known && request.sequence % 3 == 0 => {
+                (Manner::Forgetful(trouble), _) if !known && request.sequence.is_multiple_of(3) => {
                     Err(trouble.clone())
                 }
                 (Manner::Lying, KvOutput::Value(_)) => Ok(KvOutput::Value(None)),
@@ -307,7 +308,8 @@ mod tests {
     async fn what_nobody_answers_stays_open() {
         let driven = drive(&[Manner::Good, Manner::Silent]).await;
         assert_eq!(driven.unanswered, 4);
-        let open = driven.record.finish().pieces().flatten().filter(|it| it.returned.is_none());
+        let finished = driven.record.finish();
+        let open = finished.pieces().flatten().filter(|operation| operation.returned.is_none());
         assert_eq!(open.count(), 4);
     }
 

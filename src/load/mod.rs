@@ -1,6 +1,6 @@
 //! Load on a cluster: what clients ask (`workload`), clients that ask it (`drive`), what they were
-//! told (`record`), what came of it all (`report`); a wide area to do it over (`wide_area`), and the
-//! run that shows it (`demo`).
+//! told (`record`), what came of it all (`report`); a wide area to do it over (`wide_area`), and
+//! the run that shows it (`demo`).
 
 pub mod demo;
 pub mod drive;

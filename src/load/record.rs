@@ -15,6 +15,10 @@ use crate::sim::history::{self, Call, Operation, Outcome, write_history};
 /// So many operations go to the writer or the checker at once.
 const CHUNK: usize = 1 << 14;
 
+/// Notes are kept in this many heaps, so that few clients meet at one. (A heap a client would be
+/// more memory than a processor keeps at hand.)
+const HEAPS: usize = 16;
+
 /// The records of all clients of a run.
 #[derive(Debug)]
 pub struct Record {
@@ -22,18 +26,10 @@ pub struct Record {
     value_bytes: usize,
     /// Keys are kept whose number is a multiple of two to the power of this.
     thinning: AtomicU32,
-    /// Entries in all notes; changed with the notes' lock held.
+    /// Entries in all heaps; changed with a heap's lock held.
     kept: AtomicUsize,
     thinner: Mutex<()>,
-    clients: Vec<Mutex<Notes>>,
-}
-
-/// One client's.
-#[derive(Debug, Default)]
-struct Notes {
-    entries: Vec<Entry>,
-    /// Whether the last entry is of the operation under way.
-    open: bool,
+    heaps: Vec<Mutex<Vec<Entry>>>,
 }
 
 /// One operation.
@@ -43,9 +39,31 @@ struct Entry {
     client: u32,
     ask: Ask,
     called: u64,
-    /// Zero while there is no answer.
+    /// Zero if there was no answer.
     returned: u64,
     answer: Answer,
+}
+
+/// An operation under way. Dropped without an answer, it is recorded as one that may or may not
+/// have happened.
+#[derive(Debug)]
+#[must_use = "dropping it says that there is no answer"]
+pub struct Asked<'a> {
+    record: &'a Record,
+    entry: Entry,
+}
+
+impl Asked<'_> {
+    /// The client has its answer, `now` nanoseconds after the start.
+    pub fn answered(mut self, now: u64, answer: Answer) {
+        (self.entry.returned, self.entry.answer) = (now.max(1), answer);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.record.keep(self.entry);
+    }
 }
 
 /// How much of a run its record holds.
@@ -58,35 +76,34 @@ pub struct Extent {
 }
 
 impl Record {
-    /// For this many clients and, altogether, about `capacity` operations; the memory for them is
-    /// taken now.
-    pub fn new(clients: usize, capacity: usize, value_bytes: usize) -> Record {
-        let share = capacity / clients.max(1);
-        let notes = || Notes { entries: Vec::with_capacity(share), ..Notes::default() };
+    /// For about `capacity` operations; the memory for them is taken now.
+    pub fn new(capacity: usize, value_bytes: usize) -> Record {
+        let heap = || Mutex::new(Vec::with_capacity(capacity / HEAPS));
         Record {
             capacity,
             value_bytes,
             thinning: AtomicU32::new(0),
             kept: AtomicUsize::new(0),
             thinner: Mutex::new(()),
-            clients: (0..clients).map(|_| Mutex::new(notes())).collect(),
+            heaps: (0..HEAPS).map(|_| heap()).collect(),
         }
     }
 
     /// A client is about to ask, `now` nanoseconds after the start.
-    ///
-    /// # Panics
-    /// If there is no such client.
-    pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) {
-        let mut notes = self.notes(client);
-        notes.open = is_kept(key, self.thinning.load(Ordering::Relaxed));
-        if !notes.open {
+    pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) -> Asked<'_> {
+        let answer = Answer { ok: false, found: Written::NOTHING };
+        let entry = Entry { key, client, ask, called: now, returned: 0, answer };
+        Asked { record: self, entry }
+    }
+
+    fn keep(&self, entry: Entry) {
+        let mut heap = self.heap(entry.client as usize % HEAPS);
+        if !is_kept(entry.key, self.thinning.load(Ordering::Relaxed)) {
             return;
         }
-        let answer = Answer { ok: false, found: Written::NOTHING };
-        notes.entries.push(Entry { key, client, ask, called: now, returned: 0, answer });
+        heap.push(entry);
         let kept = self.kept.fetch_add(1, Ordering::Relaxed) + 1;
-        drop(notes);
+        drop(heap);
         if kept > self.capacity
             && let Ok(_only_one) = self.thinner.try_lock()
         {
@@ -96,46 +113,29 @@ impl Record {
         }
     }
 
-    /// The client has its answer.
-    ///
-    /// # Panics
-    /// If there is no such client.
-    pub fn answer(&self, client: u32, now: u64, answer: Answer) {
-        let mut notes = self.notes(client);
-        if std::mem::take(&mut notes.open) {
-            let entry = notes.entries.last_mut().expect("an open entry is there");
-            (entry.returned, entry.answer) = (now.max(1), answer);
-        }
-    }
-
     /// Drops every second of the keys that are left.
     fn thin(&self) {
         let thinning = self.thinning.fetch_add(1, Ordering::Relaxed) + 1;
-        for client in 0..self.clients.len() {
-            // Taken after the change above: whoever records behind this sees it.
-            let mut notes = self.lock(client);
-            let before = notes.entries.len();
-            notes.open &= notes.entries.last().is_some_and(|entry| is_kept(entry.key, thinning));
-            notes.entries.retain(|entry| is_kept(entry.key, thinning));
-            self.kept.fetch_sub(before - notes.entries.len(), Ordering::Relaxed);
+        for heap in 0..HEAPS {
+            // Locked after the change above: whoever keeps something behind this sees it.
+            let mut heap = self.heap(heap);
+            let before = heap.len();
+            heap.retain(|entry| is_kept(entry.key, thinning));
+            self.kept.fetch_sub(before - heap.len(), Ordering::Relaxed);
         }
     }
 
-    fn notes(&self, client: u32) -> MutexGuard<'_, Notes> {
-        self.lock(client as usize)
-    }
-
-    fn lock(&self, client: usize) -> MutexGuard<'_, Notes> {
+    fn heap(&self, heap: usize) -> MutexGuard<'_, Vec<Entry>> {
         // Nothing panics between two changes that belong together.
-        self.clients[client].lock().unwrap_or_else(PoisonError::into_inner)
+        self.heaps[heap].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record of a run that is over, with the operations of a key together, by time of call.
     pub fn finish(&self) -> Finished {
         let thinning = self.thinning.load(Ordering::Relaxed);
         let mut entries = Vec::with_capacity(self.kept.load(Ordering::Relaxed));
-        for client in 0..self.clients.len() {
-            let taken = std::mem::take(&mut self.lock(client).entries);
+        for heap in 0..HEAPS {
+            let taken = std::mem::take(&mut *self.heap(heap));
             entries.extend(taken.into_iter().filter(|entry| is_kept(entry.key, thinning)));
         }
         entries.sort_unstable_by_key(|entry| (entry.key, entry.called));
@@ -229,8 +229,8 @@ mod tests {
             for client in 0..clients {
                 let (key, now) = (Key((1 << 20) + client), 10 * (round * u64::from(clients)) + 1);
                 let value = Written(1 + round * u64::from(clients) + u64::from(client));
-                record.call(client, now, key, Ask::Put(value));
-                record.answer(client, now + 5, Answer { ok: true, found: Written::NOTHING });
+                let asked = record.call(client, now, key, Ask::Put(value));
+                asked.answered(now + 5, Answer { ok: true, found: Written::NOTHING });
             }
         }
     }
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_record_within_its_capacity_has_everything() {
-        let record = Record::new(4, 400, 16);
+        let record = Record::new(400, 16);
         run(&record, 4, 100);
         let finished = record.finish();
         assert_eq!(finished.extent(), Extent { operations: 400, one_key_in: 1 });
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn beyond_it_whole_keys_go_and_the_rest_is_complete() {
-        let record = Record::new(64, 1_000, 16);
+        let record = Record::new(1_000, 16);
         run(&record, 64, 100);
         let finished = record.finish();
         let extent = finished.extent();
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn pieces_never_divide_a_key_and_an_open_operation_is_unknown() {
-        let record = Record::new(3, 100_000, 16);
+        let record = Record::new(100_000, 16);
         run(&record, 2, CHUNK as u64);
-        record.call(2, 7, Key(0), Ask::Get);
+        drop(record.call(2, 7, Key(0), Ask::Get));
         let pieces: Vec<_> = record.finish().pieces().collect();
         assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), 2 * CHUNK + 1);
         let mut seen = Vec::new();
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_and_shows_a_lost_write() {
-        let record = Record::new(1, 10, 16);
+        let record = Record::new(10, 16);
         let told = |ok, found| Answer { ok, found };
         let story = [
             (Ask::Put(Written(1)), told(true, Written::NOTHING)),
@@ -291,8 +291,7 @@ mod tests {
             (Ask::Del, told(true, Written::NOTHING)),
         ];
         for (now, (ask, answer)) in (0..).step_by(10).zip(story) {
-            record.call(0, now, Key(9), ask);
-            record.answer(0, now + 5, answer);
+            record.call(0, now, Key(9), ask).answered(now + 5, answer);
         }
         let finished = record.finish();
         let mut file = Vec::new();
@@ -302,10 +301,9 @@ mod tests {
         let piece = finished.pieces().next().expect("one key");
         assert_eq!(check(&piece, BUDGET), Verdict::Linearizable);
 
-        record.call(0, 1, Key(9), Ask::Put(Written(1)));
-        record.answer(0, 2, told(true, Written::NOTHING));
-        record.call(0, 3, Key(9), Ask::Get);
-        record.answer(0, 4, told(true, Written::NOTHING));
+        let nothing = told(true, Written::NOTHING);
+        record.call(0, 1, Key(9), Ask::Put(Written(1))).answered(2, nothing);
+        record.call(0, 3, Key(9), Ask::Get).answered(4, nothing);
         let piece = record.finish().pieces().next().expect("one key");
         assert!(matches!(check(&piece, BUDGET), Verdict::Violation(_)));
     }

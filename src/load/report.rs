@@ -170,8 +170,8 @@ impl Report {
         let Config { clients, conflict_percent, read_percent, value_bytes, .. } = self.config;
         writeln!(
             f,
-            "isonomy {} · {} · {} replicas · {clients} clients at each · {conflict_percent}% on one \
-             key, {read_percent}% reads, {value_bytes}-byte values",
+            "isonomy {} · {} · {} replicas · {clients} clients at each · {conflict_percent}% on \
+             one key, {read_percent}% reads, {value_bytes}-byte values",
             self.version, self.protocol, self.replicas,
         )?;
         let early = if self.interrupted { " (interrupted)" } else { "" };
@@ -180,10 +180,10 @@ impl Report {
             "{} operations in {:.1} s{early}: {} operations/s",
             grouped(self.operations),
             self.seconds,
-            grouped(self.throughput_ops_s.round() as u64),
+            rounded(self.throughput_ops_s),
         )?;
         if let Some(Crash { replica, at_s, before_ops_s, after_ops_s }) = self.crash {
-            let [before, after] = [before_ops_s, after_ops_s].map(|it| grouped(it.round() as u64));
+            let [before, after] = [before_ops_s, after_ops_s].map(rounded);
             writeln!(
                 f,
                 "replica {replica} was crashed after {at_s:.1} s: {before} operations/s before, \
@@ -266,8 +266,16 @@ impl fmt::Display for Row {
 }
 
 /// A number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+fn grouped(number: u64) -> String {
+    apart(&number.to_string())
+}
+
+/// The nearest whole number, likewise.
+fn rounded(number: f64) -> String {
+    apart(&format!("{number:.0}"))
+}
+
+fn apart(digits: &str) -> String {
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -288,6 +296,7 @@ mod tests {
     fn thousands_are_apart() {
         let shown = [0, 999, 1_000, 1_234_567].map(grouped);
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(rounded(12_345.6), "12,346");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::machine::{KvCommand, KvOutput};
 pub const MIN_VALUE_BYTES: usize = 16;
 
 /// A client has this many keys of its own.
-const OWN_KEYS: u32 = 16;
+const OWN_KEYS: u32 = 4;
 
 /// The hot key is replaced this often: so long a piece of its history can be checked by itself.
 const HOT_KEY_AGE: Duration = Duration::from_millis(250);

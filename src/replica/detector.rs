@@ -22,6 +22,8 @@ pub(super) struct Detector {
     timing: Timing,
     peers: Vec<Peer>,
     next_ping: Time,
+    /// When this replica last came back from a standstill.
+    awake_since: Time,
 }
 
 impl Detector {
@@ -32,11 +34,23 @@ impl Detector {
             timing: settings.timing.clone(),
             peers: vec![peer; settings.quorums.n],
             next_ping: Time::ZERO,
+            awake_since: Time::ZERO,
+        }
+    }
+
+    /// This replica moves again, after a time in which it did nothing at all.
+    ///
+    /// What looks like silence, or like a long way, was its own sleep: without this, it would
+    /// suspect everybody, and then for a long time nobody.
+    pub(super) fn stirred(&mut self, now: Time, slept: Duration) {
+        if slept > self.timing.suspect / 2 {
+            self.start(now);
         }
     }
 
     /// The clock starts: silence counts from here.
     pub(super) fn start(&mut self, now: Time) {
+        self.awake_since = now;
         for peer in &mut self.peers {
             peer.heard = now;
         }
@@ -50,6 +64,9 @@ impl Detector {
 
     /// A peer answered a ping of `sent`.
     pub(super) fn answered(&mut self, from: ReplicaId, sent: Time, now: Time) {
+        if sent < self.awake_since {
+            return;
+        }
         // A clock that a peer made up is not believed beyond a minute.
         let sample = now.since(sent).min(Duration::from_secs(60));
         let peer = &mut self.peers[from.index()];
@@ -124,6 +141,18 @@ mod tests {
         d.answered(b, at(0), at(400));
         assert_eq!(d.suspected(at(1000)), ReplicaSet::from_iter([c]));
         assert!(d.suspected(at(1701)).contains(b));
+    }
+
+    #[test]
+    fn ones_own_sleep_is_nobodys_silence_and_no_long_way() {
+        let mut d = detector();
+        let b = ReplicaId::from_index(1);
+        d.answered(b, at(0), at(80));
+        d.stirred(at(9000), Duration::from_millis(8900));
+        d.answered(b, at(90), at(9000));
+        assert_eq!(d.round_trips().nth(1).expect("three peers"), Duration::from_millis(80));
+        assert!(d.suspected(at(9100)).is_empty());
+        assert!(d.suspected(at(9601)).contains(b));
     }
 
     #[test]

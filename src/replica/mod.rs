@@ -67,6 +67,8 @@ pub struct Core<P: Protocol> {
     decisions: HeldBack<Decision>,
     own: FxHashMap<InstanceId, (Time, Arc<Batch>)>,
     own_commands: usize,
+    /// Whether a `Nop` was decided that the protocol was not told of as executed.
+    nop_decided: bool,
 }
 
 impl<P: Protocol> Core<P> {
@@ -86,6 +88,7 @@ impl<P: Protocol> Core<P> {
             decisions: HeldBack::default(),
             own: FxHashMap::default(),
             own_commands: 0,
+            nop_decided: false,
             settings,
             limits,
         }
@@ -100,11 +103,13 @@ impl<P: Protocol> Core<P> {
         out: &mut Output<P::Message, P::Record>,
     ) {
         assert!(now >= self.view.now, "a replica's clock never moves back");
-        self.view.now = now;
-        if !self.started {
+        if self.started {
+            self.detector.stirred(now, now.since(self.view.now));
+        } else {
             self.started = true;
             self.detector.start(now);
         }
+        self.view.now = now;
         for input in inputs {
             match input {
                 Input::Propose(command) => self.on_propose(command, out),
@@ -260,6 +265,7 @@ impl<P: Protocol> Core<P> {
 
     fn on_decision(&mut self, decision: Decision) {
         if decision.value.is_nop() {
+            self.nop_decided = true;
             self.forget_own(decision.id);
             self.gate.finished(decision.id);
         }
@@ -274,7 +280,8 @@ impl<P: Protocol> Core<P> {
 
     /// Hands on what may be executed.
     fn execute(&mut self, out: &mut Output<P::Message, P::Record>) {
-        let mut any = false;
+        // A `Nop` counts as executed, and nothing may be executed after it for a long time.
+        let mut any = std::mem::take(&mut self.nop_decided);
         while let Some(component) = self.executor.next_ready() {
             any = true;
             let last = component.instances.len() - 1;

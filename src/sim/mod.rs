@@ -20,6 +20,8 @@ pub mod linearizability;
 mod network;
 mod order;
 mod plan;
+#[cfg(test)]
+mod plants;
 mod report;
 mod runner;
 mod shrink;

@@ -45,6 +45,13 @@ impl EPaxos {
                 Value::Batch(batch)
             }
             // The owner's commands, never what was accepted here: that may be a Nop.
+            #[cfg(test)]
+            CommitValue::OwnersBatch
+                if self.planted(super::Plant::CommitTakesAccepted)
+                    && self.instances.entry(id).value.is_some() =>
+            {
+                self.instances.entry(id).value.clone().expect("it was looked at just now")
+            }
             CommitValue::OwnersBatch => match self.instances.entry(id).payload.clone() {
                 Some(batch) => Value::Batch(batch),
                 None => {
@@ -95,6 +102,9 @@ impl EPaxos {
             self.see(owner, slot);
         }
         self.see(id.replica, id.slot);
+        if !decision.value.is_nop() {
+            self.frontiers[id.replica.index()].hasty = 0;
+        }
         if decision.value.is_nop() && self.instances.entry(id).payload.is_none() {
             self.index.remove_wildcard(id);
         }

@@ -13,6 +13,9 @@ use super::{EPaxos, Fx, Message, Phase};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time};
 
+/// How many times over patience with a live owner doubles.
+const LONGSUFFERING: u32 = 3;
+
 /// How many instances above a frontier are recovered at a time.
 const WINDOW: Slot = 64;
 
@@ -29,6 +32,9 @@ pub(super) struct Frontier {
     suspected: Option<Time>,
     next_fetch: Time,
     next_recovery: Time,
+    /// How often the owner's instances were recovered though nobody suspected it, since one of them
+    /// was decided with its commands.
+    pub(super) hasty: u32,
 }
 
 impl EPaxos {
@@ -38,10 +44,12 @@ impl EPaxos {
         self.timers.push(Reverse((when, id, round)));
     }
 
-    /// How long to wait for an answer before asking again, for the `round`-th time.
+    /// How long to wait for an answer before asking again, for the `round`-th time: longer each
+    /// time, but never so long that what was cut off stays so after it is heard of again.
     pub(super) fn resend_after(&self, view: &View, round: u32) -> Duration {
-        let base = self.settings.timing.retransmit.max(view.slowest_round_trip() * 2);
-        base * (1 << round.min(4))
+        let retransmit = self.settings.timing.retransmit;
+        let base = retransmit.max(view.slowest_round_trip() * 2);
+        (base * (1 << round.min(4))).min(base.max(retransmit * 10))
     }
 
     /// Sends own proposals again to those who have not answered.
@@ -129,7 +137,10 @@ impl EPaxos {
         let timing = &self.settings.timing;
         let trip = view.slowest_round_trip();
         if !view.suspected.contains(owner) {
-            return timing.patience.max(trip * 10);
+            // Where everything is slower than it should be, recovering what its owner would have
+            // finished makes a Nop of it, and the owner has to begin again: so more slowly each time.
+            let hasty = self.frontiers[owner.index()].hasty;
+            return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }
         let me = self.settings.me;
         let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));
@@ -147,6 +158,8 @@ impl EPaxos {
         for slot in first..=last {
             let id = InstanceId::new(owner, slot);
             if self.may_recover(view, id) {
+                let live = !view.suspected.contains(owner);
+                self.frontiers[owner.index()].hasty += u32::from(live);
                 self.start_recovery(view, id, fx);
             }
         }
@@ -159,6 +172,8 @@ impl EPaxos {
     fn may_recover(&self, view: &View, id: InstanceId) -> bool {
         let mine = id.replica == self.me();
         match self.instances.get(id) {
+            #[cfg(test)]
+            None if self.planted(super::Plant::GapsStay) => false,
             None => !mine && !self.instances.is_trimmed(id),
             // One's own proposal, nobody else at it: it is being sent again.
             Some(instance) if mine && instance.ballot.is_owner() => false,
