@@ -1,5 +1,7 @@
 //! Clients of a running cluster, over QUIC.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Replicas that run: real sockets, real certificates, several in one process.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};

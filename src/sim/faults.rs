@@ -309,6 +309,28 @@ impl World<'_> {
             let asks = self.clients.duel(proposer, self.now, &mut self.counters);
             self.ask_all(asks, 0);
         }
+        if self.rng.random_ratio(1, 2) {
+            self.deafen(proposers);
+        } else {
+            self.seclude(spell);
+        }
+    }
+
+    /// Owners hear neither votes nor recoveries of their own instances, but take part in others', so
+    /// that recoveries have to wait for each other (protocol.md §5.5).
+    fn deafen(&mut self, owners: ReplicaSet) {
+        self.counters.hit(Counter::Deafened);
+        let everybody = self.everybody();
+        let long = self.plan.timing.suspect.max(self.plan.timing.patience);
+        let until = self.now + long.mul_f64(1.0 + 2.0 * self.rng.random::<f64>());
+        for kind in [Kind::Votes, Kind::RecoverToOwner] {
+            let rule = self.rule(kind, everybody, owners, Counter::LostVote);
+            self.network.add(Rule { until, ..rule });
+        }
+    }
+
+    /// Some replicas are out of reach, and owners hear of no recovery.
+    fn seclude(&mut self, spell: Duration) {
         let f = self.quorums().f;
         let gone: ReplicaSet = self.some().iter().take(f).collect();
         let everybody = self.everybody();

@@ -226,11 +226,17 @@ fn draw_timing(rng: &mut impl Rng, wide: bool) -> Timing {
 }
 
 fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, Duration)> {
+    let mean =
+        |rng: &mut dyn Rng, spread: f64| unit.mul_f64(0.5 * spread.powf(rng.random::<f64>()));
+    if rng.random_ratio(1, 6) {
+        // One duel after the other and nothing else: few messages, all of them in odd orders.
+        return vec![(Fault::Duel, mean(rng, 16.0) * 2), (Fault::Late, unit)];
+    }
     // Few kinds at a time let each have its way; many hide each other's effects.
     let share = *pick(rng, &[2, 3, 5]);
     let draw = |fault: &Fault| {
         let on = rng.random_ratio(share, 8);
-        let mean = unit.mul_f64(0.5 * 32f64.powf(rng.random::<f64>()));
+        let mean = mean(rng, 32.0);
         (on && !quiet).then_some((*fault, mean))
     };
     Fault::ALL.iter().filter_map(draw).collect()

@@ -61,9 +61,9 @@ pub(super) fn digest(message: &PeerMessage<Message>) -> u64 {
             about(10, *id, Ballot::OWNER) ^ u64::from(*fast_votes)
         }
         Message::Reject { id, ballot } => about(11, *id, *ballot),
-        Message::Marks { known, executed } => {
+        Message::Marks { proposed, known, executed } => {
             let slots = known.as_slots().iter().chain(executed.as_slots());
-            slots.fold(12, |hash: u64, slot| hash.wrapping_mul(31).wrapping_add(*slot))
+            slots.fold(12 ^ proposed, |hash: u64, slot| hash.wrapping_mul(31).wrapping_add(*slot))
         }
         Message::Fetch { owner, from, to } => {
             about(13, InstanceId::new(*owner, *from), Ballot::OWNER) ^ to

@@ -1,6 +1,6 @@
 //! What the tests of running clusters share.
 
-#![allow(dead_code, unreachable_pub, reason = "each test crate uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
 use std::time::{Duration, Instant};
 

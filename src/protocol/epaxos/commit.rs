@@ -45,6 +45,13 @@ impl EPaxos {
                 Value::Batch(batch)
             }
             // The owner's commands, never what was accepted here: that may be a Nop.
+            #[cfg(test)]
+            CommitValue::OwnersBatch
+                if self.planted(super::Plant::CommitTakesAccepted)
+                    && self.instances.entry(id).value.is_some() =>
+            {
+                self.instances.entry(id).value.clone().expect("it was looked at just now")
+            }
             CommitValue::OwnersBatch => match self.instances.entry(id).payload.clone() {
                 Some(batch) => Value::Batch(batch),
                 None => {

@@ -18,16 +18,36 @@ const FETCH_AT_MOST: Slot = 64;
 pub(super) struct Marks {
     known: Vec<Deps>,
     executed: Vec<Deps>,
+    /// Per member, the last slot it proposed in.
+    proposed: Deps,
     /// When to say it again.
     next_gossip: Time,
-    /// What to forget, and when.
-    trim: Option<(Time, Deps)>,
+    trim: Option<Trim>,
+}
+
+/// What may be forgotten once two things have come true.
+#[derive(Debug)]
+struct Trim {
+    /// Every member has executed everything up to here.
+    floor: Deps,
+    /// The others know this too by then.
+    when: Time,
+    /// Everything that a member may have proposed before it executed `floor`. Only what is proposed
+    /// later is sure to cover `floor`. As long as one of these is undecided here, a Validate of it
+    /// may come, and what `floor` holds is what speaks against it.
+    decided: Deps,
 }
 
 impl Marks {
     pub(super) fn new(n: usize) -> Marks {
         let none = vec![Deps::none(n); n];
-        Marks { known: none.clone(), executed: none, next_gossip: Time::ZERO, trim: None }
+        Marks {
+            known: none.clone(),
+            executed: none,
+            proposed: Deps::none(n),
+            next_gossip: Time::ZERO,
+            trim: None,
+        }
     }
 
     /// This replica has executed everything up to `executed`.
@@ -69,13 +89,23 @@ impl EPaxos {
             return;
         }
         self.marks.next_gossip = view.now + self.settings.timing.gossip;
-        let executed = self.marks.executed[self.me().index()].clone();
-        let marks = Message::Marks { known: self.known(), executed };
+        let me = self.me();
+        let executed = self.marks.executed[me.index()].clone();
+        let proposed = self.next_slot - 1;
+        self.marks.proposed.raise(me, proposed);
+        let marks = Message::Marks { proposed, known: self.known(), executed };
         fx.send(Written::default(), self.others(), marks);
         self.trim(view, fx);
     }
 
-    pub(super) fn on_marks(&mut self, from: ReplicaId, known: &Deps, executed: &Deps) {
+    pub(super) fn on_marks(
+        &mut self,
+        from: ReplicaId,
+        proposed: Slot,
+        known: &Deps,
+        executed: &Deps,
+    ) {
+        self.marks.proposed.raise(from, proposed);
         self.marks.known[from.index()].merge(known);
         self.marks.executed[from.index()].merge(executed);
         for (owner, slot) in known.iter() {
@@ -84,20 +114,26 @@ impl EPaxos {
     }
 
     /// Forgets what every member has executed: a while after learning it, so that the others know
-    /// it too and cover it, and no proposal goes the slow path for it.
+    /// it too and cover it, and no proposal goes the slow path for it; and not before everything
+    /// that might not cover it is decided.
     fn trim(&mut self, view: &View, fx: &mut Fx) {
         let wait = self.settings.timing.gossip * 4 + view.slowest_round_trip() * 2;
-        match self.marks.trim.take() {
-            Some((when, floor)) if when <= view.now => self.forget(&floor, fx),
-            Some(later) => {
-                self.marks.trim = Some(later);
+        if let Some(trim) = self.marks.trim.take() {
+            #[cfg(test)]
+            let trim = match self.planted(super::Plant::ForgetEarly) {
+                true => Trim { decided: Deps::none(self.n()), ..trim },
+                false => trim,
+            };
+            if trim.when > view.now || !self.known().includes(&trim.decided) {
+                self.marks.trim = Some(trim);
                 return;
             }
-            None => {}
+            self.forget(&trim.floor, fx);
         }
         let floor = self.marks.executed_by_all();
         if !self.instances.trimmed().includes(&floor) {
-            self.marks.trim = Some((view.now + wait, floor));
+            let decided = self.marks.proposed.clone();
+            self.marks.trim = Some(Trim { floor, when: view.now + wait, decided });
         }
     }
 

@@ -100,8 +100,10 @@ pub enum Message {
         /// The ballot that the sender has joined.
         ballot: Ballot,
     },
-    /// Gossip: how far the sender knows and has executed.
+    /// Gossip: how far the sender has proposed, knows and has executed.
     Marks {
+        /// The last slot that the sender proposed in.
+        proposed: Slot,
         /// Per owner, the slot up to which the sender knows every decision (K).
         known: Deps,
         /// Per owner, the slot up to which the sender has executed everything (E).

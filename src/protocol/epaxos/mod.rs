@@ -231,7 +231,9 @@ impl Protocol for EPaxos {
                 self.on_waiting(view, id, usize::from(fast_votes), fx);
             }
             Message::Reject { id, ballot } => self.on_reject(view, id, ballot, fx),
-            Message::Marks { known, executed } => self.on_marks(from, &known, &executed),
+            Message::Marks { proposed, known, executed } => {
+                self.on_marks(from, proposed, &known, &executed);
+            }
             Message::Fetch { owner, from: first, to } => {
                 self.on_fetch(from, owner, first, to, fx);
             }

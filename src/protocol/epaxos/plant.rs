@@ -3,7 +3,7 @@
 
 use super::instance::Instance;
 use super::{EPaxos, Phase};
-use crate::types::{Ballot, Decision};
+use crate::types::{Ballot, Decision, Deps, InstanceId, Value};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,17 +20,32 @@ pub(crate) enum Plant {
     YieldTooEarly,
     /// A command decided `Nop` no longer counts as a conflict.
     ForgetNop,
+    /// A command accepted as `Nop` no longer counts as a conflict.
+    NopHidesPayload,
+    /// What every member has executed is forgotten while something may have to be told of it.
+    ForgetEarly,
+    /// A vote that comes after the slow path was taken still adds to the dependencies.
+    LateVote,
+    /// A Commit of "the owner's batch" commits what was accepted here.
+    CommitTakesAccepted,
+    /// A slot that nobody here has heard of is not recovered.
+    GapsStay,
 }
 
 impl Plant {
     /// All of them.
-    pub(crate) const ALL: [Plant; 6] = [
+    pub(crate) const ALL: [Plant; 11] = [
         Plant::SingleBallot,
         Plant::NoIndexAtValidate,
         Plant::SmallFastQuorum,
         Plant::NoValidate,
         Plant::YieldTooEarly,
         Plant::ForgetNop,
+        Plant::NopHidesPayload,
+        Plant::ForgetEarly,
+        Plant::LateVote,
+        Plant::CommitTakesAccepted,
+        Plant::GapsStay,
     ];
 }
 
@@ -45,7 +60,39 @@ impl EPaxos {
     /// Drops a `Nop`'s payload from the conflict index.
     pub(super) fn forget_nop_if_planted(&mut self, decision: &Decision) {
         if self.planted(Plant::ForgetNop) && decision.value.is_nop() {
-            self.index.forget_one(decision.id);
+            self.forget_as_conflict(decision.id, |other| {
+                !other.decision().is_some_and(|(value, _)| value.is_nop())
+            });
+        }
+    }
+
+    /// Drops the payload of what is being accepted as a `Nop` from the conflict index.
+    pub(super) fn hide_payload_if_planted(&mut self, id: InstanceId) {
+        if self.planted(Plant::NopHidesPayload) {
+            self.forget_as_conflict(id, |other| !other.value.as_ref().is_some_and(Value::is_nop));
+        }
+    }
+
+    /// Leaves in the index what the owner's other instances put there, as far as `counts` says.
+    fn forget_as_conflict(&mut self, id: InstanceId, counts: impl Fn(&Instance) -> bool) {
+        if self.instances.get(id).is_none_or(|instance| instance.payload.is_none()) {
+            return;
+        }
+        let others = self.instances.above(id.replica, 0);
+        let others = others.filter(|(other, instance)| *other != id && counts(instance));
+        let payload =
+            |(other, instance): (InstanceId, &Instance)| Some((other, instance.payload.clone()?));
+        let others: Vec<_> = others.filter_map(payload).collect();
+        self.index.forget_one(id);
+        others.iter().for_each(|(other, batch)| self.index.insert(*other, batch.footprint()));
+    }
+
+    /// A late vote changes what was proposed.
+    pub(super) fn count_late_if_planted(&mut self, id: InstanceId, deps: &Deps) {
+        let planted = self.planted(Plant::LateVote);
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if planted && instance.phase == Phase::Accepted && instance.ballot.is_owner() {
+            instance.deps.merge(deps);
         }
     }
 }

@@ -113,6 +113,8 @@ impl EPaxos {
         if id.replica != self.me() {
             return;
         }
+        #[cfg(test)]
+        self.count_late_if_planted(id, deps);
         let Some(instance) = self.instances.get_mut(id) else { return };
         if instance.phase != Phase::PreAccepted || !instance.ballot.is_owner() {
             return;

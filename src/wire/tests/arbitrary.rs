@@ -147,7 +147,11 @@ pub(super) fn message(n: usize) -> impl Strategy<Value = Message> {
         (id(), ballot()).prop_map(|(id, ballot)| Message::Reject { id, ballot }),
     ];
     let upkeep = prop_oneof![
-        (deps(), deps()).prop_map(|(known, executed)| Message::Marks { known, executed }),
+        (any::<u64>(), deps(), deps()).prop_map(|(proposed, known, executed)| Message::Marks {
+            proposed,
+            known,
+            executed
+        }),
         (replica(n), 1..=u64::MAX, number()).prop_map(|(owner, from, more)| Message::Fetch {
             owner,
             from,

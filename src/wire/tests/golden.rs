@@ -124,8 +124,8 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         said(Message::Waiting { id, fast_votes: 3 }, "19 0211 03".to_owned()),
         said(Message::Reject { id, ballot }, "1a 0211 c80103".to_owned()),
         said(
-            Message::Marks { known: deps(), executed: Deps::none(3) },
-            format!("1b {DEPS} 03 000000"),
+            Message::Marks { proposed: 300, known: deps(), executed: Deps::none(3) },
+            format!("1b ac02 {DEPS} 03 000000"),
         ),
         said(Message::Fetch { owner: replica(1), from: 127, to: 128 }, "1c 01 7f 8001".to_owned()),
     ];
