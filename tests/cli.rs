@@ -186,7 +186,7 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 25"),
         ("1.key", "missing.key", "missing.key"),
         ("\"1.pem\"", "\"2.pem\"", "1.toml"),
-        ("\"memory\"", "\"fsync\"", "memory"),
+        ("durability = \"memory\"", "durability = \"fsync\"", "memory"),
     ] {
         assert!(good.contains(from), "{from} in {good}");
         fs::write(&file, good.replacen(from, to, 1)).expect("written");
