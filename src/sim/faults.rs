@@ -316,9 +316,9 @@ impl World<'_> {
         }
     }
 
-    /// Owners hear neither votes nor recoveries of their own instances, but take part in others', so
-    /// that recoveries have to wait for each other (protocol.md §5.5). Each hears again in its time,
-    /// and may still decide what another recovery waits for.
+    /// Owners hear neither votes nor recoveries of their own instances, but take part in others',
+    /// so that recoveries have to wait for each other (protocol.md §5.5). Each hears again in its
+    /// time, and may still decide what another recovery waits for.
     fn deafen(&mut self, owners: ReplicaSet) {
         self.counters.hit(Counter::Deafened);
         let everybody = self.everybody();
