@@ -32,6 +32,10 @@ pub enum Rejected {
     /// As much is waiting as is allowed: slow down and try again.
     #[error("the replica has too much waiting; slow down and try again")]
     Overloaded,
+    /// As much memory is taken as is allowed (`Limits::kept_bytes`) by what some member of the
+    /// cluster has not executed: bring it back, or allow more.
+    #[error("{}", Rejection::Full)]
+    Full,
     /// The replica is shutting down, or has: go to another.
     #[error("the replica is shutting down")]
     Stopping,
@@ -101,6 +105,7 @@ impl From<Rejection> for Rejected {
     fn from(rejection: Rejection) -> Rejected {
         match rejection {
             Rejection::Overloaded => Rejected::Overloaded,
+            Rejection::Full => Rejected::Full,
             Rejection::TooLarge => Rejected::BadCommand(rejection.to_string()),
         }
     }

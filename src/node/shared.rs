@@ -38,6 +38,10 @@ pub struct Limits {
     /// Commands that wait for the state machine. Beyond half of it nothing new is proposed here;
     /// beyond all of it the peers are held back too.
     pub unapplied: usize,
+    /// About how many bytes of memory may be taken by decisions that some member of the cluster has
+    /// not executed. A member that is gone makes this grow with every command; when it is
+    /// reached, callers are told [`Rejected::Full`].
+    pub kept_bytes: usize,
     /// The mesh's own bounds: frames, queues, connections, patience with the network.
     pub mesh: crate::mesh::Limits,
 }
@@ -51,6 +55,7 @@ impl Default for Limits {
             client_requests: 8192,
             inbox_bytes: 16 << 20,
             unapplied: 200_000,
+            kept_bytes: 4 << 30,
             mesh: crate::mesh::Limits::default(),
         }
     }

@@ -50,6 +50,9 @@ pub trait Protocol: Sized {
     /// Time passed.
     fn on_tick(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
 
+    /// About how many bytes of memory it keeps because some member may still need them.
+    fn kept_bytes(&self) -> usize;
+
     /// Everything up to `executed` is executed here or decided `Nop`.
     fn on_executed(&mut self, executed: &Deps);
 }

@@ -224,6 +224,10 @@ impl Gate {
                     self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
                     self.sleeping.push(ticket);
                 }
+                // Too much for one instance: the next round counts what left in this one.
+                Permit::Leave { contended } if !leaving.has_room(command, contended) => {
+                    self.ready.push(ticket);
+                }
                 Permit::Leave { contended } => {
                     let command = self.take(ticket, now, &mut queue);
                     leaving.push(command, contended);
@@ -253,9 +257,9 @@ impl Gate {
                 return Permit::Wait;
             }
             // A key that leaves already in this round leaves in the same instance.
-            if leaving.contended_keys.contains(key) {
+            if leaving.contended.keys.contains(key) {
                 verdict = verdict.and(Permit::Leave { contended: true });
-            } else if !leaving.clean_keys.contains(key) {
+            } else if !leaving.clean.keys.contains(key) {
                 verdict = verdict.and(Self::limit(&entry.uses, *access, everything, now));
             }
         }
@@ -331,53 +335,55 @@ impl Permit {
     }
 }
 
-/// Commands leaving in one round.
+/// Commands leaving in one round: at most two instances.
 #[derive(Default)]
 struct Leaving {
-    clean: Vec<Command>,
-    contended: Vec<Command>,
-    clean_keys: FxHashSet<KeyHash>,
-    contended_keys: FxHashSet<KeyHash>,
+    clean: Side,
+    contended: Side,
+}
+
+/// Commands leaving in one instance.
+#[derive(Default)]
+struct Side {
+    commands: Vec<Command>,
+    keys: FxHashSet<KeyHash>,
+    /// Keys of all commands, the same ones counted again.
+    named: usize,
+    bytes: usize,
 }
 
 impl Leaving {
     fn is_empty(&self) -> bool {
-        self.clean.is_empty() && self.contended.is_empty()
+        self.clean.commands.is_empty() && self.contended.commands.is_empty()
+    }
+
+    fn side(&mut self, contended: bool) -> &mut Side {
+        if contended { &mut self.contended } else { &mut self.clean }
+    }
+
+    /// Whether the instance may hold this command too.
+    fn has_room(&mut self, command: &Command, contended: bool) -> bool {
+        let side = self.side(contended);
+        let named = side.named + command.footprint.keys().map_or(0, <[_]>::len);
+        let bytes = side.bytes + command.payload.len();
+        side.commands.is_empty()
+            || side.commands.len() < Batch::MAX_COMMANDS
+                && named <= Batch::MAX_KEYS
+                && bytes <= Batch::MAX_BYTES
     }
 
     fn push(&mut self, command: Command, contended: bool) {
-        let keys = command.footprint.keys().unwrap_or_default().iter().map(|(key, _)| *key);
-        if contended {
-            self.contended_keys.extend(keys);
-            self.contended.push(command);
-        } else {
-            self.clean_keys.extend(keys);
-            self.clean.push(command);
-        }
+        let side = self.side(contended);
+        let keys = command.footprint.keys().unwrap_or_default();
+        side.named += keys.len();
+        side.keys.extend(keys.iter().map(|(key, _)| *key));
+        side.bytes += command.payload.len();
+        side.commands.push(command);
     }
 
-    /// Batches of bounded size, the clean ones first.
+    /// The batches, the clean one first.
     fn finish(self) -> Vec<Arc<Batch>> {
-        let mut batches = Vec::new();
-        for commands in [self.clean, self.contended] {
-            let (mut batch, mut bytes, mut keys) = (Vec::new(), 0, 0);
-            for command in commands {
-                bytes += command.payload.len();
-                keys += command.footprint.keys().map_or(0, <[_]>::len);
-                let full = batch.len() == Batch::MAX_COMMANDS
-                    || bytes > Batch::MAX_BYTES
-                    || keys > Batch::MAX_KEYS;
-                if full && !batch.is_empty() {
-                    batches.push(Batch::new(std::mem::take(&mut batch)));
-                    bytes = command.payload.len();
-                    keys = command.footprint.keys().map_or(0, <[_]>::len);
-                }
-                batch.push(command);
-            }
-            if !batch.is_empty() {
-                batches.push(Batch::new(batch));
-            }
-        }
-        batches
+        let sides = [self.clean.commands, self.contended.commands];
+        sides.into_iter().filter(|commands| !commands.is_empty()).map(Batch::new).collect()
     }
 }

@@ -46,11 +46,16 @@ impl Bench {
     /// What leaves now, proposed at once: the instance and the sequences of each batch.
     fn leave(&mut self, now: Time) -> Vec<(InstanceId, Vec<u64>)> {
         let mut left = Vec::new();
-        for batch in self.gate.batches(now) {
-            let sequences = batch.commands().iter().map(|c| c.request.sequence).collect();
-            left.push((self.learn(0, &batch), sequences));
+        loop {
+            let batches = self.gate.batches(now);
+            if batches.is_empty() {
+                return left;
+            }
+            for batch in batches {
+                let sequences = batch.commands().iter().map(|c| c.request.sequence).collect();
+                left.push((self.learn(0, &batch), sequences));
+            }
         }
-        left
     }
 
     fn learn(&mut self, owner: usize, batch: &Arc<Batch>) -> InstanceId {
@@ -212,14 +217,31 @@ fn batches_stay_within_what_a_peer_takes() {
         let keys = (0..4000).map(|key| (KeyHash(sequence * 10_000 + key), Access::Write));
         bench.gate.push_back(command(sequence, Footprint::from_keys(keys)));
     }
-    for batch in bench.gate.batches(at(0)) {
+    let batches = bench.gate.batches(at(0));
+    assert_eq!(batches.len(), 1);
+    for batch in batches {
         let keys: usize =
             batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
         assert!(keys <= Batch::MAX_KEYS, "{keys} keys in one batch");
     }
+    bench.leave(at(0));
     let mut large = write(21, "large");
     large.payload = Bytes::from(vec![0; Batch::MAX_BYTES]);
     bench.gate.push_back(write(22, "before"));
     bench.gate.push_back(large);
     assert_eq!(sequences(&bench.leave(at(0))), [[22], [21]]);
+}
+
+#[test]
+fn however_much_waits_for_a_contended_key_it_leaves_in_two_instances() {
+    let mut bench = Bench::new();
+    bench.other("k");
+    for sequence in 1..=10 {
+        let mut large = write(sequence, "k");
+        large.payload = Bytes::from(vec![0; Batch::MAX_BYTES / 2]);
+        bench.gate.push_back(large);
+    }
+    assert_eq!(sequences(&bench.leave(at(0))), [[1, 2], [3, 4]]);
+    bench.gate.finished(InstanceId::new(me(), 1));
+    assert_eq!(sequences(&bench.leave(at(1))), [[5, 6]]);
 }

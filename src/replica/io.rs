@@ -109,6 +109,12 @@ pub enum Rejection {
     /// Too much is waiting already: slow down and try again.
     #[error("the replica has too many commands waiting; slow down and try again")]
     Overloaded,
+    /// Too much is kept in memory for a member that does not execute it.
+    #[error(
+        "a member of the cluster is away or far behind, and this replica keeps as much for it as \
+         it may; bring that member back, or allow more memory"
+    )]
+    Full,
     /// The command is larger than a peer would take.
     #[error(
         "a command names at most {} keys (beyond that, declare `Footprint::Everything`) and has at \

@@ -38,11 +38,14 @@ pub struct Limits {
     pub commands: usize,
     /// Payload bytes of queued commands.
     pub bytes: usize,
+    /// About how many bytes of memory may be taken by what some member has not executed yet. A
+    /// member that stopped for good makes this grow until the replica takes no more proposals.
+    pub kept_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { commands: 100_000, bytes: 64 << 20 }
+        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes: 4 << 30 }
     }
 }
 
@@ -130,6 +133,10 @@ impl<P: Protocol> Core<P> {
         let keys = command.footprint.keys().map_or(0, <[_]>::len);
         if keys > Command::MAX_KEYS || command.payload.len() > Command::MAX_BYTES {
             out.rejected.push((command.request, Rejection::TooLarge));
+            return;
+        }
+        if self.protocol.kept_bytes() >= self.limits.kept_bytes {
+            out.rejected.push((command.request, Rejection::Full));
             return;
         }
         let (commands, bytes) = self.gate.waiting();

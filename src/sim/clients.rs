@@ -120,6 +120,12 @@ impl Clients {
         self.answered
     }
 
+    /// The longest wait for an answer.
+    pub(super) fn slowest(&self) -> Duration {
+        let waited = |entry: &Entry| Some(entry.answer.as_ref()?.0.since(entry.called));
+        self.log.iter().filter_map(waited).max().unwrap_or_default()
+    }
+
     /// A command that somebody waits for.
     pub(super) fn waiting(&self) -> Option<RequestId> {
         self.clients.iter().find_map(|client| {

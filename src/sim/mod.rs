@@ -25,6 +25,8 @@ mod plants;
 mod report;
 mod runner;
 mod shrink;
+#[cfg(test)]
+mod stories;
 mod trace;
 mod world;
 

@@ -27,7 +27,7 @@ fn survey() {
     for plant in Plant::ALL {
         for n in [3, 4, 5, 7] {
             let began = std::time::Instant::now();
-            let found = hunt(n, 1500, planted(plant));
+            let found = hunt(n, 3000, planted(plant));
             eprintln!("{plant:?} n = {n}: {found:?} {:?}", began.elapsed());
         }
     }

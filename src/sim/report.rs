@@ -138,11 +138,22 @@ pub struct Verdict {
     pub simulated: Duration,
     /// Operations that clients saw answered.
     pub operations: u64,
+    /// The longest that a client waited for an answer.
+    pub slowest: Duration,
     /// What went wrong, if anything did.
     pub violation: Option<Violation>,
     pub(super) paths: Paths,
     pub(super) counters: Counters,
     pub(super) largest_component: usize,
+}
+
+impl Verdict {
+    /// How often a fault struck or a sight was seen, by its name in the report.
+    #[cfg(test)]
+    pub(super) fn count(&self, name: &str) -> u64 {
+        let found = self.counters.iter().find(|(counter, _)| counter.name() == name);
+        found.expect("a counter of this name").1
+    }
 }
 
 /// A seed that failed.

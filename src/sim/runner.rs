@@ -124,6 +124,7 @@ pub(super) fn run_sabotaged(
             trace: 0,
             simulated: Duration::ZERO,
             operations: 0,
+            slowest: Duration::ZERO,
             violation: Some(Violation { broken: Broken::Panic, detail, at: Time::ZERO }),
             paths: Paths::default(),
             counters: Counters::default(),

@@ -200,6 +200,7 @@ impl<'a> World<'a> {
             trace: self.trace.hash(),
             simulated: self.now.since(Time::ZERO),
             operations: self.clients.answered(),
+            slowest: self.clients.slowest(),
             violation,
             paths,
             counters: self.counters,

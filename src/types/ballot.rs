@@ -16,6 +16,9 @@ pub struct Ballot {
 }
 
 impl Ballot {
+    /// No recovery comes to this round; messages that name a higher one are refused.
+    pub const MAX_ROUND: u32 = 1 << 31;
+
     /// The owner's ballot.
     pub const OWNER: Ballot = Ballot { round: 0, leader: 0 };
 

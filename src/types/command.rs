@@ -63,6 +63,11 @@ impl Batch {
         &self.commands
     }
 
+    /// The bytes of all payloads.
+    pub fn bytes(&self) -> usize {
+        self.commands.iter().map(|command| command.payload.len()).sum()
+    }
+
     /// The union of the commands' footprints.
     pub fn footprint(&self) -> &Footprint {
         &self.footprint

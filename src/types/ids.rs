@@ -8,6 +8,9 @@ pub const MAX_REPLICAS: usize = 63;
 /// A position in one owner's sequence of instances; the first is 1, and 0 means "none".
 pub type Slot = u64;
 
+/// No owner comes to this slot; messages that name a higher one are refused.
+pub const MAX_SLOT: Slot = 1 << 60;
+
 /// The number of a replica within its cluster: 1, 2, … n.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplicaId(u8);

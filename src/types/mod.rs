@@ -20,7 +20,7 @@ pub use consistency::Consistency;
 pub use deps::Deps;
 pub use durable::{Durable, Held, Journal, LogPosition, Written};
 pub use footprint::{Access, Footprint, KeyHash};
-pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot};
+pub use ids::{ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot};
 pub use numbering::Numbering;
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
 pub use settings::{Settings, Timing};

@@ -84,7 +84,7 @@ pub enum Refusal {
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Refusal {
         match rejection {
-            Rejection::Overloaded => Refusal::Overloaded,
+            Rejection::Overloaded | Rejection::Full => Refusal::Overloaded,
             Rejection::TooLarge => Refusal::BadRequest(rejection.to_string()),
         }
     }

@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
-    RequestId, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    ReplicaId, RequestId, Slot, Time, Value,
 };
 
 /// The shortest command: client 8, sequence, floor, origin, footprint, length of the payload.
@@ -161,7 +161,11 @@ impl Wire for InstanceId {
     #[inline]
     fn decode(from: &mut Reader<'_>) -> Result<InstanceId, DecodeError> {
         let replica = from.read()?;
+        let start = from.offset();
         let slot = nonzero(from, "a slot")?;
+        if slot > MAX_SLOT {
+            return too_high(from, start, slot);
+        }
         Ok(InstanceId { replica, slot })
     }
 }
@@ -179,6 +183,11 @@ impl Wire for RequestId {
         let sequence = nonzero(from, "a sequence number")?;
         Ok(RequestId { client, sequence })
     }
+}
+
+#[cold]
+fn too_high<T>(from: &Reader<'_>, start: usize, found: Slot) -> Result<T, DecodeError> {
+    from.refuse(start, Flaw::TooMany { what: "slots", found, limit: MAX_SLOT })
 }
 
 /// Takes a number that counts from one.
@@ -201,8 +210,13 @@ impl Wire for Ballot {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Ballot, DecodeError> {
+        let start = from.offset();
         match from.varint32("a ballot's round")? {
             0 => Ok(Ballot::OWNER),
+            round if round > Ballot::MAX_ROUND => {
+                let (found, limit) = (u64::from(round), u64::from(Ballot::MAX_ROUND));
+                from.refuse(start, Flaw::TooMany { what: "rounds", found, limit })
+            }
             round => {
                 let leader = from.read()?;
                 Ok(Ballot::new(round, leader).expect("the round is not 0"))
@@ -229,14 +243,21 @@ impl Wire for Deps {
             return from.refuse(start, Flaw::VectorLength { found, replicas });
         }
         let mut flaw = None;
+        let mut highest = 0;
         let slots = (0..replicas).map(|_| match from.varint("a vector") {
-            Ok(slot) => slot,
+            Ok(slot) => {
+                highest = slot.max(highest);
+                slot
+            }
             Err(error) => {
                 flaw.get_or_insert(error);
                 0
             }
         });
         let deps = Deps::from_slots(slots);
+        if highest > MAX_SLOT {
+            return too_high(from, start, highest);
+        }
         flaw.map_or(Ok(deps), Err)
     }
 }

@@ -15,21 +15,12 @@ pub(super) struct Proposal {
 
 impl EPaxos {
     /// Proposes a value at one's own ballot: accepted here first, durable, and only then sent.
-    pub(super) fn start_accept(
-        &mut self,
-        view: &View,
-        id: InstanceId,
-        proposal: Proposal,
-        fx: &mut Fx,
-    ) {
+    pub(super) fn start_accept(&mut self, id: InstanceId, proposal: Proposal, fx: &mut Fx) {
         self.accept_here(id, &proposal, fx);
         let Proposal { ballot, value, deps } = proposal;
         let written = self.instances.entry(id).written;
         fx.answer(written, self.me(), Message::AcceptOk { id, ballot });
         fx.send(written, self.others(), Message::Accept { id, ballot, value, deps });
-        if ballot.is_owner() {
-            self.look_again(view, id, 0);
-        }
     }
 
     /// §4.4: a vote for a value.
@@ -112,6 +103,11 @@ impl EPaxos {
         if instance.is_committed() {
             return;
         }
+        if instance.ballot < ballot {
+            // As good as a Reject: whatever is led here below this ballot is over.
+            self.on_reject(view, id, ballot, fx);
+        }
+        let instance = self.instances.entry(id);
         instance.vote(from, ballot);
         if leader != me {
             // Its Accept left only when its own vote was durable.

@@ -113,9 +113,12 @@ impl EPaxos {
         if id.replica == self.me() {
             self.settle_own(&decision, fast, fx);
         }
-        self.recoveries.remove(&id);
+        if self.recoveries.remove(&id).is_some() {
+            self.waiters.stop(id);
+        }
         fx.decide(after, decision);
         self.advance_known(id.replica);
+        self.fetch_on(view, id.replica, fx);
         self.wake_waiters(view, id, fx);
     }
 

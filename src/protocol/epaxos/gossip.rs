@@ -4,14 +4,26 @@
 //! Deviation: forgetting here needs no durable snapshot, because in memory mode a replica that
 //! stopped never returns. The durable log brings the marks C and W of protocol.md §8a.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
+use super::watch::Frontier;
 use super::{EPaxos, Fx, Message};
 use crate::protocol::{Path, View};
-use crate::types::{Deps, InstanceId, ReplicaId, Slot, Time, Written};
+use crate::types::{Batch, Deps, InstanceId, ReplicaId, Slot, Time, Written};
 
-/// The most decisions that one Fetch is answered with.
-const FETCH_AT_MOST: Slot = 64;
+/// The most decisions that one Fetch asks for.
+const FETCH_AT_MOST: Slot = 512;
+
+/// The payload bytes after which one Fetch is answered with no more.
+const FETCH_BYTES: usize = 1 << 20;
+
+/// About how many bytes of memory an instance with such a payload takes.
+pub(super) fn weight(batch: &Batch) -> usize {
+    let keys: usize =
+        batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
+    512 + batch.bytes() + size_of_val(batch.commands()) + keys * 32
+}
 
 /// What the members have said of themselves.
 #[derive(Debug)]
@@ -64,21 +76,22 @@ impl Marks {
         })
     }
 
-    /// A member, best the owner, that knows the decisions of `owner` beyond `slot`; and how far.
-    pub(super) fn who_knows(
+    /// A member that knows the decisions of `owner` beyond `slot`, and how far: the owner or who
+    /// knows most, and after asking `in_vain` so many times another.
+    fn who_knows(
         &self,
         owner: ReplicaId,
         slot: Slot,
+        in_vain: usize,
         view: &View,
     ) -> Option<(ReplicaId, Slot)> {
-        let claims = self
-            .known
-            .iter()
-            .enumerate()
-            .map(|(index, known)| (ReplicaId::from_index(index), known.slot(owner)));
-        claims
-            .filter(|(_, known)| *known > slot)
-            .max_by_key(|(who, known)| (!view.suspected.contains(*who), *who == owner, *known))
+        let claims = ReplicaId::all(self.known.len()).zip(&self.known);
+        let claims = claims.map(|(who, known)| (who, known.slot(owner)));
+        let mut claims: Vec<_> = claims.filter(|(_, known)| *known > slot).collect();
+        claims.sort_by_key(|(who, known)| {
+            Reverse((!view.suspected.contains(*who), *who == owner, *known))
+        });
+        claims.get(in_vain % claims.len().max(1)).copied()
     }
 }
 
@@ -143,8 +156,9 @@ impl EPaxos {
             return;
         }
         fx.hit(Path::Trimmed);
-        let footprints = gone.iter().filter_map(|i| i.payload.as_ref()).map(|b| b.footprint());
-        self.index.forget(floor, footprints);
+        let payloads = gone.iter().filter_map(|i| i.payload.as_ref());
+        self.kept_bytes -= payloads.clone().map(|batch| weight(batch)).sum::<usize>();
+        self.index.forget(floor, payloads.map(|batch| batch.footprint()));
     }
 
     /// Answers with the decisions it knows; about the rest it says nothing.
@@ -166,7 +180,13 @@ impl EPaxos {
             .filter(|(_, instance)| instance.is_committed())
             .map(|(id, instance)| (id, instance.written))
             .collect();
+        let mut bytes = 0;
         for (id, written) in known {
+            bytes +=
+                self.instances.get(id).and_then(|i| i.payload.as_ref()).map_or(0, |b| b.bytes());
+            if bytes > FETCH_BYTES && id.slot > first {
+                break;
+            }
             let commit = self.full_commit(id).expect("only decisions were collected");
             fx.hit(Path::FetchAnswered);
             fx.answer(written, from, commit);
@@ -175,8 +195,8 @@ impl EPaxos {
 
     /// Asks for the decisions of `owner` that somebody is known to have and this replica has not.
     pub(super) fn fetch(&mut self, view: &View, owner: ReplicaId, fx: &mut Fx) {
-        let known = self.frontiers[owner.index()].known;
-        let Some((who, up_to)) = self.marks.who_knows(owner, known, view) else { return };
+        let Frontier { known, in_vain, .. } = self.frontiers[owner.index()];
+        let Some((who, up_to)) = self.marks.who_knows(owner, known, in_vain, view) else { return };
         // Those already decided above the gap are not asked for again.
         let missing = (known + 1..=up_to.min(known.saturating_add(FETCH_AT_MOST)))
             .filter(|slot| !self.instances.is_committed(InstanceId::new(owner, *slot)));
@@ -184,7 +204,23 @@ impl EPaxos {
             missing.fold((None, 0), |(first, _), slot| (first.or(Some(slot)), slot));
         if let Some(from) = first {
             fx.hit(Path::Fetch);
+            let next_fetch = view.now + self.fetch_after(view);
+            let frontier = &mut self.frontiers[owner.index()];
+            frontier.asked = last;
+            frontier.in_vain += 1;
+            frontier.next_fetch = next_fetch;
             fx.answer(Written::default(), who, Message::Fetch { owner, from, to: last });
+        }
+    }
+
+    /// A decision of `owner` was learned: if it was the last that had been asked for, there may be
+    /// more, and a replica that missed much need not wait for the clock.
+    pub(super) fn fetch_on(&mut self, view: &View, owner: ReplicaId, fx: &mut Fx) {
+        let frontier = &mut self.frontiers[owner.index()];
+        if frontier.asked > 0 && frontier.known >= frontier.asked {
+            frontier.asked = 0;
+            frontier.in_vain = 0;
+            self.fetch(view, owner, fx);
         }
     }
 

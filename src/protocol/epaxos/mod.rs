@@ -59,6 +59,8 @@ pub struct EPaxos {
     settings: Settings,
     next_slot: Slot,
     instances: Instances,
+    /// About how many bytes the instances take.
+    kept_bytes: usize,
     index: ConflictIndex,
     frontiers: Vec<Frontier>,
     marks: Marks,
@@ -78,6 +80,7 @@ impl EPaxos {
         EPaxos {
             next_slot: 1,
             instances: Instances::new(n),
+            kept_bytes: 0,
             index: ConflictIndex::new(n),
             frontiers: (0..n).map(|_| Frontier::default()).collect(),
             marks: Marks::new(n),
@@ -111,6 +114,7 @@ impl EPaxos {
     pub fn footprint(&self) -> Sizes {
         Sizes {
             instances: self.instances.len(),
+            bytes: self.kept_bytes,
             keys: self.index.keys(),
             recoveries: self.recoveries.len(),
         }
@@ -148,6 +152,7 @@ impl EPaxos {
             return;
         }
         instance.payload = Some(batch.clone());
+        self.kept_bytes += gossip::weight(batch);
         self.index.insert(id, batch.footprint());
         self.see(id.replica, id.slot);
         fx.learned.push((id, batch.clone()));
@@ -189,6 +194,8 @@ pub struct Inspection {
 pub struct Sizes {
     /// Instances.
     pub instances: usize,
+    /// About how many bytes these take.
+    pub bytes: usize,
     /// Keys in the conflict index.
     pub keys: usize,
     /// Recoveries led here.
@@ -245,6 +252,10 @@ impl Protocol for EPaxos {
         self.drive_recoveries(view, fx);
         self.watch_frontiers(view, fx);
         self.gossip(view, fx);
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     fn on_executed(&mut self, executed: &Deps) {

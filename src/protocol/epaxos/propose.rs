@@ -17,6 +17,10 @@ impl EPaxos {
         batch: Arc<Batch>,
         fx: &mut Fx,
     ) -> InstanceId {
+        // A slot of one's own that somebody else made up is left to be recovered.
+        while self.instances.get(InstanceId::new(self.me(), self.next_slot)).is_some() {
+            self.next_slot += 1;
+        }
         let id = InstanceId::new(self.me(), self.next_slot);
         self.next_slot += 1;
         let mut deps = self.index.conflicts(batch.footprint());
@@ -160,7 +164,7 @@ impl EPaxos {
             let value = instance.value.clone().expect("a pre-accepted instance has a value");
             // Once per ballot: from here on the phase is Accepted, and late votes change nothing.
             let proposal = Proposal { ballot: Ballot::OWNER, value, deps: union };
-            self.start_accept(view, id, proposal, fx);
+            self.start_accept(id, proposal, fx);
         }
     }
 }

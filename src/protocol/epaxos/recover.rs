@@ -97,7 +97,11 @@ impl EPaxos {
             self.waiters.stop(id);
         }
         let attempts = self.instances.entry(id).attempts;
-        let pause = self.back_off(view, attempts);
+        let mut pause = self.back_off(view, attempts);
+        if id.replica == self.me() {
+            // With the owner in its quorum a recovery is over at once: so the owner goes first.
+            pause /= 4;
+        }
         self.instances.entry(id).not_before = view.now + pause;
     }
 
@@ -239,7 +243,7 @@ impl EPaxos {
         recovery.stage = Stage::Accepting { value: value.clone(), deps: deps.clone() };
         recovery.send_again = resend;
         self.waiters.stop(id);
-        self.start_accept(view, id, Proposal { ballot, value, deps }, fx);
+        self.start_accept(id, Proposal { ballot, value, deps }, fx);
     }
 
     /// The receiver of something of ours has joined a higher ballot.

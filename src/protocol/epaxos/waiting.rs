@@ -97,7 +97,6 @@ impl EPaxos {
 
     /// `id` is decided: whoever waited for it looks again.
     pub(super) fn wake_waiters(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        self.waiters.stop(id);
         self.waiters.heard.remove(&id);
         for waiter in self.waiters.waiting.remove(&id).unwrap_or_default() {
             self.examine_waiting(view, waiter, fx);

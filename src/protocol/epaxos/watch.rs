@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::instance::Instance;
 use super::{EPaxos, Fx, Message, Phase};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time};
@@ -17,7 +18,7 @@ use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time};
 const LONGSUFFERING: u32 = 3;
 
 /// How many instances above a frontier are recovered at a time.
-const WINDOW: Slot = 64;
+const WINDOW: Slot = 256;
 
 /// How far one owner's instances are known to be decided.
 #[derive(Debug, Default)]
@@ -30,7 +31,11 @@ pub(super) struct Frontier {
     stalled: Option<(Slot, Time)>,
     /// Since when the owner is suspected.
     suspected: Option<Time>,
-    next_fetch: Time,
+    pub(super) next_fetch: Time,
+    /// The last slot asked for, while the answer is under way; 0 otherwise.
+    pub(super) asked: Slot,
+    /// How often a decision was asked for in vain: whom to ask next.
+    pub(super) in_vain: usize,
     next_recovery: Time,
     /// How often the owner's instances were recovered though nobody suspected it, since one of them
     /// was decided with its commands.
@@ -62,8 +67,11 @@ impl EPaxos {
             if self.is_stale(id) || !self.leads_at_owner_ballot(id) {
                 continue;
             }
+            let before = self.instances.entry(id).phase;
             self.decide_path(view, id, true, fx);
-            self.send_again(id, fx);
+            if self.instances.entry(id).phase == before {
+                self.send_again(id, fx);
+            }
             if self.leads_at_owner_ballot(id) {
                 self.look_again(view, id, round + 1);
             }
@@ -115,20 +123,45 @@ impl EPaxos {
                 Some((slot, since)) if slot == frontier.known => since,
                 _ => {
                     frontier.stalled = Some((frontier.known, view.now));
-                    frontier.next_fetch = view.now + fetch_after;
+                    frontier.next_fetch = frontier.next_fetch.max(view.now + fetch_after);
                     continue;
                 }
             };
-            let from = frontier.suspected.map_or(since, |suspected| suspected.max(since));
+            let suspected_since = frontier.suspected;
             let overdue = frontier.next_recovery <= view.now;
+            let next = InstanceId::new(owner, frontier.known + 1);
             if frontier.next_fetch <= view.now {
                 frontier.next_fetch = view.now + fetch_after;
                 self.fetch(view, owner, fx);
             }
-            if overdue && from + self.recover_after(view, owner) <= view.now {
-                self.recover_window(view, owner, fx);
+            if !overdue {
+                continue;
+            }
+            let from = match suspected_since {
+                // The first in rank goes on as soon as its last recoveries are done.
+                Some(suspected) if self.rank(view) == 0 => suspected,
+                Some(suspected) => suspected.max(since),
+                None => since,
+            };
+            let starving = from + self.recover_after(view, owner) <= view.now;
+            if starving || self.is_abandoned(view, next) {
+                self.recover_window(view, owner, starving, fx);
             }
         }
+    }
+
+    /// How many live replicas go before this one in recovering.
+    fn rank(&self, view: &View) -> u32 {
+        let me = self.settings.me;
+        let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));
+        u32::try_from(before.count()).expect("there are few replicas")
+    }
+
+    /// Whether a recovery took the instance away from its owner and then came to nothing: nobody
+    /// but another recovery can finish it now, however alive its owner is.
+    fn is_abandoned(&self, view: &View, id: InstanceId) -> bool {
+        let taken_over = |instance: &Instance| !instance.ballot.is_owner();
+        self.instances.get(id).is_some_and(taken_over) && self.may_recover(view, id)
     }
 
     /// How long a frontier may stand still before its instances are recovered: by the lowest live
@@ -142,29 +175,30 @@ impl EPaxos {
             let hasty = self.frontiers[owner.index()].hasty;
             return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }
-        let me = self.settings.me;
-        let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));
-        let rank = u32::try_from(before.count()).expect("there are few replicas");
-        timing.gossip + (trip * 3 + timing.retransmit) * rank
+        timing.gossip + (trip * 3 + timing.retransmit) * self.rank(view)
     }
 
-    /// Starts recoveries just above a frontier, unless somebody is at it already.
-    fn recover_window(&mut self, view: &View, owner: ReplicaId, fx: &mut Fx) {
+    /// Starts recoveries just above a frontier, unless somebody is at it already. `starving`: it
+    /// stood still for too long.
+    fn recover_window(&mut self, view: &View, owner: ReplicaId, starving: bool, fx: &mut Fx) {
+        let suspected = view.suspected.contains(owner);
         let frontier = &self.frontiers[owner.index()];
         let first = frontier.known + 1;
-        // A live owner finishes what lies above by itself; what it proposes now is not to be hurt.
-        let window = if view.suspected.contains(owner) { WINDOW } else { 1 };
-        let last = frontier.highest.min(frontier.known.saturating_add(window));
+        let last = frontier.highest.min(frontier.known.saturating_add(WINDOW));
         for slot in first..=last {
             let id = InstanceId::new(owner, slot);
-            if self.may_recover(view, id) {
-                let live = !view.suspected.contains(owner);
-                self.frontiers[owner.index()].hasty += u32::from(live);
-                self.start_recovery(view, id, fx);
+            // A live owner finishes what lies above by itself; what it proposes now is not to be
+            // hurt.
+            let hasty = starving && slot == first;
+            if !(suspected || hasty || self.is_abandoned(view, id)) || !self.may_recover(view, id) {
+                continue;
             }
+            self.frontiers[owner.index()].hasty += u32::from(!suspected);
+            self.start_recovery(view, id, fx);
         }
         // Those that are left alone now become due one by one.
-        let soon = self.settings.timing.retransmit;
+        let timing = &self.settings.timing;
+        let soon = if suspected { timing.tick } else { timing.retransmit };
         let jitter = soon.mul_f64(self.rng.random::<f64>());
         self.frontiers[owner.index()].next_recovery = view.now + soon + jitter;
     }

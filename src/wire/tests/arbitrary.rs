@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report};
 use crate::replica::PeerMessage;
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
-    RequestId, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    ReplicaId, RequestId, Slot, Time, Value,
 };
 use crate::wire::{Ask, Outcome, Refusal, Reply, Request, ServerInfo};
 
@@ -20,16 +20,22 @@ pub(super) fn number() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0u32..64).prop_map(|(number, shift)| number >> shift)
 }
 
+/// A slot of any length that an owner may come to.
+fn slot() -> impl Strategy<Value = Slot> {
+    number().prop_map(|number| number % (MAX_SLOT + 1))
+}
+
 pub(super) fn replica(n: usize) -> impl Strategy<Value = ReplicaId> {
     (0..n).prop_map(ReplicaId::from_index)
 }
 
 pub(super) fn instance(n: usize) -> impl Strategy<Value = InstanceId> {
-    (replica(n), number()).prop_map(|(replica, slot)| InstanceId::new(replica, slot.max(1)))
+    (replica(n), slot()).prop_map(|(replica, slot)| InstanceId::new(replica, slot.max(1)))
 }
 
 fn recovery_ballot(n: usize) -> impl Strategy<Value = Ballot> {
-    let round = (1..=u32::MAX, 0u32..32).prop_map(|(round, shift)| (round >> shift).max(1));
+    let round =
+        (1..=Ballot::MAX_ROUND, 0u32..32).prop_map(|(round, shift)| (round >> shift).max(1));
     (round, replica(n)).prop_map(|(round, leader)| Ballot::new(round, leader).expect("not 0"))
 }
 
@@ -38,7 +44,7 @@ pub(super) fn ballot(n: usize) -> impl Strategy<Value = Ballot> {
 }
 
 pub(super) fn deps(n: usize) -> impl Strategy<Value = Deps> {
-    vec(number(), n).prop_map(Deps::from_slots)
+    vec(slot(), n).prop_map(Deps::from_slots)
 }
 
 pub(super) fn request_id() -> impl Strategy<Value = RequestId> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
-    RequestId, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    ReplicaId, RequestId, Time, Value,
 };
 
 /// A batch of two: with two keys and with everything; the second has no payload.
@@ -72,7 +72,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
     };
     let interfering = vec![
         Interfering { id, committed: false },
-        Interfering { id: InstanceId::new(replica(3), u64::MAX), committed: true },
+        Interfering { id: InstanceId::new(replica(3), MAX_SLOT), committed: true },
     ];
     let said = |message, bytes: String| (PeerMessage::Protocol(message), bytes);
     let all = [
@@ -119,7 +119,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         ),
         said(
             Message::ValidateOk { id, ballot, interfering },
-            "18 0211 c80103 02 0211 00 03 ffffffffffffffffff01 01".to_owned(),
+            "18 0211 c80103 02 0211 00 03 808080808080808010 01".to_owned(),
         ),
         said(Message::Waiting { id, fast_votes: 3 }, "19 0211 03".to_owned()),
         said(Message::Reject { id, ballot }, "1a 0211 c80103".to_owned()),

@@ -1,0 +1,262 @@
+//! A stage for stories: real replicas, and a post office in which every message waits until the
+//! story says what becomes of it. Disks are instant, and replicas hear themselves at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::{EPaxos, Fx, Message, Plant};
+use crate::execute::Executor;
+use crate::protocol::{Protocol, View};
+use crate::types::{
+    Batch, ClientId, Command, Decision, Deps, Durable, Footprint, InstanceId, LogPosition, Quorums,
+    ReplicaId, RequestId, Settings, Slot, Timing, Value,
+};
+
+/// One replica with its executor.
+struct Actor {
+    protocol: EPaxos,
+    fx: Fx,
+    view: View,
+    executor: Executor,
+    decided: Vec<Decision>,
+    executed: Vec<InstanceId>,
+    returned: Vec<Command>,
+}
+
+pub(super) struct Stage {
+    actors: Vec<Actor>,
+    post: Vec<(usize, usize, Message)>,
+    requests: u64,
+}
+
+/// The instance `slot` of replica `owner`, both from 1.
+pub(super) fn id(owner: usize, slot: Slot) -> InstanceId {
+    InstanceId::new(replica(owner), slot)
+}
+
+pub(super) fn deps<const N: usize>(slots: [Slot; N]) -> Deps {
+    Deps::from_slots(slots)
+}
+
+fn replica(number: usize) -> ReplicaId {
+    ReplicaId::from_index(number - 1)
+}
+
+/// A message's name in the paper.
+fn name(message: &Message) -> &'static str {
+    match message {
+        Message::PreAccept { .. } => "PreAccept",
+        Message::PreAcceptOk { .. } => "PreAcceptOk",
+        Message::Accept { .. } => "Accept",
+        Message::AcceptOk { .. } => "AcceptOk",
+        Message::Commit { .. } => "Commit",
+        Message::Recover { .. } => "Recover",
+        Message::RecoverOk { .. } => "RecoverOk",
+        Message::Validate { .. } => "Validate",
+        Message::ValidateOk { .. } => "ValidateOk",
+        Message::Waiting { .. } => "Waiting",
+        Message::Reject { .. } => "Reject",
+        Message::Marks { .. } => "Marks",
+        Message::Fetch { .. } => "Fetch",
+    }
+}
+
+/// Replicas are numbered from 1, as in the transcripts.
+impl Stage {
+    pub(super) fn new(n: usize) -> Stage {
+        let actor = |me: ReplicaId| {
+            let settings = Settings {
+                me,
+                quorums: Quorums::new(n).expect("a supported size"),
+                seed: u64::from(me.number()),
+                timing: Timing::default(),
+            };
+            Actor {
+                protocol: EPaxos::new(settings),
+                fx: Fx::default(),
+                view: View::new(n),
+                executor: Executor::new(n),
+                decided: Vec::new(),
+                executed: Vec::new(),
+                returned: Vec::new(),
+            }
+        };
+        Stage { actors: ReplicaId::all(n).map(actor).collect(), post: Vec::new(), requests: 0 }
+    }
+
+    /// Breaks a rule everywhere, if any.
+    pub(super) fn with(mut self, plant: Option<Plant>) -> Stage {
+        for actor in &mut self.actors {
+            plant.iter().for_each(|plant| actor.protocol.plant(*plant));
+        }
+        self
+    }
+
+    /// `at` proposes a write of the key.
+    pub(super) fn propose(&mut self, at: usize, key: &'static str) -> InstanceId {
+        self.requests += 1;
+        let command = Command {
+            request: RequestId::new(ClientId(1), self.requests),
+            floor: 0,
+            origin: replica(at),
+            footprint: Footprint::write(key.as_bytes()),
+            payload: Bytes::from_static(key.as_bytes()),
+        };
+        self.propose_batch(at, Batch::new(vec![command]))
+    }
+
+    /// `at` proposes again what came back to it after a `Nop`.
+    pub(super) fn propose_again(&mut self, at: usize) -> InstanceId {
+        let returned = std::mem::take(&mut self.actors[at - 1].returned);
+        self.propose_batch(at, Batch::new(returned))
+    }
+
+    fn propose_batch(&mut self, at: usize, batch: Arc<Batch>) -> InstanceId {
+        let actor = &mut self.actors[at - 1];
+        let id = actor.protocol.propose(&actor.view, batch, &mut actor.fx);
+        self.settle(at);
+        id
+    }
+
+    /// `at` recovers an instance.
+    pub(super) fn recover(&mut self, at: usize, id: InstanceId) {
+        let actor = &mut self.actors[at - 1];
+        actor.protocol.start_recovery(&actor.view, id, &mut actor.fx);
+        self.settle(at);
+    }
+
+    /// The oldest message of this name about `id` arrives, and nothing that it leads to.
+    #[track_caller]
+    pub(super) fn deliver(&mut self, kind: &str, id: InstanceId, from: usize, to: usize) {
+        let found = self.post.iter().position(|(sender, receiver, message)| {
+            let about = message.instance() == Some(id);
+            (*sender, *receiver) == (from, to) && about && name(message) == kind
+        });
+        let found = found.unwrap_or_else(|| {
+            panic!("no {kind} of {id} from r{from} to r{to} among {:?}", self.post)
+        });
+        let (_, _, message) = self.post.remove(found);
+        self.hear(from, to, message);
+    }
+
+    /// Everything between these replicas arrives, and everything that it leads to.
+    pub(super) fn deliver_among(&mut self, replicas: &[usize]) {
+        let among = |(from, to, _): &(usize, usize, Message)| {
+            replicas.contains(from) && replicas.contains(to)
+        };
+        while let Some(found) = self.post.iter().position(among) {
+            let (from, to, message) = self.post.remove(found);
+            self.hear(from, to, message);
+        }
+    }
+
+    /// Everything under way is lost.
+    pub(super) fn lose_all(&mut self) {
+        self.post.clear();
+    }
+
+    /// From now on these replicas take the other for dead.
+    pub(super) fn suspect(&mut self, by: &[usize], dead: usize) {
+        for at in by {
+            self.actors[at - 1].view.suspected.insert(replica(dead));
+        }
+    }
+
+    /// Time passes for these replicas, and they hear each other.
+    pub(super) fn pass(&mut self, replicas: &[usize], time: Duration) {
+        let tick = Timing::default().tick;
+        for _ in 0..time.as_nanos() / tick.as_nanos() {
+            for at in replicas {
+                let actor = &mut self.actors[at - 1];
+                actor.view.now = actor.view.now + tick;
+                actor.protocol.on_tick(&actor.view, &mut actor.fx);
+                self.settle(*at);
+            }
+            self.deliver_among(replicas);
+        }
+    }
+
+    /// These replicas tell each other how far they are, and nothing else of what they say arrives.
+    pub(super) fn gossip(&mut self, replicas: &[usize]) {
+        for at in replicas {
+            let actor = &mut self.actors[at - 1];
+            actor.view.now = actor.view.now + Timing::default().gossip;
+            actor.protocol.on_tick(&actor.view, &mut actor.fx);
+            self.settle(*at);
+        }
+        self.post.retain(|(_, _, message)| name(message) == "Marks");
+        self.deliver_among(replicas);
+        self.lose_all();
+    }
+
+    fn hear(&mut self, from: usize, to: usize, message: Message) {
+        let actor = &mut self.actors[to - 1];
+        actor.protocol.on_message(&actor.view, replica(from), message, &mut actor.fx);
+        self.settle(to);
+    }
+
+    /// Lets a replica's effects take place, but for what it says to others.
+    fn settle(&mut self, at: usize) {
+        let everything = Durable::flushed(LogPosition::new(u64::MAX));
+        let actor = &mut self.actors[at - 1];
+        loop {
+            actor.fx.records.clear();
+            actor.fx.own_commits.clear();
+            actor.returned.append(&mut actor.fx.returned);
+            for (id, batch) in actor.fx.learned.drain(..) {
+                actor.executor.on_learned(id, &batch);
+            }
+            for held in actor.fx.decisions.drain(..) {
+                let decision = held.release(everything).expect("all is durable");
+                actor.executor.on_committed(decision.clone());
+                actor.decided.push(decision);
+            }
+            while let Some(component) = actor.executor.next_ready() {
+                actor.executed.extend(component.instances.iter().map(|(id, _)| *id));
+            }
+            actor.protocol.on_executed(actor.executor.executed());
+            let messages = std::mem::take(&mut actor.fx.messages);
+            if messages.is_empty() {
+                return;
+            }
+            for held in messages {
+                let mut outgoing = held.release(everything).expect("all is durable");
+                if outgoing.to.remove(replica(at)) {
+                    let own = outgoing.message.clone();
+                    actor.protocol.on_message(&actor.view, replica(at), own, &mut actor.fx);
+                }
+                for to in outgoing.to.iter() {
+                    let to = usize::from(to.number());
+                    self.post.push((at, to, outgoing.message.clone()));
+                }
+            }
+        }
+    }
+
+    /// What `at` has decided in `id`.
+    pub(super) fn decision(&self, at: usize, id: InstanceId) -> Option<&Decision> {
+        self.actors[at - 1].decided.iter().find(|decision| decision.id == id)
+    }
+
+    /// What `at` has decided in `id`: the covered slots, and `None` for a `Nop`.
+    #[track_caller]
+    pub(super) fn decided(&self, at: usize, id: InstanceId) -> Option<Deps> {
+        let decision = self.decision(at, id).expect("it is decided");
+        match decision.value {
+            Value::Nop => None,
+            Value::Batch(_) => Some(decision.deps.clone()),
+        }
+    }
+
+    /// What `at` has executed, in order.
+    pub(super) fn executed(&self, at: usize) -> &[InstanceId] {
+        &self.actors[at - 1].executed
+    }
+
+    /// The number of instances that `at` remembers.
+    pub(super) fn remembered(&self, at: usize) -> usize {
+        self.actors[at - 1].protocol.footprint().instances
+    }
+}
