@@ -235,8 +235,8 @@ impl Cluster {
 
 #[test]
 fn what_a_dead_recovery_took_from_a_live_owner_is_recovered_at_once() {
-    // r3 wrongly takes over twenty instances of r1 and dies. Nobody suspects r1, and r1 may not go on
-    // by itself: each instance used to wait for the patience that live owners are given.
+    // r3 wrongly takes over twenty instances of r1 and dies. Nobody suspects r1, and r1 may not go
+    // on by itself: each instance used to wait for the patience that live owners are given.
     let mut cluster = Cluster::new(3, Limits::default());
     cluster.pass(Duration::from_millis(200));
     cluster.away.insert(replica(0));

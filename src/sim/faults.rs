@@ -316,16 +316,20 @@ impl World<'_> {
         }
     }
 
-    /// Owners hear neither votes nor recoveries of their own instances, but take part in others', so
-    /// that recoveries have to wait for each other (protocol.md §5.5).
+    /// Owners hear neither votes nor recoveries of their own instances, but take part in others',
+    /// so that recoveries have to wait for each other (protocol.md §5.5). Each hears again in its
+    /// time, and may still decide what another recovery waits for.
     fn deafen(&mut self, owners: ReplicaSet) {
         self.counters.hit(Counter::Deafened);
         let everybody = self.everybody();
         let long = self.plan.timing.suspect.max(self.plan.timing.patience);
-        let until = self.now + long.mul_f64(1.0 + 2.0 * self.rng.random::<f64>());
-        for kind in [Kind::Votes, Kind::RecoverToOwner] {
-            let rule = self.rule(kind, everybody, owners, Counter::LostVote);
-            self.network.add(Rule { until, ..rule });
+        for owner in owners.iter() {
+            let owner = ReplicaSet::from_iter([owner]);
+            let until = self.now + long.mul_f64(0.7 + 2.5 * self.rng.random::<f64>());
+            for kind in [Kind::Votes, Kind::RecoverToOwner] {
+                let rule = self.rule(kind, everybody, owner, Counter::LostVote);
+                self.network.add(Rule { until, ..rule });
+            }
         }
     }
 
