@@ -50,6 +50,13 @@ pub trait Protocol: Sized {
     /// Time passed.
     fn on_tick(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
 
+    /// Takes in a record of this replica's earlier life: all that are durable, in order, before
+    /// anything else happens. No effect but decisions and payloads follows.
+    fn restore(&mut self, record: Self::Record, fx: &mut Effects<Self::Message, Self::Record>);
+
+    /// All records were restored: goes on where they end.
+    fn resume(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
+
     /// About how many bytes of memory it keeps because some member may still need them.
     fn kept_bytes(&self) -> usize;
 

@@ -16,33 +16,40 @@ type Out = Output<Message, Record>;
 
 /// A cluster whose messages arrive in order, one step at a time, and whose disks are instant
 /// unless `held`.
-struct Cluster {
-    cores: Vec<Core<EPaxos>>,
-    network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Message>)>,
+pub(super) struct Cluster {
+    pub(super) cores: Vec<Core<EPaxos>>,
+    pub(super) network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Message>)>,
     records: Vec<u64>,
-    held: Option<ReplicaId>,
+    /// What each replica has appended in all its lives, and how much of it is on its disk.
+    logs: Vec<Vec<Record>>,
+    flushed: Vec<usize>,
+    pub(super) held: Option<ReplicaId>,
     /// Those who hear and say nothing.
-    away: ReplicaSet,
-    executed: Vec<Vec<Execution>>,
+    pub(super) away: ReplicaSet,
+    pub(super) executed: Vec<Vec<Execution>>,
     rejected: Vec<(RequestId, Rejection)>,
     now: Time,
 }
 
 impl Cluster {
-    fn new(n: usize, limits: Limits) -> Cluster {
-        let core = |me| {
-            let settings = Settings {
-                me,
-                quorums: Quorums::new(n).expect("a supported size"),
-                seed: u64::from(me.number()),
-                timing: Timing::default(),
-            };
-            Core::new(settings.clone(), limits, EPaxos::new(settings))
+    fn core(me: ReplicaId, n: usize, limits: Limits) -> Core<EPaxos> {
+        let settings = Settings {
+            me,
+            quorums: Quorums::new(n).expect("a supported size"),
+            seed: u64::from(me.number()),
+            timing: Timing::default(),
         };
+        Core::new(settings.clone(), limits, EPaxos::new(settings))
+    }
+
+    pub(super) fn new(n: usize, limits: Limits) -> Cluster {
+        let core = |me| Cluster::core(me, n, limits);
         Cluster {
             cores: ReplicaId::all(n).map(core).collect(),
             network: VecDeque::new(),
             records: vec![0; n],
+            logs: vec![Vec::new(); n],
+            flushed: vec![0; n],
             held: None,
             away: ReplicaSet::EMPTY,
             executed: vec![Vec::new(); n],
@@ -51,13 +58,14 @@ impl Cluster {
         }
     }
 
-    fn step(&mut self, me: ReplicaId, input: Input<Message>) {
+    pub(super) fn step(&mut self, me: ReplicaId, input: Input<Message>) {
         let mut inputs = vec![input];
         while !inputs.is_empty() {
             let mut out = Out::default();
             self.cores[me.index()].step(self.now, inputs.drain(..), &mut out);
             let written = !out.records.is_empty();
             self.records[me.index()] += out.records.len() as u64;
+            self.logs[me.index()].append(&mut out.records);
             if written && self.held != Some(me) {
                 inputs.push(self.durable(me));
             }
@@ -73,11 +81,12 @@ impl Cluster {
         }
     }
 
-    fn durable(&self, me: ReplicaId) -> Input<Message> {
+    fn durable(&mut self, me: ReplicaId) -> Input<Message> {
+        self.flushed[me.index()] = self.logs[me.index()].len();
         Input::Durable(Durable::flushed(LogPosition::new(self.records[me.index()])))
     }
 
-    fn propose(&mut self, at: usize, sequence: u64, footprint: Footprint) {
+    pub(super) fn propose(&mut self, at: usize, sequence: u64, footprint: Footprint) {
         let origin = ReplicaId::from_index(at);
         let command = Command {
             request: RequestId::new(ClientId(at as u64), sequence),
@@ -90,13 +99,13 @@ impl Cluster {
     }
 
     /// Delivers everything, as often as it takes.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         while let Some((from, to, message)) = self.network.pop_front() {
             self.step(to, Input::Peer { from, message });
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
             self.now = self.now + Duration::from_millis(10);
@@ -107,7 +116,23 @@ impl Cluster {
         }
     }
 
-    fn count(&self, path: Path) -> u64 {
+    /// It stops, and comes back with what was on its disk.
+    pub(super) fn restart(&mut self, at: usize) {
+        let n = self.cores.len();
+        self.logs[at].truncate(self.flushed[at]);
+        self.records[at] = 0;
+        self.executed[at].clear();
+        self.cores[at] = Cluster::core(replica(at), n, Limits::default());
+        let mut out = Out::default();
+        self.cores[at].restart(self.now, self.logs[at].clone(), &mut out);
+        self.executed[at].append(&mut out.execute);
+        for (to, message) in out.messages {
+            self.network.extend(to.iter().map(|to| (replica(at), to, message.clone())));
+        }
+        assert!(out.records.is_empty(), "it has nothing to write yet");
+    }
+
+    pub(super) fn count(&self, path: Path) -> u64 {
         self.cores.iter().map(|core| core.paths().count(path)).sum()
     }
 }
@@ -206,11 +231,11 @@ fn what_all_have_executed_is_forgotten() {
     assert_eq!(cluster.count(Path::SlowPath), 0, "forgetting costs no round trip");
 }
 
-fn replica(index: usize) -> ReplicaId {
+pub(super) fn replica(index: usize) -> ReplicaId {
     ReplicaId::from_index(index)
 }
 
-fn key(number: u64) -> Footprint {
+pub(super) fn key(number: u64) -> Footprint {
     Footprint::write(&number.to_le_bytes())
 }
 

@@ -13,6 +13,8 @@ mod gate_tests;
 mod held;
 mod io;
 #[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
 mod stories;
 
 pub use io::{Committed, Execution, Input, Output, PeerMessage, Rejection};
@@ -124,6 +126,31 @@ impl<P: Protocol> Core<P> {
             }
         }
         self.propose_batches(out);
+    }
+
+    /// Makes a new replica what it was when its last durable record was written: `records` are all
+    /// of its earlier life, in order. Everything decided is executed again, from an empty state
+    /// machine on; clients' commands that were not decided may or may not be executed yet.
+    ///
+    /// # Panics
+    /// If it has taken a step already, or the records contradict each other.
+    pub fn restart(
+        &mut self,
+        now: Time,
+        records: impl IntoIterator<Item = P::Record>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        assert!(!self.started, "a replica is restored before it does anything");
+        self.started = true;
+        self.view.now = now;
+        self.detector.start(now);
+        for record in records {
+            self.protocol.restore(record, &mut self.fx);
+            self.settle(out);
+        }
+        assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
+        self.protocol.resume(&self.view, &mut self.fx);
+        self.settle(out);
     }
 
     /// When to take a step, [`Input::Tick`] or not, even if nothing happens.

@@ -137,7 +137,7 @@ impl EPaxos {
     }
 
     /// Moves K behind the first instance of `owner` that is not known to be decided.
-    fn advance_known(&mut self, owner: ReplicaId) {
+    pub(super) fn advance_known(&mut self, owner: ReplicaId) {
         let mut known = self.frontiers[owner.index()].known;
         while self.instances.is_committed(InstanceId::new(owner, known + 1)) {
             known += 1;

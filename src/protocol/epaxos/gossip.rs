@@ -107,7 +107,9 @@ impl EPaxos {
         let proposed = self.next_slot - 1;
         self.marks.proposed.raise(me, proposed);
         let marks = Message::Marks { proposed, known: self.known(), executed };
-        fx.send(Written::default(), self.others(), marks);
+        // Others forget what all say they have executed: so it may not be lost here any more.
+        let after = fx.everything();
+        fx.send(after, self.others(), marks);
         self.trim(view, fx);
     }
 

@@ -17,6 +17,7 @@ mod message;
 mod plant;
 mod propose;
 mod recover;
+mod restore;
 mod validate;
 mod waiting;
 mod watch;
@@ -250,6 +251,14 @@ impl Protocol for EPaxos {
         self.drive_recoveries(view, fx);
         self.watch_frontiers(view, fx);
         self.gossip(view, fx);
+    }
+
+    fn restore(&mut self, record: Record, fx: &mut Fx) {
+        self.restore_record(record, fx);
+    }
+
+    fn resume(&mut self, view: &View, fx: &mut Fx) {
+        EPaxos::resume(self, view, fx);
     }
 
     fn kept_bytes(&self) -> usize {

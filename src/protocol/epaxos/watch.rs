@@ -83,7 +83,7 @@ impl EPaxos {
         instance.is_some_and(|i| i.ballot.is_owner() && !i.is_committed())
     }
 
-    fn send_again(&mut self, id: InstanceId, fx: &mut Fx) {
+    pub(super) fn send_again(&mut self, id: InstanceId, fx: &mut Fx) {
         let others = self.others();
         let Some(instance) = self.instances.get(id) else { return };
         let without = |answered: ReplicaSet| -> ReplicaSet {

@@ -1,0 +1,109 @@
+//! Restore: a replica that comes back is what its records make it (protocol.md §7).
+//!
+//! It may have known more before it stopped, but nothing that it said: what is said waits for its
+//! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its own
+//! proposals it takes up where their records end: the votes are counted anew, and those who have
+//! voted vote the same again.
+
+use super::instance::Tally;
+use super::{EPaxos, Fx, Message, Phase, Record};
+use crate::protocol::View;
+use crate::types::{Ballot, Decision, InstanceId, ReplicaSet, Slot, Value, Written};
+
+impl EPaxos {
+    /// Takes in one record, in the order in which they were appended.
+    pub(super) fn restore_record(&mut self, record: Record, fx: &mut Fx) {
+        match record {
+            Record::PreAccepted { id, batch, initial, deps } => {
+                self.learn_payload(id, &batch, fx);
+                let instance = self.instances.entry(id);
+                instance.phase = Phase::PreAccepted;
+                instance.value = Some(Value::Batch(batch.clone()));
+                instance.deps = deps;
+                instance.initial = Some((batch, initial));
+            }
+            Record::Accepted { id, ballot, value, deps } => {
+                match &value {
+                    Value::Batch(batch) => self.learn_payload(id, batch, fx),
+                    Value::Nop if self.instances.entry(id).payload.is_none() => {
+                        self.index.insert_wildcard(id);
+                    }
+                    Value::Nop => {}
+                }
+                let instance = self.instances.entry(id);
+                instance.join(ballot);
+                instance.accepted = ballot;
+                instance.phase = Phase::Accepted;
+                instance.value = Some(value);
+                instance.deps = deps;
+            }
+            Record::Joined { id, ballot } => self.instances.entry(id).join(ballot),
+            Record::Validated { id, batch, initial, .. } => {
+                self.learn_payload(id, &batch, fx);
+                self.instances.entry(id).initial = Some((batch, initial));
+            }
+            Record::Committed { id, value, deps } => {
+                self.restore_decision(Decision { id, value, deps }, fx);
+            }
+        }
+    }
+
+    fn restore_decision(&mut self, decision: Decision, fx: &mut Fx) {
+        let Decision { id, value, deps } = decision.clone();
+        match &value {
+            Value::Batch(batch) => self.learn_payload(id, batch, fx),
+            Value::Nop if self.instances.entry(id).payload.is_none() => {
+                self.index.remove_wildcard(id);
+            }
+            Value::Nop => {}
+        }
+        for (owner, slot) in deps.iter() {
+            self.see(owner, slot);
+        }
+        let instance = self.instances.entry(id);
+        instance.phase = Phase::Committed;
+        instance.value = Some(value);
+        instance.deps = deps;
+        fx.decide(Written::default(), decision);
+        self.advance_known(id.replica);
+    }
+
+    /// All records are in: slots in use are not used again, and own proposals are taken up.
+    pub(super) fn resume(&mut self, view: &View, fx: &mut Fx) {
+        let me = self.me();
+        for owner in crate::types::ReplicaId::all(self.n()) {
+            let last = self.instances.above(owner, 0).last().map_or(0, |(id, _)| id.slot);
+            self.see(owner, last);
+        }
+        self.next_slot = self.frontiers[me.index()].highest + 1;
+        let known = self.frontiers[me.index()].known;
+        let open: Vec<Slot> = self
+            .instances
+            .above(me, known)
+            .filter(|(_, instance)| !instance.is_committed() && instance.ballot.is_owner())
+            .map(|(id, _)| id.slot)
+            .collect();
+        for slot in open {
+            self.resume_own(view, InstanceId::new(me, slot), fx);
+        }
+    }
+
+    /// An own proposal at the owner's ballot: nobody was told more of it than its records say.
+    fn resume_own(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        let me = self.me();
+        let instance = self.instances.entry(id);
+        let own_vote = match instance.phase {
+            Phase::PreAccepted => {
+                let deps = instance.deps.clone();
+                let (voters, union) = (ReplicaSet::EMPTY, deps.clone());
+                instance.tally = Some(Box::new(Tally { voters, same: 0, union }));
+                Message::PreAcceptOk { id, deps }
+            }
+            Phase::Accepted => Message::AcceptOk { id, ballot: Ballot::OWNER },
+            Phase::Initial | Phase::Committed => return,
+        };
+        fx.answer(Written::default(), me, own_vote);
+        self.send_again(id, fx);
+        self.look_again(view, id, 0);
+    }
+}

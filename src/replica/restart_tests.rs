@@ -1,0 +1,109 @@
+//! Replicas that stop and come back as what their records make them.
+
+use std::time::Duration;
+
+use super::core_tests::{Cluster, key, replica};
+use super::{Limits, PeerMessage};
+use crate::protocol::Path;
+use crate::protocol::epaxos::Message;
+use crate::types::{Footprint, RequestId};
+
+/// What a replica has executed, in order.
+fn requests(cluster: &Cluster, at: usize) -> Vec<RequestId> {
+    let executions = cluster.executed[at].iter();
+    executions.flat_map(|e| e.batch.commands()).map(|command| command.request).collect()
+}
+
+#[test]
+fn all_stop_at_once_and_come_back_with_all_they_had_executed() {
+    let mut cluster = Cluster::new(3, Limits::default());
+    for sequence in 1..=30 {
+        for at in 0..3 {
+            cluster.propose(at, sequence, Footprint::write(b"k"));
+        }
+        cluster.run();
+        cluster.pass(Duration::from_millis(10));
+    }
+    cluster.pass(Duration::from_secs(1));
+    let before = requests(&cluster, 0);
+    assert_eq!(before.len(), 90);
+    (0..3).for_each(|at| cluster.restart(at));
+    (0..3).for_each(|at| assert_eq!(requests(&cluster, at), before, "at {at}"));
+    for at in 0..3 {
+        cluster.propose(at, 31, Footprint::write(b"k"));
+    }
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(requests(&cluster, 0).len(), 93);
+    (1..3).for_each(|at| assert_eq!(requests(&cluster, at), requests(&cluster, 0)));
+}
+
+#[test]
+fn a_slot_that_was_used_is_not_used_again() {
+    let mut cluster = Cluster::new(3, Limits::default());
+    cluster.propose(0, 1, key(1));
+    cluster.network.clear();
+    cluster.restart(0);
+    cluster.network.clear();
+    cluster.propose(0, 2, key(2));
+    let proposed = cluster.network.iter().find_map(|(_, _, message)| match message {
+        PeerMessage::Protocol(Message::PreAccept { id, .. }) => Some(id.slot),
+        _ => None,
+    });
+    assert_eq!(proposed, Some(2));
+}
+
+#[test]
+fn a_proposal_whose_owner_stopped_is_taken_up_where_its_records_end() {
+    for delivered in 0..6 {
+        let mut cluster = Cluster::new(5, Limits::default());
+        cluster.propose(4, 1, Footprint::write(b"k"));
+        cluster.network.clear();
+        cluster.propose(0, 1, Footprint::write(b"k"));
+        for _ in 0..delivered {
+            let Some((from, to, message)) = cluster.network.pop_front() else { break };
+            cluster.step(to, super::Input::Peer { from, message });
+        }
+        cluster.network.clear();
+        cluster.restart(0);
+        cluster.pass(Duration::from_secs(3));
+        for at in 0..5 {
+            assert_eq!(requests(&cluster, at).len(), 2, "after {delivered} messages, at {at}");
+        }
+        assert_eq!(cluster.count(Path::Recovery), 0, "nobody had to help");
+    }
+}
+
+#[test]
+fn what_was_not_flushed_was_not_said() {
+    let mut cluster = Cluster::new(3, Limits::default());
+    cluster.held = Some(replica(0));
+    cluster.propose(0, 1, key(1));
+    assert!(cluster.network.is_empty());
+    cluster.restart(0);
+    cluster.held = None;
+    cluster.propose(0, 2, key(2));
+    cluster.pass(Duration::from_secs(1));
+    let [only] = &requests(&cluster, 1)[..] else { panic!("the first is as if it had never been") };
+    assert_eq!(only.sequence, 2);
+}
+
+#[test]
+fn a_promise_outlives_its_maker() {
+    let mut cluster = Cluster::new(3, Limits::default());
+    cluster.propose(0, 1, key(1));
+    let proposals = std::mem::take(&mut cluster.network);
+    let id = crate::types::InstanceId::new(replica(0), 1);
+    let ballot = crate::types::Ballot::new(1, replica(2)).expect("a recovery's round");
+    let recover = PeerMessage::Protocol(Message::Recover { id, ballot });
+    cluster.step(replica(1), super::Input::Peer { from: replica(2), message: recover });
+    cluster.network.clear();
+    cluster.restart(1);
+    // The owner's proposal comes late: it was promised away.
+    for (from, to, message) in proposals.into_iter().filter(|(_, to, _)| *to == replica(1)) {
+        cluster.step(to, super::Input::Peer { from, message });
+    }
+    let voted = |(_, _, message): &(_, _, PeerMessage<Message>)| {
+        matches!(message, PeerMessage::Protocol(Message::PreAcceptOk { .. }))
+    };
+    assert!(!cluster.network.iter().any(voted));
+}
