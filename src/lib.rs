@@ -30,3 +30,10 @@ pub mod load;
 pub mod cli;
 
 pub mod testkit;
+
+pub use node::{LocalCluster, Replica};
+
+/// The README's examples are compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use isonomy::sim::history::read_history;
 use isonomy::sim::linearizability::{BUDGET, Verdict, check};
@@ -92,8 +93,6 @@ fn the_demo_prints_a_table_and_knows_the_wide_area() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_the_demo_with_the_figures_so_far() {
-    use std::process::Stdio;
-    use std::time::{Duration, Instant};
     let dir = tempfile::tempdir().expect("a temporary directory");
     let history = dir.path().join("history.jsonl");
     let demo = isonomy()
@@ -186,14 +185,34 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 25"),
         ("1.key", "missing.key", "missing.key"),
         ("\"1.pem\"", "\"2.pem\"", "1.toml"),
-        ("\"memory\"", "\"fsync\"", "memory"),
+        ("durability = \"memory\"", "durability = \"disk\"", "`memory`"),
     ] {
         assert!(good.contains(from), "{from} in {good}");
         fs::write(&file, good.replacen(from, to, 1)).expect("written");
-        let words = complaint(2, &["serve", file.to_str().expect("UTF-8"), "--log", "off"]);
+        let words = refusal_to_serve(&file);
         assert!(words.contains(word), "{to:?}: {words}");
         assert!(!path.join("1.ran").exists(), "it may be mended and started");
     }
+}
+
+/// Starts a replica that has to refuse; what it says.
+#[track_caller]
+fn refusal_to_serve(file: &Path) -> String {
+    let mut serve = isonomy();
+    serve.arg("serve").arg(file).args(["--log", "off"]);
+    serve.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut serve = serve.spawn().expect("isonomy runs");
+    let start = Instant::now();
+    while serve.try_wait().expect("a process of ours").is_none() {
+        if start.elapsed() > Duration::from_secs(60) {
+            let _ = serve.kill();
+            panic!("it serves: {}", fs::read_to_string(file).unwrap_or_default());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = serve.wait_with_output().expect("it has ended");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).expect("text")
 }
 
 /// The README's first embed is run as a documentation test; it also promises to be short.

@@ -92,6 +92,14 @@ mod planted {
     }
 
     #[test]
+    fn only_tests_have_their_exceptions() {
+        let body = "use crate::execute::Executor;\n";
+        passes("src/protocol/epaxos/stories.rs", body);
+        breaks("src/protocol/epaxos/mod.rs", body, "`execute`");
+        breaks("src/protocol/epaxos/stories.rs", "use crate::sim::World;\n", "`sim`");
+    }
+
+    #[test]
     fn the_own_room_and_rooms_above_pass() {
         passes("src/replica/mod.rs", "use crate::protocol::Effects;\nuse crate::types::Deps;\n");
         passes("src/mesh/wan/mod.rs", "use crate::mesh::Mesh;\nuse crate::types::Time;\n");

@@ -55,8 +55,8 @@ enum Command {
 const AFTER_HELP: &str = "\
 Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.
 
-Exit codes: 0 all well; 1 the answer is no, or a check failed; 2 unusable flags or files; 3 no answer
-from the cluster.";
+Exit codes: 0 all well; 1 the answer is no, or a check failed; 2 unusable flags or files; 3 no
+answer from the cluster.";
 
 const SIM_EXAMPLES: &str = "\
 Examples:

@@ -129,8 +129,8 @@ impl<S: StateMachine> Client<S> {
     /// Answers a command that writes nothing; see [`Consistency`].
     ///
     /// # Errors
-    /// [`Rejected::Writes`] if its footprint writes, and as [`Client::execute`]; a read that ends as
-    /// `Unknown` can be asked again.
+    /// [`Rejected::Writes`] if its footprint writes, and as [`Client::execute`]; a read that ends
+    /// as `Unknown` can be asked again.
     pub async fn read(
         &self,
         command: S::Command,

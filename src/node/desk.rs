@@ -262,3 +262,112 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ClientId;
+
+    const MOST: Most = Most { commands: 2, bytes: 100 };
+
+    fn request(sequence: u64) -> RequestId {
+        RequestId::new(ClientId(1), sequence)
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::ZERO + Duration::from_millis(ms)
+    }
+
+    struct Caller(oneshot::Receiver<Answer>);
+
+    impl Caller {
+        fn answer(mut self) -> Option<Answer> {
+            self.0.try_recv().ok()
+        }
+    }
+
+    fn enter(
+        desk: &Desk,
+        sequence: u64,
+        bytes: usize,
+        ms: u64,
+    ) -> (Caller, Result<Entered, ProposeError>) {
+        let (sender, receiver) = oneshot::channel();
+        let entered = desk.enter(request(sequence), bytes, at(ms), Waiter::Local(sender));
+        (Caller(receiver), entered.map_err(|(_, why)| why))
+    }
+
+    fn answer_all(desk: &Desk, sequences: &[u64], output: &'static [u8]) {
+        let requests = sequences.iter().map(|sequence| request(*sequence));
+        desk.take(
+            requests,
+            |request| *request,
+            |_, waited| {
+                waited.answer(Ok(Bytes::from_static(output)));
+            },
+        );
+    }
+
+    #[test]
+    fn everybody_who_asks_for_the_same_gets_the_one_answer() {
+        let desk = Desk::new(MOST);
+        let (first, entered) = enter(&desk, 1, 10, 0);
+        assert_eq!(entered, Ok(Entered::New));
+        let (second, entered) = enter(&desk, 1, 10, 5);
+        assert_eq!((entered, desk.len()), (Ok(Entered::Joined), 1));
+        let mut waited = Vec::new();
+        desk.since([request(1), request(2)].into_iter(), |since| waited.push(since));
+        assert_eq!(waited, [at(0)]);
+        answer_all(&desk, &[2, 1, 1], b"x");
+        for caller in [first, second] {
+            assert_eq!(caller.answer(), Some(Ok(Bytes::from_static(b"x"))));
+        }
+        assert_eq!(desk.len(), 0);
+    }
+
+    #[test]
+    fn commands_and_bytes_are_bounded_and_given_back() {
+        let desk = Desk::new(MOST);
+        let overloaded = Err(Rejected::Overloaded.into());
+        let (_one, entered) = enter(&desk, 1, 90, 0);
+        assert_eq!(entered, Ok(Entered::New));
+        assert_eq!(enter(&desk, 2, 11, 0).1, overloaded);
+        let (_two, entered) = enter(&desk, 2, 10, 0);
+        assert_eq!(entered, Ok(Entered::New));
+        assert_eq!(enter(&desk, 3, 0, 0).1, overloaded);
+        answer_all(&desk, &[1], b"");
+        let (three, entered) = enter(&desk, 3, 90, 0);
+        assert_eq!(entered, Ok(Entered::New));
+        assert_eq!(desk.overloaded.load(Ordering::Relaxed), 2);
+        desk.turn_away(request(3), Rejected::Overloaded);
+        assert_eq!(three.answer(), Some(Err(Rejected::Overloaded.into())));
+        assert_eq!(desk.overloaded.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn who_has_waited_too_long_is_told_and_the_others_wait_on() {
+        let desk = Desk::new(MOST);
+        let (early, _) = enter(&desk, 1, 10, 0);
+        let (late, _) = enter(&desk, 2, 10, 50);
+        let patience = Duration::from_millis(100);
+        desk.expire(at(120), patience);
+        assert_eq!(early.answer(), Some(Err(Unknown::TimedOut(patience).into())));
+        assert_eq!((late.answer(), desk.len()), (None, 1));
+    }
+
+    #[test]
+    fn a_stopped_desk_still_answers_and_a_closed_one_sends_everybody_away() {
+        let desk = Desk::new(MOST);
+        let (one, _) = enter(&desk, 1, 10, 0);
+        let (two, _) = enter(&desk, 2, 10, 0);
+        desk.stop();
+        let stopping = ProposeError::from(Rejected::Stopping);
+        assert_eq!(enter(&desk, 3, 0, 0).1, Err(stopping.clone()));
+        answer_all(&desk, &[1], b"x");
+        assert_eq!(one.answer(), Some(Ok(Bytes::from_static(b"x"))));
+        let fatal = ProposeError::Fatal("a fault".to_owned());
+        desk.close(&fatal, fatal.clone());
+        assert_eq!(two.answer(), Some(Err(fatal.clone())));
+        assert_eq!((enter(&desk, 3, 0, 0).1, desk.len()), (Err(fatal), 0));
+    }
+}

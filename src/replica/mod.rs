@@ -12,6 +12,8 @@ mod gate;
 mod gate_tests;
 mod held;
 mod io;
+#[cfg(test)]
+mod stories;
 
 pub use io::{Committed, Execution, Input, Output, PeerMessage, Rejection};
 

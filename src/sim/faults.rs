@@ -320,9 +320,9 @@ impl World<'_> {
         }
     }
 
-    /// Two propose; some hear of the first alone, the rest of the second alone. The first is cut off,
-    /// and by the time the others recover what it left, the second has not heard its votes: so that
-    /// recovery waits, and then sees the second one decided (protocol.md §5.5).
+    /// Two propose; some hear of the first alone, the rest of the second alone. The first is cut
+    /// off, and when the others recover what it left, the second has not heard its votes yet: so
+    /// that recovery waits, and then sees the second one decided (protocol.md §5.5).
     fn duel_of_two(&mut self) {
         self.counters.hit(Counter::DuelOfTwo);
         let (n, e) = (self.plan.replicas, self.quorums().e);
@@ -369,9 +369,9 @@ impl World<'_> {
         }
     }
 
-    /// Owners hear neither votes nor recoveries of their own instances, but take part in others', so
-    /// that recoveries have to wait for each other (protocol.md §5.5). Each hears again in its time,
-    /// and may still decide what another recovery waits for.
+    /// Owners hear neither votes nor recoveries of their own instances, but take part in others',
+    /// so that recoveries have to wait for each other (protocol.md §5.5). Each hears again in its
+    /// time, and may still decide what another recovery waits for.
     fn deafen(&mut self, owners: ReplicaSet) {
         self.counters.hit(Counter::Deafened);
         let everybody = self.everybody();

@@ -2,10 +2,10 @@
 //! clocks and clients of its own, one thread and no time but its own; the same seed gives the same
 //! world on every machine.
 //!
-//! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's step,
-//! `network` and `faults` get in the way, `clients` ask → `checks` and `order` look at every step →
-//! `calm` demands that everything finishes, and has the last word → `runner` does it for many seeds,
-//! `shrink` makes a failing world smaller, `report` sums up.
+//! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's
+//! step, `network` and `faults` get in the way, `clients` ask → `checks` and `order` look at every
+//! step → `calm` demands that everything finishes, and has the last word → `runner` does it for
+//! many seeds, `shrink` makes a failing world smaller, `report` sums up.
 //!
 //! `history` and [`linearizability`] stand alone: real clients use them too.
 

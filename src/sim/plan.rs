@@ -181,7 +181,8 @@ impl Plan {
         let unrest = overrides.millis.map_or(unrest, Duration::from_millis);
         let slowest = links.delay.iter().flatten().max().copied().unwrap_or_default();
         let slowest_clock = clocks.iter().map(|clock| clock.rate).min().unwrap_or(1024);
-        // Ten seconds on a local network: the far ones wait for more round trips, slow clocks longer.
+        // Ten seconds on a local network: the far ones wait for more round trips, slow clocks
+        // longer.
         let patience = Duration::from_secs(10) + slowest * 100 + timing.patience * 2;
         let patience = patience.mul_f64(1024.0 / slowest_clock as f64);
         let step = Duration::from_micros(step);

@@ -1,7 +1,7 @@
 //! Bugs on purpose, each of which the checks have to notice (protocol.md §9). How many seeds that
 //! takes was measured; each test allows for some times as many, as other changes shuffle the seeds.
 //!
-//! Those that need a long chain of coincidences are told as stories, in `protocol/epaxos/stories`:
+//! Those that need a long chain of coincidences are told as stories, in `replica/stories`:
 //! no index entry at Validate, and yielding too early.
 
 use super::plan::Overrides;

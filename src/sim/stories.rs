@@ -7,7 +7,8 @@ use super::plan::{Overrides, Plan};
 use super::report::Verdict;
 use super::world::{Sabotage, World};
 
-/// Five sites with the round trips of the EPaxos paper: Virginia, California, Oregon, Japan, Ireland.
+/// Five sites with the round trips of the EPaxos paper: Virginia, California, Oregon, Japan,
+/// Ireland.
 const SITES: [[u64; 5]; 5] = [
     [0, 599, 725, 1524, 705],
     [599, 0, 211, 1117, 1412],
@@ -54,8 +55,8 @@ fn run(plan: Plan) -> Verdict {
     verdict
 }
 
-/// Left alone, a hot key keeps one component open for ever: nothing in it is executed until the load
-/// ends. The gate bounds it (protocol.md §6b).
+/// Left alone, a hot key keeps one component open for ever: nothing in it is executed until the
+/// load ends. The gate bounds it (protocol.md §6b).
 #[test]
 fn a_hot_key_does_not_livelock() {
     let verdict = run(hot_key(50, 1));

@@ -1,8 +1,8 @@
 //! One simulated world: replicas, network, disks and clients on one heap of events, in one thread,
 //! with no clock but its own. A seed's plan in, a verdict out.
 //!
-//! First unrest: faults, while clients ask. Then calm: what is cut heals, who is paused goes on (who
-//! crashed stays dead), and everything pending has to finish.
+//! First unrest: faults, while clients ask. Then calm: what is cut heals, who is paused goes on
+//! (who crashed stays dead), and everything pending has to finish.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -166,7 +166,9 @@ mod tests {
         }
 
         #[test]
-        fn a_union_conflicts_when_a_part_does(a in footprints(), b in footprints(), c in footprints()) {
+        fn a_union_conflicts_when_a_part_does(
+            a in footprints(), b in footprints(), c in footprints(),
+        ) {
             let union = Footprint::union([&a, &b]);
             prop_assert_eq!(union.conflicts(&c), a.conflicts(&c) || b.conflicts(&c));
         }

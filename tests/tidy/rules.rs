@@ -76,6 +76,9 @@ pub(crate) const ROOMS: &[Room] = &[
 const GUARDED: &[&str] =
     &["tokio", "quinn", "rustls", "rcgen", "petgraph", "rand", "hdrhistogram", "clap"];
 
+/// What the tests of a room may use besides. A protocol's stories tell what is executed in the end.
+const TESTS_MAY_USE: &[(&str, &str)] = &[("protocol", "execute")];
+
 /// What a pure room does not touch, and what to do instead.
 const IMPURE: &[(&str, &str)] = &[
     ("HashMap", "its order differs from run to run: take `FxHashMap` and never show its order"),
@@ -188,7 +191,9 @@ fn check_room(
     for (at, path) in crate_paths(code) {
         let used = path.split("::").next().unwrap_or_default();
         let is_room = ROOMS.iter().any(|other| other.name == used);
-        if is_room && used != room.name && !room.uses.contains(&used) {
+        let may = room.uses.contains(&used)
+            || (tests.cover(at) && TESTS_MAY_USE.contains(&(room.name, used)));
+        if is_room && used != room.name && !may {
             say(at, format!("`{}` may not use `{used}`", room.name));
         }
         if let Some(sibling) = sibling_protocol(file, &path) {

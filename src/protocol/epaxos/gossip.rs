@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::watch::Frontier;
 use super::{EPaxos, Fx, Message};
 use crate::protocol::{Path, View};
-use crate::types::{Batch, Command, Deps, InstanceId, ReplicaId, Slot, Time, Written};
+use crate::types::{Batch, Deps, InstanceId, ReplicaId, Slot, Time, Written};
 
 /// The most decisions that one Fetch asks for.
 const FETCH_AT_MOST: Slot = 512;
@@ -22,7 +22,7 @@ const FETCH_BYTES: usize = 1 << 20;
 pub(super) fn weight(batch: &Batch) -> usize {
     let keys: usize =
         batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
-    512 + batch.bytes() + batch.commands().len() * size_of::<Command>() + keys * 32
+    512 + batch.bytes() + size_of_val(batch.commands()) + keys * 32
 }
 
 /// What the members have said of themselves.

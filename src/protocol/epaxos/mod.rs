@@ -17,8 +17,6 @@ mod message;
 mod plant;
 mod propose;
 mod recover;
-#[cfg(test)]
-mod stories;
 mod validate;
 mod waiting;
 mod watch;

@@ -2,7 +2,8 @@
 //! checks can be seen to notice. Compiled for tests only.
 
 use super::instance::Instance;
-use super::{EPaxos, Phase};
+use super::{EPaxos, Fx, Phase};
+use crate::protocol::View;
 use crate::types::{Ballot, Decision, Deps, InstanceId, Value};
 
 /// A rule to break.
@@ -57,6 +58,11 @@ pub(super) fn single_ballot(plant: Option<Plant>, instance: &mut Instance, ballo
 }
 
 impl EPaxos {
+    /// Begins a recovery that nothing asked for.
+    pub(crate) fn recover_unasked(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+        self.start_recovery(view, id, fx);
+    }
+
     /// Drops a `Nop`'s payload from the conflict index.
     pub(super) fn forget_nop_if_planted(&mut self, decision: &Decision) {
         if self.planted(Plant::ForgetNop) && decision.value.is_nop() {

@@ -171,7 +171,8 @@ impl EPaxos {
         let trip = view.slowest_round_trip();
         if !view.suspected.contains(owner) {
             // Where everything is slower than it should be, recovering what its owner would have
-            // finished makes a Nop of it, and the owner has to begin again: so more slowly each time.
+            // finished makes a Nop of it, and the owner has to begin again: so more slowly each
+            // time.
             let hasty = self.frontiers[owner.index()].hasty;
             return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }

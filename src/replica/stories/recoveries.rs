@@ -1,7 +1,7 @@
 //! Stories of protocol.md §5.4 and §5.5: what Validate is for.
 
-use super::super::Plant;
 use super::stage::{Stage, deps, id};
+use crate::protocol::epaxos::Plant;
 use crate::types::Deps;
 
 /// y has r3's vote for the fast path and no other; x conflicts, and commits fast without them. Both
@@ -66,8 +66,8 @@ fn what_was_validated_counts_as_a_conflict() {
     assert_eq!(both, (Some(Deps::none(5)), Some(Deps::none(5))), "neither covers the other");
 }
 
-/// Two recoveries wait for each other: y's counted one fast vote, x's two. x was fast and its client
-/// has the answer, so it is y that has to give way.
+/// Two recoveries wait for each other: y's counted one fast vote, x's two. x was fast and its
+/// client has the answer, so it is y that has to give way.
 fn two_that_wait(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let x = s.propose(1, "k");

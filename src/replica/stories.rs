@@ -7,8 +7,8 @@ mod stage;
 
 use std::time::Duration;
 
-use super::Plant;
 use crate::execute::Executor;
+use crate::protocol::epaxos::Plant;
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Footprint, InstanceId, ReplicaId, RequestId, Value,
 };
@@ -65,9 +65,9 @@ fn one_ballot_is_not_enough() {
     assert_eq!(single.decided(1, x), None, "r1 decides Nop where r3 decided x");
 }
 
-/// Whittaker (2021): x, y, z conflict. z lists y, the latest of its owner, and not x, which it never
-/// heard of; y ends as a Nop. If "lists y" did not mean "covers all up to y", x and z would have
-/// lost sight of each other.
+/// Whittaker (2021): x, y, z conflict. z lists y, the latest of its owner, and not x, which it
+/// never heard of; y ends as a Nop. If "lists y" did not mean "covers all up to y", x and z would
+/// have lost sight of each other.
 #[test]
 fn what_is_covered_is_a_prefix() {
     let mut s = Stage::new(3);
@@ -225,8 +225,8 @@ fn nothing_is_forgotten_that_speaks_against_something_undecided() {
     assert_eq!((x_covers, y_covers), (Some(Deps::none(5)), Some(Deps::none(5))), "both blind");
 }
 
-/// A slot that its owner used and nobody heard of holds up whatever covers it, until it is recovered
-/// as the Nop it must be.
+/// A slot that its owner used and nobody heard of holds up whatever covers it, until it is
+/// recovered as the Nop it must be.
 #[test]
 fn a_gap_is_closed() {
     let mut s = Stage::new(3);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{EPaxos, Fx, Message, Plant};
 use crate::execute::Executor;
-use crate::protocol::{Protocol, View};
+use crate::protocol::epaxos::{EPaxos, Message, Plant, Record};
+use crate::protocol::{Effects, Protocol, View};
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Durable, Footprint, InstanceId, LogPosition, Quorums,
     ReplicaId, RequestId, Settings, Slot, Timing, Value,
@@ -17,7 +17,7 @@ use crate::types::{
 /// One replica with its executor.
 struct Actor {
     protocol: EPaxos,
-    fx: Fx,
+    fx: Effects<Message, Record>,
     view: View,
     executor: Executor,
     decided: Vec<Decision>,
@@ -75,7 +75,7 @@ impl Stage {
             };
             Actor {
                 protocol: EPaxos::new(settings),
-                fx: Fx::default(),
+                fx: Effects::default(),
                 view: View::new(n),
                 executor: Executor::new(n),
                 decided: Vec::new(),
@@ -123,7 +123,7 @@ impl Stage {
     /// `at` recovers an instance.
     pub(super) fn recover(&mut self, at: usize, id: InstanceId) {
         let actor = &mut self.actors[at - 1];
-        actor.protocol.start_recovery(&actor.view, id, &mut actor.fx);
+        actor.protocol.recover_unasked(&actor.view, id, &mut actor.fx);
         self.settle(at);
     }
 
