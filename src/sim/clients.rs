@@ -63,6 +63,8 @@ pub(super) struct Clients {
     /// A value that a key had lately, for commands that expect one.
     lately: BTreeMap<Bytes, Bytes>,
     closing: bool,
+    /// Keys used for duels.
+    fresh: u64,
     /// Whom to ask a second time. Clients of real replicas notice in the end that one is gone.
     reachable: Vec<ReplicaId>,
     answered: u64,
@@ -93,6 +95,7 @@ impl Clients {
             log: Vec::new(),
             lately: BTreeMap::new(),
             closing: false,
+            fresh: 0,
             reachable: ReplicaId::all(plan.replicas).collect(),
             answered: 0,
             workload,
@@ -167,8 +170,20 @@ impl Clients {
         (asks, Some(pause))
     }
 
-    /// A client at this replica writes the hottest key at once, whatever else it does.
-    pub(super) fn duel(&mut self, at: ReplicaId, now: Time, counters: &mut Counters) -> Vec<Ask> {
+    /// A key that nobody has used.
+    pub(super) fn fresh_key(&mut self) -> u64 {
+        self.fresh += 1;
+        self.workload.keys + self.fresh
+    }
+
+    /// A client at this replica writes a key at once, whatever else it does.
+    pub(super) fn duel(
+        &mut self,
+        at: ReplicaId,
+        contended: u64,
+        now: Time,
+        counters: &mut Counters,
+    ) -> Vec<Ask> {
         let Some(index) = self.clients.iter().position(|client| client.home == at) else {
             return Vec::new();
         };
@@ -177,7 +192,7 @@ impl Clients {
         }
         let client = &self.clients[index];
         let value = value(client.session, client.sequence + 1, 0);
-        let command = KvCommand::Put { key: key(0), value };
+        let command = KvCommand::Put { key: key(contended), value };
         self.start(index, now, command, false, counters)
     }
 

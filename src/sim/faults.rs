@@ -291,6 +291,9 @@ impl World<'_> {
     /// are out of reach, so that the others recover what they know.
     fn duel(&mut self) {
         self.counters.hit(Counter::Duel);
+        if self.plan.replicas > 4 && self.rng.random_ratio(1, 3) {
+            return self.duel_of_two();
+        }
         let proposers = self.some();
         let spell = self.plan.timing.suspect.mul_f64(1.5 + 4.0 * self.rng.random::<f64>());
         let brief = self.now + spell / 8;
@@ -305,14 +308,64 @@ impl World<'_> {
                 self.network.add(Rule { until: self.now + spell / 2, ..rule });
             }
         }
+        let key = if self.rng.random_ratio(1, 2) { self.clients.fresh_key() } else { 0 };
         for proposer in proposers.iter() {
-            let asks = self.clients.duel(proposer, self.now, &mut self.counters);
+            let asks = self.clients.duel(proposer, key, self.now, &mut self.counters);
             self.ask_all(asks, 0);
         }
         if self.rng.random_ratio(1, 2) {
             self.deafen(proposers);
         } else {
             self.seclude(spell);
+        }
+    }
+
+    /// Two propose; some hear of the first alone, the rest of the second alone. The first is cut
+    /// off, and when the others recover what it left, the second has not heard its votes yet: so
+    /// that recovery waits, and then sees the second one decided (protocol.md §5.5).
+    fn duel_of_two(&mut self) {
+        self.counters.hit(Counter::DuelOfTwo);
+        let (n, e) = (self.plan.replicas, self.quorums().e);
+        let everybody = self.everybody();
+        let turn = self.rng.random_range(0..n);
+        let order: Vec<_> = (0..n).map(|at| ReplicaId::from_index((at + turn) % n)).collect();
+        let hears_first = self.quorums().slow() - e;
+        let first = ReplicaSet::from_iter([order[0]]);
+        let second = ReplicaSet::from_iter([order[1]]);
+        let near_first: ReplicaSet = order[2..2 + hears_first].iter().copied().collect();
+        let near_second: ReplicaSet = order[2 + hears_first..].iter().copied().collect();
+        // With these out of hearing the second owner is one of those that the recovery asks.
+        let quiet = order[3 + hears_first..].iter().copied().collect();
+        let suspect = self.plan.timing.suspect;
+        let until = self.now + suspect.mul_f64(5.0 + 2.0 * self.rng.random::<f64>());
+        let heard = self.now + suspect.mul_f64(1.5 + 2.5 * self.rng.random::<f64>());
+        let gone = self.now + suspect / 4;
+        let lost = |kind, from, to, since, until, counter| Rule {
+            kind,
+            from,
+            to,
+            loss: ALWAYS,
+            until,
+            flap: None,
+            since,
+            counter,
+        };
+        for rule in [
+            lost(Kind::PreAccept, first, near_second, self.now, until, Counter::LostPreAccept),
+            lost(Kind::PreAccept, first, second, self.now, until, Counter::LostPreAccept),
+            lost(Kind::PreAccept, second, near_first, self.now, until, Counter::LostPreAccept),
+            lost(Kind::PreAccept, second, first, self.now, until, Counter::LostPreAccept),
+            lost(Kind::Votes, everybody, second, self.now, heard, Counter::LostVote),
+            lost(Kind::Any, quiet, near_first, gone, until, Counter::OneWay),
+            lost(Kind::Any, first, everybody, gone, until, Counter::Isolated),
+            lost(Kind::Any, everybody, first, gone, until, Counter::Isolated),
+        ] {
+            self.network.add(rule);
+        }
+        let key = self.clients.fresh_key();
+        for proposer in [order[0], order[1]] {
+            let asks = self.clients.duel(proposer, key, self.now, &mut self.counters);
+            self.ask_all(asks, 0);
         }
     }
 

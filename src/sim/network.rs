@@ -81,7 +81,8 @@ impl Rule {
         now >= self.since
             && now < self.until
             && self.flap.is_none_or(|turn| {
-                now.since(self.since).as_nanos() / turn.as_nanos().max(1) % 2 == 0
+                let turns = now.since(self.since).as_nanos() / turn.as_nanos().max(1);
+                turns.is_multiple_of(2)
             })
     }
 }

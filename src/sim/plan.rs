@@ -251,28 +251,27 @@ fn draw_links(
 ) -> Links {
     let (low, high) = if wide { (5_000, 100_000) } else { *pick(rng, &[(50, 500), (500, 5000)]) };
     let mut delay = vec![vec![Duration::ZERO; MOST_REPLICAS]; MOST_REPLICAS];
-    for from in 0..MOST_REPLICAS {
-        for to in 0..from {
-            let one_way = Duration::from_micros(rng.random_range(low..=high));
-            delay[from][to] = one_way;
-            delay[to][from] = one_way;
-        }
+    for (a, b) in (0..MOST_REPLICAS).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        let one_way = Duration::from_micros(rng.random_range(low..=high));
+        delay[a][b] = one_way;
+        delay[b][a] = one_way;
     }
     let jitter = Duration::from_micros(*pick(rng, &[0, low / 4, low, high]));
-    let rate = |rng: &mut dyn Rng, fault: Fault, worst: f64| {
-        let drawn = (65536.0 * worst * rng.random::<f64>().powi(3)) as u16;
-        if on(fault) { drawn } else { 0 }
+    // The product of three: mostly a few in a hundred, now and then half of all.
+    let rate = |rng: &mut dyn Rng, fault: Fault, worst: u64| {
+        let drawn = (0..3).fold(worst, |rate, _| (rate * u64::from(rng.random::<u16>())) >> 16);
+        if on(fault) { u16::try_from(drawn).unwrap_or(u16::MAX) } else { 0 }
     };
     let reorder = rng.random_ratio(3, 4);
     Links {
         delay,
         jitter,
         fifo: !(reorder && on(Fault::Late)),
-        drop: rate(rng, Fault::Drop, 0.5),
-        duplicate: rate(rng, Fault::Duplicate, 0.5),
-        late: rate(rng, Fault::Late, 0.3),
+        drop: rate(rng, Fault::Drop, 40_000),
+        duplicate: rate(rng, Fault::Duplicate, 40_000),
+        late: rate(rng, Fault::Late, 25_000),
         tail: unit.mul_f64(4.0 * rng.random::<f64>()),
-        client_drop: rate(rng, Fault::ClientDrop, 0.3),
+        client_drop: rate(rng, Fault::ClientDrop, 25_000),
     }
 }
 

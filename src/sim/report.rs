@@ -50,6 +50,7 @@ counters! {
     SlowFlush = "fault_slow_disk",
     Skewed = "fault_clock",
     Duel = "fault_duel",
+    DuelOfTwo = "fault_duel_of_two",
     Deafened = "fault_duel_deaf_owners",
     Batched = "several_inputs_a_step",
     Component = "component_above_one",
