@@ -105,3 +105,40 @@ fn of_two_that_wait_the_one_with_more_votes_stays() {
     let hasty = two_that_wait(Some(Plant::YieldTooEarly));
     assert_eq!(hasty.decided(4, x), None, "an answered command is lost");
 }
+
+/// r1's x is accepted by r3 at the owner's ballot, then Nop by r2 and r1 at a higher one, and then x
+/// is decided by r3, r4 and r5. They tell r1 "your batch", since it has that.
+fn the_owner_accepted_a_nop(plant: Option<Plant>) -> Stage {
+    let mut s = Stage::new(5).with(plant);
+    s.propose(5, "k");
+    let x = s.propose(1, "k");
+    for voter in [3, 5] {
+        s.deliver("PreAccept", x, 1, voter);
+        s.deliver("PreAcceptOk", x, voter, 1);
+    }
+    s.deliver("Accept", x, 1, 3);
+    s.lose_all();
+    s.recover(2, x);
+    for member in [4, 5] {
+        s.deliver("Recover", x, 2, member);
+        s.deliver("RecoverOk", x, member, 2);
+    }
+    s.deliver("Accept", x, 2, 1);
+    s.lose_all();
+    s.recover(3, x);
+    s.deliver_among(&[3, 4, 5]);
+    assert_eq!(s.decided(3, x), Some(deps([0, 0, 0, 0, 1])));
+    s.lose_all();
+    s.recover(1, x);
+    s.deliver("Recover", x, 1, 3);
+    s.deliver("Commit", x, 3, 1);
+    s
+}
+
+#[test]
+fn the_owners_batch_is_not_what_was_accepted() {
+    let x = id(1, 1);
+    assert_eq!(the_owner_accepted_a_nop(None).decided(1, x), Some(deps([0, 0, 0, 0, 1])));
+    let confused = the_owner_accepted_a_nop(Some(Plant::CommitTakesAccepted));
+    assert_eq!(confused.decided(1, x), None, "r1 decides Nop where others decided x");
+}
