@@ -1,9 +1,9 @@
 //! Bugs on purpose, each of which the checks have to notice (protocol.md §9). How many seeds that
 //! takes was measured; each test allows for some times as many, as other changes shuffle the seeds.
 //!
-//! Those that need a long chain of coincidences, and take thousands of seeds, are told as stories in
-//! `replica/stories`: no index entry at Validate, yielding too early, forgetting early, and a Commit
-//! that takes what was accepted.
+//! Those that need a long chain of coincidences, and take thousands of seeds, are told as stories
+//! in `replica/stories`: no index entry at Validate, yielding too early, forgetting early, and a
+//! Commit that takes what was accepted.
 
 use super::plan::Overrides;
 use super::report::{Broken, Violation};

@@ -106,8 +106,8 @@ fn of_two_that_wait_the_one_with_more_votes_stays() {
     assert_eq!(hasty.decided(4, x), None, "an answered command is lost");
 }
 
-/// r1's x is accepted by r3 at the owner's ballot, then Nop by r2 and r1 at a higher one, and then x
-/// is decided by r3, r4 and r5. They tell r1 "your batch", since it has that.
+/// r1's x is accepted by r3 at the owner's ballot, then Nop by r2 and r1 at a higher one, and then
+/// x is decided by r3, r4 and r5. They tell r1 "your batch", since it has that.
 fn the_owner_accepted_a_nop(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     s.propose(5, "k");
