@@ -1,9 +1,9 @@
 //! Restore: a replica that comes back is what its records make it (protocol.md §7).
 //!
 //! It may have known more before it stopped, but nothing that it said: what is said waits for its
-//! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its own
-//! proposals it takes up where their records end: the votes are counted anew, and those who have
-//! voted vote the same again.
+//! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its
+//! own proposals it takes up where their records end: the votes are counted anew, and those who
+//! have voted vote the same again.
 
 use super::instance::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record};
