@@ -36,17 +36,10 @@ impl EPaxos {
         if from != ballot.leader(id.replica) || from == self.me() {
             return;
         }
-        self.see(id.replica, id.slot);
+        if self.is_too_late(from, id, ballot, fx) {
+            return;
+        }
         let instance = self.instances.entry(id);
-        if instance.is_committed() {
-            self.answer_commit(from, id, fx);
-            return;
-        }
-        if instance.ballot > ballot {
-            let joined = instance.ballot;
-            fx.answer(instance.written, from, Message::Reject { id, ballot: joined });
-            return;
-        }
         let again = instance.phase == Phase::Accepted && instance.accepted == ballot;
         if again {
             // The others had this vote already, or will learn the decision by gossip.
@@ -62,8 +55,14 @@ impl EPaxos {
     }
 
     fn accept_here(&mut self, id: InstanceId, proposal: &Proposal, fx: &mut Fx) {
+        self.note_accepted(id, proposal, fx);
         let Proposal { ballot, value, deps } = proposal.clone();
-        match &value {
+        self.instances.entry(id).written = fx.append(Record::Accepted { id, ballot, value, deps });
+    }
+
+    /// The value counts as accepted, and as a conflict, from here on.
+    pub(super) fn note_accepted(&mut self, id: InstanceId, proposal: &Proposal, fx: &mut Fx) {
+        match &proposal.value {
             Value::Batch(batch) => self.learn_payload(id, batch, fx),
             Value::Nop => {
                 #[cfg(test)]
@@ -76,13 +75,34 @@ impl EPaxos {
         }
         let instance = self.instances.entry(id);
         assert!(!instance.is_committed(), "a decision is not voted on again: {id}");
-        instance.join(ballot);
-        instance.accepted = ballot;
+        instance.join(proposal.ballot);
+        instance.accepted = proposal.ballot;
         instance.phase = Phase::Accepted;
-        instance.value = Some(value.clone());
-        instance.deps = deps.clone();
+        instance.value = Some(proposal.value.clone());
+        instance.deps = proposal.deps.clone();
         instance.tally = None;
-        instance.written = fx.append(Record::Accepted { id, ballot, value, deps });
+    }
+
+    /// Whether a message at `ballot` comes too late: the instance is decided here, or promised to
+    /// a higher ballot. The sender is told.
+    pub(super) fn is_too_late(
+        &mut self,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        fx: &mut Fx,
+    ) -> bool {
+        self.see(id.replica, id.slot);
+        let instance = self.instances.entry(id);
+        if instance.is_committed() {
+            self.answer_commit(from, id, fx);
+            return true;
+        }
+        let joined = instance.ballot;
+        if joined > ballot {
+            fx.answer(instance.written, from, Message::Reject { id, ballot: joined });
+        }
+        joined > ballot
     }
 
     /// §4.5: whoever counts `n - f` votes at one ballot has learned the decision, the sender of

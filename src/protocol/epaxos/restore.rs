@@ -1,10 +1,11 @@
 //! Restore: a replica that comes back is what its records make it (protocol.md §7).
 //!
 //! It may have known more before it stopped, but nothing that it said: what is said waits for its
-//! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its own
-//! proposals it takes up where their records end: the votes are counted anew, and those who have
-//! voted vote the same again.
+//! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its
+//! own proposals it takes up where their records end: the votes are counted anew, and those who
+//! have voted vote the same again.
 
+use super::accept::Proposal;
 use super::instance::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::View;
@@ -23,19 +24,7 @@ impl EPaxos {
                 instance.initial = Some((batch, initial));
             }
             Record::Accepted { id, ballot, value, deps } => {
-                match &value {
-                    Value::Batch(batch) => self.learn_payload(id, batch, fx),
-                    Value::Nop if self.instances.entry(id).payload.is_none() => {
-                        self.index.insert_wildcard(id);
-                    }
-                    Value::Nop => {}
-                }
-                let instance = self.instances.entry(id);
-                instance.join(ballot);
-                instance.accepted = ballot;
-                instance.phase = Phase::Accepted;
-                instance.value = Some(value);
-                instance.deps = deps;
+                self.note_accepted(id, &Proposal { ballot, value, deps }, fx);
             }
             Record::Joined { id, ballot } => self.instances.entry(id).join(ballot),
             Record::Validated { id, batch, initial, .. } => {

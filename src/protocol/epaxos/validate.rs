@@ -52,16 +52,10 @@ impl EPaxos {
         if ballot.is_owner() || from != ballot.leader(id.replica) {
             return;
         }
+        if self.is_too_late(from, id, ballot, fx) {
+            return;
+        }
         let instance = self.instances.entry(id);
-        if instance.is_committed() {
-            self.answer_commit(from, id, fx);
-            return;
-        }
-        if instance.ballot > ballot {
-            let joined = instance.ballot;
-            fx.answer(instance.written, from, Message::Reject { id, ballot: joined });
-            return;
-        }
         // Below: a promise that this replica never gave. Accepted: a late duplicate.
         if instance.ballot < ballot || instance.phase >= Phase::Accepted {
             return;
