@@ -1,0 +1,2 @@
+//! What the durable log costs.
+fn main() {}
