@@ -11,11 +11,25 @@
 
 mod disk;
 mod error;
+mod identity;
 mod log;
+mod snapshot;
+mod store;
+mod thread;
+mod verify;
 
 pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation};
 pub use error::StorageError;
-pub use log::{Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Visit};
+pub use identity::Identity;
+pub use log::{
+    Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
+};
+pub use snapshot::{
+    MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader, SnapshotWriter, Snapshots,
+};
+pub use store::{Opening, Store, StoreOptions};
+pub use thread::{LogEvent, LogThread};
+pub use verify::{Report, verify};
 
 use crate::types::{Durable, LogPosition};
 

@@ -465,7 +465,7 @@ impl DiskFile for FaultyFile {
         self.state()?.sync(self.inode)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.state()?.inode(self.inode).live.len() as u64)
     }
 }

@@ -80,7 +80,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
 
     /// The length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// A file together with its name, so that errors can say which.
@@ -109,13 +109,13 @@ impl Named {
         self.file.sync_data().map_err(self.failed("flushing"))
     }
 
-    pub(super) fn len(&self) -> Result<u64, StorageError> {
-        self.file.len().map_err(self.failed("measuring"))
+    pub(super) fn size(&self) -> Result<u64, StorageError> {
+        self.file.size().map_err(self.failed("measuring"))
     }
 
     /// The whole file, refused when it is longer than `limit` bytes.
     pub(super) fn read_all(&self, limit: usize) -> Result<Vec<u8>, StorageError> {
-        let len = self.len()?;
+        let len = self.size()?;
         let fits = usize::try_from(len).ok().filter(|len| *len <= limit);
         let Some(len) = fits else {
             let what = format!("{len} bytes, where at most {limit} are expected");

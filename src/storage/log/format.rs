@@ -26,7 +26,7 @@ use crc32fast::Hasher;
 use crate::storage::StorageError;
 
 /// The version of everything described here.
-pub(in crate::storage) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// Where the first group starts: header sectors, and room for what a later version may need.
 pub(super) const FIRST_GROUP: usize = 4096;
 /// The length of a group without its body.

@@ -19,9 +19,9 @@ mod survey;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(super) use format::VERSION;
 pub use scan::Visit;
-pub(super) use survey::{SegmentState, first_position, holds_records, inspect};
+pub use survey::SegmentState;
+pub(super) use survey::{first_position, holds_records, inspect};
 
 use super::disk::{Disk, Named};
 use super::{Durability, StorageError};
@@ -157,6 +157,21 @@ impl Log {
             self.reserve.advance(&*self.disk, next, progress)
         });
         self.poisoning(done)
+    }
+
+    /// Flushes, and ends the current segment if it holds anything, so that [`Log::truncate`] can cut
+    /// right here. Needed before a snapshot that replaces what the records do not say (one that
+    /// came from elsewhere): with the log cut at its position, nothing older can stand in for it.
+    ///
+    /// # Errors
+    /// As [`Log::flush`]; [`StorageError::Full`] if there is no room for another segment.
+    pub fn rotate(&mut self) -> Result<Durable, StorageError> {
+        let durable = self.flush()?;
+        if self.current.end > FIRST_GROUP {
+            let done = self.begin_segment();
+            self.poisoning(done)?;
+        }
+        Ok(durable)
     }
 
     /// Lets go of segments that hold nothing but records before `position`; their files are used

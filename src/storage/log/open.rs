@@ -15,8 +15,9 @@ use crate::storage::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
 
 impl Log {
-    /// Makes an empty log, in place of whatever segments there are. `directory` is a number that
-    /// belongs to this directory alone: segments that strayed in from another are refused.
+    /// Makes an empty log whose first record will stand at `first`, in place of whatever segments
+    /// there are. `directory` is a number that belongs to this directory alone: segments that
+    /// strayed in from another are refused.
     ///
     /// # Errors
     /// When the disk fails or is full.
@@ -27,6 +28,7 @@ impl Log {
         disk: Arc<dyn Disk>,
         options: LogOptions,
         directory: u64,
+        first: LogPosition,
     ) -> Result<Log, StorageError> {
         check(&options);
         let ours = |name: &&String| segment_number(name).is_some() || name.starts_with("spare-");
@@ -35,10 +37,13 @@ impl Log {
         }
         disk::sync_directory(&*disk)?;
         let mut reserve = Reserve::new(options.segment_bytes, options.keep_free);
-        let first = Segment { number: 1, base: 0 };
-        let file = reserve.take(&*disk, first.number)?;
-        let current = Current::begin(&*disk, &options, directory, file, first)?;
-        Ok(Log::from(disk, options, directory, VecDeque::from([first]), current, reserve))
+        let segment = Segment { number: 1, base: first.records() };
+        let file = reserve.take(&*disk, segment.number)?;
+        let current = Current::begin(&*disk, &options, directory, file, segment)?;
+        let segments = VecDeque::from([segment]);
+        let mut log = Log::from(disk, options, directory, segments, current, reserve);
+        log.flushed = first.records();
+        Ok(log)
     }
 
     /// Opens the log and shows `visit` every record from position `from` on. Only the segments that
@@ -146,7 +151,9 @@ fn read(
         return Err(StorageError::missing(what));
     }
     let needed = found.live.iter().rposition(|header| header.base <= from);
-    let needed = &found.live[needed.expect("the first one starts there or before")..];
+    let needed = needed.expect("the first one starts there or before");
+    // The last but one as well, needed or not: it may lack the mark that it is continued.
+    let needed = &found.live[needed.min(found.live.len().saturating_sub(2))..];
     let mut from_there = |position: LogPosition, record: &[u8]| {
         if position.records() < from { Ok(()) } else { visit(position, record) }
     };

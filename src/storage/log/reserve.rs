@@ -67,7 +67,7 @@ impl Reserve {
     }
 
     fn fits(&self, disk: &dyn Disk, name: &str) -> Result<bool, StorageError> {
-        Ok(Named::open(disk, name, Mode::Read)?.len()? == self.bytes as u64)
+        Ok(Named::open(disk, name, Mode::Read)?.size()? == self.bytes as u64)
     }
 
     /// Keeps the file of a segment that is no longer needed, or deletes it; durably.

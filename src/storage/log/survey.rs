@@ -187,7 +187,7 @@ fn headings(disk: &dyn Disk, names: &[String]) -> Result<Vec<(u64, Heading)>, St
     for name in names {
         let Some(number) = segment_number(name) else { continue };
         let file = Named::open(disk, name, Mode::Read)?;
-        let front = usize::try_from(file.len()?).map_or(FIRST_GROUP, |len| len.min(FIRST_GROUP));
+        let front = usize::try_from(file.size()?).map_or(FIRST_GROUP, |len| len.min(FIRST_GROUP));
         let mut bytes = vec![0; front];
         file.read(&mut bytes, 0)?;
         headings.push((number, heading(number, &bytes)));

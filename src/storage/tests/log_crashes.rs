@@ -41,7 +41,8 @@ pub(super) fn open_from(
 }
 
 pub(super) fn create(disk: &FaultyDisk) -> Log {
-    Log::create(Arc::new(disk.clone()), options(), DIRECTORY).expect("a disk without faults")
+    Log::create(Arc::new(disk.clone()), options(), DIRECTORY, LogPosition::default())
+        .expect("a disk without faults")
 }
 
 /// What should be in a log.
