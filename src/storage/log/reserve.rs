@@ -102,7 +102,8 @@ impl Reserve {
                 return Ok(());
             }
         }
-        let target = progress.saturating_mul(2).min(self.bytes);
+        // Short of space, all at once: who waits for more room writes nothing that would call for it.
+        let target = if self.low { self.bytes } else { progress.saturating_mul(2).min(self.bytes) };
         match self.fill(disk, number, target) {
             Err(error) if error.is_full() => {
                 self.low = true;

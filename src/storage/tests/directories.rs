@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::store_options;
-use crate::storage::{Disk, FileDisk, LogOptions, Mode, StorageError, Store, StoreOptions, verify};
+use crate::storage::{
+    Disk, FaultyDisk, FileDisk, LogOptions, Mode, StorageError, Store, StoreOptions, verify,
+};
 use crate::types::LogPosition;
 
 fn start(path: &Path, options: &StoreOptions) -> Result<(Store, Vec<Vec<u8>>), StorageError> {
@@ -63,6 +65,35 @@ fn a_directory_in_use_is_refused_by_name_and_may_be_looked_at() {
     assert_eq!(report.holder, Some(std::process::id()));
     drop(held);
     FileDisk::open(home.path()).expect("free again");
+}
+
+/// A segment of the usual length takes many writes before the next one is due: with nothing written
+/// because space is low, that it no longer is has to show all the same.
+#[test]
+fn space_that_comes_back_is_noticed_without_a_write() {
+    let home = tempfile::tempdir().unwrap();
+    let mut options = store_options();
+    options.log =
+        LogOptions { segment_bytes: 1 << 20, keep_free: 1 << 60, ..LogOptions::default() };
+    let (store, _) = start(home.path(), &options).unwrap();
+    assert!(store.log.space_low(), "nobody has that much");
+    drop(store);
+    let disk = FaultyDisk::new(0, 3 << 20);
+    let shared = Arc::new(disk.clone());
+    options.log.keep_free = 1 << 20;
+    let mut log = Store::open(shared, &options).unwrap().replay(&mut |_, _| Ok(())).unwrap().log;
+    log.settle().unwrap();
+    assert!(!log.space_low());
+    disk.set_capacity(0);
+    for _ in 0..900 {
+        log.append(&[1; 1000]).unwrap();
+    }
+    log.flush().unwrap();
+    log.settle().unwrap();
+    assert!(log.space_low());
+    disk.set_capacity(4 << 20);
+    log.settle().unwrap();
+    assert!(!log.space_low());
 }
 
 #[test]
