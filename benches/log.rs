@@ -4,6 +4,7 @@
 //! into a zero-filled file takes, which is measured along with it.
 
 use std::fs::{File, OpenOptions};
+use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -124,5 +125,39 @@ fn thread(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bare, append, thread);
+/// Opening a log of 64 MiB: reading it, checking every checksum, and showing every record.
+fn open(c: &mut Criterion) {
+    const BYTES: u64 = 64 * 1024 * 1024;
+    let directory = directory();
+    let mut log = log(&directory, Durability::Os);
+    while log.counts().bytes < BYTES {
+        for _ in 0..256 {
+            log.append(&RECORD).expect("a short record");
+        }
+        log.flush().expect("a write");
+    }
+    let records = log.close().expect("a disk that works").position().records();
+    let mut group = c.benchmark_group("log/open");
+    group.throughput(Throughput::Bytes(BYTES)).sample_size(10);
+    group.bench_function("64_MiB", |b| {
+        b.iter(|| {
+            let disk =
+                Arc::new(FileDisk::open(directory.path()).expect("a directory of one's own"));
+            let (mut seen, mut bytes) = (0, 0);
+            let mut visit = |_: LogPosition, record: &[u8]| {
+                seen += 1;
+                bytes += record.len();
+                Ok(())
+            };
+            let start = LogPosition::default();
+            let log = Log::open(disk, LogOptions::default(), 1, start, &mut visit);
+            log.expect("a sound log");
+            assert_eq!(seen, records);
+            black_box(bytes)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bare, append, thread, open);
 criterion_main!(benches);

@@ -159,8 +159,8 @@ impl Log {
         self.poisoning(done)
     }
 
-    /// Flushes, and ends the current segment if it holds anything, so that [`Log::truncate`] can cut
-    /// right here. Needed before a snapshot that replaces what the records do not say (one that
+    /// Flushes, and ends the current segment if it holds anything, so that [`Log::truncate`] can
+    /// cut right here. Needed before a snapshot that replaces what the records do not say (one that
     /// came from elsewhere): with the log cut at its position, nothing older can stand in for it.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ impl Reserve {
                 return Ok(());
             }
         }
-        // Short of space, all at once: who waits for more room writes nothing that would call for it.
+        // Short of space, all at once: who waits for room writes nothing that would call for more.
         let target = if self.low { self.bytes } else { progress.saturating_mul(2).min(self.bytes) };
         match self.fill(disk, number, target) {
             Err(error) if error.is_full() => {

@@ -78,7 +78,7 @@ fn space_that_comes_back_is_noticed_without_a_write() {
     let (store, _) = start(home.path(), &options).unwrap();
     assert!(store.log.space_low(), "nobody has that much");
     drop(store);
-    let disk = FaultyDisk::new(0, 3 << 20);
+    let disk = FaultyDisk::new(0, (3 << 20) + 4096);
     let shared = Arc::new(disk.clone());
     options.log.keep_free = 1 << 20;
     let mut log = Store::open(shared, &options).unwrap().replay(&mut |_, _| Ok(())).unwrap().log;

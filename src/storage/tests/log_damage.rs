@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::log_crashes::{create, open};
-use crate::storage::{FaultyDisk, StorageError};
+use crate::storage::{FaultyDisk, Operation, StorageError};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -85,6 +85,47 @@ fn without_a_seal_only_the_last_group_can_pass_for_torn() {
         }
     }
     assert_eq!((refused, torn), (2 * 96, 96));
+}
+
+#[test]
+fn a_header_with_one_copy_damaged_is_made_whole_again() {
+    let (files, records) = small_log(true);
+    let last = files.iter().rfind(|(_, bytes)| bytes.starts_with(b"isonolog")).unwrap().0;
+    for (first, second) in [(20, 532), (532, 20)] {
+        let disk = FaultyDisk::with_files(0, CAPACITY, &files);
+        disk.flip(last, first, 1);
+        drop(open(&disk).expect("the other copy is sound"));
+        disk.lose_power();
+        disk.flip(last, second, 1);
+        assert!(open(&disk).expect("the first is sound again").1 == records);
+    }
+}
+
+#[test]
+fn nothing_of_a_torn_group_is_left_behind_the_end() {
+    let mut torn = 0;
+    for seed in 0..40 {
+        let disk = FaultyDisk::new(seed, CAPACITY);
+        let mut log = create(&disk);
+        log.append(&[1; 50]).unwrap();
+        log.flush().unwrap();
+        log.append(&[2; 3000]).unwrap();
+        disk.fail_next(Operation::Write);
+        log.flush().expect_err("the disk fails");
+        disk.restart_process();
+        let end = 4096 + 32 + 54;
+        let behind = |files: Files| {
+            let file = files.values().next().unwrap().clone();
+            file[end + 32..].iter().any(|byte| *byte != 0)
+        };
+        let before = behind(disk.files());
+        if open(&disk).expect("a torn tail").1.len() == 1 {
+            torn += u32::from(before);
+            disk.lose_power();
+            assert!(!behind(disk.files()), "seed {seed}: something is left");
+        }
+    }
+    assert!(torn > 10, "only {torn} groups were torn");
 }
 
 #[test]
