@@ -11,11 +11,15 @@ const CAPACITY: u64 = 1 << 20;
 
 /// The files of a log of a few KiB: two segments full, a third begun.
 fn small_log(close: bool) -> (Files, Vec<Vec<u8>>) {
+    log_of(36, close)
+}
+
+fn log_of(count: usize, close: bool) -> (Files, Vec<Vec<u8>>) {
     let disk = FaultyDisk::new(5, CAPACITY);
     let mut log = create(&disk);
     let mut records = Vec::new();
-    for number in 0_usize..36 {
-        let record = vec![u8::try_from(number).unwrap(); number * 53 % 600];
+    for number in 0..count {
+        let record = vec![u8::try_from(number % 251).unwrap(); number * 53 % 600];
         log.append(&record).unwrap();
         records.push(record);
         if number % 3 == 2 {
@@ -36,9 +40,20 @@ fn reopen(files: &Files) -> Result<Vec<Vec<u8>>, StorageError> {
 
 #[test]
 fn every_damaged_byte_is_refused_or_has_no_effect() {
-    let (files, records) = small_log(false);
+    damage_every_byte(&small_log(false));
+}
+
+#[test]
+#[ignore = "takes minutes: for the figures"]
+fn every_damaged_byte_of_64_kib_is_refused_or_has_no_effect() {
+    let (files, records) = log_of(240, false);
+    assert!(records.concat().len() >= 64 * 1024);
+    damage_every_byte(&(files, records));
+}
+
+fn damage_every_byte((files, records): &(Files, Vec<Vec<u8>>)) {
     let (mut refused, mut harmless) = (0_u64, 0_u64);
-    for (name, bytes) in &files {
+    for (name, bytes) in files {
         for at in 0..bytes.len() {
             let mut damaged = files.clone();
             damaged.get_mut(name).unwrap()[at] ^= 1 << (at % 8);
@@ -50,7 +65,7 @@ fn every_damaged_byte_is_refused_or_has_no_effect() {
                 }
                 Err(error) => panic!("{name}, byte {at}: {error}"),
                 Ok(found) => {
-                    assert!(found == records, "{name}, byte {at}: records changed silently");
+                    assert!(found == *records, "{name}, byte {at}: records changed silently");
                     harmless += 1;
                 }
             }
