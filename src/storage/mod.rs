@@ -2,9 +2,34 @@
 //! bytes and counts them; what an instance is, it never learns. Before `node`, which appends what a
 //! step asks for and hands the marks back to the replica.
 //!
-//! There is one kind of storage so far, [`MemoryLog`], which keeps nothing: a replica that has
-//! crashed must not come back under its id. A log on disk takes its place behind the same two
-//! calls: append, and some time later a mark that moved.
+//! From the bottom up: [`Disk`] is what all of this stands on, a real directory or one that fails
+//! on purpose. [`Log`] makes records durable, [`Snapshots`] keeps what replaces them, an
+//! [`Identity`] says whose they are. [`Store`] opens the three together, in the one order that is
+//! safe. [`LogThread`] runs a log beside the replica, [`verify`] looks at a directory without
+//! touching it. [`MemoryLog`] keeps nothing: a replica that has crashed must not come back under
+//! its id then.
+
+mod disk;
+mod error;
+mod identity;
+mod log;
+mod snapshot;
+mod store;
+mod thread;
+mod verify;
+
+pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation};
+pub use error::StorageError;
+pub use identity::Identity;
+pub use log::{
+    Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
+};
+pub use snapshot::{
+    MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader, SnapshotWriter, Snapshots,
+};
+pub use store::{Opening, Store, StoreOptions};
+pub use thread::{LogEvent, LogThread};
+pub use verify::{Report, verify};
 
 use crate::types::{Durable, LogPosition};
 
@@ -12,6 +37,11 @@ use crate::types::{Durable, LogPosition};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Durability {
+    /// It was flushed: it survives the loss of power.
+    Fsync,
+    /// The operating system has it: it survives the end of the process, and no more than that.
+    /// After a loss of power the log may have lost its end without anyone noticing.
+    Os,
     /// Nothing: records live as long as the process. Up to `f` of `2f + 1` replicas may crash in
     /// the life of a cluster, and none of them comes back.
     #[default]
@@ -43,19 +73,4 @@ impl MemoryLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::{Held, Journal};
-
-    #[test]
-    fn what_is_appended_is_durable_at_once_and_not_before() {
-        let (mut journal, mut log) = (Journal::default(), MemoryLog::new());
-        log.append(2);
-        let second = (journal.append(), journal.append()).1;
-        let third = journal.append();
-        assert!(Held::new(second, ()).release(log.durable()).is_ok());
-        assert!(Held::new(third, ()).release(log.durable()).is_err());
-        log.append(1);
-        assert!(Held::new(third, ()).release(log.durable()).is_ok());
-    }
-}
+mod tests;

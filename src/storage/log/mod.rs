@@ -1,0 +1,377 @@
+//! The durable log: records in, in order, and a mark of how far they are safe. Group commit: what
+//! was appended since the last flush is one write and one flush.
+//!
+//! `format` says what the bytes mean, `scan` reads them, `open` brings a log back after whatever
+//! happened to it, `reserve` keeps the next segment ready, and here records are added. The log
+//! thread (`thread`) runs one of these; the simulator drives one directly.
+//!
+//! What a flipped bit can do: in any group that is followed by another or by a seal, which is every
+//! acknowledged one but for the last few microseconds' before a crash, it makes the log refuse to
+//! open. Only a group that was flushed, whose seal did not reach the disk before the power failed,
+//! and that was damaged as well cannot be told from one that never was whole.
+
+mod format;
+mod open;
+mod reserve;
+mod scan;
+mod survey;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub use scan::Visit;
+pub use survey::SegmentState;
+pub(super) use survey::{first_position, holds_records, inspect};
+
+use super::disk::{Disk, Named};
+use super::{Durability, StorageError};
+use crate::types::{Durable, LogPosition};
+use format::{FIRST_GROUP, GROUP_HEADER, GroupHeader, Kind, RECORD_HEADER, SegmentHeader};
+use reserve::Reserve;
+
+/// The smallest segment: header and a little more.
+pub const MIN_SEGMENT_BYTES: usize = 8 * 1024;
+/// The largest segment.
+pub const MAX_SEGMENT_BYTES: usize = 1024 * 1024 * 1024;
+
+/// How a log is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogOptions {
+    /// The length of a segment in bytes, between [`MIN_SEGMENT_BYTES`] and [`MAX_SEGMENT_BYTES`].
+    /// May differ from one start to the next. Default: 16 MiB, which at full speed is filled in
+    /// tenths of a second and truncated away as soon as nothing in it is needed.
+    pub segment_bytes: usize,
+    /// Bytes that new segments leave free on the disk: below that, [`Log::space_low`]. Default:
+    /// 32 MiB.
+    pub keep_free: u64,
+    /// [`Durability::Fsync`] or [`Durability::Os`].
+    pub durability: Durability,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        const MIB: usize = 1024 * 1024;
+        LogOptions {
+            segment_bytes: 16 * MIB,
+            keep_free: 32 * MIB as u64,
+            durability: Durability::Fsync,
+        }
+    }
+}
+
+/// What a log has done in this life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogCounts {
+    /// Groups that were written and, with [`Durability::Fsync`], flushed.
+    pub flushes: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes written, with all that records cost besides their own bytes.
+    pub bytes: u64,
+    /// Segments begun.
+    pub segments: u64,
+}
+
+/// A segment that holds records, or will.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    number: u64,
+    base: u64,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+struct Current {
+    file: Named,
+    header: SegmentHeader,
+    /// Where the next group goes. Invariant: a mark has room behind it.
+    end: usize,
+    /// Whether a seal stands at `end`.
+    sealed: bool,
+}
+
+/// A log on a disk, open for appending.
+///
+/// Invariants: (1) a group is written only after everything before it was flushed; (2) a segment
+/// holds records only after the one before was marked as continued there; (3) once an operation has
+/// failed, no other is tried: what the disk holds then, only reading it again can tell.
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    directory: u64,
+    /// All segments; the last is the current one.
+    segments: VecDeque<Segment>,
+    current: Current,
+    reserve: Reserve,
+    /// A group to be: room for its header, then the records appended since the last flush.
+    group: Vec<u8>,
+    /// How long each of them is, with its header.
+    lengths: Vec<usize>,
+    flushed: u64,
+    poison: Option<StorageError>,
+    counts: LogCounts,
+}
+
+impl Log {
+    /// Adds a record to what the next [`Log::flush`] writes, and says how many the log has with it.
+    /// Nothing is written yet.
+    ///
+    /// # Errors
+    /// [`StorageError::TooLarge`], which leaves the log as it was; or what poisoned it.
+    pub fn append(&mut self, record: &[u8]) -> Result<LogPosition, StorageError> {
+        self.healthy()?;
+        let limit = self.record_limit();
+        if record.len() > limit {
+            return Err(StorageError::TooLarge { bytes: record.len(), limit });
+        }
+        let length = u32::try_from(record.len()).expect("the limit is below 4 GiB");
+        self.group.extend_from_slice(&length.to_le_bytes());
+        self.group.extend_from_slice(record);
+        self.lengths.push(RECORD_HEADER + record.len());
+        Ok(self.end())
+    }
+
+    /// Writes what was appended, flushes it, and says how far the log is durable: with
+    /// [`Durability::Os`], as far as the operating system has it.
+    ///
+    /// # Errors
+    /// Whatever failed, now or before. The log is poisoned then: records that were not acknowledged
+    /// may or may not be found when the directory is opened again.
+    pub fn flush(&mut self) -> Result<Durable, StorageError> {
+        self.healthy()?;
+        let done = self.write_groups();
+        self.poisoning(done)?;
+        Ok(self.durable())
+    }
+
+    /// Does what is not urgent, best after each flush and when that was reported: seals the log and
+    /// makes the next segment ready.
+    ///
+    /// # Errors
+    /// As [`Log::flush`]. A full disk is no error here: see [`Log::space_low`].
+    pub fn settle(&mut self) -> Result<(), StorageError> {
+        self.healthy()?;
+        let done = self.seal().and_then(|()| {
+            let (next, progress) = (self.current.header.number + 1, self.current.end);
+            self.reserve.advance(&*self.disk, next, progress)
+        });
+        self.poisoning(done)
+    }
+
+    /// Flushes, and ends the current segment if it holds anything, so that [`Log::truncate`] can
+    /// cut right here. Needed before a snapshot that replaces what the records do not say (one that
+    /// came from elsewhere): with the log cut at its position, nothing older can stand in for it.
+    ///
+    /// # Errors
+    /// As [`Log::flush`]; [`StorageError::Full`] if there is no room for another segment.
+    pub fn rotate(&mut self) -> Result<Durable, StorageError> {
+        let durable = self.flush()?;
+        if self.current.end > FIRST_GROUP {
+            let done = self.begin_segment();
+            self.poisoning(done)?;
+        }
+        Ok(durable)
+    }
+
+    /// Lets go of segments that hold nothing but records before `position`; their files are used
+    /// again. Only what a durable snapshot makes superfluous may be named here.
+    ///
+    /// # Errors
+    /// As [`Log::flush`].
+    pub fn truncate(&mut self, position: LogPosition) -> Result<(), StorageError> {
+        self.healthy()?;
+        let done = self.retire(position.records());
+        self.poisoning(done)
+    }
+
+    /// Flushes, seals durably and lets the log go: the next start finds nothing open.
+    ///
+    /// # Errors
+    /// As [`Log::flush`].
+    pub fn close(mut self) -> Result<Durable, StorageError> {
+        let durable = self.flush()?;
+        self.seal()?;
+        self.sync_current()?;
+        Ok(durable)
+    }
+
+    /// How far the log is durable, as of the last flush.
+    pub fn durable(&self) -> Durable {
+        Durable::flushed(LogPosition::new(self.flushed))
+    }
+
+    /// The position behind everything appended.
+    pub fn end(&self) -> LogPosition {
+        LogPosition::new(self.flushed + self.lengths.len() as u64)
+    }
+
+    /// The position of the first record that is still there.
+    pub fn first(&self) -> LogPosition {
+        LogPosition::new(self.segments[0].base)
+    }
+
+    /// Whether the disk is too full for another segment. What is left of the current one can still
+    /// be written, so there is time to refuse new work and to truncate: at least a segment's length
+    /// when this turns true for the first time, unless the log was opened on a full disk.
+    pub fn space_low(&self) -> bool {
+        self.reserve.low
+    }
+
+    /// The longest record in bytes.
+    pub fn record_limit(&self) -> usize {
+        self.group_limit() - RECORD_HEADER
+    }
+
+    /// Bytes appended and not yet flushed.
+    pub fn buffered_bytes(&self) -> usize {
+        self.group.len() - GROUP_HEADER
+    }
+
+    /// What the log has done since it was opened.
+    pub fn counts(&self) -> LogCounts {
+        self.counts
+    }
+
+    /// The longest body that an empty segment has room for, with a mark behind it.
+    fn group_limit(&self) -> usize {
+        self.options.segment_bytes - FIRST_GROUP - 2 * GROUP_HEADER
+    }
+
+    fn healthy(&self) -> Result<(), StorageError> {
+        self.poison.clone().map_or(Ok(()), Err)
+    }
+
+    fn poisoning<T>(&mut self, done: Result<T, StorageError>) -> Result<T, StorageError> {
+        if let Err(error) = &done {
+            self.poison = Some(error.clone());
+        }
+        done
+    }
+
+    /// One group, unless a segment cannot hold that much: then as few as will do, each flushed
+    /// before the next is written.
+    fn write_groups(&mut self) -> Result<(), StorageError> {
+        while !self.lengths.is_empty() {
+            let (mut records, mut bytes) = (0, 0);
+            for length in &self.lengths {
+                if bytes + length > self.group_limit() {
+                    break;
+                }
+                records += 1;
+                bytes += length;
+            }
+            if records == self.lengths.len() {
+                let mut group = std::mem::take(&mut self.group);
+                let done = self.write_group(&mut group, records);
+                group.truncate(GROUP_HEADER);
+                self.group = group;
+                done?;
+            } else {
+                let mut front = self.group[..GROUP_HEADER + bytes].to_vec();
+                self.write_group(&mut front, records)?;
+                self.group.drain(GROUP_HEADER..GROUP_HEADER + bytes);
+            }
+            self.lengths.drain(..records);
+        }
+        Ok(())
+    }
+
+    /// Writes and flushes a group whose records stand behind the room for its header.
+    fn write_group(&mut self, group: &mut [u8], records: usize) -> Result<(), StorageError> {
+        if self.current.end + group.len() + GROUP_HEADER > self.current.file_bytes() {
+            self.begin_segment()?;
+        }
+        let (salt, offset) = (self.current.header.salt, self.current.end);
+        let count = u32::try_from(records).expect("a segment is shorter than 4 GiB");
+        let header = GroupHeader::records(salt, self.flushed, count, &group[GROUP_HEADER..]);
+        group[..GROUP_HEADER].copy_from_slice(&header.encode(salt, offset));
+        self.current.file.write(group, offset as u64)?;
+        self.sync_current()?;
+        self.current.end += group.len();
+        self.current.sealed = false;
+        self.flushed += records as u64;
+        self.counts.flushes += 1;
+        self.counts.records += records as u64;
+        self.counts.bytes += group.len() as u64;
+        Ok(())
+    }
+
+    /// Goes on in the next segment; everything before is flushed. The order matters: only a segment
+    /// whose header is durable may be named by the one before, and only one that is named so may
+    /// hold records. Thus the loss of either is noticed.
+    fn begin_segment(&mut self) -> Result<(), StorageError> {
+        let number = self.current.header.number + 1;
+        let file = self.reserve.take(&*self.disk, number)?;
+        let next = Current::begin(
+            &*self.disk,
+            &self.options,
+            self.directory,
+            file,
+            Segment { number, base: self.flushed },
+        )?;
+        self.current.mark(Kind::Next, self.flushed)?;
+        self.sync_current()?;
+        self.current = next;
+        self.segments.push_back(Segment { number, base: self.flushed });
+        self.counts.segments += 1;
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), StorageError> {
+        if !self.current.sealed {
+            self.current.mark(Kind::Seal, self.flushed)?;
+            self.current.sealed = true;
+        }
+        Ok(())
+    }
+
+    fn sync_current(&self) -> Result<(), StorageError> {
+        match self.options.durability {
+            Durability::Fsync => self.current.file.sync(),
+            Durability::Os | Durability::Memory => Ok(()),
+        }
+    }
+
+    fn retire(&mut self, position: u64) -> Result<(), StorageError> {
+        // One after the other, each durably: a gap in the numbers would look like a lost file.
+        while self.segments.len() > 1 && self.segments[1].base <= position {
+            self.reserve.retire(&*self.disk, self.segments[0].number)?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+}
+
+impl Current {
+    /// Writes the header of a segment, durably, unless nothing has to be.
+    fn begin(
+        disk: &dyn Disk,
+        options: &LogOptions,
+        directory: u64,
+        file: Named,
+        segment: Segment,
+    ) -> Result<Current, StorageError> {
+        let header = SegmentHeader {
+            number: segment.number,
+            bytes: options.segment_bytes as u64,
+            salt: disk.entropy(),
+            base: segment.base,
+            directory,
+        };
+        file.write(&header.encode(), 0)?;
+        if options.durability == Durability::Fsync {
+            file.sync()?;
+        }
+        Ok(Current { file, header, end: FIRST_GROUP, sealed: false })
+    }
+
+    fn mark(&self, kind: Kind, position: u64) -> Result<(), StorageError> {
+        let mark = GroupHeader::mark(kind, position).encode(self.header.salt, self.end);
+        self.file.write(&mark, self.end as u64)
+    }
+
+    fn file_bytes(&self) -> usize {
+        usize::try_from(self.header.bytes).expect("a segment is at most 1 GiB")
+    }
+}

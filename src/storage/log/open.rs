@@ -1,0 +1,243 @@
+//! Makes a log, and brings one back: reads what is there, tells a torn tail from damage, and leaves
+//! the disk so that the next record can follow. Nothing is changed before everything was read and
+//! found sound. After `survey` and `scan`, before the first append.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::format::{FIRST_GROUP, GROUP_HEADER, Kind, SegmentHeader, segment_name, segment_number};
+use super::reserve::Reserve;
+use super::scan::{Close, Scan, Visit, scan};
+use super::survey::{Survey, leads_on, read_segment, survey};
+use super::{Current, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Segment};
+use crate::storage::StorageError;
+use crate::storage::disk::{self, Disk, Mode, Named};
+use crate::types::LogPosition;
+
+impl Log {
+    /// Makes an empty log whose first record will stand at `first`, in place of whatever segments
+    /// there are. `directory` is a number that belongs to this directory alone: segments that
+    /// strayed in from another are refused.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    ///
+    /// # Panics
+    /// If `options.segment_bytes` is out of bounds.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        directory: u64,
+        first: LogPosition,
+    ) -> Result<Log, StorageError> {
+        check(&options);
+        let ours = |name: &&String| segment_number(name).is_some() || name.starts_with("spare-");
+        for name in disk::list(&*disk)?.iter().filter(ours) {
+            disk::remove(&*disk, name)?;
+        }
+        disk::sync_directory(&*disk)?;
+        let mut reserve = Reserve::new(options.segment_bytes, options.keep_free);
+        let segment = Segment { number: 1, base: first.records() };
+        let file = reserve.take(&*disk, segment.number)?;
+        let current = Current::begin(&*disk, &options, directory, file, segment)?;
+        let segments = VecDeque::from([segment]);
+        let mut log = Log::from(disk, options, directory, segments, current, reserve);
+        log.flushed = first.records();
+        Ok(log)
+    }
+
+    /// Opens the log and shows `visit` every record from position `from` on. Only the segments that
+    /// hold those are read. A torn tail is cut off, durably.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] or [`StorageError::Missing`], with file and offset, when anything
+    /// that was acknowledged is not as it was written, or the log does not reach from `from` to its
+    /// end: `visit` may have seen records then. Nothing is changed in that case, and nothing is
+    /// skipped: the replica has to be restored or replaced.
+    ///
+    /// # Panics
+    /// If `options.segment_bytes` is out of bounds.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        directory: u64,
+        from: LogPosition,
+        visit: &mut Visit<'_>,
+    ) -> Result<Log, StorageError> {
+        check(&options);
+        let found = survey(&*disk, directory)?;
+        let read = read(&*disk, &found, from.records(), visit)?;
+        repair(&*disk, &found, &read)?;
+
+        let header = read.last.header;
+        let file = Named::open(&*disk, &segment_name(header.number), Mode::Write)?;
+        let current = Current { file, header, end: read.last.scan.end, sealed: true };
+        let mut reserve = Reserve::new(options.segment_bytes, options.keep_free);
+        let next = segment_name(header.number + 1);
+        let (next, stray) = match found.next {
+            Some(name) if name == next => (Some(name), None),
+            other => (None, other),
+        };
+        if let Some(name) = stray {
+            disk::remove(&*disk, &name)?;
+        }
+        reserve.adopt(&*disk, next, &found.names)?;
+        let segment = |header: &SegmentHeader| Segment { number: header.number, base: header.base };
+        let segments = found.live.iter().map(segment).collect();
+        let mut log = Log::from(disk, options, directory, segments, current, reserve);
+        log.flushed = read.last.scan.position;
+        log.settle()?;
+        Ok(log)
+    }
+
+    fn from(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        directory: u64,
+        segments: VecDeque<Segment>,
+        current: Current,
+        reserve: Reserve,
+    ) -> Log {
+        Log {
+            disk,
+            options,
+            directory,
+            segments,
+            current,
+            reserve,
+            group: vec![0; GROUP_HEADER],
+            lengths: Vec::new(),
+            flushed: 0,
+            poison: None,
+            counts: LogCounts::default(),
+        }
+    }
+}
+
+fn check(options: &LogOptions) {
+    let allowed = MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES;
+    assert!(allowed.contains(&options.segment_bytes), "a segment has between 8 KiB and 1 GiB");
+}
+
+/// A segment and what is in it.
+struct Read {
+    header: SegmentHeader,
+    scan: Scan,
+    /// Whether both copies of the header are as they should be.
+    intact: bool,
+    /// The last group of records, to be written again if nothing vouches for it.
+    last_group: Vec<u8>,
+}
+
+/// The end of the log.
+struct Tail {
+    /// The segment before the last, if that was not marked as continued.
+    unmarked: Option<Read>,
+    last: Read,
+}
+
+/// Reads every segment that holds records from `from` on.
+fn read(
+    disk: &dyn Disk,
+    found: &Survey,
+    from: u64,
+    visit: &mut Visit<'_>,
+) -> Result<Tail, StorageError> {
+    let Some(first) = found.live.first() else {
+        return Err(StorageError::missing("the log is gone: not one segment is in use"));
+    };
+    if first.base > from {
+        let what = format!("the log starts with record {}, {from} is needed", first.base);
+        return Err(StorageError::missing(what));
+    }
+    let needed = found.live.iter().rposition(|header| header.base <= from);
+    let needed = needed.expect("the first one starts there or before");
+    // The last but one as well, needed or not: it may lack the mark that it is continued.
+    let needed = &found.live[needed.min(found.live.len().saturating_sub(2))..];
+    let mut from_there = |position: LogPosition, record: &[u8]| {
+        if position.records() < from { Ok(()) } else { visit(position, record) }
+    };
+    let mut before: Option<Read> = None;
+    for (at, header) in needed.iter().enumerate() {
+        let name = segment_name(header.number);
+        let file = read_segment(disk, &name)?;
+        let scan = scan(&name, header, &file, &mut from_there)?;
+        let last = at + 1 == needed.len();
+        if let Some(before) = &before {
+            let empty = last && scan.last_group.is_none();
+            if let Some(what) = leads_on(&before.scan, header, empty) {
+                let name = segment_name(before.header.number);
+                return Err(StorageError::damaged(&name, before.scan.end as u64, what));
+            }
+        }
+        let last_group = scan.last_group.map_or(Vec::new(), |at| file[at..scan.end].to_vec());
+        let intact = file.starts_with(&header.encode());
+        let read = Read { header: *header, scan, intact, last_group };
+        if last {
+            return finish(read, before, from);
+        }
+        before = Some(read);
+    }
+    unreachable!("there is a last segment");
+}
+
+/// The last checks.
+fn finish(last: Read, before: Option<Read>, from: u64) -> Result<Tail, StorageError> {
+    let name = segment_name(last.header.number);
+    if last.scan.close == Close::Next {
+        let lost = segment_name(last.header.number + 1);
+        return Err(StorageError::missing(format!("{name} goes on in {lost}, which is missing")));
+    }
+    if last.scan.position < from {
+        let what = format!("the log ends before record {}, {from} is needed", last.scan.position);
+        return Err(StorageError::missing(what));
+    }
+    let unmarked = before.filter(|before| before.scan.close != Close::Next);
+    Ok(Tail { unmarked, last })
+}
+
+/// Leaves the end of the log durable, sealed and with nothing behind it.
+fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageError> {
+    let skipped = found.live.iter().filter(|header| header.number < tail.last.header.number);
+    for header in skipped {
+        // An earlier life may have left them to the operating system.
+        Named::open(disk, &segment_name(header.number), Mode::Write)?.sync()?;
+    }
+    // The last one first: only a segment that is durable may be named by the one before.
+    for read in [&tail.last].into_iter().chain(&tail.unmarked) {
+        let Read { header, scan, intact, last_group } = read;
+        let file = Named::open(disk, &segment_name(header.number), Mode::Write)?;
+        if !intact {
+            file.write(&header.encode(), 0)?;
+        }
+        if scan.close == Close::Nothing {
+            // The last flush may have failed, and the system forgotten that it still had something
+            // to write: what was read may be in memory alone, and marked as clean.
+            if let Some(at) = scan.last_group {
+                file.write(last_group, at as u64)?;
+            }
+            erase(&file, scan.end, header.bytes)?;
+        }
+        file.sync()?;
+        let last = header.number == tail.last.header.number;
+        let kind = if last { Kind::Seal } else { Kind::Next };
+        let position = scan.position;
+        let current = Current { file, header: *header, end: scan.end, sealed: false };
+        current.mark(kind, position)?;
+        current.file.sync()?;
+    }
+    Ok(())
+}
+
+/// Overwrites everything behind the end, so that nothing of a torn group is ever taken for part of
+/// a later one.
+fn erase(file: &Named, end: usize, bytes: u64) -> Result<(), StorageError> {
+    let zeros = [0; FIRST_GROUP];
+    let mut at = end as u64;
+    while at < bytes {
+        let step = usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+        file.write(&zeros[..step], at)?;
+        at += step as u64;
+    }
+    Ok(())
+}

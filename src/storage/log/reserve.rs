@@ -1,0 +1,170 @@
+//! The next segment, made ready before it is needed, so that appending needs neither new blocks nor
+//! new names: it cannot run out of space and waits for no other metadata. Used by the log alone.
+
+use super::format::segment_name;
+use crate::storage::StorageError;
+use crate::storage::disk::{self, Disk, Mode, Named};
+
+/// A file that is being filled with zeros.
+const UNFINISHED: &str = "spare-unfinished";
+/// The step in which files are filled; what has to be written before the first can be.
+const STEP: usize = 64 * 1024;
+/// Flushed after this many bytes, so that no flush has to carry a whole segment.
+const FLUSH_EVERY: usize = 1024 * 1024;
+/// How many files that are no longer needed are kept to be used again; more are deleted.
+const KEPT: usize = 2;
+
+/// The segments to come.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    next: Next,
+    /// Files of full length, to be used again.
+    spares: Vec<String>,
+    /// Whether the next segment could not be made for want of space.
+    pub(super) low: bool,
+    /// The length of a segment in bytes.
+    bytes: usize,
+    /// Bytes that new segments leave free.
+    keep_free: u64,
+}
+
+#[derive(Debug)]
+enum Next {
+    Absent,
+    Filling { file: Named, filled: usize },
+    Ready(Named),
+}
+
+impl Reserve {
+    pub(super) fn new(bytes: usize, keep_free: u64) -> Reserve {
+        Reserve { next: Next::Absent, spares: Vec::new(), low: false, bytes, keep_free }
+    }
+
+    /// Takes over what an earlier life has left: `next` under its final name, spares, and a file
+    /// that it did not finish. What has the wrong length, or is too much, is deleted.
+    pub(super) fn adopt(
+        &mut self,
+        disk: &dyn Disk,
+        next: Option<String>,
+        names: &[String],
+    ) -> Result<(), StorageError> {
+        for name in names.iter().filter(|name| name.starts_with("spare-")) {
+            let whole = name != UNFINISHED && self.fits(disk, name)?;
+            if whole && self.spares.len() < KEPT {
+                self.spares.push(name.clone());
+            } else {
+                disk::remove(disk, name)?;
+            }
+        }
+        if let Some(name) = next {
+            if self.fits(disk, &name)? {
+                self.next = Next::Ready(Named::open(disk, &name, Mode::Write)?);
+            } else {
+                disk::remove(disk, &name)?;
+            }
+        }
+        disk::sync_directory(disk)
+    }
+
+    fn fits(&self, disk: &dyn Disk, name: &str) -> Result<bool, StorageError> {
+        Ok(Named::open(disk, name, Mode::Read)?.size()? == self.bytes as u64)
+    }
+
+    /// Keeps the file of a segment that is no longer needed, or deletes it; durably.
+    pub(super) fn retire(&mut self, disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
+        let name = segment_name(number);
+        if self.spares.len() < KEPT && self.fits(disk, &name)? {
+            let spare = format!("spare-{number:016}");
+            disk::rename(disk, &name, &spare)?;
+            self.spares.push(spare);
+        } else {
+            disk::remove(disk, &name)?;
+        }
+        disk::sync_directory(disk)
+    }
+
+    /// Goes on making segment `number`, as far as `progress` bytes of the current one call for:
+    /// done when that is half full. A full disk is no error yet, but shows in `low`.
+    pub(super) fn advance(
+        &mut self,
+        disk: &dyn Disk,
+        number: u64,
+        progress: usize,
+    ) -> Result<(), StorageError> {
+        if matches!(self.next, Next::Ready(_)) {
+            return Ok(());
+        }
+        if matches!(self.next, Next::Absent) && self.spares.is_empty() {
+            let free = disk.free_space();
+            let free = free.map_err(|error| StorageError::io("measuring", "free space", error))?;
+            if free < self.keep_free.saturating_add(self.bytes as u64) {
+                self.low = true;
+                return Ok(());
+            }
+        }
+        // Short of space, all at once: who waits for room writes nothing that would call for more.
+        let target = if self.low { self.bytes } else { progress.saturating_mul(2).min(self.bytes) };
+        match self.fill(disk, number, target) {
+            Err(error) if error.is_full() => {
+                self.low = true;
+                self.drop_unfinished(disk)
+            }
+            done => done,
+        }
+    }
+
+    /// The file for segment `number`, whatever it takes.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`], when it could not be made in time.
+    pub(super) fn take(&mut self, disk: &dyn Disk, number: u64) -> Result<Named, StorageError> {
+        self.fill(disk, number, self.bytes)?;
+        match std::mem::replace(&mut self.next, Next::Absent) {
+            Next::Ready(file) => Ok(file),
+            Next::Absent | Next::Filling { .. } => unreachable!("it was filled to the end"),
+        }
+    }
+
+    fn fill(&mut self, disk: &dyn Disk, number: u64, target: usize) -> Result<(), StorageError> {
+        let name = segment_name(number);
+        if matches!(self.next, Next::Absent) {
+            if let Some(spare) = self.spares.pop() {
+                disk::rename(disk, &spare, &name)?;
+                disk::sync_directory(disk)?;
+                self.ready(Named::open(disk, &name, Mode::Write)?);
+            } else {
+                let file = Named::open(disk, UNFINISHED, Mode::Create)?;
+                self.next = Next::Filling { file, filled: 0 };
+            }
+        }
+        let Next::Filling { file, filled } = &mut self.next else { return Ok(()) };
+        let zeros = [0; STEP];
+        while *filled < self.bytes && (*filled + STEP <= target || target == self.bytes) {
+            let step = STEP.min(self.bytes - *filled);
+            file.write(&zeros[..step], *filled as u64)?;
+            *filled += step;
+            if *filled % FLUSH_EVERY == 0 || *filled == self.bytes {
+                file.sync()?;
+            }
+        }
+        if *filled == self.bytes {
+            disk::rename(disk, UNFINISHED, &name)?;
+            disk::sync_directory(disk)?;
+            self.ready(Named::open(disk, &name, Mode::Write)?);
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, file: Named) {
+        self.next = Next::Ready(file);
+        self.low = false;
+    }
+
+    /// Gives the space of a half-made file back to those who still can use it.
+    fn drop_unfinished(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        if let Next::Filling { .. } = std::mem::replace(&mut self.next, Next::Absent) {
+            disk::remove(disk, UNFINISHED)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! Snapshots: what a replica's records amounted to up to a position, so that the records need not
+//! be kept. Streamed in and out in chunks, replaced in one step, several kept.
+//!
+//! `file` is the format, written and read; here is which of them exist and which one counts. A
+//! snapshot that is damaged is never used. An older one may take its place, but only together with
+//! every record behind that: so the log is kept back to the oldest snapshot kept
+//! ([`Snapshots::log_floor`]). A snapshot that no records can replace, because it came from
+//! elsewhere, takes the log's own start with it: see [`super::Log::rotate`].
+
+mod file;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub use file::{SnapshotInfo, SnapshotReader};
+
+use super::StorageError;
+use super::disk::{self, Disk};
+use crate::types::LogPosition;
+use file::FileWriter;
+
+/// The front of the name of a snapshot that is being written.
+const UNFINISHED: &str = "snapshot-unfinished-";
+/// The longest chunk in bytes.
+pub const MAX_CHUNK_BYTES: usize = 16 * 1024 * 1024;
+
+/// How snapshots are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotOptions {
+    /// How many are kept, at least 1. Default: 2, so that one may be damaged.
+    pub keep: usize,
+    /// The length of all chunks but the last in bytes, between 1 and [`MAX_CHUNK_BYTES`]. Default:
+    /// 256 KiB, the most that reading or sending a snapshot takes of memory at a time.
+    pub chunk_bytes: usize,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> SnapshotOptions {
+        SnapshotOptions { keep: 2, chunk_bytes: 256 * 1024 }
+    }
+}
+
+/// The snapshots in a directory. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    disk: Arc<dyn Disk>,
+    directory: u64,
+    options: SnapshotOptions,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Sound ones, as far as is known, by position.
+    sound: Vec<SnapshotInfo>,
+    /// Damaged ones, left for whoever wants to look at them until the next one is there.
+    damaged: Vec<String>,
+    /// Writers so far: each has a file of its own.
+    writers: u64,
+}
+
+/// What was found when a directory was opened.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) snapshots: Snapshots,
+    /// The newest one that is sound.
+    pub(super) newest: Option<SnapshotReader>,
+    /// What is wrong with others.
+    pub(super) damaged: Vec<StorageError>,
+}
+
+impl Snapshots {
+    /// Finds the newest snapshot that is sound, every byte of it, and that the log, which starts at
+    /// `log_start`, reaches back to.
+    ///
+    /// # Errors
+    /// What is wrong with the newest one when none can be used and the log alone is not enough.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        directory: u64,
+        options: SnapshotOptions,
+        log_start: LogPosition,
+    ) -> Result<Found, StorageError> {
+        assert!(options.keep >= 1, "the newest snapshot is always kept");
+        assert!((1..=MAX_CHUNK_BYTES).contains(&options.chunk_bytes), "chunks are bounded");
+        let names = disk::list(&*disk)?;
+        let (mut kept, mut newest, mut damaged) = (Kept::default(), None, Vec::new());
+        let mut positions: Vec<LogPosition> = names.iter().filter_map(|n| position(n)).collect();
+        positions.sort();
+        for position in positions.into_iter().rev() {
+            let read = open_one(&*disk, directory, position).and_then(|mut reader| {
+                // Older ones are looked at closely when they are needed.
+                if newest.is_none() {
+                    reader.verify()?;
+                }
+                Ok(reader)
+            });
+            match read {
+                Ok(reader) => {
+                    kept.sound.insert(0, reader.info().clone());
+                    newest = newest.or(Some(reader));
+                }
+                Err(error) => {
+                    kept.damaged.push(name(position));
+                    damaged.push(error);
+                }
+            }
+        }
+        let reach = newest.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
+        if reach < log_start {
+            let what = format!(
+                "the log starts with record {}, and no sound snapshot stands for those before",
+                log_start.records()
+            );
+            return Err(damaged.into_iter().next().unwrap_or_else(|| StorageError::missing(what)));
+        }
+        // All is read and sound: what an earlier life did not finish may go.
+        for name in names.iter().filter(|name| name.starts_with(UNFINISHED)) {
+            disk::remove(&*disk, name)?;
+        }
+        let shared = Shared { disk, directory, options, kept: Mutex::new(kept) };
+        Ok(Found { snapshots: Snapshots { shared: Arc::new(shared) }, newest, damaged })
+    }
+
+    /// Starts a snapshot that stands for all records before `position`. It may be written while
+    /// the log goes on. At the latest when it is finished, the log has to be durable up to there.
+    ///
+    /// # Errors
+    /// When the disk fails or is full, which does no harm to what is there.
+    pub fn begin(&self, position: LogPosition) -> Result<SnapshotWriter, StorageError> {
+        let writer = {
+            let mut kept = self.kept();
+            kept.writers += 1;
+            kept.writers
+        };
+        let file = FileWriter::create(
+            &*self.shared.disk,
+            &format!("{UNFINISHED}{writer}"),
+            self.shared.directory,
+            position,
+            self.shared.options.chunk_bytes,
+        )?;
+        Ok(SnapshotWriter { snapshots: self.clone(), file: Some(file) })
+    }
+
+    /// Opens the newest snapshot, to read or to send it.
+    ///
+    /// # Errors
+    /// When it cannot be read any more. Chunks are checked as they are read.
+    pub fn newest(&self) -> Result<Option<SnapshotReader>, StorageError> {
+        let newest = self.kept().sound.last().map(|info| info.position);
+        let open = |position| open_one(&*self.shared.disk, self.shared.directory, position);
+        newest.map(open).transpose()
+    }
+
+    /// All that are kept, oldest first.
+    pub fn kept_ones(&self) -> Vec<SnapshotInfo> {
+        self.kept().sound.clone()
+    }
+
+    /// How far the log may be truncated: to the oldest snapshot kept, and not at all before as many
+    /// are kept as were asked for.
+    pub fn log_floor(&self) -> LogPosition {
+        let kept = self.kept();
+        if kept.sound.len() < self.shared.options.keep {
+            return LogPosition::default();
+        }
+        kept.sound[0].position
+    }
+
+    /// Gives a finished file its name, and lets go of those that are no longer needed.
+    fn adopt(
+        &self,
+        unfinished: &str,
+        mut info: SnapshotInfo,
+    ) -> Result<SnapshotInfo, StorageError> {
+        let disk = &*self.shared.disk;
+        info.file = name(info.position);
+        let mut kept = self.kept();
+        disk::rename(disk, unfinished, &info.file)?;
+        disk::sync_directory(disk)?;
+        kept.sound.retain(|other| other.position != info.position);
+        kept.damaged.retain(|other| *other != info.file);
+        let at = kept.sound.partition_point(|other| other.position < info.position);
+        kept.sound.insert(at, info.clone());
+        let surplus = kept.sound.len().saturating_sub(self.shared.options.keep);
+        let mut gone: Vec<String> = kept.sound.drain(..surplus).map(|info| info.file).collect();
+        gone.append(&mut kept.damaged);
+        for name in &gone {
+            disk::remove(disk, name)?;
+        }
+        if !gone.is_empty() {
+            disk::sync_directory(disk)?;
+        }
+        Ok(info)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.shared.kept.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// A snapshot being written. Dropped before [`SnapshotWriter::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    snapshots: Snapshots,
+    /// `None` once finished.
+    file: Option<FileWriter>,
+}
+
+impl SnapshotWriter {
+    /// Adds bytes; cut into chunks here, so any number will do.
+    ///
+    /// # Errors
+    /// When the disk fails or is full: drop the writer then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.as_mut().expect("there until finished").write(bytes)
+    }
+
+    /// Makes the snapshot durable, and only then the newest one, in one step. Older ones than are
+    /// to be kept are removed.
+    ///
+    /// # Errors
+    /// When the disk fails or is full. What was the newest snapshot may still be.
+    pub fn finish(mut self) -> Result<SnapshotInfo, StorageError> {
+        let file = self.file.as_mut().expect("there until finished");
+        let info = file.finish()?;
+        let adopted = self.snapshots.adopt(&info.file, info.clone())?;
+        self.file = None;
+        Ok(adopted)
+    }
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            // If this fails too, the next start removes it.
+            let _ = self.snapshots.shared.disk.remove(file.name());
+        }
+    }
+}
+
+/// Reads every snapshot, for `verify`.
+pub(super) fn inspect(
+    disk: &dyn Disk,
+    directory: u64,
+    names: &[String],
+) -> Vec<Result<SnapshotInfo, StorageError>> {
+    let check = |position| {
+        let mut reader = open_one(disk, directory, position)?;
+        reader.verify()?;
+        Ok(reader.info().clone())
+    };
+    names.iter().filter_map(|name| position(name)).map(check).collect()
+}
+
+/// Whether this is the name of a finished snapshot.
+pub(super) fn is_snapshot(name: &str) -> bool {
+    position(name).is_some()
+}
+
+fn open_one(
+    disk: &dyn Disk,
+    directory: u64,
+    position: LogPosition,
+) -> Result<SnapshotReader, StorageError> {
+    let name = name(position);
+    let reader = SnapshotReader::open(disk, &name)?;
+    if reader.directory() != directory || reader.info().position != position {
+        return Err(StorageError::damaged(&name, 0, "it belongs to another directory or position"));
+    }
+    Ok(reader)
+}
+
+fn name(position: LogPosition) -> String {
+    format!("snapshot-{:020}", position.records())
+}
+
+fn position(file: &str) -> Option<LogPosition> {
+    let position = LogPosition::new(file.strip_prefix("snapshot-")?.parse().ok()?);
+    (name(position) == file).then_some(position)
+}
