@@ -424,3 +424,19 @@ async fn a_configuration_that_cannot_work_is_refused_in_words() {
     let fine = new().id(1).tls(tls()).start().await.unwrap();
     assert_eq!(fine.propose(put("a", "1")).await, Ok(KvOutput::Done));
 }
+
+#[test]
+fn a_durability_that_is_not_there_is_refused() {
+    let authority = isonomy::mesh::Authority::new("durable").expect("an authority");
+    let one = isonomy::types::ReplicaId::new(1).expect("a replica's number");
+    let issued = authority.issue_replica(one).expect("a certificate");
+    let builder = isonomy::Replica::builder(isonomy::machine::Kv::new())
+        .id(1)
+        .cluster("durable")
+        .tls(issued.credentials().expect("its own certificate"))
+        .durability(isonomy::storage::Durability::Fsync);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let started = runtime.expect("a runtime").block_on(builder.start());
+    let words = started.err().expect("nothing would be flushed").to_string();
+    assert!(words.contains("Memory") && words.contains("Fsync"), "{words}");
+}

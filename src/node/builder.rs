@@ -110,7 +110,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// What has to have happened to a vote before it is spoken of.
+    /// What has to have happened to a vote before it is spoken of. So far replicas run in memory
+    /// only: with anything else [`ReplicaBuilder::start`] refuses.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -163,6 +164,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let credentials = self.credentials.clone().ok_or(StartError::Missing("tls"))?;
         let quorums = self.quorums(id)?;
         check(&self.limits, &self.timing)?;
+        if self.durability != Durability::Memory {
+            return Err(StartError::Durability(self.durability));
+        }
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
         let shared = Arc::new(Shared::new(id, limits, self.propose_timeout, sender));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::machine;
 use crate::mesh::MeshError;
 use crate::replica::Rejection;
+use crate::storage::Durability;
 use crate::types::UnsupportedSize;
 
 /// A command without an answer.
@@ -136,6 +137,9 @@ pub enum StartError {
     /// The threads or their event loop can't be started.
     #[error("cannot start the replica's threads: {0}")]
     Threads(#[from] std::io::Error),
+    /// A durability that replicas don't have yet.
+    #[error("replicas run with `Durability::Memory` only, so far; {0:?} was asked for")]
+    Durability(Durability),
     /// The throw-away certificates of a local cluster can't be made.
     #[error(transparent)]
     Credentials(#[from] crate::mesh::CredentialsError),
