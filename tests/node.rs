@@ -437,6 +437,7 @@ fn a_durability_that_is_not_there_is_refused() {
         .durability(isonomy::storage::Durability::Fsync);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let started = runtime.expect("a runtime").block_on(builder.start());
-    let words = started.err().expect("nothing would be flushed").to_string();
+    let Err(error) = started else { panic!("nothing would be flushed") };
+    let words = error.to_string();
     assert!(words.contains("Memory") && words.contains("Fsync"), "{words}");
 }
