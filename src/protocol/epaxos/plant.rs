@@ -4,9 +4,7 @@
 use super::instance::Instance;
 use super::{EPaxos, Fx, Message, Phase};
 use crate::protocol::View;
-use crate::types::{
-    Ballot, Decision, Deps, Durable, Held, InstanceId, LogPosition, Value, Written,
-};
+use crate::types::{Ballot, Decision, Deps, InstanceId, Value};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,18 +135,11 @@ impl EPaxos {
 
     /// Lets go what should be held back.
     pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
-        let everything = Durable::flushed(LogPosition::new(u64::MAX));
         for held in &mut fx.messages {
-            let outgoing = held.clone().release(everything).expect("everything is durable");
-            if self.is_early(&outgoing.message) {
-                *held = Held::new(Written::default(), outgoing);
-            }
+            held.forget_if(|outgoing| self.is_early(&outgoing.message));
         }
-        if self.planted(Plant::EarlyCommit) {
-            for held in &mut fx.decisions {
-                let decision = held.clone().release(everything).expect("everything is durable");
-                *held = Held::new(Written::default(), decision);
-            }
+        for held in &mut fx.decisions {
+            held.forget_if(|_| self.planted(Plant::EarlyCommit));
         }
     }
 
