@@ -67,5 +67,21 @@ fn seeds_with_restarts_pass_twice_alike() {
 
 #[test]
 fn a_proposal_that_its_owner_forgets() {
-    caught(3, 400, Plant::EarlyPreAccept);
+    caught(3, 50, Plant::EarlyPreAccept);
+    caught(5, 50, Plant::EarlyPreAccept);
+}
+
+#[test]
+fn a_vote_that_its_voter_forgets() {
+    caught(3, 200, Plant::EarlyVote);
+}
+
+#[test]
+fn a_slow_path_whose_leader_forgets_its_vote() {
+    caught(3, 100, Plant::EarlyAccept);
+}
+
+#[test]
+fn a_fast_commit_that_its_owner_forgets() {
+    caught(3, 1500, Plant::EarlyCommit);
 }
