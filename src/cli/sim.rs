@@ -38,6 +38,9 @@ pub struct Args {
     /// Kinds of faults that must not occur, with commas between.
     #[arg(long, value_name = "FAULTS", default_value_t)]
     without: FaultSet,
+    /// Replicas also stop, one, several or all at once, lose what was not flushed, and come back.
+    #[arg(long)]
+    restarts: bool,
     /// How many threads to use; all cores if not given. Makes no difference to what is found.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
@@ -57,6 +60,7 @@ impl Args {
             clients: self.clients,
             commands: self.commands,
             millis: self.millis,
+            restarts: self.restarts,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core_tests::{Cluster, key, replica};
 use super::{Limits, PeerMessage};
 use crate::protocol::Path;
-use crate::protocol::epaxos::Message;
+use crate::protocol::epaxos::{Message, Plant};
 use crate::types::{Footprint, RequestId};
 
 /// What a replica has executed, in order.
@@ -106,4 +106,30 @@ fn a_promise_outlives_its_maker() {
         matches!(message, PeerMessage::Protocol(Message::PreAcceptOk { .. }))
     };
     assert!(!cluster.network.iter().any(voted));
+}
+
+/// Whether replica 2, whose disk is slow, answers a recovery of 1.1 before its promise is durable.
+fn promises_early(plant: Option<Plant>) -> bool {
+    let mut cluster = Cluster::new(3, Limits::default());
+    if let Some(plant) = plant {
+        cluster.cores[1].protocol_mut().plant(plant);
+    }
+    cluster.propose(0, 1, key(1));
+    cluster.network.clear();
+    cluster.held = Some(replica(1));
+    let id = crate::types::InstanceId::new(replica(0), 1);
+    let ballot = crate::types::Ballot::new(1, replica(2)).expect("a recovery's round");
+    let recover = PeerMessage::Protocol(Message::Recover { id, ballot });
+    cluster.step(replica(1), super::Input::Peer { from: replica(2), message: recover });
+    cluster
+        .network
+        .iter()
+        .any(|(_, _, message)| matches!(message, PeerMessage::Protocol(Message::RecoverOk { .. })))
+}
+
+/// Takes the simulator tens of thousands of seeds to see what comes of it (protocol.md §9).
+#[test]
+fn a_promise_that_is_not_durable_is_not_given() {
+    assert!(!promises_early(None));
+    assert!(promises_early(Some(Plant::EarlyPromise)), "this test can fail");
 }

@@ -55,7 +55,11 @@ impl World<'_> {
         }
     }
 
-    fn follow(&mut self, me: ReplicaId, out: &mut Output<Message, Record>) -> Result<(), Breach> {
+    pub(super) fn follow(
+        &mut self,
+        me: ReplicaId,
+        out: &mut Output<Message, Record>,
+    ) -> Result<(), Breach> {
         for record in &out.records {
             self.trace.say(self.now, || format!("{me} writes {}", ShownRecord(record)));
             self.checks.written(me, record)?;
@@ -65,13 +69,14 @@ impl World<'_> {
         }
         let host = &mut self.hosts[me.index()];
         host.appended += out.records.len() as u64;
+        if self.plan.restarts {
+            host.log.append(&mut out.records);
+        }
         self.flush(me);
-        let proposing = |(_, message): &(ReplicaSet, PeerMessage<Message>)| {
-            matches!(message, PeerMessage::Protocol(Message::PreAccept { .. }))
-        };
-        let dies = self.hosts[me.index()].doomed && out.messages.iter().any(proposing);
+        let doom = self.hosts[me.index()].doom;
+        let doom = doom.filter(|doom| out.messages.iter().any(|(_, said)| doom.comes_with(said)));
         for (to, message) in out.messages.drain(..) {
-            self.send(me, to, message, dies)?;
+            self.send(me, to, message, doom.is_some())?;
         }
         if self.sabotage.answer_at_commit {
             self.answer_early(me, &out.committed);
@@ -82,9 +87,8 @@ impl World<'_> {
         for (request, _) in &out.rejected {
             self.later(Duration::from_micros(100), Event::Refused(*request));
         }
-        if dies {
-            self.counters.hit(Counter::CrashProposing);
-            self.crash(me);
+        if let Some(doom) = doom {
+            self.meet(me, doom);
         }
         Ok(())
     }
@@ -101,7 +105,8 @@ impl World<'_> {
         let position = host.appended;
         let takes = mean.mul_f64(0.5 + self.disk_rng.random::<f64>());
         self.counters.hit(Counter::SlowFlush);
-        self.later(takes, Event::Flushed(me, position));
+        let life = self.hosts[me.index()].life;
+        self.later(takes, Event::Flushed(me, position, life));
     }
 
     fn send(
@@ -167,7 +172,10 @@ impl World<'_> {
             if !applied.first {
                 self.counters.hit(Counter::SecondTime);
             }
-            if applied.origin == me {
+            // In worlds with restarts an answer is for whom this life has heard.
+            let host = &self.hosts[me.index()];
+            let heard = !self.plan.restarts || host.waiting.contains(&applied.request);
+            if applied.origin == me && heard {
                 self.reply(applied.request, applied.outcome);
             }
         }
@@ -194,7 +202,7 @@ impl World<'_> {
         }
     }
 
-    fn arrange_wake(&mut self, me: ReplicaId) {
+    pub(super) fn arrange_wake(&mut self, me: ReplicaId) {
         let host = &mut self.hosts[me.index()];
         let Some(wake) = host.core.wake() else { return };
         let at = host.clock.world(wake).max(self.now);

@@ -16,7 +16,7 @@ use crate::types::{ReplicaId, Time};
 const FLUSH: Duration = Duration::from_millis(5);
 
 impl World<'_> {
-    /// The faults end. Who crashed stays dead, and clocks stay as they are.
+    /// The faults end. Who is down comes back; who crashed stays dead; clocks stay as they are.
     pub(super) fn calm(&mut self) {
         self.trace.say(self.now, || "the faults end".to_owned());
         self.calm_since = Some(self.now);
@@ -28,7 +28,13 @@ impl World<'_> {
         }
         for me in ReplicaId::all(self.plan.replicas) {
             let host = &mut self.hosts[me.index()];
-            host.doomed = false;
+            host.doom = None;
+            host.again = 0;
+            if host.returning {
+                let life = host.life;
+                self.later(Duration::ZERO, Event::Return(me, life));
+            }
+            let host = &mut self.hosts[me.index()];
             host.deaf_until = Time::ZERO;
             if let Disk::Takes(mean) = &mut host.disk {
                 *mean = (*mean).min(FLUSH);
@@ -39,9 +45,12 @@ impl World<'_> {
         self.later(Duration::ZERO, Event::Look);
     }
 
-    /// The replicas that did not crash.
+    /// The replicas that did not crash for good.
     pub(super) fn live(&self) -> impl Iterator<Item = ReplicaId> + Clone + '_ {
-        ReplicaId::all(self.plan.replicas).filter(|me| self.hosts[me.index()].alive)
+        ReplicaId::all(self.plan.replicas).filter(|me| {
+            let host = &self.hosts[me.index()];
+            host.alive || host.returning
+        })
     }
 
     /// Whether everything has finished; an error when it takes too long.

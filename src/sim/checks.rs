@@ -17,7 +17,8 @@ use crate::machine::Applied;
 use crate::protocol::epaxos::Record;
 use crate::replica::Execution;
 use crate::types::{
-    Access, Batch, Command, Deps, InstanceId, KeyHash, ReplicaId, RequestId, Slot, Value,
+    Access, Batch, Command, Deps, InstanceId, KeyHash, ReplicaId, ReplicaSet, RequestId, Slot,
+    Value,
 };
 
 /// A promise that was broken, and how.
@@ -38,7 +39,8 @@ type Users = Vec<BTreeMap<Slot, Access>>;
 
 /// Invariants:
 ///
-/// 1. `decided` holds what any replica has ever committed; nothing leaves it.
+/// 1. `decided` holds what any replica has ever committed, in any life. Nothing leaves it but what
+///    an owner alone knew and lost before it was durable.
 /// 2. `keys`, `everything` and `all` hold the decided instances that are not `Nop`, by footprint.
 #[derive(Debug)]
 pub(super) struct Checks {
@@ -49,6 +51,8 @@ pub(super) struct Checks {
     keys: FxHashMap<KeyHash, Users>,
     everything: Users,
     all: Users,
+    /// Who has ever committed each.
+    committers: FxHashMap<InstanceId, ReplicaSet>,
     seen: Vec<Seen>,
     orders: Orders,
 }
@@ -63,6 +67,7 @@ impl Checks {
             keys: FxHashMap::default(),
             everything: vec![BTreeMap::new(); n],
             all: vec![BTreeMap::new(); n],
+            committers: FxHashMap::default(),
             seen: (0..n).map(|_| Seen::default()).collect(),
             orders: Orders::new(n),
         }
@@ -120,6 +125,7 @@ impl Checks {
         if !seen.committed.insert(id) {
             return Err((Broken::Agreement, format!("{at} commits {id} twice")));
         }
+        self.committers.entry(id).or_insert(ReplicaSet::EMPTY).insert(at);
         if let Some((before, covered)) = self.decided.get(&id) {
             if before == value && covered == deps {
                 return Ok(());
@@ -247,5 +253,6 @@ impl std::fmt::Debug for Brief<'_> {
     }
 }
 
+mod lives;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::host::Host;
 use super::network::{Kind, Rule};
 use super::report::Counter;
+use super::restarts::{Doom, Moment};
 use super::world::{Event, World};
 use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
 
@@ -68,6 +70,28 @@ faults! {
     SlowDisk = "slow-disk",
     /// Clocks run at different rates.
     Clock = "clock",
+    /// A replica stops, loses what was not flushed, and comes back.
+    Restart = "restart",
+    /// Several do, at once.
+    RestartSome = "restart-some",
+    /// All do, at once.
+    PowerFailure = "power-failure",
+    /// A replica stops and comes back, several times in a row.
+    RestartAgain = "restart-again",
+    /// A replica stops while it proposes, votes, or recovers, with some of that said, and comes
+    /// back.
+    RestartSpeaking = "restart-speaking",
+}
+
+impl Fault {
+    /// Those that only worlds with restarts have.
+    pub(super) const RESTARTS: [Fault; 5] = [
+        Fault::Restart,
+        Fault::RestartSome,
+        Fault::PowerFailure,
+        Fault::RestartAgain,
+        Fault::RestartSpeaking,
+    ];
 }
 
 /// Some kinds of faults. Written as their names with commas between.
@@ -151,11 +175,18 @@ impl World<'_> {
             }
             Fault::CrashProposing => {
                 if let Some(victim) = self.victim() {
-                    self.hosts[victim.index()].doomed = true;
+                    let returns = self.plan.restarts && self.rng.random_ratio(1, 2);
+                    let doom = Doom { moment: Moment::Proposing, returns };
+                    self.hosts[victim.index()].doom = Some(doom);
                 }
             }
             Fault::Pause => self.pause(),
             Fault::Duel => self.duel(),
+            Fault::Restart
+            | Fault::RestartSome
+            | Fault::PowerFailure
+            | Fault::RestartAgain
+            | Fault::RestartSpeaking => self.strike_down(fault),
             // In force from the start, in the plan.
             Fault::Drop
             | Fault::Duplicate
@@ -171,16 +202,16 @@ impl World<'_> {
     }
 
     /// How long a fault lasts: often less than a suspicion takes, sometimes much more.
-    fn spell(&mut self) -> Duration {
+    pub(super) fn spell(&mut self) -> Duration {
         let spread = self.rng.random::<f64>();
         self.plan.timing.suspect.mul_f64(0.1 * 80f64.powf(spread))
     }
 
-    fn any(&mut self) -> ReplicaId {
+    pub(super) fn any(&mut self) -> ReplicaId {
         ReplicaId::from_index(self.rng.random_range(0..self.plan.replicas))
     }
 
-    fn some(&mut self) -> ReplicaSet {
+    pub(super) fn some(&mut self) -> ReplicaSet {
         let mask = self.rng.random::<u64>();
         let chosen = ReplicaId::all(self.plan.replicas);
         chosen.filter(|replica| mask >> replica.index() & 1 == 1).collect()
@@ -260,18 +291,19 @@ impl World<'_> {
 
     /// Somebody who may die: at most f do.
     fn victim(&mut self) -> Option<ReplicaId> {
-        let gone = self.hosts.iter().filter(|host| !host.alive || host.doomed).count();
+        let gone = |host: &&Host| {
+            !(host.alive || host.returning) || host.doom.is_some_and(|doom| !doom.returns)
+        };
+        let gone = self.hosts.iter().filter(gone).count();
         let chosen = self.any();
         let host = &self.hosts[chosen.index()];
-        (gone < self.quorums().f && host.alive && !host.doomed).then_some(chosen)
+        (gone < self.quorums().f && host.alive && host.doom.is_none()).then_some(chosen)
     }
 
     /// A replica dies for good.
     pub(super) fn crash(&mut self, victim: ReplicaId) {
         self.trace.say(self.now, || format!("{victim} dies"));
-        let host = &mut self.hosts[victim.index()];
-        host.alive = false;
-        host.inbox.clear();
+        self.hosts[victim.index()].go_down();
     }
 
     /// A replica stands still; what arrives meanwhile waits, or is lost.

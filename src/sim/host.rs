@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
+
 use super::plan::{Clock, Disk, Plan};
+use super::restarts::Doom;
 use crate::machine::{Applier, Kv};
-use crate::protocol::epaxos::{EPaxos, Message};
+use crate::protocol::Paths;
+use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::{Core, Input, Limits};
-use crate::types::{Quorums, ReplicaId, Settings, Time};
+use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
 /// A machine.
 ///
@@ -15,7 +19,9 @@ use crate::types::{Quorums, ReplicaId, Settings, Time};
 ///
 /// 1. What arrives while the replica is busy waits in `inbox`, and is taken in one step.
 /// 2. At most one flush is under way, and covers what was appended before it began.
+/// 3. Positions (`appended`, `durable`, `flushed`) count from where this life began, at `base`.
 pub(super) struct Host {
+    settings: Settings,
     pub(super) core: Core<EPaxos>,
     pub(super) applier: Applier<Kv>,
     pub(super) alive: bool,
@@ -28,16 +34,32 @@ pub(super) struct Host {
     pub(super) deaf_until: Time,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
+    /// Every record that can still be read, of all lives; empty in worlds without restarts.
+    pub(super) log: Vec<Record>,
+    /// How many of them are of earlier lives.
+    pub(super) base: usize,
     /// Records appended.
     pub(super) appended: u64,
     /// Records that are durable, or will be with the flush under way.
     pub(super) durable: u64,
+    /// Records that are durable.
+    pub(super) flushed: u64,
     /// Whether a flush is under way.
     pub(super) flushing: bool,
     /// The soonest call there will be for `Core::wake`.
     pub(super) wake_at: Option<Time>,
-    /// Dies at its next proposal, of which some messages get away.
-    pub(super) doomed: bool,
+    /// Dies when it says something of a kind, of which some messages get away.
+    pub(super) doom: Option<Doom>,
+    /// How often it has come back.
+    pub(super) life: u32,
+    /// Whether it is down and will come back.
+    pub(super) returning: bool,
+    /// How often it will stop again soon after it has come back.
+    pub(super) again: u32,
+    /// Whom this life would answer; kept in worlds with restarts alone.
+    pub(super) waiting: FxHashSet<RequestId>,
+    /// The paths of earlier lives.
+    pub(super) paths: Paths,
 }
 
 impl Host {
@@ -49,7 +71,8 @@ impl Host {
             timing: plan.timing.clone(),
         };
         Host {
-            core: Core::new(settings.clone(), Limits::default(), EPaxos::new(settings)),
+            core: core(&settings),
+            settings,
             applier: Applier::new(Kv::new()),
             alive: true,
             inbox: Vec::new(),
@@ -58,13 +81,50 @@ impl Host {
             deaf_until: Time::ZERO,
             disk: plan.disks[me.index()],
             clock: plan.clocks[me.index()],
+            log: Vec::new(),
+            base: 0,
             appended: 0,
             durable: 0,
+            flushed: 0,
             flushing: false,
             wake_at: None,
-            doomed: false,
+            doom: None,
+            life: 0,
+            returning: false,
+            again: 0,
+            waiting: FxHashSet::default(),
+            paths: Paths::default(),
         }
     }
+
+    /// Down, with whatever was only in memory gone.
+    pub(super) fn go_down(&mut self) {
+        self.alive = false;
+        self.inbox.clear();
+        self.waiting.clear();
+        self.flushing = false;
+        self.wake_at = None;
+        self.doom = None;
+    }
+
+    /// A new life, with nothing but `log` left of the ones before.
+    pub(super) fn begin_anew(&mut self, now: Time) {
+        self.paths.add(self.core.paths());
+        self.core = core(&self.settings);
+        self.applier = Applier::new(Kv::new());
+        self.alive = true;
+        self.returning = false;
+        self.life += 1;
+        self.base = self.log.len();
+        (self.appended, self.durable, self.flushed) = (0, 0, 0);
+        self.free_at = now;
+        self.called = false;
+        self.deaf_until = Time::ZERO;
+    }
+}
+
+fn core(settings: &Settings) -> Core<EPaxos> {
+    Core::new(settings.clone(), Limits::default(), EPaxos::new(settings.clone()))
 }
 
 impl Clock {

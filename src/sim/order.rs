@@ -36,6 +36,11 @@ impl Orders {
         Orders { lines: FxHashMap::default(), positions: vec![FxHashMap::default(); n] }
     }
 
+    /// A replica begins anew.
+    pub(super) fn begin_anew(&mut self, at: ReplicaId) {
+        self.positions[at.index()].clear();
+    }
+
     /// A replica executes an instance.
     pub(super) fn executed(
         &mut self,

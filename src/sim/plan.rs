@@ -22,6 +22,7 @@ pub(super) enum Stream {
     Faults,
     Clients,
     Disks,
+    Restarts,
 }
 
 /// The randomness of one concern of one seed.
@@ -44,6 +45,8 @@ pub struct Overrides {
     pub commands: Option<u64>,
     /// How long faults and new commands go on, in simulated milliseconds.
     pub millis: Option<u64>,
+    /// Whether replicas also stop, lose what was not flushed, and come back.
+    pub restarts: bool,
 }
 
 impl fmt::Display for Overrides {
@@ -51,6 +54,9 @@ impl fmt::Display for Overrides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(replicas) = self.replicas {
             write!(f, " --replicas {replicas}")?;
+        }
+        if self.restarts {
+            write!(f, " --restarts")?;
         }
         if let Some(clients) = self.clients {
             write!(f, " --clients {clients}")?;
@@ -82,6 +88,8 @@ pub(super) struct Plan {
     /// Whether messages go through the codec.
     pub(super) wire: bool,
     pub(super) workload: Workload,
+    /// Whether replicas stop and come back.
+    pub(super) restarts: bool,
     /// The kinds of faults that occur, with the mean time between two of a kind.
     pub(super) faults: Vec<(Fault, Duration)>,
     /// How long faults and new commands go on.
@@ -161,12 +169,18 @@ impl Plan {
         let timing = draw_timing(&mut rng, wide);
         let quiet = rng.random_ratio(1, 16);
         let mut faults = draw_faults(&mut rng, timing.suspect, quiet);
+        let restarts = overrides.restarts;
+        if restarts {
+            faults.append(&mut draw_restarts(seed, timing.suspect));
+        }
         faults.retain(|(fault, _)| !overrides.without.contains(*fault));
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);
         let links = draw_links(&mut rng, wide, timing.suspect, &on);
         let mut disks = draw_disks(&mut rng, &timing);
         let mut clocks = draw_clocks(&mut rng);
-        if !on(Fault::SlowDisk) {
+        // What is durable at once cannot be lost.
+        let losing = restarts && !overrides.without.contains(Fault::SlowDisk);
+        if !losing && !on(Fault::SlowDisk) {
             disks.fill(Disk::Instant);
         }
         if !on(Fault::Clock) {
@@ -196,6 +210,7 @@ impl Plan {
             step,
             wire,
             workload,
+            restarts,
             faults,
             unrest,
             patience,
@@ -240,7 +255,20 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
         let mean = mean(rng, 32.0);
         (on && !quiet).then_some((*fault, mean))
     };
-    Fault::ALL.iter().filter_map(draw).collect()
+    let usual = Fault::ALL.iter().filter(|fault| !Fault::RESTARTS.contains(fault));
+    usual.filter_map(draw).collect()
+}
+
+/// At least one kind of restart: from a stream of its own, so that the world is otherwise the same.
+fn draw_restarts(seed: u64, unit: Duration) -> Vec<(Fault, Duration)> {
+    let mut rng = stream(seed, Stream::Restarts);
+    let sure = *pick(&mut rng, &Fault::RESTARTS);
+    let draw = |fault: Fault| {
+        let on = rng.random_ratio(1, 3) || fault == sure;
+        let mean = unit.mul_f64(1.0 * 16f64.powf(rng.random::<f64>()));
+        on.then_some((fault, mean))
+    };
+    Fault::RESTARTS.into_iter().filter_map(draw).collect()
 }
 
 fn draw_links(

@@ -62,6 +62,25 @@ counters! {
     Everything = "everything_executed",
     SeveralKeys = "several_keys_executed",
     QuietTrim = "all_trimmed_when_quiet",
+    Restart = "restart",
+    RestartAtOnce = "restart_without_pause",
+    RestartSome = "restart_some",
+    RestartAll = "restart_all",
+    RestartAgain = "restart_again",
+    RestartProposing = "restart_proposing",
+    RestartVoting = "restart_voting",
+    RestartRecovering = "restart_recovering",
+    UnsyncedLost = "restart_unsynced_lost",
+    OpenProposals = "restart_with_open_proposals",
+    CommitLost = "restart_own_commit_lost",
+    ExecutedAgain = "restart_executed_again",
+}
+
+impl Counter {
+    /// Whether only worlds with restarts meet it.
+    pub(super) fn needs_restarts(self) -> bool {
+        self as usize >= Counter::Restart as usize
+    }
 }
 
 /// How often each [`Counter`] was hit.

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::{Overrides, Plan};
-use super::report::{Broken, Counters, Failure, Summary, Verdict, Violation};
+use super::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
 use super::shrink::shrink;
 use super::world::{Sabotage, World};
 use crate::protocol::Paths;
@@ -79,9 +79,14 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
     });
     let (mut summary, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.failures = describe(options, failed);
-    let default_mix = options.overrides == Overrides::default();
+    let restarts = options.overrides.restarts;
+    let default_mix = options.overrides == Overrides { restarts, ..Overrides::default() };
     if options.seeds >= DEMANDING && default_mix {
-        let never = summary.paths.iter().filter(|(_, count)| **count == 0);
+        let absent = |name: &str| {
+            let mut counters = Counter::ALL.iter().filter(|counter| counter.needs_restarts());
+            !restarts && counters.any(|counter| counter.name() == name)
+        };
+        let never = summary.paths.iter().filter(|(name, count)| **count == 0 && !absent(name));
         summary.never = never.map(|(name, _)| *name).collect();
     }
     summary

@@ -41,8 +41,12 @@ pub(super) enum Event {
     Tick(ReplicaId),
     /// The moment that `Core::wake` named.
     Wake(ReplicaId),
-    /// A flush is done, up to a position.
-    Flushed(ReplicaId, u64),
+    /// A flush is done, up to a position, if the replica still lives that life.
+    Flushed(ReplicaId, u64, u32),
+    /// A replica stops and will come back, if it still lives that life.
+    Stop(ReplicaId, u32),
+    /// A replica comes back from that life.
+    Return(ReplicaId, u32),
     /// A client's command reaches a replica.
     Request(Box<Ask>),
     /// An answer reaches a client.
@@ -165,9 +169,7 @@ impl<'a> World<'a> {
 
     fn prepare(&mut self) {
         #[cfg(test)]
-        if let Some(plant) = self.sabotage.plant {
-            self.hosts.iter_mut().for_each(|host| host.core.protocol_mut().plant(plant));
-        }
+        ReplicaId::all(self.plan.replicas).for_each(|me| self.plant(me));
         let tick = self.plan.timing.tick;
         for me in ReplicaId::all(self.plan.replicas) {
             // Apart, so that the replicas do not act in step.
@@ -194,7 +196,10 @@ impl<'a> World<'a> {
             Violation { broken, detail, at: self.now }
         });
         let mut paths = Paths::default();
-        self.hosts.iter().for_each(|host| paths.add(host.core.paths()));
+        for host in &self.hosts {
+            paths.add(&host.paths);
+            paths.add(host.core.paths());
+        }
         Verdict {
             seed: self.plan.seed,
             trace: self.trace.hash(),
@@ -263,8 +268,13 @@ impl<'a> World<'a> {
                 self.hosts[replica.index()].wake_at = None;
                 self.take_step(replica)
             }
-            Event::Flushed(replica, position) => {
-                self.hosts[replica.index()].flushing = false;
+            Event::Flushed(replica, position, life) => {
+                let host = &mut self.hosts[replica.index()];
+                if host.life != life || !host.alive {
+                    return Ok(());
+                }
+                host.flushing = false;
+                host.flushed = position;
                 let durable = Durable::flushed(LogPosition::new(position));
                 self.input(replica, Input::Durable(durable))?;
                 self.flush(replica);
@@ -275,8 +285,19 @@ impl<'a> World<'a> {
                 if self.hosts[to.index()].deaf_until > self.now {
                     return Ok(());
                 }
+                if self.plan.restarts && self.hosts[to.index()].alive {
+                    self.hosts[to.index()].waiting.insert(command.request);
+                }
                 self.input(to, Input::Propose(command))
             }
+            Event::Stop(replica, life) => {
+                if self.hosts[replica.index()].life == life && self.calm_since.is_none() {
+                    let pause = self.draw_pause();
+                    self.stop(replica, pause);
+                }
+                Ok(())
+            }
+            Event::Return(replica, life) => self.come_back(replica, life),
             other => self.happen_to_clients(other),
         }
     }
@@ -375,7 +396,7 @@ impl<'a> World<'a> {
     }
 
     /// A replica takes a step over its inbox, or will when it is free.
-    fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
+    pub(super) fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
         if !host.alive {
             return Ok(());
@@ -405,6 +426,7 @@ impl<'a> World<'a> {
                 break;
             }
             host.durable = host.appended;
+            host.flushed = host.appended;
             inputs.push(Input::Durable(Durable::flushed(position)));
         }
         let host = &mut self.hosts[replica.index()];

@@ -85,6 +85,14 @@ impl<T> Held<T> {
     pub fn release(self, durable: Durable) -> Result<T, Held<T>> {
         if self.after.0 <= durable.0 { Ok(self.item) } else { Err(self) }
     }
+
+    /// A bug on purpose: forgets what it waits for, if the item is one of those.
+    #[cfg(test)]
+    pub(crate) fn forget_if(&mut self, is_one: impl Fn(&T) -> bool) {
+        if is_one(&self.item) {
+            self.after = Written::default();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -206,7 +206,10 @@ impl Protocol for EPaxos {
     type Record = Record;
 
     fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
-        self.start_pre_accept(view, batch, fx)
+        let id = self.start_pre_accept(view, batch, fx);
+        #[cfg(test)]
+        self.release_early_if_planted(fx);
+        id
     }
 
     fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
@@ -244,6 +247,8 @@ impl Protocol for EPaxos {
                 self.on_fetch(from, owner, first, to, fx);
             }
         }
+        #[cfg(test)]
+        self.release_early_if_planted(fx);
     }
 
     fn on_tick(&mut self, view: &View, fx: &mut Fx) {
@@ -251,6 +256,8 @@ impl Protocol for EPaxos {
         self.drive_recoveries(view, fx);
         self.watch_frontiers(view, fx);
         self.gossip(view, fx);
+        #[cfg(test)]
+        self.release_early_if_planted(fx);
     }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {

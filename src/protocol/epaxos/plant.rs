@@ -2,7 +2,7 @@
 //! checks can be seen to notice. Compiled for tests only.
 
 use super::instance::Instance;
-use super::{EPaxos, Fx, Phase};
+use super::{EPaxos, Fx, Message, Phase};
 use crate::protocol::View;
 use crate::types::{Ballot, Decision, Deps, InstanceId, Value};
 
@@ -31,10 +31,35 @@ pub(crate) enum Plant {
     CommitTakesAccepted,
     /// A slot that nobody here has heard of is not recovered.
     GapsStay,
+    /// PreAccept leaves before the owner's record is durable.
+    EarlyPreAccept,
+    /// PreAcceptOk and AcceptOk leave before the vote is durable.
+    EarlyVote,
+    /// Accept leaves before its sender's own vote is durable.
+    EarlyAccept,
+    /// Recover leaves before the joined ballot is durable.
+    EarlyRecover,
+    /// RecoverOk leaves before the promise is durable.
+    EarlyPromise,
+    /// ValidateOk leaves before the validated payload is durable.
+    EarlyValidateOk,
+    /// A fast commit is told and executed before it is durable.
+    EarlyCommit,
 }
 
 impl Plant {
-    /// All of them.
+    /// Those that matter only to replicas that come back: the table of protocol.md §7.
+    pub(crate) const EARLY: [Plant; 7] = [
+        Plant::EarlyPreAccept,
+        Plant::EarlyVote,
+        Plant::EarlyAccept,
+        Plant::EarlyRecover,
+        Plant::EarlyPromise,
+        Plant::EarlyValidateOk,
+        Plant::EarlyCommit,
+    ];
+
+    /// The others.
     pub(crate) const ALL: [Plant; 11] = [
         Plant::SingleBallot,
         Plant::NoIndexAtValidate,
@@ -91,6 +116,31 @@ impl EPaxos {
         let others: Vec<_> = others.filter_map(payload).collect();
         self.index.forget_one(id);
         others.iter().for_each(|(other, batch)| self.index.insert(*other, batch.footprint()));
+    }
+
+    /// What the planted bug forgets to hold back.
+    fn is_early(&self, message: &Message) -> bool {
+        let Some(plant) = self.plant else { return false };
+        match message {
+            Message::PreAccept { .. } => plant == Plant::EarlyPreAccept,
+            Message::PreAcceptOk { .. } | Message::AcceptOk { .. } => plant == Plant::EarlyVote,
+            Message::Accept { .. } => plant == Plant::EarlyAccept,
+            Message::Recover { .. } => plant == Plant::EarlyRecover,
+            Message::RecoverOk { .. } => plant == Plant::EarlyPromise,
+            Message::ValidateOk { .. } => plant == Plant::EarlyValidateOk,
+            Message::Commit { .. } => plant == Plant::EarlyCommit,
+            _ => false,
+        }
+    }
+
+    /// Lets go what should be held back.
+    pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
+        for held in &mut fx.messages {
+            held.forget_if(|outgoing| self.is_early(&outgoing.message));
+        }
+        for held in &mut fx.decisions {
+            held.forget_if(|_| self.planted(Plant::EarlyCommit));
+        }
     }
 
     /// A late vote changes what was proposed.

@@ -180,3 +180,66 @@ fn what_is_undecided_shows() {
     assert_eq!(story.commit(0, 0, value, [0, 0, 0]), Ok(()));
     assert_eq!(story.checks.open(replica(0)), Some(id(2, 1)));
 }
+
+#[test]
+fn what_nobody_was_told_of_may_be_lost() {
+    let mut story = Story::new();
+    let proposed = |batch: &Arc<Batch>| Record::PreAccepted {
+        id: id(0, 1),
+        batch: batch.clone(),
+        initial: Deps::none(3),
+        deps: Deps::none(3),
+    };
+    let value = story.value(0);
+    let committed = Record::Committed { id: id(0, 1), value, deps: Deps::none(3) };
+    assert_eq!(story.checks.written(replica(0), &committed), Ok(()));
+    let kept = [proposed(&story.batches[0])];
+    assert!(story.checks.stopped(replica(0), &kept, &[committed]));
+    assert!(story.checks.has_open_proposal(replica(0)));
+    assert_eq!(story.commit(1, 0, Value::Nop, [0, 0, 0]), Ok(()), "no fast commit is known");
+    let mut story = Story::new();
+    assert!(!story.checks.stopped(replica(0), &[], &[proposed(&story.batches[0])]));
+    assert_eq!(story.propose(0, 1, 1), Ok(()), "the slot is free again");
+}
+
+#[test]
+fn what_somebody_knows_or_a_quorum_has_accepted_is_not_lost() {
+    for voted in [false, true] {
+        let mut story = Story::new();
+        let (value, deps) = (story.value(0), Deps::none(3));
+        let accepted = Record::Accepted {
+            id: id(0, 1),
+            ballot: Ballot::OWNER,
+            value: value.clone(),
+            deps: deps.clone(),
+        };
+        let committed = Record::Committed { id: id(0, 1), value: value.clone(), deps };
+        assert_eq!(story.commit(0, 0, value.clone(), [0, 0, 0]), Ok(()));
+        if !voted {
+            assert_eq!(story.commit(1, 0, value.clone(), [0, 0, 0]), Ok(()));
+        }
+        let kept = if voted { vec![accepted] } else { Vec::new() };
+        assert!(!story.checks.stopped(replica(0), &kept, &[committed]));
+        assert_eq!(broken(story.commit(0, 0, Value::Nop, [0, 0, 0])), Broken::Agreement);
+    }
+}
+
+#[test]
+fn each_life_executes_everything_once_and_in_the_same_order() {
+    let mut story = Story::new();
+    let [first, second] = [story.value(0), story.value(1)];
+    let deps = [Deps::from_slots([0, 0, 0]), Deps::from_slots([1, 0, 0])];
+    let records = [(0, first, &deps[0]), (1, second, &deps[1])]
+        .map(|(of, value, deps)| Record::Committed { id: id(of, 1), value, deps: deps.clone() });
+    for record in &records {
+        assert_eq!(story.checks.written(replica(0), record), Ok(()));
+    }
+    (0..2).for_each(|of| assert_eq!(story.execute(0, of), Ok(())));
+    for _ in 0..2 {
+        assert!(!story.checks.stopped(replica(0), &records, &[]));
+        (0..2).for_each(|of| assert_eq!(story.execute(0, of), Ok(())));
+        assert_eq!(broken(story.execute(0, 0)), Broken::Once);
+    }
+    assert!(!story.checks.stopped(replica(0), &records, &[]));
+    assert_eq!(broken(story.execute(0, 1)), Broken::Order);
+}

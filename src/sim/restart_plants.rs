@@ -1,0 +1,87 @@
+//! Worlds with restarts, and the rows of the table of protocol.md §7 skipped in turn: whatever is
+//! said before it is durable has to be noticed. How many seeds that takes was measured, as in
+//! `plants`.
+
+use std::io::{self, Write as _};
+
+use super::plan::Overrides;
+use super::report::{Broken, Violation};
+use super::runner::{run_sabotaged, run_seed};
+use super::world::Sabotage;
+use crate::protocol::epaxos::Plant;
+
+fn overrides(replicas: Option<usize>) -> Overrides {
+    Overrides { replicas, restarts: true, ..Overrides::default() }
+}
+
+/// The first seed, from 0, whose world notices, of at most `seeds`.
+fn hunt(replicas: usize, seeds: u64, plant: Plant) -> Option<(u64, Violation)> {
+    let sabotage = Sabotage { plant: Some(plant), ..Sabotage::default() };
+    (0..seeds).find_map(|seed| {
+        let verdict = run_sabotaged(seed, &overrides(Some(replicas)), sabotage, None);
+        verdict.violation.map(|violation| (seed, violation))
+    })
+}
+
+/// How many seeds each takes, for whoever changes the simulator: minutes in release.
+#[test]
+#[ignore = "a measurement"]
+fn survey() {
+    for (plant, replicas) in Plant::EARLY.into_iter().flat_map(|it| [(it, 3), (it, 5)]) {
+        let found = hunt(replicas, 2000, plant);
+        let found = found.map(|(seed, violation)| (seed, violation.to_string()));
+        // Each at once: somebody is waiting.
+        let line = writeln!(io::stderr(), "{plant:?}, {replicas} replicas: {found:?}");
+        line.expect("standard error can be written to");
+    }
+}
+
+#[track_caller]
+fn caught(replicas: usize, seeds: u64, plant: Plant) {
+    let found = hunt(replicas, seeds, plant);
+    let (seed, violation) = found.expect("the checks notice");
+    let unsafe_ones = [
+        Broken::Agreement,
+        Broken::Visibility,
+        Broken::Integrity,
+        Broken::Order,
+        Broken::Once,
+        Broken::Divergence,
+        Broken::Linearizability,
+        Broken::Panic,
+    ];
+    assert!(unsafe_ones.contains(&violation.broken), "seed {seed} says {violation}");
+}
+
+#[test]
+fn seeds_with_restarts_pass_twice_alike() {
+    let mut restarts = 0;
+    for seed in 0..30 {
+        let [once, again] = [0; 2].map(|_| run_seed(seed, &overrides(None), None));
+        assert_eq!(once.violation, None, "seed {seed}");
+        assert_eq!(once, again);
+        restarts += once.count("restart");
+    }
+    assert!(restarts > 100, "{restarts} restarts show nothing");
+}
+
+#[test]
+fn a_proposal_that_its_owner_forgets() {
+    caught(3, 50, Plant::EarlyPreAccept);
+    caught(5, 50, Plant::EarlyPreAccept);
+}
+
+#[test]
+fn a_vote_that_its_voter_forgets() {
+    caught(3, 200, Plant::EarlyVote);
+}
+
+#[test]
+fn a_slow_path_whose_leader_forgets_its_vote() {
+    caught(3, 100, Plant::EarlyAccept);
+}
+
+#[test]
+fn a_fast_commit_that_its_owner_forgets() {
+    caught(3, 1500, Plant::EarlyCommit);
+}

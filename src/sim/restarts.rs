@@ -1,0 +1,205 @@
+//! Replicas that stop and come back as what their flushed records make them (protocol.md §7). After
+//! `faults`, which says when; `checks` carry over to the next life what outlives a crash.
+//!
+//! A crash keeps what was flushed and any part of what was appended behind it, in order; messages
+//! under way still arrive, at whoever is there by then.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::checks::Breach;
+use super::faults::Fault;
+use super::report::Counter;
+use super::world::{Event, World};
+use crate::protocol::epaxos::Message;
+use crate::replica::PeerMessage;
+use crate::types::{ReplicaId, ReplicaSet};
+
+/// What a replica is about to say when it dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moment {
+    Proposing,
+    Voting,
+    Recovering,
+}
+
+/// A replica dies in the middle of saying something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Doom {
+    pub(super) moment: Moment,
+    /// Whether it comes back.
+    pub(super) returns: bool,
+}
+
+impl Doom {
+    /// Whether this message is what it dies of.
+    pub(super) fn comes_with(self, message: &PeerMessage<Message>) -> bool {
+        let PeerMessage::Protocol(message) = message else { return false };
+        match self.moment {
+            Moment::Proposing => matches!(message, Message::PreAccept { .. }),
+            Moment::Voting => matches!(
+                message,
+                Message::PreAcceptOk { .. }
+                    | Message::AcceptOk { .. }
+                    | Message::RecoverOk { .. }
+                    | Message::ValidateOk { .. }
+            ),
+            Moment::Recovering => match message {
+                Message::Recover { .. } | Message::Validate { .. } | Message::Waiting { .. } => {
+                    true
+                }
+                Message::Accept { ballot, .. } => !ballot.is_owner(),
+                _ => false,
+            },
+        }
+    }
+}
+
+impl World<'_> {
+    /// A fault that somebody comes back from.
+    pub(super) fn strike_down(&mut self, fault: Fault) {
+        let one = self.any();
+        match fault {
+            Fault::RestartSome => {
+                self.counters.hit(Counter::RestartSome);
+                let some = self.some();
+                self.stop_all(some);
+            }
+            Fault::PowerFailure => {
+                self.counters.hit(Counter::RestartAll);
+                self.stop_all(ReplicaSet::all(self.plan.replicas));
+            }
+            Fault::RestartAgain => {
+                self.counters.hit(Counter::RestartAgain);
+                self.hosts[one.index()].again = self.rng.random_range(1..5);
+                self.stop_all(ReplicaSet::from_iter([one]));
+            }
+            Fault::RestartSpeaking => {
+                let moments = [Moment::Proposing, Moment::Voting, Moment::Recovering];
+                let moment = moments[self.rng.random_range(0..moments.len())];
+                let host = &mut self.hosts[one.index()];
+                if host.alive && host.doom.is_none() {
+                    host.doom = Some(Doom { moment, returns: true });
+                }
+            }
+            _ => self.stop_all(ReplicaSet::from_iter([one])),
+        }
+    }
+
+    fn stop_all(&mut self, replicas: ReplicaSet) {
+        // Mains that come back do so for everybody.
+        let together = self.rng.random_ratio(1, 2).then(|| self.draw_pause());
+        for replica in replicas.iter() {
+            let pause = together.unwrap_or_else(|| self.draw_pause());
+            self.stop(replica, pause);
+        }
+    }
+
+    /// How long a replica stays away: not at all, less than others notice, or long.
+    pub(super) fn draw_pause(&mut self) -> Duration {
+        match self.rng.random_range(0..3) {
+            0 => Duration::ZERO,
+            1 => self.plan.timing.suspect.mul_f64(0.3 * self.rng.random::<f64>()),
+            _ => self.spell(),
+        }
+    }
+
+    /// A replica has said what it was doomed to die of.
+    pub(super) fn meet(&mut self, me: ReplicaId, doom: Doom) {
+        if !doom.returns {
+            self.counters.hit(Counter::CrashProposing);
+            self.crash(me);
+            return;
+        }
+        self.counters.hit(match doom.moment {
+            Moment::Proposing => Counter::RestartProposing,
+            Moment::Voting => Counter::RestartVoting,
+            Moment::Recovering => Counter::RestartRecovering,
+        });
+        let pause = self.draw_pause();
+        self.stop(me, pause);
+    }
+
+    /// A replica stops, and comes back after a while.
+    pub(super) fn stop(&mut self, me: ReplicaId, pause: Duration) {
+        let host = &mut self.hosts[me.index()];
+        if !host.alive {
+            return;
+        }
+        let flushed = usize::try_from(host.flushed).expect("what is in memory can be counted");
+        let safe = host.base + flushed;
+        // The extremes are the interesting ones.
+        let kept = match self.rng.random_range(0..4) {
+            0 => host.log.len(),
+            1 => self.rng.random_range(safe..=host.log.len()),
+            _ => safe,
+        };
+        let lost = host.log.split_off(kept);
+        host.go_down();
+        host.returning = true;
+        let life = host.life;
+        self.trace.mix(kept as u64 ^ u64::from(me.number()) << 56);
+        self.trace
+            .say(self.now, || format!("{me} stops: {kept} records are left, {} lost", lost.len()));
+        self.counters.hit(Counter::Restart);
+        if pause.is_zero() {
+            self.counters.hit(Counter::RestartAtOnce);
+        }
+        if !lost.is_empty() {
+            self.counters.hit(Counter::UnsyncedLost);
+        }
+        if self.checks.stopped(me, &self.hosts[me.index()].log, &lost) {
+            self.counters.hit(Counter::CommitLost);
+        }
+        self.later(pause, Event::Return(me, life));
+    }
+
+    /// A replica comes back from a life, if it has not yet.
+    pub(super) fn come_back(&mut self, me: ReplicaId, life: u32) -> Result<(), Breach> {
+        let host = &mut self.hosts[me.index()];
+        if !host.returning || host.life != life {
+            return Ok(());
+        }
+        host.begin_anew(self.now);
+        #[cfg(test)]
+        self.plant(me);
+        self.trace.mix(self.now.as_nanos() ^ u64::from(me.number()) << 57);
+        self.trace.say(self.now, || format!("{me} comes back"));
+        let mut out = std::mem::take(&mut self.out);
+        let host = &mut self.hosts[me.index()];
+        let now = host.clock.local(self.now);
+        host.core.restart(now, host.log.iter().cloned(), &mut out);
+        if self.checks.has_open_proposal(me) {
+            self.counters.hit(Counter::OpenProposals);
+        }
+        if !out.execute.is_empty() {
+            self.counters.hit(Counter::ExecutedAgain);
+        }
+        let followed = self.follow(me, &mut out);
+        out.clear();
+        self.out = out;
+        followed?;
+        self.arrange_wake(me);
+        self.stop_again(me);
+        self.take_step(me)
+    }
+
+    fn stop_again(&mut self, me: ReplicaId) {
+        let host = &mut self.hosts[me.index()];
+        if host.again > 0 {
+            host.again -= 1;
+            let life = host.life;
+            let soon = self.plan.timing.suspect.mul_f64(self.rng.random::<f64>().powi(3));
+            self.later(soon, Event::Stop(me, life));
+        }
+    }
+
+    /// Breaks the world's rule, if it has one to break, at this replica.
+    #[cfg(test)]
+    pub(super) fn plant(&mut self, me: ReplicaId) {
+        if let Some(plant) = self.sabotage.plant {
+            self.hosts[me.index()].core.protocol_mut().plant(plant);
+        }
+    }
+}
