@@ -26,6 +26,15 @@ pub(super) struct Recovery {
     pub(super) hope_until: Time,
 }
 
+impl Recovery {
+    /// Whether it needs an answer of one of these: all of a quorum have to answer Validate, so when
+    /// one is gone, another quorum has to be found.
+    fn waits_for_any(&self, suspected: ReplicaSet) -> bool {
+        let Stage::Validating { candidate, answered, .. } = &self.stage else { return false };
+        candidate.quorum.iter().any(|r| suspected.contains(r) && !answered.contains(r))
+    }
+}
+
 /// How far a recovery is.
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -85,7 +94,9 @@ impl EPaxos {
     /// How long to leave an instance alone after the `attempts`-th try: random and growing, so that
     /// replicas that keep superseding each other come apart.
     pub(super) fn back_off(&mut self, view: &View, attempts: u32) -> Duration {
-        let base = self.settings.timing.retransmit * 2 + view.slowest_round_trip() * 4;
+        // A round trip beyond a second is a queue or a fault, and passes sooner than it seems.
+        let trip = view.slowest_round_trip().min(Duration::from_secs(1));
+        let base = self.settings.timing.retransmit * 2 + trip * 4;
         let longest = base * (1 << attempts.min(5));
         base + longest.mul_f64(self.rng.random::<f64>())
     }
@@ -258,12 +269,16 @@ impl EPaxos {
         let due: Vec<_> = self
             .recoveries
             .iter()
-            .filter(|(_, r)| r.send_again <= now || r.give_up <= now || r.hope_until <= now)
+            .filter(|(_, r)| {
+                let due = r.send_again <= now || r.give_up <= now || r.hope_until <= now;
+                due || r.waits_for_any(view.suspected)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in due {
             let Some(recovery) = self.recoveries.get(&id) else { continue };
-            if recovery.give_up <= now && !matches!(recovery.stage, Stage::Accepting { .. }) {
+            let late = recovery.give_up <= now || recovery.waits_for_any(view.suspected);
+            if late && !matches!(recovery.stage, Stage::Accepting { .. }) {
                 self.waiters.stop(id);
                 self.start_recovery(view, id, fx);
                 continue;
