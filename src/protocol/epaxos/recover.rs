@@ -97,7 +97,7 @@ impl EPaxos {
         // A round trip beyond a second is a queue or a fault, and passes sooner than it seems.
         let trip = view.slowest_round_trip().min(Duration::from_secs(1));
         let base = self.settings.timing.retransmit * 2 + trip * 4;
-        let longest = base * (1 << attempts.min(5));
+        let longest = base * (1 << attempts.min(3));
         base + longest.mul_f64(self.rng.random::<f64>())
     }
 
