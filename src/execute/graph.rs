@@ -23,7 +23,9 @@ use petgraph::visit::{GraphBase, GraphRef, IntoNeighbors, IntoNodeIdentifiers, N
 
 use super::index::{Index, KeyEntry};
 use super::window::{Place, Window};
-use crate::types::{Access, Batch, Deps, InstanceId, KeyHash, ReplicaId, ReplicaSet, Slot};
+use crate::types::{
+    Access, Batch, Deps, Executed, InstanceId, KeyHash, ReplicaId, ReplicaSet, Slot,
+};
 
 /// An instance's number here, given again once it has left: dense, and meaningful only to this
 /// replica.
@@ -59,6 +61,14 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Nothing known but what is executed.
+    pub(super) fn starting_from(executed: &Executed) -> Store {
+        let owners = executed.floor().iter();
+        let window = |(owner, floor)| Window::starting_from(floor, executed.above(owner));
+        let windows: Vec<_> = owners.map(window).collect();
+        Store { windows, ..Store::new(executed.floor().len()) }
+    }
+
     pub(super) fn new(n: usize) -> Store {
         Store {
             instances: Vec::new(),

@@ -27,7 +27,7 @@ use petgraph::dot::{Config, Dot};
 use petgraph::graph::DiGraph;
 use petgraph::visit::{IntoNeighbors, IntoNodeIdentifiers};
 
-use crate::types::{Batch, Decision, Deps, InstanceId, ReplicaId, Slot, Value};
+use crate::types::{Batch, Decision, Deps, Executed, InstanceId, ReplicaId, Slot, Value};
 use graph::{Node, Store, View};
 use order::{Explored, Order};
 use window::Place;
@@ -78,6 +78,26 @@ impl Executor {
             pending: 0,
             largest: 0,
         }
+    }
+
+    /// An executor that starts where the state of a snapshot ends.
+    pub fn starting_from(executed: &Executed) -> Executor {
+        Executor {
+            store: Store::starting_from(executed),
+            executed: executed.floor().clone(),
+            ..Executor::new(executed.floor().len())
+        }
+    }
+
+    /// What was taken by [`Executor::next_ready`] or decided `Nop`.
+    pub fn done(&self) -> Executed {
+        let mut done = Executed::up_to(self.executed.clone());
+        for owner in ReplicaId::all(self.store.owners()) {
+            for slot in self.store.window(owner).done_above() {
+                assert!(done.extend(owner, slot, slot), "slots ascend behind the prefix");
+            }
+        }
+        done
     }
 
     /// The payload of an instance became known, by whatever message.

@@ -45,6 +45,25 @@ impl Window {
         Window { base: 1, known: 0, ring: VecDeque::new(), far: FxHashMap::default() }
     }
 
+    /// With everything up to `floor` and in `ranges` (ascending, both ends included) done.
+    pub(super) fn starting_from(floor: Slot, ranges: &[(Slot, Slot)]) -> Window {
+        let mut window = Window { base: floor + 1, known: floor, ..Window::new() };
+        for slot in ranges.iter().flat_map(|(first, last)| *first..=*last) {
+            window.put(slot, Place::Done);
+        }
+        window
+    }
+
+    /// The slots done behind the prefix, ascending.
+    pub(super) fn done_above(&self) -> Vec<Slot> {
+        let near = self.ring.iter().zip(self.base..);
+        let far = self.far.iter().map(|(slot, place)| (place, *slot));
+        let done = near.chain(far).filter(|(place, _)| **place == Place::Done);
+        let mut done: Vec<Slot> = done.map(|(_, slot)| slot).collect();
+        done.sort_unstable();
+        done
+    }
+
     /// Everything up to here is executed or decided `Nop`.
     pub(super) fn executed(&self) -> Slot {
         self.base - 1

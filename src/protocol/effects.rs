@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::types::{
-    Batch, Command, Decision, Durable, Held, InstanceId, Journal, ReplicaId, ReplicaSet, Written,
+    Batch, Command, Decision, Deps, Durable, Held, InstanceId, Journal, LogPosition, ReplicaId,
+    ReplicaSet, Written,
 };
 
 /// A message and its receivers: a set, so that it is encoded once.
@@ -37,6 +38,9 @@ pub struct Effects<M, R> {
     pub returned: Vec<Command>,
     /// Own instances that were decided with their commands, and whether in one round trip.
     pub own_commits: Vec<(InstanceId, bool)>,
+    /// A snapshot of another replica is needed that holds at least this: what is missing here is
+    /// not kept anywhere any more.
+    pub needs_snapshot: Option<Deps>,
     /// How often each path was taken.
     pub paths: Paths,
 }
@@ -51,6 +55,7 @@ impl<M, R> Default for Effects<M, R> {
             learned: Vec::new(),
             returned: Vec::new(),
             own_commits: Vec::new(),
+            needs_snapshot: None,
             paths: Paths::default(),
         }
     }
@@ -61,6 +66,16 @@ impl<M, R> Effects<M, R> {
     pub fn append(&mut self, record: R) -> Written {
         self.records.push(record);
         self.journal.append()
+    }
+
+    /// The records of an earlier life end at `end`; what is appended from now on comes behind.
+    pub fn start_at(&mut self, end: LogPosition) {
+        self.journal = Journal::starting_at(end);
+    }
+
+    /// The position behind everything appended so far.
+    pub fn end(&self) -> LogPosition {
+        self.journal.end()
     }
 
     /// A token for everything appended so far.

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Time};
+use crate::types::{Batch, Deps, Executed, InstanceId, ReplicaId, ReplicaSet, Time};
 
 /// What every agreement protocol is to the replica that runs it.
 ///
@@ -29,6 +29,8 @@ pub trait Protocol: Sized {
     type Message: Clone + fmt::Debug + PartialEq + Send + 'static;
     /// What must survive a crash.
     type Record: Clone + fmt::Debug + PartialEq + Send + 'static;
+    /// What a snapshot holds of the protocol for every replica alike.
+    type Shared: Clone + fmt::Debug + PartialEq + Send + 'static;
 
     /// Proposes a batch in a new instance of this replica's own.
     fn propose(
@@ -50,9 +52,36 @@ pub trait Protocol: Sized {
     /// Time passed.
     fn on_tick(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
 
+    /// What a snapshot of a state machine that has executed `executed` has to hold besides: first
+    /// what goes to other replicas too, then what is this replica's own alone: records from which
+    /// [`Protocol::restore`] makes again whatever must not be forgotten (promises, votes, own
+    /// proposals, decisions that others may still ask for).
+    fn snapshot(&self, executed: &Executed) -> (Self::Shared, Vec<Self::Record>);
+
+    /// An own snapshot of such a state is durable: the log before it may go.
+    fn on_snapshot(&mut self, executed: &Executed);
+
+    /// Starts a new replica from an own snapshot. The snapshot's own records come next, then those
+    /// of the log behind it, through [`Protocol::restore`].
+    fn restore_shared(&mut self, shared: Self::Shared, executed: &Executed);
+
     /// Takes in a record of this replica's earlier life: all that are durable, in order, before
     /// anything else happens. No effect but decisions and payloads follows.
     fn restore(&mut self, record: Self::Record, fx: &mut Effects<Self::Message, Self::Record>);
+
+    /// Whether another replica's snapshot may take the place of the state here, which stands for
+    /// `here` (protocol.md §8a, Install).
+    fn may_install(&self, executed: &Executed, here: &Executed) -> bool;
+
+    /// Takes in another replica's snapshot, after [`Protocol::may_install`]. Every payload and
+    /// decision that is still kept here and not in `executed` follows as an effect, once more.
+    fn install(
+        &mut self,
+        view: &View,
+        shared: Self::Shared,
+        executed: &Executed,
+        fx: &mut Effects<Self::Message, Self::Record>,
+    );
 
     /// All records were restored: goes on where they end.
     fn resume(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);

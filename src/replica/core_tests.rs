@@ -128,7 +128,10 @@ impl Cluster {
         self.executed[at].clear();
         self.cores[at] = Cluster::core(replica(at), n, Limits::default());
         let mut out = Out::default();
-        self.cores[at].restart(self.now, self.logs[at].clone(), &mut out);
+        for record in self.logs[at].clone() {
+            self.cores[at].restore(record, &mut out);
+        }
+        self.cores[at].resume(self.now, LogPosition::default(), &mut out);
         self.executed[at].append(&mut out.execute);
         for (to, message) in out.messages {
             self.network.extend(to.iter().map(|to| (replica(at), to, message.clone())));

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Batch, Command, Durable, InstanceId, ReplicaId, ReplicaSet, RequestId, Time};
+use crate::types::{
+    Batch, Command, Durable, Executed, InstanceId, LogPosition, ReplicaId, ReplicaSet, RequestId,
+    Time,
+};
 
 /// What replicas say to each other: the protocol's messages, and signs of life.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,8 +39,23 @@ pub enum Input<M> {
     },
     /// The log is durable up to here.
     Durable(Durable),
+    /// An own snapshot of a state that stands for these instances is durable.
+    Snapshot(Executed),
     /// [`Timing::tick`](crate::types::Timing::tick) passed.
     Tick,
+}
+
+/// What a snapshot holds besides the state of the state machine.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Checkpoint<S, R> {
+    /// It stands for all records before this position: those must be durable before it counts.
+    pub position: LogPosition,
+    /// What the state machine has executed.
+    pub executed: Executed,
+    /// What every replica has to know that starts from this state.
+    pub shared: S,
+    /// What only this replica has to know.
+    pub own: Vec<R>,
 }
 
 /// What has to follow, in this order: append the records; send the messages; execute.

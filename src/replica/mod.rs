@@ -17,7 +17,7 @@ mod restart_tests;
 #[cfg(test)]
 mod stories;
 
-pub use io::{Committed, Execution, Input, Output, PeerMessage, Rejection};
+pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ use rustc_hash::FxHashMap;
 use crate::execute::Executor;
 use crate::protocol::{Effects, Outgoing, Path, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Deps, Durable, InstanceId, LogPosition, ReplicaId, ReplicaSet,
-    Settings, Time,
+    Batch, Command, Decision, Deps, Durable, Executed, InstanceId, LogPosition, ReplicaId,
+    ReplicaSet, Settings, Time,
 };
 
 use detector::Detector;
@@ -122,35 +122,83 @@ impl<P: Protocol> Core<P> {
                 Input::Propose(command) => self.on_propose(command, out),
                 Input::Peer { from, message } => self.on_peer(from, message, out),
                 Input::Durable(durable) => self.on_durable(durable, out),
+                Input::Snapshot(executed) => self.protocol.on_snapshot(&executed),
                 Input::Tick => self.on_tick(out),
             }
         }
         self.propose_batches(out);
     }
 
-    /// Makes a new replica what it was when its last durable record was written: `records` are all
-    /// of its earlier life, in order. Everything decided is executed again, from an empty state
-    /// machine on; clients' commands that were not decided may or may not be executed yet.
+    /// Begins to make a new replica what it was: with its newest snapshot, whose state the state
+    /// machine starts from. The snapshot's own records come next, then those of the log behind it,
+    /// through [`Core::restore`].
+    ///
+    /// # Panics
+    /// If it has taken a step or restored a record already.
+    pub fn restore_snapshot(&mut self, shared: P::Shared, executed: &Executed) {
+        assert!(!self.started, "a replica is restored before it does anything");
+        self.protocol.restore_shared(shared, executed);
+        self.executor = Executor::starting_from(executed);
+        self.protocol.on_executed(self.executor.executed());
+    }
+
+    /// Takes in one record of an earlier life, in the order in which they were appended. What is
+    /// decided by it is executed again: `out.execute` may be taken after each.
     ///
     /// # Panics
     /// If it has taken a step already, or the records contradict each other.
-    pub fn restart(
-        &mut self,
-        now: Time,
-        records: impl IntoIterator<Item = P::Record>,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
+    pub fn restore(&mut self, record: P::Record, out: &mut Output<P::Message, P::Record>) {
+        assert!(!self.started, "a replica is restored before it does anything");
+        self.protocol.restore(record, &mut self.fx);
+        self.settle(out);
+        assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
+    }
+
+    /// Everything is restored; the log goes on at `end`. Clients' commands that were not decided
+    /// may or may not be executed yet.
+    ///
+    /// # Panics
+    /// If it has taken a step already.
+    pub fn resume(&mut self, now: Time, end: LogPosition, out: &mut Output<P::Message, P::Record>) {
         assert!(!self.started, "a replica is restored before it does anything");
         self.started = true;
         self.view.now = now;
         self.detector.start(now);
-        for record in records {
-            self.protocol.restore(record, &mut self.fx);
-            self.settle(out);
-        }
-        assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
+        self.fx.start_at(end);
+        self.durable = Durable::flushed(end);
         self.protocol.resume(&self.view, &mut self.fx);
         self.settle(out);
+    }
+
+    /// What a snapshot has to hold besides the state of the state machine, once that has taken in
+    /// all that was put out for execution: between two steps, never inside one.
+    pub fn checkpoint(&self) -> Checkpoint<P::Shared, P::Record> {
+        let executed = self.executor.done();
+        let (shared, own) = self.protocol.snapshot(&executed);
+        Checkpoint { position: self.fx.end(), executed, shared, own }
+    }
+
+    /// Takes in another replica's snapshot: whether it does. If so, the state machine starts from
+    /// the snapshot's state before it takes in `out.execute`: what was executed here and is not in
+    /// the snapshot is executed again. `out` has to be empty. Take an own snapshot then.
+    pub fn install(
+        &mut self,
+        now: Time,
+        shared: P::Shared,
+        executed: &Executed,
+        out: &mut Output<P::Message, P::Record>,
+    ) -> bool {
+        assert!(out.execute.is_empty(), "what is to be executed comes behind the new state");
+        assert!(now >= self.view.now, "a replica's clock never moves back");
+        self.view.now = now;
+        if !self.protocol.may_install(executed, &self.executor.done()) {
+            return false;
+        }
+        self.executor = Executor::starting_from(executed);
+        self.protocol.install(&self.view, shared, executed, &mut self.fx);
+        self.settle(out);
+        self.protocol.on_executed(self.executor.executed());
+        true
     }
 
     /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
@@ -248,6 +296,9 @@ impl<P: Protocol> Core<P> {
         loop {
             out.records.append(&mut self.fx.records);
             for (id, batch) in self.fx.learned.drain(..) {
+                if self.executor.is_executed(id) {
+                    continue;
+                }
                 self.gate.learned(id, &batch);
                 self.executor.on_learned(id, &batch);
             }

@@ -45,6 +45,7 @@ impl World<'_> {
                 Input::Peer { from, message } => digest(message) ^ u64::from(from.number()) << 52,
                 Input::Propose(command) => command.request.sequence,
                 Input::Durable(durable) => durable.position().records(),
+                Input::Snapshot(executed) => executed.floor().as_slots().iter().sum(),
                 Input::Tick => continue,
             };
             self.trace.mix(word);

@@ -14,7 +14,7 @@ use super::report::Counter;
 use super::world::{Event, World};
 use crate::protocol::epaxos::Message;
 use crate::replica::PeerMessage;
-use crate::types::{ReplicaId, ReplicaSet};
+use crate::types::{LogPosition, ReplicaId, ReplicaSet};
 
 /// What a replica is about to say when it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,7 +169,10 @@ impl World<'_> {
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[me.index()];
         let now = host.clock.local(self.now);
-        host.core.restart(now, host.log.iter().cloned(), &mut out);
+        for record in host.log.iter().cloned() {
+            host.core.restore(record, &mut out);
+        }
+        host.core.resume(now, LogPosition::default(), &mut out);
         if self.checks.has_open_proposal(me) {
             self.counters.hit(Counter::OpenProposals);
         }

@@ -32,6 +32,16 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Goes on where the records of an earlier life end.
+    pub const fn starting_at(end: LogPosition) -> Journal {
+        Journal { end }
+    }
+
+    /// The position behind everything appended so far.
+    pub const fn end(&self) -> LogPosition {
+        self.end
+    }
+
     /// Takes note of one more appended record.
     pub fn append(&mut self) -> Written {
         self.end = LogPosition(self.end.0 + 1);

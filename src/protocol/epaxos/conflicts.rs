@@ -21,7 +21,7 @@ type KeySlots = SmallVec<[Slot; 10]>;
 /// 1. Every instance whose payload was ever known here and that is not below `floor` counts, those
 ///    decided `Nop` too: a vote may rest on them (protocol.md §3, †).
 /// 2. Every instance accepted as `Nop` whose payload is unknown here is in `wildcards`.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct ConflictIndex {
     n: usize,
     keys: FxHashMap<KeyHash, KeySlots>,

@@ -7,7 +7,7 @@ use crate::types::{
     Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value, Written,
 };
 
-use super::message::{Phase, Report};
+use super::message::{Phase, Record, Report};
 
 /// Invariants:
 ///
@@ -94,6 +94,37 @@ impl Instance {
         if ballot == self.votes.0 {
             self.votes.1.insert(from);
         }
+    }
+
+    /// Records from which it can be made again, as far as it must not be forgotten.
+    pub(super) fn records(&self, id: InstanceId) -> Vec<Record> {
+        let mut records = Vec::new();
+        if let Some((value, deps)) = self.decision() {
+            let (value, deps) = (value.clone(), deps.clone());
+            // A Nop stays a conflict under its payload.
+            if let (Value::Nop, Some(batch)) = (&value, &self.payload) {
+                let (batch, initial) = (batch.clone(), Deps::none(deps.len()));
+                let ballot = self.ballot;
+                records.push(Record::Validated { id, ballot, batch, initial });
+            }
+            records.push(Record::Committed { id, value, deps });
+            return records;
+        }
+        if let Some((batch, initial)) = self.initial.clone() {
+            let ballot = self.ballot;
+            records.push(match self.phase {
+                Phase::Initial => Record::Validated { id, ballot, batch, initial },
+                _ => Record::PreAccepted { id, batch, initial, deps: self.deps.clone() },
+            });
+        }
+        if let (Phase::Accepted, Some(value)) = (self.phase, self.value.clone()) {
+            let (ballot, deps) = (self.accepted, self.deps.clone());
+            records.push(Record::Accepted { id, ballot, value, deps });
+        }
+        if self.ballot > self.accepted {
+            records.push(Record::Joined { id, ballot: self.ballot });
+        }
+        records
     }
 
     /// What a RecoverOk says.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ConflictIndex;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 
 /// A message of EPaxos* (protocol.md §4, §5).
@@ -118,6 +119,15 @@ pub enum Message {
         /// The last slot.
         to: Slot,
     },
+}
+
+/// What a snapshot holds of the protocol for every replica alike (protocol.md §8a).
+#[derive(Clone, PartialEq, Debug)]
+pub struct Shared {
+    /// W: every member has executed everything up to here.
+    pub floor: Deps,
+    /// What conflicts with what.
+    pub index: ConflictIndex,
 }
 
 /// What a [`Message::Commit`] carries.

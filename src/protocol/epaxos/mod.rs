@@ -23,7 +23,7 @@ mod waiting;
 mod watch;
 
 pub use conflicts::ConflictIndex;
-pub use message::{CommitValue, Interfering, Message, Phase, Record, Report};
+pub use message::{CommitValue, Interfering, Message, Phase, Record, Report, Shared};
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
@@ -35,7 +35,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Effects, Protocol, View};
-use crate::types::{Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time};
+use crate::types::{
+    Batch, Deps, Executed, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time,
+};
 
 use accept::Proposal;
 use gossip::Marks;
@@ -204,6 +206,7 @@ pub struct Sizes {
 impl Protocol for EPaxos {
     type Message = Message;
     type Record = Record;
+    type Shared = Shared;
 
     fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
         let id = self.start_pre_accept(view, batch, fx);
@@ -259,6 +262,22 @@ impl Protocol for EPaxos {
         #[cfg(test)]
         self.release_early_if_planted(fx);
     }
+
+    fn snapshot(&self, _: &Executed) -> (Shared, Vec<Record>) {
+        self.take_snapshot()
+    }
+
+    fn on_snapshot(&mut self, _: &Executed) {}
+
+    fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
+        self.restore_snapshot(shared, executed);
+    }
+
+    fn may_install(&self, _: &Executed, _: &Executed) -> bool {
+        false
+    }
+
+    fn install(&mut self, _: &View, _: Shared, _: &Executed, _: &mut Fx) {}
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
         self.restore_record(record, fx);

@@ -7,11 +7,32 @@
 
 use super::accept::Proposal;
 use super::instance::Tally;
-use super::{EPaxos, Fx, Message, Phase, Record};
+use super::{EPaxos, Fx, Message, Phase, Record, Shared};
 use crate::protocol::View;
-use crate::types::{Ballot, Decision, InstanceId, ReplicaSet, Slot, Value, Written};
+use crate::types::{Ballot, Decision, Executed, InstanceId, ReplicaSet, Slot, Value, Written};
 
 impl EPaxos {
+    /// What must not be forgotten, as records: every instance that is kept.
+    pub(super) fn take_snapshot(&self) -> (Shared, Vec<Record>) {
+        let shared = Shared { floor: self.instances.trimmed().clone(), index: self.index.clone() };
+        let owners = crate::types::ReplicaId::all(self.n());
+        let kept = owners.flat_map(|owner| self.instances.above(owner, 0));
+        (shared, kept.flat_map(|(id, instance)| instance.records(id)).collect())
+    }
+
+    /// Starts from an own snapshot; its records come next.
+    pub(super) fn restore_snapshot(&mut self, shared: Shared, executed: &Executed) {
+        assert!(executed.floor().includes(&shared.floor), "what all executed was executed here");
+        self.instances.trim(&shared.floor);
+        self.index = shared.index;
+        for (owner, slot) in shared.floor.iter() {
+            self.frontiers[owner.index()].known = slot;
+            self.see(owner, slot);
+        }
+        let me = self.me();
+        self.marks.executed_here(me, executed.floor());
+    }
+
     /// Takes in one record, in the order in which they were appended.
     pub(super) fn restore_record(&mut self, record: Record, fx: &mut Fx) {
         match record {

@@ -1,0 +1,127 @@
+//! Which instances a replica has executed: what its state machine's state stands for.
+
+use super::{Deps, InstanceId, ReplicaId, Slot};
+
+/// A set of executed instances, those decided `Nop` among them: per owner a prefix of its slots,
+/// and ranges behind it.
+///
+/// Invariants, for each owner: the ranges ascend, are not empty, leave a gap between each other,
+/// and the first begins at least two behind the prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Executed {
+    floor: Deps,
+    above: Vec<Vec<(Slot, Slot)>>,
+}
+
+impl Executed {
+    /// Nothing, in a cluster of `n`.
+    pub fn none(n: usize) -> Executed {
+        Executed::up_to(Deps::none(n))
+    }
+
+    /// Everything up to `floor`, and nothing else.
+    pub fn up_to(floor: Deps) -> Executed {
+        let above = vec![Vec::new(); floor.len()];
+        Executed { floor, above }
+    }
+
+    /// Adds the slots from `first` to `last`, both included, which lie behind all that is known of
+    /// this owner; whether they do. If not, nothing is changed: so this also builds a set from
+    /// untrusted ranges.
+    pub fn extend(&mut self, owner: ReplicaId, first: Slot, last: Slot) -> bool {
+        let ranges = &mut self.above[owner.index()];
+        let end = ranges.last().map_or(self.floor.slot(owner), |(_, last)| *last);
+        if first <= end || last < first {
+            return false;
+        }
+        match ranges.last_mut() {
+            _ if first > end + 1 => ranges.push((first, last)),
+            Some((_, end)) => *end = last,
+            None => self.floor.set(owner, last),
+        }
+        true
+    }
+
+    /// Per owner, the slot up to which everything is in the set.
+    pub fn floor(&self) -> &Deps {
+        &self.floor
+    }
+
+    /// The ranges behind the prefix of one owner, ascending, both ends included.
+    pub fn above(&self, owner: ReplicaId) -> &[(Slot, Slot)] {
+        &self.above[owner.index()]
+    }
+
+    /// Whether `id` is in it.
+    pub fn contains(&self, id: InstanceId) -> bool {
+        if self.floor.covers(id) {
+            return true;
+        }
+        let ranges = &self.above[id.replica.index()];
+        let at = ranges.partition_point(|(_, last)| *last < id.slot);
+        ranges.get(at).is_some_and(|(first, _)| *first <= id.slot)
+    }
+
+    /// Whether all of `other` is in it.
+    pub fn includes(&self, other: &Executed) -> bool {
+        ReplicaId::all(self.floor.len()).all(|owner| {
+            let whole = |(first, last): (Slot, Slot)| {
+                let ranges = &self.above[owner.index()];
+                let first = first.max(self.floor.slot(owner) + 1);
+                let at = ranges.partition_point(|(_, end)| *end < first);
+                first > last || ranges.get(at).is_some_and(|r| r.0 <= first && last <= r.1)
+            };
+            let prefix = (1, other.floor.slot(owner));
+            std::iter::once(prefix).chain(other.above(owner).iter().copied()).all(whole)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const R1: usize = 0;
+    const R2: usize = 1;
+
+    fn owner(index: usize) -> ReplicaId {
+        ReplicaId::from_index(index)
+    }
+
+    fn set(ranges: &[(usize, Slot, Slot)]) -> Executed {
+        let mut set = Executed::none(2);
+        assert!(ranges.iter().all(|(r, first, last)| set.extend(owner(*r), *first, *last)));
+        set
+    }
+
+    #[test]
+    fn ranges_join_and_are_found() {
+        let set = set(&[(R1, 1, 3), (R1, 4, 4), (R1, 6, 7), (R1, 8, 8), (R2, 2, 2)]);
+        assert_eq!(set.floor(), &Deps::from_slots([4, 0]));
+        assert_eq!((set.above(owner(R1)), set.above(owner(R2))), (&[(6, 8)][..], &[(2, 2)][..]));
+        for (slot, within) in [(1, true), (4, true), (5, false), (6, true), (8, true), (9, false)] {
+            assert_eq!(set.contains(InstanceId::new(owner(R1), slot)), within, "{slot}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_order_is_refused() {
+        let mut set = set(&[(R1, 1, 3), (R1, 6, 7)]);
+        let before = set.clone();
+        for (first, last) in [(2, 4), (7, 9), (5, 5), (9, 8), (0, 0)] {
+            assert!(!set.extend(owner(R1), first, last), "{first} to {last}");
+        }
+        assert_eq!(set, before);
+    }
+
+    #[test]
+    fn inclusion_looks_at_every_slot() {
+        let small = set(&[(R1, 1, 3), (R1, 6, 7)]);
+        assert!(small.includes(&small) && small.includes(&Executed::none(2)));
+        for larger in [set(&[(R1, 1, 9)]), set(&[(R1, 1, 4), (R1, 6, 8), (R2, 1, 1)])] {
+            assert!(larger.includes(&small) && !small.includes(&larger));
+        }
+        let other = set(&[(R1, 1, 5), (R1, 7, 9)]);
+        assert!(!other.includes(&small) && !small.includes(&other));
+    }
+}
