@@ -131,7 +131,8 @@ impl Cluster {
         for record in self.logs[at].clone() {
             self.cores[at].restore(record, &mut out);
         }
-        self.cores[at].resume(self.now, LogPosition::default(), &mut out);
+        let end = Durable::flushed(LogPosition::default());
+        self.cores[at].resume(self.now, end, &mut out);
         self.executed[at].append(&mut out.execute);
         for (to, message) in out.messages {
             self.network.extend(to.iter().map(|to| (replica(at), to, message.clone())));

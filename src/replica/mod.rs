@@ -154,18 +154,18 @@ impl<P: Protocol> Core<P> {
         assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
     }
 
-    /// Everything is restored; the log goes on at `end`. Clients' commands that were not decided
+    /// Everything is restored; the log, all of it durable, goes on at `end`. Clients' commands that were not decided
     /// may or may not be executed yet.
     ///
     /// # Panics
     /// If it has taken a step already.
-    pub fn resume(&mut self, now: Time, end: LogPosition, out: &mut Output<P::Message, P::Record>) {
+    pub fn resume(&mut self, now: Time, end: Durable, out: &mut Output<P::Message, P::Record>) {
         assert!(!self.started, "a replica is restored before it does anything");
         self.started = true;
         self.view.now = now;
         self.detector.start(now);
-        self.fx.start_at(end);
-        self.durable = Durable::flushed(end);
+        self.fx.start_at(end.position());
+        self.durable = end;
         self.protocol.resume(&self.view, &mut self.fx);
         self.settle(out);
     }

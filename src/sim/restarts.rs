@@ -14,7 +14,7 @@ use super::report::Counter;
 use super::world::{Event, World};
 use crate::protocol::epaxos::Message;
 use crate::replica::PeerMessage;
-use crate::types::{LogPosition, ReplicaId, ReplicaSet};
+use crate::types::{Durable, LogPosition, ReplicaId, ReplicaSet};
 
 /// What a replica is about to say when it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,7 +172,7 @@ impl World<'_> {
         for record in host.log.iter().cloned() {
             host.core.restore(record, &mut out);
         }
-        host.core.resume(now, LogPosition::default(), &mut out);
+        host.core.resume(now, Durable::flushed(LogPosition::default()), &mut out);
         if self.checks.has_open_proposal(me) {
             self.counters.hit(Counter::OpenProposals);
         }
