@@ -154,8 +154,8 @@ impl<P: Protocol> Core<P> {
         assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
     }
 
-    /// Everything is restored; the log, all of it durable, goes on at `end`. Clients' commands that were not decided
-    /// may or may not be executed yet.
+    /// Everything is restored, and the log, all of it durable, goes on at `end`. Clients' commands
+    /// that were not decided may or may not be executed yet.
     ///
     /// # Panics
     /// If it has taken a step already.
