@@ -12,8 +12,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::protocol::epaxos::{EPaxos, Message, Record};
 use isonomy::replica::{Core, Input, Limits, Output, PeerMessage};
 use isonomy::types::{
-    ClientId, Command, Durable, Footprint, LogPosition, Quorums, ReplicaId, RequestId, Settings,
-    Time, Timing,
+    ClientId, Command, Durable, Footprint, LogPosition, Optimisations, Quorums, ReplicaId,
+    RequestId, Settings, Time, Timing,
 };
 
 struct Cluster {
@@ -31,7 +31,8 @@ impl Cluster {
         let core = |me: ReplicaId| {
             let quorums = Quorums::new(n).expect("a supported size");
             let seed = u64::from(me.number());
-            let settings = Settings { me, quorums, seed, timing: Timing::default() };
+            let (timing, optimisations) = (Timing::default(), Optimisations::NONE);
+            let settings = Settings { me, quorums, seed, timing, optimisations };
             Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
         };
         Cluster {

@@ -41,6 +41,13 @@ pub struct Args {
     /// Replicas also stop, one, several or all at once, lose what was not flushed, and come back.
     #[arg(long)]
     restarts: bool,
+    /// Whether owners tell of fast-path commits before they are durable; each seed's own choice if
+    /// not given, and no without restarts.
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    silent_orphans: Option<bool>,
+    /// Whether PreAccept leaves before its owner's record is durable; likewise.
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    reserved_slots: Option<bool>,
     /// How many threads to use; all cores if not given. Makes no difference to what is found.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
@@ -52,6 +59,14 @@ pub struct Args {
     json: bool,
 }
 
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is either on or off".to_owned()),
+    }
+}
+
 impl Args {
     fn overrides(&self) -> Overrides {
         Overrides {
@@ -61,6 +76,8 @@ impl Args {
             commands: self.commands,
             millis: self.millis,
             restarts: self.restarts,
+            silent_orphans: self.silent_orphans,
+            reserved_slots: self.reserved_slots,
         }
     }
 

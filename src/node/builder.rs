@@ -24,7 +24,9 @@ use crate::mesh::{Congestion, Credentials, Mesh, MeshConfig, Wan};
 use crate::protocol::epaxos::EPaxos;
 use crate::replica::{self, Core};
 use crate::storage::Durability;
-use crate::types::{ClientId, Command, Numbering, Quorums, ReplicaId, Settings, Timing};
+use crate::types::{
+    ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, Settings, Timing,
+};
 use crate::wire::{ServerInfo, Wire};
 
 /// Steps of executions between the core and the apply thread.
@@ -170,8 +172,13 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
         let shared = Arc::new(Shared::new(id, limits, self.propose_timeout, sender));
-        let settings =
-            Settings { me: id, quorums, seed: rand::random(), timing: self.timing.clone() };
+        let settings = Settings {
+            me: id,
+            quorums,
+            seed: rand::random(),
+            timing: self.timing.clone(),
+            optimisations: Optimisations::NONE,
+        };
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;
         let (started, has_started) = oneshot::channel();

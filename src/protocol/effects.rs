@@ -109,6 +109,18 @@ impl<M, R> Effects<M, R> {
     }
 }
 
+impl Path {
+    /// Those that only replicas take that save latency by the optimisations of protocol.md §7, and
+    /// all but the first only after a restart.
+    pub const OPTIMISED: &'static [Path] = &[
+        Path::CommitUnflushed,
+        Path::Orphan,
+        Path::LostSlot,
+        Path::UnknownReported,
+        Path::UnknownHarmless,
+    ];
+}
+
 macro_rules! paths {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// A way that an instance may go. The simulator demands to have seen every one of them.
@@ -184,6 +196,16 @@ paths! {
     Wildcard = "wildcard",
     /// A slot that nobody here had heard of was recovered.
     GapRecovered = "gap_recovered",
+    /// The owner told of a fast-path commit before it was durable (§7).
+    CommitUnflushed = "commit_unflushed",
+    /// An owner came back to an instance that it may have committed (§7).
+    Orphan = "orphan",
+    /// An owner came back to a slot that it had reserved and has no record of (§7).
+    LostSlot = "lost_slot",
+    /// An instance of unknown payload was reported to a recovery (§7).
+    UnknownReported = "unknown_reported",
+    /// An instance reported as of unknown payload turned out not to conflict (§7).
+    UnknownHarmless = "unknown_harmless",
     /// Records were forgotten because every member had executed them.
     Trimmed = "trimmed",
 }

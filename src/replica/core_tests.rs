@@ -6,8 +6,8 @@ use super::{Core, Execution, Input, Limits, Output, PeerMessage, Rejection};
 use crate::protocol::Path;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::types::{
-    Ballot, ClientId, Command, Durable, Footprint, InstanceId, LogPosition, Quorums, ReplicaId,
-    ReplicaSet, RequestId, Settings, Time, Timing,
+    Ballot, ClientId, Command, Durable, Footprint, InstanceId, LogPosition, Optimisations, Quorums,
+    ReplicaId, ReplicaSet, RequestId, Settings, Time, Timing,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,6 +42,7 @@ impl Cluster {
             quorums: Quorums::new(n).expect("a supported size"),
             seed: u64::from(me.number()),
             timing,
+            optimisations: Optimisations::NONE,
         };
         Core::new(settings.clone(), limits, EPaxos::new(settings))
     }

@@ -106,7 +106,7 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Quorums;
+    use crate::types::{Optimisations, Quorums};
 
     fn at(ms: u64) -> Time {
         Time::ZERO + Duration::from_millis(ms)
@@ -118,6 +118,7 @@ mod tests {
             quorums: Quorums::new(3).expect("a supported size"),
             seed: 0,
             timing: Timing::default(),
+            optimisations: Optimisations::NONE,
         };
         let mut detector = Detector::new(&settings);
         detector.start(at(0));

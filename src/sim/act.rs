@@ -257,6 +257,7 @@ impl std::fmt::Display for ShownRecord<'_> {
             Record::Accepted { id, ballot, value, deps } => {
                 write!(f, "Accepted {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
             }
+            Record::Reserved { up_to } => write!(f, "Reserved up to {up_to}"),
             Record::Joined { id, ballot } => write!(f, "Joined {id} {ballot:?}"),
             Record::Validated { id, ballot, initial, .. } => {
                 write!(f, "Validated {id} {ballot:?} {initial:?}")

@@ -17,8 +17,8 @@ use crate::machine::Applied;
 use crate::protocol::epaxos::Record;
 use crate::replica::Execution;
 use crate::types::{
-    Access, Batch, Command, Deps, InstanceId, KeyHash, ReplicaId, ReplicaSet, RequestId, Slot,
-    Value,
+    Access, Batch, Command, Deps, InstanceId, KeyHash, Optimisations, ReplicaId, ReplicaSet,
+    RequestId, Slot, Value,
 };
 
 /// A promise that was broken, and how.
@@ -55,6 +55,8 @@ pub(super) struct Checks {
     committers: FxHashMap<InstanceId, ReplicaSet>,
     seen: Vec<Seen>,
     orders: Orders,
+    /// What replicas say before it is durable.
+    optimisations: Optimisations,
 }
 
 impl Checks {
@@ -70,7 +72,13 @@ impl Checks {
             committers: FxHashMap::default(),
             seen: (0..n).map(|_| Seen::default()).collect(),
             orders: Orders::new(n),
+            optimisations: Optimisations::NONE,
         }
+    }
+
+    /// Of replicas that do more to be quick.
+    pub(super) fn of(self, optimisations: Optimisations) -> Checks {
+        Checks { optimisations, ..self }
     }
 
     /// A client hands in a command.
@@ -91,6 +99,7 @@ impl Checks {
             | Record::Joined { id, .. }
             | Record::Validated { id, .. } => id,
             Record::Committed { id, value, deps } => return self.commit(at, *id, value, deps),
+            Record::Reserved { .. } => return Ok(()),
         };
         let seen = &mut self.seen[at.index()];
         if !seen.committed.contains(id) {

@@ -289,7 +289,8 @@ impl World<'_> {
         }
     }
 
-    /// Somebody who may die: at most f do.
+    /// Somebody who may die: at most f do, and one less where an owner that comes back may count as
+    /// another failure.
     fn victim(&mut self) -> Option<ReplicaId> {
         let gone = |host: &&Host| {
             !(host.alive || host.returning) || host.doom.is_some_and(|doom| !doom.returns)
@@ -297,7 +298,8 @@ impl World<'_> {
         let gone = self.hosts.iter().filter(gone).count();
         let chosen = self.any();
         let host = &self.hosts[chosen.index()];
-        (gone < self.quorums().f && host.alive && host.doom.is_none()).then_some(chosen)
+        let most = self.quorums().f - usize::from(self.plan.optimisations.silent_orphans);
+        (gone < most && host.alive && host.doom.is_none()).then_some(chosen)
     }
 
     /// A replica dies for good.

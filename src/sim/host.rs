@@ -69,6 +69,7 @@ impl Host {
             quorums: Quorums::new(plan.replicas).expect("a supported size"),
             seed: plan.seed.wrapping_mul(64) + u64::from(me.number()),
             timing: plan.timing.clone(),
+            optimisations: plan.optimisations,
         };
         Host {
             core: core(&settings),

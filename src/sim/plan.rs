@@ -12,7 +12,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::faults::{Fault, FaultSet};
-use crate::types::Timing;
+use crate::types::{Optimisations, Quorums, Timing};
 
 /// Everything that is random, apart, so that more of one draws nothing from another.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,7 @@ pub(super) enum Stream {
     Clients,
     Disks,
     Restarts,
+    Optimisations,
 }
 
 /// The randomness of one concern of one seed.
@@ -47,6 +48,10 @@ pub struct Overrides {
     pub millis: Option<u64>,
     /// Whether replicas also stop, lose what was not flushed, and come back.
     pub restarts: bool,
+    /// Whether fast-path commits are told before they are durable.
+    pub silent_orphans: Option<bool>,
+    /// Whether PreAccept leaves before its record is durable.
+    pub reserved_slots: Option<bool>,
 }
 
 impl fmt::Display for Overrides {
@@ -57,6 +62,13 @@ impl fmt::Display for Overrides {
         }
         if self.restarts {
             write!(f, " --restarts")?;
+        }
+        let switch = |on: bool| if on { "on" } else { "off" };
+        if let Some(on) = self.silent_orphans {
+            write!(f, " --silent-orphans {}", switch(on))?;
+        }
+        if let Some(on) = self.reserved_slots {
+            write!(f, " --reserved-slots {}", switch(on))?;
         }
         if let Some(clients) = self.clients {
             write!(f, " --clients {clients}")?;
@@ -90,6 +102,8 @@ pub(super) struct Plan {
     pub(super) workload: Workload,
     /// Whether replicas stop and come back.
     pub(super) restarts: bool,
+    /// What replicas do to be quicker.
+    pub(super) optimisations: Optimisations,
     /// The kinds of faults that occur, with the mean time between two of a kind.
     pub(super) faults: Vec<(Fault, Duration)>,
     /// How long faults and new commands go on.
@@ -211,6 +225,7 @@ impl Plan {
             wire,
             workload,
             restarts,
+            optimisations: draw_optimisations(seed, replicas, overrides),
             faults,
             unrest,
             patience,
@@ -269,6 +284,21 @@ fn draw_restarts(seed: u64, unit: Duration) -> Vec<(Fault, Duration)> {
         on.then_some((fault, mean))
     };
     Fault::RESTARTS.into_iter().filter_map(draw).collect()
+}
+
+/// In worlds with restarts a quarter each of none, one, the other, both: they matter only to who
+/// comes back. From a stream of its own, so that the world is otherwise the same.
+fn draw_optimisations(seed: u64, replicas: usize, overrides: &Overrides) -> Optimisations {
+    let mut rng = stream(seed, Stream::Optimisations);
+    let silent_orphans = rng.random_ratio(1, 2) && overrides.restarts;
+    let reserves = rng.random_ratio(1, 2) && overrides.restarts;
+    // Small blocks end often, large ones leave much behind.
+    let block = *pick(&mut rng, &[1, 1, 2, 5, 16, 40]);
+    let quorums = Quorums::new(replicas).expect("a supported size");
+    Optimisations {
+        silent_orphans: overrides.silent_orphans.unwrap_or(silent_orphans) && quorums.f > 0,
+        reserved_slots: if overrides.reserved_slots.unwrap_or(reserves) { block } else { 0 },
+    }
 }
 
 fn draw_links(

@@ -74,6 +74,10 @@ counters! {
     OpenProposals = "restart_with_open_proposals",
     CommitLost = "restart_own_commit_lost",
     ExecutedAgain = "restart_executed_again",
+    PlainWorld = "world_not_optimised",
+    SilentWorld = "world_with_silent_orphans",
+    ReservingWorld = "world_with_reserved_slots",
+    QuickWorld = "world_with_both",
 }
 
 impl Counter {

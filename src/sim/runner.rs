@@ -14,7 +14,7 @@ use super::plan::{Overrides, Plan};
 use super::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
 use super::shrink::shrink;
 use super::world::{Sabotage, World};
-use crate::protocol::Paths;
+use crate::protocol::{Path, Paths};
 use crate::types::Time;
 
 /// In a run of this many seeds of the default mix, every path has to be met.
@@ -84,7 +84,8 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
     if options.seeds >= DEMANDING && default_mix {
         let absent = |name: &str| {
             let mut counters = Counter::ALL.iter().filter(|counter| counter.needs_restarts());
-            !restarts && counters.any(|counter| counter.name() == name)
+            let optimised = Path::OPTIMISED.iter().any(|path| path.name() == name);
+            !restarts && (optimised || counters.any(|counter| counter.name() == name))
         };
         let never = summary.paths.iter().filter(|(name, count)| **count == 0 && !absent(name));
         summary.never = never.map(|(name, _)| *name).collect();

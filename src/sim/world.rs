@@ -24,7 +24,7 @@ use crate::machine::{Applied, Outcome};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Input, Output, PeerMessage};
-use crate::types::{Durable, LogPosition, ReplicaId, RequestId, Time};
+use crate::types::{Durable, LogPosition, Optimisations, ReplicaId, RequestId, Time};
 
 /// Between two looks at whether everything is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -149,7 +149,7 @@ impl<'a> World<'a> {
             trace: Trace::new(transcript),
             rng: stream(plan.seed, Stream::Faults),
             disk_rng: stream(plan.seed, Stream::Disks),
-            checks: Checks::new(plan.replicas),
+            checks: Checks::new(plan.replicas).of(plan.optimisations),
             heap: BinaryHeap::new(),
             scheduled: 0,
             events: 0,
@@ -187,6 +187,13 @@ impl<'a> World<'a> {
             self.schedule_fault(index);
         }
         self.later(self.plan.unrest, Event::Calm);
+        let Optimisations { silent_orphans, reserved_slots } = self.plan.optimisations;
+        self.counters.hit(match (silent_orphans, reserved_slots > 0) {
+            (false, false) => Counter::PlainWorld,
+            (true, false) => Counter::SilentWorld,
+            (false, true) => Counter::ReservingWorld,
+            (true, true) => Counter::QuickWorld,
+        });
     }
 
     /// Lets the world run to its end.

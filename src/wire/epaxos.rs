@@ -4,8 +4,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Reader, Wire};
-use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report};
-use crate::types::{Ballot, Slot};
+use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
+use crate::types::{Ballot, MAX_SLOT, Slot};
 
 /// The shortest interfering instance: owner, slot, flag.
 const LEAST_INTERFERING: usize = 3;
@@ -67,6 +67,7 @@ kinds! { Record, "a record of EPaxos*", _limits:
     0x12 Joined { id, ballot };
     0x13 Validated { id, ballot, batch, initial };
     0x14 Committed { id, value, deps };
+    0x15 Reserved { up_to } refused for too_far(up_to);
 }
 
 /// A recovery leads rounds from 1, and only a ballot above another rejects it (protocol.md §5.1,
@@ -78,6 +79,11 @@ fn owners(ballot: Ballot) -> Option<Flaw> {
 fn votes_above(votes: u8, replicas: usize) -> Option<Flaw> {
     let (found, limit) = (u64::from(votes), replicas as u64);
     (found > limit).then_some(Flaw::TooMany { what: "fast votes", found, limit })
+}
+
+fn too_far(up_to: Slot) -> Option<Flaw> {
+    let (found, limit) = (up_to, MAX_SLOT);
+    (found > limit).then_some(Flaw::TooMany { what: "slots", found, limit })
 }
 
 fn empty(from: Slot, to: Slot) -> Option<Flaw> {
@@ -158,14 +164,34 @@ impl Wire for Report {
     }
 }
 
+impl Wire for Standing {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(match self {
+            Standing::Open => 0,
+            Standing::Committed => 1,
+            Standing::Unknown => 2,
+        });
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Standing, DecodeError> {
+        let start = from.offset();
+        match from.byte("an instance's standing")? {
+            0 => Ok(Standing::Open),
+            1 => Ok(Standing::Committed),
+            2 => Ok(Standing::Unknown),
+            kind => from.refuse(start, Flaw::Kind { what: "an instance's standing", kind }),
+        }
+    }
+}
+
 impl Wire for Interfering {
     fn encode(&self, out: &mut BytesMut) {
         self.id.encode(out);
-        self.committed.encode(out);
+        self.standing.encode(out);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Interfering, DecodeError> {
-        Ok(Interfering { id: from.read()?, committed: from.read()? })
+        Ok(Interfering { id: from.read()?, standing: from.read()? })
     }
 }
 

@@ -6,13 +6,22 @@ use crate::types::{Decision, Deps, InstanceId, ReplicaId, Value, Written};
 
 impl EPaxos {
     /// The owner counted a fast quorum. It alone knows, so nothing that shows it, not even its
-    /// execution here, may leave before it is durable (protocol.md §7).
+    /// execution here, may leave before it is durable (protocol.md §7); unless this replica is
+    /// ready not to be asked about it after a restart (see `orphans`).
     pub(super) fn commit_fast(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
         let instance = self.instances.entry(id);
         let value = instance.value.clone().expect("a pre-accepted instance has a value");
         let deps = instance.deps.clone();
-        let written = self.record_decision(id, &value, &deps, fx);
-        self.instances.entry(id).written = written;
+        let recorded = self.record_decision(id, &value, &deps, fx);
+        let written = if self.is_silent() {
+            // Answers to come wait for the proposal alone, as `written` says: that is durable,
+            // since the owner's own vote was counted.
+            fx.hit(Path::CommitUnflushed);
+            Written::default()
+        } else {
+            self.instances.entry(id).written = recorded;
+            recorded
+        };
         let commit = Message::Commit { id, value: CommitValue::OwnersBatch, deps: deps.clone() };
         fx.send(written, self.others(), commit);
         self.settle(view, Decision { id, value, deps }, written, true, fx);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::types::{Batch, Deps, InstanceId, Quorums, ReplicaId, ReplicaSet, Value};
 
-use super::message::{Phase, Report};
+use super::message::{Phase, Report, Standing};
 
 /// What a recovery does after `n - f` promises.
 #[derive(Clone, PartialEq, Debug)]
@@ -69,20 +69,22 @@ pub(super) enum Verdict {
     Wait,
 }
 
-/// Chooses from what the quorum reported (§5.5); `interfering` maps each id to "known committed".
+/// Chooses from what the quorum reported (§5.5).
 pub(super) fn decide_validation(
     quorums: Quorums,
     quorum: ReplicaSet,
     fast_votes: usize,
-    interfering: &BTreeMap<InstanceId, bool>,
+    interfering: &BTreeMap<InstanceId, Standing>,
 ) -> Verdict {
     if interfering.is_empty() {
         return Verdict::Clean;
     }
-    if interfering.values().any(|committed| *committed) {
+    if interfering.values().any(|standing| *standing == Standing::Committed) {
         return Verdict::Committed;
     }
-    let outside = interfering.keys().any(|id| !quorum.contains(id.replica));
+    // Of unknown payload it is to its owner alone, which is in the quorum then.
+    let known = interfering.iter().filter(|(_, standing)| **standing > Standing::Unknown);
+    let outside = known.into_iter().any(|(id, _)| !quorum.contains(id.replica));
     if fast_votes + quorums.e == quorum.len() && outside {
         return Verdict::OwnerOutside;
     }

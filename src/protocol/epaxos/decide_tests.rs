@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::decide::{Choice, Verdict, decide_recovery, decide_validation, must_yield};
-use super::{Phase, Report};
+use super::{Phase, Report, Standing};
 use crate::types::{
     Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, Quorums, ReplicaId, ReplicaSet,
     RequestId, Value,
@@ -151,15 +151,19 @@ fn what_interferes_decides_a_validation() {
     let quorums = Quorums::new(5).expect("a supported size");
     let quorum: ReplicaSet = [1, 2, 3].into_iter().map(replica).collect();
     let id = |r, s| InstanceId::new(replica(r), s);
-    let decide = |votes, interfering: &[(InstanceId, bool)]| {
+    let decide = |votes, interfering: &[(InstanceId, Standing)]| {
         decide_validation(quorums, quorum, votes, &interfering.iter().copied().collect())
     };
     assert_eq!(decide(1, &[]), Verdict::Clean);
-    assert_eq!(decide(3, &[(id(2, 1), false), (id(3, 1), true)]), Verdict::Committed);
+    assert_eq!(
+        decide(3, &[(id(2, 1), Standing::Open), (id(3, 1), Standing::Committed)]),
+        Verdict::Committed
+    );
     // One vote is |Q| - e here: no vote to spare for an owner outside the quorum.
-    assert_eq!(decide(1, &[(id(4, 1), false)]), Verdict::OwnerOutside);
-    assert_eq!(decide(2, &[(id(4, 1), false)]), Verdict::Wait);
-    assert_eq!(decide(1, &[(id(2, 1), false)]), Verdict::Wait);
+    assert_eq!(decide(1, &[(id(4, 1), Standing::Open)]), Verdict::OwnerOutside);
+    assert_eq!(decide(2, &[(id(4, 1), Standing::Open)]), Verdict::Wait);
+    assert_eq!(decide(1, &[(id(2, 1), Standing::Open)]), Verdict::Wait);
+    assert_eq!(decide(1, &[(id(2, 1), Standing::Unknown)]), Verdict::Wait);
 }
 
 #[test]

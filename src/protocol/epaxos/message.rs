@@ -159,8 +159,20 @@ pub struct Report {
 pub struct Interfering {
     /// The instance.
     pub id: InstanceId,
-    /// Whether the sender knows it committed.
-    pub committed: bool,
+    /// What the sender knows of it.
+    pub standing: Standing,
+}
+
+/// How an instance speaks against another's fast path; the stronger the later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Standing {
+    /// Undecided, and the sender, its owner, has forgotten its payload: it may not even conflict
+    /// (protocol.md §7, reserved slots).
+    Unknown,
+    /// Undecided. It conflicts, and was proposed without covering the other.
+    Open,
+    /// Decided. It conflicts, and does not cover the other.
+    Committed,
 }
 
 /// How far an instance is, at one replica.
@@ -201,6 +213,11 @@ pub enum Record {
         value: Value,
         /// What it covers.
         deps: Deps,
+    },
+    /// Own slots are never used again up to here, whether or not another record shows their use.
+    Reserved {
+        /// The last slot reserved.
+        up_to: Slot,
     },
     /// A promise.
     Joined {

@@ -13,17 +13,19 @@ mod decide_tests;
 mod gossip;
 mod instance;
 mod message;
+mod orphans;
 #[cfg(test)]
 mod plant;
 mod propose;
 mod recover;
+mod reserve;
 mod restore;
 mod validate;
 mod waiting;
 mod watch;
 
 pub use conflicts::ConflictIndex;
-pub use message::{CommitValue, Interfering, Message, Phase, Record, Report, Shared};
+pub use message::{CommitValue, Interfering, Message, Phase, Record, Report, Shared, Standing};
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
@@ -43,6 +45,7 @@ use accept::Proposal;
 use gossip::Marks;
 use instance::Instances;
 use recover::Recovery;
+use reserve::Reserve;
 use waiting::Waiters;
 use watch::Frontier;
 
@@ -59,6 +62,9 @@ type Fx = Effects<Message, Record>;
 pub struct EPaxos {
     settings: Settings,
     next_slot: Slot,
+    /// The first slot of this life: what lies below was proposed in an earlier one.
+    born: Slot,
+    reserve: Reserve,
     instances: Instances,
     /// About how many bytes the instances take.
     kept_bytes: usize,
@@ -80,6 +86,8 @@ impl EPaxos {
         let n = settings.quorums.n;
         EPaxos {
             next_slot: 1,
+            born: 1,
+            reserve: Reserve::default(),
             instances: Instances::new(n),
             kept_bytes: 0,
             index: ConflictIndex::new(n),

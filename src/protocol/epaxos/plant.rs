@@ -4,7 +4,7 @@
 use super::instance::Instance;
 use super::{EPaxos, Fx, Message, Phase};
 use crate::protocol::View;
-use crate::types::{Ballot, Decision, Deps, InstanceId, Value};
+use crate::types::{Ballot, Decision, Deps, InstanceId, ReplicaId, Value};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,26 @@ pub(crate) enum Plant {
     EarlyValidateOk,
     /// A fast commit is told and executed before it is durable.
     EarlyCommit,
+    /// The owner's own vote counts before it is durable.
+    EarlyOwnVote,
+    /// An orphan's owner answers Recover.
+    OrphanAnswers,
+    /// An orphan's owner counts itself when it leads the recovery.
+    OrphanCountsItself,
+    /// An orphan's owner counts votes at ballot 0 again.
+    OrphanResumed,
+    /// An orphan that somebody has recovered is none any more.
+    OrphanOnlyAtOwnersBallot,
+    /// Silent orphans where `f` is 0.
+    SilentWithoutFailures,
+    /// A reserved slot without a record conflicts with nothing.
+    LostNotInConf,
+    /// Reserved slots without a record conflict with nothing once they are decided.
+    LostNopForgotten,
+    /// A reserved slot without a record is not reported to recoveries.
+    LostNotReported,
+    /// A recovery yields to an instance of unknown payload as if it were known to conflict.
+    YieldToUnknown,
 }
 
 impl Plant {
@@ -57,6 +77,20 @@ impl Plant {
         Plant::EarlyPromise,
         Plant::EarlyValidateOk,
         Plant::EarlyCommit,
+    ];
+
+    /// Those that matter only with the optimisations of protocol.md §7.
+    pub(crate) const OPTIMISED: [Plant; 10] = [
+        Plant::EarlyOwnVote,
+        Plant::OrphanAnswers,
+        Plant::OrphanCountsItself,
+        Plant::OrphanResumed,
+        Plant::OrphanOnlyAtOwnersBallot,
+        Plant::SilentWithoutFailures,
+        Plant::LostNotInConf,
+        Plant::LostNopForgotten,
+        Plant::LostNotReported,
+        Plant::YieldToUnknown,
     ];
 
     /// The others.
@@ -118,11 +152,26 @@ impl EPaxos {
         others.iter().for_each(|(other, batch)| self.index.insert(*other, batch.footprint()));
     }
 
+    /// An owner answers for its orphan: to anybody, or to itself.
+    pub(super) fn speaks_for_orphan_if_planted(&self, to: ReplicaId) -> bool {
+        let itself = self.planted(Plant::OrphanCountsItself) && to == self.me();
+        itself || self.planted(Plant::OrphanAnswers) && to != self.me()
+    }
+
+    /// Lost slots don't count as conflicts: none, or none any more.
+    pub(super) fn counts_no_lost_if_planted(&self) -> bool {
+        let decided = self.frontiers[self.me().index()].known >= self.reserve.earlier;
+        self.planted(Plant::LostNotInConf) || self.planted(Plant::LostNopForgotten) && decided
+    }
+
     /// What the planted bug forgets to hold back.
     fn is_early(&self, message: &Message) -> bool {
         let Some(plant) = self.plant else { return false };
         match message {
             Message::PreAccept { .. } => plant == Plant::EarlyPreAccept,
+            Message::PreAcceptOk { id, .. } if plant == Plant::EarlyOwnVote => {
+                id.replica == self.me()
+            }
             Message::PreAcceptOk { .. } | Message::AcceptOk { .. } => plant == Plant::EarlyVote,
             Message::Accept { .. } => plant == Plant::EarlyAccept,
             Message::Recover { .. } => plant == Plant::EarlyRecover,

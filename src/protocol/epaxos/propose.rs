@@ -23,10 +23,12 @@ impl EPaxos {
         }
         let id = InstanceId::new(self.me(), self.next_slot);
         self.next_slot += 1;
-        let mut deps = self.index.conflicts(batch.footprint());
+        let mut deps = self.conflicts(batch.footprint());
         // What every member has executed may be covered at no price, and spares the slow path with
         // those who have forgotten it already.
         deps.merge(&self.marks.executed_by_all());
+        let reserving = self.settings.optimisations.reserved_slots > 0;
+        let reserved = reserving.then(|| self.reserve_for(id.slot, fx));
         let tally = Tally { voters: ReplicaSet::EMPTY, same: 0, union: deps.clone() };
         self.learn_payload(id, &batch, fx);
         let written = fx.append(Record::PreAccepted {
@@ -42,8 +44,11 @@ impl EPaxos {
         instance.initial = Some((batch.clone(), deps.clone()));
         instance.tally = Some(Box::new(tally));
         instance.written = written;
+        // The slot must never be used again; that it is used now, only this replica's own vote has
+        // to know.
         fx.answer(written, self.me(), Message::PreAcceptOk { id, deps: deps.clone() });
-        fx.send(written, self.others(), Message::PreAccept { id, batch, deps });
+        let used = reserved.unwrap_or(written);
+        fx.send(used, self.others(), Message::PreAccept { id, batch, deps });
         self.look_again(view, id, 0);
         id
     }
@@ -97,7 +102,7 @@ impl EPaxos {
 
     /// `Dq`: the owner's dependencies and whatever else conflicts here.
     fn vote_deps(&self, id: InstanceId, batch: &Batch, initial: &Deps) -> Deps {
-        let mut deps = self.index.conflicts(batch.footprint());
+        let mut deps = self.conflicts(batch.footprint());
         // The owner knows its own earlier instances better than anybody, and later ones will cover
         // this one themselves; so its own component stands.
         deps.set(id.replica, 0);

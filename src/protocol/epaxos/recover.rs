@@ -1,7 +1,7 @@
 //! Recover: a replica takes over an instance that its owner does not finish (protocol.md §5.1–§5.3,
 //! §5.6). Before `validate` or `accept`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rand::RngExt;
 
 use super::accept::Proposal;
 use super::decide::{Choice, decide_recovery};
-use super::{EPaxos, Fx, Message, Phase, Record, Report};
+use super::{EPaxos, Fx, Message, Phase, Record, Report, Standing};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Time, Value, Written};
 
@@ -44,10 +44,16 @@ pub(super) enum Stage {
     Validating {
         candidate: Candidate,
         answered: ReplicaSet,
-        interfering: BTreeMap<InstanceId, bool>,
+        interfering: BTreeMap<InstanceId, Standing>,
     },
     /// Waiting for how the interfering instances end.
-    Waiting { candidate: Candidate, pending: BTreeMap<InstanceId, bool> },
+    Waiting {
+        candidate: Candidate,
+        /// Each with whether it turned out harmless.
+        pending: BTreeMap<InstanceId, bool>,
+        /// Those of them that may not even conflict (protocol.md §7).
+        unknown: BTreeSet<InstanceId>,
+    },
     /// A value was proposed; the votes are counted with the instance.
     Accepting { value: Value, deps: Deps },
 }
@@ -138,6 +144,14 @@ impl EPaxos {
             super::plant::single_ballot(self.plant, instance, ballot);
             instance.written = fx.append(Record::Joined { id, ballot });
             self.yield_to(view, id, ballot);
+        }
+        #[cfg(test)]
+        let silent = self.is_orphan(id) && !self.speaks_for_orphan_if_planted(from);
+        #[cfg(not(test))]
+        let silent = self.is_orphan(id);
+        if silent {
+            // protocol.md §7: what its owner says would be believed. It keeps the promise, though.
+            return;
         }
         let instance = self.instances.entry(id);
         let promise = Message::RecoverOk { id, ballot, report: instance.report() };
@@ -284,6 +298,7 @@ impl EPaxos {
                 continue;
             }
             self.decide_collected(view, id, fx);
+            self.examine_waiting(view, id, fx);
             self.resend_recovery(view, id, fx);
         }
     }

@@ -3,12 +3,15 @@
 //! It may have known more before it stopped, but nothing that it said: what is said waits for its
 //! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its
 //! own proposals it takes up where their records end: the votes are counted anew, and those who
-//! have voted vote the same again.
+//! have voted vote the same again. Those of which it may have said more (`orphans`, `reserve`) are
+//! recovered instead.
+
+use std::collections::BTreeSet;
 
 use super::accept::Proposal;
 use super::instance::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record, Shared};
-use crate::protocol::View;
+use crate::protocol::{Path, View};
 use crate::types::{Ballot, Decision, Executed, InstanceId, ReplicaSet, Slot, Value, Written};
 
 impl EPaxos {
@@ -17,7 +20,9 @@ impl EPaxos {
         let shared = Shared { floor: self.instances.trimmed().clone(), index: self.index.clone() };
         let owners = crate::types::ReplicaId::all(self.n());
         let kept = owners.flat_map(|owner| self.instances.above(owner, 0));
-        (shared, kept.flat_map(|(id, instance)| instance.records(id)).collect())
+        let reserved = (self.reserved() > 0).then(|| Record::Reserved { up_to: self.reserved() });
+        let kept = kept.flat_map(|(id, instance)| instance.records(id));
+        (shared, reserved.into_iter().chain(kept).collect())
     }
 
     /// Starts from an own snapshot; its records come next.
@@ -47,6 +52,7 @@ impl EPaxos {
             Record::Accepted { id, ballot, value, deps } => {
                 self.note_accepted(id, &Proposal { ballot, value, deps }, fx);
             }
+            Record::Reserved { up_to } => self.reserve.restore(up_to),
             Record::Joined { id, ballot } => self.instances.entry(id).join(ballot),
             Record::Validated { id, batch, initial, .. } => {
                 self.learn_payload(id, &batch, fx);
@@ -85,17 +91,36 @@ impl EPaxos {
             let last = self.instances.above(owner, 0).last().map_or(0, |(id, _)| id.slot);
             self.see(owner, last);
         }
+        self.see(me, self.reserve.earlier);
         self.next_slot = self.frontiers[me.index()].highest + 1;
+        self.born = self.next_slot;
         let known = self.frontiers[me.index()].known;
-        let open: Vec<Slot> = self
-            .instances
-            .above(me, known)
-            .filter(|(_, instance)| !instance.is_committed() && instance.ballot.is_owner())
-            .map(|(id, _)| id.slot)
-            .collect();
-        for slot in open {
-            self.resume_own(view, InstanceId::new(me, slot), fx);
+        let open = self.instances.above(me, known).filter(|(_, instance)| !instance.is_committed());
+        let mut open: BTreeSet<Slot> = open.map(|(id, _)| id.slot).collect();
+        open.extend(known + 1..=self.reserve.earlier);
+        for id in open.into_iter().map(|slot| InstanceId::new(me, slot)) {
+            if self.is_left_behind(id, fx) {
+                self.start_recovery(view, id, fx);
+            } else if self.instances.get(id).is_some_and(|i| i.ballot.is_owner()) {
+                self.resume_own(view, id, fx);
+            }
         }
+    }
+
+    /// Whether nobody can finish an own instance but by a recovery, which need not wait.
+    fn is_left_behind(&self, id: InstanceId, fx: &mut Fx) -> bool {
+        #[cfg(test)]
+        if self.planted(super::Plant::OrphanResumed) && !self.is_lost(id) {
+            return false;
+        }
+        if self.is_orphan(id) {
+            fx.hit(Path::Orphan);
+        } else if self.is_lost(id) {
+            fx.hit(Path::LostSlot);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// An own proposal at the owner's ballot: nobody was told more of it than its records say.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::decide::{Verdict, decide_validation};
 use super::recover::{Candidate, Stage};
-use super::{EPaxos, Fx, Interfering, Message, Phase, Record};
+use super::{EPaxos, Fx, Interfering, Message, Phase, Record, Standing};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Value};
 
@@ -50,6 +50,10 @@ impl EPaxos {
         fx: &mut Fx,
     ) {
         if ballot.is_owner() || from != ballot.leader(id.replica) {
+            return;
+        }
+        if self.is_orphan(id) {
+            // Who did not promise is in no quorum that is asked.
             return;
         }
         if self.is_too_late(from, id, ballot, fx) {
@@ -98,7 +102,7 @@ impl EPaxos {
     fn interfering(&self, id: InstanceId, batch: &Batch, deps: &Deps) -> Vec<Interfering> {
         let mut found = Vec::new();
         // Above these slots nothing conflicts.
-        let last = self.index.conflicts(batch.footprint());
+        let last = self.conflicts(batch.footprint());
         for (owner, slot) in deps.iter() {
             for (other, instance) in self.instances.above(owner, slot) {
                 if other.slot > last.slot(owner) {
@@ -108,6 +112,10 @@ impl EPaxos {
                     continue;
                 }
                 let conflicts = |other: &Batch| other.footprint().conflicts(batch.footprint());
+                if !instance.is_committed() && self.is_unknown(other, instance) {
+                    found.push(Interfering { id: other, standing: Standing::Unknown });
+                    continue;
+                }
                 let interferes = match (instance.decision(), &instance.initial) {
                     (Some((Value::Nop, _)), _) => false,
                     (Some((Value::Batch(decided), covered)), _) => {
@@ -116,12 +124,11 @@ impl EPaxos {
                     (None, Some((initial, covered))) => !covered.covers(id) && conflicts(initial),
                     (None, None) => false,
                 };
-                let committed = instance.is_committed();
-                if interferes && committed {
-                    return vec![Interfering { id: other, committed }];
+                if interferes && instance.is_committed() {
+                    return vec![Interfering { id: other, standing: Standing::Committed }];
                 }
                 if interferes {
-                    found.push(Interfering { id: other, committed });
+                    found.push(Interfering { id: other, standing: Standing::Open });
                 }
             }
         }
@@ -150,12 +157,14 @@ impl EPaxos {
             return;
         }
         for one in reported.iter().filter(|one| one.id != id) {
-            *interfering.entry(one.id).or_default() |= one.committed;
+            let standing = interfering.entry(one.id).or_insert(one.standing);
+            *standing = one.standing.max(*standing);
         }
         if answered.len() < candidate.quorum.len() {
             return;
         }
-        let (candidate, interfering) = (candidate.clone(), std::mem::take(interfering));
+        let (candidate, mut interfering) = (candidate.clone(), std::mem::take(interfering));
+        self.sift(&candidate.batch, &mut interfering, fx);
         let Candidate { quorum, fast_votes, .. } = candidate;
         match decide_validation(quorums, quorum, fast_votes, &interfering) {
             Verdict::Clean => {
@@ -173,8 +182,7 @@ impl EPaxos {
             }
             Verdict::Wait => {
                 fx.hit(Path::Waiting);
-                let pending = interfering.into_keys().map(|other| (other, false)).collect();
-                self.start_waiting(view, id, candidate, pending, fx);
+                self.start_waiting(view, id, candidate, &interfering, fx);
             }
         }
     }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::must_yield;
 use super::recover::{Candidate, Stage, small};
-use super::{EPaxos, Fx, Message};
+use super::reserve::concerns;
+use super::{EPaxos, Fx, Message, Standing};
 use crate::protocol::{Path, View};
 use crate::types::{InstanceId, Value, Written};
 
@@ -32,24 +33,27 @@ impl Waiters {
 }
 
 impl EPaxos {
-    /// §5.5, last case. `pending` holds the interfering instances.
+    /// §5.5, last case.
     pub(super) fn start_waiting(
         &mut self,
         view: &View,
         id: InstanceId,
         candidate: Candidate,
-        pending: BTreeMap<InstanceId, bool>,
+        interfering: &BTreeMap<InstanceId, Standing>,
         fx: &mut Fx,
     ) {
         let fast_votes = small(candidate.fast_votes);
         let resend = view.now + self.resend_after(view, 0);
+        let pending: BTreeMap<_, _> = interfering.keys().map(|other| (*other, false)).collect();
+        let unknown = interfering.iter().filter(|(_, standing)| **standing == Standing::Unknown);
+        let unknown = unknown.map(|(other, _)| *other).collect();
         for other in pending.keys() {
             self.waiters.waiting.entry(*other).or_default().insert(id);
             // It exists, so its decision will be asked for, and recovered if need be.
             self.see(other.replica, other.slot);
         }
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
-        recovery.stage = Stage::Waiting { candidate, pending };
+        recovery.stage = Stage::Waiting { candidate, pending, unknown };
         recovery.send_again = resend;
         // The mutual wait ends by votes and decisions, not by a higher ballot: be patient.
         recovery.give_up = view.now + self.settings.timing.patience * 2;
@@ -104,14 +108,16 @@ impl EPaxos {
     }
 
     /// Looks at everything a recovery waits for.
-    fn examine_waiting(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
+    pub(super) fn examine_waiting(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
         let quorums = self.settings.quorums;
         #[cfg(test)]
         let slack = usize::from(self.planted(super::Plant::YieldTooEarly));
         #[cfg(not(test))]
         let slack = 0;
+        #[cfg(test)]
+        let hasty = self.planted(super::Plant::YieldToUnknown);
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
-        let Stage::Waiting { candidate, pending } = &mut recovery.stage else { return };
+        let Stage::Waiting { candidate, pending, unknown } = &mut recovery.stage else { return };
         let mut outcome = Some(Path::WaitingClean);
         for (other, harmless) in pending.iter_mut().filter(|(_, harmless)| !**harmless) {
             if self.instances.is_trimmed(*other) {
@@ -119,6 +125,25 @@ impl EPaxos {
                 outcome = None;
                 recovery.give_up = view.now;
                 break;
+            }
+            if unknown.contains(other) {
+                // It says nothing about this one unless it is known to conflict.
+                let known = concerns(self.instances.get(*other), &candidate.batch);
+                #[cfg(test)]
+                let known = known.filter(|_| !hasty).or(hasty.then_some(true));
+                match known {
+                    Some(true) => {}
+                    Some(false) => {
+                        fx.hit(Path::UnknownHarmless);
+                        *harmless = true;
+                        continue;
+                    }
+                    None if self.instances.is_committed(*other) => {}
+                    None => {
+                        outcome = None;
+                        continue;
+                    }
+                }
             }
             if let Some((value, deps)) = self.instances.get(*other).and_then(|i| i.decision()) {
                 if value.is_nop() || deps.covers(id) {

@@ -10,8 +10,8 @@ use crate::execute::Executor;
 use crate::protocol::epaxos::{EPaxos, Message, Plant, Record};
 use crate::protocol::{Effects, Protocol, View};
 use crate::types::{
-    Batch, ClientId, Command, Decision, Deps, Durable, Footprint, InstanceId, LogPosition, Quorums,
-    ReplicaId, RequestId, Settings, Slot, Timing, Value,
+    Batch, ClientId, Command, Decision, Deps, Durable, Footprint, InstanceId, LogPosition,
+    Optimisations, Quorums, ReplicaId, RequestId, Settings, Slot, Timing, Value,
 };
 
 /// One replica with its executor.
@@ -72,6 +72,7 @@ impl Stage {
                 quorums: Quorums::new(n).expect("a supported size"),
                 seed: u64::from(me.number()),
                 timing: Timing::default(),
+                optimisations: Optimisations::NONE,
             };
             Actor {
                 protocol: EPaxos::new(settings),

@@ -16,7 +16,7 @@ impl Checks {
     ) -> bool {
         let mut seen = Seen::default();
         for record in kept {
-            let id = id(record);
+            let Some(id) = id(record) else { continue };
             if matches!(record, Record::Committed { .. }) {
                 seen.open.remove(&id);
                 seen.committed.insert(id);
@@ -27,19 +27,28 @@ impl Checks {
         self.seen[at.index()] = seen;
         self.orders.begin_anew(at);
         let mut unknown = false;
-        for record in lost.iter().filter(|record| id(record).replica == at) {
+        let reserved = kept.iter().filter_map(|record| match record {
+            Record::Reserved { up_to } => Some(*up_to),
+            _ => None,
+        });
+        let reserved = reserved.max().unwrap_or(0);
+        let own = lost.iter().filter(|record| id(record).is_some_and(|id| id.replica == at));
+        for record in own {
             match record {
-                // Nobody was told of it: the slot is free again.
-                Record::PreAccepted { id, .. } => {
+                // Nobody was told of it: the slot is free again. Not so if it was reserved.
+                Record::PreAccepted { id, .. } if id.slot > reserved => {
                     self.proposed.remove(id);
                 }
                 Record::Committed { id, .. } => {
-                    let before = kept.iter().chain(lost).filter(|it| self::id(it) == *id);
+                    let before = kept.iter().chain(lost).filter(|it| self::id(it) == Some(*id));
                     let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
-                    // Fast: the owner alone knew, and it may become something else now.
+                    // Fast: the owner alone knew, and it may become something else now; unless the
+                    // owner may have told of it already.
                     let alone = self.committers.get(id) == Some(&ReplicaSet::from_iter([at]));
                     if alone && !voted {
-                        self.forget(*id);
+                        if !self.optimisations.silent_orphans {
+                            self.forget(*id);
+                        }
                         unknown = true;
                     }
                 }
@@ -70,12 +79,14 @@ impl Checks {
     }
 }
 
-fn id(record: &Record) -> InstanceId {
+/// The instance that a record is about, if it is about one.
+fn id(record: &Record) -> Option<InstanceId> {
     match record {
         Record::PreAccepted { id, .. }
         | Record::Accepted { id, .. }
         | Record::Joined { id, .. }
         | Record::Validated { id, .. }
-        | Record::Committed { id, .. } => *id,
+        | Record::Committed { id, .. } => Some(*id),
+        Record::Reserved { .. } => None,
     }
 }

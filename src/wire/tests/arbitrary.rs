@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report};
+use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
 use crate::replica::PeerMessage;
 use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
@@ -95,7 +95,9 @@ pub(super) fn commit_value(n: usize) -> impl Strategy<Value = CommitValue> {
 }
 
 pub(super) fn interfering(n: usize) -> impl Strategy<Value = Interfering> {
-    (instance(n), any::<bool>()).prop_map(|(id, committed)| Interfering { id, committed })
+    let standing =
+        prop_oneof![Just(Standing::Unknown), Just(Standing::Open), Just(Standing::Committed)];
+    (instance(n), standing).prop_map(|(id, standing)| Interfering { id, standing })
 }
 
 pub(super) fn report(n: usize) -> impl Strategy<Value = Report> {
@@ -183,6 +185,7 @@ pub(super) fn record(n: usize) -> impl Strategy<Value = Record> {
         }),
         (id(), ballot(n), value(n), deps())
             .prop_map(|(id, ballot, value, deps)| Record::Accepted { id, ballot, value, deps }),
+        slot().prop_map(|up_to| Record::Reserved { up_to }),
         (id(), ballot(n)).prop_map(|(id, ballot)| Record::Joined { id, ballot }),
         (id(), ballot(n), batch(), deps()).prop_map(|(id, ballot, batch, initial)| {
             Record::Validated { id, ballot, batch, initial }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::*;
-use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report};
+use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
 use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
     ReplicaId, RequestId, Time, Value,
@@ -71,8 +71,9 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         initial: Some((Arc::clone(&batch), deps())),
     };
     let interfering = vec![
-        Interfering { id, committed: false },
-        Interfering { id: InstanceId::new(replica(3), MAX_SLOT), committed: true },
+        Interfering { id, standing: Standing::Open },
+        Interfering { id: InstanceId::new(replica(3), MAX_SLOT), standing: Standing::Committed },
+        Interfering { id: InstanceId::new(replica(1), 1), standing: Standing::Unknown },
     ];
     let said = |message, bytes: String| (PeerMessage::Protocol(message), bytes);
     let all = [
@@ -119,7 +120,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         ),
         said(
             Message::ValidateOk { id, ballot, interfering },
-            "18 0211 c80103 02 0211 00 03 808080808080808010 01".to_owned(),
+            "18 0211 c80103 03 0211 00 03 808080808080808010 01 0101 02".to_owned(),
         ),
         said(Message::Waiting { id, fast_votes: 3 }, "19 0211 03".to_owned()),
         said(Message::Reject { id, ballot }, "1a 0211 c80103".to_owned()),
@@ -159,6 +160,7 @@ pub(super) fn records() -> Vec<(Record, Bytes)> {
             format!("13 0211 c80103 {BATCH} 03 000000"),
         ),
         (Record::Committed { id, value, deps: deps() }, format!("14 0211 01 {BATCH} {DEPS}")),
+        (Record::Reserved { up_to: 200 }, "15 c801".to_owned()),
     ];
     all.into_iter().map(|(record, bytes)| (record, hex(&format!("01 00 {bytes}")))).collect()
 }

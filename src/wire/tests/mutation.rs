@@ -138,7 +138,7 @@ fn record_weight((_, record): &(u32, Record)) -> usize {
     match record {
         Record::PreAccepted { batch, .. } | Record::Validated { batch, .. } => batch_weight(batch),
         Record::Accepted { value, .. } | Record::Committed { value, .. } => value_weight(value),
-        Record::Joined { .. } => 0,
+        Record::Joined { .. } | Record::Reserved { .. } => 0,
     }
 }
 

@@ -1,0 +1,43 @@
+//! Silent orphans: a fast-path commit is told before it is durable (protocol.md §7). Used by
+//! `commit`, which then waits for nothing, and by `restore` and `recover`, which pay for it.
+//!
+//! An owner that has told of a fast-path commit and lost its Committed record knows no more than
+//! that it proposed. So whatever its records show as proposed and no further when it comes back is
+//! its *orphan*: it may be committed, for all the owner knows. Where the protocol trusts an owner to
+//! know (§5.3.3), the owner of an orphan is silent, as if it had not come back. Then the others
+//! decide as they do for any owner that crashed: that is one of the `f` failures.
+//!
+//! What makes an orphan are records of an earlier life alone. A later life may add a promise to
+//! them (it led the recovery, or was told of a ballot), which shows nothing about how the first one
+//! ended; so an instance is an orphan at whatever ballot. Only Accepted and Committed end it: from
+//! then on its owner knows as much as any other voter.
+
+use super::{EPaxos, Phase};
+use crate::types::InstanceId;
+
+impl EPaxos {
+    /// Whether fast-path commits are told before they are durable.
+    pub(super) fn is_silent(&self) -> bool {
+        let wanted = self.settings.optimisations.silent_orphans;
+        #[cfg(test)]
+        if self.planted(super::Plant::SilentWithoutFailures) {
+            return wanted;
+        }
+        // Where nobody may fail, nothing can be decided without the owner.
+        wanted && self.settings.quorums.f > 0
+    }
+
+    /// Whether this replica proposed it in an earlier life, told of its commit or not, and knows no
+    /// more about it. It counts no votes for an orphan at the owner's ballot, and neither promises
+    /// nor validates; it may accept.
+    pub(super) fn is_orphan(&self, id: InstanceId) -> bool {
+        let unfinished = |id| self.instances.get(id).filter(|i| i.phase == Phase::PreAccepted);
+        let inherited = id.replica == self.me() && id.slot < self.born;
+        #[cfg(test)]
+        if self.planted(super::Plant::OrphanOnlyAtOwnersBallot) {
+            let untouched = unfinished(id).is_some_and(|i| i.ballot.is_owner());
+            return inherited && self.is_silent() && untouched;
+        }
+        inherited && self.is_silent() && unfinished(id).is_some()
+    }
+}

@@ -1,0 +1,130 @@
+//! Reserved slots: PreAccept leaves while the owner's record is being flushed (protocol.md §7).
+//! Used by `propose`, which then waits for less, and by `restore`, `validate` and `waiting`, which
+//! pay for it.
+//!
+//! The record that an owner has to have flushed before PreAccept does two things: the slot is not
+//! used again, and the owner's own vote is not forgotten. The first can be had beforehand, for many
+//! slots at once. The second is needed only when the vote is counted, and there it is waited for.
+//!
+//! So a crash may lose what others know: a reserved slot without a record is *lost*. Its owner has
+//! no idea of the payload, so it conflicts with everything at its owner, for good: an owner's vote
+//! is trusted to have counted its own earlier instances, those that became `Nop` too (§3, §5.5).
+//! No more than the end of the reserved range has to be kept for that: until every member has
+//! executed so far, a vote that counts one slot too many goes the slow path, and that is all.
+//!
+//! A lost slot is no orphan, whatever `orphans` says of an owner's other instances: its owner's own
+//! vote was never durable, hence never counted, hence the owner never committed it. That it has not
+//! done so is all that §5.3.3 asks of an owner, so it does answer recoveries, leads one at once, and
+//! they end in `Nop`. Records of a later life (a promise, a payload seen in Validate) change nothing
+//! of this; only PreAccepted can make an orphan, and a lost slot is never proposed in again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::instance::Instance;
+use super::message::Standing;
+use super::{EPaxos, Fx, Phase, Record};
+use crate::protocol::Path;
+use crate::types::{Batch, Deps, Footprint, InstanceId, Slot, Written};
+
+/// What this replica has reserved of its own slots.
+#[derive(Debug, Default)]
+pub(super) struct Reserve {
+    /// Reserved up to here, in this life or before.
+    up_to: Slot,
+    /// Reserved up to here when this life began: everything below that has no record is lost.
+    pub(super) earlier: Slot,
+    /// This life's blocks that still hold slots to use, ascending: where each ends, and its record.
+    blocks: VecDeque<(Slot, Written)>,
+}
+
+impl Reserve {
+    /// A record of an earlier life.
+    pub(super) fn restore(&mut self, up_to: Slot) {
+        self.up_to = self.up_to.max(up_to);
+        self.earlier = self.up_to;
+    }
+}
+
+impl EPaxos {
+    /// Own slots up to here are reserved: they may be in use though no other record shows it.
+    pub fn reserved(&self) -> Slot {
+        self.reserve.up_to
+    }
+
+    /// What has to be durable so that the slot cannot be used again. The next block is asked for
+    /// while at least one more is left, so this is durable already but for the first ones.
+    pub(super) fn reserve_for(&mut self, slot: Slot, fx: &mut Fx) -> Written {
+        let block = self.settings.optimisations.reserved_slots;
+        let reserve = &mut self.reserve;
+        if reserve.up_to < slot.saturating_add(block) {
+            reserve.up_to = slot.saturating_add(block.saturating_mul(2)) - 1;
+            let written = fx.append(Record::Reserved { up_to: reserve.up_to });
+            reserve.blocks.push_back((reserve.up_to, written));
+        }
+        while reserve.blocks.front().is_some_and(|(end, _)| *end < slot) {
+            reserve.blocks.pop_front();
+        }
+        let (_, written) = reserve.blocks.front().expect("a block that holds it was just made");
+        *written
+    }
+
+    /// Whether it is an own slot that was reserved in an earlier life, of which no record shows
+    /// that it was used, and that is undecided: who knows what others were told.
+    pub(super) fn is_lost(&self, id: InstanceId) -> bool {
+        let inherited = id.replica == self.me() && id.slot <= self.reserve.earlier;
+        let unused = |instance: &Instance| instance.phase == Phase::Initial;
+        inherited && !self.instances.is_trimmed(id) && self.instances.get(id).is_none_or(unused)
+    }
+
+    /// For each owner, the highest slot known here that conflicts with `footprint`; lost slots
+    /// conflict with all.
+    pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
+        let mut deps = self.index.conflicts(footprint);
+        #[cfg(test)]
+        if self.counts_no_lost_if_planted() {
+            return deps;
+        }
+        deps.raise(self.me(), self.reserve.earlier);
+        deps
+    }
+
+    /// Whether an undecided instance has to be reported as one of unknown payload (§5.4).
+    pub(super) fn is_unknown(&self, id: InstanceId, instance: &Instance) -> bool {
+        #[cfg(test)]
+        if self.planted(super::Plant::LostNotReported) {
+            return false;
+        }
+        instance.payload.is_none() && self.is_lost(id)
+    }
+
+    /// Of the instances reported as of unknown payload, those whose payload is known here either
+    /// speak against `batch` like any other, or have nothing to do with it.
+    pub(super) fn sift(
+        &self,
+        batch: &Batch,
+        interfering: &mut BTreeMap<InstanceId, Standing>,
+        fx: &mut Fx,
+    ) {
+        interfering.retain(|id, standing| {
+            if *standing != Standing::Unknown {
+                return true;
+            }
+            fx.hit(Path::UnknownReported);
+            match concerns(self.instances.get(*id), batch) {
+                Some(false) => {
+                    fx.hit(Path::UnknownHarmless);
+                    return false;
+                }
+                Some(true) => *standing = Standing::Open,
+                None => {}
+            }
+            true
+        });
+    }
+}
+
+/// Whether an instance conflicts with `batch`; `None` while nobody here knows.
+pub(super) fn concerns(instance: Option<&Instance>, batch: &Batch) -> Option<bool> {
+    let payload = instance?.payload.as_ref()?;
+    Some(payload.footprint().conflicts(batch.footprint()))
+}
