@@ -323,13 +323,8 @@ impl<'a> Edges<'a> {
             if self.instance.batch.footprint().keys().is_some() {
                 return None;
             }
-            let window = self.store.window(owner);
             // Among the known there are no more slots to look at than instances.
-            let mut slots = after.max(window.executed()) + 1..=bound.min(window.known());
-            return slots.find_map(|slot| match window.place(slot) {
-                Place::Held(node) => Some((slot, node)),
-                Place::Unknown | Place::Ready | Place::Done => None,
-            });
+            return self.store.window(owner).first_held(after, bound);
         };
         if self.keys()[key].1 == Access::Read {
             return None;

@@ -47,7 +47,8 @@ pub struct Component {
 /// 1. A component is yielded after everything that its instances depend on.
 /// 2. Two conflicting commands are yielded in the same order wherever the same decisions were made.
 /// 3. Memory is bounded by what is known and not executed (at its highest: freed places are
-///    kept for reuse), plus one entry for each slot executed behind a gap.
+///    kept for reuse), plus one entry for each slot executed behind a gap; of those in the snapshot it
+///    started from, one for each range.
 #[derive(Debug)]
 pub struct Executor {
     store: Store,
@@ -89,12 +90,18 @@ impl Executor {
         }
     }
 
+    /// Forgets all it knows and starts where the state of a snapshot ends.
+    pub fn start_again(&mut self, executed: &Executed) {
+        let largest = self.largest;
+        *self = Executor { largest, ..Executor::starting_from(executed) };
+    }
+
     /// What was taken by [`Executor::next_ready`] or decided `Nop`.
     pub fn done(&self) -> Executed {
         let mut done = Executed::up_to(self.executed.clone());
         for owner in ReplicaId::all(self.store.owners()) {
-            for slot in self.store.window(owner).done_above() {
-                assert!(done.extend(owner, slot, slot), "slots ascend behind the prefix");
+            for (first, last) in self.store.window(owner).done_above() {
+                assert!(done.extend(owner, first, last), "ranges ascend behind the prefix");
             }
         }
         done

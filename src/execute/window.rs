@@ -31,37 +31,70 @@ pub(super) enum Place {
 ///
 /// 1. Every slot below `base` is `Done`, and `base` itself is not.
 /// 2. Every slot up to `known` is not `Unknown`; the one behind it is.
-/// 3. A slot is held in the ring or in the map, never in both; what is in neither is `Unknown`.
+/// 3. A slot is held in the ring, in the map or in `done`, never in two of them; what is in none
+///    is `Unknown`.
 #[derive(Debug)]
 pub(super) struct Window {
     base: Slot,
     known: Slot,
     ring: VecDeque<Place>,
     far: FxHashMap<Slot, Place>,
+    /// Done before this window began, ascending, none empty. Never made into slots: a snapshot may
+    /// come from elsewhere, and a range in it takes as much room as it took there.
+    done: VecDeque<(Slot, Slot)>,
 }
 
 impl Window {
     pub(super) fn new() -> Window {
-        Window { base: 1, known: 0, ring: VecDeque::new(), far: FxHashMap::default() }
+        Window::starting_from(0, &[])
     }
 
     /// With everything up to `floor` and in `ranges` (ascending, both ends included) done.
     pub(super) fn starting_from(floor: Slot, ranges: &[(Slot, Slot)]) -> Window {
-        let mut window = Window { base: floor + 1, known: floor, ..Window::new() };
-        for slot in ranges.iter().flat_map(|(first, last)| *first..=*last) {
-            window.put(slot, Place::Done);
+        Window {
+            base: floor + 1,
+            known: floor,
+            ring: VecDeque::new(),
+            far: FxHashMap::default(),
+            done: ranges.iter().copied().collect(),
         }
-        window
     }
 
-    /// The slots done behind the prefix, ascending.
-    pub(super) fn done_above(&self) -> Vec<Slot> {
+    /// The slots done behind the prefix, as ascending ranges that leave gaps between each other.
+    pub(super) fn done_above(&self) -> Vec<(Slot, Slot)> {
+        let mut ranges = Vec::new();
         let near = self.ring.iter().zip(self.base..);
-        let far = self.far.iter().map(|(slot, place)| (place, *slot));
-        let done = near.chain(far).filter(|(place, _)| **place == Place::Done);
-        let mut done: Vec<Slot> = done.map(|(_, slot)| slot).collect();
-        done.sort_unstable();
-        done
+        let near = near.filter(|(place, _)| **place == Place::Done);
+        near.for_each(|(_, slot)| append((slot, slot), &mut ranges));
+        if self.far.is_empty() && self.done.is_empty() {
+            return ranges;
+        }
+        let far = self.far.iter().filter(|(_, place)| **place == Place::Done);
+        ranges.extend(far.map(|(slot, _)| (*slot, *slot)));
+        ranges.extend(&self.done);
+        ranges.sort_unstable();
+        let mut joined = Vec::with_capacity(ranges.len());
+        ranges.into_iter().for_each(|range| append(range, &mut joined));
+        joined
+    }
+
+    /// The end of the range in which `slot` was done before this window began.
+    fn done_until(&self, slot: Slot) -> Option<Slot> {
+        let at = self.done.partition_point(|(_, last)| *last < slot);
+        self.done.get(at).filter(|(first, _)| *first <= slot).map(|(_, last)| *last)
+    }
+
+    /// The first instance held behind `after` and until `bound`; to look for the next one, go on
+    /// behind it.
+    pub(super) fn first_held(&self, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
+        let (mut slot, bound) = (after.max(self.executed()) + 1, bound.min(self.known));
+        while slot <= bound {
+            if let Place::Held(node) = self.place(slot) {
+                return Some((slot, node));
+            }
+            slot = self.done_until(slot).unwrap_or(slot) + 1;
+        }
+        None
     }
 
     /// Everything up to here is executed or decided `Nop`.
@@ -77,12 +110,20 @@ impl Window {
     pub(super) fn place(&self, slot: Slot) -> Place {
         let Some(offset) = slot.checked_sub(self.base) else { return Place::Done };
         match usize::try_from(offset).ok().and_then(|offset| self.ring.get(offset)) {
-            Some(Place::Unknown) | None if !self.far.is_empty() => {
-                self.far.get(&slot).copied().unwrap_or_default()
-            }
+            Some(Place::Unknown) | None => self.place_elsewhere(slot),
             Some(place) => *place,
-            None => Place::Unknown,
         }
+    }
+
+    /// The place of a slot that is not in the ring.
+    fn place_elsewhere(&self, slot: Slot) -> Place {
+        if !self.done.is_empty() && self.done_until(slot).is_some() {
+            return Place::Done;
+        }
+        if self.far.is_empty() {
+            return Place::Unknown;
+        }
+        self.far.get(&slot).copied().unwrap_or_default()
     }
 
     /// Says where a slot, not yet `Done`, is from now on; whether `known` rose.
@@ -107,7 +148,8 @@ impl Window {
         if slot == before + 1 {
             self.known = slot;
             while self.place(self.known + 1) != Place::Unknown {
-                self.known += 1;
+                let next = self.known + 1;
+                self.known = self.done_until(next).unwrap_or(next);
             }
         }
         self.known > before
@@ -115,6 +157,10 @@ impl Window {
 
     fn drop_done_prefix(&mut self) {
         while self.place(self.base) == Place::Done {
+            if self.done.front().is_some_and(|(first, _)| *first == self.base) {
+                self.skip_done_range();
+                continue;
+            }
             self.ring.pop_front();
             if !self.far.is_empty() {
                 self.far.remove(&self.base);
@@ -125,6 +171,21 @@ impl Window {
         if self.ring.capacity() > 4096 && self.ring.len() < self.ring.capacity() / 8 {
             self.ring.shrink_to(self.ring.capacity() / 4);
         }
+    }
+
+    fn skip_done_range(&mut self) {
+        let (first, last) = self.done.pop_front().expect("there is a first");
+        let length = usize::try_from(last - first + 1).unwrap_or(usize::MAX);
+        self.ring.drain(..length.min(self.ring.len()));
+        self.base = last + 1;
+    }
+}
+
+/// Adds a range behind all others.
+fn append((first, last): (Slot, Slot), ranges: &mut Vec<(Slot, Slot)>) {
+    match ranges.last_mut() {
+        Some((_, end)) if *end + 1 == first => *end = last,
+        _ => ranges.push((first, last)),
     }
 }
 
@@ -150,6 +211,36 @@ mod tests {
         }
         assert_eq!((window.executed(), window.known()), (1000, 1000), "the far slot joined");
         assert!(window.far.is_empty() && window.ring.is_empty());
+    }
+
+    #[test]
+    fn a_huge_range_takes_one_entry() {
+        let huge = 1 << 60;
+        let mut window = Window::starting_from(3, &[(6, 7), (10, huge), (huge + 5, huge + 5)]);
+        assert_eq!((window.executed(), window.known(), window.ring.len()), (3, 3, 0));
+        let at = |w: &Window, slot| w.place(slot);
+        assert_eq!([3, 7, 10, huge].map(|slot| at(&window, slot)), [Place::Done; 4]);
+        assert_eq!([4, 8, huge + 1].map(|slot| at(&window, slot)), [Place::Unknown; 3]);
+        for slot in [5, 8, 9, huge + 1] {
+            window.put(slot, Place::Held(1));
+        }
+        assert!(window.put(4, Place::Done), "4 to behind the huge range");
+        assert_eq!((window.executed(), window.known()), (4, huge + 1));
+        assert_eq!(window.first_held(5, huge), Some((8, 1)));
+        assert_eq!(window.first_held(9, huge + 9), Some((huge + 1, 1)));
+        assert_eq!(window.done_above(), [(6, 7), (10, huge), (huge + 5, huge + 5)]);
+        window.put(5, Place::Done);
+        assert_eq!(window.executed(), 7);
+        window.put(9, Place::Done);
+        assert_eq!(window.done_above()[0], (9, huge), "joined");
+        window.put(8, Place::Done);
+        assert_eq!((window.executed(), window.place(huge + 1)), (huge, Place::Held(1)));
+        assert!(window.ring.len() < 300);
+        window.put(huge + 1, Place::Done);
+        assert_eq!(
+            (window.executed(), window.done_above()),
+            (huge + 1, vec![(huge + 5, huge + 5)])
+        );
     }
 
     #[test]

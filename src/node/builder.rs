@@ -247,6 +247,7 @@ fn core_limits(limits: &Limits) -> replica::Limits {
         commands: limits.commands.saturating_mul(2),
         bytes: limits.bytes.saturating_mul(2),
         kept_bytes: limits.kept_bytes,
+        ..replica::Limits::default()
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::types::{Access, Batch, Command, Footprint, InstanceId, KeyHash, ReplicaId, Time};
+use crate::types::{
+    Access, Batch, Command, Executed, Footprint, InstanceId, KeyHash, ReplicaId, Time,
+};
 
 /// Own unexecuted instances on a key that another owner uses.
 const CONTENDED: u32 = 2;
@@ -178,6 +180,14 @@ impl Gate {
                 self.ready.extend(self.barriers.front());
             }
         }
+    }
+
+    /// All of these are executed: they use their keys no more.
+    pub(super) fn executed(&mut self, executed: &Executed) {
+        let gone = self.counted.keys().filter(|id| executed.contains(**id));
+        let mut gone: Vec<InstanceId> = gone.copied().collect();
+        gone.sort_unstable();
+        gone.into_iter().for_each(|id| self.finished(id));
     }
 
     fn count(&mut self, id: InstanceId, footprint: &Footprint, by: i32) {

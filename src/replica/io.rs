@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::transfer::{Arrival, OwnSnapshot, SnapshotRead, Transfer};
 use crate::types::{
     Batch, Command, Durable, Executed, InstanceId, LogPosition, ReplicaId, ReplicaSet, RequestId,
     Time,
 };
 
-/// What replicas say to each other: the protocol's messages, and signs of life.
+/// What replicas say to each other: the protocol's messages, signs of life, and snapshots.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PeerMessage<M> {
     /// "I am here; it was `sent` on my clock."
@@ -21,6 +24,8 @@ pub enum PeerMessage<M> {
         /// The asker's clock when it asked.
         echo: Time,
     },
+    /// About snapshots.
+    Transfer(Transfer),
     /// For the protocol.
     Protocol(M),
 }
@@ -39,8 +44,16 @@ pub enum Input<M> {
     },
     /// The log is durable up to here.
     Durable(Durable),
-    /// An own snapshot of a state that stands for these instances is durable.
-    Snapshot(Executed),
+    /// An own snapshot is durable. Also the one that a restarted replica began with.
+    Snapshot(OwnSnapshot),
+    /// What was read for one of [`Output::snapshot_reads`], or that it could not be: then that
+    /// snapshot is offered no more. Each read is answered once.
+    SnapshotRead {
+        /// As it was asked for.
+        read: SnapshotRead,
+        /// As many bytes as were asked for.
+        bytes: Option<Bytes>,
+    },
     /// [`Timing::tick`](crate::types::Timing::tick) passed.
     Tick,
 }
@@ -71,6 +84,13 @@ pub struct Output<M, R> {
     pub rejected: Vec<(RequestId, Rejection)>,
     /// This replica's own instances whose decision became known.
     pub committed: Vec<Committed>,
+    /// Another replica needs a snapshot that is newer than all own ones: take one soon, unless one
+    /// is being taken already.
+    pub snapshot_wanted: bool,
+    /// To be read from own snapshots, each within its turn. Answer with [`Input::SnapshotRead`].
+    pub snapshot_reads: Vec<SnapshotRead>,
+    /// What came of another replica's snapshot, in this order.
+    pub snapshot_received: Vec<Arrival>,
 }
 
 impl<M, R> Default for Output<M, R> {
@@ -81,6 +101,9 @@ impl<M, R> Default for Output<M, R> {
             execute: Vec::new(),
             rejected: Vec::new(),
             committed: Vec::new(),
+            snapshot_wanted: false,
+            snapshot_reads: Vec::new(),
+            snapshot_received: Vec::new(),
         }
     }
 }
@@ -93,6 +116,9 @@ impl<M, R> Output<M, R> {
         self.execute.clear();
         self.rejected.clear();
         self.committed.clear();
+        self.snapshot_wanted = false;
+        self.snapshot_reads.clear();
+        self.snapshot_received.clear();
     }
 }
 

@@ -12,28 +12,35 @@ mod gate;
 mod gate_tests;
 mod held;
 mod io;
+mod lives;
 #[cfg(test)]
 mod restart_tests;
+mod status;
 #[cfg(test)]
 mod stories;
+mod transfer;
 
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
+pub use status::ReplicaStatus;
+pub use transfer::{
+    Arrival, MAX_CHUNK, OwnSnapshot, Receiving, SnapshotId, SnapshotRead, Transfer,
+};
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use crate::execute::Executor;
-use crate::protocol::{Effects, Outgoing, Path, Paths, Protocol, View};
+use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Deps, Durable, Executed, InstanceId, LogPosition, ReplicaId,
-    ReplicaSet, Settings, Time,
+    Batch, Command, Decision, Durable, InstanceId, LogPosition, ReplicaId, ReplicaSet, Settings,
+    Time,
 };
 
 use detector::Detector;
 use gate::Gate;
 use held::HeldBack;
+use transfer::{Receiver, Server, Wishes};
 
 /// How much may wait inside a replica before it turns clients away.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +52,14 @@ pub struct Limits {
     /// About how many bytes of memory may be taken by what some member has not executed yet. A
     /// member that stopped for good makes this grow until the replica takes no more proposals.
     pub kept_bytes: usize,
+    /// The length of another replica's snapshot beyond which it is not taken.
+    pub snapshot_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes: 4 << 30 }
+        let (kept_bytes, snapshot_bytes) = (4 << 30, 64 << 30);
+        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes, snapshot_bytes }
     }
 }
 
@@ -76,6 +86,11 @@ pub struct Core<P: Protocol> {
     own_commands: usize,
     /// Whether a `Nop` was decided that the protocol was not told of as executed.
     nop_decided: bool,
+    server: Server,
+    receiver: Receiver,
+    wishes: Wishes,
+    /// How many snapshots of others were installed.
+    installed: u64,
 }
 
 impl<P: Protocol> Core<P> {
@@ -96,6 +111,10 @@ impl<P: Protocol> Core<P> {
             own: FxHashMap::default(),
             own_commands: 0,
             nop_decided: false,
+            server: Server::default(),
+            receiver: Receiver::new(others(&settings), limits.snapshot_bytes),
+            wishes: Wishes::default(),
+            installed: 0,
             settings,
             limits,
         }
@@ -122,83 +141,18 @@ impl<P: Protocol> Core<P> {
                 Input::Propose(command) => self.on_propose(command, out),
                 Input::Peer { from, message } => self.on_peer(from, message, out),
                 Input::Durable(durable) => self.on_durable(durable, out),
-                Input::Snapshot(executed) => self.protocol.on_snapshot(&executed),
+                Input::Snapshot(own) => {
+                    self.protocol.on_snapshot(&own.executed);
+                    self.server.on_own(&own, now, &mut self.wishes);
+                }
+                Input::SnapshotRead { read, bytes } => {
+                    self.server.on_read(read, bytes, &mut self.wishes);
+                }
                 Input::Tick => self.on_tick(out),
             }
         }
         self.propose_batches(out);
-    }
-
-    /// Begins to make a new replica what it was: with its newest snapshot, whose state the state
-    /// machine starts from. The snapshot's own records come next, then those of the log behind it,
-    /// through [`Core::restore`].
-    ///
-    /// # Panics
-    /// If it has taken a step or restored a record already.
-    pub fn restore_snapshot(&mut self, shared: P::Shared, executed: &Executed) {
-        assert!(!self.started, "a replica is restored before it does anything");
-        self.protocol.restore_shared(shared, executed);
-        self.executor = Executor::starting_from(executed);
-        self.protocol.on_executed(self.executor.executed());
-    }
-
-    /// Takes in one record of an earlier life, in the order in which they were appended. What is
-    /// decided by it is executed again: `out.execute` may be taken after each.
-    ///
-    /// # Panics
-    /// If it has taken a step already, or the records contradict each other.
-    pub fn restore(&mut self, record: P::Record, out: &mut Output<P::Message, P::Record>) {
-        assert!(!self.started, "a replica is restored before it does anything");
-        self.protocol.restore(record, &mut self.fx);
-        self.settle(out);
-        assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
-    }
-
-    /// Everything is restored, and the log, all of it durable, goes on at `end`. Clients' commands
-    /// that were not decided may or may not be executed yet.
-    ///
-    /// # Panics
-    /// If it has taken a step already.
-    pub fn resume(&mut self, now: Time, end: Durable, out: &mut Output<P::Message, P::Record>) {
-        assert!(!self.started, "a replica is restored before it does anything");
-        self.started = true;
-        self.view.now = now;
-        self.detector.start(now);
-        self.fx.start_at(end.position());
-        self.durable = end;
-        self.protocol.resume(&self.view, &mut self.fx);
-        self.settle(out);
-    }
-
-    /// What a snapshot has to hold besides the state of the state machine, once that has taken in
-    /// all that was put out for execution: between two steps, never inside one.
-    pub fn checkpoint(&self) -> Checkpoint<P::Shared, P::Record> {
-        let executed = self.executor.done();
-        let (shared, own) = self.protocol.snapshot(&executed);
-        Checkpoint { position: self.fx.end(), executed, shared, own }
-    }
-
-    /// Takes in another replica's snapshot: whether it does. If so, the state machine starts from
-    /// the snapshot's state before it takes in `out.execute`: what was executed here and is not in
-    /// the snapshot is executed again. `out` has to be empty. Take an own snapshot then.
-    pub fn install(
-        &mut self,
-        now: Time,
-        shared: P::Shared,
-        executed: &Executed,
-        out: &mut Output<P::Message, P::Record>,
-    ) -> bool {
-        assert!(out.execute.is_empty(), "what is to be executed comes behind the new state");
-        assert!(now >= self.view.now, "a replica's clock never moves back");
-        self.view.now = now;
-        if !self.protocol.may_install(executed, &self.executor.done()) {
-            return false;
-        }
-        self.executor = Executor::starting_from(executed);
-        self.protocol.install(&self.view, shared, executed, &mut self.fx);
-        self.settle(out);
-        self.protocol.on_executed(self.executor.executed());
-        true
+        self.wishes.flush(out);
     }
 
     /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
@@ -240,6 +194,7 @@ impl<P: Protocol> Core<P> {
                 out.messages.push((to, PeerMessage::Pong { echo: sent }));
             }
             PeerMessage::Pong { echo } => self.detector.answered(from, echo, self.view.now),
+            PeerMessage::Transfer(message) => self.on_transfer(from, message),
             PeerMessage::Protocol(message) => {
                 self.protocol.on_message(&self.view, from, message, &mut self.fx);
                 self.settle(out);
@@ -267,12 +222,11 @@ impl<P: Protocol> Core<P> {
         self.view.round_trips.clear();
         self.view.round_trips.extend(self.detector.round_trips());
         if self.detector.ping_due(now) {
-            let mut others = ReplicaSet::all(self.settings.quorums.n);
-            others.remove(self.settings.me);
-            out.messages.push((others, PeerMessage::Ping { sent: now }));
+            out.messages.push((others(&self.settings), PeerMessage::Ping { sent: now }));
         }
         self.protocol.on_tick(&self.view, &mut self.fx);
         self.settle(out);
+        self.tick_transfers();
     }
 
     /// Proposes what the gate lets through.
@@ -321,6 +275,9 @@ impl<P: Protocol> Core<P> {
                     self.deliver(outgoing, out);
                 }
             }
+        }
+        if let Some(at_least) = self.fx.needs_snapshot.take() {
+            self.receiver.need(&at_least, self.view.now);
         }
         self.execute(out);
     }
@@ -399,22 +356,6 @@ impl<P: Protocol> Core<P> {
         &self.fx.paths
     }
 
-    /// What this replica is doing.
-    pub fn status(&self) -> ReplicaStatus {
-        let (waiting, waiting_bytes) = self.gate.waiting();
-        ReplicaStatus {
-            executed: self.executor.executed().clone(),
-            unexecuted: self.executor.pending(),
-            largest_component: self.executor.largest_component(),
-            waiting,
-            waiting_bytes,
-            in_flight: self.own_commands,
-            suspected: self.view.suspected,
-            round_trips: self.view.round_trips.clone(),
-            recoveries: self.fx.paths.count(Path::Recovery),
-        }
-    }
-
     /// What an instance waits for before it can be executed here, if it is decided.
     pub fn waits_for(&self, id: InstanceId) -> Option<InstanceId> {
         self.executor.blocker(id)
@@ -426,25 +367,9 @@ impl<P: Protocol> Core<P> {
     }
 }
 
-/// What a replica is doing, in numbers.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ReplicaStatus {
-    /// Per owner, everything up to here is executed or decided `Nop`.
-    pub executed: Deps,
-    /// Decided instances that are not executed yet.
-    pub unexecuted: usize,
-    /// The largest component executed so far.
-    pub largest_component: usize,
-    /// Commands that the gate holds back.
-    pub waiting: usize,
-    /// Their payloads' bytes.
-    pub waiting_bytes: usize,
-    /// Commands proposed here and not executed here yet.
-    pub in_flight: usize,
-    /// Replicas that have been silent for too long.
-    pub suspected: ReplicaSet,
-    /// Smoothed round trips, in the replicas' order; zero where nothing was measured.
-    pub round_trips: Vec<Duration>,
-    /// Recoveries begun here.
-    pub recoveries: u64,
+/// All replicas but this one.
+fn others(settings: &Settings) -> ReplicaSet {
+    let mut others = ReplicaSet::all(settings.quorums.n);
+    others.remove(settings.me);
+    others
 }

@@ -14,7 +14,7 @@ use super::trace::digest;
 use super::world::{Event, World};
 use crate::machine::{KvOutput, Outcome, encode};
 use crate::protocol::epaxos::{Message, Record};
-use crate::replica::{Committed, Execution, Input, Output, PeerMessage};
+use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Transfer};
 use crate::types::{Footprint, ReplicaId, ReplicaSet, RequestId};
 use crate::wire;
 
@@ -45,7 +45,8 @@ impl World<'_> {
                 Input::Peer { from, message } => digest(message) ^ u64::from(from.number()) << 52,
                 Input::Propose(command) => command.request.sequence,
                 Input::Durable(durable) => durable.position().records(),
-                Input::Snapshot(executed) => executed.floor().as_slots().iter().sum(),
+                Input::Snapshot(own) => own.id.0,
+                Input::SnapshotRead { read, .. } => read.offset,
                 Input::Tick => continue,
             };
             self.trace.mix(word);
@@ -240,6 +241,9 @@ impl std::fmt::Display for Shown<'_> {
                 write!(f, "Validate {id} {ballot:?} {deps:?}")
             }
             PeerMessage::Protocol(other) => write!(f, "{other:?}"),
+            PeerMessage::Transfer(Transfer::Chunk { snapshot, offset, .. }) => {
+                write!(f, "Chunk of {snapshot:?} at {offset}")
+            }
             other => write!(f, "{other:?}"),
         }
     }

@@ -35,6 +35,7 @@ impl Kind {
             PeerMessage::Ping { .. } | PeerMessage::Pong { .. } => {
                 return matches!(self, Kind::Any | Kind::Signs);
             }
+            PeerMessage::Transfer(_) => return self == Kind::Any,
             PeerMessage::Protocol(message) => message,
         };
         match self {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::protocol::epaxos::Message;
-use crate::replica::PeerMessage;
+use crate::replica::{PeerMessage, Transfer};
 use crate::types::{Ballot, InstanceId, Time};
 
 /// The trace of one world.
@@ -36,6 +36,17 @@ impl<'a> Trace<'a> {
     }
 }
 
+/// A word about snapshots in one word.
+fn digest_transfer(message: &Transfer) -> u64 {
+    match message {
+        Transfer::Request { at_least, .. } => 14 << 56 ^ at_least.as_slots().iter().sum::<u64>(),
+        Transfer::Offer { snapshot, .. } => 15 << 56 ^ snapshot.0,
+        Transfer::Fetch { snapshot, offset, .. } => 16 << 56 ^ snapshot.0 ^ offset,
+        Transfer::Chunk { snapshot, offset, .. } => 17 << 56 ^ snapshot.0 ^ offset,
+        Transfer::Gone { snapshot } => 18 << 56 ^ snapshot.0,
+    }
+}
+
 /// A message in one word: enough to tell two worlds apart.
 pub(super) fn digest(message: &PeerMessage<Message>) -> u64 {
     let about = |kind: u64, id: InstanceId, ballot: Ballot| {
@@ -45,6 +56,7 @@ pub(super) fn digest(message: &PeerMessage<Message>) -> u64 {
     let message = match message {
         PeerMessage::Ping { sent } => return sent.as_nanos(),
         PeerMessage::Pong { echo } => return !echo.as_nanos(),
+        PeerMessage::Transfer(message) => return digest_transfer(message),
         PeerMessage::Protocol(message) => message,
     };
     match message {

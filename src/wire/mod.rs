@@ -16,7 +16,7 @@
 //! | item | bytes |
 //! |---|---|
 //! | number | varint: seven bits a byte, the lowest first, in its shortest form |
-//! | client id, key hash, clock reading | 8, little-endian: small values are no likelier there |
+//! | client id, key hash, clock reading, snapshot's name | 8, little-endian: small values are no likelier there |
 //! | replica | 1: its number, from 1 |
 //! | instance | owner · slot (number, from 1) |
 //! | ballot | round (number) · leader, unless the round is 0 |
@@ -44,6 +44,7 @@ mod peer;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod values;
 
 pub use client::{

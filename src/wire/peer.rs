@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::transfer::{TRANSFER_FIRST, TRANSFER_LAST};
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::PeerMessage;
@@ -29,6 +30,7 @@ pub fn encode_peer<M: Wire>(epoch: u32, message: &PeerMessage<M>, out: &mut Byte
             out.put_u8(PONG);
             echo.encode(out);
         }
+        PeerMessage::Transfer(message) => message.encode(out),
         PeerMessage::Protocol(message) => message.encode(out),
     }
 }
@@ -51,6 +53,9 @@ pub fn decode_peer<M: Wire>(
         PONG => {
             from.byte("a message")?;
             from.read().map(|echo| (epoch, PeerMessage::Pong { echo }))
+        }
+        TRANSFER_FIRST..=TRANSFER_LAST => {
+            from.read().map(|message| (epoch, PeerMessage::Transfer(message)))
         }
         _ => from.read().map(|message| (epoch, PeerMessage::Protocol(message))),
     };

@@ -1,0 +1,151 @@
+//! Where a replica begins, and where it begins again: restarts from its own snapshot and records,
+//! and goes on from another replica's snapshot (protocol.md §7, §8a).
+
+use super::{Checkpoint, Core, Output, SnapshotId, Transfer};
+use crate::execute::Executor;
+use crate::protocol::Protocol;
+use crate::types::{Durable, Executed, InstanceId, ReplicaId, Time};
+
+impl<P: Protocol> Core<P> {
+    /// Begins to make a new replica what it was: with its newest snapshot, whose state the state
+    /// machine starts from. The snapshot's own records come next, then those of the log behind it,
+    /// through [`Core::restore`].
+    ///
+    /// # Panics
+    /// If it has taken a step or restored a record already.
+    pub fn restore_snapshot(&mut self, shared: P::Shared, executed: &Executed) {
+        assert!(!self.started, "a replica is restored before it does anything");
+        self.protocol.restore_shared(shared, executed);
+        self.executor = Executor::starting_from(executed);
+        self.protocol.on_executed(self.executor.executed());
+    }
+
+    /// Takes in one record of an earlier life, in the order in which they were appended. What is
+    /// decided by it is executed again: `out.execute` may be taken after each.
+    ///
+    /// # Panics
+    /// If it has taken a step already, or the records contradict each other.
+    pub fn restore(&mut self, record: P::Record, out: &mut Output<P::Message, P::Record>) {
+        assert!(!self.started, "a replica is restored before it does anything");
+        self.protocol.restore(record, &mut self.fx);
+        self.settle(out);
+        assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
+    }
+
+    /// Everything is restored, and the log, all of it durable, goes on at `end`. Clients' commands
+    /// that were not decided may or may not be executed yet.
+    ///
+    /// # Panics
+    /// If it has taken a step already.
+    pub fn resume(&mut self, now: Time, end: Durable, out: &mut Output<P::Message, P::Record>) {
+        assert!(!self.started, "a replica is restored before it does anything");
+        self.started = true;
+        self.view.now = now;
+        self.detector.start(now);
+        self.fx.start_at(end.position());
+        self.durable = end;
+        self.protocol.resume(&self.view, &mut self.fx);
+        self.settle(out);
+    }
+
+    /// What a snapshot has to hold besides the state of the state machine, once that has taken in
+    /// all that was put out for execution: between two steps, never inside one.
+    pub fn checkpoint(&self) -> Checkpoint<P::Shared, P::Record> {
+        let executed = self.executor.done();
+        let (shared, own) = self.protocol.snapshot(&executed);
+        Checkpoint { position: self.fx.end(), executed, shared, own }
+    }
+
+    /// Takes in another replica's snapshot: whether it does. If so, the state machine starts from
+    /// the snapshot's state before it takes in `out.execute`: what was executed here and is not in
+    /// the snapshot is executed again, the rest of it not. Take an own snapshot then. If not, no
+    /// more is to be done: another one is asked for.
+    ///
+    /// # Panics
+    /// If `out` is not empty, or before [`Core::resume`] or the first step.
+    pub fn install(
+        &mut self,
+        now: Time,
+        shared: P::Shared,
+        executed: &Executed,
+        out: &mut Output<P::Message, P::Record>,
+    ) -> bool {
+        assert!(out.execute.is_empty(), "what is to be executed comes behind the new state");
+        assert!(self.started && now >= self.view.now, "a replica's clock never moves back");
+        self.view.now = now;
+        let here = self.executor.done();
+        if !self.protocol.may_install(executed, &here) {
+            self.receiver.rejected(now);
+            return false;
+        }
+        self.executor.start_again(executed);
+        self.gate.executed(executed);
+        self.propose_again(executed);
+        self.protocol.install(&self.view, shared, executed, &mut self.fx);
+        self.settle(out);
+        assert!(self.executor.done().includes(&here), "what was executed here stays so");
+        self.protocol.on_executed(self.executor.executed());
+        self.receiver.installed(self.executor.executed(), now);
+        self.installed += 1;
+        self.wishes.flush(out);
+        true
+    }
+
+    /// Own proposals that are in a snapshot, and were not executed here: whether as commands or as
+    /// `Nop`, only the session table knows. So all are proposed again, before all that waits: what
+    /// was executed is answered from the table, and each command happens once.
+    fn propose_again(&mut self, executed: &Executed) {
+        let inside = self.own.keys().filter(|id| executed.contains(**id));
+        let mut inside: Vec<InstanceId> = inside.copied().collect();
+        inside.sort_unstable();
+        let mut commands = Vec::new();
+        for id in inside {
+            let (_, batch) = self.own.remove(&id).expect("it was found there");
+            self.own_commands -= batch.commands().len();
+            commands.extend_from_slice(batch.commands());
+        }
+        self.gate.push_front(commands.into_iter());
+    }
+
+    /// The snapshot that came whole from another replica is of no use: damaged, say, or of another
+    /// cluster. It begins anew, with another replica if there is one.
+    pub fn reject_snapshot(&mut self, now: Time) {
+        self.receiver.rejected(now);
+    }
+
+    /// Whether others may still read this own snapshot: its file is to be readable for as long,
+    /// even if newer ones have taken its place. Changes with time and with what is said.
+    pub fn serves(&self, snapshot: SnapshotId) -> bool {
+        self.server.serves(snapshot)
+    }
+
+    /// What another replica says about snapshots.
+    pub(super) fn on_transfer(&mut self, from: ReplicaId, message: Transfer) {
+        let (now, wish) = (self.view.now, &mut self.wishes);
+        match message {
+            Transfer::Request { at_least, part_of } => {
+                let here = self.executor.executed();
+                self.server.on_request(from, at_least, part_of, here, now, wish);
+            }
+            Transfer::Fetch { snapshot, offset, bytes } => {
+                self.server.on_fetch(from, snapshot, (offset, bytes), now, wish);
+            }
+            Transfer::Offer { snapshot, executed, bytes } => {
+                self.receiver.on_offer(from, snapshot, (&executed, bytes), now, wish);
+            }
+            Transfer::Chunk { snapshot, offset, bytes } => {
+                self.receiver.on_chunk(snapshot, offset, bytes, now, wish);
+            }
+            Transfer::Gone { snapshot } => self.receiver.on_gone(from, snapshot, now, wish),
+        }
+    }
+
+    /// Time passed for both sides of transfers.
+    pub(super) fn tick_transfers(&mut self) {
+        let (now, wish) = (self.view.now, &mut self.wishes);
+        self.server.let_go(now);
+        self.receiver.executed(self.executor.executed(), wish);
+        let round_trips = &self.view.round_trips;
+        self.receiver.tick(now, |peer| round_trips[peer.index()], wish);
+    }
+}

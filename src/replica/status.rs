@@ -1,0 +1,54 @@
+//! What a replica shows of itself.
+
+use std::time::Duration;
+
+use super::{Core, Receiving};
+use crate::protocol::{Path, Protocol};
+use crate::types::{Deps, ReplicaSet};
+
+impl<P: Protocol> Core<P> {
+    /// What this replica is doing.
+    pub fn status(&self) -> ReplicaStatus {
+        let (waiting, waiting_bytes) = self.gate.waiting();
+        ReplicaStatus {
+            executed: self.executor.executed().clone(),
+            unexecuted: self.executor.pending(),
+            largest_component: self.executor.largest_component(),
+            waiting,
+            waiting_bytes,
+            in_flight: self.own_commands,
+            suspected: self.view.suspected,
+            round_trips: self.view.round_trips.clone(),
+            recoveries: self.fx.paths.count(Path::Recovery),
+            receiving: self.receiver.receiving(),
+            installed: self.installed,
+        }
+    }
+}
+
+/// What a replica is doing, in numbers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReplicaStatus {
+    /// Per owner, everything up to here is executed or decided `Nop`.
+    pub executed: Deps,
+    /// Decided instances that are not executed yet.
+    pub unexecuted: usize,
+    /// The largest component executed so far.
+    pub largest_component: usize,
+    /// Commands that the gate holds back.
+    pub waiting: usize,
+    /// Their payloads' bytes.
+    pub waiting_bytes: usize,
+    /// Commands proposed here and not executed here yet.
+    pub in_flight: usize,
+    /// Replicas that have been silent for too long.
+    pub suspected: ReplicaSet,
+    /// Smoothed round trips, in the replicas' order; zero where nothing was measured.
+    pub round_trips: Vec<Duration>,
+    /// Recoveries begun here.
+    pub recoveries: u64,
+    /// The snapshot of another replica that is on its way here.
+    pub receiving: Option<Receiving>,
+    /// Snapshots of others installed here.
+    pub installed: u64,
+}

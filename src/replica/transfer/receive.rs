@@ -1,0 +1,277 @@
+//! The side that needs a snapshot: asks for one, and pulls it piece by piece.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Arrival, MAX_CHUNK, Receiving, SnapshotId, Transfer, WINDOW, Wishes, doubled};
+use crate::types::{Deps, ReplicaId, ReplicaSet, Time};
+
+/// Between two rounds of asking all, at first and at the longest.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a sender may bring nothing before it is asked again, at first and at the longest.
+const FETCH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// How often a silent sender is asked again before all are asked.
+const TRIES: u32 = 5;
+/// How many rounds of asking are left to whoever can go on with what was begun.
+const LOYAL_ROUNDS: u32 = 2;
+
+/// What this replica is doing about the snapshot that it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It needs none.
+    Idle,
+    /// It asks all, for the `rounds`-th time at `next`.
+    Asking { next: Time, rounds: u32 },
+    /// It fetches. Nothing has come since `quiet`, after asking `tries` times again.
+    Fetching { quiet: Time, tries: u32 },
+    /// All is there; the driver decodes it.
+    Complete,
+}
+
+/// A chunk that was asked for, and has come when those before it have not.
+#[derive(Debug)]
+struct Chunk {
+    offset: u64,
+    bytes: u32,
+    arrived: Option<Bytes>,
+}
+
+/// A snapshot of which a part has come.
+#[derive(Debug)]
+struct Receipt {
+    from: ReplicaId,
+    snapshot: SnapshotId,
+    bytes: u64,
+    /// Everything before was asked for.
+    next: u64,
+    /// What was asked for and not handed on: contiguous, up to `next`, at most [`WINDOW`].
+    window: VecDeque<Chunk>,
+}
+
+impl Receipt {
+    /// Everything before was handed on.
+    fn received(&self) -> u64 {
+        self.window.front().map_or(self.next, |chunk| chunk.offset)
+    }
+
+    fn fetch(&self, chunk: &Chunk, wish: &mut Wishes) {
+        let (snapshot, offset, bytes) = (self.snapshot, chunk.offset, chunk.bytes);
+        wish.say(self.from, Transfer::Fetch { snapshot, offset, bytes });
+    }
+
+    /// Asks for as much as may be under way.
+    fn fill(&mut self, wish: &mut Wishes) {
+        while self.window.len() < WINDOW && self.next < self.bytes {
+            let left = self.bytes - self.next;
+            let bytes = u32::try_from(left).unwrap_or(MAX_CHUNK).min(MAX_CHUNK);
+            let chunk = Chunk { offset: self.next, bytes, arrived: None };
+            self.fetch(&chunk, wish);
+            self.next += u64::from(bytes);
+            self.window.push_back(chunk);
+        }
+    }
+
+    /// Asks again for what has not come.
+    fn ask_again(&self, wish: &mut Wishes) {
+        let missing = self.window.iter().filter(|chunk| chunk.arrived.is_none());
+        missing.for_each(|chunk| self.fetch(chunk, wish));
+    }
+
+    /// Takes a chunk in; whether it was missing.
+    fn take(&mut self, offset: u64, bytes: Bytes, wish: &mut Wishes) -> bool {
+        let fits = |chunk: &&mut Chunk| {
+            chunk.offset == offset
+                && chunk.arrived.is_none()
+                && u64::from(chunk.bytes) == bytes.len() as u64
+        };
+        let Some(chunk) = self.window.iter_mut().find(fits) else { return false };
+        chunk.arrived = Some(bytes);
+        while let Some(bytes) = self.window.front_mut().and_then(|chunk| chunk.arrived.take()) {
+            self.window.pop_front();
+            wish.received.push(Arrival::Bytes(bytes));
+        }
+        true
+    }
+}
+
+/// One transfer at a time.
+///
+/// Invariants: `need` is set unless the stage is `Idle`; there is a `receipt` while it is
+/// `Fetching` or `Complete`.
+#[derive(Debug)]
+pub(in crate::replica) struct Receiver {
+    others: ReplicaSet,
+    max_bytes: u64,
+    need: Option<Deps>,
+    stage: Stage,
+    receipt: Option<Receipt>,
+    /// Whose snapshot was of no use: the next offer of theirs is not taken.
+    shunned: ReplicaSet,
+}
+
+impl Receiver {
+    /// Of a replica that may ask `others`, for at most `max_bytes`.
+    pub(in crate::replica) fn new(others: ReplicaSet, max_bytes: u64) -> Receiver {
+        let (need, receipt, shunned) = (None, None, ReplicaSet::EMPTY);
+        Receiver { others, max_bytes, need, stage: Stage::Idle, receipt, shunned }
+    }
+
+    /// How far the transfer is, if one is under way.
+    pub(in crate::replica) fn receiving(&self) -> Option<Receiving> {
+        let receipt = self.receipt.as_ref()?;
+        let (from, received, bytes) = (receipt.from, receipt.received(), receipt.bytes);
+        Some(Receiving { from, received, bytes })
+    }
+
+    /// A snapshot is needed that stands for at least this, too.
+    pub(in crate::replica) fn need(&mut self, at_least: &Deps, now: Time) {
+        match &mut self.need {
+            // A transfer under way goes on: what it does not hold is asked for behind it.
+            Some(need) => need.merge(at_least),
+            None => {
+                self.need = Some(at_least.clone());
+                self.stage = Stage::Asking { next: now, rounds: 0 };
+            }
+        }
+    }
+
+    /// What is executed here needs no snapshot any more.
+    pub(in crate::replica) fn executed(&mut self, executed: &Deps, wish: &mut Wishes) {
+        // What is complete is decoded already; whether it is still of use, `install` will see.
+        let needless = self.need.as_ref().is_some_and(|need| executed.includes(need));
+        if needless && self.stage != Stage::Complete {
+            self.need = None;
+            self.stage = Stage::Idle;
+            if self.receipt.take().is_some() {
+                wish.received.push(Arrival::GivenUp);
+            }
+        }
+    }
+
+    /// Time passed. `round_trip` is the sender's.
+    pub(in crate::replica) fn tick(
+        &mut self,
+        now: Time,
+        round_trip: impl Fn(ReplicaId) -> Duration,
+        wish: &mut Wishes,
+    ) {
+        match self.stage {
+            Stage::Asking { next, rounds } if next <= now => {
+                let at_least = self.need.clone().expect("it asks for what it needs");
+                let part_of = self.receipt.as_ref().map(|receipt| receipt.snapshot);
+                wish.messages.push((self.others, Transfer::Request { at_least, part_of }));
+                let next = now + doubled(ASK_AGAIN.0, rounds, ASK_AGAIN.1);
+                self.stage = Stage::Asking { next, rounds: rounds + 1 };
+            }
+            Stage::Fetching { quiet, tries } => {
+                let receipt = self.receipt.as_ref().expect("a transfer is under way");
+                let patience = FETCH_AGAIN.0.max(round_trip(receipt.from) * 4);
+                if now.since(quiet) < doubled(patience, tries, FETCH_AGAIN.1.max(patience)) {
+                    return;
+                }
+                if tries == TRIES {
+                    self.stage = Stage::Asking { next: now, rounds: 0 };
+                    return;
+                }
+                receipt.ask_again(wish);
+                self.stage = Stage::Fetching { quiet: now, tries: tries + 1 };
+            }
+            Stage::Idle | Stage::Asking { .. } | Stage::Complete => {}
+        }
+    }
+
+    pub(in crate::replica) fn on_offer(
+        &mut self,
+        from: ReplicaId,
+        snapshot: SnapshotId,
+        (executed, bytes): (&Deps, u64),
+        now: Time,
+        wish: &mut Wishes,
+    ) {
+        let (Stage::Asking { rounds, .. }, Some(need)) = (self.stage, &self.need) else { return };
+        if self.shunned.remove(from) {
+            return;
+        }
+        if let Some(receipt) = &mut self.receipt {
+            if receipt.snapshot == snapshot && receipt.bytes == bytes {
+                receipt.from = from;
+                receipt.ask_again(wish);
+                self.stage = Stage::Fetching { quiet: now, tries: 0 };
+                return;
+            }
+            if rounds <= LOYAL_ROUNDS {
+                return;
+            }
+        }
+        if bytes == 0 || bytes > self.max_bytes || !executed.includes(need) {
+            return;
+        }
+        let (next, window) = (0, VecDeque::new());
+        let receipt = self.receipt.insert(Receipt { from, snapshot, bytes, next, window });
+        wish.received.push(Arrival::Begins { snapshot, bytes });
+        receipt.fill(wish);
+        self.stage = Stage::Fetching { quiet: now, tries: 0 };
+    }
+
+    pub(in crate::replica) fn on_chunk(
+        &mut self,
+        snapshot: SnapshotId,
+        offset: u64,
+        bytes: Bytes,
+        now: Time,
+        wish: &mut Wishes,
+    ) {
+        let Stage::Fetching { .. } = self.stage else { return };
+        let receipt = self.receipt.as_mut().expect("a transfer is under way");
+        if receipt.snapshot != snapshot || !receipt.take(offset, bytes, wish) {
+            return;
+        }
+        if receipt.received() == receipt.bytes {
+            wish.received.push(Arrival::Complete);
+            self.stage = Stage::Complete;
+            return;
+        }
+        receipt.fill(wish);
+        self.stage = Stage::Fetching { quiet: now, tries: 0 };
+    }
+
+    pub(in crate::replica) fn on_gone(
+        &mut self,
+        from: ReplicaId,
+        snapshot: SnapshotId,
+        now: Time,
+        wish: &mut Wishes,
+    ) {
+        let same = |receipt: &Receipt| receipt.snapshot == snapshot && receipt.from == from;
+        if self.stage != Stage::Complete && self.receipt.as_ref().is_some_and(same) {
+            self.receipt = None;
+            wish.received.push(Arrival::GivenUp);
+            self.stage = Stage::Asking { next: now, rounds: 0 };
+        }
+    }
+
+    /// The state here stands for at least `executed` now.
+    pub(in crate::replica) fn installed(&mut self, executed: &Deps, now: Time) {
+        self.receipt = None;
+        self.shunned = ReplicaSet::EMPTY;
+        if self.need.as_ref().is_some_and(|need| executed.includes(need)) {
+            self.need = None;
+        }
+        self.stage = match self.need {
+            Some(_) => Stage::Asking { next: now, rounds: 0 },
+            None => Stage::Idle,
+        };
+    }
+
+    /// What is complete is of no use: the next one comes from another replica, if there is any.
+    pub(in crate::replica) fn rejected(&mut self, now: Time) {
+        if self.stage != Stage::Complete {
+            return;
+        }
+        let receipt = self.receipt.take().expect("a transfer is complete");
+        self.shunned.insert(receipt.from);
+        self.stage = Stage::Asking { next: now, rounds: 0 };
+    }
+}
