@@ -59,6 +59,7 @@ mod apart {
     use isonomy::Replica;
     use isonomy::machine::{Kv, KvCommand, KvOutput};
     use isonomy::mesh::Authority;
+    use isonomy::node::Durability;
     use isonomy::types::{ClientId, Consistency, ReplicaId};
 
     #[tokio::test]
@@ -73,7 +74,9 @@ mod apart {
                 .cluster("example")
                 .id(id.number())
                 .peers((1..).zip(addrs.iter().copied()))
-                .tls(authority.issue_replica(id)?.credentials()?);
+                .tls(authority.issue_replica(id)?.credentials()?)
+                // In earnest: `.data_dir(…)`, and this left out.
+                .durability(Durability::Memory);
             replicas.push(replica.start().await?);
         }
         assert_eq!(replicas[0].local_addr(), addrs[0]);

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::mesh::Credentials;
+use crate::node::Durability;
 use crate::types::ReplicaId;
 
 /// The client's file in a cluster's directory.
@@ -22,17 +24,35 @@ pub(super) struct ReplicaFile {
     pub(super) replica: u8,
     #[serde(default)]
     pub(super) listen: Option<SocketAddr>,
-    pub(super) durability: Durability,
+    #[serde(default)]
+    pub(super) durability: DurabilityName,
+    #[serde(default)]
+    data_dir: Option<PathBuf>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, SocketAddr>,
 }
 
-/// What a replica's promises survive.
-#[derive(Debug, Deserialize)]
+/// What a replica's promises survive, as files and flags say it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Durability {
-    /// Nothing but the loss of a minority.
+pub(super) enum DurabilityName {
+    /// The loss of power: every vote is flushed before it is spoken of
+    #[default]
+    Fsync,
+    /// The end of the process, but not the loss of power
+    Os,
+    /// Nothing: a replica that has stopped must not come back
     Memory,
+}
+
+impl From<DurabilityName> for Durability {
+    fn from(name: DurabilityName) -> Durability {
+        match name {
+            DurabilityName::Fsync => Durability::Fsync,
+            DurabilityName::Os => Durability::Os,
+            DurabilityName::Memory => Durability::Memory,
+        }
+    }
 }
 
 /// What a client has to know.
@@ -73,6 +93,21 @@ impl Tls {
 }
 
 impl ReplicaFile {
+    /// Where the replica keeps its records, if it does; `from` is the file that says so.
+    pub(super) fn data_dir(&self, from: &Path) -> anyhow::Result<Option<PathBuf>> {
+        match (self.durability, &self.data_dir) {
+            (DurabilityName::Memory, None) => Ok(None),
+            (DurabilityName::Memory, Some(_)) => bail!(
+                "`durability = \"memory\"` keeps nothing, so `data_dir` must not be set: remove \
+                 one of the two lines"
+            ),
+            (_, Some(dir)) => Ok(Some(from.parent().unwrap_or(Path::new("")).join(dir))),
+            (_, None) => {
+                bail!("`data_dir` is missing: say where this replica keeps what it must not forget")
+            }
+        }
+    }
+
     /// All replicas and where they listen.
     pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
         let replicas = addresses(&self.replicas)?;

@@ -1,16 +1,17 @@
 //! `isonomy demo`: a cluster in this process, under load, with a crash, checked.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{NO, say};
+use super::config::DurabilityName;
+use super::{NO, complain, say};
 use crate::load::demo::{Progress, Scenario, run};
 use crate::load::drive::Plan;
 use crate::load::record::Finished;
@@ -33,6 +34,7 @@ const RECORD: usize = 1_000_000;
 Examples:
   isonomy demo
   isonomy demo --replicas 5 --conflicts 25 --clients 200
+  isonomy demo --durability fsync
   isonomy demo --wan bench-config/wan-5.toml --no-crash --seconds 20
   isonomy demo --json --history history.jsonl
 
@@ -65,6 +67,13 @@ pub(super) struct Demo {
     /// Emulate a wide area: sites and round trips, as in bench-config/wan-5.toml
     #[arg(long, value_name = "FILE")]
     wan: Option<PathBuf>,
+    /// What a vote has to survive before its replica speaks of it
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = DurabilityName::Memory)]
+    durability: DurabilityName,
+    /// Where to keep the data meanwhile, unless in memory: a directory that is not there yet and is
+    /// removed afterwards [default: one in the system's directory for such]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Write what the clients asked and were told, one JSON object a line
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -75,7 +84,9 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let scenario = self.scenario()?;
+        let mut scenario = self.scenario()?;
+        let scratch = self.scratch()?;
+        scenario.data_dir = scratch.as_ref().map(|scratch| scratch.0.clone());
         // Opened first: better to fail before the run than after it.
         let history = self.history.as_deref().map(create).transpose()?;
         let (report, record) = hold(&scenario)?;
@@ -110,7 +121,40 @@ impl Demo {
             },
             crash: !self.no_crash,
             wide_area,
+            durability: self.durability.into(),
+            data_dir: None,
         })
+    }
+
+    fn scratch(&self) -> anyhow::Result<Option<Scratch>> {
+        match (self.durability, &self.data) {
+            (DurabilityName::Memory, None) => Ok(None),
+            (DurabilityName::Memory, Some(_)) => {
+                bail!("--data is of no use in memory: add --durability fsync or os")
+            }
+            (_, dir) => Scratch::make(dir.clone()).map(Some),
+        }
+    }
+}
+
+/// A directory that is removed with all that is in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(dir: Option<PathBuf>) -> anyhow::Result<Scratch> {
+        let unique = || format!("isonomy-demo-{}", std::process::id());
+        let dir = dir.unwrap_or_else(|| std::env::temp_dir().join(unique()));
+        // Only what was made here may be removed.
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            complain(format_args!("cannot remove {}: {error}", self.0.display()));
+        }
     }
 }
 

@@ -95,9 +95,14 @@ replica = {own}
 # Where to listen, if not at its address below: behind a translated address, say.
 # listen = \"0.0.0.0:7400\"
 
-# What a vote has to survive before the replica speaks of it. \"memory\": nothing, so a replica that
-# has stopped must not come back.
-durability = \"memory\"
+# Where it keeps its votes and what was decided; made at the first start. If it is ever lost, the
+# replica must not be started without it: the others refuse it.
+data_dir = \"{own}.data\"
+
+# What a vote has to survive before the replica speaks of it. \"fsync\": the loss of power. \"os\": the
+# end of the process only, which is faster. \"memory\" (remove the line above then): nothing, so a
+# replica that has stopped must not come back.
+durability = \"fsync\"
 
 # Paths are seen from this file's directory. The key is this replica's identity: keep it secret.
 [tls]

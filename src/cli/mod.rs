@@ -2,7 +2,8 @@
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all well; 1 the
 //! answer is no (a key that is not there, a value that is not the expected one, a check that
-//! failed); 2 something asked for makes no sense or cannot be had; 3 no answer from the cluster.
+//! failed, a replica that failed); 2 something asked for makes no sense or cannot be had; 3 no answer
+//! from the cluster; 4 a replica's data directory cannot be used, and trying again will not help.
 
 mod config;
 mod demo;
@@ -25,6 +26,8 @@ const NO: u8 = 1;
 const UNUSABLE: u8 = 2;
 /// Exit code: nobody answered.
 const NO_ANSWER: u8 = 3;
+/// Exit code: a data directory that cannot be used.
+const BAD_DATA: u8 = 4;
 
 /// Leaderless consensus: every replica can lead every command.
 #[derive(Debug, Parser)]
@@ -55,8 +58,8 @@ enum Command {
 const AFTER_HELP: &str = "\
 Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.
 
-Exit codes: 0 all well; 1 the answer is no, or a check failed; 2 unusable flags or files; 3 no
-answer from the cluster.";
+Exit codes: 0 all well; 1 the answer is no, or a check or a replica failed; 2 unusable flags or
+files; 3 no answer from the cluster; 4 a data directory that cannot be used.";
 
 const SIM_EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -11,10 +12,11 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::config::{Durability, ReplicaFile, read};
-use super::{NO, complain, say};
+use super::config::{ReplicaFile, read};
+use super::{BAD_DATA, NO, complain, say};
 use crate::machine::Kv;
-use crate::node::Replica;
+use crate::node::{Fault, Replica, StartError};
+use crate::storage::StorageError;
 
 /// Run one replica of a key-value store.
 ///
@@ -22,14 +24,17 @@ use crate::node::Replica;
 /// to standard error. SIGTERM and Ctrl-C stop it in good order: it answers what is under way and
 /// takes its leave of the others; a second one stops it at once.
 ///
-/// It keeps everything in memory. A replica that has stopped, however it stopped, has forgotten
-/// what it voted for and must not come back: a mark beside its file sees to that. The cluster goes
-/// on as long as a majority lives.
+/// What it must not forget it keeps in its data directory, and however it stopped, it goes on from
+/// there: start it again. With `durability = "memory"` in its file it keeps nothing: a replica that
+/// has stopped must not come back then, and a mark beside its file sees to that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy serve cluster/1.toml
-  isonomy serve cluster/2.toml --log debug")]
+  isonomy serve cluster/2.toml --log debug
+
+Exit code 0 if it was asked to stop; 1 if it failed; 2 if a flag or file makes no sense; 3 if it was
+asked twice; 4 if its data directory cannot be used or the others refuse it.")]
 pub(super) struct Serve {
     /// The replica's file, as `isonomy init` wrote it
     file: PathBuf,
@@ -41,31 +46,41 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let file: ReplicaFile = read(&self.file)?;
-        let replicas = file.replicas().with_context(|| self.file.display().to_string())?;
+        let name = || self.file.display().to_string();
+        let replicas = file.replicas().with_context(name)?;
         let credentials = file.tls.credentials(&self.file)?;
+        let data_dir = file.data_dir(&self.file).with_context(name)?;
         log_to_stderr(self.log);
-        let Durability::Memory = file.durability;
         let id = file.replica;
-        let mark = Mark::leave(&self.file, id)?;
-        tracing::warn!("in memory only: once replica {id} has stopped, it must not come back");
         let mut builder = Replica::builder(Kv::new())
             .id(id)
             .cluster(&file.cluster)
             .peers(replicas.iter().map(|(id, addr)| (id.number(), *addr)))
-            .tls(credentials);
+            .tls(credentials)
+            .durability(file.durability.into());
+        let mut mark = None;
+        match data_dir {
+            Some(dir) => builder = builder.data_dir(dir),
+            None => mark = Some(Mark::leave(&self.file, id)?),
+        }
         if let Some(listen) = file.listen {
             builder = builder.listen(listen);
         }
         let runtime = super::runtime(1)?;
         runtime.block_on(async {
             // Before the first vote: what is asked to stop must not be missed.
-            let stop = super::interrupted();
-            let replica = match builder.start().await {
+            let mut stop = pin!(super::interrupted());
+            let started = tokio::select! {
+                started = builder.start() => started,
+                // It still reads its log, and has said nothing to anybody.
+                () = &mut stop => return Ok(ExitCode::SUCCESS),
+            };
+            let replica = match started {
                 Ok(replica) => replica,
                 Err(error) => {
                     // It has spoken to nobody, so it may try again.
-                    mark.erase();
-                    return Err(error).with_context(|| self.file.display().to_string());
+                    mark.map(Mark::erase);
+                    return not_started(&self.file, error);
                 }
             };
             let addr = replica.local_addr();
@@ -77,11 +92,75 @@ impl Serve {
                 }
                 () = replica.wait_stopped() => {}
             }
-            Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| {
-                complain(format_args!("error: replica {id} has failed: {fault}"));
-                ExitCode::from(NO)
-            }))
+            Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| failed(id, &fault)))
         })
+    }
+}
+
+/// What to tell the shell and its user of a replica that does not start.
+fn not_started(file: &Path, error: StartError) -> anyhow::Result<ExitCode> {
+    let StartError::Storage { error: storage, .. } = &error else {
+        return Err(error).with_context(|| file.display().to_string());
+    };
+    complain(format_args!("error: {}: {error}\n{}", file.display(), remedy(storage)));
+    Ok(ExitCode::from(BAD_DATA))
+}
+
+/// The same of a replica that has failed.
+fn failed(id: u8, fault: &Fault) -> ExitCode {
+    let (remedy, code) = match fault {
+        Fault::Storage(storage) => (remedy(storage), NO),
+        Fault::Outcast { .. } => (OUTCAST, BAD_DATA),
+        _ => ("This is a bug. Started again, the replica goes on where its records end.", NO),
+    };
+    complain(format_args!("error: replica {id} has failed: {fault}\n{remedy}"));
+    ExitCode::from(code)
+}
+
+/// How a replica is replaced.
+macro_rules! replace {
+    ($why:literal) => {
+        concat!(
+            $why,
+            "\nThe others go on without it as long as they are a majority. To have it back, begin \
+             anew with the state of a sound replica:\n  \
+             1. stop every replica\n  \
+             2. isonomy backup DIR FILE    with the data directory of a sound replica\n  \
+             3. isonomy restore FILE DIR   for every replica, into a new data directory\n  \
+             4. start every replica"
+        )
+    };
+}
+
+const OUTCAST: &str = replace!(
+    "The others know this replica by another data directory, or by a later state of this one. It \
+     may have voted with what it has lost, so it must not take part without it: if the directory \
+     they know is still somewhere, put it back."
+);
+
+const DAMAGED: &str = replace!(
+    "What this replica has promised cannot be read any more, and nothing may be guessed, so it \
+     does not start."
+);
+
+/// What to do about storage that cannot be used.
+fn remedy(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Locked { .. } => "Stop that process first: only one may use the directory.",
+        StorageError::Foreign { .. } => {
+            "Name this replica's own directory as `data_dir` in its file; a new one if it was \
+             never started."
+        }
+        StorageError::Format { .. } => "It was written by a newer version: use that one.",
+        StorageError::Outcast => OUTCAST,
+        StorageError::Damaged { .. } | StorageError::Missing { .. } => DAMAGED,
+        StorageError::Full { .. } => {
+            "Make room on the disk and start the replica again: what it has answered is safe."
+        }
+        _ => {
+            "Look after the disk, and start the replica again: it checks what is there, and what \
+             it has answered is safe if the disk still has it."
+        }
     }
 }
 
@@ -97,7 +176,10 @@ impl Mark {
         );
         let opened = OpenOptions::new().write(true).create_new(true).open(&path);
         match opened.and_then(|mut mark| mark.write_all(text.as_bytes())) {
-            Ok(()) => Ok(Mark(path)),
+            Ok(()) => {
+                tracing::warn!("in memory only: once replica {id} has stopped, it must not return");
+                Ok(Mark(path))
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
                 "replica {id} has run before (see {}). It kept its votes in memory and has \
                  forgotten them; with it the cluster could decide one thing twice. The others go \

@@ -4,16 +4,18 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::drive::{Drive, Driven, Endpoint, Plan, Trouble};
 use super::record::Finished;
-use super::report::{Checked, Config, Crash, PerReplica, Report, Summary, share};
+use super::report::{Checked, Config, Crash, Flushing, PerReplica, Report, Summary, share};
 use super::wide_area::WideArea;
 use super::workload::BadWorkload;
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::node::{
-    FastSlow, Latency, LocalCluster, Metrics, ProposeError, Rejected, Replica, StartError, Unknown,
+    Durability, FastSlow, Latency, LocalCluster, Metrics, ProposeError, Rejected, Replica,
+    StartError, Unknown,
 };
 use crate::sim::linearizability::{BUDGET, Verdict, check};
 use crate::types::{Quorums, RequestId, UnsupportedSize};
@@ -37,6 +39,10 @@ pub struct Scenario {
     pub crash: bool,
     /// Where the replicas stand, unless it is side by side.
     pub wide_area: Option<WideArea>,
+    /// What the replicas' votes have to survive.
+    pub durability: Durability,
+    /// Where they are kept, unless that is in memory: below here, one directory a replica.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A demo that cannot be held.
@@ -110,6 +116,9 @@ pub async fn run(
 ) -> Result<(Report, Finished), DemoError> {
     let quorums = scenario.check()?;
     let mut cluster = LocalCluster::<Kv>::builder(scenario.replicas);
+    if let Some(dir) = &scenario.data_dir {
+        cluster = cluster.data_dirs(dir, scenario.durability);
+    }
     if let Some(area) = &scenario.wide_area {
         cluster = cluster.wan(area.control(scenario.plan.workload.seed));
     }
@@ -243,6 +252,7 @@ impl Summing<'_> {
             crash: self.crash.map(|crash| self.cost(crash)),
             per_replica: (0..scenario.replicas).map(|index| self.part(index)).collect(),
             unanswered: driven.unanswered,
+            log: self.log(operations),
             digests_equal: digests.ok(),
             linearizable,
             history,
@@ -250,8 +260,25 @@ impl Summing<'_> {
         }
     }
 
+    /// What all logs have done, unless there are none.
+    fn log(&self, operations: u64) -> Option<Flushing> {
+        let logs: Vec<_> = self.metrics.iter().flatten().map(|it| &it.log).collect();
+        let (flushes, bytes) = (logs.iter().map(|it| it.flushes), logs.iter().map(|it| it.bytes));
+        let (flushes, bytes): (u64, u64) = (flushes.sum(), bytes.sum());
+        let mut latency = Latency::default();
+        logs.iter().for_each(|it| latency.add(&it.latency));
+        let ratio = |of: u64, to: u64| if to == 0 { 0.0 } else { of as f64 / to as f64 };
+        (self.scenario.durability != Durability::Memory).then(|| Flushing {
+            flushes,
+            flushes_per_1000: (ratio(flushes, operations) * 1e6).round() / 1e3,
+            bytes_per_flush: ratio(bytes, flushes).round(),
+            bytes_per_operation: ratio(bytes, operations).round(),
+            durable_ms: Summary::of(&latency),
+        })
+    }
+
     fn config(&self) -> Config {
-        let Scenario { time, plan, wide_area, replicas, .. } = self.scenario;
+        let Scenario { time, plan, wide_area, replicas, durability, .. } = self.scenario;
         Config {
             seconds: time.as_secs_f64(),
             clients: plan.clients,
@@ -259,6 +286,11 @@ impl Summing<'_> {
             read_percent: plan.workload.read_percent,
             value_bytes: plan.workload.value_bytes,
             seed: plan.workload.seed,
+            durability: match durability {
+                Durability::Fsync => "fsync",
+                Durability::Os => "os",
+                _ => "memory",
+            },
             sites: wide_area.as_ref().map(|area| area.sites[..*replicas].to_vec()),
         }
     }

@@ -48,6 +48,8 @@ pub struct Report {
     pub per_replica: Vec<PerReplica>,
     /// Operations that had no answer in the end, though a majority lives.
     pub unanswered: usize,
+    /// What the replicas' logs did; null if they keep their records in memory.
+    pub log: Option<Flushing>,
     /// Whether all live replicas hold the same state; null if they did not come to rest.
     pub digests_equal: Option<bool>,
     /// Whether the recorded history is linearizable; null if that could not be decided.
@@ -73,8 +75,25 @@ pub struct Config {
     pub value_bytes: usize,
     /// The seed of the workload.
     pub seed: u64,
+    /// What a vote had to survive: `fsync`, `os` or `memory`.
+    pub durability: &'static str,
     /// The sites of the emulated wide area.
     pub sites: Option<Vec<String>>,
+}
+
+/// What the logs of all replicas together did.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Flushing {
+    /// How often one wrote records and, with `fsync`, flushed.
+    pub flushes: u64,
+    /// The same for 1,000 operations, at all replicas together.
+    pub flushes_per_1000: f64,
+    /// Bytes that one flush covered.
+    pub bytes_per_flush: f64,
+    /// Bytes written for an operation, at all replicas together.
+    pub bytes_per_operation: f64,
+    /// From a record to the news that it is durable.
+    pub durable_ms: Summary,
 }
 
 /// A crash, and what it cost.
@@ -231,6 +250,15 @@ impl Report {
         writeln!(f, "recoveries           {}", grouped(*recoveries))?;
         writeln!(f, "proposed again       {}", grouped(*resubmitted))?;
         writeln!(f, "largest component    {}", self.largest_component)?;
+        if let Some(log) = &self.log {
+            let Flushing { flushes, flushes_per_1000, bytes_per_flush, .. } = *log;
+            let (mode, p50) = (self.config.durability, log.durable_ms.p50);
+            writeln!(f, "log ({mode})")?;
+            writeln!(f, "  flushes            {}", grouped(flushes))?;
+            writeln!(f, "  for 1,000 commands {flushes_per_1000:.1}")?;
+            writeln!(f, "  bytes for each     {}", rounded(bytes_per_flush))?;
+            writeln!(f, "  durable after      {p50:.2} ms (median)")?;
+        }
         writeln!(f)
     }
 

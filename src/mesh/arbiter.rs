@@ -114,6 +114,7 @@ mod tests {
             cluster: "alpha".into(),
             from: ReplicaId::from_index(1),
             to: ReplicaId::from_index(0),
+            directory: 0,
             incarnation,
             session,
             epoch: 0,

@@ -17,6 +17,9 @@ pub struct MeshConfig {
     pub id: ReplicaId,
     /// Larger at every start of this replica. Peers refuse an incarnation older than one they saw.
     pub incarnation: u64,
+    /// The number of the data directory this replica keeps its records in; 0, the default, if it
+    /// keeps them in memory. What becomes of it is up to [`Inbound::admit`](super::Inbound::admit).
+    pub directory: u64,
     /// Where to listen, for peers and clients alike. Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// A bound socket to use instead of binding `listen`, for who must know the port beforehand.
@@ -46,6 +49,7 @@ impl MeshConfig {
             cluster: cluster.into(),
             id,
             incarnation,
+            directory: 0,
             listen,
             socket: None,
             peers: BTreeMap::new(),

@@ -15,7 +15,7 @@ use super::refusal::{Closed, Refusal};
 use crate::types::ReplicaId;
 
 /// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 1024;
@@ -28,6 +28,8 @@ pub(super) struct PeerHello {
     pub(super) cluster: String,
     pub(super) from: ReplicaId,
     pub(super) to: ReplicaId,
+    /// The number of the sender's data directory; 0 if it keeps its records in memory.
+    pub(super) directory: u64,
     /// The sender's incarnation.
     pub(super) incarnation: u64,
     /// Drawn at random when the sender started: tells two processes of one incarnation apart.
@@ -57,6 +59,7 @@ impl PeerHello {
         out.put_u8(self.from.number());
         out.put_u8(self.to.number());
         for field in [
+            self.directory,
             self.incarnation,
             self.session,
             self.epoch,
@@ -78,6 +81,7 @@ impl PeerHello {
             cluster,
             from,
             to,
+            directory: field()?,
             incarnation: field()?,
             session: field()?,
             epoch: field()?,
@@ -190,6 +194,7 @@ mod tests {
             cluster: "alpha".into(),
             from: ReplicaId::from_index(0),
             to: ReplicaId::from_index(2),
+            directory: 8,
             incarnation: 7,
             session: u64::MAX,
             epoch: 0,

@@ -27,6 +27,7 @@ pub(super) struct Hub {
     pub(super) cluster: String,
     pub(super) id: ReplicaId,
     pub(super) incarnation: u64,
+    pub(super) directory: u64,
     /// Tells this process from another one of the same incarnation.
     pub(super) session: u64,
     pub(super) limits: Limits,
@@ -49,7 +50,7 @@ impl Hub {
         inbound: Arc<dyn Inbound>,
     ) -> Result<Arc<Hub>, MeshError> {
         let MeshConfig { cluster, id, incarnation, listen, socket, peers, .. } = config;
-        let MeshConfig { credentials, limits, congestion, wan, .. } = config;
+        let MeshConfig { credentials, limits, congestion, wan, directory, .. } = config;
         check_cluster(&cluster)?;
         check_limits(&limits)?;
         credentials.check_own(&replica_name(&cluster, id), true)?;
@@ -73,6 +74,7 @@ impl Hub {
             clients: Clients::new(limits.max_clients),
             id,
             incarnation,
+            directory,
             limits,
             cluster,
             inbound,

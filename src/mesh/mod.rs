@@ -93,6 +93,24 @@ pub trait Inbound: Send + Sync + 'static {
     /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what is kept long.
     fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>);
 
+    /// Whether `peer`, which has proven its id, may connect in the life it is in: with the data
+    /// directory of this number (0: none) and in this incarnation. Asked before each connection, on
+    /// a thread where it may block; perhaps more than once, and for several peers at a time. By
+    /// default everybody may.
+    ///
+    /// # Errors
+    /// What the peer is told.
+    fn admit(&self, peer: ReplicaId, directory: u64, incarnation: u64) -> Result<(), Refusal> {
+        let _ = (peer, directory, incarnation);
+        Ok(())
+    }
+
+    /// `peer` has refused this replica for a reason that will not go away (see
+    /// [`Closed::is_for_good`]), which may be told again and again.
+    fn on_outcast(&self, peer: ReplicaId, why: &Closed) {
+        let _ = (peer, why);
+    }
+
     /// Frames can pass to and from `peer`, which is in this incarnation. Frames sent to it before
     /// may have been lost.
     fn on_peer_up(&self, peer: ReplicaId, incarnation: u64);

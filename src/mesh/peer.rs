@@ -45,6 +45,7 @@ pub(super) async fn greet(
     if theirs.from != link.peer {
         return Err(Refusal::WrongReplica { ours: hub.id, wanted: theirs.to }.into());
     }
+    admit(hub, &theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
         let (serial, generation) = commit(hub, link, connection, &theirs)?;
@@ -68,6 +69,7 @@ pub(super) async fn answer(hub: &Hub, connection: &Connection) -> Result<Establi
     let (mut tx, mut rx) = connection.accept_bi().await?;
     let theirs = PeerHello::decode(&hello::receive(&mut rx).await?)?;
     let link = check(hub, &theirs, connection)?;
+    admit(hub, &theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
         let (serial, generation) = commit(hub, &link, connection, &theirs)?;
@@ -87,6 +89,7 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
         cluster: hub.cluster.clone(),
         from: hub.id,
         to: link.peer,
+        directory: hub.directory,
         incarnation: hub.incarnation,
         session: hub.session,
         epoch: 0,
@@ -102,6 +105,15 @@ fn check(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Li
     let link = hub.link(hello.from).ok_or(Refusal::UnknownReplica(hello.from))?;
     check_certificate(connection, replica_name(&hub.cluster, hello.from))?;
     Ok(Arc::clone(link))
+}
+
+/// Asks the node, which may have to write down who this is: on another thread, so that the event
+/// loop does not wait for a disk.
+async fn admit(hub: &Hub, hello: &PeerHello) -> Result<(), Refusal> {
+    let inbound = Arc::clone(&hub.inbound);
+    let PeerHello { from, directory, incarnation, .. } = *hello;
+    let asked = tokio::task::spawn_blocking(move || inbound.admit(from, directory, incarnation));
+    asked.await.unwrap_or(Err(Refusal::Internal))
 }
 
 /// Whether a hello was meant for this replica of this cluster.

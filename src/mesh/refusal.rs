@@ -69,6 +69,22 @@ pub enum Refusal {
         /// The newest one seen.
         seen: u64,
     },
+    /// A replica comes with another data directory than the one it is known by.
+    #[error(
+        "{id} is known here by data directory {known:016x}, not {theirs:016x}: it may have voted \
+         with what it has lost, and cannot take part with anything else"
+    )]
+    OtherDirectory {
+        /// The replica.
+        id: ReplicaId,
+        /// The number of the directory it is known by; 0 if it kept its records in memory.
+        known: u64,
+        /// The number in the refused hello.
+        theirs: u64,
+    },
+    /// A replica that kept its records in memory was started again.
+    #[error("{0} was restarted and has forgotten its votes: it cannot take part again")]
+    Forgetful(ReplicaId),
     /// Two processes run as the same replica in the same incarnation.
     #[error("another process is connected as {0} in this incarnation: run only one")]
     Clone(ReplicaId),
@@ -95,6 +111,9 @@ pub enum Refusal {
     /// The closing end failed at handling what it was sent.
     #[error("internal error: see the log of this end")]
     Internal,
+    /// The closing end cannot write down whom it meets.
+    #[error("this end cannot write down whom it meets: see its log")]
+    NotNoted,
 }
 
 impl Refusal {
@@ -115,11 +134,14 @@ impl Refusal {
             Refusal::StaleIncarnation { .. } => 0x17,
             Refusal::Clone(_) => 0x18,
             Refusal::TooManyClients => 0x19,
+            Refusal::OtherDirectory { .. } => 0x1a,
+            Refusal::Forgetful(_) => 0x1b,
             Refusal::FrameTooLarge { .. } => 0x20,
             Refusal::Protocol(_) => 0x21,
             Refusal::TooSlow => 0x22,
             Refusal::Idle => 0x23,
             Refusal::Internal => 0x30,
+            Refusal::NotNoted => 0x31,
         }
     }
 
@@ -186,6 +208,13 @@ impl Closed {
             Closed::There { code, .. } => Some(*code),
             _ => None,
         }
+    }
+
+    /// Whether the other end will never let this one in, in any incarnation: it has forgotten, or
+    /// may have, what it promised.
+    pub fn is_for_good(&self) -> bool {
+        // The codes of `StaleIncarnation`, `OtherDirectory`, `Forgetful`.
+        matches!(self, Closed::There { code: 0x17 | 0x1a | 0x1b, .. })
     }
 
     /// Whether both ends are well and this is how connections come and go.

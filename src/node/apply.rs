@@ -11,7 +11,7 @@ use crossbeam::channel::Receiver;
 use tokio::sync::oneshot;
 
 use super::desk::{Answer, Waited, Waiter};
-use super::error::{ProposeError, Rejected, Unknown};
+use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Latency;
 use super::shared::{Phase, Shared, lock, panic_text};
 use crate::machine::{Applied, Applier, Outcome, StateMachine};
@@ -73,7 +73,8 @@ pub(super) fn run<S: StateMachine>(machine: S, shared: &Arc<Shared>, work: &Rece
     };
     let ended = catch_unwind(AssertUnwindSafe(|| apply.run(work)));
     if let Err(panic) = ended {
-        shared.fail(format!("the state machine panicked: {}", panic_text(&*panic)));
+        let panic = panic_text(&*panic);
+        shared.fail(Fault::Bug(format!("the state machine panicked: {panic}")));
     }
     for left in work.try_iter() {
         left.turn_away(shared.end().1);

@@ -2,38 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded};
-use tokio::runtime::Runtime;
+use crossbeam::channel::bounded;
 use tokio::sync::oneshot;
 
-use super::apply::{self, Work};
-use super::clients::Service;
 use super::error::StartError;
-use super::inbox::Inbox;
-use super::runner::{Pace, Runner};
-use super::shared::{Limits, Shared, lock, panic_text};
-use super::status::Explain;
+use super::runner::Pace;
+use super::shared::{Limits, Shared};
+use super::start::{Data, Place, Plan};
 use super::{Inner, Replica};
 use crate::machine::StateMachine;
-use crate::mesh::{Congestion, Credentials, Mesh, MeshConfig, Wan};
+use crate::mesh::{Congestion, Credentials, MeshConfig, Wan};
 use crate::protocol::epaxos::EPaxos;
 use crate::replica::{self, Core};
-use crate::storage::Durability;
+use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
     ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, Settings, Timing,
 };
-use crate::wire::{ServerInfo, Wire};
 
 /// Steps of executions between the core and the apply thread.
 const WORK: usize = 1024;
 
-/// A replica to be. What has to be set: [`id`](ReplicaBuilder::id), [`tls`](ReplicaBuilder::tls)
-/// and, in a cluster of more than one, [`peers`](ReplicaBuilder::peers).
+/// The shortest segment of a log: the longest record fits into it, with room to spare.
+const LEAST_SEGMENT: usize = 8 << 20;
+
+/// A replica to be. What has to be set: [`id`](ReplicaBuilder::id), [`tls`](ReplicaBuilder::tls),
+/// [`data_dir`](ReplicaBuilder::data_dir) unless its
+/// [`durability`](ReplicaBuilder::durability) is [`Durability::Memory`], and, in a cluster of more
+/// than one, [`peers`](ReplicaBuilder::peers).
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct ReplicaBuilder<S> {
@@ -45,6 +45,7 @@ pub struct ReplicaBuilder<S> {
     socket: Option<UdpSocket>,
     credentials: Option<Credentials>,
     durability: Durability,
+    place: Option<Place>,
     timing: Timing,
     limits: Limits,
     congestion: Congestion,
@@ -64,6 +65,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             socket: None,
             credentials: None,
             durability: Durability::default(),
+            place: None,
             timing: Timing::default(),
             limits: Limits::default(),
             congestion: Congestion::default(),
@@ -112,8 +114,24 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// What has to have happened to a vote before it is spoken of. So far replicas run in memory
-    /// only: with anything else [`ReplicaBuilder::start`] refuses.
+    /// The directory where the replica keeps what it must not forget: this replica's alone, made if
+    /// it is not there. A replica that was started before goes on where its directory ends. One
+    /// that has lost its directory is refused by the others, for good.
+    pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.place = Some(Place::Directory(path.as_ref().to_owned()));
+        self
+    }
+
+    /// A disk to use instead of a directory of the file system: one that fails on purpose, in tests.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.place = Some(Place::Disk(disk));
+        self
+    }
+
+    /// What has to have happened to a vote before it is spoken of. By default
+    /// [`Durability::Fsync`]. With [`Durability::Memory`] there is no
+    /// [`data_dir`](ReplicaBuilder::data_dir), and the replica must not come back once it has
+    /// stopped: the others refuse it.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -156,19 +174,27 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// Starts the replica's threads; done when it listens. It looks for its peers by itself, and
+    /// Starts the replica's threads; done when what it has in its directory is restored and it
+    /// listens. It looks for its peers by itself, and
     /// what is proposed before a majority is connected waits.
     ///
     /// # Errors
     /// [`StartError`], if something isn't set, contradicts itself, or can't be had.
-    pub async fn start(self) -> Result<Replica<S>, StartError> {
+    pub async fn start(mut self) -> Result<Replica<S>, StartError> {
         let id = self.id.ok_or(StartError::Missing("id"))?;
         let credentials = self.credentials.clone().ok_or(StartError::Missing("tls"))?;
         let quorums = self.quorums(id)?;
         check(&self.limits, &self.timing)?;
-        if self.durability != Durability::Memory {
-            return Err(StartError::Durability(self.durability));
-        }
+        let data = match (self.durability, self.place.take()) {
+            (Durability::Memory, None) => None,
+            (Durability::Memory, Some(_)) => return Err(StartError::UnusedDataDir),
+            (durability, None) => return Err(StartError::NoDataDir(durability)),
+            (durability, Some(place)) => {
+                let (segment_bytes, keep_free) =
+                    (self.limits.segment_bytes, self.limits.keep_free_bytes);
+                Some(Data { place, log: LogOptions { segment_bytes, keep_free, durability } })
+            }
+        };
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
         let shared = Arc::new(Shared::new(id, limits, self.propose_timeout, sender));
@@ -190,6 +216,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
                 shutdown_patience: self.shutdown_patience,
             },
             config,
+            data,
             shared: Arc::clone(&shared),
             machine: self.machine,
             queue,
@@ -224,7 +251,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listen = self.listen.or(own).unwrap_or(loopback);
         let cluster = self.cluster.clone();
-        let mut config = MeshConfig::new(cluster, id, incarnation(), listen, credentials);
+        let mut config = MeshConfig::new(cluster, id, 0, listen, credentials);
         let peers = self.peers.iter();
         config.peers = peers.filter_map(|(id, addr)| Some((ReplicaId::new(*id)?, *addr))).collect();
         config.limits = self.limits.mesh.clone();
@@ -232,12 +259,6 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         config.wan = self.wan.clone();
         config
     }
-}
-
-/// Larger at every start: the time of day, which outlives a replica that keeps nothing else.
-fn incarnation() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1)
 }
 
 /// The core's own bounds: what the desk lets in fits, with room for those whose callers have given
@@ -261,73 +282,11 @@ fn check(limits: &Limits, timing: &Timing) -> Result<(), StartError> {
     if limits.command_bytes > Command::MAX_BYTES {
         return Err(StartError::Limits("`command_bytes` is above what replicas tell each other"));
     }
+    if !(LEAST_SEGMENT..=MAX_SEGMENT_BYTES).contains(&limits.segment_bytes) {
+        return Err(StartError::Limits("`segment_bytes` must be between 8 MiB and 1 GiB"));
+    }
     if timing.tick.is_zero() || timing.gossip.is_zero() {
         return Err(StartError::Limits("`tick` and `gossip` must not be 0"));
     }
     Ok(())
-}
-
-/// All that the core thread needs.
-struct Plan<S, P: Explain<Message: Wire>> {
-    core: Core<P>,
-    pace: Pace,
-    config: MeshConfig,
-    shared: Arc<Shared>,
-    machine: S,
-    queue: Receiver<Work>,
-}
-
-impl<S, P> Plan<S, P>
-where
-    S: StateMachine,
-    P: Explain<Message: Wire>,
-{
-    /// The core thread, from its start to its end.
-    fn run(self, started: oneshot::Sender<Result<SocketAddr, StartError>>) {
-        let shared = Arc::clone(&self.shared);
-        match self.start() {
-            Ok((runtime, runner, apply)) => {
-                let _ = started.send(Ok(runner.local_addr()));
-                drive(runtime, runner, &shared);
-                // An error says that it has ended already, and its panic is known.
-                let _ = shared.work.send(Work::Stop);
-                let _ = apply.join();
-            }
-            Err(error) => drop(started.send(Err(error))),
-        }
-        shared.stopped.send_replace(true);
-    }
-
-    fn start(self) -> Result<(Runtime, Runner<P>, thread::JoinHandle<()>), StartError> {
-        let Plan { core, pace, config, shared, machine, queue } = self;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let info = ServerInfo {
-            cluster: config.cluster.clone(),
-            replica: config.id,
-            replicas: u8::try_from(pace.replicas).unwrap_or(u8::MAX),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let service = Arc::new(Service::new::<S>(Arc::clone(&shared), info));
-        let inbox = Arc::new(Inbox::new(Arc::clone(&shared), service, pace.replicas));
-        let mesh = runtime.block_on(Mesh::start(config, Arc::clone(&inbox)))?;
-        let apply = thread::Builder::new().name(format!("isonomy-{}-apply", shared.id)).spawn({
-            let shared = Arc::clone(&shared);
-            move || apply::run(machine, &shared, &queue)
-        })?;
-        Ok((runtime, Runner::new(core, pace, shared, inbox, mesh), apply))
-    }
-}
-
-/// Runs a replica to its end, and sees to it that nobody waits for it any longer.
-fn drive<P: Explain<Message: Wire>>(runtime: Runtime, mut runner: Runner<P>, shared: &Shared) {
-    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner.run())));
-    if let Err(panic) = ended {
-        shared.fail(format!("an invariant is broken: {}", panic_text(&*panic)));
-    }
-    *lock(&shared.last) = Some(runner.metrics());
-    let (inside, after) = shared.end();
-    shared.desk.close(&inside, after);
-    // In this order: after a crash nobody is told, so the network stops before the mesh could.
-    drop(runtime);
-    drop(runner);
 }

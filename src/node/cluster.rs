@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::StartError;
@@ -10,6 +11,7 @@ use super::shared::{Limits, Phase};
 use super::{Replica, ReplicaBuilder};
 use crate::machine::StateMachine;
 use crate::mesh::{Authority, Credentials, CredentialsError, WanControl};
+use crate::storage::Durability;
 use crate::types::{ReplicaId, Timing};
 
 /// How long the replicas may take to find each other.
@@ -35,6 +37,7 @@ pub struct LocalClusterBuilder<S: StateMachine> {
     machine: Box<dyn Fn(ReplicaId) -> S + Send>,
     configure: Box<dyn Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send>,
     wan: Option<WanControl>,
+    data: Option<(PathBuf, Durability)>,
 }
 
 /// Replicas that did not come to rest in time, with how far each has executed.
@@ -71,6 +74,7 @@ impl<S: StateMachine> LocalCluster<S> {
             machine: Box::new(machine),
             configure: Box::new(|replica| replica),
             wan: None,
+            data: None,
         }
     }
 
@@ -185,6 +189,13 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
         self
     }
 
+    /// Keeps what the replicas must not forget below `dir`, in directories named by their numbers.
+    /// By default they keep it in memory, and it goes with them.
+    pub fn data_dirs(mut self, dir: impl AsRef<Path>, durability: Durability) -> Self {
+        self.data = Some((dir.as_ref().to_owned(), durability));
+        self
+    }
+
     /// An emulated wide area: replica `i` is at site `i - 1`.
     ///
     /// # Panics
@@ -214,12 +225,16 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
         for ((number, _), socket) in peers.iter().zip(sockets) {
             let id = ReplicaId::new(*number).ok_or(StartError::Missing("id"))?;
             let credentials = authority.issue_replica(id)?.credentials()?;
-            let mut replica = (self.configure)(Replica::builder((self.machine)(id)))
+            let replica = Replica::builder((self.machine)(id)).durability(Durability::Memory);
+            let mut replica = (self.configure)(replica)
                 .id(*number)
                 .cluster(authority.cluster())
                 .peers(peers.iter().copied())
                 .socket(socket)
                 .tls(credentials);
+            if let Some((dir, durability)) = &self.data {
+                replica = replica.data_dir(dir.join(number.to_string())).durability(*durability);
+            }
             if let Some(wan) = &self.wan {
                 replica = replica.wan(wan.at(id.index()));
             }

@@ -65,6 +65,7 @@ fn outcome(answer: Answer) -> wire::Outcome {
         Err(ProposeError::Rejected(Rejected::Overloaded | Rejected::Full)) => {
             refused(wire::Refusal::Overloaded)
         }
+        Err(ProposeError::Rejected(Rejected::DiskFull)) => refused(wire::Refusal::DiskFull),
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
         Err(ProposeError::Unknown(why)) => wire::Outcome::Unknown(why.to_string()),

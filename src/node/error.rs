@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::machine;
 use crate::mesh::MeshError;
 use crate::replica::Rejection;
-use crate::storage::Durability;
-use crate::types::UnsupportedSize;
+use crate::storage::{Durability, StorageError};
+use crate::types::{ReplicaId, UnsupportedSize};
 
 /// A command without an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum Rejected {
     /// cluster has not executed: bring it back, or allow more.
     #[error("{}", Rejection::Full)]
     Full,
+    /// The disk is too full for the replica's log: make room, and it goes on by itself.
+    #[error("the replica's disk is full; make room on it, and it goes on by itself")]
+    DiskFull,
     /// The replica is shutting down, or has: go to another.
     #[error("the replica is shutting down")]
     Stopping,
@@ -112,6 +115,27 @@ impl From<Rejection> for Rejected {
     }
 }
 
+/// What is wrong with a replica that has failed. It is fenced then: it says nothing more to anybody
+/// but this.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A broken invariant here, or a panic of the state machine: a bug.
+    #[error("{0}")]
+    Bug(String),
+    /// Its disk failed, or had no room left at all. What was answered before is safe.
+    #[error("its storage failed: {0}")]
+    Storage(StorageError),
+    /// Another replica has refused it for good: it has lost what it voted for, or may have.
+    #[error("{peer} has refused it for good; {why}")]
+    Outcast {
+        /// Who.
+        peer: ReplicaId,
+        /// In that one's words.
+        why: String,
+    },
+}
+
 /// A replica that can't start: the configuration or the machine is to blame.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -137,9 +161,23 @@ pub enum StartError {
     /// The threads or their event loop can't be started.
     #[error("cannot start the replica's threads: {0}")]
     Threads(#[from] std::io::Error),
-    /// A durability that replicas don't have yet.
-    #[error("replicas run with `Durability::Memory` only, so far; {0:?} was asked for")]
-    Durability(Durability),
+    /// Records are to be kept, and there is no place for them.
+    #[error("`data_dir` has to be set for `Durability::{0:?}`; `Durability::Memory` needs none")]
+    NoDataDir(Durability),
+    /// There is a place for records, and none are to be kept.
+    #[error("`data_dir` is set, but `Durability::Memory` keeps nothing: leave out one of them")]
+    UnusedDataDir,
+    /// The data directory can't be used.
+    #[error("{directory}: {error}")]
+    Storage {
+        /// Where it is.
+        directory: String,
+        /// What is wrong.
+        error: StorageError,
+    },
+    /// It failed while it took up where its records end.
+    #[error("it failed while it was restored: {0}")]
+    Restore(Fault),
     /// The throw-away certificates of a local cluster can't be made.
     #[error(transparent)]
     Credentials(#[from] crate::mesh::CredentialsError),

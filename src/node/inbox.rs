@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::clients::Service;
+use super::error::Fault;
+use super::register::Register;
 use super::shared::{Shared, lock};
-use crate::mesh::{ClientConnection, Inbound};
+use crate::mesh::{ClientConnection, Closed, Inbound, Refusal};
 use crate::replica::{Input, PeerMessage};
+use crate::storage::Life;
 use crate::types::ReplicaId;
 use crate::wire::{self, Wire, decode_peer};
 
@@ -18,15 +21,6 @@ use crate::wire::{self, Wire, decode_peer};
 pub(super) const EPOCH: u32 = 1;
 /// A peer's first few wrong frames are logged, and after that every so many.
 const LOG_EVERY: u64 = 1000;
-
-/// A peer that came back: it has lost what it voted for, so it must not vote again.
-#[derive(Default)]
-struct Peer {
-    /// The incarnation it was first seen in; 0 before that.
-    first: AtomicU64,
-    forgetful: AtomicBool,
-    wrong_frames: AtomicU64,
-}
 
 /// Messages that wait for the core's next turn.
 ///
@@ -39,20 +33,28 @@ struct Messages<M> {
 pub(super) struct Inbox<M> {
     shared: Arc<Shared>,
     service: Arc<Service>,
+    register: Register,
     limits: wire::Limits,
-    peers: Vec<Peer>,
+    /// How often each peer has sent what makes no sense.
+    wrong_frames: Vec<AtomicU64>,
     messages: Mutex<Messages<M>>,
     /// The core has more than it can have applied: no more for now.
     held_back: AtomicBool,
 }
 
 impl<M: Wire> Inbox<M> {
-    pub(super) fn new(shared: Arc<Shared>, service: Arc<Service>, replicas: usize) -> Inbox<M> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        service: Arc<Service>,
+        register: Register,
+        replicas: usize,
+    ) -> Inbox<M> {
         Inbox {
             shared,
             service,
+            register,
             limits: wire::Limits::new(replicas),
-            peers: (0..replicas).map(|_| Peer::default()).collect(),
+            wrong_frames: (0..replicas).map(|_| AtomicU64::new(0)).collect(),
             messages: Mutex::new(Messages { inputs: Vec::new(), bytes: 0 }),
             held_back: AtomicBool::new(false),
         }
@@ -72,7 +74,7 @@ impl<M: Wire> Inbox<M> {
 
     /// Frames of peers that made no sense.
     pub(super) fn wrong_frames(&self) -> u64 {
-        self.peers.iter().map(|peer| peer.wrong_frames.load(Ordering::Relaxed)).sum()
+        self.wrong_frames.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     fn decode(&self, from: ReplicaId, frame: Bytes) -> Option<PeerMessage<M>> {
@@ -81,7 +83,7 @@ impl<M: Wire> Inbox<M> {
             Ok((epoch, _)) => format!("epoch {epoch}, where {EPOCH} is the only one"),
             Err(error) => error.to_string(),
         };
-        let before = self.peers[from.index()].wrong_frames.fetch_add(1, Ordering::Relaxed);
+        let before = self.wrong_frames[from.index()].fetch_add(1, Ordering::Relaxed);
         if before < 3 || before.is_multiple_of(LOG_EVERY) {
             warn!(us = %self.shared.id, %from, %why, count = before + 1, "dropped a frame");
         }
@@ -91,8 +93,7 @@ impl<M: Wire> Inbox<M> {
 
 impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
     fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>) {
-        let Some(peer) = self.peers.get(from.index()) else { return frames.clear() };
-        if peer.forgetful.load(Ordering::Relaxed) {
+        if from.index() >= self.wrong_frames.len() {
             return frames.clear();
         }
         if self.held_back.load(Ordering::Relaxed) {
@@ -116,15 +117,16 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         self.shared.wake.notify_one();
     }
 
-    fn on_peer_up(&self, peer: ReplicaId, incarnation: u64) {
-        let Some(known) = self.peers.get(peer.index()) else { return };
-        let (relaxed, first) = (Ordering::Relaxed, &known.first);
-        let first =
-            first.compare_exchange(0, incarnation, relaxed, relaxed).unwrap_or_else(|it| it);
-        if first != 0 && first != incarnation && !known.forgetful.swap(true, relaxed) {
-            error!(us = %self.shared.id, %peer, "it was restarted and has forgotten its votes: \
-                   without a durable log it cannot take part again, and is ignored");
-        }
+    fn admit(&self, peer: ReplicaId, directory: u64, incarnation: u64) -> Result<(), Refusal> {
+        self.register.admit(peer, Life { directory, incarnation })
+    }
+
+    fn on_outcast(&self, peer: ReplicaId, why: &Closed) {
+        self.shared.fail(Fault::Outcast { peer, why: why.to_string() });
+        self.register.cast_out();
+    }
+
+    fn on_peer_up(&self, peer: ReplicaId, _incarnation: u64) {
         self.shared.connected.send_modify(|connected| {
             connected.insert(peer);
         });

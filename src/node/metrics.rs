@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::protocol::Paths;
+use crate::storage::Durability;
 
 /// Durations, in microseconds, to three digits, up to [`Latency::LONGEST`].
 #[derive(Clone, Debug)]
@@ -90,7 +91,7 @@ impl FastSlow {
 pub struct Metrics {
     /// Commands handed to the core here.
     pub proposed: u64,
-    /// Commands executed here, whoever proposed them.
+    /// Commands executed here, whoever proposed them; at its start, what its log had decided.
     pub executed: u64,
     /// Of the commands that came up for execution here, those that had been executed before.
     pub repeated: u64,
@@ -130,6 +131,63 @@ pub struct Metrics {
     pub turns: u64,
     /// How often each path of the protocol was taken.
     pub paths: Paths,
+    /// What became of its records.
+    pub log: LogMetrics,
+}
+
+/// What a replica's log has done since its start. With [`Durability::Memory`], nothing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogMetrics {
+    /// What a record has to survive.
+    pub durability: Durability,
+    /// How often records were written and, with [`Durability::Fsync`], flushed.
+    pub flushes: u64,
+    /// Records that were.
+    pub records: u64,
+    /// Their bytes, with what the log adds.
+    pub bytes: u64,
+    /// Bytes of records that wait at the moment.
+    pub unflushed_bytes: usize,
+    /// From a record to the news that it is durable, for all records of a step together.
+    pub latency: Latency,
+    /// Whether the disk is too full for anything new to be proposed here.
+    pub space_low: bool,
+    /// What it brought back at its start.
+    pub restored: Restored,
+}
+
+impl LogMetrics {
+    /// Bytes for each flush, in the mean; 0 if there was none.
+    pub fn bytes_per_flush(&self) -> f64 {
+        if self.flushes == 0 { 0.0 } else { self.bytes as f64 / self.flushes as f64 }
+    }
+}
+
+impl Default for LogMetrics {
+    fn default() -> LogMetrics {
+        LogMetrics {
+            durability: Durability::Memory,
+            flushes: 0,
+            records: 0,
+            bytes: 0,
+            unflushed_bytes: 0,
+            latency: Latency::default(),
+            space_low: false,
+            restored: Restored::default(),
+        }
+    }
+}
+
+/// What a replica brought back from its log at its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Restored {
+    /// Records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long it took, the execution of what they decided included.
+    pub took: Duration,
 }
 
 impl Metrics {

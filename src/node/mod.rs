@@ -6,8 +6,9 @@
 //! arrived → the mesh, and back through `inbox` → the core decides and orders → `apply`, the apply
 //! thread → `desk` answers. Every queue has a bound; what happens at each is said in [`Limits`].
 //!
-//! Threads: the core thread runs one event loop with the network and the core; the apply thread
-//! runs the state machine. Callers may be on any thread, in any runtime or in none.
+//! Threads: the core thread runs one event loop with the network and the core; the log thread
+//! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread
+//! runs the state machine. `start` begins and ends them. Callers may be on any thread, in any runtime or in none.
 
 mod apply;
 mod builder;
@@ -16,10 +17,13 @@ mod cluster;
 mod desk;
 mod error;
 mod inbox;
+mod journal;
 mod metrics;
+mod register;
 mod runner;
 mod session;
 mod shared;
+mod start;
 mod status;
 
 use std::marker::PhantomData;
@@ -31,11 +35,14 @@ use tokio::sync::oneshot;
 
 pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
-pub use error::{ProposeError, Rejected, StartError, Unknown};
-pub use metrics::{FastSlow, Latency, Metrics};
+pub use error::{Fault, ProposeError, Rejected, StartError, Unknown};
+pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, Restored};
 pub use session::{Session, Unanswered};
 pub use shared::Limits;
 pub use status::{Explanation, Standing, Status};
+
+/// What has to have happened to a record before the replica speaks of it.
+pub use crate::storage::Durability;
 
 use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
@@ -200,7 +207,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Why the replica has failed, if it has.
-    pub fn fault(&self) -> Option<String> {
+    pub fn fault(&self) -> Option<Fault> {
         self.inner.shared.fault()
     }
 

@@ -19,15 +19,15 @@ use tokio::time::Instant;
 
 use super::apply::Work;
 use super::inbox::{EPOCH, Inbox};
+use super::journal::Journal;
 use super::metrics::{FastSlow, Latency, Metrics};
 use super::shared::{Phase, Question, Shared, lock};
 use super::status::{Explain, Status, explain};
 use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
 use crate::protocol::Path;
 use crate::replica::{Core, Input, Output};
-use crate::storage::MemoryLog;
 use crate::types::{LogPosition, Time};
-use crate::wire::{Wire, encode_peer};
+use crate::wire::encode_peer;
 
 /// Commands taken in at one turn; the rest waits for the next.
 const PROPOSALS_PER_TURN: usize = 8192;
@@ -52,7 +52,7 @@ struct Counts {
 ///
 /// Invariant: `backlog` is what did not fit into the apply thread's queue, in order, and
 /// `backlog_commands` the number of its commands.
-pub(super) struct Runner<P: Explain<Message: Wire>> {
+pub(super) struct Runner<P: Explain> {
     core: Core<P>,
     replicas: usize,
     tick: Duration,
@@ -60,7 +60,7 @@ pub(super) struct Runner<P: Explain<Message: Wire>> {
     shared: Arc<Shared>,
     inbox: Arc<Inbox<P::Message>>,
     mesh: Mesh,
-    log: MemoryLog,
+    journal: Journal,
     /// The last mark that the core was told of.
     durable: LogPosition,
     backlog: VecDeque<Work>,
@@ -80,13 +80,16 @@ pub(super) struct Pace {
     pub(super) shutdown_patience: Duration,
 }
 
-impl<P: Explain<Message: Wire>> Runner<P> {
+impl<P: Explain> Runner<P> {
+    /// What is in `out` was put out by the core before, and is seen to at the first turn.
     pub(super) fn new(
         core: Core<P>,
+        out: Output<P::Message, P::Record>,
         pace: Pace,
         shared: Arc<Shared>,
         inbox: Arc<Inbox<P::Message>>,
         mesh: Mesh,
+        journal: Journal,
     ) -> Runner<P> {
         Runner {
             core,
@@ -96,12 +99,12 @@ impl<P: Explain<Message: Wire>> Runner<P> {
             shared,
             inbox,
             mesh,
-            log: MemoryLog::new(),
+            journal,
             durable: LogPosition::default(),
             backlog: VecDeque::new(),
             backlog_commands: 0,
             inputs: Vec::new(),
-            out: Output::default(),
+            out,
             buffer: BytesMut::new(),
             next_tick: Time::ZERO,
             next_expiry: Time::ZERO,
@@ -165,6 +168,15 @@ impl<P: Explain<Message: Wire>> Runner<P> {
         }
     }
 
+    /// Lets everything go; the last records are flushed.
+    pub(super) fn end(self) {
+        if let Err(error) = self.journal.close()
+            && self.shared.fault().is_none()
+        {
+            tracing::warn!(us = %self.shared.id, %error, "the log was not closed in good order");
+        }
+    }
+
     /// One step over all that has happened.
     fn turn(&mut self) {
         let now = self.shared.clock.now();
@@ -173,16 +185,11 @@ impl<P: Explain<Message: Wire>> Runner<P> {
         self.core.step(now, self.inputs.drain(..), &mut self.out);
         // A log that is done at once (or was, meanwhile) releases what waited for it.
         loop {
-            self.log.append(self.out.records.len());
-            self.out.records.clear();
+            self.journal.append(&mut self.out.records, self.core.log_end(), now);
             self.look_after(now);
             self.send();
-            let durable = self.log.durable();
-            if durable.position() <= self.durable {
-                break;
-            }
-            self.durable = durable.position();
-            self.core.step(now, [Input::Durable(durable)], &mut self.out);
+            let Some(durable) = self.news_from_the_log(now) else { break };
+            self.core.step(now, [durable], &mut self.out);
         }
         self.hand_on();
         while let Some(question) = self.shared.questions.pop() {
@@ -194,10 +201,30 @@ impl<P: Explain<Message: Wire>> Runner<P> {
         }
     }
 
+    /// That more has become durable, if it has.
+    fn news_from_the_log(&mut self, now: Time) -> Option<Input<P::Message>> {
+        let durable = self.journal.durable(now);
+        if durable.position() <= self.durable {
+            return None;
+        }
+        self.durable = durable.position();
+        Some(Input::Durable(durable))
+    }
+
+    /// Whether so much waits for the state machine, or for the disk, that this is over a limit: the
+    /// given share of each.
+    fn is_behind(&self, share: usize) -> bool {
+        let limits = &self.shared.limits;
+        self.backlog_commands > limits.unapplied / share
+            || self.journal.unflushed_bytes() > limits.log_queue_bytes / share
+    }
+
     /// Takes in what has arrived.
     fn gather(&mut self, now: Time) {
         self.inbox.take(&mut self.inputs);
-        if self.backlog_commands <= self.shared.limits.unapplied / 2 {
+        let durable = self.news_from_the_log(now);
+        self.inputs.extend(durable);
+        if !self.is_behind(2) {
             let proposals = std::iter::from_fn(|| self.shared.proposals.pop());
             let before = self.inputs.len();
             self.inputs.extend(proposals.take(PROPOSALS_PER_TURN).map(Input::Propose));
@@ -270,7 +297,7 @@ impl<P: Explain<Message: Wire>> Runner<P> {
                 Err(TrySendError::Disconnected(_)) => self.backlog_commands -= commands,
             }
         }
-        self.inbox.hold_back(self.backlog_commands > self.shared.limits.unapplied);
+        self.inbox.hold_back(self.is_behind(1));
     }
 
     fn push_work(&mut self, work: Work) {
@@ -300,6 +327,8 @@ impl<P: Explain<Message: Wire>> Runner<P> {
             core: self.core.status(),
             under_way: self.shared.desk.len(),
             unapplied: self.backlog_commands,
+            unflushed_bytes: self.journal.unflushed_bytes(),
+            space_low: self.shared.space_is_low(),
             peers: self.mesh.peers(),
             clients: self.mesh.clients(),
         }
@@ -333,6 +362,7 @@ impl<P: Explain<Message: Wire>> Runner<P> {
             bad_requests: self.shared.bad_requests.load(Ordering::Relaxed),
             turns: counts.turns,
             paths,
+            log: self.journal.metrics(),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::{ApplyMetrics, Work};
 use super::desk::{Desk, Entered, Most, Waiter};
-use super::error::{ProposeError, Rejected, Unknown};
+use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Metrics;
 use super::status::{Explanation, Status};
 use crate::types::{Command, Footprint, InstanceId, ReplicaId, ReplicaSet, RequestId, Time};
@@ -42,6 +42,14 @@ pub struct Limits {
     /// not executed. A member that is gone makes this grow with every command; when it is
     /// reached, callers are told [`Rejected::Full`].
     pub kept_bytes: usize,
+    /// Bytes of records that wait to be flushed. Beyond half of it nothing new is proposed here;
+    /// beyond all of it the peers are held back too.
+    pub log_queue_bytes: usize,
+    /// The length of the log's files, in bytes: from 8 MiB to 1 GiB.
+    pub segment_bytes: usize,
+    /// Bytes that the log leaves free on its disk: below that, callers are told
+    /// [`Rejected::DiskFull`], while what others propose is still voted on.
+    pub keep_free_bytes: u64,
     /// The mesh's own bounds: frames, queues, connections, patience with the network.
     pub mesh: crate::mesh::Limits,
 }
@@ -56,6 +64,9 @@ impl Default for Limits {
             inbox_bytes: 16 << 20,
             unapplied: 200_000,
             kept_bytes: 4 << 30,
+            log_queue_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
+            keep_free_bytes: 32 << 20,
             mesh: crate::mesh::Limits::default(),
         }
     }
@@ -120,9 +131,11 @@ pub(super) struct Shared {
     pub(super) connected: watch::Sender<ReplicaSet>,
     /// Clients' requests that made no sense.
     pub(super) bad_requests: AtomicU64,
+    /// The log has no room for another segment.
+    space_low: AtomicBool,
     phase: AtomicU8,
     /// What is wrong, once failed.
-    fault: Mutex<Option<String>>,
+    fault: Mutex<Option<Fault>>,
     /// True once the threads are gone.
     pub(super) stopped: watch::Sender<bool>,
     /// The last figures, once stopped.
@@ -150,6 +163,7 @@ impl Shared {
             applied: Mutex::default(),
             connected: watch::Sender::new(ReplicaSet::EMPTY),
             bad_requests: AtomicU64::new(0),
+            space_low: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Running as u8),
             fault: Mutex::new(None),
             stopped: watch::Sender::new(false),
@@ -183,7 +197,8 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// What peers could not take in is not sent to them.
+    /// What peers could not take in is not sent to them, and what is left of the disk is for votes
+    /// and decisions.
     fn check(&self, footprint: &Footprint, payload: &Bytes) -> Result<(), Rejected> {
         let (bytes, limit) = (payload.len(), self.limits.command_bytes);
         if bytes > limit {
@@ -192,6 +207,9 @@ impl Shared {
         let (keys, limit) = (footprint.keys().map_or(0, <[_]>::len), Command::MAX_KEYS);
         if keys > limit {
             return Err(Rejected::TooManyKeys { keys, limit });
+        }
+        if self.space_is_low() {
+            return Err(Rejected::DiskFull);
         }
         Ok(())
     }
@@ -245,10 +263,29 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Fences the replica: nobody is told anything but that it has failed.
-    pub(super) fn fail(&self, fault: String) {
-        tracing::error!(us = %self.id, %fault, "the replica stops");
-        lock(&self.fault).get_or_insert(fault);
+    pub(super) fn space_is_low(&self) -> bool {
+        self.space_low.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether there is room for the log to grow.
+    pub(super) fn set_space_low(&self, low: bool) {
+        self.space_low.store(low, Ordering::Relaxed);
+        if low {
+            tracing::error!(us = %self.id, "the disk is full: nothing new is proposed here");
+        } else {
+            tracing::info!(us = %self.id, "the disk has room again");
+        }
+    }
+
+    /// Fences the replica: nobody is told anything but that it has failed, and why first.
+    pub(super) fn fail(&self, fault: Fault) {
+        {
+            let mut first = lock(&self.fault);
+            if first.is_none() {
+                tracing::error!(us = %self.id, %fault, "the replica stops");
+                *first = Some(fault);
+            }
+        }
         self.advance(Phase::Failed);
         let (inside, after) = self.end();
         self.desk.close(&inside, after);
@@ -257,13 +294,16 @@ impl Shared {
     /// What those are told who are waiting when the replica ends, and those who come later.
     pub(super) fn end(&self) -> (ProposeError, ProposeError) {
         match &*lock(&self.fault) {
-            Some(fault) => (ProposeError::Fatal(fault.clone()), ProposeError::Fatal(fault.clone())),
+            Some(fault) => {
+                let fatal = ProposeError::Fatal(fault.to_string());
+                (fatal.clone(), fatal)
+            }
             None => (Unknown::Stopped.into(), Rejected::Stopping.into()),
         }
     }
 
     /// Why the replica failed, if it has.
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(super) fn fault(&self) -> Option<Fault> {
         lock(&self.fault).clone()
     }
 }

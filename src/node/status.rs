@@ -7,6 +7,7 @@ use crate::protocol::Protocol;
 use crate::protocol::epaxos::EPaxos;
 use crate::replica::{Core, ReplicaStatus};
 use crate::types::{InstanceId, ReplicaId};
+use crate::wire::Wire;
 
 /// How a replica stands.
 #[derive(Clone, Debug)]
@@ -22,6 +23,10 @@ pub struct Status {
     pub under_way: usize,
     /// Commands that are decided and wait for the state machine.
     pub unapplied: usize,
+    /// Bytes of records that are not durable yet.
+    pub unflushed_bytes: usize,
+    /// Whether the disk is too full for anything new to be proposed here.
+    pub space_low: bool,
     /// Its connections to the other replicas.
     pub peers: Vec<PeerStatus>,
     /// Clients connected.
@@ -67,8 +72,9 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A protocol that can say how far an instance is.
-pub(super) trait Explain: Protocol {
+/// A protocol that a replica can run: its messages and records have a form as bytes, and it can say
+/// how far an instance is.
+pub(super) trait Explain: Protocol<Message: Wire, Record: Wire> {
     /// In words, if anything is known of the instance.
     fn explain(&self, id: InstanceId) -> Option<String>;
 }

@@ -155,6 +155,11 @@ impl<P: Protocol> Core<P> {
         self.wishes.flush(out);
     }
 
+    /// Where its records end: the position behind the last that it has put out.
+    pub fn log_end(&self) -> LogPosition {
+        self.fx.end()
+    }
+
     /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
     pub fn wake(&self) -> Option<Time> {
         self.gate.wake()

@@ -24,6 +24,9 @@ pub enum StorageError {
         /// Who asked.
         asked: String,
     },
+    /// The other replicas have refused this directory for good.
+    #[error("the other replicas have refused this directory for good, and will again")]
+    Outcast,
     /// A file of a format that this version does not know.
     #[error("{file}: format version {found}, where version {known} is known here")]
     Format {

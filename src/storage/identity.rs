@@ -1,17 +1,23 @@
-//! Whose directory this is, and how often it was started. Read before anything else in it.
+//! Whose directory this is, how often it was started, and whom its replica has met. Read before
+//! anything else in it.
+
+use std::collections::BTreeMap;
 
 use super::StorageError;
 use super::disk::{self, Disk, Mode, Named};
-use crate::types::ReplicaId;
+use crate::types::{MAX_REPLICAS, ReplicaId};
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity-unfinished";
 const MAGIC: [u8; 8] = *b"isonoiam";
-const VERSION: u32 = 1;
-/// Everything but the cluster's name.
-const FIXED: usize = 35;
+const VERSION: u32 = 2;
+/// Everything but the cluster's name and the replicas met.
+const FIXED: usize = 37;
 /// The longest name of a cluster in bytes.
 const MAX_CLUSTER: usize = 1024;
+/// A replica that was met.
+const MET: usize = 17;
+const LONGEST: usize = FIXED + MAX_CLUSTER + MET * MAX_REPLICAS;
 
 /// Whose directory this is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +31,19 @@ pub struct Identity {
     pub incarnation: u64,
     /// A number of this directory alone, drawn when it was made and found in all of its files.
     pub directory: u64,
+    /// Whether the other replicas have refused it for good: it must not be started again.
+    pub outcast: bool,
+    /// The other replicas as they were when each was met last.
+    pub met: BTreeMap<ReplicaId, Life>,
+}
+
+/// A life of a replica, as it tells others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// The directory it keeps its records in; 0 if it keeps them in memory.
+    pub directory: u64,
+    /// Its incarnation.
+    pub incarnation: u64,
 }
 
 impl Identity {
@@ -36,8 +55,34 @@ impl Identity {
         if !disk::list(disk)?.iter().any(|name| name == FILE) {
             return Ok(None);
         }
-        let bytes = Named::open(disk, FILE, Mode::Read)?.read_all(FIXED + MAX_CLUSTER)?;
+        let bytes = Named::open(disk, FILE, Mode::Read)?.read_all(LONGEST)?;
         decode(&bytes).map(Some)
+    }
+
+    /// Notes durably in which life another replica was met.
+    ///
+    /// # Errors
+    /// If the disk fails or is full; nothing is noted then.
+    pub fn meet(
+        &mut self,
+        disk: &dyn Disk,
+        peer: ReplicaId,
+        life: Life,
+    ) -> Result<(), StorageError> {
+        let mut next = self.clone();
+        next.met.insert(peer, life);
+        next.write(disk)?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Notes durably that the other replicas have refused this one for good.
+    ///
+    /// # Errors
+    /// If the disk fails or is full; nothing is noted then.
+    pub fn cast_out(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.outcast = true;
+        self.write(disk)
     }
 
     /// Replaces the identity in one step, durably.
@@ -52,7 +97,7 @@ impl Identity {
     /// Refuses a directory that was made for someone else.
     pub(super) fn check(&self, cluster: &str, replica: ReplicaId) -> Result<(), StorageError> {
         if self.cluster == cluster && self.replica == replica {
-            return Ok(());
+            return if self.outcast { Err(StorageError::Outcast) } else { Ok(()) };
         }
         let whose = |cluster: &str, replica: ReplicaId| {
             format!("replica {} of cluster {cluster:?}", replica.number())
@@ -65,7 +110,7 @@ impl Identity {
         let length = u16::try_from(self.cluster.len()).ok();
         let length = length.filter(|length| usize::from(*length) <= MAX_CLUSTER);
         let length = length.expect("a cluster's name has at most 1024 bytes");
-        let mut bytes = Vec::with_capacity(FIXED + self.cluster.len());
+        let mut bytes = Vec::with_capacity(FIXED + self.cluster.len() + MET * self.met.len());
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend(self.directory.to_le_bytes());
@@ -73,6 +118,13 @@ impl Identity {
         bytes.push(self.replica.number());
         bytes.extend(length.to_le_bytes());
         bytes.extend(self.cluster.as_bytes());
+        bytes.push(self.outcast.into());
+        bytes.push(u8::try_from(self.met.len()).expect("a cluster has at most 63 replicas"));
+        for (peer, life) in &self.met {
+            bytes.push(peer.number());
+            bytes.extend(life.directory.to_le_bytes());
+            bytes.extend(life.incarnation.to_le_bytes());
+        }
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
@@ -93,9 +145,30 @@ fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
     }
     let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
     let replica = ReplicaId::new(body[28]).ok_or_else(|| damaged(28, "no replica's number"))?;
-    let length = u16::from_le_bytes([body[29], body[30]]);
-    let cluster = String::from_utf8(body[31..].to_vec()).ok();
-    let cluster = cluster.filter(|cluster| cluster.len() == usize::from(length));
+    let length = usize::from(u16::from_le_bytes([body[29], body[30]]));
+    let (cluster, rest) = body[31..].split_at_checked(length).unwrap_or_default();
+    let cluster = String::from_utf8(cluster.to_vec()).ok();
     let cluster = cluster.ok_or_else(|| damaged(29, "no cluster's name"))?;
-    Ok(Identity { cluster, replica, incarnation: u64_at(20), directory: u64_at(12) })
+    let end = 31 + length;
+    let (outcast, met) = match rest.split_first() {
+        Some((flag @ (0 | 1), rest)) => (*flag == 1, decode_met(rest)),
+        _ => return Err(damaged(end, "neither refused nor not")),
+    };
+    let met = met.ok_or_else(|| damaged(end + 1, "no list of replicas met"))?;
+    let (directory, incarnation) = (u64_at(12), u64_at(20));
+    Ok(Identity { cluster, replica, incarnation, directory, outcast, met })
+}
+
+fn decode_met(bytes: &[u8]) -> Option<BTreeMap<ReplicaId, Life>> {
+    let (count, rest) = bytes.split_first()?;
+    let (entries, []) = rest.as_chunks::<MET>() else { return None };
+    if entries.len() != usize::from(*count) {
+        return None;
+    }
+    let met = entries.iter().map(|entry| {
+        let u64_at = |at: usize| Some(u64::from_le_bytes(entry[at..at + 8].try_into().ok()?));
+        Some((ReplicaId::new(entry[0])?, Life { directory: u64_at(1)?, incarnation: u64_at(9)? }))
+    });
+    let met: BTreeMap<_, _> = met.collect::<Option<_>>()?;
+    (met.len() == entries.len()).then_some(met)
 }

@@ -20,7 +20,7 @@ mod verify;
 
 pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation};
 pub use error::StorageError;
-pub use identity::Identity;
+pub use identity::{Identity, Life};
 pub use log::{
     Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
 };
@@ -38,13 +38,13 @@ use crate::types::{Durable, LogPosition};
 #[non_exhaustive]
 pub enum Durability {
     /// It was flushed: it survives the loss of power.
+    #[default]
     Fsync,
     /// The operating system has it: it survives the end of the process, and no more than that.
     /// After a loss of power the log may have lost its end without anyone noticing.
     Os,
     /// Nothing: records live as long as the process. Up to `f` of `2f + 1` replicas may crash in
     /// the life of a cluster, and none of them comes back.
-    #[default]
     Memory,
 }
 

@@ -4,6 +4,7 @@
 //! A directory counts from the moment its identity is there, which is written last when it is made.
 //! Whatever is missing afterwards was lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::StorageError;
@@ -61,7 +62,8 @@ impl Store {
     /// Read [`Opening::snapshot`] then, and go on with [`Opening::replay`].
     ///
     /// # Errors
-    /// [`StorageError::Foreign`] if it belongs to another replica; otherwise if any part of it is
+    /// [`StorageError::Foreign`] if it belongs to another replica, [`StorageError::Outcast`] if the
+    /// other replicas have refused it for good; otherwise if any part of it is
     /// not as it was left, or the disk fails or is full.
     ///
     /// # Panics
@@ -142,6 +144,9 @@ fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageErr
         cluster: options.cluster.clone(),
         replica: options.replica,
         incarnation: 0,
-        directory: disk.entropy(),
+        // 0 stands for no directory.
+        directory: disk.entropy().max(1),
+        outcast: false,
+        met: BTreeMap::new(),
     })
 }

@@ -79,6 +79,9 @@ pub enum Refusal {
     /// Another replica has to be asked.
     #[error("ask replica {0} instead")]
     Redirect(ReplicaId),
+    /// The replica has no room on its disk: go to another.
+    #[error("the replica's disk is full")]
+    DiskFull,
 }
 
 impl From<Rejection> for Refusal {
@@ -215,6 +218,7 @@ impl Wire for Refusal {
                 out.put_u8(4);
                 replica.encode(out);
             }
+            Refusal::DiskFull => out.put_u8(5),
         }
     }
 
@@ -225,6 +229,7 @@ impl Wire for Refusal {
             2 => Ok(Refusal::BadRequest(from.read()?)),
             3 => Ok(Refusal::Stopping),
             4 => Ok(Refusal::Redirect(from.read()?)),
+            5 => Ok(Refusal::DiskFull),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

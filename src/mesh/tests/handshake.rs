@@ -66,6 +66,7 @@ pub(super) fn honest() -> PeerHello {
         cluster: CLUSTER.into(),
         from: r(1),
         to: r(2),
+        directory: 0,
         incarnation: 9,
         session: 77,
         epoch: 0,

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::store_options;
-use crate::storage::{Disk, FaultyDisk, Identity, Opening, StorageError, Store, verify};
+use crate::storage::{Disk, FaultyDisk, Identity, Life, Opening, StorageError, Store, verify};
 use crate::types::{LogPosition, ReplicaId};
 
 const CAPACITY: u64 = 1 << 20;
@@ -183,7 +183,7 @@ fn a_newer_format_is_named_and_left_alone() {
     let length = files["identity"].len();
     let identity = with("identity", 8, length - 4..length, length - 4);
     let error = start(&identity).expect_err("of another version").to_string();
-    assert_eq!(error, "identity: format version 9, where version 1 is known here");
+    assert_eq!(error, "identity: format version 9, where version 2 is known here");
     let log = files.keys().find(|name| name.starts_with("log-")).unwrap().clone();
     let mut segment = with(&log, 8, 52..56, 52);
     let copy = segment[&log][..512].to_vec();
@@ -285,4 +285,33 @@ fn verify_sees_what_opening_would_and_changes_nothing() {
     let refused = verify(&disk, &mut |_, _| Err("not readable".into())).unwrap();
     assert!(refused.problems[0].to_string().contains("not readable"));
     assert!(!verify(&FaultyDisk::new(0, 0), &mut |_, _| Ok(())).unwrap().is_sound());
+}
+
+#[test]
+fn whom_a_replica_has_met_is_kept_in_one_step() {
+    let disk = FaultyDisk::new(7, 1 << 20);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let open = || Store::open(shared.clone(), &store_options());
+    let peer = |number| ReplicaId::new(number).unwrap();
+    let first = Life { directory: 77, incarnation: 3 };
+    let mut identity = open().unwrap().identity;
+    identity.meet(&*shared, peer(2), first).unwrap();
+    // Wherever the power fails, the one or the other is there.
+    let (before, mut seen) = (disk.files(), [0, 0]);
+    for step in 0..6 {
+        let disk = FaultyDisk::with_files(step, 1 << 20, &before);
+        disk.crash_after(step);
+        let second = Life { directory: 77, incarnation: 4 };
+        let done = identity.clone().meet(&disk, peer(2), second);
+        disk.lose_power();
+        let found = Identity::read(&disk).unwrap().unwrap().met[&peer(2)];
+        assert!(found == second || done.is_err() && found == first, "step {step}: {found:?}");
+        seen[usize::from(found == second)] += 1;
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+    // And it outlives the next start, until the directory is refused.
+    let mut identity = open().unwrap().identity;
+    assert_eq!(identity.met, [(peer(2), first)].into());
+    identity.cast_out(&*shared).unwrap();
+    assert!(matches!(open(), Err(StorageError::Outcast)));
 }

@@ -221,6 +221,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         any::<String>().prop_map(Refusal::BadRequest),
         Just(Refusal::Stopping),
         replica(63).prop_map(Refusal::Redirect),
+        Just(Refusal::DiskFull),
     ];
     let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
         |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },

@@ -196,6 +196,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::BadRequest("no".to_owned())), "03 02 02 6e6f"),
         (Outcome::Rejected(Refusal::Stopping), "03 03"),
         (Outcome::Rejected(Refusal::Redirect(replica(2))), "03 04 02"),
+        (Outcome::Rejected(Refusal::DiskFull), "03 05"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
     ];
     let frame = |(outcome, bytes)| {

@@ -1,0 +1,181 @@
+//! Where the core's records go, and how far they are safe: a log on a disk, with a thread of its
+//! own, or memory. Used by the core thread alone, which never waits here.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+
+use super::error::Fault;
+use super::inbox::EPOCH;
+use super::metrics::{Latency, LogMetrics, Restored};
+use super::shared::{Shared, lock};
+use crate::storage::{Durability, Log, LogEvent, LogThread, MemoryLog, StorageError};
+use crate::types::{Durable, LogPosition, Time};
+use crate::wire::{Wire, encode_record};
+
+/// Records are encoded into buffers of this size.
+const BUFFER_BYTES: usize = 256 << 10;
+/// The log thread's own bound, which the core must never meet: it would wait. What bounds the queue
+/// is that the core takes in less when [`Journal::unflushed_bytes`] is much.
+const NO_BOUND: usize = usize::MAX / 2;
+
+/// The records' way out of the core.
+pub(super) enum Journal {
+    Memory(MemoryLog),
+    Disk(Box<DiskLog>),
+}
+
+/// A log that flushes on its own thread.
+///
+/// Invariant: `unflushed` has every record handed over that was not reported as durable, in pieces
+/// and in order, and `unflushed_bytes` is the sum of their bytes.
+pub(super) struct DiskLog {
+    thread: LogThread,
+    durability: Durability,
+    shared: Arc<Shared>,
+    /// The newest mark, written by the log thread.
+    mark: Arc<Mutex<Durable>>,
+    durable: Durable,
+    end: LogPosition,
+    unflushed: VecDeque<Piece>,
+    unflushed_bytes: usize,
+    buffer: BytesMut,
+    latency: Latency,
+    restored: Restored,
+}
+
+/// Records that were handed over together.
+struct Piece {
+    end: LogPosition,
+    bytes: usize,
+    since: Time,
+}
+
+impl Journal {
+    /// A journal that goes on where `log` ends. When the log fails, the replica does.
+    pub(super) fn start(
+        log: Log,
+        durability: Durability,
+        restored: Restored,
+        shared: &Arc<Shared>,
+    ) -> Result<Journal, StorageError> {
+        let (durable, end) = (log.durable(), log.end());
+        let mark = Arc::new(Mutex::new(durable));
+        let thread = LogThread::start(log, NO_BOUND, {
+            let (mark, shared) = (Arc::clone(&mark), Arc::clone(shared));
+            move |event| match event {
+                LogEvent::Durable(durable) => {
+                    *lock(&mark) = durable;
+                    shared.wake.notify_one();
+                }
+                LogEvent::SpaceLow(low) => shared.set_space_low(low),
+                LogEvent::Failed(error) => shared.fail(Fault::Storage(error)),
+            }
+        })?;
+        Ok(Journal::Disk(Box::new(DiskLog {
+            thread,
+            durability,
+            shared: Arc::clone(shared),
+            mark,
+            durable,
+            end,
+            unflushed: VecDeque::new(),
+            unflushed_bytes: 0,
+            buffer: BytesMut::new(),
+            latency: Latency::default(),
+            restored,
+        })))
+    }
+
+    /// Takes the records out of `records`. They end at `end`, as the core counts; a log that counts
+    /// differently would give away what is not durable. If it has failed, so has the replica.
+    pub(super) fn append<R: Wire>(&mut self, records: &mut Vec<R>, end: LogPosition, now: Time) {
+        match self {
+            Journal::Memory(log) => {
+                log.append(records.len());
+                assert_eq!(log.durable().position(), end, "log and core count the same records");
+                records.clear();
+            }
+            Journal::Disk(log) => log.append(records, end, now),
+        }
+    }
+
+    /// How far everything is safe by now.
+    pub(super) fn durable(&mut self, now: Time) -> Durable {
+        match self {
+            Journal::Memory(log) => log.durable(),
+            Journal::Disk(log) => log.look(now),
+        }
+    }
+
+    /// Bytes of records that are not safe yet.
+    pub(super) fn unflushed_bytes(&self) -> usize {
+        match self {
+            Journal::Memory(_) => 0,
+            Journal::Disk(log) => log.unflushed_bytes,
+        }
+    }
+
+    /// What it has done so far.
+    pub(super) fn metrics(&self) -> LogMetrics {
+        let Journal::Disk(log) = self else { return LogMetrics::default() };
+        let counts = log.thread.counts();
+        LogMetrics {
+            durability: log.durability,
+            flushes: counts.flushes,
+            records: counts.records,
+            bytes: counts.bytes,
+            unflushed_bytes: log.unflushed_bytes,
+            latency: log.latency.clone(),
+            space_low: log.shared.space_is_low(),
+            restored: log.restored,
+        }
+    }
+
+    /// Flushes everything and ends the log's thread.
+    pub(super) fn close(self) -> Result<(), StorageError> {
+        match self {
+            Journal::Memory(_) => Ok(()),
+            Journal::Disk(log) => log.thread.close().map(drop),
+        }
+    }
+}
+
+impl DiskLog {
+    fn append<R: Wire>(&mut self, records: &mut Vec<R>, end: LogPosition, now: Time) {
+        if records.is_empty() {
+            assert_eq!(self.end, end, "log and core count the same records");
+            return;
+        }
+        if self.buffer.capacity() < BUFFER_BYTES / 16 {
+            self.buffer.reserve(BUFFER_BYTES);
+        }
+        let encoded: Vec<Bytes> = records
+            .drain(..)
+            .map(|record| {
+                encode_record(EPOCH, &record, &mut self.buffer);
+                self.buffer.split().freeze()
+            })
+            .collect();
+        let bytes = encoded.iter().map(Bytes::len).sum();
+        self.end = end;
+        self.unflushed.push_back(Piece { end, bytes, since: now });
+        self.unflushed_bytes += bytes;
+        if let Err(error) = self.thread.append(encoded, end) {
+            self.shared.fail(Fault::Storage(error));
+        }
+    }
+
+    fn look(&mut self, now: Time) -> Durable {
+        self.durable = *lock(&self.mark);
+        while let Some(piece) = self.unflushed.front()
+            && piece.end <= self.durable.position()
+        {
+            self.unflushed_bytes -= piece.bytes;
+            self.latency.record(now.since(piece.since));
+            self.unflushed.pop_front();
+        }
+        self.durable
+    }
+}

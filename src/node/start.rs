@@ -1,0 +1,310 @@
+//! How a replica's threads begin and end: what its directory holds is restored first, then it looks
+//! for the others. After `builder`, which says what is wanted.
+//!
+//! The order: the directory is taken and its incarnation raised; the apply thread starts; the
+//! snapshot and the log are read into the core, which hands what is decided on to the apply thread
+//! as it goes, so that memory stays bounded; the log thread starts; and only then does the mesh,
+//! for from there on this replica can be heard.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use crossbeam::channel::Receiver;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::apply::{self, Work};
+use super::clients::Service;
+use super::error::{Fault, StartError};
+use super::inbox::{EPOCH, Inbox};
+use super::journal::Journal;
+use super::metrics::Restored;
+use super::register::Register;
+use super::runner::{Pace, Runner};
+use super::shared::{Shared, lock, panic_text};
+use super::status::Explain;
+use crate::machine::StateMachine;
+use crate::mesh::{Mesh, MeshConfig};
+use crate::replica::{Core, Output};
+use crate::storage::{
+    Disk, FileDisk, LogOptions, MemoryLog, Opening, SnapshotOptions, StorageError, Store,
+    StoreOptions,
+};
+use crate::types::{LogPosition, ReplicaId};
+use crate::wire::{self, ServerInfo, decode_record};
+
+/// So many executions are handed on together while the log is read.
+const TOGETHER: usize = 512;
+/// How often it is said how far reading the log is.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// Where records are kept.
+#[derive(Debug)]
+pub(super) enum Place {
+    Directory(PathBuf),
+    Disk(Arc<dyn Disk>),
+}
+
+/// Where and how records are kept.
+pub(super) struct Data {
+    pub(super) place: Place,
+    pub(super) log: LogOptions,
+}
+
+/// All that the core thread needs.
+pub(super) struct Plan<S, P: Explain> {
+    pub(super) core: Core<P>,
+    pub(super) pace: Pace,
+    pub(super) config: MeshConfig,
+    /// `None` if everything is kept in memory.
+    pub(super) data: Option<Data>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) machine: S,
+    pub(super) queue: Receiver<Work>,
+}
+
+/// What runs, once everything does.
+struct Running<P: Explain> {
+    runtime: Runtime,
+    runner: Runner<P>,
+    apply: JoinHandle<()>,
+}
+
+impl<S, P> Plan<S, P>
+where
+    S: StateMachine,
+    P: Explain,
+{
+    /// The core thread, from its start to its end.
+    pub(super) fn run(self, started: oneshot::Sender<Result<SocketAddr, StartError>>) {
+        let shared = Arc::clone(&self.shared);
+        let start = catch_unwind(AssertUnwindSafe(|| self.start()));
+        let start = start.unwrap_or_else(|panic| {
+            let what = format!("an invariant is broken: {}", panic_text(&*panic));
+            // The apply thread, if there is one, has nobody to tell it to stop.
+            let _ = shared.work.try_send(Work::Stop);
+            Err(StartError::Restore(Fault::Bug(what)))
+        });
+        match start {
+            Ok(Running { runtime, runner, apply }) => {
+                let _ = started.send(Ok(runner.local_addr()));
+                drive(runtime, runner, &shared);
+                // An error says that it has ended already, and its panic is known.
+                let _ = shared.work.send(Work::Stop);
+                let _ = apply.join();
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+        shared.stopped.send_replace(true);
+    }
+
+    fn start(self) -> Result<Running<P>, StartError> {
+        let Plan { mut core, pace, mut config, data, shared, machine, queue } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (register, kept) = open(data, &config)?;
+        let own = register.own();
+        (config.incarnation, config.directory) = (own.incarnation, own.directory);
+        let apply = thread::Builder::new().name(format!("isonomy-{}-apply", shared.id)).spawn({
+            let shared = Arc::clone(&shared);
+            move || apply::run(machine, &shared, &queue)
+        })?;
+        let begin = || {
+            let mut out = Output::default();
+            let journal = match kept {
+                Some(kept) => kept.restore(&mut core, pace.replicas, &shared, &mut out)?,
+                None => Journal::Memory(MemoryLog::new()),
+            };
+            let info = ServerInfo {
+                cluster: config.cluster.clone(),
+                replica: config.id,
+                replicas: u8::try_from(pace.replicas).unwrap_or(u8::MAX),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            let service = Arc::new(Service::new::<S>(Arc::clone(&shared), info));
+            let inbox = Inbox::new(Arc::clone(&shared), service, register, pace.replicas);
+            let inbox = Arc::new(inbox);
+            let mesh = runtime.block_on(Mesh::start(config, Arc::clone(&inbox)))?;
+            Ok(Runner::new(core, out, pace, Arc::clone(&shared), inbox, mesh, journal))
+        };
+        match begin() {
+            Ok(runner) => Ok(Running { runtime, runner, apply }),
+            Err(error) => {
+                let _ = shared.work.send(Work::Stop);
+                let _ = apply.join();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Runs a replica to its end, and sees to it that nobody waits for it any longer.
+fn drive<P: Explain>(runtime: Runtime, mut runner: Runner<P>, shared: &Shared) {
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner.run())));
+    if let Err(panic) = ended {
+        let what = format!("an invariant is broken: {}", panic_text(&*panic));
+        shared.fail(Fault::Bug(what));
+    }
+    *lock(&shared.last) = Some(runner.metrics());
+    let (inside, after) = shared.end();
+    shared.desk.close(&inside, after);
+    // In this order: after a crash nobody is told, so the network stops before the mesh could.
+    drop(runtime);
+    runner.end();
+}
+
+/// A directory that was opened and has to be read.
+struct Kept {
+    opening: Opening,
+    name: String,
+    log: LogOptions,
+}
+
+/// Takes the directory, if there is one, and raises its incarnation.
+fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kept>), StartError> {
+    let Some(Data { place, log }) = data else {
+        let register = Register::in_memory(&config.cluster, config.id, time_of_day());
+        return Ok((register, None));
+    };
+    let name = match &place {
+        Place::Directory(path) => path.display().to_string(),
+        Place::Disk(_) => "the disk".to_owned(),
+    };
+    let failed = |error| StartError::Storage { directory: name.clone(), error };
+    let disk: Arc<dyn Disk> = match place {
+        Place::Directory(path) => Arc::new(FileDisk::open(path).map_err(failed)?),
+        Place::Disk(disk) => disk,
+    };
+    let options = StoreOptions {
+        cluster: config.cluster.clone(),
+        replica: config.id,
+        log,
+        snapshots: SnapshotOptions::default(),
+    };
+    let opening = Store::open(Arc::clone(&disk), &options).map_err(failed)?;
+    let identity = opening.identity.clone();
+    let (us, directory) = (identity.replica, &name);
+    info!(%us, directory, incarnation = identity.incarnation, "opened the data directory");
+    for error in &opening.damaged {
+        warn!(%us, directory, %error, "a snapshot cannot be used");
+    }
+    Ok((Register::on_disk(identity, disk), Some(Kept { opening, name, log })))
+}
+
+/// Larger at every start, and all that outlives a replica that keeps nothing.
+fn time_of_day() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
+impl Kept {
+    /// Makes the core what its records say it was, and goes on writing where they end.
+    fn restore<P: Explain>(
+        self,
+        core: &mut Core<P>,
+        replicas: usize,
+        shared: &Arc<Shared>,
+        out: &mut Output<P::Message, P::Record>,
+    ) -> Result<Journal, StartError> {
+        let Kept { opening, name, log } = self;
+        let failed = |error| StartError::Storage { directory: name.clone(), error };
+        if opening.snapshot.is_some() {
+            let what = "it begins with a snapshot, which this version cannot read".to_owned();
+            return Err(failed(StorageError::Missing { what }));
+        }
+        let mut replay = Replay::new(core, replicas, shared, out);
+        let store = opening.replay(&mut |position, record| replay.take(position, record));
+        if let Some(fault) = shared.fault() {
+            return Err(StartError::Restore(fault));
+        }
+        let store = store.map_err(failed)?;
+        let restored = replay.finish();
+        let durable = store.log.durable();
+        core.resume(shared.clock.now(), durable, out);
+        Journal::start(store.log, log.durability, restored, shared).map_err(failed)
+    }
+}
+
+/// Reading a log into a core.
+struct Replay<'a, P: Explain> {
+    core: &'a mut Core<P>,
+    out: &'a mut Output<P::Message, P::Record>,
+    limits: wire::Limits,
+    shared: &'a Shared,
+    us: ReplicaId,
+    restored: Restored,
+    begun: Duration,
+    said: Duration,
+}
+
+impl<'a, P: Explain> Replay<'a, P> {
+    fn new(
+        core: &'a mut Core<P>,
+        replicas: usize,
+        shared: &'a Shared,
+        out: &'a mut Output<P::Message, P::Record>,
+    ) -> Replay<'a, P> {
+        let now = elapsed(shared);
+        Replay {
+            core,
+            out,
+            limits: wire::Limits::new(replicas),
+            shared,
+            us: shared.id,
+            restored: Restored::default(),
+            begun: now,
+            said: now,
+        }
+    }
+
+    /// Takes in one record; an error says that it is damaged.
+    fn take(&mut self, position: LogPosition, record: &[u8]) -> Result<(), String> {
+        // A copy of its own: payloads are slices of it, and live as long as they are needed.
+        let decoded = decode_record(Bytes::copy_from_slice(record), &self.limits);
+        let (epoch, decoded) = decoded
+            .map_err(|error| format!("record {} makes no sense: {error}", position.records()))?;
+        if epoch != EPOCH {
+            return Err(format!("record {} is of epoch {epoch}", position.records()));
+        }
+        self.core.restore(decoded, self.out);
+        self.restored.records += 1;
+        self.restored.bytes += record.len() as u64;
+        if self.out.execute.len() >= TOGETHER {
+            self.hand_on()?;
+            self.say_how_far();
+        }
+        Ok(())
+    }
+
+    /// Hands what is decided on to the apply thread, and waits until it has room.
+    fn hand_on(&mut self) -> Result<(), String> {
+        let executions = std::mem::take(&mut self.out.execute);
+        let sent = self.shared.work.send(Work::Execute(executions));
+        sent.map_err(|_| "the state machine failed".to_owned())
+    }
+
+    fn say_how_far(&mut self) {
+        let now = elapsed(self.shared);
+        if now.saturating_sub(self.said) >= PROGRESS {
+            self.said = now;
+            let Restored { records, bytes, .. } = self.restored;
+            info!(us = %self.us, records, bytes, "restoring");
+        }
+    }
+
+    fn finish(mut self) -> Restored {
+        self.restored.took = elapsed(self.shared).saturating_sub(self.begun);
+        let Restored { records, bytes, took } = self.restored;
+        info!(us = %self.us, records, bytes, seconds = took.as_secs_f64(), "restored");
+        self.restored
+    }
+}
+
+fn elapsed(shared: &Shared) -> Duration {
+    shared.clock.now().since(crate::types::Time::ZERO)
+}
