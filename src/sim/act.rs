@@ -74,7 +74,7 @@ impl World<'_> {
         if self.plan.restarts {
             host.log.append(&mut out.records);
         }
-        self.flush(me);
+        self.flush(me)?;
         let doom = self.hosts[me.index()].doom;
         let doom = doom.filter(|doom| out.messages.iter().any(|(_, said)| doom.comes_with(said)));
         for (to, message) in out.messages.drain(..) {
@@ -90,25 +90,26 @@ impl World<'_> {
             self.later(Duration::from_micros(100), Event::Refused(*request));
         }
         if let Some(doom) = doom {
-            self.meet(me, doom);
+            self.meet(me, doom)?;
         }
         Ok(())
     }
 
     /// Begins a flush, if there is something to flush and none under way.
-    pub(super) fn flush(&mut self, me: ReplicaId) {
+    pub(super) fn flush(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
-        let Disk::Takes(mean) = host.disk else { return };
+        let Disk::Takes(mean) = host.disk else { return Ok(()) };
         if host.flushing || host.durable == host.appended || !host.alive {
-            return;
+            return Ok(());
         }
         host.flushing = true;
-        host.durable = host.appended;
+        host.hand_over();
         let position = host.appended;
         let takes = mean.mul_f64(0.5 + self.disk_rng.random::<f64>());
         self.counters.hit(Counter::SlowFlush);
         let life = self.hosts[me.index()].life;
         self.later(takes, Event::Flushed(me, position, life));
+        Ok(())
     }
 
     fn send(

@@ -30,6 +30,9 @@ impl World<'_> {
             let host = &mut self.hosts[me.index()];
             host.doom = None;
             host.again = 0;
+            if let Some(room) = &mut host.room {
+                room.leave_room(None);
+            }
             if host.returning {
                 let life = host.life;
                 self.later(Duration::ZERO, Event::Return(me, life));

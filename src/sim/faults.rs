@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::host::Host;
+use super::checks::Breach;
 use super::network::{Kind, Rule};
 use super::report::Counter;
 use super::restarts::{Doom, Moment};
@@ -81,6 +81,22 @@ faults! {
     /// A replica stops while it proposes, votes, or recovers, with some of that said, and comes
     /// back.
     RestartSpeaking = "restart-speaking",
+    /// A replica stops in the middle of a flush, which leaves it torn.
+    TornFlush = "torn-flush",
+    /// A flush fails.
+    FlushFails = "flush-fails",
+    /// A write fails.
+    WriteFails = "write-fails",
+    /// A read fails while a replica starts.
+    ReadFails = "read-fails",
+    /// A replica stops again while it starts.
+    StopStarting = "stop-starting",
+    /// A disk is full for a while.
+    DiskFull = "disk-full",
+    /// A bit turns over on the disk of a replica that is down.
+    BitFlip = "bit-flip",
+    /// A replica that is down loses its disk and gets a new one.
+    Wipe = "wiped-disk",
 }
 
 impl Fault {
@@ -92,21 +108,33 @@ impl Fault {
         Fault::RestartAgain,
         Fault::RestartSpeaking,
     ];
+
+    /// Those of disks, that only worlds with the real storage room have.
+    pub(super) const DISKS: [Fault; 8] = [
+        Fault::TornFlush,
+        Fault::FlushFails,
+        Fault::WriteFails,
+        Fault::ReadFails,
+        Fault::StopStarting,
+        Fault::DiskFull,
+        Fault::BitFlip,
+        Fault::Wipe,
+    ];
 }
 
 /// Some kinds of faults. Written as their names with commas between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FaultSet(u32);
+pub struct FaultSet(u64);
 
 impl FaultSet {
     /// Adds a kind.
     pub fn insert(&mut self, fault: Fault) {
-        self.0 |= 1 << fault as u32;
+        self.0 |= 1 << fault as u64;
     }
 
     /// Whether a kind is in it.
     pub const fn contains(self, fault: Fault) -> bool {
-        self.0 & (1 << fault as u32) != 0
+        self.0 & (1 << fault as u64) != 0
     }
 
     /// Whether no kind is in it.
@@ -156,7 +184,7 @@ impl World<'_> {
     }
 
     /// A fault strikes.
-    pub(super) fn strike(&mut self, fault: Fault) {
+    pub(super) fn strike(&mut self, fault: Fault) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("fault: {}", fault.name()));
         match fault {
             Fault::Partition => self.partition(),
@@ -186,15 +214,24 @@ impl World<'_> {
             | Fault::RestartSome
             | Fault::PowerFailure
             | Fault::RestartAgain
-            | Fault::RestartSpeaking => self.strike_down(fault),
+            | Fault::RestartSpeaking => return self.strike_down(fault),
+            Fault::TornFlush
+            | Fault::FlushFails
+            | Fault::WriteFails
+            | Fault::ReadFails
+            | Fault::DiskFull
+            | Fault::BitFlip
+            | Fault::Wipe => return self.strike_disk(fault),
             // In force from the start, in the plan.
             Fault::Drop
             | Fault::Duplicate
             | Fault::Late
             | Fault::ClientDrop
             | Fault::SlowDisk
+            | Fault::StopStarting
             | Fault::Clock => {}
         }
+        Ok(())
     }
 
     fn quorums(&self) -> Quorums {
@@ -292,14 +329,15 @@ impl World<'_> {
     /// Somebody who may die: at most f do, and one less where an owner that comes back may count as
     /// another failure.
     fn victim(&mut self) -> Option<ReplicaId> {
-        let gone = |host: &&Host| {
-            !(host.alive || host.returning) || host.doom.is_some_and(|doom| !doom.returns)
-        };
-        let gone = self.hosts.iter().filter(gone).count();
         let chosen = self.any();
         let host = &self.hosts[chosen.index()];
+        (self.may_lose_one() && host.alive && host.doom.is_none()).then_some(chosen)
+    }
+
+    /// Whether fewer than f are gone for good, or may be.
+    pub(super) fn may_lose_one(&self) -> bool {
         let most = self.quorums().f - usize::from(self.plan.optimisations.silent_orphans);
-        (gone < most && host.alive && host.doom.is_none()).then_some(chosen)
+        self.hosts.iter().filter(|host| host.is_gone()).count() < most
     }
 
     /// A replica dies for good.

@@ -7,6 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
+use super::room::Room;
 use crate::machine::{Applier, Kv};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
@@ -19,7 +20,7 @@ use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 ///
 /// 1. What arrives while the replica is busy waits in `inbox`, and is taken in one step.
 /// 2. At most one flush is under way, and covers what was appended before it began.
-/// 3. Positions (`appended`, `durable`, `flushed`) count from where this life began, at `base`.
+/// 3. Positions (`appended`, `durable`, `flushed`) count the records of all lives that were left.
 pub(super) struct Host {
     settings: Settings,
     pub(super) core: Core<EPaxos>,
@@ -36,8 +37,12 @@ pub(super) struct Host {
     pub(super) clock: Clock,
     /// Every record that can still be read, of all lives; empty in worlds without restarts.
     pub(super) log: Vec<Record>,
-    /// How many of them are of earlier lives.
-    pub(super) base: usize,
+    /// Where they are kept, in worlds that have it: what `log` is compared with.
+    pub(super) room: Option<Room>,
+    /// Its disk was damaged: it may never come back, and counts as gone until it does.
+    pub(super) condemned: bool,
+    /// It stops in the middle of a flush.
+    pub(super) torn: bool,
     /// Records appended.
     pub(super) appended: u64,
     /// Records that are durable, or will be with the flush under way.
@@ -64,10 +69,11 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(plan: &Plan, me: ReplicaId) -> Host {
+        let seed = plan.seed.wrapping_mul(64) + u64::from(me.number());
         let settings = Settings {
             me,
             quorums: Quorums::new(plan.replicas).expect("a supported size"),
-            seed: plan.seed.wrapping_mul(64) + u64::from(me.number()),
+            seed,
             timing: plan.timing.clone(),
             optimisations: plan.optimisations,
         };
@@ -83,7 +89,9 @@ impl Host {
             disk: plan.disks[me.index()],
             clock: plan.clocks[me.index()],
             log: Vec::new(),
-            base: 0,
+            room: plan.storage.map(|storage| Room::new(&storage, plan.replicas, me, seed)),
+            condemned: false,
+            torn: false,
             appended: 0,
             durable: 0,
             flushed: 0,
@@ -116,11 +124,31 @@ impl Host {
         self.alive = true;
         self.returning = false;
         self.life += 1;
-        self.base = self.log.len();
-        (self.appended, self.durable, self.flushed) = (0, 0, 0);
+        self.condemned = false;
+        let end = self.log.len() as u64;
+        (self.appended, self.durable, self.flushed) = (end, end, end);
         self.free_at = now;
         self.called = false;
         self.deaf_until = Time::ZERO;
+    }
+}
+
+impl Host {
+    /// Gives the room, if there is one, what was appended since the last flush began.
+    pub(super) fn hand_over(&mut self) {
+        if let Some(room) = &mut self.room {
+            let from = usize::try_from(self.durable).expect("what is in memory can be counted");
+            for record in &self.log[from..] {
+                room.append(record).expect("a sound log takes records of this length");
+            }
+        }
+        self.durable = self.appended;
+    }
+
+    /// Whether it will never be back, or may not be.
+    pub(super) fn is_gone(&self) -> bool {
+        let dead = !(self.alive || self.returning);
+        dead || self.condemned || self.doom.is_some_and(|doom| !doom.returns)
     }
 }
 

@@ -3,7 +3,7 @@
 //! world on every machine.
 //!
 //! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's
-//! step, `network`, `faults` and `restarts` get in the way, `clients` ask → `checks` and `order`
+//! step, `network`, `faults`, `restarts` and `disk_faults` get in the way, `clients` ask → `checks` and `order`
 //! look at every step → `calm` demands that everything finishes, and has the last word → `runner`
 //! does it for many seeds, `shrink` makes a failing world smaller, `report` sums up.
 //!
@@ -13,6 +13,7 @@ mod act;
 mod calm;
 mod checks;
 mod clients;
+mod disk_faults;
 mod faults;
 pub mod history;
 mod host;
@@ -26,6 +27,7 @@ mod report;
 #[cfg(test)]
 mod restart_plants;
 mod restarts;
+mod room;
 mod runner;
 mod shrink;
 #[cfg(test)]

@@ -24,6 +24,10 @@ pub(super) enum Stream {
     Disks,
     Restarts,
     Optimisations,
+    /// Whether and how the real storage room is used, and its disks' faults.
+    Storage = 16,
+    /// What those faults do.
+    Rooms,
 }
 
 /// The randomness of one concern of one seed.
@@ -104,6 +108,8 @@ pub(super) struct Plan {
     pub(super) restarts: bool,
     /// What replicas do to be quicker.
     pub(super) optimisations: Optimisations,
+    /// How records are kept on a faulty disk; a list of them otherwise.
+    pub(super) storage: Option<StoragePlan>,
     /// The kinds of faults that occur, with the mean time between two of a kind.
     pub(super) faults: Vec<(Fault, Duration)>,
     /// How long faults and new commands go on.
@@ -130,6 +136,17 @@ pub(super) struct Links {
     pub(super) tail: Duration,
     /// Out of 65,536: requests and answers of clients that are lost.
     pub(super) client_drop: u16,
+}
+
+/// How the real storage room is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct StoragePlan {
+    /// The length of a segment.
+    pub(super) segment_bytes: usize,
+    /// What the system has counts as durable, and the power never fails.
+    pub(super) os: bool,
+    /// A bug on purpose: the power fails all the same, and nobody expects it.
+    pub(super) lies: bool,
 }
 
 /// How long a flush takes.
@@ -187,6 +204,12 @@ impl Plan {
         if restarts {
             faults.append(&mut draw_restarts(seed, timing.suspect));
         }
+        let mut storage = None;
+        if restarts {
+            let (drawn, mut more) = draw_storage(seed, timing.suspect);
+            storage = drawn;
+            faults.append(&mut more);
+        }
         faults.retain(|(fault, _)| !overrides.without.contains(*fault));
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);
         let links = draw_links(&mut rng, wide, timing.suspect, &on);
@@ -226,6 +249,7 @@ impl Plan {
             workload,
             restarts,
             optimisations: draw_optimisations(seed, replicas, overrides),
+            storage,
             faults,
             unrest,
             patience,
@@ -270,7 +294,8 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
         let mean = mean(rng, 32.0);
         (on && !quiet).then_some((*fault, mean))
     };
-    let usual = Fault::ALL.iter().filter(|fault| !Fault::RESTARTS.contains(fault));
+    let special = |fault: &&Fault| Fault::RESTARTS.contains(fault) || Fault::DISKS.contains(fault);
+    let usual = Fault::ALL.iter().filter(|fault| !special(fault));
     usual.filter_map(draw).collect()
 }
 
@@ -299,6 +324,24 @@ fn draw_optimisations(seed: u64, replicas: usize, overrides: &Overrides) -> Opti
         silent_orphans: overrides.silent_orphans.unwrap_or(silent_orphans) && quorums.f > 0,
         reserved_slots: if overrides.reserved_slots.unwrap_or(reserves) { block } else { 0 },
     }
+}
+
+/// Whether the real storage room is used, and what goes wrong with its disks.
+fn draw_storage(seed: u64, unit: Duration) -> (Option<StoragePlan>, Vec<(Fault, Duration)>) {
+    let mut rng = stream(seed, Stream::Storage);
+    if rng.random_ratio(1, 2) {
+        return (None, Vec::new());
+    }
+    let segment_bytes = *pick(&mut rng, &[16, 16, 64]) * 1024;
+    let os = rng.random_ratio(1, 6);
+    let share = *pick(&mut rng, &[0, 1, 1, 2]);
+    let draw = |fault: Fault| {
+        let on = rng.random_ratio(share, 4);
+        let mean = unit.mul_f64(2.0 * 16f64.powf(rng.random::<f64>()));
+        on.then_some((fault, mean))
+    };
+    let faults = Fault::DISKS.into_iter().filter_map(draw).collect();
+    (Some(StoragePlan { segment_bytes, os, lies: false }), faults)
 }
 
 fn draw_links(

@@ -78,6 +78,22 @@ counters! {
     SilentWorld = "world_with_silent_orphans",
     ReservingWorld = "world_with_reserved_slots",
     QuickWorld = "world_with_both",
+    Killed = "disk_process_killed",
+    PowerLost = "disk_power_lost",
+    TornFlush = "disk_stopped_within_flush",
+    Untold = "disk_more_left_than_was_known",
+    FlushFailed = "disk_flush_failed",
+    WriteFailed = "disk_write_failed",
+    ReadFailed = "disk_read_failed_at_start",
+    StopStarting = "disk_stopped_while_starting",
+    DiskFull = "disk_full",
+    FencedFull = "disk_full_and_fenced",
+    StartFull = "disk_full_at_start",
+    RefusedFull = "disk_full_client_refused",
+    FlipHarmless = "disk_bit_flip_without_effect",
+    FlipUnsealed = "disk_bit_flip_not_to_be_told_from_torn",
+    FlipRefused = "disk_bit_flip_start_refused",
+    Wiped = "disk_wiped_stays_away",
 }
 
 impl Counter {
@@ -130,6 +146,8 @@ pub enum Broken {
     Memory,
     /// Messages are changed by their encoding.
     Wire,
+    /// What was durable is not there any more, or damage went unnoticed.
+    Storage,
     /// An assertion of the code under test.
     Panic,
 }

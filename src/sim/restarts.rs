@@ -1,8 +1,9 @@
 //! Replicas that stop and come back as what their flushed records make them (protocol.md §7). After
 //! `faults`, which says when; `checks` carry over to the next life what outlives a crash.
 //!
-//! A crash keeps what was flushed and any part of what was appended behind it, in order; messages
-//! under way still arrive, at whoever is there by then.
+//! A crash keeps what was flushed and any part of what was appended behind it, in order: which, the
+//! real storage room says where there is one (`disk_faults`), chance elsewhere. Messages under way
+//! still arrive, at whoever is there by then.
 
 use std::time::Duration;
 
@@ -58,22 +59,24 @@ impl Doom {
 
 impl World<'_> {
     /// A fault that somebody comes back from.
-    pub(super) fn strike_down(&mut self, fault: Fault) {
+    pub(super) fn strike_down(&mut self, fault: Fault) -> Result<(), Breach> {
         let one = self.any();
         match fault {
             Fault::RestartSome => {
                 self.counters.hit(Counter::RestartSome);
                 let some = self.some();
-                self.stop_all(some);
+                self.stop_all(some)?;
             }
             Fault::PowerFailure => {
                 self.counters.hit(Counter::RestartAll);
-                self.stop_all(ReplicaSet::all(self.plan.replicas));
+                let all = ReplicaSet::all(self.plan.replicas);
+                self.stop_all(all)?;
+                all.iter().try_for_each(|me| self.lose_power(me))?;
             }
             Fault::RestartAgain => {
                 self.counters.hit(Counter::RestartAgain);
                 self.hosts[one.index()].again = self.rng.random_range(1..5);
-                self.stop_all(ReplicaSet::from_iter([one]));
+                self.stop_all(ReplicaSet::from_iter([one]))?;
             }
             Fault::RestartSpeaking => {
                 let moments = [Moment::Proposing, Moment::Voting, Moment::Recovering];
@@ -83,17 +86,19 @@ impl World<'_> {
                     host.doom = Some(Doom { moment, returns: true });
                 }
             }
-            _ => self.stop_all(ReplicaSet::from_iter([one])),
+            _ => self.stop_all(ReplicaSet::from_iter([one]))?,
         }
+        Ok(())
     }
 
-    fn stop_all(&mut self, replicas: ReplicaSet) {
+    fn stop_all(&mut self, replicas: ReplicaSet) -> Result<(), Breach> {
         // Mains that come back do so for everybody.
         let together = self.rng.random_ratio(1, 2).then(|| self.draw_pause());
         for replica in replicas.iter() {
             let pause = together.unwrap_or_else(|| self.draw_pause());
-            self.stop(replica, pause);
+            self.stop(replica, pause)?;
         }
+        Ok(())
     }
 
     /// How long a replica stays away: not at all, less than others notice, or long.
@@ -106,11 +111,11 @@ impl World<'_> {
     }
 
     /// A replica has said what it was doomed to die of.
-    pub(super) fn meet(&mut self, me: ReplicaId, doom: Doom) {
+    pub(super) fn meet(&mut self, me: ReplicaId, doom: Doom) -> Result<(), Breach> {
         if !doom.returns {
             self.counters.hit(Counter::CrashProposing);
             self.crash(me);
-            return;
+            return Ok(());
         }
         self.counters.hit(match doom.moment {
             Moment::Proposing => Counter::RestartProposing,
@@ -118,41 +123,56 @@ impl World<'_> {
             Moment::Recovering => Counter::RestartRecovering,
         });
         let pause = self.draw_pause();
-        self.stop(me, pause);
+        self.stop(me, pause)
     }
 
     /// A replica stops, and comes back after a while.
-    pub(super) fn stop(&mut self, me: ReplicaId, pause: Duration) {
-        let host = &mut self.hosts[me.index()];
-        if !host.alive {
-            return;
+    pub(super) fn stop(&mut self, me: ReplicaId, pause: Duration) -> Result<(), Breach> {
+        if !self.hosts[me.index()].alive {
+            return Ok(());
         }
-        let flushed = usize::try_from(host.flushed).expect("what is in memory can be counted");
-        let safe = host.base + flushed;
-        // The extremes are the interesting ones.
-        let kept = match self.rng.random_range(0..4) {
-            0 => host.log.len(),
-            1 => self.rng.random_range(safe..=host.log.len()),
-            _ => safe,
-        };
-        let lost = host.log.split_off(kept);
+        let kept = self.end_life(me)?;
+        let host = &mut self.hosts[me.index()];
         host.go_down();
         host.returning = true;
         let life = host.life;
-        self.trace.mix(kept as u64 ^ u64::from(me.number()) << 56);
-        self.trace
-            .say(self.now, || format!("{me} stops: {kept} records are left, {} lost", lost.len()));
         self.counters.hit(Counter::Restart);
         if pause.is_zero() {
             self.counters.hit(Counter::RestartAtOnce);
         }
+        self.keep(me, kept);
+        self.later(pause, Event::Return(me, life));
+        Ok(())
+    }
+
+    /// How many records a crash leaves.
+    fn end_life(&mut self, me: ReplicaId) -> Result<usize, Breach> {
+        let host = &self.hosts[me.index()];
+        if host.room.is_some() {
+            return self.end_in_room(me);
+        }
+        let safe = usize::try_from(host.flushed).expect("what is in memory can be counted");
+        let all = host.log.len();
+        // The extremes are the interesting ones.
+        Ok(match self.rng.random_range(0..4) {
+            0 => all,
+            1 => self.rng.random_range(safe..=all),
+            _ => safe,
+        })
+    }
+
+    /// So many records of a replica that is down are left.
+    pub(super) fn keep(&mut self, me: ReplicaId, kept: usize) {
+        let lost = self.hosts[me.index()].log.split_off(kept);
+        self.trace.mix(kept as u64 ^ u64::from(me.number()) << 56);
+        self.trace
+            .say(self.now, || format!("{me} is down: {kept} records left, {} lost", lost.len()));
         if !lost.is_empty() {
             self.counters.hit(Counter::UnsyncedLost);
         }
         if self.checks.stopped(me, &self.hosts[me.index()].log, &lost) {
             self.counters.hit(Counter::CommitLost);
         }
-        self.later(pause, Event::Return(me, life));
     }
 
     /// A replica comes back from a life, if it has not yet.
@@ -161,7 +181,12 @@ impl World<'_> {
         if !host.returning || host.life != life {
             return Ok(());
         }
+        if host.room.is_some() && !self.open_room(me)? {
+            return Ok(());
+        }
+        let host = &mut self.hosts[me.index()];
         host.begin_anew(self.now);
+        let durable = Durable::flushed(LogPosition::new(host.flushed));
         #[cfg(test)]
         self.plant(me);
         self.trace.mix(self.now.as_nanos() ^ u64::from(me.number()) << 57);
@@ -172,7 +197,7 @@ impl World<'_> {
         for record in host.log.iter().cloned() {
             host.core.restore(record, &mut out);
         }
-        host.core.resume(now, Durable::flushed(LogPosition::default()), &mut out);
+        host.core.resume(now, durable, &mut out);
         if self.checks.has_open_proposal(me) {
             self.counters.hit(Counter::OpenProposals);
         }

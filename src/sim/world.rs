@@ -19,12 +19,13 @@ use super::host::Host;
 use super::network::Network;
 use super::plan::{Disk, Plan, Stream, stream};
 use super::report::{Broken, Counter, Counters, Verdict, Violation};
+use super::room::Room;
 use super::trace::Trace;
 use crate::machine::{Applied, Outcome};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Input, Output, PeerMessage};
-use crate::types::{Durable, LogPosition, Optimisations, ReplicaId, RequestId, Time};
+use crate::types::{Optimisations, ReplicaId, RequestId, Time};
 
 /// Between two looks at whether everything is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,6 +44,8 @@ pub(super) enum Event {
     Wake(ReplicaId),
     /// A flush is done, up to a position, if the replica still lives that life.
     Flushed(ReplicaId, u64, u32),
+    /// There is room on a disk again.
+    Freed(ReplicaId),
     /// A replica stops and will come back, if it still lives that life.
     Stop(ReplicaId, u32),
     /// A replica comes back from that life.
@@ -104,6 +107,8 @@ pub(super) struct Sabotage {
     pub(super) plant: Option<crate::protocol::epaxos::Plant>,
     /// Clients are answered when a command is committed, not when it is executed.
     pub(super) answer_at_commit: bool,
+    /// The store says that records are durable when they are written, not when they are flushed.
+    pub(super) unflushed_store: bool,
 }
 
 /// A world.
@@ -117,6 +122,7 @@ pub(super) struct World<'a> {
     pub(super) trace: Trace<'a>,
     pub(super) rng: ChaCha8Rng,
     pub(super) disk_rng: ChaCha8Rng,
+    pub(super) room_rng: ChaCha8Rng,
     pub(super) checks: Checks,
     heap: BinaryHeap<Reverse<Entry>>,
     scheduled: u64,
@@ -135,10 +141,13 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(super) fn new(
-        plan: Plan,
+        mut plan: Plan,
         sabotage: Sabotage,
         transcript: Option<&'a mut dyn Write>,
     ) -> World<'a> {
+        if let Some(storage) = &mut plan.storage {
+            storage.lies = sabotage.unflushed_store;
+        }
         let hosts = ReplicaId::all(plan.replicas).map(|me| Host::new(&plan, me)).collect();
         let mut world = World {
             now: Time::ZERO,
@@ -150,6 +159,7 @@ impl<'a> World<'a> {
             rng: stream(plan.seed, Stream::Faults),
             disk_rng: stream(plan.seed, Stream::Disks),
             checks: Checks::new(plan.replicas).of(plan.optimisations),
+            room_rng: stream(plan.seed, Stream::Rooms),
             heap: BinaryHeap::new(),
             scheduled: 0,
             events: 0,
@@ -281,15 +291,19 @@ impl<'a> World<'a> {
                     return Ok(());
                 }
                 host.flushing = false;
-                host.flushed = position;
-                let durable = Durable::flushed(LogPosition::new(position));
+                let Some(durable) = self.finish_flush(replica, position)? else { return Ok(()) };
                 self.input(replica, Input::Durable(durable))?;
-                self.flush(replica);
-                Ok(())
+                self.settle_room(replica)?;
+                self.flush(replica)
             }
             Event::Request(ask) => {
                 let (to, command) = *ask;
                 if self.hosts[to.index()].deaf_until > self.now {
+                    return Ok(());
+                }
+                if self.hosts[to.index()].room.as_ref().is_some_and(Room::space_low) {
+                    self.counters.hit(Counter::RefusedFull);
+                    self.later(Duration::from_micros(100), Event::Refused(command.request));
                     return Ok(());
                 }
                 if self.plan.restarts && self.hosts[to.index()].alive {
@@ -300,11 +314,15 @@ impl<'a> World<'a> {
             Event::Stop(replica, life) => {
                 if self.hosts[replica.index()].life == life && self.calm_since.is_none() {
                     let pause = self.draw_pause();
-                    self.stop(replica, pause);
+                    self.stop(replica, pause)?;
                 }
                 Ok(())
             }
             Event::Return(replica, life) => self.come_back(replica, life),
+            Event::Freed(replica) => {
+                self.hosts[replica.index()].room.iter_mut().for_each(|room| room.leave_room(None));
+                Ok(())
+            }
             other => self.happen_to_clients(other),
         }
     }
@@ -330,7 +348,7 @@ impl<'a> World<'a> {
             }
             Event::Fault(index) => {
                 if self.calm_since.is_none() {
-                    self.strike(self.plan.faults[index].0);
+                    self.strike(self.plan.faults[index].0)?;
                     self.schedule_fault(index);
                 }
             }
@@ -428,13 +446,13 @@ impl<'a> World<'a> {
                 break;
             }
             // Until nothing is left to be made durable at once.
-            let position = LogPosition::new(host.appended);
             if host.durable == host.appended {
                 break;
             }
-            host.durable = host.appended;
-            host.flushed = host.appended;
-            inputs.push(Input::Durable(Durable::flushed(position)));
+            host.hand_over();
+            let position = host.appended;
+            let Some(durable) = self.finish_flush(replica, position)? else { break };
+            inputs.push(Input::Durable(durable));
         }
         let host = &mut self.hosts[replica.index()];
         host.inbox = inputs;
