@@ -25,7 +25,8 @@ pub struct Settings {
 pub struct Optimisations {
     /// A fast-path commit is told, executed and answered before it is durable. The price: for what
     /// this replica had proposed and not finished when it stopped, it counts as one of the `f`
-    /// failures until that is decided. Makes no difference where `f` is 0.
+    /// failures until that is decided; two that have come back like that, if what they had proposed
+    /// conflicts, as two. Makes no difference where `f` is 0.
     ///
     /// May be turned on whenever the replica starts. It must not be turned off again for a replica
     /// with records of a life in which it was on: what it has told of then may be in no record.

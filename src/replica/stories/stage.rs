@@ -1,5 +1,6 @@
 //! A stage for stories: real replicas, and a post office in which every message waits until the
-//! story says what becomes of it. Disks are instant, and replicas hear themselves at once.
+//! story says what becomes of it. Disks are instant unless the story stalls them, and replicas hear
+//! themselves at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,9 @@ use bytes::Bytes;
 
 use crate::execute::Executor;
 use crate::protocol::epaxos::{EPaxos, Message, Plant, Record};
-use crate::protocol::{Effects, Protocol, View};
+use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
-    Batch, ClientId, Command, Decision, Deps, Durable, Footprint, InstanceId, LogPosition,
+    Batch, ClientId, Command, Decision, Deps, Durable, Footprint, Held, InstanceId, LogPosition,
     Optimisations, Quorums, ReplicaId, RequestId, Settings, Slot, Timing, Value,
 };
 
@@ -23,10 +24,47 @@ struct Actor {
     decided: Vec<Decision>,
     executed: Vec<InstanceId>,
     returned: Vec<Command>,
+    /// What it has appended in all its lives, and how much of it is durable.
+    log: Vec<Record>,
+    flushed: usize,
+    /// Whether nothing becomes durable for now.
+    stalled: bool,
+    /// What waits for its records to be durable.
+    held: Vec<Held<Outgoing<Message>>>,
+    held_decisions: Vec<Held<Decision>>,
+}
+
+impl Actor {
+    /// A replica that remembers nothing yet.
+    fn new(me: ReplicaId, n: usize, optimisations: Optimisations) -> Actor {
+        let settings = Settings {
+            me,
+            quorums: Quorums::new(n).expect("a supported size"),
+            seed: u64::from(me.number()),
+            timing: Timing::default(),
+            optimisations,
+        };
+        Actor {
+            protocol: EPaxos::new(settings),
+            fx: Effects::default(),
+            view: View::new(n),
+            executor: Executor::new(n),
+            decided: Vec::new(),
+            executed: Vec::new(),
+            returned: Vec::new(),
+            log: Vec::new(),
+            flushed: 0,
+            stalled: false,
+            held: Vec::new(),
+            held_decisions: Vec::new(),
+        }
+    }
 }
 
 pub(super) struct Stage {
     actors: Vec<Actor>,
+    optimisations: Optimisations,
+    plant: Option<Plant>,
     post: Vec<(usize, usize, Message)>,
     requests: u64,
 }
@@ -63,32 +101,33 @@ fn name(message: &Message) -> &'static str {
     }
 }
 
+/// Takes out what need not wait any longer.
+fn release<T>(held: &mut Vec<Held<T>>, durable: Durable) -> Vec<T> {
+    let mut released = Vec::new();
+    for one in std::mem::take(held) {
+        match one.release(durable) {
+            Ok(item) => released.push(item),
+            Err(early) => held.push(early),
+        }
+    }
+    released
+}
+
 /// Replicas are numbered from 1, as in the transcripts.
 impl Stage {
     pub(super) fn new(n: usize) -> Stage {
-        let actor = |me: ReplicaId| {
-            let settings = Settings {
-                me,
-                quorums: Quorums::new(n).expect("a supported size"),
-                seed: u64::from(me.number()),
-                timing: Timing::default(),
-                optimisations: Optimisations::NONE,
-            };
-            Actor {
-                protocol: EPaxos::new(settings),
-                fx: Effects::default(),
-                view: View::new(n),
-                executor: Executor::new(n),
-                decided: Vec::new(),
-                executed: Vec::new(),
-                returned: Vec::new(),
-            }
-        };
-        Stage { actors: ReplicaId::all(n).map(actor).collect(), post: Vec::new(), requests: 0 }
+        Stage::optimised(n, Optimisations::NONE)
+    }
+
+    /// Replicas that do more to be quick.
+    pub(super) fn optimised(n: usize, optimisations: Optimisations) -> Stage {
+        let actors = ReplicaId::all(n).map(|me| Actor::new(me, n, optimisations)).collect();
+        Stage { actors, optimisations, plant: None, post: Vec::new(), requests: 0 }
     }
 
     /// Breaks a rule everywhere, if any.
     pub(super) fn with(mut self, plant: Option<Plant>) -> Stage {
+        self.plant = plant;
         for actor in &mut self.actors {
             plant.iter().for_each(|plant| actor.protocol.plant(*plant));
         }
@@ -198,19 +237,51 @@ impl Stage {
         self.settle(to);
     }
 
+    /// From now on nothing that `at` writes becomes durable.
+    pub(super) fn stall(&mut self, at: usize) {
+        self.actors[at - 1].stalled = true;
+    }
+
+    /// What `at` has written becomes durable after all.
+    pub(super) fn flush(&mut self, at: usize) {
+        self.actors[at - 1].stalled = false;
+        self.settle(at);
+    }
+
+    /// `at` stops, and comes back at once with what was durable.
+    pub(super) fn restart(&mut self, at: usize) {
+        let n = self.actors.len();
+        let actor = &mut self.actors[at - 1];
+        let mut log = std::mem::take(&mut actor.log);
+        log.truncate(actor.flushed);
+        let view = actor.view.clone();
+        *actor = Actor { view, ..Actor::new(replica(at), n, self.optimisations) };
+        self.plant.iter().for_each(|plant| actor.protocol.plant(*plant));
+        for record in log.iter().cloned() {
+            actor.protocol.restore(record, &mut actor.fx);
+        }
+        actor.fx.start_at(LogPosition::new(log.len() as u64));
+        actor.log = log;
+        actor.protocol.resume(&actor.view, &mut actor.fx);
+        self.settle(at);
+    }
+
     /// Lets a replica's effects take place, but for what it says to others.
     fn settle(&mut self, at: usize) {
-        let everything = Durable::flushed(LogPosition::new(u64::MAX));
         let actor = &mut self.actors[at - 1];
         loop {
-            actor.fx.records.clear();
+            actor.log.append(&mut actor.fx.records);
+            if !actor.stalled {
+                actor.flushed = actor.log.len();
+            }
+            let durable = Durable::flushed(LogPosition::new(actor.flushed as u64));
             actor.fx.own_commits.clear();
             actor.returned.append(&mut actor.fx.returned);
             for (id, batch) in actor.fx.learned.drain(..) {
                 actor.executor.on_learned(id, &batch);
             }
-            for held in actor.fx.decisions.drain(..) {
-                let decision = held.release(everything).expect("all is durable");
+            actor.held_decisions.append(&mut actor.fx.decisions);
+            for decision in release(&mut actor.held_decisions, durable) {
                 actor.executor.on_committed(decision.clone());
                 actor.decided.push(decision);
             }
@@ -218,12 +289,12 @@ impl Stage {
                 actor.executed.extend(component.instances.iter().map(|(id, _)| *id));
             }
             actor.protocol.on_executed(actor.executor.executed());
-            let messages = std::mem::take(&mut actor.fx.messages);
+            actor.held.append(&mut actor.fx.messages);
+            let messages = release(&mut actor.held, durable);
             if messages.is_empty() {
                 return;
             }
-            for held in messages {
-                let mut outgoing = held.release(everything).expect("all is durable");
+            for mut outgoing in messages {
                 if outgoing.to.remove(replica(at)) {
                     let own = outgoing.message.clone();
                     actor.protocol.on_message(&actor.view, replica(at), own, &mut actor.fx);

@@ -27,7 +27,7 @@ fn unknown_kinds_are_refused() {
     assert_eq!(peer_flaw("01 00 00"), (2, flaw("a message of EPaxos*", 0)));
     assert_eq!(peer_flaw("01 00 1d"), (2, flaw("a message of EPaxos*", 0x1d)));
     assert_eq!(peer_flaw("01 00 14 0101 03"), (5, flaw("a decision", 3)));
-    assert_eq!(peer_flaw("01 00 18 0101 0101 01 0101 02"), (10, flaw("a flag", 2)));
+    assert_eq!(peer_flaw("01 00 18 0101 0101 01 0101 03"), (10, flaw("an instance's standing", 3)));
 }
 
 #[test]
