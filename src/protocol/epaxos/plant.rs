@@ -61,8 +61,6 @@ pub(crate) enum Plant {
     LostNotInConf,
     /// Reserved slots without a record conflict with nothing once they are decided.
     LostNopForgotten,
-    /// A reserved slot without a record is not reported to recoveries.
-    LostNotReported,
     /// A recovery yields to an instance of unknown payload as if it were known to conflict.
     YieldToUnknown,
 }
@@ -80,7 +78,7 @@ impl Plant {
     ];
 
     /// Those that matter only with the optimisations of protocol.md §7.
-    pub(crate) const OPTIMISED: [Plant; 10] = [
+    pub(crate) const OPTIMISED: [Plant; 9] = [
         Plant::EarlyOwnVote,
         Plant::OrphanAnswers,
         Plant::OrphanCountsItself,
@@ -89,7 +87,6 @@ impl Plant {
         Plant::SilentWithoutFailures,
         Plant::LostNotInConf,
         Plant::LostNopForgotten,
-        Plant::LostNotReported,
         Plant::YieldToUnknown,
     ];
 

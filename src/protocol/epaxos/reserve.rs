@@ -90,10 +90,6 @@ impl EPaxos {
 
     /// Whether an undecided instance has to be reported as one of unknown payload (§5.4).
     pub(super) fn is_unknown(&self, id: InstanceId, instance: &Instance) -> bool {
-        #[cfg(test)]
-        if self.planted(super::Plant::LostNotReported) {
-            return false;
-        }
         instance.payload.is_none() && self.is_lost(id)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::execute::Executor;
-use crate::protocol::epaxos::{EPaxos, Message, Plant, Record};
+use crate::protocol::epaxos::{EPaxos, Inspection, Message, Plant, Record};
 use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Durable, Footprint, Held, InstanceId, LogPosition,
@@ -320,6 +320,11 @@ impl Stage {
             Value::Nop => None,
             Value::Batch(_) => Some(decision.deps.clone()),
         }
+    }
+
+    /// How far an instance is at `at`.
+    pub(super) fn inspect(&self, at: usize, id: InstanceId) -> Option<Inspection> {
+        self.actors[at - 1].protocol.inspect(id)
     }
 
     /// What `at` has executed, in order.

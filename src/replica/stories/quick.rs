@@ -1,0 +1,267 @@
+//! Stories of the two optimisations of protocol.md §7: silent orphans, and reserved slots.
+
+use std::time::Duration;
+
+use super::stage::{Stage, deps, id};
+use crate::protocol::epaxos::Plant;
+use crate::types::{Deps, Optimisations};
+
+const SILENT: Optimisations = Optimisations { silent_orphans: true, ..Optimisations::NONE };
+const RESERVING: Optimisations =
+    Optimisations { reserved_slots: Optimisations::RESERVED_BLOCK, ..Optimisations::NONE };
+
+/// r1 commits x with r2's vote, answers, and stops before its commit is durable; nobody else hears
+/// of it. Then r1 is back, but what it says is lost.
+fn an_orphan(plant: Option<Plant>) -> Stage {
+    let mut s = Stage::optimised(3, SILENT).with(plant);
+    let x = s.propose(1, "k");
+    s.stall(1);
+    s.deliver("PreAccept", x, 1, 2);
+    s.deliver("PreAcceptOk", x, 2, 1);
+    assert_eq!(s.executed(1), [x], "the client has its answer");
+    s.lose_all();
+    s.restart(1);
+    assert_eq!(s.executed(1), [], "all that r1 knows of it is its proposal");
+    s
+}
+
+/// r3 recovers x, and hears r1 first, if r1 says anything.
+fn recovered_by_another(mut s: Stage) -> Option<Deps> {
+    let x = id(1, 1);
+    s.lose_all();
+    s.recover(3, x);
+    s.deliver("Recover", x, 3, 1);
+    s.deliver_among(&[1, 3]);
+    s.deliver_among(&[1, 2, 3]);
+    s.decided(3, x)
+}
+
+#[test]
+fn an_orphans_owner_promises_nothing() {
+    assert_eq!(recovered_by_another(an_orphan(None)), Some(deps([0, 0, 0])));
+    let talkative = recovered_by_another(an_orphan(Some(Plant::OrphanAnswers)));
+    assert_eq!(talkative, None, "an answered command is lost");
+}
+
+/// r1's attempt to recover its orphan leaves a promise behind, and r1 stops again.
+fn an_orphan_for_two_lives(plant: Option<Plant>) -> Option<Deps> {
+    let mut s = an_orphan(plant);
+    s.restart(1);
+    // r3's first ballot is below r1's last one.
+    s.recover(3, id(1, 1));
+    s.recover(3, id(1, 1));
+    recovered_by_another(s)
+}
+
+#[test]
+fn an_orphan_stays_one_at_whatever_ballot() {
+    assert_eq!(an_orphan_for_two_lives(None), Some(deps([0, 0, 0])));
+    let forgetful = an_orphan_for_two_lives(Some(Plant::OrphanOnlyAtOwnersBallot));
+    assert_eq!(forgetful, None, "an answered command is lost");
+}
+
+/// r1 recovers it itself, and only r2 is there to answer for a while.
+fn recovered_by_its_owner(plant: Option<Plant>) -> Option<Deps> {
+    let mut s = an_orphan(plant);
+    let x = id(1, 1);
+    s.deliver("Recover", x, 1, 2);
+    s.deliver_among(&[1, 2]);
+    s.deliver_among(&[1, 2, 3]);
+    s.decided(1, x)
+}
+
+#[test]
+fn an_orphans_owner_does_not_count_itself() {
+    assert_eq!(recovered_by_its_owner(None), Some(deps([0, 0, 0])));
+    let sure = recovered_by_its_owner(Some(Plant::OrphanCountsItself));
+    assert_eq!(sure, None, "an answered command is lost");
+}
+
+/// r1 commits x with the votes of r2 and r3; r4 and r5 know y, which r4 has not finished. r1 forgets
+/// its commit, and counts votes again: this time it hears r4 and r5.
+fn counted_again(plant: Option<Plant>) -> Option<Deps> {
+    let mut s = Stage::optimised(5, SILENT).with(plant);
+    let y = s.propose(4, "k");
+    s.deliver("PreAccept", y, 4, 5);
+    s.lose_all();
+    let x = s.propose(1, "k");
+    s.stall(1);
+    for voter in [2, 3] {
+        s.deliver("PreAccept", x, 1, voter);
+        s.deliver("PreAcceptOk", x, voter, 1);
+    }
+    assert_eq!(s.decided(1, x), Some(Deps::none(5)), "the client has its answer");
+    s.lose_all();
+    s.restart(1);
+    s.deliver_among(&[1, 4, 5]);
+    s.pass(&[1, 2, 3, 4, 5], Duration::from_secs(2));
+    s.decided(1, x)
+}
+
+#[test]
+fn an_orphans_owner_does_not_count_votes_again() {
+    assert_eq!(counted_again(None), Some(Deps::none(5)));
+    let resumed = counted_again(Some(Plant::OrphanResumed));
+    assert_eq!(resumed, Some(deps([0, 0, 0, 1, 0])), "decided twice, differently");
+}
+
+/// Of two replicas, none may be silent.
+fn two_of_two(plant: Option<Plant>) -> bool {
+    let mut s = Stage::optimised(2, SILENT).with(plant);
+    let x = s.propose(1, "k");
+    s.lose_all();
+    s.restart(1);
+    s.pass(&[1, 2], Duration::from_secs(5));
+    s.decision(2, x).is_some()
+}
+
+#[test]
+fn where_nobody_may_fail_nobody_is_silent() {
+    assert!(two_of_two(None));
+    assert!(!two_of_two(Some(Plant::SilentWithoutFailures)), "x is never decided");
+}
+
+/// r1 has reserved slots, and proposes x while its disk is slow.
+fn a_proposal_under_way(s: &mut Stage, key: &'static str) {
+    let first = s.propose(1, "first");
+    s.stall(1);
+    let x = s.propose(1, key);
+    assert_eq!((first, x), (id(1, 1), id(1, 2)));
+}
+
+#[test]
+fn a_proposal_leaves_before_it_is_durable_and_its_slot_is_never_used_again() {
+    let mut s = Stage::optimised(3, RESERVING);
+    a_proposal_under_way(&mut s, "k");
+    let x = id(1, 2);
+    s.deliver("PreAccept", x, 1, 2);
+    s.lose_all();
+    s.restart(1);
+    // All that was reserved is recovered at once, by its owner.
+    s.deliver_among(&[1, 3]);
+    let next = s.propose(1, "k");
+    assert!(next.slot > 2 * Optimisations::RESERVED_BLOCK);
+    for slot in 2..next.slot {
+        assert_eq!(s.decided(1, id(1, slot)), None);
+    }
+    s.pass(&[1, 2, 3], Duration::from_secs(1));
+    assert_eq!(s.executed(2).last(), Some(&next));
+    assert_eq!(s.decided(2, next), Some(deps([next.slot - 1, 0, 0])));
+}
+
+/// What is durable of the block is gone, too: then nothing had left.
+#[test]
+fn nothing_leaves_before_its_slot_is_reserved() {
+    let mut s = Stage::optimised(3, RESERVING);
+    s.stall(1);
+    let x = s.propose(1, "k");
+    s.pass(&[1, 2, 3], Duration::from_millis(200));
+    assert!(s.inspect(2, x).is_none(), "nobody has heard of it");
+    s.restart(1);
+    s.flush(1);
+    assert_eq!(s.propose(1, "k"), x);
+}
+
+/// With both optimisations: r2 votes for x, while r1's own vote is not durable yet.
+fn a_vote_too_early(plant: Option<Plant>) -> (bool, Option<Deps>) {
+    let mut s = Stage::optimised(3, Optimisations::ALL).with(plant);
+    a_proposal_under_way(&mut s, "k");
+    let x = id(1, 2);
+    s.deliver("PreAccept", x, 1, 2);
+    s.deliver("PreAcceptOk", x, 2, 1);
+    let answered = s.executed(1) == [x];
+    s.lose_all();
+    s.restart(1);
+    s.pass(&[1, 2, 3], Duration::from_secs(2));
+    (answered, s.decided(2, x))
+}
+
+#[test]
+fn no_commit_without_the_owners_own_durable_vote() {
+    assert_eq!(a_vote_too_early(None), (false, None));
+    let hasty = a_vote_too_early(Some(Plant::EarlyOwnVote));
+    assert_eq!(hasty, (true, None), "an answered command is lost");
+}
+
+/// r1 has lost x, which r2 knows, and votes for y of r5, as r4 does. If that commits y, r5 answers
+/// and dies. To those left, x speaks against y, unless y covers it: had r1 voted for y as it was
+/// proposed, it would have done so not knowing x.
+fn a_lost_slot(plant: Option<Plant>, decided: bool) -> (bool, Option<Deps>) {
+    let mut s = Stage::optimised(5, RESERVING).with(plant);
+    a_proposal_under_way(&mut s, "k");
+    let x = id(1, 2);
+    s.deliver("PreAccept", x, 1, 2);
+    s.lose_all();
+    s.restart(1);
+    if decided {
+        s.deliver_among(&[1, 3, 4]);
+        assert_eq!(s.decided(4, x), None);
+    }
+    s.lose_all();
+    let y = s.propose(5, "k");
+    for voter in [1, 4] {
+        s.deliver("PreAccept", y, 5, voter);
+        s.deliver("PreAcceptOk", y, voter, 5);
+    }
+    let answered = s.decision(5, y).is_some();
+    s.lose_all();
+    s.recover(3, y);
+    s.deliver_among(&[2, 3, 4]);
+    (answered, s.decided(3, y))
+}
+
+#[test]
+fn a_lost_slot_conflicts_with_everything() {
+    assert!(!a_lost_slot(None, false).0, "r1's vote is not for the fast path");
+    let forgetful = a_lost_slot(Some(Plant::LostNotInConf), false);
+    assert_eq!(forgetful, (true, None), "an answered command is lost");
+}
+
+#[test]
+fn a_lost_slot_conflicts_with_everything_for_good() {
+    assert!(!a_lost_slot(None, true).0, "r1's vote is not for the fast path");
+    let forgetful = a_lost_slot(Some(Plant::LostNopForgotten), true);
+    assert_eq!(forgetful, (true, None), "an answered command is lost");
+}
+
+/// r1 has lost x, which has nothing to do with y. But all that r1 can tell the recovery of y is
+/// that there may be something. Then r2 sees x through, which does not cover y: why should it?
+fn nothing_to_do_with_it(plant: Option<Plant>) -> Option<Deps> {
+    let mut s = Stage::optimised(5, RESERVING).with(plant);
+    a_proposal_under_way(&mut s, "other");
+    let x = id(1, 2);
+    s.deliver("PreAccept", x, 1, 2);
+    s.lose_all();
+    s.restart(1);
+    s.lose_all();
+    let y = s.propose(5, "k");
+    for voter in [2, 4] {
+        s.deliver("PreAccept", y, 5, voter);
+        s.deliver("PreAcceptOk", y, voter, 5);
+    }
+    assert_eq!(s.decided(5, y), Some(Deps::none(5)), "the client has its answer");
+    s.lose_all();
+    s.recover(3, y);
+    for member in [1, 4] {
+        s.deliver("Recover", y, 3, member);
+        s.deliver("RecoverOk", y, member, 3);
+    }
+    for member in [1, 4] {
+        s.deliver("Validate", y, 3, member);
+        s.deliver("ValidateOk", y, member, 3);
+    }
+    assert!(s.decision(3, y).is_none(), "it waits");
+    s.recover(2, x);
+    s.deliver_among(&[2, 3, 4]);
+    assert_eq!(s.decided(3, x), Some(Deps::none(5)));
+    // The rest of what r1 reserved.
+    s.pass(&[1, 2, 3, 4], Duration::from_secs(2));
+    s.decided(3, y)
+}
+
+#[test]
+fn what_may_not_even_conflict_is_nothing_to_yield_to() {
+    assert_eq!(nothing_to_do_with_it(None), Some(Deps::none(5)));
+    let hasty = nothing_to_do_with_it(Some(Plant::YieldToUnknown));
+    assert_eq!(hasty, None, "an answered command is lost");
+}
