@@ -11,7 +11,7 @@ use crate::protocol::epaxos::{EPaxos, Message, Plant, Record};
 use crate::protocol::{Effects, Protocol, View};
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Durable, Footprint, InstanceId, LogPosition,
-    Optimisations, Quorums, ReplicaId, RequestId, Settings, Slot, Timing, Value,
+    Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Timing, Value,
 };
 
 /// One replica with its executor.
@@ -60,6 +60,9 @@ fn name(message: &Message) -> &'static str {
         Message::Reject { .. } => "Reject",
         Message::Marks { .. } => "Marks",
         Message::Fetch { .. } => "Fetch",
+        Message::Truncated { .. } => "Truncated",
+        Message::Cut { .. } => "Cut",
+        Message::CutOk { .. } => "CutOk",
     }
 }
 
@@ -73,6 +76,7 @@ impl Stage {
                 seed: u64::from(me.number()),
                 timing: Timing::default(),
                 optimisations: Optimisations::NONE,
+                retention: Retention::default(),
             };
             Actor {
                 protocol: EPaxos::new(settings),
