@@ -13,7 +13,7 @@ use isonomy::protocol::epaxos::{EPaxos, Message, Record};
 use isonomy::replica::{Core, Input, Limits, Output, PeerMessage};
 use isonomy::types::{
     ClientId, Command, Durable, Footprint, LogPosition, Optimisations, Quorums, ReplicaId,
-    RequestId, Settings, Time, Timing,
+    RequestId, Retention, Settings, Time, Timing,
 };
 
 struct Cluster {
@@ -32,7 +32,8 @@ impl Cluster {
             let quorums = Quorums::new(n).expect("a supported size");
             let seed = u64::from(me.number());
             let (timing, optimisations) = (Timing::default(), Optimisations::NONE);
-            let settings = Settings { me, quorums, seed, timing, optimisations };
+            let retention = Retention::default();
+            let settings = Settings { me, quorums, seed, timing, optimisations, retention };
             Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
         };
         Cluster {

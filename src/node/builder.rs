@@ -21,7 +21,7 @@ use crate::protocol::epaxos::EPaxos;
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
-    ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, Settings, Timing,
+    ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing,
 };
 
 /// Steps of executions between the core and the apply thread.
@@ -204,6 +204,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             seed: rand::random(),
             timing: self.timing.clone(),
             optimisations: Optimisations::NONE,
+            retention: Retention::default(),
         };
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;

@@ -119,6 +119,21 @@ impl Path {
         Path::UnknownReported,
         Path::UnknownHarmless,
     ];
+
+    /// Those that only replicas take that drop what a member may still need (protocol.md §8a).
+    pub const TRUNCATING: &'static [Path] = &[
+        Path::Dropped,
+        Path::CutProposed,
+        Path::CutAgreed,
+        Path::CutRefused,
+        Path::CutEstablished,
+        Path::Truncated,
+        Path::NeedsSnapshot,
+        Path::DroppedReported,
+        Path::DroppedInterferes,
+        Path::DroppedHarmless,
+        Path::Installed,
+    ];
 }
 
 macro_rules! paths {
@@ -208,6 +223,28 @@ paths! {
     UnknownHarmless = "unknown_harmless",
     /// Records were forgotten because every member had executed them.
     Trimmed = "trimmed",
+    /// Records were dropped that an absent member might have asked for (§8a).
+    Dropped = "dropped",
+    /// A cut was proposed (§8a).
+    CutProposed = "cut_proposed",
+    /// A cut was agreed to.
+    CutAgreed = "cut_agreed",
+    /// A cut was not agreed to: not all of it is executed here, or another one was agreed to.
+    CutRefused = "cut_refused",
+    /// A cut was established by `n - f` agreements.
+    CutEstablished = "cut_established",
+    /// Somebody wanted something about an instance that is dropped here.
+    Truncated = "truncated",
+    /// What is missing here is dropped elsewhere: a snapshot is needed.
+    NeedsSnapshot = "needs_snapshot",
+    /// A dropped instance was reported to a recovery (§5.4).
+    DroppedReported = "dropped_reported",
+    /// An instance reported to a recovery is dropped here, and was not harmless (§5.5).
+    DroppedInterferes = "dropped_interferes",
+    /// An instance reported to a recovery is dropped here, and harmless (§5.5).
+    DroppedHarmless = "dropped_harmless",
+    /// Another replica's snapshot took the place of the state here.
+    Installed = "installed",
 }
 
 /// How often each [`Path`] was taken.

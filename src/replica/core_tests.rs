@@ -7,7 +7,7 @@ use crate::protocol::Path;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::types::{
     Ballot, ClientId, Command, Durable, Footprint, InstanceId, LogPosition, Optimisations, Quorums,
-    ReplicaId, ReplicaSet, RequestId, Settings, Time, Timing,
+    ReplicaId, ReplicaSet, RequestId, Retention, Settings, Time, Timing,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -43,6 +43,7 @@ impl Cluster {
             seed: u64::from(me.number()),
             timing,
             optimisations: Optimisations::NONE,
+            retention: Retention::default(),
         };
         Core::new(settings.clone(), limits, EPaxos::new(settings))
     }

@@ -106,7 +106,7 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Optimisations, Quorums};
+    use crate::types::{Optimisations, Quorums, Retention};
 
     fn at(ms: u64) -> Time {
         Time::ZERO + Duration::from_millis(ms)
@@ -119,6 +119,7 @@ mod tests {
             seed: 0,
             timing: Timing::default(),
             optimisations: Optimisations::NONE,
+            retention: Retention::default(),
         };
         let mut detector = Detector::new(&settings);
         detector.start(at(0));

@@ -263,6 +263,8 @@ impl std::fmt::Display for ShownRecord<'_> {
                 write!(f, "Accepted {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
             }
             Record::Reserved { up_to } => write!(f, "Reserved up to {up_to}"),
+            Record::Agreed { cut } => write!(f, "Agreed {cut:?}"),
+            Record::Learned { id, .. } => write!(f, "Learned {id}"),
             Record::Joined { id, ballot } => write!(f, "Joined {id} {ballot:?}"),
             Record::Validated { id, ballot, initial, .. } => {
                 write!(f, "Validated {id} {ballot:?} {initial:?}")

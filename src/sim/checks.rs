@@ -97,9 +97,10 @@ impl Checks {
             }
             Record::Accepted { id, .. }
             | Record::Joined { id, .. }
+            | Record::Learned { id, .. }
             | Record::Validated { id, .. } => id,
             Record::Committed { id, value, deps } => return self.commit(at, *id, value, deps),
-            Record::Reserved { .. } => return Ok(()),
+            Record::Reserved { .. } | Record::Agreed { .. } => return Ok(()),
         };
         let seen = &mut self.seen[at.index()];
         if !seen.committed.contains(id) {

@@ -12,7 +12,7 @@ use crate::machine::{Applier, Kv};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::{Core, Input, Limits};
-use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
+use crate::types::{Quorums, ReplicaId, RequestId, Retention, Settings, Time};
 
 /// A machine.
 ///
@@ -76,6 +76,7 @@ impl Host {
             seed,
             timing: plan.timing.clone(),
             optimisations: plan.optimisations,
+            retention: Retention::default(),
         };
         Host {
             core: core(&settings),

@@ -85,7 +85,9 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
         let absent = |name: &str| {
             let mut counters = Counter::ALL.iter().filter(|counter| counter.needs_restarts());
             let optimised = Path::OPTIMISED.iter().any(|path| path.name() == name);
-            !restarts && (optimised || counters.any(|counter| counter.name() == name))
+            let truncating = Path::TRUNCATING.iter().any(|path| path.name() == name);
+            let restarting = optimised || counters.any(|counter| counter.name() == name);
+            truncating || !restarts && restarting
         };
         let never = summary.paths.iter().filter(|(name, count)| **count == 0 && !absent(name));
         summary.never = never.map(|(name, _)| *name).collect();

@@ -73,12 +73,17 @@ pub(super) fn digest(message: &PeerMessage<Message>) -> u64 {
             about(10, *id, Ballot::OWNER) ^ u64::from(*fast_votes)
         }
         Message::Reject { id, ballot } => about(11, *id, *ballot),
-        Message::Marks { proposed, known, executed } => {
-            let slots = known.as_slots().iter().chain(executed.as_slots());
+        Message::Marks { proposed, known, executed, cut } => {
+            let slots = known.as_slots().iter().chain(executed.as_slots()).chain(cut.as_slots());
             slots.fold(12 ^ proposed, |hash: u64, slot| hash.wrapping_mul(31).wrapping_add(*slot))
         }
         Message::Fetch { owner, from, to } => {
             about(13, InstanceId::new(*owner, *from), Ballot::OWNER) ^ to
+        }
+        Message::Truncated { id } => about(14, *id, Ballot::OWNER),
+        Message::Cut { cut } | Message::CutOk { cut } => {
+            let kind = if matches!(message, Message::Cut { .. }) { 15 } else { 16 };
+            cut.as_slots().iter().fold(kind, |hash, slot| hash.wrapping_mul(31).wrapping_add(*slot))
         }
     }
 }

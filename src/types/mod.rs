@@ -25,5 +25,5 @@ pub use footprint::{Access, Footprint, KeyHash};
 pub use ids::{ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot};
 pub use numbering::Numbering;
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
-pub use settings::{Optimisations, Settings, Timing};
+pub use settings::{Optimisations, Retention, Settings, Timing};
 pub use time::Time;

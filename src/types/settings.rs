@@ -17,6 +17,25 @@ pub struct Settings {
     pub timing: Timing,
     /// What it does to be quicker.
     pub optimisations: Optimisations,
+    /// What it keeps for members that are behind, and for how long.
+    pub retention: Retention,
+}
+
+/// What a replica keeps for members that have not executed it yet (protocol.md §8a).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// Whether a replica that stops never comes back under its name, so that what it has executed
+    /// counts at once. If not, it counts once it is in a durable snapshot.
+    pub volatile: bool,
+    /// About how many bytes of decided instances are kept for a member that stands still, before
+    /// the others agree to drop them: it needs a snapshot then. Each replica's own choice.
+    pub keep: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention { volatile: true, keep: 64 << 20 }
+    }
 }
 
 /// Two ways to wait for the disk less often before a command is answered (protocol.md §7). Each is

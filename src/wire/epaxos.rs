@@ -57,8 +57,11 @@ kinds! { Message, "a message of EPaxos*", limits:
     0x18 ValidateOk { id, ballot, interfering } refused for owners(ballot);
     0x19 Waiting { id, fast_votes } refused for votes_above(fast_votes, limits.replicas);
     0x1a Reject { id, ballot } refused for owners(ballot);
-    0x1b Marks { proposed, known, executed };
+    0x1b Marks { proposed, known, executed, cut };
     0x1c Fetch { owner, from, to } refused for empty(from, to);
+    0x1d Truncated { id };
+    0x1e Cut { cut };
+    0x1f CutOk { cut };
 }
 
 kinds! { Record, "a record of EPaxos*", _limits:
@@ -68,6 +71,8 @@ kinds! { Record, "a record of EPaxos*", _limits:
     0x13 Validated { id, ballot, batch, initial };
     0x14 Committed { id, value, deps };
     0x15 Reserved { up_to } refused for too_far(up_to);
+    0x16 Agreed { cut };
+    0x17 Learned { id, batch };
 }
 
 /// A recovery leads rounds from 1, and only a ballot above another rejects it (protocol.md §5.1,

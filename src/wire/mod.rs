@@ -39,6 +39,7 @@
 
 mod client;
 mod epaxos;
+mod epaxos_snapshot;
 mod error;
 mod peer;
 mod reader;

@@ -9,10 +9,8 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use crate::types::{Access, Deps, Footprint, InstanceId, KeyHash, Slot};
-
-/// Highest slots of one key: `n` of readers, then `n` of writers.
-type KeySlots = SmallVec<[Slot; 10]>;
+use super::dropped::{KeySlots, SlotIndex};
+use crate::types::{Access, Deps, Executed, Footprint, InstanceId, KeyHash};
 
 /// What conflicts with what, of all that is known here.
 ///
@@ -21,7 +19,7 @@ type KeySlots = SmallVec<[Slot; 10]>;
 /// 1. Every instance whose payload was ever known here and that is not below `floor` counts, those
 ///    decided `Nop` too: a vote may rest on them (protocol.md §3, †).
 /// 2. Every instance accepted as `Nop` whose payload is unknown here is in `wildcards`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(PartialEq, Debug)]
 pub struct ConflictIndex {
     n: usize,
     keys: FxHashMap<KeyHash, KeySlots>,
@@ -104,16 +102,48 @@ impl ConflictIndex {
         self.wildcards.remove(&id);
     }
 
+    /// These are decided: their payload is known, or does not matter any more.
+    pub(super) fn settle_wildcards(&mut self, decided: &Executed) {
+        self.wildcards.retain(|id| !decided.contains(*id));
+    }
+
+    /// Everything up to here counts as covered, and is forgotten.
+    pub fn floor(&self) -> &Deps {
+        &self.floor
+    }
+
+    /// Takes note of what `other` holds.
+    pub(super) fn join(&mut self, other: &SlotIndex) {
+        let (any, everything) = other.overall();
+        self.any.merge(any);
+        self.everything.merge(everything);
+        for (key, slots) in other.keys() {
+            match self.keys.get_mut(&key) {
+                Some(mine) => {
+                    mine.iter_mut().zip(slots).for_each(|(mine, slot)| *mine = (*mine).max(*slot));
+                }
+                None => {
+                    self.keys.insert(key, slots.clone());
+                }
+            }
+        }
+    }
+
+    /// Forgets a key with nothing above the floor.
+    pub(super) fn forget_key(&mut self, key: KeyHash) {
+        let Some(slots) = self.keys.get(&key) else { return };
+        let floor = self.floor.as_slots();
+        if slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor) {
+            self.keys.remove(&key);
+        }
+    }
+
     /// Everything up to `floor` was executed by every member; `footprints` are those of what goes.
     pub fn forget<'a>(&mut self, floor: &Deps, footprints: impl Iterator<Item = &'a Footprint>) {
         self.floor.merge(floor);
         for footprint in footprints {
             for (key, _) in footprint.keys().unwrap_or_default() {
-                let Some(slots) = self.keys.get(key) else { continue };
-                let floor = self.floor.as_slots();
-                if slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor) {
-                    self.keys.remove(key);
-                }
+                self.forget_key(*key);
             }
         }
     }
@@ -140,7 +170,7 @@ impl ConflictIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ReplicaId;
+    use crate::types::{ReplicaId, Slot};
 
     fn id(replica: usize, slot: Slot) -> InstanceId {
         InstanceId::new(ReplicaId::from_index(replica), slot)

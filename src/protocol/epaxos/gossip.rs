@@ -1,8 +1,8 @@
 //! Marks: what each replica knows and has executed (protocol.md §4, §8a). They heal lost Commits by
-//! Fetch, and tell when every member has executed an instance, so that it can be forgotten.
+//! Fetch, and tell when every member has executed an instance for good, so that it can be forgotten
+//! (`truncate`).
 //!
-//! Deviation: forgetting here needs no durable snapshot, because in memory mode a replica that
-//! stopped never returns. The durable log brings the marks C and W of protocol.md §8a.
+//! *For good* (E): in its durable snapshot; or at all, if it never comes back once it stops.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(super) struct Marks {
     /// When to say it again.
     next_gossip: Time,
     trim: Option<Trim>,
+    /// Everything up to here may be forgotten.
+    forgettable: Deps,
 }
 
 /// What may be forgotten once two things have come true.
@@ -59,10 +61,31 @@ impl Marks {
             proposed: Deps::none(n),
             next_gossip: Time::ZERO,
             trim: None,
+            forgettable: Deps::none(n),
         }
     }
 
-    /// This replica has executed everything up to `executed`.
+    /// E of a member, as far as it is known here: everything up to there it has executed for good.
+    pub(super) fn executed_at(&self, who: ReplicaId) -> &Deps {
+        &self.executed[who.index()]
+    }
+
+    /// Everything up to here may be forgotten.
+    pub(super) fn forgettable(&self) -> &Deps {
+        &self.forgettable
+    }
+
+    /// What was forgotten in an earlier life stays so.
+    pub(super) fn restore_forgotten(&mut self, floor: &Deps) {
+        self.forgettable.merge(floor);
+    }
+
+    /// The next gossip is due at `time`, if not sooner.
+    pub(super) fn gossip_at(&mut self, time: Time) {
+        self.next_gossip = self.next_gossip.min(time);
+    }
+
+    /// This replica has executed everything up to `executed` for good.
     pub(super) fn executed_here(&mut self, me: ReplicaId, executed: &Deps) {
         self.executed[me.index()].merge(executed);
     }
@@ -106,32 +129,37 @@ impl EPaxos {
         let executed = self.marks.executed[me.index()].clone();
         let proposed = self.next_slot - 1;
         self.marks.proposed.raise(me, proposed);
-        let marks = Message::Marks { proposed, known: self.known(), executed };
+        let (known, cut) = (self.known(), self.cuts.established.clone());
+        let marks = Message::Marks { proposed, known, executed, cut };
         // Others forget what all say they have executed: so it may not be lost here any more.
         let after = fx.everything();
         fx.send(after, self.others(), marks);
-        self.trim(view, fx);
+        self.watch_floor(view);
+        self.drive_cuts(view, fx);
     }
 
+    /// What a member says of itself; `proposed` is as of the moment when `executed` was.
     pub(super) fn on_marks(
         &mut self,
         from: ReplicaId,
         proposed: Slot,
         known: &Deps,
         executed: &Deps,
+        cut: &Deps,
     ) {
         self.marks.proposed.raise(from, proposed);
         self.marks.known[from.index()].merge(known);
         self.marks.executed[from.index()].merge(executed);
+        self.cuts.established.merge(cut);
         for (owner, slot) in known.iter() {
             self.see(owner, slot);
         }
     }
 
-    /// Forgets what every member has executed: a while after learning it, so that the others know
-    /// it too and cover it, and no proposal goes the slow path for it; and not before everything
-    /// that might not cover it is decided.
-    fn trim(&mut self, view: &View, fx: &mut Fx) {
+    /// What every member has executed may be forgotten: a while after learning it, so that the
+    /// others know it too and cover it, and no proposal goes the slow path for it; and not before
+    /// everything that might not cover it is decided.
+    fn watch_floor(&mut self, view: &View) {
         let wait = self.settings.timing.gossip * 4 + view.slowest_round_trip() * 2;
         if let Some(trim) = self.marks.trim.take() {
             #[cfg(test)]
@@ -143,24 +171,13 @@ impl EPaxos {
                 self.marks.trim = Some(trim);
                 return;
             }
-            self.forget(&trim.floor, fx);
+            self.marks.forgettable.merge(&trim.floor);
         }
         let floor = self.marks.executed_by_all();
-        if !self.instances.trimmed().includes(&floor) {
+        if !self.marks.forgettable.includes(&floor) {
             let decided = self.marks.proposed.clone();
             self.marks.trim = Some(Trim { floor, when: view.now + wait, decided });
         }
-    }
-
-    fn forget(&mut self, floor: &Deps, fx: &mut Fx) {
-        let gone = self.instances.trim(floor);
-        if gone.is_empty() {
-            return;
-        }
-        fx.hit(Path::Trimmed);
-        let payloads = gone.iter().filter_map(|i| i.payload.as_ref());
-        self.kept_bytes -= payloads.clone().map(|batch| weight(batch)).sum::<usize>();
-        self.index.forget(floor, payloads.map(|batch| batch.footprint()));
     }
 
     /// Answers with the decisions it knows; about the rest it says nothing.
@@ -176,6 +193,10 @@ impl EPaxos {
             return;
         }
         let last = last.min(first.saturating_add(FETCH_AT_MOST - 1));
+        if self.instances.is_trimmed(InstanceId::new(owner, first)) {
+            // The first is missing there, or it would not have been asked for.
+            self.answer_truncated(from, InstanceId::new(owner, first), fx);
+        }
         let wanted = self.instances.above(owner, first.saturating_sub(1));
         let known: Vec<_> = wanted
             .take_while(|(id, _)| id.slot <= last)

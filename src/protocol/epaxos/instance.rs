@@ -99,14 +99,15 @@ impl Instance {
     /// Records from which it can be made again, as far as it must not be forgotten.
     pub(super) fn records(&self, id: InstanceId) -> Vec<Record> {
         let mut records = Vec::new();
+        // What is accepted or decided as a Nop stays a conflict under its payload, however that
+        // became known.
+        let shown = self.initial.is_some() && !self.is_committed();
+        let shown = shown || self.value.as_ref().is_some_and(|value| !value.is_nop());
+        if let Some(batch) = self.payload.clone().filter(|_| !shown) {
+            records.push(Record::Learned { id, batch });
+        }
         if let Some((value, deps)) = self.decision() {
             let (value, deps) = (value.clone(), deps.clone());
-            // A Nop stays a conflict under its payload.
-            if let (Value::Nop, Some(batch)) = (&value, &self.payload) {
-                let (batch, initial) = (batch.clone(), Deps::none(deps.len()));
-                let ballot = self.ballot;
-                records.push(Record::Validated { id, ballot, batch, initial });
-            }
             records.push(Record::Committed { id, value, deps });
             return records;
         }
@@ -138,11 +139,11 @@ impl Instance {
     }
 }
 
-/// All instances that are not forgotten yet.
+/// All instances that are neither forgotten nor dropped yet.
 #[derive(Debug)]
 pub(super) struct Instances {
     owners: Vec<BTreeMap<Slot, Instance>>,
-    /// Everything up to here was executed by every member and is forgotten.
+    /// Everything up to here was executed here, and its records are dropped.
     trimmed: Deps,
 }
 
@@ -161,12 +162,12 @@ impl Instances {
 
     /// The instance, made Initial if there was nothing about it yet.
     pub(super) fn entry(&mut self, id: InstanceId) -> &mut Instance {
-        assert!(!self.is_trimmed(id), "what every member executed gets no record again");
+        assert!(!self.is_trimmed(id), "what was dropped gets no record again: {id}");
         let n = self.owners.len();
         self.owners[id.replica.index()].entry(id.slot).or_insert_with(|| Instance::new(n))
     }
 
-    /// Whether every member had executed it when it was forgotten here.
+    /// Whether it was executed here and its record is dropped.
     pub(super) fn is_trimmed(&self, id: InstanceId) -> bool {
         self.trimmed.covers(id)
     }
@@ -189,18 +190,30 @@ impl Instances {
         range.map(move |(slot, instance)| (InstanceId::new(owner, *slot), instance))
     }
 
-    /// Forgets everything up to `floor`, and returns it.
-    pub(super) fn trim(&mut self, floor: &Deps) -> Vec<Instance> {
+    /// Drops everything up to `floor`, and returns it.
+    pub(super) fn trim(&mut self, floor: &Deps) -> Vec<(InstanceId, Instance)> {
         let mut gone = Vec::new();
         for (owner, slot) in floor.iter().filter(|(owner, slot)| *slot > self.trimmed.slot(*owner))
         {
             let instances = &mut self.owners[owner.index()];
-            let kept = instances.split_off(&(slot + 1));
-            gone.extend(std::mem::replace(instances, kept).into_values());
+            while let Some(first) = instances.first_entry().filter(|first| *first.key() <= slot) {
+                let id = InstanceId::new(owner, *first.key());
+                gone.push((id, first.remove()));
+            }
         }
         self.trimmed.merge(floor);
-        assert!(gone.iter().all(Instance::is_committed), "only what is decided is forgotten");
         gone
+    }
+
+    /// A rule broken on purpose: see `plant`.
+    #[cfg(test)]
+    pub(super) fn remove(&mut self, id: InstanceId) {
+        self.owners[id.replica.index()].remove(&id.slot);
+    }
+
+    /// All of them, by owner and slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        ReplicaId::all(self.owners.len()).flat_map(|owner| self.above(owner, 0))
     }
 
     /// How many there are.

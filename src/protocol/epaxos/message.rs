@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ConflictIndex;
+use super::DroppedIndex;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 
 /// A message of EPaxos* (protocol.md §4, §5).
@@ -107,8 +107,10 @@ pub enum Message {
         proposed: Slot,
         /// Per owner, the slot up to which the sender knows every decision (K).
         known: Deps,
-        /// Per owner, the slot up to which the sender has executed everything (E).
+        /// Per owner, the slot up to which the sender has executed everything, for good (E).
         executed: Deps,
+        /// The highest cut that the sender knows to be established (C).
+        cut: Deps,
     },
     /// Asks for the decisions of one owner from `from` to `to`, both included.
     Fetch {
@@ -119,15 +121,76 @@ pub enum Message {
         /// The last slot.
         to: Slot,
     },
+    /// The instance is executed and dropped at the sender, which has no vote about it any more.
+    Truncated {
+        /// The instance; in answer to a Fetch, the first one asked for.
+        id: InstanceId,
+    },
+    /// A proposal to drop everything up to here, once it is in one's own durable snapshot.
+    Cut {
+        /// Per owner, the last slot to go.
+        cut: Deps,
+    },
+    /// What the sender has agreed to last: to the proposal, if it is this.
+    CutOk {
+        /// Per owner, the last slot to go.
+        cut: Deps,
+    },
 }
 
 /// What a snapshot holds of the protocol for every replica alike (protocol.md §8a).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Shared {
-    /// W: every member has executed everything up to here.
+    /// Everything up to here was executed by every member and is forgotten altogether (part of W).
     pub floor: Deps,
-    /// What conflicts with what.
-    pub index: ConflictIndex,
+    /// The highest cut known to be established (C).
+    pub cut: Deps,
+    /// Everything up to here is executed and its record dropped.
+    pub dropped: Deps,
+    /// What of the dropped instances still speaks for or against others.
+    pub index: DroppedIndex,
+    /// The decisions that are executed and not dropped, by instance.
+    pub settled: Vec<Settled>,
+}
+
+/// An executed decision, with all that is known of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settled {
+    /// The instance.
+    pub id: InstanceId,
+    /// What was decided.
+    pub value: SettledValue,
+    /// What it covers.
+    pub deps: Deps,
+}
+
+/// What an executed instance holds.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SettledValue {
+    /// Its owner's commands.
+    Batch(Arc<Batch>),
+    /// Nothing, in place of these commands, which go on being a conflict (protocol.md §3).
+    NopOf(Arc<Batch>),
+    /// Nothing, in place of nobody knows what.
+    Nop,
+}
+
+impl SettledValue {
+    /// What was decided.
+    pub fn value(&self) -> Value {
+        match self {
+            SettledValue::Batch(batch) => Value::Batch(batch.clone()),
+            SettledValue::NopOf(_) | SettledValue::Nop => Value::Nop,
+        }
+    }
+
+    /// The owner's commands, executed or not, if anybody knows them.
+    pub fn payload(&self) -> Option<&Arc<Batch>> {
+        match self {
+            SettledValue::Batch(batch) | SettledValue::NopOf(batch) => Some(batch),
+            SettledValue::Nop => None,
+        }
+    }
 }
 
 /// What a [`Message::Commit`] carries.
@@ -246,6 +309,18 @@ pub enum Record {
         /// What it covers.
         deps: Deps,
     },
+    /// An agreement to a cut (protocol.md §8a).
+    Agreed {
+        /// Per owner, the last slot to go.
+        cut: Deps,
+    },
+    /// A payload that no other record of a snapshot shows; never in a log.
+    Learned {
+        /// The instance.
+        id: InstanceId,
+        /// Its commands.
+        batch: Arc<Batch>,
+    },
 }
 
 impl Message {
@@ -262,8 +337,12 @@ impl Message {
             | Message::Validate { id, .. }
             | Message::ValidateOk { id, .. }
             | Message::Waiting { id, .. }
+            | Message::Truncated { id }
             | Message::Reject { id, .. } => Some(*id),
-            Message::Marks { .. } | Message::Fetch { .. } => None,
+            Message::Marks { .. }
+            | Message::Fetch { .. }
+            | Message::Cut { .. }
+            | Message::CutOk { .. } => None,
         }
     }
 }

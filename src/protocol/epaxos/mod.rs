@@ -7,10 +7,13 @@
 mod accept;
 mod commit;
 mod conflicts;
+mod cut;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
+mod dropped;
 mod gossip;
+mod install;
 mod instance;
 mod message;
 mod orphans;
@@ -20,12 +23,17 @@ mod propose;
 mod recover;
 mod reserve;
 mod restore;
+mod truncate;
 mod validate;
 mod waiting;
 mod watch;
 
 pub use conflicts::ConflictIndex;
-pub use message::{CommitValue, Interfering, Message, Phase, Record, Report, Shared, Standing};
+pub use dropped::{DroppedIndex, KeySlots, SlotIndex};
+pub use message::{
+    CommitValue, Interfering, Message, Phase, Record, Report, Settled, SettledValue, Shared,
+    Standing,
+};
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
@@ -42,10 +50,12 @@ use crate::types::{
 };
 
 use accept::Proposal;
+use cut::Cuts;
 use gossip::Marks;
 use instance::Instances;
 use recover::Recovery;
 use reserve::Reserve;
+use truncate::Sweep;
 use waiting::Waiters;
 use watch::Frontier;
 
@@ -69,8 +79,14 @@ pub struct EPaxos {
     /// About how many bytes the instances take.
     kept_bytes: usize,
     index: ConflictIndex,
+    /// What is left of those that were dropped; all of it is in `index`, too.
+    dropped: DroppedIndex,
+    sweep: Sweep,
     frontiers: Vec<Frontier>,
     marks: Marks,
+    cuts: Cuts,
+    /// Everything up to here is executed here, for good or not.
+    executed: Deps,
     recoveries: BTreeMap<InstanceId, Recovery>,
     waiters: Waiters,
     /// When to look again at an own undecided instance.
@@ -91,8 +107,12 @@ impl EPaxos {
             instances: Instances::new(n),
             kept_bytes: 0,
             index: ConflictIndex::new(n),
+            dropped: DroppedIndex::new(n),
+            sweep: Sweep::new(n),
             frontiers: (0..n).map(|_| Frontier::default()).collect(),
             marks: Marks::new(n),
+            cuts: Cuts::new(n),
+            executed: Deps::none(n),
             recoveries: BTreeMap::new(),
             waiters: Waiters::default(),
             timers: BinaryHeap::new(),
@@ -123,7 +143,7 @@ impl EPaxos {
     pub fn footprint(&self) -> Sizes {
         Sizes {
             instances: self.instances.len(),
-            bytes: self.kept_bytes,
+            bytes: self.kept_bytes + self.dropped.bytes(),
             keys: self.index.keys(),
             recoveries: self.recoveries.len(),
         }
@@ -147,24 +167,34 @@ impl EPaxos {
         others
     }
 
-    /// Whether a message about this instance has to be ignored: its owner is no member, or every
-    /// member has executed it, so that only a duplicate can be under way.
+    /// Whether nothing may be done about this instance: there is no such thing, or it is dropped.
     fn is_stale(&self, id: InstanceId) -> bool {
-        id.slot == 0 || id.replica.index() >= self.n() || self.instances.is_trimmed(id)
+        self.is_nonsense(id) || self.instances.is_trimmed(id)
+    }
+
+    fn is_nonsense(&self, id: InstanceId) -> bool {
+        id.slot == 0 || id.replica.index() >= self.n()
     }
 
     /// The owner's commands became known: they count as a conflict from now on (protocol.md §3).
     fn learn_payload(&mut self, id: InstanceId, batch: &Arc<Batch>, fx: &mut Fx) {
+        if self.note_payload(id, batch) {
+            fx.learned.push((id, batch.clone()));
+        }
+    }
+
+    /// Whether that is news.
+    fn note_payload(&mut self, id: InstanceId, batch: &Arc<Batch>) -> bool {
         let instance = self.instances.entry(id);
         if let Some(known) = &instance.payload {
             assert!(Arc::ptr_eq(known, batch) || known == batch, "an owner proposes once: {id}");
-            return;
+            return false;
         }
         instance.payload = Some(batch.clone());
         self.kept_bytes += gossip::weight(batch);
         self.index.insert(id, batch.footprint());
         self.see(id.replica, id.slot);
-        fx.learned.push((id, batch.clone()));
+        true
     }
 
     /// There is an instance `slot` of `owner`, and so there are all below it.
@@ -224,8 +254,16 @@ impl Protocol for EPaxos {
     }
 
     fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
-        if message.instance().is_some_and(|id| self.is_stale(id)) {
-            return;
+        if let Some(id) = message.instance() {
+            if self.is_nonsense(id) {
+                return;
+            }
+            if self.instances.is_trimmed(id) {
+                self.on_dropped(from, &message, fx);
+                return;
+            }
+            #[cfg(test)]
+            self.count_truncated_if_planted(view, from, &message, fx);
         }
         match message {
             Message::PreAccept { id, batch, deps } => {
@@ -251,9 +289,12 @@ impl Protocol for EPaxos {
                 self.on_waiting(view, id, usize::from(fast_votes), fx);
             }
             Message::Reject { id, ballot } => self.on_reject(view, id, ballot, fx),
-            Message::Marks { proposed, known, executed } => {
-                self.on_marks(from, proposed, &known, &executed);
+            Message::Truncated { id } => self.on_truncated(view, id, fx),
+            Message::Marks { proposed, known, executed, cut } => {
+                self.on_marks(from, proposed, &known, &executed, &cut);
             }
+            Message::Cut { cut } => self.on_cut(from, &cut, fx),
+            Message::CutOk { cut } => self.on_cut_ok(view, from, &cut, fx),
             Message::Fetch { owner, from: first, to } => {
                 self.on_fetch(from, owner, first, to, fx);
             }
@@ -267,25 +308,30 @@ impl Protocol for EPaxos {
         self.drive_recoveries(view, fx);
         self.watch_frontiers(view, fx);
         self.gossip(view, fx);
+        self.truncate(fx);
         #[cfg(test)]
         self.release_early_if_planted(fx);
     }
 
-    fn snapshot(&self, _: &Executed) -> (Shared, Vec<Record>) {
-        self.take_snapshot()
+    fn snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
+        self.take_snapshot(executed)
     }
 
-    fn on_snapshot(&mut self, _: &Executed) {}
+    fn on_snapshot(&mut self, executed: &Executed) {
+        self.marks.executed_here(self.settings.me, executed.floor());
+    }
 
     fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
         self.restore_snapshot(shared, executed);
     }
 
-    fn may_install(&self, _: &Executed, _: &Executed) -> bool {
-        false
+    fn may_install(&self, executed: &Executed, here: &Executed) -> bool {
+        self.may_take(executed, here)
     }
 
-    fn install(&mut self, _: &View, _: Shared, _: &Executed, _: &mut Fx) {}
+    fn install(&mut self, view: &View, shared: Shared, executed: &Executed, fx: &mut Fx) {
+        self.install_snapshot(view, shared, executed, fx);
+    }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
         self.restore_record(record, fx);
@@ -296,10 +342,13 @@ impl Protocol for EPaxos {
     }
 
     fn kept_bytes(&self) -> usize {
-        self.kept_bytes
+        self.kept_bytes + self.dropped.bytes()
     }
 
     fn on_executed(&mut self, executed: &Deps) {
-        self.marks.executed_here(self.settings.me, executed);
+        self.executed.merge(executed);
+        if self.settings.retention.volatile {
+            self.marks.executed_here(self.settings.me, executed);
+        }
     }
 }

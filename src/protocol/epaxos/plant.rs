@@ -2,7 +2,7 @@
 //! checks can be seen to notice. Compiled for tests only.
 
 use super::instance::Instance;
-use super::{EPaxos, Fx, Message, Phase};
+use super::{EPaxos, Fx, Message, Phase, Report};
 use crate::protocol::View;
 use crate::types::{Ballot, Decision, Deps, InstanceId, ReplicaId, Value};
 
@@ -63,6 +63,16 @@ pub(crate) enum Plant {
     LostNopForgotten,
     /// A recovery yields to an instance of unknown payload as if it were known to conflict.
     YieldToUnknown,
+    /// `Truncated` counts as a promise of somebody who knows nothing.
+    TruncatedVote,
+    /// What is dropped is forgotten once it is in the cut, not only when every member has it.
+    ForgetAtCut,
+    /// A cut is agreed to by who has not executed all of it.
+    CutUnchecked,
+    /// An agreement to a cut is told before it is durable.
+    EarlyAgreement,
+    /// Who installs a snapshot forgets what it promised and voted outside of it.
+    InstallForgets,
 }
 
 impl Plant {
@@ -88,6 +98,16 @@ impl Plant {
         Plant::LostNotInConf,
         Plant::LostNopForgotten,
         Plant::YieldToUnknown,
+    ];
+
+    /// Those that matter only where members stay away and come back (protocol.md §8a).
+    #[expect(dead_code, reason = "for the simulator's truncation")]
+    pub(crate) const TRUNCATING: [Plant; 5] = [
+        Plant::TruncatedVote,
+        Plant::ForgetAtCut,
+        Plant::CutUnchecked,
+        Plant::EarlyAgreement,
+        Plant::InstallForgets,
     ];
 
     /// The others.
@@ -175,7 +195,34 @@ impl EPaxos {
             Message::RecoverOk { .. } => plant == Plant::EarlyPromise,
             Message::ValidateOk { .. } => plant == Plant::EarlyValidateOk,
             Message::Commit { .. } => plant == Plant::EarlyCommit,
+            Message::CutOk { .. } => plant == Plant::EarlyAgreement,
             _ => false,
+        }
+    }
+
+    /// Takes `Truncated` for the promise of somebody who knows nothing.
+    pub(super) fn count_truncated_if_planted(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        message: &Message,
+        fx: &mut Fx,
+    ) {
+        let Message::Truncated { id } = message else { return };
+        let Some(ballot) = self.recoveries.get(id).map(|recovery| recovery.ballot) else { return };
+        if self.planted(Plant::TruncatedVote) {
+            let accepted = Ballot::OWNER;
+            let report = Report { phase: Phase::Initial, accepted, value: None, initial: None };
+            self.on_recover_ok(view, from, *id, ballot, report, fx);
+        }
+    }
+
+    /// Forgets all that is not decided.
+    pub(super) fn drop_promises_if_planted(&mut self) {
+        if self.planted(Plant::InstallForgets) {
+            let open = self.instances.iter().filter(|(_, instance)| !instance.is_committed());
+            let open: Vec<_> = open.map(|(id, _)| id).collect();
+            open.into_iter().for_each(|id| self.instances.remove(id));
         }
     }
 

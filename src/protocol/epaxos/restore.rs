@@ -10,34 +10,11 @@ use std::collections::BTreeSet;
 
 use super::accept::Proposal;
 use super::instance::Tally;
-use super::{EPaxos, Fx, Message, Phase, Record, Shared};
+use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::{Path, View};
-use crate::types::{Ballot, Decision, Executed, InstanceId, ReplicaSet, Slot, Value, Written};
+use crate::types::{Ballot, Decision, InstanceId, ReplicaId, ReplicaSet, Slot, Value, Written};
 
 impl EPaxos {
-    /// What must not be forgotten, as records: every instance that is kept.
-    pub(super) fn take_snapshot(&self) -> (Shared, Vec<Record>) {
-        let shared = Shared { floor: self.instances.trimmed().clone(), index: self.index.clone() };
-        let owners = crate::types::ReplicaId::all(self.n());
-        let kept = owners.flat_map(|owner| self.instances.above(owner, 0));
-        let reserved = (self.reserved() > 0).then(|| Record::Reserved { up_to: self.reserved() });
-        let kept = kept.flat_map(|(id, instance)| instance.records(id));
-        (shared, reserved.into_iter().chain(kept).collect())
-    }
-
-    /// Starts from an own snapshot; its records come next.
-    pub(super) fn restore_snapshot(&mut self, shared: Shared, executed: &Executed) {
-        assert!(executed.floor().includes(&shared.floor), "what all executed was executed here");
-        self.instances.trim(&shared.floor);
-        self.index = shared.index;
-        for (owner, slot) in shared.floor.iter() {
-            self.frontiers[owner.index()].known = slot;
-            self.see(owner, slot);
-        }
-        let me = self.me();
-        self.marks.executed_here(me, executed.floor());
-    }
-
     /// Takes in one record, in the order in which they were appended.
     pub(super) fn restore_record(&mut self, record: Record, fx: &mut Fx) {
         match record {
@@ -53,6 +30,8 @@ impl EPaxos {
                 self.note_accepted(id, &Proposal { ballot, value, deps }, fx);
             }
             Record::Reserved { up_to } => self.reserve.restore(up_to),
+            Record::Agreed { cut } => self.cuts.restore(&cut),
+            Record::Learned { id, batch } => self.learn_payload(id, &batch, fx),
             Record::Joined { id, ballot } => self.instances.entry(id).join(ballot),
             Record::Validated { id, batch, initial, .. } => {
                 self.learn_payload(id, &batch, fx);
@@ -87,7 +66,7 @@ impl EPaxos {
     /// All records are in: slots in use are not used again, and own proposals are taken up.
     pub(super) fn resume(&mut self, view: &View, fx: &mut Fx) {
         let me = self.me();
-        for owner in crate::types::ReplicaId::all(self.n()) {
+        for owner in ReplicaId::all(self.n()) {
             let last = self.instances.above(owner, 0).last().map_or(0, |(id, _)| id.slot);
             self.see(owner, last);
         }

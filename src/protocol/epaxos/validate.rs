@@ -65,7 +65,13 @@ impl EPaxos {
             return;
         }
         self.note_validated(id, ballot, batch, &deps, fx);
-        let interfering = self.interfering(id, batch, &deps);
+        let interfering = match self.dropped_interfering(batch, &deps) {
+            Some(dropped) => {
+                fx.hit(Path::DroppedReported);
+                vec![dropped]
+            }
+            None => self.interfering(id, batch, &deps),
+        };
         // It may show a fast-path commit of this replica's own, so it waits for everything.
         let after = fx.everything();
         fx.answer(after, from, Message::ValidateOk { id, ballot, interfering });
@@ -92,6 +98,38 @@ impl EPaxos {
             return;
         }
         self.learn_payload(id, batch, fx);
+    }
+
+    /// A command that conflicts, was executed here and is dropped, and is not covered: it was
+    /// executed without waiting for the recovered instance, so it cannot cover that.
+    fn dropped_interfering(&self, batch: &Batch, deps: &Deps) -> Option<Interfering> {
+        let executed = self.dropped.commands.conflicts(batch.footprint());
+        let (owner, slot) = executed.iter().find(|(owner, slot)| *slot > deps.slot(*owner))?;
+        let id = InstanceId::new(owner, slot);
+        Some(Interfering { id, standing: Standing::Committed })
+    }
+
+    /// What was reported and is dropped here speaks against `batch`, or is harmless (§8a).
+    fn settle_dropped(
+        &self,
+        batch: &Batch,
+        interfering: &mut BTreeMap<InstanceId, Standing>,
+        fx: &mut Fx,
+    ) {
+        interfering.retain(|id, standing| {
+            match self.dropped_conflict(*id, batch.footprint()) {
+                Some(false) => {
+                    fx.hit(Path::DroppedHarmless);
+                    return false;
+                }
+                Some(true) => {
+                    fx.hit(Path::DroppedInterferes);
+                    *standing = Standing::Committed;
+                }
+                None => {}
+            }
+            true
+        });
     }
 
     /// The instances known here that conflict with `batch`, are not covered by `deps`, and do not
@@ -164,6 +202,7 @@ impl EPaxos {
             return;
         }
         let (candidate, mut interfering) = (candidate.clone(), std::mem::take(interfering));
+        self.settle_dropped(&candidate.batch, &mut interfering, fx);
         self.sift(&candidate.batch, &mut interfering, fx);
         let Candidate { quorum, fast_votes, .. } = candidate;
         match decide_validation(quorums, quorum, fast_votes, &interfering) {

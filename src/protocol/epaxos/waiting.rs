@@ -8,7 +8,7 @@ use super::recover::{Candidate, Stage, small};
 use super::reserve::concerns;
 use super::{EPaxos, Fx, Message, Standing};
 use crate::protocol::{Path, View};
-use crate::types::{InstanceId, Value, Written};
+use crate::types::{Executed, InstanceId, Value, Written};
 
 /// Who waits for whom, and what waiting recoveries have said.
 ///
@@ -23,6 +23,12 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    /// Nothing waits any more, and nothing that was said about these matters.
+    pub(super) fn stop_all(&mut self, decided: &Executed) {
+        self.waiting.clear();
+        self.heard.retain(|id, _| !decided.contains(*id));
+    }
+
     /// `id` waits for nothing any more.
     pub(super) fn stop(&mut self, id: InstanceId) {
         self.waiting.retain(|_, waiters| {
@@ -107,6 +113,18 @@ impl EPaxos {
         }
     }
 
+    /// Which of the instances that a recovery waits for are dropped here, and whether they speak
+    /// against it (§8a).
+    fn dropped_pending(&self, id: InstanceId) -> BTreeMap<InstanceId, bool> {
+        let Some(recovery) = self.recoveries.get(&id) else { return BTreeMap::new() };
+        let Stage::Waiting { candidate, pending, .. } = &recovery.stage else {
+            return BTreeMap::new();
+        };
+        let open = pending.iter().filter(|(_, harmless)| !**harmless);
+        let speaks = |other| self.dropped_conflict(other, candidate.batch.footprint());
+        open.filter_map(|(other, _)| Some((*other, speaks(*other)?))).collect()
+    }
+
     /// Looks at everything a recovery waits for.
     pub(super) fn examine_waiting(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
         let quorums = self.settings.quorums;
@@ -116,10 +134,19 @@ impl EPaxos {
         let slack = 0;
         #[cfg(test)]
         let hasty = self.planted(super::Plant::YieldToUnknown);
+        let gone = self.dropped_pending(id);
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
         let Stage::Waiting { candidate, pending, unknown } = &mut recovery.stage else { return };
         let mut outcome = Some(Path::WaitingClean);
         for (other, harmless) in pending.iter_mut().filter(|(_, harmless)| !**harmless) {
+            if let Some(interferes) = gone.get(other) {
+                if !interferes {
+                    *harmless = true;
+                    continue;
+                }
+                outcome = Some(Path::WaitingNop);
+                break;
+            }
             if self.instances.is_trimmed(*other) {
                 // How it ended is forgotten. Promises asked for anew will tell.
                 outcome = None;

@@ -151,7 +151,7 @@ impl EPaxos {
     }
 
     /// How many live replicas go before this one in recovering.
-    fn rank(&self, view: &View) -> u32 {
+    pub(super) fn rank(&self, view: &View) -> u32 {
         let me = self.settings.me;
         let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));
         u32::try_from(before.count()).expect("there are few replicas")

@@ -12,7 +12,7 @@ use crate::protocol::epaxos::{EPaxos, Inspection, Message, Plant, Record};
 use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Durable, Footprint, Held, InstanceId, LogPosition,
-    Optimisations, Quorums, ReplicaId, RequestId, Settings, Slot, Timing, Value,
+    Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Timing, Value,
 };
 
 /// One replica with its executor.
@@ -43,6 +43,7 @@ impl Actor {
             seed: u64::from(me.number()),
             timing: Timing::default(),
             optimisations,
+            retention: Retention::default(),
         };
         Actor {
             protocol: EPaxos::new(settings),
@@ -98,6 +99,9 @@ fn name(message: &Message) -> &'static str {
         Message::Reject { .. } => "Reject",
         Message::Marks { .. } => "Marks",
         Message::Fetch { .. } => "Fetch",
+        Message::Truncated { .. } => "Truncated",
+        Message::Cut { .. } => "Cut",
+        Message::CutOk { .. } => "CutOk",
     }
 }
 

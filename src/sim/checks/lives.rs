@@ -86,7 +86,8 @@ fn id(record: &Record) -> Option<InstanceId> {
         | Record::Accepted { id, .. }
         | Record::Joined { id, .. }
         | Record::Validated { id, .. }
+        | Record::Learned { id, .. }
         | Record::Committed { id, .. } => Some(*id),
-        Record::Reserved { .. } => None,
+        Record::Reserved { .. } | Record::Agreed { .. } => None,
     }
 }

@@ -155,11 +155,12 @@ pub(super) fn message(n: usize) -> impl Strategy<Value = Message> {
         (id(), ballot()).prop_map(|(id, ballot)| Message::Reject { id, ballot }),
     ];
     let upkeep = prop_oneof![
-        (any::<u64>(), deps(), deps()).prop_map(|(proposed, known, executed)| Message::Marks {
-            proposed,
-            known,
-            executed
+        (any::<u64>(), deps(), deps(), deps()).prop_map(|(proposed, known, executed, cut)| {
+            Message::Marks { proposed, known, executed, cut }
         }),
+        id().prop_map(|id| Message::Truncated { id }),
+        deps().prop_map(|cut| Message::Cut { cut }),
+        deps().prop_map(|cut| Message::CutOk { cut }),
         (replica(n), 1..=u64::MAX, number()).prop_map(|(owner, from, more)| Message::Fetch {
             owner,
             from,
@@ -186,6 +187,8 @@ pub(super) fn record(n: usize) -> impl Strategy<Value = Record> {
         (id(), ballot(n), value(n), deps())
             .prop_map(|(id, ballot, value, deps)| Record::Accepted { id, ballot, value, deps }),
         slot().prop_map(|up_to| Record::Reserved { up_to }),
+        deps().prop_map(|cut| Record::Agreed { cut }),
+        (id(), batch()).prop_map(|(id, batch)| Record::Learned { id, batch }),
         (id(), ballot(n)).prop_map(|(id, ballot)| Record::Joined { id, ballot }),
         (id(), ballot(n), batch(), deps()).prop_map(|(id, ballot, batch, initial)| {
             Record::Validated { id, ballot, batch, initial }

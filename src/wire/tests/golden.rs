@@ -125,10 +125,13 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         said(Message::Waiting { id, fast_votes: 3 }, "19 0211 03".to_owned()),
         said(Message::Reject { id, ballot }, "1a 0211 c80103".to_owned()),
         said(
-            Message::Marks { proposed: 300, known: deps(), executed: Deps::none(3) },
-            format!("1b ac02 {DEPS} 03 000000"),
+            Message::Marks { proposed: 300, known: deps(), executed: Deps::none(3), cut: deps() },
+            format!("1b ac02 {DEPS} 03 000000 {DEPS}"),
         ),
         said(Message::Fetch { owner: replica(1), from: 127, to: 128 }, "1c 01 7f 8001".to_owned()),
+        said(Message::Truncated { id }, "1d 0211".to_owned()),
+        said(Message::Cut { cut: deps() }, format!("1e {DEPS}")),
+        said(Message::CutOk { cut: deps() }, format!("1f {DEPS}")),
     ];
     all.into_iter().map(|(message, bytes)| (message, hex(&format!("01 00 {bytes}")))).collect()
 }
@@ -156,11 +159,13 @@ pub(super) fn records() -> Vec<(Record, Bytes)> {
         ),
         (Record::Joined { id, ballot }, "12 0211 c80103".to_owned()),
         (
-            Record::Validated { id, ballot, batch, initial },
+            Record::Validated { id, ballot, batch: Arc::clone(&batch), initial },
             format!("13 0211 c80103 {BATCH} 03 000000"),
         ),
         (Record::Committed { id, value, deps: deps() }, format!("14 0211 01 {BATCH} {DEPS}")),
         (Record::Reserved { up_to: 200 }, "15 c801".to_owned()),
+        (Record::Agreed { cut: deps() }, format!("16 {DEPS}")),
+        (Record::Learned { id, batch }, format!("17 0211 {BATCH}")),
     ];
     all.into_iter().map(|(record, bytes)| (record, hex(&format!("01 00 {bytes}")))).collect()
 }

@@ -136,9 +136,11 @@ fn peer_weight((_, message): &(u32, Peer)) -> usize {
 
 fn record_weight((_, record): &(u32, Record)) -> usize {
     match record {
-        Record::PreAccepted { batch, .. } | Record::Validated { batch, .. } => batch_weight(batch),
+        Record::PreAccepted { batch, .. }
+        | Record::Validated { batch, .. }
+        | Record::Learned { batch, .. } => batch_weight(batch),
         Record::Accepted { value, .. } | Record::Committed { value, .. } => value_weight(value),
-        Record::Joined { .. } | Record::Reserved { .. } => 0,
+        Record::Joined { .. } | Record::Reserved { .. } | Record::Agreed { .. } => 0,
     }
 }
 

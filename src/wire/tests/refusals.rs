@@ -25,7 +25,7 @@ fn another_version_is_not_guessed_at() {
 fn unknown_kinds_are_refused() {
     let flaw = |what, kind| Flaw::Kind { what, kind };
     assert_eq!(peer_flaw("01 00 00"), (2, flaw("a message of EPaxos*", 0)));
-    assert_eq!(peer_flaw("01 00 1d"), (2, flaw("a message of EPaxos*", 0x1d)));
+    assert_eq!(peer_flaw("01 00 20"), (2, flaw("a message of EPaxos*", 0x20)));
     assert_eq!(peer_flaw("01 00 14 0101 03"), (5, flaw("a decision", 3)));
     assert_eq!(peer_flaw("01 00 18 0101 0101 01 0101 03"), (10, flaw("an instance's standing", 3)));
 }

@@ -1,0 +1,219 @@
+//! Dropped is not forgotten: what stays of executed instances whose records are gone, until every
+//! member has executed them (protocol.md §8a). Filled by `truncate`, asked by `validate` and
+//! `waiting`, part of every snapshot.
+//!
+//! Per key and owner the highest slots are enough. A recovery asks whether an executed command
+//! conflicts that its instance does not cover: if any does, the highest does. And what is executed
+//! while the recovered instance is undecided cannot cover it, or it would have waited for it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use smallvec::SmallVec;
+
+use crate::types::{Access, Deps, Footprint, InstanceId, KeyHash, ReplicaId, Slot};
+
+/// Highest slots of one key: `n` of readers, then `n` of writers.
+pub type KeySlots = SmallVec<[Slot; 10]>;
+
+/// What is left of dropped instances.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DroppedIndex {
+    /// Of those that were executed as commands.
+    pub commands: SlotIndex,
+    /// Of those decided `Nop`, by the payload they would have had. Whoever installed a snapshot
+    /// counts here, too, what it never saw decided: these slots are conflicts, and no more is known.
+    pub nops: SlotIndex,
+}
+
+impl DroppedIndex {
+    /// Nothing is dropped yet, in a cluster of `n`.
+    pub fn new(n: usize) -> DroppedIndex {
+        DroppedIndex { commands: SlotIndex::new(n), nops: SlotIndex::new(n) }
+    }
+
+    /// Adds what another one holds.
+    pub(super) fn join(&mut self, other: &DroppedIndex) {
+        self.commands.join(&other.commands);
+        self.nops.join(&other.nops);
+    }
+
+    /// About how many bytes it takes, and those that the keys take in the index of all conflicts.
+    pub(super) fn bytes(&self) -> usize {
+        self.commands.bytes() + self.nops.bytes()
+    }
+}
+
+/// The highest slots per key, owner and access mode.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SlotIndex {
+    keys: BTreeMap<KeyHash, KeySlots>,
+    /// The highest slot of any command, per owner.
+    any: Deps,
+    /// The highest slot of a command that conflicts with everything, per owner.
+    everything: Deps,
+}
+
+impl SlotIndex {
+    /// Holds nothing, in a cluster of `n`.
+    pub fn new(n: usize) -> SlotIndex {
+        SlotIndex { keys: BTreeMap::new(), any: Deps::none(n), everything: Deps::none(n) }
+    }
+
+    /// Of these parts; `None` unless each key has `2n` slots.
+    pub fn from_parts(
+        any: Deps,
+        everything: Deps,
+        keys: BTreeMap<KeyHash, KeySlots>,
+    ) -> Option<SlotIndex> {
+        let sound = keys.values().all(|slots| slots.len() == 2 * any.len());
+        (sound && everything.len() == any.len()).then_some(SlotIndex { keys, any, everything })
+    }
+
+    /// The highest slots of any command, and of those that conflict with everything.
+    pub fn overall(&self) -> (&Deps, &Deps) {
+        (&self.any, &self.everything)
+    }
+
+    /// Each key with its slots, ascending.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = (KeyHash, &KeySlots)> {
+        self.keys.iter().map(|(key, slots)| (*key, slots))
+    }
+
+    pub(super) fn insert(&mut self, id: InstanceId, footprint: &Footprint) {
+        self.any.raise(id.replica, id.slot);
+        let Some(keys) = footprint.keys() else {
+            self.everything.raise(id.replica, id.slot);
+            return;
+        };
+        let n = self.any.len();
+        for (key, access) in keys {
+            let slots = self.keys.entry(*key).or_insert_with(|| SmallVec::from_elem(0, 2 * n));
+            let side = if *access == Access::Write { n } else { 0 };
+            let slot = &mut slots[side + id.replica.index()];
+            *slot = (*slot).max(id.slot);
+        }
+    }
+
+    /// For each owner, the highest slot held here that conflicts with `footprint`.
+    pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
+        let Some(keys) = footprint.keys() else { return self.any.clone() };
+        let mut deps = self.everything.clone();
+        let n = deps.len();
+        for (key, access) in keys {
+            let Some(slots) = self.keys.get(key) else { continue };
+            let (reads, writes) = slots.split_at(n);
+            for (index, owner) in ReplicaId::all(n).enumerate() {
+                deps.raise(owner, writes[index]);
+                if *access == Access::Write {
+                    deps.raise(owner, reads[index]);
+                }
+            }
+        }
+        deps
+    }
+
+    fn join(&mut self, other: &SlotIndex) {
+        self.any.merge(&other.any);
+        self.everything.merge(&other.everything);
+        for (key, slots) in &other.keys {
+            match self.keys.get_mut(key) {
+                Some(mine) => {
+                    mine.iter_mut().zip(slots).for_each(|(mine, slot)| *mine = (*mine).max(*slot));
+                }
+                None => {
+                    self.keys.insert(*key, slots.clone());
+                }
+            }
+        }
+    }
+
+    /// Looks at up to `at_most` keys behind `after`, and forgets those with nothing above `floor`,
+    /// which are returned. Then where to go on, if there is more.
+    pub(super) fn sweep(
+        &mut self,
+        floor: &Deps,
+        after: Option<KeyHash>,
+        at_most: usize,
+    ) -> (Vec<KeyHash>, Option<KeyHash>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut looked_at = self.keys.range((start, Bound::Unbounded)).take(at_most);
+        let floor = floor.as_slots();
+        let (mut gone, mut last, mut count) = (Vec::new(), None, 0);
+        for (key, slots) in &mut looked_at {
+            if slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor) {
+                gone.push(*key);
+            }
+            last = Some(*key);
+            count += 1;
+        }
+        for key in &gone {
+            self.keys.remove(key);
+        }
+        (gone, last.filter(|_| count == at_most))
+    }
+
+    /// A rule broken on purpose: see `plant`.
+    #[cfg(test)]
+    pub(super) fn clear(&mut self) {
+        *self = SlotIndex::new(self.any.len());
+    }
+
+    fn bytes(&self) -> usize {
+        // Here and, behind the same key, in the index of all conflicts.
+        let key = 2 * (size_of::<(KeyHash, KeySlots)>() + 2 * self.any.len() * size_of::<Slot>());
+        self.keys.len() * key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(replica: usize, slot: Slot) -> InstanceId {
+        InstanceId::new(ReplicaId::from_index(replica), slot)
+    }
+
+    #[test]
+    fn the_highest_conflicting_slot_is_known_by_access() {
+        let mut index = SlotIndex::new(3);
+        index.insert(id(0, 7), &Footprint::read(b"k"));
+        index.insert(id(0, 3), &Footprint::read(b"k"));
+        index.insert(id(1, 2), &Footprint::write(b"k"));
+        assert_eq!(index.conflicts(&Footprint::read(b"k")), Deps::from_slots([0, 2, 0]));
+        assert_eq!(index.conflicts(&Footprint::write(b"k")), Deps::from_slots([7, 2, 0]));
+        index.insert(id(2, 5), &Footprint::Everything);
+        assert_eq!(index.conflicts(&Footprint::read(b"x")), Deps::from_slots([0, 0, 5]));
+        assert_eq!(index.conflicts(&Footprint::Everything), Deps::from_slots([7, 2, 5]));
+    }
+
+    #[test]
+    fn a_sweep_goes_on_where_it_ended() {
+        let mut index = SlotIndex::new(2);
+        for slot in 1..=10 {
+            index.insert(id(0, slot), &Footprint::write(&slot.to_le_bytes()));
+        }
+        let floor = Deps::from_slots([7, 9]);
+        let (mut forgotten, mut after, mut rounds) = (0, None, 0);
+        loop {
+            let (gone, next) = index.sweep(&floor, after, 4);
+            (forgotten, after, rounds) = (forgotten + gone.len(), next, rounds + 1);
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((forgotten, index.keys().len(), rounds), (7, 3, 3));
+    }
+
+    #[test]
+    fn joining_takes_the_higher_of_each() {
+        let (mut a, mut b) = (SlotIndex::new(2), SlotIndex::new(2));
+        a.insert(id(0, 4), &Footprint::write(b"k"));
+        b.insert(id(0, 3), &Footprint::write(b"k"));
+        b.insert(id(1, 8), &Footprint::read(b"l"));
+        a.join(&b);
+        assert_eq!(a.conflicts(&Footprint::write(b"k")), Deps::from_slots([4, 0]));
+        assert_eq!(a.conflicts(&Footprint::write(b"l")), Deps::from_slots([0, 8]));
+        assert_eq!(a.conflicts(&Footprint::Everything), Deps::from_slots([4, 8]));
+    }
+}
