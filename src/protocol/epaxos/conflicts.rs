@@ -35,6 +35,21 @@ pub struct ConflictIndex {
     floor: Deps,
 }
 
+/// A [`ConflictIndex`] laid open, for snapshots.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SavedIndex {
+    /// Everything up to here counts as covered.
+    pub floor: Deps,
+    /// The highest slot of any command, per owner.
+    pub any: Deps,
+    /// The highest slot of a command that conflicts with everything, per owner.
+    pub everything: Deps,
+    /// Instances of unknown payload, ascending.
+    pub wildcards: Vec<InstanceId>,
+    /// Keys, ascending: of each owner the highest slot of readers, then likewise of writers.
+    pub keys: Vec<(KeyHash, Vec<Slot>)>,
+}
+
 impl ConflictIndex {
     /// Nothing known yet, in a cluster of `n`.
     pub fn new(n: usize) -> ConflictIndex {
@@ -128,6 +143,32 @@ impl ConflictIndex {
                     slots[slot] = 0;
                 }
             }
+        }
+    }
+
+    /// All of it, in a form with one spelling.
+    pub fn to_saved(&self) -> SavedIndex {
+        let keys = self.keys.iter().map(|(key, slots)| (*key, slots.to_vec()));
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        SavedIndex {
+            floor: self.floor.clone(),
+            any: self.any.clone(),
+            everything: self.everything.clone(),
+            wildcards: self.wildcards.iter().copied().collect(),
+            keys,
+        }
+    }
+
+    /// The inverse of [`ConflictIndex::to_saved`].
+    pub fn from_saved(saved: SavedIndex) -> ConflictIndex {
+        ConflictIndex {
+            n: saved.floor.len(),
+            keys: saved.keys.into_iter().map(|(key, slots)| (key, slots.into())).collect(),
+            any: saved.any,
+            everything: saved.everything,
+            wildcards: saved.wildcards.into_iter().collect(),
+            floor: saved.floor,
         }
     }
 

@@ -24,7 +24,7 @@ mod validate;
 mod waiting;
 mod watch;
 
-pub use conflicts::ConflictIndex;
+pub use conflicts::{ConflictIndex, SavedIndex};
 pub use message::{CommitValue, Interfering, Message, Phase, Record, Report, Shared, Standing};
 #[cfg(test)]
 pub(crate) use plant::Plant;
