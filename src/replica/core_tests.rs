@@ -12,27 +12,26 @@ use crate::types::{
 use std::collections::VecDeque;
 use std::time::Duration;
 
-type Out = Output<Message, Record>;
+pub(super) type Out = Output<Message, Record>;
 
 /// A cluster whose messages arrive in order, one step at a time, and whose disks are instant
 /// unless `held`.
 pub(super) struct Cluster {
     pub(super) cores: Vec<Core<EPaxos>>,
     pub(super) network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Message>)>,
-    records: Vec<u64>,
     /// What each replica has appended in all its lives, and how much of it is on its disk.
-    logs: Vec<Vec<Record>>,
-    flushed: Vec<usize>,
+    pub(super) logs: Vec<Vec<Record>>,
+    pub(super) flushed: Vec<usize>,
     pub(super) held: Option<ReplicaId>,
     /// Those who hear and say nothing.
     pub(super) away: ReplicaSet,
     pub(super) executed: Vec<Vec<Execution>>,
     rejected: Vec<(RequestId, Rejection)>,
-    now: Time,
+    pub(super) now: Time,
 }
 
 impl Cluster {
-    fn core(me: ReplicaId, n: usize, limits: Limits) -> Core<EPaxos> {
+    pub(super) fn core(me: ReplicaId, n: usize, limits: Limits) -> Core<EPaxos> {
         Cluster::core_with(me, n, limits, Timing::default())
     }
 
@@ -53,7 +52,6 @@ impl Cluster {
         Cluster {
             cores: ReplicaId::all(n).map(core).collect(),
             network: VecDeque::new(),
-            records: vec![0; n],
             logs: vec![Vec::new(); n],
             flushed: vec![0; n],
             held: None,
@@ -70,7 +68,6 @@ impl Cluster {
             let mut out = Out::default();
             self.cores[me.index()].step(self.now, inputs.drain(..), &mut out);
             let written = !out.records.is_empty();
-            self.records[me.index()] += out.records.len() as u64;
             self.logs[me.index()].append(&mut out.records);
             if written && self.held != Some(me) {
                 inputs.push(self.durable(me));
@@ -87,21 +84,20 @@ impl Cluster {
         }
     }
 
-    fn durable(&mut self, me: ReplicaId) -> Input<Message> {
+    /// Its disk is done with all that was appended.
+    pub(super) fn durable(&mut self, me: ReplicaId) -> Input<Message> {
         self.flushed[me.index()] = self.logs[me.index()].len();
-        Input::Durable(Durable::flushed(LogPosition::new(self.records[me.index()])))
+        Input::Durable(self.end(me.index()))
+    }
+
+    /// The end of its log, all of it durable.
+    pub(super) fn end(&self, at: usize) -> Durable {
+        Durable::flushed(LogPosition::new(self.flushed[at] as u64))
     }
 
     pub(super) fn propose(&mut self, at: usize, sequence: u64, footprint: Footprint) {
-        let origin = ReplicaId::from_index(at);
-        let command = Command {
-            request: RequestId::new(ClientId(at as u64), sequence),
-            floor: 0,
-            origin,
-            footprint,
-            payload: Bytes::from_static(b"x"),
-        };
-        self.step(origin, Input::Propose(command));
+        let command = command(at, sequence, footprint, Bytes::from_static(b"x"));
+        self.step(command.origin, Input::Propose(command));
     }
 
     /// Delivers everything, as often as it takes.
@@ -126,16 +122,19 @@ impl Cluster {
     pub(super) fn restart(&mut self, at: usize) {
         let n = self.cores.len();
         self.logs[at].truncate(self.flushed[at]);
-        self.records[at] = 0;
-        self.executed[at].clear();
-        self.cores[at] = Cluster::core(replica(at), n, Limits::default());
+        let mut core = Cluster::core(replica(at), n, Limits::default());
         let mut out = Out::default();
         for record in self.logs[at].clone() {
-            self.cores[at].restore(record, &mut out);
+            core.restore(record, &mut out);
         }
-        let end = Durable::flushed(LogPosition::default());
-        self.cores[at].resume(self.now, end, &mut out);
-        self.executed[at].append(&mut out.execute);
+        core.resume(self.now, self.end(at), &mut out);
+        self.come_back(at, core, out);
+    }
+
+    /// It goes on as `core`, which has just resumed.
+    pub(super) fn come_back(&mut self, at: usize, core: Core<EPaxos>, out: Out) {
+        self.cores[at] = core;
+        self.executed[at] = out.execute;
         for (to, message) in out.messages {
             self.network.extend(to.iter().map(|to| (replica(at), to, message.clone())));
         }
@@ -239,6 +238,12 @@ fn what_all_have_executed_is_forgotten() {
     cluster.propose(1, 1, Footprint::write(b"7"));
     cluster.run();
     assert_eq!(cluster.count(Path::SlowPath), 0, "forgetting costs no round trip");
+}
+
+/// The `sequence`-th command of a client at `at`.
+pub(super) fn command(at: usize, sequence: u64, footprint: Footprint, payload: Bytes) -> Command {
+    let (origin, request) = (replica(at), RequestId::new(ClientId(at as u64), sequence));
+    Command { request, floor: 0, origin, footprint, payload }
 }
 
 pub(super) fn replica(index: usize) -> ReplicaId {

@@ -11,8 +11,12 @@ mod gate;
 #[cfg(test)]
 mod gate_tests;
 mod held;
+#[cfg(test)]
+mod install_tests;
 mod io;
 mod lives;
+#[cfg(test)]
+mod lives_tests;
 #[cfg(test)]
 mod restart_tests;
 mod status;

@@ -96,7 +96,7 @@ pub enum Flaw {
         replicas: usize,
     },
     /// Keys out of order, or one named twice.
-    #[error("the keys of a footprint are not in order, each once")]
+    #[error("keys that are not in order, each once")]
     Unsorted,
     /// A batch without commands.
     #[error("a batch without commands")]
@@ -116,6 +116,9 @@ pub enum Flaw {
     /// A range that ends before it starts.
     #[error("an empty range of slots")]
     EmptyRange,
+    /// Bytes that do not begin as a snapshot does.
+    #[error("this is not a snapshot")]
+    NotASnapshot,
     /// A text that is not UTF-8.
     #[error("a text that is not UTF-8")]
     Text,

@@ -13,6 +13,8 @@
 //! | [request](encode_request) | version · request · floor · kind · the kind's fields |
 //! | [reply](encode_reply) | version · request · kind · the kind's fields |
 //!
+//! A [snapshot](encode_snapshot) is no frame: it has a form of its own.
+//!
 //! | item | bytes |
 //! |---|---|
 //! | number | varint: seven bits a byte, the lowest first, in its shortest form |
@@ -43,6 +45,7 @@ mod epaxos_snapshot;
 mod error;
 mod peer;
 mod reader;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -57,6 +60,10 @@ pub use peer::{
     PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
 };
 pub use reader::{Limits, Reader};
+pub use snapshot::{
+    SNAPSHOT_VERSION, Snapshot, SnapshotError, decode_own_snapshot, decode_snapshot,
+    encode_snapshot,
+};
 
 use bytes::BytesMut;
 

@@ -261,6 +261,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Goes on `bytes` further, which are known to be there.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
     /// The frame has to end here.
     ///
     /// # Errors

@@ -160,13 +160,7 @@ impl Wire for InstanceId {
 
     #[inline]
     fn decode(from: &mut Reader<'_>) -> Result<InstanceId, DecodeError> {
-        let replica = from.read()?;
-        let start = from.offset();
-        let slot = nonzero(from, "a slot")?;
-        if slot > MAX_SLOT {
-            return too_high(from, start, slot);
-        }
-        Ok(InstanceId { replica, slot })
+        Ok(InstanceId { replica: from.read()?, slot: take_slot(from)? })
     }
 }
 
@@ -185,8 +179,19 @@ impl Wire for RequestId {
     }
 }
 
+/// Takes a slot's number, or a number of slots, from one.
+#[inline]
+pub(super) fn take_slot(from: &mut Reader<'_>) -> Result<Slot, DecodeError> {
+    let start = from.offset();
+    let slot = nonzero(from, "a slot")?;
+    if slot > MAX_SLOT {
+        return too_high(from, start, slot);
+    }
+    Ok(slot)
+}
+
 #[cold]
-fn too_high<T>(from: &Reader<'_>, start: usize, found: Slot) -> Result<T, DecodeError> {
+pub(super) fn too_high<T>(from: &Reader<'_>, start: usize, found: Slot) -> Result<T, DecodeError> {
     from.refuse(start, Flaw::TooMany { what: "slots", found, limit: MAX_SLOT })
 }
 

@@ -8,10 +8,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
-use crate::replica::PeerMessage;
+use crate::replica::{MAX_CHUNK, PeerMessage, SnapshotId, Transfer};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
-    ReplicaId, RequestId, Slot, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Executed, Footprint, InstanceId, KeyHash,
+    MAX_SLOT, ReplicaId, RequestId, Slot, Time, Value,
 };
 use crate::wire::{Ask, Outcome, Refusal, Reply, Request, ServerInfo};
 
@@ -170,10 +170,50 @@ pub(super) fn message(n: usize) -> impl Strategy<Value = Message> {
     prop_oneof![5 => commit, 6 => recovery, 2 => upkeep]
 }
 
+fn transfer(n: usize) -> impl Strategy<Value = Transfer> {
+    let id = || any::<u64>().prop_map(SnapshotId);
+    prop_oneof![
+        (deps(n), option::of(id()))
+            .prop_map(|(at_least, part_of)| Transfer::Request { at_least, part_of }),
+        (id(), deps(n), number()).prop_map(|(snapshot, executed, bytes)| Transfer::Offer {
+            snapshot,
+            executed,
+            bytes: bytes.max(1)
+        }),
+        (id(), number(), 1..=MAX_CHUNK).prop_map(|(snapshot, offset, bytes)| Transfer::Fetch {
+            snapshot,
+            offset,
+            bytes
+        }),
+        (id(), number(), vec(any::<u8>(), 1..200)).prop_map(|(snapshot, offset, bytes)| {
+            Transfer::Chunk { snapshot, offset, bytes: bytes.into() }
+        }),
+        id().prop_map(|snapshot| Transfer::Gone { snapshot }),
+    ]
+}
+
+/// A set with a few ranges.
+pub(super) fn executed(n: usize) -> impl Strategy<Value = Executed> {
+    (deps(n), vec((replica(n), 1..=1u64 << 40, 1..=1u64 << 40), 0..8)).prop_map(
+        |(floor, ranges)| {
+            let mut executed = Executed::up_to(floor);
+            for (owner, gap, length) in ranges {
+                let floor = executed.floor().slot(owner);
+                let end = executed.above(owner).last().map_or(floor, |(_, last)| *last);
+                if end + gap + length <= MAX_SLOT {
+                    assert!(executed.extend(owner, end + gap + 1, end + gap + length));
+                }
+            }
+            executed
+        },
+    )
+}
+
 pub(super) fn peer(n: usize) -> impl Strategy<Value = PeerMessage<Message>> {
     prop_oneof![
         1 => time().prop_map(|sent| PeerMessage::Ping { sent }),
         1 => time().prop_map(|echo| PeerMessage::Pong { echo }),
+        3 => transfer(n).prop_map(PeerMessage::Transfer),
         13 => message(n).prop_map(PeerMessage::Protocol),
     ]
 }

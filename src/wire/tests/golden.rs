@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
+use crate::replica::{MAX_CHUNK, SnapshotId, Transfer};
 use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
     ReplicaId, RequestId, Time, Value,
@@ -17,6 +18,7 @@ const BATCH: &str = "02
     0807060504030201 ac02 07 02  03 0100000000000000 00 a8a7a6a5a4a3a2a1 01  03 706179
     ffffffffffffffff 01   00 01  00                                          00";
 const DEPS: &str = "03 00 ac02 05";
+const NAME: &str = "0b0000000000000a";
 
 pub(super) fn hex(text: &str) -> Bytes {
     let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
@@ -76,9 +78,28 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         Interfering { id: InstanceId::new(replica(1), 1), standing: Standing::Unknown },
     ];
     let said = |message, bytes: String| (PeerMessage::Protocol(message), bytes);
+    let about = |message, bytes: String| (PeerMessage::Transfer(message), bytes);
+    let snapshot = SnapshotId(0x0a00_0000_0000_000b);
     let all = [
         (PeerMessage::Ping { sent: time }, "01 0200000001000000".to_owned()),
         (PeerMessage::Pong { echo: time }, "02 0200000001000000".to_owned()),
+        about(
+            Transfer::Request { at_least: deps(), part_of: Some(snapshot) },
+            format!("03 {DEPS} 01 {NAME}"),
+        ),
+        about(
+            Transfer::Offer { snapshot, executed: deps(), bytes: 300 },
+            format!("04 {NAME} {DEPS} ac02"),
+        ),
+        about(
+            Transfer::Fetch { snapshot, offset: 300, bytes: MAX_CHUNK },
+            format!("05 {NAME} ac02 808010"),
+        ),
+        about(
+            Transfer::Chunk { snapshot, offset: 0, bytes: Bytes::from_static(b"part") },
+            format!("06 {NAME} 00 04 70617274"),
+        ),
+        about(Transfer::Gone { snapshot }, format!("07 {NAME}")),
         said(
             Message::PreAccept { id, batch: Arc::clone(&batch), deps: deps() },
             format!("10 0211 {BATCH} {DEPS}"),

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::protocol::epaxos::CommitValue;
+use crate::replica::{MAX_CHUNK, Transfer};
 use crate::types::{Batch, Command, Value};
 
 const INPUTS: usize = 1_000_000;
@@ -95,6 +96,7 @@ fn name(flaw: Flaw) -> &'static str {
         Flaw::OwnersBallot => "owner's ballot",
         Flaw::Report => "report",
         Flaw::EmptyRange => "empty range",
+        Flaw::NotASnapshot => "not a snapshot",
         Flaw::Text => "text",
     }
 }
@@ -116,6 +118,9 @@ fn value_weight(value: &Value) -> usize {
 }
 
 fn peer_weight((_, message): &(u32, Peer)) -> usize {
+    if let PeerMessage::Transfer(Transfer::Chunk { bytes, .. }) = message {
+        assert!(bytes.len() <= MAX_CHUNK as usize);
+    }
     let PeerMessage::Protocol(message) = message else { return 0 };
     match message {
         Message::PreAccept { batch, .. }

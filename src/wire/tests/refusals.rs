@@ -2,6 +2,7 @@
 
 use super::golden::hex;
 use super::*;
+use crate::replica::MAX_CHUNK;
 
 /// Why a peer frame is refused, and where.
 fn peer_flaw(frame: &str) -> (usize, Flaw) {
@@ -141,6 +142,20 @@ fn a_report_is_of_an_undecided_instance() {
 fn votes_are_at_most_one_a_replica() {
     let flaw = Flaw::TooMany { what: "fast votes", found: 4, limit: 3 };
     assert_eq!(peer_flaw("01 00 19 0101 04"), (2, flaw));
+}
+
+#[test]
+fn a_chunk_has_a_length_from_one_to_the_most() {
+    let name = "0b0000000000000a";
+    let (zero, limit) = (Flaw::Zero { what: "a chunk's length" }, u64::from(MAX_CHUNK));
+    let many = |found| Flaw::TooMany { what: "a chunk's length", found, limit };
+    assert_eq!(peer_flaw(&format!("01 00 05 {name} 00 00")), (12, zero));
+    assert_eq!(peer_flaw(&format!("01 00 05 {name} 00 818010")), (12, many(limit + 1)));
+    assert_eq!(peer_flaw(&format!("01 00 06 {name} 00 00")), (12, zero));
+    let long = format!("01 00 06 {name} 00 818010 {}", "00".repeat(MAX_CHUNK as usize + 1));
+    assert_eq!(peer_flaw(&long), (12, many(limit + 1)));
+    let empty = format!("01 00 04 {name} 03 000000 00");
+    assert_eq!(peer_flaw(&empty), (15, Flaw::Zero { what: "a snapshot's length" }));
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! How long a replica's core stands still while it takes a checkpoint, by the number of instances
+//! it keeps, each on a key of its own: what it keeps while a member is away.
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use isonomy::protocol::epaxos::{EPaxos, Record};
+use isonomy::replica::{Core, Limits, Output};
+use isonomy::types::{
+    Batch, ClientId, Command, Deps, Footprint, InstanceId, Optimisations, Quorums, ReplicaId,
+    RequestId, Retention, Settings, Timing, Value,
+};
+
+const N: usize = 3;
+
+/// A replica with so many instances decided and executed, of all owners.
+fn core(instances: u64) -> Core<EPaxos> {
+    let settings = Settings {
+        me: ReplicaId::from_index(0),
+        quorums: Quorums::new(N).expect("a supported size"),
+        seed: 0,
+        timing: Timing::default(),
+        optimisations: Optimisations::NONE,
+        retention: Retention::default(),
+    };
+    let mut core = Core::new(settings.clone(), Limits::default(), EPaxos::new(settings));
+    let mut out = Output::default();
+    for number in 0..instances {
+        let owner = ReplicaId::from_index(usize::try_from(number).expect("it fits") % N);
+        let id = InstanceId::new(owner, number / N as u64 + 1);
+        let command = Command {
+            request: RequestId::new(ClientId(1), number + 1),
+            floor: 0,
+            origin: owner,
+            footprint: Footprint::write(&number.to_le_bytes()),
+            payload: Bytes::from_static(b"0123456789abcdef"),
+        };
+        let (value, deps) = (Value::Batch(Batch::new(vec![command])), Deps::none(N));
+        core.restore(Record::Committed { id, value, deps }, &mut out);
+        out.clear();
+    }
+    core
+}
+
+fn bench(c: &mut Criterion) {
+    let mut group = c.benchmark_group("checkpoint");
+    group.sample_size(10);
+    for instances in [10_000, 100_000, 500_000] {
+        let core = core(instances);
+        assert!(core.checkpoint().own.len() as u64 >= instances);
+        group.bench_function(format!("{instances} kept"), |b| {
+            b.iter_with_large_drop(|| core.checkpoint());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
