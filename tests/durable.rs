@@ -356,6 +356,37 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_any_room_stops_its_replica_and_no_other() {
+    let mut cluster = Cluster::lay_out(3);
+    let Some(disk) = SmallDisk::mount(&cluster.data(1), 72) else {
+        eprintln!("skipped: no small file system can be mounted here");
+        return;
+    };
+    cluster.serve_all();
+    let two = cluster.connect([2]).await;
+    let value = "x".repeat(256 << 10);
+    let start = Instant::now();
+    while cluster.process(1).try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < PATIENCE, "it never gets full");
+        for key in 0..8 {
+            two.execute(put(&format!("k{key}"), &value)).await.unwrap();
+        }
+    }
+    let log = cluster.log(1);
+    assert_eq!(cluster.wait_exit(1), Some(1), "{log}");
+    assert!(log.contains("its storage failed: the disk is full"), "{log}");
+    assert!(log.contains("Make room on the disk and start the replica again"), "{log}");
+    assert_eq!(two.execute(put("late", "x")).await, Ok(KvOutput::Done));
+    let options = ["-o", "remount,size=200m"];
+    let grown = std::process::Command::new("mount").args(options).arg(cluster.data(1)).output();
+    assert!(grown.unwrap().status.success());
+    cluster.serve(1);
+    assert_eq!(cluster.told(&["get", "late", "--replica", "1"]), "x\n");
+    drop(cluster);
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_turns_commands_away_and_votes_on() {
     let mut cluster = Cluster::lay_out(3);
     // Two segments and what is kept free, and not a third segment.
