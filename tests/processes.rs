@@ -1,134 +1,17 @@
 //! Real processes: a cluster laid out by `init`, three `serve`, clients that are processes too, and
 //! `kill -9`. The steps of the README's second chapter.
 
-use std::io::{BufRead, BufReader};
-use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+mod common;
 
-/// Generous: the machine may be slow and busy.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-fn isonomy() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_isonomy"))
-}
-
-/// A port with free ones behind it, one a replica.
-fn free_base(replicas: u16) -> u16 {
-    for _ in 0..1_000 {
-        let any = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let base = any.local_addr().expect("a bound socket").port();
-        let bind = |port| UdpSocket::bind(("127.0.0.1", port));
-        // Below the range that the system hands out by itself, so that nobody else is given them.
-        let base = base / 3 + 1_024;
-        if (1..=replicas).map(|id| bind(base + id)).collect::<Result<Vec<_>, _>>().is_ok() {
-            return base;
-        }
-    }
-    panic!("no {replicas} free ports in a row");
-}
-
-/// A cluster of processes; they are killed with it.
-struct Cluster {
-    _temporary: tempfile::TempDir,
-    dir: PathBuf,
-    replicas: Vec<Child>,
-}
-
-impl Cluster {
-    fn start(replicas: u16) -> Cluster {
-        let temporary = tempfile::tempdir().expect("a temporary directory");
-        let dir = temporary.path().join("cluster");
-        let base = format!("127.0.0.1:{}", free_base(replicas));
-        let count = replicas.to_string();
-        let init = isonomy()
-            .args(["init", "--replicas", &count, "--listen-base", &base, "--cluster", "blue"])
-            .arg(&dir)
-            .output()
-            .expect("isonomy runs");
-        assert!(init.status.success(), "{init:?}");
-        let mut cluster = Cluster { _temporary: temporary, dir, replicas: Vec::new() };
-        for number in 1..=replicas {
-            let replica = serve(&cluster.dir, number);
-            cluster.replicas.push(replica);
-        }
-        cluster
-    }
-
-    fn replica(&mut self, number: usize) -> &mut Child {
-        &mut self.replicas[number - 1]
-    }
-
-    /// Runs a client command to its end.
-    fn client(&self, arguments: &[&str]) -> Output {
-        let mut client = isonomy();
-        client.args(arguments).arg("--cluster").arg(&self.dir).args(["--timeout", "60"]);
-        client.output().expect("isonomy runs")
-    }
-
-    /// Runs a client command that has to succeed; what it prints.
-    #[track_caller]
-    fn told(&self, arguments: &[&str]) -> String {
-        let output = self.client(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for replica in &mut self.replicas {
-            let _ = replica.kill();
-            let _ = replica.wait();
-        }
-    }
-}
-
-/// Starts a replica and waits until it says that it is ready.
-fn serve(dir: &Path, number: u16) -> Child {
-    let mut child = isonomy()
-        .arg("serve")
-        .arg(dir.join(format!("{number}.toml")))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("isonomy runs");
-    let stdout = child.stdout.take().expect("a pipe");
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let _ = BufReader::new(stdout).read_line(&mut line);
-        let _ = sender.send(line);
-    });
-    let line = receiver.recv_timeout(PATIENCE).expect("a line in time");
-    let wanted = format!("ready: replica {number} of blue at 127.0.0.1:");
-    assert!(line.starts_with(&wanted), "{line:?}");
-    child
-}
-
-/// Waits for the end of a process.
-fn exit_code(child: &mut Child) -> Option<i32> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().expect("a process of ours") {
-            return status.code();
-        }
-        assert!(start.elapsed() < PATIENCE, "it does not end");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use common::processes::{Cluster, isonomy};
 
 #[test]
-fn a_cluster_goes_on_without_the_one_that_was_killed() {
+fn a_cluster_goes_on_without_the_one_that_was_killed_until_it_is_back() {
     let mut cluster = Cluster::start(3);
     cluster.told(&["put", "greeting", "hello", "--replica", "1"]);
     assert_eq!(cluster.told(&["get", "greeting", "--replica", "3"]), "hello\n");
 
-    // On Unix, SIGKILL.
-    cluster.replica(1).kill().expect("it runs");
-    exit_code(cluster.replica(1));
+    cluster.kill(&[1]);
     cluster.told(&["put", "greeting", "good day", "--replica", "2"]);
     assert_eq!(cluster.told(&["get", "greeting", "--replica", "3"]), "good day\n");
     for round in 0..3 {
@@ -138,11 +21,36 @@ fn a_cluster_goes_on_without_the_one_that_was_killed() {
         assert_eq!(cluster.told(&["get", "counter"]), format!("{value}\n"));
     }
 
-    // Its memory is gone, so it stays away.
-    let again = isonomy().arg("serve").arg(cluster.dir.join("1.toml")).output().expect("it runs");
-    let words = String::from_utf8_lossy(&again.stderr);
-    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    // It is back, and then it is the others that are gone.
+    cluster.serve(1);
+    assert_eq!(cluster.told(&["get", "greeting", "--replica", "1"]), "good day\n");
+    cluster.kill(&[1, 2, 3]);
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "counter", "--replica", "2"]), "2\n");
+}
+
+#[test]
+fn what_is_kept_in_memory_is_gone_with_the_process() {
+    let mut cluster = Cluster::lay_out(3);
+    for number in 1..=3 {
+        cluster.edit_one(number, &format!("data_dir = \"{number}.data\""), "");
+    }
+    cluster.edit("durability = \"fsync\"", "durability = \"memory\"");
+    cluster.serve_all();
+    cluster.told(&["put", "greeting", "hello"]);
+    cluster.kill(&[1]);
+    assert_eq!(cluster.told(&["get", "greeting"]), "hello\n");
+    let (code, words) = cluster.refusal(1);
     assert!(words.contains("replica 1 has run before"), "{words}");
+    assert_eq!(code, Some(2), "{words}");
+
+    // Without the mark that stopped it here, the others do.
+    std::fs::remove_file(cluster.dir.join("1.ran")).expect("the mark");
+    let line = cluster.spawn(1);
+    assert_eq!(cluster.wait_exit(1), Some(4), "{}", cluster.log(1));
+    drop(line);
+    let log = cluster.log(1);
+    assert!(log.contains("r1 was restarted and has forgotten its votes"), "{log}");
 }
 
 #[test]
@@ -168,10 +76,7 @@ fn a_replica_that_is_asked_to_stop_does_so_in_good_order() {
     let mut cluster = Cluster::start(3);
     cluster.told(&["put", "key", "value"]);
     for number in [1, 3] {
-        let id = cluster.replica(number).id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
-        assert!(sent.success());
-        assert_eq!(exit_code(cluster.replica(number)), Some(0), "replica {number}");
+        assert_eq!(cluster.terminate(number), Some(0), "replica {number}");
         if number == 1 {
             assert_eq!(cluster.told(&["get", "key"]), "value\n", "two of three suffice");
         }
@@ -180,4 +85,7 @@ fn a_replica_that_is_asked_to_stop_does_so_in_good_order() {
     let mut alone = isonomy();
     alone.args(["get", "key", "--timeout", "1", "--cluster"]).arg(&cluster.dir);
     assert_eq!(alone.output().expect("isonomy runs").status.code(), Some(3));
+    // They come back as they went.
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "value\n");
 }

@@ -99,9 +99,9 @@ replica = {own}
 # replica must not be started without it: the others refuse it.
 data_dir = \"{own}.data\"
 
-# What a vote has to survive before the replica speaks of it. \"fsync\": the loss of power. \"os\": the
-# end of the process only, which is faster. \"memory\" (remove the line above then): nothing, so a
-# replica that has stopped must not come back.
+# What a vote has to survive before the replica speaks of it. \"fsync\": the loss of power.
+# \"os\": the end of the process only, which is faster. \"memory\" (remove the line above then):
+# nothing, so a replica that has stopped must not come back.
 durability = \"fsync\"
 
 # Paths are seen from this file's directory. The key is this replica's identity: keep it secret.

@@ -2,8 +2,8 @@
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all well; 1 the
 //! answer is no (a key that is not there, a value that is not the expected one, a check that
-//! failed, a replica that failed); 2 something asked for makes no sense or cannot be had; 3 no answer
-//! from the cluster; 4 a replica's data directory cannot be used, and trying again will not help.
+//! failed, a replica that failed); 2 something asked for makes no sense or cannot be had; 3 no
+//! answer from the cluster; 4 a replica's data directory cannot be used.
 
 mod config;
 mod demo;

@@ -79,7 +79,9 @@ impl Serve {
                 Ok(replica) => replica,
                 Err(error) => {
                     // It has spoken to nobody, so it may try again.
-                    mark.map(Mark::erase);
+                    if let Some(mark) = mark {
+                        mark.erase();
+                    }
                     return not_started(&self.file, error);
                 }
             };

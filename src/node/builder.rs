@@ -122,7 +122,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// A disk to use instead of a directory of the file system: one that fails on purpose, in tests.
+    /// A disk to use instead of a directory of the file system: in tests, one that fails.
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.place = Some(Place::Disk(disk));
         self

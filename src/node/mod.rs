@@ -8,7 +8,8 @@
 //!
 //! Threads: the core thread runs one event loop with the network and the core; the log thread
 //! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread
-//! runs the state machine. `start` begins and ends them. Callers may be on any thread, in any runtime or in none.
+//! runs the state machine. `start` begins and ends them. Callers may be on any thread, in any
+//! runtime or in none.
 
 mod apply;
 mod builder;

@@ -1,6 +1,9 @@
 //! What the tests of running clusters share.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and says why")]
+
+pub mod processes;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,281 @@
+//! Clusters of real processes: laid out by `init`, run by `serve`, killed with `kill -9`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use isonomy::client::{Client, ClientConfig};
+use isonomy::machine::Kv;
+use isonomy::mesh::Credentials;
+use isonomy::types::ReplicaId;
+
+/// Generous: the machine may be slow and busy.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+pub fn isonomy() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_isonomy"))
+}
+
+/// A port with free ones behind it, one a replica.
+fn free_base(replicas: u16) -> u16 {
+    for _ in 0..1_000 {
+        let any = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let base = any.local_addr().expect("a bound socket").port();
+        let bind = |port| UdpSocket::bind(("127.0.0.1", port));
+        // Below the range that the system hands out by itself, so that nobody else is given them.
+        let base = base / 3 + 1_024;
+        if (1..=replicas).map(|id| bind(base + id)).collect::<Result<Vec<_>, _>>().is_ok() {
+            return base;
+        }
+    }
+    panic!("no {replicas} free ports in a row");
+}
+
+/// A cluster of processes; they are killed with it.
+pub struct Cluster {
+    _temporary: tempfile::TempDir,
+    pub dir: PathBuf,
+    base: u16,
+    processes: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// Files for that many replicas; nothing runs yet.
+    pub fn lay_out(replicas: u16) -> Cluster {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let dir = temporary.path().join("cluster");
+        let base = free_base(replicas);
+        let count = replicas.to_string();
+        let init = isonomy()
+            .args(["init", "--replicas", &count, "--cluster", "blue", "--listen-base"])
+            .arg(format!("127.0.0.1:{base}"))
+            .arg(&dir)
+            .output()
+            .expect("isonomy runs");
+        assert!(init.status.success(), "{init:?}");
+        let processes = (0..replicas).map(|_| None).collect();
+        Cluster { _temporary: temporary, dir, base, processes }
+    }
+
+    /// All of them, running.
+    pub fn start(replicas: u16) -> Cluster {
+        let mut cluster = Cluster::lay_out(replicas);
+        cluster.serve_all();
+        cluster
+    }
+
+    /// Changes the files of all replicas.
+    pub fn edit(&self, from: &str, to: &str) {
+        (1..=self.replicas()).for_each(|number| self.edit_one(number, from, to));
+    }
+
+    /// Changes the file of one replica.
+    #[track_caller]
+    pub fn edit_one(&self, number: usize, from: &str, to: &str) {
+        let path = self.file(number);
+        let text = fs::read_to_string(&path).expect("what init wrote");
+        assert!(text.contains(from), "{from} in {text}");
+        fs::write(&path, text.replacen(from, to, 1)).expect("written");
+    }
+
+    pub fn replicas(&self) -> usize {
+        self.processes.len()
+    }
+
+    pub fn file(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{number}.toml"))
+    }
+
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{number}.data"))
+    }
+
+    /// What a replica has logged, in all its lives.
+    pub fn log(&self, number: usize) -> String {
+        fs::read_to_string(self.log_path(number)).unwrap_or_default()
+    }
+
+    fn log_path(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{number}.log"))
+    }
+
+    /// Starts a replica, and says what it will print first.
+    pub fn spawn(&mut self, number: usize) -> mpsc::Receiver<String> {
+        assert!(self.processes[number - 1].is_none(), "replica {number} runs");
+        let mut log = OpenOptions::new();
+        let log = log.create(true).append(true).open(self.log_path(number)).expect("a log");
+        let (child, line) = serve(&self.file(number), log);
+        self.processes[number - 1] = Some(child);
+        line
+    }
+
+    /// Waits for the line that says that a replica is ready.
+    #[track_caller]
+    pub fn wait_ready(&self, number: usize, line: &mpsc::Receiver<String>) {
+        let line = line.recv_timeout(PATIENCE).expect("a line in time");
+        let wanted = format!("ready: replica {number} of blue at 127.0.0.1:");
+        assert!(line.starts_with(&wanted), "{line:?}\n{}", self.log(number));
+    }
+
+    /// Starts a replica and waits until it says that it is ready.
+    #[track_caller]
+    pub fn serve(&mut self, number: usize) {
+        let line = self.spawn(number);
+        self.wait_ready(number, &line);
+    }
+
+    /// Starts those that do not run, all at the same time.
+    #[track_caller]
+    pub fn serve_all(&mut self) {
+        let down = (1..=self.replicas()).filter(|number| self.processes[number - 1].is_none());
+        let down: Vec<usize> = down.collect();
+        self.serve_all_of(&down);
+    }
+
+    /// Starts these, all at the same time.
+    #[track_caller]
+    pub fn serve_all_of(&mut self, numbers: &[usize]) {
+        let lines: Vec<_> = numbers.iter().map(|number| (*number, self.spawn(*number))).collect();
+        for (number, line) in &lines {
+            self.wait_ready(*number, line);
+        }
+    }
+
+    pub fn process(&mut self, number: usize) -> &mut Child {
+        self.processes[number - 1].as_mut().expect("it runs")
+    }
+
+    /// On Unix, SIGKILL: `kill -9`.
+    pub fn kill(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            self.process(*number).kill().expect("it runs");
+        }
+        for number in numbers {
+            self.wait_exit(*number);
+        }
+    }
+
+    /// Asks a replica to stop; its exit code.
+    #[cfg(unix)]
+    pub fn terminate(&mut self, number: usize) -> Option<i32> {
+        let id = self.process(number).id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success());
+        self.wait_exit(number)
+    }
+
+    /// Waits for the end of a replica; its exit code.
+    #[track_caller]
+    pub fn wait_exit(&mut self, number: usize) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.process(number).try_wait().expect("a process of ours") {
+                self.processes[number - 1] = None;
+                return status.code();
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end: {}", self.log(number));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts a replica that must not get ready: its exit code, and what it has said.
+    #[track_caller]
+    pub fn refusal(&mut self, number: usize) -> (Option<i32>, String) {
+        let before = self.log(number).len();
+        let _line = self.spawn(number);
+        let code = self.wait_exit(number);
+        (code, self.log(number)[before..].to_owned())
+    }
+
+    /// Runs a client command to its end.
+    pub fn client(&self, arguments: &[&str]) -> Output {
+        let mut client = isonomy();
+        client.args(arguments).arg("--cluster").arg(&self.dir).args(["--timeout", "60"]);
+        client.output().expect("isonomy runs")
+    }
+
+    /// Runs a client command that has to succeed; what it prints.
+    #[track_caller]
+    pub fn told(&self, arguments: &[&str]) -> String {
+        let output = self.client(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The configuration of a client in this process, of these replicas.
+    pub fn client_config(&self, replicas: impl IntoIterator<Item = usize>) -> ClientConfig {
+        let path = |name: &str| self.dir.join(name);
+        let (authority, certificate) = (path("ca.pem"), path("client.pem"));
+        let credentials =
+            Credentials::from_pem_files(&authority, &certificate, &path("client.key"));
+        let replicas: BTreeMap<ReplicaId, SocketAddr> = replicas
+            .into_iter()
+            .map(|number| {
+                let number = u8::try_from(number).expect("a replica's number");
+                let port = self.base + u16::from(number);
+                let id = ReplicaId::new(number).expect("a replica's number");
+                (id, SocketAddr::from(([127, 0, 0, 1], port)))
+            })
+            .collect();
+        let credentials = credentials.expect("what init wrote");
+        let mut config = ClientConfig::new("blue", "cli", credentials, replicas);
+        config.network.local = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.patience = PATIENCE;
+        // Whoever is killed does not say so.
+        config.attempt = Duration::from_millis(250);
+        config
+    }
+
+    /// A client of these replicas.
+    pub async fn connect(&self, replicas: impl IntoIterator<Item = usize>) -> Client<Kv> {
+        let config = self.client_config(replicas);
+        let start = Instant::now();
+        loop {
+            match Client::connect(config.clone()).await {
+                Ok(client) => return client,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            for number in 1..=self.replicas() {
+                let log = self.log(number);
+                let tail = log.lines().rev().take(15).collect::<Vec<_>>();
+                eprintln!("-- the end of replica {number}'s log");
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+    }
+}
+
+/// Starts a replica; the first line that it will print.
+fn serve(file: &Path, log: File) -> (Child, mpsc::Receiver<String>) {
+    let mut child = isonomy()
+        .arg("serve")
+        .arg(file)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("isonomy runs");
+    let stdout = child.stdout.take().expect("a pipe");
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = BufReader::new(stdout).read_line(&mut line);
+        let _ = sender.send(line);
+    });
+    (child, receiver)
+}

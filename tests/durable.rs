@@ -1,0 +1,431 @@
+//! What survives: real `serve` processes on a real file system, over QUIC, killed with `kill -9`
+//! one by one, several and all at once, under load; and disks that are full, damaged or lost.
+//!
+//! `ISONOMY_CYCLES=N` makes the kills more, for long runs.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and tells")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::processes::{Cluster, PATIENCE};
+use common::{bytes, get, put};
+use isonomy::client::{Client, ClientError};
+use isonomy::machine::{Kv, KvCommand, KvOutput};
+use isonomy::node::Latency;
+use isonomy::sim::history::{Answer, Call, Outcome, Recorder};
+use isonomy::sim::linearizability::{BUDGET, Verdict, check};
+use isonomy::types::Time;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Clients that ask all the time, each one thing after the other.
+const CLIENTS: u64 = 12;
+/// Keys that all clients use.
+const SHARED_KEYS: u32 = 6;
+
+fn cycles(usual: u64) -> u64 {
+    let asked = std::env::var("ISONOMY_CYCLES").ok();
+    asked.map_or(usual, |asked| asked.parse().expect("ISONOMY_CYCLES is a number"))
+}
+
+/// A load with a memory.
+struct Load {
+    recorder: Recorder,
+    start: Instant,
+    stop: AtomicBool,
+    answered: AtomicU64,
+    unknown: AtomicU64,
+    /// By client: the newest number it was told is stored under its own key, and the newest asked.
+    own: Mutex<BTreeMap<u64, (u64, u64)>>,
+}
+
+impl Load {
+    fn new() -> Arc<Load> {
+        Arc::new(Load {
+            recorder: Recorder::new(),
+            start: Instant::now(),
+            stop: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
+            own: Mutex::default(),
+        })
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.start.elapsed()
+    }
+
+    /// One recorded operation; false if its outcome is unknown.
+    async fn ask(&self, client: &Client<Kv>, name: u64, command: KvCommand) -> bool {
+        let (key, call) = Call::of(&command).expect("a command of one key");
+        let asked = self.recorder.call(self.now(), name, key, call);
+        let answer = client.execute(command).await;
+        let outcome = match answer {
+            Ok(output) => Outcome::Ok(Answer::of(output).expect("an answer for one key")),
+            Err(ClientError::Rejected(_)) => Outcome::Fail,
+            Err(_) => Outcome::Info,
+        };
+        let known = !matches!(outcome, Outcome::Info);
+        self.recorder.answer(asked, self.now(), outcome);
+        (if known { &self.answered } else { &self.unknown }).fetch_add(1, Ordering::Relaxed);
+        known
+    }
+
+    /// A client, until it is told to stop.
+    async fn run(self: Arc<Self>, client: Client<Kv>, number: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(number);
+        let mut name = self.recorder.client();
+        for count in 1.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let unique = format!("{number}/{count}");
+            let key = format!("shared{}", rng.random_range(0..SHARED_KEYS));
+            let own = format!("own{number}");
+            let known = match rng.random_range(0..8) {
+                0 | 1 => self.ask(&client, name, get(&key)).await,
+                2 => {
+                    let cas =
+                        KvCommand::Cas { key: bytes(&key), expected: None, value: bytes(&unique) };
+                    self.ask(&client, name, cas).await
+                }
+                3 => self.ask(&client, name, KvCommand::Del { key: bytes(&key) }).await,
+                4 | 5 => self.ask(&client, name, put(&key, &unique)).await,
+                _ => {
+                    self.note(number, |(_, asked)| *asked = count);
+                    let known = self.ask(&client, name, put(&own, &count.to_string())).await;
+                    if known {
+                        self.note(number, |(told, _)| *told = count);
+                    }
+                    known
+                }
+            };
+            if !known {
+                name = self.recorder.client();
+            }
+        }
+    }
+
+    fn note(&self, client: u64, change: impl FnOnce(&mut (u64, u64))) {
+        change(self.own.lock().unwrap().entry(client).or_default());
+    }
+
+    /// After all is over: nothing acknowledged is lost, and all that was seen fits together.
+    async fn judge(&self, cluster: &Cluster) {
+        let client = cluster.connect(1..=cluster.replicas()).await;
+        let name = self.recorder.client();
+        for key in 0..SHARED_KEYS {
+            assert!(self.ask(&client, name, get(&format!("shared{key}"))).await);
+        }
+        let own = self.own.lock().unwrap().clone();
+        for (number, (told, asked)) in own {
+            let key = format!("own{number}");
+            let KvOutput::Value(found) = client.execute(get(&key)).await.unwrap() else {
+                panic!("a get answers with a value")
+            };
+            let found = found.map_or(0, |found| {
+                String::from_utf8(found.to_vec()).unwrap().parse::<u64>().unwrap()
+            });
+            assert!((told..=asked).contains(&found), "{key}: {told} was acknowledged, {found} is");
+            assert!(self.ask(&client, name, get(&key)).await);
+        }
+        let history = self.recorder.history();
+        match check(&history, BUDGET) {
+            Verdict::Linearizable => {}
+            verdict => panic!("{} operations: {verdict:?}", history.len()),
+        }
+    }
+}
+
+/// Who is killed together in this cycle.
+fn victims(rng: &mut ChaCha8Rng, replicas: usize, cycle: u64) -> Vec<usize> {
+    let all: Vec<usize> = (1..=replicas).collect();
+    match cycle % 4 {
+        // A minority and a majority, in turn with one and with all.
+        0 | 2 => vec![all[rng.random_range(0..replicas)]],
+        1 => {
+            let first = rng.random_range(0..replicas);
+            let count = rng.random_range(2..replicas);
+            (0..count).map(|next| all[(first + next) % replicas]).collect()
+        }
+        _ => all,
+    }
+}
+
+/// How long a replica takes from its start to its first answer to a command of its own.
+async fn rejoined(cluster: &Cluster, number: usize, since: Instant) -> Duration {
+    let client = cluster.connect([number]).await;
+    let key = format!("rejoined{number}");
+    client.execute(put(&key, "x")).await.unwrap();
+    client.close().await;
+    since.elapsed()
+}
+
+async fn kill_and_return(replicas: u16, cycles: u64, durability: &str) {
+    let mut rng = ChaCha8Rng::seed_from_u64(cycles);
+    let mut cluster = Cluster::lay_out(replicas);
+    cluster.edit("durability = \"fsync\"", &format!("durability = \"{durability}\""));
+    cluster.serve_all();
+    let load = Load::new();
+    let mut clients = Vec::new();
+    for number in 1..=CLIENTS {
+        let client = cluster.connect(1..=cluster.replicas()).await;
+        clients.push(tokio::spawn(Arc::clone(&load).run(client, number)));
+    }
+    let mut rejoin = Latency::default();
+    let mut kills = 0;
+    for cycle in 0..cycles {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(50..400))).await;
+        let victims = victims(&mut rng, cluster.replicas(), cycle);
+        kills += victims.len();
+        cluster.kill(&victims);
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
+        let since = Instant::now();
+        cluster.serve_all();
+        for number in victims {
+            rejoin.record(rejoined(&cluster, number, since).await);
+        }
+    }
+    load.stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    load.judge(&cluster).await;
+    let [answered, unknown] =
+        [&load.answered, &load.unknown].map(|count| count.load(Ordering::Relaxed));
+    eprintln!(
+        "{replicas} replicas, {durability}: {cycles} cycles, {kills} kills, {answered} operations \
+         answered, {unknown} unknown; rejoined after {:?} (median), {:?} (p99), {:?} (longest)",
+        rejoin.quantile(0.5),
+        rejoin.quantile(0.99),
+        rejoin.max()
+    );
+    assert!(answered > cycles * 20, "too little was done: {answered} operations");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_are_killed_and_come_back() {
+    kill_and_return(3, cycles(8), "fsync").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_replicas_are_killed_and_come_back() {
+    kill_and_return(5, cycles(4), "fsync").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_loses_nothing_that_the_system_has() {
+    kill_and_return(3, cycles(4), "os").await;
+}
+
+#[test]
+fn a_replica_that_lost_its_directory_is_refused_for_good() {
+    let mut cluster = Cluster::start(3);
+    cluster.told(&["put", "key", "value"]);
+    cluster.kill(&[3]);
+    fs::rename(cluster.data(3), cluster.dir.join("away")).unwrap();
+    let (code, words) = cluster.refusal(3);
+    assert_eq!(code, Some(4), "{words}");
+    for wanted in [
+        "r3 is known here by data directory",
+        "it may have voted with what it has lost",
+        "The others know this replica by another data directory",
+        "isonomy backup DIR FILE",
+        "isonomy restore FILE DIR",
+    ] {
+        assert!(words.contains(wanted), "{wanted} in {words}");
+    }
+    let theirs = cluster.log(1) + &cluster.log(2);
+    assert!(theirs.contains("r3 is known here by data directory"), "{theirs}");
+    // It knows by itself now; and from an empty directory, all begins anew.
+    let (code, words) = cluster.refusal(3);
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("the other replicas have refused this directory for good"), "{words}");
+
+    // The others were told once, and remember.
+    cluster.kill(&[1, 2]);
+    cluster.serve_all_of(&[1, 2]);
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    let (code, words) = cluster.refusal(3);
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("r3 is known here by data directory"), "{words}");
+    cluster.told(&["put", "key", "two suffice"]);
+
+    // The directory they know is welcome.
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    fs::rename(cluster.dir.join("away"), cluster.data(3)).unwrap();
+    cluster.serve(3);
+    assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "two suffice\n");
+}
+
+#[test]
+fn a_directory_that_was_rolled_back_is_refused_for_good() {
+    let mut cluster = Cluster::start(3);
+    cluster.kill(&[3]);
+    copy(&cluster.data(3), &cluster.dir.join("copy"));
+    for _ in 0..2 {
+        cluster.serve(3);
+        cluster.told(&["put", "key", "value", "--replica", "3"]);
+        cluster.kill(&[3]);
+    }
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    copy(&cluster.dir.join("copy"), &cluster.data(3));
+    let (code, words) = cluster.refusal(3);
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("incarnation 2 of r3 is over, 3 was seen"), "{words}");
+    // Started often enough, it would come to a higher one.
+    for _ in 0..3 {
+        let (code, words) = cluster.refusal(3);
+        assert_eq!(code, Some(4), "{words}");
+        assert!(words.contains("have refused this directory for good"), "{words}");
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
+    let mut cluster = Cluster::start(3);
+    cluster.told(&["put", "key", "value"]);
+    // In use.
+    let second = common::processes::isonomy().arg("serve").arg(cluster.file(1)).output().unwrap();
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(4), "{words}");
+    let id = cluster.process(1).id();
+    assert!(words.contains(&format!("1.data is in use by process {id}")), "{words}");
+    assert!(words.contains("Stop that process first"), "{words}");
+    cluster.kill(&[1, 2, 3]);
+
+    // Another replica's.
+    cluster.edit_one(1, "data_dir = \"1.data\"", "data_dir = \"2.data\"");
+    let (code, words) = cluster.refusal(1);
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("2.data: this directory belongs to replica 2 of cluster"), "{words}");
+    assert!(words.contains("Name this replica's own directory"), "{words}");
+    cluster.edit_one(1, "data_dir = \"2.data\"", "data_dir = \"1.data\"");
+
+    // Damaged: the log, then the identity.
+    for (file, at) in [("log-0000000000000001", 4096 + 40), ("identity", 20)] {
+        let path = cluster.data(1).join(file);
+        let sound = fs::read(&path).unwrap();
+        let mut damaged = sound.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&path, &damaged).unwrap();
+        let (code, words) = cluster.refusal(1);
+        assert_eq!(code, Some(4), "{words}");
+        assert!(words.contains(&format!("1.data: {file}, byte")), "{words}");
+        assert!(words.contains("isonomy restore FILE DIR"), "{words}");
+        fs::write(&path, &sound).unwrap();
+    }
+    // As it was, it is as good as before.
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "key", "--replica", "1"]), "value\n");
+}
+
+/// A small file system of its own, if this process may have one.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path, mebibytes: u32) -> Option<SmallDisk> {
+        fs::create_dir_all(at).unwrap();
+        let size = format!("size={mebibytes}m");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(at)
+            .output();
+        mount.is_ok_and(|mount| mount.status.success()).then(|| SmallDisk(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_any_room_stops_its_replica_and_no_other() {
+    let mut cluster = Cluster::lay_out(3);
+    let Some(disk) = SmallDisk::mount(&cluster.data(1), 72) else {
+        eprintln!("skipped: no small file system can be mounted here");
+        return;
+    };
+    cluster.serve_all();
+    let two = cluster.connect([2]).await;
+    let value = "x".repeat(256 << 10);
+    let start = Instant::now();
+    while cluster.process(1).try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < PATIENCE, "it never gets full");
+        for key in 0..8 {
+            two.execute(put(&format!("k{key}"), &value)).await.unwrap();
+        }
+    }
+    let log = cluster.log(1);
+    assert_eq!(cluster.wait_exit(1), Some(1), "{log}");
+    assert!(log.contains("its storage failed: the disk is full"), "{log}");
+    assert!(log.contains("Make room on the disk and start the replica again"), "{log}");
+    assert_eq!(two.execute(put("late", "x")).await, Ok(KvOutput::Done));
+    let options = ["-o", "remount,size=200m"];
+    let grown = std::process::Command::new("mount").args(options).arg(cluster.data(1)).output();
+    assert!(grown.unwrap().status.success());
+    cluster.serve(1);
+    assert_eq!(cluster.told(&["get", "late", "--replica", "1"]), "x\n");
+    drop(cluster);
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_turns_commands_away_and_votes_on() {
+    let mut cluster = Cluster::lay_out(3);
+    // Two segments and what is kept free, and not a third segment.
+    let Some(disk) = SmallDisk::mount(&cluster.data(1), 72) else {
+        eprintln!("skipped: no small file system can be mounted here");
+        return;
+    };
+    cluster.serve_all();
+    let one = cluster.connect([1]).await;
+    let two = cluster.connect([2]).await;
+    let value = "x".repeat(256 << 10);
+    let start = Instant::now();
+    // What others propose fills it as well.
+    let mut config = cluster.client_config([1]);
+    config.patience = Duration::from_millis(300);
+    let hasty = Client::<Kv>::connect(config).await.unwrap();
+    let refused = loop {
+        assert!(start.elapsed() < PATIENCE, "it never gets full");
+        for key in 0..8 {
+            two.execute(put(&format!("k{key}"), &value)).await.unwrap();
+        }
+        if let Err(error) = hasty.execute(put("mine", "x")).await {
+            break error.to_string();
+        }
+    };
+    assert!(refused.contains("the replica's disk is full"), "{refused}");
+    // It still votes: without replica 3 nothing is decided without it.
+    cluster.kill(&[3]);
+    two.execute(put("voted", "on")).await.unwrap();
+    assert_eq!(two.execute(get("voted")).await, Ok(common::value("on")));
+    // Room, and it goes on by itself.
+    let options = ["-o", "remount,size=200m"];
+    let grown = std::process::Command::new("mount").args(options).arg(cluster.data(1)).output();
+    assert!(grown.unwrap().status.success());
+    assert_eq!(one.execute(put("mine", "now")).await, Ok(KvOutput::Done));
+    // A restart finds all of it.
+    cluster.kill(&[1, 2]);
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "mine", "--replica", "1"]), "now\n");
+    drop(cluster);
+    drop(disk);
+}

@@ -1,0 +1,219 @@
+//! Replicas that stop and start again in this process, on disks that fail when they are told to.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::*;
+use isonomy::Replica;
+use isonomy::machine::{Kv, KvOutput};
+use isonomy::mesh::Authority;
+use isonomy::node::{Fault, Limits, ProposeError, Rejected, StartError};
+use isonomy::storage::{FaultyDisk, Operation, StorageError};
+use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
+
+const ROOM: u64 = 256 << 20;
+
+/// Replicas with a disk each, at fixed addresses.
+struct Machines {
+    authority: Authority,
+    addrs: Vec<SocketAddr>,
+    disks: Vec<FaultyDisk>,
+    limits: Limits,
+}
+
+impl Machines {
+    fn new(replicas: u64) -> Machines {
+        let sockets: Vec<_> =
+            (0..replicas).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        Machines {
+            authority: Authority::new("again").unwrap(),
+            addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
+            disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
+            limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
+        }
+    }
+
+    async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
+        let id = ReplicaId::new(number).unwrap();
+        Replica::builder(Kv::new())
+            .cluster("again")
+            .id(number)
+            .peers((1..).zip(self.addrs.iter().copied()))
+            .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
+            .disk(Arc::new(self.disks[id.index()].clone()))
+            .limits(self.limits.clone())
+            .timing(hasty())
+            .start()
+            .await
+    }
+
+    async fn start(&self, number: u8) -> Replica<Kv> {
+        let start = std::time::Instant::now();
+        loop {
+            match self.try_start(number).await {
+                Ok(replica) => return replica,
+                // Its last life's port takes a moment to be free.
+                Err(StartError::Mesh(_)) if start.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn start_all(&self) -> Vec<Replica<Kv>> {
+        let mut replicas = Vec::new();
+        for number in (1..).take(self.addrs.len()) {
+            replicas.push(self.start(number).await);
+        }
+        replicas
+    }
+
+    /// The power fails everywhere at the same time.
+    async fn lose_power(&self, replicas: Vec<Replica<Kv>>) {
+        self.disks.iter().for_each(FaultyDisk::lose_power);
+        for replica in &replicas {
+            replica.kill();
+        }
+        for replica in &replicas {
+            replica.wait_stopped().await;
+        }
+        // What was still written on the way down is not there either.
+        self.disks.iter().for_each(FaultyDisk::lose_power);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_lose_power_and_every_answer_holds() {
+    let machines = Machines::new(3);
+    let mut replicas = machines.start_all().await;
+    let request = |round: u64| RequestId::new(ClientId(7), round);
+    for round in 1..=5 {
+        for number in 1..=3 {
+            let (key, replica) = (format!("k{round}/{number}"), &replicas[number - 1]);
+            assert_eq!(replica.propose(create(&key, "v")).await, Ok(KvOutput::Swapped));
+        }
+        let key = format!("session{round}");
+        let answer = replicas[0].submit(request(round), 1, create(&key, "v")).await;
+        assert_eq!(answer, Ok(KvOutput::Swapped));
+        machines.lose_power(replicas).await;
+
+        replicas = machines.start_all().await;
+        // Not done twice, and not forgotten: a second time it would answer `Mismatch`.
+        let again = replicas[1].submit(request(round), 1, create(&key, "v")).await;
+        assert_eq!(again, Ok(KvOutput::Swapped));
+        for number in 1..=3 {
+            let seen = replicas[2].propose(get(&format!("k{round}/{number}"))).await;
+            assert_eq!(seen, Ok(value("v")));
+        }
+        let metrics = replicas[0].metrics().await.unwrap();
+        let restored = metrics.log.restored;
+        assert!(restored.records >= 4 * round && restored.bytes > restored.records, "{restored:?}");
+    }
+    eventually("one state", async || {
+        let mut digests = Vec::new();
+        for replica in &replicas {
+            digests.push(replica.digest().await.unwrap());
+        }
+        digests.windows(2).all(|two| two[0] == two[1])
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_fails_fences_the_replica_and_the_others_go_on() {
+    for operation in [Operation::Sync, Operation::Write] {
+        let machines = Machines::new(3);
+        let replicas = machines.start_all().await;
+        assert_eq!(replicas[0].propose(put("a", "1")).await, Ok(KvOutput::Done));
+        machines.disks[0].fail_next(operation);
+        let failed = replicas[0].propose(put("a", "2")).await;
+        let Err(ProposeError::Fatal(why)) = failed else { panic!("{failed:?}") };
+        assert!(why.starts_with("its storage failed: "), "{why}");
+        replicas[0].wait_stopped().await;
+        assert!(matches!(replicas[0].fault(), Some(Fault::Storage(StorageError::Io { .. }))));
+        let late = replicas[0].read(get("a"), Consistency::Local).await;
+        assert_eq!(late, Err(ProposeError::Fatal(why)));
+        assert_eq!(replicas[1].propose(put("b", "1")).await, Ok(KvOutput::Done));
+        // Started again, it reads what is there and takes part.
+        let again = machines.start(1).await;
+        assert_eq!(again.propose(get("b")).await, Ok(value("1")));
+    }
+}
+
+#[tokio::test]
+async fn many_commands_share_a_flush() {
+    let machines = Machines::new(1);
+    let replica = machines.start(1).await;
+    let commands = (0..2_000).map(|number| {
+        let replica = replica.clone();
+        tokio::spawn(async move { replica.propose(put(&format!("k{number}"), "v")).await })
+    });
+    for command in commands.collect::<Vec<_>>() {
+        assert_eq!(command.await.unwrap(), Ok(KvOutput::Done));
+    }
+    let log = replica.metrics().await.unwrap().log;
+    assert!(log.flushes > 0 && log.flushes < 500, "{} flushes", log.flushes);
+    assert!(log.records >= log.flushes && log.bytes_per_flush() > 200.0, "{log:?}");
+    assert_eq!((log.unflushed_bytes, log.space_low), (0, false));
+    assert!(log.latency.count() > 0 && log.latency.max() < PATIENCE);
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_turns_callers_away_before_it_is_full() {
+    let mut machines = Machines::new(1);
+    machines.limits.keep_free_bytes = 0;
+    // Two segments, and not a third.
+    machines.disks[0].set_capacity(20 << 20);
+    let replica = machines.start(1).await;
+    let long = "x".repeat(100_000);
+    let mut done = 0;
+    let refused = loop {
+        match replica.propose(put("key", &format!("{done}{long}"))).await {
+            Ok(_) => done += 1,
+            Err(error) => break error,
+        }
+        assert!(done < 1_000, "it never gets full");
+    };
+    assert_eq!(refused, Rejected::DiskFull.into());
+    assert!(done > 40, "{done}");
+    assert!(replica.status().await.unwrap().space_low);
+    assert!(replica.read(get("key"), Consistency::Local).await.is_ok());
+    machines.disks[0].set_capacity(ROOM);
+    eventually("room", async || replica.propose(put("key", "room")).await.is_ok()).await;
+    assert!(!replica.status().await.unwrap().space_low);
+    replica.shutdown().await;
+    let again = machines.start(1).await;
+    assert_eq!(again.propose(get("key")).await, Ok(value("room")));
+}
+
+#[tokio::test]
+async fn a_record_that_makes_no_sense_is_named() {
+    let machines = Machines::new(1);
+    let replica = machines.start(1).await;
+    assert_eq!(replica.propose(put("a", "1")).await, Ok(KvOutput::Done));
+    replica.shutdown().await;
+    // The log's checksums are right; what is in it is not a replica's.
+    {
+        use isonomy::storage::{Store, StoreOptions};
+        let options = StoreOptions {
+            cluster: "again".to_owned(),
+            replica: ReplicaId::new(1).unwrap(),
+            log: Default::default(),
+            snapshots: Default::default(),
+        };
+        let disk = Arc::new(machines.disks[0].clone());
+        let store = Store::open(disk, &options).unwrap().replay(&mut |_, _| Ok(()));
+        let mut log = store.unwrap().log;
+        log.append(b"nonsense").unwrap();
+        log.close().unwrap();
+    }
+    let error = machines.try_start(1).await.unwrap_err();
+    assert!(matches!(error, StartError::Storage { error: StorageError::Damaged { .. }, .. }));
+    assert!(error.to_string().contains("makes no sense"), "{error}");
+}
