@@ -145,6 +145,8 @@ pub(super) struct StoragePlan {
     pub(super) segment_bytes: usize,
     /// What the system has counts as durable, and the power never fails.
     pub(super) os: bool,
+    /// The mean time between two snapshots of a replica.
+    pub(super) snapshots: Option<Duration>,
     /// A bug on purpose: the power fails all the same, and nobody expects it.
     pub(super) lies: bool,
 }
@@ -341,7 +343,9 @@ fn draw_storage(seed: u64, unit: Duration) -> (Option<StoragePlan>, Vec<(Fault, 
         on.then_some((fault, mean))
     };
     let faults = Fault::DISKS.into_iter().filter_map(draw).collect();
-    (Some(StoragePlan { segment_bytes, os, lies: false }), faults)
+    let often = unit.mul_f64(0.5 * 16f64.powf(rng.random::<f64>()));
+    let snapshots = rng.random_ratio(1, 2).then_some(often);
+    (Some(StoragePlan { segment_bytes, os, snapshots, lies: false }), faults)
 }
 
 fn draw_links(
