@@ -10,7 +10,7 @@ use rand::RngExt;
 use super::checks::Breach;
 use super::faults::Fault;
 use super::report::{Broken, Counter};
-use super::room::{Ending, Opened};
+use super::room::{Ending, Opened, Survey};
 use super::snapshots::number;
 use super::world::{Event, World};
 use crate::storage::{Operation, StorageError};
@@ -147,7 +147,9 @@ impl World<'_> {
         let room = host.room.as_mut().expect("a disk fails where there is one");
         let Ok(before) = room.survey() else { return Ok(()) };
         let flip = room.flip(&mut self.room_rng);
-        let unnoticed = room.survey().is_ok_and(|after| after != before);
+        let other =
+            |after: Survey| (after.first, &after.records) != (before.first, &before.records);
+        let unnoticed = room.survey().is_ok_and(other);
         if unnoticed && before.sealed {
             return Err(storage(me, &format!("{flip:?} is not noticed")));
         }

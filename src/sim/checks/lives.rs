@@ -66,13 +66,17 @@ impl Checks {
             _ => None,
         });
         let reserved = reserved.max().unwrap_or(0);
+        // Nobody was told of a slot that has no record: it is free again. Not so if it was reserved.
+        let own = kept.iter().filter_map(|record| match record {
+            Record::PreAccepted { id, .. } if id.replica == at => Some(*id),
+            _ => None,
+        });
+        let own: FxHashSet<InstanceId> = own.collect();
+        let taken = |id: &InstanceId| id.slot <= reserved || own.contains(id);
+        self.proposed.retain(|id, _| id.replica != at || taken(id));
         let own = lost.iter().filter(|record| id(record).is_some_and(|id| id.replica == at));
         for record in own {
             match record {
-                // Nobody was told of it: the slot is free again. Not so if it was reserved.
-                Record::PreAccepted { id, .. } if id.slot > reserved => {
-                    self.proposed.remove(id);
-                }
                 Record::Committed { id, .. } => {
                     let before = kept.iter().chain(lost).filter(|it| self::id(it) == Some(*id));
                     let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
