@@ -23,8 +23,13 @@ fn workload(operations: u64) -> Plan {
     plan.optimisations = crate::types::Optimisations::NONE;
     // Only in force, with a mean beyond the end of the world: a start may be interrupted.
     plan.faults = vec![(Fault::StopStarting, Duration::from_secs(1 << 30))];
-    plan.storage =
-        Some(StoragePlan { segment_bytes: 16 * 1024, os: false, snapshots: None, lies: false });
+    plan.storage = Some(StoragePlan {
+        segment_bytes: 16 * 1024,
+        os: false,
+        snapshots: None,
+        keep: 0,
+        lies: false,
+    });
     plan.wire = false;
     plan.step = Duration::ZERO;
     plan.disks.fill(Disk::Takes(Duration::from_millis(1)));

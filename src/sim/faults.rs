@@ -333,20 +333,12 @@ impl World<'_> {
         (self.may_lose_one() && host.alive && host.doom.is_none()).then_some(chosen)
     }
 
-<<<<<<< HEAD
     /// Whether more may be gone for good.
-=======
-    /// Whether fewer are gone for good, or may be, than the rest can do without.
->>>>>>> 7cde098 (replica, sim: promises, validations and ballots that a crash forgets)
     pub(super) fn may_lose_one(&self) -> bool {
         self.hosts.iter().filter(|host| host.is_gone()).count() < self.expendable()
     }
 
-<<<<<<< HEAD
     /// How many may be gone for good: f; fewer where owners that come back are silent about their
-=======
-    /// How many may die for good: f; fewer where owners that come back are silent about their
->>>>>>> 7cde098 (replica, sim: promises, validations and ballots that a crash forgets)
     /// orphans. Each of those counts as a failure itself, and orphans of two owners that conflict
     /// must not both keep `|Rmax| = |Q| - e` disjoint votes among the rest: then each waits for the
     /// other, rightly, since either may have been fast.

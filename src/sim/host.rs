@@ -12,7 +12,7 @@ use crate::machine::{Applier, Kv};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::{Core, Input, Limits};
-use crate::types::{Quorums, ReplicaId, RequestId, Retention, Settings, Time};
+use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
 /// A machine.
 ///
@@ -80,7 +80,7 @@ impl Host {
             seed,
             timing: plan.timing.clone(),
             optimisations: plan.optimisations,
-            retention: Retention::default(),
+            retention: plan.retention(),
         };
         Host {
             core: core(&settings),

@@ -74,7 +74,7 @@ impl World<'_> {
     pub(super) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
         match event {
             Moment::Begin(me, again) => {
-                if again && self.calm_since.is_none() {
+                if again {
                     self.next_snapshot(me);
                 }
                 self.begin_snapshot(me)

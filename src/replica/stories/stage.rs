@@ -12,7 +12,8 @@ use crate::protocol::epaxos::{EPaxos, Inspection, Message, Plant, Record};
 use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
     Ballot, Batch, ClientId, Command, Decision, Deps, Durable, Footprint, Held, InstanceId,
-    LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Timing, Value,
+    LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Timing,
+    Value,
 };
 
 /// One replica with its executor.
