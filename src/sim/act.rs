@@ -89,6 +89,7 @@ impl World<'_> {
         for (request, _) in &out.rejected {
             self.later(Duration::from_micros(100), Event::Refused(*request));
         }
+        self.follow_snapshots(me, out);
         if let Some(doom) = doom {
             self.meet(me, doom)?;
         }
@@ -120,6 +121,9 @@ impl World<'_> {
         dies: bool,
     ) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("{me} -> {to:?} {}", Shown(&message)));
+        if let (true, PeerMessage::Protocol(said)) = (self.plan.restarts, &message) {
+            self.checks.said(self.hosts[me.index()].life, said)?;
+        }
         let message = if self.plan.wire { self.through_wire(message)? } else { message };
         for to in to.iter() {
             if dies && self.rng.random_ratio(1, 2) {

@@ -91,6 +91,9 @@ impl World<'_> {
         let first = self.live().next().expect("at most f replicas crash");
         let executed = self.hosts[first.index()].core.status().executed;
         for me in self.live() {
+            if self.hosts[me.index()].returning {
+                return Some(format!("{me} has not come back"));
+            }
             let core = &self.hosts[me.index()].core;
             let status = core.status();
             if let Some(id) = self.checks.open(me) {

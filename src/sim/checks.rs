@@ -17,15 +17,15 @@ use crate::machine::Applied;
 use crate::protocol::epaxos::Record;
 use crate::replica::Execution;
 use crate::types::{
-    Access, Batch, Command, Deps, InstanceId, KeyHash, Optimisations, ReplicaId, ReplicaSet,
-    RequestId, Slot, Value,
+    Access, Ballot, Batch, Command, Deps, InstanceId, KeyHash, Optimisations, ReplicaId,
+    ReplicaSet, RequestId, Slot, Value,
 };
 
 /// A promise that was broken, and how.
 pub(super) type Breach = (Broken, String);
 
 /// What one replica has shown.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
     committed: FxHashSet<InstanceId>,
     executed: FxHashSet<InstanceId>,
@@ -57,6 +57,8 @@ pub(super) struct Checks {
     orders: Orders,
     /// What replicas say before it is durable.
     optimisations: Optimisations,
+    /// In which of its leader's lives each recovery was begun.
+    led: FxHashMap<(InstanceId, Ballot), u32>,
 }
 
 impl Checks {
@@ -73,6 +75,7 @@ impl Checks {
             seen: (0..n).map(|_| Seen::default()).collect(),
             orders: Orders::new(n),
             optimisations: Optimisations::NONE,
+            led: FxHashMap::default(),
         }
     }
 
@@ -264,5 +267,7 @@ impl std::fmt::Debug for Brief<'_> {
 }
 
 mod lives;
+
+pub(super) use lives::Shown;
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,14 @@
 //! What a crash must not have lost is said by the room's own marks: every record below the last
 //! one has to be there, in order, and behind them nothing but a front part of the others.
 
+use bytes::Bytes;
 use rand::RngExt;
 
 use super::checks::Breach;
 use super::faults::Fault;
 use super::report::{Broken, Counter};
-use super::room::{Ending, Opened};
+use super::room::{Ending, Opened, Survey};
+use super::snapshots::number;
 use super::world::{Event, World};
 use crate::storage::{Operation, StorageError};
 use crate::types::{Durable, LogPosition, ReplicaId};
@@ -127,12 +129,12 @@ impl World<'_> {
         let host = &self.hosts[me.index()];
         let room = host.room.as_ref().expect("only a room is surveyed");
         let survey = room.survey().map_err(|error| storage(me, &error.to_string()))?;
-        let kept = survey.records.len();
+        let kept = survey.first + survey.records.len();
         if (kept as u64) < host.flushed {
             let detail = format!("{kept} records are left, {} were durable", host.flushed);
             return Err(storage(me, &detail));
         }
-        if host.log.get(..kept) != Some(&survey.records[..]) {
+        if host.log.get(survey.first..kept) != Some(&survey.records[..]) {
             return Err(storage(me, "other records are left than were appended"));
         }
         Ok(kept)
@@ -145,7 +147,9 @@ impl World<'_> {
         let room = host.room.as_mut().expect("a disk fails where there is one");
         let Ok(before) = room.survey() else { return Ok(()) };
         let flip = room.flip(&mut self.room_rng);
-        let unnoticed = room.survey().is_ok_and(|after| after.records != before.records);
+        let other =
+            |after: Survey| (after.first, &after.records) != (before.first, &before.records);
+        let unnoticed = room.survey().is_ok_and(other);
         if unnoticed && before.sealed {
             return Err(storage(me, &format!("{flip:?} is not noticed")));
         }
@@ -197,7 +201,7 @@ impl World<'_> {
     }
 
     /// A replica whose log has failed says nothing more, and has to be started again.
-    fn fence(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
+    pub(super) fn fence(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("{me} stops: {error}"));
         self.counters.hit(match error {
             StorageError::Full { .. } => Counter::FencedFull,
@@ -205,11 +209,14 @@ impl World<'_> {
             StorageError::Io { .. } => Counter::WriteFailed,
             other => return Err(storage(me, &format!("the log fails with {other}"))),
         });
+        if std::mem::take(&mut self.one_mains) {
+            return self.strike_down(Fault::PowerFailure);
+        }
         self.stop_soon(me)
     }
 
-    /// Opens the directory of a replica that comes back: whether it does.
-    pub(super) fn open_room(&mut self, me: ReplicaId) -> Result<bool, Breach> {
+    /// Opens the directory of a replica that comes back, if it does: its newest snapshot.
+    pub(super) fn open_room(&mut self, me: ReplicaId) -> Result<Option<Option<Bytes>>, Breach> {
         let stops = self.plan.faults.iter().any(|(fault, _)| *fault == Fault::StopStarting);
         let host = &mut self.hosts[me.index()];
         let stops = stops && self.calm_since.is_none() && !host.condemned;
@@ -219,27 +226,32 @@ impl World<'_> {
         let opened = room.open(within).map_err(|detail| storage(me, &detail))?;
         let condemned = host.condemned;
         match opened {
-            Opened::Ready { records, durable } => {
-                if records != host.log || durable.position().records() != records.len() as u64 {
+            Opened::Ready { snapshot, records, durable } => {
+                let behind = self.log_behind(snapshot.as_ref());
+                let host = &self.hosts[me.index()];
+                let end = durable.position().records();
+                if host.log.get(behind..) != Some(&records[..]) || end != host.log.len() as u64 {
                     let (found, known) = (records.len(), host.log.len());
-                    let detail = format!("starts with {found} records, {known} were there");
+                    let detail = format!("{found} records behind {behind}, {known} were there");
                     return Err(storage(me, &detail));
                 }
                 if condemned {
                     self.counters.hit(Counter::FlipHarmless);
+                } else if snapshot.as_deref().map(number) < host.snapshot {
+                    return Err(storage(me, "a snapshot is lost that it had spoken of"));
                 }
-                Ok(true)
+                Ok(Some(snapshot))
             }
-            Opened::Later(error) => self.open_later(me, &error).map(|()| false),
+            Opened::Later(error) => self.open_later(me, &error).map(|()| None),
             Opened::Refused(error) if condemned => {
                 self.counters.hit(Counter::FlipRefused);
                 self.stays_away(me, &error.to_string());
-                Ok(false)
+                Ok(None)
             }
             Opened::Stranger if condemned => {
                 self.counters.hit(Counter::Wiped);
                 self.stays_away(me, "its disk is empty");
-                Ok(false)
+                Ok(None)
             }
             Opened::Refused(error) => Err(storage(me, &format!("refuses to start: {error}"))),
             Opened::Stranger => Err(storage(me, "has lost its directory")),

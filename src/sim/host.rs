@@ -12,7 +12,7 @@ use crate::machine::{Applier, Kv};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::{Core, Input, Limits};
-use crate::types::{Quorums, ReplicaId, RequestId, Retention, Settings, Time};
+use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
 /// A machine.
 ///
@@ -41,6 +41,10 @@ pub(super) struct Host {
     pub(super) room: Option<Room>,
     /// Its disk was damaged: it may never come back, and counts as gone until it does.
     pub(super) condemned: bool,
+    /// The number of the newest own snapshot that it has spoken of.
+    pub(super) snapshot: Option<usize>,
+    /// What has come of another replica's snapshot.
+    pub(super) arrived: Vec<u8>,
     /// It stops in the middle of a flush.
     pub(super) torn: bool,
     /// Records appended.
@@ -76,7 +80,7 @@ impl Host {
             seed,
             timing: plan.timing.clone(),
             optimisations: plan.optimisations,
-            retention: Retention::default(),
+            retention: plan.retention(),
         };
         Host {
             core: core(&settings),
@@ -92,6 +96,8 @@ impl Host {
             log: Vec::new(),
             room: plan.storage.map(|storage| Room::new(&storage, plan.replicas, me, seed)),
             condemned: false,
+            snapshot: None,
+            arrived: Vec::new(),
             torn: false,
             appended: 0,
             durable: 0,
@@ -115,6 +121,7 @@ impl Host {
         self.flushing = false;
         self.wake_at = None;
         self.doom = None;
+        self.arrived.clear();
     }
 
     /// A new life, with nothing but `log` left of the ones before.

@@ -10,6 +10,8 @@
 //! `history` and [`linearizability`] stand alone: real clients use them too.
 
 mod act;
+#[cfg(test)]
+mod boundaries;
 mod calm;
 mod checks;
 mod clients;
@@ -30,6 +32,7 @@ mod restarts;
 mod room;
 mod runner;
 mod shrink;
+mod snapshots;
 #[cfg(test)]
 mod stories;
 mod trace;

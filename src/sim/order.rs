@@ -10,7 +10,7 @@ use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
 /// What instances may have in common. An instance that conflicts with everything writes
 /// `Everything`, and every other one reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Scope {
+pub(super) enum Scope {
     Everything,
     Key(KeyHash),
 }
@@ -23,17 +23,30 @@ struct Line {
     reads: FxHashMap<InstanceId, usize>,
 }
 
+/// How many writes of each scope a replica has executed.
+pub(super) type Position = FxHashMap<Scope, usize>;
+
 /// The orders of execution at all replicas, compared.
 #[derive(Debug)]
 pub(super) struct Orders {
     lines: FxHashMap<Scope, Line>,
     /// How many writes of each scope each replica has executed.
-    positions: Vec<FxHashMap<Scope, usize>>,
+    positions: Vec<Position>,
 }
 
 impl Orders {
     pub(super) fn new(n: usize) -> Orders {
         Orders { lines: FxHashMap::default(), positions: vec![FxHashMap::default(); n] }
+    }
+
+    /// How far a replica is.
+    pub(super) fn position(&self, at: ReplicaId) -> Position {
+        self.positions[at.index()].clone()
+    }
+
+    /// A replica goes on from there.
+    pub(super) fn start_from(&mut self, at: ReplicaId, position: &Position) {
+        self.positions[at.index()].clone_from(position);
     }
 
     /// A replica begins anew.

@@ -12,7 +12,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::faults::{Fault, FaultSet};
-use crate::types::{Optimisations, Quorums, Timing};
+use crate::types::{Optimisations, Quorums, Retention, Timing};
 
 /// Everything that is random, apart, so that more of one draws nothing from another.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,11 @@ pub(super) struct StoragePlan {
     pub(super) segment_bytes: usize,
     /// What the system has counts as durable, and the power never fails.
     pub(super) os: bool,
+    /// The mean time between two snapshots of a replica. Without, what is executed counts as safe at
+    /// once, and the whole log is kept.
+    pub(super) snapshots: Option<Duration>,
+    /// Bytes that are kept for members that stand still, where there are snapshots.
+    pub(super) keep: usize,
     /// A bug on purpose: the power fails all the same, and nobody expects it.
     pub(super) lies: bool,
 }
@@ -257,6 +262,17 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What replicas keep for others.
+    pub(super) fn retention(&self) -> Retention {
+        let storage = self.storage.filter(|storage| storage.snapshots.is_some());
+        storage.map_or_else(Retention::default, |storage| Retention {
+            volatile: false,
+            keep: storage.keep,
+        })
+    }
+}
+
 /// The largest cluster there is a drawn place for.
 pub(super) const MOST_REPLICAS: usize = 9;
 
@@ -341,7 +357,10 @@ fn draw_storage(seed: u64, unit: Duration) -> (Option<StoragePlan>, Vec<(Fault, 
         on.then_some((fault, mean))
     };
     let faults = Fault::DISKS.into_iter().filter_map(draw).collect();
-    (Some(StoragePlan { segment_bytes, os, lies: false }), faults)
+    let often = unit.mul_f64(0.5 * 16f64.powf(rng.random::<f64>()));
+    let snapshots = rng.random_ratio(1, 2).then_some(often);
+    let keep = *pick(&mut rng, &[2_000, 20_000, 64 << 20]);
+    (Some(StoragePlan { segment_bytes, os, snapshots, keep, lies: false }), faults)
 }
 
 fn draw_links(

@@ -94,6 +94,12 @@ counters! {
     FlipUnsealed = "disk_bit_flip_not_to_be_told_from_torn",
     FlipRefused = "disk_bit_flip_start_refused",
     Wiped = "disk_wiped_stays_away",
+    SnapshotTaken = "snapshot_taken",
+    SnapshotFailed = "snapshot_failed",
+    SnapshotCut = "snapshot_cut_short_by_a_crash",
+    SnapshotInstalled = "snapshot_installed",
+    SnapshotStart = "snapshot_started_from",
+    LogCut = "snapshot_log_cut",
 }
 
 impl Counter {
@@ -146,6 +152,8 @@ pub enum Broken {
     Memory,
     /// Messages are changed by their encoding.
     Wire,
+    /// A ballot was used by two lives of a replica (protocol.md §5.1).
+    Ballot,
     /// What was durable is not there any more, or damage went unnoticed.
     Storage,
     /// An assertion of the code under test.

@@ -16,7 +16,10 @@ fn overrides(replicas: Option<usize>) -> Overrides {
 
 /// The first seed, from 0, whose world notices, of at most `seeds`.
 fn hunt(replicas: usize, seeds: u64, plant: Plant) -> Option<(u64, Violation)> {
-    let sabotage = Sabotage { plant: Some(plant), ..Sabotage::default() };
+    hunt_for(replicas, seeds, Sabotage { plant: Some(plant), ..Sabotage::default() })
+}
+
+fn hunt_for(replicas: usize, seeds: u64, sabotage: Sabotage) -> Option<(u64, Violation)> {
     (0..seeds).find_map(|seed| {
         let verdict = run_sabotaged(seed, &overrides(Some(replicas)), sabotage, None);
         verdict.violation.map(|violation| (seed, violation))
@@ -48,6 +51,7 @@ fn caught(replicas: usize, seeds: u64, plant: Plant) {
         Broken::Once,
         Broken::Divergence,
         Broken::Linearizability,
+        Broken::Ballot,
         Broken::Panic,
     ];
     assert!(unsafe_ones.contains(&violation.broken), "seed {seed} says {violation}");
@@ -84,4 +88,17 @@ fn a_slow_path_whose_leader_forgets_its_vote() {
 #[test]
 fn a_fast_commit_that_its_owner_forgets() {
     caught(3, 1500, Plant::EarlyCommit);
+}
+
+#[test]
+fn a_ballot_that_its_leader_forgets() {
+    caught(3, 100, Plant::EarlyRecover);
+}
+
+/// The store's own bug: what the system has was not flushed.
+#[test]
+fn a_store_that_does_not_flush() {
+    let sabotage = Sabotage { unflushed_store: true, ..Sabotage::default() };
+    let (seed, violation) = hunt_for(3, 30, sabotage).expect("the checks notice");
+    assert_eq!(violation.broken, Broken::Storage, "seed {seed} says {violation}");
 }

@@ -181,8 +181,10 @@ impl World<'_> {
         if !host.returning || host.life != life {
             return Ok(());
         }
-        if host.room.is_some() && !self.open_room(me)? {
-            return Ok(());
+        let mut snapshot = None;
+        if host.room.is_some() {
+            let Some(found) = self.open_room(me)? else { return Ok(()) };
+            snapshot = found;
         }
         let host = &mut self.hosts[me.index()];
         host.begin_anew(self.now);
@@ -192,9 +194,10 @@ impl World<'_> {
         self.trace.mix(self.now.as_nanos() ^ u64::from(me.number()) << 57);
         self.trace.say(self.now, || format!("{me} comes back"));
         let mut out = std::mem::take(&mut self.out);
+        let behind = self.start_from(me, snapshot.as_ref(), &mut out)?;
         let host = &mut self.hosts[me.index()];
         let now = host.clock.local(self.now);
-        for record in host.log.iter().cloned() {
+        for record in host.log[behind..].iter().cloned() {
             host.core.restore(record, &mut out);
         }
         host.core.resume(now, durable, &mut out);

@@ -7,12 +7,13 @@ use bytes::{Bytes, BytesMut};
 use rand::{Rng, RngExt};
 
 use super::plan::StoragePlan;
+use super::snapshots::number;
 use crate::protocol::epaxos::Record;
 use crate::storage::{
     Disk as _, Durability, FaultyDisk, Identity, LogOptions, Operation, SnapshotOptions,
-    StorageError, Store, StoreOptions, verify,
+    SnapshotWriter, StorageError, Store, StoreOptions, verify,
 };
-use crate::types::{Durable, ReplicaId};
+use crate::types::{Durable, LogPosition, ReplicaId};
 use crate::wire;
 
 /// A disk that is never full by itself.
@@ -33,7 +34,13 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// These are the records, all of them durable.
-    Ready { records: Vec<Record>, durable: Durable },
+    Ready {
+        /// What the newest sound snapshot holds.
+        snapshot: Option<Bytes>,
+        /// Those behind it.
+        records: Vec<Record>,
+        durable: Durable,
+    },
     /// The disk failed, or has no room: another time.
     Later(StorageError),
     /// Something is not as it was written.
@@ -45,9 +52,20 @@ pub(super) enum Opened {
 /// What can be read of a log.
 #[derive(PartialEq, Debug)]
 pub(super) struct Survey {
+    /// Where it begins.
+    pub(super) first: usize,
     pub(super) records: Vec<Record>,
     /// Whether something vouches for the end.
     pub(super) sealed: bool,
+}
+
+/// A snapshot that is being written.
+struct Writing {
+    writer: SnapshotWriter,
+    position: LogPosition,
+    bytes: Bytes,
+    /// How much of them is written.
+    written: usize,
 }
 
 /// A directory on a faulty disk, open or not.
@@ -60,6 +78,8 @@ pub(super) struct Room {
     identity: Identity,
     /// The first read of the next start fails.
     blind: bool,
+    /// The snapshot that is being written.
+    writing: Option<Writing>,
     /// Where records are encoded.
     frame: BytesMut,
 }
@@ -84,6 +104,7 @@ impl Room {
             disk,
             options,
             blind: false,
+            writing: None,
             limits: wire::Limits::new(replicas),
             frame: BytesMut::new(),
         }
@@ -123,6 +144,12 @@ impl Room {
             // Whether it fails, or was done in time, nobody hears of it.
             let _ = store.log.flush().and_then(|_| store.log.settle());
         }
+        if let Some(writing) = self.writing.take() {
+            // Who is killed does not tidy up.
+            self.disk.crash_after(0);
+            let _ = self.disk.sync_directory();
+            drop(writing);
+        }
         self.store = None;
         match ending {
             Ending::Killed => self.disk.restart_process(),
@@ -142,7 +169,9 @@ impl Room {
             return Err(problem);
         }
         let sealed = report.segments.last().is_some_and(|segment| segment.sealed);
-        Ok(Survey { records, sealed })
+        let first = report.segments.first().map_or(0, |segment| segment.first);
+        let first = usize::try_from(first).expect("what is in memory can be counted");
+        Ok(Survey { first, records, sealed })
     }
 
     /// Starts the next life; it may end within, after so many operations that change something.
@@ -154,8 +183,17 @@ impl Room {
             self.disk.fail_next(Operation::Read);
         }
         let mut records = Vec::new();
+        let mut snapshot = None;
         let limits = self.limits;
-        let store = Store::open(Arc::new(self.disk.clone()), &self.options).and_then(|opening| {
+        let opened = Store::open(Arc::new(self.disk.clone()), &self.options);
+        let store = opened.and_then(|mut opening| {
+            if let Some(reader) = &mut opening.snapshot {
+                let mut bytes = BytesMut::new();
+                while let Some(chunk) = reader.next_chunk()? {
+                    bytes.extend_from_slice(&chunk);
+                }
+                snapshot = Some(bytes.freeze());
+            }
             opening.replay(&mut |_, bytes| {
                 records.push(read(bytes, &limits)?);
                 Ok(())
@@ -178,7 +216,54 @@ impl Room {
         self.identity = store.identity.clone();
         let durable = store.log.durable();
         self.store = Some(store);
-        Ok(Opened::Ready { records, durable })
+        Ok(Opened::Ready { snapshot, records, durable })
+    }
+
+    /// Begins a snapshot that stands for all records before `position`.
+    pub(super) fn begin_snapshot(
+        &mut self,
+        position: LogPosition,
+        bytes: Bytes,
+    ) -> Result<(), StorageError> {
+        let store = self.store.as_mut().expect("a replica that lives has its directory open");
+        let mut writer = store.snapshots.begin(position)?;
+        let written = bytes.len() / 2;
+        writer.write(&bytes[..written])?;
+        self.writing = Some(Writing { writer, position, bytes, written });
+        Ok(())
+    }
+
+    /// Whether a snapshot is being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// The position of the snapshot that is being written, and its number.
+    pub(super) fn writes(&self) -> Option<(LogPosition, usize)> {
+        self.writing.as_ref().map(|writing| (writing.position, number(&writing.bytes)))
+    }
+
+    /// Finishes the snapshot that is being written; the process may end within.
+    pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<(), StorageError> {
+        let writing = self.writing.take().expect("one is being written");
+        let Writing { mut writer, bytes, written, .. } = writing;
+        if let Some(operations) = within {
+            self.disk.crash_after(operations);
+        }
+        writer.write(&bytes[written..])?;
+        writer.finish()?;
+        if !self.disk.is_dead() {
+            self.disk.crash_after(NEVER);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the log that no snapshot kept needs: whether there was something to let go.
+    pub(super) fn cut_log(&mut self) -> Result<bool, StorageError> {
+        let store = self.open_store();
+        let before = store.log.first();
+        store.log.truncate(store.snapshots.log_floor())?;
+        Ok(store.log.first() > before)
     }
 
     /// Whether the disk died in the middle of something.
@@ -236,12 +321,6 @@ impl Room {
     #[cfg(test)]
     pub(super) fn die_after(&mut self, operations: u64) {
         self.disk.crash_after(operations);
-    }
-
-    /// Operations so far that changed something.
-    #[cfg(test)]
-    pub(super) fn operations(&self) -> u64 {
-        self.disk.operations()
     }
 }
 

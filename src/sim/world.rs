@@ -20,6 +20,7 @@ use super::network::Network;
 use super::plan::{Disk, Plan, Stream, stream};
 use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
+use super::snapshots::{Moment, Shelved};
 use super::trace::Trace;
 use crate::machine::{Applied, Outcome};
 use crate::protocol::Paths;
@@ -44,6 +45,8 @@ pub(super) enum Event {
     Wake(ReplicaId),
     /// A flush is done, up to a position, if the replica still lives that life.
     Flushed(ReplicaId, u64, u32),
+    /// Something happens to a snapshot.
+    Snapshot(Moment),
     /// There is room on a disk again.
     Freed(ReplicaId),
     /// A replica stops and will come back, if it still lives that life.
@@ -124,6 +127,8 @@ pub(super) struct World<'a> {
     pub(super) disk_rng: ChaCha8Rng,
     pub(super) room_rng: ChaCha8Rng,
     pub(super) checks: Checks,
+    /// All snapshots ever begun.
+    pub(super) shelf: Vec<Shelved>,
     heap: BinaryHeap<Reverse<Entry>>,
     scheduled: u64,
     events: u64,
@@ -132,6 +137,8 @@ pub(super) struct World<'a> {
     pub(super) out: Output<Message, Record>,
     pub(super) replies: Vec<Applied>,
     pub(super) sabotage: Sabotage,
+    /// One mains for all: when the first disk dies, everybody's power fails.
+    pub(super) one_mains: bool,
     /// Since when the unrest is over.
     pub(super) calm_since: Option<Time>,
     pub(super) largest_component: usize,
@@ -160,6 +167,7 @@ impl<'a> World<'a> {
             disk_rng: stream(plan.seed, Stream::Disks),
             checks: Checks::new(plan.replicas).of(plan.optimisations),
             room_rng: stream(plan.seed, Stream::Rooms),
+            shelf: Vec::new(),
             heap: BinaryHeap::new(),
             scheduled: 0,
             events: 0,
@@ -169,6 +177,7 @@ impl<'a> World<'a> {
             replies: Vec::new(),
             frame: BytesMut::new(),
             sabotage,
+            one_mains: false,
             calm_since: None,
             largest_component: 0,
             plan,
@@ -196,6 +205,7 @@ impl<'a> World<'a> {
         for index in 0..self.plan.faults.len() {
             self.schedule_fault(index);
         }
+        self.prepare_snapshots();
         self.later(self.plan.unrest, Event::Calm);
         let Optimisations { silent_orphans, reserved_slots } = self.plan.optimisations;
         self.counters.hit(match (silent_orphans, reserved_slots > 0) {
@@ -319,6 +329,7 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Event::Return(replica, life) => self.come_back(replica, life),
+            Event::Snapshot(moment) => self.happen_to_snapshots(moment),
             Event::Freed(replica) => {
                 self.hosts[replica.index()].room.iter_mut().for_each(|room| room.leave_room(None));
                 Ok(())
@@ -411,7 +422,11 @@ impl<'a> World<'a> {
     }
 
     /// Something reaches a replica.
-    fn input(&mut self, replica: ReplicaId, input: Input<Message>) -> Result<(), Breach> {
+    pub(super) fn input(
+        &mut self,
+        replica: ReplicaId,
+        input: Input<Message>,
+    ) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
         if !host.alive {
             return Ok(());

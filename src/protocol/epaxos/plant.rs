@@ -137,6 +137,7 @@ impl EPaxos {
     /// Begins a recovery that nothing asked for.
     pub(crate) fn recover_unasked(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
         self.start_recovery(view, id, fx);
+        self.release_early_if_planted(fx);
     }
 
     /// Drops a `Nop`'s payload from the conflict index.

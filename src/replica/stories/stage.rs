@@ -11,8 +11,9 @@ use crate::execute::Executor;
 use crate::protocol::epaxos::{EPaxos, Inspection, Message, Plant, Record};
 use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
-    Batch, ClientId, Command, Decision, Deps, Durable, Footprint, Held, InstanceId, LogPosition,
-    Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Timing, Value,
+    Ballot, Batch, ClientId, Command, Decision, Deps, Durable, Footprint, Held, InstanceId,
+    LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Timing,
+    Value,
 };
 
 /// One replica with its executor.
@@ -309,6 +310,14 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// The ballot at which `at` asks for promises, if it does.
+    pub(super) fn asks_at(&self, at: usize, id: InstanceId) -> Option<Ballot> {
+        self.post.iter().find_map(|(from, _, message)| match message {
+            Message::Recover { id: about, ballot } if (*from, *about) == (at, id) => Some(*ballot),
+            _ => None,
+        })
     }
 
     /// What `at` has decided in `id`.

@@ -1,11 +1,45 @@
 //! What outlives a crash, and what does not: a replica is checked anew in each life, against what
 //! all lives of all replicas have shown.
 
-use super::{Access, Checks, Seen};
-use crate::protocol::epaxos::Record;
-use crate::types::{InstanceId, ReplicaId, ReplicaSet};
+use rustc_hash::FxHashSet;
+
+use super::{Access, Breach, Broken, Checks, Seen};
+use crate::protocol::epaxos::{Message, Record};
+use crate::sim::order::Position;
+use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet, RequestId};
+
+/// What a replica had executed when a snapshot was taken.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Shown {
+    executed: FxHashSet<InstanceId>,
+    applied: FxHashSet<RequestId>,
+    order: Position,
+}
 
 impl Checks {
+    /// What a snapshot of a replica stands for.
+    pub(in crate::sim) fn shown(&self, at: ReplicaId) -> Shown {
+        let seen = &self.seen[at.index()];
+        let (executed, applied) = (seen.executed.clone(), seen.applied.clone());
+        Shown { executed, applied, order: self.orders.position(at) }
+    }
+
+    /// A replica starts from a snapshot.
+    pub(in crate::sim) fn start_from(&mut self, at: ReplicaId, shown: &Shown) {
+        let seen = &mut self.seen[at.index()];
+        seen.executed.clone_from(&shown.executed);
+        seen.applied.clone_from(&shown.applied);
+        self.orders.start_from(at, &shown.order);
+    }
+
+    /// A replica goes on from another one's snapshot: what is in it is decided, and known.
+    pub(in crate::sim) fn installed(&mut self, at: ReplicaId, shown: &Shown, inside: &Executed) {
+        self.start_from(at, shown);
+        let seen = &mut self.seen[at.index()];
+        seen.open.retain(|id| !inside.contains(*id));
+        seen.committed.extend(&shown.executed);
+    }
+
     /// A replica has stopped: `kept` is what it can read of its records, `lost` what it cannot.
     /// Whether a decision is lost that nobody else knew.
     pub(in crate::sim) fn stopped(
@@ -32,13 +66,17 @@ impl Checks {
             _ => None,
         });
         let reserved = reserved.max().unwrap_or(0);
+        // Nobody was told of a slot that has no record: it is free again. Not so if it was reserved.
+        let own = kept.iter().filter_map(|record| match record {
+            Record::PreAccepted { id, .. } if id.replica == at => Some(*id),
+            _ => None,
+        });
+        let own: FxHashSet<InstanceId> = own.collect();
+        let taken = |id: &InstanceId| id.slot <= reserved || own.contains(id);
+        self.proposed.retain(|id, _| id.replica != at || taken(id));
         let own = lost.iter().filter(|record| id(record).is_some_and(|id| id.replica == at));
         for record in own {
             match record {
-                // Nobody was told of it: the slot is free again. Not so if it was reserved.
-                Record::PreAccepted { id, .. } if id.slot > reserved => {
-                    self.proposed.remove(id);
-                }
                 Record::Committed { id, .. } => {
                     let before = kept.iter().chain(lost).filter(|it| self::id(it) == Some(*id));
                     let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
@@ -71,6 +109,16 @@ impl Checks {
                 assert!(access.is_some(), "what was decided was entered");
             }
         }
+    }
+
+    /// A replica says something in one of its lives. A recovery is never taken up by another one
+    /// (protocol.md §5.1): what was promised to the one would count for the other.
+    pub(in crate::sim) fn said(&mut self, life: u32, message: &Message) -> Result<(), Breach> {
+        let Message::Recover { id, ballot } = message else { return Ok(()) };
+        if *self.led.entry((*id, *ballot)).or_insert(life) == life {
+            return Ok(());
+        }
+        Err((Broken::Ballot, format!("{id} is recovered at {ballot:?} in two lives")))
     }
 
     /// Whether a replica has a proposal of its own that is not decided.

@@ -70,8 +70,9 @@ struct State {
 #[derive(Clone, Debug)]
 enum Change {
     Create(String, u64),
-    Rename(String, String),
-    Remove(String),
+    /// The file that has the first name gets the second.
+    Rename(String, String, u64),
+    Remove(String, u64),
 }
 
 impl FaultyDisk {
@@ -345,14 +346,18 @@ impl Change {
             Change::Create(name, inode) => {
                 names.insert(name.clone(), *inode);
             }
-            // A change that needs one that was lost is lost with it.
-            Change::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
+            // A change that needs one that was lost is lost with it: it is about a file, and not
+            // about another one that had the same name before.
+            Change::Rename(from, to, inode) => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
+                    names.insert(to.clone(), *inode);
                 }
             }
-            Change::Remove(name) => {
-                names.remove(name);
+            Change::Remove(name, inode) => {
+                if names.get(name) == Some(inode) {
+                    names.remove(name);
+                }
             }
         }
     }
@@ -379,14 +384,14 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.found(from)?;
-        state.change(Change::Rename(from.to_owned(), to.to_owned()))
+        let inode = state.found(from)?;
+        state.change(Change::Rename(from.to_owned(), to.to_owned(), inode))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.found(name)?;
-        state.change(Change::Remove(name.to_owned()))
+        let inode = state.found(name)?;
+        state.change(Change::Remove(name.to_owned(), inode))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

@@ -1,0 +1,97 @@
+//! The power fails at every boundary of a run: within each operation of a replica's disk that
+//! changes something, once for that replica and once for all of them together. What is left is
+//! opened (now and then that ends in the middle, too), the replicas go on, and the world's checks
+//! say whether anything was lost: agreement, visibility, order, linearizability, every record that
+//! was durable, every command that was answered.
+
+use std::time::Duration;
+
+use super::faults::Fault;
+use super::plan::{Disk, Overrides, Plan, StoragePlan, Stream, stream};
+use super::report::Verdict;
+use super::world::{Sabotage, World};
+use crate::types::{ReplicaId, Timing};
+
+/// Three replicas, four clients that ask for `operations` commands in all, and nothing that goes
+/// wrong by itself.
+fn workload(operations: u64) -> Plan {
+    let overrides = Overrides { replicas: Some(3), restarts: true, ..Overrides::default() };
+    let mut plan = Plan::draw(1, &overrides);
+    plan.timing = Timing::default();
+    plan.timing.suspect = Duration::from_millis(100);
+    plan.timing.patience = Duration::from_millis(200);
+    plan.optimisations = crate::types::Optimisations::NONE;
+    // Only in force, with a mean beyond the end of the world: a start may be interrupted.
+    plan.faults = vec![(Fault::StopStarting, Duration::from_secs(1 << 30))];
+    plan.storage = Some(StoragePlan {
+        segment_bytes: 16 * 1024,
+        os: false,
+        snapshots: None,
+        keep: 0,
+        lies: false,
+    });
+    plan.wire = false;
+    plan.step = Duration::ZERO;
+    plan.disks.fill(Disk::Takes(Duration::from_millis(1)));
+    plan.clocks.iter_mut().for_each(|clock| clock.rate = 1024);
+    let links = &mut plan.links;
+    (links.drop, links.duplicate, links.late, links.client_drop) = (0, 0, 0, 0);
+    links.fifo = true;
+    links.jitter = Duration::from_micros(100);
+    links.delay.iter_mut().flatten().for_each(|delay| *delay = Duration::from_micros(300));
+    let workload = &mut plan.workload;
+    (workload.clients, workload.commands, workload.window) = (4, operations / 4, 1);
+    (workload.think, workload.burst) = (Duration::from_millis(1), 1);
+    (workload.keys, workload.hot, workload.mix) = (4, 0, [2, 3, 2, 1, 1, 0]);
+    (workload.give_up, workload.double) = (0, 0);
+    workload.timeout = Duration::from_millis(50);
+    plan.unrest = Duration::from_millis(10 * operations / 4) + Duration::from_secs(2);
+    plan
+}
+
+/// The disk of `victim` dies within the operation after the next `boundary` ones.
+fn run(operations: u64, victim: usize, boundary: u64, all: bool) -> Verdict {
+    let mut world = World::new(workload(operations), Sabotage::default(), None);
+    // What survives differs from boundary to boundary.
+    world.room_rng = stream(boundary, Stream::Rooms);
+    world.one_mains = all;
+    let room = world.hosts[victim].room.as_mut().expect("the plan says so");
+    room.die_after(boundary);
+    world.run()
+}
+
+/// Every `step`-th boundary of every replica, up to the end of the run: how many states.
+fn every_boundary(operations: u64, step: u64) -> u64 {
+    let mut states = 0;
+    for victim in ReplicaId::all(3).map(ReplicaId::index) {
+        for all in [false, true] {
+            for boundary in (0..).step_by(usize::try_from(step).expect("a small number")) {
+                let verdict = run(operations, victim, boundary, all);
+                let what = format!("operation {boundary} of replica {victim}, all: {all}");
+                assert_eq!(verdict.violation, None, "{what}");
+                assert_eq!(verdict.operations, operations, "{what}");
+                if verdict.count("restart") == 0 {
+                    break;
+                }
+                states += 1;
+            }
+        }
+    }
+    states
+}
+
+#[test]
+fn power_loss_at_boundaries_of_a_run() {
+    let states = every_boundary(100, 19);
+    assert!(states > 60, "only {states} states");
+}
+
+/// The figure: every boundary of 1,000 operations.
+#[test]
+#[ignore = "takes many minutes in release: for the figures"]
+fn power_loss_at_every_boundary_of_1000_operations() {
+    use std::io::Write as _;
+    let states = every_boundary(1000, 1);
+    writeln!(std::io::stderr(), "{states} states").expect("standard error can be written to");
+    assert!(states > 2000, "only {states} states");
+}

@@ -1,0 +1,244 @@
+//! Snapshots in a world (protocol.md §8a): taken at odd moments into the real storage room while
+//! the replica goes on, cut short by crashes, put in place of the log before them, and given to
+//! who needs one. Beside `restarts`, which starts from the newest that is sound.
+//!
+//! A file holds the state machine's bytes behind a number. What the protocol adds to them, and what
+//! the checks had seen by then, stands under that number on a shelf of the world.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use super::checks::{Breach, Shown};
+use super::report::{Broken, Counter};
+use super::world::{Event, World};
+use crate::machine::Applier;
+use crate::protocol::epaxos::{Message, Record, Shared};
+use crate::replica::{Arrival, Checkpoint, Input, Output, OwnSnapshot, SnapshotId, SnapshotRead};
+use crate::types::ReplicaId;
+
+/// Operations within which finishing a snapshot may be cut short.
+const WITHIN: u64 = 12;
+/// Between two looks at whether the log is durable as far as a snapshot reaches.
+const SOON: Duration = Duration::from_millis(1);
+/// The bytes in front of the state.
+const NUMBER: usize = 8;
+
+/// Something that happens to a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Moment {
+    /// Time for one; and for another later, if that is said.
+    Begin(ReplicaId, bool),
+    /// All but the end is written, if the replica still lives that life.
+    Finish(ReplicaId, u32),
+    /// A part was read for another replica.
+    Read(ReplicaId, u32, SnapshotRead),
+    /// One from another replica is complete.
+    Install(ReplicaId, u32),
+}
+
+/// What a snapshot stands for.
+pub(super) struct Shelved {
+    pub(super) checkpoint: Checkpoint<Shared, Record>,
+    shown: Shown,
+    /// What its file holds: number and state.
+    bytes: Bytes,
+}
+
+impl Shelved {
+    fn own(&self, number: usize) -> OwnSnapshot {
+        OwnSnapshot {
+            id: SnapshotId(number as u64),
+            executed: self.checkpoint.executed.clone(),
+            bytes: self.bytes.len() as u64,
+        }
+    }
+}
+
+impl World<'_> {
+    /// The first snapshots of all, where there are any.
+    pub(super) fn prepare_snapshots(&mut self) {
+        for me in ReplicaId::all(self.plan.replicas) {
+            self.next_snapshot(me);
+        }
+    }
+
+    fn next_snapshot(&mut self, me: ReplicaId) {
+        if let Some(mean) = self.plan.storage.and_then(|storage| storage.snapshots) {
+            let wait = mean.mul_f64(-self.room_rng.random::<f64>().max(1e-6).ln());
+            self.later(wait, Event::Snapshot(Moment::Begin(me, true)));
+        }
+    }
+
+    pub(super) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
+        match event {
+            Moment::Begin(me, again) => {
+                if again {
+                    self.next_snapshot(me);
+                }
+                self.begin_snapshot(me)
+            }
+            Moment::Finish(me, life) if self.lives(me, life) => self.finish_snapshot(me),
+            Moment::Read(me, life, read) if self.lives(me, life) => {
+                let number = usize::try_from(read.snapshot.0).expect("it is on the shelf");
+                let from = usize::try_from(read.offset).expect("it is in memory");
+                let bytes = self.shelf[number].bytes.slice(from..from + read.bytes as usize);
+                self.input(me, Input::SnapshotRead { read, bytes: Some(bytes) })
+            }
+            Moment::Install(me, life) if self.lives(me, life) => self.install(me),
+            _ => Ok(()),
+        }
+    }
+
+    fn lives(&self, me: ReplicaId, life: u32) -> bool {
+        let host = &self.hosts[me.index()];
+        host.alive && host.life == life
+    }
+
+    /// Takes down what the state is now, and begins to write it.
+    fn begin_snapshot(&mut self, me: ReplicaId) -> Result<(), Breach> {
+        let host = &mut self.hosts[me.index()];
+        let Some(room) = &mut host.room else { return Ok(()) };
+        if !host.alive || room.is_writing() {
+            return Ok(());
+        }
+        let checkpoint = host.core.checkpoint();
+        assert_eq!(checkpoint.position.records(), host.appended, "positions count all lives");
+        let number = self.shelf.len();
+        let mut bytes = (number as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&host.applier.snapshot());
+        let bytes = Bytes::from(bytes);
+        if room.begin_snapshot(checkpoint.position, bytes.clone()).is_err() {
+            self.counters.hit(Counter::SnapshotFailed);
+            return Ok(());
+        }
+        self.trace.say(self.now, || format!("{me} begins snapshot {number}"));
+        self.shelf.push(Shelved { checkpoint, shown: self.checks.shown(me), bytes });
+        let life = host.life;
+        let spread = self.room_rng.random::<f64>().powi(3);
+        let takes = SOON + self.plan.timing.suspect.mul_f64(2.0 * spread);
+        self.later(takes, Event::Snapshot(Moment::Finish(me, life)));
+        Ok(())
+    }
+
+    /// Writes the rest, once the log has caught up, and lets go of the log before it.
+    fn finish_snapshot(&mut self, me: ReplicaId) -> Result<(), Breach> {
+        let dies = self.calm_since.is_none() && self.room_rng.random_ratio(1, 8);
+        let within = dies.then(|| self.room_rng.random_range(0..WITHIN));
+        let host = &mut self.hosts[me.index()];
+        let life = host.life;
+        let room = host.room.as_mut().expect("only a room has snapshots");
+        let Some((position, number)) = room.writes() else { return Ok(()) };
+        if position.records() > host.flushed {
+            self.later(SOON, Event::Snapshot(Moment::Finish(me, life)));
+            return Ok(());
+        }
+        if let Err(error) = room.finish_snapshot(within) {
+            let dead = room.is_dead();
+            self.trace.say(self.now, || format!("{me} has no snapshot: {error}"));
+            let counter = if dead { Counter::SnapshotCut } else { Counter::SnapshotFailed };
+            self.counters.hit(counter);
+            let pause = self.draw_pause();
+            return if dead { self.stop(me, pause) } else { Ok(()) };
+        }
+        host.snapshot = Some(number);
+        let cut = room.cut_log();
+        self.counters.hit(Counter::SnapshotTaken);
+        self.trace.say(self.now, || format!("{me} has snapshot {number}"));
+        match cut {
+            Err(error) => return self.fence(me, &error),
+            Ok(true) => self.counters.hit(Counter::LogCut),
+            Ok(false) => {}
+        }
+        let own = self.shelf[number].own(number);
+        self.input(me, Input::Snapshot(own))
+    }
+
+    /// A new life begins with this snapshot, if there is one: where in the log it goes on.
+    pub(super) fn start_from(
+        &mut self,
+        me: ReplicaId,
+        found: Option<&Bytes>,
+        out: &mut Output<Message, Record>,
+    ) -> Result<usize, Breach> {
+        let host = &mut self.hosts[me.index()];
+        let Some(bytes) = found else { return Ok(0) };
+        let number = number(bytes);
+        let Some(shelved) = self.shelf.get(number).filter(|it| it.bytes == *bytes) else {
+            return Err((Broken::Storage, format!("{me} starts from a snapshot of nobody's")));
+        };
+        self.counters.hit(Counter::SnapshotStart);
+        self.trace.say(self.now, || format!("{me} starts from snapshot {number}"));
+        let state = &shelved.bytes[NUMBER..];
+        host.applier = Applier::restore(state).expect("what was written is read");
+        let Checkpoint { executed, shared, own, .. } = &shelved.checkpoint;
+        host.core.restore_snapshot(shared.clone(), executed);
+        own.iter().for_each(|record| host.core.restore(record.clone(), out));
+        host.snapshot = Some(number);
+        host.inbox.push(Input::Snapshot(shelved.own(number)));
+        self.checks.start_from(me, &shelved.shown);
+        Ok(self.log_behind(found))
+    }
+
+    /// Where the log behind a snapshot goes on.
+    pub(super) fn log_behind(&self, found: Option<&Bytes>) -> usize {
+        let shelved = found.and_then(|bytes| self.shelf.get(number(bytes)));
+        let records = shelved.map_or(0, |shelved| shelved.checkpoint.position.records());
+        usize::try_from(records).expect("what is in memory can be counted")
+    }
+
+    /// What a step wants of snapshots.
+    pub(super) fn follow_snapshots(&mut self, me: ReplicaId, out: &mut Output<Message, Record>) {
+        let life = self.hosts[me.index()].life;
+        if std::mem::take(&mut out.snapshot_wanted) {
+            self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+        }
+        for read in out.snapshot_reads.drain(..) {
+            self.later(SOON, Event::Snapshot(Moment::Read(me, life, read)));
+        }
+        let host = &mut self.hosts[me.index()];
+        let mut complete = false;
+        for arrival in out.snapshot_received.drain(..) {
+            match arrival {
+                Arrival::Begins { .. } | Arrival::GivenUp => host.arrived.clear(),
+                Arrival::Bytes(bytes) => host.arrived.extend_from_slice(&bytes),
+                Arrival::Complete => complete = true,
+            }
+        }
+        if complete {
+            self.later(Duration::ZERO, Event::Snapshot(Moment::Install(me, life)));
+        }
+    }
+
+    /// Another replica's snapshot takes the place of the state.
+    fn install(&mut self, me: ReplicaId) -> Result<(), Breach> {
+        let host = &mut self.hosts[me.index()];
+        let arrived = Bytes::from(std::mem::take(&mut host.arrived));
+        let number = number(&arrived);
+        let Some(shelved) = self.shelf.get(number).filter(|it| it.bytes == arrived) else {
+            return Err((Broken::Wire, format!("{me} receives a snapshot of nobody's")));
+        };
+        let Checkpoint { executed, shared, .. } = &shelved.checkpoint;
+        let mut out = std::mem::take(&mut self.out);
+        let now = host.clock.local(self.now);
+        if host.core.install(now, shared.clone(), executed, &mut out) {
+            self.counters.hit(Counter::SnapshotInstalled);
+            self.trace.say(self.now, || format!("{me} installs snapshot {number}"));
+            let state = &shelved.bytes[NUMBER..];
+            host.applier = Applier::restore(state).expect("what was written is read");
+            self.checks.installed(me, &shelved.shown, executed);
+            self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+        }
+        let followed = self.follow(me, &mut out);
+        out.clear();
+        self.out = out;
+        followed
+    }
+}
+
+/// The number in front of a snapshot's bytes.
+pub(super) fn number(bytes: &[u8]) -> usize {
+    let front = bytes.first_chunk::<NUMBER>().map_or(u64::MAX, |front| u64::from_le_bytes(*front));
+    usize::try_from(front).unwrap_or(usize::MAX)
+}
