@@ -82,6 +82,9 @@ fn print(found: &Inspection) {
         let seal = if segment.sealed { "" } else { ", not sealed" };
         say(format_args!("  {file}: records {first} to {end}, {used} of {bytes} bytes{seal}"));
     }
+    if found.reserved > 0 {
+        say(format_args!("own slots are reserved up to {}", found.reserved));
+    }
     if !found.owners.is_empty() {
         say("instances in the log:");
         say("  owner      committed   nop      accepted  pre-accepted  initial   highest  round");
@@ -152,6 +155,7 @@ fn to_json(found: &Inspection) -> Value {
         "identity": identity,
         "replicas": found.replicas,
         "records": found.records,
+        "reserved": found.reserved,
         "snapshots": report.snapshots.iter().map(snapshot).collect::<Vec<_>>(),
         "segments": report.segments.iter().map(segment).collect::<Vec<_>>(),
         "instances": owners.collect::<Vec<_>>(),

@@ -25,6 +25,8 @@ pub struct Inspection {
     pub records: u64,
     /// The size of the cluster, if any record tells.
     pub replicas: Option<usize>,
+    /// The last slot that the replica has reserved for itself; 0 for none.
+    pub reserved: Slot,
     /// The instances that the log has records of, by owner.
     pub owners: BTreeMap<ReplicaId, OwnersInstances>,
 }
@@ -119,6 +121,7 @@ struct Known {
 struct Instances {
     records: u64,
     replicas: Option<usize>,
+    reserved: Slot,
     known: FxHashMap<InstanceId, Known>,
 }
 
@@ -140,6 +143,7 @@ impl Instances {
             Record::Joined { id, ballot } | Record::Validated { id, ballot, .. } => {
                 note(id, Phase::Initial, ballot, false);
             }
+            Record::Reserved { up_to } => self.reserved = self.reserved.max(up_to),
             Record::Committed { id, value, .. } => {
                 note(id, Phase::Committed, Ballot::OWNER, value == Value::Nop);
             }
@@ -156,8 +160,8 @@ impl Instances {
             return decode(replicas).map_err(|error| error.to_string());
         }
         let first = match decode(MAX_REPLICAS) {
-            // A promise has no vector, so any size will do.
-            Ok(record @ Record::Joined { .. }) => return Ok(record),
+            // These have no vector, so any size will do.
+            Ok(record @ (Record::Joined { .. } | Record::Reserved { .. })) => return Ok(record),
             other => other,
         };
         let fits = |replicas: usize| Some((replicas, decode(replicas).ok()?));
@@ -172,7 +176,7 @@ impl Instances {
 
     fn into_inspection(self, report: Report) -> Inspection {
         let mut owners: BTreeMap<ReplicaId, OwnersInstances> = BTreeMap::new();
-        for (id, known) in self.known {
+        for (id, known) in &self.known {
             let owner = owners.entry(id.replica).or_default();
             owner.highest = owner.highest.max(id.slot);
             owner.highest_round = owner.highest_round.max(known.ballot.round());
@@ -184,7 +188,8 @@ impl Instances {
                 Phase::Committed => &mut owner.committed,
             } += 1;
         }
-        Inspection { report, records: self.records, replicas: self.replicas, owners }
+        let Instances { records, replicas, reserved, .. } = self;
+        Inspection { report, records, replicas, reserved, owners }
     }
 }
 
@@ -221,6 +226,7 @@ mod tests {
         let value = || Value::Batch(batch());
         let ballot = Ballot::new(4, replica(3)).expect("a round");
         vec![
+            Record::Reserved { up_to: 64 },
             Record::Joined { id: id(1, 9), ballot },
             Record::PreAccepted { id: id(2, 1), batch: batch(), initial: deps(), deps: deps() },
             Record::Committed { id: id(2, 1), value: value(), deps: deps() },
@@ -260,7 +266,8 @@ mod tests {
         directory(home.path());
         let inspection = Inspection::of(home.path()).expect("it can be read");
         assert!(inspection.report.is_sound(), "{:?}", inspection.report.problems);
-        assert_eq!((inspection.records, inspection.replicas), (7, Some(3)));
+        assert_eq!((inspection.records, inspection.replicas), (8, Some(3)));
+        assert_eq!(inspection.reserved, 64);
         let [one, two, three] = [1, 2, 3].map(|it| inspection.owners[&replica(it)].clone());
         let none = OwnersInstances::default();
         assert_eq!(one, OwnersInstances { highest: 9, initial: 1, highest_round: 4, ..none });

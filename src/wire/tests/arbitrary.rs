@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
 use crate::replica::PeerMessage;
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash, MAX_SLOT,
     ReplicaId, RequestId, Slot, Time, Value,
 };
 use crate::wire::{Ask, Outcome, Refusal, Reply, Request, ServerInfo};
@@ -222,6 +222,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Refusal::Stopping),
         replica(63).prop_map(Refusal::Redirect),
         Just(Refusal::DiskFull),
+        any::<u64>().prop_map(|sequence| Refusal::Expired(Era::of(sequence))),
     ];
     let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
         |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash, MAX_SLOT,
     ReplicaId, RequestId, Time, Value,
 };
 
@@ -197,6 +197,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::Stopping), "03 03"),
         (Outcome::Rejected(Refusal::Redirect(replica(2))), "03 04 02"),
         (Outcome::Rejected(Refusal::DiskFull), "03 05"),
+        (Outcome::Rejected(Refusal::Expired(Era::of(300 << 40))), "03 06 ac02"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
     ];
     let frame = |(outcome, bytes)| {
