@@ -16,8 +16,8 @@ use crate::node::Inspection;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  isonomy inspect cluster/data-1
-  isonomy inspect cluster/data-1 --json
+  isonomy inspect cluster/1.data
+  isonomy inspect cluster/1.data --json
 
 Exit code 0 if all is sound, 1 if anything is damaged or missing, 2 without such a directory.")]
 pub(super) struct Inspect {
@@ -59,6 +59,9 @@ fn print(found: &Inspection) {
             identity.incarnation,
             identity.directory
         ));
+    }
+    if report.identity.as_ref().is_some_and(|identity| identity.outcast) {
+        say("the others have shut it out: it must not vote any more");
     }
     match report.holder {
         Some(0) => say("in use by a process"),
@@ -115,6 +118,7 @@ fn to_json(found: &Inspection) -> Value {
             "replica": it.replica.number(),
             "incarnation": it.incarnation,
             "directory": format!("{:016x}", it.directory),
+            "outcast": it.outcast,
         })
     });
     let snapshot = |it: &crate::storage::SnapshotInfo| {
