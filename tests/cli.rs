@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use isonomy::sim::history::read_history;
 use isonomy::sim::linearizability::{BUDGET, Verdict, check};
+use isonomy::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use serde_json::Value;
 
 fn isonomy() -> Command {
@@ -29,7 +30,7 @@ fn complaint(code: i32, arguments: &[&str]) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["demo", "init", "serve", "put", "get", "del", "cas", "sim"] {
+    for command in ["demo", "init", "inspect", "serve", "put", "get", "del", "cas", "sim"] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(output.status.success() && text.contains("Example"), "{command}: {text}");
@@ -195,6 +196,77 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         assert!(words.contains(word), "{to:?}: {words}");
         assert!(!path.join("1.ran").exists(), "it may be mended and started");
     }
+}
+
+/// A directory as a replica leaves it: one vote, one decision, one snapshot.
+fn replicas_directory(path: &Path) {
+    use isonomy::protocol::epaxos::Record;
+    use isonomy::types::{Ballot, Deps, InstanceId, LogPosition, ReplicaId, Value};
+    let replica = ReplicaId::new(2).expect("a number");
+    let options = StoreOptions {
+        cluster: "blue".into(),
+        replica,
+        log: LogOptions { segment_bytes: 65_536, ..LogOptions::default() },
+        snapshots: SnapshotOptions::default(),
+    };
+    let disk = FileDisk::open(path).expect("a directory");
+    let opening = Store::open(std::sync::Arc::new(disk), &options).expect("it opens");
+    let mut store = opening.replay(&mut |_, _| Ok(())).expect("it is empty");
+    let (value, deps) = (Value::Nop, Deps::none(3));
+    let ballot = Ballot::new(1, replica).expect("a round");
+    for record in [
+        Record::Joined { id: InstanceId::new(replica, 7), ballot },
+        Record::Committed { id: InstanceId::new(replica, 6), value, deps },
+    ] {
+        let mut bytes = bytes::BytesMut::new();
+        isonomy::wire::encode_record(1, &record, &mut bytes);
+        store.log.append(&bytes).expect("there is room");
+    }
+    store.log.flush().expect("it flushes");
+    let mut writer = store.snapshots.begin(LogPosition::new(1)).expect("a snapshot");
+    writer.write(b"what the first record amounts to").expect("there is room");
+    writer.finish().expect("it flushes");
+    store.log.close().expect("it closes");
+}
+
+#[test]
+fn inspect_tells_what_is_there_and_what_is_damaged() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let dir = home.path().join("data");
+    let name = dir.to_str().expect("UTF-8");
+    assert!(complaint(2, &["inspect", name]).contains("cannot look at"));
+    replicas_directory(&dir);
+    let before: Vec<_> = fs::read_dir(&dir).expect("files").map(|it| it.unwrap().path()).collect();
+    let text = String::from_utf8(run(&["inspect", name]).stdout).expect("text");
+    for words in ["replica 2 of 3 of cluster blue, incarnation 1", "records 0 to 2", "sound: "] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    let output = run(&["inspect", name, "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((&report["sound"], &report["records"]), (&true.into(), &2.into()), "{report}");
+    let instances = &report["instances"][0];
+    assert_eq!((&instances["nops"], &instances["initial"]), (&1.into(), &1.into()), "{report}");
+    assert_eq!(report["snapshots"][0]["position"], 1, "{report}");
+
+    // In use, it can be looked at as well.
+    let in_use = FileDisk::open(&dir).expect("nobody has it");
+    let output = run(&["inspect", name]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let process = format!("in use by process {}", std::process::id());
+    assert!(output.status.success() && text.contains(&process), "{text}");
+    drop(in_use);
+    let after: Vec<_> = fs::read_dir(&dir).expect("files").map(|it| it.unwrap().path()).collect();
+    assert_eq!(before, after, "nothing is written");
+
+    let identity = dir.join("identity");
+    let mut bytes = fs::read(&identity).expect("the identity");
+    bytes[20] ^= 1;
+    fs::write(&identity, bytes).expect("written");
+    let output = run(&["inspect", name]);
+    let words = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("identity, byte 0") && words.contains("refuses to start"), "{words}");
 }
 
 /// Starts a replica that has to refuse; what it says.

@@ -28,6 +28,9 @@ pub(super) struct ReplicaFile {
     pub(super) durability: DurabilityName,
     #[serde(default)]
     data_dir: Option<PathBuf>,
+    /// After how long without use a session may be forgotten.
+    #[serde(default)]
+    pub(super) session_idle_seconds: Option<u64>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, SocketAddr>,
 }

@@ -8,6 +8,7 @@
 mod config;
 mod demo;
 mod init;
+mod inspect;
 mod kv;
 mod serve;
 pub mod sim;
@@ -46,6 +47,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Demo),
     Init(init::Init),
+    Inspect(inspect::Inspect),
     Serve(serve::Serve),
     Put(kv::Put),
     Get(kv::Get),
@@ -82,6 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Serve(serve) => serve.run(),
         Command::Put(put) => put.run(),
         Command::Get(get) => get.run(),

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -62,6 +63,9 @@ impl Serve {
         match data_dir {
             Some(dir) => builder = builder.data_dir(dir),
             None => mark = Some(Mark::leave(&self.file, id)?),
+        }
+        if let Some(seconds) = file.session_idle_seconds {
+            builder = builder.session_idle(Duration::from_secs(seconds));
         }
         if let Some(listen) = file.listen {
             builder = builder.listen(listen);

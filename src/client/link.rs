@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
 use crate::mesh::{ClientChannel, ClientEndpoint, Dropped, FrameSender};
-use crate::types::{ReplicaId, RequestId};
+use crate::types::{Era, ReplicaId, RequestId};
 use crate::wire::{Outcome, Request, decode_reply, encode_request};
 
 /// Between two attempts to connect: this, doubled up to the other.
@@ -31,6 +31,8 @@ struct State {
     sender: Option<FrameSender>,
     under_way: FxHashMap<RequestId, oneshot::Sender<Outcome>>,
     last_error: Option<String>,
+    /// As the replica said last.
+    era: Era,
 }
 
 /// Why a request could not even be sent.
@@ -49,6 +51,11 @@ impl Link {
     pub(super) fn rtt(&self) -> Option<Duration> {
         let state = self.lock();
         state.sender.as_ref().filter(|sender| sender.closed().is_none()).map(FrameSender::rtt)
+    }
+
+    /// The era that the replica named when it was connected last.
+    pub(super) fn era(&self) -> Era {
+        self.lock().era
     }
 
     /// Why the last attempt or connection failed.
@@ -105,6 +112,10 @@ impl Link {
             let mut state = self.lock();
             for frame in frames.drain(..) {
                 let reply = decode_reply(frame).map_err(|error| error.to_string())?;
+                if let Some(era) = reply.greeting() {
+                    state.era = era;
+                    continue;
+                }
                 // Answers that come after their patience are not waited for any more.
                 let waiter = state.under_way.remove(&reply.request);
                 done.extend(waiter.map(|waiter| (waiter, reply.outcome)));
@@ -128,9 +139,7 @@ pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     loop {
         match endpoint.connect(link.addr, link.replica).await {
             Ok(channel) => {
-                pause = FIRST_PAUSE;
-                link.up(channel.sender());
-                let why = listen(&link, channel).await;
+                let why = listen(&link, channel, &mut pause).await;
                 link.down(why);
             }
             Err(why) => link.down(why.to_string()),
@@ -140,14 +149,21 @@ pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     }
 }
 
-async fn listen(link: &Link, mut channel: ClientChannel) -> String {
+/// Waits to be greeted, which tells the era to number commands in; then the link is up.
+async fn listen(link: &Link, mut channel: ClientChannel, pause: &mut Duration) -> String {
     let mut frames = Vec::new();
+    let mut greeted = false;
     loop {
         if let Err(why) = channel.recv(&mut frames).await {
             return why.to_string();
         }
         if let Err(why) = link.deliver(&mut frames) {
             return format!("a reply makes no sense: {why}");
+        }
+        if !greeted {
+            greeted = true;
+            *pause = FIRST_PAUSE;
+            link.up(channel.sender());
         }
     }
 }

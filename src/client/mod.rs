@@ -21,7 +21,7 @@ use link::{Link, NotSent, keep_connected};
 
 use crate::machine::{StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
-use crate::types::{ClientId, Consistency, Numbering, ReplicaId, RequestId};
+use crate::types::{ClientId, Consistency, Era, Numbering, ReplicaId, RequestId};
 use crate::wire::{Ask, Outcome, Refusal, Request, ServerInfo};
 
 /// Between two attempts while every replica refuses: this, doubled up to the other.
@@ -74,8 +74,7 @@ struct Inner {
     prefer: Option<ReplicaId>,
     attempt: Duration,
     patience: Duration,
-    session: ClientId,
-    numbers: Mutex<Numbering>,
+    session: Mutex<Session>,
     changes: watch::Receiver<u64>,
     endpoint: ClientEndpoint,
     /// One a link; aborted with the client.
@@ -107,13 +106,14 @@ impl<S: StateMachine> Client<S> {
             prefer: config.prefer,
             attempt: config.attempt,
             patience: config.patience,
-            session: ClientId(rand::random()),
-            numbers: Mutex::default(),
+            session: Mutex::new(Session::begin(Era::FIRST)),
             changes,
             endpoint,
             _tasks: tasks,
         };
         inner.first_connection().await?;
+        let era = inner.links.iter().map(|link| link.era()).max().unwrap_or_default();
+        *lock(&inner.session) = Session::begin(era);
         Ok(Client { inner: Arc::new(inner), machine: PhantomData })
     }
 
@@ -164,9 +164,10 @@ impl<S: StateMachine> Client<S> {
         self.inner.in_order().into_iter().map(|(rtt, link)| (link.replica, rtt)).collect()
     }
 
-    /// The session under which this client's commands run.
+    /// The session under which this client's commands run. When it has expired, because nothing
+    /// was asked for a long time, the client goes on with another.
     pub fn session(&self) -> ClientId {
-        self.inner.session
+        lock(&self.inner.session).id
     }
 
     /// Closes all connections, and tells the replicas.
@@ -231,10 +232,9 @@ impl Inner {
 
     /// Asks one replica after the other until one answers, under one sequence.
     async fn ask(&self, ask: Ask) -> Result<Outcome, ClientError> {
-        let (sequence, floor) = lock(&self.numbers).start();
-        // Whatever becomes of it, nobody tries this sequence again once this is over.
-        let _finish = Finish { numbers: &self.numbers, sequence };
-        let request = Request { request: RequestId::new(self.session, sequence), floor, ask };
+        let mut ticket = Ticket::take(&self.session);
+        let (request, floor) = (ticket.request, ticket.floor);
+        let mut request = Request { request, floor, ask };
         let deadline = Instant::now() + self.patience;
         let mut effort = Effort::default();
         while Instant::now() < deadline {
@@ -253,11 +253,27 @@ impl Inner {
                 Attempt::Refused(Refusal::BadRequest(why)) => {
                     return Err(Rejected::BadCommand(why).into());
                 }
+                // If nobody else may have it, it is a new command under a new session.
+                Attempt::Refused(Refusal::Expired(era)) if effort.unknown.is_none() => {
+                    self.renew(request.request.client, era);
+                    ticket = Ticket::take(&self.session);
+                    (request.request, request.floor) = (ticket.request, ticket.floor);
+                    effort.tried.clear();
+                    effort.refusal = Some(Refusal::Expired(era));
+                }
                 Attempt::Refused(refusal) => effort.refusal = Some(refusal),
                 Attempt::Unknown(why) => effort.unknown = Some(why),
             }
         }
         Err(effort.result(self.patience))
+    }
+
+    /// Replaces a session that has expired, unless that has been done.
+    fn renew(&self, expired: ClientId, era: Era) {
+        let mut session = lock(&self.session);
+        if session.id == expired {
+            *session = Session::begin(era);
+        }
     }
 
     /// The first in order that was not tried in this round.
@@ -336,15 +352,41 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// Finishes a sequence when it is dropped, with the future that holds it if need be.
-struct Finish<'a> {
-    numbers: &'a Mutex<Numbering>,
-    sequence: u64,
+/// What commands are numbered under.
+struct Session {
+    id: ClientId,
+    numbers: Numbering,
 }
 
-impl Drop for Finish<'_> {
+impl Session {
+    fn begin(era: Era) -> Session {
+        let numbers = Numbering::starting_at(era.first_sequence());
+        Session { id: ClientId(rand::random_range(..ClientId::CLUSTER.0)), numbers }
+    }
+}
+
+/// A sequence. Finished when it is dropped, with the future that holds it if need be: whatever
+/// became of it, nobody tries it again.
+struct Ticket<'a> {
+    session: &'a Mutex<Session>,
+    request: RequestId,
+    floor: u64,
+}
+
+impl Ticket<'_> {
+    fn take(session: &Mutex<Session>) -> Ticket<'_> {
+        let mut held = lock(session);
+        let (sequence, floor) = held.numbers.start();
+        Ticket { session, request: RequestId::new(held.id, sequence), floor }
+    }
+}
+
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        lock(self.numbers).finish(self.sequence);
+        let mut session = lock(self.session);
+        if session.id == self.request.client {
+            session.numbers.finish(self.request.sequence);
+        }
     }
 }
 
@@ -361,6 +403,6 @@ impl<S: StateMachine> Clone for Client<S> {
 
 impl<S: StateMachine> std::fmt::Debug for Client<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("session", &self.inner.session).finish_non_exhaustive()
+        f.debug_struct("Client").field("session", &self.session()).finish_non_exhaustive()
     }
 }

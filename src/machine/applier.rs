@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::sessions::SavedSession;
+use super::sessions::{SavedSessions, Turn};
 use super::{CodecError, RestoreError, Sessions, StateMachine, decode, encode};
-use crate::types::{Access, Batch, Command, Footprint, ReplicaId, RequestId};
+use crate::types::{Access, Batch, ClientId, Command, Era, Footprint, ReplicaId, RequestId};
 
 /// A state machine and its sessions: the whole replicated state.
 ///
@@ -58,6 +58,14 @@ pub enum Refusal {
     /// loosely to be executed.
     #[error("the command touches more than its footprint says")]
     Footprint,
+    /// Its session has expired, or the client had said that it was finished with the command, or it
+    /// was numbered elsewhere: it was not executed, and will not be under this id. A new session
+    /// starts at the era's [first sequence](Era::first_sequence).
+    #[error("the session has expired (it is {era} now): begin a new one")]
+    Expired {
+        /// The present era.
+        era: Era,
+    },
 }
 
 /// Why a local read was not done.
@@ -85,10 +93,33 @@ impl<S: StateMachine> Applier<S> {
     /// commands of one id would be told apart differently at different replicas.
     pub fn apply(&mut self, batch: &Batch, replies: &mut Vec<Applied>) {
         replies.extend(batch.commands().iter().map(|command| {
-            let first = self.sessions.execute(command.request, command.floor);
-            let outcome = if first { self.run(command) } else { self.run_again(command) };
+            let (outcome, first) = self.apply_one(command);
             Applied { request: command.request, origin: command.origin, outcome, first }
         }));
+    }
+
+    /// What becomes of a command, and whether this is its first time.
+    fn apply_one(&mut self, command: &Command) -> (Outcome, bool) {
+        if command.request.client == ClientId::CLUSTER {
+            return self.end_era(command);
+        }
+        match self.sessions.take_turn(command.request, command.floor) {
+            Turn::First => (self.run(command), true),
+            Turn::Again => (self.run_again(command), false),
+            Turn::Closed => {
+                let era = self.sessions.era();
+                (Outcome::Refused(Refusal::Expired { era }), false)
+            }
+        }
+    }
+
+    /// A command of the cluster's own. It must have been ordered before or after every other.
+    fn end_era(&mut self, command: &Command) -> (Outcome, bool) {
+        if command.footprint != Footprint::Everything {
+            return (Outcome::Refused(Refusal::Footprint), false);
+        }
+        let first = self.sessions.end_era(Era::of(command.request.sequence));
+        (Outcome::Output(Bytes::new()), first)
     }
 
     /// The first time.
@@ -184,13 +215,13 @@ impl<S: StateMachine> Applier<S> {
 }
 
 /// The version of the snapshot's format, its first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A snapshot's form.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     version: u8,
-    sessions: Vec<SavedSession>,
+    sessions: SavedSessions,
     machine: Bytes,
 }
 

@@ -83,6 +83,7 @@ pub(super) fn run<S: StateMachine>(machine: S, shared: &Arc<Shared>, work: &Rece
 
 impl<S: StateMachine> Apply<S> {
     fn run(&mut self, queue: &Receiver<Work>) {
+        self.shared.note_sessions(self.applier.sessions());
         while let Ok(work) = queue.recv() {
             if self.shared.phase() >= Phase::Killed {
                 work.turn_away(self.shared.end().1);
@@ -111,6 +112,7 @@ impl<S: StateMachine> Apply<S> {
         for execution in executions {
             self.applier.apply(&execution.batch, &mut self.replies);
         }
+        self.shared.note_sessions(self.applier.sessions());
         let (mut executed, mut repeated) = (0, 0);
         for applied in &self.replies {
             *(if applied.first { &mut executed } else { &mut repeated }) += 1;

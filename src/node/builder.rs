@@ -24,6 +24,8 @@ use crate::types::{
     ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing,
 };
 
+/// Sessions live at least this long.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 /// Steps of executions between the core and the apply thread.
 const WORK: usize = 1024;
 
@@ -52,6 +54,7 @@ pub struct ReplicaBuilder<S> {
     wan: Option<Wan>,
     propose_timeout: Duration,
     shutdown_patience: Duration,
+    session_idle: Duration,
 }
 
 impl<S: StateMachine> ReplicaBuilder<S> {
@@ -72,6 +75,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             wan: None,
             propose_timeout: Duration::from_secs(10),
             shutdown_patience: Duration::from_secs(5),
+            session_idle: Duration::from_secs(3600),
         }
     }
 
@@ -174,6 +178,15 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
+    /// After how long without use a session may be forgotten, with all that is known of its
+    /// commands: a command tried again later than that is refused, so nothing happens twice. It is
+    /// forgotten within twice this time. The shortest of the cluster's settings counts; at least a
+    /// second. One hour by default.
+    pub fn session_idle(mut self, idle: Duration) -> Self {
+        self.session_idle = idle;
+        self
+    }
+
     /// Starts the replica's threads; done when what it has in its directory is restored and it
     /// listens. It looks for its peers by itself, and
     /// what is proposed before a majority is connected waits.
@@ -195,6 +208,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
                 Some(Data { place, log: LogOptions { segment_bytes, keep_free, durability } })
             }
         };
+        if self.session_idle < SHORTEST_IDLE {
+            return Err(StartError::Limits("`session_idle` is below a second"));
+        }
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
         let shared = Arc::new(Shared::new(id, limits, self.propose_timeout, sender));
@@ -215,6 +231,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
                 replicas: quorums.n,
                 tick: self.timing.tick,
                 shutdown_patience: self.shutdown_patience,
+                session_idle: self.session_idle,
             },
             config,
             data,

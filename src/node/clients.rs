@@ -12,13 +12,20 @@ use super::shared::Shared;
 use crate::machine::{self, CodecError, StateMachine};
 use crate::mesh::{ClientConnection, FrameSender};
 use crate::types::Footprint;
-use crate::wire::{Ask, Outcome, Reply, Request, ServerInfo, decode_request, encode_reply};
+use crate::wire::{self, Ask, Outcome, Reply, Request, ServerInfo, decode_request, encode_reply};
 
 /// Serves clients, whatever the state machine.
 pub(super) struct Service {
     shared: Arc<Shared>,
     footprint: fn(&[u8]) -> Result<Footprint, CodecError>,
     info: ServerInfo,
+}
+
+/// Whoever has gone away meanwhile doesn't get it.
+fn send(sender: &FrameSender, reply: &Reply) {
+    let mut frame = BytesMut::new();
+    encode_reply(reply, &mut frame);
+    let _ = sender.send(frame.freeze());
 }
 
 /// The footprint of an encoded command.
@@ -34,6 +41,7 @@ impl Service {
     /// Serves one client until it is gone.
     pub(super) async fn serve(self: Arc<Self>, mut client: ClientConnection) {
         let (sender, under_way) = (client.sender(), Arc::new(AtomicUsize::new(0)));
+        send(&sender, &wire::greeting(self.shared.era(), self.info.clone()));
         let mut frames = Vec::new();
         while client.recv(&mut frames).await.is_ok() {
             for frame in frames.drain(..) {
@@ -57,10 +65,7 @@ impl Service {
         let (payload, read, local) = match ask {
             Ask::Status => {
                 let outcome = Outcome::Status(self.info.clone());
-                let mut frame = BytesMut::new();
-                encode_reply(&Reply { request, outcome }, &mut frame);
-                let _ = sender.send(frame.freeze());
-                return;
+                return send(sender, &Reply { request, outcome });
             }
             Ask::Execute(payload) => (payload, false, false),
             Ask::ReadLinearizable(payload) => (payload, true, false),

@@ -67,6 +67,7 @@ fn outcome(answer: Answer) -> wire::Outcome {
         }
         Err(ProposeError::Rejected(Rejected::DiskFull)) => refused(wire::Refusal::DiskFull),
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
+        Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
         Err(ProposeError::Unknown(why)) => wire::Outcome::Unknown(why.to_string()),
         Err(error @ ProposeError::Fatal(_)) => wire::Outcome::Unknown(error.to_string()),

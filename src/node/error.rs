@@ -6,7 +6,7 @@ use crate::machine;
 use crate::mesh::MeshError;
 use crate::replica::Rejection;
 use crate::storage::{Durability, StorageError};
-use crate::types::{ReplicaId, UnsupportedSize};
+use crate::types::{Era, ReplicaId, UnsupportedSize};
 
 /// A command without an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -49,6 +49,11 @@ pub enum Rejected {
     /// The session has finished this sequence already.
     #[error("the session has finished its command {0} already")]
     Finished(u64),
+    /// The session has expired (nothing was proposed under it for as long as the builder's
+    /// `session_idle`), or was finished with this sequence. A new session, or the next command of
+    /// this one, is numbered in the present era by itself.
+    #[error("the session has expired: it is {0} now")]
+    Expired(Era),
     /// The command's encoding is larger than `Limits::command_bytes`.
     #[error("a command of {bytes} bytes, where {limit} is the limit")]
     TooLarge {
@@ -92,7 +97,10 @@ pub enum Unknown {
 
 impl From<machine::Refusal> for Rejected {
     fn from(refusal: machine::Refusal) -> Rejected {
-        Rejected::BadCommand(refusal.to_string())
+        match refusal {
+            machine::Refusal::Expired { era } => Rejected::Expired(era),
+            other => Rejected::BadCommand(other.to_string()),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod cluster;
 mod desk;
 mod error;
 mod inbox;
+mod inspect;
 mod journal;
 mod metrics;
 mod register;
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
 pub use error::{Fault, ProposeError, Rejected, StartError, Unknown};
+pub use inspect::{Inspection, OwnersInstances};
 pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, Restored};
 pub use session::{Session, Unanswered};
 pub use shared::Limits;
@@ -47,7 +49,7 @@ pub use crate::storage::Durability;
 
 use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
-    ClientId, Consistency, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
+    ClientId, Consistency, Era, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
 };
 use desk::{Answer, Waiter};
 use shared::{Phase, Question, Shared, lock};
@@ -89,10 +91,23 @@ impl<S: StateMachine> Replica<S> {
     /// [`ProposeError`], by what may be concluded about the command. To be able to try again after
     /// `Unknown`, use a [`Session`].
     pub async fn propose(&self, command: S::Command) -> Result<S::Output, ProposeError> {
-        let (sequence, floor) = lock(&self.inner.numbers).start();
-        // Nobody can try it again, so that whatever happens, it is finished.
-        let _finish = Finish { numbers: &self.inner.numbers, sequence };
-        self.submit(RequestId::new(self.inner.client, sequence), floor, command).await
+        let footprint = S::footprint(&command);
+        let payload = encode_command(&command)?;
+        loop {
+            let (sequence, floor) = self.inner.shared.next_of(&self.inner.numbers);
+            // Nobody can try it again, so that whatever happens, it is finished.
+            let _finish = Finish { numbers: &self.inner.numbers, sequence };
+            let request = RequestId::new(self.inner.client, sequence);
+            let (footprint, payload) = (footprint.clone(), payload.clone());
+            let submit = |waiter| {
+                self.inner.shared.submit(request, floor, footprint, payload, waiter);
+            };
+            match self.answered(submit).await {
+                // No attempt had an effect, and the next is numbered in the era it is.
+                Err(ProposeError::Rejected(Rejected::Expired(era))) if era > Era::of(sequence) => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// Answers a command that writes nothing.
@@ -132,7 +147,8 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Executes a command under an id chosen by the caller, who also numbers: `floor` is the lowest
-    /// sequence of that client that may still be retried. [`Session`] does both.
+    /// sequence of that client that may still be retried. [`Session`] does both. A new client's
+    /// sequences start at the [`era`](Replica::era)'s first.
     ///
     /// # Errors
     /// As [`Replica::propose`].
@@ -205,6 +221,12 @@ impl<S: StateMachine> Replica<S> {
     /// replica that has executed the same. `None` once the replica has stopped.
     pub async fn digest(&self) -> Option<u64> {
         self.inner.shared.ask(Question::Digest).await
+    }
+
+    /// The era that it is here: ended, for all sessions together, by a command of the cluster's
+    /// own. Commands are numbered from the [first sequence](Era::first_sequence) of an era on.
+    pub fn era(&self) -> Era {
+        self.inner.shared.era()
     }
 
     /// Why the replica has failed, if it has.

@@ -26,7 +26,7 @@ use super::status::{Explain, Status, explain};
 use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
 use crate::protocol::Path;
 use crate::replica::{Core, Input, Output};
-use crate::types::{LogPosition, Time};
+use crate::types::{Era, LogPosition, Time};
 use crate::wire::encode_peer;
 
 /// Commands taken in at one turn; the rest waits for the next.
@@ -37,6 +37,9 @@ const BULK_BYTES: usize = 128 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 /// How often those who have waited too long are looked for.
 const EXPIRY: Duration = Duration::from_millis(250);
+/// Not all replicas end an era that has lasted long enough at once: the second waits this share of
+/// its length longer, the third twice that.
+const STAGGER: u32 = 50;
 
 /// What the core itself counts.
 #[derive(Default)]
@@ -70,6 +73,10 @@ pub(super) struct Runner<P: Explain> {
     buffer: BytesMut,
     next_tick: Time,
     next_expiry: Time,
+    session_idle: Duration,
+    /// The era as it was seen last, and when to end it.
+    era: Option<Era>,
+    era_ends: Time,
     counts: Counts,
 }
 
@@ -78,6 +85,7 @@ pub(super) struct Pace {
     pub(super) replicas: usize,
     pub(super) tick: Duration,
     pub(super) shutdown_patience: Duration,
+    pub(super) session_idle: Duration,
 }
 
 impl<P: Explain> Runner<P> {
@@ -108,6 +116,9 @@ impl<P: Explain> Runner<P> {
             buffer: BytesMut::new(),
             next_tick: Time::ZERO,
             next_expiry: Time::ZERO,
+            session_idle: pace.session_idle,
+            era: None,
+            era_ends: Time::ZERO,
             counts: Counts::default(),
         }
     }
@@ -198,6 +209,7 @@ impl<P: Explain> Runner<P> {
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
             self.shared.desk.expire(now, self.shared.propose_timeout);
+            self.end_era(now);
         }
     }
 
@@ -217,6 +229,23 @@ impl<P: Explain> Runner<P> {
         let limits = &self.shared.limits;
         self.backlog_commands > limits.unapplied / share
             || self.journal.unflushed_bytes() > limits.log_queue_bytes / share
+    }
+
+    /// Proposes to end the era once it has lasted long enough, if there is a session to expire.
+    fn end_era(&mut self, now: Time) {
+        let (era, idle) = (self.shared.era(), self.session_idle);
+        if self.era != Some(era) {
+            let place = u32::try_from(self.shared.id.index()).expect("few replicas");
+            self.era = Some(era);
+            self.era_ends = now + idle + (idle / STAGGER).saturating_mul(place);
+        }
+        if now < self.era_ends || self.shared.sessions() == 0 {
+            return;
+        }
+        // Should nothing come of it, it is tried again. What is full now may not be then.
+        self.era_ends = now + idle / 4;
+        let _ = self.shared.proposals.push(era.end(self.shared.id));
+        self.shared.wake.notify_one();
     }
 
     /// Takes in what has arrived.

@@ -51,7 +51,7 @@ impl<S: StateMachine> Session<S> {
     /// [`Unanswered`]. Unless it was `Rejected`, the sequence stays open, and the session's results
     /// are kept from there on, until it is retried with success or given up.
     pub async fn propose(&self, command: S::Command) -> Result<S::Output, Unanswered> {
-        let (sequence, floor) = lock(&self.numbers).start();
+        let (sequence, floor) = self.replica.inner.shared.next_of(&self.numbers);
         let answer = self.attempt(sequence, floor, command).await;
         if let Err(Unanswered { error: ProposeError::Rejected(_), .. }) = &answer {
             // No attempt but this one was made.

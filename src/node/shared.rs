@@ -1,7 +1,7 @@
 //! What the handles, the threads and the clients' tasks of one replica share: queues, all bounded,
 //! and the way it ends. Nothing in here knows the protocol or the state machine.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,11 @@ use super::desk::{Desk, Entered, Most, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Metrics;
 use super::status::{Explanation, Status};
-use crate::types::{Command, Footprint, InstanceId, ReplicaId, ReplicaSet, RequestId, Time};
+use crate::machine::Sessions;
+use crate::types::{
+    ClientId, Command, Era, Footprint, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
+    Time,
+};
 
 /// Commands between the callers and the core; the core empties it at every turn.
 const PROPOSALS: usize = 16_384;
@@ -133,6 +137,9 @@ pub(super) struct Shared {
     pub(super) bad_requests: AtomicU64,
     /// The log has no room for another segment.
     space_low: AtomicBool,
+    /// The number of the era, and of sessions, as of what was applied last.
+    era: AtomicU32,
+    sessions: AtomicUsize,
     phase: AtomicU8,
     /// What is wrong, once failed.
     fault: Mutex<Option<Fault>>,
@@ -164,6 +171,8 @@ impl Shared {
             connected: watch::Sender::new(ReplicaSet::EMPTY),
             bad_requests: AtomicU64::new(0),
             space_low: AtomicBool::new(false),
+            era: AtomicU32::new(0),
+            sessions: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
             fault: Mutex::new(None),
             stopped: watch::Sender::new(false),
@@ -181,7 +190,7 @@ impl Shared {
         payload: Bytes,
         waiter: Waiter,
     ) {
-        if let Err(rejected) = self.check(&footprint, &payload) {
+        if let Err(rejected) = self.check(request, &footprint, &payload) {
             return waiter.answer(Err(rejected.into()));
         }
         let now = self.clock.now();
@@ -197,9 +206,40 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Takes note of what the sessions have come to.
+    pub(super) fn note_sessions(&self, sessions: &Sessions) {
+        self.era.store(sessions.era().number(), Ordering::Release);
+        self.sessions.store(sessions.len(), Ordering::Release);
+    }
+
+    /// The present era.
+    pub(super) fn era(&self) -> Era {
+        Era::new(self.era.load(Ordering::Acquire)).expect("stored from one")
+    }
+
+    /// How many sessions there are.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// The next sequence, in the present era at least, and the floor that goes with it.
+    pub(super) fn next_of(&self, numbers: &Mutex<Numbering>) -> (u64, u64) {
+        let mut numbers = lock(numbers);
+        numbers.skip_to(self.era().first_sequence());
+        numbers.start()
+    }
+
     /// What peers could not take in is not sent to them, and what is left of the disk is for votes
     /// and decisions.
-    fn check(&self, footprint: &Footprint, payload: &Bytes) -> Result<(), Rejected> {
+    fn check(
+        &self,
+        request: RequestId,
+        footprint: &Footprint,
+        payload: &Bytes,
+    ) -> Result<(), Rejected> {
+        if request.client == ClientId::CLUSTER {
+            return Err(Rejected::BadCommand("this session is the cluster's own".to_owned()));
+        }
         let (bytes, limit) = (payload.len(), self.limits.command_bytes);
         if bytes > limit {
             return Err(Rejected::TooLarge { bytes, limit });

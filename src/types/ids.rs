@@ -95,6 +95,11 @@ impl fmt::Debug for InstanceId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
+impl ClientId {
+    /// The cluster itself, whose commands end eras ([`Era::end`](super::Era::end)). No client's.
+    pub const CLUSTER: ClientId = ClientId(u64::MAX);
+}
+
 impl fmt::Debug for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "c{:x}", self.0)

@@ -1,6 +1,6 @@
 //! A session's numbering of its own commands, and the floor that goes with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Hands out sequences from 1 and knows the floor: the lowest one that isn't finished.
 ///
@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 ///
 /// 1. Everything below `floor` is finished, `floor` itself is not.
 /// 2. `finished` holds what is finished above `floor`.
+/// 3. `gaps` holds what was never handed out above `floor`: from, and the first behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Numbering {
     next: u64,
     floor: u64,
     finished: BTreeSet<u64>,
+    gaps: BTreeMap<u64, u64>,
 }
 
 impl Default for Numbering {
@@ -24,7 +26,21 @@ impl Default for Numbering {
 impl Numbering {
     /// The numbering of a session that is finished with all sequences below `next`.
     pub fn starting_at(next: u64) -> Numbering {
-        Numbering { next: next.max(1), floor: next.max(1), finished: BTreeSet::new() }
+        let next = next.max(1);
+        Numbering { next, floor: next, finished: BTreeSet::new(), gaps: BTreeMap::new() }
+    }
+
+    /// Leaves out everything below `first` that has not been handed out yet.
+    pub fn skip_to(&mut self, first: u64) {
+        if first <= self.next {
+            return;
+        }
+        if self.floor == self.next {
+            self.floor = first;
+        } else {
+            self.gaps.insert(self.next, first);
+        }
+        self.next = first;
     }
 
     /// A sequence that was never handed out, and the floor to send with it.
@@ -50,9 +66,14 @@ impl Numbering {
             self.finished.insert(sequence);
         } else if sequence == self.floor {
             self.floor += 1;
-            while self.finished.first() == Some(&self.floor) {
-                self.finished.pop_first();
-                self.floor += 1;
+            loop {
+                if self.finished.remove(&self.floor) {
+                    self.floor += 1;
+                } else if let Some(behind) = self.gaps.remove(&self.floor) {
+                    self.floor = behind;
+                } else {
+                    return;
+                }
             }
         }
     }
@@ -79,6 +100,21 @@ mod tests {
         numbers.finish(4);
         numbers.finish(3);
         assert_eq!((numbers.start(), numbers.floor()), ((5, 5), 5));
+    }
+
+    #[test]
+    fn what_is_skipped_is_no_hole_in_the_floor() {
+        let mut numbers = Numbering::default();
+        numbers.skip_to(100);
+        assert_eq!((numbers.start(), numbers.start()), ((100, 100), (101, 100)));
+        numbers.skip_to(200);
+        numbers.skip_to(150);
+        assert_eq!(numbers.start(), (200, 100));
+        numbers.finish(200);
+        numbers.finish(101);
+        assert_eq!(numbers.floor(), 100);
+        numbers.finish(100);
+        assert_eq!((numbers.floor(), numbers.start()), (201, (201, 201)));
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::peer::take_version;
+use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::Rejection;
-use crate::types::{ReplicaId, RequestId};
+use crate::types::{ClientId, Era, ReplicaId, RequestId};
 
 /// The version of the frames between clients and replicas.
 pub const CLIENT_VERSION: u8 = 1;
@@ -82,6 +83,9 @@ pub enum Refusal {
     /// The replica has no room on its disk: go to another.
     #[error("the replica's disk is full")]
     DiskFull,
+    /// The session has expired: begin a new one, in the era that it is now.
+    #[error("the session has expired: it is {0} now")]
+    Expired(Era),
 }
 
 impl From<Rejection> for Refusal {
@@ -104,6 +108,21 @@ pub struct ServerInfo {
     pub replicas: u8,
     /// The version of the program that runs there.
     pub version: String,
+}
+
+/// What a replica says first to every client: who it is, and which era it is there. A session that
+/// begins now takes its sequences from that era's first on.
+pub fn greeting(era: Era, info: ServerInfo) -> Reply {
+    let request = RequestId::new(ClientId::CLUSTER, era.first_sequence());
+    Reply { request, outcome: Outcome::Status(info) }
+}
+
+impl Reply {
+    /// The era that a greeting names; `None` if this is none.
+    pub fn greeting(&self) -> Option<Era> {
+        let RequestId { client, sequence } = self.request;
+        (client == ClientId::CLUSTER).then(|| Era::of(sequence))
+    }
 }
 
 /// Appends the frame of a request.
@@ -219,6 +238,10 @@ impl Wire for Refusal {
                 replica.encode(out);
             }
             Refusal::DiskFull => out.put_u8(5),
+            Refusal::Expired(era) => {
+                out.put_u8(6);
+                era.encode(out);
+            }
         }
     }
 
@@ -230,7 +253,26 @@ impl Wire for Refusal {
             3 => Ok(Refusal::Stopping),
             4 => Ok(Refusal::Redirect(from.read()?)),
             5 => Ok(Refusal::DiskFull),
+            6 => Ok(Refusal::Expired(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
+        }
+    }
+}
+
+impl Wire for Era {
+    fn encode(&self, out: &mut BytesMut) {
+        put_varint(out, u64::from(self.number()));
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Era, DecodeError> {
+        let start = from.offset();
+        let number = from.varint32("an era")?;
+        match Era::new(number) {
+            Some(era) => Ok(era),
+            None => {
+                let (found, limit) = (u64::from(number), u64::from(Era::LAST.number()));
+                from.refuse(start, Flaw::TooMany { what: "eras", found, limit })
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ mod values;
 
 pub use client::{
     Ask, CLIENT_VERSION, Outcome, Refusal, Reply, Request, ServerInfo, decode_reply,
-    decode_request, encode_reply, encode_request,
+    decode_request, encode_reply, encode_request, greeting,
 };
 pub use error::{DecodeError, Flaw};
 pub use peer::{

@@ -215,9 +215,9 @@ fn a_restored_applier_still_knows_who_was_served() {
         assert!(Applier::<Kv>::restore(&snapshot[..cut]).is_err(), "cut at {cut}");
     }
     let mut newer = snapshot;
-    newer[0] = 2;
+    newer[0] = 3;
     let error = Applier::<Kv>::restore(&newer).expect_err("another version");
-    assert_eq!(error.to_string(), "not a usable snapshot: version 2, not 1");
+    assert_eq!(error.to_string(), "not a usable snapshot: version 3, not 2");
 }
 
 /// A few clients and keys, so that commands conflict, repeat and carry floors.
@@ -258,6 +258,59 @@ fn reorder(commands: &[Command], mut seed: u64) -> Vec<Command> {
     order
 }
 
+/// Eras end among the commands, and clients number in eras of their own.
+fn commands_through_eras() -> impl Strategy<Value = Vec<Command>> {
+    let ends = proptest::collection::vec((0..14usize, 0..4u32), 0..6);
+    let eras = proptest::collection::vec(0..4u32, 14);
+    (commands(), ends, eras).prop_map(|(mut commands, ends, eras)| {
+        for (command, number) in commands.iter_mut().zip(eras) {
+            let first = Era::new(number).expect("a number").first_sequence();
+            command.request.sequence += first;
+            command.floor += first;
+        }
+        for (at, number) in ends {
+            let end = Era::new(number).expect("a number").end(ReplicaId::from_index(0));
+            commands.insert(at.min(commands.len()), end);
+        }
+        commands
+    })
+}
+
+#[test]
+fn only_a_command_that_touches_everything_ends_an_era() {
+    let mut applier = Applier::new(Kv::new());
+    let end = Era::FIRST.end(ReplicaId::from_index(0));
+    let mut narrow = end.clone();
+    narrow.footprint = Footprint::write(b"a");
+    assert_eq!(apply(&mut applier, narrow).outcome, Outcome::Refused(Refusal::Footprint));
+    assert_eq!(applier.sessions().era(), Era::FIRST);
+    assert!(apply(&mut applier, end.clone()).first);
+    assert!(!apply(&mut applier, end).first, "proposed by two replicas");
+    assert_eq!(applier.sessions().era().number(), 1);
+}
+
+#[test]
+fn a_retry_of_an_expired_session_is_refused_at_every_later_time() {
+    let mut applier = Applier::new(Kv::new());
+    let once = request(1, 1, &cas("a", None, "x"));
+    assert!(apply(&mut applier, once.clone()).first);
+    apply(&mut applier, request(2, 1, &KvCommand::Del { key: key("a") }));
+    for number in 0..5 {
+        let era = Era::new(number).expect("a number");
+        assert!(apply(&mut applier, era.end(ReplicaId::from_index(0))).first);
+        if number == 0 {
+            continue;
+        }
+        let mut restored = Applier::restore(&applier.snapshot()).expect("its own snapshot");
+        for applier in [&mut applier, &mut restored] {
+            let again = apply(applier, once.clone());
+            let era = era.next().expect("not the last");
+            assert_eq!(again.outcome, Outcome::Refused(Refusal::Expired { era }));
+            assert_eq!((again.first, applier.machine().get(b"a")), (false, None));
+        }
+    }
+}
+
 proptest! {
     /// Replicas that apply the same commands in orders of their own, each with retries at different
     /// places, end equal, and give every write the same answer.
@@ -285,6 +338,45 @@ proptest! {
         let one = run(&with_duplicates);
         prop_assert_eq!(one.2.len(), commands.len());
         prop_assert_eq!(run(&reorder(&with_duplicates, seed)), one);
+    }
+
+    /// The same across ends of eras, which nothing passes: no order of the rest makes a difference,
+    /// and no command has its effect twice, whatever is tried again and when.
+    #[test]
+    fn replicas_agree_through_all_eras(
+        (commands, retries) in commands_through_eras().prop_flat_map(|commands| {
+            let retries = proptest::collection::vec((0..commands.len(), 0..30usize), 0..12);
+            (Just(commands), retries)
+        }),
+        seed in any::<u64>(),
+    ) {
+        let mut order = commands.clone();
+        for (which, at) in retries {
+            order.insert(at.min(order.len()), commands[which].clone());
+        }
+        let run = |order: &[Command]| {
+            let mut applier = Applier::new(Kv::new());
+            let mut first = Vec::new();
+            for (at, command) in order.iter().enumerate() {
+                let applied = apply(&mut applier, command.clone());
+                if applied.first {
+                    first.push((applied.request, applied.outcome));
+                }
+                // Some replica starts anew from a snapshot.
+                if at % 5 == 4 {
+                    let snapshot = applier.snapshot();
+                    applier = Applier::restore(&snapshot).expect("its own snapshot");
+                    assert_eq!(applier.snapshot(), snapshot);
+                }
+            }
+            first.sort_by_key(|(request, _)| *request);
+            (applier.digest(), applier.snapshot(), first)
+        };
+        let one = run(&order);
+        let mut ids: Vec<_> = one.2.iter().map(|(request, _)| *request).collect();
+        ids.dedup();
+        prop_assert_eq!(ids.len(), one.2.len(), "nothing is executed twice");
+        prop_assert_eq!(run(&reorder(&order, seed)), one);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
 use crate::replica::{MAX_CHUNK, PeerMessage, SnapshotId, Transfer};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Executed, Footprint, InstanceId, KeyHash,
+    Access, Ballot, Batch, ClientId, Command, Deps, Era, Executed, Footprint, InstanceId, KeyHash,
     MAX_SLOT, ReplicaId, RequestId, Slot, Time, Value,
 };
 use crate::wire::{Ask, Outcome, Refusal, Reply, Request, ServerInfo};
@@ -265,6 +265,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Refusal::Stopping),
         replica(63).prop_map(Refusal::Redirect),
         Just(Refusal::DiskFull),
+        any::<u64>().prop_map(|sequence| Refusal::Expired(Era::of(sequence))),
     ];
     let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
         |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },

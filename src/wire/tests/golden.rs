@@ -9,7 +9,7 @@ use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
 use crate::replica::{MAX_CHUNK, SnapshotId, Transfer};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, KeyHash, MAX_SLOT,
+    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash, MAX_SLOT,
     ReplicaId, RequestId, Time, Value,
 };
 
@@ -223,6 +223,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::Stopping), "03 03"),
         (Outcome::Rejected(Refusal::Redirect(replica(2))), "03 04 02"),
         (Outcome::Rejected(Refusal::DiskFull), "03 05"),
+        (Outcome::Rejected(Refusal::Expired(Era::of(300 << 40))), "03 06 ac02"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
     ];
     let frame = |(outcome, bytes)| {

@@ -226,6 +226,16 @@ fn replies() {
         Outcome::Unknown(text) | Outcome::Rejected(Refusal::BadRequest(text)) => text.len(),
         _ => 0,
     });
-    let flaws = ["version", "kind", "truncated", "trailing", "overlong", "replica", "zero", "text"];
+    let flaws = [
+        "version",
+        "kind",
+        "truncated",
+        "trailing",
+        "overlong",
+        "replica",
+        "zero",
+        "text",
+        "too many",
+    ];
     worked(&tally, &flaws);
 }

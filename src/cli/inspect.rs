@@ -1,0 +1,168 @@
+//! `isonomy inspect`: what a replica's directory holds, and whether it is sound.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{NO, complain, say};
+use crate::node::Inspection;
+
+/// Look at a replica's data directory: whose it is, what it holds, whether every checksum fits.
+///
+/// Reads only, and takes no lock, so the replica may run meanwhile.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isonomy inspect cluster/1.data
+  isonomy inspect cluster/1.data --json
+
+Exit code 0 if all is sound, 1 if anything is damaged or missing, 2 without such a directory.")]
+pub(super) struct Inspect {
+    /// The replica's data directory
+    dir: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let found = Inspection::of(&self.dir);
+        let found = found.with_context(|| format!("cannot look at {}", self.dir.display()))?;
+        let report = &found.report;
+        if report.identity.is_none() && report.problems.is_empty() {
+            bail!("{} is no replica's data directory: there is no identity", self.dir.display());
+        }
+        if self.json {
+            say(format_args!("{:#}", to_json(&found)));
+        } else {
+            print(&found);
+        }
+        for problem in &report.problems {
+            complain(format_args!("damaged: {problem}\n  {}", found.advice(problem)));
+        }
+        Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+}
+
+fn print(found: &Inspection) {
+    let report = &found.report;
+    if let Some(identity) = &report.identity {
+        let size = found.replicas.map_or(String::new(), |size| format!(" of {size}"));
+        say(format_args!(
+            "replica {}{size} of cluster {}, incarnation {}, directory {:016x}",
+            identity.replica.number(),
+            identity.cluster,
+            identity.incarnation,
+            identity.directory
+        ));
+    }
+    if report.identity.as_ref().is_some_and(|identity| identity.outcast) {
+        say("the others have shut it out: it must not vote any more");
+    }
+    match report.holder {
+        Some(0) => say("in use by a process"),
+        Some(process) => say(format_args!("in use by process {process}")),
+        None => {}
+    }
+    for snapshot in &report.snapshots {
+        let (file, position) = (&snapshot.file, snapshot.position.records());
+        say(format_args!(
+            "snapshot {file}: up to record {position}, {} bytes in {} chunks, checksum {:08x}",
+            snapshot.bytes, snapshot.chunks, snapshot.checksum
+        ));
+    }
+    if let (Some(first), Some(last)) = (report.segments.first(), report.segments.last()) {
+        let (start, end, count) = (first.first, last.end, report.segments.len());
+        say(format_args!("log: records {start} to {end} in {count} segments"));
+    }
+    for segment in &report.segments {
+        let (file, used, bytes) = (&segment.file, segment.used, segment.bytes);
+        let (first, end) = (segment.first, segment.end);
+        let seal = if segment.sealed { "" } else { ", not sealed" };
+        say(format_args!("  {file}: records {first} to {end}, {used} of {bytes} bytes{seal}"));
+    }
+    if found.reserved > 0 {
+        say(format_args!("own slots are reserved up to {}", found.reserved));
+    }
+    if !found.owners.is_empty() {
+        say("instances in the log:");
+        say("  owner      committed   nop      accepted  pre-accepted  initial   highest  round");
+    }
+    for (owner, it) in &found.owners {
+        say(format_args!(
+            "  {:<9} {:>10} {:>5} {:>13} {:>13} {:>8} {:>9} {:>6}",
+            format!("replica {}", owner.number()),
+            it.committed,
+            it.nops,
+            it.accepted,
+            it.pre_accepted,
+            it.initial,
+            it.highest,
+            it.highest_round
+        ));
+    }
+    if report.is_sound() {
+        say("sound: every checksum fits");
+    }
+}
+
+fn to_json(found: &Inspection) -> Value {
+    let report = &found.report;
+    let identity = report.identity.as_ref().map(|it| {
+        json!({
+            "cluster": it.cluster,
+            "replica": it.replica.number(),
+            "incarnation": it.incarnation,
+            "directory": format!("{:016x}", it.directory),
+            "outcast": it.outcast,
+        })
+    });
+    let snapshot = |it: &crate::storage::SnapshotInfo| {
+        json!({
+            "file": it.file,
+            "position": it.position.records(),
+            "bytes": it.bytes,
+            "chunks": it.chunks,
+            "checksum": format!("{:08x}", it.checksum),
+        })
+    };
+    let segment = |it: &crate::storage::SegmentState| {
+        json!({
+            "file": it.file,
+            "bytes": it.bytes,
+            "used": it.used,
+            "first": it.first,
+            "end": it.end,
+            "sealed": it.sealed,
+        })
+    };
+    let owners = found.owners.iter().map(|(owner, it)| {
+        json!({
+            "owner": owner.number(),
+            "committed": it.committed,
+            "nops": it.nops,
+            "accepted": it.accepted,
+            "pre_accepted": it.pre_accepted,
+            "initial": it.initial,
+            "highest_slot": it.highest,
+            "highest_round": it.highest_round,
+        })
+    });
+    let problem = |it| json!({ "what": format!("{it}"), "advice": found.advice(it) });
+    json!({
+        "sound": report.is_sound(),
+        "in_use_by": report.holder,
+        "identity": identity,
+        "replicas": found.replicas,
+        "records": found.records,
+        "reserved": found.reserved,
+        "snapshots": report.snapshots.iter().map(snapshot).collect::<Vec<_>>(),
+        "segments": report.segments.iter().map(segment).collect::<Vec<_>>(),
+        "instances": owners.collect::<Vec<_>>(),
+        "problems": report.problems.iter().map(problem).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,324 @@
+//! What a replica's directory holds, without touching it: for operators, whether the replica runs
+//! or not. Beside the running replica; after `storage`, which reads the bytes, and `wire`, which
+//! says what the records mean.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use crate::protocol::epaxos::{Phase, Record};
+use crate::storage::{self, FileDisk, Report, StorageError};
+use crate::types::{Ballot, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, Slot, Value};
+use crate::wire::{Limits, decode_record};
+
+/// How often a directory in use is read again when it seems damaged: it may have changed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// What a replica's directory holds.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// Files, checksums, and everything that is wrong.
+    pub report: Report,
+    /// Records in the log.
+    pub records: u64,
+    /// The size of the cluster, if any record tells.
+    pub replicas: Option<usize>,
+    /// The last slot that the replica has reserved for itself; 0 for none.
+    pub reserved: Slot,
+    /// The instances that the log has records of, by owner.
+    pub owners: BTreeMap<ReplicaId, OwnersInstances>,
+}
+
+/// The instances of one owner, as far as a log has records of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OwnersInstances {
+    /// The highest slot.
+    pub highest: Slot,
+    /// Promised or learned of, and never voted for.
+    pub initial: u64,
+    /// Voted for at the owner's ballot.
+    pub pre_accepted: u64,
+    /// Voted for after that, and not known to be decided.
+    pub accepted: u64,
+    /// Decided: commands.
+    pub committed: u64,
+    /// Decided: nothing is executed.
+    pub nops: u64,
+    /// The highest round of any ballot: 0 if nobody but the owner ever led an instance.
+    pub highest_round: u32,
+}
+
+impl Inspection {
+    /// Reads all of a directory, checks every checksum and decodes every record. Nothing is
+    /// written or locked.
+    ///
+    /// # Errors
+    /// Only if there is no such directory, or it may not be read; whatever is wrong inside is in
+    /// the report.
+    pub fn of(directory: impl AsRef<Path>) -> Result<Inspection, StorageError> {
+        let disk = FileDisk::read_only(directory)?;
+        let mut attempt = 1;
+        loop {
+            let mut instances = Instances::default();
+            let mut visit = |_: LogPosition, record: &[u8]| instances.take(record);
+            let report = storage::verify(&disk, &mut visit)?;
+            let settled = report.problems.is_empty() || report.holder.is_none();
+            if settled || attempt == ATTEMPTS {
+                return Ok(instances.into_inspection(report));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// What an operator should do about a problem.
+    pub fn advice(&self, problem: &StorageError) -> &'static str {
+        let file = match problem {
+            StorageError::Damaged { file, .. } => file.as_str(),
+            StorageError::Format { .. } => {
+                return "another version of the program wrote it: use that version";
+            }
+            StorageError::Io { .. } => return "see to the disk and its permissions, and look again",
+            _ => "",
+        };
+        if self.report.holder.is_some() {
+            return "the directory is in use and may have changed meanwhile: look again; if it \
+                    stays, stop the replica and keep a copy of the directory";
+        }
+        if file.starts_with("snapshot-") && self.falls_back() {
+            return "the replica can start without this file, from what was there before it; \
+                    keep a copy, and watch the disk";
+        }
+        "the replica refuses to start from this, and must not start without it: its promises may \
+         be lost. Keep a copy of the directory; the others go on as long as they are a majority, \
+         and a new cluster can be made from a backup (`isonomy restore`)"
+    }
+
+    /// Whether only snapshots are damaged, and the log reaches back to one that is not or to the
+    /// beginning.
+    fn falls_back(&self) -> bool {
+        let snapshot = |problem: &StorageError| match problem {
+            StorageError::Damaged { file, .. } => file.starts_with("snapshot-"),
+            _ => false,
+        };
+        let start = self.report.segments.first().map(|segment| segment.first);
+        let from = self.report.snapshots.last().map_or(0, |last| last.position.records());
+        self.report.problems.iter().all(snapshot) && start.is_some_and(|start| start <= from)
+    }
+}
+
+/// What is known of an instance.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    phase: Phase,
+    nop: bool,
+    ballot: Ballot,
+}
+
+/// Gathers what the records say.
+#[derive(Default)]
+struct Instances {
+    records: u64,
+    replicas: Option<usize>,
+    reserved: Slot,
+    known: FxHashMap<InstanceId, Known>,
+}
+
+impl Instances {
+    fn take(&mut self, record: &[u8]) -> Result<(), String> {
+        let record = self.decode(Bytes::copy_from_slice(record))?;
+        self.records += 1;
+        let mut note = |id: InstanceId, phase: Phase, ballot: Ballot, nop: bool| {
+            let known = self.known.entry(id).or_default();
+            known.phase = known.phase.max(phase);
+            known.ballot = known.ballot.max(ballot);
+            known.nop = nop;
+        };
+        match record {
+            Record::PreAccepted { id, .. } => note(id, Phase::PreAccepted, Ballot::OWNER, false),
+            Record::Accepted { id, ballot, value, .. } => {
+                note(id, Phase::Accepted, ballot, value.is_nop());
+            }
+            Record::Joined { id, ballot } | Record::Validated { id, ballot, .. } => {
+                note(id, Phase::Initial, ballot, false);
+            }
+            Record::Reserved { up_to } => self.reserved = self.reserved.max(up_to),
+            Record::Committed { id, value, .. } => {
+                note(id, Phase::Committed, Ballot::OWNER, value == Value::Nop);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a record of a cluster whose size the first vector tells.
+    fn decode(&mut self, record: Bytes) -> Result<Record, String> {
+        let decode = |replicas: usize| {
+            decode_record::<Record>(record.clone(), &Limits::new(replicas)).map(|(_, it)| it)
+        };
+        if let Some(replicas) = self.replicas {
+            return decode(replicas).map_err(|error| error.to_string());
+        }
+        let first = match decode(MAX_REPLICAS) {
+            // These have no vector, so any size will do.
+            Ok(record @ (Record::Joined { .. } | Record::Reserved { .. })) => return Ok(record),
+            other => other,
+        };
+        let fits = |replicas: usize| Some((replicas, decode(replicas).ok()?));
+        match (1..=MAX_REPLICAS).find_map(fits) {
+            Some((replicas, record)) => {
+                self.replicas = Some(replicas);
+                Ok(record)
+            }
+            None => first.map_err(|error| error.to_string()),
+        }
+    }
+
+    fn into_inspection(self, report: Report) -> Inspection {
+        let mut owners: BTreeMap<ReplicaId, OwnersInstances> = BTreeMap::new();
+        for (id, known) in &self.known {
+            let owner = owners.entry(id.replica).or_default();
+            owner.highest = owner.highest.max(id.slot);
+            owner.highest_round = owner.highest_round.max(known.ballot.round());
+            *match known.phase {
+                Phase::Initial => &mut owner.initial,
+                Phase::PreAccepted => &mut owner.pre_accepted,
+                Phase::Accepted => &mut owner.accepted,
+                Phase::Committed if known.nop => &mut owner.nops,
+                Phase::Committed => &mut owner.committed,
+            } += 1;
+        }
+        let Instances { records, replicas, reserved, .. } = self;
+        Inspection { report, records, replicas, reserved, owners }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::storage::{LogOptions, MIN_SEGMENT_BYTES, SnapshotOptions, Store, StoreOptions};
+    use crate::types::{Batch, ClientId, Command, Deps, Footprint, RequestId};
+    use crate::wire::encode_record;
+
+    fn replica(number: u8) -> ReplicaId {
+        ReplicaId::new(number).expect("a number")
+    }
+
+    fn batch() -> Arc<Batch> {
+        Batch::new(vec![Command {
+            request: RequestId::new(ClientId(7), 1),
+            floor: 0,
+            origin: replica(2),
+            footprint: Footprint::write(b"k"),
+            payload: Bytes::from_static(b"payload"),
+        }])
+    }
+
+    /// One instance in each phase, and one that became a `Nop`.
+    fn records() -> Vec<Record> {
+        let id = |owner, slot| InstanceId::new(replica(owner), slot);
+        let deps = || Deps::none(3);
+        let value = || Value::Batch(batch());
+        let ballot = Ballot::new(4, replica(3)).expect("a round");
+        vec![
+            Record::Reserved { up_to: 64 },
+            Record::Joined { id: id(1, 9), ballot },
+            Record::PreAccepted { id: id(2, 1), batch: batch(), initial: deps(), deps: deps() },
+            Record::Committed { id: id(2, 1), value: value(), deps: deps() },
+            Record::PreAccepted { id: id(2, 2), batch: batch(), initial: deps(), deps: deps() },
+            Record::Accepted { id: id(2, 3), ballot, value: value(), deps: deps() },
+            Record::Accepted { id: id(3, 1), ballot, value: Value::Nop, deps: deps() },
+            Record::Committed { id: id(3, 1), value: Value::Nop, deps: deps() },
+        ]
+    }
+
+    /// A directory with these records, and a snapshot in their middle.
+    fn directory(path: &Path) {
+        let options = StoreOptions {
+            cluster: "blue".into(),
+            replica: replica(2),
+            log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
+            snapshots: SnapshotOptions::default(),
+        };
+        let disk = Arc::new(FileDisk::open(path).expect("a directory"));
+        let opening = Store::open(disk, &options).expect("it opens");
+        let mut store = opening.replay(&mut |_, _| Ok(())).expect("it is empty");
+        for record in records() {
+            let mut bytes = BytesMut::new();
+            encode_record(1, &record, &mut bytes);
+            store.log.append(&bytes).expect("there is room");
+            store.log.flush().expect("it flushes");
+        }
+        let mut writer = store.snapshots.begin(LogPosition::new(3)).expect("a snapshot");
+        writer.write(b"contents").expect("there is room");
+        writer.finish().expect("it flushes");
+        store.log.close().expect("it closes");
+    }
+
+    #[test]
+    fn instances_are_counted_by_owner_and_phase() {
+        let home = tempfile::tempdir().expect("a directory");
+        directory(home.path());
+        let inspection = Inspection::of(home.path()).expect("it can be read");
+        assert!(inspection.report.is_sound(), "{:?}", inspection.report.problems);
+        assert_eq!((inspection.records, inspection.replicas), (8, Some(3)));
+        assert_eq!(inspection.reserved, 64);
+        let [one, two, three] = [1, 2, 3].map(|it| inspection.owners[&replica(it)].clone());
+        let none = OwnersInstances::default();
+        assert_eq!(one, OwnersInstances { highest: 9, initial: 1, highest_round: 4, ..none });
+        assert_eq!(
+            two,
+            OwnersInstances {
+                highest: 3,
+                pre_accepted: 1,
+                accepted: 1,
+                committed: 1,
+                highest_round: 4,
+                ..none
+            }
+        );
+        assert_eq!(three, OwnersInstances { highest: 1, nops: 1, highest_round: 4, ..none });
+        assert_eq!(inspection.report.snapshots.len(), 1);
+    }
+
+    /// Every byte of every file that means something, flipped: said, with the file's name.
+    #[test]
+    fn damage_is_named_and_comes_with_advice() {
+        let home = tempfile::tempdir().expect("a directory");
+        directory(home.path());
+        let sound = Inspection::of(home.path()).expect("it can be read");
+        let used = sound.report.segments[0].used;
+        for file in ["identity", "snapshot-00000000000000000003", &sound.report.segments[0].file] {
+            let path = home.path().join(file);
+            let bytes = fs::read(&path).expect("a file");
+            let group = file.starts_with("log-").then_some(4096..usize::try_from(used).unwrap());
+            for at in group.unwrap_or(0..bytes.len()).step_by(7) {
+                let mut bent = bytes.clone();
+                bent[at] ^= 0x10;
+                fs::write(&path, &bent).expect("written");
+                let found = Inspection::of(home.path()).expect("it can be read");
+                assert!(!found.report.is_sound(), "{file}, byte {at}");
+                let problem = &found.report.problems[0];
+                assert!(problem.to_string().contains(file), "{file}, byte {at}: {problem}");
+                let spare = file.starts_with("snapshot");
+                let advice = found.advice(problem);
+                assert_eq!(advice.contains("can start without"), spare, "{file}: {advice}");
+            }
+            fs::write(&path, &bytes).expect("written");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_none_is_damage() {
+        let home = tempfile::tempdir().expect("a directory");
+        directory(home.path());
+        let mut instances = Instances::default();
+        assert!(instances.take(&[1, 1, 0x77]).is_err());
+        assert_eq!(instances.records, 0);
+    }
+}

@@ -1,0 +1,99 @@
+//! Eras: the sessions' own calendar, carried in the sequences of their commands.
+
+use std::fmt;
+
+use super::{ClientId, Command, Footprint, ReplicaId, RequestId};
+
+/// How many bits of a sequence number commands within an era.
+const BITS: u32 = 40;
+
+/// A span of the cluster's life, ended by a command that all replicas execute at the same place.
+///
+/// Every sequence belongs to an era: those of the first run from 1, those of every other start at
+/// its [`Era::first_sequence`]. A client numbers its first command in the era that it finds, and so
+/// each command says for ever when it may have been new.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Era(u32);
+
+impl Era {
+    /// The era a cluster starts in.
+    pub const FIRST: Era = Era(0);
+    /// The last one: 2^24 eras of an hour are 1,900 years. It never ends.
+    pub const LAST: Era = Era((1 << (u64::BITS - BITS)) - 1);
+
+    /// The era with this number, from 0; `None` behind the last.
+    pub const fn new(number: u32) -> Option<Era> {
+        if number <= Era::LAST.0 { Some(Era(number)) } else { None }
+    }
+
+    /// The era that a sequence belongs to.
+    pub fn of(sequence: u64) -> Era {
+        Era(u32::try_from(sequence >> BITS).expect("24 bits are left"))
+    }
+
+    /// Its number, from 0.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The sequence at which a session starts that begins in this era. (One that used all 2^40 of an
+    /// era would go on in the next: none lives to see it.)
+    pub const fn first_sequence(self) -> u64 {
+        // Sequences start from 1.
+        if self.0 == 0 { 1 } else { (self.0 as u64) << BITS }
+    }
+
+    /// The one after it.
+    pub fn next(self) -> Option<Era> {
+        Era::new(self.0 + 1)
+    }
+
+    /// The one before it; the first stays.
+    pub const fn previous(self) -> Era {
+        Era(self.0.saturating_sub(1))
+    }
+
+    /// The command that ends it. It touches everything, so every replica executes it between the
+    /// same commands; it is answered to nobody.
+    pub fn end(self, origin: ReplicaId) -> Command {
+        Command {
+            request: RequestId::new(ClientId::CLUSTER, self.first_sequence()),
+            floor: 0,
+            origin,
+            footprint: Footprint::Everything,
+            payload: bytes::Bytes::new(),
+        }
+    }
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "era {}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sequence_has_one_era_and_eras_follow_each_other() {
+        for era in [Era::FIRST, Era(1), Era(7), Era::LAST] {
+            assert_eq!(Era::of(era.first_sequence()), era);
+            assert_eq!(Era::of(era.end(ReplicaId::from_index(0)).request.sequence), era);
+            if let Some(next) = era.next() {
+                assert_eq!(Era::of(next.first_sequence() - 1), era);
+                assert_eq!(next.previous(), era);
+            }
+        }
+        assert_eq!(Era::of(u64::MAX), Era::LAST);
+        assert_eq!((Era::LAST.next(), Era::FIRST.previous()), (None, Era::FIRST));
+        assert_eq!(Era::new(Era::LAST.number() + 1), None);
+    }
+}
