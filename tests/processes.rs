@@ -94,23 +94,22 @@ fn a_replica_that_is_asked_to_stop_does_so_in_good_order() {
 fn a_directory_can_be_looked_at_while_its_replica_runs() {
     let mut cluster = Cluster::start(1);
     cluster.told(&["put", "greeting", "hello"]);
+    let process = format!("in use by process {}", cluster.process(1).id());
+    let data = cluster.data(1);
     let look = |json: &[&str]| {
         let mut inspect = isonomy();
-        inspect.arg("inspect").arg(cluster.dir.join("1.data")).args(json);
+        inspect.arg("inspect").arg(&data).args(json);
         let output = inspect.output().expect("isonomy runs");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     };
     let running = look(&[]);
-    let process = format!("in use by process {}", cluster.replicas[0].id());
     for words in ["replica 1 of 1 of cluster blue, incarnation 1", &process, "sound: "] {
         assert!(running.contains(words), "{words} in {running}");
     }
     let report: serde_json::Value = serde_json::from_str(&look(&["--json"])).expect("JSON");
     assert!(report["instances"][0]["committed"].as_u64() >= Some(1), "{report}");
-    let replica = cluster.replica(1);
-    replica.kill().expect("a process of ours");
-    replica.wait().expect("its end");
+    cluster.kill(&[1]);
     let stopped = {
         let output = isonomy().arg("inspect").arg(cluster.dir.join("1.data")).output();
         String::from_utf8(output.expect("isonomy runs").stdout).expect("text")

@@ -143,6 +143,8 @@ impl Instances {
             Record::Joined { id, ballot } | Record::Validated { id, ballot, .. } => {
                 note(id, Phase::Initial, ballot, false);
             }
+            Record::Learned { id, .. } => note(id, Phase::Initial, Ballot::OWNER, false),
+            Record::Agreed { .. } => {}
             Record::Reserved { up_to } => self.reserved = self.reserved.max(up_to),
             Record::Committed { id, value, .. } => {
                 note(id, Phase::Committed, Ballot::OWNER, value == Value::Nop);
