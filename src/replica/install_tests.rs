@@ -134,8 +134,8 @@ fn decision(id: InstanceId, on: u64, deps: [u64; 3]) -> Decision {
 }
 
 fn tell(core: &mut Core<Fake>, say: Say) -> Out {
-    let message = PeerMessage::Protocol(say);
-    step(core, [Input::Peer { from: replica(1), message }])
+    let (message, from) = (PeerMessage::Protocol(say), replica((core.settings.me.index() + 1) % 3));
+    step(core, [Input::Peer { from, message }])
 }
 
 fn step<const N: usize>(core: &mut Core<Fake>, inputs: [Input<Say>; N]) -> Out {
@@ -205,6 +205,7 @@ fn what_waited_for_something_in_the_snapshot_goes_on() {
 #[test]
 fn a_snapshot_with_holes_is_gone_on_from() {
     let mut core = core(0);
+    step(&mut core, [Input::Tick]);
     let mut holes = up_to([0, 3, 0]);
     assert!(holes.extend(replica(1), 5, 1 << 50) && holes.extend(replica(2), 2, 2));
     let mut out = Out::default();
@@ -279,7 +280,7 @@ impl Drivers {
         if out.snapshot_wanted {
             let executed = self.cores[at].checkpoint().executed;
             let id = SnapshotId(self.files.len() as u64);
-            let bytes = Bytes::from(vec![at as u8; 3 * MAX_CHUNK as usize - 5]);
+            let bytes = Bytes::from(vec![replica(at).number(); 3 * MAX_CHUNK as usize - 5]);
             let own = OwnSnapshot { id, executed, bytes: bytes.len() as u64 };
             self.files.push((own.clone(), bytes));
             self.step(at, Input::Snapshot(own));

@@ -75,7 +75,7 @@ impl<P: Protocol> Core<P> {
         self.view.now = now;
         let here = self.executor.done();
         if !self.protocol.may_install(executed, &here) {
-            self.receiver.rejected(now);
+            self.receiver.refused(here.floor(), now);
             return false;
         }
         self.executor.start_again(executed);

@@ -18,7 +18,7 @@
 //! | item | bytes |
 //! |---|---|
 //! | number | varint: seven bits a byte, the lowest first, in its shortest form |
-//! | client id, key hash, clock reading, snapshot's name | 8, little-endian: small values are no likelier there |
+//! | client id, key hash, clock reading, snapshot's name | 8, little-endian: seldom small |
 //! | replica | 1: its number, from 1 |
 //! | instance | owner · slot (number, from 1) |
 //! | ballot | round (number) · leader, unless the round is 0 |

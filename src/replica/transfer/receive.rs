@@ -265,6 +265,15 @@ impl Receiver {
         };
     }
 
+    /// What is complete is older than what is here, which stands for at least `executed`: the next
+    /// one has to hold that too.
+    pub(in crate::replica) fn refused(&mut self, executed: &Deps, now: Time) {
+        if let (Stage::Complete, Some(need)) = (self.stage, &mut self.need) {
+            need.merge(executed);
+        }
+        self.rejected(now);
+    }
+
     /// What is complete is of no use: the next one comes from another replica, if there is any.
     pub(in crate::replica) fn rejected(&mut self, now: Time) {
         if self.stage != Stage::Complete {

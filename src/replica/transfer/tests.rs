@@ -80,7 +80,8 @@ impl World {
             for to in to.iter().map(ReplicaId::index) {
                 self.said += 1;
                 self.fetched += usize::from(matches!(message, Transfer::Fetch { .. }));
-                let lost = self.loss > 0 && self.said.wrapping_mul(7919) % 97 % self.loss == 0;
+                let dice = self.said.wrapping_mul(7919) % 97;
+                let lost = self.loss > 0 && dice.is_multiple_of(self.loss);
                 let reach = [at, to].iter().all(|end| !self.away.contains(replica(*end)));
                 if !lost && reach {
                     self.network.push_back((at, to, message.clone()));

@@ -6,12 +6,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::protocol::epaxos::{DroppedIndex, Record, Shared, SlotIndex};
+use crate::protocol::epaxos::{DroppedIndex, Record, Settled, SettledValue, Shared, SlotIndex};
 use crate::types::{Ballot, InstanceId, KeyHash, LogPosition, ReplicaId};
 
 const LIMITS: Limits = Limits::new(3);
 /// Of the example: up to the state.
-const FRONT: usize = HEADER + 92;
+const FRONT: usize = HEADER + 100;
 
 type Point = Checkpoint<Shared, Record>;
 
@@ -24,16 +24,20 @@ fn checkpoint(records: u64) -> Point {
     for (owner, first, last) in [(0, 3, 3), (0, 5, 400), (2, 7, MAX_SLOT)] {
         assert!(executed.extend(ReplicaId::from_index(owner), first, last));
     }
-    let none = Deps::none(3);
-    let keys = [(KeyHash(5), [0, 0, 0, 3, 0, 0]), (KeyHash(7), [0, 300, 0, 0, 0, 0])];
-    let keys = keys.map(|(key, slots)| (key, slots.into_iter().collect()));
-    let any = Deps::from_slots([3, 300, 0]);
-    let commands = SlotIndex::from_parts(any, none.clone(), keys.into()).expect("of one size");
-    let index = DroppedIndex { commands, nops: SlotIndex::new(3) };
     let ballot = Ballot::new(200, ReplicaId::from_index(2)).expect("a round above 0");
     let own = (1..=records).map(|slot| Record::Joined { id: id(1, slot), ballot }).collect();
-    let (cut, dropped) = (Deps::from_slots([3, 300, 0]), none.clone());
-    let shared = Shared { floor: none, cut, dropped, index, settled: Vec::new() };
+    let vector = |slots: [u64; 3]| Deps::from_slots(slots);
+    let keys = [(5, [0, 0, 0, 3, 0, 0]), (7, [0, 300, 0, 0, 0, 0])];
+    let keys = keys.map(|(key, slots)| (KeyHash(key), slots.into_iter().collect()));
+    let commands = SlotIndex::from_parts(vector([0, 300, 0]), Deps::none(3), keys.into());
+    let commands = commands.expect("two slots a replica");
+    let shared = Shared {
+        floor: Deps::none(3),
+        cut: vector([0, 300, 5]),
+        dropped: vector([0, 300, 0]),
+        index: DroppedIndex { commands, nops: SlotIndex::new(3) },
+        settled: vec![Settled { id: id(0, 3), value: SettledValue::Nop, deps: Deps::none(3) }],
+    };
     Checkpoint { position: LogPosition::new(9), executed, shared, own }
 }
 
@@ -70,22 +74,22 @@ fn these_are_its_bytes() {
     let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     let most = "faffffffffffffff0f";
     let front = [
-        "69736f6e6f6d7953 01 5c00000000000000 0500000000000000",
+        "69736f6e6f6d7953 01 6400000000000000 0500000000000000",
         // The epoch, the cluster, what is executed.
         "00 05 4bc3b66c6e 03 00ac0205 02 0201 018c03 00 01 01",
         most,
-        // The protocol's floor, cut, and what is dropped.
-        "03 000000 03 03ac0200 03 000000",
-        // Its index of commands: any, everything, two keys.
-        "03 03ac0200 03 000000",
-        "02 0500000000000000 000000 030000 0700000000000000 00ac0200 000000",
-        // Of Nops; no decisions.
-        "03 000000 03 000000 00 00",
+        // The protocol: floor, cut, dropped; of dropped commands the vectors and two keys; of
+        // dropped Nops nothing; one executed decision.
+        "03 000000 03 00ac0205 03 00ac0200",
+        "03 00ac0200 03 000000 02",
+        "0500000000000000 000000 030000 0700000000000000 00ac0200 000000",
+        "03 000000 03 000000 00",
+        "01 0103 00 03 000000",
     ];
     let front = front.concat().replace(' ', "");
     assert_eq!(hex(&file[..FRONT]), front);
     assert_eq!(&file[FRONT..FRONT + 5], b"state");
-    assert_eq!(own.bytes as usize, FRONT + 5);
+    assert_eq!(own.bytes, FRONT as u64 + 5);
     let behind = hex(&own.id.0.to_le_bytes()) + "0100000000000000" + "08" + "0100120201c80103";
     assert_eq!(hex(&file[FRONT + 5..]), behind);
 }

@@ -110,7 +110,8 @@ proptest! {
     #[test]
     fn commands_come_back(
         footprint in any::footprint(), command in any::command(9), batch in any::batch(9),
-        value in any::value(9), text: String, executed in any::executed(9), some in proptest::option::of(any::deps(9)),
+        value in any::value(9), text: String, some in proptest::option::of(any::deps(9)),
+        executed in any::executed(9),
     ) {
         let limits = Limits::new(9);
         comes_back(&footprint, &limits);
