@@ -11,7 +11,7 @@ use super::{Core, Input, Limits, Output, PeerMessage};
 use crate::protocol::epaxos::{EPaxos, Message};
 use crate::types::{
     ClientId, Command, Durable, Footprint, LogPosition, Optimisations, Quorums, ReplicaId,
-    RequestId, Settings, Time, Timing,
+    RequestId, Retention, Settings, Time, Timing,
 };
 
 /// One way, between any two replicas.
@@ -47,6 +47,7 @@ impl Cluster {
                 seed: u64::from(me.number()),
                 timing: Timing::default(),
                 optimisations,
+                retention: Retention::default(),
             };
             Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
         };

@@ -119,3 +119,20 @@ fn a_store_that_does_not_flush() {
     let (seed, violation) = hunt_for(3, 30, sabotage).expect("the checks notice");
     assert_eq!(violation.broken, Broken::Storage, "seed {seed} says {violation}");
 }
+
+#[test]
+fn an_orphan_whose_owner_speaks_for_it() {
+    caught(5, 50, Plant::OrphanAnswers);
+    caught(5, 50, Plant::OrphanOnlyAtOwnersBallot);
+    caught(5, 200, Plant::OrphanCountsItself);
+}
+
+#[test]
+fn an_owners_vote_that_is_lost_with_its_slot() {
+    caught(5, 100, Plant::EarlyOwnVote);
+}
+
+#[test]
+fn a_lost_slot_that_conflicts_with_nothing() {
+    caught(3, 300, Plant::LostNotInConf);
+}
