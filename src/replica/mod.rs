@@ -14,6 +14,8 @@ mod held;
 #[cfg(test)]
 mod install_tests;
 mod io;
+#[cfg(test)]
+mod latency_tests;
 mod lives;
 #[cfg(test)]
 mod lives_tests;

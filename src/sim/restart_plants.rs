@@ -20,23 +20,40 @@ fn hunt(replicas: usize, seeds: u64, plant: Plant) -> Option<(u64, Violation)> {
 }
 
 fn hunt_for(replicas: usize, seeds: u64, sabotage: Sabotage) -> Option<(u64, Violation)> {
+    // Each under the rules that it breaks.
+    let optimised = sabotage.plant.is_some_and(|plant| Plant::OPTIMISED.contains(&plant));
+    let overrides = Overrides {
+        silent_orphans: Some(optimised),
+        reserved_slots: Some(optimised),
+        ..overrides(Some(replicas))
+    };
     (0..seeds).find_map(|seed| {
-        let verdict = run_sabotaged(seed, &overrides(Some(replicas)), sabotage, None);
+        let verdict = run_sabotaged(seed, &overrides, sabotage, None);
         verdict.violation.map(|violation| (seed, violation))
     })
 }
 
 /// How many seeds each takes, for whoever changes the simulator: minutes in release.
-#[test]
-#[ignore = "a measurement"]
-fn survey() {
-    for (plant, replicas) in Plant::EARLY.into_iter().flat_map(|it| [(it, 3), (it, 5)]) {
+fn survey(plants: &[Plant]) {
+    for (plant, replicas) in plants.iter().flat_map(|it| [(*it, 3), (*it, 5)]) {
         let found = hunt(replicas, 2000, plant);
         let found = found.map(|(seed, violation)| (seed, violation.to_string()));
         // Each at once: somebody is waiting.
         let line = writeln!(io::stderr(), "{plant:?}, {replicas} replicas: {found:?}");
         line.expect("standard error can be written to");
     }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn survey_what_is_said_too_early() {
+    survey(&Plant::EARLY);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn survey_optimisations() {
+    survey(&Plant::OPTIMISED);
 }
 
 #[track_caller]
@@ -101,4 +118,21 @@ fn a_store_that_does_not_flush() {
     let sabotage = Sabotage { unflushed_store: true, ..Sabotage::default() };
     let (seed, violation) = hunt_for(3, 30, sabotage).expect("the checks notice");
     assert_eq!(violation.broken, Broken::Storage, "seed {seed} says {violation}");
+}
+
+#[test]
+fn an_orphan_whose_owner_speaks_for_it() {
+    caught(5, 50, Plant::OrphanAnswers);
+    caught(5, 50, Plant::OrphanOnlyAtOwnersBallot);
+    caught(5, 200, Plant::OrphanCountsItself);
+}
+
+#[test]
+fn an_owners_vote_that_is_lost_with_its_slot() {
+    caught(5, 100, Plant::EarlyOwnVote);
+}
+
+#[test]
+fn a_lost_slot_that_conflicts_with_nothing() {
+    caught(3, 300, Plant::LostNotInConf);
 }

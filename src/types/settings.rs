@@ -51,8 +51,8 @@ pub struct Optimisations {
     /// with records of a life in which it was on: what it has told of then may be in no record.
     pub silent_orphans: bool,
     /// PreAccept leaves while the owner's own record is being flushed: this many slots are reserved
-    /// at a time beforehand; none if 0. The price: up to twice as many instances to be decided as
-    /// `Nop` after a restart. May be changed whenever the replica starts.
+    /// at a time beforehand (65,536 at most); none if 0. The price: up to twice as many instances
+    /// to be decided as `Nop` after a restart. May be changed whenever the replica starts.
     pub reserved_slots: Slot,
 }
 

@@ -26,6 +26,9 @@ use super::{EPaxos, Fx, Phase, Record};
 use crate::protocol::Path;
 use crate::types::{Batch, Deps, Footprint, InstanceId, Slot, Written};
 
+/// The largest block: each slot of two may cost a recovery after a restart.
+const MOST_RESERVED: Slot = 1 << 16;
+
 /// What this replica has reserved of its own slots.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
@@ -54,7 +57,7 @@ impl EPaxos {
     /// What has to be durable so that the slot cannot be used again. The next block is asked for
     /// while at least one more is left, so this is durable already but for the first ones.
     pub(super) fn reserve_for(&mut self, slot: Slot, fx: &mut Fx) -> Written {
-        let block = self.settings.optimisations.reserved_slots;
+        let block = self.settings.optimisations.reserved_slots.clamp(1, MOST_RESERVED);
         let reserve = &mut self.reserve;
         if reserve.up_to < slot.saturating_add(block) {
             reserve.up_to = slot.saturating_add(block.saturating_mul(2)) - 1;
@@ -73,7 +76,7 @@ impl EPaxos {
     pub(super) fn is_lost(&self, id: InstanceId) -> bool {
         let inherited = id.replica == self.me() && id.slot <= self.reserve.earlier;
         let unused = |instance: &Instance| instance.phase == Phase::Initial;
-        inherited && !self.instances.is_trimmed(id) && self.instances.get(id).is_none_or(unused)
+        inherited && !self.instances.is_committed(id) && self.instances.get(id).is_none_or(unused)
     }
 
     /// For each owner, the highest slot known here that conflicts with `footprint`; lost slots

@@ -32,7 +32,7 @@ fn recovered_by_another(mut s: Stage) -> Option<Deps> {
     s.recover(3, x);
     s.deliver("Recover", x, 3, 1);
     s.deliver_among(&[1, 3]);
-    s.deliver_among(&[1, 2, 3]);
+    s.pass(&[1, 2, 3], Duration::from_secs(1));
     s.decided(3, x)
 }
 
@@ -47,8 +47,7 @@ fn an_orphans_owner_promises_nothing() {
 fn an_orphan_for_two_lives(plant: Option<Plant>) -> Option<Deps> {
     let mut s = an_orphan(plant);
     s.restart(1);
-    // r3's first ballot is below r1's last one.
-    s.recover(3, id(1, 1));
+    // The first ballot that r3 takes is below r1's last one.
     s.recover(3, id(1, 1));
     recovered_by_another(s)
 }

@@ -76,21 +76,18 @@ impl Checks {
         self.proposed.retain(|id, _| id.replica != at || taken(id));
         let own = lost.iter().filter(|record| id(record).is_some_and(|id| id.replica == at));
         for record in own {
-            match record {
-                Record::Committed { id, .. } => {
-                    let before = kept.iter().chain(lost).filter(|it| self::id(it) == Some(*id));
-                    let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
-                    // Fast: the owner alone knew, and it may become something else now; unless the
-                    // owner may have told of it already.
-                    let alone = self.committers.get(id) == Some(&ReplicaSet::from_iter([at]));
-                    if alone && !voted {
-                        if !self.optimisations.silent_orphans {
-                            self.forget(*id);
-                        }
-                        unknown = true;
+            if let Record::Committed { id, .. } = record {
+                let before = kept.iter().chain(lost).filter(|it| self::id(it) == Some(*id));
+                let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
+                // Fast: the owner alone knew, and it may become something else now; unless the
+                // owner may have told of it already.
+                let alone = self.committers.get(id) == Some(&ReplicaSet::from_iter([at]));
+                if alone && !voted {
+                    if !self.optimisations.silent_orphans {
+                        self.forget(*id);
                     }
+                    unknown = true;
                 }
-                _ => {}
             }
         }
         unknown
