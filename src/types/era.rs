@@ -36,8 +36,8 @@ impl Era {
         self.0
     }
 
-    /// The sequence at which a session starts that begins in this era. (One that used all 2^40 of an
-    /// era would go on in the next: none lives to see it.)
+    /// The sequence at which a session starts that begins in this era. (One that used all 2^40 of
+    /// an era would go on in the next: none lives to see it.)
     pub const fn first_sequence(self) -> u64 {
         // Sequences start from 1.
         if self.0 == 0 { 1 } else { (self.0 as u64) << BITS }
