@@ -190,14 +190,19 @@ impl EPaxos {
         }
     }
 
-    /// A cut is proposed: agrees to it if it may, and says what it has agreed to last.
-    pub(super) fn on_cut(&mut self, from: ReplicaId, cut: &Deps, fx: &mut Fx) {
-        self.cuts.heard.merge(cut);
+    /// Whether it is all in the own snapshot, and takes back nothing that was agreed to.
+    pub(super) fn may_agree(&self, cut: &Deps) -> bool {
         #[cfg(test)]
         let saved = if self.planted(super::Plant::CutUnchecked) { cut } else { &self.saved };
         #[cfg(not(test))]
         let saved = &self.saved;
-        if saved.includes(cut) && cut.includes(&self.cuts.agreed) {
+        saved.includes(cut) && cut.includes(&self.cuts.agreed)
+    }
+
+    /// A cut is proposed: agrees to it if it may, and says what it has agreed to last.
+    pub(super) fn on_cut(&mut self, from: ReplicaId, cut: &Deps, fx: &mut Fx) {
+        self.cuts.heard.merge(cut);
+        if self.may_agree(cut) {
             fx.hit(Path::CutAgreed);
             self.cuts.agree(cut, fx);
         } else {

@@ -140,9 +140,11 @@ impl EPaxos {
         self.release_early_if_planted(fx);
     }
 
-    /// Proposes a cut that nothing asked for.
+    /// Proposes a cut that nothing asked for, if it may be agreed to here.
     pub(crate) fn cut_unasked(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
-        self.start_cut(view, cut, fx);
+        if self.may_agree(&cut) {
+            self.start_cut(view, cut, fx);
+        }
     }
 
     /// What conflicts with what, to compare.

@@ -342,7 +342,7 @@ fn a_replica_that_comes_back_is_what_it_was() {
         let mut s = Stage::durable(n);
         let mut snapshots: Vec<Option<_>> = vec![None; n + 1];
         let mut proposed = Vec::new();
-        for _ in 0..150 {
+        for _ in 0..400 {
             let at = rng.random_range(1..=n);
             match rng.random_range(0..40) {
                 0..4 => proposed.push(s.propose(at, ["a", "b"][rng.random_range(0..2)])),
@@ -354,6 +354,11 @@ fn a_replica_that_comes_back_is_what_it_was() {
                 }
                 5 => snapshots[at] = Some(s.save(at)),
                 6 => s.wait(at),
+                7 => {
+                    if let Some(snapshot) = &snapshots[at] {
+                        s.cut(at, snapshot.executed.floor().clone());
+                    }
+                }
                 _ => {
                     let count = s.under_way().count();
                     if count > 0 {
