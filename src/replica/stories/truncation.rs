@@ -367,7 +367,7 @@ fn a_replica_that_comes_back_is_what_it_was() {
                 }
             }
         }
-        for at in 1..=n {
+        for (at, snapshot) in snapshots.iter().enumerate().skip(1) {
             let is = s.look(at);
             dropped += is.shared.dropped.as_slots().iter().sum::<u64>();
             nops += is.shared.settled.iter().filter(|one| one.value.value().is_nop()).count();
@@ -381,7 +381,7 @@ fn a_replica_that_comes_back_is_what_it_was() {
                 let reborn = told_again(s.look_reborn(at, None));
                 assert_eq!(reborn, (is.clone(), true), "seed {seed}, r{at}");
             }
-            if let Some(snapshot) = &snapshots[at]
+            if let Some(snapshot) = snapshot
                 && snapshot.shared.dropped == is.shared.dropped
             {
                 let reborn = told_again(s.look_reborn(at, Some(snapshot)));
