@@ -141,6 +141,10 @@ impl Cluster {
         assert!(out.records.is_empty(), "it has nothing to write yet");
     }
 
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
     pub(super) fn count(&self, path: Path) -> u64 {
         self.cores.iter().map(|core| core.paths().count(path)).sum()
     }

@@ -25,6 +25,8 @@ mod status;
 #[cfg(test)]
 mod stories;
 mod transfer;
+#[cfg(test)]
+mod truncation_tests;
 
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
 pub use status::ReplicaStatus;

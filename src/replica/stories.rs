@@ -6,6 +6,7 @@ mod durability;
 mod quick;
 mod recoveries;
 mod stage;
+mod truncation;
 
 use std::time::Duration;
 

@@ -124,3 +124,83 @@ fn take_slots(from: &mut Reader<'_>, count: usize) -> Result<KeySlots, DecodeErr
     }
     Ok(slots)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::{
+        Batch, ClientId, Command, Deps, Footprint, InstanceId, ReplicaId, RequestId,
+    };
+    use crate::wire::Limits;
+
+    fn shared() -> Shared {
+        let deps = |slots: [u64; 3]| Deps::from_slots(slots);
+        let key = |key: u64, slots: [u64; 6]| (KeyHash(key), KeySlots::from_slice(&slots));
+        let keys = [key(3, [0, 1, 0, 200, 0, 4]), key(7, [0, 0, 9, 0, 0, 0])];
+        let index = |keys: &[(KeyHash, KeySlots)]| {
+            let keys = keys.iter().cloned().collect();
+            SlotIndex::from_parts(deps([200, 1, 9]), deps([0, 1, 0]), keys).expect("3 replicas")
+        };
+        let batch = Batch::new(vec![Command {
+            request: RequestId::new(ClientId(5), 1),
+            floor: 0,
+            origin: ReplicaId::from_index(1),
+            footprint: Footprint::write(b"k"),
+            payload: Bytes::from_static(b"pay"),
+        }]);
+        let values =
+            [SettledValue::Batch(batch.clone()), SettledValue::NopOf(batch), SettledValue::Nop];
+        let settled = values.into_iter().zip(201..).map(|(value, slot)| Settled {
+            id: InstanceId::new(ReplicaId::from_index(0), slot),
+            value,
+            deps: deps([200, 0, 3]),
+        });
+        Shared {
+            floor: deps([1, 0, 0]),
+            cut: deps([300, 1, 9]),
+            dropped: deps([200, 1, 9]),
+            index: DroppedIndex { commands: index(&keys), nops: index(&keys[1..]) },
+            settled: settled.collect(),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Shared, DecodeError> {
+        let (frame, limits) = (Bytes::copy_from_slice(bytes), Limits::new(3));
+        let mut from = Reader::new(&frame, &limits);
+        let shared = from.read()?;
+        from.finish()?;
+        Ok(shared)
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was() {
+        let mut bytes = BytesMut::new();
+        shared().encode(&mut bytes);
+        assert_eq!(decode(&bytes).expect("it was just encoded"), shared());
+    }
+
+    #[test]
+    fn no_damage_makes_it_panic_and_what_is_accepted_has_one_encoding() {
+        let mut sound = BytesMut::new();
+        shared().encode(&mut sound);
+        let mut refused = 0;
+        for at in 0..sound.len() {
+            assert!(decode(&sound[..at]).is_err(), "cut off at {at}");
+            for bit in 0..8 {
+                let mut damaged = sound.clone();
+                damaged[at] ^= 1 << bit;
+                match decode(&damaged) {
+                    Ok(other) => {
+                        let mut again = BytesMut::new();
+                        other.encode(&mut again);
+                        assert_eq!(again, damaged);
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    }
+}

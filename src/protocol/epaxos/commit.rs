@@ -99,6 +99,8 @@ impl EPaxos {
         let instance = self.instances.entry(id);
         assert!(!instance.is_committed(), "decided once: {id}");
         instance.phase = Phase::Committed;
+        // A quorum holds it, whatever is durable here; what the owner alone knows waits for more.
+        instance.written = Written::default();
         // Dropped to spare memory: none of it is looked at behind a decision.
         instance.tally = None;
         fx.append(Record::Committed { id, value: value.clone(), deps: deps.clone() })

@@ -134,30 +134,33 @@ impl EPaxos {
     /// that was heard of and would let something go.
     fn next_cut(&self, view: &View) -> Option<Deps> {
         let able = |who: &ReplicaId| {
-            let executed = self.marks.executed_at(*who);
-            !view.suspected.contains(*who) && executed.includes(&self.cuts.heard)
+            !view.suspected.contains(*who) && self.saved_at(*who).includes(&self.cuts.heard)
         };
         let mut able: Vec<ReplicaId> = ReplicaId::all(self.n()).filter(able).collect();
         // Oneself has to agree first; then those who have executed most.
         let total = |who: &ReplicaId| {
-            let slots = self.marks.executed_at(*who).as_slots();
+            let slots = self.saved_at(*who).as_slots();
             slots.iter().fold(0_u64, |sum, slot| sum.saturating_add(*slot))
         };
         able.sort_by_key(|who| std::cmp::Reverse((*who == self.me(), total(who))));
         if able.first() != Some(&self.me()) || able.len() < self.settings.quorums.slow() {
             return None;
         }
-        let mut cut = self.marks.executed_at(self.me()).clone();
-        able[..self.settings.quorums.slow()]
-            .iter()
-            .for_each(|who| cut.meet(self.marks.executed_at(*who)));
+        let mut cut = self.saved.clone();
+        able[..self.settings.quorums.slow()].iter().for_each(|who| cut.meet(self.saved_at(*who)));
         let mut gone = self.marks.executed_by_all();
         gone.merge(&self.cuts.established);
         gone.merge(self.instances.trimmed());
         (!gone.includes(&cut)).then_some(cut)
     }
 
-    fn start_cut(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
+    /// What a member has in its snapshot, as far as it is known here: others that never come back
+    /// once they stop may have less than they say, and will not agree then.
+    fn saved_at(&self, who: ReplicaId) -> &Deps {
+        if who == self.me() { &self.saved } else { self.marks.executed_at(who) }
+    }
+
+    pub(super) fn start_cut(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
         fx.hit(Path::CutProposed);
         self.cuts.agree(&cut, fx);
         let (written, me, others) = (self.cuts.written, self.me(), self.others());
@@ -187,16 +190,19 @@ impl EPaxos {
         }
     }
 
+    /// Whether it is all in the own snapshot, and takes back nothing that was agreed to.
+    pub(super) fn may_agree(&self, cut: &Deps) -> bool {
+        #[cfg(test)]
+        let saved = if self.planted(super::Plant::CutUnchecked) { cut } else { &self.saved };
+        #[cfg(not(test))]
+        let saved = &self.saved;
+        saved.includes(cut) && cut.includes(&self.cuts.agreed)
+    }
+
     /// A cut is proposed: agrees to it if it may, and says what it has agreed to last.
     pub(super) fn on_cut(&mut self, from: ReplicaId, cut: &Deps, fx: &mut Fx) {
         self.cuts.heard.merge(cut);
-        let executed = self.marks.executed_at(self.me());
-        #[cfg(test)]
-        let executed = match self.planted(super::Plant::CutUnchecked) {
-            true => cut,
-            false => executed,
-        };
-        if executed.includes(cut) && cut.includes(&self.cuts.agreed) {
+        if self.may_agree(cut) {
             fx.hit(Path::CutAgreed);
             self.cuts.agree(cut, fx);
         } else {

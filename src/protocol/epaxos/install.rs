@@ -55,6 +55,7 @@ impl EPaxos {
         let me = self.me();
         self.marks.executed_here(me, executed.floor());
         self.executed.merge(executed.floor());
+        self.saved.merge(executed.floor());
         settled.into_iter().for_each(|settled| self.settle_executed(settled));
         self.skip_to(executed);
     }

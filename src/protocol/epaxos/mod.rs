@@ -87,6 +87,8 @@ pub struct EPaxos {
     cuts: Cuts,
     /// Everything up to here is executed here, for good or not.
     executed: Deps,
+    /// Everything up to here is in the last own snapshot, from which others can be served.
+    saved: Deps,
     recoveries: BTreeMap<InstanceId, Recovery>,
     waiters: Waiters,
     /// When to look again at an own undecided instance.
@@ -113,6 +115,7 @@ impl EPaxos {
             marks: Marks::new(n),
             cuts: Cuts::new(n),
             executed: Deps::none(n),
+            saved: Deps::none(n),
             recoveries: BTreeMap::new(),
             waiters: Waiters::default(),
             timers: BinaryHeap::new(),
@@ -318,6 +321,7 @@ impl Protocol for EPaxos {
     }
 
     fn on_snapshot(&mut self, executed: &Executed) {
+        self.saved.merge(executed.floor());
         self.marks.executed_here(self.settings.me, executed.floor());
     }
 

@@ -140,6 +140,18 @@ impl EPaxos {
         self.release_early_if_planted(fx);
     }
 
+    /// Proposes a cut that nothing asked for, if it may be agreed to here.
+    pub(crate) fn cut_unasked(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
+        if self.may_agree(&cut) {
+            self.start_cut(view, cut, fx);
+        }
+    }
+
+    /// What conflicts with what, to compare.
+    pub(crate) fn conflict_index(&self) -> &super::ConflictIndex {
+        &self.index
+    }
+
     /// Drops a `Nop`'s payload from the conflict index.
     pub(super) fn forget_nop_if_planted(&mut self, decision: &Decision) {
         if self.planted(Plant::ForgetNop) && decision.value.is_nop() {
@@ -201,7 +213,7 @@ impl EPaxos {
         }
     }
 
-    /// Takes `Truncated` for the promise of somebody who knows nothing.
+    /// Takes `Truncated` for the promise of somebody who knows nothing, or its vote.
     pub(super) fn count_truncated_if_planted(
         &mut self,
         view: &View,
@@ -211,7 +223,12 @@ impl EPaxos {
     ) {
         let Message::Truncated { id } = message else { return };
         let Some(ballot) = self.recoveries.get(id).map(|recovery| recovery.ballot) else { return };
-        if self.planted(Plant::TruncatedVote) {
+        if !self.planted(Plant::TruncatedVote) {
+            return;
+        }
+        if self.instances.get(*id).is_some_and(|i| i.phase == Phase::Accepted) {
+            self.on_accept_ok(view, from, *id, ballot, fx);
+        } else {
             let accepted = Ballot::OWNER;
             let report = Report { phase: Phase::Initial, accepted, value: None, initial: None };
             self.on_recover_ok(view, from, *id, ballot, report, fx);

@@ -2,6 +2,10 @@
 //! story says what becomes of it. Disks are instant unless the story stalls them, and replicas hear
 //! themselves at once.
 
+mod snapshots;
+
+pub(super) use snapshots::Snapshot;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,14 +41,14 @@ struct Actor {
 
 impl Actor {
     /// A replica that remembers nothing yet.
-    fn new(me: ReplicaId, n: usize, optimisations: Optimisations) -> Actor {
+    fn new(me: ReplicaId, n: usize, optimisations: Optimisations, retention: Retention) -> Actor {
         let settings = Settings {
             me,
             quorums: Quorums::new(n).expect("a supported size"),
             seed: u64::from(me.number()),
             timing: Timing::default(),
             optimisations,
-            retention: Retention::default(),
+            retention,
         };
         Actor {
             protocol: EPaxos::new(settings),
@@ -66,6 +70,7 @@ impl Actor {
 pub(super) struct Stage {
     actors: Vec<Actor>,
     optimisations: Optimisations,
+    retention: Retention,
     plant: Option<Plant>,
     post: Vec<(usize, usize, Message)>,
     requests: u64,
@@ -126,8 +131,13 @@ impl Stage {
 
     /// Replicas that do more to be quick.
     pub(super) fn optimised(n: usize, optimisations: Optimisations) -> Stage {
-        let actors = ReplicaId::all(n).map(|me| Actor::new(me, n, optimisations)).collect();
-        Stage { actors, optimisations, plant: None, post: Vec::new(), requests: 0 }
+        Stage::keeping(n, optimisations, Retention::default())
+    }
+
+    fn keeping(n: usize, optimisations: Optimisations, retention: Retention) -> Stage {
+        let actor = |me| Actor::new(me, n, optimisations, retention);
+        let (actors, post) = (ReplicaId::all(n).map(actor).collect(), Vec::new());
+        Stage { actors, optimisations, retention, plant: None, post, requests: 0 }
     }
 
     /// Breaks a rule everywhere, if any.
@@ -260,7 +270,7 @@ impl Stage {
         let mut log = std::mem::take(&mut actor.log);
         log.truncate(actor.flushed);
         let view = actor.view.clone();
-        *actor = Actor { view, ..Actor::new(replica(at), n, self.optimisations) };
+        *actor = Actor { view, ..Actor::new(replica(at), n, self.optimisations, self.retention) };
         self.plant.iter().for_each(|plant| actor.protocol.plant(*plant));
         for record in log.iter().cloned() {
             actor.protocol.restore(record, &mut actor.fx);
