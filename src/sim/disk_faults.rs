@@ -235,10 +235,14 @@ impl World<'_> {
                     let detail = format!("{found} records behind {behind}, {known} were there");
                     return Err(storage(me, &detail));
                 }
-                if condemned {
-                    self.counters.hit(Counter::FlipHarmless);
-                } else if snapshot.as_deref().map(number) < host.snapshot {
-                    return Err(storage(me, "a snapshot is lost that it had spoken of"));
+                let older = snapshot.as_deref().map(number) < host.snapshot;
+                match (condemned, older) {
+                    (true, true) => self.counters.hit(Counter::FlipOlder),
+                    (true, false) => self.counters.hit(Counter::FlipHarmless),
+                    (false, true) => {
+                        return Err(storage(me, "a snapshot is lost that it had spoken of"));
+                    }
+                    (false, false) => {}
                 }
                 Ok(Some(snapshot))
             }

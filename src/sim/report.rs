@@ -91,6 +91,7 @@ counters! {
     StartFull = "disk_full_at_start",
     RefusedFull = "disk_full_client_refused",
     FlipHarmless = "disk_bit_flip_without_effect",
+    FlipOlder = "disk_bit_flip_older_snapshot_taken",
     FlipUnsealed = "disk_bit_flip_not_to_be_told_from_torn",
     FlipRefused = "disk_bit_flip_start_refused",
     Wiped = "disk_wiped_stays_away",

@@ -165,7 +165,10 @@ impl Room {
             records.push(read(bytes, &limits)?);
             Ok(())
         })?;
-        if let Some(problem) = report.problems.into_iter().next() {
+        // A damaged snapshot lies there until the next one is finished; whether another can take
+        // its place is seen at the next start.
+        let harmless = |problem: &StorageError| matches!(problem, StorageError::Damaged { file, .. } if file.starts_with("snapshot-"));
+        if let Some(problem) = report.problems.into_iter().find(|problem| !harmless(problem)) {
             return Err(problem);
         }
         let sealed = report.segments.last().is_some_and(|segment| segment.sealed);

@@ -177,7 +177,7 @@ impl World<'_> {
         own.iter().for_each(|record| host.core.restore(record.clone(), out));
         host.snapshot = Some(number);
         host.inbox.push(Input::Snapshot(shelved.own(number)));
-        self.checks.start_from(me, &shelved.shown);
+        self.checks.start_from(me, &shelved.shown, executed);
         Ok(self.log_behind(found))
     }
 
@@ -227,7 +227,7 @@ impl World<'_> {
             self.trace.say(self.now, || format!("{me} installs snapshot {number}"));
             let state = &shelved.bytes[NUMBER..];
             host.applier = Applier::restore(state).expect("what was written is read");
-            self.checks.installed(me, &shelved.shown, executed);
+            self.checks.start_from(me, &shelved.shown, executed);
             self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
         }
         let followed = self.follow(me, &mut out);

@@ -33,6 +33,7 @@ impl EPaxos {
         let value = instance.value.clone().expect("an accepted instance has a value");
         let deps = instance.deps.clone();
         self.record_decision(id, &value, &deps, fx);
+        self.needs_no_record(id);
         self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
     }
 
@@ -80,6 +81,7 @@ impl EPaxos {
         instance.value = Some(value.clone());
         instance.deps = deps.clone();
         self.record_decision(id, &value, &deps, fx);
+        self.needs_no_record(id);
         if self.recoveries.contains_key(&id) {
             // §5.3.1: a recovery found it committed, so tell everybody.
             fx.hit(Path::RecoverCommitted);
@@ -87,6 +89,12 @@ impl EPaxos {
             fx.send(Written::default(), self.others(), commit);
         }
         self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
+    }
+
+    /// Others hold the decision: it waits neither for its own record here nor for that of a vote
+    /// before it, now or when it is told or executed again.
+    fn needs_no_record(&mut self, id: InstanceId) {
+        self.instances.entry(id).written = Written::default();
     }
 
     fn record_decision(

@@ -24,20 +24,15 @@ impl Checks {
         Shown { executed, applied, order: self.orders.position(at) }
     }
 
-    /// A replica starts from a snapshot.
-    pub(in crate::sim) fn start_from(&mut self, at: ReplicaId, shown: &Shown) {
-        let seen = &mut self.seen[at.index()];
-        seen.executed.clone_from(&shown.executed);
-        seen.applied.clone_from(&shown.applied);
-        self.orders.start_from(at, &shown.order);
-    }
-
-    /// A replica goes on from another one's snapshot: what is in it is decided, and known.
-    pub(in crate::sim) fn installed(&mut self, at: ReplicaId, shown: &Shown, inside: &Executed) {
-        self.start_from(at, shown);
+    /// A replica starts from a snapshot, or goes on from another one's: what is in it is decided,
+    /// and known, whether there are records of it or not.
+    pub(in crate::sim) fn start_from(&mut self, at: ReplicaId, shown: &Shown, inside: &Executed) {
         let seen = &mut self.seen[at.index()];
         seen.open.retain(|id| !inside.contains(*id));
         seen.committed.extend(&shown.executed);
+        seen.executed.clone_from(&shown.executed);
+        seen.applied.clone_from(&shown.applied);
+        self.orders.start_from(at, &shown.order);
     }
 
     /// A replica has stopped: `kept` is what it can read of its records, `lost` what it cannot.
