@@ -2,10 +2,10 @@
 //! (protocol.md §8a). Beside `truncate`, which does the dropping.
 //!
 //! Any replica may propose a cut that `n - f` members have in their durable snapshots; it is
-//! established when as many have agreed. A member agrees only to cuts at or above all that it agreed
-//! to before. Two sets of `n - f` members share one, so established cuts form a chain: whoever has
-//! executed the highest one can serve everyone. Cuts that did not compare would leave two replicas
-//! each with what the other needs.
+//! established when as many have agreed. A member agrees only to cuts at or above all that it
+//! agreed to before. Two sets of `n - f` members share one, so established cuts form a chain:
+//! whoever has executed the highest one can serve everyone. Cuts that did not compare would leave
+//! two replicas each with what the other needs.
 //!
 //! Two proposers at once may each be agreed to by some, and neither by enough. An answer always
 //! names what was agreed to last; whoever sees that it is not at or below its own proposal gives

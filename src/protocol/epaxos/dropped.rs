@@ -22,7 +22,8 @@ pub struct DroppedIndex {
     /// Of those that were executed as commands.
     pub commands: SlotIndex,
     /// Of those decided `Nop`, by the payload they would have had. Whoever installed a snapshot
-    /// counts here, too, what it never saw decided: these slots are conflicts, and no more is known.
+    /// counts here, too, what it never saw decided: these slots are conflicts, and no more is
+    /// known.
     pub nops: SlotIndex,
 }
 

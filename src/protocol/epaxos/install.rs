@@ -5,8 +5,8 @@
 //! executed decisions that the sender has not dropped go with it, so that only what lies in an
 //! established cut is ever without a record at whoever installs. Otherwise two replicas that
 //! installed the snapshots of two others, which then stop, may each lack what only the other one
-//! executed: neither can tell it (no record), and neither may install the other's snapshot (it lacks
-//! what was dropped). Cuts form a chain; what is executed at some moment does not.
+//! executed: neither can tell it (no record), and neither may install the other's snapshot (it
+//! lacks what was dropped). Cuts form a chain; what is executed at some moment does not.
 
 use super::{EPaxos, Fx, Phase, Record, Settled, SettledValue, Shared};
 use crate::protocol::{Path, View};

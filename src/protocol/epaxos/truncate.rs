@@ -1,13 +1,13 @@
 //! Truncate: drops the records of what is executed here for good and needed by no live member, and
-//! forgets what every member has executed (protocol.md §8a). After execution; `gossip` and `cut` say
-//! how far.
+//! forgets what every member has executed (protocol.md §8a). After execution; `gossip` and `cut`
+//! say how far.
 //!
-//! Two floors. Up to the *cut* (C), or W, a record may be dropped: what it says of others goes on in
-//! the index of dropped instances. Up to W, once nothing may come any more that this speaks against,
-//! it is forgotten altogether.
+//! Two floors. Up to the *cut* (C), or W, a record may be dropped: what it says of others goes on
+//! in the index of dropped instances. Up to W, once nothing may come any more that this speaks
+//! against, it is forgotten altogether.
 //!
-//! An instance that is dropped never gets a record again. Who wants something about it that asks for
-//! a record is told so; it needs a snapshot.
+//! An instance that is dropped never gets a record again. Who wants something about it that asks
+//! for a record is told so; it needs a snapshot.
 
 use super::instance::Instance;
 use super::{EPaxos, Fx, Message, gossip};
