@@ -145,8 +145,8 @@ pub(super) struct StoragePlan {
     pub(super) segment_bytes: usize,
     /// What the system has counts as durable, and the power never fails.
     pub(super) os: bool,
-    /// The mean time between two snapshots of a replica. Without, what is executed counts as safe at
-    /// once, and the whole log is kept.
+    /// The mean time between two snapshots of a replica. Without, what is executed counts as safe
+    /// at once, and the whole log is kept.
     pub(super) snapshots: Option<Duration>,
     /// Bytes that are kept for members that stand still, where there are snapshots.
     pub(super) keep: usize,

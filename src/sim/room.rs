@@ -167,7 +167,10 @@ impl Room {
         })?;
         // A damaged snapshot lies there until the next one is finished; whether another can take
         // its place is seen at the next start.
-        let harmless = |problem: &StorageError| matches!(problem, StorageError::Damaged { file, .. } if file.starts_with("snapshot-"));
+        let harmless = |problem: &StorageError| match problem {
+            StorageError::Damaged { file, .. } => file.starts_with("snapshot-"),
+            _ => false,
+        };
         if let Some(problem) = report.problems.into_iter().find(|problem| !harmless(problem)) {
             return Err(problem);
         }

@@ -3,8 +3,8 @@
 //!
 //! An owner that has told of a fast-path commit and lost its Committed record knows no more than
 //! that it proposed. So whatever its records show as proposed and no further when it comes back is
-//! its *orphan*: it may be committed, for all the owner knows. Where the protocol trusts an owner to
-//! know (§5.3.3), the owner of an orphan is silent, as if it had not come back. Then the others
+//! its *orphan*: it may be committed, for all the owner knows. Where the protocol trusts an owner
+//! to know (§5.3.3), the owner of an orphan is silent, as if it had not come back. Then the others
 //! decide as they do for any owner that crashed: that is one of the `f` failures.
 //!
 //! What makes an orphan are records of an earlier life alone. A later life may add a promise to

@@ -72,9 +72,9 @@ impl EPaxos {
             }
             None => self.interfering(id, batch, &deps),
         };
-        // It may show a fast-path commit of this replica's own, so it waits for everything. A silent
-        // owner need not wait for that (see `orphans`), but it does for its proposals: what it shows
-        // as one must stay the one of that slot.
+        // It may show a fast-path commit of this replica's own, so it waits for everything. A
+        // silent owner need not wait for that (see `orphans`), but it does for its proposals: what
+        // it shows as one must stay the one of that slot.
         let after = fx.everything();
         fx.answer(after, from, Message::ValidateOk { id, ballot, interfering });
     }

@@ -76,8 +76,8 @@ fn an_orphans_owner_does_not_count_itself() {
     assert_eq!(sure, None, "an answered command is lost");
 }
 
-/// r1 commits x with the votes of r2 and r3; r4 and r5 know y, which r4 has not finished. r1 forgets
-/// its commit, and counts votes again: this time it hears r4 and r5.
+/// r1 commits x with the votes of r2 and r3; r4 and r5 know y, which r4 has not finished. r1
+/// forgets its commit, and counts votes again: this time it hears r4 and r5.
 fn counted_again(plant: Option<Plant>) -> Option<Deps> {
     let mut s = Stage::optimised(5, SILENT).with(plant);
     let y = s.propose(4, "k");

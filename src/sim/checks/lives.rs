@@ -61,7 +61,8 @@ impl Checks {
             _ => None,
         });
         let reserved = reserved.max().unwrap_or(0);
-        // Nobody was told of a slot that has no record: it is free again. Not so if it was reserved.
+        // Nobody was told of a slot that has no record: it is free again. Not so if it was
+        // reserved.
         let own = kept.iter().filter_map(|record| match record {
             Record::PreAccepted { id, .. } if id.replica == at => Some(*id),
             _ => None,
