@@ -4,89 +4,14 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use common::machines::{Machines, ROOM};
 use common::*;
-use isonomy::Replica;
-use isonomy::machine::{Kv, KvOutput};
-use isonomy::mesh::Authority;
-use isonomy::node::{Fault, Limits, ProposeError, Rejected, StartError};
-use isonomy::storage::{FaultyDisk, Operation, StorageError};
+use isonomy::machine::KvOutput;
+use isonomy::node::{Fault, ProposeError, Rejected, StartError};
+use isonomy::storage::{Operation, StorageError};
 use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
-
-const ROOM: u64 = 256 << 20;
-
-/// Replicas with a disk each, at fixed addresses.
-struct Machines {
-    authority: Authority,
-    addrs: Vec<SocketAddr>,
-    disks: Vec<FaultyDisk>,
-    limits: Limits,
-}
-
-impl Machines {
-    fn new(replicas: u64) -> Machines {
-        let sockets: Vec<_> =
-            (0..replicas).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        Machines {
-            authority: Authority::new("again").unwrap(),
-            addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
-            disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
-            limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
-        }
-    }
-
-    async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
-        let id = ReplicaId::new(number).unwrap();
-        Replica::builder(Kv::new())
-            .cluster("again")
-            .id(number)
-            .peers((1..).zip(self.addrs.iter().copied()))
-            .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
-            .disk(Arc::new(self.disks[id.index()].clone()))
-            .limits(self.limits.clone())
-            .timing(hasty())
-            .start()
-            .await
-    }
-
-    async fn start(&self, number: u8) -> Replica<Kv> {
-        let start = std::time::Instant::now();
-        loop {
-            match self.try_start(number).await {
-                Ok(replica) => return replica,
-                // Its last life's port takes a moment to be free.
-                Err(StartError::Mesh(_)) if start.elapsed() < PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    async fn start_all(&self) -> Vec<Replica<Kv>> {
-        let mut replicas = Vec::new();
-        for number in (1..).take(self.addrs.len()) {
-            replicas.push(self.start(number).await);
-        }
-        replicas
-    }
-
-    /// The power fails everywhere at the same time.
-    async fn lose_power(&self, replicas: Vec<Replica<Kv>>) {
-        self.disks.iter().for_each(FaultyDisk::lose_power);
-        for replica in &replicas {
-            replica.kill();
-        }
-        for replica in &replicas {
-            replica.wait_stopped().await;
-        }
-        // What was still written on the way down is not there either.
-        self.disks.iter().for_each(FaultyDisk::lose_power);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_lose_power_and_every_answer_holds() {

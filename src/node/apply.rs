@@ -2,6 +2,7 @@
 //! the core, from which it is fed in execution order, so that a slow `apply` delays answers and
 //! nothing else.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,10 @@ pub(super) enum Work {
     Execute(Vec<Execution>),
     Read(Bytes, Waiter),
     Digest(oneshot::Sender<u64>),
+    /// The state as it is now, for a snapshot.
+    Checkpoint(Box<dyn FnOnce(Vec<u8>) + Send>),
+    /// Another replica's state takes the place of this one: an `Applier` of the same machine.
+    Install(Box<dyn Any + Send>),
     Stop,
 }
 
@@ -31,7 +36,11 @@ impl Work {
     pub(super) fn commands(&self) -> usize {
         match self {
             Work::Execute(list) => list.iter().map(|it| it.batch.commands().len()).sum(),
-            Work::Read(..) | Work::Digest(_) | Work::Stop => 0,
+            Work::Read(..)
+            | Work::Digest(_)
+            | Work::Checkpoint(_)
+            | Work::Install(_)
+            | Work::Stop => 0,
         }
     }
 
@@ -54,6 +63,10 @@ pub(super) struct ApplyMetrics {
     pub(super) reads: u64,
     /// From the call to the answer, for the commands proposed here.
     pub(super) latency: Latency,
+    /// How long it took to put the state into bytes, for each snapshot.
+    pub(super) stall: Latency,
+    /// How many bytes that were the last time.
+    pub(super) state_bytes: u64,
 }
 
 struct Apply<S> {
@@ -64,13 +77,13 @@ struct Apply<S> {
 }
 
 /// Runs until it is told to stop. A panic of the state machine fences the replica.
-pub(super) fn run<S: StateMachine>(machine: S, shared: &Arc<Shared>, work: &Receiver<Work>) {
-    let mut apply = Apply {
-        applier: Applier::new(machine),
-        shared: Arc::clone(shared),
-        replies: Vec::new(),
-        answers: Vec::new(),
-    };
+pub(super) fn run<S: StateMachine>(
+    applier: Applier<S>,
+    shared: &Arc<Shared>,
+    work: &Receiver<Work>,
+) {
+    let mut apply =
+        Apply { applier, shared: Arc::clone(shared), replies: Vec::new(), answers: Vec::new() };
     let ended = catch_unwind(AssertUnwindSafe(|| apply.run(work)));
     if let Err(panic) = ended {
         let panic = panic_text(&*panic);
@@ -100,12 +113,28 @@ impl<S: StateMachine> Apply<S> {
                     // Whoever asked may have gone away.
                     let _ = sender.send(self.applier.digest());
                 }
+                Work::Checkpoint(deliver) => deliver(self.checkpoint()),
+                Work::Install(applier) => {
+                    let applier = applier.downcast().expect("an applier of the same machine");
+                    self.applier = *applier;
+                    self.shared.note_sessions(self.applier.sessions());
+                }
                 Work::Stop => return,
             }
             if self.shared.core_waits.swap(false, Ordering::AcqRel) {
                 self.shared.wake.notify_one();
             }
         }
+    }
+
+    /// The state as bytes. Nothing is executed meanwhile.
+    fn checkpoint(&self) -> Vec<u8> {
+        let begun = self.shared.clock.now();
+        let state = self.applier.snapshot();
+        let mut metrics = lock(&self.shared.applied);
+        metrics.stall.record(self.shared.clock.now().since(begun));
+        metrics.state_bytes = state.len() as u64;
+        state
     }
 
     fn execute(&mut self, executions: Vec<Execution>) {

@@ -220,7 +220,10 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             seed: rand::random(),
             timing: self.timing.clone(),
             optimisations: Optimisations::NONE,
-            retention: Retention::default(),
+            retention: Retention {
+                volatile: data.is_none(),
+                keep: self.limits.keep_for_absent_bytes,
+            },
         };
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;
@@ -286,6 +289,7 @@ fn core_limits(limits: &Limits) -> replica::Limits {
         commands: limits.commands.saturating_mul(2),
         bytes: limits.bytes.saturating_mul(2),
         kept_bytes: limits.kept_bytes,
+        snapshot_bytes: limits.snapshot_bytes,
         ..replica::Limits::default()
     }
 }

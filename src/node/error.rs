@@ -26,6 +26,21 @@ pub enum ProposeError {
     Fatal(String),
 }
 
+/// Why there is no snapshot.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The replica keeps everything in memory.
+    #[error("the replica keeps everything in memory, so there is nowhere to put a snapshot")]
+    InMemory,
+    /// It could not be written. Nothing else is lost by that.
+    #[error("the snapshot could not be written: {0}")]
+    Failed(#[from] StorageError),
+    /// The replica stopped before the snapshot was there.
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
 /// Why an attempt surely had no effect.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

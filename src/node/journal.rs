@@ -36,6 +36,8 @@ pub(super) struct DiskLog {
     shared: Arc<Shared>,
     /// The newest mark, written by the log thread.
     mark: Arc<Mutex<Durable>>,
+    /// Where the log begins; moved by the log thread.
+    start: Arc<Mutex<LogPosition>>,
     durable: Durable,
     end: LogPosition,
     unflushed: VecDeque<Piece>,
@@ -43,6 +45,8 @@ pub(super) struct DiskLog {
     buffer: BytesMut,
     latency: Latency,
     restored: Restored,
+    /// Bytes of records since the snapshot that it began with.
+    log_bytes: u64,
 }
 
 /// Records that were handed over together.
@@ -62,11 +66,17 @@ impl Journal {
     ) -> Result<Journal, StorageError> {
         let (durable, end) = (log.durable(), log.end());
         let mark = Arc::new(Mutex::new(durable));
+        let start = Arc::new(Mutex::new(log.first()));
         let thread = LogThread::start(log, NO_BOUND, {
             let (mark, shared) = (Arc::clone(&mark), Arc::clone(shared));
+            let start = Arc::clone(&start);
             move |event| match event {
                 LogEvent::Durable(durable) => {
                     *lock(&mark) = durable;
+                    shared.wake.notify_one();
+                }
+                LogEvent::Truncated(position) => {
+                    *lock(&start) = position;
                     shared.wake.notify_one();
                 }
                 LogEvent::SpaceLow(low) => shared.set_space_low(low),
@@ -78,6 +88,7 @@ impl Journal {
             durability,
             shared: Arc::clone(shared),
             mark,
+            start,
             durable,
             end,
             unflushed: VecDeque::new(),
@@ -85,6 +96,7 @@ impl Journal {
             buffer: BytesMut::new(),
             latency: Latency::default(),
             restored,
+            log_bytes: restored.bytes,
         })))
     }
 
@@ -114,6 +126,46 @@ impl Journal {
         match self {
             Journal::Memory(_) => 0,
             Journal::Disk(log) => log.unflushed_bytes,
+        }
+    }
+
+    /// Bytes of records so far, from those on that were restored; 0 where nothing is written.
+    pub(super) fn log_bytes(&self) -> u64 {
+        match self {
+            Journal::Memory(_) => 0,
+            Journal::Disk(log) => log.log_bytes,
+        }
+    }
+
+    /// Everything before this position may go.
+    pub(super) fn truncate(&mut self, position: LogPosition) {
+        if let Journal::Disk(log) = self
+            && let Err(error) = log.thread.truncate(position)
+        {
+            log.shared.fail(Fault::Storage(error));
+        }
+    }
+
+    /// Divides the log at its end, which is `position`, so that all before it can go.
+    pub(super) fn divide(&mut self, position: LogPosition) {
+        if let Journal::Disk(log) = self {
+            assert_eq!(log.end, position, "it is divided where it ends");
+            if let Err(error) = log.thread.rotate() {
+                log.shared.fail(Fault::Storage(error));
+            }
+        }
+    }
+
+    /// Whether nothing before this position is left.
+    pub(super) fn begins_at(&self, position: LogPosition) -> bool {
+        self.first() >= position
+    }
+
+    /// Where the log begins.
+    pub(super) fn first(&self) -> LogPosition {
+        match self {
+            Journal::Memory(_) => LogPosition::default(),
+            Journal::Disk(log) => *lock(&log.start),
         }
     }
 
@@ -162,6 +214,7 @@ impl DiskLog {
         self.end = end;
         self.unflushed.push_back(Piece { end, bytes, since: now });
         self.unflushed_bytes += bytes;
+        self.log_bytes += bytes as u64;
         if let Err(error) = self.thread.append(encoded, end) {
             self.shared.fail(Fault::Storage(error));
         }

@@ -133,6 +133,40 @@ pub struct Metrics {
     pub paths: Paths,
     /// What became of its records.
     pub log: LogMetrics,
+    /// What became of its snapshots.
+    pub snapshots: SnapshotMetrics,
+}
+
+/// What a replica has done about snapshots since its start.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SnapshotMetrics {
+    /// Own ones taken.
+    pub taken: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Whether one is being taken.
+    pub is_being_taken: bool,
+    /// How many records the newest stands for; 0 if there is none.
+    pub position: u64,
+    /// The newest one's length in bytes.
+    pub bytes: u64,
+    /// From the beginning of one until it is durable.
+    pub took: Latency,
+    /// How long the core stood still for one.
+    pub core_stall: Latency,
+    /// How long the state machine stood still for one.
+    pub apply_stall: Latency,
+    /// Snapshots of other replicas that took the place of the state here.
+    pub installed: u64,
+    /// Their bytes.
+    pub installed_bytes: u64,
+    /// What checking and building them took, beside everything else.
+    pub building: Latency,
+    /// About how many bytes of memory are taken by what some member has not executed for good.
+    pub kept_bytes: usize,
+    /// The first record that the log still has.
+    pub log_start: u64,
 }
 
 /// What a replica's log has done since its start. With [`Durability::Memory`], nothing.
@@ -179,10 +213,12 @@ impl Default for LogMetrics {
     }
 }
 
-/// What a replica brought back from its log at its start.
+/// What a replica brought back from its directory at its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Restored {
-    /// Records.
+    /// The bytes of the snapshot that it began with; 0 if there was none.
+    pub snapshot_bytes: u64,
+    /// Records behind that.
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,

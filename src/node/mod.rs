@@ -8,7 +8,8 @@
 //!
 //! Threads: the core thread runs one event loop with the network and the core; the log thread
 //! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread
-//! runs the state machine. `start` begins and ends them. Callers may be on any thread, in any
+//! runs the state machine; the keeper does what is slow about `snapshots`. `start` begins and ends
+//! them. Callers may be on any thread, in any
 //! runtime or in none.
 
 mod apply;
@@ -20,11 +21,13 @@ mod error;
 mod inbox;
 mod inspect;
 mod journal;
+mod keeper;
 mod metrics;
 mod register;
 mod runner;
 mod session;
 mod shared;
+mod snapshots;
 mod start;
 mod status;
 
@@ -37,15 +40,17 @@ use tokio::sync::oneshot;
 
 pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
-pub use error::{Fault, ProposeError, Rejected, StartError, Unknown};
+pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
 pub use inspect::{Inspection, OwnersInstances};
-pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, Restored};
+pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, Restored, SnapshotMetrics};
 pub use session::{Session, Unanswered};
 pub use shared::Limits;
 pub use status::{Explanation, Standing, Status};
 
 /// What has to have happened to a record before the replica speaks of it.
 pub use crate::storage::Durability;
+/// A snapshot in a replica's directory.
+pub use crate::storage::SnapshotInfo;
 
 use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
@@ -215,6 +220,16 @@ impl<S: StateMachine> Replica<S> {
     /// How far an instance is here, and what it waits for; `None` once the replica has stopped.
     pub async fn explain(&self, instance: InstanceId) -> Option<Explanation> {
         self.inner.shared.ask(|sender| Question::Explain(instance, sender)).await
+    }
+
+    /// Takes a snapshot of everything executed here so far, and waits until it is durable. The
+    /// replica takes them by itself, too (`Limits::snapshot_every`).
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; that no snapshot could be written does the replica no harm.
+    pub async fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let asked = self.inner.shared.ask(Question::Snapshot).await;
+        asked.unwrap_or(Err(SnapshotError::Stopped))
     }
 
     /// A hash of the replicated state behind everything executed here so far: the same at every

@@ -20,8 +20,10 @@ use tokio::time::Instant;
 use super::apply::Work;
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
+use super::keeper::Arrived;
 use super::metrics::{FastSlow, Latency, Metrics};
 use super::shared::{Phase, Question, Shared, lock};
+use super::snapshots::Snapshots;
 use super::status::{Explain, Status, explain};
 use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
 use crate::protocol::Path;
@@ -64,6 +66,7 @@ pub(super) struct Runner<P: Explain> {
     inbox: Arc<Inbox<P::Message>>,
     mesh: Mesh,
     journal: Journal,
+    snapshots: Snapshots<P>,
     /// The last mark that the core was told of.
     durable: LogPosition,
     backlog: VecDeque<Work>,
@@ -98,6 +101,7 @@ impl<P: Explain> Runner<P> {
         inbox: Arc<Inbox<P::Message>>,
         mesh: Mesh,
         journal: Journal,
+        snapshots: Snapshots<P>,
     ) -> Runner<P> {
         Runner {
             core,
@@ -108,6 +112,7 @@ impl<P: Explain> Runner<P> {
             inbox,
             mesh,
             journal,
+            snapshots,
             durable: LogPosition::default(),
             backlog: VecDeque::new(),
             backlog_commands: 0,
@@ -181,6 +186,7 @@ impl<P: Explain> Runner<P> {
 
     /// Lets everything go; the last records are flushed.
     pub(super) fn end(self) {
+        drop(self.snapshots);
         if let Err(error) = self.journal.close()
             && self.shared.fault().is_none()
         {
@@ -194,15 +200,12 @@ impl<P: Explain> Runner<P> {
         self.counts.turns += 1;
         self.gather(now);
         self.core.step(now, self.inputs.drain(..), &mut self.out);
-        // A log that is done at once (or was, meanwhile) releases what waited for it.
-        loop {
-            self.journal.append(&mut self.out.records, self.core.log_end(), now);
-            self.look_after(now);
-            self.send();
-            let Some(durable) = self.news_from_the_log(now) else { break };
-            self.core.step(now, [durable], &mut self.out);
+        self.follow(now);
+        self.install(now);
+        if let Some(work) = self.snapshots.begin(now, &self.core, &mut self.journal) {
+            self.push_work(work);
+            self.hand_on();
         }
-        self.hand_on();
         while let Some(question) = self.shared.questions.pop() {
             self.answer(question);
         }
@@ -210,6 +213,39 @@ impl<P: Explain> Runner<P> {
             self.next_expiry = now + EXPIRY;
             self.shared.desk.expire(now, self.shared.propose_timeout);
             self.end_era(now);
+            self.snapshots.look_after(&self.core);
+        }
+    }
+
+    /// Sees to all that the core has put out.
+    fn follow(&mut self, now: Time) {
+        // A log that is done at once (or was, meanwhile) releases what waited for it.
+        loop {
+            self.journal.append(&mut self.out.records, self.core.log_end(), now);
+            self.look_after(now);
+            self.send();
+            self.snapshots.follow(&mut self.out);
+            let Some(durable) = self.news_from_the_log(now) else { break };
+            self.core.step(now, [durable], &mut self.out);
+        }
+        self.hand_on();
+    }
+
+    /// Puts another replica's state in the place of this one's, if there is one: behind all that
+    /// was to be executed before, and before all that is now.
+    fn install(&mut self, now: Time) {
+        for _ in 0..self.snapshots.take_useless() {
+            self.core.reject_snapshot(now);
+        }
+        while let Some(arrived) = self.snapshots.next_arrived() {
+            let Arrived { shared, executed, applier, bytes, took } = arrived;
+            if self.core.install(now, shared, &executed, &mut self.out) {
+                self.push_work(Work::Install(applier));
+                self.snapshots.installed(now, bytes, took);
+            } else {
+                tracing::info!(us = %self.shared.id, bytes, "the snapshot lacks what is executed here");
+            }
+            self.follow(now);
         }
     }
 
@@ -253,6 +289,7 @@ impl<P: Explain> Runner<P> {
         self.inbox.take(&mut self.inputs);
         let durable = self.news_from_the_log(now);
         self.inputs.extend(durable);
+        self.snapshots.gather(now, &mut self.journal, &mut self.inputs);
         if !self.is_behind(2) {
             let proposals = std::iter::from_fn(|| self.shared.proposals.pop());
             let before = self.inputs.len();
@@ -346,6 +383,10 @@ impl<P: Explain> Runner<P> {
                 self.push_work(Work::Digest(sender));
                 self.hand_on();
             }
+            Question::Snapshot(asker) => {
+                self.snapshots.ask(asker);
+                self.shared.wake.notify_one();
+            }
         }
     }
 
@@ -368,6 +409,7 @@ impl<P: Explain> Runner<P> {
         let peers = self.mesh.peers();
         let sum = |figure: fn(&PeerStatus) -> u64| peers.iter().map(figure).sum();
         let (paths, counts) = (self.core.paths().clone(), &self.counts);
+        let snapshots = self.snapshots.metrics(&self.core, &self.journal);
         let applied = lock(&self.shared.applied);
         Metrics {
             proposed: counts.proposed,
@@ -392,6 +434,7 @@ impl<P: Explain> Runner<P> {
             turns: counts.turns,
             paths,
             log: self.journal.metrics(),
+            snapshots,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::apply::{ApplyMetrics, Work};
 use super::desk::{Desk, Entered, Most, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Metrics;
+use super::snapshots::Asker;
 use super::status::{Explanation, Status};
 use crate::machine::Sessions;
 use crate::types::{
@@ -43,9 +44,18 @@ pub struct Limits {
     /// beyond all of it the peers are held back too.
     pub unapplied: usize,
     /// About how many bytes of memory may be taken by decisions that some member of the cluster has
-    /// not executed. A member that is gone makes this grow with every command; when it is
-    /// reached, callers are told [`Rejected::Full`].
+    /// not executed, and by what is left of them once they are dropped. A member that is gone makes
+    /// this grow with every key; when it is reached, callers are told [`Rejected::Full`].
     pub kept_bytes: usize,
+    /// About how many bytes of decisions are kept for a member that stands still; beyond that the
+    /// others agree to drop them, and it needs a snapshot when it comes back.
+    pub keep_for_absent_bytes: usize,
+    /// A snapshot is taken when the log has grown by this many bytes since the last, or by the
+    /// length of the state if that is more. The log is kept back to the last snapshot but one.
+    pub snapshot_every: u64,
+    /// The longest snapshot of another replica that is taken in, in bytes. It is put together in
+    /// memory.
+    pub snapshot_bytes: u64,
     /// Bytes of records that wait to be flushed. Beyond half of it nothing new is proposed here;
     /// beyond all of it the peers are held back too.
     pub log_queue_bytes: usize,
@@ -68,6 +78,9 @@ impl Default for Limits {
             inbox_bytes: 16 << 20,
             unapplied: 200_000,
             kept_bytes: 4 << 30,
+            keep_for_absent_bytes: 256 << 20,
+            snapshot_every: 64 << 20,
+            snapshot_bytes: 64 << 30,
             log_queue_bytes: 64 << 20,
             segment_bytes: 16 << 20,
             keep_free_bytes: 32 << 20,
@@ -115,6 +128,7 @@ pub(super) enum Question {
     Explain(InstanceId, oneshot::Sender<Explanation>),
     /// The digest of the state behind everything executed so far.
     Digest(oneshot::Sender<u64>),
+    Snapshot(Asker),
 }
 
 pub(super) struct Shared {

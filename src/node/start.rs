@@ -24,20 +24,22 @@ use super::clients::Service;
 use super::error::{Fault, StartError};
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
+use super::keeper::{Readable, Shelf};
 use super::metrics::Restored;
 use super::register::Register;
 use super::runner::{Pace, Runner};
 use super::shared::{Shared, lock, panic_text};
+use super::snapshots::{First, Snapshots, Where};
 use super::status::Explain;
-use crate::machine::StateMachine;
+use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
-use crate::replica::{Core, Output};
+use crate::replica::{Core, Output, OwnSnapshot};
 use crate::storage::{
-    Disk, FileDisk, LogOptions, MemoryLog, Opening, SnapshotOptions, StorageError, Store,
-    StoreOptions,
+    Disk, FileDisk, LogOptions, MemoryLog, Opening, SnapshotInfo, SnapshotOptions, StorageError,
+    Store, StoreOptions,
 };
 use crate::types::{LogPosition, ReplicaId};
-use crate::wire::{self, ServerInfo, decode_record};
+use crate::wire::{self, ServerInfo, decode_own_snapshot, decode_record};
 
 /// So many executions are handed on together while the log is read.
 const TOGETHER: usize = 512;
@@ -110,16 +112,27 @@ where
         let (register, kept) = open(data, &config)?;
         let own = register.own();
         (config.incarnation, config.directory) = (own.incarnation, own.directory);
+        let mut out = Output::default();
+        let (kept, applier) = match kept {
+            Some(kept) => {
+                let (kept, applier) = kept.begin(&mut core, pace.replicas, &mut out)?;
+                (Some(kept), applier)
+            }
+            None => (None, None),
+        };
+        let applier = applier.unwrap_or_else(|| Applier::new(machine));
         let apply = thread::Builder::new().name(format!("isonomy-{}-apply", shared.id)).spawn({
             let shared = Arc::clone(&shared);
-            move || apply::run(machine, &shared, &queue)
+            move || apply::run(applier, &shared, &queue)
         })?;
         let begin = || {
-            let mut out = Output::default();
-            let journal = match kept {
+            let (journal, shelf, first) = match kept {
                 Some(kept) => kept.restore(&mut core, pace.replicas, &shared, &mut out)?,
-                None => Journal::Memory(MemoryLog::new()),
+                None => (Journal::Memory(MemoryLog::new()), Shelf::Memory, None),
             };
+            let cluster = config.cluster.clone();
+            let place = Where { cluster, replicas: pace.replicas, shelf };
+            let snapshots = Snapshots::start::<S>(place, first, &shared)?;
             let info = ServerInfo {
                 cluster: config.cluster.clone(),
                 replica: config.id,
@@ -130,7 +143,7 @@ where
             let inbox = Inbox::new(Arc::clone(&shared), service, register, pace.replicas);
             let inbox = Arc::new(inbox);
             let mesh = runtime.block_on(Mesh::start(config, Arc::clone(&inbox)))?;
-            Ok(Runner::new(core, out, pace, Arc::clone(&shared), inbox, mesh, journal))
+            Ok(Runner::new(core, out, pace, Arc::clone(&shared), inbox, mesh, journal, snapshots))
         };
         match begin() {
             Ok(runner) => Ok(Running { runtime, runner, apply }),
@@ -163,6 +176,14 @@ struct Kept {
     opening: Opening,
     name: String,
     log: LogOptions,
+    disk: Arc<dyn Disk>,
+    cluster: String,
+}
+
+/// The same once the core was made what its snapshot says, if there is one.
+struct Begun {
+    kept: Kept,
+    first: Option<(OwnSnapshot, SnapshotInfo, u64)>,
 }
 
 /// Takes the directory, if there is one, and raises its incarnation.
@@ -193,7 +214,9 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
     for error in &opening.damaged {
         warn!(%us, directory, %error, "a snapshot cannot be used");
     }
-    Ok((Register::on_disk(identity, disk), Some(Kept { opening, name, log })))
+    let cluster = config.cluster.clone();
+    let kept = Kept { opening, name, log, disk: Arc::clone(&disk), cluster };
+    Ok((Register::on_disk(identity, disk), Some(kept)))
 }
 
 /// Larger at every start, and all that outlives a replica that keeps nothing.
@@ -203,30 +226,86 @@ fn time_of_day() -> u64 {
 }
 
 impl Kept {
-    /// Makes the core what its records say it was, and goes on writing where they end.
+    /// Makes the core and the state machine what the newest snapshot says they were.
+    fn begin<S: StateMachine, P: Explain>(
+        mut self,
+        core: &mut Core<P>,
+        replicas: usize,
+        out: &mut Output<P::Message, P::Record>,
+    ) -> Result<(Begun, Option<Applier<S>>), StartError> {
+        let Some(reader) = &mut self.opening.snapshot else {
+            return Ok((Begun { kept: self, first: None }, None));
+        };
+        let info = reader.info().clone();
+        let failed = |error| StartError::Storage { directory: self.name.clone(), error };
+        let mut file = Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0));
+        while let Some(chunk) = reader.next_chunk().map_err(failed)? {
+            file.extend_from_slice(&chunk);
+        }
+        // Its checksums are right: what wrote it wrote it otherwise than is understood here.
+        let wrong = |what: String| {
+            failed(StorageError::Damaged { file: info.file.clone(), offset: 0, what })
+        };
+        let limits = wire::Limits::new(replicas);
+        let decoded =
+            decode_own_snapshot::<P::Shared, P::Record>(&Bytes::from(file), &self.cluster, &limits);
+        let (snapshot, records) = decoded.map_err(|error| wrong(error.to_string()))?;
+        if snapshot.epoch != EPOCH {
+            return Err(wrong(format!("it is of epoch {}", snapshot.epoch)));
+        }
+        let applier = Applier::restore(&snapshot.state);
+        let applier = applier.map_err(|error| wrong(error.to_string()))?;
+        core.restore_snapshot(snapshot.shared, &snapshot.own.executed);
+        for record in records {
+            core.restore(record, out);
+        }
+        let state_bytes = snapshot.state.len() as u64;
+        let first = Some((snapshot.own, info, state_bytes));
+        Ok((Begun { kept: self, first }, Some(applier)))
+    }
+}
+
+impl Begun {
+    /// Makes the core what its records behind the snapshot say it was, and goes on writing where
+    /// they end.
     fn restore<P: Explain>(
         self,
         core: &mut Core<P>,
         replicas: usize,
         shared: &Arc<Shared>,
         out: &mut Output<P::Message, P::Record>,
-    ) -> Result<Journal, StartError> {
-        let Kept { opening, name, log } = self;
+    ) -> Result<(Journal, Shelf, Option<First>), StartError> {
+        let Begun { kept: Kept { opening, name, log, disk, .. }, first } = self;
         let failed = |error| StartError::Storage { directory: name.clone(), error };
-        if opening.snapshot.is_some() {
-            let what = "it begins with a snapshot, which this version cannot read".to_owned();
-            return Err(failed(StorageError::Missing { what }));
-        }
         let mut replay = Replay::new(core, replicas, shared, out);
+        replay.restored.snapshot_bytes = first.as_ref().map_or(0, |(_, info, _)| info.bytes);
         let store = opening.replay(&mut |position, record| replay.take(position, record));
         if let Some(fault) = shared.fault() {
             return Err(StartError::Restore(fault));
         }
-        let store = store.map_err(failed)?;
+        let mut store = store.map_err(failed)?;
         let restored = replay.finish();
         let durable = store.log.durable();
         core.resume(shared.clock.now(), durable, out);
-        Journal::start(store.log, log.durability, restored, shared).map_err(failed)
+        // An earlier life may have died between a snapshot and the cut behind it.
+        let mut floor = store.snapshots.log_floor();
+        if let Some((_, info, _)) = &first
+            && store.log.divides_at(info.position)
+        {
+            // It is the first behind another replica's, which no records can stand in for.
+            floor = info.position;
+        }
+        store.log.truncate(floor).map_err(failed)?;
+        let first = match (first, store.snapshots.newest().map_err(failed)?) {
+            (Some((own, info, state_bytes)), Some(reader)) => {
+                Some(First { own, info, readable: Readable::File(reader), state_bytes })
+            }
+            _ => None,
+        };
+        let leave_free = log.keep_free.saturating_add(log.segment_bytes as u64);
+        let shelf = Shelf::Disk { snapshots: store.snapshots, disk, leave_free };
+        let journal = Journal::start(store.log, log.durability, restored, shared);
+        Ok((journal.map_err(failed)?, shelf, first))
     }
 }
 
@@ -299,8 +378,9 @@ impl<'a, P: Explain> Replay<'a, P> {
 
     fn finish(mut self) -> Restored {
         self.restored.took = elapsed(self.shared).saturating_sub(self.begun);
-        let Restored { records, bytes, took } = self.restored;
-        info!(us = %self.us, records, bytes, seconds = took.as_secs_f64(), "restored");
+        let Restored { snapshot_bytes, records, bytes, took } = self.restored;
+        let seconds = took.as_secs_f64();
+        info!(us = %self.us, snapshot_bytes, records, bytes, seconds, "restored");
         self.restored
     }
 }

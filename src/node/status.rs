@@ -74,7 +74,7 @@ impl fmt::Display for Explanation {
 
 /// A protocol that a replica can run: its messages and records have a form as bytes, and it can say
 /// how far an instance is.
-pub(super) trait Explain: Protocol<Message: Wire, Record: Wire> {
+pub(super) trait Explain: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
     /// In words, if anything is known of the instance.
     fn explain(&self, id: InstanceId) -> Option<String>;
 }

@@ -27,6 +27,8 @@ pub enum LogEvent {
     Durable(Durable),
     /// Whether the disk is too full for another segment: see [`Log::space_low`].
     SpaceLow(bool),
+    /// [`LogThread::truncate`] was done, durably: the log begins here.
+    Truncated(LogPosition),
     /// The log has failed: nothing that was not reported as durable may be spoken of any more.
     /// Comes once, and nothing comes after it.
     Failed(StorageError),
@@ -279,6 +281,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         }
         if let Some(position) = round.truncate {
             self.log.truncate(position)?;
+            (self.tell)(LogEvent::Truncated(self.log.first()));
         }
         self.log.settle()
     }

@@ -146,8 +146,9 @@ pub fn decode_snapshot<S: Wire>(
         return Err(SnapshotError::Damaged { expected: id.0, found: hash });
     }
     let state_at = HEADER + usize::try_from(shared).expect("it is in memory");
-    // Offsets in errors count from the front of the snapshot.
-    let front = bytes.slice(..state_at);
+    // A copy: payloads are slices of it, live long, and must not keep the state in memory. Offsets
+    // in errors count from the front of the snapshot.
+    let front = Bytes::copy_from_slice(&bytes[..state_at]);
     let mut from = Reader::new(&front, limits);
     from.skip(HEADER);
     let epoch = from.varint32("an epoch")?;
@@ -184,7 +185,8 @@ pub fn decode_own_snapshot<S: Wire, R: Wire>(
     let snapshot = decode_snapshot(&prefix, id, cluster, limits)?;
     let mut records = Vec::new();
     for _ in 0..count {
-        let bytes = from.bytes("a record")?;
+        // A copy of its own, for the same reason.
+        let bytes = Bytes::copy_from_slice(&from.bytes("a record")?);
         records.push(decode_record(bytes, limits)?.1);
     }
     from.finish()?;

@@ -211,6 +211,11 @@ impl Log {
         LogPosition::new(self.segments[0].base)
     }
 
+    /// Whether a segment begins with the record at this position, as behind [`Log::rotate`].
+    pub fn divides_at(&self, position: LogPosition) -> bool {
+        self.segments.iter().any(|segment| segment.base == position.records())
+    }
+
     /// Whether the disk is too full for another segment. What is left of the current one can still
     /// be written, so there is time to refuse new work and to truncate: at least a segment's length
     /// when this turns true for the first time, unless the log was opened on a full disk.

@@ -5,7 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::format::{FIRST_GROUP, GROUP_HEADER, Kind, SegmentHeader, segment_name, segment_number};
+use super::format::{GROUP_HEADER, Kind, SegmentHeader, segment_name, segment_number};
+
 use super::reserve::Reserve;
 use super::scan::{Close, Scan, Visit, scan};
 use super::survey::{Survey, leads_on, read_segment, survey};
@@ -13,6 +14,9 @@ use super::{Current, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_
 use crate::storage::StorageError;
 use crate::storage::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
+
+/// How many bytes behind the end are overwritten at a time.
+const ERASED_AT_ONCE: usize = 256 * 1024;
 
 impl Log {
     /// Makes an empty log whose first record will stand at `first`, in place of whatever segments
@@ -232,7 +236,7 @@ fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageErr
 /// Overwrites everything behind the end, so that nothing of a torn group is ever taken for part of
 /// a later one.
 fn erase(file: &Named, end: usize, bytes: u64) -> Result<(), StorageError> {
-    let zeros = [0; FIRST_GROUP];
+    let zeros = vec![0; ERASED_AT_ONCE];
     let mut at = end as u64;
     while at < bytes {
         let step = usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));

@@ -253,6 +253,34 @@ impl SnapshotReader {
         Ok(Bytes::from(chunk).slice(CHUNK_HEADER..))
     }
 
+    /// So many bytes of the contents, from `offset` on.
+    ///
+    /// # Errors
+    /// As [`SnapshotReader::chunk`].
+    ///
+    /// # Panics
+    /// If there are not that many.
+    pub fn range(&self, offset: u64, bytes: u32) -> Result<Bytes, StorageError> {
+        let end = offset.checked_add(bytes.into()).filter(|end| *end <= self.info.bytes);
+        let end = end.expect("a range of the contents");
+        let chunk_bytes = u64::from(self.info.chunk_bytes);
+        let mut range = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let number = u32::try_from(at / chunk_bytes).expect("as many as the file says");
+            let start = u64::from(number) * chunk_bytes;
+            let chunk = self.chunk(number)?;
+            let within = |at: u64| usize::try_from(at - start).expect("chunks are bounded");
+            let last = within(end).min(chunk.len());
+            if offset == at && end - start <= chunk.len() as u64 {
+                return Ok(chunk.slice(within(at)..last));
+            }
+            range.extend_from_slice(&chunk[within(at)..last]);
+            at = start + last as u64;
+        }
+        Ok(range.into())
+    }
+
     /// Reads everything, and stands at the front again.
     ///
     /// # Errors

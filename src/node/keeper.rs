@@ -1,0 +1,319 @@
+//! The keeper: a thread beside the log's for all that is slow about snapshots (protocol.md §8a). It
+//! writes own ones, reads from them what others ask for, and puts together and builds what others
+//! send. It does what `snapshots`, on the core thread, tells it to, and has no will of its own.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, Sender};
+use tracing::{info, warn};
+
+use super::error::Fault;
+use super::inbox::EPOCH;
+use super::shared::{Phase, Shared, panic_text};
+use crate::machine::{Applier, StateMachine};
+use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
+use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, StorageError};
+use crate::types::Executed;
+use crate::wire::{self, Wire, decode_snapshot, encode_snapshot};
+
+/// Snapshots are written in pieces of this many bytes; between two, others' reads are answered.
+const PIECE: usize = 1 << 20;
+/// Memory that is set aside for a snapshot before the first of it has come.
+const BEGINNING: u64 = 1 << 20;
+
+/// What the core thread wants done. `H` is what the protocol shares, `R` its record.
+pub(super) enum Task<H, R> {
+    /// Write a snapshot, all but its end. Answered by [`News::Written`] or [`News::Failed`].
+    Write(Checkpoint<H, R>, Vec<u8>),
+    /// The log is durable as far as the snapshot reaches: make it count. Answered by
+    /// [`News::Taken`] or [`News::Failed`].
+    Finish,
+    /// Answered by [`News::Read`].
+    Read(SnapshotRead),
+    /// Nobody reads this one any more.
+    LetGo(SnapshotId),
+    /// Something of another replica's snapshot. What is complete is answered by [`News::Arrived`]
+    /// or [`News::Useless`].
+    Arrival(Arrival),
+}
+
+/// What came of it.
+pub(super) enum News<H> {
+    Written,
+    Taken(OwnSnapshot, Option<SnapshotInfo>),
+    Failed(StorageError),
+    Read(SnapshotRead, Option<Bytes>),
+    Arrived(Box<Arrived<H>>),
+    Useless,
+}
+
+/// Another replica's snapshot, ready to take the place of the state.
+pub(super) struct Arrived<H> {
+    pub(super) shared: H,
+    pub(super) executed: Executed,
+    /// The apply thread's `Applier`.
+    pub(super) applier: Box<dyn Any + Send>,
+    pub(super) bytes: u64,
+    /// What checking and building it took.
+    pub(super) took: Duration,
+}
+
+/// Where snapshots are kept.
+pub(super) enum Shelf {
+    /// In memory, for others alone.
+    Memory,
+    /// In the data directory. That much of the disk is left to the log.
+    Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
+}
+
+/// An own snapshot that others may read.
+pub(super) enum Readable {
+    Memory(Bytes),
+    File(SnapshotReader),
+}
+
+/// A snapshot that is written but for its end.
+enum Written {
+    Memory(OwnSnapshot, Bytes),
+    File(OwnSnapshot, SnapshotWriter),
+}
+
+/// A snapshot that is on its way here.
+struct Incoming {
+    id: SnapshotId,
+    bytes: Vec<u8>,
+}
+
+/// What the thread works with.
+pub(super) struct Keeper<H, R> {
+    pub(super) shelf: Shelf,
+    pub(super) shared: Arc<Shared>,
+    /// What is under way is not wanted any more.
+    pub(super) over: Arc<AtomicBool>,
+    pub(super) cluster: String,
+    pub(super) limits: wire::Limits,
+    pub(super) tasks: Receiver<Task<H, R>>,
+    pub(super) news: Sender<News<H>>,
+}
+
+/// The thread itself.
+struct Work<H, R> {
+    keeper: Keeper<H, R>,
+    /// What came while something else was being done.
+    later: VecDeque<Task<H, R>>,
+    written: Option<Written>,
+    readable: Vec<(SnapshotId, Readable)>,
+    incoming: Option<Incoming>,
+}
+
+impl<H: Wire, R: Wire> Keeper<H, R> {
+    /// Works until there is nobody left to work for. `first` is the snapshot that the replica
+    /// began with.
+    pub(super) fn run<S: StateMachine>(self, first: Option<(SnapshotId, Readable)>) {
+        let shared = Arc::clone(&self.shared);
+        let mut work = Work {
+            keeper: self,
+            later: VecDeque::new(),
+            written: None,
+            readable: first.into_iter().collect(),
+            incoming: None,
+        };
+        let ended = catch_unwind(AssertUnwindSafe(|| work.run::<S>()));
+        if let Err(panic) = ended {
+            let panic = panic_text(&*panic);
+            shared.fail(Fault::Bug(format!("the keeper of snapshots panicked: {panic}")));
+        }
+    }
+}
+
+impl<H: Wire, R: Wire> Work<H, R> {
+    fn run<S: StateMachine>(&mut self) {
+        loop {
+            let task = self.later.pop_front();
+            let Some(task) = task.or_else(|| self.keeper.tasks.recv().ok()) else { return };
+            if self.is_over() {
+                return;
+            }
+            match task {
+                Task::Write(checkpoint, state) => match self.write(&checkpoint, &state) {
+                    Ok(written) => {
+                        self.written = Some(written);
+                        self.tell(News::Written);
+                    }
+                    Err(error) => self.tell(News::Failed(error)),
+                },
+                Task::Finish => {
+                    let news = self.finish();
+                    self.tell(news.unwrap_or_else(News::Failed));
+                }
+                Task::Read(read) => self.answer(read),
+                Task::LetGo(id) => self.readable.retain(|(it, _)| *it != id),
+                Task::Arrival(arrival) => self.arrive::<S>(arrival),
+            }
+        }
+    }
+
+    /// Whether nobody waits for anything any more.
+    fn is_over(&self) -> bool {
+        self.keeper.over.load(Ordering::Acquire) || self.keeper.shared.phase() >= Phase::Killed
+    }
+
+    fn tell(&self, news: News<H>) {
+        // Nobody hears it when the replica has ended.
+        let _ = self.keeper.news.send(news);
+        self.keeper.shared.wake.notify_one();
+    }
+
+    fn write(
+        &mut self,
+        checkpoint: &Checkpoint<H, R>,
+        state: &[u8],
+    ) -> Result<Written, StorageError> {
+        // A failed attempt of before, if there is one, goes first: it takes space.
+        self.written = None;
+        let cluster = self.keeper.cluster.clone();
+        let (writer, disk, leave_free) = match &self.keeper.shelf {
+            Shelf::Memory => {
+                let mut all = Vec::new();
+                let own = encode_snapshot(EPOCH, &cluster, checkpoint, state, |bytes| {
+                    all.extend_from_slice(bytes);
+                    Ok::<(), StorageError>(())
+                })?;
+                all.truncate(usize::try_from(own.bytes).expect("it is in memory"));
+                return Ok(Written::Memory(own, all.into()));
+            }
+            Shelf::Disk { snapshots, disk, leave_free } => {
+                (snapshots.begin(checkpoint.position), Arc::clone(disk), *leave_free)
+            }
+        };
+        let mut writer = writer?;
+        let own = encode_snapshot(EPOCH, &cluster, checkpoint, state, |bytes| {
+            bytes.chunks(PIECE).try_for_each(|piece| {
+                self.look_up();
+                if self.is_over() {
+                    return Err(StorageError::Closed);
+                }
+                spare(&*disk, leave_free + piece.len() as u64)?;
+                writer.write(piece)
+            })
+        })?;
+        Ok(Written::File(own, writer))
+    }
+
+    /// Answers the reads that wait, and puts the rest off.
+    fn look_up(&mut self) {
+        while let Ok(task) = self.keeper.tasks.try_recv() {
+            match task {
+                Task::Read(read) => self.answer(read),
+                other => self.later.push_back(other),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<News<H>, StorageError> {
+        let written = self.written.take().expect("only what is written is finished");
+        let (own, info, readable) = match written {
+            Written::Memory(own, bytes) => (own, None, Readable::Memory(bytes)),
+            Written::File(own, writer) => {
+                let info = writer.finish()?;
+                let Shelf::Disk { snapshots, .. } = &self.keeper.shelf else {
+                    unreachable!("it was written to a disk")
+                };
+                let newest = snapshots.newest()?.expect("it was just finished");
+                (own, Some(info), Readable::File(newest))
+            }
+        };
+        self.readable.retain(|(id, _)| *id != own.id);
+        self.readable.push((own.id, readable));
+        Ok(News::Taken(own, info))
+    }
+
+    fn answer(&mut self, read: SnapshotRead) {
+        let found = self.readable.iter().find(|(id, _)| *id == read.snapshot);
+        let bytes = found.and_then(|(_, readable)| match readable.range(read.offset, read.bytes) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                warn!(us = %self.keeper.shared.id, %error, "a snapshot cannot be read any more");
+                None
+            }
+        });
+        self.tell(News::Read(read, bytes));
+    }
+
+    fn arrive<S: StateMachine>(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Begins { snapshot, bytes } => {
+                let room = usize::try_from(bytes.min(BEGINNING)).expect("a small number");
+                self.incoming = Some(Incoming { id: snapshot, bytes: Vec::with_capacity(room) });
+            }
+            Arrival::Bytes(bytes) => {
+                let incoming = self.incoming.as_mut().expect("a transfer has begun");
+                incoming.bytes.extend_from_slice(&bytes);
+            }
+            Arrival::GivenUp => self.incoming = None,
+            Arrival::Complete => {
+                let incoming = self.incoming.take().expect("a transfer has begun");
+                let length = incoming.bytes.len();
+                let news = self.build::<S>(incoming).unwrap_or_else(|why| {
+                    let us = self.keeper.shared.id;
+                    warn!(%us, bytes = length, %why, "another replica's snapshot is of no use");
+                    News::Useless
+                });
+                self.tell(news);
+            }
+        }
+    }
+
+    /// Makes a state of another replica's bytes. Whatever is wrong with them, and whatever the
+    /// state machine makes of that, is no reason to stop.
+    fn build<S: StateMachine>(&self, incoming: Incoming) -> Result<News<H>, String> {
+        let (clock, us) = (self.keeper.shared.clock, self.keeper.shared.id);
+        let begun = clock.now();
+        let Incoming { id, bytes } = incoming;
+        let bytes = Bytes::from(bytes);
+        let decoded = decode_snapshot::<H>(&bytes, id, &self.keeper.cluster, &self.keeper.limits);
+        let snapshot = decoded.map_err(|error| error.to_string())?;
+        if snapshot.epoch != EPOCH {
+            return Err(format!("it is of epoch {}", snapshot.epoch));
+        }
+        let restored = catch_unwind(|| Applier::<S>::restore(&snapshot.state));
+        let applier = restored
+            .map_err(|panic| format!("the state machine panicked: {}", panic_text(&*panic)))?
+            .map_err(|error| error.to_string())?;
+        let (bytes, took) = (snapshot.own.bytes, clock.now().since(begun));
+        info!(%us, bytes, seconds = took.as_secs_f64(), "another replica's snapshot is complete");
+        let (shared, executed) = (snapshot.shared, snapshot.own.executed);
+        let applier = Box::new(applier);
+        Ok(News::Arrived(Box::new(Arrived { shared, executed, applier, bytes, took })))
+    }
+}
+
+impl Readable {
+    fn range(&self, offset: u64, bytes: u32) -> Result<Bytes, StorageError> {
+        match self {
+            Readable::Memory(all) => {
+                let from = usize::try_from(offset).expect("it is in memory");
+                Ok(all.slice(from..from + bytes as usize))
+            }
+            Readable::File(reader) => reader.range(offset, bytes),
+        }
+    }
+}
+
+/// Whether the disk has that much room.
+fn spare(disk: &dyn Disk, bytes: u64) -> Result<(), StorageError> {
+    match disk.free_space() {
+        Ok(free) if free < bytes => {
+            let (action, file) = ("leaving room for the log behind", "a snapshot".to_owned());
+            Err(StorageError::Full { action, file })
+        }
+        // Whether it can be written, writing it will tell.
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,372 @@
+//! When a snapshot is taken, and what follows from it: the core thread's side of the keeper.
+//!
+//! An own snapshot: the core's part is taken between two steps; the state's, by the apply thread
+//! when it has come that far; the keeper writes both. Once the log is durable up to there it counts,
+//! and the log before it may go.
+//!
+//! A snapshot that comes from another replica says what no record here says. So the own one behind
+//! it counts only when the log begins there: nothing older may ever stand in for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::apply::Work;
+use super::error::SnapshotError;
+use super::journal::Journal;
+use super::keeper::{Arrived, Keeper, News, Readable, Shelf, Task};
+use super::metrics::SnapshotMetrics;
+use super::shared::{Shared, lock};
+use super::status::Explain;
+use crate::machine::StateMachine;
+use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
+use crate::storage::SnapshotInfo;
+use crate::types::{LogPosition, Time};
+use crate::wire;
+
+/// After a failure, so long until the next attempt.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Who asked for a snapshot.
+pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
+
+/// How far an own snapshot is.
+enum Stage {
+    Idle,
+    /// The apply thread and then the keeper have it.
+    Begun(LogPosition),
+    /// It lacks its end, until the log is durable up to here.
+    Written(LogPosition),
+    /// The keeper ends it.
+    Finishing,
+    /// It is whole. It counts once the log begins here.
+    Cutting(LogPosition, OwnSnapshot),
+}
+
+/// What the core thread knows of snapshots.
+pub(super) struct Snapshots<P: Explain> {
+    tasks: Sender<Task<P::Shared, P::Record>>,
+    news: Receiver<News<P::Shared>>,
+    /// There until dropped.
+    thread: Option<JoinHandle<()>>,
+    /// The keeper need not finish what it has begun.
+    over: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    /// The directory's, if there is one.
+    shelf: Option<crate::storage::Snapshots>,
+    stage: Stage,
+    begun: Time,
+    /// No attempt before.
+    not_before: Time,
+    /// Another replica waits for one.
+    wanted: bool,
+    /// The state here came from another replica, and is in no own snapshot yet; the present attempt
+    /// will be the first.
+    foreign: bool,
+    first_since: bool,
+    /// The log's length when the last one was begun, and how long that one's state was.
+    log_bytes: u64,
+    state_bytes: u64,
+    /// Own ones that others may read.
+    offered: Vec<SnapshotId>,
+    inputs: Vec<Input<P::Message>>,
+    arrived: Vec<Arrived<P::Shared>>,
+    useless: usize,
+    /// Who waits for the present one, and who for the one behind it.
+    askers: Vec<Asker>,
+    next_askers: Vec<Asker>,
+    metrics: SnapshotMetrics,
+}
+
+/// A snapshot that a replica begins with.
+pub(super) struct First {
+    pub(super) own: OwnSnapshot,
+    pub(super) info: SnapshotInfo,
+    pub(super) readable: Readable,
+    /// How long the state was in it.
+    pub(super) state_bytes: u64,
+}
+
+/// What the keeper has to be told about its cluster.
+pub(super) struct Where {
+    pub(super) cluster: String,
+    pub(super) replicas: usize,
+    pub(super) shelf: Shelf,
+}
+
+impl<P: Explain> Snapshots<P> {
+    /// Starts the keeper.
+    pub(super) fn start<S: StateMachine>(
+        place: Where,
+        first: Option<First>,
+        shared: &Arc<Shared>,
+    ) -> std::io::Result<Snapshots<P>> {
+        let Where { cluster, replicas, shelf } = place;
+        let (tasks, work) = unbounded();
+        let (tell, news) = unbounded();
+        let kept = match &shelf {
+            Shelf::Memory => None,
+            Shelf::Disk { snapshots, .. } => Some(snapshots.clone()),
+        };
+        let limits = wire::Limits::new(replicas);
+        let over = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            shelf,
+            shared: Arc::clone(shared),
+            over: Arc::clone(&over),
+            cluster,
+            limits,
+            tasks: work,
+            news: tell,
+        };
+        let mut metrics = SnapshotMetrics::default();
+        let (mut inputs, mut offered, mut readable, mut state_bytes) = (vec![], vec![], None, 0);
+        if let Some(first) = first {
+            (metrics.position, metrics.bytes) = (first.info.position.records(), first.info.bytes);
+            offered.push(first.own.id);
+            readable = Some((first.own.id, first.readable));
+            inputs.push(Input::Snapshot(first.own));
+            state_bytes = first.state_bytes;
+        }
+        let thread = thread::Builder::new().name(format!("isonomy-{}-keep", shared.id));
+        let thread = thread.spawn(move || keeper.run::<S>(readable))?;
+        Ok(Snapshots {
+            tasks,
+            news,
+            thread: Some(thread),
+            over,
+            shared: Arc::clone(shared),
+            shelf: kept,
+            stage: Stage::Idle,
+            begun: Time::ZERO,
+            not_before: Time::ZERO,
+            wanted: false,
+            foreign: false,
+            first_since: false,
+            log_bytes: 0,
+            state_bytes,
+            offered,
+            inputs,
+            arrived: Vec::new(),
+            useless: 0,
+            askers: Vec::new(),
+            next_askers: Vec::new(),
+            metrics,
+        })
+    }
+
+    /// Takes in what the keeper has to tell; what the core has to know of it goes to `inputs`.
+    pub(super) fn gather(
+        &mut self,
+        now: Time,
+        journal: &mut Journal,
+        inputs: &mut Vec<Input<P::Message>>,
+    ) {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Written => {
+                    let Stage::Begun(position) = self.stage else {
+                        unreachable!("it is written once it was begun")
+                    };
+                    self.stage = Stage::Written(position);
+                }
+                News::Taken(own, info) => self.taken(now, own, info, journal),
+                News::Failed(error) => self.failed(now, &error),
+                News::Read(read, bytes) => self.inputs.push(Input::SnapshotRead { read, bytes }),
+                News::Arrived(arrived) => self.arrived.push(*arrived),
+                News::Useless => self.useless += 1,
+            }
+        }
+        match &self.stage {
+            Stage::Written(position) if *position <= journal.durable(now).position() => {
+                self.stage = Stage::Finishing;
+                self.tell(Task::Finish);
+            }
+            Stage::Cutting(position, _) if journal.begins_at(*position) => {
+                let Stage::Cutting(_, own) = std::mem::replace(&mut self.stage, Stage::Idle) else {
+                    unreachable!("it was seen to be")
+                };
+                self.inputs.push(Input::Snapshot(own));
+            }
+            _ => {}
+        }
+        inputs.append(&mut self.inputs);
+    }
+
+    fn taken(
+        &mut self,
+        now: Time,
+        own: OwnSnapshot,
+        info: Option<SnapshotInfo>,
+        journal: &mut Journal,
+    ) {
+        let took = now.since(self.begun);
+        self.offered.push(own.id);
+        self.metrics.taken += 1;
+        self.metrics.took.record(took);
+        self.metrics.bytes = own.bytes;
+        self.stage = Stage::Idle;
+        if let (Some(info), Some(shelf)) = (info, &self.shelf) {
+            let (position, bytes) = (info.position, info.bytes);
+            (self.metrics.position, self.metrics.bytes) = (position.records(), bytes);
+            info!(
+                us = %self.shared.id, position = position.records(), bytes,
+                seconds = took.as_secs_f64(), "took a snapshot"
+            );
+            if std::mem::take(&mut self.first_since) {
+                journal.truncate(position);
+                self.stage = Stage::Cutting(position, own);
+            } else {
+                journal.truncate(shelf.log_floor());
+                self.inputs.push(Input::Snapshot(own));
+            }
+            for asker in self.askers.drain(..) {
+                // Whoever asked may have gone away.
+                let _ = asker.send(Ok(info.clone()));
+            }
+        } else {
+            self.first_since = false;
+            self.inputs.push(Input::Snapshot(own));
+        }
+    }
+
+    /// That is no reason to stop: the log goes on. It is tried again.
+    fn failed(&mut self, now: Time, error: &crate::storage::StorageError) {
+        warn!(us = %self.shared.id, %error, "no snapshot could be taken");
+        self.metrics.failed += 1;
+        self.stage = Stage::Idle;
+        self.foreign |= std::mem::take(&mut self.first_since);
+        self.not_before = now + PAUSE;
+        for asker in self.askers.drain(..) {
+            let _ = asker.send(Err(SnapshotError::Failed(error.clone())));
+        }
+    }
+
+    /// Sees to what the core wants of snapshots.
+    pub(super) fn follow(&mut self, out: &mut Output<P::Message, P::Record>) {
+        self.wanted |= std::mem::take(&mut out.snapshot_wanted);
+        out.snapshot_reads.drain(..).for_each(|read| self.tell(Task::Read(read)));
+        out.snapshot_received.drain(..).for_each(|arrival| self.tell(Task::Arrival(arrival)));
+    }
+
+    fn tell(&self, task: Task<P::Shared, P::Record>) {
+        // If the keeper is gone, it has panicked, and the replica stops.
+        let _ = self.tasks.send(task);
+    }
+
+    /// Somebody wants to have one.
+    pub(super) fn ask(&mut self, asker: Asker) {
+        if self.shelf.is_none() {
+            let _ = asker.send(Err(SnapshotError::InMemory));
+            return;
+        }
+        self.next_askers.push(asker);
+    }
+
+    /// The next snapshot of another replica, ready to be installed.
+    pub(super) fn next_arrived(&mut self) -> Option<Arrived<P::Shared>> {
+        self.arrived.pop()
+    }
+
+    /// How many snapshots that were complete turned out to be of no use since the last call.
+    pub(super) fn take_useless(&mut self) -> usize {
+        std::mem::take(&mut self.useless)
+    }
+
+    /// The state here is another replica's now.
+    pub(super) fn installed(&mut self, now: Time, bytes: u64, took: Duration) {
+        info!(us = %self.shared.id, bytes, "installed another replica's snapshot");
+        self.metrics.installed += 1;
+        self.metrics.installed_bytes += bytes;
+        self.metrics.building.record(took);
+        self.foreign = true;
+        self.not_before = now;
+    }
+
+    /// Whether one has to be begun.
+    fn is_due(&self, now: Time, journal: &Journal) -> bool {
+        if !matches!(self.stage, Stage::Idle) {
+            return false;
+        }
+        if !self.next_askers.is_empty() {
+            return true;
+        }
+        // As much log as there was state, at the least: a large state is not written too often.
+        let every = self.shared.limits.snapshot_every.max(self.state_bytes);
+        let grown = journal.log_bytes() - self.log_bytes >= every;
+        now >= self.not_before && (self.wanted || self.foreign || grown && self.shelf.is_some())
+    }
+
+    /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
+    /// put out has to be on its way already.
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        core: &Core<P>,
+        journal: &mut Journal,
+    ) -> Option<Work> {
+        if !self.is_due(now, journal) {
+            return None;
+        }
+        let clock = self.shared.clock;
+        let begun = clock.now();
+        let mut checkpoint = core.checkpoint();
+        self.metrics.core_stall.record(clock.now().since(begun));
+        self.wanted = false;
+        self.first_since = std::mem::take(&mut self.foreign);
+        self.log_bytes = journal.log_bytes();
+        self.begun = now;
+        self.stage = Stage::Begun(checkpoint.position);
+        self.askers.append(&mut self.next_askers);
+        if self.shelf.is_none() {
+            checkpoint.own.clear();
+        }
+        if self.first_since {
+            journal.divide(checkpoint.position);
+        }
+        let tasks = self.tasks.clone();
+        Some(Work::Checkpoint(Box::new(move |state| {
+            let _ = tasks.send(Task::Write(checkpoint, state));
+        })))
+    }
+
+    /// Lets go of what nobody reads any more, and sees how the state has grown.
+    pub(super) fn look_after(&mut self, core: &Core<P>) {
+        let tasks = &self.tasks;
+        self.offered.retain(|id| {
+            let served = core.serves(*id);
+            if !served {
+                let _ = tasks.send(Task::LetGo(*id));
+            }
+            served
+        });
+        self.state_bytes = lock(&self.shared.applied).state_bytes;
+    }
+
+    /// The figures so far.
+    pub(super) fn metrics(&self, core: &Core<P>, journal: &Journal) -> SnapshotMetrics {
+        let mut metrics = self.metrics.clone();
+        metrics.apply_stall = lock(&self.shared.applied).stall.clone();
+        metrics.kept_bytes = core.protocol().kept_bytes();
+        metrics.log_start = journal.first().records();
+        metrics.is_being_taken = !matches!(self.stage, Stage::Idle);
+        metrics
+    }
+}
+
+impl<P: Explain> Drop for Snapshots<P> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        // Without a sender, the thread ends.
+        self.tasks = unbounded().0;
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if there was one, is known.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Replicas in this process that stop and start again at fixed addresses, with a disk each that
+//! fails when it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use isonomy::Replica;
+use isonomy::machine::Kv;
+use isonomy::mesh::Authority;
+use isonomy::node::{Limits, StartError};
+use isonomy::storage::FaultyDisk;
+use isonomy::types::ReplicaId;
+
+use super::{PATIENCE, hasty};
+
+/// The room on a disk.
+pub const ROOM: u64 = 256 << 20;
+
+/// Replicas with a disk each, at fixed addresses.
+pub struct Machines {
+    pub authority: Authority,
+    pub addrs: Vec<SocketAddr>,
+    pub disks: Vec<FaultyDisk>,
+    pub limits: Limits,
+}
+
+impl Machines {
+    pub fn new(replicas: u64) -> Machines {
+        let sockets: Vec<_> =
+            (0..replicas).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        Machines {
+            authority: Authority::new("again").unwrap(),
+            addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
+            disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
+            limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
+        }
+    }
+
+    pub async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
+        let id = ReplicaId::new(number).unwrap();
+        Replica::builder(Kv::new())
+            .cluster("again")
+            .id(number)
+            .peers((1..).zip(self.addrs.iter().copied()))
+            .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
+            .disk(Arc::new(self.disks[id.index()].clone()))
+            .limits(self.limits.clone())
+            .timing(hasty())
+            .start()
+            .await
+    }
+
+    pub async fn start(&self, number: u8) -> Replica<Kv> {
+        let start = std::time::Instant::now();
+        loop {
+            match self.try_start(number).await {
+                Ok(replica) => return replica,
+                // Its last life's port takes a moment to be free.
+                Err(StartError::Mesh(_)) if start.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub async fn start_all(&self) -> Vec<Replica<Kv>> {
+        let mut replicas = Vec::new();
+        for number in (1..).take(self.addrs.len()) {
+            replicas.push(self.start(number).await);
+        }
+        replicas
+    }
+
+    /// The power fails everywhere at the same time.
+    pub async fn lose_power(&self, replicas: Vec<Replica<Kv>>) {
+        self.disks.iter().for_each(FaultyDisk::lose_power);
+        for replica in &replicas {
+            replica.kill();
+        }
+        for replica in &replicas {
+            replica.wait_stopped().await;
+        }
+        // What was still written on the way down is not there either.
+        self.disks.iter().for_each(FaultyDisk::lose_power);
+    }
+}

@@ -1,0 +1,218 @@
+//! Snapshots of running replicas: taken while they go on, begun with, given to those who were away
+//! too long, and in the way of nothing when they fail.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod common;
+
+use common::machines::Machines;
+use common::*;
+use isonomy::Replica;
+use isonomy::machine::{Kv, KvOutput};
+use isonomy::node::{Limits, Metrics};
+use isonomy::types::{ClientId, RequestId};
+
+async fn metrics(replica: &Replica<Kv>) -> Metrics {
+    replica.metrics().await.unwrap()
+}
+
+async fn same_digests(replicas: &[Replica<Kv>]) {
+    eventually("one state", async || {
+        let mut digests = Vec::new();
+        for replica in replicas {
+            digests.push(replica.digest().await.unwrap());
+        }
+        digests.windows(2).all(|two| two[0] == two[1])
+    })
+    .await;
+}
+
+/// Writes this many values of 16 KiB, some at a time, under few keys.
+async fn write(replica: &Replica<Kv>, count: usize) {
+    let long = "x".repeat(16 << 10);
+    for first in (0..count).step_by(64) {
+        let puts = (first..count.min(first + 64)).map(|number| {
+            let (replica, long) = (replica.clone(), long.clone());
+            tokio::spawn(async move {
+                let put = put(&format!("w{}", number % 100), &format!("{number}{long}"));
+                replica.propose(put).await
+            })
+        });
+        for put in puts.collect::<Vec<_>>() {
+            assert_eq!(put.await.unwrap(), Ok(KvOutput::Done));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_begins_with_the_newest_snapshot() {
+    let machines = Machines::new(3);
+    let mut replicas = machines.start_all().await;
+    let request = |round: u64| RequestId::new(ClientId(7), round);
+    let mut position = 0;
+    for round in 1..=4 {
+        let key = format!("before{round}");
+        let answer = replicas[0].submit(request(round), 1, create(&key, "v")).await;
+        assert_eq!(answer, Ok(KvOutput::Swapped));
+        write(&replicas[1], 64).await;
+        for replica in &replicas {
+            let info = replica.snapshot().await.unwrap();
+            assert!(info.position.records() > position);
+        }
+        position = metrics(&replicas[0]).await.snapshots.position;
+        let late = format!("behind{round}");
+        assert_eq!(replicas[2].propose(create(&late, "v")).await, Ok(KvOutput::Swapped));
+        machines.lose_power(replicas).await;
+
+        replicas = machines.start_all().await;
+        let restored = metrics(&replicas[0]).await.log.restored;
+        assert!(restored.snapshot_bytes > 64 << 14, "{restored:?}");
+        assert!(restored.records < 60, "what is in the snapshot is not read again: {restored:?}");
+        let again = replicas[1].submit(request(round), 1, create(&key, "v")).await;
+        assert_eq!(again, Ok(KvOutput::Swapped), "not done twice, and not forgotten");
+        assert_eq!(replicas[2].propose(get(&late)).await, Ok(value("v")));
+    }
+    same_digests(&replicas).await;
+    let snapshots = metrics(&replicas[0]).await.snapshots;
+    assert_eq!((snapshots.taken, snapshots.position), (0, position), "in this life, none yet");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_is_gone_around() {
+    let machines = Machines::new(1);
+    let replica = machines.start(1).await;
+    for round in 0..3 {
+        assert_eq!(replica.propose(put("round", &round.to_string())).await, Ok(KvOutput::Done));
+        replica.snapshot().await.unwrap();
+    }
+    let disk = &machines.disks[0];
+    replica.shutdown().await;
+    let snapshots = || -> Vec<String> {
+        let files = disk.files();
+        files.into_keys().filter(|name| name.starts_with("snapshot-")).collect()
+    };
+    let kept = snapshots();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    disk.flip(&kept[1], 100, 0x10);
+    let again = machines.start(1).await;
+    assert_eq!(again.propose(get("round")).await, Ok(value("2")));
+    assert!(metrics(&again).await.log.restored.records > 0);
+    // What is damaged goes when there is a new one.
+    again.snapshot().await.unwrap();
+    again.shutdown().await;
+    assert!(!snapshots().contains(&kept[1]), "{:?}", snapshots());
+    let again = machines.start(1).await;
+    assert_eq!(again.propose(get("round")).await, Ok(value("2")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_cannot_be_written_is_no_harm() {
+    let machines = Machines::new(1);
+    let replica = machines.start(1).await;
+    write(&replica, 64).await;
+    let disk = &machines.disks[0];
+    let used: usize = disk.files().values().map(Vec::len).sum();
+    // Room for the log, and not for a snapshot.
+    disk.set_capacity(used as u64 + (40 << 20));
+    let error = replica.snapshot().await.unwrap_err();
+    assert!(error.to_string().contains("the disk is full"), "{error}");
+    assert_eq!(replica.propose(put("a", "1")).await, Ok(KvOutput::Done));
+    let snapshots = metrics(&replica).await.snapshots;
+    assert_eq!((snapshots.taken, snapshots.failed), (0, 1));
+    disk.set_capacity(common::machines::ROOM);
+    replica.snapshot().await.unwrap();
+    assert!(
+        disk.files().keys().all(|name| !name.contains("snapshot-unfinished")),
+        "nothing is left"
+    );
+    replica.shutdown().await;
+    let again = machines.start(1).await;
+    assert_eq!(again.propose(get("a")).await, Ok(value("1")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_constant_load_the_disk_holds_no_more_than_it_must() {
+    let mut machines = Machines::new(3);
+    machines.limits.snapshot_every = 4 << 20;
+    let replicas = machines.start_all().await;
+    let mut most = 0;
+    for _ in 0..12 {
+        write(&replicas[0], 512).await;
+        let used: usize = machines.disks[0].files().values().map(Vec::len).sum();
+        most = most.max(used);
+        for (n, f) in machines.disks[0].files() {
+            eprint!("{n}:{} ", f.len() >> 10);
+        }
+        let s = metrics(&replicas[0]).await;
+        eprintln!(
+            "kept {} paths {:?} taken {} log {} pos {}",
+            s.snapshots.kept_bytes >> 10,
+            s.paths,
+            s.snapshots.taken,
+            s.log.bytes >> 10,
+            s.snapshots.position
+        );
+    }
+    // 96 MiB were written. Six segments of 8 MiB and two states of 1.6 MiB, with what is kept of
+    // decisions, have to do.
+    assert!(most < 64 << 20, "{most} bytes");
+    eventually("less is kept", async || {
+        metrics(&replicas[0]).await.snapshots.kept_bytes < 16 << 20
+    })
+    .await;
+    let figures = metrics(&replicas[0]).await;
+    assert!(figures.snapshots.taken >= 8, "{:?}", figures.snapshots);
+    assert!(figures.snapshots.log_start > 0, "{:?}", figures.snapshots);
+    same_digests(&replicas).await;
+}
+
+/// Two write past what is kept for a third; it comes (back), and is brought up by a snapshot.
+async fn comes_late(machines: &Machines, mut replicas: Vec<Replica<Kv>>) -> Vec<Replica<Kv>> {
+    assert_eq!(replicas[0].propose(create("once", "v")).await, Ok(KvOutput::Swapped));
+    let mut written = 0;
+    while metrics(&replicas[0]).await.paths.count(isonomy::protocol::Path::Dropped) == 0 {
+        assert!(written < 100, "nothing is ever dropped");
+        write(&replicas[0], 128).await;
+        written += 1;
+    }
+    write(&replicas[1], 64).await;
+    let late = machines.start(3).await;
+    eventually("an install", async || late.status().await.unwrap().core.installed > 0).await;
+    assert_eq!(late.propose(create("once", "w")).await, Ok(KvOutput::Mismatch(Some(bytes("v")))));
+    replicas.push(late);
+    write(&replicas[2], 64).await;
+    same_digests(&replicas).await;
+    replicas
+}
+
+fn forgetful(replicas: u64) -> Machines {
+    let mut machines = Machines::new(replicas);
+    machines.limits =
+        Limits { snapshot_every: 1 << 20, keep_for_absent_bytes: 2 << 20, ..machines.limits };
+    machines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_too_long_installs_a_snapshot() {
+    let machines = forgetful(3);
+    let mut replicas = machines.start_all().await;
+    write(&replicas[2], 20).await;
+    let away = replicas.pop().unwrap();
+    away.shutdown().await;
+    let replicas = comes_late(&machines, replicas).await;
+    // What it took in is its own now: it restarts from it.
+    eventually("its own snapshot", async || metrics(&replicas[2]).await.snapshots.taken > 0).await;
+    machines.lose_power(replicas).await;
+    let replicas = machines.start_all().await;
+    let restored = metrics(&replicas[2]).await.log.restored;
+    assert!(restored.snapshot_bytes > 1 << 20, "{restored:?}");
+    assert_eq!(replicas[2].propose(get("once")).await, Ok(value("v")));
+    same_digests(&replicas).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_starts_late_installs_a_snapshot() {
+    let machines = forgetful(3);
+    let replicas = vec![machines.start(1).await, machines.start(2).await];
+    comes_late(&machines, replicas).await;
+}
