@@ -29,6 +29,9 @@ const CLIENTS: u64 = 12;
 /// Keys that all clients use.
 const SHARED_KEYS: u32 = 6;
 
+/// So long after a replica is gone, the others have dropped what it has not executed.
+const AWAY: Duration = Duration::from_secs(6);
+
 fn cycles(usual: u64) -> u64 {
     let asked = std::env::var("ISONOMY_CYCLES").ok();
     asked.map_or(usual, |asked| asked.parse().expect("ISONOMY_CYCLES is a number"))
@@ -167,10 +170,10 @@ async fn rejoined(cluster: &Cluster, number: usize, since: Instant) -> Duration 
     since.elapsed()
 }
 
-async fn kill_and_return(replicas: u16, cycles: u64, durability: &str) {
+async fn kill_and_return(replicas: u16, cycles: u64, settings: &str) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(cycles);
     let mut cluster = Cluster::lay_out(replicas);
-    cluster.edit("durability = \"fsync\"", &format!("durability = \"{durability}\""));
+    cluster.edit("durability = \"fsync\"", settings);
     cluster.serve_all();
     let load = Load::new();
     let mut clients = Vec::new();
@@ -186,6 +189,13 @@ async fn kill_and_return(replicas: u16, cycles: u64, durability: &str) {
         kills += victims.len();
         cluster.kill(&victims);
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
+        if settings == SNAPSHOTS && cycle % 8 == 4 {
+            // So long that it needs a snapshot; and then killed while it gets one, maybe.
+            tokio::time::sleep(AWAY).await;
+            cluster.serve_all();
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
+            cluster.kill(&victims);
+        }
         let since = Instant::now();
         cluster.serve_all();
         for number in victims {
@@ -200,28 +210,51 @@ async fn kill_and_return(replicas: u16, cycles: u64, durability: &str) {
     let [answered, unknown] =
         [&load.answered, &load.unknown].map(|count| count.load(Ordering::Relaxed));
     eprintln!(
-        "{replicas} replicas, {durability}: {cycles} cycles, {kills} kills, {answered} operations \
+        "{replicas} replicas, {settings:?}: {cycles} cycles, {kills} kills, {answered} operations \
          answered, {unknown} unknown; rejoined after {:?} (median), {:?} (p99), {:?} (longest)",
         rejoin.quantile(0.5),
         rejoin.quantile(0.99),
         rejoin.max()
     );
     assert!(answered > cycles * 20, "too little was done: {answered} operations");
+    let logs: String = (1..=cluster.replicas()).map(|number| cluster.log(number)).collect();
+    let count = |words: &str| logs.matches(words).count();
+    eprintln!(
+        "{} snapshots, {} installed, {} starts from one",
+        count("took a snapshot"),
+        count("installed another replica's snapshot"),
+        logs.lines()
+            .filter(|line| line.contains("restored") && !line.contains("snapshot_bytes=0 "))
+            .count()
+    );
+    logs
+}
+
+const FSYNC: &str = "durability = \"fsync\"";
+/// So little between two snapshots, and kept for those who are away, that kills fall into them.
+const SNAPSHOTS: &str = "durability = \"fsync\"\nsnapshot_every = 40000\nkeep_for_absent = 20000";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_in_the_middle_of_snapshots_lose_nothing() {
+    let logs = kill_and_return(3, cycles(8), SNAPSHOTS).await;
+    assert!(logs.contains("took a snapshot"), "{logs}");
+    let logs = kill_and_return(5, cycles(4), SNAPSHOTS).await;
+    assert!(logs.contains("took a snapshot"), "{logs}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_are_killed_and_come_back() {
-    kill_and_return(3, cycles(8), "fsync").await;
+    kill_and_return(3, cycles(8), FSYNC).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_replicas_are_killed_and_come_back() {
-    kill_and_return(5, cycles(4), "fsync").await;
+    kill_and_return(5, cycles(4), FSYNC).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_loses_nothing_that_the_system_has() {
-    kill_and_return(3, cycles(4), "os").await;
+    kill_and_return(3, cycles(4), "durability = \"os\"").await;
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::mesh::Credentials;
-use crate::node::Durability;
+use crate::node::{Durability, Limits};
 use crate::types::ReplicaId;
 
 /// The client's file in a cluster's directory.
@@ -31,6 +31,12 @@ pub(super) struct ReplicaFile {
     /// After how long without use a session may be forgotten.
     #[serde(default)]
     pub(super) session_idle_seconds: Option<u64>,
+    /// By how many bytes the log grows between two snapshots.
+    #[serde(default)]
+    snapshot_every: Option<u64>,
+    /// How many bytes of decisions are kept for a replica that is away.
+    #[serde(default)]
+    keep_for_absent: Option<usize>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, SocketAddr>,
 }
@@ -108,6 +114,16 @@ impl ReplicaFile {
             (_, None) => {
                 bail!("`data_dir` is missing: say where this replica keeps what it must not forget")
             }
+        }
+    }
+
+    /// The bounds it keeps.
+    pub(super) fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            snapshot_every: self.snapshot_every.unwrap_or(usual.snapshot_every),
+            keep_for_absent_bytes: self.keep_for_absent.unwrap_or(usual.keep_for_absent_bytes),
+            ..usual
         }
     }
 

@@ -58,7 +58,8 @@ impl Serve {
             .cluster(&file.cluster)
             .peers(replicas.iter().map(|(id, addr)| (id.number(), *addr)))
             .tls(credentials)
-            .durability(file.durability.into());
+            .durability(file.durability.into())
+            .limits(file.limits());
         let mut mark = None;
         match data_dir {
             Some(dir) => builder = builder.data_dir(dir),

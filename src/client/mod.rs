@@ -159,6 +159,18 @@ impl<S: StateMachine> Client<S> {
         }
     }
 
+    /// Has the replica that would be asked next take a snapshot of everything it has executed: how
+    /// many records of its log that stands for, and how many bytes it has, once it is durable.
+    ///
+    /// # Errors
+    /// As [`Client::execute`]; [`Rejected::BadCommand`], with the reason, if none could be taken.
+    pub async fn snapshot(&self) -> Result<(u64, u64), ClientError> {
+        match self.inner.ask(Ask::Snapshot).await? {
+            Outcome::Snapshot { position, bytes } => Ok((position, bytes)),
+            _ => Err(ClientError::Unknown("another answer than was asked for".to_owned())),
+        }
+    }
+
     /// The connected replicas with their round trips, in the order in which they are asked.
     pub fn connected(&self) -> Vec<(ReplicaId, Duration)> {
         self.inner.in_order().into_iter().map(|(rtt, link)| (link.replica, rtt)).collect()

@@ -7,12 +7,14 @@ use bytes::{Bytes, BytesMut};
 use tracing::{debug, warn};
 
 use super::desk::{ClientWaiter, Waiter};
-use super::error::Rejected;
-use super::shared::Shared;
+use super::error::{Rejected, SnapshotError};
+use super::shared::{Question, Shared};
 use crate::machine::{self, CodecError, StateMachine};
 use crate::mesh::{ClientConnection, FrameSender};
-use crate::types::Footprint;
-use crate::wire::{self, Ask, Outcome, Reply, Request, ServerInfo, decode_request, encode_reply};
+use crate::types::{Footprint, RequestId};
+use crate::wire::{
+    self, Ask, Outcome, Refusal, Reply, Request, ServerInfo, decode_request, encode_reply,
+};
 
 /// Serves clients, whatever the state machine.
 pub(super) struct Service {
@@ -67,6 +69,7 @@ impl Service {
                 let outcome = Outcome::Status(self.info.clone());
                 return send(sender, &Reply { request, outcome });
             }
+            Ask::Snapshot => return self.snapshot(request, sender.clone()),
             Ask::Execute(payload) => (payload, false, false),
             Ask::ReadLinearizable(payload) => (payload, true, false),
             Ask::ReadLocal(payload) => (payload, true, true),
@@ -83,6 +86,22 @@ impl Service {
             Ok(_) if local => self.shared.read_local(payload, waiter),
             Ok(footprint) => self.shared.submit(request, floor, footprint, payload, waiter),
         }
+    }
+
+    /// Takes a snapshot for a client.
+    fn snapshot(&self, request: RequestId, sender: FrameSender) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let taken = shared.ask(Question::Snapshot).await;
+            let outcome = match taken.unwrap_or(Err(SnapshotError::Stopped)) {
+                Ok(info) => {
+                    Outcome::Snapshot { position: info.position.records(), bytes: info.bytes }
+                }
+                Err(SnapshotError::Stopped) => Outcome::Rejected(Refusal::Stopping),
+                Err(why) => Outcome::Rejected(Refusal::BadRequest(why.to_string())),
+            };
+            send(&sender, &Reply { request, outcome });
+        });
     }
 
     fn admit(&self, payload: &Bytes, read: bool) -> Result<Footprint, Rejected> {

@@ -38,6 +38,8 @@ pub enum Ask {
     ReadLinearizable(Bytes),
     /// Who is there?
     Status,
+    /// Take a snapshot, and answer when it is durable.
+    Snapshot,
 }
 
 /// What a replica answers.
@@ -59,6 +61,13 @@ pub enum Outcome {
     Status(ServerInfo),
     /// It surely had no effect.
     Rejected(Refusal),
+    /// The answer to [`Ask::Snapshot`].
+    Snapshot {
+        /// How many records of the replica's log it stands for.
+        position: u64,
+        /// Its length.
+        bytes: u64,
+    },
     /// It may or may not have been, or yet be, executed; to ask again under the same id is safe.
     /// The text says why, for people.
     Unknown(String),
@@ -173,6 +182,7 @@ impl Wire for Ask {
             Ask::ReadLocal(payload) => (2, payload),
             Ask::ReadLinearizable(payload) => (3, payload),
             Ask::Status => return out.put_u8(4),
+            Ask::Snapshot => return out.put_u8(5),
         };
         out.put_u8(kind);
         payload.encode(out);
@@ -185,6 +195,7 @@ impl Wire for Ask {
             2 => Ok(Ask::ReadLocal(from.read()?)),
             3 => Ok(Ask::ReadLinearizable(from.read()?)),
             4 => Ok(Ask::Status),
+            5 => Ok(Ask::Snapshot),
             kind => from.refuse(start, Flaw::Kind { what: "a request", kind }),
         }
     }
@@ -209,6 +220,11 @@ impl Wire for Outcome {
                 out.put_u8(4);
                 why.encode(out);
             }
+            Outcome::Snapshot { position, bytes } => {
+                out.put_u8(5);
+                position.encode(out);
+                bytes.encode(out);
+            }
         }
     }
 
@@ -219,6 +235,7 @@ impl Wire for Outcome {
             2 => Ok(Outcome::Status(from.read()?)),
             3 => Ok(Outcome::Rejected(from.read()?)),
             4 => Ok(Outcome::Unknown(from.read()?)),
+            5 => Ok(Outcome::Snapshot { position: from.read()?, bytes: from.read()? }),
             kind => from.refuse(start, Flaw::Kind { what: "an outcome", kind }),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use isonomy::Replica;
 use isonomy::machine::Kv;
 use isonomy::mesh::Authority;
-use isonomy::node::{Limits, StartError};
+use isonomy::node::{Durability, Limits, StartError};
 use isonomy::storage::FaultyDisk;
 use isonomy::types::ReplicaId;
 
@@ -23,6 +23,8 @@ pub struct Machines {
     pub addrs: Vec<SocketAddr>,
     pub disks: Vec<FaultyDisk>,
     pub limits: Limits,
+    /// Whether the disks are used.
+    pub durable: bool,
 }
 
 impl Machines {
@@ -34,17 +36,22 @@ impl Machines {
             addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
             disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
             limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
+            durable: true,
         }
     }
 
     pub async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
         let id = ReplicaId::new(number).unwrap();
-        Replica::builder(Kv::new())
+        let replica = Replica::builder(Kv::new());
+        let replica = match self.durable {
+            true => replica.disk(Arc::new(self.disks[id.index()].clone())),
+            false => replica.durability(Durability::Memory),
+        };
+        replica
             .cluster("again")
             .id(number)
             .peers((1..).zip(self.addrs.iter().copied()))
             .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
-            .disk(Arc::new(self.disks[id.index()].clone()))
             .limits(self.limits.clone())
             .timing(hasty())
             .start()

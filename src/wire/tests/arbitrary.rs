@@ -247,6 +247,7 @@ pub(super) fn ask() -> impl Strategy<Value = Ask> {
         payload().prop_map(Ask::ReadLocal),
         payload().prop_map(Ask::ReadLinearizable),
         Just(Ask::Status),
+        Just(Ask::Snapshot),
     ]
 }
 
@@ -275,6 +276,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         info.prop_map(Outcome::Status),
         refusal.prop_map(Outcome::Rejected),
         any::<String>().prop_map(Outcome::Unknown),
+        any::<(u64, u64)>().prop_map(|(position, bytes)| Outcome::Snapshot { position, bytes }),
     ]
 }
 

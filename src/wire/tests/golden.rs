@@ -199,6 +199,7 @@ pub(super) fn requests() -> Vec<(Request, Bytes)> {
         (Ask::ReadLocal(payload()), "02 03 706179"),
         (Ask::ReadLinearizable(payload()), "03 03 706179"),
         (Ask::Status, "04"),
+        (Ask::Snapshot, "05"),
     ];
     let frame = |(ask, bytes)| {
         let request = Request { request: request_id(), floor: 299, ask };
@@ -225,6 +226,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::DiskFull), "03 05"),
         (Outcome::Rejected(Refusal::Expired(Era::of(300 << 40))), "03 06 ac02"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
+        (Outcome::Snapshot { position: 300, bytes: 7 }, "05 ac02 07"),
     ];
     let frame = |(outcome, bytes)| {
         let reply = Reply { request: request_id(), outcome };

@@ -142,7 +142,7 @@ proptest! {
         match outcome {
             Outcome::Rejected(refusal) => comes_back(&refusal, &limits),
             Outcome::Status(info) => comes_back(&info, &limits),
-            Outcome::Output(_) | Outcome::Unknown(_) => {}
+            Outcome::Output(_) | Outcome::Unknown(_) | Outcome::Snapshot { .. } => {}
         }
     }
 
