@@ -91,6 +91,14 @@ pub(super) struct Pace {
     pub(super) session_idle: Duration,
 }
 
+/// What the core is connected with.
+pub(super) struct Driven<P: Explain> {
+    pub(super) inbox: Arc<Inbox<P::Message>>,
+    pub(super) mesh: Mesh,
+    pub(super) journal: Journal,
+    pub(super) snapshots: Snapshots<P>,
+}
+
 impl<P: Explain> Runner<P> {
     /// What is in `out` was put out by the core before, and is seen to at the first turn.
     pub(super) fn new(
@@ -98,11 +106,9 @@ impl<P: Explain> Runner<P> {
         out: Output<P::Message, P::Record>,
         pace: Pace,
         shared: Arc<Shared>,
-        inbox: Arc<Inbox<P::Message>>,
-        mesh: Mesh,
-        journal: Journal,
-        snapshots: Snapshots<P>,
+        driven: Driven<P>,
     ) -> Runner<P> {
+        let Driven { inbox, mesh, journal, snapshots } = driven;
         Runner {
             core,
             replicas: pace.replicas,

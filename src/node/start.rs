@@ -27,7 +27,7 @@ use super::journal::Journal;
 use super::keeper::{Readable, Shelf};
 use super::metrics::Restored;
 use super::register::Register;
-use super::runner::{Pace, Runner};
+use super::runner::{Driven, Pace, Runner};
 use super::shared::{Shared, lock, panic_text};
 use super::snapshots::{First, Snapshots, Where};
 use super::status::Explain;
@@ -143,7 +143,8 @@ where
             let inbox = Inbox::new(Arc::clone(&shared), service, register, pace.replicas);
             let inbox = Arc::new(inbox);
             let mesh = runtime.block_on(Mesh::start(config, Arc::clone(&inbox)))?;
-            Ok(Runner::new(core, out, pace, Arc::clone(&shared), inbox, mesh, journal, snapshots))
+            let driven = Driven { inbox, mesh, journal, snapshots };
+            Ok(Runner::new(core, out, pace, Arc::clone(&shared), driven))
         };
         match begin() {
             Ok(runner) => Ok(Running { runtime, runner, apply }),

@@ -40,7 +40,7 @@ impl Log {
             disk::remove(&*disk, name)?;
         }
         disk::sync_directory(&*disk)?;
-        let mut reserve = Reserve::new(options.segment_bytes, options.keep_free);
+        let mut reserve = Reserve::new(&options);
         let segment = Segment { number: 1, base: first.records() };
         let file = reserve.take(&*disk, segment.number)?;
         let current = Current::begin(&*disk, &options, directory, file, segment)?;
@@ -76,7 +76,7 @@ impl Log {
         let header = read.last.header;
         let file = Named::open(&*disk, &segment_name(header.number), Mode::Write)?;
         let current = Current { file, header, end: read.last.scan.end, sealed: true };
-        let mut reserve = Reserve::new(options.segment_bytes, options.keep_free);
+        let mut reserve = Reserve::new(&options);
         let next = segment_name(header.number + 1);
         let (next, stray) = match found.next {
             Some(name) if name == next => (Some(name), None),

@@ -1,9 +1,10 @@
 //! The next segment, made ready before it is needed, so that appending needs neither new blocks nor
 //! new names: it cannot run out of space and waits for no other metadata. Used by the log alone.
 
+use super::LogOptions;
 use super::format::segment_name;
-use crate::storage::StorageError;
 use crate::storage::disk::{self, Disk, Mode, Named};
+use crate::storage::{Durability, StorageError};
 
 /// A file that is being filled with zeros.
 const UNFINISHED: &str = "spare-unfinished";
@@ -26,6 +27,8 @@ pub(super) struct Reserve {
     bytes: usize,
     /// Bytes that new segments leave free.
     keep_free: u64,
+    /// Whether what is written has to survive more than the end of the process.
+    flushes: bool,
 }
 
 #[derive(Debug)]
@@ -36,8 +39,15 @@ enum Next {
 }
 
 impl Reserve {
-    pub(super) fn new(bytes: usize, keep_free: u64) -> Reserve {
-        Reserve { next: Next::Absent, spares: Vec::new(), low: false, bytes, keep_free }
+    pub(super) fn new(options: &LogOptions) -> Reserve {
+        Reserve {
+            next: Next::Absent,
+            spares: Vec::new(),
+            low: false,
+            bytes: options.segment_bytes,
+            keep_free: options.keep_free,
+            flushes: options.durability == Durability::Fsync,
+        }
     }
 
     /// Takes over what an earlier life has left: `next` under its final name, spares, and a file
@@ -143,7 +153,7 @@ impl Reserve {
             let step = STEP.min(self.bytes - *filled);
             file.write(&zeros[..step], *filled as u64)?;
             *filled += step;
-            if *filled % FLUSH_EVERY == 0 || *filled == self.bytes {
+            if self.flushes && (*filled % FLUSH_EVERY == 0 || *filled == self.bytes) {
                 file.sync()?;
             }
         }
