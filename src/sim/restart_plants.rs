@@ -122,14 +122,14 @@ fn a_store_that_does_not_flush() {
 
 #[test]
 fn an_orphan_whose_owner_speaks_for_it() {
-    caught(5, 50, Plant::OrphanAnswers);
-    caught(5, 50, Plant::OrphanOnlyAtOwnersBallot);
-    caught(5, 200, Plant::OrphanCountsItself);
+    caught(5, 400, Plant::OrphanAnswers);
+    caught(5, 400, Plant::OrphanOnlyAtOwnersBallot);
+    caught(5, 1000, Plant::OrphanCountsItself);
 }
 
 #[test]
 fn an_owners_vote_that_is_lost_with_its_slot() {
-    caught(5, 100, Plant::EarlyOwnVote);
+    caught(5, 1000, Plant::EarlyOwnVote);
 }
 
 #[test]

@@ -163,6 +163,8 @@ impl World<'_> {
         out: &mut Output<Message, Record>,
     ) -> Result<usize, Breach> {
         let host = &mut self.hosts[me.index()];
+        // None, too, where a damaged one is made up for by the whole log.
+        host.snapshot = found.map(|bytes| number(bytes));
         let Some(bytes) = found else { return Ok(0) };
         let number = number(bytes);
         let Some(shelved) = self.shelf.get(number).filter(|it| it.bytes == *bytes) else {
@@ -175,7 +177,6 @@ impl World<'_> {
         let Checkpoint { executed, shared, own, .. } = &shelved.checkpoint;
         host.core.restore_snapshot(shared.clone(), executed);
         own.iter().for_each(|record| host.core.restore(record.clone(), out));
-        host.snapshot = Some(number);
         host.inbox.push(Input::Snapshot(shelved.own(number)));
         self.checks.start_from(me, &shelved.shown, executed);
         Ok(self.log_behind(found))
