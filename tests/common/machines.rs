@@ -8,7 +8,7 @@ use std::time::Duration;
 use isonomy::Replica;
 use isonomy::machine::Kv;
 use isonomy::mesh::Authority;
-use isonomy::node::{Durability, Limits, StartError};
+use isonomy::node::{Durability, Limits, ReplicaBuilder, StartError};
 use isonomy::storage::FaultyDisk;
 use isonomy::types::ReplicaId;
 
@@ -40,22 +40,25 @@ impl Machines {
         }
     }
 
-    pub async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
+    /// Replica `number`, but for where it keeps what.
+    pub fn builder(&self, number: u8) -> ReplicaBuilder<Kv> {
         let id = ReplicaId::new(number).unwrap();
-        let replica = Replica::builder(Kv::new());
-        let replica = match self.durable {
-            true => replica.disk(Arc::new(self.disks[id.index()].clone())),
-            false => replica.durability(Durability::Memory),
-        };
-        replica
+        Replica::builder(Kv::new())
             .cluster("again")
             .id(number)
             .peers((1..).zip(self.addrs.iter().copied()))
             .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
             .limits(self.limits.clone())
             .timing(hasty())
-            .start()
-            .await
+    }
+
+    pub async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
+        let replica = self.builder(number);
+        let replica = match self.durable {
+            true => replica.disk(Arc::new(self.disks[usize::from(number) - 1].clone())),
+            false => replica.durability(Durability::Memory),
+        };
+        replica.start().await
     }
 
     pub async fn start(&self, number: u8) -> Replica<Kv> {
