@@ -3,8 +3,9 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all well; 1 the
 //! answer is no (a key that is not there, a value that is not the expected one, a check that
 //! failed, a replica that failed); 2 something asked for makes no sense or cannot be had; 3 no
-//! answer from the cluster; 4 a replica's data directory cannot be used.
+//! answer from the cluster; 4 a replica's data directory, or a backup, cannot be used.
 
+mod backup;
 mod config;
 mod demo;
 mod init;
@@ -49,6 +50,8 @@ enum Command {
     Init(init::Init),
     Inspect(inspect::Inspect),
     Serve(serve::Serve),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Put(kv::Put),
     Get(kv::Get),
     Del(kv::Del),
@@ -86,6 +89,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Init(init) => init.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Serve(serve) => serve.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
         Command::Put(put) => put.run(),
         Command::Get(get) => get.run(),
         Command::Del(del) => del.run(),

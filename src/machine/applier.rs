@@ -205,13 +205,26 @@ impl<S: StateMachine> Applier<S> {
     /// # Errors
     /// When the bytes are of another version, or no snapshot at all; they may come from a peer.
     pub fn restore(snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
-        let version = snapshot.first().ok_or_else(|| RestoreError::new("empty"))?;
-        if *version != VERSION {
-            return Err(RestoreError::new(format!("version {version}, not {VERSION}")));
-        }
-        let Saved { sessions, machine, .. } = decode(snapshot)?;
-        Ok(Applier { machine: S::restore(&machine)?, sessions: Sessions::from_saved(sessions)? })
+        let (sessions, machine) = unpack(snapshot)?;
+        Ok(Applier { machine: S::restore(&machine)?, sessions })
     }
+}
+
+/// The sessions in a snapshot of any state machine's [`Applier`]: for whoever only looks.
+///
+/// # Errors
+/// As [`Applier::restore`], of which the state machine's part is left out.
+pub fn sessions_in(snapshot: &[u8]) -> Result<Sessions, RestoreError> {
+    Ok(unpack(snapshot)?.0)
+}
+
+fn unpack(snapshot: &[u8]) -> Result<(Sessions, Bytes), RestoreError> {
+    let version = snapshot.first().ok_or_else(|| RestoreError::new("empty"))?;
+    if *version != VERSION {
+        return Err(RestoreError::new(format!("version {version}, not {VERSION}")));
+    }
+    let Saved { sessions, machine, .. } = decode(snapshot)?;
+    Ok((Sessions::from_saved(sessions)?, machine))
 }
 
 /// The version of the snapshot's format, its first byte.

@@ -12,7 +12,7 @@ mod sessions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use applier::{Applied, Applier, Outcome, ReadError, Refusal};
+pub use applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in};
 pub use codec::{CodecError, decode, encode};
 pub use kv::{Kv, KvCommand, KvOutput};
 pub use sessions::{RESULT_BYTES, RESULTS, Sessions};

@@ -115,6 +115,7 @@ mod tests {
             from: ReplicaId::from_index(1),
             to: ReplicaId::from_index(0),
             directory: 0,
+            origin: 0,
             incarnation,
             session,
             epoch: 0,

@@ -20,6 +20,9 @@ pub struct MeshConfig {
     /// The number of the data directory this replica keeps its records in; 0, the default, if it
     /// keeps them in memory. What becomes of it is up to [`Inbound::admit`](super::Inbound::admit).
     pub directory: u64,
+    /// The backup that the cluster was restored from; 0, the default, if it began with nothing.
+    /// Peers that began with anything else are refused.
+    pub origin: u64,
     /// Where to listen, for peers and clients alike. Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// A bound socket to use instead of binding `listen`, for who must know the port beforehand.
@@ -50,6 +53,7 @@ impl MeshConfig {
             id,
             incarnation,
             directory: 0,
+            origin: 0,
             listen,
             socket: None,
             peers: BTreeMap::new(),

@@ -15,7 +15,7 @@ use super::refusal::{Closed, Refusal};
 use crate::types::ReplicaId;
 
 /// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 1024;
@@ -30,6 +30,8 @@ pub(super) struct PeerHello {
     pub(super) to: ReplicaId,
     /// The number of the sender's data directory; 0 if it keeps its records in memory.
     pub(super) directory: u64,
+    /// The backup that the sender's cluster was restored from; 0 if it began with nothing.
+    pub(super) origin: u64,
     /// The sender's incarnation.
     pub(super) incarnation: u64,
     /// Drawn at random when the sender started: tells two processes of one incarnation apart.
@@ -60,6 +62,7 @@ impl PeerHello {
         out.put_u8(self.to.number());
         for field in [
             self.directory,
+            self.origin,
             self.incarnation,
             self.session,
             self.epoch,
@@ -82,6 +85,7 @@ impl PeerHello {
             from,
             to,
             directory: field()?,
+            origin: field()?,
             incarnation: field()?,
             session: field()?,
             epoch: field()?,
@@ -195,6 +199,7 @@ mod tests {
             from: ReplicaId::from_index(0),
             to: ReplicaId::from_index(2),
             directory: 8,
+            origin: 9,
             incarnation: 7,
             session: u64::MAX,
             epoch: 0,

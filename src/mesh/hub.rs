@@ -28,6 +28,7 @@ pub(super) struct Hub {
     pub(super) id: ReplicaId,
     pub(super) incarnation: u64,
     pub(super) directory: u64,
+    pub(super) origin: u64,
     /// Tells this process from another one of the same incarnation.
     pub(super) session: u64,
     pub(super) limits: Limits,
@@ -50,7 +51,7 @@ impl Hub {
         inbound: Arc<dyn Inbound>,
     ) -> Result<Arc<Hub>, MeshError> {
         let MeshConfig { cluster, id, incarnation, listen, socket, peers, .. } = config;
-        let MeshConfig { credentials, limits, congestion, wan, directory, .. } = config;
+        let MeshConfig { credentials, limits, congestion, wan, directory, origin, .. } = config;
         check_cluster(&cluster)?;
         check_limits(&limits)?;
         credentials.check_own(&replica_name(&cluster, id), true)?;
@@ -75,6 +76,7 @@ impl Hub {
             id,
             incarnation,
             directory,
+            origin,
             limits,
             cluster,
             inbound,

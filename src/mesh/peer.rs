@@ -90,6 +90,7 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
         from: hub.id,
         to: link.peer,
         directory: hub.directory,
+        origin: hub.origin,
         incarnation: hub.incarnation,
         session: hub.session,
         epoch: 0,
@@ -104,6 +105,10 @@ fn check(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Li
     check_addressee(hub, &hello.cluster, hello.to)?;
     let link = hub.link(hello.from).ok_or(Refusal::UnknownReplica(hello.from))?;
     check_certificate(connection, replica_name(&hub.cluster, hello.from))?;
+    if hello.origin != hub.origin {
+        let (ours, theirs) = (hub.origin, hello.origin);
+        return Err(Refusal::OtherOrigin { id: hello.from, ours, theirs });
+    }
     Ok(Arc::clone(link))
 }
 

@@ -42,6 +42,20 @@ pub enum Refusal {
         /// The cluster in the refused hello.
         theirs: String,
     },
+    /// The other end's cluster began with something else: another backup, or none.
+    #[error(
+        "{id} began with {}, and this replica with {}: restore all replicas of a cluster from one \
+         backup",
+        backup(*.theirs), backup(*.ours)
+    )]
+    OtherOrigin {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// The backup that the refusing end was restored from; 0 for none.
+        ours: u64,
+        /// The other end's.
+        theirs: u64,
+    },
     /// The other end meant to reach another replica.
     #[error("this is {ours}, not {wanted}: check the addresses of the peers")]
     WrongReplica {
@@ -136,6 +150,7 @@ impl Refusal {
             Refusal::TooManyClients => 0x19,
             Refusal::OtherDirectory { .. } => 0x1a,
             Refusal::Forgetful(_) => 0x1b,
+            Refusal::OtherOrigin { .. } => 0x1c,
             Refusal::FrameTooLarge { .. } => 0x20,
             Refusal::Protocol(_) => 0x21,
             Refusal::TooSlow => 0x22,
@@ -154,6 +169,11 @@ impl Refusal {
     pub(super) fn close(&self, connection: &quinn::Connection) {
         connection.close(VarInt::from_u32(self.code()), self.to_string().as_bytes());
     }
+}
+
+/// What a cluster began with, in words.
+fn backup(origin: u64) -> String {
+    if origin == 0 { "nothing".to_owned() } else { format!("backup {origin:016x}") }
 }
 
 /// Why a connection ended, or never came to be.

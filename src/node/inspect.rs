@@ -195,6 +195,13 @@ impl Instances {
     }
 }
 
+/// The size of the cluster, if this record tells.
+pub(super) fn size_in(record: &[u8]) -> Option<usize> {
+    let mut instances = Instances::default();
+    instances.decode(Bytes::copy_from_slice(record)).ok()?;
+    instances.replicas
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -13,6 +13,7 @@
 //! runtime or in none.
 
 mod apply;
+mod backup;
 mod builder;
 mod clients;
 mod cluster;
@@ -38,6 +39,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub use backup::{Backup, BackupError, Source, backup, restore};
 pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};

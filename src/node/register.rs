@@ -31,6 +31,7 @@ impl Register {
             replica,
             incarnation,
             directory: 0,
+            origin: 0,
             outcast: false,
             met: BTreeMap::new(),
         };
@@ -41,6 +42,11 @@ impl Register {
     pub(super) fn own(&self) -> Life {
         let identity = lock(&self.identity);
         Life { directory: identity.directory, incarnation: identity.incarnation }
+    }
+
+    /// The backup that its cluster was restored from; 0 if it began with nothing.
+    pub(super) fn origin(&self) -> u64 {
+        lock(&self.identity).origin
     }
 
     /// Whether a peer may connect in this life; noted before the answer. Blocks while the disk

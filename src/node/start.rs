@@ -112,6 +112,7 @@ where
         let (register, kept) = open(data, &config)?;
         let own = register.own();
         (config.incarnation, config.directory) = (own.incarnation, own.directory);
+        config.origin = register.origin();
         let mut out = Output::default();
         let (kept, applier) = match kept {
             Some(kept) => {

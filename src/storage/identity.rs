@@ -10,9 +10,9 @@ use crate::types::{MAX_REPLICAS, ReplicaId};
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity-unfinished";
 const MAGIC: [u8; 8] = *b"isonoiam";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Everything but the cluster's name and the replicas met.
-const FIXED: usize = 37;
+const FIXED: usize = 45;
 /// The longest name of a cluster in bytes.
 const MAX_CLUSTER: usize = 1024;
 /// A replica that was met.
@@ -31,6 +31,9 @@ pub struct Identity {
     pub incarnation: u64,
     /// A number of this directory alone, drawn when it was made and found in all of its files.
     pub directory: u64,
+    /// The backup that it was restored from; 0 if it began with nothing. Only replicas that began
+    /// with the same may talk to each other.
+    pub origin: u64,
     /// Whether the other replicas have refused it for good: it must not be started again.
     pub outcast: bool,
     /// The other replicas as they were when each was met last.
@@ -115,6 +118,7 @@ impl Identity {
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend(self.directory.to_le_bytes());
         bytes.extend(self.incarnation.to_le_bytes());
+        bytes.extend(self.origin.to_le_bytes());
         bytes.push(self.replica.number());
         bytes.extend(length.to_le_bytes());
         bytes.extend(self.cluster.as_bytes());
@@ -144,19 +148,19 @@ fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
         return Err(StorageError::Format { file: FILE.into(), found: version, known: VERSION });
     }
     let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
-    let replica = ReplicaId::new(body[28]).ok_or_else(|| damaged(28, "no replica's number"))?;
-    let length = usize::from(u16::from_le_bytes([body[29], body[30]]));
-    let (cluster, rest) = body[31..].split_at_checked(length).unwrap_or_default();
+    let replica = ReplicaId::new(body[36]).ok_or_else(|| damaged(36, "no replica's number"))?;
+    let length = usize::from(u16::from_le_bytes([body[37], body[38]]));
+    let (cluster, rest) = body[39..].split_at_checked(length).unwrap_or_default();
     let cluster = String::from_utf8(cluster.to_vec()).ok();
-    let cluster = cluster.ok_or_else(|| damaged(29, "no cluster's name"))?;
-    let end = 31 + length;
+    let cluster = cluster.ok_or_else(|| damaged(37, "no cluster's name"))?;
+    let end = 39 + length;
     let (outcast, met) = match rest.split_first() {
         Some((flag @ (0 | 1), rest)) => (*flag == 1, decode_met(rest)),
         _ => return Err(damaged(end, "neither refused nor not")),
     };
     let met = met.ok_or_else(|| damaged(end + 1, "no list of replicas met"))?;
-    let (directory, incarnation) = (u64_at(12), u64_at(20));
-    Ok(Identity { cluster, replica, incarnation, directory, outcast, met })
+    let (directory, incarnation, origin) = (u64_at(12), u64_at(20), u64_at(28));
+    Ok(Identity { cluster, replica, incarnation, directory, origin, outcast, met })
 }
 
 fn decode_met(bytes: &[u8]) -> Option<BTreeMap<ReplicaId, Life>> {

@@ -5,14 +5,15 @@
 //! From the bottom up: [`Disk`] is what all of this stands on, a real directory or one that fails
 //! on purpose. [`Log`] makes records durable, [`Snapshots`] keeps what replaces them, an
 //! [`Identity`] says whose they are. [`Store`] opens the three together, in the one order that is
-//! safe. [`LogThread`] runs a log beside the replica, [`verify`] looks at a directory without
-//! touching it. [`MemoryLog`] keeps nothing: a replica that has crashed must not come back under
+//! safe. [`LogThread`] runs a log beside the replica; [`Reading`] and [`verify`] look at a directory
+//! without touching it. [`MemoryLog`] keeps nothing: a replica that has crashed must not come back under
 //! its id then.
 
 mod disk;
 mod error;
 mod identity;
 mod log;
+mod reading;
 mod snapshot;
 mod store;
 mod thread;
@@ -24,6 +25,7 @@ pub use identity::{Identity, Life};
 pub use log::{
     Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
 };
+pub use reading::Reading;
 pub use snapshot::{
     MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader, SnapshotWriter, Snapshots,
 };

@@ -89,8 +89,8 @@ impl Store {
         Ok(Opening { identity, snapshot, damaged, snapshots, disk, options: options.log })
     }
 
-    /// Makes a directory from a snapshot that came from elsewhere: `contents` writes it. What is
-    /// made here has not been started yet: its incarnation is 0.
+    /// Makes a directory from a snapshot that came from elsewhere, out of the backup `origin`:
+    /// `contents` writes it. What is made here has not been started yet: its incarnation is 0.
     ///
     /// # Errors
     /// [`StorageError::Foreign`] if the directory is in use already; whatever `contents` fails
@@ -98,13 +98,14 @@ impl Store {
     pub fn restore(
         disk: Arc<dyn Disk>,
         options: &StoreOptions,
+        origin: u64,
         contents: impl FnOnce(&mut SnapshotWriter) -> Result<(), StorageError>,
     ) -> Result<Identity, StorageError> {
         if let Some(there) = Identity::read(&*disk)? {
             let found = format!("replica {} of {:?}", there.replica.number(), there.cluster);
             return Err(StorageError::Foreign { found, asked: "a replica to be restored".into() });
         }
-        let identity = found(&*disk, options)?;
+        let identity = Identity { origin, ..found(&*disk, options)? };
         Log::create(disk.clone(), options.log, identity.directory, RESTORED)?;
         // The log needs the snapshot that is yet to come.
         let start = LogPosition::default();
@@ -146,6 +147,7 @@ fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageErr
         incarnation: 0,
         // 0 stands for no directory.
         directory: disk.entropy().max(1),
+        origin: 0,
         outcast: false,
         met: BTreeMap::new(),
     })

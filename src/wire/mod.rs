@@ -62,7 +62,7 @@ pub use peer::{
 pub use reader::{Limits, Reader};
 pub use snapshot::{
     SNAPSHOT_VERSION, Snapshot, SnapshotError, decode_own_snapshot, decode_snapshot,
-    encode_snapshot,
+    encode_snapshot, replicas_in_snapshot,
 };
 
 use bytes::BytesMut;

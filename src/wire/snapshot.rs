@@ -18,7 +18,7 @@ use super::peer::take_version;
 use super::values::{put_varint, take_slot, too_high};
 use super::{DecodeError, Flaw, Limits, Reader, Wire, decode_record, encode_record};
 use crate::replica::{Checkpoint, OwnSnapshot, SnapshotId};
-use crate::types::{Deps, Executed, MAX_SLOT};
+use crate::types::{Deps, Executed, MAX_REPLICAS, MAX_SLOT};
 
 /// The version of snapshots.
 pub const SNAPSHOT_VERSION: u8 = 1;
@@ -191,6 +191,20 @@ pub fn decode_own_snapshot<S: Wire, R: Wire>(
     }
     from.finish()?;
     Ok((snapshot, records))
+}
+
+/// Of how many replicas the cluster is that a snapshot belongs to, for whoever cannot know it from
+/// elsewhere; `None` if this is no snapshot. Nothing is checked but that.
+pub fn replicas_in_snapshot(bytes: &Bytes) -> Option<usize> {
+    let limits = Limits::new(1);
+    lengths(bytes, &limits).ok()?;
+    let mut from = Reader::new(bytes, &limits);
+    from.skip(HEADER);
+    from.varint32("an epoch").ok()?;
+    let _: String = from.read().ok()?;
+    // The set of executed instances begins with a vector, and that with its length.
+    let replicas = usize::try_from(from.varint("a vector").ok()?).ok()?;
+    (1..=MAX_REPLICAS).contains(&replicas).then_some(replicas)
 }
 
 /// The lengths in the header: of the shared part and of the state, which together fit 63 bits.

@@ -6,11 +6,15 @@
 pub mod machines;
 pub mod processes;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isonomy::machine::{Kv, KvCommand, KvOutput};
-use isonomy::types::Timing;
+use isonomy::protocol::epaxos::Record;
+use isonomy::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
+use isonomy::types::{ReplicaId, Timing};
 use isonomy::{LocalCluster, Replica};
 
 /// Long enough for any step on a machine busy with other tests.
@@ -76,4 +80,23 @@ pub async fn increment(replica: &Replica<Kv>, key: &str) {
             return;
         }
     }
+}
+
+/// A directory with these records of one of three replicas, as it would have left it.
+pub fn directory(path: &Path, cluster: &str, replica: ReplicaId, records: &[Record]) {
+    let options = StoreOptions {
+        cluster: cluster.to_owned(),
+        replica,
+        log: LogOptions::default(),
+        snapshots: SnapshotOptions::default(),
+    };
+    let disk = FileDisk::open(path).unwrap();
+    let opening = Store::open(Arc::new(disk), &options).unwrap();
+    let mut store = opening.replay(&mut |_, _| Ok(())).unwrap();
+    for record in records {
+        let mut bytes = bytes::BytesMut::new();
+        isonomy::wire::encode_record(1, record, &mut bytes);
+        store.log.append(&bytes).unwrap();
+    }
+    store.log.close().unwrap();
 }

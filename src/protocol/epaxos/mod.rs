@@ -12,6 +12,7 @@ mod decide;
 #[cfg(test)]
 mod decide_tests;
 mod dropped;
+mod found;
 mod gossip;
 mod install;
 mod instance;

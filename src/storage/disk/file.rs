@@ -19,8 +19,20 @@ pub struct FileDisk {
     path: PathBuf,
     /// The directory itself, to flush its entries.
     directory: File,
-    /// Held, not used: the lock goes with it. `None` when only reading is allowed.
-    lock: Option<File>,
+    /// Held, not used: the lock goes with it.
+    lock: Lock,
+}
+
+/// What a disk holds of its directory's lock.
+#[derive(Debug)]
+#[expect(dead_code, reason = "a lock goes with its file")]
+enum Lock {
+    /// All of it: nobody else may write or hold it.
+    Own(File),
+    /// Nobody may write.
+    Shared(File),
+    /// Nothing: others may write meanwhile.
+    Nothing,
 }
 
 impl FileDisk {
@@ -59,7 +71,7 @@ impl FileDisk {
         // The number only helps to find the culprit: a full disk is no reason to fail here.
         let number = format!("{}\n", std::process::id());
         let _ = lock.set_len(0).and_then(|()| lock.write_all(number.as_bytes()));
-        Ok(FileDisk { path, directory, lock: Some(lock) })
+        Ok(FileDisk { path, directory, lock: Lock::Own(lock) })
     }
 
     /// The directory for reading: nothing in it is ever changed through this value, and it may be
@@ -70,8 +82,33 @@ impl FileDisk {
     pub fn read_only(path: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let path = path.as_ref().to_owned();
         match File::open(&path) {
-            Ok(directory) => Ok(FileDisk { path, directory, lock: None }),
+            Ok(directory) => Ok(FileDisk { path, directory, lock: Lock::Nothing }),
             Err(error) => Err(StorageError::io("opening", &path.display().to_string(), error)),
+        }
+    }
+
+    /// The directory for reading while nobody may write: nothing in it is changed, and no replica
+    /// can start from it as long as this value lives.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] while a process has it for writing; [`StorageError::Io`] when there
+    /// is no such directory, or it may not be read.
+    pub fn hold(path: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
+        let disk = FileDisk::read_only(path)?;
+        let name = disk.path.display().to_string();
+        let mut lock = match File::open(disk.path.join(LOCK)) {
+            Ok(lock) => lock,
+            // Whoever writes makes it first. A copy may lack it; the directory itself will do.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(disk),
+            Err(error) => return Err(StorageError::io("opening the lock of", &name, error)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(FileDisk { lock: Lock::Shared(lock), ..disk }),
+            Err(TryLockError::WouldBlock) => {
+                let process = process_in(&mut lock);
+                Err(StorageError::Locked { directory: name, process })
+            }
+            Err(TryLockError::Error(error)) => Err(StorageError::io("locking", &name, error)),
         }
     }
 
@@ -82,8 +119,8 @@ impl FileDisk {
 
     fn writable(&self) -> io::Result<()> {
         match self.lock {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::PermissionDenied.into()),
+            Lock::Own(_) => Ok(()),
+            Lock::Shared(_) | Lock::Nothing => Err(io::ErrorKind::PermissionDenied.into()),
         }
     }
 }

@@ -19,6 +19,7 @@ mod survey;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub(super) use open::read_only;
 pub use scan::Visit;
 pub use survey::SegmentState;
 pub(super) use survey::{first_position, holds_records, inspect};

@@ -118,6 +118,21 @@ impl Log {
     }
 }
 
+/// Shows `visit` every record from position `from` on, and changes nothing: where the log ends.
+///
+/// # Errors
+/// As [`Log::open`].
+pub(in crate::storage) fn read_only(
+    disk: &dyn Disk,
+    directory: u64,
+    from: LogPosition,
+    visit: &mut Visit<'_>,
+) -> Result<LogPosition, StorageError> {
+    let found = survey(disk, directory)?;
+    let tail = read(disk, &found, from.records(), visit)?;
+    Ok(LogPosition::new(tail.last.scan.position))
+}
+
 fn check(options: &LogOptions) {
     let allowed = MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES;
     assert!(allowed.contains(&options.segment_bytes), "a segment has between 8 KiB and 1 GiB");

@@ -87,39 +87,9 @@ impl Snapshots {
     ) -> Result<Found, StorageError> {
         assert!(options.keep >= 1, "the newest snapshot is always kept");
         assert!((1..=MAX_CHUNK_BYTES).contains(&options.chunk_bytes), "chunks are bounded");
-        let names = disk::list(&*disk)?;
-        let (mut kept, mut newest, mut damaged) = (Kept::default(), None, Vec::new());
-        let mut positions: Vec<LogPosition> = names.iter().filter_map(|n| position(n)).collect();
-        positions.sort();
-        for position in positions.into_iter().rev() {
-            let read = open_one(&*disk, directory, position).and_then(|mut reader| {
-                // Older ones are looked at closely when they are needed.
-                if newest.is_none() {
-                    reader.verify()?;
-                }
-                Ok(reader)
-            });
-            match read {
-                Ok(reader) => {
-                    kept.sound.insert(0, reader.info().clone());
-                    newest = newest.or(Some(reader));
-                }
-                Err(error) => {
-                    kept.damaged.push(name(position));
-                    damaged.push(error);
-                }
-            }
-        }
-        let reach = newest.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
-        if reach < log_start {
-            let what = format!(
-                "the log starts with record {}, and no sound snapshot stands for those before",
-                log_start.records()
-            );
-            return Err(damaged.into_iter().next().unwrap_or_else(|| StorageError::missing(what)));
-        }
+        let Survey { kept, newest, damaged } = survey(&*disk, directory, log_start)?;
         // All is read and sound: what an earlier life did not finish may go.
-        for name in names.iter().filter(|name| name.starts_with(UNFINISHED)) {
+        for name in disk::list(&*disk)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
             disk::remove(&*disk, name)?;
         }
         let shared = Shared { disk, directory, options, kept: Mutex::new(kept) };
@@ -242,6 +212,59 @@ impl Drop for SnapshotWriter {
             let _ = self.snapshots.shared.disk.remove(file.name());
         }
     }
+}
+
+/// The snapshots of a directory, as `survey` finds them.
+#[derive(Debug)]
+pub(super) struct Survey {
+    kept: Kept,
+    /// The newest one that is sound.
+    pub(super) newest: Option<SnapshotReader>,
+    /// What is wrong with others, newest first.
+    pub(super) damaged: Vec<StorageError>,
+}
+
+/// Finds the newest snapshot that is sound and that the log reaches back to. Reads only.
+///
+/// # Errors
+/// As [`Snapshots::open`].
+pub(super) fn survey(
+    disk: &dyn Disk,
+    directory: u64,
+    log_start: LogPosition,
+) -> Result<Survey, StorageError> {
+    let names = disk::list(disk)?;
+    let (mut kept, mut newest, mut damaged) = (Kept::default(), None, Vec::new());
+    let mut positions: Vec<LogPosition> = names.iter().filter_map(|n| position(n)).collect();
+    positions.sort();
+    for position in positions.into_iter().rev() {
+        let read = open_one(disk, directory, position).and_then(|mut reader| {
+            // Older ones are looked at closely when they are needed.
+            if newest.is_none() {
+                reader.verify()?;
+            }
+            Ok(reader)
+        });
+        match read {
+            Ok(reader) => {
+                kept.sound.insert(0, reader.info().clone());
+                newest = newest.or(Some(reader));
+            }
+            Err(error) => {
+                kept.damaged.push(name(position));
+                damaged.push(error);
+            }
+        }
+    }
+    let reach = newest.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
+    if reach < log_start {
+        let what = format!(
+            "the log starts with record {}, and no sound snapshot stands for those before",
+            log_start.records()
+        );
+        return Err(damaged.into_iter().next().unwrap_or_else(|| StorageError::missing(what)));
+    }
+    Ok(Survey { kept, newest, damaged })
 }
 
 /// Reads every snapshot, for `verify`.

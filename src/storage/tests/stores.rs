@@ -183,7 +183,7 @@ fn a_newer_format_is_named_and_left_alone() {
     let length = files["identity"].len();
     let identity = with("identity", 8, length - 4..length, length - 4);
     let error = start(&identity).expect_err("of another version").to_string();
-    assert_eq!(error, "identity: format version 9, where version 2 is known here");
+    assert_eq!(error, "identity: format version 9, where version 3 is known here");
     let log = files.keys().find(|name| name.starts_with("log-")).unwrap().clone();
     let mut segment = with(&log, 8, 52..56, 52);
     let copy = segment[&log][..512].to_vec();
@@ -214,7 +214,7 @@ fn a_directory_is_restored_from_a_snapshot_and_needs_it_from_then_on() {
     let disk = FaultyDisk::new(0, CAPACITY);
     let restore = |disk: &FaultyDisk| {
         let disk = Arc::new(disk.clone());
-        Store::restore(disk, &store_options(), |writer| writer.write(&[7; 250]))
+        Store::restore(disk, &store_options(), 5, |writer| writer.write(&[7; 250]))
     };
     assert_eq!(restore(&disk).unwrap().incarnation, 0);
     restore(&disk).expect_err("it is in use");
@@ -239,7 +239,8 @@ fn every_crash_within_a_restore_is_noticed_or_leaves_it_done() {
         let disk = FaultyDisk::new(boundary, CAPACITY);
         disk.crash_after(boundary);
         let disk_handle = Arc::new(disk.clone());
-        let done = Store::restore(disk_handle, &store_options(), |writer| writer.write(&[7; 250]));
+        let done =
+            Store::restore(disk_handle, &store_options(), 5, |writer| writer.write(&[7; 250]));
         disk.lose_power();
         match opening(&disk) {
             Ok(opened) if opened.snapshot.is_some() => {}

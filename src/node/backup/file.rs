@@ -1,0 +1,210 @@
+//! A backup's file: written in one step or not at all, and read only if every byte is right.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | header | magic 8 · version 4 · id 8 · replica 1 · cluster's size 1 · source 1 · position 8 · left out 8 |
+//! | told | the cluster's name · what the replica had executed |
+//! | snapshot | what a new cluster begins with: an own snapshot, without records of its own |
+//! | end | length of told 8 · of the snapshot 8 · XXH3-64 of everything before 8 |
+//!
+//! Numbers are little-endian.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::{Backup, BackupError, Source};
+use crate::machine::sessions_in;
+use crate::node::inbox::EPOCH;
+use crate::protocol::epaxos::{Record, Shared};
+use crate::types::{Executed, LogPosition, MAX_REPLICAS, ReplicaId};
+use crate::wire::{Limits, Reader, Wire, decode_own_snapshot};
+
+const MAGIC: [u8; 8] = *b"isonomyB";
+const VERSION: u32 = 1;
+const HEADER: usize = 39;
+const END: usize = 24;
+
+const STOPPED: u8 = 1;
+const SNAPSHOT: u8 = 2;
+
+/// A backup that was read and is sound.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) backup: Backup,
+    /// What a replica restored from it begins with.
+    pub(super) snapshot: Bytes,
+    /// The state within that.
+    pub(super) state: Bytes,
+}
+
+/// Whether a backup may be written under this name.
+pub(super) fn check_name(path: &Path, overwrite: bool) -> Result<(), BackupError> {
+    match fs::symlink_metadata(path) {
+        Ok(it) if it.is_file() && overwrite => Ok(()),
+        Ok(_) => Err(BackupError::Exists(path.display().to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(BackupError::io("write", path, error)),
+    }
+}
+
+/// Writes a file under another name beside `path`, flushes it, and only then gives it its own.
+pub(super) fn write(
+    path: &Path,
+    overwrite: bool,
+    backup: &Backup,
+    snapshot: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+) -> Result<(), BackupError> {
+    let unfinished = beside(path).map_err(|error| BackupError::io("write", path, error))?;
+    let written = write_whole(&unfinished, backup, snapshot)
+        .map_err(|error| BackupError::io("write", path, error))
+        // It may have come meanwhile.
+        .and_then(|()| check_name(path, overwrite))
+        .and_then(|()| {
+            let renamed = fs::rename(&unfinished, path).and_then(|()| sync_parent(path));
+            renamed.map_err(|error| BackupError::io("name", path, error))
+        });
+    if written.is_err() {
+        // If this fails as well, the name says what it is.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut unfinished = name.to_owned();
+    unfinished.push(format!(".unfinished-{}", std::process::id()));
+    Ok(path.with_file_name(unfinished))
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write_whole(
+    path: &Path,
+    backup: &Backup,
+    snapshot: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let mut hash = Xxh3::new();
+    let mut put = |bytes: &[u8]| {
+        hash.update(bytes);
+        file.write_all(bytes)
+    };
+    let mut out = BytesMut::new();
+    out.put_slice(&MAGIC);
+    out.put_u32_le(VERSION);
+    out.put_u64_le(backup.id);
+    out.put_u8(backup.replica.number());
+    out.put_u8(u8::try_from(backup.replicas).expect("a cluster has at most 63 replicas"));
+    out.put_u8(match backup.source {
+        Source::Stopped => STOPPED,
+        Source::Snapshot => SNAPSHOT,
+    });
+    out.put_u64_le(backup.position.records());
+    out.put_u64_le(backup.left_out);
+    debug_assert_eq!(out.len(), HEADER);
+    backup.cluster.encode(&mut out);
+    backup.executed.encode(&mut out);
+    put(&out)?;
+    let told = (out.len() - HEADER) as u64;
+    let mut length = 0;
+    snapshot(&mut |bytes| {
+        length += bytes.len() as u64;
+        put(bytes)
+    })?;
+    out.clear();
+    out.put_u64_le(told);
+    out.put_u64_le(length);
+    put(&out)?;
+    file.write_all(&hash.digest().to_le_bytes())?;
+    file.sync_all()
+}
+
+/// Reads a backup and checks every byte of it.
+pub(super) fn read(path: &Path) -> Result<Contents, BackupError> {
+    let bytes = fs::read(path).map_err(|error| BackupError::io("read", path, error))?;
+    decode(&bytes.into(), path)
+}
+
+/// The same of its bytes.
+pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError> {
+    let file = || path.display().to_string();
+    let damaged = |what: &str| BackupError::Damaged { file: file(), what: what.to_owned() };
+    let Some(rest) = bytes.strip_prefix(&MAGIC) else {
+        return Err(damaged("it does not begin like one"));
+    };
+    if bytes.len() < HEADER + END {
+        return Err(damaged("it ends too early"));
+    }
+    let mut header = &rest[..HEADER - MAGIC.len()];
+    let version = header.get_u32_le();
+    if version != VERSION {
+        return Err(BackupError::Version { file: file(), found: version, known: VERSION });
+    }
+    let (before, hash) = bytes.split_at(bytes.len() - 8);
+    if xxh3_64(before).to_le_bytes() != *hash {
+        return Err(damaged("its checksum does not fit: it is cut off, or was changed"));
+    }
+    let mut end = &bytes[bytes.len() - END..];
+    let (told, length) = (end.get_u64_le(), end.get_u64_le());
+    let inside = (bytes.len() - HEADER - END) as u64;
+    if told.checked_add(length) != Some(inside) {
+        return Err(damaged("its parts have other lengths than its end says"));
+    }
+    let snapshot_at = HEADER + usize::try_from(told).expect("it is in memory");
+    let (id, replica, replicas) = (header.get_u64_le(), header.get_u8(), header.get_u8());
+    let (source, position, left_out) = (header.get_u8(), header.get_u64_le(), header.get_u64_le());
+    let replicas = usize::from(replicas);
+    let replica = ReplicaId::new(replica).filter(|it| it.index() < replicas);
+    let replica = replica.ok_or_else(|| damaged("it is of no replica"))?;
+    let source = match source {
+        STOPPED => Source::Stopped,
+        SNAPSHOT => Source::Snapshot,
+        _ => return Err(damaged("it was made of nothing known")),
+    };
+    if replicas > MAX_REPLICAS || id == 0 {
+        return Err(damaged("its header makes no sense"));
+    }
+    let limits = Limits::new(replicas);
+    let wrong = |error: &dyn std::fmt::Display| damaged(&error.to_string());
+    let told = bytes.slice(HEADER..snapshot_at);
+    let (cluster, executed) = read_told(&told, &limits).map_err(|error| wrong(&error))?;
+    let snapshot = bytes.slice(snapshot_at..bytes.len() - END);
+    let decoded = decode_own_snapshot::<Shared, Record>(&snapshot, &cluster, &limits);
+    let (inside, own) = decoded.map_err(|error| wrong(&error))?;
+    if inside.epoch != EPOCH || !own.is_empty() || !inside.own.executed.includes(&executed) {
+        return Err(damaged("what it holds does not fit what it says"));
+    }
+    let sessions = sessions_in(&inside.state).map_err(|error| wrong(&error))?;
+    let backup = Backup {
+        id,
+        cluster,
+        replica,
+        replicas,
+        source,
+        position: LogPosition::new(position),
+        executed,
+        left_out,
+        era: sessions.era(),
+        sessions: sessions.len(),
+        state_bytes: inside.state.len() as u64,
+    };
+    Ok(Contents { backup, snapshot, state: inside.state })
+}
+
+fn read_told(
+    told: &Bytes,
+    limits: &Limits,
+) -> Result<(String, Executed), crate::wire::DecodeError> {
+    let mut from = Reader::new(told, limits);
+    let read = (from.read()?, from.read()?);
+    from.finish()?;
+    Ok(read)
+}

@@ -1,0 +1,193 @@
+//! Takes: what a directory's replica had executed, and its state. The same steps as those of a
+//! replica that starts (`start`), without the rest of it: no thread, no network, nothing written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{BackupError, Source};
+use crate::machine::{Applier, StateMachine};
+use crate::node::inbox::EPOCH;
+use crate::node::inspect::size_in;
+use crate::protocol::epaxos::{EPaxos, Record, Shared};
+use crate::replica::{Checkpoint, Core, Limits, Output};
+use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError};
+use crate::types::{
+    InstanceId, LogPosition, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing,
+};
+use crate::wire::{self, decode_own_snapshot, decode_record, replicas_in_snapshot};
+
+/// How often the directory of a running replica is read: what is read may be gone meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// What was found in a directory.
+pub(super) struct Taken {
+    pub(super) cluster: String,
+    pub(super) replica: ReplicaId,
+    pub(super) replicas: usize,
+    pub(super) source: Source,
+    pub(super) position: LogPosition,
+    pub(super) checkpoint: Checkpoint<Shared, Record>,
+    pub(super) state: Vec<u8>,
+}
+
+/// The instance that a record is about, if it is about one.
+pub(super) fn instance_of(record: &Record) -> Option<InstanceId> {
+    match record {
+        Record::PreAccepted { id, .. }
+        | Record::Accepted { id, .. }
+        | Record::Joined { id, .. }
+        | Record::Validated { id, .. }
+        | Record::Committed { id, .. }
+        | Record::Learned { id, .. } => Some(*id),
+        Record::Reserved { .. } | Record::Agreed { .. } => None,
+    }
+}
+
+/// Takes what is there: all of it, or if a replica runs the newest snapshot.
+pub(super) fn take<S: StateMachine>(machine: S, directory: &Path) -> Result<Taken, BackupError> {
+    let name = directory.display().to_string();
+    let failed = |error| BackupError::Storage { directory: name.clone(), error };
+    match FileDisk::hold(directory) {
+        Ok(disk) => {
+            let reading = Reading::of(Arc::new(disk)).map_err(failed)?;
+            let reading = reading.ok_or_else(|| BackupError::Nothing(name.clone()))?;
+            let taken = all(machine, reading).map_err(failed)?;
+            taken.ok_or_else(|| BackupError::Nothing(name.clone()))
+        }
+        Err(StorageError::Locked { .. }) => {
+            for _ in 1..ATTEMPTS {
+                if let Ok(Some(taken)) = newest_snapshot::<S>(directory) {
+                    return Ok(taken);
+                }
+            }
+            let taken = newest_snapshot::<S>(directory).map_err(failed)?;
+            taken.ok_or(BackupError::NoSnapshot(name))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The newest snapshot, while a replica may be writing.
+fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, StorageError> {
+    let disk = FileDisk::read_only(directory)?;
+    let Some(mut reading) = Reading::of(Arc::new(disk))? else { return Ok(None) };
+    let Some(reader) = &mut reading.snapshot else { return Ok(None) };
+    let Identity { cluster, replica, .. } = reading.identity;
+    let position = reader.info().position;
+    let Begin { replicas, executed, shared, own, applier } = begin::<S>(reader, &cluster)?;
+    let checkpoint = Checkpoint { position, executed, shared, own };
+    let (source, state) = (Source::Snapshot, applier.snapshot());
+    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
+}
+
+/// What a snapshot holds.
+struct Begin<S> {
+    replicas: usize,
+    executed: crate::types::Executed,
+    shared: Shared,
+    own: Vec<Record>,
+    applier: Applier<S>,
+}
+
+fn begin<S: StateMachine>(
+    reader: &mut SnapshotReader,
+    cluster: &str,
+) -> Result<Begin<S>, StorageError> {
+    let info = reader.info().clone();
+    let mut file = Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0));
+    while let Some(chunk) = reader.next_chunk()? {
+        file.extend_from_slice(&chunk);
+    }
+    let file = Bytes::from(file);
+    // Its checksums are right: what wrote it wrote it otherwise than is understood here.
+    let wrong = |what: String| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
+    let replicas = replicas_in_snapshot(&file);
+    let replicas = replicas.ok_or_else(|| wrong("it is no replica's snapshot".into()))?;
+    let limits = wire::Limits::new(replicas);
+    let decoded = decode_own_snapshot::<Shared, Record>(&file, cluster, &limits);
+    let (snapshot, own) = decoded.map_err(|error| wrong(error.to_string()))?;
+    if snapshot.epoch != EPOCH {
+        return Err(wrong(format!("it is of epoch {}", snapshot.epoch)));
+    }
+    let applier = Applier::restore(&snapshot.state).map_err(|error| wrong(error.to_string()))?;
+    let (executed, shared) = (snapshot.own.executed, snapshot.shared);
+    Ok(Begin { replicas, executed, shared, own, applier })
+}
+
+/// Everything, of a replica that does not run: `None` if it has no records.
+fn all<S: StateMachine>(machine: S, mut reading: Reading) -> Result<Option<Taken>, StorageError> {
+    let Identity { cluster, replica, .. } = reading.identity.clone();
+    let begun = match &mut reading.snapshot {
+        Some(reader) => Some(begin::<S>(reader, &cluster)?),
+        None => None,
+    };
+    let replicas = match &begun {
+        Some(begun) => Some(begun.replicas),
+        None => size_of(&reading)?,
+    };
+    let Some(replicas) = replicas else { return Ok(None) };
+    let mut core = core(replica, replicas)?;
+    let mut out = Output::default();
+    let mut applier = Applier::new(machine);
+    if let Some(begun) = begun {
+        applier = begun.applier;
+        core.restore_snapshot(begun.shared, &begun.executed);
+        for record in begun.own {
+            core.restore(record, &mut out);
+            apply(&mut applier, &mut out);
+        }
+    }
+    let limits = wire::Limits::new(replicas);
+    let position = reading.replay(&mut |position, record| {
+        let position = position.records();
+        let (epoch, record) = decode_record(Bytes::copy_from_slice(record), &limits)
+            .map_err(|error| format!("record {position} makes no sense: {error}"))?;
+        if epoch != EPOCH {
+            return Err(format!("record {position} is of epoch {epoch}"));
+        }
+        core.restore(record, &mut out);
+        apply(&mut applier, &mut out);
+        Ok(())
+    })?;
+    let checkpoint = core.checkpoint();
+    let (source, state) = (Source::Stopped, applier.snapshot());
+    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
+}
+
+/// A replica that takes no step.
+fn core(me: ReplicaId, replicas: usize) -> Result<Core<EPaxos>, StorageError> {
+    let missing =
+        |error: crate::types::UnsupportedSize| StorageError::Missing { what: error.to_string() };
+    let settings = Settings {
+        me,
+        quorums: Quorums::new(replicas).map_err(missing)?,
+        seed: 0,
+        timing: Timing::default(),
+        optimisations: Optimisations::NONE,
+        retention: Retention::default(),
+    };
+    Ok(Core::new(settings.clone(), Limits::default(), EPaxos::new(settings)))
+}
+
+fn apply<S: StateMachine, M, R>(applier: &mut Applier<S>, out: &mut Output<M, R>) {
+    let mut replies = Vec::new();
+    for execution in out.execute.drain(..) {
+        applier.apply(&execution.batch, &mut replies);
+        replies.clear();
+    }
+    out.clear();
+}
+
+/// The size of the cluster, from the first record that tells.
+fn size_of(reading: &Reading) -> Result<Option<usize>, StorageError> {
+    let mut size = None;
+    reading.replay(&mut |_, record| {
+        if size.is_none() {
+            size = size_in(record);
+        }
+        Ok(())
+    })?;
+    Ok(size)
+}

@@ -1,0 +1,209 @@
+//! A cluster of real processes, backed up and begun anew: the steps of the README's chapter on
+//! backups, and who must not be let in afterwards.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use common::processes::{Cluster, PATIENCE, isonomy};
+use isonomy::machine::{KvCommand, KvOutput};
+
+/// Runs a command that has to succeed; what it prints.
+#[track_caller]
+fn told(arguments: &[&Path]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn run(arguments: &[&Path]) -> Output {
+    isonomy().args(arguments).output().expect("isonomy runs")
+}
+
+fn backup(directory: &Path, file: &Path) -> String {
+    told(&[Path::new("backup"), directory, file])
+}
+
+fn restore(cluster: &Cluster, file: &Path, number: usize) -> String {
+    let own = number.to_string();
+    let flag = [Path::new("--replica"), Path::new(&own)];
+    told(&[Path::new("restore"), file, &cluster.data(number), flag[0], flag[1]])
+}
+
+fn aside(cluster: &Cluster, number: usize) -> PathBuf {
+    cluster.dir.join(format!("{number}.old"))
+}
+
+/// Waits until a replica has logged these words.
+#[track_caller]
+fn wait_log(cluster: &Cluster, number: usize, words: &str) {
+    let start = Instant::now();
+    while !cluster.log(number).contains(words) {
+        assert!(start.elapsed() < PATIENCE, "{words}: {}", cluster.log(number));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn put(key: &str, value: &str) -> KvCommand {
+    KvCommand::Put { key: key.to_owned().into(), value: value.to_owned().into() }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_begins_anew_from_a_backup_and_lets_nobody_else_in() {
+    let mut cluster = Cluster::start(3);
+    let client = cluster.connect([1, 2, 3]).await;
+    for number in 0..50 {
+        let done = client.execute(put(&format!("k{number}"), &format!("v{number}"))).await;
+        assert_eq!(done, Ok(KvOutput::Done));
+    }
+    let file = cluster.dir.join("monday.backup");
+    let running = run(&[Path::new("backup"), &cluster.data(1), &file]);
+    assert_eq!(running.status.code(), Some(4), "there is no snapshot yet: {running:?}");
+
+    (1..=3).for_each(|number| assert_eq!(cluster.terminate(number), Some(0)));
+    let words = backup(&cluster.data(1), &file);
+    for wanted in ["replica 1 of cluster blue", "the replica was stopped", "executed: of replica 1"]
+    {
+        assert!(words.contains(wanted), "{wanted} in {words}");
+    }
+    let again = run(&[Path::new("backup"), &cluster.data(1), &file]);
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    let other = cluster.dir.join("other.backup");
+    backup(&cluster.data(1), &other);
+    for number in 1..=3 {
+        fs::rename(cluster.data(number), aside(&cluster, number)).expect("renamed");
+        let words = restore(&cluster, &file, number);
+        assert!(words.contains(&format!("replica {number} of 3 of cluster blue")), "{words}");
+    }
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "k49", "--replica", "2"]), "v49\n");
+    // The same session goes on.
+    for number in 0..50 {
+        assert_eq!(client.execute(put(&format!("k{number}"), "new")).await, Ok(KvOutput::Done));
+    }
+    assert_eq!(cluster.told(&["get", "k7", "--replica", "3"]), "new\n");
+    cluster.kill(&[1, 2, 3]);
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "k49", "--replica", "1"]), "new\n");
+
+    // Its old self, and one from another backup: refused, and the others go on.
+    cluster.kill(&[3]);
+    let new = cluster.dir.join("3.new");
+    fs::rename(cluster.data(3), &new).expect("renamed");
+    fs::rename(aside(&cluster, 3), cluster.data(3)).expect("renamed");
+    refused(&mut cluster, "r3 began with nothing, and this replica with backup");
+    fs::rename(cluster.data(3), aside(&cluster, 3)).expect("renamed");
+    restore(&cluster, &other, 3);
+    refused(&mut cluster, "r3 began with backup");
+    fs::rename(cluster.data(3), cluster.dir.join("3.other")).expect("renamed");
+
+    // None of that has hurt the right one.
+    fs::rename(&new, cluster.data(3)).expect("renamed");
+    cluster.serve(3);
+    assert_eq!(cluster.told(&["get", "last", "--replica", "3"]), "yes\n");
+}
+
+/// Replica 3 comes with something else, is not let in, and decides nothing.
+#[cfg(unix)]
+#[track_caller]
+fn refused(cluster: &mut Cluster, words: &str) {
+    cluster.serve(3);
+    wait_log(cluster, 3, words);
+    let alone = cluster.dir.clone();
+    let mut get = isonomy();
+    get.args(["get", "k1", "--replica", "3", "--timeout", "1", "--cluster"]).arg(alone);
+    assert_eq!(get.output().expect("isonomy runs").status.code(), Some(3));
+    cluster.told(&["put", "last", "yes", "--replica", "1"]);
+    cluster.kill(&[3]);
+}
+
+/// A backup of a replica that lacks some of what another one proposed, and went on without.
+#[cfg(unix)]
+#[test]
+fn a_cluster_begins_anew_from_a_backup_with_holes() {
+    use isonomy::protocol::epaxos::Record;
+    use isonomy::types::{Batch, ClientId, Command, Deps, InstanceId, ReplicaId, RequestId, Value};
+    let mut cluster = Cluster::lay_out(3);
+    let replica = |number| ReplicaId::new(number).expect("a number");
+    let put = KvCommand::Put { key: "a".into(), value: "1".into() };
+    let batch = Batch::new(vec![Command {
+        request: RequestId::new(ClientId(7), 1),
+        floor: 0,
+        origin: replica(1),
+        footprint: <isonomy::machine::Kv as isonomy::machine::StateMachine>::footprint(&put),
+        payload: isonomy::machine::encode(&put).expect("it has an encoding"),
+    }]);
+    let records = [
+        Record::Reserved { up_to: 70 },
+        Record::Committed {
+            id: InstanceId::new(replica(1), 40),
+            value: Value::Batch(batch.clone()),
+            deps: Deps::none(3),
+        },
+        Record::PreAccepted {
+            id: InstanceId::new(replica(3), 9),
+            batch,
+            initial: Deps::none(3),
+            deps: Deps::none(3),
+        },
+    ];
+    let old = cluster.dir.join("old");
+    common::directory(&old, "blue", replica(2), &records);
+    let file = cluster.dir.join("file");
+    let words = backup(&old, &file);
+    assert!(words.contains("of replica 1 up to 0, 40 to 40"), "{words}");
+    assert!(words.contains("1 instances were not executed"), "{words}");
+    (1..=3).for_each(|number| drop(restore(&cluster, &file, number)));
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "a", "--replica", "3"]), "1\n");
+    for number in ["1", "2", "3"] {
+        cluster.told(&["put", "a", number, "--replica", number]);
+        cluster.told(&["put", number, "x", "--replica", number]);
+    }
+    // Every frontier has moved: what is executed has no hole.
+    (1..=3).for_each(|number| assert_eq!(cluster.terminate(number), Some(0)));
+    let words = backup(&cluster.data(2), &cluster.dir.join("again"));
+    let line = words.lines().find(|line| line.starts_with("executed: ")).expect("a line");
+    assert!(!line.contains(" to ") || !line.contains(','), "{line}");
+    for (number, past) in [("1", 40), ("2", 70), ("3", 9)] {
+        let from = format!("of replica {number} up to ");
+        let rest = line.split(&from).nth(1).expect("an owner");
+        let floor = rest.split(';').next().and_then(|it| it.trim().parse::<u64>().ok());
+        assert!(floor.is_some_and(|floor| floor > past), "{line}");
+    }
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "a", "--replica", "1"]), "3\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_no_half_of_a_backup() {
+    let mut cluster = Cluster::start(1);
+    cluster.told(&["put", "key", &"x".repeat(100_000)]);
+    assert_eq!(cluster.terminate(1), Some(0));
+    let file = cluster.dir.join("file");
+    let program = env!("CARGO_BIN_EXE_isonomy");
+    let mut limited = std::process::Command::new("sh");
+    // At most some kilobytes, and an error instead of the signal.
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" backup \"$1\" \"$2\""]);
+    limited.arg(program).arg(cluster.data(1)).arg(&file);
+    let output = limited.output().expect("a shell");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("cannot write"), "{words}");
+    let left = fs::read_dir(&cluster.dir).expect("a directory").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("file")), "{left:?}");
+    backup(&cluster.data(1), &file);
+    let cut = fs::read(&file).expect("the backup");
+    fs::write(&file, &cut[..cut.len() / 2]).expect("written");
+    let new = cluster.dir.join("new");
+    let flags = ["--replica", "1"].map(Path::new);
+    let refused = run(&[Path::new("restore"), &file, &new, flags[0], flags[1]]);
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    assert!(!new.exists());
+}
