@@ -59,6 +59,7 @@ async fn a_restart_begins_with_the_newest_snapshot() {
         let answer = replicas[0].submit(request(round), 1, create(&key, "v")).await;
         assert_eq!(answer, Ok(KvOutput::Swapped));
         write(&replicas[1], 64).await;
+        same_digests(&replicas).await;
         for replica in &replicas {
             let info = replica.snapshot().await.unwrap();
             assert!(info.bytes > 64 << 14);

@@ -249,7 +249,7 @@ impl<P: Explain> Runner<P> {
                 self.push_work(Work::Install(applier));
                 self.snapshots.installed(now, bytes, took);
             } else {
-                tracing::info!(us = %self.shared.id, bytes, "the snapshot lacks what is executed here");
+                tracing::info!(us = %self.shared.id, bytes, "that snapshot is not enough");
             }
             self.follow(now);
         }

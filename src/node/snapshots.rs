@@ -1,8 +1,8 @@
 //! When a snapshot is taken, and what follows from it: the core thread's side of the keeper.
 //!
-//! An own snapshot: the core's part is taken between two steps; the state's, by the apply thread
-//! when it has come that far; the keeper writes both. Once the log is durable up to there it counts,
-//! and the log before it may go.
+//! An own snapshot: the core's part is taken between two steps; the state's by the apply thread,
+//! when it has come that far; the keeper writes both. Once the log is durable up to there it
+//! counts, and the log before it may go.
 //!
 //! A snapshot that comes from another replica says what no record here says. So the own one behind
 //! it counts only when the log begins there: nothing older may ever stand in for it.
@@ -72,6 +72,8 @@ pub(super) struct Snapshots<P: Explain> {
     /// The log's length when the last one was begun, and how long that one's state was.
     log_bytes: u64,
     state_bytes: u64,
+    /// The least that was kept of decisions since the last one was begun.
+    least_kept: usize,
     /// Own ones that others may read.
     offered: Vec<SnapshotId>,
     inputs: Vec<Input<P::Message>>,
@@ -149,6 +151,7 @@ impl<P: Explain> Snapshots<P> {
             foreign: false,
             first_since: false,
             log_bytes: 0,
+            least_kept: 0,
             state_bytes,
             offered,
             inputs,
@@ -289,7 +292,9 @@ impl<P: Explain> Snapshots<P> {
     }
 
     /// Whether one has to be begun.
-    fn is_due(&self, now: Time, journal: &Journal) -> bool {
+    fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> bool {
+        let kept = core.protocol().kept_bytes();
+        self.least_kept = self.least_kept.min(kept);
         if !matches!(self.stage, Stage::Idle) {
             return false;
         }
@@ -297,9 +302,14 @@ impl<P: Explain> Snapshots<P> {
             return true;
         }
         // As much log as there was state, at the least: a large state is not written too often.
-        let every = self.shared.limits.snapshot_every.max(self.state_bytes);
-        let grown = journal.log_bytes() - self.log_bytes >= every;
-        now >= self.not_before && (self.wanted || self.foreign || grown && self.shelf.is_some())
+        let limits = &self.shared.limits;
+        let every = limits.snapshot_every.max(self.state_bytes);
+        let grown = match &self.shelf {
+            Some(_) => journal.log_bytes() - self.log_bytes >= every,
+            // For others alone: what is in no snapshot is kept for them, however much it is.
+            None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,
+        };
+        now >= self.not_before && (self.wanted || self.foreign || grown)
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
@@ -310,7 +320,7 @@ impl<P: Explain> Snapshots<P> {
         core: &Core<P>,
         journal: &mut Journal,
     ) -> Option<Work> {
-        if !self.is_due(now, journal) {
+        if !self.is_due(now, core, journal) {
             return None;
         }
         let clock = self.shared.clock;
@@ -320,6 +330,7 @@ impl<P: Explain> Snapshots<P> {
         self.wanted = false;
         self.first_since = std::mem::take(&mut self.foreign);
         self.log_bytes = journal.log_bytes();
+        self.least_kept = core.protocol().kept_bytes();
         self.begun = now;
         self.stage = Stage::Begun(checkpoint.position);
         self.askers.append(&mut self.next_askers);
