@@ -132,9 +132,9 @@ macro_rules! replace {
             "\nThe others go on without it as long as they are a majority. To have it back, begin \
              anew with the state of a sound replica:\n  \
              1. stop the clients, and a moment later every replica\n  \
-             2. isonomy backup DIR FILE                with the data directory of a sound replica\n  \
+             2. isonomy backup DIR FILE                with the directory of a sound replica\n  \
              3. move the data directories of all replicas out of the way\n  \
-             4. isonomy restore FILE DIR --replica N   for every replica, into its `data_dir`\n  \
+             4. isonomy restore FILE DIR --replica N   for every replica, to its `data_dir`\n  \
              5. start every replica"
         )
     };
