@@ -121,6 +121,40 @@ fn refused(cluster: &mut Cluster, words: &str) {
     cluster.kill(&[3]);
 }
 
+/// The README's chapter, word by word.
+#[cfg(unix)]
+#[test]
+fn the_readme_can_be_followed() {
+    let chapter = include_str!("../README.md").split("## Backups\n").nth(1).expect("a chapter");
+    let chapter = chapter.split("\n## ").next().expect("its end");
+    let blocks: Vec<&str> = chapter.split("```sh\n").skip(1).collect();
+    let [running, stopped] = blocks[..] else { panic!("two blocks in {chapter}") };
+    let mut cluster = Cluster::start(3);
+    cluster.told(&["put", "greeting", "hello"]);
+    let follow = |cluster: &Cluster, block: &str| {
+        let program = Path::new(env!("CARGO_BIN_EXE_isonomy")).parent().expect("a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-ec", block.split("```").next().expect("its end")]);
+        shell.current_dir(cluster.dir.parent().expect("a directory"));
+        shell.env("PATH", format!("{}:{path}", program.display()));
+        let output = shell.output().expect("a shell");
+        assert!(output.status.success(), "{block}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let words = follow(&cluster, running);
+    for wanted in ["snapshot: up to record", "the replica was running", "executed: of replica 1"] {
+        assert!(words.contains(wanted), "{wanted} in {words}");
+    }
+    (1..=3).for_each(|number| assert_eq!(cluster.terminate(number), Some(0)));
+    let words = follow(&cluster, stopped);
+    assert!(words.contains("the replica was stopped"), "{words}");
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "greeting"]), "hello\n");
+    cluster.told(&["put", "greeting", "again"]);
+    assert_eq!(cluster.told(&["get", "greeting", "--replica", "3"]), "again\n");
+}
+
 /// A backup of a replica that lacks some of what another one proposed, and went on without.
 #[cfg(unix)]
 #[test]

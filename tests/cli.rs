@@ -200,8 +200,8 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
 
 /// A directory as a replica leaves it: one vote, one decision, one snapshot.
 fn replicas_directory(path: &Path) {
-    use isonomy::protocol::epaxos::Record;
-    use isonomy::types::{Ballot, Deps, InstanceId, LogPosition, ReplicaId, Value};
+    use isonomy::protocol::epaxos::{DroppedIndex, Record, Shared};
+    use isonomy::types::{Ballot, Deps, Executed, InstanceId, LogPosition, ReplicaId, Value};
     let replica = ReplicaId::new(2).expect("a number");
     let options = StoreOptions {
         cluster: "blue".into(),
@@ -224,7 +224,17 @@ fn replicas_directory(path: &Path) {
     }
     store.log.flush().expect("it flushes");
     let mut writer = store.snapshots.begin(LogPosition::new(1)).expect("a snapshot");
-    writer.write(b"what the first record amounts to").expect("there is room");
+    let none = || Deps::none(3);
+    let (floor, cut, dropped) = (none(), none(), Deps::from_slots([0, 2, 0]));
+    let checkpoint = isonomy::replica::Checkpoint {
+        position: LogPosition::new(1),
+        executed: Executed::up_to(Deps::from_slots([0, 5, 0])),
+        shared: Shared { floor, cut, dropped, index: DroppedIndex::new(3), settled: Vec::new() },
+        own: Vec::<Record>::new(),
+    };
+    let state = isonomy::machine::Applier::new(isonomy::machine::Kv::new()).snapshot();
+    let write = |bytes: &[u8]| writer.write(bytes);
+    isonomy::wire::encode_snapshot(1, "blue", &checkpoint, &state, write).expect("there is room");
     writer.finish().expect("it flushes");
     store.log.close().expect("it closes");
 }
@@ -238,7 +248,14 @@ fn inspect_tells_what_is_there_and_what_is_damaged() {
     replicas_directory(&dir);
     let before: Vec<_> = fs::read_dir(&dir).expect("files").map(|it| it.unwrap().path()).collect();
     let text = String::from_utf8(run(&["inspect", name]).stdout).expect("text");
-    for words in ["replica 2 of 3 of cluster blue, incarnation 1", "records 0 to 2", "sound: "] {
+    for words in [
+        "replica 2 of 3 of cluster blue, incarnation 1",
+        "records 0 to 2",
+        "0 sessions, era 0",
+        "of replica 2 up to 5",
+        "cut 0 0 0; dropped up to 0 2 0",
+        "sound: ",
+    ] {
         assert!(text.contains(words), "{words} in {text}");
     }
     let output = run(&["inspect", name, "--json"]);
@@ -247,7 +264,8 @@ fn inspect_tells_what_is_there_and_what_is_damaged() {
     assert_eq!((&report["sound"], &report["records"]), (&true.into(), &2.into()), "{report}");
     let instances = &report["instances"][0];
     assert_eq!((&instances["nops"], &instances["initial"]), (&1.into(), &1.into()), "{report}");
-    assert_eq!(report["snapshots"][0]["position"], 1, "{report}");
+    let snapshot = &report["snapshots"][0];
+    assert_eq!((&snapshot["position"], &snapshot["contents"]["era"]), (&1.into(), &0.into()));
 
     // In use, it can be looked at as well.
     let in_use = FileDisk::open(&dir).expect("nobody has it");

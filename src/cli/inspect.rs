@@ -7,8 +7,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::backup::executed;
 use super::{NO, complain, say};
-use crate::node::Inspection;
+use crate::node::{Inspection, SnapshotContents};
+use crate::storage::SnapshotInfo;
+use crate::types::Deps;
 
 /// Look at a replica's data directory: whose it is, what it holds, whether every checksum fits.
 ///
@@ -60,6 +63,10 @@ fn print(found: &Inspection) {
             identity.directory
         ));
     }
+    let origin = report.identity.as_ref().map_or(0, |identity| identity.origin);
+    if origin != 0 {
+        say(format_args!("restored from backup {origin:016x}"));
+    }
     if report.identity.as_ref().is_some_and(|identity| identity.outcast) {
         say("the others have shut it out: it must not vote any more");
     }
@@ -68,12 +75,15 @@ fn print(found: &Inspection) {
         Some(process) => say(format_args!("in use by process {process}")),
         None => {}
     }
-    for snapshot in &report.snapshots {
+    for (snapshot, contents) in report.snapshots.iter().zip(&found.contents) {
         let (file, position) = (&snapshot.file, snapshot.position.records());
         say(format_args!(
             "snapshot {file}: up to record {position}, {} bytes in {} chunks, checksum {:08x}",
             snapshot.bytes, snapshot.chunks, snapshot.checksum
         ));
+        if let Some(contents) = contents {
+            print_contents(contents);
+        }
     }
     if let (Some(first), Some(last)) = (report.segments.first(), report.segments.last()) {
         let (start, end, count) = (first.first, last.end, report.segments.len());
@@ -110,6 +120,38 @@ fn print(found: &Inspection) {
     }
 }
 
+fn print_contents(contents: &SnapshotContents) {
+    let slots = |deps: &Deps| {
+        let slots: Vec<_> = deps.as_slots().iter().map(u64::to_string).collect();
+        slots.join(" ")
+    };
+    let ((era, sessions), bytes) = (contents.sessions, contents.state_bytes);
+    say(format_args!("  state: {bytes} bytes, {sessions} sessions, era {era}"));
+    say(format_args!("  executed: {}", executed(&contents.executed)));
+    let (floor, cut, dropped) = (&contents.floor, &contents.cut, &contents.dropped);
+    let [floor, cut, dropped] = [floor, cut, dropped].map(slots);
+    say(format_args!("  by owner, forgotten up to {floor}; cut {cut}; dropped up to {dropped}"));
+    let (settled, own) = (contents.settled, contents.own);
+    say(format_args!("  {settled} executed decisions kept for others, {own} records of its own"));
+}
+
+fn contents_to_json(contents: &SnapshotContents) -> Value {
+    let (era, sessions) = contents.sessions;
+    let owners = contents.executed.floor().iter().map(|(owner, _)| owner);
+    json!({
+        "state_bytes": contents.state_bytes,
+        "sessions": sessions,
+        "era": era.number(),
+        "executed": contents.executed.floor().as_slots(),
+        "executed_above": owners.map(|it| contents.executed.above(it)).collect::<Vec<_>>(),
+        "forgotten": contents.floor.as_slots(),
+        "cut": contents.cut.as_slots(),
+        "dropped": contents.dropped.as_slots(),
+        "settled": contents.settled,
+        "own_records": contents.own,
+    })
+}
+
 fn to_json(found: &Inspection) -> Value {
     let report = &found.report;
     let identity = report.identity.as_ref().map(|it| {
@@ -118,16 +160,18 @@ fn to_json(found: &Inspection) -> Value {
             "replica": it.replica.number(),
             "incarnation": it.incarnation,
             "directory": format!("{:016x}", it.directory),
+            "origin": format!("{:016x}", it.origin),
             "outcast": it.outcast,
         })
     });
-    let snapshot = |it: &crate::storage::SnapshotInfo| {
+    let snapshot = |(it, contents): (&SnapshotInfo, &Option<SnapshotContents>)| {
         json!({
             "file": it.file,
             "position": it.position.records(),
             "bytes": it.bytes,
             "chunks": it.chunks,
             "checksum": format!("{:08x}", it.checksum),
+            "contents": contents.as_ref().map(contents_to_json),
         })
     };
     let segment = |it: &crate::storage::SegmentState| {
@@ -160,7 +204,7 @@ fn to_json(found: &Inspection) -> Value {
         "replicas": found.replicas,
         "records": found.records,
         "reserved": found.reserved,
-        "snapshots": report.snapshots.iter().map(snapshot).collect::<Vec<_>>(),
+        "snapshots": report.snapshots.iter().zip(&found.contents).map(snapshot).collect::<Vec<_>>(),
         "segments": report.segments.iter().map(segment).collect::<Vec<_>>(),
         "instances": owners.collect::<Vec<_>>(),
         "problems": report.problems.iter().map(problem).collect::<Vec<_>>(),

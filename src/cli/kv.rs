@@ -17,7 +17,7 @@ use crate::types::{Consistency, ReplicaId};
 
 /// Which cluster, and how long to try.
 #[derive(Debug, Args)]
-struct Target {
+pub(super) struct Target {
     /// The cluster's directory, as `isonomy init` wrote it
     #[arg(long, value_name = "DIR")]
     cluster: PathBuf,
@@ -138,32 +138,41 @@ impl Cas {
 impl Target {
     /// Asks, prints the answer, and says what the shell should think of it.
     fn ask(&self, command: KvCommand, read: Option<Consistency>) -> anyhow::Result<ExitCode> {
+        let answer = self.answer(async |client| match read {
+            Some(consistency) => client.read(command, consistency).await,
+            None => client.execute(command).await,
+        })?;
+        answer.map_or_else(Ok, |output| print(&output))
+    }
+
+    /// Connects and asks: the answer, or what to tell the shell if there is none.
+    pub(super) fn answer<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Client<Kv>) -> Result<T, ClientError>,
+    ) -> anyhow::Result<Result<T, ExitCode>> {
         let config = self.config()?;
         let runtime = super::runtime(1)?;
         runtime.block_on(async {
             let client = match Client::<Kv>::connect(config).await {
                 Ok(client) => client,
                 Err(ConnectError::Unreachable(why)) => {
-                    return Ok(no_answer(format_args!(
+                    return Ok(Err(no_answer(format_args!(
                         "no replica could be reached: {why}. Is one running, at the address in {}?",
                         self.cluster.join(CLIENT_FILE).display()
-                    )));
+                    ))));
                 }
                 Err(error) => return Err(error.into()),
             };
-            let output = match read {
-                Some(consistency) => client.read(command, consistency).await,
-                None => client.execute(command).await,
-            };
+            let output = ask(&client).await;
             client.close().await;
             match output {
-                Ok(output) => print(&output),
+                Ok(output) => Ok(Ok(output)),
                 Err(
                     error @ (ClientError::Unknown(_)
                     | ClientError::Rejected(
                         Rejected::Refused { .. } | Rejected::Unreachable(_),
                     )),
-                ) => Ok(no_answer(format_args!("{error}"))),
+                ) => Ok(Err(no_answer(format_args!("{error}")))),
                 Err(error) => Err(error.into()),
             }
         })

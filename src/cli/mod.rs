@@ -13,6 +13,7 @@ mod inspect;
 mod kv;
 mod serve;
 pub mod sim;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -52,6 +53,7 @@ enum Command {
     Serve(serve::Serve),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Snapshot(snapshot::Snapshot),
     Put(kv::Put),
     Get(kv::Get),
     Del(kv::Del),
@@ -91,6 +93,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
+        Command::Snapshot(snapshot) => snapshot.run(),
         Command::Put(put) => put.run(),
         Command::Get(get) => get.run(),
         Command::Del(del) => del.run(),

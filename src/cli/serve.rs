@@ -131,10 +131,11 @@ macro_rules! replace {
             $why,
             "\nThe others go on without it as long as they are a majority. To have it back, begin \
              anew with the state of a sound replica:\n  \
-             1. stop every replica\n  \
-             2. isonomy backup DIR FILE    with the data directory of a sound replica\n  \
-             3. isonomy restore FILE DIR   for every replica, into a new data directory\n  \
-             4. start every replica"
+             1. stop the clients, and a moment later every replica\n  \
+             2. isonomy backup DIR FILE                with the directory of a sound replica\n  \
+             3. move the data directories of all replicas out of the way\n  \
+             4. isonomy restore FILE DIR --replica N   for every replica, to its `data_dir`\n  \
+             5. start every replica"
         )
     };
 }

@@ -8,10 +8,13 @@ use std::path::Path;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::protocol::epaxos::{Phase, Record};
-use crate::storage::{self, FileDisk, Report, StorageError};
-use crate::types::{Ballot, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, Slot, Value};
-use crate::wire::{Limits, decode_record};
+use crate::machine::sessions_in;
+use crate::protocol::epaxos::{Phase, Record, Shared};
+use crate::storage::{self, FileDisk, Report, SnapshotInfo, SnapshotReader, StorageError};
+use crate::types::{
+    Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, Slot, Value,
+};
+use crate::wire::{Limits, decode_own_snapshot, decode_record, replicas_in_snapshot};
 
 /// How often a directory in use is read again when it seems damaged: it may have changed meanwhile.
 const ATTEMPTS: usize = 3;
@@ -21,6 +24,8 @@ const ATTEMPTS: usize = 3;
 pub struct Inspection {
     /// Files, checksums, and everything that is wrong.
     pub report: Report,
+    /// What is in each of the report's snapshots, as far as it can be understood.
+    pub contents: Vec<Option<SnapshotContents>>,
     /// Records in the log.
     pub records: u64,
     /// The size of the cluster, if any record tells.
@@ -29,6 +34,69 @@ pub struct Inspection {
     pub reserved: Slot,
     /// The instances that the log has records of, by owner.
     pub owners: BTreeMap<ReplicaId, OwnersInstances>,
+}
+
+/// What a snapshot holds, without the state.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SnapshotContents {
+    /// What is executed.
+    pub executed: Executed,
+    /// The era of the sessions, and their number.
+    pub sessions: (Era, usize),
+    /// The length of the state in bytes, sessions included.
+    pub state_bytes: u64,
+    /// Everything up to here is forgotten: every member has executed it.
+    pub floor: Deps,
+    /// The highest cut that is known to be established.
+    pub cut: Deps,
+    /// Everything up to here has no record any more.
+    pub dropped: Deps,
+    /// Executed decisions that are kept for others.
+    pub settled: usize,
+    /// Records of the replica's own: promises, votes, and decisions that were not executed.
+    pub own: usize,
+}
+
+impl SnapshotContents {
+    fn of(disk: &FileDisk, file: &str, cluster: &str) -> Result<SnapshotContents, String> {
+        let say = |error: StorageError| error.to_string();
+        let mut reader = SnapshotReader::open(disk, file).map_err(say)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = reader.next_chunk().map_err(say)? {
+            bytes.extend_from_slice(&chunk);
+        }
+        let bytes = Bytes::from(bytes);
+        let replicas = replicas_in_snapshot(&bytes).ok_or("it is no replica's snapshot")?;
+        let limits = Limits::new(replicas);
+        let decoded = decode_own_snapshot::<Shared, Record>(&bytes, cluster, &limits);
+        let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
+        let sessions = sessions_in(&snapshot.state).map_err(|error| error.to_string())?;
+        let Shared { floor, cut, dropped, settled, .. } = snapshot.shared;
+        Ok(SnapshotContents {
+            executed: snapshot.own.executed,
+            sessions: (sessions.era(), sessions.len()),
+            state_bytes: snapshot.state.len() as u64,
+            floor,
+            cut,
+            dropped,
+            settled: settled.len(),
+            own: own.len(),
+        })
+    }
+}
+
+/// What is in a report's snapshots; what makes no sense is one of its problems from then on.
+fn contents(disk: &FileDisk, report: &mut Report) -> Vec<Option<SnapshotContents>> {
+    let Some(identity) = &report.identity else { return Vec::new() };
+    let mut wrong = Vec::new();
+    let look = |info: &SnapshotInfo| {
+        let contents = SnapshotContents::of(disk, &info.file, &identity.cluster);
+        let damaged = |what| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
+        contents.map_err(|what| wrong.push(damaged(what))).ok()
+    };
+    let contents = report.snapshots.iter().map(look).collect();
+    report.problems.append(&mut wrong);
+    contents
 }
 
 /// The instances of one owner, as far as a log has records of them.
@@ -63,10 +131,11 @@ impl Inspection {
         loop {
             let mut instances = Instances::default();
             let mut visit = |_: LogPosition, record: &[u8]| instances.take(record);
-            let report = storage::verify(&disk, &mut visit)?;
+            let mut report = storage::verify(&disk, &mut visit)?;
+            let contents = contents(&disk, &mut report);
             let settled = report.problems.is_empty() || report.holder.is_none();
             if settled || attempt == ATTEMPTS {
-                return Ok(instances.into_inspection(report));
+                return Ok(instances.into_inspection(report, contents));
             }
             attempt += 1;
         }
@@ -176,7 +245,11 @@ impl Instances {
         }
     }
 
-    fn into_inspection(self, report: Report) -> Inspection {
+    fn into_inspection(
+        self,
+        report: Report,
+        contents: Vec<Option<SnapshotContents>>,
+    ) -> Inspection {
         let mut owners: BTreeMap<ReplicaId, OwnersInstances> = BTreeMap::new();
         for (id, known) in &self.known {
             let owner = owners.entry(id.replica).or_default();
@@ -190,8 +263,11 @@ impl Instances {
                 Phase::Committed => &mut owner.committed,
             } += 1;
         }
-        let Instances { records, replicas, reserved, .. } = self;
-        Inspection { report, records, replicas, reserved, owners }
+        let Instances { records, mut replicas, reserved, .. } = self;
+        if let Some(told) = contents.iter().flatten().last() {
+            replicas = Some(told.floor.len());
+        }
+        Inspection { report, contents, records, replicas, reserved, owners }
     }
 }
 
@@ -264,7 +340,18 @@ mod tests {
             store.log.flush().expect("it flushes");
         }
         let mut writer = store.snapshots.begin(LogPosition::new(3)).expect("a snapshot");
-        writer.write(b"contents").expect("there is room");
+        let index = crate::protocol::epaxos::DroppedIndex::new(3);
+        let none = || Deps::none(3);
+        let (floor, cut, dropped) = (none(), none(), none());
+        let checkpoint = crate::replica::Checkpoint {
+            position: LogPosition::new(3),
+            executed: Executed::up_to(Deps::from_slots([0, 4, 0])),
+            shared: Shared { floor, cut, dropped, index, settled: Vec::new() },
+            own: vec![Record::Reserved { up_to: 64 }],
+        };
+        let state = crate::machine::Applier::new(crate::machine::Kv::new()).snapshot();
+        let write = |bytes: &[u8]| writer.write(bytes);
+        crate::wire::encode_snapshot(1, "blue", &checkpoint, &state, write).expect("there is room");
         writer.finish().expect("it flushes");
         store.log.close().expect("it closes");
     }
@@ -293,6 +380,9 @@ mod tests {
         );
         assert_eq!(three, OwnersInstances { highest: 1, nops: 1, highest_round: 4, ..none });
         assert_eq!(inspection.report.snapshots.len(), 1);
+        let contents = inspection.contents[0].as_ref().expect("it is understood");
+        assert_eq!((contents.sessions, contents.own), ((Era::FIRST, 0), 1));
+        assert_eq!(contents.executed.floor(), &Deps::from_slots([0, 4, 0]));
     }
 
     /// Every byte of every file that means something, flipped: said, with the file's name.

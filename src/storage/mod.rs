@@ -5,9 +5,9 @@
 //! From the bottom up: [`Disk`] is what all of this stands on, a real directory or one that fails
 //! on purpose. [`Log`] makes records durable, [`Snapshots`] keeps what replaces them, an
 //! [`Identity`] says whose they are. [`Store`] opens the three together, in the one order that is
-//! safe. [`LogThread`] runs a log beside the replica; [`Reading`] and [`verify`] look at a directory
-//! without touching it. [`MemoryLog`] keeps nothing: a replica that has crashed must not come back under
-//! its id then.
+//! safe. [`LogThread`] runs a log beside the replica; [`Reading`] and [`verify`] look at a
+//! directory without touching it. [`MemoryLog`] keeps nothing: a replica that has crashed must not
+//! come back under its id then.
 
 mod disk;
 mod error;

@@ -24,7 +24,8 @@ pub enum BackupError {
     Nothing(String),
     /// The replica runs, and only a snapshot of it could be backed up.
     #[error(
-        "{0} is in use, and its replica has no snapshot yet: stop it first, or wait until it has one"
+        "{0} is in use, and its replica has no snapshot yet: stop it first, or have it \
+         write one (`isonomy snapshot`)"
     )]
     NoSnapshot(String),
     /// There is a file of that name already.

@@ -2,7 +2,8 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | magic 8 · version 4 · id 8 · replica 1 · cluster's size 1 · source 1 · position 8 · left out 8 |
+//! | header | magic 8 · version 4 · id 8 · replica 1 · cluster's size 1 · source 1 · position 8 |
+//! | | left out 8 |
 //! | told | the cluster's name · what the replica had executed |
 //! | snapshot | what a new cluster begins with: an own snapshot, without records of its own |
 //! | end | length of told 8 · of the snapshot 8 · XXH3-64 of everything before 8 |

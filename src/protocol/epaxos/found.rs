@@ -3,10 +3,10 @@
 //! none of them can talk to one.
 //!
 //! All members begin with the very same state and the very same [`Shared`]. So the past is as if
-//! every member had executed it and forgotten it: all slots up to some bound W, which is at or above
-//! every slot of which the replica that was backed up knew anything, count as executed. What of them
-//! was not executed there is a `Nop` by this very act: the new cluster's history is the state it
-//! begins with, and nothing else is in that.
+//! every member had executed it and forgotten it: all slots up to some bound W, which is at or
+//! above every slot of which the replica that was backed up knew anything, count as executed. What
+//! of them was not executed there is a `Nop` by this very act: the new cluster's history is the
+//! state it begins with, and nothing else is in that.
 //!
 //! 1. *No two decisions.* A decision about a slot up to W could come only from an old member's
 //!    record or message. The new members have none: no record of an instance is in the snapshot,
