@@ -35,6 +35,8 @@ struct Fake {
     proposed: Vec<Arc<Batch>>,
     kept: BTreeMap<InstanceId, Kept>,
     refuses: bool,
+    /// How many own snapshots it was told of.
+    saved: usize,
 }
 
 impl Fake {
@@ -84,7 +86,9 @@ impl Protocol for Fake {
         ((), Vec::new())
     }
 
-    fn on_snapshot(&mut self, _: &Executed) {}
+    fn on_snapshot(&mut self, _: &Executed) {
+        self.saved += 1;
+    }
 
     fn restore_shared(&mut self, (): (), _: &Executed) {}
 
@@ -117,7 +121,7 @@ fn core(me: usize) -> Core<Fake> {
         retention: Retention::default(),
     };
     let (proposed, kept) = (Vec::new(), BTreeMap::new());
-    let fake = Fake { me: replica(me), proposed, kept, refuses: false };
+    let fake = Fake { me: replica(me), proposed, kept, refuses: false, saved: 0 };
     Core::new(settings, Limits::default(), fake)
 }
 
@@ -378,6 +382,22 @@ fn what_is_rejected_or_refused_is_asked_for_again() {
     drivers.pass(Duration::from_secs(3));
     assert!(!before.contains(id(1, 8)));
     assert!(drivers.cores[0].checkpoint().executed.contains(id(1, 8)));
+}
+
+/// Own snapshots go on. If they counted, what is on its way would never hold all that counts.
+#[test]
+fn no_own_snapshot_counts_while_another_is_needed() {
+    let mut drivers = drivers();
+    let own = OwnSnapshot { id: SnapshotId(9), executed: up_to([0, 0, 0]), bytes: 1 };
+    drivers.step(0, Input::Snapshot(own.clone()));
+    assert_eq!(drivers.cores[0].protocol().saved, 1);
+    tell(&mut drivers.cores[0], Say::Need(Deps::from_slots([0, 6, 0])));
+    drivers.step(0, Input::Snapshot(own.clone()));
+    assert_eq!(drivers.cores[0].protocol().saved, 1);
+    drivers.pass(Duration::from_secs(1));
+    assert_eq!(drivers.cores[0].status().installed, 1);
+    drivers.step(0, Input::Snapshot(own));
+    assert_eq!(drivers.cores[0].protocol().saved, 2);
 }
 
 #[test]

@@ -54,7 +54,6 @@ impl EPaxos {
         self.join_dropped(&index);
         let me = self.me();
         self.marks.executed_here(me, executed.floor());
-        self.executed.merge(executed.floor());
         self.saved.merge(executed.floor());
         settled.into_iter().for_each(|settled| self.settle_executed(settled));
         self.skip_to(executed);

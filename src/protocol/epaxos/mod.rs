@@ -86,8 +86,6 @@ pub struct EPaxos {
     frontiers: Vec<Frontier>,
     marks: Marks,
     cuts: Cuts,
-    /// Everything up to here is executed here, for good or not.
-    executed: Deps,
     /// Everything up to here is in the last own snapshot, from which others can be served.
     saved: Deps,
     recoveries: BTreeMap<InstanceId, Recovery>,
@@ -115,7 +113,6 @@ impl EPaxos {
             frontiers: (0..n).map(|_| Frontier::default()).collect(),
             marks: Marks::new(n),
             cuts: Cuts::new(n),
-            executed: Deps::none(n),
             saved: Deps::none(n),
             recoveries: BTreeMap::new(),
             waiters: Waiters::default(),
@@ -351,7 +348,6 @@ impl Protocol for EPaxos {
     }
 
     fn on_executed(&mut self, executed: &Deps) {
-        self.executed.merge(executed);
         if self.settings.retention.volatile {
             self.marks.executed_here(self.settings.me, executed);
         }

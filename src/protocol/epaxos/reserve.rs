@@ -97,20 +97,21 @@ impl EPaxos {
         instance.payload.is_none() && self.is_lost(id)
     }
 
-    /// Of the instances reported as of unknown payload, those whose payload is known here either
-    /// speak against `batch` like any other, or have nothing to do with it.
+    /// Of the instances reported as of unknown payload, those that are known here either speak
+    /// against `id` with `batch` like any other, or not at all.
     pub(super) fn sift(
         &self,
+        id: InstanceId,
         batch: &Batch,
         interfering: &mut BTreeMap<InstanceId, Standing>,
         fx: &mut Fx,
     ) {
-        interfering.retain(|id, standing| {
+        interfering.retain(|other, standing| {
             if *standing != Standing::Unknown {
                 return true;
             }
             fx.hit(Path::UnknownReported);
-            match concerns(self.instances.get(*id), batch) {
+            match speaks_against(id, batch, self.instances.get(*other)) {
                 Some(false) => {
                     fx.hit(Path::UnknownHarmless);
                     return false;
@@ -123,8 +124,20 @@ impl EPaxos {
     }
 }
 
-/// Whether an instance conflicts with `batch`; `None` while nobody here knows.
-pub(super) fn concerns(instance: Option<&Instance>, batch: &Batch) -> Option<bool> {
-    let payload = instance?.payload.as_ref()?;
-    Some(payload.footprint().conflicts(batch.footprint()))
+/// Whether an instance reported as of unknown payload was proposed without covering `id` with
+/// `batch`, which it conflicts with: what anybody else would have reported it for (§5.4). `None`
+/// while nobody here knows.
+pub(super) fn speaks_against(
+    id: InstanceId,
+    batch: &Batch,
+    instance: Option<&Instance>,
+) -> Option<bool> {
+    let instance = instance?;
+    if !instance.payload.as_ref()?.footprint().conflicts(batch.footprint()) {
+        return Some(false);
+    }
+    // Its owner may have voted for `id` first, and covered it then: so another recovery's votes
+    // for it say nothing against `id`.
+    let (_, covered) = instance.initial.as_ref()?;
+    Some(!covered.covers(id))
 }

@@ -168,7 +168,8 @@ impl EPaxos {
     }
 
     /// What is undecided here is executed and dropped elsewhere: no message will ever tell how it
-    /// was decided. A snapshot will, of a replica that has executed it and no less than this one.
+    /// was decided. A snapshot will, of a replica that has executed it, and what this one has for
+    /// good: no more, or what is asked for grows with all that goes on meanwhile.
     pub(super) fn on_truncated(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
         if self.instances.is_committed(id) {
             return;
@@ -179,8 +180,8 @@ impl EPaxos {
         }
         fx.hit(Path::NeedsSnapshot);
         self.see(id.replica, id.slot);
-        let mut needed = fx.needs_snapshot.take().unwrap_or_else(|| self.executed.clone());
-        needed.merge(&self.executed);
+        let mut needed = fx.needs_snapshot.take().unwrap_or_else(|| Deps::none(self.n()));
+        needed.merge(self.marks.executed_at(self.me()));
         needed.merge(&self.cuts.established);
         // Some cut that is established holds it, so there are such replicas.
         needed.raise(id.replica, id.slot);

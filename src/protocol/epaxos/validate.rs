@@ -205,7 +205,7 @@ impl EPaxos {
         }
         let (candidate, mut interfering) = (candidate.clone(), std::mem::take(interfering));
         self.settle_dropped(&candidate.batch, &mut interfering, fx);
-        self.sift(&candidate.batch, &mut interfering, fx);
+        self.sift(id, &candidate.batch, &mut interfering, fx);
         let Candidate { quorum, fast_votes, .. } = candidate;
         match decide_validation(quorums, quorum, fast_votes, &interfering) {
             Verdict::Clean => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::must_yield;
 use super::recover::{Candidate, Stage, small};
-use super::reserve::concerns;
+use super::reserve::speaks_against;
 use super::{EPaxos, Fx, Message, Standing};
 use crate::protocol::{Path, View};
 use crate::types::{Executed, InstanceId, Value, Written};
@@ -154,8 +154,8 @@ impl EPaxos {
                 break;
             }
             if unknown.contains(other) {
-                // It says nothing about this one unless it is known to conflict.
-                let known = concerns(self.instances.get(*other), &candidate.batch);
+                // It says nothing about this one unless it is known to conflict, not covering it.
+                let known = speaks_against(id, &candidate.batch, self.instances.get(*other));
                 #[cfg(test)]
                 let known = known.filter(|_| !hasty).or(hasty.then_some(true));
                 match known {

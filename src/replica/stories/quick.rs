@@ -264,3 +264,43 @@ fn what_may_not_even_conflict_is_nothing_to_yield_to() {
     let hasty = nothing_to_do_with_it(Some(Plant::YieldToUnknown));
     assert_eq!(hasty, None, "an answered command is lost");
 }
+
+/// r5 commits x with the votes of r1 and r2, answers and dies. r1, which knows x, proposes y to r2
+/// and r3, covering it, and loses y. The recovery of y waits for something else, and says that y
+/// has two fast votes. That would speak against x, which r2 recovers, if y did not cover it.
+#[test]
+fn what_is_lost_and_covers_another_is_nothing_to_yield_to() {
+    let mut s = Stage::optimised(5, RESERVING);
+    let x = s.propose(5, "k");
+    for voter in [1, 2] {
+        s.deliver("PreAccept", x, 5, voter);
+        s.deliver("PreAcceptOk", x, voter, 5);
+    }
+    assert_eq!(s.decided(5, x), Some(Deps::none(5)), "the client has its answer");
+    s.lose_all();
+    a_proposal_under_way(&mut s, "k");
+    let y = id(1, 2);
+    s.deliver("PreAccept", y, 1, 2);
+    s.deliver("PreAccept", y, 1, 3);
+    s.lose_all();
+    s.restart(1);
+    s.propose(4, "k");
+    s.lose_all();
+    s.recover(3, y);
+    for kind in [("Recover", "RecoverOk"), ("Validate", "ValidateOk")] {
+        for member in [2, 4] {
+            s.deliver(kind.0, y, 3, member);
+            s.deliver(kind.1, y, member, 3);
+        }
+    }
+    s.deliver("Waiting", y, 3, 2);
+    s.recover(2, x);
+    for kind in [("Recover", "RecoverOk"), ("Validate", "ValidateOk")] {
+        for member in [1, 3] {
+            s.deliver(kind.0, x, 2, member);
+            s.deliver(kind.1, x, member, 2);
+        }
+    }
+    s.pass(&[1, 2, 3, 4], Duration::from_secs(5));
+    assert_eq!(s.decided(2, x), Some(Deps::none(5)));
+}

@@ -86,6 +86,26 @@ fn who_hears_of_what_is_dropped_goes_on_from_a_snapshot() {
     assert_eq!(s.decided(5, next), Some(deps([1, 0, 0, 0, 0])), "it covers what was dropped");
 }
 
+/// r5 goes on with what does not wait for x. Were all of that to be in the snapshot that it asks
+/// for, none that is taken for it would ever be enough.
+#[test]
+fn what_is_asked_for_does_not_grow_with_what_goes_on() {
+    let mut s = recovered_though_dropped(None);
+    let x = id(1, 1);
+    assert_eq!(s.wanted(5), Some(deps([1, 0, 0, 0, 0])));
+    s.lose_all();
+    let y = s.propose(4, "other");
+    s.deliver_among(&[1, 4, 5]);
+    assert_eq!(s.executed(5), [y]);
+    s.recover(5, x);
+    s.deliver_among(&[1, 5]);
+    assert_eq!(s.wanted(5), Some(deps([1, 0, 0, 0, 0])));
+    s.save(5);
+    s.recover(5, x);
+    s.deliver_among(&[1, 5]);
+    assert_eq!(s.wanted(5), Some(deps([1, 0, 0, 1, 0])), "this it may not lose any more");
+}
+
 /// Nobody asks for ever: neither the owner nor who is to vote or to tell.
 #[test]
 fn every_question_about_the_dropped_is_answered_with_that() {

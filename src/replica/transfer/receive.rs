@@ -118,6 +118,11 @@ impl Receiver {
         Receiver { others, max_bytes, need, stage: Stage::Idle, receipt, shunned }
     }
 
+    /// Whether a snapshot is needed.
+    pub(in crate::replica) fn needs_any(&self) -> bool {
+        self.need.is_some()
+    }
+
     /// How far the transfer is, if one is under way.
     pub(in crate::replica) fn receiving(&self) -> Option<Receiving> {
         let receipt = self.receipt.as_ref()?;
