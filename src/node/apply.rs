@@ -15,8 +15,9 @@ use super::desk::{Answer, Waited, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Latency;
 use super::shared::{Phase, Shared, lock, panic_text};
-use crate::machine::{Applied, Applier, Outcome, StateMachine};
+use crate::machine::{Applied, Applier, Outcome, Refusal, StateMachine};
 use crate::replica::Execution;
+use crate::types::Time;
 
 /// Something for the apply thread to do. Between any two, the state may be observed.
 pub(super) enum Work {
@@ -72,6 +73,8 @@ pub(super) struct ApplyMetrics {
 struct Apply<S> {
     applier: Applier<S>,
     shared: Arc<Shared>,
+    /// When another replica's state last took the place of this one.
+    installed: Option<Time>,
     replies: Vec<Applied>,
     answers: Vec<(Waited, Answer)>,
 }
@@ -82,8 +85,13 @@ pub(super) fn run<S: StateMachine>(
     shared: &Arc<Shared>,
     work: &Receiver<Work>,
 ) {
-    let mut apply =
-        Apply { applier, shared: Arc::clone(shared), replies: Vec::new(), answers: Vec::new() };
+    let mut apply = Apply {
+        applier,
+        shared: Arc::clone(shared),
+        installed: None,
+        replies: Vec::new(),
+        answers: Vec::new(),
+    };
     let ended = catch_unwind(AssertUnwindSafe(|| apply.run(work)));
     if let Err(panic) = ended {
         let panic = panic_text(&*panic);
@@ -117,6 +125,7 @@ impl<S: StateMachine> Apply<S> {
                 Work::Install(applier) => {
                     let applier = applier.downcast().expect("an applier of the same machine");
                     self.applier = *applier;
+                    self.installed = Some(self.shared.clock.now());
                     self.shared.note_sessions(self.applier.sessions());
                 }
                 Work::Stop => return,
@@ -148,12 +157,14 @@ impl<S: StateMachine> Apply<S> {
         }
         let me = self.shared.id;
         self.replies.retain(|applied| applied.origin == me);
-        let Apply { replies, answers, shared, .. } = self;
+        let Apply { replies, answers, shared, installed, .. } = self;
         shared.desk.take(
             replies.drain(..),
             |applied| applied.request,
             |applied, waited| {
-                answers.push((waited, answer(applied.outcome)));
+                // What was asked before may have been executed in the other replica's past.
+                let before = installed.is_some_and(|installed| waited.since() <= installed);
+                answers.push((waited, answer(applied.outcome, before)));
             },
         );
         let now = shared.clock.now();
@@ -171,8 +182,10 @@ impl<S: StateMachine> Apply<S> {
     }
 }
 
-fn answer(outcome: Outcome) -> Answer {
+/// What to tell whoever waits; `before` says that he has waited since before an install.
+fn answer(outcome: Outcome, before: bool) -> Answer {
     match outcome {
+        Outcome::Refused(Refusal::Expired { .. }) if before => Err(Unknown::Expired.into()),
         Outcome::Output(output) => Ok(output),
         Outcome::Forgotten => Err(Unknown::Forgotten.into()),
         Outcome::Refused(refusal) => Err(Rejected::from(refusal).into()),

@@ -105,6 +105,10 @@ pub enum Unknown {
     /// it, or the bounds on what a session keeps. It has had its effect.
     #[error("it was executed, but its output is not kept any more")]
     Forgotten,
+    /// This replica took in another's state, in which the command may have been executed in a
+    /// session that has expired there.
+    #[error("the session expired while the replica was away; it may or may not have been executed")]
+    Expired,
     /// The output cannot be read as the machine's output type. It has had its effect.
     #[error("it was executed, but {0}")]
     BadOutput(String),

@@ -309,7 +309,11 @@ impl<P: Explain> Snapshots<P> {
             // For others alone: what is in no snapshot is kept for them, however much it is.
             None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,
         };
-        now >= self.not_before && (self.wanted || self.foreign || grown)
+        // Only a snapshot lets go of what is kept: clients must not be turned away for want of one.
+        let filling = kept >= limits.kept_bytes / 2
+            && journal.log_bytes() > self.log_bytes
+            && now >= self.begun + PAUSE;
+        now >= self.not_before && (self.wanted || self.foreign || grown || filling)
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
