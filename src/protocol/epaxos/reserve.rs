@@ -41,10 +41,7 @@ use super::instance::Instance;
 use super::message::Standing;
 use super::{EPaxos, Fx, Phase, Record};
 use crate::protocol::Path;
-use crate::types::{Batch, Deps, Footprint, InstanceId, Slot, Written};
-
-/// The largest block: each slot of two may cost a recovery after a restart.
-const MOST_RESERVED: Slot = 1 << 16;
+use crate::types::{Batch, Deps, Footprint, InstanceId, Optimisations, Slot, Written};
 
 /// What this replica has reserved of its own slots.
 #[derive(Debug)]
@@ -81,7 +78,8 @@ impl EPaxos {
     /// What has to be durable so that the slot cannot be used again. The next block is asked for
     /// while at least one more is left, so this is durable already but for the first ones.
     pub(super) fn reserve_for(&mut self, slot: Slot, fx: &mut Fx) -> Written {
-        let block = self.settings.optimisations.reserved_slots.clamp(1, MOST_RESERVED);
+        let block =
+            self.settings.optimisations.reserved_slots.clamp(1, Optimisations::MOST_RESERVED);
         let reserve = &mut self.reserve;
         if reserve.up_to < slot.saturating_add(block) {
             reserve.up_to = slot.saturating_add(block.saturating_mul(2)) - 1;

@@ -296,6 +296,7 @@ fn beside_lost_slots(plant: Option<Plant>) -> [bool; 4] {
     s.restart_from(2, &snapshot);
     s.pass(&[1, 2], Duration::from_secs(1));
     let from_snapshot = is_fast_with_r1(&mut s, 2);
+    let snapshot = s.save(2);
     assert!(s.install(3, &snapshot));
     [at_once, from_log, from_snapshot, is_fast_with_r1(&mut s, 3)]
 }
