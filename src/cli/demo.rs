@@ -72,10 +72,12 @@ pub(super) struct Demo {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = DurabilityName::Memory)]
     durability: DurabilityName,
     /// Whether proposals leave before they are durable, in slots reserved beforehand
-    #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set, default_value = "on")]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
+    #[arg(default_value = "on")]
     reserved_slots: bool,
     /// Whether commits are answered before they are durable
-    #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set, default_value = "off")]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
+    #[arg(default_value = "off")]
     silent_orphans: bool,
     /// Where to keep the data meanwhile, unless in memory: a directory that is not there yet and is
     /// removed afterwards [default: one in the system's directory for such]
