@@ -189,6 +189,9 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("durability = \"fsync\"", "durability = \"disk\"", "`memory`"),
         ("durability = \"fsync\"", "durability = \"memory\"", "remove one of the two lines"),
         ("data_dir = \"1.data\"", "", "`data_dir` is missing"),
+        ("# reserved_slots = true", "reserved_slots = \"many\"", "true, false or a number"),
+        ("# reserved_slots = true", "reserved_slots = 65537", "above 65536"),
+        ("# silent_orphans = false", "silent_orphans = 1", "silent_orphans"),
     ] {
         assert!(good.contains(from), "{from} in {good}");
         fs::write(&file, good.replacen(from, to, 1)).expect("written");

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::mesh::Credentials;
-use crate::node::{Durability, Limits};
-use crate::types::ReplicaId;
+use crate::node::{Durability, Limits, Optimisations};
+use crate::types::{ReplicaId, Slot};
 
 /// The client's file in a cluster's directory.
 pub(super) const CLIENT_FILE: &str = "client.toml";
@@ -28,6 +28,12 @@ pub(super) struct ReplicaFile {
     pub(super) durability: DurabilityName,
     #[serde(default)]
     data_dir: Option<PathBuf>,
+    /// Whether proposals leave before they are durable, or how many slots to reserve for that.
+    #[serde(default)]
+    reserved_slots: Option<ReservedSlots>,
+    /// Whether commits are answered before they are durable.
+    #[serde(default)]
+    silent_orphans: Option<bool>,
     /// After how long without use a session may be forgotten.
     #[serde(default)]
     pub(super) session_idle_seconds: Option<u64>,
@@ -39,6 +45,14 @@ pub(super) struct ReplicaFile {
     keep_for_absent: Option<usize>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, SocketAddr>,
+}
+
+/// On, off, or how many at a time.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged, expecting = "`reserved_slots` is true, false or a number up to 65536")]
+enum ReservedSlots {
+    Switch(bool),
+    Number(Slot),
 }
 
 /// What a replica's promises survive, as files and flags say it.
@@ -114,6 +128,25 @@ impl ReplicaFile {
             (_, None) => {
                 bail!("`data_dir` is missing: say where this replica keeps what it must not forget")
             }
+        }
+    }
+
+    /// How it is spared waiting for its disk.
+    pub(super) fn optimisations(&self) -> Optimisations {
+        let usual = Optimisations::default();
+        Optimisations {
+            silent_orphans: self.silent_orphans.unwrap_or(usual.silent_orphans),
+            reserved_slots: match self.reserved_slots {
+                None => usual.reserved_slots,
+                Some(ReservedSlots::Switch(on)) => {
+                    if on {
+                        Optimisations::RESERVED_BLOCK
+                    } else {
+                        0
+                    }
+                }
+                Some(ReservedSlots::Number(slots)) => slots,
+            },
         }
     }
 

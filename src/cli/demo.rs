@@ -7,17 +7,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{ArgAction, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::config::DurabilityName;
-use super::{NO, complain, say};
+use super::{NO, complain, on_or_off, say};
 use crate::load::demo::{Progress, Scenario, run};
 use crate::load::drive::Plan;
 use crate::load::record::Finished;
 use crate::load::report::Report;
 use crate::load::wide_area::WideArea;
 use crate::load::workload::Workload;
+use crate::node::Optimisations;
 
 /// So many operations are recorded for the check, 56 bytes each; of more, some keys' are.
 const RECORD: usize = 1_000_000;
@@ -70,6 +71,14 @@ pub(super) struct Demo {
     /// What a vote has to survive before its replica speaks of it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = DurabilityName::Memory)]
     durability: DurabilityName,
+    /// Whether proposals leave before they are durable, in slots reserved beforehand
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
+    #[arg(default_value = "on")]
+    reserved_slots: bool,
+    /// Whether commits are answered before they are durable
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
+    #[arg(default_value = "off")]
+    silent_orphans: bool,
     /// Where to keep the data meanwhile, unless in memory: a directory that is not there yet and is
     /// removed afterwards [default: one in the system's directory for such]
     #[arg(long, value_name = "DIR")]
@@ -122,6 +131,10 @@ impl Demo {
             crash: !self.no_crash,
             wide_area,
             durability: self.durability.into(),
+            optimisations: Optimisations {
+                silent_orphans: self.silent_orphans,
+                reserved_slots: if self.reserved_slots { Optimisations::RESERVED_BLOCK } else { 0 },
+            },
             data_dir: None,
         })
     }

@@ -177,14 +177,31 @@ impl Signals {
     }
 }
 
+/// A switch, as flags say it.
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is either on or off".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_are_on_or_off() {
+        let parse =
+            |value| Arguments::try_parse_from(["isonomy", "demo", "--reserved-slots", value]);
+        assert!(parse("on").is_ok() && parse("off").is_ok());
+        assert!(parse("true").is_err());
     }
 }

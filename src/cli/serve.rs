@@ -59,6 +59,7 @@ impl Serve {
             .peers(replicas.iter().map(|(id, addr)| (id.number(), *addr)))
             .tls(credentials)
             .durability(file.durability.into())
+            .optimisations(file.optimisations())
             .limits(file.limits());
         let mut mark = None;
         match data_dir {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::on_or_off;
 use crate::sim::{self, FaultSet, Options, Overrides, Summary};
 
 /// Whole clusters in simulated worlds full of faults, each made from a seed, checked at every step.
@@ -57,14 +58,6 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-fn on_or_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("it is either on or off".to_owned()),
-    }
 }
 
 impl Args {

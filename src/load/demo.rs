@@ -14,8 +14,8 @@ use super::wide_area::WideArea;
 use super::workload::BadWorkload;
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::node::{
-    Durability, FastSlow, Latency, LocalCluster, Metrics, ProposeError, Rejected, Replica,
-    StartError, Unknown,
+    Durability, FastSlow, Latency, LocalCluster, Metrics, Optimisations, ProposeError, Rejected,
+    Replica, StartError, Unknown,
 };
 use crate::sim::linearizability::{BUDGET, Verdict, check};
 use crate::types::{Quorums, RequestId, UnsupportedSize};
@@ -41,6 +41,8 @@ pub struct Scenario {
     pub wide_area: Option<WideArea>,
     /// What the replicas' votes have to survive.
     pub durability: Durability,
+    /// How they are spared waiting for that.
+    pub optimisations: Optimisations,
     /// Where they are kept, unless that is in memory: below here, one directory a replica.
     pub data_dir: Option<PathBuf>,
 }
@@ -117,7 +119,9 @@ pub async fn run(
     let quorums = scenario.check()?;
     let mut cluster = LocalCluster::<Kv>::builder(scenario.replicas);
     if let Some(dir) = &scenario.data_dir {
+        let optimisations = scenario.optimisations;
         cluster = cluster.data_dirs(dir, scenario.durability);
+        cluster = cluster.configure(move |replica| replica.optimisations(optimisations));
     }
     if let Some(area) = &scenario.wide_area {
         cluster = cluster.wan(area.control(scenario.plan.workload.seed));
@@ -278,7 +282,8 @@ impl Summing<'_> {
     }
 
     fn config(&self) -> Config {
-        let Scenario { time, plan, wide_area, replicas, durability, .. } = self.scenario;
+        let Scenario { time, plan, wide_area, replicas, durability, optimisations, .. } =
+            self.scenario;
         Config {
             seconds: time.as_secs_f64(),
             clients: plan.clients,
@@ -291,6 +296,8 @@ impl Summing<'_> {
                 Durability::Os => "os",
                 _ => "memory",
             },
+            silent_orphans: optimisations.silent_orphans,
+            reserved_slots: optimisations.reserved_slots,
             sites: wide_area.as_ref().map(|area| area.sites[..*replicas].to_vec()),
         }
     }

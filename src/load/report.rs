@@ -77,6 +77,11 @@ pub struct Config {
     pub seed: u64,
     /// What a vote had to survive: `fsync`, `os` or `memory`.
     pub durability: &'static str,
+    /// Whether commits were answered before they were durable; of no meaning in memory.
+    pub silent_orphans: bool,
+    /// How many slots were reserved at a time for proposals to leave before they were durable, 0
+    /// for none; likewise.
+    pub reserved_slots: u64,
     /// The sites of the emulated wide area.
     pub sites: Option<Vec<String>>,
 }

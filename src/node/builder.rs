@@ -47,6 +47,7 @@ pub struct ReplicaBuilder<S> {
     socket: Option<UdpSocket>,
     credentials: Option<Credentials>,
     durability: Durability,
+    optimisations: Optimisations,
     place: Option<Place>,
     timing: Timing,
     limits: Limits,
@@ -68,6 +69,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             socket: None,
             credentials: None,
             durability: Durability::default(),
+            optimisations: Optimisations::default(),
             place: None,
             timing: Timing::default(),
             limits: Limits::default(),
@@ -141,6 +143,15 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
+    /// How it is spared waiting for its disk, and at what price. By default slots are reserved
+    /// ([`Optimisations::reserved_slots`]), and nothing more
+    /// ([`Optimisations::silent_orphans`]). May be another one at every start; of no consequence
+    /// with [`Durability::Memory`].
+    pub fn optimisations(mut self, optimisations: Optimisations) -> Self {
+        self.optimisations = optimisations;
+        self
+    }
+
     /// How long the replica waits for what.
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
@@ -208,6 +219,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
                 Some(Data { place, log: LogOptions { segment_bytes, keep_free, durability } })
             }
         };
+        if self.optimisations.reserved_slots > Optimisations::MOST_RESERVED {
+            return Err(StartError::Limits("`reserved_slots` is above 65536"));
+        }
         if self.session_idle < SHORTEST_IDLE {
             return Err(StartError::Limits("`session_idle` is below a second"));
         }
@@ -219,7 +233,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             quorums,
             seed: rand::random(),
             timing: self.timing.clone(),
-            optimisations: Optimisations::NONE,
+            // In memory there is nothing to wait for, and nothing to come back with.
+            optimisations: data.as_ref().map_or(Optimisations::NONE, |_| self.optimisations),
             retention: Retention {
                 volatile: data.is_none(),
                 keep: self.limits.keep_for_absent_bytes,

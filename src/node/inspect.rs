@@ -213,7 +213,7 @@ impl Instances {
                 note(id, Phase::Initial, ballot, false);
             }
             Record::Learned { id, .. } => note(id, Phase::Initial, Ballot::OWNER, false),
-            Record::Agreed { .. } => {}
+            Record::Agreed { .. } | Record::Silent { .. } => {}
             Record::Reserved { up_to } => self.reserved = self.reserved.max(up_to),
             Record::Committed { id, value, .. } => {
                 note(id, Phase::Committed, Ballot::OWNER, value == Value::Nop);
@@ -232,7 +232,9 @@ impl Instances {
         }
         let first = match decode(MAX_REPLICAS) {
             // These have no vector, so any size will do.
-            Ok(record @ (Record::Joined { .. } | Record::Reserved { .. })) => return Ok(record),
+            Ok(
+                record @ (Record::Joined { .. } | Record::Reserved { .. } | Record::Silent { .. }),
+            ) => return Ok(record),
             other => other,
         };
         let fits = |replicas: usize| Some((replicas, decode(replicas).ok()?));

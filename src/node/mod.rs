@@ -49,6 +49,9 @@ pub use session::{Session, Unanswered};
 pub use shared::Limits;
 pub use status::{Explanation, Standing, Status};
 
+/// How a replica is spared waiting for its disk.
+pub use crate::types::Optimisations;
+
 /// What has to have happened to a record before the replica speaks of it.
 pub use crate::storage::Durability;
 /// A snapshot in a replica's directory.

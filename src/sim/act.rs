@@ -267,6 +267,7 @@ impl std::fmt::Display for ShownRecord<'_> {
                 write!(f, "Accepted {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
             }
             Record::Reserved { up_to } => write!(f, "Reserved up to {up_to}"),
+            Record::Silent { up_to } => write!(f, "Silent up to {up_to}"),
             Record::Agreed { cut } => write!(f, "Agreed {cut:?}"),
             Record::Learned { id, .. } => write!(f, "Learned {id}"),
             Record::Joined { id, ballot } => write!(f, "Joined {id} {ballot:?}"),

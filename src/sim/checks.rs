@@ -103,7 +103,9 @@ impl Checks {
             | Record::Learned { id, .. }
             | Record::Validated { id, .. } => id,
             Record::Committed { id, value, deps } => return self.commit(at, *id, value, deps),
-            Record::Reserved { .. } | Record::Agreed { .. } => return Ok(()),
+            Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => {
+                return Ok(());
+            }
         };
         let seen = &mut self.seen[at.index()];
         if !seen.committed.contains(id) {

@@ -39,20 +39,24 @@ impl Default for Retention {
 }
 
 /// Two ways to wait for the disk less often before a command is answered (protocol.md §7). Each is
-/// a matter of this replica alone: the others need not do the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// a matter of this replica alone: the others need not do the same. Each may be turned on and off
+/// whenever the replica starts.
+///
+/// By default slots are reserved, and no orphan is silent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Optimisations {
     /// A fast-path commit is told, executed and answered before it is durable. The price: for what
     /// this replica had proposed and not finished when it stopped, it counts as one of the `f`
     /// failures until that is decided; two that have come back like that, if what they had proposed
-    /// conflicts, as two. Makes no difference where `f` is 0.
+    /// conflicts, as two. So with one of three replicas gone for good, a restart of another leaves
+    /// what it had under way undecided, and with that all keys concerned, until the third returns.
+    /// Makes no difference where `f` is 0.
     ///
-    /// May be turned on whenever the replica starts. It must not be turned off again for a replica
-    /// with records of a life in which it was on: what it has told of then may be in no record.
+    /// Turned off, what was proposed while it was on keeps its price until it is decided.
     pub silent_orphans: bool,
     /// PreAccept leaves while the owner's own record is being flushed: this many slots are reserved
-    /// at a time beforehand (65,536 at most); none if 0. The price: up to twice as many instances
-    /// to be decided as `Nop` after a restart. May be changed whenever the replica starts.
+    /// at a time beforehand, [`Optimisations::MOST_RESERVED`] at most; none if 0. The price: up to
+    /// twice as many instances to be decided as `Nop` after a restart, a few round trips in all.
     pub reserved_slots: Slot,
 }
 
@@ -61,12 +65,21 @@ impl Optimisations {
     /// that they are recovered in a few round trips after a restart.
     pub const RESERVED_BLOCK: Slot = 128;
 
+    /// The most slots to reserve at a time: each of two may cost a recovery after a restart.
+    pub const MOST_RESERVED: Slot = 1 << 16;
+
     /// Nothing leaves before all of it is durable.
     pub const NONE: Optimisations = Optimisations { silent_orphans: false, reserved_slots: 0 };
 
     /// Both.
     pub const ALL: Optimisations =
         Optimisations { silent_orphans: true, reserved_slots: Optimisations::RESERVED_BLOCK };
+}
+
+impl Default for Optimisations {
+    fn default() -> Optimisations {
+        Optimisations { silent_orphans: false, ..Optimisations::ALL }
+    }
 }
 
 /// How long to wait for what. None of it matters to safety.

@@ -41,7 +41,7 @@ pub(super) fn instance_of(record: &Record) -> Option<InstanceId> {
         | Record::Validated { id, .. }
         | Record::Committed { id, .. }
         | Record::Learned { id, .. } => Some(*id),
-        Record::Reserved { .. } | Record::Agreed { .. } => None,
+        Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => None,
     }
 }
 

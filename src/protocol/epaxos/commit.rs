@@ -125,7 +125,7 @@ impl EPaxos {
             self.frontiers[id.replica.index()].hasty = 0;
         }
         if decision.value.is_nop() && self.instances.entry(id).payload.is_none() {
-            self.index.remove_wildcard(id);
+            self.settle_unseen(id);
         }
         #[cfg(test)]
         self.forget_nop_if_planted(&decision);

@@ -67,6 +67,8 @@ fn note(past: &mut Deps, me: ReplicaId, record: &Record) {
         Record::Joined { id, .. } | Record::Learned { id, .. } => (id, &[]),
         Record::Reserved { up_to } => (&InstanceId::new(me, *up_to), &[]),
         Record::Agreed { cut } => return past.merge(cut),
+        // How far it goes says nothing about what there is.
+        Record::Silent { .. } => return,
     };
     past.raise(id.replica, id.slot);
     deps.iter().for_each(|deps| past.merge(deps));
@@ -107,7 +109,8 @@ mod tests {
         assert_eq!(past(settled, &[]), deps([7, 8, 2]));
         let reserved = Record::Reserved { up_to: 40 };
         let joined = Record::Joined { id: id(2, 9), ballot: Ballot::OWNER };
-        assert_eq!(past(shared(), &[reserved, joined]), deps([3, 9, 40]));
+        let silent = Record::Silent { up_to: crate::types::MAX_SLOT };
+        assert_eq!(past(shared(), &[reserved, joined, silent]), deps([3, 9, 40]));
         assert_eq!(past(shared(), &[nop(id(1, 5), deps([4, 0, 7]))]), deps([5, 6, 7]));
         assert_eq!(past(shared(), &[Record::Agreed { cut: deps([0, 0, 3]) }]), deps([3, 6, 3]));
     }

@@ -18,7 +18,9 @@ impl EPaxos {
     pub(super) fn take_snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
         let mut settled = Vec::new();
         let reserved = (self.reserved() > 0).then(|| Record::Reserved { up_to: self.reserved() });
-        let mut own: Vec<Record> = reserved.into_iter().chain(self.cuts.record()).collect();
+        let silent = (self.silent > 0).then_some(Record::Silent { up_to: self.silent });
+        let own = reserved.into_iter().chain(silent).chain(self.cuts.record());
+        let mut own: Vec<Record> = own.collect();
         for (id, instance) in self.instances.iter() {
             match instance.decision() {
                 Some((value, deps)) if executed.contains(id) => {
@@ -120,6 +122,7 @@ impl EPaxos {
         self.index.join(&index.commands);
         self.index.join(&index.nops);
         self.dropped.join(index);
+        self.settle_dropped_unseen();
         self.sweep.again();
     }
 
@@ -146,7 +149,7 @@ impl EPaxos {
         // It was executed elsewhere, so it was durable before.
         instance.written = Written::default();
         if is_unknown {
-            self.index.remove_wildcard(id);
+            self.settle_unseen(id);
         }
     }
 

@@ -282,6 +282,12 @@ pub enum Record {
         /// The last slot reserved.
         up_to: Slot,
     },
+    /// Own instances up to here were told of as committed before that was durable, if they were;
+    /// those above were not. What the last such record says counts (protocol.md §7).
+    Silent {
+        /// The last such slot; [`MAX_SLOT`](crate::types::MAX_SLOT) for all to come.
+        up_to: Slot,
+    },
     /// A promise.
     Joined {
         /// The instance.

@@ -76,6 +76,9 @@ pub struct EPaxos {
     /// The first slot of this life: what lies below was proposed in an earlier one.
     born: Slot,
     reserve: Reserve,
+    /// Own slots up to here were told of as committed before that was durable, if they were at all
+    /// (`orphans`).
+    silent: Slot,
     instances: Instances,
     /// About how many bytes the instances take.
     kept_bytes: usize,
@@ -104,7 +107,8 @@ impl EPaxos {
         EPaxos {
             next_slot: 1,
             born: 1,
-            reserve: Reserve::default(),
+            reserve: Reserve::new(n),
+            silent: 0,
             instances: Instances::new(n),
             kept_bytes: 0,
             index: ConflictIndex::new(n),

@@ -11,9 +11,14 @@
 //! them (it led the recovery, or was told of a ballot), which shows nothing about how the first one
 //! ended; so an instance is an orphan at whatever ballot. Only Accepted and Committed end it: from
 //! then on its owner knows as much as any other voter.
+//!
+//! Whether a life was ready to do so is in its records, before the first proposal that it may have
+//! told of: the owner's own vote is counted once it is durable, and so is all before it. So it may
+//! be given up: a later life that never does so proposes without having to be silent, and is silent
+//! only about what is older. One that begins to do so is silent about all that it finds.
 
-use super::{EPaxos, Phase};
-use crate::types::InstanceId;
+use super::{EPaxos, Fx, Phase, Record};
+use crate::types::{InstanceId, MAX_SLOT};
 
 impl EPaxos {
     /// Whether fast-path commits are told before they are durable.
@@ -36,8 +41,34 @@ impl EPaxos {
         #[cfg(test)]
         if self.planted(super::Plant::OrphanOnlyAtOwnersBallot) {
             let untouched = unfinished(id).is_some_and(|i| i.ballot.is_owner());
-            return inherited && self.is_silent() && untouched;
+            return inherited && self.may_have_told(id) && untouched;
         }
-        inherited && self.is_silent() && unfinished(id).is_some()
+        inherited && self.may_have_told(id) && unfinished(id).is_some()
+    }
+
+    /// Whether an earlier life may have told of it before it was durable. In a life that is silent
+    /// itself, that is said of all: it may have counted votes for what an earlier one proposed.
+    fn may_have_told(&self, id: InstanceId) -> bool {
+        #[cfg(test)]
+        if self.planted(super::Plant::SilenceForgotten) {
+            return self.is_silent();
+        }
+        self.is_silent() || id.slot <= self.silent
+    }
+
+    /// Something is about to be proposed that may be told of before it is durable.
+    pub(super) fn note_silence(&mut self, fx: &mut Fx) {
+        if self.is_silent() && self.silent < MAX_SLOT {
+            self.silent = MAX_SLOT;
+            fx.append(Record::Silent { up_to: MAX_SLOT });
+        }
+    }
+
+    /// This life begins. Should the record be lost, so is all that it proposed.
+    pub(super) fn end_silence(&mut self, fx: &mut Fx) {
+        if !self.is_silent() && self.silent >= self.born {
+            self.silent = self.born - 1;
+            fx.append(Record::Silent { up_to: self.silent });
+        }
     }
 }

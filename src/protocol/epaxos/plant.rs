@@ -55,12 +55,16 @@ pub(crate) enum Plant {
     OrphanResumed,
     /// An orphan that somebody has recovered is none any more.
     OrphanOnlyAtOwnersBallot,
+    /// A life that is not silent itself forgets that an earlier one was.
+    SilenceForgotten,
     /// Silent orphans where `f` is 0.
     SilentWithoutFailures,
     /// A reserved slot without a record conflicts with nothing.
     LostNotInConf,
     /// Reserved slots without a record conflict with nothing once they are decided.
     LostNopForgotten,
+    /// What others have lost is not covered: no rule of safety, but commands go the slow path.
+    LostNotCovered,
     /// A recovery yields to an instance of unknown payload as if it were known to conflict.
     YieldToUnknown,
     /// `Truncated` counts as a promise of somebody who knows nothing.

@@ -27,6 +27,8 @@ impl EPaxos {
         // What every member has executed may be covered at no price, and spares the slow path with
         // those who have forgotten it already.
         deps.merge(&self.marks.executed_by_all());
+        deps.merge(&self.lost_by_others());
+        self.note_silence(fx);
         let reserving = self.settings.optimisations.reserved_slots > 0;
         let reserved = reserving.then(|| self.reserve_for(id.slot, fx));
         let tally = Tally { voters: ReplicaSet::EMPTY, same: 0, union: deps.clone() };

@@ -12,6 +12,22 @@
 //! No more than the end of the reserved range has to be kept for that: until every member has
 //! executed so far, a vote that counts one slot too many goes the slow path, and that is all.
 //!
+//! Nor need it be the slow path once the lost slots are decided. An owner covers of its own accord
+//! what ended as `Nop` and was never seen by it (`unseen`), up to what it knows to be decided (K).
+//! That is harmless:
+//!
+//! - D0 need not be what conflicts, but hold it; that holds for more, too. Votes only become more
+//!   alike: `Dq` holds D0, and so, less often, anything beyond.
+//! - What D0 covers is not reported to a recovery (§5.4). All that is covered for this reason alone
+//!   is decided: `Nop`, or a command that is known here and does not conflict, or it would be
+//!   covered anyway. None of it could ever have spoken against.
+//! - A recovery of what is covered finds the decision, or its acceptance by `n - f`; what covers it
+//!   is not asked any more.
+//! - Execution waits for what is covered only until it is known not to conflict, and it is decided,
+//!   so it can be had.
+//!
+//! Votes don't cover more: what an owner has not covered is for voters to add only if it conflicts.
+//!
 //! A lost slot is no orphan, whatever `orphans` says of an owner's other instances: its owner's own
 //! vote was never durable, hence never counted, hence the owner never committed it. That it has not
 //! done so is all that §5.3.3 asks of an owner, so it does answer recoveries, leads one at once,
@@ -25,13 +41,10 @@ use super::instance::Instance;
 use super::message::Standing;
 use super::{EPaxos, Fx, Phase, Record};
 use crate::protocol::Path;
-use crate::types::{Batch, Deps, Footprint, InstanceId, Slot, Written};
-
-/// The largest block: each slot of two may cost a recovery after a restart.
-const MOST_RESERVED: Slot = 1 << 16;
+use crate::types::{Batch, Deps, Footprint, InstanceId, Optimisations, Slot, Written};
 
 /// What this replica has reserved of its own slots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reserve {
     /// Reserved up to here, in this life or before.
     up_to: Slot,
@@ -39,9 +52,16 @@ pub(super) struct Reserve {
     pub(super) earlier: Slot,
     /// This life's blocks that still hold slots to use, ascending: where each ends, and its record.
     blocks: VecDeque<(Slot, Written)>,
+    /// Per owner, the highest slot that is decided as the `Nop` of a payload that was never seen
+    /// here: lost by its owner, most likely.
+    unseen: Deps,
 }
 
 impl Reserve {
+    pub(super) fn new(n: usize) -> Reserve {
+        Reserve { up_to: 0, earlier: 0, blocks: VecDeque::new(), unseen: Deps::none(n) }
+    }
+
     /// A record of an earlier life.
     pub(super) fn restore(&mut self, up_to: Slot) {
         self.up_to = self.up_to.max(up_to);
@@ -58,7 +78,8 @@ impl EPaxos {
     /// What has to be durable so that the slot cannot be used again. The next block is asked for
     /// while at least one more is left, so this is durable already but for the first ones.
     pub(super) fn reserve_for(&mut self, slot: Slot, fx: &mut Fx) -> Written {
-        let block = self.settings.optimisations.reserved_slots.clamp(1, MOST_RESERVED);
+        let block =
+            self.settings.optimisations.reserved_slots.clamp(1, Optimisations::MOST_RESERVED);
         let reserve = &mut self.reserve;
         if reserve.up_to < slot.saturating_add(block) {
             reserve.up_to = slot.saturating_add(block.saturating_mul(2)) - 1;
@@ -90,6 +111,28 @@ impl EPaxos {
         }
         deps.raise(self.me(), self.reserve.earlier);
         deps
+    }
+
+    /// It is decided: a `Nop` of which nobody here ever saw the payload.
+    pub(super) fn settle_unseen(&mut self, id: InstanceId) {
+        self.index.remove_wildcard(id);
+        self.reserve.unseen.raise(id.replica, id.slot);
+    }
+
+    /// What was dropped before this replica came back, or elsewhere, may have been such `Nop`s, too.
+    pub(super) fn settle_dropped_unseen(&mut self) {
+        self.reserve.unseen.merge(self.instances.trimmed());
+    }
+
+    /// What the owner covers beyond what conflicts, to be of one mind with those who have lost it.
+    pub(super) fn lost_by_others(&self) -> Deps {
+        #[cfg(test)]
+        if self.planted(super::Plant::LostNotCovered) {
+            return Deps::none(self.n());
+        }
+        let mut lost = self.reserve.unseen.clone();
+        lost.meet(&self.known());
+        lost
     }
 
     /// Whether an undecided instance has to be reported as one of unknown payload (§5.4).

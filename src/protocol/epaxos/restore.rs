@@ -30,6 +30,7 @@ impl EPaxos {
                 self.note_accepted(id, &Proposal { ballot, value, deps }, fx);
             }
             Record::Reserved { up_to } => self.reserve.restore(up_to),
+            Record::Silent { up_to } => self.silent = up_to,
             Record::Agreed { cut } => self.cuts.restore(&cut),
             Record::Learned { id, batch } => self.learn_payload(id, &batch, fx),
             Record::Joined { id, ballot } => self.instances.entry(id).join(ballot),
@@ -48,7 +49,7 @@ impl EPaxos {
         match &value {
             Value::Batch(batch) => self.learn_payload(id, batch, fx),
             Value::Nop if self.instances.entry(id).payload.is_none() => {
-                self.index.remove_wildcard(id);
+                self.settle_unseen(id);
             }
             Value::Nop => {}
         }
@@ -73,6 +74,7 @@ impl EPaxos {
         self.see(me, self.reserve.earlier);
         self.next_slot = self.frontiers[me.index()].highest + 1;
         self.born = self.next_slot;
+        self.end_silence(fx);
         let known = self.frontiers[me.index()].known;
         let open = self.instances.above(me, known).filter(|(_, instance)| !instance.is_committed());
         let mut open: BTreeSet<Slot> = open.map(|(id, _)| id.slot).collect();

@@ -13,6 +13,13 @@ const RESERVING: Optimisations =
 /// r1 commits x with r2's vote, answers, and stops before its commit is durable; nobody else hears
 /// of it. Then r1 is back, but what it says is lost.
 fn an_orphan(plant: Option<Plant>) -> Stage {
+    let mut s = an_orphan_to_be(plant);
+    s.restart(1);
+    assert_eq!(s.executed(1), [], "all that r1 knows of it is its proposal");
+    s
+}
+
+fn an_orphan_to_be(plant: Option<Plant>) -> Stage {
     let mut s = Stage::optimised(3, SILENT).with(plant);
     let x = s.propose(1, "k");
     s.stall(1);
@@ -20,8 +27,6 @@ fn an_orphan(plant: Option<Plant>) -> Stage {
     s.deliver("PreAcceptOk", x, 2, 1);
     assert_eq!(s.executed(1), [x], "the client has its answer");
     s.lose_all();
-    s.restart(1);
-    assert_eq!(s.executed(1), [], "all that r1 knows of it is its proposal");
     s
 }
 
@@ -57,6 +62,47 @@ fn an_orphan_stays_one_at_whatever_ballot() {
     assert_eq!(an_orphan_for_two_lives(None), Some(deps([0, 0, 0])));
     let forgetful = an_orphan_for_two_lives(Some(Plant::OrphanOnlyAtOwnersBallot));
     assert_eq!(forgetful, None, "an answered command is lost");
+}
+
+/// When r1 comes back, from its log or from a snapshot, it does not answer early any more.
+fn an_orphan_of_old(plant: Option<Plant>, snapshot: bool) -> Stage {
+    let mut s = an_orphan_to_be(plant);
+    s.switch(Optimisations::NONE);
+    s.restart(1);
+    if snapshot {
+        let snapshot = s.save(1);
+        s.restart_from(1, &snapshot);
+    }
+    s
+}
+
+#[test]
+fn an_orphan_stays_one_whatever_its_owner_does_now() {
+    for snapshot in [false, true] {
+        let sound = recovered_by_another(an_orphan_of_old(None, snapshot));
+        assert_eq!(sound, Some(deps([0, 0, 0])));
+        let forgetful = an_orphan_of_old(Some(Plant::SilenceForgotten), snapshot);
+        assert_eq!(recovered_by_another(forgetful), None, "an answered command is lost");
+    }
+}
+
+/// Whether r1 is silent about what it proposes now, once it comes back.
+fn is_silent_about_the_next(s: &mut Stage) -> bool {
+    s.lose_all();
+    let next = s.propose(1, "k");
+    s.lose_all();
+    s.restart(1);
+    s.asks_at(1, next).is_some()
+}
+
+#[test]
+fn who_does_not_answer_early_any_more_makes_no_orphans() {
+    let mut s = an_orphan_of_old(None, true);
+    assert!(!is_silent_about_the_next(&mut s));
+    assert!(s.asks_at(1, id(1, 1)).is_some(), "but what is older still is one");
+    s.switch(SILENT);
+    s.restart(1);
+    assert!(is_silent_about_the_next(&mut s));
 }
 
 /// r1 recovers it itself, and only r2 is there to answer for a while.
@@ -221,6 +267,44 @@ fn a_lost_slot_conflicts_with_everything_for_good() {
     assert!(!a_lost_slot(None, true).0, "r1's vote is not for the fast path");
     let forgetful = a_lost_slot(Some(Plant::LostNopForgotten), true);
     assert_eq!(forgetful, (true, None), "an answered command is lost");
+}
+
+/// Whether `at` commits its next command with r1's vote alone.
+fn is_fast_with_r1(s: &mut Stage, at: usize) -> bool {
+    s.lose_all();
+    let x = s.propose(at, "other");
+    s.deliver("PreAccept", x, at, 1);
+    s.deliver("PreAcceptOk", x, 1, at);
+    let fast = s.decision(at, x).is_some();
+    s.pass(&[1, 2], Duration::from_secs(1));
+    fast
+}
+
+/// r1 counts all that it had reserved as conflicts. r3 is away, so that does not end. Is r2 fast
+/// nevertheless: at once; after it came back, from its log and from a snapshot; and r3, with that?
+fn beside_lost_slots(plant: Option<Plant>) -> [bool; 4] {
+    let mut s = Stage::optimised(3, RESERVING).with(plant);
+    a_proposal_under_way(&mut s, "k");
+    s.lose_all();
+    s.restart(1);
+    s.pass(&[1, 2], Duration::from_secs(1));
+    let at_once = is_fast_with_r1(&mut s, 2);
+    s.restart(2);
+    s.pass(&[1, 2], Duration::from_secs(1));
+    let from_log = is_fast_with_r1(&mut s, 2);
+    let snapshot = s.save(2);
+    s.restart_from(2, &snapshot);
+    s.pass(&[1, 2], Duration::from_secs(1));
+    let from_snapshot = is_fast_with_r1(&mut s, 2);
+    let snapshot = s.save(2);
+    assert!(s.install(3, &snapshot));
+    [at_once, from_log, from_snapshot, is_fast_with_r1(&mut s, 3)]
+}
+
+#[test]
+fn what_others_have_lost_is_covered_once_it_is_decided() {
+    assert_eq!(beside_lost_slots(None), [true; 4]);
+    assert_eq!(beside_lost_slots(Some(Plant::LostNotCovered)), [false; 4]);
 }
 
 /// r1 has lost x, which has nothing to do with y. But all that r1 can tell the recovery of y is

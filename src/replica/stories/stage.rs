@@ -149,6 +149,11 @@ impl Stage {
         self
     }
 
+    /// Who comes back from now on does this to be quick.
+    pub(super) fn switch(&mut self, optimisations: Optimisations) {
+        self.optimisations = optimisations;
+    }
+
     /// `at` proposes a write of the key.
     pub(super) fn propose(&mut self, at: usize, key: &'static str) -> InstanceId {
         self.requests += 1;

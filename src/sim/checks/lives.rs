@@ -129,6 +129,6 @@ fn id(record: &Record) -> Option<InstanceId> {
         | Record::Validated { id, .. }
         | Record::Learned { id, .. }
         | Record::Committed { id, .. } => Some(*id),
-        Record::Reserved { .. } | Record::Agreed { .. } => None,
+        Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => None,
     }
 }

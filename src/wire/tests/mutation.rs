@@ -145,7 +145,10 @@ fn record_weight((_, record): &(u32, Record)) -> usize {
         | Record::Validated { batch, .. }
         | Record::Learned { batch, .. } => batch_weight(batch),
         Record::Accepted { value, .. } | Record::Committed { value, .. } => value_weight(value),
-        Record::Joined { .. } | Record::Reserved { .. } | Record::Agreed { .. } => 0,
+        Record::Joined { .. }
+        | Record::Reserved { .. }
+        | Record::Silent { .. }
+        | Record::Agreed { .. } => 0,
     }
 }
 
