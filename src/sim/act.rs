@@ -90,6 +90,7 @@ impl World<'_> {
             self.later(Duration::from_micros(100), Event::Refused(*request));
         }
         self.follow_snapshots(me, out);
+        self.check_truncation(me)?;
         if let Some(doom) = doom {
             self.meet(me, doom)?;
         }

@@ -59,6 +59,7 @@ pub(super) struct Checks {
     optimisations: Optimisations,
     /// In which of its leader's lives each recovery was begun.
     led: FxHashMap<(InstanceId, Ballot), u32>,
+    truncation: Truncation,
 }
 
 impl Checks {
@@ -76,6 +77,7 @@ impl Checks {
             orders: Orders::new(n),
             optimisations: Optimisations::NONE,
             led: FxHashMap::default(),
+            truncation: Truncation::new(n),
         }
     }
 
@@ -91,6 +93,7 @@ impl Checks {
 
     /// A replica appends a record.
     pub(super) fn written(&mut self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
+        self.is_kept(at, record)?;
         let id = match record {
             Record::PreAccepted { id, batch, .. } => {
                 if id.replica == at {
@@ -267,7 +270,9 @@ impl std::fmt::Debug for Brief<'_> {
 }
 
 mod lives;
+mod truncation;
 
 pub(super) use lives::Shown;
+use truncation::Truncation;
 #[cfg(test)]
 mod tests;

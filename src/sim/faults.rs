@@ -97,6 +97,8 @@ faults! {
     BitFlip = "bit-flip",
     /// A replica that is down loses its disk and gets a new one.
     Wipe = "wiped-disk",
+    /// Members are out of reach for so long that the others drop what they lack.
+    Absence = "absence",
 }
 
 impl Fault {
@@ -108,6 +110,9 @@ impl Fault {
         Fault::RestartAgain,
         Fault::RestartSpeaking,
     ];
+
+    /// Those that only worlds with snapshots have.
+    pub(super) const TRUNCATING: [Fault; 1] = [Fault::Absence];
 
     /// Those of disks, that only worlds with the real storage room have.
     pub(super) const DISKS: [Fault; 8] = [
@@ -210,6 +215,7 @@ impl World<'_> {
             }
             Fault::Pause => self.pause(),
             Fault::Duel => self.duel(),
+            Fault::Absence => self.absence(),
             Fault::Restart
             | Fault::RestartSome
             | Fault::PowerFailure

@@ -56,6 +56,12 @@ fn survey_optimisations() {
     survey(&Plant::OPTIMISED);
 }
 
+#[test]
+#[ignore = "a measurement"]
+fn survey_truncation() {
+    survey(&Plant::TRUNCATING);
+}
+
 #[track_caller]
 fn caught(replicas: usize, seeds: u64, plant: Plant) {
     let found = hunt(replicas, seeds, plant);

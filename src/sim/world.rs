@@ -26,7 +26,7 @@ use crate::machine::{Applied, Outcome};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Input, Output, PeerMessage};
-use crate::types::{Optimisations, ReplicaId, RequestId, Time};
+use crate::types::{Optimisations, ReplicaId, ReplicaSet, RequestId, Time};
 
 /// Between two looks at whether everything is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -65,6 +65,8 @@ pub(super) enum Event {
     Overdue(RequestId, u32),
     /// The next fault of one kind, by its place in the plan.
     Fault(usize),
+    /// In the absence of some the others do something; or they are back.
+    Absent(ReplicaSet, bool),
     /// The unrest is over.
     Calm,
     Look,
@@ -363,6 +365,7 @@ impl<'a> World<'a> {
                     self.schedule_fault(index);
                 }
             }
+            Event::Absent(away, back) => self.be_absent(away, back),
             Event::Calm => self.calm(),
             _ => unreachable!("the others happen to replicas"),
         }
