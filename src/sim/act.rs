@@ -12,10 +12,10 @@ use super::plan::Disk;
 use super::report::{Broken, Counter};
 use super::trace::digest;
 use super::world::{Event, World};
-use crate::machine::{KvOutput, Outcome, encode};
+use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Transfer};
-use crate::types::{Footprint, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{ClientId, Footprint, ReplicaId, ReplicaSet, RequestId};
 use crate::wire;
 
 impl World<'_> {
@@ -177,6 +177,10 @@ impl World<'_> {
         self.hosts[me.index()].applier.apply(&execution.batch, &mut replies);
         for applied in replies.drain(..) {
             self.checks.applied(me, &applied)?;
+            self.note_refusal(me, &applied);
+            if applied.request.client == ClientId::CLUSTER {
+                continue;
+            }
             if !applied.first {
                 self.counters.hit(Counter::SecondTime);
             }
@@ -189,6 +193,15 @@ impl World<'_> {
         }
         self.replies = replies;
         Ok(())
+    }
+
+    fn note_refusal(&mut self, me: ReplicaId, applied: &Applied) {
+        if matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. })) {
+            self.counters.hit(Counter::RefusedLate);
+            if self.checks.has_applied(me, applied.request) {
+                self.counters.hit(Counter::RefusedAgain);
+            }
+        }
     }
 
     fn reply(&mut self, request: RequestId, outcome: Outcome) {

@@ -99,6 +99,8 @@ faults! {
     Wipe = "wiped-disk",
     /// Members are out of reach for so long that the others drop what they lack.
     Absence = "absence",
+    /// Eras end, and with them sessions; commands arrive long after they were sent.
+    EndEra = "era-end",
 }
 
 impl Fault {
@@ -216,6 +218,7 @@ impl World<'_> {
             Fault::Pause => self.pause(),
             Fault::Duel => self.duel(),
             Fault::Absence => self.absence(),
+            Fault::EndEra => self.end_era(),
             Fault::Restart
             | Fault::RestartSome
             | Fault::PowerFailure

@@ -17,6 +17,7 @@ mod calm;
 mod checks;
 mod clients;
 mod disk_faults;
+mod eras;
 mod faults;
 pub mod history;
 mod host;

@@ -30,6 +30,8 @@ pub(super) enum Stream {
     Rooms,
     /// Whether members stay away for long.
     Absences,
+    /// Whether eras end.
+    Eras,
 }
 
 /// The randomness of one concern of one seed.
@@ -218,6 +220,7 @@ impl Plan {
             faults.append(&mut more);
         }
         let absences = storage.as_mut().and_then(|it| draw_absences(seed, &mut timing, it));
+        faults.extend(draw_eras(seed, timing.suspect).map(|mean| (Fault::EndEra, mean)));
         faults.extend(absences.map(|mean| (Fault::Absence, mean)));
         faults.retain(|(fault, _)| !overrides.without.contains(*fault));
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);
@@ -318,7 +321,7 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
     };
     let special = |fault: &&Fault| {
         let kinds: [&[Fault]; 3] = [&Fault::RESTARTS, &Fault::DISKS, &Fault::TRUNCATING];
-        kinds.iter().any(|kind| kind.contains(fault))
+        **fault == Fault::EndEra || kinds.iter().any(|kind| kind.contains(fault))
     };
     let usual = Fault::ALL.iter().filter(|fault| !special(fault));
     usual.filter_map(draw).collect()
@@ -383,6 +386,12 @@ fn draw_absences(seed: u64, timing: &mut Timing, plan: &mut StoragePlan) -> Opti
     timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
     plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
     Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
+}
+
+/// In a quarter of the worlds the mean time between two ends of eras.
+fn draw_eras(seed: u64, unit: Duration) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Eras);
+    rng.random_ratio(1, 4).then(|| unit.mul_f64(2.0 * 8f64.powf(rng.random::<f64>())))
 }
 
 fn draw_links(

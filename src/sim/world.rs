@@ -22,7 +22,7 @@ use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
 use super::snapshots::{Moment, Shelved};
 use super::trace::Trace;
-use crate::machine::{Applied, Outcome};
+use crate::machine::{Applied, Outcome, Refusal};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Input, Output, PeerMessage};
@@ -391,6 +391,7 @@ impl<'a> World<'a> {
     fn hear(&mut self, request: &RequestId, outcome: Outcome) -> Result<(), Breach> {
         let output = match outcome {
             Outcome::Output(output) => output,
+            Outcome::Refused(Refusal::Expired { era }) => return self.expire(*request, era),
             other if self.clients.is_waiting(*request) => {
                 return Err((Broken::Once, format!("{request:?} is answered with {other:?}")));
             }
