@@ -216,7 +216,8 @@ impl World<'_> {
         for committed in committed {
             let batch = Arc::clone(&committed.batch);
             for command in batch.commands().iter().filter(|command| command.origin == me) {
-                if self.clients.is_put(command.request) {
+                let cluster = command.request.client == ClientId::CLUSTER;
+                if !cluster && self.clients.is_put(command.request) {
                     self.reply(command.request, Outcome::Output(done.clone()));
                 }
             }

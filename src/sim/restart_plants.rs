@@ -142,3 +142,15 @@ fn an_owners_vote_that_is_lost_with_its_slot() {
 fn a_lost_slot_that_conflicts_with_nothing() {
     caught(3, 300, Plant::LostNotInConf);
 }
+
+/// Measured: the third seed, and the first (protocol.md §8a).
+#[test]
+fn a_truncated_instance_that_is_decided_anew() {
+    caught(3, 30, Plant::TruncatedVote);
+    caught(5, 30, Plant::TruncatedVote);
+}
+
+#[test]
+fn a_dropped_instance_that_conflicts_with_nothing() {
+    caught(5, 30, Plant::ForgetAtCut);
+}
