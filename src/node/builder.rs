@@ -305,6 +305,7 @@ fn core_limits(limits: &Limits) -> replica::Limits {
         bytes: limits.bytes.saturating_mul(2),
         kept_bytes: limits.kept_bytes,
         snapshot_bytes: limits.snapshot_bytes,
+        ..replica::Limits::default()
     }
 }
 

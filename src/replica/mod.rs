@@ -62,12 +62,15 @@ pub struct Limits {
     pub kept_bytes: usize,
     /// The length of another replica's snapshot beyond which it is not taken.
     pub snapshot_bytes: u64,
+    /// How much of it is asked for at a time, in bytes: from 1 to [`MAX_CHUNK`].
+    pub chunk_bytes: u32,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         let (kept_bytes, snapshot_bytes) = (4 << 30, 64 << 30);
-        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes, snapshot_bytes }
+        let chunk_bytes = MAX_CHUNK;
+        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes, snapshot_bytes, chunk_bytes }
     }
 }
 
@@ -120,7 +123,7 @@ impl<P: Protocol> Core<P> {
             own_commands: 0,
             nop_decided: false,
             server: Server::default(),
-            receiver: Receiver::new(others(&settings), limits.snapshot_bytes),
+            receiver: Receiver::new(others(&settings), &limits),
             wishes: Wishes::default(),
             installed: 0,
             settings,

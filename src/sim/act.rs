@@ -12,10 +12,10 @@ use super::plan::Disk;
 use super::report::{Broken, Counter};
 use super::trace::digest;
 use super::world::{Event, World};
-use crate::machine::{KvOutput, Outcome, encode};
+use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Transfer};
-use crate::types::{Footprint, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{ClientId, Footprint, ReplicaId, ReplicaSet, RequestId};
 use crate::wire;
 
 impl World<'_> {
@@ -90,6 +90,7 @@ impl World<'_> {
             self.later(Duration::from_micros(100), Event::Refused(*request));
         }
         self.follow_snapshots(me, out);
+        self.check_truncation(me)?;
         if let Some(doom) = doom {
             self.meet(me, doom)?;
         }
@@ -176,6 +177,10 @@ impl World<'_> {
         self.hosts[me.index()].applier.apply(&execution.batch, &mut replies);
         for applied in replies.drain(..) {
             self.checks.applied(me, &applied)?;
+            self.note_refusal(me, &applied);
+            if applied.request.client == ClientId::CLUSTER {
+                continue;
+            }
             if !applied.first {
                 self.counters.hit(Counter::SecondTime);
             }
@@ -190,6 +195,15 @@ impl World<'_> {
         Ok(())
     }
 
+    fn note_refusal(&mut self, me: ReplicaId, applied: &Applied) {
+        if matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. })) {
+            self.counters.hit(Counter::RefusedLate);
+            if self.checks.has_applied(me, applied.request) {
+                self.counters.hit(Counter::RefusedAgain);
+            }
+        }
+    }
+
     fn reply(&mut self, request: RequestId, outcome: Outcome) {
         if let Some(at) = self.network.send_client(self.now, &mut self.counters) {
             self.at(at, Event::Reply(Box::new((request, outcome))));
@@ -202,7 +216,8 @@ impl World<'_> {
         for committed in committed {
             let batch = Arc::clone(&committed.batch);
             for command in batch.commands().iter().filter(|command| command.origin == me) {
-                if self.clients.is_put(command.request) {
+                let cluster = command.request.client == ClientId::CLUSTER;
+                if !cluster && self.clients.is_put(command.request) {
                     self.reply(command.request, Outcome::Output(done.clone()));
                 }
             }

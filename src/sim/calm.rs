@@ -148,6 +148,12 @@ impl World<'_> {
                 return Err((Broken::Once, detail));
             }
         }
+        for request in self.clients.failed_requests() {
+            if self.checks.has_applied(first, request) {
+                let detail = format!("{request:?} was refused, and {first} has executed it");
+                return Err((Broken::Once, detail));
+            }
+        }
         match check(&self.clients.history(), BUDGET) {
             Explained::Linearizable => Ok(()),
             Explained::TooHard { key } => {

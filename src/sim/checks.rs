@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::order::Orders;
 use super::report::Broken;
-use crate::machine::Applied;
+use crate::machine::{Applied, Outcome, Refusal};
 use crate::protocol::epaxos::Record;
 use crate::replica::Execution;
 use crate::types::{
@@ -32,6 +32,8 @@ struct Seen {
     /// Instances with a record here and no decision.
     open: BTreeSet<InstanceId>,
     applied: FxHashSet<RequestId>,
+    /// Refused for their age, in this life.
+    refused: FxHashSet<RequestId>,
 }
 
 /// Committed instances that use one key, by owner.
@@ -59,6 +61,7 @@ pub(super) struct Checks {
     optimisations: Optimisations,
     /// In which of its leader's lives each recovery was begun.
     led: FxHashMap<(InstanceId, Ballot), u32>,
+    truncation: Truncation,
 }
 
 impl Checks {
@@ -76,6 +79,7 @@ impl Checks {
             orders: Orders::new(n),
             optimisations: Optimisations::NONE,
             led: FxHashMap::default(),
+            truncation: Truncation::new(n),
         }
     }
 
@@ -91,6 +95,7 @@ impl Checks {
 
     /// A replica appends a record.
     pub(super) fn written(&mut self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
+        self.is_kept(at, record)?;
         let id = match record {
             Record::PreAccepted { id, batch, .. } => {
                 if id.replica == at {
@@ -221,7 +226,16 @@ impl Checks {
 
     /// A replica applied a command of an instance.
     pub(super) fn applied(&mut self, at: ReplicaId, applied: &Applied) -> Result<(), Breach> {
-        let new = self.seen[at.index()].applied.insert(applied.request);
+        let seen = &mut self.seen[at.index()];
+        if matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. })) {
+            seen.refused.insert(applied.request);
+            return Ok(());
+        }
+        if applied.first && seen.refused.contains(&applied.request) {
+            let detail = format!("{at} applies {:?}, which it had refused", applied.request);
+            return Err((Broken::Once, detail));
+        }
+        let new = seen.applied.insert(applied.request);
         if applied.first && !new {
             return Err((Broken::Once, format!("{at} applies {:?} twice", applied.request)));
         }
@@ -269,7 +283,9 @@ impl std::fmt::Debug for Brief<'_> {
 }
 
 mod lives;
+mod truncation;
 
 pub(super) use lives::Shown;
+use truncation::Truncation;
 #[cfg(test)]
 mod tests;

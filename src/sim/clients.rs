@@ -12,7 +12,7 @@ use super::history::{Answer, Call, Operation, Outcome};
 use super::plan::{Plan, Stream, Workload, stream};
 use super::report::{Counter, Counters};
 use crate::machine::{KvCommand, KvOutput, StateMachine as _, decode, encode, kv::Kv};
-use crate::types::{ClientId, Command, Footprint, ReplicaId, RequestId, Time};
+use crate::types::{ClientId, Command, Era, Footprint, ReplicaId, RequestId, Time};
 
 /// What a client says, to whom.
 pub(super) type Ask = (ReplicaId, Command);
@@ -33,6 +33,8 @@ struct Client {
     session: ClientId,
     home: ReplicaId,
     sequence: u64,
+    /// The era as it was last heard of.
+    era: Era,
     started: u64,
     pending: BTreeMap<u64, Pending>,
     burst: u64,
@@ -45,6 +47,25 @@ struct Entry {
     command: KvCommand,
     called: Time,
     answer: Option<(Time, KvOutput)>,
+    /// As it was sent first.
+    sent: Option<Command>,
+    /// How often it was sent.
+    asked: u32,
+    /// Refused for its age when it was sent: it surely has no effect.
+    failed: bool,
+}
+
+impl Client {
+    fn next_sequence(&self) -> u64 {
+        (self.sequence + 1).max(self.era.first_sequence())
+    }
+
+    /// A session whose commands have unknown ends is never used again.
+    fn renew(&mut self) {
+        self.pending.clear();
+        self.session = ClientId(self.session.0 + GENERATION);
+        self.sequence = 0;
+    }
 }
 
 /// All clients of a world.
@@ -84,6 +105,7 @@ impl Clients {
             session: ClientId(index as u64),
             home: ReplicaId::from_index(index % plan.replicas),
             sequence: 0,
+            era: Era::FIRST,
             started: 0,
             pending: BTreeMap::new(),
             burst: 0,
@@ -191,7 +213,7 @@ impl Clients {
             return Vec::new();
         }
         let client = &self.clients[index];
-        let value = value(client.session, client.sequence + 1, 0);
+        let value = value(client.session, client.next_sequence(), 0);
         let command = KvCommand::Put { key: key(contended), value };
         self.start(index, now, command, false, counters)
     }
@@ -206,7 +228,7 @@ impl Clients {
     ) -> Vec<Ask> {
         let client = &mut self.clients[index];
         client.started += 1;
-        client.sequence += 1;
+        client.sequence = client.next_sequence();
         let footprint = if everything { Footprint::Everything } else { Kv::footprint(&command) };
         let payload = encode(&command).expect("keys and values have an encoding");
         let entry = self.log.len();
@@ -215,6 +237,9 @@ impl Clients {
             command: command.clone(),
             called: now,
             answer: None,
+            sent: None,
+            asked: 0,
+            failed: false,
         });
         let sequence = client.sequence;
         client.pending.insert(sequence, Pending { command, footprint, payload, entry });
@@ -224,6 +249,9 @@ impl Clients {
             let second = ReplicaId::from_index(self.rng.random_range(0..self.n));
             asks.push(self.ask(index, sequence, second));
         }
+        let entry = &mut self.log[entry];
+        entry.sent = Some(asks[0].1.clone());
+        entry.asked = if asks.len() > 1 { 2 } else { 1 };
         asks
     }
 
@@ -249,20 +277,21 @@ impl Clients {
 
     /// A client has waited long enough: it asks another replica, or gives up.
     pub(super) fn overdue(&mut self, request: RequestId, counters: &mut Counters) -> Option<Ask> {
+        if request.client == ClientId::CLUSTER {
+            return None;
+        }
         let index = Clients::of(request.client);
         let client = &mut self.clients[index];
         if client.session != request.client || !client.pending.contains_key(&request.sequence) {
             return None;
         }
         if !self.closing && self.rng.random_range(0..256) < u32::from(self.workload.give_up) {
-            // A session whose commands have unknown ends is never used again.
             counters.hit(Counter::GaveUp);
-            client.pending.clear();
-            client.session = ClientId(client.session.0 + GENERATION);
-            client.sequence = 0;
+            client.renew();
             return None;
         }
         counters.hit(Counter::Retried);
+        self.log[client.pending[&request.sequence].entry].asked += 1;
         let to = self.reachable[self.rng.random_range(0..self.reachable.len())];
         Some(self.ask(index, request.sequence, to))
     }
@@ -304,6 +333,46 @@ impl Clients {
             && pending.is_some_and(|it| matches!(it.command, KvCommand::Put { .. }))
     }
 
+    /// Half of the clients hear which era it is.
+    pub(super) fn learn(&mut self, era: Era) {
+        for client in &mut self.clients {
+            if self.rng.random_ratio(1, 2) {
+                client.era = client.era.max(era);
+            }
+        }
+    }
+
+    /// Commands that nobody waits for any more arrive once more: at most so many.
+    pub(super) fn late(&mut self, most: usize) -> Vec<Ask> {
+        let mut late = Vec::new();
+        for _ in 0..most.min(self.log.len()) {
+            let entry = self.rng.random_range(0..self.log.len());
+            let to = ReplicaId::from_index(self.rng.random_range(0..self.n));
+            if !self.is_waiting(self.log[entry].request) {
+                let sent = self.log[entry].sent.clone();
+                late.extend(sent.map(|command| (to, Command { origin: to, ..command })));
+            }
+        }
+        late
+    }
+
+    /// A command is refused for its age: its client begins anew. Whether an earlier attempt had an
+    /// effect nobody knows; if there was none, there was no effect.
+    pub(super) fn expire(&mut self, request: RequestId, era: Era) {
+        let client = &mut self.clients[Clients::of(request.client)];
+        client.era = client.era.max(era);
+        if let Some(pending) = client.pending.get(&request.sequence) {
+            let entry = &mut self.log[pending.entry];
+            entry.failed = entry.asked == 1;
+            client.renew();
+        }
+    }
+
+    /// What surely had no effect.
+    pub(super) fn failed_requests(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.log.iter().filter(|entry| entry.failed).map(|entry| entry.request)
+    }
+
     /// What was answered.
     pub(super) fn answered_requests(&self) -> impl Iterator<Item = RequestId> + '_ {
         self.log.iter().filter(|entry| entry.answer.is_some()).map(|entry| entry.request)
@@ -319,7 +388,7 @@ impl Clients {
             here
         });
         let client = &self.clients[index];
-        let (session, sequence) = (client.session, client.sequence + 1);
+        let (session, sequence) = (client.session, client.next_sequence());
         let first = self.draw_key();
         let written = |part| value(session, sequence, part);
         let command = match kind.expect("a ticket is below the total") {
@@ -366,7 +435,11 @@ impl Clients {
                     call,
                     called: entry.called.as_nanos(),
                     returned: entry.answer.as_ref().map(|(at, _)| at.as_nanos()),
-                    outcome: answer.map_or(Outcome::Info, Outcome::Ok),
+                    outcome: if entry.failed {
+                        Outcome::Fail
+                    } else {
+                        answer.map_or(Outcome::Info, Outcome::Ok)
+                    },
                 });
             }
         }

@@ -97,6 +97,10 @@ faults! {
     BitFlip = "bit-flip",
     /// A replica that is down loses its disk and gets a new one.
     Wipe = "wiped-disk",
+    /// Members are out of reach for so long that the others drop what they lack.
+    Absence = "absence",
+    /// Eras end, and with them sessions; commands arrive long after they were sent.
+    EndEra = "era-end",
 }
 
 impl Fault {
@@ -108,6 +112,9 @@ impl Fault {
         Fault::RestartAgain,
         Fault::RestartSpeaking,
     ];
+
+    /// Those that only worlds with snapshots have.
+    pub(super) const TRUNCATING: [Fault; 1] = [Fault::Absence];
 
     /// Those of disks, that only worlds with the real storage room have.
     pub(super) const DISKS: [Fault; 8] = [
@@ -210,6 +217,8 @@ impl World<'_> {
             }
             Fault::Pause => self.pause(),
             Fault::Duel => self.duel(),
+            Fault::Absence => self.absence(),
+            Fault::EndEra => self.end_era(),
             Fault::Restart
             | Fault::RestartSome
             | Fault::PowerFailure

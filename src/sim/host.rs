@@ -14,6 +14,9 @@ use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::{Core, Input, Limits};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
+/// A piece of a snapshot, in bytes.
+const CHUNK: u32 = 200;
+
 /// A machine.
 ///
 /// Invariants:
@@ -161,7 +164,9 @@ impl Host {
 }
 
 fn core(settings: &Settings) -> Core<EPaxos> {
-    Core::new(settings.clone(), Limits::default(), EPaxos::new(settings.clone()))
+    // Snapshots are small here, and come in pieces all the same.
+    let limits = Limits { chunk_bytes: CHUNK, ..Limits::default() };
+    Core::new(settings.clone(), limits, EPaxos::new(settings.clone()))
 }
 
 impl Clock {

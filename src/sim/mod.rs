@@ -3,12 +3,14 @@
 //! world on every machine.
 //!
 //! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's
-//! step, `network`, `faults`, `restarts` and `disk_faults` get in the way, `clients` ask → `checks`
-//! and `order` look at every step → `calm` demands that everything finishes, and has the last word
-//! → `runner` does it for many seeds, `shrink` makes a failing world smaller, `report` sums up.
+//! step, `network`, `faults`, `absences`, `restarts` and `disk_faults` get in the way, `clients`
+//! ask → `checks` and `order` look at every step → `calm` demands that everything finishes, and has
+//! the last word → `runner` does it for many seeds, `shrink` makes a failing world smaller,
+//! `report` sums up.
 //!
 //! `history` and [`linearizability`] stand alone: real clients use them too.
 
+mod absences;
 mod act;
 #[cfg(test)]
 mod boundaries;
@@ -16,6 +18,7 @@ mod calm;
 mod checks;
 mod clients;
 mod disk_faults;
+mod eras;
 mod faults;
 pub mod history;
 mod host;

@@ -27,6 +27,8 @@ pub(super) enum Kind {
     RecoverToOwner,
     /// Whatever a recovery says or is told, but Recover to the owner.
     Recovery,
+    /// Pieces of snapshots.
+    Transfer,
 }
 
 impl Kind {
@@ -35,11 +37,12 @@ impl Kind {
             PeerMessage::Ping { .. } | PeerMessage::Pong { .. } => {
                 return matches!(self, Kind::Any | Kind::Signs);
             }
-            PeerMessage::Transfer(_) => return self == Kind::Any,
+            PeerMessage::Transfer(_) => return matches!(self, Kind::Any | Kind::Transfer),
             PeerMessage::Protocol(message) => message,
         };
         match self {
             Kind::Any => true,
+            Kind::Transfer => false,
             Kind::Signs => matches!(message, Message::Marks { .. }),
             Kind::PreAccept => matches!(message, Message::PreAccept { .. }),
             Kind::Votes => {

@@ -28,6 +28,10 @@ pub(super) enum Stream {
     Storage = 16,
     /// What those faults do.
     Rooms,
+    /// Whether members stay away for long.
+    Absences,
+    /// Whether eras end.
+    Eras,
 }
 
 /// The randomness of one concern of one seed.
@@ -202,7 +206,7 @@ impl Plan {
         let drawn = *pick(&mut rng, &[3, 3, 4, 5, 5, 5, 7]);
         let replicas = overrides.replicas.unwrap_or(drawn);
         let wide = rng.random_ratio(1, 5);
-        let timing = draw_timing(&mut rng, wide);
+        let mut timing = draw_timing(&mut rng, wide);
         let quiet = rng.random_ratio(1, 16);
         let mut faults = draw_faults(&mut rng, timing.suspect, quiet);
         let restarts = overrides.restarts;
@@ -215,6 +219,9 @@ impl Plan {
             storage = drawn;
             faults.append(&mut more);
         }
+        let absences = storage.as_mut().and_then(|it| draw_absences(seed, &mut timing, it));
+        faults.extend(draw_eras(seed, timing.suspect).map(|mean| (Fault::EndEra, mean)));
+        faults.extend(absences.map(|mean| (Fault::Absence, mean)));
         faults.retain(|(fault, _)| !overrides.without.contains(*fault));
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);
         let links = draw_links(&mut rng, wide, timing.suspect, &on);
@@ -234,6 +241,8 @@ impl Plan {
         workload.clients = workload.clients.min(overrides.clients.unwrap_or(usize::MAX));
         workload.commands = workload.commands.min(overrides.commands.unwrap_or(u64::MAX));
         let unrest = timing.suspect * rng.random_range(10..60);
+        // Long enough for a few absences.
+        let unrest = if absences.is_some() { unrest + timing.patience * 10 } else { unrest };
         let unrest = overrides.millis.map_or(unrest, Duration::from_millis);
         let slowest = links.delay.iter().flatten().max().copied().unwrap_or_default();
         let slowest_clock = clocks.iter().map(|clock| clock.rate).min().unwrap_or(1024);
@@ -310,7 +319,10 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
         let mean = mean(rng, 32.0);
         (on && !quiet).then_some((*fault, mean))
     };
-    let special = |fault: &&Fault| Fault::RESTARTS.contains(fault) || Fault::DISKS.contains(fault);
+    let special = |fault: &&Fault| {
+        let kinds: [&[Fault]; 3] = [&Fault::RESTARTS, &Fault::DISKS, &Fault::TRUNCATING];
+        **fault == Fault::EndEra || kinds.iter().any(|kind| kind.contains(fault))
+    };
     let usual = Fault::ALL.iter().filter(|fault| !special(fault));
     usual.filter_map(draw).collect()
 }
@@ -361,6 +373,25 @@ fn draw_storage(seed: u64, unit: Duration) -> (Option<StoragePlan>, Vec<(Fault, 
     let snapshots = rng.random_ratio(1, 2).then_some(often);
     let keep = *pick(&mut rng, &[2_000, 20_000, 64 << 20]);
     (Some(StoragePlan { segment_bytes, os, snapshots, keep, lies: false }), faults)
+}
+
+/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
+/// away is little then, and patience short: or the unrest would be over first.
+fn draw_absences(seed: u64, timing: &mut Timing, plan: &mut StoragePlan) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Absences);
+    plan.snapshots?;
+    if rng.random_ratio(1, 4) {
+        return None;
+    }
+    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
+    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
+    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
+}
+
+/// In a quarter of the worlds the mean time between two ends of eras.
+fn draw_eras(seed: u64, unit: Duration) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Eras);
+    rng.random_ratio(1, 4).then(|| unit.mul_f64(2.0 * 8f64.powf(rng.random::<f64>())))
 }
 
 fn draw_links(

@@ -61,6 +61,11 @@ counters! {
     SecondTime = "command_met_again",
     Everything = "everything_executed",
     SeveralKeys = "several_keys_executed",
+    EraEnd = "era_end_proposed",
+    LateRetry = "command_arrives_late",
+    RefusedLate = "command_refused_for_its_age",
+    RefusedAgain = "command_refused_that_was_executed",
+    Expired = "client_session_expired",
     QuietTrim = "all_trimmed_when_quiet",
     Restart = "restart",
     RestartAtOnce = "restart_without_pause",
@@ -101,6 +106,12 @@ counters! {
     SnapshotInstalled = "snapshot_installed",
     SnapshotStart = "snapshot_started_from",
     LogCut = "snapshot_log_cut",
+    Absence = "absence",
+    LostTransfer = "snapshot_piece_lost",
+    TransferDisturbed = "snapshot_transfer_disturbed_by_a_crash",
+    InstalledRecovering = "snapshot_installed_while_recovering",
+    InstalledOpen = "snapshot_installed_with_open_proposals",
+    InstallRefused = "snapshot_install_refused",
 }
 
 impl Counter {
@@ -151,6 +162,8 @@ pub enum Broken {
     Linearizability,
     /// What every replica has executed is not forgotten.
     Memory,
+    /// Something was dropped or forgotten that some member lacks (protocol.md §8a).
+    Truncation,
     /// Messages are changed by their encoding.
     Wire,
     /// A ballot was used by two lives of a replica (protocol.md §5.1).

@@ -56,6 +56,12 @@ fn survey_optimisations() {
     survey(&Plant::OPTIMISED);
 }
 
+#[test]
+#[ignore = "a measurement"]
+fn survey_truncation() {
+    survey(&Plant::TRUNCATING);
+}
+
 #[track_caller]
 fn caught(replicas: usize, seeds: u64, plant: Plant) {
     let found = hunt(replicas, seeds, plant);
@@ -135,4 +141,16 @@ fn an_owners_vote_that_is_lost_with_its_slot() {
 #[test]
 fn a_lost_slot_that_conflicts_with_nothing() {
     caught(3, 300, Plant::LostNotInConf);
+}
+
+/// Measured: the third seed, and the first (protocol.md §8a).
+#[test]
+fn a_truncated_instance_that_is_decided_anew() {
+    caught(3, 30, Plant::TruncatedVote);
+    caught(5, 30, Plant::TruncatedVote);
+}
+
+#[test]
+fn a_dropped_instance_that_conflicts_with_nothing() {
+    caught(5, 30, Plant::ForgetAtCut);
 }

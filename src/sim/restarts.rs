@@ -187,7 +187,13 @@ impl World<'_> {
             snapshot = found;
         }
         let host = &mut self.hosts[me.index()];
+        let before = host.core.status().executed;
         host.begin_anew(self.now);
+        self.checks.keeps_all(me);
+        let volatile = self.plan.retention().volatile;
+        if volatile {
+            self.checks.is_safe(me, &before);
+        }
         let durable = Durable::flushed(LogPosition::new(host.flushed));
         #[cfg(test)]
         self.plant(me);
@@ -201,6 +207,9 @@ impl World<'_> {
             host.core.restore(record, &mut out);
         }
         host.core.resume(now, durable, &mut out);
+        if !volatile {
+            self.checks.is_back(me, &host.core.status().executed)?;
+        }
         if self.checks.has_open_proposal(me) {
             self.counters.hit(Counter::OpenProposals);
         }

@@ -143,6 +143,7 @@ impl World<'_> {
             return if dead { self.stop(me, pause) } else { Ok(()) };
         }
         host.snapshot = Some(number);
+        self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;
         let cut = room.cut_log();
         self.counters.hit(Counter::SnapshotTaken);
         self.trace.say(self.now, || format!("{me} has snapshot {number}"));
@@ -178,6 +179,8 @@ impl World<'_> {
         host.core.restore_snapshot(shared.clone(), executed);
         own.iter().for_each(|record| host.core.restore(record.clone(), out));
         host.inbox.push(Input::Snapshot(shelved.own(number)));
+        // It may have become durable in the moment in which the last life ended.
+        self.checks.is_safe(me, executed.floor());
         self.checks.start_from(me, &shelved.shown, executed);
         Ok(self.log_behind(found))
     }
@@ -199,17 +202,40 @@ impl World<'_> {
             self.later(SOON, Event::Snapshot(Moment::Read(me, life, read)));
         }
         let host = &mut self.hosts[me.index()];
-        let mut complete = false;
+        let (mut begins, mut complete) = (false, false);
         for arrival in out.snapshot_received.drain(..) {
             match arrival {
-                Arrival::Begins { .. } | Arrival::GivenUp => host.arrived.clear(),
+                Arrival::Begins { .. } => {
+                    host.arrived.clear();
+                    begins = true;
+                }
+                Arrival::GivenUp => host.arrived.clear(),
                 Arrival::Bytes(bytes) => host.arrived.extend_from_slice(&bytes),
                 Arrival::Complete => complete = true,
             }
         }
+        if begins {
+            self.disturb_transfer(me);
+        }
         if complete {
             self.later(Duration::ZERO, Event::Snapshot(Moment::Install(me, life)));
         }
+    }
+
+    /// Looks at what a replica has dropped and forgotten by now.
+    pub(super) fn check_truncation(&mut self, me: ReplicaId) -> Result<(), Breach> {
+        let protocol = self.hosts[me.index()].core.protocol();
+        self.checks.drops(me, protocol.dropped());
+        if !self.checks.forgets(me, protocol.forgotten()) {
+            return Ok(());
+        }
+        if self.plan.retention().volatile {
+            for other in ReplicaId::all(self.plan.replicas) {
+                let executed = self.hosts[other.index()].core.status().executed;
+                self.checks.is_safe(other, &executed);
+            }
+        }
+        self.checks.all_have(me)
     }
 
     /// Another replica's snapshot takes the place of the state.
@@ -223,13 +249,22 @@ impl World<'_> {
         let Checkpoint { executed, shared, .. } = &shelved.checkpoint;
         let mut out = std::mem::take(&mut self.out);
         let now = host.clock.local(self.now);
+        let recovering = host.core.protocol().footprint().recoveries > 0;
         if host.core.install(now, shared.clone(), executed, &mut out) {
             self.counters.hit(Counter::SnapshotInstalled);
+            if recovering {
+                self.counters.hit(Counter::InstalledRecovering);
+            }
+            if self.checks.has_open_proposal(me) {
+                self.counters.hit(Counter::InstalledOpen);
+            }
             self.trace.say(self.now, || format!("{me} installs snapshot {number}"));
             let state = &shelved.bytes[NUMBER..];
             host.applier = Applier::restore(state).expect("what was written is read");
             self.checks.start_from(me, &shelved.shown, executed);
             self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+        } else {
+            self.counters.hit(Counter::InstallRefused);
         }
         let followed = self.follow(me, &mut out);
         out.clear();

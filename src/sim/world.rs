@@ -22,11 +22,11 @@ use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
 use super::snapshots::{Moment, Shelved};
 use super::trace::Trace;
-use crate::machine::{Applied, Outcome};
+use crate::machine::{Applied, Outcome, Refusal};
 use crate::protocol::Paths;
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Input, Output, PeerMessage};
-use crate::types::{Optimisations, ReplicaId, RequestId, Time};
+use crate::types::{Optimisations, ReplicaId, ReplicaSet, RequestId, Time};
 
 /// Between two looks at whether everything is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -65,6 +65,8 @@ pub(super) enum Event {
     Overdue(RequestId, u32),
     /// The next fault of one kind, by its place in the plan.
     Fault(usize),
+    /// In the absence of some the others do something; or they are back.
+    Absent(ReplicaSet, bool),
     /// The unrest is over.
     Calm,
     Look,
@@ -363,6 +365,7 @@ impl<'a> World<'a> {
                     self.schedule_fault(index);
                 }
             }
+            Event::Absent(away, back) => self.be_absent(away, back),
             Event::Calm => self.calm(),
             _ => unreachable!("the others happen to replicas"),
         }
@@ -388,6 +391,7 @@ impl<'a> World<'a> {
     fn hear(&mut self, request: &RequestId, outcome: Outcome) -> Result<(), Breach> {
         let output = match outcome {
             Outcome::Output(output) => output,
+            Outcome::Refused(Refusal::Expired { era }) => return self.expire(*request, era),
             other if self.clients.is_waiting(*request) => {
                 return Err((Broken::Once, format!("{request:?} is answered with {other:?}")));
             }

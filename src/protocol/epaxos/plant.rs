@@ -105,7 +105,6 @@ impl Plant {
     ];
 
     /// Those that matter only where members stay away and come back (protocol.md §8a).
-    #[expect(dead_code, reason = "for the simulator's truncation")]
     pub(crate) const TRUNCATING: [Plant; 5] = [
         Plant::TruncatedVote,
         Plant::ForgetAtCut,

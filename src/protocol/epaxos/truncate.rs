@@ -59,6 +59,11 @@ impl EPaxos {
         self.instances.trimmed()
     }
 
+    /// Everything up to here is forgotten: every member has executed it for good.
+    pub fn forgotten(&self) -> &Deps {
+        self.index.floor()
+    }
+
     /// Forgets and drops some of what may go. Called with every tick.
     pub(super) fn truncate(&mut self, fx: &mut Fx) {
         self.forget_some(fx);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Arrival, MAX_CHUNK, Receiving, SnapshotId, Transfer, WINDOW, Wishes, doubled};
+use super::super::Limits;
+use super::{Arrival, Receiving, SnapshotId, Transfer, WINDOW, Wishes, doubled};
 use crate::types::{Deps, ReplicaId, ReplicaSet, Time};
 
 /// Between two rounds of asking all, at first and at the longest.
@@ -44,6 +45,8 @@ struct Receipt {
     from: ReplicaId,
     snapshot: SnapshotId,
     bytes: u64,
+    /// The most that is asked for at a time.
+    chunk: u32,
     /// Everything before was asked for.
     next: u64,
     /// What was asked for and not handed on: contiguous, up to `next`, at most [`WINDOW`].
@@ -65,7 +68,7 @@ impl Receipt {
     fn fill(&mut self, wish: &mut Wishes) {
         while self.window.len() < WINDOW && self.next < self.bytes {
             let left = self.bytes - self.next;
-            let bytes = u32::try_from(left).unwrap_or(MAX_CHUNK).min(MAX_CHUNK);
+            let bytes = u32::try_from(left).unwrap_or(self.chunk).min(self.chunk);
             let chunk = Chunk { offset: self.next, bytes, arrived: None };
             self.fetch(&chunk, wish);
             self.next += u64::from(bytes);
@@ -104,6 +107,7 @@ impl Receipt {
 pub(in crate::replica) struct Receiver {
     others: ReplicaSet,
     max_bytes: u64,
+    chunk: u32,
     need: Option<Deps>,
     stage: Stage,
     receipt: Option<Receipt>,
@@ -112,10 +116,11 @@ pub(in crate::replica) struct Receiver {
 }
 
 impl Receiver {
-    /// Of a replica that may ask `others`, for at most `max_bytes`.
-    pub(in crate::replica) fn new(others: ReplicaSet, max_bytes: u64) -> Receiver {
+    /// Of a replica that may ask `others`.
+    pub(in crate::replica) fn new(others: ReplicaSet, limits: &Limits) -> Receiver {
+        let (max_bytes, chunk) = (limits.snapshot_bytes, limits.chunk_bytes);
         let (need, receipt, shunned) = (None, None, ReplicaSet::EMPTY);
-        Receiver { others, max_bytes, need, stage: Stage::Idle, receipt, shunned }
+        Receiver { others, max_bytes, chunk, need, stage: Stage::Idle, receipt, shunned }
     }
 
     /// Whether a snapshot is needed.
@@ -213,8 +218,8 @@ impl Receiver {
         if bytes == 0 || bytes > self.max_bytes || !executed.includes(need) {
             return;
         }
-        let (next, window) = (0, VecDeque::new());
-        let receipt = self.receipt.insert(Receipt { from, snapshot, bytes, next, window });
+        let (chunk, next, window) = (self.chunk, 0, VecDeque::new());
+        let receipt = self.receipt.insert(Receipt { from, snapshot, bytes, chunk, next, window });
         wish.received.push(Arrival::Begins { snapshot, bytes });
         receipt.fill(wish);
         self.stage = Stage::Fetching { quiet: now, tries: 0 };

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::*;
+use crate::replica::{Limits, MAX_CHUNK};
 use crate::types::Time;
 
 const N: usize = 3;
@@ -47,7 +48,10 @@ impl World {
     fn new() -> World {
         World {
             now: Time::ZERO,
-            receiver: Receiver::new(ReplicaSet::from_iter([replica(1), replica(2)]), 1 << 30),
+            receiver: Receiver::new(
+                ReplicaSet::from_iter([replica(1), replica(2)]),
+                &Limits::default(),
+            ),
             servers: (0..N).map(|_| Server::default()).collect(),
             executed: vec![upto(0); N],
             files: Vec::new(),

@@ -121,7 +121,7 @@ impl Checks {
 }
 
 /// The instance that a record is about, if it is about one.
-fn id(record: &Record) -> Option<InstanceId> {
+pub(super) fn id(record: &Record) -> Option<InstanceId> {
     match record {
         Record::PreAccepted { id, .. }
         | Record::Accepted { id, .. }

@@ -1,0 +1,132 @@
+//! Members that stay away for long (protocol.md §8a): meanwhile the others go on, take snapshots,
+//! agree on a cut and drop what it holds; then they return, and need a snapshot to go on. Beside
+//! `faults`, which says when; `snapshots` carries out what follows.
+//!
+//! Left to chance all this seldom comes together. Here it is brought about, and what may get in its
+//! way is: chunks are lost, replicas stop while a snapshot is under way between them, and commands
+//! are left undecided just before.
+
+use rand::RngExt;
+
+use super::network::{Kind, Rule};
+use super::report::Counter;
+use super::snapshots::Moment;
+use super::world::{Event, World};
+use crate::types::{Quorums, ReplicaId, ReplicaSet};
+
+/// How often the others go to work in one absence.
+const SPELLS: u32 = 6;
+/// Out of 65,536: how many pieces are lost, when they are.
+const LOST: std::ops::Range<u32> = 10_000..50_000;
+
+impl World<'_> {
+    /// One or two members are out of reach, or down, for long.
+    pub(super) fn absence(&mut self) {
+        let f = Quorums::new(self.plan.replicas).expect("a supported size").f;
+        let gone = self.hosts.iter().filter(|host| host.is_gone()).count();
+        if gone >= f {
+            return;
+        }
+        let first = self.any();
+        let mut away = ReplicaSet::from_iter([first]);
+        if gone + 1 < f && self.rng.random_ratio(1, 3) {
+            away.insert(self.any());
+        }
+        self.counters.hit(Counter::Absence);
+        let timing = &self.plan.timing;
+        let shortest = timing.patience * 2 + timing.suspect * 3;
+        let long = shortest.mul_f64(1.0 + self.rng.random::<f64>());
+        let until = self.now + long;
+        let everybody = ReplicaSet::all(self.plan.replicas);
+        let rest: ReplicaSet = everybody.iter().filter(|it| !away.contains(*it)).collect();
+        if self.rng.random_ratio(1, 2) {
+            // What they have begun is left undecided.
+            self.quarrel(everybody);
+        }
+        let since = self.now + self.plan.timing.suspect.mul_f64(0.2 * self.rng.random::<f64>());
+        for (from, to) in [(away, rest), (rest, away)] {
+            let counter = Counter::Isolated;
+            let always = 65536;
+            let kind = Kind::Any;
+            self.network.add(Rule {
+                kind,
+                from,
+                to,
+                loss: always,
+                until,
+                flap: None,
+                since,
+                counter,
+            });
+        }
+        for spell in 1..=SPELLS {
+            self.later(long * spell / (SPELLS + 1), Event::Absent(away, false));
+        }
+        self.later(long, Event::Absent(away, true));
+    }
+
+    /// The others do something, or those who were away are back.
+    pub(super) fn be_absent(&mut self, away: ReplicaSet, back: bool) {
+        if self.calm_since.is_some() {
+            return;
+        }
+        let everybody = ReplicaSet::all(self.plan.replicas);
+        if back {
+            return self.welcome(away);
+        }
+        let rest: ReplicaSet = everybody.iter().filter(|it| !away.contains(*it)).collect();
+        self.quarrel(rest);
+        for me in rest.iter().filter(|_| self.rng.random_ratio(1, 2)).collect::<Vec<_>>() {
+            self.later(self.plan.timing.suspect / 2, Event::Snapshot(Moment::Begin(me, false)));
+        }
+    }
+
+    /// All of these write something that conflicts, and something that does not.
+    fn quarrel(&mut self, all: ReplicaSet) {
+        for me in all.iter() {
+            let keys = [self.rng.random_range(0..3), self.clients.fresh_key()];
+            for key in keys {
+                let asks = self.clients.duel(me, key, self.now, &mut self.counters);
+                self.ask_all(asks, 0);
+            }
+        }
+    }
+
+    /// Those who were away are back, in the middle of something.
+    fn welcome(&mut self, away: ReplicaSet) {
+        let everybody = ReplicaSet::all(self.plan.replicas);
+        if self.rng.random_ratio(1, 2) {
+            self.quarrel(everybody);
+        }
+        if self.rng.random_ratio(1, 2) {
+            let loss = self.rng.random_range(LOST);
+            let until = self.now + self.spell();
+            let (kind, counter) = (Kind::Transfer, Counter::LostTransfer);
+            let (from, to) = (everybody, everybody);
+            let (flap, since) = (None, self.now);
+            self.network.add(Rule { kind, from, to, loss, until, flap, since, counter });
+        }
+        if self.rng.random_ratio(1, 4) {
+            // Before they have heard of anything.
+            for me in away.iter() {
+                let life = self.hosts[me.index()].life;
+                self.later(self.plan.timing.tick, Event::Stop(me, life));
+            }
+        }
+    }
+
+    /// A snapshot begins to come in: now and then either side stops in the middle of it.
+    pub(super) fn disturb_transfer(&mut self, me: ReplicaId) {
+        let drawn = self.plan.faults.iter().any(|(it, _)| *it == super::faults::Fault::Absence);
+        if !drawn || self.calm_since.is_some() || !self.room_rng.random_ratio(1, 4) {
+            return;
+        }
+        let other = self.room_rng.random_range(0..self.plan.replicas);
+        let either = self.room_rng.random_ratio(1, 2);
+        let victim = if either { me } else { ReplicaId::from_index(other) };
+        let life = self.hosts[victim.index()].life;
+        let soon = self.plan.timing.tick.mul_f64(2.0 * self.room_rng.random::<f64>());
+        self.counters.hit(Counter::TransferDisturbed);
+        self.later(soon, Event::Stop(victim, life));
+    }
+}

@@ -1,0 +1,54 @@
+//! The ends of eras, with which sessions expire (`machine::sessions`): proposed at odd moments, by
+//! one replica or by two at once; and commands of long ago that arrive again, and must have no
+//! second effect whether their sessions are remembered or not. Beside `faults`, which says when.
+
+use rand::RngExt;
+
+use super::checks::Breach;
+use super::faults::Fault;
+use super::report::{Broken, Counter};
+use super::world::{Event, World};
+use crate::types::{Era, RequestId};
+
+/// The most commands that arrive late at one time.
+const LATE: usize = 4;
+
+impl World<'_> {
+    /// The era ends, where a proposer sees it first; then some clients are late.
+    pub(super) fn end_era(&mut self) {
+        let proposers = self.rng.random_range(1..=2);
+        let mut era = Era::FIRST;
+        for _ in 0..proposers {
+            let me = self.any();
+            let host = &self.hosts[me.index()];
+            if host.alive {
+                self.counters.hit(Counter::EraEnd);
+                era = host.applier.sessions().era();
+                let command = era.end(me);
+                self.checks.asked(&command);
+                self.at(self.now, Event::Request(Box::new((me, command))));
+            }
+        }
+        self.clients.learn(era);
+        for ask in self.clients.late(LATE) {
+            self.counters.hit(Counter::LateRetry);
+            let wait = self.plan.timing.suspect.mul_f64(8.0 * self.rng.random::<f64>().powi(2));
+            self.later(wait, Event::Request(Box::new(ask)));
+        }
+    }
+
+    /// A client hears that its session has expired.
+    pub(super) fn expire(&mut self, request: RequestId, era: Era) -> Result<(), Breach> {
+        if !self.clients.is_waiting(request) {
+            return Ok(());
+        }
+        let ends = self.plan.faults.iter().any(|(fault, _)| *fault == Fault::EndEra);
+        if !ends || era <= Era::of(request.sequence) {
+            let detail = format!("{request:?} is refused for its age, in {era:?}");
+            return Err((Broken::Once, detail));
+        }
+        self.counters.hit(Counter::Expired);
+        self.clients.expire(request, era);
+        Ok(())
+    }
+}
