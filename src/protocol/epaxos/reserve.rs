@@ -119,7 +119,8 @@ impl EPaxos {
         self.reserve.unseen.raise(id.replica, id.slot);
     }
 
-    /// What was dropped before this replica came back, or elsewhere, may have been such `Nop`s, too.
+    /// What was dropped before this replica came back, or elsewhere, may have been such `Nop`s,
+    /// too.
     pub(super) fn settle_dropped_unseen(&mut self) {
         self.reserve.unseen.merge(self.instances.trimmed());
     }
