@@ -183,7 +183,7 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("replica = 1", "replica = 1\nwarp = 9", "warp"),
         ("replica = 1", "replica = 9", "no entry 9"),
         ("2 = \"127.0.0.1:7402\"", "", "without gaps"),
-        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 30"),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 40"),
         ("1.key", "missing.key", "missing.key"),
         ("\"1.pem\"", "\"2.pem\"", "1.toml"),
         ("durability = \"fsync\"", "durability = \"disk\"", "`memory`"),

@@ -78,7 +78,7 @@ impl Optimisations {
 
 impl Default for Optimisations {
     fn default() -> Optimisations {
-        Optimisations { silent_orphans: false, ..Optimisations::ALL }
+        Optimisations { silent_orphans: false, reserved_slots: Optimisations::RESERVED_BLOCK }
     }
 }
 
