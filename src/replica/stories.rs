@@ -2,6 +2,7 @@
 //! Where a rule of protocol.md is what saves it, the story is told again without the rule, and ends
 //! badly: so it is known to be about that rule.
 
+mod chaos;
 mod durability;
 mod quick;
 mod recoveries;

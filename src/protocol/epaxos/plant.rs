@@ -4,7 +4,7 @@
 use super::instance::Instance;
 use super::{EPaxos, Fx, Message, Phase, Report};
 use crate::protocol::View;
-use crate::types::{Ballot, Decision, Deps, InstanceId, ReplicaId, Value};
+use crate::types::{Ballot, Decision, Deps, Footprint, InstanceId, ReplicaId, Value};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +67,8 @@ pub(crate) enum Plant {
     LostNotCovered,
     /// A recovery yields to an instance of unknown payload as if it were known to conflict.
     YieldToUnknown,
+    /// A recovery yields to a lost proposal that covers its instance.
+    YieldToCovering,
     /// `Truncated` counts as a promise of somebody who knows nothing.
     TruncatedVote,
     /// What is dropped is forgotten once it is in the cut, not only when every member has it.
@@ -92,7 +94,7 @@ impl Plant {
     ];
 
     /// Those that matter only with the optimisations of protocol.md §7.
-    pub(crate) const OPTIMISED: [Plant; 9] = [
+    pub(crate) const OPTIMISED: [Plant; 10] = [
         Plant::EarlyOwnVote,
         Plant::OrphanAnswers,
         Plant::OrphanCountsItself,
@@ -102,6 +104,7 @@ impl Plant {
         Plant::LostNotInConf,
         Plant::LostNopForgotten,
         Plant::YieldToUnknown,
+        Plant::YieldToCovering,
     ];
 
     /// Those that matter only where members stay away and come back (protocol.md §8a).
@@ -195,6 +198,17 @@ impl EPaxos {
     pub(super) fn counts_no_lost_if_planted(&self) -> bool {
         let decided = self.frontiers[self.me().index()].known >= self.reserve.earlier;
         self.planted(Plant::LostNotInConf) || self.planted(Plant::LostNopForgotten) && decided
+    }
+
+    /// A lost proposal speaks against whatever it conflicts with, covered or not.
+    pub(super) fn speaks_though_covering_if_planted(
+        &self,
+        lost: InstanceId,
+        footprint: &Footprint,
+    ) -> bool {
+        let payload = self.instances.get(lost).and_then(|instance| instance.payload.as_ref());
+        let conflicts = payload.is_some_and(|batch| batch.footprint().conflicts(footprint));
+        self.planted(Plant::YieldToCovering) && conflicts
     }
 
     /// What the planted bug forgets to hold back.

@@ -352,9 +352,8 @@ fn what_may_not_even_conflict_is_nothing_to_yield_to() {
 /// r5 commits x with the votes of r1 and r2, answers and dies. r1, which knows x, proposes y to r2
 /// and r3, covering it, and loses y. The recovery of y waits for something else, and says that y
 /// has two fast votes. That would speak against x, which r2 recovers, if y did not cover it.
-#[test]
-fn what_is_lost_and_covers_another_is_nothing_to_yield_to() {
-    let mut s = Stage::optimised(5, RESERVING);
+fn lost_and_covering(plant: Option<Plant>) -> Option<Deps> {
+    let mut s = Stage::optimised(5, RESERVING).with(plant);
     let x = s.propose(5, "k");
     for voter in [1, 2] {
         s.deliver("PreAccept", x, 5, voter);
@@ -386,5 +385,12 @@ fn what_is_lost_and_covers_another_is_nothing_to_yield_to() {
         }
     }
     s.pass(&[1, 2, 3, 4], Duration::from_secs(5));
-    assert_eq!(s.decided(2, x), Some(Deps::none(5)));
+    s.decided(2, x)
+}
+
+#[test]
+fn what_is_lost_and_covers_another_is_nothing_to_yield_to() {
+    assert_eq!(lost_and_covering(None), Some(Deps::none(5)));
+    let covering = lost_and_covering(Some(Plant::YieldToCovering));
+    assert_eq!(covering, None, "an answered command is lost");
 }

@@ -2,10 +2,12 @@
 //! story says what becomes of it. Disks are instant unless the story stalls them, and replicas hear
 //! themselves at once.
 
+mod chance;
 mod snapshots;
 
 pub(super) use snapshots::Snapshot;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ struct Actor {
     decided: Vec<Decision>,
     executed: Vec<InstanceId>,
     returned: Vec<Command>,
+    /// What it has proposed in this life.
+    own: BTreeMap<InstanceId, Arc<Batch>>,
     /// What it has appended in all its lives, and how much of it is durable.
     log: Vec<Record>,
     flushed: usize,
@@ -58,6 +62,7 @@ impl Actor {
             decided: Vec::new(),
             executed: Vec::new(),
             returned: Vec::new(),
+            own: BTreeMap::new(),
             log: Vec::new(),
             flushed: 0,
             stalled: false,
@@ -175,7 +180,8 @@ impl Stage {
 
     fn propose_batch(&mut self, at: usize, batch: Arc<Batch>) -> InstanceId {
         let actor = &mut self.actors[at - 1];
-        let id = actor.protocol.propose(&actor.view, batch, &mut actor.fx);
+        let id = actor.protocol.propose(&actor.view, batch.clone(), &mut actor.fx);
+        actor.own.insert(id, batch);
         self.settle(at);
         id
     }

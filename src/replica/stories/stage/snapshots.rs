@@ -59,12 +59,18 @@ impl Stage {
         self.actors[at - 1].snapshot()
     }
 
-    /// `at` installs the snapshot of another; whether it does.
+    /// `at` installs the snapshot of another; whether it does. Its own commands in there that it
+    /// has not executed are to be proposed again: no session tells here what became of them.
     pub(in crate::replica::stories) fn install(&mut self, at: usize, snapshot: &Snapshot) -> bool {
         let actor = &mut self.actors[at - 1];
         let Snapshot { executed, shared, .. } = snapshot.clone();
         if !actor.protocol.may_install(&executed, &actor.executor.done()) {
             return false;
+        }
+        for (id, batch) in &actor.own {
+            if executed.contains(*id) && !actor.executor.is_executed(*id) {
+                actor.returned.extend(batch.commands().iter().cloned());
+            }
         }
         actor.executor = Executor::starting_from(&executed);
         actor.executed.retain(|id| executed.contains(*id));
@@ -74,7 +80,7 @@ impl Stage {
     }
 
     /// `at` as it would come back: from a snapshot and the log behind it, or from all of the log.
-    fn reborn(&self, at: usize, snapshot: Option<&Snapshot>) -> Actor {
+    pub(super) fn reborn(&self, at: usize, snapshot: Option<&Snapshot>) -> Actor {
         let (old, n) = (&self.actors[at - 1], self.actors.len());
         let mut actor = Actor::new(replica(at), n, self.optimisations, self.retention);
         let mut records = old.log.clone();
