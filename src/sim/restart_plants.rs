@@ -16,10 +16,16 @@ fn overrides(replicas: Option<usize>) -> Overrides {
 
 /// The first seed, from 0, whose world notices, of at most `seeds`.
 fn hunt(replicas: usize, seeds: u64, plant: Plant) -> Option<(u64, Violation)> {
-    hunt_for(replicas, seeds, Sabotage { plant: Some(plant), ..Sabotage::default() })
+    let sabotage = Sabotage { plant: Some(plant), ..Sabotage::default() };
+    hunt_for(replicas, seeds, sabotage, &BREACHES)
 }
 
-fn hunt_for(replicas: usize, seeds: u64, sabotage: Sabotage) -> Option<(u64, Violation)> {
+fn hunt_for(
+    replicas: usize,
+    seeds: u64,
+    sabotage: Sabotage,
+    shown_as: &[Broken],
+) -> Option<(u64, Violation)> {
     // Each under the rules that it breaks.
     let optimised = sabotage.plant.is_some_and(|plant| Plant::OPTIMISED.contains(&plant));
     let overrides = Overrides {
@@ -29,9 +35,23 @@ fn hunt_for(replicas: usize, seeds: u64, sabotage: Sabotage) -> Option<(u64, Vio
     };
     (0..seeds).find_map(|seed| {
         let verdict = run_sabotaged(seed, &overrides, sabotage, None);
-        verdict.violation.map(|violation| (seed, violation))
+        let violation = verdict.violation.filter(|violation| shown_as.contains(&violation.broken));
+        violation.map(|violation| (seed, violation))
     })
 }
+
+/// What a bug planted in the protocol has to show as: not merely as something that does not end.
+const BREACHES: [Broken; 9] = [
+    Broken::Agreement,
+    Broken::Visibility,
+    Broken::Integrity,
+    Broken::Order,
+    Broken::Once,
+    Broken::Divergence,
+    Broken::Linearizability,
+    Broken::Ballot,
+    Broken::Panic,
+];
 
 /// How many seeds each takes, for whoever changes the simulator: minutes in release.
 fn survey(plants: &[Plant]) {
@@ -64,20 +84,7 @@ fn survey_truncation() {
 
 #[track_caller]
 fn caught(replicas: usize, seeds: u64, plant: Plant) {
-    let found = hunt(replicas, seeds, plant);
-    let (seed, violation) = found.expect("the checks notice");
-    let unsafe_ones = [
-        Broken::Agreement,
-        Broken::Visibility,
-        Broken::Integrity,
-        Broken::Order,
-        Broken::Once,
-        Broken::Divergence,
-        Broken::Linearizability,
-        Broken::Ballot,
-        Broken::Panic,
-    ];
-    assert!(unsafe_ones.contains(&violation.broken), "seed {seed} says {violation}");
+    hunt(replicas, seeds, plant).expect("the checks notice");
 }
 
 #[test]
@@ -122,8 +129,7 @@ fn a_ballot_that_its_leader_forgets() {
 #[test]
 fn a_store_that_does_not_flush() {
     let sabotage = Sabotage { unflushed_store: true, ..Sabotage::default() };
-    let (seed, violation) = hunt_for(3, 30, sabotage).expect("the checks notice");
-    assert_eq!(violation.broken, Broken::Storage, "seed {seed} says {violation}");
+    hunt_for(3, 30, sabotage, &[Broken::Storage]).expect("the checks notice");
 }
 
 #[test]

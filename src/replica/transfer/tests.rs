@@ -50,7 +50,7 @@ impl World {
             now: Time::ZERO,
             receiver: Receiver::new(
                 ReplicaSet::from_iter([replica(1), replica(2)]),
-                &Limits::default(),
+                &Limits { snapshot_bytes: 1 << 30, ..Limits::default() },
             ),
             servers: (0..N).map(|_| Server::default()).collect(),
             executed: vec![upto(0); N],
