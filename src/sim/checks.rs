@@ -96,25 +96,16 @@ impl Checks {
     /// A replica appends a record.
     pub(super) fn written(&mut self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
         self.is_kept(at, record)?;
-        let id = match record {
-            Record::PreAccepted { id, batch, .. } => {
-                if id.replica == at {
-                    self.propose(*id, batch)?;
-                }
-                id
+        match record {
+            Record::PreAccepted { id, batch, .. } if id.replica == at => {
+                self.propose(*id, batch)?
             }
-            Record::Accepted { id, .. }
-            | Record::Joined { id, .. }
-            | Record::Learned { id, .. }
-            | Record::Validated { id, .. } => id,
             Record::Committed { id, value, deps } => return self.commit(at, *id, value, deps),
-            Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => {
-                return Ok(());
-            }
-        };
+            _ => {}
+        }
         let seen = &mut self.seen[at.index()];
-        if !seen.committed.contains(id) {
-            seen.open.insert(*id);
+        if let Some(id) = record.instance().filter(|id| !seen.committed.contains(id)) {
+            seen.open.insert(id);
         }
         Ok(())
     }

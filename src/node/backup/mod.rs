@@ -86,7 +86,8 @@ pub fn backup<S: StateMachine>(
     let Taken { cluster, replica, replicas, source, position, checkpoint, state } =
         take(machine, directory)?;
     let sessions = sessions_in(&state).map_err(BackupError::State)?;
-    let mut left_out: Vec<_> = checkpoint.own.iter().filter_map(take::instance_of).collect();
+    let mut left_out: Vec<_> =
+        checkpoint.own.iter().filter_map(|record| record.instance()).collect();
     left_out.sort_unstable();
     left_out.dedup();
     let backup = Backup {

@@ -13,9 +13,7 @@ use crate::node::inspect::size_in;
 use crate::protocol::epaxos::{EPaxos, Record, Shared};
 use crate::replica::{Checkpoint, Core, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError};
-use crate::types::{
-    InstanceId, LogPosition, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing,
-};
+use crate::types::{LogPosition, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing};
 use crate::wire::{self, decode_own_snapshot, decode_record, replicas_in_snapshot};
 
 /// How often the directory of a running replica is read: what is read may be gone meanwhile.
@@ -30,19 +28,6 @@ pub(super) struct Taken {
     pub(super) position: LogPosition,
     pub(super) checkpoint: Checkpoint<Shared, Record>,
     pub(super) state: Vec<u8>,
-}
-
-/// The instance that a record is about, if it is about one.
-pub(super) fn instance_of(record: &Record) -> Option<InstanceId> {
-    match record {
-        Record::PreAccepted { id, .. }
-        | Record::Accepted { id, .. }
-        | Record::Joined { id, .. }
-        | Record::Validated { id, .. }
-        | Record::Committed { id, .. }
-        | Record::Learned { id, .. } => Some(*id),
-        Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => None,
-    }
 }
 
 /// Takes what is there: all of it, or if a replica runs the newest snapshot.

@@ -14,8 +14,7 @@ impl EPaxos {
         let deps = instance.deps.clone();
         let recorded = self.record_decision(id, &value, &deps, fx);
         let written = if self.is_silent() {
-            // Answers to come wait for the proposal alone, as `written` says: that is durable,
-            // since the owner's own vote was counted.
+            // The proposal is durable, since the owner's own vote was counted.
             fx.hit(Path::CommitUnflushed);
             Written::default()
         } else {
@@ -33,7 +32,6 @@ impl EPaxos {
         let value = instance.value.clone().expect("an accepted instance has a value");
         let deps = instance.deps.clone();
         self.record_decision(id, &value, &deps, fx);
-        self.needs_no_record(id);
         self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
     }
 
@@ -81,7 +79,6 @@ impl EPaxos {
         instance.value = Some(value.clone());
         instance.deps = deps.clone();
         self.record_decision(id, &value, &deps, fx);
-        self.needs_no_record(id);
         if self.recoveries.contains_key(&id) {
             // §5.3.1: a recovery found it committed, so tell everybody.
             fx.hit(Path::RecoverCommitted);
@@ -89,12 +86,6 @@ impl EPaxos {
             fx.send(Written::default(), self.others(), commit);
         }
         self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
-    }
-
-    /// Others hold the decision: it waits neither for its own record here nor for that of a vote
-    /// before it, now or when it is told or executed again.
-    fn needs_no_record(&mut self, id: InstanceId) {
-        self.instances.entry(id).written = Written::default();
     }
 
     fn record_decision(
@@ -107,7 +98,8 @@ impl EPaxos {
         let instance = self.instances.entry(id);
         assert!(!instance.is_committed(), "decided once: {id}");
         instance.phase = Phase::Committed;
-        // A quorum holds it, whatever is durable here; what the owner alone knows waits for more.
+        // Others hold it: it waits neither for its own record here nor for that of a vote before
+        // it, now or when it is told or executed again. What the owner alone knows waits for more.
         instance.written = Written::default();
         // Dropped to spare memory: none of it is looked at behind a decision.
         instance.tally = None;

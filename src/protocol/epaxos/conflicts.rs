@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::dropped::{KeySlots, SlotIndex};
-use crate::types::{Access, Deps, Executed, Footprint, InstanceId, KeyHash};
+use super::dropped::{KeySlots, SlotIndex, are_below, cover_slots, join_slots, raise_slot};
+use crate::types::{Deps, Executed, Footprint, InstanceId, KeyHash};
 
 /// What conflicts with what, of all that is known here.
 ///
@@ -54,7 +54,9 @@ impl ConflictIndex {
             None => deps.merge(&self.any),
             Some(keys) => {
                 for (key, access) in keys {
-                    self.merge_key(*key, *access, &mut deps);
+                    if let Some(slots) = self.keys.get(key) {
+                        cover_slots(slots, *access, &mut deps);
+                    }
                 }
             }
         }
@@ -62,17 +64,6 @@ impl ConflictIndex {
             deps.raise(id.replica, id.slot);
         }
         deps
-    }
-
-    fn merge_key(&self, key: KeyHash, access: Access, deps: &mut Deps) {
-        let Some(slots) = self.keys.get(&key) else { return };
-        let (reads, writes) = slots.split_at(self.n);
-        for (index, owner) in crate::types::ReplicaId::all(self.n).enumerate() {
-            deps.raise(owner, writes[index]);
-            if access == Access::Write {
-                deps.raise(owner, reads[index]);
-            }
-        }
     }
 
     /// Takes note of an instance's real payload, whatever it may be accepted as.
@@ -86,9 +77,7 @@ impl ConflictIndex {
         let n = self.n;
         for (key, access) in keys {
             let slots = self.keys.entry(*key).or_insert_with(|| SmallVec::from_elem(0, 2 * n));
-            let side = if *access == Access::Write { n } else { 0 };
-            let slot = &mut slots[side + id.replica.index()];
-            *slot = (*slot).max(id.slot);
+            raise_slot(slots, id, *access);
         }
     }
 
@@ -119,9 +108,7 @@ impl ConflictIndex {
         self.everything.merge(everything);
         for (key, slots) in other.keys() {
             match self.keys.get_mut(&key) {
-                Some(mine) => {
-                    mine.iter_mut().zip(slots).for_each(|(mine, slot)| *mine = (*mine).max(*slot));
-                }
+                Some(mine) => join_slots(mine, slots),
                 None => {
                     self.keys.insert(key, slots.clone());
                 }
@@ -131,9 +118,7 @@ impl ConflictIndex {
 
     /// Forgets a key with nothing above the floor.
     pub(super) fn forget_key(&mut self, key: KeyHash) {
-        let Some(slots) = self.keys.get(&key) else { return };
-        let floor = self.floor.as_slots();
-        if slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor) {
+        if self.keys.get(&key).is_some_and(|slots| are_below(slots, &self.floor)) {
             self.keys.remove(&key);
         }
     }

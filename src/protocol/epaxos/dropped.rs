@@ -16,6 +16,35 @@ use crate::types::{Access, Deps, Footprint, InstanceId, KeyHash, ReplicaId, Slot
 /// Highest slots of one key: `n` of readers, then `n` of writers.
 pub type KeySlots = SmallVec<[Slot; 10]>;
 
+/// Takes note of an instance that uses a key.
+pub(super) fn raise_slot(slots: &mut KeySlots, id: InstanceId, access: Access) {
+    let side = if access == Access::Write { slots.len() / 2 } else { 0 };
+    let slot = &mut slots[side + id.replica.index()];
+    *slot = (*slot).max(id.slot);
+}
+
+/// Covers what conflicts with such an access to a key.
+pub(super) fn cover_slots(slots: &KeySlots, access: Access, deps: &mut Deps) {
+    let (reads, writes) = slots.split_at(slots.len() / 2);
+    for (index, owner) in ReplicaId::all(writes.len()).enumerate() {
+        deps.raise(owner, writes[index]);
+        if access == Access::Write {
+            deps.raise(owner, reads[index]);
+        }
+    }
+}
+
+/// Takes the higher of each slot of a key.
+pub(super) fn join_slots(mine: &mut KeySlots, others: &KeySlots) {
+    mine.iter_mut().zip(others).for_each(|(mine, slot)| *mine = (*mine).max(*slot));
+}
+
+/// Whether a key has nothing above `floor`.
+pub(super) fn are_below(slots: &KeySlots, floor: &Deps) -> bool {
+    let floor = floor.as_slots();
+    slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor)
+}
+
 /// What is left of dropped instances.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DroppedIndex {
@@ -90,9 +119,7 @@ impl SlotIndex {
         let n = self.any.len();
         for (key, access) in keys {
             let slots = self.keys.entry(*key).or_insert_with(|| SmallVec::from_elem(0, 2 * n));
-            let side = if *access == Access::Write { n } else { 0 };
-            let slot = &mut slots[side + id.replica.index()];
-            *slot = (*slot).max(id.slot);
+            raise_slot(slots, id, *access);
         }
     }
 
@@ -100,15 +127,9 @@ impl SlotIndex {
     pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
         let Some(keys) = footprint.keys() else { return self.any.clone() };
         let mut deps = self.everything.clone();
-        let n = deps.len();
         for (key, access) in keys {
-            let Some(slots) = self.keys.get(key) else { continue };
-            let (reads, writes) = slots.split_at(n);
-            for (index, owner) in ReplicaId::all(n).enumerate() {
-                deps.raise(owner, writes[index]);
-                if *access == Access::Write {
-                    deps.raise(owner, reads[index]);
-                }
+            if let Some(slots) = self.keys.get(key) {
+                cover_slots(slots, *access, &mut deps);
             }
         }
         deps
@@ -119,9 +140,7 @@ impl SlotIndex {
         self.everything.merge(&other.everything);
         for (key, slots) in &other.keys {
             match self.keys.get_mut(key) {
-                Some(mine) => {
-                    mine.iter_mut().zip(slots).for_each(|(mine, slot)| *mine = (*mine).max(*slot));
-                }
+                Some(mine) => join_slots(mine, slots),
                 None => {
                     self.keys.insert(*key, slots.clone());
                 }
@@ -139,10 +158,9 @@ impl SlotIndex {
     ) -> (Vec<KeyHash>, Option<KeyHash>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut looked_at = self.keys.range((start, Bound::Unbounded)).take(at_most);
-        let floor = floor.as_slots();
         let (mut gone, mut last, mut count) = (Vec::new(), None, 0);
         for (key, slots) in &mut looked_at {
-            if slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor) {
+            if are_below(slots, floor) {
                 gone.push(*key);
             }
             last = Some(*key);

@@ -329,6 +329,21 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// The instance it is about, if it is about one.
+    pub fn instance(&self) -> Option<InstanceId> {
+        match self {
+            Record::PreAccepted { id, .. }
+            | Record::Accepted { id, .. }
+            | Record::Joined { id, .. }
+            | Record::Validated { id, .. }
+            | Record::Committed { id, .. }
+            | Record::Learned { id, .. } => Some(*id),
+            Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => None,
+        }
+    }
+}
+
 impl Message {
     /// The instance it is about, unless it is about none in particular.
     pub fn instance(&self) -> Option<InstanceId> {

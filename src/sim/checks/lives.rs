@@ -45,7 +45,7 @@ impl Checks {
     ) -> bool {
         let mut seen = Seen::default();
         for record in kept {
-            let Some(id) = id(record) else { continue };
+            let Some(id) = record.instance() else { continue };
             if matches!(record, Record::Committed { .. }) {
                 seen.open.remove(&id);
                 seen.committed.insert(id);
@@ -70,10 +70,10 @@ impl Checks {
         let own: FxHashSet<InstanceId> = own.collect();
         let taken = |id: &InstanceId| id.slot <= reserved || own.contains(id);
         self.proposed.retain(|id, _| id.replica != at || taken(id));
-        let own = lost.iter().filter(|record| id(record).is_some_and(|id| id.replica == at));
+        let own = lost.iter().filter(|record| record.instance().is_some_and(|id| id.replica == at));
         for record in own {
             if let Record::Committed { id, .. } = record {
-                let before = kept.iter().chain(lost).filter(|it| self::id(it) == Some(*id));
+                let before = kept.iter().chain(lost).filter(|it| it.instance() == Some(*id));
                 let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
                 // Fast: the owner alone knew, and it may become something else now; unless the
                 // owner may have told of it already.
@@ -117,18 +117,5 @@ impl Checks {
     /// Whether a replica has a proposal of its own that is not decided.
     pub(in crate::sim) fn has_open_proposal(&self, at: ReplicaId) -> bool {
         self.seen[at.index()].open.iter().any(|id| id.replica == at)
-    }
-}
-
-/// The instance that a record is about, if it is about one.
-pub(super) fn id(record: &Record) -> Option<InstanceId> {
-    match record {
-        Record::PreAccepted { id, .. }
-        | Record::Accepted { id, .. }
-        | Record::Joined { id, .. }
-        | Record::Validated { id, .. }
-        | Record::Learned { id, .. }
-        | Record::Committed { id, .. } => Some(*id),
-        Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => None,
     }
 }

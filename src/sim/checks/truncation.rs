@@ -2,7 +2,6 @@
 //! nobody forgets what some member lacks, nothing that is dropped gets a record again, and what a
 //! member has told to be safe stays so.
 
-use super::lives::id;
 use super::{Breach, Broken, Checks};
 use crate::protocol::epaxos::Record;
 use crate::types::{Deps, Executed, ReplicaId};
@@ -67,7 +66,7 @@ impl Checks {
     /// A replica appends a record.
     pub(in crate::sim) fn is_kept(&self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
         let dropped = &self.truncation.dropped[at.index()];
-        match id(record) {
+        match record.instance() {
             Some(id) if dropped.covers(id) => {
                 Err(truncation(format!("{at} writes of {id} and has dropped {dropped:?}")))
             }
