@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
+use isonomy::protocol::Protocol;
 use isonomy::protocol::epaxos::{EPaxos, Record};
 use isonomy::replica::{Core, Limits, Output};
 use isonomy::types::{

@@ -30,7 +30,7 @@ fn decision(owner: usize, slot: Slot, footprint: Footprint, deps: Deps) -> Decis
         footprint,
         payload: Bytes::from_static(b"0123456789abcdef"),
     }]);
-    Decision { id, value: Value::Batch(batch), deps }
+    Decision::owned(id, Value::Batch(batch), deps)
 }
 
 fn key(key: u64, access: Access) -> Footprint {

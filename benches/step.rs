@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use isonomy::protocol::Protocol;
 use isonomy::protocol::epaxos::{EPaxos, Message, Record};
 use isonomy::replica::{Core, Input, Limits, Output, PeerMessage};
 use isonomy::types::{

@@ -125,7 +125,7 @@ impl Executor {
     /// for it; or when an instance does not cover its owner's earlier conflicting ones. Both are
     /// broken promises of the protocol, after which replicas would diverge in silence.
     pub fn on_committed(&mut self, decision: Decision) {
-        let Decision { id, value, deps } = decision;
+        let Decision { id, value, deps, .. } = decision;
         assert_eq!(deps.len(), self.store.owners(), "vectors of one cluster have one length");
         let held = match self.store.place(id) {
             // Too late to compare with: what is executed is forgotten here.

@@ -17,6 +17,7 @@ use super::start::{Data, Place, Plan};
 use super::{Inner, Replica};
 use crate::machine::StateMachine;
 use crate::mesh::{Congestion, Credentials, MeshConfig, Wan};
+use crate::protocol::Protocol;
 use crate::protocol::epaxos::EPaxos;
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};

@@ -34,9 +34,9 @@ pub struct Effects<M, R> {
     pub decisions: Vec<Held<Decision>>,
     /// Payloads that became known here, decided or not: what the executor and the gate look at.
     pub learned: Vec<(InstanceId, Arc<Batch>)>,
-    /// Commands of this replica's own instances that ended as `Nop`: to be proposed again.
+    /// Commands of this replica's own proposals that came to nothing: to be proposed again.
     pub returned: Vec<Command>,
-    /// Own instances that were decided with their commands, and whether in one round trip.
+    /// Own proposals that were decided with their commands, and whether in one round trip.
     pub own_commits: Vec<(InstanceId, bool)>,
     /// A snapshot of another replica is needed that holds at least this: what is missing here is
     /// not kept anywhere any more.

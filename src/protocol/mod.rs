@@ -13,7 +13,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Batch, Deps, Executed, InstanceId, ReplicaId, ReplicaSet, Time};
+use crate::types::{
+    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time,
+};
 
 /// What every agreement protocol is to the replica that runs it.
 ///
@@ -32,7 +34,19 @@ pub trait Protocol: Sized {
     /// What a snapshot holds of the protocol for every replica alike.
     type Shared: Clone + fmt::Debug + PartialEq + Send + 'static;
 
-    /// Proposes a batch in a new instance of this replica's own.
+    /// Its name in settings, in reports, in a data directory and between replicas.
+    const NAME: &'static str;
+    /// In which order its decisions are executed.
+    const ORDER: ExecutionOrder;
+
+    /// A replica that has never said anything.
+    fn new(settings: Settings) -> Self;
+
+    /// Proposes a batch, and says what the proposal is called: of this replica's proposals in this
+    /// life no two have the same name. Where every instance has an owner, that is the instance.
+    /// Else the name is this replica's and a count, and the protocol sees to it that what became
+    /// of it is known here in the end: a decision of that name, or `effects.returned`. A decision
+    /// may come twice, in two slots: whoever executes it sees to it that each command happens once.
     fn propose(
         &mut self,
         view: &View,
@@ -91,6 +105,13 @@ pub trait Protocol: Sized {
 
     /// Everything up to `executed` is executed here or decided `Nop`.
     fn on_executed(&mut self, executed: &Deps);
+
+    /// Up to where the log has to be executed here so that a read is linearizable without being
+    /// proposed, as for the holder of a lease. `None` if reads have to be proposed now.
+    fn read_point(&self, view: &View) -> Option<Slot> {
+        let _ = view;
+        None
+    }
 }
 
 /// The world as the replica sees it when it calls its protocol.

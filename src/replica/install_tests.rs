@@ -13,8 +13,9 @@ use super::{
 };
 use crate::protocol::{Effects, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Deps, Durable, Executed, Footprint, InstanceId, LogPosition,
-    Optimisations, Quorums, ReplicaId, Retention, Settings, Time, Timing, Value, Written,
+    Batch, Command, Decision, Deps, Durable, Executed, ExecutionOrder, Footprint, InstanceId,
+    LogPosition, Optimisations, Quorums, ReplicaId, Retention, Settings, Time, Timing, Value,
+    Written,
 };
 
 /// What a replica is told.
@@ -54,6 +55,19 @@ impl Protocol for Fake {
     type Message = Say;
     type Record = u8;
     type Shared = ();
+
+    const NAME: &'static str = "fake";
+    const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
+
+    fn new(settings: Settings) -> Fake {
+        Fake {
+            me: settings.me,
+            proposed: Vec::new(),
+            kept: BTreeMap::new(),
+            refuses: false,
+            saved: 0,
+        }
+    }
 
     fn propose(&mut self, _: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
         self.proposed.push(batch.clone());
@@ -120,9 +134,7 @@ fn core(me: usize) -> Core<Fake> {
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
     };
-    let (proposed, kept) = (Vec::new(), BTreeMap::new());
-    let fake = Fake { me: replica(me), proposed, kept, refuses: false, saved: 0 };
-    Core::new(settings, Limits::default(), fake)
+    Core::new(settings.clone(), Limits::default(), Fake::new(settings))
 }
 
 fn id(replica: usize, slot: u64) -> InstanceId {
@@ -134,7 +146,7 @@ fn batch(on: u64) -> Arc<Batch> {
 }
 
 fn decision(id: InstanceId, on: u64, deps: [u64; 3]) -> Decision {
-    Decision { id, value: Value::Batch(batch(on)), deps: Deps::from_slots(deps) }
+    Decision::owned(id, Value::Batch(batch(on)), Deps::from_slots(deps))
 }
 
 fn tell(core: &mut Core<Fake>, say: Say) -> Out {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Core, Input, Limits, Output, PeerMessage};
+use crate::protocol::Protocol;
 use crate::protocol::epaxos::{EPaxos, Message};
 use crate::types::{
     ClientId, Command, Durable, Footprint, LogPosition, Optimisations, Quorums, ReplicaId,

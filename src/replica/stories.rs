@@ -263,7 +263,7 @@ fn a_committed_command_is_not_an_executed_one() {
             footprint: Footprint::write(b"k"),
             payload: bytes::Bytes::new(),
         };
-        Decision { id, value: Value::Batch(Batch::new(vec![command])), deps }
+        Decision::owned(id, Value::Batch(Batch::new(vec![command])), deps)
     };
     let (a, b, c) = (id(3, 1), id(1, 1), id(2, 1));
     let mut executor = Executor::new(3);

@@ -9,8 +9,8 @@ use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
 use super::room::Room;
 use crate::machine::{Applier, Kv};
-use crate::protocol::Paths;
 use crate::protocol::epaxos::{EPaxos, Message, Record};
+use crate::protocol::{Paths, Protocol};
 use crate::replica::{Core, Input, Limits};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 

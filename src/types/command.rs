@@ -101,10 +101,30 @@ impl Value {
 /// A decided instance: every replica that learns of it learns the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// The instance.
+    /// The instance. A protocol that agrees on one sequence names all its slots as those of one
+    /// owner, [`InstanceId::LOG`].
     pub id: InstanceId,
+    /// What its proposer calls it: `id`, where only the owner of an instance proposes in it; else
+    /// what `Protocol::propose` returned at `proposal.replica`.
+    pub proposal: InstanceId,
     /// What it executes.
     pub value: Value,
-    /// What it covers. For the slot protocols: everything below.
+    /// What it covers. Of no meaning where there is one sequence: all that is below.
     pub deps: Deps,
+}
+
+impl Decision {
+    /// Of an instance in which only its owner proposes.
+    pub fn owned(id: InstanceId, value: Value, deps: Deps) -> Decision {
+        Decision { id, proposal: id, value, deps }
+    }
+}
+
+/// What decides in which order decided instances are executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExecutionOrder {
+    /// The dependencies that were agreed on, component by component.
+    Dependencies,
+    /// Their slots, one after the other without a gap.
+    Log,
 }

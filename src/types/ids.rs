@@ -68,6 +68,9 @@ pub struct InstanceId {
 }
 
 impl InstanceId {
+    /// Whom the slots of one sequence, which belong to nobody, are named after.
+    pub const LOG: ReplicaId = ReplicaId(1);
+
     /// The `slot`-th instance of `replica`.
     pub const fn new(replica: ReplicaId, slot: Slot) -> InstanceId {
         InstanceId { replica, slot }

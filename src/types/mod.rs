@@ -17,7 +17,7 @@ mod settings;
 mod time;
 
 pub use ballot::Ballot;
-pub use command::{Batch, Command, Decision, Value};
+pub use command::{Batch, Command, Decision, ExecutionOrder, Value};
 pub use consistency::Consistency;
 pub use deps::Deps;
 pub use durable::{Durable, Held, Journal, LogPosition, Written};

@@ -43,11 +43,11 @@ fn batch(id: InstanceId, footprint: Footprint) -> Arc<Batch> {
 }
 
 fn decided(id: InstanceId, footprint: Footprint, deps: Deps) -> Decision {
-    Decision { id, value: Value::Batch(batch(id, footprint)), deps }
+    Decision::owned(id, Value::Batch(batch(id, footprint)), deps)
 }
 
 fn nop(id: InstanceId, n: usize) -> Decision {
-    Decision { id, value: Value::Nop, deps: Deps::none(n) }
+    Decision::owned(id, Value::Nop, Deps::none(n))
 }
 
 /// Takes all that is ready, as ids.

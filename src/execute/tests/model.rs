@@ -135,7 +135,7 @@ impl History {
     fn decision(&self, at: usize) -> Decision {
         let (id, footprint, deps, nop) = self.instances[at].clone();
         match nop {
-            true => Decision { id, value: Value::Nop, deps: Deps::none(self.n) },
+            true => Decision::owned(id, Value::Nop, Deps::none(self.n)),
             false => decided(id, footprint, deps),
         }
     }

@@ -226,7 +226,7 @@ fn two_vectors_for_one_instance_are_refused() {
 fn a_nop_for_a_committed_command_is_refused() {
     let mut executor = two();
     executor.on_committed(decided(id(0, 1), write(1), deps([0, 1])));
-    executor.on_committed(Decision { id: id(0, 1), value: Value::Nop, deps: deps([0, 1]) });
+    executor.on_committed(Decision::owned(id(0, 1), Value::Nop, deps([0, 1])));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{BackupError, Source};
 use crate::machine::{Applier, StateMachine};
 use crate::node::inbox::EPOCH;
 use crate::node::inspect::size_in;
+use crate::protocol::Protocol;
 use crate::protocol::epaxos::{EPaxos, Record, Shared};
 use crate::replica::{Checkpoint, Core, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError};

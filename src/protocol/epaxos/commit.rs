@@ -23,7 +23,7 @@ impl EPaxos {
         };
         let commit = Message::Commit { id, value: CommitValue::OwnersBatch, deps: deps.clone() };
         fx.send(written, self.others(), commit);
-        self.settle(view, Decision { id, value, deps }, written, true, fx);
+        self.settle(view, Decision::owned(id, value, deps), written, true, fx);
     }
 
     /// `n - f` accepted it: a quorum holds it, so it may be told at once.
@@ -32,7 +32,7 @@ impl EPaxos {
         let value = instance.value.clone().expect("an accepted instance has a value");
         let deps = instance.deps.clone();
         self.record_decision(id, &value, &deps, fx);
-        self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
+        self.settle(view, Decision::owned(id, value, deps), Written::default(), false, fx);
     }
 
     /// §4.6: somebody says it is decided.
@@ -85,7 +85,7 @@ impl EPaxos {
             let commit = self.full_commit(id).expect("it was committed above");
             fx.send(Written::default(), self.others(), commit);
         }
-        self.settle(view, Decision { id, value, deps }, Written::default(), false, fx);
+        self.settle(view, Decision::owned(id, value, deps), Written::default(), false, fx);
     }
 
     fn record_decision(

@@ -107,7 +107,7 @@ impl EPaxos {
             }
             if let Some((value, deps)) = instance.decision() {
                 let (value, deps) = (value.clone(), deps.clone());
-                fx.decide(instance.written, Decision { id, value, deps });
+                fx.decide(instance.written, Decision::owned(id, value, deps));
             }
         }
         let open = self.instances.iter().find(|(id, instance)| {

@@ -47,7 +47,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Effects, Protocol, View};
 use crate::types::{
-    Batch, Deps, Executed, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time,
+    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time,
 };
 
 use accept::Proposal;
@@ -101,33 +101,6 @@ pub struct EPaxos {
 }
 
 impl EPaxos {
-    /// A replica that has never said anything.
-    pub fn new(settings: Settings) -> EPaxos {
-        let n = settings.quorums.n;
-        EPaxos {
-            next_slot: 1,
-            born: 1,
-            reserve: Reserve::new(n),
-            silent: 0,
-            instances: Instances::new(n),
-            kept_bytes: 0,
-            index: ConflictIndex::new(n),
-            dropped: DroppedIndex::new(n),
-            sweep: Sweep::new(n),
-            frontiers: (0..n).map(|_| Frontier::default()).collect(),
-            marks: Marks::new(n),
-            cuts: Cuts::new(n),
-            saved: Deps::none(n),
-            recoveries: BTreeMap::new(),
-            waiters: Waiters::default(),
-            timers: BinaryHeap::new(),
-            rng: ChaCha8Rng::seed_from_u64(settings.seed),
-            #[cfg(test)]
-            plant: None,
-            settings,
-        }
-    }
-
     /// How far an instance is here, with its ballot and dependencies; for `explain`.
     pub fn inspect(&self, id: InstanceId) -> Option<Inspection> {
         let instance = self.instances.get(id)?;
@@ -250,6 +223,35 @@ impl Protocol for EPaxos {
     type Message = Message;
     type Record = Record;
     type Shared = Shared;
+
+    const NAME: &'static str = "epaxos";
+    const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
+
+    fn new(settings: Settings) -> EPaxos {
+        let n = settings.quorums.n;
+        EPaxos {
+            next_slot: 1,
+            born: 1,
+            reserve: Reserve::new(n),
+            silent: 0,
+            instances: Instances::new(n),
+            kept_bytes: 0,
+            index: ConflictIndex::new(n),
+            dropped: DroppedIndex::new(n),
+            sweep: Sweep::new(n),
+            frontiers: (0..n).map(|_| Frontier::default()).collect(),
+            marks: Marks::new(n),
+            cuts: Cuts::new(n),
+            saved: Deps::none(n),
+            recoveries: BTreeMap::new(),
+            waiters: Waiters::default(),
+            timers: BinaryHeap::new(),
+            rng: ChaCha8Rng::seed_from_u64(settings.seed),
+            #[cfg(test)]
+            plant: None,
+            settings,
+        }
+    }
 
     fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
         let id = self.start_pre_accept(view, batch, fx);

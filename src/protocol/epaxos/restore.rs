@@ -39,13 +39,13 @@ impl EPaxos {
                 self.instances.entry(id).initial = Some((batch, initial));
             }
             Record::Committed { id, value, deps } => {
-                self.restore_decision(Decision { id, value, deps }, fx);
+                self.restore_decision(Decision::owned(id, value, deps), fx);
             }
         }
     }
 
     fn restore_decision(&mut self, decision: Decision, fx: &mut Fx) {
-        let Decision { id, value, deps } = decision.clone();
+        let Decision { id, value, deps, .. } = decision.clone();
         match &value {
             Value::Batch(batch) => self.learn_payload(id, batch, fx),
             Value::Nop if self.instances.entry(id).payload.is_none() => {

@@ -15,7 +15,7 @@ pub(super) struct Truth(BTreeMap<InstanceId, Decision>);
 impl Truth {
     /// `at` has decided: the same as everybody, and visibly to whatever conflicts.
     pub(super) fn hear(&mut self, at: usize, decision: &Decision) -> Result<(), String> {
-        let Decision { id, value, deps } = decision;
+        let Decision { id, value, deps, .. } = decision;
         if let Some(before) = self.0.get(id) {
             // What a Nop covers is nobody's business.
             let same = before.value == *value && (value.is_nop() || before.deps == *deps);
