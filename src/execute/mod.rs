@@ -11,14 +11,21 @@
 //! 2. everything it covers is *known*: until then it might conflict with what it has not seen. It
 //!    waits, per owner, for a slot number, and is woken once for each;
 //! 3. everything it depends on is executed, or part of its component: the work of `order`.
+//!
+//! Protocols that agree on one sequence have [`LogExecutor`] instead; [`AnyExecutor`] is either.
 
+mod either;
 mod graph;
 mod index;
+mod log;
 mod order;
 mod window;
 
 #[cfg(test)]
 mod tests;
+
+pub use either::AnyExecutor;
+pub use log::{InLog, LogExecutor};
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

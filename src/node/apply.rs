@@ -17,12 +17,14 @@ use super::metrics::Latency;
 use super::shared::{Phase, Shared, lock, panic_text};
 use crate::machine::{Applied, Applier, Outcome, Refusal, StateMachine};
 use crate::replica::Execution;
-use crate::types::Time;
+use crate::types::{Command, Time};
 
 /// Something for the apply thread to do. Between any two, the state may be observed.
 pub(super) enum Work {
     /// Whole components, in execution order.
     Execute(Vec<Execution>),
+    /// Reads that are linearizable here and now, whoever asked.
+    Answer(Vec<Command>),
     Read(Bytes, Waiter),
     Digest(oneshot::Sender<u64>),
     /// The state as it is now, for a snapshot.
@@ -33,10 +35,11 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// How many commands it executes.
+    /// How many commands it executes or answers.
     pub(super) fn commands(&self) -> usize {
         match self {
             Work::Execute(list) => list.iter().map(|it| it.batch.commands().len()).sum(),
+            Work::Answer(reads) => reads.len(),
             Work::Read(..)
             | Work::Digest(_)
             | Work::Checkpoint(_)
@@ -62,6 +65,8 @@ pub(super) struct ApplyMetrics {
     pub(super) repeated: u64,
     /// Local reads.
     pub(super) reads: u64,
+    /// Linearizable reads that were not proposed.
+    pub(super) unproposed_reads: u64,
     /// From the call to the answer, for the commands proposed here.
     pub(super) latency: Latency,
     /// How long it took to put the state into bytes, for each snapshot.
@@ -112,6 +117,7 @@ impl<S: StateMachine> Apply<S> {
             }
             match work {
                 Work::Execute(executions) => self.execute(executions),
+                Work::Answer(reads) => self.answer_reads(reads),
                 Work::Read(payload, waiter) => {
                     lock(&self.shared.applied).reads += 1;
                     let read = self.applier.read(&payload);
@@ -167,16 +173,40 @@ impl<S: StateMachine> Apply<S> {
                 answers.push((waited, answer(applied.outcome, before)));
             },
         );
-        let now = shared.clock.now();
-        {
-            let mut metrics = lock(&shared.applied);
+        self.answer_all(|metrics| {
             metrics.executed += executed;
             metrics.repeated += repeated;
-            for (waited, _) in &*answers {
+        });
+    }
+
+    /// Answers reads from the state as it is, past the sessions: they are in no log.
+    fn answer_reads(&mut self, reads: Vec<Command>) {
+        let count = reads.len() as u64;
+        let Apply { applier, answers, shared, .. } = self;
+        let read = |read: Command| (read.request, applier.read(&read.payload));
+        // Before the desk is locked: what is read is the user's code.
+        let read: Vec<_> = reads.into_iter().map(read).collect();
+        shared.desk.take(
+            read.into_iter(),
+            |(request, _)| *request,
+            |(_, output), waited| {
+                answers.push((waited, output.map_err(|error| Rejected::from(error).into())));
+            },
+        );
+        self.answer_all(|metrics| metrics.unproposed_reads += count);
+    }
+
+    /// Counts, and answers those who wait.
+    fn answer_all(&mut self, count: impl FnOnce(&mut ApplyMetrics)) {
+        let now = self.shared.clock.now();
+        {
+            let mut metrics = lock(&self.shared.applied);
+            count(&mut metrics);
+            for (waited, _) in &self.answers {
                 metrics.latency.record(now.since(waited.since()));
             }
         }
-        for (waited, answer) in answers.drain(..) {
+        for (waited, answer) in self.answers.drain(..) {
             waited.answer(answer);
         }
     }

@@ -97,6 +97,8 @@ pub struct Metrics {
     pub repeated: u64,
     /// Reads answered from the local state.
     pub local_reads: u64,
+    /// Linearizable reads answered here without being proposed, as the protocol may allow.
+    pub unproposed_reads: u64,
     /// From the call at this replica to the commit of its instance, for each command.
     pub commit: Latency,
     /// From the call at this replica to the answer, for each command.

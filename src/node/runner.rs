@@ -356,6 +356,10 @@ impl<P: Explain> Runner<P> {
             let executions = std::mem::take(&mut self.out.execute);
             self.push_work(Work::Execute(executions));
         }
+        if !self.out.reads.is_empty() {
+            let reads = std::mem::take(&mut self.out.reads);
+            self.push_work(Work::Answer(reads));
+        }
         while let Some(work) = self.backlog.pop_front() {
             let commands = work.commands();
             match self.shared.work.try_send(work) {
@@ -422,6 +426,7 @@ impl<P: Explain> Runner<P> {
             executed: applied.executed,
             repeated: applied.repeated,
             local_reads: applied.reads,
+            unproposed_reads: applied.unproposed_reads,
             commit: counts.commit.clone(),
             execute: applied.latency.clone(),
             commands: counts.commands,

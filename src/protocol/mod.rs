@@ -89,6 +89,10 @@ pub trait Protocol: Sized {
 
     /// Takes in another replica's snapshot, after [`Protocol::may_install`]. Every payload and
     /// decision that is still kept here and not in `executed` follows as an effect, once more.
+    ///
+    /// Where proposals have names of their own, the caller proposes again what was proposed here
+    /// and is not known to be decided behind the snapshot: under new names, so that the old ones
+    /// may be forgotten.
     fn install(
         &mut self,
         view: &View,

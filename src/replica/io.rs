@@ -71,7 +71,7 @@ pub struct Checkpoint<S, R> {
     pub own: Vec<R>,
 }
 
-/// What has to follow, in this order: append the records; send the messages; execute.
+/// What has to follow, in this order: append the records; send the messages; execute; read.
 #[derive(Debug)]
 pub struct Output<M, R> {
     /// To be appended to the log, in order. Answer with [`Input::Durable`].
@@ -80,6 +80,9 @@ pub struct Output<M, R> {
     pub messages: Vec<(ReplicaSet, PeerMessage<M>)>,
     /// To be applied, in this order.
     pub execute: Vec<Execution>,
+    /// Reads to be answered from the state behind all that: by this replica alone, and as if they
+    /// had never been proposed. In no session.
+    pub reads: Vec<Command>,
     /// Commands that surely had no effect.
     pub rejected: Vec<(RequestId, Rejection)>,
     /// This replica's own instances whose decision became known.
@@ -99,6 +102,7 @@ impl<M, R> Default for Output<M, R> {
             records: Vec::new(),
             messages: Vec::new(),
             execute: Vec::new(),
+            reads: Vec::new(),
             rejected: Vec::new(),
             committed: Vec::new(),
             snapshot_wanted: false,
@@ -114,6 +118,7 @@ impl<M, R> Output<M, R> {
         self.records.clear();
         self.messages.clear();
         self.execute.clear();
+        self.reads.clear();
         self.rejected.clear();
         self.committed.clear();
         self.snapshot_wanted = false;

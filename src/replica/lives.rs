@@ -1,8 +1,10 @@
 //! Where a replica begins, and where it begins again: restarts from its own snapshot and records,
 //! and goes on from another replica's snapshot (protocol.md §7, §8a).
 
+use rustc_hash::FxHashSet;
+
 use super::{Checkpoint, Core, Output, SnapshotId, Transfer};
-use crate::execute::Executor;
+use crate::execute::AnyExecutor;
 use crate::protocol::Protocol;
 use crate::types::{Durable, Executed, InstanceId, ReplicaId, Time};
 
@@ -16,7 +18,7 @@ impl<P: Protocol> Core<P> {
     pub fn restore_snapshot(&mut self, shared: P::Shared, executed: &Executed) {
         assert!(!self.started, "a replica is restored before it does anything");
         self.protocol.restore_shared(shared, executed);
-        self.executor = Executor::starting_from(executed);
+        self.executor.start_again(executed);
         self.protocol.on_executed(self.executor.executed());
     }
 
@@ -78,9 +80,10 @@ impl<P: Protocol> Core<P> {
             self.receiver.refused(here.floor(), now);
             return false;
         }
+        let inside = self.own_inside(executed);
         self.executor.start_again(executed);
-        self.gate.executed(executed);
-        self.propose_again(executed);
+        self.entrance.executed(executed);
+        self.propose_again(inside);
         self.protocol.install(&self.view, shared, executed, &mut self.fx);
         self.settle(out);
         assert!(self.executor.done().includes(&here), "what was executed here stays so");
@@ -91,20 +94,34 @@ impl<P: Protocol> Core<P> {
         true
     }
 
-    /// Own proposals that are in a snapshot, and were not executed here: whether as commands or as
-    /// `Nop`, only the session table knows. So all are proposed again, before all that waits: what
-    /// was executed is answered from the table, and each command happens once.
-    fn propose_again(&mut self, executed: &Executed) {
-        let inside = self.own.keys().filter(|id| executed.contains(**id));
-        let mut inside: Vec<InstanceId> = inside.copied().collect();
+    /// Own proposals that are in a snapshot, or may be, and were not executed here.
+    fn own_inside(&self, executed: &Executed) -> Vec<InstanceId> {
+        let own = self.own.keys().copied();
+        let mut inside: Vec<InstanceId> = match &self.executor {
+            AnyExecutor::Graph(_) => own.filter(|id| executed.contains(*id)).collect(),
+            // None has a slot before it is decided: in there may be any that is not known to be
+            // decided behind the snapshot.
+            AnyExecutor::Log(log) => {
+                let behind = log.waiting().filter(|decided| !executed.contains(decided.id));
+                let behind: FxHashSet<InstanceId> = behind.map(|it| it.proposal).collect();
+                own.filter(|name| !behind.contains(name)).collect()
+            }
+        };
         inside.sort_unstable();
+        inside
+    }
+
+    /// Whether what is in a snapshot was executed as commands or as `Nop`, only the session table
+    /// knows. So all of these are proposed again, before all that waits: what was executed is
+    /// answered from the table, and each command happens once.
+    fn propose_again(&mut self, own: Vec<InstanceId>) {
         let mut commands = Vec::new();
-        for id in inside {
+        for id in own {
             let (_, batch) = self.own.remove(&id).expect("it was found there");
             self.own_commands -= batch.commands().len();
             commands.extend_from_slice(batch.commands());
         }
-        self.gate.push_front(commands.into_iter());
+        self.entrance.push_front(commands.into_iter());
     }
 
     /// The snapshot that came whole from another replica is of no use: damaged, say, or of another

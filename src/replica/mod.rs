@@ -1,12 +1,14 @@
 //! The whole replica, still sans-IO: protocol, gate, execution order, failure detection. The
 //! simulator and the node both drive this, unchanged.
 //!
-//! A command's way through it: `step` → `gate` → the protocol → what it says and decides is held
-//! until its records are durable → the executor → `Output::execute`.
+//! A command's way through it: `step` → `entrance` (the `gate`, where keys matter) → the protocol →
+//! what it says and decides is held until its records are durable → the executor →
+//! `Output::execute`. Some reads have a shorter way: `reads` → `Output::reads`.
 
 #[cfg(test)]
 mod core_tests;
 mod detector;
+mod entrance;
 mod gate;
 #[cfg(test)]
 mod gate_tests;
@@ -19,6 +21,9 @@ mod latency_tests;
 mod lives;
 #[cfg(test)]
 mod lives_tests;
+#[cfg(test)]
+mod log_tests;
+mod reads;
 #[cfg(test)]
 mod restart_tests;
 mod status;
@@ -36,18 +41,19 @@ pub use transfer::{
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::execute::Executor;
+use crate::execute::{AnyExecutor, InLog};
 use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Durable, InstanceId, LogPosition, ReplicaId, ReplicaSet, Settings,
-    Time,
+    Batch, Command, Decision, Durable, ExecutionOrder, InstanceId, LogPosition, ReplicaId,
+    ReplicaSet, RequestId, Settings, Slot, Time, Value,
 };
 
 use detector::Detector;
-use gate::Gate;
+use entrance::Entrance;
 use held::HeldBack;
+use reads::Reads;
 use transfer::{Receiver, Server, Wishes};
 
 /// How much may wait inside a replica before it turns clients away.
@@ -79,14 +85,16 @@ impl Default for Limits {
 /// Invariants:
 ///
 /// 1. Nothing leaves through [`Output`] before the records it depends on are durable.
-/// 2. What is in `own` was proposed here and is not executed (or given back as `Nop`) yet.
+/// 2. What is in `own`, by the name of its proposal, was proposed here and is not executed (or given
+///    back) yet.
 pub struct Core<P: Protocol> {
     settings: Settings,
     limits: Limits,
     protocol: P,
     fx: Effects<P::Message, P::Record>,
-    executor: Executor,
-    gate: Gate,
+    executor: AnyExecutor,
+    entrance: Entrance,
+    reads: Reads,
     detector: Detector,
     view: View,
     started: bool,
@@ -111,8 +119,9 @@ impl<P: Protocol> Core<P> {
         Core {
             protocol,
             fx: Effects::default(),
-            executor: Executor::new(n),
-            gate: Gate::new(settings.me),
+            executor: AnyExecutor::new(P::ORDER, n),
+            entrance: Entrance::new(P::ORDER, settings.me),
+            reads: Reads::default(),
             detector: Detector::new(&settings),
             view: View::new(n),
             started: false,
@@ -176,7 +185,7 @@ impl<P: Protocol> Core<P> {
 
     /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
     pub fn wake(&self) -> Option<Time> {
-        self.gate.wake()
+        self.entrance.wake()
     }
 
     fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
@@ -185,16 +194,33 @@ impl<P: Protocol> Core<P> {
             out.rejected.push((command.request, Rejection::TooLarge));
             return;
         }
+        let (commands, bytes) = self.entrance.waiting();
+        let commands = commands + self.own_commands + self.reads.len();
+        if commands >= self.limits.commands || bytes >= self.limits.bytes {
+            out.rejected.push((command.request, Rejection::Overloaded));
+            return;
+        }
+        if let Some(point) = self.read_point(&command) {
+            self.reads.wait(point, command);
+            return self.serve_reads(out);
+        }
         if self.protocol.kept_bytes() >= self.limits.kept_bytes {
             out.rejected.push((command.request, Rejection::Full));
             return;
         }
-        let (commands, bytes) = self.gate.waiting();
-        if commands + self.own_commands >= self.limits.commands || bytes >= self.limits.bytes {
-            out.rejected.push((command.request, Rejection::Overloaded));
-            return;
-        }
-        self.gate.push_back(command);
+        self.entrance.push_back(command);
+    }
+
+    /// Up to where the log has to be executed for this command to be answered without a proposal,
+    /// if it is one that may be.
+    fn read_point(&self, command: &Command) -> Option<Slot> {
+        let may = P::ORDER == ExecutionOrder::Log && command.footprint.is_read_only();
+        if may { self.protocol.read_point(&self.view) } else { None }
+    }
+
+    /// Hands on the reads whose time has come.
+    fn serve_reads(&mut self, out: &mut Output<P::Message, P::Record>) {
+        self.reads.release(self.executor.executed().slot(InstanceId::LOG), &mut out.reads);
     }
 
     fn on_peer(
@@ -251,7 +277,7 @@ impl<P: Protocol> Core<P> {
     /// Proposes what the gate lets through.
     fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
-            let batches = self.gate.batches(self.view.now);
+            let batches = self.entrance.batches(self.view.now, self.own.len());
             if batches.is_empty() {
                 return;
             }
@@ -272,7 +298,7 @@ impl<P: Protocol> Core<P> {
                 if self.executor.is_executed(id) {
                     continue;
                 }
-                self.gate.learned(id, &batch);
+                self.entrance.learned(id, &batch);
                 self.executor.on_learned(id, &batch);
             }
             for (id, fast) in std::mem::take(&mut self.fx.own_commits) {
@@ -284,7 +310,7 @@ impl<P: Protocol> Core<P> {
                 }
             }
             let returned = std::mem::take(&mut self.fx.returned);
-            self.gate.push_front(returned.into_iter());
+            self.take_back(returned);
             let messages = std::mem::take(&mut self.fx.messages);
             if messages.is_empty() {
                 break;
@@ -326,11 +352,26 @@ impl<P: Protocol> Core<P> {
         }
     }
 
+    /// Own commands came to nothing: they wait before all others.
+    fn take_back(&mut self, commands: Vec<Command>) {
+        if P::ORDER == ExecutionOrder::Log && !commands.is_empty() {
+            // No decision says so here: what they were called is found by what they are.
+            let back: FxHashSet<RequestId> = commands.iter().map(|it| it.request).collect();
+            let own_commands = &mut self.own_commands;
+            self.own.retain(|_, (_, batch)| {
+                let stays = !back.contains(&batch.commands()[0].request);
+                *own_commands -= if stays { 0 } else { batch.commands().len() };
+                stays
+            });
+        }
+        self.entrance.push_front(commands.into_iter());
+    }
+
     fn on_decision(&mut self, decision: Decision) {
-        if decision.value.is_nop() {
+        if P::ORDER == ExecutionOrder::Dependencies && decision.value.is_nop() {
             self.nop_decided = true;
             self.forget_own(decision.id);
-            self.gate.finished(decision.id);
+            self.entrance.finished(decision.id);
         }
         self.executor.on_committed(decision);
     }
@@ -345,17 +386,27 @@ impl<P: Protocol> Core<P> {
     fn execute(&mut self, out: &mut Output<P::Message, P::Record>) {
         // A `Nop` counts as executed, and nothing may be executed after it for a long time.
         let mut any = std::mem::take(&mut self.nop_decided);
-        while let Some(component) = self.executor.next_ready() {
+        while let Some(component) = self.executor.next_component() {
             any = true;
             let last = component.instances.len() - 1;
             for (index, (id, batch)) in component.instances.into_iter().enumerate() {
-                self.gate.finished(id);
+                self.entrance.finished(id);
                 self.forget_own(id);
                 out.execute.push(Execution { id, batch, ends_component: index == last });
             }
         }
+        while let Some(InLog { id, proposal, value }) = self.executor.next_slot() {
+            any = true;
+            if proposal.replica == self.settings.me {
+                self.forget_own(proposal);
+            }
+            if let Value::Batch(batch) = value {
+                out.execute.push(Execution { id, batch, ends_component: true });
+            }
+        }
         if any {
             self.protocol.on_executed(self.executor.executed());
+            self.serve_reads(out);
         }
     }
 

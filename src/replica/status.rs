@@ -9,12 +9,12 @@ use crate::types::{Deps, ReplicaSet};
 impl<P: Protocol> Core<P> {
     /// What this replica is doing.
     pub fn status(&self) -> ReplicaStatus {
-        let (waiting, waiting_bytes) = self.gate.waiting();
+        let (waiting, waiting_bytes) = self.entrance.waiting();
         ReplicaStatus {
             executed: self.executor.executed().clone(),
             unexecuted: self.executor.pending(),
             largest_component: self.executor.largest_component(),
-            waiting,
+            waiting: waiting + self.reads.len(),
             waiting_bytes,
             in_flight: self.own_commands,
             suspected: self.view.suspected,
@@ -35,7 +35,7 @@ pub struct ReplicaStatus {
     pub unexecuted: usize,
     /// The largest component executed so far.
     pub largest_component: usize,
-    /// Commands that the gate holds back.
+    /// Commands that the gate holds back, and reads that wait for the log.
     pub waiting: usize,
     /// Their payloads' bytes.
     pub waiting_bytes: usize,
