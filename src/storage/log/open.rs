@@ -150,8 +150,9 @@ struct Read {
 
 /// The end of the log.
 struct Tail {
-    /// The segment before the last, if that was not marked as continued.
-    unmarked: Option<Read>,
+    /// The segment before the last, if that holds nothing yet: whether the mark that it is continued
+    /// is there, and durable, cannot be told.
+    before: Option<Read>,
     last: Read,
 }
 
@@ -211,11 +212,16 @@ fn finish(last: Read, before: Option<Read>, from: u64) -> Result<Tail, StorageEr
         let what = format!("the log ends before record {}, {from} is needed", last.scan.position);
         return Err(StorageError::missing(what));
     }
-    let unmarked = before.filter(|before| before.scan.close != Close::Next);
-    Ok(Tail { unmarked, last })
+    let before = before.filter(|_| last.scan.last_group.is_none());
+    Ok(Tail { before, last })
 }
 
 /// Leaves the end of the log durable, sealed and with nothing behind it.
+///
+/// The last flush may have failed, and the system forgotten that it still had something to write:
+/// what was read may be in memory alone, and marked as clean. So whatever that flush can have been
+/// about is written again: the last group, the header of a segment without one, the mark that leads
+/// to such a segment.
 fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageError> {
     let skipped = found.live.iter().filter(|header| header.number < tail.last.header.number);
     for header in skipped {
@@ -223,15 +229,13 @@ fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageErr
         Named::open(disk, &segment_name(header.number), Mode::Write)?.sync()?;
     }
     // The last one first: only a segment that is durable may be named by the one before.
-    for read in [&tail.last].into_iter().chain(&tail.unmarked) {
+    for read in [&tail.last].into_iter().chain(&tail.before) {
         let Read { header, scan, intact, last_group } = read;
         let file = Named::open(disk, &segment_name(header.number), Mode::Write)?;
-        if !intact {
+        if !intact || scan.last_group.is_none() {
             file.write(&header.encode(), 0)?;
         }
         if scan.close == Close::Nothing {
-            // The last flush may have failed, and the system forgotten that it still had something
-            // to write: what was read may be in memory alone, and marked as clean.
             if let Some(at) = scan.last_group {
                 file.write(last_group, at as u64)?;
             }

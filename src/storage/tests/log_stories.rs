@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::log_crashes::{create, open, open_from, options};
-use crate::storage::{Durability, FaultyDisk, Log, LogOptions, StorageError};
+use crate::storage::{Durability, Faults, FaultyDisk, Log, LogOptions, StorageError};
 use crate::types::LogPosition;
 
 const CAPACITY: u64 = 1 << 20;
@@ -36,6 +36,35 @@ fn a_segment_that_was_not_marked_as_continued_is_marked_by_the_next_life() {
         assert_eq!(found, [b"one", b"two"]);
     }
     assert!(unmarked > 0, "no crash came between the two segments");
+}
+
+/// One flush fails while the log moves on to the next segment: that of its header, or of the mark
+/// that leads there. The process is killed; the next one finds both in memory, marked as clean, and
+/// its own flushes write neither. Had it believed what it read, the power would have taken the
+/// header with every record behind it, or the mark, without which the log looks damaged.
+#[test]
+fn a_header_and_a_mark_that_were_left_in_memory_alone_are_written_again() {
+    let (mut headers, mut marks) = (0, 0);
+    for seed in 0..100 {
+        let disk = FaultyDisk::new(seed, CAPACITY);
+        let mut log = create(&disk);
+        log.append(b"one").unwrap();
+        log.flush().unwrap();
+        disk.set_faults(Faults { sync_error: 0.4, ..Faults::default() });
+        let error = log.rotate().map_or_else(|error| error.to_string(), |_| String::new());
+        headers += u32::from(error.starts_with("flushing log-0000000000000002"));
+        marks += u32::from(error.starts_with("flushing log-0000000000000001"));
+        disk.set_faults(Faults::default());
+        disk.restart_process();
+        let (mut log, _) = open(&disk).unwrap();
+        log.append(b"two").unwrap();
+        log.flush().unwrap();
+        drop(log);
+        disk.lose_power();
+        let (_, found) = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(found, [b"one", b"two"], "seed {seed}");
+    }
+    assert!(headers > 9 && marks > 9, "{headers} headers and {marks} marks were in doubt");
 }
 
 #[test]
