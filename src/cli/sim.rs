@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::on_or_off;
+use crate::protocol::ProtocolKind;
 use crate::sim::{self, FaultSet, Options, Overrides, Summary};
 
 /// Whole clusters in simulated worlds full of faults, each made from a seed, checked at every step.
@@ -24,6 +25,9 @@ pub struct Args {
     /// Write down everything that happens in the world of `--seed`.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// The protocol that the replicas run.
+    #[arg(long, default_value_t)]
+    protocol: ProtocolKind,
     /// The number of replicas; each seed's own choice if not given.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
     replicas: Option<u8>,
@@ -63,6 +67,7 @@ pub struct Args {
 impl Args {
     fn overrides(&self) -> Overrides {
         Overrides {
+            protocol: self.protocol,
             replicas: self.replicas.map(usize::from),
             without: self.without,
             clients: self.clients,

@@ -110,6 +110,9 @@ impl<M, R> Effects<M, R> {
 }
 
 impl Path {
+    /// Those of EPaxos*.
+    pub const EPAXOS: &'static [Path] = Path::ALL;
+
     /// Those that only replicas take that save latency by the optimisations of protocol.md §7, and
     /// all but the first only after a restart.
     pub const OPTIMISED: &'static [Path] = &[

@@ -6,8 +6,10 @@
 
 mod effects;
 pub mod epaxos;
+mod kind;
 
 pub use effects::{Effects, Outgoing, Path, Paths};
+pub use kind::{ProtocolKind, UnknownProtocol};
 
 use std::fmt;
 use std::sync::Arc;

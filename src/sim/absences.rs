@@ -11,6 +11,7 @@ use rand::RngExt;
 use super::network::{Kind, Rule};
 use super::report::Counter;
 use super::snapshots::Moment;
+use super::subject::Subject;
 use super::world::{Event, World};
 use crate::types::{Quorums, ReplicaId, ReplicaSet};
 
@@ -19,7 +20,7 @@ const SPELLS: u32 = 6;
 /// Out of 65,536: how many pieces are lost, when they are.
 const LOST: std::ops::Range<u32> = 10_000..50_000;
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// One or two members are out of reach, or down, for long.
     pub(super) fn absence(&mut self) {
         let f = Quorums::new(self.plan.replicas).expect("a supported size").f;

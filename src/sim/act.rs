@@ -10,20 +10,20 @@ use rand::RngExt;
 use super::checks::Breach;
 use super::plan::Disk;
 use super::report::{Broken, Counter};
+use super::subject::{Noted, Subject};
 use super::trace::digest;
 use super::world::{Event, World};
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
-use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Transfer};
-use crate::types::{ClientId, Footprint, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{ClientId, Command, Footprint, ReplicaId, ReplicaSet, RequestId};
 use crate::wire;
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// One step of a replica, and all that it causes.
     pub(super) fn step(
         &mut self,
         me: ReplicaId,
-        inputs: &mut Vec<Input<Message>>,
+        inputs: &mut Vec<Input<P::Message>>,
     ) -> Result<(), Breach> {
         self.note_inputs(me, inputs);
         let mut out = std::mem::take(&mut self.out);
@@ -37,12 +37,14 @@ impl World<'_> {
         followed
     }
 
-    fn note_inputs(&mut self, me: ReplicaId, inputs: &[Input<Message>]) {
+    fn note_inputs(&mut self, me: ReplicaId, inputs: &[Input<P::Message>]) {
         let who = u64::from(me.number()) << 60;
         self.trace.mix(self.now.as_nanos() ^ who);
         for input in inputs {
             let word = match input {
-                Input::Peer { from, message } => digest(message) ^ u64::from(from.number()) << 52,
+                Input::Peer { from, message } => {
+                    digest::<P>(message) ^ u64::from(from.number()) << 52
+                }
                 Input::Propose(command) => command.request.sequence,
                 Input::Durable(durable) => durable.position().records(),
                 Input::Snapshot(own) => own.id.0,
@@ -51,7 +53,7 @@ impl World<'_> {
             };
             self.trace.mix(word);
             self.trace.say(self.now, || match input {
-                Input::Peer { from, message } => format!("{me} <- {from} {}", Shown(message)),
+                Input::Peer { from, message } => format!("{me} <- {from} {}", shown::<P>(message)),
                 other => format!("{me} {other:?}"),
             });
         }
@@ -60,12 +62,12 @@ impl World<'_> {
     pub(super) fn follow(
         &mut self,
         me: ReplicaId,
-        out: &mut Output<Message, Record>,
+        out: &mut Output<P::Message, P::Record>,
     ) -> Result<(), Breach> {
         for record in &out.records {
-            self.trace.say(self.now, || format!("{me} writes {}", ShownRecord(record)));
-            self.checks.written(me, record)?;
-            if let Record::Committed { deps, .. } = record {
+            self.trace.say(self.now, || format!("{me} writes {}", P::show_record(record)));
+            self.checks.written::<P>(me, record)?;
+            if let Noted::Decided(_, _, deps) = P::noted(record) {
                 deps.as_slots().iter().for_each(|slot| self.trace.mix(*slot));
             }
         }
@@ -76,7 +78,8 @@ impl World<'_> {
         }
         self.flush(me)?;
         let doom = self.hosts[me.index()].doom;
-        let doom = doom.filter(|doom| out.messages.iter().any(|(_, said)| doom.comes_with(said)));
+        let doom =
+            doom.filter(|doom| out.messages.iter().any(|(_, said)| doom.comes_with::<P>(said)));
         for (to, message) in out.messages.drain(..) {
             self.send(me, to, message, doom.is_some())?;
         }
@@ -85,6 +88,9 @@ impl World<'_> {
         }
         for execution in &out.execute {
             self.execute(me, execution)?;
+        }
+        for read in &out.reads {
+            self.read(me, read)?;
         }
         for (request, _) in &out.rejected {
             self.later(Duration::from_micros(100), Event::Refused(*request));
@@ -118,19 +124,19 @@ impl World<'_> {
         &mut self,
         me: ReplicaId,
         to: ReplicaSet,
-        message: PeerMessage<Message>,
+        message: PeerMessage<P::Message>,
         dies: bool,
     ) -> Result<(), Breach> {
-        self.trace.say(self.now, || format!("{me} -> {to:?} {}", Shown(&message)));
+        self.trace.say(self.now, || format!("{me} -> {to:?} {}", shown::<P>(&message)));
         if let (true, PeerMessage::Protocol(said)) = (self.plan.restarts, &message) {
-            self.checks.said(self.hosts[me.index()].life, said)?;
+            self.checks.said::<P>(self.hosts[me.index()].life, said)?;
         }
         let message = if self.plan.wire { self.through_wire(message)? } else { message };
         for to in to.iter() {
             if dies && self.rng.random_ratio(1, 2) {
                 continue;
             }
-            let arrivals = self.network.send(self.now, me, to, &message, &mut self.counters);
+            let arrivals = self.network.send::<P>(self.now, me, to, &message, &mut self.counters);
             for at in arrivals.into_iter().flatten() {
                 self.post(at, me, to, message.clone());
             }
@@ -141,16 +147,18 @@ impl World<'_> {
     /// What the receivers would read of it.
     fn through_wire(
         &mut self,
-        message: PeerMessage<Message>,
-    ) -> Result<PeerMessage<Message>, Breach> {
+        message: PeerMessage<P::Message>,
+    ) -> Result<PeerMessage<P::Message>, Breach> {
         self.frame.clear();
         wire::encode_peer(0, &message, &mut self.frame);
         let frame = Bytes::copy_from_slice(&self.frame);
         let limits = wire::Limits::new(self.plan.replicas);
-        match wire::decode_peer::<Message>(frame, &limits) {
+        match wire::decode_peer::<P::Message>(frame, &limits) {
             Ok((0, read)) if read == message => Ok(read),
-            Ok(_) => Err((Broken::Wire, format!("{} is read otherwise", Shown(&message)))),
-            Err(error) => Err((Broken::Wire, format!("{} is refused: {error}", Shown(&message)))),
+            Ok(_) => Err((Broken::Wire, format!("{} is read otherwise", shown::<P>(&message)))),
+            Err(error) => {
+                Err((Broken::Wire, format!("{} is refused: {error}", shown::<P>(&message))))
+            }
         }
     }
 
@@ -195,6 +203,20 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A read is answered from the state as it is, past the log and the sessions.
+    fn read(&mut self, me: ReplicaId, read: &Command) -> Result<(), Breach> {
+        self.trace.mix(read.request.sequence << 8);
+        self.trace.say(self.now, || format!("{me} reads for {:?}", read.request));
+        self.counters.hit(Counter::ReadUnproposed);
+        self.checks.is_read(read);
+        let host = &mut self.hosts[me.index()];
+        let output = host.applier.read(&read.payload);
+        let output = output
+            .map_err(|error| (Broken::Integrity, format!("{me} takes for a read: {error}")))?;
+        self.reply(read.request, Outcome::Output(output));
+        Ok(())
+    }
+
     fn note_refusal(&mut self, me: ReplicaId, applied: &Applied) {
         if matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. })) {
             self.counters.hit(Counter::RefusedLate);
@@ -236,66 +258,12 @@ impl World<'_> {
 }
 
 /// A message without the payloads.
-struct Shown<'a>(&'a PeerMessage<Message>);
-
-impl std::fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            PeerMessage::Protocol(Message::PreAccept { id, deps, .. }) => {
-                write!(f, "PreAccept {id} {deps:?}")
-            }
-            PeerMessage::Protocol(Message::Accept { id, ballot, value, deps }) => {
-                write!(f, "Accept {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
-            }
-            PeerMessage::Protocol(Message::Commit { id, value, deps }) => {
-                let nop = *value == crate::protocol::epaxos::CommitValue::Nop;
-                write!(f, "Commit {id} {} {deps:?}", kind(nop))
-            }
-            PeerMessage::Protocol(Message::RecoverOk { id, ballot, report }) => {
-                let value = report.value.as_ref().map(|(value, deps)| (kind(value.is_nop()), deps));
-                let initial = report.initial.as_ref().map(|(_, deps)| deps);
-                write!(f, "RecoverOk {id} {ballot:?} {:?} at {:?}", report.phase, report.accepted)?;
-                write!(f, " value {value:?} initial {initial:?}")
-            }
-            PeerMessage::Protocol(Message::Validate { id, ballot, deps, .. }) => {
-                write!(f, "Validate {id} {ballot:?} {deps:?}")
-            }
-            PeerMessage::Protocol(other) => write!(f, "{other:?}"),
-            PeerMessage::Transfer(Transfer::Chunk { snapshot, offset, .. }) => {
-                write!(f, "Chunk of {snapshot:?} at {offset}")
-            }
-            other => write!(f, "{other:?}"),
+fn shown<P: Subject>(message: &PeerMessage<P::Message>) -> String {
+    match message {
+        PeerMessage::Protocol(message) => P::show(message),
+        PeerMessage::Transfer(Transfer::Chunk { snapshot, offset, .. }) => {
+            format!("Chunk of {snapshot:?} at {offset}")
         }
+        other => format!("{other:?}"),
     }
-}
-
-/// A record without the payloads.
-struct ShownRecord<'a>(&'a Record);
-
-impl std::fmt::Display for ShownRecord<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Record::PreAccepted { id, initial, deps, .. } => {
-                write!(f, "PreAccepted {id} initial {initial:?} deps {deps:?}")
-            }
-            Record::Accepted { id, ballot, value, deps } => {
-                write!(f, "Accepted {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
-            }
-            Record::Reserved { up_to } => write!(f, "Reserved up to {up_to}"),
-            Record::Silent { up_to } => write!(f, "Silent up to {up_to}"),
-            Record::Agreed { cut } => write!(f, "Agreed {cut:?}"),
-            Record::Learned { id, .. } => write!(f, "Learned {id}"),
-            Record::Joined { id, ballot } => write!(f, "Joined {id} {ballot:?}"),
-            Record::Validated { id, ballot, initial, .. } => {
-                write!(f, "Validated {id} {ballot:?} {initial:?}")
-            }
-            Record::Committed { id, value, deps } => {
-                write!(f, "Committed {id} {} {deps:?}", kind(value.is_nop()))
-            }
-        }
-    }
-}
-
-fn kind(nop: bool) -> &'static str {
-    if nop { "Nop" } else { "batch" }
 }

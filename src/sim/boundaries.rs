@@ -10,6 +10,7 @@ use super::faults::Fault;
 use super::plan::{Disk, Overrides, Plan, StoragePlan, Stream, stream};
 use super::report::Verdict;
 use super::world::{Sabotage, World};
+use crate::protocol::epaxos::EPaxos;
 use crate::types::{ReplicaId, Timing};
 
 /// Three replicas, four clients that ask for `operations` commands in all, and nothing that goes
@@ -51,7 +52,7 @@ fn workload(operations: u64) -> Plan {
 
 /// The disk of `victim` dies within the operation after the next `boundary` ones.
 fn run(operations: u64, victim: usize, boundary: u64, all: bool) -> Verdict {
-    let mut world = World::new(workload(operations), Sabotage::default(), None);
+    let mut world = World::<EPaxos>::new(workload(operations), Sabotage::default(), None);
     // What survives differs from boundary to boundary.
     world.room_rng = stream(boundary, Stream::Rooms);
     world.one_mains = all;

@@ -9,13 +9,14 @@ use super::checks::Breach;
 use super::linearizability::{BUDGET, Verdict as Explained, check};
 use super::plan::Disk;
 use super::report::{Broken, Counter};
+use super::subject::Subject;
 use super::world::{Event, World};
 use crate::types::{ReplicaId, Time};
 
 /// The slowest flush behind the unrest.
 const FLUSH: Duration = Duration::from_millis(5);
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// The faults end. Who is down comes back; who crashed stays dead; clocks stay as they are.
     pub(super) fn calm(&mut self) {
         self.trace.say(self.now, || "the faults end".to_owned());
@@ -97,7 +98,7 @@ impl World<'_> {
             let core = &self.hosts[me.index()].core;
             let status = core.status();
             if let Some(id) = self.checks.open(me) {
-                return Some(format!("{id} is open at {me}: {:?}", core.protocol().inspect(id)));
+                return Some(format!("{id} is open at {me}: {}", core.protocol().explain(id)));
             }
             if status.unexecuted > 0 || status.waiting > 0 || status.in_flight > 0 {
                 return Some(format!("{me} is not done: {status:?}"));
@@ -113,9 +114,8 @@ impl World<'_> {
     /// Something that some replica should have forgotten.
     fn kept(&self) -> Option<String> {
         self.live().find_map(|me| {
-            let sizes = self.hosts[me.index()].core.protocol().footprint();
-            let kept = sizes.instances + sizes.keys + sizes.recoveries;
-            (kept > 0).then(|| format!("{me} keeps {sizes:?}"))
+            let kept = self.hosts[me.index()].core.protocol().kept();
+            kept.map(|kept| format!("{me} keeps {kept}"))
         })
     }
 
@@ -143,7 +143,7 @@ impl World<'_> {
 
     fn judge_clients(&self, first: ReplicaId) -> Result<(), Breach> {
         for request in self.clients.answered_requests() {
-            if !self.checks.has_applied(first, request) {
+            if !self.checks.has_applied(first, request) && !self.checks.was_read(request) {
                 let detail = format!("{request:?} was answered, and {first} has not executed it");
                 return Err((Broken::Once, detail));
             }

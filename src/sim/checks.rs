@@ -13,12 +13,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::order::Orders;
 use super::report::Broken;
+use super::subject::{Noted, Subject};
 use crate::machine::{Applied, Outcome, Refusal};
-use crate::protocol::epaxos::Record;
 use crate::replica::Execution;
 use crate::types::{
-    Access, Ballot, Batch, Command, Deps, InstanceId, KeyHash, Optimisations, ReplicaId,
-    ReplicaSet, RequestId, Slot, Value,
+    Access, Ballot, Batch, Command, Deps, ExecutionOrder, InstanceId, KeyHash, Optimisations,
+    ReplicaId, ReplicaSet, RequestId, Slot, Value,
 };
 
 /// A promise that was broken, and how.
@@ -29,6 +29,8 @@ pub(super) type Breach = (Broken, String);
 struct Seen {
     committed: FxHashSet<InstanceId>,
     executed: FxHashSet<InstanceId>,
+    /// Of a sequence, the last slot executed in this life that is no `Nop`.
+    reached: Slot,
     /// Instances with a record here and no decision.
     open: BTreeSet<InstanceId>,
     applied: FxHashSet<RequestId>,
@@ -47,7 +49,10 @@ type Users = Vec<BTreeMap<Slot, Access>>;
 #[derive(Debug)]
 pub(super) struct Checks {
     n: usize,
+    order: ExecutionOrder,
     asked: FxHashMap<RequestId, Bytes>,
+    /// Reads that were answered without a proposal.
+    read: FxHashSet<RequestId>,
     proposed: FxHashMap<InstanceId, Arc<Batch>>,
     decided: FxHashMap<InstanceId, (Value, Deps)>,
     keys: FxHashMap<KeyHash, Users>,
@@ -65,10 +70,12 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(n: usize) -> Checks {
+    pub(super) fn new(n: usize, order: ExecutionOrder) -> Checks {
         Checks {
             n,
+            order,
             asked: FxHashMap::default(),
+            read: FxHashSet::default(),
             proposed: FxHashMap::default(),
             decided: FxHashMap::default(),
             keys: FxHashMap::default(),
@@ -94,17 +101,20 @@ impl Checks {
     }
 
     /// A replica appends a record.
-    pub(super) fn written(&mut self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
-        self.is_kept(at, record)?;
-        match record {
-            Record::PreAccepted { id, batch, .. } if id.replica == at => {
-                self.propose(*id, batch)?
-            }
-            Record::Committed { id, value, deps } => return self.commit(at, *id, value, deps),
+    pub(super) fn written<P: Subject>(
+        &mut self,
+        at: ReplicaId,
+        record: &P::Record,
+    ) -> Result<(), Breach> {
+        let noted = P::noted(record);
+        self.is_kept(at, noted)?;
+        match noted {
+            Noted::Proposed(id, batch) if id.replica == at => self.propose(id, batch)?,
+            Noted::Decided(id, value, deps) => return self.commit(at, id, value, deps),
             _ => {}
         }
         let seen = &mut self.seen[at.index()];
-        if let Some(id) = record.instance().filter(|id| !seen.committed.contains(id)) {
+        if let Some(id) = noted.instance().filter(|id| !seen.committed.contains(id)) {
             seen.open.insert(id);
         }
         Ok(())
@@ -112,14 +122,19 @@ impl Checks {
 
     /// Integrity, first half: only what a client asked for, and once a slot.
     fn propose(&mut self, id: InstanceId, batch: &Arc<Batch>) -> Result<(), Breach> {
+        self.check_asked(id, batch)?;
+        if self.proposed.insert(id, batch.clone()).is_some_and(|before| before != *batch) {
+            return Err((Broken::Integrity, format!("{id} was proposed twice")));
+        }
+        Ok(())
+    }
+
+    fn check_asked(&self, id: InstanceId, batch: &Batch) -> Result<(), Breach> {
         for command in batch.commands() {
             if self.asked.get(&command.request) != Some(&command.payload) {
                 let detail = format!("{id} proposes {:?}, asked by nobody", command.request);
                 return Err((Broken::Integrity, detail));
             }
-        }
-        if self.proposed.insert(id, batch.clone()).is_some_and(|before| before != *batch) {
-            return Err((Broken::Integrity, format!("{id} was proposed twice")));
         }
         Ok(())
     }
@@ -198,9 +213,50 @@ impl Checks {
         }
     }
 
+    /// A command is answered without a proposal.
+    pub(super) fn is_read(&mut self, read: &Command) {
+        self.read.insert(read.request);
+    }
+
+    /// Whether a command was ever answered without a proposal.
+    pub(super) fn was_read(&self, request: RequestId) -> bool {
+        self.read.contains(&request)
+    }
+
+    /// A slot of a sequence is executed: whatever the records may say, it is decided by now, for
+    /// all replicas and all their lives. A `Nop` is noticed where others execute something.
+    fn decide_slot(
+        &mut self,
+        at: ReplicaId,
+        id: InstanceId,
+        batch: &Arc<Batch>,
+    ) -> Result<(), Breach> {
+        let seen = &mut self.seen[at.index()];
+        if id.replica != InstanceId::LOG || id.slot <= seen.reached {
+            let detail = format!("{at} executes {id} behind slot {}", seen.reached);
+            return Err((Broken::Order, detail));
+        }
+        seen.reached = id.slot;
+        seen.committed.insert(id);
+        if let Some((before, _)) = self.decided.get(&id) {
+            if before.batch() == Some(batch) {
+                return Ok(());
+            }
+            let (before, now) = (Brief(before), Value::Batch(batch.clone()));
+            let detail = format!("{id} is {before:?}, {at} executes {:?}", Brief(&now));
+            return Err((Broken::Agreement, detail));
+        }
+        self.check_asked(id, batch)?;
+        self.decided.insert(id, (Value::Batch(batch.clone()), Deps::none(self.n)));
+        Ok(())
+    }
+
     /// A replica executes an instance.
     pub(super) fn executed(&mut self, at: ReplicaId, execution: &Execution) -> Result<(), Breach> {
         let Execution { id, batch, .. } = execution;
+        if self.order == ExecutionOrder::Log {
+            self.decide_slot(at, *id, batch)?;
+        }
         let seen = &mut self.seen[at.index()];
         if !seen.committed.contains(id) {
             let detail = format!("{at} executes {id}, which is not committed there");

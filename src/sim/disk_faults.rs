@@ -12,6 +12,7 @@ use super::faults::Fault;
 use super::report::{Broken, Counter};
 use super::room::{Ending, Opened, Survey};
 use super::snapshots::number;
+use super::subject::Subject;
 use super::world::{Event, World};
 use crate::storage::{Operation, StorageError};
 use crate::types::{Durable, LogPosition, ReplicaId};
@@ -19,7 +20,7 @@ use crate::types::{Durable, LogPosition, ReplicaId};
 /// Operations that a flush, or a start, may die within.
 const WITHIN: u64 = 12;
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// A disk fails.
     pub(super) fn strike_disk(&mut self, fault: Fault) -> Result<(), Breach> {
         let me = self.any();
@@ -147,8 +148,9 @@ impl World<'_> {
         let room = host.room.as_mut().expect("a disk fails where there is one");
         let Ok(before) = room.survey() else { return Ok(()) };
         let flip = room.flip(&mut self.room_rng);
-        let other =
-            |after: Survey| (after.first, &after.records) != (before.first, &before.records);
+        let other = |after: Survey<P::Record>| {
+            (after.first, &after.records) != (before.first, &before.records)
+        };
         let unnoticed = room.survey().is_ok_and(other);
         if unnoticed && before.sealed {
             return Err(storage(me, &format!("{flip:?} is not noticed")));

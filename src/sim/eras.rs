@@ -7,13 +7,14 @@ use rand::RngExt;
 use super::checks::Breach;
 use super::faults::Fault;
 use super::report::{Broken, Counter};
+use super::subject::Subject;
 use super::world::{Event, World};
 use crate::types::{Era, RequestId};
 
 /// The most commands that arrive late at one time.
 const LATE: usize = 4;
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// The era ends, where a proposer sees it first; then some clients are late.
     pub(super) fn end_era(&mut self) {
         let proposers = self.rng.random_range(1..=2);

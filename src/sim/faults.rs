@@ -11,6 +11,7 @@ use super::checks::Breach;
 use super::network::{Kind, Rule};
 use super::report::Counter;
 use super::restarts::{Doom, Moment};
+use super::subject::Subject;
 use super::world::{Event, World};
 use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
 
@@ -182,7 +183,7 @@ impl FromStr for FaultSet {
 /// Certainly lost.
 const ALWAYS: u32 = 65536;
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// The next fault of a kind comes after a random while.
     pub(super) fn schedule_fault(&mut self, index: usize) {
         let mean = self.plan.faults[index].1;

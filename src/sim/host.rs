@@ -8,9 +8,9 @@ use rustc_hash::FxHashSet;
 use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
 use super::room::Room;
+use super::subject::Subject;
 use crate::machine::{Applier, Kv};
-use crate::protocol::epaxos::{EPaxos, Message, Record};
-use crate::protocol::{Paths, Protocol};
+use crate::protocol::Paths;
 use crate::replica::{Core, Input, Limits};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
@@ -24,12 +24,12 @@ const CHUNK: u32 = 200;
 /// 1. What arrives while the replica is busy waits in `inbox`, and is taken in one step.
 /// 2. At most one flush is under way, and covers what was appended before it began.
 /// 3. Positions (`appended`, `durable`, `flushed`) count the records of all lives that were left.
-pub(super) struct Host {
+pub(super) struct Host<P: Subject> {
     settings: Settings,
-    pub(super) core: Core<EPaxos>,
+    pub(super) core: Core<P>,
     pub(super) applier: Applier<Kv>,
     pub(super) alive: bool,
-    pub(super) inbox: Vec<Input<Message>>,
+    pub(super) inbox: Vec<Input<P::Message>>,
     /// Busy, or paused, until then.
     pub(super) free_at: Time,
     /// Whether the world will call at `free_at`.
@@ -39,9 +39,9 @@ pub(super) struct Host {
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     /// Every record that can still be read, of all lives; empty in worlds without restarts.
-    pub(super) log: Vec<Record>,
+    pub(super) log: Vec<P::Record>,
     /// Where they are kept, in worlds that have it: what `log` is compared with.
-    pub(super) room: Option<Room>,
+    pub(super) room: Option<Room<P::Record>>,
     /// Its disk was damaged: it may never come back, and counts as gone until it does.
     pub(super) condemned: bool,
     /// The number of the newest own snapshot that it has spoken of.
@@ -74,8 +74,8 @@ pub(super) struct Host {
     pub(super) paths: Paths,
 }
 
-impl Host {
-    pub(super) fn new(plan: &Plan, me: ReplicaId) -> Host {
+impl<P: Subject> Host<P> {
+    pub(super) fn new(plan: &Plan, me: ReplicaId) -> Host<P> {
         let seed = plan.seed.wrapping_mul(64) + u64::from(me.number());
         let settings = Settings {
             me,
@@ -144,7 +144,7 @@ impl Host {
     }
 }
 
-impl Host {
+impl<P: Subject> Host<P> {
     /// Gives the room, if there is one, what was appended since the last flush began.
     pub(super) fn hand_over(&mut self) {
         if let Some(room) = &mut self.room {
@@ -163,10 +163,10 @@ impl Host {
     }
 }
 
-fn core(settings: &Settings) -> Core<EPaxos> {
+fn core<P: Subject>(settings: &Settings) -> Core<P> {
     // Snapshots are small here, and come in pieces all the same.
     let limits = Limits { chunk_bytes: CHUNK, ..Limits::default() };
-    Core::new(settings.clone(), limits, EPaxos::new(settings.clone()))
+    Core::new(settings.clone(), limits, P::new(settings.clone()))
 }
 
 impl Clock {

@@ -8,6 +8,8 @@
 //! the last word → `runner` does it for many seeds, `shrink` makes a failing world smaller,
 //! `report` sums up.
 //!
+//! What a world knows of its protocol is in `subject`.
+//!
 //! `history` and [`linearizability`] stand alone: real clients use them too.
 
 mod absences;
@@ -38,6 +40,7 @@ mod shrink;
 mod snapshots;
 #[cfg(test)]
 mod stories;
+mod subject;
 mod trace;
 mod world;
 

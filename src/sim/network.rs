@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::plan::{Links, Plan, Stream, stream};
 use super::report::{Counter, Counters};
-use crate::protocol::epaxos::Message;
+use super::subject::Subject;
 use crate::replica::PeerMessage;
 use crate::types::{ReplicaId, ReplicaSet, Time};
 
@@ -19,8 +19,9 @@ pub(super) enum Kind {
     Any,
     /// Pings, pongs and marks: what is said when there is nothing to say.
     Signs,
+    /// What proposes something new.
     PreAccept,
-    /// Both kinds of votes.
+    /// All kinds of votes.
     Votes,
     Commit,
     /// Recover on its way to the instance's owner.
@@ -32,34 +33,17 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn matches(self, to: ReplicaId, message: &PeerMessage<Message>) -> bool {
-        let message = match message {
+    fn matches<P: Subject>(self, to: ReplicaId, message: &PeerMessage<P::Message>) -> bool {
+        match message {
             PeerMessage::Ping { .. } | PeerMessage::Pong { .. } => {
-                return matches!(self, Kind::Any | Kind::Signs);
+                matches!(self, Kind::Any | Kind::Signs)
             }
-            PeerMessage::Transfer(_) => return matches!(self, Kind::Any | Kind::Transfer),
-            PeerMessage::Protocol(message) => message,
-        };
-        match self {
-            Kind::Any => true,
-            Kind::Transfer => false,
-            Kind::Signs => matches!(message, Message::Marks { .. }),
-            Kind::PreAccept => matches!(message, Message::PreAccept { .. }),
-            Kind::Votes => {
-                matches!(message, Message::PreAcceptOk { .. } | Message::AcceptOk { .. })
-            }
-            Kind::Commit => matches!(message, Message::Commit { .. }),
-            Kind::RecoverToOwner => {
-                matches!(message, Message::Recover { id, .. } if id.replica == to)
-            }
-            Kind::Recovery => matches!(
-                message,
-                Message::RecoverOk { .. }
-                    | Message::Validate { .. }
-                    | Message::ValidateOk { .. }
-                    | Message::Waiting { .. }
-                    | Message::Accept { .. }
-            ),
+            PeerMessage::Transfer(_) => matches!(self, Kind::Any | Kind::Transfer),
+            PeerMessage::Protocol(message) => match self {
+                Kind::Any => true,
+                Kind::Transfer => false,
+                kind => P::is_a(message, kind, to),
+            },
         }
     }
 }
@@ -130,15 +114,15 @@ impl Network {
     }
 
     /// A message leaves.
-    pub(super) fn send(
+    pub(super) fn send<P: Subject>(
         &mut self,
         now: Time,
         from: ReplicaId,
         to: ReplicaId,
-        message: &PeerMessage<Message>,
+        message: &PeerMessage<P::Message>,
         counters: &mut Counters,
     ) -> Arrivals {
-        if let Some(counter) = self.is_cut(now, from, to, message) {
+        if let Some(counter) = self.is_cut::<P>(now, from, to, message) {
             counters.hit(counter);
             return [None; 2];
         }
@@ -155,12 +139,12 @@ impl Network {
         [Some(first), Some(second)]
     }
 
-    fn is_cut(
+    fn is_cut<P: Subject>(
         &mut self,
         now: Time,
         from: ReplicaId,
         to: ReplicaId,
-        message: &PeerMessage<Message>,
+        message: &PeerMessage<P::Message>,
     ) -> Option<Counter> {
         if self.rules.is_empty() {
             return None;
@@ -170,7 +154,7 @@ impl Network {
             let between = rule.from.contains(from) && rule.to.contains(to);
             if between
                 && rule.is_on(now)
-                && rule.kind.matches(to, message)
+                && rule.kind.matches::<P>(to, message)
                 && (rule.loss >= 65536 || self.rng.random_range(0..65536) < rule.loss)
             {
                 return Some(rule.counter);

@@ -12,6 +12,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::faults::{Fault, FaultSet};
+use crate::protocol::ProtocolKind;
 use crate::types::{Optimisations, Quorums, Retention, Timing};
 
 /// Everything that is random, apart, so that more of one draws nothing from another.
@@ -44,6 +45,8 @@ pub(super) fn stream(seed: u64, stream: Stream) -> ChaCha8Rng {
 /// What to change about the world that a seed draws: the seed's own choice where nothing is said.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
+    /// The protocol that the replicas run. Makes no difference to what the seed draws.
+    pub protocol: ProtocolKind,
     /// The number of replicas.
     pub replicas: Option<usize>,
     /// The kinds of faults that must not occur.
@@ -65,6 +68,9 @@ pub struct Overrides {
 impl fmt::Display for Overrides {
     /// As options of the command line, each with a space before it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.protocol != ProtocolKind::default() {
+            write!(f, " --protocol {}", self.protocol)?;
+        }
         if let Some(replicas) = self.replicas {
             write!(f, " --replicas {replicas}")?;
         }

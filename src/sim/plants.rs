@@ -8,6 +8,7 @@
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
 use super::runner::run_sabotaged;
+use super::subject;
 use super::world::Sabotage;
 use crate::protocol::epaxos::Plant;
 
@@ -21,7 +22,7 @@ fn hunt(replicas: usize, seeds: u64, sabotage: Sabotage) -> Option<(u64, Violati
 }
 
 fn planted(plant: Plant) -> Sabotage {
-    Sabotage { plant: Some(plant), ..Sabotage::default() }
+    Sabotage { plant: Some(subject::Plant::EPaxos(plant)), ..Sabotage::default() }
 }
 
 #[track_caller]

@@ -5,8 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::Overrides;
+use super::subject::Subject;
 use crate::protocol::Paths;
-use crate::types::Time;
+use crate::types::{ExecutionOrder, Time};
 
 macro_rules! counters {
     ($($variant:ident = $name:literal,)*) => {
@@ -67,6 +68,7 @@ counters! {
     RefusedAgain = "command_refused_that_was_executed",
     Expired = "client_session_expired",
     QuietTrim = "all_trimmed_when_quiet",
+    ReadUnproposed = "read_not_proposed",
     Restart = "restart",
     RestartAtOnce = "restart_without_pause",
     RestartSome = "restart_some",
@@ -118,6 +120,24 @@ impl Counter {
     /// Whether only worlds with restarts meet it.
     pub(super) fn needs_restarts(self) -> bool {
         self as usize >= Counter::Restart as usize
+    }
+
+    /// Whether worlds of a protocol meet it.
+    pub(super) fn is_met_by<P: Subject>(self) -> bool {
+        match self {
+            Counter::ReadUnproposed => P::HAS_LEASES,
+            // What comes of owners and of conflicts.
+            Counter::Component
+            | Counter::KeptRecover
+            | Counter::OpenProposals
+            | Counter::CommitLost
+            | Counter::InstalledRecovering
+            | Counter::InstalledOpen
+            | Counter::SilentWorld
+            | Counter::ReservingWorld
+            | Counter::QuickWorld => P::ORDER == ExecutionOrder::Dependencies,
+            _ => true,
+        }
     }
 }
 

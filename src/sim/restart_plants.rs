@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
 use super::runner::{run_sabotaged, run_seed};
+use super::subject;
 use super::world::Sabotage;
 use crate::protocol::epaxos::Plant;
 
@@ -16,7 +17,7 @@ fn overrides(replicas: Option<usize>) -> Overrides {
 
 /// The first seed, from 0, whose world notices, of at most `seeds`.
 fn hunt(replicas: usize, seeds: u64, plant: Plant) -> Option<(u64, Violation)> {
-    let sabotage = Sabotage { plant: Some(plant), ..Sabotage::default() };
+    let sabotage = Sabotage { plant: Some(subject::Plant::EPaxos(plant)), ..Sabotage::default() };
     hunt_for(replicas, seeds, sabotage, &BREACHES)
 }
 
@@ -27,7 +28,9 @@ fn hunt_for(
     shown_as: &[Broken],
 ) -> Option<(u64, Violation)> {
     // Each under the rules that it breaks.
-    let optimised = sabotage.plant.is_some_and(|plant| Plant::OPTIMISED.contains(&plant));
+    let planted = sabotage.plant;
+    let optimised =
+        planted.is_some_and(|subject::Plant::EPaxos(it)| Plant::OPTIMISED.contains(&it));
     let overrides = Overrides {
         silent_orphans: Some(optimised),
         reserved_slots: Some(optimised),

@@ -12,8 +12,8 @@ use rand::RngExt;
 use super::checks::Breach;
 use super::faults::Fault;
 use super::report::Counter;
+use super::subject::Subject;
 use super::world::{Event, World};
-use crate::protocol::epaxos::Message;
 use crate::replica::PeerMessage;
 use crate::types::{Durable, LogPosition, ReplicaId, ReplicaSet};
 
@@ -35,29 +35,15 @@ pub(super) struct Doom {
 
 impl Doom {
     /// Whether this message is what it dies of.
-    pub(super) fn comes_with(self, message: &PeerMessage<Message>) -> bool {
-        let PeerMessage::Protocol(message) = message else { return false };
-        match self.moment {
-            Moment::Proposing => matches!(message, Message::PreAccept { .. }),
-            Moment::Voting => matches!(
-                message,
-                Message::PreAcceptOk { .. }
-                    | Message::AcceptOk { .. }
-                    | Message::RecoverOk { .. }
-                    | Message::ValidateOk { .. }
-            ),
-            Moment::Recovering => match message {
-                Message::Recover { .. } | Message::Validate { .. } | Message::Waiting { .. } => {
-                    true
-                }
-                Message::Accept { ballot, .. } => !ballot.is_owner(),
-                _ => false,
-            },
+    pub(super) fn comes_with<P: Subject>(self, message: &PeerMessage<P::Message>) -> bool {
+        match message {
+            PeerMessage::Protocol(message) => P::comes_at(message, self.moment),
+            _ => false,
         }
     }
 }
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// A fault that somebody comes back from.
     pub(super) fn strike_down(&mut self, fault: Fault) -> Result<(), Breach> {
         let one = self.any();
@@ -170,7 +156,7 @@ impl World<'_> {
         if !lost.is_empty() {
             self.counters.hit(Counter::UnsyncedLost);
         }
-        if self.checks.stopped(me, &self.hosts[me.index()].log, &lost) {
+        if self.checks.stopped::<P>(me, &self.hosts[me.index()].log, &lost) {
             self.counters.hit(Counter::CommitLost);
         }
     }

@@ -1,6 +1,7 @@
 //! A replica's storage room in the simulator: the real one, on a disk that fails as it is told.
 //! Used by `host`, in the worlds that have it; the others keep a list of records instead.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,13 +9,12 @@ use rand::{Rng, RngExt};
 
 use super::plan::StoragePlan;
 use super::snapshots::number;
-use crate::protocol::epaxos::Record;
 use crate::storage::{
     Disk as _, Durability, FaultyDisk, Identity, LogOptions, Operation, SnapshotOptions,
     SnapshotWriter, StorageError, Store, StoreOptions, verify,
 };
 use crate::types::{Durable, LogPosition, ReplicaId};
-use crate::wire;
+use crate::wire::{self, Wire};
 
 /// A disk that is never full by itself.
 const CAPACITY: u64 = 1 << 40;
@@ -32,13 +32,13 @@ pub(super) enum Ending {
 
 /// What became of an attempt to start.
 #[derive(Debug)]
-pub(super) enum Opened {
+pub(super) enum Opened<R> {
     /// These are the records, all of them durable.
     Ready {
         /// What the newest sound snapshot holds.
         snapshot: Option<Bytes>,
         /// Those behind it.
-        records: Vec<Record>,
+        records: Vec<R>,
         durable: Durable,
     },
     /// The disk failed, or has no room: another time.
@@ -51,10 +51,10 @@ pub(super) enum Opened {
 
 /// What can be read of a log.
 #[derive(PartialEq, Debug)]
-pub(super) struct Survey {
+pub(super) struct Survey<R> {
     /// Where it begins.
     pub(super) first: usize,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<R>,
     /// Whether something vouches for the end.
     pub(super) sealed: bool,
 }
@@ -69,7 +69,7 @@ struct Writing {
 }
 
 /// A directory on a faulty disk, open or not.
-pub(super) struct Room {
+pub(super) struct Room<R> {
     disk: FaultyDisk,
     options: StoreOptions,
     limits: wire::Limits,
@@ -82,11 +82,12 @@ pub(super) struct Room {
     writing: Option<Writing>,
     /// Where records are encoded.
     frame: BytesMut,
+    records: PhantomData<fn() -> R>,
 }
 
-impl Room {
+impl<R: Wire> Room<R> {
     /// A new directory, open.
-    pub(super) fn new(plan: &StoragePlan, replicas: usize, me: ReplicaId, seed: u64) -> Room {
+    pub(super) fn new(plan: &StoragePlan, replicas: usize, me: ReplicaId, seed: u64) -> Room<R> {
         let durability = if plan.os || plan.lies { Durability::Os } else { Durability::Fsync };
         let options = StoreOptions {
             cluster: "simulated".to_owned(),
@@ -107,11 +108,12 @@ impl Room {
             writing: None,
             limits: wire::Limits::new(replicas),
             frame: BytesMut::new(),
+            records: PhantomData,
         }
     }
 
     /// Hands a record to the log; nothing is written yet.
-    pub(super) fn append(&mut self, record: &Record) -> Result<(), StorageError> {
+    pub(super) fn append(&mut self, record: &R) -> Result<(), StorageError> {
         self.frame.clear();
         wire::encode_record(0, record, &mut self.frame);
         let store = self.store.as_mut().expect("a replica that lives has its directory open");
@@ -158,7 +160,7 @@ impl Room {
     }
 
     /// What can be read, without a change to anything.
-    pub(super) fn survey(&self) -> Result<Survey, StorageError> {
+    pub(super) fn survey(&self) -> Result<Survey<R>, StorageError> {
         let mut records = Vec::new();
         let limits = self.limits;
         let report = verify(&self.disk, &mut |_, bytes| {
@@ -181,7 +183,7 @@ impl Room {
     }
 
     /// Starts the next life; it may end within, after so many operations that change something.
-    pub(super) fn open(&mut self, within: Option<u64>) -> Result<Opened, String> {
+    pub(super) fn open(&mut self, within: Option<u64>) -> Result<Opened<R>, String> {
         if let Some(operations) = within {
             self.disk.crash_after(operations);
         }
@@ -338,7 +340,7 @@ pub(super) struct Flip {
     mask: u8,
 }
 
-fn read(bytes: &[u8], limits: &wire::Limits) -> Result<Record, String> {
+fn read<R: Wire>(bytes: &[u8], limits: &wire::Limits) -> Result<R, String> {
     let decoded = wire::decode_record(Bytes::copy_from_slice(bytes), limits);
     decoded.map(|(_, record)| record).map_err(|error| error.to_string())
 }

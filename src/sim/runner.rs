@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use super::plan::{Overrides, Plan};
 use super::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
 use super::shrink::shrink;
+use super::subject::{Subject, with_protocol};
 use super::world::{Sabotage, World};
-use crate::protocol::{Path, Paths};
+use crate::protocol::{Path, Paths, ProtocolKind};
 use crate::types::Time;
 
 /// In a run of this many seeds of the default mix, every path has to be met.
@@ -79,20 +80,29 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
     });
     let (mut summary, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.failures = describe(options, failed);
-    let restarts = options.overrides.restarts;
-    let default_mix = options.overrides == Overrides { restarts, ..Overrides::default() };
+    let Overrides { protocol, restarts, .. } = options.overrides;
+    summary.paths.retain(|name, count| {
+        let path = Path::ALL.iter().find(|path| path.name() == *name);
+        *count > 0 || path.is_none_or(|path| takes(protocol, *path))
+    });
+    let default_mix = options.overrides == Overrides { protocol, restarts, ..Overrides::default() };
     if options.seeds >= DEMANDING && default_mix {
-        let absent = |name: &str| {
-            let mut counters = Counter::ALL.iter().filter(|counter| counter.needs_restarts());
-            let optimised = Path::OPTIMISED.iter().any(|path| path.name() == name);
-            let truncating = Path::TRUNCATING.iter().any(|path| path.name() == name);
-            let restarting = optimised || counters.any(|counter| counter.name() == name);
-            truncating || !restarts && restarting
-        };
-        let never = summary.paths.iter().filter(|(name, count)| **count == 0 && !absent(name));
+        let never = summary.paths.iter().filter(|(_, count)| **count == 0);
+        let never = never.filter(|(name, _)| !may_be_absent(name, protocol, restarts));
         summary.never = never.map(|(name, _)| *name).collect();
     }
     summary
+}
+
+/// Whether a path or a sight may be missing in a run that is long enough.
+fn may_be_absent(name: &str, protocol: ProtocolKind, restarts: bool) -> bool {
+    let is_one = |paths: &[Path]| paths.iter().any(|path| path.name() == name);
+    let counter = Counter::ALL.iter().find(|counter| counter.name() == name);
+    let restarting =
+        is_one(Path::OPTIMISED) || counter.is_some_and(|counter| counter.needs_restarts());
+    is_one(Path::TRUNCATING)
+        || !restarts && restarting
+        || counter.is_some_and(|counter| !with_protocol!(protocol, P => counter.is_met_by::<P>()))
 }
 
 fn describe(options: &Options, mut failed: Vec<(u64, Violation)>) -> Vec<Failure> {
@@ -126,19 +136,26 @@ pub(super) fn run_sabotaged(
     sabotage: Sabotage,
     transcript: Option<&mut dyn Write>,
 ) -> Verdict {
-    catch(|| World::new(Plan::draw(seed, overrides), sabotage, transcript).run()).unwrap_or_else(
-        |detail| Verdict {
-            seed,
-            trace: 0,
-            simulated: Duration::ZERO,
-            operations: 0,
-            slowest: Duration::ZERO,
-            violation: Some(Violation { broken: Broken::Panic, detail, at: Time::ZERO }),
-            paths: Paths::default(),
-            counters: Counters::default(),
-            largest_component: 0,
-        },
-    )
+    let plan = || Plan::draw(seed, overrides);
+    let verdict = catch(
+        || with_protocol!(overrides.protocol, P => World::<P>::new(plan(), sabotage, transcript).run()),
+    );
+    verdict.unwrap_or_else(|detail| Verdict {
+        seed,
+        trace: 0,
+        simulated: Duration::ZERO,
+        operations: 0,
+        slowest: Duration::ZERO,
+        violation: Some(Violation { broken: Broken::Panic, detail, at: Time::ZERO }),
+        paths: Paths::default(),
+        counters: Counters::default(),
+        largest_component: 0,
+    })
+}
+
+/// Whether a run of a protocol that is long enough has to take a path.
+fn takes(protocol: ProtocolKind, path: Path) -> bool {
+    with_protocol!(protocol, P => P::takes(path))
 }
 
 thread_local! {

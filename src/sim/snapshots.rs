@@ -12,9 +12,9 @@ use rand::RngExt;
 
 use super::checks::{Breach, Shown};
 use super::report::{Broken, Counter};
+use super::subject::Subject;
 use super::world::{Event, World};
 use crate::machine::Applier;
-use crate::protocol::epaxos::{Message, Record, Shared};
 use crate::replica::{Arrival, Checkpoint, Input, Output, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::types::ReplicaId;
 
@@ -39,14 +39,14 @@ pub(super) enum Moment {
 }
 
 /// What a snapshot stands for.
-pub(super) struct Shelved {
-    pub(super) checkpoint: Checkpoint<Shared, Record>,
+pub(super) struct Shelved<P: Subject> {
+    pub(super) checkpoint: Checkpoint<P::Shared, P::Record>,
     shown: Shown,
     /// What its file holds: number and state.
     bytes: Bytes,
 }
 
-impl Shelved {
+impl<P: Subject> Shelved<P> {
     fn own(&self, number: usize) -> OwnSnapshot {
         OwnSnapshot {
             id: SnapshotId(number as u64),
@@ -56,7 +56,7 @@ impl Shelved {
     }
 }
 
-impl World<'_> {
+impl<P: Subject> World<'_, P> {
     /// The first snapshots of all, where there are any.
     pub(super) fn prepare_snapshots(&mut self) {
         for me in ReplicaId::all(self.plan.replicas) {
@@ -161,7 +161,7 @@ impl World<'_> {
         &mut self,
         me: ReplicaId,
         found: Option<&Bytes>,
-        out: &mut Output<Message, Record>,
+        out: &mut Output<P::Message, P::Record>,
     ) -> Result<usize, Breach> {
         let host = &mut self.hosts[me.index()];
         // None, too, where a damaged one is made up for by the whole log.
@@ -193,7 +193,11 @@ impl World<'_> {
     }
 
     /// What a step wants of snapshots.
-    pub(super) fn follow_snapshots(&mut self, me: ReplicaId, out: &mut Output<Message, Record>) {
+    pub(super) fn follow_snapshots(
+        &mut self,
+        me: ReplicaId,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
         let life = self.hosts[me.index()].life;
         if std::mem::take(&mut out.snapshot_wanted) {
             self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
@@ -225,8 +229,9 @@ impl World<'_> {
     /// Looks at what a replica has dropped and forgotten by now.
     pub(super) fn check_truncation(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let protocol = self.hosts[me.index()].core.protocol();
-        self.checks.drops(me, protocol.dropped());
-        if !self.checks.forgets(me, protocol.forgotten()) {
+        let Some((dropped, forgotten)) = protocol.truncation() else { return Ok(()) };
+        self.checks.drops(me, dropped);
+        if !self.checks.forgets(me, forgotten) {
             return Ok(());
         }
         if self.plan.retention().volatile {
@@ -249,7 +254,7 @@ impl World<'_> {
         let Checkpoint { executed, shared, .. } = &shelved.checkpoint;
         let mut out = std::mem::take(&mut self.out);
         let now = host.clock.local(self.now);
-        let recovering = host.core.protocol().footprint().recoveries > 0;
+        let recovering = host.core.protocol().is_recovering();
         if host.core.install(now, shared.clone(), executed, &mut out) {
             self.counters.hit(Counter::SnapshotInstalled);
             if recovering {

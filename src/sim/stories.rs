@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::plan::{Overrides, Plan};
 use super::report::Verdict;
 use super::world::{Sabotage, World};
+use crate::protocol::epaxos::EPaxos;
 
 /// Five sites with the round trips of the EPaxos paper: Virginia, California, Oregon, Japan,
 /// Ireland.
@@ -50,7 +51,7 @@ fn hot_key(clients: usize, minutes: u64) -> Plan {
 }
 
 fn run(plan: Plan) -> Verdict {
-    let verdict = World::new(plan, Sabotage::default(), None).run();
+    let verdict = World::<EPaxos>::new(plan, Sabotage::default(), None).run();
     assert_eq!(verdict.violation, None);
     verdict
 }

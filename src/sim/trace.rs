@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use crate::protocol::epaxos::Message;
+use super::subject::Subject;
 use crate::replica::{PeerMessage, Transfer};
-use crate::types::{Ballot, InstanceId, Time};
+use crate::types::Time;
 
 /// The trace of one world.
 pub(super) struct Trace<'a> {
@@ -48,42 +48,11 @@ fn digest_transfer(message: &Transfer) -> u64 {
 }
 
 /// A message in one word: enough to tell two worlds apart.
-pub(super) fn digest(message: &PeerMessage<Message>) -> u64 {
-    let about = |kind: u64, id: InstanceId, ballot: Ballot| {
-        let ballot = u64::from(ballot.round()) << 8 | u64::from(ballot.leader(id.replica).number());
-        kind << 56 ^ u64::from(id.replica.number()) << 48 ^ id.slot << 20 ^ ballot
-    };
-    let message = match message {
-        PeerMessage::Ping { sent } => return sent.as_nanos(),
-        PeerMessage::Pong { echo } => return !echo.as_nanos(),
-        PeerMessage::Transfer(message) => return digest_transfer(message),
-        PeerMessage::Protocol(message) => message,
-    };
+pub(super) fn digest<P: Subject>(message: &PeerMessage<P::Message>) -> u64 {
     match message {
-        Message::PreAccept { id, .. } => about(1, *id, Ballot::OWNER),
-        Message::PreAcceptOk { id, .. } => about(2, *id, Ballot::OWNER),
-        Message::Accept { id, ballot, .. } => about(3, *id, *ballot),
-        Message::AcceptOk { id, ballot } => about(4, *id, *ballot),
-        Message::Commit { id, .. } => about(5, *id, Ballot::OWNER),
-        Message::Recover { id, ballot } => about(6, *id, *ballot),
-        Message::RecoverOk { id, ballot, .. } => about(7, *id, *ballot),
-        Message::Validate { id, ballot, .. } => about(8, *id, *ballot),
-        Message::ValidateOk { id, ballot, .. } => about(9, *id, *ballot),
-        Message::Waiting { id, fast_votes } => {
-            about(10, *id, Ballot::OWNER) ^ u64::from(*fast_votes)
-        }
-        Message::Reject { id, ballot } => about(11, *id, *ballot),
-        Message::Marks { proposed, known, executed, cut } => {
-            let slots = known.as_slots().iter().chain(executed.as_slots()).chain(cut.as_slots());
-            slots.fold(12 ^ proposed, |hash: u64, slot| hash.wrapping_mul(31).wrapping_add(*slot))
-        }
-        Message::Fetch { owner, from, to } => {
-            about(13, InstanceId::new(*owner, *from), Ballot::OWNER) ^ to
-        }
-        Message::Truncated { id } => about(14, *id, Ballot::OWNER),
-        Message::Cut { cut } | Message::CutOk { cut } => {
-            let kind = if matches!(message, Message::Cut { .. }) { 15 } else { 16 };
-            cut.as_slots().iter().fold(kind, |hash, slot| hash.wrapping_mul(31).wrapping_add(*slot))
-        }
+        PeerMessage::Ping { sent } => sent.as_nanos(),
+        PeerMessage::Pong { echo } => !echo.as_nanos(),
+        PeerMessage::Transfer(message) => digest_transfer(message),
+        PeerMessage::Protocol(message) => P::digest(message),
     }
 }

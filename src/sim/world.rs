@@ -21,10 +21,10 @@ use super::plan::{Disk, Plan, Stream, stream};
 use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
 use super::snapshots::{Moment, Shelved};
+use super::subject::Subject;
 use super::trace::Trace;
 use crate::machine::{Applied, Outcome, Refusal};
 use crate::protocol::Paths;
-use crate::protocol::epaxos::{Message, Record};
 use crate::replica::{Input, Output, PeerMessage};
 use crate::types::{Optimisations, ReplicaId, ReplicaSet, RequestId, Time};
 
@@ -32,6 +32,9 @@ use crate::types::{Optimisations, ReplicaId, ReplicaSet, RequestId, Time};
 const LOOK: Duration = Duration::from_millis(100);
 /// More events than any sound world needs: a replica talks to itself.
 const MOST_EVENTS: u64 = 200_000_000;
+
+/// Rates of clocks, out of 1024, that a protocol with leases has to live with.
+const NEARLY: (u64, u64) = (1000, 1050);
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -98,10 +101,10 @@ impl Ord for Entry {
 
 /// A message under way.
 #[derive(Debug)]
-struct Letter {
+struct Letter<M> {
     from: ReplicaId,
     to: ReplicaId,
-    message: PeerMessage<Message>,
+    message: PeerMessage<M>,
 }
 
 /// Rules that tests break, to see it noticed.
@@ -109,7 +112,7 @@ struct Letter {
 pub(super) struct Sabotage {
     /// In the protocol.
     #[cfg(test)]
-    pub(super) plant: Option<crate::protocol::epaxos::Plant>,
+    pub(super) plant: Option<super::subject::Plant>,
     /// Clients are answered when a command is committed, not when it is executed.
     pub(super) answer_at_commit: bool,
     /// The store says that records are durable when they are written, not when they are flushed.
@@ -117,10 +120,10 @@ pub(super) struct Sabotage {
 }
 
 /// A world.
-pub(super) struct World<'a> {
+pub(super) struct World<'a, P: Subject> {
     pub(super) plan: Plan,
     pub(super) now: Time,
-    pub(super) hosts: Vec<Host>,
+    pub(super) hosts: Vec<Host<P>>,
     pub(super) network: Network,
     pub(super) clients: Clients,
     pub(super) counters: Counters,
@@ -130,13 +133,13 @@ pub(super) struct World<'a> {
     pub(super) room_rng: ChaCha8Rng,
     pub(super) checks: Checks,
     /// All snapshots ever begun.
-    pub(super) shelf: Vec<Shelved>,
+    pub(super) shelf: Vec<Shelved<P>>,
     heap: BinaryHeap<Reverse<Entry>>,
     scheduled: u64,
     events: u64,
-    messages: Vec<Option<Letter>>,
+    messages: Vec<Option<Letter<P::Message>>>,
     unused: Vec<u32>,
-    pub(super) out: Output<Message, Record>,
+    pub(super) out: Output<P::Message, P::Record>,
     pub(super) replies: Vec<Applied>,
     pub(super) sabotage: Sabotage,
     /// One mains for all: when the first disk dies, everybody's power fails.
@@ -148,14 +151,19 @@ pub(super) struct World<'a> {
     pub(super) frame: BytesMut,
 }
 
-impl<'a> World<'a> {
+impl<'a, P: Subject> World<'a, P> {
     pub(super) fn new(
         mut plan: Plan,
         sabotage: Sabotage,
         transcript: Option<&'a mut dyn Write>,
-    ) -> World<'a> {
+    ) -> World<'a, P> {
         if let Some(storage) = &mut plan.storage {
             storage.lies = sabotage.unflushed_store;
+        }
+        if P::HAS_LEASES {
+            for clock in &mut plan.clocks {
+                clock.rate = clock.rate.clamp(NEARLY.0, NEARLY.1);
+            }
         }
         let hosts = ReplicaId::all(plan.replicas).map(|me| Host::new(&plan, me)).collect();
         let mut world = World {
@@ -167,7 +175,7 @@ impl<'a> World<'a> {
             trace: Trace::new(transcript),
             rng: stream(plan.seed, Stream::Faults),
             disk_rng: stream(plan.seed, Stream::Disks),
-            checks: Checks::new(plan.replicas).of(plan.optimisations),
+            checks: Checks::new(plan.replicas, P::ORDER).of(plan.optimisations),
             room_rng: stream(plan.seed, Stream::Rooms),
             shelf: Vec::new(),
             heap: BinaryHeap::new(),
@@ -409,7 +417,7 @@ impl<'a> World<'a> {
         at: Time,
         from: ReplicaId,
         to: ReplicaId,
-        message: PeerMessage<Message>,
+        message: PeerMessage<P::Message>,
     ) {
         let letter = Some(Letter { from, to, message });
         let place = match self.unused.pop() {
@@ -429,7 +437,7 @@ impl<'a> World<'a> {
     pub(super) fn input(
         &mut self,
         replica: ReplicaId,
-        input: Input<Message>,
+        input: Input<P::Message>,
     ) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
         if !host.alive {

@@ -4,8 +4,8 @@
 use rustc_hash::FxHashSet;
 
 use super::{Access, Breach, Broken, Checks, Seen};
-use crate::protocol::epaxos::{Message, Record};
 use crate::sim::order::Position;
+use crate::sim::subject::{Noted, Subject};
 use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet, RequestId};
 
 /// What a replica had executed when a snapshot was taken.
@@ -32,21 +32,22 @@ impl Checks {
         seen.committed.extend(&shown.executed);
         seen.executed.clone_from(&shown.executed);
         seen.applied.clone_from(&shown.applied);
+        seen.reached = inside.floor().slot(InstanceId::LOG);
         self.orders.start_from(at, &shown.order);
     }
 
     /// A replica has stopped: `kept` is what it can read of its records, `lost` what it cannot.
     /// Whether a decision is lost that nobody else knew.
-    pub(in crate::sim) fn stopped(
+    pub(in crate::sim) fn stopped<P: Subject>(
         &mut self,
         at: ReplicaId,
-        kept: &[Record],
-        lost: &[Record],
+        kept: &[P::Record],
+        lost: &[P::Record],
     ) -> bool {
         let mut seen = Seen::default();
-        for record in kept {
-            let Some(id) = record.instance() else { continue };
-            if matches!(record, Record::Committed { .. }) {
+        for noted in kept.iter().map(P::noted) {
+            let Some(id) = noted.instance() else { continue };
+            if matches!(noted, Noted::Decided(..)) {
                 seen.open.remove(&id);
                 seen.committed.insert(id);
             } else if !seen.committed.contains(&id) {
@@ -56,31 +57,33 @@ impl Checks {
         self.seen[at.index()] = seen;
         self.orders.begin_anew(at);
         let mut unknown = false;
-        let reserved = kept.iter().filter_map(|record| match record {
-            Record::Reserved { up_to } => Some(*up_to),
+        let reserved = kept.iter().filter_map(|record| match P::noted(record) {
+            Noted::Reserved(up_to) => Some(up_to),
             _ => None,
         });
         let reserved = reserved.max().unwrap_or(0);
         // Nobody was told of a slot that has no record: it is free again. Not so if it was
         // reserved.
-        let own = kept.iter().filter_map(|record| match record {
-            Record::PreAccepted { id, .. } if id.replica == at => Some(*id),
+        let own = kept.iter().filter_map(|record| match P::noted(record) {
+            Noted::Proposed(id, _) if id.replica == at => Some(id),
             _ => None,
         });
         let own: FxHashSet<InstanceId> = own.collect();
         let taken = |id: &InstanceId| id.slot <= reserved || own.contains(id);
         self.proposed.retain(|id, _| id.replica != at || taken(id));
-        let own = lost.iter().filter(|record| record.instance().is_some_and(|id| id.replica == at));
-        for record in own {
-            if let Record::Committed { id, .. } = record {
-                let before = kept.iter().chain(lost).filter(|it| it.instance() == Some(*id));
-                let voted = before.clone().any(|it| matches!(it, Record::Accepted { .. }));
+        for noted in lost.iter().map(P::noted) {
+            if let Noted::Decided(id, ..) = noted
+                && id.replica == at
+            {
+                let noted = kept.iter().chain(lost).map(P::noted);
+                let mut before = noted.filter(|it| it.instance() == Some(id));
+                let voted = before.any(|it| matches!(it, Noted::Voted(_)));
                 // Fast: the owner alone knew, and it may become something else now; unless the
                 // owner may have told of it already.
-                let alone = self.committers.get(id) == Some(&ReplicaSet::from_iter([at]));
+                let alone = self.committers.get(&id) == Some(&ReplicaSet::from_iter([at]));
                 if alone && !voted {
                     if !self.optimisations.silent_orphans {
-                        self.forget(*id);
+                        self.forget(id);
                     }
                     unknown = true;
                 }
@@ -104,11 +107,14 @@ impl Checks {
         }
     }
 
-    /// A replica says something in one of its lives. A recovery is never taken up by another one
-    /// (protocol.md §5.1): what was promised to the one would count for the other.
-    pub(in crate::sim) fn said(&mut self, life: u32, message: &Message) -> Result<(), Breach> {
-        let Message::Recover { id, ballot } = message else { return Ok(()) };
-        if *self.led.entry((*id, *ballot)).or_insert(life) == life {
+    /// A replica says something in one of its lives.
+    pub(in crate::sim) fn said<P: Subject>(
+        &mut self,
+        life: u32,
+        message: &P::Message,
+    ) -> Result<(), Breach> {
+        let Some((id, ballot)) = P::leads(message) else { return Ok(()) };
+        if *self.led.entry((id, ballot)).or_insert(life) == life {
             return Ok(());
         }
         Err((Broken::Ballot, format!("{id} is recovered at {ballot:?} in two lives")))

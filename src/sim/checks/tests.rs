@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::machine::Outcome;
-use crate::types::{Ballot, ClientId, Footprint};
+use crate::protocol::epaxos::{EPaxos, Record};
+use crate::types::{Ballot, ClientId, Executed, Footprint};
 
 fn replica(index: usize) -> ReplicaId {
     ReplicaId::from_index(index)
@@ -30,7 +31,8 @@ struct Story {
 
 impl Story {
     fn new() -> Story {
-        let mut story = Story { checks: Checks::new(3), batches: Vec::new() };
+        let mut story =
+            Story { checks: Checks::new(3, ExecutionOrder::Dependencies), batches: Vec::new() };
         for owner in 0..3 {
             let command = command(owner as u64, Footprint::write(b"k"));
             story.checks.asked(&command);
@@ -47,7 +49,7 @@ impl Story {
             initial: Deps::none(3),
             deps: Deps::none(3),
         };
-        self.checks.written(replica(owner), &record)
+        self.checks.written::<EPaxos>(replica(owner), &record)
     }
 
     fn commit(
@@ -58,7 +60,7 @@ impl Story {
         deps: [Slot; 3],
     ) -> Result<(), Breach> {
         let record = Record::Committed { id: id(of, 1), value, deps: Deps::from_slots(deps) };
-        self.checks.written(replica(at), &record)
+        self.checks.written::<EPaxos>(replica(at), &record)
     }
 
     fn value(&self, batch: usize) -> Value {
@@ -174,7 +176,7 @@ fn applying_twice_or_refusing_once() {
 fn what_is_undecided_shows() {
     let mut story = Story::new();
     let joined = Record::Joined { id: id(2, 1), ballot: Ballot::OWNER };
-    assert_eq!(story.checks.written(replica(0), &joined), Ok(()));
+    assert_eq!(story.checks.written::<EPaxos>(replica(0), &joined), Ok(()));
     assert_eq!(story.checks.open(replica(0)), Some(id(0, 1)));
     let value = story.value(0);
     assert_eq!(story.commit(0, 0, value, [0, 0, 0]), Ok(()));
@@ -192,13 +194,13 @@ fn what_nobody_was_told_of_may_be_lost() {
     };
     let value = story.value(0);
     let committed = Record::Committed { id: id(0, 1), value, deps: Deps::none(3) };
-    assert_eq!(story.checks.written(replica(0), &committed), Ok(()));
+    assert_eq!(story.checks.written::<EPaxos>(replica(0), &committed), Ok(()));
     let kept = [proposed(&story.batches[0])];
-    assert!(story.checks.stopped(replica(0), &kept, &[committed]));
+    assert!(story.checks.stopped::<EPaxos>(replica(0), &kept, &[committed]));
     assert!(story.checks.has_open_proposal(replica(0)));
     assert_eq!(story.commit(1, 0, Value::Nop, [0, 0, 0]), Ok(()), "no fast commit is known");
     let mut story = Story::new();
-    assert!(!story.checks.stopped(replica(0), &[], &[proposed(&story.batches[0])]));
+    assert!(!story.checks.stopped::<EPaxos>(replica(0), &[], &[proposed(&story.batches[0])]));
     assert_eq!(story.propose(0, 1, 1), Ok(()), "the slot is free again");
 }
 
@@ -219,7 +221,7 @@ fn what_somebody_knows_or_a_quorum_has_accepted_is_not_lost() {
             assert_eq!(story.commit(1, 0, value.clone(), [0, 0, 0]), Ok(()));
         }
         let kept = if voted { vec![accepted] } else { Vec::new() };
-        assert!(!story.checks.stopped(replica(0), &kept, &[committed]));
+        assert!(!story.checks.stopped::<EPaxos>(replica(0), &kept, &[committed]));
         assert_eq!(broken(story.commit(0, 0, Value::Nop, [0, 0, 0])), Broken::Agreement);
     }
 }
@@ -232,14 +234,73 @@ fn each_life_executes_everything_once_and_in_the_same_order() {
     let records = [(0, first, &deps[0]), (1, second, &deps[1])]
         .map(|(of, value, deps)| Record::Committed { id: id(of, 1), value, deps: deps.clone() });
     for record in &records {
-        assert_eq!(story.checks.written(replica(0), record), Ok(()));
+        assert_eq!(story.checks.written::<EPaxos>(replica(0), record), Ok(()));
     }
     (0..2).for_each(|of| assert_eq!(story.execute(0, of), Ok(())));
     for _ in 0..2 {
-        assert!(!story.checks.stopped(replica(0), &records, &[]));
+        assert!(!story.checks.stopped::<EPaxos>(replica(0), &records, &[]));
         (0..2).for_each(|of| assert_eq!(story.execute(0, of), Ok(())));
         assert_eq!(broken(story.execute(0, 0)), Broken::Once);
     }
-    assert!(!story.checks.stopped(replica(0), &records, &[]));
+    assert!(!story.checks.stopped::<EPaxos>(replica(0), &records, &[]));
     assert_eq!(broken(story.execute(0, 1)), Broken::Order);
+}
+
+/// A sequence in which every command was asked for.
+fn sequence() -> (Checks, Vec<Arc<Batch>>) {
+    let mut checks = Checks::new(3, ExecutionOrder::Log);
+    let batches = (0..3).map(|client| {
+        let command = command(client, Footprint::write(b"k"));
+        checks.asked(&command);
+        Batch::new(vec![command])
+    });
+    let batches = batches.collect();
+    (checks, batches)
+}
+
+fn execute(checks: &mut Checks, at: usize, slot: Slot, batch: &Arc<Batch>) -> Option<Broken> {
+    let id = InstanceId::new(InstanceId::LOG, slot);
+    let execution = Execution { id, batch: batch.clone(), ends_component: true };
+    checks.executed(replica(at), &execution).err().map(|(broken, _)| broken)
+}
+
+#[test]
+fn a_sequence_is_the_same_everywhere_and_in_every_life() {
+    let (mut checks, batches) = sequence();
+    assert_eq!(execute(&mut checks, 0, 1, &batches[0]), None);
+    assert_eq!(execute(&mut checks, 0, 3, &batches[1]), None, "a Nop lies between them");
+    assert_eq!(execute(&mut checks, 1, 1, &batches[0]), None);
+    assert_eq!(execute(&mut checks, 1, 3, &batches[2]), Some(Broken::Agreement));
+    assert!(!checks.stopped::<EPaxos>(replica(0), &[], &[]));
+    assert_eq!(execute(&mut checks, 0, 1, &batches[1]), Some(Broken::Agreement));
+}
+
+#[test]
+fn slots_are_executed_in_order_each_once() {
+    let (mut checks, batches) = sequence();
+    assert_eq!(execute(&mut checks, 0, 2, &batches[0]), None);
+    assert_eq!(execute(&mut checks, 0, 2, &batches[0]), Some(Broken::Order));
+    assert_eq!(execute(&mut checks, 0, 1, &batches[1]), Some(Broken::Order));
+    // A Nop here, and a command there: the next that conflicts tells.
+    assert_eq!(execute(&mut checks, 1, 3, &batches[1]), Some(Broken::Order));
+}
+
+#[test]
+fn what_nobody_asked_for_has_no_place_in_a_sequence() {
+    let (mut checks, _) = sequence();
+    let made_up = Batch::new(vec![command(7, Footprint::write(b"k"))]);
+    assert_eq!(execute(&mut checks, 0, 1, &made_up), Some(Broken::Integrity));
+}
+
+#[test]
+fn where_a_snapshot_ends_a_sequence_goes_on() {
+    let (mut checks, batches) = sequence();
+    assert_eq!(execute(&mut checks, 0, 1, &batches[0]), None);
+    assert_eq!(execute(&mut checks, 0, 2, &batches[1]), None);
+    let inside = Executed::up_to(Deps::from_slots([2, 0, 0]));
+    let shown = checks.shown(replica(0));
+    checks.start_from(replica(1), &shown, &inside);
+    assert_eq!(execute(&mut checks, 1, 2, &batches[1]), Some(Broken::Order));
+    assert_eq!(execute(&mut checks, 1, 3, &batches[2]), None);
+    assert!(!checks.executed_alike(replica(0), replica(1)));
 }

@@ -3,7 +3,7 @@
 //! member has told to be safe stays so.
 
 use super::{Breach, Broken, Checks};
-use crate::protocol::epaxos::Record;
+use crate::sim::subject::Noted;
 use crate::types::{Deps, Executed, ReplicaId};
 
 /// What is known of all replicas.
@@ -64,9 +64,9 @@ impl Checks {
     }
 
     /// A replica appends a record.
-    pub(in crate::sim) fn is_kept(&self, at: ReplicaId, record: &Record) -> Result<(), Breach> {
+    pub(in crate::sim) fn is_kept(&self, at: ReplicaId, noted: Noted<'_>) -> Result<(), Breach> {
         let dropped = &self.truncation.dropped[at.index()];
-        match record.instance() {
+        match noted.instance() {
             Some(id) if dropped.covers(id) => {
                 Err(truncation(format!("{at} writes of {id} and has dropped {dropped:?}")))
             }
