@@ -39,6 +39,7 @@ mod snapshots;
 #[cfg(test)]
 mod stories;
 mod trace;
+pub mod virtual_time;
 mod world;
 
 pub use faults::{Fault, FaultSet, UnknownFault};
