@@ -42,6 +42,7 @@ mod snapshots;
 mod stories;
 mod subject;
 mod trace;
+pub mod virtual_time;
 mod world;
 
 pub use faults::{Fault, FaultSet, UnknownFault};
