@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::checks::{Breach, Shown};
 use super::report::{Broken, Counter};
+use super::room::Room;
 use super::world::{Event, World};
 use crate::machine::Applier;
 use crate::protocol::epaxos::{Message, Record, Shared};
@@ -109,13 +110,19 @@ impl World<'_> {
         let mut bytes = (number as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(&host.applier.snapshot());
         let bytes = Bytes::from(bytes);
-        if room.begin_snapshot(checkpoint.position, bytes.clone()).is_err() {
+        let position = checkpoint.position;
+        let Ok(first) = room.begin_snapshot(position, bytes.clone()) else {
             self.counters.hit(Counter::SnapshotFailed);
+            self.try_again(me);
             return Ok(());
-        }
+        };
+        let divided = if first { room.divide(position) } else { Ok(()) };
+        let life = host.life;
         self.trace.say(self.now, || format!("{me} begins snapshot {number}"));
         self.shelf.push(Shelved { checkpoint, shown: self.checks.shown(me), bytes });
-        let life = host.life;
+        if let Err(error) = divided {
+            return self.fence(me, &error);
+        }
         let spread = self.room_rng.random::<f64>().powi(3);
         let takes = SOON + self.plan.timing.suspect.mul_f64(2.0 * spread);
         self.later(takes, Event::Snapshot(Moment::Finish(me, life)));
@@ -134,26 +141,45 @@ impl World<'_> {
             self.later(SOON, Event::Snapshot(Moment::Finish(me, life)));
             return Ok(());
         }
-        if let Err(error) = room.finish_snapshot(within) {
-            let dead = room.is_dead();
-            self.trace.say(self.now, || format!("{me} has no snapshot: {error}"));
-            let counter = if dead { Counter::SnapshotCut } else { Counter::SnapshotFailed };
-            self.counters.hit(counter);
+        let finished = room.finish_snapshot(within);
+        let cut = finished.as_ref().map_or(Ok(false), |cut| room.cut_log(*cut));
+        if room.is_dead() {
+            self.counters.hit(Counter::SnapshotCut);
             let pause = self.draw_pause();
-            return if dead { self.stop(me, pause) } else { Ok(()) };
+            return self.stop(me, pause);
         }
-        host.snapshot = Some(number);
-        self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;
-        let cut = room.cut_log();
-        self.counters.hit(Counter::SnapshotTaken);
-        self.trace.say(self.now, || format!("{me} has snapshot {number}"));
+        let first = match finished {
+            Ok(cut) => cut.first,
+            Err(error) => {
+                self.trace.say(self.now, || format!("{me} has no snapshot: {error}"));
+                self.counters.hit(Counter::SnapshotFailed);
+                self.try_again(me);
+                return Ok(());
+            }
+        };
         match cut {
             Err(error) => return self.fence(me, &error),
             Ok(true) => self.counters.hit(Counter::LogCut),
             Ok(false) => {}
         }
+        // It counts from now on: nothing older can stand in for it where it must not.
+        self.hosts[me.index()].snapshot = Some(number);
+        self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;
+        self.counters.hit(Counter::SnapshotTaken);
+        if first {
+            self.counters.hit(Counter::SnapshotFirst);
+        }
+        self.trace.say(self.now, || format!("{me} has snapshot {number}"));
+        self.try_again(me);
         let own = self.shelf[number].own(number);
         self.input(me, Input::Snapshot(own))
+    }
+
+    /// A state that came from another replica has to get into an own snapshot.
+    fn try_again(&mut self, me: ReplicaId) {
+        if self.hosts[me.index()].room.as_ref().is_some_and(Room::is_foreign) {
+            self.later(self.plan.timing.tick, Event::Snapshot(Moment::Begin(me, false)));
+        }
     }
 
     /// A new life begins with this snapshot, if there is one: where in the log it goes on.
@@ -262,6 +288,7 @@ impl World<'_> {
             let state = &shelved.bytes[NUMBER..];
             host.applier = Applier::restore(state).expect("what was written is read");
             self.checks.start_from(me, &shelved.shown, executed);
+            host.room.iter_mut().for_each(Room::installed);
             self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
         } else {
             self.counters.hit(Counter::InstallRefused);
