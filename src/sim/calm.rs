@@ -79,6 +79,7 @@ impl World<'_> {
         if waited > self.plan.patience * 2 {
             return Err((Broken::Memory, format!("all is executed everywhere, and {kept}")));
         }
+        self.last_snapshots();
         Ok(false)
     }
 

@@ -72,6 +72,22 @@ impl World<'_> {
         }
     }
 
+    /// All is executed everywhere. Who has that in no snapshot takes one now: others forget only
+    /// what is in everybody's, and where nothing happens any more chance may take long.
+    pub(super) fn last_snapshots(&mut self) {
+        if self.plan.storage.and_then(|storage| storage.snapshots).is_none() {
+            return;
+        }
+        for me in ReplicaId::all(self.plan.replicas) {
+            let host = &self.hosts[me.index()];
+            let newest = host.snapshot.map(|number| &self.shelf[number].checkpoint.executed);
+            let executed = host.core.status().executed;
+            if newest.is_none_or(|newest| *newest.floor() != executed) {
+                self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+            }
+        }
+    }
+
     pub(super) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
         match event {
             Moment::Begin(me, again) => {
