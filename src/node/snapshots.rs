@@ -5,7 +5,7 @@
 //! counts, and the log before it may go.
 //!
 //! A snapshot that comes from another replica says what no record here says. So the own one behind
-//! it counts only when the log begins there: nothing older may ever stand in for it.
+//! it counts only when the log begins there (`storage::Lineage`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ use super::shared::{Shared, lock};
 use super::status::Explain;
 use crate::machine::StateMachine;
 use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
-use crate::storage::SnapshotInfo;
+use crate::storage::{Lineage, SnapshotInfo};
 use crate::types::{LogPosition, Time};
 use crate::wire;
 
@@ -65,10 +65,8 @@ pub(super) struct Snapshots<P: Explain> {
     not_before: Time,
     /// Another replica waits for one.
     wanted: bool,
-    /// The state here came from another replica, and is in no own snapshot yet; the present attempt
-    /// will be the first.
-    foreign: bool,
-    first_since: bool,
+    /// Whether the state here came from another replica.
+    lineage: Lineage,
     /// The log's length when the last one was begun, and how long that one's state was.
     log_bytes: u64,
     state_bytes: u64,
@@ -148,8 +146,7 @@ impl<P: Explain> Snapshots<P> {
             begun: Time::ZERO,
             not_before: Time::ZERO,
             wanted: false,
-            foreign: false,
-            first_since: false,
+            lineage: Lineage::default(),
             log_bytes: 0,
             least_kept: 0,
             state_bytes,
@@ -221,11 +218,11 @@ impl<P: Explain> Snapshots<P> {
                 us = %self.shared.id, position = position.records(), bytes,
                 seconds = took.as_secs_f64(), "took a snapshot"
             );
-            if std::mem::take(&mut self.first_since) {
-                journal.truncate(position);
+            let cut = self.lineage.finish(position, shelf.log_floor());
+            journal.truncate(cut.to);
+            if cut.first {
                 self.stage = Stage::Cutting(position, own);
             } else {
-                journal.truncate(shelf.log_floor());
                 self.inputs.push(Input::Snapshot(own));
             }
             for asker in self.askers.drain(..) {
@@ -233,7 +230,8 @@ impl<P: Explain> Snapshots<P> {
                 let _ = asker.send(Ok(info.clone()));
             }
         } else {
-            self.first_since = false;
+            // In memory there is no log to cut.
+            self.lineage.finish(LogPosition::default(), LogPosition::default());
             self.inputs.push(Input::Snapshot(own));
         }
     }
@@ -243,7 +241,7 @@ impl<P: Explain> Snapshots<P> {
         warn!(us = %self.shared.id, %error, "no snapshot could be taken");
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
-        self.foreign |= std::mem::take(&mut self.first_since);
+        self.lineage.fail();
         self.not_before = now + PAUSE;
         for asker in self.askers.drain(..) {
             let _ = asker.send(Err(SnapshotError::Failed(error.clone())));
@@ -287,7 +285,7 @@ impl<P: Explain> Snapshots<P> {
         self.metrics.installed += 1;
         self.metrics.installed_bytes += bytes;
         self.metrics.building.record(took);
-        self.foreign = true;
+        self.lineage.installed();
         self.not_before = now;
     }
 
@@ -313,7 +311,7 @@ impl<P: Explain> Snapshots<P> {
         let filling = kept >= limits.kept_bytes / 2
             && journal.log_bytes() > self.log_bytes
             && now >= self.begun + PAUSE;
-        now >= self.not_before && (self.wanted || self.foreign || grown || filling)
+        now >= self.not_before && (self.wanted || self.lineage.is_foreign() || grown || filling)
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
@@ -332,7 +330,6 @@ impl<P: Explain> Snapshots<P> {
         let mut checkpoint = core.checkpoint();
         self.metrics.core_stall.record(clock.now().since(begun));
         self.wanted = false;
-        self.first_since = std::mem::take(&mut self.foreign);
         self.log_bytes = journal.log_bytes();
         self.least_kept = core.protocol().kept_bytes();
         self.begun = now;
@@ -341,7 +338,7 @@ impl<P: Explain> Snapshots<P> {
         if self.shelf.is_none() {
             checkpoint.own.clear();
         }
-        if self.first_since {
+        if self.lineage.begin() {
             journal.divide(checkpoint.position);
         }
         let tasks = self.tasks.clone();

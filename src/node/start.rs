@@ -285,19 +285,10 @@ impl Begun {
         if let Some(fault) = shared.fault() {
             return Err(StartError::Restore(fault));
         }
-        let mut store = store.map_err(failed)?;
+        let store = store.map_err(failed)?;
         let restored = replay.finish();
         let durable = store.log.durable();
         core.resume(shared.clock.now(), durable, out);
-        // An earlier life may have died between a snapshot and the cut behind it.
-        let mut floor = store.snapshots.log_floor();
-        if let Some((_, info, _)) = &first
-            && store.log.divides_at(info.position)
-        {
-            // It is the first behind another replica's, which no records can stand in for.
-            floor = info.position;
-        }
-        store.log.truncate(floor).map_err(failed)?;
         let first = match (first, store.snapshots.newest().map_err(failed)?) {
             (Some((own, info, state_bytes)), Some(reader)) => {
                 Some(First { own, info, readable: Readable::File(reader), state_bytes })

@@ -112,7 +112,7 @@ impl<P: Subject> World<'_, P> {
         }
         host.flushing = true;
         host.hand_over();
-        let position = host.appended;
+        let position = host.durable;
         let takes = mean.mul_f64(0.5 + self.disk_rng.random::<f64>());
         self.counters.hit(Counter::SlowFlush);
         let life = self.hosts[me.index()].life;

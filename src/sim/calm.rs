@@ -80,6 +80,7 @@ impl<P: Subject> World<'_, P> {
         if waited > self.plan.patience * 2 {
             return Err((Broken::Memory, format!("all is executed everywhere, and {kept}")));
         }
+        self.last_snapshots();
         Ok(false)
     }
 

@@ -145,15 +145,18 @@ impl<P: Subject> Host<P> {
 }
 
 impl<P: Subject> Host<P> {
-    /// Gives the room, if there is one, what was appended since the last flush began.
+    /// Gives the room, if there is one, what was appended since the last flush began, as far as the
+    /// next flush may reach.
     pub(super) fn hand_over(&mut self) {
+        let mut end = self.appended;
         if let Some(room) = &mut self.room {
-            let from = usize::try_from(self.durable).expect("what is in memory can be counted");
-            for record in &self.log[from..] {
+            end = room.divides_at().unwrap_or(end);
+            let place = |at| usize::try_from(at).expect("what is in memory can be counted");
+            for record in &self.log[place(self.durable)..place(end)] {
                 room.append(record).expect("a sound log takes records of this length");
             }
         }
-        self.durable = self.appended;
+        self.durable = end;
     }
 
     /// Whether it will never be back, or may not be.

@@ -105,6 +105,7 @@ counters! {
     SnapshotTaken = "snapshot_taken",
     SnapshotFailed = "snapshot_failed",
     SnapshotCut = "snapshot_cut_short_by_a_crash",
+    SnapshotFirst = "snapshot_first_behind_an_installed_one",
     SnapshotInstalled = "snapshot_installed",
     SnapshotStart = "snapshot_started_from",
     LogCut = "snapshot_log_cut",

@@ -10,8 +10,8 @@ use rand::{Rng, RngExt};
 use super::plan::StoragePlan;
 use super::snapshots::number;
 use crate::storage::{
-    Disk as _, Durability, FaultyDisk, Identity, LogOptions, Operation, SnapshotOptions,
-    SnapshotWriter, StorageError, Store, StoreOptions, verify,
+    Cut, Disk as _, Durability, FaultyDisk, Identity, Lineage, LogOptions, Operation,
+    SnapshotOptions, SnapshotWriter, StorageError, Store, StoreOptions, verify,
 };
 use crate::types::{Durable, LogPosition, ReplicaId};
 use crate::wire::{self, Wire};
@@ -80,6 +80,10 @@ pub(super) struct Room<R> {
     blind: bool,
     /// The snapshot that is being written.
     writing: Option<Writing>,
+    /// Whether the state came from another replica.
+    lineage: Lineage,
+    /// Where the log has to be divided before anything is appended behind.
+    divides_at: Option<LogPosition>,
     /// Where records are encoded.
     frame: BytesMut,
     records: PhantomData<fn() -> R>,
@@ -106,6 +110,8 @@ impl<R: Wire> Room<R> {
             options,
             blind: false,
             writing: None,
+            lineage: Lineage::default(),
+            divides_at: None,
             limits: wire::Limits::new(replicas),
             frame: BytesMut::new(),
             records: PhantomData,
@@ -120,9 +126,19 @@ impl<R: Wire> Room<R> {
         store.log.append(&self.frame).map(|_| ())
     }
 
-    /// Writes and flushes what was appended.
+    /// Writes and flushes what was appended, and divides the log if that was the time for it.
     pub(super) fn flush(&mut self) -> Result<Durable, StorageError> {
-        self.open_store().log.flush()
+        let durable = self.open_store().log.flush()?;
+        if self.divides_at == Some(durable.position()) {
+            self.divides_at = None;
+            self.open_store().log.rotate()?;
+        }
+        Ok(durable)
+    }
+
+    /// The log has to be divided here, so nothing behind may be appended before that is flushed.
+    pub(super) fn divides_at(&self) -> Option<u64> {
+        self.divides_at.map(LogPosition::records)
     }
 
     /// What is not urgent.
@@ -141,11 +157,13 @@ impl<R: Wire> Room<R> {
 
     /// A life ends; within a flush, after so many operations of it, if that is said.
     pub(super) fn end(&mut self, ending: Ending, within: Option<u64>) {
-        if let (Some(operations), Some(store)) = (within, &mut self.store) {
+        if let (Some(operations), true) = (within, self.store.is_some()) {
             self.disk.crash_after(operations);
             // Whether it fails, or was done in time, nobody hears of it.
-            let _ = store.log.flush().and_then(|_| store.log.settle());
+            let _ = self.flush().and_then(|_| self.settle());
         }
+        self.lineage = Lineage::default();
+        self.divides_at = None;
         if let Some(writing) = self.writing.take() {
             // Who is killed does not tidy up.
             self.disk.crash_after(0);
@@ -227,17 +245,38 @@ impl<R: Wire> Room<R> {
         Ok(Opened::Ready { snapshot, records, durable })
     }
 
-    /// Begins a snapshot that stands for all records before `position`.
+    /// The state is another replica's now.
+    pub(super) fn installed(&mut self) {
+        self.lineage.installed();
+    }
+
+    /// Whether a snapshot has to be taken for that.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.lineage.is_foreign()
+    }
+
+    /// Begins a snapshot that stands for all records before `position`, the end of all that there
+    /// are. Whether it is the first of a state that came from elsewhere: the log has to be divided
+    /// then.
     pub(super) fn begin_snapshot(
         &mut self,
         position: LogPosition,
         bytes: Bytes,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let store = self.store.as_mut().expect("a replica that lives has its directory open");
         let mut writer = store.snapshots.begin(position)?;
         let written = bytes.len() / 2;
         writer.write(&bytes[..written])?;
         self.writing = Some(Writing { writer, position, bytes, written });
+        Ok(self.lineage.begin())
+    }
+
+    /// Divides the log at its end, once all that is to come before `position` is there.
+    pub(super) fn divide(&mut self, position: LogPosition) -> Result<(), StorageError> {
+        self.divides_at = Some(position);
+        if self.open_store().log.durable().position() == position {
+            self.flush()?;
+        }
         Ok(())
     }
 
@@ -251,27 +290,34 @@ impl<R: Wire> Room<R> {
         self.writing.as_ref().map(|writing| (writing.position, number(&writing.bytes)))
     }
 
-    /// Finishes the snapshot that is being written; the process may end within.
-    pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<(), StorageError> {
+    /// Finishes the snapshot that is being written: what it lets go of. The process may end within,
+    /// or within [`Room::cut_log`], which is called next.
+    pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<Cut, StorageError> {
         let writing = self.writing.take().expect("one is being written");
-        let Writing { mut writer, bytes, written, .. } = writing;
+        let Writing { mut writer, position, bytes, written } = writing;
         if let Some(operations) = within {
             self.disk.crash_after(operations);
         }
-        writer.write(&bytes[written..])?;
-        writer.finish()?;
-        if !self.disk.is_dead() {
-            self.disk.crash_after(NEVER);
+        let done = writer.write(&bytes[written..]).and_then(|()| writer.finish());
+        if done.is_err() {
+            self.lineage.fail();
         }
-        Ok(())
+        done?;
+        let floor = self.open_store().snapshots.log_floor();
+        Ok(self.lineage.finish(position, floor))
     }
 
     /// Lets go of the log that no snapshot kept needs: whether there was something to let go.
-    pub(super) fn cut_log(&mut self) -> Result<bool, StorageError> {
-        let store = self.open_store();
-        let before = store.log.first();
-        store.log.truncate(store.snapshots.log_floor())?;
-        Ok(store.log.first() > before)
+    pub(super) fn cut_log(&mut self, cut: Cut) -> Result<bool, StorageError> {
+        let log = &mut self.open_store().log;
+        let before = log.first();
+        log.truncate(cut.to)?;
+        let first = log.first();
+        assert!(!cut.first || first == cut.to, "nothing older can stand in for what is divided");
+        if !self.disk.is_dead() {
+            self.disk.crash_after(NEVER);
+        }
+        Ok(first > before)
     }
 
     /// Whether the disk died in the middle of something.
@@ -343,4 +389,109 @@ pub(super) struct Flip {
 fn read<R: Wire>(bytes: &[u8], limits: &wire::Limits) -> Result<R, String> {
     let decoded = wire::decode_record(Bytes::copy_from_slice(bytes), limits);
     decoded.map(|(_, record)| record).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::epaxos::Record;
+    use crate::types::{Ballot, InstanceId};
+
+    fn open_room() -> Room<Record> {
+        let plan = StoragePlan {
+            segment_bytes: 16 * 1024,
+            os: false,
+            snapshots: None,
+            keep: 0,
+            lies: false,
+        };
+        Room::new(&plan, 3, ReplicaId::from_index(0), 1)
+    }
+
+    fn append(room: &mut Room<Record>, slots: std::ops::Range<u64>) {
+        for slot in slots {
+            let id = InstanceId::new(ReplicaId::from_index(1), slot + 1);
+            room.append(&Record::Joined { id, ballot: Ballot::OWNER }).unwrap();
+        }
+    }
+
+    fn begin(room: &mut Room<Record>, position: u64) {
+        let position = LogPosition::new(position);
+        if room.begin_snapshot(position, Bytes::from(vec![7; 300])).unwrap() {
+            room.divide(position).unwrap();
+        }
+    }
+
+    fn finish(room: &mut Room<Record>) {
+        let cut = room.finish_snapshot(None).unwrap();
+        room.cut_log(cut).unwrap();
+    }
+
+    /// A replica is given another one's state, and writes an own snapshot of it. That is damaged.
+    /// The own snapshot from before and the records behind it say nothing of what was installed:
+    /// to start from them would take back what the others have been told.
+    #[test]
+    fn only_where_nothing_was_installed_an_older_snapshot_stands_in_for_a_damaged_one() {
+        for installed in [false, true] {
+            let mut room = open_room();
+            append(&mut room, 0..3);
+            room.flush().unwrap();
+            begin(&mut room, 3);
+            finish(&mut room);
+            append(&mut room, 3..5);
+            if installed {
+                room.installed();
+            }
+            begin(&mut room, 5);
+            assert_eq!(room.divides_at(), installed.then_some(5), "not before it is flushed");
+            room.flush().unwrap();
+            assert_eq!(room.divides_at(), None);
+            append(&mut room, 5..6);
+            room.flush().unwrap();
+            finish(&mut room);
+            room.end(Ending::Power, None);
+            let file = format!("snapshot-{:020}", 5);
+            room.turn(&Flip { file, offset: 100, mask: 1 });
+            match room.open(None).unwrap() {
+                Opened::Ready { records, .. } => assert_eq!((installed, records.len()), (false, 3)),
+                Opened::Refused(error) => assert!(installed, "{error}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The process dies at any moment between the first byte of such a snapshot's end and the cut
+    /// behind it: the next life makes up for the cut, or begins where nobody had heard of it.
+    #[test]
+    fn a_cut_that_was_not_made_is_made_by_the_next_life() {
+        let (mut made_up, mut earlier) = (0, 0);
+        for operations in 0..16 {
+            let mut room = open_room();
+            append(&mut room, 0..3);
+            room.flush().unwrap();
+            begin(&mut room, 3);
+            finish(&mut room);
+            append(&mut room, 3..5);
+            room.flush().unwrap();
+            room.installed();
+            begin(&mut room, 5);
+            let done = room.finish_snapshot(Some(operations));
+            let cut = done.as_ref().map_or(Ok(false), |cut| room.cut_log(*cut));
+            let dead = room.is_dead();
+            assert_eq!(dead, done.is_err() || cut.is_err());
+            room.end(Ending::Killed, None);
+            let Opened::Ready { records, .. } = room.open(None).unwrap() else {
+                panic!("nothing is damaged")
+            };
+            let first = room.survey().unwrap().first;
+            match records.len() {
+                0 => assert_eq!(first, 5, "nothing older is left"),
+                2 => assert_eq!(first, 0, "the older one needs its records"),
+                other => panic!("{other} records"),
+            }
+            made_up += u32::from(dead && first == 5);
+            earlier += u32::from(first == 0);
+        }
+        assert!(made_up > 1 && earlier > 1, "{made_up} and {earlier} of 16");
+    }
 }

@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::checks::{Breach, Shown};
 use super::report::{Broken, Counter};
+use super::room::Room;
 use super::subject::Subject;
 use super::world::{Event, World};
 use crate::machine::Applier;
@@ -71,6 +72,22 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
+    /// All is executed everywhere. Who has that in no snapshot takes one now: others forget only
+    /// what is in everybody's, and where nothing happens any more chance may take long.
+    pub(super) fn last_snapshots(&mut self) {
+        if self.plan.storage.and_then(|storage| storage.snapshots).is_none() {
+            return;
+        }
+        for me in ReplicaId::all(self.plan.replicas) {
+            let host = &self.hosts[me.index()];
+            let newest = host.snapshot.map(|number| &self.shelf[number].checkpoint.executed);
+            let executed = host.core.status().executed;
+            if newest.is_none_or(|newest| *newest.floor() != executed) {
+                self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+            }
+        }
+    }
+
     pub(super) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
         match event {
             Moment::Begin(me, again) => {
@@ -109,13 +126,19 @@ impl<P: Subject> World<'_, P> {
         let mut bytes = (number as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(&host.applier.snapshot());
         let bytes = Bytes::from(bytes);
-        if room.begin_snapshot(checkpoint.position, bytes.clone()).is_err() {
+        let position = checkpoint.position;
+        let Ok(first) = room.begin_snapshot(position, bytes.clone()) else {
             self.counters.hit(Counter::SnapshotFailed);
+            self.try_again(me);
             return Ok(());
-        }
+        };
+        let divided = if first { room.divide(position) } else { Ok(()) };
+        let life = host.life;
         self.trace.say(self.now, || format!("{me} begins snapshot {number}"));
         self.shelf.push(Shelved { checkpoint, shown: self.checks.shown(me), bytes });
-        let life = host.life;
+        if let Err(error) = divided {
+            return self.fence(me, &error);
+        }
         let spread = self.room_rng.random::<f64>().powi(3);
         let takes = SOON + self.plan.timing.suspect.mul_f64(2.0 * spread);
         self.later(takes, Event::Snapshot(Moment::Finish(me, life)));
@@ -134,26 +157,45 @@ impl<P: Subject> World<'_, P> {
             self.later(SOON, Event::Snapshot(Moment::Finish(me, life)));
             return Ok(());
         }
-        if let Err(error) = room.finish_snapshot(within) {
-            let dead = room.is_dead();
-            self.trace.say(self.now, || format!("{me} has no snapshot: {error}"));
-            let counter = if dead { Counter::SnapshotCut } else { Counter::SnapshotFailed };
-            self.counters.hit(counter);
+        let finished = room.finish_snapshot(within);
+        let cut = finished.as_ref().map_or(Ok(false), |cut| room.cut_log(*cut));
+        if room.is_dead() {
+            self.counters.hit(Counter::SnapshotCut);
             let pause = self.draw_pause();
-            return if dead { self.stop(me, pause) } else { Ok(()) };
+            return self.stop(me, pause);
         }
-        host.snapshot = Some(number);
-        self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;
-        let cut = room.cut_log();
-        self.counters.hit(Counter::SnapshotTaken);
-        self.trace.say(self.now, || format!("{me} has snapshot {number}"));
+        let first = match finished {
+            Ok(cut) => cut.first,
+            Err(error) => {
+                self.trace.say(self.now, || format!("{me} has no snapshot: {error}"));
+                self.counters.hit(Counter::SnapshotFailed);
+                self.try_again(me);
+                return Ok(());
+            }
+        };
         match cut {
             Err(error) => return self.fence(me, &error),
             Ok(true) => self.counters.hit(Counter::LogCut),
             Ok(false) => {}
         }
+        // It counts from now on: nothing older can stand in for it where it must not.
+        self.hosts[me.index()].snapshot = Some(number);
+        self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;
+        self.counters.hit(Counter::SnapshotTaken);
+        if first {
+            self.counters.hit(Counter::SnapshotFirst);
+        }
+        self.trace.say(self.now, || format!("{me} has snapshot {number}"));
+        self.try_again(me);
         let own = self.shelf[number].own(number);
         self.input(me, Input::Snapshot(own))
+    }
+
+    /// A state that came from another replica has to get into an own snapshot.
+    fn try_again(&mut self, me: ReplicaId) {
+        if self.hosts[me.index()].room.as_ref().is_some_and(Room::is_foreign) {
+            self.later(self.plan.timing.tick, Event::Snapshot(Moment::Begin(me, false)));
+        }
     }
 
     /// A new life begins with this snapshot, if there is one: where in the log it goes on.
@@ -267,6 +309,7 @@ impl<P: Subject> World<'_, P> {
             let state = &shelved.bytes[NUMBER..];
             host.applier = Applier::restore(state).expect("what was written is read");
             self.checks.start_from(me, &shelved.shown, executed);
+            host.room.iter_mut().for_each(Room::installed);
             self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
         } else {
             self.counters.hit(Counter::InstallRefused);

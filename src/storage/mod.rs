@@ -27,7 +27,8 @@ pub use log::{
 };
 pub use reading::Reading;
 pub use snapshot::{
-    MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader, SnapshotWriter, Snapshots,
+    Cut, Lineage, MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader, SnapshotWriter,
+    Snapshots,
 };
 pub use store::{Opening, Store, StoreOptions};
 pub use thread::{LogEvent, LogThread};

@@ -120,14 +120,20 @@ impl Store {
 
 impl Opening {
     /// Shows `visit` every record behind the snapshot, or behind nothing if there is none, in order
-    /// and with its position, and opens the log for appending.
+    /// and with its position, and opens the log for appending. An earlier life may have died
+    /// between a snapshot and the cut behind it: that is made up for.
     ///
     /// # Errors
     /// As [`Log::open`].
     pub fn replay(self, visit: &mut Visit<'_>) -> Result<Store, StorageError> {
         let Opening { identity, snapshot, snapshots, disk, options, .. } = self;
-        let from = snapshot.map_or(LogPosition::default(), |snapshot| snapshot.info().position);
-        let log = Log::open(disk, options, identity.directory, from, visit)?;
+        let from =
+            snapshot.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
+        let mut log = Log::open(disk, options, identity.directory, from, visit)?;
+        // Where a segment begins with a snapshot, that may be the first behind a state that came
+        // from elsewhere, and nothing older may stand in for it: see `Lineage`.
+        let first = snapshot.is_some() && log.divides_at(from);
+        log.truncate(if first { from } else { snapshots.log_floor() })?;
         Ok(Store { identity, log, snapshots })
     }
 }

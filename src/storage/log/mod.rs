@@ -161,8 +161,7 @@ impl Log {
     }
 
     /// Flushes, and ends the current segment if it holds anything, so that [`Log::truncate`] can
-    /// cut right here. Needed before a snapshot that replaces what the records do not say (one that
-    /// came from elsewhere): with the log cut at its position, nothing older can stand in for it.
+    /// cut right here: see [`super::Lineage`] for what needs that.
     ///
     /// # Errors
     /// As [`Log::flush`]; [`StorageError::Full`] if there is no room for another segment.
@@ -213,7 +212,7 @@ impl Log {
     }
 
     /// Whether a segment begins with the record at this position, as behind [`Log::rotate`].
-    pub fn divides_at(&self, position: LogPosition) -> bool {
+    pub(super) fn divides_at(&self, position: LogPosition) -> bool {
         self.segments.iter().any(|segment| segment.base == position.records())
     }
 
