@@ -404,6 +404,8 @@ impl<P: Explain> Runner<P> {
         Status {
             id: self.shared.id,
             replicas: self.replicas,
+            protocol: P::KIND,
+            standing: self.core.protocol().standing(),
             core: self.core.status(),
             under_way: self.shared.desk.len(),
             unapplied: self.backlog_commands,
