@@ -74,13 +74,7 @@ impl MultiPaxos {
     /// is told of them has to wait for.
     ///
     /// What is decided here is not voted for once more: it is chosen, whatever this vote adds.
-    fn vote(
-        &mut self,
-        ballot: Ballot,
-        first: Slot,
-        entries: Vec<Entry>,
-        fx: &mut Fx,
-    ) -> Written {
+    fn vote(&mut self, ballot: Ballot, first: Slot, entries: Vec<Entry>, fx: &mut Fx) -> Written {
         assert!(ballot == self.promised, "only what is promised is voted for");
         let mut known = self.promise_written;
         let mut fresh = Vec::new();

@@ -10,9 +10,7 @@ use super::log::Accepted;
 use super::message::{Entry, take_run, weight};
 use super::{Fx, MultiPaxos, Record, Role};
 use crate::protocol::{Path, View};
-use crate::types::{
-    Ballot, Command, Decision, Deps, Executed, InstanceId, Slot, Written,
-};
+use crate::types::{Ballot, Command, Decision, Deps, Executed, InstanceId, Slot, Written};
 
 /// How many slots go at a time: a replica never stops to clean up.
 const AT_ONCE: Slot = 2048;
@@ -67,7 +65,8 @@ impl MultiPaxos {
             let ballot = held.ballot;
             let mut next = first;
             let mut run = std::iter::from_fn(|| {
-                let (slot, held) = votes.next_if(|(s, held)| *s == next && held.ballot == ballot)?;
+                let (slot, held) =
+                    votes.next_if(|(s, held)| *s == next && held.ballot == ballot)?;
                 next = slot + 1;
                 Some(held.entry.clone())
             });
@@ -110,6 +109,7 @@ impl MultiPaxos {
             }
             Record::Committed { commit } => self.restore_commit(commit, fx),
             Record::Decided { first, entries } => {
+                self.restore_commit(first - 1, fx);
                 for (slot, entry) in (first..).zip(entries) {
                     self.restore_decided(slot, entry, fx);
                 }
@@ -126,9 +126,7 @@ impl MultiPaxos {
     }
 
     fn restore_decided(&mut self, slot: Slot, entry: Entry, fx: &mut Fx) {
-        let commit = self.log.commit();
-        if slot > commit {
-            assert!(slot == commit + 1, "decisions are recorded in the order of their slots");
+        if slot > self.log.commit() {
             self.put_decided(slot, entry, Written::default());
             self.decide_next(fx);
         } else if self.log.get(slot).is_none() {

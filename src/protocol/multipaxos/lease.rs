@@ -150,11 +150,8 @@ impl MultiPaxos {
         if others == 0 {
             return Some(Time::from_nanos(u64::MAX));
         }
-        let mut leases: Vec<Time> = self
-            .others()
-            .iter()
-            .map(|who| leading.peers[who.index()].lease)
-            .collect();
+        let mut leases: Vec<Time> =
+            self.others().iter().map(|who| leading.peers[who.index()].lease).collect();
         leases.sort_unstable();
         leases.len().checked_sub(others).map(|at| leases[at])
     }

@@ -174,7 +174,7 @@ pub enum Record {
         /// The last decided slot.
         commit: Slot,
     },
-    /// Decisions learned without a vote.
+    /// Decisions learned without a vote. All before them is decided as voted for.
     Decided {
         /// The first slot.
         first: Slot,

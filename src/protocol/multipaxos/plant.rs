@@ -32,10 +32,9 @@ impl MultiPaxos {
             held.forget_if(|outgoing| match plant {
                 Plant::EarlyVote => matches!(outgoing.message, Message::AcceptOk { .. }),
                 Plant::EarlyPromise => matches!(outgoing.message, Message::Promise { .. }),
-                Plant::EarlyPrepare => matches!(
-                    outgoing.message,
-                    Message::Prepare { .. } | Message::Promise { .. }
-                ),
+                Plant::EarlyPrepare => {
+                    matches!(outgoing.message, Message::Prepare { .. } | Message::Promise { .. })
+                }
                 _ => false,
             });
         }
