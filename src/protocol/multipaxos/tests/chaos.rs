@@ -254,3 +254,25 @@ fn one_seed_is_one_schedule() {
     let of = |seed| outcome(seed, 1500, None).map(|outcome| (outcome.paths, outcome.decided));
     assert_eq!(of(3), of(3));
 }
+
+/// Every planted bug shows as a breach of safety within so many schedules.
+#[test]
+fn planted_bugs_are_noticed() {
+    let plants = [
+        Plant::EarlyVote,
+        Plant::EarlyPromise,
+        Plant::EarlyPrepare,
+        Plant::IgnoreAccepted,
+        Plant::CommitAnyBallot,
+        Plant::LeaseFromReceipt,
+        Plant::ForgetGrants,
+        Plant::NoBarrier,
+    ];
+    for plant in plants {
+        let caught = (0..2000).find_map(|seed| {
+            let broken = outcome(seed, 4000, Some(plant)).err()?;
+            Some((seed, broken))
+        });
+        println!("{plant:?} {caught:?}");
+    }
+}
