@@ -152,7 +152,7 @@ impl MultiPaxos {
     /// it; what is decided behind it is told once more.
     ///
     /// Own proposals that are not known decided may be in it, under names that will never be heard
-    /// of again. So all are given back: what was executed is known by the session table.
+    /// of again: whoever installs proposes all of them anew, so they are forgotten here.
     pub(super) fn install_snapshot(&mut self, view: &View, executed: &Executed, fx: &mut Fx) {
         fx.hit(Path::MpInstalled);
         let executed = log_index(executed);
@@ -162,9 +162,7 @@ impl MultiPaxos {
             self.postpone_election(view);
         }
         self.log.start_behind(executed);
-        for batch in self.own.give_up() {
-            fx.returned.extend::<Vec<Command>>(batch.commands().to_vec());
-        }
+        self.own.forget_all();
         let commit = self.log.commit();
         let behind = self.log.from(executed + 1).take_while(|(slot, _)| *slot <= commit);
         for (slot, held) in behind {

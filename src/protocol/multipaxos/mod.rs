@@ -71,7 +71,8 @@ enum Role {
 /// 2. It leads (phase 2) only the ballot that it has promised, after a majority promised it in this
 ///    life; so it proposes one value for each slot and ballot.
 /// 3. `leader` is whom it has heard at `promised`, and `told` what that one said is decided.
-/// 4. Every proposal of this life is in `own` until it is decided here, or given back.
+/// 4. Every proposal of this life is in `own` until it is known decided here, or a snapshot that
+///    may hold it is installed.
 #[derive(Debug)]
 pub struct MultiPaxos {
     settings: Settings,

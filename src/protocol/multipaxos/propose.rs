@@ -35,7 +35,7 @@ struct Pending {
 /// Invariants:
 ///
 /// 1. Names up to `reserved` may be used, and no later life uses them again.
-/// 2. `pending` holds, by its count, what was proposed and is neither decided here nor given back.
+/// 2. `pending` holds, by its count, what was proposed and is not known decided here.
 #[derive(Debug, Default)]
 pub(super) struct Own {
     last: Slot,
@@ -63,9 +63,9 @@ impl Own {
         self.written
     }
 
-    /// The names and commands of all that is not known decided, given up.
-    pub(super) fn give_up(&mut self) -> Vec<Arc<Batch>> {
-        std::mem::take(&mut self.pending).into_values().map(|pending| pending.batch).collect()
+    /// What is not known decided is proposed anew, under other names.
+    pub(super) fn forget_all(&mut self) {
+        self.pending.clear();
     }
 }
 

@@ -206,7 +206,7 @@ impl Chaos {
             let decided =
                 |name: &&InstanceId| stage.truth.values().any(|(proposal, _)| proposal == *name);
             let lost = node.proposed.iter().find(|name| !decided(name));
-            if let Some(lost) = lost.filter(|_| node.returned.is_empty()) {
+            if let Some(lost) = lost {
                 return Err(format!("{lost} is lost"));
             }
             let floor = node.protocol.standing().floor;

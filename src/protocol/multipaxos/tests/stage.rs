@@ -44,9 +44,8 @@ pub(super) struct Node {
     pub(super) rate: f64,
     next_tick: Time,
     pub(super) needs: Option<Slot>,
-    /// The names of this life's proposals, and what was given back.
+    /// The names of this life's proposals since the last install.
     pub(super) proposed: Vec<InstanceId>,
-    pub(super) returned: Vec<Command>,
     pub(super) own_commits: Vec<(InstanceId, bool)>,
 }
 
@@ -119,7 +118,6 @@ impl Node {
             next_tick: Time::ZERO,
             needs: None,
             proposed: Vec::new(),
-            returned: Vec::new(),
             own_commits: Vec::new(),
         }
     }
@@ -267,7 +265,7 @@ impl Stage {
             let node = &mut self.nodes[at];
             node.records.append(&mut node.fx.records);
             node.held.append(&mut node.fx.messages);
-            node.returned.append(&mut node.fx.returned);
+            assert!(node.fx.returned.is_empty(), "nothing comes to nothing");
             node.own_commits.append(&mut node.fx.own_commits);
             if let Some(needs) = node.fx.needs_snapshot.take() {
                 node.needs = node.needs.max(Some(needs.slot(InstanceId::LOG)));
@@ -371,6 +369,8 @@ impl Stage {
         }
         node.executed = executed;
         node.decided = node.decided.split_off(&(executed + 1));
+        // Whatever is not known decided is proposed anew, under other names.
+        node.proposed.clear();
         node.protocol.install(&node.view, *shared, &there, &mut node.fx);
         self.settle(at);
         self.save(at);
@@ -387,7 +387,6 @@ impl Stage {
         node.held.clear();
         node.decided.clear();
         node.proposed.clear();
-        node.returned.clear();
         node.needs = None;
     }
 
