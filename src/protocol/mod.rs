@@ -7,6 +7,7 @@
 mod effects;
 pub mod epaxos;
 mod kind;
+pub mod multipaxos;
 
 pub use effects::{Effects, Outgoing, Path, Paths};
 pub use kind::{ProtocolKind, UnknownProtocol};
