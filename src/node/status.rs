@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::mesh::PeerStatus;
 use crate::protocol::epaxos::EPaxos;
+use crate::protocol::multipaxos::{self, MultiPaxos};
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{Core, ReplicaStatus};
 use crate::types::{InstanceId, ReplicaId};
@@ -84,6 +85,10 @@ macro_rules! with_protocol {
                 type $P = $crate::protocol::epaxos::EPaxos;
                 $body
             }
+            $crate::protocol::ProtocolKind::MultiPaxos => {
+                type $P = $crate::protocol::multipaxos::MultiPaxos;
+                $body
+            }
         }
     };
 }
@@ -115,6 +120,27 @@ impl Explain for EPaxos {
         let recovery = if seen.recovering { ", being recovered from here" } else { "" };
         let (phase, ballot, deps) = (seen.phase, seen.ballot, seen.deps);
         Some(format!("{phase:?} at ballot {ballot:?}, covers {deps:?}{recovery}"))
+    }
+}
+
+impl Explain for MultiPaxos {
+    const KIND: ProtocolKind = ProtocolKind::MultiPaxos;
+
+    fn explain(&self, id: InstanceId) -> Option<String> {
+        let decided = id.replica == InstanceId::LOG && id.slot <= self.standing().commit;
+        decided.then(|| "decided".to_owned())
+    }
+
+    fn standing(&self) -> String {
+        let multipaxos::Standing { ballot, leader, commit, floor, slots } =
+            MultiPaxos::standing(self);
+        let leader =
+            leader.map_or("nobody is known to lead".to_owned(), |it| format!("{it} leads"));
+        let pending = self.pending();
+        format!(
+            "{leader}; promised {ballot:?}, knows the decisions up to slot {commit}, has {slots} \
+             slots behind {floor}, waits for {pending} own proposals"
+        )
     }
 }
 

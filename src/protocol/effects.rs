@@ -110,8 +110,10 @@ impl<M, R> Effects<M, R> {
 }
 
 impl Path {
-    /// Those of EPaxos*.
-    pub const EPAXOS: &'static [Path] = Path::ALL;
+    /// Whether it is one of EPaxos*, which come first.
+    pub const fn is_of_epaxos(self) -> bool {
+        self as usize <= Path::Installed as usize
+    }
 
     /// Those that only replicas take that save latency by the optimisations of protocol.md §7, and
     /// all but the first only after a restart.

@@ -114,7 +114,8 @@ pub trait Protocol: Sized {
     fn on_executed(&mut self, executed: &Deps);
 
     /// Up to where the log has to be executed here so that a read is linearizable without being
-    /// proposed, as for the holder of a lease. `None` if reads have to be proposed now.
+    /// proposed, as for the holder of a lease. `None` if reads have to be proposed now. The caller
+    /// has read the clock after the reads arrived.
     fn read_point(&self, view: &View) -> Option<Slot> {
         let _ = view;
         None
