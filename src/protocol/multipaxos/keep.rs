@@ -10,7 +10,7 @@ use super::log::Accepted;
 use super::message::{Entry, take_run, weight};
 use super::{Fx, MultiPaxos, Record, Role};
 use crate::protocol::{Path, View};
-use crate::types::{Ballot, Command, Decision, Deps, Executed, InstanceId, Slot, Written};
+use crate::types::{Ballot, Decision, Deps, Executed, InstanceId, Slot, Written};
 
 /// How many slots go at a time: a replica never stops to clean up.
 const AT_ONCE: Slot = 2048;

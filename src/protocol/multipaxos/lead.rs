@@ -16,6 +16,8 @@ use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value,
 
 /// The most slots under way.
 const WINDOW: usize = 1024;
+/// How many slots have to be free before more than that many waiting proposals get any.
+const AT_LEAST: usize = 128;
 /// The bytes under way after which no more slots are opened.
 const WINDOW_BYTES: usize = 16 << 20;
 /// The bytes of waiting proposals after which others' are turned away. They come again.
@@ -130,7 +132,9 @@ impl MultiPaxos {
             if leading.queue.is_empty() {
                 return;
             }
-            if room == 0 || leading.bytes_under_way >= WINDOW_BYTES {
+            // Once proposals have to wait, they leave in runs.
+            let crowded = room < leading.queue.len().min(AT_LEAST);
+            if crowded || leading.bytes_under_way >= WINDOW_BYTES {
                 fx.hit(Path::MpWindowFull);
                 return;
             }

@@ -2,6 +2,7 @@
 //! tests only.
 
 use super::{Fx, Message, MultiPaxos};
+use crate::protocol::View;
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,12 @@ pub(crate) enum Plant {
 }
 
 impl MultiPaxos {
+    /// Begins phase 1 without asking anybody whether it would find votes.
+    pub(super) fn prepare_unasked(&mut self, view: &View, fx: &mut Fx) {
+        self.start_phase_1(view, fx);
+        self.release_early_if_planted(fx);
+    }
+
     /// Lets go of what the planted bug does not wait for.
     pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
         let Some(plant) = self.plant else { return };

@@ -255,24 +255,13 @@ fn one_seed_is_one_schedule() {
     assert_eq!(of(3), of(3));
 }
 
-/// Every planted bug shows as a breach of safety within so many schedules.
+/// What chance finds soon; `stories` has the others.
 #[test]
 fn planted_bugs_are_noticed() {
-    let plants = [
-        Plant::EarlyVote,
-        Plant::EarlyPromise,
-        Plant::EarlyPrepare,
-        Plant::IgnoreAccepted,
-        Plant::CommitAnyBallot,
-        Plant::LeaseFromReceipt,
-        Plant::ForgetGrants,
-        Plant::NoBarrier,
-    ];
+    let plants =
+        [Plant::EarlyVote, Plant::IgnoreAccepted, Plant::CommitAnyBallot, Plant::NoBarrier];
     for plant in plants {
-        let caught = (0..2000).find_map(|seed| {
-            let broken = outcome(seed, 4000, Some(plant)).err()?;
-            Some((seed, broken))
-        });
-        println!("{plant:?} {caught:?}");
+        let noticed = (0..300).any(|seed| outcome(seed, 4000, Some(plant)).is_err());
+        assert!(noticed, "{plant:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! Whatever happens, every step checks that no slot is decided twice, that no name stands for two
 //! proposals, and that nobody who answers reads alone knows less than anybody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::super::{Fx, Message, MultiPaxos, Plant, Record, Role, Shared};
 use crate::protocol::{Outgoing, Paths, Protocol, View};
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Durable, Executed, Footprint, Held, InstanceId,
-    LogPosition, Optimisations, Quorums, ReplicaId, ReplicaSet, RequestId, Retention, Settings,
-    Slot, Time, Timing, Value,
+    LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Slot, Time,
+    Timing, Value,
 };
 
 /// An own snapshot, and the position behind which the log goes on.
@@ -74,6 +74,8 @@ pub(super) struct Stage {
     /// How often somebody could answer reads alone, of how many times it was asked.
     pub(super) leases: usize,
     pub(super) broken: Option<String>,
+    /// Who hears nobody and is not heard, while time runs.
+    pub(super) cut: BTreeSet<usize>,
 }
 
 pub(super) fn replica(index: usize) -> ReplicaId {
@@ -150,6 +152,7 @@ impl Stage {
             paths: Paths::default(),
             leases: 0,
             broken: None,
+            cut: BTreeSet::new(),
         }
     }
 
@@ -215,7 +218,11 @@ impl Stage {
             .into_iter()
             .partition::<Vec<_>, _>(|flying| flying.at <= self.now);
         self.network = later;
-        due.into_iter().for_each(|flying| self.deliver(flying));
+        for flying in due {
+            if !self.cut.contains(&flying.from) && !self.cut.contains(&flying.to) {
+                self.deliver(flying);
+            }
+        }
     }
 
     pub(super) fn tick(&mut self, at: usize) {
@@ -438,13 +445,14 @@ impl Stage {
         paths
     }
 
-    /// Drops what is under way from or to a replica.
-    pub(super) fn cut_off(&mut self, who: usize) {
-        self.network.retain(|flying| flying.from != who && flying.to != who);
-    }
-
-    /// The set of replicas that are up.
-    pub(super) fn up(&self) -> ReplicaSet {
-        (0..self.n()).filter(|at| self.nodes[*at].up).map(replica).collect()
+    /// What is under way from one to another arrives, in order and at once; how much that was.
+    pub(super) fn pass(&mut self, from: usize, to: usize) -> usize {
+        let (now, later) = std::mem::take(&mut self.network)
+            .into_iter()
+            .partition::<Vec<_>, _>(|flying| (flying.from, flying.to) == (from, to));
+        self.network = later;
+        let passed = now.len();
+        now.into_iter().for_each(|flying| self.deliver(flying));
+        passed
     }
 }
