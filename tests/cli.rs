@@ -209,6 +209,7 @@ fn replicas_directory(path: &Path) {
     let options = StoreOptions {
         cluster: "blue".into(),
         replica,
+        protocol: "epaxos".to_owned(),
         log: LogOptions { segment_bytes: 65_536, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };

@@ -129,6 +129,7 @@ async fn a_record_that_makes_no_sense_is_named() {
         let options = StoreOptions {
             cluster: "again".to_owned(),
             replica: ReplicaId::new(1).unwrap(),
+            protocol: "epaxos".to_owned(),
             log: Default::default(),
             snapshots: Default::default(),
         };

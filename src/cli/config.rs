@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::mesh::Credentials;
 use crate::node::{Durability, Limits, Optimisations};
+use crate::protocol::ProtocolKind;
 use crate::types::{ReplicaId, Slot};
 
 /// The client's file in a cluster's directory.
@@ -22,6 +23,9 @@ pub(super) const CLIENT_FILE: &str = "client.toml";
 pub(super) struct ReplicaFile {
     pub(super) cluster: String,
     pub(super) replica: u8,
+    /// The protocol's name, as it was written.
+    #[serde(default)]
+    protocol: Option<String>,
     #[serde(default)]
     pub(super) listen: Option<SocketAddr>,
     #[serde(default)]
@@ -129,6 +133,13 @@ impl ReplicaFile {
                 bail!("`data_dir` is missing: say where this replica keeps what it must not forget")
             }
         }
+    }
+
+    /// The protocol that the cluster runs.
+    pub(super) fn protocol(&self) -> anyhow::Result<ProtocolKind> {
+        let name = self.protocol.as_deref();
+        let kind = name.map(str::parse).transpose().context("`protocol` cannot be used")?;
+        Ok(kind.unwrap_or_default())
     }
 
     /// How it is spared waiting for its disk.

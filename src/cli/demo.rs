@@ -19,6 +19,7 @@ use crate::load::report::Report;
 use crate::load::wide_area::WideArea;
 use crate::load::workload::Workload;
 use crate::node::Optimisations;
+use crate::protocol::ProtocolKind;
 
 /// So many operations are recorded for the check, 56 bytes each; of more, some keys' are.
 const RECORD: usize = 1_000_000;
@@ -44,6 +45,9 @@ pub(super) struct Demo {
     /// Number of replicas [default: 3, or the number of sites with --wan]
     #[arg(long, value_name = "N")]
     replicas: Option<usize>,
+    /// The protocol that the replicas run
+    #[arg(long, value_name = "NAME", default_value_t)]
+    protocol: ProtocolKind,
     /// How long the clients work
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -116,6 +120,7 @@ impl Demo {
         let sites = wide_area.as_ref().map(|area| area.sites.len());
         let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
         Ok(Scenario {
+            protocol: self.protocol,
             replicas: self.replicas.or(sites).unwrap_or(3),
             time,
             plan: Plan {

@@ -14,6 +14,7 @@ use clap::Args;
 use super::config::CLIENT_FILE;
 use super::say;
 use crate::mesh::{Authority, Issued};
+use crate::protocol::ProtocolKind;
 use crate::types::{MAX_REPLICAS, Quorums, ReplicaId};
 
 /// The name in the clients' certificate.
@@ -41,6 +42,9 @@ pub(super) struct Init {
     /// The cluster's name, part of every certificate: lower-case letters, digits, hyphens, dots
     #[arg(long, value_name = "NAME", default_value = "isonomy")]
     cluster: String,
+    /// The protocol that all replicas run, for as long as the cluster lives
+    #[arg(long, value_name = "NAME", default_value_t)]
+    protocol: ProtocolKind,
 }
 
 impl Init {
@@ -81,7 +85,7 @@ impl Init {
     }
 
     fn replica_file(&self, own: ReplicaId, addresses: &[(ReplicaId, SocketAddr)]) -> String {
-        let (cluster, own) = (&self.cluster, own.number());
+        let (cluster, own, protocol) = (&self.cluster, own.number(), self.protocol);
         format!(
             "\
 # Replica {own} of the cluster {cluster}. Run it with: isonomy serve {own}.toml
@@ -91,6 +95,9 @@ cluster = \"{cluster}\"
 
 # Which replica this is.
 replica = {own}
+
+# The protocol: the same for all replicas, and for as long as the cluster lives.
+protocol = \"{protocol}\"
 
 # Where to listen, if not at its address below: behind a translated address, say.
 # listen = \"0.0.0.0:7400\"

@@ -59,6 +59,7 @@ impl Serve {
             .peers(replicas.iter().map(|(id, addr)| (id.number(), *addr)))
             .tls(credentials)
             .durability(file.durability.into())
+            .protocol(file.protocol().with_context(|| self.file.display().to_string())?)
             .optimisations(file.optimisations())
             .limits(file.limits());
         let mut mark = None;
@@ -159,6 +160,10 @@ fn remedy(error: &StorageError) -> &'static str {
         StorageError::Foreign { .. } => {
             "Name this replica's own directory as `data_dir` in its file; a new one if it was \
              never started."
+        }
+        StorageError::OtherProtocol { .. } => {
+            "All replicas of a cluster run one protocol for all its life. To change it, move the \
+             data to a new cluster."
         }
         StorageError::Format { .. } => "It was written by a newer version: use that one.",
         StorageError::Outcast => OUTCAST,

@@ -17,6 +17,7 @@ use crate::node::{
     Durability, FastSlow, Latency, LocalCluster, Metrics, Optimisations, ProposeError, Rejected,
     Replica, StartError, Unknown,
 };
+use crate::protocol::ProtocolKind;
 use crate::sim::linearizability::{BUDGET, Verdict, check};
 use crate::types::{Quorums, RequestId, UnsupportedSize};
 
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What to show.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scenario {
+    /// What they run.
+    pub protocol: ProtocolKind,
     /// How many replicas.
     pub replicas: usize,
     /// For how long.
@@ -118,10 +121,11 @@ pub async fn run(
 ) -> Result<(Report, Finished), DemoError> {
     let quorums = scenario.check()?;
     let mut cluster = LocalCluster::<Kv>::builder(scenario.replicas);
+    let (protocol, optimisations) = (scenario.protocol, scenario.optimisations);
+    cluster =
+        cluster.configure(move |replica| replica.protocol(protocol).optimisations(optimisations));
     if let Some(dir) = &scenario.data_dir {
-        let optimisations = scenario.optimisations;
         cluster = cluster.data_dirs(dir, scenario.durability);
-        cluster = cluster.configure(move |replica| replica.optimisations(optimisations));
     }
     if let Some(area) = &scenario.wide_area {
         cluster = cluster.wan(area.control(scenario.plan.workload.seed));
@@ -238,7 +242,7 @@ impl Summing<'_> {
         let operations = driven.operations;
         Report {
             version: env!("CARGO_PKG_VERSION"),
-            protocol: "epaxos",
+            protocol: scenario.protocol.name(),
             replicas: scenario.replicas,
             config: self.config(),
             seconds: driven.seconds,

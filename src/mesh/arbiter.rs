@@ -122,6 +122,7 @@ mod tests {
             lost_session: lost.0,
             lost_generation: lost.1,
             generation: 0,
+            protocol: "epaxos".into(),
         }
     }
 

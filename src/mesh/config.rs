@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::credentials::Credentials;
+use super::hello::BEFORE;
 use super::wan::Wan;
 use crate::types::ReplicaId;
 
@@ -23,6 +24,9 @@ pub struct MeshConfig {
     /// The backup that the cluster was restored from; 0, the default, if it began with nothing.
     /// Peers that began with anything else are refused.
     pub origin: u64,
+    /// The protocol that the replica runs, at most 255 bytes. All replicas of a cluster run the
+    /// same: those of different ones refuse each other.
+    pub protocol: String,
     /// Where to listen, for peers and clients alike. Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// A bound socket to use instead of binding `listen`, for who must know the port beforehand.
@@ -54,6 +58,7 @@ impl MeshConfig {
             incarnation,
             directory: 0,
             origin: 0,
+            protocol: BEFORE.to_owned(),
             listen,
             socket: None,
             peers: BTreeMap::new(),

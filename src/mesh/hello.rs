@@ -19,6 +19,8 @@ pub(super) const VERSION: u16 = 3;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 1024;
+/// What a replica runs that does not say: there was one protocol only.
+pub(super) const BEFORE: &str = "epaxos";
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
 
@@ -44,6 +46,8 @@ pub(super) struct PeerHello {
     pub(super) lost_generation: u64,
     /// This connection's generation, if the lower id sends this as an answer; else 0.
     pub(super) generation: u64,
+    /// The protocol that the sender runs.
+    pub(super) protocol: String,
 }
 
 /// What a client tells a replica, and the replica answers with its own view.
@@ -72,6 +76,7 @@ impl PeerHello {
         ] {
             out.put_u64_le(field);
         }
+        put_text(&mut out, &self.protocol);
         out
     }
 
@@ -80,7 +85,7 @@ impl PeerHello {
         let from = replica(&mut rest)?;
         let to = replica(&mut rest)?;
         let mut field = || rest.try_get_u64_le().map_err(|_| Refusal::BadHello);
-        Ok(PeerHello {
+        let mut hello = PeerHello {
             cluster,
             from,
             to,
@@ -92,7 +97,12 @@ impl PeerHello {
             lost_session: field()?,
             lost_generation: field()?,
             generation: field()?,
-        })
+            protocol: BEFORE.to_owned(),
+        };
+        if !rest.is_empty() {
+            hello.protocol = text(&mut rest)?;
+        }
+        Ok(hello)
     }
 }
 
@@ -206,6 +216,7 @@ mod tests {
             lost_session: 5,
             lost_generation: 6,
             generation: 4,
+            protocol: "multi-paxos".into(),
         }
     }
 
@@ -213,9 +224,12 @@ mod tests {
     fn hellos_survive_the_wire_and_every_cut_is_refused() {
         let bytes = peer().encode();
         assert_eq!(PeerHello::decode(&bytes), Ok(peer()));
-        for cut in 0..bytes.len() {
+        let before = bytes.len() - 1 - peer().protocol.len();
+        for cut in (0..bytes.len()).filter(|cut| *cut != before) {
             assert_eq!(PeerHello::decode(&bytes[..cut]), Err(Refusal::BadHello));
         }
+        let hello = PeerHello { protocol: "epaxos".into(), ..peer() };
+        assert_eq!(PeerHello::decode(&bytes[..before]), Ok(hello), "there was no choice before");
         let client =
             ClientHello { cluster: "alpha".into(), to: ReplicaId::from_index(1), name: "a".into() };
         let bytes = client.encode();

@@ -29,6 +29,7 @@ pub(super) struct Hub {
     pub(super) incarnation: u64,
     pub(super) directory: u64,
     pub(super) origin: u64,
+    pub(super) protocol: String,
     /// Tells this process from another one of the same incarnation.
     pub(super) session: u64,
     pub(super) limits: Limits,
@@ -51,7 +52,9 @@ impl Hub {
         inbound: Arc<dyn Inbound>,
     ) -> Result<Arc<Hub>, MeshError> {
         let MeshConfig { cluster, id, incarnation, listen, socket, peers, .. } = config;
-        let MeshConfig { credentials, limits, congestion, wan, directory, origin, .. } = config;
+        let MeshConfig {
+            credentials, limits, congestion, wan, directory, origin, protocol, ..
+        } = config;
         check_cluster(&cluster)?;
         check_limits(&limits)?;
         credentials.check_own(&replica_name(&cluster, id), true)?;
@@ -77,6 +80,7 @@ impl Hub {
             incarnation,
             directory,
             origin,
+            protocol,
             limits,
             cluster,
             inbound,

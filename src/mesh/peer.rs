@@ -97,6 +97,7 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
         lost_session,
         lost_generation,
         generation,
+        protocol: hub.protocol.clone(),
     }
 }
 
@@ -108,6 +109,10 @@ fn check(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Li
     if hello.origin != hub.origin {
         let (ours, theirs) = (hub.origin, hello.origin);
         return Err(Refusal::OtherOrigin { id: hello.from, ours, theirs });
+    }
+    if hello.protocol != hub.protocol {
+        let (ours, theirs) = (hub.protocol.clone(), hello.protocol.clone());
+        return Err(Refusal::OtherProtocol { id: hello.from, ours, theirs });
     }
     Ok(Arc::clone(link))
 }

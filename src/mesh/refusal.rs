@@ -56,6 +56,19 @@ pub enum Refusal {
         /// The other end's.
         theirs: u64,
     },
+    /// The other end runs another protocol.
+    #[error(
+        "{id} runs the protocol {theirs:?}, and this replica {ours:?}: set the same `protocol` for \
+         all replicas of a cluster"
+    )]
+    OtherProtocol {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// The protocol of the refusing end.
+        ours: String,
+        /// The other end's.
+        theirs: String,
+    },
     /// The other end meant to reach another replica.
     #[error("this is {ours}, not {wanted}: check the addresses of the peers")]
     WrongReplica {
@@ -151,6 +164,7 @@ impl Refusal {
             Refusal::OtherDirectory { .. } => 0x1a,
             Refusal::Forgetful(_) => 0x1b,
             Refusal::OtherOrigin { .. } => 0x1c,
+            Refusal::OtherProtocol { .. } => 0x1d,
             Refusal::FrameTooLarge { .. } => 0x20,
             Refusal::Protocol(_) => 0x21,
             Refusal::TooSlow => 0x22,

@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use super::error::StartError;
 use super::runner::Pace;
 use super::shared::{Limits, Shared};
-use super::start::{Data, Place, Plan};
+use super::start::{Data, Parts, Place, Plan};
+use super::status::with_protocol;
 use super::{Inner, Replica};
 use crate::machine::StateMachine;
 use crate::mesh::{Congestion, Credentials, MeshConfig, Wan};
-use crate::protocol::Protocol;
-use crate::protocol::epaxos::EPaxos;
+use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
@@ -43,6 +43,7 @@ pub struct ReplicaBuilder<S> {
     machine: S,
     id: Option<ReplicaId>,
     cluster: String,
+    protocol: ProtocolKind,
     peers: BTreeMap<u8, SocketAddr>,
     listen: Option<SocketAddr>,
     socket: Option<UdpSocket>,
@@ -65,6 +66,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             machine,
             id: None,
             cluster: "isonomy".to_owned(),
+            protocol: ProtocolKind::default(),
             peers: BTreeMap::new(),
             listen: None,
             socket: None,
@@ -91,6 +93,13 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// The cluster's name, as in the certificates: lower-case DNS labels. By default `isonomy`.
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.cluster = name.into();
+        self
+    }
+
+    /// The protocol that all replicas of the cluster run. By default [`ProtocolKind::EPaxos`]. A
+    /// data directory remembers it, and cannot be used with another one.
+    pub fn protocol(mut self, protocol: ProtocolKind) -> Self {
+        self.protocol = protocol;
         self
     }
 
@@ -244,22 +253,19 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;
         let (started, has_started) = oneshot::channel();
-        let plan = Plan {
-            core: Core::new(settings.clone(), core_limits(&self.limits), EPaxos::new(settings)),
-            pace: Pace {
-                replicas: quorums.n,
-                tick: self.timing.tick,
-                shutdown_patience: self.shutdown_patience,
-                session_idle: self.session_idle,
-            },
-            config,
-            data,
-            shared: Arc::clone(&shared),
-            machine: self.machine,
-            queue,
+        let pace = Pace {
+            replicas: quorums.n,
+            tick: self.timing.tick,
+            shutdown_patience: self.shutdown_patience,
+            session_idle: self.session_idle,
         };
+        let (limits, machine) = (core_limits(&self.limits), self.machine);
+        let parts = Parts { pace, config, data, shared: Arc::clone(&shared), machine, queue };
         let thread = thread::Builder::new().name(format!("isonomy-{id}"));
-        thread.spawn(move || plan.run(started))?;
+        with_protocol!(self.protocol, P => {
+            let core = Core::new(settings.clone(), limits, P::new(settings));
+            thread.spawn(move || Plan { core, parts }.run(started))?
+        });
         let gone = || StartError::Threads(std::io::Error::other("the core thread is gone"));
         let local_addr = has_started.await.unwrap_or_else(|_| Err(gone()))?;
         let inner = Inner {

@@ -329,6 +329,7 @@ mod tests {
         let options = StoreOptions {
             cluster: "blue".into(),
             replica: replica(2),
+            protocol: "epaxos".to_owned(),
             log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
             snapshots: SnapshotOptions::default(),
         };

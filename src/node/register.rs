@@ -25,9 +25,15 @@ impl Register {
     }
 
     /// The register of a replica that keeps everything in memory.
-    pub(super) fn in_memory(cluster: &str, replica: ReplicaId, incarnation: u64) -> Register {
+    pub(super) fn in_memory(
+        cluster: &str,
+        protocol: &str,
+        replica: ReplicaId,
+        incarnation: u64,
+    ) -> Register {
         let identity = Identity {
             cluster: cluster.to_owned(),
+            protocol: protocol.to_owned(),
             replica,
             incarnation,
             directory: 0,
@@ -116,6 +122,7 @@ mod tests {
         let options = StoreOptions {
             cluster: "c".to_owned(),
             replica: peer(1),
+            protocol: "epaxos".to_owned(),
             log: Default::default(),
             snapshots: Default::default(),
         };
@@ -154,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_known_in_memory_too() {
-        let register = Arc::new(Register::in_memory("c", peer(1), 5));
+        let register = Arc::new(Register::in_memory("c", "epaxos", peer(1), 5));
         assert_eq!(register.own(), life(0, 5));
         for _ in 0..2 {
             assert_eq!(register.admit(peer(2), life(0, 1)), Ok(()));

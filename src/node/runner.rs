@@ -205,6 +205,9 @@ impl<P: Explain> Runner<P> {
         let now = self.shared.clock.now();
         self.counts.turns += 1;
         self.gather(now);
+        // Read again behind what has arrived: a read that a lease lets be answered must have come
+        // before the moment at which the lease was seen to hold.
+        let now = self.shared.clock.now();
         self.core.step(now, self.inputs.drain(..), &mut self.out);
         self.follow(now);
         self.install(now);
@@ -404,6 +407,8 @@ impl<P: Explain> Runner<P> {
         Status {
             id: self.shared.id,
             replicas: self.replicas,
+            protocol: P::KIND,
+            standing: self.core.protocol().standing(),
             core: self.core.status(),
             under_way: self.shared.desk.len(),
             unapplied: self.backlog_commands,

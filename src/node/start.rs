@@ -62,6 +62,11 @@ pub(super) struct Data {
 /// All that the core thread needs.
 pub(super) struct Plan<S, P: Explain> {
     pub(super) core: Core<P>,
+    pub(super) parts: Parts<S>,
+}
+
+/// What of it is the same for every protocol.
+pub(super) struct Parts<S> {
     pub(super) pace: Pace,
     pub(super) config: MeshConfig,
     /// `None` if everything is kept in memory.
@@ -85,7 +90,7 @@ where
 {
     /// The core thread, from its start to its end.
     pub(super) fn run(self, started: oneshot::Sender<Result<SocketAddr, StartError>>) {
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.parts.shared);
         let start = catch_unwind(AssertUnwindSafe(|| self.start()));
         let start = start.unwrap_or_else(|panic| {
             let what = format!("an invariant is broken: {}", panic_text(&*panic));
@@ -107,8 +112,10 @@ where
     }
 
     fn start(self) -> Result<Running<P>, StartError> {
-        let Plan { mut core, pace, mut config, data, shared, machine, queue } = self;
+        let Plan { mut core, parts } = self;
+        let Parts { pace, mut config, data, shared, machine, queue } = parts;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        config.protocol = P::NAME.to_owned();
         let (register, kept) = open(data, &config)?;
         let own = register.own();
         (config.incarnation, config.directory) = (own.incarnation, own.directory);
@@ -191,7 +198,8 @@ struct Begun {
 /// Takes the directory, if there is one, and raises its incarnation.
 fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kept>), StartError> {
     let Some(Data { place, log }) = data else {
-        let register = Register::in_memory(&config.cluster, config.id, time_of_day());
+        let register =
+            Register::in_memory(&config.cluster, &config.protocol, config.id, time_of_day());
         return Ok((register, None));
     };
     let name = match &place {
@@ -206,6 +214,7 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
     let options = StoreOptions {
         cluster: config.cluster.clone(),
         replica: config.id,
+        protocol: config.protocol.clone(),
         log,
         snapshots: SnapshotOptions::default(),
     };

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::mesh::PeerStatus;
-use crate::protocol::Protocol;
 use crate::protocol::epaxos::EPaxos;
+use crate::protocol::multipaxos::{self, MultiPaxos};
+use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{Core, ReplicaStatus};
 use crate::types::{InstanceId, ReplicaId};
 use crate::wire::Wire;
@@ -17,6 +18,10 @@ pub struct Status {
     pub id: ReplicaId,
     /// How many replicas the cluster has.
     pub replicas: usize,
+    /// The protocol that they run.
+    pub protocol: ProtocolKind,
+    /// How the protocol stands, in its own words: where there is one, who leads.
+    pub standing: String,
     /// What its core is doing.
     pub core: ReplicaStatus,
     /// Requests accepted here and not answered yet.
@@ -72,19 +77,70 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// The one place that knows which type a kind stands for: `$body`, with `$P` for the type.
+macro_rules! with_protocol {
+    ($kind:expr, $P:ident => $body:expr) => {
+        match $kind {
+            $crate::protocol::ProtocolKind::EPaxos => {
+                type $P = $crate::protocol::epaxos::EPaxos;
+                $body
+            }
+            $crate::protocol::ProtocolKind::MultiPaxos => {
+                type $P = $crate::protocol::multipaxos::MultiPaxos;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_protocol;
+
 /// A protocol that a replica can run: its messages and records have a form as bytes, and it can say
 /// how far an instance is.
 pub(super) trait Explain: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
+    /// Its name as a choice.
+    const KIND: ProtocolKind;
+
     /// In words, if anything is known of the instance.
     fn explain(&self, id: InstanceId) -> Option<String>;
+
+    /// How it stands, in words.
+    fn standing(&self) -> String;
 }
 
 impl Explain for EPaxos {
+    const KIND: ProtocolKind = ProtocolKind::EPaxos;
+
+    fn standing(&self) -> String {
+        let (known, recoveries) = (self.known(), self.footprint().recoveries);
+        format!("every replica leads; knows the decisions up to {known:?}, recovers {recoveries}")
+    }
+
     fn explain(&self, id: InstanceId) -> Option<String> {
         let seen = self.inspect(id)?;
         let recovery = if seen.recovering { ", being recovered from here" } else { "" };
         let (phase, ballot, deps) = (seen.phase, seen.ballot, seen.deps);
         Some(format!("{phase:?} at ballot {ballot:?}, covers {deps:?}{recovery}"))
+    }
+}
+
+impl Explain for MultiPaxos {
+    const KIND: ProtocolKind = ProtocolKind::MultiPaxos;
+
+    fn explain(&self, id: InstanceId) -> Option<String> {
+        let decided = id.replica == InstanceId::LOG && id.slot <= self.standing().commit;
+        decided.then(|| "decided".to_owned())
+    }
+
+    fn standing(&self) -> String {
+        let multipaxos::Standing { ballot, leader, commit, floor, slots } =
+            MultiPaxos::standing(self);
+        let leader =
+            leader.map_or("nobody is known to lead".to_owned(), |it| format!("{it} leads"));
+        let pending = self.pending();
+        format!(
+            "{leader}; promised {ballot:?}, knows the decisions up to slot {commit}, has {slots} \
+             slots behind {floor}, waits for {pending} own proposals"
+        )
     }
 }
 

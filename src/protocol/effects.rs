@@ -110,8 +110,10 @@ impl<M, R> Effects<M, R> {
 }
 
 impl Path {
-    /// Those of EPaxos*.
-    pub const EPAXOS: &'static [Path] = Path::ALL;
+    /// Whether it is one of EPaxos*, which come first.
+    pub const fn is_of_epaxos(self) -> bool {
+        self as usize <= Path::Installed as usize
+    }
 
     /// Those that only replicas take that save latency by the optimisations of protocol.md §7, and
     /// all but the first only after a restart.
@@ -137,6 +139,42 @@ impl Path {
         Path::DroppedHarmless,
         Path::Installed,
     ];
+}
+
+impl Path {
+    /// Those of Multi-Paxos that any cluster takes whose leaders fail now and then.
+    pub const MULTI_PAXOS: &'static [Path] = &[
+        Path::MpFollowed,
+        Path::MpPreVote,
+        Path::MpPreVoteRefused,
+        Path::MpAskedAgain,
+        Path::MpElected,
+        Path::MpProposedAgain,
+        Path::MpRejected,
+        Path::MpSteppedDown,
+        Path::MpForwarded,
+        Path::MpForwardedAgain,
+        Path::MpDuplicate,
+        Path::MpResent,
+        Path::MpCommitTold,
+        Path::MpFetch,
+        Path::MpFetchAnswered,
+        Path::MpTrimmed,
+    ];
+
+    /// Those of Multi-Paxos that take rare moments, restarts or heavy load.
+    pub const MULTI_PAXOS_RARE: &'static [Path] = &[
+        Path::MpPrepareRefused,
+        Path::MpWaitedOut,
+        Path::MpNextPage,
+        Path::MpGapFilled,
+        Path::MpLedAgain,
+        Path::MpWindowFull,
+    ];
+
+    /// Those of Multi-Paxos that only replicas take that drop what a member may still need.
+    pub const MULTI_PAXOS_TRUNCATING: &'static [Path] =
+        &[Path::MpDropped, Path::MpTruncated, Path::MpNeedsSnapshot, Path::MpInstalled];
 }
 
 macro_rules! paths {
@@ -248,6 +286,60 @@ paths! {
     DroppedHarmless = "dropped_harmless",
     /// Another replica's snapshot took the place of the state here.
     Installed = "installed",
+
+    // Multi-Paxos.
+    /// A follower heard a leader that it did not know of.
+    MpFollowed = "mp_followed",
+    /// Who heard no leader asked whether a majority would have another.
+    MpPreVote = "mp_pre_vote",
+    /// A pre-vote was refused: a leader lives, or who asked is too far behind.
+    MpPreVoteRefused = "mp_pre_vote_refused",
+    /// A Prepare was refused, because of a lease that was granted.
+    MpPrepareRefused = "mp_prepare_refused",
+    /// A replica did not stand for election before its grants had run out.
+    MpWaitedOut = "mp_waited_out",
+    /// A candidate asked again.
+    MpAskedAgain = "mp_asked_again",
+    /// A promise came in more than one page.
+    MpNextPage = "mp_next_page",
+    /// A leader was elected.
+    MpElected = "mp_elected",
+    /// A vote found by phase 1 was proposed again.
+    MpProposedAgain = "mp_proposed_again",
+    /// A slot that nobody had voted for was filled with a `Nop`.
+    MpGapFilled = "mp_gap_filled",
+    /// Somebody was told of a higher ballot.
+    MpRejected = "mp_rejected",
+    /// A leader that held its lease took a higher ballot, for somebody had promised one.
+    MpLedAgain = "mp_led_again",
+    /// A leader gave up.
+    MpSteppedDown = "mp_stepped_down",
+    /// Proposals went to the leader.
+    MpForwarded = "mp_forwarded",
+    /// The leader got proposals again that it had not been seen to have.
+    MpForwardedAgain = "mp_forwarded_again",
+    /// A proposal came twice, and the leader noticed.
+    MpDuplicate = "mp_duplicate",
+    /// Proposals had to wait: too many slots were under way.
+    MpWindowFull = "mp_window_full",
+    /// An Accept was sent again.
+    MpResent = "mp_resent",
+    /// Somebody was told what is decided, without an Accept.
+    MpCommitTold = "mp_commit_told",
+    /// Missing decisions were asked for.
+    MpFetch = "mp_fetch",
+    /// Decisions were sent on request.
+    MpFetchAnswered = "mp_fetch_answered",
+    /// Slots were forgotten because every member had executed them.
+    MpTrimmed = "mp_trimmed",
+    /// Slots were dropped that an absent member might have asked for.
+    MpDropped = "mp_dropped",
+    /// Somebody wanted a slot that is dropped here.
+    MpTruncated = "mp_truncated",
+    /// What is missing here is dropped elsewhere: a snapshot is needed.
+    MpNeedsSnapshot = "mp_needs_snapshot",
+    /// Another replica's snapshot took the place of the state here.
+    MpInstalled = "mp_installed",
 }
 
 /// How often each [`Path`] was taken.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::Protocol as _;
 use super::epaxos::EPaxos;
+use super::multipaxos::MultiPaxos;
 
 /// One of the protocols that replicas can run. All replicas of a cluster run the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -13,16 +14,19 @@ pub enum ProtocolKind {
     /// EPaxos*: no leader, one round trip to a fast quorum unless commands conflict.
     #[default]
     EPaxos,
+    /// Multi-Paxos: a stable leader, one round trip from it to a majority.
+    MultiPaxos,
 }
 
 impl ProtocolKind {
     /// All of them.
-    pub const ALL: &'static [ProtocolKind] = &[ProtocolKind::EPaxos];
+    pub const ALL: &'static [ProtocolKind] = &[ProtocolKind::EPaxos, ProtocolKind::MultiPaxos];
 
     /// Its name, as in settings.
     pub const fn name(self) -> &'static str {
         match self {
             ProtocolKind::EPaxos => EPaxos::NAME,
+            ProtocolKind::MultiPaxos => MultiPaxos::NAME,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod effects;
 pub mod epaxos;
 mod kind;
+pub mod multipaxos;
 
 pub use effects::{Effects, Outgoing, Path, Paths};
 pub use kind::{ProtocolKind, UnknownProtocol};
@@ -113,7 +114,8 @@ pub trait Protocol: Sized {
     fn on_executed(&mut self, executed: &Deps);
 
     /// Up to where the log has to be executed here so that a read is linearizable without being
-    /// proposed, as for the holder of a lease. `None` if reads have to be proposed now.
+    /// proposed, as for the holder of a lease. `None` if reads have to be proposed now. The caller
+    /// has read the clock after the reads arrived.
     fn read_point(&self, view: &View) -> Option<Slot> {
         let _ = view;
         None

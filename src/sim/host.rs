@@ -97,7 +97,7 @@ impl<P: Subject> Host<P> {
             disk: plan.disks[me.index()],
             clock: plan.clocks[me.index()],
             log: Vec::new(),
-            room: plan.storage.map(|storage| Room::new(&storage, plan.replicas, me, seed)),
+            room: plan.storage.map(|storage| Room::new(&storage, P::NAME, plan.replicas, me, seed)),
             condemned: false,
             snapshot: None,
             arrived: Vec::new(),

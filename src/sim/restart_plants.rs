@@ -28,9 +28,10 @@ fn hunt_for(
     shown_as: &[Broken],
 ) -> Option<(u64, Violation)> {
     // Each under the rules that it breaks.
-    let planted = sabotage.plant;
-    let optimised =
-        planted.is_some_and(|subject::Plant::EPaxos(it)| Plant::OPTIMISED.contains(&it));
+    let optimised = match sabotage.plant {
+        Some(subject::Plant::EPaxos(plant)) => Plant::OPTIMISED.contains(&plant),
+        _ => false,
+    };
     let overrides = Overrides {
         silent_orphans: Some(optimised),
         reserved_slots: Some(optimised),

@@ -87,11 +87,18 @@ pub(super) struct Room<R> {
 
 impl<R: Wire> Room<R> {
     /// A new directory, open.
-    pub(super) fn new(plan: &StoragePlan, replicas: usize, me: ReplicaId, seed: u64) -> Room<R> {
+    pub(super) fn new(
+        plan: &StoragePlan,
+        protocol: &str,
+        replicas: usize,
+        me: ReplicaId,
+        seed: u64,
+    ) -> Room<R> {
         let durability = if plan.os || plan.lies { Durability::Os } else { Durability::Fsync };
         let options = StoreOptions {
             cluster: "simulated".to_owned(),
             replica: me,
+            protocol: protocol.to_owned(),
             log: LogOptions { segment_bytes: plan.segment_bytes, keep_free: 0, durability },
             snapshots: SnapshotOptions { keep: 2, chunk_bytes: 256 },
         };

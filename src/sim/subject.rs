@@ -4,6 +4,7 @@
 //! sequence.
 
 mod epaxos;
+mod logs;
 
 use std::sync::Arc;
 
@@ -21,6 +22,10 @@ macro_rules! with_protocol {
         match $kind {
             ProtocolKind::EPaxos => {
                 type $P = crate::protocol::epaxos::EPaxos;
+                $body
+            }
+            ProtocolKind::MultiPaxos => {
+                type $P = crate::protocol::multipaxos::MultiPaxos;
                 $body
             }
         }
@@ -145,4 +150,5 @@ impl Noted<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Plant {
     EPaxos(crate::protocol::epaxos::Plant),
+    MultiPaxos(crate::protocol::multipaxos::Plant),
 }

@@ -24,6 +24,17 @@ pub enum StorageError {
         /// Who asked.
         asked: String,
     },
+    /// The directory is written in another protocol.
+    #[error(
+        "this directory belongs to a replica that runs the protocol {found:?}, not {asked:?}: set \
+         `protocol = {found:?}`, or begin a new cluster in new directories"
+    )]
+    OtherProtocol {
+        /// What it is written in.
+        found: String,
+        /// What the replica was to run.
+        asked: String,
+    },
     /// The other replicas have refused this directory for good.
     #[error("the other replicas have refused this directory for good, and will again")]
     Outcast,

@@ -10,20 +10,26 @@ use crate::types::{MAX_REPLICAS, ReplicaId};
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity-unfinished";
 const MAGIC: [u8; 8] = *b"isonoiam";
-const VERSION: u32 = 3;
-/// Everything but the cluster's name and the replicas met.
+const VERSION: u32 = 4;
+/// The version that does not say which protocol: there was one only, and what it was called.
+const BEFORE: (u32, &str) = (3, "epaxos");
+/// Everything but the names and the replicas met, in that version.
 const FIXED: usize = 45;
 /// The longest name of a cluster in bytes.
 const MAX_CLUSTER: usize = 1024;
+/// The longest name of a protocol, with its length.
+const MAX_PROTOCOL: usize = 256;
 /// A replica that was met.
 const MET: usize = 17;
-const LONGEST: usize = FIXED + MAX_CLUSTER + MET * MAX_REPLICAS;
+const LONGEST: usize = FIXED + MAX_CLUSTER + MAX_PROTOCOL + MET * MAX_REPLICAS;
 
 /// Whose directory this is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The cluster's name, at most 1024 bytes.
     pub cluster: String,
+    /// The protocol that the replica runs, at most 255 bytes: what its records are written in.
+    pub protocol: String,
     /// The replica's number in it.
     pub replica: ReplicaId,
     /// How often the directory was opened for writing: durably raised before a replica says
@@ -97,9 +103,18 @@ impl Identity {
         disk::sync_directory(disk)
     }
 
-    /// Refuses a directory that was made for someone else.
-    pub(super) fn check(&self, cluster: &str, replica: ReplicaId) -> Result<(), StorageError> {
+    /// Refuses a directory that was made for someone else, or for another protocol.
+    pub(super) fn check(
+        &self,
+        cluster: &str,
+        replica: ReplicaId,
+        protocol: &str,
+    ) -> Result<(), StorageError> {
         if self.cluster == cluster && self.replica == replica {
+            if self.protocol != protocol {
+                let (found, asked) = (self.protocol.clone(), protocol.to_owned());
+                return Err(StorageError::OtherProtocol { found, asked });
+            }
             return if self.outcast { Err(StorageError::Outcast) } else { Ok(()) };
         }
         let whose = |cluster: &str, replica: ReplicaId| {
@@ -122,6 +137,9 @@ impl Identity {
         bytes.push(self.replica.number());
         bytes.extend(length.to_le_bytes());
         bytes.extend(self.cluster.as_bytes());
+        let length = u8::try_from(self.protocol.len());
+        bytes.push(length.expect("a protocol's name has at most 255 bytes"));
+        bytes.extend(self.protocol.as_bytes());
         bytes.push(self.outcast.into());
         bytes.push(u8::try_from(self.met.len()).expect("a cluster has at most 63 replicas"));
         for (peer, life) in &self.met {
@@ -144,7 +162,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
         return Err(damaged(0, "its checksum does not fit"));
     }
     let version = u32::from_le_bytes(body[8..12].try_into().expect("four bytes"));
-    if version != VERSION {
+    if ![BEFORE.0, VERSION].contains(&version) {
         return Err(StorageError::Format { file: FILE.into(), found: version, known: VERSION });
     }
     let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
@@ -153,14 +171,24 @@ fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
     let (cluster, rest) = body[39..].split_at_checked(length).unwrap_or_default();
     let cluster = String::from_utf8(cluster.to_vec()).ok();
     let cluster = cluster.ok_or_else(|| damaged(37, "no cluster's name"))?;
-    let end = 39 + length;
+    let mut end = 39 + length;
+    let (protocol, rest) = if version == BEFORE.0 {
+        (BEFORE.1.to_owned(), rest)
+    } else {
+        let (length, rest) = rest.split_first().unwrap_or((&0, &[]));
+        let (name, rest) = rest.split_at_checked(usize::from(*length)).unwrap_or_default();
+        let name = String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| damaged(end, "no protocol's name"))?;
+        end += 1 + name.len();
+        (name, rest)
+    };
     let (outcast, met) = match rest.split_first() {
         Some((flag @ (0 | 1), rest)) => (*flag == 1, decode_met(rest)),
         _ => return Err(damaged(end, "neither refused nor not")),
     };
     let met = met.ok_or_else(|| damaged(end + 1, "no list of replicas met"))?;
     let (directory, incarnation, origin) = (u64_at(12), u64_at(20), u64_at(28));
-    Ok(Identity { cluster, replica, incarnation, directory, origin, outcast, met })
+    Ok(Identity { cluster, protocol, replica, incarnation, directory, origin, outcast, met })
 }
 
 fn decode_met(bytes: &[u8]) -> Option<BTreeMap<ReplicaId, Life>> {
@@ -175,4 +203,74 @@ fn decode_met(bytes: &[u8]) -> Option<BTreeMap<ReplicaId, Life>> {
     });
     let met: BTreeMap<_, _> = met.collect::<Option<_>>()?;
     (met.len() == entries.len()).then_some(met)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        let replica = ReplicaId::from_index;
+        Identity {
+            cluster: "blue".into(),
+            protocol: "multi-paxos".into(),
+            replica: replica(1),
+            incarnation: 5,
+            directory: 77,
+            origin: 9,
+            outcast: true,
+            met: [(replica(2), Life { directory: 3, incarnation: 4 })].into(),
+        }
+    }
+
+    /// As the version before wrote it.
+    fn before(identity: &Identity) -> Vec<u8> {
+        let mut bytes = identity.encode();
+        bytes.truncate(bytes.len() - 4);
+        bytes[8..12].copy_from_slice(&BEFORE.0.to_le_bytes());
+        let name = 39 + identity.cluster.len();
+        bytes.drain(name..=name + identity.protocol.len());
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_was_written_and_no_part_of_it_is() {
+        let bytes = identity().encode();
+        assert_eq!(decode(&bytes).expect("it is whole"), identity());
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn before_there_was_a_choice_it_was_epaxos() {
+        let expected = Identity { protocol: "epaxos".into(), ..identity() };
+        assert_eq!(decode(&before(&identity())).expect("it is whole"), expected);
+    }
+
+    #[test]
+    fn a_later_version_and_a_protocol_without_a_name_are_refused() {
+        let mut bytes = identity().encode();
+        bytes.truncate(bytes.len() - 4);
+        bytes[8] = 9;
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        let later = decode(&bytes);
+        assert!(matches!(later, Err(StorageError::Format { found: 9, .. })), "{later:?}");
+        let nameless = Identity { protocol: String::new(), ..identity() }.encode();
+        assert!(matches!(decode(&nameless), Err(StorageError::Damaged { .. })));
+    }
+
+    #[test]
+    fn another_protocol_is_told_apart_from_another_replica() {
+        let (identity, ours) = (identity(), ReplicaId::from_index(1));
+        let check = |cluster, replica, protocol| identity.check(cluster, replica, protocol);
+        let same = check("blue", ours, "multi-paxos");
+        assert!(matches!(same, Err(StorageError::Outcast)), "{same:?}");
+        let other = check("blue", ours, "epaxos").expect_err("another protocol");
+        let said = other.to_string();
+        assert!(said.contains("\"multi-paxos\"") && said.contains("\"epaxos\""), "{said}");
+        let foreign = check("red", ours, "epaxos");
+        assert!(matches!(foreign, Err(StorageError::Foreign { .. })), "{foreign:?}");
+    }
 }

@@ -21,6 +21,8 @@ pub struct StoreOptions {
     pub cluster: String,
     /// The replica's number in it.
     pub replica: ReplicaId,
+    /// The protocol that the replica runs, at most 255 bytes.
+    pub protocol: String,
     /// How the log is kept.
     pub log: LogOptions,
     /// How snapshots are kept.
@@ -62,8 +64,8 @@ impl Store {
     /// Read [`Opening::snapshot`] then, and go on with [`Opening::replay`].
     ///
     /// # Errors
-    /// [`StorageError::Foreign`] if it belongs to another replica, [`StorageError::Outcast`] if the
-    /// other replicas have refused it for good; otherwise if any part of it is
+    /// [`StorageError::Foreign`] if it belongs to another replica, [`StorageError::OtherProtocol`]
+    /// if that runs another protocol, [`StorageError::Outcast`] if the other replicas have refused it for good; otherwise if any part of it is
     /// not as it was left, or the disk fails or is full.
     ///
     /// # Panics
@@ -77,7 +79,7 @@ impl Store {
                 fresh
             }
         };
-        identity.check(&options.cluster, options.replica)?;
+        identity.check(&options.cluster, options.replica, &options.protocol)?;
         let Some(start) = log::first_position(&*disk, identity.directory)? else {
             return Err(StorageError::missing("the log is gone: not one segment is in use"));
         };
@@ -143,6 +145,7 @@ fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageErr
     }
     Ok(Identity {
         cluster: options.cluster.clone(),
+        protocol: options.protocol.clone(),
         replica: options.replica,
         incarnation: 0,
         // 0 stands for no directory.

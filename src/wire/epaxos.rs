@@ -45,6 +45,8 @@ macro_rules! kinds {
     };
 }
 
+pub(super) use kinds;
+
 kinds! { Message, "a message of EPaxos*", limits:
     0x10 PreAccept { id, batch, deps };
     0x11 PreAcceptOk { id, deps };

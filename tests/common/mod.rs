@@ -87,6 +87,7 @@ pub fn directory(path: &Path, cluster: &str, replica: ReplicaId, records: &[Reco
     let options = StoreOptions {
         cluster: cluster.to_owned(),
         replica,
+        protocol: "epaxos".to_owned(),
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

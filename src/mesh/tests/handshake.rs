@@ -74,6 +74,7 @@ pub(super) fn honest() -> PeerHello {
         lost_session: 0,
         lost_generation: 0,
         generation: 0,
+        protocol: "epaxos".into(),
     }
 }
 
@@ -185,6 +186,7 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
         ("client as peer", &client, hello(|_| {}), 0x16),
         ("wrong cluster", &own, hello(|hello| hello.cluster = "beta".into()), 0x13),
         ("other origin", &own, hello(|hello| hello.origin = 7), 0x1c),
+        ("other protocol", &own, hello(|hello| hello.protocol = "paxos".into()), 0x1d),
         ("wrong replica", &own, hello(|hello| hello.to = r(3)), 0x14),
         ("no peer", &stranger, unknown, 0x15),
         ("itself", &named("r2.alpha"), hello(|hello| hello.from = r(2)), 0x15),

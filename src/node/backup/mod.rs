@@ -137,6 +137,7 @@ pub fn restore<S: StateMachine>(
     let options = StoreOptions {
         cluster: backup.cluster.clone(),
         replica,
+        protocol: "epaxos".to_owned(),
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

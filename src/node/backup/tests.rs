@@ -61,6 +61,7 @@ fn directory(path: &Path, records: &[Record]) {
     let options = StoreOptions {
         cluster: "blue".into(),
         replica: replica(2),
+        protocol: "epaxos".to_owned(),
         log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };

@@ -9,7 +9,7 @@ use crate::types::{Ballot, Deps, InstanceId, ReplicaId};
 
 impl Subject for EPaxos {
     fn takes(path: Path) -> bool {
-        Path::EPAXOS.contains(&path)
+        path.is_of_epaxos()
     }
 
     fn noted(record: &Record) -> Noted<'_> {
@@ -182,8 +182,9 @@ impl Subject for EPaxos {
 
     #[cfg(test)]
     fn plant(&mut self, plant: super::Plant) {
-        let super::Plant::EPaxos(plant) = plant;
-        EPaxos::plant(self, plant);
+        if let super::Plant::EPaxos(plant) = plant {
+            EPaxos::plant(self, plant);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ fn store_options() -> StoreOptions {
     StoreOptions {
         cluster: "test".into(),
         replica: ReplicaId::from_index(1),
+        protocol: "epaxos".to_owned(),
         log: log_crashes::options(),
         snapshots: SnapshotOptions { keep: 2, chunk_bytes: 100 },
     }

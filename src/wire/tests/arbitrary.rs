@@ -21,7 +21,7 @@ pub(super) fn number() -> impl Strategy<Value = u64> {
 }
 
 /// A slot of any length that an owner may come to.
-fn slot() -> impl Strategy<Value = Slot> {
+pub(super) fn slot() -> impl Strategy<Value = Slot> {
     number().prop_map(|number| number % (MAX_SLOT + 1))
 }
 
@@ -33,7 +33,7 @@ pub(super) fn instance(n: usize) -> impl Strategy<Value = InstanceId> {
     (replica(n), slot()).prop_map(|(replica, slot)| InstanceId::new(replica, slot.max(1)))
 }
 
-fn recovery_ballot(n: usize) -> impl Strategy<Value = Ballot> {
+pub(super) fn recovery_ballot(n: usize) -> impl Strategy<Value = Ballot> {
     let round =
         (1..=Ballot::MAX_ROUND, 0u32..32).prop_map(|(round, shift)| (round >> shift).max(1));
     (round, replica(n)).prop_map(|(round, leader)| Ballot::new(round, leader).expect("not 0"))

@@ -14,7 +14,7 @@ use crate::types::{
 };
 
 /// A batch of two: with two keys and with everything; the second has no payload.
-const BATCH: &str = "02
+pub(super) const BATCH: &str = "02
     0807060504030201 ac02 07 02  03 0100000000000000 00 a8a7a6a5a4a3a2a1 01  03 706179
     ffffffffffffffff 01   00 01  00                                          00";
 const DEPS: &str = "03 00 ac02 05";
@@ -26,7 +26,7 @@ pub(super) fn hex(text: &str) -> Bytes {
     bytes.collect::<Result<Vec<u8>, _>>().expect("two digits make a byte").into()
 }
 
-fn replica(number: u8) -> ReplicaId {
+pub(super) fn replica(number: u8) -> ReplicaId {
     ReplicaId::new(number).expect("a replica's number")
 }
 
@@ -34,7 +34,7 @@ pub(super) fn request_id() -> RequestId {
     RequestId::new(ClientId(0x0102_0304_0506_0708), 300)
 }
 
-fn batch() -> Arc<Batch> {
+pub(super) fn batch() -> Arc<Batch> {
     let keys = [(KeyHash(1), Access::Read), (KeyHash(0xa1a2_a3a4_a5a6_a7a8), Access::Write)];
     let first = Command {
         request: request_id(),

@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod golden;
+mod multipaxos;
 mod mutation;
 mod refusals;
 

@@ -48,12 +48,12 @@ fn mutate(rng: &mut ChaCha8Rng, good: &[Bytes], out: &mut Vec<u8>) {
 
 /// What came of a million inputs.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     accepted: usize,
     flaws: BTreeSet<&'static str>,
 }
 
-fn survive<T>(
+pub(super) fn survive<T>(
     seed: u64,
     good: &[Bytes],
     decode: impl Fn(Bytes) -> Result<T, DecodeError>,
@@ -102,7 +102,7 @@ fn name(flaw: Flaw) -> &'static str {
 }
 
 /// What a batch occupies outside its frame.
-fn batch_weight(batch: &Arc<Batch>) -> usize {
+pub(super) fn batch_weight(batch: &Arc<Batch>) -> usize {
     assert!(batch.commands().len() <= SMALL.max_commands);
     let keys = |command: &Command| {
         let keys = command.footprint.keys().unwrap_or_default();
@@ -113,7 +113,7 @@ fn batch_weight(batch: &Arc<Batch>) -> usize {
     size_of_val(batch.commands()) + batch.commands().iter().map(keys).sum::<usize>()
 }
 
-fn value_weight(value: &Value) -> usize {
+pub(super) fn value_weight(value: &Value) -> usize {
     value.batch().map_or(0, batch_weight)
 }
 
@@ -153,7 +153,7 @@ fn record_weight((_, record): &(u32, Record)) -> usize {
 }
 
 /// Enough inputs went deep, and every reason to refuse was met.
-fn worked(tally: &Tally, flaws: &[&'static str]) {
+pub(super) fn worked(tally: &Tally, flaws: &[&'static str]) {
     assert!(tally.accepted > INPUTS / 200, "only {} were accepted", tally.accepted);
     assert_eq!(tally.flaws, flaws.iter().copied().collect());
 }

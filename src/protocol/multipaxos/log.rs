@@ -1,0 +1,118 @@
+//! An acceptor's log: what it voted for, slot by slot, and up to where that is decided.
+
+use std::collections::BTreeMap;
+
+use super::message::{Entry, weight};
+use crate::types::{Ballot, Slot, Written};
+
+/// How far ahead of what is decided here a slot may be: a leader has far fewer under way, and one
+/// who lags further behind asks for what was decided first.
+const MOST_AHEAD: Slot = 1 << 16;
+
+/// A vote, or a decision that was learned.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    /// The ballot of the vote; [`Ballot::OWNER`], which no leader has, for what was only learned.
+    pub(super) ballot: Ballot,
+    pub(super) entry: Entry,
+    /// Of the record that holds it.
+    pub(super) written: Written,
+}
+
+/// Invariants:
+///
+/// 1. `floor <= commit`. What lies at or below `floor` is decided and gone; from there up to
+///    `commit` every slot is present, and what it holds is decided and never changes.
+/// 2. Above `commit` a slot holds the vote of the highest ballot, or nothing.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    floor: Slot,
+    commit: Slot,
+    slots: BTreeMap<Slot, Accepted>,
+    bytes: usize,
+}
+
+impl Log {
+    /// Everything up to here is gone.
+    pub(super) fn floor(&self) -> Slot {
+        self.floor
+    }
+
+    /// Everything up to here is decided.
+    pub(super) fn commit(&self) -> Slot {
+        self.commit
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many slots it holds.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The last slot that holds something, or is decided.
+    pub(super) fn last(&self) -> Slot {
+        self.slots.last_key_value().map_or(self.commit, |(slot, _)| *slot).max(self.commit)
+    }
+
+    /// Whether a slot is one that a sound leader may be at: decided, or not far behind that.
+    pub(super) fn is_near(&self, slot: Slot) -> bool {
+        slot > 0 && slot <= self.commit.saturating_add(MOST_AHEAD)
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Accepted> {
+        self.slots.get(&slot)
+    }
+
+    /// What lies at `first` and behind it.
+    pub(super) fn from(&self, first: Slot) -> impl Iterator<Item = (Slot, &Accepted)> {
+        self.slots.range(first..).map(|(slot, accepted)| (*slot, accepted))
+    }
+
+    /// Puts in a vote or a decision.
+    pub(super) fn put(&mut self, slot: Slot, accepted: Accepted) {
+        self.bytes += weight(&accepted.entry.value);
+        if let Some(old) = self.slots.insert(slot, accepted) {
+            self.bytes -= weight(&old.entry.value);
+        }
+    }
+
+    /// The next slot is decided as it stands here; what it holds.
+    pub(super) fn decide_next(&mut self) -> (Slot, &Entry) {
+        self.commit += 1;
+        let accepted = self.slots.get(&self.commit);
+        (self.commit, &accepted.expect("what is decided is known").entry)
+    }
+
+    /// Starts behind a snapshot of everything up to `executed`: what is below is decided, and gone
+    /// unless it is there as decided.
+    pub(super) fn start_behind(&mut self, executed: Slot) {
+        if executed <= self.commit {
+            return;
+        }
+        self.commit = executed;
+        self.forget(executed);
+    }
+
+    /// Takes in a decision from below what a snapshot stands for: it is kept for others.
+    pub(super) fn restore_kept(&mut self, slot: Slot, accepted: Accepted) {
+        self.floor = self.floor.min(slot - 1);
+        self.put(slot, accepted);
+    }
+
+    /// Drops everything up to `floor`, which is decided; what was dropped.
+    pub(super) fn forget(&mut self, floor: Slot) -> Vec<Entry> {
+        assert!(floor <= self.commit, "only what is decided is dropped");
+        let mut gone = Vec::new();
+        while let Some(first) = self.slots.first_entry().filter(|first| *first.key() <= floor) {
+            let accepted = first.remove();
+            self.bytes -= weight(&accepted.entry.value);
+            gone.push(accepted.entry);
+        }
+        self.floor = self.floor.max(floor);
+        gone
+    }
+}

@@ -1,0 +1,5 @@
+//! What the room promises, on a stage of its own: directed stories, and schedules at random.
+
+mod chaos;
+mod stage;
+mod stories;

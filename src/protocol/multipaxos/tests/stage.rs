@@ -1,0 +1,450 @@
+//! A stage: a few replicas with disks, clocks of their own and a network that does what it is told.
+//!
+//! Whatever happens, every step checks that no slot is decided twice, that no name stands for two
+//! proposals, and that nobody who answers reads alone knows less than anybody else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::{Fx, Message, MultiPaxos, Plant, Record, Role, Shared};
+use crate::protocol::{Outgoing, Paths, Protocol, View};
+use crate::types::{
+    Batch, ClientId, Command, Decision, Deps, Durable, Executed, Footprint, Held, InstanceId,
+    LogPosition, Optimisations, Quorums, ReplicaId, ReplicaSet, RequestId, Retention, Settings,
+    Slot, Time, Timing, Value,
+};
+
+/// An own snapshot, and the position behind which the log goes on.
+#[derive(Clone, Debug)]
+struct Snapshot {
+    shared: Shared,
+    executed: Slot,
+    own: Vec<Record>,
+    position: usize,
+}
+
+/// A replica, its disk and its clock.
+pub(super) struct Node {
+    settings: Settings,
+    pub(super) protocol: MultiPaxos,
+    fx: Fx,
+    pub(super) view: View,
+    /// All records ever appended; the first `durable` of them are.
+    records: Vec<Record>,
+    durable: usize,
+    snapshot: Option<Snapshot>,
+    held: Vec<Held<Outgoing<Message>>>,
+    decided: BTreeMap<Slot, Decision>,
+    pub(super) executed: Slot,
+    pub(super) up: bool,
+    /// Its clock runs at this rate.
+    pub(super) rate: f64,
+    next_tick: Time,
+    pub(super) needs: Option<Slot>,
+    /// The names of this life's proposals since the last install.
+    pub(super) proposed: Vec<InstanceId>,
+    pub(super) own_commits: Vec<(InstanceId, bool)>,
+}
+
+/// A message under way.
+#[derive(Clone, Debug)]
+pub(super) struct Flying {
+    pub(super) at: Time,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) message: Message,
+}
+
+pub(super) struct Stage {
+    pub(super) now: Time,
+    pub(super) nodes: Vec<Node>,
+    pub(super) network: Vec<Flying>,
+    /// One way.
+    pub(super) delay: Duration,
+    /// What was decided in each slot, anywhere, ever.
+    pub(super) truth: BTreeMap<Slot, (InstanceId, Value)>,
+    names: BTreeMap<InstanceId, Value>,
+    next_command: u64,
+    plant: Option<Plant>,
+    /// Of lives that ended, too.
+    pub(super) paths: Paths,
+    /// How often somebody could answer reads alone, of how many times it was asked.
+    pub(super) leases: usize,
+    pub(super) broken: Option<String>,
+}
+
+pub(super) fn replica(index: usize) -> ReplicaId {
+    ReplicaId::from_index(index)
+}
+
+pub(super) fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn up_to(n: usize, slot: Slot) -> Executed {
+    let mut executed = Deps::none(n);
+    executed.set(InstanceId::LOG, slot);
+    Executed::up_to(executed)
+}
+
+impl Node {
+    fn new(n: usize, index: usize, seed: u64, retention: Retention, plant: Option<Plant>) -> Node {
+        let settings = Settings {
+            me: replica(index),
+            quorums: Quorums::new(n).expect("a supported size"),
+            seed: seed.wrapping_mul(64) + index as u64,
+            timing: Timing::default(),
+            optimisations: Optimisations::NONE,
+            retention,
+        };
+        let mut protocol = MultiPaxos::new(settings.clone());
+        plant.into_iter().for_each(|plant| protocol.plant(plant));
+        Node {
+            protocol,
+            settings,
+            fx: Fx::default(),
+            view: View::new(n),
+            records: Vec::new(),
+            durable: 0,
+            snapshot: None,
+            held: Vec::new(),
+            decided: BTreeMap::new(),
+            executed: 0,
+            up: true,
+            rate: 1.0,
+            next_tick: Time::ZERO,
+            needs: None,
+            proposed: Vec::new(),
+            own_commits: Vec::new(),
+        }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.up && matches!(self.protocol.role, Role::Leader(_))
+    }
+
+    /// Records that are not durable.
+    pub(super) fn unflushed(&self) -> usize {
+        self.records.len() - self.durable
+    }
+}
+
+impl Stage {
+    pub(super) fn new(n: usize, seed: u64) -> Stage {
+        Stage::with(n, seed, Retention { volatile: false, keep: 1 << 20 }, None)
+    }
+
+    pub(super) fn with(n: usize, seed: u64, keep: Retention, plant: Option<Plant>) -> Stage {
+        Stage {
+            now: Time::ZERO,
+            nodes: (0..n).map(|index| Node::new(n, index, seed, keep, plant)).collect(),
+            network: Vec::new(),
+            delay: millis(5),
+            truth: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_command: 0,
+            plant,
+            paths: Paths::default(),
+            leases: 0,
+            broken: None,
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn leader(&self) -> Option<usize> {
+        let leaders = (0..self.n()).filter(|at| self.nodes[*at].leads());
+        leaders.max_by_key(|at| self.nodes[*at].protocol.promised)
+    }
+
+    /// Time passes.
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+        for node in &mut self.nodes {
+            node.view.now = node.view.now + by.mul_f64(node.rate);
+        }
+    }
+
+    /// Does something with a replica that is up, and what follows from it.
+    pub(super) fn act<T>(
+        &mut self,
+        at: usize,
+        what: impl FnOnce(&mut MultiPaxos, &View, &mut Fx) -> T,
+    ) -> T {
+        let node = &mut self.nodes[at];
+        let done = what(&mut node.protocol, &node.view, &mut node.fx);
+        self.settle(at);
+        done
+    }
+
+    pub(super) fn propose(&mut self, at: usize) -> InstanceId {
+        self.next_command += 1;
+        let batch = Batch::new(vec![Command {
+            request: RequestId::new(ClientId(7), self.next_command),
+            floor: 0,
+            origin: replica(at),
+            footprint: Footprint::write(b"key"),
+            payload: Bytes::from(vec![b'x'; 100]),
+        }]);
+        self.propose_batch(at, &batch)
+    }
+
+    pub(super) fn propose_batch(&mut self, at: usize, batch: &Arc<Batch>) -> InstanceId {
+        let name = self.act(at, |it, view, fx| it.propose(view, batch.clone(), fx));
+        // A name that nobody was told of before a crash may be given once more.
+        self.names.insert(name, Value::Batch(batch.clone()));
+        self.nodes[at].proposed.push(name);
+        name
+    }
+
+    pub(super) fn deliver(&mut self, flying: Flying) {
+        let Flying { from, to, message, .. } = flying;
+        if self.nodes[to].up {
+            self.act(to, |it, view, fx| it.on_message(view, replica(from), message, fx));
+        }
+    }
+
+    /// All that is under way and due arrives, in order.
+    pub(super) fn deliver_due(&mut self) {
+        let (due, later) = std::mem::take(&mut self.network)
+            .into_iter()
+            .partition::<Vec<_>, _>(|flying| flying.at <= self.now);
+        self.network = later;
+        due.into_iter().for_each(|flying| self.deliver(flying));
+    }
+
+    pub(super) fn tick(&mut self, at: usize) {
+        if self.nodes[at].up && self.nodes[at].next_tick <= self.now {
+            self.nodes[at].next_tick = self.now + self.nodes[at].settings.timing.tick;
+            self.act(at, |it, view, fx| it.on_tick(view, fx));
+        }
+    }
+
+    /// Everything appended so far is durable.
+    pub(super) fn flush(&mut self, at: usize) {
+        if self.nodes[at].up {
+            self.nodes[at].durable = self.nodes[at].records.len();
+            self.settle(at);
+        }
+    }
+
+    /// A quiet while: everything arrives, is flushed, and time passes.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end && self.broken.is_none() {
+            self.advance(millis(1));
+            self.deliver_due();
+            for at in 0..self.n() {
+                self.tick(at);
+                self.flush(at);
+            }
+            self.fetch_snapshots();
+            self.check_leases();
+        }
+    }
+
+    /// Runs until something holds, and says whether it does.
+    pub(super) fn run_until(&mut self, holds: impl Fn(&Stage) -> bool) -> bool {
+        for _ in 0..10_000 {
+            if holds(self) {
+                return true;
+            }
+            self.run(millis(1));
+        }
+        false
+    }
+
+    /// Lets the effects of a replica take place.
+    fn settle(&mut self, at: usize) {
+        loop {
+            let node = &mut self.nodes[at];
+            node.records.append(&mut node.fx.records);
+            node.held.append(&mut node.fx.messages);
+            assert!(node.fx.returned.is_empty(), "nothing comes to nothing");
+            node.own_commits.append(&mut node.fx.own_commits);
+            if let Some(needs) = node.fx.needs_snapshot.take() {
+                node.needs = node.needs.max(Some(needs.slot(InstanceId::LOG)));
+            }
+            let durable = Durable::flushed(LogPosition::new(node.durable as u64));
+            for held in std::mem::take(&mut node.fx.decisions) {
+                // Decisions depend on no record here.
+                let decision = held.release(durable).expect("a decision waits for nothing");
+                self.on_decision(at, decision);
+            }
+            let node = &mut self.nodes[at];
+            let (mut ready, mut held) = (Vec::new(), Vec::new());
+            for item in std::mem::take(&mut node.held) {
+                match item.release(durable) {
+                    Ok(outgoing) => ready.push(outgoing),
+                    Err(item) => held.push(item),
+                }
+            }
+            node.held = held;
+            if ready.is_empty() {
+                break;
+            }
+            for outgoing in ready {
+                self.send(at, outgoing);
+            }
+        }
+        self.execute(at);
+    }
+
+    fn send(&mut self, from: usize, outgoing: Outgoing<Message>) {
+        let Outgoing { mut to, message } = outgoing;
+        if to.remove(replica(from)) {
+            let node = &mut self.nodes[from];
+            node.protocol.on_message(&node.view, replica(from), message.clone(), &mut node.fx);
+        }
+        let at = self.now + self.delay;
+        for to in to.iter().map(ReplicaId::index) {
+            self.network.push(Flying { at, from, to, message: message.clone() });
+        }
+    }
+
+    fn on_decision(&mut self, at: usize, decision: Decision) {
+        let Decision { id, proposal, value, .. } = &decision;
+        let decided = (*proposal, value.clone());
+        if let Some(known) = self.truth.get(&id.slot).filter(|known| known.1 != decided.1) {
+            self.broken = Some(format!("{id} is {known:?} and at {at} {decided:?}"));
+        }
+        if let Some(called) = self.names.get(proposal).filter(|called| *called != value) {
+            self.broken = Some(format!("{proposal} is {called:?} and {value:?}"));
+        }
+        self.truth.entry(id.slot).or_insert(decided);
+        self.nodes[at].decided.insert(id.slot, decision);
+    }
+
+    fn execute(&mut self, at: usize) {
+        let n = self.n();
+        let node = &mut self.nodes[at];
+        let before = node.executed;
+        while node.decided.remove(&(node.executed + 1)).is_some() {
+            node.executed += 1;
+        }
+        if node.executed > before {
+            node.protocol.on_executed(up_to(n, node.executed).floor());
+        }
+    }
+
+    /// An own snapshot is taken and durable, and the log before it gone.
+    pub(super) fn save(&mut self, at: usize) {
+        self.flush(at);
+        let executed = up_to(self.n(), self.nodes[at].executed);
+        let node = &mut self.nodes[at];
+        if !node.up {
+            return;
+        }
+        let (shared, own) = node.protocol.snapshot(&executed);
+        let position = node.records.len();
+        node.snapshot = Some(Snapshot { shared, executed: node.executed, own, position });
+        node.protocol.on_snapshot(&executed);
+    }
+
+    /// Who needs a snapshot gets the best there is.
+    pub(super) fn fetch_snapshots(&mut self) {
+        for at in 0..self.n() {
+            let Some(needs) = self.nodes[at].needs.filter(|_| self.nodes[at].up) else { continue };
+            let others = (0..self.n()).filter(|other| *other != at && self.nodes[*other].up);
+            let offers = others.filter_map(|other| self.nodes[other].snapshot.clone());
+            let Some(best) = offers.max_by_key(|snapshot| snapshot.executed) else { continue };
+            if best.executed >= needs {
+                self.install(at, &best.shared, best.executed);
+            }
+        }
+    }
+
+    fn install(&mut self, at: usize, shared: &Shared, executed: Slot) {
+        let n = self.n();
+        let node = &mut self.nodes[at];
+        node.needs = None;
+        let (there, here) = (up_to(n, executed), up_to(n, node.executed));
+        if !node.protocol.may_install(&there, &here) {
+            return;
+        }
+        node.executed = executed;
+        node.decided = node.decided.split_off(&(executed + 1));
+        // Whatever is not known decided is proposed anew, under other names.
+        node.proposed.clear();
+        node.protocol.install(&node.view, *shared, &there, &mut node.fx);
+        self.settle(at);
+        self.save(at);
+    }
+
+    /// Stops a replica, which loses all but the first `kept` of the records not flushed yet.
+    pub(super) fn crash(&mut self, at: usize, kept: usize) {
+        let node = &mut self.nodes[at];
+        node.up = false;
+        node.records.truncate(node.durable + kept.min(node.records.len() - node.durable));
+        node.durable = node.records.len();
+        self.paths.add(&node.fx.paths);
+        node.fx = Fx::default();
+        node.held.clear();
+        node.decided.clear();
+        node.proposed.clear();
+        node.needs = None;
+    }
+
+    /// A replica comes back: its own snapshot, then the log behind it.
+    pub(super) fn restart(&mut self, at: usize) {
+        let n = self.n();
+        let node = &mut self.nodes[at];
+        assert!(!node.up, "only who stopped comes back");
+        node.up = true;
+        node.settings.seed += 1 << 32;
+        node.protocol = MultiPaxos::new(node.settings.clone());
+        if let Some(plant) = self.plant {
+            node.protocol.plant(plant);
+        }
+        let (mut records, mut position) = (Vec::new(), 0);
+        node.executed = 0;
+        if let Some(Snapshot { shared, executed, own, position: end }) = node.snapshot.clone() {
+            node.protocol.restore_shared(shared, &up_to(n, executed));
+            node.executed = executed;
+            (records, position) = (own, end);
+        }
+        records.extend_from_slice(&node.records[position..]);
+        for record in records {
+            node.protocol.restore(record, &mut node.fx);
+        }
+        assert!(node.fx.messages.is_empty() && node.fx.records.is_empty(), "the past is silent");
+        node.fx.start_at(LogPosition::new(node.records.len() as u64));
+        node.protocol.resume(&node.view, &mut node.fx);
+        self.settle(at);
+    }
+
+    /// Who may answer reads alone knows of everything that anybody knows.
+    pub(super) fn check_leases(&mut self) {
+        let decided = self.truth.last_key_value().map_or(0, |(slot, _)| *slot);
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.up) {
+            if let Some(point) = node.protocol.read_point(&node.view) {
+                self.leases += 1;
+                if point < decided {
+                    self.broken = Some(format!("{at} reads at {point}, {decided} is decided"));
+                }
+            }
+        }
+    }
+
+    /// The paths of all lives.
+    pub(super) fn all_paths(&self) -> Paths {
+        let mut paths = self.paths.clone();
+        self.nodes.iter().for_each(|node| paths.add(&node.fx.paths));
+        paths
+    }
+
+    /// Drops what is under way from or to a replica.
+    pub(super) fn cut_off(&mut self, who: usize) {
+        self.network.retain(|flying| flying.from != who && flying.to != who);
+    }
+
+    /// The set of replicas that are up.
+    pub(super) fn up(&self) -> ReplicaSet {
+        (0..self.n()).filter(|at| self.nodes[*at].up).map(replica).collect()
+    }
+}

@@ -1,0 +1,66 @@
+//! The protocols that agree on one sequence, in the simulator.
+
+use super::Subject;
+use crate::protocol::Path;
+use crate::protocol::multipaxos::{self, MultiPaxos};
+use crate::sim::network::Kind;
+use crate::sim::restarts::Moment;
+use crate::types::{Ballot, InstanceId, ReplicaId};
+
+impl Subject for MultiPaxos {
+    const HAS_LEASES: bool = true;
+
+    fn takes(path: Path) -> bool {
+        Path::MULTI_PAXOS.contains(&path)
+    }
+
+    fn is_a(message: &multipaxos::Message, kind: Kind, _: ReplicaId) -> bool {
+        use multipaxos::Message;
+        match kind {
+            Kind::Signs => {
+                matches!(message, Message::Heartbeat { .. } | Message::HeartbeatOk { .. })
+            }
+            Kind::PreAccept => matches!(message, Message::Accept { .. } | Message::Forward { .. }),
+            Kind::Votes => matches!(message, Message::AcceptOk { .. }),
+            Kind::Commit => matches!(message, Message::Commit { .. } | Message::Decided { .. }),
+            Kind::Recovery => matches!(
+                message,
+                Message::PreVote { .. }
+                    | Message::PreVoteOk { .. }
+                    | Message::Prepare { .. }
+                    | Message::Promise { .. }
+            ),
+            Kind::Any | Kind::Transfer | Kind::RecoverToOwner => false,
+        }
+    }
+
+    fn comes_at(message: &multipaxos::Message, moment: Moment) -> bool {
+        use multipaxos::Message;
+        match moment {
+            Moment::Proposing => {
+                matches!(message, Message::Accept { .. } | Message::Forward { .. })
+            }
+            Moment::Voting => matches!(
+                message,
+                Message::AcceptOk { .. } | Message::Promise { .. } | Message::HeartbeatOk { .. }
+            ),
+            Moment::Recovering => matches!(message, Message::Prepare { .. }),
+        }
+    }
+
+    fn leads(message: &multipaxos::Message) -> Option<(InstanceId, Ballot)> {
+        match message {
+            multipaxos::Message::Prepare { ballot, .. } => {
+                Some((InstanceId::new(InstanceId::LOG, 1), *ballot))
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn plant(&mut self, plant: super::Plant) {
+        if let super::Plant::MultiPaxos(plant) = plant {
+            MultiPaxos::plant(self, plant);
+        }
+    }
+}
