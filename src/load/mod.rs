@@ -1,9 +1,11 @@
 //! Load on a cluster: what clients ask (`keys`, `values`, `workload`), when (`arrivals`), clients
 //! that ask it (`drive`), what is counted (`book`) and recorded (`record`), what came of it all
-//! (`report`); a wide area to do it over (`wide_area`), and the run that shows it (`demo`).
+//! (`report`); a wide area to do it over (`wide_area`), and the run that shows it (`demo`);
+//! protocols against each other (`compare`).
 
 mod arrivals;
 mod book;
+pub mod compare;
 pub mod demo;
 pub mod drive;
 pub mod keys;
