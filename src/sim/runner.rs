@@ -137,9 +137,11 @@ pub(super) fn run_sabotaged(
     transcript: Option<&mut dyn Write>,
 ) -> Verdict {
     let plan = || Plan::draw(seed, overrides);
-    let verdict = catch(
-        || with_protocol!(overrides.protocol, P => World::<P>::new(plan(), sabotage, transcript).run()),
-    );
+    let verdict = catch(|| {
+        with_protocol!(overrides.protocol, P => {
+            World::<P>::new(plan(), sabotage, transcript).run()
+        })
+    });
     verdict.unwrap_or_else(|detail| Verdict {
         seed,
         trace: 0,

@@ -25,7 +25,7 @@ kinds! { Message, "a message of Multi-Paxos", _limits:
     0x33 Promise { ballot, first, commit, votes, next }
         refused for nobodys(ballot).or(no_slot(first)).or(too_far(commit)).or(too_far(next));
     0x34 Accept { ballot, commit, first, entries }
-        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, Vec::<Entry>::len(&entries)));
+        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, count(&entries)));
     0x35 AcceptOk { ballot, first, last }
         refused for nobodys(ballot).or(no_range(first, last));
     0x36 Commit { ballot, commit } refused for nobodys(ballot).or(too_far(commit));
@@ -36,16 +36,16 @@ kinds! { Message, "a message of Multi-Paxos", _limits:
     0x39 Reject { ballot } refused for nobodys(ballot);
     0x3a Forward { proposals };
     0x3b Fetch { first } refused for no_slot(first);
-    0x3c Decided { first, entries } refused for no_run(first, Vec::<Entry>::len(&entries));
+    0x3c Decided { first, entries } refused for no_run(first, count(&entries));
     0x3d Truncated { floor } refused for too_far(floor);
 }
 
 kinds! { Record, "a record of Multi-Paxos", _limits:
     0x30 Promised { ballot } refused for nobodys(ballot);
     0x31 Accepted { ballot, commit, first, entries }
-        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, Vec::<Entry>::len(&entries)));
+        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, count(&entries)));
     0x32 Committed { commit } refused for too_far(commit);
-    0x33 Decided { first, entries } refused for no_run(first, Vec::<Entry>::len(&entries));
+    0x33 Decided { first, entries } refused for no_run(first, count(&entries));
     0x34 Granted { lease };
     0x35 Named { up_to } refused for too_far(up_to);
 }
@@ -66,6 +66,11 @@ fn no_slot(slot: Slot) -> Option<Flaw> {
 
 fn no_range(first: Slot, last: Slot) -> Option<Flaw> {
     no_slot(first).or(too_far(last)).or((first > last).then_some(Flaw::EmptyRange))
+}
+
+#[expect(clippy::ptr_arg, reason = "its type tells what is to be read")]
+fn count(entries: &Vec<Entry>) -> usize {
+    entries.len()
 }
 
 /// A run of slots has a first one, is not empty, and ends where slots end.
