@@ -39,6 +39,10 @@ pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
     /// answers reads without a proposal.
     const HAS_LEASES: bool = false;
 
+    /// Whether what it has executed is in its own log for good: then that counts as safe where the
+    /// whole log is kept.
+    const EXECUTES_WHAT_IS_DURABLE: bool = false;
+
     /// Whether a demanding run has to take this path.
     fn takes(path: Path) -> bool;
 
