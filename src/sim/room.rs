@@ -412,7 +412,7 @@ mod tests {
             keep: 0,
             lies: false,
         };
-        Room::new(&plan, 3, ReplicaId::from_index(0), 1)
+        Room::new(&plan, "epaxos", 3, ReplicaId::from_index(0), 1)
     }
 
     fn append(room: &mut Room<Record>, slots: std::ops::Range<u64>) {

@@ -48,6 +48,7 @@ kinds! { Record, "a record of Multi-Paxos", _limits:
     0x33 Decided { first, entries } refused for no_run(first, Vec::<Entry>::len(&entries));
     0x34 Granted { lease };
     0x35 Named { up_to } refused for too_far(up_to);
+    0x36 Installed { up_to } refused for no_slot(up_to);
 }
 
 /// Every ballot of Multi-Paxos has a leader; what was learned without a vote is told without one.
