@@ -15,7 +15,7 @@ const MOST_REPORTED: usize = 1 << 17;
 kinds! { Message, "a message of Fast Paxos", _limits:
     0x40 Prepare { ballot } refused for nobodys(ballot);
     0x41 Promise { ballot, known, reported }
-        refused for nobodys(ballot).or_else(|| above(known, &reported));
+        refused for nobodys(ballot).or_else(|| above(known, Vec::<Slot>::as_slice(&reported)));
     0x42 Report { ballot, slot, round, choice } refused for unsound(slot, ballot);
     0x43 Open { ballot, is_fast, from } refused for unsound(from, ballot);
     0x44 Propose { choice };

@@ -103,7 +103,7 @@ fn a_slot_that_was_only_prepared_ends_as_nothing() {
     stage.propose(3, 2);
     stage.propose(3, 3);
     stage.pass(LONG);
-    assert_eq!(stage.slots_of(1), [], "its proposer has died and nobody else knows it");
+    assert!(stage.slots_of(1).is_empty(), "its proposer has died and nobody else knows it");
     assert!(!stage.slots_of(2).is_empty() && !stage.slots_of(3).is_empty());
     assert!(stage.pending().is_empty());
 }
