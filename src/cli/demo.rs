@@ -123,16 +123,11 @@ impl Demo {
             protocol: self.protocol,
             replicas: self.replicas.or(sites).unwrap_or(3),
             time,
-            plan: Plan {
-                workload: Workload {
-                    conflict_percent: self.conflicts,
-                    read_percent: self.reads,
-                    value_bytes: self.value_size,
-                    seed: self.seed,
-                },
-                clients: self.clients,
-                record: RECORD,
-            },
+            plan: Plan::closed(
+                Workload::demo(self.conflicts, self.reads, self.value_size, self.seed),
+                self.clients,
+                RECORD,
+            ),
             crash: !self.no_crash,
             wide_area,
             durability: self.durability.into(),

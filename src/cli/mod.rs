@@ -6,6 +6,7 @@
 //! answer from the cluster; 4 a replica's data directory, or a backup, cannot be used.
 
 mod backup;
+mod compare;
 mod config;
 mod demo;
 mod init;
@@ -58,6 +59,7 @@ enum Command {
     Get(kv::Get),
     Del(kv::Del),
     Cas(kv::Cas),
+    Compare(compare::Compare),
     #[command(after_help = SIM_EXAMPLES)]
     Sim(sim::Args),
 }
@@ -98,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Get(get) => get.run(),
         Command::Del(del) => del.run(),
         Command::Cas(cas) => cas.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Sim(args) => sim::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -7,19 +7,18 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::drive::{Drive, Driven, Endpoint, Plan, Trouble};
+use super::drive::{Drive, Driven, Figures, Pace, Plan};
 use super::record::Finished;
-use super::report::{Checked, Config, Crash, Flushing, PerReplica, Report, Summary, share};
+use super::report::{Config, Crash, Flushing, PerReplica, Report, Summary, share};
+use super::verify::judge;
 use super::wide_area::WideArea;
-use super::workload::BadWorkload;
-use crate::machine::{Kv, KvCommand, KvOutput};
+use super::workload::{BadWorkload, Keys};
+use crate::machine::Kv;
 use crate::node::{
-    Durability, FastSlow, Latency, LocalCluster, Metrics, Optimisations, ProposeError, Rejected,
-    Replica, StartError, Unknown,
+    Durability, FastSlow, Latency, LocalCluster, Metrics, Optimisations, Replica, StartError,
 };
 use crate::protocol::ProtocolKind;
-use crate::sim::linearizability::{BUDGET, Verdict, check};
-use crate::types::{Quorums, RequestId, UnsupportedSize};
+use crate::types::{Quorums, UnsupportedSize};
 
 /// Between two looks at the clients.
 const LOOK: Duration = Duration::from_millis(100);
@@ -90,24 +89,6 @@ pub struct Progress {
     pub crashed: Option<u8>,
 }
 
-impl Endpoint for Replica<Kv> {
-    async fn submit(
-        &self,
-        request: RequestId,
-        floor: u64,
-        command: KvCommand,
-    ) -> Result<KvOutput, Trouble> {
-        Replica::submit(self, request, floor, command).await.map_err(|error| match error {
-            ProposeError::Rejected(Rejected::Overloaded) => Trouble::Busy,
-            ProposeError::Rejected(Rejected::Stopping)
-            | ProposeError::Unknown(Unknown::Stopped | Unknown::TimedOut(_)) => Trouble::Gone,
-            // A command of ours that is refused for good, an output that is lost though its client
-            // waits for it, a replica that broke an invariant.
-            other => Trouble::Hopeless(other.to_string()),
-        })
-    }
-}
-
 /// Holds the demo, in the tokio runtime this is called in. `watch` is told how it goes, ten times a
 /// second; when `interrupt` completes, the clients stop early.
 ///
@@ -150,10 +131,18 @@ pub async fn run(
 }
 
 impl Scenario {
+    /// Clients at each replica.
+    fn clients(&self) -> u32 {
+        match self.plan.pace {
+            Pace::Closed { clients, .. } => clients,
+            Pace::Open { outstanding, .. } => outstanding,
+        }
+    }
+
     fn check(&self) -> Result<Quorums, DemoError> {
         self.plan.workload.check()?;
-        if !(1..=10_000).contains(&self.plan.clients) {
-            return Err(DemoError::Clients(self.plan.clients));
+        if !(1..=10_000).contains(&self.clients()) {
+            return Err(DemoError::Clients(self.clients()));
         }
         if !(0.1..=86_400.0).contains(&self.time.as_secs_f64()) {
             return Err(DemoError::Time(self.time));
@@ -190,7 +179,7 @@ async fn load(
     loop {
         let (elapsed, operations) = (drive.elapsed(), drive.answered());
         watch(Progress { elapsed, operations, crashed: crash.map(|it| it.replica) });
-        if elapsed >= scenario.time || drive.is_hopeless() {
+        if elapsed >= scenario.time || drive.failed() > 0 {
             return (elapsed < scenario.time, crash);
         }
         if can_crash && crash.is_none() && elapsed >= scenario.time / 2 {
@@ -222,14 +211,14 @@ impl Summing<'_> {
         let metrics = || self.metrics.iter().flatten();
         let (mut commit, mut execute) = (Latency::default(), Latency::default());
         metrics().for_each(|it| commit.add(&it.commit));
-        driven.latency.iter().for_each(|it| execute.add(it));
+        driven.figures.iter().for_each(|it| execute.add(&it.latency()));
         let mut commands = FastSlow::default();
         metrics().for_each(|it| {
             commands.fast += it.commands.fast;
             commands.slow += it.commands.slow;
         });
         let mut failures = Vec::new();
-        failures.extend(driven.hopeless.iter().map(|why| format!("a client gave up: {why}")));
+        failures.extend(driven.errors.iter().map(|(why, _)| format!("a client gave up: {why}")));
         if driven.unanswered > 0 {
             let (count, patience) = (driven.unanswered, PATIENCE);
             failures.push(format!("{count} operations were not answered within {patience:?}"));
@@ -239,7 +228,7 @@ impl Summing<'_> {
         }
         failures.extend(digests.clone().err());
         let (linearizable, history) = judge(finished, &mut failures);
-        let operations = driven.operations;
+        let operations = driven.answered;
         Report {
             version: env!("CARGO_PKG_VERSION"),
             protocol: scenario.protocol.name(),
@@ -290,10 +279,13 @@ impl Summing<'_> {
             self.scenario;
         Config {
             seconds: time.as_secs_f64(),
-            clients: plan.clients,
-            conflict_percent: plan.workload.conflict_percent,
-            read_percent: plan.workload.read_percent,
-            value_bytes: plan.workload.value_bytes,
+            clients: self.scenario.clients(),
+            conflict_percent: match plan.workload.keys {
+                Keys::Conflict { percent, .. } => percent,
+                _ => 100.0,
+            },
+            read_percent: plan.workload.mix.read,
+            value_bytes: plan.workload.values.most(),
             seed: plan.workload.seed,
             durability: match durability {
                 Durability::Fsync => "fsync",
@@ -308,7 +300,7 @@ impl Summing<'_> {
 
     fn cost(&self, Crashed { replica, at, operations }: Crashed) -> Crash {
         let at_s = at.as_secs_f64();
-        let after = (self.driven.operations - operations) as f64;
+        let after = (self.driven.answered - operations) as f64;
         Crash {
             replica,
             at_s,
@@ -321,40 +313,16 @@ impl Summing<'_> {
         let replica = u8::try_from(index + 1).expect("a checked number of replicas");
         let area = self.scenario.wide_area.as_ref();
         let metrics = self.metrics[index].as_ref();
-        let latency = &self.driven.latency[index];
+        let latency = Figures::latency(&self.driven.figures[index]);
         PerReplica {
             replica,
             site: area.map(|area| area.sites[index].clone()),
             crashed: self.crash.is_some_and(|crash| crash.replica == replica),
             operations: latency.count(),
             commit_ms: metrics.map(|it| Summary::of(&it.commit)).unwrap_or_default(),
-            execute_ms: Summary::of(latency),
+            execute_ms: Summary::of(&latency),
             fast_path_share: share(metrics.map(|it| it.commands).unwrap_or_default()),
             lower_bound_ms: area.map(|area| area.lower_bound_ms(index, self.scenario.replicas)),
         }
     }
-}
-
-/// Whether the record is linearizable, and what was looked at.
-fn judge(finished: &Finished, failures: &mut Vec<String>) -> (Option<bool>, Checked) {
-    let extent = finished.extent();
-    let mut checked = Checked { one_key_in: extent.one_key_in, ..Checked::default() };
-    let mut linearizable = Some(true);
-    for piece in finished.pieces() {
-        checked.operations += piece.len();
-        checked.keys += 1 + piece.windows(2).filter(|two| two[0].key != two[1].key).count();
-        match check(&piece, BUDGET) {
-            Verdict::Linearizable => {}
-            Verdict::Violation(violation) => {
-                failures.push(format!("the history is not linearizable: {violation}"));
-                linearizable = Some(false);
-            }
-            Verdict::TooHard { key } => {
-                let key = String::from_utf8_lossy(&key).into_owned();
-                failures.push(format!("key {key} has a history too entangled to be checked"));
-                linearizable = linearizable.filter(|good| !good);
-            }
-        }
-    }
-    (linearizable, checked)
 }

@@ -1,26 +1,45 @@
-//! Drives clients: each asks one thing at a time, and the next as soon as it has its answer (a
-//! closed loop). A client whose replica is gone goes on at the next one, under the same session and
-//! request, so that nothing happens twice. Between `workload`, which says what to ask, and
-//! `record`, which notes what was answered.
+//! Drives operations, in one of two ways. In a closed loop, each client asks one thing at a time
+//! and the next once it has its answer and has thought a while. In an open loop, operations start
+//! when the schedule says so (`arrivals`), whatever became of those before.
+//!
+//! Latency counts from when an operation was *meant* to start. So a cluster that stands still for a
+//! second is charged with every operation of that second, although most of them could not even be
+//! sent: what is left out otherwise is known as coordinated omission.
+//!
+//! A client whose replica is gone goes on at another, under the same session and request, so that
+//! nothing happens twice. Between `workload`, which says what to ask, and `record` and `book`,
+//! which note what came of it.
+
+mod client;
+mod lanes;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use self::client::Client;
+use self::lanes::{Lane, Taken};
+use super::arrivals::Arrivals;
+pub use super::arrivals::Spread;
+use super::book::Book;
+pub use super::book::{Figures, LATE, Recent};
 use super::record::Record;
-use super::workload::Workload;
+use super::workload::{Population, Workload};
 use crate::machine::{KvCommand, KvOutput};
-use crate::node::Latency;
-use crate::types::{ClientId, RequestId};
+use crate::types::{Consistency, RequestId};
 
-/// How long a client waits before it asks a busy replica again.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// What threads of the load generator are called, so that its own share of the machine can be told
+/// from the cluster's: those of the runtime, too, if it is to be counted.
+pub const THREAD: &str = "isonomy-load";
 
-/// How long a client waits once it has been turned away everywhere.
-const NOWHERE_PAUSE: Duration = Duration::from_millis(50);
+/// The longest the schedule sleeps before it looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(20);
 
 /// Something that executes a command once, however often it is asked under one id.
 pub trait Endpoint: Send + Sync + 'static {
@@ -31,6 +50,13 @@ pub trait Endpoint: Send + Sync + 'static {
         floor: u64,
         command: KvCommand,
     ) -> impl Future<Output = Result<KvOutput, Trouble>> + Send;
+
+    /// Answers a command that only reads.
+    fn read(
+        &self,
+        command: KvCommand,
+        consistency: Consistency,
+    ) -> impl Future<Output = Result<KvOutput, Trouble>> + Send;
 }
 
 /// Why a command has no answer, as far as the client has to know.
@@ -40,8 +66,30 @@ pub enum Trouble {
     Busy,
     /// Ask elsewhere.
     Gone,
-    /// Nobody will ever answer this, in these words: the run is over.
-    Hopeless(String),
+    /// Nobody will ever answer this, in these words.
+    Failed(String),
+}
+
+/// What decides when the next operation starts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Pace {
+    /// The answer to the one before.
+    Closed {
+        /// Clients at each endpoint.
+        clients: u32,
+        /// How long a client thinks between an answer and its next question.
+        think: Duration,
+    },
+    /// A schedule.
+    Open {
+        /// Operations a second, at all endpoints together.
+        rate: f64,
+        /// How they are spread.
+        spread: Spread,
+        /// How many may be under way at one endpoint. As many again wait for their turn, and their
+        /// latency counts that; what comes on top is dropped, and counted.
+        outstanding: u32,
+    },
 }
 
 /// How many ask what, and how much of it is kept.
@@ -49,73 +97,125 @@ pub enum Trouble {
 pub struct Plan {
     /// What they ask.
     pub workload: Workload,
-    /// Clients at each endpoint to begin with.
-    pub clients: u32,
+    /// When.
+    pub pace: Pace,
+    /// How reads are asked.
+    pub reads: Consistency,
+    /// How long one replica may take before another is asked.
+    pub attempt: Duration,
+    /// How long an operation may take altogether; then it has failed.
+    pub timeout: Duration,
+    /// What starts before this does not count.
+    pub warm_up: Duration,
+    /// So many operations are started after the warm-up, if there is a limit.
+    pub count: Option<u64>,
     /// About so many operations are recorded; see [`record`](super::record).
     pub record: usize,
+    /// How long a command travels one way from a client at the first site to a replica at the
+    /// second, if the endpoints do not take that time anyway.
+    pub distance: Option<Vec<Vec<Duration>>>,
+}
+
+impl Plan {
+    /// A closed loop of clients that count from the start and never think.
+    pub fn closed(workload: Workload, clients: u32, record: usize) -> Plan {
+        Plan {
+            workload,
+            pace: Pace::Closed { clients, think: Duration::ZERO },
+            reads: Consistency::Linearizable,
+            attempt: Duration::from_secs(2),
+            timeout: Duration::from_secs(600),
+            warm_up: Duration::ZERO,
+            count: None,
+            record,
+            distance: None,
+        }
+    }
 }
 
 /// Clients at work.
 #[derive(Debug)]
-pub struct Drive<E> {
+pub struct Drive<E: Endpoint> {
     shared: Arc<Shared<E>>,
     tasks: JoinSet<()>,
+    schedule: Option<std::thread::JoinHandle<JoinSet<()>>>,
 }
 
+/// What all clients of a run share.
 #[derive(Debug)]
 struct Shared<E> {
     endpoints: Vec<E>,
-    workload: Workload,
+    plan: Plan,
+    population: Population,
     record: Record,
-    /// By the endpoint that answered, from the first attempt at any.
-    latency: Vec<Mutex<Latency>>,
-    answered: AtomicU64,
+    book: Book,
+    lanes: Vec<Lane>,
     start: Instant,
     stop: AtomicBool,
-    hopeless: Mutex<Option<String>>,
+    /// Operations started that count.
+    started: AtomicU64,
     session_base: u64,
 }
 
 /// What clients have seen.
 #[derive(Debug)]
 pub struct Driven {
-    /// Operations that were answered before the clients were told to stop.
-    pub operations: u64,
+    /// Operations that were answered before the clients were told to stop, the warm-up's included.
+    pub answered: u64,
     /// From the start until then.
     pub seconds: f64,
-    /// From asking to the answer, by the endpoint that answered.
-    pub latency: Vec<Latency>,
+    /// What the operations that count have seen, by the endpoint whose clients asked.
+    pub figures: Vec<Figures>,
+    /// Operations that were meant to start after the warm-up, whatever became of them.
+    pub offered: u64,
+    /// Of those, the ones started more than [`LATE`] after they were meant to.
+    pub late: u64,
+    /// Those that were never started: too much was under way.
+    pub dropped: u64,
     /// Operations that had no answer when patience ended.
     pub unanswered: usize,
-    /// Why an operation can never be answered, if that happened.
-    pub hopeless: Option<String>,
+    /// What errors said, and how often; the first few.
+    pub errors: Vec<(String, u64)>,
     /// What was asked and answered.
     pub record: Record,
 }
 
 impl<E: Endpoint> Drive<E> {
     /// Starts the clients, in the tokio runtime this is called in. Sessions are numbered from
-    /// `session_base`, which no other run on the same cluster may share.
+    /// `session_base`, which no other run on the same cluster may share: 2^32 belong to a run.
     pub fn start(plan: &Plan, endpoints: Vec<E>, session_base: u64) -> Drive<E> {
-        let places = u32::try_from(endpoints.len()).expect("a cluster has few replicas");
-        let clients = plan.clients * places;
-        let record = Record::new(plan.record, plan.workload.value_bytes);
+        let places = endpoints.len();
         let shared = Arc::new(Shared {
-            latency: endpoints.iter().map(|_| Mutex::default()).collect(),
+            book: Book::new(places),
+            lanes: endpoints.iter().map(|_| Lane::default()).collect(),
             endpoints,
-            workload: plan.workload.clone(),
-            record,
-            answered: AtomicU64::new(0),
+            population: Population::of(&plan.workload.keys),
+            record: Record::new(plan.record, plan.workload.values.clone()),
+            plan: plan.clone(),
             start: Instant::now(),
             stop: AtomicBool::new(false),
-            hopeless: Mutex::new(None),
+            started: AtomicU64::new(0),
             session_base,
         });
-        let mut tasks = JoinSet::new();
-        for client in 0..clients {
-            tasks.spawn(Arc::clone(&shared).client(client, (client % places) as usize));
+        let (mut tasks, mut schedule) = (JoinSet::new(), None);
+        match plan.pace {
+            Pace::Closed { clients, .. } => {
+                for place in 0..places {
+                    for number in 0..clients {
+                        let client = Client::new(&shared, number, place);
+                        tasks.spawn(client.ask_in_turn(Arc::clone(&shared)));
+                    }
+                }
+            }
+            Pace::Open { rate, spread, .. } => {
+                let arrivals = Arrivals::new(spread, rate, places, plan.workload.seed);
+                let (shared, runtime) = (Arc::clone(&shared), Handle::current());
+                let thread = std::thread::Builder::new().name(THREAD.to_owned());
+                let work = move || follow(&shared, arrivals, &runtime);
+                schedule = Some(thread.spawn(work).expect("a thread can be had"));
+            }
         }
-        Drive { shared, tasks }
+        Drive { shared, tasks, schedule }
     }
 
     /// The time since the start.
@@ -125,203 +225,113 @@ impl<E: Endpoint> Drive<E> {
 
     /// Operations answered so far.
     pub fn answered(&self) -> u64 {
-        self.shared.answered.load(Ordering::Relaxed)
+        self.shared.book.answered()
     }
 
-    /// Whether an operation can never be answered, so that there is no use in going on.
-    pub fn is_hopeless(&self) -> bool {
-        lock(&self.shared.hopeless).is_some()
+    /// Operations that have failed so far.
+    pub fn failed(&self) -> u64 {
+        self.shared.book.failed()
+    }
+
+    /// Whether as many operations have been started as there were to be.
+    pub fn is_exhausted(&self) -> bool {
+        let started = self.shared.started.load(Ordering::Relaxed);
+        self.shared.plan.count.is_some_and(|count| started >= count)
+    }
+
+    /// What has come since this was asked last, by endpoint.
+    pub fn recent(&self) -> Vec<Recent> {
+        self.shared.book.take_recent()
     }
 
     /// Lets every client end with its present operation, and waits for them with this patience.
     pub async fn finish(mut self, patience: Duration) -> Driven {
-        let (operations, seconds) = (self.answered(), self.elapsed().as_secs_f64());
-        self.shared.stop.store(true, Ordering::Relaxed);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let (answered, seconds) = (self.answered(), self.elapsed().as_secs_f64());
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let mut parts = vec![std::mem::take(&mut self.tasks)];
+        if let Some(schedule) = self.schedule.take() {
+            let joined = tokio::task::spawn_blocking(|| schedule.join()).await;
+            parts.push(joined.expect("nobody aborts it").expect("the schedule does not panic"));
+        }
+        let all = async {
+            for part in &mut parts {
+                while part.join_next().await.is_some() {}
+            }
+        };
         // Those that are late are cut off: their operations stay open in the record.
         let _ = tokio::time::timeout(patience, all).await;
-        let unanswered = self.tasks.len();
-        self.tasks.shutdown().await;
+        let waiting: usize = self.shared.lanes.iter().map(Lane::close).sum();
+        let unanswered = waiting + parts.iter().map(JoinSet::len).sum::<usize>();
+        for part in &mut parts {
+            part.shutdown().await;
+        }
         let shared = Arc::into_inner(self.shared).expect("all tasks have ended");
         Driven {
-            operations,
+            answered,
             seconds,
-            latency: shared.latency.iter().map(|latency| lock(latency).clone()).collect(),
+            figures: shared.book.figures(),
+            offered: shared.started.load(Ordering::Relaxed),
+            late: shared.book.late(),
+            dropped: shared.book.dropped(),
             unanswered,
-            hopeless: lock(&shared.hopeless).clone(),
+            errors: shared.book.words(),
             record: shared.record,
         }
     }
 }
 
-impl<E: Endpoint> Shared<E> {
-    /// One client, from start to stop. `at` is the endpoint it prefers at first.
-    async fn client(self: Arc<Self>, client: u32, mut at: usize) {
-        // Clients of one replica that is gone spread over the others.
-        let places = self.endpoints.len();
-        let mut hop = 1 + client as usize / places % places.saturating_sub(1).max(1);
-        let mut stream = self.workload.client(client);
-        let session = ClientId(self.session_base + u64::from(client));
-        for sequence in 1.. {
-            if self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let asked = self.start.elapsed();
-            let (key, ask) = stream.next(asked);
-            // Dropped with this task if need be: an operation without an answer.
-            let open = self.record.call(client, nanos(asked), key, ask);
-            let request = RequestId::new(session, sequence);
-            let mut refusals = 0;
-            let output = loop {
-                let command = stream.command(key, ask);
-                match self.endpoints[at].submit(request, sequence, command).await {
-                    Ok(output) => break output,
-                    Err(Trouble::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
-                    Err(Trouble::Gone) => {
-                        refusals += 1;
-                        at = (at + std::mem::replace(&mut hop, 1)) % places;
-                        if refusals % places == 0 {
-                            tokio::time::sleep(NOWHERE_PAUSE).await;
-                        }
-                    }
-                    Err(Trouble::Hopeless(why)) => {
-                        lock(&self.hopeless).get_or_insert(why);
-                        return;
-                    }
-                }
-            };
-            let answered = self.start.elapsed();
-            let answer = stream.answered(key, ask, &output);
-            open.answered(nanos(answered), answer);
-            lock(&self.latency[at]).record(answered.saturating_sub(asked));
-            self.answered.fetch_add(1, Ordering::Relaxed);
+impl<E> Shared<E> {
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operation that is meant to start at this moment may still do so; if it counts, it
+    /// is counted.
+    fn admit(&self, due: Duration) -> bool {
+        if due < self.plan.warm_up {
+            return true;
         }
-    }
-}
-
-fn nanos(elapsed: Duration) -> u64 {
-    u64::try_from(elapsed.as_nanos()).expect("a run is shorter than 584 years")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is in these is never left half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::machine::{Kv, StateMachine};
-    use crate::sim::linearizability::{BUDGET, Verdict, check};
-
-    /// One store behind several doors, each of which may be broken in its way.
-    #[derive(Clone)]
-    struct Door {
-        store: Arc<Mutex<(Kv, HashMap<RequestId, KvOutput>)>>,
-        manner: Manner,
-    }
-
-    #[derive(Clone)]
-    enum Manner {
-        Good,
-        /// Every third request is executed and its answer is lost, with this trouble.
-        Forgetful(Trouble),
-        Closed,
-        Broken,
-        Silent,
-        /// Every answer to a `get` is that there is nothing.
-        Lying,
-    }
-
-    impl Endpoint for Door {
-        async fn submit(
-            &self,
-            request: RequestId,
-            floor: u64,
-            command: KvCommand,
-        ) -> Result<KvOutput, Trouble> {
-            assert_eq!(floor, request.sequence, "a client asks one thing at a time");
-            tokio::task::yield_now().await;
-            match self.manner {
-                Manner::Closed => return Err(Trouble::Gone),
-                Manner::Broken => return Err(Trouble::Hopeless("it is broken".into())),
-                Manner::Silent => std::future::pending().await,
-                _ => {}
-            }
-            let mut store = lock(&self.store);
-            let (kv, done) = &mut *store;
-            let known = done.contains_key(&request);
-            let output = done.entry(request).or_insert_with(|| kv.apply(command)).clone();
-            match (&self.manner, output) {
-                (Manner::Forgetful(trouble), _) if !known && request.sequence.is_multiple_of(3) => {
-                    Err(trouble.clone())
-                }
-                (Manner::Lying, KvOutput::Value(_)) => Ok(KvOutput::Value(None)),
-                (_, output) => Ok(output),
-            }
+        let before = self.started.fetch_add(1, Ordering::Relaxed);
+        let is_admitted = self.plan.count.is_none_or(|count| before < count);
+        if !is_admitted {
+            self.started.fetch_sub(1, Ordering::Relaxed);
         }
+        is_admitted
     }
+}
 
-    async fn drive(manners: &[Manner]) -> Driven {
-        let store = Arc::default();
-        let door = |manner: &Manner| Door { store: Arc::clone(&store), manner: manner.clone() };
-        let workload = Workload { conflict_percent: 50.0, ..Workload::default() };
-        let plan = Plan { workload, clients: 4, record: 100_000 };
-        let drive = Drive::start(&plan, manners.iter().map(door).collect(), 1);
-        while drive.answered() < 2_000 && drive.elapsed() < Duration::from_secs(20) {
-            if drive.is_hopeless() {
+/// Starts operations when they are due, each at a free client of its site. On a thread of its own:
+/// the runtime's timers are a millisecond coarse.
+fn follow<E: Endpoint>(
+    shared: &Arc<Shared<E>>,
+    mut arrivals: Arrivals,
+    runtime: &Handle,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let Pace::Open { outstanding, .. } = shared.plan.pace else { return tasks };
+    loop {
+        let (due, place) = arrivals.next();
+        loop {
+            if shared.is_stopping() {
+                return tasks;
+            }
+            let left = due.saturating_sub(shared.start.elapsed());
+            if left.is_zero() {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            std::thread::sleep(left.min(NAP));
         }
-        drive.finish(Duration::from_millis(50)).await
-    }
-
-    fn verdict(driven: &Driven) -> Verdict {
-        let finished = driven.record.finish();
-        let verdicts = finished.pieces().map(|piece| check(&piece, BUDGET));
-        verdicts.reduce(|a, b| if a == Verdict::Linearizable { b } else { a }).expect("a piece")
-    }
-
-    #[tokio::test]
-    async fn clients_ask_and_answers_are_counted() {
-        let driven = drive(&[Manner::Good, Manner::Good]).await;
-        let latencies: u64 = driven.latency.iter().map(Latency::count).sum();
-        assert!(driven.operations >= 2_000 && latencies >= driven.operations);
-        assert_eq!((driven.unanswered, driven.hopeless.as_ref()), (0, None));
-        assert_eq!(verdict(&driven), Verdict::Linearizable);
-    }
-
-    #[tokio::test]
-    async fn a_retry_goes_under_the_same_id_wherever_it_goes() {
-        let forgetful = |trouble| Manner::Forgetful(trouble);
-        let manners = [forgetful(Trouble::Gone), Manner::Closed, forgetful(Trouble::Busy)];
-        let driven = drive(&manners).await;
-        assert_eq!(driven.latency[1].count(), 0, "nobody is answered at a closed door");
-        assert!(driven.latency[0].count() > 0 && driven.latency[2].count() > 0);
-        assert_eq!(verdict(&driven), Verdict::Linearizable);
-    }
-
-    #[tokio::test]
-    async fn what_nobody_answers_stays_open() {
-        let driven = drive(&[Manner::Good, Manner::Silent]).await;
-        assert_eq!(driven.unanswered, 4);
-        let finished = driven.record.finish();
-        let open = finished.pieces().flatten().filter(|operation| operation.returned.is_none());
-        assert_eq!(open.count(), 4);
-    }
-
-    #[tokio::test]
-    async fn a_hopeless_run_ends_and_says_why() {
-        let driven = drive(&[Manner::Broken]).await;
-        assert_eq!(driven.hopeless.as_deref(), Some("it is broken"));
-    }
-
-    #[tokio::test]
-    async fn a_lie_is_found_out() {
-        let driven = drive(&[Manner::Good, Manner::Lying]).await;
-        assert!(matches!(verdict(&driven), Verdict::Violation(_)));
+        if !shared.admit(due) {
+            return tasks;
+        }
+        let lane = &shared.lanes[place];
+        match lane.take(due, outstanding, |number| Client::new(shared, number, place)) {
+            Taken::Client(client) => {
+                tasks.spawn_on(client.ask_when_due(Arc::clone(shared), due), runtime);
+            }
+            Taken::Waits => {}
+            Taken::Dropped => shared.book.drop_one(),
+        }
+        while tasks.try_join_next().is_some() {}
     }
 }

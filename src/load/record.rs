@@ -3,13 +3,14 @@
 //!
 //! Memory is bounded. When more operations come than fit, every second key is dropped with all its
 //! operations, and so on: what is left is complete for each key that is left, and linearizability
-//! is a matter of single keys.
+//! is a matter of single keys. Where that is of no use, because all are on few keys, the record
+//! ends there: what it holds is complete up to a moment.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::workload::{Answer, Ask, Key, Written};
+use super::workload::{Answer, Ask, Key, Sizes, Written};
 use crate::sim::history::{self, Call, Operation, Outcome, write_history};
 
 /// So many operations go to the writer or the checker at once.
@@ -19,11 +20,16 @@ const CHUNK: usize = 1 << 14;
 /// more memory than a processor keeps at hand.)
 const HEAPS: usize = 16;
 
+/// Thinning by this many powers of two leaves the first key of a table or two.
+const MOST_THINNING: u32 = 20;
+
 /// The records of all clients of a run.
 #[derive(Debug)]
 pub struct Record {
     capacity: usize,
-    value_bytes: usize,
+    values: Sizes,
+    /// What is called from this moment on is not recorded; `u64::MAX` while there is room.
+    end: AtomicU64,
     /// Keys are kept whose number is a multiple of two to the power of this.
     thinning: AtomicU32,
     /// Entries in all heaps; changed with a heap's lock held.
@@ -49,7 +55,8 @@ struct Entry {
 #[derive(Debug)]
 #[must_use = "dropping it says that there is no answer"]
 pub struct Asked<'a> {
-    record: &'a Record,
+    /// Where to, if this is recorded at all.
+    record: Option<&'a Record>,
     entry: Entry,
 }
 
@@ -62,7 +69,9 @@ impl Asked<'_> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.record.keep(self.entry);
+        if let Some(record) = self.record {
+            record.keep(self.entry);
+        }
     }
 }
 
@@ -73,15 +82,18 @@ pub struct Extent {
     pub operations: usize,
     /// One key in this many was recorded: 1 for all.
     pub one_key_in: u32,
+    /// When there was no more room, in nanoseconds after the start.
+    pub end: Option<u64>,
 }
 
 impl Record {
-    /// For about `capacity` operations; the memory for them is taken now.
-    pub fn new(capacity: usize, value_bytes: usize) -> Record {
+    /// For about `capacity` operations, none if that is 0; the memory for them is taken now.
+    pub fn new(capacity: usize, values: Sizes) -> Record {
         let heap = || Mutex::new(Vec::with_capacity(capacity / HEAPS));
         Record {
             capacity,
-            value_bytes,
+            values,
+            end: AtomicU64::new(if capacity == 0 { 0 } else { u64::MAX }),
             thinning: AtomicU32::new(0),
             kept: AtomicUsize::new(0),
             thinner: Mutex::new(()),
@@ -93,7 +105,9 @@ impl Record {
     pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) -> Asked<'_> {
         let answer = Answer { ok: false, found: Written::NOTHING };
         let entry = Entry { key, client, ask, called: now, returned: 0, answer };
-        Asked { record: self, entry }
+        // Read before the command is sent: whatever is left out here was sent after the end.
+        let has_room = now < self.end.load(Ordering::SeqCst);
+        Asked { record: has_room.then_some(self), entry }
     }
 
     fn keep(&self, entry: Entry) {
@@ -108,6 +122,11 @@ impl Record {
             && let Ok(_only_one) = self.thinner.try_lock()
         {
             while self.kept.load(Ordering::Relaxed) > self.capacity {
+                if self.thinning.load(Ordering::Relaxed) >= MOST_THINNING {
+                    let now = entry.returned.max(entry.called);
+                    self.end.fetch_min(now, Ordering::SeqCst);
+                    return;
+                }
                 self.thin();
             }
         }
@@ -138,8 +157,15 @@ impl Record {
             let taken = std::mem::take(&mut *self.heap(heap));
             entries.extend(taken.into_iter().filter(|entry| is_kept(entry.key, thinning)));
         }
+        let end = self.end.load(Ordering::SeqCst);
+        entries.retain(|entry| entry.called < end);
+        for entry in entries.iter_mut().filter(|entry| entry.returned >= end) {
+            // It may have seen what was not recorded any more.
+            entry.returned = 0;
+        }
         entries.sort_unstable_by_key(|entry| (entry.key, entry.called));
-        Finished { entries, thinning, value_bytes: self.value_bytes }
+        let end = (end < u64::MAX).then_some(end);
+        Finished { entries, thinning, end, values: self.values.clone() }
     }
 }
 
@@ -152,14 +178,15 @@ fn is_kept(key: Key, thinning: u32) -> bool {
 pub struct Finished {
     entries: Vec<Entry>,
     thinning: u32,
-    value_bytes: usize,
+    end: Option<u64>,
+    values: Sizes,
 }
 
 impl Finished {
     /// How much it holds.
     pub fn extent(&self) -> Extent {
         let one_key_in = 1u32.checked_shl(self.thinning).unwrap_or(u32::MAX);
-        Extent { operations: self.entries.len(), one_key_in }
+        Extent { operations: self.entries.len(), one_key_in, end: self.end }
     }
 
     /// The history in pieces that can be checked one by one: a key is never divided.
@@ -187,15 +214,15 @@ impl Finished {
     }
 
     fn operations(&self, entries: &[Entry]) -> Vec<Operation> {
-        let bytes = self.value_bytes;
-        let some = |written: Written| (written != Written::NOTHING).then(|| written.value(bytes));
+        let values = &self.values;
+        let some = |written: Written| (written != Written::NOTHING).then(|| written.value(values));
         let operation = |entry: &Entry| {
             let Answer { ok, found } = entry.answer;
             let (call, answer) = match entry.ask {
                 Ask::Get => (Call::Get, history::Answer::Value(some(found))),
-                Ask::Put(new) => (Call::Put(new.value(bytes)), history::Answer::Done),
+                Ask::Put(new) => (Call::Put(new.value(values)), history::Answer::Done),
                 Ask::Cas(expected, new) => {
-                    let call = Call::Cas { expected: some(expected), value: new.value(bytes) };
+                    let call = Call::Cas { expected: some(expected), value: new.value(values) };
                     let swapped = history::Answer::Swapped;
                     (call, if ok { swapped } else { history::Answer::Mismatch(some(found)) })
                 }
@@ -243,16 +270,16 @@ mod tests {
 
     #[test]
     fn a_record_within_its_capacity_has_everything() {
-        let record = Record::new(400, 16);
+        let record = Record::new(400, Sizes::Fixed(16));
         run(&record, 4, 100);
         let finished = record.finish();
-        assert_eq!(finished.extent(), Extent { operations: 400, one_key_in: 1 });
+        assert_eq!(finished.extent(), Extent { operations: 400, one_key_in: 1, end: None });
         assert_eq!(counts(&finished).into_values().collect::<Vec<_>>(), [100; 4]);
     }
 
     #[test]
     fn beyond_it_whole_keys_go_and_the_rest_is_complete() {
-        let record = Record::new(1_000, 16);
+        let record = Record::new(1_000, Sizes::Fixed(16));
         run(&record, 64, 100);
         let finished = record.finish();
         let extent = finished.extent();
@@ -263,8 +290,27 @@ mod tests {
     }
 
     #[test]
+    fn of_one_key_alone_the_record_is_complete_up_to_its_end() {
+        let record = Record::new(1_000, Sizes::Fixed(16));
+        // One that is under way when the record ends, and has seen what came after.
+        let late = record.call(9, 3, Key(0), Ask::Get);
+        for now in (0..2_000).map(|round| 10 * round) {
+            let put = record.call(0, now, Key(0), Ask::Put(Written(1 + now)));
+            put.answered(now + 5, Answer { ok: true, found: Written::NOTHING });
+        }
+        late.answered(20_000, Answer { ok: true, found: Written(15_001) });
+        let finished = record.finish();
+        let extent = finished.extent();
+        let end = extent.end.expect("there was no more room");
+        assert!((9_000..11_000).contains(&end), "{extent:?}");
+        assert!(finished.entries.iter().all(|entry| entry.called < end && entry.returned < end));
+        let piece = finished.pieces().next().expect("one key");
+        assert_eq!(check(&piece, BUDGET), Verdict::Linearizable);
+    }
+
+    #[test]
     fn pieces_never_divide_a_key_and_an_open_operation_is_unknown() {
-        let record = Record::new(100_000, 16);
+        let record = Record::new(100_000, Sizes::Fixed(16));
         run(&record, 2, CHUNK as u64);
         drop(record.call(2, 7, Key(0), Ask::Get));
         let pieces: Vec<_> = record.finish().pieces().collect();
@@ -281,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_and_shows_a_lost_write() {
-        let record = Record::new(10, 16);
+        let record = Record::new(10, Sizes::Fixed(16));
         let told = |ok, found| Answer { ok, found };
         let story = [
             (Ask::Put(Written(1)), told(true, Written::NOTHING)),

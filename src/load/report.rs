@@ -123,7 +123,7 @@ pub struct PerReplica {
     pub site: Option<String>,
     /// Whether it was crashed.
     pub crashed: bool,
-    /// Operations answered here.
+    /// Operations of this replica's clients, wherever they were answered in the end.
     pub operations: u64,
     /// As for all.
     pub commit_ms: Summary,

@@ -1,46 +1,119 @@
-//! What clients ask: a seeded mix of commands on a hot key that all share and on keys of their own.
-//!
-//! Every written value is unique and says who wrote it, so that a history can be checked: see
-//! [`record`](super::record).
+//! What clients ask: a seeded mix of commands, on keys by a pattern (`keys`), with values that tell
+//! who wrote them (`values`). Each client has a stream of its own.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use smallvec::{SmallVec, smallvec};
 
+pub use super::keys::{Key, Keys, Population};
+use super::keys::{MAX_HOT, MAX_KEYS, OWN_KEYS, Picker};
+use super::values::{DIGITS, MAX_BYTES};
+pub use super::values::{Sizes, Written};
 use crate::machine::{KvCommand, KvOutput};
 
-/// A value starts with its number in this many hexadecimal digits.
-pub const MIN_VALUE_BYTES: usize = 16;
-
-/// A client has this many keys of its own.
-const OWN_KEYS: u32 = 4;
-
-/// The hot key is replaced this often: so long a piece of its history can be checked by itself.
+/// The hot key of the demo is replaced this often: so long a piece of its history can be checked by
+/// itself.
 const HOT_KEY_AGE: Duration = Duration::from_millis(250);
 
-/// Keys below this number are hot ones, a new one each [`HOT_KEY_AGE`].
-const HOT_KEYS: u32 = 1 << 20;
+/// The most keys that one command may name.
+pub const MAX_KEYS_PER_COMMAND: u32 = 1_000;
+
+/// How many keys a scan reads, at most.
+pub const MAX_SCAN: u32 = 100;
+
+/// How many of a hundred operations are of what kind.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Mix {
+    /// Get a value.
+    pub read: f64,
+    /// Set one.
+    pub put: f64,
+    /// Set one if it is as the client knows it.
+    pub swap: f64,
+    /// Remove one.
+    pub delete: f64,
+    /// Set one that was not there before.
+    pub insert: f64,
+    /// Get a run of neighbours.
+    pub scan: f64,
+    /// Get one, then set it: two commands, timed as one operation.
+    pub modify: f64,
+}
+
+impl Mix {
+    /// The rest, besides this share of reads, are puts.
+    pub fn reads(percent: f64) -> Mix {
+        Mix { read: percent, put: 100.0 - percent, ..Mix::default() }
+    }
+
+    /// The demo's: of what are no reads, eight in ten are puts, one a swap, one a deletion.
+    fn all_sorts(reads: f64) -> Mix {
+        let tenth = (100.0 - reads) / 10.0;
+        Mix { read: reads, put: 8.0 * tenth, swap: tenth, delete: tenth, ..Mix::default() }
+    }
+
+    fn shares(&self) -> [(Sort, f64); 7] {
+        [
+            (Sort::Get, self.read),
+            (Sort::Put, self.put),
+            (Sort::Cas, self.swap),
+            (Sort::Del, self.delete),
+            (Sort::Insert, self.insert),
+            (Sort::Scan, self.scan),
+            (Sort::Modify, self.modify),
+        ]
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sort {
+    Get,
+    Put,
+    Cas,
+    Del,
+    Insert,
+    Scan,
+    Modify,
+}
 
 /// What the clients of a run ask for.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Workload {
-    /// How many of a hundred commands go to the hot key; the others go to keys that only one client
-    /// uses, and conflict with nobody's.
-    pub conflict_percent: f64,
-    /// How many of a hundred commands are `get`. Of the others, eight in ten are `put`, one `cas`,
-    /// one `del`.
-    pub read_percent: f64,
-    /// The length of the values, at least [`MIN_VALUE_BYTES`].
-    pub value_bytes: usize,
+    /// Which keys.
+    pub keys: Keys,
+    /// What kinds of operations.
+    pub mix: Mix,
+    /// Keys that each read and put names.
+    pub keys_per_command: u32,
+    /// How long values are.
+    pub values: Sizes,
     /// Decides what is asked, though not what comes first.
     pub seed: u64,
+    /// Whether answers are understood, for a history that is checked; values have to be at least
+    /// 16 bytes long then.
+    pub checked: bool,
+}
+
+impl Workload {
+    /// The demo's: a hot key that is replaced four times a second, reads and all sorts of writes.
+    pub fn demo(conflicts: f64, reads: f64, value_bytes: usize, seed: u64) -> Workload {
+        Workload {
+            keys: Keys::Conflict { percent: conflicts, hot: 1, age: Some(HOT_KEY_AGE) },
+            mix: Mix::all_sorts(reads),
+            keys_per_command: 1,
+            values: Sizes::Fixed(value_bytes),
+            seed,
+            checked: true,
+        }
+    }
 }
 
 impl Default for Workload {
     fn default() -> Workload {
-        Workload { conflict_percent: 2.0, read_percent: 30.0, value_bytes: 16, seed: 1 }
+        Workload::demo(2.0, 30.0, 16, 1)
     }
 }
 
@@ -51,42 +124,106 @@ pub enum BadWorkload {
     /// A share that is none.
     #[error("{name}: {value} is no percentage: take one from 0 to 100")]
     Percentage {
-        /// Which.
+        /// Which, in the words of the command line.
         name: &'static str,
         /// What it was.
         value: f64,
     },
+    /// Another number.
+    #[error("{name}: {value}: take between {least} and {most}")]
+    Range {
+        /// Which.
+        name: &'static str,
+        /// What it was.
+        value: f64,
+        /// The least.
+        least: f64,
+        /// The most.
+        most: f64,
+    },
+    /// Shares that make no whole.
+    #[error("the shares of operations add up to {0}, not 100")]
+    Mix(f64),
     /// Values that cannot be told apart, or that no frame holds.
-    #[error("a value of {0} bytes: take between {MIN_VALUE_BYTES} and 1048576")]
-    ValueBytes(usize),
+    #[error("a value of {bytes} bytes: take between {least} and 1048576")]
+    ValueBytes {
+        /// The length.
+        bytes: usize,
+        /// The least.
+        least: usize,
+    },
+}
+
+impl BadWorkload {
+    /// The setting that is wrong, as flags and files call it.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            BadWorkload::Percentage { name, .. } | BadWorkload::Range { name, .. } => name,
+            BadWorkload::Mix(_) => "reads",
+            BadWorkload::ValueBytes { .. } => "value-size",
+        }
+    }
 }
 
 impl Workload {
     /// Whether it can be run.
     ///
     /// # Errors
-    /// When a share is no percentage, or values are too short to be unique or above 1 MiB.
+    /// When a share is no percentage, a number is out of its range, or values are too short to be
+    /// unique or above 1 MiB.
     pub fn check(&self) -> Result<(), BadWorkload> {
-        for (name, value) in [("conflicts", self.conflict_percent), ("reads", self.read_percent)] {
-            if !(0.0..=100.0).contains(&value) {
-                return Err(BadWorkload::Percentage { name, value });
-            }
+        self.check_keys()?;
+        for (_, value) in self.mix.shares() {
+            percentage("reads", value)?;
         }
-        if !(MIN_VALUE_BYTES..=1 << 20).contains(&self.value_bytes) {
-            return Err(BadWorkload::ValueBytes(self.value_bytes));
+        let sum: f64 = self.mix.shares().iter().map(|(_, share)| share).sum();
+        if (sum - 100.0).abs() > 1e-6 {
+            return Err(BadWorkload::Mix(sum));
+        }
+        let most = match self.keys {
+            Keys::Conflict { .. } => OWN_KEYS,
+            _ => MAX_KEYS_PER_COMMAND.min(self.keys.table()),
+        };
+        range("keys-per-command", self.keys_per_command.into(), 1.0, most.into())?;
+        let least = if self.checked { DIGITS } else { 1 };
+        for bytes in [self.values.least(), self.values.most()] {
+            if !(least..=MAX_BYTES).contains(&bytes) {
+                return Err(BadWorkload::ValueBytes { bytes, least });
+            }
         }
         Ok(())
     }
 
-    /// The stream of commands of one client; each has another `client`, from 0.
-    pub fn client(&self, client: u32) -> Stream {
+    fn check_keys(&self) -> Result<(), BadWorkload> {
+        let keys = f64::from(self.keys.table());
+        match self.keys {
+            Keys::Conflict { percent, hot, .. } => {
+                percentage("conflicts", percent)?;
+                return range("hot-keys", hot.into(), 1.0, MAX_HOT.into());
+            }
+            Keys::Zipf { theta, .. } | Keys::Latest { theta, .. } => {
+                range("theta", theta, 0.0, 10.0)?;
+            }
+            Keys::HotSpot { keys_percent, commands_percent, .. } => {
+                percentage("hot-spot", keys_percent)?;
+                percentage("hot-spot", commands_percent)?;
+            }
+            Keys::Uniform { .. } => {}
+        }
+        range("records", keys, 1.0, MAX_KEYS.into())
+    }
+
+    /// The stream of commands of one client of a run; each has another `client`, from 0.
+    pub fn client(&self, client: u32, population: &Population) -> Stream {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(client.into());
         Stream {
-            conflicts: self.conflict_percent / 100.0,
-            reads: self.read_percent / 100.0,
-            value_bytes: self.value_bytes,
-            first_key: HOT_KEYS + client * OWN_KEYS,
+            client,
+            mix: self.mix,
+            keys_per_command: self.keys_per_command as usize,
+            picker: Picker::new(&self.keys, client, population.clone()),
+            values: self.values.clone(),
+            checked: self.checked,
             next_value: Written::first_of(client),
             last_seen: [Written::NOTHING; OWN_KEYS as usize],
             hot_seen: (Key(0), Written::NOTHING),
@@ -95,63 +232,21 @@ impl Workload {
     }
 }
 
-/// A key, as a small number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key(pub u32);
-
-impl Key {
-    /// The hot key at a moment of the run.
-    fn hot(elapsed: Duration) -> Key {
-        let age = elapsed.as_millis() / HOT_KEY_AGE.as_millis();
-        Key(u32::try_from(age).unwrap_or(u32::MAX).min(HOT_KEYS - 1))
-    }
-
-    /// Whether all clients share it.
-    pub fn is_hot(self) -> bool {
-        self.0 < HOT_KEYS
-    }
-
-    /// The key as the store knows it: `hot-3`, or `c17-2` for the third key of client 17.
-    pub fn name(self) -> Bytes {
-        let name = match self.0.checked_sub(HOT_KEYS) {
-            None => format!("hot-{}", self.0),
-            Some(own) => format!("c{}-{}", own / OWN_KEYS, own % OWN_KEYS),
-        };
-        name.into()
+fn percentage(name: &'static str, value: f64) -> Result<(), BadWorkload> {
+    match (0.0..=100.0).contains(&value) {
+        true => Ok(()),
+        false => Err(BadWorkload::Percentage { name, value }),
     }
 }
 
-/// A written value, as a number that no other write has.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Written(pub u64);
-
-impl Written {
-    /// No value.
-    pub const NOTHING: Written = Written(0);
-    /// A value that nobody can have written.
-    pub const STRANGE: Written = Written(u64::MAX);
-
-    fn first_of(client: u32) -> Written {
-        Written((u64::from(client) + 1) << 36)
-    }
-
-    /// The value as the store keeps it.
-    pub fn value(self, bytes: usize) -> Bytes {
-        let mut value = format!("{:016x}", self.0).into_bytes();
-        value.resize(bytes, b'.');
-        value.into()
-    }
-
-    /// The inverse of [`Written::value`]; [`Written::STRANGE`] for what is none of ours.
-    fn of(value: Option<&Bytes>, bytes: usize) -> Written {
-        let Some(value) = value else { return Written::NOTHING };
-        let digits = value.get(..16).and_then(|digits| str::from_utf8(digits).ok());
-        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        number.map(Written).filter(|it| it.value(bytes) == value).unwrap_or(Written::STRANGE)
+fn range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), BadWorkload> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(BadWorkload::Range { name, value, least, most }),
     }
 }
 
-/// What one client asks next.
+/// What one client asks of one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
     /// The value.
@@ -173,14 +268,55 @@ pub struct Answer {
     pub found: Written,
 }
 
+/// What one command asks: several keys only for gets alone and for puts alone.
+pub type Asks = SmallVec<[(Key, Ask); 1]>;
+
+/// What operations are counted as.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// One that only reads.
+    Read,
+    /// A put, a swap, a deletion.
+    Write,
+    /// A put of a new key.
+    Insert,
+    /// Many reads in one.
+    Scan,
+    /// A read and a write that follows it.
+    Modify,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] = [Kind::Read, Kind::Write, Kind::Insert, Kind::Scan, Kind::Modify];
+
+    /// As reports call it.
+    pub fn name(self) -> &'static str {
+        ["read", "write", "insert", "scan", "modify"][self as usize]
+    }
+}
+
+/// One operation: a command, or two.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Op {
+    /// What it is counted as.
+    pub kind: Kind,
+    /// The command.
+    pub asks: Asks,
+    /// What comes after it, if it is a read that is followed by a write.
+    pub then: Option<Asks>,
+}
+
 /// The endless stream of one client's commands.
 #[derive(Debug)]
 pub struct Stream {
+    client: u32,
     random: ChaCha8Rng,
-    conflicts: f64,
-    reads: f64,
-    value_bytes: usize,
-    first_key: u32,
+    mix: Mix,
+    keys_per_command: usize,
+    picker: Picker,
+    values: Sizes,
+    checked: bool,
     next_value: Written,
     /// What the client last knew of each of its own keys.
     last_seen: [Written; OWN_KEYS as usize],
@@ -189,21 +325,65 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next command, `elapsed` after the start of the run.
-    pub fn next(&mut self, elapsed: Duration) -> (Key, Ask) {
-        let key = match self.random.random_bool(self.conflicts) {
-            true => Key::hot(elapsed),
-            false => Key(self.first_key + self.random.random_range(0..OWN_KEYS)),
-        };
-        if self.random.random_bool(self.reads) {
-            return (key, Ask::Get);
+    /// The next operation, `elapsed` after the start of the run.
+    pub fn next(&mut self, elapsed: Duration) -> Op {
+        let one = |kind, key, ask| Op { kind, asks: smallvec![(key, ask)], then: None };
+        let sort = self.sort();
+        if sort == Sort::Insert {
+            let key = self.picker.population().insert();
+            return one(Kind::Insert, key, Ask::Put(self.fresh()));
         }
-        let ask = match self.random.random_range(0..10) {
-            0..8 => Ask::Put(self.fresh()),
-            8 => Ask::Cas(self.seen(key), self.fresh()),
-            _ => Ask::Del,
-        };
-        (key, ask)
+        let key = self.picker.pick(&mut self.random, elapsed);
+        match sort {
+            Sort::Get => {
+                let keys = self.keys(key, elapsed);
+                let asks = keys.into_iter().map(|key| (key, Ask::Get)).collect();
+                Op { kind: Kind::Read, asks, then: None }
+            }
+            Sort::Put | Sort::Insert => {
+                let keys = self.keys(key, elapsed);
+                let asks = keys.into_iter().map(|key| (key, Ask::Put(self.fresh()))).collect();
+                Op { kind: Kind::Write, asks, then: None }
+            }
+            Sort::Cas => one(Kind::Write, key, Ask::Cas(self.seen(key), self.fresh())),
+            Sort::Del => one(Kind::Write, key, Ask::Del),
+            Sort::Scan => {
+                let length = self.random.random_range(1..=MAX_SCAN);
+                let asks = (0..length).map(|step| (Key(key.0.saturating_add(step)), Ask::Get));
+                Op { kind: Kind::Scan, asks: asks.collect(), then: None }
+            }
+            Sort::Modify => {
+                let put = smallvec![(key, Ask::Put(self.fresh()))];
+                Op { kind: Kind::Modify, asks: smallvec![(key, Ask::Get)], then: Some(put) }
+            }
+        }
+    }
+
+    fn sort(&mut self) -> Sort {
+        let mut drawn = self.random.random_range(0.0..100.0);
+        for (sort, share) in self.mix.shares() {
+            if drawn < share {
+                return sort;
+            }
+            drawn -= share;
+        }
+        // Shares of 100 that are not whole numbers may add up to a little less.
+        if self.mix.put > 0.0 { Sort::Put } else { Sort::Get }
+    }
+
+    /// As many different keys as a command names, beginning with `first`.
+    fn keys(&mut self, first: Key, elapsed: Duration) -> SmallVec<[Key; 1]> {
+        let mut keys = smallvec![first];
+        // Where few keys get nearly all commands, some are not met in reasonable time.
+        let mut attempts = 20 * self.keys_per_command;
+        while keys.len() < self.keys_per_command && attempts > 0 {
+            let key = self.picker.pick_more(&mut self.random, elapsed);
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+            attempts -= 1;
+        }
+        keys
     }
 
     fn fresh(&mut self) -> Written {
@@ -213,18 +393,19 @@ impl Stream {
 
     /// What this client knows of a key: all there is to know of its own, a guess of the hot one.
     fn seen(&self, key: Key) -> Written {
-        match key.0.checked_sub(self.first_key) {
-            Some(own) => self.last_seen[own as usize],
+        match key.own_index(self.client) {
+            Some(own) => self.last_seen[own],
             None if self.hot_seen.0 == key => self.hot_seen.1,
             None => Written::NOTHING,
         }
     }
 
     /// The command for the store.
-    pub fn command(&self, key: Key, ask: Ask) -> KvCommand {
-        let value = |written: Written| written.value(self.value_bytes);
+    pub fn command(&self, asks: &[(Key, Ask)]) -> KvCommand {
+        let value = |written: Written| written.value(&self.values);
+        let [(key, ask)] = asks else { return self.wide_command(asks) };
         let key = key.name();
-        match ask {
+        match *ask {
             Ask::Get => KvCommand::Get { key },
             Ask::Put(written) => KvCommand::Put { key, value: value(written) },
             Ask::Cas(expected, written) => {
@@ -235,20 +416,53 @@ impl Stream {
         }
     }
 
-    /// Takes note of the store's answer. An answer to something else entirely is as strange as a
-    /// value that nobody wrote.
-    pub fn answered(&mut self, key: Key, ask: Ask, output: &KvOutput) -> Answer {
-        let read = |value: &Option<Bytes>| Written::of(value.as_ref(), self.value_bytes);
+    fn wide_command(&self, asks: &[(Key, Ask)]) -> KvCommand {
+        let puts = asks.iter().filter_map(|(key, ask)| match ask {
+            Ask::Put(written) => Some((key.name(), written.value(&self.values))),
+            _ => None,
+        });
+        let entries: Vec<_> = puts.collect();
+        if entries.is_empty() {
+            return KvCommand::GetMany { keys: asks.iter().map(|(key, _)| key.name()).collect() };
+        }
+        KvCommand::PutMany { entries }
+    }
+
+    /// Takes note of the store's answer, and says what it means for each key that was asked for. An
+    /// answer to something else entirely is as strange as a value that nobody wrote. Where nothing
+    /// is checked, nobody looks.
+    pub fn answered(&mut self, asks: &[(Key, Ask)], output: &KvOutput) -> SmallVec<[Answer; 1]> {
+        if !self.checked {
+            return SmallVec::new();
+        }
+        match (asks, output) {
+            ([(key, ask)], output) => smallvec![self.answered_one(*key, *ask, output)],
+            (_, KvOutput::Values(values)) if values.len() == asks.len() => {
+                let one = |value| Answer { ok: true, found: self.read(value) };
+                values.iter().map(one).collect()
+            }
+            (_, KvOutput::Done) => {
+                asks.iter().map(|_| Answer { ok: true, found: Written::NOTHING }).collect()
+            }
+            _ => asks.iter().map(|_| Answer { ok: false, found: Written::STRANGE }).collect(),
+        }
+    }
+
+    fn read(&self, value: &Option<Bytes>) -> Written {
+        Written::of(value.as_ref(), &self.values)
+    }
+
+    fn answered_one(&mut self, key: Key, ask: Ask, output: &KvOutput) -> Answer {
         let (answer, now) = match (ask, output) {
             (Ask::Get, KvOutput::Value(value)) => {
-                let found = read(value);
+                let found = self.read(value);
                 (Answer { ok: true, found }, found)
             }
             (Ask::Put(new), KvOutput::Done) | (Ask::Cas(_, new), KvOutput::Swapped) => {
                 (Answer { ok: true, found: Written::NOTHING }, new)
             }
             (Ask::Cas(..), KvOutput::Mismatch(value)) => {
-                let found = read(value);
+                let found = self.read(value);
                 (Answer { ok: false, found }, found)
             }
             (Ask::Del, KvOutput::Deleted(existed)) => {
@@ -256,8 +470,8 @@ impl Stream {
             }
             _ => (Answer { ok: false, found: Written::STRANGE }, Written::NOTHING),
         };
-        match key.0.checked_sub(self.first_key) {
-            Some(own) => self.last_seen[own as usize] = now,
+        match key.own_index(self.client) {
+            Some(own) => self.last_seen[own] = now,
             None => self.hot_seen = (key, now),
         }
         answer
@@ -265,96 +479,4 @@ impl Stream {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-    use crate::machine::{Kv, StateMachine};
-
-    fn draw(workload: &Workload, client: u32, count: usize) -> Vec<(Key, Ask)> {
-        let mut stream = workload.client(client);
-        (0..count).map(|_| stream.next(Duration::ZERO)).collect()
-    }
-
-    #[test]
-    fn the_shares_are_as_asked_and_the_seed_decides() {
-        let workload =
-            Workload { conflict_percent: 25.0, read_percent: 40.0, ..Workload::default() };
-        let drawn = draw(&workload, 3, 20_000);
-        let share = |count: usize| count as f64 / 200.0;
-        let hot = share(drawn.iter().filter(|(key, _)| key.is_hot()).count());
-        let reads = share(drawn.iter().filter(|(_, ask)| *ask == Ask::Get).count());
-        assert!((24.0..26.0).contains(&hot) && (38.5..41.5).contains(&reads), "{hot} {reads}");
-        assert_eq!(drawn, draw(&workload, 3, 20_000));
-        assert_ne!(drawn, draw(&Workload { seed: 2, ..workload }, 3, 20_000));
-    }
-
-    #[test]
-    fn values_are_unique_and_clients_keep_to_their_keys() {
-        let workload =
-            Workload { conflict_percent: 10.0, read_percent: 0.0, ..Workload::default() };
-        let (mut values, mut owners) = (HashSet::new(), [HashSet::new(), HashSet::new()]);
-        for client in 0..2 {
-            for (key, ask) in draw(&workload, client, 5_000) {
-                if let Ask::Put(value) | Ask::Cas(_, value) = ask {
-                    assert!(values.insert(value), "{value:?} twice");
-                }
-                if !key.is_hot() {
-                    owners[client as usize].insert(key.name());
-                }
-            }
-        }
-        assert!(owners[0].is_disjoint(&owners[1]));
-    }
-
-    #[test]
-    fn alone_a_client_always_knows_its_keys() {
-        let workload = Workload { read_percent: 30.0, value_bytes: 21, ..Workload::default() };
-        let (mut stream, mut store) = (workload.client(0), Kv::new());
-        for _ in 0..2_000 {
-            let (key, ask) = stream.next(Duration::ZERO);
-            let known = stream.seen(key);
-            let answer = {
-                let output = store.apply(stream.command(key, ask));
-                stream.answered(key, ask, &output)
-            };
-            match ask {
-                Ask::Get => assert_eq!(answer, Answer { ok: true, found: known }),
-                Ask::Put(_) | Ask::Cas(..) => assert!(answer.ok, "{ask:?}: {answer:?}"),
-                Ask::Del => assert_eq!(answer.ok, known != Written::NOTHING),
-            }
-        }
-    }
-
-    #[test]
-    fn a_value_that_nobody_wrote_is_strange() {
-        let mut stream = Workload::default().client(0);
-        for value in ["", "zz", "0000000000000001x", "000000000000000000"] {
-            let output = KvOutput::Value(Some(value.into()));
-            let answer = stream.answered(Key(0), Ask::Get, &output);
-            assert_eq!(answer.found, Written::STRANGE, "{value}");
-        }
-        let answer = stream.answered(Key(0), Ask::Get, &KvOutput::Done);
-        assert_eq!(answer.found, Written::STRANGE, "an answer to something else");
-    }
-
-    #[test]
-    fn the_hot_key_is_replaced_as_time_passes() {
-        let at = |ms| Key::hot(Duration::from_millis(ms));
-        assert_eq!([at(0), at(249), at(250), at(5_000)], [Key(0), Key(0), Key(1), Key(20)]);
-        assert!(Key::hot(Duration::MAX).is_hot());
-    }
-
-    #[test]
-    fn a_workload_that_makes_no_sense_is_refused() {
-        let good = Workload::default();
-        assert_eq!(good.check(), Ok(()));
-        for bad in [
-            Workload { conflict_percent: 101.0, ..good.clone() },
-            Workload { read_percent: f64::NAN, ..good.clone() },
-            Workload { value_bytes: 15, ..good },
-        ] {
-            assert!(bad.check().is_err(), "{bad:?}");
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
-use super::epaxos::kinds;
+use super::kinds::kinds;
 use super::values::{put_varint, take_slot};
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::multipaxos::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};

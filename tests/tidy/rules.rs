@@ -60,7 +60,7 @@ pub(crate) const ROOMS: &[Room] = &[
     Room {
         name: "load",
         uses: &["types", "protocol", "machine", "replica", "wire", "mesh", "node", "client", "sim"],
-        crates: &["tokio", "rand"],
+        crates: &["tokio", "rand", "hdrhistogram"],
         pure: false,
     },
     Room {

@@ -343,6 +343,9 @@ where
         for execution in out.execute.drain(..) {
             self.executed(site, then, &execution);
         }
+        for command in out.reads.drain(..) {
+            self.answered(then, command.request);
+        }
         for (request, _) in out.rejected.drain(..) {
             self.counting.measured.refused += 1;
             if let Some(pending) = self.pending.remove(&request) {
@@ -356,18 +359,20 @@ where
             self.counting.executed(then, execution.ends_component);
         }
         for command in execution.batch.commands() {
-            if command.origin.index() != site {
-                continue;
-            }
-            if let Some(pending) = self.pending.remove(&command.request) {
-                self.counting.answered(then, &pending);
-                let think = match self.setup.load {
-                    Load::Closed { think, .. } => think,
-                    Load::Open { .. } => Duration::ZERO,
-                };
-                self.go_on(&pending, then + think);
+            if command.origin.index() == site {
+                self.answered(then, command.request);
             }
         }
+    }
+
+    fn answered(&mut self, then: Time, request: RequestId) {
+        let Some(pending) = self.pending.remove(&request) else { return };
+        self.counting.answered(then, &pending);
+        let think = match self.setup.load {
+            Load::Closed { think, .. } => think,
+            Load::Open { .. } => Duration::ZERO,
+        };
+        self.go_on(&pending, then + think);
     }
 
     /// A client of a closed loop asks again.

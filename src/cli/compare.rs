@@ -1,0 +1,145 @@
+//! `isonomy compare`: runs protocols against each other and reports, or holds two results against
+//! each other.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{bail, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{NO, complain, say};
+use crate::load::compare::keep::{Keeper, read};
+use crate::load::compare::plan::Plan;
+use crate::load::compare::run::{Comparison, Outcome};
+use crate::load::compare::series::{Turn, run};
+use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
+use crate::load::compare::{tables, virtual_runs};
+
+/// Compare protocols under the same load, or two results of that.
+///
+/// With --config, runs the protocols that the file names in turn, over and over, and prints a
+/// Markdown table. With --out it also keeps the JSON of each run as it ends, and in the end
+/// result.json, report.md and report.html, which needs nothing but itself.
+///
+/// With two result.json, shows what changed from the first to the second, figure by figure, and
+/// whether by more than chance.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isonomy compare --config bench-config/compare-wan-5.toml --virtual
+  isonomy compare --config bench-config/compare-wan-5.toml --virtual --out report
+  isonomy compare before/result.json after/result.json
+
+Exit code 0 if all runs were measured, or nothing is significantly worse; 1 otherwise.")]
+pub(super) struct Compare {
+    /// Two results to hold against each other: before and after
+    #[arg(value_name = "RESULT", num_args = 2, required_unless_present = "config")]
+    #[arg(conflicts_with_all = ["config", "out", "virtual_time"])]
+    results: Vec<PathBuf>,
+    /// What to compare
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to keep results and reports: a directory without any
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// In virtual time: exact, without a network, and the same every time
+    #[arg(long = "virtual")]
+    virtual_time: bool,
+    /// Take differences for real that chance makes no more often than this
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    significance: f64,
+    /// Ignore differences below this
+    #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
+    least: f64,
+}
+
+impl Compare {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        match (&self.config, &self.results[..]) {
+            (Some(config), _) => self.make(config),
+            (None, [before, after]) => self.judge(before, after),
+            (None, _) => bail!("name two results, or a --config"),
+        }
+    }
+
+    fn judge(&self, before: &Path, after: &Path) -> anyhow::Result<ExitCode> {
+        let Compare { significance, least, .. } = *self;
+        ensure!(significance > 0.0 && significance < 1.0, "--significance is between 0 and 1");
+        ensure!((0.0..1_000.0).contains(&least), "--least is a percentage");
+        let strictness = Strictness { significance, least: least / 100.0 };
+        let (before, after) = (read(before)?, read(after)?);
+        let (changes, missing) = changes(&before, &after, strictness);
+        ensure!(!changes.is_empty(), "the two results have nothing in common: {missing:?}");
+        say(table(&changes, &missing, strictness).trim_end());
+        Ok(if is_worse(&changes) { ExitCode::from(NO) } else { ExitCode::SUCCESS })
+    }
+
+    fn make(&self, config: &Path) -> anyhow::Result<ExitCode> {
+        ensure!(self.virtual_time, "add --virtual: only virtual time can be compared in yet");
+        let plan = Plan::read(config, virtual_runs::knows)?;
+        // Made first: better to fail before the runs than after them.
+        let mut keeper = self.out.as_deref().map(Keeper::new).transpose()?;
+        let mut comparison = plan.comparison(self.virtual_time);
+        let ended = self.take_turns(&plan, &mut comparison, keeper.as_mut());
+        // Whatever happened: what was seen until then is shown, and kept if it can be.
+        say(tables::markdown(&comparison).trim_end());
+        let finished = keeper.as_ref().map_or(Ok(()), |keeper| keeper.finish(&comparison));
+        ended?;
+        finished?;
+        if let Some(out) = &self.out {
+            complain(format_args!("the report is {}", out.join("report.html").display()));
+        }
+        Ok(exit_code(&plan, &comparison))
+    }
+
+    fn take_turns(
+        &self,
+        plan: &Plan,
+        comparison: &mut Comparison,
+        keeper: Option<&mut Keeper>,
+    ) -> anyhow::Result<()> {
+        let runtime = super::runtime(1)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        {
+            let _inside = runtime.enter();
+            let (interrupted, stop) = (super::interrupted(), Arc::clone(&stop));
+            runtime.spawn(async move {
+                interrupted.await;
+                stop.store(true, Ordering::Relaxed);
+            });
+        }
+        let bar = progress_bar();
+        let take = |turn: &Turn<'_>| virtual_runs::take(plan, turn);
+        let go_on = |turn: &Turn<'_>| {
+            bar.set_length(turn.of as u64);
+            bar.set_position(turn.done as u64);
+            bar.set_message(format!("{} at {}", turn.contender.who, turn.point));
+            !stop.load(Ordering::Relaxed)
+        };
+        let done = run(plan, comparison, self.virtual_time, keeper, take, go_on);
+        bar.finish_and_clear();
+        Ok(done?)
+    }
+}
+
+/// All well if every run was made and measured.
+fn exit_code(plan: &Plan, comparison: &Comparison) -> ExitCode {
+    let measured = |outcome: &Outcome| matches!(outcome, Outcome::Seen(_));
+    let all = comparison.runs.len() == plan.turns().len();
+    match all && comparison.runs.iter().all(|run| measured(&run.outcome)) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(NO),
+    }
+}
+
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
+    ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,255 @@
+//! What is read off runs, and its spread over repeats: the figures that reports show and that two
+//! comparisons are compared by.
+
+use std::fmt;
+
+use super::run::{Comparison, Latencies, Outcome, Point, Run, Seen, Spread};
+use super::significance::median;
+
+/// Something that a run has a number for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Figure {
+    /// Operations answered in a second.
+    Throughput,
+    /// A percentile of the latency of commit, at a site or at all, in milliseconds.
+    Commit(Option<usize>, usize),
+    /// A percentile of the latency of execution, likewise.
+    Execute(Option<usize>, usize),
+    /// The share decided in one round trip, in per cent.
+    FastShare,
+    /// The size of the largest component.
+    LargestComponent,
+    /// Microseconds of CPU for one operation.
+    Cpu,
+    /// Bytes sent for one operation.
+    Bytes,
+    /// Messages sent for one operation.
+    Messages,
+    /// Messages sent and received for one operation by the replica that has most to do.
+    Busiest,
+}
+
+/// Which way a figure gets better.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Better {
+    /// Upwards.
+    Higher,
+    /// Downwards.
+    Lower,
+}
+
+impl Figure {
+    /// Those of all sites together, in the order of reports.
+    pub const OVERALL: [Figure; 11] = [
+        Figure::Throughput,
+        Figure::Execute(None, 50),
+        Figure::Execute(None, 99),
+        Figure::Commit(None, 50),
+        Figure::Commit(None, 99),
+        Figure::FastShare,
+        Figure::LargestComponent,
+        Figure::Cpu,
+        Figure::Bytes,
+        Figure::Messages,
+        Figure::Busiest,
+    ];
+
+    /// The value in a run, if it was measured there.
+    pub fn of(self, seen: &Seen) -> Option<f64> {
+        let latencies = |site: Option<usize>| match site {
+            None => Some(&seen.all),
+            Some(site) => seen.sites.get(site)?.latencies.as_ref(),
+        };
+        match self {
+            Figure::Throughput => Some(seen.throughput()),
+            Figure::Commit(site, percentile) => {
+                let commit: &Spread = latencies(site)?.commit.as_ref()?;
+                Some(commit.percentile_ms(percentile))
+            }
+            Figure::Execute(site, percentile) => {
+                latencies(site).map(|it: &Latencies| it.execute.percentile_ms(percentile))
+            }
+            Figure::FastShare => seen.fast_share.map(|share| 100.0 * share),
+            Figure::LargestComponent => seen.largest_component().map(|size| size as f64),
+            Figure::Cpu => seen.cpu_us,
+            Figure::Bytes => seen.bytes,
+            Figure::Messages => seen.messages,
+            Figure::Busiest => seen.busiest,
+        }
+    }
+
+    /// Which way is better.
+    pub fn better(self) -> Better {
+        match self {
+            Figure::Throughput | Figure::FastShare => Better::Higher,
+            _ => Better::Lower,
+        }
+    }
+
+    /// Its name, with its unit.
+    pub fn name(self) -> String {
+        let latency = |what: &str, site: Option<usize>, percentile: usize| {
+            let place = site.map(|site| format!(" at site {}", site + 1)).unwrap_or_default();
+            format!("{what} p{percentile}{place} (ms)")
+        };
+        match self {
+            Figure::Throughput => "throughput (operations/s)".into(),
+            Figure::Commit(site, percentile) => latency("commit", site, percentile),
+            Figure::Execute(site, percentile) => latency("execution", site, percentile),
+            Figure::FastShare => "fast path (%)".into(),
+            Figure::LargestComponent => "largest component".into(),
+            Figure::Cpu => "CPU (µs/operation)".into(),
+            Figure::Bytes => "sent (bytes/operation)".into(),
+            Figure::Messages => "sent (messages/operation)".into(),
+            Figure::Busiest => "busiest replica (messages/operation)".into(),
+        }
+    }
+}
+
+/// A figure over repeats.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Range {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+    /// How many there are.
+    pub repeats: usize,
+}
+
+impl Range {
+    /// Of these. `None` if there are none.
+    pub fn of(values: &[f64]) -> Option<Range> {
+        (!values.is_empty()).then(|| Range {
+            median: median(values),
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            repeats: values.len(),
+        })
+    }
+}
+
+impl fmt::Display for Range {
+    /// The median, and the extremes in brackets if they show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (median, min, max) = (number(self.median), number(self.min), number(self.max));
+        match min == max {
+            true => write!(f, "{median}"),
+            false => write!(f, "{median} [{min}–{max}]"),
+        }
+    }
+}
+
+/// A number as people read it: three digits or all before the point, thousands apart.
+pub fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        small if small < 10.0 => 2,
+        middle if middle < 1_000.0 => 1,
+        _ => 0,
+    };
+    let plain = format!("{value:.digits$}");
+    let plain = match plain.contains('.') {
+        true => plain.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => plain,
+    };
+    let (whole, rest) = plain.split_once('.').map_or((&plain[..], None), |(w, r)| (w, Some(r)));
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        let left = whole.len() - index;
+        if index > 0 && left.is_multiple_of(3) && !grouped.ends_with('-') {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
+}
+
+impl Comparison {
+    /// Who ran, in order of first appearance.
+    pub fn whos(&self) -> Vec<&str> {
+        distinct(self.runs.iter().map(|run| &run.who[..]))
+    }
+
+    /// Under which loads, in order of first appearance.
+    pub fn points(&self) -> Vec<Point> {
+        distinct(self.runs.iter().map(|run| run.point))
+    }
+
+    /// The names of the sites, in order.
+    pub fn sites(&self) -> Vec<&str> {
+        let sites = self.seen().map(|(_, seen)| &seen.sites);
+        let most = sites.max_by_key(|sites| sites.len());
+        most.into_iter().flatten().map(|site| &site.name[..]).collect()
+    }
+
+    /// All runs that were measured.
+    pub fn seen(&self) -> impl Iterator<Item = (&Run, &Seen)> {
+        self.runs.iter().filter_map(|run| match &run.outcome {
+            Outcome::Seen(seen) => Some((run, &**seen)),
+            Outcome::Failed(_) => None,
+        })
+    }
+
+    /// The repeats of one.
+    pub fn repeats<'a>(
+        &'a self,
+        who: &'a str,
+        point: Point,
+    ) -> impl Iterator<Item = &'a Seen> + 'a {
+        let same = move |(run, _): &(&Run, &Seen)| run.who == who && run.point == point;
+        self.seen().filter(same).map(|(_, seen)| seen)
+    }
+
+    /// A figure of all repeats of one.
+    pub fn values(&self, who: &str, point: Point, figure: Figure) -> Vec<f64> {
+        let values = self.repeats(who, point).filter_map(|seen| figure.of(seen));
+        values.filter(|value| value.is_finite()).collect()
+    }
+
+    /// The same with its spread. `None` if there is none.
+    pub fn range(&self, who: &str, point: Point, figure: Figure) -> Option<Range> {
+        Range::of(&self.values(who, point, figure))
+    }
+}
+
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for one in all {
+        if !distinct.contains(&one) {
+            distinct.push(one);
+        }
+    }
+    distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_people_read_them() {
+        let cases = [
+            (0.0, "0"),
+            (0.128, "0.13"),
+            (9.5, "9.5"),
+            (70.5, "70.5"),
+            (99.96, "100"),
+            (1_234.4, "1,234"),
+            (-1_234_567.0, "-1,234,567"),
+            (-123.0, "-123"),
+        ];
+        for (value, wanted) in cases {
+            assert_eq!(number(value), wanted);
+        }
+    }
+
+    #[test]
+    fn a_spread_shows_only_where_there_is_one() {
+        let shown = |values: &[f64]| Range::of(values).expect("some values").to_string();
+        assert_eq!(shown(&[70.5, 70.5]), "70.5");
+        assert_eq!(shown(&[70.0, 72.0, 75.0]), "72 [70–75]");
+        assert_eq!(Range::of(&[]), None);
+    }
+}

@@ -1,0 +1,399 @@
+//! What is to be compared: read from a file with errors that say which line to mend. Before
+//! `series`, which runs it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::run::{Asked, Point};
+use crate::load::wide_area::{WideArea, WideAreaError};
+use crate::sim::virtual_time::Crash;
+use crate::types::MAX_REPLICAS;
+
+/// A round trip between replicas side by side, in milliseconds, where time is virtual.
+const SIDE_BY_SIDE_MS: f64 = 0.1;
+
+/// A comparison that is to be made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// What it is called.
+    pub title: String,
+    /// The text of its file.
+    pub text: String,
+    /// Where the replicas stand, one at each site.
+    pub area: WideArea,
+    /// Whether that is on one machine, or in one room: no wide area.
+    pub side_by_side: bool,
+    /// Who is compared.
+    pub contenders: Vec<Contender>,
+    /// Under which loads.
+    pub points: Vec<Point>,
+    /// The length of values.
+    pub value_bytes: usize,
+    /// How often each runs under each load.
+    pub repeats: u32,
+    /// Of the first repeat; each other has the next.
+    pub seed: u64,
+    /// What is asked this early is not counted.
+    pub warm_up: Duration,
+    /// For how long it is counted afterwards.
+    pub time: Duration,
+    /// In virtual time, what a message costs its sender and its receiver.
+    pub cpu: Duration,
+    /// In virtual time, how long a flush takes; zero for replicas in memory.
+    pub flush: Duration,
+    /// A replica that stops.
+    pub crash: Option<Crash>,
+}
+
+/// One that takes part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contender {
+    /// What reports call it.
+    pub who: String,
+    /// The protocol's name.
+    pub protocol: String,
+    /// The site, from 0, that is to lead.
+    pub leader: Option<usize>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line of it.
+    #[error("{}:{line}: {what}", path.display())]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// The wide area that it names.
+    #[error(transparent)]
+    WideArea(#[from] WideAreaError),
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    title: String,
+    wide_area: Option<PathBuf>,
+    replicas: Option<Spanned<usize>>,
+    protocols: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    leaders: Vec<Spanned<String>>,
+    conflicts: Spanned<Vec<Spanned<f64>>>,
+    #[serde(default)]
+    clients: Vec<Spanned<u32>>,
+    #[serde(default)]
+    rates: Vec<Spanned<f64>>,
+    #[serde(default = "sixteen")]
+    value_bytes: Spanned<usize>,
+    #[serde(default = "three")]
+    repeats: Spanned<u32>,
+    #[serde(default = "one")]
+    seed: u64,
+    #[serde(default)]
+    warm_up_s: Option<Spanned<f64>>,
+    seconds: Spanned<f64>,
+    jitter_ms: Option<Spanned<f64>>,
+    cpu_us: Option<Spanned<f64>>,
+    flush_ms: Option<Spanned<f64>>,
+    crash: Option<WrittenCrash>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCrash {
+    site: Spanned<String>,
+    at_s: Spanned<f64>,
+    back_s: Option<Spanned<f64>>,
+}
+
+fn sixteen() -> Spanned<usize> {
+    Spanned::new(0..0, 16)
+}
+
+fn three() -> Spanned<u32> {
+    Spanned::new(0..0, 3)
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// What is wrong, and where in the text.
+type Flaw = (Range<usize>, String);
+
+impl Plan {
+    /// Reads a file such as `bench-config/compare-wan-5.toml`. `knows` says whether there is a
+    /// protocol of a name, and whether it has a leader.
+    ///
+    /// # Errors
+    /// When it, or the wide area that it names, cannot be read or makes no sense.
+    pub fn read(path: &Path, knows: impl Fn(&str) -> Option<bool>) -> Result<Plan, PlanError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| PlanError::Read { path: path.into(), source })?;
+        let line = |(at, what): Flaw| {
+            let before = text.get(..at.start).unwrap_or_default();
+            let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
+            PlanError::Line { path: path.into(), line, what }
+        };
+        let written: Written = toml::from_str(&text)
+            .map_err(|error| line((error.span().unwrap_or(0..0), error.message().to_owned())))?;
+        let area = match &written.wide_area {
+            Some(file) => WideArea::read(&path.parent().unwrap_or(Path::new("")).join(file))?,
+            None => side_by_side(written.replicas.as_ref()).map_err(line)?,
+        };
+        written.plan(&text, area, knows).map_err(line)
+    }
+
+    /// The sites' names, each with the least time in which a leaderless commit is possible.
+    pub fn sites(&self) -> Vec<(String, f64)> {
+        let n = self.area.sites.len();
+        let bound = |site| self.area.lower_bound_ms(site, n);
+        self.area.sites.iter().cloned().enumerate().map(|(i, name)| (name, bound(i))).collect()
+    }
+}
+
+/// Replicas with next to nothing between them.
+fn side_by_side(replicas: Option<&Spanned<usize>>) -> Result<WideArea, Flaw> {
+    let Some(replicas) = replicas else {
+        return Err((0..0, "name a `wide_area` file, or say how many `replicas`".into()));
+    };
+    let n = *replicas.as_ref();
+    if !(1..=MAX_REPLICAS).contains(&n) {
+        return Err((replicas.span(), format!("replicas: take between 1 and {MAX_REPLICAS}")));
+    }
+    let rtt = |a: usize, b: usize| if a == b { 0.0 } else { SIDE_BY_SIDE_MS };
+    Ok(WideArea {
+        sites: (1..=n).map(|number| format!("r{number}")).collect(),
+        rtt_ms: (0..n).map(|a| (0..n).map(|b| rtt(a, b)).collect()).collect(),
+        jitter_ms: 0.0,
+        loss_percent: 0.0,
+    })
+}
+
+impl Written {
+    fn plan(
+        self,
+        text: &str,
+        mut area: WideArea,
+        knows: impl Fn(&str) -> Option<bool>,
+    ) -> Result<Plan, Flaw> {
+        let contenders = self.contenders(&area, knows)?;
+        let points = self.points()?;
+        if let Some(jitter) = &self.jitter_ms {
+            area.jitter_ms = within("jitter_ms", jitter, 0.0, 1_000.0)?;
+        }
+        let seconds = within("seconds", &self.seconds, 0.1, 86_400.0)?;
+        let number = |name, value: &Option<Spanned<f64>>, most| {
+            value.as_ref().map_or(Ok(0.0), |value| within(name, value, 0.0, most))
+        };
+        let crash = self.crash.as_ref().map(|crash| crash.read(&area)).transpose()?;
+        within("repeats", &spanned(&self.repeats), 1.0, 1_000.0)?;
+        within("value_bytes", &spanned(&self.value_bytes), 16.0, 1_048_576.0)?;
+        Ok(Plan {
+            text: text.to_owned(),
+            side_by_side: self.wide_area.is_none(),
+            contenders,
+            points,
+            value_bytes: self.value_bytes.into_inner(),
+            repeats: self.repeats.into_inner(),
+            seed: self.seed,
+            warm_up: Duration::from_secs_f64(number("warm_up_s", &self.warm_up_s, 3_600.0)?),
+            time: Duration::from_secs_f64(seconds),
+            cpu: Duration::from_secs_f64(number("cpu_us", &self.cpu_us, 1e6)? / 1e6),
+            flush: Duration::from_secs_f64(number("flush_ms", &self.flush_ms, 1e4)? / 1e3),
+            title: self.title,
+            area,
+            crash,
+        })
+    }
+
+    fn contenders(
+        &self,
+        area: &WideArea,
+        knows: impl Fn(&str) -> Option<bool>,
+    ) -> Result<Vec<Contender>, Flaw> {
+        let mut contenders = Vec::new();
+        for written in self.protocols.as_ref() {
+            let name = written.as_ref();
+            let Some(has_leader) = knows(name) else {
+                return Err((written.span(), format!("there is no protocol {name:?}")));
+            };
+            if !has_leader || self.leaders.is_empty() {
+                let (who, protocol) = (name.clone(), name.clone());
+                contenders.push(Contender { who, protocol, leader: None });
+                continue;
+            }
+            for leader in &self.leaders {
+                let site = site_of(area, leader)?;
+                let who = format!("{name}, {} leads", leader.as_ref());
+                contenders.push(Contender { who, protocol: name.clone(), leader: Some(site) });
+            }
+        }
+        match contenders.is_empty() {
+            true => Err((self.protocols.span(), "protocols: name at least one".into())),
+            false => Ok(contenders),
+        }
+    }
+
+    fn points(&self) -> Result<Vec<Point>, Flaw> {
+        let mut loads = Vec::new();
+        for clients in &self.clients {
+            within("clients", &spanned(clients), 1.0, 10_000.0)?;
+            loads.push(Asked::Clients(*clients.as_ref()));
+        }
+        for rate in &self.rates {
+            loads.push(Asked::Rate(within("rates", rate, 0.1, 1e7)?));
+        }
+        if loads.is_empty() {
+            let what = "say how many `clients` a site, or at what `rates` operations come";
+            return Err((0..0, what.into()));
+        }
+        let mut points = Vec::new();
+        for conflicts in self.conflicts.as_ref() {
+            let conflict_percent = within("conflicts", conflicts, 0.0, 100.0)?;
+            points.extend(loads.iter().map(|load| Point { conflict_percent, load: *load }));
+        }
+        match points.is_empty() {
+            true => Err((self.conflicts.span(), "conflicts: name at least one share".into())),
+            false => Ok(points),
+        }
+    }
+}
+
+impl WrittenCrash {
+    fn read(&self, area: &WideArea) -> Result<Crash, Flaw> {
+        let site = site_of(area, &self.site)?;
+        let at = within("at_s", &self.at_s, 0.0, 86_400.0)?;
+        let back = match &self.back_s {
+            None => None,
+            Some(back) => Some(within("back_s, after at_s", back, at, 86_400.0)?),
+        };
+        let at = Duration::from_secs_f64(at);
+        Ok(Crash { site, at, back: back.map(Duration::from_secs_f64) })
+    }
+}
+
+fn site_of(area: &WideArea, name: &Spanned<String>) -> Result<usize, Flaw> {
+    let site = area.sites.iter().position(|site| site == name.as_ref());
+    site.ok_or_else(|| {
+        let what = format!("there is no site {:?}; there are {:?}", name.as_ref(), area.sites);
+        (name.span(), what)
+    })
+}
+
+/// A number, as one of the kind that every number can be checked as.
+fn spanned<T: Copy>(value: &Spanned<T>) -> Spanned<f64>
+where
+    u64: TryFrom<T>,
+{
+    // What is too large for an integer is too large for any setting.
+    let number = u64::try_from(*value.as_ref()).unwrap_or(u64::MAX);
+    Spanned::new(value.span(), number as f64)
+}
+
+fn within(name: &str, value: &Spanned<f64>, least: f64, most: f64) -> Result<f64, Flaw> {
+    let number = *value.as_ref();
+    match (least..=most).contains(&number) {
+        true => Ok(number),
+        false => Err((value.span(), format!("{name}: {number} is not between {least} and {most}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knows(name: &str) -> Option<bool> {
+        ["epaxos", "multi-paxos"].contains(&name).then_some(name == "multi-paxos")
+    }
+
+    fn read(text: &str) -> Result<Plan, PlanError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let area = "sites = ['a', 'b', 'c']\nrtt_ms = [[0, 5, 6], [5, 0, 7], [6, 7, 0]]\n";
+        std::fs::write(dir.path().join("area.toml"), area).expect("written");
+        let path = dir.path().join("compare.toml");
+        std::fs::write(&path, text).expect("written");
+        Plan::read(&path, knows)
+    }
+
+    const GOOD: &str = "\
+title = 'two'
+wide_area = 'area.toml'
+protocols = ['epaxos', 'multi-paxos']
+leaders = ['a', 'c']
+conflicts = [0, 25]
+clients = [1, 10]
+seconds = 5
+warm_up_s = 1
+repeats = 2
+crash = { site = 'b', at_s = 2, back_s = 3.5 }
+";
+
+    #[test]
+    fn a_file_is_a_plan() {
+        let plan = read(GOOD).expect("a good file");
+        let whos: Vec<&str> = plan.contenders.iter().map(|it| &it.who[..]).collect();
+        assert_eq!(whos, ["epaxos", "multi-paxos, a leads", "multi-paxos, c leads"]);
+        assert_eq!(plan.contenders[2].leader, Some(2));
+        assert_eq!(plan.points.len(), 4);
+        let back = Some(Duration::from_millis(3_500));
+        assert_eq!(plan.crash, Some(Crash { site: 1, at: Duration::from_secs(2), back }));
+        assert_eq!(plan.sites()[0], ("a".into(), 5.0));
+        assert_eq!((plan.repeats, plan.value_bytes, plan.text == GOOD), (2, 16, true));
+    }
+
+    #[test]
+    fn replicas_may_stand_side_by_side() {
+        let text = GOOD.replace("wide_area = 'area.toml'", "replicas = 3");
+        let text = text.replace("['a', 'c']", "['r2']").replace("'b'", "'r3'");
+        let plan = read(&text).expect("a good file");
+        assert!(plan.side_by_side);
+        assert_eq!(plan.area.sites, ["r1", "r2", "r3"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let cases = [
+            ("'epaxos', ", "'raft', ", 3, "no protocol \"raft\""),
+            ("'a', 'c'", "'a', 'x'", 4, "no site \"x\""),
+            ("[0, 25]", "[0, 125]", 5, "between 0 and 100"),
+            ("[0, 25]", "[]", 5, "at least one share"),
+            ("[1, 10]", "[0]", 6, "between 1 and"),
+            ("clients = [1, 10]", "clients = []", 1, "say how many"),
+            ("seconds = 5", "seconds = -5", 7, "between 0.1"),
+            ("repeats = 2", "repeats = 0", 9, "between 1"),
+            ("back_s = 3.5", "back_s = 1", 10, "after at_s"),
+            ("site = 'b'", "site = 'z'", 10, "no site"),
+            ("title = 'two'", "titel = 'two'", 1, "unknown field"),
+            ("wide_area = 'area.toml'", "replicas = 0", 2, "between 1 and 63"),
+            ("wide_area = 'area.toml'", "", 1, "wide_area"),
+        ];
+        for (from, to, line, word) in cases {
+            let text = GOOD.replace(from, to);
+            let said = read(&text).expect_err(&text).to_string();
+            let place = format!("compare.toml:{line}: ");
+            assert!(said.contains(&place) && said.contains(word), "{to}: {said}");
+        }
+        let said = read(&GOOD.replace("area.toml", "none.toml")).expect_err("no such file");
+        assert!(said.to_string().contains("none.toml"), "{said}");
+    }
+}

@@ -1,0 +1,320 @@
+//! One run as a comparison keeps it: who ran, under which load, and what was seen. Written as JSON
+//! the moment it ends, and all that a report needs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sim::virtual_time::{Exact, Measured};
+
+/// The form of the files; another number is another form.
+pub const FORMAT: u32 = 1;
+
+/// All runs of a comparison.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Comparison {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What is compared, in words.
+    pub title: String,
+    /// The version of the program that ran it.
+    pub version: String,
+    /// What it ran on, in words.
+    pub machine: String,
+    /// What was asked for: the text of the file.
+    pub config: String,
+    /// In the order in which they ran.
+    pub runs: Vec<Run>,
+}
+
+/// One run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// The protocol, and what sets it apart from others of the same: what lines and rows are
+    /// called.
+    pub who: String,
+    /// Under which load.
+    pub point: Point,
+    /// The so-many-th with the same names, from 1.
+    pub repeat: u32,
+    /// Of the load and the network.
+    pub seed: u64,
+    /// Whether time was virtual.
+    pub virtual_time: bool,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was measured.
+    Seen(Box<Seen>),
+    /// It came to nothing, in these words.
+    Failed(String),
+}
+
+/// A load that protocols are compared under.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Point {
+    /// How many of a hundred commands use a key that all share.
+    pub conflict_percent: f64,
+    /// How much is asked.
+    pub load: Asked,
+}
+
+/// How much is asked.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// So many clients at each site, each with one thing at a time.
+    Clients(u32),
+    /// So many operations a second at all sites together.
+    Rate(f64),
+}
+
+impl Asked {
+    /// The number alone.
+    pub fn amount(self) -> f64 {
+        match self {
+            Asked::Clients(clients) => clients.into(),
+            Asked::Rate(rate) => rate,
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asked::Clients(1) => write!(f, "1 client a site"),
+            Asked::Clients(clients) => write!(f, "{clients} clients a site"),
+            Asked::Rate(rate) => write!(f, "{rate} operations/s"),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}% conflicts, {}", self.conflict_percent, self.load)
+    }
+}
+
+/// What was seen of a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// For how long it was measured, in seconds.
+    pub seconds: f64,
+    /// Operations answered in that time.
+    pub operations: u64,
+    /// Operations that had no answer.
+    pub unanswered: u64,
+    /// The share decided in one round trip, from 0 to 1.
+    pub fast_share: Option<f64>,
+    /// How many components of each size were executed, at one replica.
+    pub components: Vec<(u64, u64)>,
+    /// Microseconds of CPU for one operation, of all replicas together.
+    pub cpu_us: Option<f64>,
+    /// Bytes sent for one operation, by all replicas together.
+    pub bytes: Option<f64>,
+    /// Messages sent for one operation, by all replicas together.
+    pub messages: Option<f64>,
+    /// Messages sent and received for one operation by the replica that has most to do.
+    pub busiest: Option<f64>,
+    /// Latencies at each site.
+    pub sites: Vec<Site>,
+    /// Latencies at all sites together.
+    pub all: Latencies,
+    /// The replica that stopped.
+    pub crash: Option<Stopped>,
+    /// How it went, slice by slice, warm-up included.
+    pub over_time: Vec<Slice>,
+}
+
+/// One site.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: String,
+    /// No leaderless protocol decides faster here, in milliseconds. Of no meaning on one machine.
+    pub bound_ms: Option<f64>,
+    /// Of the commands of its clients; `None` if there are none, as where a replica is down.
+    pub latencies: Option<Latencies>,
+}
+
+/// How long commands took.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Latencies {
+    /// Until their decision was known at their site, where that was measured.
+    pub commit: Option<Spread>,
+    /// Until they were executed there and answered.
+    pub execute: Spread,
+}
+
+/// A distribution of durations.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Spread {
+    /// How many there are.
+    pub count: u64,
+    /// Their mean, in milliseconds.
+    pub mean_ms: f64,
+    /// The percentiles from 0, the least, to 100, the most, in milliseconds: 101 of them.
+    pub percentiles_ms: Vec<f64>,
+    /// The 99.9th, in milliseconds.
+    pub p999_ms: f64,
+}
+
+/// A replica that stopped.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The name of its site.
+    pub site: String,
+    /// When, in seconds.
+    pub at_s: f64,
+    /// When it was back, in seconds, if it was.
+    pub back_s: Option<f64>,
+}
+
+/// A part of a run's time.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Slice {
+    /// When it ends, in seconds.
+    pub at_s: f64,
+    /// Operations answered in a second.
+    pub ops_s: f64,
+    /// Half of those answered in it had taken no longer, in milliseconds; if there were any.
+    pub p50_ms: Option<f64>,
+    /// None answered in it had taken longer, in milliseconds.
+    pub max_ms: Option<f64>,
+}
+
+impl Spread {
+    /// Of values that a function from shares, 0 to 1, to durations gives. `None` if there are none.
+    pub fn of(count: u64, mean: Duration, quantile: impl Fn(f64) -> Duration) -> Option<Spread> {
+        (count > 0).then(|| Spread {
+            count,
+            mean_ms: ms(mean),
+            percentiles_ms: (0..=100).map(|p| ms(quantile(f64::from(p) / 100.0))).collect(),
+            p999_ms: ms(quantile(0.999)),
+        })
+    }
+
+    fn exact(exact: &Exact) -> Option<Spread> {
+        let quantile = |share| exact.quantile(share).unwrap_or_default();
+        Spread::of(exact.all().len() as u64, exact.mean()?, quantile)
+    }
+
+    /// A percentile, from 0 to 100, in milliseconds.
+    pub fn percentile_ms(&self, percentile: usize) -> f64 {
+        self.percentiles_ms.get(percentile).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl Latencies {
+    fn exact(measured: &Measured, site: Option<usize>) -> Option<Latencies> {
+        let commit = Spread::exact(&measured.commit(site));
+        Some(Latencies { commit, execute: Spread::exact(&measured.execute(site))? })
+    }
+}
+
+impl Seen {
+    /// What a measurement in virtual time saw, with each site's name and bound. `None` if no
+    /// command was answered.
+    pub fn in_virtual_time(
+        measured: &Measured,
+        sites: &[(String, f64)],
+        crash: Option<Stopped>,
+        slice: Duration,
+    ) -> Option<Seen> {
+        let all = Latencies::exact(measured, None)?;
+        let site = |(index, (name, bound)): (usize, &(String, f64))| Site {
+            name: name.clone(),
+            bound_ms: Some(*bound),
+            latencies: Latencies::exact(measured, Some(index)),
+        };
+        let answered = measured.answered.max(1) as f64;
+        let traffic = || measured.traffic.iter();
+        let busiest = traffic().map(|it| it.messages + it.received).max().unwrap_or_default();
+        let busy: Duration = traffic().map(|it| it.busy).sum();
+        let components = measured.components.iter();
+        Some(Seen {
+            seconds: measured.time.as_secs_f64(),
+            operations: measured.answered,
+            unanswered: measured.unanswered,
+            fast_share: measured.fast_share(None),
+            components: components.map(|(size, count)| (*size as u64, *count)).collect(),
+            cpu_us: (!busy.is_zero()).then(|| busy.as_secs_f64() * 1e6 / answered),
+            bytes: Some(measured.per_command(|it| it.bytes)),
+            messages: Some(measured.per_command(|it| it.messages)),
+            busiest: Some(busiest as f64 / answered),
+            sites: sites.iter().enumerate().map(site).collect(),
+            all,
+            crash,
+            over_time: slices(&measured.over_time, slice),
+        })
+    }
+
+    /// Operations answered in a second.
+    pub fn throughput(&self) -> f64 {
+        self.operations as f64 / self.seconds
+    }
+
+    /// The size of the largest component.
+    pub fn largest_component(&self) -> Option<u64> {
+        self.components.iter().map(|(size, _)| *size).max()
+    }
+}
+
+/// Cuts a run into slices of one length; the last, which is not whole, is left out.
+fn slices(answers: &[(Duration, Duration)], length: Duration) -> Vec<Slice> {
+    let mut slices: BTreeMap<u128, Vec<Duration>> = BTreeMap::new();
+    for (at, took) in answers {
+        slices.entry(at.as_nanos() / length.as_nanos()).or_default().push(*took);
+    }
+    let last = slices.keys().next_back().copied().unwrap_or_default();
+    let whole = (0..last).map(|index| {
+        let exact = Exact::new(slices.remove(&index).unwrap_or_default());
+        Slice {
+            at_s: (index + 1) as f64 * length.as_secs_f64(),
+            ops_s: exact.all().len() as f64 / length.as_secs_f64(),
+            p50_ms: exact.quantile(0.5).map(ms),
+            max_ms: exact.quantile(1.0).map(ms),
+        }
+    });
+    whole.collect()
+}
+
+/// Milliseconds, to the microsecond.
+pub(super) fn ms(duration: Duration) -> f64 {
+    (duration.as_nanos() as f64 / 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_cut_into_slices_and_silence_is_seen() {
+        let at = |at, took| (Duration::from_millis(at), Duration::from_millis(took));
+        let slices = slices(
+            &[at(10, 5), at(90, 7), at(95, 9), at(310, 100), at(420, 1)],
+            Duration::from_millis(100),
+        );
+        let rates: Vec<f64> = slices.iter().map(|slice| slice.ops_s).collect();
+        assert_eq!(rates, [30.0, 0.0, 0.0, 10.0]);
+        assert_eq!((slices[0].p50_ms, slices[0].max_ms), (Some(7.0), Some(9.0)));
+        assert_eq!((slices[1].p50_ms, slices[1].at_s), (None, 0.2));
+    }
+
+    #[test]
+    fn a_distribution_knows_its_percentiles() {
+        let exact = Exact::new((1..=1_000).map(Duration::from_millis).collect());
+        let spread = Spread::exact(&exact).expect("there are some");
+        assert_eq!(spread.percentile_ms(50), 500.0);
+        assert_eq!((spread.percentile_ms(100), spread.p999_ms), (1_000.0, 999.0));
+        assert_eq!((spread.mean_ms, spread.count), (500.5, 1_000));
+        assert_eq!(Spread::exact(&Exact::default()), None);
+    }
+}

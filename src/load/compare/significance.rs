@@ -1,0 +1,189 @@
+//! Whether two sets of repeats differ by more than chance would have it: the rank test of Mann,
+//! Whitney and Wilcoxon, which asks nothing of how the values are spread. Pure arithmetic.
+
+/// Up to so many ways to deal the ranks the test is exact; beyond, the normal approximation is
+/// good.
+const EXACT: u64 = 1_000_000;
+
+/// What the rank test says of two samples.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Test {
+    /// How likely ranks at least this lopsided are if both samples are of one kind: two-sided.
+    pub p: f64,
+    /// The smallest `p` that samples of these sizes can have: with few repeats no difference,
+    /// however large, is significant.
+    pub least_p: f64,
+}
+
+/// Compares two samples, neither of which may be empty.
+///
+/// Every way to deal the ranks is counted if there are at most a million, ties included; else the
+/// normal approximation is taken, corrected for ties.
+///
+/// # Panics
+/// If a sample is empty or holds what is no number.
+pub fn rank_test(a: &[f64], b: &[f64]) -> Test {
+    assert!(!a.is_empty() && !b.is_empty(), "both sides have been measured");
+    let ranks = ranks(a, b);
+    let ways = ways(ranks.len() as u64, a.len() as u64);
+    let least_p = ways.map_or(0.0, |ways| (2.0 / ways as f64).min(1.0));
+    let p = match ways {
+        Some(_) => exact(&ranks, a.len()),
+        None => approximate(&ranks, a.len()),
+    };
+    Test { p, least_p }
+}
+
+/// The middle of a sample that is not empty; between the two in the middle, if there are two.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    match sorted.len() % 2 {
+        1 => sorted[half],
+        _ => f64::midpoint(sorted[half - 1], sorted[half]),
+    }
+}
+
+/// Twice each value's rank among all, first those of `a`; equal ones share the mean of theirs.
+fn ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
+    let all: Vec<f64> = a.iter().chain(b).copied().collect();
+    assert!(all.iter().all(|value| value.is_finite()), "figures are numbers");
+    let rank = |value: &f64| {
+        let below = all.iter().filter(|other| *other < value).count();
+        let equal = all.iter().filter(|other| *other == value).count();
+        (2 * below + equal + 1) as u64
+    };
+    all.iter().map(rank).collect()
+}
+
+/// How many ways there are to take `k` of `n`, if they are few enough to be counted out.
+fn ways(n: u64, k: u64) -> Option<u64> {
+    let mut ways = 1_u64;
+    for i in 1..=k.min(n - k) {
+        ways = ways * (n + 1 - i) / i;
+        if ways > EXACT {
+            return None;
+        }
+    }
+    Some(ways)
+}
+
+/// The share of all ways to deal the ranks in which the first sample's sum is at least as far from
+/// the middle.
+fn exact(ranks: &[u64], first: usize) -> f64 {
+    let total: u64 = ranks.iter().sum();
+    let most = usize::try_from(total).expect("a sum of few ranks");
+    // How many ways there are to take so many of the ranks seen so far with such a sum.
+    let mut dealt = vec![vec![0.0_f64; most + 1]; first + 1];
+    dealt[0][0] = 1.0;
+    for rank in ranks {
+        let rank = usize::try_from(*rank).expect("a rank among few");
+        for taken in (1..=first).rev() {
+            for sum in (rank..=most).rev() {
+                dealt[taken][sum] += dealt[taken - 1][sum - rank];
+            }
+        }
+    }
+    let distance = |sum: u64| (sum * ranks.len() as u64).abs_diff(total * first as u64);
+    let seen = distance(ranks[..first].iter().sum());
+    let all: f64 = dealt[first].iter().sum();
+    let far = dealt[first].iter().enumerate().filter(|(sum, _)| distance(*sum as u64) >= seen);
+    far.map(|(_, ways)| ways).sum::<f64>() / all
+}
+
+/// The same by a normal distribution of the same mean and variance.
+fn approximate(ranks: &[u64], first: usize) -> f64 {
+    let (n, k) = (ranks.len() as f64, first as f64);
+    let halves = |rank: &u64| *rank as f64 / 2.0;
+    let mean = ranks.iter().map(halves).sum::<f64>() / n;
+    let variance = ranks.iter().map(|rank| (halves(rank) - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let sum: f64 = ranks[..first].iter().map(halves).sum();
+    let deviation = (variance * k * (n - k) / n).sqrt();
+    if deviation == 0.0 {
+        return 1.0;
+    }
+    // Half a rank is the step from one sum to the next.
+    let z = ((sum - k * mean).abs() - 0.5).max(0.0) / deviation;
+    complement(z / std::f64::consts::SQRT_2)
+}
+
+/// The complementary error function of a number that is not negative, to seven digits (Abramowitz
+/// and Stegun 7.1.26 has this form with five terms).
+fn complement(x: f64) -> f64 {
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let terms = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];
+    let sum = terms.iter().rev().fold(0.0, |sum, term| (sum + term) * t);
+    sum * (-x * x).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(a: &[f64], b: &[f64]) -> f64 {
+        rank_test(a, b).p
+    }
+
+    fn close(found: f64, wanted: f64, within: f64) {
+        assert!((found - wanted).abs() < within, "{found} instead of {wanted}");
+    }
+
+    #[test]
+    fn samples_that_lie_apart_have_the_smallest_p_there_is() {
+        let known = [(1, 2.0), (2, 6.0), (3, 20.0), (4, 70.0), (5, 252.0), (10, 184_756.0)];
+        for (count, ways) in known {
+            let a: Vec<f64> = (0..count).map(f64::from).collect();
+            let b: Vec<f64> = (0..count).map(|i| f64::from(i) + 100.0).collect();
+            let test = rank_test(&a, &b);
+            close(test.p, (2.0_f64 / ways).min(1.0), 1e-12);
+            close(test.least_p, test.p, 1e-12);
+            assert_eq!(test, rank_test(&b, &a), "from both sides");
+        }
+    }
+
+    #[test]
+    fn known_samples_have_their_known_p() {
+        // Counted by hand: of the 20 ways to take 3 of 6 ranks, those with sums 6, 7, 14 and 15.
+        close(p(&[1.0, 2.0, 4.0], &[3.0, 5.0, 6.0]), 4.0 / 20.0, 1e-12);
+        // Hollander and Wolfe's table for 5 and 5: a sum of 19 or less has 0.0476 on one side.
+        close(p(&[1.0, 2.0, 3.0, 4.0, 9.0], &[5.0, 6.0, 7.0, 8.0, 10.0]), 0.0952, 5e-5);
+        // Four against four with a U of 1.
+        close(p(&[1.0, 2.0, 3.0, 5.0], &[4.0, 6.0, 7.0, 8.0]), 4.0 / 70.0, 1e-12);
+    }
+
+    #[test]
+    fn equal_values_prove_nothing() {
+        close(p(&[7.0; 5], &[7.0; 5]), 1.0, 1e-12);
+        close(p(&[7.0; 40], &[7.0; 40]), 1.0, 1e-12);
+        // Of the ways to deal 1 1 | 1 2: the 2 is on either side as often.
+        close(p(&[1.0, 1.0], &[1.0, 2.0]), 1.0, 1e-12);
+    }
+
+    #[test]
+    fn large_samples_are_judged_by_the_normal_distribution() {
+        let interleaved: (Vec<f64>, Vec<f64>) =
+            (0..40).map(|i| (f64::from(2 * i), f64::from(2 * i + 1))).unzip();
+        assert!(p(&interleaved.0, &interleaved.1) > 0.8);
+        let moved: Vec<f64> = interleaved.0.iter().map(|value| value + 30.0).collect();
+        assert!(p(&moved, &interleaved.1) < 0.01);
+        // Where both can be had, they agree.
+        let a: Vec<f64> = [1, 2, 5, 6, 9, 11, 13, 14].map(f64::from).to_vec();
+        let b: Vec<f64> = [3, 4, 7, 8, 10, 12, 15, 16].map(f64::from).to_vec();
+        let ranks = ranks(&a, &b);
+        close(approximate(&ranks, a.len()), exact(&ranks, a.len()), 0.02);
+    }
+
+    #[test]
+    fn the_normal_distribution_has_its_known_tails() {
+        close(complement(1.959_964 / std::f64::consts::SQRT_2), 0.05, 1e-6);
+        close(complement(0.0), 1.0, 1e-6);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[9.0]), 9.0);
+    }
+}

@@ -1,0 +1,145 @@
+//! Tables of figures, for the page and for Markdown alike.
+
+use std::fmt::Write;
+
+use super::figures::{Figure, Range, number};
+use super::run::{Comparison, Outcome, Point};
+
+/// A table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// The heads of its columns.
+    pub head: Vec<String>,
+    /// Its rows, each as long as `head`.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        let row = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let mut text = format!("**{}**\n\n{}", self.title, row(&self.head));
+        let rules: Vec<&str> =
+            (0..self.head.len()).map(|i| if i == 0 { "---" } else { "--:" }).collect();
+        let _ = writeln!(text, "|{}|", rules.join("|"));
+        self.rows.iter().for_each(|cells| text.push_str(&row(cells)));
+        text
+    }
+}
+
+/// All figures of all sites together under one load; those that nobody has are left out. `None` if
+/// nobody was measured.
+pub fn overall(comparison: &Comparison, point: Point) -> Option<Table> {
+    let whos: Vec<&str> = measured(comparison, point).collect();
+    let range = |who: &str, figure| comparison.range(who, point, figure);
+    let has = |figure: &Figure| whos.iter().any(|who| range(who, *figure).is_some());
+    let figures: Vec<Figure> = Figure::OVERALL.into_iter().filter(has).collect();
+    let mut head = vec![String::new()];
+    head.extend(figures.iter().map(|figure| figure.name()));
+    head.push("repeats".into());
+    let row = |who: &&str| {
+        let mut row = vec![(*who).to_owned()];
+        row.extend(figures.iter().map(|figure| shown(range(who, *figure))));
+        row.push(comparison.repeats(who, point).count().to_string());
+        row
+    };
+    let rows: Vec<Vec<String>> = whos.iter().map(row).collect();
+    (!rows.is_empty()).then(|| Table { title: point.to_string(), head, rows })
+}
+
+/// Half of the commands and all but one in a hundred at each site, until commit or until execution.
+/// `None` if there is but one site, or nothing was measured.
+pub fn sites(comparison: &Comparison, point: Point, commit: bool) -> Option<Table> {
+    let sites = comparison.sites();
+    if sites.len() < 2 {
+        return None;
+    }
+    let figure = |site: Option<usize>, percentile| match commit {
+        true => Figure::Commit(site, percentile),
+        false => Figure::Execute(site, percentile),
+    };
+    let columns = || (0..sites.len()).map(Some).chain([None]);
+    let mut rows = Vec::new();
+    for who in measured(comparison, point) {
+        let cell = |site| {
+            let at = |percentile| comparison.range(who, point, figure(site, percentile));
+            Some(format!("{} / {}", short(at(50)?), short(at(99)?)))
+        };
+        let cells: Vec<Option<String>> = columns().map(cell).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "–".into()));
+            rows.push([who.to_owned()].into_iter().chain(cells).collect());
+        }
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    rows.extend(bounds(comparison, point));
+    let what = if commit { "Commit" } else { "Execution" };
+    let title = format!("{what}, p50 / p99 in ms: {point}");
+    let mut head = vec![String::new()];
+    head.extend(sites.iter().map(|site| (*site).to_owned()));
+    head.push("all".into());
+    Some(Table { title, head, rows })
+}
+
+/// What no leaderless protocol is faster than.
+fn bounds(comparison: &Comparison, point: Point) -> Option<Vec<String>> {
+    let sites = || comparison.seen().filter(move |(run, _)| run.point == point);
+    let bounds: Vec<f64> =
+        sites().next()?.1.sites.iter().map(|site| site.bound_ms).collect::<Option<_>>()?;
+    let mean = bounds.iter().sum::<f64>() / bounds.len() as f64;
+    let cells = bounds.into_iter().map(number).chain([format!("mean {}", number(mean))]);
+    Some(["lower bound without a leader".to_owned()].into_iter().chain(cells).collect())
+}
+
+/// Who was measured under a load.
+fn measured(comparison: &Comparison, point: Point) -> impl Iterator<Item = &str> {
+    let whos = comparison.whos().into_iter();
+    whos.filter(move |who| comparison.repeats(who, point).next().is_some())
+}
+
+fn shown(range: Option<Range>) -> String {
+    range.map_or_else(|| "–".into(), |range| range.to_string())
+}
+
+/// Without a spread that is below half a per cent.
+fn short(range: Range) -> String {
+    let near = |value: f64| (value - range.median).abs() <= 0.005 * range.median.abs();
+    match near(range.min) && near(range.max) {
+        true => number(range.median),
+        false => range.to_string(),
+    }
+}
+
+/// The whole comparison as Markdown.
+pub fn markdown(comparison: &Comparison) -> String {
+    let Comparison { title, version, machine, runs, .. } = comparison;
+    let mut text = format!(
+        "# {title}\n\nisonomy {version}, {} runs, on {machine}. Medians over the repeats, with \
+         [least–most] where they differ.\n",
+        runs.len()
+    );
+    for run in runs {
+        if let Outcome::Failed(why) = &run.outcome {
+            let (who, point, repeat) = (&run.who, run.point, run.repeat);
+            let _ = writeln!(text, "\n{who} at {point}, repeat {repeat}, came to nothing: {why}");
+        }
+    }
+    for point in comparison.points() {
+        let tables = [
+            overall(comparison, point),
+            sites(comparison, point, true),
+            sites(comparison, point, false),
+        ];
+        for table in tables.iter().flatten() {
+            let _ = write!(text, "\n{}", table.markdown());
+        }
+    }
+    text
+}

@@ -1,0 +1,68 @@
+//! Runs in virtual time, by the name of the protocol.
+
+use std::time::Duration;
+
+use super::plan::Plan;
+use super::run::{Asked, Outcome, Seen, Stopped};
+use super::series::Turn;
+use crate::protocol::Protocol;
+use crate::protocol::epaxos::EPaxos;
+use crate::sim::virtual_time::{Asking, Load, Measured, Setup, SharedKey, measure};
+use crate::types::Optimisations;
+
+/// How many slices a run is cut into.
+const SLICES: u32 = 100;
+
+/// Measures one protocol.
+type Measure = fn(&Setup, &mut dyn Asking) -> Measured;
+
+/// All that can be measured: the name, whether one replica leads, and how.
+const KNOWN: &[(&str, bool, Measure)] =
+    &[(EPaxos::NAME, false, |setup, asking| measure(setup, EPaxos::new, asking))];
+
+/// Whether there is a protocol of this name, and whether one replica leads in it.
+pub fn knows(name: &str) -> Option<bool> {
+    KNOWN.iter().find(|known| known.0 == name).map(|known| known.1)
+}
+
+/// Takes one turn.
+pub fn take(plan: &Plan, turn: &Turn<'_>) -> Outcome {
+    let name = &turn.contender.protocol;
+    let Some((_, _, measure)) = KNOWN.iter().find(|known| known.0 == name) else {
+        return Outcome::Failed(format!("there is no protocol {name:?} in virtual time"));
+    };
+    let share = turn.point.conflict_percent / 100.0;
+    let mut asking = SharedKey::new(share, plan.value_bytes, turn.seed);
+    let measured = measure(&setup(plan, turn), &mut asking);
+    let crash = plan.crash.map(|crash| Stopped {
+        site: plan.area.sites[crash.site].clone(),
+        at_s: crash.at.as_secs_f64(),
+        back_s: crash.back.map(|back| back.as_secs_f64()),
+    });
+    let slice = (plan.warm_up + plan.time) / SLICES;
+    match Seen::in_virtual_time(&measured, &plan.sites(), crash, slice) {
+        Some(seen) => Outcome::Seen(Box::new(seen)),
+        None => Outcome::Failed("no command was answered".into()),
+    }
+}
+
+fn setup(plan: &Plan, turn: &Turn<'_>) -> Setup {
+    let sites = plan.area.sites.len() as f64;
+    let load = match turn.point.load {
+        Asked::Clients(clients) => Load::Closed { clients, think: Duration::ZERO },
+        Asked::Rate(rate) => Load::Open { rate: rate / sites, poisson: true },
+    };
+    Setup {
+        jitter: Duration::from_secs_f64(plan.area.jitter_ms / 1_000.0),
+        cpu: plan.cpu,
+        flush: plan.flush,
+        optimisations: Optimisations::default(),
+        load,
+        warm_up: plan.warm_up,
+        time: plan.time,
+        crash: plan.crash,
+        first: turn.contender.leader,
+        seed: turn.seed,
+        ..Setup::from_rtt_ms(&plan.area.rtt_ms)
+    }
+}

@@ -1,0 +1,166 @@
+//! What plots show, in sentences made from the figures. Nothing here is said that was not counted.
+
+use super::figures::{Better, Figure, number};
+use super::plots::{Lined, slices};
+use super::run::{Comparison, Point, Stopped};
+use super::significance::median;
+
+/// Differences below this share are none to speak of.
+const ALIKE: f64 = 0.02;
+
+/// Who has which median of a figure under a load, the best first.
+fn ranked<'a>(comparison: &'a Comparison, point: Point, figure: Figure) -> Vec<(&'a str, f64)> {
+    let value = |who: &'a str| Some((who, comparison.range(who, point, figure)?.median));
+    let mut all: Vec<(&str, f64)> = comparison.whos().into_iter().filter_map(value).collect();
+    all.sort_by(|a, b| match figure.better() {
+        Better::Higher => b.1.total_cmp(&a.1),
+        Better::Lower => a.1.total_cmp(&b.1),
+    });
+    all
+}
+
+/// The best and the worst: "A 71 ms, B 172 ms (2.4 times)".
+fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
+    match ranked {
+        [] => "nobody was measured".into(),
+        [(who, value)] => format!("{who}: {}{unit}", number(*value)),
+        [(best, one), .., (worst, other)] => {
+            let (low, high) = (one.min(*other), one.max(*other));
+            let (first, last) = (number(*one), number(*other));
+            if high - low <= ALIKE * high {
+                return format!("all alike, {first} to {last}{unit}");
+            }
+            let times = match low > 0.0 {
+                true => format!(" ({} times)", number(high / low)),
+                false => String::new(),
+            };
+            format!("best {best} with {first}{unit}, last {worst} with {last}{unit}{times}")
+        }
+    }
+}
+
+/// What matters most under a load.
+pub(super) fn headline(comparison: &Comparison, point: Point) -> String {
+    let said = |figure: Figure, unit| best_and_worst(&ranked(comparison, point, figure), unit);
+    let throughput = said(Figure::Throughput, " operations/s");
+    let (half, most) =
+        (said(Figure::Execute(None, 50), " ms"), said(Figure::Execute(None, 99), " ms"));
+    format!("At {point}: throughput, {throughput}; median latency, {half}; p99, {most}.")
+}
+
+/// Who takes the most, and at what latency.
+pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize) -> String {
+    let mut words = Vec::new();
+    for who in comparison.whos() {
+        let at = |point: &Point| {
+            let throughput = comparison.range(who, *point, Figure::Throughput)?.median;
+            let latency = comparison.range(who, *point, Figure::Execute(None, percentile))?.median;
+            Some((throughput, latency))
+        };
+        let all: Vec<(f64, f64)> = points.iter().filter_map(at).collect();
+        let Some(most) = all.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+        let (ops, ms) = (number(most.0), number(most.1));
+        let least = all.iter().map(|it| it.1).fold(f64::INFINITY, f64::min);
+        words.push(format!(
+            "{who} comes to {ops} operations/s, at {ms} ms; its least is {} ms",
+            number(least)
+        ));
+    }
+    format!("p{percentile}: {}.", words.join("; "))
+}
+
+/// Who is how fast at a site.
+pub(super) fn site(comparison: &Comparison, point: Point, site: usize, name: &str) -> String {
+    let said = |percentile| {
+        let figure = Figure::Execute(Some(site), percentile);
+        best_and_worst(&ranked(comparison, point, figure), " ms")
+    };
+    let bound = comparison.seen().find(|(run, _)| run.point == point);
+    let bound = bound.and_then(|(_, seen)| seen.sites.get(site)?.bound_ms);
+    let bound = bound.map(|ms| format!(" No leaderless commit is below {} ms.", number(ms)));
+    format!(
+        "{name}: at the median, {}; at p99, {}.{}",
+        said(50),
+        said(99),
+        bound.unwrap_or_default()
+    )
+}
+
+/// What a figure does as conflicts become more.
+pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> String {
+    let mut words = Vec::new();
+    for who in comparison.whos() {
+        let at = |point: &Point| {
+            let range = comparison.range(who, *point, figure)?;
+            Some((point.conflict_percent, range.median))
+        };
+        let mut all: Vec<(f64, f64)> = points.iter().filter_map(at).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let [first, .., last] = &all[..] else { continue };
+        let (from, to) = (number(first.1), number(last.1));
+        let change = (last.1 - first.1).abs() <= ALIKE * first.1.abs().max(last.1.abs());
+        words.push(match change {
+            true => format!("{who} stays at {from}"),
+            false => format!(
+                "{who} goes from {from} at {}% to {to} at {}%",
+                number(first.0),
+                number(last.0)
+            ),
+        });
+    }
+    format!("{}: {}.", figure.name(), words.join("; "))
+}
+
+/// What a crash cost.
+pub(super) fn crash(
+    comparison: &Comparison,
+    point: Point,
+    stopped: &Stopped,
+    lined: Lined,
+) -> String {
+    let mut words = Vec::new();
+    for who in comparison.whos() {
+        let slices = slices(comparison, who, point);
+        let mean = |from: f64, to: f64| {
+            let within = slices.iter().filter(|(at, _)| *at > from && *at <= to);
+            let values = within.flat_map(|(_, all)| all.iter().filter_map(|it| lined.of(it)));
+            let values: Vec<f64> = values.collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let end = slices.last().map_or(0.0, |(at, _)| *at);
+        let down_until = stopped.back_s.unwrap_or(end);
+        let before = mean(stopped.at_s * 0.4, stopped.at_s);
+        let (Some(before), Some(down)) = (before, mean(stopped.at_s, down_until)) else { continue };
+        let (from, to) = (number(before), number(down));
+        words.push(match lined {
+            Lined::Latency => format!("{who} {from} ms before and {to} ms while it is down"),
+            Lined::Throughput => {
+                let silent = silence(&slices, stopped.at_s);
+                let silent = match silent > 0.0 {
+                    true => format!("nothing is answered for {} s", number(silent)),
+                    false => "it never stops".to_owned(),
+                };
+                format!("{who} {from} operations/s before and {to} while it is down, {silent}")
+            }
+        });
+    }
+    format!("{}.", words.join("; "))
+}
+
+/// The longest time from a moment on in which nothing was answered in the median repeat, in
+/// seconds.
+fn silence(slices: &[(f64, Vec<super::run::Slice>)], from: f64) -> f64 {
+    let (mut longest, mut since, mut before) = (0.0_f64, None, from);
+    for (at, all) in slices.iter().filter(|(at, _)| *at > from) {
+        let rates: Vec<f64> = all.iter().map(|slice| slice.ops_s).collect();
+        match median(&rates) > 0.0 {
+            true => since = None,
+            false => {
+                let start = *since.get_or_insert(before);
+                longest = longest.max(at - start);
+            }
+        }
+        before = *at;
+    }
+    longest
+}
