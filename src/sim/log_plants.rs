@@ -6,8 +6,7 @@ use super::report::{Broken, Violation};
 use super::runner::run_sabotaged;
 use super::subject::Plant;
 use super::world::Sabotage;
-use crate::protocol::ProtocolKind;
-use crate::protocol::multipaxos;
+use crate::protocol::{ProtocolKind, fast_paxos, multipaxos, paxos};
 
 /// How a bug that makes replicas decide, forget or answer wrongly shows.
 const UNSAFE: &[Broken] = &[
@@ -20,11 +19,35 @@ const UNSAFE: &[Broken] = &[
     Broken::Panic,
 ];
 
+/// All of them, and whether each needs restarts to show.
+const ALL: &[(Plant, bool)] = &[
+    (Plant::MultiPaxos(multipaxos::Plant::EarlyVote), true),
+    (Plant::MultiPaxos(multipaxos::Plant::EarlyPromise), true),
+    (Plant::MultiPaxos(multipaxos::Plant::EarlyPrepare), true),
+    (Plant::MultiPaxos(multipaxos::Plant::IgnoreAccepted), false),
+    (Plant::MultiPaxos(multipaxos::Plant::CommitAnyBallot), false),
+    (Plant::MultiPaxos(multipaxos::Plant::LeaseFromReceipt), false),
+    (Plant::MultiPaxos(multipaxos::Plant::ForgetGrants), true),
+    (Plant::MultiPaxos(multipaxos::Plant::NoBarrier), false),
+    (Plant::FastPaxos(fast_paxos::Plant::SmallFastQuorum), false),
+    (Plant::FastPaxos(fast_paxos::Plant::IgnoreForced), false),
+    (Plant::FastPaxos(fast_paxos::Plant::IgnoreFound), false),
+    (Plant::FastPaxos(fast_paxos::Plant::EarlyPromise), true),
+    (Plant::FastPaxos(fast_paxos::Plant::EarlyVote), true),
+    (Plant::FastPaxos(fast_paxos::Plant::EarlyBallot), true),
+    (Plant::Paxos(paxos::Plant::IgnoreFound), false),
+    (Plant::Paxos(paxos::Plant::EarlyPromise), true),
+    (Plant::Paxos(paxos::Plant::EarlyVote), true),
+    (Plant::Paxos(paxos::Plant::EarlyBallot), true),
+];
+
 /// The first seed, from 0, whose world notices, of at most `seeds`.
 fn hunt(seeds: u64, plant: Plant, restarts: bool) -> Option<(u64, Violation)> {
     let protocol = match plant {
         Plant::EPaxos(_) => ProtocolKind::EPaxos,
         Plant::MultiPaxos(_) => ProtocolKind::MultiPaxos,
+        Plant::FastPaxos(_) => ProtocolKind::FastPaxos,
+        Plant::Paxos(_) => ProtocolKind::Paxos,
     };
     let overrides = Overrides { protocol, restarts, ..Overrides::default() };
     let sabotage = Sabotage { plant: Some(plant), ..Sabotage::default() };
@@ -39,20 +62,9 @@ fn hunt(seeds: u64, plant: Plant, restarts: bool) -> Option<(u64, Violation)> {
 #[test]
 #[ignore = "a measurement"]
 fn survey() {
-    use multipaxos::Plant as Bug;
-    let bugs = [
-        (Bug::EarlyVote, true),
-        (Bug::EarlyPromise, true),
-        (Bug::EarlyPrepare, true),
-        (Bug::IgnoreAccepted, false),
-        (Bug::CommitAnyBallot, false),
-        (Bug::LeaseFromReceipt, false),
-        (Bug::ForgetGrants, true),
-        (Bug::NoBarrier, false),
-    ];
     let mut lines = Vec::new();
-    for (bug, restarts) in bugs {
-        let found = hunt(300, Plant::MultiPaxos(bug), restarts);
+    for (bug, restarts) in ALL {
+        let found = hunt(300, *bug, *restarts);
         let found = found.map(|(seed, violation)| (seed, violation.to_string()));
         lines.push(format!("{bug:?}: {found:?}"));
     }

@@ -28,6 +28,14 @@ macro_rules! with_protocol {
                 type $P = crate::protocol::multipaxos::MultiPaxos;
                 $body
             }
+            ProtocolKind::FastPaxos => {
+                type $P = crate::protocol::fast_paxos::FastPaxos;
+                $body
+            }
+            ProtocolKind::Paxos => {
+                type $P = crate::protocol::paxos::Paxos;
+                $body
+            }
         }
     };
 }
@@ -155,4 +163,6 @@ impl Noted<'_> {
 pub(super) enum Plant {
     EPaxos(crate::protocol::epaxos::Plant),
     MultiPaxos(crate::protocol::multipaxos::Plant),
+    FastPaxos(crate::protocol::fast_paxos::Plant),
+    Paxos(crate::protocol::paxos::Plant),
 }
