@@ -56,11 +56,12 @@ fn print(found: &Inspection) {
     if let Some(identity) = &report.identity {
         let size = found.replicas.map_or(String::new(), |size| format!(" of {size}"));
         say(format_args!(
-            "replica {}{size} of cluster {}, incarnation {}, directory {:016x}",
+            "replica {}{size} of cluster {}, incarnation {}, directory {:016x}, runs {}",
             identity.replica.number(),
             identity.cluster,
             identity.incarnation,
-            identity.directory
+            identity.directory,
+            identity.protocol
         ));
     }
     let origin = report.identity.as_ref().map_or(0, |identity| identity.origin);
@@ -128,15 +129,18 @@ fn print_contents(contents: &SnapshotContents) {
     let ((era, sessions), bytes) = (contents.sessions, contents.state_bytes);
     say(format_args!("  state: {bytes} bytes, {sessions} sessions, era {era}"));
     say(format_args!("  executed: {}", executed(&contents.executed)));
-    let (floor, cut, dropped) = (&contents.floor, &contents.cut, &contents.dropped);
-    let [floor, cut, dropped] = [floor, cut, dropped].map(slots);
-    say(format_args!("  by owner, forgotten up to {floor}; cut {cut}; dropped up to {dropped}"));
-    let (settled, own) = (contents.settled, contents.own);
-    say(format_args!("  {settled} executed decisions kept for others, {own} records of its own"));
+    if let Some(shared) = &contents.shared {
+        let [floor, cut, dropped] = [&shared.floor, &shared.cut, &shared.dropped].map(slots);
+        say(format_args!(
+            "  by owner, forgotten up to {floor}; cut {cut}; dropped up to {dropped}"
+        ));
+        say(format_args!("  {} executed decisions kept for others", shared.settled));
+    }
+    say(format_args!("  {} records of its own", contents.own));
 }
 
 fn contents_to_json(contents: &SnapshotContents) -> Value {
-    let (era, sessions) = contents.sessions;
+    let ((era, sessions), shared) = (contents.sessions, contents.shared.as_ref());
     let owners = contents.executed.floor().iter().map(|(owner, _)| owner);
     json!({
         "state_bytes": contents.state_bytes,
@@ -144,10 +148,10 @@ fn contents_to_json(contents: &SnapshotContents) -> Value {
         "era": era.number(),
         "executed": contents.executed.floor().as_slots(),
         "executed_above": owners.map(|it| contents.executed.above(it)).collect::<Vec<_>>(),
-        "forgotten": contents.floor.as_slots(),
-        "cut": contents.cut.as_slots(),
-        "dropped": contents.dropped.as_slots(),
-        "settled": contents.settled,
+        "forgotten": shared.map(|it| it.floor.as_slots()),
+        "cut": shared.map(|it| it.cut.as_slots()),
+        "dropped": shared.map(|it| it.dropped.as_slots()),
+        "settled": shared.map(|it| it.settled),
         "own_records": contents.own,
     })
 }
@@ -157,6 +161,7 @@ fn to_json(found: &Inspection) -> Value {
     let identity = report.identity.as_ref().map(|it| {
         json!({
             "cluster": it.cluster,
+            "protocol": it.protocol,
             "replica": it.replica.number(),
             "incarnation": it.incarnation,
             "directory": format!("{:016x}", it.directory),

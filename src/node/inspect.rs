@@ -8,13 +8,17 @@ use std::path::Path;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use super::status::with_protocol;
 use crate::machine::sessions_in;
 use crate::protocol::epaxos::{Phase, Record, Shared};
-use crate::storage::{self, FileDisk, Report, SnapshotInfo, SnapshotReader, StorageError};
+use crate::protocol::{Protocol, ProtocolKind, UnknownProtocol};
+use crate::storage::{
+    self, FileDisk, Identity, Report, SnapshotInfo, SnapshotReader, StorageError,
+};
 use crate::types::{
     Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, Slot, Value,
 };
-use crate::wire::{Limits, decode_own_snapshot, decode_record, replicas_in_snapshot};
+use crate::wire::{Limits, Snapshot, decode_own_snapshot, decode_record, replicas_in_snapshot};
 
 /// How often a directory in use is read again when it seems damaged: it may have changed meanwhile.
 const ATTEMPTS: usize = 3;
@@ -32,7 +36,7 @@ pub struct Inspection {
     pub replicas: Option<usize>,
     /// The last slot that the replica has reserved for itself; 0 for none.
     pub reserved: Slot,
-    /// The instances that the log has records of, by owner.
+    /// The instances that the log has records of, by owner: of EPaxos* alone, where they have one.
     pub owners: BTreeMap<ReplicaId, OwnersInstances>,
 }
 
@@ -45,6 +49,16 @@ pub struct SnapshotContents {
     pub sessions: (Era, usize),
     /// The length of the state in bytes, sessions included.
     pub state_bytes: u64,
+    /// What the replica shares with others; `None` if it runs another protocol than EPaxos*, of
+    /// which `executed` says all.
+    pub shared: Option<SharedContents>,
+    /// Records of the replica's own: promises, votes, and decisions that were not executed.
+    pub own: usize,
+}
+
+/// What a snapshot of EPaxos* holds for every replica alike.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SharedContents {
     /// Everything up to here is forgotten: every member has executed it.
     pub floor: Deps,
     /// The highest cut that is known to be established.
@@ -53,12 +67,17 @@ pub struct SnapshotContents {
     pub dropped: Deps,
     /// Executed decisions that are kept for others.
     pub settled: usize,
-    /// Records of the replica's own: promises, votes, and decisions that were not executed.
-    pub own: usize,
+}
+
+impl From<Shared> for SharedContents {
+    fn from(shared: Shared) -> SharedContents {
+        let Shared { floor, cut, dropped, settled, .. } = shared;
+        SharedContents { floor, cut, dropped, settled: settled.len() }
+    }
 }
 
 impl SnapshotContents {
-    fn of(disk: &FileDisk, file: &str, cluster: &str) -> Result<SnapshotContents, String> {
+    fn of(disk: &FileDisk, file: &str, whose: &Identity) -> Result<SnapshotContents, String> {
         let say = |error: StorageError| error.to_string();
         let mut reader = SnapshotReader::open(disk, file).map_err(say)?;
         let mut bytes = Vec::new();
@@ -68,21 +87,42 @@ impl SnapshotContents {
         let bytes = Bytes::from(bytes);
         let replicas = replicas_in_snapshot(&bytes).ok_or("it is no replica's snapshot")?;
         let limits = Limits::new(replicas);
-        let decoded = decode_own_snapshot::<Shared, Record>(&bytes, cluster, &limits);
-        let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
+        let protocol = protocol(whose)?;
+        if protocol == ProtocolKind::EPaxos {
+            let decoded = decode_own_snapshot::<Shared, Record>(&bytes, &whose.cluster, &limits);
+            let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
+            return SnapshotContents::new(snapshot, own.len(), |shared| Some(shared.into()));
+        }
+        with_protocol!(protocol, P => {
+            type Decoded = (
+                Snapshot<<P as Protocol>::Shared>,
+                Vec<<P as Protocol>::Record>,
+            );
+            let decoded: Result<Decoded, _> = decode_own_snapshot(&bytes, &whose.cluster, &limits);
+            let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
+            SnapshotContents::new(snapshot, own.len(), |_| None)
+        })
+    }
+
+    fn new<S>(
+        snapshot: Snapshot<S>,
+        own: usize,
+        shared: impl FnOnce(S) -> Option<SharedContents>,
+    ) -> Result<SnapshotContents, String> {
         let sessions = sessions_in(&snapshot.state).map_err(|error| error.to_string())?;
-        let Shared { floor, cut, dropped, settled, .. } = snapshot.shared;
         Ok(SnapshotContents {
             executed: snapshot.own.executed,
             sessions: (sessions.era(), sessions.len()),
             state_bytes: snapshot.state.len() as u64,
-            floor,
-            cut,
-            dropped,
-            settled: settled.len(),
-            own: own.len(),
+            shared: shared(snapshot.shared),
+            own,
         })
     }
+}
+
+/// The protocol that a directory is written in.
+fn protocol(whose: &Identity) -> Result<ProtocolKind, String> {
+    whose.protocol.parse().map_err(|unknown: UnknownProtocol| unknown.to_string())
 }
 
 /// What is in a report's snapshots; what makes no sense is one of its problems from then on.
@@ -90,7 +130,7 @@ fn contents(disk: &FileDisk, report: &mut Report) -> Vec<Option<SnapshotContents
     let Some(identity) = &report.identity else { return Vec::new() };
     let mut wrong = Vec::new();
     let look = |info: &SnapshotInfo| {
-        let contents = SnapshotContents::of(disk, &info.file, &identity.cluster);
+        let contents = SnapshotContents::of(disk, &info.file, identity);
         let damaged = |what| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
         contents.map_err(|what| wrong.push(damaged(what))).ok()
     };
@@ -127,10 +167,16 @@ impl Inspection {
     /// the report.
     pub fn of(directory: impl AsRef<Path>) -> Result<Inspection, StorageError> {
         let disk = FileDisk::read_only(directory)?;
+        // If it cannot be read, the report will say so.
+        let identity = Identity::read(&disk).ok().flatten();
+        let protocol = identity.as_ref().map_or(Ok(ProtocolKind::EPaxos), protocol);
         let mut attempt = 1;
         loop {
             let mut instances = Instances::default();
-            let mut visit = |_: LogPosition, record: &[u8]| instances.take(record);
+            let mut visit = |_: LogPosition, record: &[u8]| match protocol.clone()? {
+                ProtocolKind::EPaxos => instances.take(record),
+                other => instances.take_other(other, record),
+            };
             let mut report = storage::verify(&disk, &mut visit)?;
             let contents = contents(&disk, &mut report);
             let settled = report.problems.is_empty() || report.holder.is_none();
@@ -222,6 +268,17 @@ impl Instances {
         Ok(())
     }
 
+    /// Counts a record that is not about instances with owners.
+    fn take_other(&mut self, protocol: ProtocolKind, record: &[u8]) -> Result<(), String> {
+        let (record, limits) = (Bytes::copy_from_slice(record), Limits::new(MAX_REPLICAS));
+        let decoded = with_protocol!(protocol, P => {
+            decode_record::<<P as Protocol>::Record>(record, &limits).map(|_| ())
+        });
+        decoded.map_err(|error| error.to_string())?;
+        self.records += 1;
+        Ok(())
+    }
+
     /// Decodes a record of a cluster whose size the first vector tells.
     fn decode(&mut self, record: Bytes) -> Result<Record, String> {
         let decode = |replicas: usize| {
@@ -267,7 +324,7 @@ impl Instances {
         }
         let Instances { records, mut replicas, reserved, .. } = self;
         if let Some(told) = contents.iter().flatten().last() {
-            replicas = Some(told.floor.len());
+            replicas = Some(told.executed.floor().len());
         }
         Inspection { report, contents, records, replicas, reserved, owners }
     }

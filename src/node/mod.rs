@@ -43,7 +43,7 @@ pub use backup::{Backup, BackupError, Source, backup, restore};
 pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
-pub use inspect::{Inspection, OwnersInstances, SnapshotContents};
+pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
 pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, Restored, SnapshotMetrics};
 pub use session::{Session, Unanswered};
 pub use shared::Limits;

@@ -4,7 +4,9 @@ use std::fmt;
 
 use crate::mesh::PeerStatus;
 use crate::protocol::epaxos::EPaxos;
+use crate::protocol::fast_paxos::FastPaxos;
 use crate::protocol::multipaxos::{self, MultiPaxos};
+use crate::protocol::paxos::Paxos;
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{Core, ReplicaStatus};
 use crate::types::{InstanceId, ReplicaId};
@@ -89,6 +91,14 @@ macro_rules! with_protocol {
                 type $P = $crate::protocol::multipaxos::MultiPaxos;
                 $body
             }
+            $crate::protocol::ProtocolKind::FastPaxos => {
+                type $P = $crate::protocol::fast_paxos::FastPaxos;
+                $body
+            }
+            $crate::protocol::ProtocolKind::Paxos => {
+                type $P = $crate::protocol::paxos::Paxos;
+                $body
+            }
         }
     };
 }
@@ -140,6 +150,45 @@ impl Explain for MultiPaxos {
         format!(
             "{leader}; promised {ballot:?}, knows the decisions up to slot {commit}, has {slots} \
              slots behind {floor}, waits for {pending} own proposals"
+        )
+    }
+}
+
+impl Explain for FastPaxos {
+    const KIND: ProtocolKind = ProtocolKind::FastPaxos;
+
+    fn explain(&self, id: InstanceId) -> Option<String> {
+        let decided = id.replica == InstanceId::LOG && id.slot <= self.known();
+        decided.then(|| "decided".to_owned())
+    }
+
+    fn standing(&self) -> String {
+        let leader = match self.leader() {
+            Some((who, true)) => format!("fast, coordinated by {who}"),
+            Some((who, false)) => format!("classic, led by {who}"),
+            None => "nobody is known to coordinate".to_owned(),
+        };
+        let (known, dropped, undecided) = (self.known(), self.dropped(), self.undecided());
+        format!(
+            "{leader}; knows the decisions up to slot {known}, has dropped those up to {dropped}, \
+             waits for {undecided} own proposals"
+        )
+    }
+}
+
+impl Explain for Paxos {
+    const KIND: ProtocolKind = ProtocolKind::Paxos;
+
+    fn explain(&self, id: InstanceId) -> Option<String> {
+        let decided = id.replica == InstanceId::LOG && id.slot <= self.known();
+        decided.then(|| "decided".to_owned())
+    }
+
+    fn standing(&self) -> String {
+        let (known, dropped, undecided) = (self.known(), self.dropped(), self.undecided());
+        format!(
+            "everybody proposes; knows the decisions up to slot {known}, has dropped those up to \
+             {dropped}, waits for {undecided} own proposals"
         )
     }
 }

@@ -125,6 +125,45 @@ impl Path {
         Path::UnknownHarmless,
     ];
 
+    /// Those of Paxos.
+    pub const PAXOS: &'static [Path] = &[
+        Path::LearnedCommit,
+        Path::Retransmit,
+        Path::Fetch,
+        Path::FetchAnswered,
+        Path::Rejected,
+        Path::Trimmed,
+        Path::PaxosPrepare,
+        Path::PaxosChosen,
+        Path::PaxosAdopted,
+        Path::PaxosCollision,
+        Path::PaxosGap,
+        Path::PaxosNop,
+    ];
+
+    /// Those of Fast Paxos.
+    pub const FAST_PAXOS: &'static [Path] = &[
+        Path::LearnedCommit,
+        Path::Retransmit,
+        Path::Fetch,
+        Path::FetchAnswered,
+        Path::Rejected,
+        Path::Trimmed,
+        Path::FastChosen,
+        Path::FastCoordinated,
+        Path::FastCollision,
+        Path::FastTimedOut,
+        Path::FastForced,
+        Path::FastSuggested,
+        Path::FastLost,
+        Path::FastForwarded,
+        Path::FastNop,
+        Path::FastCampaign,
+        Path::FastElected,
+        Path::FastToClassic,
+        Path::FastAgain,
+    ];
+
     /// Those that only replicas take that drop what a member may still need (protocol.md §8a).
     pub const TRUNCATING: &'static [Path] = &[
         Path::Dropped,
@@ -340,6 +379,46 @@ paths! {
     MpNeedsSnapshot = "mp_needs_snapshot",
     /// Another replica's snapshot took the place of the state here.
     MpInstalled = "mp_installed",
+    // Paxos.
+    /// Phase 1 of a slot began.
+    PaxosPrepare = "sp_prepare",
+    /// A majority's votes in one ballot were counted.
+    PaxosChosen = "sp_chosen",
+    /// Phase 1 found another's value, which has to be finished.
+    PaxosAdopted = "sp_adopted",
+    /// Another proposer was found at work in the same slot.
+    PaxosCollision = "sp_collision",
+    /// A slot that its proposer left undecided was taken over.
+    PaxosGap = "sp_gap",
+    /// Phase 1 found nothing in such a slot, so it was decided as nothing.
+    PaxosNop = "sp_nop",
+    // Fast Paxos.
+    /// A fast quorum's votes in a fast round were counted.
+    FastChosen = "fp_chosen_fast",
+    /// A majority's votes in a coordinated round were counted.
+    FastCoordinated = "fp_chosen_coordinated",
+    /// No value can get a fast quorum in a slot any more.
+    FastCollision = "fp_collision",
+    /// A slot waited too long for its fast quorum.
+    FastTimedOut = "fp_timed_out",
+    /// The coordinator had to pick a value that may have been chosen.
+    FastForced = "fp_forced",
+    /// A slot that too few have voted in was pushed.
+    FastSuggested = "fp_suggested",
+    /// An own value lost its slot, and was proposed again.
+    FastLost = "fp_lost",
+    /// A value was sent to the coordinator, for a classic round.
+    FastForwarded = "fp_forwarded",
+    /// The coordinator had nothing to put into a slot.
+    FastNop = "fp_nop",
+    /// Phase 1 began.
+    FastCampaign = "fp_campaign",
+    /// Phase 1 was done.
+    FastElected = "fp_elected",
+    /// Fast rounds do not pay: classic ones follow.
+    FastToClassic = "fp_to_classic",
+    /// Fast rounds are tried again.
+    FastAgain = "fp_fast_again",
 }
 
 /// How often each [`Path`] was taken.

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use super::Protocol as _;
 use super::epaxos::EPaxos;
+use super::fast_paxos::FastPaxos;
 use super::multipaxos::MultiPaxos;
+use super::paxos::Paxos;
 
 /// One of the protocols that replicas can run. All replicas of a cluster run the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -16,17 +18,28 @@ pub enum ProtocolKind {
     EPaxos,
     /// Multi-Paxos: a stable leader, one round trip from it to a majority.
     MultiPaxos,
+    /// Fast Paxos: every replica to a fast quorum, and a coordinator where two of them collide.
+    FastPaxos,
+    /// Paxos as it was first: one slot after the other, two round trips each, whoever proposes.
+    Paxos,
 }
 
 impl ProtocolKind {
     /// All of them.
-    pub const ALL: &'static [ProtocolKind] = &[ProtocolKind::EPaxos, ProtocolKind::MultiPaxos];
+    pub const ALL: &'static [ProtocolKind] = &[
+        ProtocolKind::EPaxos,
+        ProtocolKind::MultiPaxos,
+        ProtocolKind::FastPaxos,
+        ProtocolKind::Paxos,
+    ];
 
     /// Its name, as in settings.
     pub const fn name(self) -> &'static str {
         match self {
             ProtocolKind::EPaxos => EPaxos::NAME,
             ProtocolKind::MultiPaxos => MultiPaxos::NAME,
+            ProtocolKind::FastPaxos => FastPaxos::NAME,
+            ProtocolKind::Paxos => Paxos::NAME,
         }
     }
 }

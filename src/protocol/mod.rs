@@ -6,8 +6,11 @@
 
 mod effects;
 pub mod epaxos;
+pub mod fast_paxos;
 mod kind;
+pub mod log;
 pub mod multipaxos;
+pub mod paxos;
 
 pub use effects::{Effects, Outgoing, Path, Paths};
 pub use kind::{ProtocolKind, UnknownProtocol};

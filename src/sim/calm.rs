@@ -73,6 +73,10 @@ impl<P: Subject> World<'_, P> {
         if self.live().count() < self.plan.replicas {
             return Ok(true);
         }
+        if !self.plan.retention::<P>().volatile && !self.plan.has_snapshots() {
+            // Nothing is ever safe enough to be forgotten.
+            return Ok(true);
+        }
         let Some(kept) = self.kept() else {
             self.counters.hit(Counter::QuietTrim);
             return Ok(true);

@@ -83,7 +83,7 @@ impl<P: Subject> Host<P> {
             seed,
             timing: plan.timing.clone(),
             optimisations: plan.optimisations,
-            retention: plan.retention(),
+            retention: plan.retention::<P>(),
         };
         Host {
             core: core(&settings),

@@ -25,6 +25,8 @@ mod faults;
 pub mod history;
 mod host;
 pub mod linearizability;
+#[cfg(test)]
+mod log_plants;
 mod network;
 mod order;
 mod plan;

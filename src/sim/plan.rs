@@ -12,6 +12,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::faults::{Fault, FaultSet};
+use super::subject::Subject;
 use crate::protocol::ProtocolKind;
 use crate::types::{Optimisations, Quorums, Retention, Timing};
 
@@ -278,13 +279,20 @@ impl Plan {
 }
 
 impl Plan {
-    /// What replicas keep for others.
-    pub(super) fn retention(&self) -> Retention {
+    /// What replicas keep for others. Those that come back without a snapshot have the whole log,
+    /// but what they had executed may not have been in it.
+    pub(super) fn retention<P: Subject>(&self) -> Retention {
         let storage = self.storage.filter(|storage| storage.snapshots.is_some());
-        storage.map_or_else(Retention::default, |storage| Retention {
-            volatile: false,
-            keep: storage.keep,
-        })
+        let (usual, forgetful) = (Retention::default(), !P::EXECUTES_WHAT_IS_DURABLE);
+        match storage {
+            Some(storage) => Retention { volatile: false, keep: storage.keep },
+            None => Retention { volatile: !(self.restarts && forgetful), ..usual },
+        }
+    }
+
+    /// Whether replicas take snapshots.
+    pub(super) fn has_snapshots(&self) -> bool {
+        self.storage.is_some_and(|storage| storage.snapshots.is_some())
     }
 }
 

@@ -176,7 +176,7 @@ impl<P: Subject> World<'_, P> {
         let before = host.core.status().executed;
         host.begin_anew(self.now);
         self.checks.keeps_all(me);
-        let volatile = self.plan.retention().volatile;
+        let volatile = self.plan.retention::<P>().volatile;
         if volatile {
             self.checks.is_safe(me, &before);
         }

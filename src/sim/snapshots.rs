@@ -276,7 +276,7 @@ impl<P: Subject> World<'_, P> {
         if !self.checks.forgets(me, forgotten) {
             return Ok(());
         }
-        if self.plan.retention().volatile {
+        if self.plan.retention::<P>().volatile {
             for other in ReplicaId::all(self.plan.replicas) {
                 let executed = self.hosts[other.index()].core.status().executed;
                 self.checks.is_safe(other, &executed);

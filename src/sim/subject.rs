@@ -28,6 +28,14 @@ macro_rules! with_protocol {
                 type $P = crate::protocol::multipaxos::MultiPaxos;
                 $body
             }
+            ProtocolKind::FastPaxos => {
+                type $P = crate::protocol::fast_paxos::FastPaxos;
+                $body
+            }
+            ProtocolKind::Paxos => {
+                type $P = crate::protocol::paxos::Paxos;
+                $body
+            }
         }
     };
 }
@@ -38,6 +46,10 @@ pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
     /// Whether it relies on leases, and so on clocks that go at nearly the same rate; then it
     /// answers reads without a proposal.
     const HAS_LEASES: bool = false;
+
+    /// Whether what it has executed is in its own log for good: then that counts as safe where the
+    /// whole log is kept.
+    const EXECUTES_WHAT_IS_DURABLE: bool = false;
 
     /// Whether a demanding run has to take this path.
     fn takes(path: Path) -> bool;
@@ -151,4 +163,6 @@ impl Noted<'_> {
 pub(super) enum Plant {
     EPaxos(crate::protocol::epaxos::Plant),
     MultiPaxos(crate::protocol::multipaxos::Plant),
+    FastPaxos(crate::protocol::fast_paxos::Plant),
+    Paxos(crate::protocol::paxos::Plant),
 }

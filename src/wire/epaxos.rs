@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::kinds::kinds;
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
@@ -9,43 +10,6 @@ use crate::types::{Ballot, MAX_SLOT, Slot};
 
 /// The shortest interfering instance: owner, slot, flag.
 const LEAST_INTERFERING: usize = 3;
-
-/// Both directions from one table: the kind byte, the variant, its fields in the order of their
-/// bytes, and the flaw if they contradict each other. That is looked at before the value is put
-/// together: a message is large, and to move one costs as much as to decode it.
-macro_rules! kinds {
-    ($type:ident, $what:literal, $limits:ident:
-     $($kind:literal $variant:ident { $($field:ident),+ } $(refused for $flaw:expr)?;)+) => {
-        impl Wire for $type {
-            #[inline]
-            fn encode(&self, out: &mut BytesMut) {
-                match self {
-                    $($type::$variant { $($field),+ } => {
-                        out.put_u8($kind);
-                        $($field.encode(out);)+
-                    })+
-                }
-            }
-
-            #[inline]
-            fn decode(reader: &mut Reader<'_>) -> Result<$type, DecodeError> {
-                let (start, $limits) = (reader.offset(), reader.limits());
-                match reader.byte($what)? {
-                    $($kind => {
-                        $(let $field = reader.read()?;)+
-                        $(if let Some(flaw) = $flaw {
-                            return reader.refuse(start, flaw);
-                        })?
-                        Ok($type::$variant { $($field),+ })
-                    })+
-                    kind => reader.refuse(start, Flaw::Kind { what: $what, kind }),
-                }
-            }
-        }
-    };
-}
-
-pub(super) use kinds;
 
 kinds! { Message, "a message of EPaxos*", limits:
     0x10 PreAccept { id, batch, deps };

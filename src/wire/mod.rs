@@ -37,14 +37,18 @@
 //! 3. Payloads are slices of the frame, not copies.
 //!
 //! To teach it another protocol's messages, implement [`Wire`] for them with kind bytes of their
-//! own (0x10 to 0x2f are taken by EPaxos*, 0x30 to 0x3f by Multi-Paxos, below 0x10 is the
-//! runtime's).
+//! own (0x10 to 0x2f are taken by EPaxos*, 0x30 to 0x3f by Multi-Paxos, 0x40 to 0x4f by Fast
+//! Paxos, 0x50 to 0x5f by Paxos, below 0x10 is the runtime's).
 
 mod client;
 mod epaxos;
 mod epaxos_snapshot;
 mod error;
+mod fast_paxos;
+mod kinds;
+mod log;
 mod multipaxos;
+mod paxos;
 mod peer;
 mod reader;
 mod snapshot;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
-use super::epaxos::kinds;
+use super::kinds::kinds;
 use super::values::{put_varint, take_slot};
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::multipaxos::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};
@@ -48,6 +48,7 @@ kinds! { Record, "a record of Multi-Paxos", _limits:
     0x33 Decided { first, entries } refused for no_run(first, count(&entries));
     0x34 Granted { lease };
     0x35 Named { up_to } refused for too_far(up_to);
+    0x36 Installed { up_to } refused for no_slot(up_to);
 }
 
 /// Every ballot of Multi-Paxos has a leader; what was learned without a vote is told without one.

@@ -28,6 +28,14 @@ pub enum BackupError {
          write one (`isonomy snapshot`)"
     )]
     NoSnapshot(String),
+    /// The replica runs a protocol of which no backups are made.
+    #[error("{directory}: the replica runs {protocol}, and backups are made of epaxos alone")]
+    Protocol {
+        /// Where it is.
+        directory: String,
+        /// What it runs.
+        protocol: String,
+    },
     /// There is a file of that name already.
     #[error("{0} is there already")]
     Exists(String),

@@ -23,6 +23,7 @@ pub use error::BackupError;
 
 use super::inbox::EPOCH;
 use crate::machine::{Applier, StateMachine, sessions_in};
+use crate::protocol::ProtocolKind;
 use crate::replica::Checkpoint;
 use crate::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use crate::types::{Era, Executed, LogPosition, ReplicaId};
@@ -72,7 +73,8 @@ pub struct Backup {
 /// directory is not changed, and no replica can start from it meanwhile.
 ///
 /// # Errors
-/// [`BackupError::Exists`] if there is such a file and it is not to be overwritten; otherwise if
+/// [`BackupError::Exists`] if there is such a file and it is not to be overwritten;
+/// [`BackupError::Protocol`] if the replica does not run EPaxos*; otherwise if
 /// the directory is not sound, or holds nothing, or the file cannot be written. No part of it is
 /// there then, and what was there before still is.
 pub fn backup<S: StateMachine>(
@@ -137,7 +139,7 @@ pub fn restore<S: StateMachine>(
     let options = StoreOptions {
         cluster: backup.cluster.clone(),
         replica,
-        protocol: "epaxos".to_owned(),
+        protocol: ProtocolKind::EPaxos.to_string(),
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

@@ -39,10 +39,15 @@ pub(super) fn take<S: StateMachine>(machine: S, directory: &Path) -> Result<Take
         Ok(disk) => {
             let reading = Reading::of(Arc::new(disk)).map_err(failed)?;
             let reading = reading.ok_or_else(|| BackupError::Nothing(name.clone()))?;
+            check_protocol(&reading.identity, &name)?;
             let taken = all(machine, reading).map_err(failed)?;
             taken.ok_or_else(|| BackupError::Nothing(name.clone()))
         }
         Err(StorageError::Locked { .. }) => {
+            let identity = FileDisk::read_only(directory).and_then(|disk| Identity::read(&disk));
+            if let Some(identity) = identity.map_err(failed)? {
+                check_protocol(&identity, &name)?;
+            }
             for _ in 1..ATTEMPTS {
                 if let Ok(Some(taken)) = newest_snapshot::<S>(directory) {
                     return Ok(taken);
@@ -53,6 +58,15 @@ pub(super) fn take<S: StateMachine>(machine: S, directory: &Path) -> Result<Take
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Only of what EPaxos* leaves behind is known how to begin a new cluster with it.
+fn check_protocol(identity: &Identity, directory: &str) -> Result<(), BackupError> {
+    if identity.protocol == EPaxos::NAME {
+        return Ok(());
+    }
+    let (directory, protocol) = (directory.to_owned(), identity.protocol.clone());
+    Err(BackupError::Protocol { directory, protocol })
 }
 
 /// The newest snapshot, while a replica may be writing.

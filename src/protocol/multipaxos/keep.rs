@@ -116,17 +116,24 @@ impl MultiPaxos {
             }
             Record::Granted { lease } => self.grant.restore(lease),
             Record::Named { up_to } => self.own.restore_names(up_to),
+            Record::Installed { up_to } => self.unknown = self.unknown.max(up_to),
         }
     }
 
+    /// Everything up to `commit` is decided as voted for; unless a snapshot that was installed then
+    /// is not there now: then nothing in it or behind it is, and has to be asked for.
     fn restore_commit(&mut self, commit: Slot, fx: &mut Fx) {
-        while self.log.commit() < commit {
+        while self.log.commit() < commit && self.log.commit() >= self.unknown && self.log.has_next()
+        {
             self.decide_next(fx);
         }
     }
 
     fn restore_decided(&mut self, slot: Slot, entry: Entry, fx: &mut Fx) {
-        if slot > self.log.commit() {
+        let next = self.log.commit() + 1;
+        if slot > next {
+            // Behind what has to be asked for: this will be, too.
+        } else if slot == next {
             self.put_decided(slot, entry, Written::default());
             self.decide_next(fx);
         } else if self.log.get(slot).is_none() {
@@ -162,6 +169,7 @@ impl MultiPaxos {
             self.postpone_election(view);
         }
         self.log.start_behind(executed);
+        fx.append(Record::Installed { up_to: executed });
         self.own.forget_all();
         let commit = self.log.commit();
         let behind = self.log.from(executed + 1).take_while(|(slot, _)| *slot <= commit);

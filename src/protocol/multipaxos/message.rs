@@ -191,6 +191,12 @@ pub enum Record {
         /// The highest count.
         up_to: Slot,
     },
+    /// Another replica's snapshot of everything up to here was installed. What records say of those
+    /// slots are votes, and no more than votes: what was decided stands in that snapshot alone.
+    Installed {
+        /// The last slot in it.
+        up_to: Slot,
+    },
 }
 
 /// What a snapshot holds of the protocol for every replica alike: nothing that what is executed

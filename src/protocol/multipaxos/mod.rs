@@ -93,6 +93,8 @@ pub struct MultiPaxos {
     forgettable: Slot,
     /// What the records say is decided.
     recorded: Slot,
+    /// Of slots up to here the records may say nothing: they stood in a snapshot.
+    unknown: Slot,
     /// When to ask again for what is missing.
     next_fetch: Time,
     /// When to write down what is decided, if no vote did.
@@ -210,6 +212,7 @@ impl Protocol for MultiPaxos {
             saved: 0,
             forgettable: 0,
             recorded: 0,
+            unknown: 0,
             next_fetch: Time::ZERO,
             next_record: Time::ZERO,
             #[cfg(test)]

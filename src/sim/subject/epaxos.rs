@@ -8,6 +8,8 @@ use crate::sim::restarts::Moment;
 use crate::types::{Ballot, Deps, InstanceId, ReplicaId};
 
 impl Subject for EPaxos {
+    const EXECUTES_WHAT_IS_DURABLE: bool = true;
+
     fn takes(path: Path) -> bool {
         path.is_of_epaxos()
     }

@@ -2,7 +2,10 @@
 
 use super::Subject;
 use crate::protocol::Path;
+use crate::protocol::fast_paxos::{self, FastPaxos};
+use crate::protocol::log::Upkeep;
 use crate::protocol::multipaxos::{self, MultiPaxos};
+use crate::protocol::paxos::{self, Paxos};
 use crate::sim::network::Kind;
 use crate::sim::restarts::Moment;
 use crate::types::{Ballot, InstanceId, ReplicaId};
@@ -61,6 +64,85 @@ impl Subject for MultiPaxos {
     fn plant(&mut self, plant: super::Plant) {
         if let super::Plant::MultiPaxos(plant) = plant {
             MultiPaxos::plant(self, plant);
+        }
+    }
+}
+
+impl Subject for FastPaxos {
+    fn takes(path: Path) -> bool {
+        Path::FAST_PAXOS.contains(&path)
+    }
+
+    fn is_a(message: &fast_paxos::Message, kind: Kind, _: ReplicaId) -> bool {
+        use fast_paxos::Message;
+        match kind {
+            Kind::Signs => {
+                matches!(message, Message::Open { .. } | Message::Upkeep(Upkeep::Marks { .. }))
+            }
+            Kind::PreAccept => matches!(message, Message::Propose { .. }),
+            Kind::Votes => matches!(message, Message::Voted { .. }),
+            Kind::Commit => matches!(message, Message::Upkeep(Upkeep::Decided { .. })),
+            Kind::Recovery => matches!(
+                message,
+                Message::Prepare { .. }
+                    | Message::Promise { .. }
+                    | Message::Report { .. }
+                    | Message::Suggest { .. }
+                    | Message::Accept { .. }
+            ),
+            Kind::Any | Kind::Transfer | Kind::RecoverToOwner => false,
+        }
+    }
+
+    fn leads(message: &fast_paxos::Message) -> Option<(InstanceId, Ballot)> {
+        match message {
+            fast_paxos::Message::Prepare { ballot } => {
+                Some((InstanceId::new(InstanceId::LOG, 1), *ballot))
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn plant(&mut self, plant: super::Plant) {
+        if let super::Plant::FastPaxos(plant) = plant {
+            FastPaxos::plant(self, plant);
+        }
+    }
+}
+
+impl Subject for Paxos {
+    fn takes(path: Path) -> bool {
+        Path::PAXOS.contains(&path)
+    }
+
+    fn is_a(message: &paxos::Message, kind: Kind, _: ReplicaId) -> bool {
+        use paxos::Message;
+        match kind {
+            Kind::Signs => matches!(message, Message::Upkeep(Upkeep::Marks { .. })),
+            Kind::PreAccept => matches!(message, Message::Accept { .. }),
+            Kind::Votes => matches!(message, Message::Accepted { .. }),
+            Kind::Commit => matches!(message, Message::Upkeep(Upkeep::Decided { .. })),
+            Kind::Recovery => {
+                matches!(message, Message::Prepare { .. } | Message::Promise { .. })
+            }
+            Kind::Any | Kind::Transfer | Kind::RecoverToOwner => false,
+        }
+    }
+
+    fn leads(message: &paxos::Message) -> Option<(InstanceId, Ballot)> {
+        match message {
+            paxos::Message::Prepare { slot, ballot } => {
+                Some((InstanceId::new(InstanceId::LOG, *slot), *ballot))
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn plant(&mut self, plant: super::Plant) {
+        if let super::Plant::Paxos(plant) = plant {
+            Paxos::plant(self, plant);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod golden;
+mod logs;
 mod multipaxos;
 mod mutation;
 mod refusals;

@@ -1,0 +1,41 @@
+//! Many schedules at random, with the protocol as it is and with a rule broken.
+
+use crate::protocol::fast_paxos::{FastPaxos, Plant};
+use crate::protocol::log::tests::chaos::{Tally, find, run, schedules};
+use crate::protocol::{Path, Protocol};
+
+#[test]
+fn whatever_happens_all_decide_the_same_and_nothing_is_lost() {
+    let mut all = Tally::default();
+    for n in [1, 2, 3, 4, 5, 7] {
+        for seed in 0..schedules(60) {
+            match run(n, seed, FastPaxos::new) {
+                Ok(tally) => {
+                    all.paths.add(&tally.paths);
+                    all.crashes += tally.crashes;
+                    all.proposed += tally.proposed;
+                    all.twice += tally.twice;
+                    all.installed += tally.installed;
+                }
+                Err(broken) => panic!("n = {n}, seed {seed}: {broken}"),
+            }
+        }
+    }
+    let missing: Vec<_> =
+        Path::FAST_PAXOS.iter().filter(|path| all.paths.count(**path) == 0).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+    assert!(all.crashes > 100 && all.installed > 10, "{all:?}");
+    assert!(all.twice * 20 < all.proposed, "too many are decided twice: {all:?}");
+}
+
+#[test]
+fn each_planted_bug_is_found() {
+    for plant in Plant::ALL {
+        let found = find(&[3, 4, 5], schedules(1500), move |settings| {
+            let mut paxos = FastPaxos::new(settings);
+            paxos.plant(plant);
+            paxos
+        });
+        assert!(found.is_some(), "{plant:?} goes unnoticed");
+    }
+}

@@ -1,0 +1,301 @@
+//! The decided part of the log: what is kept of it, and what is known of it.
+
+use std::collections::BTreeMap;
+
+use super::marks::Marks;
+use super::{Choice, HORIZON, LogRecord};
+use crate::protocol::{Effects, Path, View};
+use crate::types::{
+    Decision, Deps, Executed, InstanceId, MAX_SLOT, ReplicaId, Settings, Slot, Time, Value, Written,
+};
+
+/// How a slot stands here.
+#[derive(Debug)]
+pub(in crate::protocol) enum Standing<'a> {
+    /// It is decided, and not kept any more.
+    Dropped,
+    /// It is decided.
+    Decided(&'a Choice),
+    /// It may be voted in.
+    Open,
+    /// There is no such slot, or it lies too far ahead.
+    Beyond,
+}
+
+/// The decisions of one replica.
+///
+/// Invariants:
+///
+/// 1. `floor <= known`; everything up to `floor` is decided, executed here for good and dropped.
+/// 2. Everything between `floor` and `known` is in `entries`, and slot `known + 1` is not.
+/// 3. `names` holds the names in `entries`, each with its lowest slot.
+#[derive(Debug)]
+pub(in crate::protocol) struct DecidedLog {
+    pub(super) settings: Settings,
+    pub(super) floor: Slot,
+    pub(super) known: Slot,
+    /// The highest slot that anybody here has heard of.
+    pub(super) seen: Slot,
+    /// Up to here the state machine had everything before this life, or by a snapshot.
+    given: Slot,
+    pub(super) entries: BTreeMap<Slot, Choice>,
+    names: BTreeMap<InstanceId, Slot>,
+    pub(super) bytes: usize,
+    pub(super) marks: Marks,
+}
+
+impl DecidedLog {
+    pub(in crate::protocol) fn new(settings: &Settings) -> DecidedLog {
+        DecidedLog {
+            marks: Marks::new(settings.quorums.n),
+            settings: settings.clone(),
+            floor: 0,
+            known: 0,
+            seen: 0,
+            given: 0,
+            entries: BTreeMap::new(),
+            names: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Every decision up to here is known.
+    pub(in crate::protocol) fn known(&self) -> Slot {
+        self.known
+    }
+
+    /// Decisions up to here are not kept any more.
+    pub(in crate::protocol) fn floor(&self) -> Slot {
+        self.floor
+    }
+
+    /// The highest slot that was heard of.
+    pub(in crate::protocol) fn seen(&self) -> Slot {
+        self.seen
+    }
+
+    /// There is something in a slot. Those beyond the horizon don't count: not before what lies
+    /// below is known.
+    pub(in crate::protocol) fn see(&mut self, slot: Slot) {
+        if slot <= self.known.saturating_add(HORIZON) {
+            self.seen = self.seen.max(slot);
+        }
+    }
+
+    pub(in crate::protocol) fn standing(&self, slot: Slot) -> Standing<'_> {
+        if slot == 0 || slot > MAX_SLOT || slot > self.known.saturating_add(HORIZON) {
+            return Standing::Beyond;
+        }
+        if slot <= self.floor {
+            return Standing::Dropped;
+        }
+        self.entries.get(&slot).map_or(Standing::Open, Standing::Decided)
+    }
+
+    /// Whether nothing is decided in a slot that may be voted in.
+    pub(in crate::protocol) fn is_open(&self, slot: Slot) -> bool {
+        matches!(self.standing(slot), Standing::Open)
+    }
+
+    /// Whether a slot lies too far ahead to be voted in.
+    pub(in crate::protocol) fn is_beyond(&self, slot: Slot) -> bool {
+        matches!(self.standing(slot), Standing::Beyond)
+    }
+
+    /// The slot that a proposal was decided in, as long as that is kept.
+    pub(in crate::protocol) fn slot_of(&self, proposal: InstanceId) -> Option<Slot> {
+        self.names.get(&proposal).copied()
+    }
+
+    /// Decisions above a slot.
+    pub(in crate::protocol) fn above(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Choice)> {
+        self.entries.range(slot + 1..).map(|(slot, choice)| (*slot, choice))
+    }
+
+    /// A decision became known: whether that is news. `is_voted`: the last vote on record here is
+    /// for it, so that the value need not be written again.
+    ///
+    /// It may be told and executed before it is durable here: a quorum has made it so.
+    ///
+    /// # Panics
+    /// If the slot decided something else before.
+    pub(in crate::protocol) fn learn<M, R: From<LogRecord>>(
+        &mut self,
+        slot: Slot,
+        choice: &Choice,
+        is_voted: bool,
+        fx: &mut Effects<M, R>,
+    ) -> bool {
+        if !self.take(slot, choice, fx) {
+            return false;
+        }
+        let value = (!is_voted).then(|| choice.value.clone());
+        let proposal = choice.proposal;
+        fx.append(R::from(LogRecord::Decided { slot, proposal, value }));
+        true
+    }
+
+    /// A decision of an earlier life. `voted` is the last vote on record.
+    pub(in crate::protocol) fn restore<M, R>(
+        &mut self,
+        slot: Slot,
+        proposal: InstanceId,
+        value: Option<Value>,
+        voted: Option<&Choice>,
+        fx: &mut Effects<M, R>,
+    ) {
+        let voted = || voted.filter(|choice| choice.proposal == proposal);
+        let value = value.or_else(|| voted().map(|choice| choice.value.clone()));
+        if let Some(value) = value {
+            self.take(slot, &Choice { proposal, value }, fx);
+        }
+    }
+
+    fn take<M, R>(&mut self, slot: Slot, choice: &Choice, fx: &mut Effects<M, R>) -> bool {
+        match self.standing(slot) {
+            Standing::Dropped | Standing::Beyond => return false,
+            Standing::Decided(decided) => {
+                assert!(decided == choice, "one decision a slot: {slot} {decided:?} {choice:?}");
+                return false;
+            }
+            Standing::Open => {}
+        }
+        self.bytes += choice.weight();
+        self.see(slot);
+        let first = self.names.entry(choice.proposal).or_insert(slot);
+        *first = slot.min(*first);
+        self.entries.insert(slot, choice.clone());
+        if slot > self.given {
+            self.put_out(slot, choice, fx);
+        }
+        self.advance();
+        true
+    }
+
+    fn put_out<M, R>(&self, slot: Slot, choice: &Choice, fx: &mut Effects<M, R>) {
+        let Choice { proposal, value } = choice.clone();
+        let id = InstanceId::new(InstanceId::LOG, slot);
+        let deps = Deps::none(self.settings.quorums.n);
+        fx.decide(Written::default(), Decision { id, proposal, value, deps });
+    }
+
+    fn advance(&mut self) {
+        while self.entries.contains_key(&(self.known + 1)) {
+            self.known += 1;
+        }
+    }
+
+    /// Forgets decisions up to `to`, at most `at_most` of them.
+    pub(super) fn drop_to(&mut self, to: Slot, at_most: usize) {
+        for _ in 0..at_most {
+            if self.floor >= to {
+                return;
+            }
+            self.floor += 1;
+            if let Some(choice) = self.entries.remove(&self.floor) {
+                self.bytes -= choice.weight();
+                if self.names.get(&choice.proposal) == Some(&self.floor) {
+                    self.names.remove(&choice.proposal);
+                }
+            }
+        }
+    }
+
+    /// About how many bytes of memory the decisions take.
+    pub(in crate::protocol) fn kept_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// For an own snapshot: all decisions that are kept.
+    pub(in crate::protocol) fn records(&self) -> impl Iterator<Item = LogRecord> + '_ {
+        self.entries.iter().map(|(slot, choice)| LogRecord::Decided {
+            slot: *slot,
+            proposal: choice.proposal,
+            value: Some(choice.value.clone()),
+        })
+    }
+
+    /// Starts from an own snapshot in which everything up to `floor` is dropped.
+    ///
+    /// # Panics
+    /// If the snapshot contradicts itself.
+    pub(in crate::protocol) fn restore_shared(&mut self, floor: Slot, executed: &Executed) {
+        self.given = log_floor(executed);
+        assert!(floor <= self.given, "only what is executed is dropped");
+        self.floor = floor;
+        self.known = floor;
+        self.seen = self.seen.max(self.given);
+        self.saved_here(self.given);
+    }
+
+    /// All records are in: what the snapshot holds without a record counts as dropped.
+    pub(in crate::protocol) fn resume(&mut self, now: Time) {
+        if self.known < self.given {
+            self.skip_to(self.given);
+        }
+        self.marks.start(now);
+    }
+
+    /// Whether another replica's snapshot may take the place of the state here. In a log, whoever
+    /// is further has all that others have.
+    pub(in crate::protocol) fn may_install(executed: &Executed, here: &Executed) -> bool {
+        log_floor(executed) > log_floor(here)
+    }
+
+    /// Goes on from another replica's snapshot; the decisions outside of it are put out again. What
+    /// it holds is dropped here, as not all of it may ever have been known.
+    pub(in crate::protocol) fn install<M, R>(
+        &mut self,
+        executed: &Executed,
+        fx: &mut Effects<M, R>,
+    ) {
+        fx.hit(Path::Installed);
+        self.given = self.given.max(log_floor(executed));
+        self.skip_to(self.given);
+        self.marks.gossip_now();
+        for (slot, choice) in &self.entries {
+            self.put_out(*slot, choice, fx);
+        }
+    }
+
+    fn skip_to(&mut self, slot: Slot) {
+        self.drop_to(self.known.min(slot), usize::MAX);
+        let above = self.entries.split_off(&(slot + 1));
+        let gone = std::mem::replace(&mut self.entries, above);
+        self.bytes -= gone.values().map(Choice::weight).sum::<usize>();
+        self.names.retain(|_, at| *at > slot);
+        self.floor = self.floor.max(slot);
+        self.known = self.known.max(slot);
+        self.seen = self.seen.max(slot);
+        self.advance();
+    }
+
+    /// An own snapshot is durable.
+    pub(in crate::protocol) fn on_snapshot(&mut self, executed: &Executed) {
+        self.saved_here(log_floor(executed));
+    }
+
+    /// Everything up to here is executed here for good.
+    fn saved_here(&mut self, slot: Slot) {
+        self.marks.note(self.settings.me, 0, slot);
+    }
+
+    /// Everything up to here is executed here.
+    pub(in crate::protocol) fn executed_here(&mut self, executed: &Deps) {
+        if self.settings.retention.volatile {
+            self.saved_here(executed.slot(InstanceId::LOG));
+        }
+    }
+
+    /// Whether a member that is not suspected has said that it knows this decision.
+    pub(in crate::protocol) fn is_known_elsewhere(&self, slot: Slot, view: &View) -> bool {
+        let members = ReplicaId::all(self.settings.quorums.n);
+        let mut live = members.filter(|who| !view.suspected.contains(*who));
+        live.any(|who| self.marks.known_at(who) >= slot)
+    }
+}
+
+/// Up to where the log is executed.
+fn log_floor(executed: &Executed) -> Slot {
+    executed.floor().slot(InstanceId::LOG)
+}

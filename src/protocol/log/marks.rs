@@ -1,0 +1,73 @@
+//! Marks: what the members have said of themselves, and whom to ask for what is missing.
+
+use std::cmp::Reverse;
+
+use crate::protocol::View;
+use crate::types::{ReplicaId, Slot, Time};
+
+/// What is known of the members, and this replica's own clockwork of asking.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// Hints: a member that has restarted may know less.
+    known: Vec<Slot>,
+    saved: Vec<Slot>,
+    pub(super) next_gossip: Time,
+    /// Since when the decided prefix has not grown, or had nothing behind it, and where it ends.
+    pub(super) stuck: (Slot, Time),
+    pub(super) next_fetch: Time,
+    /// The last slot that was asked for, if that is not known yet.
+    pub(super) asked: Slot,
+    pub(super) in_vain: usize,
+}
+
+impl Marks {
+    pub(super) fn new(n: usize) -> Marks {
+        Marks {
+            known: vec![0; n],
+            saved: vec![0; n],
+            next_gossip: Time::ZERO,
+            stuck: (0, Time::ZERO),
+            next_fetch: Time::ZERO,
+            asked: 0,
+            in_vain: 0,
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Time) {
+        self.stuck.1 = now;
+    }
+
+    pub(super) fn gossip_now(&mut self) {
+        self.next_gossip = Time::ZERO;
+    }
+
+    pub(super) fn note(&mut self, who: ReplicaId, known: Slot, saved: Slot) {
+        let at = who.index();
+        self.known[at] = self.known[at].max(known);
+        self.saved[at] = self.saved[at].max(saved);
+    }
+
+    pub(super) fn known_at(&self, who: ReplicaId) -> Slot {
+        self.known[who.index()]
+    }
+
+    pub(super) fn saved_at(&self, who: ReplicaId) -> Slot {
+        self.saved[who.index()]
+    }
+
+    /// Up to where at least `quorum` members have executed for good.
+    pub(super) fn saved_by(&self, quorum: usize) -> Slot {
+        let mut saved = self.saved.clone();
+        saved.sort_unstable_by_key(|slot| Reverse(*slot));
+        saved[quorum - 1]
+    }
+
+    /// A member that knows more than `known`, and how much: who is not suspected and knows most,
+    /// after asking in vain another.
+    pub(super) fn who_knows(&self, known: Slot, view: &View) -> Option<(ReplicaId, Slot)> {
+        let claims = ReplicaId::all(self.known.len()).zip(self.known.iter().copied());
+        let mut claims: Vec<_> = claims.filter(|(_, theirs)| *theirs > known).collect();
+        claims.sort_by_key(|(who, theirs)| (view.suspected.contains(*who), Reverse(*theirs)));
+        claims.get(self.in_vain % claims.len().max(1)).copied()
+    }
+}

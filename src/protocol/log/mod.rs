@@ -1,0 +1,19 @@
+//! What protocols that agree on one log share: the decided part of it, how a replica that missed
+//! some of it gets it, when it may be forgotten, and what a replica may call its own after a
+//! restart. Used by the protocols beside it, which bring their own way to decide a slot.
+
+mod choice;
+mod decided;
+mod marks;
+mod reserve;
+#[cfg(test)]
+pub(in crate::protocol) mod tests;
+mod upkeep;
+
+pub use choice::{Choice, LogRecord, Shared, Upkeep};
+pub(super) use decided::{DecidedLog, Standing};
+pub(super) use reserve::Reserve;
+
+/// How far above the decided prefix a slot may lie for anybody to vote in it, or to keep a decision
+/// of it: bounds what a replica that is far behind keeps in memory. It catches up first.
+pub(super) const HORIZON: crate::types::Slot = 1 << 16;

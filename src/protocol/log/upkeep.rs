@@ -1,0 +1,190 @@
+//! Upkeep: replicas tell each other how far they are, ask for decisions they have missed, and
+//! forget those that nobody needs. Beside `decided`.
+
+use std::time::Duration;
+
+use super::{Choice, DecidedLog, HORIZON, Standing, Upkeep};
+use crate::protocol::{Effects, Path, View};
+use crate::types::{Deps, InstanceId, ReplicaId, ReplicaSet, Slot, Written};
+
+/// The most decisions that one Fetch asks for.
+const FETCH_AT_MOST: Slot = 512;
+/// The bytes after which one Fetch is answered with no more.
+const FETCH_BYTES: usize = 1 << 20;
+/// How many decisions are dropped at a time.
+const DROP_AT_ONCE: usize = 2048;
+
+impl DecidedLog {
+    /// Time passed.
+    pub(in crate::protocol) fn tick<M: From<Upkeep>, R>(
+        &mut self,
+        view: &View,
+        fx: &mut Effects<M, R>,
+    ) {
+        if self.marks.stuck.0 != self.known || self.seen <= self.known {
+            self.marks.stuck = (self.known, view.now);
+        }
+        if self.stuck_for(view) >= self.fetch_after(view) && view.now >= self.marks.next_fetch {
+            self.fetch(view, fx);
+        }
+        if view.now >= self.marks.next_gossip {
+            self.marks.next_gossip = view.now + self.settings.timing.gossip;
+            let saved = self.marks.saved_at(self.settings.me);
+            let mut others = ReplicaSet::all(self.settings.quorums.n);
+            others.remove(self.settings.me);
+            let marks = Upkeep::Marks { known: self.known, saved };
+            fx.send(Written::default(), others, M::from(marks));
+        }
+        self.truncate(fx);
+    }
+
+    /// For how long the decided prefix has not grown although there is something behind it.
+    pub(in crate::protocol) fn stuck_for(&self, view: &View) -> Duration {
+        if self.marks.stuck.0 == self.known {
+            view.now.since(self.marks.stuck.1)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Drops what every member has executed for good; beyond `retention.keep`, what enough members
+    /// have for all others to get a snapshot of it while `f` of them fail.
+    fn truncate<M, R>(&mut self, fx: &mut Effects<M, R>) {
+        let own = self.marks.saved_at(self.settings.me).min(self.known);
+        let quorums = self.settings.quorums;
+        let by_all = self.marks.saved_by(quorums.n).min(own);
+        if by_all > self.floor {
+            fx.hit(Path::Trimmed);
+            self.drop_to(by_all, DROP_AT_ONCE);
+            return;
+        }
+        let by_enough = self.marks.saved_by(quorums.f + 1).min(own);
+        if self.bytes > self.settings.retention.keep && by_enough > self.floor {
+            fx.hit(Path::Dropped);
+            while self.bytes > self.settings.retention.keep && by_enough > self.floor {
+                self.drop_to(by_enough, 1);
+            }
+        }
+    }
+
+    /// How long a gap has to last before it is taken for a loss.
+    fn fetch_after(&self, view: &View) -> Duration {
+        self.settings.timing.gossip + view.slowest_round_trip()
+    }
+
+    /// Asks for decisions that somebody is known to have and this replica has not.
+    fn fetch<M: From<Upkeep>, R>(&mut self, view: &View, fx: &mut Effects<M, R>) {
+        let Some((who, theirs)) = self.marks.who_knows(self.known, view) else { return };
+        let from = self.known + 1;
+        let to = theirs.min(self.known.saturating_add(FETCH_AT_MOST));
+        // Those already decided above the gap are not asked for again.
+        let to = (from..=to).rev().find(|slot| self.is_open(*slot)).unwrap_or(from);
+        fx.hit(Path::Fetch);
+        self.marks.asked = to;
+        self.marks.in_vain += 1;
+        self.marks.next_fetch = view.now + self.fetch_after(view);
+        fx.answer(Written::default(), who, M::from(Upkeep::Fetch { from, to }));
+    }
+
+    /// A decision was learned: if all that had been asked for is known, there may be more, and a
+    /// replica that missed much need not wait for the clock.
+    pub(in crate::protocol) fn fetch_on<M: From<Upkeep>, R>(
+        &mut self,
+        view: &View,
+        fx: &mut Effects<M, R>,
+    ) {
+        if self.marks.asked > 0 && self.known >= self.marks.asked {
+            self.marks.asked = 0;
+            self.marks.in_vain = 0;
+            self.fetch(view, fx);
+        }
+    }
+
+    /// Takes in what a member says. A decision is handed back: the protocol learns it.
+    pub(in crate::protocol) fn on_upkeep<M: From<Upkeep>, R>(
+        &mut self,
+        from: ReplicaId,
+        message: Upkeep,
+        fx: &mut Effects<M, R>,
+    ) -> Option<(Slot, Choice)> {
+        match message {
+            Upkeep::Marks { known, saved } => {
+                self.marks.note(from, known, saved);
+                self.see(known.min(self.known.saturating_add(HORIZON)));
+            }
+            Upkeep::Fetch { from: first, to } => self.on_fetch(from, first, to, fx),
+            Upkeep::Decided { slot, choice } => return Some((slot, choice)),
+            Upkeep::Truncated { up_to } => self.on_truncated(up_to, fx),
+        }
+        None
+    }
+
+    fn on_fetch<M: From<Upkeep>, R>(
+        &self,
+        from: ReplicaId,
+        first: Slot,
+        last: Slot,
+        fx: &mut Effects<M, R>,
+    ) {
+        if first <= self.floor {
+            // The first is missing there, or it would not have been asked for.
+            self.answer_truncated(from, fx);
+            return;
+        }
+        let last = last.min(first.saturating_add(FETCH_AT_MOST - 1));
+        let mut bytes = 0;
+        for (slot, choice) in self.above(first - 1) {
+            bytes += choice.weight();
+            if slot > last || (bytes > FETCH_BYTES && slot > first) {
+                break;
+            }
+            fx.hit(Path::FetchAnswered);
+            let decided = Upkeep::Decided { slot, choice: choice.clone() };
+            fx.answer(Written::default(), from, M::from(decided));
+        }
+    }
+
+    /// Answers somebody who wants something about a slot that is decided here, if it is.
+    pub(in crate::protocol) fn answer_decided<M: From<Upkeep>, R>(
+        &self,
+        to: ReplicaId,
+        slot: Slot,
+        fx: &mut Effects<M, R>,
+    ) -> bool {
+        match self.standing(slot) {
+            Standing::Dropped => {
+                if to != self.settings.me {
+                    self.answer_truncated(to, fx);
+                }
+                true
+            }
+            Standing::Decided(choice) => {
+                if to != self.settings.me {
+                    let choice = choice.clone();
+                    let decided = Upkeep::Decided { slot, choice };
+                    fx.answer(Written::default(), to, M::from(decided));
+                }
+                true
+            }
+            Standing::Open | Standing::Beyond => false,
+        }
+    }
+
+    fn answer_truncated<M: From<Upkeep>, R>(&self, to: ReplicaId, fx: &mut Effects<M, R>) {
+        fx.hit(Path::Truncated);
+        let truncated = Upkeep::Truncated { up_to: self.floor };
+        fx.answer(Written::default(), to, M::from(truncated));
+    }
+
+    /// What is missing here is dropped elsewhere: only a snapshot tells of it.
+    fn on_truncated<M, R>(&self, up_to: Slot, fx: &mut Effects<M, R>) {
+        if up_to <= self.known {
+            return;
+        }
+        fx.hit(Path::NeedsSnapshot);
+        let none = || Deps::none(self.settings.quorums.n);
+        let mut needed = fx.needs_snapshot.take().unwrap_or_else(none);
+        needed.raise(InstanceId::LOG, up_to);
+        fx.needs_snapshot = Some(needed);
+    }
+}

@@ -1,0 +1,163 @@
+//! The acceptor: promises, and votes. What it says it never takes back, so it writes it down first.
+
+use std::collections::BTreeMap;
+
+use super::{Fx, Message, Paxos, Record};
+use crate::protocol::Path;
+use crate::protocol::log::Choice;
+use crate::types::{Ballot, ReplicaId, Slot, Written};
+
+/// The acceptor of every open slot.
+///
+/// Invariant: no slot that is decided here is in it.
+#[derive(Debug, Default)]
+pub(super) struct Acceptor {
+    slots: BTreeMap<Slot, Promised>,
+    /// About how many bytes the votes take.
+    bytes: usize,
+}
+
+/// One slot's acceptor.
+#[derive(Debug, Default)]
+struct Promised {
+    /// The highest ballot that it takes part in.
+    ballot: Ballot,
+    vote: Option<(Ballot, Choice)>,
+    /// The records of both.
+    written: Written,
+}
+
+impl Acceptor {
+    /// What is promised in a slot; `None` if it was never asked.
+    pub(super) fn promised(&self, slot: Slot) -> Option<Ballot> {
+        self.slots.get(&slot).map(|promised| promised.ballot)
+    }
+
+    pub(super) fn vote(&self, slot: Slot) -> Option<&Choice> {
+        self.slots.get(&slot)?.vote.as_ref().map(|(_, choice)| choice)
+    }
+
+    fn promise(&mut self, slot: Slot, ballot: Ballot, written: Written) {
+        let promised = self.slots.entry(slot).or_default();
+        promised.ballot = promised.ballot.max(ballot);
+        promised.written = written;
+    }
+
+    fn cast(&mut self, slot: Slot, ballot: Ballot, choice: Choice, written: Written) {
+        self.promise(slot, ballot, written);
+        let promised = self.slots.entry(slot).or_default();
+        self.bytes += choice.weight();
+        if let Some((_, old)) = promised.vote.replace((ballot, choice)) {
+            self.bytes -= old.weight();
+        }
+    }
+
+    /// The slot is decided.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        let gone = self.slots.remove(&slot);
+        if let Some((_, choice)) = gone.and_then(|promised| promised.vote) {
+            self.bytes -= choice.weight();
+        }
+    }
+
+    /// Everything up to `slot` is decided.
+    pub(super) fn forget_to(&mut self, slot: Slot) {
+        while let Some(first) = self.slots.first_entry() {
+            let first = *first.key();
+            if first > slot {
+                return;
+            }
+            self.forget(first);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// For an own snapshot: every promise and vote.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        self.slots.iter().flat_map(|(slot, promised)| {
+            let (slot, ballot) = (*slot, promised.ballot);
+            let vote = promised.vote.clone();
+            let vote = vote.map(|(ballot, choice)| Record::Voted { slot, ballot, choice });
+            vote.into_iter().chain([Record::Promised { slot, ballot }])
+        })
+    }
+
+    pub(super) fn restore_promise(&mut self, slot: Slot, ballot: Ballot) {
+        self.promise(slot, ballot, Written::default());
+    }
+
+    pub(super) fn restore_vote(&mut self, slot: Slot, ballot: Ballot, choice: Choice) {
+        self.cast(slot, ballot, choice, Written::default());
+    }
+}
+
+impl Paxos {
+    /// Phase 1b.
+    pub(super) fn on_prepare(&mut self, from: ReplicaId, slot: Slot, ballot: Ballot, fx: &mut Fx) {
+        if !self.may_vote(from, slot, ballot, fx) {
+            return;
+        }
+        let promised = self.acceptor.promised(slot).unwrap_or_default();
+        if ballot < promised {
+            self.reject(from, slot, promised, fx);
+            return;
+        }
+        if ballot > promised {
+            let written = fx.append(Record::Promised { slot, ballot });
+            self.acceptor.promise(slot, ballot, written);
+        }
+        let promised = self.acceptor.slots.get(&slot).expect("it has just promised");
+        let vote = promised.vote.clone();
+        fx.answer(promised.written, from, Message::Promise { slot, ballot, vote });
+    }
+
+    /// Phase 2b. The vote goes to all learners and not only to the proposer, so that every replica
+    /// learns as soon as can be: one that waits for a slot of another to execute its own above it
+    /// waits for one message less. The price is `n` small messages a vote.
+    pub(super) fn on_accept(
+        &mut self,
+        from: ReplicaId,
+        slot: Slot,
+        ballot: Ballot,
+        choice: Choice,
+        fx: &mut Fx,
+    ) {
+        if !self.may_vote(from, slot, ballot, fx) {
+            return;
+        }
+        self.learner.offered(slot, ballot, &choice);
+        let promised = self.acceptor.promised(slot).unwrap_or_default();
+        if ballot < promised {
+            self.reject(from, slot, promised, fx);
+            return;
+        }
+        let voted = self.acceptor.slots.get(&slot).and_then(|promised| promised.vote.as_ref());
+        if voted.is_none_or(|(voted, _)| *voted < ballot) {
+            let written = fx.append(Record::Voted { slot, ballot, choice: choice.clone() });
+            self.acceptor.cast(slot, ballot, choice, written);
+        }
+        let written = self.acceptor.slots.get(&slot).expect("it has voted").written;
+        fx.send(written, self.all(), Message::Accepted { slot, ballot });
+    }
+
+    /// Whether an acceptor here looks at what a proposer wants: the slot is open, the ballot the
+    /// proposer's own. Who asks about a decided slot is told.
+    fn may_vote(&mut self, from: ReplicaId, slot: Slot, ballot: Ballot, fx: &mut Fx) -> bool {
+        if ballot.is_owner() || ballot.leader(from) != from {
+            return false;
+        }
+        if self.log.answer_decided(from, slot, fx) || !self.log.is_open(slot) {
+            return false;
+        }
+        self.log.see(slot);
+        true
+    }
+
+    fn reject(&self, to: ReplicaId, slot: Slot, promised: Ballot, fx: &mut Fx) {
+        fx.hit(Path::Rejected);
+        fx.answer(Written::default(), to, Message::Rejected { slot, ballot: promised });
+    }
+}

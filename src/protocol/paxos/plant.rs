@@ -1,0 +1,41 @@
+//! Bugs on purpose, to see whether the tests notice. Compiled for tests only.
+
+use super::{Fx, Message, Paxos};
+
+/// A rule to break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plant {
+    /// A proposer proposes its own value although it has found another.
+    IgnoreFound,
+    /// A promise is told before it is durable.
+    EarlyPromise,
+    /// A vote is told before it is durable.
+    EarlyVote,
+    /// A ballot or a name is used before it is on record that it may have been.
+    EarlyBallot,
+}
+
+impl Plant {
+    /// Those that random schedules show. `EarlyBallot` takes a crash between two certain messages.
+    pub(crate) const ALL: [Plant; 3] = [Plant::IgnoreFound, Plant::EarlyPromise, Plant::EarlyVote];
+}
+
+impl Paxos {
+    /// Breaks one rule.
+    pub(crate) fn plant(&mut self, plant: Plant) {
+        self.plant = Some(plant);
+    }
+
+    /// Lets go what should be held back.
+    pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
+        let Some(plant) = self.plant else { return };
+        for held in &mut fx.messages {
+            held.forget_if(|outgoing| match outgoing.message {
+                Message::Promise { .. } => plant == Plant::EarlyPromise,
+                Message::Accepted { .. } => plant == Plant::EarlyVote,
+                Message::Prepare { .. } | Message::Accept { .. } => plant == Plant::EarlyBallot,
+                _ => false,
+            });
+        }
+    }
+}

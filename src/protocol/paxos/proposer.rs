@@ -1,0 +1,327 @@
+//! The proposer: takes the lowest slot it knows to be free through both phases, and the next one if
+//! that slot turns out to be somebody else's. Several slots at a time, each for itself.
+//!
+//! An own value waits in one slot at a time. It leaves a slot for another only when the slot has
+//! decided something else, or no acceptor was ever asked to vote for it there: so it is decided
+//! twice only if a crash or a snapshot came between.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Fx, Message, Paxos};
+use crate::protocol::log::Choice;
+use crate::protocol::{Path, View};
+use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
+
+/// The most slots that a replica proposes in at a time.
+const PIPELINE: usize = 16;
+/// First rounds are drawn from so many, lest it is always the same one of two proposers who wins.
+const FIRST_ROUNDS: u32 = 8;
+/// The longest back-off is the shortest one times two to the power of this.
+const MOST_DOUBLINGS: u32 = 5;
+
+/// What a replica proposes.
+///
+/// Invariant: each name in `own` is in `queue`, or the `mine` of exactly one attempt.
+#[derive(Debug, Default)]
+pub(super) struct Proposer {
+    /// Own values that are not decided as far as is known here.
+    own: BTreeMap<InstanceId, Arc<Batch>>,
+    /// Those that are in no slot.
+    queue: VecDeque<InstanceId>,
+    attempts: BTreeMap<Slot, Attempt>,
+    /// Collisions since one of its own was last decided.
+    collisions: u32,
+    /// No new slot is taken before.
+    not_before: Time,
+    /// How much later than it might this replica fills a gap.
+    gap_jitter: Duration,
+}
+
+/// A slot that this replica leads a ballot of.
+#[derive(Debug)]
+struct Attempt {
+    ballot: Ballot,
+    phase: Phase,
+    /// The own value that is to go in here.
+    mine: Option<InstanceId>,
+    /// Whether acceptors were asked to vote for it.
+    is_exposed: bool,
+    /// When something was last said.
+    sent: Time,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Phase 1, with the vote of the highest ballot so far.
+    Prepare { promises: ReplicaSet, found: Option<(Ballot, Choice)> },
+    /// Phase 2.
+    Accept { choice: Choice },
+    /// Another proposer is at work, with a ballot above the own one; phase 1 again later.
+    BackOff { until: Time, above: Ballot },
+}
+
+impl Proposer {
+    /// How many own proposals are under way.
+    pub(super) fn undecided(&self) -> usize {
+        self.own.len()
+    }
+
+    fn give_back(&mut self, mine: Option<InstanceId>) {
+        if let Some(name) = mine.filter(|name| self.own.contains_key(name)) {
+            self.queue.push_front(name);
+        }
+    }
+}
+
+impl Paxos {
+    pub(super) fn enqueue(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
+        let name = self.reserve.name(fx);
+        self.proposer.own.insert(name, batch);
+        self.proposer.queue.push_back(name);
+        self.start_proposals(view, fx);
+        name
+    }
+
+    /// Takes slots for what waits.
+    pub(super) fn start_proposals(&mut self, view: &View, fx: &mut Fx) {
+        while view.now >= self.proposer.not_before && self.proposer.attempts.len() < PIPELINE {
+            if self.proposer.queue.is_empty() {
+                return;
+            }
+            let Some(slot) = self.free_slot() else { return };
+            let mine = self.proposer.queue.pop_front();
+            self.prepare(view, slot, mine, Ballot::OWNER, fx);
+        }
+    }
+
+    /// The lowest slot that nobody is known to have touched.
+    fn free_slot(&self) -> Option<Slot> {
+        let mut slot = self.log.known() + 1;
+        while !self.log.is_beyond(slot) {
+            let is_free = self.log.is_open(slot)
+                && !self.proposer.attempts.contains_key(&slot)
+                && self.acceptor.promised(slot).is_none()
+                && self.learner.ballot(slot).is_none();
+            if is_free {
+                return Some(slot);
+            }
+            slot += 1;
+        }
+        None
+    }
+
+    /// Phase 1a, in a ballot above `above` and all that is known of here.
+    fn prepare(
+        &mut self,
+        view: &View,
+        slot: Slot,
+        mine: Option<InstanceId>,
+        above: Ballot,
+        fx: &mut Fx,
+    ) {
+        let promised = self.acceptor.promised(slot).unwrap_or_default();
+        let above = above.max(promised).max(self.learner.ballot(slot).unwrap_or_default());
+        let skip = if above.is_owner() { self.rng.random_range(0..FIRST_ROUNDS) } else { 0 };
+        let Some(ballot) = self.reserve.ballot(above, skip, fx) else {
+            self.proposer.attempts.remove(&slot);
+            self.proposer.give_back(mine);
+            return;
+        };
+        fx.hit(Path::PaxosPrepare);
+        let phase = Phase::Prepare { promises: ReplicaSet::EMPTY, found: None };
+        let is_exposed = self.proposer.attempts.get(&slot).is_some_and(|old| old.is_exposed);
+        let attempt = Attempt { ballot, phase, mine, is_exposed, sent: view.now };
+        self.proposer.attempts.insert(slot, attempt);
+        self.log.see(slot);
+        fx.send(self.reserve.written(), self.all(), Message::Prepare { slot, ballot });
+    }
+
+    /// A promise arrived; with a majority of them phase 2a.
+    pub(super) fn on_promise(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        slot: Slot,
+        ballot: Ballot,
+        vote: Option<(Ballot, Choice)>,
+        fx: &mut Fx,
+    ) {
+        let quorum = self.settings.quorums.slow();
+        let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { return };
+        let Phase::Prepare { promises, found } = &mut attempt.phase else { return };
+        if attempt.ballot != ballot {
+            return;
+        }
+        promises.insert(from);
+        if let Some(vote) = vote
+            && found.as_ref().is_none_or(|(highest, _)| *highest < vote.0)
+        {
+            *found = Some(vote);
+        }
+        if promises.len() >= quorum {
+            let found = found.take().map(|(_, choice)| choice);
+            #[cfg(test)]
+            let found = found.filter(|_| self.plant != Some(super::Plant::IgnoreFound));
+            self.accept(view, slot, found, fx);
+        }
+    }
+
+    /// Phase 2a: what was found has to be proposed again; else one may choose.
+    fn accept(&mut self, view: &View, slot: Slot, found: Option<Choice>, fx: &mut Fx) {
+        let attempt = self.proposer.attempts.get_mut(&slot).expect("it was in phase 1");
+        let own = |name: InstanceId| {
+            let batch = self.proposer.own.get(&name)?;
+            Some(Choice { proposal: name, value: Value::Batch(batch.clone()) })
+        };
+        let mut leaves = None;
+        let choice = if let Some(found) = found {
+            if attempt.mine != Some(found.proposal) {
+                fx.hit(Path::PaxosAdopted);
+                if !attempt.is_exposed {
+                    leaves = attempt.mine.take();
+                }
+            }
+            found
+        } else if let Some(choice) = attempt.mine.and_then(own) {
+            attempt.is_exposed = true;
+            choice
+        } else {
+            fx.hit(Path::PaxosNop);
+            Choice { proposal: self.reserve.name(fx), value: Value::Nop }
+        };
+        let ballot = attempt.ballot;
+        attempt.sent = view.now;
+        attempt.phase = Phase::Accept { choice: choice.clone() };
+        fx.send(self.reserve.written(), self.all(), Message::Accept { slot, ballot, choice });
+        self.proposer.give_back(leaves);
+        self.start_proposals(view, fx);
+    }
+
+    /// Another proposer has a higher ballot: one of both has to wait, and this one is asked to.
+    pub(super) fn on_rejected(&mut self, view: &View, slot: Slot, ballot: Ballot, fx: &mut Fx) {
+        let Some(attempt) = self.proposer.attempts.get(&slot) else { return };
+        if attempt.ballot >= ballot {
+            return;
+        }
+        if let Phase::BackOff { .. } = attempt.phase {
+            return;
+        }
+        fx.hit(Path::PaxosCollision);
+        self.proposer.collisions = self.proposer.collisions.saturating_add(1);
+        let until = view.now + self.back_off(view);
+        self.proposer.not_before = self.proposer.not_before.max(until);
+        let attempt = self.proposer.attempts.get_mut(&slot).expect("it was found there");
+        if attempt.mine.is_some() && attempt.is_exposed {
+            attempt.phase = Phase::BackOff { until, above: ballot };
+        } else {
+            // The other one leads the slot now; the own value has lost nothing there.
+            let mine = attempt.mine;
+            self.proposer.attempts.remove(&slot);
+            self.proposer.give_back(mine);
+        }
+    }
+
+    /// A time at random that is the longer the more collisions there were: long enough for the
+    /// other one to get through both phases, more often than not.
+    fn back_off(&mut self, view: &View) -> Duration {
+        let doublings = self.proposer.collisions.saturating_sub(1).min(MOST_DOUBLINGS);
+        let shortest = view.slowest_round_trip().max(self.settings.timing.tick / 2);
+        let longest = shortest * (2 << doublings);
+        shortest / 2 + longest.mul_f64(self.rng.random::<f64>())
+    }
+
+    /// A slot is decided: what had to go in there and did not goes elsewhere.
+    pub(super) fn settle_proposals(&mut self, slot: Slot, choice: &Choice, fx: &mut Fx) {
+        let name = choice.proposal;
+        if self.proposer.own.remove(&name).is_some() {
+            fx.own_commits.push((name, false));
+            self.proposer.queue.retain(|queued| *queued != name);
+            self.proposer.collisions = 0;
+        }
+        if let Some(attempt) = self.proposer.attempts.remove(&slot) {
+            self.proposer.give_back(attempt.mine);
+        }
+    }
+
+    /// A snapshot holds everything up to `slot`. Own values may be in it or not: whoever installed it
+    /// proposes them again. A slot behind it in which acceptors were asked to vote for one is
+    /// finished all the same.
+    pub(super) fn let_own_go(&mut self, slot: Slot) {
+        self.proposer.own.clear();
+        self.proposer.queue.clear();
+        self.proposer.attempts = self.proposer.attempts.split_off(&(slot + 1));
+        self.proposer.attempts.values_mut().for_each(|attempt| attempt.mine = None);
+    }
+
+    /// Time passed: says again what may have been lost, and ends back-offs.
+    pub(super) fn drive_proposals(&mut self, view: &View, fx: &mut Fx) {
+        let again = self.retransmit_after(view);
+        let slots: Vec<Slot> = self.proposer.attempts.keys().copied().collect();
+        for slot in slots {
+            let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { continue };
+            let (ballot, mine) = (attempt.ballot, attempt.mine);
+            let message = match &attempt.phase {
+                Phase::BackOff { until, above } => {
+                    let above = *above;
+                    if *until <= view.now {
+                        self.prepare(view, slot, mine, above, fx);
+                    }
+                    continue;
+                }
+                _ if view.now.since(attempt.sent) < again => continue,
+                Phase::Prepare { .. } => Message::Prepare { slot, ballot },
+                Phase::Accept { choice } => {
+                    Message::Accept { slot, ballot, choice: choice.clone() }
+                }
+            };
+            attempt.sent = view.now;
+            fx.hit(Path::Retransmit);
+            fx.send(self.reserve.written(), self.all(), message);
+        }
+        self.fill_gaps(view, fx);
+        self.start_proposals(view, fx);
+    }
+
+    /// Nothing can be executed behind a slot that its proposer left undecided. Whoever is blocked
+    /// by one for long decides it, with what it finds there, an own value, or a `Nop`.
+    fn fill_gaps(&mut self, view: &View, fx: &mut Fx) {
+        let first = self.log.known() + 1;
+        let stuck = self.log.stuck_for(view);
+        if self.log.seen() < first || stuck < self.retransmit_after(view) {
+            return;
+        }
+        let last = self.log.seen().min(self.log.known() + PIPELINE as Slot);
+        let most = self.retransmit_after(view) * 2;
+        for slot in first..=last {
+            let Some(patience) = self.gap_patience(view, slot) else { continue };
+            if stuck >= patience + self.proposer.gap_jitter {
+                fx.hit(Path::PaxosGap);
+                let mine = self.proposer.queue.pop_front();
+                self.prepare(view, slot, mine, Ballot::OWNER, fx);
+                self.proposer.gap_jitter = most.mul_f64(self.rng.random::<f64>());
+            }
+        }
+    }
+
+    /// How long a gap is left to others: to its proposer if that lives, to be fetched if somebody
+    /// has it. `None` if there is none.
+    fn gap_patience(&self, view: &View, slot: Slot) -> Option<Duration> {
+        if !self.log.is_open(slot) || self.proposer.attempts.contains_key(&slot) {
+            return None;
+        }
+        let promised = self.acceptor.promised(slot).max(self.learner.ballot(slot));
+        let leader = promised.map(|ballot| ballot.leader(self.settings.me));
+        let is_led = leader
+            .is_some_and(|leader| leader != self.settings.me && !view.suspected.contains(leader));
+        let is_waited_for = is_led || self.log.is_known_elsewhere(slot, view);
+        Some(self.retransmit_after(view) * if is_waited_for { 6 } else { 2 })
+    }
+
+    fn retransmit_after(&self, view: &View) -> Duration {
+        self.settings.timing.retransmit.max(view.slowest_round_trip() * 2)
+    }
+}

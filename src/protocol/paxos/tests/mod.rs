@@ -1,0 +1,4 @@
+//! Paxos on the stage: directed stories, chaos, and bugs that chaos has to find.
+
+mod chaos;
+mod stories;
