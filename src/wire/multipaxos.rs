@@ -51,6 +51,7 @@ kinds! { Record, "a record of Multi-Paxos", _limits:
     0x33 Decided { first, entries } refused for no_run(first, Run::len(&entries));
     0x34 Granted { lease };
     0x35 Named { up_to } refused for too_far(up_to);
+    0x36 Installed { executed } refused for too_far(executed);
 }
 
 /// Every ballot of Multi-Paxos has a leader; what was learned without a vote is told without one.

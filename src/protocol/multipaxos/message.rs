@@ -186,6 +186,13 @@ pub enum Record {
         /// How long.
         lease: Duration,
     },
+    /// Another replica's snapshot took the place of the state here. Without it, should it be lost
+    /// in a crash before an own one is durable, what the log holds up to here need not be what was
+    /// decided, and nothing behind can be executed.
+    Installed {
+        /// Everything up to here is in it.
+        executed: Slot,
+    },
     /// Own proposals may have names up to here.
     Named {
         /// The highest count.
