@@ -107,7 +107,8 @@ fn push_table(table: &Table, page: &mut String) {
         page.push_str("<tr>");
         for (index, cell) in row.iter().enumerate() {
             let tag = if index == 0 { "th" } else { "td" };
-            let _ = write!(page, "<{tag}>{}</{tag}>", escape(cell));
+            let cell = escape(cell).replace('[', "<small>[").replace(']', "]</small>");
+            let _ = write!(page, "<{tag}>{cell}</{tag}>");
         }
         page.push_str("</tr>\n");
     }
