@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::asking::{Streams, workload};
 use super::plan::Plan;
 use super::run::{Asked, Outcome, Seen, Stopped};
 use super::series::Turn;
 use crate::protocol::ProtocolKind;
-use crate::sim::virtual_time::{Load, Setup, SharedKey, measure_kind};
+use crate::sim::virtual_time::{Load, Setup, measure_kind};
 use crate::types::Optimisations;
 
 /// How many slices a run is cut into.
@@ -24,8 +25,7 @@ pub fn take(plan: &Plan, turn: &Turn<'_>) -> Outcome {
         Ok(kind) => kind,
         Err(unknown) => return Outcome::Failed(format!("{unknown}")),
     };
-    let share = turn.point.conflict_percent / 100.0;
-    let mut asking = SharedKey::new(share, plan.value_bytes, turn.seed);
+    let mut asking = Streams::new(workload(plan, turn.point, turn.seed));
     let measured = measure_kind(kind, &setup(plan, turn), &mut asking);
     let crash = plan.crash.map(|crash| Stopped {
         site: plan.area.sites[crash.site].clone(),
