@@ -163,6 +163,7 @@ impl<P: Subject> World<'_, P> {
         }
         host.condemned = true;
         self.trace.say(self.now, || format!("{me}: {flip:?}"));
+        host.flip = Some(flip);
         Ok(())
     }
 
@@ -238,6 +239,7 @@ impl<P: Subject> World<'_, P> {
                     return Err(storage(me, &detail));
                 }
                 let older = snapshot.as_deref().map(number) < host.snapshot;
+                self.mend(me);
                 match (condemned, older) {
                     (true, true) => self.counters.hit(Counter::FlipOlder),
                     (true, false) => self.counters.hit(Counter::FlipHarmless),
@@ -261,6 +263,15 @@ impl<P: Subject> World<'_, P> {
             }
             Opened::Refused(error) => Err(storage(me, &format!("refuses to start: {error}"))),
             Opened::Stranger => Err(storage(me, "has lost its directory")),
+        }
+    }
+
+    /// What was damaged was not needed, and is not to be taken for something that the storage has
+    /// done when it is looked at later.
+    fn mend(&mut self, me: ReplicaId) {
+        let host = &mut self.hosts[me.index()];
+        if let (Some(flip), Some(room)) = (host.flip.take(), &mut host.room) {
+            room.mend(&flip);
         }
     }
 

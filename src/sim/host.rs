@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
-use super::room::Room;
+use super::room::{Flip, Room};
 use super::subject::Subject;
 use crate::machine::{Applier, Kv};
 use crate::protocol::Paths;
@@ -44,6 +44,8 @@ pub(super) struct Host<P: Subject> {
     pub(super) room: Option<Room<P::Record>>,
     /// Its disk was damaged: it may never come back, and counts as gone until it does.
     pub(super) condemned: bool,
+    /// By this, if it was a bit.
+    pub(super) flip: Option<Flip>,
     /// The number of the newest own snapshot that it has spoken of.
     pub(super) snapshot: Option<usize>,
     /// What has come of another replica's snapshot.
@@ -99,6 +101,7 @@ impl<P: Subject> Host<P> {
             log: Vec::new(),
             room: plan.storage.map(|storage| Room::new(&storage, P::NAME, plan.replicas, me, seed)),
             condemned: false,
+            flip: None,
             snapshot: None,
             arrived: Vec::new(),
             torn: false,

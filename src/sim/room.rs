@@ -363,9 +363,20 @@ impl<R: Wire> Room<R> {
             1 => rng.random_range(used.saturating_sub(100)..used.max(1)),
             _ => rng.random_range(0..used.max(1)),
         };
-        let flip = Flip { file: file.clone(), offset, mask: 1 << rng.random_range(0..8) };
+        let mask = 1 << rng.random_range(0..8);
+        let byte = bytes.get(offset).map_or(0, |byte| byte ^ mask);
+        let flip = Flip { file: file.clone(), offset, mask, byte };
         self.turn(&flip);
         flip
+    }
+
+    /// Turns a bit back, if what it is in was not written anew since.
+    pub(super) fn mend(&mut self, flip: &Flip) {
+        let files = self.disk.files();
+        let byte = files.get(&flip.file).and_then(|bytes| bytes.get(flip.offset));
+        if byte == Some(&flip.byte) {
+            self.turn(flip);
+        }
     }
 
     /// Turns a bit over, or back.
@@ -391,6 +402,8 @@ pub(super) struct Flip {
     file: String,
     offset: usize,
     mask: u8,
+    /// The whole byte, as it is then.
+    byte: u8,
 }
 
 fn read<R: Wire>(bytes: &[u8], limits: &wire::Limits) -> Result<R, String> {

@@ -53,7 +53,7 @@ fn only_where_nothing_was_installed_an_older_snapshot_stands_in_for_a_damaged_on
         finish(&mut room);
         room.end(Ending::Power, None);
         let file = format!("snapshot-{:020}", 5);
-        room.turn(&Flip { file, offset: 100, mask: 1 });
+        room.turn(&Flip { file, offset: 100, mask: 1, byte: 0 });
         match room.open(None).unwrap() {
             Opened::Ready { records, .. } => assert_eq!((installed, records.len()), (false, 3)),
             Opened::Refused(error) => assert!(installed, "{error}"),
