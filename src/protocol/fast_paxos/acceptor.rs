@@ -1,5 +1,7 @@
 //! The acceptor: promises, and votes; in a fast round for whatever comes, in its next free slot.
 
+use std::collections::BTreeMap;
+
 use super::{FastPaxos, Fx, Message, Record, Round};
 use crate::protocol::log::Choice;
 use crate::protocol::{Path, View};
@@ -16,7 +18,7 @@ impl FastPaxos {
         let decided = self.log.above(known).map(|(slot, choice)| (slot, (None, choice.clone())));
         let voted = self.votes.above(known);
         let voted = voted.map(|(slot, vote)| (slot, (Some(vote.round), vote.choice.clone())));
-        let reports: std::collections::BTreeMap<_, _> = decided.chain(voted).collect();
+        let reports: BTreeMap<Slot, _> = decided.chain(voted).collect();
         let reported = reports.keys().copied().collect();
         // Not before all of it is durable: the promise, and votes it may have just cast.
         let after = fx.everything();

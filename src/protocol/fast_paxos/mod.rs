@@ -1,12 +1,12 @@
 //! Fast Paxos (Lamport, Distributed Computing 2006) as a replicated log.
 //!
-//! A value's way in a fast ballot: `proposer` (Propose) → `acceptor`, which votes for it in its next
-//! free slot (Voted) → `learner`, everywhere: two message delays, with a fast quorum (`round`). If
-//! acceptors have put different values into a slot, its coordinator sees that from the votes and
-//! recovers (`collide`): four delays; the value that has lost is proposed again. In a classic
-//! ballot proposers send to the coordinator, which gives away the slots: three delays, with a
-//! majority. `mode` says which, `lead` elects the coordinator and does phase 1 for all slots at
-//! once.
+//! A value's way in a fast ballot: `proposer` (Propose) → `acceptor`, which votes for it in its
+//! next free slot (Voted) → `learner`, everywhere: two message delays, with a fast quorum
+//! (`round`). If acceptors have put different values into a slot, the coordinator sees that from
+//! the votes and recovers (`collide`): four delays; the value that has lost is proposed again. In a
+//! classic ballot proposers send to the coordinator, which gives away the slots: three delays, with
+//! a majority; two where the proposer's vote and the coordinator's are one. `mode` says which,
+//! `lead` elects the coordinator and does phase 1 for all slots at once.
 
 mod acceptor;
 mod collide;

@@ -33,7 +33,9 @@ impl DecidedLog {
             let mut others = ReplicaSet::all(self.settings.quorums.n);
             others.remove(self.settings.me);
             let marks = Upkeep::Marks { known: self.known, saved };
-            fx.send(Written::default(), others, M::from(marks));
+            // Others forget what all say they have: so it may not be lost here any more.
+            let after = fx.everything();
+            fx.send(after, others, M::from(marks));
         }
         self.truncate(fx);
     }

@@ -264,8 +264,8 @@ impl Paxos {
         }
     }
 
-    /// A snapshot holds everything up to `slot`. Own values may be in it or not: whoever installed it
-    /// proposes them again. A slot behind it in which acceptors were asked to vote for one is
+    /// A snapshot holds everything up to `slot`. Own values may be in it or not: whoever installed
+    /// it proposes them again. A slot behind it in which acceptors were asked to vote for one is
     /// finished all the same.
     pub(super) fn let_own_go(&mut self, slot: Slot) {
         self.proposer.own.clear();

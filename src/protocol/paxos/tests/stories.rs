@@ -135,8 +135,7 @@ fn a_ballot_is_not_used_again_after_a_restart() {
 #[test]
 fn who_comes_back_late_catches_up_and_who_is_left_behind_asks_for_a_snapshot() {
     for keep in [usize::MAX, 0] {
-        let mut stage =
-            Stage::new(3, Retention { volatile: false, keep }, |settings| Paxos::new(settings));
+        let mut stage = Stage::new(3, Retention { volatile: false, keep }, Paxos::new);
         stage.crash(3, 0);
         for tag in 1..=700 {
             stage.propose(1, tag);
