@@ -30,7 +30,7 @@ fn complaint(code: i32, arguments: &[&str]) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["demo", "init", "inspect", "serve", "put", "get", "del", "cas", "sim"] {
+    for command in ["demo", "load", "init", "inspect", "serve", "put", "get", "del", "cas", "sim"] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(output.status.success() && text.contains("Example"), "{command}: {text}");

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::{Builder, Runtime};
 
 use super::{NO, complain, say};
 use crate::load::compare::keep::{Keeper, read};
@@ -17,7 +18,8 @@ use crate::load::compare::plan::Plan;
 use crate::load::compare::run::{Comparison, Outcome};
 use crate::load::compare::series::{Turn, run};
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
-use crate::load::compare::{tables, virtual_runs};
+use crate::load::compare::{real_runs, tables, virtual_runs};
+use crate::load::drive::THREAD;
 
 /// Compare protocols under the same load, or two results of that.
 ///
@@ -79,8 +81,10 @@ impl Compare {
     }
 
     fn make(&self, config: &Path) -> anyhow::Result<ExitCode> {
-        ensure!(self.virtual_time, "add --virtual: only virtual time can be compared in yet");
         let plan = Plan::read(config, virtual_runs::knows)?;
+        if let Some(why) = real_runs::objection(&plan).filter(|_| !self.virtual_time) {
+            bail!("{}: {why}", config.display());
+        }
         // Made first: better to fail before the runs than after them.
         let mut keeper = self.out.as_deref().map(Keeper::new).transpose()?;
         let mut comparison = plan.comparison(self.virtual_time);
@@ -102,7 +106,7 @@ impl Compare {
         comparison: &mut Comparison,
         keeper: Option<&mut Keeper>,
     ) -> anyhow::Result<()> {
-        let runtime = super::runtime(1)?;
+        let runtime = load_runtime()?;
         let stop = Arc::new(AtomicBool::new(false));
         {
             let _inside = runtime.enter();
@@ -113,7 +117,10 @@ impl Compare {
             });
         }
         let bar = progress_bar();
-        let take = |turn: &Turn<'_>| virtual_runs::take(plan, turn);
+        let take = |turn: &Turn<'_>| match self.virtual_time {
+            true => virtual_runs::take(plan, turn),
+            false => runtime.block_on(real_runs::take(plan, turn)),
+        };
         let go_on = |turn: &Turn<'_>| {
             bar.set_length(turn.of as u64);
             bar.set_position(turn.done as u64);
@@ -134,6 +141,11 @@ fn exit_code(plan: &Plan, comparison: &Comparison) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(NO),
     }
+}
+
+/// Its threads, and its alone, are the load's: what they take is no protocol's.
+fn load_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name(THREAD).enable_all().build()
 }
 
 fn progress_bar() -> ProgressBar {

@@ -1,6 +1,6 @@
 //! `isonomy demo`: a cluster in this process, under load, with a crash, checked.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +11,8 @@ use clap::{ArgAction, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::config::DurabilityName;
-use super::{NO, complain, on_or_off, say};
+use super::scratch::Scratch;
+use super::{NO, on_or_off, say};
 use crate::load::demo::{Progress, Scenario, run};
 use crate::load::drive::Plan;
 use crate::load::record::Finished;
@@ -99,7 +100,7 @@ impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut scenario = self.scenario()?;
         let scratch = self.scratch()?;
-        scenario.data_dir = scratch.as_ref().map(|scratch| scratch.0.clone());
+        scenario.data_dir = scratch.as_ref().map(|scratch| scratch.path().to_owned());
         // Opened first: better to fail before the run than after it.
         let history = self.history.as_deref().map(create).transpose()?;
         let (report, record) = hold(&scenario)?;
@@ -146,27 +147,6 @@ impl Demo {
                 bail!("--data is of no use in memory: add --durability fsync or os")
             }
             (_, dir) => Scratch::make(dir.clone()).map(Some),
-        }
-    }
-}
-
-/// A directory that is removed with all that is in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(dir: Option<PathBuf>) -> anyhow::Result<Scratch> {
-        let unique = || format!("isonomy-demo-{}", std::process::id());
-        let dir = dir.unwrap_or_else(|| std::env::temp_dir().join(unique()));
-        // Only what was made here may be removed.
-        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        Ok(Scratch(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            complain(format_args!("cannot remove {}: {error}", self.0.display()));
         }
     }
 }

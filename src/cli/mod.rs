@@ -12,6 +12,8 @@ mod demo;
 mod init;
 mod inspect;
 mod kv;
+mod load;
+mod scratch;
 mod serve;
 pub mod sim;
 mod snapshot;
@@ -49,6 +51,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Load(Box<load::Load>),
     Init(init::Init),
     Inspect(inspect::Inspect),
     Serve(serve::Serve),
@@ -90,6 +93,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match arguments.command {
         Command::Demo(demo) => demo.run(),
+        Command::Load(load) => load.run(),
         Command::Init(init) => init.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Serve(serve) => serve.run(),

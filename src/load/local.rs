@@ -1,8 +1,20 @@
-//! Replicas in this process as endpoints of the load.
+//! A cluster in this process as the target of a load: its replicas as endpoints, what can be done
+//! to it, and what its replicas have counted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
 
 use super::drive::{Endpoint, Trouble};
+use super::faults::Action;
+use super::wide_area::WideArea;
 use crate::machine::{Kv, KvCommand, KvOutput};
-use crate::node::{ProposeError, Rejected, Replica, Unknown};
+use crate::mesh::WanControl;
+use crate::node::{
+    FastSlow, Latency, LocalCluster, Metrics, Pause, ProposeError, Rejected, Replica, StartError,
+    Unknown,
+};
 use crate::types::{Consistency, RequestId};
 
 impl Endpoint for Replica<Kv> {
@@ -32,5 +44,253 @@ fn trouble(error: ProposeError) -> Trouble {
         // A command of ours that is refused for good, an output that is lost though its client
         // waits for it, a replica that broke an invariant.
         other => Trouble::Failed(other.to_string()),
+    }
+}
+
+/// Where a replica is found, in whichever of its lives.
+#[derive(Clone, Debug)]
+pub(super) struct Place(Arc<Mutex<Replica<Kv>>>);
+
+impl Place {
+    fn replica(&self) -> Replica<Kv> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, replica: Replica<Kv>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = replica;
+    }
+}
+
+impl Endpoint for Place {
+    async fn submit(
+        &self,
+        request: RequestId,
+        floor: u64,
+        command: KvCommand,
+    ) -> Result<KvOutput, Trouble> {
+        Endpoint::submit(&self.replica(), request, floor, command).await
+    }
+
+    async fn read(
+        &self,
+        command: KvCommand,
+        consistency: Consistency,
+    ) -> Result<KvOutput, Trouble> {
+        Endpoint::read(&self.replica(), command, consistency).await
+    }
+}
+
+/// A cluster, and what was done to it.
+#[derive(Debug)]
+pub(super) struct Local {
+    cluster: LocalCluster<Kv>,
+    places: Vec<Place>,
+    network: Option<WanControl>,
+    area: Option<WideArea>,
+    paused: Vec<Option<Pause>>,
+    /// What former lives of each replica have counted.
+    former: Vec<Tally>,
+}
+
+impl Local {
+    pub(super) fn new(
+        cluster: LocalCluster<Kv>,
+        network: Option<WanControl>,
+        area: Option<WideArea>,
+    ) -> Local {
+        let place = |replica: &Replica<Kv>| Place(Arc::new(Mutex::new(replica.clone())));
+        let places: Vec<Place> = cluster.replicas().iter().map(place).collect();
+        Local {
+            paused: places.iter().map(|_| None).collect(),
+            former: places.iter().map(|_| Tally::default()).collect(),
+            cluster,
+            places,
+            network,
+            area,
+        }
+    }
+
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    pub(super) fn cluster(&self) -> &LocalCluster<Kv> {
+        &self.cluster
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When a replica does not start again.
+    pub(super) async fn act(&mut self, action: &Action) -> Result<(), StartError> {
+        let index = |number: u8| usize::from(number) - 1;
+        match action {
+            Action::Kill(one) => {
+                // Who is dead does not stand still.
+                self.paused[index(*one)] = None;
+                self.cluster.crash(*one);
+            }
+            Action::Restart(one) => {
+                self.paused[index(*one)] = None;
+                self.cluster.crash(*one);
+                let old = self.places[index(*one)].replica();
+                old.wait_stopped().await;
+                if let Some(metrics) = old.metrics().await {
+                    self.former[index(*one)].add(&Tally::of(&metrics));
+                }
+                self.cluster.restart(*one).await?;
+                self.places[index(*one)].put(self.cluster.replica(*one).clone());
+            }
+            Action::Pause(one, _) => {
+                if self.paused[index(*one)].is_none() {
+                    self.paused[index(*one)] = self.cluster.replica(*one).pause().await;
+                }
+            }
+            Action::Resume(one) => self.paused[index(*one)] = None,
+            Action::Partition(these, those) => {
+                let sites =
+                    |numbers: &[u8]| numbers.iter().map(|it| index(*it)).collect::<Vec<_>>();
+                self.network().partition(&sites(these), &sites(those));
+            }
+            Action::Slow(one, late) => {
+                let all = 0..self.places.len();
+                all.filter(|site| *site != index(*one)).for_each(|site| {
+                    self.delay(site, index(*one), *late, None);
+                });
+            }
+            Action::Link(one, other, late, loss) => {
+                self.delay(index(*one), index(*other), *late, Some(*loss));
+            }
+            Action::Heal => {
+                self.network().heal();
+                let all = 0..self.places.len();
+                for (a, b) in all.clone().flat_map(|a| all.clone().map(move |b| (a, b))) {
+                    if a < b {
+                        let loss = self.area.as_ref().map_or(0.0, |area| area.loss_percent);
+                        self.delay(a, b, Duration::ZERO, Some(loss / 100.0));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn network(&self) -> &WanControl {
+        self.network.as_ref().expect("a schedule that needs a network has one")
+    }
+
+    /// Makes both ways between two sites late by this much more than they are anyway.
+    fn delay(&self, a: usize, b: usize, late: Duration, loss: Option<f64>) {
+        let rtt_ms = self.area.as_ref().map_or(0.0, |area| area.rtt_ms[a][b]);
+        let usual = Duration::from_secs_f64(rtt_ms / 2_000.0);
+        for (from, to) in [(a, b), (b, a)] {
+            self.network().set_delay(from, to, usual + late);
+            if let Some(loss) = loss {
+                self.network().set_loss(from, to, loss);
+            }
+        }
+    }
+
+    /// Lets all that stand still go on.
+    pub(super) fn resume_all(&mut self) {
+        self.paused.iter_mut().for_each(|paused| *paused = None);
+    }
+
+    /// What each replica has counted in all its lives so far. One that stands still is not asked:
+    /// it could not answer.
+    pub(super) async fn tallies(&self) -> Vec<Tally> {
+        let mut all = Vec::new();
+        for ((place, former), paused) in self.places.iter().zip(&self.former).zip(&self.paused) {
+            let mut tally = former.clone();
+            if paused.is_none()
+                && let Some(metrics) = place.replica().metrics().await
+            {
+                tally.add(&Tally::of(&metrics));
+            }
+            all.push(tally);
+        }
+        all
+    }
+}
+
+/// What a replica counts, as far as reports tell it; can be added and subtracted.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// From the call at a replica to the commit.
+    pub commit: Latency,
+    /// From the call at a replica to the answer.
+    pub execute: Latency,
+    /// Commands by path.
+    pub commands: FastSlow,
+    /// The rest.
+    pub counts: Counts,
+}
+
+/// What is only counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Instances proposed; a batch of commands is one.
+    pub instances: u64,
+    /// Of those, the ones that took more than one round trip.
+    pub slow_instances: u64,
+    /// Recoveries begun.
+    pub recoveries: u64,
+    /// Commands proposed again because their instance was decided to be empty.
+    pub resubmitted: u64,
+    /// Messages to other replicas.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Times that a log was written and, if it is, flushed.
+    pub flushes: u64,
+}
+
+impl Counts {
+    fn each(&mut self, other: &Counts, change: impl Fn(&mut u64, u64)) {
+        change(&mut self.instances, other.instances);
+        change(&mut self.slow_instances, other.slow_instances);
+        change(&mut self.recoveries, other.recoveries);
+        change(&mut self.resubmitted, other.resubmitted);
+        change(&mut self.frames_out, other.frames_out);
+        change(&mut self.bytes_out, other.bytes_out);
+        change(&mut self.flushes, other.flushes);
+    }
+}
+
+impl Tally {
+    fn of(metrics: &Metrics) -> Tally {
+        Tally {
+            commit: metrics.commit.clone(),
+            execute: metrics.execute.clone(),
+            commands: metrics.commands,
+            counts: Counts {
+                instances: metrics.instances.total(),
+                slow_instances: metrics.instances.slow,
+                recoveries: metrics.recoveries,
+                resubmitted: metrics.resubmitted,
+                frames_out: metrics.frames_out,
+                bytes_out: metrics.bytes_out,
+                flushes: metrics.log.flushes,
+            },
+        }
+    }
+
+    /// Adds all that another has counted.
+    pub fn add(&mut self, other: &Tally) {
+        self.commit.add(&other.commit);
+        self.execute.add(&other.execute);
+        self.commands.fast += other.commands.fast;
+        self.commands.slow += other.commands.slow;
+        self.counts.each(&other.counts, |own, others| *own += others);
+    }
+
+    /// What has come on top of `before`, which this has grown from.
+    pub(super) fn since(mut self, before: &Tally) -> Tally {
+        self.commit.subtract(&before.commit);
+        self.execute.subtract(&before.execute);
+        self.commands.fast = self.commands.fast.saturating_sub(before.commands.fast);
+        self.commands.slow = self.commands.slow.saturating_sub(before.commands.slow);
+        self.counts.each(&before.counts, |own, others| *own = own.saturating_sub(others));
+        self
     }
 }

@@ -299,12 +299,12 @@ impl fmt::Display for Row {
 }
 
 /// A number with its thousands apart.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     apart(&number.to_string())
 }
 
 /// The nearest whole number, likewise.
-fn rounded(number: f64) -> String {
+pub(super) fn rounded(number: f64) -> String {
     apart(&format!("{number:.0}"))
 }
 

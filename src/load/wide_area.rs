@@ -1,5 +1,6 @@
-//! A wide area as a file describes it: sites, round trips, jitter, loss. Read with errors that say
-//! which line to mend; turned into the emulated paths of the mesh before the replicas start.
+//! A wide area as a scenario file describes it: sites, round trips, jitter, loss. Read with errors
+//! that say which line to mend; turned into the emulated paths of the mesh before the replicas
+//! start. What else stands in such a file is for `settings`.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::settings::ScenarioFile;
 use crate::mesh::WanControl;
 use crate::types::{MAX_REPLICAS, Quorums};
 
@@ -52,9 +54,8 @@ pub enum WideAreaError {
     },
 }
 
-/// The file as it is written.
+/// The file as it is written, as far as it is about the wide area.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Written {
     sites: Spanned<Vec<String>>,
     rtt_ms: Spanned<Vec<Spanned<Vec<f64>>>>,
@@ -65,24 +66,24 @@ struct Written {
 }
 
 /// What is wrong, and where in the text.
-type Flaw = (Range<usize>, String);
+pub(super) type Flaw = (Range<usize>, String);
 
 impl WideArea {
-    /// Reads a file such as those in `bench-config/`.
+    /// Reads a file such as those in `bench-config/` that describes a wide area, or names the file
+    /// of one.
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, or describes no wide area.
     pub fn read(path: &Path) -> Result<WideArea, WideAreaError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| WideAreaError::Read { path: path.into(), source })?;
-        WideArea::parse(&text).map_err(|(at, what)| {
-            let before = text.get(..at.start).unwrap_or_default();
-            let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
-            WideAreaError::Line { path: path.into(), line, what }
-        })
+        let none = || WideAreaError::Line {
+            path: path.into(),
+            line: 1,
+            what: "no `sites` and no `wan` in it: this describes no wide area".to_owned(),
+        };
+        ScenarioFile::read(path)?.area.ok_or_else(none)
     }
 
-    fn parse(text: &str) -> Result<WideArea, Flaw> {
+    pub(super) fn parse(text: &str) -> Result<WideArea, Flaw> {
         let written: Written = toml::from_str(text).map_err(|error| {
             let at = error.span().unwrap_or(0..0);
             (at, error.message().to_owned())
@@ -219,7 +220,7 @@ mod tests {
             ("[0, 5]", "[0, 'x']", 3, "string"),
             ("jitter_ms = 1", "jitter_ms = 1e9", 6, "between 0 and 1000"),
             ("jitter_ms = 1", "loss_percent = 90", 6, "between 0 and 50"),
-            ("jitter_ms = 1", "jitter = 1", 6, "unknown field"),
+            ("jitter_ms = 1", "jitter = 1", 6, "did you mean `jitter_ms`"),
         ];
         for (from, to, line, word) in cases {
             let text = good.replace(from, to);

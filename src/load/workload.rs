@@ -95,6 +95,9 @@ pub struct Workload {
     /// Whether answers are understood, for a history that is checked; values have to be at least
     /// 16 bytes long then.
     pub checked: bool,
+    /// Put before the names of keys, so that what others have left in the store is not met; 0 for
+    /// nothing.
+    pub namespace: u64,
 }
 
 impl Workload {
@@ -107,6 +110,7 @@ impl Workload {
             values: Sizes::Fixed(value_bytes),
             seed,
             checked: true,
+            namespace: 0,
         }
     }
 }
@@ -202,7 +206,7 @@ impl Workload {
                 return range("hot-keys", hot.into(), 1.0, MAX_HOT.into());
             }
             Keys::Zipf { theta, .. } | Keys::Latest { theta, .. } => {
-                range("theta", theta, 0.0, 10.0)?;
+                range("zipf", theta, 0.0, 10.0)?;
             }
             Keys::HotSpot { keys_percent, commands_percent, .. } => {
                 percentage("hot-spot", keys_percent)?;
@@ -224,6 +228,7 @@ impl Workload {
             picker: Picker::new(&self.keys, client, population.clone()),
             values: self.values.clone(),
             checked: self.checked,
+            namespace: self.namespace,
             next_value: Written::first_of(client),
             last_seen: [Written::NOTHING; OWN_KEYS as usize],
             hot_seen: (Key(0), Written::NOTHING),
@@ -317,6 +322,7 @@ pub struct Stream {
     picker: Picker,
     values: Sizes,
     checked: bool,
+    namespace: u64,
     next_value: Written,
     /// What the client last knew of each of its own keys.
     last_seen: [Written; OWN_KEYS as usize],
@@ -404,7 +410,7 @@ impl Stream {
     pub fn command(&self, asks: &[(Key, Ask)]) -> KvCommand {
         let value = |written: Written| written.value(&self.values);
         let [(key, ask)] = asks else { return self.wide_command(asks) };
-        let key = key.name();
+        let key = self.name(*key);
         match *ask {
             Ask::Get => KvCommand::Get { key },
             Ask::Put(written) => KvCommand::Put { key, value: value(written) },
@@ -416,14 +422,22 @@ impl Stream {
         }
     }
 
+    fn name(&self, key: Key) -> Bytes {
+        match self.namespace {
+            0 => key.name(),
+            other => [format!("{other:x}/").as_bytes(), &key.name()].concat().into(),
+        }
+    }
+
     fn wide_command(&self, asks: &[(Key, Ask)]) -> KvCommand {
         let puts = asks.iter().filter_map(|(key, ask)| match ask {
-            Ask::Put(written) => Some((key.name(), written.value(&self.values))),
+            Ask::Put(written) => Some((self.name(*key), written.value(&self.values))),
             _ => None,
         });
         let entries: Vec<_> = puts.collect();
         if entries.is_empty() {
-            return KvCommand::GetMany { keys: asks.iter().map(|(key, _)| key.name()).collect() };
+            let keys = asks.iter().map(|(key, _)| self.name(*key));
+            return KvCommand::GetMany { keys: keys.collect() };
         }
         KvCommand::PutMany { entries }
     }

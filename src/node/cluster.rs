@@ -23,19 +23,22 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Replicas 1, 2, … n of a cluster, connected with each other.
 ///
-/// A replica can be crashed; it doesn't come back. Dropping the cluster shuts the rest down.
+/// A replica can be crashed, and started again if it keeps its records in a directory. Dropping the
+/// cluster shuts the rest down.
 #[derive(Debug)]
 pub struct LocalCluster<S: StateMachine> {
     replicas: Vec<Replica<S>>,
     authority: Authority,
+    peers: Vec<(u8, SocketAddr)>,
+    plan: LocalClusterBuilder<S>,
 }
 
 /// A local cluster to be.
 #[must_use = "nothing runs before `start`"]
 pub struct LocalClusterBuilder<S: StateMachine> {
     replicas: usize,
-    machine: Box<dyn Fn(ReplicaId) -> S + Send>,
-    configure: Box<dyn Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send>,
+    machine: Box<dyn Fn(ReplicaId) -> S + Send + Sync>,
+    configure: Box<dyn Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send + Sync>,
     wan: Option<WanControl>,
     data: Option<(PathBuf, Durability)>,
 }
@@ -67,7 +70,7 @@ impl<S: StateMachine> LocalCluster<S> {
     /// `n` replicas, each from what `machine` makes, to be configured and started.
     pub fn of(
         n: usize,
-        machine: impl Fn(ReplicaId) -> S + Send + 'static,
+        machine: impl Fn(ReplicaId) -> S + Send + Sync + 'static,
     ) -> LocalClusterBuilder<S> {
         LocalClusterBuilder {
             replicas: n,
@@ -111,12 +114,30 @@ impl<S: StateMachine> LocalCluster<S> {
         self.authority.issue_client(name)?.credentials()
     }
 
-    /// Stops replica `number` at once and for good; nobody is told.
+    /// Stops replica `number` at once; nobody is told.
     ///
     /// # Panics
     /// If there is none of that number.
     pub fn crash(&self, number: u8) {
         self.replica(number).kill();
+    }
+
+    /// Starts replica `number` again, once it has stopped, from its directory and at its old
+    /// address; handles of its former life stay dead. Done when it listens.
+    ///
+    /// # Errors
+    /// [`StartError`]; with no [`data_dirs`](LocalClusterBuilder::data_dirs) it must not come back.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub async fn restart(&mut self, number: u8) -> Result<(), StartError> {
+        if self.plan.data.is_none() {
+            return Err(StartError::Missing("data_dirs"));
+        }
+        self.replica(number).wait_stopped().await;
+        let replica = self.plan.launch(&self.authority, &self.peers, number, None).await?;
+        self.replicas[usize::from(number) - 1] = replica;
+        Ok(())
     }
 
     /// The digest of each live replica's state, once all of them have executed the same. To be
@@ -182,7 +203,7 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
     /// Sets anything else about each replica.
     pub fn configure(
         mut self,
-        more: impl Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send + 'static,
+        more: impl Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send + Sync + 'static,
     ) -> Self {
         let before = self.configure;
         self.configure = Box::new(move |replica| more(before(replica)));
@@ -223,22 +244,7 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
         }
         let mut replicas = Vec::new();
         for ((number, _), socket) in peers.iter().zip(sockets) {
-            let id = ReplicaId::new(*number).ok_or(StartError::Missing("id"))?;
-            let credentials = authority.issue_replica(id)?.credentials()?;
-            let replica = Replica::builder((self.machine)(id)).durability(Durability::Memory);
-            let mut replica = (self.configure)(replica)
-                .id(*number)
-                .cluster(authority.cluster())
-                .peers(peers.iter().copied())
-                .socket(socket)
-                .tls(credentials);
-            if let Some((dir, durability)) = &self.data {
-                replica = replica.data_dir(dir.join(number.to_string())).durability(*durability);
-            }
-            if let Some(wan) = &self.wan {
-                replica = replica.wan(wan.at(id.index()));
-            }
-            replicas.push(replica.start().await?);
+            replicas.push(self.launch(&authority, &peers, *number, Some(socket)).await?);
         }
         let others = replicas.len().saturating_sub(1);
         for replica in &replicas {
@@ -247,7 +253,35 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
                 return Err(StartError::NotConnected(CONNECT));
             }
         }
-        Ok(LocalCluster { replicas, authority })
+        Ok(LocalCluster { replicas, authority, peers, plan: self })
+    }
+
+    /// Starts one replica, on this socket or at its address among the peers.
+    async fn launch(
+        &self,
+        authority: &Authority,
+        peers: &[(u8, SocketAddr)],
+        number: u8,
+        socket: Option<UdpSocket>,
+    ) -> Result<Replica<S>, StartError> {
+        let id = ReplicaId::new(number).ok_or(StartError::Missing("id"))?;
+        let credentials = authority.issue_replica(id)?.credentials()?;
+        let replica = Replica::builder((self.machine)(id)).durability(Durability::Memory);
+        let mut replica = (self.configure)(replica)
+            .id(number)
+            .cluster(authority.cluster())
+            .peers(peers.iter().copied())
+            .tls(credentials);
+        if let Some(socket) = socket {
+            replica = replica.socket(socket);
+        }
+        if let Some((dir, durability)) = &self.data {
+            replica = replica.data_dir(dir.join(number.to_string())).durability(*durability);
+        }
+        if let Some(wan) = &self.wan {
+            replica = replica.wan(wan.at(id.index()));
+        }
+        replica.start().await
     }
 }
 

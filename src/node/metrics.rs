@@ -26,6 +26,12 @@ impl Latency {
         self.0.add(&other.0).expect("all have the same range");
     }
 
+    /// Takes away what another has counted, from which this one has grown.
+    pub fn subtract(&mut self, other: &Latency) {
+        // A count that would fall below zero is left as it is.
+        let _ = self.0.subtract(&other.0);
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.0.len()

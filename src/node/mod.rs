@@ -268,6 +268,15 @@ impl<S: StateMachine> Replica<S> {
         self.inner.shared.advance(Phase::Killed);
     }
 
+    /// Makes the replica stand still, as if its process had been stopped by a debugger or by a
+    /// machine that swaps: it neither hears nor says nor decides anything until what this returns
+    /// is dropped. Callers wait meanwhile. `None` if it has stopped for good.
+    pub async fn pause(&self) -> Option<Pause> {
+        let (sender, receiver) = crossbeam::channel::bounded(0);
+        self.inner.shared.ask(|told| Question::Pause(receiver, told)).await?;
+        Some(Pause(sender))
+    }
+
     /// Waits until the replica has stopped, for whatever reason.
     pub async fn wait_stopped(&self) {
         let mut stopped = self.inner.shared.stopped.subscribe();
@@ -275,6 +284,13 @@ impl<S: StateMachine> Replica<S> {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     }
 }
+
+/// A replica that stands still; it goes on when this is dropped.
+#[derive(Debug)]
+#[must_use = "the replica goes on when this is dropped"]
+pub struct Pause(
+    #[expect(dead_code, reason = "its end is what counts")] crossbeam::channel::Sender<()>,
+);
 
 fn encode_command<C: serde::Serialize>(command: &C) -> Result<Bytes, Rejected> {
     encode(command).map_err(|error| Rejected::BadCommand(error.to_string()))

@@ -387,6 +387,11 @@ impl<P: Explain> Runner<P> {
     fn answer(&mut self, question: Question) {
         // Whoever asked may have gone away.
         match question {
+            Question::Pause(resume, sender) => {
+                // The network of this replica runs on this thread, too.
+                let _ = sender.send(());
+                let _ = resume.recv();
+            }
             Question::Status(sender) => drop(sender.send(self.status())),
             Question::Metrics(sender) => drop(sender.send(self.metrics())),
             Question::Explain(id, sender) => {

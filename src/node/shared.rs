@@ -129,6 +129,8 @@ pub(super) enum Question {
     /// The digest of the state behind everything executed so far.
     Digest(oneshot::Sender<u64>),
     Snapshot(Asker),
+    /// Answered at once; then the core stands still until the channel is closed.
+    Pause(crossbeam::channel::Receiver<()>, oneshot::Sender<()>),
 }
 
 pub(super) struct Shared {

@@ -85,8 +85,8 @@ impl Default for Limits {
 /// Invariants:
 ///
 /// 1. Nothing leaves through [`Output`] before the records it depends on are durable.
-/// 2. What is in `own`, by the name of its proposal, was proposed here and is not executed (or given
-///    back) yet.
+/// 2. What is in `own`, by the name of its proposal, was proposed here and is not executed (or
+///    given back) yet.
 pub struct Core<P: Protocol> {
     settings: Settings,
     limits: Limits,

@@ -65,8 +65,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StorageError::Foreign`] if it belongs to another replica, [`StorageError::OtherProtocol`]
-    /// if that runs another protocol, [`StorageError::Outcast`] if the other replicas have refused it for good; otherwise if any part of it is
-    /// not as it was left, or the disk fails or is full.
+    /// if that runs another protocol, [`StorageError::Outcast`] if the other replicas have refused
+    /// it for good; otherwise if any part of it is not as it was left, or the disk fails or is
+    /// full.
     ///
     /// # Panics
     /// If the options are out of bounds.

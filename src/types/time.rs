@@ -6,7 +6,8 @@ use std::time::Duration;
 
 /// A moment on the replica's own monotonic clock: nanoseconds since an arbitrary start.
 ///
-/// Only ever compared with other moments of the same replica. Nothing about safety depends on it.
+/// Only ever compared with other moments of the same replica. Nothing about safety depends on it,
+/// but for the lease of a leader that answers reads alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(u64);
 

@@ -11,6 +11,9 @@ use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::multipaxos::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};
 use crate::types::{Ballot, MAX_SLOT, Slot, Value};
 
+/// What the slots of a run hold.
+type Run = Vec<Entry>;
+
 /// The shortest entry: proposer, count, a `Nop`.
 const LEAST_ENTRY: usize = 3;
 /// The shortest vote: slot, ballot, entry.
@@ -25,7 +28,7 @@ kinds! { Message, "a message of Multi-Paxos", _limits:
     0x33 Promise { ballot, first, commit, votes, next }
         refused for nobodys(ballot).or(no_slot(first)).or(too_far(commit)).or(too_far(next));
     0x34 Accept { ballot, commit, first, entries }
-        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, Vec::<Entry>::len(&entries)));
+        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, Run::len(&entries)));
     0x35 AcceptOk { ballot, first, last }
         refused for nobodys(ballot).or(no_range(first, last));
     0x36 Commit { ballot, commit } refused for nobodys(ballot).or(too_far(commit));
@@ -36,19 +39,19 @@ kinds! { Message, "a message of Multi-Paxos", _limits:
     0x39 Reject { ballot } refused for nobodys(ballot);
     0x3a Forward { proposals };
     0x3b Fetch { first } refused for no_slot(first);
-    0x3c Decided { first, entries } refused for no_run(first, Vec::<Entry>::len(&entries));
+    0x3c Decided { first, entries } refused for no_run(first, Run::len(&entries));
     0x3d Truncated { floor } refused for too_far(floor);
 }
 
 kinds! { Record, "a record of Multi-Paxos", _limits:
     0x30 Promised { ballot } refused for nobodys(ballot);
     0x31 Accepted { ballot, commit, first, entries }
-        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, Vec::<Entry>::len(&entries)));
+        refused for nobodys(ballot).or(too_far(commit)).or(no_run(first, Run::len(&entries)));
     0x32 Committed { commit } refused for too_far(commit);
-    0x33 Decided { first, entries } refused for no_run(first, Vec::<Entry>::len(&entries));
+    0x33 Decided { first, entries } refused for no_run(first, Run::len(&entries));
     0x34 Granted { lease };
     0x35 Named { up_to } refused for too_far(up_to);
-    0x36 Installed { up_to } refused for no_slot(up_to);
+    0x36 Installed { executed } refused for too_far(executed);
 }
 
 /// Every ballot of Multi-Paxos has a leader; what was learned without a vote is told without one.

@@ -65,7 +65,7 @@ pub(crate) const ROOMS: &[Room] = &[
     },
     Room {
         name: "cli",
-        uses: &["types", "machine", "storage", "mesh", "node", "client", "sim", "load"],
+        uses: &["types", "protocol", "machine", "storage", "mesh", "node", "client", "sim", "load"],
         crates: &["tokio", "rand", "clap"],
         pure: false,
     },

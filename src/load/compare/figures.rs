@@ -98,10 +98,10 @@ impl Figure {
             Figure::Execute(site, percentile) => latency("execution", site, percentile),
             Figure::FastShare => "fast path (%)".into(),
             Figure::LargestComponent => "largest component".into(),
-            Figure::Cpu => "CPU (µs/operation)".into(),
-            Figure::Bytes => "sent (bytes/operation)".into(),
-            Figure::Messages => "sent (messages/operation)".into(),
-            Figure::Busiest => "busiest replica (messages/operation)".into(),
+            Figure::Cpu => "CPU (µs per operation)".into(),
+            Figure::Bytes => "sent (bytes per operation)".into(),
+            Figure::Messages => "sent (messages per operation)".into(),
+            Figure::Busiest => "busiest replica (messages per operation)".into(),
         }
     }
 }

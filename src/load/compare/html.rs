@@ -106,8 +106,17 @@ fn push_table(table: &Table, page: &mut String) {
     for row in &table.rows {
         page.push_str("<tr>");
         for (index, cell) in row.iter().enumerate() {
-            let tag = if index == 0 { "th" } else { "td" };
-            let _ = write!(page, "<{tag}>{}</{tag}>", escape(cell));
+            let cell = escape(cell);
+            let _ = match index {
+                0 => write!(page, "<th>{cell}</th>"),
+                // What stands in brackets is a spread, and less important.
+                _ => {
+                    let class = if cell.contains(" / ") { " class=\"in\"" } else { "" };
+                    let open = format!("<small{class}>[");
+                    let cell = cell.replace('[', &open).replace(']', "]</small>");
+                    write!(page, "<td>{cell}</td>")
+                }
+            };
         }
         page.push_str("</tr>\n");
     }

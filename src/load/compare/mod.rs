@@ -1,16 +1,18 @@
 //! Comparing protocols: the same load on each in turn, and a report of what was seen.
 //!
-//! `plan` is what was asked for, `series` runs it (in `virtual_runs`), `run` is what is kept of a
-//! run, `keep` keeps it. Reports are `html` (of `sections`, `plots`, `words`) and `tables`, all
-//! from `figures`. `verdict` holds two comparisons against each other, with the test in
-//! `significance`.
+//! `plan` is what was asked for, `series` runs it (by `virtual_runs` or `real_runs`, both with the
+//! load in `asking`), `run` is what is kept of a run, `keep` keeps it. Reports are `html` (of
+//! `sections`, `plots`, `words`) and `tables`, all from `figures`. `verdict` holds two comparisons
+//! against each other, with the test in `significance`.
 
+mod asking;
 pub mod figures;
 pub mod html;
 pub mod keep;
 pub mod plan;
 mod plot;
 mod plots;
+pub mod real_runs;
 pub mod run;
 mod sections;
 pub mod series;

@@ -244,7 +244,7 @@ impl Written {
             }
             for leader in &self.leaders {
                 let site = site_of(area, leader)?;
-                let who = format!("{name}, {} leads", leader.as_ref());
+                let who = format!("{name} ({} leads)", leader.as_ref());
                 contenders.push(Contender { who, protocol: name.clone(), leader: Some(site) });
             }
         }
@@ -352,7 +352,7 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
     fn a_file_is_a_plan() {
         let plan = read(GOOD).expect("a good file");
         let whos: Vec<&str> = plan.contenders.iter().map(|it| &it.who[..]).collect();
-        assert_eq!(whos, ["epaxos", "multi-paxos, a leads", "multi-paxos, c leads"]);
+        assert_eq!(whos, ["epaxos", "multi-paxos (a leads)", "multi-paxos (c leads)"]);
         assert_eq!(plan.contenders[2].leader, Some(2));
         assert_eq!(plan.points.len(), 4);
         let back = Some(Duration::from_millis(3_500));

@@ -47,7 +47,7 @@ pub(super) struct Plot {
     pub(super) x: String,
     /// Likewise.
     pub(super) y: String,
-    /// Whether the y axis is logarithmic.
+    /// Whether the y axis is logarithmic, if there is much to be told apart.
     pub(super) log: bool,
     /// The y axis ends here, if it does not fit what is drawn.
     pub(super) top: Option<f64>,
@@ -73,7 +73,8 @@ impl Plot {
         let mut svg = String::new();
         {
             let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-            let done = match self.log {
+            // Less than a power of ten has no two marks on a logarithmic axis.
+            let done = match self.log && high >= 10.0 * low {
                 true => {
                     let low = low.max(high / 1e6).max(1e-3);
                     self.draw(&root, x, (low / 1.2..(high * 1.2).max(low * 2.0)).log_scale())
@@ -99,7 +100,7 @@ impl Plot {
             .margin(8)
             .margin_right(18)
             .x_label_area_size(44)
-            .y_label_area_size(66)
+            .y_label_area_size(80)
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()

@@ -117,7 +117,7 @@ fn distributions(comparison: &Comparison) -> Section {
                 shaded: Vec::new(),
                 lines,
             };
-            all.push((plot, words::site(comparison, point, index, site)));
+            all.push((plot, words::site(comparison, point, index)));
         }
     }
     Section {

@@ -2,38 +2,31 @@
 
 use std::time::Duration;
 
+use super::asking::{Streams, workload};
 use super::plan::Plan;
 use super::run::{Asked, Outcome, Seen, Stopped};
 use super::series::Turn;
-use crate::protocol::Protocol;
-use crate::protocol::epaxos::EPaxos;
-use crate::sim::virtual_time::{Asking, Load, Measured, Setup, SharedKey, measure};
+use crate::protocol::ProtocolKind;
+use crate::sim::virtual_time::{Load, Setup, measure_kind};
 use crate::types::Optimisations;
 
 /// How many slices a run is cut into.
 const SLICES: u32 = 100;
 
-/// Measures one protocol.
-type Measure = fn(&Setup, &mut dyn Asking) -> Measured;
-
-/// All that can be measured: the name, whether one replica leads, and how.
-const KNOWN: &[(&str, bool, Measure)] =
-    &[(EPaxos::NAME, false, |setup, asking| measure(setup, EPaxos::new, asking))];
-
 /// Whether there is a protocol of this name, and whether one replica leads in it.
 pub fn knows(name: &str) -> Option<bool> {
-    KNOWN.iter().find(|known| known.0 == name).map(|known| known.1)
+    let kind = name.parse().ok()?;
+    Some(matches!(kind, ProtocolKind::MultiPaxos))
 }
 
 /// Takes one turn.
 pub fn take(plan: &Plan, turn: &Turn<'_>) -> Outcome {
-    let name = &turn.contender.protocol;
-    let Some((_, _, measure)) = KNOWN.iter().find(|known| known.0 == name) else {
-        return Outcome::Failed(format!("there is no protocol {name:?} in virtual time"));
+    let kind: ProtocolKind = match turn.contender.protocol.parse() {
+        Ok(kind) => kind,
+        Err(unknown) => return Outcome::Failed(format!("{unknown}")),
     };
-    let share = turn.point.conflict_percent / 100.0;
-    let mut asking = SharedKey::new(share, plan.value_bytes, turn.seed);
-    let measured = measure(&setup(plan, turn), &mut asking);
+    let mut asking = Streams::new(workload(plan, turn.point, turn.seed));
+    let measured = measure_kind(kind, &setup(plan, turn), &mut asking);
     let crash = plan.crash.map(|crash| Stopped {
         site: plan.area.sites[crash.site].clone(),
         at_s: crash.at.as_secs_f64(),

@@ -19,7 +19,7 @@ fn ranked<'a>(comparison: &'a Comparison, point: Point, figure: Figure) -> Vec<(
     all
 }
 
-/// The best and the worst: "A 71 ms, B 172 ms (2.4 times)".
+/// The best and the worst: "A is best with 71 ms, B last with 172 ms (2.42 times)".
 fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
     match ranked {
         [] => "nobody was measured".into(),
@@ -34,7 +34,7 @@ fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
                 true => format!(" ({} times)", number(high / low)),
                 false => String::new(),
             };
-            format!("best {best} with {first}{unit}, last {worst} with {last}{unit}{times}")
+            format!("{best} is best with {first}{unit}, {worst} last with {last}{unit}{times}")
         }
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn headline(comparison: &Comparison, point: Point) -> String {
     let throughput = said(Figure::Throughput, " operations/s");
     let (half, most) =
         (said(Figure::Execute(None, 50), " ms"), said(Figure::Execute(None, 99), " ms"));
-    format!("At {point}: throughput, {throughput}; median latency, {half}; p99, {most}.")
+    format!("{point}. Throughput: {throughput}. Median latency: {half}. p99: {most}.")
 }
 
 /// Who takes the most, and at what latency.
@@ -70,7 +70,7 @@ pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize)
 }
 
 /// Who is how fast at a site.
-pub(super) fn site(comparison: &Comparison, point: Point, site: usize, name: &str) -> String {
+pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String {
     let said = |percentile| {
         let figure = Figure::Execute(Some(site), percentile);
         best_and_worst(&ranked(comparison, point, figure), " ms")
@@ -78,12 +78,7 @@ pub(super) fn site(comparison: &Comparison, point: Point, site: usize, name: &st
     let bound = comparison.seen().find(|(run, _)| run.point == point);
     let bound = bound.and_then(|(_, seen)| seen.sites.get(site)?.bound_ms);
     let bound = bound.map(|ms| format!(" No leaderless commit is below {} ms.", number(ms)));
-    format!(
-        "{name}: at the median, {}; at p99, {}.{}",
-        said(50),
-        said(99),
-        bound.unwrap_or_default()
-    )
+    format!("At the median {}; at p99 {}.{}", said(50), said(99), bound.unwrap_or_default())
 }
 
 /// What a figure does as conflicts become more.

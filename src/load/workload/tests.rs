@@ -102,6 +102,16 @@ fn commands_of_many_keys_are_asked_and_answered_key_by_key() {
 }
 
 #[test]
+fn a_namespace_keeps_keys_apart() {
+    let workload = Workload { namespace: 0xab, ..Workload::default() };
+    let stream = workload.client(0, &Population::of(&workload.keys));
+    let asks = [(Key(3), Ask::Get), (Key(4), Ask::Get)];
+    assert_eq!(stream.command(&asks[..1]), KvCommand::Get { key: "ab/hot-3".into() });
+    let keys = vec!["ab/hot-3".into(), "ab/hot-4".into()];
+    assert_eq!(stream.command(&asks), KvCommand::GetMany { keys });
+}
+
+#[test]
 fn an_answer_to_something_else_is_strange() {
     let workload = Workload::default();
     let mut stream = workload.client(0, &Population::of(&workload.keys));

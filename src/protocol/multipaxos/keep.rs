@@ -114,26 +114,33 @@ impl MultiPaxos {
                     self.restore_decided(slot, entry, fx);
                 }
             }
+            Record::Installed { executed } => self.hole = self.hole.max(executed),
             Record::Granted { lease } => self.grant.restore(lease),
             Record::Named { up_to } => self.own.restore_names(up_to),
-            Record::Installed { up_to } => self.unknown = self.unknown.max(up_to),
         }
     }
 
-    /// Everything up to `commit` is decided as voted for; unless a snapshot that was installed then
-    /// is not there now: then nothing in it or behind it is, and has to be asked for.
+    /// Whether a snapshot of another replica is lost that the records were written on top of.
+    fn has_hole(&self) -> bool {
+        #[cfg(test)]
+        if self.planted(super::Plant::NoHole) {
+            return false;
+        }
+        self.log.commit() < self.hole
+    }
+
     fn restore_commit(&mut self, commit: Slot, fx: &mut Fx) {
-        while self.log.commit() < commit && self.log.commit() >= self.unknown && self.log.has_next()
-        {
+        while self.log.commit() < commit && !self.has_hole() {
             self.decide_next(fx);
         }
     }
 
     fn restore_decided(&mut self, slot: Slot, entry: Entry, fx: &mut Fx) {
-        let next = self.log.commit() + 1;
-        if slot > next {
-            // Behind what has to be asked for: this will be, too.
-        } else if slot == next {
+        if slot > self.log.commit() {
+            // Somebody will tell it again.
+            if self.has_hole() {
+                return;
+            }
             self.put_decided(slot, entry, Written::default());
             self.decide_next(fx);
         } else if self.log.get(slot).is_none() {
@@ -145,6 +152,7 @@ impl MultiPaxos {
     /// All records are in: what an earlier life granted is waited out, and nothing it led goes on.
     pub(super) fn resume_life(&mut self, view: &View) {
         self.recorded = self.log.commit();
+        self.hole = 0;
         self.grant.wait_out(view.now);
         #[cfg(test)]
         if self.planted(super::Plant::ForgetGrants) {
@@ -168,8 +176,8 @@ impl MultiPaxos {
             self.follow_nobody();
             self.postpone_election(view);
         }
+        fx.append(Record::Installed { executed });
         self.log.start_behind(executed);
-        fx.append(Record::Installed { up_to: executed });
         self.own.forget_all();
         let commit = self.log.commit();
         let behind = self.log.from(executed + 1).take_while(|(slot, _)| *slot <= commit);

@@ -87,11 +87,6 @@ impl Log {
         (self.commit, &accepted.expect("what is decided is known").entry)
     }
 
-    /// Whether something is known of the next slot.
-    pub(super) fn has_next(&self) -> bool {
-        self.slots.contains_key(&(self.commit + 1))
-    }
-
     /// Starts behind a snapshot of everything up to `executed`: what is below is decided, and gone
     /// unless it is there as decided.
     pub(super) fn start_behind(&mut self, executed: Slot) {

@@ -186,15 +186,16 @@ pub enum Record {
         /// How long.
         lease: Duration,
     },
+    /// Another replica's snapshot took the place of the state here. Without it, should it be lost
+    /// in a crash before an own one is durable, what the log holds up to here need not be what was
+    /// decided, and nothing behind can be executed.
+    Installed {
+        /// Everything up to here is in it.
+        executed: Slot,
+    },
     /// Own proposals may have names up to here.
     Named {
         /// The highest count.
-        up_to: Slot,
-    },
-    /// Another replica's snapshot of everything up to here was installed. What records say of those
-    /// slots are votes, and no more than votes: what was decided stands in that snapshot alone.
-    Installed {
-        /// The last slot in it.
         up_to: Slot,
     },
 }

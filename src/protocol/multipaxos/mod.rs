@@ -93,8 +93,8 @@ pub struct MultiPaxos {
     forgettable: Slot,
     /// What the records say is decided.
     recorded: Slot,
-    /// Of slots up to here the records may say nothing: they stood in a snapshot.
-    unknown: Slot,
+    /// While it is restored: everything up to here was in a snapshot that may be lost.
+    hole: Slot,
     /// When to ask again for what is missing.
     next_fetch: Time,
     /// When to write down what is decided, if no vote did.
@@ -212,7 +212,7 @@ impl Protocol for MultiPaxos {
             saved: 0,
             forgettable: 0,
             recorded: 0,
-            unknown: 0,
+            hole: 0,
             next_fetch: Time::ZERO,
             next_record: Time::ZERO,
             #[cfg(test)]

@@ -38,6 +38,7 @@ fn what_is_dropped_still_speaks_against_others() {
     let sound = dropped_then_validated(None);
     assert_eq!(sound.decided(4, x), None, "y speaks against x");
     assert_eq!(sound.count(5, Path::DroppedReported), 1);
+    assert!(sound.count(4, Path::DroppedInterferes) > 0, "r4 has dropped it, too");
     let forgetful = dropped_then_validated(Some(Plant::ForgetAtCut));
     assert_eq!(forgetful.decided(4, x), Some(Deps::none(5)), "neither covers the other");
 }

@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use measured::{Exact, Measured, Sample, Traffic};
-pub use world::measure;
+pub use world::{measure, measure_kind};
 
 use crate::types::{Footprint, Optimisations};
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Crash, Exact, Load, Measured, Setup, SharedKey, measure};
 use crate::protocol::Protocol;
 use crate::protocol::epaxos::EPaxos;
+use crate::protocol::multipaxos::MultiPaxos;
 use crate::types::Optimisations;
 
 /// VA, CA, OR, JP, EU: the five sites of the EPaxos paper, AWS 2020.
@@ -55,6 +56,21 @@ fn without_conflicts_epaxos_commits_at_the_lower_bound_everywhere() {
     assert_eq!(measured.fast_share(None), Some(1.0));
     assert_eq!(measured.components.keys().collect::<Vec<_>>(), [&1]);
     assert_eq!((measured.unanswered, measured.refused), (0, 0));
+}
+
+#[test]
+fn multi_paxos_is_led_from_where_it_is_told() {
+    for (leader, rtt) in FIVE.iter().enumerate() {
+        let setup = Setup { first: Some(leader), ..five() };
+        let measured = measure(&setup, MultiPaxos::new, &mut SharedKey::new(0.5, 16, 1));
+        let mut near = *rtt;
+        near.sort_by(f64::total_cmp);
+        for (site, to_leader) in rtt.iter().enumerate() {
+            // To the leader and back, and in between from it to a majority and back.
+            let commit = measured.commit(Some(site));
+            assert_eq!(p(&commit, 0.5), ((to_leader + near[2]) * 1e6).round() / 1e6, "{site}");
+        }
+    }
 }
 
 #[test]

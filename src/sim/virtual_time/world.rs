@@ -10,10 +10,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustc_hash::FxHashMap;
 
+use super::super::subject::with_protocol;
 use super::machine::Machine;
 use super::measured::{Counting, Measured, Pending, Traffic};
 use super::{Asking, Crash, HEAD_START, Load, PATIENCE, SETTLING, Setup};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{Execution, Input, Output, PeerMessage};
 use crate::types::{ClientId, Command, ReplicaId, RequestId, Settings, Time, Timing};
 use crate::wire::{Wire, encode_peer};
@@ -40,6 +41,14 @@ where
     let mut world = World::new(setup, make, asking);
     world.prepare();
     world.run()
+}
+
+/// The same for a protocol that is known by its name.
+///
+/// # Panics
+/// Likewise.
+pub fn measure_kind(kind: ProtocolKind, setup: &Setup, asking: &mut dyn Asking) -> Measured {
+    with_protocol!(kind, P => measure::<P>(setup, P::new, asking))
 }
 
 /// Something that will happen; with the life that it is meant for.

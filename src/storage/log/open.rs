@@ -150,8 +150,8 @@ struct Read {
 
 /// The end of the log.
 struct Tail {
-    /// The segment before the last, if that holds nothing yet: whether the mark that it is continued
-    /// is there, and durable, cannot be told.
+    /// The segment before the last, if that holds nothing yet: whether the mark that it is
+    /// continued is there, and durable, cannot be told.
     before: Option<Read>,
     last: Read,
 }

@@ -94,7 +94,7 @@ fn records() -> Vec<(Record, Bytes)> {
         (Record::Decided { first: 5, entries }, format!("33 05 {run}")),
         (Record::Granted { lease: Duration::from_nanos(300) }, "34 ac02".to_owned()),
         (Record::Named { up_to: MAX_SLOT }, "35 808080808080808010".to_owned()),
-        (Record::Installed { up_to: 300 }, "36 ac02".to_owned()),
+        (Record::Installed { executed: 300 }, "36 ac02".to_owned()),
     ];
     let framed = all.into_iter().map(|(record, bytes)| (record, hex(&format!("01 ac02 {bytes}"))));
     framed.collect()
@@ -203,7 +203,7 @@ fn record(n: usize) -> impl Strategy<Value = Record> {
         run(n).prop_map(|(first, entries)| Record::Decided { first, entries }),
         lease().prop_map(|lease| Record::Granted { lease }),
         any::slot().prop_map(|up_to| Record::Named { up_to }),
-        any::slot().prop_map(|up_to| Record::Installed { up_to }),
+        any::slot().prop_map(|executed| Record::Installed { executed }),
     ]
 }
 

@@ -48,6 +48,7 @@ impl Chaos {
         let keep = if rng.random() { 20_000 } else { 1 << 20 };
         let retention = Retention { volatile: false, keep };
         let mut stage = Stage::with(n, seed, retention, plant);
+        stage.saves_late = rng.random();
         for node in &mut stage.nodes {
             node.rate = rng.random_range(0.85..1.2);
         }

@@ -1,0 +1,446 @@
+//! `isonomy load`: a load on a cluster that runs or is started for it, and what it showed.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::runtime::{Builder, Runtime};
+
+use super::config::{CLIENT_FILE, ClientFile, DurabilityName, read};
+use super::scratch::Scratch;
+use super::{NO, NO_ANSWER, complain, on_or_off, say};
+use crate::client::ClientConfig;
+use crate::load::drive::{Pace, THREAD};
+use crate::load::files::{write_csv, write_hdr};
+use crate::load::find::{Step, at_rate, next_rate};
+use crate::load::outcome::{Found, Outcome, Run};
+use crate::load::run::{Live, RunError, run};
+use crate::load::scenario::{Scenario, Target};
+use crate::load::settings::{ScenarioFile, Settings, Text};
+use crate::load::wide_area::WideArea;
+use crate::node::Durability;
+use crate::types::ReplicaId;
+
+/// Put a load on a cluster, and measure what its users would see.
+///
+/// The cluster is one that runs (--cluster) or one that is started in this process (--local). With
+/// --rate, operations start when they are meant to, however slow the answers are, and latency
+/// counts from then on: a cluster that stands still is charged with everybody who would have asked.
+/// With --clients, each client asks one thing at a time.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isonomy load --rate 2000 --conflicts 25 --slo 'p99<50ms'
+  isonomy load --cluster cluster --rate 500 --duration 30s --csv series.csv
+  isonomy load --config bench-config/wan-5.toml --rate 200 --json
+  isonomy load --local 5 --ycsb a --clients 32 --repeats 5
+  isonomy load --local 3 --rate 1000 --fault 'kill 3 at 5s' --verify
+  isonomy load --find-rate --slo 'p99<20ms' --duration 5s
+
+Faults: kill R at T; restart R at T; pause R at T [for D]; resume R at T; partition R R from R at T;
+slow R by D at T; link R-R by D [loss P%] at T; heal at T. R is a replica, T counts from the end of
+the warm-up; times are 5s, 250ms.
+
+Exit code 0 if all went well; 1 if an objective was missed, a check failed or a file could not be
+written; 2 if a flag or file makes no sense; 3 if the cluster cannot be reached.")]
+pub(super) struct Load {
+    /// A scenario file; flags go before what it says
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    pace: PaceArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// A running cluster: its directory, as `isonomy init` wrote it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["local", "wan", "protocol"])]
+    cluster: Option<PathBuf>,
+    /// Where its replicas listen, if not where that directory says: 1=HOST:PORT, or a number alone
+    /// to ask only some
+    #[arg(long, value_name = "N[=ADDR],..", value_delimiter = ',', requires = "cluster")]
+    endpoints: Vec<String>,
+    /// Start that many replicas in this process [default: 3]
+    #[arg(long, value_name = "N")]
+    local: Option<usize>,
+    /// Start them in the wide area of this file
+    #[arg(long, value_name = "FILE")]
+    wan: Option<PathBuf>,
+    /// The agreement protocol to start
+    #[arg(long, value_name = "NAME")]
+    protocol: Option<String>,
+    /// What votes survive [default: memory]
+    #[arg(long, value_name = "MODE", value_enum)]
+    durability: Option<DurabilityName>,
+    /// Whether proposals leave before they are durable
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    reserved_slots: Option<bool>,
+    /// Whether commits are answered before they are durable
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    silent_orphans: Option<bool>,
+    /// What is done to them, and when; several may be given
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct PaceArgs {
+    /// Open loop: operations a second, at all replicas together
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Open loop: poisson or constant [default: poisson]
+    #[arg(long, value_name = "NAME")]
+    arrivals: Option<String>,
+    /// Open loop: how many may be under way at a replica [default: 10000]
+    #[arg(long, value_name = "N")]
+    outstanding: Option<u32>,
+    /// Closed loop: clients at each replica, each with one operation under way [default: 16]
+    #[arg(long, value_name = "N")]
+    clients: Option<u32>,
+    /// Closed loop: how long a client thinks after an answer
+    #[arg(long, value_name = "TIME")]
+    think: Option<String>,
+    /// What comes before counting [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    warm_up: Option<String>,
+    /// For how long to count [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    duration: Option<String>,
+    /// Count so many operations instead
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// After how long an operation has failed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+    /// Seed of arrivals, workload and emulated network [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Do all of it so often, and report median and spread
+    #[arg(long, value_name = "N")]
+    repeats: Option<u32>,
+    /// Look for the highest rate that meets all --slo, beginning with --rate or 100
+    #[arg(long)]
+    find_rate: bool,
+}
+
+#[derive(Debug, Args)]
+struct WorkArgs {
+    /// Share of commands on hot keys; the others are on clients' own keys [default: 2]
+    #[arg(long, value_name = "PERCENT")]
+    conflicts: Option<f64>,
+    /// How many hot keys there are [default: 1]
+    #[arg(long, value_name = "N")]
+    hot_keys: Option<u32>,
+    /// Keys of a table by Zipf's law, with this exponent
+    #[arg(long, value_name = "THETA")]
+    zipf: Option<f64>,
+    /// Keys of a table, each as likely as any
+    #[arg(long)]
+    uniform: bool,
+    /// Keys of a table with a hot spot: 5/80 is 80% of commands on 5% of keys
+    #[arg(long, value_name = "KEYS/COMMANDS")]
+    hot_spot: Option<String>,
+    /// How many keys that table has [default: 1000]
+    #[arg(long, value_name = "N")]
+    records: Option<u32>,
+    /// A preset of YCSB, a to f: keys, kinds of operations, values of 1000 bytes, a filled table
+    #[arg(long, value_name = "LETTER")]
+    ycsb: Option<String>,
+    /// Share of reads [default: 50]
+    #[arg(long, value_name = "PERCENT")]
+    reads: Option<f64>,
+    /// Answer reads from a replica's own state, which may be behind
+    #[arg(long)]
+    local_reads: bool,
+    /// How many keys each read and put names [default: 1]
+    #[arg(long, value_name = "N")]
+    keys_per_command: Option<u32>,
+    /// Length of values: 16, or 16-1024, or 16:9,1024:1 with weights [default: 16]
+    #[arg(long, value_name = "BYTES")]
+    value_size: Option<String>,
+    /// Fill the table before
+    #[arg(long)]
+    preload: bool,
+    /// Check that what the clients saw is linearizable (hot keys are then replaced every 250 ms)
+    #[arg(long)]
+    verify: bool,
+}
+
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// An objective, such as p99<50ms, errors<1%, rate>1000; several may be given
+    #[arg(long, value_name = "BOUND")]
+    slo: Vec<String>,
+    /// Length of an interval of the series [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    interval: Option<String>,
+    /// Print one JSON object instead of the text
+    #[arg(long)]
+    json: bool,
+    /// Write the series as CSV
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the series as HdrHistogram log, version 2
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+}
+
+impl Load {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let file = self.config.as_deref().map(ScenarioFile::read).transpose()?.unwrap_or_default();
+        let area = self.target.wan.as_deref().map(WideArea::read).transpose()?;
+        let flags = self.settings();
+        let remote = self.target.remote()?;
+        let mut scenario = Scenario::new(&flags, &file, area, remote)?;
+        if self.pace.find_rate && scenario.slos.is_empty() {
+            bail!("--find-rate: say with --slo what has to hold, such as --slo 'p99<50ms'");
+        }
+        let _scratch = scratch(&mut scenario)?;
+        // Opened first: better to fail before the run than after it.
+        let csv = self.output.csv.as_deref().map(create).transpose()?;
+        if let Some(path) = self.output.hdr.as_deref() {
+            create(path)?;
+        }
+        let ran = self.measure(&scenario)?;
+        let outcome = match ran {
+            Ok(outcome) => outcome,
+            Err(RunError::Connect(error)) => {
+                complain(format_args!("error: the cluster cannot be reached: {error}"));
+                return Ok(ExitCode::from(NO_ANSWER));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // Whatever becomes of the files, the figures are printed.
+        if self.output.json {
+            say(serde_json::to_string(&outcome).context("the outcome has no JSON form")?);
+        } else {
+            say(&outcome);
+        }
+        let mut is_good = outcome.is_good();
+        if let Some((path, file)) = csv
+            && let Err(error) = write_csv(&outcome, file)
+        {
+            complain(format_args!("error: cannot write {}: {error}", path.display()));
+            is_good = false;
+        }
+        if let Some(path) = &self.output.hdr
+            && let Err((path, error)) = write_hdr(&outcome.runs, path)
+        {
+            complain(format_args!("error: cannot write {}: {error}", path.display()));
+            is_good = false;
+        }
+        Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+
+    fn measure(&self, scenario: &Scenario) -> anyhow::Result<Result<Outcome, RunError>> {
+        let runtime = generator_runtime(scenario)?;
+        let mut runs = Vec::new();
+        if self.pace.find_rate {
+            return Ok(find(scenario, &runtime));
+        }
+        for repeat in 0..scenario.repeats {
+            let label = match scenario.repeats {
+                1 => String::new(),
+                many => format!("run {} of {many} ", repeat + 1),
+            };
+            match once(&runtime, scenario, repeat, &label) {
+                Ok(ran) => {
+                    let interrupted = ran.interrupted;
+                    runs.push(ran);
+                    if interrupted {
+                        break;
+                    }
+                }
+                // What there is by then is kept.
+                Err(error) if !runs.is_empty() => {
+                    complain(format_args!("error: run {}: {error}", repeat + 1));
+                    break;
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(Outcome::new(scenario, runs, None)))
+    }
+
+    fn settings(&self) -> Settings {
+        let Load { target, pace, work, output, .. } = self;
+        let text = |text: &Option<String>| text.clone().map(Text::from);
+        let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+        let durability = target.durability.map(|name| match name {
+            DurabilityName::Fsync => "fsync".to_owned(),
+            DurabilityName::Os => "os".to_owned(),
+            DurabilityName::Memory => "memory".to_owned(),
+        });
+        // Where it begins to look, an open loop it is.
+        let rate = pace.rate.or(pace.find_rate.then_some(100.0));
+        Settings {
+            protocol: target.protocol.clone(),
+            replicas: target.local,
+            durability,
+            reserved_slots: target.reserved_slots,
+            silent_orphans: target.silent_orphans,
+            fault: some(&target.fault),
+            rate,
+            arrivals: pace.arrivals.clone(),
+            outstanding: pace.outstanding,
+            clients: pace.clients,
+            think: text(&pace.think),
+            warm_up: text(&pace.warm_up),
+            duration: text(&pace.duration),
+            count: pace.count,
+            timeout: text(&pace.timeout),
+            seed: pace.seed,
+            repeats: pace.repeats,
+            conflicts: work.conflicts,
+            hot_keys: work.hot_keys,
+            zipf: work.zipf,
+            uniform: work.uniform.then_some(true),
+            hot_spot: work.hot_spot.clone(),
+            records: work.records,
+            ycsb: work.ycsb.clone(),
+            reads: work.reads,
+            local_reads: work.local_reads.then_some(true),
+            keys_per_command: work.keys_per_command,
+            value_size: text(&work.value_size),
+            preload: work.preload.then_some(true),
+            verify: work.verify.then_some(true),
+            slo: some(&output.slo),
+            interval: text(&output.interval),
+            ..Settings::default()
+        }
+    }
+}
+
+impl TargetArgs {
+    /// The running cluster, if one is named.
+    fn remote(&self) -> anyhow::Result<Option<ClientConfig>> {
+        let Some(dir) = &self.cluster else { return Ok(None) };
+        let path = dir.join(CLIENT_FILE);
+        let file: ClientFile = read(&path)?;
+        let known = file.replicas().with_context(|| path.display().to_string())?;
+        let mut replicas = known.clone();
+        if !self.endpoints.is_empty() {
+            replicas.clear();
+        }
+        for endpoint in &self.endpoints {
+            let (number, addr) = match endpoint.split_once('=') {
+                Some((number, addr)) => (number, Some(addr)),
+                None => (endpoint.as_str(), None),
+            };
+            let wrong = || format!("--endpoints {endpoint}: write 1=127.0.0.1:7401, or 1 alone");
+            let id = number.trim().parse().ok().and_then(ReplicaId::new).with_context(wrong)?;
+            let addr: SocketAddr = match addr {
+                Some(addr) => addr.trim().parse().with_context(wrong)?,
+                None => *known.get(&id).with_context(|| {
+                    format!("--endpoints {endpoint}: {} has no such replica", path.display())
+                })?,
+            };
+            replicas.insert(id, addr);
+        }
+        let credentials = file.tls.credentials(&path)?;
+        Ok(Some(ClientConfig::new(file.cluster, file.client, credentials, replicas)))
+    }
+}
+
+/// Directories for replicas that keep something.
+fn scratch(scenario: &mut Scenario) -> anyhow::Result<Option<Scratch>> {
+    match &mut scenario.target {
+        Target::Local(local) if local.durability != Durability::Memory => {
+            let scratch = Scratch::make(None)?;
+            local.data_dir = Some(scratch.path().to_owned());
+            Ok(Some(scratch))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The generator's threads have its name; replicas have threads of their own.
+fn generator_runtime(scenario: &Scenario) -> anyhow::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match &scenario.target {
+        Target::Local(local) => cores.saturating_sub(2 * local.replicas).clamp(1, 4),
+        Target::Remote(_) => cores.clamp(1, 8),
+    };
+    let mut runtime = Builder::new_multi_thread();
+    Ok(runtime.worker_threads(threads).thread_name(THREAD).enable_all().build()?)
+}
+
+fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((path, file))
+}
+
+/// One run, with a line that shows how it goes.
+fn once(runtime: &Runtime, scenario: &Scenario, repeat: u32, label: &str) -> Result<Run, RunError> {
+    let is_seen = std::io::stderr().is_terminal();
+    let mut watch = |live: Live| {
+        if is_seen {
+            show(label, &live);
+        }
+    };
+    let ran =
+        runtime.block_on(async { run(scenario, repeat, &mut watch, super::interrupted()).await });
+    if is_seen {
+        clear();
+    }
+    ran
+}
+
+fn show(label: &str, live: &Live) {
+    use std::io::Write;
+    let Live { seconds, rate, p50_ms, p99_ms, errors } = live;
+    let phase = if *seconds <= 0.0 { "warming up, " } else { "" };
+    let mut out = std::io::stderr().lock();
+    // Nobody is told when this cannot be shown.
+    let _ = write!(
+        out,
+        "\r\x1b[2K{label}{phase}{seconds:.0} s: {rate:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} \
+         ms, {errors} errors"
+    );
+    let _ = out.flush();
+}
+
+fn clear() {
+    use std::io::Write;
+    let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
+}
+
+/// Looks for the highest rate that holds.
+fn find(scenario: &Scenario, runtime: &Runtime) -> Result<Outcome, RunError> {
+    let Pace::Open { rate: first, .. } = scenario.plan.pace else {
+        return Ok(Outcome::new(scenario, Vec::new(), None));
+    };
+    let (mut steps, mut runs) = (Vec::new(), Vec::new());
+    while let Some(rate) = next_rate(first, &steps) {
+        let scenario = at_rate(scenario, rate);
+        let ran = match once(runtime, &scenario, 0, &format!("at {rate:.0}/s ")) {
+            Ok(ran) => ran,
+            Err(error) if !runs.is_empty() => {
+                complain(format_args!("error: at {rate:.0}/s: {error}"));
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        let interrupted = ran.interrupted;
+        let step = Step::of(&scenario, rate, &ran);
+        if interrupted {
+            break;
+        }
+        steps.push(step);
+        runs.push(ran);
+    }
+    let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
+    let best =
+        held.fold(None, |best: Option<f64>, rate| Some(best.map_or(rate, |it| it.max(rate))));
+    Ok(Outcome::new(scenario, runs, Some(Found { rate: best, steps })))
+}

@@ -1,0 +1,110 @@
+//! Looks for the highest rate that meets the objectives: doubles it until one is missed, then
+//! halves the gap a few times. Each step is a run of its own.
+
+use serde::Serialize;
+
+use super::drive::Pace;
+use super::outcome::Run;
+use super::scenario::Scenario;
+
+/// The gap between the highest rate that held and the lowest that did not, as a share.
+const PRECISION: f64 = 0.05;
+
+/// More steps than this are not made.
+const MOST_STEPS: usize = 24;
+
+/// A rate that answers this much less than was offered has not held, whatever the latency.
+const ENOUGH: f64 = 0.95;
+
+/// One rate that was tried.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Step {
+    /// What was offered, in operations a second.
+    pub rate: f64,
+    /// What was answered.
+    pub throughput_ops_s: f64,
+    /// The median, in milliseconds.
+    pub p50_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// Why it did not hold, if it did not.
+    pub missed: Option<String>,
+}
+
+impl Step {
+    /// What a run at this rate showed.
+    pub fn of(scenario: &Scenario, rate: f64, run: &Run) -> Step {
+        let mut missed = scenario.slos.iter().find_map(|slo| slo.missed(&run.measured()));
+        if missed.is_none() && run.throughput_ops_s < ENOUGH * rate {
+            missed = Some(format!("only {:.0}/s were answered", run.throughput_ops_s));
+        }
+        Step {
+            rate,
+            throughput_ops_s: run.throughput_ops_s,
+            p50_ms: run.latency_ms.p50,
+            p99_ms: run.latency_ms.p99,
+            missed,
+        }
+    }
+}
+
+/// The next rate to try after these steps, beginning with `first`; none when it is found.
+pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {
+    let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
+    let held = held.fold(0.0, f64::max);
+    let broke = steps.iter().filter(|step| step.missed.is_some()).map(|step| step.rate);
+    let broke = broke.fold(f64::INFINITY, f64::min);
+    if steps.is_empty() {
+        return Some(first);
+    }
+    if steps.len() >= MOST_STEPS {
+        return None;
+    }
+    if broke.is_infinite() {
+        return Some(held * 2.0);
+    }
+    if broke - held <= PRECISION * broke {
+        return None;
+    }
+    if held == 0.0 {
+        // Below the first, too, it is looked for, but not for ever.
+        return (broke > first / 64.0).then_some(broke / 2.0);
+    }
+    Some(f64::midpoint(held, broke))
+}
+
+/// The scenario at another rate.
+pub fn at_rate(scenario: &Scenario, rate: f64) -> Scenario {
+    let mut scenario = scenario.clone();
+    if let Pace::Open { rate: own, .. } = &mut scenario.plan.pace {
+        *own = rate;
+    }
+    scenario.settings.rate = Some(rate);
+    scenario
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found where every rate up to `limit` holds.
+    fn find(first: f64, limit: f64) -> (f64, usize) {
+        let mut steps: Vec<Step> = Vec::new();
+        while let Some(rate) = next_rate(first, &steps) {
+            let missed = (rate > limit).then(|| "too much".to_owned());
+            steps.push(Step { rate, throughput_ops_s: rate, p50_ms: 1.0, p99_ms: 1.0, missed });
+        }
+        let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
+        (held.fold(0.0, f64::max), steps.len())
+    }
+
+    #[test]
+    fn the_highest_rate_is_found_in_few_steps() {
+        for (first, limit) in [(100.0, 12_345.0), (100.0, 100.0), (1_000.0, 70.0), (7.0, 1e5)] {
+            let (found, steps) = find(first, limit);
+            assert!(found <= limit && found > limit * 0.94, "{found} for {limit}");
+            assert!(steps <= MOST_STEPS, "{steps}");
+        }
+        assert_eq!(find(100.0, 0.0).0, 0.0, "nothing holds");
+    }
+}

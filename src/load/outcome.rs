@@ -1,0 +1,394 @@
+//! What runs of a load have shown: figures as values, for JSON, and the verdicts about them. Their
+//! form for people is in `show`, files of them in `files`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::drive::{Driven, Figures, LATE, Pace};
+pub use super::figures::{Event, Quantiles, Row, Spread};
+use super::find::Step;
+use super::gauge::{Busy, Machine};
+use super::local::{Counts, Tally};
+use super::report::Checked;
+use super::scenario::{Scenario, Target};
+use super::settings::Settings;
+use super::slo::Measured;
+use super::verify::judge;
+use crate::node::{FastSlow, Latency, Unsettled};
+use crate::types::ReplicaId;
+
+/// A thread that has worked more than this share of the time was the limit.
+const FULL: f64 = 0.9;
+
+/// Starts that are later than this share of the median latency spoil the figures.
+const LATE_SHARE: f64 = 0.1;
+
+/// All runs of a scenario.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The version of this program.
+    pub version: &'static str,
+    /// What was asked for, defaults included.
+    pub config: Settings,
+    /// The sites of an emulated wide area.
+    pub sites: Option<Vec<String>>,
+    /// Whether the cluster was started for this, in the same process.
+    pub is_local: bool,
+    /// How many replicas were asked.
+    pub replicas: usize,
+    /// What it ran on.
+    pub machine: Machine,
+    /// Each run.
+    pub runs: Vec<Run>,
+    /// The median of the runs and their spread, by figure.
+    pub spread: BTreeMap<&'static str, Spread>,
+    /// Objectives that were missed, in words.
+    pub slo_missed: Vec<String>,
+    /// The highest rate that held, if it was looked for.
+    pub found: Option<Found>,
+}
+
+/// The outcome of looking for the highest rate.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Found {
+    /// The highest that met all objectives; `None` if even the first did not.
+    pub rate: Option<f64>,
+    /// All that were tried.
+    pub steps: Vec<Step>,
+}
+
+/// One run.
+#[derive(Debug, Serialize)]
+pub struct Run {
+    /// After the warm-up, until the clients were told to stop.
+    pub seconds: f64,
+    /// Whether that was early.
+    pub interrupted: bool,
+    /// Operations that were to start in that time.
+    pub offered: u64,
+    /// Of those, the ones that were answered, then or later.
+    pub answered: u64,
+    /// Answers a second within the time.
+    pub throughput_ops_s: f64,
+    /// Operations that failed.
+    pub errors: u64,
+    /// Operations that were never started: too much was under way.
+    pub dropped: u64,
+    /// Operations without an answer in the end.
+    pub unanswered: usize,
+    /// What errors said, and how often; the first few.
+    pub error_words: Vec<(String, u64)>,
+    /// From the intended start to the answer.
+    pub latency_ms: Quantiles,
+    /// The same by kind of operation.
+    pub kinds: BTreeMap<&'static str, Quantiles>,
+    /// By the replica whose clients asked.
+    pub sites: Vec<Site>,
+    /// What the replicas count themselves; not known of a cluster that runs elsewhere.
+    pub cluster: Option<Cluster>,
+    /// The load generator.
+    pub generator: Generator,
+    /// What was done to the cluster.
+    pub events: Vec<Event>,
+    /// How it went over time.
+    pub series: Vec<Row>,
+    /// Whether what the clients saw is linearizable; null if that was not asked or not decided.
+    pub linearizable: Option<bool>,
+    /// Whether all live replicas hold the same state; likewise.
+    pub digests_equal: Option<bool>,
+    /// What was checked.
+    pub history: Option<Checked>,
+    /// What went wrong, in words.
+    pub failures: Vec<String>,
+    /// Why the figures may tell more about the generator than about the cluster.
+    pub warnings: Vec<String>,
+    #[serde(skip)]
+    latency: Latency,
+    #[serde(skip)]
+    hdr_log: Vec<u8>,
+}
+
+/// One replica's clients.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Site {
+    /// Its number.
+    pub replica: usize,
+    /// Where it stands, in an emulated wide area.
+    pub site: Option<String>,
+    /// From the intended start to the answer.
+    pub latency_ms: Quantiles,
+    /// The same by kind of operation.
+    pub kinds: BTreeMap<&'static str, Quantiles>,
+    /// Operations that failed.
+    pub errors: u64,
+    /// From the call at the replica to the commit.
+    pub commit_ms: Option<Quantiles>,
+    /// From the call at the replica to its answer, which comes after execution.
+    pub execute_ms: Option<Quantiles>,
+    /// The share of the replica's commands that were committed after one round trip.
+    pub fast_path_share: Option<f64>,
+    /// In an emulated wide area: the round trip to the nearest fast quorum.
+    pub lower_bound_ms: Option<f64>,
+}
+
+/// All replicas.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Cluster {
+    /// From the call at a replica to the commit.
+    pub commit_ms: Quantiles,
+    /// From the call at a replica to its answer, which comes after execution.
+    pub execute_ms: Quantiles,
+    /// The share of commands that were committed after one round trip.
+    pub fast_path_share: f64,
+    /// The rest.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// How the load generator did.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Generator {
+    /// From when operations were meant to start to when they did.
+    pub lateness_ms: Quantiles,
+    /// Operations that started more than a millisecond late.
+    pub late: u64,
+    /// How busy it was.
+    pub busy: Busy,
+}
+
+/// The time of a run.
+pub(super) struct Spans {
+    pub(super) ended: Duration,
+    pub(super) interrupted: bool,
+    pub(super) busy: Busy,
+}
+
+impl Run {
+    /// What a run amounts to. `tallies` is what replicas counted since the warm-up.
+    pub(super) fn of(
+        scenario: &Scenario,
+        driven: Driven,
+        spans: Spans,
+        series: Vec<Row>,
+        events: Vec<Event>,
+        tallies: Option<Vec<Tally>>,
+        hdr_log: Vec<u8>,
+    ) -> Run {
+        let mut all = Figures::default();
+        driven.figures.iter().for_each(|figures| all.add(figures));
+        let latency = all.latency();
+        let seconds = spans.ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
+        // The warm-up's last row may end a little after it.
+        let counted = series.iter().filter(|row| row.at_s > row.seconds / 2.0);
+        let answers: f64 = counted.clone().map(|row| row.rate * row.seconds).sum();
+        let time: f64 = counted.map(|row| row.seconds).sum();
+        let mut failures: Vec<String> = Vec::new();
+        for Event { what, failed, .. } in &events {
+            failures.extend(failed.iter().map(|why| format!("{what}: {why}")));
+        }
+        let (linearizable, history) = match scenario.verify {
+            false => (None, None),
+            true => {
+                let (verdict, checked) = judge(&driven.record.finish(), &mut failures);
+                (verdict, Some(checked))
+            }
+        };
+        let mut run = Run {
+            seconds,
+            interrupted: spans.interrupted,
+            offered: driven.offered,
+            answered: latency.count(),
+            throughput_ops_s: (answers / time.max(1e-9) * 10.0).round() / 10.0,
+            errors: all.errors,
+            dropped: driven.dropped,
+            unanswered: driven.unanswered,
+            error_words: driven.errors,
+            latency_ms: Quantiles::of(&latency),
+            kinds: kinds(&all),
+            sites: sites(scenario, &driven.figures, tallies.as_deref()),
+            cluster: tallies.map(|tallies| cluster(&tallies)),
+            generator: Generator {
+                lateness_ms: Quantiles::of(&all.lateness),
+                late: driven.late,
+                busy: spans.busy,
+            },
+            events,
+            series,
+            linearizable,
+            digests_equal: None,
+            history,
+            failures,
+            warnings: Vec::new(),
+            latency,
+            hdr_log,
+        };
+        run.warnings = run.doubts(&scenario.plan.pace);
+        run
+    }
+
+    /// The share of operations without an answer.
+    pub fn error_share(&self) -> f64 {
+        let lost = self.errors + self.dropped + self.unanswered as u64;
+        lost as f64 / (lost + self.answered).max(1) as f64
+    }
+
+    pub(super) fn measured(&self) -> Measured<'_> {
+        Measured { latency: &self.latency, errors: self.error_share(), rate: self.throughput_ops_s }
+    }
+
+    /// The time series as an HdrHistogram log, version 2.
+    pub fn hdr_log(&self) -> &[u8] {
+        &self.hdr_log
+    }
+
+    /// Takes note of what the live replicas hold in the end.
+    pub(super) fn judge_digests(&mut self, digests: Result<BTreeMap<ReplicaId, u64>, Unsettled>) {
+        match digests {
+            Ok(digests) => {
+                let different: BTreeSet<u64> = digests.into_values().collect();
+                self.digests_equal = Some(different.len() <= 1);
+                if different.len() > 1 {
+                    self.failures.push("the live replicas hold different states".to_owned());
+                }
+            }
+            Err(unsettled) => self.failures.push(unsettled.to_string()),
+        }
+    }
+
+    /// Whether the generator was the bottleneck.
+    fn doubts(&self, pace: &Pace) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let Generator { lateness_ms, busy, .. } = &self.generator;
+        let bound = (LATE.as_secs_f64() * 1e3).max(LATE_SHARE * self.latency_ms.p50);
+        let starved = self.dropped == 0 && lateness_ms.p99 > bound;
+        if starved && matches!(pace, Pace::Open { .. }) {
+            doubts.push(format!(
+                "the load generator could not keep up: of 100 operations one started {:.1} ms late \
+                 or more; latencies include that",
+                lateness_ms.p99
+            ));
+        }
+        if let Some(share) = busy.busiest_thread.filter(|share| *share > FULL) {
+            doubts.push(format!(
+                "a thread of the load generator was busy for {:.0}% of the time: the limit may be \
+                 there and not in the cluster",
+                share * 100.0
+            ));
+        }
+        if let Some(share) = busy.machine.filter(|share| *share > FULL + 0.05) {
+            doubts.push(format!(
+                "all processors were busy for {:.0}% of the time: cluster and generator compete",
+                share * 100.0
+            ));
+        }
+        if self.dropped > 0 {
+            doubts.push(format!(
+                "{} operations were not even tried, because too many were under way: the latencies \
+                 do not show them",
+                self.dropped
+            ));
+        }
+        doubts
+    }
+}
+
+fn kinds(figures: &Figures) -> BTreeMap<&'static str, Quantiles> {
+    figures.kinds().map(|(kind, latency)| (kind.name(), Quantiles::of(latency))).collect()
+}
+
+fn share(commands: FastSlow) -> f64 {
+    (commands.fast_share() * 1e4).round() / 1e4
+}
+
+fn sites(scenario: &Scenario, figures: &[Figures], tallies: Option<&[Tally]>) -> Vec<Site> {
+    let (area, numbers) = match &scenario.target {
+        Target::Local(local) => (local.area.as_ref(), (1..=local.replicas).collect::<Vec<_>>()),
+        Target::Remote(config) => {
+            (None, config.replicas.keys().map(|id| usize::from(id.number())).collect())
+        }
+    };
+    let n = numbers.len();
+    let one = |(index, figures): (usize, &Figures)| {
+        let tally = tallies.map(|tallies| &tallies[index]);
+        Site {
+            replica: numbers[index],
+            site: area.map(|area| area.sites[index].clone()),
+            latency_ms: Quantiles::of(&figures.latency()),
+            kinds: kinds(figures),
+            errors: figures.errors,
+            commit_ms: tally.map(|it| Quantiles::of(&it.commit)),
+            execute_ms: tally.map(|it| Quantiles::of(&it.execute)),
+            fast_path_share: tally.map(|it| share(it.commands)),
+            lower_bound_ms: area.map(|area| area.lower_bound_ms(index, n)),
+        }
+    };
+    figures.iter().enumerate().map(one).collect()
+}
+
+fn cluster(tallies: &[Tally]) -> Cluster {
+    let mut all = Tally::default();
+    tallies.iter().for_each(|tally| all.add(tally));
+    Cluster {
+        commit_ms: Quantiles::of(&all.commit),
+        execute_ms: Quantiles::of(&all.execute),
+        fast_path_share: share(all.commands),
+        counts: all.counts,
+    }
+}
+
+impl Outcome {
+    /// Of these runs of it, at least one.
+    pub fn new(scenario: &Scenario, runs: Vec<Run>, found: Option<Found>) -> Outcome {
+        let figure = |name, of: fn(&Run) -> f64| (name, Spread::of(runs.iter().map(of).collect()));
+        let spread = [
+            figure("throughput_ops_s", |run| run.throughput_ops_s),
+            figure("p50_ms", |run| run.latency_ms.p50),
+            figure("p90_ms", |run| run.latency_ms.p90),
+            figure("p99_ms", |run| run.latency_ms.p99),
+            figure("p999_ms", |run| run.latency_ms.p999),
+            figure("max_ms", |run| run.latency_ms.max),
+            figure("error_share", Run::error_share),
+        ];
+        let (area, is_local, replicas) = match &scenario.target {
+            Target::Local(local) => (local.area.as_ref(), true, local.replicas),
+            Target::Remote(config) => (None, false, config.replicas.len()),
+        };
+        Outcome {
+            version: env!("CARGO_PKG_VERSION"),
+            config: scenario.settings.clone(),
+            sites: area.map(|area| area.sites[..replicas].to_vec()),
+            is_local,
+            replicas,
+            machine: Machine::here(),
+            spread: BTreeMap::from(spread),
+            slo_missed: if found.is_some() { Vec::new() } else { missed(scenario, &runs) },
+            runs,
+            found,
+        }
+    }
+
+    /// Whether everything that was checked is as it has to be.
+    pub fn is_good(&self) -> bool {
+        let found = self.found.as_ref().is_none_or(|found| found.rate.is_some());
+        found && self.slo_missed.is_empty() && self.runs.iter().all(|run| run.failures.is_empty())
+    }
+}
+
+/// The objectives that half of the runs missed, or more, with the words of the first.
+fn missed(scenario: &Scenario, runs: &[Run]) -> Vec<String> {
+    let mut missed = Vec::new();
+    for slo in &scenario.slos {
+        let words: Vec<String> =
+            runs.iter().filter_map(|run| slo.missed(&run.measured())).collect();
+        if !words.is_empty() && 2 * words.len() >= runs.len() {
+            let often = match runs.len() {
+                1 => String::new(),
+                many => format!(" (in {} of {many} runs)", words.len()),
+            };
+            missed.push(format!("{}{often}", words[0]));
+        }
+    }
+    missed
+}

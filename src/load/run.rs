@@ -1,0 +1,355 @@
+//! Runs a scenario once: starts or joins the cluster, fills the table, lets the clients of `drive`
+//! work, does to the cluster what the schedule of faults says, and looks at it all once an
+//! interval. What came of it is a [`Run`], for `outcome` to judge and `show` to print.
+
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
+
+use super::drive::{Drive, Endpoint, Recent};
+use super::faults::{Action, Fault};
+use super::gauge::Reading;
+use super::local::{Local, Tally};
+use super::outcome::{Event, Row, Run, Spans};
+use super::remote::Remote;
+use super::scenario::{LocalTarget, Scenario, Target};
+use super::workload::{Key, Written};
+use crate::client::ConnectError;
+use crate::machine::{Kv, KvCommand};
+use crate::mesh::WanControl;
+use crate::node::{Durability, Latency, LocalCluster, StartError};
+use crate::types::{ClientId, RequestId};
+
+/// Keys in one command that fills the table.
+const FILL: u32 = 100;
+
+/// A load that could not be put on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The cluster does not start.
+    #[error("the cluster does not start: {0}")]
+    Start(#[from] StartError),
+    /// The cluster is not found.
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    /// The table could not be filled.
+    #[error("the table cannot be filled: {0}")]
+    Preload(String),
+}
+
+/// How a run goes, as of the last interval.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Live {
+    /// Since the end of the warm-up; negative before.
+    pub seconds: f64,
+    /// Answers a second.
+    pub rate: f64,
+    /// The median, in milliseconds.
+    pub p50_ms: f64,
+    /// Of a hundred, 99 were no longer.
+    pub p99_ms: f64,
+    /// Operations without an answer, of the whole run.
+    pub errors: u64,
+}
+
+/// Runs it, in the tokio runtime this is called in. `watch` is told how it goes, once an interval;
+/// when `interrupt` completes, the run ends early. `repeat`, from 0, distinguishes runs on the same
+/// cluster: each has other random numbers.
+///
+/// # Errors
+/// When the cluster cannot be started or reached. What goes wrong under load is in the outcome.
+pub async fn run(
+    scenario: &Scenario,
+    repeat: u32,
+    watch: &mut dyn FnMut(Live),
+    interrupt: impl Future<Output = ()>,
+) -> Result<Run, RunError> {
+    let mut scenario = scenario.clone();
+    scenario.plan.workload.seed = scenario.plan.workload.seed.wrapping_add(repeat.into());
+    match &scenario.target {
+        Target::Remote(config) => {
+            if scenario.verify {
+                // The check begins with keys that nobody has written.
+                scenario.plan.workload.namespace = rand::random_range(1..u64::MAX);
+            }
+            let endpoints = Remote::connect(config).await?;
+            let ran = session(&scenario, endpoints.clone(), None, watch, interrupt).await;
+            for endpoint in endpoints {
+                endpoint.close().await;
+            }
+            ran
+        }
+        Target::Local(target) => {
+            let mut local = start(&scenario, target).await?;
+            let places = local.places().to_vec();
+            let mut ran = session(&scenario, places, Some(&mut local), watch, interrupt).await?;
+            if scenario.verify {
+                local.resume_all();
+                ran.judge_digests(local.cluster().digests().await);
+            }
+            local.cluster().shutdown().await;
+            Ok(ran)
+        }
+    }
+}
+
+async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, StartError> {
+    let seed = scenario.plan.workload.seed;
+    let (protocol, optimisations) = (target.protocol, target.optimisations);
+    let mut cluster = LocalCluster::<Kv>::builder(target.replicas);
+    cluster =
+        cluster.configure(move |replica| replica.protocol(protocol).optimisations(optimisations));
+    if target.durability != Durability::Memory
+        && let Some(dir) = &target.data_dir
+    {
+        // Each start has directories of its own.
+        cluster = cluster.data_dirs(dir.join(seed.to_string()), target.durability);
+    }
+    let needs_network = scenario.faults.iter().any(|it| it.action.is_about_the_network());
+    let network = match &target.area {
+        Some(area) => Some(area.control(seed)),
+        None if needs_network => Some(WanControl::uniform(seed, target.replicas, Duration::ZERO)),
+        None => None,
+    };
+    if let Some(network) = &network {
+        cluster = cluster.wan(network.clone());
+    }
+    Ok(Local::new(cluster.start().await?, network, target.area.clone()))
+}
+
+/// One run on a cluster that is there.
+async fn session<E: Endpoint + Clone>(
+    scenario: &Scenario,
+    endpoints: Vec<E>,
+    mut local: Option<&mut Local>,
+    watch: &mut dyn FnMut(Live),
+    interrupt: impl Future<Output = ()>,
+) -> Result<Run, RunError> {
+    if scenario.preload {
+        fill(scenario, &endpoints[0]).await?;
+    }
+    let drive = Drive::start(&scenario.plan, endpoints, 1 << 32);
+    let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+    let mut writer = begin_log(&mut log, &mut serializer);
+    let mut looks = Looks::new(scenario, &drive);
+    let mut schedule = Schedule::new(scenario);
+    tokio::pin!(interrupt);
+    let mut interrupted = false;
+    while !interrupted && !looks.is_over(&drive) {
+        let next = looks.next_moment().min(schedule.next_moment(scenario));
+        tokio::select! {
+            () = &mut interrupt => interrupted = true,
+            () = tokio::time::sleep(next.saturating_sub(drive.elapsed())) => {}
+        }
+        if looks.ends_warm_up(&drive) {
+            looks.begin(local.as_deref()).await;
+        }
+        if let Some(local) = local.as_deref_mut() {
+            schedule.act(scenario, &drive, local, &mut looks.events).await;
+        }
+        if looks.is_due(&drive) {
+            let (row, latency) = looks.look(&drive);
+            let from = Duration::from_secs_f64((row.at_s - row.seconds).max(0.0));
+            // Memory takes whatever is written to it.
+            let took = Duration::from_secs_f64(row.seconds);
+            let _ = writer.write_histogram(latency.histogram(), from, took, None);
+            watch(looks.live(&drive, &row));
+            looks.rows.push(row);
+        }
+    }
+    let ended = drive.elapsed();
+    let busy = looks.reading.as_ref().map(|before| Reading::take().since(before));
+    if let Some(local) = local.as_deref_mut() {
+        local.resume_all();
+    }
+    let driven = drive.finish(scenario.plan.timeout + Duration::from_secs(2)).await;
+    let after = match local.as_deref() {
+        Some(local) => Some(local.tallies().await),
+        None => None,
+    };
+    drop(writer);
+    let tallies = after.map(|after| looks.since_warm_up(after));
+    let spans = Spans { ended, interrupted, busy: busy.unwrap_or_default() };
+    Ok(Run::of(scenario, driven, spans, looks.rows, looks.events, tallies, log))
+}
+
+fn begin_log<'a, 'b>(
+    log: &'a mut Vec<u8>,
+    serializer: &'b mut V2DeflateSerializer,
+) -> IntervalLogWriter<'a, 'b, Vec<u8>, V2DeflateSerializer> {
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder.add_comment(concat!("isonomy ", env!("CARGO_PKG_VERSION")));
+    builder.add_comment("values in microseconds; the maximum of each line in milliseconds");
+    let now = SystemTime::now();
+    builder.with_start_time(now).with_base_time(now).with_max_value_divisor(1_000.0);
+    builder.begin_log_with(log, serializer).expect("memory takes whatever is written to it")
+}
+
+/// Puts a value to every key of the table.
+async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunError> {
+    let workload = &scenario.plan.workload;
+    let keys = workload.keys.table();
+    for (sequence, first) in (1..).zip((0..keys).step_by(FILL as usize)) {
+        let some = first..keys.min(first + FILL);
+        let entry = |index: u32| {
+            (Key::of_table(index).name(), Written(u64::from(index) + 1).value(&workload.values))
+        };
+        let command = KvCommand::PutMany { entries: some.map(entry).collect() };
+        let request = RequestId::new(ClientId(1), sequence);
+        let done = endpoint.submit(request, sequence, command).await;
+        done.map_err(|trouble| RunError::Preload(format!("{trouble:?}")))?;
+    }
+    Ok(())
+}
+
+/// The looks at a run: when, and what was seen.
+struct Looks {
+    warm_up: Duration,
+    interval: Duration,
+    end: Duration,
+    /// Of the next row.
+    next: Duration,
+    last: Duration,
+    has_begun: bool,
+    reading: Option<Reading>,
+    before: Option<Vec<Tally>>,
+    rows: Vec<Row>,
+    events: Vec<Event>,
+}
+
+impl Looks {
+    fn new<E: Endpoint>(scenario: &Scenario, drive: &Drive<E>) -> Looks {
+        let warm_up = scenario.plan.warm_up;
+        Looks {
+            warm_up,
+            interval: scenario.interval,
+            end: scenario.duration.map_or(Duration::MAX, |duration| warm_up + duration),
+            // So that a row ends with the warm-up.
+            next: first_row(warm_up, scenario.interval),
+            last: drive.elapsed(),
+            has_begun: false,
+            reading: None,
+            before: None,
+            rows: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn is_over<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        drive.elapsed() >= self.end || drive.is_exhausted()
+    }
+
+    fn next_moment(&self) -> Duration {
+        // Whether enough was asked shows only in looking.
+        let often = self.last + Duration::from_millis(100);
+        let look = if self.end == Duration::MAX { self.next.min(often) } else { self.next };
+        let warm_up = if self.has_begun { Duration::MAX } else { self.warm_up };
+        look.min(self.end).min(warm_up)
+    }
+
+    fn ends_warm_up<E: Endpoint>(&mut self, drive: &Drive<E>) -> bool {
+        let ends = !self.has_begun && drive.elapsed() >= self.warm_up;
+        self.has_begun |= ends;
+        ends
+    }
+
+    async fn begin(&mut self, local: Option<&Local>) {
+        if let Some(local) = local {
+            self.before = Some(local.tallies().await);
+        }
+        self.reading = Some(Reading::take());
+    }
+
+    fn is_due<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        let now = drive.elapsed();
+        now >= self.next || now >= self.end
+    }
+
+    fn look<E: Endpoint>(&mut self, drive: &Drive<E>) -> (Row, Latency) {
+        let now = drive.elapsed();
+        let recent = drive.recent();
+        let mut all = Recent::default();
+        for one in &recent {
+            all.latency.add(&one.latency);
+            all.errors += one.errors;
+        }
+        let seconds = now.saturating_sub(self.last).as_secs_f64().max(1e-9);
+        let sites = recent.iter().map(|one| one.latency.count()).collect();
+        let at_s = now.as_secs_f64() - self.warm_up.as_secs_f64();
+        self.last = now;
+        while self.next <= now {
+            self.next += self.interval;
+        }
+        (Row::of(at_s, seconds, &all, sites), all.latency)
+    }
+
+    fn live<E: Endpoint>(&self, drive: &Drive<E>, row: &Row) -> Live {
+        let Row { at_s, rate, p50_ms, p99_ms, .. } = *row;
+        Live { seconds: at_s, rate, p50_ms, p99_ms, errors: drive.failed() }
+    }
+
+    fn since_warm_up(&self, after: Vec<Tally>) -> Vec<Tally> {
+        match &self.before {
+            Some(before) => {
+                after.into_iter().zip(before).map(|(it, then)| it.since(then)).collect()
+            }
+            None => after,
+        }
+    }
+}
+
+/// The end of the first row, if one is to end with the warm-up.
+fn first_row(warm_up: Duration, interval: Duration) -> Duration {
+    let rest = warm_up.as_nanos() % interval.as_nanos();
+    let rest = Duration::from_nanos(u64::try_from(rest).expect("less than an interval"));
+    if rest.is_zero() { interval } else { rest }
+}
+
+/// The faults that are still to come.
+struct Schedule {
+    left: Vec<(Duration, Action, String)>,
+}
+
+impl Schedule {
+    fn new(scenario: &Scenario) -> Schedule {
+        let mut left = Vec::new();
+        for fault in &scenario.faults {
+            let Fault { at, action, .. } = fault;
+            left.push((*at, action.clone(), fault.to_string()));
+            if let Action::Pause(one, Some(time)) = action {
+                left.push((*at + *time, Action::Resume(*one), format!("resume {one}")));
+            }
+        }
+        // The last first.
+        left.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        Schedule { left }
+    }
+
+    fn next_moment(&self, scenario: &Scenario) -> Duration {
+        self.left.last().map_or(Duration::MAX, |(at, ..)| *at + scenario.plan.warm_up)
+    }
+
+    /// Does all that is due.
+    async fn act<E: Endpoint>(
+        &mut self,
+        scenario: &Scenario,
+        drive: &Drive<E>,
+        local: &mut Local,
+        events: &mut Vec<Event>,
+    ) {
+        let warm_up = scenario.plan.warm_up;
+        while self.left.last().is_some_and(|(at, ..)| *at + warm_up <= drive.elapsed()) {
+            let Some((_, action, text)) = self.left.pop() else { return };
+            let start = Instant::now();
+            let at_s = drive.elapsed().saturating_sub(warm_up).as_secs_f64();
+            let failed = local.act(&action).await.err().map(|error| error.to_string());
+            events.push(Event { at_s, what: text, took_s: start.elapsed().as_secs_f64(), failed });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

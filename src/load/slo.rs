@@ -1,0 +1,168 @@
+//! Objectives that a run has to meet: `p99<50ms`, `errors<1%`, `rate>1000`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::span::parse_time;
+use crate::node::Latency;
+
+/// One objective.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Slo {
+    figure: Figure,
+    bound: f64,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Figure {
+    /// A quantile, from 0 to 1, below a time in seconds.
+    Quantile(f64),
+    /// The share of operations without an answer, below a share.
+    Errors,
+    /// Answers a second, above a number.
+    Rate,
+}
+
+/// What objectives are about.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured<'a> {
+    /// From the intended start to the answer.
+    pub latency: &'a Latency,
+    /// Operations without an answer among all, from 0 to 1: errors, dropped and unanswered ones.
+    pub errors: f64,
+    /// Answers a second.
+    pub rate: f64,
+}
+
+impl Slo {
+    /// How it was missed, in words, if it was. A latency counts as missed where so many operations
+    /// have no answer that the quantile is among them.
+    pub fn missed(&self, measured: &Measured<'_>) -> Option<String> {
+        let (is_met, found) = match self.figure {
+            Figure::Quantile(share) => {
+                // Without an answer is slower than anything.
+                let answered = 1.0 - measured.errors;
+                if share > answered || measured.latency.count() == 0 {
+                    let lost = 100.0 * measured.errors;
+                    return Some(format!("{}: {lost:.2}% of operations have no answer", self.text));
+                }
+                let took = measured.latency.quantile(share / answered);
+                (took.as_secs_f64() < self.bound, format!("{:.3} ms", took.as_secs_f64() * 1e3))
+            }
+            Figure::Errors => {
+                (measured.errors < self.bound, format!("{:.3}%", 100.0 * measured.errors))
+            }
+            Figure::Rate => (measured.rate > self.bound, format!("{:.0}/s", measured.rate)),
+        };
+        (!is_met).then(|| format!("{}: it is {found}", self.text))
+    }
+}
+
+impl fmt::Display for Slo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// An objective that cannot be understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text:?}: {what}")]
+pub struct BadSlo {
+    text: String,
+    what: String,
+}
+
+impl FromStr for Slo {
+    type Err = BadSlo;
+
+    fn from_str(text: &str) -> Result<Slo, BadSlo> {
+        let flaw = |what: &str| BadSlo { text: text.to_owned(), what: what.to_owned() };
+        let written: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        let at = written.find(['<', '>']);
+        let at = at.ok_or_else(|| flaw("write it like p99<50ms, errors<1% or rate>1000"))?;
+        let (name, bound) = (&written[..at], &written[at + 1..]);
+        let (figure, sign) = match name {
+            "errors" => (Figure::Errors, '<'),
+            "rate" => (Figure::Rate, '>'),
+            "max" => (Figure::Quantile(1.0), '<'),
+            _ => {
+                let percent = name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok());
+                let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+                let what = "take p50, p90, p99, p99.9, p99.99 or the like, max, errors or rate";
+                (Figure::Quantile(percent.ok_or_else(|| flaw(what))? / 100.0), '<')
+            }
+        };
+        if !written[at..].starts_with(sign) {
+            return Err(flaw(&format!("{name} is bounded with {sign}")));
+        }
+        let bound = match figure {
+            Figure::Quantile(_) => parse_time(bound).as_ref().map(Duration::as_secs_f64).ok(),
+            Figure::Errors => {
+                bound.strip_suffix('%').and_then(|it| it.parse::<f64>().ok()).map(|it| it / 100.0)
+            }
+            Figure::Rate => bound.trim_end_matches("/s").parse().ok(),
+        };
+        let what = match figure {
+            Figure::Quantile(_) => "the bound is a time, such as 50ms",
+            Figure::Errors => "the bound is a percentage, such as 1%",
+            Figure::Rate => "the bound is a number of operations a second",
+        };
+        let bound = bound.filter(|bound| bound.is_finite() && *bound >= 0.0);
+        Ok(Slo { figure, bound: bound.ok_or_else(|| flaw(what))?, text: text.trim().to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missed(text: &str, errors: f64) -> Option<String> {
+        let mut latency = Latency::default();
+        (1..=100).for_each(|ms| latency.record(Duration::from_millis(ms)));
+        let slo: Slo = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        slo.missed(&Measured { latency: &latency, errors, rate: 1_000.0 })
+    }
+
+    #[test]
+    fn what_is_missed_is_said_with_what_it_is() {
+        for met in ["p50<51ms", "p99<100ms", "max<0.2s", "errors<1%", "rate>999", "p99.9 < 1s"] {
+            assert_eq!(missed(met, 0.0), None, "{met}");
+        }
+        for (text, word) in [
+            ("p50<50ms", "it is 50"),
+            ("p99.99<99ms", "it is 100"),
+            ("max<99ms", "it is 100"),
+            ("rate>1000", "it is 1000/s"),
+        ] {
+            let words = missed(text, 0.0).expect(text);
+            assert!(words.starts_with(text) && words.contains(word), "{words}");
+        }
+        assert!(missed("errors<1%", 0.02).is_some_and(|words| words.contains("2.000%")));
+    }
+
+    #[test]
+    fn an_operation_without_an_answer_is_slower_than_any() {
+        assert_eq!(missed("p50<101ms", 0.4), None);
+        assert!(missed("p99<101ms", 0.4).is_some_and(|words| words.contains("40.00%")));
+        // The median of all is the 100th of the 100 answers when another 100 have none.
+        assert!(missed("p50<99ms", 0.5).is_some());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (text, word) in [
+            ("p99", "write it like"),
+            ("p101<5ms", "take p50"),
+            ("p99>5ms", "bounded with <"),
+            ("rate<5", "bounded with >"),
+            ("p99<fast", "a time"),
+            ("errors<1", "a percentage"),
+            ("rate>many", "a number"),
+        ] {
+            let error = text.parse::<Slo>().expect_err(text).to_string();
+            assert!(error.contains(text) && error.contains(word), "{error}");
+        }
+    }
+}

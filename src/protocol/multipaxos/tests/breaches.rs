@@ -1,0 +1,207 @@
+//! Stories of what must not happen, each told twice: with the rule that prevents it, and with a bug
+//! planted that breaks the rule, which has to show.
+
+use super::super::Plant;
+use super::stage::*;
+use crate::types::Retention;
+
+/// Whether a promise that its giver lost makes two leaders decide: 1 promises to 2 and stops.
+fn promise_lost(plant: Option<Plant>) -> bool {
+    let mut stage = led_with(3, plant);
+    for at in [0, 2] {
+        // Names are reserved, so that what follows waits for no flush but those of the story.
+        stage.propose(at);
+        stage.run(millis(100));
+    }
+    stage.network.clear();
+    stage.advance(millis(3000));
+    stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.flush(2);
+    stage.pass(2, 1);
+    stage.crash(1, 0);
+    stage.restart(1);
+    stage.advance(millis(3000));
+    // The old leader goes on with 1, which knows of no other.
+    stage.propose(0);
+    stage.flush(0);
+    stage.pass(0, 1);
+    stage.flush(1);
+    stage.pass(1, 0);
+    assert_eq!(stage.nodes[0].executed, 3);
+    // And so does the new one, if 1 told it.
+    stage.pass(1, 2);
+    stage.propose(2);
+    stage.flush(2);
+    stage.pass(2, 1);
+    stage.flush(1);
+    stage.pass(1, 2);
+    stage.broken.is_some()
+}
+
+#[test]
+fn a_promise_is_durable_before_it_is_told() {
+    assert!(!promise_lost(None));
+    assert!(promise_lost(Some(Plant::EarlyPromise)), "the planted bug is noticed");
+}
+
+/// Whether a ballot that its candidate forgot is taken again, and counts old votes for new values.
+fn ballot_lost(plant: Option<Plant>) -> bool {
+    let mut stage = led_with(3, plant);
+    stage.propose(2);
+    stage.run(millis(100));
+    stage.network.clear();
+    stage.crash(0, 0);
+    stage.advance(millis(3000));
+    stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.pass(2, 1);
+    stage.flush(1);
+    stage.pass(1, 2);
+    // It leads with 1, if it said so before that was durable.
+    stage.propose(2);
+    stage.pass(2, 1);
+    stage.flush(1);
+    stage.crash(2, 0);
+    stage.restart(2);
+    stage.restart(0);
+    stage.advance(millis(3000));
+    let votes = std::mem::take(&mut stage.network);
+    // In its next life it leads with 0.
+    stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.flush(2);
+    stage.pass(2, 0);
+    stage.flush(0);
+    stage.pass(0, 2);
+    stage.propose(2);
+    stage.flush(2);
+    stage.network = votes;
+    stage.pass(1, 2);
+    stage.network.clear();
+    // 0 and 1 go on without it.
+    stage.cut.insert(2);
+    stage.advance(millis(3000));
+    stage.act(1, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.run(millis(100));
+    stage.broken.is_some()
+}
+
+#[test]
+fn no_ballot_is_led_in_two_lives() {
+    assert!(!ballot_lost(None));
+    assert!(ballot_lost(Some(Plant::EarlyPrepare)), "the planted bug is noticed");
+}
+
+/// Whether an answer to a Heartbeat that comes late makes a lease of a time that is over.
+fn late_grant(plant: Option<Plant>) -> bool {
+    let mut stage = led_with(3, plant);
+    stage.network.clear();
+    stage.advance(millis(60));
+    stage.tick(0);
+    stage.pass(0, 1);
+    stage.flush(1);
+    stage.advance(millis(3000));
+    let late = std::mem::take(&mut stage.network);
+    // 1 and 2 elect another, which decides.
+    stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.cut.insert(0);
+    for _ in 0..20 {
+        stage.advance(millis(1));
+        stage.network.retain(|it| it.to != 0);
+        (1..3).for_each(|at| stage.flush(at));
+        stage.pass(1, 2);
+        stage.pass(2, 1);
+    }
+    assert!(stage.nodes[2].leads() && stage.nodes[0].leads(), "two of different ballots");
+    stage.propose(2);
+    for _ in 0..3 {
+        stage.flush(2);
+        stage.pass(2, 1);
+        stage.flush(1);
+        stage.pass(1, 2);
+    }
+    assert!(stage.broken.is_none() && stage.nodes[2].executed == 1);
+    late.into_iter().filter(|it| it.to == 0).for_each(|it| stage.deliver(it));
+    stage.check_leases();
+    stage.broken.is_some()
+}
+
+#[test]
+fn a_lease_counts_from_when_it_was_asked_for() {
+    assert!(!late_grant(None));
+    assert!(late_grant(Some(Plant::LeaseFromReceipt)), "the planted bug is noticed");
+}
+
+/// Whether a replica that comes back votes although it had granted a lease: 0 leads with 1 alone.
+fn grant_forgotten(plant: Option<Plant>) -> bool {
+    let mut stage = led_with(3, plant);
+    stage.cut.insert(2);
+    stage.run(millis(2000));
+    let until = stage.nodes[0].protocol.lease_until();
+    assert!(until.is_some_and(|until| until > stage.now), "it holds its lease");
+    stage.network.clear();
+    stage.crash(1, 0);
+    stage.restart(1);
+    stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
+    for _ in 0..3 {
+        stage.flush(2);
+        stage.pass(2, 1);
+        stage.flush(1);
+        stage.pass(1, 2);
+    }
+    stage.propose(2);
+    for _ in 0..3 {
+        stage.flush(2);
+        stage.pass(2, 1);
+        stage.flush(1);
+        stage.pass(1, 2);
+    }
+    stage.check_leases();
+    stage.broken.is_some()
+}
+
+#[test]
+fn a_grant_outlives_a_restart() {
+    assert!(!grant_forgotten(None));
+    assert!(grant_forgotten(Some(Plant::ForgetGrants)), "the planted bug is noticed");
+}
+
+/// Whether an installed snapshot that is lost in a crash lets an outdone vote count as decided.
+fn install_lost(plant: Option<Plant>) -> bool {
+    let mut stage = Stage::with(3, 1, Retention { volatile: false, keep: 0 }, plant);
+    stage.saves_late = true;
+    assert!(stage.run_until(|s| s.leader() == Some(0)));
+    // Names are reserved, so that what follows waits for no flush but those of the story.
+    stage.propose(0);
+    stage.run(millis(200));
+    // 2 alone votes for what its proposer forgets.
+    stage.propose(0);
+    stage.pass(0, 2);
+    stage.flush(2);
+    stage.network.clear();
+    stage.cut.insert(2);
+    stage.crash(0, 0);
+    stage.restart(0);
+    assert!(stage.run_until(|s| s.leader().is_some()), "0 and 1 go on");
+    for _ in 0..20 {
+        stage.propose(0);
+        stage.run(millis(20));
+    }
+    (0..2).for_each(|at| stage.save(at));
+    stage.run(millis(100));
+    stage.cut.clear();
+    assert!(stage.run_until(|s| s.nodes[2].executed >= 20), "it installs a snapshot");
+    stage.propose(0);
+    stage.run(millis(100));
+    stage.crash(2, 0);
+    stage.restart(2);
+    assert!(plant.is_some() || stage.nodes[2].executed == 1, "the rest is lost");
+    stage.run(millis(2000));
+    assert!(plant.is_some() || stage.nodes.iter().all(|node| node.executed >= 21));
+    stage.broken.is_some()
+}
+
+#[test]
+fn what_was_voted_for_below_a_lost_snapshot_is_not_taken_for_decided() {
+    assert!(!install_lost(None));
+    let lost = std::panic::catch_unwind(|| install_lost(Some(Plant::NoHole)));
+    assert!(lost.unwrap_or(true), "the planted bug is noticed, if only by the replica itself");
+}
