@@ -9,6 +9,7 @@ use isonomy::Replica;
 use isonomy::machine::Kv;
 use isonomy::mesh::Authority;
 use isonomy::node::{Durability, Limits, ReplicaBuilder, StartError};
+use isonomy::protocol::ProtocolKind;
 use isonomy::storage::FaultyDisk;
 use isonomy::types::ReplicaId;
 
@@ -23,6 +24,8 @@ pub struct Machines {
     pub addrs: Vec<SocketAddr>,
     pub disks: Vec<FaultyDisk>,
     pub limits: Limits,
+    /// What they run.
+    pub protocol: ProtocolKind,
     /// Whether the disks are used.
     pub durable: bool,
 }
@@ -36,6 +39,7 @@ impl Machines {
             addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
             disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
             limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
+            protocol: ProtocolKind::default(),
             durable: true,
         }
     }
@@ -48,6 +52,7 @@ impl Machines {
             .id(number)
             .peers((1..).zip(self.addrs.iter().copied()))
             .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
+            .protocol(self.protocol)
             .limits(self.limits.clone())
             .timing(hasty())
     }

@@ -228,10 +228,27 @@ impl Paxos {
     /// A time at random that is the longer the more collisions there were: long enough for the
     /// other one to get through both phases, more often than not.
     fn back_off(&mut self, view: &View) -> Duration {
+        let (shortest, longest) = self.back_off_bounds(view);
+        shortest / 2 + longest.mul_f64(self.rng.random::<f64>())
+    }
+
+    fn back_off_bounds(&self, view: &View) -> (Duration, Duration) {
         let doublings = self.proposer.collisions.saturating_sub(1).min(MOST_DOUBLINGS);
         let shortest = view.slowest_round_trip().max(self.settings.timing.tick / 2);
-        let longest = shortest * (2 << doublings);
-        shortest / 2 + longest.mul_f64(self.rng.random::<f64>())
+        (shortest, shortest * (2 << doublings))
+    }
+
+    /// What was far away when a back-off began may be near by now: none lasts for longer than it
+    /// could if it began here.
+    fn shorten_back_offs(&mut self, view: &View) {
+        let (shortest, longest) = self.back_off_bounds(view);
+        let latest = view.now + shortest / 2 + longest;
+        self.proposer.not_before = self.proposer.not_before.min(latest);
+        for attempt in self.proposer.attempts.values_mut() {
+            if let Phase::BackOff { until, .. } = &mut attempt.phase {
+                *until = (*until).min(latest);
+            }
+        }
     }
 
     /// A slot is decided: what had to go in there and did not goes elsewhere.
@@ -260,6 +277,7 @@ impl Paxos {
     /// Time passed: says again what may have been lost, and ends back-offs.
     pub(super) fn drive_proposals(&mut self, view: &View, fx: &mut Fx) {
         let again = self.retransmit_after(view);
+        self.shorten_back_offs(view);
         let slots: Vec<Slot> = self.proposer.attempts.keys().copied().collect();
         for slot in slots {
             let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { continue };
