@@ -105,8 +105,9 @@ async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, Start
     if target.durability != Durability::Memory
         && let Some(dir) = &target.data_dir
     {
-        // Each start has directories of its own.
-        cluster = cluster.data_dirs(dir.join(seed.to_string()), target.durability);
+        // Each start has directories of its own: a former one has left what it kept.
+        let own = format!("{:016x}", rand::random::<u64>());
+        cluster = cluster.data_dirs(dir.join(own), target.durability);
     }
     let needs_network = scenario.faults.iter().any(|it| it.action.is_about_the_network());
     let network = match &target.area {

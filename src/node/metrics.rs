@@ -26,9 +26,9 @@ impl Latency {
         self.0.add(&other.0).expect("all have the same range");
     }
 
-    /// Takes away what another has counted, from which this one has grown.
+    /// Takes away what another has counted, from which this one has grown. If it has not, what is
+    /// left means nothing.
     pub fn subtract(&mut self, other: &Latency) {
-        // A count that would fall below zero is left as it is.
         let _ = self.0.subtract(&other.0);
     }
 
@@ -244,6 +244,17 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_before_can_be_taken_away() {
+        let mut latency = Latency::default();
+        latency.record(Duration::from_millis(900));
+        let before = latency.clone();
+        latency.record(Duration::from_millis(5));
+        latency.subtract(&before);
+        assert_eq!(latency.count(), 1);
+        assert!(latency.max() < Duration::from_millis(6), "{:?}", latency.max());
+    }
 
     #[test]
     fn latencies_are_kept_to_three_digits_and_never_refused() {
