@@ -23,6 +23,7 @@ pub(super) fn workload(plan: &Plan, point: Point, seed: u64) -> Workload {
         values: Sizes::Fixed(plan.value_bytes),
         seed,
         checked: true,
+        namespace: 0,
     }
 }
 
