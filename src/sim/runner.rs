@@ -25,9 +25,10 @@ pub const DEMANDING: u64 = 1000;
 /// `replica::stories::truncation` tell of each.
 ///
 /// The first three: a command is validated in a recovery for which one that conflicts with it, and
-/// does not cover it, is executed already and dropped in a cut; mostly the recovery has long come to
-/// an end by then. The last: when a snapshot that was asked for is there, this replica has executed
-/// all that it holds, or told of more; mostly it cannot, since what it lacks is dropped elsewhere.
+/// does not cover it, is executed already and dropped in a cut; mostly the recovery has long come
+/// to an end by then. The last: when a snapshot that was asked for is there, this replica has
+/// executed all that it holds, or told of more; mostly it cannot, since what it lacks is dropped
+/// elsewhere.
 const RARE: [&str; 4] = [
     Path::DroppedReported.name(),
     Path::DroppedInterferes.name(),
