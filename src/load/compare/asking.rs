@@ -22,7 +22,6 @@ pub(super) fn workload(plan: &Plan, point: Point, seed: u64) -> Workload {
         keys_per_command: 1,
         values: Sizes::Fixed(plan.value_bytes),
         seed,
-        namespace: 0,
         checked: true,
         namespace: 0,
     }
