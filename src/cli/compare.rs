@@ -155,3 +155,41 @@ fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
     ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        compare: Compare,
+    }
+
+    fn run(flags: &[&str]) -> anyhow::Result<ExitCode> {
+        let all = ["compare"].iter().chain(flags);
+        Flags::try_parse_from(all)?.compare.run()
+    }
+
+    #[test]
+    fn it_takes_two_results_or_a_file() {
+        for flags in [&[][..], &["a"], &["a", "b", "c"], &["a", "b", "--config", "c"]] {
+            assert!(run(flags).is_err(), "{flags:?}");
+        }
+        let said = run(&["none.json", "none.json"]).expect_err("no such file").to_string();
+        assert!(said.contains("cannot read none.json"), "{said}");
+        let said = run(&["--config", "none.toml"]).expect_err("no such file").to_string();
+        assert!(said.contains("cannot read none.toml"), "{said}");
+    }
+
+    #[test]
+    fn what_only_virtual_time_can_do_is_said_beforehand() {
+        let file = "bench-config/compare-wan-5.toml";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let path = path.to_str().expect("a path in UTF-8");
+        let said = run(&["--config", path]).expect_err("who leads is chosen").to_string();
+        assert!(said.contains("--virtual"), "{said}");
+    }
+}

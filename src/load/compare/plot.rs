@@ -13,7 +13,7 @@ const WIDTH: u32 = 480;
 const HEIGHT: u32 = 280;
 
 /// So many lines can be told apart.
-pub(super) const COLOURS: usize = 8;
+pub(super) const COLOURS: usize = 12;
 
 /// What stands for the page's colours while plotters draws: the fore- and background's, then those
 /// of the lines.

@@ -90,7 +90,7 @@ fn load(comparison: &Comparison) -> Section {
         words: vec![
             "Each dot is one load, from left to right: more is asked, and answers take longer. \
                 Bars reach from the least to the most of the repeats. The latency axis is \
-                logarithmic."
+                logarithmic where there is much to be told apart."
                 .into(),
         ],
         tables: Vec::new(),

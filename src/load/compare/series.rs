@@ -85,3 +85,83 @@ pub fn run(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{keep::read, real_runs, run::Seen, virtual_runs};
+    use super::*;
+
+    /// Two protocols, side by side.
+    fn plan(seconds: f64) -> Plan {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("plan.toml");
+        let text = format!(
+            "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
+             conflicts = [0, 50]\nclients = [2]\nrepeats = 2\nseconds = {seconds}\n\
+             crash = {{ site = 'r3', at_s = 0.05 }}\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        Plan::read(&path, virtual_runs::knows).expect("a good plan")
+    }
+
+    fn in_virtual_time(plan: &Plan, keeper: Option<&mut Keeper>) -> Comparison {
+        let mut comparison = plan.comparison(true);
+        let take = |turn: &Turn<'_>| virtual_runs::take(plan, turn);
+        run(plan, &mut comparison, true, keeper, take, |_| true).expect("there is room");
+        comparison
+    }
+
+    #[test]
+    fn all_take_turns() {
+        let plan = plan(0.1);
+        let turns = plan.turns();
+        let order: Vec<(&str, f64, u32)> = turns
+            .iter()
+            .map(|it| (&it.contender.protocol[..], it.point.conflict_percent, it.repeat))
+            .collect();
+        let (a, b) = ("epaxos", "multi-paxos");
+        let under = |load| [(a, load, 1), (b, load, 1), (a, load, 2), (b, load, 2)];
+        assert_eq!(order, [under(0.0), under(50.0)].concat());
+        assert!(turns.iter().all(|it| it.seed == u64::from(it.repeat) && it.of == 8));
+    }
+
+    #[test]
+    fn virtual_time_gives_the_same_bytes_every_time() {
+        let plan = plan(0.2);
+        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let files = dirs.each_ref().map(|dir| {
+            let mut keeper = Keeper::new(dir.path()).expect("it is empty");
+            let comparison = in_virtual_time(&plan, Some(&mut keeper));
+            keeper.finish(&comparison).expect("there is room");
+            assert_eq!(comparison.seen().count(), 8, "all were measured");
+            ["result.json", "report.html", "report.md"]
+                .map(|name| std::fs::read(dir.path().join(name)).expect("it was written"))
+        });
+        assert!(files[0] == files[1]);
+        assert!(read(&dirs[0].path().join("result.json")).is_ok());
+    }
+
+    #[test]
+    fn who_is_stopped_keeps_what_is_there() {
+        let plan = plan(0.1);
+        let mut comparison = plan.comparison(true);
+        let fail = |_: &Turn<'_>| Outcome::Failed("no".into());
+        run(&plan, &mut comparison, true, None, fail, |turn| turn.done < 3).expect("there is room");
+        assert_eq!(comparison.runs.len(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn real_time_sees_what_virtual_time_sees() {
+        let plan = plan(0.3);
+        assert_eq!(real_runs::objection(&plan), None);
+        for turn in plan.turns().iter().take(2) {
+            let Outcome::Seen(seen) = real_runs::take(&plan, turn).await else {
+                panic!("{} came to nothing", turn.contender.who);
+            };
+            let Seen { operations, over_time, crash, sites, bytes, .. } = *seen;
+            assert!(operations > 0 && bytes > Some(0.0) && crash.is_some());
+            assert!(over_time.len() == 50 && over_time.iter().any(|slice| slice.ops_s > 0.0));
+            assert!(sites[0].latencies.as_ref().is_some_and(|it| it.commit.is_some()));
+        }
+    }
+}

@@ -13,10 +13,11 @@ use crate::types::Optimisations;
 /// How many slices a run is cut into.
 const SLICES: u32 = 100;
 
-/// Whether there is a protocol of this name, and whether one replica leads in it.
+/// Whether there is a protocol of this name, and whether one replica leads in it, be it only where
+/// proposals collide.
 pub fn knows(name: &str) -> Option<bool> {
     let kind = name.parse().ok()?;
-    Some(matches!(kind, ProtocolKind::MultiPaxos))
+    Some(matches!(kind, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos))
 }
 
 /// Takes one turn.
