@@ -183,7 +183,7 @@ fn a_newer_format_is_named_and_left_alone() {
     let length = files["identity"].len();
     let identity = with("identity", 8, length - 4..length, length - 4);
     let error = start(&identity).expect_err("of another version").to_string();
-    assert_eq!(error, "identity: format version 9, where version 3 is known here");
+    assert_eq!(error, "identity: format version 9, where version 4 is known here");
     let log = files.keys().find(|name| name.starts_with("log-")).unwrap().clone();
     let mut segment = with(&log, 8, 52..56, 52);
     let copy = segment[&log][..512].to_vec();
