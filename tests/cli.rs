@@ -179,11 +179,13 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
     assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
     let file = path.join("1.toml");
     let good = fs::read_to_string(&file).expect("what init wrote");
+    let peer = good.lines().position(|line| line.starts_with("2 = ")).expect("a peer");
+    let peer = format!("line {}", peer + 1);
     for (from, to, word) in [
         ("replica = 1", "replica = 1\nwarp = 9", "warp"),
         ("replica = 1", "replica = 9", "no entry 9"),
         ("2 = \"127.0.0.1:7402\"", "", "without gaps"),
-        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", "line 40"),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", &*peer),
         ("1.key", "missing.key", "missing.key"),
         ("\"1.pem\"", "\"2.pem\"", "1.toml"),
         ("durability = \"fsync\"", "durability = \"disk\"", "`memory`"),
