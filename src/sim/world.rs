@@ -478,7 +478,7 @@ impl<'a, P: Subject> World<'a, P> {
                 break;
             }
             host.hand_over();
-            let position = host.appended;
+            let position = host.durable;
             let Some(durable) = self.finish_flush(replica, position)? else { break };
             inputs.push(Input::Durable(durable));
         }

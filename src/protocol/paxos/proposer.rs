@@ -20,8 +20,9 @@ use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time,
 const PIPELINE: usize = 16;
 /// First rounds are drawn from so many, lest it is always the same one of two proposers who wins.
 const FIRST_ROUNDS: u32 = 8;
-/// The longest back-off is the shortest one times two to the power of this.
-const MOST_DOUBLINGS: u32 = 5;
+/// The longest back-off is 2 round trips, doubled so often: time for eight proposers to get through
+/// both phases one after the other.
+const MOST_DOUBLINGS: u32 = 3;
 
 /// What a replica proposes.
 ///
@@ -50,6 +51,10 @@ struct Attempt {
     mine: Option<InstanceId>,
     /// Whether acceptors were asked to vote for it.
     is_exposed: bool,
+    /// How often another proposer was in the way here.
+    collisions: u32,
+    /// Whether what is behind waits for this slot: it has to be decided, whatever with.
+    is_gap: bool,
     /// When something was last said.
     sent: Time,
 }
@@ -133,8 +138,12 @@ impl Paxos {
         };
         fx.hit(Path::PaxosPrepare);
         let phase = Phase::Prepare { promises: ReplicaSet::EMPTY, found: None };
-        let is_exposed = self.proposer.attempts.get(&slot).is_some_and(|old| old.is_exposed);
-        let attempt = Attempt { ballot, phase, mine, is_exposed, sent: view.now };
+        let before = self.proposer.attempts.get(&slot);
+        let is_exposed = before.is_some_and(|before| before.is_exposed);
+        let collisions = before.map_or(0, |before| before.collisions);
+        let is_gap = before.is_some_and(|before| before.is_gap);
+        let sent = view.now;
+        let attempt = Attempt { ballot, phase, mine, is_exposed, collisions, is_gap, sent };
         self.proposer.attempts.insert(slot, attempt);
         self.log.see(slot);
         fx.send(self.reserve.written(), self.all(), Message::Prepare { slot, ballot });
@@ -211,29 +220,37 @@ impl Paxos {
             return;
         }
         fx.hit(Path::PaxosCollision);
-        self.proposer.collisions = self.proposer.collisions.saturating_add(1);
-        let until = view.now + self.back_off(view);
+        // Several slots that collide at once are one collision.
+        if view.now >= self.proposer.not_before {
+            self.proposer.collisions = self.proposer.collisions.saturating_add(1);
+        }
+        let until = view.now + self.back_off(view, self.proposer.collisions);
         self.proposer.not_before = self.proposer.not_before.max(until);
         let attempt = self.proposer.attempts.get_mut(&slot).expect("it was found there");
-        if attempt.mine.is_some() && attempt.is_exposed {
+        // Not exposed, the own value has lost nothing: the other one leads the slot now.
+        let leaves = if attempt.is_exposed { None } else { attempt.mine.take() };
+        if attempt.mine.is_some() || attempt.is_gap {
+            // Other slots may go on well meanwhile: each has a count of its own.
+            attempt.collisions = attempt.collisions.saturating_add(1);
+            let collisions = attempt.collisions;
+            let until = view.now + self.back_off(view, collisions);
+            let attempt = self.proposer.attempts.get_mut(&slot).expect("it was found there");
             attempt.phase = Phase::BackOff { until, above: ballot };
         } else {
-            // The other one leads the slot now; the own value has lost nothing there.
-            let mine = attempt.mine;
             self.proposer.attempts.remove(&slot);
-            self.proposer.give_back(mine);
         }
+        self.proposer.give_back(leaves);
     }
 
     /// A time at random that is the longer the more collisions there were: long enough for the
     /// other one to get through both phases, more often than not.
-    fn back_off(&mut self, view: &View) -> Duration {
-        let (shortest, longest) = self.back_off_bounds(view);
+    fn back_off(&mut self, view: &View, collisions: u32) -> Duration {
+        let (shortest, longest) = self.back_off_bounds(view, collisions);
         shortest / 2 + longest.mul_f64(self.rng.random::<f64>())
     }
 
-    fn back_off_bounds(&self, view: &View) -> (Duration, Duration) {
-        let doublings = self.proposer.collisions.saturating_sub(1).min(MOST_DOUBLINGS);
+    fn back_off_bounds(&self, view: &View, collisions: u32) -> (Duration, Duration) {
+        let doublings = collisions.saturating_sub(1).min(MOST_DOUBLINGS);
         let shortest = view.slowest_round_trip().max(self.settings.timing.tick / 2);
         (shortest, shortest * (2 << doublings))
     }
@@ -241,7 +258,7 @@ impl Paxos {
     /// What was far away when a back-off began may be near by now: none lasts for longer than it
     /// could if it began here.
     fn shorten_back_offs(&mut self, view: &View) {
-        let (shortest, longest) = self.back_off_bounds(view);
+        let (shortest, longest) = self.back_off_bounds(view, u32::MAX);
         let latest = view.now + shortest / 2 + longest;
         self.proposer.not_before = self.proposer.not_before.min(latest);
         for attempt in self.proposer.attempts.values_mut() {
@@ -320,6 +337,9 @@ impl Paxos {
                 fx.hit(Path::PaxosGap);
                 let mine = self.proposer.queue.pop_front();
                 self.prepare(view, slot, mine, Ballot::OWNER, fx);
+                if let Some(attempt) = self.proposer.attempts.get_mut(&slot) {
+                    attempt.is_gap = true;
+                }
                 self.proposer.gap_jitter = most.mul_f64(self.rng.random::<f64>());
             }
         }
