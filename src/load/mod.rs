@@ -18,6 +18,7 @@ pub mod figures;
 pub mod files;
 pub mod find;
 pub mod gauge;
+pub mod input;
 pub mod keys;
 pub mod local;
 pub mod outcome;

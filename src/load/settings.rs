@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::wide_area::{WideArea, WideAreaError};
+use super::input::{self, FileError};
+use super::wide_area::WideArea;
 
 /// A number, or a text for what is more than that: a time, a range.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
@@ -178,22 +179,15 @@ impl ScenarioFile {
     /// # Errors
     /// When it cannot be read, is not TOML, or has something in it that makes no sense; what only
     /// shows once flags are added is for [`Scenario::new`](super::scenario::Scenario::new) to say.
-    pub fn read(path: &Path) -> Result<ScenarioFile, WideAreaError> {
+    pub fn read(path: &Path) -> Result<ScenarioFile, FileError> {
         ScenarioFile::read_one(path, true)
     }
 
-    fn read_one(path: &Path, may_name: bool) -> Result<ScenarioFile, WideAreaError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| WideAreaError::Read { path: path.into(), source })?;
-        let line_of = |at: usize| 1 + text[..at].bytes().filter(|byte| *byte == b'\n').count();
-        let flaw = |at: usize, what: String| {
-            let at = if text.is_char_boundary(at) { at } else { 0 };
-            WideAreaError::Line { path: path.into(), line: line_of(at), what }
-        };
-        let toml_flaw = |error: toml::de::Error| {
-            let at = error.span().map_or(0, |span| span.start);
-            flaw(at, error.message().to_owned())
-        };
+    fn read_one(path: &Path, may_name: bool) -> Result<ScenarioFile, FileError> {
+        let text = input::read(path)?;
+        let line_of = |at: usize| input::line_of(&text, at);
+        let flaw = |at: usize, what: String| FileError::of(path, &text, (at..at, what));
+        let toml_flaw = |error| FileError::of(path, &text, input::flaw(&error));
         let table = toml::de::DeTable::parse(&text).map_err(toml_flaw)?;
         let mut lines = BTreeMap::new();
         for key in table.get_ref().keys() {
@@ -220,11 +214,11 @@ impl ScenarioFile {
                 let named = ScenarioFile::read_one(&file, false)?;
                 let what = format!("wan: {} has no `sites` in it", file.display());
                 let line = lines["wan"];
-                let none = || WideAreaError::Line { path: path.into(), line, what };
+                let none = || FileError::Line { path: path.into(), line, what };
                 Some(named.area.ok_or_else(none)?)
             }
             None if has_area => {
-                Some(WideArea::parse(&text).map_err(|(at, what)| flaw(at.start, what))?)
+                Some(WideArea::parse(&text).map_err(|flaw| FileError::of(path, &text, flaw))?)
             }
             None => None,
         };

@@ -2,13 +2,13 @@
 //! that say which line to mend; turned into the emulated paths of the mesh before the replicas
 //! start. What else stands in such a file is for `settings`.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::input::{FileError, Flaw, flaw};
 use super::settings::ScenarioFile;
 use crate::mesh::WanControl;
 use crate::types::{MAX_REPLICAS, Quorums};
@@ -30,30 +30,6 @@ pub struct WideArea {
     pub loss_percent: f64,
 }
 
-/// A file that cannot be used, where it is wrong, and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WideAreaError {
-    /// The file.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A line of it.
-    #[error("{}:{line}: {what}", path.display())]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong, and what to do.
-        what: String,
-    },
-}
-
 /// The file as it is written, as far as it is about the wide area.
 #[derive(Deserialize)]
 struct Written {
@@ -65,17 +41,14 @@ struct Written {
     loss_percent: Option<Spanned<f64>>,
 }
 
-/// What is wrong, and where in the text.
-pub(super) type Flaw = (Range<usize>, String);
-
 impl WideArea {
     /// Reads a file such as those in `bench-config/` that describes a wide area, or names the file
     /// of one.
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, or describes no wide area.
-    pub fn read(path: &Path) -> Result<WideArea, WideAreaError> {
-        let none = || WideAreaError::Line {
+    pub fn read(path: &Path) -> Result<WideArea, FileError> {
+        let none = || FileError::Line {
             path: path.into(),
             line: 1,
             what: "no `sites` and no `wan` in it: this describes no wide area".to_owned(),
@@ -84,10 +57,7 @@ impl WideArea {
     }
 
     pub(super) fn parse(text: &str) -> Result<WideArea, Flaw> {
-        let written: Written = toml::from_str(text).map_err(|error| {
-            let at = error.span().unwrap_or(0..0);
-            (at, error.message().to_owned())
-        })?;
+        let written: Written = toml::from_str(text).map_err(|error| flaw(&error))?;
         check_sites(&written.sites)?;
         let sites = written.sites.into_inner();
         check_matrix(&sites, &written.rtt_ms)?;

@@ -1,7 +1,6 @@
 //! What is to be compared: read from a file with errors that say which line to mend. Before
 //! `series`, which runs it.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::run::{Asked, Point};
-use crate::load::wide_area::{WideArea, WideAreaError};
+use crate::load::input::{self, FileError, Flaw};
+use crate::load::wide_area::WideArea;
 use crate::sim::virtual_time::Crash;
 use crate::types::MAX_REPLICAS;
 
@@ -58,33 +58,6 @@ pub struct Contender {
     pub protocol: String,
     /// The site, from 0, that is to lead.
     pub leader: Option<usize>,
-}
-
-/// A file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A line of it.
-    #[error("{}:{line}: {what}", path.display())]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong, and what to do.
-        what: String,
-    },
-    /// The wide area that it names.
-    #[error(transparent)]
-    WideArea(#[from] WideAreaError),
 }
 
 /// The file as it is written.
@@ -137,25 +110,16 @@ fn one() -> u64 {
     1
 }
 
-/// What is wrong, and where in the text.
-type Flaw = (Range<usize>, String);
-
 impl Plan {
     /// Reads a file such as `bench-config/compare-wan-5.toml`. `knows` says whether there is a
     /// protocol of a name, and whether it has a leader.
     ///
     /// # Errors
     /// When it, or the wide area that it names, cannot be read or makes no sense.
-    pub fn read(path: &Path, knows: impl Fn(&str) -> Option<bool>) -> Result<Plan, PlanError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| PlanError::Read { path: path.into(), source })?;
-        let line = |(at, what): Flaw| {
-            let before = text.get(..at.start).unwrap_or_default();
-            let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
-            PlanError::Line { path: path.into(), line, what }
-        };
-        let written: Written = toml::from_str(&text)
-            .map_err(|error| line((error.span().unwrap_or(0..0), error.message().to_owned())))?;
+    pub fn read(path: &Path, knows: impl Fn(&str) -> Option<bool>) -> Result<Plan, FileError> {
+        let text = input::read(path)?;
+        let line = |flaw: Flaw| FileError::of(path, &text, flaw);
+        let written: Written = toml::from_str(&text).map_err(|error| line(input::flaw(&error)))?;
         let area = match &written.wide_area {
             Some(file) => WideArea::read(&path.parent().unwrap_or(Path::new("")).join(file))?,
             None => side_by_side(written.replicas.as_ref()).map_err(line)?,
@@ -326,7 +290,7 @@ mod tests {
         ["epaxos", "multi-paxos"].contains(&name).then_some(name == "multi-paxos")
     }
 
-    fn read(text: &str) -> Result<Plan, PlanError> {
+    fn read(text: &str) -> Result<Plan, FileError> {
         let dir = tempfile::tempdir().expect("a directory");
         let area = "sites = ['a', 'b', 'c']\nrtt_ms = [[0, 5, 6], [5, 0, 7], [6, 7, 0]]\n";
         std::fs::write(dir.path().join("area.toml"), area).expect("written");
