@@ -42,8 +42,9 @@ Examples:
   isonomy load --find-rate --slo 'p99<20ms' --duration 5s
 
 Faults: kill R at T; restart R at T; pause R at T [for D]; resume R at T; partition R R from R at T;
-slow R by D at T; link R-R by D [loss P%] at T; heal at T. R is a replica, T counts from the end of
-the warm-up; times are 5s, 250ms.
+slow R by D at T; link R-R by D [loss P%] at T; heal at T. R is a replica, of which kill and pause
+also know the leader as such (kill leader at 5s); T counts from the end of the warm-up; times are
+5s, 250ms.
 
 Exit code 0 if all went well; 1 if an objective was missed, a check failed or a file could not be
 written; 2 if a flag or file makes no sense; 3 if the cluster cannot be reached.")]
@@ -79,6 +80,9 @@ struct TargetArgs {
     /// The agreement protocol to start
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
+    /// Who is to lead, where one replica does: its number, or its site's name
+    #[arg(long, value_name = "R", conflicts_with = "cluster")]
+    leader: Option<String>,
     /// What votes survive [default: memory]
     #[arg(long, value_name = "MODE", value_enum)]
     durability: Option<DurabilityName>,
@@ -285,6 +289,7 @@ impl Load {
         let rate = pace.rate.or(pace.find_rate.then_some(100.0));
         Settings {
             protocol: target.protocol.clone(),
+            leader: text(&target.leader),
             replicas: target.local,
             durability,
             reserved_slots: target.reserved_slots,

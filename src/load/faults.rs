@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! kill R at T                      the process of replica R ends, nobody is told
+//! kill leader at T                 the same of whoever leads then
 //! restart R at T                   it starts again from its directory
-//! pause R at T [for D]             it stands still
+//! pause R at T [for D]             it stands still; or the `leader`
 //! resume R at T                    it goes on
 //! partition R.. from R.. at T      no packet passes between these and those
 //! slow R by D at T                 all it sends and is sent is late by D more
@@ -13,7 +14,8 @@
 //! ```
 //!
 //! `R` is a replica's number; several are apart by commas or spaces. `T` and `D` are times such as
-//! `5s`, `250ms`, `1.5s`; `T` counts from the end of the warm-up.
+//! `5s`, `250ms`, `1.5s`; `T` counts from the end of the warm-up. Where nobody leads, and `leader`
+//! is said, it is the one that would lead elsewhere: so one schedule does for all protocols.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,15 +34,34 @@ pub struct Fault {
     text: String,
 }
 
+/// To whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    /// The replica of this number.
+    Replica(u8),
+    /// Whoever leads when it is done.
+    Leader,
+}
+
+impl Who {
+    /// The number, if it was said.
+    pub fn number(self) -> Option<u8> {
+        match self {
+            Who::Replica(number) => Some(number),
+            Who::Leader => None,
+        }
+    }
+}
+
 /// What is done.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
     /// The process ends.
-    Kill(u8),
+    Kill(Who),
     /// It starts again.
     Restart(u8),
     /// It stands still, until it is resumed or for so long.
-    Pause(u8, Option<Duration>),
+    Pause(Who, Option<Duration>),
     /// It goes on.
     Resume(u8),
     /// No packet passes between the two groups.
@@ -57,11 +78,8 @@ impl Action {
     /// The replicas it names.
     pub fn replicas(&self) -> Vec<u8> {
         match self {
-            Action::Kill(one)
-            | Action::Restart(one)
-            | Action::Pause(one, _)
-            | Action::Resume(one)
-            | Action::Slow(one, _) => vec![*one],
+            Action::Kill(one) | Action::Pause(one, _) => one.number().into_iter().collect(),
+            Action::Restart(one) | Action::Resume(one) | Action::Slow(one, _) => vec![*one],
             Action::Link(one, other, ..) => vec![*one, *other],
             Action::Partition(these, those) => these.iter().chain(those).copied().collect(),
             Action::Heal => Vec::new(),
@@ -117,9 +135,9 @@ fn action(words: &mut Words<'_>) -> Result<Action, BadFault> {
     let verb = words.peek().unwrap_or_default();
     words.next += 1;
     Ok(match verb {
-        "kill" => Action::Kill(words.replica()?),
+        "kill" => Action::Kill(words.who()?),
         "restart" => Action::Restart(words.replica()?),
-        "pause" => Action::Pause(words.replica()?, None),
+        "pause" => Action::Pause(words.who()?, None),
         "resume" => Action::Resume(words.replica()?),
         "partition" => {
             let these = words.replicas("from")?;
@@ -199,6 +217,13 @@ impl<'a> Words<'a> {
         self.read("here belongs the number of a replica, from 1", number)
     }
 
+    fn who(&mut self) -> Result<Who, BadFault> {
+        self.read("here belongs the number of a replica, from 1, or `leader`", |word| match word {
+            "leader" => Some(Who::Leader),
+            other => number(other).map(Who::Replica),
+        })
+    }
+
     fn replicas(&mut self, end: &str) -> Result<Vec<u8>, BadFault> {
         let mut found = vec![self.replica()?];
         while self.peek().is_some_and(|word| word != end) {
@@ -243,10 +268,11 @@ mod tests {
     fn faults_are_understood() {
         let (second, five) = (Duration::from_secs(1), Duration::from_secs(5));
         for (text, action) in [
-            ("kill 1 at 5s", Action::Kill(1)),
+            ("kill 1 at 5s", Action::Kill(Who::Replica(1))),
+            ("kill leader at 5s", Action::Kill(Who::Leader)),
             ("restart 12 at 5s", Action::Restart(12)),
-            ("pause 2 at 5s", Action::Pause(2, None)),
-            ("pause 2 at 5s for 1000ms", Action::Pause(2, Some(second))),
+            ("pause 2 at 5s", Action::Pause(Who::Replica(2), None)),
+            ("pause leader at 5s for 1000ms", Action::Pause(Who::Leader, Some(second))),
             ("resume 2 at 5", Action::Resume(2)),
             ("partition 1,2 from 3 4 at 5s", Action::Partition(vec![1, 2], vec![3, 4])),
             ("slow 3 by 1s at 5s", Action::Slow(3, second)),
@@ -265,7 +291,8 @@ mod tests {
         for (text, at, word) in [
             ("", 0, "begins with"),
             ("kil 1 at 5s", 0, "begins with"),
-            ("kill one at 5s", 5, "number of a replica"),
+            ("kill one at 5s", 5, "or `leader`"),
+            ("restart leader at 5s", 8, "number of a replica"),
             ("kill 0 at 5s", 5, "number of a replica"),
             ("kill 1 in 5s", 7, "`at`"),
             ("kill 1", 6, "`at`"),

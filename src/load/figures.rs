@@ -76,6 +76,8 @@ pub struct Event {
     pub at_s: f64,
     /// What, in the words of the schedule.
     pub what: String,
+    /// Who the leader was, if it was about the leader.
+    pub replica: Option<u8>,
     /// How long it took to do.
     pub took_s: f64,
     /// Why it could not be done.

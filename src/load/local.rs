@@ -7,15 +7,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::drive::{Endpoint, Trouble};
-use super::faults::Action;
+use super::faults::{Action, Who};
 use super::wide_area::WideArea;
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::mesh::WanControl;
 use crate::node::{
-    FastSlow, Latency, LocalCluster, Metrics, Pause, ProposeError, Rejected, Replica, StartError,
-    Unknown,
+    FastSlow, Latency, LocalCluster, Metrics, PathLatency, Pause, ProposeError, Rejected, Replica,
+    StartError, Unknown,
 };
-use crate::types::{Consistency, RequestId};
+use crate::types::{Consistency, ReplicaId, RequestId};
 
 impl Endpoint for Replica<Kv> {
     async fn submit(
@@ -87,6 +87,8 @@ pub(super) struct Local {
     places: Vec<Place>,
     network: Option<WanControl>,
     area: Option<WideArea>,
+    /// Who was to lead.
+    wished: Option<ReplicaId>,
     paused: Vec<Option<Pause>>,
     /// What former lives of each replica have counted.
     former: Vec<Tally>,
@@ -97,6 +99,7 @@ impl Local {
         cluster: LocalCluster<Kv>,
         network: Option<WanControl>,
         area: Option<WideArea>,
+        wished: Option<ReplicaId>,
     ) -> Local {
         let place = |replica: &Replica<Kv>| Place(Arc::new(Mutex::new(replica.clone())));
         let places: Vec<Place> = cluster.replicas().iter().map(place).collect();
@@ -107,6 +110,7 @@ impl Local {
             places,
             network,
             area,
+            wished,
         }
     }
 
@@ -118,17 +122,40 @@ impl Local {
         &self.cluster
     }
 
-    /// Does it.
+    /// Who leads, as most of those that live say of one that lives, too. `None` where nobody does.
+    pub(super) async fn leader(&self) -> Option<ReplicaId> {
+        let paused = |id: ReplicaId| self.paused[id.index()].is_some();
+        let live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
+        let mut named = Vec::new();
+        for replica in self.cluster.live().filter(|replica| !paused(replica.id())) {
+            named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
+        }
+        named.retain(|leader| live.contains(leader));
+        let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
+        named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
+    }
+
+    /// The number of whom a fault is about. Where nobody leads, the leader is whoever was to, or
+    /// else the first: of those that live.
+    pub(super) async fn number(&self, who: Who) -> u8 {
+        let Who::Leader = who else { return who.number().unwrap_or(1) };
+        let leader = self.leader().await;
+        let mut live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
+        live.sort_by_key(|id| (Some(*id) != self.wished, *id));
+        leader.or(live.first().copied()).map_or(1, ReplicaId::number)
+    }
+
+    /// Does it; `number` is that of whom it is about, where one can say `leader`.
     ///
     /// # Errors
     /// When a replica does not start again.
-    pub(super) async fn act(&mut self, action: &Action) -> Result<(), StartError> {
+    pub(super) async fn act(&mut self, action: &Action, number: u8) -> Result<(), StartError> {
         let index = |number: u8| usize::from(number) - 1;
         match action {
-            Action::Kill(one) => {
+            Action::Kill(_) => {
                 // Who is dead does not stand still.
-                self.paused[index(*one)] = None;
-                self.cluster.crash(*one);
+                self.paused[index(number)] = None;
+                self.cluster.crash(number);
             }
             Action::Restart(one) => {
                 self.paused[index(*one)] = None;
@@ -141,9 +168,9 @@ impl Local {
                 self.cluster.restart(*one).await?;
                 self.places[index(*one)].put(self.cluster.replica(*one).clone());
             }
-            Action::Pause(one, _) => {
-                if self.paused[index(*one)].is_none() {
-                    self.paused[index(*one)] = self.cluster.replica(*one).pause().await;
+            Action::Pause(..) => {
+                if self.paused[index(number)].is_none() {
+                    self.paused[index(number)] = self.cluster.replica(number).pause().await;
                 }
             }
             Action::Resume(one) => self.paused[index(*one)] = None,
@@ -220,6 +247,10 @@ pub struct Tally {
     pub commit: Latency,
     /// From the call at a replica to the answer.
     pub execute: Latency,
+    /// Of those, the commands that were committed after one round trip.
+    pub fast: PathLatency,
+    /// And the others.
+    pub slow: PathLatency,
     /// Commands by path.
     pub commands: FastSlow,
     /// The rest.
@@ -237,6 +268,8 @@ pub struct Counts {
     pub recoveries: u64,
     /// Commands proposed again because their instance was decided to be empty.
     pub resubmitted: u64,
+    /// Messages from other replicas.
+    pub frames_in: u64,
     /// Messages to other replicas.
     pub frames_out: u64,
     /// Their bytes.
@@ -251,6 +284,7 @@ impl Counts {
         change(&mut self.slow_instances, other.slow_instances);
         change(&mut self.recoveries, other.recoveries);
         change(&mut self.resubmitted, other.resubmitted);
+        change(&mut self.frames_in, other.frames_in);
         change(&mut self.frames_out, other.frames_out);
         change(&mut self.bytes_out, other.bytes_out);
         change(&mut self.flushes, other.flushes);
@@ -258,16 +292,19 @@ impl Counts {
 }
 
 impl Tally {
-    fn of(metrics: &Metrics) -> Tally {
+    pub(super) fn of(metrics: &Metrics) -> Tally {
         Tally {
             commit: metrics.commit.clone(),
             execute: metrics.execute.clone(),
+            fast: metrics.fast.clone(),
+            slow: metrics.slow.clone(),
             commands: metrics.commands,
             counts: Counts {
                 instances: metrics.instances.total(),
                 slow_instances: metrics.instances.slow,
                 recoveries: metrics.recoveries,
                 resubmitted: metrics.resubmitted,
+                frames_in: metrics.frames_in,
                 frames_out: metrics.frames_out,
                 bytes_out: metrics.bytes_out,
                 flushes: metrics.log.flushes,
@@ -279,6 +316,7 @@ impl Tally {
     pub fn add(&mut self, other: &Tally) {
         self.commit.add(&other.commit);
         self.execute.add(&other.execute);
+        self.each_path(other, |own, others| own.add(others));
         self.commands.fast += other.commands.fast;
         self.commands.slow += other.commands.slow;
         self.counts.each(&other.counts, |own, others| *own += others);
@@ -288,9 +326,17 @@ impl Tally {
     pub(super) fn since(mut self, before: &Tally) -> Tally {
         self.commit.subtract(&before.commit);
         self.execute.subtract(&before.execute);
+        self.each_path(before, |own, others| own.subtract(others));
         self.commands.fast = self.commands.fast.saturating_sub(before.commands.fast);
         self.commands.slow = self.commands.slow.saturating_sub(before.commands.slow);
         self.counts.each(&before.counts, |own, others| *own = own.saturating_sub(others));
         self
+    }
+
+    fn each_path(&mut self, other: &Tally, change: impl Fn(&mut Latency, &Latency)) {
+        for (own, others) in [(&mut self.fast, &other.fast), (&mut self.slow, &other.slow)] {
+            change(&mut own.commit, &others.commit);
+            change(&mut own.execute, &others.execute);
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::scenario::{Scenario, Target};
 use super::settings::Settings;
 use super::slo::Measured;
 use super::verify::judge;
-use crate::node::{FastSlow, Latency, Unsettled};
+use crate::node::{FastSlow, Latency, PathLatency, Unsettled};
 use crate::types::ReplicaId;
 
 /// A thread that has worked more than this share of the time was the limit.
@@ -129,19 +129,45 @@ pub struct Site {
     pub execute_ms: Option<Quantiles>,
     /// The share of the replica's commands that were committed after one round trip.
     pub fast_path_share: Option<f64>,
+    /// Those alone.
+    pub fast_path: Option<OnPath>,
+    /// The others alone.
+    pub slow_path: Option<OnPath>,
     /// In an emulated wide area: the round trip to the nearest fast quorum.
     pub lower_bound_ms: Option<f64>,
+}
+
+/// Commands that took one path. A read that was answered without being proposed took none.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct OnPath {
+    /// From the call at a replica to the commit.
+    pub commit_ms: Quantiles,
+    /// From the call at a replica to its answer, which comes after execution.
+    pub execute_ms: Quantiles,
+}
+
+impl OnPath {
+    fn of(latency: &PathLatency) -> OnPath {
+        let PathLatency { commit, execute, .. } = latency;
+        OnPath { commit_ms: Quantiles::of(commit), execute_ms: Quantiles::of(execute) }
+    }
 }
 
 /// All replicas.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Cluster {
+    /// Who led in the end, where one replica does.
+    pub leader: Option<u8>,
     /// From the call at a replica to the commit.
     pub commit_ms: Quantiles,
     /// From the call at a replica to its answer, which comes after execution.
     pub execute_ms: Quantiles,
     /// The share of commands that were committed after one round trip.
     pub fast_path_share: f64,
+    /// Those alone.
+    pub fast_path: OnPath,
+    /// The others alone.
+    pub slow_path: OnPath,
     /// The rest.
     #[serde(flatten)]
     pub counts: Counts,
@@ -158,6 +184,14 @@ pub struct Generator {
     pub busy: Busy,
 }
 
+/// What the replicas themselves have counted.
+pub(super) struct Counted {
+    /// Each, since the warm-up.
+    pub(super) tallies: Vec<Tally>,
+    /// Who led in the end.
+    pub(super) leader: Option<u8>,
+}
+
 /// The time of a run.
 pub(super) struct Spans {
     pub(super) ended: Duration,
@@ -166,14 +200,14 @@ pub(super) struct Spans {
 }
 
 impl Run {
-    /// What a run amounts to. `tallies` is what replicas counted since the warm-up.
+    /// What a run amounts to.
     pub(super) fn of(
         scenario: &Scenario,
         driven: Driven,
         spans: Spans,
         series: Vec<Row>,
         events: Vec<Event>,
-        tallies: Option<Vec<Tally>>,
+        counted: Option<Counted>,
         hdr_log: Vec<u8>,
     ) -> Run {
         let mut all = Figures::default();
@@ -181,9 +215,9 @@ impl Run {
         let latency = all.latency();
         let seconds = spans.ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
         // The warm-up's last row may end a little after it.
-        let counted = series.iter().filter(|row| row.at_s > row.seconds / 2.0);
-        let answers: f64 = counted.clone().map(|row| row.rate * row.seconds).sum();
-        let time: f64 = counted.map(|row| row.seconds).sum();
+        let rows = series.iter().filter(|row| row.at_s > row.seconds / 2.0);
+        let answers: f64 = rows.clone().map(|row| row.rate * row.seconds).sum();
+        let time: f64 = rows.map(|row| row.seconds).sum();
         let mut failures: Vec<String> = Vec::new();
         for Event { what, failed, .. } in &events {
             failures.extend(failed.iter().map(|why| format!("{what}: {why}")));
@@ -207,8 +241,8 @@ impl Run {
             error_words: driven.errors,
             latency_ms: Quantiles::of(&latency),
             kinds: kinds(&all),
-            sites: sites(scenario, &driven.figures, tallies.as_deref()),
-            cluster: tallies.map(|tallies| cluster(&tallies)),
+            sites: sites(scenario, &driven.figures, counted.as_ref().map(|it| &it.tallies[..])),
+            cluster: counted.as_ref().map(cluster),
             generator: Generator {
                 lateness_ms: Quantiles::of(&all.lateness),
                 late: driven.late,
@@ -321,19 +355,24 @@ fn sites(scenario: &Scenario, figures: &[Figures], tallies: Option<&[Tally]>) ->
             commit_ms: tally.map(|it| Quantiles::of(&it.commit)),
             execute_ms: tally.map(|it| Quantiles::of(&it.execute)),
             fast_path_share: tally.map(|it| share(it.commands)),
+            fast_path: tally.map(|it| OnPath::of(&it.fast)),
+            slow_path: tally.map(|it| OnPath::of(&it.slow)),
             lower_bound_ms: area.map(|area| area.lower_bound_ms(index, n)),
         }
     };
     figures.iter().enumerate().map(one).collect()
 }
 
-fn cluster(tallies: &[Tally]) -> Cluster {
+fn cluster(counted: &Counted) -> Cluster {
     let mut all = Tally::default();
-    tallies.iter().for_each(|tally| all.add(tally));
+    counted.tallies.iter().for_each(|tally| all.add(tally));
     Cluster {
+        leader: counted.leader,
         commit_ms: Quantiles::of(&all.commit),
         execute_ms: Quantiles::of(&all.execute),
         fast_path_share: share(all.commands),
+        fast_path: OnPath::of(&all.fast),
+        slow_path: OnPath::of(&all.slow),
         counts: all.counts,
     }
 }

@@ -9,10 +9,10 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
 
 use super::drive::{Drive, Endpoint, Recent};
-use super::faults::{Action, Fault};
+use super::faults::{Action, Fault, Who};
 use super::gauge::Reading;
 use super::local::{Local, Tally};
-use super::outcome::{Event, Row, Run, Spans};
+use super::outcome::{Counted, Event, Row, Run, Spans};
 use super::remote::Remote;
 use super::scenario::{LocalTarget, Scenario, Target};
 use super::workload::{Key, Written};
@@ -20,7 +20,7 @@ use crate::client::ConnectError;
 use crate::machine::{Kv, KvCommand};
 use crate::mesh::WanControl;
 use crate::node::{Durability, Latency, LocalCluster, StartError};
-use crate::types::{ClientId, RequestId};
+use crate::types::{ClientId, ReplicaId, RequestId, Timing};
 
 /// Keys in one command that fills the table.
 const FILL: u32 = 100;
@@ -99,7 +99,8 @@ pub async fn run(
 async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, StartError> {
     let seed = scenario.plan.workload.seed;
     let (protocol, optimisations) = (target.protocol, target.optimisations);
-    let mut cluster = LocalCluster::<Kv>::builder(target.replicas);
+    let timing = Timing { leader: target.leader, ..Timing::default() };
+    let mut cluster = LocalCluster::<Kv>::builder(target.replicas).timing(timing);
     cluster =
         cluster.configure(move |replica| replica.protocol(protocol).optimisations(optimisations));
     if target.durability != Durability::Memory
@@ -118,7 +119,7 @@ async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, Start
     if let Some(network) = &network {
         cluster = cluster.wan(network.clone());
     }
-    Ok(Local::new(cluster.start().await?, network, target.area.clone()))
+    Ok(Local::new(cluster.start().await?, network, target.area.clone(), target.leader))
 }
 
 /// One run on a cluster that is there.
@@ -167,14 +168,16 @@ async fn session<E: Endpoint + Clone>(
         local.resume_all();
     }
     let driven = drive.finish(scenario.plan.timeout + Duration::from_secs(2)).await;
-    let after = match local.as_deref() {
-        Some(local) => Some(local.tallies().await),
+    let counted = match local.as_deref() {
+        Some(local) => Some(Counted {
+            tallies: looks.since_warm_up(local.tallies().await),
+            leader: local.leader().await.map(ReplicaId::number),
+        }),
         None => None,
     };
     drop(writer);
-    let tallies = after.map(|after| looks.since_warm_up(after));
     let spans = Spans { ended, interrupted, busy: busy.unwrap_or_default() };
-    Ok(Run::of(scenario, driven, spans, looks.rows, looks.events, tallies, log))
+    Ok(Run::of(scenario, driven, spans, looks.rows, looks.events, counted, log))
 }
 
 fn begin_log<'a, 'b>(
@@ -320,13 +323,15 @@ impl Schedule {
         for fault in &scenario.faults {
             let Fault { at, action, .. } = fault;
             left.push((*at, action.clone(), fault.to_string()));
-            if let Action::Pause(one, Some(time)) = action {
-                left.push((*at + *time, Action::Resume(*one), format!("resume {one}")));
-            }
         }
-        // The last first.
-        left.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
-        Schedule { left }
+        let mut schedule = Schedule { left };
+        schedule.sort();
+        schedule
+    }
+
+    /// The last first.
+    fn sort(&mut self) {
+        self.left.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
     }
 
     fn next_moment(&self, scenario: &Scenario) -> Duration {
@@ -343,11 +348,23 @@ impl Schedule {
     ) {
         let warm_up = scenario.plan.warm_up;
         while self.left.last().is_some_and(|(at, ..)| *at + warm_up <= drive.elapsed()) {
-            let Some((_, action, text)) = self.left.pop() else { return };
+            let Some((at, action, what)) = self.left.pop() else { return };
             let start = Instant::now();
+            let (mut number, mut replica) = (0, None);
+            if let Action::Kill(who) | Action::Pause(who, _) = action {
+                number = local.number(who).await;
+                replica = (who == Who::Leader).then_some(number);
+            }
             let at_s = drive.elapsed().saturating_sub(warm_up).as_secs_f64();
-            let failed = local.act(&action).await.err().map(|error| error.to_string());
-            events.push(Event { at_s, what: text, took_s: start.elapsed().as_secs_f64(), failed });
+            let failed = local.act(&action, number).await.err().map(|error| error.to_string());
+            if let Action::Pause(_, Some(time)) = action {
+                // Known only now, if it was the leader.
+                let what = format!("resume {number}");
+                self.left.push((at + time, Action::Resume(number), what));
+                self.sort();
+            }
+            let took_s = start.elapsed().as_secs_f64();
+            events.push(Event { at_s, what, replica, took_s, failed });
         }
     }
 }

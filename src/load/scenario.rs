@@ -15,7 +15,7 @@ use super::workload::{Mix, Sizes, Workload};
 use crate::client::ClientConfig;
 use crate::node::{Durability, Optimisations};
 use crate::protocol::ProtocolKind;
-use crate::types::{Consistency, Quorums};
+use crate::types::{Consistency, Quorums, ReplicaId};
 
 /// How old a hot key gets where histories are checked: each then has a short one.
 const CHECKED_AGE: Duration = Duration::from_millis(250);
@@ -67,6 +67,8 @@ pub struct LocalTarget {
     pub protocol: ProtocolKind,
     /// How many replicas.
     pub replicas: usize,
+    /// Who is to lead, where one does.
+    pub leader: Option<ReplicaId>,
     /// Where they stand, unless it is side by side.
     pub area: Option<WideArea>,
     /// What votes survive.
@@ -357,7 +359,23 @@ fn local(settings: &Settings, area: Option<WideArea>) -> Result<LocalTarget, Fla
             _ => Optimisations::RESERVED_BLOCK,
         },
     };
-    Ok(LocalTarget { protocol, replicas, area, durability, optimisations, data_dir: None })
+    let leader = settings.leader.as_ref().map(|text| leader(text, replicas, area.as_ref()));
+    let leader = leader.transpose().map_err(|what| ("leader", what))?;
+    let data_dir = None;
+    Ok(LocalTarget { protocol, replicas, leader, area, durability, optimisations, data_dir })
+}
+
+/// The replica of a number, or at the site of a name.
+fn leader(text: &Text, replicas: usize, area: Option<&WideArea>) -> Result<ReplicaId, String> {
+    let text = text.to_string();
+    let sites = area.map_or(&[][..], |area| &area.sites[..replicas]);
+    let named = sites.iter().position(|site| *site == text).map(ReplicaId::from_index);
+    let number = || text.parse().ok().and_then(ReplicaId::new);
+    let found = named.or_else(number).filter(|id| id.index() < replicas);
+    found.ok_or_else(|| match sites {
+        [] => format!("{text:?}: name a replica, from 1 to {replicas}"),
+        sites => format!("{text:?}: name a replica, from 1 to {replicas}, or a site of {sites:?}"),
+    })
 }
 
 /// Whether this can be done to that cluster.

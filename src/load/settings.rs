@@ -79,6 +79,8 @@ settings! {
     title: String,
     /// The agreement protocol of a cluster that is started.
     protocol: String,
+    /// Who is to lead, where one replica does: its number, or the name of its site.
+    leader: Text,
     /// How many replicas to start.
     replicas: usize,
     /// The file of a wide area to start them in, seen from the file that says so.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::outcome::{Found, Outcome, Quantiles, Run, Site, Spread};
+use super::outcome::{Event, Found, Outcome, Quantiles, Run, Site, Spread};
 use super::report::{grouped, rounded};
 
 impl fmt::Display for Outcome {
@@ -142,7 +142,14 @@ impl Run {
                 "commit, execution and fast path: not known of a cluster that runs elsewhere"
             );
         };
+        let (fast, slow) = (&cluster.fast_path, &cluster.slow_path);
+        // Where all took the same path, nothing is to be told apart.
+        let both = fast.commit_ms.count > 0 && slow.commit_ms.count > 0;
         line(f, "commit", &cluster.commit_ms)?;
+        if both {
+            line(f, "  on the fast path", &fast.commit_ms)?;
+            line(f, "  on the slow path", &slow.commit_ms)?;
+        }
         for Site { replica, site, commit_ms, lower_bound_ms, .. } in &self.sites {
             if let (Some(commit), Some(bound)) = (commit_ms, lower_bound_ms) {
                 let name = site.as_deref().unwrap_or_default();
@@ -150,6 +157,13 @@ impl Run {
             }
         }
         line(f, "execution", &cluster.execute_ms)?;
+        if both {
+            line(f, "  on the fast path", &fast.execute_ms)?;
+            line(f, "  on the slow path", &slow.execute_ms)?;
+        }
+        if let Some(leader) = cluster.leader {
+            writeln!(f, "in the end led by replica {leader}{}", self.place(leader))?;
+        }
         let counts = &cluster.counts;
         writeln!(
             f,
@@ -193,14 +207,28 @@ impl Run {
         for row in &self.series {
             let begins = row.at_s - row.seconds;
             while let Some(event) = events.next_if(|event| event.at_s < begins + row.seconds) {
-                let failed = event.failed.as_ref().map_or("", |_| " FAILED");
-                writeln!(f, "{:>8.2}  {}{failed}", event.at_s, event.what)?;
+                self.fmt_event(event, f)?;
             }
             let rate = rounded(row.rate);
             write!(f, "{:>8.2}{rate:>11}{:>9}", row.at_s, row.errors)?;
             writeln!(f, "{:>10.2}{:>10.2}", row.p50_ms, row.p99_ms)?;
         }
-        events.try_for_each(|event| writeln!(f, "{:>8.2}  {}", event.at_s, event.what))
+        events.try_for_each(|event| self.fmt_event(event, f))
+    }
+
+    fn fmt_event(&self, event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>8.2}  {}", event.at_s, event.what)?;
+        if let Some(replica) = event.replica {
+            write!(f, ": replica {replica}{}", self.place(replica))?;
+        }
+        writeln!(f, "{}", event.failed.as_ref().map_or("", |_| " FAILED"))
+    }
+
+    /// Where a replica stands, if that has a name.
+    fn place(&self, replica: u8) -> String {
+        let site = self.sites.iter().find(|site| site.replica == usize::from(replica));
+        let name = site.and_then(|site| site.site.as_deref());
+        name.map_or_else(String::new, |name| format!(" ({name})"))
     }
 
     fn fmt_verdicts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

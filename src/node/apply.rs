@@ -69,6 +69,10 @@ pub(super) struct ApplyMetrics {
     pub(super) unproposed_reads: u64,
     /// From the call to the answer, for the commands proposed here.
     pub(super) latency: Latency,
+    /// The same of those committed on the fast path.
+    pub(super) fast: Latency,
+    /// The same of those committed otherwise.
+    pub(super) slow: Latency,
     /// How long it took to put the state into bytes, for each snapshot.
     pub(super) stall: Latency,
     /// How many bytes that were the last time.
@@ -203,7 +207,13 @@ impl<S: StateMachine> Apply<S> {
             let mut metrics = lock(&self.shared.applied);
             count(&mut metrics);
             for (waited, _) in &self.answers {
-                metrics.latency.record(now.since(waited.since()));
+                let took = now.since(waited.since());
+                metrics.latency.record(took);
+                match waited.fast() {
+                    Some(true) => metrics.fast.record(took),
+                    Some(false) => metrics.slow.record(took),
+                    None => {}
+                }
             }
         }
         for (waited, answer) in self.answers.drain(..) {

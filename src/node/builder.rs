@@ -219,6 +219,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let credentials = self.credentials.clone().ok_or(StartError::Missing("tls"))?;
         let quorums = self.quorums(id)?;
         check(&self.limits, &self.timing)?;
+        if self.timing.leader.is_some_and(|leader| leader.index() >= quorums.n) {
+            return Err(StartError::Limits("`leader` is none of the replicas"));
+        }
         let data = match (self.durability, self.place.take()) {
             (Durability::Memory, None) => None,
             (Durability::Memory, Some(_)) => return Err(StartError::UnusedDataDir),

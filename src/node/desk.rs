@@ -76,6 +76,8 @@ fn outcome(answer: Answer) -> wire::Outcome {
 
 struct Entry {
     since: Time,
+    /// Whether it was committed on the fast path, once it is committed here.
+    fast: Option<bool>,
     bytes: usize,
     waiters: SmallVec<[Waiter; 1]>,
 }
@@ -86,6 +88,11 @@ pub(super) struct Waited(Entry);
 impl Waited {
     pub(super) fn since(&self) -> Time {
         self.0.since
+    }
+
+    /// Whether it was committed on the fast path, if it was committed here.
+    pub(super) fn fast(&self) -> Option<bool> {
+        self.0.fast
     }
 
     /// Answers everybody who waits for the request.
@@ -172,7 +179,7 @@ impl Desk {
             return Err((waiter, Rejected::Overloaded.into()));
         }
         state.bytes += bytes;
-        let entry = Entry { since: now, bytes, waiters: smallvec![waiter] };
+        let entry = Entry { since: now, fast: None, bytes, waiters: smallvec![waiter] };
         state.waiting.insert(request, entry);
         Ok(Entered::New)
     }
@@ -203,15 +210,18 @@ impl Desk {
         }
     }
 
-    /// Since when each of `requests` has been waited for.
-    pub(super) fn since(
+    /// These `requests` were committed, on the fast path or not: since when each has been waited
+    /// for.
+    pub(super) fn committed(
         &self,
         requests: impl Iterator<Item = RequestId>,
+        fast: bool,
         mut found: impl FnMut(Time),
     ) {
-        let state = self.lock();
+        let mut state = self.lock();
         for request in requests {
-            if let Some(entry) = state.waiting.get(&request) {
+            if let Some(entry) = state.waiting.get_mut(&request) {
+                entry.fast = Some(fast);
                 found(entry.since);
             }
         }
@@ -318,13 +328,25 @@ mod tests {
         let (second, entered) = enter(&desk, 1, 10, 5);
         assert_eq!((entered, desk.len()), (Ok(Entered::Joined), 1));
         let mut waited = Vec::new();
-        desk.since([request(1), request(2)].into_iter(), |since| waited.push(since));
+        desk.committed([request(1), request(2)].into_iter(), false, |since| waited.push(since));
         assert_eq!(waited, [at(0)]);
         answer_all(&desk, &[2, 1, 1], b"x");
         for caller in [first, second] {
             assert_eq!(caller.answer(), Some(Ok(Bytes::from_static(b"x"))));
         }
         assert_eq!(desk.len(), 0);
+    }
+
+    #[test]
+    fn who_is_answered_knows_the_path() {
+        let desk = Desk::new(Most { commands: 3, ..MOST });
+        let _callers = [1, 2, 3].map(|sequence| enter(&desk, sequence, 10, 0));
+        desk.committed([request(1)].into_iter(), true, drop);
+        desk.committed([request(2)].into_iter(), false, drop);
+        let mut paths = Vec::new();
+        let all = [1, 2, 3].into_iter().map(request);
+        desk.take(all, |request| *request, |_, waited| paths.push(waited.fast()));
+        assert_eq!(paths, [Some(true), Some(false), None]);
     }
 
     #[test]

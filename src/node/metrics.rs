@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::protocol::Paths;
 use crate::storage::Durability;
+use crate::types::ReplicaId;
 
 /// Durations, in microseconds, to three digits, up to [`Latency::LONGEST`].
 #[derive(Clone, Debug)]
@@ -91,6 +92,15 @@ impl FastSlow {
     }
 }
 
+/// Latencies of those commands alone that took one path.
+#[derive(Clone, Debug, Default)]
+pub struct PathLatency {
+    /// From the call at this replica to the commit of its instance.
+    pub commit: Latency,
+    /// From the call at this replica to the answer.
+    pub execute: Latency,
+}
+
 /// What one replica has done since its start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -109,6 +119,11 @@ pub struct Metrics {
     pub commit: Latency,
     /// From the call at this replica to the answer, for each command.
     pub execute: Latency,
+    /// The same of those committed after one round trip. What was answered without a commit of this
+    /// replica's, as a linearizable read may be, is on neither path.
+    pub fast: PathLatency,
+    /// The same of those that took more than one.
+    pub slow: PathLatency,
     /// This replica's own commands.
     pub commands: FastSlow,
     /// This replica's own instances; a batch of commands is one.
@@ -117,6 +132,8 @@ pub struct Metrics {
     pub recoveries: u64,
     /// Commands proposed again because their instance ended as a `Nop`.
     pub resubmitted: u64,
+    /// Who leads, as far as is known here, where one replica does.
+    pub leader: Option<ReplicaId>,
     /// Instances in the largest component executed here.
     pub largest_component: usize,
     /// Callers turned away because too much was waiting.

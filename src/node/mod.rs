@@ -44,7 +44,7 @@ pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
 pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
-pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, Restored, SnapshotMetrics};
+pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
 pub use session::{Session, Unanswered};
 pub use shared::Limits;
 pub use status::{Explanation, Standing, Status};

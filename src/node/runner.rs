@@ -21,7 +21,7 @@ use super::apply::Work;
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
 use super::keeper::Arrived;
-use super::metrics::{FastSlow, Latency, Metrics};
+use super::metrics::{FastSlow, Latency, Metrics, PathLatency};
 use super::shared::{Phase, Question, Shared, lock};
 use super::snapshots::Snapshots;
 use super::status::{Explain, Status, explain};
@@ -47,7 +47,9 @@ const STAGGER: u32 = 50;
 #[derive(Default)]
 struct Counts {
     proposed: u64,
-    commit: Latency,
+    /// From the call to the commit on the fast path, and otherwise.
+    fast: Latency,
+    slow: Latency,
     commands: FastSlow,
     instances: FastSlow,
     turns: u64,
@@ -326,8 +328,10 @@ impl<P: Explain> Runner<P> {
             self.counts.instances.count(committed.fast, 1);
             self.counts.commands.count(committed.fast, commands.len() as u64);
             let requests = commands.iter().map(|command| command.request);
-            let commit = &mut self.counts.commit;
-            self.shared.desk.since(requests, |since| commit.record(now.since(since)));
+            let Counts { fast, slow, .. } = &mut self.counts;
+            let commit = if committed.fast { fast } else { slow };
+            let note = |since| commit.record(now.since(since));
+            self.shared.desk.committed(requests, committed.fast, note);
         }
     }
 
@@ -431,18 +435,27 @@ impl<P: Explain> Runner<P> {
         let (paths, counts) = (self.core.paths().clone(), &self.counts);
         let snapshots = self.snapshots.metrics(&self.core, &self.journal);
         let applied = lock(&self.shared.applied);
+        let mut commit = counts.fast.clone();
+        commit.add(&counts.slow);
+        let path = |commit: &Latency, execute: &Latency| PathLatency {
+            commit: commit.clone(),
+            execute: execute.clone(),
+        };
         Metrics {
             proposed: counts.proposed,
             executed: applied.executed,
             repeated: applied.repeated,
             local_reads: applied.reads,
             unproposed_reads: applied.unproposed_reads,
-            commit: counts.commit.clone(),
+            commit,
             execute: applied.latency.clone(),
+            fast: path(&counts.fast, &applied.fast),
+            slow: path(&counts.slow, &applied.slow),
             commands: counts.commands,
             instances: counts.instances,
             recoveries: paths.count(Path::Recovery),
             resubmitted: paths.count(Path::Resubmitted),
+            leader: self.core.protocol().leader(),
             largest_component: self.core.status().largest_component,
             overloaded: self.shared.desk.overloaded.load(Ordering::Relaxed),
             frames_in: sum(|peer| peer.frames_received),

@@ -115,6 +115,11 @@ pub(super) trait Explain: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
 
     /// How it stands, in words.
     fn standing(&self) -> String;
+
+    /// Who leads, as far as is known here, where one replica does.
+    fn leader(&self) -> Option<ReplicaId> {
+        None
+    }
 }
 
 impl Explain for EPaxos {
@@ -152,6 +157,10 @@ impl Explain for MultiPaxos {
              slots behind {floor}, waits for {pending} own proposals"
         )
     }
+
+    fn leader(&self) -> Option<ReplicaId> {
+        MultiPaxos::standing(self).leader
+    }
 }
 
 impl Explain for FastPaxos {
@@ -163,7 +172,7 @@ impl Explain for FastPaxos {
     }
 
     fn standing(&self) -> String {
-        let leader = match self.leader() {
+        let leader = match FastPaxos::leader(self) {
             Some((who, true)) => format!("fast, coordinated by {who}"),
             Some((who, false)) => format!("classic, led by {who}"),
             None => "nobody is known to coordinate".to_owned(),
@@ -173,6 +182,10 @@ impl Explain for FastPaxos {
             "{leader}; knows the decisions up to slot {known}, has dropped those up to {dropped}, \
              waits for {undecided} own proposals"
         )
+    }
+
+    fn leader(&self) -> Option<ReplicaId> {
+        FastPaxos::leader(self).map(|(who, _)| who)
     }
 }
 

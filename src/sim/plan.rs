@@ -315,6 +315,7 @@ fn draw_timing(rng: &mut impl Rng, wide: bool) -> Timing {
         retransmit: millis(rng, 20, 100),
         suspect: millis(rng, 60, 400),
         patience: millis(rng, 150, 2000),
+        leader: None,
     };
     if quick && !wide { drawn } else { Timing::default() }
 }

@@ -96,6 +96,31 @@ pub struct Timing {
     pub suspect: Duration,
     /// An instance of an owner that is not suspected is recovered after this at the soonest.
     pub patience: Duration,
+    /// Who is to lead, where one replica does: the others wait longer before they stand for
+    /// election. No more than a wish: a leader that lives is never replaced for it, and any replica
+    /// is elected that a majority would have. To be the same at all replicas.
+    pub leader: Option<ReplicaId>,
+}
+
+impl Timing {
+    /// By how long the others let the wished-for leader of a new cluster begin, beside what is
+    /// usual: it must have found them first.
+    pub fn head_start(&self, me: ReplicaId) -> Duration {
+        match self.leader {
+            Some(leader) if leader != me => self.suspect * 4,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Which part of the random part of an election's time-out `me` waits, of `drawn`, from 0 to 1:
+    /// the wished-for leader no more than a quarter, and the others no less.
+    pub fn patience_to_stand(&self, me: ReplicaId, drawn: f64) -> f64 {
+        match self.leader {
+            None => drawn,
+            Some(leader) if leader == me => drawn / 4.0,
+            Some(_) => 0.25 + drawn * 0.75,
+        }
+    }
 }
 
 impl Default for Timing {
@@ -106,6 +131,26 @@ impl Default for Timing {
             retransmit: Duration::from_millis(100),
             suspect: Duration::from_millis(600),
             patience: Duration::from_secs(3),
+            leader: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_wished_for_as_leader_stands_before_all_others_and_nobody_waits_longer_than_ever() {
+        let [one, two] = [1, 2].map(|number| ReplicaId::new(number).expect("a number"));
+        let timing = Timing { leader: Some(two), ..Timing::default() };
+        for drawn in [0.0, 0.3, 1.0] {
+            assert_eq!(Timing::default().patience_to_stand(one, drawn), drawn);
+            let (wished, other) =
+                (timing.patience_to_stand(two, drawn), timing.patience_to_stand(one, drawn));
+            assert!((0.0..=0.25).contains(&wished) && (0.25..=1.0).contains(&other));
+        }
+        assert_eq!((timing.head_start(two), Timing::default().head_start(one)), Default::default());
+        assert!(timing.head_start(one) > timing.suspect);
     }
 }

@@ -71,8 +71,10 @@ impl Asking {
 impl FastPaxos {
     /// Somebody leads or is about to: this replica does not try for a while, at random.
     pub(super) fn follow(&mut self, view: &View) {
-        let timeout = self.settings.timing.suspect + view.slowest_round_trip() * 2;
-        let timeout = timeout + timeout.mul_f64(self.rng.random::<f64>());
+        let (timing, me) = (&self.settings.timing, self.settings.me);
+        let timeout = timing.suspect + view.slowest_round_trip() * 2;
+        let part = timing.patience_to_stand(me, self.rng.random::<f64>());
+        let timeout = timeout + timeout.mul_f64(part);
         self.coordinator.deadline = Some(view.now + timeout);
         self.coordinator.is_hurried = false;
     }
@@ -112,18 +114,24 @@ impl FastPaxos {
     fn wait_for_lead(&mut self, view: &View, fx: &mut Fx) {
         let Some(deadline) = self.coordinator.deadline else {
             // In a new cluster it is clear who begins.
-            let begins = self.settings.me.index() == 0 && self.votes.promised.is_owner();
+            let (me, timing) = (self.settings.me, &self.settings.timing);
+            let (is_new, head_start) = (self.votes.promised.is_owner(), timing.head_start(me));
+            let begins = is_new && timing.leader.map_or(me.index() == 0, |leader| leader == me);
             if begins {
                 self.coordinator.deadline = Some(view.now);
             } else {
                 self.follow(view);
+                let deadline = self.coordinator.deadline.as_mut().expect("it was just set");
+                *deadline = *deadline + if is_new { head_start } else { Duration::ZERO };
             }
             return;
         };
         let is_gone = self.coordinator_now().is_some_and(|who| view.suspected.contains(who));
         if is_gone && !self.coordinator.is_hurried {
             let soon = self.settings.timing.retransmit + view.slowest_round_trip();
-            let soon = view.now + soon.mul_f64(self.rng.random::<f64>());
+            let (timing, me) = (&self.settings.timing, self.settings.me);
+            let part = timing.patience_to_stand(me, self.rng.random::<f64>());
+            let soon = view.now + soon.mul_f64(part);
             self.coordinator.deadline = Some(deadline.min(soon));
             self.coordinator.is_hurried = true;
         } else if view.now >= deadline {

@@ -7,6 +7,7 @@
 //! majority hears. Who takes a ballot records it first: it is never taken again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rand::RngExt;
 
@@ -67,16 +68,20 @@ impl MultiPaxos {
     /// A leader was heard, or somebody stands for election: this replica waits.
     pub(super) fn postpone_election(&mut self, view: &View) {
         let least = self.election_timeout(view);
-        let jitter = least.mul_f64(self.rng.random::<f64>());
+        let drawn = self.rng.random::<f64>();
+        let jitter = least.mul_f64(self.settings.timing.patience_to_stand(self.me(), drawn));
         self.election.deadline = Some(view.now + least + jitter);
     }
 
-    /// In a new cluster, which nobody leads, the first replica leads if it can, so that where the
-    /// leader is can be chosen by numbering; the others follow in order.
+    /// In a new cluster, which nobody leads, the wished-for leader or else the first replica leads
+    /// if it can; the others follow in order.
     fn first_deadline(&mut self, view: &View) -> Time {
-        let timing = &self.settings.timing;
-        let rank = u32::try_from(self.settings.me.index()).expect("a replica's number is small");
-        let spread = timing.suspect / 2 * rank;
+        let (timing, me) = (&self.settings.timing, self.settings.me);
+        let rank = u32::try_from(me.index()).expect("a replica's number is small");
+        let spread = match timing.leader {
+            Some(leader) if leader == me => Duration::ZERO,
+            _ => timing.suspect / 2 * rank + timing.head_start(me),
+        };
         let jitter = timing.tick.mul_f64(self.rng.random::<f64>());
         if self.n() == 1 { view.now } else { view.now + timing.gossip + spread + jitter }
     }

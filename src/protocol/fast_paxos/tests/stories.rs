@@ -9,7 +9,7 @@ use crate::protocol::fast_paxos::{FastPaxos, Message, Plant, Round};
 use crate::protocol::log::tests::stage::{Stage, batch, replica};
 use crate::protocol::log::{Choice, Upkeep};
 use crate::protocol::{Path, Protocol};
-use crate::types::{Ballot, InstanceId, Retention, Value};
+use crate::types::{Ballot, InstanceId, Retention, Settings, Value};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -26,6 +26,25 @@ fn opened(n: usize, plant: Option<Plant>) -> Stage<FastPaxos> {
         assert_eq!(stage.at(at).protocol.leader(), Some((replica(1), true)));
     }
     stage
+}
+
+#[test]
+fn who_is_wished_for_coordinates_a_new_cluster() {
+    let wishing = |mut settings: Settings| {
+        settings.timing.leader = Some(replica(3));
+        FastPaxos::new(settings)
+    };
+    let mut stage = Stage::new(5, Retention { volatile: false, keep: usize::MAX }, wishing);
+    stage.pass(LONG);
+    for at in 1..=5 {
+        assert_eq!(stage.at(at).protocol.leader(), Some((replica(3), true)));
+    }
+    assert_eq!(stage.paths.count(Path::FastCampaign), 1);
+    stage.crash(3, 0);
+    stage.suspect(3, true);
+    stage.pass(LONG);
+    let leader = stage.at(1).protocol.leader();
+    assert!(leader.is_some_and(|(who, _)| who != replica(3)), "the others go on: {leader:?}");
 }
 
 #[track_caller]

@@ -173,6 +173,16 @@ impl Stage {
         }
     }
 
+    /// A new cluster in which all wish for the same leader.
+    pub(super) fn wishing(n: usize, seed: u64, leader: usize) -> Stage {
+        let mut stage = Stage::new(n, seed);
+        for node in &mut stage.nodes {
+            node.settings.timing.leader = Some(replica(leader));
+            node.protocol = MultiPaxos::new(node.settings.clone());
+        }
+        stage
+    }
+
     fn n(&self) -> usize {
         self.nodes.len()
     }

@@ -44,6 +44,31 @@ fn stage_delay() -> Duration {
 }
 
 #[test]
+fn who_is_wished_for_leads_a_new_cluster_and_mostly_follows_a_leader_that_stops() {
+    for wished in 0..5 {
+        let mut stage = Stage::wishing(5, 1, wished);
+        assert!(stage.run_until(|s| s.leader().is_some()), "somebody is elected");
+        stage.run(millis(4000));
+        assert_eq!(stage.leader(), Some(wished));
+        assert_eq!(stage.all_paths().count(Path::MpElected), 1);
+    }
+    let mut followed = 0;
+    for seed in 0..20 {
+        let mut stage = Stage::wishing(5, seed, 3);
+        // It comes too late to be the first, and displaces nobody.
+        stage.cut.insert(3);
+        assert!(stage.run_until(|s| s.leader() == Some(0)), "another one is elected");
+        stage.cut.clear();
+        stage.run(millis(3000));
+        assert_eq!(stage.leader(), Some(0));
+        stage.crash(0, 0);
+        assert!(stage.run_until(|s| s.leader().is_some()), "somebody follows");
+        followed += usize::from(stage.leader() == Some(3));
+    }
+    assert!(followed >= 18, "{followed} of 20");
+}
+
+#[test]
 fn a_follower_alone_learns_at_once_what_it_waits_for() {
     let mut stage = led(5);
     stage.propose(3);
