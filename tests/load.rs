@@ -66,6 +66,24 @@ fn a_missed_objective_is_said_and_the_faults_are_in_the_table() {
     }
 }
 
+#[test]
+fn the_leader_is_chosen_and_killed_as_such() {
+    let fault = ["--fault", "kill leader at 500ms", "--duration", "4s", "--timeout", "8s"];
+    let pace = ["--rate", "100", "--warm-up", "300ms", "--conflicts", "0", "--json"];
+    for protocol in ["multi-paxos", "epaxos"] {
+        let who = ["--protocol", protocol, "--leader", "2"];
+        let report = json(&load(&[&pace[..], &fault, &who].concat()));
+        let (run, event) = (&report["runs"][0], &report["runs"][0]["events"][0]);
+        assert_eq!((&event["replica"], &event["failed"]), (&2.into(), &Value::Null), "{event}");
+        let (cluster, is_led) = (&run["cluster"], protocol == "multi-paxos");
+        assert_eq!(cluster["leader"].as_u64().is_some_and(|it| it != 2), is_led, "{cluster}");
+        let count = |path: &str| cluster[path]["commit_ms"]["count"].as_u64().unwrap();
+        let all = cluster["commit_ms"]["count"].as_u64().unwrap();
+        assert!(count("fast_path") > 0 && count("fast_path") + count("slow_path") == all);
+        assert_eq!((&run["unanswered"], &run["errors"]), (&0.into(), &0.into()), "{run}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_said_and_the_figures_are_printed() {
@@ -120,6 +138,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         (&["--config", bad.to_str().unwrap()], "bad.toml:3: fault: kill 9 at 1s: there is no"),
         (&["--config", "no/such.toml"], "cannot read no/such.toml"),
         (&["--fault", "kill one at 1s"], "     ^"),
+        (&["--leader", "4"], "--leader: \"4\": name a replica, from 1 to 3"),
         (&["--protocol", "raft"], "there is no protocol \"raft\"; there are \"epaxos\""),
         (&["--find-rate"], "say with --slo"),
         (&["--csv", "no/such/file.csv"], "cannot write no/such/file.csv"),

@@ -54,6 +54,18 @@ fn what_is_kept_in_memory_is_gone_with_the_process() {
 }
 
 #[test]
+fn a_leader_that_there_is_not_is_refused() {
+    let mut cluster = Cluster::lay_out(3);
+    cluster.edit("# leader = 1", "leader = 4");
+    let (code, words) = cluster.refusal(1);
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("`leader = 4`, but [replicas] has no entry 4"), "{words}");
+    cluster.edit("leader = 4", "leader = 3");
+    cluster.serve_all();
+    cluster.told(&["put", "greeting", "hello"]);
+}
+
+#[test]
 fn answers_have_their_exit_codes() {
     let cluster = Cluster::start(3);
     let code = |arguments: &[&str]| cluster.client(arguments).status.code();

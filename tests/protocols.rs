@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use common::machines::Machines;
 use common::*;
-use isonomy::machine::KvOutput;
-use isonomy::node::StartError;
+use isonomy::machine::{Kv, KvOutput};
+use isonomy::node::{LocalCluster, StartError};
 use isonomy::protocol::ProtocolKind;
 use isonomy::storage::StorageError;
-use isonomy::types::{ClientId, Consistency, RequestId};
+use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId, Timing};
 
 fn machines(replicas: u64, protocol: ProtocolKind) -> Machines {
     Machines { protocol, ..Machines::new(replicas) }
@@ -94,4 +94,42 @@ async fn a_replica_that_runs_another_protocol_is_let_in_by_nobody() {
     let met = tokio::time::timeout(Duration::from_secs(2), replicas[2].wait_connected(1)).await;
     assert!(met.is_err(), "it is refused for as long as it tries");
     assert_eq!(replicas[0].connected().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wished_for_leader_leads_and_latencies_are_told_apart_by_path() {
+    let third = ReplicaId::new(3);
+    let timing = Timing { leader: third, ..Timing::default() };
+    for &protocol in ProtocolKind::ALL {
+        let builder = LocalCluster::<Kv>::builder(3).timing(timing.clone());
+        let builder = builder.configure(move |replica| replica.protocol(protocol));
+        let cluster = builder.start().await.unwrap();
+        let is_led = matches!(protocol, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos);
+        eventually("all know who leads, if somebody does", async || {
+            let mut known = 0;
+            for replica in cluster.replicas() {
+                let leader = replica.metrics().await.unwrap().leader;
+                known += usize::from(leader == third.filter(|_| is_led));
+            }
+            known == 3
+        })
+        .await;
+        for replica in cluster.replicas() {
+            let done = replica.propose(put("a", "1")).await;
+            assert_eq!(done, Ok(KvOutput::Done), "{protocol}");
+            let metrics = replica.metrics().await.unwrap();
+            let paths = [&metrics.fast, &metrics.slow].map(|path| path.commit.count());
+            assert_eq!(paths, [metrics.commands.fast, metrics.commands.slow], "{protocol}");
+            assert_eq!(paths.iter().sum::<u64>(), metrics.commit.count(), "{protocol}");
+            let answered = [&metrics.fast, &metrics.slow].map(|path| path.execute.count());
+            assert_eq!(answered, paths, "{protocol}");
+            if protocol == ProtocolKind::MultiPaxos {
+                assert_eq!(paths[0] == 1, Some(replica.id()) == third, "who leads is fast");
+            }
+        }
+        cluster.shutdown().await;
+    }
+    let none = Timing { leader: ReplicaId::new(4), ..Timing::default() };
+    let refused = LocalCluster::<Kv>::builder(3).timing(none).start().await.unwrap_err();
+    assert!(refused.to_string().contains("`leader` is none of the replicas"), "{refused}");
 }

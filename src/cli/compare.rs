@@ -186,10 +186,15 @@ mod tests {
 
     #[test]
     fn what_only_virtual_time_can_do_is_said_beforehand() {
-        let file = "bench-config/compare-wan-5.toml";
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        let path = path.to_str().expect("a path in UTF-8");
-        let said = run(&["--config", path]).expect_err("who leads is chosen").to_string();
-        assert!(said.contains("--virtual"), "{said}");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("plan.toml");
+        let text = "title = 't'\nreplicas = 1\nprotocols = ['epaxos']\nconflicts = [0]\n\
+                    clients = [1]\nseconds = 1\n";
+        for line in ["cpu_us = 5", "crash = { site = 'r1', at_s = 0.1, back_s = 0.2 }"] {
+            std::fs::write(&path, format!("{text}{line}\n")).expect("written");
+            let path = path.to_str().expect("a path in UTF-8");
+            let said = run(&["--config", path]).expect_err(line).to_string();
+            assert!(said.contains("--virtual") && said.contains("plan.toml"), "{said}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::mesh::Credentials;
 use crate::node::{Durability, Limits, Optimisations};
 use crate::protocol::ProtocolKind;
-use crate::types::{ReplicaId, Slot};
+use crate::types::{ReplicaId, Slot, Timing};
 
 /// The client's file in a cluster's directory.
 pub(super) const CLIENT_FILE: &str = "client.toml";
@@ -32,6 +32,9 @@ pub(super) struct ReplicaFile {
     pub(super) durability: DurabilityName,
     #[serde(default)]
     data_dir: Option<PathBuf>,
+    /// Who is to lead, where one replica does.
+    #[serde(default)]
+    leader: Option<u8>,
     /// Whether proposals leave before they are durable, or how many slots to reserve for that.
     #[serde(default)]
     reserved_slots: Option<ReservedSlots>,
@@ -140,6 +143,18 @@ impl ReplicaFile {
         let name = self.protocol.as_deref();
         let kind = name.map(str::parse).transpose().context("`protocol` cannot be used")?;
         Ok(kind.unwrap_or_default())
+    }
+
+    /// How long it waits for what, as far as a file says it.
+    pub(super) fn timing(&self) -> anyhow::Result<Timing> {
+        let named = |number| ReplicaId::new(number).filter(|id| id.index() < self.replicas.len());
+        let leader = match self.leader {
+            Some(number) => Some(named(number).with_context(|| {
+                format!("`leader = {number}`, but [replicas] has no entry {number}")
+            })?),
+            None => None,
+        };
+        Ok(Timing { leader, ..Timing::default() })
     }
 
     /// How it is spared waiting for its disk.

@@ -99,6 +99,10 @@ replica = {own}
 # The protocol: the same for all replicas, and for as long as the cluster lives.
 protocol = \"{protocol}\"
 
+# Which replica is to lead, where the protocol has a leader: the same in every file. It stands for
+# election before the others, and that is all: a leader that lives is not replaced for it.
+# leader = 1
+
 # Where to listen, if not at its address below: behind a translated address, say.
 # listen = \"0.0.0.0:7400\"
 

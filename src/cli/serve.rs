@@ -60,6 +60,7 @@ impl Serve {
             .tls(credentials)
             .durability(file.durability.into())
             .protocol(file.protocol().with_context(|| self.file.display().to_string())?)
+            .timing(file.timing().with_context(|| self.file.display().to_string())?)
             .optimisations(file.optimisations())
             .limits(file.limits());
         let mut mark = None;

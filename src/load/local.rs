@@ -122,17 +122,9 @@ impl Local {
         &self.cluster
     }
 
-    /// Who leads, as most of those that live say of one that lives, too. `None` where nobody does.
+    /// Who leads, as far as those say that can be asked.
     pub(super) async fn leader(&self) -> Option<ReplicaId> {
-        let paused = |id: ReplicaId| self.paused[id.index()].is_some();
-        let live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
-        let mut named = Vec::new();
-        for replica in self.cluster.live().filter(|replica| !paused(replica.id())) {
-            named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
-        }
-        named.retain(|leader| live.contains(leader));
-        let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
-        named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
+        leader_of(&self.cluster, |id| self.paused[id.index()].is_none()).await
     }
 
     /// The number of whom a fault is about. Where nobody leads, the leader is whoever was to, or
@@ -238,6 +230,22 @@ impl Local {
         }
         all
     }
+}
+
+/// Who leads, as most of those that live and may be asked say of one that lives, too. `None` where
+/// nobody does.
+pub(super) async fn leader_of(
+    cluster: &LocalCluster<Kv>,
+    answers: impl Fn(ReplicaId) -> bool,
+) -> Option<ReplicaId> {
+    let live: Vec<ReplicaId> = cluster.live().map(Replica::id).collect();
+    let mut named = Vec::new();
+    for replica in cluster.live().filter(|replica| answers(replica.id())) {
+        named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
+    }
+    named.retain(|leader| live.contains(leader));
+    let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
+    named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
 }
 
 /// What a replica counts, as far as reports tell it; can be added and subtracted.

@@ -15,12 +15,19 @@ pub enum Figure {
     Commit(Option<usize>, usize),
     /// A percentile of the latency of execution, likewise.
     Execute(Option<usize>, usize),
+    /// A percentile of the latency of commit of those decided on the fast path (or not), in
+    /// milliseconds.
+    PathCommit(bool, usize),
+    /// The same until execution.
+    PathExecute(bool, usize),
     /// The share decided in one round trip, in per cent.
     FastShare,
     /// The size of the largest component.
     LargestComponent,
-    /// Microseconds of CPU for one operation.
+    /// Microseconds of CPU for one operation, of all replicas together.
     Cpu,
+    /// The same of the replica that has most to do.
+    BusiestCpu,
     /// Bytes sent for one operation.
     Bytes,
     /// Messages sent for one operation.
@@ -40,7 +47,7 @@ pub enum Better {
 
 impl Figure {
     /// Those of all sites together, in the order of reports.
-    pub const OVERALL: [Figure; 11] = [
+    pub const OVERALL: [Figure; 12] = [
         Figure::Throughput,
         Figure::Execute(None, 50),
         Figure::Execute(None, 99),
@@ -49,6 +56,7 @@ impl Figure {
         Figure::FastShare,
         Figure::LargestComponent,
         Figure::Cpu,
+        Figure::BusiestCpu,
         Figure::Bytes,
         Figure::Messages,
         Figure::Busiest,
@@ -60,6 +68,10 @@ impl Figure {
             None => Some(&seen.all),
             Some(site) => seen.sites.get(site)?.latencies.as_ref(),
         };
+        let on_path = |fast: bool| match fast {
+            true => seen.paths.fast.as_ref(),
+            false => seen.paths.slow.as_ref(),
+        };
         match self {
             Figure::Throughput => Some(seen.throughput()),
             Figure::Commit(site, percentile) => {
@@ -69,9 +81,16 @@ impl Figure {
             Figure::Execute(site, percentile) => {
                 latencies(site).map(|it: &Latencies| it.execute.percentile_ms(percentile))
             }
+            Figure::PathCommit(fast, percentile) => {
+                Some(on_path(fast)?.commit.as_ref()?.percentile_ms(percentile))
+            }
+            Figure::PathExecute(fast, percentile) => {
+                Some(on_path(fast)?.execute.percentile_ms(percentile))
+            }
             Figure::FastShare => seen.fast_share.map(|share| 100.0 * share),
             Figure::LargestComponent => seen.largest_component().map(|size| size as f64),
             Figure::Cpu => seen.cpu_us,
+            Figure::BusiestCpu => seen.busiest_cpu_us,
             Figure::Bytes => seen.bytes,
             Figure::Messages => seen.messages,
             Figure::Busiest => seen.busiest,
@@ -96,14 +115,25 @@ impl Figure {
             Figure::Throughput => "throughput (operations/s)".into(),
             Figure::Commit(site, percentile) => latency("commit", site, percentile),
             Figure::Execute(site, percentile) => latency("execution", site, percentile),
+            Figure::PathCommit(fast, percentile) => {
+                format!("commit p{percentile} on the {} path (ms)", path(fast))
+            }
+            Figure::PathExecute(fast, percentile) => {
+                format!("execution p{percentile} on the {} path (ms)", path(fast))
+            }
             Figure::FastShare => "fast path (%)".into(),
             Figure::LargestComponent => "largest component".into(),
             Figure::Cpu => "CPU (µs per operation)".into(),
+            Figure::BusiestCpu => "busiest replica (µs of CPU per operation)".into(),
             Figure::Bytes => "sent (bytes per operation)".into(),
             Figure::Messages => "sent (messages per operation)".into(),
             Figure::Busiest => "busiest replica (messages per operation)".into(),
         }
     }
+}
+
+fn path(fast: bool) -> &'static str {
+    if fast { "fast" } else { "slow" }
 }
 
 /// A figure over repeats.

@@ -46,7 +46,22 @@ pub struct Plan {
     /// In virtual time, how long a flush takes; zero for replicas in memory.
     pub flush: Duration,
     /// A replica that stops.
-    pub crash: Option<Crash>,
+    pub crash: Option<Stop>,
+    /// The site, from 0, whose replica stands for the leader where nobody leads.
+    pub stand_in: usize,
+}
+
+/// A replica stops while it is under load.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stop {
+    /// The site, from 0; `None` for that of the leader.
+    pub site: Option<usize>,
+    /// When it stops.
+    pub at: Duration,
+    /// When it is back, if ever.
+    pub back: Option<Duration>,
+    /// If only runs of their own have it: under this load, and for how long it is counted.
+    pub own: Option<(Point, Duration)>,
 }
 
 /// One that takes part.
@@ -96,6 +111,14 @@ struct WrittenCrash {
     site: Spanned<String>,
     at_s: Spanned<f64>,
     back_s: Option<Spanned<f64>>,
+    #[serde(default)]
+    conflicts: Option<Spanned<f64>>,
+    #[serde(default)]
+    clients: Option<Spanned<u32>>,
+    #[serde(default)]
+    rate: Option<Spanned<f64>>,
+    #[serde(default)]
+    seconds: Option<Spanned<f64>>,
 }
 
 fn sixteen() -> Spanned<usize> {
@@ -125,6 +148,19 @@ impl Plan {
             None => side_by_side(written.replicas.as_ref()).map_err(line)?,
         };
         written.plan(&text, area, knows).map_err(line)
+    }
+
+    /// For how long runs under a load are counted.
+    pub fn time_of(&self, point: Point) -> Duration {
+        let own = self.crash.as_ref().and_then(|stop| stop.own);
+        own.filter(|(own, _)| *own == point).map_or(self.time, |(_, time)| time)
+    }
+
+    /// What stops in a run, and where: for the leader, the one that is to be it.
+    pub fn crash_in(&self, contender: &Contender, point: Point) -> Option<Crash> {
+        let Stop { site, at, back, .. } = *self.crash.as_ref().filter(|_| point.crash)?;
+        let leader = contender.leader.unwrap_or(self.stand_in);
+        Some(Crash { site: site.unwrap_or(leader), at, back })
     }
 
     /// The sites' names, each with the least time in which a leaderless commit is possible.
@@ -161,7 +197,7 @@ impl Written {
         knows: impl Fn(&str) -> Option<bool>,
     ) -> Result<Plan, Flaw> {
         let contenders = self.contenders(&area, knows)?;
-        let points = self.points()?;
+        let stand_in = self.leaders.first().map(|name| site_of(&area, name)).transpose()?;
         if let Some(jitter) = &self.jitter_ms {
             area.jitter_ms = within("jitter_ms", jitter, 0.0, 1_000.0)?;
         }
@@ -169,7 +205,9 @@ impl Written {
         let number = |name, value: &Option<Spanned<f64>>, most| {
             value.as_ref().map_or(Ok(0.0), |value| within(name, value, 0.0, most))
         };
-        let crash = self.crash.as_ref().map(|crash| crash.read(&area)).transpose()?;
+        let time = Duration::from_secs_f64(seconds);
+        let crash = self.crash.as_ref().map(|crash| crash.read(&area, time)).transpose()?;
+        let points = self.points(crash.as_ref())?;
         within("repeats", &spanned(&self.repeats), 1.0, 1_000.0)?;
         within("value_bytes", &spanned(&self.value_bytes), 16.0, 1_048_576.0)?;
         Ok(Plan {
@@ -181,12 +219,13 @@ impl Written {
             repeats: self.repeats.into_inner(),
             seed: self.seed,
             warm_up: Duration::from_secs_f64(number("warm_up_s", &self.warm_up_s, 3_600.0)?),
-            time: Duration::from_secs_f64(seconds),
+            time,
             cpu: Duration::from_secs_f64(number("cpu_us", &self.cpu_us, 1e6)? / 1e6),
             flush: Duration::from_secs_f64(number("flush_ms", &self.flush_ms, 1e4)? / 1e3),
             title: self.title,
             area,
             crash,
+            stand_in: stand_in.unwrap_or(0),
         })
     }
 
@@ -218,7 +257,7 @@ impl Written {
         }
     }
 
-    fn points(&self) -> Result<Vec<Point>, Flaw> {
+    fn points(&self, stop: Option<&Stop>) -> Result<Vec<Point>, Flaw> {
         let mut loads = Vec::new();
         for clients in &self.clients {
             within("clients", &spanned(clients), 1.0, 10_000.0)?;
@@ -234,25 +273,58 @@ impl Written {
         let mut points = Vec::new();
         for conflicts in self.conflicts.as_ref() {
             let conflict_percent = within("conflicts", conflicts, 0.0, 100.0)?;
-            points.extend(loads.iter().map(|load| Point { conflict_percent, load: *load }));
+            let crash = stop.is_some_and(|stop| stop.own.is_none());
+            points.extend(loads.iter().map(|load| Point { conflict_percent, load: *load, crash }));
         }
-        match points.is_empty() {
-            true => Err((self.conflicts.span(), "conflicts: name at least one share".into())),
-            false => Ok(points),
+        if points.is_empty() {
+            return Err((self.conflicts.span(), "conflicts: name at least one share".into()));
         }
+        points.extend(stop.and_then(|stop| stop.own).map(|(point, _)| point));
+        Ok(points)
     }
 }
 
 impl WrittenCrash {
-    fn read(&self, area: &WideArea) -> Result<Crash, Flaw> {
-        let site = site_of(area, &self.site)?;
+    fn read(&self, area: &WideArea, usual: Duration) -> Result<Stop, Flaw> {
+        let is_leader = self.site.as_ref() == "leader";
+        let site = site_of(area, &self.site).map(Some);
+        let site = if is_leader { site.unwrap_or(None) } else { site? };
         let at = within("at_s", &self.at_s, 0.0, 86_400.0)?;
         let back = match &self.back_s {
             None => None,
             Some(back) => Some(within("back_s, after at_s", back, at, 86_400.0)?),
         };
-        let at = Duration::from_secs_f64(at);
-        Ok(Crash { site, at, back: back.map(Duration::from_secs_f64) })
+        let (at, back) = (Duration::from_secs_f64(at), back.map(Duration::from_secs_f64));
+        Ok(Stop { site, at, back, own: self.own(usual)? })
+    }
+
+    /// The load and the time of its own runs, if it has any.
+    fn own(&self, usual: Duration) -> Result<Option<(Point, Duration)>, Flaw> {
+        let load = match (&self.clients, &self.rate) {
+            (Some(clients), None) => {
+                within("clients", &spanned(clients), 1.0, 10_000.0)?;
+                Asked::Clients(*clients.as_ref())
+            }
+            (None, Some(rate)) => Asked::Rate(within("rate", rate, 0.1, 1e7)?),
+            (Some(_), Some(rate)) => {
+                return Err((rate.span(), "crash: `clients` or a `rate`, not both".into()));
+            }
+            (None, None) => {
+                let spans =
+                    [&self.conflicts, &self.seconds].map(|it| it.as_ref().map(Spanned::span));
+                return match spans.into_iter().flatten().next() {
+                    Some(span) => Err((span, "crash: say how many `clients`, or a `rate`".into())),
+                    None => Ok(None),
+                };
+            }
+        };
+        let share = |it: &Spanned<f64>| within("conflicts", it, 0.0, 100.0);
+        let conflict_percent = self.conflicts.as_ref().map_or(Ok(0.0), share)?;
+        let time = match &self.seconds {
+            Some(seconds) => Duration::from_secs_f64(within("seconds", seconds, 0.1, 86_400.0)?),
+            None => usual,
+        };
+        Ok(Some((Point { conflict_percent, load, crash: true }, time)))
     }
 }
 
@@ -319,10 +391,28 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
         assert_eq!(whos, ["epaxos", "multi-paxos (a leads)", "multi-paxos (c leads)"]);
         assert_eq!(plan.contenders[2].leader, Some(2));
         assert_eq!(plan.points.len(), 4);
-        let back = Some(Duration::from_millis(3_500));
-        assert_eq!(plan.crash, Some(Crash { site: 1, at: Duration::from_secs(2), back }));
+        let (at, back) = (Duration::from_secs(2), Some(Duration::from_millis(3_500)));
+        assert_eq!(plan.crash, Some(Stop { site: Some(1), at, back, own: None }));
+        let crash = plan.crash_in(&plan.contenders[2], plan.points[3]);
+        assert_eq!(crash, Some(Crash { site: 1, at, back }), "every run has it");
         assert_eq!(plan.sites()[0], ("a".into(), 5.0));
         assert_eq!((plan.repeats, plan.value_bytes, plan.text == GOOD), (2, 16, true));
+    }
+
+    #[test]
+    fn the_leader_may_stop_in_runs_of_their_own() {
+        let crash = "crash = { site = 'leader', at_s = 2, rate = 500, conflicts = 2, seconds = 8 }";
+        let (good, _) = GOOD.split_once("crash =").expect("it has one");
+        let plan = read(&format!("{good}{crash}")).expect("a good file");
+        let [quiet @ .., own] = &plan.points[..] else { panic!("no loads") };
+        assert!(quiet.len() == 4 && quiet.iter().all(|point| !point.crash));
+        let wanted = Point { conflict_percent: 2.0, load: Asked::Rate(500.0), crash: true };
+        assert_eq!((*own, plan.time_of(*own)), (wanted, Duration::from_secs(8)));
+        assert_eq!(plan.time_of(quiet[0]), Duration::from_secs(5));
+        let site = |who: usize| Some(plan.crash_in(&plan.contenders[who], *own)?.site);
+        // Where nobody leads, it is whom the first of the others has for a leader.
+        assert_eq!([0, 1, 2].map(site), [Some(0), Some(0), Some(2)]);
+        assert_eq!(plan.crash_in(&plan.contenders[0], quiet[0]), None);
     }
 
     #[test]
@@ -347,6 +437,9 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
             ("repeats = 2", "repeats = 0", 9, "between 1"),
             ("back_s = 3.5", "back_s = 1", 10, "after at_s"),
             ("site = 'b'", "site = 'z'", 10, "no site"),
+            ("at_s = 2,", "at_s = 2, seconds = 5,", 10, "say how many `clients`"),
+            ("at_s = 2,", "at_s = 2, rate = 5, clients = 5,", 10, "not both"),
+            ("at_s = 2,", "at_s = 2, rate = 5, conflicts = 101,", 10, "between 0 and 100"),
             ("title = 'two'", "titel = 'two'", 1, "unknown field"),
             ("wide_area = 'area.toml'", "replicas = 0", 2, "between 1 and 63"),
             ("wide_area = 'area.toml'", "", 1, "wide_area"),

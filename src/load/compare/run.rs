@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sim::virtual_time::{Exact, Measured};
+use crate::sim::virtual_time::{Exact, Measured, Sample};
 
 /// The form of the files; another number is another form.
 pub const FORMAT: u32 = 1;
@@ -64,6 +64,9 @@ pub struct Point {
     pub conflict_percent: f64,
     /// How much is asked.
     pub load: Asked,
+    /// Whether a replica stops meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crash: bool,
 }
 
 /// How much is asked.
@@ -98,7 +101,8 @@ impl fmt::Display for Asked {
 
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}% conflicts, {}", self.conflict_percent, self.load)
+        write!(f, "{}% conflicts, {}", self.conflict_percent, self.load)?;
+        if self.crash { f.write_str(", a replica stops") } else { Ok(()) }
     }
 }
 
@@ -117,6 +121,8 @@ pub struct Seen {
     pub components: Vec<(u64, u64)>,
     /// Microseconds of CPU for one operation, of all replicas together.
     pub cpu_us: Option<f64>,
+    /// The same of the replica that has most to do.
+    pub busiest_cpu_us: Option<f64>,
     /// Bytes sent for one operation, by all replicas together.
     pub bytes: Option<f64>,
     /// Messages sent for one operation, by all replicas together.
@@ -127,6 +133,9 @@ pub struct Seen {
     pub sites: Vec<Site>,
     /// Latencies at all sites together.
     pub all: Latencies,
+    /// The same of those decided in one round trip, and of the others.
+    #[serde(default)]
+    pub paths: Paths,
     /// The replica that stopped.
     pub crash: Option<Stopped>,
     /// How it went, slice by slice, warm-up included.
@@ -153,6 +162,15 @@ pub struct Latencies {
     pub execute: Spread,
 }
 
+/// Latencies by the path on which a command was decided.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Paths {
+    /// In one round trip. `None` if no command was.
+    pub fast: Option<Latencies>,
+    /// In more.
+    pub slow: Option<Latencies>,
+}
+
 /// A distribution of durations.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Spread {
@@ -171,6 +189,9 @@ pub struct Spread {
 pub struct Stopped {
     /// The name of its site.
     pub site: String,
+    /// Whether that is because it led, or would elsewhere.
+    #[serde(default)]
+    pub as_leader: bool,
     /// When, in seconds.
     pub at_s: f64,
     /// When it was back, in seconds, if it was.
@@ -217,6 +238,14 @@ impl Latencies {
         let commit = Spread::exact(&measured.commit(site));
         Some(Latencies { commit, execute: Spread::exact(&measured.execute(site))? })
     }
+
+    fn on_path(measured: &Measured, fast: bool) -> Option<Latencies> {
+        let of = |what: fn(&Sample) -> Duration| {
+            let on_it = measured.samples.iter().filter(|sample| sample.fast == fast);
+            Spread::exact(&Exact::new(on_it.map(what).collect()))
+        };
+        Some(Latencies { commit: of(|it| it.commit), execute: of(|it| it.execute)? })
+    }
 }
 
 impl Seen {
@@ -238,6 +267,9 @@ impl Seen {
         let traffic = || measured.traffic.iter();
         let busiest = traffic().map(|it| it.messages + it.received).max().unwrap_or_default();
         let busy: Duration = traffic().map(|it| it.busy).sum();
+        let most = traffic().map(|it| it.busy).max().unwrap_or_default();
+        let micros =
+            |busy: Duration| (!busy.is_zero()).then(|| busy.as_secs_f64() * 1e6 / answered);
         let components = measured.components.iter();
         Some(Seen {
             seconds: measured.time.as_secs_f64(),
@@ -245,12 +277,17 @@ impl Seen {
             unanswered: measured.unanswered,
             fast_share: measured.fast_share(None),
             components: components.map(|(size, count)| (*size as u64, *count)).collect(),
-            cpu_us: (!busy.is_zero()).then(|| busy.as_secs_f64() * 1e6 / answered),
+            cpu_us: micros(busy),
+            busiest_cpu_us: micros(most),
             bytes: Some(measured.per_command(|it| it.bytes)),
             messages: Some(measured.per_command(|it| it.messages)),
             busiest: Some(busiest as f64 / answered),
             sites: sites.iter().enumerate().map(site).collect(),
             all,
+            paths: Paths {
+                fast: Latencies::on_path(measured, true),
+                slow: Latencies::on_path(measured, false),
+            },
             crash,
             over_time: slices(&measured.over_time, slice),
         })

@@ -25,6 +25,7 @@ pub(super) struct Section {
 pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
     let all = [
         in_one_table(comparison),
+        by_path(comparison),
         at_each_site(comparison),
         load(comparison),
         distributions(comparison),
@@ -41,6 +42,20 @@ fn in_one_table(comparison: &Comparison) -> Section {
         title: "Everything in one table".into(),
         words: points.iter().map(|point| words::headline(comparison, *point)).collect(),
         tables: points.iter().filter_map(|it| tables::overall(comparison, *it)).collect(),
+        plots: Vec::new(),
+    }
+}
+
+fn by_path(comparison: &Comparison) -> Section {
+    let points = comparison.points().into_iter();
+    Section {
+        title: "Fast path against slow".into(),
+        words: vec![
+            "A command is on the fast path if its decision took one round trip from the replica \
+                that was asked: with Multi-Paxos, if that replica led."
+                .into(),
+        ],
+        tables: points.filter_map(|point| tables::paths(comparison, point)).collect(),
         plots: Vec::new(),
     }
 }
@@ -137,16 +152,17 @@ fn over_time(comparison: &Comparison) -> Section {
     let mut all = Vec::new();
     for point in comparison.points() {
         let Some(stopped) = plots::stopped(comparison, point) else { continue };
-        let mut site = stopped.site.clone();
+        let mut who = if stopped.as_leader { "the leader".into() } else { stopped.site.clone() };
         if let Some(back) = stopped.back_s {
-            site.push_str(&format!(", back at {back} s"));
+            who.push_str(&format!(", back at {back} s,"));
         }
+        let load = Point { crash: false, ..point };
         for (lined, y) in [(Lined::Throughput, "operations/s"), (Lined::Latency, "ms (p50)")] {
             let lines = plots::over_time(comparison, point, lined);
             let end = lines.iter().flat_map(|it| it.pieces.iter().flatten()).map(|it| it.0);
             let end = end.fold(stopped.at_s, f64::max);
             let plot = Plot {
-                title: format!("{site} stops at {} s: {point}", stopped.at_s),
+                title: format!("{y} when {who} stops at {} s: {load}", stopped.at_s),
                 x: "seconds".into(),
                 y: y.into(),
                 log: false,
@@ -161,7 +177,9 @@ fn over_time(comparison: &Comparison) -> Section {
         title: "Around a crash".into(),
         words: vec![
             "While the ground is shaded the replica is down, and the clients of its site with \
-                it where time is virtual. Each slice is the median of the repeats."
+                it where time is virtual; else they go on at other sites. Where nobody leads, the \
+                one that stops for the leader would be it elsewhere. Each slice is the median of \
+                the repeats."
                 .into(),
         ],
         tables: Vec::new(),
@@ -177,11 +195,12 @@ fn conflicts(comparison: &Comparison) -> Section {
         Figure::Execute(None, 99),
         Figure::LargestComponent,
         Figure::Cpu,
+        Figure::BusiestCpu,
         Figure::Bytes,
         Figure::Messages,
     ];
     for load in loads(comparison) {
-        let points = comparison.points().into_iter().filter(|point| point.load == load);
+        let points = undisturbed(comparison).into_iter().filter(|point| point.load == load);
         let points: Vec<Point> = points.collect();
         if points.len() < 2 {
             continue;
@@ -211,9 +230,16 @@ fn conflicts(comparison: &Comparison) -> Section {
     }
 }
 
+/// All loads but those in which a replica stops, if there are others.
+fn undisturbed(comparison: &Comparison) -> Vec<Point> {
+    let all = comparison.points();
+    let quiet: Vec<Point> = all.iter().copied().filter(|point| !point.crash).collect();
+    if quiet.is_empty() { all } else { quiet }
+}
+
 fn conflict_shares(comparison: &Comparison) -> Vec<f64> {
     let mut shares: Vec<f64> =
-        comparison.points().iter().map(|point| point.conflict_percent).collect();
+        undisturbed(comparison).iter().map(|point| point.conflict_percent).collect();
     shares.sort_by(f64::total_cmp);
     shares.dedup();
     shares
@@ -221,7 +247,7 @@ fn conflict_shares(comparison: &Comparison) -> Vec<f64> {
 
 /// The points of one share of conflicts, the smallest load first.
 fn at_share(comparison: &Comparison, conflicts: f64) -> Vec<Point> {
-    let points = comparison.points().into_iter();
+    let points = undisturbed(comparison).into_iter();
     let mut points: Vec<Point> = points.filter(|it| it.conflict_percent == conflicts).collect();
     points.sort_by(|a, b| a.load.amount().total_cmp(&b.load.amount()));
     points
@@ -229,7 +255,7 @@ fn at_share(comparison: &Comparison, conflicts: f64) -> Vec<Point> {
 
 fn loads(comparison: &Comparison) -> Vec<Asked> {
     let mut loads = Vec::new();
-    for point in comparison.points() {
+    for point in undisturbed(comparison) {
         if !loads.contains(&point.load) {
             loads.push(point.load);
         }

@@ -88,7 +88,8 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{keep::read, real_runs, run::Seen, virtual_runs};
+    use super::super::run::{Latencies, Seen};
+    use super::super::{keep::read, real_runs, virtual_runs};
     use super::*;
 
     /// Two protocols, side by side.
@@ -151,6 +152,32 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn the_leader_that_was_wished_for_is_the_one_that_stops() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("plan.toml");
+        let text = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
+             leaders = ['r2']\nconflicts = [0]\nclients = [2]\nrepeats = 1\nseconds = 0.2\n\
+             crash = { site = 'leader', at_s = 1.0, rate = 300, seconds = 4.0 }\n";
+        std::fs::write(&path, text).expect("written");
+        let plan = Plan::read(&path, virtual_runs::knows).expect("a good plan");
+        assert_eq!(real_runs::objection(&plan), None);
+        for virtual_time in [true, false] {
+            for turn in plan.turns().iter().filter(|turn| turn.point.crash) {
+                let outcome = match virtual_time {
+                    true => virtual_runs::take(&plan, turn),
+                    false => real_runs::take(&plan, turn).await,
+                };
+                let Outcome::Seen(seen) = outcome else { panic!("it came to nothing") };
+                let crash = seen.crash.expect("one stopped");
+                assert_eq!((&crash.site[..], crash.as_leader), ("r2", true), "{virtual_time}");
+                let after = seen.over_time.iter().filter(|slice| slice.at_s > 3.5);
+                let answered = after.filter(|slice| slice.ops_s > 0.0).count();
+                assert!(answered > 0, "{} goes on without it", turn.contender.who);
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn real_time_sees_what_virtual_time_sees() {
         let plan = plan(0.3);
         assert_eq!(real_runs::objection(&plan), None);
@@ -160,7 +187,14 @@ mod tests {
             };
             let Seen { operations, over_time, crash, sites, bytes, .. } = *seen;
             assert!(operations > 0 && bytes > Some(0.0) && crash.is_some());
-            assert!(over_time.len() == 50 && over_time.iter().any(|slice| slice.ops_s > 0.0));
+            if cfg!(target_os = "linux") {
+                let (all, most) = (seen.cpu_us.expect("it is known"), seen.busiest_cpu_us);
+                assert!(most.is_some_and(|most| 0.0 < most && most < all && all < 3.0 * most));
+            }
+            let on = |path: &Option<Latencies>| path.as_ref().map_or(0, |it| it.execute.count);
+            let (fast, slow) = (on(&seen.paths.fast), on(&seen.paths.slow));
+            assert!(fast > 0 && (fast + slow).abs_diff(operations) <= 6, "{fast}, {slow}");
+            assert!(over_time.len() == 100 && over_time.iter().any(|slice| slice.ops_s > 0.0));
             assert!(sites[0].latencies.as_ref().is_some_and(|it| it.commit.is_some()));
         }
     }

@@ -88,6 +88,39 @@ pub fn sites(comparison: &Comparison, point: Point, commit: bool) -> Option<Tabl
     Some(Table { title, head, rows })
 }
 
+/// Half of the commands and all but one in a hundred, by the path on which they were decided.
+/// `None` where nobody's took both.
+pub fn paths(comparison: &Comparison, point: Point) -> Option<Table> {
+    const KINDS: [fn(bool, usize) -> Figure; 2] = [Figure::PathCommit, Figure::PathExecute];
+    let mut rows = Vec::new();
+    for who in measured(comparison, point) {
+        let range = |figure| comparison.range(who, point, figure);
+        let cell = |kind: fn(bool, usize) -> Figure, fast| {
+            let (half, most) = (range(kind(fast, 50))?, range(kind(fast, 99))?);
+            Some(format!("{} / {}", short(half), short(most)))
+        };
+        let cells: Vec<Option<String>> =
+            KINDS.into_iter().flat_map(|kind| [true, false].map(|fast| cell(kind, fast))).collect();
+        if cells.iter().all(Option::is_some) {
+            let share = shown(range(Figure::FastShare));
+            rows.push([who.to_owned(), share].into_iter().chain(cells.into_iter().flatten()));
+        }
+    }
+    let head = [
+        "",
+        "fast path (%)",
+        "commit, fast path",
+        "commit, slow path",
+        "execution, fast path",
+        "execution, slow path",
+    ];
+    (!rows.is_empty()).then(|| Table {
+        title: format!("By path, p50 / p99 in ms: {point}"),
+        head: head.map(str::to_owned).to_vec(),
+        rows: rows.into_iter().map(Iterator::collect).collect(),
+    })
+}
+
 /// What no leaderless protocol is faster than.
 fn bounds(comparison: &Comparison, point: Point) -> Option<Vec<String>> {
     let sites = || comparison.seen().filter(move |(run, _)| run.point == point);
@@ -134,6 +167,7 @@ pub fn markdown(comparison: &Comparison) -> String {
     for point in comparison.points() {
         let tables = [
             overall(comparison, point),
+            paths(comparison, point),
             sites(comparison, point, true),
             sites(comparison, point, false),
         ];

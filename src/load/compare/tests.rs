@@ -2,20 +2,21 @@
 
 use super::figures::Figure;
 use super::run::{
-    Asked, Comparison, FORMAT, Latencies, Outcome, Point, Run, Seen, Site, Slice, Spread, Stopped,
+    Asked, Comparison, FORMAT, Latencies, Outcome, Paths, Point, Run, Seen, Site, Slice, Spread,
+    Stopped,
 };
 use super::{html, sections, tables};
 
 /// One that must be escaped.
 const OTHER: &str = "Multi-Paxos <CA> & \"co\"";
 
-/// Two protocols at three sites, four loads, and a crash in two of them.
+/// Two protocols at three sites, four loads, and two more with a crash.
 pub(super) fn comparison(repeats: u32) -> Comparison {
     let mut runs = Vec::new();
     for repeat in 1..=repeats {
         for conflict_percent in [0.0, 25.0] {
-            for clients in [10, 50] {
-                let point = Point { conflict_percent, load: Asked::Clients(clients) };
+            for (clients, crash) in [(10, false), (50, false), (50, true)] {
+                let point = Point { conflict_percent, load: Asked::Clients(clients), crash };
                 for (index, who) in ["EPaxos", OTHER].into_iter().enumerate() {
                     runs.push(Run {
                         who: who.into(),
@@ -50,7 +51,7 @@ fn seen(index: usize, point: Point, clients: u32, repeat: u32) -> Seen {
         bound_ms: Some(59.9 + f64::from(more)),
         latencies: Some(latencies(10.0 * f64::from(more))),
     };
-    let crash = Stopped { site: "CA".into(), at_s: 2.0, back_s: None };
+    let crash = Stopped { site: "CA".into(), as_leader: true, at_s: 2.0, back_s: None };
     let slice = |i: u32| {
         let silent = index == 1 && (20..31).contains(&i);
         Slice {
@@ -67,13 +68,15 @@ fn seen(index: usize, point: Point, clients: u32, repeat: u32) -> Seen {
         fast_share: Some(1.0 - point.conflict_percent / 100.0),
         components: vec![(1, 900), (2, 10)],
         cpu_us: None,
+        busiest_cpu_us: None,
         bytes: Some(332.0 + point.conflict_percent),
         messages: Some(10.0),
         busiest: Some(4.0),
         sites: (0..).zip(&["VA", "CA", "JP"]).map(site).collect(),
         all: latencies(10.0),
-        crash: (clients == 50).then_some(crash),
-        over_time: if clients == 50 { (0..50).map(slice).collect() } else { Vec::new() },
+        paths: Paths { fast: Some(latencies(5.0)), slow: Some(latencies(60.0)) },
+        crash: point.crash.then_some(crash),
+        over_time: if point.crash { (0..50).map(slice).collect() } else { Vec::new() },
     }
 }
 
@@ -163,6 +166,7 @@ fn a_report_has_every_plot_each_with_its_words() {
         titles,
         [
             "Everything in one table",
+            "Fast path against slow",
             "At each site",
             "Throughput and latency",
             "Latency at each site",
@@ -173,7 +177,7 @@ fn a_report_has_every_plot_each_with_its_words() {
     let plots: Vec<usize> = sections.iter().map(|section| section.plots.len()).collect();
     // Two percentiles at two shares; three sites at two; two lines at two; five figures (nobody
     // has a CPU) at two loads.
-    assert_eq!(plots, [0, 0, 4, 6, 4, 10]);
+    assert_eq!(plots, [0, 0, 0, 4, 6, 4, 10]);
     for (plot, words) in sections.iter().flat_map(|section| &section.plots) {
         assert!(words.contains("EPaxos") || words.contains("alike"), "{words}");
         let svg = plot.svg().expect("something is drawn");
@@ -215,6 +219,9 @@ fn tables_show_medians_and_spread() {
         "{text}"
     );
     assert!(!text.contains("CPU"), "what nobody has is left out");
+    // 5 more than the least at the median, 5 of it for the fast path.
+    let path = "EPaxos | 100 | 70.2 / 75.1 | 125.2 / 130.1 | 70.2 / 75.1 | 125.2 / 130.1 |";
+    assert!(text.contains(path), "{text}");
 }
 
 #[test]

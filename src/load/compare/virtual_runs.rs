@@ -28,12 +28,13 @@ pub fn take(plan: &Plan, turn: &Turn<'_>) -> Outcome {
     };
     let mut asking = Streams::new(workload(plan, turn.point, turn.seed));
     let measured = measure_kind(kind, &setup(plan, turn), &mut asking);
-    let crash = plan.crash.map(|crash| Stopped {
+    let crash = plan.crash_in(turn.contender, turn.point).map(|crash| Stopped {
         site: plan.area.sites[crash.site].clone(),
+        as_leader: plan.crash.as_ref().is_some_and(|stop| stop.site.is_none()),
         at_s: crash.at.as_secs_f64(),
         back_s: crash.back.map(|back| back.as_secs_f64()),
     });
-    let slice = (plan.warm_up + plan.time) / SLICES;
+    let slice = (plan.warm_up + plan.time_of(turn.point)) / SLICES;
     match Seen::in_virtual_time(&measured, &plan.sites(), crash, slice) {
         Some(seen) => Outcome::Seen(Box::new(seen)),
         None => Outcome::Failed("no command was answered".into()),
@@ -53,8 +54,8 @@ fn setup(plan: &Plan, turn: &Turn<'_>) -> Setup {
         optimisations: Optimisations::default(),
         load,
         warm_up: plan.warm_up,
-        time: plan.time,
-        crash: plan.crash,
+        time: plan.time_of(turn.point),
+        crash: plan.crash_in(turn.contender, turn.point),
         first: turn.contender.leader,
         seed: turn.seed,
         ..Setup::from_rtt_ms(&plan.area.rtt_ms)

@@ -60,9 +60,11 @@ fn the_presets_of_ycsb_are_its_own() {
 #[test]
 fn what_makes_no_sense_is_refused_by_the_flag_that_says_it() {
     type Change = fn(&mut Settings);
-    let cases: [(Change, &str); 18] = [
+    let cases: [(Change, &str); 20] = [
         (|it| it.protocol = Some("raft".into()), "--protocol: there is no protocol \"raft\""),
         (|it| it.replicas = Some(64), "--replicas: "),
+        (|it| it.leader = Some(Text::Whole(4)), "--leader: \"4\": name a replica, from 1 to 3"),
+        (|it| it.leader = Some("VA".to_owned().into()), "--leader: \"VA\""),
         (|it| it.durability = Some("disk".into()), "--durability: "),
         (|it| (it.rate, it.clients) = (Some(5.0), Some(5)), "--rate: a rate is an open loop"),
         (|it| it.rate = Some(0.0), "--rate: "),
@@ -87,6 +89,22 @@ fn what_makes_no_sense_is_refused_by_the_flag_that_says_it() {
             Ok(_) => assert!(words.is_empty(), "{words}"),
         }
     }
+}
+
+#[test]
+fn the_leader_is_named_by_its_number_or_its_site() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-config");
+    let file = ScenarioFile::read(&dir.join("wan-5.toml")).expect("a good file");
+    let leader = |text: Text, replicas| {
+        let flags = Settings { leader: Some(text), replicas, ..Settings::default() };
+        let made = Scenario::new(&flags, &file, None, None).map_err(|error| error.to_string())?;
+        let Target::Local(local) = made.target else { panic!("a cluster is started") };
+        Ok(local.leader.map(ReplicaId::number))
+    };
+    assert_eq!(leader(Text::Whole(4), None), Ok(Some(4)));
+    assert_eq!(leader("JP".to_owned().into(), None), Ok(Some(4)));
+    let said: String = leader("JP".to_owned().into(), Some(3)).expect_err("nobody is there");
+    assert!(said.contains("a site of [\"VA\", \"CA\", \"OR\"]"), "{said}");
 }
 
 #[test]

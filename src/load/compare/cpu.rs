@@ -1,0 +1,112 @@
+//! What each replica of this process works, by the names of its threads. Read from `/proc`; where
+//! there is none, it is not known.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// The processor time of the replicas' threads since the first look. To be looked at now and then:
+/// what a thread does between the last look and its end is not seen.
+#[derive(Debug, Default)]
+pub(super) struct Cpu {
+    threads: BTreeMap<String, Worked>,
+}
+
+/// One thread's, in nanoseconds.
+#[derive(Debug)]
+struct Worked {
+    replica: u8,
+    first: u64,
+    last: u64,
+}
+
+impl Cpu {
+    /// Begins to count.
+    pub(super) fn start() -> Cpu {
+        let mut cpu = Cpu::default();
+        cpu.read(true);
+        cpu
+    }
+
+    /// Counts up to now.
+    pub(super) fn look(&mut self) {
+        self.read(false);
+    }
+
+    fn read(&mut self, is_first: bool) {
+        for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+            // A thread that has ended in the meantime keeps what was seen of it last.
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let Some(replica) = replica(read("comm").trim()) else { continue };
+            let schedstat = read("schedstat");
+            let nanos = schedstat.split_whitespace().next().and_then(|it| it.parse().ok());
+            let Some(nanos) = nanos else { continue };
+            let id = task.file_name().to_string_lossy().into_owned();
+            // One that is new since the first look has done all of it since.
+            let first = if is_first { nanos } else { 0 };
+            let new = Worked { replica, first, last: nanos };
+            self.threads.entry(id).or_insert(new).last = nanos;
+        }
+    }
+
+    /// Of each replica, by number. Empty where it is not known.
+    pub(super) fn by_replica(&self) -> BTreeMap<u8, Duration> {
+        let mut all: BTreeMap<u8, Duration> = BTreeMap::new();
+        for Worked { replica, first, last } in self.threads.values() {
+            *all.entry(*replica).or_default() += Duration::from_nanos(last.saturating_sub(*first));
+        }
+        all
+    }
+}
+
+/// Whose thread one of that name is: `isonomy-r3` and, of another task, `isonomy-r3-apply`.
+fn replica(thread: &str) -> Option<u8> {
+    let rest = thread.strip_prefix("isonomy-r")?;
+    let number = rest.split_once('-').map_or(rest, |(number, _)| number);
+    number.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_told_apart_by_their_names() {
+        // The system keeps 15 bytes of a name.
+        let cases = [
+            ("isonomy-r3", Some(3)),
+            ("isonomy-r3-appl", Some(3)),
+            ("isonomy-r13-kee", Some(13)),
+            ("isonomy-log", None),
+            ("isonomy-rest", None),
+            ("load", None),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(replica(name), wanted, "{name}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_replica_works_is_seen_and_kept_once_it_has_ended() {
+        let (mut cpu, (done, wait)) = (Cpu::start(), std::sync::mpsc::channel::<()>());
+        let (say, worked) = std::sync::mpsc::channel();
+        let work = move || {
+            let start = std::time::Instant::now();
+            while start.elapsed() < Duration::from_millis(30) {
+                std::hint::black_box(&start);
+            }
+            say.send(()).expect("somebody waits");
+            let _ = wait.recv();
+        };
+        let thread = std::thread::Builder::new().name("isonomy-r61-apply".into()).spawn(work);
+        worked.recv().expect("it works");
+        cpu.look();
+        let seen = cpu.by_replica()[&61];
+        assert!(seen > Duration::from_millis(1) && seen < Duration::from_secs(10), "{seen:?}");
+        drop(done);
+        thread.expect("a thread").join().expect("it ends");
+        cpu.look();
+        assert!(cpu.by_replica()[&61] >= seen);
+    }
+}
