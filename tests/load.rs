@@ -95,6 +95,11 @@ fn a_full_disk_is_said_and_the_figures_are_printed() {
         assert!(text.contains("latency, ms"), "{text}");
         assert!(words.contains("cannot write /dev/full: No space left"), "{words}");
     }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = isonomy().arg("load").args(SHORT).arg("--json").stdout(full).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("cannot write the result to standard output: No space"), "{words}");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{NO, complain, say};
-use crate::load::compare::keep::{Keeper, read};
+use super::{NO, complain, tell};
+use crate::load::compare::keep::{KeepError, Keeper, read};
 use crate::load::compare::plan::Plan;
 use crate::load::compare::run::{Comparison, Outcome};
 use crate::load::compare::series::{Turn, run};
@@ -36,7 +36,8 @@ Examples:
   isonomy compare --config bench-config/compare-wan-5.toml --virtual --out report
   isonomy compare before/result.json after/result.json
 
-Exit code 0 if all runs were measured, or nothing is significantly worse; 1 otherwise.")]
+Exit code 0 if all runs were measured, or nothing is significantly worse; 1 otherwise, and if a
+result could not be written; 2 if a flag or file makes no sense.")]
 pub(super) struct Compare {
     /// Two results to hold against each other: before and after
     #[arg(value_name = "RESULT", num_args = 2, required_unless_present = "config")]
@@ -76,8 +77,9 @@ impl Compare {
         let (before, after) = (read(before)?, read(after)?);
         let (changes, missing) = changes(&before, &after, strictness);
         ensure!(!changes.is_empty(), "the two results have nothing in common: {missing:?}");
-        say(table(&changes, &missing, strictness).trim_end());
-        Ok(if is_worse(&changes) { ExitCode::from(NO) } else { ExitCode::SUCCESS })
+        let printed = tell(table(&changes, &missing, strictness).trim_end());
+        let is_good = printed && !is_worse(&changes);
+        Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 
     fn make(&self, config: &Path) -> anyhow::Result<ExitCode> {
@@ -88,16 +90,28 @@ impl Compare {
         // Made first: better to fail before the runs than after them.
         let mut keeper = self.out.as_deref().map(Keeper::new).transpose()?;
         let mut comparison = plan.comparison(self.virtual_time);
-        let ended = self.take_turns(&plan, &mut comparison, keeper.as_mut());
+        let runtime = load_runtime()?;
+        let ended = self.take_turns(&plan, &mut comparison, keeper.as_mut(), &runtime);
         // Whatever happened: what was seen until then is shown, and kept if it can be.
-        say(tables::markdown(&comparison).trim_end());
+        let printed = tell(tables::markdown(&comparison).trim_end());
         let finished = keeper.as_ref().map_or(Ok(()), |keeper| keeper.finish(&comparison));
-        ended?;
-        finished?;
-        if let Some(out) = &self.out {
-            complain(format_args!("the report is {}", out.join("report.html").display()));
+        let kept = ended.and(finished);
+        let (made, planned) = (comparison.runs.len(), plan.turns().len());
+        if made < planned {
+            complain(format_args!("only {made} of {planned} runs were made"));
         }
-        Ok(exit_code(&plan, &comparison))
+        if let Some(out) = &self.out {
+            match &kept {
+                Ok(()) => {
+                    complain(format_args!("the report is {}", out.join("report.html").display()));
+                }
+                Err(error) => complain(format_args!(
+                    "error: {error}\nWhat there was room for is in {}.",
+                    out.display()
+                )),
+            }
+        }
+        Ok(if printed && kept.is_ok() { exit_code(&plan, &comparison) } else { NO.into() })
     }
 
     fn take_turns(
@@ -105,8 +119,8 @@ impl Compare {
         plan: &Plan,
         comparison: &mut Comparison,
         keeper: Option<&mut Keeper>,
-    ) -> anyhow::Result<()> {
-        let runtime = load_runtime()?;
+        runtime: &Runtime,
+    ) -> Result<(), KeepError> {
         let stop = Arc::new(AtomicBool::new(false));
         {
             let _inside = runtime.enter();
@@ -129,7 +143,7 @@ impl Compare {
         };
         let done = run(plan, comparison, self.virtual_time, keeper, take, go_on);
         bar.finish_and_clear();
-        Ok(done?)
+        done
     }
 }
 

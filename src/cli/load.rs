@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::config::{CLIENT_FILE, ClientFile, DurabilityName, read};
 use super::scratch::Scratch;
-use super::{NO, NO_ANSWER, complain, on_or_off, say};
+use super::{NO, NO_ANSWER, complain, on_or_off, tell};
 use crate::client::ClientConfig;
 use crate::load::drive::{Pace, THREAD};
 use crate::load::files::{write_csv, write_hdr};
@@ -225,12 +225,11 @@ impl Load {
             Err(error) => return Err(error.into()),
         };
         // Whatever becomes of the files, the figures are printed.
-        if self.output.json {
-            say(serde_json::to_string(&outcome).context("the outcome has no JSON form")?);
-        } else {
-            say(&outcome);
-        }
-        let mut is_good = outcome.is_good();
+        let told = match self.output.json {
+            true => tell(serde_json::to_string(&outcome).context("the outcome has no JSON form")?),
+            false => tell(&outcome),
+        };
+        let mut is_good = told && outcome.is_good();
         if let Some((path, file)) = csv
             && let Err(error) = write_csv(&outcome, file)
         {

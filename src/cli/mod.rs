@@ -118,6 +118,19 @@ fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// Writes a result to standard output; says so, and returns false, if there is no room for it. A
+/// reader that has gone away is no error of ours.
+fn tell(result: impl std::fmt::Display) -> bool {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{result}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(format_args!("error: cannot write the result to standard output: {error}"));
+            false
+        }
+        _ => true,
+    }
+}
+
 /// Writes a line to standard error.
 fn complain(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::faults::{Fault, FaultSet};
 use super::subject::Subject;
 use crate::protocol::ProtocolKind;
-use crate::types::{Optimisations, Quorums, Retention, Timing};
+use crate::types::{Optimisations, Quorums, ReplicaId, Retention, Timing};
 
 /// Everything that is random, apart, so that more of one draws nothing from another.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub(super) enum Stream {
     Absences,
     /// Whether eras end.
     Eras,
+    /// Who is wished for as leader.
+    Leader,
 }
 
 /// The randomness of one concern of one seed.
@@ -214,6 +216,7 @@ impl Plan {
         let replicas = overrides.replicas.unwrap_or(drawn);
         let wide = rng.random_ratio(1, 5);
         let mut timing = draw_timing(&mut rng, wide);
+        timing.leader = draw_leader(seed, replicas);
         let quiet = rng.random_ratio(1, 16);
         let mut faults = draw_faults(&mut rng, timing.suspect, quiet);
         let restarts = overrides.restarts;
@@ -318,6 +321,13 @@ fn draw_timing(rng: &mut impl Rng, wide: bool) -> Timing {
         leader: None,
     };
     if quick && !wide { drawn } else { Timing::default() }
+}
+
+/// In one cluster of four, whom all wish for as leader: it must make no difference to safety.
+fn draw_leader(seed: u64, replicas: usize) -> Option<ReplicaId> {
+    let mut rng = stream(seed, Stream::Leader);
+    let leader = ReplicaId::from_index(rng.random_range(0..replicas));
+    rng.random_ratio(1, 4).then_some(leader)
 }
 
 fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, Duration)> {

@@ -122,7 +122,7 @@ impl Figure {
                 format!("execution p{percentile} on the {} path (ms)", path(fast))
             }
             Figure::FastShare => "fast path (%)".into(),
-            Figure::LargestComponent => "largest component".into(),
+            Figure::LargestComponent => "largest component (instances)".into(),
             Figure::Cpu => "CPU (µs per operation)".into(),
             Figure::BusiestCpu => "busiest replica (µs of CPU per operation)".into(),
             Figure::Bytes => "sent (bytes per operation)".into(),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::plot::COLOURS;
 use super::run::{Comparison, Outcome};
 use super::sections::{Section, sections};
-use super::tables::Table;
+use super::tables::{self, Table};
 
 /// What the browser is told about looks.
 const STYLE: &str = include_str!("report.css");
@@ -37,14 +37,15 @@ pub fn page(comparison: &Comparison) -> String {
 
 fn push_origin(comparison: &Comparison, page: &mut String) {
     let Comparison { version, machine, runs, .. } = comparison;
-    let (version, machine) = (escape(version), escape(machine));
+    let version = escape(version);
+    let machine = escape(&tables::place(machine, runs));
     let time = match runs.iter().all(|run| run.virtual_time) {
         true => "Virtual time: exact, and the same again for the same seeds.",
         false => "Real time: figures of one machine, comparable with each other.",
     };
     let _ = writeln!(
         page,
-        "<p class=\"origin\">isonomy {version}, {count} runs, on {machine}. {time} A figure is the \
+        "<p class=\"origin\">isonomy {version}, {count} runs, {machine}. {time} A figure is the \
          median over the repeats; [least–most] follows where they differ.</p>",
         count = runs.len(),
     );
@@ -91,7 +92,12 @@ fn push_legend(comparison: &Comparison, page: &mut String) {
     page.push_str("<p class=\"legend\">");
     for (index, who) in comparison.whos().iter().enumerate() {
         let (colour, who) = (index % COLOURS, escape(who));
-        let _ = write!(page, "<span><i style=\"background:var(--c{colour})\"></i>{who}</span> ");
+        // As the style sheet has their lines.
+        let line = if colour < COLOURS / 2 { "solid" } else { "dashed" };
+        let _ = write!(
+            page,
+            "<span><i style=\"border-top:.22em {line} var(--c{colour})\"></i>{who}</span> "
+        );
     }
     page.push_str("</p>\n");
 }
@@ -106,21 +112,31 @@ fn push_table(table: &Table, page: &mut String) {
     for row in &table.rows {
         page.push_str("<tr>");
         for (index, cell) in row.iter().enumerate() {
-            let cell = escape(cell);
             let _ = match index {
-                0 => write!(page, "<th>{cell}</th>"),
+                0 => write!(page, "<th>{}</th>", escape(cell)),
                 // What stands in brackets is a spread, and less important.
-                _ => {
-                    let class = if cell.contains(" / ") { " class=\"in\"" } else { "" };
-                    let open = format!("<small{class}>[");
-                    let cell = cell.replace('[', &open).replace(']', "]</small>");
-                    write!(page, "<td>{cell}</td>")
-                }
+                _ => write!(page, "<td>{}</td>", stacked(cell)),
             };
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody></table></div>\n");
+}
+
+/// The values of a cell, `1 [0–2] / 3 [2–4]`, and below them their spreads.
+fn stacked(cell: &str) -> String {
+    let parts = cell.split(" / ").map(|part| match part.split_once(" [") {
+        Some((value, spread)) => (value, Some(spread.trim_end_matches(']'))),
+        None => (part, None),
+    });
+    let (values, spreads): (Vec<&str>, Vec<Option<&str>>) = parts.unzip();
+    let values = escape(&values.join(" / "));
+    if spreads.iter().all(Option::is_none) {
+        return values;
+    }
+    let shown = |spread: &Option<&str>| spread.map_or("–".to_owned(), |it| format!("[{it}]"));
+    let spreads: Vec<String> = spreads.iter().map(shown).collect();
+    format!("{values}<small>{}</small>", escape(&spreads.join(" / ")))
 }
 
 /// Text as it may stand in a page.
@@ -137,4 +153,24 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads_stand_below_their_values() {
+        let cases = [
+            ("70.5", "70.5"),
+            ("70.5 / 141", "70.5 / 141"),
+            ("72 [70–75]", "72<small>[70–75]</small>"),
+            ("70.5 / 141 [70–142]", "70.5 / 141<small>– / [70–142]</small>"),
+            ("1 [0–2] / 3 [2–4]", "1 / 3<small>[0–2] / [2–4]</small>"),
+            ("<–> / 1", "&lt;–&gt; / 1"),
+        ];
+        for (cell, wanted) in cases {
+            assert_eq!(stacked(cell), wanted);
+        }
+    }
 }

@@ -24,20 +24,26 @@ pub struct Keeper {
 #[non_exhaustive]
 pub enum KeepError {
     /// A file or directory cannot be made.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {error}", path.display())]
     Write {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {error}", path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
+    },
+    /// A directory holds the results of an earlier comparison.
+    #[error("{} holds results already: name another directory, or remove it first", dir.display())]
+    Taken {
+        /// Which.
+        dir: PathBuf,
     },
     /// A file is something else.
     #[error("{} is no result of `isonomy compare`: {what}", path.display())]
@@ -56,8 +62,11 @@ impl Keeper {
     /// When it cannot be made, or holds results already: those of two comparisons are not mixed.
     pub fn new(dir: &Path) -> Result<Keeper, KeepError> {
         let runs = dir.join("runs");
-        fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
-        fs::create_dir(&runs).map_err(|source| failed(&runs, source))?;
+        fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
+        fs::create_dir(&runs).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => KeepError::Taken { dir: dir.to_owned() },
+            _ => failed(&runs, error),
+        })?;
         Ok(Keeper { dir: dir.to_owned(), runs: 0 })
     }
 
@@ -98,7 +107,7 @@ impl Keeper {
 pub fn read(path: &Path) -> Result<Comparison, KeepError> {
     let strange = |what: String| KeepError::Strange { path: path.into(), what };
     let text =
-        fs::read_to_string(path).map_err(|source| KeepError::Read { path: path.into(), source })?;
+        fs::read_to_string(path).map_err(|error| KeepError::Read { path: path.into(), error })?;
     let comparison: Comparison =
         serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
     match comparison.format {
@@ -125,15 +134,15 @@ fn write(
         fill(&mut to)?;
         to.flush()
     });
-    filled.and_then(|()| fs::rename(&part, path)).map_err(|source| {
+    filled.and_then(|()| fs::rename(&part, path)).map_err(|error| {
         // What is half there is of no use, and takes room.
         let _ = fs::remove_file(&part);
-        failed(path, source)
+        failed(path, error)
     })
 }
 
-fn failed(path: &Path, source: io::Error) -> KeepError {
-    KeepError::Write { path: path.into(), source }
+fn failed(path: &Path, error: io::Error) -> KeepError {
+    KeepError::Write { path: path.into(), error }
 }
 
 #[cfg(test)]
@@ -152,7 +161,7 @@ mod tests {
         let runs = fs::read_dir(dir.path().join("runs")).expect("a directory").count();
         assert_eq!(runs, whole.runs.len());
         let again = Keeper::new(dir.path()).expect_err("there are results already").to_string();
-        assert!(again.contains("runs"), "{again}");
+        assert!(again.contains("holds results already"), "{again}");
     }
 
     #[cfg(target_os = "linux")]

@@ -49,6 +49,8 @@ pub(super) struct Plot {
     pub(super) y: String,
     /// Whether the y axis is logarithmic, if there is much to be told apart.
     pub(super) log: bool,
+    /// Whether the x axis is, likewise.
+    pub(super) log_x: bool,
     /// The y axis ends here, if it does not fit what is drawn.
     pub(super) top: Option<f64>,
     /// Stripes over the whole height: from, to.
@@ -70,29 +72,37 @@ impl Plot {
         let ys = points().map(|it| it.1).chain(whiskers().flat_map(|it| [it.1, it.2]));
         let (low, high) = extent(ys)?;
         let x = wide(left.min(0.0), right);
+        // What is less than a power of ten apart is as well seen on a plain axis.
+        let log_x = (self.log_x && left > 0.0 && right >= 10.0 * left)
+            .then(|| with_two_marks(left / 1.2, right * 1.2).log_scale());
         let mut svg = String::new();
         {
             let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-            // Less than a power of ten has no two marks on a logarithmic axis.
-            let done = match self.log && high >= 10.0 * low {
-                true => {
-                    let low = low.max(high / 1e6).max(1e-3);
-                    self.draw(&root, x, (low / 1.2..(high * 1.2).max(low * 2.0)).log_scale())
-                }
-                false => self.draw(&root, x, wide(0.0, self.top.unwrap_or(high * 1.06))),
+            let log_y = (self.log && high >= 10.0 * low).then(|| {
+                let low = low.max(high / 1e6).max(1e-3);
+                with_two_marks(low / 1.2, (high * 1.2).max(low * 2.0)).log_scale()
+            });
+            let y = wide(0.0, self.top.unwrap_or(high * 1.06));
+            let done = match (log_x, log_y) {
+                (Some(x), Some(y)) => self.draw(&root, x, y),
+                (Some(x), None) => self.draw(&root, x, y),
+                (None, Some(y)) => self.draw(&root, x, y),
+                (None, None) => self.draw(&root, x, y),
             };
             done.and_then(|()| root.present()).expect("writing to memory does not fail");
         }
         Some(self.dress(&svg))
     }
 
-    fn draw<'a, Y>(
+    fn draw<'a, X, Y>(
         &self,
         root: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
-        x: Range<f64>,
+        x: X,
         y: Y,
     ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>
     where
+        X: AsRangedCoord<Value = f64>,
+        X::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
         Y: AsRangedCoord<Value = f64>,
         Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
     {
@@ -169,4 +179,35 @@ fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 /// A range that is not empty.
 fn wide(low: f64, high: f64) -> Range<f64> {
     if high > low { low..high } else { low..low + 1.0 }
+}
+
+/// A logarithmic axis, which is marked at powers of ten: so long that there are two of them.
+fn with_two_marks(low: f64, high: f64) -> Range<f64> {
+    let (first, last) = (low.log10().ceil(), high.log10().floor());
+    if last > first {
+        return low..high;
+    }
+    let (below, above) = (10_f64.powf(low.log10().floor()), 10_f64.powf(high.log10().ceil()));
+    // Whichever is the shorter way; a little beyond it, that the mark is surely on the axis.
+    match low / below <= above / high {
+        true => below * 0.99..high,
+        false => low..above * 1.01,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logarithmic_axis_has_two_marks() {
+        for (low, high) in [(106.0, 6_000.0), (60.0, 1_300.0), (250.0, 5_000.0), (0.09, 0.95)] {
+            let range = with_two_marks(low, high);
+            let marks = (-3..6).map(|power| 10_f64.powi(power));
+            let marks = marks.filter(|mark| range.contains(mark)).count();
+            assert!(marks >= 2, "{range:?}");
+            assert!(range.start <= low && range.end >= high, "{range:?}");
+        }
+        assert_eq!(with_two_marks(60.0, 1_300.0), 60.0..1_300.0);
+    }
 }

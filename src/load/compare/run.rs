@@ -249,13 +249,13 @@ impl Latencies {
 }
 
 impl Seen {
-    /// What a measurement in virtual time saw, with each site's name and bound. `None` if no
-    /// command was answered.
+    /// What a measurement in virtual time saw, with each site's name and bound, cut into so many
+    /// slices of one length. `None` if no command was answered.
     pub fn in_virtual_time(
         measured: &Measured,
         sites: &[(String, f64)],
         crash: Option<Stopped>,
-        slice: Duration,
+        (slice, count): (Duration, u32),
     ) -> Option<Seen> {
         let all = Latencies::exact(measured, None)?;
         let site = |(index, (name, bound)): (usize, &(String, f64))| Site {
@@ -289,7 +289,7 @@ impl Seen {
                 slow: Latencies::on_path(measured, false),
             },
             crash,
-            over_time: slices(&measured.over_time, slice),
+            over_time: slices(&measured.over_time, slice, count),
         })
     }
 
@@ -304,23 +304,23 @@ impl Seen {
     }
 }
 
-/// Cuts a run into slices of one length; the last, which is not whole, is left out.
-fn slices(answers: &[(Duration, Duration)], length: Duration) -> Vec<Slice> {
+/// Cuts a run into so many slices of one length: those in which nothing was answered, too. What
+/// came after them is left out.
+fn slices(answers: &[(Duration, Duration)], length: Duration, count: u32) -> Vec<Slice> {
     let mut slices: BTreeMap<u128, Vec<Duration>> = BTreeMap::new();
     for (at, took) in answers {
         slices.entry(at.as_nanos() / length.as_nanos()).or_default().push(*took);
     }
-    let last = slices.keys().next_back().copied().unwrap_or_default();
-    let whole = (0..last).map(|index| {
-        let exact = Exact::new(slices.remove(&index).unwrap_or_default());
+    let all = (0..count).map(|index| {
+        let exact = Exact::new(slices.remove(&index.into()).unwrap_or_default());
         Slice {
-            at_s: (index + 1) as f64 * length.as_secs_f64(),
+            at_s: f64::from(index + 1) * length.as_secs_f64(),
             ops_s: exact.all().len() as f64 / length.as_secs_f64(),
             p50_ms: exact.quantile(0.5).map(ms),
             max_ms: exact.quantile(1.0).map(ms),
         }
     });
-    whole.collect()
+    all.collect()
 }
 
 /// Milliseconds, to the microsecond.
@@ -338,9 +338,11 @@ mod tests {
         let slices = slices(
             &[at(10, 5), at(90, 7), at(95, 9), at(310, 100), at(420, 1)],
             Duration::from_millis(100),
+            6,
         );
         let rates: Vec<f64> = slices.iter().map(|slice| slice.ops_s).collect();
-        assert_eq!(rates, [30.0, 0.0, 0.0, 10.0]);
+        // Who answers nothing up to the end is silent up to the end.
+        assert_eq!(rates, [30.0, 0.0, 0.0, 10.0, 10.0, 0.0]);
         assert_eq!((slices[0].p50_ms, slices[0].max_ms), (Some(7.0), Some(9.0)));
         assert_eq!((slices[1].p50_ms, slices[1].at_s), (None, 0.2));
     }

@@ -52,7 +52,9 @@ fn by_path(comparison: &Comparison) -> Section {
         title: "Fast path against slow".into(),
         words: vec![
             "A command is on the fast path if its decision took one round trip from the replica \
-                that was asked: with Multi-Paxos, if that replica led."
+                that was asked: with Multi-Paxos, if that replica led. In real time the replica \
+                counts both, from the call on; elsewhere on this page execution is what the \
+                client sees."
                 .into(),
         ],
         tables: points.filter_map(|point| tables::paths(comparison, point)).collect(),
@@ -93,6 +95,7 @@ fn load(comparison: &Comparison) -> Section {
                 x: "operations/s".into(),
                 y: "ms".into(),
                 log: true,
+                log_x: false,
                 top: None,
                 shaded: Vec::new(),
                 lines,
@@ -128,6 +131,7 @@ fn distributions(comparison: &Comparison) -> Section {
                 x: "ms from call to answer".into(),
                 y: "% answered by then".into(),
                 log: false,
+                log_x: true,
                 top: Some(100.0),
                 shaded: Vec::new(),
                 lines,
@@ -139,7 +143,8 @@ fn distributions(comparison: &Comparison) -> Section {
         title: "Latency at each site".into(),
         words: vec![
             "How many commands were executed and answered within how long: up to the 99th \
-                percentile, each percentile the median of the repeats."
+                percentile, each percentile the median of the repeats. The axis of time is \
+                logarithmic where there is much to be told apart."
                 .into(),
         ],
         tables: Vec::new(),
@@ -157,15 +162,20 @@ fn over_time(comparison: &Comparison) -> Section {
             who.push_str(&format!(", back at {back} s,"));
         }
         let load = Point { crash: false, ..point };
-        for (lined, y) in [(Lined::Throughput, "operations/s"), (Lined::Latency, "ms (p50)")] {
+        let drawn = [
+            (Lined::Throughput, "Throughput", "operations/s"),
+            (Lined::Latency, "Median latency", "ms (p50)"),
+        ];
+        for (lined, what, y) in drawn {
             let lines = plots::over_time(comparison, point, lined);
             let end = lines.iter().flat_map(|it| it.pieces.iter().flatten()).map(|it| it.0);
             let end = end.fold(stopped.at_s, f64::max);
             let plot = Plot {
-                title: format!("{y} when {who} stops at {} s: {load}", stopped.at_s),
+                title: format!("{what} when {who} stops at {} s: {load}", stopped.at_s),
                 x: "seconds".into(),
                 y: y.into(),
-                log: false,
+                log: lined == Lined::Latency,
+                log_x: false,
                 top: None,
                 shaded: vec![(stopped.at_s, stopped.back_s.unwrap_or(end))],
                 lines,
@@ -179,7 +189,7 @@ fn over_time(comparison: &Comparison) -> Section {
             "While the ground is shaded the replica is down, and the clients of its site with \
                 it where time is virtual; else they go on at other sites. Where nobody leads, the \
                 one that stops for the leader would be it elsewhere. Each slice is the median of \
-                the repeats."
+                the repeats. The latency axis is logarithmic where there is much to be told apart."
                 .into(),
         ],
         tables: Vec::new(),
@@ -215,6 +225,7 @@ fn conflicts(comparison: &Comparison) -> Section {
                 x: "% of commands that conflict".into(),
                 y: figure.name(),
                 log: false,
+                log_x: false,
                 top: (figure == Figure::FastShare).then_some(105.0),
                 shaded: Vec::new(),
                 lines,

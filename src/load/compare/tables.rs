@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::figures::{Figure, Range, number};
-use super::run::{Comparison, Outcome, Point};
+use super::run::{Comparison, Outcome, Point, Run};
 
 /// A table.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -150,13 +150,22 @@ fn short(range: Range) -> String {
     }
 }
 
+/// Where the runs were made, in words.
+pub(super) fn place(machine: &str, runs: &[Run]) -> String {
+    match runs.iter().any(|run| !run.virtual_time) {
+        true => format!("on {machine}"),
+        false => "in virtual time".to_owned(),
+    }
+}
+
 /// The whole comparison as Markdown.
 pub fn markdown(comparison: &Comparison) -> String {
     let Comparison { title, version, machine, runs, .. } = comparison;
     let mut text = format!(
-        "# {title}\n\nisonomy {version}, {} runs, on {machine}. Medians over the repeats, with \
+        "# {title}\n\nisonomy {version}, {} runs, {}. Medians over the repeats, with \
          [least–most] where they differ.\n",
-        runs.len()
+        runs.len(),
+        place(machine, runs)
     );
     for run in runs {
         if let Outcome::Failed(why) = &run.outcome {

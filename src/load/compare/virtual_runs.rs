@@ -35,7 +35,7 @@ pub fn take(plan: &Plan, turn: &Turn<'_>) -> Outcome {
         back_s: crash.back.map(|back| back.as_secs_f64()),
     });
     let slice = (plan.warm_up + plan.time_of(turn.point)) / SLICES;
-    match Seen::in_virtual_time(&measured, &plan.sites(), crash, slice) {
+    match Seen::in_virtual_time(&measured, &plan.sites(), crash, (slice, SLICES)) {
         Some(seen) => Outcome::Seen(Box::new(seen)),
         None => Outcome::Failed("no command was answered".into()),
     }

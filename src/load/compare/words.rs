@@ -81,9 +81,9 @@ pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String
     format!("At the median {}; at p99 {}.{}", said(50), said(99), bound.unwrap_or_default())
 }
 
-/// What a figure does as conflicts become more.
+/// What a figure does as conflicts become more; those with whom it does nothing are not named.
 pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> String {
-    let mut words = Vec::new();
+    let (mut words, mut steady) = (Vec::new(), Vec::new());
     for who in comparison.whos() {
         let at = |point: &Point| {
             let range = comparison.range(who, *point, figure)?;
@@ -93,15 +93,21 @@ pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figur
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
         let [first, .., last] = &all[..] else { continue };
         let (from, to) = (number(first.1), number(last.1));
-        let change = (last.1 - first.1).abs() <= ALIKE * first.1.abs().max(last.1.abs());
-        words.push(match change {
-            true => format!("{who} stays at {from}"),
-            false => format!(
-                "{who} goes from {from} at {}% to {to} at {}%",
-                number(first.0),
-                number(last.0)
-            ),
-        });
+        if (last.1 - first.1).abs() <= ALIKE * first.1.abs().max(last.1.abs()) {
+            steady.push((who, from));
+            continue;
+        }
+        words.push(format!(
+            "{who} goes from {from} at {}% to {to} at {}%",
+            number(first.0),
+            number(last.0)
+        ));
+    }
+    match &steady[..] {
+        [] => {}
+        [(who, value)] => words.push(format!("{who} stays at {value}")),
+        _ if words.is_empty() => words.push("all stay where they are".to_owned()),
+        _ => words.push("the others stay where they are".to_owned()),
     }
     format!("{}: {}.", figure.name(), words.join("; "))
 }
