@@ -47,6 +47,7 @@ fn a_cluster_is_started_loaded_and_checked() {
     }
     let spread = &report["spread"]["p99_ms"];
     assert!(spread["min"].as_f64() <= spread["median"].as_f64(), "{report}");
+    assert!(report["spread"]["commit_p99_ms"]["median"].as_f64() > Some(0.0), "{report}");
     let table = fs::read_to_string(&csv).unwrap();
     assert!(table.starts_with("run,at_s,") && table.lines().count() > 20, "{table}");
     for path in [hdr.clone(), dir.path().join("series.hdr.2")] {

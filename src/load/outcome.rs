@@ -390,6 +390,16 @@ impl Outcome {
             figure("max_ms", |run| run.latency_ms.max),
             figure("error_share", Run::error_share),
         ];
+        let mut spread = BTreeMap::from(spread);
+        let clusters: Option<Vec<&Cluster>> = runs.iter().map(|run| run.cluster.as_ref()).collect();
+        if let Some(clusters) = clusters {
+            let mut add = |name, of: fn(&Cluster) -> f64| {
+                spread.insert(name, Spread::of(clusters.iter().map(|it| of(it)).collect()));
+            };
+            add("commit_p50_ms", |it| it.commit_ms.p50);
+            add("commit_p99_ms", |it| it.commit_ms.p99);
+            add("fast_path_share", |it| it.fast_path_share);
+        }
         let (area, is_local, replicas) = match &scenario.target {
             Target::Local(local) => (local.area.as_ref(), true, local.replicas),
             Target::Remote(config) => (None, false, config.replicas.len()),
@@ -401,7 +411,7 @@ impl Outcome {
             is_local,
             replicas,
             machine: Machine::here(),
-            spread: BTreeMap::from(spread),
+            spread,
             slo_missed: if found.is_some() { Vec::new() } else { missed(scenario, &runs) },
             runs,
             found,

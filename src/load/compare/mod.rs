@@ -1,9 +1,9 @@
 //! Comparing protocols: the same load on each in turn, and a report of what was seen.
 //!
 //! `plan` is what was asked for, `series` runs it (by `virtual_runs` or `real_runs`, both with the
-//! load in `asking`; `cpu` is what replicas work), `run` is what is kept of a run, `keep` keeps it. Reports are `html` (of
-//! `sections`, `plots`, `words`) and `tables`, all from `figures`. `verdict` holds two comparisons
-//! against each other, with the test in `significance`.
+//! load in `asking`; `cpu` is what replicas work), `run` is what is kept of a run, `keep` keeps it.
+//! Reports are `html` (of `sections`, `plots`, `words`) and `tables`, all from `figures`. `verdict`
+//! holds two comparisons against each other, with the test in `significance`.
 
 mod asking;
 mod cpu;
