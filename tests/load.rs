@@ -85,6 +85,16 @@ fn the_leader_is_chosen_and_killed_as_such() {
     }
 }
 
+#[test]
+fn a_leader_that_pauses_is_the_one_that_goes_on() {
+    let fault = ["--fault", "pause leader at 200ms for 300ms", "--duration", "2s", "--json"];
+    let who = ["--protocol", "multi-paxos", "--leader", "3", "--rate", "100"];
+    let report = json(&load(&[&who[..], &fault].concat()));
+    let events = &report["runs"][0]["events"];
+    assert_eq!((&events[0]["replica"], &events[1]["what"]), (&3.into(), &"resume 3".into()));
+    assert!(events[1]["at_s"].as_f64() >= Some(0.5), "{events}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_said_and_the_figures_are_printed() {

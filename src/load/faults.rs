@@ -86,6 +86,20 @@ impl Action {
         }
     }
 
+    /// Whether it is about whoever leads then.
+    pub fn is_about_the_leader(&self) -> bool {
+        matches!(self, Action::Kill(Who::Leader) | Action::Pause(Who::Leader, _))
+    }
+
+    /// The same, about the replica of this number where it is about the leader.
+    pub(super) fn about(self, leader: u8) -> Action {
+        match self {
+            Action::Kill(Who::Leader) => Action::Kill(Who::Replica(leader)),
+            Action::Pause(Who::Leader, time) => Action::Pause(Who::Replica(leader), time),
+            other => other,
+        }
+    }
+
     /// Whether it needs an emulated network.
     pub fn is_about_the_network(&self) -> bool {
         matches!(self, Action::Partition(..) | Action::Slow(..) | Action::Link(..) | Action::Heal)

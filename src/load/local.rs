@@ -127,24 +127,32 @@ impl Local {
         leader_of(&self.cluster, |id| self.paused[id.index()].is_none()).await
     }
 
-    /// The number of whom a fault is about. Where nobody leads, the leader is whoever was to, or
-    /// else the first: of those that live.
-    pub(super) async fn number(&self, who: Who) -> u8 {
-        let Who::Leader = who else { return who.number().unwrap_or(1) };
+    /// The number of the leader; where nobody leads, of whoever was to, or else of the first: of
+    /// those that live.
+    pub(super) async fn leader_or_stand_in(&self) -> u8 {
         let leader = self.leader().await;
         let mut live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
         live.sort_by_key(|id| (Some(*id) != self.wished, *id));
         leader.or(live.first().copied()).map_or(1, ReplicaId::number)
     }
 
-    /// Does it; `number` is that of whom it is about, where one can say `leader`.
+    /// The number of whom a fault is about.
+    async fn number(&self, who: Who) -> u8 {
+        match who {
+            Who::Replica(number) => number,
+            Who::Leader => self.leader_or_stand_in().await,
+        }
+    }
+
+    /// Does it.
     ///
     /// # Errors
     /// When a replica does not start again.
-    pub(super) async fn act(&mut self, action: &Action, number: u8) -> Result<(), StartError> {
+    pub(super) async fn act(&mut self, action: &Action) -> Result<(), StartError> {
         let index = |number: u8| usize::from(number) - 1;
         match action {
-            Action::Kill(_) => {
+            Action::Kill(who) => {
+                let number = self.number(*who).await;
                 // Who is dead does not stand still.
                 self.paused[index(number)] = None;
                 self.cluster.crash(number);
@@ -160,7 +168,8 @@ impl Local {
                 self.cluster.restart(*one).await?;
                 self.places[index(*one)].put(self.cluster.replica(*one).clone());
             }
-            Action::Pause(..) => {
+            Action::Pause(who, _) => {
+                let number = self.number(*who).await;
                 if self.paused[index(number)].is_none() {
                     self.paused[index(number)] = self.cluster.replica(number).pause().await;
                 }

@@ -348,19 +348,18 @@ impl Schedule {
     ) {
         let warm_up = scenario.plan.warm_up;
         while self.left.last().is_some_and(|(at, ..)| *at + warm_up <= drive.elapsed()) {
-            let Some((at, action, what)) = self.left.pop() else { return };
+            let Some((at, mut action, what)) = self.left.pop() else { return };
             let start = Instant::now();
-            let (mut number, mut replica) = (0, None);
-            if let Action::Kill(who) | Action::Pause(who, _) = action {
-                number = local.number(who).await;
-                replica = (who == Who::Leader).then_some(number);
+            let mut replica = None;
+            if action.is_about_the_leader() {
+                let leader = local.leader_or_stand_in().await;
+                (action, replica) = (action.about(leader), Some(leader));
             }
             let at_s = drive.elapsed().saturating_sub(warm_up).as_secs_f64();
-            let failed = local.act(&action, number).await.err().map(|error| error.to_string());
-            if let Action::Pause(_, Some(time)) = action {
+            let failed = local.act(&action).await.err().map(|error| error.to_string());
+            if let Action::Pause(Who::Replica(one), Some(time)) = action {
                 // Known only now, if it was the leader.
-                let what = format!("resume {number}");
-                self.left.push((at + time, Action::Resume(number), what));
+                self.left.push((at + time, Action::Resume(one), format!("resume {one}")));
                 self.sort();
             }
             let took_s = start.elapsed().as_secs_f64();
