@@ -53,7 +53,6 @@ fn results_are_kept_and_a_worse_one_shows_in_the_exit_code() {
     let worse = judge(&quick, &slow);
     assert_eq!(worse.status.code(), Some(1), "{worse:?}");
     assert!(String::from_utf8(worse.stdout).unwrap().contains("**WORSE**"));
-    assert_eq!(judge(&slow, &quick).status.code(), Some(0), "better is not worse");
 
     let again = make(&plan(dir.path(), "a.toml", ""), &quick);
     assert_eq!(again.status.code(), Some(2), "{again:?}");
