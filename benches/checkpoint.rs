@@ -1,7 +1,12 @@
 //! How long a replica's core stands still while it takes a checkpoint, by the number of instances
 //! it keeps, each on a key of its own: what it keeps while a member is away.
 
+mod common;
+
+use std::cell::LazyCell;
+
 use bytes::Bytes;
+use common::{Pace, group};
 use criterion::{Criterion, criterion_group, criterion_main};
 use isonomy::protocol::Protocol;
 use isonomy::protocol::epaxos::{EPaxos, Record};
@@ -42,12 +47,18 @@ fn core(instances: u64) -> Core<EPaxos> {
     core
 }
 
+/// For how long does nobody get an answer from a replica that takes a snapshot while a member is
+/// away?
 fn bench(c: &mut Criterion) {
-    let mut group = c.benchmark_group("checkpoint");
-    group.sample_size(10);
+    let answers =
+        "the pause of a replica's core for a snapshot, by instances kept for an absent one";
+    let mut group = group(c, "checkpoint", answers, Pace::LARGE);
     for instances in [10_000, 100_000, 500_000] {
-        let core = core(instances);
-        assert_eq!(core.checkpoint().shared.settled.len() as u64, instances);
+        let core = LazyCell::new(|| {
+            let core = core(instances);
+            assert_eq!(core.checkpoint().shared.settled.len() as u64, instances);
+            core
+        });
         group.bench_function(format!("{instances} kept"), |b| {
             b.iter_with_large_drop(|| core.checkpoint());
         });

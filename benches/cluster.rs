@@ -1,100 +1,257 @@
-//! What a cluster costs: three replicas in this process over real QUIC on loopback, each with its
-//! own threads, answering after execution. On few processors the replicas and the load share them,
-//! so these are figures to compare with each other and not promises.
+//! What a cluster does, end to end: replicas in this process over real QUIC on loopback, each with
+//! its own threads, records in memory, answering after execution, under each protocol. On few
+//! processors the replicas and the load share them, so these are figures to compare with each other
+//! and not promises.
+//!
+//! Not the full cross product: all four protocols where no commands conflict, by replicas and by
+//! size of value; EPaxos and Multi-Paxos by conflicts; the latency of one command at a time for
+//! all, and for Multi-Paxos where it leads, too.
+//!
+//! Every command has to be answered rightly, executed once at every replica, and all replicas have
+//! to end in the same state; otherwise this panics and gives no figure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod common;
+
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::machine::{Kv, KvCommand};
+use common::load::{Load, WINDOW, opening};
+use common::rounds::{Side, compare};
+use common::{Pace, group};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy::machine::{Kv, KvOutput};
+use isonomy::protocol::ProtocolKind;
 use isonomy::{LocalCluster, Replica};
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinSet;
+use tokio::task::LocalSet;
 
-const REPLICAS: usize = 3;
-/// Outstanding commands a replica.
-const WINDOW: u64 = 64;
-const KEYS: u64 = 100_000;
+/// A command without an answer for so long is lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
+/// Who asks.
+#[derive(Clone, Copy, PartialEq)]
+enum Clients {
+    /// [`WINDOW`] clients at each replica, each with one command under way.
+    Window,
+    /// One client, which goes from replica to replica.
+    One,
+    /// One client at the replica that leads.
+    OneAtTheLeader,
 }
 
-fn put(key: u64) -> KvCommand {
-    let key = Bytes::copy_from_slice(&key.to_le_bytes());
-    KvCommand::Put { key, value: Bytes::from_static(b"sixteen bytes ..") }
+/// A cluster that runs, and what it was asked.
+struct Running {
+    protocol: ProtocolKind,
+    runtime: Runtime,
+    cluster: LocalCluster<Kv>,
+    clients: Clients,
+    load: Load,
+    asked: u64,
 }
 
-/// One command after the other at one replica.
-fn latency(c: &mut Criterion) {
-    let runtime = runtime();
-    let cluster = runtime.block_on(LocalCluster::<Kv>::start(REPLICAS)).expect("a cluster");
-    let mut group = c.benchmark_group("cluster/latency");
-    group.bench_function("one_command", |b| {
-        let replica = cluster.replica(1);
-        b.iter_custom(|iterations| {
-            runtime.block_on(async {
-                let start = Instant::now();
-                for key in 0..iterations {
-                    replica.propose(put(key % KEYS)).await.expect("an answer");
-                }
-                start.elapsed()
-            })
-        });
-    });
-    group.finish();
-    runtime.block_on(cluster.shutdown());
-}
+impl Running {
+    /// A cluster that has shown that it works.
+    fn open(protocol: ProtocolKind, n: usize, clients: Clients, load: &Load) -> Running {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let cluster = LocalCluster::<Kv>::builder(n)
+            .configure(move |replica| replica.protocol(protocol).propose_timeout(PATIENCE));
+        let cluster = runtime.block_on(cluster.start()).expect("a cluster");
+        let load = load.clone();
+        let mut running = Running { protocol, runtime, cluster, clients, load, asked: 0 };
+        running.execute(opening());
+        running.come_to_rest();
+        running
+    }
 
-/// Executes `commands` in all, with `WINDOW` under way at each replica.
-async fn load(replicas: &[Replica<Kv>], commands: u64, hot_percent: u64) -> Duration {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let (end, start) = (NEXT.load(Ordering::Relaxed) + commands, Instant::now());
-    let mut tasks = JoinSet::new();
-    for replica in replicas {
-        for _ in 0..WINDOW {
-            let replica = replica.clone();
-            tasks.spawn(async move {
-                loop {
-                    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-                    if number >= end {
-                        return;
-                    }
-                    let hot = number % 100 < hot_percent;
-                    let key = if hot { KEYS } else { number % KEYS };
-                    replica.propose(put(key)).await.expect("an answer");
-                }
-            });
+    /// Has so many commands executed.
+    fn execute(&mut self, commands: u64) -> Duration {
+        let from = self.asked;
+        self.asked += commands;
+        match self.clients {
+            Clients::Window => self.runtime.block_on(self.execute_in_windows(from..self.asked)),
+            Clients::One => {
+                let all = self.cluster.replicas();
+                self.runtime.block_on(self.execute_in_turn(from..self.asked, all))
+            }
+            Clients::OneAtTheLeader => {
+                let leader = self.runtime.block_on(self.leader());
+                self.runtime.block_on(self.execute_in_turn(from..self.asked, &[leader]))
+            }
         }
     }
-    while tasks.join_next().await.is_some() {}
-    start.elapsed()
-}
 
-fn throughput(c: &mut Criterion) {
-    let runtime = runtime();
-    let cluster = runtime.block_on(LocalCluster::<Kv>::start(REPLICAS)).expect("a cluster");
-    let mut group = c.benchmark_group("cluster/throughput");
-    group.throughput(Throughput::Elements(1));
-    for hot_percent in [0, 100] {
-        let id = BenchmarkId::new("window_64", format!("{hot_percent}%_conflicts"));
-        group.bench_with_input(id, &hot_percent, |b, hot_percent| {
-            b.iter_custom(|commands| {
-                runtime.block_on(load(cluster.replicas(), commands, *hot_percent))
-            });
+    async fn execute_in_windows(&self, commands: std::ops::Range<u64>) -> Duration {
+        let (next, start) = (Rc::new(Cell::new(commands.start)), Instant::now());
+        let tasks = LocalSet::new();
+        for replica in self.cluster.replicas() {
+            for _ in 0..WINDOW {
+                let (replica, load, next) = (replica.clone(), self.load.clone(), Rc::clone(&next));
+                let (protocol, end) = (self.protocol, commands.end);
+                tasks.spawn_local(async move {
+                    while next.get() < end {
+                        let number = next.replace(next.get() + 1);
+                        ask(protocol, &replica, &load, number).await;
+                    }
+                });
+            }
+        }
+        tasks.await;
+        start.elapsed()
+    }
+
+    /// One after the other.
+    async fn execute_in_turn(
+        &self,
+        commands: std::ops::Range<u64>,
+        replicas: &[Replica<Kv>],
+    ) -> Duration {
+        let start = Instant::now();
+        for (number, replica) in commands.zip(replicas.iter().cycle()) {
+            ask(self.protocol, replica, &self.load, number).await;
+        }
+        start.elapsed()
+    }
+
+    /// The replica that says that it leads.
+    async fn leader(&self) -> Replica<Kv> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            for replica in self.cluster.replicas() {
+                let status = replica.status().await.expect("it runs");
+                if status.standing.starts_with(&format!("{} leads", replica.id())) {
+                    return replica.clone();
+                }
+            }
+        }
+        panic!("{}: nobody leads", self.protocol);
+    }
+
+    /// Looks whether all replicas have done the same, and each command once.
+    fn come_to_rest(&mut self) {
+        let protocol = self.protocol;
+        self.runtime.block_on(async {
+            let digests = self.cluster.digests().await;
+            let digests = digests.unwrap_or_else(|unsettled| panic!("{protocol}: {unsettled}"));
+            assert_eq!(digests.len(), self.cluster.replicas().len(), "{protocol}: all answer");
+            let mut all = digests.values();
+            let first = all.next();
+            assert!(all.all(|it| Some(it) == first), "{protocol}: {digests:?}");
+            for replica in self.cluster.replicas() {
+                let metrics = replica.metrics().await.expect("it runs");
+                assert_eq!(metrics.executed, self.asked, "{protocol}, {}", replica.id());
+            }
         });
     }
-    group.finish();
-    runtime.block_on(cluster.shutdown());
+
+    fn close(mut self) {
+        self.come_to_rest();
+        self.runtime.block_on(self.cluster.shutdown());
+    }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(6));
-    targets = latency, throughput
+async fn ask(protocol: ProtocolKind, replica: &Replica<Kv>, load: &Load, number: u64) {
+    let answer = replica.propose(load.command(number)).await;
+    assert_eq!(answer, Ok(KvOutput::Done), "{protocol}: command {number}");
 }
+
+/// One benchmark: a command.
+fn measure(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    (protocol, n, clients): (ProtocolKind, usize, Clients),
+    load: &Load,
+) {
+    let mut running = None;
+    group.bench_function(name, |b| {
+        let running = running.get_or_insert_with(|| Running::open(protocol, n, clients, load));
+        b.iter_custom(|commands| running.execute(commands));
+    });
+    running.into_iter().for_each(Running::close);
+}
+
+/// How many commands a second does each protocol execute where none conflict? By replicas and by
+/// size of value.
+fn throughput(c: &mut Criterion) {
+    for (name, n, bytes) in [
+        ("cluster/throughput", 3, 16),
+        ("cluster/throughput_5_replicas", 5, 16),
+        ("cluster/throughput_1KiB", 3, 1024),
+    ] {
+        let answers = format!(
+            "commands a second over QUIC, by protocol, {WINDOW} under way at each replica; {n} \
+             replicas, {bytes} B"
+        );
+        let mut group = group(c, name, &answers, Pace::CLUSTER);
+        group.throughput(Throughput::Elements(1));
+        for protocol in ProtocolKind::ALL {
+            let what = (*protocol, n, Clients::Window);
+            measure(&mut group, protocol.name(), what, &Load::new(0, bytes));
+        }
+        group.finish();
+    }
+}
+
+/// From which share of conflicts on does a leader execute more than EPaxos?
+fn conflicts(c: &mut Criterion) {
+    let answers = "commands a second over QUIC, by the share that writes one hot key";
+    let mut group = group(c, "cluster/conflicts", answers, Pace::CLUSTER);
+    group.throughput(Throughput::Elements(1));
+    for percent in [2, 25, 100] {
+        for protocol in [ProtocolKind::EPaxos, ProtocolKind::MultiPaxos] {
+            let name = format!("{protocol}/{percent}%");
+            let what = (protocol, 3, Clients::Window);
+            measure(&mut group, &name, what, &Load::new(percent, 16));
+        }
+    }
+    let what = (ProtocolKind::EPaxos, 5, Clients::Window);
+    measure(&mut group, "epaxos_5_replicas/25%", what, &Load::new(25, 16));
+    group.finish();
+}
+
+/// How long does somebody wait who asks one thing at a time, in the mean over the replicas that he
+/// may ask? Without a leader this is a round trip, wherever; with one it is where he stands.
+fn latency(c: &mut Criterion) {
+    let answers = "time to the answer over QUIC, one command at a time, at each replica in turn";
+    let mut group = group(c, "cluster/latency", answers, Pace::CLUSTER);
+    let load = Load::new(0, 16);
+    for protocol in ProtocolKind::ALL {
+        measure(&mut group, protocol.name(), (*protocol, 3, Clients::One), &load);
+    }
+    let leader = (ProtocolKind::MultiPaxos, 3, Clients::OneAtTheLeader);
+    measure(&mut group, "multi-paxos_at_its_leader", leader, &load);
+    measure(&mut group, "epaxos_5_replicas", (ProtocolKind::EPaxos, 5, Clients::One), &load);
+    group.finish();
+}
+
+/// The ratios of the protocols, with their spread in this very run.
+fn ratios(c: &mut Criterion) {
+    for (name, clients) in [("throughput", Clients::Window), ("latency", Clients::One)] {
+        let name = format!("cluster/ratios_{name}");
+        let answers = "the protocols over QUIC in alternating rounds: time for a command as ratios";
+        compare(c, &name, answers, Pace::CLUSTER.measured_for(12), || {
+            let open = |protocol: &ProtocolKind| {
+                let running = Running::open(*protocol, 3, clients, &Load::new(0, 16));
+                let side: Box<dyn Side> = Box::new(running);
+                (protocol.name(), side)
+            };
+            ProtocolKind::ALL.iter().map(open).collect()
+        });
+    }
+}
+
+impl Side for Running {
+    fn run(&mut self) -> (u64, Duration) {
+        // Long against the beginning and the end of a window.
+        let commands = if self.clients == Clients::Window { 10_000 } else { 250 };
+        (commands, self.execute(commands))
+    }
+
+    fn check(&mut self) {
+        self.come_to_rest();
+    }
+}
+
+criterion_group!(benches, throughput, conflicts, latency, ratios);
 criterion_main!(benches);

@@ -3,6 +3,9 @@
 //! Groups: `conflicts` looks up what conflicts with a footprint, `insert` takes note of one; both
 //! over many keys (the index no longer fits a cache) and few (it does).
 
+mod common;
+
+use common::{Pace, group};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::protocol::epaxos::ConflictIndex;
 use isonomy::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
@@ -27,29 +30,34 @@ fn filled(footprints: &[Footprint]) -> ConflictIndex {
     index
 }
 
+/// What does a voter pay for a command, and how much of it is cache misses?
 fn bench(c: &mut Criterion) {
-    for (name, keys, per_command) in
-        [("1k keys", 1_000, 1), ("1M keys", 1_000_000, 1), ("1M keys, batch of 64", 1_000_000, 64)]
-    {
-        let footprints = footprints(keys, per_command, 10_000);
-        let index = filled(&footprints);
-        let mut group = c.benchmark_group("conflicts");
-        group.throughput(Throughput::Elements(footprints.len() as u64));
-        group.bench_function(name, |b| {
+    let sizes =
+        [("1k keys", 1_000, 1), ("1M keys", 1_000_000, 1), ("1M keys, batch of 64", 1_000_000, 64)];
+    let footprints = sizes.map(|(name, keys, each)| (name, footprints(keys, each, 10_000)));
+    let answers = "finding what conflicts with a command, by keys in use";
+    let mut lookups = group(c, "conflicts", answers, Pace::PART);
+    for (name, footprints) in &footprints {
+        let index = filled(footprints);
+        lookups.throughput(Throughput::Elements(footprints.len() as u64));
+        lookups.bench_function(*name, |b| {
             b.iter(|| {
-                for footprint in &footprints {
+                for footprint in footprints {
                     black_box(index.conflicts(footprint));
                 }
             });
         });
-        group.finish();
-        let mut group = c.benchmark_group("insert");
-        group.throughput(Throughput::Elements(footprints.len() as u64));
-        group.bench_function(name, |b| {
-            b.iter_batched(|| (), |()| filled(&footprints), BatchSize::LargeInput);
-        });
-        group.finish();
     }
+    lookups.finish();
+    let answers = "remembering a command for those that will conflict, by keys in use";
+    let mut inserts = group(c, "insert", answers, Pace::PART);
+    for (name, footprints) in &footprints {
+        inserts.throughput(Throughput::Elements(footprints.len() as u64));
+        inserts.bench_function(*name, |b| {
+            b.iter_batched(|| (), |()| filled(footprints), BatchSize::LargeInput);
+        });
+    }
+    inserts.finish();
 }
 
 criterion_group!(benches, bench);

@@ -3,6 +3,9 @@
 //! The bar for one replica on a disk of its own, with `fsync`: what a bare write and `fdatasync`
 //! into a zero-filled file takes, which is measured along with it.
 
+mod common;
+
+use std::cell::LazyCell;
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
@@ -11,6 +14,7 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use bytes::Bytes;
+use common::{Pace, group};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::storage::{Durability, FileDisk, Log, LogEvent, LogOptions, LogThread};
 use isonomy::types::LogPosition;
@@ -38,7 +42,8 @@ fn bare(c: &mut Criterion) {
     let file: File = file.expect("a file");
     file.write_all_at(&vec![0; SEGMENT], 0).expect("space");
     file.sync_all().expect("a flush");
-    let mut group = c.benchmark_group("log/bare_fdatasync");
+    let answers = "the bar for the log: a bare write and `fdatasync`, by records a flush";
+    let mut group = group(c, "log/bare_fdatasync", answers, Pace::PART);
     for records in [1_usize, 16, 256] {
         let bytes = RECORD.repeat(records);
         let mut at = 0;
@@ -57,8 +62,11 @@ fn bare(c: &mut Criterion) {
 
 /// Appending, flushing and everything that belongs to it: seals, new segments, and truncation.
 fn append(c: &mut Criterion) {
-    for (name, durability) in [("log/fsync", Durability::Fsync), ("log/os", Durability::Os)] {
-        let mut group = c.benchmark_group(name);
+    for (name, durability, answers) in [
+        ("log/fsync", Durability::Fsync, "the log with a flush to the disk, by records a flush"),
+        ("log/os", Durability::Os, "the log's own work, handed to the kernel, by records a flush"),
+    ] {
+        let mut group = group(c, name, answers, Pace::PART);
         for records in [1_u64, 16, 256] {
             let directory = directory();
             let mut log = log(&directory, durability);
@@ -91,7 +99,8 @@ fn print_shared_flushes(window: u64, thread: &LogThread) {
 
 /// The log thread with this many records under way at any time, each a batch of its own.
 fn thread(c: &mut Criterion) {
-    let mut group = c.benchmark_group("log/thread_in_flight");
+    let answers = "how well the log's thread lets records share flushes, by records under way";
+    let mut group = group(c, "log/thread_in_flight", answers, Pace::PART);
     for window in [1_u64, 16, 256] {
         let directory = directory();
         let (tell, told) = channel();
@@ -129,17 +138,21 @@ fn thread(c: &mut Criterion) {
 fn open(c: &mut Criterion) {
     const BYTES: u64 = 64 * 1024 * 1024;
     let directory = directory();
-    let mut log = log(&directory, Durability::Os);
-    while log.counts().bytes < BYTES {
-        for _ in 0..256 {
-            log.append(&RECORD).expect("a short record");
+    let records = LazyCell::new(|| {
+        let mut log = log(&directory, Durability::Os);
+        while log.counts().bytes < BYTES {
+            for _ in 0..256 {
+                log.append(&RECORD).expect("a short record");
+            }
+            log.flush().expect("a write");
         }
-        log.flush().expect("a write");
-    }
-    let records = log.close().expect("a disk that works").position().records();
-    let mut group = c.benchmark_group("log/open");
-    group.throughput(Throughput::Bytes(BYTES)).sample_size(10);
+        log.close().expect("a disk that works").position().records()
+    });
+    let answers = "how fast a replica that starts again reads and checks its log";
+    let mut group = group(c, "log/open", answers, Pace::LARGE);
+    group.throughput(Throughput::Bytes(BYTES));
     group.bench_function("64_MiB", |b| {
+        let records = *records;
         b.iter(|| {
             let disk =
                 Arc::new(FileDisk::open(directory.path()).expect("a directory of one's own"));

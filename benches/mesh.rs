@@ -1,6 +1,9 @@
 //! The mesh between two replicas in one process: the round trip of a tiny frame, and small frames
 //! a second. Where the two ends run decides both: on one thread's runtime, or a thread each.
 
+mod common;
+
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,6 +12,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::{Pace, group};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::mesh::{Authority, ClientConnection, Dropped, Inbound, Lane, Mesh, MeshConfig};
 use isonomy::types::ReplicaId;
@@ -155,21 +159,25 @@ fn send(end: &End, frame: Bytes) -> Result<(), Dropped> {
     mesh.send(ReplicaId::from_index(1), Lane::Consensus, frame)
 }
 
+/// What is the least that any protocol can take that asks another replica?
 fn round_trip(c: &mut Criterion) {
-    let mut group = c.benchmark_group("mesh_round_trip");
+    let answers = "a tiny frame to another replica and back: what the network takes of a latency";
+    let mut group = group(c, "mesh_round_trip", answers, Pace::PART);
     for (name, own_thread) in [("one_runtime", false), ("two_threads", true)] {
-        let pair = Pair::new(own_thread, true);
+        let pair = LazyCell::new(|| Pair::new(own_thread, true));
         group.bench_function(name, |b| b.iter_custom(|rounds| pair.ping_pong(rounds)));
     }
     group.finish();
 }
 
+/// How many messages can a protocol afford for a command?
 fn throughput(c: &mut Criterion) {
     const FRAMES: u64 = 100_000;
-    let mut group = c.benchmark_group("mesh_throughput_64B");
-    group.throughput(Throughput::Elements(FRAMES)).sample_size(20);
+    let answers = "small frames a second, one way: what a message costs";
+    let mut group = group(c, "mesh_throughput_64B", answers, Pace::LARGE);
+    group.throughput(Throughput::Elements(FRAMES));
     for (name, own_thread) in [("one_runtime", false), ("two_threads", true)] {
-        let pair = Pair::new(own_thread, false);
+        let pair = LazyCell::new(|| Pair::new(own_thread, false));
         group.bench_function(name, |b| {
             b.iter_custom(|times| (0..times).map(|_| pair.pour(FRAMES)).sum());
         });

@@ -1,14 +1,18 @@
 //! What ordering a decided instance costs, by the shape of the conflict graph and the order in
-//! which decisions arrive. `cargo bench --bench order`; criterion's `thrpt` is instances a second.
+//! which decisions arrive; criterion's `thrpt` is instances a second. For those who change the
+//! executor: does it stay linear, whatever the shape?
 //!
 //! Each round is what a replica does: learn every payload, then take decisions one by one and
 //! execute what is ready after each. The batches and decisions are built outside of the clock.
 
+mod common;
+
+use std::cell::LazyCell;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use common::{Pace, group};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::execute::Executor;
 use isonomy::types::{
@@ -20,6 +24,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const OWNERS: usize = 5;
+/// A million instances take about a second as it is.
+const PACE: Pace = Pace::LARGE.measured_for(1);
 
 fn decision(owner: usize, slot: Slot, footprint: Footprint, deps: Deps) -> Decision {
     let id = InstanceId::new(ReplicaId::from_index(owner), slot);
@@ -141,47 +147,48 @@ fn run_flowing(decisions: Vec<Decision>) -> Executor {
     executor
 }
 
+/// Which shape of conflicts is dear to order, and does any cost more the more there is of it?
 fn bench(c: &mut Criterion) {
     type Build = fn(u64) -> Vec<Decision>;
-    type Shape = (&'static str, Build, &'static [u64]);
+    type Shape = (&'static str, &'static str, Build, &'static [u64]);
     const SMALL: &[u64] = &[10_000, 100_000];
     const LARGE: &[u64] = &[10_000, 1_000_000];
     let shapes: [Shape; 11] = [
-        ("independent", independent, LARGE),
-        ("chain/in_order", chain, LARGE),
-        ("chain/reverse", |len| reversed(chain(len)), LARGE),
-        ("chain/random", |len| shuffled(chain(len)), SMALL),
-        ("star/centre_last", |len| reversed(star(len)), SMALL),
-        ("fan_in/barrier_first", fan_in, SMALL),
-        ("dense_20/in_order", |len| dense(len, 20), SMALL),
-        ("dense_20/random", |len| shuffled(dense(len, 20)), SMALL),
-        ("dense_10000/in_order", |len| dense(len, 10_000), SMALL),
-        ("dense_10000/random", |len| shuffled(dense(len, 10_000)), SMALL),
-        ("dense_10000/reverse", |len| reversed(dense(len, 10_000)), SMALL),
+        ("independent", "no conflicts", independent, LARGE),
+        ("chain/in_order", "one hot key, in its order", chain, LARGE),
+        ("chain/reverse", "one hot key, backwards", |len| reversed(chain(len)), LARGE),
+        ("chain/random", "one hot key, shuffled", |len| shuffled(chain(len)), SMALL),
+        ("star/centre_last", "all wait for one", |len| reversed(star(len)), SMALL),
+        ("fan_in/barrier_first", "one waits for all", fan_in, SMALL),
+        ("dense_20/in_order", "small cycles", |len| dense(len, 20), SMALL),
+        ("dense_20/random", "small cycles, shuffled", |len| shuffled(dense(len, 20)), SMALL),
+        ("dense_10000/in_order", "huge cycles", |len| dense(len, 10_000), SMALL),
+        ("dense_10000/random", "the same, shuffled", |len| shuffled(dense(len, 10_000)), SMALL),
+        ("dense_10000/reverse", "the same, backwards", |len| reversed(dense(len, 10_000)), SMALL),
     ];
-    for (name, build, sizes) in shapes {
-        let mut group = c.benchmark_group(name);
-        group.sample_size(10).warm_up_time(Duration::from_millis(100));
-        group.measurement_time(Duration::from_millis(500));
+    for (name, shape, build, sizes) in shapes {
+        let answers = format!("ordering decided instances, all learned before: {shape}");
+        let mut group = group(c, name, &answers, PACE);
         for size in sizes {
             group.throughput(Throughput::Elements(*size));
-            group.bench_with_input(BenchmarkId::from_parameter(size), size, |b, size| {
-                let input = build(*size);
+            let input = LazyCell::new(|| build(*size));
+            let learned = LazyCell::new(|| {
                 let batch = |decision: &Decision| decision.value.batch().cloned();
-                let learned: Vec<_> =
-                    input.iter().filter_map(|d| Some((d.id, batch(d)?))).collect();
+                input.iter().filter_map(|d| Some((d.id, batch(d)?))).collect::<Vec<_>>()
+            });
+            group.bench_function(BenchmarkId::from_parameter(size), |b| {
                 b.iter_batched(|| input.clone(), |d| run(&learned, d), BatchSize::PerIteration);
             });
         }
         group.finish();
     }
-    let mut group = c.benchmark_group("flowing");
-    group.sample_size(10).measurement_time(Duration::from_millis(500));
+    let answers = "ordering decided instances, each learned just before: little is in flight";
+    let mut group = group(c, "flowing", answers, PACE);
     let flows: [(&str, Build); 2] = [("independent", independent), ("chain", chain)];
     for (name, build) in flows {
         group.throughput(Throughput::Elements(100_000));
+        let input = LazyCell::new(|| build(100_000));
         group.bench_function(name, |b| {
-            let input = build(100_000);
             b.iter_batched(|| input.clone(), run_flowing, BatchSize::PerIteration);
         });
     }

@@ -1,109 +1,63 @@
-//! What a command costs a replica's core, without network, disk, codec and state machine.
+//! What a command costs a replica's core, without network, disk, codec and state machine: for those
+//! who change the protocol, the gate or the execution order. What clients and the state machine
+//! cost besides, and the other protocols, are in `protocols.rs`.
 //!
 //! Three or five cores in one thread exchange messages by value. The figure is for all of them
-//! together, so divide by the number of replicas for the mean one. Groups: `step/n=…` by the share
-//! of commands on one hot key, with one command or 64 an instance.
+//! together, so divide by the number of replicas for the mean one.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+mod common;
 
 use bytes::Bytes;
+use common::cores::Cores;
+use common::{Pace, group};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::protocol::Protocol;
-use isonomy::protocol::epaxos::{EPaxos, Message, Record};
-use isonomy::replica::{Core, Input, Limits, Output, PeerMessage};
-use isonomy::types::{
-    ClientId, Command, Durable, Footprint, LogPosition, Optimisations, Quorums, ReplicaId,
-    RequestId, Retention, Settings, Time, Timing,
-};
+use isonomy::protocol::epaxos::EPaxos;
+use isonomy::types::{ClientId, Command, Footprint, ReplicaId, RequestId};
 
 struct Cluster {
-    cores: Vec<Core<EPaxos>>,
-    records: Vec<u64>,
-    network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Message>)>,
-    out: Output<Message, Record>,
-    now: Time,
+    n: usize,
+    cores: Cores<EPaxos>,
     sequence: u64,
-    executed: usize,
+    /// At all replicas together.
+    executed: u64,
 }
 
 impl Cluster {
-    fn new(n: usize) -> Cluster {
-        let core = |me: ReplicaId| {
-            let quorums = Quorums::new(n).expect("a supported size");
-            let seed = u64::from(me.number());
-            let (timing, optimisations) = (Timing::default(), Optimisations::NONE);
-            let retention = Retention::default();
-            let settings = Settings { me, quorums, seed, timing, optimisations, retention };
-            Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
-        };
-        Cluster {
-            cores: ReplicaId::all(n).map(core).collect(),
-            records: vec![0; n],
-            network: VecDeque::new(),
-            out: Output::default(),
-            now: Time::ZERO,
-            sequence: 0,
-            executed: 0,
-        }
-    }
-
-    fn step(&mut self, me: ReplicaId, inputs: impl IntoIterator<Item = Input<Message>>) {
-        let core = &mut self.cores[me.index()];
-        core.step(self.now, inputs, &mut self.out);
-        loop {
-            let written = self.out.records.len() as u64;
-            self.records[me.index()] += written;
-            for (to, message) in self.out.messages.drain(..) {
-                self.network.extend(to.iter().map(|to| (me, to, message.clone())));
-            }
-            let executed = self.out.execute.iter().map(|e| e.batch.commands().len());
-            self.executed += executed.sum::<usize>();
-            self.out.clear();
-            if written == 0 {
-                return;
-            }
-            let position = LogPosition::new(self.records[me.index()]);
-            core.step(self.now, [Input::Durable(Durable::flushed(position))], &mut self.out);
-        }
-    }
-
     /// Every replica is handed `batch` commands at once, and everything runs to the end.
     fn round(&mut self, batch: usize, hot_percent: u64) {
-        for at in ReplicaId::all(self.cores.len()) {
-            let mut commands = Vec::with_capacity(batch);
+        for at in ReplicaId::all(self.n) {
             for _ in 0..batch {
                 self.sequence += 1;
                 let hot = self.sequence * 7919 % 100 < hot_percent;
                 let key = if hot { 0 } else { self.sequence % 100_000 + 1 };
-                commands.push(Input::Propose(Command {
+                let command = Command {
                     request: RequestId::new(ClientId(1), self.sequence),
                     floor: 0,
                     origin: at,
                     footprint: Footprint::write(&key.to_le_bytes()),
                     payload: Bytes::from_static(b"0123456789abcdef"),
-                }));
+                };
+                self.cores.propose(at, command);
             }
-            self.step(at, commands);
         }
-        while let Some((from, to, message)) = self.network.pop_front() {
-            self.step(to, [Input::Peer { from, message }]);
+        let all = self.sequence * self.n as u64;
+        while self.executed < all {
+            let executed = &mut self.executed;
+            self.cores.turn(|_, execution| *executed += execution.batch.commands().len() as u64);
         }
-        self.now = self.now + Duration::from_millis(2);
-        for at in ReplicaId::all(self.cores.len()) {
-            self.step(at, [Input::Tick]);
-        }
+        assert_eq!(self.executed, all, "each once at each replica");
     }
 }
 
+/// Where does a core's time go: into instances (1 a batch), into commands (64 a batch), or into
+/// their conflicts (hot)?
 fn bench(c: &mut Criterion) {
     for n in [3, 5] {
-        let mut group = c.benchmark_group(format!("step/n={n}"));
+        let answers = "EPaxos alone, a command at all cores: by commands a batch and hot commands";
+        let mut group = group(c, &format!("step/n={n}"), answers, Pace::PART);
         for (batch, hot) in [(1, 0), (64, 0), (64, 25), (64, 100)] {
             group.throughput(Throughput::Elements((batch * n) as u64));
-            let mut cluster = Cluster::new(n);
-            cluster.round(batch, hot);
-            assert!(cluster.executed > 0, "a round executes something");
+            let mut cluster = Cluster { n, cores: Cores::new(n), sequence: 0, executed: 0 };
             group.bench_function(format!("{batch} a batch, {hot}% hot"), |b| {
                 b.iter(|| cluster.round(batch, hot));
             });

@@ -2,10 +2,13 @@
 //!
 //! The bar for a PreAccept of one command of 16 bytes: 60 ns to encode, 90 ns to decode.
 
+mod common;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use common::{Pace, group};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::protocol::epaxos::{CommitValue, Message};
 use isonomy::replica::PeerMessage;
@@ -39,9 +42,11 @@ fn messages() -> Vec<(&'static str, u64, Message)> {
     ]
 }
 
+/// How much of a message's cost is its form as bytes?
 fn wire(c: &mut Criterion) {
     let limits = Limits::new(REPLICAS);
-    let mut encoding = c.benchmark_group("wire/encode");
+    let answers = "a message of EPaxos' commit path to bytes";
+    let mut encoding = group(c, "wire/encode", answers, Pace::PART);
     for (name, commands, message) in messages() {
         let message = PeerMessage::Protocol(message);
         let mut out = BytesMut::with_capacity(64 * 1024);
@@ -56,7 +61,8 @@ fn wire(c: &mut Criterion) {
     }
     encoding.finish();
 
-    let mut decoding = c.benchmark_group("wire/decode");
+    let answers = "and back, with every bound checked";
+    let mut decoding = group(c, "wire/decode", answers, Pace::PART);
     for (name, commands, message) in messages() {
         let mut out = BytesMut::new();
         encode_peer(0, &PeerMessage::Protocol(message), &mut out);

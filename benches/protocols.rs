@@ -1,0 +1,304 @@
+//! What a command costs the processors under each protocol, end to end in one thread: clients, the
+//! replicas' cores with everything they say to each other, and the state machine with its sessions
+//! at every replica. No network, disk, codec or clock, so waiting is free: what conflicts and duels
+//! cost in *time* is seen over QUIC (`cluster.rs`) and in virtual time (`isonomy compare
+//! --virtual`).
+//!
+//! Figures are the thread's time on its processor, for all replicas together. Not the full cross
+//! product: all four protocols where no commands conflict, in windows, one at a time, with five
+//! replicas and with long values; only EPaxos looks at what conflicts, and Multi-Paxos is there to
+//! show that it does not. For the same in instructions, which nothing disturbs, see the README.
+//!
+//! Every command has to be answered once and rightly, and all replicas have to end in the same
+//! state; otherwise this panics and gives no figure.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::cores::Cores;
+use common::cpu::Stopwatch;
+use common::load::{Load, WINDOW, opening};
+use common::rounds::{Side, compare};
+use common::{Pace, group};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy::machine::{Applied, Applier, Kv, KvOutput, Outcome, StateMachine, encode};
+use isonomy::protocol::Protocol;
+use isonomy::protocol::epaxos::EPaxos;
+use isonomy::protocol::fast_paxos::FastPaxos;
+use isonomy::protocol::multipaxos::MultiPaxos;
+use isonomy::protocol::paxos::Paxos;
+use isonomy::types::{Batch, ClientId, Command, ReplicaId, RequestId, Time};
+
+/// A cluster in which nobody is answered for so long stands still.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq)]
+enum Clients {
+    /// [`WINDOW`] clients at each replica, each with one command under way.
+    Window,
+    /// One client, which goes from replica to replica.
+    One,
+}
+
+struct Cluster<P: Protocol> {
+    cores: Cores<P>,
+    appliers: Vec<Applier<Kv>>,
+    clients: Vec<Client>,
+    kind: Clients,
+    load: Load,
+    asked: u64,
+    answered: u64,
+    /// First executions at each replica.
+    executed: Vec<u64>,
+    /// What was applied just now, and what of it is for those who asked.
+    applied: Vec<Applied>,
+    answers: Vec<Applied>,
+    done: Bytes,
+    last_answer: Time,
+}
+
+#[derive(Clone, Copy)]
+struct Client {
+    sequence: u64,
+    at: ReplicaId,
+    waits: bool,
+}
+
+impl<P: Protocol> Cluster<P> {
+    /// A cluster that has shown that it works.
+    fn open(n: usize, kind: Clients, load: Load) -> Cluster<P> {
+        let each = if kind == Clients::Window { WINDOW } else { 1 };
+        let sites = if kind == Clients::Window { n } else { 1 };
+        let client = |at| Client { sequence: 0, at, waits: false };
+        let mut cluster = Cluster {
+            cores: Cores::new(n),
+            appliers: (0..n).map(|_| Applier::new(Kv::new())).collect(),
+            clients: ReplicaId::all(sites).flat_map(|at| [client(at)].repeat(each)).collect(),
+            kind,
+            load,
+            asked: 0,
+            answered: 0,
+            executed: vec![0; n],
+            applied: Vec::new(),
+            answers: Vec::new(),
+            done: encode(&KvOutput::Done).expect("plain data"),
+            last_answer: Time::ZERO,
+        };
+        cluster.execute(opening());
+        cluster.come_to_rest();
+        cluster
+    }
+
+    /// Runs until so many more commands are answered. What is under way by then stays under way.
+    fn execute(&mut self, commands: u64) -> Duration {
+        let (goal, start) = (self.answered + commands, Stopwatch::start());
+        // All that wait for nothing ask: at first all of them.
+        (0..self.clients.len()).for_each(|client| self.ask(client));
+        while self.answered < goal {
+            self.turn(true);
+        }
+        start.elapsed()
+    }
+
+    fn ask(&mut self, index: usize) {
+        let n = self.appliers.len();
+        let client = &mut self.clients[index];
+        if std::mem::replace(&mut client.waits, true) {
+            return;
+        }
+        client.sequence += 1;
+        if self.kind == Clients::One {
+            client.at = ReplicaId::from_index((client.at.index() + 1) % n);
+        }
+        let (at, sequence) = (client.at, client.sequence);
+        let command = self.load.command(self.asked);
+        self.asked += 1;
+        let request = RequestId::new(ClientId(index as u64 + 1), sequence);
+        let footprint = Kv::footprint(&command);
+        let payload = encode(&command).expect("plain data");
+        self.cores
+            .propose(at, Command { request, floor: sequence, origin: at, footprint, payload });
+    }
+
+    fn turn(&mut self, ask: bool) {
+        let Cluster { cores, appliers, executed, applied, answers, .. } = self;
+        cores.turn(|at, execution| {
+            appliers[at.index()].apply(&execution.batch, applied);
+            // What was done before was answered before, and only who was asked answers.
+            for reply in applied.drain(..).filter(|reply| reply.first) {
+                executed[at.index()] += 1;
+                if reply.origin == at {
+                    answers.push(reply);
+                }
+            }
+        });
+        let mut answers = std::mem::take(&mut self.answers);
+        for answer in answers.drain(..) {
+            let index = usize::try_from(answer.request.client.0 - 1).expect("few clients");
+            self.take_answer(index, &answer);
+            if ask {
+                self.ask(index);
+            }
+        }
+        self.answers = answers;
+        let waited = self.cores.now().since(self.last_answer);
+        let all = self.asked == self.answered;
+        assert!(all || waited < PATIENCE, "{} stands still", P::NAME);
+    }
+
+    fn take_answer(&mut self, index: usize, answer: &Applied) {
+        let client = &mut self.clients[index];
+        assert!(std::mem::take(&mut client.waits), "{}: answered twice: {answer:?}", P::NAME);
+        assert_eq!(answer.request.sequence, client.sequence, "{}", P::NAME);
+        let Outcome::Output(output) = &answer.outcome else { panic!("{}: {answer:?}", P::NAME) };
+        assert_eq!(*output, self.done, "{}: a put is answered `Done`", P::NAME);
+        self.answered += 1;
+        self.last_answer = self.cores.now();
+    }
+
+    /// Lets everything come to its end, and looks whether all replicas have done the same.
+    fn come_to_rest(&mut self) {
+        self.last_answer = self.cores.now();
+        while self.executed.iter().any(|executed| *executed < self.asked) {
+            self.turn(false);
+            let waited = self.cores.now().since(self.last_answer);
+            assert!(waited < PATIENCE, "{}: executed {:?}", P::NAME, self.executed);
+        }
+        assert_eq!(self.answered, self.asked, "{}", P::NAME);
+        assert!(self.executed.iter().all(|executed| *executed == self.asked), "{}", P::NAME);
+        let digests: Vec<u64> = self.appliers.iter().map(Applier::digest).collect();
+        assert!(digests.iter().all(|it| *it == digests[0]), "{}: {digests:?}", P::NAME);
+    }
+}
+
+/// One benchmark: a command, with everything that it brings about at all replicas.
+fn measure<P: Protocol>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    (n, kind): (usize, Clients),
+    load: &Load,
+) {
+    group.throughput(Throughput::Elements(1));
+    let mut cluster = None;
+    group.bench_function(name, |b| {
+        let cluster = cluster.get_or_insert_with(|| Cluster::<P>::open(n, kind, load.clone()));
+        b.iter_custom(|commands| cluster.execute(commands));
+    });
+    cluster.iter_mut().for_each(Cluster::come_to_rest);
+}
+
+fn measure_all(group: &mut BenchmarkGroup<'_, WallTime>, sizes: (usize, Clients), load: &Load) {
+    measure::<EPaxos>(group, EPaxos::NAME, sizes, load);
+    measure::<MultiPaxos>(group, MultiPaxos::NAME, sizes, load);
+    measure::<FastPaxos>(group, FastPaxos::NAME, sizes, load);
+    measure::<Paxos>(group, Paxos::NAME, sizes, load);
+}
+
+/// What none of the protocols can save: the commands are made, and executed at all replicas.
+fn measure_no_agreement(group: &mut BenchmarkGroup<'_, WallTime>, n: usize, load: &Load) {
+    let mut appliers: Vec<Applier<Kv>> = (0..n).map(|_| Applier::new(Kv::new())).collect();
+    let (mut replies, mut asked) = (Vec::new(), 0);
+    let at = ReplicaId::from_index(0);
+    let command = |number: u64| {
+        let command = load.command(number);
+        Command {
+            request: RequestId::new(ClientId(1), number + 1),
+            floor: number + 1,
+            origin: at,
+            footprint: Kv::footprint(&command),
+            payload: encode(&command).expect("plain data"),
+        }
+    };
+    group.bench_function("no_agreement", |b| {
+        b.iter_custom(|commands| {
+            let (goal, start) = (asked + commands, Stopwatch::start());
+            while asked < goal {
+                let more = (goal - asked).min(WINDOW as u64);
+                let batch = Batch::new((asked..asked + more).map(command).collect());
+                appliers.iter_mut().for_each(|applier| applier.apply(&batch, &mut replies));
+                assert!(replies.drain(..).all(|reply| reply.first), "each is new");
+                asked += more;
+            }
+            start.elapsed()
+        });
+    });
+}
+
+/// Which protocol does the least for a command where many are under way and none conflict? By
+/// replicas and by size of value.
+fn windows(c: &mut Criterion) {
+    let answers = "CPU of all replicas for a command, by protocol, 64 under way at each replica";
+    for (name, n, bytes) in [
+        ("protocols/window", 3, 16),
+        ("protocols/window_5_replicas", 5, 16),
+        ("protocols/window_1KiB", 3, 1024),
+    ] {
+        let answers = format!("{answers}; {n} replicas, {bytes} B");
+        let mut group = group(c, name, &answers, Pace::PART);
+        let load = Load::new(0, bytes);
+        measure_no_agreement(&mut group, n, &load);
+        measure_all(&mut group, (n, Clients::Window), &load);
+        group.finish();
+    }
+}
+
+/// What does a command cost that shares nothing with others: its own messages, votes and turns?
+fn one(c: &mut Criterion) {
+    let answers = "CPU of all replicas for a command that is alone, by protocol; 3 replicas, 16 B";
+    let mut group = group(c, "protocols/one_at_a_time", answers, Pace::PART);
+    measure_all(&mut group, (3, Clients::One), &Load::new(0, 16));
+    group.finish();
+}
+
+/// What does it cost EPaxos that commands conflict, and when does a leader do less?
+fn conflicts(c: &mut Criterion) {
+    let answers = "CPU of all replicas for a command, by the share that writes one hot key";
+    let mut group = group(c, "protocols/conflicts", answers, Pace::PART);
+    for percent in [2, 25, 100] {
+        let load = Load::new(percent, 16);
+        let name = |name: &str, n: usize| format!("{name}_{n}/{percent}%");
+        let window = |n| (n, Clients::Window);
+        measure::<EPaxos>(&mut group, &name(EPaxos::NAME, 3), window(3), &load);
+        measure::<EPaxos>(&mut group, &name(EPaxos::NAME, 5), window(5), &load);
+        measure::<MultiPaxos>(&mut group, &name(MultiPaxos::NAME, 3), window(3), &load);
+    }
+    group.finish();
+}
+
+/// The ratios of the protocols, with their spread in this very run.
+fn ratios(c: &mut Criterion) {
+    for (name, kind) in [("window", Clients::Window), ("one_at_a_time", Clients::One)] {
+        let name = format!("protocols/ratios_{name}");
+        let answers = "the protocols in alternating rounds: CPU for a command as ratios";
+        compare(c, &name, answers, Pace::LARGE.measured_for(5), || {
+            vec![
+                side::<EPaxos>(kind),
+                side::<MultiPaxos>(kind),
+                side::<FastPaxos>(kind),
+                side::<Paxos>(kind),
+            ]
+        });
+    }
+}
+
+fn side<P: Protocol + 'static>(kind: Clients) -> (&'static str, Box<dyn Side>) {
+    (P::NAME, Box::new(Cluster::<P>::open(3, kind, Load::new(0, 16))))
+}
+
+impl<P: Protocol> Side for Cluster<P> {
+    fn run(&mut self) -> (u64, Duration) {
+        const COMMANDS: u64 = 2_000;
+        (COMMANDS, self.execute(COMMANDS))
+    }
+
+    fn check(&mut self) {
+        self.come_to_rest();
+    }
+}
+
+criterion_group!(benches, windows, one, conflicts, ratios);
+criterion_main!(benches);
