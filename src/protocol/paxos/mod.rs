@@ -75,11 +75,15 @@ impl Paxos {
 
     fn handle(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
         match message {
-            Message::Prepare { slot, ballot } => self.on_prepare(from, slot, ballot, fx),
+            Message::Prepare { slot, ballot } => {
+                self.proposer.hear(slot, view.now);
+                self.on_prepare(from, slot, ballot, fx);
+            }
             Message::Promise { slot, ballot, vote } => {
                 self.on_promise(view, from, slot, ballot, vote, fx);
             }
             Message::Accept { slot, ballot, choice } => {
+                self.proposer.hear(slot, view.now);
                 self.on_accept(from, slot, ballot, choice, fx);
             }
             Message::Accepted { slot, ballot } => self.on_accepted(view, from, slot, ballot, fx),

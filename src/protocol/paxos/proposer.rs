@@ -1,9 +1,17 @@
-//! The proposer: takes the lowest slot it knows to be free through both phases, and the next one if
+//! The proposer: takes the lowest slot it knows to be free through both phases, and another one if
 //! that slot turns out to be somebody else's. Several slots at a time, each for itself.
 //!
 //! An own value waits in one slot at a time. It leaves a slot for another only when the slot has
 //! decided something else, or no acceptor was ever asked to vote for it there: so it is decided
 //! twice only if a crash or a snapshot came between.
+//!
+//! Who loses a slot before its value was put to the vote has hindered nobody and need not wait: it
+//! goes on to another slot, and the proposer of the highest ballot finishes this one. Two things
+//! see to it that not always the same one loses. A value's ballots begin the higher the more slots
+//! it has lost. And it then aims ahead: a proposer far away hears late which slots are taken, and
+//! what it asks for arrives late, so that the lowest slot that it takes for free never is. It lets
+//! as many free slots pass as others have filled during its last attempt. Who has been voted for
+//! has to stay, and backs off for a time at random if another one is at work there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,8 +26,12 @@ use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time,
 
 /// The most slots that a replica proposes in at a time.
 const PIPELINE: usize = 16;
+/// How many slots behind the decided prefix are looked at for what others left undecided.
+const GAPS: Slot = 128;
 /// First rounds are drawn from so many, lest it is always the same one of two proposers who wins.
 const FIRST_ROUNDS: u32 = 8;
+/// Losing more slots than this raises a value's ballots no further.
+const MOST_LOSSES: u32 = 8;
 /// The longest back-off is 2 round trips, doubled so often: time for eight proposers to get through
 /// both phases one after the other.
 const MOST_DOUBLINGS: u32 = 3;
@@ -30,16 +42,26 @@ const MOST_DOUBLINGS: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Proposer {
     /// Own values that are not decided as far as is known here.
-    own: BTreeMap<InstanceId, Arc<Batch>>,
+    own: BTreeMap<InstanceId, Own>,
     /// Those that are in no slot.
     queue: VecDeque<InstanceId>,
     attempts: BTreeMap<Slot, Attempt>,
-    /// Collisions since one of its own was last decided.
-    collisions: u32,
-    /// No new slot is taken before.
-    not_before: Time,
-    /// How much later than it might this replica fills a gap.
+    /// Decisions for others' values that were learned.
+    others: u64,
+    /// How many slots others fill while this replica tries to get one.
+    ahead: u64,
+    /// Since when no other proposer was heard to be at work in an open slot.
+    quiet: BTreeMap<Slot, Time>,
+    /// How much later than it might this replica fills gaps.
     gap_jitter: Duration,
+}
+
+/// An own value.
+#[derive(Debug)]
+struct Own {
+    batch: Arc<Batch>,
+    /// How many slots it has lost.
+    losses: u32,
 }
 
 /// A slot that this replica leads a ballot of.
@@ -55,6 +77,8 @@ struct Attempt {
     collisions: u32,
     /// Whether what is behind waits for this slot: it has to be decided, whatever with.
     is_gap: bool,
+    /// What [`Proposer::others`] was when the ballot began.
+    others: u64,
     /// When something was last said.
     sent: Time,
 }
@@ -75,17 +99,36 @@ impl Proposer {
         self.own.len()
     }
 
+    /// A value has lost its slot.
     fn give_back(&mut self, mine: Option<InstanceId>) {
-        if let Some(name) = mine.filter(|name| self.own.contains_key(name)) {
+        let Some(name) = mine else { return };
+        if let Some(own) = self.own.get_mut(&name) {
+            own.losses = own.losses.saturating_add(1);
             self.queue.push_front(name);
         }
+    }
+
+    /// Another proposer is at work in a slot.
+    pub(super) fn hear(&mut self, slot: Slot, now: Time) {
+        if let Some(since) = self.quiet.get_mut(&slot) {
+            *since = now;
+        }
+    }
+
+    fn losses(&self, mine: Option<InstanceId>) -> u32 {
+        mine.and_then(|name| self.own.get(&name)).map_or(0, |own| own.losses)
+    }
+
+    /// The first phase of an attempt has come to an end, this way or the other.
+    fn look_ahead(&mut self, others_before: u64) {
+        self.ahead = self.others.saturating_sub(others_before).min(PIPELINE as u64);
     }
 }
 
 impl Paxos {
     pub(super) fn enqueue(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
         let name = self.reserve.name(fx);
-        self.proposer.own.insert(name, batch);
+        self.proposer.own.insert(name, Own { batch, losses: 0 });
         self.proposer.queue.push_back(name);
         self.start_proposals(view, fx);
         name
@@ -93,27 +136,28 @@ impl Paxos {
 
     /// Takes slots for what waits.
     pub(super) fn start_proposals(&mut self, view: &View, fx: &mut Fx) {
-        while view.now >= self.proposer.not_before && self.proposer.attempts.len() < PIPELINE {
-            if self.proposer.queue.is_empty() {
-                return;
-            }
-            let Some(slot) = self.free_slot() else { return };
+        while self.proposer.attempts.len() < PIPELINE {
+            let Some(name) = self.proposer.queue.front() else { return };
+            let has_lost = self.proposer.losses(Some(*name)) > 0;
+            let ahead = if has_lost { self.proposer.ahead } else { 0 };
+            let Some(slot) = self.free_slot(ahead) else { return };
             let mine = self.proposer.queue.pop_front();
             self.prepare(view, slot, mine, Ballot::OWNER, fx);
         }
     }
 
-    /// The lowest slot that nobody is known to have touched.
-    fn free_slot(&self) -> Option<Slot> {
+    /// The lowest slot that nobody is known to have touched, but for so many.
+    fn free_slot(&self, mut but: u64) -> Option<Slot> {
         let mut slot = self.log.known() + 1;
         while !self.log.is_beyond(slot) {
             let is_free = self.log.is_open(slot)
                 && !self.proposer.attempts.contains_key(&slot)
                 && self.acceptor.promised(slot).is_none()
                 && self.learner.ballot(slot).is_none();
-            if is_free {
+            if is_free && but == 0 {
                 return Some(slot);
             }
+            but -= u64::from(is_free);
             slot += 1;
         }
         None
@@ -130,7 +174,7 @@ impl Paxos {
     ) {
         let promised = self.acceptor.promised(slot).unwrap_or_default();
         let above = above.max(promised).max(self.learner.ballot(slot).unwrap_or_default());
-        let skip = if above.is_owner() { self.rng.random_range(0..FIRST_ROUNDS) } else { 0 };
+        let skip = if above.is_owner() { self.first_round(mine) } else { 0 };
         let Some(ballot) = self.reserve.ballot(above, skip, fx) else {
             self.proposer.attempts.remove(&slot);
             self.proposer.give_back(mine);
@@ -142,11 +186,17 @@ impl Paxos {
         let is_exposed = before.is_some_and(|before| before.is_exposed);
         let collisions = before.map_or(0, |before| before.collisions);
         let is_gap = before.is_some_and(|before| before.is_gap);
-        let sent = view.now;
-        let attempt = Attempt { ballot, phase, mine, is_exposed, collisions, is_gap, sent };
+        let (others, sent) = (self.proposer.others, view.now);
+        let attempt = Attempt { ballot, phase, mine, is_exposed, collisions, is_gap, others, sent };
         self.proposer.attempts.insert(slot, attempt);
         self.log.see(slot);
         fx.send(self.reserve.written(), self.all(), Message::Prepare { slot, ballot });
+    }
+
+    /// The round of the first ballot in a slot, from 0, for whoever loses often above all others.
+    fn first_round(&mut self, mine: Option<InstanceId>) -> u32 {
+        let losses = self.proposer.losses(mine).min(MOST_LOSSES);
+        losses * FIRST_ROUNDS + self.rng.random_range(0..FIRST_ROUNDS)
     }
 
     /// A promise arrived; with a majority of them phase 2a.
@@ -173,6 +223,8 @@ impl Paxos {
         }
         if promises.len() >= quorum {
             let found = found.take().map(|(_, choice)| choice);
+            let others = attempt.others;
+            self.proposer.look_ahead(others);
             #[cfg(test)]
             let found = found.filter(|_| self.plant != Some(super::Plant::IgnoreFound));
             self.accept(view, slot, found, fx);
@@ -183,8 +235,8 @@ impl Paxos {
     fn accept(&mut self, view: &View, slot: Slot, found: Option<Choice>, fx: &mut Fx) {
         let attempt = self.proposer.attempts.get_mut(&slot).expect("it was in phase 1");
         let own = |name: InstanceId| {
-            let batch = self.proposer.own.get(&name)?;
-            Some(Choice { proposal: name, value: Value::Batch(batch.clone()) })
+            let batch = self.proposer.own.get(&name)?.batch.clone();
+            Some(Choice { proposal: name, value: Value::Batch(batch) })
         };
         let mut leaves = None;
         let choice = if let Some(found) = found {
@@ -210,27 +262,17 @@ impl Paxos {
         self.start_proposals(view, fx);
     }
 
-    /// Another proposer has a higher ballot: one of both has to wait, and this one is asked to.
+    /// Another proposer has a higher ballot: one of both has to give way, and this one is asked to.
     pub(super) fn on_rejected(&mut self, view: &View, slot: Slot, ballot: Ballot, fx: &mut Fx) {
-        let Some(attempt) = self.proposer.attempts.get(&slot) else { return };
-        if attempt.ballot >= ballot {
-            return;
-        }
-        if let Phase::BackOff { .. } = attempt.phase {
+        let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { return };
+        if attempt.ballot >= ballot || matches!(attempt.phase, Phase::BackOff { .. }) {
             return;
         }
         fx.hit(Path::PaxosCollision);
-        // Several slots that collide at once are one collision.
-        if view.now >= self.proposer.not_before {
-            self.proposer.collisions = self.proposer.collisions.saturating_add(1);
-        }
-        let until = view.now + self.back_off(view, self.proposer.collisions);
-        self.proposer.not_before = self.proposer.not_before.max(until);
-        let attempt = self.proposer.attempts.get_mut(&slot).expect("it was found there");
+        let others = attempt.others;
         // Not exposed, the own value has lost nothing: the other one leads the slot now.
         let leaves = if attempt.is_exposed { None } else { attempt.mine.take() };
         if attempt.mine.is_some() || attempt.is_gap {
-            // Other slots may go on well meanwhile: each has a count of its own.
             attempt.collisions = attempt.collisions.saturating_add(1);
             let collisions = attempt.collisions;
             let until = view.now + self.back_off(view, collisions);
@@ -239,7 +281,9 @@ impl Paxos {
         } else {
             self.proposer.attempts.remove(&slot);
         }
+        self.proposer.look_ahead(others);
         self.proposer.give_back(leaves);
+        self.start_proposals(view, fx);
     }
 
     /// A time at random that is the longer the more collisions there were: long enough for the
@@ -260,7 +304,6 @@ impl Paxos {
     fn shorten_back_offs(&mut self, view: &View) {
         let (shortest, longest) = self.back_off_bounds(view, u32::MAX);
         let latest = view.now + shortest / 2 + longest;
-        self.proposer.not_before = self.proposer.not_before.min(latest);
         for attempt in self.proposer.attempts.values_mut() {
             if let Phase::BackOff { until, .. } = &mut attempt.phase {
                 *until = (*until).min(latest);
@@ -274,8 +317,8 @@ impl Paxos {
         if self.proposer.own.remove(&name).is_some() {
             fx.own_commits.push((name, false));
             self.proposer.queue.retain(|queued| *queued != name);
-            self.proposer.collisions = 0;
         }
+        self.proposer.others += u64::from(name.replica != self.settings.me);
         if let Some(attempt) = self.proposer.attempts.remove(&slot) {
             self.proposer.give_back(attempt.mine);
         }
@@ -321,27 +364,35 @@ impl Paxos {
         self.start_proposals(view, fx);
     }
 
-    /// Nothing can be executed behind a slot that its proposer left undecided. Whoever is blocked
-    /// by one for long decides it, with what it finds there, an own value, or a `Nop`.
+    /// Nothing can be executed behind a slot that its proposer left undecided. Whoever sees one in
+    /// which nothing happens for long decides it, with what it finds there, an own value, or a
+    /// `Nop`. Each slot is quiet for itself: of many that are left behind, after a crash, none has
+    /// to wait for those before it.
     fn fill_gaps(&mut self, view: &View, fx: &mut Fx) {
         let first = self.log.known() + 1;
-        let stuck = self.log.stuck_for(view);
-        if self.log.seen() < first || stuck < self.retransmit_after(view) {
-            return;
-        }
-        let last = self.log.seen().min(self.log.known() + PIPELINE as Slot);
-        let most = self.retransmit_after(view) * 2;
+        let last = self.log.seen().min(self.log.known() + GAPS);
+        self.proposer.quiet = self.proposer.quiet.split_off(&first);
+        let mut fills = false;
         for slot in first..=last {
-            let Some(patience) = self.gap_patience(view, slot) else { continue };
-            if stuck >= patience + self.proposer.gap_jitter {
-                fx.hit(Path::PaxosGap);
-                let mine = self.proposer.queue.pop_front();
-                self.prepare(view, slot, mine, Ballot::OWNER, fx);
-                if let Some(attempt) = self.proposer.attempts.get_mut(&slot) {
-                    attempt.is_gap = true;
-                }
-                self.proposer.gap_jitter = most.mul_f64(self.rng.random::<f64>());
+            let Some(patience) = self.gap_patience(view, slot) else {
+                self.proposer.quiet.remove(&slot);
+                continue;
+            };
+            let since = *self.proposer.quiet.entry(slot).or_insert(view.now);
+            if view.now.since(since) < patience + self.proposer.gap_jitter {
+                continue;
             }
+            fx.hit(Path::PaxosGap);
+            let mine = self.proposer.queue.pop_front();
+            self.prepare(view, slot, mine, Ballot::OWNER, fx);
+            if let Some(attempt) = self.proposer.attempts.get_mut(&slot) {
+                attempt.is_gap = true;
+            }
+            fills = true;
+        }
+        if fills {
+            let most = self.retransmit_after(view) * 2;
+            self.proposer.gap_jitter = most.mul_f64(self.rng.random::<f64>());
         }
     }
 
