@@ -155,6 +155,7 @@ impl Path {
         Path::FastTimedOut,
         Path::FastForced,
         Path::FastSuggested,
+        Path::FastRepeated,
         Path::FastLost,
         Path::FastForwarded,
         Path::FastNop,
@@ -405,6 +406,8 @@ paths! {
     FastForced = "fp_forced",
     /// A slot that too few have voted in was pushed.
     FastSuggested = "fp_suggested",
+    /// A vote that had come to nothing was told to the coordinator again.
+    FastRepeated = "fp_repeated",
     /// An own value lost its slot, and was proposed again.
     FastLost = "fp_lost",
     /// A value was sent to the coordinator, for a classic round.

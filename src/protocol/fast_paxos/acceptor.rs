@@ -7,6 +7,9 @@ use crate::protocol::log::Choice;
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Written};
 
+/// How many votes are told again at a time.
+const AGAIN_AT_ONCE: usize = 64;
+
 impl FastPaxos {
     /// Phase 1b: a promise for all slots, and what was voted in those that are not decided here. A
     /// decision above the decided prefix counts as a vote that nothing can outdo.
@@ -111,6 +114,23 @@ impl FastPaxos {
         let written = fx.append(Record::Voted { slot, round, choice: choice.clone() });
         self.votes.cast(slot, round, choice, written);
         fx.send(written, self.all(), Message::Voted { slot, round, proposal });
+    }
+
+    /// Time passed: a vote that has come to nothing for long may be one that nobody has heard of,
+    /// in a slot that nobody else knows, for a value that is decided elsewhere. So the coordinator
+    /// is told again, and sees to the slot.
+    pub(super) fn repeat_votes(&mut self, view: &View, fx: &mut Fx) {
+        let long = self.retransmit_after(view) * 4;
+        if self.log.stuck_for(view) < long || view.now.since(self.votes.repeated) < long {
+            return;
+        }
+        let Some(coordinator) = self.coordinator_now() else { return };
+        self.votes.repeated = view.now;
+        for (slot, vote) in self.votes.above(self.log.known()).take(AGAIN_AT_ONCE) {
+            fx.hit(Path::FastRepeated);
+            let (round, proposal) = (vote.round, vote.choice.proposal);
+            fx.answer(vote.written, coordinator, Message::Voted { slot, round, proposal });
+        }
     }
 
     /// The coordinator wants a vote in a slot of the fast round.

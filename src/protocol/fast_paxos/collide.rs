@@ -302,6 +302,26 @@ impl FastPaxos {
         }
     }
 
+    /// In a classic ballot: somebody has voted, in a ballot before, in a slot that is not given
+    /// away yet, and nothing else comes to be given it.
+    fn give_away_seen(&mut self, view: &View, fx: &mut Fx) {
+        if self.log.stuck_for(view) < self.retransmit_after(view) * 4 {
+            return;
+        }
+        let seen = self.log.seen();
+        for _ in 0..AT_ONCE {
+            let Some((_, opened)) = self.opened().filter(|(_, opened)| opened.next <= seen) else {
+                return;
+            };
+            let slot = opened.next;
+            opened.next += 1;
+            if self.log.is_open(slot) {
+                let nop = self.nop(fx);
+                self.assign_slot(view, slot, nop, false, fx);
+            }
+        }
+    }
+
     /// How long a slot may take in the fast round.
     fn patience(&self, view: &View) -> Duration {
         view.slowest_round_trip() + self.settings.timing.tick * 2
@@ -313,6 +333,7 @@ impl FastPaxos {
         let patience = self.patience(view);
         let Some((_, opened)) = self.opened() else { return };
         if !opened.is_fast {
+            self.give_away_seen(view, fx);
             return;
         }
         let first = opened.from.max(self.log.known() + 1);

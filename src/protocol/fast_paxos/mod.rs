@@ -164,6 +164,7 @@ impl Protocol for FastPaxos {
     fn on_tick(&mut self, view: &View, fx: &mut Fx) {
         self.log.tick(view, fx);
         self.drive_own(view, fx);
+        self.repeat_votes(view, fx);
         self.drive_lead(view, fx);
         #[cfg(test)]
         self.release_early_if_planted(fx);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Record, Round};
 use crate::protocol::log::Choice;
-use crate::types::{Ballot, InstanceId, Slot, Written};
+use crate::types::{Ballot, InstanceId, Slot, Time, Written};
 
 /// One vote.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Votes {
     placed: BTreeMap<InstanceId, Slot>,
     /// Where others have voted first in the open ballot, in slots that are free here.
     hints: BTreeMap<Slot, InstanceId>,
+    /// When votes were last told again.
+    pub(super) repeated: Time,
     /// About how many bytes the votes take.
     bytes: usize,
 }

@@ -168,6 +168,10 @@ impl MultiPaxos {
         #[cfg(test)]
         let barrier = if self.planted(super::Plant::NoBarrier) { 0 } else { barrier };
         let commit = self.log.commit();
+        #[cfg(test)]
+        if self.planted(super::Plant::ExpiredLease) {
+            return (commit >= barrier).then_some(commit);
+        }
         (commit >= barrier && self.holds_lease(view)).then_some(commit)
     }
 

@@ -25,6 +25,10 @@ pub(crate) enum Plant {
     NoHole,
     /// A new leader answers reads before it has decided what it found.
     NoBarrier,
+    /// One less than a majority makes a quorum.
+    SmallQuorum,
+    /// A leader answers reads after its lease has run out.
+    ExpiredLease,
 }
 
 impl MultiPaxos {

@@ -67,7 +67,7 @@ impl Paxos {
             return;
         }
         self.log.see(slot);
-        let quorum = self.settings.quorums.slow();
+        let quorum = self.quorum();
         let Some(tally) = self.learner.tally(slot, ballot) else { return };
         tally.voters.insert(from);
         // Whoever has not heard what the votes are for gets the decision from somebody who has.

@@ -73,6 +73,15 @@ impl Paxos {
         ReplicaSet::all(self.settings.quorums.n)
     }
 
+    /// A majority, of promises as of votes.
+    fn quorum(&self) -> usize {
+        #[cfg(test)]
+        if self.plant == Some(Plant::SmallQuorum) {
+            return (self.settings.quorums.slow() - 1).max(1);
+        }
+        self.settings.quorums.slow()
+    }
+
     fn handle(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
         match message {
             Message::Prepare { slot, ballot } => {

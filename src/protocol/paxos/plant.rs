@@ -13,11 +13,14 @@ pub(crate) enum Plant {
     EarlyVote,
     /// A ballot or a name is used before it is on record that it may have been.
     EarlyBallot,
+    /// One less than a majority makes a quorum.
+    SmallQuorum,
 }
 
 impl Plant {
     /// Those that random schedules show. `EarlyBallot` takes a crash between two certain messages.
-    pub(crate) const ALL: [Plant; 3] = [Plant::IgnoreFound, Plant::EarlyPromise, Plant::EarlyVote];
+    pub(crate) const ALL: [Plant; 4] =
+        [Plant::IgnoreFound, Plant::EarlyPromise, Plant::EarlyVote, Plant::SmallQuorum];
 }
 
 impl Paxos {

@@ -209,7 +209,7 @@ impl Paxos {
         vote: Option<(Ballot, Choice)>,
         fx: &mut Fx,
     ) {
-        let quorum = self.settings.quorums.slow();
+        let quorum = self.quorum();
         let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { return };
         let Phase::Prepare { promises, found } = &mut attempt.phase else { return };
         if attempt.ballot != ballot {

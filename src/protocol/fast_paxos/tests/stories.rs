@@ -119,6 +119,33 @@ fn ballots_are_fast_with_a_fast_quorum_and_classic_without() {
     }
 }
 
+/// r2 hears of a value that its proposer has forgotten, and nobody hears of r2's vote.
+#[test]
+fn a_vote_that_nobody_has_heard_of_comes_to_something() {
+    for is_fast in [true, false] {
+        let mut stage = opened(5, None);
+        let proposal = InstanceId::new(replica(3), 999);
+        let choice = Choice { proposal, value: Value::Nop };
+        stage.hear(3, 2, Message::Propose { choice });
+        assert_eq!(votes_under_way(&stage, 2), [1]);
+        stage.post.clear();
+        if !is_fast {
+            for dead in [4, 5] {
+                stage.crash(dead, 0);
+                stage.suspect(dead, true);
+            }
+            stage.deliver_all(|from, _, _| from != 2);
+        }
+        stage.pass(LONG);
+        if !is_fast {
+            assert_eq!(stage.at(2).protocol.leader(), Some((replica(1), false)));
+            [4, 5].into_iter().for_each(|dead| stage.restart(dead));
+            stage.pass(LONG);
+        }
+        all_have(&stage, 1);
+    }
+}
+
 /// Three of four vote for r2's value in slot 1, and one of them, r4, learns from their votes that
 /// it is chosen. The coordinator has voted for its own, and does not hear of r4.
 fn collision_with_a_chosen_value(plant: Option<Plant>) -> Stage<FastPaxos> {

@@ -9,7 +9,7 @@ use crate::protocol::log::tests::stage::{Stage, replica};
 use crate::protocol::log::{Choice, Upkeep};
 use crate::protocol::paxos::{Message, Paxos, Plant};
 use crate::protocol::{Path, Protocol};
-use crate::types::{Ballot, InstanceId, Retention, Value};
+use crate::types::{Ballot, InstanceId, Retention, Timing, Value};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -106,6 +106,41 @@ fn a_slot_that_was_only_prepared_ends_as_nothing() {
     assert!(stage.slots_of(1).is_empty(), "its proposer has died and nobody else knows it");
     assert!(!stage.slots_of(2).is_empty() && !stage.slots_of(3).is_empty());
     assert!(stage.pending().is_empty());
+}
+
+/// Time stands still: nobody backs off who has not been voted for.
+#[test]
+fn who_loses_a_slot_goes_on_to_another_at_once() {
+    for (one, other) in [(1, 2), (2, 1), (1, 5), (3, 4), (5, 2)] {
+        let mut stage = stage(5);
+        stage.propose(one, 1);
+        stage.propose(other, 2);
+        (0..8).for_each(|_| stage.delay());
+        assert!(stage.paths.count(Path::PaxosCollision) > 0);
+        assert!(stage.pending().is_empty(), "{one} and {other}: {:?}", stage.truth);
+    }
+}
+
+/// r1 and r2 prepare sixteen slots each, and die. r3's value lies behind all of them.
+#[test]
+fn slots_that_were_left_behind_are_closed_side_by_side() {
+    let mut stage = stage(5);
+    for dead in [1, 2] {
+        (1..=16).for_each(|tag| {
+            stage.propose(dead, tag);
+        });
+        stage.delay();
+    }
+    for dead in [1, 2] {
+        stage.crash(dead, usize::MAX);
+        stage.suspect(dead, true);
+    }
+    stage.post.clear();
+    stage.propose(3, 33);
+    let patience = Timing::default().retransmit * 2;
+    stage.pass(patience + Timing::default().tick * 4);
+    assert_eq!(stage.slots_of(33), [33]);
+    assert_eq!(stage.executed(3), 33);
 }
 
 #[test]
