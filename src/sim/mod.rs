@@ -27,6 +27,8 @@ mod host;
 pub mod linearizability;
 #[cfg(test)]
 mod log_plants;
+#[cfg(test)]
+mod log_worlds;
 mod network;
 mod order;
 mod plan;

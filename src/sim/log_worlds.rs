@@ -1,0 +1,33 @@
+//! Worlds in which a protocol that agrees on one sequence once did not do what it has to, and does
+//! now.
+
+use super::plan::Overrides;
+use super::runner::run_seed;
+use crate::protocol::ProtocolKind;
+
+#[track_caller]
+fn pass(protocol: ProtocolKind, restarts: bool, seeds: &[u64]) {
+    let overrides = Overrides { protocol, restarts, ..Overrides::default() };
+    for seed in seeds {
+        assert_eq!(run_seed(*seed, &overrides, None).violation, None, "seed {seed}");
+    }
+}
+
+/// Proposers far apart waited out collisions that were long decided, while retries piled up.
+#[test]
+fn paxos_gets_through_a_backlog() {
+    pass(ProtocolKind::Paxos, false, &[199, 440, 634, 940]);
+}
+
+/// Slots that were left behind in dozens were closed a few at a time.
+#[test]
+fn paxos_closes_many_gaps() {
+    pass(ProtocolKind::Paxos, true, &[115, 169, 570, 971]);
+}
+
+/// Nobody heard of a vote, and it was kept for ever.
+#[test]
+fn fast_paxos_forgets_every_vote() {
+    pass(ProtocolKind::FastPaxos, false, &[651, 400_133, 400_226, 400_373]);
+    pass(ProtocolKind::FastPaxos, true, &[400_188]);
+}
