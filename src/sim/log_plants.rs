@@ -3,7 +3,8 @@
 //!
 //! Those that need a long chain of coincidences, and were not noticed in 1500 worlds, are told as
 //! stories in `protocol/multipaxos/tests/breaches`: a promise told too early, a lease that counts
-//! from its receipt, grants forgotten, and reads before the barrier.
+//! from its receipt, grants forgotten, and reads before the barrier. Paxos' promise told too early is
+//! found by `protocol/paxos/tests/chaos`.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
@@ -121,6 +122,17 @@ fn fast_paxos_that_says_what_is_not_durable() {
 #[test]
 fn paxos_whose_proposer_overlooks_what_it_found() {
     caught(0..40, Plant::Paxos(paxos::Plant::IgnoreFound));
+}
+
+#[test]
+fn paxos_that_takes_too_few_for_a_majority() {
+    caught(0..20, Plant::Paxos(paxos::Plant::SmallQuorum));
+}
+
+#[test]
+fn paxos_that_says_what_is_not_durable() {
+    caught(125..185, Plant::Paxos(paxos::Plant::EarlyVote));
+    caught(0..20, Plant::Paxos(paxos::Plant::EarlyBallot));
 }
 
 /// How many seeds each takes, for whoever changes the simulator: minutes in release.
