@@ -225,7 +225,7 @@ impl Plan {
         }
         let mut storage = None;
         if restarts {
-            let (drawn, mut more) = draw_storage(seed, timing.suspect);
+            let (drawn, mut more) = draw_storage(seed, timing.suspect, overrides.protocol);
             storage = drawn;
             faults.append(&mut more);
         }
@@ -260,7 +260,6 @@ impl Plan {
         // longer.
         let patience = Duration::from_secs(10) + slowest * 100 + timing.patience * 2;
         let patience = patience.mul_f64(1024.0 / slowest_clock as f64);
-        let step = Duration::from_micros(step);
         Plan {
             seed,
             replicas,
@@ -268,7 +267,7 @@ impl Plan {
             links,
             disks,
             clocks,
-            step,
+            step: Duration::from_micros(step),
             wire,
             workload,
             restarts,
@@ -380,12 +379,18 @@ fn draw_optimisations(seed: u64, replicas: usize, overrides: &Overrides) -> Opti
 }
 
 /// Whether the real storage room is used, and what goes wrong with its disks.
-fn draw_storage(seed: u64, unit: Duration) -> (Option<StoragePlan>, Vec<(Fault, Duration)>) {
+fn draw_storage(
+    seed: u64,
+    unit: Duration,
+    protocol: ProtocolKind,
+) -> (Option<StoragePlan>, Vec<(Fault, Duration)>) {
     let mut rng = stream(seed, Stream::Storage);
     if rng.random_ratio(1, 2) {
         return (None, Vec::new());
     }
-    let segment_bytes = *pick(&mut rng, &[16, 16, 64]) * 1024;
+    // A leader's batch holds what waited at all replicas, and a segment has to hold that.
+    let least = if protocol == ProtocolKind::MultiPaxos { 48 } else { 16 };
+    let segment_bytes = (*pick(&mut rng, &[16, 16, 64])).max(least) * 1024;
     let os = rng.random_ratio(1, 6);
     let share = *pick(&mut rng, &[0, 1, 1, 2]);
     let draw = |fault: Fault| {
