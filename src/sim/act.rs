@@ -195,7 +195,10 @@ impl<P: Subject> World<'_, P> {
             // In worlds with restarts an answer is for whom this life has heard.
             let host = &self.hosts[me.index()];
             let heard = !self.plan.restarts || host.waiting.contains(&applied.request);
-            if applied.origin == me && heard {
+            let refused = matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. }));
+            // As a node, which says that it does not know: the client asks somewhere else.
+            let unsure = refused && host.unsure.contains(&applied.request);
+            if applied.origin == me && heard && !unsure {
                 self.reply(applied.request, applied.outcome);
             }
         }

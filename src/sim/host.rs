@@ -72,6 +72,9 @@ pub(super) struct Host<P: Subject> {
     pub(super) again: u32,
     /// Whom this life would answer; kept in worlds with restarts alone.
     pub(super) waiting: FxHashSet<RequestId>,
+    /// Those of them that it heard before it took in another replica's snapshot. What of theirs was
+    /// executed there is proposed again here, so that a refusal for their age proves nothing.
+    pub(super) unsure: FxHashSet<RequestId>,
     /// The paths of earlier lives.
     pub(super) paths: Paths,
 }
@@ -115,6 +118,7 @@ impl<P: Subject> Host<P> {
             returning: false,
             again: 0,
             waiting: FxHashSet::default(),
+            unsure: FxHashSet::default(),
             paths: Paths::default(),
         }
     }
@@ -124,6 +128,7 @@ impl<P: Subject> Host<P> {
         self.alive = false;
         self.inbox.clear();
         self.waiting.clear();
+        self.unsure.clear();
         self.flushing = false;
         self.wake_at = None;
         self.doom = None;

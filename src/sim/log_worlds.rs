@@ -31,3 +31,10 @@ fn fast_paxos_forgets_every_vote() {
     pass(ProtocolKind::FastPaxos, false, &[651, 400_133, 400_226, 400_373]);
     pass(ProtocolKind::FastPaxos, true, &[400_188]);
 }
+
+/// What was executed in another replica's snapshot, proposed again and refused for its age was
+/// taken for never executed; and a batch of all that waited was longer than a simulated segment.
+#[test]
+fn multi_paxos_tells_unknown_from_refused() {
+    pass(ProtocolKind::MultiPaxos, true, &[1165, 20_000_567]);
+}

@@ -309,6 +309,7 @@ impl<P: Subject> World<'_, P> {
             let state = &shelved.bytes[NUMBER..];
             host.applier = Applier::restore(state).expect("what was written is read");
             self.checks.start_from(me, &shelved.shown, executed);
+            host.unsure.clone_from(&host.waiting);
             host.room.iter_mut().for_each(Room::installed);
             self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
         } else {
