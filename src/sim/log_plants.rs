@@ -85,7 +85,7 @@ fn multi_paxos_that_takes_too_few_for_a_majority() {
 
 #[test]
 fn multi_paxos_that_says_what_is_not_durable() {
-    caught(0..20, Plant::MultiPaxos(multipaxos::Plant::EarlyVote));
+    caught(45..105, Plant::MultiPaxos(multipaxos::Plant::EarlyVote));
     caught(60..120, Plant::MultiPaxos(multipaxos::Plant::EarlyPrepare));
     caught(80..140, Plant::MultiPaxos(multipaxos::Plant::NoHole));
 }
