@@ -119,8 +119,8 @@ impl Running {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             for replica in self.cluster.replicas() {
-                let status = replica.status().await.expect("it runs");
-                if status.standing.starts_with(&format!("{} leads", replica.id())) {
+                let metrics = replica.metrics().await.expect("it runs");
+                if metrics.leader == Some(replica.id()) {
                     return replica.clone();
                 }
             }
