@@ -23,7 +23,7 @@ kinds! { Message, "a message of EPaxos*", limits:
     0x18 ValidateOk { id, ballot, interfering } refused for owners(ballot);
     0x19 Waiting { id, fast_votes } refused for votes_above(fast_votes, limits.replicas);
     0x1a Reject { id, ballot } refused for owners(ballot);
-    0x1b Marks { proposed, known, executed, cut };
+    0x1b Marks { proposed, known, executed, by_all, cut };
     0x1c Fetch { owner, from, to } refused for empty(from, to);
     0x1d Truncated { id };
     0x1e Cut { cut };

@@ -2,6 +2,12 @@
 //! Fetch, and tell when every member has executed an instance for good, so that it can be forgotten
 //! (`truncate`).
 //!
+//! Who dies may have told one replica more than another. What one has forgotten its votes cover, and
+//! an owner that does not know it to be executed everywhere would go the slow path with every
+//! command for as long as the dead one is away. So what all have executed (W) is passed on, and
+//! proposals cover what anybody knows of it. *Forgetting* rests on what each member has said of
+//! itself here: with a W from elsewhere it would not be known how far the members had proposed.
+//!
 //! *For good* (E): in its durable snapshot; or at all, if it never comes back once it stops.
 
 use std::cmp::Reverse;
@@ -30,6 +36,8 @@ pub(super) fn weight(batch: &Batch) -> usize {
 pub(super) struct Marks {
     known: Vec<Deps>,
     executed: Vec<Deps>,
+    /// W as far as anybody has told, and of it what this replica has executed for good itself.
+    by_all: Deps,
     /// Per member, the last slot it proposed in.
     proposed: Deps,
     /// When to say it again.
@@ -58,6 +66,7 @@ impl Marks {
         Marks {
             known: none.clone(),
             executed: none,
+            by_all: Deps::none(n),
             proposed: Deps::none(n),
             next_gossip: Time::ZERO,
             trim: None,
@@ -90,7 +99,21 @@ impl Marks {
         self.executed[me.index()].merge(executed);
     }
 
-    /// W: everything up to here is executed by every member, the absent ones included.
+    /// Another replica knows that every member has executed everything up to `by_all`: `me` too, then.
+    fn told_of_all(&mut self, me: ReplicaId, by_all: &Deps) {
+        let mut by_all = by_all.clone();
+        by_all.meet(&self.executed[me.index()]);
+        self.by_all.merge(&by_all);
+    }
+
+    /// What a proposal may cover at no price: everybody has executed it, whoever it was that heard
+    /// of that. Of what was heard here alone, as of the last gossip.
+    pub(super) fn free_to_cover(&self) -> &Deps {
+        &self.by_all
+    }
+
+    /// W, as every member has told this replica itself: everything up to here is executed by all,
+    /// the absent ones included.
     pub(super) fn executed_by_all(&self) -> Deps {
         let (first, rest) = self.executed.split_first().expect("a cluster has a member");
         rest.iter().fold(first.clone(), |mut all, deps| {
@@ -129,8 +152,12 @@ impl EPaxos {
         let executed = self.marks.executed[me.index()].clone();
         let proposed = self.next_slot - 1;
         self.marks.proposed.raise(me, proposed);
+        self.marks.by_all.merge(&self.marks.executed_by_all());
+        // Of an earlier life, or of another's snapshot.
+        self.marks.by_all.merge(self.index.floor());
         let (known, cut) = (self.known(), self.cuts.established.clone());
-        let marks = Message::Marks { proposed, known, executed, cut };
+        let by_all = self.marks.by_all.clone();
+        let marks = Message::Marks { proposed, known, executed, by_all, cut };
         // Others forget what all say they have executed: so it may not be lost here any more.
         let after = fx.everything();
         fx.send(after, self.others(), marks);
@@ -145,15 +172,25 @@ impl EPaxos {
         proposed: Slot,
         known: &Deps,
         executed: &Deps,
+        by_all: &Deps,
         cut: &Deps,
     ) {
         self.marks.proposed.raise(from, proposed);
         self.marks.known[from.index()].merge(known);
         self.marks.executed[from.index()].merge(executed);
+        self.hear_of_all(by_all);
         self.cuts.established.merge(cut);
         for (owner, slot) in known.iter() {
             self.see(owner, slot);
         }
+    }
+
+    fn hear_of_all(&mut self, by_all: &Deps) {
+        #[cfg(test)]
+        if self.planted(super::Plant::KeptToOneself) {
+            return;
+        }
+        self.marks.told_of_all(self.me(), by_all);
     }
 
     /// What every member has executed may be forgotten: a while after learning it, so that the

@@ -297,8 +297,8 @@ impl Protocol for EPaxos {
             }
             Message::Reject { id, ballot } => self.on_reject(view, id, ballot, fx),
             Message::Truncated { id } => self.on_truncated(view, id, fx),
-            Message::Marks { proposed, known, executed, cut } => {
-                self.on_marks(from, proposed, &known, &executed, &cut);
+            Message::Marks { proposed, known, executed, by_all, cut } => {
+                self.on_marks(from, proposed, &known, &executed, &by_all, &cut);
             }
             Message::Cut { cut } => self.on_cut(from, &cut, fx),
             Message::CutOk { cut } => self.on_cut_ok(view, from, &cut, fx),

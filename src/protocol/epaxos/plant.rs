@@ -65,6 +65,9 @@ pub(crate) enum Plant {
     LostNopForgotten,
     /// What others have lost is not covered: no rule of safety, but commands go the slow path.
     LostNotCovered,
+    /// What others know that all have executed is not covered: no rule of safety, but commands go
+    /// the slow path where not everybody has heard the dead.
+    KeptToOneself,
     /// A recovery yields to an instance of unknown payload as if it were known to conflict.
     YieldToUnknown,
     /// A recovery yields to a lost proposal that covers its instance.

@@ -24,9 +24,8 @@ impl EPaxos {
         let id = InstanceId::new(self.me(), self.next_slot);
         self.next_slot += 1;
         let mut deps = self.conflicts(batch.footprint());
-        // What every member has executed may be covered at no price, and spares the slow path with
-        // those who have forgotten it already.
-        deps.merge(&self.marks.executed_by_all());
+        // It spares the slow path with those who have forgotten it already.
+        deps.merge(self.marks.free_to_cover());
         deps.merge(&self.lost_by_others());
         self.note_silence(fx);
         let reserving = self.settings.optimisations.reserved_slots > 0;

@@ -431,3 +431,45 @@ fn a_commit_without_its_payload_is_not_taken_for_a_nop() {
     s.deliver_among(&[1, 5]);
     assert_eq!(s.decided(5, y), Some(deps([1, 0, 0, 0, 0])));
 }
+
+/// Whether `at` commits its next command with the first vote that it hears, of `voter`.
+fn is_fast_with(s: &mut Stage, at: usize, voter: usize) -> bool {
+    let x = s.propose(at, "other");
+    s.deliver("PreAccept", x, at, voter);
+    s.deliver("PreAcceptOk", x, voter, at);
+    let fast = s.decision(at, x).is_some();
+    s.deliver_among(&[at, voter]);
+    fast
+}
+
+/// All execute x of r3, which tells r2 alone that it has x in its snapshot, and dies. r2 forgets x.
+/// Is r1 fast with r2's vote: now; after r1 came back; after both did, of whom neither hears r3?
+fn told_by_the_dead(plant: Option<Plant>) -> [bool; 3] {
+    let mut s = Stage::durable(3).with(plant);
+    s.propose(3, "k");
+    s.deliver_among(&[1, 2, 3]);
+    let first = s.save(1);
+    s.save(2);
+    s.save(3);
+    s.gossip(&[2, 3]);
+    for _ in 0..20 {
+        s.gossip(&[1, 2]);
+    }
+    assert_eq!(s.look(2).shared.floor, deps([0, 0, 1]), "r2 has forgotten x");
+    assert_eq!(s.look(1).shared.floor, Deps::none(3), "r3 has told r1 nothing");
+    let now = is_fast_with(&mut s, 1, 2);
+    s.restart_from(1, &first);
+    s.gossip(&[1, 2]);
+    let back = is_fast_with(&mut s, 1, 2);
+    let second = s.save(2);
+    s.restart_from(2, &second);
+    s.restart_from(1, &first);
+    s.gossip(&[1, 2]);
+    [now, back, is_fast_with(&mut s, 1, 2)]
+}
+
+#[test]
+fn what_the_dead_told_one_replica_alone_costs_no_other_the_fast_path() {
+    assert_eq!(told_by_the_dead(None), [true; 3]);
+    assert_eq!(told_by_the_dead(Some(Plant::KeptToOneself)), [false; 3]);
+}

@@ -97,9 +97,8 @@ impl Subject for EPaxos {
                 about(10, *id, Ballot::OWNER) ^ u64::from(*fast_votes)
             }
             Message::Reject { id, ballot } => about(11, *id, *ballot),
-            Message::Marks { proposed, known, executed, cut } => {
-                let slots =
-                    known.as_slots().iter().chain(executed.as_slots()).chain(cut.as_slots());
+            Message::Marks { proposed, known, executed, by_all, cut } => {
+                let slots = [known, executed, by_all, cut].into_iter().flat_map(Deps::as_slots);
                 slots.fold(12 ^ proposed, |hash: u64, slot| {
                     hash.wrapping_mul(31).wrapping_add(*slot)
                 })

@@ -155,9 +155,11 @@ pub(super) fn message(n: usize) -> impl Strategy<Value = Message> {
         (id(), ballot()).prop_map(|(id, ballot)| Message::Reject { id, ballot }),
     ];
     let upkeep = prop_oneof![
-        (any::<u64>(), deps(), deps(), deps()).prop_map(|(proposed, known, executed, cut)| {
-            Message::Marks { proposed, known, executed, cut }
-        }),
+        (any::<u64>(), deps(), deps(), deps(), deps()).prop_map(
+            |(proposed, known, executed, by_all, cut)| {
+                Message::Marks { proposed, known, executed, by_all, cut }
+            }
+        ),
         id().prop_map(|id| Message::Truncated { id }),
         deps().prop_map(|cut| Message::Cut { cut }),
         deps().prop_map(|cut| Message::CutOk { cut }),

@@ -146,8 +146,14 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         said(Message::Waiting { id, fast_votes: 3 }, "19 0211 03".to_owned()),
         said(Message::Reject { id, ballot }, "1a 0211 c80103".to_owned()),
         said(
-            Message::Marks { proposed: 300, known: deps(), executed: Deps::none(3), cut: deps() },
-            format!("1b ac02 {DEPS} 03 000000 {DEPS}"),
+            Message::Marks {
+                proposed: 300,
+                known: deps(),
+                executed: Deps::none(3),
+                by_all: Deps::from_slots([1, 0, 2]),
+                cut: deps(),
+            },
+            format!("1b ac02 {DEPS} 03 000000 03 010002 {DEPS}"),
         ),
         said(Message::Fetch { owner: replica(1), from: 127, to: 128 }, "1c 01 7f 8001".to_owned()),
         said(Message::Truncated { id }, "1d 0211".to_owned()),
