@@ -201,6 +201,9 @@ fn replica(rest: &mut &[u8]) -> Result<ReplicaId, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn peer() -> PeerHello {
@@ -244,5 +247,40 @@ mod tests {
         assert_eq!(PeerHello::decode(&bytes), Err(Refusal::Version { theirs: 9 }));
         bytes[0] = b'x';
         assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello));
+    }
+
+    #[test]
+    fn damaged_hellos_are_refused_or_say_something_else() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let client = ClientHello { cluster: "alpha".into(), to: peer().to, name: "eve".into() };
+        let (mut accepted, mut refused) = (0, 0);
+        for round in 0..1_000_000 {
+            let as_peer = round % 2 == 0;
+            let mut bytes = if as_peer { peer().encode() } else { client.encode() }.to_vec();
+            for _ in 0..rng.random_range(1..=2) {
+                let at = rng.random_range(0..=bytes.len());
+                match rng.random_range(0..4) {
+                    0 if at < bytes.len() => bytes[at] ^= 1 << rng.random_range(0..8),
+                    1 if at < bytes.len() => bytes[at] = rng.random(),
+                    2 => bytes.insert(at, rng.random()),
+                    _ => bytes.truncate(at),
+                }
+            }
+            let again = match as_peer {
+                true => PeerHello::decode(&bytes).map(|hello| hello.encode()),
+                false => ClientHello::decode(&bytes).map(|hello| hello.encode()),
+            };
+            match again {
+                // What follows the known fields is a later version's.
+                Ok(again) if bytes.starts_with(&again) => accepted += 1,
+                // An older one did not say what it runs.
+                Ok(again) => {
+                    assert!(as_peer && again.starts_with(&bytes), "{bytes:x?}");
+                    accepted += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(accepted > 10_000 && refused > 10_000, "{accepted} accepted, {refused} refused");
     }
 }

@@ -162,10 +162,9 @@ impl<P: Protocol> Core<P> {
 
     /// Time passed for both sides of transfers.
     pub(super) fn tick_transfers(&mut self) {
-        let (now, wish) = (self.view.now, &mut self.wishes);
-        self.server.let_go(now);
+        let wish = &mut self.wishes;
+        self.server.let_go(self.view.now);
         self.receiver.executed(self.executor.executed(), wish);
-        let round_trips = &self.view.round_trips;
-        self.receiver.tick(now, |peer| round_trips[peer.index()], wish);
+        self.receiver.tick(&self.view, wish);
     }
 }

@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use super::super::Limits;
 use super::{Arrival, Receiving, SnapshotId, Transfer, WINDOW, Wishes, doubled};
+use crate::protocol::View;
 use crate::types::{Deps, ReplicaId, ReplicaSet, Time};
 
 /// Between two rounds of asking all, at first and at the longest.
-const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// How long a sender may bring nothing before it is asked again, at first and at the longest.
-const FETCH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
-/// How often a silent sender is asked again before all are asked.
+const FETCH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
+/// How often a silent sender is asked again before all are asked, if it is not taken for dead.
 const TRIES: u32 = 5;
 /// How many rounds of asking are left to whoever can go on with what was begun.
 const LOYAL_ROUNDS: u32 = 2;
@@ -160,13 +161,9 @@ impl Receiver {
         }
     }
 
-    /// Time passed. `round_trip` is the sender's.
-    pub(in crate::replica) fn tick(
-        &mut self,
-        now: Time,
-        round_trip: impl Fn(ReplicaId) -> Duration,
-        wish: &mut Wishes,
-    ) {
+    /// Time passed.
+    pub(in crate::replica) fn tick(&mut self, view: &View, wish: &mut Wishes) {
+        let now = view.now;
         match self.stage {
             Stage::Asking { next, rounds } if next <= now => {
                 let at_least = self.need.clone().expect("it asks for what it needs");
@@ -177,11 +174,13 @@ impl Receiver {
             }
             Stage::Fetching { quiet, tries } => {
                 let receipt = self.receipt.as_ref().expect("a transfer is under way");
-                let patience = FETCH_AGAIN.0.max(round_trip(receipt.from) * 4);
-                if now.since(quiet) < doubled(patience, tries, FETCH_AGAIN.1.max(patience)) {
+                let dead = view.suspected.contains(receipt.from);
+                let patience = FETCH_AGAIN.0.max(view.round_trips[receipt.from.index()] * 4);
+                let in_vain = if dead { 0 } else { tries };
+                if now.since(quiet) < doubled(patience, in_vain, FETCH_AGAIN.1.max(patience)) {
                     return;
                 }
-                if tries == TRIES {
+                if dead || tries == TRIES {
                     self.stage = Stage::Asking { next: now, rounds: 0 };
                     return;
                 }

@@ -1,5 +1,6 @@
 //! Hostile bytes: each decoder gets a million inputs made from good ones, and neither panics nor
 //! returns more than its input could hold nor accepts what it would not have written.
+//! `ISONOMY_INPUTS=N` makes them more, for long runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,9 +14,14 @@ use crate::protocol::epaxos::CommitValue;
 use crate::replica::{MAX_CHUNK, Transfer};
 use crate::types::{Batch, Command, Value};
 
-const INPUTS: usize = 1_000_000;
 /// Bytes that mean something to a decoder: limits, signs, continuations.
 const TELLING: [u8; 8] = [0x00, 0x01, 0x02, 0x03, 0x7f, 0x80, 0x81, 0xff];
+
+/// How many inputs a decoder gets.
+pub(super) fn inputs() -> usize {
+    let asked = std::env::var("ISONOMY_INPUTS").ok();
+    asked.map_or(1_000_000, |asked| asked.parse().expect("ISONOMY_INPUTS is a number"))
+}
 
 /// One wrong frame, made from one or two good ones.
 fn mutate(rng: &mut ChaCha8Rng, good: &[Bytes], out: &mut Vec<u8>) {
@@ -46,9 +52,10 @@ fn mutate(rng: &mut ChaCha8Rng, good: &[Bytes], out: &mut Vec<u8>) {
     }
 }
 
-/// What came of a million inputs.
+/// What came of the inputs.
 #[derive(Default)]
 pub(super) struct Tally {
+    inputs: usize,
     accepted: usize,
     flaws: BTreeSet<&'static str>,
 }
@@ -61,9 +68,9 @@ pub(super) fn survive<T>(
     weigh: impl Fn(&T) -> usize,
 ) -> Tally {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut tally = Tally::default();
+    let mut tally = Tally { inputs: inputs(), ..Tally::default() };
     let mut input = Vec::new();
-    for _ in 0..INPUTS {
+    for _ in 0..tally.inputs {
         mutate(&mut rng, good, &mut input);
         match decode(Bytes::copy_from_slice(&input)) {
             Ok(value) => {
@@ -154,7 +161,7 @@ fn record_weight((_, record): &(u32, Record)) -> usize {
 
 /// Enough inputs went deep, and every reason to refuse was met.
 pub(super) fn worked(tally: &Tally, flaws: &[&'static str]) {
-    assert!(tally.accepted > INPUTS / 200, "only {} were accepted", tally.accepted);
+    assert!(tally.accepted > tally.inputs / 200, "only {} were accepted", tally.accepted);
     assert_eq!(tally.flaws, flaws.iter().copied().collect());
 }
 

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::arbitrary::{instance, number, value};
 use super::golden::hex;
+use super::mutation::inputs;
 use super::{SMALL, encoded};
 use crate::protocol::log::{Choice, LogRecord, Shared, Upkeep};
 use crate::types::{Ballot, InstanceId, MAX_SLOT, ReplicaId, Slot, Value};
@@ -89,7 +90,7 @@ pub(super) fn flaw<T: Wire + Debug>(bytes: &str) -> Flaw {
 pub(super) fn hostile<T: Wire + PartialEq + Debug>(examples: &[(T, &str)]) {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let (mut accepted, mut refused) = (0, 0);
-    for _ in 0..100_000 {
+    for _ in 0..inputs() {
         let mut bytes = hex(examples[rng.random_range(0..examples.len())].1).to_vec();
         for _ in 0..rng.random_range(1..=3) {
             let at = rng.random_range(0..=bytes.len());
