@@ -24,11 +24,11 @@ mod eras;
 mod faults;
 pub mod history;
 mod host;
+#[cfg(test)]
+mod kept_seeds;
 pub mod linearizability;
 #[cfg(test)]
 mod log_plants;
-#[cfg(test)]
-mod log_worlds;
 mod network;
 mod order;
 mod plan;

@@ -306,10 +306,11 @@ impl<R: Wire> Room<R> {
             self.disk.crash_after(operations);
         }
         let done = writer.write(&bytes[written..]).and_then(|()| writer.finish());
-        if done.is_err() {
+        if let Err(error) = done {
             self.lineage.fail();
+            self.outlive();
+            return Err(error);
         }
-        done?;
         let floor = self.open_store().snapshots.log_floor();
         Ok(self.lineage.finish(position, floor))
     }
@@ -321,10 +322,15 @@ impl<R: Wire> Room<R> {
         log.truncate(cut.to)?;
         let first = log.first();
         assert!(!cut.first || first == cut.to, "nothing older can stand in for what is divided");
+        self.outlive();
+        Ok(first > before)
+    }
+
+    /// The process has not ended within what it could have ended in.
+    fn outlive(&self) {
         if !self.disk.is_dead() {
             self.disk.crash_after(NEVER);
         }
-        Ok(first > before)
     }
 
     /// Whether the disk died in the middle of something.

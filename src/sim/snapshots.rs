@@ -127,10 +127,14 @@ impl<P: Subject> World<'_, P> {
         bytes.extend_from_slice(&host.applier.snapshot());
         let bytes = Bytes::from(bytes);
         let position = checkpoint.position;
-        let Ok(first) = room.begin_snapshot(position, bytes.clone()) else {
-            self.counters.hit(Counter::SnapshotFailed);
-            self.try_again(me);
-            return Ok(());
+        let first = match room.begin_snapshot(position, bytes.clone()) {
+            Ok(first) => first,
+            Err(error) => {
+                self.trace.say(self.now, || format!("{me} begins no snapshot: {error}"));
+                self.counters.hit(Counter::SnapshotFailed);
+                self.try_again(me);
+                return Ok(());
+            }
         };
         let divided = if first { room.divide(position) } else { Ok(()) };
         let life = host.life;
@@ -223,6 +227,7 @@ impl<P: Subject> World<'_, P> {
         host.inbox.push(Input::Snapshot(shelved.own(number)));
         // It may have become durable in the moment in which the last life ended.
         self.checks.is_safe(me, executed.floor());
+        self.checks.reads::<P>(me, own);
         self.checks.start_from(me, &shelved.shown, executed);
         Ok(self.log_behind(found))
     }

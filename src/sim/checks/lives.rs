@@ -44,17 +44,8 @@ impl Checks {
         kept: &[P::Record],
         lost: &[P::Record],
     ) -> bool {
-        let mut seen = Seen::default();
-        for noted in kept.iter().map(P::noted) {
-            let Some(id) = noted.instance() else { continue };
-            if matches!(noted, Noted::Decided(..)) {
-                seen.open.remove(&id);
-                seen.committed.insert(id);
-            } else if !seen.committed.contains(&id) {
-                seen.open.insert(id);
-            }
-        }
-        self.seen[at.index()] = seen;
+        self.seen[at.index()] = Seen::default();
+        self.reads::<P>(at, kept);
         self.orders.begin_anew(at);
         let mut unknown = false;
         let reserved = kept.iter().filter_map(|record| match P::noted(record) {
@@ -90,6 +81,21 @@ impl Checks {
             }
         }
         unknown
+    }
+
+    /// A replica begins with these records, of its log or of its own snapshot: the latter may hold
+    /// what came with another's and was never in the log.
+    pub(in crate::sim) fn reads<P: Subject>(&mut self, at: ReplicaId, records: &[P::Record]) {
+        let seen = &mut self.seen[at.index()];
+        for noted in records.iter().map(P::noted) {
+            let Some(id) = noted.instance() else { continue };
+            if matches!(noted, Noted::Decided(..)) {
+                seen.open.remove(&id);
+                seen.committed.insert(id);
+            } else if !seen.committed.contains(&id) {
+                seen.open.insert(id);
+            }
+        }
     }
 
     fn forget(&mut self, id: InstanceId) {

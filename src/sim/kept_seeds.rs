@@ -1,5 +1,4 @@
-//! Worlds in which a protocol that agrees on one sequence once did not do what it has to, and does
-//! now.
+//! Worlds in which a protocol, or the simulator, once did not do what it has to, and does now.
 
 use super::plan::Overrides;
 use super::runner::run_seed;
@@ -11,6 +10,26 @@ fn pass(protocol: ProtocolKind, restarts: bool, seeds: &[u64]) {
     for seed in seeds {
         assert_eq!(run_seed(*seed, &overrides, None).violation, None, "seed {seed}");
     }
+}
+
+/// A replica that needed a snapshot went on asking a dead one for its own.
+#[test]
+fn epaxos_leaves_a_dead_sender() {
+    pass(ProtocolKind::EPaxos, true, &[50_011_718, 50_018_538]);
+}
+
+/// What came with one snapshot and is not in the next was never in the log, only in snapshots: the
+/// checks did not know after a restart that it is decided.
+#[test]
+fn what_only_a_snapshot_holds_is_decided() {
+    pass(ProtocolKind::EPaxos, true, &[50_015_611, 50_038_409]);
+}
+
+/// A disk that was to die within a snapshot, which failed before that, died of anything later, and
+/// nobody noticed.
+#[test]
+fn a_disk_outlives_a_snapshot_that_failed() {
+    pass(ProtocolKind::EPaxos, true, &[50_045_331]);
 }
 
 /// Proposers far apart waited out collisions that were long decided, while retries piled up.
