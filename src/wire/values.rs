@@ -92,6 +92,16 @@ impl<T: Wire> Wire for Option<T> {
     }
 }
 
+impl<T: Wire> Wire for Box<T> {
+    fn encode(&self, out: &mut BytesMut) {
+        (**self).encode(out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Box<T>, DecodeError> {
+        from.read().map(Box::new)
+    }
+}
+
 impl<A: Wire, B: Wire> Wire for (A, B) {
     fn encode(&self, out: &mut BytesMut) {
         self.0.encode(out);

@@ -156,7 +156,7 @@ impl EPaxos {
         // Of an earlier life, or of another's snapshot.
         self.marks.by_all.merge(self.index.floor());
         let (known, cut) = (self.known(), self.cuts.established.clone());
-        let by_all = self.marks.by_all.clone();
+        let by_all = Box::new(self.marks.by_all.clone());
         let marks = Message::Marks { proposed, known, executed, by_all, cut };
         // Others forget what all say they have executed: so it may not be lost here any more.
         let after = fx.everything();

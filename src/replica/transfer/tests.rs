@@ -134,7 +134,7 @@ impl World {
         self.receiver.executed(&self.executed[0], &mut wish);
         let (now, suspected) = (self.now, self.suspected);
         let round_trips = vec![Duration::from_millis(20); N];
-        self.receiver.tick(&View { now, suspected, round_trips, ..View::new(N) }, &mut wish);
+        self.receiver.tick(&View { now, suspected, round_trips }, &mut wish);
         self.grant(0, wish);
         self.servers.iter_mut().for_each(|server| server.let_go(self.now));
     }

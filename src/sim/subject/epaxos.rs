@@ -98,7 +98,7 @@ impl Subject for EPaxos {
             }
             Message::Reject { id, ballot } => about(11, *id, *ballot),
             Message::Marks { proposed, known, executed, by_all, cut } => {
-                let slots = [known, executed, by_all, cut].into_iter().flat_map(Deps::as_slots);
+                let slots = [known, executed, &**by_all, cut].into_iter().flat_map(Deps::as_slots);
                 slots.fold(12 ^ proposed, |hash: u64, slot| {
                     hash.wrapping_mul(31).wrapping_add(*slot)
                 })

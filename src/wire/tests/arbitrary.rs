@@ -157,7 +157,7 @@ pub(super) fn message(n: usize) -> impl Strategy<Value = Message> {
     let upkeep = prop_oneof![
         (any::<u64>(), deps(), deps(), deps(), deps()).prop_map(
             |(proposed, known, executed, by_all, cut)| {
-                Message::Marks { proposed, known, executed, by_all, cut }
+                Message::Marks { proposed, known, executed, by_all: Box::new(by_all), cut }
             }
         ),
         id().prop_map(|id| Message::Truncated { id }),

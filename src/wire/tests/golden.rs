@@ -150,7 +150,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
                 proposed: 300,
                 known: deps(),
                 executed: Deps::none(3),
-                by_all: Deps::from_slots([1, 0, 2]),
+                by_all: Box::new(Deps::from_slots([1, 0, 2])),
                 cut: deps(),
             },
             format!("1b ac02 {DEPS} 03 000000 03 010002 {DEPS}"),
