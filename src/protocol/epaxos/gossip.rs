@@ -2,8 +2,8 @@
 //! Fetch, and tell when every member has executed an instance for good, so that it can be forgotten
 //! (`truncate`).
 //!
-//! Who dies may have told one replica more than another. What one has forgotten its votes cover, and
-//! an owner that does not know it to be executed everywhere would go the slow path with every
+//! Who dies may have told one replica more than another. What one has forgotten its votes cover,
+//! and an owner that does not know it to be executed everywhere would go the slow path with every
 //! command for as long as the dead one is away. So what all have executed (W) is passed on, and
 //! proposals cover what anybody knows of it. *Forgetting* rests on what each member has said of
 //! itself here: with a W from elsewhere it would not be known how far the members had proposed.
@@ -99,7 +99,7 @@ impl Marks {
         self.executed[me.index()].merge(executed);
     }
 
-    /// Another replica knows that every member has executed everything up to `by_all`: `me` too, then.
+    /// Another replica knows that every member has executed everything up to `by_all`, `me` too.
     fn told_of_all(&mut self, me: ReplicaId, by_all: &Deps) {
         let mut by_all = by_all.clone();
         by_all.meet(&self.executed[me.index()]);

@@ -109,9 +109,9 @@ pub enum Message {
         known: Deps,
         /// Per owner, the slot up to which the sender has executed everything, for good (E).
         executed: Deps,
-        /// Per owner, the slot up to which every member has executed everything, for good, as far as
-        /// the sender knows, itself or from others (W): for the receiver's proposals to cover. Boxed,
-        /// or it would make every message longer.
+        /// Per owner, the slot up to which every member has executed everything, for good, as far
+        /// as the sender knows, itself or from others (W): for the receiver's proposals to cover.
+        /// Boxed, or it would make every message longer.
         by_all: Box<Deps>,
         /// The highest cut that the sender knows to be established (C).
         cut: Deps,
