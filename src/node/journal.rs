@@ -80,6 +80,7 @@ impl Journal {
                     shared.wake.notify_one();
                 }
                 LogEvent::SpaceLow(low) => shared.set_space_low(low),
+                LogEvent::Waiting(waits) => shared.set_waits_for_room(waits),
                 LogEvent::Failed(error) => shared.fail(Fault::Storage(error)),
             }
         })?;
@@ -118,6 +119,14 @@ impl Journal {
         match self {
             Journal::Memory(log) => log.durable(),
             Journal::Disk(log) => log.look(now),
+        }
+    }
+
+    /// Whether records wait for room on the disk: until there is some, nothing more gets durable.
+    pub(super) fn waits_for_room(&self) -> bool {
+        match self {
+            Journal::Memory(_) => false,
+            Journal::Disk(log) => log.shared.waits_for_room(),
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) enum Task<H, R> {
     /// The log is durable as far as the snapshot reaches: make it count. Answered by
     /// [`News::Taken`] or [`News::Failed`].
     Finish,
+    /// What is written is not to be finished: its room is needed.
+    GiveUp,
     /// Answered by [`News::Read`].
     Read(SnapshotRead),
     /// Nobody reads this one any more.
@@ -68,7 +70,7 @@ pub(super) struct Arrived<H> {
 pub(super) enum Shelf {
     /// In memory, for others alone.
     Memory,
-    /// In the data directory. That much of the disk is left to the log.
+    /// In the data directory. That much of the disk is left to the log, until it has used that up.
     Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
 }
 
@@ -152,6 +154,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                     let news = self.finish();
                     self.tell(news.unwrap_or_else(News::Failed));
                 }
+                Task::GiveUp => self.written = None,
                 Task::Read(read) => self.answer(read),
                 Task::LetGo(id) => self.readable.retain(|(it, _)| *it != id),
                 Task::Arrival(arrival) => self.arrive::<S>(arrival),
@@ -178,6 +181,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         // A failed attempt of before, if there is one, goes first: it takes space.
         self.written = None;
         let cluster = self.keeper.cluster.clone();
+        let low = self.keeper.shared.space_is_low();
         let (writer, disk, leave_free) = match &self.keeper.shelf {
             Shelf::Memory => {
                 let mut all = Vec::new();
@@ -189,7 +193,10 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 return Ok(Written::Memory(own, all.into()));
             }
             Shelf::Disk { snapshots, disk, leave_free } => {
-                (snapshots.begin(checkpoint.position), Arc::clone(disk), *leave_free)
+                // Once the disk is almost full, a snapshot is what makes room, if it fits.
+                let leave_free = if low { 0 } else { *leave_free };
+                spare(&**disk, leave_free.saturating_add(state.len() as u64))?;
+                (snapshots.begin(checkpoint.position), Arc::clone(disk), leave_free)
             }
         };
         let mut writer = writer?;
@@ -199,7 +206,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 if self.is_over() {
                     return Err(StorageError::Closed);
                 }
-                spare(&*disk, leave_free + piece.len() as u64)?;
+                spare(&*disk, leave_free.saturating_add(piece.len() as u64))?;
                 writer.write(piece)
             })
         })?;

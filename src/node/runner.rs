@@ -6,6 +6,8 @@
 //! which is why the network and the core share a thread; on the other side of a queue the apply
 //! thread has its own, since `apply` is the user's code.
 
+mod full;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -159,7 +161,8 @@ impl<P: Explain> Runner<P> {
                 Phase::Killed | Phase::Failed => return,
             }
             self.turn();
-            let next = self.core.wake().map_or(self.next_tick, |wake| wake.min(self.next_tick));
+            let wake = self.core.wake().filter(|_| !self.stands_still());
+            let next = wake.map_or(self.next_tick, |wake| wake.min(self.next_tick));
             let next = Instant::from_std(shared.clock.instant(next));
             if alarm.deadline() != next {
                 alarm.as_mut().reset(next);
@@ -206,6 +209,9 @@ impl<P: Explain> Runner<P> {
     fn turn(&mut self) {
         let now = self.shared.clock.now();
         self.counts.turns += 1;
+        if self.stands_still() {
+            return self.stand_still(now);
+        }
         self.gather(now);
         // Read again behind what has arrived: a read that a lease lets be answered must have come
         // before the moment at which the lease was seen to hold.
@@ -423,6 +429,7 @@ impl<P: Explain> Runner<P> {
             unapplied: self.backlog_commands,
             unflushed_bytes: self.journal.unflushed_bytes(),
             space_low: self.shared.space_is_low(),
+            waits_for_room: self.stands_still(),
             peers: self.mesh.peers(),
             clients: self.mesh.clients(),
         }

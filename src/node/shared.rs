@@ -62,7 +62,8 @@ pub struct Limits {
     /// The length of the log's files, in bytes: from 8 MiB to 1 GiB.
     pub segment_bytes: usize,
     /// Bytes that the log leaves free on its disk: below that, callers are told
-    /// [`Rejected::DiskFull`], while what others propose is still voted on.
+    /// [`Rejected::DiskFull`], while what others propose is still voted on. When that has used up
+    /// these bytes too, the replica stands still, and goes on once there is room.
     pub keep_free_bytes: u64,
     /// The mesh's own bounds: frames, queues, connections, patience with the network.
     pub mesh: crate::mesh::Limits,
@@ -153,6 +154,8 @@ pub(super) struct Shared {
     pub(super) bad_requests: AtomicU64,
     /// The log has no room for another segment.
     space_low: AtomicBool,
+    /// The log has no room for the records it was given.
+    waits_for_room: AtomicBool,
     /// The number of the era, and of sessions, as of what was applied last.
     era: AtomicU32,
     sessions: AtomicUsize,
@@ -187,6 +190,7 @@ impl Shared {
             connected: watch::Sender::new(ReplicaSet::EMPTY),
             bad_requests: AtomicU64::new(0),
             space_low: AtomicBool::new(false),
+            waits_for_room: AtomicBool::new(false),
             era: AtomicU32::new(0),
             sessions: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
@@ -331,6 +335,26 @@ impl Shared {
         } else {
             tracing::info!(us = %self.id, "the disk has room again");
         }
+        self.wake.notify_one();
+    }
+
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.waits_for_room.load(Ordering::Acquire)
+    }
+
+    /// Takes note of whether records wait for room.
+    pub(super) fn set_waits_for_room(&self, waits: bool) {
+        self.waits_for_room.store(waits, Ordering::Release);
+        if waits {
+            tracing::error!(
+                us = %self.id,
+                "the disk has no room for votes either: the replica stands still until there is \
+                 some. Make room, and it goes on by itself"
+            );
+        } else {
+            tracing::info!(us = %self.id, "there was room for the votes: the replica goes on");
+        }
+        self.wake.notify_one();
     }
 
     /// Fences the replica: nobody is told anything but that it has failed, and why first.

@@ -25,7 +25,7 @@ use super::shared::{Shared, lock};
 use super::status::Explain;
 use crate::machine::StateMachine;
 use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
-use crate::storage::{Lineage, SnapshotInfo};
+use crate::storage::{Lineage, SnapshotInfo, StorageError};
 use crate::types::{LogPosition, Time};
 use crate::wire;
 
@@ -67,6 +67,8 @@ pub(super) struct Snapshots<P: Explain> {
     wanted: bool,
     /// Whether the state here came from another replica.
     lineage: Lineage,
+    /// How many were taken since the disk was found to be almost full.
+    while_low: u32,
     /// The log's length when the last one was begun, and how long that one's state was.
     log_bytes: u64,
     state_bytes: u64,
@@ -147,6 +149,7 @@ impl<P: Explain> Snapshots<P> {
             not_before: Time::ZERO,
             wanted: false,
             lineage: Lineage::default(),
+            while_low: 0,
             log_bytes: 0,
             least_kept: 0,
             state_bytes,
@@ -167,6 +170,12 @@ impl<P: Explain> Snapshots<P> {
         journal: &mut Journal,
         inputs: &mut Vec<Input<P::Message>>,
     ) {
+        self.look(now, journal);
+        inputs.append(&mut self.inputs);
+    }
+
+    /// Takes in what the keeper has to tell, and keeps what the core has to know of it.
+    pub(super) fn look(&mut self, now: Time, journal: &mut Journal) {
         while let Ok(news) = self.news.try_recv() {
             match news {
                 News::Written => {
@@ -195,7 +204,21 @@ impl<P: Explain> Snapshots<P> {
             }
             _ => {}
         }
-        inputs.append(&mut self.inputs);
+    }
+
+    /// The log waits for room: a snapshot that waits for the log must not take that, and none is
+    /// begun.
+    pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
+        let action = "letting the log have the room for";
+        let full = StorageError::Full { action, file: "a snapshot".to_owned() };
+        if matches!(self.stage, Stage::Written(position) if position > journal.durable(now).position())
+        {
+            self.tell(Task::GiveUp);
+            self.failed(now, &full);
+        }
+        for asker in self.next_askers.drain(..) {
+            let _ = asker.send(Err(SnapshotError::Failed(full.clone())));
+        }
     }
 
     fn taken(
@@ -211,6 +234,7 @@ impl<P: Explain> Snapshots<P> {
         self.metrics.took.record(took);
         self.metrics.bytes = own.bytes;
         self.stage = Stage::Idle;
+        self.while_low += u32::from(self.shared.space_is_low());
         if let (Some(info), Some(shelf)) = (info, &self.shelf) {
             let (position, bytes) = (info.position, info.bytes);
             (self.metrics.position, self.metrics.bytes) = (position.records(), bytes);
@@ -237,7 +261,7 @@ impl<P: Explain> Snapshots<P> {
     }
 
     /// That is no reason to stop: the log goes on. It is tried again.
-    fn failed(&mut self, now: Time, error: &crate::storage::StorageError) {
+    fn failed(&mut self, now: Time, error: &StorageError) {
         warn!(us = %self.shared.id, %error, "no snapshot could be taken");
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
@@ -311,7 +335,26 @@ impl<P: Explain> Snapshots<P> {
         let filling = kept >= limits.kept_bytes / 2
             && journal.log_bytes() > self.log_bytes
             && now >= self.begun + PAUSE;
-        now >= self.not_before && (self.wanted || self.lineage.is_foreign() || grown || filling)
+        let low = self.is_short_of_room(journal);
+        let due = self.wanted || self.lineage.is_foreign() || grown || filling || low;
+        now >= self.not_before && due
+    }
+
+    /// Whether the disk is almost full and a snapshot may help. The log is kept back to the last
+    /// but one, so the second lets go of all that was there before.
+    fn is_short_of_room(&mut self, journal: &Journal) -> bool {
+        if self.shelf.is_none() || !self.shared.space_is_low() {
+            self.while_low = 0;
+            return false;
+        }
+        let grown = journal.log_bytes() - self.log_bytes;
+        let half_a_segment = self.shared.limits.segment_bytes as u64 / 2;
+        match self.while_low {
+            0 => true,
+            1 => grown > 0,
+            // A large state is not written for little.
+            _ => grown >= half_a_segment.max(self.state_bytes),
+        }
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core

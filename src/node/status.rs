@@ -34,6 +34,8 @@ pub struct Status {
     pub unflushed_bytes: usize,
     /// Whether the disk is too full for anything new to be proposed here.
     pub space_low: bool,
+    /// Whether it stands still, because the disk has no room for its votes either.
+    pub waits_for_room: bool,
     /// Its connections to the other replicas.
     pub peers: Vec<PeerStatus>,
     /// Clients connected.

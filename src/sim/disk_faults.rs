@@ -4,6 +4,8 @@
 //! What a crash must not have lost is said by the room's own marks: every record below the last
 //! one has to be there, in order, and behind them nothing but a front part of the others.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rand::RngExt;
 
@@ -19,6 +21,8 @@ use crate::types::{Durable, LogPosition, ReplicaId};
 
 /// Operations that a flush, or a start, may die within.
 const WITHIN: u64 = 12;
+/// How often it is looked whether a full disk has room again.
+const FULL: Duration = Duration::from_millis(20);
 
 impl<P: Subject> World<'_, P> {
     /// A disk fails.
@@ -181,11 +185,30 @@ impl<P: Subject> World<'_, P> {
         match flushed {
             Ok(durable) if durable.position().records() == position => {
                 host.flushed = position;
+                if std::mem::take(&mut host.full) {
+                    self.counters.hit(Counter::WentOnFull);
+                    self.trace.say(self.now, || format!("{me} has room again and goes on"));
+                }
                 Ok(Some(durable))
+            }
+            Err(error) if error.is_full() => {
+                self.stand_still(me, position);
+                Ok(None)
             }
             Ok(durable) => Err(storage(me, &format!("{durable:?} behind record {position}"))),
             Err(error) => self.fence(me, &error).map(|()| None),
         }
+    }
+
+    /// There is no room for what is to be flushed up to `position`: a replica takes no step before
+    /// there is, and tries again.
+    pub(super) fn stand_still(&mut self, me: ReplicaId, position: u64) {
+        let host = &mut self.hosts[me.index()];
+        (host.flushing, host.full) = (true, true);
+        let life = host.life;
+        self.counters.hit(Counter::StoodStill);
+        self.trace.say(self.now, || format!("{me} has no room for its records"));
+        self.later(FULL, Event::Flushed(me, position, life));
     }
 
     /// What is not urgent, after a flush.
@@ -207,7 +230,6 @@ impl<P: Subject> World<'_, P> {
     pub(super) fn fence(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("{me} stops: {error}"));
         self.counters.hit(match error {
-            StorageError::Full { .. } => Counter::FencedFull,
             StorageError::Io { action: "flushing", .. } => Counter::FlushFailed,
             StorageError::Io { .. } => Counter::WriteFailed,
             other => return Err(storage(me, &format!("the log fails with {other}"))),

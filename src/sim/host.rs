@@ -60,6 +60,8 @@ pub(super) struct Host<P: Subject> {
     pub(super) flushed: u64,
     /// Whether a flush is under way.
     pub(super) flushing: bool,
+    /// Whether its log waits for room on the disk: it takes no step before there is some.
+    pub(super) full: bool,
     /// The soonest call there will be for `Core::wake`.
     pub(super) wake_at: Option<Time>,
     /// Dies when it says something of a kind, of which some messages get away.
@@ -112,6 +114,7 @@ impl<P: Subject> Host<P> {
             durable: 0,
             flushed: 0,
             flushing: false,
+            full: false,
             wake_at: None,
             doom: None,
             life: 0,
@@ -130,6 +133,7 @@ impl<P: Subject> Host<P> {
         self.waiting.clear();
         self.unsure.clear();
         self.flushing = false;
+        self.full = false;
         self.wake_at = None;
         self.doom = None;
         self.arrived.clear();

@@ -137,8 +137,8 @@ impl<R: Wire> Room<R> {
     pub(super) fn flush(&mut self) -> Result<Durable, StorageError> {
         let durable = self.open_store().log.flush()?;
         if self.divides_at == Some(durable.position()) {
-            self.divides_at = None;
             self.open_store().log.rotate()?;
+            self.divides_at = None;
         }
         Ok(durable)
     }
@@ -295,6 +295,12 @@ impl<R: Wire> Room<R> {
     /// The position of the snapshot that is being written, and its number.
     pub(super) fn writes(&self) -> Option<(LogPosition, usize)> {
         self.writing.as_ref().map(|writing| (writing.position, number(&writing.bytes)))
+    }
+
+    /// Gives the room of the snapshot that is being written to the log, which needs it.
+    pub(super) fn give_up_snapshot(&mut self) {
+        self.writing = None;
+        self.lineage.fail();
     }
 
     /// Finishes the snapshot that is being written: what it lets go of. The process may end within,

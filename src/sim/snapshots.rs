@@ -103,7 +103,13 @@ impl<P: Subject> World<'_, P> {
                 let bytes = self.shelf[number].bytes.slice(from..from + read.bytes as usize);
                 self.input(me, Input::SnapshotRead { read, bytes: Some(bytes) })
             }
-            Moment::Install(me, life) if self.lives(me, life) => self.install(me),
+            Moment::Install(me, life) if self.lives(me, life) => {
+                if self.hosts[me.index()].full {
+                    self.later(self.plan.timing.tick, Event::Snapshot(Moment::Install(me, life)));
+                    return Ok(());
+                }
+                self.install(me)
+            }
             _ => Ok(()),
         }
     }
@@ -118,6 +124,10 @@ impl<P: Subject> World<'_, P> {
         let host = &mut self.hosts[me.index()];
         let Some(room) = &mut host.room else { return Ok(()) };
         if !host.alive || room.is_writing() {
+            return Ok(());
+        }
+        if host.full {
+            self.try_again(me);
             return Ok(());
         }
         let checkpoint = host.core.checkpoint();
@@ -140,8 +150,10 @@ impl<P: Subject> World<'_, P> {
         let life = host.life;
         self.trace.say(self.now, || format!("{me} begins snapshot {number}"));
         self.shelf.push(Shelved { checkpoint, shown: self.checks.shown(me), bytes });
-        if let Err(error) = divided {
-            return self.fence(me, &error);
+        match divided {
+            Err(error) if error.is_full() => self.stand_still(me, position.records()),
+            Err(error) => return self.fence(me, &error),
+            Ok(()) => {}
         }
         let spread = self.room_rng.random::<f64>().powi(3);
         let takes = SOON + self.plan.timing.suspect.mul_f64(2.0 * spread);
@@ -157,6 +169,13 @@ impl<P: Subject> World<'_, P> {
         let life = host.life;
         let room = host.room.as_mut().expect("only a room has snapshots");
         let Some((position, number)) = room.writes() else { return Ok(()) };
+        if position.records() > host.flushed && host.full {
+            self.trace.say(self.now, || format!("{me} gives up snapshot {number}"));
+            self.counters.hit(Counter::SnapshotFailed);
+            room.give_up_snapshot();
+            self.try_again(me);
+            return Ok(());
+        }
         if position.records() > host.flushed {
             self.later(SOON, Event::Snapshot(Moment::Finish(me, life)));
             return Ok(());

@@ -441,7 +441,8 @@ impl<'a, P: Subject> World<'a, P> {
         input: Input<P::Message>,
     ) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
-        if !host.alive {
+        // Time goes on for who stands still, and nothing is done about it.
+        if !host.alive || host.full && matches!(input, Input::Tick) {
             return Ok(());
         }
         host.inbox.push(input);
@@ -451,7 +452,7 @@ impl<'a, P: Subject> World<'a, P> {
     /// A replica takes a step over its inbox, or will when it is free.
     pub(super) fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
-        if !host.alive {
+        if !host.alive || host.full {
             return Ok(());
         }
         if host.free_at > self.now {

@@ -64,7 +64,8 @@ pub enum StorageError {
         /// What is missing and how that is known.
         what: String,
     },
-    /// The disk is full. What was acknowledged is safe; make room and start again.
+    /// The disk has no room, or no more files. What was acknowledged is safe. A failed flush is
+    /// never this: see [`StorageError::Io`].
     #[error("the disk is full: {action} {file}")]
     Full {
         /// What was being done.
@@ -106,6 +107,12 @@ impl StorageError {
         }
     }
 
+    /// A flush that failed, for whatever reason: what it was about is in doubt, and no room that
+    /// comes later changes that.
+    pub(super) fn flush(file: &str, error: io::Error) -> StorageError {
+        StorageError::Io { action: "flushing", file: file.to_owned(), error: Arc::new(error) }
+    }
+
     /// Bytes that do not hold.
     pub(super) fn damaged(file: &str, offset: u64, what: impl Into<String>) -> StorageError {
         StorageError::Damaged { file: file.to_owned(), offset, what: what.into() }
@@ -116,13 +123,13 @@ impl StorageError {
         StorageError::Missing { what: what.into() }
     }
 
-    /// Whether the disk was full, which is no sign of a broken one.
+    /// Whether the disk was full, which is no sign of a broken one: it can be tried again.
     pub fn is_full(&self) -> bool {
         matches!(self, StorageError::Full { .. })
     }
 }
 
-/// Whether the system ran out of space or of the user's share of it.
+/// Whether the system ran out of space, of files, or of the user's share of either.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -98,7 +98,7 @@ impl Identity {
     pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
         let file = Named::open(disk, UNFINISHED, Mode::Create)?;
         file.write(&self.encode(), 0)?;
-        file.sync()?;
+        file.sync_new()?;
         disk::rename(disk, UNFINISHED, FILE)?;
         disk::sync_directory(disk)
     }

@@ -1,6 +1,11 @@
 //! A log on a thread of its own: while one flush is under way, what comes meanwhile waits and is
 //! flushed together next. After `log`; the node hands it records and hears how far they are safe.
+//!
+//! When there is no room for records, they wait here in memory, and the thread tries again: nothing
+//! that rests on them is said, so nothing is wrong with waiting. How much may wait is the caller's
+//! to bound, who is told.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,6 +32,8 @@ pub enum LogEvent {
     Durable(Durable),
     /// Whether the disk is too full for another segment: see [`Log::space_low`].
     SpaceLow(bool),
+    /// Whether records wait for room on the disk: nothing gets durable before there is some.
+    Waiting(bool),
     /// [`LogThread::truncate`] was done, durably: the log begins here.
     Truncated(LogPosition),
     /// The log has failed: nothing that was not reported as durable may be spoken of any more.
@@ -83,7 +90,17 @@ impl LogThread {
         let shared = Arc::new(Shared { state: Mutex::new(state), room: Condvar::new() });
         let (jobs, incoming) = unbounded();
         let record_limit = log.record_limit();
-        let runner = Runner { log, incoming, shared: shared.clone(), tell, low: false };
+        let runner = Runner {
+            durable: log.durable().position(),
+            log,
+            incoming,
+            later: VecDeque::new(),
+            shared: shared.clone(),
+            tell,
+            truncated: None,
+            low: false,
+            waiting: false,
+        };
         let thread = thread::Builder::new().name("isonomy-log".into());
         let thread = thread.spawn(move || runner.run());
         let thread =
@@ -152,7 +169,8 @@ impl LogThread {
     /// Flushes everything handed over, seals the log and ends the thread.
     ///
     /// # Errors
-    /// What the log failed with, now or before.
+    /// What the log failed with, now or before; [`StorageError::Full`] if there is no room for the
+    /// records that still wait: they are gone, and were never reported as durable.
     pub fn close(mut self) -> Result<Durable, StorageError> {
         self.end().expect("closed once")
     }
@@ -196,12 +214,20 @@ struct Runner<T> {
     log: Log,
     incoming: Receiver<Job>,
     shared: Arc<Shared>,
+    /// What came while records waited for room, in order.
+    later: VecDeque<Job>,
     tell: T,
+    /// What was last told of how far it is durable.
+    durable: LogPosition,
+    /// The highest position that was to be truncated to.
+    truncated: Option<LogPosition>,
     /// What was last told about space.
     low: bool,
+    /// What was last told about records that wait.
+    waiting: bool,
 }
 
-/// What one round of the thread found in its queue.
+/// What one round of the thread found in its queue, and is still to be done.
 #[derive(Default)]
 struct Round {
     cost: usize,
@@ -215,6 +241,8 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         let _guard = StopGuard(self.shared.clone());
         match self.work() {
             Ok(()) => self.log.close(),
+            // It was closed without room for the rest. Who closes it is told, and nobody else.
+            Err(error) if error.is_full() => Err(error),
             Err(error) => {
                 self.shared.fail(error.clone());
                 (self.tell)(LogEvent::Failed(error.clone()));
@@ -227,28 +255,40 @@ impl<T: FnMut(LogEvent)> Runner<T> {
     fn work(&mut self) -> Result<(), StorageError> {
         loop {
             self.tell_space();
-            let job = if self.low {
-                match self.incoming.recv_timeout(LOOK_AGAIN) {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.log.settle()?;
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-            } else {
-                match self.incoming.recv() {
-                    Ok(job) => job,
-                    Err(_) => return Ok(()),
-                }
-            };
+            let Some(job) = self.next_job()? else { return Ok(()) };
             let mut round = Round::default();
             self.take(job, &mut round)?;
             while !round.rotate && self.log.buffered_bytes() < FLUSH_BYTES {
-                let Ok(job) = self.incoming.try_recv() else { break };
+                let job = self.later.pop_front().or_else(|| self.incoming.try_recv().ok());
+                let Some(job) = job else { break };
                 self.take(job, &mut round)?;
             }
-            self.finish(round)?;
+            while let Err(error) = self.finish(&mut round) {
+                if !error.is_full() || !self.wait_for_room(&mut round)? {
+                    return Err(error);
+                }
+            }
+            self.tell_waiting(false);
+        }
+    }
+
+    /// The next thing to do; `None` once nothing can come any more.
+    fn next_job(&mut self) -> Result<Option<Job>, StorageError> {
+        loop {
+            if let Some(job) = self.later.pop_front() {
+                return Ok(Some(job));
+            }
+            if !self.low {
+                return Ok(self.incoming.recv().ok());
+            }
+            match self.incoming.recv_timeout(LOOK_AGAIN) {
+                Ok(job) => return Ok(Some(job)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.log.settle()?;
+                    self.tell_space();
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            }
         }
     }
 
@@ -266,24 +306,74 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         Ok(())
     }
 
-    fn finish(&mut self, round: Round) -> Result<(), StorageError> {
+    /// Does what the round is about, and takes out of it what is done: after
+    /// [`StorageError::Full`], the rest can be tried again.
+    fn finish(&mut self, round: &mut Round) -> Result<(), StorageError> {
+        // First, as it may make the room that the others need.
+        self.truncate(round)?;
         if round.cost > 0 {
-            let durable = self.log.flush()?;
-            (self.tell)(LogEvent::Durable(durable));
+            let flushed = self.log.flush();
+            // Without room for all of it there may have been some for a part.
+            self.tell_durable();
+            flushed?;
+            let cost = std::mem::take(&mut round.cost);
             let mut state = self.shared.state();
-            state.queued -= round.cost;
+            state.queued -= cost;
             state.counts = self.log.counts();
             drop(state);
             self.shared.room.notify_all();
         }
         if round.rotate {
             self.log.rotate()?;
-        }
-        if let Some(position) = round.truncate {
-            self.log.truncate(position)?;
-            (self.tell)(LogEvent::Truncated(self.log.first()));
+            round.rotate = false;
+            // What was to be let go of may have had to wait for that.
+            round.truncate = self.truncated;
+            self.truncate(round)?;
         }
         self.log.settle()
+    }
+
+    fn truncate(&mut self, round: &mut Round) -> Result<(), StorageError> {
+        if let Some(position) = round.truncate {
+            self.truncated = self.truncated.max(Some(position));
+            self.log.truncate(position)?;
+            round.truncate = None;
+            (self.tell)(LogEvent::Truncated(self.log.first()));
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be room for the rest of a round; false if the log is closed instead.
+    fn wait_for_room(&mut self, round: &mut Round) -> Result<bool, StorageError> {
+        self.tell_space();
+        self.tell_waiting(true);
+        loop {
+            match self.incoming.recv_timeout(LOOK_AGAIN) {
+                // What a snapshot makes superfluous does not have to wait for its turn.
+                Ok(Job::Truncate(position)) => {
+                    round.truncate = round.truncate.max(Some(position));
+                    return Ok(true);
+                }
+                Ok(other) => self.later.push_back(other),
+                Err(RecvTimeoutError::Timeout) => return Ok(true),
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        }
+    }
+
+    fn tell_durable(&mut self) {
+        let durable = self.log.durable();
+        if self.durable < durable.position() {
+            self.durable = durable.position();
+            (self.tell)(LogEvent::Durable(durable));
+        }
+    }
+
+    fn tell_waiting(&mut self, waiting: bool) {
+        if self.waiting != waiting {
+            self.waiting = waiting;
+            (self.tell)(LogEvent::Waiting(waiting));
+        }
     }
 
     fn tell_space(&mut self) {

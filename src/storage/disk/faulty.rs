@@ -51,6 +51,8 @@ pub struct FaultyDisk {
 struct State {
     rng: ChaCha8Rng,
     capacity: u64,
+    most_files: usize,
+    copies: bool,
     faults: Faults,
     /// The next operation of this kind fails.
     fail_next: Option<Operation>,
@@ -81,6 +83,8 @@ impl FaultyDisk {
         let state = State {
             rng: ChaCha8Rng::seed_from_u64(seed),
             capacity,
+            most_files: usize::MAX,
+            copies: false,
             faults: Faults::default(),
             fail_next: None,
             inodes: BTreeMap::new(),
@@ -130,6 +134,16 @@ impl FaultyDisk {
     /// From now on the disk holds this many bytes; what is there already stays.
     pub fn set_capacity(&self, capacity: u64) {
         self.state().capacity = capacity;
+    }
+
+    /// From now on no file is made when there are this many; what is there already stays.
+    pub fn set_most_files(&self, files: usize) {
+        self.state().most_files = files;
+    }
+
+    /// From now on overwriting takes new room, as on a file system that copies what is changed.
+    pub fn copy_on_write(&self) {
+        self.state().copies = true;
     }
 
     /// How many operations have changed something, or made it durable, so far. Each is a boundary
@@ -290,7 +304,10 @@ impl State {
 
     fn write(&mut self, inode: u64, bytes: &[u8], offset: usize) -> io::Result<()> {
         let fate = self.begin(Operation::Write)?;
-        let growth = self.inode(inode).growth(offset, bytes.len());
+        let growth = match self.copies {
+            true => bytes.len() as u64,
+            false => self.inode(inode).growth(offset, bytes.len()),
+        };
         if growth > 0 && self.used() + growth > self.capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -374,6 +391,9 @@ impl Disk for FaultyDisk {
             return Err(eio("the disk is gone"));
         }
         if mode == Mode::Create {
+            if !state.names.contains_key(name) && state.names.len() >= state.most_files {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let inode = state.new_inode(Inode::default());
             state.change(Change::Create(name.to_owned(), inode))?;
         }

@@ -105,7 +105,14 @@ impl Named {
         self.file.write_all_at(bytes, offset).map_err(self.failed("writing"))
     }
 
+    /// Flushes. Want of room is a failed flush like any other: what was to be flushed may be gone.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync_data().map_err(|error| StorageError::flush(&self.name, error))
+    }
+
+    /// Flushes a file that nothing depends on yet. A file system may give out room only now, so
+    /// this can end in [`StorageError::Full`]: throw the file away then.
+    pub(super) fn sync_new(&self) -> Result<(), StorageError> {
         self.file.sync_data().map_err(self.failed("flushing"))
     }
 
@@ -148,5 +155,5 @@ pub(super) fn remove(disk: &dyn Disk, name: &str) -> Result<(), StorageError> {
 
 /// [`Disk::sync_directory`], with its error told as ours.
 pub(super) fn sync_directory(disk: &dyn Disk) -> Result<(), StorageError> {
-    disk.sync_directory().map_err(|error| StorageError::io("flushing", "the directory", error))
+    disk.sync_directory().map_err(|error| StorageError::flush("the directory", error))
 }

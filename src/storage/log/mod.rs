@@ -95,7 +95,9 @@ struct Current {
 ///
 /// Invariants: (1) a group is written only after everything before it was flushed; (2) a segment
 /// holds records only after the one before was marked as continued there; (3) once an operation has
-/// failed, no other is tried: what the disk holds then, only reading it again can tell.
+/// failed, no other is tried: what the disk holds then, only reading it again can tell. Want of
+/// room is no such failure, except in a flush: what could not be written was not acknowledged, and
+/// the same is written again at the same place.
 #[derive(Debug)]
 pub struct Log {
     disk: Arc<dyn Disk>,
@@ -105,6 +107,9 @@ pub struct Log {
     segments: VecDeque<Segment>,
     current: Current,
     reserve: Reserve,
+    /// The file of the next segment, once its header may be there. It says where the current one
+    /// ends, so nothing but the mark is written there any more.
+    next: Option<Named>,
     /// A group to be: room for its header, then the records appended since the last flush.
     group: Vec<u8>,
     /// How long each of them is, with its header.
@@ -137,8 +142,10 @@ impl Log {
     /// [`Durability::Os`], as far as the operating system has it.
     ///
     /// # Errors
-    /// Whatever failed, now or before. The log is poisoned then: records that were not acknowledged
-    /// may or may not be found when the directory is opened again.
+    /// [`StorageError::Full`] if there is no room for all of it. The rest stays appended: call again
+    /// when there may be room, as [`Log::truncate`] makes some. [`Log::durable`] says how far it
+    /// came. Whatever else failed, now or before, poisons the log: records that were not
+    /// acknowledged may or may not be found when the directory is opened again.
     pub fn flush(&mut self) -> Result<Durable, StorageError> {
         self.healthy()?;
         let done = self.write_groups();
@@ -153,9 +160,17 @@ impl Log {
     /// As [`Log::flush`]. A full disk is no error here: see [`Log::space_low`].
     pub fn settle(&mut self) -> Result<(), StorageError> {
         self.healthy()?;
-        let done = self.seal().and_then(|()| {
-            let (next, progress) = (self.current.header.number + 1, self.current.end);
-            self.reserve.advance(&*self.disk, next, progress)
+        let sealed = match self.seal() {
+            // The next group stands there, whole or not at all, and it is sealed later.
+            Err(error) if error.is_full() => Ok(()),
+            sealed => sealed,
+        };
+        let done = sealed.and_then(|()| match &self.next {
+            Some(_) => Ok(()),
+            None => {
+                let (next, progress) = (self.current.header.number + 1, self.current.end);
+                self.reserve.advance(&*self.disk, next, progress)
+            }
         });
         self.poisoning(done)
     }
@@ -164,10 +179,10 @@ impl Log {
     /// cut right here: see [`super::Lineage`] for what needs that.
     ///
     /// # Errors
-    /// As [`Log::flush`]; [`StorageError::Full`] if there is no room for another segment.
+    /// As [`Log::flush`]; with [`StorageError::Full`] nothing may be appended before it is done.
     pub fn rotate(&mut self) -> Result<Durable, StorageError> {
         let durable = self.flush()?;
-        if self.current.end > FIRST_GROUP {
+        if self.current.end > FIRST_GROUP || self.next.is_some() {
             let done = self.begin_segment();
             self.poisoning(done)?;
         }
@@ -248,7 +263,9 @@ impl Log {
     }
 
     fn poisoning<T>(&mut self, done: Result<T, StorageError>) -> Result<T, StorageError> {
-        if let Err(error) = &done {
+        if let Err(error) = &done
+            && !error.is_full()
+        {
             self.poison = Some(error.clone());
         }
         done
@@ -269,7 +286,9 @@ impl Log {
             if records == self.lengths.len() {
                 let mut group = std::mem::take(&mut self.group);
                 let done = self.write_group(&mut group, records);
-                group.truncate(GROUP_HEADER);
+                if done.is_ok() {
+                    group.truncate(GROUP_HEADER);
+                }
                 self.group = group;
                 done?;
             } else {
@@ -284,7 +303,8 @@ impl Log {
 
     /// Writes and flushes a group whose records stand behind the room for its header.
     fn write_group(&mut self, group: &mut [u8], records: usize) -> Result<(), StorageError> {
-        if self.current.end + group.len() + GROUP_HEADER > self.current.file_bytes() {
+        let end = self.current.end + group.len() + GROUP_HEADER;
+        if end > self.current.file_bytes() || self.next.is_some() {
             self.begin_segment()?;
         }
         let (salt, offset) = (self.current.header.salt, self.current.end);
@@ -306,19 +326,18 @@ impl Log {
     /// whose header is durable may be named by the one before, and only one that is named so may
     /// hold records. Thus the loss of either is noticed.
     fn begin_segment(&mut self) -> Result<(), StorageError> {
-        let number = self.current.header.number + 1;
-        let file = self.reserve.take(&*self.disk, number)?;
-        let next = Current::begin(
-            &*self.disk,
-            &self.options,
-            self.directory,
-            file,
-            Segment { number, base: self.flushed },
-        )?;
+        let segment = Segment { number: self.current.header.number + 1, base: self.flushed };
+        let file = match self.next.take() {
+            Some(file) => file,
+            None => self.reserve.take(&*self.disk, segment.number)?,
+        };
+        let file = self.next.insert(file);
+        let header = begin(&*self.disk, &self.options, self.directory, file, segment)?;
         self.current.mark(Kind::Next, self.flushed)?;
         self.sync_current()?;
-        self.current = next;
-        self.segments.push_back(Segment { number, base: self.flushed });
+        let file = self.next.take().expect("it was just put there");
+        self.current = Current { file, header, end: FIRST_GROUP, sealed: false };
+        self.segments.push_back(segment);
         self.counts.segments += 1;
         Ok(())
     }
@@ -348,29 +367,29 @@ impl Log {
     }
 }
 
-impl Current {
-    /// Writes the header of a segment, durably, unless nothing has to be.
-    fn begin(
-        disk: &dyn Disk,
-        options: &LogOptions,
-        directory: u64,
-        file: Named,
-        segment: Segment,
-    ) -> Result<Current, StorageError> {
-        let header = SegmentHeader {
-            number: segment.number,
-            bytes: options.segment_bytes as u64,
-            salt: disk.entropy(),
-            base: segment.base,
-            directory,
-        };
-        file.write(&header.encode(), 0)?;
-        if options.durability == Durability::Fsync {
-            file.sync()?;
-        }
-        Ok(Current { file, header, end: FIRST_GROUP, sealed: false })
+/// Writes the header of a segment, durably, unless nothing has to be.
+fn begin(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    directory: u64,
+    file: &Named,
+    segment: Segment,
+) -> Result<SegmentHeader, StorageError> {
+    let header = SegmentHeader {
+        number: segment.number,
+        bytes: options.segment_bytes as u64,
+        salt: disk.entropy(),
+        base: segment.base,
+        directory,
+    };
+    file.write(&header.encode(), 0)?;
+    if options.durability == Durability::Fsync {
+        file.sync()?;
     }
+    Ok(header)
+}
 
+impl Current {
     fn mark(&self, kind: Kind, position: u64) -> Result<(), StorageError> {
         let mark = GroupHeader::mark(kind, position).encode(self.header.salt, self.end);
         self.file.write(&mark, self.end as u64)

@@ -5,12 +5,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::format::{GROUP_HEADER, Kind, SegmentHeader, segment_name, segment_number};
+use super::format::{FIRST_GROUP, GROUP_HEADER, Kind, SegmentHeader, segment_name, segment_number};
 
 use super::reserve::Reserve;
 use super::scan::{Close, Scan, Visit, scan};
 use super::survey::{Survey, leads_on, read_segment, survey};
-use super::{Current, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Segment};
+use super::{
+    Current, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Segment, begin,
+};
 use crate::storage::StorageError;
 use crate::storage::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
@@ -43,7 +45,8 @@ impl Log {
         let mut reserve = Reserve::new(&options);
         let segment = Segment { number: 1, base: first.records() };
         let file = reserve.take(&*disk, segment.number)?;
-        let current = Current::begin(&*disk, &options, directory, file, segment)?;
+        let header = begin(&*disk, &options, directory, &file, segment)?;
+        let current = Current { file, header, end: FIRST_GROUP, sealed: false };
         let segments = VecDeque::from([segment]);
         let mut log = Log::from(disk, options, directory, segments, current, reserve);
         log.flushed = first.records();
@@ -109,6 +112,7 @@ impl Log {
             segments,
             current,
             reserve,
+            next: None,
             group: vec![0; GROUP_HEADER],
             lengths: Vec::new(),
             flushed: 0,

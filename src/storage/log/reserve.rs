@@ -126,20 +126,45 @@ impl Reserve {
     /// The file for segment `number`, whatever it takes.
     ///
     /// # Errors
-    /// [`StorageError::Full`], when it could not be made in time.
+    /// [`StorageError::Full`] when there is no room for it: nothing is lost, and it can be tried
+    /// again.
     pub(super) fn take(&mut self, disk: &dyn Disk, number: u64) -> Result<Named, StorageError> {
-        self.fill(disk, number, self.bytes)?;
+        let made = match self.next {
+            Next::Absent if self.spares.is_empty() => self.has_room(disk, 0),
+            Next::Absent | Next::Ready(_) => Ok(()),
+            Next::Filling { filled, .. } => self.has_room(disk, filled),
+        };
+        if let Err(error) = made.and_then(|()| self.fill(disk, number, self.bytes)) {
+            if error.is_full() {
+                self.low = true;
+                self.drop_unfinished(disk)?;
+            }
+            return Err(error);
+        }
         match std::mem::replace(&mut self.next, Next::Absent) {
             Next::Ready(file) => Ok(file),
             Next::Absent | Next::Filling { .. } => unreachable!("it was filled to the end"),
         }
     }
 
+    /// Looks whether a file of which so much is filled can be finished: one that cannot is not
+    /// begun, for that would take the room of a snapshot that can make some.
+    fn has_room(&self, disk: &dyn Disk, filled: usize) -> Result<(), StorageError> {
+        let free = disk.free_space();
+        let free = free.map_err(|error| StorageError::io("measuring", "free space", error))?;
+        if free < (self.bytes - filled) as u64 {
+            let (action, file) = ("making room for", "the next segment of the log".to_owned());
+            return Err(StorageError::Full { action, file });
+        }
+        Ok(())
+    }
+
     fn fill(&mut self, disk: &dyn Disk, number: u64, target: usize) -> Result<(), StorageError> {
         let name = segment_name(number);
         if matches!(self.next, Next::Absent) {
-            if let Some(spare) = self.spares.pop() {
-                disk::rename(disk, &spare, &name)?;
+            if let Some(spare) = self.spares.last() {
+                disk::rename(disk, spare, &name)?;
+                self.spares.pop();
                 disk::sync_directory(disk)?;
                 self.ready(Named::open(disk, &name, Mode::Write)?);
             } else {
@@ -154,7 +179,7 @@ impl Reserve {
             file.write(&zeros[..step], *filled as u64)?;
             *filled += step;
             if self.flushes && (*filled % FLUSH_EVERY == 0 || *filled == self.bytes) {
-                file.sync()?;
+                file.sync_new()?;
             }
         }
         if *filled == self.bytes {
@@ -170,11 +195,17 @@ impl Reserve {
         self.low = false;
     }
 
-    /// Gives the space of a half-made file back to those who still can use it.
+    /// Gives the space of a half-made file back to those who still can use it. It is never gone on
+    /// with: what a flush without room has left of it, only a new file makes up for.
     fn drop_unfinished(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
-        if let Next::Filling { .. } = std::mem::replace(&mut self.next, Next::Absent) {
-            disk::remove(disk, UNFINISHED)?;
+        if !matches!(self.next, Next::Filling { .. }) {
+            return Ok(());
         }
-        Ok(())
+        self.next = Next::Absent;
+        match disk::remove(disk, UNFINISHED) {
+            // Some file systems need room for that too. The next attempt empties the file.
+            Err(error) if error.is_full() => Ok(()),
+            done => done,
+        }
     }
 }

@@ -119,7 +119,7 @@ impl FileWriter {
         self.info.chunks = self.info.chunks.checked_add(1).expect("fewer than 2^32 chunks");
         self.chunk.truncate(CHUNK_HEADER);
         if self.end - self.flushed >= FLUSH_EVERY {
-            self.file.sync()?;
+            self.file.sync_new()?;
             self.flushed = self.end;
         }
         Ok(())
@@ -139,7 +139,7 @@ impl FileWriter {
         footer.extend(self.info.checksum.to_le_bytes());
         footer.extend(crc32fast::hash(&footer).to_le_bytes());
         self.file.write(&footer, self.end)?;
-        self.file.sync()?;
+        self.file.sync_new()?;
         Ok(self.info.clone())
     }
 }

@@ -2,6 +2,7 @@
 
 mod directories;
 mod faulty_disk;
+mod full_disks;
 mod log_crashes;
 mod log_damage;
 mod log_stories;

@@ -1,0 +1,230 @@
+//! Disks without room, or without files to be had: the log waits, loses nothing, and goes on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::log_crashes::{create, open, open_from};
+use super::store_options;
+use crate::storage::{
+    FaultyDisk, Log, LogEvent, LogThread, MIN_SEGMENT_BYTES, StorageError, Store,
+};
+use crate::types::LogPosition;
+
+const SEGMENT: u64 = MIN_SEGMENT_BYTES as u64;
+const CAPACITY: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a log was given, over its lives.
+#[derive(Default)]
+struct Story {
+    records: Vec<Vec<u8>>,
+    acknowledged: usize,
+    truncated: u64,
+    waits: u32,
+    /// Of those, after the log had begun to move to the next segment.
+    resumed: u32,
+}
+
+impl Story {
+    fn append(&mut self, log: &mut Log, rng: &mut ChaCha8Rng) {
+        for _ in 0..rng.random_range(1..8) {
+            let mut record = vec![0; rng.random_range(0..900)];
+            rng.fill(&mut record[..]);
+            log.append(&record).expect("a log that waits for room still takes records");
+            self.records.push(record);
+        }
+    }
+
+    /// One attempt; whether all is written.
+    fn flush(&mut self, log: &mut Log, rotate: bool) -> bool {
+        let done = if rotate { log.rotate() } else { log.flush() };
+        let durable = log.durable().position().records();
+        assert!(durable as usize >= self.acknowledged, "what is durable stays so");
+        self.acknowledged = durable as usize;
+        match done {
+            Ok(durable) => assert_eq!(durable.position(), log.end()),
+            Err(ref error) => assert!(error.is_full(), "{error}"),
+        }
+        log.settle().expect("a full disk is no error here");
+        done.is_ok()
+    }
+
+    fn truncate(&mut self, log: &mut Log, rng: &mut ChaCha8Rng) {
+        let to = rng.random_range(self.truncated..=self.acknowledged as u64);
+        log.truncate(LogPosition::new(to)).expect("files are renamed or removed");
+        self.truncated = log.first().records();
+    }
+
+    fn reopen(&mut self, disk: &FaultyDisk, seed: u64) -> Log {
+        let from = LogPosition::new(self.truncated);
+        let (log, found) =
+            open_from(disk, from).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let first = self.truncated as usize;
+        let end = first + found.len();
+        assert!(end >= self.acknowledged, "seed {seed}: acknowledged records are missing");
+        assert!(found == self.records[first..end], "seed {seed}: other records");
+        self.records.truncate(end);
+        self.acknowledged = end;
+        log
+    }
+}
+
+/// Room comes and goes, by itself and by truncation; what is appended while there is none is
+/// written with the rest; processes die and the power fails in between. On file systems that write
+/// in place, and on those that need room for every change.
+#[test]
+fn a_log_without_room_waits_and_loses_nothing() {
+    let (mut waits, mut resumed) = (0, 0);
+    for seed in 0..400 {
+        let disk = FaultyDisk::new(seed, CAPACITY);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (mut log, mut story) = (create(&disk), Story::default());
+        if seed % 2 == 0 {
+            disk.copy_on_write();
+        }
+        for _ in 0..12 {
+            disk.set_capacity(rng.random_range(0..6 * SEGMENT));
+            for _ in 0..rng.random_range(1..6) {
+                story.append(&mut log, &mut rng);
+                let rotate = rng.random_ratio(1, 4);
+                while !story.flush(&mut log, rotate) {
+                    story.waits += 1;
+                    match rng.random_range(0..4) {
+                        0 => story.truncate(&mut log, &mut rng),
+                        1 if !rotate => story.append(&mut log, &mut rng),
+                        // Just enough for a header, or for anything.
+                        2 => disk.set_capacity(rng.random_range(0..10 * SEGMENT)),
+                        _ => break,
+                    }
+                    story.resumed += u32::from(log.buffered_bytes() > 0);
+                }
+                if rotate {
+                    break;
+                }
+            }
+            match rng.random_range(0..3) {
+                0 => disk.lose_power(),
+                1 => disk.restart_process(),
+                _ => continue,
+            }
+            disk.set_capacity(CAPACITY);
+            drop(log);
+            log = story.reopen(&disk, seed);
+        }
+        disk.set_capacity(CAPACITY);
+        assert!(story.flush(&mut log, false), "seed {seed}: there is room");
+        assert_eq!(story.acknowledged, story.records.len(), "seed {seed}");
+        drop(log);
+        disk.lose_power();
+        drop(story.reopen(&disk, seed));
+        (waits, resumed) = (waits + story.waits, resumed + story.resumed);
+    }
+    assert!(waits > 1000 && resumed > 500, "{waits} waits, {resumed} of them gone on with");
+}
+
+#[test]
+fn without_files_to_be_had_the_log_waits_as_without_room() {
+    let disk = FaultyDisk::new(0, CAPACITY);
+    let mut log = create(&disk);
+    disk.set_most_files(1);
+    let mut written = 0;
+    let error = loop {
+        log.append(&[1; 500]).unwrap();
+        match log.flush() {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        log.settle().expect("it is no error yet");
+    };
+    assert!(error.is_full() && log.space_low(), "{error}");
+    disk.set_most_files(2);
+    assert_eq!(log.flush().unwrap().position().records(), written + 1);
+    drop(log);
+    disk.restart_process();
+    assert_eq!(open(&disk).unwrap().1.len() as u64, written + 1);
+    let other = FaultyDisk::new(0, CAPACITY);
+    other.set_most_files(0);
+    let store = Store::open(Arc::new(other), &store_options());
+    assert!(store.expect_err("no file for a log").is_full());
+}
+
+/// What a flush was about is in doubt when it fails, for want of room as for anything else.
+#[test]
+fn a_flush_without_room_is_a_failed_flush() {
+    let full = || io::Error::from(io::ErrorKind::StorageFull);
+    assert!(StorageError::io("writing", "f", full()).is_full());
+    let quota = io::Error::from(io::ErrorKind::QuotaExceeded);
+    assert!(StorageError::io("creating", "f", quota).is_full());
+    let flush = StorageError::flush("f", full());
+    assert!(!flush.is_full() && flush.to_string().starts_with("flushing f"), "{flush}");
+}
+
+fn record() -> Bytes {
+    Bytes::from(vec![7; 1000])
+}
+
+/// On its own thread: told once, ended by what a snapshot lets go of, everything in order.
+#[test]
+fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
+    let disk = FaultyDisk::new(0, 2 * SEGMENT);
+    let (tell, told) = channel();
+    let tell = move |event| drop(tell.send(event));
+    let log = LogThread::start(create(&disk), 1 << 20, tell).unwrap();
+    let next = || told.recv_timeout(PATIENCE).expect("news in time");
+    let (mut end, mut durable) = (0, 0);
+    let waits = |durable: &mut u64| loop {
+        match next() {
+            LogEvent::Durable(mark) => *durable = mark.position().records(),
+            LogEvent::Waiting(waiting) => return waiting,
+            LogEvent::SpaceLow(_) | LogEvent::Truncated(_) => {}
+            event @ LogEvent::Failed(_) => panic!("{event:?}"),
+        }
+    };
+    for _ in 0..20 {
+        end += 1;
+        log.append(vec![record()], LogPosition::new(end)).unwrap();
+    }
+    // What comes behind waits as well, and in its place.
+    log.rotate().unwrap();
+    log.append(vec![record()], LogPosition::new(end + 1)).unwrap();
+    assert!(waits(&mut durable));
+    assert!((3..20).contains(&durable), "{durable}");
+    log.truncate(LogPosition::new(durable)).unwrap();
+    assert!(!waits(&mut durable), "the old segment is used again");
+    // And so on, to the end.
+    while durable <= end {
+        if waits(&mut durable) {
+            log.truncate(LogPosition::new(durable)).unwrap();
+        }
+    }
+    assert_eq!(log.close().unwrap().position().records(), end + 1);
+}
+
+#[test]
+fn a_thread_that_is_closed_without_room_says_what_is_missing_and_does_not_fail() {
+    let disk = FaultyDisk::new(0, SEGMENT);
+    let (tell, told) = channel();
+    let log = LogThread::start(create(&disk), 1 << 20, move |event| drop(tell.send(event)));
+    let log = log.unwrap();
+    for end in 1..=20 {
+        log.append(vec![record()], LogPosition::new(end)).unwrap();
+    }
+    assert!(log.close().expect_err("there is no room").is_full());
+    let events: Vec<LogEvent> = told.iter().collect();
+    let failed = events.iter().any(|event| matches!(event, LogEvent::Failed(_)));
+    assert!(!failed, "{events:?}");
+    let durable = events.iter().rev().find_map(|event| match event {
+        LogEvent::Durable(durable) => Some(durable.position().records()),
+        _ => None,
+    });
+    disk.restart_process();
+    disk.set_capacity(CAPACITY);
+    let found = open(&disk).expect("nothing is wrong but the room").1.len() as u64;
+    assert_eq!(found, durable.unwrap_or(0));
+}
