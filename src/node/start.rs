@@ -35,8 +35,8 @@ use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
 use crate::replica::{Core, Output, OwnSnapshot};
 use crate::storage::{
-    Disk, FileDisk, LogOptions, MemoryLog, Opening, SnapshotInfo, SnapshotOptions, StorageError,
-    Store, StoreOptions,
+    Disk, FileDisk, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
+    SnapshotOptions, StorageError, Store, StoreOptions,
 };
 use crate::types::{LogPosition, ReplicaId};
 use crate::wire::{self, ServerInfo, decode_own_snapshot, decode_record};
@@ -208,7 +208,11 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
     };
     let failed = |error| StartError::Storage { directory: name.clone(), error };
     let disk: Arc<dyn Disk> = match place {
-        Place::Directory(path) => Arc::new(FileDisk::open(path).map_err(failed)?),
+        Place::Directory(path) => {
+            let disk = FileDisk::open(path).map_err(failed)?;
+            say_privacy(config.id, &name, disk.privacy());
+            Arc::new(disk)
+        }
         Place::Disk(disk) => disk,
     };
     let options = StoreOptions {
@@ -228,6 +232,18 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
     let cluster = config.cluster.clone();
     let kept = Kept { opening, name, log, disk: Arc::clone(&disk), cluster };
     Ok((Register::on_disk(identity, disk), Some(kept)))
+}
+
+fn say_privacy(us: ReplicaId, directory: &str, privacy: &Privacy) {
+    match privacy {
+        Privacy::Private => {}
+        Privacy::Tightened => {
+            info!(%us, directory, "others could read the data directory, and no longer can");
+        }
+        Privacy::Exposed(why) => {
+            warn!(%us, directory, why, "others can read the data directory: let its owner run this");
+        }
+    }
 }
 
 /// Larger at every start, and all that outlives a replica that keeps nothing.

@@ -19,7 +19,7 @@ mod store;
 mod thread;
 mod verify;
 
-pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation};
+pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation, Privacy};
 pub use error::StorageError;
 pub use identity::{Identity, Life};
 pub use log::{

@@ -1,9 +1,10 @@
-//! A directory of the file system, held by one process at a time.
+//! A directory of the file system, held by one process at a time, and readable for its owner alone:
+//! what it holds is as secret as the keys that guard it on the network.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Disk, DiskFile, Mode};
@@ -11,6 +12,11 @@ use crate::storage::StorageError;
 
 /// The file whose lock means that the directory is taken; it holds the number of the process.
 const LOCK: &str = "lock";
+/// Who may use the directory, and its files: the owner.
+const PRIVATE_DIRECTORY: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+/// What everybody else may do, in a file's mode.
+const OTHERS: u32 = 0o077;
 
 /// A directory of the file system, open for writing (and locked against everyone else for as long
 /// as this value lives) or for reading only.
@@ -21,6 +27,18 @@ pub struct FileDisk {
     directory: File,
     /// Held, not used: the lock goes with it.
     lock: Lock,
+    privacy: Privacy,
+}
+
+/// Whether others than its owner could read a directory when it was opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Privacy {
+    /// They could not.
+    Private,
+    /// They could, and can no longer.
+    Tightened,
+    /// They can still: why that could not be changed.
+    Exposed(String),
 }
 
 /// What a disk holds of its directory's lock.
@@ -36,7 +54,8 @@ enum Lock {
 }
 
 impl FileDisk {
-    /// Takes the directory for this process, and makes it first if need be.
+    /// Takes the directory for this process, and makes it first if need be. From then on nobody but
+    /// its owner can read what is in it: see [`FileDisk::privacy`].
     ///
     /// # Errors
     /// [`StorageError::Locked`] while another process has it; [`StorageError::Io`] when it can be
@@ -49,16 +68,21 @@ impl FileDisk {
             move |error| StorageError::io(action, &name, error)
         };
         if !path.is_dir() {
-            fs::create_dir_all(&path).map_err(failed("creating"))?;
-            // The directory's own name has to survive as well.
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
+            fs::create_dir_all(parent).map_err(failed("creating the parent of"))?;
+            match DirBuilder::new().mode(PRIVATE_DIRECTORY).create(&path) {
+                // Another process has just made it; the lock says whose it is.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(failed("creating"))?,
+            }
+            // The directory's own name has to survive as well.
             let parent = File::open(parent).map_err(failed("opening the parent of"))?;
             parent.sync_all().map_err(failed("flushing the parent of"))?;
         }
         let directory = File::open(&path).map_err(failed("opening"))?;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(PRIVATE_FILE);
         let mut lock = options.open(path.join(LOCK)).map_err(failed("opening the lock of"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -71,7 +95,13 @@ impl FileDisk {
         // The number only helps to find the culprit: a full disk is no reason to fail here.
         let number = format!("{}\n", std::process::id());
         let _ = lock.set_len(0).and_then(|()| lock.write_all(number.as_bytes()));
-        Ok(FileDisk { path, directory, lock: Lock::Own(lock) })
+        let privacy = match tighten(&path) {
+            Ok(false) => Privacy::Private,
+            Ok(true) => Privacy::Tightened,
+            // Who may write here need not own it. That is no reason to keep a replica down.
+            Err(error) => Privacy::Exposed(error.to_string()),
+        };
+        Ok(FileDisk { path, directory, lock: Lock::Own(lock), privacy })
     }
 
     /// The directory for reading: nothing in it is ever changed through this value, and it may be
@@ -82,7 +112,10 @@ impl FileDisk {
     pub fn read_only(path: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let path = path.as_ref().to_owned();
         match File::open(&path) {
-            Ok(directory) => Ok(FileDisk { path, directory, lock: Lock::Nothing }),
+            Ok(directory) => {
+                let privacy = Privacy::Private;
+                Ok(FileDisk { path, directory, lock: Lock::Nothing, privacy })
+            }
             Err(error) => Err(StorageError::io("opening", &path.display().to_string(), error)),
         }
     }
@@ -117,12 +150,51 @@ impl FileDisk {
         &self.path
     }
 
+    /// Whether others could read it when [`FileDisk::open`] took it.
+    pub fn privacy(&self) -> &Privacy {
+        &self.privacy
+    }
+
     fn writable(&self) -> io::Result<()> {
         match self.lock {
             Lock::Own(_) => Ok(()),
             Lock::Shared(_) | Lock::Nothing => Err(io::ErrorKind::PermissionDenied.into()),
         }
     }
+}
+
+/// Takes from everybody but the owner what an earlier version, or a copy, has left them: whether
+/// there was anything. Other people's files in there are not touched.
+fn tighten(path: &Path) -> io::Result<bool> {
+    let mut changed = close_to_others(path, PRIVATE_DIRECTORY)?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() && entry.file_name().to_str().is_some_and(is_ours) {
+            changed |= close_to_others(&entry.path(), PRIVATE_FILE)?;
+        }
+    }
+    Ok(changed)
+}
+
+fn close_to_others(path: &Path, mode: u32) -> io::Result<bool> {
+    let exposed = fs::metadata(path)?.permissions().mode() & OTHERS != 0;
+    if exposed {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(exposed)
+}
+
+/// Whether a file of this name is one that this room makes.
+fn is_ours(name: &str) -> bool {
+    name == LOCK
+        || ["identity", "log-", "spare-", "snapshot-"].iter().any(|it| name.starts_with(it))
+}
+
+/// The free bytes of a file system with these counts of blocks.
+fn free_bytes(blocks: u64, available: u64, block_bytes: u64) -> u64 {
+    // Some file systems do not count (FUSE, some of the network, tmpfs without a size): what does
+    // not fit then is seen when it is written.
+    if blocks == 0 { u64::MAX } else { available.saturating_mul(block_bytes) }
 }
 
 /// The process number in a lock file.
@@ -141,7 +213,7 @@ impl Disk for FileDisk {
             options.write(true);
         }
         if mode == Mode::Create {
-            options.create(true).truncate(true);
+            options.create(true).truncate(true).mode(PRIVATE_FILE);
         }
         Ok(Box::new(options.open(self.path.join(name))?))
     }
@@ -178,7 +250,7 @@ impl Disk for FileDisk {
 
     fn free_space(&self) -> io::Result<u64> {
         let space = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        Ok(free_bytes(space.f_blocks, space.f_bavail, space.f_frsize))
     }
 
     fn entropy(&self) -> u64 {
@@ -210,5 +282,28 @@ impl DiskFile for File {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_does_not_count_its_blocks_is_not_full() {
+        assert_eq!(free_bytes(0, 0, 4096), u64::MAX);
+        assert_eq!(free_bytes(100, 0, 4096), 0);
+        assert_eq!(free_bytes(100, 10, 4096), 40_960);
+        // A real one, where there is one.
+        if let Ok(disk) = FileDisk::read_only("/proc") {
+            assert_eq!(disk.free_space().expect("it can be asked"), u64::MAX);
+        }
+    }
+
+    #[test]
+    fn only_what_this_room_makes_is_ours() {
+        let ours = ["lock", "identity", "identity-unfinished", "log-1", "spare-1", "snapshot-1"];
+        assert!(ours.into_iter().all(is_ours));
+        assert!(!["notes", "lock.txt", "my-log-1", "backup"].into_iter().any(is_ours));
     }
 }

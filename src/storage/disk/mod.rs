@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 
 pub use faulty::{Faults, FaultyDisk, Operation};
-pub use file::FileDisk;
+pub use file::{FileDisk, Privacy};
 
 use super::StorageError;
 
@@ -51,7 +51,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Makes every creation, renaming and removal so far durable.
     fn sync_directory(&self) -> io::Result<()>;
 
-    /// Bytes that can still be allocated.
+    /// Bytes that can still be allocated; [`u64::MAX`] where the file system does not tell.
     fn free_space(&self) -> io::Result<u64>;
 
     /// An unpredictable number, so that nobody outside can write bytes that look like ours. The

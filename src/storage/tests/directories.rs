@@ -1,12 +1,14 @@
 //! On the real file system.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::store_options;
 use crate::storage::{
-    Disk, FaultyDisk, FileDisk, LogOptions, Mode, StorageError, Store, StoreOptions, verify,
+    Disk, FaultyDisk, FileDisk, LogOptions, Mode, Privacy, StorageError, Store, StoreOptions,
+    verify,
 };
 use crate::types::LogPosition;
 
@@ -94,6 +96,28 @@ fn space_that_comes_back_is_noticed_without_a_write() {
     disk.set_capacity(4 << 20);
     log.settle().unwrap();
     assert!(!log.space_low());
+}
+
+/// As an earlier version left it, or `cp`: it is private from the next start on.
+#[test]
+fn a_directory_that_others_could_read_is_closed_to_them() {
+    let home = tempfile::tempdir().unwrap();
+    drop(start(home.path(), &store_options()).unwrap());
+    fs::write(home.path().join("notes"), b"somebody else's").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let files = || fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
+    for path in files().chain([home.path().to_owned()]) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let disk = FileDisk::open(home.path()).unwrap();
+    assert_eq!(disk.privacy(), &Privacy::Tightened);
+    drop(disk);
+    assert_eq!(mode(home.path()), 0o700);
+    for path in files() {
+        let expected = if path.ends_with("notes") { 0o755 } else { 0o600 };
+        assert_eq!(mode(&path), expected, "{}", path.display());
+    }
+    assert_eq!(FileDisk::open(home.path()).unwrap().privacy(), &Privacy::Private);
 }
 
 #[test]
