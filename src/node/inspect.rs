@@ -2,6 +2,8 @@
 //! or not. Beside the running replica; after `storage`, which reads the bytes, and `wire`, which
 //! says what the records mean.
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,9 +21,7 @@ use crate::types::{
     Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, Slot, Value,
 };
 use crate::wire::{Limits, Snapshot, decode_own_snapshot, decode_record, replicas_in_snapshot};
-
-/// How often a directory in use is read again when it seems damaged: it may have changed meanwhile.
-const ATTEMPTS: usize = 3;
+use again::Again;
 
 /// What a replica's directory holds.
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ impl Inspection {
         // If it cannot be read, the report will say so.
         let identity = Identity::read(&disk).ok().flatten();
         let protocol = identity.as_ref().map_or(Ok(ProtocolKind::EPaxos), protocol);
-        let mut attempt = 1;
+        let mut again = Again::default();
         loop {
             let mut instances = Instances::default();
             let mut visit = |_: LogPosition, record: &[u8]| match protocol.clone()? {
@@ -179,11 +179,10 @@ impl Inspection {
             };
             let mut report = storage::verify(&disk, &mut visit)?;
             let contents = contents(&disk, &mut report);
-            let settled = report.problems.is_empty() || report.holder.is_none();
-            if settled || attempt == ATTEMPTS {
+            if again.is_settled(&mut report) {
                 return Ok(instances.into_inspection(report, contents));
             }
-            attempt += 1;
+            again.pause();
         }
     }
 

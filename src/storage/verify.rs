@@ -82,6 +82,8 @@ pub fn verify(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Report, StorageE
         Err(error) => report.problems.push(error),
     }
     report.problems.extend(fit(&report));
+    // One that has come meanwhile has changed it as well.
+    report.holder = report.holder.or_else(|| disk.holder());
     Ok(report)
 }
 
