@@ -35,7 +35,7 @@ use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
 use crate::replica::{Core, Output, OwnSnapshot};
 use crate::storage::{
-    Disk, FileDisk, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
+    Disk, FileDisk, FoundEnd, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
     SnapshotOptions, StorageError, Store, StoreOptions,
 };
 use crate::types::{LogPosition, ReplicaId};
@@ -246,6 +246,30 @@ fn say_privacy(us: ReplicaId, directory: &str, privacy: &Privacy) {
     }
 }
 
+/// Says what was behind the last record. An end that was not written whole was not acknowledged;
+/// that it was not is what the disk says, and it may have lost more.
+fn say_end(us: ReplicaId, directory: &str, found: Option<&FoundEnd>) {
+    let Some(FoundEnd { file, offset, is_sealed: false, cut_bytes, cut_records }) = found else {
+        return;
+    };
+    match cut_records {
+        Some(records) => warn!(
+            %us, directory, file, offset, bytes = cut_bytes, records,
+            "cut off the end of the log: a flush that was not finished"
+        ),
+        None if *cut_bytes > 0 => warn!(
+            %us, directory, file, offset, bytes = cut_bytes,
+            "cut off what is behind the log's last record: part of a flush that was not finished, \
+             or left from an earlier use of the file"
+        ),
+        None => warn!(
+            %us, directory, file, offset,
+            "nothing marks the end of the log: a flush was not finished, the power failed, or the \
+             end was lost"
+        ),
+    }
+}
+
 /// Larger at every start, and all that outlives a replica that keeps nothing.
 fn time_of_day() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -312,6 +336,7 @@ impl Begun {
         }
         let store = store.map_err(failed)?;
         let restored = replay.finish();
+        say_end(shared.id, &name, store.log.found_end());
         let durable = store.log.durable();
         core.resume(shared.clock.now(), durable, out);
         let first = match (first, store.snapshots.newest().map_err(failed)?) {

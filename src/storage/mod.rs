@@ -23,7 +23,7 @@ pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation, Pr
 pub use error::StorageError;
 pub use identity::{Identity, Life};
 pub use log::{
-    Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
+    FoundEnd, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
 };
 pub use reading::Reading;
 pub use snapshot::{

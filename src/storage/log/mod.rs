@@ -60,6 +60,23 @@ impl Default for LogOptions {
     }
 }
 
+/// How the log of an earlier life was found to end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundEnd {
+    /// The file of the last segment.
+    pub file: String,
+    /// Where in it the last record ends.
+    pub offset: u64,
+    /// Whether a mark says that this was the end. Without one, a flush was not finished, the mark
+    /// was lost with the power, or more was lost: a disk cannot tell.
+    pub is_sealed: bool,
+    /// How long what was cut off is: what came behind and was never written whole, or was left from
+    /// an earlier use of the file.
+    pub cut_bytes: u64,
+    /// How many records were to be in it, if that can be read.
+    pub cut_records: Option<u32>,
+}
+
 /// What a log has done in this life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogCounts {
@@ -117,6 +134,8 @@ pub struct Log {
     flushed: u64,
     poison: Option<StorageError>,
     counts: LogCounts,
+    /// How it was found to end, unless it was made in this life.
+    found: Option<FoundEnd>,
 }
 
 impl Log {
@@ -246,6 +265,11 @@ impl Log {
     /// Bytes appended and not yet flushed.
     pub fn buffered_bytes(&self) -> usize {
         self.group.len() - GROUP_HEADER
+    }
+
+    /// How the log was found to end; `None` if it was made in this life.
+    pub fn found_end(&self) -> Option<&FoundEnd> {
+        self.found.as_ref()
     }
 
     /// What the log has done since it was opened.

@@ -5,13 +5,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::format::{FIRST_GROUP, GROUP_HEADER, Kind, SegmentHeader, segment_name, segment_number};
+use super::format::{
+    FIRST_GROUP, GROUP_HEADER, GroupHeader, Kind, SegmentHeader, segment_name, segment_number,
+};
 
 use super::reserve::Reserve;
 use super::scan::{Close, Scan, Visit, scan};
 use super::survey::{Survey, leads_on, read_segment, survey};
 use super::{
-    Current, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Segment, begin,
+    Current, FoundEnd, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, Segment,
+    begin,
 };
 use crate::storage::StorageError;
 use crate::storage::disk::{self, Disk, Mode, Named};
@@ -93,6 +96,7 @@ impl Log {
         let segments = found.live.iter().map(segment).collect();
         let mut log = Log::from(disk, options, directory, segments, current, reserve);
         log.flushed = read.last.scan.position;
+        log.found = Some(read.last.found_end());
         log.settle()?;
         Ok(log)
     }
@@ -118,6 +122,7 @@ impl Log {
             flushed: 0,
             poison: None,
             counts: LogCounts::default(),
+            found: None,
         }
     }
 }
@@ -150,6 +155,25 @@ struct Read {
     intact: bool,
     /// The last group of records, to be written again if nothing vouches for it.
     last_group: Vec<u8>,
+    /// Bytes behind the end that are not zero, or before one that is not.
+    behind: u64,
+    /// What the header of a group says that stands there, and whose records do not.
+    torn: Option<GroupHeader>,
+}
+
+impl Read {
+    fn found_end(&self) -> FoundEnd {
+        let is_sealed = self.scan.close == Close::Seal;
+        let torn = self.torn.as_ref().filter(|_| !is_sealed);
+        let group = |torn: &GroupHeader| (GROUP_HEADER + torn.body_bytes as usize) as u64;
+        FoundEnd {
+            file: segment_name(self.header.number),
+            offset: self.scan.end as u64,
+            is_sealed,
+            cut_bytes: if is_sealed { 0 } else { torn.map_or(self.behind, group) },
+            cut_records: torn.map(|torn| torn.records),
+        }
+    }
 }
 
 /// The end of the log.
@@ -196,7 +220,10 @@ fn read(
         }
         let last_group = scan.last_group.map_or(Vec::new(), |at| file[at..scan.end].to_vec());
         let intact = file.starts_with(&header.encode());
-        let read = Read { header: *header, scan, intact, last_group };
+        let behind = file[scan.end..].iter().rposition(|byte| *byte != 0);
+        let behind = behind.map_or(0, |last| last as u64 + 1);
+        let torn = GroupHeader::decode(header.salt, &file, scan.end);
+        let read = Read { header: *header, scan, intact, last_group, behind, torn };
         if last {
             return finish(read, before, from);
         }
@@ -234,7 +261,7 @@ fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageErr
     }
     // The last one first: only a segment that is durable may be named by the one before.
     for read in [&tail.last].into_iter().chain(&tail.before) {
-        let Read { header, scan, intact, last_group } = read;
+        let Read { header, scan, intact, last_group, .. } = read;
         let file = Named::open(disk, &segment_name(header.number), Mode::Write)?;
         if !intact || scan.last_group.is_none() {
             file.write(&header.encode(), 0)?;

@@ -260,9 +260,16 @@ pub(super) fn survey(
     }
     let reach = newest.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
     if reach < log_start {
+        let (start, reach) = (log_start.records(), reach.records());
+        let newest = match &newest {
+            Some(newest) => {
+                format!("the newest snapshot, {}, ends before record {reach}", newest.info().file)
+            }
+            None => "there is no snapshot".to_owned(),
+        };
         let what = format!(
-            "the log starts with record {}, and no sound snapshot stands for those before",
-            log_start.records()
+            "the log begins with record {start} and {newest}: a snapshot, or the front of the log, \
+             is missing"
         );
         return Err(damaged.into_iter().next().unwrap_or_else(|| StorageError::missing(what)));
     }

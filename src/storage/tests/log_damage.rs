@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::log_crashes::{create, open};
-use crate::storage::{FaultyDisk, Operation, StorageError};
+use crate::storage::{FaultyDisk, FoundEnd, MIN_SEGMENT_BYTES, Operation, StorageError};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -209,4 +209,60 @@ fn a_record_that_looks_like_the_log_is_only_a_record() {
     disk.flip(&name, 4096 + 32 + 4 + 5, 0xff);
     let (_, found) = open(&disk).expect("a torn tail");
     assert_eq!(found, [b"first".to_vec()]);
+}
+
+/// The end of a log as it is found: whether something vouches for it, and what was cut off.
+fn end_of(files: &Files) -> FoundEnd {
+    let (log, _) = open(&FaultyDisk::with_files(0, CAPACITY, files)).expect("a torn end is cut");
+    log.found_end().expect("it was there before").clone()
+}
+
+/// A disk cannot tell a lost end from a torn one, but the start says which it may be.
+#[test]
+fn what_is_cut_off_the_end_is_told() {
+    let disk = FaultyDisk::new(5, CAPACITY);
+    let mut log = create(&disk);
+    let mut ends = Vec::new();
+    for number in 0..4_u8 {
+        for _ in 0..=number {
+            log.append(&[number + 1; 100]).unwrap();
+        }
+        log.flush().unwrap();
+        ends.push(
+            4096 + u64::from((1..=number + 1).map(|many| 32 + 104 * u16::from(many)).sum::<u16>()),
+        );
+    }
+    log.settle().unwrap();
+    drop(log);
+    let name = "log-0000000000000001";
+    let sealed = disk.files();
+    let end = end_of(&sealed);
+    assert_eq!((end.file.as_str(), end.offset), (name, ends[3]));
+    assert_eq!((end.is_sealed, end.cut_bytes, end.cut_records), (true, 0, None));
+    let zeroed = |from: u64, to: u64| {
+        let mut files = sealed.clone();
+        let (from, to) = (usize::try_from(from).unwrap(), usize::try_from(to).unwrap());
+        files.get_mut(name).unwrap()[from..to].fill(0);
+        end_of(&files)
+    };
+    // Only the mark, or whole groups with it: nothing is left to be cut off.
+    for (from, left) in [(ends[3], 3), (ends[2], 2), (ends[0], 0)] {
+        let end = zeroed(from, MIN_SEGMENT_BYTES as u64);
+        assert_eq!((end.is_sealed, end.offset, end.cut_bytes), (false, ends[left], 0));
+    }
+    // In the middle of the last group.
+    let end = zeroed(ends[3] - 50, MIN_SEGMENT_BYTES as u64);
+    let told = (end.is_sealed, end.offset, end.cut_bytes, end.cut_records);
+    assert_eq!(told, (false, ends[2], 32 + 4 * 104, Some(4)));
+    // Its front, so that not even its length is known.
+    let mut files = sealed.clone();
+    let from = usize::try_from(ends[2]).unwrap();
+    files.get_mut(name).unwrap()[from..from + 32].fill(0);
+    files.get_mut(name).unwrap()[from + 32 + 4 * 104..].fill(0);
+    let end = end_of(&files);
+    assert_eq!((end.offset, end.cut_bytes, end.cut_records), (ends[2], 32 + 4 * 104, None));
+    // Once it was opened, the end is marked.
+    let again = FaultyDisk::with_files(0, CAPACITY, &files);
+    drop(open(&again).unwrap());
+    assert!(end_of(&again.files()).is_sealed);
 }

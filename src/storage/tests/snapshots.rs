@@ -219,6 +219,61 @@ fn with_the_log_cut_at_a_snapshot_nothing_stands_in_for_it() {
     opening(&disk).expect_err("nothing can replace it");
 }
 
+/// Files that were there, in every combination that somebody may delete: with the log reaching back
+/// to a snapshot that is left, all is there. Otherwise it is refused, by what is missing.
+#[test]
+fn deleted_files_are_noticed_unless_the_rest_holds_everything() {
+    let disk = FaultyDisk::new(1, CAPACITY);
+    let mut store = open(&disk);
+    for round in 0..4 {
+        for _ in 0..60 {
+            store.log.append(&[round; 300]).unwrap();
+            store.log.flush().unwrap();
+        }
+        take(&store.snapshots, store.log.end().records(), &text(u64::from(round)));
+        store.log.truncate(store.snapshots.log_floor()).unwrap();
+    }
+    store.log.append(b"the last").unwrap();
+    store.log.close().unwrap();
+    let files = disk.files();
+    let of = |kind: &str| -> Vec<String> {
+        files.keys().filter(|name| name.starts_with(kind)).cloned().collect()
+    };
+    let (snapshots, segments) = (of("snapshot-"), of("log-"));
+    assert!(snapshots.len() == 2 && segments.len() > 3, "{snapshots:?} {segments:?}");
+    let start = |without: &[&String]| {
+        let mut files = files.clone();
+        without.iter().for_each(|name| drop(files.remove(*name)));
+        let disk = FaultyDisk::with_files(0, CAPACITY, &files);
+        let mut last = Vec::new();
+        let mut visit = |_: LogPosition, record: &[u8]| {
+            last = record.to_vec();
+            Ok(())
+        };
+        let store = opening(&disk).and_then(|opening| opening.replay(&mut visit));
+        store.map(|store| (store.log.end().records(), last))
+    };
+    let whole = start(&[]).unwrap();
+    assert_eq!(whole, (241, b"the last".to_vec()));
+    // Each alone can be made up for by the other and the log.
+    assert_eq!(start(&[&snapshots[0]]).unwrap(), whole);
+    assert_eq!(start(&[&snapshots[1]]).unwrap(), whole);
+    let none = start(&[&snapshots[0], &snapshots[1]]).expect_err("the front is gone").to_string();
+    assert!(none.contains("there is no snapshot") && none.contains("is missing"), "{none}");
+    // The newest snapshot, and the front of the log that an older one would need.
+    let short = start(&[&snapshots[1], &segments[0]]).expect_err("records are gone").to_string();
+    assert!(short.contains(&snapshots[0]) && short.contains("is missing"), "{short}");
+    for hole in &segments[1..segments.len() - 1] {
+        let error = start(&[hole]).expect_err("a hole").to_string();
+        assert!(error.contains(&**hole) && error.contains("missing"), "{error}");
+    }
+    let last = segments.last().unwrap();
+    let live = files[last].starts_with(b"isonolog");
+    let last = if live { last } else { &segments[segments.len() - 2] };
+    let error = start(&[last]).expect_err("the end is gone").to_string();
+    assert!(error.contains(&**last), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
