@@ -193,6 +193,10 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("data_dir = \"1.data\"", "", "`data_dir` is missing"),
         ("# reserved_slots = true", "reserved_slots = \"many\"", "true, false or a number"),
         ("# reserved_slots = true", "reserved_slots = 65537", "above 65536"),
+        ("# reserved_slots = true", "snapshot_every = 0", "0 is too small: below 16384"),
+        ("# reserved_slots = true", "snapshot_every = 16383", "snapshot_every"),
+        ("# reserved_slots = true", "snapshot_every = -1", "snapshot_every"),
+        ("# reserved_slots = true", "session_idle_seconds = 0", "forgotten at once"),
         ("# silent_orphans = false", "silent_orphans = 1", "silent_orphans"),
     ] {
         assert!(good.contains(from), "{from} in {good}");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use crate::mesh::Credentials;
 use crate::node::{Durability, Limits, Optimisations};
@@ -42,16 +42,39 @@ pub(super) struct ReplicaFile {
     #[serde(default)]
     silent_orphans: Option<bool>,
     /// After how long without use a session may be forgotten.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "session_idle")]
     pub(super) session_idle_seconds: Option<u64>,
     /// By how many bytes the log grows between two snapshots.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "snapshot_every")]
     snapshot_every: Option<u64>,
     /// How many bytes of decisions are kept for a replica that is away.
     #[serde(default)]
     keep_for_absent: Option<usize>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, SocketAddr>,
+}
+
+fn session_idle<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    at_least(from, 1, "sessions would be forgotten at once")
+}
+
+fn snapshot_every<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let why = "the replica would do little else than take snapshots";
+    at_least(from, Limits::LEAST_SNAPSHOT_EVERY, why)
+}
+
+/// A number that is not below the least that makes sense. The parser says where it stands.
+fn at_least<'de, D: Deserializer<'de>>(
+    from: D,
+    least: u64,
+    why: &str,
+) -> Result<Option<u64>, D::Error> {
+    let number = u64::deserialize(from)?;
+    if number < least {
+        let what = format!("{number} is too small: below {least}, {why}");
+        return Err(serde::de::Error::custom(what));
+    }
+    Ok(Some(number))
 }
 
 /// On, off, or how many at a time.

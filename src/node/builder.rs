@@ -235,6 +235,11 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         if self.optimisations.reserved_slots > Optimisations::MOST_RESERVED {
             return Err(StartError::Limits("`reserved_slots` is above 65536"));
         }
+        if self.propose_timeout.is_zero() {
+            return Err(StartError::Limits(
+                "`propose_timeout` must not be 0: nothing is that fast",
+            ));
+        }
         if self.session_idle < SHORTEST_IDLE {
             return Err(StartError::Limits("`session_idle` is below a second"));
         }
@@ -320,8 +325,24 @@ fn core_limits(limits: &Limits) -> replica::Limits {
 }
 
 fn check(limits: &Limits, timing: &Timing) -> Result<(), StartError> {
-    if limits.commands == 0 || limits.client_requests == 0 || limits.unapplied == 0 {
-        return Err(StartError::Limits("no number may be 0"));
+    let numbers = [
+        (limits.commands, "`commands` must not be 0: no command would be let in"),
+        (limits.command_bytes, "`command_bytes` must not be 0: no command would be let in"),
+        (limits.client_requests, "`client_requests` must not be 0: no client would be served"),
+        (limits.inbox_bytes, "`inbox_bytes` must not be 0: peers would be held back for ever"),
+        (limits.unapplied, "`unapplied` must not be 0: nothing would be proposed"),
+        (limits.kept_bytes, "`kept_bytes` must not be 0: no command would be let in"),
+        (limits.log_queue_bytes, "`log_queue_bytes` must not be 0: nothing would be proposed"),
+    ];
+    if let Some((_, why)) = numbers.into_iter().find(|(number, _)| *number == 0) {
+        return Err(StartError::Limits(why));
+    }
+    if limits.snapshot_bytes == 0 {
+        let why = "`snapshot_bytes` must not be 0: a replica that was away could not catch up";
+        return Err(StartError::Limits(why));
+    }
+    if limits.snapshot_every < Limits::LEAST_SNAPSHOT_EVERY {
+        return Err(StartError::Limits("`snapshot_every` must not be below 16 KiB"));
     }
     if limits.command_bytes > limits.bytes {
         return Err(StartError::Limits("`command_bytes` must not be above `bytes`"));

@@ -51,7 +51,8 @@ pub struct Limits {
     /// others agree to drop them, and it needs a snapshot when it comes back.
     pub keep_for_absent_bytes: usize,
     /// A snapshot is taken when the log has grown by this many bytes since the last, or by the
-    /// length of the state if that is more. The log is kept back to the last snapshot but one.
+    /// length of the state if that is more. The log is kept back to the last snapshot but one. At
+    /// least [`Limits::LEAST_SNAPSHOT_EVERY`].
     pub snapshot_every: u64,
     /// The longest snapshot of another replica that is taken in, in bytes. It is put together in
     /// memory.
@@ -67,6 +68,12 @@ pub struct Limits {
     pub keep_free_bytes: u64,
     /// The mesh's own bounds: frames, queues, connections, patience with the network.
     pub mesh: crate::mesh::Limits,
+}
+
+impl Limits {
+    /// The least that [`Limits::snapshot_every`] may be: below it, a replica would do little else
+    /// than take snapshots.
+    pub const LEAST_SNAPSHOT_EVERY: u64 = 16 << 10;
 }
 
 impl Default for Limits {
