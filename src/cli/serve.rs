@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,15 +15,21 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::config::{ReplicaFile, read};
-use super::{BAD_DATA, NO, complain, say};
+use super::lines::Lines;
+use super::repeats::{Limited, Repeats};
+use super::{BAD_DATA, NO, UNUSABLE};
 use crate::machine::Kv;
 use crate::node::{Fault, Replica, StartError};
 use crate::storage::StorageError;
 
+/// How often it is looked whether lines were left out.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Run one replica of a key-value store.
 ///
 /// Prints one line that begins with `ready` to standard output once it accepts clients, and its log
-/// to standard error. SIGTERM and Ctrl-C stop it in good order: it answers what is under way and
+/// to standard error: whoever reads them may stand still or go away, and the replica goes on. Lines
+/// that repeat are counted instead. SIGTERM and Ctrl-C stop it in good order: it answers what is under way and
 /// takes its leave of the others; a second one stops it at once.
 ///
 /// What it must not forget it keeps in its data directory, and however it stopped, it goes on from
@@ -46,12 +53,29 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (out, log) = (Lines::to(std::io::stdout())?, Lines::to(std::io::stderr())?);
+        // As it is, a panic would wait for whoever reads it, and nobody would learn of it.
+        let panics = log.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            panics.say(format_args!("thread {:?} {panic}", thread.name().unwrap_or("unnamed")));
+        }));
+        let code = self.serve(&out, &log).unwrap_or_else(|error| {
+            log.say(format_args!("error: {error:#}"));
+            ExitCode::from(UNUSABLE)
+        });
+        out.flush();
+        log.flush();
+        Ok(code)
+    }
+
+    fn serve(self, out: &Lines, log: &Lines) -> anyhow::Result<ExitCode> {
         let file: ReplicaFile = read(&self.file)?;
         let name = || self.file.display().to_string();
         let replicas = file.replicas().with_context(name)?;
         let credentials = file.tls.credentials(&self.file)?;
         let data_dir = file.data_dir(&self.file).with_context(name)?;
-        log_to_stderr(self.log);
+        let repeats = log_to(log, self.log);
         let id = file.replica;
         let mut builder = Replica::builder(Kv::new())
             .id(id)
@@ -75,6 +99,12 @@ impl Serve {
             builder = builder.listen(listen);
         }
         let runtime = super::runtime(1)?;
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                repeats.tell();
+            }
+        });
         runtime.block_on(async {
             // Before the first vote: what is asked to stop must not be missed.
             let mut stop = pin!(super::interrupted());
@@ -90,11 +120,11 @@ impl Serve {
                     if let Some(mark) = mark {
                         mark.erase();
                     }
-                    return not_started(&self.file, error);
+                    return not_started(&self.file, error, log);
                 }
             };
             let addr = replica.local_addr();
-            say(format_args!("ready: replica {id} of {} at {addr}", file.cluster));
+            out.say(format_args!("ready: replica {id} of {} at {addr}", file.cluster));
             tokio::select! {
                 () = stop => {
                     tracing::info!("stopping");
@@ -102,28 +132,28 @@ impl Serve {
                 }
                 () = replica.wait_stopped() => {}
             }
-            Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| failed(id, &fault)))
+            Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| failed(id, &fault, log)))
         })
     }
 }
 
 /// What to tell the shell and its user of a replica that does not start.
-fn not_started(file: &Path, error: StartError) -> anyhow::Result<ExitCode> {
+fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<ExitCode> {
     let StartError::Storage { error: storage, .. } = &error else {
         return Err(error).with_context(|| file.display().to_string());
     };
-    complain(format_args!("error: {}: {error}\n{}", file.display(), remedy(storage)));
+    log.say(format_args!("error: {}: {error}\n{}", file.display(), remedy(storage)));
     Ok(ExitCode::from(BAD_DATA))
 }
 
 /// The same of a replica that has failed.
-fn failed(id: u8, fault: &Fault) -> ExitCode {
+fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
     let (remedy, code) = match fault {
         Fault::Storage(storage) => (remedy(storage), NO),
         Fault::Outcast { .. } => (OUTCAST, BAD_DATA),
         _ => ("This is a bug. Started again, the replica goes on where its records end.", NO),
     };
-    complain(format_args!("error: replica {id} has failed: {fault}\n{remedy}"));
+    log.say(format_args!("error: replica {id} has failed: {fault}\n{remedy}"));
     ExitCode::from(code)
 }
 
@@ -170,7 +200,8 @@ fn remedy(error: &StorageError) -> &'static str {
         StorageError::Outcast => OUTCAST,
         StorageError::Damaged { .. } | StorageError::Missing { .. } => DAMAGED,
         StorageError::Full { .. } => {
-            "Make room on the disk and start the replica again: what it has answered is safe."
+            "A start needs room for a few small files. Make some on the disk and start the replica \
+             again: what it has answered is safe."
         }
         _ => {
             "Look after the disk, and start the replica again: it checks what is there, and what \
@@ -211,11 +242,15 @@ impl Mark {
     }
 }
 
-fn log_to_stderr(level: LevelFilter) {
+/// Sends what is traced to standard error's lines: what counts the repeated ones.
+fn log_to(lines: &Lines, level: LevelFilter) -> Arc<Repeats> {
+    let repeats = Arc::new(Repeats::default());
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_ansi(colours);
     // The libraries below say much that only their authors can use.
     let filter = Targets::new().with_target("isonomy", level);
     let filter = filter.with_default(level.min(LevelFilter::WARN));
-    tracing_subscriber::registry().with(lines).with(filter).init();
+    let limited = Limited(Arc::clone(&repeats));
+    tracing_subscriber::registry().with(lines).with(limited).with(filter).init();
+    repeats
 }
