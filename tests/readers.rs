@@ -40,10 +40,23 @@ fn serve(file: &Path, out: impl Into<Stdio>, log: impl Into<Stdio>) -> Child {
     isonomy().arg("serve").arg(file).stdout(out).stderr(log).spawn().unwrap()
 }
 
+/// Waits until it answers a client: what it prints may not be there to be read.
+#[track_caller]
+fn is_ready(cluster: &Cluster) {
+    let start = Instant::now();
+    loop {
+        let output = cluster.client(&["put", "key", "value"]);
+        if output.status.success() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{output:?}");
+    }
+}
+
 /// It answers a client, and stops when it is asked to.
 #[track_caller]
 fn works_and_stops(cluster: &Cluster, mut replica: Child) {
-    cluster.told(&["put", "key", "value"]);
+    is_ready(cluster);
     assert_eq!(cluster.told(&["get", "key"]), "value\n");
     let id = replica.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -118,7 +131,7 @@ fn what_a_replica_keeps_is_for_its_owner_alone() {
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let replica = run(&["serve", &path(&file)]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let replica = replica.unwrap();
-    cluster.told(&["put", "key", "value"]);
+    is_ready(&cluster);
     cluster.told(&["snapshot", "--replica", "1"]);
     works_and_stops(&cluster, replica);
     let backup = cluster.dir.join("backup");

@@ -1,5 +1,5 @@
-//! Limits repeated lines of a log: what a stranger can make a replica say, again and again, must not
-//! push out what matters, nor fill a disk. Beside `lines`, which writes them.
+//! Limits repeated lines of a log: what a stranger can make a replica say, again and again, must
+//! neither push out what matters nor fill a disk. Beside `lines`, which writes them.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write as _};

@@ -28,9 +28,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Run one replica of a key-value store.
 ///
 /// Prints one line that begins with `ready` to standard output once it accepts clients, and its log
-/// to standard error: whoever reads them may stand still or go away, and the replica goes on. Lines
-/// that repeat are counted instead. SIGTERM and Ctrl-C stop it in good order: it answers what is under way and
-/// takes its leave of the others; a second one stops it at once.
+/// to standard error. Whoever reads them may stand still or go away: the replica goes on. Of lines
+/// that repeat, most are counted instead. SIGTERM and Ctrl-C stop it in good order: it answers what
+/// is under way and takes its leave of the others; a second one stops it at once.
 ///
 /// What it must not forget it keeps in its data directory, and however it stopped, it goes on from
 /// there: start it again. With `durability = "memory"` in its file it keeps nothing: a replica that
