@@ -6,12 +6,17 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::{Disk, DiskFile, Mode};
 use crate::storage::StorageError;
 
 /// The file whose lock means that the directory is taken; it holds the number of the process.
 const LOCK: &str = "lock";
+/// How often a lock is asked for that is taken, and how long it is left alone in between.
+const LOCK_ATTEMPTS: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(5);
 /// Who may use the directory, and its files: the owner.
 const PRIVATE_DIRECTORY: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
@@ -84,7 +89,15 @@ impl FileDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(PRIVATE_FILE);
         let mut lock = options.open(path.join(LOCK)).map_err(failed("opening the lock of"))?;
-        match lock.try_lock() {
+        // Whoever looks whether a directory is in use has its lock for a moment.
+        let mut attempt = 1;
+        let mut locked = lock.try_lock();
+        while attempt < LOCK_ATTEMPTS && matches!(locked, Err(TryLockError::WouldBlock)) {
+            attempt += 1;
+            thread::sleep(MOMENT);
+            locked = lock.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let process = process_in(&mut lock);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::store_options;
 use crate::storage::{
@@ -67,6 +68,24 @@ fn a_directory_in_use_is_refused_by_name_and_may_be_looked_at() {
     assert_eq!(report.holder, Some(std::process::id()));
     drop(held);
     FileDisk::open(home.path()).expect("free again");
+}
+
+/// Looking whether a directory is in use takes its lock for a moment: no start must fail of that.
+#[test]
+fn looking_at_a_directory_keeps_nobody_out() {
+    let home = tempfile::tempdir().unwrap();
+    drop(FileDisk::open(home.path()).unwrap());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                FileDisk::read_only(home.path()).unwrap().holder();
+            }
+        });
+        let opened = (0..1000).map(|_| FileDisk::open(home.path())).find(Result::is_err);
+        over.store(true, Ordering::Relaxed);
+        assert!(opened.is_none(), "{opened:?}");
+    });
 }
 
 /// A segment of the usual length takes many writes before the next one is due: with nothing written
