@@ -307,7 +307,6 @@ impl<P: Subject> World<'_, P> {
         room.end(Ending::Killed, None);
         self.counters.hit(match error {
             _ if died => Counter::StopStarting,
-            StorageError::Full { .. } => Counter::StartFull,
             _ => Counter::ReadFailed,
         });
         if died && self.room_rng.random_ratio(1, 2) {

@@ -96,7 +96,6 @@ counters! {
     DiskFull = "disk_full",
     StoodStill = "disk_full_stands_still",
     WentOnFull = "disk_full_goes_on",
-    StartFull = "disk_full_at_start",
     RefusedFull = "disk_full_client_refused",
     FlipHarmless = "disk_bit_flip_without_effect",
     FlipOlder = "disk_bit_flip_older_snapshot_taken",

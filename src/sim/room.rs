@@ -317,7 +317,8 @@ impl<R: Wire> Room<R> {
             self.outlive();
             return Err(error);
         }
-        let floor = self.open_store().snapshots.log_floor();
+        let low = self.space_low();
+        let floor = if low { position } else { self.open_store().snapshots.log_floor() };
         Ok(self.lineage.finish(position, floor))
     }
 

@@ -9,6 +9,9 @@ use crate::types::{MAX_REPLICAS, ReplicaId};
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity-unfinished";
+/// Room on the disk, and a file, for the next time that it is written: peers have to be noted, and
+/// replicas to be started, on a full disk too.
+const SPARE: &str = "identity-spare";
 const MAGIC: [u8; 8] = *b"isonoiam";
 const VERSION: u32 = 4;
 /// The version that does not say which protocol: there was one only, and what it was called.
@@ -94,8 +97,20 @@ impl Identity {
         self.write(disk)
     }
 
-    /// Replaces the identity in one step, durably.
+    /// Replaces the identity in one step, durably. A full disk has room for it: some was set aside.
     pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        match self.replace(disk) {
+            Err(error) if error.is_full() && disk.remove(SPARE).is_ok() => self.replace(disk)?,
+            done => done?,
+        }
+        if set_aside(disk).is_err() {
+            // There is no room just now; the next time there may be.
+            let _ = disk.remove(SPARE);
+        }
+        Ok(())
+    }
+
+    fn replace(&self, disk: &dyn Disk) -> Result<(), StorageError> {
         let file = Named::open(disk, UNFINISHED, Mode::Create)?;
         file.write(&self.encode(), 0)?;
         file.sync_new()?;
@@ -150,6 +165,16 @@ impl Identity {
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
+}
+
+/// Makes a file that takes as much room as an identity, unless it is there.
+fn set_aside(disk: &dyn Disk) -> Result<(), StorageError> {
+    if disk::list(disk)?.iter().any(|name| name == SPARE) {
+        return Ok(());
+    }
+    let file = Named::open(disk, SPARE, Mode::Create)?;
+    file.write(&[0; LONGEST], 0)?;
+    file.sync_new()
 }
 
 fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
