@@ -10,7 +10,8 @@ use common::machines::{Machines, ROOM};
 use common::*;
 use isonomy::machine::KvOutput;
 use isonomy::node::{Fault, ProposeError, Rejected, StartError};
-use isonomy::storage::{Operation, StorageError};
+use isonomy::protocol::ProtocolKind;
+use isonomy::storage::{FaultyDisk, Operation, StorageError};
 use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,6 +116,86 @@ async fn a_disk_that_fills_up_turns_callers_away_before_it_is_full() {
     replica.shutdown().await;
     let again = machines.start(1).await;
     assert_eq!(again.propose(get("key")).await, Ok(value("room")));
+}
+
+/// Takes all the room that is left, and all files.
+fn fill_up(disk: &FaultyDisk) {
+    let files = disk.files();
+    disk.set_capacity(files.values().map(|bytes| bytes.len() as u64).sum());
+    disk.set_most_files(files.len());
+}
+
+/// The others go on, it says so and holds no more and more in memory; with room it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_room_for_its_votes_stands_still_and_goes_on() {
+    for protocol in [ProtocolKind::EPaxos, ProtocolKind::MultiPaxos] {
+        let mut machines = Machines::new(3);
+        machines.protocol = protocol;
+        let replicas = machines.start_all().await;
+        assert_eq!(replicas[0].propose(put("before", "1")).await, Ok(KvOutput::Done));
+        // Somebody else takes all there is, and what there is left of files.
+        fill_up(&machines.disks[0]);
+        let long = "x".repeat(100_000);
+        let fill = async |number: usize| {
+            let (key, other) = (format!("k{}", number % 10), &replicas[1 + number % 2]);
+            let done = async || other.propose(put(&key, &long)).await.is_ok();
+            eventually("the others do not need it", done).await;
+        };
+        let mut done = 0;
+        let stands = async || replicas[0].status().await.unwrap();
+        while !stands().await.waits_for_room {
+            fill(done).await;
+            done += 1;
+            assert!(done < 1_000, "it never gets full");
+        }
+        let held = stands().await.unflushed_bytes;
+        for number in 0..100 {
+            fill(number).await;
+        }
+        let now = stands().await;
+        assert!(now.waits_for_room && now.space_low, "{now:?}");
+        assert_eq!(now.unflushed_bytes, held, "what it holds does not grow");
+        let refused = replicas[0].propose(put("mine", "1")).await;
+        assert_eq!(refused, Err(Rejected::DiskFull.into()));
+        let seen = replicas[0].read(get("before"), Consistency::Local).await;
+        assert_eq!(seen, Ok(value("1")));
+        assert!(replicas[0].snapshot().await.is_err(), "nor is there room for a snapshot");
+
+        machines.disks[0].set_capacity(ROOM);
+        machines.disks[0].set_most_files(usize::MAX);
+        eventually("room", async || replicas[0].propose(put("mine", "2")).await.is_ok()).await;
+        assert!(!stands().await.waits_for_room);
+        assert_eq!(replicas[0].propose(get("k1")).await, Ok(value(&long)));
+        assert!(replicas[0].fault().is_none());
+        // All that it said before and after is there after the power has failed everywhere.
+        machines.lose_power(replicas).await;
+        let replicas = machines.start_all().await;
+        assert_eq!(replicas[0].propose(get("mine")).await, Ok(value("2")));
+        assert_eq!(replicas[0].propose(get("before")).await, Ok(value("1")));
+    }
+}
+
+/// The log alone fills the disk, and no snapshot is due for its length.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_fills_its_disk_is_cut_by_itself() {
+    let mut machines = Machines::new(3);
+    machines.limits.keep_free_bytes = 40 << 20;
+    let capacity = 80 << 20;
+    machines.disks[0].set_capacity(capacity);
+    machines.limits.snapshot_every = 1 << 40;
+    let mut replicas = vec![machines.start(1).await];
+    machines.limits.snapshot_every = 8 << 20;
+    replicas.extend([machines.start(2).await, machines.start(3).await]);
+    let long = "x".repeat(200_000);
+    // Three times what the disk holds.
+    for number in 0..3 * capacity / 200_000 {
+        let done = replicas[1].propose(put(&format!("k{}", number % 4), &long)).await;
+        assert_eq!(done, Ok(KvOutput::Done));
+    }
+    let mine = async || replicas[0].propose(put("mine", "1")).await.is_ok();
+    eventually("room that it made itself", mine).await;
+    let metrics = replicas[0].metrics().await.unwrap();
+    assert!(metrics.snapshots.taken >= 2 && metrics.snapshots.log_start > 0, "{metrics:?}");
 }
 
 #[tokio::test]

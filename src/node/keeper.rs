@@ -30,7 +30,7 @@ const BEGINNING: u64 = 1 << 20;
 /// What the core thread wants done. `H` is what the protocol shares, `R` its record.
 pub(super) enum Task<H, R> {
     /// Write a snapshot, all but its end. Answered by [`News::Written`] or [`News::Failed`].
-    Write(Checkpoint<H, R>, Vec<u8>),
+    Write { checkpoint: Checkpoint<H, R>, state: Vec<u8>, room: Room },
     /// The log is durable as far as the snapshot reaches: make it count. Answered by
     /// [`News::Taken`] or [`News::Failed`].
     Finish,
@@ -43,6 +43,16 @@ pub(super) enum Task<H, R> {
     /// Something of another replica's snapshot. What is complete is answered by [`News::Arrived`]
     /// or [`News::Useless`].
     Arrival(Arrival),
+}
+
+/// How much of the disk a snapshot may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    /// What is not left to the log.
+    Spare,
+    /// All that is free: the disk is almost full, and this is what makes room. The log is cut at
+    /// its position, so older ones are of no use any more.
+    All,
 }
 
 /// What came of it.
@@ -83,7 +93,7 @@ pub(super) enum Readable {
 /// A snapshot that is written but for its end.
 enum Written {
     Memory(OwnSnapshot, Bytes),
-    File(OwnSnapshot, SnapshotWriter),
+    File(OwnSnapshot, SnapshotWriter, Room),
 }
 
 /// A snapshot that is on its way here.
@@ -143,13 +153,15 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 return;
             }
             match task {
-                Task::Write(checkpoint, state) => match self.write(&checkpoint, &state) {
-                    Ok(written) => {
-                        self.written = Some(written);
-                        self.tell(News::Written);
+                Task::Write { checkpoint, state, room } => {
+                    match self.write(&checkpoint, &state, room) {
+                        Ok(written) => {
+                            self.written = Some(written);
+                            self.tell(News::Written);
+                        }
+                        Err(error) => self.tell(News::Failed(error)),
                     }
-                    Err(error) => self.tell(News::Failed(error)),
-                },
+                }
                 Task::Finish => {
                     let news = self.finish();
                     self.tell(news.unwrap_or_else(News::Failed));
@@ -177,11 +189,11 @@ impl<H: Wire, R: Wire> Work<H, R> {
         &mut self,
         checkpoint: &Checkpoint<H, R>,
         state: &[u8],
+        room: Room,
     ) -> Result<Written, StorageError> {
         // A failed attempt of before, if there is one, goes first: it takes space.
         self.written = None;
         let cluster = self.keeper.cluster.clone();
-        let low = self.keeper.shared.space_is_low();
         let (writer, disk, leave_free) = match &self.keeper.shelf {
             Shelf::Memory => {
                 let mut all = Vec::new();
@@ -193,8 +205,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 return Ok(Written::Memory(own, all.into()));
             }
             Shelf::Disk { snapshots, disk, leave_free } => {
-                // Once the disk is almost full, a snapshot is what makes room, if it fits.
-                let leave_free = if low { 0 } else { *leave_free };
+                let leave_free = if room == Room::All { 0 } else { *leave_free };
                 spare(&**disk, leave_free.saturating_add(state.len() as u64))?;
                 (snapshots.begin(checkpoint.position), Arc::clone(disk), leave_free)
             }
@@ -210,7 +221,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 writer.write(piece)
             })
         })?;
-        Ok(Written::File(own, writer))
+        Ok(Written::File(own, writer, room))
     }
 
     /// Answers the reads that wait, and puts the rest off.
@@ -227,11 +238,14 @@ impl<H: Wire, R: Wire> Work<H, R> {
         let written = self.written.take().expect("only what is written is finished");
         let (own, info, readable) = match written {
             Written::Memory(own, bytes) => (own, None, Readable::Memory(bytes)),
-            Written::File(own, writer) => {
+            Written::File(own, writer, room) => {
                 let info = writer.finish()?;
                 let Shelf::Disk { snapshots, .. } = &self.keeper.shelf else {
                     unreachable!("it was written to a disk")
                 };
+                if room == Room::All {
+                    snapshots.keep_newest()?;
+                }
                 let newest = snapshots.newest()?.expect("it was just finished");
                 (own, Some(info), Readable::File(newest))
             }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::apply::Work;
 use super::error::SnapshotError;
 use super::journal::Journal;
-use super::keeper::{Arrived, Keeper, News, Readable, Shelf, Task};
+use super::keeper::{Arrived, Keeper, News, Readable, Room, Shelf, Task};
 use super::metrics::SnapshotMetrics;
 use super::shared::{Shared, lock};
 use super::status::Explain;
@@ -31,6 +31,8 @@ use crate::wire;
 
 /// After a failure, so long until the next attempt.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The same when the disk is almost full.
+const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Who asked for a snapshot.
 pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
@@ -67,6 +69,8 @@ pub(super) struct Snapshots<P: Explain> {
     wanted: bool,
     /// Whether the state here came from another replica.
     lineage: Lineage,
+    /// How much of the disk the present one may take.
+    room: Room,
     /// How many were taken since the disk was found to be almost full.
     while_low: u32,
     /// The log's length when the last one was begun, and how long that one's state was.
@@ -149,6 +153,7 @@ impl<P: Explain> Snapshots<P> {
             not_before: Time::ZERO,
             wanted: false,
             lineage: Lineage::default(),
+            room: Room::Spare,
             while_low: 0,
             log_bytes: 0,
             least_kept: 0,
@@ -211,8 +216,8 @@ impl<P: Explain> Snapshots<P> {
     pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
         let action = "letting the log have the room for";
         let full = StorageError::Full { action, file: "a snapshot".to_owned() };
-        if matches!(self.stage, Stage::Written(position) if position > journal.durable(now).position())
-        {
+        let durable = journal.durable(now).position();
+        if matches!(self.stage, Stage::Written(position) if position > durable) {
             self.tell(Task::GiveUp);
             self.failed(now, &full);
         }
@@ -234,7 +239,7 @@ impl<P: Explain> Snapshots<P> {
         self.metrics.took.record(took);
         self.metrics.bytes = own.bytes;
         self.stage = Stage::Idle;
-        self.while_low += u32::from(self.shared.space_is_low());
+        self.while_low += u32::from(self.room == Room::All);
         if let (Some(info), Some(shelf)) = (info, &self.shelf) {
             let (position, bytes) = (info.position, info.bytes);
             (self.metrics.position, self.metrics.bytes) = (position.records(), bytes);
@@ -242,7 +247,10 @@ impl<P: Explain> Snapshots<P> {
                 us = %self.shared.id, position = position.records(), bytes,
                 seconds = took.as_secs_f64(), "took a snapshot"
             );
-            let cut = self.lineage.finish(position, shelf.log_floor());
+            // Short of room, the log is not kept for an older one to take its place.
+            let short = self.room == Room::All;
+            let floor = if short { position } else { shelf.log_floor() };
+            let cut = self.lineage.finish(position, floor);
             journal.truncate(cut.to);
             if cut.first {
                 self.stage = Stage::Cutting(position, own);
@@ -266,7 +274,8 @@ impl<P: Explain> Snapshots<P> {
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
         self.lineage.fail();
-        self.not_before = now + PAUSE;
+        // The log grows on, and the longer it is, the more room a snapshot of it takes.
+        self.not_before = now + if self.room == Room::All { SHORT_PAUSE } else { PAUSE };
         for asker in self.askers.drain(..) {
             let _ = asker.send(Err(SnapshotError::Failed(error.clone())));
         }
@@ -340,8 +349,7 @@ impl<P: Explain> Snapshots<P> {
         now >= self.not_before && due
     }
 
-    /// Whether the disk is almost full and a snapshot may help. The log is kept back to the last
-    /// but one, so the second lets go of all that was there before.
+    /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.
     fn is_short_of_room(&mut self, journal: &Journal) -> bool {
         if self.shelf.is_none() || !self.shared.space_is_low() {
             self.while_low = 0;
@@ -349,12 +357,8 @@ impl<P: Explain> Snapshots<P> {
         }
         let grown = journal.log_bytes() - self.log_bytes;
         let half_a_segment = self.shared.limits.segment_bytes as u64 / 2;
-        match self.while_low {
-            0 => true,
-            1 => grown > 0,
-            // A large state is not written for little.
-            _ => grown >= half_a_segment.max(self.state_bytes),
-        }
+        // After the first, a large state is not written for little.
+        self.while_low == 0 || grown >= half_a_segment.max(self.state_bytes)
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
@@ -384,9 +388,11 @@ impl<P: Explain> Snapshots<P> {
         if self.lineage.begin() {
             journal.divide(checkpoint.position);
         }
+        let room = if self.shared.space_is_low() { Room::All } else { Room::Spare };
+        self.room = room;
         let tasks = self.tasks.clone();
         Some(Work::Checkpoint(Box::new(move |state| {
-            let _ = tasks.send(Task::Write(checkpoint, state));
+            let _ = tasks.send(Task::Write { checkpoint, state, room });
         })))
     }
 

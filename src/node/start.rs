@@ -241,7 +241,7 @@ fn say_privacy(us: ReplicaId, directory: &str, privacy: &Privacy) {
             info!(%us, directory, "others could read the data directory, and no longer can");
         }
         Privacy::Exposed(why) => {
-            warn!(%us, directory, why, "others can read the data directory: let its owner run this");
+            warn!(%us, directory, why, "others can read the data directory: run this as its owner");
         }
     }
 }
@@ -336,7 +336,9 @@ impl Begun {
         }
         let store = store.map_err(failed)?;
         let restored = replay.finish();
-        say_end(shared.id, &name, store.log.found_end());
+        if store.identity.incarnation > 1 {
+            say_end(shared.id, &name, store.log.found_end());
+        }
         let durable = store.log.durable();
         core.resume(shared.clock.now(), durable, out);
         let first = match (first, store.snapshots.newest().map_err(failed)?) {

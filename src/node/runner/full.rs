@@ -2,9 +2,9 @@
 //! one whose machine was suspended, and the others go on without it. Beside the runner's turns.
 //!
 //! Nothing that rests on those records may be said, and a replica that cannot vote must not look as
-//! if it could: it answers no pings, so that nobody waits for its votes or for its lead. It takes in
-//! nothing either, so what waits in memory does not grow. Room for the log, or a snapshot that lets
-//! go of some of it, ends this.
+//! if it could: it answers no pings, so that nobody waits for its votes or for its lead. It takes
+//! nothing in either, so what waits in memory does not grow. Room for the log, or a snapshot that
+//! lets go of some of it, ends this.
 
 use super::{EXPIRY, Runner};
 use crate::node::error::Rejected;

@@ -161,7 +161,7 @@ impl Log {
     /// [`Durability::Os`], as far as the operating system has it.
     ///
     /// # Errors
-    /// [`StorageError::Full`] if there is no room for all of it. The rest stays appended: call again
+    /// [`StorageError::Full`] if there is no room for all of it. The rest stays appended: try again
     /// when there may be room, as [`Log::truncate`] makes some. [`Log::durable`] says how far it
     /// came. Whatever else failed, now or before, poisons the log: records that were not
     /// acknowledged may or may not be found when the directory is opened again.

@@ -52,7 +52,8 @@ impl Lineage {
     }
 
     /// What was begun is durable, and stands for all records before `position`; `floor` is what
-    /// [`super::Snapshots::log_floor`] says with it.
+    /// [`super::Snapshots::log_floor`] says with it, or `position` where room is short: nothing
+    /// older can take its place then.
     pub fn finish(&mut self, position: LogPosition, floor: LogPosition) -> Cut {
         let first = std::mem::take(&mut self.first);
         Cut { to: if first { position } else { floor }, first }

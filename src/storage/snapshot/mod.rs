@@ -144,6 +144,20 @@ impl Snapshots {
         kept.sound[0].position
     }
 
+    /// Lets go of all but the newest, for want of room: it is all that there is then to go on from.
+    ///
+    /// # Errors
+    /// When the disk fails; the newest is there all the same.
+    pub fn keep_newest(&self) -> Result<(), StorageError> {
+        let disk = &*self.shared.disk;
+        let mut kept = self.kept();
+        let older = kept.sound.len().saturating_sub(1);
+        for info in kept.sound.drain(..older) {
+            disk::remove(disk, &info.file)?;
+        }
+        disk::sync_directory(disk)
+    }
+
     /// Gives a finished file its name, and lets go of those that are no longer needed.
     fn adopt(
         &self,
