@@ -412,6 +412,22 @@ fn no_own_snapshot_counts_while_another_is_needed() {
     assert_eq!(drivers.cores[0].protocol().saved, 2);
 }
 
+/// It was forgotten, and nobody could drop what it held until the next one.
+#[test]
+fn an_own_snapshot_counts_once_no_other_is_needed_any_more() {
+    let mut core = core(0);
+    tell(&mut core, Say::Need(Deps::from_slots([0, 2, 0])));
+    let own = OwnSnapshot { id: SnapshotId(9), executed: up_to([0, 0, 0]), bytes: 1 };
+    step(&mut core, [Input::Snapshot(own)]);
+    assert_eq!(core.protocol().saved, 0);
+    // What is missing is told after all.
+    for slot in 1..=2 {
+        tell(&mut core, Say::Decide(decision(id(1, slot), 1, [0, slot - 1, 0]), false));
+    }
+    step(&mut core, [Input::Tick]);
+    assert_eq!(core.protocol().saved, 1);
+}
+
 #[test]
 fn who_needs_none_takes_none() {
     let mut drivers = drivers();

@@ -90,11 +90,32 @@ impl<P: Protocol> Core<P> {
         self.propose_again(inside);
         self.protocol.install(&self.view, shared, executed, &mut self.fx);
         self.settle(out);
+        // An own snapshot from before says nothing of the state that is here now.
+        self.saved_meanwhile = None;
         self.protocol.on_executed(self.executor.executed());
         self.receiver.installed(self.executor.executed(), now);
         self.installed += 1;
         self.wishes.flush(out);
         true
+    }
+
+    /// Tells the protocol what is executed here; not while another replica's snapshot is needed.
+    ///
+    /// What counts as executed for good has to be in that snapshot, or it is refused
+    /// (protocol.md §8a). If that grew meanwhile, no snapshot would ever be enough.
+    pub(super) fn note_executed(&mut self) {
+        if !self.receiver.needs_any() {
+            self.protocol.on_executed(self.executor.executed());
+        }
+    }
+
+    /// An own snapshot is durable. The same holds for what is in it.
+    pub(super) fn note_saved(&mut self, executed: &Executed) {
+        if self.receiver.needs_any() {
+            self.saved_meanwhile = Some(executed.clone());
+        } else {
+            self.protocol.on_snapshot(executed);
+        }
     }
 
     /// Own proposals that are in a snapshot, or may be, and were not executed here.
@@ -164,7 +185,13 @@ impl<P: Protocol> Core<P> {
     pub(super) fn tick_transfers(&mut self) {
         let wish = &mut self.wishes;
         self.server.let_go(self.view.now);
-        self.receiver.executed(self.executor.executed(), wish);
-        self.receiver.tick(&self.view, wish);
+        if self.receiver.executed(self.executor.executed(), wish) {
+            // No snapshot is needed any more: what was held back counts now.
+            self.protocol.on_executed(self.executor.executed());
+            if let Some(saved) = self.saved_meanwhile.take() {
+                self.protocol.on_snapshot(&saved);
+            }
+        }
+        self.receiver.tick(&self.view, &mut self.wishes);
     }
 }

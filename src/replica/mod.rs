@@ -23,6 +23,8 @@ mod lives;
 mod lives_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod members_tests;
 mod reads;
 #[cfg(test)]
 mod restart_tests;
@@ -46,8 +48,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::execute::{AnyExecutor, InLog};
 use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Durable, ExecutionOrder, InstanceId, LogPosition, ReplicaId,
-    ReplicaSet, RequestId, Settings, Slot, Time, Value,
+    Batch, Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, LogPosition,
+    ReplicaId, ReplicaSet, RequestId, Settings, Slot, Time, Value,
 };
 
 use detector::Detector;
@@ -108,6 +110,9 @@ pub struct Core<P: Protocol> {
     server: Server,
     receiver: Receiver,
     wishes: Wishes,
+    /// What the newest own snapshot holds, if the protocol was not told because another replica's
+    /// is needed.
+    saved_meanwhile: Option<Executed>,
     /// How many snapshots of others were installed.
     installed: u64,
 }
@@ -134,6 +139,7 @@ impl<P: Protocol> Core<P> {
             server: Server::default(),
             receiver: Receiver::new(others(&settings), &limits),
             wishes: Wishes::default(),
+            saved_meanwhile: None,
             installed: 0,
             settings,
             limits,
@@ -162,10 +168,7 @@ impl<P: Protocol> Core<P> {
                 Input::Peer { from, message } => self.on_peer(from, message, out),
                 Input::Durable(durable) => self.on_durable(durable, out),
                 Input::Snapshot(own) => {
-                    // A snapshot that is on its way has to hold all that counts by then.
-                    if !self.receiver.needs_any() {
-                        self.protocol.on_snapshot(&own.executed);
-                    }
+                    self.note_saved(&own.executed);
                     self.server.on_own(&own, now, &mut self.wishes);
                 }
                 Input::SnapshotRead { read, bytes } => {
@@ -405,7 +408,7 @@ impl<P: Protocol> Core<P> {
             }
         }
         if any {
-            self.protocol.on_executed(self.executor.executed());
+            self.note_executed();
             self.serve_reads(out);
         }
     }

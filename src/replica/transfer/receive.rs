@@ -110,6 +110,9 @@ pub(in crate::replica) struct Receiver {
     max_bytes: u64,
     chunk: u32,
     need: Option<Deps>,
+    /// What the snapshot that is asked for has to hold. It stands still while the others are asked:
+    /// a snapshot takes time to make, and `need` may grow all the while.
+    asked: Deps,
     stage: Stage,
     receipt: Option<Receipt>,
     /// Whose snapshot was of no use: the next offer of theirs is not taken.
@@ -121,7 +124,8 @@ impl Receiver {
     pub(in crate::replica) fn new(others: ReplicaSet, limits: &Limits) -> Receiver {
         let (max_bytes, chunk) = (limits.snapshot_bytes, limits.chunk_bytes);
         let (need, receipt, shunned) = (None, None, ReplicaSet::EMPTY);
-        Receiver { others, max_bytes, chunk, need, stage: Stage::Idle, receipt, shunned }
+        let (asked, stage) = (Deps::none(0), Stage::Idle);
+        Receiver { others, max_bytes, chunk, need, asked, stage, receipt, shunned }
     }
 
     /// Whether a snapshot is needed.
@@ -139,7 +143,7 @@ impl Receiver {
     /// A snapshot is needed that stands for at least this, too.
     pub(in crate::replica) fn need(&mut self, at_least: &Deps, now: Time) {
         match &mut self.need {
-            // A transfer under way goes on: what it does not hold is asked for behind it.
+            // What is asked for, or on its way, stays the same: the rest is asked for after it.
             Some(need) => need.merge(at_least),
             None => {
                 self.need = Some(at_least.clone());
@@ -148,17 +152,19 @@ impl Receiver {
         }
     }
 
-    /// What is executed here needs no snapshot any more.
-    pub(in crate::replica) fn executed(&mut self, executed: &Deps, wish: &mut Wishes) {
+    /// What is executed here needs no snapshot any more; whether that ends the need for one.
+    pub(in crate::replica) fn executed(&mut self, executed: &Deps, wish: &mut Wishes) -> bool {
         // What is complete is decoded already; whether it is still of use, `install` will see.
         let needless = self.need.as_ref().is_some_and(|need| executed.includes(need));
-        if needless && self.stage != Stage::Complete {
+        let ends = needless && self.stage != Stage::Complete;
+        if ends {
             self.need = None;
             self.stage = Stage::Idle;
             if self.receipt.take().is_some() {
                 wish.received.push(Arrival::GivenUp);
             }
         }
+        ends
     }
 
     /// Time passed.
@@ -166,7 +172,10 @@ impl Receiver {
         let now = view.now;
         match self.stage {
             Stage::Asking { next, rounds } if next <= now => {
-                let at_least = self.need.clone().expect("it asks for what it needs");
+                if rounds == 0 {
+                    self.asked = self.need.clone().expect("it asks for what it needs");
+                }
+                let at_least = self.asked.clone();
                 let part_of = self.receipt.as_ref().map(|receipt| receipt.snapshot);
                 wish.messages.push((self.others, Transfer::Request { at_least, part_of }));
                 let next = now + doubled(ASK_AGAIN.0, rounds, ASK_AGAIN.1);
@@ -199,7 +208,7 @@ impl Receiver {
         now: Time,
         wish: &mut Wishes,
     ) {
-        let (Stage::Asking { rounds, .. }, Some(need)) = (self.stage, &self.need) else { return };
+        let Stage::Asking { rounds, .. } = self.stage else { return };
         if self.shunned.remove(from) {
             return;
         }
@@ -214,7 +223,7 @@ impl Receiver {
                 return;
             }
         }
-        if bytes == 0 || bytes > self.max_bytes || !executed.includes(need) {
+        if rounds == 0 || bytes == 0 || bytes > self.max_bytes || !executed.includes(&self.asked) {
             return;
         }
         let (chunk, next, window) = (self.chunk, 0, VecDeque::new());
@@ -268,8 +277,12 @@ impl Receiver {
         if self.need.as_ref().is_some_and(|need| executed.includes(need)) {
             self.need = None;
         }
-        self.stage = match self.need {
-            Some(_) => Stage::Asking { next: now, rounds: 0 },
+        self.stage = match &mut self.need {
+            Some(need) => {
+                // The next one has to hold what is here now, too.
+                need.merge(executed);
+                Stage::Asking { next: now, rounds: 0 }
+            }
             None => Stage::Idle,
         };
     }

@@ -279,6 +279,25 @@ fn a_sender_that_is_taken_for_dead_is_replaced_soon() {
     assert_eq!((world.begun(), world.come()), (vec![11, 22], (contents(22, 30), true)));
 }
 
+/// Each time a snapshot was ready, more was needed than it held.
+#[test]
+fn what_is_asked_for_stays_the_same_until_it_is_there() {
+    let mut world = World::new();
+    world.executed[1] = upto(1000);
+    world.receiver.need(&upto(100), world.now);
+    for round in 1..=3 {
+        world.pass(2);
+        world.receiver.need(&upto(100 * (round + 1)), world.now);
+        world.pass(2);
+        // It was begun when this much was executed.
+        world.own(1, round, 100 * round + 50, 3);
+        world.pass(1);
+        assert_eq!(world.begun().last(), Some(&round));
+        assert!(world.come().1);
+        world.receiver.installed(&upto(100 * round + 50), world.now);
+    }
+}
+
 #[test]
 fn a_snapshot_that_is_gone_is_given_up_at_once() {
     let mut world = World::new();
