@@ -132,14 +132,22 @@ pub struct View {
     pub now: Time,
     /// The measured round trip to each replica, in the replicas' order; zero to oneself.
     pub round_trips: Vec<Duration>,
-    /// The replicas that have been silent for too long. Often wrong, and safe when wrong.
+    /// The replicas that have been silent, or have not answered, for too long. Often wrong, and
+    /// safe when wrong.
     pub suspected: ReplicaSet,
+    /// Of these, the ones that are still heard. They may be deaf to all, or to this replica alone.
+    pub deaf: ReplicaSet,
 }
 
 impl View {
     /// Nobody suspected, nothing measured.
     pub fn new(n: usize) -> View {
-        View { now: Time::ZERO, round_trips: vec![Duration::ZERO; n], suspected: ReplicaSet::EMPTY }
+        View {
+            now: Time::ZERO,
+            round_trips: vec![Duration::ZERO; n],
+            suspected: ReplicaSet::EMPTY,
+            deaf: ReplicaSet::EMPTY,
+        }
     }
 
     /// The longest round trip to a replica that is not suspected.

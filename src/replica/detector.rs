@@ -1,4 +1,8 @@
-//! Who has been silent for too long, and how far away everybody is.
+//! Who has been silent or deaf for too long, and how far away everybody is.
+//!
+//! A replica may be heard and hear nothing: a firewall or a broken link stops one direction. It
+//! goes on proposing, and can finish nothing. So a sign of life is not enough: only an answer shows
+//! that a peer hears this replica.
 //!
 //! Suspicion only ever costs time, never safety: it is a guess about the network, adapted to the
 //! round trips that were measured.
@@ -10,7 +14,10 @@ use crate::types::{ReplicaId, ReplicaSet, Settings, Time, Timing};
 /// One peer as the detector sees it.
 #[derive(Clone, Debug)]
 struct Peer {
+    /// When it last said anything.
     heard: Time,
+    /// When it last answered a ping.
+    answered: Time,
     /// Smoothed round trip; `None` before the first answer.
     round_trip: Option<Duration>,
 }
@@ -28,7 +35,7 @@ pub(super) struct Detector {
 
 impl Detector {
     pub(super) fn new(settings: &Settings) -> Detector {
-        let peer = Peer { heard: Time::ZERO, round_trip: None };
+        let peer = Peer { heard: Time::ZERO, answered: Time::ZERO, round_trip: None };
         Detector {
             me: settings.me,
             timing: settings.timing.clone(),
@@ -53,6 +60,7 @@ impl Detector {
         self.awake_since = now;
         for peer in &mut self.peers {
             peer.heard = now;
+            peer.answered = now;
         }
     }
 
@@ -70,6 +78,7 @@ impl Detector {
         // A clock that a peer made up is not believed beyond a minute.
         let sample = now.since(sent).min(Duration::from_secs(60));
         let peer = &mut self.peers[from.index()];
+        peer.answered = peer.answered.max(now);
         peer.round_trip = Some(match peer.round_trip {
             // Quick to believe an improvement, slow to believe a delay: queues come and go.
             Some(known) if sample < known => (known + sample) / 2,
@@ -92,14 +101,34 @@ impl Detector {
         self.peers.iter().map(|peer| peer.round_trip.unwrap_or_default())
     }
 
-    /// Those who have been silent for too long.
+    /// Those who have been silent, or have not answered, for too long.
     pub(super) fn suspected(&self, now: Time) -> ReplicaSet {
-        let silent = |id: &ReplicaId| {
-            let peer = &self.peers[id.index()];
-            let adapted = peer.round_trip.unwrap_or_default() * 4 + self.timing.gossip * 2;
-            *id != self.me && now.since(peer.heard) > self.timing.suspect.max(adapted)
-        };
-        ReplicaId::all(self.peers.len()).filter(silent).collect()
+        self.those(|peer| self.is_silent(peer, now) || self.is_deaf(peer, now))
+    }
+
+    /// Of these, those who are heard all the same.
+    pub(super) fn deaf(&self, now: Time) -> ReplicaSet {
+        self.those(|peer| !self.is_silent(peer, now) && self.is_deaf(peer, now))
+    }
+
+    fn those(&self, are: impl Fn(&Peer) -> bool) -> ReplicaSet {
+        let others = ReplicaId::all(self.peers.len()).filter(|id| *id != self.me);
+        others.filter(|id| are(&self.peers[id.index()])).collect()
+    }
+
+    fn is_silent(&self, peer: &Peer, now: Time) -> bool {
+        now.since(peer.heard) > self.patience(peer)
+    }
+
+    fn is_deaf(&self, peer: &Peer, now: Time) -> bool {
+        // While no round trip is known, the peer may be far away: it is given twice the time.
+        let patience = self.patience(peer) * if peer.round_trip.is_some() { 1 } else { 2 };
+        now.since(peer.answered) > patience
+    }
+
+    fn patience(&self, peer: &Peer) -> Duration {
+        let adapted = peer.round_trip.unwrap_or_default() * 4 + self.timing.gossip * 2;
+        self.timing.suspect.max(adapted)
     }
 }
 
@@ -127,22 +156,52 @@ mod tests {
     }
 
     #[test]
-    fn silence_makes_suspect_and_a_word_clears() {
+    fn silence_makes_suspect_and_an_answer_clears() {
         let mut d = detector();
         let [b, c] = [ReplicaId::from_index(1), ReplicaId::from_index(2)];
         d.heard(b, at(500));
+        d.answered(b, at(498), at(500));
         assert_eq!(d.suspected(at(700)), ReplicaSet::from_iter([c]));
+        assert!(d.deaf(at(700)).is_empty());
         d.heard(c, at(701));
-        assert!(d.suspected(at(702)).is_empty());
+        assert!(d.suspected(at(702)).is_empty(), "perhaps its answer is on its way");
+        d.answered(c, at(700), at(703));
+        assert!(d.suspected(at(1100)).is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_and_does_not_answer_is_suspected() {
+        let mut d = detector();
+        let [b, c] = [ReplicaId::from_index(1), ReplicaId::from_index(2)];
+        d.answered(b, at(8), at(10));
+        for ms in (10..=1500).step_by(10) {
+            d.heard(b, at(ms));
+            d.heard(c, at(ms));
+            let deaf: &[ReplicaId] = match ms {
+                ..=610 => &[],
+                // It never answered: it may be far away.
+                ..=1200 => &[b],
+                _ => &[b, c],
+            };
+            let deaf: ReplicaSet = deaf.iter().copied().collect();
+            assert_eq!((d.deaf(at(ms)), d.suspected(at(ms))), (deaf, deaf), "after {ms} ms");
+        }
+        d.answered(b, at(1500), at(1510));
+        assert_eq!(d.suspected(at(1510)), ReplicaSet::from_iter([c]));
+        assert_eq!(d.suspected(at(3000)), ReplicaSet::from_iter([b, c]));
+        assert!(d.deaf(at(3000)).is_empty(), "now both are silent");
     }
 
     #[test]
     fn far_replicas_are_given_more_time() {
         let mut d = detector();
         let [b, c] = [ReplicaId::from_index(1), ReplicaId::from_index(2)];
+        d.heard(b, at(400));
         d.answered(b, at(0), at(400));
         assert_eq!(d.suspected(at(1000)), ReplicaSet::from_iter([c]));
-        assert!(d.suspected(at(1701)).contains(b));
+        d.heard(b, at(1700));
+        assert!(!d.suspected(at(2100)).contains(b));
+        assert!(d.deaf(at(2101)).contains(b));
     }
 
     #[test]

@@ -271,3 +271,62 @@ fn who_was_away_comes_back_while_its_own_clients_go_on() {
     comes_back::<FastPaxos>();
     comes_back::<Paxos>();
 }
+
+/// All three write one key, and these links lose everything from some moment on: the longest time
+/// in which r1 or r2 executed nothing within the next five seconds, and how much r1 executed.
+fn contended(cut: &[(usize, usize)]) -> (Duration, u64) {
+    let mut world = World::<EPaxos>::new();
+    for at in 0..3 {
+        let first = Duration::from_millis(1000 + 7 * at as u64);
+        world.later(first, Event::Write(at, Duration::from_millis(20), true));
+    }
+    // r3 has just proposed, and nobody has answered yet.
+    world.pass(Duration::from_micros(3_014_500));
+    let before = world.state[0];
+    world.executed.iter_mut().for_each(|(_, longest)| *longest = Duration::ZERO);
+    world.cut = cut.to_vec();
+    world.pass(Duration::from_secs(5));
+    let stalls = world.executed[..2].iter().map(|(last, longest)| {
+        let now = world.now;
+        (*longest).max(now.since(*last))
+    });
+    (stalls.max().expect("two"), world.state[0] - before)
+}
+
+/// What it sent was taken for life: the others waited three seconds for each of its proposals.
+#[test]
+fn a_deaf_replica_costs_no_more_than_one_that_is_gone() {
+    let (gone, executed) = contended(&[TO_IT, OF_IT].concat());
+    let (deaf, executed_beside_it) = contended(&TO_IT);
+    let (mute, executed_beside_mute) = contended(&OF_IT);
+    assert!(gone < Duration::from_millis(800), "gone: {gone:?}");
+    assert!(deaf < gone + Duration::from_millis(100), "deaf: {deaf:?}, gone: {gone:?}");
+    assert!(mute < gone + Duration::from_millis(100), "mute: {mute:?}, gone: {gone:?}");
+    assert!(executed_beside_it * 10 > executed * 9, "{executed_beside_it} of {executed}");
+    assert!(executed_beside_mute * 10 > executed * 9, "{executed_beside_mute} of {executed}");
+}
+
+/// r3 is deaf to r1 alone. With r2 it is a quorum, and r1 is told what they decide, one round trip
+/// late: it leaves that to them.
+#[test]
+fn who_is_deaf_to_one_replica_alone_finishes_its_own_proposals() {
+    let mut world = World::<EPaxos>::new();
+    world.delay = Duration::from_millis(50);
+    world.pass(Duration::from_secs(2));
+    world.cut = vec![(0, AWAY)];
+    world.pass(Duration::from_secs(3));
+    assert!(world.cores[0].status().suspected.contains(replica(AWAY)));
+    assert!(!world.cores[1].status().suspected.contains(replica(AWAY)));
+    world.later(Duration::ZERO, Event::Write(AWAY, Duration::from_millis(300), true));
+    world.pass(Duration::from_secs(10));
+    world.clients_rest = true;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.state, [world.written; 3]);
+    for core in &world.cores {
+        assert_eq!(core.status().recoveries, 0);
+    }
+    // It hears again.
+    world.cut.clear();
+    world.pass(Duration::from_secs(1));
+    assert!(world.cores[0].status().suspected.is_empty());
+}

@@ -267,6 +267,7 @@ impl<P: Protocol> Core<P> {
     fn on_tick(&mut self, out: &mut Output<P::Message, P::Record>) {
         let now = self.view.now;
         self.view.suspected = self.detector.suspected(now);
+        self.view.deaf = self.detector.deaf(now);
         self.view.round_trips.clear();
         self.view.round_trips.extend(self.detector.round_trips());
         if self.detector.ping_due(now) {

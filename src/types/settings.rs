@@ -91,8 +91,8 @@ pub struct Timing {
     pub gossip: Duration,
     /// A message is sent again after this at the soonest, and after twice the round trip.
     pub retransmit: Duration,
-    /// A replica is suspected after this much silence at the soonest, or after four round trips
-    /// and two gossip intervals.
+    /// A replica is suspected when it is silent, or answers nothing, for this long at the soonest,
+    /// or for four round trips and two gossip intervals.
     pub suspect: Duration,
     /// An instance of an owner that is not suspected is recovered after this at the soonest.
     pub patience: Duration,

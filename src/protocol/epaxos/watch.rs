@@ -138,7 +138,9 @@ impl EPaxos {
                 continue;
             }
             let from = match suspected_since {
-                // The first in rank goes on as soon as its last recoveries are done.
+                // The first in rank goes on as soon as its last recoveries are done. A deaf owner
+                // may go on proposing: what it has just proposed gets a little time.
+                Some(_) if self.rank(view) == 0 && view.deaf.contains(owner) => since,
                 Some(suspected) if self.rank(view) == 0 => suspected,
                 Some(suspected) => suspected.max(since),
                 None => since,
@@ -176,7 +178,9 @@ impl EPaxos {
             let hasty = self.frontiers[owner.index()].hasty;
             return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }
-        timing.gossip + (trip * 3 + timing.retransmit) * self.rank(view)
+        // An owner that is deaf to this replica may hear others, and finish what it proposes.
+        let turns = self.rank(view) + u32::from(view.deaf.contains(owner));
+        timing.gossip + (trip * 3 + timing.retransmit) * turns
     }
 
     /// Starts recoveries just above a frontier, unless somebody is at it already. `starving`: it

@@ -134,7 +134,8 @@ impl World {
         self.receiver.executed(&self.executed[0], &mut wish);
         let (now, suspected) = (self.now, self.suspected);
         let round_trips = vec![Duration::from_millis(20); N];
-        self.receiver.tick(&View { now, suspected, round_trips }, &mut wish);
+        let view = View { now, suspected, round_trips, ..View::new(N) };
+        self.receiver.tick(&view, &mut wish);
         self.grant(0, wish);
         self.servers.iter_mut().for_each(|server| server.let_go(self.now));
     }
