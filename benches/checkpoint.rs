@@ -27,6 +27,7 @@ fn core(instances: u64) -> Core<EPaxos> {
         timing: Timing::default(),
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
+        leases: true,
     };
     let mut core = Core::new(settings.clone(), Limits::default(), EPaxos::new(settings));
     let mut out = Output::default();

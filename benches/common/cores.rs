@@ -43,6 +43,7 @@ impl<P: Protocol> Cores<P> {
                 timing: timing.clone(),
                 optimisations: Optimisations::NONE,
                 retention: Retention::default(),
+                leases: true,
             };
             let core = Core::new(settings.clone(), Limits::default(), P::new(settings));
             // Replicas do not look at their clocks all at once.

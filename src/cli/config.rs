@@ -41,6 +41,9 @@ pub(super) struct ReplicaFile {
     /// Whether commits are answered before they are durable.
     #[serde(default)]
     silent_orphans: Option<bool>,
+    /// Whether a leader answers reads alone while it holds a lease.
+    #[serde(default)]
+    pub(super) leases: Option<bool>,
     /// After how long without use a session may be forgotten.
     #[serde(default, deserialize_with = "session_idle")]
     pub(super) session_idle_seconds: Option<u64>,

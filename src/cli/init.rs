@@ -125,6 +125,11 @@ durability = \"fsync\"
 # replica of three gone for good, that leaves the keys concerned unusable until it returns.
 # silent_orphans = false
 
+# Whether the leader of Multi-Paxos answers reads alone while it holds a lease: in no round trip.
+# Turn it off where a replica's clocks may stand still while the others go on, as those of a virtual
+# machine that is paused or moved: it would answer with what is long overwritten.
+# leases = true
+
 # Paths are seen from this file's directory. The key is this replica's identity: keep it secret.
 [tls]
 authority = \"ca.pem\"

@@ -86,6 +86,7 @@ impl Serve {
             .protocol(file.protocol().with_context(|| self.file.display().to_string())?)
             .timing(file.timing().with_context(|| self.file.display().to_string())?)
             .optimisations(file.optimisations())
+            .leases(file.leases.unwrap_or(true))
             .limits(file.limits());
         let mut mark = None;
         match data_dir {

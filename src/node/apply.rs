@@ -184,12 +184,19 @@ impl<S: StateMachine> Apply<S> {
     }
 
     /// Answers reads from the state as it is, past the sessions: they are in no log.
+    ///
+    /// The lease that lets this replica read alone has to hold behind the read, too, by the clock
+    /// as it is then: the machine may have been suspended since the core looked at it. If it does
+    /// not hold any more, the core decides anew how to read.
     fn answer_reads(&mut self, reads: Vec<Command>) {
         let count = reads.len() as u64;
         let Apply { applier, answers, shared, .. } = self;
-        let read = |read: Command| (read.request, applier.read(&read.payload));
+        let read = |read: &Command| (read.request, applier.read(&read.payload));
         // Before the desk is locked: what is read is the user's code.
-        let read: Vec<_> = reads.into_iter().map(read).collect();
+        let read: Vec<_> = reads.iter().map(read).collect();
+        if shared.clock.now() >= shared.lease_end() {
+            return reads.into_iter().for_each(|read| shared.propose_again(read));
+        }
         shared.desk.take(
             read.into_iter(),
             |(request, _)| *request,
@@ -229,5 +236,48 @@ fn answer(outcome: Outcome, before: bool) -> Answer {
         Outcome::Output(output) => Ok(output),
         Outcome::Forgotten => Err(Unknown::Forgotten.into()),
         Outcome::Refused(refusal) => Err(Rejected::from(refusal).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam::channel::bounded;
+
+    use super::*;
+    use crate::machine::{Kv, KvCommand, encode};
+    use crate::node::shared::Limits;
+    use crate::types::{ClientId, Footprint, ReplicaId, RequestId};
+
+    /// The core saw that the lease held. Then the machine was suspended, say, until it did not.
+    #[test]
+    fn a_read_is_not_answered_after_the_lease() {
+        let (sender, _queue) = bounded(1);
+        let patience = Duration::from_secs(10);
+        let me = ReplicaId::from_index(0);
+        let shared = Arc::new(Shared::new(me, Limits::default(), patience, sender));
+        let mut apply = Apply {
+            applier: Applier::new(Kv::new()),
+            shared: Arc::clone(&shared),
+            installed: None,
+            replies: Vec::new(),
+            answers: Vec::new(),
+        };
+        let read = encode(&KvCommand::Get { key: Bytes::from_static(b"k") }).expect("it is short");
+        let (request, footprint) = (RequestId::new(ClientId(1), 1), Footprint::read(b"k"));
+        let (sender, mut answer) = oneshot::channel();
+        shared.submit(request, 0, footprint, read, Waiter::Local(sender));
+        let read = shared.proposals.pop().expect("it was let in");
+        for end in [Time::ZERO, shared.clock.now()] {
+            shared.set_lease_end(end);
+            apply.answer_reads(vec![read.clone()]);
+            assert!(answer.try_recv().is_err(), "who asked goes on waiting");
+            assert_eq!(shared.proposals.pop(), Some(read.clone()), "it is read in another way");
+        }
+        shared.set_lease_end(shared.clock.now() + Duration::from_secs(3600));
+        apply.answer_reads(vec![read]);
+        assert!(answer.try_recv().expect("it is answered").is_ok());
+        assert!(shared.proposals.is_empty());
     }
 }

@@ -50,6 +50,7 @@ pub struct ReplicaBuilder<S> {
     credentials: Option<Credentials>,
     durability: Durability,
     optimisations: Optimisations,
+    leases: bool,
     place: Option<Place>,
     timing: Timing,
     limits: Limits,
@@ -73,6 +74,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             credentials: None,
             durability: Durability::default(),
             optimisations: Optimisations::default(),
+            leases: true,
             place: None,
             timing: Timing::default(),
             limits: Limits::default(),
@@ -159,6 +161,14 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// with [`Durability::Memory`].
     pub fn optimisations(mut self, optimisations: Optimisations) -> Self {
         self.optimisations = optimisations;
+        self
+    }
+
+    /// Whether a leader answers reads alone while it holds a lease: with Multi-Paxos, by default.
+    /// Turn it off where all clocks of a machine may stand still while it is away, as those of a
+    /// virtual machine that is paused: then reads are proposed like writes, and depend on no clock.
+    pub fn leases(mut self, leases: bool) -> Self {
+        self.leases = leases;
         self
     }
 
@@ -257,6 +267,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
                 volatile: data.is_none(),
                 keep: self.limits.keep_for_absent_bytes,
             },
+            leases: self.leases,
         };
         let mut config = self.mesh_config(id, credentials);
         config.socket = self.socket;

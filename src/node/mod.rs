@@ -16,6 +16,7 @@ mod apply;
 mod backup;
 mod builder;
 mod clients;
+mod clock;
 mod cluster;
 mod desk;
 mod error;

@@ -147,7 +147,7 @@ impl<P: Explain> Runner<P> {
     pub(super) async fn run(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut give_up = None;
+        let (mut give_up, mut alarmed_at) = (None, None);
         loop {
             match shared.phase() {
                 Phase::Running => {}
@@ -163,9 +163,9 @@ impl<P: Explain> Runner<P> {
             self.turn();
             let wake = self.core.wake().filter(|_| !self.stands_still());
             let next = wake.map_or(self.next_tick, |wake| wake.min(self.next_tick));
-            let next = Instant::from_std(shared.clock.instant(next));
-            if alarm.deadline() != next {
-                alarm.as_mut().reset(next);
+            if alarmed_at != Some(next) {
+                alarmed_at = Some(next);
+                alarm.as_mut().reset(Instant::from_std(shared.clock.instant(next)));
             }
             tokio::select! {
                 biased;
@@ -217,6 +217,7 @@ impl<P: Explain> Runner<P> {
         // before the moment at which the lease was seen to hold.
         let now = self.shared.clock.now();
         self.core.step(now, self.inputs.drain(..), &mut self.out);
+        self.shared.set_lease_end(self.core.lease_end());
         self.follow(now);
         self.install(now);
         if let Some(work) = self.snapshots.begin(now, &self.core, &mut self.journal) {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::channel::{Sender, TrySendError};
@@ -11,6 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::{ApplyMetrics, Work};
+use super::clock::Clock;
 use super::desk::{Desk, Entered, Most, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Metrics;
@@ -98,25 +99,6 @@ impl Default for Limits {
     }
 }
 
-/// The clock of one replica: the only one in the crate below the load and the command line.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(Instant);
-
-impl Clock {
-    pub(super) fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    pub(super) fn now(self) -> Time {
-        Time::ZERO + self.0.elapsed()
-    }
-
-    /// A moment of the replica's clock on the system's.
-    pub(super) fn instant(self, time: Time) -> Instant {
-        self.0 + time.since(Time::ZERO)
-    }
-}
-
 /// How a replica stands. It only ever moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -156,6 +138,8 @@ pub(super) struct Shared {
     /// The core found no room in `work`, and wants to be woken when there is some.
     pub(super) core_waits: AtomicBool,
     pub(super) applied: Mutex<ApplyMetrics>,
+    /// Until when the core lets a leader's reads be answered, in nanoseconds of the clock.
+    lease_end: AtomicU64,
     /// The peers that frames pass to and from.
     pub(super) connected: watch::Sender<ReplicaSet>,
     /// Clients' requests that made no sense.
@@ -195,6 +179,7 @@ impl Shared {
             work,
             core_waits: AtomicBool::new(false),
             applied: Mutex::default(),
+            lease_end: AtomicU64::new(0),
             connected: watch::Sender::new(ReplicaSet::EMPTY),
             bad_requests: AtomicU64::new(0),
             space_low: AtomicBool::new(false),
@@ -227,7 +212,22 @@ impl Shared {
             Ok(Entered::Joined) => return,
             Ok(Entered::New) => {}
         }
-        let command = Command { request, floor, origin: self.id, footprint, payload };
+        self.propose_again(Command { request, floor, origin: self.id, footprint, payload });
+    }
+
+    /// Takes note of until when a leader's reads may be answered.
+    pub(super) fn set_lease_end(&self, end: Time) {
+        self.lease_end.store(end.as_nanos(), Ordering::Release);
+    }
+
+    /// Until when a leader's reads may be answered, as the core saw it last.
+    pub(super) fn lease_end(&self) -> Time {
+        Time::from_nanos(self.lease_end.load(Ordering::Acquire))
+    }
+
+    /// A command that was let in goes to the core once more. It surely had no effect.
+    pub(super) fn propose_again(&self, command: Command) {
+        let request = command.request;
         if self.proposals.push(command).is_err() {
             self.desk.turn_away(request, Rejected::Overloaded);
         }

@@ -123,6 +123,12 @@ pub trait Protocol: Sized {
         let _ = view;
         None
     }
+
+    /// Until when such reads may be answered, on this replica's clock. Moves on while a lease is
+    /// renewed. The caller reads the clock once more after it has read the state.
+    fn lease_end(&self) -> Time {
+        Time::ZERO
+    }
 }
 
 /// The world as the replica sees it when it calls its protocol.

@@ -43,6 +43,7 @@ impl Cluster {
             timing,
             optimisations: Optimisations::NONE,
             retention: Retention::default(),
+            leases: true,
         };
         Core::new(settings.clone(), limits, EPaxos::new(settings))
     }

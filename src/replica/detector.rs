@@ -149,6 +149,7 @@ mod tests {
             timing: Timing::default(),
             optimisations: Optimisations::NONE,
             retention: Retention::default(),
+            leases: true,
         };
         let mut detector = Detector::new(&settings);
         detector.start(at(0));

@@ -133,6 +133,7 @@ fn core(me: usize) -> Core<Fake> {
         timing: Timing::default(),
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
+        leases: true,
     };
     Core::new(settings.clone(), Limits::default(), Fake::new(settings))
 }

@@ -81,7 +81,9 @@ pub struct Output<M, R> {
     /// To be applied, in this order.
     pub execute: Vec<Execution>,
     /// Reads to be answered from the state behind all that: by this replica alone, and as if they
-    /// had never been proposed. In no session.
+    /// had never been proposed. In no session, and not after [`Core::lease_end`].
+    ///
+    /// [`Core::lease_end`]: super::Core::lease_end
     pub reads: Vec<Command>,
     /// Commands that surely had no effect.
     pub rejected: Vec<(RequestId, Rejection)>,

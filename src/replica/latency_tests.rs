@@ -49,6 +49,7 @@ impl Cluster {
                 timing: Timing::default(),
                 optimisations,
                 retention: Retention::default(),
+                leases: true,
             };
             Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
         };

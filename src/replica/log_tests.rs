@@ -132,6 +132,7 @@ fn core(at: usize) -> Core<Sequence> {
         timing: Timing::default(),
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
+        leases: true,
     };
     Core::new(settings.clone(), Limits::default(), Sequence::new(settings))
 }

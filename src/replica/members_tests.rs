@@ -83,6 +83,7 @@ impl<P: Protocol> World<P> {
                 timing: Timing::default(),
                 optimisations: Optimisations::NONE,
                 retention: Retention { volatile: true, keep: 50_000 },
+                leases: true,
             };
             Core::new(settings.clone(), Limits::default(), P::new(settings))
         };

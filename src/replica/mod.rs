@@ -414,6 +414,12 @@ impl<P: Protocol> Core<P> {
         }
     }
 
+    /// Until when [`Output::reads`] may be answered, on the clock of the steps. Whoever answers has
+    /// to read the clock after the state. What comes too late is to be proposed again.
+    pub fn lease_end(&self) -> Time {
+        self.protocol.lease_end()
+    }
+
     /// The protocol, to look at.
     pub fn protocol(&self) -> &P {
         &self.protocol

@@ -20,6 +20,7 @@ fn cluster() -> Cluster {
             timing: Timing::default(),
             optimisations: Optimisations::NONE,
             retention: Retention { volatile: false, keep: 20_000 },
+            leases: true,
         };
         let protocol = EPaxos::new(settings.clone());
         cluster.cores[me.index()] = Core::new(settings, Limits::default(), protocol);

@@ -91,6 +91,7 @@ impl<P: Subject> Host<P> {
             timing: plan.timing.clone(),
             optimisations: plan.optimisations,
             retention: plan.retention::<P>(),
+            leases: plan.leases,
         };
         Host {
             core: core(&settings),

@@ -36,6 +36,8 @@ pub(super) enum Stream {
     Eras,
     /// Who is wished for as leader.
     Leader,
+    /// Whether leaders hold leases.
+    Leases,
 }
 
 /// The randomness of one concern of one seed.
@@ -121,6 +123,8 @@ pub(super) struct Plan {
     pub(super) restarts: bool,
     /// What replicas do to be quicker.
     pub(super) optimisations: Optimisations,
+    /// Whether leaders answer reads alone. If not, clocks may run at any rate.
+    pub(super) leases: bool,
     /// How records are kept on a faulty disk; a list of them otherwise.
     pub(super) storage: Option<StoragePlan>,
     /// The kinds of faults that occur, with the mean time between two of a kind.
@@ -272,6 +276,7 @@ impl Plan {
             workload,
             restarts,
             optimisations: draw_optimisations(seed, replicas, overrides),
+            leases: !stream(seed, Stream::Leases).random_ratio(1, 8),
             storage,
             faults,
             unrest,

@@ -161,7 +161,7 @@ impl<'a, P: Subject> World<'a, P> {
         if let Some(storage) = &mut plan.storage {
             storage.lies = sabotage.unflushed_store;
         }
-        if P::HAS_LEASES {
+        if P::HAS_LEASES && plan.leases {
             for clock in &mut plan.clocks {
                 clock.rate = clock.rate.clamp(NEARLY.0, NEARLY.1);
             }

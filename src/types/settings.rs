@@ -19,6 +19,11 @@ pub struct Settings {
     pub optimisations: Optimisations,
     /// What it keeps for members that are behind, and for how long.
     pub retention: Retention,
+    /// Whether it may answer reads alone as a leader that holds a lease (Multi-Paxos). Correct only
+    /// where clocks measure time: the leader's may run at half the rate of another's, and must not
+    /// stand still while others elect a new leader. Without, reads are proposed like writes, and
+    /// nothing depends on clocks. Each replica's own choice.
+    pub leases: bool,
 }
 
 /// What a replica keeps for members that have not executed it yet (protocol.md §8a).

@@ -167,6 +167,7 @@ fn core(me: ReplicaId, replicas: usize) -> Result<Core<EPaxos>, StorageError> {
         timing: Timing::default(),
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
+        leases: true,
     };
     Ok(Core::new(settings.clone(), Limits::default(), EPaxos::new(settings)))
 }

@@ -7,6 +7,13 @@
 //! from when it *sent* the Heartbeat, and for [`SHARE`] of the time: so a replica's clock may run
 //! up to twice as fast as the leader's. Nothing else in this protocol depends on clocks.
 //!
+//! A leader whose clock stands still while others elect a new one would read what is long
+//! overwritten. So the clock has to go on while a machine is suspended, and whoever answers reads
+//! it once more after the read (`Protocol::lease_end`). A virtual machine's clocks may all stand
+//! still while it is paused, and nothing inside it can tell: there, leases have to be off
+//! ([`Settings::leases`](crate::types::Settings::leases)). Grants go on all the same: they keep a
+//! leader that lives in its place.
+//!
 //! A grant outlives a crash: the longest one ever is recorded before the first is told, and a
 //! replica that comes back waits as long before it votes.
 //!

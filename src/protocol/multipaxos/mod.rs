@@ -325,6 +325,11 @@ impl Protocol for MultiPaxos {
     }
 
     fn read_point(&self, view: &View) -> Option<Slot> {
-        self.lease_read_point(view)
+        if self.settings.leases { self.lease_read_point(view) } else { None }
+    }
+
+    fn lease_end(&self) -> Time {
+        let end = if self.settings.leases { self.lease_until() } else { None };
+        end.unwrap_or_default()
     }
 }

@@ -53,6 +53,7 @@ impl Actor {
             timing: Timing::default(),
             optimisations,
             retention,
+            leases: true,
         };
         Actor {
             protocol: EPaxos::new(settings),

@@ -43,6 +43,7 @@ impl<P: Protocol> Machine<P> {
             timing: Timing::default(),
             optimisations: setup.optimisations,
             retention: Retention { volatile: !back, ..Retention::default() },
+            leases: true,
         };
         Machine {
             core: Core::new(settings.clone(), Limits::default(), make(settings.clone())),

@@ -42,6 +42,7 @@ pub(in crate::protocol) fn settings(me: usize, n: usize, retention: Retention) -
         timing: Timing::default(),
         optimisations: Optimisations::NONE,
         retention,
+        leases: true,
     }
 }
 

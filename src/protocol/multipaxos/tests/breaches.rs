@@ -3,6 +3,7 @@
 
 use super::super::Plant;
 use super::stage::*;
+use crate::protocol::Protocol;
 use crate::types::Retention;
 
 /// Whether a promise that its giver lost makes two leaders decide: 1 promises to 2 and stops.
@@ -42,6 +43,28 @@ fn promise_lost(plant: Option<Plant>) -> bool {
 fn a_promise_is_durable_before_it_is_told() {
     assert!(!promise_lost(None));
     assert!(promise_lost(Some(Plant::EarlyPromise)), "the planted bug is noticed");
+}
+
+/// Whether a leader reads what is overwritten: its clock stands still, and it hears nobody, while
+/// the others elect another leader.
+fn reads_with_a_stopped_clock(leases: bool) -> bool {
+    let mut stage = led(3);
+    stage.nodes[0].protocol.settings.leases = leases;
+    stage.run(millis(200));
+    assert_eq!(stage.nodes[0].protocol.read_point(&stage.nodes[0].view).is_some(), leases);
+    stage.nodes[0].rate = 0.0;
+    stage.cut.insert(0);
+    let before = stage.truth.len();
+    stage.propose(1);
+    stage.run(millis(5000));
+    assert!(stage.truth.len() > before, "the others go on");
+    stage.broken.is_some()
+}
+
+#[test]
+fn without_leases_no_clock_matters() {
+    assert!(!reads_with_a_stopped_clock(false));
+    assert!(reads_with_a_stopped_clock(true), "this is what a lease cannot bear");
 }
 
 /// Whether a ballot that its candidate forgot is taken again, and counts old votes for new values.

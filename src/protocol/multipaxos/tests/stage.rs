@@ -117,6 +117,7 @@ impl Node {
             timing: Timing::default(),
             optimisations: Optimisations::NONE,
             retention,
+            leases: true,
         };
         let mut protocol = MultiPaxos::new(settings.clone());
         plant.into_iter().for_each(|plant| protocol.plant(plant));
