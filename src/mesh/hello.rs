@@ -15,7 +15,7 @@ use super::refusal::{Closed, Refusal};
 use crate::types::ReplicaId;
 
 /// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 4;
+pub(super) const VERSION: u16 = 5;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 1024;

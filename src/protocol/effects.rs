@@ -372,6 +372,8 @@ paths! {
     MpFetchAnswered = "mp_fetch_answered",
     /// Slots were forgotten because every member had executed them.
     MpTrimmed = "mp_trimmed",
+    /// Votes were dropped that a later leader's phase 1 had found to be of no use.
+    MpOutdone = "mp_outdone",
     /// Slots were dropped that an absent member might have asked for.
     MpDropped = "mp_dropped",
     /// Somebody wanted a slot that is dropped here.

@@ -51,6 +51,13 @@ fn fast_paxos_forgets_every_vote() {
     pass(ProtocolKind::FastPaxos, true, &[400_188]);
 }
 
+/// A leader's last votes came to nothing, its successor found none of them, and nobody proposed
+/// anything in their slots any more: they were kept for ever.
+#[test]
+fn multi_paxos_forgets_votes_that_came_to_nothing() {
+    pass(ProtocolKind::MultiPaxos, true, &[60_000_654, 60_000_975, 7_500_001_572]);
+}
+
 /// What was executed in another replica's snapshot, proposed again and refused for its age was
 /// taken for never executed; and a batch of all that waited was longer than a simulated segment.
 #[test]

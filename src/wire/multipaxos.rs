@@ -1,5 +1,5 @@
 //! Multi-Paxos as bytes: its messages, its records, and what a snapshot holds of it for all, which
-//! is nothing.
+//! is nothing. 0x37 was the Heartbeat without its barrier.
 
 use std::time::Duration;
 
@@ -32,8 +32,6 @@ kinds! { Message, "a message of Multi-Paxos", _limits:
     0x35 AcceptOk { ballot, first, last }
         refused for nobodys(ballot).or(no_range(first, last));
     0x36 Commit { ballot, commit } refused for nobodys(ballot).or(too_far(commit));
-    0x37 Heartbeat { ballot, commit, forget, sent, lease }
-        refused for nobodys(ballot).or(too_far(commit)).or(too_far(forget));
     0x38 HeartbeatOk { ballot, sent, lease, saved }
         refused for nobodys(ballot).or(too_far(saved));
     0x39 Reject { ballot } refused for nobodys(ballot);
@@ -41,6 +39,8 @@ kinds! { Message, "a message of Multi-Paxos", _limits:
     0x3b Fetch { first } refused for no_slot(first);
     0x3c Decided { first, entries } refused for no_run(first, Run::len(&entries));
     0x3d Truncated { floor } refused for too_far(floor);
+    0x3e Heartbeat { ballot, commit, forget, barrier, sent, lease }
+        refused for nobodys(ballot).or(too_far(commit)).or(too_far(forget)).or(too_far(barrier));
 }
 
 kinds! { Record, "a record of Multi-Paxos", _limits:

@@ -38,6 +38,21 @@ impl MultiPaxos {
         }
     }
 
+    /// This ballot's leader has ended phase 1, and found nothing beyond `barrier` that may have
+    /// been chosen. So no vote there at a lower ballot was ever of use, nor will it be: a majority
+    /// has promised this ballot. If such a vote stayed, it would stay until somebody proposes
+    /// something in its slot, which may be never.
+    ///
+    /// In the log the vote remains, and a restart brings it back: that does no harm.
+    pub(super) fn drop_outdone(&mut self, barrier: Slot, fx: &mut Fx) {
+        #[cfg(test)]
+        let barrier = if self.planted(super::Plant::DropBelowBarrier) { 0 } else { barrier };
+        let beyond = barrier.max(self.log.commit());
+        if self.log.drop_outdone(beyond, self.promised) {
+            fx.hit(Path::MpOutdone);
+        }
+    }
+
     fn drop_up_to(&mut self, floor: Slot) {
         let gone = self.log.forget(floor);
         if let Role::Leader(leading) = &mut self.role {

@@ -95,8 +95,8 @@ impl MultiPaxos {
         leading.peers.iter_mut().for_each(|peer| peer.told = peer.told.max(commit));
         let forget = leading.peers.iter().map(|peer| peer.saved).min().unwrap_or_default();
         self.forgettable = self.forgettable.max(forget);
-        let (forget, sent) = (self.forgettable, view.now);
-        let heartbeat = Message::Heartbeat { ballot, commit, forget, sent, lease };
+        let (forget, barrier, sent) = (self.forgettable, leading.barrier, view.now);
+        let heartbeat = Message::Heartbeat { ballot, commit, forget, barrier, sent, lease };
         fx.send(Written::default(), others, heartbeat);
     }
 

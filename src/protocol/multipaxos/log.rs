@@ -103,6 +103,19 @@ impl Log {
         self.put(slot, accepted);
     }
 
+    /// Drops the votes beyond `slot` that were cast below `ballot`; whether there were any.
+    pub(super) fn drop_outdone(&mut self, slot: Slot, ballot: Ballot) -> bool {
+        assert!(slot >= self.commit, "what is decided is kept");
+        let beyond = self.slots.range(slot.saturating_add(1)..);
+        let outdone = beyond.filter(|(_, held)| held.ballot < ballot).map(|(slot, _)| *slot);
+        let outdone: Vec<Slot> = outdone.collect();
+        for slot in &outdone {
+            let held = self.slots.remove(slot).expect("it was found there");
+            self.bytes -= weight(&held.entry.value);
+        }
+        !outdone.is_empty()
+    }
+
     /// Drops everything up to `floor`, which is decided; what was dropped.
     pub(super) fn forget(&mut self, floor: Slot) -> Vec<Entry> {
         assert!(floor <= self.commit, "only what is decided is dropped");

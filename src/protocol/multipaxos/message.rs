@@ -105,6 +105,8 @@ pub enum Message {
         commit: Slot,
         /// Everything up to here is executed for good by every member.
         forget: Slot,
+        /// What any lower ballot may have chosen lies at or below.
+        barrier: Slot,
         /// The leader's clock, for the answer to say.
         sent: Time,
         /// For how long the receiver is to vote for nobody else.

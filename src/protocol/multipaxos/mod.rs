@@ -256,9 +256,10 @@ impl Protocol for MultiPaxos {
                     self.follow_commit(view, fx);
                 }
             }
-            Message::Heartbeat { ballot, commit, forget, sent, lease } => {
+            Message::Heartbeat { ballot, commit, forget, barrier, sent, lease } => {
                 if self.hear_leader(view, from, ballot, commit, fx) {
                     self.follow_commit(view, fx);
+                    self.drop_outdone(barrier, fx);
                     self.on_heartbeat(view, from, (sent, lease), forget, fx);
                 }
             }

@@ -29,6 +29,8 @@ pub(crate) enum Plant {
     SmallQuorum,
     /// A leader answers reads after its lease has run out.
     ExpiredLease,
+    /// A follower drops votes at lower ballots that its leader still has to propose again.
+    DropBelowBarrier,
 }
 
 impl MultiPaxos {

@@ -58,8 +58,8 @@ fn messages() -> Vec<(Peer, Bytes)> {
         (Message::AcceptOk { ballot, first: 5, last: 300 }, "35 c80103 05 ac02".to_owned()),
         (Message::Commit { ballot, commit: 0 }, "36 c80103 00".to_owned()),
         (
-            Message::Heartbeat { ballot, commit: 7, forget: 6, sent, lease },
-            "37 c80103 07 06 0200000001000000 ac02".to_owned(),
+            Message::Heartbeat { ballot, commit: 7, forget: 6, barrier: 300, sent, lease },
+            "3e c80103 07 06 ac02 0200000001000000 ac02".to_owned(),
         ),
         (
             Message::HeartbeatOk { ballot, sent, lease, saved: 6 },
@@ -165,11 +165,12 @@ fn message(n: usize) -> impl Strategy<Value = Message> {
             last: a.max(b)
         }),
         (ballot(), slot()).prop_map(|(ballot, commit)| Message::Commit { ballot, commit }),
-        (ballot(), slot(), slot(), any::time(), lease()).prop_map(
-            |(ballot, commit, forget, sent, lease)| Message::Heartbeat {
+        (ballot(), slot(), slot(), slot(), any::time(), lease()).prop_map(
+            |(ballot, commit, forget, barrier, sent, lease)| Message::Heartbeat {
                 ballot,
                 commit,
                 forget,
+                barrier,
                 sent,
                 lease
             }
@@ -288,8 +289,8 @@ fn each_reason_to_refuse_has_its_place() {
         let error = decode_peer::<Message>(hex(frame), &SMALL).expect_err("it was accepted");
         (error.offset(), error.flaw())
     };
-    let kind = Flaw::Kind { what: "a message of Multi-Paxos", kind: 0x3e };
-    assert_eq!(flaw("01 00 3e"), (2, kind));
+    let kind = Flaw::Kind { what: "a message of Multi-Paxos", kind: 0x3f };
+    assert_eq!(flaw("01 00 3f"), (2, kind));
     assert_eq!(flaw("01 00 31 00"), (2, Flaw::OwnersBallot));
     assert_eq!(flaw("01 00 35 0101 03 02"), (2, Flaw::EmptyRange));
     assert_eq!(flaw("01 00 34 0101 00 01 00"), (2, Flaw::EmptyRange));

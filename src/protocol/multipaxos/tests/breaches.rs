@@ -1,7 +1,7 @@
 //! Stories of what must not happen, each told twice: with the rule that prevents it, and with a bug
 //! planted that breaks the rule, which has to show.
 
-use super::super::Plant;
+use super::super::{Message, Plant};
 use super::stage::*;
 use crate::protocol::Protocol;
 use crate::types::Retention;
@@ -43,6 +43,53 @@ fn promise_lost(plant: Option<Plant>) -> bool {
 fn a_promise_is_durable_before_it_is_told() {
     assert!(!promise_lost(None));
     assert!(promise_lost(Some(Plant::EarlyPromise)), "the planted bug is noticed");
+}
+
+/// Whether a vote is dropped that may have decided: 0 decides with the vote of 1 and stops, 2 finds
+/// that vote, tells 1 that it leads, and stops before it has proposed it again.
+fn vote_dropped(plant: Option<Plant>) -> bool {
+    let mut stage = led_with(3, plant);
+    for at in 0..3 {
+        stage.propose(at);
+        stage.run(millis(100));
+    }
+    stage.network.clear();
+    stage.propose(0);
+    stage.flush(0);
+    stage.pass(0, 1);
+    stage.flush(1);
+    stage.pass(1, 0);
+    assert_eq!(stage.nodes[0].executed, 4);
+    stage.network.clear();
+    stage.crash(0, 0);
+    stage.advance(millis(3000));
+    stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.flush(2);
+    stage.pass(2, 1);
+    stage.flush(1);
+    stage.pass(1, 2);
+    stage.network.retain(|flying| matches!(flying.message, Message::Heartbeat { .. }));
+    assert!(stage.pass(2, 1) > 0, "it leads");
+    stage.crash(2, 0);
+    stage.restart(2);
+    stage.advance(millis(3000));
+    stage.network.clear();
+    stage.act(1, |it, view, fx| it.prepare_unasked(view, fx));
+    stage.propose(1);
+    for _ in 0..2 {
+        stage.flush(1);
+        stage.pass(1, 2);
+        stage.flush(2);
+        stage.pass(2, 1);
+    }
+    assert!(stage.nodes[1].executed >= 4);
+    stage.broken.is_some()
+}
+
+#[test]
+fn a_vote_that_may_have_decided_is_kept_until_it_is_proposed_again() {
+    assert!(!vote_dropped(None));
+    assert!(vote_dropped(Some(Plant::DropBelowBarrier)), "the planted bug is noticed");
 }
 
 /// Whether a leader reads what is overwritten: its clock stands still, and it hears nobody, while

@@ -303,7 +303,7 @@ fn messages_that_make_no_sense_change_nothing() {
         Message::Accept { ballot, commit: 1, first: 1, entries: Vec::new() },
         Message::AcceptOk { ballot, first: far, last: 1 },
         Message::AcceptOk { ballot, first: 0, last: u64::MAX },
-        Message::Heartbeat { ballot, commit: 1, forget: far, sent, lease },
+        Message::Heartbeat { ballot, commit: 1, forget: far, barrier: far, sent, lease },
         Message::HeartbeatOk { ballot, sent, lease, saved: far },
         Message::Forward { proposals: vec![super::super::Proposal { name, batch }] },
         Message::Fetch { first: 0 },
