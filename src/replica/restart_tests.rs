@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::core_tests::{Cluster, key, replica};
-use super::{Limits, PeerMessage};
-use crate::protocol::Path;
-use crate::protocol::epaxos::{Message, Plant};
-use crate::types::{Footprint, RequestId};
+use super::{Core, Input, Limits, PeerMessage};
+use crate::protocol::epaxos::{EPaxos, Message, Plant};
+use crate::protocol::{Path, Protocol};
+use crate::types::{Footprint, Optimisations, Quorums, RequestId, Retention, Settings, Timing};
 
 /// What a replica has executed, in order.
 fn requests(cluster: &Cluster, at: usize) -> Vec<RequestId> {
@@ -132,4 +132,57 @@ fn promises_early(plant: Option<Plant>) -> bool {
 fn a_promise_that_is_not_durable_is_not_given() {
     assert!(!promises_early(None));
     assert!(promises_early(Some(Plant::EarlyPromise)), "this test can fail");
+}
+
+/// A replica that reserves as many slots at a time as a setting may ask for.
+fn reserving(me: usize) -> Core<EPaxos> {
+    let settings = Settings {
+        me: replica(me),
+        quorums: Quorums::new(3).expect("a supported size"),
+        seed: me as u64,
+        timing: Timing::default(),
+        optimisations: Optimisations {
+            reserved_slots: Optimisations::MOST_RESERVED,
+            ..Optimisations::NONE
+        },
+        retention: Retention { volatile: false, ..Retention::default() },
+        leases: true,
+    };
+    Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
+}
+
+/// Every lost slot was recovered by itself, 131,000 a life, and all at once.
+#[test]
+fn what_a_restart_costs_does_not_grow_with_the_slots_reserved() {
+    let mut cluster = Cluster::new(3, Limits::default());
+    cluster.cores = (0..3).map(reserving).collect();
+    cluster.pass(Duration::from_millis(200));
+    for life in 1..=2 {
+        cluster.propose(0, life, key(life));
+        cluster.network.clear();
+        cluster.logs[0].truncate(cluster.flushed[0]);
+        let (mut core, mut out) = (reserving(0), super::Output::default());
+        for record in cluster.logs[0].clone() {
+            core.restore(record, &mut out);
+        }
+        core.resume(cluster.now, cluster.end(0), &mut out);
+        cluster.cores[0] = core;
+        cluster.logs[0].append(&mut out.records);
+        let durable = cluster.durable(replica(0));
+        cluster.step(replica(0), durable);
+    }
+    cluster.propose(0, 3, key(3));
+    let (mut messages, began) = (0, cluster.now);
+    while !requests(&cluster, 0).iter().any(|request| request.sequence == 3) {
+        assert!(cluster.now.since(began) < Duration::from_secs(1), "{messages} messages so far");
+        cluster.now = cluster.now + Duration::from_millis(10);
+        (0..3).for_each(|at| cluster.step(replica(at), Input::Tick));
+        while let Some((from, to, message)) = cluster.network.pop_front() {
+            messages += 1;
+            cluster.step(to, Input::Peer { from, message });
+        }
+    }
+    let lost = cluster.count(Path::LostSlot);
+    assert!(lost > Optimisations::RESERVED_AT_ONCE, "{lost} slots");
+    assert!(messages < 100_000, "{messages} messages for {lost} slots");
 }

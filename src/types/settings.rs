@@ -60,8 +60,8 @@ pub struct Optimisations {
     /// Turned off, what was proposed while it was on keeps its price until it is decided.
     pub silent_orphans: bool,
     /// PreAccept leaves while the owner's own record is being flushed: this many slots are reserved
-    /// at a time beforehand, [`Optimisations::MOST_RESERVED`] at most; none if 0. The price: up to
-    /// twice as many instances to be decided as `Nop` after a restart, a few round trips in all.
+    /// at a time beforehand, [`Optimisations::RESERVED_AT_ONCE`] at most; none if 0. The price: up
+    /// to twice as many instances to be decided as `Nop` after a restart, a few round trips in all.
     pub reserved_slots: Slot,
 }
 
@@ -70,7 +70,13 @@ impl Optimisations {
     /// that they are recovered in a few round trips after a restart.
     pub const RESERVED_BLOCK: Slot = 128;
 
-    /// The most slots to reserve at a time: each of two may cost a recovery after a restart.
+    /// The most slots that are reserved at a time, however many are asked for. After a restart
+    /// every slot of two blocks may cost a recovery, so the work has a bound that no setting moves.
+    /// More would be of no use: a block has to last for one flush, and a record for so many
+    /// proposals costs nothing.
+    pub const RESERVED_AT_ONCE: Slot = 1 << 10;
+
+    /// The most slots that may be asked for.
     pub const MOST_RESERVED: Slot = 1 << 16;
 
     /// Nothing leaves before all of it is durable.

@@ -131,6 +131,9 @@ impl EPaxos {
         self.advance_known(id.replica);
         self.fetch_on(view, id.replica, fx);
         self.wake_waiters(view, id, fx);
+        if id.replica == self.me() {
+            self.settle_lost(view, id.slot, fx);
+        }
     }
 
     /// An own instance is decided: its commands were agreed on, or have to be proposed again.

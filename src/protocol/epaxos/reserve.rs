@@ -12,6 +12,12 @@
 //! No more than the end of the reserved range has to be kept for that: until every member has
 //! executed so far, a vote that counts one slot too many goes the slow path, and that is all.
 //!
+//! Each lost slot costs a recovery. Two things bound that: a block has at most
+//! [`Optimisations::RESERVED_AT_ONCE`] slots, whatever the setting says; and the owner recovers no
+//! more than a block of them at a time, lowest first. Many lives that ended before theirs were
+//! decided leave more of them, and all their messages at once would fill the others' queues, be
+//! lost, and be sent again, at higher ballots each time.
+//!
 //! Nor need it be the slow path once the lost slots are decided. An owner covers of its own accord
 //! what ended as `Nop` and was never seen by it (`unseen`), up to what it knows to be decided (K).
 //! That is harmless:
@@ -35,12 +41,12 @@
 //! nothing of this; only PreAccepted can make an orphan, and a lost slot is never proposed in
 //! again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::instance::Instance;
 use super::message::Standing;
 use super::{EPaxos, Fx, Phase, Record};
-use crate::protocol::Path;
+use crate::protocol::{Path, View};
 use crate::types::{Batch, Deps, Footprint, InstanceId, Optimisations, Slot, Written};
 
 /// What this replica has reserved of its own slots.
@@ -50,6 +56,10 @@ pub(super) struct Reserve {
     up_to: Slot,
     /// Reserved up to here when this life began: everything below that has no record is lost.
     pub(super) earlier: Slot,
+    /// Of those, what lies below has had its recovery begun.
+    next_lost: Slot,
+    /// The lost slots whose recoveries are led here.
+    under_way: BTreeSet<Slot>,
     /// This life's blocks that still hold slots to use, ascending: where each ends, and its record.
     blocks: VecDeque<(Slot, Written)>,
     /// Per owner, the highest slot that is decided as the `Nop` of a payload that was never seen
@@ -59,7 +69,8 @@ pub(super) struct Reserve {
 
 impl Reserve {
     pub(super) fn new(n: usize) -> Reserve {
-        Reserve { up_to: 0, earlier: 0, blocks: VecDeque::new(), unseen: Deps::none(n) }
+        let (under_way, blocks) = (BTreeSet::new(), VecDeque::new());
+        Reserve { up_to: 0, earlier: 0, next_lost: 0, under_way, blocks, unseen: Deps::none(n) }
     }
 
     /// A record of an earlier life.
@@ -78,8 +89,8 @@ impl EPaxos {
     /// What has to be durable so that the slot cannot be used again. The next block is asked for
     /// while at least one more is left, so this is durable already but for the first ones.
     pub(super) fn reserve_for(&mut self, slot: Slot, fx: &mut Fx) -> Written {
-        let block =
-            self.settings.optimisations.reserved_slots.clamp(1, Optimisations::MOST_RESERVED);
+        let asked = self.settings.optimisations.reserved_slots;
+        let block = asked.clamp(1, Optimisations::RESERVED_AT_ONCE);
         let reserve = &mut self.reserve;
         if reserve.up_to < slot.saturating_add(block) {
             reserve.up_to = slot.saturating_add(block.saturating_mul(2)) - 1;
@@ -99,6 +110,45 @@ impl EPaxos {
         let inherited = id.replica == self.me() && id.slot <= self.reserve.earlier;
         let unused = |instance: &Instance| instance.phase == Phase::Initial;
         inherited && !self.instances.is_committed(id) && self.instances.get(id).is_none_or(unused)
+    }
+
+    /// Recovers lost slots, as many as may be under way at a time. Each ends by itself: this
+    /// replica is in its quorum, so nothing is waited for but promises.
+    pub(super) fn recover_lost(&mut self, view: &View, fx: &mut Fx) {
+        if self.reserve.next_lost > self.reserve.earlier {
+            return;
+        }
+        // What another ballot took over is left to that.
+        let (me, recoveries) = (self.settings.me, &self.recoveries);
+        let is_led = |slot: &Slot| recoveries.contains_key(&InstanceId::new(me, *slot));
+        self.reserve.under_way.retain(is_led);
+        self.begin_lost(view, fx);
+    }
+
+    /// An own slot is decided: if it was lost, another one has its turn.
+    pub(super) fn settle_lost(&mut self, view: &View, slot: Slot, fx: &mut Fx) {
+        if self.reserve.under_way.remove(&slot) {
+            self.begin_lost(view, fx);
+        }
+    }
+
+    fn begin_lost(&mut self, view: &View, fx: &mut Fx) {
+        let (me, earlier) = (self.me(), self.reserve.earlier);
+        let most = match self.settings.optimisations.reserved_slots {
+            0 => Optimisations::RESERVED_AT_ONCE,
+            block => block.min(Optimisations::RESERVED_AT_ONCE),
+        };
+        let mut next = self.reserve.next_lost.max(self.frontiers[me.index()].known + 1);
+        while next <= earlier && (self.reserve.under_way.len() as Slot) < most {
+            let id = InstanceId::new(me, next);
+            if self.is_lost(id) && !self.recoveries.contains_key(&id) {
+                fx.hit(Path::LostSlot);
+                self.reserve.under_way.insert(next);
+                self.start_recovery(view, id, fx);
+            }
+            next += 1;
+        }
+        self.reserve.next_lost = next;
     }
 
     /// For each owner, the highest slot known here that conflicts with `footprint`; lost slots
@@ -134,6 +184,15 @@ impl EPaxos {
         let mut lost = self.reserve.unseen.clone();
         lost.meet(&self.known());
         lost
+    }
+
+    /// The lost slots that `deps` do not cover and of which nothing is known here, not even a
+    /// ballot: their recovery has not begun. They are reported all the same (§5.4).
+    pub(super) fn lost_without_trace(&self, deps: &Deps) -> impl Iterator<Item = InstanceId> {
+        let me = self.me();
+        let first = self.frontiers[me.index()].known.max(deps.slot(me)) + 1;
+        let inherited = (first..=self.reserve.earlier).map(move |slot| InstanceId::new(me, slot));
+        inherited.filter(|id| self.instances.get(*id).is_none() && self.is_lost(*id))
     }
 
     /// Whether an undecided instance has to be reported as one of unknown payload (§5.4).

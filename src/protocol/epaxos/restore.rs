@@ -6,13 +6,11 @@
 //! have voted vote the same again. Those of which it may have said more (`orphans`, `reserve`) are
 //! recovered instead.
 
-use std::collections::BTreeSet;
-
 use super::accept::Proposal;
 use super::instance::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::{Path, View};
-use crate::types::{Ballot, Decision, InstanceId, ReplicaId, ReplicaSet, Slot, Value, Written};
+use crate::types::{Ballot, Decision, InstanceId, ReplicaId, ReplicaSet, Value, Written};
 
 impl EPaxos {
     /// Takes in one record, in the order in which they were appended.
@@ -77,31 +75,29 @@ impl EPaxos {
         self.end_silence(fx);
         let known = self.frontiers[me.index()].known;
         let open = self.instances.above(me, known).filter(|(_, instance)| !instance.is_committed());
-        let mut open: BTreeSet<Slot> = open.map(|(id, _)| id.slot).collect();
-        open.extend(known + 1..=self.reserve.earlier);
-        for id in open.into_iter().map(|slot| InstanceId::new(me, slot)) {
-            if self.is_left_behind(id, fx) {
+        let open: Vec<InstanceId> = open.map(|(id, _)| id).collect();
+        for id in open {
+            // What is lost has its turn below, like the lost slots that left no trace.
+            if self.is_lost(id) {
+                continue;
+            }
+            if self.is_left_behind(id) {
+                fx.hit(Path::Orphan);
                 self.start_recovery(view, id, fx);
             } else if self.instances.get(id).is_some_and(|i| i.ballot.is_owner()) {
                 self.resume_own(view, id, fx);
             }
         }
+        self.recover_lost(view, fx);
     }
 
     /// Whether nobody can finish an own instance but by a recovery, which need not wait.
-    fn is_left_behind(&self, id: InstanceId, fx: &mut Fx) -> bool {
+    fn is_left_behind(&self, id: InstanceId) -> bool {
         #[cfg(test)]
-        if self.planted(super::Plant::OrphanResumed) && !self.is_lost(id) {
+        if self.planted(super::Plant::OrphanResumed) {
             return false;
         }
-        if self.is_orphan(id) {
-            fx.hit(Path::Orphan);
-        } else if self.is_lost(id) {
-            fx.hit(Path::LostSlot);
-        } else {
-            return false;
-        }
-        true
+        self.is_orphan(id)
     }
 
     /// An own proposal at the owner's ballot: nobody was told more of it than its records say.

@@ -10,6 +10,9 @@ use super::{EPaxos, Fx, Interfering, Message, Phase, Record, Standing};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Value};
 
+/// A replica that has more lost slots to report than this says nothing until there are fewer.
+const MOST_LOST: usize = 4096;
+
 impl EPaxos {
     /// §5.4, the leader's side.
     pub(super) fn start_validate(
@@ -62,6 +65,11 @@ impl EPaxos {
         let instance = self.instances.entry(id);
         // Below: a promise that this replica never gave. Accepted: a late duplicate.
         if instance.ballot < ballot || instance.phase >= Phase::Accepted {
+            return;
+        }
+        if self.lost_without_trace(&deps).nth(MOST_LOST).is_some() {
+            // Too many for one message, and to leave one out is unsafe. They are being recovered,
+            // and this is asked again.
             return;
         }
         self.note_validated(id, ballot, batch, &deps, fx);
@@ -172,6 +180,8 @@ impl EPaxos {
                 }
             }
         }
+        let lost = self.lost_without_trace(deps);
+        found.extend(lost.map(|id| Interfering { id, standing: Standing::Unknown }));
         found
     }
 

@@ -110,6 +110,7 @@ impl EPaxos {
 
     /// Looks at what stands still, owner by owner.
     pub(super) fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
+        self.recover_lost(view, fx);
         let fetch_after = self.fetch_after(view);
         for owner in ReplicaId::all(self.n()) {
             let suspected = view.suspected.contains(owner);

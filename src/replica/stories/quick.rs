@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stage::{Stage, deps, id};
 use crate::protocol::epaxos::Plant;
-use crate::types::{Deps, Optimisations};
+use crate::types::{Deps, InstanceId, Optimisations, Slot};
 
 const SILENT: Optimisations = Optimisations { silent_orphans: true, ..Optimisations::NONE };
 const RESERVING: Optimisations =
@@ -192,6 +192,45 @@ fn a_proposal_leaves_before_it_is_durable_and_its_slot_is_never_used_again() {
     s.pass(&[1, 2, 3], Duration::from_secs(1));
     assert_eq!(s.executed(2).last(), Some(&next));
     assert_eq!(s.decided(2, next), Some(deps([next.slot - 1, 0, 0])));
+}
+
+/// r1 has lost all that it had reserved in so many lives, which was as much as may be. The recovery
+/// of y asks it what speaks against that. What it answers, and all that it has lost.
+fn much_is_lost(lives: Slot) -> (Option<Vec<InstanceId>>, Vec<InstanceId>) {
+    let many = Optimisations { reserved_slots: Optimisations::MOST_RESERVED, ..RESERVING };
+    let mut s = Stage::optimised(5, many);
+    let block = 2 * Optimisations::RESERVED_AT_ONCE;
+    for life in 0..lives {
+        assert_eq!(s.propose(1, "other"), id(1, life * block + 1));
+        s.lose_all();
+        s.restart(1);
+        s.lose_all();
+    }
+    let y = s.propose(5, "k");
+    s.deliver("PreAccept", y, 5, 4);
+    s.lose_all();
+    s.recover(3, y);
+    for member in [1, 4] {
+        s.deliver("Recover", y, 3, member);
+        s.deliver("RecoverOk", y, member, 3);
+    }
+    s.deliver("Validate", y, 3, 1);
+    let lost = (1..=lives * block).filter(|slot| slot % block != 1).map(|slot| id(1, slot));
+    let (reported, lost) = (s.reports(1, y), lost.collect::<Vec<_>>());
+    // Some at a time are recovered.
+    assert!(s.inspect(1, lost[0]).is_some() && s.inspect(1, lost[lost.len() - 1]).is_none());
+    (reported, lost)
+}
+
+#[test]
+fn lost_slots_whose_recovery_has_not_begun_are_reported() {
+    let (reported, lost) = much_is_lost(1);
+    assert_eq!(reported, Some(lost));
+}
+
+#[test]
+fn who_has_lost_more_than_it_can_tell_says_nothing_yet() {
+    assert_eq!(much_is_lost(3).0, None);
 }
 
 /// What is durable of the block is gone, too: then nothing had left.

@@ -342,6 +342,18 @@ impl Stage {
         })
     }
 
+    /// What `at` says that speaks against `id`, in the slots' order, if it answers.
+    pub(super) fn reports(&self, at: usize, id: InstanceId) -> Option<Vec<InstanceId>> {
+        let mut reported = self.post.iter().find_map(|(from, _, message)| match message {
+            Message::ValidateOk { id: about, interfering, .. } if (*from, *about) == (at, id) => {
+                Some(interfering.iter().map(|it| it.id).collect::<Vec<_>>())
+            }
+            _ => None,
+        });
+        reported.iter_mut().for_each(|reported| reported.sort_unstable());
+        reported
+    }
+
     /// What `at` has decided in `id`.
     pub(super) fn decision(&self, at: usize, id: InstanceId) -> Option<&Decision> {
         self.actors[at - 1].decided.iter().find(|decision| decision.id == id)
