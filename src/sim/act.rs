@@ -73,7 +73,7 @@ impl<P: Subject> World<'_, P> {
         }
         let host = &mut self.hosts[me.index()];
         host.appended += out.records.len() as u64;
-        if self.plan.restarts {
+        if self.plan.restarts || host.room.is_some() {
             host.log.append(&mut out.records);
         }
         self.flush(me)?;

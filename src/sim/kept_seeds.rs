@@ -18,6 +18,12 @@ fn epaxos_leaves_a_dead_sender() {
     pass(ProtocolKind::EPaxos, true, &[50_011_718, 50_018_538]);
 }
 
+/// Worlds in memory, where members stay away until they need a snapshot.
+#[test]
+fn who_was_away_in_memory_comes_back() {
+    pass(ProtocolKind::EPaxos, false, &[4, 29, 31, 34, 81, 111, 115, 121]);
+}
+
 /// What came with one snapshot and is not in the next was never in the log, only in snapshots: the
 /// checks did not know after a restart that it is decided.
 #[test]

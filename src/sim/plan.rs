@@ -16,6 +16,10 @@ use super::subject::Subject;
 use crate::protocol::ProtocolKind;
 use crate::types::{Optimisations, Quorums, ReplicaId, Retention, Timing};
 
+mod storage;
+
+use storage::{draw_absences, draw_storage};
+
 /// Everything that is random, apart, so that more of one draws nothing from another.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stream {
@@ -38,6 +42,8 @@ pub(super) enum Stream {
     Leader,
     /// Whether leaders hold leases.
     Leases,
+    /// Whether replicas that never come back take snapshots, for others alone.
+    Memory,
 }
 
 /// The randomness of one concern of one seed.
@@ -227,14 +233,11 @@ impl Plan {
         if restarts {
             faults.append(&mut draw_restarts(seed, timing.suspect));
         }
-        let mut storage = None;
-        if restarts {
-            let (drawn, mut more) = draw_storage(seed, timing.suspect, overrides.protocol);
-            storage = drawn;
-            faults.append(&mut more);
-        }
+        let (mut storage, mut more) = draw_storage(seed, timing.suspect, overrides);
+        faults.append(&mut more);
+        let eras = draw_eras(seed, timing.suspect).filter(|_| restarts || storage.is_none());
         let absences = storage.as_mut().and_then(|it| draw_absences(seed, &mut timing, it));
-        faults.extend(draw_eras(seed, timing.suspect).map(|mean| (Fault::EndEra, mean)));
+        faults.extend(eras.map(|mean| (Fault::EndEra, mean)));
         faults.extend(absences.map(|mean| (Fault::Absence, mean)));
         faults.retain(|(fault, _)| !overrides.without.contains(*fault));
         let on = |fault| faults.iter().any(|(it, _)| *it == fault);
@@ -292,7 +295,7 @@ impl Plan {
         let storage = self.storage.filter(|storage| storage.snapshots.is_some());
         let (usual, forgetful) = (Retention::default(), !P::EXECUTES_WHAT_IS_DURABLE);
         match storage {
-            Some(storage) => Retention { volatile: false, keep: storage.keep },
+            Some(storage) => Retention { volatile: !self.restarts, keep: storage.keep },
             None => Retention { volatile: !(self.restarts && forgetful), ..usual },
         }
     }
@@ -381,46 +384,6 @@ fn draw_optimisations(seed: u64, replicas: usize, overrides: &Overrides) -> Opti
         silent_orphans: overrides.silent_orphans.unwrap_or(silent_orphans) && quorums.f > 0,
         reserved_slots: if overrides.reserved_slots.unwrap_or(reserves) { block } else { 0 },
     }
-}
-
-/// Whether the real storage room is used, and what goes wrong with its disks.
-fn draw_storage(
-    seed: u64,
-    unit: Duration,
-    protocol: ProtocolKind,
-) -> (Option<StoragePlan>, Vec<(Fault, Duration)>) {
-    let mut rng = stream(seed, Stream::Storage);
-    if rng.random_ratio(1, 2) {
-        return (None, Vec::new());
-    }
-    // A leader's batch holds what waited at all replicas, and a segment has to hold that.
-    let least = if protocol == ProtocolKind::MultiPaxos { 48 } else { 16 };
-    let segment_bytes = (*pick(&mut rng, &[16, 16, 64])).max(least) * 1024;
-    let os = rng.random_ratio(1, 6);
-    let share = *pick(&mut rng, &[0, 1, 1, 2]);
-    let draw = |fault: Fault| {
-        let on = rng.random_ratio(share, 4);
-        let mean = unit.mul_f64(2.0 * 16f64.powf(rng.random::<f64>()));
-        on.then_some((fault, mean))
-    };
-    let faults = Fault::DISKS.into_iter().filter_map(draw).collect();
-    let often = unit.mul_f64(0.5 * 16f64.powf(rng.random::<f64>()));
-    let snapshots = rng.random_ratio(1, 2).then_some(often);
-    let keep = *pick(&mut rng, &[2_000, 20_000, 64 << 20]);
-    (Some(StoragePlan { segment_bytes, os, snapshots, keep, lies: false }), faults)
-}
-
-/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
-/// away is little then, and patience short: or the unrest would be over first.
-fn draw_absences(seed: u64, timing: &mut Timing, plan: &mut StoragePlan) -> Option<Duration> {
-    let mut rng = stream(seed, Stream::Absences);
-    plan.snapshots?;
-    if rng.random_ratio(1, 4) {
-        return None;
-    }
-    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
-    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
-    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
 }
 
 /// In a quarter of the worlds the mean time between two ends of eras.

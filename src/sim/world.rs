@@ -333,7 +333,8 @@ impl<'a, P: Subject> World<'a, P> {
                 self.input(to, Input::Propose(command))
             }
             Event::Stop(replica, life) => {
-                if self.hosts[replica.index()].life == life && self.calm_since.is_none() {
+                let comes_back = self.plan.restarts && self.calm_since.is_none();
+                if self.hosts[replica.index()].life == life && comes_back {
                     let pause = self.draw_pause();
                     self.stop(replica, pause)?;
                 }

@@ -1,0 +1,69 @@
+//! What a seed draws about snapshots and disks: who takes some, what goes wrong with them, and who
+//! stays away until it needs one. Part of `plan`.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Overrides, StoragePlan, Stream, pick, stream};
+use crate::protocol::ProtocolKind;
+use crate::sim::faults::Fault;
+use crate::types::Timing;
+
+/// Whether the real storage room is used, and what goes wrong with its disks.
+pub(super) fn draw_storage(
+    seed: u64,
+    unit: Duration,
+    overrides: &Overrides,
+) -> (Option<StoragePlan>, Vec<(Fault, Duration)>) {
+    if !overrides.restarts {
+        return (draw_memory(seed, unit, overrides.protocol), Vec::new());
+    }
+    let mut rng = stream(seed, Stream::Storage);
+    if rng.random_ratio(1, 2) {
+        return (None, Vec::new());
+    }
+    // A leader's batch holds what waited at all replicas, and a segment has to hold that.
+    let least = if overrides.protocol == ProtocolKind::MultiPaxos { 48 } else { 16 };
+    let segment_bytes = (*pick(&mut rng, &[16, 16, 64])).max(least) * 1024;
+    let os = rng.random_ratio(1, 6);
+    let share = *pick(&mut rng, &[0, 1, 1, 2]);
+    let draw = |fault: Fault| {
+        let on = rng.random_ratio(share, 4);
+        let mean = unit.mul_f64(2.0 * 16f64.powf(rng.random::<f64>()));
+        on.then_some((fault, mean))
+    };
+    let faults = Fault::DISKS.into_iter().filter_map(draw).collect();
+    let often = unit.mul_f64(0.5 * 16f64.powf(rng.random::<f64>()));
+    let snapshots = rng.random_ratio(1, 2).then_some(often);
+    let keep = *pick(&mut rng, &[2_000, 20_000, 64 << 20]);
+    (Some(StoragePlan { segment_bytes, os, snapshots, keep, lies: false }), faults)
+}
+
+/// In one world of eight without restarts, snapshots that only bring back who was away. The room
+/// keeps them, on disks that never fail. With one log, what is executed is a prefix, and nothing
+/// that an install needs can move; so those protocols have none.
+fn draw_memory(seed: u64, unit: Duration, protocol: ProtocolKind) -> Option<StoragePlan> {
+    let mut rng = stream(seed, Stream::Memory);
+    let often = unit.mul_f64(0.5 * 16f64.powf(rng.random::<f64>()));
+    let (segment_bytes, os, lies) = (64 * 1024, true, false);
+    let plan = StoragePlan { segment_bytes, os, snapshots: Some(often), keep: 2_000, lies };
+    (protocol == ProtocolKind::EPaxos && rng.random_ratio(1, 8)).then_some(plan)
+}
+
+/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
+/// away is little then, and patience short: or the unrest would be over first.
+pub(super) fn draw_absences(
+    seed: u64,
+    timing: &mut Timing,
+    plan: &mut StoragePlan,
+) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Absences);
+    plan.snapshots?;
+    if rng.random_ratio(1, 4) {
+        return None;
+    }
+    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
+    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
+    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
+}
