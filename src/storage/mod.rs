@@ -6,17 +6,20 @@
 //! on purpose. [`Log`] makes records durable, [`Snapshots`] keeps what replaces them, an
 //! [`Identity`] says whose they are. [`Store`] opens the three together, in the one order that is
 //! safe. [`LogThread`] runs a log beside the replica; [`Reading`] and [`verify`] look at a
-//! directory without touching it. [`MemoryLog`] keeps nothing: a replica that has crashed must not
-//! come back under its id then.
+//! directory without touching it. A [`Trail`] says which command a life ended in, and
+//! [`read_skipped`] what the operator has said must not be executed. [`MemoryLog`] keeps nothing: a
+//! replica that has crashed must not come back under its id then.
 
 mod disk;
 mod error;
 mod identity;
 mod log;
 mod reading;
+mod skipped;
 mod snapshot;
 mod store;
 mod thread;
+mod trail;
 mod verify;
 
 pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation, Privacy};
@@ -26,12 +29,14 @@ pub use log::{
     FoundEnd, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
 };
 pub use reading::Reading;
+pub use skipped::{add_skipped, read_skipped};
 pub use snapshot::{
     Cut, Lineage, MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader, SnapshotWriter,
     Snapshots,
 };
 pub use store::{Opening, Store, StoreOptions};
 pub use thread::{LogEvent, LogThread};
+pub use trail::{LastCommand, Trail};
 pub use verify::{Report, verify};
 
 use crate::types::{Durable, LogPosition};

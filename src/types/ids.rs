@@ -1,6 +1,7 @@
 //! Names of things: replicas, instances, clients, requests.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// The largest cluster: replica sets are 64-bit masks indexed by replica number.
 pub const MAX_REPLICAS: usize = 63;
@@ -110,6 +111,7 @@ impl fmt::Debug for ClientId {
 }
 
 /// What makes a command executed exactly once: a retry carries the same id, at whatever replica.
+/// Shown as `c1f#17`: the session in hexadecimal digits, and the sequence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId {
     /// The session.
@@ -125,9 +127,37 @@ impl RequestId {
     }
 }
 
-impl fmt::Debug for RequestId {
+impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}#{}", self.client, self.sequence)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that names no request.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a request is a session and a sequence from 1, as in c1f#17")]
+pub struct UnknownRequest;
+
+impl FromStr for RequestId {
+    type Err = UnknownRequest;
+
+    /// The inverse of `to_string`.
+    fn from_str(text: &str) -> Result<RequestId, UnknownRequest> {
+        let (client, sequence) =
+            text.strip_prefix('c').and_then(|it| it.split_once('#')).ok_or(UnknownRequest)?;
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let client = u64::from_str_radix(client, 16).ok().filter(|_| plain(client));
+        let sequence = sequence.parse().ok().filter(|it| *it > 0 && plain(sequence));
+        match (client, sequence) {
+            (Some(client), Some(sequence)) => Ok(RequestId::new(ClientId(client), sequence)),
+            _ => Err(UnknownRequest),
+        }
     }
 }
 
@@ -141,6 +171,16 @@ mod tests {
         assert_eq!(ReplicaId::new(64), None);
         let last = ReplicaId::new(63).expect("the largest number");
         assert_eq!(ReplicaId::from_index(last.index()), last);
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_is_shown() {
+        for request in [RequestId::new(ClientId(0x1f), 17), RequestId::new(ClientId(u64::MAX), 1)] {
+            assert_eq!(request.to_string().parse(), Ok(request));
+        }
+        for text in ["", "c1f", "1f#1", "c#1", "c1f#0", "c1f#", "c+1#1", "c1#+1", "c1#-1", "cg#1"] {
+            assert_eq!(text.parse::<RequestId>(), Err(UnknownRequest), "{text}");
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub use durable::{Durable, Held, Journal, LogPosition, Written};
 pub use era::Era;
 pub use executed::Executed;
 pub use footprint::{Access, Footprint, KeyHash};
-pub use ids::{ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot};
+pub use ids::{
+    ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot, UnknownRequest,
+};
 pub use numbering::Numbering;
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
 pub use settings::{Optimisations, Retention, Settings, Timing};
