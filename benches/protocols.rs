@@ -54,8 +54,7 @@ struct Cluster<P: Protocol> {
     answered: u64,
     /// First executions at each replica.
     executed: Vec<u64>,
-    /// What was applied just now, and what of it is for those who asked.
-    applied: Vec<Applied>,
+    /// What is for those who asked.
     answers: Vec<Applied>,
     done: Bytes,
     last_answer: Time,
@@ -83,7 +82,6 @@ impl<P: Protocol> Cluster<P> {
             asked: 0,
             answered: 0,
             executed: vec![0; n],
-            applied: Vec::new(),
             answers: Vec::new(),
             done: encode(&KvOutput::Done).expect("plain data"),
             last_answer: Time::ZERO,
@@ -125,13 +123,17 @@ impl<P: Protocol> Cluster<P> {
     }
 
     fn turn(&mut self, ask: bool) {
-        let Cluster { cores, appliers, executed, applied, answers, .. } = self;
+        let Cluster { cores, appliers, executed, answers, .. } = self;
         cores.turn(|at, execution| {
-            appliers[at.index()].apply(&execution.batch, applied);
-            // What was done before was answered before, and only who was asked answers.
-            for reply in applied.drain(..).filter(|reply| reply.first) {
+            for command in execution.batch.commands() {
+                let asked = command.origin == at;
+                let reply = appliers[at.index()].apply(command, asked);
+                // What was done before was answered before, and only who was asked answers.
+                if !reply.first {
+                    continue;
+                }
                 executed[at.index()] += 1;
-                if reply.origin == at {
+                if asked {
                     answers.push(reply);
                 }
             }
@@ -201,7 +203,7 @@ fn measure_all(group: &mut BenchmarkGroup<'_, WallTime>, sizes: (usize, Clients)
 /// What none of the protocols can save: the commands are made, and executed at all replicas.
 fn measure_no_agreement(group: &mut BenchmarkGroup<'_, WallTime>, n: usize, load: &Load) {
     let mut appliers: Vec<Applier<Kv>> = (0..n).map(|_| Applier::new(Kv::new())).collect();
-    let (mut replies, mut asked) = (Vec::new(), 0);
+    let mut asked = 0;
     let at = ReplicaId::from_index(0);
     let command = |number: u64| {
         let command = load.command(number);
@@ -219,8 +221,12 @@ fn measure_no_agreement(group: &mut BenchmarkGroup<'_, WallTime>, n: usize, load
             while asked < goal {
                 let more = (goal - asked).min(WINDOW as u64);
                 let batch = Batch::new((asked..asked + more).map(command).collect());
-                appliers.iter_mut().for_each(|applier| applier.apply(&batch, &mut replies));
-                assert!(replies.drain(..).all(|reply| reply.first), "each is new");
+                for (index, applier) in appliers.iter_mut().enumerate() {
+                    for command in batch.commands() {
+                        let asked = command.origin.index() == index;
+                        assert!(applier.apply(command, asked).first, "each is new");
+                    }
+                }
                 asked += more;
             }
             start.elapsed()

@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::{BAD_DATA, complain, say};
 use crate::machine::Kv;
-use crate::node::{self, BackupError, Source};
-use crate::types::{Executed, ReplicaId};
+use crate::node::{self, BackupError, BackupOptions, Source};
+use crate::types::{Executed, ReplicaId, RequestId};
 
 /// Write the state of a replica to one file, for `isonomy restore`.
 ///
@@ -32,6 +32,9 @@ pub(super) struct Backup {
     /// Overwrite the file if there is one
     #[arg(long)]
     force: bool,
+    /// Leave out a request in the log that the state machine does not survive; may be given often
+    #[arg(long, value_name = "REQUEST")]
+    skip: Vec<RequestId>,
 }
 
 /// Make a replica's data directory from a backup.
@@ -58,7 +61,9 @@ pub(super) struct Restore {
 
 impl Backup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let made = match node::backup(Kv::new(), &self.dir, &self.file, self.force) {
+        let skip = self.skip.iter().copied().collect();
+        let options = BackupOptions { overwrite: self.force, skip };
+        let made = match node::backup(Kv::new(), &self.dir, &self.file, &options) {
             Ok(made) => made,
             Err(error) => return refused(error),
         };
@@ -118,6 +123,13 @@ pub(super) fn executed(executed: &Executed) -> String {
 fn refused(error: BackupError) -> anyhow::Result<ExitCode> {
     let hint = match &error {
         BackupError::Storage { .. } | BackupError::Nothing(_) | BackupError::NoSnapshot(_) => "",
+        BackupError::Poisoned { command, .. } => {
+            let request = command.request;
+            complain(format_args!(
+                "error: {error}\nWith --skip {request} the backup is made without it."
+            ));
+            return Ok(ExitCode::from(BAD_DATA));
+        }
         BackupError::Damaged { .. } => "\nUse another backup: nothing of this one can be trusted.",
         BackupError::Exists(_) => bail!("{error}: name another file, or add --force"),
         _ => return Err(error.into()),

@@ -220,7 +220,9 @@ fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
         KvOutput::Mismatch(Some(found)) => {
             no(&format!("it is {:?} instead", String::from_utf8_lossy(found)))
         }
-        KvOutput::Values(_) => bail!("the replica answered something else than was asked"),
+        KvOutput::Values(_) | KvOutput::TooLarge { .. } | KvOutput::TooManyKeys { .. } => {
+            bail!("the replica answered something else than was asked")
+        }
     }
 }
 

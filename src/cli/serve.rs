@@ -19,8 +19,9 @@ use super::lines::Lines;
 use super::repeats::{Limited, Repeats};
 use super::{BAD_DATA, NO, UNUSABLE};
 use crate::machine::Kv;
-use crate::node::{Fault, Replica, StartError};
+use crate::node::{Fault, PoisonedCommand, Replica, StartError};
 use crate::storage::StorageError;
+use crate::types::RequestId;
 
 /// How often it is looked whether lines were left out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -49,6 +50,11 @@ pub(super) struct Serve {
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
+    /// Never execute this request, which the log or an error names; may be given often. All replicas
+    /// must be started with it, and remember it: see "A command that no replica survives" in the
+    /// README
+    #[arg(long, value_name = "REQUEST")]
+    skip: Vec<RequestId>,
 }
 
 impl Serve {
@@ -88,6 +94,9 @@ impl Serve {
             .optimisations(file.optimisations())
             .leases(file.leases.unwrap_or(true))
             .limits(file.limits());
+        for request in &self.skip {
+            builder = builder.skip(*request);
+        }
         let mut mark = None;
         match data_dir {
             Some(dir) => builder = builder.data_dir(dir),
@@ -140,6 +149,10 @@ impl Serve {
 
 /// What to tell the shell and its user of a replica that does not start.
 fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<ExitCode> {
+    if let StartError::Restore(Fault::Poisoned(command)) = &error {
+        log.say(format_args!("error: {}: {error}\n{}", file.display(), skip(command)));
+        return Ok(ExitCode::from(NO));
+    }
     let StartError::Storage { error: storage, .. } = &error else {
         return Err(error).with_context(|| file.display().to_string());
     };
@@ -149,13 +162,28 @@ fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<Ex
 
 /// The same of a replica that has failed.
 fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
+    let poisoned;
     let (remedy, code) = match fault {
         Fault::Storage(storage) => (remedy(storage), NO),
         Fault::Outcast { .. } => (OUTCAST, BAD_DATA),
+        Fault::Poisoned(command) => {
+            poisoned = skip(command);
+            (poisoned.as_str(), NO)
+        }
         _ => ("This is a bug. Started again, the replica goes on where its records end.", NO),
     };
     log.say(format_args!("error: replica {id} has failed: {fault}\n{remedy}"));
     ExitCode::from(code)
+}
+
+/// What to do about a command that the state machine does not survive.
+fn skip(command: &PoisonedCommand) -> String {
+    let request = command.request;
+    format!(
+        "This is a bug of the state machine, and every replica that executes the request stops like \
+         this one. If that happens again, stop all replicas and start each of them once with\n  \
+         --skip {request}\nThe request is never executed then, at any replica."
+    )
 }
 
 /// How a replica is replaced.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::mesh::MeshError;
-use crate::wire::Refusal;
+use crate::wire::{NoAnswer, Refusal};
 
 /// A command without an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum ClientError {
     /// say. As a new command it must not be tried again.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
+    /// It was executed, and no replica has an answer to it: there is nothing to try again.
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
 }
 
 /// Why a command surely had no effect.
@@ -59,6 +62,17 @@ pub enum ConnectError {
     /// Names, certificates or the local address.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// Answers of the longest kind would not be taken in.
+    #[error(
+        "`network.limits.client_frame_bytes` is {bytes}, and a client needs {least}: answers may \
+         be as long as that"
+    )]
+    Frames {
+        /// What is set.
+        bytes: usize,
+        /// The least that will do.
+        least: usize,
+    },
     /// No replica let the client in; what the last failure of each was.
     #[error("no replica could be reached: {0}")]
     Unreachable(String),

@@ -19,14 +19,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub use error::{ClientError, ConnectError, Rejected};
 use link::{Link, NotSent, keep_connected};
 
-use crate::machine::{StateMachine, decode, encode};
+use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
 use crate::types::{ClientId, Consistency, Era, Numbering, ReplicaId, RequestId};
-use crate::wire::{Ask, Outcome, Refusal, Request, ServerInfo};
+use crate::wire::{Ask, CLIENT_HEADER_BYTES, NoAnswer, Outcome, Refusal, Request, ServerInfo};
 
 /// Between two attempts while every replica refuses: this, doubled up to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest answer as a frame.
+const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]
@@ -91,6 +94,10 @@ impl<S: StateMachine> Client<S> {
     pub async fn connect(config: ClientConfig) -> Result<Client<S>, ConnectError> {
         if config.replicas.is_empty() {
             return Err(ConnectError::NoReplicas);
+        }
+        let bytes = config.network.limits.client_frame_bytes;
+        if bytes < LEAST_FRAME {
+            return Err(ConnectError::Frames { bytes, least: LEAST_FRAME });
         }
         let endpoint = ClientEndpoint::bind(config.network)?;
         let (sender, changes) = watch::channel(0);
@@ -262,6 +269,7 @@ impl Inner {
                 Attempt::NotSent(NotSent::TooLarge { bytes, limit }) => {
                     return Err(Rejected::TooLarge { bytes, limit }.into());
                 }
+                Attempt::NoAnswer(why) => return Err(why.into()),
                 Attempt::Refused(Refusal::BadRequest(why)) => {
                     return Err(Rejected::BadCommand(why).into());
                 }
@@ -334,6 +342,7 @@ enum Attempt {
     Done(Outcome),
     NotSent(NotSent),
     Refused(Refusal),
+    NoAnswer(NoAnswer),
     Unknown(String),
 }
 
@@ -345,6 +354,7 @@ async fn attempt(link: &Link, request: &Request, enough: Instant) -> Attempt {
     let _forget = Forget { link, request: request.request };
     match timeout_at(enough, receiver).await {
         Ok(Ok(Outcome::Rejected(refusal))) => Attempt::Refused(refusal),
+        Ok(Ok(Outcome::NoAnswer(why))) => Attempt::NoAnswer(why),
         Ok(Ok(Outcome::Unknown(why))) => Attempt::Unknown(format!("{}: {why}", link.replica)),
         Ok(Ok(outcome)) => Attempt::Done(outcome),
         Ok(Err(_)) => Attempt::Unknown(format!("the connection to {} is lost", link.replica)),

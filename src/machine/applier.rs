@@ -1,12 +1,18 @@
 //! Applies commands once each: what an apply thread and the simulator drive. After the execution
 //! order, before the replies.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::codec::{Encoded, encode_within};
 use super::sessions::{SavedSessions, Turn};
-use super::{CodecError, RestoreError, Sessions, StateMachine, decode, encode};
-use crate::types::{Access, Batch, ClientId, Command, Era, Footprint, ReplicaId, RequestId};
+use super::{
+    CodecError, MAX_ANSWER, RESULT_BYTES, RESULTS, RestoreError, Sessions, StateMachine, decode,
+    encode,
+};
+use crate::types::{Access, ClientId, Command, Era, Footprint, ReplicaId, RequestId};
 
 /// A state machine and its sessions: the whole replicated state.
 ///
@@ -14,11 +20,18 @@ use crate::types::{Access, Batch, ClientId, Command, Era, Footprint, ReplicaId, 
 ///    that conflict with it, so replicas agree whatever else was in between.
 /// 2. A payload that is no command, or touches more than the footprint it was ordered by, has no
 ///    effect anywhere.
+/// 3. What it does to the state does not depend on who waits for an answer.
 #[derive(Debug, Default)]
 pub struct Applier<S> {
     machine: S,
     sessions: Sessions,
+    /// What the operator has said must not be executed: no part of a snapshot.
+    skipped: BTreeSet<RequestId>,
 }
+
+/// A longer result is kept for a retry only if the command itself was as long: so what a session
+/// holds is in proportion to what its client has sent.
+const KEPT_RESULT: usize = RESULT_BYTES / RESULTS;
 
 /// What became of one command.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +56,14 @@ pub enum Outcome {
     /// Executed once, but there is no output: the client's floor has passed it, or the session's
     /// bounds have, or it could not be encoded.
     Forgotten,
+    /// Executed; but the machine's output is longer than [`MAX_ANSWER`].
+    TooLarge {
+        /// The length of its encoding.
+        bytes: usize,
+    },
+    /// Nobody waits for the output. Executed if it writes; a command that only reads was not even
+    /// looked at.
+    Unasked,
     /// Surely without effect.
     Refused(Refusal),
 }
@@ -54,6 +75,9 @@ pub enum Refusal {
     /// The payload is not a command of this machine.
     #[error("not a command of this state machine: {0}")]
     Undecodable(#[from] CodecError),
+    /// The operator has said at this replica that it must not be executed, here or anywhere.
+    #[error("the operator has it skipped: it is never executed")]
+    Skipped,
     /// It touches keys that the footprint it came with does not name, so it was ordered too
     /// loosely to be executed.
     #[error("the command touches more than its footprint says")]
@@ -78,34 +102,47 @@ pub enum ReadError {
     /// It may write: it has to be proposed.
     #[error("the command may write, so it cannot be a read")]
     Writes,
+    /// The machine's output is longer than [`MAX_ANSWER`].
+    #[error("an answer of {bytes} bytes, where {MAX_ANSWER} is the limit")]
+    TooLarge {
+        /// The length of its encoding.
+        bytes: usize,
+    },
 }
 
 impl<S: StateMachine> Applier<S> {
     /// Starts from this state, with no command executed.
     pub fn new(machine: S) -> Applier<S> {
-        Applier { machine, sessions: Sessions::default() }
+        Applier { machine, sessions: Sessions::default(), skipped: BTreeSet::new() }
     }
 
-    /// Applies the commands of one instance in order, and appends what became of each to `replies`.
+    /// Never executes these requests. All replicas have to be told the same, before any of them
+    /// executes one.
+    pub fn skip(&mut self, requests: impl IntoIterator<Item = RequestId>) {
+        self.skipped.extend(requests);
+    }
+
+    /// Applies a command; its output is there only if it is `wanted`.
     ///
     /// The machine's promises make this safe in any order that keeps conflicting commands in
     /// theirs. That a client uses a request id for one command only is the client's duty: two
     /// commands of one id would be told apart differently at different replicas.
-    pub fn apply(&mut self, batch: &Batch, replies: &mut Vec<Applied>) {
-        replies.extend(batch.commands().iter().map(|command| {
-            let (outcome, first) = self.apply_one(command);
-            Applied { request: command.request, origin: command.origin, outcome, first }
-        }));
+    pub fn apply(&mut self, command: &Command, wanted: bool) -> Applied {
+        let (outcome, first) = self.outcome(command, wanted);
+        Applied { request: command.request, origin: command.origin, outcome, first }
     }
 
     /// What becomes of a command, and whether this is its first time.
-    fn apply_one(&mut self, command: &Command) -> (Outcome, bool) {
+    fn outcome(&mut self, command: &Command, wanted: bool) -> (Outcome, bool) {
         if command.request.client == ClientId::CLUSTER {
             return self.end_era(command);
         }
+        if !self.skipped.is_empty() && self.skipped.contains(&command.request) {
+            return (Outcome::Refused(Refusal::Skipped), false);
+        }
         match self.sessions.take_turn(command.request, command.floor) {
-            Turn::First => (self.run(command), true),
-            Turn::Again => (self.run_again(command), false),
+            Turn::First => (self.run(command, wanted), true),
+            Turn::Again => (self.run_again(command, wanted), false),
             Turn::Closed => {
                 let era = self.sessions.era();
                 (Outcome::Refused(Refusal::Expired { era }), false)
@@ -123,30 +160,56 @@ impl<S: StateMachine> Applier<S> {
     }
 
     /// The first time.
-    fn run(&mut self, command: &Command) -> Outcome {
+    fn run(&mut self, command: &Command, wanted: bool) -> Outcome {
         let (typed, writes) = match Self::admit(command) {
             Ok(admitted) => admitted,
             // Nothing to keep: a retry is refused for the same reason.
             Err(refusal) => return Outcome::Refused(refusal),
         };
-        let Ok(output) = encode(&self.machine.apply(typed)) else { return Outcome::Forgotten };
-        if writes {
-            self.sessions.keep(command.request, output.clone());
+        if !writes {
+            return self.answer(typed, wanted);
         }
-        Outcome::Output(output)
+        let output = self.machine.apply(typed);
+        // The same everywhere, whoever waits.
+        let kept = command.payload.len().max(KEPT_RESULT).min(MAX_ANSWER);
+        let most = if wanted { MAX_ANSWER } else { kept };
+        match encode_within(&output, most) {
+            Ok(Encoded::Whole(output)) => {
+                if output.len() <= kept {
+                    self.sessions.keep(command.request, output.clone());
+                }
+                if wanted { Outcome::Output(output) } else { Outcome::Unasked }
+            }
+            Ok(Encoded::TooLarge(bytes)) if wanted => Outcome::TooLarge { bytes },
+            Ok(Encoded::TooLarge(_)) => Outcome::Unasked,
+            Err(_) => Outcome::Forgotten,
+        }
     }
 
     /// A retry.
-    fn run_again(&mut self, command: &Command) -> Outcome {
+    fn run_again(&mut self, command: &Command, wanted: bool) -> Outcome {
+        if !wanted {
+            return Outcome::Unasked;
+        }
         if let Some(result) = self.sessions.result(command.request) {
             return Outcome::Output(result.clone());
         }
         match Self::admit(command) {
             Err(refusal) => Outcome::Refused(refusal),
             Ok((_, true)) => Outcome::Forgotten,
-            Ok((typed, false)) => {
-                encode(&self.machine.apply(typed)).map_or(Outcome::Forgotten, Outcome::Output)
-            }
+            Ok((typed, false)) => self.answer(typed, true),
+        }
+    }
+
+    /// The answer to a command that writes nothing.
+    fn answer(&mut self, typed: S::Command, wanted: bool) -> Outcome {
+        if !wanted {
+            return Outcome::Unasked;
+        }
+        match encode_within(&self.machine.apply(typed), MAX_ANSWER) {
+            Ok(Encoded::Whole(output)) => Outcome::Output(output),
+            Ok(Encoded::TooLarge(bytes)) => Outcome::TooLarge { bytes },
+            Err(_) => Outcome::Forgotten,
         }
     }
 
@@ -164,13 +227,16 @@ impl<S: StateMachine> Applier<S> {
     /// the sessions; whether the state is recent enough is for the caller to know.
     ///
     /// # Errors
-    /// When the payload is not a command, or is one that may write.
+    /// When the payload is not a command, or is one that may write; or when there is no answer.
     pub fn read(&mut self, payload: &[u8]) -> Result<Bytes, ReadError> {
         let typed = decode(payload)?;
         if !S::footprint(&typed).is_read_only() {
             return Err(ReadError::Writes);
         }
-        Ok(encode(&self.machine.apply(typed))?)
+        match encode_within(&self.machine.apply(typed), MAX_ANSWER)? {
+            Encoded::Whole(output) => Ok(output),
+            Encoded::TooLarge(bytes) => Err(ReadError::TooLarge { bytes }),
+        }
     }
 
     /// The machine, to look at.
@@ -206,7 +272,7 @@ impl<S: StateMachine> Applier<S> {
     /// When the bytes are of another version, or no snapshot at all; they may come from a peer.
     pub fn restore(snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
         let (sessions, machine) = unpack(snapshot)?;
-        Ok(Applier { machine: S::restore(&machine)?, sessions })
+        Ok(Applier { machine: S::restore(&machine)?, sessions, skipped: BTreeSet::new() })
     }
 }
 

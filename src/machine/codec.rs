@@ -2,6 +2,7 @@
 //! the payloads that the engine carries without looking.
 
 use bytes::Bytes;
+use postcard::ser_flavors::Size;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -38,6 +39,44 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
     }
 }
 
+/// How many bytes [`encode`] makes of a value, without making them: of a byte string only the length
+/// is looked at.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encoded_len<T: Serialize>(value: &T) -> Result<usize, CodecError> {
+    postcard::serialize_with_flavor(value, Size::default()).map_err(CodecError::Encode)
+}
+
+/// An encoding, or how long it would be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Encoded {
+    /// It is within the limit.
+    Whole(Bytes),
+    /// It is not, and was not made.
+    TooLarge(usize),
+}
+
+/// [`encode`], unless the encoding is longer than `limit`: then its length is all that is found out,
+/// and no memory is taken for it.
+pub(super) fn encode_within<T: Serialize>(value: &T, limit: usize) -> Result<Encoded, CodecError> {
+    let mut short = [0; SHORT];
+    let bytes = match postcard::to_slice(value, &mut short) {
+        Ok(short) if short.len() <= limit => Bytes::copy_from_slice(short),
+        Ok(short) => return Ok(Encoded::TooLarge(short.len())),
+        Err(postcard::Error::SerializeBufferFull) => {
+            let len = encoded_len(value)?;
+            if len > limit {
+                return Ok(Encoded::TooLarge(len));
+            }
+            let whole = postcard::to_extend(value, Vec::with_capacity(len));
+            whole.map(Bytes::from).map_err(CodecError::Encode)?
+        }
+        Err(error) => return Err(CodecError::Encode(error)),
+    };
+    Ok(Encoded::Whole(bytes))
+}
+
 /// The inverse of [`encode`]. All bytes must be used: two payloads that mean the same would
 /// otherwise differ in their bytes.
 ///
@@ -50,7 +89,41 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Over every kind of part that an encoding has.
+        #[test]
+        fn a_length_that_is_computed_is_the_encodings(
+            value in proptest::collection::vec(
+                (any::<u64>(), any::<i32>(), any::<Option<String>>(), any::<(bool, char)>()), 0..40,
+            ),
+            blob in proptest::collection::vec(any::<u8>(), 0..600),
+            limit in 0..800usize,
+        ) {
+            let value = (value, Bytes::from(blob));
+            let encoded = encode(&value).expect("plain data");
+            prop_assert_eq!(encoded_len(&value), Ok(encoded.len()));
+            let within = encode_within(&value, limit).expect("plain data");
+            if encoded.len() > limit {
+                prop_assert_eq!(within, Encoded::TooLarge(encoded.len()));
+            } else {
+                prop_assert_eq!(within, Encoded::Whole(encoded));
+            }
+        }
+    }
+
+    /// 64 GiB, if it were written out.
+    #[test]
+    fn what_is_too_large_is_never_made() {
+        let blob = Bytes::from(vec![7; 1 << 20]);
+        let many = vec![blob; 1 << 16];
+        let len = encoded_len(&many).expect("plain data");
+        assert!(len > 1 << 36);
+        assert_eq!(encode_within(&many, 1 << 30), Ok(Encoded::TooLarge(len)));
+    }
 
     #[test]
     fn a_value_has_one_encoding_whether_it_is_short_or_long() {

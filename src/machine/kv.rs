@@ -7,8 +7,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{RestoreError, StateMachine, decode, encode};
-use crate::types::{Access, Footprint, KeyHash};
+use super::{MAX_ANSWER, RestoreError, StateMachine, decode, encode};
+use crate::types::{Access, Command, Footprint, KeyHash};
+
+/// The most keys that a [`KvCommand::GetMany`] may name, those named twice counted twice.
+pub const MAX_KEYS: usize = Command::MAX_KEYS;
 
 /// A map from keys to values, both bytes.
 ///
@@ -47,9 +50,10 @@ pub enum KvCommand {
         /// Its new value.
         value: Bytes,
     },
-    /// The values of several keys at one moment. Answers [`KvOutput::Values`].
+    /// The values of several keys at one moment. Answers [`KvOutput::Values`], or
+    /// [`KvOutput::TooLarge`] or [`KvOutput::TooManyKeys`] if it asks for too much.
     GetMany {
-        /// The keys.
+        /// The keys, at most [`MAX_KEYS`].
         keys: Vec<Bytes>,
     },
     /// Sets several keys at one moment; the last counts where a key is named twice. Answers
@@ -75,6 +79,33 @@ pub enum KvOutput {
     Swapped,
     /// To a `Cas`: it was this instead, and still is.
     Mismatch(Option<Bytes>),
+    /// To a `GetMany`: its values are longer than an answer may be.
+    TooLarge {
+        /// The length of that answer.
+        bytes: u64,
+        /// The longest there is: [`MAX_ANSWER`].
+        limit: u64,
+    },
+    /// To a `GetMany`: it names too many keys.
+    TooManyKeys {
+        /// How many it names.
+        keys: u64,
+        /// The most allowed: [`MAX_KEYS`].
+        limit: u64,
+    },
+}
+
+/// The bytes of a length in the encoding.
+fn len_bytes(len: usize) -> usize {
+    let bits = usize::BITS - len.leading_zeros();
+    bits.div_ceil(7).max(1) as usize
+}
+
+/// The length of an answer of these values: looked at before one of them is taken.
+fn values_len<'a>(values: impl ExactSizeIterator<Item = Option<&'a Bytes>>) -> usize {
+    let one = |value: Option<&Bytes>| 1 + value.map_or(0, |it| len_bytes(it.len()) + it.len());
+    let count = len_bytes(values.len());
+    1 + count + values.map(one).fold(0, usize::saturating_add)
 }
 
 impl Kv {
@@ -96,6 +127,18 @@ impl Kv {
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// One value may be named often, so a short question has answers of any length.
+    fn get_many(&self, keys: &[Bytes]) -> KvOutput {
+        if keys.len() > MAX_KEYS {
+            return KvOutput::TooManyKeys { keys: keys.len() as u64, limit: MAX_KEYS as u64 };
+        }
+        let bytes = values_len(keys.iter().map(|key| self.entries.get(key)));
+        if bytes > MAX_ANSWER {
+            return KvOutput::TooLarge { bytes: bytes as u64, limit: MAX_ANSWER as u64 };
+        }
+        KvOutput::Values(keys.iter().map(|key| self.entries.get(key).cloned()).collect())
     }
 }
 
@@ -134,9 +177,7 @@ impl StateMachine for Kv {
                 self.entries.insert(key, value);
                 KvOutput::Swapped
             }
-            KvCommand::GetMany { keys } => {
-                KvOutput::Values(keys.iter().map(|key| self.entries.get(key).cloned()).collect())
-            }
+            KvCommand::GetMany { keys } => self.get_many(&keys),
             KvCommand::PutMany { entries } => {
                 self.entries.extend(entries);
                 KvOutput::Done
@@ -170,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::machine::encoded_len;
 
     fn text(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
@@ -202,6 +244,39 @@ mod tests {
     }
 
     #[test]
+    fn a_short_question_has_no_answer_of_any_length() {
+        let mut kv = Kv::new();
+        let (key, mebibyte) = (text("a"), Bytes::from(vec![7; 1 << 20]));
+        kv.apply(KvCommand::Put { key: key.clone(), value: mebibyte });
+        let mut ask =
+            |count: usize| kv.apply(KvCommand::GetMany { keys: vec![key.clone(); count] });
+        assert!(matches!(ask(3), KvOutput::Values(_)));
+        let limit = MAX_ANSWER as u64;
+        let each = 1 + 3 + (1 << 20);
+        assert_eq!(ask(4), KvOutput::TooLarge { bytes: 2 + 4 * each, limit });
+        assert_eq!(ask(4096), KvOutput::TooLarge { bytes: 3 + 4096 * each, limit });
+        assert_eq!(ask(4097), KvOutput::TooManyKeys { keys: 4097, limit: 4096 });
+    }
+
+    /// Whatever was put as one command can be read as one answer.
+    #[test]
+    fn the_longest_value_can_be_read() {
+        let longest = Command::MAX_BYTES - 7;
+        let put = KvCommand::Put { key: text("a"), value: Bytes::from(vec![7; longest]) };
+        assert_eq!(encode(&put).expect("plain bytes").len(), Command::MAX_BYTES);
+        let mut kv = Kv::new();
+        kv.apply(put);
+        let key = text("a");
+        let get = kv.apply(KvCommand::Get { key: key.clone() });
+        let many = kv.apply(KvCommand::GetMany { keys: vec![key.clone()] });
+        let cas = kv.apply(KvCommand::Cas { key, expected: None, value: text("") });
+        for output in [get, many, cas] {
+            assert!(encoded_len(&output).expect("plain bytes") <= MAX_ANSWER);
+            assert!(!matches!(output, KvOutput::TooLarge { .. }));
+        }
+    }
+
+    #[test]
     fn a_snapshot_with_a_key_twice_is_refused() {
         let twice = vec![(text("a"), text("1")), (text("a"), text("2"))];
         let bytes = encode(&twice).expect("plain bytes");
@@ -209,6 +284,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_length_computed_first_is_that_of_the_answer(
+            lengths in proptest::collection::vec(
+                prop_oneof![Just(None), (0..300usize).prop_map(Some), (16_300..16_500usize).prop_map(Some)],
+                0..200,
+            ),
+        ) {
+            let value = |len: &Option<usize>| len.map(|len| Bytes::from(vec![7; len]));
+            let values: Vec<_> = lengths.iter().map(value).collect();
+            let computed = values_len(values.iter().map(Option::as_ref));
+            let encoded = encode(&KvOutput::Values(values)).expect("plain bytes");
+            prop_assert_eq!(computed, encoded.len());
+        }
+
         #[test]
         fn snapshots_and_digests_follow_from_the_content(
             mut entries in proptest::collection::vec((0u8..8, 0u8..3), 0..8),

@@ -13,11 +13,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in};
-pub use codec::{CodecError, decode, encode};
+pub use codec::{CodecError, decode, encode, encoded_len};
 pub use kv::{Kv, KvCommand, KvOutput};
 pub use sessions::{RESULT_BYTES, RESULTS, Sessions};
 
-use crate::types::Footprint;
+use crate::types::{Command, Footprint};
+
+/// The longest answer to a command, in bytes of the output's encoding. As long as the longest
+/// command, so that what one command stores another can read. It is part of what all replicas
+/// agree on, and no setting.
+pub const MAX_ANSWER: usize = Command::MAX_BYTES;
 
 /// What a cluster replicates.
 ///
@@ -28,7 +33,8 @@ use crate::types::Footprint;
 ///    clock, no randomness, no iteration order of a hash map.
 /// 2. Two commands whose footprints do not conflict commute: in either order both give the same
 ///    outputs and the same state. So a footprint names every key that `apply` looks at.
-/// 3. A command whose footprint writes nothing leaves the state as it is.
+/// 3. A command whose footprint writes nothing leaves the state as it is. It is applied only where
+///    somebody waits for its output: not at other replicas, and not when a log is read again.
 /// 4. Equal states give equal snapshots, and a snapshot restores to an equal state.
 ///
 /// [`check_footprint`](crate::testkit::check_footprint) looks for breaches of all four.
@@ -46,7 +52,14 @@ pub trait StateMachine: Send + 'static {
 
     /// Executes a command. It cannot fail: what a caller did wrong is an output.
     ///
-    /// A panic here happens at every replica alike and stops the cluster.
+    /// An output whose encoding is longer than [`MAX_ANSWER`] is not sent: the caller is told that
+    /// the command was executed and its answer is too large, and the same at every replica. Where a
+    /// short command may have a long output, find out its length ([`encoded_len`] does not make the
+    /// bytes) before anything is copied, and answer with a short output that says so, as [`Kv`]
+    /// does. Memory taken here is taken at every replica, and again whenever the log is read.
+    ///
+    /// A panic here happens at every replica alike and stops the cluster. The way out is
+    /// [`ReplicaBuilder::skip`](crate::node::ReplicaBuilder::skip).
     fn apply(&mut self, command: Self::Command) -> Self::Output;
 
     /// The state as bytes; equal states give equal bytes.

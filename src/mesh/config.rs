@@ -107,7 +107,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             peer_frame_bytes: 16 << 20,
-            client_frame_bytes: 4 << 20,
+            // The longest command or answer, and what goes before it.
+            client_frame_bytes: (4 << 20) + (4 << 10),
             peer_queue_bytes: 32 << 20,
             client_queue_bytes: 8 << 20,
             // 8 MiB under way: 200 MB/s at 40 ms. QUIC's usual 1.25 MB gives 31 MB/s there.

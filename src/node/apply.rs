@@ -3,21 +3,31 @@
 //! nothing else.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, Sender};
 use tokio::sync::oneshot;
+use tracing::error;
 
 use super::desk::{Answer, Waited, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Latency;
+use super::poison::{self, PoisonedCommand};
 use super::shared::{Phase, Shared, lock, panic_text};
-use crate::machine::{Applied, Applier, Outcome, Refusal, StateMachine};
+use crate::machine::{Applier, Outcome, Refusal, StateMachine};
 use crate::replica::Execution;
-use crate::types::{Command, Time};
+use crate::storage::Trail;
+use crate::types::{Batch, Command, InstanceId, RequestId, Time};
+
+/// Answers are handed out when they have come to this many bytes together, or at the end of a step.
+const ANSWERS: usize = 1 << 20;
+
+/// So many commands after a restored log leave a trail: see [`Trail`]. What others have decided
+/// that is not in the log comes soon after a start.
+const TRAIL: u64 = 65_536;
 
 /// Something for the apply thread to do. Between any two, the state may be observed.
 pub(super) enum Work {
@@ -31,20 +41,40 @@ pub(super) enum Work {
     Checkpoint(Box<dyn FnOnce(Vec<u8>) + Send>),
     /// Another replica's state takes the place of this one: an `Applier` of the same machine.
     Install(Box<dyn Any + Send>),
+    /// All before is done: somebody waits for that.
+    Reached(Sender<()>),
+    /// The log has been read.
+    Restored,
     Stop,
 }
 
-impl Work {
+/// How much work is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Weight {
     /// How many commands it executes or answers.
-    pub(super) fn commands(&self) -> usize {
+    pub(super) commands: usize,
+    /// Their payloads' bytes.
+    pub(super) bytes: usize,
+}
+
+impl Work {
+    pub(super) fn weight(&self) -> Weight {
         match self {
-            Work::Execute(list) => list.iter().map(|it| it.batch.commands().len()).sum(),
-            Work::Answer(reads) => reads.len(),
-            Work::Read(..)
-            | Work::Digest(_)
+            Work::Execute(list) => Weight {
+                commands: list.iter().map(|it| it.batch.commands().len()).sum(),
+                bytes: list.iter().map(|it| it.batch.bytes()).sum(),
+            },
+            Work::Answer(reads) => Weight {
+                commands: reads.len(),
+                bytes: reads.iter().map(|read| read.payload.len()).sum(),
+            },
+            Work::Read(payload, _) => Weight { commands: 0, bytes: payload.len() },
+            Work::Digest(_)
             | Work::Checkpoint(_)
             | Work::Install(_)
-            | Work::Stop => 0,
+            | Work::Reached(_)
+            | Work::Restored
+            | Work::Stop => Weight::default(),
         }
     }
 
@@ -82,72 +112,160 @@ pub(super) struct ApplyMetrics {
 struct Apply<S> {
     applier: Applier<S>,
     shared: Arc<Shared>,
+    /// What must not be executed, whatever state is installed.
+    skipped: BTreeSet<RequestId>,
     /// When another replica's state last took the place of this one.
     installed: Option<Time>,
-    replies: Vec<Applied>,
+    /// What the machine is at.
+    doing: Doing,
+    /// Which command that is, for who comes after this process; there for the first commands.
+    trail: Option<Trail>,
+    /// How many more commands leave one, once the log has been read.
+    trail_left: Option<u64>,
+    /// Which commands of a batch somebody here waits for.
+    wanted: Vec<bool>,
+    /// What is to be handed out, and its bytes.
+    replies: Vec<(RequestId, Reply)>,
+    gathered: usize,
+    counts: Counts,
     answers: Vec<(Waited, Answer)>,
+}
+
+/// What an apply thread begins with.
+pub(super) struct First<S> {
+    pub(super) applier: Applier<S>,
+    pub(super) skipped: BTreeSet<RequestId>,
+    /// None where everything is kept in memory.
+    pub(super) trail: Option<Trail>,
+}
+
+/// What the machine is at: to be said if it panics.
+enum Doing {
+    Other(&'static str),
+    Read(RequestId),
+    Command(InstanceId, Arc<Batch>, usize),
+}
+
+/// What is to be told to whoever waits.
+struct Reply {
+    answer: Answer,
+    /// That the session has expired: who has waited since before an install is told something else.
+    expired: bool,
+}
+
+/// What was executed and not counted yet.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    executed: u64,
+    repeated: u64,
+    unproposed_reads: u64,
 }
 
 /// Runs until it is told to stop. A panic of the state machine fences the replica.
 pub(super) fn run<S: StateMachine>(
-    applier: Applier<S>,
+    first: First<S>,
     shared: &Arc<Shared>,
-    work: &Receiver<Work>,
+    work: &Receiver<(Work, usize)>,
 ) {
-    let mut apply = Apply {
-        applier,
-        shared: Arc::clone(shared),
-        installed: None,
-        replies: Vec::new(),
-        answers: Vec::new(),
-    };
+    let mut apply = Apply::new(first, shared);
     let ended = catch_unwind(AssertUnwindSafe(|| apply.run(work)));
     if let Err(panic) = ended {
-        let panic = panic_text(&*panic);
-        shared.fail(Fault::Bug(format!("the state machine panicked: {panic}")));
+        shared.fail(apply.doing.fault(panic_text(&*panic)));
     }
-    for left in work.try_iter() {
+    for (left, _) in work.try_iter() {
         left.turn_away(shared.end().1);
     }
 }
 
+impl Doing {
+    fn fault(&self, panic: String) -> Fault {
+        match self {
+            Doing::Command(instance, batch, index) => {
+                PoisonedCommand::new(*instance, &batch.commands()[*index], panic).into()
+            }
+            Doing::Read(request) => Fault::Bug(format!(
+                "the state machine panicked at a read, request {request}: {panic}"
+            )),
+            Doing::Other(what) => {
+                Fault::Bug(format!("the state machine panicked when it {what}: {panic}"))
+            }
+        }
+    }
+}
+
 impl<S: StateMachine> Apply<S> {
-    fn run(&mut self, queue: &Receiver<Work>) {
+    fn new(first: First<S>, shared: &Arc<Shared>) -> Apply<S> {
+        let First { mut applier, skipped, trail } = first;
+        applier.skip(skipped.iter().copied());
+        Apply {
+            applier,
+            shared: Arc::clone(shared),
+            skipped,
+            installed: None,
+            doing: Doing::Other("began"),
+            trail,
+            trail_left: None,
+            wanted: Vec::new(),
+            replies: Vec::new(),
+            gathered: 0,
+            counts: Counts::default(),
+            answers: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, queue: &Receiver<(Work, usize)>) {
         self.shared.note_sessions(self.applier.sessions());
-        while let Ok(work) = queue.recv() {
+        while let Ok((work, bytes)) = queue.recv() {
             if self.shared.phase() >= Phase::Killed {
                 work.turn_away(self.shared.end().1);
                 return;
             }
             match work {
                 Work::Execute(executions) => self.execute(executions),
-                Work::Answer(reads) => self.answer_reads(reads),
+                Work::Answer(reads) => self.answer_reads(&reads),
                 Work::Read(payload, waiter) => {
                     lock(&self.shared.applied).reads += 1;
-                    let read = self.applier.read(&payload);
-                    waiter.answer(read.map_err(|error| Rejected::from(error).into()));
+                    self.doing = Doing::Other("answered a local read");
+                    waiter.answer(self.applier.read(&payload).map_err(ProposeError::from));
                 }
                 Work::Digest(sender) => {
+                    self.doing = Doing::Other("made a digest");
                     // Whoever asked may have gone away.
                     let _ = sender.send(self.applier.digest());
                 }
                 Work::Checkpoint(deliver) => deliver(self.checkpoint()),
-                Work::Install(applier) => {
-                    let applier = applier.downcast().expect("an applier of the same machine");
-                    self.applier = *applier;
-                    self.installed = Some(self.shared.clock.now());
-                    self.shared.note_sessions(self.applier.sessions());
-                }
+                Work::Install(applier) => self.install(applier),
+                Work::Reached(sender) => drop(sender.send(())),
+                Work::Restored => self.trail_left = Some(TRAIL),
                 Work::Stop => return,
             }
-            if self.shared.core_waits.swap(false, Ordering::AcqRel) {
-                self.shared.wake.notify_one();
+            self.doing = Doing::Other("waited");
+            if queue.is_empty()
+                && let Some(trail) = &mut self.trail
+            {
+                trail.clear();
             }
+            self.shared.work_done(bytes);
         }
     }
 
+    fn install(&mut self, applier: Box<dyn Any + Send>) {
+        let applier = applier.downcast().expect("an applier of the same machine");
+        self.applier = *applier;
+        for request in &self.skipped {
+            if self.applier.sessions().is_executed(*request) {
+                let us = self.shared.id;
+                error!(%us, %request, "skipped here, and executed by another replica");
+            }
+        }
+        self.applier.skip(self.skipped.iter().copied());
+        self.installed = Some(self.shared.clock.now());
+        self.shared.note_sessions(self.applier.sessions());
+    }
+
     /// The state as bytes. Nothing is executed meanwhile.
-    fn checkpoint(&self) -> Vec<u8> {
+    fn checkpoint(&mut self) -> Vec<u8> {
+        self.doing = Doing::Other("took a snapshot");
         let begun = self.shared.clock.now();
         let state = self.applier.snapshot();
         let mut metrics = lock(&self.shared.applied);
@@ -157,54 +275,118 @@ impl<S: StateMachine> Apply<S> {
     }
 
     fn execute(&mut self, executions: Vec<Execution>) {
-        for execution in executions {
-            self.applier.apply(&execution.batch, &mut self.replies);
+        for Execution { id, batch, .. } in executions {
+            self.look_who_waits(batch.commands());
+            self.doing = Doing::Command(id, Arc::clone(&batch), 0);
+            for (index, command) in batch.commands().iter().enumerate() {
+                if let Doing::Command(_, _, at) = &mut self.doing {
+                    *at = index;
+                }
+                self.leave_trail(id, command);
+                let wanted = self.wanted[index];
+                let applied = self.applier.apply(command, wanted);
+                let counts = &mut self.counts;
+                *(if applied.first { &mut counts.executed } else { &mut counts.repeated }) += 1;
+                if wanted {
+                    self.reply(applied.request, applied.outcome.into());
+                }
+            }
         }
-        self.shared.note_sessions(self.applier.sessions());
-        let (mut executed, mut repeated) = (0, 0);
-        for applied in &self.replies {
-            *(if applied.first { &mut executed } else { &mut repeated }) += 1;
-        }
-        let me = self.shared.id;
-        self.replies.retain(|applied| applied.origin == me);
-        let Apply { replies, answers, shared, installed, .. } = self;
-        shared.desk.take(
-            replies.drain(..),
-            |applied| applied.request,
-            |applied, waited| {
-                // What was asked before may have been executed in the other replica's past.
-                let before = installed.is_some_and(|installed| waited.since() <= installed);
-                answers.push((waited, answer(applied.outcome, before)));
-            },
-        );
-        self.answer_all(|metrics| {
-            metrics.executed += executed;
-            metrics.repeated += repeated;
-        });
+        self.hand_out();
     }
 
     /// Answers reads from the state as it is, past the sessions: they are in no log.
     ///
-    /// The lease that lets this replica read alone has to hold behind the read, too, by the clock
+    /// The lease that lets this replica read alone has to hold after the read, too, by the clock
     /// as it is then: the machine may have been suspended since the core looked at it. If it does
     /// not hold any more, the core decides anew how to read.
-    fn answer_reads(&mut self, reads: Vec<Command>) {
-        let count = reads.len() as u64;
-        let Apply { applier, answers, shared, .. } = self;
-        let read = |read: &Command| (read.request, applier.read(&read.payload));
-        // Before the desk is locked: what is read is the user's code.
-        let read: Vec<_> = reads.iter().map(read).collect();
-        if shared.clock.now() >= shared.lease_end() {
-            return reads.into_iter().for_each(|read| shared.propose_again(read));
+    fn answer_reads(&mut self, reads: &[Command]) {
+        self.look_who_waits(reads);
+        let mut unanswered = 0;
+        for (index, read) in reads.iter().enumerate() {
+            if self.wanted[index] {
+                self.doing = Doing::Read(read.request);
+                let answer = self.applier.read(&read.payload).map_err(ProposeError::from);
+                self.gather(read.request, Reply { answer, expired: false });
+            }
+            if self.gathered < ANSWERS && index + 1 < reads.len() {
+                continue;
+            }
+            if self.shared.clock.now() >= self.shared.lease_end() {
+                self.gathered = 0;
+                self.replies.clear();
+                let left = reads[unanswered..].iter().cloned();
+                return left.for_each(|read| self.shared.propose_again(read));
+            }
+            self.counts.unproposed_reads += (index + 1 - unanswered) as u64;
+            unanswered = index + 1;
+            self.hand_out();
         }
+    }
+
+    /// Nobody but a command's origin answers it, and only if somebody still waits there.
+    fn look_who_waits(&mut self, commands: &[Command]) {
+        let me = self.shared.id;
+        self.wanted.clear();
+        if commands.iter().all(|command| command.origin != me) {
+            self.wanted.resize(commands.len(), false);
+            return;
+        }
+        let requests = commands.iter().map(|it| (it.origin == me).then_some(it.request));
+        self.shared.desk.look_who_waits(requests, &mut self.wanted);
+    }
+
+    fn leave_trail(&mut self, instance: InstanceId, command: &Command) {
+        let Some(trail) = &mut self.trail else { return };
+        match &mut self.trail_left {
+            Some(0) => {
+                trail.clear();
+                self.trail = None;
+                return;
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let bytes = command.payload.len() as u64;
+        trail.mark(command.request, instance, bytes, poison::digest(command));
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        self.gather(request, reply);
+        if self.gathered >= ANSWERS {
+            self.hand_out();
+        }
+    }
+
+    fn gather(&mut self, request: RequestId, reply: Reply) {
+        self.gathered += reply.answer.as_ref().map_or(0, Bytes::len);
+        self.replies.push((request, reply));
+    }
+
+    /// Counts, and tells those who wait. No more is held here than some answers at a time.
+    fn hand_out(&mut self) {
+        self.gathered = 0;
+        self.shared.note_sessions(self.applier.sessions());
+        let counts = std::mem::take(&mut self.counts);
+        let Apply { replies, answers, shared, installed, .. } = self;
         shared.desk.take(
-            read.into_iter(),
+            replies.drain(..),
             |(request, _)| *request,
-            |(_, output), waited| {
-                answers.push((waited, output.map_err(|error| Rejected::from(error).into())));
+            |(_, reply), waited| {
+                // What was asked before may have been executed in the other replica's past.
+                let before = installed.is_some_and(|installed| waited.since() <= installed);
+                let answer = match reply.expired && before {
+                    true => Err(Unknown::Expired.into()),
+                    false => reply.answer,
+                };
+                answers.push((waited, answer));
             },
         );
-        self.answer_all(|metrics| metrics.unproposed_reads += count);
+        self.answer_all(|metrics| {
+            metrics.executed += counts.executed;
+            metrics.repeated += counts.repeated;
+            metrics.unproposed_reads += counts.unproposed_reads;
+        });
     }
 
     /// Counts, and answers those who wait.
@@ -229,13 +411,17 @@ impl<S: StateMachine> Apply<S> {
     }
 }
 
-/// What to tell whoever waits; `before` says that he has waited since before an install.
-fn answer(outcome: Outcome, before: bool) -> Answer {
-    match outcome {
-        Outcome::Refused(Refusal::Expired { .. }) if before => Err(Unknown::Expired.into()),
-        Outcome::Output(output) => Ok(output),
-        Outcome::Forgotten => Err(Unknown::Forgotten.into()),
-        Outcome::Refused(refusal) => Err(Rejected::from(refusal).into()),
+impl From<Outcome> for Reply {
+    fn from(outcome: Outcome) -> Reply {
+        let expired = matches!(outcome, Outcome::Refused(Refusal::Expired { .. }));
+        let answer = match outcome {
+            Outcome::Output(output) => Ok(output),
+            Outcome::TooLarge { bytes } => Err(ProposeError::too_large(bytes)),
+            Outcome::Forgotten => Err(Unknown::Forgotten.into()),
+            Outcome::Refused(refusal) => Err(Rejected::from(refusal).into()),
+            Outcome::Unasked => unreachable!("there is an outcome for whoever waits"),
+        };
+        Reply { answer, expired }
     }
 }
 
@@ -257,13 +443,9 @@ mod tests {
         let patience = Duration::from_secs(10);
         let me = ReplicaId::from_index(0);
         let shared = Arc::new(Shared::new(me, Limits::default(), patience, sender));
-        let mut apply = Apply {
-            applier: Applier::new(Kv::new()),
-            shared: Arc::clone(&shared),
-            installed: None,
-            replies: Vec::new(),
-            answers: Vec::new(),
-        };
+        let applier = Applier::new(Kv::new());
+        let first = First { applier, skipped: BTreeSet::new(), trail: None };
+        let mut apply = Apply::new(first, &shared);
         let read = encode(&KvCommand::Get { key: Bytes::from_static(b"k") }).expect("it is short");
         let (request, footprint) = (RequestId::new(ClientId(1), 1), Footprint::read(b"k"));
         let (sender, mut answer) = oneshot::channel();
@@ -271,12 +453,12 @@ mod tests {
         let read = shared.proposals.pop().expect("it was let in");
         for end in [Time::ZERO, shared.clock.now()] {
             shared.set_lease_end(end);
-            apply.answer_reads(vec![read.clone()]);
+            apply.answer_reads(std::slice::from_ref(&read));
             assert!(answer.try_recv().is_err(), "who asked goes on waiting");
             assert_eq!(shared.proposals.pop(), Some(read.clone()), "it is read in another way");
         }
         shared.set_lease_end(shared.clock.now() + Duration::from_secs(3600));
-        apply.answer_reads(vec![read]);
+        apply.answer_reads(&[read]);
         assert!(answer.try_recv().expect("it is answered").is_ok());
         assert!(shared.proposals.is_empty());
     }

@@ -1,6 +1,6 @@
 //! How a replica is configured and started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,14 +16,16 @@ use super::shared::{Limits, Shared};
 use super::start::{Data, Parts, Place, Plan};
 use super::status::with_protocol;
 use super::{Inner, Replica};
-use crate::machine::StateMachine;
+use crate::machine::{MAX_ANSWER, StateMachine};
 use crate::mesh::{Congestion, Credentials, MeshConfig, Wan};
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
-    ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing,
+    ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, RequestId, Retention,
+    Settings, Timing,
 };
+use crate::wire::CLIENT_HEADER_BYTES;
 
 /// Sessions live at least this long.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
@@ -59,6 +61,7 @@ pub struct ReplicaBuilder<S> {
     propose_timeout: Duration,
     shutdown_patience: Duration,
     session_idle: Duration,
+    skip: BTreeSet<RequestId>,
 }
 
 impl<S: StateMachine> ReplicaBuilder<S> {
@@ -83,6 +86,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             propose_timeout: Duration::from_secs(10),
             shutdown_patience: Duration::from_secs(5),
             session_idle: Duration::from_secs(3600),
+            skip: BTreeSet::new(),
         }
     }
 
@@ -175,6 +179,19 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// How long the replica waits for what.
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// Never executes this request, whatever instance it is in: the way out when a state machine
+    /// panics at a command ([`Fault::Poisoned`](super::Fault::Poisoned)) or aborts its process,
+    /// here and at every replica, and again whenever the log is read. Its client is told that it was
+    /// refused.
+    ///
+    /// Every replica has to be told the same before it executes the request: where one has executed
+    /// it, states differ from there on. It is remembered in the data directory, so one start with
+    /// it is enough. To skip a command that was answered takes back what its client was told.
+    pub fn skip(mut self, request: RequestId) -> Self {
+        self.skip.insert(request);
         self
     }
 
@@ -279,7 +296,15 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             session_idle: self.session_idle,
         };
         let (limits, machine) = (core_limits(&self.limits), self.machine);
-        let parts = Parts { pace, config, data, shared: Arc::clone(&shared), machine, queue };
+        let parts = Parts {
+            pace,
+            config,
+            data,
+            shared: Arc::clone(&shared),
+            machine,
+            skip: self.skip,
+            queue,
+        };
         let thread = thread::Builder::new().name(format!("isonomy-{id}"));
         with_protocol!(self.protocol, P => {
             let core = Core::new(settings.clone(), limits, P::new(settings));
@@ -357,6 +382,9 @@ fn check(limits: &Limits, timing: &Timing) -> Result<(), StartError> {
     }
     if limits.command_bytes > limits.bytes {
         return Err(StartError::Limits("`command_bytes` must not be above `bytes`"));
+    }
+    if limits.mesh.client_frame_bytes < MAX_ANSWER + CLIENT_HEADER_BYTES {
+        return Err(StartError::Limits("`mesh.client_frame_bytes` is below the longest answer"));
     }
     if limits.command_bytes > Command::MAX_BYTES {
         return Err(StartError::Limits("`command_bytes` is above what replicas tell each other"));

@@ -3,31 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::desk::{ClientWaiter, Waiter};
+use super::desk::{ClientWaiter, Waiter, send};
 use super::error::{Rejected, SnapshotError};
 use super::shared::{Question, Shared};
 use crate::machine::{self, CodecError, StateMachine};
 use crate::mesh::{ClientConnection, FrameSender};
 use crate::types::{Footprint, RequestId};
-use crate::wire::{
-    self, Ask, Outcome, Refusal, Reply, Request, ServerInfo, decode_request, encode_reply,
-};
+use crate::wire::{self, Ask, Outcome, Refusal, Reply, Request, ServerInfo, decode_request};
 
 /// Serves clients, whatever the state machine.
 pub(super) struct Service {
     shared: Arc<Shared>,
     footprint: fn(&[u8]) -> Result<Footprint, CodecError>,
     info: ServerInfo,
-}
-
-/// Whoever has gone away meanwhile doesn't get it.
-fn send(sender: &FrameSender, reply: &Reply) {
-    let mut frame = BytesMut::new();
-    encode_reply(reply, &mut frame);
-    let _ = sender.send(frame.freeze());
 }
 
 /// The footprint of an encoded command.

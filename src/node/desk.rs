@@ -11,9 +11,9 @@ use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use super::error::{ProposeError, Rejected, Unknown};
-use crate::mesh::FrameSender;
+use crate::mesh::{Dropped, FrameSender};
 use crate::types::{RequestId, Time};
-use crate::wire::{self, Reply, encode_reply};
+use crate::wire::{self, NoAnswer, Reply, encode_reply};
 
 /// An output, encoded, or why there is none.
 pub(super) type Answer = Result<Bytes, ProposeError>;
@@ -48,12 +48,29 @@ impl Waiter {
                 let _ = sender.send(answer);
             }
             Waiter::Client(client) => {
-                let mut frame = BytesMut::new();
                 let reply = Reply { request: client.request, outcome: outcome(answer) };
-                encode_reply(&reply, &mut frame);
-                let _ = client.sender.send(frame.freeze());
+                send(&client.sender, &reply);
             }
         }
+    }
+}
+
+/// Sends a reply to a client. Whoever has gone away meanwhile doesn't get it; whoever waits is not
+/// left without one.
+pub(super) fn send(sender: &FrameSender, reply: &Reply) {
+    let frame = |reply: &Reply| {
+        let output = match &reply.outcome {
+            wire::Outcome::Output(output) => output.len(),
+            _ => 0,
+        };
+        let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
+        encode_reply(reply, &mut frame);
+        frame.freeze()
+    };
+    if let Err(Dropped::TooLarge { bytes, limit }) = sender.send(frame(reply)) {
+        let (bytes, limit) = (bytes as u64, limit as u64);
+        let outcome = wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit });
+        let _ = sender.send(frame(&Reply { request: reply.request, outcome }));
     }
 }
 
@@ -69,6 +86,13 @@ fn outcome(answer: Answer) -> wire::Outcome {
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
+        Err(ProposeError::AnswerTooLarge { bytes, limit }) => {
+            let (bytes, limit) = (bytes as u64, limit as u64);
+            wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit })
+        }
+        Err(ProposeError::Unknown(Unknown::Forgotten)) => {
+            wire::Outcome::NoAnswer(NoAnswer::Forgotten)
+        }
         Err(ProposeError::Unknown(why)) => wire::Outcome::Unknown(why.to_string()),
         Err(error @ ProposeError::Fatal(_)) => wire::Outcome::Unknown(error.to_string()),
     }
@@ -182,6 +206,16 @@ impl Desk {
         let entry = Entry { since: now, fast: None, bytes, waiters: smallvec![waiter] };
         state.waiting.insert(request, entry);
         Ok(Entered::New)
+    }
+
+    /// Whether somebody waits for each of these `requests`; nobody waits for `None`.
+    pub(super) fn look_who_waits(
+        &self,
+        requests: impl Iterator<Item = Option<RequestId>>,
+        waits: &mut Vec<bool>,
+    ) {
+        let state = self.lock();
+        waits.extend(requests.map(|it| it.is_some_and(|it| state.waiting.contains_key(&it))));
     }
 
     /// Takes out the requests of those `items` that somebody waits for, in one go.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::poison::PoisonedCommand;
 use crate::machine;
 use crate::mesh::MeshError;
 use crate::replica::Rejection;
 use crate::storage::{Durability, StorageError};
-use crate::types::{Era, ReplicaId, UnsupportedSize};
+use crate::types::{Era, ReplicaId, RequestId, UnsupportedSize};
 
 /// A command without an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -20,6 +21,15 @@ pub enum ProposeError {
     /// sequence, at any replica, is safe; as a new command it is not.
     #[error("the outcome is unknown: {0}")]
     Unknown(#[from] Unknown),
+    /// It was executed (or, if it only reads, answered), but its output is longer than
+    /// [`MAX_ANSWER`](machine::MAX_ANSWER), at every replica alike: ask for less at a time.
+    #[error("executed, but its answer of {bytes} bytes is over the limit of {limit}")]
+    AnswerTooLarge {
+        /// The length of the output's encoding.
+        bytes: usize,
+        /// The most allowed.
+        limit: usize,
+    },
     /// The replica has stopped because of a fault in it or in the state machine. What became of
     /// the command is unknown as well.
     #[error("the replica has failed: {0}")]
@@ -123,11 +133,19 @@ impl From<machine::Refusal> for Rejected {
     }
 }
 
-impl From<machine::ReadError> for Rejected {
-    fn from(error: machine::ReadError) -> Rejected {
+impl ProposeError {
+    /// Of an output of that many bytes.
+    pub(super) fn too_large(bytes: usize) -> ProposeError {
+        ProposeError::AnswerTooLarge { bytes, limit: machine::MAX_ANSWER }
+    }
+}
+
+impl From<machine::ReadError> for ProposeError {
+    fn from(error: machine::ReadError) -> ProposeError {
         match error {
-            machine::ReadError::Writes => Rejected::Writes,
-            other => Rejected::BadCommand(other.to_string()),
+            machine::ReadError::Writes => Rejected::Writes.into(),
+            machine::ReadError::TooLarge { bytes } => ProposeError::too_large(bytes),
+            other => Rejected::BadCommand(other.to_string()).into(),
         }
     }
 }
@@ -150,6 +168,9 @@ pub enum Fault {
     /// A broken invariant here, or a panic of the state machine: a bug.
     #[error("{0}")]
     Bug(String),
+    /// The state machine panicked at a command, and does so wherever that is executed.
+    #[error(transparent)]
+    Poisoned(#[from] PoisonedCommand),
     /// Its disk failed, or had no room left at all. What was answered before is safe.
     #[error("its storage failed: {0}")]
     Storage(StorageError),
@@ -205,6 +226,15 @@ pub enum StartError {
     /// It failed while it took up where its records end.
     #[error("it failed while it was restored: {0}")]
     Restore(Fault),
+    /// A request cannot be skipped: its effect is in the state that the replica starts from.
+    #[error(
+        "request {request} is executed in this replica's snapshot: it is too late to skip it here. \
+         Skip it nowhere; a replica that cannot execute it needs this one's state"
+    )]
+    TooLateToSkip {
+        /// The request.
+        request: RequestId,
+    },
     /// The throw-away certificates of a local cluster can't be made.
     #[error(transparent)]
     Credentials(#[from] crate::mesh::CredentialsError),

@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use crossbeam::channel::TrySendError;
 use tokio::time::Instant;
 
-use super::apply::Work;
+use super::apply::{Weight, Work};
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
 use super::keeper::Arrived;
@@ -60,7 +60,7 @@ struct Counts {
 /// One replica's core with everything it drives.
 ///
 /// Invariant: `backlog` is what did not fit into the apply thread's queue, in order, and
-/// `backlog_commands` the number of its commands.
+/// `backlog_weight` the sum of its weights.
 pub(super) struct Runner<P: Explain> {
     core: Core<P>,
     replicas: usize,
@@ -74,7 +74,7 @@ pub(super) struct Runner<P: Explain> {
     /// The last mark that the core was told of.
     durable: LogPosition,
     backlog: VecDeque<Work>,
-    backlog_commands: usize,
+    backlog_weight: Weight,
     inputs: Vec<Input<P::Message>>,
     out: Output<P::Message, P::Record>,
     buffer: BytesMut,
@@ -125,7 +125,7 @@ impl<P: Explain> Runner<P> {
             snapshots,
             durable: LogPosition::default(),
             backlog: VecDeque::new(),
-            backlog_commands: 0,
+            backlog_weight: Weight::default(),
             inputs: Vec::new(),
             out,
             buffer: BytesMut::new(),
@@ -191,7 +191,7 @@ impl<P: Explain> Runner<P> {
         self.mesh.shutdown().await;
         // The apply thread takes from its queue to the end, so there will be room.
         for work in self.backlog.drain(..) {
-            let _ = self.shared.work.send(work);
+            self.shared.send_work(work);
         }
     }
 
@@ -281,7 +281,8 @@ impl<P: Explain> Runner<P> {
     /// given share of each.
     fn is_behind(&self, share: usize) -> bool {
         let limits = &self.shared.limits;
-        self.backlog_commands > limits.unapplied / share
+        self.backlog_weight.commands > limits.unapplied / share
+            || self.backlog_weight.bytes > limits.unapplied_bytes / share
             || self.journal.unflushed_bytes() > limits.log_queue_bytes / share
     }
 
@@ -375,23 +376,29 @@ impl<P: Explain> Runner<P> {
             self.push_work(Work::Answer(reads));
         }
         while let Some(work) = self.backlog.pop_front() {
-            let commands = work.commands();
-            match self.shared.work.try_send(work) {
-                Ok(()) => self.backlog_commands -= commands,
-                Err(TrySendError::Full(work)) => {
-                    self.shared.core_waits.store(true, Ordering::Release);
-                    self.backlog.push_front(work);
-                    break;
+            let weight = work.weight();
+            match self.shared.try_work(work) {
+                // Disconnected: the apply thread has failed, and the replica with it.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                    self.backlog_weight.commands -= weight.commands;
+                    self.backlog_weight.bytes -= weight.bytes;
                 }
-                // The apply thread has failed, and the replica with it.
-                Err(TrySendError::Disconnected(_)) => self.backlog_commands -= commands,
+                Err(TrySendError::Full(work)) => {
+                    self.backlog.push_front(work);
+                    // Once more: it may have been done before it could see that it is waited for.
+                    if self.shared.core_waits.swap(true, Ordering::AcqRel) {
+                        break;
+                    }
+                }
             }
         }
         self.inbox.hold_back(self.is_behind(1));
     }
 
     fn push_work(&mut self, work: Work) {
-        self.backlog_commands += work.commands();
+        let weight = work.weight();
+        self.backlog_weight.commands += weight.commands;
+        self.backlog_weight.bytes += weight.bytes;
         self.backlog.push_back(work);
     }
 
@@ -427,7 +434,7 @@ impl<P: Explain> Runner<P> {
             standing: self.core.protocol().standing(),
             core: self.core.status(),
             under_way: self.shared.desk.len(),
-            unapplied: self.backlog_commands,
+            unapplied: self.backlog_weight.commands,
             unflushed_bytes: self.journal.unflushed_bytes(),
             space_low: self.shared.space_is_low(),
             waits_for_room: self.stands_still(),

@@ -19,12 +19,16 @@ use super::snapshots::Asker;
 use super::status::{Explanation, Status};
 use crate::machine::Sessions;
 use crate::types::{
-    ClientId, Command, Era, Footprint, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
-    Time,
+    Access, ClientId, Command, Era, Footprint, InstanceId, KeyHash, Numbering, ReplicaId,
+    ReplicaSet, RequestId, Time,
 };
 
 /// Commands between the callers and the core; the core empties it at every turn.
 const PROPOSALS: usize = 16_384;
+/// Payload bytes between the core and the apply thread, unless they are one step's.
+const WORK_BYTES: usize = 32 << 20;
+/// What a key of a footprint takes in memory.
+const KEY_BYTES: usize = size_of::<(KeyHash, Access)>();
 /// Questions of operators between two turns.
 const QUESTIONS: usize = 64;
 
@@ -33,7 +37,7 @@ const QUESTIONS: usize = 64;
 pub struct Limits {
     /// Commands proposed here and not answered yet; beyond it callers are `Overloaded`.
     pub commands: usize,
-    /// Their encodings' bytes.
+    /// Their encodings' bytes, and those of their footprints in memory.
     pub bytes: usize,
     /// The longest encoding of one command, in bytes; at most [`Command::MAX_BYTES`].
     pub command_bytes: usize,
@@ -44,6 +48,8 @@ pub struct Limits {
     /// Commands that wait for the state machine. Beyond half of it nothing new is proposed here;
     /// beyond all of it the peers are held back too.
     pub unapplied: usize,
+    /// The same in bytes of their encodings.
+    pub unapplied_bytes: usize,
     /// About how many bytes of memory may be taken by decisions that some member of the cluster has
     /// not executed, and by what is left of them once they are dropped. A member that is gone makes
     /// this grow with every key; when it is reached, callers are told [`Rejected::Full`].
@@ -87,6 +93,7 @@ impl Default for Limits {
             client_requests: 8192,
             inbox_bytes: 16 << 20,
             unapplied: 200_000,
+            unapplied_bytes: 256 << 20,
             kept_bytes: 4 << 30,
             keep_for_absent_bytes: 256 << 20,
             snapshot_every: 64 << 20,
@@ -134,7 +141,10 @@ pub(super) struct Shared {
     pub(super) questions: ArrayQueue<Question>,
     /// Wakes the core.
     pub(super) wake: Notify,
-    pub(super) work: Sender<Work>,
+    /// To be used through `try_work` and `send_work`.
+    work: Sender<(Work, usize)>,
+    /// The bytes in it.
+    work_bytes: AtomicUsize,
     /// The core found no room in `work`, and wants to be woken when there is some.
     pub(super) core_waits: AtomicBool,
     pub(super) applied: Mutex<ApplyMetrics>,
@@ -165,7 +175,7 @@ impl Shared {
         id: ReplicaId,
         limits: Limits,
         propose_timeout: Duration,
-        work: Sender<Work>,
+        work: Sender<(Work, usize)>,
     ) -> Shared {
         Shared {
             id,
@@ -177,6 +187,7 @@ impl Shared {
             questions: ArrayQueue::new(QUESTIONS),
             wake: Notify::new(),
             work,
+            work_bytes: AtomicUsize::new(0),
             core_waits: AtomicBool::new(false),
             applied: Mutex::default(),
             lease_end: AtomicU64::new(0),
@@ -207,7 +218,9 @@ impl Shared {
             return waiter.answer(Err(rejected.into()));
         }
         let now = self.clock.now();
-        match self.desk.enter(request, payload.len(), now, waiter) {
+        let keys = footprint.keys().map_or(0, <[_]>::len);
+        let bytes = payload.len() + keys * KEY_BYTES;
+        match self.desk.enter(request, bytes, now, waiter) {
             Err((waiter, why)) => return waiter.answer(Err(why)),
             Ok(Entered::Joined) => return,
             Ok(Entered::New) => {}
@@ -287,10 +300,43 @@ impl Shared {
         if self.phase() != Phase::Running {
             return waiter.answer(Err(self.end().1));
         }
-        match self.work.try_send(Work::Read(payload, waiter)) {
+        match self.try_work(Work::Read(payload, waiter)) {
             Ok(()) => {}
             Err(TrySendError::Full(work)) => work.turn_away(Rejected::Overloaded.into()),
             Err(TrySendError::Disconnected(work)) => work.turn_away(self.end().1),
+        }
+    }
+
+    /// Hands work to the apply thread, if there is room.
+    pub(super) fn try_work(&self, work: Work) -> Result<(), TrySendError<Work>> {
+        let bytes = work.weight().bytes;
+        let before = self.work_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let sent = match before > 0 && before + bytes > WORK_BYTES {
+            true => Err(TrySendError::Full(work)),
+            false => self.work.try_send((work, bytes)).map_err(|error| match error {
+                TrySendError::Full((work, _)) => TrySendError::Full(work),
+                TrySendError::Disconnected((work, _)) => TrySendError::Disconnected(work),
+            }),
+        };
+        if sent.is_err() {
+            self.work_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        }
+        sent
+    }
+
+    /// Hands work to the apply thread and waits for a place, however many bytes there are; whether
+    /// the thread is still there.
+    pub(super) fn send_work(&self, work: Work) -> bool {
+        let bytes = work.weight().bytes;
+        self.work_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.work.send((work, bytes)).is_ok()
+    }
+
+    /// The apply thread is done with work of that many bytes.
+    pub(super) fn work_done(&self, bytes: usize) {
+        self.work_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if self.core_waits.swap(false, Ordering::AcqRel) {
+            self.wake.notify_one();
         }
     }
 

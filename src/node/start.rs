@@ -6,6 +6,7 @@
 //! as it goes, so that memory stays bounded; the log thread starts; and only then does the mesh,
 //! for from there on this replica can be heard.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, bounded};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -35,14 +36,17 @@ use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
 use crate::replica::{Core, Output, OwnSnapshot};
 use crate::storage::{
-    Disk, FileDisk, FoundEnd, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
-    SnapshotOptions, StorageError, Store, StoreOptions,
+    Disk, FileDisk, FoundEnd, LastCommand, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
+    SnapshotOptions, StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
 };
-use crate::types::{LogPosition, ReplicaId};
+use crate::types::{LogPosition, ReplicaId, RequestId};
 use crate::wire::{self, ServerInfo, decode_own_snapshot, decode_record};
 
-/// So many executions are handed on together while the log is read.
+/// So many executions are handed on together while the log is read, or so many bytes of them.
 const TOGETHER: usize = 512;
+const TOGETHER_BYTES: usize = 1 << 20;
+/// Twice this many bytes may be handed on and not applied yet.
+const AHEAD_BYTES: usize = 16 << 20;
 /// How often it is said how far reading the log is.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -73,7 +77,9 @@ pub(super) struct Parts<S> {
     pub(super) data: Option<Data>,
     pub(super) shared: Arc<Shared>,
     pub(super) machine: S,
-    pub(super) queue: Receiver<Work>,
+    /// What the operator has said must not be executed.
+    pub(super) skip: BTreeSet<RequestId>,
+    pub(super) queue: Receiver<(Work, usize)>,
 }
 
 /// What runs, once everything does.
@@ -95,7 +101,7 @@ where
         let start = start.unwrap_or_else(|panic| {
             let what = format!("an invariant is broken: {}", panic_text(&*panic));
             // The apply thread, if there is one, has nobody to tell it to stop.
-            let _ = shared.work.try_send(Work::Stop);
+            let _ = shared.try_work(Work::Stop);
             Err(StartError::Restore(Fault::Bug(what)))
         });
         match start {
@@ -103,7 +109,7 @@ where
                 let _ = started.send(Ok(runner.local_addr()));
                 drive(runtime, runner, &shared);
                 // An error says that it has ended already, and its panic is known.
-                let _ = shared.work.send(Work::Stop);
+                shared.send_work(Work::Stop);
                 let _ = apply.join();
             }
             Err(error) => drop(started.send(Err(error))),
@@ -113,7 +119,7 @@ where
 
     fn start(self) -> Result<Running<P>, StartError> {
         let Plan { mut core, parts } = self;
-        let Parts { pace, mut config, data, shared, machine, queue } = parts;
+        let Parts { pace, mut config, data, shared, machine, skip, queue } = parts;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         config.protocol = P::NAME.to_owned();
         let (register, kept) = open(data, &config)?;
@@ -121,17 +127,21 @@ where
         (config.incarnation, config.directory) = (own.incarnation, own.directory);
         config.origin = register.origin();
         let mut out = Output::default();
-        let (kept, applier) = match kept {
+        let (kept, first) = match kept {
             Some(kept) => {
-                let (kept, applier) = kept.begin(&mut core, pace.replicas, &mut out)?;
-                (Some(kept), applier)
+                let (begun, applier) = kept.begin(&mut core, pace.replicas, &mut out)?;
+                let applier = applier.unwrap_or_else(|| Applier::new(machine));
+                let (skipped, trail) = begun.kept.skip(&applier, &skip, shared.id)?;
+                (Some(begun), apply::First { applier, skipped, trail: Some(trail) })
             }
-            None => (None, None),
+            None => {
+                let applier = Applier::new(machine);
+                (None, apply::First { applier, skipped: skip, trail: None })
+            }
         };
-        let applier = applier.unwrap_or_else(|| Applier::new(machine));
         let apply = thread::Builder::new().name(format!("isonomy-{}-apply", shared.id)).spawn({
             let shared = Arc::clone(&shared);
-            move || apply::run(applier, &shared, &queue)
+            move || apply::run(first, &shared, &queue)
         })?;
         let begin = || {
             let (journal, shelf, first) = match kept {
@@ -157,7 +167,7 @@ where
         match begin() {
             Ok(runner) => Ok(Running { runtime, runner, apply }),
             Err(error) => {
-                let _ = shared.work.send(Work::Stop);
+                shared.send_work(Work::Stop);
                 let _ = apply.join();
                 Err(error)
             }
@@ -316,6 +326,39 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// What must not be executed, from now on durably; and the trail of what is.
+    fn skip<S: StateMachine>(
+        &self,
+        applier: &Applier<S>,
+        more: &BTreeSet<RequestId>,
+        us: ReplicaId,
+    ) -> Result<(BTreeSet<RequestId>, Trail), StartError> {
+        let failed = |error| StartError::Storage { directory: self.name.clone(), error };
+        let known = read_skipped(&*self.disk).map_err(failed)?;
+        let is_executed = |it: &&RequestId| applier.sessions().is_executed(**it);
+        if let Some(request) = more.difference(&known).find(is_executed) {
+            return Err(StartError::TooLateToSkip { request: *request });
+        }
+        let skipped = add_skipped(&*self.disk, more).map_err(failed)?;
+        if !skipped.is_empty() {
+            let requests = skipped.iter().map(RequestId::to_string).collect::<Vec<_>>().join(" ");
+            warn!(%us, requests, "these are not executed here, and must not be at any replica");
+        }
+        let trail = Trail::begin(&*self.disk).map_err(failed)?;
+        if let Some(last) = trail.last().filter(|last| !skipped.contains(&last.request)) {
+            let LastCommand { request, instance, bytes, digest, lives } = last;
+            let digest = format!("{digest:016x}");
+            warn!(
+                %us, %request, instance, bytes, digest, lives,
+                "the process ended while it executed this command: if it ends there every time, \
+                 the command must be skipped at all replicas"
+            );
+        }
+        Ok((skipped, trail))
+    }
+}
+
 impl Begun {
     /// Makes the core what its records behind the snapshot say it was, and goes on writing where
     /// they end.
@@ -338,6 +381,9 @@ impl Begun {
         let restored = replay.finish();
         if store.identity.incarnation > 1 {
             say_end(shared.id, &name, store.log.found_end());
+        }
+        if !shared.send_work(Work::Restored) {
+            return Err(StartError::Restore(shared.fault().unwrap_or_else(apply_is_gone)));
         }
         let durable = store.log.durable();
         core.resume(shared.clock.now(), durable, out);
@@ -364,6 +410,12 @@ struct Replay<'a, P: Explain> {
     restored: Restored,
     begun: Duration,
     said: Duration,
+    /// What is to be handed on, and how many executions that is of those put out.
+    bytes: usize,
+    counted: usize,
+    /// What was handed on since the apply thread was asked last, and its answer to that.
+    ahead: usize,
+    reached: Option<Receiver<()>>,
 }
 
 impl<'a, P: Explain> Replay<'a, P> {
@@ -383,6 +435,10 @@ impl<'a, P: Explain> Replay<'a, P> {
             restored: Restored::default(),
             begun: now,
             said: now,
+            bytes: 0,
+            counted: 0,
+            ahead: 0,
+            reached: None,
         }
     }
 
@@ -398,18 +454,33 @@ impl<'a, P: Explain> Replay<'a, P> {
         self.core.restore(decoded, self.out);
         self.restored.records += 1;
         self.restored.bytes += record.len() as u64;
-        if self.out.execute.len() >= TOGETHER {
-            self.hand_on()?;
+        let new = self.out.execute[self.counted..].iter();
+        self.bytes += new.map(|execution| execution.batch.bytes()).sum::<usize>();
+        self.counted = self.out.execute.len();
+        if self.counted >= TOGETHER || self.bytes >= TOGETHER_BYTES {
+            self.hand_on().ok_or("the state machine failed")?;
             self.say_how_far();
         }
         Ok(())
     }
 
-    /// Hands what is decided on to the apply thread, and waits until it has room.
-    fn hand_on(&mut self) -> Result<(), String> {
+    /// Hands what is decided on to the apply thread, and waits until it is not far behind; `None`
+    /// if it is gone.
+    fn hand_on(&mut self) -> Option<()> {
         let executions = std::mem::take(&mut self.out.execute);
-        let sent = self.shared.work.send(Work::Execute(executions));
-        sent.map_err(|_| "the state machine failed".to_owned())
+        self.ahead += std::mem::take(&mut self.bytes);
+        self.counted = 0;
+        let send = |work| self.shared.send_work(work).then_some(());
+        send(Work::Execute(executions))?;
+        if self.ahead >= AHEAD_BYTES {
+            self.ahead = 0;
+            let (sender, receiver) = bounded(1);
+            send(Work::Reached(sender))?;
+            if let Some(before) = self.reached.replace(receiver) {
+                before.recv().ok()?;
+            }
+        }
+        Some(())
     }
 
     fn say_how_far(&mut self) {
@@ -428,6 +499,10 @@ impl<'a, P: Explain> Replay<'a, P> {
         info!(us = %self.us, snapshot_bytes, records, bytes, seconds, "restored");
         self.restored
     }
+}
+
+fn apply_is_gone() -> Fault {
+    Fault::Bug("the apply thread is gone".to_owned())
 }
 
 fn elapsed(shared: &Shared) -> Duration {

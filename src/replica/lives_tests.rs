@@ -28,8 +28,9 @@ struct World {
 
 fn applied(base: &[u8], executions: &[Execution]) -> Applier<Kv> {
     let mut applier = Applier::restore(base).expect("its own state");
-    let mut replies = Vec::new();
-    executions.iter().for_each(|execution| applier.apply(&execution.batch, &mut replies));
+    for command in executions.iter().flat_map(|execution| execution.batch.commands()) {
+        applier.apply(command, false);
+    }
     applier
 }
 

@@ -181,9 +181,12 @@ impl<P: Subject> World<'_, P> {
                 _ => {}
             }
         }
-        let mut replies = std::mem::take(&mut self.replies);
-        self.hosts[me.index()].applier.apply(&execution.batch, &mut replies);
-        for applied in replies.drain(..) {
+        for command in execution.batch.commands() {
+            // In worlds with restarts an answer is for whom this life has heard.
+            let host = &mut self.hosts[me.index()];
+            let heard = !self.plan.restarts || host.waiting.contains(&command.request);
+            let wanted = command.origin == me && heard;
+            let applied = host.applier.apply(command, wanted);
             self.checks.applied(me, &applied)?;
             self.note_refusal(me, &applied);
             if applied.request.client == ClientId::CLUSTER {
@@ -192,17 +195,14 @@ impl<P: Subject> World<'_, P> {
             if !applied.first {
                 self.counters.hit(Counter::SecondTime);
             }
-            // In worlds with restarts an answer is for whom this life has heard.
             let host = &self.hosts[me.index()];
-            let heard = !self.plan.restarts || host.waiting.contains(&applied.request);
             let refused = matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. }));
             // As a node, which says that it does not know: the client asks somewhere else.
             let unsure = refused && host.unsure.contains(&applied.request);
-            if applied.origin == me && heard && !unsure {
+            if wanted && !unsure {
                 self.reply(applied.request, applied.outcome);
             }
         }
-        self.replies = replies;
         Ok(())
     }
 

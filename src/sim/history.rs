@@ -120,7 +120,9 @@ impl Answer {
             KvOutput::Deleted(existed) => Answer::Deleted(existed),
             KvOutput::Swapped => Answer::Swapped,
             KvOutput::Mismatch(found) => Answer::Mismatch(found),
-            KvOutput::Values(_) => return None,
+            KvOutput::Values(_) | KvOutput::TooLarge { .. } | KvOutput::TooManyKeys { .. } => {
+                return None;
+            }
         })
     }
 }

@@ -23,7 +23,7 @@ use super::room::Room;
 use super::snapshots::{Moment, Shelved};
 use super::subject::Subject;
 use super::trace::Trace;
-use crate::machine::{Applied, Outcome, Refusal};
+use crate::machine::{Outcome, Refusal};
 use crate::protocol::Paths;
 use crate::replica::{Input, Output, PeerMessage};
 use crate::types::{Optimisations, ReplicaId, ReplicaSet, RequestId, Time};
@@ -141,7 +141,6 @@ pub(super) struct World<'a, P: Subject> {
     messages: Vec<Option<Letter<P::Message>>>,
     unused: Vec<u32>,
     pub(super) out: Output<P::Message, P::Record>,
-    pub(super) replies: Vec<Applied>,
     pub(super) sabotage: Sabotage,
     /// One mains for all: when the first disk dies, everybody's power fails.
     pub(super) one_mains: bool,
@@ -185,7 +184,6 @@ impl<'a, P: Subject> World<'a, P> {
             messages: Vec::new(),
             unused: Vec::new(),
             out: Output::default(),
-            replies: Vec::new(),
             frame: BytesMut::new(),
             sabotage,
             one_mains: false,

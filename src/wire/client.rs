@@ -14,6 +14,9 @@ use crate::types::{ClientId, Era, ReplicaId, RequestId};
 /// The version of the frames between clients and replicas.
 pub const CLIENT_VERSION: u8 = 1;
 
+/// A request is longer than its payload, and a reply than its output, by less than this many bytes.
+pub const CLIENT_HEADER_BYTES: usize = 64;
+
 /// What a client asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
@@ -71,6 +74,25 @@ pub enum Outcome {
     /// It may or may not have been, or yet be, executed; to ask again under the same id is safe.
     /// The text says why, for people.
     Unknown(String),
+    /// It was executed, and there is no output to send. No replica has one.
+    NoAnswer(NoAnswer),
+}
+
+/// Why a command that was executed has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoAnswer {
+    /// Its output is longer than answers may be.
+    #[error("executed, but its answer of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// The length of the output.
+        bytes: u64,
+        /// The most allowed.
+        limit: u64,
+    },
+    /// It was executed before, and its output is not kept any more.
+    #[error("executed, but its output is not kept any more")]
+    Forgotten,
 }
 
 /// Why a request surely had no effect.
@@ -216,6 +238,10 @@ impl Wire for Outcome {
                 out.put_u8(3);
                 refusal.encode(out);
             }
+            Outcome::NoAnswer(why) => {
+                out.put_u8(6);
+                why.encode(out);
+            }
             Outcome::Unknown(why) => {
                 out.put_u8(4);
                 why.encode(out);
@@ -236,7 +262,30 @@ impl Wire for Outcome {
             3 => Ok(Outcome::Rejected(from.read()?)),
             4 => Ok(Outcome::Unknown(from.read()?)),
             5 => Ok(Outcome::Snapshot { position: from.read()?, bytes: from.read()? }),
+            6 => Ok(Outcome::NoAnswer(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "an outcome", kind }),
+        }
+    }
+}
+
+impl Wire for NoAnswer {
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            NoAnswer::TooLarge { bytes, limit } => {
+                out.put_u8(1);
+                bytes.encode(out);
+                limit.encode(out);
+            }
+            NoAnswer::Forgotten => out.put_u8(2),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<NoAnswer, DecodeError> {
+        let start = from.offset();
+        match from.byte("a reason")? {
+            1 => Ok(NoAnswer::TooLarge { bytes: from.read()?, limit: from.read()? }),
+            2 => Ok(NoAnswer::Forgotten),
+            kind => from.refuse(start, Flaw::Kind { what: "a reason", kind }),
         }
     }
 }

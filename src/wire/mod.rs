@@ -58,8 +58,8 @@ mod transfer;
 mod values;
 
 pub use client::{
-    Ask, CLIENT_VERSION, Outcome, Refusal, Reply, Request, ServerInfo, decode_reply,
-    decode_request, encode_reply, encode_request, greeting,
+    Ask, CLIENT_HEADER_BYTES, CLIENT_VERSION, NoAnswer, Outcome, Refusal, Reply, Request,
+    ServerInfo, decode_reply, decode_request, encode_reply, encode_request, greeting,
 };
 pub use error::{DecodeError, Flaw};
 pub use peer::{

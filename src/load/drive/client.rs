@@ -152,6 +152,12 @@ impl Client {
                 }
             };
             match tokio::time::timeout(shared.plan.attempt, attempt).await {
+                // No words of its own for each length: they are counted.
+                Ok(Ok(KvOutput::TooLarge { limit, .. })) => {
+                    return Err(format!(
+                        "the answer is above {limit} bytes: read fewer keys, or shorter values"
+                    ));
+                }
                 Ok(Ok(output)) => {
                     shared.travel(at, self.home).await;
                     return Ok(output);

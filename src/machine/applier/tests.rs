@@ -34,10 +34,7 @@ fn request(client: u64, sequence: u64, command: &KvCommand) -> Command {
 }
 
 fn apply(applier: &mut Applier<Kv>, command: Command) -> Applied {
-    let mut replies = Vec::new();
-    applier.apply(&Batch::new(vec![command]), &mut replies);
-    assert_eq!(replies.len(), 1);
-    replies.remove(0)
+    applier.apply(&command, true)
 }
 
 fn output(applied: &Applied) -> KvOutput {

@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::machine::RestoreError;
+use crate::node::PoisonedCommand;
 use crate::storage::StorageError;
-use crate::types::ReplicaId;
+use crate::types::{ReplicaId, RequestId};
 
 /// Why there is no backup, or no directory from one.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,24 @@ pub enum BackupError {
         replica: ReplicaId,
         /// The size of the cluster.
         replicas: usize,
+    },
+    /// The state machine panicked at a command in the log.
+    #[error("{directory}: {command}")]
+    Poisoned {
+        /// Where the log is.
+        directory: String,
+        /// The command.
+        command: PoisonedCommand,
+    },
+    /// A request cannot be skipped: its effect is in the snapshot that the log goes on from.
+    #[error(
+        "{directory}: request {request} is executed in the snapshot there: it cannot be skipped"
+    )]
+    TooLateToSkip {
+        /// Where the snapshot is.
+        directory: String,
+        /// The request.
+        request: RequestId,
     },
     /// The backup is not what was written.
     #[error("{file} is no sound backup: {what}")]

@@ -15,6 +15,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::machine::{Applier, StateMachine, sessions_in};
 use crate::protocol::ProtocolKind;
 use crate::replica::Checkpoint;
 use crate::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
-use crate::types::{Era, Executed, LogPosition, ReplicaId};
+use crate::types::{Era, Executed, LogPosition, ReplicaId, RequestId};
 use crate::wire::encode_snapshot;
 use file::Contents;
 use take::{Taken, take};
@@ -68,12 +69,23 @@ pub struct Backup {
     pub state_bytes: u64,
 }
 
+/// How a backup is made.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BackupOptions {
+    /// A file of that name may be replaced.
+    pub overwrite: bool,
+    /// Requests in the log that are not executed, beside those that the replica is told to skip: see
+    /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
+    pub skip: BTreeSet<RequestId>,
+}
+
 /// Writes a backup of a replica's data directory to `file`: of all that is in it if the replica is
 /// stopped, else of its newest snapshot. `machine` is the state that the cluster began with. The
 /// directory is not changed, and no replica can start from it meanwhile.
 ///
 /// # Errors
 /// [`BackupError::Exists`] if there is such a file and it is not to be overwritten;
+/// [`BackupError::Poisoned`] if the state machine panics at a command in the log;
 /// [`BackupError::Protocol`] if the replica does not run EPaxos*; otherwise if
 /// the directory is not sound, or holds nothing, or the file cannot be written. No part of it is
 /// there then, and what was there before still is.
@@ -81,12 +93,13 @@ pub fn backup<S: StateMachine>(
     machine: S,
     directory: impl AsRef<Path>,
     file: impl AsRef<Path>,
-    overwrite: bool,
+    options: &BackupOptions,
 ) -> Result<Backup, BackupError> {
     let (directory, file) = (directory.as_ref(), file.as_ref());
+    let overwrite = options.overwrite;
     file::check_name(file, overwrite)?;
     let Taken { cluster, replica, replicas, source, position, checkpoint, state } =
-        take(machine, directory)?;
+        take(machine, directory, &options.skip)?;
     let sessions = sessions_in(&state).map_err(BackupError::State)?;
     let mut left_out: Vec<_> =
         checkpoint.own.iter().filter_map(|record| record.instance()).collect();

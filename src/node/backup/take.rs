@@ -1,6 +1,8 @@
 //! Takes: what a directory's replica had executed, and its state. The same steps as those of a
 //! replica that starts (`start`), without the rest of it: no thread, no network, nothing written.
 
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,13 +10,17 @@ use bytes::Bytes;
 
 use super::{BackupError, Source};
 use crate::machine::{Applier, StateMachine};
+use crate::node::PoisonedCommand;
 use crate::node::inbox::EPOCH;
 use crate::node::inspect::size_in;
+use crate::node::shared::panic_text;
 use crate::protocol::Protocol;
 use crate::protocol::epaxos::{EPaxos, Record, Shared};
 use crate::replica::{Checkpoint, Core, Limits, Output};
-use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError};
-use crate::types::{LogPosition, Optimisations, Quorums, ReplicaId, Retention, Settings, Timing};
+use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError, read_skipped};
+use crate::types::{
+    LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing,
+};
 use crate::wire::{self, decode_own_snapshot, decode_record, replicas_in_snapshot};
 
 /// How often the directory of a running replica is read: what is read may be gone meanwhile.
@@ -32,15 +38,30 @@ pub(super) struct Taken {
 }
 
 /// Takes what is there: all of it, or if a replica runs the newest snapshot.
-pub(super) fn take<S: StateMachine>(machine: S, directory: &Path) -> Result<Taken, BackupError> {
+pub(super) fn take<S: StateMachine>(
+    machine: S,
+    directory: &Path,
+    skip: &BTreeSet<RequestId>,
+) -> Result<Taken, BackupError> {
     let name = directory.display().to_string();
     let failed = |error| BackupError::Storage { directory: name.clone(), error };
     match FileDisk::hold(directory) {
         Ok(disk) => {
-            let reading = Reading::of(Arc::new(disk)).map_err(failed)?;
+            let disk = Arc::new(disk);
+            let mut skipped = read_skipped(&*disk).map_err(failed)?;
+            skipped.extend(skip);
+            let reading = Reading::of(disk).map_err(failed)?;
             let reading = reading.ok_or_else(|| BackupError::Nothing(name.clone()))?;
             check_protocol(&reading.identity, &name)?;
-            let taken = all(machine, reading).map_err(failed)?;
+            let taken = all(machine, reading, &skipped).map_err(|error| match error {
+                NotTaken::Storage(error) => failed(error),
+                NotTaken::Poisoned(command) => {
+                    BackupError::Poisoned { directory: name.clone(), command: *command }
+                }
+                NotTaken::TooLateToSkip(request) => {
+                    BackupError::TooLateToSkip { directory: name.clone(), request }
+                }
+            })?;
             taken.ok_or_else(|| BackupError::Nothing(name.clone()))
         }
         Err(StorageError::Locked { .. }) => {
@@ -117,7 +138,11 @@ fn begin<S: StateMachine>(
 }
 
 /// Everything, of a replica that does not run: `None` if it has no records.
-fn all<S: StateMachine>(machine: S, mut reading: Reading) -> Result<Option<Taken>, StorageError> {
+fn all<S: StateMachine>(
+    machine: S,
+    mut reading: Reading,
+    skipped: &BTreeSet<RequestId>,
+) -> Result<Option<Taken>, NotTaken> {
     let Identity { cluster, replica, .. } = reading.identity.clone();
     let begun = match &mut reading.snapshot {
         Some(reader) => Some(begin::<S>(reader, &cluster)?),
@@ -131,13 +156,20 @@ fn all<S: StateMachine>(machine: S, mut reading: Reading) -> Result<Option<Taken
     let mut core = core(replica, replicas)?;
     let mut out = Output::default();
     let mut applier = Applier::new(machine);
+    let mut poisoned = None;
     if let Some(begun) = begun {
         applier = begun.applier;
+        if let Some(it) = skipped.iter().find(|it| applier.sessions().is_executed(**it)) {
+            return Err(NotTaken::TooLateToSkip(*it));
+        }
+        applier.skip(skipped.iter().copied());
         core.restore_snapshot(begun.shared, &begun.executed);
         for record in begun.own {
             core.restore(record, &mut out);
-            apply(&mut applier, &mut out);
+            apply(&mut applier, &mut out)?;
         }
+    } else {
+        applier.skip(skipped.iter().copied());
     }
     let limits = wire::Limits::new(replicas);
     let position = reading.replay(&mut |position, record| {
@@ -148,9 +180,16 @@ fn all<S: StateMachine>(machine: S, mut reading: Reading) -> Result<Option<Taken
             return Err(format!("record {position} is of epoch {epoch}"));
         }
         core.restore(record, &mut out);
-        apply(&mut applier, &mut out);
-        Ok(())
-    })?;
+        apply(&mut applier, &mut out).map_err(|command| {
+            let what = command.to_string();
+            poisoned = Some(command);
+            what
+        })
+    });
+    if let Some(command) = poisoned {
+        return Err(command.into());
+    }
+    let position = position?;
     let checkpoint = core.checkpoint();
     let (source, state) = (Source::Stopped, applier.snapshot());
     Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
@@ -172,13 +211,40 @@ fn core(me: ReplicaId, replicas: usize) -> Result<Core<EPaxos>, StorageError> {
     Ok(Core::new(settings.clone(), Limits::default(), EPaxos::new(settings)))
 }
 
-fn apply<S: StateMachine, M, R>(applier: &mut Applier<S>, out: &mut Output<M, R>) {
-    let mut replies = Vec::new();
+/// Why nothing is taken of a directory.
+enum NotTaken {
+    Storage(StorageError),
+    Poisoned(Box<PoisonedCommand>),
+    TooLateToSkip(RequestId),
+}
+
+impl From<StorageError> for NotTaken {
+    fn from(error: StorageError) -> NotTaken {
+        NotTaken::Storage(error)
+    }
+}
+
+impl From<Box<PoisonedCommand>> for NotTaken {
+    fn from(command: Box<PoisonedCommand>) -> NotTaken {
+        NotTaken::Poisoned(command)
+    }
+}
+
+fn apply<S: StateMachine, M, R>(
+    applier: &mut Applier<S>,
+    out: &mut Output<M, R>,
+) -> Result<(), Box<PoisonedCommand>> {
     for execution in out.execute.drain(..) {
-        applier.apply(&execution.batch, &mut replies);
-        replies.clear();
+        for command in execution.batch.commands() {
+            // Nobody waits for an answer here. After a panic the state is not used any more.
+            let applied = catch_unwind(AssertUnwindSafe(|| applier.apply(command, false)));
+            applied.map_err(|panic| {
+                Box::new(PoisonedCommand::new(execution.id, command, panic_text(&*panic)))
+            })?;
+        }
     }
     out.clear();
+    Ok(())
 }
 
 /// The size of the cluster, from the first record that tells.

@@ -94,7 +94,8 @@ impl Home {
         directory(&home.path().join("data"), &records());
         let before = files(&home.path().join("data"));
         let file = home.path().join("file");
-        let made = backup(Kv::new(), home.path().join("data"), file, false).expect("a backup");
+        let made = backup(Kv::new(), home.path().join("data"), file, &BackupOptions::default())
+            .expect("a backup");
         assert_eq!(files(&home.path().join("data")), before, "it only reads");
         Home { home, made }
     }
@@ -135,17 +136,17 @@ fn a_backup_says_what_it_stands_for_and_holds_it() {
     assert_eq!((inside.shared.floor, own), (past, vec![]));
 
     let mut applier = Applier::<Kv>::restore(&state).expect("a state");
-    let mut replies = Vec::new();
-    applier.apply(&Batch::new(vec![put(7, "a", "1"), put(9, "a", "3")]), &mut replies);
-    assert!(!replies[0].first, "it was executed");
-    assert!(replies[1].first, "it was left out, and happens when it is tried again");
+    assert!(!applier.apply(&put(7, "a", "1"), true).first, "it was executed");
+    let tried_again = applier.apply(&put(9, "a", "3"), true);
+    assert!(tried_again.first, "it was left out, and happens when it is tried again");
 }
 
 #[test]
 fn what_was_restored_can_be_backed_up_again() {
     let home = Home::new();
     home.restore("new", 1).expect("restored");
-    let again = backup(Kv::new(), home.path("new"), home.path("again"), false).expect("a backup");
+    let again = backup(Kv::new(), home.path("new"), home.path("again"), &BackupOptions::default())
+        .expect("a backup");
     let [first, second] =
         ["file", "again"].map(|name| file::read(&home.path(name)).expect("sound"));
     assert_eq!(first.state, second.state);
@@ -154,7 +155,8 @@ fn what_was_restored_can_be_backed_up_again() {
 
     // The same while somebody has it: all that there is is its snapshot.
     let held = FileDisk::open(home.path("new")).expect("nobody has it");
-    let running = backup(Kv::new(), home.path("new"), home.path("running"), false);
+    let running =
+        backup(Kv::new(), home.path("new"), home.path("running"), &BackupOptions::default());
     let running = running.expect("a backup");
     assert_eq!((running.source, &running.executed), (Source::Snapshot, &again.executed));
     assert_eq!(file::read(&home.path("running")).expect("sound").state, first.state);
@@ -171,7 +173,8 @@ fn what_was_restored_can_be_backed_up_again() {
 fn what_cannot_be_backed_up_is_said() {
     let home = Home::new();
     let attempt = |name: &str| {
-        backup(Kv::new(), home.path(name), home.path("none"), false).expect_err("no backup")
+        backup(Kv::new(), home.path(name), home.path("none"), &BackupOptions::default())
+            .expect_err("no backup")
     };
     assert!(matches!(attempt("nowhere"), BackupError::Storage { .. }));
     assert!(!home.path("nowhere").exists());
@@ -237,7 +240,8 @@ fn a_directory_is_made_whole_or_not_at_all() {
 fn a_file_is_written_whole_or_not_at_all() {
     let home = Home::new();
     let before = files_only(&home);
-    let error = backup(Kv::new(), home.path("data"), home.path("file"), false).expect_err("there");
+    let error = backup(Kv::new(), home.path("data"), home.path("file"), &BackupOptions::default())
+        .expect_err("there");
     assert!(matches!(error, BackupError::Exists(_)), "{error}");
     let full = |path: &str| {
         file::write(&home.path(path), true, &home.made, |put| {
@@ -251,10 +255,17 @@ fn a_file_is_written_whole_or_not_at_all() {
         assert!(full(path).contains("cannot write"), "{}", full(path));
     }
     assert_eq!(files_only(&home), before, "nothing new, and nothing lost");
-    let again = backup(Kv::new(), home.path("data"), home.path("file"), true).expect("replaced");
+    let again = backup(
+        Kv::new(),
+        home.path("data"),
+        home.path("file"),
+        &BackupOptions { overwrite: true, ..BackupOptions::default() },
+    )
+    .expect("replaced");
     assert_ne!(again.id, home.made.id);
     assert_eq!(files_only(&home).len(), before.len());
-    let error = backup(Kv::new(), home.path("data"), home.path("no/where"), false);
+    let error =
+        backup(Kv::new(), home.path("data"), home.path("no/where"), &BackupOptions::default());
     assert!(matches!(error.expect_err("no directory"), BackupError::Io { .. }));
 }
 

@@ -13,7 +13,7 @@ use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, Era, Executed, Footprint, InstanceId, KeyHash,
     MAX_SLOT, ReplicaId, RequestId, Slot, Time, Value,
 };
-use crate::wire::{Ask, Outcome, Refusal, Reply, Request, ServerInfo};
+use crate::wire::{Ask, NoAnswer, Outcome, Refusal, Reply, Request, ServerInfo};
 
 /// A number of any length.
 pub(super) fn number() -> impl Strategy<Value = u64> {
@@ -280,6 +280,9 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         refusal.prop_map(Outcome::Rejected),
         any::<String>().prop_map(Outcome::Unknown),
         any::<(u64, u64)>().prop_map(|(position, bytes)| Outcome::Snapshot { position, bytes }),
+        any::<(u64, u64)>()
+            .prop_map(|(bytes, limit)| Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit })),
+        Just(Outcome::NoAnswer(NoAnswer::Forgotten)),
     ]
 }
 

@@ -234,6 +234,8 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::Expired(Era::of(300 << 40))), "03 06 ac02"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
         (Outcome::Snapshot { position: 300, bytes: 7 }, "05 ac02 07"),
+        (Outcome::NoAnswer(NoAnswer::TooLarge { bytes: 300, limit: 7 }), "06 01 ac02 07"),
+        (Outcome::NoAnswer(NoAnswer::Forgotten), "06 02"),
     ];
     let frame = |(outcome, bytes)| {
         let reply = Reply { request: request_id(), outcome };

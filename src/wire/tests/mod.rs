@@ -144,6 +144,7 @@ proptest! {
         match outcome {
             Outcome::Rejected(refusal) => comes_back(&refusal, &limits),
             Outcome::Status(info) => comes_back(&info, &limits),
+            Outcome::NoAnswer(why) => comes_back(&why, &limits),
             Outcome::Output(_) | Outcome::Unknown(_) | Outcome::Snapshot { .. } => {}
         }
     }
