@@ -5,10 +5,11 @@
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
 
-use super::drive::{Drive, Endpoint, Recent};
+use super::drive::{Drive, Endpoint, Recent, Trouble};
 use super::faults::{Action, Fault, Who};
 use super::gauge::Reading;
 use super::local::{Local, Tally};
@@ -22,8 +23,10 @@ use crate::mesh::WanControl;
 use crate::node::{Durability, Latency, LocalCluster, StartError};
 use crate::types::{ClientId, ReplicaId, RequestId, Timing};
 
-/// Keys in one command that fills the table.
-const FILL: u32 = 100;
+/// Keys in one command that fills the table, and the most bytes of them and their values: a longer
+/// value goes alone.
+const FILL: usize = 100;
+const FILL_BYTES: usize = 1 << 20;
 
 /// A load that could not be put on.
 #[derive(Debug, thiserror::Error)]
@@ -195,18 +198,35 @@ fn begin_log<'a, 'b>(
 /// Puts a value to every key of the table.
 async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunError> {
     let workload = &scenario.plan.workload;
-    let keys = workload.keys.table();
-    for (sequence, first) in (1..).zip((0..keys).step_by(FILL as usize)) {
-        let some = first..keys.min(first + FILL);
-        let entry = |index: u32| {
-            (Key::of_table(index).name(), Written(u64::from(index) + 1).value(&workload.values))
+    let entry = |index: u32| {
+        (Key::of_table(index).name(), Written(u64::from(index) + 1).value(&workload.values))
+    };
+    let mut table = (0..workload.keys.table()).map(entry).peekable();
+    let mut sequence = 0;
+    while table.peek().is_some() {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let more = |entries: &[_], bytes: usize, (key, value): &(Bytes, Bytes)| {
+            let with = bytes + key.len() + value.len();
+            entries.is_empty() || (entries.len() < FILL && with <= FILL_BYTES)
         };
-        let command = KvCommand::PutMany { entries: some.map(entry).collect() };
+        while let Some((key, value)) = table.next_if(|next| more(&entries, bytes, next)) {
+            bytes += key.len() + value.len();
+            entries.push((key, value));
+        }
+        sequence += 1;
         let request = RequestId::new(ClientId(1), sequence);
-        let done = endpoint.submit(request, sequence, command).await;
-        done.map_err(|trouble| RunError::Preload(format!("{trouble:?}")))?;
+        let done = endpoint.submit(request, sequence, KvCommand::PutMany { entries }).await;
+        done.map_err(|trouble| RunError::Preload(words(trouble)))?;
     }
     Ok(())
+}
+
+fn words(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Busy => "the replica has too much waiting".to_owned(),
+        Trouble::Gone => "the replica has stopped, or does not answer".to_owned(),
+        Trouble::Failed(why) => why,
+    }
 }
 
 /// The looks at a run: when, and what was seen.
