@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::backup::executed;
 use super::{NO, complain, say};
 use crate::node::{Inspection, SnapshotContents};
-use crate::storage::SnapshotInfo;
-use crate::types::Deps;
+use crate::storage::{LastCommand, SnapshotInfo};
+use crate::types::{Deps, RequestId};
 
 /// Look at a replica's data directory: whose it is, what it holds, whether every checksum fits.
 ///
@@ -99,6 +99,7 @@ fn print(found: &Inspection) {
     if found.reserved > 0 {
         say(format_args!("own slots are reserved up to {}", found.reserved));
     }
+    print_commands(found);
     if !found.owners.is_empty() {
         say("instances in the log:");
         say("  owner      committed   nop      accepted  pre-accepted  initial   highest  round");
@@ -118,6 +119,20 @@ fn print(found: &Inspection) {
     }
     if report.is_sound() {
         say("sound: every checksum fits");
+    }
+}
+
+/// What is said of single commands.
+fn print_commands(found: &Inspection) {
+    for request in &found.skipped {
+        say(format_args!("request {request} is skipped: it is never executed"));
+    }
+    if let (Some(last), None) = (&found.last_command, found.report.holder) {
+        let LastCommand { request, instance, bytes, digest, lives } = last;
+        say(format_args!(
+            "its last life ended while it executed request {request} in instance {instance}, \
+             {bytes} bytes with XXH3-64 {digest:016x}; {lives} in a row did"
+        ));
     }
 }
 
@@ -209,6 +224,14 @@ fn to_json(found: &Inspection) -> Value {
         "replicas": found.replicas,
         "records": found.records,
         "reserved": found.reserved,
+        "skipped": found.skipped.iter().map(RequestId::to_string).collect::<Vec<_>>(),
+        "last_command": found.last_command.as_ref().map(|it| json!({
+            "request": it.request.to_string(),
+            "instance": it.instance,
+            "bytes": it.bytes,
+            "xxh3": format!("{:016x}", it.digest),
+            "lives": it.lives,
+        })),
         "snapshots": report.snapshots.iter().zip(&found.contents).map(snapshot).collect::<Vec<_>>(),
         "segments": report.segments.iter().map(segment).collect::<Vec<_>>(),
         "instances": owners.collect::<Vec<_>>(),

@@ -4,7 +4,7 @@
 
 mod again;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -15,10 +15,11 @@ use crate::machine::sessions_in;
 use crate::protocol::epaxos::{Phase, Record, Shared};
 use crate::protocol::{Protocol, ProtocolKind, UnknownProtocol};
 use crate::storage::{
-    self, FileDisk, Identity, Report, SnapshotInfo, SnapshotReader, StorageError,
+    self, FileDisk, Identity, LastCommand, Report, SnapshotInfo, SnapshotReader, StorageError,
 };
 use crate::types::{
-    Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, Slot, Value,
+    Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, RequestId, Slot,
+    Value,
 };
 use crate::wire::{Limits, Snapshot, decode_own_snapshot, decode_record, replicas_in_snapshot};
 use again::Again;
@@ -36,6 +37,12 @@ pub struct Inspection {
     pub replicas: Option<usize>,
     /// The last slot that the replica has reserved for itself; 0 for none.
     pub reserved: Slot,
+    /// Requests that the replica never executes: see
+    /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
+    pub skipped: BTreeSet<RequestId>,
+    /// The command that the replica's last life ended in, or that a running one is at, as far as it
+    /// left a trail.
+    pub last_command: Option<LastCommand>,
     /// The instances that the log has records of, by owner: of EPaxos* alone, where they have one.
     pub owners: BTreeMap<ReplicaId, OwnersInstances>,
 }
@@ -180,7 +187,12 @@ impl Inspection {
             let mut report = storage::verify(&disk, &mut visit)?;
             let contents = contents(&disk, &mut report);
             if again.is_settled(&mut report) {
-                return Ok(instances.into_inspection(report, contents));
+                let skipped = storage::read_skipped(&disk);
+                let skipped = skipped.map_err(|error| report.problems.push(error));
+                let mut found = instances.into_inspection(report, contents);
+                found.skipped = skipped.unwrap_or_default();
+                found.last_command = LastCommand::read(&disk);
+                return Ok(found);
             }
             again.pause();
         }
@@ -325,7 +337,8 @@ impl Instances {
         if let Some(told) = contents.iter().flatten().last() {
             replicas = Some(told.executed.floor().len());
         }
-        Inspection { report, contents, records, replicas, reserved, owners }
+        let (skipped, last_command) = (BTreeSet::new(), None);
+        Inspection { report, contents, records, replicas, reserved, skipped, last_command, owners }
     }
 }
 
