@@ -171,7 +171,7 @@ impl<S: StateMachine> Applier<S> {
         }
         let output = self.machine.apply(typed);
         // The same everywhere, whoever waits.
-        let kept = command.payload.len().max(KEPT_RESULT).min(MAX_ANSWER);
+        let kept = command.payload.len().clamp(KEPT_RESULT, MAX_ANSWER);
         let most = if wanted { MAX_ANSWER } else { kept };
         match encode_within(&output, most) {
             Ok(Encoded::Whole(output)) => {
@@ -314,5 +314,7 @@ fn covers(wide: &Footprint, narrow: &Footprint) -> bool {
     })
 }
 
+#[cfg(test)]
+mod answer_tests;
 #[cfg(test)]
 mod tests;

@@ -39,8 +39,8 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
     }
 }
 
-/// How many bytes [`encode`] makes of a value, without making them: of a byte string only the length
-/// is looked at.
+/// How many bytes [`encode`] makes of a value, without making them: of a byte string only the
+/// length is looked at.
 ///
 /// # Errors
 /// As [`encode`].
@@ -57,8 +57,8 @@ pub(super) enum Encoded {
     TooLarge(usize),
 }
 
-/// [`encode`], unless the encoding is longer than `limit`: then its length is all that is found out,
-/// and no memory is taken for it.
+/// [`encode`], unless the encoding is longer than `limit`: then only its length is found out, and no
+/// memory is taken for it.
 pub(super) fn encode_within<T: Serialize>(value: &T, limit: usize) -> Result<Encoded, CodecError> {
     let mut short = [0; SHORT];
     let bytes = match postcard::to_slice(value, &mut short) {

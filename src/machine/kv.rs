@@ -287,7 +287,11 @@ mod tests {
         #[test]
         fn a_length_computed_first_is_that_of_the_answer(
             lengths in proptest::collection::vec(
-                prop_oneof![Just(None), (0..300usize).prop_map(Some), (16_300..16_500usize).prop_map(Some)],
+                prop_oneof![
+                    Just(None),
+                    (0..300usize).prop_map(Some),
+                    (16_300..16_500usize).prop_map(Some),
+                ],
                 0..200,
             ),
         ) {

@@ -184,6 +184,23 @@ fn a_command_that_understates_its_footprint_is_refused() {
 }
 
 #[test]
+fn a_request_that_is_skipped_leaves_no_trace() {
+    let [mut with, mut without] = [(); 2].map(|()| Applier::new(Kv::new()));
+    let (before, bad) = (request(1, 1, &put("a", "1")), request(1, 2, &put("a", "2")));
+    with.skip([bad.request]);
+    for applier in [&mut with, &mut without] {
+        apply(applier, before.clone());
+    }
+    for _ in 0..2 {
+        let skipped = apply(&mut with, bad.clone());
+        let refused = Outcome::Refused(Refusal::Skipped);
+        assert_eq!((skipped.outcome, skipped.first), (refused, false));
+    }
+    assert_eq!(with.snapshot(), without.snapshot());
+    assert!(apply(&mut with, request(1, 3, &put("a", "3"))).first);
+}
+
+#[test]
 fn local_reads_read_and_nothing_else() {
     let mut applier = Applier::new(Kv::new());
     apply(&mut applier, request(1, 1, &put("a", "1")));
@@ -335,6 +352,28 @@ proptest! {
         let one = run(&with_duplicates);
         prop_assert_eq!(one.2.len(), commands.len());
         prop_assert_eq!(run(&reorder(&with_duplicates, seed)), one);
+    }
+
+    /// Whoever waits at which replica makes no difference to the state.
+    #[test]
+    fn replicas_agree_whoever_waits(
+        commands in commands(),
+        again in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
+        waits in proptest::collection::vec(any::<bool>(), 30),
+    ) {
+        let again = again.iter().map(|which| which.get(&commands).clone());
+        let order: Vec<Command> = commands.iter().cloned().chain(again).collect();
+        let [mut all, mut some] = [(); 2].map(|()| Applier::new(Kv::new()));
+        for (command, waits) in order.iter().zip(waits) {
+            let one = all.apply(command, true);
+            let other = some.apply(command, waits);
+            if waits {
+                prop_assert_eq!(&one, &other);
+            }
+            prop_assert_eq!(one.first, other.first);
+        }
+        prop_assert_eq!(all.snapshot(), some.snapshot());
+        prop_assert_eq!(all.digest(), some.digest());
     }
 
     /// The same across ends of eras, which nothing passes: no order of the rest makes a difference,
