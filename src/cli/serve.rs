@@ -50,9 +50,10 @@ pub(super) struct Serve {
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
-    /// Never execute this request, which the log or an error names; may be given often. All replicas
-    /// must be started with it, and remember it: see "A command that no replica survives" in the
-    /// README
+    /// Never execute this request, which the log or an error names; may be given often
+    ///
+    /// All replicas must be started with it, and each remembers it: see "A command that no replica
+    /// survives" in the README.
     #[arg(long, value_name = "REQUEST")]
     skip: Vec<RequestId>,
 }
@@ -180,7 +181,7 @@ fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
 fn skip(command: &PoisonedCommand) -> String {
     let request = command.request;
     format!(
-        "This is a bug of the state machine, and every replica that executes the request stops like \
+        "This is a bug of the state machine: every replica that executes the request stops like \
          this one. If that happens again, stop all replicas and start each of them once with\n  \
          --skip {request}\nThe request is never executed then, at any replica."
     )

@@ -184,7 +184,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
 
     /// Never executes this request, whatever instance it is in: the way out when a state machine
     /// panics at a command ([`Fault::Poisoned`](super::Fault::Poisoned)) or aborts its process,
-    /// here and at every replica, and again whenever the log is read. Its client is told that it was
+    /// here and at every replica, and again whenever the log is read. Its client is told that it is
     /// refused.
     ///
     /// Every replica has to be told the same before it executes the request: where one has executed
@@ -295,16 +295,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             shutdown_patience: self.shutdown_patience,
             session_idle: self.session_idle,
         };
-        let (limits, machine) = (core_limits(&self.limits), self.machine);
-        let parts = Parts {
-            pace,
-            config,
-            data,
-            shared: Arc::clone(&shared),
-            machine,
-            skip: self.skip,
-            queue,
-        };
+        let (limits, machine, skip) = (core_limits(&self.limits), self.machine, self.skip);
+        let parts = Parts { pace, config, data, shared: Arc::clone(&shared), machine, skip, queue };
         let thread = thread::Builder::new().name(format!("isonomy-{id}"));
         with_protocol!(self.protocol, P => {
             let core = Core::new(settings.clone(), limits, P::new(settings));
@@ -367,6 +359,7 @@ fn check(limits: &Limits, timing: &Timing) -> Result<(), StartError> {
         (limits.client_requests, "`client_requests` must not be 0: no client would be served"),
         (limits.inbox_bytes, "`inbox_bytes` must not be 0: peers would be held back for ever"),
         (limits.unapplied, "`unapplied` must not be 0: nothing would be proposed"),
+        (limits.unapplied_bytes, "`unapplied_bytes` must not be 0: nothing would be proposed"),
         (limits.kept_bytes, "`kept_bytes` must not be 0: no command would be let in"),
         (limits.log_queue_bytes, "`log_queue_bytes` must not be 0: nothing would be proposed"),
     ];

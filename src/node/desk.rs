@@ -15,6 +15,9 @@ use crate::mesh::{Dropped, FrameSender};
 use crate::types::{RequestId, Time};
 use crate::wire::{self, NoAnswer, Reply, encode_reply};
 
+/// An output of this many bytes is long.
+const LONG: usize = 64 << 10;
+
 /// An output, encoded, or why there is none.
 pub(super) type Answer = Result<Bytes, ProposeError>;
 
@@ -58,11 +61,15 @@ impl Waiter {
 /// Sends a reply to a client. Whoever has gone away meanwhile doesn't get it; whoever waits is not
 /// left without one.
 pub(super) fn send(sender: &FrameSender, reply: &Reply) {
+    let output = match &reply.outcome {
+        wire::Outcome::Output(output) => output.len(),
+        _ => 0,
+    };
+    // A long frame is not made for a connection that is closed. (To ask takes a lock.)
+    if output >= LONG && sender.closed().is_some() {
+        return;
+    }
     let frame = |reply: &Reply| {
-        let output = match &reply.outcome {
-            wire::Outcome::Output(output) => output.len(),
-            _ => 0,
-        };
         let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
         encode_reply(reply, &mut frame);
         frame.freeze()

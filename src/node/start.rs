@@ -132,7 +132,7 @@ where
                 let (begun, applier) = kept.begin(&mut core, pace.replicas, &mut out)?;
                 let applier = applier.unwrap_or_else(|| Applier::new(machine));
                 let (skipped, trail) = begun.kept.skip(&applier, &skip, shared.id)?;
-                (Some(begun), apply::First { applier, skipped, trail: Some(trail) })
+                (Some(begun), apply::First { applier, skipped, trail })
             }
             None => {
                 let applier = Applier::new(machine);
@@ -196,6 +196,9 @@ struct Kept {
     name: String,
     log: LogOptions,
     disk: Arc<dyn Disk>,
+    /// Whether commands leave a [`Trail`]: what a disk in the place of a directory makes of writes
+    /// that nobody asked for is not known.
+    trailed: bool,
     cluster: String,
 }
 
@@ -216,6 +219,7 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
         Place::Directory(path) => path.display().to_string(),
         Place::Disk(_) => "the disk".to_owned(),
     };
+    let trailed = matches!(place, Place::Directory(_));
     let failed = |error| StartError::Storage { directory: name.clone(), error };
     let disk: Arc<dyn Disk> = match place {
         Place::Directory(path) => {
@@ -240,7 +244,7 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
         warn!(%us, directory, %error, "a snapshot cannot be used");
     }
     let cluster = config.cluster.clone();
-    let kept = Kept { opening, name, log, disk: Arc::clone(&disk), cluster };
+    let kept = Kept { opening, name, log, disk: Arc::clone(&disk), trailed, cluster };
     Ok((Register::on_disk(identity, disk), Some(kept)))
 }
 
@@ -333,7 +337,7 @@ impl Kept {
         applier: &Applier<S>,
         more: &BTreeSet<RequestId>,
         us: ReplicaId,
-    ) -> Result<(BTreeSet<RequestId>, Trail), StartError> {
+    ) -> Result<(BTreeSet<RequestId>, Option<Trail>), StartError> {
         let failed = |error| StartError::Storage { directory: self.name.clone(), error };
         let known = read_skipped(&*self.disk).map_err(failed)?;
         let is_executed = |it: &&RequestId| applier.sessions().is_executed(**it);
@@ -345,6 +349,9 @@ impl Kept {
             let requests = skipped.iter().map(RequestId::to_string).collect::<Vec<_>>().join(" ");
             warn!(%us, requests, "these are not executed here, and must not be at any replica");
         }
+        if !self.trailed {
+            return Ok((skipped, None));
+        }
         let trail = Trail::begin(&*self.disk).map_err(failed)?;
         if let Some(last) = trail.last().filter(|last| !skipped.contains(&last.request)) {
             let LastCommand { request, instance, bytes, digest, lives } = last;
@@ -355,7 +362,7 @@ impl Kept {
                  the command must be skipped at all replicas"
             );
         }
-        Ok((skipped, trail))
+        Ok((skipped, Some(trail)))
     }
 }
 
@@ -378,12 +385,12 @@ impl Begun {
             return Err(StartError::Restore(fault));
         }
         let store = store.map_err(failed)?;
-        let restored = replay.finish();
+        let restored = replay.finish().ok_or_else(|| {
+            let gone = || Fault::Bug("the apply thread is gone".to_owned());
+            StartError::Restore(shared.fault().unwrap_or_else(gone))
+        })?;
         if store.identity.incarnation > 1 {
             say_end(shared.id, &name, store.log.found_end());
-        }
-        if !shared.send_work(Work::Restored) {
-            return Err(StartError::Restore(shared.fault().unwrap_or_else(apply_is_gone)));
         }
         let durable = store.log.durable();
         core.resume(shared.clock.now(), durable, out);
@@ -492,17 +499,20 @@ impl<'a, P: Explain> Replay<'a, P> {
         }
     }
 
-    fn finish(mut self) -> Restored {
+    /// Waits until all that is decided is applied: a replica that cannot is not heard of by others.
+    /// `None` if the apply thread is gone.
+    fn finish(mut self) -> Option<Restored> {
+        self.hand_on()?;
+        let (sender, receiver) = bounded(1);
+        let all = [Work::Reached(sender), Work::Restored];
+        all.into_iter().all(|work| self.shared.send_work(work)).then_some(())?;
+        receiver.recv().ok()?;
         self.restored.took = elapsed(self.shared).saturating_sub(self.begun);
         let Restored { snapshot_bytes, records, bytes, took } = self.restored;
         let seconds = took.as_secs_f64();
         info!(us = %self.us, snapshot_bytes, records, bytes, seconds, "restored");
-        self.restored
+        Some(self.restored)
     }
-}
-
-fn apply_is_gone() -> Fault {
-    Fault::Bug("the apply thread is gone".to_owned())
 }
 
 fn elapsed(shared: &Shared) -> Duration {

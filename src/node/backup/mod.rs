@@ -74,7 +74,7 @@ pub struct Backup {
 pub struct BackupOptions {
     /// A file of that name may be replaced.
     pub overwrite: bool,
-    /// Requests in the log that are not executed, beside those that the replica is told to skip: see
+    /// Requests in the log that are not executed, beside those that the replica skips: see
     /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
     pub skip: BTreeSet<RequestId>,
 }
