@@ -393,13 +393,19 @@ async fn a_panic_of_the_state_machine_fences_the_replica() {
     let cluster = LocalCluster::of(1, |_| Gated(None)).start().await.unwrap();
     let replica = cluster.replica(1);
     assert_eq!(replica.propose(1).await, Ok(1));
-    let fault = "the state machine panicked: a bug in the state machine";
-    let fatal = Err(ProposeError::Fatal(fault.to_owned()));
-    let (bad, other) = tokio::join!(replica.propose(u32::MAX), replica.propose(u32::MAX));
+    let request = RequestId::new(ClientId(0x1f), 1);
+    let digest = xxhash_rust::xxh3::xxh3_64(&isonomy::machine::encode(&u32::MAX).unwrap());
+    let fault = format!(
+        "the state machine panicked at request c1f#1 in instance r1.2, a payload of 5 bytes with \
+         XXH3-64 {digest:016x}: a bug in the state machine"
+    );
+    let fatal = Err(ProposeError::Fatal(fault.clone()));
+    let (bad, other) =
+        tokio::join!(replica.submit(request, 1, u32::MAX), replica.submit(request, 1, u32::MAX));
     assert_eq!((bad, other), (fatal.clone(), fatal.clone()));
     assert_eq!(replica.propose(2).await, fatal, "whoever comes later is told the same");
     replica.wait_stopped().await;
-    assert_eq!(replica.fault().map(|it| it.to_string()).as_deref(), Some(fault));
+    assert_eq!(replica.fault().map(|it| it.to_string()), Some(fault));
     assert_eq!(replica.status().await.map(|status| status.id), None);
 }
 
