@@ -85,7 +85,8 @@ impl Pair {
             let issued = authority.issue_replica(id).expect("a certificate");
             let credentials = issued.credentials().expect("a root");
             let mut config = MeshConfig::new(CLUSTER, id, 1, peers[&id], credentials);
-            (config.socket, config.peers) = (Some(socket), peers.clone());
+            (config.socket, config.peers) =
+                (Some(socket), peers.iter().map(|(id, at)| (*id, (*at).into())).collect());
             config
         });
         let (one, two) = (configs.next().expect("two"), configs.next().expect("two"));

@@ -18,7 +18,6 @@ fn config(cluster: &LocalCluster<Kv>) -> ClientConfig {
     let credentials = cluster.client_credentials("alice").unwrap();
     let name = LocalCluster::<Kv>::NAME;
     let mut config = ClientConfig::new(name, "alice", credentials, cluster.addrs());
-    config.network.local = "127.0.0.1:0".parse().unwrap();
     config.attempt = Duration::from_millis(500);
     config
 }

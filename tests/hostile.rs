@@ -73,7 +73,7 @@ async fn setting() -> Setting {
     }
     let mut config = MeshConfig::new("hostile", id(3), 1, addrs[2], credentials(3));
     config.socket = sockets.next();
-    config.peers = [(id(1), addrs[0]), (id(2), addrs[1])].into();
+    config.peers = [(id(1), addrs[0].into()), (id(2), addrs[1].into())].into();
     let heard: &'static Deaf = Box::leak(Box::new(Deaf(Mutex::default())));
     let hostile = Mesh::start(config, heard).await.unwrap();
     for replica in &replicas {
@@ -257,9 +257,9 @@ async fn a_replica_that_comes_back_without_its_memory_is_not_listened_to() {
     }
     let credentials = authority.issue_replica(id(3)).unwrap().credentials().unwrap();
     // At another port: the old one may take a moment to be free.
-    let addr = "127.0.0.1:0".parse().unwrap();
+    let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut config = MeshConfig::new("hostile", id(3), 2, addr, credentials);
-    config.peers = [(id(1), addrs[0]), (id(2), addrs[1])].into();
+    config.peers = [(id(1), addrs[0].into()), (id(2), addrs[1].into())].into();
     let heard: &'static Deaf = Box::leak(Box::new(Deaf(Mutex::default())));
     let again = Mesh::start(config, heard).await.unwrap();
     eventually("refused by both", async || {

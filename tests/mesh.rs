@@ -87,7 +87,8 @@ async fn three_replicas_and_a_client_work_from_files() {
     let mut replicas = Vec::new();
     for (id, socket) in ReplicaId::all(3).zip(sockets) {
         let mut config = MeshConfig::new(CLUSTER, id, 1, peers[&id], read(dir, &id.to_string()));
-        (config.socket, config.peers) = (Some(socket), peers.clone());
+        (config.socket, config.peers) =
+            (Some(socket), peers.iter().map(|(id, at)| (*id, (*at).into())).collect());
         let gossip = Gossip::default();
         let mesh = Mesh::start(config, gossip.clone()).await.unwrap();
         *gossip.mesh.lock().unwrap() = Some(mesh.clone());

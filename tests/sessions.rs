@@ -23,7 +23,6 @@ async fn a_session_ends_when_it_is_idle_and_nothing_of_it_happens_again() {
     let credentials = cluster.client_credentials("alice").unwrap();
     let name = LocalCluster::<Kv>::NAME;
     let mut config = ClientConfig::new(name, "alice", credentials, cluster.addrs());
-    config.network.local = "127.0.0.1:0".parse().unwrap();
     let client = Client::<Kv>::connect(config.clone()).await.unwrap();
     assert_eq!(client.execute(put("from", "afar")).await, Ok(KvOutput::Done));
     let first_session = client.session();

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 
-use crate::mesh::Credentials;
+use crate::mesh::{Credentials, check_addresses};
 use crate::node::{Durability, Limits, Optimisations};
 use crate::protocol::ProtocolKind;
-use crate::types::{ReplicaId, Slot, Timing};
+use crate::types::{Address, ReplicaId, Slot, Timing};
 
 /// The client's file in a cluster's directory.
 pub(super) const CLIENT_FILE: &str = "client.toml";
@@ -27,7 +29,7 @@ pub(super) struct ReplicaFile {
     #[serde(default)]
     protocol: Option<String>,
     #[serde(default)]
-    pub(super) listen: Option<SocketAddr>,
+    listen: Option<Spanned<SocketAddr>>,
     #[serde(default)]
     pub(super) durability: DurabilityName,
     #[serde(default)]
@@ -54,7 +56,7 @@ pub(super) struct ReplicaFile {
     #[serde(default)]
     keep_for_absent: Option<usize>,
     pub(super) tls: Tls,
-    replicas: BTreeMap<String, SocketAddr>,
+    replicas: BTreeMap<String, Spanned<Address>>,
 }
 
 fn session_idle<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
@@ -118,7 +120,7 @@ pub(super) struct ClientFile {
     pub(super) cluster: String,
     pub(super) client: String,
     pub(super) tls: Tls,
-    replicas: BTreeMap<String, SocketAddr>,
+    replicas: BTreeMap<String, Spanned<Address>>,
 }
 
 /// Where certificates and keys are, seen from the file that says so.
@@ -130,12 +132,62 @@ pub(super) struct Tls {
     key: PathBuf,
 }
 
+/// A file whose lines may make sense one by one, and not together.
+pub(super) trait Checked {
+    /// # Errors
+    /// Where the line to blame is, and what is wrong with it.
+    fn check(&self) -> Result<(), (Range<usize>, String)>;
+}
+
 /// Reads a file of either kind.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+pub(super) fn read<T: DeserializeOwned + Checked>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     // The parser's words name line and column.
-    toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
+    let file: T =
+        toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))?;
+    file.check().map_err(|(at, why)| {
+        let line = text.get(..at.start).unwrap_or_default().matches('\n').count() + 1;
+        anyhow!("{}, line {line}: {why}", path.display())
+    })?;
+    Ok(file)
+}
+
+impl Checked for ReplicaFile {
+    fn check(&self) -> Result<(), (Range<usize>, String)> {
+        let own = ReplicaId::new(self.replica);
+        let entry = self.replicas.get(&self.replica.to_string());
+        // Only a program can be told which port the system has chosen.
+        if let Some(entry) = entry.filter(|entry| entry.get_ref().port() == 0) {
+            return Err((entry.span(), "port 0 is no port at which others find it".to_owned()));
+        }
+        if let Some(listen) = self.listen.as_ref().filter(|listen| listen.get_ref().port() == 0) {
+            let why = "`listen` has port 0, a new port at each start: name one".to_owned();
+            return Err((listen.span(), why));
+        }
+        let listen = self.listen().or_else(|| entry?.get_ref().socket());
+        check(&self.replicas, own.map(|own| (own, listen)))
+    }
+}
+
+impl Checked for ClientFile {
+    fn check(&self) -> Result<(), (Range<usize>, String)> {
+        check(&self.replicas, None)
+    }
+}
+
+fn check(
+    written: &BTreeMap<String, Spanned<Address>>,
+    own: Option<(ReplicaId, Option<SocketAddr>)>,
+) -> Result<(), (Range<usize>, String)> {
+    // Numbers that make no sense are told by those who need them.
+    let Ok(replicas) = addresses(written) else { return Ok(()) };
+    check_addresses(&replicas, own).map_err(|bad| {
+        let is_it = |key: &&String| key.parse() == Ok(bad.replica.number());
+        let key = written.keys().find(is_it);
+        let at = key.and_then(|key| written.get(key)).map_or(0..0, Spanned::span);
+        (at, bad.to_string())
+    })
 }
 
 impl Tls {
@@ -162,6 +214,11 @@ impl ReplicaFile {
                 bail!("`data_dir` is missing: say where this replica keeps what it must not forget")
             }
         }
+    }
+
+    /// Where it listens, if not at its address among the replicas.
+    pub(super) fn listen(&self) -> Option<SocketAddr> {
+        self.listen.as_ref().map(|listen| *listen.get_ref())
     }
 
     /// The protocol that the cluster runs.
@@ -212,8 +269,8 @@ impl ReplicaFile {
         }
     }
 
-    /// All replicas and where they listen.
-    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+    /// All replicas and where they are reached.
+    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
         let replicas = addresses(&self.replicas)?;
         if !replicas.keys().any(|id| id.number() == self.replica) {
             let own = self.replica;
@@ -224,20 +281,20 @@ impl ReplicaFile {
 }
 
 impl ClientFile {
-    /// All replicas and where they listen.
-    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+    /// All replicas and where they are reached.
+    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
         addresses(&self.replicas)
     }
 }
 
 fn addresses(
-    written: &BTreeMap<String, SocketAddr>,
-) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+    written: &BTreeMap<String, Spanned<Address>>,
+) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
     let mut replicas = BTreeMap::new();
     for (key, addr) in written {
         let id = key.parse().ok().and_then(ReplicaId::new);
         let id = id.with_context(|| format!("[replicas]: {key:?} is no number from 1 to 63"))?;
-        if replicas.insert(id, *addr).is_some() {
+        if replicas.insert(id, addr.get_ref().clone()).is_some() {
             bail!("[replicas]: replica {} stands there twice", id.number());
         }
     }

@@ -1,10 +1,11 @@
 //! `isonomy init`: lays out a cluster's directory: an authority, a certificate for every replica
 //! and one for clients, and a commented file for each.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,12 +14,14 @@ use clap::Args;
 
 use super::config::CLIENT_FILE;
 use super::say;
-use crate::mesh::{Authority, Issued};
+use crate::mesh::{Authority, Issued, check_addresses};
 use crate::protocol::ProtocolKind;
-use crate::types::{MAX_REPLICAS, Quorums, ReplicaId};
+use crate::types::{Address, BadAddress, MAX_REPLICAS, Quorums, ReplicaId};
 
 /// The name in the clients' certificate.
 const CLIENT: &str = "cli";
+/// Where replicas listen that have a host each.
+const DEFAULT_PORT: u16 = 7400;
 
 /// Lay out a new cluster: certificates, keys, and one file a replica.
 ///
@@ -29,16 +32,23 @@ const CLIENT: &str = "cli";
 #[command(after_help = "\
 Examples:
   isonomy init cluster --replicas 3
-  isonomy init cluster --replicas 5 --listen-base 127.0.0.1:9000 --cluster blue")]
+  isonomy init cluster --replicas 5 --listen-base 127.0.0.1:9000 --cluster blue
+  isonomy init cluster --hosts r1.example.com,r2.example.com,r3.example.com
+  isonomy init cluster --hosts 10.0.0.1:9000,10.0.0.2:9000,[fd00::3]:9000")]
 pub(super) struct Init {
     /// The directory: a new one, or an empty one
     dir: PathBuf,
-    /// Number of replicas
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    replicas: usize,
-    /// Replica 1 listens on the port after this one, replica 2 on the next, and so on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
-    listen_base: SocketAddr,
+    /// Number of replicas [default: 3]
+    #[arg(long, value_name = "N", conflicts_with = "hosts")]
+    replicas: Option<usize>,
+    /// All replicas on one host: replica 1 listens on the port after this one, replica 2 on the
+    /// next, and so on
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400")]
+    listen_base: Address,
+    /// One replica on each of these hosts, by name or IP address, at port 7400 if none is named
+    #[arg(long, value_name = "HOST[:PORT],..", value_delimiter = ',', value_parser = host)]
+    #[arg(conflicts_with = "listen_base")]
+    hosts: Vec<Address>,
     /// The cluster's name, part of every certificate: lower-case letters, digits, hyphens, dots
     #[arg(long, value_name = "NAME", default_value = "isonomy")]
     cluster: String,
@@ -55,7 +65,7 @@ impl Init {
         empty_directory(dir)?;
         write(&dir.join("ca.pem"), authority.certificate_pem(), Secrecy::Public)?;
         write(&dir.join("ca.key"), &authority.key_pem(), Secrecy::Secret)?;
-        for (id, _) in &addresses {
+        for id in addresses.keys() {
             let name = id.number().to_string();
             issue(dir, &name, &authority.issue_replica(*id)?)?;
             let text = self.replica_file(*id, &addresses);
@@ -63,28 +73,40 @@ impl Init {
         }
         issue(dir, "client", &authority.issue_client(CLIENT)?)?;
         write(&dir.join(CLIENT_FILE), &self.client_file(&addresses), Secrecy::Public)?;
-        say(self.next_steps());
+        say(self.next_steps(&addresses));
         Ok(ExitCode::SUCCESS)
     }
 
-    fn addresses(&self) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
-        if !(1..=MAX_REPLICAS).contains(&self.replicas) {
-            let asked = self.replicas;
-            bail!("--replicas {asked}: a cluster has between 1 and {MAX_REPLICAS} replicas");
+    fn addresses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
+        let count = match self.hosts.len() {
+            0 => self.replicas.unwrap_or(3),
+            hosts => hosts,
+        };
+        if !(1..=MAX_REPLICAS).contains(&count) {
+            bail!("{count} replicas: a cluster has between 1 and {MAX_REPLICAS}");
         }
-        let base = self.listen_base;
-        let mut addresses = Vec::new();
-        for id in ReplicaId::all(self.replicas) {
+        if !self.hosts.is_empty() {
+            let addresses = ReplicaId::all(count).zip(self.hosts.iter().cloned()).collect();
+            check_addresses(&addresses, None).context("--hosts")?;
+            return Ok(addresses);
+        }
+        let base = &self.listen_base;
+        let mut addresses = BTreeMap::new();
+        for id in ReplicaId::all(count) {
             let port = base.port().checked_add(id.number().into());
             let port = port.with_context(|| {
                 format!("--listen-base {base}: the ports from {} on do not suffice", base.port())
             })?;
-            addresses.push((id, SocketAddr::new(base.ip(), port)));
+            addresses.insert(id, base.at_port(port));
         }
+        check_addresses(&addresses, None).with_context(|| {
+            format!("--listen-base {base}: name an address of this machine, or the machines with --hosts")
+        })?;
         Ok(addresses)
     }
 
-    fn replica_file(&self, own: ReplicaId, addresses: &[(ReplicaId, SocketAddr)]) -> String {
+    fn replica_file(&self, own: ReplicaId, addresses: &BTreeMap<ReplicaId, Address>) -> String {
+        let port = addresses.get(&own).map_or(DEFAULT_PORT, Address::port);
         let (cluster, own, protocol) = (&self.cluster, own.number(), self.protocol);
         format!(
             "\
@@ -103,8 +125,9 @@ protocol = \"{protocol}\"
 # election before the others, and that is all: a leader that lives is not replaced for it.
 # leader = 1
 
-# Where to listen, if not at its address below: behind a translated address, say.
-# listen = \"0.0.0.0:7400\"
+# Where to listen, if not at its address below: where that is translated, say, or a name that this
+# machine knows as another address. [::] is every address of this machine, IPv4 and IPv6.
+# listen = \"[::]:{port}\"
 
 # Where it keeps its votes and what was decided; made at the first start. If it is ever lost, the
 # replica must not be started without it: the others refuse it.
@@ -136,14 +159,15 @@ authority = \"ca.pem\"
 certificate = \"{own}.pem\"
 key = \"{own}.key\"
 
-# Where each replica is reached, by peers and clients alike, over UDP. The same in every file.
+# Where each replica is reached, by peers and clients alike, over UDP: an IP address or a host's
+# name, which is looked up whenever it is dialled. The same in every file.
 [replicas]
 {}",
             listed(addresses)
         )
     }
 
-    fn client_file(&self, addresses: &[(ReplicaId, SocketAddr)]) -> String {
+    fn client_file(&self, addresses: &BTreeMap<ReplicaId, Address>) -> String {
         let cluster = &self.cluster;
         format!(
             "\
@@ -162,21 +186,23 @@ authority = \"ca.pem\"
 certificate = \"client.pem\"
 key = \"client.key\"
 
-# Where each replica is reached.
+# Where each replica is reached: an IP address or a host's name, and a port.
 [replicas]
 {}",
             listed(addresses)
         )
     }
 
-    fn next_steps(&self) -> String {
-        let dir = self.dir.display();
-        let spared = Quorums::new(self.replicas).map_or(0, |quorums| quorums.f);
-        let mut text = format!(
-            "{dir}: a cluster of {} that survives {spared} crashed. Next, each in a terminal:\n",
-            self.replicas
-        );
-        for id in ReplicaId::all(self.replicas) {
+    fn next_steps(&self, addresses: &BTreeMap<ReplicaId, Address>) -> String {
+        let (dir, count) = (self.dir.display(), addresses.len());
+        let spared = Quorums::new(count).map_or(0, |quorums| quorums.f);
+        let place = match self.hosts.is_empty() {
+            true => "each in a terminal",
+            false => "each on its machine, with N.toml, N.pem, N.key and ca.pem",
+        };
+        let mut text =
+            format!("{dir}: a cluster of {count} that survives {spared} crashed. Next, {place}:\n");
+        for id in addresses.keys() {
             let _ = writeln!(text, "  isonomy serve {dir}/{}.toml", id.number());
         }
         let _ = write!(
@@ -188,8 +214,17 @@ key = \"client.key\"
     }
 }
 
-fn listed(addresses: &[(ReplicaId, SocketAddr)]) -> String {
-    addresses.iter().map(|(id, addr)| format!("{} = \"{addr}\"\n", id.number())).collect()
+/// A host, with its port or without.
+fn host(text: &str) -> Result<Address, BadAddress> {
+    let number = text.trim_start_matches('[').trim_end_matches(']');
+    if number.parse::<IpAddr>().is_ok() || !text.contains(':') {
+        return Address::new(number, DEFAULT_PORT);
+    }
+    text.parse()
+}
+
+fn listed(addresses: &BTreeMap<ReplicaId, Address>) -> String {
+    addresses.iter().map(|(id, address)| format!("{} = \"{address}\"\n", id.number())).collect()
 }
 
 /// Makes the directory; one that has something in it is somebody's.

@@ -1,8 +1,8 @@
 //! `isonomy load`: a load on a cluster that runs or is started for it, and what it showed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,8 +22,9 @@ use crate::load::run::{Live, RunError, run};
 use crate::load::scenario::{Scenario, Target};
 use crate::load::settings::{ScenarioFile, Settings, Text};
 use crate::load::wide_area::WideArea;
+use crate::mesh::check_addresses;
 use crate::node::Durability;
-use crate::types::ReplicaId;
+use crate::types::{Address, ReplicaId};
 
 /// Put a load on a cluster, and measure what its users would see.
 ///
@@ -332,10 +333,7 @@ impl TargetArgs {
         let path = dir.join(CLIENT_FILE);
         let file: ClientFile = read(&path)?;
         let known = file.replicas().with_context(|| path.display().to_string())?;
-        let mut replicas = known.clone();
-        if !self.endpoints.is_empty() {
-            replicas.clear();
-        }
+        let mut replicas = if self.endpoints.is_empty() { known.clone() } else { BTreeMap::new() };
         for endpoint in &self.endpoints {
             let (number, addr) = match endpoint.split_once('=') {
                 Some((number, addr)) => (number, Some(addr)),
@@ -343,14 +341,17 @@ impl TargetArgs {
             };
             let wrong = || format!("--endpoints {endpoint}: write 1=127.0.0.1:7401, or 1 alone");
             let id = number.trim().parse().ok().and_then(ReplicaId::new).with_context(wrong)?;
-            let addr: SocketAddr = match addr {
+            let address: Address = match addr {
                 Some(addr) => addr.trim().parse().with_context(wrong)?,
-                None => *known.get(&id).with_context(|| {
+                None => known.get(&id).cloned().with_context(|| {
                     format!("--endpoints {endpoint}: {} has no such replica", path.display())
                 })?,
             };
-            replicas.insert(id, addr);
+            if replicas.insert(id, address).is_some() {
+                bail!("--endpoints: replica {} stands there twice", id.number());
+            }
         }
+        check_addresses(&replicas, None).context("--endpoints")?;
         let credentials = file.tls.credentials(&path)?;
         Ok(Some(ClientConfig::new(file.cluster, file.client, credentials, replicas)))
     }

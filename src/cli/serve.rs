@@ -87,7 +87,7 @@ impl Serve {
         let mut builder = Replica::builder(Kv::new())
             .id(id)
             .cluster(&file.cluster)
-            .peers(replicas.iter().map(|(id, addr)| (id.number(), *addr)))
+            .peers(replicas.into_iter().map(|(id, address)| (id.number(), address)))
             .tls(credentials)
             .durability(file.durability.into())
             .protocol(file.protocol().with_context(|| self.file.display().to_string())?)
@@ -106,7 +106,7 @@ impl Serve {
         if let Some(seconds) = file.session_idle_seconds {
             builder = builder.session_idle(Duration::from_secs(seconds));
         }
-        if let Some(listen) = file.listen {
+        if let Some(listen) = file.listen() {
             builder = builder.listen(listen);
         }
         let runtime = super::runtime(1)?;

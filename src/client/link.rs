@@ -1,6 +1,5 @@
 //! One replica as a client sees it: a connection that is kept up, and the requests under way on it.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
 use crate::mesh::{ClientChannel, ClientEndpoint, Dropped, FrameSender};
-use crate::types::{Era, ReplicaId, RequestId};
+use crate::types::{Address, Era, ReplicaId, RequestId};
 use crate::wire::{Outcome, Request, decode_reply, encode_request};
 
 /// Between two attempts to connect: this, doubled up to the other.
@@ -20,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// One replica. Its connection is kept up by a task of its own, see [`keep_connected`].
 pub(super) struct Link {
     pub(super) replica: ReplicaId,
-    addr: SocketAddr,
+    address: Address,
     state: Mutex<State>,
     /// Changes whenever any link of the client comes up or fails to.
     changes: watch::Sender<u64>,
@@ -43,8 +42,8 @@ pub(super) enum NotSent {
 }
 
 impl Link {
-    pub(super) fn new(replica: ReplicaId, addr: SocketAddr, changes: watch::Sender<u64>) -> Link {
-        Link { replica, addr, state: Mutex::default(), changes }
+    pub(super) fn new(replica: ReplicaId, address: Address, changes: watch::Sender<u64>) -> Link {
+        Link { replica, address, state: Mutex::default(), changes }
     }
 
     /// The round trip, while connected.
@@ -137,7 +136,7 @@ impl Link {
 pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match endpoint.connect(link.addr, link.replica).await {
+        match endpoint.connect(link.address.clone(), link.replica).await {
             Ok(channel) => {
                 let why = listen(&link, channel, &mut pause).await;
                 link.down(why);

@@ -7,7 +7,6 @@ mod link;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use link::{Link, NotSent, keep_connected};
 
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
-use crate::types::{ClientId, Consistency, Era, Numbering, ReplicaId, RequestId};
+use crate::types::{Address, ClientId, Consistency, Era, Numbering, ReplicaId, RequestId};
 use crate::wire::{Ask, CLIENT_HEADER_BYTES, NoAnswer, Outcome, Refusal, Request, ServerInfo};
 
 /// Between two attempts while every replica refuses: this, doubled up to the other.
@@ -36,8 +35,8 @@ const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
 pub struct ClientConfig {
     /// The cluster's name, the client's name and credentials, and the bounds of its connections.
     pub network: mesh::ClientConfig,
-    /// Where each replica listens; one of them is enough.
-    pub replicas: BTreeMap<ReplicaId, SocketAddr>,
+    /// Where each replica is reached; one of them is enough.
+    pub replicas: BTreeMap<ReplicaId, Address>,
     /// The replica to prefer while it answers; otherwise it is the nearest.
     pub prefer: Option<ReplicaId>,
     /// How long one replica may take to answer before another is asked.
@@ -53,8 +52,9 @@ impl ClientConfig {
         cluster: impl Into<String>,
         name: impl Into<String>,
         credentials: Credentials,
-        replicas: BTreeMap<ReplicaId, SocketAddr>,
+        replicas: impl IntoIterator<Item = (ReplicaId, impl Into<Address>)>,
     ) -> ClientConfig {
+        let replicas = replicas.into_iter().map(|(id, address)| (id, address.into())).collect();
         ClientConfig {
             network: mesh::ClientConfig::new(cluster, name, credentials),
             replicas,
@@ -101,9 +101,8 @@ impl<S: StateMachine> Client<S> {
         }
         let endpoint = ClientEndpoint::bind(config.network)?;
         let (sender, changes) = watch::channel(0);
-        let link =
-            |(id, addr): (&ReplicaId, &SocketAddr)| Arc::new(Link::new(*id, *addr, sender.clone()));
-        let links: Vec<Arc<Link>> = config.replicas.iter().map(link).collect();
+        let link = |(id, address)| Arc::new(Link::new(id, address, sender.clone()));
+        let links: Vec<Arc<Link>> = config.replicas.into_iter().map(link).collect();
         let mut tasks = JoinSet::new();
         for link in &links {
             tasks.spawn(keep_connected(Arc::clone(link), endpoint.clone()));

@@ -6,12 +6,63 @@ use std::sync::Arc;
 
 use quinn::udp::{UdpSockRef, UdpSocketState};
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime, TokioRuntime};
+use socket2::{Domain, Protocol, Socket, Type};
+use tracing::warn;
 
 use super::MeshError;
+use super::addresses::Reach;
+use super::resolve::Resolver;
 use super::wan::{Wan, WanSocket};
+use crate::types::{Address, ReplicaId};
 
+/// A socket at this address. At `[::]` it is for IPv4 as well, whatever the system's setting.
 pub(super) fn socket(addr: SocketAddr) -> Result<UdpSocket, MeshError> {
-    UdpSocket::bind(addr).map_err(|source| MeshError::Bind { addr, source })
+    let bound = match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => both_families(addr),
+        _ => UdpSocket::bind(addr),
+    };
+    bound.map_err(|source| MeshError::Bind { addr, source })
+}
+
+/// A socket at the address to listen at. Of a name, the first address that is this machine's.
+pub(super) async fn listen(address: &Address, resolver: &Resolver) -> Result<UdpSocket, MeshError> {
+    if let Some(addr) = address.socket() {
+        return socket(addr);
+    }
+    let failed = |why: String| MeshError::Listen { address: address.clone(), why };
+    let found = resolver.resolve(address, Reach::Both).await;
+    let mut found = found.map_err(|error| failed(error.to_string()))?;
+    // Many systems give their own name a loopback address before the one that others know.
+    found.sort_by_key(|addr| addr.ip().is_loopback());
+    let mut failures = Vec::new();
+    for addr in found {
+        match socket(addr) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    Err(failed(failures.join("; ")))
+}
+
+/// Warns of a socket that only this machine reaches, where others seem meant to.
+pub(super) fn warn_of_loopback(id: ReplicaId, own: &Address, local: SocketAddr, peers: &[Address]) {
+    let is_elsewhere = |peer: &Address| match (peer.socket(), peer.name()) {
+        (Some(addr), _) => !addr.ip().is_loopback(),
+        (None, name) => name != Some("localhost"),
+    };
+    if local.ip().is_loopback() && peers.iter().any(is_elsewhere) {
+        warn!(
+            us = %id, listen = %own, %local,
+            "only this machine reaches a loopback address: for replicas on others set `listen`"
+        );
+    }
+}
+
+fn both_families(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(false)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
 }
 
 /// An endpoint on `socket` that accepts if `server` is given, with kernel buffers of `buffers`

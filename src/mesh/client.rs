@@ -1,23 +1,26 @@
 //! The connecting half for clients: an endpoint, and a channel of frames to one replica.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
 
+use super::addresses::Reach;
 use super::config::{Congestion, Limits};
 use super::credentials::Credentials;
+use super::dial::first_to_answer;
 use super::hello::{self, ClientHello};
 use super::names::{check_client, check_cluster, client_name, replica_name};
 use super::pipe::{FrameSender, Pipe};
 use super::queue::Outbox;
 use super::refusal::{Closed, Refusal};
+use super::resolve::Resolver;
 use super::wan::Wan;
 use super::{Dropped, MeshError, bind, tls};
-use crate::types::ReplicaId;
+use crate::types::{Address, ReplicaId};
 
 /// How long [`ClientEndpoint::shutdown`] waits for the replicas to hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -31,8 +34,11 @@ pub struct ClientConfig {
     pub name: String,
     /// The client's certificate and key, and the authorities it trusts.
     pub credentials: Credentials,
-    /// The local address. An IPv4 address reaches only IPv4 replicas, an IPv6 one only IPv6.
-    pub local: SocketAddr,
+    /// The local address, which reaches only replicas of its own family, or both if it is `[::]`.
+    /// By default any of the family of whom it dials.
+    pub local: Option<SocketAddr>,
+    /// How host names become addresses, at each dial anew.
+    pub resolver: Resolver,
     /// Bounds; those named after clients and the times apply.
     pub limits: Limits,
     /// How sending adapts to the network.
@@ -42,7 +48,7 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// A configuration with any local IPv4 address, default limits and a real network.
+    /// A configuration with any local address, default limits and a real network.
     pub fn new(
         cluster: impl Into<String>,
         name: impl Into<String>,
@@ -52,7 +58,8 @@ impl ClientConfig {
             cluster: cluster.into(),
             name: name.into(),
             credentials,
-            local: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            local: None,
+            resolver: Resolver::default(),
             limits: Limits::default(),
             congestion: Congestion::default(),
             wan: None,
@@ -60,10 +67,11 @@ impl ClientConfig {
     }
 }
 
-/// A client's socket, from which it connects to any number of replicas. Cheap to clone.
+/// A client's sockets, from which it connects to any number of replicas. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientEndpoint {
-    endpoint: Endpoint,
+    sockets: Arc<Sockets>,
+    resolver: Resolver,
     dialling: quinn::ClientConfig,
     cluster: Arc<str>,
     name: Arc<str>,
@@ -71,7 +79,7 @@ pub struct ClientEndpoint {
 }
 
 impl ClientEndpoint {
-    /// Binds the socket. Must be called within a tokio runtime.
+    /// Binds the socket, if `local` says where. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`MeshError`] if a name, certificate or address can't be used.
@@ -82,12 +90,15 @@ impl ClientEndpoint {
         config.credentials.check_own(&client_name(&config.cluster, &config.name), false)?;
         let dialling =
             tls::client_config(&config.credentials, &limits, congestion, tls::CLIENT_ALPN)?;
-        let socket = bind::socket(config.local)?;
         let buffers = limits.socket_buffer_bytes;
-        let endpoint = bind::endpoint(socket, None, config.wan.as_ref(), buffers)
-            .map_err(|source| MeshError::Bind { addr: config.local, source })?;
+        let sockets =
+            Sockets { local: config.local, wan: config.wan, buffers, bound: Mutex::default() };
+        if let Some(local) = config.local {
+            sockets.from(local)?;
+        }
         Ok(ClientEndpoint {
-            endpoint,
+            sockets: Arc::new(sockets),
+            resolver: config.resolver,
             dialling,
             cluster: config.cluster.into(),
             name: config.name.into(),
@@ -95,22 +106,30 @@ impl ClientEndpoint {
         })
     }
 
-    /// Connects to `replica` at `addr`; done when that replica has proven its name and accepted
-    /// this client's.
+    /// Connects to `replica` at `address`; done when that replica has proven its name and accepted
+    /// this client's. A name is looked up, and each of its addresses is tried.
     ///
     /// # Errors
     /// [`Closed`]: no answer within `limits.handshake_timeout`, TLS failed, or the replica's
     /// refusal in its own words.
     pub async fn connect(
         &self,
-        addr: SocketAddr,
+        address: impl Into<Address>,
         replica: ReplicaId,
     ) -> Result<ClientChannel, Closed> {
-        let connecting = self
-            .endpoint
-            .connect_with(self.dialling.clone(), addr, &replica_name(&self.cluster, replica))
-            .map_err(|e| Closed::Dial(e.to_string()))?;
-        let attempt = async { self.greet(connecting.await?, replica).await };
+        let address = address.into();
+        let name = replica_name(&self.cluster, replica);
+        let attempt = async {
+            let addresses = self.resolver.resolve(&address, self.sockets.reach()).await?;
+            let connection = first_to_answer(&addresses, |addr| {
+                let endpoint = self.sockets.towards(addr).map_err(|e| Closed::Dial(e.to_string()));
+                let dialling = self.dialling.clone();
+                endpoint?
+                    .connect_with(dialling, addr, &name)
+                    .map_err(|e| Closed::Dial(e.to_string()))
+            });
+            self.greet(connection.await?, replica).await
+        };
         timeout(self.limits.handshake_timeout, attempt).await.unwrap_or(Err(Closed::Timeout))
     }
 
@@ -139,8 +158,58 @@ impl ClientEndpoint {
     /// over.
     pub async fn shutdown(&self) {
         let why = Refusal::Done;
-        self.endpoint.close(quinn::VarInt::from_u32(why.code()), why.to_string().as_bytes());
-        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let endpoints = self.sockets.all();
+        for endpoint in &endpoints {
+            endpoint.close(quinn::VarInt::from_u32(why.code()), why.to_string().as_bytes());
+        }
+        let idle = async {
+            for endpoint in &endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        let _ = timeout(FAREWELL, idle).await;
+    }
+}
+
+/// The sockets of one client: at the given address, or one of each family, bound when it is first
+/// needed.
+struct Sockets {
+    local: Option<SocketAddr>,
+    wan: Option<Wan>,
+    buffers: usize,
+    /// By the address they were asked for at.
+    bound: Mutex<Vec<(SocketAddr, Endpoint)>>,
+}
+
+impl Sockets {
+    fn reach(&self) -> Reach {
+        self.local.map_or(Reach::Both, Reach::of)
+    }
+
+    /// One from which `addr` can be reached.
+    fn towards(&self, addr: SocketAddr) -> Result<Endpoint, MeshError> {
+        let any = match addr {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        self.from(self.local.unwrap_or(any))
+    }
+
+    fn from(&self, local: SocketAddr) -> Result<Endpoint, MeshError> {
+        // Nothing that can panic runs under it.
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, endpoint)) = bound.iter().find(|(addr, _)| *addr == local) {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = bind::endpoint(bind::socket(local)?, None, self.wan.as_ref(), self.buffers)
+            .map_err(|source| MeshError::Bind { addr: local, source })?;
+        bound.push((local, endpoint.clone()));
+        Ok(endpoint)
+    }
+
+    fn all(&self) -> Vec<Endpoint> {
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        bound.iter().map(|(_, endpoint)| endpoint.clone()).collect()
     }
 }
 

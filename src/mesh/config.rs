@@ -1,13 +1,14 @@
 //! What a mesh is told at its start: who it is, whom to reach, and every bound it keeps.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::credentials::Credentials;
 use super::hello::BEFORE;
+use super::resolve::Resolver;
 use super::wan::Wan;
-use crate::types::ReplicaId;
+use crate::types::{Address, ReplicaId};
 
 /// Everything [`Mesh::start`](super::Mesh::start) needs to know.
 #[derive(Debug)]
@@ -27,12 +28,15 @@ pub struct MeshConfig {
     /// The protocol that the replica runs, at most 255 bytes. All replicas of a cluster run the
     /// same: those of different ones refuse each other.
     pub protocol: String,
-    /// Where to listen, for peers and clients alike. Port 0 lets the system choose.
-    pub listen: SocketAddr,
+    /// Where to listen, for peers and clients alike. Port 0 lets the system choose; a name is
+    /// looked up at the start.
+    pub listen: Address,
     /// A bound socket to use instead of binding `listen`, for who must know the port beforehand.
     pub socket: Option<UdpSocket>,
-    /// The other replicas and where each listens. This replica's own entry is ignored.
-    pub peers: BTreeMap<ReplicaId, SocketAddr>,
+    /// The other replicas and where each is reached. This replica's own entry is not dialled.
+    pub peers: BTreeMap<ReplicaId, Address>,
+    /// How host names become addresses, at each dial anew.
+    pub resolver: Resolver,
     /// This replica's certificate and key, and the authorities it trusts.
     pub credentials: Credentials,
     /// Bounds on memory, time and the number of strangers.
@@ -49,7 +53,7 @@ impl MeshConfig {
         cluster: impl Into<String>,
         id: ReplicaId,
         incarnation: u64,
-        listen: SocketAddr,
+        listen: impl Into<Address>,
         credentials: Credentials,
     ) -> MeshConfig {
         MeshConfig {
@@ -59,9 +63,10 @@ impl MeshConfig {
             directory: 0,
             origin: 0,
             protocol: BEFORE.to_owned(),
-            listen,
+            listen: listen.into(),
             socket: None,
             peers: BTreeMap::new(),
+            resolver: Resolver::default(),
             credentials,
             limits: Limits::default(),
             congestion: Congestion::default(),

@@ -1,10 +1,13 @@
 //! Keeps dialling one peer whenever it isn't connected, at a growing pace.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::{Connecting, Connection};
 use rand::RngExt;
 use tokio::sync::watch::Receiver;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
@@ -17,6 +20,8 @@ use super::refusal::{Closed, Refusal};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The higher id lets the lower dial first: two dials that cross cost one in vain.
 const HEAD_START: Duration = Duration::from_millis(50);
+/// How long an address may take to answer before the next one is dialled as well (RFC 8305).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// A connection that lived this long was no failed attempt.
 const STABLE: Duration = Duration::from_secs(1);
 
@@ -76,13 +81,14 @@ async fn wait(up: &mut Receiver<bool>, pause: Duration) {
 
 async fn dial(hub: &Hub, link: &Arc<Link>) -> Result<Established, Closed> {
     let name = replica_name(&hub.cluster, link.peer);
-    let connecting = hub
-        .endpoint()
-        .ok_or(Refusal::ShuttingDown)?
-        .connect_with(hub.dialling.clone(), link.addr(), &name)
-        .map_err(|e| Closed::Dial(e.to_string()))?;
+    let endpoint = hub.endpoint().ok_or(Refusal::ShuttingDown)?;
     let attempt = async {
-        let connection = connecting.await?;
+        let addresses = hub.resolver.resolve(&link.addr(), hub.reach).await?;
+        let connection = first_to_answer(&addresses, |addr| {
+            let connecting = endpoint.connect_with(hub.dialling.clone(), addr, &name);
+            connecting.map_err(|error| Closed::Dial(error.to_string()))
+        });
+        let connection = connection.await?;
         // Nothing is awaited after the connection is installed, so the time-out can't orphan one.
         peer::greet(hub, link, &connection).await.inspect_err(|why| {
             if let Closed::Here(refusal) = why {
@@ -91,4 +97,43 @@ async fn dial(hub: &Hub, link: &Arc<Link>) -> Result<Established, Closed> {
         })
     };
     timeout(hub.limits.handshake_timeout, attempt).await.unwrap_or(Err(Closed::Timeout))
+}
+
+/// Dials one address after the other, the next as soon as the one before has failed or is
+/// [`ATTEMPT_DELAY`] old, until one has proven its name. The others are given up then.
+pub(super) async fn first_to_answer(
+    addresses: &[SocketAddr],
+    dial: impl Fn(SocketAddr) -> Result<Connecting, Closed>,
+) -> Result<Connection, Closed> {
+    let mut attempts = JoinSet::new();
+    let mut failures: Vec<(SocketAddr, Closed)> = Vec::new();
+    let mut left = addresses.iter().copied();
+    loop {
+        if let Some(addr) = left.next() {
+            match dial(addr) {
+                Ok(connecting) => drop(attempts.spawn(async move { (addr, connecting.await) })),
+                Err(why) => failures.push((addr, why)),
+            }
+        }
+        tokio::select! {
+            ended = attempts.join_next() => match ended {
+                Some(Ok((_, Ok(connection)))) => return Ok(connection),
+                Some(Ok((addr, Err(why)))) => failures.push((addr, why.into())),
+                // Only with the runtime does an attempt end otherwise.
+                Some(Err(_)) => return Err(Refusal::ShuttingDown.into()),
+                None if left.len() == 0 => return Err(nowhere(failures)),
+                None => {}
+            },
+            () = sleep(ATTEMPT_DELAY), if left.len() > 0 => {}
+        }
+    }
+}
+
+/// What to say when no address has answered.
+fn nowhere(mut failures: Vec<(SocketAddr, Closed)>) -> Closed {
+    if failures.len() == 1 {
+        return failures.remove(0).1;
+    }
+    let failures = failures.into_iter().map(|(addr, why)| format!("{addr}: {why}"));
+    Closed::Nowhere(failures.collect::<Vec<_>>().join("; "))
 }

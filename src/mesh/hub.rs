@@ -10,13 +10,15 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
+use super::addresses::{Reach, check_addresses};
 use super::config::{Limits, MeshConfig};
 use super::link::Link;
 use super::names::{check_cluster, replica_name};
 use super::pipe::Clients;
 use super::refusal::Refusal;
+use super::resolve::Resolver;
 use super::{Inbound, MeshError, accept, bind, dial, tls};
-use crate::types::{MAX_REPLICAS, ReplicaId};
+use crate::types::{Address, MAX_REPLICAS, ReplicaId};
 
 /// How long what is queued may take to be sent at shutdown.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -35,6 +37,9 @@ pub(super) struct Hub {
     pub(super) limits: Limits,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) local_addr: SocketAddr,
+    /// What the one socket reaches.
+    pub(super) reach: Reach,
+    pub(super) resolver: Resolver,
     pub(super) dialling: quinn::ClientConfig,
     pub(super) clients: Clients,
     /// Indexed by replica; none for this one and for those that aren't peers.
@@ -47,13 +52,21 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn start(
+    pub(super) async fn start(
         config: MeshConfig,
         inbound: Arc<dyn Inbound>,
     ) -> Result<Arc<Hub>, MeshError> {
         let MeshConfig { cluster, id, incarnation, listen, socket, peers, .. } = config;
         let MeshConfig {
-            credentials, limits, congestion, wan, directory, origin, protocol, ..
+            credentials,
+            limits,
+            congestion,
+            wan,
+            directory,
+            origin,
+            protocol,
+            resolver,
+            ..
         } = config;
         check_cluster(&cluster)?;
         check_limits(&limits)?;
@@ -62,15 +75,22 @@ impl Hub {
         let dialling = tls::client_config(&credentials, &limits, congestion, tls::PEER_ALPN)?;
         let socket = match socket {
             Some(socket) => socket,
-            None => bind::socket(listen)?,
+            None => bind::listen(&listen, &resolver).await?,
         };
+        let unusable = |error: std::io::Error| MeshError::Listen {
+            address: listen.clone(),
+            why: error.to_string(),
+        };
+        let local_addr = socket.local_addr().map_err(unusable)?;
+        check_addresses(&peers, Some((id, Some(local_addr))))?;
+        let others: Vec<Address> =
+            peers.iter().filter(|(peer, _)| **peer != id).map(|(_, addr)| addr.clone()).collect();
+        bind::warn_of_loopback(id, &listen, local_addr, &others);
         let buffers = limits.socket_buffer_bytes;
-        let endpoint = bind::endpoint(socket, Some(server), wan.as_ref(), buffers)
-            .map_err(|source| MeshError::Bind { addr: listen, source })?;
-        let local_addr =
-            endpoint.local_addr().map_err(|source| MeshError::Bind { addr: listen, source })?;
+        let endpoint =
+            bind::endpoint(socket, Some(server), wan.as_ref(), buffers).map_err(unusable)?;
         let mut links = vec![None; MAX_REPLICAS];
-        for (&peer, &addr) in peers.iter().filter(|(peer, _)| **peer != id) {
+        for (peer, addr) in peers.into_iter().filter(|(peer, _)| *peer != id) {
             links[peer.index()] = Some(Arc::new(Link::new(peer, addr, &limits)));
         }
         let hub = Arc::new(Hub {
@@ -85,6 +105,8 @@ impl Hub {
             cluster,
             inbound,
             local_addr,
+            reach: Reach::of(local_addr),
+            resolver,
             dialling,
             links,
             closing: AtomicBool::new(false),

@@ -1,7 +1,6 @@
 //! One peer as this end sees it: the connection of the moment, the queues before it, and the order
 //! in which the node hears of it all.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::queue::Outbox;
 use super::refusal::Refusal;
 use super::stream::{Counters, count};
 use super::{Dropped, Inbound, Lane};
-use crate::types::ReplicaId;
+use crate::types::{Address, ReplicaId};
 
 /// One peer.
 ///
@@ -34,7 +33,7 @@ pub(super) struct Link {
 }
 
 struct State {
-    addr: SocketAddr,
+    addr: Address,
     arbiter: Arbiter,
     /// Counts the connections that became current.
     serial: u64,
@@ -49,7 +48,7 @@ pub struct PeerStatus {
     /// The peer.
     pub peer: ReplicaId,
     /// Where it is dialled.
-    pub addr: SocketAddr,
+    pub addr: Address,
     /// Whether frames can pass.
     pub connected: bool,
     /// Its incarnation, while connected.
@@ -73,7 +72,7 @@ pub struct PeerStatus {
 }
 
 impl Link {
-    pub(super) fn new(peer: ReplicaId, addr: SocketAddr, limits: &Limits) -> Link {
+    pub(super) fn new(peer: ReplicaId, addr: Address, limits: &Limits) -> Link {
         let arbiter = Arbiter::default();
         Link {
             peer,
@@ -193,11 +192,11 @@ impl Link {
         self.state().arbiter.lost()
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
-        self.state().addr
+    pub(super) fn addr(&self) -> Address {
+        self.state().addr.clone()
     }
 
-    pub(super) fn set_addr(&self, addr: SocketAddr) {
+    pub(super) fn set_addr(&self, addr: Address) {
         self.state().addr = addr;
     }
 
@@ -214,7 +213,7 @@ impl Link {
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         PeerStatus {
             peer: self.peer,
-            addr: state.addr,
+            addr: state.addr.clone(),
             connected: state.connection.is_some(),
             incarnation: state.arbiter.incarnation(),
             rtt: state.connection.as_ref().map(quinn::Connection::rtt),

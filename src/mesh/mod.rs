@@ -10,6 +10,7 @@
 //! again: that is the protocol's business, which has to cope with lost messages anyway.
 
 mod accept;
+mod addresses;
 mod arbiter;
 mod authority;
 mod bind;
@@ -26,6 +27,7 @@ mod peer;
 mod pipe;
 mod queue;
 mod refusal;
+mod resolve;
 mod stream;
 mod tls;
 mod wan;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use addresses::{BadEntry, check_addresses};
 pub use authority::{Authority, Issued};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
 pub use config::{Congestion, Limits, MeshConfig};
@@ -47,9 +50,10 @@ pub use link::PeerStatus;
 pub use names::BadName;
 pub use pipe::{ClientConnection, FrameSender};
 pub use refusal::{Closed, Refusal};
+pub use resolve::Resolver;
 pub use wan::{Wan, WanControl};
 
-use crate::types::ReplicaId;
+use crate::types::{Address, ReplicaId};
 
 /// Which of two streams to a peer a frame takes. Order is kept within a lane, not across.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,6 +162,17 @@ pub enum MeshError {
     /// TLS refuses the certificate or key.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// The name in the address to listen at stands for no address of this machine.
+    #[error("cannot listen at {address}: {why}. Set `listen` to an address of this machine")]
+    Listen {
+        /// The host and the port.
+        address: Address,
+        /// Why.
+        why: String,
+    },
+    /// The list of peers cannot work.
+    #[error(transparent)]
+    Peers(#[from] BadEntry),
     /// The address can't be listened on.
     #[error("cannot listen on {addr}: {source}")]
     Bind {
@@ -196,7 +211,7 @@ impl Mesh {
     /// [`MeshError`] if a name, certificate, limit or address can't be used. Peers that can't be
     /// reached are no error: see [`Mesh::peers`].
     pub async fn start(config: MeshConfig, inbound: impl Inbound) -> Result<Mesh, MeshError> {
-        let hub = Hub::start(config, Arc::new(inbound))?;
+        let hub = Hub::start(config, Arc::new(inbound)).await?;
         Ok(Mesh { _stop: Arc::new(StopOnDrop(Arc::clone(&hub))), hub })
     }
 
@@ -226,8 +241,8 @@ impl Mesh {
 
     /// Dials `peer` at another address from now on; a live connection stays. False if there is no
     /// such peer.
-    pub fn set_peer_addr(&self, peer: ReplicaId, addr: SocketAddr) -> bool {
-        self.hub.link(peer).map(|link| link.set_addr(addr)).is_some()
+    pub fn set_peer_addr(&self, peer: ReplicaId, addr: impl Into<Address>) -> bool {
+        self.hub.link(peer).map(|link| link.set_addr(addr.into())).is_some()
     }
 
     /// Takes nothing more, sends what is queued (for at most a second), and closes every connection

@@ -208,6 +208,17 @@ pub enum Closed {
     /// TLS or the network failed, in QUIC's words.
     #[error("{0}")]
     Connection(ConnectionError),
+    /// The host's name stands for no address that can be reached from here.
+    #[error("cannot find {address}: {why}")]
+    Resolve {
+        /// The host and the port.
+        address: String,
+        /// What the resolver said.
+        why: String,
+    },
+    /// The host has several addresses, and no replica answers at any of them.
+    #[error("no answer at any address: {0}")]
+    Nowhere(String),
     /// A connection can't even be attempted.
     #[error("cannot dial: {0}")]
     Dial(String),

@@ -22,7 +22,7 @@ use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
-    ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, RequestId, Retention,
+    Address, ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, RequestId, Retention,
     Settings, Timing,
 };
 use crate::wire::CLIENT_HEADER_BYTES;
@@ -46,7 +46,7 @@ pub struct ReplicaBuilder<S> {
     id: Option<ReplicaId>,
     cluster: String,
     protocol: ProtocolKind,
-    peers: BTreeMap<u8, SocketAddr>,
+    peers: BTreeMap<u8, Address>,
     listen: Option<SocketAddr>,
     socket: Option<UdpSocket>,
     credentials: Option<Credentials>,
@@ -109,15 +109,17 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// The replicas of the cluster and where they listen. This one's own entry may be among them,
+    /// The replicas of the cluster and where they are reached: socket addresses, or an [`Address`]
+    /// with a host's name, which is looked up at each dial. This one's own entry may be among them,
     /// and is then where it listens unless [`listen`](ReplicaBuilder::listen) says otherwise.
-    pub fn peers(mut self, peers: impl IntoIterator<Item = (u8, SocketAddr)>) -> Self {
-        self.peers.extend(peers);
+    pub fn peers(mut self, peers: impl IntoIterator<Item = (u8, impl Into<Address>)>) -> Self {
+        self.peers.extend(peers.into_iter().map(|(number, address)| (number, address.into())));
         self
     }
 
     /// Where to listen. By default at its own entry among the peers, or at any free port of
-    /// loopback.
+    /// loopback. `[::]` listens for IPv4 as well, and reaches peers of both families; any other
+    /// address reaches those of its own.
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = Some(addr);
         self
@@ -326,13 +328,14 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     }
 
     fn mesh_config(&self, id: ReplicaId, credentials: Credentials) -> MeshConfig {
-        let own = self.peers.get(&id.number()).copied();
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listen = self.listen.or(own).unwrap_or(loopback);
+        let own = || self.peers.get(&id.number()).cloned();
+        let loopback = || Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let listen = self.listen.map(Address::from).or_else(own).unwrap_or_else(loopback);
         let cluster = self.cluster.clone();
         let mut config = MeshConfig::new(cluster, id, 0, listen, credentials);
         let peers = self.peers.iter();
-        config.peers = peers.filter_map(|(id, addr)| Some((ReplicaId::new(*id)?, *addr))).collect();
+        let peers = peers.filter_map(|(id, addr)| Some((ReplicaId::new(*id)?, addr.clone())));
+        config.peers = peers.collect();
         config.limits = self.limits.mesh.clone();
         config.congestion = self.congestion;
         config.wan = self.wan.clone();

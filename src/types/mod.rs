@@ -1,7 +1,8 @@
 //! The words everything else is written in: ids, ballots, commands and their footprints,
-//! dependency vectors, quorum sizes, log positions. Nothing here has behaviour beyond keeping its
-//! own invariants, and nothing here uses another room.
+//! dependency vectors, quorum sizes, log positions, addresses. Nothing here has behaviour beyond
+//! keeping its own invariants, and nothing here uses another room.
 
+mod address;
 mod ballot;
 mod command;
 mod consistency;
@@ -16,6 +17,7 @@ mod quorum;
 mod settings;
 mod time;
 
+pub use address::{Address, BadAddress};
 pub use ballot::Ballot;
 pub use command::{Batch, Command, Decision, ExecutionOrder, Value};
 pub use consistency::Consistency;

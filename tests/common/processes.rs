@@ -224,7 +224,6 @@ impl Cluster {
             .collect();
         let credentials = credentials.expect("what init wrote");
         let mut config = ClientConfig::new("blue", "cli", credentials, replicas);
-        config.network.local = SocketAddr::from(([127, 0, 0, 1], 0));
         config.patience = PATIENCE;
         // Whoever is killed does not say so.
         config.attempt = Duration::from_millis(250);

@@ -4,7 +4,7 @@ use super::*;
 
 async fn endpoint(name: &str) -> ClientEndpoint {
     let mut config = ClientConfig::new(CLUSTER, name, client_credentials(name));
-    config.local = loopback();
+    config.local = Some(loopback());
     ClientEndpoint::bind(config).unwrap()
 }
 
@@ -155,7 +155,7 @@ async fn a_client_tells_a_wrong_replica_and_a_silent_address() {
     let end = hasty.connect(silent.local_addr().unwrap(), r(1)).await.unwrap_err();
     assert!(matches!(end, Closed::Timeout), "{end:?}");
     let mut config = ClientConfig::new(CLUSTER, "carol", client_credentials("bob"));
-    config.local = loopback();
+    config.local = Some(loopback());
     assert!(matches!(ClientEndpoint::bind(config), Err(MeshError::Credentials(_))));
 }
 

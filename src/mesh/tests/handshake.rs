@@ -246,7 +246,7 @@ async fn a_replica_dials_nobody_who_is_not_the_one_it_wants() {
     // Replica 3 answers at the address where replica 1 looks for replica 2.
     let three = Node::start(config(3, 1)).await;
     let mut config = config(1, 1);
-    config.peers = [(r(2), three.mesh.local_addr())].into();
+    config.peers = [(r(2), three.mesh.local_addr().into())].into();
     let one = Node::start(config).await;
     eventually("a complaint", || one.status(r(2)).last_error.is_some()).await;
     assert!(!one.connected());

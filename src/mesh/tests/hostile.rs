@@ -30,11 +30,10 @@ async fn lane(connection: &Connection, tag: u8) -> SendStream {
 
 /// Replicas 2 and 3, connected, which know a replica 1 that never dials.
 async fn pair_and_absent() -> Vec<Node> {
-    let absent = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
     let sockets = [2, 3].map(|number| (number, UdpSocket::bind(loopback()).unwrap()));
-    let mut peers: std::collections::BTreeMap<ReplicaId, SocketAddr> =
-        sockets.iter().map(|(number, s)| (r(*number), s.local_addr().unwrap())).collect();
-    peers.insert(r(1), absent);
+    let mut peers: std::collections::BTreeMap<ReplicaId, Address> =
+        sockets.iter().map(|(number, s)| (r(*number), s.local_addr().unwrap().into())).collect();
+    peers.insert(r(1), nowhere(1));
     let mut nodes = Vec::new();
     for (number, socket) in sockets {
         let mut config = config(number, 1);
@@ -116,9 +115,9 @@ async fn a_node_that_panics_over_a_frame_loses_the_connection_not_the_frames_of_
     let seen = Recorder::default();
     let (mut fragile, mut other) = (config(1, 1), config(2, 1));
     // Replica 1 knows replica 2 only by name and is dialled by it.
-    fragile.peers = [(r(2), loopback())].into();
+    fragile.peers = [(r(2), nowhere(2))].into();
     let fragile = Mesh::start(fragile, Fragile(seen.clone())).await.unwrap();
-    other.peers = [(r(1), fragile.local_addr())].into();
+    other.peers = [(r(1), fragile.local_addr().into())].into();
     let node = Node::start(other).await;
     eventually("up", || node.connected()).await;
     node.mesh.send(r(1), Lane::Consensus, Bytes::new()).unwrap();

@@ -1,5 +1,6 @@
 //! The mesh on loopback: real sockets, real certificates, several meshes in one process.
 
+mod addresses;
 mod clients;
 mod handshake;
 mod hostile;
@@ -40,6 +41,11 @@ pub(super) fn client_credentials(name: &str) -> Credentials {
 
 pub(super) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// An address at which nobody is; each number has its own.
+pub(super) fn nowhere(number: u8) -> Address {
+    SocketAddr::from(([127, 0, 0, 1], number.into())).into()
 }
 
 /// Limits that make failures quick to see.
@@ -153,8 +159,8 @@ impl Node {
 /// `n` meshes that know each other's addresses, connected, after `adapt` had its way with each.
 pub(super) async fn cluster(n: u8, adapt: impl Fn(&mut MeshConfig)) -> Vec<Node> {
     let sockets: Vec<UdpSocket> = (0..n).map(|_| UdpSocket::bind(loopback()).unwrap()).collect();
-    let peers: std::collections::BTreeMap<ReplicaId, SocketAddr> =
-        (1..=n).map(r).zip(sockets.iter().map(|s| s.local_addr().unwrap())).collect();
+    let peers: std::collections::BTreeMap<ReplicaId, Address> =
+        (1..=n).map(r).zip(sockets.iter().map(|s| s.local_addr().unwrap().into())).collect();
     let mut nodes = Vec::new();
     for (number, socket) in (1..=n).zip(sockets) {
         let mut config = config(number, 1);

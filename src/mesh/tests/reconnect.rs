@@ -33,7 +33,7 @@ async fn restart_of(number: u8) {
     drop(goes);
     eventually("down", || !stays.connected()).await;
     let mut config = config(number, 2);
-    config.peers = [(r(other), stays.mesh.local_addr())].into();
+    config.peers = [(r(other), stays.mesh.local_addr().into())].into();
     let back = restart(config, addr).await;
     eventually("up again", || stays.connected() && back.connected()).await;
     let up = |incarnation| Event::Up(r(number), incarnation);
@@ -61,7 +61,7 @@ async fn an_older_incarnation_does_not_come_back() {
     two.mesh.shutdown().await;
     drop(two);
     let mut older = config(2, 4);
-    older.peers = [(r(1), one.mesh.local_addr())].into();
+    older.peers = [(r(1), one.mesh.local_addr().into())].into();
     let back = restart(older, addr).await;
     eventually("a complaint", || {
         back.status(r(1)).last_error.is_some_and(|why| why.contains("incarnation 4 of r2 is over"))
@@ -122,7 +122,8 @@ async fn of_many_peers_restarting_in_turn_all_pairs_end_connected_once() {
             old.mesh.shutdown().await;
             drop(old);
             let mut config = config(number, round);
-            config.peers = (1..=N).map(r).zip(addrs.iter().copied()).collect();
+            config.peers =
+                (1..=N).map(r).zip(addrs.iter().map(|addr| Address::from(*addr))).collect();
             nodes[index] = Some(restart(config, addrs[index]).await);
         }
     }

@@ -127,7 +127,7 @@ async fn shutdown_sends_what_is_queued_and_frees_the_port() {
 #[tokio::test]
 async fn unknown_peers_and_the_own_id_are_told_apart_from_lost_connections() {
     let mut config = config(1, 1);
-    config.peers = [(r(1), loopback()), (r(2), loopback())].into();
+    config.peers = [(r(1), nowhere(1)), (r(2), nowhere(2))].into();
     let node = Node::start(config).await;
     let send = |to| node.mesh.send(to, Lane::Consensus, number(0));
     assert_eq!(send(r(1)), Err(Dropped::UnknownPeer));
