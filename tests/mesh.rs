@@ -125,10 +125,10 @@ fn files_that_cannot_be_used_are_named() {
     let good = ["ca.pem", "r1.pem", "r1.key"];
     let cases = [
         (0, "missing", "cannot read"),
-        (0, "empty", "holds no certificate"),
+        (0, "empty", "is empty"),
         (1, "torn", "no usable certificate"),
-        (1, "r1.key", "holds no certificate"),
-        (2, "r1.pem", "no usable private key"),
+        (1, "r1.key", "no certificate: are"),
+        (2, "r1.pem", "no private key: are"),
     ];
     for (position, name, words) in cases {
         let mut files = good;

@@ -67,7 +67,7 @@ pub fn check_addresses(
             && let Some(other) = seen.insert(address, replica)
         {
             let other = other.number();
-            return Err(bad(format!("has the address of replica {other}: each has its own")));
+            return Err(bad(format!("has the address of replica {other}: each needs its own")));
         }
         let listen = own.and_then(|(_, listen)| listen);
         if let (false, Some(listen), Some(addr)) = (is_own, listen, address.socket()) {
@@ -80,7 +80,7 @@ pub fn check_addresses(
 /// Whether who listens at `listen` can reach another one at `addr`.
 fn check_from(listen: SocketAddr, addr: SocketAddr) -> Result<(), String> {
     if listen == addr {
-        return Err("is where this replica itself listens: each has its own address".to_owned());
+        return Err("is where this replica itself listens: each needs its own address".to_owned());
     }
     if Reach::of(listen).covers(&addr) {
         return Ok(());

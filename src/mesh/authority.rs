@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
-use super::credentials::{Credentials, CredentialsError};
+use super::credentials::{Credentials, CredentialsError, Role, certificate_has_name};
 use super::names::{self, check_client, check_cluster};
 use crate::types::ReplicaId;
 
@@ -20,6 +20,15 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const BACKDATE: Duration = DAY;
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+/// Each replica's certificate ends so much before that of the one before it. Where all warnings go
+/// unheard, a cluster then loses one replica, and goes on, rather than all in one moment.
+const STAGGER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A replica accepts and dials.
+const REPLICA: [ExtendedKeyUsagePurpose; 2] =
+    [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+/// A client only dials.
+const CLIENT: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ClientAuth];
 
 /// The authority of one cluster: its key signs the certificates of replicas and clients.
 pub struct Authority {
@@ -78,11 +87,13 @@ impl Authority {
         // something and see whether the certificate vouches for it.
         let probe = ReplicaId::from_index(0);
         let name = names::replica_name(cluster, probe);
-        authority.issue_replica(probe)?.credentials()?.check_own(&name, true).map_err(|error| {
-            CredentialsError::Issue(format!(
-                "this certificate and key are not the authority of cluster {cluster}: {error}"
-            ))
-        })?;
+        authority.issue_replica(probe)?.credentials()?.check_own(&name, Role::Replica).map_err(
+            |error| {
+                CredentialsError::Issue(format!(
+                    "this certificate and key are not the authority of cluster {cluster}: {error}"
+                ))
+            },
+        )?;
         Ok(authority)
     }
 
@@ -107,8 +118,7 @@ impl Authority {
     /// If no certificate can be made, for example for want of randomness.
     pub fn issue_replica(&self, id: ReplicaId) -> Result<Issued, CredentialsError> {
         let name = names::replica_name(&self.cluster, id);
-        let uses = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(&name, &uses, SystemTime::now() + CERTIFICATE_LIFETIME)
+        self.issue(&name, &REPLICA, replica_end(id))
     }
 
     /// A certificate for the client `name`, which must be one lower-case DNS label. It can't be
@@ -119,8 +129,44 @@ impl Authority {
     pub fn issue_client(&self, name: &str) -> Result<Issued, CredentialsError> {
         check_client(name).map_err(issue)?;
         let name = names::client_name(&self.cluster, name);
-        let uses = [ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(&name, &uses, SystemTime::now() + CERTIFICATE_LIFETIME)
+        self.issue(&name, &CLIENT, SystemTime::now() + CERTIFICATE_LIFETIME)
+    }
+
+    /// A new certificate for replica `id` in place of an older one, of which it takes the key: the
+    /// private key stays where it is. In PEM.
+    ///
+    /// # Errors
+    /// If `old` is no certificate in PEM, or not that replica's.
+    pub fn renew_replica(&self, id: ReplicaId, old: &str) -> Result<String, CredentialsError> {
+        self.renew(&names::replica_name(&self.cluster, id), &REPLICA, replica_end(id), old)
+    }
+
+    /// The same for the client `name`.
+    ///
+    /// # Errors
+    /// If `old` is no certificate in PEM, or not that client's.
+    pub fn renew_client(&self, name: &str, old: &str) -> Result<String, CredentialsError> {
+        check_client(name).map_err(issue)?;
+        let name = names::client_name(&self.cluster, name);
+        self.renew(&name, &CLIENT, SystemTime::now() + CERTIFICATE_LIFETIME, old)
+    }
+
+    fn renew(
+        &self,
+        name: &str,
+        uses: &[ExtendedKeyUsagePurpose],
+        not_after: SystemTime,
+        old: &str,
+    ) -> Result<String, CredentialsError> {
+        let old = CertificateDer::from_pem_slice(old.as_bytes()).map_err(issue)?;
+        // A mix-up of files would give one replica's name to another one's key.
+        certificate_has_name(&old, name).map_err(|_| {
+            CredentialsError::Issue(format!("the certificate to renew is not that of {name}"))
+        })?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&old).map_err(issue)?;
+        let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw).map_err(issue)?;
+        let params = params(name, uses, not_after)?;
+        Ok(params.signed_by(&key, &self.issuer).map_err(issue)?.pem())
     }
 
     /// A certificate for any name, use and end; the tests make wrong ones with it.
@@ -130,14 +176,9 @@ impl Authority {
         uses: &[ExtendedKeyUsagePurpose],
         not_after: SystemTime,
     ) -> Result<Issued, CredentialsError> {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(issue)?;
-        params.distinguished_name = common_name(name);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = uses.to_vec();
-        params.not_before = date(not_after.min(SystemTime::now()) - BACKDATE);
-        params.not_after = date(not_after);
         let key = KeyPair::generate().map_err(issue)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(issue)?;
+        let certificate =
+            params(name, uses, not_after)?.signed_by(&key, &self.issuer).map_err(issue)?;
         Ok(Issued { certificate, key, root: self.certificate.clone() })
     }
 }
@@ -167,6 +208,25 @@ impl Issued {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         Credentials::new(vec![self.root.clone()], vec![self.certificate.der().clone()], key)
     }
+}
+
+fn params(
+    name: &str,
+    uses: &[ExtendedKeyUsagePurpose],
+    not_after: SystemTime,
+) -> Result<CertificateParams, CredentialsError> {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(issue)?;
+    params.distinguished_name = common_name(name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = uses.to_vec();
+    params.not_before = date(not_after.min(SystemTime::now()) - BACKDATE);
+    params.not_after = date(not_after);
+    Ok(params)
+}
+
+fn replica_end(id: ReplicaId) -> SystemTime {
+    let earlier = STAGGER * u32::from(id.number() - 1);
+    SystemTime::now() + CERTIFICATE_LIFETIME.saturating_sub(earlier)
 }
 
 /// The same for the same cluster at any time: [`Authority::from_pem`] rebuilds the issuer by it.

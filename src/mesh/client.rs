@@ -1,16 +1,16 @@
 //! The connecting half for clients: an endpoint, and a channel of frames to one replica.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::addresses::Reach;
 use super::config::{Congestion, Limits};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Role};
 use super::dial::first_to_answer;
 use super::hello::{self, ClientHello};
 use super::names::{check_client, check_cluster, client_name, replica_name};
@@ -22,8 +22,10 @@ use super::wan::Wan;
 use super::{Dropped, MeshError, bind, tls};
 use crate::types::{Address, ReplicaId};
 
-/// How long [`ClientEndpoint::shutdown`] waits for the replicas to hear of it.
+/// How long [`ClientEndpoint::shutdown`] may take to tell the replicas.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// Between two looks whether they have been told.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What a [`ClientEndpoint`] needs to know.
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ pub struct ClientEndpoint {
     sockets: Arc<Sockets>,
     resolver: Resolver,
     dialling: quinn::ClientConfig,
+    /// The connections that were established and are open, or were a while ago.
+    established: Arc<Mutex<Vec<Connection>>>,
     cluster: Arc<str>,
     name: Arc<str>,
     limits: Arc<Limits>,
@@ -87,7 +91,8 @@ impl ClientEndpoint {
         check_cluster(&config.cluster)?;
         check_client(&config.name)?;
         let (limits, congestion) = (config.limits, config.congestion);
-        config.credentials.check_own(&client_name(&config.cluster, &config.name), false)?;
+        let name = client_name(&config.cluster, &config.name);
+        config.credentials.check_own(&name, Role::Client)?;
         let dialling =
             tls::client_config(&config.credentials, &limits, congestion, tls::CLIENT_ALPN)?;
         let buffers = limits.socket_buffer_bytes;
@@ -100,6 +105,7 @@ impl ClientEndpoint {
             sockets: Arc::new(sockets),
             resolver: config.resolver,
             dialling,
+            established: Arc::default(),
             cluster: config.cluster.into(),
             name: config.name.into(),
             limits: Arc::new(limits),
@@ -149,26 +155,53 @@ impl ClientEndpoint {
             Refusal::BadHello.close(&connection);
             return Err(Refusal::BadHello.into());
         }
+        self.keep(&connection);
         let max_frame = self.limits.client_frame_bytes;
         let outbox = Arc::new(Outbox::new(self.limits.client_queue_bytes, max_frame));
         Ok(ClientChannel { pipe: Pipe::start(connection, tx, rx, outbox, max_frame, ()) })
     }
 
-    /// Closes every channel at once, and waits until the replicas have heard or half a second is
-    /// over.
+    /// Closes every channel at once, and waits until all connected replicas have been told, for half
+    /// a second at most.
     pub async fn shutdown(&self) {
         let why = Refusal::Done;
-        let endpoints = self.sockets.all();
-        for endpoint in &endpoints {
+        let to_tell = self.to_tell();
+        for endpoint in self.sockets.all() {
             endpoint.close(quinn::VarInt::from_u32(why.code()), why.to_string().as_bytes());
         }
-        let idle = async {
-            for endpoint in &endpoints {
-                endpoint.wait_idle().await;
+        // What a closed connection still sends is why.
+        let all_told = async {
+            while to_tell.iter().any(|(connection, before)| sent(connection) == *before) {
+                sleep(LOOK).await;
             }
         };
-        let _ = timeout(FAREWELL, idle).await;
+        let _ = timeout(FAREWELL, all_told).await;
     }
+
+    /// The open connections, and how many packets each has sent. Without those that are only
+    /// dialled: a dead replica would take all the time there is.
+    pub(super) fn to_tell(&self) -> Vec<(Connection, u64)> {
+        let established = self.lock();
+        let open = established.iter().filter(|it| it.close_reason().is_none());
+        open.map(|it| (it.clone(), sent(it))).collect()
+    }
+
+    /// Keeps a connection for the farewell.
+    fn keep(&self, connection: &Connection) {
+        let mut established = self.lock();
+        established.retain(|it| it.close_reason().is_none());
+        established.push(connection.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // Nothing that can panic runs under it.
+        self.established.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many packets a connection has sent.
+fn sent(connection: &Connection) -> u64 {
+    connection.stats().udp_tx.datagrams
 }
 
 /// The sockets of one client: at the given address, or one of each family, bound when it is first

@@ -5,19 +5,45 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+
+use super::expiry::{self, Dated, Expiring, end_of};
+use super::pem;
 
 /// A certificate chain with its private key, and the authorities trusted to vouch for others.
 pub struct Credentials {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
+    /// When the authorities' certificates end.
+    authorities: Vec<Dated>,
+    names: Names,
+}
+
+/// What the parts are called in errors: the files that they come from.
+#[derive(Clone)]
+struct Names {
+    authority: String,
+    certificate: String,
+    key: String,
+}
+
+/// What a certificate has to be good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Replicas accept, and they dial each other.
+    Replica,
+    /// Clients only dial.
+    Client,
 }
 
 /// Credentials that can't be used, and which file or name is to blame.
@@ -32,34 +58,26 @@ pub enum CredentialsError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file isn't PEM, or not of the kind wanted.
-    #[error("{} holds no usable {wanted} in PEM: {source}", path.display())]
-    Pem {
+    /// The file can be read, and is not what is wanted.
+    #[error("{} {why}", path.display())]
+    File {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
-        wanted: &'static str,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The file is well-formed, but has nothing of what was looked for.
-    #[error("{} holds no {wanted}", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        wanted: &'static str,
+        /// The rest of the sentence: what is wrong with it, and what to do.
+        why: String,
     },
     /// An authority's certificate is no usable root of trust.
     #[error("the authority's certificate cannot be used: {0}")]
     Root(rustls::Error),
-    /// The own certificate isn't valid for the name it must have.
-    #[error("the own certificate is not valid as {name}: {source}")]
+    /// The own certificate cannot be used for what it has to be.
+    #[error("{certificate} cannot be used as {name}: {why}")]
     Own {
         /// The name it is used under.
         name: String,
-        /// What the verifier said: not that name, expired, another authority, …
-        source: rustls::Error,
+        /// The certificate, by its file if it comes from one.
+        certificate: String,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// A certificate could not be made or an authority could not be read back.
     #[error("{0}")]
@@ -76,12 +94,12 @@ impl Credentials {
         chain: &Path,
         key: &Path,
     ) -> Result<Credentials, CredentialsError> {
-        let roots_der = certificates(roots, &read(roots)?)?;
-        let chain_der = certificates(chain, &read(chain)?)?;
-        let key_der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| {
-            CredentialsError::Pem { path: key.into(), wanted: "private key", source }
-        })?;
-        Credentials::new(roots_der, chain_der, key_der)
+        let roots_der = pem::certificates(roots)?;
+        let chain_der = pem::certificates(chain)?;
+        let key_der = pem::private_key(key)?;
+        let [authority, certificate, key] =
+            [roots, chain, key].map(|path| path.display().to_string());
+        Credentials::named(roots_der, chain_der, key_der, Names { authority, certificate, key })
     }
 
     /// Credentials from parts in DER: the roots to trust, the own chain and its key.
@@ -93,35 +111,153 @@ impl Credentials {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Credentials, CredentialsError> {
+        let names = Names {
+            authority: "the authority's certificate".to_owned(),
+            certificate: "the own certificate".to_owned(),
+            key: "the own key".to_owned(),
+        };
+        Credentials::named(roots, chain, key, names)
+    }
+
+    fn named(
+        roots: Vec<CertificateDer<'static>>,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        names: Names,
+    ) -> Result<Credentials, CredentialsError> {
+        let authorities = dated(&roots, &names.authority);
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(root).map_err(CredentialsError::Root)?;
         }
-        Ok(Credentials { roots: Arc::new(store), chain, key })
+        Ok(Credentials { roots: Arc::new(store), chain, key, authorities, names })
     }
 
-    /// Whether peers will accept the own certificate under `name`: better told at the start than
-    /// by refusals. `as_server` also demands that it may be used by servers.
-    pub(super) fn check_own(&self, name: &str, as_server: bool) -> Result<(), CredentialsError> {
-        let blame = |source| CredentialsError::Own { name: name.to_owned(), source };
-        let (own, intermediates) = self
-            .chain
-            .split_first()
-            .ok_or_else(|| blame(rustls::Error::NoCertificatesPresented))?;
-        certificate_has_name(own, name).map_err(blame)?;
-        if as_server {
-            let provider = super::tls::provider();
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), provider)
-                    .build()
-                    .map_err(|e| CredentialsError::Issue(e.to_string()))?;
-            let server_name = server_name(name).map_err(blame)?;
-            verifier
-                .verify_server_cert(own, intermediates, &server_name, &[], UnixTime::now())
-                .map_err(blame)?;
-        }
-        Ok(())
+    /// The own certificates and the authorities' that end within thirty days of `now`, or have
+    /// ended.
+    pub fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
+        expiry::expiring(&self.own_dates(), &self.authorities, now)
     }
+
+    /// For whom has to warn: when the own certificates end, and when the authorities'.
+    pub(super) fn dates(&self) -> (Vec<Dated>, Vec<Dated>) {
+        (self.own_dates(), self.authorities.clone())
+    }
+
+    fn own_dates(&self) -> Vec<Dated> {
+        dated(&self.chain, &self.names.certificate)
+    }
+
+    /// Whether others will accept the own certificate under `name`, in that role: better told at
+    /// the start than by refusals.
+    pub(super) fn check_own(&self, name: &str, role: Role) -> Result<(), CredentialsError> {
+        self.check_parts(name, role).map_err(|why| CredentialsError::Own {
+            name: name.to_owned(),
+            certificate: self.names.certificate.clone(),
+            why,
+        })
+    }
+
+    fn check_parts(&self, name: &str, role: Role) -> Result<(), String> {
+        let (own, intermediates) =
+            self.chain.split_first().ok_or_else(|| "there is no certificate".to_owned())?;
+        let provider = super::tls::provider();
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).map_err(
+            |error| match error {
+                rustls::Error::InconsistentKeys(_) => format!(
+                    "the key in {} belongs to another certificate: the two are made together",
+                    self.names.key
+                ),
+                error => format!("the key in {} is of no use: {error}", self.names.key),
+            },
+        )?;
+        let now = UnixTime::now();
+        if role == Role::Replica {
+            let verifier = WebPkiServerVerifier::builder_with_provider(
+                Arc::clone(&self.roots),
+                Arc::clone(&provider),
+            );
+            let verifier = verifier.build().map_err(|error| error.to_string())?;
+            let server = server_name(name).map_err(|error| error.to_string())?;
+            let verified = verifier.verify_server_cert(own, intermediates, &server, &[], now);
+            verified.map_err(|error| self.explain(own, name, "servers", role, &error))?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider);
+        let verifier = verifier.build().map_err(|error| error.to_string())?;
+        let verified = verifier.verify_client_cert(own, intermediates, now);
+        verified.map_err(|error| self.explain(own, name, "clients", role, &error))?;
+        certificate_has_name(own, name)
+            .map_err(|error| self.explain(own, name, "clients", role, &error))
+    }
+
+    /// What the verifier means.
+    fn explain(
+        &self,
+        own: &CertificateDer<'_>,
+        name: &str,
+        whom: &str,
+        role: Role,
+        error: &rustls::Error,
+    ) -> String {
+        use rustls::CertificateError as Bad;
+        let rustls::Error::InvalidCertificate(bad) = error else { return error.to_string() };
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(own) else {
+            return error.to_string();
+        };
+        let (begins, ends) = (parsed.validity().not_before, parsed.validity().not_after);
+        match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } => {
+                format!("it has expired on {}: renew it", expiry::date(ends.timestamp()))
+            }
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!(
+                "it is not valid before {}: is this machine's clock right?",
+                expiry::date(begins.timestamp())
+            ),
+            Bad::UnknownIssuer | Bad::BadSignature => format!(
+                "no authority in {} has issued it (its issuer is {}): take both from one authority",
+                self.names.authority,
+                parsed.issuer()
+            ),
+            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+                let wanted = match role {
+                    Role::Replica => {
+                        "serverAuth and clientAuth, as a replica also dials the others"
+                    }
+                    Role::Client => "clientAuth",
+                };
+                format!(
+                    "it is not made for {whom}: issue one whose extended key usage has {wanted}"
+                )
+            }
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => format!(
+                "it is made out to {}: issue one for {name}, as a DNS name among its alternative \
+                 names",
+                names_in(&parsed)
+            ),
+            _ if parsed.is_ca() => {
+                "it is an authority's own: are `authority` and `certificate` swapped?".to_owned()
+            }
+            _ => error.to_string(),
+        }
+    }
+}
+
+/// The names that a certificate is made out to, in words.
+fn names_in(certificate: &X509Certificate<'_>) -> String {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let names = names.iter().map(|name| match name {
+        GeneralName::DNSName(name) => (*name).to_owned(),
+        other => other.to_string(),
+    });
+    let names = names.take(5).collect::<Vec<_>>().join(", ");
+    if names.is_empty() { "no name".to_owned() } else { names }
+}
+
+fn dated(certificates: &[CertificateDer<'_>], what: &str) -> Vec<Dated> {
+    let dated = |certificate| Some(Dated { what: what.to_owned(), ends: end_of(certificate)? });
+    certificates.iter().filter_map(dated).collect()
 }
 
 impl Clone for Credentials {
@@ -130,6 +266,8 @@ impl Clone for Credentials {
             roots: Arc::clone(&self.roots),
             chain: self.chain.clone(),
             key: self.key.clone_key(),
+            authorities: self.authorities.clone(),
+            names: self.names.clone(),
         }
     }
 }
@@ -153,22 +291,4 @@ pub(super) fn certificate_has_name(
 fn server_name(name: &str) -> Result<ServerName<'static>, rustls::Error> {
     ServerName::try_from(name.to_owned())
         .map_err(|_| rustls::Error::General(format!("{name} is no DNS name")))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
-    std::fs::read(path).map_err(|source| CredentialsError::Read { path: path.into(), source })
-}
-
-fn certificates(
-    path: &Path,
-    text: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let wanted = "certificate";
-    let found: Vec<_> = CertificateDer::pem_slice_iter(text)
-        .collect::<Result<_, _>>()
-        .map_err(|source| CredentialsError::Pem { path: path.into(), wanted, source })?;
-    if found.is_empty() {
-        return Err(CredentialsError::Empty { path: path.into(), wanted });
-    }
-    Ok(found)
 }

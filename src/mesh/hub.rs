@@ -12,12 +12,13 @@ use tracing::info;
 
 use super::addresses::{Reach, check_addresses};
 use super::config::{Limits, MeshConfig};
+use super::credentials::Role;
 use super::link::Link;
 use super::names::{check_cluster, replica_name};
 use super::pipe::Clients;
 use super::refusal::Refusal;
 use super::resolve::Resolver;
-use super::{Inbound, MeshError, accept, bind, dial, tls};
+use super::{Inbound, MeshError, accept, bind, dial, expiry, tls};
 use crate::types::{Address, MAX_REPLICAS, ReplicaId};
 
 /// How long what is queued may take to be sent at shutdown.
@@ -70,7 +71,8 @@ impl Hub {
         } = config;
         check_cluster(&cluster)?;
         check_limits(&limits)?;
-        credentials.check_own(&replica_name(&cluster, id), true)?;
+        credentials.check_own(&replica_name(&cluster, id), Role::Replica)?;
+        let (own_dates, authorities) = credentials.dates();
         let server = tls::server_config(&credentials, &limits, congestion)?;
         let dialling = tls::client_config(&credentials, &limits, congestion, tls::PEER_ALPN)?;
         let socket = match socket {
@@ -115,6 +117,7 @@ impl Hub {
         });
         info!(us = %hub.id, addr = %local_addr, cluster = %hub.cluster, "listening");
         hub.spawn(accept::keep_accepting(Arc::clone(&hub), endpoint));
+        hub.spawn(expiry::keep_warning(id, own_dates, authorities));
         for link in hub.links() {
             hub.spawn(dial::keep_dialling(Arc::clone(&hub), Arc::clone(link)));
         }

@@ -18,12 +18,14 @@ mod client;
 mod config;
 mod credentials;
 mod dial;
+mod expiry;
 mod framing;
 mod hello;
 mod hub;
 mod link;
 mod names;
 mod peer;
+mod pem;
 mod pipe;
 mod queue;
 mod refusal;
@@ -45,6 +47,7 @@ pub use authority::{Authority, Issued};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
 pub use config::{Congestion, Limits, MeshConfig};
 pub use credentials::{Credentials, CredentialsError};
+pub use expiry::{Expiring, WARN_DAYS, certificate_end};
 use hub::Hub;
 pub use link::PeerStatus;
 pub use names::BadName;
@@ -174,7 +177,7 @@ pub enum MeshError {
     #[error(transparent)]
     Peers(#[from] BadEntry),
     /// The address can't be listened on.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}: {source}{}", remedy(source))]
     Bind {
         /// The address.
         addr: SocketAddr,
@@ -184,6 +187,17 @@ pub enum MeshError {
     /// A time or size that QUIC can't express, or that contradicts another.
     #[error("limits: {0}")]
     Limits(&'static str),
+}
+
+/// What to do about an address that cannot be bound.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrNotAvailable => {
+            ". It is none of this machine's addresses: set `listen` to one"
+        }
+        std::io::ErrorKind::AddrInUse => ". Does another process run at it?",
+        _ => "",
+    }
 }
 
 /// A running mesh. Cheap to clone; when the last clone is dropped, every connection is closed at

@@ -35,7 +35,7 @@ pub(crate) const ROOMS: &[Room] = &[
     Room {
         name: "mesh",
         uses: &["types"],
-        crates: &["tokio", "quinn", "rustls", "rcgen", "rand"],
+        crates: &["tokio", "quinn", "rustls", "rcgen", "rand", "x509_parser", "socket2"],
         pure: false,
     },
     Room {
@@ -73,8 +73,18 @@ pub(crate) const ROOMS: &[Room] = &[
 ];
 
 /// The crates that stay in the rooms that name them.
-const GUARDED: &[&str] =
-    &["tokio", "quinn", "rustls", "rcgen", "petgraph", "rand", "hdrhistogram", "clap"];
+const GUARDED: &[&str] = &[
+    "tokio",
+    "quinn",
+    "rustls",
+    "rcgen",
+    "x509_parser",
+    "socket2",
+    "petgraph",
+    "rand",
+    "hdrhistogram",
+    "clap",
+];
 
 /// What a pure room does not touch, and what to do instead.
 const IMPURE: &[(&str, &str)] = &[

@@ -171,3 +171,24 @@ async fn shutdown_sends_the_replies_that_are_queued() {
     tokio::join!(node.mesh.shutdown(), read);
     assert_eq!(replies.len(), 1000);
 }
+
+#[tokio::test]
+async fn a_farewell_is_said_to_who_is_connected_and_waits_for_nobody_who_never_answered() {
+    let node = Node::start(config(1, 1)).await;
+    let (endpoint, _channel, mut client) = connect(&node).await;
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let dialling = tokio::spawn({
+        let (endpoint, addr) = (endpoint.clone(), silent.local_addr().unwrap());
+        async move { endpoint.connect(addr, r(2)).await.err() }
+    });
+    // The dial is under way: its first packet has come.
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    tokio::task::spawn_blocking(move || silent.recv(&mut [0; 2000]).unwrap()).await.unwrap();
+    let to_tell = endpoint.to_tell();
+    let ports: Vec<_> = to_tell.iter().map(|(it, _)| it.remote_address().port()).collect();
+    assert_eq!(ports, [node.mesh.local_addr().port()]);
+    endpoint.shutdown().await;
+    let closed = client.recv(&mut Vec::new()).await.unwrap_err();
+    assert!(matches!(closed, Closed::There { code: 0, .. }), "{closed}");
+    assert!(dialling.await.unwrap().is_some());
+}

@@ -1,6 +1,7 @@
 //! The mesh on loopback: real sockets, real certificates, several meshes in one process.
 
 mod addresses;
+mod certificates;
 mod clients;
 mod handshake;
 mod hostile;
