@@ -17,7 +17,7 @@ use super::start::{Data, Parts, Place, Plan};
 use super::status::with_protocol;
 use super::{Inner, Replica};
 use crate::machine::{MAX_ANSWER, StateMachine};
-use crate::mesh::{Congestion, Credentials, MeshConfig, Wan};
+use crate::mesh::{Congestion, Credentials, MeshConfig, Resolver, Wan};
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
@@ -48,6 +48,7 @@ pub struct ReplicaBuilder<S> {
     protocol: ProtocolKind,
     peers: BTreeMap<u8, Address>,
     listen: Option<SocketAddr>,
+    resolver: Resolver,
     socket: Option<UdpSocket>,
     credentials: Option<Credentials>,
     durability: Durability,
@@ -73,6 +74,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             protocol: ProtocolKind::default(),
             peers: BTreeMap::new(),
             listen: None,
+            resolver: Resolver::default(),
             socket: None,
             credentials: None,
             durability: Durability::default(),
@@ -122,6 +124,12 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// address reaches those of its own.
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = Some(addr);
+        self
+    }
+
+    /// How the names of hosts become addresses, at each dial anew. By default as the system does it.
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
         self
     }
 
@@ -338,6 +346,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         config.peers = peers.collect();
         config.limits = self.limits.mesh.clone();
         config.congestion = self.congestion;
+        config.resolver = self.resolver.clone();
         config.wan = self.wan.clone();
         config
     }
