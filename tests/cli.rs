@@ -30,7 +30,9 @@ fn complaint(code: i32, arguments: &[&str]) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["demo", "load", "init", "inspect", "serve", "put", "get", "del", "cas", "sim"] {
+    for command in
+        ["demo", "load", "init", "inspect", "serve", "put", "get", "del", "cas", "sim", "cert"]
+    {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(output.status.success() && text.contains("Example"), "{command}: {text}");
@@ -89,6 +91,8 @@ fn the_demo_prints_a_table_and_knows_the_wide_area() {
     for word in ["p99.9", "1 VA", "3 OR", "bound", "59.9", "21.1", "linearizable"] {
         assert!(text.contains(word), "{word} in {text}");
     }
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "a terminal has 80 columns: {text}");
 }
 
 #[cfg(unix)]
@@ -131,7 +135,19 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["serve", "no/such.toml"], "cannot read no/such.toml"),
         (&["init", "unused", "--replicas", "64"], "between 1 and 63"),
         (&["init", "unused", "--listen-base", "127.0.0.1:65534"], "do not suffice"),
+        (&["init", "unused", "--listen-base", "0.0.0.0:7400"], "the machines with --hosts"),
+        (&["init", "unused", "--listen-base", "[::]:7400"], "the machines with --hosts"),
+        (&["init", "unused", "--listen-base", "localhost"], "the port is missing"),
+        (&["init", "unused", "--hosts", "a,b,a"], "has the address of replica 1"),
+        (&["init", "unused", "--hosts", "a,0.0.0.0:1"], "every address of a machine"),
+        (&["init", "unused", "--hosts", "a,b", "--replicas", "3"], "cannot be used with"),
         (&["init", "unused", "--cluster", "Not A Name"], "lower-case"),
+        (&["put", "key", "--cluster", "no/such"], "<VALUE>"),
+        (&["put", "key", "-v", "--cluster", "no/such"], "-- -v"),
+        (&["put", "key", "--file", "no/such", "--cluster", "unused"], "cannot read no/such"),
+        (&["cas", "key", "-", "-", "--cluster", "unused"], "only one of the two"),
+        (&["cas", "key", "a", "b", "--absent", "--cluster", "unused"], "what they do not say"),
+        (&["cert", "list", "no/such"], "no/such/client.toml"),
         (&["nonsense"], "unrecognized subcommand"),
     ] {
         let words = complaint(2, arguments);
@@ -179,14 +195,27 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
     assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
     let file = path.join("1.toml");
     let good = fs::read_to_string(&file).expect("what init wrote");
-    let peer = good.lines().position(|line| line.starts_with("2 = ")).expect("a peer");
-    let peer = format!("line {}", peer + 1);
+    let line = |start| good.lines().position(|line| line.starts_with(start)).expect("a line") + 1;
+    let peer = format!("line {}", line("2 = "));
+    let zero = format!("line {}: replica 2 at 127.0.0.1:0 has port 0", line("2 = "));
+    let twice = format!("line {}: replica 2 at 127.0.0.1:7401 has the address", line("2 = "));
+    let all = format!("line {}: replica 3 at 0.0.0.0:7403 stands for every", line("3 = "));
+    let family = format!("line {}: replica 3 at [::1]:7403 cannot be reached from", line("3 = "));
+    let listen = format!("line {}: `listen` has port 0", line("# listen = "));
     for (from, to, word) in [
         ("replica = 1", "replica = 1\nwarp = 9", "warp"),
         ("replica = 1", "replica = 9", "no entry 9"),
         ("2 = \"127.0.0.1:7402\"", "", "without gaps"),
         ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", &*peer),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"127.0.0.1:0\"", &zero),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"127.0.0.1:7401\"", &twice),
+        ("2 = \"127.0.0.1:7402\"", "2 = \"10.0.1:7402\"", "looks like an IP address"),
+        ("3 = \"127.0.0.1:7403\"", "3 = \"0.0.0.0:7403\"", &all),
+        ("3 = \"127.0.0.1:7403\"", "3 = \"[::1]:7403\"", &family),
+        ("# listen = \"[::]:7401\"", "listen = \"127.0.0.1:0\"", &listen),
+        ("# listen = \"[::]:7401\"", "listen = \"127.0.0.1:7402\"", "this replica itself"),
         ("1.key", "missing.key", "missing.key"),
+        ("1.key", "2.key", "belongs to another certificate"),
         ("\"1.pem\"", "\"2.pem\"", "1.toml"),
         ("durability = \"fsync\"", "durability = \"disk\"", "`memory`"),
         ("durability = \"fsync\"", "durability = \"memory\"", "remove one of the two lines"),
@@ -203,8 +232,115 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         fs::write(&file, good.replacen(from, to, 1)).expect("written");
         let words = refusal_to_serve(&file);
         assert!(words.contains(word), "{to:?}: {words}");
+        assert!(words.matches("No such file").count() <= 1, "a cause is said once: {words}");
         assert!(!path.join("1.ran").exists(), "it may be mended and started");
     }
+}
+
+#[test]
+fn init_takes_a_host_a_replica() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cluster");
+    let hosts = "r1.example.com,10.0.0.2:9000,[fd00::3],R4.example.com:9004";
+    let mut init = isonomy();
+    let output = init.arg("init").arg(&path).args(["--hosts", hosts]).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = fs::read_to_string(path.join("4.toml")).expect("the fourth");
+    for line in [
+        "1 = \"r1.example.com:7400\"",
+        "2 = \"10.0.0.2:9000\"",
+        "3 = \"[fd00::3]:7400\"",
+        "4 = \"r4.example.com:9004\"",
+        "# listen = \"[::]:9004\"",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} in {text}");
+    }
+}
+
+/// Puts a certificate of the cluster's authority, but like no other one, in a replica's place.
+fn reissue(dir: &Path, days: i64, uses: &[rcgen::ExtendedKeyUsagePurpose]) {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
+    let key = rcgen::KeyPair::from_pem(&read("ca.key")).expect("a key");
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).expect("an authority");
+    let own = rcgen::KeyPair::from_pem(&read("1.key")).expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["r1.isonomy".to_owned()]).expect("a name");
+    params.extended_key_usages = uses.to_vec();
+    params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(90);
+    params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+    let certificate = params.signed_by(&own, &issuer).expect("a certificate");
+    fs::write(dir.join("1.pem"), certificate.pem()).expect("written");
+}
+
+#[test]
+fn certificates_are_listed_warned_of_and_renewed() {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cluster");
+    assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
+    let name = path.to_str().expect("UTF-8");
+    let listed = |code| {
+        let output = run(&["cert", "list", name]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let all = listed(0);
+    let days = |file: &str| {
+        let line = all.lines().find(|line| line.starts_with(file)).expect(file);
+        line.split_whitespace().nth(2).and_then(|days| days.parse::<i64>().ok()).expect("days")
+    };
+    assert_eq!((days("1.pem") - days("2.pem"), days("1.pem") - days("client.pem")), (7, 0));
+    let others = fs::read(path.join("2.pem")).expect("a file");
+
+    reissue(&path, 10, &[ServerAuth]);
+    let words = refusal_to_serve(&path.join("1.toml"));
+    assert!(
+        words.contains("1.pem cannot be used as r1.isonomy: it is not made for clients"),
+        "{words}"
+    );
+    reissue(&path, 10, &[ServerAuth, ClientAuth]);
+    assert!(listed(1).contains("9 days left"));
+    // It starts, says so at once, and runs.
+    let log = fs::File::create(path.join("log")).expect("a file");
+    let mut serve = isonomy();
+    let serve = serve.arg("serve").arg(path.join("1.toml")).stdout(Stdio::null()).stderr(log);
+    let mut serve = serve.spawn().expect("isonomy runs");
+    let start = Instant::now();
+    let said = || fs::read_to_string(path.join("log")).expect("the log");
+    while !said().contains("1.pem expires in 9 days") {
+        assert!(start.elapsed() < Duration::from_secs(60), "no warning: {}", said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    serve.kill().and_then(|()| serve.wait()).expect("a process of ours");
+
+    let key = fs::read(path.join("1.key")).expect("a file");
+    let output = run(&["cert", "renew", name, "--replica", "1"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success() && text.contains("1.pem: until 20"), "{text}");
+    assert_eq!(listed(0), all, "as long as a new one");
+    assert_eq!(fs::read(path.join("1.key")).expect("a file"), key);
+    assert_eq!(fs::read(path.join("2.pem")).expect("a file"), others);
+    assert!(run(&["cert", "renew", name]).status.success());
+    assert_ne!(fs::read(path.join("2.pem")).expect("a file"), others);
+    assert!(complaint(2, &["cert", "renew", name, "--replica", "4"]).contains("no such replica"));
+    fs::remove_file(path.join("ca.key")).expect("a file");
+    assert!(complaint(2, &["cert", "renew", name]).contains("ca.key"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_not_permitted_is_no_lost_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cluster");
+    assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
+    let file = path.join("1.toml");
+    let good = fs::read_to_string(&file).expect("what init wrote");
+    // What the root user may not write either.
+    let text = good.replace("data_dir = \"1.data\"", "data_dir = \"/proc/1.data\"");
+    fs::write(&file, text).expect("written");
+    let output = isonomy().arg("serve").arg(&file).output().expect("isonomy runs");
+    let words = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(4), "{words}");
+    assert!(words.contains("may read and write") && !words.contains("answered"), "{words}");
 }
 
 /// A directory as a replica leaves it: one vote, one decision, one snapshot.

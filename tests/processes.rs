@@ -82,6 +82,80 @@ fn answers_have_their_exit_codes() {
     assert_eq!(code(&["cas", "key", "one"]), Some(2));
 }
 
+#[test]
+fn values_are_any_bytes_from_anywhere() {
+    let cluster = Cluster::start(1);
+    let binary: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    let file = cluster.dir.join("value");
+    std::fs::write(&file, &binary).expect("written");
+    let name = file.to_str().expect("UTF-8");
+    let raw = |key: &str| cluster.client(&["get", key]).stdout;
+    cluster.told(&["put", "from a file", "--file", name]);
+    assert_eq!(raw("from a file"), binary);
+    let mut put = isonomy();
+    put.args(["put", "from stdin", "-", "--cluster"]).arg(&cluster.dir);
+    let put = put.stdin(std::fs::File::open(&file).expect("a file")).output().expect("it runs");
+    assert!(put.status.success(), "{put:?}");
+    assert_eq!(raw("from stdin"), binary);
+
+    cluster.told(&["put", "-1", "-5.5"]);
+    assert_eq!(raw("-1"), b"-5.5");
+    cluster.told(&["cas", "-1", "-5.5", "-6"]);
+    cluster.told(&["put", "flag", "--", "--flag"]);
+    assert_eq!(raw("flag"), b"--flag", "not a newline more");
+    cluster.told(&["cas", "from a file", "--expected-file", name, "new"]);
+    cluster.told(&["cas", "from a file", "new", "--file", name]);
+    cluster.told(&["cas", "fresh", "--absent", "--file", name]);
+    assert_eq!(raw("fresh"), binary);
+    std::fs::write(&file, vec![0; 5 << 20]).expect("written");
+    let huge = cluster.client(&["put", "huge", "--file", name]);
+    let words = String::from_utf8_lossy(&huge.stderr).into_owned();
+    assert_eq!(huge.status.code(), Some(2), "{words}");
+    assert!(words.contains(name) && words.contains("is the limit"), "{words}");
+}
+
+#[test]
+fn replicas_are_found_by_name_and_by_ipv6() {
+    let mut cluster = Cluster::lay_out(3);
+    // Of one name, of the other kind, of both.
+    for number in 1..=3 {
+        let text = std::fs::read_to_string(cluster.file(number)).expect("what init wrote");
+        let text = text.replace("\"127.0.0.1:", "\"localhost:");
+        std::fs::write(cluster.file(number), text).expect("written");
+    }
+    cluster.serve_all_at("");
+    cluster.told(&["put", "greeting", "hello", "--replica", "2"]);
+    cluster.kill(&[1, 2, 3]);
+    if let Err(error) = std::net::UdpSocket::bind("[::1]:0") {
+        println!("skipped: [::1] cannot be bound: {error}");
+        return;
+    }
+    for name in ["1.toml", "2.toml", "3.toml", "client.toml"] {
+        let path = cluster.dir.join(name);
+        let text = std::fs::read_to_string(&path).expect("what init wrote");
+        let text = text.replace("localhost:", "[::1]:").replace("127.0.0.1:", "[::1]:");
+        std::fs::write(path, text).expect("written");
+    }
+    cluster.serve_all_at("[::1]:");
+    assert_eq!(cluster.told(&["get", "greeting", "--replica", "3"]), "hello\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_replica_outlives_its_terminal() {
+    let mut cluster = Cluster::start(1);
+    let id = cluster.process(1).id().to_string();
+    let sent = std::process::Command::new("kill").args(["-HUP", &id]).status().expect("kill runs");
+    assert!(sent.success());
+    let start = std::time::Instant::now();
+    while !cluster.log(1).contains("SIGHUP") {
+        assert!(start.elapsed() < common::processes::PATIENCE, "{}", cluster.log(1));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    cluster.told(&["put", "key", "value"]);
+    assert_eq!(cluster.terminate(1), Some(0));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_replica_that_is_asked_to_stop_does_so_in_good_order() {

@@ -141,6 +141,9 @@ pub(super) trait Checked {
 
 /// Reads a file of either kind.
 pub(super) fn read<T: DeserializeOwned + Checked>(path: &Path) -> anyhow::Result<T> {
+    if path.is_dir() {
+        bail!("{0} is a directory: name a file in it, such as {0}/1.toml", path.display());
+    }
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     // The parser's words name line and column.

@@ -1,15 +1,17 @@
 //! `isonomy put`, `get`, `del`, `cas`: clients of a running cluster, over QUIC.
 
-use std::io::Write;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 
 use super::config::{CLIENT_FILE, ClientFile, read};
+use super::value::{Source, bytes};
 use super::{NO, NO_ANSWER, complain};
 use crate::client::{Client, ClientConfig, ClientError, ConnectError, Rejected};
 use crate::machine::{Kv, KvCommand, KvOutput};
@@ -35,13 +37,23 @@ pub(super) struct Target {
 Examples:
   isonomy put greeting hello --cluster cluster
   isonomy put greeting hello --cluster cluster --replica 2
+  isonomy put balance -5 --cluster cluster
+  isonomy put photo --file photo.jpg --cluster cluster
+  tar c notes | isonomy put notes - --cluster cluster
+  isonomy put --cluster cluster -- key --a-value-with-hyphens
 
-Exit code 0 once it is done, and 3 without an answer: it may or may not have been done then.")]
+Exit code 0 once it is done, 2 if the flags or files make no sense, and 3 without an answer: it may
+or may not have been done then.")]
 pub(super) struct Put {
     /// The key
-    key: String,
-    /// Its new value
-    value: String,
+    #[arg(allow_negative_numbers = true)]
+    key: OsString,
+    /// Its new value; - reads it from standard input, to the end and with every byte
+    #[arg(allow_negative_numbers = true, required_unless_present = "file")]
+    value: Option<OsString>,
+    /// Take the new value from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     target: Target,
 }
@@ -52,11 +64,17 @@ pub(super) struct Put {
 Examples:
   isonomy get greeting --cluster cluster
   isonomy get greeting --cluster cluster --replica 3 --local
+  isonomy get photo --cluster cluster > photo.jpg
 
-Exit code 1 if there is no such key, 3 without an answer.")]
+Into a file or a pipe go the value's bytes and no more. On a terminal, a newline follows, and what is
+not text is escaped.
+
+Exit code 0 with the value, 1 if there is no such key, 2 if the flags or files make no sense, 3
+without an answer.")]
 pub(super) struct Get {
     /// The key
-    key: String,
+    #[arg(allow_negative_numbers = true)]
+    key: OsString,
     /// Ask for the replica's state as it is, which may be behind
     #[arg(long)]
     local: bool,
@@ -70,10 +88,12 @@ pub(super) struct Get {
 Example:
   isonomy del greeting --cluster cluster
 
-Exit code 1 if there was no such key, 3 without an answer.")]
+Exit code 0 once it is done, 1 if there was no such key, 2 if the flags or files make no sense, 3
+without an answer.")]
 pub(super) struct Del {
     /// The key
-    key: String,
+    #[arg(allow_negative_numbers = true)]
+    key: OsString,
     #[command(flatten)]
     target: Target,
 }
@@ -84,24 +104,36 @@ pub(super) struct Del {
 Examples:
   isonomy cas greeting hello goodbye --cluster cluster
   isonomy cas greeting hello --absent --cluster cluster
+  isonomy cas photo --expected-file old.jpg --file new.jpg --cluster cluster
 
-Exit code 1 if the value is another one, which is then printed; 3 without an answer.")]
+Exit code 0 once it is done, 1 if the value is another one, which is then printed, 2 if the flags or
+files make no sense, 3 without an answer.")]
 pub(super) struct Cas {
     /// The key
-    key: String,
-    /// The expected value and the new one; with --absent, the new one
-    #[arg(required = true, num_args = 1..=2, value_names = ["EXPECTED", "NEW"])]
-    values: Vec<String>,
+    #[arg(allow_negative_numbers = true)]
+    key: OsString,
+    /// The expected value and the new one, as far as no flag says them; - reads one of them from
+    /// standard input
+    #[arg(num_args = 0..=2, value_names = ["EXPECTED", "NEW"], allow_negative_numbers = true)]
+    values: Vec<OsString>,
     /// Expect that there is no such key
-    #[arg(long)]
+    #[arg(long, conflicts_with = "expected_file")]
     absent: bool,
+    /// Take the expected value from this file
+    #[arg(long, value_name = "FILE")]
+    expected_file: Option<PathBuf>,
+    /// Take the new value from this file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     target: Target,
 }
 
 impl Put {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let command = KvCommand::Put { key: self.key.into(), value: self.value.into() };
+        let argument = self.value.map(Source::of);
+        let source = self.file.map(Source::File).or(argument).context("name the value")?;
+        let command = KvCommand::Put { key: bytes(self.key), value: source.read()? };
         self.target.ask(command, None)
     }
 }
@@ -112,26 +144,39 @@ impl Get {
             true => Consistency::Local,
             false => Consistency::Linearizable,
         };
-        self.target.ask(KvCommand::Get { key: self.key.into() }, Some(consistency))
+        self.target.ask(KvCommand::Get { key: bytes(self.key) }, Some(consistency))
     }
 }
 
 impl Del {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        self.target.ask(KvCommand::Del { key: self.key.into() }, None)
+        self.target.ask(KvCommand::Del { key: bytes(self.key) }, None)
     }
 }
 
 impl Cas {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (expected, value) = match (self.absent, self.values.as_slice()) {
-            (false, [expected, new]) => (Some(Bytes::from(expected.clone())), new),
-            (true, [new]) => (None, new),
-            (false, _) => bail!("name the expected value and the new one, or add --absent"),
-            (true, _) => bail!("with --absent, name only the new value"),
+        let Cas { key, values, absent, expected_file, file, target } = self;
+        let mut values = values.into_iter().map(Source::of);
+        let expected = match (absent, expected_file) {
+            (true, _) => None,
+            (false, Some(file)) => Some(Source::File(file)),
+            (false, None) => Some(
+                values
+                    .next()
+                    .context("name the expected value and the new one, or add --absent")?,
+            ),
         };
-        let value = Bytes::from(value.clone());
-        self.target.ask(KvCommand::Cas { key: self.key.into(), expected, value }, None)
+        let new = file.map(Source::File).or_else(|| values.next());
+        let new = new.context("name the new value as well, or add --absent")?;
+        if values.next().is_some() {
+            bail!("with --absent, --expected-file or --file, name only what they do not say");
+        }
+        if expected == Some(Source::Stdin) && new == Source::Stdin {
+            bail!("- is standard input, which is only one of the two values");
+        }
+        let expected = expected.map(Source::read).transpose()?;
+        target.ask(KvCommand::Cas { key: bytes(key), expected, value: new.read()? }, None)
     }
 }
 
@@ -194,6 +239,9 @@ impl Target {
             format!("--timeout {}: take between 0.001 and 86400 seconds", self.timeout)
         })?;
         let credentials = file.tls.credentials(&path)?;
+        for certificate in credentials.expiring(SystemTime::now()) {
+            complain(format_args!("warning: {certificate} (isonomy cert renew)"));
+        }
         let mut config = ClientConfig::new(file.cluster, file.client, credentials, replicas);
         config.patience = patience;
         Ok(config)
@@ -209,7 +257,8 @@ fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
     match output {
         KvOutput::Value(Some(value)) => {
             let mut out = std::io::stdout().lock();
-            let printed = out.write_all(value).and_then(|()| out.write_all(b"\n"));
+            let shown = if out.is_terminal() { for_terminal(value) } else { value.clone() };
+            let printed = out.write_all(&shown).and_then(|()| out.flush());
             printed.context("cannot write to standard output")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -217,12 +266,32 @@ fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
         KvOutput::Value(None) | KvOutput::Deleted(false) | KvOutput::Mismatch(None) => {
             no("there is no such key")
         }
-        KvOutput::Mismatch(Some(found)) => {
-            no(&format!("it is {:?} instead", String::from_utf8_lossy(found)))
-        }
+        KvOutput::Mismatch(Some(found)) => no(&format!("it is \"{}\" instead", shortened(found))),
         KvOutput::Values(_) | KvOutput::TooLarge { .. } | KvOutput::TooManyKeys { .. } => {
             bail!("the replica answered something else than was asked")
         }
+    }
+}
+
+/// The beginning of a value, in a line.
+fn shortened(value: &Bytes) -> String {
+    const MOST: usize = 200;
+    let text = match std::str::from_utf8(value) {
+        Ok(text) => text.escape_debug().to_string(),
+        Err(_) => value.escape_ascii().to_string(),
+    };
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}… ({} bytes in all)", &text[..at], value.len()),
+        None => text,
+    }
+}
+
+/// A value for people's eyes. Control characters could make a terminal do anything.
+fn for_terminal(value: &Bytes) -> Bytes {
+    let is_shown = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    match std::str::from_utf8(value) {
+        Ok(text) if text.chars().all(is_shown) => format!("{text}\n").into(),
+        _ => format!("{}\n", value.escape_ascii()).into(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -68,8 +69,8 @@ struct TargetArgs {
     /// A running cluster: its directory, as `isonomy init` wrote it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["local", "wan", "protocol"])]
     cluster: Option<PathBuf>,
-    /// Where its replicas listen, if not where that directory says: 1=HOST:PORT, or a number alone
-    /// to ask only some
+    /// Where its replicas are reached, if not where that directory says: 1=HOST:PORT, by name or IP
+    /// address, or a number alone to ask only some
     #[arg(long, value_name = "N[=ADDR],..", value_delimiter = ',', requires = "cluster")]
     endpoints: Vec<String>,
     /// Start that many replicas in this process [default: 3]
@@ -115,7 +116,7 @@ struct PaceArgs {
     /// Closed loop: how long a client thinks after an answer
     #[arg(long, value_name = "TIME")]
     think: Option<String>,
-    /// What comes before counting [default: 2s]
+    /// Warm-up, not counted [default: 2s]
     #[arg(long, value_name = "TIME")]
     warm_up: Option<String>,
     /// For how long to count [default: 10s]
@@ -124,13 +125,13 @@ struct PaceArgs {
     /// Count so many operations instead
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// After how long an operation has failed [default: 10s]
+    /// Operation timeout [default: 10s]
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
     /// Seed of arrivals, workload and emulated network [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Do all of it so often, and report median and spread
+    /// Repeat the run N times, and report median and spread
     #[arg(long, value_name = "N")]
     repeats: Option<u32>,
     /// Look for the highest rate that meets all --slo, beginning with --rate or 100
@@ -353,6 +354,9 @@ impl TargetArgs {
         }
         check_addresses(&replicas, None).context("--endpoints")?;
         let credentials = file.tls.credentials(&path)?;
+        for certificate in credentials.expiring(SystemTime::now()) {
+            complain(format_args!("warning: {certificate} (isonomy cert renew)"));
+        }
         Ok(Some(ClientConfig::new(file.cluster, file.client, credentials, replicas)))
     }
 }

@@ -6,6 +6,7 @@
 //! answer from the cluster; 4 a replica's data directory, or a backup, cannot be used.
 
 mod backup;
+mod cert;
 mod compare;
 mod config;
 mod demo;
@@ -19,6 +20,7 @@ mod scratch;
 mod serve;
 pub mod sim;
 mod snapshot;
+mod value;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -55,6 +57,7 @@ enum Command {
     Demo(demo::Demo),
     Load(Box<load::Load>),
     Init(init::Init),
+    Cert(cert::Cert),
     Inspect(inspect::Inspect),
     Serve(serve::Serve),
     Backup(backup::Backup),
@@ -73,7 +76,7 @@ const AFTER_HELP: &str = "\
 Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.
 
 Exit codes: 0 all well; 1 the answer is no, or a check or a replica failed; 2 unusable flags or
-files; 3 no answer from the cluster; 4 a data directory that cannot be used.";
+files; 3 no answer from the cluster; 4 a data directory or backup that cannot be used.";
 
 const SIM_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Load(load) => load.run(),
         Command::Init(init) => init.run(),
+        Command::Cert(cert) => cert.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Serve(serve) => serve.run(),
         Command::Backup(backup) => backup.run(),
@@ -110,7 +114,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sim(args) => sim::run(&args),
     };
     done.unwrap_or_else(|error| {
-        complain(format_args!("error: {error:#}"));
+        complain(format_args!("error: {}", in_words(&error)));
         ExitCode::from(UNUSABLE)
     })
 }
@@ -138,6 +142,18 @@ fn complain(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// An error with its causes, each said once: the words of many an error end with its cause's.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(cause.trim_end()) {
+            words.push_str(": ");
+            words.push_str(&cause);
+        }
+    }
+    words
+}
+
 /// A runtime with this many threads, for clients and signals; replicas have threads of their own.
 fn runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).enable_all().build()
@@ -159,6 +175,26 @@ fn interrupted() -> impl Future<Output = ()> {
         let _ = receiver.await;
     }
 }
+
+/// Takes SIGHUP, which comes when the terminal closes, from this call on, so that it does not end the
+/// process. To be called within a runtime.
+#[cfg(unix)]
+fn outlive_terminal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Where it cannot be taken, it ends the process as ever.
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!(
+                "SIGHUP is ignored: a replica outlives its terminal, and reads its file at the start"
+            );
+        }
+    });
+}
+
+/// There is no such signal.
+#[cfg(not(unix))]
+fn outlive_terminal() {}
 
 /// What asks a process to stop. Where it cannot be listened for, it ends the process as ever.
 #[cfg(unix)]
@@ -217,6 +253,16 @@ mod tests {
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+        let read = crate::mesh::CredentialsError::Read { path: "a.pem".into(), source: missing() };
+        let error = anyhow::Error::from(read).context("c/1.toml");
+        assert_eq!(in_words(&error), "c/1.toml: cannot read a.pem: no such file");
+        let error = anyhow::Error::from(missing()).context("cannot write b");
+        assert_eq!(in_words(&error), "cannot write b: no such file");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `isonomy serve`: one replica of a cluster that `init` laid out.
 
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -31,7 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Prints one line that begins with `ready` to standard output once it accepts clients, and its log
 /// to standard error. Whoever reads them may stand still or go away: the replica goes on. Of lines
 /// that repeat, most are counted instead. SIGTERM and Ctrl-C stop it in good order: it answers what
-/// is under way and takes its leave of the others; a second one stops it at once.
+/// is under way and closes its connections; a second one stops it at once. SIGHUP does nothing: a
+/// replica outlives the terminal it was started from.
 ///
 /// What it must not forget it keeps in its data directory, and however it stopped, it goes on from
 /// there: start it again. With `durability = "memory"` in its file it keeps nothing: a replica that
@@ -119,6 +120,7 @@ impl Serve {
         runtime.block_on(async {
             // Before the first vote: what is asked to stop must not be missed.
             let mut stop = pin!(super::interrupted());
+            super::outlive_terminal();
             let started = tokio::select! {
                 started = builder.start() => started,
                 // It still reads its log, and has said nothing to anybody.
@@ -229,6 +231,10 @@ fn remedy(error: &StorageError) -> &'static str {
         StorageError::Format { .. } => "It was written by a newer version: use that one.",
         StorageError::Outcast => OUTCAST,
         StorageError::Damaged { .. } | StorageError::Missing { .. } => DAMAGED,
+        StorageError::Io { error, .. } if !is_failure(error.kind()) => {
+            "Nothing is lost by that: name a directory in `data_dir` that this user may read and \
+             write, and start the replica again."
+        }
         StorageError::Full { .. } => {
             "A start needs room for a few small files. Make some on the disk and start the replica \
              again: what it has answered is safe."
@@ -238,6 +244,18 @@ fn remedy(error: &StorageError) -> &'static str {
              it has answered is safe if the disk still has it."
         }
     }
+}
+
+/// Whether an error says that a disk has failed, rather than that a path is not this user's to use.
+fn is_failure(kind: ErrorKind) -> bool {
+    !matches!(
+        kind,
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::NotFound
+            | ErrorKind::AlreadyExists
+    )
 }
 
 /// A file beside the replica's own that says that it has run.
@@ -275,8 +293,7 @@ impl Mark {
 /// Sends what is traced to standard error's lines: what counts the repeated ones.
 fn log_to(lines: &Lines, level: LevelFilter) -> Arc<Repeats> {
     let repeats = Arc::new(Repeats::default());
-    let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(lines.clone());
     // The libraries below say much that only their authors can use.
     let filter = Targets::new().with_target("isonomy", level);
     let filter = filter.with_default(level.min(LevelFilter::WARN));

@@ -194,8 +194,8 @@ impl Report {
         let Config { clients, conflict_percent, read_percent, value_bytes, .. } = self.config;
         writeln!(
             f,
-            "isonomy {} · {} · {} replicas · {clients} clients at each · {conflict_percent}% on \
-             one key, {read_percent}% reads, {value_bytes}-byte values",
+            "isonomy {} · {} · {} replicas · {clients} clients at each\n{conflict_percent}% on one \
+             key, {read_percent}% reads, {value_bytes}-byte values",
             self.version, self.protocol, self.replicas,
         )?;
         let early = if self.interrupted { " (interrupted)" } else { "" };
@@ -217,29 +217,30 @@ impl Report {
         writeln!(f)
     }
 
+    /// At most 80 columns, as long as sites have short names.
     fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_wide = self.config.sites.is_some();
-        let bound_title = if is_wide { "    bound" } else { "" };
-        writeln!(f, "{:<12}{:>11}  │{:^40}│{:^40}│  fast", "", "", "commit, ms", "execute, ms")?;
-        let columns = format!("{:>9}{:>9}{:>10}{:>10}  ", "p50", "p99", "p99.9", "max");
+        let bound_title = if is_wide { " bound" } else { "" };
+        writeln!(f, "{:<7}{:>10}│{:^24}│{:^24}│  fast", "", "", "commit, ms", "execute, ms")?;
+        let columns = format!("{:>6}{:>6}{:>6}{:>6}", "p50", "p99", "p99.9", "max");
         writeln!(
             f,
-            "{:<12}{:>11}  │{columns}│{columns}│  path{bound_title}",
+            "{:<7}{:>10}│{columns}│{columns}│  path{bound_title}",
             "replica", "operations"
         )?;
         for part in &self.per_replica {
             let site = part.site.as_deref().unwrap_or_default();
             let mark = if part.crashed { "†" } else { "" };
             let name = format!("{}{mark} {site}", part.replica);
-            write!(f, "{name:<12}{:>11}  │", grouped(part.operations))?;
+            write!(f, "{name:<7}{:>10}│", grouped(part.operations))?;
             write!(f, "{}│{}│", Row(part.commit_ms), Row(part.execute_ms))?;
             write!(f, "{:>5.1}%", part.fast_path_share * 100.0)?;
             match part.lower_bound_ms {
-                Some(bound) => writeln!(f, "{bound:>8.1}")?,
+                Some(bound) => writeln!(f, "{bound:>6.1}")?,
                 None => writeln!(f)?,
             }
         }
-        write!(f, "{:<12}{:>11}  │", "all", grouped(self.operations))?;
+        write!(f, "{:<7}{:>10}│", "all", grouped(self.operations))?;
         write!(f, "{}│{}│", Row(self.commit_ms), Row(self.execute_ms))?;
         writeln!(f, "{:>5.1}%", self.fast_path_share * 100.0)?;
         if is_wide {
@@ -292,9 +293,13 @@ struct Row(Summary);
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary { p50, p99, p999, max } = self.0;
-        let figure = |ms: f64| if ms < 10.0 { format!("{ms:.2}") } else { format!("{ms:.1}") };
+        let figure = |ms: f64| match ms {
+            ..10.0 => format!("{ms:.2}"),
+            ..1000.0 => format!("{ms:.1}"),
+            _ => format!("{ms:.0}"),
+        };
         let [p50, p99, p999, max] = [p50, p99, p999, max].map(figure);
-        write!(f, "{p50:>9}{p99:>9}{p999:>10}{max:>10}  ")
+        write!(f, "{p50:>6}{p99:>6}{p999:>6}{max:>6}")
     }
 }
 

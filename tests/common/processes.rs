@@ -117,8 +117,13 @@ impl Cluster {
     /// Waits for the line that says that a replica is ready.
     #[track_caller]
     pub fn wait_ready(&self, number: usize, line: &mpsc::Receiver<String>) {
+        self.wait_ready_at("127.0.0.1:", number, line);
+    }
+
+    #[track_caller]
+    fn wait_ready_at(&self, place: &str, number: usize, line: &mpsc::Receiver<String>) {
         let line = line.recv_timeout(PATIENCE).expect("a line in time");
-        let wanted = format!("ready: replica {number} of blue at 127.0.0.1:");
+        let wanted = format!("ready: replica {number} of blue at {place}");
         assert!(line.starts_with(&wanted), "{line:?}\n{}", self.log(number));
     }
 
@@ -135,6 +140,16 @@ impl Cluster {
         let down = (1..=self.replicas()).filter(|number| self.processes[number - 1].is_none());
         let down: Vec<usize> = down.collect();
         self.serve_all_of(&down);
+    }
+
+    /// Starts all of them; each says that it listens at an address that begins so.
+    #[track_caller]
+    pub fn serve_all_at(&mut self, place: &str) {
+        let numbers = 1..=self.replicas();
+        let lines: Vec<_> = numbers.map(|number| (number, self.spawn(number))).collect();
+        for (number, line) in &lines {
+            self.wait_ready_at(place, *number, line);
+        }
     }
 
     /// Starts these, all at the same time.
@@ -199,12 +214,17 @@ impl Cluster {
         client.output().expect("isonomy runs")
     }
 
-    /// Runs a client command that has to succeed; what it prints.
+    /// Runs a client command that has to succeed; the lines that it prints. A value has no end of
+    /// line but its own, and is given one here.
     #[track_caller]
     pub fn told(&self, arguments: &[&str]) -> String {
         let output = self.client(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
+        let mut text = String::from_utf8(output.stdout).expect("text");
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
     }
 
     /// The configuration of a client in this process, of these replicas.

@@ -1,0 +1,78 @@
+//! Values as a shell hands them over: an argument, standard input, or a file. Any bytes, unchanged.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+
+use crate::mesh::Limits;
+
+/// What stands for standard input.
+pub(super) const STDIN: &str = "-";
+
+/// Where a value comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    Argument(OsString),
+    Stdin,
+    File(PathBuf),
+}
+
+impl Source {
+    /// An argument, where `-` is standard input.
+    pub(super) fn of(argument: OsString) -> Source {
+        if argument == STDIN { Source::Stdin } else { Source::Argument(argument) }
+    }
+
+    /// All bytes of it.
+    pub(super) fn read(self) -> anyhow::Result<Bytes> {
+        match self {
+            Source::Argument(text) => Ok(bytes(text)),
+            Source::Stdin => all(std::io::stdin().lock()).context("standard input"),
+            Source::File(path) => file(&path),
+        }
+    }
+}
+
+/// An argument's bytes: on Unix exactly those that the shell has passed.
+pub(super) fn bytes(argument: OsString) -> Bytes {
+    argument.into_encoded_bytes().into()
+}
+
+fn file(path: &Path) -> anyhow::Result<Bytes> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    all(file).with_context(|| path.display().to_string())
+}
+
+/// No more than a request can carry is taken into memory.
+fn all(from: impl Read) -> anyhow::Result<Bytes> {
+    let most = Limits::default().client_frame_bytes;
+    let mut value = Vec::new();
+    from.take(most as u64 + 1).read_to_end(&mut value).context("cannot read the value")?;
+    if value.len() > most {
+        bail!("a value of more than {most} bytes, which is the limit of a whole command");
+    }
+    Ok(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_bounded() {
+        let most = Limits::default().client_frame_bytes;
+        let endless = || std::io::repeat(7);
+        assert_eq!(all(endless().take(most as u64)).expect("the limit").len(), most);
+        assert!(all(endless()).expect_err("endless").to_string().contains("is the limit"));
+    }
+
+    #[test]
+    fn a_hyphen_alone_is_standard_input() {
+        assert_eq!(Source::of("-".into()), Source::Stdin);
+        assert_eq!(Source::of("-5".into()), Source::Argument("-5".into()));
+    }
+}
