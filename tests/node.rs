@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -415,7 +416,7 @@ async fn a_configuration_that_cannot_work_is_refused_in_words() {
         let authority = isonomy::mesh::Authority::new("c").unwrap();
         authority.issue_replica(ReplicaId::new(1).unwrap()).unwrap().credentials().unwrap()
     };
-    let addr = "127.0.0.1:0".parse().unwrap();
+    let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let durable = || Replica::builder(Kv::new()).cluster("c");
     let new = || durable().durability(Durability::Memory);
     let said = |error: Result<Replica<Kv>, StartError>| error.unwrap_err().to_string();

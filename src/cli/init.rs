@@ -100,7 +100,7 @@ impl Init {
             addresses.insert(id, base.at_port(port));
         }
         check_addresses(&addresses, None).with_context(|| {
-            format!("--listen-base {base}: name an address of this machine, or the machines with --hosts")
+            format!("--listen-base {base}: name an address, or the machines with --hosts")
         })?;
         Ok(addresses)
     }

@@ -66,8 +66,8 @@ Examples:
   isonomy get greeting --cluster cluster --replica 3 --local
   isonomy get photo --cluster cluster > photo.jpg
 
-Into a file or a pipe go the value's bytes and no more. On a terminal, a newline follows, and what is
-not text is escaped.
+Into a file or a pipe go the value's bytes and no more. On a terminal, a newline follows, and what
+is not text is escaped.
 
 Exit code 0 with the value, 1 if there is no such key, 2 if the flags or files make no sense, 3
 without an answer.")]

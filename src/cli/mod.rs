@@ -176,8 +176,8 @@ fn interrupted() -> impl Future<Output = ()> {
     }
 }
 
-/// Takes SIGHUP, which comes when the terminal closes, from this call on, so that it does not end the
-/// process. To be called within a runtime.
+/// Takes SIGHUP, which comes when the terminal closes, from this call on, so that it does not end
+/// the process. To be called within a runtime.
 #[cfg(unix)]
 fn outlive_terminal() {
     use tokio::signal::unix::{SignalKind, signal};
@@ -186,7 +186,7 @@ fn outlive_terminal() {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             tracing::info!(
-                "SIGHUP is ignored: a replica outlives its terminal, and reads its file at the start"
+                "SIGHUP is ignored: a replica outlives its terminal, and reads its file only once"
             );
         }
     });

@@ -294,6 +294,8 @@ impl Mark {
 fn log_to(lines: &Lines, level: LevelFilter) -> Arc<Repeats> {
     let repeats = Arc::new(Repeats::default());
     let lines = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    // It would be told to the same place, and a terminal that is gone would make that a panic.
+    let lines = lines.log_internal_errors(false);
     // The libraries below say much that only their authors can use.
     let filter = Targets::new().with_target("isonomy", level);
     let filter = filter.with_default(level.min(LevelFilter::WARN));

@@ -161,8 +161,8 @@ impl ClientEndpoint {
         Ok(ClientChannel { pipe: Pipe::start(connection, tx, rx, outbox, max_frame, ()) })
     }
 
-    /// Closes every channel at once, and waits until all connected replicas have been told, for half
-    /// a second at most.
+    /// Closes every channel at once, and waits until all connected replicas have been told, for
+    /// half a second at most.
     pub async fn shutdown(&self) {
         let why = Refusal::Done;
         let to_tell = self.to_tell();

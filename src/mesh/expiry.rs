@@ -1,4 +1,4 @@
-//! When certificates end: told beforehand, at the start and daily, as long as something can be done.
+//! When certificates end: told beforehand, at the start and daily, while something can be done.
 
 use std::fmt;
 use std::path::Path;

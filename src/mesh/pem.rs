@@ -111,9 +111,8 @@ fn text(path: &Path, tool: &str) -> Result<String, CredentialsError> {
             path.display()
         )));
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    // Around the blocks there may be anything.
-    Ok(String::from_utf8_lossy(bytes).into_owned())
+    // Around the blocks there may be anything. Where files were joined, marks are in the middle.
+    Ok(String::from_utf8_lossy(&bytes).replace('\u{feff}', ""))
 }
 
 /// The kinds of the blocks in it, in order.

@@ -127,7 +127,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// How the names of hosts become addresses, at each dial anew. By default as the system does it.
+    /// How hosts' names become addresses, at each dial anew. By default as the system does it.
     pub fn resolver(mut self, resolver: Resolver) -> Self {
         self.resolver = resolver;
         self
