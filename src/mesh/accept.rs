@@ -4,43 +4,68 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, interval, timeout};
 use tracing::{debug, warn};
 
+use super::door::{Door, Seat, Source, Verdict};
 use super::refusal::{Closed, Refusal};
-use super::{Hub, peer, pipe, tls};
+use super::{Hub, peer, pipe, tally, tls};
 
 /// Runs until the mesh shuts down.
 pub(super) async fn keep_accepting(hub: Arc<Hub>, endpoint: Endpoint) {
-    let most = hub.limits.max_handshakes;
-    let handshakes = Arc::new(Semaphore::new(most));
-    while let Some(incoming) = endpoint.accept().await {
-        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
-        // Half of the places go only to those who have shown that they receive at their address.
-        if handshakes.available_permits() < most / 2 && incoming.may_retry() {
-            // An error hands the attempt back, and dropping it refuses it.
-            drop(incoming.retry());
-            continue;
+    let door = Door::new(hub.limits.max_handshakes);
+    let mut summary = interval(tally::INTERVAL);
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => open(&hub, &door, incoming),
+                None => return,
+            },
+            _ = summary.tick() => sum_up(&hub),
         }
-        let shared = Arc::clone(&hub);
-        hub.spawn(async move { handshake(shared, incoming, permit).await });
     }
 }
 
-async fn handshake(hub: Arc<Hub>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
+    let address = incoming.remote_address().ip();
+    let is_peer = hub.links().any(|link| link.addr().ip().to_canonical() == address.to_canonical());
+    let source = Source::new(address, is_peer);
+    // An attempt that may not be asked to prove its address has done so.
+    let proven = incoming.remote_address_validated() || !incoming.may_retry();
+    match door.knock(source, proven, Instant::now()) {
+        Verdict::Enter(seat) => {
+            let shared = Arc::clone(hub);
+            hub.spawn(async move { handshake(shared, incoming, seat).await });
+        }
+        // An error hands the attempt back, and dropping it refuses it.
+        Verdict::Prove => drop(incoming.retry()),
+        Verdict::Refuse => {
+            if hub.refused.admits(Instant::now()) {
+                warn!(us = %hub.id, remote = %address, "refused: too many handshakes at a time");
+            }
+            incoming.refuse();
+        }
+    }
+}
+
+/// Says how many lines were left out of the log lately.
+fn sum_up(hub: &Hub) {
+    let count = hub.refused.left_out();
+    if count > 0 {
+        warn!(us = %hub.id, count, "more connections were refused than are listed here");
+    }
+}
+
+async fn handshake(hub: Arc<Hub>, incoming: Incoming, seat: Seat) {
     let remote = incoming.remote_address();
-    let welcomed = timeout(hub.limits.handshake_timeout, welcome(&hub, incoming));
-    let result = welcomed.await.unwrap_or(Err(Closed::Timeout));
-    drop(permit);
-    match result {
+    match welcome(&hub, incoming, seat).await {
         Ok(Welcomed::Peer(established)) => peer::run(hub, established).await,
         Ok(Welcomed::Client) => {}
         Err(why) if why.is_routine() => debug!(us = %hub.id, %remote, %why, "not accepted"),
-        Err(why) => warn!(us = %hub.id, %remote, %why, "refused"),
+        Err(why) if hub.refused.admits(Instant::now()) => {
+            warn!(us = %hub.id, %remote, %why, "refused");
+        }
+        Err(_) => {}
     }
 }
 
@@ -49,19 +74,33 @@ enum Welcomed {
     Client,
 }
 
-async fn welcome(hub: &Arc<Hub>, incoming: Incoming) -> Result<Welcomed, Closed> {
-    let connection = incoming.await?;
-    let greeted = match protocol(&connection).as_deref() {
-        Some(tls::PEER_ALPN) => peer::answer(hub, &connection).await.map(Welcomed::Peer),
-        Some(tls::CLIENT_ALPN) => pipe::welcome(hub, &connection).await.map(|()| Welcomed::Client),
-        // TLS picks one of the two or fails.
-        _ => Err(Refusal::BadHello.into()),
+/// TLS and the hello may each take half the time: whoever has not shown a certificate by then does
+/// not hold a stranger's place for longer.
+async fn welcome(hub: &Arc<Hub>, incoming: Incoming, seat: Seat) -> Result<Welcomed, Closed> {
+    let patience = hub.limits.handshake_timeout / 2;
+    let mut seat = seat;
+    let connection = tokio::select! {
+        shaken = timeout(patience, async { incoming.accept()?.await }) => {
+            shaken.unwrap_or(Err(quinn::ConnectionError::TimedOut))?
+        }
+        () = seat.lost() => return Err(Closed::Crowded),
     };
-    greeted.inspect_err(|why| {
+    drop(seat);
+    let greeted = timeout(patience, greet(hub, &connection));
+    greeted.await.unwrap_or(Err(Refusal::HelloTimeout.into())).inspect_err(|why| {
         if let Closed::Here(refusal) = why {
             refusal.close(&connection);
         }
     })
+}
+
+async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Welcomed, Closed> {
+    match protocol(connection).as_deref() {
+        Some(tls::PEER_ALPN) => peer::answer(hub, connection).await.map(Welcomed::Peer),
+        Some(tls::CLIENT_ALPN) => pipe::welcome(hub, connection).await.map(|()| Welcomed::Client),
+        // TLS picks one of the two or fails.
+        _ => Err(Refusal::BadHello.into()),
+    }
 }
 
 fn protocol(connection: &Connection) -> Option<Vec<u8>> {

@@ -92,11 +92,13 @@ pub struct Limits {
     pub client_window_bytes: u32,
     /// Clients connected at a time.
     pub max_clients: usize,
-    /// Handshakes under way at a time; attempts beyond it are refused.
+    /// Handshakes of strangers under way at a time. One address can have three quarters of them
+    /// while nobody else wants in; when places are short, whoever holds most makes room.
     pub max_handshakes: usize,
     /// A client that sends no request for this long is disconnected.
     pub client_idle: Duration,
-    /// How long a handshake, TLS and hello together, may take.
+    /// How long a handshake may take. A replica that is dialled gives half of it to TLS, and half
+    /// to the hello.
     pub handshake_timeout: Duration,
     /// A connection that hears nothing for this long is dead.
     pub idle_timeout: Duration,

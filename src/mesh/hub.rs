@@ -18,6 +18,7 @@ use super::names::{check_cluster, replica_name};
 use super::pipe::Clients;
 use super::refusal::Refusal;
 use super::resolve::Resolver;
+use super::tally::Tally;
 use super::{Inbound, MeshError, accept, bind, dial, expiry, tls};
 use crate::types::{Address, MAX_REPLICAS, ReplicaId};
 
@@ -43,6 +44,8 @@ pub(super) struct Hub {
     pub(super) resolver: Resolver,
     pub(super) dialling: quinn::ClientConfig,
     pub(super) clients: Clients,
+    /// Log lines about those who were not let in.
+    pub(super) refused: Tally,
     /// Indexed by replica; none for this one and for those that aren't peers.
     links: Vec<Option<Arc<Link>>>,
     /// Shutdown has begun.
@@ -98,6 +101,7 @@ impl Hub {
         let hub = Arc::new(Hub {
             session: rand::random(),
             clients: Clients::new(limits.max_clients),
+            refused: Tally::default(),
             id,
             incarnation,
             directory,

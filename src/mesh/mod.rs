@@ -18,6 +18,7 @@ mod client;
 mod config;
 mod credentials;
 mod dial;
+mod door;
 mod expiry;
 mod framing;
 mod hello;
@@ -31,6 +32,7 @@ mod queue;
 mod refusal;
 mod resolve;
 mod stream;
+mod tally;
 mod tls;
 mod wan;
 

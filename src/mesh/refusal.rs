@@ -225,6 +225,9 @@ pub enum Closed {
     /// The attempt took too long.
     #[error("no answer in time")]
     Timeout,
+    /// The handshake did not go on, and its place was needed for another.
+    #[error("stalled in the handshake while others wanted in")]
+    Crowded,
 }
 
 impl From<ConnectionError> for Closed {

@@ -3,6 +3,7 @@
 mod addresses;
 mod certificates;
 mod clients;
+mod crowd;
 mod handshake;
 mod hostile;
 mod reconnect;
