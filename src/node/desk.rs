@@ -11,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use super::error::{ProposeError, Rejected, Unknown};
+use super::turns::Turn;
 use crate::mesh::{Dropped, FrameSender};
 use crate::types::{RequestId, Time};
 use crate::wire::{self, NoAnswer, Reply, encode_reply};
@@ -23,8 +24,8 @@ pub(super) type Answer = Result<Bytes, ProposeError>;
 
 /// Who wants an answer.
 pub(super) enum Waiter {
-    /// A caller in this process.
-    Local(oneshot::Sender<Answer>),
+    /// A caller in this process, and its place among the commands under way.
+    Local(oneshot::Sender<Answer>, Option<Turn>),
     /// A client on the network.
     Client(ClientWaiter),
 }
@@ -47,7 +48,8 @@ impl Waiter {
     /// Answers. Whoever has gone away meanwhile doesn't get it.
     pub(super) fn answer(self, answer: Answer) {
         match self {
-            Waiter::Local(sender) => {
+            Waiter::Local(sender, turn) => {
+                drop(turn);
                 let _ = sender.send(answer);
             }
             Waiter::Client(client) => {
@@ -346,7 +348,7 @@ mod tests {
         ms: u64,
     ) -> (Caller, Result<Entered, ProposeError>) {
         let (sender, receiver) = oneshot::channel();
-        let entered = desk.enter(request(sequence), bytes, at(ms), Waiter::Local(sender));
+        let entered = desk.enter(request(sequence), bytes, at(ms), Waiter::Local(sender, None));
         (Caller(receiver), entered.map_err(|(_, why)| why))
     }
 

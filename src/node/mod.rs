@@ -1,10 +1,11 @@
 //! A running replica: the clock, the threads and the queues around the sans-IO core, and the
 //! handle by which a program embeds it. After `replica`, `storage` and `mesh`, which it joins.
 //!
-//! A command's way: [`Replica::propose`] (or a client's request in `clients`) → `desk`, where the
-//! caller waits → the queue of proposals → `runner`, the core thread: one step over all that has
-//! arrived → the mesh, and back through `inbox` → the core decides and orders → `apply`, the apply
-//! thread → `desk` answers. Every queue has a bound; what happens at each is said in [`Limits`].
+//! A command's way: [`Replica::propose`] (or a client's request in `clients`) → `turns`, while
+//! callers compete → `desk`, where the caller waits → the queue of proposals → `runner`, the
+//! core thread: one step over all that has arrived → the mesh, and back through `inbox` → the core
+//! decides and orders → `apply`, the apply thread → `desk` answers. Every queue has a bound; what
+//! happens at each is said in [`Limits`].
 //!
 //! Threads: the core thread runs one event loop with the network and the core; the log thread
 //! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread
@@ -27,12 +28,15 @@ mod keeper;
 mod metrics;
 mod poison;
 mod register;
+mod rota;
 mod runner;
 mod session;
 mod shared;
 mod snapshots;
 mod start;
 mod status;
+mod turns;
+mod window;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -112,10 +116,11 @@ impl<S: StateMachine> Replica<S> {
             let _finish = Finish { numbers: &self.inner.numbers, sequence };
             let request = RequestId::new(self.inner.client, sequence);
             let (footprint, payload) = (footprint.clone(), payload.clone());
+            let cost = turns::cost(payload.len());
             let submit = |waiter| {
                 self.inner.shared.submit(request, floor, footprint, payload, waiter);
             };
-            match self.answered(submit).await {
+            match self.answered(cost, submit).await {
                 // No attempt had an effect, and the next is numbered in the era it is.
                 Err(ProposeError::Rejected(Rejected::Expired(era))) if era > Era::of(sequence) => {}
                 answer => return answer,
@@ -143,7 +148,8 @@ impl<S: StateMachine> Replica<S> {
             Consistency::Linearizable => self.propose(command).await,
             Consistency::Local => {
                 let payload = encode_command(&command)?;
-                self.answered(|waiter| self.inner.shared.read_local(payload, waiter)).await
+                let cost = turns::cost(payload.len());
+                self.answered(cost, |waiter| self.inner.shared.read_local(payload, waiter)).await
             }
         }
     }
@@ -173,15 +179,20 @@ impl<S: StateMachine> Replica<S> {
     ) -> Result<S::Output, ProposeError> {
         let footprint = S::footprint(&command);
         let payload = encode_command(&command)?;
-        self.answered(|waiter| {
+        self.answered(turns::cost(payload.len()), |waiter| {
             self.inner.shared.submit(request, floor, footprint, payload, waiter);
         })
         .await
     }
 
-    async fn answered(&self, ask: impl FnOnce(Waiter)) -> Result<S::Output, ProposeError> {
+    async fn answered(
+        &self,
+        cost: u64,
+        ask: impl FnOnce(Waiter),
+    ) -> Result<S::Output, ProposeError> {
+        let turn = self.inner.shared.turns.take(turns::LOCAL, cost).await;
         let (sender, receiver) = oneshot::channel::<Answer>();
-        ask(Waiter::Local(sender));
+        ask(Waiter::Local(sender, Some(turn)));
         let output = receiver.await.unwrap_or_else(|_| Err(self.inner.shared.end().0))?;
         decode(&output).map_err(|error| Unknown::BadOutput(error.to_string()).into())
     }

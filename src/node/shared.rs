@@ -2,7 +2,7 @@
 //! and the way it ends. Nothing in here knows the protocol or the state machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::metrics::Metrics;
 use super::snapshots::Asker;
 use super::status::{Explanation, Status};
+use super::turns::Turns;
 use crate::machine::Sessions;
 use crate::types::{
     Access, ClientId, Command, Era, Footprint, InstanceId, KeyHash, Numbering, ReplicaId,
@@ -137,6 +138,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) propose_timeout: Duration,
     pub(super) desk: Desk,
+    /// Whose command may come in.
+    pub(super) turns: Arc<Turns>,
     pub(super) proposals: ArrayQueue<Command>,
     pub(super) questions: ArrayQueue<Question>,
     /// Wakes the core.
@@ -177,9 +180,11 @@ impl Shared {
         propose_timeout: Duration,
         work: Sender<(Work, usize)>,
     ) -> Shared {
+        let clock = Clock::start();
         Shared {
             id,
-            clock: Clock::start(),
+            clock,
+            turns: Arc::new(Turns::new(clock)),
             propose_timeout,
             desk: Desk::new(Most { commands: limits.commands, bytes: limits.bytes }),
             limits,
@@ -373,6 +378,10 @@ impl Shared {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         if phase == Phase::Stopping {
             self.desk.stop();
+        }
+        if phase >= Phase::Stopping {
+            // Whoever waits for a turn is let in to be told.
+            self.turns.close();
         }
         self.wake.notify_one();
     }

@@ -1,0 +1,139 @@
+//! How many commands may be under way at a time while several clients compete. What is beyond what
+//! the replicas can work on waits somewhere, and everybody waits behind it; so the window is kept
+//! as large as it can be without a queue behind it, found by how long the quickest answer of a
+//! round takes. Pure: the caller says what time it is.
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// At least so many, so that whatever the measurements say, work goes on.
+const LEAST: u64 = 128;
+/// At most so many: the desk's own bound is reached before.
+const MOST: u64 = 1 << 17;
+/// A round lasts at least this long, and as long as one command takes.
+const ROUND: Duration = Duration::from_millis(20);
+/// After this long it is measured anew: a queue that was there all along looks like distance.
+const FORGET: Duration = Duration::from_secs(10);
+/// A queue this long is none, in time: work comes in batches.
+const QUEUE: Duration = Duration::from_millis(5);
+
+/// The window, in the units of [`Turns`](super::turns::Turns).
+pub(super) struct Window {
+    size: u64,
+    /// How long a command takes that waits for nobody, as far as is known, and since when this is
+    /// measured.
+    base: Duration,
+    measured: Time,
+    /// The present round: when it began, the quickest command begun in it, and whether anybody had
+    /// to wait for the window.
+    began: Time,
+    least: Option<Duration>,
+    limits: bool,
+}
+
+impl Window {
+    /// A new window: the smallest, as nothing is known yet.
+    pub(super) fn new(now: Time) -> Window {
+        let (measured, began) = (now, now);
+        Window { size: LEAST, base: Duration::MAX, measured, began, least: None, limits: false }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Somebody waits only because the window is full.
+    pub(super) fn note_full(&mut self) {
+        self.limits = true;
+    }
+
+    /// A command that was begun at `since` is answered.
+    pub(super) fn note_done(&mut self, since: Time, now: Time) {
+        // What was begun earlier says how things were.
+        if since < self.began {
+            return;
+        }
+        let took = now.since(since);
+        let least = self.least.map_or(took, |least| least.min(took));
+        self.least = Some(least);
+        if now.since(self.measured) >= FORGET {
+            *self = Window::new(now);
+        } else if now.since(self.began) >= ROUND {
+            self.end_round(least);
+            (self.began, self.least, self.limits) = (now, None, false);
+        }
+    }
+
+    fn end_round(&mut self, least: Duration) {
+        // With the smallest window nothing queues for long: what a command takes then is what it
+        // takes, even if it took less once.
+        let base = if self.size == LEAST { least } else { self.base.min(least) };
+        self.base = base;
+        let slack = QUEUE.max(base / 4);
+        if least > base + slack {
+            self.size = (self.size - self.size / 4).max(LEAST);
+        } else if self.limits {
+            let more = if least <= base + slack / 2 { self.size / 2 } else { self.size / 8 };
+            self.size = (self.size + more).min(MOST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A system that takes `base_ms` for a command and completes `per_ms` of them in a millisecond,
+    /// with clients that always have more: the window on average in ten seconds of it.
+    fn run(window: &mut Window, now: &mut Time, base_ms: u64, per_ms: u64) -> u64 {
+        let mut sum = 0;
+        for _ in 0..10_000 {
+            *now = *now + Duration::from_millis(1);
+            let queued_ms = (window.size() / per_ms).saturating_sub(base_ms);
+            let took = Duration::from_millis(base_ms + queued_ms);
+            window.note_full();
+            let since = now.since(Time::ZERO).saturating_sub(took);
+            window.note_done(Time::ZERO + since, *now);
+            sum += window.size();
+        }
+        sum / 10_000
+    }
+
+    #[test]
+    fn near_and_far_it_holds_what_is_under_way_anyway_and_a_short_queue() {
+        for (base_ms, per_ms) in [(2, 100), (2, 20), (40, 50), (150, 50)] {
+            let mut now = Time::ZERO;
+            let mut window = Window::new(now);
+            let size = run(&mut window, &mut now, base_ms, per_ms);
+            let under_way = base_ms * per_ms;
+            let queue = (base_ms / 4).max(5) * per_ms;
+            let good = under_way * 3 / 4..=(under_way + 2 * queue).max(2 * LEAST);
+            assert!(good.contains(&size), "{base_ms}: {size}");
+        }
+    }
+
+    #[test]
+    fn it_follows_when_everything_takes_longer_and_when_it_takes_less_again() {
+        let mut now = Time::ZERO;
+        let mut window = Window::new(now);
+        let near = run(&mut window, &mut now, 10, 100);
+        // A replica nearby is gone: the quorum is far away.
+        run(&mut window, &mut now, 100, 100);
+        let far = run(&mut window, &mut now, 100, 100);
+        assert!(far >= 7 * near, "{far} after {near}");
+        run(&mut window, &mut now, 10, 100);
+        let again = run(&mut window, &mut now, 10, 100);
+        assert!((near / 2..=near * 3 / 2).contains(&again), "{again} after {near}");
+    }
+
+    #[test]
+    fn without_anybody_waiting_it_stays() {
+        let mut window = Window::new(Time::ZERO);
+        for ms in 0..1000 {
+            let now = Time::ZERO + Duration::from_millis(ms);
+            window.note_done(now, now + Duration::from_millis(1));
+        }
+        assert_eq!(window.size(), LEAST);
+    }
+}
