@@ -62,23 +62,48 @@ impl Link {
         self.lock().last_error.clone()
     }
 
-    /// Sends a request; its outcome comes through the receiver, or an error when the connection is
-    /// lost before it.
-    pub(super) fn ask(&self, request: &Request) -> Result<oneshot::Receiver<Outcome>, NotSent> {
+    /// Sends a request, once there is room before the connection; its outcome comes through the
+    /// receiver, or an error when the connection is lost before it. If this is dropped, the request
+    /// was not sent.
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+    ) -> Result<oneshot::Receiver<Outcome>, NotSent> {
         let mut frame = BytesMut::new();
         encode_request(request, &mut frame);
+        let frame = frame.freeze();
+        loop {
+            let link = self.lock().sender.clone().ok_or(NotSent::Down)?;
+            let room = link.room();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if let Some(receiver) = self.send(&link, request.request, frame.clone())? {
+                return Ok(receiver);
+            }
+            room.await;
+        }
+    }
+
+    /// Sends a request; `None` if the replica reads more slowly than this client asks.
+    fn send(
+        &self,
+        link: &FrameSender,
+        request: RequestId,
+        frame: Bytes,
+    ) -> Result<Option<oneshot::Receiver<Outcome>>, NotSent> {
         let (sender, receiver) = oneshot::channel();
+        // Held meanwhile, so that the answer finds whoever waits for it.
         let mut state = self.lock();
-        let Some(link) = &state.sender else { return Err(NotSent::Down) };
-        match link.send(frame.freeze()) {
+        match link.send(frame) {
             Ok(()) => {}
+            Err(Dropped::Full) => return Ok(None),
             Err(Dropped::TooLarge { bytes, limit }) => {
                 return Err(NotSent::TooLarge { bytes, limit });
             }
             Err(_) => return Err(NotSent::Down),
         }
-        state.under_way.insert(request.request, sender);
-        Ok(receiver)
+        state.under_way.insert(request, sender);
+        Ok(Some(receiver))
     }
 
     /// Nobody waits for the outcome any more.

@@ -346,9 +346,11 @@ enum Attempt {
 }
 
 async fn attempt(link: &Link, request: &Request, enough: Instant) -> Attempt {
-    let receiver = match link.ask(request) {
-        Ok(receiver) => receiver,
-        Err(why) => return Attempt::NotSent(why),
+    let receiver = match timeout_at(enough, link.ask(request)).await {
+        Ok(Ok(receiver)) => receiver,
+        Ok(Err(why)) => return Attempt::NotSent(why),
+        // The replica has not read what was sent before.
+        Err(_) => return Attempt::Refused(Refusal::Overloaded),
     };
     let _forget = Forget { link, request: request.request };
     match timeout_at(enough, receiver).await {

@@ -7,6 +7,7 @@ use quinn::{Connection, Endpoint, Incoming};
 use tokio::time::{Instant, interval, timeout};
 use tracing::{debug, warn};
 
+use super::account::{Place, Role};
 use super::door::{Door, Seat, Source, Verdict};
 use super::refusal::{Closed, Refusal};
 use super::{Hub, peer, pipe, tally, tls};
@@ -50,9 +51,11 @@ fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
 
 /// Says how many lines were left out of the log lately.
 fn sum_up(hub: &Hub) {
-    let count = hub.refused.left_out();
-    if count > 0 {
-        warn!(us = %hub.id, count, "more connections were refused than are listed here");
+    for (tally, what) in [(&*hub.refused, "refused"), (&*hub.cut_off, "cut off")] {
+        let count = tally.left_out();
+        if count > 0 {
+            warn!(us = %hub.id, count, "more connections were {what} than are listed here");
+        }
     }
 }
 
@@ -85,6 +88,7 @@ async fn welcome(hub: &Arc<Hub>, incoming: Incoming, seat: Seat) -> Result<Welco
         }
         () = seat.lost() => return Err(Closed::Crowded),
     };
+    // From here on it is its certificate's place that the connection holds.
     drop(seat);
     let greeted = timeout(patience, greet(hub, &connection));
     greeted.await.unwrap_or(Err(Refusal::HelloTimeout.into())).inspect_err(|why| {
@@ -96,8 +100,14 @@ async fn welcome(hub: &Arc<Hub>, incoming: Incoming, seat: Seat) -> Result<Welco
 
 async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Welcomed, Closed> {
     match protocol(connection).as_deref() {
-        Some(tls::PEER_ALPN) => peer::answer(hub, connection).await.map(Welcomed::Peer),
-        Some(tls::CLIENT_ALPN) => pipe::welcome(hub, connection).await.map(|()| Welcomed::Client),
+        Some(tls::PEER_ALPN) => {
+            let _place = Place::take(hub, connection, Role::Peer)?;
+            peer::answer(hub, connection).await.map(Welcomed::Peer)
+        }
+        Some(tls::CLIENT_ALPN) => {
+            let place = Place::take(hub, connection, Role::Client)?;
+            pipe::welcome(hub, connection, place).await.map(|()| Welcomed::Client)
+        }
         // TLS picks one of the two or fails.
         _ => Err(Refusal::BadHello.into()),
     }

@@ -157,8 +157,8 @@ impl ClientEndpoint {
         }
         self.keep(&connection);
         let max_frame = self.limits.client_frame_bytes;
-        let outbox = Arc::new(Outbox::new(self.limits.client_queue_bytes, max_frame));
-        Ok(ClientChannel { pipe: Pipe::start(connection, tx, rx, outbox, max_frame, ()) })
+        let outbox = Outbox::new(self.limits.client_queue_bytes, max_frame);
+        Ok(ClientChannel { pipe: Pipe::of_client(connection, tx, rx, outbox, max_frame) })
     }
 
     /// Closes every channel at once, and waits until all connected replicas have been told, for

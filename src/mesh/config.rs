@@ -84,17 +84,28 @@ pub struct Limits {
     pub client_frame_bytes: usize,
     /// What may wait for one peer on one lane, in bytes; frames beyond it are dropped.
     pub peer_queue_bytes: usize,
-    /// What may wait for one client, in bytes; a client that lets it fill up is cut off.
+    /// Answers that may wait for one client connection, in bytes. From half of it on no more of its
+    /// requests are read; an answer that finds no room is replaced by a word to ask again.
     pub client_queue_bytes: usize,
+    /// The same for all connections of one client certificate together.
+    pub certificate_queue_bytes: usize,
+    /// Frames that have come in part, over all connections of one client certificate, in bytes; the
+    /// next long one is read when there is room again.
+    pub certificate_frame_bytes: usize,
     /// What one lane may have under way to a peer, in bytes: bandwidth times round trip.
     pub stream_window_bytes: u32,
     /// What one client may have sent that was not read yet, in bytes.
     pub client_window_bytes: u32,
-    /// Clients connected at a time.
+    /// Client connections at a time.
     pub max_clients: usize,
+    /// How many of them may have the same certificate.
+    pub max_clients_per_certificate: usize,
     /// Handshakes of strangers under way at a time. One address can have three quarters of them
     /// while nobody else wants in; when places are short, whoever holds most makes room.
     pub max_handshakes: usize,
+    /// A client that reads no answer for this long while some wait for it, or sends nothing more of
+    /// a request that it has begun, is disconnected.
+    pub client_stall: Duration,
     /// A client that sends no request for this long is disconnected.
     pub client_idle: Duration,
     /// How long a handshake may take. A replica that is dialled gives half of it to TLS, and half
@@ -118,12 +129,17 @@ impl Default for Limits {
             client_frame_bytes: (4 << 20) + (4 << 10),
             peer_queue_bytes: 32 << 20,
             client_queue_bytes: 8 << 20,
+            certificate_queue_bytes: 32 << 20,
+            certificate_frame_bytes: 16 << 20,
             // 8 MiB under way: 200 MB/s at 40 ms. QUIC's usual 1.25 MB gives 31 MB/s there.
             stream_window_bytes: 8 << 20,
             client_window_bytes: 1 << 20,
             max_clients: 1024,
+            // Sixteen certificates are needed to take all places.
+            max_clients_per_certificate: 64,
             max_handshakes: 128,
             client_idle: Duration::from_secs(600),
+            client_stall: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(3),
             keep_alive: Duration::from_millis(500),

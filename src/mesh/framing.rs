@@ -2,6 +2,7 @@
 //! many small frames into one buffer; reading cuts many frames out of one packet without copying.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::refusal::Refusal;
 
@@ -59,35 +60,78 @@ pub(super) struct FrameReader {
     header_len: usize,
     /// A frame that is split over chunks, and how long it will be.
     body: Option<(BytesMut, usize)>,
+    /// Longer frames than this that do not arrive in one chunk are only begun once granted.
+    grant_above: usize,
+    /// The length of a frame that is not granted yet.
+    announced: Option<usize>,
+    /// The room that the frame in `body` was granted.
+    grant: Option<OwnedSemaphorePermit>,
 }
 
 impl FrameReader {
     /// A reader that refuses frames above `limit` bytes.
     pub(super) fn new(limit: usize) -> FrameReader {
-        FrameReader { limit, header: [0; HEADER_BYTES], header_len: 0, body: None }
+        FrameReader {
+            limit,
+            header: [0; HEADER_BYTES],
+            header_len: 0,
+            body: None,
+            grant_above: usize::MAX,
+            announced: None,
+            grant: None,
+        }
+    }
+
+    /// The same, but a frame that is long and does not arrive at once has to be granted.
+    pub(super) fn granted(limit: usize) -> FrameReader {
+        FrameReader { grant_above: FIRST_RESERVE_BYTES, ..FrameReader::new(limit) }
     }
 
     /// Takes the stream's next chunk and appends the frames it completes to `frames`. Frames that
-    /// lie within the chunk share its memory.
+    /// lie within the chunk share its memory. What is left in the chunk waits for a grant.
     pub(super) fn feed(
         &mut self,
-        mut chunk: Bytes,
+        chunk: &mut Bytes,
         frames: &mut Vec<Bytes>,
     ) -> Result<(), Refusal> {
-        while !chunk.is_empty() {
+        while !chunk.is_empty() && self.announced.is_none() {
             if self.body.is_some() {
-                self.continue_body(&mut chunk, frames);
+                self.continue_body(chunk, frames);
                 continue;
             }
-            let Some(length) = self.take_header(&mut chunk)? else { break };
+            let Some(length) = self.take_header(chunk)? else { break };
             if length <= chunk.len() {
                 frames.push(chunk.split_to(length));
+            } else if length > self.grant_above {
+                self.announced = Some(length);
             } else {
-                let body = BytesMut::with_capacity(length.min(FIRST_RESERVE_BYTES));
-                self.body = Some((body, length));
+                self.begin(length);
             }
         }
         Ok(())
+    }
+
+    /// The length of the frame that waits for a grant, if one does.
+    pub(super) fn announced(&self) -> Option<usize> {
+        self.announced
+    }
+
+    /// Lets the announced frame come. The room is its until it is complete.
+    pub(super) fn grant(&mut self, room: OwnedSemaphorePermit) {
+        if let Some(length) = self.announced.take() {
+            self.grant = Some(room);
+            self.begin(length);
+        }
+    }
+
+    /// Whether a frame has begun and is not complete.
+    pub(super) fn is_amid(&self) -> bool {
+        self.header_len > 0 || self.body.is_some()
+    }
+
+    fn begin(&mut self, length: usize) {
+        let body = BytesMut::with_capacity(length.min(FIRST_RESERVE_BYTES));
+        self.body = Some((body, length));
     }
 
     fn continue_body(&mut self, chunk: &mut Bytes, frames: &mut Vec<Bytes>) {
@@ -97,6 +141,7 @@ impl FrameReader {
         if body.len() == *length {
             frames.push(body.split().freeze());
             self.body = None;
+            self.grant = None;
         }
     }
 
@@ -120,7 +165,10 @@ impl FrameReader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -134,16 +182,16 @@ mod tests {
     fn an_oversized_frame_is_refused_by_its_header_alone() {
         let mut frames = Vec::new();
         let mut reader = FrameReader::new(10);
-        assert_eq!(reader.feed(Bytes::from_static(&[10, 0, 0, 0]), &mut frames), Ok(()));
+        assert_eq!(reader.feed(&mut Bytes::from_static(&[10, 0, 0, 0]), &mut frames), Ok(()));
         let mut reader = FrameReader::new(10);
-        let refused = reader.feed(Bytes::from_static(&[11, 0, 0, 0]), &mut frames);
+        let refused = reader.feed(&mut Bytes::from_static(&[11, 0, 0, 0]), &mut frames);
         assert_eq!(refused, Err(Refusal::FrameTooLarge { bytes: 11, limit: 10 }));
     }
 
     #[test]
     fn an_announced_length_alone_allocates_little() {
         let mut reader = FrameReader::new(usize::MAX);
-        reader.feed(Bytes::from_static(&[0, 0, 0, 0x7f, 1]), &mut Vec::new()).unwrap();
+        reader.feed(&mut Bytes::from_static(&[0, 0, 0, 0x7f, 1]), &mut Vec::new()).unwrap();
         let (body, length) = reader.body.unwrap();
         assert_eq!(length, 0x7f00_0000);
         assert!(body.capacity() <= 2 * FIRST_RESERVE_BYTES);
@@ -153,8 +201,30 @@ mod tests {
     fn whole_frames_share_the_chunks_memory() {
         let chunk = Bytes::from(wire(&[Bytes::from_static(b"abc")]));
         let mut frames = Vec::new();
-        FrameReader::new(100).feed(chunk.clone(), &mut frames).unwrap();
+        FrameReader::new(100).feed(&mut chunk.clone(), &mut frames).unwrap();
         assert_eq!(frames[0].as_ptr(), chunk[HEADER_BYTES..].as_ptr());
+    }
+
+    #[test]
+    fn a_long_frame_waits_for_its_grant_and_gives_it_back() {
+        let room = Arc::new(Semaphore::new(1));
+        let long = Bytes::from(vec![7; FIRST_RESERVE_BYTES + 1]);
+        let short = Bytes::from_static(b"short");
+        let mut stream = Bytes::from(wire(&[short.clone(), long.clone(), short.clone()]));
+        let mut reader = FrameReader::granted(1 << 20);
+        let mut frames = Vec::new();
+        let mut chunk = stream.split_to(1000);
+        reader.feed(&mut chunk, &mut frames).unwrap();
+        assert_eq!((frames.len(), reader.announced()), (1, Some(long.len())));
+        let left = chunk.len();
+        reader.feed(&mut chunk, &mut frames).unwrap();
+        assert_eq!((frames.len(), chunk.len()), (1, left), "nothing is taken before");
+        reader.grant(Arc::clone(&room).try_acquire_owned().unwrap());
+        reader.feed(&mut chunk, &mut frames).unwrap();
+        assert_eq!((chunk.len(), reader.is_amid(), room.available_permits()), (0, true, 0));
+        reader.feed(&mut stream, &mut frames).unwrap();
+        assert_eq!(frames, [short.clone(), long, short]);
+        assert_eq!((reader.is_amid(), room.available_permits()), (false, 1));
     }
 
     proptest! {
@@ -173,7 +243,7 @@ mod tests {
             let mut cuts = cuts.into_iter().cycle();
             while !stream.is_empty() {
                 let cut = cuts.next().unwrap().min(stream.len());
-                reader.feed(stream.split_to(cut), &mut read).unwrap();
+                reader.feed(&mut stream.split_to(cut), &mut read).unwrap();
             }
             prop_assert_eq!(read, frames);
         }
@@ -184,7 +254,7 @@ mod tests {
             limit in 0..200usize,
         ) {
             let mut frames = Vec::new();
-            let _ = FrameReader::new(limit).feed(Bytes::from(bytes), &mut frames);
+            let _ = FrameReader::new(limit).feed(&mut Bytes::from(bytes), &mut frames);
             prop_assert!(frames.iter().all(|f| f.len() <= limit));
         }
     }

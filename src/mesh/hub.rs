@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
+use super::account::Clients;
 use super::addresses::{Reach, check_addresses};
 use super::config::{Limits, MeshConfig};
 use super::credentials::Role;
 use super::link::Link;
 use super::names::{check_cluster, replica_name};
-use super::pipe::Clients;
 use super::refusal::Refusal;
 use super::resolve::Resolver;
 use super::tally::Tally;
@@ -45,7 +45,9 @@ pub(super) struct Hub {
     pub(super) dialling: quinn::ClientConfig,
     pub(super) clients: Clients,
     /// Log lines about those who were not let in.
-    pub(super) refused: Tally,
+    pub(super) refused: Arc<Tally>,
+    /// Log lines about clients who were let in and are not wanted any more.
+    pub(super) cut_off: Arc<Tally>,
     /// Indexed by replica; none for this one and for those that aren't peers.
     links: Vec<Option<Arc<Link>>>,
     /// Shutdown has begun.
@@ -100,8 +102,9 @@ impl Hub {
         }
         let hub = Arc::new(Hub {
             session: rand::random(),
-            clients: Clients::new(limits.max_clients),
-            refused: Tally::default(),
+            clients: Clients::new(&limits),
+            refused: Arc::default(),
+            cut_off: Arc::default(),
             id,
             incarnation,
             directory,
@@ -215,6 +218,15 @@ fn check_limits(limits: &Limits) -> Result<(), MeshError> {
     }
     if limits.max_handshakes == 0 {
         return Err(MeshError::Limits("`max_handshakes` must not be 0"));
+    }
+    if limits.max_clients_per_certificate == 0 {
+        return Err(MeshError::Limits("`max_clients_per_certificate` must not be 0"));
+    }
+    if limits.client_stall.is_zero() || limits.client_idle.is_zero() {
+        return Err(MeshError::Limits("`client_stall` and `client_idle` must not be 0"));
+    }
+    if limits.max_clients == 0 {
+        return Err(MeshError::Limits("`max_clients` must not be 0"));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! again: that is the protocol's business, which has to cope with lost messages anyway.
 
 mod accept;
+mod account;
 mod addresses;
 mod arbiter;
 mod authority;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use account::Account;
 pub use addresses::{BadEntry, check_addresses};
 pub use authority::{Authority, Issued};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};

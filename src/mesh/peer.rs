@@ -225,7 +225,7 @@ async fn write_lane(link: Arc<Link>, connection: Connection, serial: u64, lane: 
         // An error says that the connection is gone, and so does the write.
         let _ = stream.set_priority(lane.priority());
         stream.write_all(&[lane.tag()]).await.map_err(|_| Refusal::Done)?;
-        write_frames(link.outbox(lane), serial, &mut stream, &link.counters).await
+        write_frames(link.outbox(lane), serial, &mut stream, &link.counters, None).await
     };
     if let Err(why) = writing.await {
         // Without its lane the connection is of no use, even if QUIC thinks it is fine.

@@ -1,22 +1,23 @@
 //! Frames to and fro on one bidirectional stream between a client and a replica. Many requests are
 //! under way at a time; replies go back in whatever order the node has them.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
+use super::account::{Account, Place};
 use super::hello::{self, ClientHello};
 use super::names::client_name;
 use super::queue::Outbox;
 use super::refusal::{Closed, Refusal};
-use super::stream::{Counters, FrameStream, write_frames};
+use super::stream::{Counters, FrameStream, Measure, write_frames};
+use super::tally::Tally;
 use super::{Dropped, Hub, peer};
 
 /// A pipe's queue feeds one connection in its life.
@@ -25,21 +26,30 @@ const SERIAL: u64 = 1;
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Answers the hello of a client and hands it to the node.
-pub(super) async fn welcome(hub: &Arc<Hub>, connection: &Connection) -> Result<(), Closed> {
+pub(super) async fn welcome(
+    hub: &Arc<Hub>,
+    connection: &Connection,
+    place: Place,
+) -> Result<(), Closed> {
     let (mut tx, mut rx) = connection.accept_bi().await?;
     let theirs = ClientHello::decode(&hello::receive(&mut rx).await?)?;
     peer::check_addressee(hub, &theirs.cluster, theirs.to)?;
     peer::check_certificate(connection, client_name(&hub.cluster, &theirs.name))?;
     let limits = &hub.limits;
-    let outbox = Arc::new(Outbox::new(limits.client_queue_bytes, limits.client_frame_bytes));
-    let place = Place::take(hub, &outbox).ok_or(Refusal::TooManyClients)?;
+    let max_frame = limits.client_frame_bytes;
+    let account = Arc::clone(&place.account);
+    let outbox = Outbox::of(Arc::clone(&account), limits.client_queue_bytes, max_frame);
+    let outbox = Arc::new(outbox);
+    place.attach(&outbox);
     hello::send(&mut tx, &theirs.encode()).await?;
     debug!(us = %hub.id, client = %theirs.name, remote = %connection.remote_address(), "connected");
-    let name = theirs.name;
-    let max_frame = limits.client_frame_bytes;
-    let pipe = Pipe::start(connection.clone(), tx, rx, outbox, max_frame, place);
-    let idle = limits.client_idle;
-    hub.inbound.on_client(ClientConnection { pipe, name, idle });
+    let stall = limits.client_stall;
+    let measure = Measure { room: Arc::clone(account.half_frames()), stall };
+    let incoming = FrameStream::measured(rx, max_frame, measure);
+    let sender = FrameSender::new(connection.clone(), outbox, Some(Arc::clone(&hub.cut_off)));
+    let pipe = Pipe::start(sender, tx, incoming, Some(stall), place);
+    let (name, idle) = (theirs.name, limits.client_idle);
+    hub.inbound.on_client(ClientConnection { pipe, name, account, idle });
     Ok(())
 }
 
@@ -51,38 +61,57 @@ pub(super) struct Pipe {
 
 /// Sends frames to the other end of a client's connection. Cheap to clone, usable on any thread.
 #[derive(Clone)]
-pub struct FrameSender {
+pub struct FrameSender(Arc<Sending>);
+
+struct Sending {
     outbox: Arc<Outbox>,
     connection: Connection,
     /// Why this end has closed the connection: QUIC remembers only that it did.
-    ended: Arc<OnceLock<Refusal>>,
+    ended: OnceLock<Refusal>,
+    /// Bounds what is logged of it, where clients could make the log long.
+    tally: Option<Arc<Tally>>,
 }
 
 impl Pipe {
-    /// Starts the writing half; `place` is dropped when it is over with the connection.
+    /// Starts the writing half, for which the other end has to read within `stall`; `place` is
+    /// dropped when it is over with the connection.
     pub(super) fn start(
-        connection: Connection,
+        sender: FrameSender,
         mut tx: SendStream,
-        rx: RecvStream,
-        outbox: Arc<Outbox>,
-        max_frame: usize,
+        incoming: FrameStream,
+        stall: Option<Duration>,
         place: impl Send + 'static,
     ) -> Pipe {
-        outbox.open(SERIAL);
-        let sender = FrameSender { outbox, connection, ended: Arc::default() };
+        sender.0.outbox.open(SERIAL);
         let writing = sender.clone();
         tokio::spawn(async move {
+            let Sending { outbox, connection, .. } = &*writing.0;
             let counters = Counters::default();
             tokio::select! {
-                _ = write_frames(&writing.outbox, SERIAL, &mut tx, &counters) => {
-                    writing.end(Refusal::Done);
+                written = write_frames(outbox, SERIAL, &mut tx, &counters, stall) => {
+                    writing.end(match written {
+                        Err(Closed::Here(refusal)) => refusal,
+                        _ => Refusal::Done,
+                    });
                 }
-                _ = writing.connection.closed() => {}
+                _ = connection.closed() => {}
             }
-            writing.outbox.close(SERIAL);
+            outbox.close(SERIAL);
             drop(place);
         });
-        Pipe { incoming: FrameStream::new(rx, max_frame), sender }
+        Pipe { incoming, sender }
+    }
+
+    /// The end of a client, whose frames come on `rx`.
+    pub(super) fn of_client(
+        connection: Connection,
+        tx: SendStream,
+        rx: RecvStream,
+        outbox: Outbox,
+        max_frame: usize,
+    ) -> Pipe {
+        let sender = FrameSender::new(connection, Arc::new(outbox), None);
+        Pipe::start(sender, tx, FrameStream::new(rx, max_frame), None, ())
     }
 
     /// See [`ClientConnection::recv`].
@@ -95,7 +124,7 @@ impl Pipe {
         if let Closed::Here(refusal) = &why {
             self.sender.end(refusal.clone());
         }
-        self.sender.outbox.close(SERIAL);
+        self.sender.0.outbox.close(SERIAL);
         Err(self.sender.closed().unwrap_or(why))
     }
 
@@ -107,11 +136,11 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         let sender = self.sender.clone();
-        sender.outbox.finish();
+        sender.0.outbox.finish();
         // Outside a runtime there is nobody to send the rest.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
-                if timeout(FLUSH, sender.connection.closed()).await.is_err() {
+                if timeout(FLUSH, sender.0.connection.closed()).await.is_err() {
                     sender.end(Refusal::Done);
                 }
             })),
@@ -121,52 +150,70 @@ impl Drop for Pipe {
 }
 
 impl FrameSender {
+    fn new(connection: Connection, outbox: Arc<Outbox>, tally: Option<Arc<Tally>>) -> FrameSender {
+        FrameSender(Arc::new(Sending { outbox, connection, ended: OnceLock::new(), tally }))
+    }
+
     /// Queues a frame; never blocks.
     ///
     /// # Errors
     /// [`Dropped::NotConnected`] once the connection is closed, [`Dropped::TooLarge`], and
-    /// [`Dropped::Full`], which also closes the connection: an end that doesn't read what it asked
-    /// for must not hold memory, and a gap in the frames would be worse than no connection.
+    /// [`Dropped::Full`] while the other end reads more slowly than this one sends. Beyond that
+    /// bound a replica can still say a few words about each request.
     pub fn send(&self, frame: Bytes) -> Result<(), Dropped> {
-        self.outbox.push(frame).inspect_err(|dropped| {
-            if *dropped == Dropped::Full {
-                self.end(Refusal::TooSlow);
-                self.outbox.close(SERIAL);
-            }
-        })
+        self.0.outbox.push(frame)
+    }
+
+    /// How many bytes wait to be sent.
+    pub fn queued(&self) -> usize {
+        self.0.outbox.queued()
+    }
+
+    /// Completes when fewer bytes wait than when this was called, or the connection is over. To
+    /// miss nothing, `enable` it before looking at [`FrameSender::queued`].
+    pub fn room(&self) -> Notified<'_> {
+        self.0.outbox.room()
+    }
+
+    /// Waits until the connection is closed, by whichever end.
+    pub async fn over(&self) {
+        self.0.connection.closed().await;
     }
 
     /// Why the connection is closed, or `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
-        match self.ended.get() {
+        match self.0.ended.get() {
             Some(refusal) => Some(Closed::Here(refusal.clone())),
-            None => self.connection.close_reason().map(Closed::from),
+            None => self.0.connection.close_reason().map(Closed::from),
         }
     }
 
     /// Closes the connection, unless it is closed already.
     fn end(&self, refusal: Refusal) {
-        if self.connection.close_reason().is_none() && self.ended.set(refusal.clone()).is_ok() {
-            if !refusal.is_routine() {
-                warn!(remote = %self.connection.remote_address(), %refusal, "closing");
-            }
-            refusal.close(&self.connection);
+        let Sending { connection, ended, tally, .. } = &*self.0;
+        if connection.close_reason().is_some() || ended.set(refusal.clone()).is_err() {
+            return;
         }
+        let admits = tally.as_ref().is_none_or(|tally| tally.admits(Instant::now()));
+        if !refusal.is_routine() && admits {
+            warn!(remote = %connection.remote_address(), %refusal, "closing");
+        }
+        refusal.close(connection);
     }
 
     /// QUIC's estimate of the round trip.
     pub fn rtt(&self) -> Duration {
-        self.connection.rtt()
+        self.0.connection.rtt()
     }
 
     pub(super) fn connection(&self) -> &Connection {
-        &self.connection
+        &self.0.connection
     }
 }
 
 impl std::fmt::Debug for FrameSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("FrameSender").field(&self.connection.remote_address()).finish()
+        f.debug_tuple("FrameSender").field(&self.0.connection.remote_address()).finish()
     }
 }
 
@@ -175,6 +222,7 @@ impl std::fmt::Debug for FrameSender {
 pub struct ClientConnection {
     pipe: Pipe,
     name: String,
+    account: Arc<Account>,
     idle: Duration,
 }
 
@@ -184,9 +232,22 @@ impl ClientConnection {
         &self.name
     }
 
+    /// What all connections of the client's certificate have together.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// Where the client is.
     pub fn remote_addr(&self) -> SocketAddr {
-        self.pipe.sender.connection.remote_address()
+        self.pipe.sender.connection().remote_address()
+    }
+
+    /// Closes the connection because what came on it makes no sense: `why`, for the log.
+    pub fn cut_off(self, why: &str) {
+        let tally = self.pipe.sender.0.tally.as_ref();
+        if tally.is_none_or(|tally| tally.admits(Instant::now())) {
+            warn!(client = self.name, remote = %self.remote_addr(), why, "cut off");
+        }
     }
 
     /// Where replies go; it may outlive this value, and then says `NotConnected`.
@@ -205,7 +266,7 @@ impl ClientConnection {
             Ok(received) => received,
             Err(_) => {
                 self.pipe.sender.end(Refusal::Idle);
-                self.pipe.sender.outbox.close(SERIAL);
+                self.pipe.sender.0.outbox.close(SERIAL);
                 Err(Refusal::Idle.into())
             }
         }
@@ -215,87 +276,5 @@ impl ClientConnection {
 impl std::fmt::Debug for ClientConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientConnection").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A client's place among the clients, free again when this is dropped.
-struct Place {
-    hub: Arc<Hub>,
-    number: u64,
-}
-
-impl Place {
-    fn take(hub: &Arc<Hub>, outbox: &Arc<Outbox>) -> Option<Place> {
-        let number = hub.clients.enter(Arc::clone(outbox))?;
-        Some(Place { hub: Arc::clone(hub), number })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.hub.clients.leave(self.number);
-    }
-}
-
-/// The clients connected to one mesh: counted, bounded, and told when the mesh shuts down.
-pub(super) struct Clients {
-    limit: usize,
-    state: Mutex<ClientsState>,
-    left: Notify,
-}
-
-#[derive(Default)]
-struct ClientsState {
-    next: u64,
-    connected: HashMap<u64, Arc<Outbox>>,
-}
-
-impl Clients {
-    pub(super) fn new(limit: usize) -> Clients {
-        Clients { limit, state: Mutex::default(), left: Notify::new() }
-    }
-
-    /// Takes a place for a client, or `None` if all are taken.
-    fn enter(&self, outbox: Arc<Outbox>) -> Option<u64> {
-        let mut state = self.lock();
-        if state.connected.len() >= self.limit {
-            return None;
-        }
-        state.next += 1;
-        let number = state.next;
-        state.connected.insert(number, outbox);
-        Some(number)
-    }
-
-    fn leave(&self, number: u64) {
-        self.lock().connected.remove(&number);
-        self.left.notify_waiters();
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.lock().connected.len()
-    }
-
-    /// Lets every client's writer end once what is queued has been sent.
-    pub(super) fn finish(&self) {
-        self.lock().connected.values().for_each(|outbox| outbox.finish());
-    }
-
-    /// Waits until the last client has left.
-    pub(super) async fn wait_none(&self) {
-        loop {
-            let left = self.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            if self.count() == 0 {
-                return;
-            }
-            left.await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ClientsState> {
-        // Nothing that can panic runs while it is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,12 +2,14 @@
 //! task that writes the stream, which is woken once a drain and not once a frame.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::Dropped;
+use super::account::Account;
 
 /// What a queued frame costs beside its bytes: its handle and its header on the wire.
 const FRAME_OVERHEAD_BYTES: usize = mem::size_of::<Bytes>() + super::framing::HEADER_BYTES;
@@ -17,14 +19,24 @@ pub(super) fn cost(frame: &Bytes) -> usize {
     frame.len() + FRAME_OVERHEAD_BYTES
 }
 
+/// A frame up to this long only says how something ended.
+const SMALL_BYTES: usize = 256;
+/// Beyond a client's bound there is room for small frames, so that a client whose answer found none
+/// can be told so.
+const ROOM_FOR_SMALL_BYTES: usize = 1 << 20;
+
 /// Invariants:
 /// 1. `bytes` is the cost of `frames` plus what the writer has drained and not released.
 /// 2. While closed (`serial` 0) it is empty.
+/// 3. The account, if there is one, has `bytes` taken for this queue.
 pub(super) struct Outbox {
     limit: usize,
     max_frame: usize,
+    account: Option<Arc<Account>>,
     state: Mutex<State>,
     wake: Notify,
+    /// Notified when there is more room, or none ever again.
+    room: Notify,
 }
 
 #[derive(Default)]
@@ -42,11 +54,18 @@ impl Outbox {
     pub(super) fn new(limit: usize, max_frame: usize) -> Outbox {
         let wire_limit = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
         let max_frame = max_frame.min(wire_limit);
-        Outbox { limit, max_frame, state: Mutex::default(), wake: Notify::new() }
+        let (state, wake, room) = (Mutex::default(), Notify::new(), Notify::new());
+        Outbox { limit, max_frame, account: None, state, wake, room }
+    }
+
+    /// The same, for a client with this account.
+    pub(super) fn of(account: Arc<Account>, limit: usize, max_frame: usize) -> Outbox {
+        Outbox { account: Some(account), ..Outbox::new(limit, max_frame) }
     }
 
     /// Takes a frame to send, or says why it is dropped. An empty queue takes any frame within
-    /// the limit of frames, so that the largest frame can always be sent.
+    /// the limit of frames, so that the largest frame can always be sent; unless the client has
+    /// too much waiting on its other connections.
     pub(super) fn push(&self, frame: Bytes) -> Result<(), Dropped> {
         if frame.len() > self.max_frame {
             return Err(Dropped::TooLarge { bytes: frame.len(), limit: self.max_frame });
@@ -56,10 +75,21 @@ impl Outbox {
         if state.serial == 0 || state.finishing {
             return Err(Dropped::NotConnected);
         }
-        if state.bytes > 0 && state.bytes + cost > self.limit {
+        let (mut limit, mut account_is_full) = (self.limit, false);
+        if let Some(account) = &self.account {
+            if frame.len() <= SMALL_BYTES {
+                limit += ROOM_FOR_SMALL_BYTES;
+            } else {
+                account_is_full = account.is_full(cost);
+            }
+        }
+        if account_is_full || (state.bytes > 0 && state.bytes + cost > limit) {
             return Err(Dropped::Full);
         }
         state.bytes += cost;
+        if let Some(account) = &self.account {
+            account.take(cost);
+        }
         let first = state.frames.is_empty();
         state.frames.push(frame);
         drop(state);
@@ -82,7 +112,9 @@ impl Outbox {
 
     fn replace(&self, with: State) -> usize {
         let before = mem::replace(&mut *self.lock(), with);
+        self.give_back(before.bytes);
         self.wake.notify_one();
+        self.room.notify_waiters();
         before.frames.len()
     }
 
@@ -120,6 +152,25 @@ impl Outbox {
         let mut state = self.lock();
         if state.serial == serial {
             state.bytes = state.bytes.checked_sub(bytes).expect("only what was drained comes back");
+            self.give_back(bytes);
+            drop(state);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// What waits, in bytes.
+    pub(super) fn queued(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Completes when there is more room than when this was called, or none ever again.
+    pub(super) fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if let Some(account) = &self.account {
+            account.give_back(bytes);
         }
     }
 
@@ -132,6 +183,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::Limits;
 
     fn frame(bytes: usize) -> Bytes {
         Bytes::from(vec![0; bytes])
@@ -165,6 +217,30 @@ mod tests {
         assert_eq!(queue.push(frame(1001)), too_large);
         assert_eq!(queue.push(frame(1000)), Ok(()));
         assert_eq!(queue.push(frame(0)), Err(Dropped::Full));
+    }
+
+    #[test]
+    fn a_clients_queues_share_a_bound_beyond_which_there_is_room_for_a_few_words() {
+        let limits = Limits { certificate_queue_bytes: 10_000, ..Limits::default() };
+        let account = Account::new(1, &limits);
+        let [one, other] = [1, 2].map(|_| Outbox::of(Arc::clone(&account), 8000, 1 << 20));
+        assert_eq!((one.open(1), other.open(1)), (0, 0));
+        assert_eq!(one.push(frame(6000)), Ok(()));
+        assert_eq!(one.push(frame(3000)), Err(Dropped::Full), "its own bound");
+        assert_eq!(other.push(frame(6000)), Err(Dropped::Full), "the bound of both");
+        assert_eq!(other.push(frame(3000)), Ok(()));
+        let words = |queue: &Outbox| {
+            (0..1 << 20).take_while(|_| queue.push(frame(SMALL_BYTES)).is_ok()).count()
+        };
+        let some = ROOM_FOR_SMALL_BYTES / (SMALL_BYTES + FRAME_OVERHEAD_BYTES);
+        assert!((some..some + 20).contains(&words(&one)));
+        assert_eq!(account.waiting(), one.queued() + other.queued());
+        let mut batch = Vec::new();
+        assert!(block_on(one.drain(1, &mut batch)));
+        one.release(1, cost(&batch[0]));
+        assert_eq!(account.waiting(), one.queued() + other.queued());
+        assert_eq!((one.close(1), other.close(1)), (0, 1));
+        assert_eq!(account.waiting(), 0);
     }
 
     #[test]

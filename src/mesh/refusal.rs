@@ -116,8 +116,17 @@ pub enum Refusal {
     #[error("another process is connected as {0} in this incarnation: run only one")]
     Clone(ReplicaId),
     /// As many clients as allowed are connected.
-    #[error("too many clients: try another replica")]
+    #[error("too many clients: try another replica, or raise its `max_clients`")]
     TooManyClients,
+    /// One certificate has as many connections as it may have.
+    #[error(
+        "this certificate has {most} connections here already: share them, give each program a \
+         certificate of its own, or raise the replica's `max_clients_per_certificate`"
+    )]
+    TooManyConnections {
+        /// How many one may have.
+        most: usize,
+    },
     /// A frame is announced that is larger than allowed.
     #[error("a frame of {bytes} bytes, and {limit} is the limit")]
     FrameTooLarge {
@@ -130,7 +139,9 @@ pub enum Refusal {
     #[error("unexpected {0}")]
     Protocol(&'static str),
     /// The other end doesn't take what it asked for.
-    #[error("answers are not read fast enough")]
+    #[error(
+        "nothing has moved for too long: answers have to be read, and requests sent to their end"
+    )]
     TooSlow,
     /// The client sent nothing for too long.
     #[error("idle for too long")]
@@ -169,6 +180,7 @@ impl Refusal {
             Refusal::Protocol(_) => 0x21,
             Refusal::TooSlow => 0x22,
             Refusal::Idle => 0x23,
+            Refusal::TooManyConnections { .. } => 0x24,
             Refusal::Internal => 0x30,
             Refusal::NotNoted => 0x31,
         }

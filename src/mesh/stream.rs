@@ -1,11 +1,16 @@
 //! The two loops on a stream: one writes whatever its queue has gathered, in large writes; one
 //! reads whatever has arrived, in batches. A write for each frame would cost twenty times as much.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
+use super::account::UNIT_BYTES;
 use super::framing::{FrameReader, FrameWriter, HEADER_BYTES};
 use super::queue::{self, Outbox};
 use super::refusal::{Closed, Refusal};
@@ -31,12 +36,14 @@ pub(super) fn count(counter: &AtomicU64, by: usize) {
 }
 
 /// Writes what `outbox` gathers for connection `serial` until it is finished (then the stream
-/// ends, and this returns when the other end has everything) or belongs to another connection.
+/// ends, and this returns when the other end has everything) or belongs to another connection. With
+/// `stall` given, the other end is too slow when it lets nothing through for that long.
 pub(super) async fn write_frames(
     outbox: &Outbox,
     serial: u64,
     stream: &mut SendStream,
     counters: &Counters,
+    stall: Option<Duration>,
 ) -> Result<(), Closed> {
     let mut writer = FrameWriter::default();
     let mut batch = Vec::new();
@@ -57,9 +64,9 @@ pub(super) async fn write_frames(
                 break;
             }
             let chunks = writer.take();
-            if let Err(error) = stream.write_all_chunks(chunks).await {
+            if let Err(why) = write_chunks(stream, chunks, stall).await {
                 count(&counters.frames_dropped, taken + frames.len());
-                return Err(write_error(error));
+                return Err(why);
             }
             chunks.clear();
             outbox.release(serial, cost);
@@ -73,34 +80,116 @@ pub(super) async fn write_frames(
     Ok(())
 }
 
+async fn write_chunks(
+    stream: &mut SendStream,
+    chunks: &mut [Bytes],
+    stall: Option<Duration>,
+) -> Result<(), Closed> {
+    let Some(stall) = stall else {
+        return stream.write_all_chunks(chunks).await.map_err(write_error);
+    };
+    let mut rest = chunks;
+    while !rest.is_empty() {
+        let written = timeout(stall, stream.write_chunks(rest)).await;
+        let written = written.map_err(|_| Refusal::TooSlow)?.map_err(write_error)?;
+        rest = &mut rest[written.chunks..];
+    }
+    Ok(())
+}
+
 /// The receiving end of a stream of frames.
+///
+/// Invariant: `chunks` has `filled` that were read, of which those from `next` on are not cut into
+/// frames yet.
 pub(super) struct FrameStream {
     stream: RecvStream,
     reader: FrameReader,
     chunks: Vec<Bytes>,
+    next: usize,
+    filled: usize,
+    measure: Option<Measure>,
+}
+
+/// How a client is kept from sending halves of frames that never become whole.
+pub(super) struct Measure {
+    /// Room for the half frames of all its connections, in units of [`UNIT_BYTES`].
+    pub(super) room: Arc<Semaphore>,
+    /// It is too slow when it sends nothing more of a frame for this long.
+    pub(super) stall: Duration,
 }
 
 impl FrameStream {
     /// Reads frames of at most `limit` bytes.
     pub(super) fn new(stream: RecvStream, limit: usize) -> FrameStream {
-        let chunks = vec![Bytes::new(); CHUNKS_PER_READ];
-        FrameStream { stream, reader: FrameReader::new(limit), chunks }
+        FrameStream {
+            stream,
+            reader: FrameReader::new(limit),
+            chunks: vec![Bytes::new(); CHUNKS_PER_READ],
+            next: 0,
+            filled: 0,
+            measure: None,
+        }
+    }
+
+    /// The same from a client, within a measure.
+    pub(super) fn measured(stream: RecvStream, limit: usize, measure: Measure) -> FrameStream {
+        let reader = FrameReader::granted(limit);
+        FrameStream { reader, measure: Some(measure), ..FrameStream::new(stream, limit) }
     }
 
     /// Waits for at least one frame and appends all that is there to `frames`. False at the end of
     /// the stream. May be cancelled without loss.
     pub(super) async fn read(&mut self, frames: &mut Vec<Bytes>) -> Result<bool, Closed> {
         let before = frames.len();
-        while frames.len() == before {
-            let read = self.stream.read_chunks(&mut self.chunks).await.map_err(read_error)?;
-            let Some(read) = read else { return Ok(false) };
-            for chunk in &mut self.chunks[..read] {
-                self.reader.feed(std::mem::take(chunk), frames)?;
+        loop {
+            self.cut(frames)?;
+            if frames.len() > before {
+                return Ok(true);
+            }
+            if let Some(length) = self.reader.announced() {
+                let room = self.room(length).await?;
+                self.reader.grant(room);
+            } else if !self.receive().await? {
+                return Ok(false);
             }
             // Reading never waits while there is data: others on this thread get their turn here.
             tokio::task::consume_budget().await;
         }
-        Ok(true)
+    }
+
+    /// Cuts what has been received into frames, up to one that needs room.
+    fn cut(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Refusal> {
+        while self.next < self.filled {
+            let chunk = &mut self.chunks[self.next];
+            self.reader.feed(chunk, frames)?;
+            if !chunk.is_empty() || self.reader.announced().is_some() {
+                break;
+            }
+            *chunk = Bytes::new();
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits for more; false at the end of the stream.
+    async fn receive(&mut self) -> Result<bool, Closed> {
+        let read = self.stream.read_chunks(&mut self.chunks);
+        let read = match &self.measure {
+            Some(measure) if self.reader.is_amid() => {
+                timeout(measure.stall, read).await.map_err(|_| Refusal::TooSlow)?
+            }
+            _ => read.await,
+        };
+        (self.next, self.filled) = (0, read.map_err(read_error)?.unwrap_or(0));
+        Ok(self.filled > 0)
+    }
+
+    /// Waits until the client's other half frames leave room for one of this length.
+    async fn room(&self, length: usize) -> Result<OwnedSemaphorePermit, Closed> {
+        let measure = self.measure.as_ref().ok_or(Refusal::Internal)?;
+        let units = u32::try_from(length.div_ceil(UNIT_BYTES)).map_err(|_| Refusal::Internal)?;
+        let room = Arc::clone(&measure.room).acquire_many_owned(units).await;
+        Ok(room.map_err(|_| Refusal::Internal)?)
     }
 }
 

@@ -1,24 +1,49 @@
 //! The clients' side of a replica: requests in, answers out, many under way on each connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use tracing::{debug, warn};
+use bytes::{Bytes, BytesMut};
+use tracing::debug;
 
-use super::desk::{ClientWaiter, Waiter, send};
+use super::desk::{ClientWaiter, Waiter};
 use super::error::{Rejected, SnapshotError};
+use super::flow::{Flow, Kind};
+use super::rota::Line;
 use super::shared::{Question, Shared};
+use super::turns::{self, Turn};
 use crate::machine::{self, CodecError, StateMachine};
-use crate::mesh::{ClientConnection, FrameSender};
-use crate::types::{Footprint, RequestId};
-use crate::wire::{self, Ask, Outcome, Refusal, Reply, Request, ServerInfo, decode_request};
+use crate::mesh::ClientConnection;
+use crate::types::Footprint;
+use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_request, encode_reply};
 
 /// Serves clients, whatever the state machine.
 pub(super) struct Service {
     shared: Arc<Shared>,
     footprint: fn(&[u8]) -> Result<Footprint, CodecError>,
     info: ServerInfo,
+    /// Numbers the connections.
+    connections: AtomicU64,
+}
+
+/// A client's place in the order of turns, given up when this is dropped.
+struct Entry<'a> {
+    shared: &'a Shared,
+    line: Line,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.shared.turns.leave(self.line);
+    }
+}
+
+/// Whose answers those of a request are like.
+fn kind(ask: &Ask) -> Kind {
+    match ask {
+        Ask::ReadLocal(_) | Ask::ReadLinearizable(_) => Kind::Read,
+        _ => Kind::Write,
+    }
 }
 
 /// The footprint of an encoded command.
@@ -28,22 +53,40 @@ fn footprint<S: StateMachine>(payload: &[u8]) -> Result<Footprint, CodecError> {
 
 impl Service {
     pub(super) fn new<S: StateMachine>(shared: Arc<Shared>, info: ServerInfo) -> Service {
-        Service { shared, footprint: footprint::<S>, info }
+        Service { shared, footprint: footprint::<S>, info, connections: AtomicU64::new(0) }
     }
 
     /// Serves one client until it is gone.
     pub(super) async fn serve(self: Arc<Self>, mut client: ClientConnection) {
-        let (sender, under_way) = (client.sender(), Arc::new(AtomicUsize::new(0)));
-        send(&sender, &wire::greeting(self.shared.era(), self.info.clone()));
+        let account = Arc::clone(client.account());
+        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let entry =
+            Entry { shared: &self.shared, line: Line { account: account.number(), number } };
+        let flow = Flow::new(client.sender(), account, &self.shared.limits.mesh);
+        let mut greeting = BytesMut::new();
+        encode_reply(&wire::greeting(self.shared.era(), self.info.clone()), &mut greeting);
+        // Whoever has gone away meanwhile doesn't get it.
+        let _ = flow.sender().send(greeting.freeze());
         let mut frames = Vec::new();
         while client.recv(&mut frames).await.is_ok() {
             for frame in frames.drain(..) {
                 match decode_request(frame) {
-                    Ok(request) => self.take(request, &sender, &under_way),
+                    // While it waits, nothing more is read from this connection.
+                    Ok(request) => {
+                        if !flow.ready(kind(&request.ask)).await {
+                            return;
+                        }
+                        let turn = tokio::select! {
+                            biased;
+                            turn = self.turn(&request.ask, entry.line) => turn,
+                            // Whoever has gone must not hold what it has sent until its turn comes.
+                            () = flow.sender().over() => return,
+                        };
+                        self.take(request, &flow, turn);
+                    }
                     Err(why) => {
                         self.shared.bad_requests.fetch_add(1, Ordering::Relaxed);
-                        warn!(us = %self.shared.id, client = client.name(), %why, "cut off");
-                        return;
+                        return client.cut_off(&why.to_string());
                     }
                 }
             }
@@ -53,25 +96,32 @@ impl Service {
         debug!(us = %self.shared.id, client = client.name(), "gone");
     }
 
-    fn take(&self, request: Request, sender: &FrameSender, under_way: &Arc<AtomicUsize>) {
-        let Request { request, floor, ask } = request;
-        let (payload, read, local) = match ask {
-            Ask::Status => {
-                let outcome = Outcome::Status(self.info.clone());
-                return send(sender, &Reply { request, outcome });
+    /// Waits for a turn, if the request is a command.
+    async fn turn(&self, ask: &Ask, line: Line) -> Option<Turn> {
+        match ask {
+            Ask::Execute(payload) | Ask::ReadLinearizable(payload) | Ask::ReadLocal(payload) => {
+                Some(self.shared.turns.take(line, turns::cost(payload.len())).await)
             }
-            Ask::Snapshot => return self.snapshot(request, sender.clone()),
+            _ => None,
+        }
+    }
+
+    fn take(&self, request: Request, flow: &Arc<Flow>, turn: Option<Turn>) {
+        let Request { request, floor, ask } = request;
+        let is_full = flow.under_way() >= self.shared.limits.client_requests;
+        let waiter = ClientWaiter { request, expected: flow.begin(kind(&ask), turn) };
+        if is_full {
+            self.shared.desk.overloaded.fetch_add(1, Ordering::Relaxed);
+            return waiter.reply(Outcome::Rejected(Refusal::Overloaded));
+        }
+        let (payload, read, local) = match ask {
+            Ask::Status => return waiter.reply(Outcome::Status(self.info.clone())),
+            Ask::Snapshot => return self.snapshot(waiter),
             Ask::Execute(payload) => (payload, false, false),
             Ask::ReadLinearizable(payload) => (payload, true, false),
             Ask::ReadLocal(payload) => (payload, true, true),
         };
-        let before = under_way.fetch_add(1, Ordering::Relaxed);
-        let under_way = Arc::clone(under_way);
-        let waiter = Waiter::Client(ClientWaiter { sender: sender.clone(), request, under_way });
-        if before >= self.shared.limits.client_requests {
-            self.shared.desk.overloaded.fetch_add(1, Ordering::Relaxed);
-            return waiter.answer(Err(Rejected::Overloaded.into()));
-        }
+        let waiter = Waiter::Client(waiter);
         match self.admit(&payload, read) {
             Err(rejected) => waiter.answer(Err(rejected.into())),
             Ok(_) if local => self.shared.read_local(payload, waiter),
@@ -80,7 +130,7 @@ impl Service {
     }
 
     /// Takes a snapshot for a client.
-    fn snapshot(&self, request: RequestId, sender: FrameSender) {
+    fn snapshot(&self, waiter: ClientWaiter) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             let taken = shared.ask(Question::Snapshot).await;
@@ -91,7 +141,7 @@ impl Service {
                 Err(SnapshotError::Stopped) => Outcome::Rejected(Refusal::Stopping),
                 Err(why) => Outcome::Rejected(Refusal::BadRequest(why.to_string())),
             };
-            send(&sender, &Reply { request, outcome });
+            waiter.reply(outcome);
         });
     }
 

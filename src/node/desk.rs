@@ -1,8 +1,8 @@
 //! The desk: who waits for the answer to which request. Everybody who proposes enters here first,
 //! the apply thread answers, and when the replica ends the desk closes with an answer for all.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,8 +11,9 @@ use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use super::error::{ProposeError, Rejected, Unknown};
+use super::flow::{Expected, Kind};
 use super::turns::Turn;
-use crate::mesh::{Dropped, FrameSender};
+use crate::mesh::Dropped;
 use crate::types::{RequestId, Time};
 use crate::wire::{self, NoAnswer, Reply, encode_reply};
 
@@ -32,16 +33,48 @@ pub(super) enum Waiter {
 
 /// A client's request under way.
 pub(super) struct ClientWaiter {
-    pub(super) sender: FrameSender,
     pub(super) request: RequestId,
-    /// How many requests of this connection are under way; taken off when this is dropped.
-    pub(super) under_way: Arc<AtomicUsize>,
+    pub(super) expected: Expected,
 }
 
-impl Drop for ClientWaiter {
-    fn drop(&mut self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+impl ClientWaiter {
+    /// Sends the answer. Whoever has gone away meanwhile doesn't get it; whoever waits is not left
+    /// without one. An answer that finds no room is lost, and the client is told to ask again: it
+    /// was slow to read the answers before.
+    pub(super) fn reply(self, outcome: wire::Outcome) {
+        let ClientWaiter { request, expected } = self;
+        let output = match &outcome {
+            wire::Outcome::Output(output) => output.len(),
+            _ => 0,
+        };
+        // A long frame is not made for a connection that is closed. (To ask takes a lock.)
+        if output >= LONG && expected.sender().closed().is_some() {
+            return;
+        }
+        let frame = encoded(&Reply { request, outcome }, output);
+        let (kind, bytes) = (expected.kind(), frame.len());
+        let sender = expected.answered(bytes);
+        let outcome = match (sender.send(frame), kind) {
+            (Err(Dropped::TooLarge { bytes, limit }), _) => {
+                let (bytes, limit) = (bytes as u64, limit as u64);
+                wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit })
+            }
+            (Err(Dropped::Full), Kind::Read) => wire::Outcome::Rejected(wire::Refusal::Overloaded),
+            (Err(Dropped::Full), Kind::Write) => wire::Outcome::Unknown(format!(
+                "it was executed, but its answer of {bytes} bytes found no room: ask again"
+            )),
+            _ => return,
+        };
+        // If there is no room for this either, the connection is as good as lost.
+        let _ = sender.send(encoded(&Reply { request, outcome }, 0));
     }
+}
+
+/// The frame of a reply whose output has that many bytes.
+fn encoded(reply: &Reply, output: usize) -> Bytes {
+    let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
+    encode_reply(reply, &mut frame);
+    frame.freeze()
 }
 
 impl Waiter {
@@ -52,34 +85,8 @@ impl Waiter {
                 drop(turn);
                 let _ = sender.send(answer);
             }
-            Waiter::Client(client) => {
-                let reply = Reply { request: client.request, outcome: outcome(answer) };
-                send(&client.sender, &reply);
-            }
+            Waiter::Client(client) => client.reply(outcome(answer)),
         }
-    }
-}
-
-/// Sends a reply to a client. Whoever has gone away meanwhile doesn't get it; whoever waits is not
-/// left without one.
-pub(super) fn send(sender: &FrameSender, reply: &Reply) {
-    let output = match &reply.outcome {
-        wire::Outcome::Output(output) => output.len(),
-        _ => 0,
-    };
-    // A long frame is not made for a connection that is closed. (To ask takes a lock.)
-    if output >= LONG && sender.closed().is_some() {
-        return;
-    }
-    let frame = |reply: &Reply| {
-        let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
-        encode_reply(reply, &mut frame);
-        frame.freeze()
-    };
-    if let Err(Dropped::TooLarge { bytes, limit }) = sender.send(frame(reply)) {
-        let (bytes, limit) = (bytes as u64, limit as u64);
-        let outcome = wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit });
-        let _ = sender.send(frame(&Reply { request: reply.request, outcome }));
     }
 }
 

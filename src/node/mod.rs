@@ -21,6 +21,7 @@ mod clock;
 mod cluster;
 mod desk;
 mod error;
+mod flow;
 mod inbox;
 mod inspect;
 mod journal;

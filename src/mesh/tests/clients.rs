@@ -3,7 +3,11 @@
 use super::*;
 
 async fn endpoint(name: &str) -> ClientEndpoint {
-    let mut config = ClientConfig::new(CLUSTER, name, client_credentials(name));
+    endpoint_of(name, &client_credentials(name))
+}
+
+fn endpoint_of(name: &str, credentials: &Credentials) -> ClientEndpoint {
+    let mut config = ClientConfig::new(CLUSTER, name, credentials.clone());
     config.local = Some(loopback());
     ClientEndpoint::bind(config).unwrap()
 }
@@ -49,9 +53,10 @@ async fn many_requests_are_under_way_at_once_and_answered_in_any_order() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off_and_holds_no_memory() {
+async fn a_client_that_does_not_read_holds_little_memory_and_is_cut_off_in_the_end() {
     let mut config = config(1, 1);
     config.limits.client_queue_bytes = 100_000;
+    config.limits.client_stall = Duration::from_millis(300);
     let node = Node::start(config).await;
     let (_endpoint, channel, client) = connect(&node).await;
     let replies = client.sender();
@@ -69,9 +74,33 @@ async fn a_client_that_does_not_read_is_cut_off_and_holds_no_memory() {
     assert_eq!(dropped, Dropped::Full);
     // The send window (1 MiB), the queue, and one write under way.
     assert!(taken < 2 << 20, "{taken} bytes were taken in");
-    assert_eq!(replies.send(number(1)), Err(Dropped::NotConnected));
+    assert_eq!(replies.send(number(1)), Ok(()), "there is room for a few words");
     eventually("told", || channel.closed().is_some_and(|why| why.code() == Some(0x22))).await;
     eventually("the place is free", || node.mesh.clients() == 0).await;
+    assert_eq!(replies.send(number(1)), Err(Dropped::NotConnected));
+    assert_eq!(client.account().waiting(), 0, "all of it is given back");
+}
+
+#[tokio::test]
+async fn a_slow_client_is_waited_for_as_long_as_it_reads() {
+    let mut config = config(1, 1);
+    config.limits.client_queue_bytes = 10 << 20;
+    config.limits.client_stall = Duration::from_secs(3);
+    let node = Node::start(config).await;
+    let mut client_config = ClientConfig::new(CLUSTER, "alice", client_credentials("alice"));
+    client_config.limits.stream_window_bytes = 50_000;
+    let endpoint = ClientEndpoint::bind(client_config).unwrap();
+    let mut channel = endpoint.connect(node.mesh.local_addr(), r(1)).await.unwrap();
+    let client = node.seen.client().await;
+    for _ in 0..3 {
+        client.sender().send(Bytes::from(vec![7; 3 << 20])).unwrap();
+    }
+    // Each takes some sixty round trips.
+    let mut frames = Vec::new();
+    while frames.len() < 3 {
+        channel.recv(&mut frames).await.unwrap();
+    }
+    assert!(channel.closed().is_none());
 }
 
 #[tokio::test]
@@ -82,7 +111,7 @@ async fn a_client_is_held_back_while_the_node_does_not_read() {
     let mut client_config = ClientConfig::new(CLUSTER, "alice", client_credentials("alice"));
     client_config.limits.client_queue_bytes = 200_000;
     let endpoint = ClientEndpoint::bind(client_config).unwrap();
-    let mut channel = endpoint.connect(node.mesh.local_addr(), r(1)).await.unwrap();
+    let channel = endpoint.connect(node.mesh.local_addr(), r(1)).await.unwrap();
     let mut client = node.seen.client().await;
     let mut taken = 0;
     while channel.send(Bytes::from(vec![0; 1000])).is_ok() {
@@ -92,10 +121,17 @@ async fn a_client_is_held_back_while_the_node_does_not_read() {
         }
     }
     assert!(taken < 600_000, "{taken} bytes went into 100 kB of window and 200 kB of queue");
-    // A full queue closes a channel, whichever end it is.
-    assert!(client.recv(&mut Vec::new()).await.is_ok(), "what has arrived can still be read");
-    let end = channel.recv(&mut Vec::new()).await.unwrap_err();
-    assert_eq!(end.code(), Some(0x22), "{end}");
+    let sender = channel.sender();
+    let room = sender.room();
+    let mut frames = Vec::new();
+    while frames.len() * 1000 < taken {
+        client.recv(&mut frames).await.unwrap();
+    }
+    room.await;
+    channel.send(Bytes::from(vec![1; 1000])).unwrap();
+    frames.clear();
+    client.recv(&mut frames).await.unwrap();
+    assert_eq!(frames, [Bytes::from(vec![1; 1000])]);
 }
 
 #[tokio::test]
@@ -112,6 +148,74 @@ async fn only_so_many_clients_are_let_in() {
     drop(first);
     eventually("a place", || node.mesh.clients() == 1).await;
     endpoint.connect(addr, r(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_certificate_does_not_take_the_places_of_others() {
+    let mut config = config(1, 1);
+    (config.limits.max_clients, config.limits.max_clients_per_certificate) = (4, 3);
+    let node = Node::start(config).await;
+    let addr = node.mesh.local_addr();
+    let (alice, bob) = (endpoint("alice").await, endpoint("bob").await);
+    let mut channels = Vec::new();
+    for _ in 0..3 {
+        channels.push(alice.connect(addr, r(1)).await.unwrap());
+    }
+    let refused = alice.connect(addr, r(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Some(0x24), "{refused}");
+    assert!(refused.to_string().contains("max_clients_per_certificate"), "{refused}");
+    bob.connect(addr, r(1)).await.unwrap();
+    channels.pop();
+    eventually("Bob is gone, and one of Alice's", || node.mesh.clients() == 2).await;
+    alice.connect(addr, r(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn halves_of_frames_hold_up_their_own_certificate_alone_and_not_for_ever() {
+    const LONG: usize = 100_000;
+    let mut config = config(1, 1);
+    config.limits.client_frame_bytes = LONG;
+    config.limits.certificate_frame_bytes = 2 * LONG;
+    config.limits.client_stall = Duration::from_secs(1);
+    let node = Node::start(config).await;
+    let addr = node.mesh.local_addr();
+    // Two connections of Alice's begin a long frame and do not go on.
+    let alice = client_credentials("alice");
+    let half = async || {
+        let tls = super::handshake::tls(Some(&alice), tls::CLIENT_ALPN);
+        let (endpoint, config) = super::handshake::stranger(tls);
+        let connection = endpoint.connect_with(config, addr, "r1.alpha").unwrap().await.unwrap();
+        let (mut tx, mut rx) = connection.open_bi().await.unwrap();
+        let hello = hello::ClientHello { cluster: CLUSTER.into(), to: r(1), name: "alice".into() };
+        hello::send(&mut tx, &hello.encode()).await.unwrap();
+        hello::receive(&mut rx).await.unwrap();
+        tx.write_all(&u32::try_from(LONG).unwrap().to_le_bytes()).await.unwrap();
+        tx.write_all(&[0; 100]).await.unwrap();
+        (endpoint, connection, tx)
+    };
+    let halves = [half().await, half().await];
+    let mut reading = Vec::new();
+    for _ in &halves {
+        let mut client = node.seen.client().await;
+        reading.push(tokio::spawn(async move { client.recv(&mut Vec::new()).await }));
+    }
+    let long = Bytes::from(vec![1; LONG]);
+    let bob = endpoint("bob").await.connect(addr, r(1)).await.unwrap();
+    let mut of_bob = node.seen.client().await;
+    bob.send(long.clone()).unwrap();
+    let mut frames = Vec::new();
+    of_bob.recv(&mut frames).await.unwrap();
+    let third = endpoint_of("alice", &alice).connect(addr, r(1)).await.unwrap();
+    let mut of_third = node.seen.client().await;
+    third.send(long.clone()).unwrap();
+    of_third.recv(&mut frames).await.unwrap();
+    assert_eq!(frames, [long.clone(), long]);
+    assert!(reading.iter().any(|reading| reading.is_finished()), "one of them was cut off before");
+    for reading in reading {
+        let end = reading.await.unwrap().unwrap_err();
+        assert_eq!(end.code(), Some(0x22), "{end}");
+    }
+    drop(halves);
 }
 
 #[tokio::test]

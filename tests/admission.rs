@@ -1,0 +1,170 @@
+//! One client stops only itself: what it asks for, does not read or asks too often is its own loss.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use common::*;
+use isonomy::LocalCluster;
+use isonomy::client::{Client, ClientConfig};
+use isonomy::machine::{Kv, KvCommand, KvOutput};
+use isonomy::mesh::{self, ClientEndpoint};
+use isonomy::node::Limits;
+use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
+use isonomy::wire::{Ask, Request, encode_request};
+
+const NAME: &str = LocalCluster::<Kv>::NAME;
+const MIB: usize = 1 << 20;
+
+fn config(cluster: &LocalCluster<Kv>, name: &str) -> ClientConfig {
+    let credentials = cluster.client_credentials(name).unwrap();
+    let mut config = ClientConfig::new(NAME, name, credentials, cluster.addrs());
+    config.network.local = "127.0.0.1:0".parse().unwrap();
+    config.attempt = PATIENCE;
+    config.patience = PATIENCE;
+    config
+}
+
+fn first() -> ReplicaId {
+    ReplicaId::new(1).unwrap()
+}
+
+async fn with_large_value(limits: Limits) -> (LocalCluster<Kv>, KvOutput) {
+    let cluster = LocalCluster::<Kv>::builder(1).limits(limits).start().await.unwrap();
+    let large = "x".repeat(MIB);
+    assert_eq!(cluster.replica(1).propose(put("large", &large)).await, Ok(KvOutput::Done));
+    (cluster, value(&large))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_longer_than_the_connection_takes_are_waited_for() {
+    let (cluster, large) = with_large_value(Limits::default()).await;
+    let client = Client::<Kv>::connect(config(&cluster, "alice")).await.unwrap();
+    // The first few tell nothing of what comes: they are small.
+    for _ in 0..200 {
+        client.execute(put("small", "x")).await.unwrap();
+        client.read(get("small"), Consistency::Local).await.unwrap();
+    }
+    for consistency in [Consistency::Local, Consistency::Linearizable] {
+        let all: Vec<_> = (0..64)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.read(get("large"), consistency).await })
+            })
+            .collect();
+        for answer in all {
+            assert_eq!(answer.await.unwrap().unwrap(), large);
+        }
+    }
+    assert_eq!(client.connected().len(), 1, "still the first connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_longer_than_the_connection_takes_are_waited_for() {
+    let (cluster, _) = with_large_value(Limits::default()).await;
+    let client = Client::<Kv>::connect(config(&cluster, "alice")).await.unwrap();
+    let large = bytes("y".repeat(MIB));
+    let all: Vec<_> = (0..32)
+        .map(|i| {
+            let (client, key, value) = (client.clone(), bytes(format!("k{i}")), large.clone());
+            tokio::spawn(async move { client.execute(KvCommand::Put { key, value }).await })
+        })
+        .collect();
+    for answer in all {
+        assert_eq!(answer.await.unwrap(), Ok(KvOutput::Done));
+    }
+}
+
+fn read_of_large(sequence: u64) -> Bytes {
+    let payload = isonomy::machine::encode(&get("large")).unwrap();
+    let request = RequestId::new(ClientId(9), sequence);
+    let request = Request { request, floor: 0, ask: Ask::ReadLocal(payload) };
+    let mut frame = BytesMut::new();
+    encode_request(&request, &mut frame);
+    frame.freeze()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_reads_gets_few_answers_and_is_cut_off() {
+    const ASKED: u64 = 2000;
+    let mut limits = Limits::default();
+    limits.mesh.client_stall = Duration::from_secs(2);
+    let (cluster, large) = with_large_value(limits).await;
+    let credentials = cluster.client_credentials("eve").unwrap();
+    let endpoint = ClientEndpoint::bind(mesh::ClientConfig::new(NAME, "eve", credentials)).unwrap();
+    let mut channels = Vec::new();
+    for _ in 0..8 {
+        let channel = endpoint.connect(cluster.addrs()[&first()], first()).await.unwrap();
+        (1..=ASKED).for_each(|sequence| channel.send(read_of_large(sequence)).unwrap());
+        channels.push(channel);
+    }
+    // Meanwhile others are answered.
+    let client = Client::<Kv>::connect(config(&cluster, "alice")).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(client.read(get("large"), Consistency::Local).await.unwrap(), large);
+    }
+    eventually("all are cut off", async || {
+        channels.iter().all(|channel| channel.closed().is_some_and(|why| why.code() == Some(0x22)))
+    })
+    .await;
+    let reads = cluster.replica(1).metrics().await.unwrap().local_reads;
+    // Half of the 32 MiB of a certificate, what QUIC holds, and what came in before any answer.
+    assert!(reads < 8 * 20, "{reads} of {} were answered to nobody", 8 * ASKED);
+    assert_eq!(client.connected().len(), 1);
+}
+
+/// How many commands the first replica executes while a client waits for one of its own: the middle
+/// one of some.
+async fn overtaken(cluster: &LocalCluster<Kv>, client: &Client<Kv>) -> u64 {
+    let executed = async || cluster.replica(1).metrics().await.unwrap().executed;
+    let mut counts = Vec::new();
+    for _ in 0..21 {
+        let before = executed().await;
+        client.execute(put("slow", "x")).await.unwrap();
+        counts.push(executed().await - before);
+    }
+    counts.sort_unstable();
+    counts[counts.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_waits_for_itself() {
+    const FLOODS: usize = 4;
+    const UNDER_WAY: usize = 4000;
+    let cluster = LocalCluster::<Kv>::builder(3).start().await.unwrap();
+    let at_first = |name| ClientConfig { prefer: Some(first()), ..config(&cluster, name) };
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut floods = Vec::new();
+    let flooding = at_first("flood");
+    for flood in 0..FLOODS {
+        let client = Client::<Kv>::connect(flooding.clone()).await.unwrap();
+        for task in 0..UNDER_WAY {
+            let (client, stop) = (client.clone(), Arc::clone(&stop));
+            floods.push(tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    client.execute(put(&format!("{flood}-{task}"), "x")).await.unwrap();
+                }
+            }));
+        }
+    }
+    eventually("the flood", async || {
+        cluster.replica(1).metrics().await.unwrap().executed > (4 * FLOODS * UNDER_WAY) as u64
+    })
+    .await;
+    // With another certificate, and with the same.
+    for config in [at_first("slow"), flooding] {
+        let slow = Client::<Kv>::connect(config).await.unwrap();
+        let overtaken = overtaken(&cluster, &slow).await;
+        let all = FLOODS * UNDER_WAY;
+        assert!(overtaken < all as u64 / 2, "{overtaken} of {all} came before one");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for flood in floods {
+        flood.await.unwrap();
+    }
+}
