@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
@@ -55,6 +56,20 @@ pub(super) struct ReplicaFile {
     /// How many bytes of decisions are kept for a replica that is away.
     #[serde(default)]
     keep_for_absent: Option<usize>,
+    /// How many client connections there may be, in all and with one certificate.
+    #[serde(default)]
+    max_clients: Option<usize>,
+    #[serde(default)]
+    max_clients_per_certificate: Option<usize>,
+    /// How many handshakes of strangers may be under way.
+    #[serde(default)]
+    max_handshakes: Option<usize>,
+    /// After how long without a request a client is disconnected, and after how long without
+    /// reading what waits for it.
+    #[serde(default)]
+    client_idle_seconds: Option<u64>,
+    #[serde(default)]
+    client_stall_seconds: Option<u64>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, Spanned<Address>>,
 }
@@ -265,7 +280,19 @@ impl ReplicaFile {
     /// The bounds it keeps.
     pub(super) fn limits(&self) -> Limits {
         let usual = Limits::default();
+        let (mesh, seconds) = (usual.mesh.clone(), Duration::from_secs);
+        let mesh = crate::mesh::Limits {
+            max_clients: self.max_clients.unwrap_or(mesh.max_clients),
+            max_clients_per_certificate: self
+                .max_clients_per_certificate
+                .unwrap_or(mesh.max_clients_per_certificate),
+            max_handshakes: self.max_handshakes.unwrap_or(mesh.max_handshakes),
+            client_idle: self.client_idle_seconds.map_or(mesh.client_idle, seconds),
+            client_stall: self.client_stall_seconds.map_or(mesh.client_stall, seconds),
+            ..mesh
+        };
         Limits {
+            mesh,
             snapshot_every: self.snapshot_every.unwrap_or(usual.snapshot_every),
             keep_for_absent_bytes: self.keep_for_absent.unwrap_or(usual.keep_for_absent_bytes),
             ..usual
