@@ -24,7 +24,7 @@ const MIB: usize = 1 << 20;
 fn config(cluster: &LocalCluster<Kv>, name: &str) -> ClientConfig {
     let credentials = cluster.client_credentials(name).unwrap();
     let mut config = ClientConfig::new(NAME, name, credentials, cluster.addrs());
-    config.network.local = "127.0.0.1:0".parse().unwrap();
+    config.network.local = Some("127.0.0.1:0".parse().unwrap());
     config.attempt = PATIENCE;
     config.patience = PATIENCE;
     config

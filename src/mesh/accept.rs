@@ -29,7 +29,7 @@ pub(super) async fn keep_accepting(hub: Arc<Hub>, endpoint: Endpoint) {
 
 fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
     let address = incoming.remote_address().ip();
-    let is_peer = hub.links().any(|link| link.addr().ip().to_canonical() == address.to_canonical());
+    let is_peer = hub.links().any(|link| link.is_at(address));
     let source = Source::new(address, is_peer);
     // An attempt that may not be asked to prove its address has done so.
     let proven = incoming.remote_address_validated() || !incoming.may_retry();

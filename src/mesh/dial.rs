@@ -84,6 +84,7 @@ async fn dial(hub: &Hub, link: &Arc<Link>) -> Result<Established, Closed> {
     let endpoint = hub.endpoint().ok_or(Refusal::ShuttingDown)?;
     let attempt = async {
         let addresses = hub.resolver.resolve(&link.addr(), hub.reach).await?;
+        link.note_hosts(&addresses);
         let connection = first_to_answer(&addresses, |addr| {
             let connecting = endpoint.connect_with(hub.dialling.clone(), addr, &name);
             connecting.map_err(|error| Closed::Dial(error.to_string()))

@@ -1,6 +1,7 @@
 //! One peer as this end sees it: the connection of the moment, the queues before it, and the order
 //! in which the node hears of it all.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) struct Link {
 
 struct State {
     addr: Address,
+    /// What that stood for at the last dial.
+    hosts: Vec<IpAddr>,
     arbiter: Arbiter,
     /// Counts the connections that became current.
     serial: u64,
@@ -80,6 +83,7 @@ impl Link {
             lanes: Lane::ALL.map(|_| Outbox::new(limits.peer_queue_bytes, limits.peer_frame_bytes)),
             told: Mutex::new(0),
             state: Mutex::new(State {
+                hosts: addr.socket().iter().map(|addr| addr.ip().to_canonical()).collect(),
                 addr,
                 arbiter,
                 serial: 0,
@@ -88,6 +92,17 @@ impl Link {
             }),
             up: watch::Sender::new(false),
         }
+    }
+
+    /// Notes what the peer's address stands for now.
+    pub(super) fn note_hosts(&self, addresses: &[SocketAddr]) {
+        let hosts = addresses.iter().map(|addr| addr.ip().to_canonical());
+        self.state().hosts = hosts.collect();
+    }
+
+    /// Whether the peer was at this host when it was dialled last.
+    pub(super) fn is_at(&self, host: IpAddr) -> bool {
+        self.state().hosts.contains(&host.to_canonical())
     }
 
     pub(super) fn send(&self, lane: Lane, frame: Bytes) -> Result<(), Dropped> {

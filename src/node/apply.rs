@@ -452,7 +452,7 @@ mod tests {
         let read = encode(&KvCommand::Get { key: Bytes::from_static(b"k") }).expect("it is short");
         let (request, footprint) = (RequestId::new(ClientId(1), 1), Footprint::read(b"k"));
         let (sender, mut answer) = oneshot::channel();
-        shared.submit(request, 0, footprint, read, Waiter::Local(sender));
+        shared.submit(request, 0, footprint, read, Waiter::Local(sender, None));
         let read = shared.proposals.pop().expect("it was let in");
         for end in [Time::ZERO, shared.clock.now()] {
             shared.set_lease_end(end);
@@ -516,7 +516,7 @@ mod tests {
             let (sender, receiver) = oneshot::channel();
             lock(&held).waiting.push(receiver);
             let request = RequestId::new(ClientId(1), sequence);
-            let waiter = Waiter::Local(sender);
+            let waiter = Waiter::Local(sender, None);
             assert!(shared.desk.enter(request, 1, shared.clock.now(), waiter).is_ok());
             let (floor, footprint) = (0, Footprint::read(b"a"));
             let payload = encode(&sequence).expect("plain data");

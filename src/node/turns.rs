@@ -14,7 +14,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::rota::{Line, Rota};
-use super::shared::{Clock, lock};
+use super::clock::Clock;
+use super::shared::lock;
 use super::window::Window;
 use crate::types::Time;
 

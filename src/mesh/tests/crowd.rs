@@ -63,7 +63,7 @@ async fn half_open_handshakes_keep_neither_peers_nor_clients_out() {
     // Long enough that none of them ends by itself.
     first.limits.handshake_timeout = Duration::from_secs(600);
     let socket = UdpSocket::bind(loopback()).unwrap();
-    first.peers = [(r(2), socket.local_addr().unwrap())].into();
+    first.peers = [(r(2), socket.local_addr().unwrap().into())].into();
     let share = first.limits.max_handshakes * 3 / 4;
     let node = Node::start(first).await;
     let addr = node.mesh.local_addr();
@@ -79,11 +79,11 @@ async fn half_open_handshakes_keep_neither_peers_nor_clients_out() {
     let open = || deafness.open.lock().unwrap().len();
     eventually("all places taken", || open() >= share).await;
     let mut second = config(2, 1);
-    (second.socket, second.peers) = (Some(socket), [(r(1), addr)].into());
+    (second.socket, second.peers) = (Some(socket), [(r(1), addr.into())].into());
     let second = Node::start(second).await;
     eventually("the peer is in", || second.connected() && node.connected()).await;
     let mut client = ClientConfig::new(CLUSTER, "alice", client_credentials("alice"));
-    client.local = loopback();
+    client.local = Some(loopback());
     let client = ClientEndpoint::bind(client).unwrap();
     let mut attempts = 0;
     let channel = loop {
