@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use super::turns::Turn;
 use crate::mesh::{Account, FrameSender};
 
-/// What a kind of request is expected to be answered with, in bytes, before any was.
-const FIRST_READ: usize = 256 << 10;
+/// What a kind of request is expected to be answered with, in bytes, before any was. A few long
+/// values are as much as a connection may have waiting, so of reads only a few come in at first.
+const FIRST_READ: usize = 1 << 20;
 const FIRST_WRITE: usize = 16 << 10;
 /// An answer shorter than expected takes this share off what is expected of the next.
 const DECAY: usize = 8;
@@ -170,8 +171,8 @@ mod tests {
     #[test]
     fn what_is_expected_follows_long_answers_at_once_and_short_ones_soon() {
         let estimate = Estimate(AtomicUsize::new(FIRST_READ));
-        estimate.note(1 << 20);
-        assert_eq!(estimate.get(), 1 << 20);
+        estimate.note(2 << 20);
+        assert_eq!(estimate.get(), 2 << 20);
         let mut answers = 0;
         while estimate.get() > LEAST {
             estimate.note(1);
