@@ -13,7 +13,7 @@ use common::*;
 use isonomy::LocalCluster;
 use isonomy::client::{Client, ClientConfig};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
-use isonomy::mesh::{self, ClientEndpoint};
+use isonomy::mesh::{self, ClientEndpoint, WanControl};
 use isonomy::node::Limits;
 use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
 use isonomy::wire::{Ask, Request, encode_request};
@@ -78,6 +78,36 @@ async fn commands_longer_than_the_connection_takes_are_waited_for() {
     for answer in all {
         assert_eq!(answer.await.unwrap(), Ok(KvOutput::Done));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_line_is_not_asked_of_the_others_too() {
+    const READS: usize = 24;
+    let wan = WanControl::uniform(1, 2, Duration::from_millis(10));
+    let cluster = LocalCluster::<Kv>::builder(2).wan(wan.clone()).start().await.unwrap();
+    let large = "x".repeat(MIB);
+    assert_eq!(cluster.replica(1).propose(put("large", &large)).await, Ok(KvOutput::Done));
+    let mut config = config(&cluster, "alice");
+    config.attempt = Duration::from_secs(2);
+    config.prefer = Some(first());
+    config.network.wan = Some(wan.at(1));
+    // Some 6 MiB in a second.
+    config.network.limits.stream_window_bytes = 128 << 10;
+    let client = Client::<Kv>::connect(config).await.unwrap();
+    let all: Vec<_> = (0..READS)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.read(get("large"), Consistency::Local).await })
+        })
+        .collect();
+    for answer in all {
+        assert_eq!(answer.await.unwrap().unwrap(), value(&large));
+    }
+    let mut reads = 0;
+    for replica in cluster.live() {
+        reads += replica.metrics().await.unwrap().local_reads;
+    }
+    assert_eq!(reads, READS as u64, "each once");
 }
 
 fn read_of_large(sequence: u64) -> Bytes {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::mesh::{ClientChannel, ClientEndpoint, Dropped, FrameSender};
@@ -28,10 +29,27 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     sender: Option<FrameSender>,
-    under_way: FxHashMap<RequestId, oneshot::Sender<Outcome>>,
+    under_way: FxHashMap<RequestId, Waiting>,
+    /// How many requests were sent, and the latest of them that is answered.
+    sent: u64,
+    answered: u64,
+    /// When an answer came last.
+    heard: Option<Instant>,
     last_error: Option<String>,
     /// As the replica said last.
     era: Era,
+}
+
+/// Whoever waits for an answer, and how many requests were sent up to this one.
+struct Waiting {
+    place: u64,
+    sender: oneshot::Sender<Outcome>,
+}
+
+/// A request that was sent.
+pub(super) struct Asked {
+    pub(super) outcome: oneshot::Receiver<Outcome>,
+    place: u64,
 }
 
 /// Why a request could not even be sent.
@@ -65,10 +83,7 @@ impl Link {
     /// Sends a request, once there is room before the connection; its outcome comes through the
     /// receiver, or an error when the connection is lost before it. If this is dropped, the request
     /// was not sent.
-    pub(super) async fn ask(
-        &self,
-        request: &Request,
-    ) -> Result<oneshot::Receiver<Outcome>, NotSent> {
+    pub(super) async fn ask(&self, request: &Request) -> Result<Asked, NotSent> {
         let mut frame = BytesMut::new();
         encode_request(request, &mut frame);
         let frame = frame.freeze();
@@ -77,8 +92,8 @@ impl Link {
             let room = link.room();
             tokio::pin!(room);
             room.as_mut().enable();
-            if let Some(receiver) = self.send(&link, request.request, frame.clone())? {
-                return Ok(receiver);
+            if let Some(asked) = self.send(&link, request.request, frame.clone())? {
+                return Ok(asked);
             }
             room.await;
         }
@@ -90,8 +105,8 @@ impl Link {
         link: &FrameSender,
         request: RequestId,
         frame: Bytes,
-    ) -> Result<Option<oneshot::Receiver<Outcome>>, NotSent> {
-        let (sender, receiver) = oneshot::channel();
+    ) -> Result<Option<Asked>, NotSent> {
+        let (sender, outcome) = oneshot::channel();
         // Held meanwhile, so that the answer finds whoever waits for it.
         let mut state = self.lock();
         match link.send(frame) {
@@ -102,8 +117,18 @@ impl Link {
             }
             Err(_) => return Err(NotSent::Down),
         }
-        state.under_way.insert(request, sender);
-        Ok(Some(receiver))
+        state.sent += 1;
+        let place = state.sent;
+        state.under_way.insert(request, Waiting { place, sender });
+        Ok(Some(Asked { outcome, place }))
+    }
+
+    /// Until when the request may be worth waiting for, if the replica is busy with those before
+    /// it: it answers within `attempt` of each other, and none yet that was sent later.
+    pub(super) fn in_line_until(&self, asked: &Asked, attempt: Duration) -> Option<Instant> {
+        let state = self.lock();
+        let until = state.heard? + attempt;
+        (state.answered < asked.place && until > Instant::now()).then_some(until)
     }
 
     /// Nobody waits for the outcome any more.
@@ -141,9 +166,12 @@ impl Link {
                     continue;
                 }
                 // Answers that come after their patience are not waited for any more.
-                let waiter = state.under_way.remove(&reply.request);
-                done.extend(waiter.map(|waiter| (waiter, reply.outcome)));
+                if let Some(Waiting { place, sender }) = state.under_way.remove(&reply.request) {
+                    state.answered = state.answered.max(place);
+                    done.push((sender, reply.outcome));
+                }
             }
+            state.heard = Some(Instant::now());
         }
         for (waiter, outcome) in done {
             let _ = waiter.send(outcome);

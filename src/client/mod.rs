@@ -39,7 +39,8 @@ pub struct ClientConfig {
     pub replicas: BTreeMap<ReplicaId, Address>,
     /// The replica to prefer while it answers; otherwise it is the nearest.
     pub prefer: Option<ReplicaId>,
-    /// How long one replica may take to answer before another is asked.
+    /// How long one replica may take to answer before another is asked. While it answers what this
+    /// client asked it before, it may take longer.
     pub attempt: Duration,
     /// How long a command is tried altogether.
     pub patience: Duration,
@@ -262,7 +263,7 @@ impl Inner {
             };
             effort.tried.push(link.replica);
             let enough = deadline.min(Instant::now() + self.attempt);
-            match attempt(link, &request, enough).await {
+            match attempt(link, &request, enough, deadline).await {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NotSent(NotSent::Down) => {}
                 Attempt::NotSent(NotSent::TooLarge { bytes, limit }) => {
@@ -345,21 +346,33 @@ enum Attempt {
     Unknown(String),
 }
 
-async fn attempt(link: &Link, request: &Request, enough: Instant) -> Attempt {
-    let receiver = match timeout_at(enough, link.ask(request)).await {
-        Ok(Ok(receiver)) => receiver,
+/// Asks one replica, until `enough` and no longer; but while it answers what it was asked before,
+/// up to `deadline`. To ask another one then would make work of what only waits.
+async fn attempt(link: &Link, request: &Request, enough: Instant, deadline: Instant) -> Attempt {
+    let patience = enough.saturating_duration_since(Instant::now());
+    let mut enough = enough;
+    let mut asked = match timeout_at(enough, link.ask(request)).await {
+        Ok(Ok(asked)) => asked,
         Ok(Err(why)) => return Attempt::NotSent(why),
         // The replica has not read what was sent before.
         Err(_) => return Attempt::Refused(Refusal::Overloaded),
     };
     let _forget = Forget { link, request: request.request };
-    match timeout_at(enough, receiver).await {
-        Ok(Ok(Outcome::Rejected(refusal))) => Attempt::Refused(refusal),
-        Ok(Ok(Outcome::NoAnswer(why))) => Attempt::NoAnswer(why),
-        Ok(Ok(Outcome::Unknown(why))) => Attempt::Unknown(format!("{}: {why}", link.replica)),
-        Ok(Ok(outcome)) => Attempt::Done(outcome),
-        Ok(Err(_)) => Attempt::Unknown(format!("the connection to {} is lost", link.replica)),
-        Err(_) => Attempt::Unknown(format!("{} has not answered", link.replica)),
+    loop {
+        return match timeout_at(enough, &mut asked.outcome).await {
+            Ok(Ok(Outcome::Rejected(refusal))) => Attempt::Refused(refusal),
+            Ok(Ok(Outcome::NoAnswer(why))) => Attempt::NoAnswer(why),
+            Ok(Ok(Outcome::Unknown(why))) => Attempt::Unknown(format!("{}: {why}", link.replica)),
+            Ok(Ok(outcome)) => Attempt::Done(outcome),
+            Ok(Err(_)) => Attempt::Unknown(format!("the connection to {} is lost", link.replica)),
+            Err(_) => match link.in_line_until(&asked, patience) {
+                Some(until) if enough < deadline => {
+                    enough = until.min(deadline);
+                    continue;
+                }
+                _ => Attempt::Unknown(format!("{} has not answered", link.replica)),
+            },
+        };
     }
 }
 
