@@ -333,3 +333,28 @@ fn addresses(
     }
     Ok(replicas)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_on_clients_are_those_of_the_file() {
+        let text = |settings: &str| {
+            format!(
+                "cluster = \"a\"\nreplica = 1\n{settings}[tls]\nauthority = \"\"\n\
+                 certificate = \"\"\nkey = \"\"\n[replicas]\n1 = \"127.0.0.1:1\"\n"
+            )
+        };
+        let limits = |settings: &str| {
+            let file: ReplicaFile = toml::from_str(&text(settings)).unwrap();
+            let mesh = file.limits().mesh;
+            let times = [mesh.client_idle, mesh.client_stall].map(|time| time.as_secs());
+            (mesh.max_clients, mesh.max_clients_per_certificate, mesh.max_handshakes, times)
+        };
+        assert_eq!(limits(""), (1024, 64, 128, [600, 30]));
+        let all = "max_clients = 5\nmax_clients_per_certificate = 4\nmax_handshakes = 3\n\
+                   client_idle_seconds = 2\nclient_stall_seconds = 1\n";
+        assert_eq!(limits(all), (5, 4, 3, [2, 1]));
+    }
+}
