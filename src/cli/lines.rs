@@ -158,27 +158,31 @@ mod tests {
 
     /// A reader that takes so many lines, and then stands still until it is allowed more.
     #[derive(Clone, Default)]
-    struct Reader {
-        taken: Arc<(Mutex<(usize, Vec<u8>)>, Condvar)>,
+    struct Reader(Arc<(Mutex<Taken>, Condvar)>);
+
+    #[derive(Default)]
+    struct Taken {
+        allowed: usize,
+        bytes: Vec<u8>,
     }
 
     impl Reader {
         fn allow(&self, lines: usize) {
-            self.taken.0.lock().expect("no panic").0 = lines;
-            self.taken.1.notify_all();
+            self.0.0.lock().expect("no panic").allowed = lines;
+            self.0.1.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.taken.0.lock().expect("no panic").1.clone()).expect("text")
+            String::from_utf8(self.0.0.lock().expect("no panic").bytes.clone()).expect("text")
         }
     }
 
     impl Write for Reader {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let taken = self.taken.0.lock().expect("no panic");
-            let mut taken = self.taken.1.wait_while(taken, |it| it.0 == 0).expect("no panic");
-            taken.0 -= 1;
-            taken.1.extend_from_slice(bytes);
+            let taken = self.0.0.lock().expect("no panic");
+            let mut taken = self.0.1.wait_while(taken, |it| it.allowed == 0).expect("no panic");
+            taken.allowed -= 1;
+            taken.bytes.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 

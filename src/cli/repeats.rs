@@ -185,7 +185,7 @@ mod tests {
     fn a_long_text_is_shown_in_part() {
         let mut text = String::new();
         write!(Short(&mut text), "{}", "ä".repeat(500)).expect("a string takes it");
-        write!(Short(&mut text), "{}", "more").expect("a string takes it");
+        write!(Short(&mut text), "more").expect("a string takes it");
         assert_eq!(text.chars().count(), SHOWN);
     }
 }

@@ -57,8 +57,8 @@ pub(super) enum Encoded {
     TooLarge(usize),
 }
 
-/// [`encode`], unless the encoding is longer than `limit`: then only its length is found out, and no
-/// memory is taken for it.
+/// [`encode`], unless the encoding is longer than `limit`: then only its length is found out, and
+/// no memory is taken for it.
 pub(super) fn encode_within<T: Serialize>(value: &T, limit: usize) -> Result<Encoded, CodecError> {
     let mut short = [0; SHORT];
     let bytes = match postcard::to_slice(value, &mut short) {

@@ -313,6 +313,7 @@ impl Shared {
     }
 
     /// Hands work to the apply thread, if there is room.
+    #[expect(clippy::result_large_err, reason = "what finds no room comes back as it is")]
     pub(super) fn try_work(&self, work: Work) -> Result<(), TrySendError<Work>> {
         let bytes = work.weight().bytes;
         let before = self.work_bytes.fetch_add(bytes, Ordering::AcqRel);

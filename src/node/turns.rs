@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use super::rota::{Line, Rota};
 use super::clock::Clock;
+use super::rota::{Line, Rota};
 use super::shared::lock;
 use super::window::Window;
 use crate::types::Time;

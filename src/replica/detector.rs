@@ -181,7 +181,7 @@ mod tests {
             let deaf: &[ReplicaId] = match ms {
                 ..=610 => &[],
                 // It never answered: it may be far away.
-                ..=1200 => &[b],
+                611..=1200 => &[b],
                 _ => &[b, c],
             };
             let deaf: ReplicaSet = deaf.iter().copied().collect();

@@ -20,6 +20,10 @@ const SEGMENT: u64 = MIN_SEGMENT_BYTES as u64;
 const CAPACITY: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
+fn place(position: u64) -> usize {
+    usize::try_from(position).unwrap()
+}
+
 /// What a log was given, over its lives.
 #[derive(Default)]
 struct Story {
@@ -44,9 +48,9 @@ impl Story {
     /// One attempt; whether all is written.
     fn flush(&mut self, log: &mut Log, rotate: bool) -> bool {
         let done = if rotate { log.rotate() } else { log.flush() };
-        let durable = log.durable().position().records();
-        assert!(durable as usize >= self.acknowledged, "what is durable stays so");
-        self.acknowledged = durable as usize;
+        let durable = place(log.durable().position().records());
+        assert!(durable >= self.acknowledged, "what is durable stays so");
+        self.acknowledged = durable;
         match done {
             Ok(durable) => assert_eq!(durable.position(), log.end()),
             Err(ref error) => assert!(error.is_full(), "{error}"),
@@ -65,7 +69,7 @@ impl Story {
         let from = LogPosition::new(self.truncated);
         let (log, found) =
             open_from(disk, from).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        let first = self.truncated as usize;
+        let first = place(self.truncated);
         let end = first + found.len();
         assert!(end >= self.acknowledged, "seed {seed}: acknowledged records are missing");
         assert!(found == self.records[first..end], "seed {seed}: other records");
