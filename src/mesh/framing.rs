@@ -59,7 +59,7 @@ pub(super) struct FrameReader {
     header: [u8; HEADER_BYTES],
     header_len: usize,
     /// A frame that is split over chunks, and how long it will be.
-    body: Option<(BytesMut, usize)>,
+    body: Option<(Vec<u8>, usize)>,
     /// Longer frames than this that do not arrive in one chunk are only begun once granted.
     grant_above: usize,
     /// The length of a frame that is not granted yet.
@@ -130,16 +130,21 @@ impl FrameReader {
     }
 
     fn begin(&mut self, length: usize) {
-        let body = BytesMut::with_capacity(length.min(FIRST_RESERVE_BYTES));
+        let body = Vec::with_capacity(length.min(FIRST_RESERVE_BYTES));
         self.body = Some((body, length));
     }
 
     fn continue_body(&mut self, chunk: &mut Bytes, frames: &mut Vec<Bytes>) {
         let Some((body, length)) = &mut self.body else { return };
         let missing = *length - body.len();
-        body.extend_from_slice(&chunk.split_to(missing.min(chunk.len())));
+        let more = chunk.split_to(missing.min(chunk.len()));
+        if body.capacity() - body.len() < more.len() {
+            // Twice as much each time, but never beyond the frame: it may be kept for long.
+            body.reserve_exact(missing.min(body.len().max(more.len())));
+        }
+        body.extend_from_slice(&more);
         if body.len() == *length {
-            frames.push(body.split().freeze());
+            frames.push(Bytes::from(std::mem::take(body)));
             self.body = None;
             self.grant = None;
         }
@@ -195,6 +200,20 @@ mod tests {
         let (body, length) = reader.body.unwrap();
         assert_eq!(length, 0x7f00_0000);
         assert!(body.capacity() <= 2 * FIRST_RESERVE_BYTES);
+    }
+
+    #[test]
+    fn a_long_frame_takes_as_much_memory_as_it_has_bytes() {
+        let (length, mut frames) = (1_000_000u32, Vec::new());
+        let mut reader = FrameReader::new(length as usize);
+        reader.feed(Bytes::from(length.to_le_bytes().to_vec()), &mut frames).unwrap();
+        for _ in 0..length / 1000 - 1 {
+            reader.feed(Bytes::from(vec![7; 1000]), &mut frames).unwrap();
+        }
+        let (body, _) = reader.body.as_ref().unwrap();
+        assert!(body.capacity() <= length as usize, "{} for {length}", body.capacity());
+        reader.feed(Bytes::from(vec![7; 1000]), &mut frames).unwrap();
+        assert_eq!(frames, [vec![7; length as usize]]);
     }
 
     #[test]
