@@ -29,8 +29,8 @@ use super::snapshots::Snapshots;
 use super::status::{Explain, Status, explain};
 use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
 use crate::protocol::Path;
-use crate::replica::{Core, Input, Output};
-use crate::types::{Era, LogPosition, Time};
+use crate::replica::{Core, Input, Output, PeerMessage};
+use crate::types::{Era, LogPosition, ReplicaSet, Time};
 use crate::wire::encode_peer;
 
 /// Commands taken in at one turn; the rest waits for the next.
@@ -78,6 +78,8 @@ pub(super) struct Runner<P: Explain> {
     inputs: Vec<Input<P::Message>>,
     out: Output<P::Message, P::Record>,
     buffer: BytesMut,
+    /// Who was sent large messages since the core was told.
+    sent_large: ReplicaSet,
     next_tick: Time,
     next_expiry: Time,
     session_idle: Duration,
@@ -129,6 +131,7 @@ impl<P: Explain> Runner<P> {
             inputs: Vec::new(),
             out,
             buffer: BytesMut::new(),
+            sent_large: ReplicaSet::EMPTY,
             next_tick: Time::ZERO,
             next_expiry: Time::ZERO,
             session_idle: pace.session_idle,
@@ -306,6 +309,10 @@ impl<P: Explain> Runner<P> {
     /// Takes in what has arrived.
     fn gather(&mut self, now: Time) {
         self.inbox.take(&mut self.inputs);
+        if !self.sent_large.is_empty() {
+            let to = std::mem::replace(&mut self.sent_large, ReplicaSet::EMPTY);
+            self.inputs.push(Input::SentLarge(to));
+        }
         let durable = self.news_from_the_log(now);
         self.inputs.extend(durable);
         self.snapshots.gather(now, &mut self.journal, &mut self.inputs);
@@ -352,7 +359,15 @@ impl<P: Explain> Runner<P> {
             }
             encode_peer(EPOCH, &message, &mut self.buffer);
             let frame = self.buffer.split().freeze();
-            let lane = if frame.len() < BULK_BYTES { Lane::Consensus } else { Lane::Bulk };
+            let is_large = frame.len() >= BULK_BYTES;
+            if is_large {
+                for peer in to.iter() {
+                    self.sent_large.insert(peer);
+                }
+            }
+            // A probe follows the large ones.
+            let is_large = is_large || matches!(message, PeerMessage::Probe { .. });
+            let lane = if is_large { Lane::Bulk } else { Lane::Consensus };
             for peer in to.iter() {
                 if let Err(why @ Dropped::TooLarge { .. }) =
                     self.mesh.send(peer, lane, frame.clone())

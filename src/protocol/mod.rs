@@ -138,6 +138,10 @@ pub struct View {
     pub now: Time,
     /// The measured round trip to each replica, in the replicas' order; zero to oneself.
     pub round_trips: Vec<Duration>,
+    /// How long a large message to each replica takes now until it is answered, as far as that is
+    /// known: zero while none are sent. Small ones overtake them, so it may be far longer than the
+    /// round trip.
+    pub large_trips: Vec<Duration>,
     /// The replicas that have been silent, or have not answered, for too long. Often wrong, and
     /// safe when wrong.
     pub suspected: ReplicaSet,
@@ -151,6 +155,7 @@ impl View {
         View {
             now: Time::ZERO,
             round_trips: vec![Duration::ZERO; n],
+            large_trips: vec![Duration::ZERO; n],
             suspected: ReplicaSet::EMPTY,
             deaf: ReplicaSet::EMPTY,
         }
@@ -158,8 +163,19 @@ impl View {
 
     /// The longest round trip to a replica that is not suspected.
     pub fn slowest_round_trip(&self) -> Duration {
+        self.slowest_of(&self.round_trips)
+    }
+
+    /// The longest time that a message to a replica that is not suspected takes until it is
+    /// answered, whatever its length. What is not answered by then may still be on its way over a
+    /// connection that loses nothing: to send it again sooner only makes the way longer.
+    pub fn slowest_trip(&self) -> Duration {
+        self.slowest_round_trip().max(self.slowest_of(&self.large_trips))
+    }
+
+    fn slowest_of(&self, trips: &[Duration]) -> Duration {
         let live = |index: &usize| !self.suspected.contains(ReplicaId::from_index(*index));
-        let trips = self.round_trips.iter().enumerate().filter(|(index, _)| live(index));
+        let trips = trips.iter().enumerate().filter(|(index, _)| live(index));
         trips.map(|(_, trip)| *trip).max().unwrap_or_default()
     }
 }

@@ -24,6 +24,17 @@ pub enum PeerMessage<M> {
         /// The asker's clock when it asked.
         echo: Time,
     },
+    /// "Say when you have this, and so all large messages before it; it was `sent` on my clock." On
+    /// the same lane as those.
+    Probe {
+        /// The sender's clock.
+        sent: Time,
+    },
+    /// The answer to a probe, with the moment on the clock of who asked.
+    Probed {
+        /// The asker's clock when it asked.
+        echo: Time,
+    },
     /// About snapshots.
     Transfer(Transfer),
     /// For the protocol.
@@ -42,6 +53,9 @@ pub enum Input<M> {
         /// What it said.
         message: PeerMessage<M>,
     },
+    /// Messages to these were so large that they went on a lane of their own, which small ones
+    /// overtake.
+    SentLarge(ReplicaSet),
     /// The log is durable up to here.
     Durable(Durable),
     /// An own snapshot is durable. Also the one that a restarted replica began with.

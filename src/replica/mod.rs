@@ -16,6 +16,9 @@ mod held;
 #[cfg(test)]
 mod install_tests;
 mod io;
+mod large;
+#[cfg(test)]
+mod large_tests;
 #[cfg(test)]
 mod latency_tests;
 mod lives;
@@ -55,6 +58,7 @@ use crate::types::{
 use detector::Detector;
 use entrance::Entrance;
 use held::HeldBack;
+use large::LargeLanes;
 use reads::Reads;
 use transfer::{Receiver, Server, Wishes};
 
@@ -98,6 +102,7 @@ pub struct Core<P: Protocol> {
     entrance: Entrance,
     reads: Reads,
     detector: Detector,
+    large: LargeLanes,
     view: View,
     started: bool,
     durable: Durable,
@@ -128,6 +133,7 @@ impl<P: Protocol> Core<P> {
             entrance: Entrance::new(P::ORDER, settings.me),
             reads: Reads::default(),
             detector: Detector::new(&settings),
+            large: LargeLanes::new(n, &settings.timing),
             view: View::new(n),
             started: false,
             durable: Durable::flushed(LogPosition::default()),
@@ -166,6 +172,7 @@ impl<P: Protocol> Core<P> {
             match input {
                 Input::Propose(command) => self.on_propose(command, out),
                 Input::Peer { from, message } => self.on_peer(from, message, out),
+                Input::SentLarge(to) => self.large.sent(to),
                 Input::Durable(durable) => self.on_durable(durable, out),
                 Input::Snapshot(own) => {
                     self.note_saved(&own.executed);
@@ -242,6 +249,11 @@ impl<P: Protocol> Core<P> {
                 out.messages.push((to, PeerMessage::Pong { echo: sent }));
             }
             PeerMessage::Pong { echo } => self.detector.answered(from, echo, self.view.now),
+            PeerMessage::Probe { sent } => {
+                let to = ReplicaSet::from_iter([from]);
+                out.messages.push((to, PeerMessage::Probed { echo: sent }));
+            }
+            PeerMessage::Probed { echo } => self.large.answered(from, echo, self.view.now),
             PeerMessage::Transfer(message) => self.on_transfer(from, message),
             PeerMessage::Protocol(message) => {
                 self.protocol.on_message(&self.view, from, message, &mut self.fx);
@@ -270,6 +282,12 @@ impl<P: Protocol> Core<P> {
         self.view.deaf = self.detector.deaf(now);
         self.view.round_trips.clear();
         self.view.round_trips.extend(self.detector.round_trips());
+        let probed = self.large.probes(now, self.view.suspected);
+        if !probed.is_empty() {
+            out.messages.push((probed, PeerMessage::Probe { sent: now }));
+        }
+        self.view.large_trips.clear();
+        self.view.large_trips.extend(self.large.trips(now));
         if self.detector.ping_due(now) {
             out.messages.push((others(&self.settings), PeerMessage::Ping { sent: now }));
         }

@@ -49,7 +49,8 @@ impl<P: Subject> World<'_, P> {
                 Input::Durable(durable) => durable.position().records(),
                 Input::Snapshot(own) => own.id.0,
                 Input::SnapshotRead { read, .. } => read.offset,
-                Input::Tick => continue,
+                // Not put in here: the simulated network has no lanes.
+                Input::SentLarge(_) | Input::Tick => continue,
             };
             self.trace.mix(word);
             self.trace.say(self.now, || match input {

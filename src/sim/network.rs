@@ -35,7 +35,10 @@ pub(super) enum Kind {
 impl Kind {
     fn matches<P: Subject>(self, to: ReplicaId, message: &PeerMessage<P::Message>) -> bool {
         match message {
-            PeerMessage::Ping { .. } | PeerMessage::Pong { .. } => {
+            PeerMessage::Ping { .. }
+            | PeerMessage::Pong { .. }
+            | PeerMessage::Probe { .. }
+            | PeerMessage::Probed { .. } => {
                 matches!(self, Kind::Any | Kind::Signs)
             }
             PeerMessage::Transfer(_) => matches!(self, Kind::Any | Kind::Transfer),

@@ -52,6 +52,8 @@ pub(super) fn digest<P: Subject>(message: &PeerMessage<P::Message>) -> u64 {
     match message {
         PeerMessage::Ping { sent } => sent.as_nanos(),
         PeerMessage::Pong { echo } => !echo.as_nanos(),
+        PeerMessage::Probe { sent } => 19 << 56 ^ sent.as_nanos(),
+        PeerMessage::Probed { echo } => !(19 << 56 ^ echo.as_nanos()),
         PeerMessage::Transfer(message) => digest_transfer(message),
         PeerMessage::Protocol(message) => P::digest(message),
     }

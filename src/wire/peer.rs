@@ -14,6 +14,8 @@ pub const RECORD_VERSION: u8 = 1;
 
 const PING: u8 = 0x01;
 const PONG: u8 = 0x02;
+const PROBE: u8 = 0x08;
+const PROBED: u8 = 0x09;
 
 /// Appends the frame of a message of `epoch`.
 ///
@@ -28,6 +30,14 @@ pub fn encode_peer<M: Wire>(epoch: u32, message: &PeerMessage<M>, out: &mut Byte
         }
         PeerMessage::Pong { echo } => {
             out.put_u8(PONG);
+            echo.encode(out);
+        }
+        PeerMessage::Probe { sent } => {
+            out.put_u8(PROBE);
+            sent.encode(out);
+        }
+        PeerMessage::Probed { echo } => {
+            out.put_u8(PROBED);
             echo.encode(out);
         }
         PeerMessage::Transfer(message) => message.encode(out),
@@ -53,6 +63,14 @@ pub fn decode_peer<M: Wire>(
         PONG => {
             from.byte("a message")?;
             from.read().map(|echo| (epoch, PeerMessage::Pong { echo }))
+        }
+        PROBE => {
+            from.byte("a message")?;
+            from.read().map(|sent| (epoch, PeerMessage::Probe { sent }))
+        }
+        PROBED => {
+            from.byte("a message")?;
+            from.read().map(|echo| (epoch, PeerMessage::Probed { echo }))
         }
         TRANSFER_FIRST..=TRANSFER_LAST => {
             from.read().map(|message| (epoch, PeerMessage::Transfer(message)))

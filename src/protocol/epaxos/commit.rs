@@ -62,12 +62,7 @@ impl EPaxos {
             }
             CommitValue::OwnersBatch => match self.instances.entry(id).payload.clone() {
                 Some(batch) => Value::Batch(batch),
-                None => {
-                    fx.hit(Path::CommitWithoutPayload);
-                    let fetch = Message::Fetch { owner: id.replica, from: id.slot, to: id.slot };
-                    fx.answer(Written::default(), from, fetch);
-                    return;
-                }
+                None => return self.wait_for_payload(view, from, id, deps, fx),
             },
         };
         let instance = self.instances.entry(id);
@@ -103,7 +98,50 @@ impl EPaxos {
         instance.written = Written::default();
         // Dropped to spare memory: none of it is looked at behind a decision.
         instance.tally = None;
+        instance.announced = None;
         fx.append(Record::Committed { id, value: value.clone(), deps: deps.clone() })
+    }
+
+    /// The decision is the owner's commands, and those are not here. If the owner says so, they are
+    /// under way, or were lost: a large PreAccept is overtaken by a small Commit on most networks.
+    /// To ask for them at once would have every large payload sent twice. The gap in what is known
+    /// to be decided is asked about, if it lasts (`watch`).
+    fn wait_for_payload(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        deps: Deps,
+        fx: &mut Fx,
+    ) {
+        fx.hit(Path::CommitWithoutPayload);
+        if from == id.replica {
+            let instance = self.instances.entry(id);
+            instance.announced.get_or_insert_with(|| Box::new((deps, view.now)));
+            return;
+        }
+        // Told to the owner, which lost it in a restart: nothing is under way.
+        let fetch = Message::Fetch { owner: id.replica, from: id.slot, to: id.slot };
+        fx.answer(Written::default(), from, fetch);
+    }
+
+    /// A message that may show the payload of an instance already announced as decided: then it
+    /// is decided here now. Whether nothing is left to be done about the message.
+    pub(super) fn fulfil_announced(&mut self, view: &View, message: &Message, fx: &mut Fx) -> bool {
+        let (id, batch) = match message {
+            Message::PreAccept { id, batch, .. } | Message::Validate { id, batch, .. } => {
+                (*id, batch)
+            }
+            Message::Accept { id, value: Value::Batch(batch), .. } => (*id, batch),
+            _ => return false,
+        };
+        let announced = self.instances.get_mut(id).and_then(|instance| instance.announced.take());
+        let Some((deps, since)) = announced.map(|announced| *announced) else { return false };
+        self.frontiers[id.replica.index()].note_lag(view.now.since(since));
+        let value = CommitValue::Batch(batch.clone());
+        self.on_commit(view, id.replica, id, value, deps, fx);
+        // Who proposed it has decided it; who recovers it has not.
+        matches!(message, Message::PreAccept { .. })
     }
 
     /// What follows from every decision, however it was learned.

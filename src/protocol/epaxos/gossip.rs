@@ -264,7 +264,7 @@ impl EPaxos {
             missing.fold((None, 0), |(first, _), slot| (first.or(Some(slot)), slot));
         if let Some(from) = first {
             fx.hit(Path::Fetch);
-            let next_fetch = view.now + self.fetch_after(view);
+            let next_fetch = view.now + self.fetch_after(view, owner);
             let frontier = &mut self.frontiers[owner.index()];
             frontier.asked = last;
             frontier.in_vain += 1;
@@ -284,8 +284,12 @@ impl EPaxos {
         }
     }
 
-    /// How long a gap has to last before it is taken for a loss.
-    pub(super) fn fetch_after(&self, view: &View) -> Duration {
-        self.settings.timing.gossip + view.slowest_round_trip()
+    /// How long a gap has to last before it is taken for a loss. While the owner lives its payloads
+    /// may be under way, and take their time.
+    pub(super) fn fetch_after(&self, view: &View, owner: ReplicaId) -> Duration {
+        let after = self.settings.timing.gossip + view.slowest_trip();
+        let alive = !view.suspected.contains(owner);
+        let lag = self.frontiers[owner.index()].lag.min(self.settings.timing.patience);
+        after + if alive { lag * 2 } else { Duration::ZERO }
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct Instance {
     pub(super) votes: (Ballot, ReplicaSet),
     /// The owner's count of PreAcceptOk, while it counts.
     pub(super) tally: Option<Box<Tally>>,
+    /// It is decided as the owner's commands, which have not arrived: with these dependencies, as
+    /// was said at this time. Kept in memory alone, as if the Commit were still under way.
+    pub(super) announced: Option<Box<(Deps, Time)>>,
     /// How often it was recovered here, and when it may be again.
     pub(super) attempts: u32,
     pub(super) not_before: Time,
@@ -62,6 +65,7 @@ impl Instance {
             written: Written::default(),
             votes: (Ballot::OWNER, ReplicaSet::EMPTY),
             tally: None,
+            announced: None,
             attempts: 0,
             not_before: Time::ZERO,
         }

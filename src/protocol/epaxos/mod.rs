@@ -93,8 +93,9 @@ pub struct EPaxos {
     saved: Deps,
     recoveries: BTreeMap<InstanceId, Recovery>,
     waiters: Waiters,
-    /// When to look again at an own undecided instance.
-    timers: BinaryHeap<Reverse<(Time, InstanceId, u32)>>,
+    /// When to look again at an own undecided instance, for the how manieth time, and when it was
+    /// last sent.
+    timers: BinaryHeap<Reverse<(Time, InstanceId, u32, Time)>>,
     rng: ChaCha8Rng,
     #[cfg(test)]
     plant: Option<Plant>,
@@ -271,6 +272,9 @@ impl Protocol for EPaxos {
             }
             #[cfg(test)]
             self.count_truncated_if_planted(view, from, &message, fx);
+            if self.fulfil_announced(view, &message, fx) {
+                return;
+            }
         }
         match message {
             Message::PreAccept { id, batch, deps } => {

@@ -36,30 +36,39 @@ pub(super) struct Frontier {
     pub(super) asked: Slot,
     /// How often a decision was asked for in vain: whom to ask next.
     pub(super) in_vain: usize,
+    /// How much later than its Commit a payload of the owner comes.
+    pub(super) lag: Duration,
     next_recovery: Time,
     /// How often the owner's instances were recovered though nobody suspected it, since one of them
     /// was decided with its commands.
     pub(super) hasty: u32,
 }
 
+impl Frontier {
+    /// A payload came so long after its Commit: quick to believe a delay, slow to forget it.
+    pub(super) fn note_lag(&mut self, lag: Duration) {
+        self.lag = lag.max(self.lag * 7 / 8);
+    }
+}
+
 impl EPaxos {
     /// Looks at an own instance again when an answer is overdue; `round` counts the looks.
     pub(super) fn look_again(&mut self, view: &View, id: InstanceId, round: u32) {
         let when = view.now + self.resend_after(view, round);
-        self.timers.push(Reverse((when, id, round)));
+        self.timers.push(Reverse((when, id, round, view.now)));
     }
 
     /// How long to wait for an answer before asking again, for the `round`-th time: longer each
     /// time, but never so long that what was cut off stays so after it is heard of again.
     pub(super) fn resend_after(&self, view: &View, round: u32) -> Duration {
         let retransmit = self.settings.timing.retransmit;
-        let base = retransmit.max(view.slowest_round_trip() * 2);
+        let base = retransmit.max(view.slowest_trip() * 2);
         (base * (1 << round.min(4))).min(base.max(retransmit * 10))
     }
 
     /// Sends own proposals again to those who have not answered.
     pub(super) fn retransmit_own(&mut self, view: &View, fx: &mut Fx) {
-        while let Some(Reverse((when, id, round))) = self.timers.peek().copied() {
+        while let Some(Reverse((when, id, round, sent))) = self.timers.peek().copied() {
             if when > view.now {
                 break;
             }
@@ -70,6 +79,12 @@ impl EPaxos {
             let before = self.instances.entry(id).phase;
             self.decide_path(view, id, true, fx);
             if self.instances.entry(id).phase == before {
+                // It may take longer now than it did when it was sent.
+                let due = sent + self.resend_after(view, round);
+                if due > view.now {
+                    self.timers.push(Reverse((due, id, round, sent)));
+                    continue;
+                }
                 self.send_again(id, fx);
             }
             if self.leads_at_owner_ballot(id) {
@@ -111,9 +126,9 @@ impl EPaxos {
     /// Looks at what stands still, owner by owner.
     pub(super) fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
         self.recover_lost(view, fx);
-        let fetch_after = self.fetch_after(view);
         for owner in ReplicaId::all(self.n()) {
             let suspected = view.suspected.contains(owner);
+            let fetch_after = self.fetch_after(view, owner);
             let frontier = &mut self.frontiers[owner.index()];
             frontier.suspected = suspected.then(|| frontier.suspected.unwrap_or(view.now));
             if frontier.known >= frontier.highest {

@@ -268,6 +268,6 @@ impl FastPaxos {
 
     /// How long to wait for an answer.
     pub(super) fn retransmit_after(&self, view: &View) -> Duration {
-        self.settings.timing.retransmit.max(view.slowest_round_trip() * 2)
+        self.settings.timing.retransmit.max(view.slowest_trip() * 2)
     }
 }

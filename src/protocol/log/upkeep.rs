@@ -71,7 +71,7 @@ impl DecidedLog {
 
     /// How long a gap has to last before it is taken for a loss.
     fn fetch_after(&self, view: &View) -> Duration {
-        self.settings.timing.gossip + view.slowest_round_trip()
+        self.settings.timing.gossip + view.slowest_trip()
     }
 
     /// Asks for decisions that somebody is known to have and this replica has not.

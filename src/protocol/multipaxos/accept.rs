@@ -124,6 +124,11 @@ impl MultiPaxos {
     /// it at that ballot, after phase 1; had another value been chosen for the slot at any ballot
     /// below, it would have proposed that. What was voted for at a lower ballot may be anything.
     pub(super) fn follow_commit(&mut self, view: &View, fx: &mut Fx) {
+        self.decide_told(fx);
+        self.fetch_missing(view, fx);
+    }
+
+    fn decide_told(&mut self, fx: &mut Fx) {
         while self.log.commit() < self.told {
             let next = self.log.get(self.log.commit() + 1);
             if next.is_none_or(|held| held.ballot != self.promised && !self.trusts_any_ballot()) {
@@ -131,11 +136,25 @@ impl MultiPaxos {
             }
             self.decide_next(fx);
         }
-        if self.log.commit() < self.told && self.next_fetch <= view.now {
+    }
+
+    /// Asks for what is decided and not here, once that has lasted: a large Accept is overtaken by
+    /// the small message that says how far all is decided, and need not be sent twice for that.
+    fn fetch_missing(&mut self, view: &View, fx: &mut Fx) {
+        let commit = self.log.commit();
+        if commit >= self.told {
+            return;
+        }
+        if self.stands_at != Some(commit) {
+            self.stands_at = Some(commit);
+            let patience = self.settings.timing.gossip + view.slowest_trip();
+            self.next_fetch = self.next_fetch.max(view.now + patience);
+        }
+        if self.next_fetch <= view.now {
             let Some(leader) = self.leader else { return };
             fx.hit(Path::MpFetch);
             self.next_fetch = view.now + self.resend_after(view, 0);
-            let first = self.log.commit() + 1;
+            let first = commit + 1;
             fx.answer(Written::default(), leader, Message::Fetch { first });
         }
     }
@@ -185,10 +204,14 @@ impl MultiPaxos {
         if matches!(self.role, Role::Leader(_)) {
             return;
         }
-        if self.learn(first, entries, fx) {
+        let any = self.learn(first, entries, fx);
+        self.decide_told(fx);
+        if any {
+            // There may be more, and it is not under way.
+            self.stands_at = Some(self.log.commit());
             self.next_fetch = view.now;
         }
-        self.follow_commit(view, fx);
+        self.fetch_missing(view, fx);
     }
 
     /// Takes in decisions, as far as they follow without a gap; whether any is news.

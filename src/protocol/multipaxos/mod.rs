@@ -97,6 +97,8 @@ pub struct MultiPaxos {
     hole: Slot,
     /// When to ask again for what is missing.
     next_fetch: Time,
+    /// The last slot known decided when this replica was last seen to lack what is behind it.
+    stands_at: Option<Slot>,
     /// When to write down what is decided, if no vote did.
     next_record: Time,
     #[cfg(test)]
@@ -177,7 +179,7 @@ impl MultiPaxos {
     /// How long to wait for an answer before asking again, for the `tries`-th time.
     fn resend_after(&self, view: &View, tries: u32) -> Duration {
         let retransmit = self.settings.timing.retransmit;
-        let base = retransmit.max(view.slowest_round_trip() * 2);
+        let base = retransmit.max(view.slowest_trip() * 2);
         (base * (1 << tries.min(4))).min(base.max(retransmit * 10))
     }
 
@@ -218,6 +220,7 @@ impl Protocol for MultiPaxos {
             recorded: 0,
             hole: 0,
             next_fetch: Time::ZERO,
+            stands_at: None,
             next_record: Time::ZERO,
             #[cfg(test)]
             plant: None,

@@ -23,8 +23,8 @@ const NAMES: Slot = 1 << 16;
 #[derive(Debug)]
 struct Pending {
     batch: Arc<Batch>,
-    /// When to forward it again.
-    due: Time,
+    /// When it was last forwarded.
+    sent: Time,
     tries: u32,
     /// The ballot at which it was last seen proposed.
     seen: Ballot,
@@ -94,7 +94,8 @@ impl MultiPaxos {
         let name = self.new_name(fx);
         let due = view.now + self.resend_after(view, 0);
         self.own.next_due = self.own.next_due.min(due);
-        let pending = Pending { batch: batch.clone(), due, tries: 0, seen: Ballot::OWNER };
+        let sent = view.now;
+        let pending = Pending { batch: batch.clone(), sent, tries: 0, seen: Ballot::OWNER };
         self.own.pending.insert(name.slot, pending);
         match (&self.role, self.leader) {
             (Role::Leader(_), _) => {
@@ -128,14 +129,16 @@ impl MultiPaxos {
         if view.now < self.own.next_due || self.own.pending.is_empty() {
             return;
         }
-        let overdue = self.unseen().filter(|(_, pending)| pending.due <= view.now);
+        let due = |pending: &Pending| pending.sent + self.resend_after(view, pending.tries);
+        let overdue = self.unseen().filter(|(_, pending)| due(pending) <= view.now);
         let overdue: Vec<Slot> = overdue.map(|(count, _)| *count).collect();
         if self.leader.is_some() && !overdue.is_empty() {
             fx.hit(Path::MpForwardedAgain);
             self.forward(view, &overdue, fx);
         }
         let soon = view.now + self.resend_after(view, 0) / 2;
-        let next = self.unseen().map(|(_, pending)| pending.due).min().unwrap_or(soon);
+        let due = |pending: &Pending| pending.sent + self.resend_after(view, pending.tries);
+        let next = self.unseen().map(|(_, pending)| due(pending)).min().unwrap_or(soon);
         self.own.next_due = next.max(soon);
     }
 
@@ -144,11 +147,9 @@ impl MultiPaxos {
         let me = self.me();
         let mut proposals = Vec::with_capacity(counts.len());
         for count in counts {
-            let tries = self.own.pending[count].tries;
-            let due = view.now + self.resend_after(view, tries);
             let pending = self.own.pending.get_mut(count).expect("it was found there");
             pending.tries += 1;
-            pending.due = due;
+            pending.sent = view.now;
             let name = InstanceId::new(me, *count);
             proposals.push(Proposal { name, batch: pending.batch.clone() });
         }

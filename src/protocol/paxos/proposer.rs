@@ -411,6 +411,6 @@ impl Paxos {
     }
 
     fn retransmit_after(&self, view: &View) -> Duration {
-        self.settings.timing.retransmit.max(view.slowest_round_trip() * 2)
+        self.settings.timing.retransmit.max(view.slowest_trip() * 2)
     }
 }

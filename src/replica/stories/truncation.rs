@@ -404,6 +404,8 @@ fn a_replica_that_comes_back_is_what_it_was() {
             }
             if let Some(snapshot) = snapshot
                 && snapshot.shared.dropped == is.shared.dropped
+                // That something is forgotten is not written down.
+                && snapshot.shared.floor == is.shared.floor
             {
                 let reborn = told_again(s.look_reborn(at, Some(snapshot)));
                 assert_eq!(reborn, (is.clone(), true), "seed {seed}, r{at}");
@@ -427,7 +429,7 @@ fn a_commit_without_its_payload_is_not_taken_for_a_nop() {
     let fetches = s.under_way().filter(|(from, to, message)| {
         (*from, *to) == (5, 1) && matches!(message, Message::Fetch { .. })
     });
-    assert_eq!(fetches.count(), 1);
+    assert_eq!(fetches.count(), 0, "it is under way");
     s.deliver_among(&[1, 5]);
     assert_eq!(s.decided(5, y), Some(deps([1, 0, 0, 0, 0])));
 }

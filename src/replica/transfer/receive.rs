@@ -185,6 +185,7 @@ impl Receiver {
                 let receipt = self.receipt.as_ref().expect("a transfer is under way");
                 let dead = view.suspected.contains(receipt.from);
                 let patience = FETCH_AGAIN.0.max(view.round_trips[receipt.from.index()] * 4);
+                let patience = patience.max(view.large_trips[receipt.from.index()] * 2);
                 let in_vain = if dead { 0 } else { tries };
                 if now.since(quiet) < doubled(patience, in_vain, FETCH_AGAIN.1.max(patience)) {
                     return;

@@ -215,6 +215,8 @@ pub(super) fn peer(n: usize) -> impl Strategy<Value = PeerMessage<Message>> {
     prop_oneof![
         1 => time().prop_map(|sent| PeerMessage::Ping { sent }),
         1 => time().prop_map(|echo| PeerMessage::Pong { echo }),
+        1 => time().prop_map(|sent| PeerMessage::Probe { sent }),
+        1 => time().prop_map(|echo| PeerMessage::Probed { echo }),
         3 => transfer(n).prop_map(PeerMessage::Transfer),
         13 => message(n).prop_map(PeerMessage::Protocol),
     ]

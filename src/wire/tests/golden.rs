@@ -83,6 +83,8 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
     let all = [
         (PeerMessage::Ping { sent: time }, "01 0200000001000000".to_owned()),
         (PeerMessage::Pong { echo: time }, "02 0200000001000000".to_owned()),
+        (PeerMessage::Probe { sent: time }, "08 0200000001000000".to_owned()),
+        (PeerMessage::Probed { echo: time }, "09 0200000001000000".to_owned()),
         about(
             Transfer::Request { at_least: deps(), part_of: Some(snapshot) },
             format!("03 {DEPS} 01 {NAME}"),

@@ -124,6 +124,30 @@ fn a_lost_forward_is_sent_again_and_one_that_comes_twice_is_proposed_once() {
 }
 
 #[test]
+fn an_accept_that_is_overtaken_is_not_asked_for_and_one_that_is_lost_is() {
+    for lost in [false, true] {
+        let mut stage = led(3);
+        let fetches = |stage: &Stage| stage.all_paths().count(Path::MpFetch);
+        let (before, fetched) = (standing(&stage, 2).commit, fetches(&stage));
+        stage.propose(0);
+        let is_late =
+            |flying: &Flying| flying.to == 2 && matches!(flying.message, Message::Accept { .. });
+        assert!(stage.run_until(|stage| stage.network.iter().any(is_late)), "it is sent");
+        if lost {
+            stage.network.retain(|flying| !is_late(flying));
+        }
+        for flying in stage.network.iter_mut().filter(|flying| is_late(flying)) {
+            flying.at = flying.at + millis(40);
+        }
+        stage.run(millis(35));
+        assert!(standing(&stage, 0).commit > before && standing(&stage, 2).commit == before);
+        stage.run(millis(400));
+        assert_eq!(standing(&stage, 2).commit, standing(&stage, 0).commit);
+        assert_eq!(fetches(&stage) > fetched, lost);
+    }
+}
+
+#[test]
 fn who_was_cut_off_disturbs_no_leader() {
     let mut stage = led(3);
     let before = standing(&stage, 0).ballot;

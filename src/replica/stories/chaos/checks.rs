@@ -129,18 +129,18 @@ fn caught(n: usize, count: u64, plant: Plant) {
 
 #[test]
 fn what_is_dropped_matters() {
-    caught(3, 20, Plant::TruncatedVote);
-    caught(5, 20, Plant::ForgetAtCut);
-    caught(3, 150, Plant::InstallForgets);
+    caught(3, 100, Plant::TruncatedVote);
+    caught(5, 200, Plant::ForgetAtCut);
+    caught(3, 400, Plant::InstallForgets);
 }
 
 #[test]
 fn what_is_lost_in_a_crash_matters() {
-    caught(3, 60, Plant::EarlyOwnVote);
-    caught(3, 80, Plant::LostNotInConf);
-    caught(3, 400, Plant::OrphanOnlyAtOwnersBallot);
-    caught(5, 40, Plant::EarlyPreAccept);
-    caught(3, 20, Plant::EarlyVote);
+    caught(3, 300, Plant::EarlyOwnVote);
+    caught(3, 400, Plant::LostNotInConf);
+    caught(3, 1000, Plant::OrphanOnlyAtOwnersBallot);
+    caught(5, 200, Plant::EarlyPreAccept);
+    caught(3, 100, Plant::EarlyVote);
 }
 
 /// How many schedules each takes, for whoever changes this.
