@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use isonomy::machine::{Kv, KvCommand, KvOutput, RestoreError, StateMachine};
 use isonomy::node::{Durability, Limits, ProposeError, Rejected, Standing, StartError, Unknown};
-use isonomy::types::{ClientId, Consistency, Footprint, InstanceId, ReplicaId, RequestId};
+use isonomy::types::{ClientId, Consistency, Footprint, InstanceId, ReplicaId, RequestId, Timing};
 use isonomy::{LocalCluster, Replica};
 
 #[tokio::test]
@@ -38,6 +38,33 @@ async fn every_replica_leads_and_every_other_sees() {
     assert_eq!(last.executed, 12, "the last figures stay");
     let late = cluster.replica(1).propose(get("a")).await;
     assert_eq!(late, Err(Rejected::Stopping.into()));
+}
+
+#[tokio::test]
+async fn without_a_quorum_commands_are_turned_away_and_it_is_said_who_is_missing() {
+    let patience = Duration::from_millis(500);
+    let builder = LocalCluster::<Kv>::builder(3);
+    let builder = builder.configure(move |replica| replica.propose_timeout(patience));
+    let cluster = builder.start().await.unwrap();
+    let one = cluster.replica(1);
+    one.propose(put("a", "1")).await.unwrap();
+    assert!(one.status().await.unwrap().core.reach.has_quorum());
+    cluster.crash(2);
+    cluster.crash(3);
+    // At first it cannot know, and what it proposes then stays unknown.
+    let reach = loop {
+        match one.propose(put("a", "2")).await {
+            Err(ProposeError::Rejected(Rejected::NoQuorum(reach))) => break reach,
+            Err(ProposeError::Unknown(_)) => {}
+            other => panic!("nobody can decide it: {other:?}"),
+        }
+    };
+    assert_eq!((reach.reachable(), reach.has_quorum()), (1, false));
+    let said = reach.to_string();
+    assert!(said.starts_with("no quorum: 1 of 3 reachable (r2 silent for "), "{said}");
+    assert!(!one.status().await.unwrap().core.reach.has_quorum());
+    // What needs no quorum goes on.
+    assert_eq!(one.read(get("a"), Consistency::Local).await, Ok(value("1")));
 }
 
 #[tokio::test]
@@ -188,7 +215,9 @@ async fn without_a_majority_callers_learn_that_the_outcome_is_unknown() {
     let build = build.configure(move |replica| {
         replica.propose_timeout(patience).shutdown_patience(Duration::from_millis(100))
     });
-    let cluster = build.start().await.unwrap();
+    // Nobody is suspected meanwhile, however slow the machine is.
+    let timing = Timing { suspect: Duration::from_secs(600), ..Timing::default() };
+    let cluster = build.timing(timing).start().await.unwrap();
     cluster.crash(2);
     cluster.crash(3);
     let replica = cluster.replica(1);

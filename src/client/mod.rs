@@ -30,6 +30,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest answer as a frame.
 const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
 
+/// How long a command is tried while all replicas that can be reached say that they have no quorum.
+/// Each of them has waited for one by then.
+const WITHOUT_QUORUM: Duration = Duration::from_secs(3);
+
 /// What a client needs to know.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -254,10 +258,14 @@ impl Inner {
         let mut ticket = Ticket::take(&self.session);
         let (request, floor) = (ticket.request, ticket.floor);
         let mut request = Request { request, floor, ask };
-        let deadline = Instant::now() + self.patience;
+        let start = Instant::now();
+        let deadline = start + self.patience;
         let mut effort = Effort::default();
         while Instant::now() < deadline {
             let Some(link) = self.choose(&effort.tried) else {
+                if effort.is_without_quorum() {
+                    break;
+                }
                 effort.next_round(deadline, self.changes.clone()).await;
                 continue;
             };
@@ -279,13 +287,16 @@ impl Inner {
                     ticket = Ticket::take(&self.session);
                     (request.request, request.floor) = (ticket.request, ticket.floor);
                     effort.tried.clear();
+                    effort.without_quorum = 0;
                     effort.refusal = Some(Refusal::Expired(era));
                 }
-                Attempt::Refused(refusal) => effort.refusal = Some(refusal),
+                Attempt::Refused(refusal) => effort.note(refusal),
                 Attempt::Unknown(why) => effort.unknown = Some(why),
             }
         }
-        Err(effort.result(self.patience))
+        // To the millisecond, which is what people can read.
+        let tried = start.elapsed().min(self.patience).as_millis();
+        Err(effort.result(Duration::from_millis(u64::try_from(tried).unwrap_or(u64::MAX))))
     }
 
     /// Replaces a session that has expired, unless that has been done.
@@ -309,12 +320,31 @@ struct Effort {
     /// In this round.
     tried: Vec<ReplicaId>,
     rounds: u32,
+    /// How many of those had no quorum.
+    without_quorum: usize,
+    /// Since when none of those that were tried has had one.
+    no_quorum_since: Option<Instant>,
     /// Some replica may have it: the latest reason to think so.
     unknown: Option<String>,
     refusal: Option<Refusal>,
 }
 
 impl Effort {
+    fn note(&mut self, refusal: Refusal) {
+        self.without_quorum += usize::from(matches!(refusal, Refusal::NoQuorum(_)));
+        self.refusal = Some(refusal);
+    }
+
+    /// Whether nobody has had a quorum for long enough; asked when a round is over.
+    fn is_without_quorum(&mut self) -> bool {
+        if self.tried.is_empty() || self.without_quorum < self.tried.len() {
+            self.no_quorum_since = None;
+            return false;
+        }
+        let since = *self.no_quorum_since.get_or_insert_with(Instant::now);
+        self.unknown.is_none() && since.elapsed() >= WITHOUT_QUORUM
+    }
+
     /// Every connected replica has been tried: waits for another, or a while.
     async fn next_round(&mut self, deadline: Instant, mut changes: watch::Receiver<u64>) {
         changes.mark_unchanged();
@@ -326,6 +356,7 @@ impl Effort {
             _ = changes.changed() => {}
         }
         self.tried.clear();
+        self.without_quorum = 0;
         self.rounds = (self.rounds + 1).min(16);
     }
 

@@ -39,8 +39,9 @@ impl Endpoint for Replica<Kv> {
 fn trouble(error: ProposeError) -> Trouble {
     match error {
         ProposeError::Rejected(Rejected::Overloaded) => Trouble::Busy,
-        ProposeError::Rejected(Rejected::Stopping)
-        | ProposeError::Unknown(Unknown::Stopped | Unknown::TimedOut(_)) => Trouble::Gone,
+        ProposeError::Rejected(Rejected::Stopping | Rejected::NoQuorum(_)) => Trouble::Gone,
+        ProposeError::Unknown(Unknown::Stopped | Unknown::TimedOut(_)) => Trouble::Gone,
+        ProposeError::Unknown(Unknown::NoQuorum(..)) => Trouble::Gone,
         // A command of ours that is refused for good, an output that is lost though its client
         // waits for it, a replica that broke an invariant.
         other => Trouble::Failed(other.to_string()),

@@ -99,6 +99,9 @@ fn outcome(answer: Answer) -> wire::Outcome {
             refused(wire::Refusal::Overloaded)
         }
         Err(ProposeError::Rejected(Rejected::DiskFull)) => refused(wire::Refusal::DiskFull),
+        Err(ProposeError::Rejected(Rejected::NoQuorum(reach))) => {
+            refused(wire::Refusal::NoQuorum(reach.to_string()))
+        }
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
@@ -277,9 +280,9 @@ impl Desk {
         }
     }
 
-    /// Tells those who have waited for `patience` that nobody knows. Looks at everybody: for every
-    /// quarter of a second, not for every step.
-    pub(super) fn expire(&self, now: Time, patience: Duration) {
+    /// Tells those who have waited for `patience` that nobody knows, and `why`. Looks at everybody:
+    /// for every quarter of a second, not for every step.
+    pub(super) fn expire(&self, now: Time, patience: Duration, why: &Unknown) {
         let late: Vec<Waited> = {
             let mut state = self.lock();
             let is_late = |entry: &Entry| now.since(entry.since) >= patience;
@@ -288,7 +291,7 @@ impl Desk {
             late.into_iter().filter_map(|request| state.remove(request)).collect()
         };
         for waited in late {
-            waited.answer(Err(Unknown::TimedOut(patience).into()));
+            waited.answer(Err(why.clone().into()));
         }
     }
 
@@ -424,7 +427,7 @@ mod tests {
         let (early, _) = enter(&desk, 1, 10, 0);
         let (late, _) = enter(&desk, 2, 10, 50);
         let patience = Duration::from_millis(100);
-        desk.expire(at(120), patience);
+        desk.expire(at(120), patience, &Unknown::TimedOut(patience));
         assert_eq!(early.answer(), Some(Err(Unknown::TimedOut(patience).into())));
         assert_eq!((late.answer(), desk.len()), (None, 1));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::poison::PoisonedCommand;
 use crate::machine;
 use crate::mesh::MeshError;
-use crate::replica::Rejection;
+use crate::replica::{Reach, Rejection};
 use crate::storage::{Durability, StorageError};
 use crate::types::{Era, ReplicaId, RequestId, UnsupportedSize};
 
@@ -65,6 +65,10 @@ pub enum Rejected {
     /// The disk is too full for the replica's log: make room, and it goes on by itself.
     #[error("the replica's disk is full; make room on it, and it goes on by itself")]
     DiskFull,
+    /// The replica has not reached a quorum for a while: nothing was proposed. Go to another, or
+    /// try again later.
+    #[error("not proposed: {0}")]
+    NoQuorum(Reach),
     /// The replica is shutting down, or has: go to another.
     #[error("the replica is shutting down")]
     Stopping,
@@ -108,6 +112,9 @@ pub enum Unknown {
     /// reached.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// No answer within that time, and by now no quorum can be reached.
+    #[error("no answer within {0:?}; {1}")]
+    NoQuorum(Duration, Reach),
     /// The replica stopped before the answer was there.
     #[error("the replica stopped before it could answer")]
     Stopped,
@@ -150,11 +157,23 @@ impl From<machine::ReadError> for ProposeError {
     }
 }
 
-impl From<Rejection> for Rejected {
-    fn from(rejection: Rejection) -> Rejected {
+impl Unknown {
+    /// No answer came in time; where no quorum can be reached, that is why.
+    pub(super) fn late(patience: Duration, lacks: Option<Reach>) -> Unknown {
+        match lacks {
+            Some(reach) => Unknown::NoQuorum(patience, reach),
+            None => Unknown::TimedOut(patience),
+        }
+    }
+}
+
+impl Rejected {
+    /// What the core says of a command, where this is whom it can reach.
+    pub(super) fn of(rejection: Rejection, reach: impl FnOnce() -> Reach) -> Rejected {
         match rejection {
             Rejection::Overloaded => Rejected::Overloaded,
             Rejection::Full => Rejected::Full,
+            Rejection::NoQuorum => Rejected::NoQuorum(reach()),
             Rejection::TooLarge => Rejected::BadCommand(rejection.to_string()),
         }
     }

@@ -20,6 +20,7 @@ use crossbeam::channel::TrySendError;
 use tokio::time::Instant;
 
 use super::apply::{Weight, Work};
+use super::error::{Rejected, Unknown};
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
 use super::keeper::Arrived;
@@ -230,9 +231,12 @@ impl<P: Explain> Runner<P> {
         while let Some(question) = self.shared.questions.pop() {
             self.answer(question);
         }
+        self.shared.note_quorum(self.core.has_lost_quorum(), || self.core.reach());
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
-            self.shared.desk.expire(now, self.shared.propose_timeout);
+            let (patience, lost) = (self.shared.propose_timeout, self.core.has_lost_quorum());
+            let why = Unknown::late(patience, lost.then(|| self.core.reach()));
+            self.shared.desk.expire(now, patience, &why);
             self.end_era(now);
             self.snapshots.look_after(&self.core);
         }
@@ -336,7 +340,8 @@ impl<P: Explain> Runner<P> {
     /// Those who were turned away, and the figures of what was committed.
     fn look_after(&mut self, now: Time) {
         for (request, rejection) in self.out.rejected.drain(..) {
-            self.shared.desk.turn_away(request, rejection.into());
+            let rejected = Rejected::of(rejection, || self.core.reach());
+            self.shared.desk.turn_away(request, rejected);
         }
         for committed in self.out.committed.drain(..) {
             let commands = committed.batch.commands();

@@ -19,6 +19,7 @@ use super::snapshots::Asker;
 use super::status::{Explanation, Status};
 use super::turns::Turns;
 use crate::machine::Sessions;
+use crate::replica::Reach;
 use crate::types::{
     Access, ClientId, Command, Era, Footprint, InstanceId, KeyHash, Numbering, ReplicaId,
     ReplicaSet, RequestId, Time,
@@ -161,6 +162,8 @@ pub(super) struct Shared {
     space_low: AtomicBool,
     /// The log has no room for the records it was given.
     waits_for_room: AtomicBool,
+    /// No quorum can be reached.
+    quorum_lost: AtomicBool,
     /// The number of the era, and of sessions, as of what was applied last.
     era: AtomicU32,
     sessions: AtomicUsize,
@@ -200,6 +203,7 @@ impl Shared {
             bad_requests: AtomicU64::new(0),
             space_low: AtomicBool::new(false),
             waits_for_room: AtomicBool::new(false),
+            quorum_lost: AtomicBool::new(false),
             era: AtomicU32::new(0),
             sessions: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
@@ -419,6 +423,18 @@ impl Shared {
             tracing::info!(us = %self.id, "there was room for the votes: the replica goes on");
         }
         self.wake.notify_one();
+    }
+
+    /// Says once when the quorum is lost, and once when it is back.
+    pub(super) fn note_quorum(&self, lost: bool, reach: impl FnOnce() -> Reach) {
+        if self.quorum_lost.swap(lost, Ordering::Relaxed) == lost {
+            return;
+        }
+        let (us, reach) = (self.id, reach());
+        match lost {
+            true => tracing::warn!(%us, "{reach}: nothing new is proposed until there is one"),
+            false => tracing::info!(%us, "{reach}: commands are proposed again"),
+        }
     }
 
     /// Fences the replica: nobody is told anything but that it has failed, and why first.

@@ -228,6 +228,40 @@ fn a_full_replica_turns_clients_away_before_anything_is_proposed() {
 }
 
 #[test]
+fn without_a_quorum_nothing_new_is_proposed_and_with_one_everything_is() {
+    let mut cluster = Cluster::new(3, Limits::default());
+    cluster.pass(Duration::from_millis(100));
+    // Of a key that another uses, no more than two own instances leave the gate.
+    cluster.propose(1, 100, Footprint::write(b"k"));
+    cluster.network.retain(|(_, to, _)| *to == replica(0));
+    let (from, to, message) = cluster.network.pop_front().expect("its PreAccept");
+    cluster.step(to, Input::Peer { from, message });
+    cluster.network.clear();
+    cluster.away = ReplicaSet::from_iter([replica(1), replica(2)]);
+    (1..=9).for_each(|sequence| cluster.propose(0, sequence, Footprint::write(b"k")));
+    cluster.pass(Duration::from_millis(1000));
+    assert!(cluster.rejected.is_empty(), "a short silence is none");
+    let proposed = cluster.cores[0].status().in_flight;
+    assert!(proposed > 0 && proposed < 9, "some wait, not {proposed}");
+    cluster.pass(Duration::from_millis(1000));
+    let refused = cluster.rejected.len();
+    assert_eq!(refused, 9 - proposed, "only what was never proposed is turned away");
+    assert!(!cluster.cores[0].reach().has_quorum());
+    cluster.propose(0, 50, Footprint::write(b"z"));
+    assert_eq!(cluster.rejected.len(), refused + 1, "at once");
+    assert!(cluster.rejected.iter().all(|(_, why)| *why == Rejection::NoQuorum));
+    cluster.away = ReplicaSet::EMPTY;
+    cluster.pass(Duration::from_secs(10));
+    cluster.propose(0, 51, Footprint::write(b"z"));
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(cluster.rejected.len(), refused + 1, "there is one again");
+    for executed in &cluster.executed {
+        let commands: usize = executed.iter().map(|it| it.batch.commands().len()).sum();
+        assert_eq!(commands, proposed + 2);
+    }
+}
+
+#[test]
 fn what_all_have_executed_is_forgotten() {
     let mut cluster = Cluster::new(3, Limits::default());
     for sequence in 1..=100 {

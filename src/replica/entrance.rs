@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::gate::Gate;
-use crate::types::{Batch, Command, Executed, ExecutionOrder, InstanceId, ReplicaId, Time};
+use crate::types::{
+    Batch, Command, Executed, ExecutionOrder, InstanceId, ReplicaId, RequestId, Time,
+};
 
 /// Own proposals of a sequence under way; beyond that, what waits leaves together later.
 const PIPELINED: usize = 1024;
@@ -58,6 +60,14 @@ impl Entrance {
         }
     }
 
+    /// Takes out all that wait and have never been proposed here.
+    pub(super) fn take_fresh(&mut self) -> Vec<RequestId> {
+        match self {
+            Entrance::Gate(gate) => gate.take_fresh(),
+            Entrance::Line(line) => line.take_fresh(),
+        }
+    }
+
     /// An instance's payload became known here.
     pub(super) fn learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         if let Entrance::Gate(gate) = self {
@@ -94,6 +104,8 @@ impl Entrance {
 #[derive(Debug, Default)]
 pub(super) struct Line {
     commands: VecDeque<Command>,
+    /// How many of the first have been proposed before and came back.
+    returned: usize,
     bytes: usize,
 }
 
@@ -106,6 +118,13 @@ impl Line {
     fn push_front(&mut self, command: Command) {
         self.bytes += command.payload.len();
         self.commands.push_front(command);
+        self.returned += 1;
+    }
+
+    fn take_fresh(&mut self) -> Vec<RequestId> {
+        let fresh = self.commands.split_off(self.returned);
+        self.bytes -= fresh.iter().map(|command| command.payload.len()).sum::<usize>();
+        fresh.into_iter().map(|command| command.request).collect()
     }
 
     /// All that waits, as far as one batch holds it.
@@ -120,6 +139,7 @@ impl Line {
         // One alone may have more than that.
         let leaving = together.max(1).min(self.commands.len());
         let commands: Vec<Command> = self.commands.drain(..leaving).collect();
+        self.returned = self.returned.saturating_sub(leaving);
         if commands.is_empty() {
             return None;
         }
@@ -164,6 +184,26 @@ mod tests {
         assert!(line.batches(Time::ZERO, PIPELINED).is_empty());
         assert_eq!(leave(&mut line), [8, 9, 1, 2, 3]);
         assert_eq!(line.waiting(), (0, 0));
+    }
+
+    #[test]
+    fn what_was_never_proposed_can_be_taken_out() {
+        for mut entrance in [line(), Entrance::Gate(Gate::new(ReplicaId::from_index(0)))] {
+            (1..=3).for_each(|sequence| entrance.push_back(command(sequence, 10)));
+            entrance.push_front([command(8, 1), command(9, 1)].into_iter());
+            let fresh: Vec<u64> = entrance.take_fresh().iter().map(|it| it.sequence).collect();
+            assert_eq!((fresh, entrance.waiting()), (vec![1, 2, 3], (2, 2)));
+            // The others leave as ever, and what comes later waits behind them.
+            entrance.push_back(command(4, 5));
+            let mut left = leave(&mut entrance);
+            for now in 1..100 {
+                let time = Time::ZERO + std::time::Duration::from_millis(now);
+                let batches = entrance.batches(time, 0);
+                let commands = batches.iter().flat_map(|batch| batch.commands());
+                left.extend(commands.map(|command| command.request.sequence));
+            }
+            assert_eq!((left, entrance.waiting()), (vec![8, 9, 4], (0, 0)));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::types::{
-    Access, Batch, Command, Executed, Footprint, InstanceId, KeyHash, ReplicaId, Time,
+    Access, Batch, Command, Executed, Footprint, InstanceId, KeyHash, ReplicaId, RequestId, Time,
 };
 
 /// Own unexecuted instances on a key that another owner uses.
@@ -24,6 +24,8 @@ const SPACING: Duration = Duration::from_millis(1);
 
 /// Arrival order of a waiting command.
 type Ticket = u64;
+/// The first ticket of those that come for the first time; those that come back have lower ones.
+const FIRST: Ticket = Ticket::MAX / 2;
 
 /// Unexecuted instances that use one key (or everything), by owner and access.
 #[derive(Debug, Default)]
@@ -94,8 +96,8 @@ impl Gate {
             counted: FxHashMap::default(),
             waiting: BTreeMap::new(),
             barriers: VecDeque::new(),
-            next_ticket: Ticket::MAX / 2,
-            front_ticket: Ticket::MAX / 2,
+            next_ticket: FIRST,
+            front_ticket: FIRST,
             waiting_bytes: 0,
             ready: Vec::new(),
             sleeping: Vec::new(),
@@ -151,6 +153,30 @@ impl Gate {
         }
         self.waiting.insert(ticket, command);
         self.ready.push(ticket);
+    }
+
+    /// Takes out all that wait and have never been proposed.
+    pub(super) fn take_fresh(&mut self) -> Vec<RequestId> {
+        let drop_fresh = |tickets: &mut VecDeque<Ticket>| {
+            while tickets.back().is_some_and(|ticket| *ticket >= FIRST) {
+                tickets.pop_back();
+            }
+        };
+        let fresh = self.waiting.split_off(&FIRST);
+        for command in fresh.values() {
+            self.waiting_bytes -= command.payload.len();
+            for (key, _) in command.footprint.keys().unwrap_or_default() {
+                let Some(entry) = self.keys.get_mut(key) else { continue };
+                drop_fresh(&mut entry.waiting);
+                if entry.waiting.is_empty() && entry.uses.is_idle() {
+                    self.keys.remove(key);
+                }
+            }
+        }
+        drop_fresh(&mut self.barriers);
+        // Whoever waited behind one of them waits for something else now.
+        self.ready_all();
+        fresh.into_values().map(|command| command.request).collect()
     }
 
     /// An instance's payload became known here: it uses its keys until it has executed.

@@ -180,6 +180,9 @@ pub enum Rejection {
          it may; bring that member back, or allow more memory"
     )]
     Full,
+    /// No quorum has been reached for a while, so it could not be decided.
+    #[error("no quorum can be reached from this replica, so nothing was proposed")]
+    NoQuorum,
     /// The command is larger than a peer would take.
     #[error(
         "a command names at most {} keys (beyond that, declare `Footprint::Everything`) and has at \

@@ -28,6 +28,7 @@ mod lives_tests;
 mod log_tests;
 #[cfg(test)]
 mod members_tests;
+mod reach;
 mod reads;
 #[cfg(test)]
 mod restart_tests;
@@ -39,6 +40,7 @@ mod transfer;
 mod truncation_tests;
 
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
+pub use reach::Reach;
 pub use status::ReplicaStatus;
 pub use transfer::{
     Arrival, MAX_CHUNK, OwnSnapshot, Receiving, SnapshotId, SnapshotRead, Transfer,
@@ -103,6 +105,7 @@ pub struct Core<P: Protocol> {
     reads: Reads,
     detector: Detector,
     large: LargeLanes,
+    watch: reach::Watch,
     view: View,
     started: bool,
     durable: Durable,
@@ -134,6 +137,7 @@ impl<P: Protocol> Core<P> {
             reads: Reads::default(),
             detector: Detector::new(&settings),
             large: LargeLanes::new(n, &settings.timing),
+            watch: reach::Watch::new(settings.quorums, settings.timing.suspect),
             view: View::new(n),
             started: false,
             durable: Durable::flushed(LogPosition::default()),
@@ -214,11 +218,25 @@ impl<P: Protocol> Core<P> {
             self.reads.wait(point, command);
             return self.serve_reads(out);
         }
+        if self.has_lost_quorum() {
+            out.rejected.push((command.request, Rejection::NoQuorum));
+            return;
+        }
         if self.protocol.kept_bytes() >= self.limits.kept_bytes {
             out.rejected.push((command.request, Rejection::Full));
             return;
         }
         self.entrance.push_back(command);
+    }
+
+    /// Whether no quorum has been reached for so long that nothing new is proposed here.
+    pub fn has_lost_quorum(&self) -> bool {
+        self.watch.is_lost(self.view.now)
+    }
+
+    /// Whom this replica can reach.
+    pub fn reach(&self) -> Reach {
+        self.watch.reach(self.view.now)
     }
 
     /// Up to where the log has to be executed for this command to be answered without a proposal,
@@ -282,6 +300,12 @@ impl<P: Protocol> Core<P> {
         self.view.deaf = self.detector.deaf(now);
         self.view.round_trips.clear();
         self.view.round_trips.extend(self.detector.round_trips());
+        self.watch.look(now, self.view.suspected);
+        if self.has_lost_quorum() {
+            // What has been proposed may yet be decided. This has not.
+            let fresh = self.entrance.take_fresh().into_iter();
+            out.rejected.extend(fresh.map(|request| (request, Rejection::NoQuorum)));
+        }
         let probed = self.large.probes(now, self.view.suspected);
         if !probed.is_empty() {
             out.messages.push((probed, PeerMessage::Probe { sent: now }));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Receiving};
+use super::{Core, Reach, Receiving};
 use crate::protocol::{Path, Protocol};
 use crate::types::{Deps, ReplicaSet};
 
@@ -18,6 +18,7 @@ impl<P: Protocol> Core<P> {
             waiting_bytes,
             in_flight: self.own_commands,
             suspected: self.view.suspected,
+            reach: self.reach(),
             round_trips: self.view.round_trips.clone(),
             recoveries: self.fx.paths.count(Path::Recovery),
             receiving: self.receiver.receiving(),
@@ -43,6 +44,8 @@ pub struct ReplicaStatus {
     pub in_flight: usize,
     /// Replicas that have been silent for too long.
     pub suspected: ReplicaSet,
+    /// Whom it can reach, and whether that is a quorum.
+    pub reach: Reach,
     /// Smoothed round trips, in the replicas' order; zero where nothing was measured.
     pub round_trips: Vec<Duration>,
     /// Recoveries begun here.

@@ -14,7 +14,7 @@ use super::subject::{Noted, Subject};
 use super::trace::digest;
 use super::world::{Event, World};
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
-use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Transfer};
+use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Rejection, Transfer};
 use crate::types::{ClientId, Command, Footprint, ReplicaId, ReplicaSet, RequestId};
 use crate::wire;
 
@@ -93,8 +93,12 @@ impl<P: Subject> World<'_, P> {
         for read in &out.reads {
             self.read(me, read)?;
         }
-        for (request, _) in &out.rejected {
-            self.later(Duration::from_micros(100), Event::Refused(*request));
+        for (request, why) in &out.rejected {
+            // Without a quorum a client asks again when it is tired of waiting, as without an
+            // answer: an absence may last for long, and it must not ask more and more often.
+            if *why != Rejection::NoQuorum {
+                self.later(Duration::from_micros(100), Event::Refused(*request));
+            }
         }
         self.follow_snapshots(me, out);
         self.check_truncation(me)?;

@@ -117,12 +117,17 @@ pub enum Refusal {
     /// The session has expired: begin a new one, in the era that it is now.
     #[error("the session has expired: it is {0} now")]
     Expired(Era),
+    /// The replica has not reached a quorum for a while, and proposes nothing: go to another. The
+    /// text says whom it lacks, for people.
+    #[error("not proposed: {0}")]
+    NoQuorum(String),
 }
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Refusal {
         match rejection {
             Rejection::Overloaded | Rejection::Full => Refusal::Overloaded,
+            Rejection::NoQuorum => Refusal::NoQuorum(rejection.to_string()),
             Rejection::TooLarge => Refusal::BadRequest(rejection.to_string()),
         }
     }
@@ -308,6 +313,10 @@ impl Wire for Refusal {
                 out.put_u8(6);
                 era.encode(out);
             }
+            Refusal::NoQuorum(why) => {
+                out.put_u8(7);
+                why.encode(out);
+            }
         }
     }
 
@@ -320,6 +329,7 @@ impl Wire for Refusal {
             4 => Ok(Refusal::Redirect(from.read()?)),
             5 => Ok(Refusal::DiskFull),
             6 => Ok(Refusal::Expired(from.read()?)),
+            7 => Ok(Refusal::NoQuorum(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

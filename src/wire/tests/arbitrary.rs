@@ -272,6 +272,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         replica(63).prop_map(Refusal::Redirect),
         Just(Refusal::DiskFull),
         any::<u64>().prop_map(|sequence| Refusal::Expired(Era::of(sequence))),
+        ".*".prop_map(Refusal::NoQuorum),
     ];
     let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
         |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },
