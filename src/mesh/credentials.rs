@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
@@ -171,7 +171,7 @@ impl Credentials {
                 error => format!("the key in {} is of no use: {error}", self.names.key),
             },
         )?;
-        let now = UnixTime::now();
+        let now = super::tls::unix_time(SystemTime::now());
         if role == Role::Replica {
             let verifier = WebPkiServerVerifier::builder_with_provider(
                 Arc::clone(&self.roots),
