@@ -6,6 +6,8 @@
 
 mod applier;
 mod codec;
+#[cfg(test)]
+mod golden;
 pub mod kv;
 mod sessions;
 
