@@ -266,6 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_nothing_are_refused() {
+        let flags = [
+            ["sim", "--seeds"],
+            ["sim", "--replicas"],
+            ["sim", "--clients"],
+            ["sim", "--commands"],
+            ["sim", "--millis"],
+            ["sim", "--threads"],
+        ];
+        for [command, flag] in flags {
+            let parse = |value| Arguments::try_parse_from(["isonomy", command, flag, value]);
+            assert!(parse("1").is_ok(), "{flag} 1");
+            assert!(parse("0").is_err(), "{flag} 0");
+        }
+    }
+
+    #[test]
     fn switches_are_on_or_off() {
         let parse =
             |value| Arguments::try_parse_from(["isonomy", "demo", "--reserved-slots", value]);

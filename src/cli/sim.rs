@@ -14,7 +14,7 @@ use crate::sim::{self, FaultSet, Options, Overrides, Summary};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
@@ -33,12 +33,12 @@ pub struct Args {
     replicas: Option<u8>,
     /// The most clients.
     #[arg(long)]
-    clients: Option<usize>,
+    clients: Option<NonZeroUsize>,
     /// The most commands of one client.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     commands: Option<u64>,
     /// How long faults and new commands go on, in simulated milliseconds.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     millis: Option<u64>,
     /// Kinds of faults that must not occur, with commas between.
     #[arg(long, value_name = "FAULTS", default_value_t)]
@@ -70,7 +70,7 @@ impl Args {
             protocol: self.protocol,
             replicas: self.replicas.map(usize::from),
             without: self.without,
-            clients: self.clients,
+            clients: self.clients.map(NonZeroUsize::get),
             commands: self.commands,
             millis: self.millis,
             restarts: self.restarts,
