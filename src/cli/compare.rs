@@ -87,6 +87,7 @@ impl Compare {
         if let Some(why) = real_runs::objection(&plan).filter(|_| !self.virtual_time) {
             bail!("{}: {why}", config.display());
         }
+        plan.area.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         // Made first: better to fail before the runs than after them.
         let mut keeper = self.out.as_deref().map(Keeper::new).transpose()?;
         let mut comparison = plan.comparison(self.virtual_time);

@@ -48,8 +48,9 @@ slow R by D at T; link R-R by D [loss P%] at T; heal at T. R is a replica, of wh
 also know the leader as such (kill leader at 5s); T counts from the end of the warm-up; times are
 5s, 250ms.
 
-Exit code 0 if all went well; 1 if an objective was missed, a check failed or a file could not be
-written; 2 if a flag or file makes no sense; 3 if the cluster cannot be reached.")]
+Exit code 0 if all went well; 1 if an objective was missed, a check failed, nothing was answered or
+a file could not be written; 2 if a flag or file makes no sense; 3 if the cluster cannot be
+reached.")]
 pub(super) struct Load {
     /// A scenario file; flags go before what it says
     #[arg(long, value_name = "FILE")]
@@ -211,6 +212,10 @@ impl Load {
         if self.pace.find_rate && scenario.slos.is_empty() {
             bail!("--find-rate: say with --slo what has to hold, such as --slo 'p99<50ms'");
         }
+        if self.pace.find_rate && scenario.repeats > 1 {
+            bail!("--repeats: --find-rate tries each rate once: choose one of them");
+        }
+        scenario.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         let _scratch = scratch(&mut scenario)?;
         // Opened first: better to fail before the run than after it.
         let csv = self.output.csv.as_deref().map(create).transpose()?;

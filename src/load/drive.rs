@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::client::Client;
@@ -154,6 +155,8 @@ struct Shared<E> {
     stop: AtomicBool,
     /// Operations started that count.
     started: AtomicU64,
+    /// As many have been started as there were to be.
+    exhausted: Notify,
     session_base: u64,
 }
 
@@ -174,6 +177,10 @@ pub struct Driven {
     pub dropped: u64,
     /// Operations that had no answer when patience ended.
     pub unanswered: usize,
+    /// When the last of them ended, or patience.
+    pub ended: Duration,
+    /// What has come since [`Drive::recent`] was asked last, by endpoint.
+    pub rest: Vec<Recent>,
     /// What errors said, and how often; the first few.
     pub errors: Vec<(String, u64)>,
     /// What was asked and answered.
@@ -195,6 +202,7 @@ impl<E: Endpoint> Drive<E> {
             start: Instant::now(),
             stop: AtomicBool::new(false),
             started: AtomicU64::new(0),
+            exhausted: Notify::new(),
             session_base,
         });
         let (mut tasks, mut schedule) = (JoinSet::new(), None);
@@ -239,6 +247,13 @@ impl<E: Endpoint> Drive<E> {
         self.shared.plan.count.is_some_and(|count| started >= count)
     }
 
+    /// Waits until as many operations have been started as there were to be.
+    pub async fn exhausted(&self) {
+        while !self.is_exhausted() {
+            self.shared.exhausted.notified().await;
+        }
+    }
+
     /// What has come since this was asked last, by endpoint.
     pub fn recent(&self) -> Vec<Recent> {
         self.shared.book.take_recent()
@@ -260,6 +275,7 @@ impl<E: Endpoint> Drive<E> {
         };
         // Those that are late are cut off: their operations stay open in the record.
         let _ = tokio::time::timeout(patience, all).await;
+        let (ended, rest) = (self.elapsed(), self.recent());
         let waiting: usize = self.shared.lanes.iter().map(Lane::close).sum();
         let unanswered = waiting + parts.iter().map(JoinSet::len).sum::<usize>();
         for part in &mut parts {
@@ -274,6 +290,8 @@ impl<E: Endpoint> Drive<E> {
             late: shared.book.late(),
             dropped: shared.book.dropped(),
             unanswered,
+            ended,
+            rest,
             errors: shared.book.words(),
             record: shared.record,
         }
@@ -295,6 +313,7 @@ impl<E> Shared<E> {
         let is_admitted = self.plan.count.is_none_or(|count| before < count);
         if !is_admitted {
             self.started.fetch_sub(1, Ordering::Relaxed);
+            self.exhausted.notify_one();
         }
         is_admitted
     }

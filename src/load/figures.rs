@@ -119,4 +119,9 @@ impl Row {
             by_site,
         }
     }
+
+    /// Whether it is of the time that counts. The warm-up's last row may end a little after it.
+    pub(super) fn counts(&self) -> bool {
+        self.at_s > self.seconds / 2.0
+    }
 }

@@ -214,10 +214,14 @@ impl Run {
         driven.figures.iter().for_each(|figures| all.add(figures));
         let latency = all.latency();
         let seconds = spans.ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
-        // The warm-up's last row may end a little after it.
-        let rows = series.iter().filter(|row| row.at_s > row.seconds / 2.0);
+        let rows = series.iter().filter(|row| row.counts());
         let answers: f64 = rows.clone().map(|row| row.rate * row.seconds).sum();
         let time: f64 = rows.map(|row| row.seconds).sum();
+        let rate = match scenario.duration {
+            // So many operations, and the time that they took.
+            None => latency.count() as f64 / seconds.max(1e-9),
+            Some(_) => answers / time.max(1e-9),
+        };
         let mut failures: Vec<String> = Vec::new();
         for Event { what, failed, .. } in &events {
             failures.extend(failed.iter().map(|why| format!("{what}: {why}")));
@@ -234,7 +238,7 @@ impl Run {
             interrupted: spans.interrupted,
             offered: driven.offered,
             answered: latency.count(),
-            throughput_ops_s: (answers / time.max(1e-9) * 10.0).round() / 10.0,
+            throughput_ops_s: (rate * 10.0).round() / 10.0,
             errors: all.errors,
             dropped: driven.dropped,
             unanswered: driven.unanswered,
@@ -289,6 +293,18 @@ impl Run {
             }
             Err(unsettled) => self.failures.push(unsettled.to_string()),
         }
+    }
+
+    /// A run in which nothing was answered has shown nothing.
+    fn judge_answers(&mut self) {
+        if self.answered > 0 {
+            return;
+        }
+        self.failures.push(match self.offered {
+            0 => "no operation was started after the warm-up: give it more time, or a higher rate"
+                .to_owned(),
+            offered => format!("none of {offered} operations was answered"),
+        });
     }
 
     /// Whether the generator was the bottleneck.
@@ -379,7 +395,11 @@ fn cluster(counted: &Counted) -> Cluster {
 
 impl Outcome {
     /// Of these runs of it, at least one.
-    pub fn new(scenario: &Scenario, runs: Vec<Run>, found: Option<Found>) -> Outcome {
+    pub fn new(scenario: &Scenario, mut runs: Vec<Run>, found: Option<Found>) -> Outcome {
+        // A rate at which nothing is answered is an answer, where one is looked for.
+        if found.is_none() {
+            runs.iter_mut().for_each(Run::judge_answers);
+        }
         let figure = |name, of: fn(&Run) -> f64| (name, Spread::of(runs.iter().map(of).collect()));
         let spread = [
             figure("throughput_ops_s", |run| run.throughput_ops_s),

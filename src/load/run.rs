@@ -138,7 +138,8 @@ async fn session<E: Endpoint + Clone>(
     }
     let drive = Drive::start(&scenario.plan, endpoints, 1 << 32);
     let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
-    let mut writer = begin_log(&mut log, &mut serializer);
+    let mut writer = begin_log(&mut log, &mut serializer, scenario.plan.warm_up);
+    let mut logged_s = 0.0;
     let mut looks = Looks::new(scenario, &drive);
     let mut schedule = Schedule::new(scenario);
     tokio::pin!(interrupt);
@@ -147,6 +148,7 @@ async fn session<E: Endpoint + Clone>(
         let next = looks.next_moment().min(schedule.next_moment(scenario));
         tokio::select! {
             () = &mut interrupt => interrupted = true,
+            () = drive.exhausted(), if scenario.plan.count.is_some() => {}
             () = tokio::time::sleep(next.saturating_sub(drive.elapsed())) => {}
         }
         if looks.ends_warm_up(&drive) {
@@ -155,22 +157,28 @@ async fn session<E: Endpoint + Clone>(
         if let Some(local) = local.as_deref_mut() {
             schedule.act(scenario, &drive, local, &mut looks.events).await;
         }
-        if looks.is_due(&drive) {
-            let (row, latency) = looks.look(&drive);
-            let from = Duration::from_secs_f64((row.at_s - row.seconds).max(0.0));
-            // Memory takes whatever is written to it.
-            let took = Duration::from_secs_f64(row.seconds);
-            let _ = writer.write_histogram(latency.histogram(), from, took, None);
+        if looks.is_due(&drive) || (interrupted && looks.is_under_way(&drive)) {
+            let (row, latency) = looks.look(drive.elapsed(), &drive.recent());
+            write_row(&mut writer, &mut logged_s, &row, &latency);
             watch(looks.live(&drive, &row));
             looks.rows.push(row);
         }
     }
-    let ended = drive.elapsed();
+    let mut ended = drive.elapsed();
     let busy = looks.reading.as_ref().map(|before| Reading::take().since(before));
     if let Some(local) = local.as_deref_mut() {
         local.resume_all();
     }
     let driven = drive.finish(scenario.plan.timeout + Duration::from_secs(2)).await;
+    if scenario.duration.is_none() && !interrupted {
+        // So many operations, however long they take: the last ones belong to the series, too.
+        ended = driven.ended;
+        let (row, latency) = looks.look(ended, &driven.rest);
+        if latency.count() > 0 || row.errors > 0 {
+            write_row(&mut writer, &mut logged_s, &row, &latency);
+            looks.rows.push(row);
+        }
+    }
     let counted = match local.as_deref() {
         Some(local) => Some(Counted {
             tallies: looks.since_warm_up(local.tallies().await),
@@ -183,16 +191,36 @@ async fn session<E: Endpoint + Clone>(
     Ok(Run::of(scenario, driven, spans, looks.rows, looks.events, counted, log))
 }
 
+/// Begins the log of intervals, whose times count from the end of the warm-up.
 fn begin_log<'a, 'b>(
     log: &'a mut Vec<u8>,
     serializer: &'b mut V2DeflateSerializer,
+    warm_up: Duration,
 ) -> IntervalLogWriter<'a, 'b, Vec<u8>, V2DeflateSerializer> {
     let mut builder = IntervalLogWriterBuilder::new();
     builder.add_comment(concat!("isonomy ", env!("CARGO_PKG_VERSION")));
     builder.add_comment("values in microseconds; the maximum of each line in milliseconds");
-    let now = SystemTime::now();
-    builder.with_start_time(now).with_base_time(now).with_max_value_divisor(1_000.0);
+    let start = SystemTime::now() + warm_up;
+    builder.with_start_time(start).with_base_time(start).with_max_value_divisor(1_000.0);
     builder.begin_log_with(log, serializer).expect("memory takes whatever is written to it")
+}
+
+/// Adds an interval to the log, unless it is of the warm-up. It begins where the one before ended:
+/// those who read the log add them up.
+fn write_row(
+    writer: &mut IntervalLogWriter<'_, '_, Vec<u8>, V2DeflateSerializer>,
+    logged_s: &mut f64,
+    row: &Row,
+    latency: &Latency,
+) {
+    if !row.counts() {
+        return;
+    }
+    let from = Duration::from_secs_f64((row.at_s - row.seconds).max(*logged_s));
+    let took = Duration::from_secs_f64(row.at_s).saturating_sub(from);
+    *logged_s = row.at_s;
+    // Memory takes whatever is written to it.
+    let _ = writer.write_histogram(latency.histogram(), from, took, None);
 }
 
 /// Puts a value to every key of the table.
@@ -267,11 +295,13 @@ impl Looks {
     }
 
     fn next_moment(&self) -> Duration {
-        // Whether enough was asked shows only in looking.
-        let often = self.last + Duration::from_millis(100);
-        let look = if self.end == Duration::MAX { self.next.min(often) } else { self.next };
         let warm_up = if self.has_begun { Duration::MAX } else { self.warm_up };
-        look.min(self.end).min(warm_up)
+        self.next.min(self.end).min(warm_up)
+    }
+
+    /// Whether an interval that counts has begun.
+    fn is_under_way<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        self.has_begun && drive.elapsed() > self.last
     }
 
     fn ends_warm_up<E: Endpoint>(&mut self, drive: &Drive<E>) -> bool {
@@ -292,11 +322,10 @@ impl Looks {
         now >= self.next || now >= self.end
     }
 
-    fn look<E: Endpoint>(&mut self, drive: &Drive<E>) -> (Row, Latency) {
-        let now = drive.elapsed();
-        let recent = drive.recent();
+    /// The row of an interval that ends `now`, in which this has come.
+    fn look(&mut self, now: Duration, recent: &[Recent]) -> (Row, Latency) {
         let mut all = Recent::default();
-        for one in &recent {
+        for one in recent {
             all.latency.add(&one.latency);
             all.errors += one.errors;
         }

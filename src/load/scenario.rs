@@ -49,6 +49,8 @@ pub struct Scenario {
     pub slos: Vec<Slo>,
     /// What is done to the cluster.
     pub faults: Vec<Fault>,
+    /// What of the files was mended or makes no difference, for people.
+    pub notes: Vec<String>,
 }
 
 /// A cluster under load.
@@ -121,8 +123,8 @@ impl Scenario {
             slos.push(text.parse().map_err(|error| bad(name, format!("{error}")))?);
         }
         let timeout = time("timeout", &settings.timeout)?.unwrap_or(Duration::from_secs(10));
-        let interval = time("interval", &settings.interval)?.unwrap_or(Duration::from_secs(1));
         let scenario = Scenario {
+            notes: notes(file, flags, &target, &faults)?,
             plan: Plan {
                 pace: pace(&settings, time("think", &settings.think)?)
                     .map_err(|(name, what)| bad(name, what))?,
@@ -145,7 +147,7 @@ impl Scenario {
             duration: time("duration", &settings.duration)?,
             repeats: settings.repeats.unwrap_or(1),
             preload: settings.preload == Some(true),
-            interval,
+            interval: time("interval", &settings.interval)?.unwrap_or(Duration::from_secs(1)),
             verify: settings.verify == Some(true),
             target,
             slos,
@@ -215,6 +217,75 @@ impl Settings {
             ..Settings::default()
         }
     }
+}
+
+/// What people are told beforehand. A file may be for other loads as well, so what of it makes no
+/// difference is only noted. A flag is meant, and refused.
+fn notes(
+    file: &ScenarioFile,
+    flags: &Settings,
+    target: &Target,
+    faults: &[Fault],
+) -> Result<Vec<String>, BadSetting> {
+    let mut notes = match target {
+        Target::Local(LocalTarget { area: Some(area), .. }) => area.notes.clone(),
+        _ => Vec::new(),
+    };
+    for (name, what) in unused(&file.under(flags), target, faults) {
+        let unused = file.bad(flags, name, what);
+        match flags.has(name) {
+            true => return Err(unused),
+            false => notes.push(unused.to_string()),
+        }
+    }
+    Ok(notes)
+}
+
+/// Of what was `said`, that which makes no difference to this load, and why.
+fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static str, String)> {
+    let mut unused = Vec::new();
+    let mut add = |name: &'static str, what: &str| {
+        if said.has(name) {
+            unused.push((name, what.to_owned()));
+        }
+    };
+    match target {
+        Target::Remote(_) => {
+            for name in
+                ["replicas", "protocol", "leader", "durability", "reserved_slots", "silent_orphans"]
+            {
+                add(name, "only for a cluster that is started here: one that runs has its own");
+            }
+        }
+        Target::Local(LocalTarget { protocol, durability, .. }) => {
+            let leads = matches!(protocol, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos);
+            // Where nobody leads, it is whom faults about the leader are about.
+            if !leads && !faults.iter().any(|fault| fault.action.is_about_the_leader()) {
+                add("leader", &format!("nobody leads under {protocol}: leave it out"));
+            }
+            for name in ["reserved_slots", "silent_orphans"] {
+                if *protocol != ProtocolKind::EPaxos {
+                    add(name, &format!("makes no difference under {protocol}: leave it out"));
+                } else if *durability == Durability::Memory {
+                    add(name, "makes no difference in memory: choose durability os or fsync");
+                }
+            }
+        }
+    }
+    if said.rate.is_none() {
+        for name in ["arrivals", "outstanding"] {
+            add(name, "only an open loop has it: give a rate");
+        }
+    }
+    let has_table = said.zipf.is_some()
+        || said.uniform == Some(true)
+        || said.hot_spot.is_some()
+        || said.ycsb.is_some();
+    match has_table {
+        true => add("hot_keys", "only with conflicts: the keys are those of a table"),
+        false => add("records", "there is no table of keys: choose zipf, uniform or hot_spot"),
+    }
+    unused
 }
 
 fn workload(settings: &Settings) -> Result<Workload, Flaw> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::input::{self, FileError};
-use super::wide_area::WideArea;
+use super::wide_area::{WideArea, one_line};
 
 /// A number, or a text for what is more than that: a time, a range.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
@@ -64,7 +64,7 @@ macro_rules! settings {
             }
 
             /// Whether this one is given.
-            fn has(&self, name: &str) -> bool {
+            pub(super) fn has(&self, name: &str) -> bool {
                 match name {
                     $(stringify!($name) => self.$name.is_some(),)*
                     _ => false,
@@ -199,7 +199,8 @@ impl ScenarioFile {
             }
             lines.insert(name.to_owned(), line_of(key.span().start));
         }
-        let settings: Settings = toml::from_str(&text).map_err(toml_flaw)?;
+        let mut settings: Settings = toml::from_str(&text).map_err(toml_flaw)?;
+        settings.title = settings.title.map(|title| one_line(&title));
         let has_area = AREA.iter().any(|name| lines.contains_key(*name));
         let area = match &settings.wan {
             Some(_) if has_area || !may_name => {

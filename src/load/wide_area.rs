@@ -16,6 +16,14 @@ use crate::types::{MAX_REPLICAS, Quorums};
 /// The longest round trip that is taken for meant, in milliseconds.
 const MAX_RTT_MS: f64 = 10_000.0;
 
+/// Two measurements of one round trip that differ by no more than this, in milliseconds, or by the
+/// share below, are both taken for right.
+const MAX_SKEW_MS: f64 = 1.0;
+const MAX_SKEW: f64 = 0.1;
+
+/// The longest round trip within a site, in milliseconds, that is taken for none.
+const MAX_INSIDE_MS: f64 = 5.0;
+
 /// Sites and the paths between them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WideArea {
@@ -28,6 +36,8 @@ pub struct WideArea {
     pub jitter_ms: f64,
     /// How many of a hundred packets get lost.
     pub loss_percent: f64,
+    /// What was mended in the table, for people.
+    pub notes: Vec<String>,
 }
 
 /// The file as it is written, as far as it is about the wide area.
@@ -57,14 +67,23 @@ impl WideArea {
     }
 
     pub(super) fn parse(text: &str) -> Result<WideArea, Flaw> {
-        let written: Written = toml::from_str(text).map_err(|error| flaw(&error))?;
+        let mut written: Written = toml::from_str(text).map_err(|error| flaw(&error))?;
+        let mut notes = Vec::new();
+        for name in written.sites.get_mut() {
+            let clean = one_line(name);
+            if clean != *name {
+                notes.push(format!("sites: {name:?} is called {clean:?}: a name has one line"));
+                *name = clean;
+            }
+        }
         check_sites(&written.sites)?;
         let sites = written.sites.into_inner();
         check_matrix(&sites, &written.rtt_ms)?;
         let rtt_ms = written.rtt_ms.into_inner().into_iter().map(Spanned::into_inner).collect();
+        let rtt_ms = mend_matrix(&sites, rtt_ms, &mut notes);
         let jitter_ms = check_range("jitter_ms", written.jitter_ms, 1_000.0)?;
         let loss_percent = check_range("loss_percent", written.loss_percent, 50.0)?;
-        Ok(WideArea { sites, rtt_ms, jitter_ms, loss_percent })
+        Ok(WideArea { sites, rtt_ms, jitter_ms, loss_percent, notes })
     }
 
     /// The emulated paths; the seed decides jitter and loss.
@@ -131,18 +150,57 @@ fn check_matrix(sites: &[String], matrix: &Spanned<Vec<Spanned<Vec<f64>>>>) -> R
                 let what = "take milliseconds from 0 to 10000";
                 return flaw(format!("{rtt} between {name} and {other}: {what}"));
             }
-            if a == b && rtt != 0.0 {
+            if a == b && rtt > MAX_INSIDE_MS {
                 return flaw(format!("{rtt} from {name} to itself: write 0"));
             }
             // Rows before this one have been found long enough.
             let back = rows[..a].get(b).map_or(rtt, |row| row.as_ref()[a]);
-            if back.to_bits() != rtt.to_bits() {
-                let what = "a round trip is the same from both ends";
+            if (back - rtt).abs() > MAX_SKEW_MS.max(MAX_SKEW * back.max(rtt)) {
+                let what = "a round trip is about the same from both ends";
                 return flaw(format!("{rtt} from {name} to {other}, but {back} back: {what}"));
             }
         }
     }
     Ok(())
+}
+
+/// Tables of measurements have two values for each path, which differ a little, and round trips
+/// within a site. Of the first the mean is taken, and zero for the others, with a note.
+fn mend_matrix(
+    sites: &[String],
+    mut rtt_ms: Vec<Vec<f64>>,
+    notes: &mut Vec<String>,
+) -> Vec<Vec<f64>> {
+    let (mut skewed, mut inside) = (Vec::new(), Vec::new());
+    for (a, name) in sites.iter().enumerate() {
+        for (b, other) in sites[..a].iter().enumerate() {
+            let (there, back) = (rtt_ms[a][b], rtt_ms[b][a]);
+            if there.to_bits() != back.to_bits() {
+                // To the microsecond, as a table would have it.
+                let mean = ((there + back) / 2.0 * 1e3).round() / 1e3;
+                (rtt_ms[a][b], rtt_ms[b][a]) = (mean, mean);
+                skewed.push(format!("{other}–{name} {mean}"));
+            }
+        }
+        if std::mem::take(&mut rtt_ms[a][a]) != 0.0 {
+            inside.push(name.as_str());
+        }
+    }
+    if !skewed.is_empty() {
+        let pairs = skewed.join(", ");
+        notes.push(format!("rtt_ms: not the same from both ends, so the mean is taken: {pairs}"));
+    }
+    if !inside.is_empty() {
+        let sites = inside.join(", ");
+        notes.push(format!("rtt_ms: the round trip within a site is taken for 0: {sites}"));
+    }
+    rtt_ms
+}
+
+/// A name as it may stand in a line of a table or on a terminal.
+pub(super) fn one_line(name: &str) -> String {
+    let parts = name.split(|c: char| c.is_whitespace() || c.is_control());
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn check_range(name: &str, value: Option<Spanned<f64>>, most: f64) -> Result<f64, Flaw> {
@@ -183,8 +241,8 @@ mod tests {
             ("['a', 'b']", "[]", 1, "between 1 and"),
             ("'a', 'b'", "'a', 'b', 'c'", 2, "one row a site"),
             ("[5, 0]", "[5]", 4, "the row of b"),
-            ("[5, 0]", "[6, 0]", 4, "from both ends"),
-            ("[5, 0]", "[5, 1]", 4, "write 0"),
+            ("[5, 0]", "[50, 0]", 4, "from both ends"),
+            ("[5, 0]", "[5, 6]", 4, "write 0"),
             ("[0, 5]", "[0, -5]", 3, "milliseconds from 0"),
             ("[0, 5]", "[0, nan]", 3, "milliseconds from 0"),
             ("[0, 5]", "[0, 'x']", 3, "string"),
@@ -201,6 +259,20 @@ mod tests {
             let place = format!("wan.toml:{line}: ");
             assert!(said.contains(&place) && said.contains(word), "{to}: {said}");
         }
+    }
+
+    #[test]
+    fn a_table_of_measurements_is_mended_and_that_is_said() {
+        let text = "sites = ['a', 'b', \"c\\nd\"]\n\
+                    rtt_ms = [[0.4, 70.2, 9], [70.5, 0, 9], [9, 9, 0.3]]\n";
+        let area = WideArea::parse(text).expect("good enough");
+        assert_eq!(area.rtt_ms, [[0.0, 70.35, 9.0], [70.35, 0.0, 9.0], [9.0, 9.0, 0.0]]);
+        assert_eq!(area.sites, ["a", "b", "c d"]);
+        let said = area.notes.join("\n");
+        for word in ["a–b 70.35", "taken for 0: a, c d", "is called \"c d\""] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+        assert!(WideArea::parse("sites = ['a']\nrtt_ms = [[0]]").expect("good").notes.is_empty());
     }
 
     #[test]

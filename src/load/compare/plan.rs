@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::run::{Asked, Point};
 use crate::load::input::{self, FileError, Flaw};
-use crate::load::wide_area::WideArea;
+use crate::load::wide_area::{WideArea, one_line};
 use crate::sim::virtual_time::Crash;
 use crate::types::MAX_REPLICAS;
 
@@ -186,6 +186,7 @@ fn side_by_side(replicas: Option<&Spanned<usize>>) -> Result<WideArea, Flaw> {
         rtt_ms: (0..n).map(|a| (0..n).map(|b| rtt(a, b)).collect()).collect(),
         jitter_ms: 0.0,
         loss_percent: 0.0,
+        notes: Vec::new(),
     })
 }
 
@@ -222,7 +223,7 @@ impl Written {
             time,
             cpu: Duration::from_secs_f64(number("cpu_us", &self.cpu_us, 1e6)? / 1e6),
             flush: Duration::from_secs_f64(number("flush_ms", &self.flush_ms, 1e4)? / 1e3),
-            title: self.title,
+            title: one_line(&self.title),
             area,
             crash,
             stand_in: stand_in.unwrap_or(0),
@@ -329,7 +330,8 @@ impl WrittenCrash {
 }
 
 fn site_of(area: &WideArea, name: &Spanned<String>) -> Result<usize, Flaw> {
-    let site = area.sites.iter().position(|site| site == name.as_ref());
+    let wanted = one_line(name.as_ref());
+    let site = area.sites.iter().position(|site| *site == wanted);
     site.ok_or_else(|| {
         let what = format!("there is no site {:?}; there are {:?}", name.as_ref(), area.sites);
         (name.span(), what)

@@ -20,16 +20,31 @@ impl Table {
     /// As Markdown.
     pub fn markdown(&self) -> String {
         let row = |cells: &[String]| {
-            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let cells: Vec<String> = cells.iter().map(|cell| plain(cell)).collect();
             format!("| {} |\n", cells.join(" | "))
         };
-        let mut text = format!("**{}**\n\n{}", self.title, row(&self.head));
+        let mut text = format!("**{}**\n\n{}", plain(&self.title), row(&self.head));
         let rules: Vec<&str> =
             (0..self.head.len()).map(|i| if i == 0 { "---" } else { "--:" }).collect();
         let _ = writeln!(text, "|{}|", rules.join("|"));
         self.rows.iter().for_each(|cells| text.push_str(&row(cells)));
         text
     }
+}
+
+/// Text as it may stand in Markdown, in a table too: names come from whoever wrote the file.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '`' | '*' | '_' => plain.extend(['\\', c]),
+            '&' => plain.push_str("&amp;"),
+            '<' => plain.push_str("&lt;"),
+            _ if c.is_control() => plain.push(' '),
+            _ => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// All figures of all sites together under one load; those that nobody has are left out. `None` if
@@ -162,14 +177,16 @@ pub(super) fn place(machine: &str, runs: &[Run]) -> String {
 pub fn markdown(comparison: &Comparison) -> String {
     let Comparison { title, version, machine, runs, .. } = comparison;
     let mut text = format!(
-        "# {title}\n\nisonomy {version}, {} runs, {}. Medians over the repeats, with \
-         [least–most] where they differ.\n",
+        "# {}\n\nisonomy {version}, {} runs, {}. Medians over the repeats, with [least–most] where \
+         they differ.\n",
+        plain(title),
         runs.len(),
-        place(machine, runs)
+        plain(&place(machine, runs))
     );
     for run in runs {
         if let Outcome::Failed(why) = &run.outcome {
-            let (who, point, repeat) = (&run.who, run.point, run.repeat);
+            let (who, why) = (plain(&run.who), plain(why));
+            let (point, repeat) = (run.point, run.repeat);
             let _ = writeln!(text, "\n{who} at {point}, repeat {repeat}, came to nothing: {why}");
         }
     }

@@ -226,13 +226,44 @@ fn tables_show_medians_and_spread() {
 }
 
 #[test]
+fn names_as_people_have_them_break_no_form() {
+    let mut comparison = comparison(1);
+    comparison.title = "A & B <script>alert(1)</script> | \"C\"".into();
+    for run in &mut comparison.runs {
+        let Outcome::Seen(seen) = &mut run.outcome else { panic!("all were seen") };
+        seen.sites[0].name = "a|b, <img src=x> `c` \\".into();
+    }
+    let page = html::page(&comparison);
+    assert_eq!(well_formed(&page), Ok(()));
+    assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+    let text = tables::markdown(&comparison);
+    assert!(!text.contains("<script") && !text.contains("<img"), "{text}");
+    // Each row of a table has as many cells as its head.
+    let cells = |line: &str| {
+        let mut before = ' ';
+        let mut bars = 0;
+        for c in line.chars() {
+            bars += usize::from(c == '|' && before != '\\');
+            before = if before == '\\' { ' ' } else { c };
+        }
+        bars
+    };
+    let rows: Vec<usize> =
+        text.lines().map(|it| if it.starts_with('|') { cells(it) } else { 0 }).collect();
+    assert!(rows.windows(2).all(|it| it[0] == it[1] || it[0] == 0 || it[1] == 0), "{text}");
+    assert!(text.contains("a\\|b, &lt;img src=x> \\`c\\` \\\\"), "{text}");
+    let json = serde_json::to_string(&comparison).expect("it has a JSON form");
+    assert!(serde_json::from_str::<Comparison>(&json).expect("its own form") == comparison);
+}
+
+#[test]
 fn a_run_that_failed_is_named_and_the_others_shown() {
     let mut comparison = comparison(2);
     comparison.runs[0].outcome = Outcome::Failed("no <room>".into());
     let page = html::page(&comparison);
     assert_eq!(well_formed(&page), Ok(()));
     assert!(page.contains("came to nothing: no &lt;room&gt;"));
-    assert!(tables::markdown(&comparison).contains("came to nothing: no <room>"));
+    assert!(tables::markdown(&comparison).contains("came to nothing: no &lt;room>"));
     for run in &mut comparison.runs {
         run.outcome = Outcome::Failed("nothing works".into());
     }

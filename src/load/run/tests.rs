@@ -77,9 +77,10 @@ async fn the_report_says_what_the_server_did() {
     assert_eq!((kinds, ran.kinds.len()), (ran.answered, 2));
     assert!((400.0..520.0).contains(&ran.throughput_ops_s), "{}", ran.throughput_ops_s);
 
-    // The log has the answers that came while the clients worked, the warm-up's included.
+    // The log has the answers that came while the clients worked, after the warm-up, and its
+    // intervals follow each other from there.
     let text = std::str::from_utf8(ran.hdr_log()).expect("text");
-    let mut logged = 0;
+    let (mut logged, mut end) = (0, Duration::ZERO);
     for entry in IntervalLogIterator::new(text.as_bytes()) {
         if let LogEntry::Interval(interval) = entry.expect("a line that is understood") {
             let encoded = base64::engine::general_purpose::STANDARD
@@ -88,9 +89,14 @@ async fn the_report_says_what_the_server_did() {
             let histogram: Histogram<u64> =
                 Deserializer::new().deserialize(&mut &encoded[..]).expect("a histogram");
             logged += histogram.len();
+            let (start, length) = (interval.start_timestamp(), interval.duration());
+            assert!(start >= end && !length.is_zero(), "{start:?} for {length:?} after {end:?}");
+            assert!(start - end < Duration::from_millis(100), "{start:?} after {end:?}");
+            end = start + length;
         }
     }
-    let seen: u64 = ran.series.iter().flat_map(|row| &row.by_site).sum();
+    let counted = ran.series.iter().filter(|row| row.counts());
+    let seen: u64 = counted.flat_map(|row| &row.by_site).sum();
     assert_eq!(logged, seen);
 
     let rows = ran.series.len();
@@ -103,6 +109,70 @@ async fn the_report_says_what_the_server_did() {
     let mut csv = Vec::new();
     write_csv(&outcome, &mut csv).expect("memory takes everything");
     assert_eq!(String::from_utf8(csv).expect("text").lines().count(), rows + 1);
+}
+
+/// So many operations, in less time than an interval.
+async fn count(server: Server, count: u64) -> Outcome {
+    let settings = Settings {
+        rate: None,
+        clients: Some(4),
+        warm_up: Some(Text::from("100ms".to_owned())),
+        duration: None,
+        count: Some(count),
+        interval: Some(Text::from("10s".to_owned())),
+        slo: Some(vec!["rate>20".into()]),
+        arrivals: None,
+        ..settings()
+    };
+    let scenario = Scenario::new(&settings, &ScenarioFile::default(), None, None);
+    let scenario = scenario.expect("a good scenario");
+    let (mut watch, pending) = (|_| {}, std::future::pending());
+    let ran = session(&scenario, vec![server], None, &mut watch, pending).await.expect("it runs");
+    Outcome::new(&scenario, vec![ran], None)
+}
+
+#[tokio::test]
+async fn a_count_that_is_done_within_an_interval_has_its_rate() {
+    let outcome = count(Server::default(), 40).await;
+    let run = &outcome.runs[0];
+    assert_eq!((run.offered, run.answered + run.errors), (40, 40));
+    // Four clients, 20 ms each, now and then 120.
+    assert!((20.0..220.0).contains(&run.throughput_ops_s), "{}", run.throughput_ops_s);
+    let in_rows: u64 = run.series.iter().flat_map(|row| &row.by_site).sum();
+    assert!(in_rows >= run.answered, "the last answers are in the series, too");
+    assert!(outcome.is_good(), "{:?}", outcome.slo_missed);
+}
+
+#[tokio::test]
+async fn a_run_without_an_answer_is_not_good() {
+    /// Fails all that it is asked.
+    #[derive(Clone)]
+    struct Broken;
+
+    impl Endpoint for Broken {
+        async fn submit(&self, _: RequestId, _: u64, _: KvCommand) -> Result<KvOutput, Trouble> {
+            Err(Trouble::Failed("broken".to_owned()))
+        }
+
+        async fn read(&self, _: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
+            Err(Trouble::Failed("broken".to_owned()))
+        }
+    }
+
+    let text = |text: &str| Some(Text::from(text.to_owned()));
+    let settings = Settings {
+        warm_up: text("0s"),
+        duration: text("200ms"),
+        clients: Some(1),
+        ..Settings::default()
+    };
+    let scenario = Scenario::new(&settings, &ScenarioFile::default(), None, None);
+    let scenario = scenario.expect("a good scenario");
+    let (mut watch, pending) = (|_| {}, std::future::pending());
+    let ran = session(&scenario, vec![Broken], None, &mut watch, pending).await.expect("it runs");
+    let outcome = Outcome::new(&scenario, vec![ran], None);
+    assert!(!outcome.is_good());
+    assert!(outcome.to_string().contains("FAILED: none of "), "{outcome}");
 }
 
 #[test]

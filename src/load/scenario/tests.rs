@@ -68,7 +68,7 @@ fn what_makes_no_sense_is_refused_by_the_flag_that_says_it() {
         (|it| it.durability = Some("disk".into()), "--durability: "),
         (|it| (it.rate, it.clients) = (Some(5.0), Some(5)), "--rate: a rate is an open loop"),
         (|it| it.rate = Some(0.0), "--rate: "),
-        (|it| it.arrivals = Some("bursts".into()), ""),
+        (|it| (it.rate, it.arrivals) = (Some(5.0), Some("bursts".into())), "--arrivals: "),
         (|it| it.clients = Some(0), "--clients: "),
         (|it| it.think = Some("soon".to_owned().into()), "--think: \"soon\" is no time"),
         (|it| it.duration = Some(Text::Whole(0)), "--duration: "),
@@ -83,12 +83,45 @@ fn what_makes_no_sense_is_refused_by_the_flag_that_says_it() {
         (|it| it.fault = Some(vec!["restart 1 at 1s".into()]), "cannot come back"),
     ];
     for (change, words) in cases {
-        match scenario(change) {
-            Err(said) => assert!(said.contains(words), "{words}: {said}"),
-            // Of an open loop only; without one it has no meaning.
-            Ok(_) => assert!(words.is_empty(), "{words}"),
-        }
+        let said = scenario(change).expect_err(words);
+        assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+fn what_makes_no_difference_is_refused_as_a_flag_and_said_of_a_file() {
+    type Change = fn(&mut Settings);
+    let cases: [(Change, &str); 8] = [
+        (|it| it.arrivals = Some("poisson".into()), "--arrivals: only an open loop"),
+        (|it| it.outstanding = Some(5), "--outstanding: only an open loop"),
+        (|it| it.records = Some(5), "--records: there is no table"),
+        (|it| (it.zipf, it.hot_keys) = (Some(0.9), Some(2)), "--hot-keys: only with conflicts"),
+        (|it| it.leader = Some(Text::Whole(2)), "--leader: nobody leads under epaxos"),
+        (|it| it.silent_orphans = Some(true), "--silent-orphans: makes no difference in memory"),
+        (|it| it.reserved_slots = Some(false), "--reserved-slots: makes no difference in memory"),
+        (
+            |it| {
+                (it.protocol, it.durability) = (Some("paxos".into()), Some("os".into()));
+                it.reserved_slots = Some(true);
+            },
+            "--reserved-slots: makes no difference under paxos",
+        ),
+    ];
+    for (change, words) in cases {
+        let said = scenario(change).expect_err(words);
+        assert!(said.contains(words), "{words}: {said}");
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let mut file = ScenarioFile::default();
+        std::mem::swap(&mut file.settings, &mut settings);
+        let made = Scenario::new(&Settings::default(), &file, None, None).expect(words);
+        assert_eq!(made.notes.len(), 1, "{words}: {:?}", made.notes);
+    }
+    // Faults about the leader are about whom it names, where nobody leads.
+    let stands_in = scenario(|it| {
+        (it.leader, it.fault) = (Some(Text::Whole(2)), Some(vec!["kill leader at 1s".into()]));
+    });
+    assert!(stands_in.is_ok());
 }
 
 #[test]
@@ -96,7 +129,8 @@ fn the_leader_is_named_by_its_number_or_its_site() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-config");
     let file = ScenarioFile::read(&dir.join("wan-5.toml")).expect("a good file");
     let leader = |text: Text, replicas| {
-        let flags = Settings { leader: Some(text), replicas, ..Settings::default() };
+        let protocol = Some("multi-paxos".to_owned());
+        let flags = Settings { leader: Some(text), replicas, protocol, ..Settings::default() };
         let made = Scenario::new(&flags, &file, None, None).map_err(|error| error.to_string())?;
         let Target::Local(local) = made.target else { panic!("a cluster is started") };
         Ok(local.leader.map(ReplicaId::number))
@@ -123,6 +157,7 @@ fn every_scenario_that_is_shipped_can_be_run_and_explains_itself() {
         let made = Scenario::new(&Settings::default(), &file, None, None);
         let made = made.unwrap_or_else(|error| panic!("{error}"));
         assert!(matches!(made.target, Target::Local(_)), "{name}");
+        assert!(made.notes.is_empty(), "{name}: {:?}", made.notes);
         assert!(text.starts_with("# ") && text.contains(&format!("bench-config/{name}")), "{name}");
         count += 1;
     }
