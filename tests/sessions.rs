@@ -22,7 +22,7 @@ async fn a_session_ends_when_it_is_idle_and_nothing_of_it_happens_again() {
     let cluster = cluster.configure(|replica| replica.session_idle(IDLE)).start().await.unwrap();
     let credentials = cluster.client_credentials("alice").unwrap();
     let name = LocalCluster::<Kv>::NAME;
-    let mut config = ClientConfig::new(name, "alice", credentials, cluster.addrs());
+    let config = ClientConfig::new(name, "alice", credentials, cluster.addrs());
     let client = Client::<Kv>::connect(config.clone()).await.unwrap();
     assert_eq!(client.execute(put("from", "afar")).await, Ok(KvOutput::Done));
     let first_session = client.session();

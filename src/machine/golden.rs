@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Applier, Kv, KvCommand, KvOutput, StateMachine, decode, encode};
-use crate::types::{Batch, ClientId, Command, ReplicaId, RequestId};
+use crate::types::{ClientId, Command, ReplicaId, RequestId};
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
@@ -97,7 +97,7 @@ fn a_state_with_its_sessions_is_these_bytes() {
         payload: encode(&command).expect("plain data"),
     };
     let mut applier = Applier::new(Kv::new());
-    applier.apply(&Batch::new(vec![command]), &mut Vec::new());
+    applier.apply(&command, true);
     // Version, era, one session: its client, what it has executed, closed, promised, era, floor,
     // one result. Then the store.
     let bytes = hex("02 00 01 07 01 ac02 ac02 00 00 00 00 01 ac02 01 02 05 01 01 6b 01 76");

@@ -206,13 +206,13 @@ mod tests {
     fn a_long_frame_takes_as_much_memory_as_it_has_bytes() {
         let (length, mut frames) = (1_000_000u32, Vec::new());
         let mut reader = FrameReader::new(length as usize);
-        reader.feed(Bytes::from(length.to_le_bytes().to_vec()), &mut frames).unwrap();
+        reader.feed(&mut Bytes::from(length.to_le_bytes().to_vec()), &mut frames).unwrap();
         for _ in 0..length / 1000 - 1 {
-            reader.feed(Bytes::from(vec![7; 1000]), &mut frames).unwrap();
+            reader.feed(&mut Bytes::from(vec![7; 1000]), &mut frames).unwrap();
         }
         let (body, _) = reader.body.as_ref().unwrap();
         assert!(body.capacity() <= length as usize, "{} for {length}", body.capacity());
-        reader.feed(Bytes::from(vec![7; 1000]), &mut frames).unwrap();
+        reader.feed(&mut Bytes::from(vec![7; 1000]), &mut frames).unwrap();
         assert_eq!(frames, [vec![7; length as usize]]);
     }
 

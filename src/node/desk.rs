@@ -201,6 +201,7 @@ impl Desk {
     }
 
     /// Lets a waiter in, or gives it back with what to tell it.
+    #[expect(clippy::result_large_err, reason = "who is not let in comes back, to be told why")]
     pub(super) fn enter(
         &self,
         request: RequestId,

@@ -234,12 +234,17 @@ impl<P: Explain> Runner<P> {
         self.shared.note_quorum(self.core.has_lost_quorum(), || self.core.reach());
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
-            let (patience, lost) = (self.shared.propose_timeout, self.core.has_lost_quorum());
-            let why = Unknown::late(patience, lost.then(|| self.core.reach()));
-            self.shared.desk.expire(now, patience, &why);
+            self.expire(now);
             self.end_era(now);
             self.snapshots.look_after(&self.core);
         }
+    }
+
+    /// Answers those who have waited for too long.
+    fn expire(&mut self, now: Time) {
+        let (patience, lost) = (self.shared.propose_timeout, self.core.has_lost_quorum());
+        let why = Unknown::late(patience, lost.then(|| self.core.reach()));
+        self.shared.desk.expire(now, patience, &why);
     }
 
     /// Sees to all that the core has put out.

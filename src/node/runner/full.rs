@@ -33,7 +33,7 @@ impl<P: Explain> Runner<P> {
         }
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
-            self.shared.desk.expire(now, self.shared.propose_timeout);
+            self.expire(now);
         }
     }
 }
