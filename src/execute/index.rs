@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
 use super::graph::Node;
-use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId, ReplicaSet, Slot};
+use crate::types::{Access, Footprint, InstanceId, KeyHash, KeyedMap, ReplicaId, ReplicaSet, Slot};
 
 /// A list longer than this becomes a tree, so that inserting in the middle stays cheap.
 const FEW: usize = 64;
@@ -146,7 +145,7 @@ impl KeyEntry {
 /// The unexecuted instances of all owners.
 #[derive(Debug)]
 pub(super) struct Index {
-    keys: FxHashMap<KeyHash, KeyEntry>,
+    keys: KeyedMap<KeyHash, KeyEntry>,
     /// Per owner, those that conflict with everything.
     everything: Vec<SlotList>,
     /// How many there are in `everything`: mostly none, and then there is nothing to look for.
@@ -156,7 +155,7 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new(n: usize) -> Index {
         let everything = (0..n).map(|_| SlotList::default()).collect();
-        Index { keys: FxHashMap::default(), everything, barriers: 0 }
+        Index { keys: KeyedMap::default(), everything, barriers: 0 }
     }
 
     pub(super) fn key(&self, key: KeyHash) -> Option<&KeyEntry> {

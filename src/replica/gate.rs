@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::types::{
-    Access, Batch, Command, Executed, Footprint, InstanceId, KeyHash, ReplicaId, RequestId, Time,
+    Access, Batch, Command, Executed, Footprint, InstanceId, KeyHash, KeyedMap, ReplicaId,
+    RequestId, Time,
 };
 
 /// Own unexecuted instances on a key that another owner uses.
@@ -67,7 +68,7 @@ struct Key {
 #[derive(Debug)]
 pub(super) struct Gate {
     me: ReplicaId,
-    keys: FxHashMap<KeyHash, Key>,
+    keys: KeyedMap<KeyHash, Key>,
     /// Use by instances that conflict with everything.
     everything: Use,
     /// All unexecuted instances, for commands that conflict with everything.
@@ -90,7 +91,7 @@ impl Gate {
     pub(super) fn new(me: ReplicaId) -> Gate {
         Gate {
             me,
-            keys: FxHashMap::default(),
+            keys: KeyedMap::default(),
             everything: Use::default(),
             any: Use::default(),
             counted: FxHashMap::default(),
@@ -288,14 +289,14 @@ impl Gate {
         let everything = self.everything.conflicting(Access::Write);
         let mut verdict = Permit::Leave { contended: false };
         for (key, access) in keys {
-            let entry = &self.keys[key];
+            let entry = self.keys.get(key).expect("the command waits in its queue");
             if entry.waiting.front() != Some(&ticket) {
                 return Permit::Wait;
             }
             // A key that leaves already in this round leaves in the same instance.
-            if leaving.contended.keys.contains(key) {
+            if leaving.contended.keys.contains_key(key) {
                 verdict = verdict.and(Permit::Leave { contended: true });
-            } else if !leaving.clean.keys.contains(key) {
+            } else if !leaving.clean.keys.contains_key(key) {
                 verdict = verdict.and(Self::limit(&entry.uses, *access, everything, now));
             }
         }
@@ -382,7 +383,7 @@ struct Leaving {
 #[derive(Default)]
 struct Side {
     commands: Vec<Command>,
-    keys: FxHashSet<KeyHash>,
+    keys: KeyedMap<KeyHash, ()>,
     /// Keys of all commands, the same ones counted again.
     named: usize,
     bytes: usize,
@@ -412,7 +413,9 @@ impl Leaving {
         let side = self.side(contended);
         let keys = command.footprint.keys().unwrap_or_default();
         side.named += keys.len();
-        side.keys.extend(keys.iter().map(|(key, _)| *key));
+        for (key, _) in keys {
+            side.keys.insert(*key, ());
+        }
         side.bytes += command.payload.len();
         side.commands.push(command);
     }

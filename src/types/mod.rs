@@ -12,6 +12,7 @@ mod era;
 mod executed;
 mod footprint;
 mod ids;
+mod keyed;
 mod numbering;
 mod quorum;
 mod settings;
@@ -29,6 +30,7 @@ pub use footprint::{Access, Footprint, KeyHash};
 pub use ids::{
     ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot, UnknownRequest,
 };
+pub use keyed::KeyedMap;
 pub use numbering::Numbering;
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
 pub use settings::{Optimisations, Retention, Settings, Timing};

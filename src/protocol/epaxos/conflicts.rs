@@ -6,11 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::dropped::{KeySlots, SlotIndex, are_below, cover_slots, join_slots, raise_slot};
-use crate::types::{Deps, Executed, Footprint, InstanceId, KeyHash};
+use crate::types::{Deps, Executed, Footprint, InstanceId, KeyHash, KeyedMap};
 
 /// What conflicts with what, of all that is known here.
 ///
@@ -22,7 +21,7 @@ use crate::types::{Deps, Executed, Footprint, InstanceId, KeyHash};
 #[derive(PartialEq, Debug)]
 pub struct ConflictIndex {
     n: usize,
-    keys: FxHashMap<KeyHash, KeySlots>,
+    keys: KeyedMap<KeyHash, KeySlots>,
     /// The highest slot of any command, per owner.
     any: Deps,
     /// The highest slot of a command that conflicts with everything, per owner.
@@ -38,7 +37,7 @@ impl ConflictIndex {
     pub fn new(n: usize) -> ConflictIndex {
         ConflictIndex {
             n,
-            keys: FxHashMap::default(),
+            keys: KeyedMap::default(),
             any: Deps::none(n),
             everything: Deps::none(n),
             wildcards: BTreeSet::new(),
@@ -137,7 +136,7 @@ impl ConflictIndex {
     #[cfg(test)]
     pub(super) fn forget_one(&mut self, id: InstanceId) {
         let n = self.n;
-        for slots in self.keys.values_mut() {
+        for (_, slots) in self.keys.unordered_mut() {
             for slot in [id.replica.index(), n + id.replica.index()] {
                 if slots[slot] == id.slot {
                     slots[slot] = 0;
