@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Encoded, encode_within};
-use super::sessions::{SavedSessions, Turn};
+use super::sessions::{ContentKey, SavedSessions, SavedSessionsV2, Turn};
 use super::{
     CodecError, MAX_ANSWER, RESULT_BYTES, RESULTS, RestoreError, Sessions, StateMachine, decode,
     encode,
@@ -19,8 +19,9 @@ use crate::types::{Access, ClientId, Command, Era, Footprint, ReplicaId, Request
 /// 1. Whatever it does with a command depends only on the command and on the commands before it
 ///    that conflict with it, so replicas agree whatever else was in between.
 /// 2. A payload that is no command, or touches more than the footprint it was ordered by, has no
-///    effect anywhere.
-/// 3. What it does to the state does not depend on who waits for an answer.
+///    effect anywhere and leaves no trace.
+/// 3. Two commands under one request id are two commands, if their payloads differ.
+/// 4. What it does to the state does not depend on who waits for an answer.
 #[derive(Debug, Default)]
 pub struct Applier<S> {
     machine: S,
@@ -42,7 +43,8 @@ pub struct Applied {
     pub origin: ReplicaId,
     /// What to answer.
     pub outcome: Outcome,
-    /// Whether this was the command's first time; otherwise it had no (further) effect.
+    /// Whether it was executed now; otherwise it had no (further) effect. A command that writes
+    /// nothing is executed each time.
     pub first: bool,
 }
 
@@ -111,7 +113,8 @@ pub enum ReadError {
 }
 
 impl<S: StateMachine> Applier<S> {
-    /// Starts from this state, with no command executed.
+    /// Starts from this state, with no command executed. Where commands come from strangers, it
+    /// needs a [key](Applier::keyed).
     pub fn new(machine: S) -> Applier<S> {
         Applier { machine, sessions: Sessions::default(), skipped: BTreeSet::new() }
     }
@@ -122,11 +125,19 @@ impl<S: StateMachine> Applier<S> {
         self.skipped.extend(requests);
     }
 
+    /// With a secret by which it tells apart the contents of commands: drawn at random, and kept
+    /// from clients, or they could make up two that it takes for one. Replicas need not have the
+    /// same. One that holds contents already (a snapshot's) keeps the key that came with them.
+    #[must_use]
+    pub fn keyed(mut self, key: ContentKey) -> Applier<S> {
+        self.sessions.set_key(key);
+        self
+    }
+
     /// Applies a command; its output is there only if it is `wanted`.
     ///
     /// The machine's promises make this safe in any order that keeps conflicting commands in
-    /// theirs. That a client uses a request id for one command only is the client's duty: two
-    /// commands of one id would be told apart differently at different replicas.
+    /// theirs, whatever ids clients give them.
     pub fn apply(&mut self, command: &Command, wanted: bool) -> Applied {
         let (outcome, first) = self.outcome(command, wanted);
         Applied { request: command.request, origin: command.origin, outcome, first }
@@ -135,14 +146,33 @@ impl<S: StateMachine> Applier<S> {
     /// What becomes of a command, and whether this is its first time.
     fn outcome(&mut self, command: &Command, wanted: bool) -> (Outcome, bool) {
         if command.request.client == ClientId::CLUSTER {
-            return self.end_era(command);
+            return self.look_after_sessions(command);
         }
         if !self.skipped.is_empty() && self.skipped.contains(&command.request) {
             return (Outcome::Refused(Refusal::Skipped), false);
         }
-        match self.sessions.take_turn(command.request, command.floor) {
-            Turn::First => (self.run(command, wanted), true),
-            Turn::Again => (self.run_again(command, wanted), false),
+        // First: what is refused here must not use up its id, for it may be refused for how it came
+        // and not for what it is.
+        let (typed, writes) = match Self::admit(command) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return (Outcome::Refused(refusal), false),
+        };
+        let Command { request, floor, payload, .. } = command;
+        let content = writes.then(|| self.sessions.content(payload));
+        match self.sessions.take_turn(*request, *floor, content) {
+            Turn::First | Turn::Read => {
+                let outcome = match content {
+                    Some(content) => self.run(command, typed, content, wanted),
+                    None => self.answer(typed, wanted),
+                };
+                (outcome, true)
+            }
+            Turn::Again if !wanted => (Outcome::Unasked, false),
+            Turn::Again => {
+                let result = content.and_then(|content| self.sessions.result(*request, content));
+                let output = result.map(|it| Outcome::Output(Bytes::copy_from_slice(it)));
+                (output.unwrap_or(Outcome::Forgotten), false)
+            }
             Turn::Closed => {
                 let era = self.sessions.era();
                 (Outcome::Refused(Refusal::Expired { era }), false)
@@ -151,24 +181,27 @@ impl<S: StateMachine> Applier<S> {
     }
 
     /// A command of the cluster's own. It must have been ordered before or after every other.
-    fn end_era(&mut self, command: &Command) -> (Outcome, bool) {
+    fn look_after_sessions(&mut self, command: &Command) -> (Outcome, bool) {
         if command.footprint != Footprint::Everything {
             return (Outcome::Refused(Refusal::Footprint), false);
         }
-        let first = self.sessions.end_era(Era::of(command.request.sequence));
+        let sequence = command.request.sequence;
+        let era = Era::of(sequence);
+        let first = match Era::nth_close(sequence) {
+            None => self.sessions.end_era(era),
+            Some(nth) => self.sessions.close(era, nth),
+        };
         (Outcome::Output(Bytes::new()), first)
     }
 
-    /// The first time.
-    fn run(&mut self, command: &Command, wanted: bool) -> Outcome {
-        let (typed, writes) = match Self::admit(command) {
-            Ok(admitted) => admitted,
-            // Nothing to keep: a retry is refused for the same reason.
-            Err(refusal) => return Outcome::Refused(refusal),
-        };
-        if !writes {
-            return self.answer(typed, wanted);
-        }
+    /// Executes a command that writes, and keeps its result.
+    fn run(
+        &mut self,
+        command: &Command,
+        typed: S::Command,
+        content: u64,
+        wanted: bool,
+    ) -> Outcome {
         let output = self.machine.apply(typed);
         // The same everywhere, whoever waits.
         let kept = command.payload.len().clamp(KEPT_RESULT, MAX_ANSWER);
@@ -176,28 +209,13 @@ impl<S: StateMachine> Applier<S> {
         match encode_within(&output, most) {
             Ok(Encoded::Whole(output)) => {
                 if output.len() <= kept {
-                    self.sessions.keep(command.request, output.clone());
+                    self.sessions.keep(command.request, content, &output);
                 }
                 if wanted { Outcome::Output(output) } else { Outcome::Unasked }
             }
             Ok(Encoded::TooLarge(bytes)) if wanted => Outcome::TooLarge { bytes },
             Ok(Encoded::TooLarge(_)) => Outcome::Unasked,
             Err(_) => Outcome::Forgotten,
-        }
-    }
-
-    /// A retry.
-    fn run_again(&mut self, command: &Command, wanted: bool) -> Outcome {
-        if !wanted {
-            return Outcome::Unasked;
-        }
-        if let Some(result) = self.sessions.result(command.request) {
-            return Outcome::Output(result.clone());
-        }
-        match Self::admit(command) {
-            Err(refusal) => Outcome::Refused(refusal),
-            Ok((_, true)) => Outcome::Forgotten,
-            Ok((typed, false)) => self.answer(typed, true),
         }
     }
 
@@ -286,21 +304,43 @@ pub fn sessions_in(snapshot: &[u8]) -> Result<Sessions, RestoreError> {
 
 fn unpack(snapshot: &[u8]) -> Result<(Sessions, Bytes), RestoreError> {
     let version = snapshot.first().ok_or_else(|| RestoreError::new("empty"))?;
-    if *version != VERSION {
-        return Err(RestoreError::new(format!("version {version}, not {VERSION}")));
-    }
-    let Saved { sessions, machine, .. } = decode(snapshot)?;
+    let (sessions, machine) = match *version {
+        VERSION => {
+            let Saved { sessions, machine, .. } = decode(snapshot)?;
+            (sessions, machine)
+        }
+        BEFORE => {
+            let SavedV2 { sessions, machine, .. } = decode(snapshot)?;
+            (sessions.into(), machine)
+        }
+        other => {
+            let what = format!("version {other}, not {VERSION} or {BEFORE}");
+            return Err(RestoreError::new(what));
+        }
+    };
     Ok((Sessions::from_saved(sessions)?, machine))
 }
 
 /// The version of the snapshot's format, its first byte.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The version before, which is still read.
+const BEFORE: u8 = 2;
 
 /// A snapshot's form.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     version: u8,
     sessions: SavedSessions,
+    machine: Bytes,
+}
+
+/// The form before.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+struct SavedV2 {
+    #[cfg_attr(not(test), expect(dead_code, reason = "it was looked at"))]
+    version: u8,
+    sessions: SavedSessionsV2,
     machine: Bytes,
 }
 

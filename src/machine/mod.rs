@@ -17,7 +17,9 @@ use serde::de::DeserializeOwned;
 pub use applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in};
 pub use codec::{CodecError, decode, encode, encoded_len};
 pub use kv::{Kv, KvCommand, KvOutput};
-pub use sessions::{RESULT_BYTES, RESULTS, Sessions};
+#[cfg(test)]
+pub(crate) use sessions::BLIND;
+pub use sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions};
 
 use crate::types::{Command, Footprint};
 

@@ -1,6 +1,19 @@
 //! Sessions: which commands of which client were executed, what they answered, and when all of it
 //! is forgotten (protocol.md §8). Asked by the applier before it runs a command.
 //!
+//! # What is one command
+//!
+//! A request id *and* what it contains. A client that uses one id for two commands has made two:
+//! both are executed, at every replica, whichever comes first there. Were the id alone remembered,
+//! the first would win, and which is first differs from replica to replica where the two do not
+//! conflict. Two of one id and one content conflict with each other, as both write the same keys,
+//! so all replicas agree which is the retry. A read changes nothing and may be repeated: it is
+//! not remembered.
+//!
+//! Contents are told apart by a hash under a key that clients do not know, or they could look for
+//! two with one hash. Each replica may have a key of its own: nothing that replicas must agree on
+//! depends on it.
+//!
 //! # How sessions end
 //!
 //! Whatever forgets that a command was executed has to conflict with every command of its client,
@@ -22,6 +35,14 @@
 //!   client's commands are executed in different orders at different replicas, so a command below
 //!   the floor may be one that is merely late here.)
 //!
+//! Many commands within an era would take much memory. So a second command that conflicts with
+//! everything, the *close*, closes what is finished without ending the era. Replicas propose it when
+//! the table has grown by as much as is allowed ([`Sessions::growth`]); it names which of the era's
+//! closes it is. If the table is too large even then, the sessions that hold most lose their lowest
+//! sequences and results, as many as it takes: who never says what is finished, or has far more under
+//! way than others, pays first. A command that is closed before it was executed is refused as one of
+//! an expired session is.
+//!
 //! # Why nothing is executed twice
 //!
 //! A retry may come after its session was removed, however late. Its sequence says in which era it
@@ -32,22 +53,24 @@
 //! is closed to a session that began anew. Sequences of eras yet to come are refused as well, or
 //! that would not hold. No tombstones are needed; what is remembered for ever is the era's number.
 //!
-//! A command that is refused for its age leaves no trace. Its client begins a new session; after an
-//! attempt that nobody answered, it knows no more than before it asked.
+//! A command that is refused leaves no trace. If it was for its age, its client begins a new
+//! session; after an attempt that nobody answered, it knows no more than before it asked.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 
-use bytes::Bytes;
-use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use siphasher::sip::SipHasher13;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::RestoreError;
-use crate::types::{ClientId, Era, RequestId};
-use ranges::Ranges;
+use crate::types::{ClientId, Era, KeyedMap, RequestId};
+#[cfg(test)]
+pub(super) use saved::sessions_v2;
+pub(super) use saved::{SavedSessions, SavedSessionsV2};
+use session::Session;
 
+mod contents;
 mod ranges;
+mod saved;
+mod session;
 
 /// How many results a session keeps at most. A client with fewer requests under way that moves its
 /// floor never notices.
@@ -56,44 +79,56 @@ pub const RESULTS: usize = 1024;
 /// How many bytes of results a session keeps at most; the newest result is kept whatever its size.
 pub const RESULT_BYTES: usize = 1 << 20;
 
+/// How many contents and how many bytes of results the table may gain between two closes.
+const GROWTH: Size = Size { contents: 3 << 18, result_bytes: 192 << 20 };
+
+/// To how much a close brings all sessions together, if what their clients have finished is not
+/// enough: beyond this, one content each.
+const LEFT: Size = Size { contents: 1 << 18, result_bytes: 64 << 20 };
+
+/// What grows with commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Size {
+    contents: usize,
+    result_bytes: usize,
+}
+
+/// The secret that contents are hashed with.
+pub type ContentKey = [u64; 2];
+
+/// Under this key all contents are the same: a rule that tests break.
+#[cfg(test)]
+pub(crate) const BLIND: ContentKey = [u64::MAX; 2];
+
 /// The session table: replicated state, so everything here depends only on the *set* of commands
-/// executed in each era, not on their order. Commands of one client that do not conflict are
-/// executed in different orders at different replicas, so neither "above the last sequence" nor
-/// "below the floor" says anything about whether a command was executed.
+/// executed between two that conflict with everything, not on their order. Commands of one client
+/// that do not conflict are executed in different orders at different replicas, so neither "above
+/// the last sequence" nor "below the floor" says anything about whether a command was executed.
 ///
-/// 1. Between the ends of eras membership is never pruned: a sequence, once executed, is so.
+/// 1. Between ends of eras and closes membership is never pruned: a content of a sequence, once
+///    executed, is so.
 /// 2. The floor lets results go, and nothing else. A command below the floor that was not executed
-///    is executed; but not once it is closed, at the end of the era.
+///    is executed; but not once it is closed.
 /// 3. A session keeps the results of its highest sequences, at most [`RESULTS`] of them and
 ///    [`RESULT_BYTES`] in all. What a client that never moves its floor loses is the *results* of
 ///    its oldest commands, as if it had moved its floor past them; a retry of one of them has no
 ///    effect and no answer.
 /// 4. Which results are kept follows from the set as well: letting one go raises the floor above
-///    it, so that nothing below is kept later on.
+///    its sequence, so that nothing at or below is kept later on.
 /// 5. Every session was used in this era or in the one before.
+/// 6. `size` is the sum over the sessions.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Sessions {
     era: Era,
-    table: FxHashMap<ClientId, Session>,
-}
-
-/// Invariant: `closed <= promised.max(closed at the beginning)`, `promised <= floor`, and what is
-/// in `executed` or `results` is not below `closed`.
-#[derive(Clone, PartialEq, Debug, Default)]
-struct Session {
-    executed: Ranges,
-    /// Nothing below is executed any more.
-    closed: u64,
-    /// The client has finished everything below.
-    promised: u64,
-    /// When it was last used.
-    used: Era,
-    /// Results below are gone: what the client has finished, or what the bounds made of it.
-    floor: u64,
-    /// By sequence, ascending, all at or above `floor`.
-    results: VecDeque<(u64, Bytes)>,
-    /// The sum of the results' sizes.
-    bytes: usize,
+    /// How many closes there were in this era.
+    closes: u64,
+    key: ContentKey,
+    // Boxed: a map has room to spare, and half of it may be empty.
+    table: KeyedMap<ClientId, Box<Session>>,
+    size: Size,
+    /// What the last close left, or less since an era ended. It says when to propose the next and nothing
+    /// else, so a replica that has started again may take it for nothing.
+    left: Size,
 }
 
 /// What is to be done with a command.
@@ -103,13 +138,21 @@ pub(super) enum Turn {
     First,
     /// It was executed.
     Again,
+    /// Execute it, whether or not it was: it writes nothing.
+    Read,
     /// It is too old, or from an era that has not begun.
     Closed,
 }
 
 impl Sessions {
-    /// Whose turn it is, now that a command comes up that carries this floor.
-    pub(super) fn take_turn(&mut self, request: RequestId, floor: u64) -> Turn {
+    /// Whose turn it is, now that a command comes up that carries this floor. `content` is the hash
+    /// of one that writes.
+    pub(super) fn take_turn(
+        &mut self,
+        request: RequestId,
+        floor: u64,
+        content: Option<u64>,
+    ) -> Turn {
         if Era::of(request.sequence) > self.era {
             return Turn::Closed;
         }
@@ -118,7 +161,7 @@ impl Sessions {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if request.sequence < open_from => return Turn::Closed,
             Entry::Vacant(entry) => {
-                entry.insert(Session { closed: open_from, ..Session::default() })
+                entry.insert(Box::new(Session { closed: open_from, ..Session::default() }))
             }
         };
         if request.sequence < session.closed {
@@ -126,8 +169,34 @@ impl Sessions {
         }
         session.used = self.era;
         session.promised = session.promised.max(floor);
+        let before = session.result_bytes();
         session.raise_floor(floor);
-        if session.executed.insert(request.sequence) { Turn::First } else { Turn::Again }
+        self.size.result_bytes -= before - session.result_bytes();
+        let Some(content) = content else { return Turn::Read };
+        if session.is_before(request.sequence)
+            || !session.executed.insert((request.sequence, content))
+        {
+            return Turn::Again;
+        }
+        self.size.contents += 1;
+        Turn::First
+    }
+
+    /// The hash of a command's payload.
+    pub(super) fn content(&self, payload: &[u8]) -> u64 {
+        #[cfg(test)]
+        if self.key == BLIND {
+            return 0;
+        }
+        SipHasher13::new_with_keys(self.key[0], self.key[1]).hash(payload)
+    }
+
+    /// Hashes contents with this key from now on, unless there are some that were hashed with
+    /// another.
+    pub(super) fn set_key(&mut self, key: ContentKey) {
+        if self.size.contents == 0 {
+            self.key = key;
+        }
     }
 
     /// The lowest sequence that a new session may begin with.
@@ -141,15 +210,55 @@ impl Sessions {
     /// Ends an era, if it is the present one; whether it was.
     pub(super) fn end_era(&mut self, era: Era) -> bool {
         let Some(next) = era.next().filter(|_| era == self.era) else { return false };
-        self.era = next;
-        self.table.retain(|_, session| {
-            session.close();
+        (self.era, self.closes) = (next, 0);
+        self.table.retain_unordered(|_, session| {
+            session.close_promised();
             session.used >= era
         });
         // A map keeps the room of its largest days.
         let room = self.table.len() * 2;
         self.table.shrink_to(room);
+        self.measure();
+        // Not all of this was cut: what was before still counts as growth, or eras that end often
+        // would let the table grow for ever.
+        self.left.contents = self.left.contents.min(self.size.contents);
+        self.left.result_bytes = self.left.result_bytes.min(self.size.result_bytes);
         true
+    }
+
+    /// Closes what clients have finished, and more if the table is too large then. It has an effect
+    /// if it is the close that comes next; whether it had.
+    pub(super) fn close(&mut self, era: Era, nth: u64) -> bool {
+        if (era, nth) != (self.era, self.closes) {
+            return false;
+        }
+        self.closes += 1;
+        self.table.unordered_mut().for_each(|(_, session)| session.close_promised());
+        self.cut(LEFT);
+        self.measure();
+        self.left = self.size;
+        true
+    }
+
+    /// Brings the sessions that hold most down to one level each, so that all together have what
+    /// is allowed.
+    fn cut(&mut self, allowed: Size) {
+        let contents = self.table.unordered().map(|(_, session)| session.executed.len());
+        let contents = level(contents, allowed.contents).max(1);
+        let results = self.table.unordered().map(|(_, session)| session.result_bytes());
+        let results = level(results, allowed.result_bytes);
+        for (_, session) in self.table.unordered_mut() {
+            session.close_to(contents);
+            session.trim_results(results);
+        }
+    }
+
+    fn measure(&mut self) {
+        self.size = Size::default();
+        for (_, session) in self.table.unordered() {
+            self.size.contents += session.executed.len();
+            self.size.result_bytes += session.result_bytes();
+        }
     }
 
     /// The present era.
@@ -157,23 +266,37 @@ impl Sessions {
         self.era
     }
 
+    /// Which of the era's closes comes next, from 0.
+    pub fn next_close(&self) -> u64 {
+        self.closes
+    }
+
+    /// By how much the table has grown since it was closed last, in thousandths of what it may: a
+    /// close is due from 1000 on.
+    pub fn growth(&self) -> usize {
+        let share = |now: usize, left: usize, most: usize| now.saturating_sub(left) / (most / 1000);
+        let contents = share(self.size.contents, self.left.contents, GROWTH.contents);
+        contents.max(share(self.size.result_bytes, self.left.result_bytes, GROWTH.result_bytes))
+    }
+
     /// Keeps the first result of a command whose turn it was, unless the floor has passed it.
-    pub(super) fn keep(&mut self, request: RequestId, result: Bytes) {
+    pub(super) fn keep(&mut self, request: RequestId, content: u64, result: &[u8]) {
         if let Some(session) = self.table.get_mut(&request.client) {
-            session.keep(request.sequence, result);
+            self.size.result_bytes -= session.result_bytes();
+            session.keep((request.sequence, content), result);
+            self.size.result_bytes += session.result_bytes();
         }
     }
 
-    /// Whether this command was executed, and is not closed yet.
-    pub fn is_executed(&self, request: RequestId) -> bool {
-        self.table.get(&request.client).is_some_and(|it| it.executed.contains(request.sequence))
+    /// Whether a command of this content was executed, and is not closed yet.
+    pub fn is_executed(&self, request: RequestId, payload: &[u8]) -> bool {
+        let content = (request.sequence, self.content(payload));
+        self.table.get(&request.client).is_some_and(|session| session.is_executed(content))
     }
 
     /// The first result of a command, if it is still kept.
-    pub fn result(&self, request: RequestId) -> Option<&Bytes> {
-        let results = &self.table.get(&request.client)?.results;
-        let at = results.binary_search_by_key(&request.sequence, |(it, _)| *it).ok()?;
-        Some(&results[at].1)
+    pub(super) fn result(&self, request: RequestId, content: u64) -> Option<&[u8]> {
+        self.table.get(&request.client)?.result((request.sequence, content))
     }
 
     /// The number of sessions that have not ended.
@@ -186,140 +309,58 @@ impl Sessions {
         self.table.is_empty()
     }
 
-    /// A hash of the table; the same wherever the same set of commands was executed.
+    /// A hash of the table; the same wherever the same set of commands was executed, whatever the
+    /// key.
     pub fn digest(&self) -> u64 {
-        let digest_one = |(client, session): (&ClientId, &Session)| {
-            let mut hash = Xxh3::new();
-            let mut word = |word: u64| hash.update(&word.to_le_bytes());
-            let era = u64::from(session.used.number());
-            for number in [client.0, session.closed, session.promised, era, session.floor] {
-                word(number);
-            }
-            let executed = session.executed.parts();
-            word(executed.len() as u64);
-            executed.iter().for_each(|(first, last)| {
-                word(*first);
-                word(*last);
-            });
-            session.results.iter().for_each(|(sequence, result)| {
-                hash.update(&sequence.to_le_bytes());
-                hash.update(&(result.len() as u64).to_le_bytes());
-                hash.update(result);
-            });
-            hash.digest()
-        };
-        // A sum, so that the map's order does not matter.
-        let era = u64::from(self.era.number());
-        self.table.iter().map(digest_one).fold(era, u64::wrapping_add)
-    }
-
-    /// The table in a form with one spelling.
-    pub(super) fn to_saved(&self) -> SavedSessions {
-        let save = |(client, session): (&ClientId, &Session)| SavedSession {
-            client: client.0,
-            executed: session.executed.parts().to_vec(),
-            closed: session.closed,
-            promised: session.promised,
-            used: session.used.number(),
-            floor: session.floor,
-            results: session.results.iter().cloned().collect(),
-        };
-        let mut sessions: Vec<_> = self.table.iter().map(save).collect();
-        sessions.sort_unstable_by_key(|session| session.client);
-        SavedSessions { era: self.era.number(), sessions }
-    }
-
-    /// The inverse of `to_saved`, for bytes of any origin.
-    pub(super) fn from_saved(saved: SavedSessions) -> Result<Sessions, RestoreError> {
-        let SavedSessions { era, sessions } = saved;
-        let era = Era::new(era).ok_or_else(|| RestoreError::new("an era that never comes"))?;
-        if !sessions.is_sorted_by(|a, b| a.client < b.client) {
-            return Err(RestoreError::new("sessions are not in order"));
-        }
-        let load = |it: SavedSession| Ok((ClientId(it.client), Session::load(it, era)?));
-        let table = sessions.into_iter().map(load).collect::<Result<_, RestoreError>>()?;
-        Ok(Sessions { era, table })
+        // Sums, so that no order matters: neither the map's nor that of hashes under the key.
+        let era = u64::from(self.era.number()).wrapping_add(self.closes << 32);
+        let sessions = self.table.unordered().map(|(client, session)| digest(*client, session));
+        sessions.fold(era, u64::wrapping_add)
     }
 }
 
-impl Session {
-    fn raise_floor(&mut self, floor: u64) {
-        self.floor = self.floor.max(floor);
-        while self.results.front().is_some_and(|(sequence, _)| *sequence < self.floor) {
-            self.drop_oldest();
-        }
+fn digest(client: ClientId, session: &Session) -> u64 {
+    let mut hash = Xxh3::new();
+    let mut word = |word: u64| hash.update(&word.to_le_bytes());
+    let Session { closed, promised, used, floor, .. } = session;
+    for number in [client.0, *closed, *promised, u64::from(used.number()), *floor] {
+        word(number);
     }
-
-    /// What the client has finished is never asked for again.
-    fn close(&mut self) {
-        self.closed = self.closed.max(self.promised);
-        self.executed.drop_below(self.closed);
-        self.results.shrink_to_fit();
+    let sequences = session.sequences();
+    word(sequences.parts().len() as u64);
+    for (first, last) in sequences.parts() {
+        word(*first);
+        word(*last);
     }
-
-    fn keep(&mut self, sequence: u64, result: Bytes) {
-        if sequence < self.floor {
-            return;
-        }
-        self.bytes += result.len();
-        // Nearly always the end.
-        let at = self.results.partition_point(|(it, _)| *it < sequence);
-        self.results.insert(at, (sequence, result));
-        while self.results.len() > RESULTS || (self.bytes > RESULT_BYTES && self.results.len() > 1)
-        {
-            let lowest = self.drop_oldest().expect("more than one result is kept");
-            self.floor = lowest.saturating_add(1);
-        }
+    // What goes beyond one content a sequence.
+    for two in session.executed.sorted().windows(2).filter(|two| two[0].0 == two[1].0) {
+        word(two[0].0);
     }
-
-    fn drop_oldest(&mut self) -> Option<u64> {
-        let (sequence, result) = self.results.pop_front()?;
-        self.bytes -= result.len();
-        Some(sequence)
-    }
-
-    fn load(saved: SavedSession, era: Era) -> Result<Session, RestoreError> {
-        let SavedSession { executed, closed, promised, used, floor, results, .. } = saved;
-        let used = Era::new(used).filter(|used| *used == era || used.next() == Some(era));
-        let used = used.ok_or_else(|| RestoreError::new("a session that ought to be removed"))?;
-        let executed = Ranges::from_parts(executed)
-            .ok_or_else(|| RestoreError::new("executed sequences are not in order"))?;
-        let [first, last] = [executed.parts().first(), executed.parts().last()];
-        let early = first.is_some_and(|(first, _)| *first < closed);
-        let late = last.is_some_and(|(_, last)| Era::of(*last) > used);
-        if early || late || floor < promised {
-            return Err(RestoreError::new("sequences outside of their bounds"));
-        }
-        let known =
-            |(sequence, _): &(u64, Bytes)| *sequence >= floor && executed.contains(*sequence);
-        let bytes = results.iter().map(|(_, result)| result.len()).sum();
-        if !results.is_sorted_by(|a, b| a.0 < b.0) || !results.iter().all(known) {
-            return Err(RestoreError::new("results of commands that were not executed"));
-        }
-        if results.len() > RESULTS || (bytes > RESULT_BYTES && results.len() > 1) {
-            return Err(RestoreError::new("more results than a session keeps"));
-        }
-        Ok(Session { executed, closed, promised, used, floor, results: results.into(), bytes })
-    }
+    let result = |kept: &session::Kept| {
+        let parts = [kept.content.0.to_le_bytes(), xxh3_64(&kept.result).to_le_bytes()];
+        xxh3_64(parts.as_flattened())
+    };
+    word(session.results.iter().map(result).fold(0, u64::wrapping_add));
+    hash.digest()
 }
 
-/// The table in a snapshot.
-#[derive(Serialize, Deserialize)]
-pub(super) struct SavedSessions {
-    era: u32,
-    sessions: Vec<SavedSession>,
-}
-
-/// A session in a snapshot.
-#[derive(Serialize, Deserialize)]
-struct SavedSession {
-    client: u64,
-    executed: Vec<(u64, u64)>,
-    closed: u64,
-    promised: u64,
-    used: u32,
-    floor: u64,
-    results: Vec<(u64, Bytes)>,
+/// The largest power of two (or more than any) to which each of these sizes may go so that the sum
+/// is within `total`; 0 if not even one each is.
+fn level(sizes: impl Iterator<Item = usize>, total: usize) -> usize {
+    // How many are in [2^b, 2^(b+1)), and their sum.
+    let mut classes = [(0usize, 0usize); usize::BITS as usize];
+    for size in sizes.filter(|size| *size > 0) {
+        let class = &mut classes[size.ilog2() as usize];
+        *class = (class.0 + 1, class.1 + size);
+    }
+    let sum_at = |power: usize| {
+        let (below, above) = classes.split_at(power);
+        let cut: usize = above.iter().map(|(count, _)| count).sum();
+        let whole: usize = below.iter().map(|(_, sum)| sum).sum();
+        cut.saturating_mul(1 << power).saturating_add(whole)
+    };
+    let fitting = (0..classes.len()).rev().find(|power| sum_at(*power) <= total);
+    fitting.map_or(0, |power| 1 << power)
 }
 
 #[cfg(test)]

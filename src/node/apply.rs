@@ -125,7 +125,7 @@ struct Apply<S> {
     /// Which commands of a batch somebody here waits for.
     wanted: Vec<bool>,
     /// What is to be handed out, and its bytes.
-    replies: Vec<(RequestId, Reply)>,
+    replies: Vec<(RequestId, Bytes, Reply)>,
     gathered: usize,
     counts: Counts,
     answers: Vec<(Waited, Answer)>,
@@ -288,9 +288,10 @@ impl<S: StateMachine> Apply<S> {
                 let wanted = self.wanted[index];
                 let applied = self.applier.apply(command, wanted);
                 let counts = &mut self.counts;
-                *(if applied.first { &mut counts.executed } else { &mut counts.repeated }) += 1;
+                let fresh = applied.first || matches!(applied.outcome, Outcome::Refused(_));
+                *(if fresh { &mut counts.executed } else { &mut counts.repeated }) += 1;
                 if wanted {
-                    self.reply(applied.request, applied.outcome.into());
+                    self.reply(command, applied.outcome.into());
                 }
             }
         }
@@ -309,7 +310,7 @@ impl<S: StateMachine> Apply<S> {
             if self.wanted[index] {
                 self.doing = Doing::Read(read.request);
                 let answer = self.applier.read(&read.payload).map_err(ProposeError::from);
-                self.gather(read.request, Reply { answer, expired: false });
+                self.gather(read, Reply { answer, expired: false });
             }
             if self.gathered < ANSWERS && index + 1 < reads.len() {
                 continue;
@@ -334,8 +335,8 @@ impl<S: StateMachine> Apply<S> {
             self.wanted.resize(commands.len(), false);
             return;
         }
-        let requests = commands.iter().map(|it| (it.origin == me).then_some(it.request));
-        self.shared.desk.look_who_waits(requests, &mut self.wanted);
+        let own = commands.iter().map(|command| (command.origin == me).then_some(command));
+        self.shared.desk.look_who_waits(own, &mut self.wanted);
     }
 
     fn leave_trail(&mut self, instance: InstanceId, command: &Command) {
@@ -353,16 +354,16 @@ impl<S: StateMachine> Apply<S> {
         trail.mark(command.request, instance, bytes, poison::digest(command));
     }
 
-    fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.gather(request, reply);
+    fn reply(&mut self, command: &Command, reply: Reply) {
+        self.gather(command, reply);
         if self.gathered >= ANSWERS {
             self.hand_out();
         }
     }
 
-    fn gather(&mut self, request: RequestId, reply: Reply) {
+    fn gather(&mut self, command: &Command, reply: Reply) {
         self.gathered += reply.answer.as_ref().map_or(0, Bytes::len);
-        self.replies.push((request, reply));
+        self.replies.push((command.request, command.payload.clone(), reply));
     }
 
     /// Counts, and tells those who wait. No more is held here than some answers at a time.
@@ -373,8 +374,8 @@ impl<S: StateMachine> Apply<S> {
         let Apply { replies, answers, shared, installed, .. } = self;
         shared.desk.take(
             replies.drain(..),
-            |(request, _)| *request,
-            |(_, reply), waited| {
+            |(request, payload, _)| (*request, payload),
+            |(.., reply), waited| {
                 // What was asked before may have been executed in the other replica's past.
                 let before = installed.is_some_and(|installed| waited.since() <= installed);
                 let answer = match reply.expired && before {

@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
@@ -14,7 +13,7 @@ use super::error::{ProposeError, Rejected, Unknown};
 use super::flow::{Expected, Kind};
 use super::turns::Turn;
 use crate::mesh::Dropped;
-use crate::types::{RequestId, Time};
+use crate::types::{Command, KeyedMap, RequestId, Time};
 use crate::wire::{self, NoAnswer, Reply, encode_reply};
 
 /// An output of this many bytes is long.
@@ -104,6 +103,9 @@ fn outcome(answer: Answer) -> wire::Outcome {
         }
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
         Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
+        Err(ProposeError::Rejected(Rejected::TooManySessions)) => {
+            refused(wire::Refusal::TooManySessions)
+        }
         Err(ProposeError::Rejected(other)) => refused(wire::Refusal::BadRequest(other.to_string())),
         Err(ProposeError::AnswerTooLarge { bytes, limit }) => {
             let (bytes, limit) = (bytes as u64, limit as u64);
@@ -121,6 +123,8 @@ struct Entry {
     since: Time,
     /// Whether it was committed on the fast path, once it is committed here.
     fast: Option<bool>,
+    /// What is asked: an id alone does not say.
+    payload: Bytes,
     bytes: usize,
     waiters: SmallVec<[Waiter; 1]>,
 }
@@ -156,6 +160,7 @@ impl Waited {
 /// 1. Whoever entered is answered exactly once.
 /// 2. Once closed, nobody waits, and nobody enters.
 /// 3. `State::bytes` is the sum of the entries' bytes.
+/// 4. An answer goes to those who asked with the same id *and* payload.
 pub(super) struct Desk {
     most: Most,
     state: Mutex<State>,
@@ -174,7 +179,7 @@ pub(super) struct Most {
 struct State {
     /// No one new is let in, and what they are told.
     closed: Option<ProposeError>,
-    waiting: FxHashMap<RequestId, Entry>,
+    waiting: KeyedMap<RequestId, Entry>,
     bytes: usize,
 }
 
@@ -183,6 +188,10 @@ impl State {
         let entry = self.waiting.remove(&request)?;
         self.bytes -= entry.bytes;
         Some(Waited(entry))
+    }
+
+    fn is_waited_for(&self, request: RequestId, payload: &Bytes) -> bool {
+        self.waiting.get(&request).is_some_and(|entry| entry.payload == payload)
     }
 }
 
@@ -200,11 +209,13 @@ impl Desk {
         Desk { most, state: Mutex::default(), overloaded: AtomicU64::new(0) }
     }
 
-    /// Lets a waiter in, or gives it back with what to tell it.
+    /// Lets a waiter in, or gives it back with what to tell it. What it asks counts as so many
+    /// `bytes`.
     #[expect(clippy::result_large_err, reason = "who is not let in comes back, to be told why")]
     pub(super) fn enter(
         &self,
         request: RequestId,
+        payload: &Bytes,
         bytes: usize,
         now: Time,
         waiter: Waiter,
@@ -214,6 +225,9 @@ impl Desk {
             return Err((waiter, closed.clone()));
         }
         if let Some(entry) = state.waiting.get_mut(&request) {
+            if entry.payload != payload {
+                return Err((waiter, Rejected::InUse.into()));
+            }
             entry.waiters.push(waiter);
             return Ok(Entered::Joined);
         }
@@ -223,31 +237,38 @@ impl Desk {
             return Err((waiter, Rejected::Overloaded.into()));
         }
         state.bytes += bytes;
-        let entry = Entry { since: now, fast: None, bytes, waiters: smallvec![waiter] };
+        let (payload, waiters) = (payload.clone(), smallvec![waiter]);
+        let entry = Entry { since: now, fast: None, payload, bytes, waiters };
         state.waiting.insert(request, entry);
         Ok(Entered::New)
     }
 
-    /// Whether somebody waits for each of these `requests`; nobody waits for `None`.
-    pub(super) fn look_who_waits(
+    /// Whether somebody waits for each of these `commands`; nobody waits for `None`.
+    pub(super) fn look_who_waits<'a>(
         &self,
-        requests: impl Iterator<Item = Option<RequestId>>,
+        commands: impl Iterator<Item = Option<&'a Command>>,
         waits: &mut Vec<bool>,
     ) {
         let state = self.lock();
-        waits.extend(requests.map(|it| it.is_some_and(|it| state.waiting.contains_key(&it))));
+        let is_waited_for = |it: &Command| state.is_waited_for(it.request, &it.payload);
+        waits.extend(commands.map(|it| it.is_some_and(is_waited_for)));
     }
 
-    /// Takes out the requests of those `items` that somebody waits for, in one go.
+    /// Takes out those of the `items` that somebody waits for, in one go; `asked` says what each
+    /// answers.
     pub(super) fn take<T>(
         &self,
         items: impl Iterator<Item = T>,
-        request: impl Fn(&T) -> RequestId,
+        asked: impl Fn(&T) -> (RequestId, &Bytes),
         mut taken: impl FnMut(T, Waited),
     ) {
         let mut state = self.lock();
         for item in items {
-            if let Some(waited) = state.remove(request(&item)) {
+            let (request, payload) = asked(&item);
+            if !state.is_waited_for(request, payload) {
+                continue;
+            }
+            if let Some(waited) = state.remove(request) {
                 taken(item, waited);
             }
         }
@@ -287,7 +308,7 @@ impl Desk {
         let late: Vec<Waited> = {
             let mut state = self.lock();
             let is_late = |entry: &Entry| now.since(entry.since) >= patience;
-            let late = state.waiting.iter().filter(|(_, entry)| is_late(entry));
+            let late = state.waiting.unordered().filter(|(_, entry)| is_late(entry));
             let late: Vec<RequestId> = late.map(|(request, _)| *request).collect();
             late.into_iter().filter_map(|request| state.remove(request)).collect()
         };
@@ -309,7 +330,7 @@ impl Desk {
             state.bytes = 0;
             std::mem::take(&mut state.waiting)
         };
-        for entry in waiting.into_values() {
+        for (_, entry) in waiting.into_unordered() {
             Waited(entry).answer(Err(inside.clone()));
         }
     }
@@ -332,7 +353,7 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ClientId;
+    use crate::types::{ClientId, Footprint, ReplicaId};
 
     const MOST: Most = Most { commands: 2, bytes: 100 };
 
@@ -359,19 +380,43 @@ mod tests {
         ms: u64,
     ) -> (Caller, Result<Entered, ProposeError>) {
         let (sender, receiver) = oneshot::channel();
-        let entered = desk.enter(request(sequence), bytes, at(ms), Waiter::Local(sender, None));
+        let payload = Bytes::from(vec![7; bytes]);
+        let waiter = Waiter::Local(sender, None);
+        let entered = desk.enter(request(sequence), &payload, bytes, at(ms), waiter);
         (Caller(receiver), entered.map_err(|(_, why)| why))
     }
 
-    fn answer_all(desk: &Desk, sequences: &[u64], output: &'static [u8]) {
-        let requests = sequences.iter().map(|sequence| request(*sequence));
+    fn command(sequence: u64, bytes: usize) -> Command {
+        Command {
+            request: request(sequence),
+            floor: 0,
+            origin: ReplicaId::from_index(0),
+            footprint: Footprint::nothing(),
+            payload: Bytes::from(vec![7; bytes]),
+        }
+    }
+
+    fn answer_all(desk: &Desk, executed: &[(u64, usize)], output: &'static [u8]) {
+        let commands: Vec<_> = executed.iter().map(|(at, bytes)| command(*at, *bytes)).collect();
         desk.take(
-            requests,
-            |request| *request,
-            |_, waited| {
-                waited.answer(Ok(Bytes::from_static(output)));
-            },
+            commands.iter(),
+            |command| (command.request, &command.payload),
+            |_, waited| waited.answer(Ok(Bytes::from_static(output))),
         );
+    }
+
+    /// Two commands under one id: the one that waits is not answered with what the other came to.
+    #[test]
+    fn one_id_with_two_contents_is_refused_and_never_answered_for_the_other() {
+        let desk = Desk::new(MOST);
+        let (first, entered) = enter(&desk, 1, 10, 0);
+        assert_eq!(entered, Ok(Entered::New));
+        assert_eq!(enter(&desk, 1, 11, 0).1, Err(Rejected::InUse.into()));
+        answer_all(&desk, &[(1, 11)], b"the other's");
+        assert_eq!(desk.len(), 1);
+        answer_all(&desk, &[(1, 10)], b"its own");
+        assert_eq!(first.answer(), Some(Ok(Bytes::from_static(b"its own"))));
+        assert_eq!(enter(&desk, 1, 11, 0).1, Ok(Entered::New), "it is not under way any more");
     }
 
     #[test]
@@ -384,7 +429,7 @@ mod tests {
         let mut waited = Vec::new();
         desk.committed([request(1), request(2)].into_iter(), false, |since| waited.push(since));
         assert_eq!(waited, [at(0)]);
-        answer_all(&desk, &[2, 1, 1], b"x");
+        answer_all(&desk, &[(2, 10), (1, 10), (1, 10)], b"x");
         for caller in [first, second] {
             assert_eq!(caller.answer(), Some(Ok(Bytes::from_static(b"x"))));
         }
@@ -398,8 +443,12 @@ mod tests {
         desk.committed([request(1)].into_iter(), true, drop);
         desk.committed([request(2)].into_iter(), false, drop);
         let mut paths = Vec::new();
-        let all = [1, 2, 3].into_iter().map(request);
-        desk.take(all, |request| *request, |_, waited| paths.push(waited.fast()));
+        let all = [1, 2, 3].map(|sequence| command(sequence, 10));
+        desk.take(
+            all.iter(),
+            |command| (command.request, &command.payload),
+            |_, waited| paths.push(waited.fast()),
+        );
         assert_eq!(paths, [Some(true), Some(false), None]);
     }
 
@@ -413,7 +462,7 @@ mod tests {
         let (_two, entered) = enter(&desk, 2, 10, 0);
         assert_eq!(entered, Ok(Entered::New));
         assert_eq!(enter(&desk, 3, 0, 0).1, overloaded);
-        answer_all(&desk, &[1], b"");
+        answer_all(&desk, &[(1, 90)], b"");
         let (three, entered) = enter(&desk, 3, 90, 0);
         assert_eq!(entered, Ok(Entered::New));
         assert_eq!(desk.overloaded.load(Ordering::Relaxed), 2);
@@ -441,7 +490,7 @@ mod tests {
         desk.stop();
         let stopping = ProposeError::from(Rejected::Stopping);
         assert_eq!(enter(&desk, 3, 0, 0).1, Err(stopping.clone()));
-        answer_all(&desk, &[1], b"x");
+        answer_all(&desk, &[(1, 10)], b"x");
         assert_eq!(one.answer(), Some(Ok(Bytes::from_static(b"x"))));
         let fatal = ProposeError::Fatal("a fault".to_owned());
         desk.close(&fatal, fatal.clone());

@@ -7,7 +7,7 @@ use crate::machine;
 use crate::mesh::MeshError;
 use crate::replica::{Reach, Rejection};
 use crate::storage::{Durability, StorageError};
-use crate::types::{Era, ReplicaId, RequestId, UnsupportedSize};
+use crate::types::{ClientId, Era, ReplicaId, RequestId, UnsupportedSize};
 
 /// A command without an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -83,6 +83,23 @@ pub enum Rejected {
     /// this one, is numbered in the present era by itself.
     #[error("the session has expired: it is {0} now")]
     Expired(Era),
+    /// Another command is under way here under the same request id. (A retry is the same command
+    /// again; another command needs an id of its own.)
+    #[error("this request id is in use for another command")]
+    InUse,
+    /// A client on the network used a session that is not its certificate's: see [`ClientId`].
+    #[error("session {session:?} is not one of client {client:?}: take an id of its own share")]
+    ForeignSession {
+        /// The session.
+        session: ClientId,
+        /// The name in the client's certificate.
+        client: String,
+    },
+    /// The client's certificate uses as many sessions as is allowed (`Limits::client_sessions`), or
+    /// there are as many in all (`Limits::sessions`): use one session for many commands, or wait
+    /// until some have expired.
+    #[error("no more sessions are taken here for now; use one session for many commands")]
+    TooManySessions,
     /// The command's encoding is larger than `Limits::command_bytes`.
     #[error("a command of {bytes} bytes, where {limit} is the limit")]
     TooLarge {

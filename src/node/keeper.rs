@@ -310,7 +310,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         let (bytes, took) = (snapshot.own.bytes, clock.now().since(begun));
         info!(%us, bytes, seconds = took.as_secs_f64(), "another replica's snapshot is complete");
         let (shared, executed) = (snapshot.shared, snapshot.own.executed);
-        let applier = Box::new(applier);
+        let applier = Box::new(applier.keyed(self.keeper.shared.content_key));
         Ok(News::Arrived(Box::new(Arrived { shared, executed, applier, bytes, took })))
     }
 }

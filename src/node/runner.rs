@@ -45,6 +45,11 @@ const EXPIRY: Duration = Duration::from_millis(250);
 /// Not all replicas end an era that has lasted long enough at once: the second waits this share of
 /// its length longer, the third twice that.
 const STAGGER: u32 = 50;
+/// Nor do they close sessions all at once: the second lets the table grow by so many thousandths of
+/// what it may beyond that, the third by twice that.
+const CLOSE_STAGGER: usize = 40;
+/// A close that has not come to anything is proposed again after this.
+const CLOSE_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the core itself counts.
 #[derive(Default)]
@@ -87,6 +92,8 @@ pub(super) struct Runner<P: Explain> {
     /// The era as it was seen last, and when to end it.
     era: Option<Era>,
     era_ends: Time,
+    /// The close that was proposed last.
+    closing: Option<(Era, u64, Time)>,
     counts: Counts,
 }
 
@@ -138,6 +145,7 @@ impl<P: Explain> Runner<P> {
             session_idle: pace.session_idle,
             era: None,
             era_ends: Time::ZERO,
+            closing: None,
             counts: Counts::default(),
         }
     }
@@ -236,6 +244,7 @@ impl<P: Explain> Runner<P> {
             self.next_expiry = now + EXPIRY;
             self.expire(now);
             self.end_era(now);
+            self.close_sessions(now);
             self.snapshots.look_after(&self.core);
         }
     }
@@ -312,6 +321,21 @@ impl<P: Explain> Runner<P> {
         // Should nothing come of it, it is tried again. What is full now may not be then.
         self.era_ends = now + idle / 4;
         let _ = self.shared.proposals.push(era.end(self.shared.id));
+        self.shared.wake.notify_one();
+    }
+
+    /// Proposes to close what sessions have finished, once their table has grown by as much as it
+    /// may.
+    fn close_sessions(&mut self, now: Time) {
+        let (era, (nth, growth)) = (self.shared.era(), self.shared.next_close());
+        let under_way = self.closing.is_some_and(|(in_era, last, since)| {
+            (in_era, last) == (era, nth) && now.since(since) < CLOSE_AGAIN
+        });
+        if under_way || growth < 1000 + CLOSE_STAGGER * self.shared.id.index() {
+            return;
+        }
+        self.closing = Some((era, nth, now));
+        let _ = self.shared.proposals.push(era.close(nth, self.shared.id));
         self.shared.wake.notify_one();
     }
 

@@ -18,7 +18,7 @@ use super::metrics::Metrics;
 use super::snapshots::Asker;
 use super::status::{Explanation, Status};
 use super::turns::Turns;
-use crate::machine::Sessions;
+use crate::machine::{ContentKey, Sessions};
 use crate::replica::Reach;
 use crate::types::{
     Access, ClientId, Command, Era, Footprint, InstanceId, KeyHash, Numbering, ReplicaId,
@@ -45,6 +45,12 @@ pub struct Limits {
     pub command_bytes: usize,
     /// Requests of one client connection that are not answered yet.
     pub client_requests: usize,
+    /// Sessions that the clients of one certificate may use here in one era (half the builder's
+    /// `session_idle` to all of it): beyond it new ones are [`Rejected::TooManySessions`].
+    pub client_sessions: usize,
+    /// Sessions that there may be in all before new ones from the network are refused like that.
+    /// One takes some 300 bytes of memory at every replica, for one to two times `session_idle`.
+    pub sessions: usize,
     /// Peers' messages that wait for the core, in bytes; beyond it the peers are held back.
     pub inbox_bytes: usize,
     /// Commands that wait for the state machine. Beyond half of it nothing new is proposed here;
@@ -93,6 +99,8 @@ impl Default for Limits {
             bytes: 64 << 20,
             command_bytes: Command::MAX_BYTES,
             client_requests: 8192,
+            client_sessions: 65_536,
+            sessions: 1 << 20,
             inbox_bytes: 16 << 20,
             unapplied: 200_000,
             unapplied_bytes: 256 << 20,
@@ -164,8 +172,12 @@ pub(super) struct Shared {
     waits_for_room: AtomicBool,
     /// No quorum can be reached.
     quorum_lost: AtomicBool,
-    /// The number of the era, and of sessions, as of what was applied last.
+    /// By what the contents of commands are told apart, where nothing that is kept says it.
+    pub(super) content_key: ContentKey,
+    /// What the sessions have come to, as of what was applied last.
     era: AtomicU32,
+    next_close: AtomicU64,
+    growth: AtomicUsize,
     sessions: AtomicUsize,
     phase: AtomicU8,
     /// What is wrong, once failed.
@@ -204,7 +216,10 @@ impl Shared {
             space_low: AtomicBool::new(false),
             waits_for_room: AtomicBool::new(false),
             quorum_lost: AtomicBool::new(false),
+            content_key: rand::random(),
             era: AtomicU32::new(0),
+            next_close: AtomicU64::new(0),
+            growth: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
             fault: Mutex::new(None),
@@ -229,7 +244,7 @@ impl Shared {
         let now = self.clock.now();
         let keys = footprint.keys().map_or(0, <[_]>::len);
         let bytes = payload.len() + keys * KEY_BYTES;
-        match self.desk.enter(request, bytes, now, waiter) {
+        match self.desk.enter(request, &payload, bytes, now, waiter) {
             Err((waiter, why)) => return waiter.answer(Err(why)),
             Ok(Entered::Joined) => return,
             Ok(Entered::New) => {}
@@ -260,6 +275,13 @@ impl Shared {
     pub(super) fn note_sessions(&self, sessions: &Sessions) {
         self.era.store(sessions.era().number(), Ordering::Release);
         self.sessions.store(sessions.len(), Ordering::Release);
+        self.next_close.store(sessions.next_close(), Ordering::Release);
+        self.growth.store(sessions.growth(), Ordering::Release);
+    }
+
+    /// The close that comes next, and how near it is: due from 1000 on.
+    pub(super) fn next_close(&self) -> (u64, usize) {
+        (self.next_close.load(Ordering::Acquire), self.growth.load(Ordering::Acquire))
     }
 
     /// The present era.

@@ -131,11 +131,12 @@ where
             Some(kept) => {
                 let (begun, applier) = kept.begin(&mut core, pace.replicas, &mut out)?;
                 let applier = applier.unwrap_or_else(|| Applier::new(machine));
+                let applier = applier.keyed(shared.content_key);
                 let (skipped, trail) = begun.kept.skip(&applier, &skip, shared.id)?;
                 (Some(begun), apply::First { applier, skipped, trail })
             }
             None => {
-                let applier = Applier::new(machine);
+                let applier = Applier::new(machine).keyed(shared.content_key);
                 (None, apply::First { applier, skipped: skip, trail: None })
             }
         };

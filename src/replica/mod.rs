@@ -48,12 +48,13 @@ pub use transfer::{
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use crate::execute::{AnyExecutor, InLog};
 use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, LogPosition,
+    Batch, Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, KeyedMap, LogPosition,
     ReplicaId, ReplicaSet, RequestId, Settings, Slot, Time, Value,
 };
 
@@ -402,10 +403,12 @@ impl<P: Protocol> Core<P> {
     fn take_back(&mut self, commands: Vec<Command>) {
         if P::ORDER == ExecutionOrder::Log && !commands.is_empty() {
             // No decision says so here: what they were called is found by what they are.
-            let back: FxHashSet<RequestId> = commands.iter().map(|it| it.request).collect();
+            let back = commands.iter().map(|it| ((it.request, it.payload.clone()), ()));
+            let back: KeyedMap<(RequestId, Bytes), ()> = back.collect();
             let own_commands = &mut self.own_commands;
             self.own.retain(|_, (_, batch)| {
-                let stays = !back.contains(&batch.commands()[0].request);
+                let first = &batch.commands()[0];
+                let stays = !back.contains_key(&(first.request, first.payload.clone()));
                 *own_commands -= if stays { 0 } else { batch.commands().len() };
                 stays
             });

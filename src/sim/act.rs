@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::checks::Breach;
+use super::checks::{Breach, content};
 use super::plan::Disk;
 use super::report::{Broken, Counter};
 use super::subject::{Noted, Subject};
@@ -15,7 +15,7 @@ use super::trace::digest;
 use super::world::{Event, World};
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
 use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Rejection, Transfer};
-use crate::types::{ClientId, Command, Footprint, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{ClientId, Command, Footprint, ReplicaId, ReplicaSet};
 use crate::wire;
 
 impl<P: Subject> World<'_, P> {
@@ -192,8 +192,8 @@ impl<P: Subject> World<'_, P> {
             let heard = !self.plan.restarts || host.waiting.contains(&command.request);
             let wanted = command.origin == me && heard;
             let applied = host.applier.apply(command, wanted);
-            self.checks.applied(me, &applied)?;
-            self.note_refusal(me, &applied);
+            self.checks.applied(me, command, &applied)?;
+            self.note_refusal(me, command, &applied);
             if applied.request.client == ClientId::CLUSTER {
                 continue;
             }
@@ -205,7 +205,7 @@ impl<P: Subject> World<'_, P> {
             // As a node, which says that it does not know: the client asks somewhere else.
             let unsure = refused && host.unsure.contains(&applied.request);
             if wanted && !unsure {
-                self.reply(applied.request, applied.outcome);
+                self.reply(command, applied.outcome);
             }
         }
         Ok(())
@@ -221,20 +221,26 @@ impl<P: Subject> World<'_, P> {
         let output = host.applier.read(&read.payload);
         let output = output
             .map_err(|error| (Broken::Integrity, format!("{me} takes for a read: {error}")))?;
-        self.reply(read.request, Outcome::Output(output));
+        self.reply(read, Outcome::Output(output));
         Ok(())
     }
 
-    fn note_refusal(&mut self, me: ReplicaId, applied: &Applied) {
+    fn note_refusal(&mut self, me: ReplicaId, command: &Command, applied: &Applied) {
         if matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. })) {
             self.counters.hit(Counter::RefusedLate);
-            if self.checks.has_applied(me, applied.request) {
+            if self.checks.has_applied(me, content(command.request, &command.payload)) {
                 self.counters.hit(Counter::RefusedAgain);
             }
         }
     }
 
-    fn reply(&mut self, request: RequestId, outcome: Outcome) {
+    fn reply(&mut self, command: &Command, outcome: Outcome) {
+        // As the desk: the answer to a command is for who asked for that, whatever its id.
+        let request = command.request;
+        if !self.clients.may_hear(request, &command.payload) {
+            self.counters.hit(Counter::TwinAnswered);
+            return;
+        }
         if let Some(at) = self.network.send_client(self.now, &mut self.counters) {
             self.at(at, Event::Reply(Box::new((request, outcome))));
         }
@@ -248,7 +254,7 @@ impl<P: Subject> World<'_, P> {
             for command in batch.commands().iter().filter(|command| command.origin == me) {
                 let cluster = command.request.client == ClientId::CLUSTER;
                 if !cluster && self.clients.is_put(command.request) {
-                    self.reply(command.request, Outcome::Output(done.clone()));
+                    self.reply(command, Outcome::Output(done.clone()));
                 }
             }
         }

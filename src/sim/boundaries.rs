@@ -44,7 +44,7 @@ fn workload(operations: u64) -> Plan {
     (workload.clients, workload.commands, workload.window) = (4, operations / 4, 1);
     (workload.think, workload.burst) = (Duration::from_millis(1), 1);
     (workload.keys, workload.hot, workload.mix) = (4, 0, [2, 3, 2, 1, 1, 0]);
-    (workload.give_up, workload.double) = (0, 0);
+    (workload.give_up, workload.double, workload.twins) = (0, 0, 0);
     workload.timeout = Duration::from_millis(50);
     plan.unrest = Duration::from_millis(10 * operations / 4) + Duration::from_secs(2);
     plan

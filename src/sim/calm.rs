@@ -92,6 +92,7 @@ impl<P: Subject> World<'_, P> {
     fn pending(&self) -> Option<String> {
         if let Some(request) = self.clients.waiting() {
             let where_to = self.checks.applied_at(request);
+            let request = request.0;
             return Some(format!("{request:?} is not answered, applied at {where_to} replicas"));
         }
         let first = self.live().next().expect("at most f replicas crash");
@@ -147,15 +148,15 @@ impl<P: Subject> World<'_, P> {
     }
 
     fn judge_clients(&self, first: ReplicaId) -> Result<(), Breach> {
-        for request in self.clients.answered_requests() {
-            if !self.checks.has_applied(first, request) && !self.checks.was_read(request) {
-                let detail = format!("{request:?} was answered, and {first} has not executed it");
+        for asked in self.clients.answered_contents() {
+            if !self.checks.has_applied(first, asked) && !self.checks.was_read(asked) {
+                let detail = format!("{asked:?} was answered, and {first} has not executed it");
                 return Err((Broken::Once, detail));
             }
         }
-        for request in self.clients.failed_requests() {
-            if self.checks.has_applied(first, request) {
-                let detail = format!("{request:?} was refused, and {first} has executed it");
+        for asked in self.clients.failed_contents() {
+            if self.checks.has_applied(first, asked) {
+                let detail = format!("{asked:?} was refused, and {first} has executed it");
                 return Err((Broken::Once, detail));
             }
         }

@@ -8,21 +8,28 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::order::Orders;
 use super::report::Broken;
 use super::subject::{Noted, Subject};
-use crate::machine::{Applied, Outcome, Refusal};
+use crate::machine::{Applied, Kv, Outcome, Refusal, StateMachine as _, decode};
 use crate::replica::Execution;
 use crate::types::{
-    Access, Ballot, Batch, Command, Deps, ExecutionOrder, InstanceId, KeyHash, Optimisations,
-    ReplicaId, ReplicaSet, RequestId, Slot, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, ExecutionOrder, InstanceId, KeyHash,
+    Optimisations, ReplicaId, ReplicaSet, RequestId, Slot, Value,
 };
 
 /// A promise that was broken, and how.
 pub(super) type Breach = (Broken, String);
+
+/// A command: its id, and what it contains.
+pub(super) type Content = (RequestId, KeyHash);
+
+/// What a client asked, whatever else it asked under that id.
+pub(super) fn content(request: RequestId, payload: &[u8]) -> Content {
+    (request, KeyHash::of(payload))
+}
 
 /// What one replica has shown.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +40,9 @@ struct Seen {
     reached: Slot,
     /// Instances with a record here and no decision.
     open: BTreeSet<InstanceId>,
-    applied: FxHashSet<RequestId>,
+    applied: FxHashSet<Content>,
     /// Refused for their age, in this life.
-    refused: FxHashSet<RequestId>,
+    refused: FxHashSet<Content>,
 }
 
 /// Committed instances that use one key, by owner.
@@ -50,9 +57,9 @@ type Users = Vec<BTreeMap<Slot, Access>>;
 pub(super) struct Checks {
     n: usize,
     order: ExecutionOrder,
-    asked: FxHashMap<RequestId, Bytes>,
+    asked: FxHashSet<Content>,
     /// Reads that were answered without a proposal.
-    read: FxHashSet<RequestId>,
+    read: FxHashSet<Content>,
     proposed: FxHashMap<InstanceId, Arc<Batch>>,
     decided: FxHashMap<InstanceId, (Value, Deps)>,
     keys: FxHashMap<KeyHash, Users>,
@@ -74,7 +81,7 @@ impl Checks {
         Checks {
             n,
             order,
-            asked: FxHashMap::default(),
+            asked: FxHashSet::default(),
             read: FxHashSet::default(),
             proposed: FxHashMap::default(),
             decided: FxHashMap::default(),
@@ -97,7 +104,7 @@ impl Checks {
 
     /// A client hands in a command.
     pub(super) fn asked(&mut self, command: &Command) {
-        self.asked.entry(command.request).or_insert_with(|| command.payload.clone());
+        self.asked.insert(content(command.request, &command.payload));
     }
 
     /// A replica appends a record.
@@ -131,7 +138,7 @@ impl Checks {
 
     fn check_asked(&self, id: InstanceId, batch: &Batch) -> Result<(), Breach> {
         for command in batch.commands() {
-            if self.asked.get(&command.request) != Some(&command.payload) {
+            if !self.asked.contains(&content(command.request, &command.payload)) {
                 let detail = format!("{id} proposes {:?}, asked by nobody", command.request);
                 return Err((Broken::Integrity, detail));
             }
@@ -215,12 +222,12 @@ impl Checks {
 
     /// A command is answered without a proposal.
     pub(super) fn is_read(&mut self, read: &Command) {
-        self.read.insert(read.request);
+        self.read.insert(content(read.request, &read.payload));
     }
 
     /// Whether a command was ever answered without a proposal.
-    pub(super) fn was_read(&self, request: RequestId) -> bool {
-        self.read.contains(&request)
+    pub(super) fn was_read(&self, content: Content) -> bool {
+        self.read.contains(&content)
     }
 
     /// A slot of a sequence is executed: whatever the records may say, it is decided by now, for
@@ -271,18 +278,30 @@ impl Checks {
         self.orders.executed(at, *id, batch.footprint())
     }
 
-    /// A replica applied a command of an instance.
-    pub(super) fn applied(&mut self, at: ReplicaId, applied: &Applied) -> Result<(), Breach> {
+    /// A replica applied a command of an instance, and this is what became of it.
+    pub(super) fn applied(
+        &mut self,
+        at: ReplicaId,
+        command: &Command,
+        applied: &Applied,
+    ) -> Result<(), Breach> {
         let seen = &mut self.seen[at.index()];
+        let content = content(command.request, &command.payload);
         if matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. })) {
-            seen.refused.insert(applied.request);
+            seen.refused.insert(content);
             return Ok(());
         }
-        if applied.first && seen.refused.contains(&applied.request) {
+        let upkeep = command.request.client == ClientId::CLUSTER;
+        if upkeep || reads(&command.payload) {
+            // A read may be repeated. What the cluster asks has an effect if it fits.
+            seen.applied.insert(content);
+            return Ok(());
+        }
+        if applied.first && seen.refused.contains(&content) {
             let detail = format!("{at} applies {:?}, which it had refused", applied.request);
             return Err((Broken::Once, detail));
         }
-        let new = seen.applied.insert(applied.request);
+        let new = seen.applied.insert(content);
         if applied.first && !new {
             return Err((Broken::Once, format!("{at} applies {:?} twice", applied.request)));
         }
@@ -305,14 +324,19 @@ impl Checks {
     }
 
     /// Whether a replica executed a command.
-    pub(super) fn has_applied(&self, at: ReplicaId, request: RequestId) -> bool {
-        self.seen[at.index()].applied.contains(&request)
+    pub(super) fn has_applied(&self, at: ReplicaId, content: Content) -> bool {
+        self.seen[at.index()].applied.contains(&content)
     }
 
     /// The number of replicas that executed a command.
-    pub(super) fn applied_at(&self, request: RequestId) -> usize {
-        self.seen.iter().filter(|seen| seen.applied.contains(&request)).count()
+    pub(super) fn applied_at(&self, content: Content) -> usize {
+        self.seen.iter().filter(|seen| seen.applied.contains(&content)).count()
     }
+}
+
+/// Whether an encoded command of the store writes nothing.
+fn reads(payload: &[u8]) -> bool {
+    decode(payload).is_ok_and(|command| Kv::footprint(&command).is_read_only())
 }
 
 /// A value in a few words.

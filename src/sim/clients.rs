@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::checks::{Content, content};
 use super::history::{Answer, Call, Operation, Outcome};
 use super::plan::{Plan, Stream, Workload, stream};
 use super::report::{Counter, Counters};
@@ -55,6 +56,13 @@ struct Entry {
     failed: bool,
 }
 
+impl Entry {
+    fn content(&self) -> Content {
+        let sent = self.sent.as_ref().expect("what is in the log was sent");
+        content(self.request, &sent.payload)
+    }
+}
+
 impl Client {
     fn next_sequence(&self) -> u64 {
         (self.sequence + 1).max(self.era.first_sequence())
@@ -73,12 +81,15 @@ impl Client {
 /// Invariants:
 ///
 /// 1. Every written value is written by one command only.
-/// 2. A request id is used for one command only.
+/// 2. A request id is used for one command only, but for twins: a client that misuses ids sends a
+///    second command under that of the first, and waits for nothing of it.
 #[derive(Debug)]
 pub(super) struct Clients {
     workload: Workload,
     n: usize,
     rng: ChaCha8Rng,
+    /// For twins: without them the world is the same.
+    twin_rng: ChaCha8Rng,
     clients: Vec<Client>,
     log: Vec<Entry>,
     /// A value that a key had lately, for commands that expect one.
@@ -113,6 +124,7 @@ impl Clients {
         Clients {
             n: plan.replicas,
             rng: stream(plan.seed, Stream::Clients),
+            twin_rng: stream(plan.seed, Stream::Twins),
             clients: (0..workload.clients).map(client).collect(),
             log: Vec::new(),
             lately: BTreeMap::new(),
@@ -152,11 +164,19 @@ impl Clients {
     }
 
     /// A command that somebody waits for.
-    pub(super) fn waiting(&self) -> Option<RequestId> {
+    pub(super) fn waiting(&self) -> Option<Content> {
         self.clients.iter().find_map(|client| {
-            let (sequence, _) = client.pending.first_key_value()?;
-            Some(RequestId::new(client.session, *sequence))
+            let (sequence, pending) = client.pending.first_key_value()?;
+            Some(content(RequestId::new(client.session, *sequence), &pending.payload))
         })
+    }
+
+    /// Whether what became of a command may be told to whoever waits under that id: not if that is
+    /// for another command.
+    pub(super) fn may_hear(&self, request: RequestId, payload: &Bytes) -> bool {
+        let client = &self.clients[Clients::of(request.client)];
+        let pending = client.pending.get(&request.sequence);
+        client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
     }
 
     /// The client that a session belongs to.
@@ -252,7 +272,36 @@ impl Clients {
         let entry = &mut self.log[entry];
         entry.sent = Some(asks[0].1.clone());
         entry.asked = if asks.len() > 1 { 2 } else { 1 };
+        if self.twin_rng.random_range(0..256) < u32::from(self.workload.twins) {
+            counters.hit(Counter::Twin);
+            asks.push(self.twin(index, sequence, now));
+        }
         asks
+    }
+
+    /// Another command under the same id, of which nobody waits for the end.
+    fn twin(&mut self, index: usize, sequence: u64, now: Time) -> Ask {
+        let at = key(self.twin_rng.random_range(0..self.workload.keys));
+        let session = self.clients[index].session;
+        let command = match self.twin_rng.random_range(0..4) {
+            0 => KvCommand::Get { key: at },
+            1 => KvCommand::Del { key: at },
+            _ => KvCommand::Put { key: at, value: value(session, sequence, 9) },
+        };
+        let to = ReplicaId::from_index(self.twin_rng.random_range(0..self.n));
+        let (_, mut sent) = self.ask(index, sequence, to);
+        sent.footprint = Kv::footprint(&command);
+        sent.payload = encode(&command).expect("keys and values have an encoding");
+        self.log.push(Entry {
+            request: sent.request,
+            command,
+            called: now,
+            answer: None,
+            sent: Some(sent.clone()),
+            asked: 1,
+            failed: false,
+        });
+        (to, sent)
     }
 
     fn ask(&self, index: usize, sequence: u64, to: ReplicaId) -> Ask {
@@ -369,13 +418,13 @@ impl Clients {
     }
 
     /// What surely had no effect.
-    pub(super) fn failed_requests(&self) -> impl Iterator<Item = RequestId> + '_ {
-        self.log.iter().filter(|entry| entry.failed).map(|entry| entry.request)
+    pub(super) fn failed_contents(&self) -> impl Iterator<Item = Content> + '_ {
+        self.log.iter().filter(|entry| entry.failed).map(Entry::content)
     }
 
     /// What was answered.
-    pub(super) fn answered_requests(&self) -> impl Iterator<Item = RequestId> + '_ {
-        self.log.iter().filter(|entry| entry.answer.is_some()).map(|entry| entry.request)
+    pub(super) fn answered_contents(&self) -> impl Iterator<Item = Content> + '_ {
+        self.log.iter().filter(|entry| entry.answer.is_some()).map(Entry::content)
     }
 
     fn draw(&mut self, index: usize) -> (KvCommand, bool) {

@@ -1,4 +1,4 @@
-//! The ends of eras, with which sessions expire (`machine::sessions`): proposed at odd moments, by
+//! The ends of eras, with which sessions expire, and closes (`machine::sessions`): proposed at odd moments, by
 //! one replica or by two at once; and commands of long ago that arrive again, and must have no
 //! second effect whether their sessions are remembered or not. Beside `faults`, which says when.
 
@@ -15,17 +15,25 @@ use crate::types::{Era, RequestId};
 const LATE: usize = 4;
 
 impl<P: Subject> World<'_, P> {
-    /// The era ends, where a proposer sees it first; then some clients are late.
+    /// The era ends, or what is finished is closed within it, where a proposer sees it first; then
+    /// some clients are late.
     pub(super) fn end_era(&mut self) {
         let proposers = self.rng.random_range(1..=2);
+        let closes = self.close_rng.random_ratio(1, 3);
         let mut era = Era::FIRST;
         for _ in 0..proposers {
             let me = self.any();
             let host = &self.hosts[me.index()];
             if host.alive {
-                self.counters.hit(Counter::EraEnd);
-                era = host.applier.sessions().era();
-                let command = era.end(me);
+                let sessions = host.applier.sessions();
+                era = sessions.era();
+                let command = if closes {
+                    self.counters.hit(Counter::Close);
+                    era.close(sessions.next_close(), me)
+                } else {
+                    self.counters.hit(Counter::EraEnd);
+                    era.end(me)
+                };
                 self.checks.asked(&command);
                 self.at(self.now, Event::Request(Box::new((me, command))));
             }

@@ -9,7 +9,7 @@ use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
 use super::room::{Flip, Room};
 use super::subject::Subject;
-use crate::machine::{Applier, Kv};
+use crate::machine::{Applier, ContentKey, Kv};
 use crate::protocol::Paths;
 use crate::replica::{Core, Input, Limits};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
@@ -26,6 +26,8 @@ const CHUNK: u32 = 200;
 /// 3. Positions (`appended`, `durable`, `flushed`) count the records of all lives that were left.
 pub(super) struct Host<P: Subject> {
     settings: Settings,
+    /// Each has its own.
+    content_key: ContentKey,
     pub(super) core: Core<P>,
     pub(super) applier: Applier<Kv>,
     pub(super) alive: bool,
@@ -96,7 +98,8 @@ impl<P: Subject> Host<P> {
         Host {
             core: core(&settings),
             settings,
-            applier: Applier::new(Kv::new()),
+            content_key: [seed, 7],
+            applier: Applier::new(Kv::new()).keyed([seed, 7]),
             alive: true,
             inbox: Vec::new(),
             free_at: Time::ZERO,
@@ -127,6 +130,13 @@ impl<P: Subject> Host<P> {
         }
     }
 
+    /// A rule broken on purpose: the first command of an id is taken for all of them.
+    #[cfg(test)]
+    pub(super) fn tell_no_contents_apart(&mut self) {
+        self.content_key = crate::machine::BLIND;
+        self.applier = Applier::new(Kv::new()).keyed(self.content_key);
+    }
+
     /// Down, with whatever was only in memory gone.
     pub(super) fn go_down(&mut self) {
         self.alive = false;
@@ -144,7 +154,7 @@ impl<P: Subject> Host<P> {
     pub(super) fn begin_anew(&mut self, now: Time) {
         self.paths.add(self.core.paths());
         self.core = core(&self.settings);
-        self.applier = Applier::new(Kv::new());
+        self.applier = Applier::new(Kv::new()).keyed(self.content_key);
         self.alive = true;
         self.returning = false;
         self.life += 1;

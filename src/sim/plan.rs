@@ -44,6 +44,10 @@ pub(super) enum Stream {
     Leases,
     /// Whether replicas that never come back take snapshots, for others alone.
     Memory,
+    /// Which clients use ids twice.
+    Twins,
+    /// Where sessions are closed instead of an era ended.
+    Closes,
 }
 
 /// The randomness of one concern of one seed.
@@ -216,6 +220,8 @@ pub(super) struct Workload {
     pub(super) give_up: u8,
     /// Out of 256: clients that ask a second replica at once.
     pub(super) double: u8,
+    /// Out of 256: commands whose id is used for another command as well.
+    pub(super) twins: u8,
 }
 
 impl Plan {
@@ -255,6 +261,7 @@ impl Plan {
         let step = *pick(&mut rng, &[0, 0, 5, 50, 400]);
         let wire = rng.random_ratio(1, 4);
         let mut workload = draw_workload(&mut rng, &timing, wide);
+        workload.twins = draw_twins(seed);
         workload.clients = workload.clients.min(overrides.clients.unwrap_or(usize::MAX));
         workload.commands = workload.commands.min(overrides.commands.unwrap_or(u64::MAX));
         let unrest = timing.suspect * rng.random_range(10..60);
@@ -464,5 +471,12 @@ fn draw_workload(rng: &mut impl Rng, timing: &Timing, wide: bool) -> Workload {
         timeout: timing.suspect.mul_f64(0.3 + 6.0 * rng.random::<f64>()),
         give_up: *pick(rng, &[0, 0, 0, 30]),
         double: *pick(rng, &[0, 0, 10, 100]),
+        twins: 0,
     }
+}
+
+/// In a quarter of the worlds clients misuse ids: from a stream of its own.
+fn draw_twins(seed: u64) -> u8 {
+    let mut rng = stream(seed, Stream::Twins);
+    *pick(&mut rng, &[0, 0, 0, 0, 0, 0, 20, 120])
 }

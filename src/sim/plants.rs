@@ -79,6 +79,14 @@ fn an_answer_at_commit() {
     caught(3, 400, sabotage, &[Broken::Linearizability]);
 }
 
+/// A client's misuse of ids, in the worlds that have it, makes replicas differ.
+#[test]
+fn one_id_for_all_that_a_client_sends_under_it() {
+    let sabotage = Sabotage { one_content: true, ..Sabotage::default() };
+    let seen = [UNSAFE, &[Broken::Once]].concat();
+    caught(3, 100, sabotage, &seen);
+}
+
 /// How many seeds each takes, for whoever changes the simulator: minutes in release.
 #[test]
 #[ignore = "a measurement"]

@@ -118,6 +118,9 @@ pub(super) struct Sabotage {
     pub(super) answer_at_commit: bool,
     /// The store says that records are durable when they are written, not when they are flushed.
     pub(super) unflushed_store: bool,
+    /// Commands are told apart by their ids alone.
+    #[cfg(test)]
+    pub(super) one_content: bool,
 }
 
 /// A world.
@@ -132,6 +135,7 @@ pub(super) struct World<'a, P: Subject> {
     pub(super) rng: ChaCha8Rng,
     pub(super) disk_rng: ChaCha8Rng,
     pub(super) room_rng: ChaCha8Rng,
+    pub(super) close_rng: ChaCha8Rng,
     pub(super) checks: Checks,
     /// All snapshots ever begun.
     pub(super) shelf: Vec<Shelved<P>>,
@@ -165,7 +169,13 @@ impl<'a, P: Subject> World<'a, P> {
                 clock.rate = clock.rate.clamp(NEARLY.0, NEARLY.1);
             }
         }
-        let hosts = ReplicaId::all(plan.replicas).map(|me| Host::new(&plan, me)).collect();
+        #[cfg_attr(not(test), expect(unused_mut, reason = "tests break rules"))]
+        let mut hosts: Vec<Host<P>> =
+            ReplicaId::all(plan.replicas).map(|me| Host::new(&plan, me)).collect();
+        #[cfg(test)]
+        if sabotage.one_content {
+            hosts.iter_mut().for_each(Host::tell_no_contents_apart);
+        }
         let mut world = World {
             now: Time::ZERO,
             hosts,
@@ -177,6 +187,7 @@ impl<'a, P: Subject> World<'a, P> {
             disk_rng: stream(plan.seed, Stream::Disks),
             checks: Checks::new(plan.replicas, P::ORDER).of(plan.optimisations),
             room_rng: stream(plan.seed, Stream::Rooms),
+            close_rng: stream(plan.seed, Stream::Closes),
             shelf: Vec::new(),
             heap: BinaryHeap::new(),
             scheduled: 0,

@@ -53,6 +53,20 @@ impl Era {
         Era(self.0.saturating_sub(1))
     }
 
+    /// The command that closes, for the `nth` time in this era (from 0), what sessions have finished.
+    pub fn close(self, nth: u64, origin: ReplicaId) -> Command {
+        let mut command = self.end(origin);
+        // An era has fewer closes than commands.
+        command.request.sequence = self.first_sequence() + nth + 1;
+        command
+    }
+
+    /// Which close of its era a sequence of the cluster's own stands for; `None` if it is the
+    /// era's end.
+    pub fn nth_close(sequence: u64) -> Option<u64> {
+        sequence.checked_sub(Era::of(sequence).first_sequence())?.checked_sub(1)
+    }
+
     /// The command that ends it. It touches everything, so every replica executes it between the
     /// same commands; it is answered to nobody.
     pub fn end(self, origin: ReplicaId) -> Command {
@@ -87,6 +101,11 @@ mod tests {
         for era in [Era::FIRST, Era(1), Era(7), Era::LAST] {
             assert_eq!(Era::of(era.first_sequence()), era);
             assert_eq!(Era::of(era.end(ReplicaId::from_index(0)).request.sequence), era);
+            assert_eq!(Era::nth_close(era.end(ReplicaId::from_index(0)).request.sequence), None);
+            for nth in [0, 1, 1 << 30] {
+                let close = era.close(nth, ReplicaId::from_index(1)).request.sequence;
+                assert_eq!((Era::of(close), Era::nth_close(close)), (era, Some(nth)));
+            }
             if let Some(next) = era.next() {
                 assert_eq!(Era::of(next.first_sequence() - 1), era);
                 assert_eq!(next.previous(), era);

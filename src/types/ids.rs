@@ -96,12 +96,52 @@ impl fmt::Debug for InstanceId {
 }
 
 /// A client session. Chosen by the client, at random, once: two live sessions never share one.
+///
+/// The upper 24 bits say whose it is: each name in a certificate has a *share* of 2^40 ids, found by
+/// hashing the name, and replicas refuse a client on the network that uses another's. (Two names may
+/// hash to one share, one pair in 16 million; then each would still have to guess the other's 40
+/// bits.) The first share and the last are for callers in a replica's process: the first for ids
+/// that they choose, the last for those that are drawn. No name has either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
 impl ClientId {
-    /// The cluster itself, whose commands end eras ([`Era::end`](super::Era::end)). No client's.
+    /// The cluster itself, whose commands end eras ([`Era::end`](super::Era::end)) and close what sessions
+    /// have finished ([`Era::close`](super::Era::close)). No client's.
     pub const CLUSTER: ClientId = ClientId(u64::MAX);
+
+    /// How many bits number the sessions of one share.
+    const SHARE_BITS: u32 = 40;
+    /// The last share.
+    const DRAWN: u64 = u64::MAX >> ClientId::SHARE_BITS;
+
+    /// A session of the client that has this name in its certificate; of `random` the lower 40 bits
+    /// count.
+    pub fn of(name: &str, random: u64) -> ClientId {
+        ClientId(share(name) << ClientId::SHARE_BITS | within_share(random))
+    }
+
+    /// Whether a session may be used by the client with this name.
+    pub fn belongs_to(self, name: &str) -> bool {
+        self.0 >> ClientId::SHARE_BITS == share(name)
+    }
+
+    /// A session of a caller in a replica's process; of `random` the lower 40 bits count.
+    pub fn local(random: u64) -> ClientId {
+        let id = ClientId::DRAWN << ClientId::SHARE_BITS | within_share(random);
+        // The very last is the cluster's own.
+        ClientId(id.min(ClientId::CLUSTER.0 - 1))
+    }
+}
+
+/// The share of a client's name. Clients and replicas of all versions find the same.
+fn share(name: &str) -> u64 {
+    // Neither the first nor the last.
+    1 + xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % (ClientId::DRAWN - 1)
+}
+
+fn within_share(random: u64) -> u64 {
+    random & ((1 << ClientId::SHARE_BITS) - 1)
 }
 
 impl fmt::Debug for ClientId {
@@ -181,6 +221,21 @@ mod tests {
         for text in ["", "c1f", "1f#1", "c#1", "c1f#0", "c1f#", "c+1#1", "c1#+1", "c1#-1", "cg#1"] {
             assert_eq!(text.parse::<RequestId>(), Err(UnknownRequest), "{text}");
         }
+    }
+
+    #[test]
+    fn a_session_belongs_to_one_name_and_never_to_callers_in_the_process() {
+        let names = (0..10_000).map(|number| format!("client-{number}"));
+        for name in names {
+            for random in [0, 7, u64::MAX] {
+                let id = ClientId::of(&name, random);
+                assert!(id.belongs_to(&name) && !id.belongs_to("somebody"), "{name} {id:?}");
+                assert!(!ClientId(random & 0xff_ffff_ffff).belongs_to(&name));
+                assert!(!ClientId::local(random).belongs_to(&name));
+            }
+        }
+        assert_eq!(ClientId::of("alice", 0x1_0000_0000_0005), ClientId(0x1d_f969 << 40 | 5));
+        assert_eq!(ClientId::local(u64::MAX), ClientId(u64::MAX - 1));
     }
 
     #[test]

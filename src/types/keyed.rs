@@ -195,7 +195,9 @@ mod tests {
     fn comparisons<H: BuildHasher + Default>(numbers: &[u64]) -> u64 {
         let mut map: HashMap<Number, (), H> = HashMap::default();
         COMPARED.set(0);
-        numbers.iter().for_each(|number| drop(map.insert(Number(*number), ())));
+        for number in numbers {
+            map.insert(Number(*number), ());
+        }
         assert!(numbers.iter().all(|number| map.contains_key(&Number(*number))));
         COMPARED.get()
     }

@@ -121,6 +121,9 @@ pub enum Refusal {
     /// text says whom it lacks, for people.
     #[error("not proposed: {0}")]
     NoQuorum(String),
+    /// No new session is taken at the moment: use one for many commands, or wait.
+    #[error("the replica takes no more sessions for now; use one session for many commands")]
+    TooManySessions,
 }
 
 impl From<Rejection> for Refusal {
@@ -317,6 +320,7 @@ impl Wire for Refusal {
                 out.put_u8(7);
                 why.encode(out);
             }
+            Refusal::TooManySessions => out.put_u8(8),
         }
     }
 
@@ -330,6 +334,7 @@ impl Wire for Refusal {
             5 => Ok(Refusal::DiskFull),
             6 => Ok(Refusal::Expired(from.read()?)),
             7 => Ok(Refusal::NoQuorum(from.read()?)),
+            8 => Ok(Refusal::TooManySessions),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }

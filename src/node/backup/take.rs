@@ -155,10 +155,11 @@ fn all<S: StateMachine>(
     let Some(replicas) = replicas else { return Ok(None) };
     let mut core = core(replica, replicas)?;
     let mut out = Output::default();
-    let mut applier = Applier::new(machine);
+    // Replicas that start from this tell contents apart by the same key.
+    let mut applier = Applier::new(machine).keyed(rand::random());
     let mut poisoned = None;
     if let Some(begun) = begun {
-        applier = begun.applier;
+        applier = begun.applier.keyed(rand::random());
         if let Some(it) = skipped.iter().find(|it| applier.sessions().is_executed(**it)) {
             return Err(NotTaken::TooLateToSkip(*it));
         }

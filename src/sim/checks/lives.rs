@@ -3,16 +3,16 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Access, Breach, Broken, Checks, Seen};
+use super::{Access, Breach, Broken, Checks, Content, Seen};
 use crate::sim::order::Position;
 use crate::sim::subject::{Noted, Subject};
-use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet};
 
 /// What a replica had executed when a snapshot was taken.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Shown {
     executed: FxHashSet<InstanceId>,
-    applied: FxHashSet<RequestId>,
+    applied: FxHashSet<Content>,
     order: Position,
 }
 

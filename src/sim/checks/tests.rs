@@ -1,5 +1,7 @@
 //! The checkers, fed with worlds that went wrong.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::machine::Outcome;
 use crate::protocol::epaxos::{EPaxos, Record};
@@ -160,16 +162,17 @@ fn executing_what_is_not_committed_or_again_or_in_another_order() {
 #[test]
 fn applying_twice_or_refusing_once() {
     let mut story = Story::new();
+    let asked = command(0, Footprint::write(b"k"));
     let applied = |first| Applied {
         request: RequestId::new(ClientId(0), 1),
         origin: replica(0),
         outcome: Outcome::Forgotten,
         first,
     };
-    assert_eq!(broken(story.checks.applied(replica(1), &applied(false))), Broken::Once);
-    assert_eq!(story.checks.applied(replica(0), &applied(true)), Ok(()));
-    assert_eq!(story.checks.applied(replica(0), &applied(false)), Ok(()));
-    assert_eq!(broken(story.checks.applied(replica(0), &applied(true))), Broken::Once);
+    assert_eq!(broken(story.checks.applied(replica(1), &asked, &applied(false))), Broken::Once);
+    assert_eq!(story.checks.applied(replica(0), &asked, &applied(true)), Ok(()));
+    assert_eq!(story.checks.applied(replica(0), &asked, &applied(false)), Ok(()));
+    assert_eq!(broken(story.checks.applied(replica(0), &asked, &applied(true))), Broken::Once);
 }
 
 #[test]

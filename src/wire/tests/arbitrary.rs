@@ -273,6 +273,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Refusal::DiskFull),
         any::<u64>().prop_map(|sequence| Refusal::Expired(Era::of(sequence))),
         ".*".prop_map(Refusal::NoQuorum),
+        Just(Refusal::TooManySessions),
     ];
     let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
         |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },

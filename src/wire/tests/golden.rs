@@ -235,6 +235,7 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         (Outcome::Rejected(Refusal::DiskFull), "03 05"),
         (Outcome::Rejected(Refusal::Expired(Era::of(300 << 40))), "03 06 ac02"),
         (Outcome::Rejected(Refusal::NoQuorum("no".to_owned())), "03 07 02 6e6f"),
+        (Outcome::Rejected(Refusal::TooManySessions), "03 08"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
         (Outcome::Snapshot { position: 300, bytes: 7 }, "05 ac02 07"),
         (Outcome::NoAnswer(NoAnswer::TooLarge { bytes: 300, limit: 7 }), "06 01 ac02 07"),
