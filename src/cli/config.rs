@@ -53,6 +53,9 @@ pub(super) struct ReplicaFile {
     /// By how many bytes the log grows between two snapshots.
     #[serde(default, deserialize_with = "snapshot_every")]
     snapshot_every: Option<u64>,
+    /// How many sessions the clients of one certificate may use in an era.
+    #[serde(default)]
+    client_sessions: Option<usize>,
     /// How many bytes of decisions are kept for a replica that is away.
     #[serde(default)]
     keep_for_absent: Option<usize>,
@@ -295,6 +298,7 @@ impl ReplicaFile {
             mesh,
             snapshot_every: self.snapshot_every.unwrap_or(usual.snapshot_every),
             keep_for_absent_bytes: self.keep_for_absent.unwrap_or(usual.keep_for_absent_bytes),
+            client_sessions: self.client_sessions.unwrap_or(usual.client_sessions),
             ..usual
         }
     }

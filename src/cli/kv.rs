@@ -244,6 +244,7 @@ impl Target {
         }
         let mut config = ClientConfig::new(file.cluster, file.client, credentials, replicas);
         config.patience = patience;
+        config.brief = true;
         Ok(config)
     }
 }

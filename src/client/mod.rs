@@ -8,7 +8,7 @@ mod link;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -34,6 +34,12 @@ const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
 /// Each of them has waited for one by then.
 const WITHOUT_QUORUM: Duration = Duration::from_secs(3);
 
+/// How long a brief client's command may be tried.
+const BRIEF: Duration = Duration::from_secs(3600);
+/// How many sessions the brief clients of one certificate share: few enough to stay below what a
+/// certificate is allowed.
+const BRIEF_SESSIONS: u64 = 1 << 14;
+
 /// What a client needs to know.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -48,6 +54,11 @@ pub struct ClientConfig {
     pub attempt: Duration,
     /// How long a command is tried altogether.
     pub patience: Duration,
+    /// For a client that asks once or twice and is gone, like a command in a shell: it takes one of
+    /// a few sessions that all such clients of a certificate share, so that ever so many of them do
+    /// not leave a session each behind. Needs a clock that is right within the hour, and a patience
+    /// of no more than half an hour; else it is as if it were false.
+    pub brief: bool,
 }
 
 impl ClientConfig {
@@ -66,6 +77,7 @@ impl ClientConfig {
             prefer: None,
             attempt: Duration::from_secs(2),
             patience: Duration::from_secs(10),
+            brief: false,
         }
     }
 }
@@ -83,6 +95,8 @@ struct Inner {
     attempt: Duration,
     patience: Duration,
     session: Mutex<Session>,
+    /// The client's, in its certificate.
+    name: String,
     changes: watch::Receiver<u64>,
     endpoint: ClientEndpoint,
     /// One a link; aborted with the client.
@@ -104,6 +118,7 @@ impl<S: StateMachine> Client<S> {
         if bytes < LEAST_FRAME {
             return Err(ConnectError::Frames { bytes, least: LEAST_FRAME });
         }
+        let name = config.network.name.clone();
         let endpoint = ClientEndpoint::bind(config.network)?;
         let (sender, changes) = watch::channel(0);
         let link = |(id, address)| Arc::new(Link::new(id, address, sender.clone()));
@@ -117,14 +132,19 @@ impl<S: StateMachine> Client<S> {
             prefer: config.prefer,
             attempt: config.attempt,
             patience: config.patience,
-            session: Mutex::new(Session::begin(Era::FIRST)),
+            session: Mutex::new(Session::begin(&name, Era::FIRST)),
+            name,
             changes,
             endpoint,
             _tasks: tasks,
         };
         inner.first_connection().await?;
         let era = inner.links.iter().map(|link| link.era()).max().unwrap_or_default();
-        *lock(&inner.session) = Session::begin(era);
+        let brief = config.brief && config.patience <= BRIEF / 2;
+        *lock(&inner.session) = match brief {
+            true => Session::brief(&inner.name, era, SystemTime::now()),
+            false => Session::begin(&inner.name, era),
+        };
         Ok(Client { inner: Arc::new(inner), machine: PhantomData })
     }
 
@@ -303,7 +323,7 @@ impl Inner {
     fn renew(&self, expired: ClientId, era: Era) {
         let mut session = lock(&self.session);
         if session.id == expired {
-            *session = Session::begin(era);
+            *session = Session::begin(&self.name, era);
         }
     }
 
@@ -423,12 +443,29 @@ impl Drop for Forget<'_> {
 struct Session {
     id: ClientId,
     numbers: Numbering,
+    /// So much lower than the lowest unfinished sequence is the floor that is told.
+    slack: u64,
 }
 
 impl Session {
-    fn begin(era: Era) -> Session {
-        let numbers = Numbering::starting_at(era.first_sequence());
-        Session { id: ClientId(rand::random_range(..ClientId::CLUSTER.0)), numbers }
+    /// A session of its own. Ids are random within the certificate's share, and of 2^40 two may turn
+    /// out the same some day; so sequences start at random, too, within the first half of the era's.
+    fn begin(name: &str, era: Era) -> Session {
+        let first = era.first_sequence() + rand::random_range(0..1 << 39);
+        let id = ClientId::of(name, rand::random_range(BRIEF_SESSIONS..1 << 40));
+        Session { id, numbers: Numbering::starting_at(first), slack: 0 }
+    }
+
+    /// A session that others use at the same time. Sequences are microseconds: they ascend, as those
+    /// of one client do, and two clients meet only if they also draw the same session. The floor
+    /// leaves the others time to finish. Where clocks differ by more the sequence is closed, and
+    /// the client begins a session of its own.
+    fn brief(name: &str, era: Era, now: SystemTime) -> Session {
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let now = micros(now.duration_since(UNIX_EPOCH).unwrap_or_default()) % ((1 << 40) - 1);
+        let numbers = Numbering::starting_at(era.first_sequence() + now);
+        let id = ClientId::of(name, rand::random_range(..BRIEF_SESSIONS));
+        Session { id, numbers, slack: micros(BRIEF) }
     }
 }
 
@@ -444,6 +481,7 @@ impl Ticket<'_> {
     fn take(session: &Mutex<Session>) -> Ticket<'_> {
         let mut held = lock(session);
         let (sequence, floor) = held.numbers.start();
+        let floor = floor.saturating_sub(held.slack);
         Ticket { session, request: RequestId::new(held.id, sequence), floor }
     }
 }

@@ -317,7 +317,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let inner = Inner {
             shared,
             local_addr,
-            client: ClientId(rand::random()),
+            client: ClientId::local(rand::random()),
             numbers: Mutex::new(Numbering::default()),
         };
         Ok(Replica { inner: Arc::new(inner), machine: std::marker::PhantomData })
@@ -384,6 +384,9 @@ fn check(limits: &Limits, timing: &Timing) -> Result<(), StartError> {
     }
     if limits.snapshot_every < Limits::LEAST_SNAPSHOT_EVERY {
         return Err(StartError::Limits("`snapshot_every` must not be below 16 KiB"));
+    }
+    if limits.client_sessions == 0 || limits.sessions == 0 {
+        return Err(StartError::Limits("`client_sessions` and `sessions` must not be 0"));
     }
     if limits.command_bytes > limits.bytes {
         return Err(StartError::Limits("`command_bytes` must not be above `bytes`"));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
+use super::admission::Admission;
 use super::desk::{ClientWaiter, Waiter};
 use super::error::{Rejected, SnapshotError};
 use super::flow::{Flow, Kind};
@@ -14,7 +15,7 @@ use super::shared::{Question, Shared};
 use super::turns::{self, Turn};
 use crate::machine::{self, CodecError, StateMachine};
 use crate::mesh::ClientConnection;
-use crate::types::Footprint;
+use crate::types::{ClientId, Era, Footprint};
 use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_request, encode_reply};
 
 /// Serves clients, whatever the state machine.
@@ -22,8 +23,18 @@ pub(super) struct Service {
     shared: Arc<Shared>,
     footprint: fn(&[u8]) -> Result<Footprint, CodecError>,
     info: ServerInfo,
+    admission: Admission,
     /// Numbers the connections.
     connections: AtomicU64,
+}
+
+/// One connection of a client.
+struct Visit {
+    /// The name in its certificate.
+    name: String,
+    flow: Arc<Flow>,
+    /// The session that was let in last, and in which era.
+    admitted: Option<(Era, ClientId)>,
 }
 
 /// A client's place in the order of turns, given up when this is dropped.
@@ -53,7 +64,9 @@ fn footprint<S: StateMachine>(payload: &[u8]) -> Result<Footprint, CodecError> {
 
 impl Service {
     pub(super) fn new<S: StateMachine>(shared: Arc<Shared>, info: ServerInfo) -> Service {
-        Service { shared, footprint: footprint::<S>, info, connections: AtomicU64::new(0) }
+        let admission = Admission::new(shared.limits.client_sessions, shared.limits.sessions);
+        let (footprint, connections) = (footprint::<S>, AtomicU64::new(0));
+        Service { shared, footprint, info, admission, connections }
     }
 
     /// Serves one client until it is gone.
@@ -67,6 +80,8 @@ impl Service {
         encode_reply(&wire::greeting(self.shared.era(), self.info.clone()), &mut greeting);
         // Whoever has gone away meanwhile doesn't get it.
         let _ = flow.sender().send(greeting.freeze());
+        let name = client.name().to_owned();
+        let mut visit = Visit { name, flow: Arc::clone(&flow), admitted: None };
         let mut frames = Vec::new();
         while client.recv(&mut frames).await.is_ok() {
             for frame in frames.drain(..) {
@@ -82,7 +97,7 @@ impl Service {
                             // Whoever has gone must not hold what it has sent until its turn comes.
                             () = flow.sender().over() => return,
                         };
-                        self.take(request, &flow, turn);
+                        self.take(request, &mut visit, turn);
                     }
                     Err(why) => {
                         self.shared.bad_requests.fetch_add(1, Ordering::Relaxed);
@@ -106,8 +121,9 @@ impl Service {
         }
     }
 
-    fn take(&self, request: Request, flow: &Arc<Flow>, turn: Option<Turn>) {
+    fn take(&self, request: Request, visit: &mut Visit, turn: Option<Turn>) {
         let Request { request, floor, ask } = request;
+        let flow = &visit.flow;
         let is_full = flow.under_way() >= self.shared.limits.client_requests;
         let waiter = ClientWaiter { request, expected: flow.begin(kind(&ask), turn) };
         if is_full {
@@ -122,7 +138,8 @@ impl Service {
             Ask::ReadLocal(payload) => (payload, true, true),
         };
         let waiter = Waiter::Client(waiter);
-        match self.admit(&payload, read) {
+        let mut enters = || if local { Ok(()) } else { self.admit_session(request.client, visit) };
+        match self.admit(&payload, read).and_then(|footprint| enters().map(|()| footprint)) {
             Err(rejected) => waiter.answer(Err(rejected.into())),
             Ok(_) if local => self.shared.read_local(payload, waiter),
             Ok(footprint) => self.shared.submit(request, floor, footprint, payload, waiter),
@@ -143,6 +160,19 @@ impl Service {
             };
             waiter.reply(outcome);
         });
+    }
+
+    /// A session is used that may be new. Which one is asked of it first: another's tells nothing.
+    fn admit_session(&self, session: ClientId, visit: &mut Visit) -> Result<(), Rejected> {
+        if !session.belongs_to(&visit.name) {
+            return Err(Rejected::ForeignSession { session, client: visit.name.clone() });
+        }
+        let era = self.shared.era();
+        if visit.admitted != Some((era, session)) {
+            self.admission.admit(&visit.name, session, era, self.shared.sessions())?;
+            visit.admitted = Some((era, session));
+        }
+        Ok(())
     }
 
     fn admit(&self, payload: &Bytes, read: bool) -> Result<Footprint, Rejected> {

@@ -13,6 +13,7 @@
 //! them. Callers may be on any thread, in any
 //! runtime or in none.
 
+mod admission;
 mod apply;
 mod backup;
 mod builder;
@@ -156,7 +157,8 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// A new session. Its id must be one that was never used: two sessions of one id would take
-    /// each other's commands for their own.
+    /// each other's commands for their own. Ids below 2^40, and those of [`ClientId::local`], are
+    /// never used by clients on the network.
     pub fn session(&self, id: ClientId) -> Session<S> {
         self.session_from(id, 1)
     }
