@@ -74,7 +74,7 @@ async fn one_id_for_two_commands_leaves_the_replicas_alike() {
     for round in 0..10 {
         let twins = (1..=20).map(|number| {
             let request = RequestId::new(ClientId(7), round * 20 + number);
-            let key = |side| format!("{side}{}", request.sequence);
+            let key = move |side| format!("{side}{}", request.sequence);
             async move {
                 tokio::join!(
                     one.submit(request, 0, create(&key("left"), "1")),
@@ -183,7 +183,7 @@ async fn a_certificate_uses_sessions_of_its_own_and_no_more_than_its_share() {
     cluster.shutdown().await;
 }
 
-/// Ever so many clients that ask once, one after the other and several at a time, are a few sessions.
+/// Clients that ask once, one after the other and several at a time, share a few sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn brief_clients_share_sessions_and_lose_nothing() {
     let cluster = LocalCluster::<Kv>::builder(1).start().await.unwrap();

@@ -448,18 +448,19 @@ struct Session {
 }
 
 impl Session {
-    /// A session of its own. Ids are random within the certificate's share, and of 2^40 two may turn
-    /// out the same some day; so sequences start at random, too, within the first half of the era's.
+    /// A session of its own. Ids are random within the certificate's share, and of 2^40 two may
+    /// turn out the same some day. So sequences start at random, too, in the first half of the
+    /// era's.
     fn begin(name: &str, era: Era) -> Session {
         let first = era.first_sequence() + rand::random_range(0..1 << 39);
         let id = ClientId::of(name, rand::random_range(BRIEF_SESSIONS..1 << 40));
         Session { id, numbers: Numbering::starting_at(first), slack: 0 }
     }
 
-    /// A session that others use at the same time. Sequences are microseconds: they ascend, as those
-    /// of one client do, and two clients meet only if they also draw the same session. The floor
-    /// leaves the others time to finish. Where clocks differ by more the sequence is closed, and
-    /// the client begins a session of its own.
+    /// A session that others use at the same time. Sequences are microseconds: they ascend, as
+    /// those of one client do, and two clients meet only if they also draw the same session. The
+    /// floor leaves the others time to finish. Where clocks differ by more the sequence is closed,
+    /// and the client begins a session of its own.
     fn brief(name: &str, era: Era, now: SystemTime) -> Session {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let now = micros(now.duration_since(UNIX_EPOCH).unwrap_or_default()) % ((1 << 40) - 1);

@@ -36,12 +36,12 @@
 //!   the floor may be one that is merely late here.)
 //!
 //! Many commands within an era would take much memory. So a second command that conflicts with
-//! everything, the *close*, closes what is finished without ending the era. Replicas propose it when
-//! the table has grown by as much as is allowed ([`Sessions::growth`]); it names which of the era's
-//! closes it is. If the table is too large even then, the sessions that hold most lose their lowest
-//! sequences and results, as many as it takes: who never says what is finished, or has far more under
-//! way than others, pays first. A command that is closed before it was executed is refused as one of
-//! an expired session is.
+//! everything, the *close*, closes what is finished without ending the era. Replicas propose it
+//! when the table has grown by as much as is allowed ([`Sessions::growth`]); it names which of the
+//! era's closes it is. If the table is too large even then, the sessions that hold most lose their
+//! lowest sequences and results, as many as it takes: a client that never says what is finished, or
+//! has far more under way than others, pays first. A command that is closed before it was executed
+//! is refused as one of an expired session is.
 //!
 //! # Why nothing is executed twice
 //!
@@ -126,8 +126,8 @@ pub struct Sessions {
     // Boxed: a map has room to spare, and half of it may be empty.
     table: KeyedMap<ClientId, Box<Session>>,
     size: Size,
-    /// What the last close left, or less since an era ended. It says when to propose the next and nothing
-    /// else, so a replica that has started again may take it for nothing.
+    /// What the last close left, or less since an era ended. It says when to propose the next and
+    /// nothing else, so a replica that has started again may take it for nothing.
     left: Size,
 }
 

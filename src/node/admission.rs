@@ -1,5 +1,5 @@
-//! How many sessions the clients of each certificate may use: what a stranger can make every replica
-//! remember for hours is bounded where it is asked for. Asked by `clients`.
+//! How many sessions the clients of each certificate may use: what a stranger can make every
+//! replica remember for hours is bounded where it is asked for. Asked by `clients`.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -6,14 +6,17 @@
 //! way is: chunks are lost, replicas stop while a snapshot is under way between them, and commands
 //! are left undecided just before.
 
+use std::time::Duration;
+
 use rand::RngExt;
 
 use super::network::{Kind, Rule};
+use super::plan::{StoragePlan, Stream, pick, stream};
 use super::report::Counter;
 use super::snapshots::Moment;
 use super::subject::Subject;
 use super::world::{Event, World};
-use crate::types::{Quorums, ReplicaId, ReplicaSet};
+use crate::types::{Quorums, ReplicaId, ReplicaSet, Timing};
 
 /// How often the others go to work in one absence.
 const SPELLS: u32 = 6;
@@ -130,4 +133,21 @@ impl<P: Subject> World<'_, P> {
         self.counters.hit(Counter::TransferDisturbed);
         self.later(soon, Event::Stop(victim, life));
     }
+}
+
+/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
+/// away is little then, and patience short: or the unrest would be over first.
+pub(super) fn draw_absences(
+    seed: u64,
+    timing: &mut Timing,
+    plan: &mut StoragePlan,
+) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Absences);
+    plan.snapshots?;
+    if rng.random_ratio(1, 4) {
+        return None;
+    }
+    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
+    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
+    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
 }

@@ -15,6 +15,10 @@ use super::report::{Counter, Counters};
 use crate::machine::{KvCommand, KvOutput, StateMachine as _, decode, encode, kv::Kv};
 use crate::types::{ClientId, Command, Era, Footprint, ReplicaId, RequestId, Time};
 
+mod twins;
+
+pub(super) use twins::draw_twins;
+
 /// What a client says, to whom.
 pub(super) type Ask = (ReplicaId, Command);
 
@@ -54,13 +58,6 @@ struct Entry {
     asked: u32,
     /// Refused for its age when it was sent: it surely has no effect.
     failed: bool,
-}
-
-impl Entry {
-    fn content(&self) -> Content {
-        let sent = self.sent.as_ref().expect("what is in the log was sent");
-        content(self.request, &sent.payload)
-    }
 }
 
 impl Client {
@@ -171,14 +168,6 @@ impl Clients {
         })
     }
 
-    /// Whether what became of a command may be told to whoever waits under that id: not if that is
-    /// for another command.
-    pub(super) fn may_hear(&self, request: RequestId, payload: &Bytes) -> bool {
-        let client = &self.clients[Clients::of(request.client)];
-        let pending = client.pending.get(&request.sequence);
-        client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
-    }
-
     /// The client that a session belongs to.
     pub(super) fn of(session: ClientId) -> usize {
         usize::try_from(session.0 % GENERATION).expect("fewer clients than a generation")
@@ -277,31 +266,6 @@ impl Clients {
             asks.push(self.twin(index, sequence, now));
         }
         asks
-    }
-
-    /// Another command under the same id, of which nobody waits for the end.
-    fn twin(&mut self, index: usize, sequence: u64, now: Time) -> Ask {
-        let at = key(self.twin_rng.random_range(0..self.workload.keys));
-        let session = self.clients[index].session;
-        let command = match self.twin_rng.random_range(0..4) {
-            0 => KvCommand::Get { key: at },
-            1 => KvCommand::Del { key: at },
-            _ => KvCommand::Put { key: at, value: value(session, sequence, 9) },
-        };
-        let to = ReplicaId::from_index(self.twin_rng.random_range(0..self.n));
-        let (_, mut sent) = self.ask(index, sequence, to);
-        sent.footprint = Kv::footprint(&command);
-        sent.payload = encode(&command).expect("keys and values have an encoding");
-        self.log.push(Entry {
-            request: sent.request,
-            command,
-            called: now,
-            answer: None,
-            sent: Some(sent.clone()),
-            asked: 1,
-            failed: false,
-        });
-        (to, sent)
     }
 
     fn ask(&self, index: usize, sequence: u64, to: ReplicaId) -> Ask {

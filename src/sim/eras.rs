@@ -1,6 +1,7 @@
-//! The ends of eras, with which sessions expire, and closes (`machine::sessions`): proposed at odd moments, by
-//! one replica or by two at once; and commands of long ago that arrive again, and must have no
-//! second effect whether their sessions are remembered or not. Beside `faults`, which says when.
+//! The ends of eras, with which sessions expire, and closes (`machine::sessions`): proposed at odd
+//! moments, by one replica or by two at once; and commands of long ago that arrive again, and must
+//! have no second effect whether their sessions are remembered or not. Beside `faults`, which says
+//! when.
 
 use rand::RngExt;
 

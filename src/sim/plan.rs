@@ -11,6 +11,8 @@ use std::time::Duration;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::absences::draw_absences;
+use super::clients::draw_twins;
 use super::faults::{Fault, FaultSet};
 use super::subject::Subject;
 use crate::protocol::ProtocolKind;
@@ -316,7 +318,7 @@ impl Plan {
 /// The largest cluster there is a drawn place for.
 pub(super) const MOST_REPLICAS: usize = 9;
 
-fn pick<'a, T>(rng: &mut impl Rng, choices: &'a [T]) -> &'a T {
+pub(super) fn pick<'a, T>(rng: &mut impl Rng, choices: &'a [T]) -> &'a T {
     &choices[rng.random_range(0..choices.len())]
 }
 
@@ -473,10 +475,4 @@ fn draw_workload(rng: &mut impl Rng, timing: &Timing, wide: bool) -> Workload {
         double: *pick(rng, &[0, 0, 10, 100]),
         twins: 0,
     }
-}
-
-/// In a quarter of the worlds clients misuse ids: from a stream of its own.
-fn draw_twins(seed: u64) -> u8 {
-    let mut rng = stream(seed, Stream::Twins);
-    *pick(&mut rng, &[0, 0, 0, 0, 0, 0, 20, 120])
 }

@@ -53,7 +53,8 @@ impl Era {
         Era(self.0.saturating_sub(1))
     }
 
-    /// The command that closes, for the `nth` time in this era (from 0), what sessions have finished.
+    /// The command that closes, for the `nth` time in this era (from 0), what sessions have
+    /// finished.
     pub fn close(self, nth: u64, origin: ReplicaId) -> Command {
         let mut command = self.end(origin);
         // An era has fewer closes than commands.

@@ -97,17 +97,17 @@ impl fmt::Debug for InstanceId {
 
 /// A client session. Chosen by the client, at random, once: two live sessions never share one.
 ///
-/// The upper 24 bits say whose it is: each name in a certificate has a *share* of 2^40 ids, found by
-/// hashing the name, and replicas refuse a client on the network that uses another's. (Two names may
-/// hash to one share, one pair in 16 million; then each would still have to guess the other's 40
-/// bits.) The first share and the last are for callers in a replica's process: the first for ids
-/// that they choose, the last for those that are drawn. No name has either.
+/// The upper 24 bits say whose it is: each name in a certificate has a *share* of 2^40 ids, found
+/// by hashing the name, and replicas refuse a client on the network that uses another's. (Two names
+/// may hash to one share, one pair in 16 million; then each would still have to guess the other's
+/// 40 bits.) The first share and the last are for callers in a replica's process: the first for
+/// ids that they choose, the last for those that are drawn. No name has either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
 impl ClientId {
-    /// The cluster itself, whose commands end eras ([`Era::end`](super::Era::end)) and close what sessions
-    /// have finished ([`Era::close`](super::Era::close)). No client's.
+    /// The cluster itself, whose commands end eras ([`Era::end`](super::Era::end)) and close what
+    /// sessions have finished ([`Era::close`](super::Era::close)). No client's.
     pub const CLUSTER: ClientId = ClientId(u64::MAX);
 
     /// How many bits number the sessions of one share.

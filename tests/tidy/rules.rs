@@ -91,11 +91,8 @@ const GUARDED: &[&str] = &[
 
 /// What a pure room does not touch, and what to do instead.
 const IMPURE: &[(&str, &str)] = &[
-    (
-        "HashMap",
-        "its order differs from run to run: take `FxHashMap`, or `KeyedMap` for what strangers choose",
-    ),
-    ("HashSet", "its order differs from run to run: take `FxHashSet`, or a `KeyedMap`"),
+    ("HashMap", "its order differs from run to run: take `FxHashMap` or `KeyedMap`"),
+    ("HashSet", "its order differs from run to run: take `FxHashSet` or `KeyedMap`"),
     ("Instant", "time is an argument"),
     ("SystemTime", "time is an argument"),
     ("thread", "nothing here runs by itself"),

@@ -1,0 +1,60 @@
+//! Clients that misuse ids: a second command under the id of the first, sent somewhere else. What
+//! becomes of it must be the same at all replicas, and none of the first one's business.
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use super::{Ask, Clients, Entry, key, value};
+use crate::machine::{KvCommand, StateMachine as _, encode, kv::Kv};
+use crate::sim::checks::{Content, content};
+use crate::sim::plan::{Stream, pick, stream};
+use crate::types::{ReplicaId, RequestId, Time};
+
+/// In a quarter of the worlds clients misuse ids: of 256 commands so many have a twin. From a
+/// stream of its own, so that the others are the same.
+pub(in crate::sim) fn draw_twins(seed: u64) -> u8 {
+    let mut rng = stream(seed, Stream::Twins);
+    *pick(&mut rng, &[0, 0, 0, 0, 0, 0, 20, 120])
+}
+
+impl Entry {
+    pub(super) fn content(&self) -> Content {
+        let sent = self.sent.as_ref().expect("what is in the log was sent");
+        content(self.request, &sent.payload)
+    }
+}
+
+impl Clients {
+    /// Another command under the same id, of which nobody waits for the end.
+    pub(super) fn twin(&mut self, index: usize, sequence: u64, now: Time) -> Ask {
+        let at = key(self.twin_rng.random_range(0..self.workload.keys));
+        let session = self.clients[index].session;
+        let command = match self.twin_rng.random_range(0..4) {
+            0 => KvCommand::Get { key: at },
+            1 => KvCommand::Del { key: at },
+            _ => KvCommand::Put { key: at, value: value(session, sequence, 9) },
+        };
+        let to = ReplicaId::from_index(self.twin_rng.random_range(0..self.n));
+        let (_, mut sent) = self.ask(index, sequence, to);
+        sent.footprint = Kv::footprint(&command);
+        sent.payload = encode(&command).expect("keys and values have an encoding");
+        self.log.push(Entry {
+            request: sent.request,
+            command,
+            called: now,
+            answer: None,
+            sent: Some(sent.clone()),
+            asked: 1,
+            failed: false,
+        });
+        (to, sent)
+    }
+
+    /// Whether what became of a command may be told to whoever waits under that id: not if that is
+    /// for another command.
+    pub(in crate::sim) fn may_hear(&self, request: RequestId, payload: &Bytes) -> bool {
+        let client = &self.clients[Clients::of(request.client)];
+        let pending = client.pending.get(&request.sequence);
+        client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
+    }
+}
