@@ -111,10 +111,10 @@ async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut all: Vec<_> = all.map(|one| (Some(Box::pin(one)), None)).collect();
     std::future::poll_fn(|context| {
         for (future, output) in &mut all {
-            if let Some(polled) = future {
-                if let Poll::Ready(ready) = polled.as_mut().poll(context) {
-                    (*future, *output) = (None, Some(ready));
-                }
+            if let Some(polled) = future
+                && let Poll::Ready(ready) = polled.as_mut().poll(context)
+            {
+                (*future, *output) = (None, Some(ready));
             }
         }
         if all.iter().all(|(future, _)| future.is_none()) { Poll::Ready(()) } else { Poll::Pending }

@@ -76,7 +76,7 @@ impl From<SavedSessionsV2> for SavedSessions {
 impl Sessions {
     /// The table in a form with one spelling.
     pub(in crate::machine) fn to_saved(&self) -> SavedSessions {
-        let save = |(client, session): (&ClientId, &Box<Session>)| SavedSession {
+        let save = |client: ClientId, session: &Session| SavedSession {
             client: client.0,
             executed: session.executed.sorted(),
             before: session.before.as_ref().map_or(Vec::new(), |it| it.parts().to_vec()),
@@ -90,7 +90,9 @@ impl Sessions {
                 .map(|kept| (kept.content, Bytes::copy_from_slice(&kept.result)))
                 .collect(),
         };
-        let mut sessions: Vec<_> = self.table.unordered().map(save).collect();
+        let sessions = self.table.unordered();
+        let mut sessions: Vec<_> =
+            sessions.map(|(client, session)| save(*client, session)).collect();
         sessions.sort_unstable_by_key(|session| session.client);
         let (era, closes, key) = (self.era.number(), self.closes, self.key);
         SavedSessions { era, closes, key, sessions }
