@@ -127,7 +127,7 @@ async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
 async fn raw_client(cluster: &LocalCluster<Kv>, name: &str) -> ClientChannel {
     let credentials = cluster.client_credentials(name).unwrap();
     let mut config = mesh::ClientConfig::new(LocalCluster::<Kv>::NAME, name, credentials);
-    config.local = "127.0.0.1:0".parse().unwrap();
+    config.local = Some("127.0.0.1:0".parse().unwrap());
     let endpoint = ClientEndpoint::bind(config).unwrap();
     let (id, addr) = cluster.addrs().into_iter().next().unwrap();
     endpoint.connect(addr, id).await.unwrap()
@@ -190,7 +190,7 @@ async fn brief_clients_share_sessions_and_lose_nothing() {
     let credentials = cluster.client_credentials("shell").unwrap();
     let name = LocalCluster::<Kv>::NAME;
     let mut config = ClientConfig::new(name, "shell", credentials, cluster.addrs());
-    config.network.local = "127.0.0.1:0".parse().unwrap();
+    config.network.local = Some("127.0.0.1:0".parse().unwrap());
     config.brief = true;
     let once = |number: u64| {
         let config = config.clone();

@@ -195,13 +195,7 @@ impl<S: StateMachine> Applier<S> {
     }
 
     /// Executes a command that writes, and keeps its result.
-    fn run(
-        &mut self,
-        command: &Command,
-        typed: S::Command,
-        content: u64,
-        wanted: bool,
-    ) -> Outcome {
+    fn run(&mut self, command: &Command, typed: S::Command, content: u64, wanted: bool) -> Outcome {
         let output = self.machine.apply(typed);
         // The same everywhere, whoever waits.
         let kept = command.payload.len().clamp(KEPT_RESULT, MAX_ANSWER);

@@ -294,6 +294,13 @@ impl Sessions {
         self.table.get(&request.client).is_some_and(|session| session.is_executed(content))
     }
 
+    /// Whether any command under this id was executed, and is not closed yet. Takes time in
+    /// proportion to what the session has executed.
+    pub fn is_used(&self, request: RequestId) -> bool {
+        let session = self.table.get(&request.client);
+        session.is_some_and(|session| session.sequences().contains(request.sequence))
+    }
+
     /// The first result of a command, if it is still kept.
     pub(super) fn result(&self, request: RequestId, content: u64) -> Option<&[u8]> {
         self.table.get(&request.client)?.result((request.sequence, content))

@@ -255,7 +255,7 @@ impl<S: StateMachine> Apply<S> {
         let applier = applier.downcast().expect("an applier of the same machine");
         self.applier = *applier;
         for request in &self.skipped {
-            if self.applier.sessions().is_executed(*request) {
+            if self.applier.sessions().is_used(*request) {
                 let us = self.shared.id;
                 error!(%us, %request, "skipped here, and executed by another replica");
             }
@@ -518,9 +518,9 @@ mod tests {
             lock(&held).waiting.push(receiver);
             let request = RequestId::new(ClientId(1), sequence);
             let waiter = Waiter::Local(sender, None);
-            assert!(shared.desk.enter(request, 1, shared.clock.now(), waiter).is_ok());
-            let (floor, footprint) = (0, Footprint::read(b"a"));
             let payload = encode(&sequence).expect("plain data");
+            assert!(shared.desk.enter(request, &payload, 1, shared.clock.now(), waiter).is_ok());
+            let (floor, footprint) = (0, Footprint::read(b"a"));
             Command { request, floor, origin: me, footprint, payload }
         };
         let reads: Vec<Command> = (1..=50).map(command).collect();

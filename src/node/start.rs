@@ -341,7 +341,7 @@ impl Kept {
     ) -> Result<(BTreeSet<RequestId>, Option<Trail>), StartError> {
         let failed = |error| StartError::Storage { directory: self.name.clone(), error };
         let known = read_skipped(&*self.disk).map_err(failed)?;
-        let is_executed = |it: &&RequestId| applier.sessions().is_executed(**it);
+        let is_executed = |it: &&RequestId| applier.sessions().is_used(**it);
         if let Some(request) = more.difference(&known).find(is_executed) {
             return Err(StartError::TooLateToSkip { request: *request });
         }

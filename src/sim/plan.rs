@@ -20,7 +20,7 @@ use crate::types::{Optimisations, Quorums, ReplicaId, Retention, Timing};
 
 mod storage;
 
-use storage::{draw_absences, draw_storage};
+use storage::draw_storage;
 
 /// Everything that is random, apart, so that more of one draws nothing from another.
 #[derive(Clone, Copy, Debug)]

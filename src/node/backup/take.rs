@@ -160,7 +160,7 @@ fn all<S: StateMachine>(
     let mut poisoned = None;
     if let Some(begun) = begun {
         applier = begun.applier.keyed(rand::random());
-        if let Some(it) = skipped.iter().find(|it| applier.sessions().is_executed(**it)) {
+        if let Some(it) = skipped.iter().find(|it| applier.sessions().is_used(**it)) {
             return Err(NotTaken::TooLateToSkip(*it));
         }
         applier.skip(skipped.iter().copied());
