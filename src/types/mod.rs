@@ -13,6 +13,7 @@ mod executed;
 mod footprint;
 mod ids;
 mod keyed;
+mod lives;
 mod numbering;
 mod quorum;
 mod settings;
@@ -31,6 +32,7 @@ pub use ids::{
     ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot, UnknownRequest,
 };
 pub use keyed::KeyedMap;
+pub use lives::{Began, Chain, Known, MAX_LIVES, Presence};
 pub use numbering::Numbering;
 pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
 pub use settings::{Optimisations, Retention, Settings, Timing};

@@ -59,6 +59,16 @@ impl ReplicaSet {
         ReplicaId::all(n).collect()
     }
 
+    /// The set with a bit for each replica, replica 1's the lowest.
+    pub const fn from_bits(bits: u64) -> ReplicaSet {
+        ReplicaSet(bits & !(1 << MAX_REPLICAS))
+    }
+
+    /// A bit for each replica, replica 1's the lowest.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Adds a replica; whether it was missing.
     pub fn insert(&mut self, replica: ReplicaId) -> bool {
         let missing = !self.contains(replica);

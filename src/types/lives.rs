@@ -1,0 +1,238 @@
+//! Whether a replica is the newest there is of itself. A data directory can be put back from an
+//! older copy, or lose the end of its log: then votes are gone that others have acted on. The
+//! directory cannot tell, but whoever heard those votes can. Pure; the node and the simulator drive
+//! it alike, at each connection.
+//!
+//! Each start of a replica is a *life*, drawn at random, and its directory keeps the chain of its
+//! lives. Each frame says how far the sender's log was durable. What a replica remembers of another
+//! is the life it heard last and the furthest position it heard of. Two copies of a directory that
+//! both go on differ in a life, or one of them ends earlier: so one of them lacks what is
+//! remembered.
+//!
+//! What this cannot find: a loss of which nobody has heard who can be reached. It is found as soon
+//! as somebody who heard of it connects; then the one that lacks it is refused.
+
+use super::LogPosition;
+
+/// The most lives that a directory remembers. A peer that missed more than this many restarts is
+/// refused, which is the safe side.
+pub const MAX_LIVES: usize = 4096;
+
+/// Where a life of a directory began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Began {
+    /// Drawn at random when the replica was started.
+    pub life: u64,
+    /// How many records the log held then.
+    pub at: LogPosition,
+}
+
+/// The lives of a directory.
+///
+/// Invariants:
+///
+/// 1. Oldest first; no life is in it twice, and none begins before the one before it.
+/// 2. At most [`MAX_LIVES`]; the oldest are forgotten first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Chain {
+    lives: Vec<Began>,
+}
+
+/// What a replica remembers of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// The number of its data directory.
+    pub directory: u64,
+    /// The life it was heard in last.
+    pub life: u64,
+    /// The furthest that its log was durable, as far as anybody here has heard.
+    pub held: LogPosition,
+}
+
+/// What a replica says of itself when it connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Presence {
+    /// The number of its data directory; 0 if it keeps its records in memory.
+    pub directory: u64,
+    /// Its present life.
+    pub life: u64,
+    /// Where that life began.
+    pub began: LogPosition,
+    /// How far its log is durable now.
+    pub held: LogPosition,
+}
+
+impl Chain {
+    /// A chain as it was kept; `None` if it breaks the first invariant, or is too long.
+    pub fn restored(lives: Vec<Began>) -> Option<Chain> {
+        let rises = lives.windows(2).all(|pair| pair[0].at <= pair[1].at);
+        let mut names: Vec<u64> = lives.iter().map(|began| began.life).collect();
+        names.sort_unstable();
+        names.dedup();
+        let sound = rises && names.len() == lives.len() && lives.len() <= MAX_LIVES;
+        sound.then_some(Chain { lives })
+    }
+
+    /// The next life begins; `at` is where the log ends.
+    ///
+    /// # Panics
+    /// If the log is shorter than when the life before began.
+    pub fn begin(&mut self, life: u64, at: LogPosition) {
+        let before = self.lives.last().map_or(LogPosition::default(), |began| began.at);
+        assert!(before <= at, "a log only grows: an open log holds what earlier lives held");
+        if self.lives.len() == MAX_LIVES {
+            self.lives.remove(0);
+        }
+        self.lives.push(Began { life, at });
+    }
+
+    /// All lives, oldest first.
+    pub fn lives(&self) -> &[Began] {
+        &self.lives
+    }
+
+    /// The present life.
+    pub fn present(&self) -> Option<Began> {
+        self.lives.last().copied()
+    }
+
+    /// How much of what it held in `life` is still in a log that ends at `end`: `None` if it never
+    /// was in that life.
+    pub fn keeps(&self, life: u64, end: LogPosition) -> Option<LogPosition> {
+        let place = self.lives.iter().position(|began| began.life == life)?;
+        Some(self.lives.get(place + 1).map_or(end, |next| next.at))
+    }
+
+    /// Whether a log that ends at `end` holds all that somebody remembers of it.
+    pub fn holds(&self, known: Known, end: LogPosition) -> bool {
+        self.keeps(known.life, end).is_some_and(|kept| kept >= known.held)
+    }
+}
+
+impl Known {
+    /// Whether the replica that shows itself may be the one remembered, as far as can be told from
+    /// here. It has to ask its own [`Chain`] as well: a copy that went on by itself may have become
+    /// longer than what is remembered.
+    ///
+    /// In the same life it is the same process, which has lost nothing. What it shows may be older
+    /// than what it has said meanwhile on another connection.
+    pub fn may_be(&self, shown: &Presence) -> bool {
+        let same_process = shown.life == self.life;
+        shown.directory == self.directory && (same_process || shown.began >= self.held)
+    }
+}
+
+impl Presence {
+    /// What is remembered of a replica that has just shown itself.
+    pub fn known(&self) -> Known {
+        Known { directory: self.directory, life: self.life, held: self.held }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(records: u64) -> LogPosition {
+        LogPosition::new(records)
+    }
+
+    fn known(life: u64, held: u64) -> Known {
+        Known { directory: 7, life, held: at(held) }
+    }
+
+    fn chain(lives: &[(u64, u64)]) -> Chain {
+        let mut chain = Chain::default();
+        lives.iter().for_each(|(life, began)| chain.begin(*life, at(*began)));
+        chain
+    }
+
+    #[test]
+    fn a_directory_that_only_went_on_holds_all_that_is_remembered() {
+        let chain = chain(&[(1, 0), (2, 10), (3, 10), (4, 25)]);
+        for (life, held) in [(1, 0), (1, 10), (2, 10), (3, 25), (4, 25), (4, 30)] {
+            assert!(chain.holds(known(life, held), at(30)), "life {life}, {held} records");
+        }
+        for (life, held) in [(1, 11), (2, 11), (3, 26), (4, 31), (5, 0)] {
+            assert!(!chain.holds(known(life, held), at(30)), "life {life}, {held} records");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_has_become_longer_by_itself_is_found_by_its_chain() {
+        // Copied at 10 records, in the first life; the original was heard at 12.
+        let copy = chain(&[(1, 0), (9, 10)]);
+        let shown = Presence { directory: 7, life: 9, began: at(10), held: at(50) };
+        assert!(!copy.holds(known(1, 12), at(50)) && !known(1, 12).may_be(&shown));
+        // One life further, those who remember cannot tell from what it shows.
+        let copy = chain(&[(1, 0), (9, 10), (10, 50)]);
+        let shown = Presence { directory: 7, life: 10, began: at(50), held: at(60) };
+        assert!(known(1, 12).may_be(&shown), "it began far enough");
+        let earlier = Presence { held: at(55), ..shown };
+        assert!(known(10, 60).may_be(&earlier), "it has said more since it said hello");
+        assert!(!copy.holds(known(1, 12), at(60)), "and it knows that this is another branch");
+    }
+
+    /// A directory is started, written to, copied and put back in every way of a few steps. What a
+    /// peer remembers of one branch is held by another exactly if that went on from there.
+    #[test]
+    fn in_every_short_history_older_copies_and_only_those_are_refused() {
+        const STEPS: u32 = 7;
+        let (mut held, mut refused) = (0, 0);
+        for history in 0..4u32.pow(STEPS) {
+            let mut steps = (0..STEPS).map(|step| history / 4u32.pow(step) % 4);
+            // A log is the list of what wrote its records, so that two branches can be compared.
+            let mut present = (Chain::default(), Vec::new());
+            let mut copy = present.clone();
+            let (mut next_life, mut remembered) = (1, Vec::new());
+            present.0.begin(next_life, at(0));
+            while let Some(step) = steps.next() {
+                let (chain, log) = &mut present;
+                match step {
+                    0 => log.push(chain.present().expect("it began").life),
+                    1 => copy = (chain.clone(), log.clone()),
+                    2 => {
+                        let life = chain.present().expect("it began").life;
+                        let memory = known(life, log.len() as u64);
+                        remembered.push((memory, log.clone()));
+                    }
+                    _ => {
+                        std::mem::swap(&mut present, &mut copy);
+                        next_life += 1;
+                        present.0.begin(next_life, at(present.1.len() as u64));
+                    }
+                }
+            }
+            let (chain, log) = &present;
+            for (memory, told) in &remembered {
+                let whole = log.starts_with(told);
+                let judged = chain.holds(*memory, at(log.len() as u64));
+                // Nobody rests on anything in a life of which no record was heard.
+                assert!(!judged || whole, "{history}: {memory:?} by {chain:?} of {log:?}");
+                let own = chain.lives().iter().any(|began| began.life == memory.life);
+                assert!(judged || !whole || !own, "{history}: {memory:?}, {chain:?}, {log:?}");
+                *(if judged { &mut held } else { &mut refused }) += 1;
+            }
+        }
+        assert!(held > 1000 && refused > 1000, "{held} held, {refused} refused");
+    }
+
+    #[test]
+    fn the_oldest_lives_are_forgotten_first_and_refused_then() {
+        let mut chain = Chain::default();
+        for life in 0..=MAX_LIVES as u64 {
+            chain.begin(life, at(life));
+        }
+        assert_eq!(chain.lives().len(), MAX_LIVES);
+        assert!(!chain.holds(known(0, 0), at(9999)) && chain.holds(known(1, 2), at(9999)));
+        assert_eq!(Chain::restored(chain.lives().to_vec()), Some(chain));
+    }
+
+    #[test]
+    fn a_chain_that_was_never_one_is_not_restored() {
+        let began = |life, records| Began { life, at: at(records) };
+        assert_eq!(Chain::restored(vec![began(1, 5), began(2, 4)]), None);
+        assert_eq!(Chain::restored(vec![began(1, 5), began(1, 5)]), None);
+        assert!(Chain::restored(vec![began(1, 5), began(2, 5)]).is_some());
+    }
+}
