@@ -56,7 +56,7 @@ impl Inbound for Receiver {
         }
     }
 
-    fn on_peer_up(&self, _: ReplicaId, _: u64) {
+    fn on_peer_up(&self, _: ReplicaId, _: isonomy::types::Presence) {
         self.0.up.notify_one();
     }
 

@@ -13,11 +13,14 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use isonomy::protocol::epaxos::{CommitValue, Message};
 use isonomy::replica::PeerMessage;
 use isonomy::types::{
-    Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, ReplicaId, RequestId,
+    Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, LogPosition, ReplicaId,
+    RequestId,
 };
 use isonomy::wire::{Limits, decode_peer, encode_peer};
 
 const REPLICAS: usize = 5;
+/// How far the sender is durable: three bytes.
+const HELD: LogPosition = LogPosition::new(100_000);
 
 fn batch(commands: u64) -> Arc<Batch> {
     let command = |sequence: u64| Command {
@@ -54,7 +57,7 @@ fn wire(c: &mut Criterion) {
         encoding.bench_function(BenchmarkId::from_parameter(name), |b| {
             b.iter(|| {
                 out.clear();
-                encode_peer(0, black_box(&message), &mut out);
+                encode_peer(0, HELD, black_box(&message), &mut out);
                 black_box(out.len())
             });
         });
@@ -65,7 +68,7 @@ fn wire(c: &mut Criterion) {
     let mut decoding = group(c, "wire/decode", answers, Pace::PART);
     for (name, commands, message) in messages() {
         let mut out = BytesMut::new();
-        encode_peer(0, &PeerMessage::Protocol(message), &mut out);
+        encode_peer(0, HELD, &PeerMessage::Protocol(message), &mut out);
         let frame = out.freeze();
         decoding.throughput(Throughput::Elements(commands));
         // Neither the slicing of the frame nor the dropping of the message is the codec's. Few at a

@@ -355,6 +355,7 @@ fn replicas_directory(path: &Path) {
         cluster: "blue".into(),
         replica,
         protocol: "epaxos".to_owned(),
+        members: isonomy::types::ReplicaSet::all(3),
         log: LogOptions { segment_bytes: 65_536, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };
@@ -379,7 +380,7 @@ fn replicas_directory(path: &Path) {
         position: LogPosition::new(1),
         executed: Executed::up_to(Deps::from_slots([0, 5, 0])),
         shared: Shared { floor, cut, dropped, index: DroppedIndex::new(3), settled: Vec::new() },
-        own: Vec::<Record>::new(),
+        own: Vec::<isonomy::replica::Record<Record>>::new(),
     };
     let state = isonomy::machine::Applier::new(isonomy::machine::Kv::new()).snapshot();
     let write = |bytes: &[u8]| writer.write(bytes);

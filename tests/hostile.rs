@@ -22,9 +22,12 @@ use isonomy::mesh::{
 use isonomy::node::{Durability, ProposeError};
 use isonomy::protocol::epaxos::{CommitValue, Message};
 use isonomy::replica::PeerMessage;
-use isonomy::types::{Batch, ClientId, Command, Deps, Footprint, InstanceId, ReplicaId, RequestId};
+use isonomy::types::{
+    Batch, ClientId, Command, Deps, Footprint, InstanceId, LogPosition, ReplicaId, RequestId,
+};
 use isonomy::wire::{
-    self, Ask, Outcome, Refusal, Request, decode_peer, decode_reply, encode_peer, encode_request,
+    self, Ask, Frame, Outcome, PEER_VERSION, Refusal, Request, SNAPSHOT_VERSION, decode_peer,
+    decode_reply, encode_peer, encode_request,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -43,7 +46,7 @@ impl Inbound for &'static Deaf {
         let surplus = kept.len().saturating_sub(200);
         kept.drain(..surplus);
     }
-    fn on_peer_up(&self, _: ReplicaId, _: u64) {}
+    fn on_peer_up(&self, _: ReplicaId, _: isonomy::types::Presence) {}
     fn on_peer_down(&self, _: ReplicaId) {}
     fn on_client(&self, _: ClientConnection) {}
 }
@@ -72,6 +75,7 @@ async fn setting() -> Setting {
         replicas.push(builder.tls(credentials(number)).start().await.unwrap());
     }
     let mut config = MeshConfig::new("hostile", id(3), 1, addrs[2], credentials(3));
+    (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
     config.socket = sockets.next();
     config.peers = [(id(1), addrs[0].into()), (id(2), addrs[1].into())].into();
     let heard: &'static Deaf = Box::leak(Box::new(Deaf(Mutex::default())));
@@ -116,7 +120,8 @@ async fn frames_without_sense_are_dropped_and_counted() {
         setting.send(&bytes(frame));
     }
     let mut epoch = BytesMut::new();
-    encode_peer::<Message>(9, &PeerMessage::Ping { sent: isonomy::types::Time::ZERO }, &mut epoch);
+    let ping = PeerMessage::<Message>::Ping { sent: isonomy::types::Time::ZERO };
+    encode_peer(9, LogPosition::default(), &ping, &mut epoch);
     setting.send(&epoch.freeze());
     eventually("all counted", async || {
         let mut wrong = Vec::new();
@@ -133,7 +138,7 @@ async fn frames_without_sense_are_dropped_and_counted() {
 /// [`a_decision_that_contradicts_another_fences_the_replica`].
 fn is_word(frame: &Bytes) -> bool {
     let message = decode_peer::<Message>(frame.clone(), &wire::Limits::new(3));
-    matches!(message, Ok((_, PeerMessage::Protocol(_))))
+    matches!(message, Ok(Frame { message: PeerMessage::Protocol(_), .. }))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,7 +188,7 @@ fn commit(payload: &'static [u8]) -> Bytes {
         deps: Deps::none(3),
     });
     let mut frame = BytesMut::new();
-    encode_peer(1, &message, &mut frame);
+    encode_peer(1, LogPosition::default(), &message, &mut frame);
     frame.freeze()
 }
 
@@ -259,6 +264,7 @@ async fn a_replica_that_comes_back_without_its_memory_is_not_listened_to() {
     // At another port: the old one may take a moment to be free.
     let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut config = MeshConfig::new("hostile", id(3), 2, addr, credentials);
+    (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
     config.peers = [(id(1), addrs[0].into()), (id(2), addrs[1].into())].into();
     let heard: &'static Deaf = Box::leak(Box::new(Deaf(Mutex::default())));
     let again = Mesh::start(config, heard).await.unwrap();

@@ -30,7 +30,7 @@ impl Inbound for Gossip {
         self.heard.lock().unwrap().append(frames);
     }
 
-    fn on_peer_up(&self, _: ReplicaId, _: u64) {}
+    fn on_peer_up(&self, _: ReplicaId, _: isonomy::types::Presence) {}
 
     fn on_peer_down(&self, _: ReplicaId) {}
 

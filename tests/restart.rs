@@ -211,6 +211,7 @@ async fn a_record_that_makes_no_sense_is_named() {
             cluster: "again".to_owned(),
             replica: ReplicaId::new(1).unwrap(),
             protocol: "epaxos".to_owned(),
+            members: isonomy::types::ReplicaSet::all(1),
             log: Default::default(),
             snapshots: Default::default(),
         };

@@ -145,6 +145,10 @@ impl Serve {
                 }
                 () = replica.wait_stopped() => {}
             }
+            if let (Some(Fault::OtherList { .. }), Some(mark)) = (replica.fault(), mark) {
+                // It has voted for nothing.
+                mark.erase();
+            }
             Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| failed(id, &fault, log)))
         })
     }
@@ -173,6 +177,8 @@ fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
             poisoned = skip(command);
             (poisoned.as_str(), NO)
         }
+        Fault::Clone { .. } => (CLONE, BAD_DATA),
+        Fault::OtherList { .. } => (OTHER_LIST, BAD_DATA),
         _ => ("This is a bug. Started again, the replica goes on where its records end.", NO),
     };
     log.say(format_args!("error: replica {id} has failed: {fault}\n{remedy}"));
@@ -211,6 +217,14 @@ const OUTCAST: &str = replace!(
      they know is still somewhere, put it back."
 );
 
+const CLONE: &str = "\
+Stop the one that should not run. If that was started from a copy of the data directory, remove \
+the copy: a directory is one replica's, and only one may go on from where it was copied.";
+
+const OTHER_LIST: &str = "\
+Nothing was decided here. Make [replicas] the same in the files of all replicas, and start those \
+that have stopped.";
+
 const DAMAGED: &str = replace!(
     "What this replica has promised cannot be read any more, and nothing may be guessed, so it \
      does not start."
@@ -227,6 +241,10 @@ fn remedy(error: &StorageError) -> &'static str {
         StorageError::OtherProtocol { .. } => {
             "All replicas of a cluster run one protocol for all its life. To change it, move the \
              data to a new cluster."
+        }
+        StorageError::OtherMembers { .. } => {
+            "Quorums are counted among the members, so a cluster keeps its list for all its life: \
+             put back the list in [replicas] that it was begun with."
         }
         StorageError::Format { .. } => "It was written by a newer version: use that one.",
         StorageError::Outcast => OUTCAST,

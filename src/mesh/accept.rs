@@ -63,7 +63,7 @@ async fn handshake(hub: Arc<Hub>, incoming: Incoming, seat: Seat) {
     let remote = incoming.remote_address();
     match welcome(&hub, incoming, seat).await {
         Ok(Welcomed::Peer(established)) => peer::run(hub, established).await,
-        Ok(Welcomed::Client) => {}
+        Ok(Welcomed::Client | Welcomed::Refused) => {}
         Err(why) if why.is_routine() => debug!(us = %hub.id, %remote, %why, "not accepted"),
         Err(why) if hub.refused.admits(Instant::now()) => {
             warn!(us = %hub.id, %remote, %why, "refused");
@@ -75,6 +75,8 @@ async fn handshake(hub: Arc<Hub>, incoming: Incoming, seat: Seat) {
 enum Welcomed {
     Peer(peer::Established),
     Client,
+    /// A peer was refused, and all was said.
+    Refused,
 }
 
 /// TLS and the hello may each take half the time: whoever has not shown a certificate by then does
@@ -102,7 +104,8 @@ async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Welcomed, Clos
     match protocol(connection).as_deref() {
         Some(tls::PEER_ALPN) => {
             let _place = Place::take(hub, connection, Role::Peer)?;
-            peer::answer(hub, connection).await.map(Welcomed::Peer)
+            let answered = peer::answer(hub, connection).await;
+            answered.map(|answered| answered.map_or(Welcomed::Refused, Welcomed::Peer))
         }
         Some(tls::CLIENT_ALPN) => {
             let place = Place::take(hub, connection, Role::Client)?;

@@ -11,37 +11,40 @@ use super::refusal::Refusal;
 /// The standing of one peer.
 ///
 /// Invariants:
-/// 1. `seen_incarnation` never falls.
-/// 2. For one session of the lower id, the generations obeyed rise strictly.
+/// 1. At most one connection is live.
+/// 2. For one life of the lower id, the generations obeyed rise strictly.
 #[derive(Debug, Default)]
 pub(super) struct Arbiter {
     live: Option<Live>,
-    /// The newest incarnation of the peer that was ever connected.
-    seen_incarnation: u64,
     /// The newest generation committed here (lower id).
     committed: u64,
-    /// The newest commit obeyed here, as session and generation (higher id).
+    /// The newest commit obeyed here, as life and generation (higher id).
     heard: (u64, u64),
-    /// The newest connection that has ended, as the peer's session and generation.
+    /// The newest connection that has ended, as the peer's life and generation.
     lost: (u64, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Live {
-    incarnation: u64,
-    session: u64,
+    life: u64,
     generation: u64,
 }
 
 impl Arbiter {
     /// For the lower id: whether the connection on which the peer said `hello` becomes the one, and
-    /// its generation. `session` is this end's own.
-    pub(super) fn commit(&mut self, session: u64, hello: &PeerHello) -> Result<u64, Refusal> {
-        self.check_process(hello)?;
-        let lost = if hello.lost_session == session { hello.lost_generation } else { 0 };
+    /// its generation. `life` is this end's own; `silent` is a life of the peer that has not
+    /// answered when it was asked whether it is still there.
+    pub(super) fn commit(
+        &mut self,
+        life: u64,
+        hello: &PeerHello,
+        silent: Option<u64>,
+    ) -> Result<u64, Refusal> {
+        self.check_process(hello, silent)?;
+        let lost = if hello.lost_life == life { hello.lost_generation } else { 0 };
         match self.live {
             // The peer has the live connection too, or is about to hear of it: two dials crossed.
-            Some(live) if live.session == hello.session && live.generation > lost => {
+            Some(live) if live.life == hello.shown.life && live.generation > lost => {
                 return Err(Refusal::Duplicate);
             }
             // The peer had the live connection and lost it, or it is a new process.
@@ -53,15 +56,20 @@ impl Arbiter {
     }
 
     /// For the higher id: whether the peer's commit of `generation` is news.
-    pub(super) fn obey(&mut self, hello: &PeerHello, generation: u64) -> Result<(), Refusal> {
-        self.check_process(hello)?;
+    pub(super) fn obey(
+        &mut self,
+        hello: &PeerHello,
+        generation: u64,
+        silent: Option<u64>,
+    ) -> Result<(), Refusal> {
+        self.check_process(hello, silent)?;
         if generation == 0 {
             return Err(Refusal::BadHello);
         }
-        if hello.session == self.heard.0 && generation <= self.heard.1 {
+        if hello.shown.life == self.heard.0 && generation <= self.heard.1 {
             return Err(Refusal::Duplicate);
         }
-        self.heard = (hello.session, generation);
+        self.heard = (hello.shown.life, generation);
         self.establish(hello, generation);
         Ok(())
     }
@@ -69,115 +77,108 @@ impl Arbiter {
     /// The connection established last is gone.
     pub(super) fn end(&mut self) {
         if let Some(live) = self.live.take() {
-            self.lost = (live.session, live.generation);
+            self.lost = (live.life, live.generation);
         }
     }
 
-    /// The peer's incarnation, while connected.
-    pub(super) fn incarnation(&self) -> Option<u64> {
-        self.live.map(|live| live.incarnation)
+    /// The peer's life, while connected.
+    pub(super) fn life(&self) -> Option<u64> {
+        self.live.map(|live| live.life)
     }
 
-    /// The newest connection that has ended, to be told in a hello: session and generation.
+    /// The newest connection that has ended, to be told in a hello: life and generation.
     pub(super) fn lost(&self) -> (u64, u64) {
         self.lost
     }
 
-    fn check_process(&self, hello: &PeerHello) -> Result<(), Refusal> {
-        let PeerHello { from: id, incarnation, session, .. } = *hello;
-        if incarnation < self.seen_incarnation {
-            let seen = self.seen_incarnation;
-            return Err(Refusal::StaleIncarnation { id, theirs: incarnation, seen });
-        }
+    /// Only who is silent is replaced by another process of the same replica.
+    fn check_process(&self, hello: &PeerHello, silent: Option<u64>) -> Result<(), Refusal> {
         match self.live {
-            Some(live) if live.session != session && live.incarnation == incarnation => {
-                Err(Refusal::Clone(id))
+            Some(live) if live.life != hello.shown.life && Some(live.life) != silent => {
+                Err(Refusal::Clone(hello.from))
             }
             _ => Ok(()),
         }
     }
 
     fn establish(&mut self, hello: &PeerHello, generation: u64) {
-        let PeerHello { incarnation, session, .. } = *hello;
-        self.seen_incarnation = incarnation;
-        self.live = Some(Live { incarnation, session, generation });
+        self.live = Some(Live { life: hello.shown.life, generation });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ReplicaId;
+    use crate::mesh::Terms;
+    use crate::types::{Presence, ReplicaId};
 
-    fn hello(incarnation: u64, session: u64, lost: (u64, u64)) -> PeerHello {
+    fn hello(life: u64, lost: (u64, u64)) -> PeerHello {
         PeerHello {
             cluster: "alpha".into(),
             from: ReplicaId::from_index(1),
             to: ReplicaId::from_index(0),
-            directory: 0,
+            shown: Presence { life, ..Presence::default() },
+            knows: None,
             origin: 0,
-            incarnation,
-            session,
             epoch: 0,
-            lost_session: lost.0,
+            lost_life: lost.0,
             lost_generation: lost.1,
             generation: 0,
-            protocol: "epaxos".into(),
+            terms: Terms::default(),
         }
     }
 
     #[test]
     fn of_two_crossing_dials_the_first_committed_stays() {
         let mut low = Arbiter::default();
-        assert_eq!(low.commit(1, &hello(1, 2, (0, 0))), Ok(1));
-        assert_eq!(low.commit(1, &hello(1, 2, (0, 0))), Err(Refusal::Duplicate));
+        assert_eq!(low.commit(1, &hello(2, (0, 0)), None), Ok(1));
+        assert_eq!(low.commit(1, &hello(2, (0, 0)), None), Err(Refusal::Duplicate));
     }
 
     #[test]
     fn a_peer_that_lost_the_connection_gets_a_new_one_at_once() {
         let mut low = Arbiter::default();
-        assert_eq!(low.commit(1, &hello(1, 2, (0, 0))), Ok(1));
-        assert_eq!(low.commit(1, &hello(1, 2, (1, 1))), Ok(2));
+        assert_eq!(low.commit(1, &hello(2, (0, 0)), None), Ok(1));
+        assert_eq!(low.commit(1, &hello(2, (1, 1)), None), Ok(2));
         // What it heard from an earlier process of this replica says nothing about this one.
-        assert_eq!(low.commit(1, &hello(1, 2, (9, 7))), Err(Refusal::Duplicate));
+        assert_eq!(low.commit(1, &hello(2, (9, 7)), None), Err(Refusal::Duplicate));
     }
 
     #[test]
     fn a_dial_that_completes_late_does_not_replace_a_connection_both_have() {
         // The lower id's first packet was lost; the higher id dialled and was committed meanwhile.
         let (mut low, mut high) = (Arbiter::default(), Arbiter::default());
-        assert_eq!(low.commit(1, &hello(1, 2, high.lost())), Ok(1));
-        assert_eq!(high.obey(&hello(1, 1, (0, 0)), 1), Ok(()));
-        assert_eq!(low.commit(1, &hello(1, 2, high.lost())), Err(Refusal::Duplicate));
+        assert_eq!(low.commit(1, &hello(2, high.lost()), None), Ok(1));
+        assert_eq!(high.obey(&hello(1, (0, 0)), 1, None), Ok(()));
+        assert_eq!(low.commit(1, &hello(2, high.lost()), None), Err(Refusal::Duplicate));
         high.end();
-        assert_eq!(low.commit(1, &hello(1, 2, high.lost())), Ok(2));
+        assert_eq!(low.commit(1, &hello(2, high.lost()), None), Ok(2));
     }
 
     #[test]
     fn commits_that_overtake_each_other_end_at_the_newest() {
         let mut high = Arbiter::default();
-        assert_eq!(high.obey(&hello(1, 2, (0, 0)), 2), Ok(()));
-        assert_eq!(high.obey(&hello(1, 2, (0, 0)), 1), Err(Refusal::Duplicate));
+        assert_eq!(high.obey(&hello(2, (0, 0)), 2, None), Ok(()));
+        assert_eq!(high.obey(&hello(2, (0, 0)), 1, None), Err(Refusal::Duplicate));
         high.end();
-        assert_eq!(high.obey(&hello(1, 2, (0, 0)), 2), Err(Refusal::Duplicate));
-        assert_eq!(high.obey(&hello(1, 2, (0, 0)), 3), Ok(()));
+        assert_eq!(high.obey(&hello(2, (0, 0)), 2, None), Err(Refusal::Duplicate));
+        assert_eq!(high.obey(&hello(2, (0, 0)), 3, None), Ok(()));
         // A new process of the lower id numbers from 1 again.
-        assert_eq!(high.obey(&hello(2, 3, (0, 0)), 1), Ok(()));
-        assert_eq!(high.obey(&hello(2, 3, (0, 0)), 0), Err(Refusal::BadHello));
+        assert_eq!(high.obey(&hello(3, (0, 0)), 1, Some(2)), Ok(()));
+        assert_eq!(high.obey(&hello(3, (0, 0)), 0, None), Err(Refusal::BadHello));
     }
 
     #[test]
-    fn older_incarnations_and_clones_are_refused() {
+    fn another_process_replaces_only_one_that_is_silent() {
+        let clone = Refusal::Clone(ReplicaId::from_index(1));
         let mut low = Arbiter::default();
-        assert_eq!(low.commit(1, &hello(5, 2, (0, 0))), Ok(1));
-        assert_eq!(low.incarnation(), Some(5));
-        let clone = low.commit(1, &hello(5, 3, (0, 0)));
-        assert_eq!(clone, Err(Refusal::Clone(ReplicaId::from_index(1))));
-        assert!(low.commit(1, &hello(6, 3, (0, 0))).is_ok(), "a restart replaces at once");
-        let stale = low.commit(1, &hello(5, 2, (0, 0)));
-        assert!(matches!(stale, Err(Refusal::StaleIncarnation { theirs: 5, seen: 6, .. })));
+        assert_eq!(low.commit(1, &hello(2, (0, 0)), None), Ok(1));
+        assert_eq!(low.life(), Some(2));
+        assert_eq!(low.commit(1, &hello(3, (0, 0)), None), Err(clone.clone()));
+        assert_eq!(low.commit(1, &hello(3, (0, 0)), Some(9)), Err(clone.clone()));
+        assert!(low.commit(1, &hello(3, (0, 0)), Some(2)).is_ok(), "a restart replaces it");
+        assert_eq!(low.commit(1, &hello(2, (0, 0)), Some(2)), Err(clone));
         low.end();
-        assert!(low.commit(1, &hello(5, 2, (0, 0))).is_err(), "not even when it is gone");
-        assert!(low.commit(1, &hello(6, 4, (0, 0))).is_ok());
+        assert!(low.commit(1, &hello(2, (0, 0)), None).is_ok(), "nobody is there");
     }
 }

@@ -5,10 +5,10 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::credentials::Credentials;
-use super::hello::BEFORE;
 use super::resolve::Resolver;
+use super::terms::Terms;
 use super::wan::Wan;
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, Presence, ReplicaId};
 
 /// Everything [`Mesh::start`](super::Mesh::start) needs to know.
 #[derive(Debug)]
@@ -17,17 +17,16 @@ pub struct MeshConfig {
     pub cluster: String,
     /// Which replica of the cluster this is.
     pub id: ReplicaId,
-    /// Larger at every start of this replica. Peers refuse an incarnation older than one they saw.
-    pub incarnation: u64,
-    /// The number of the data directory this replica keeps its records in; 0, the default, if it
-    /// keeps them in memory. What becomes of it is up to [`Inbound::admit`](super::Inbound::admit).
-    pub directory: u64,
+    /// What this replica says of itself to its peers. Its life is another at every start; its
+    /// directory is 0 if it keeps its records in memory. What becomes of it is up to the peers'
+    /// [`Inbound::admit`](super::Inbound::admit).
+    pub presence: Presence,
     /// The backup that the cluster was restored from; 0, the default, if it began with nothing.
     /// Peers that began with anything else are refused.
     pub origin: u64,
-    /// The protocol that the replica runs, at most 255 bytes. All replicas of a cluster run the
-    /// same: those of different ones refuse each other.
-    pub protocol: String,
+    /// What all replicas of the cluster have to agree on: those that do not refuse each other. The
+    /// members are filled in from `peers`.
+    pub terms: Terms,
     /// Where to listen, for peers and clients alike. Port 0 lets the system choose; a name is
     /// looked up at the start.
     pub listen: Address,
@@ -48,21 +47,20 @@ pub struct MeshConfig {
 }
 
 impl MeshConfig {
-    /// A configuration with no peers, the default limits and a real network.
+    /// A configuration with no peers, the default terms and limits, and a real network.
     pub fn new(
         cluster: impl Into<String>,
         id: ReplicaId,
-        incarnation: u64,
+        life: u64,
         listen: impl Into<Address>,
         credentials: Credentials,
     ) -> MeshConfig {
         MeshConfig {
             cluster: cluster.into(),
             id,
-            incarnation,
-            directory: 0,
+            presence: Presence { life, ..Presence::default() },
             origin: 0,
-            protocol: BEFORE.to_owned(),
+            terms: Terms::default(),
             listen: listen.into(),
             socket: None,
             peers: BTreeMap::new(),

@@ -51,17 +51,17 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
                 hub.spawn(peer::run(Arc::clone(&hub), established));
                 continue;
             }
-            Err(why) if why.is_for_good() && link.note_error(why.to_string()) => {
-                warn!(us = %hub.id, peer = %link.peer, %why, "refused for good");
-                hub.inbound.on_outcast(link.peer, &why);
-            }
             Err(why) if why.is_routine() => debug!(us = %hub.id, peer = %link.peer, %why, "dial"),
-            // Said once for each reason: attempts are many, and the status shows the last.
-            Err(why) if link.note_error(why.to_string()) => {
-                let addr = link.addr();
-                warn!(us = %hub.id, peer = %link.peer, %addr, %why, "cannot connect");
+            Err(why) => {
+                // Said once for each reason: attempts are many, and the status shows the last.
+                if link.note_error(why.to_string()) {
+                    let addr = link.addr();
+                    warn!(us = %hub.id, peer = %link.peer, %addr, %why, "cannot connect");
+                }
+                // It may end the process, and the other end has to hear why.
+                sleep(peer::LAST_PACKETS).await;
+                hub.inbound.on_refused(link.peer, &why);
             }
-            Err(_) => {}
         }
         pause_and_grow(&hub, &mut up, &mut pause).await;
     }

@@ -8,18 +8,21 @@
 //! clients: client  → ClientHello replica  → ClientHello  then frames, on the same stream
 //! ```
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, BytesMut};
 use quinn::{RecvStream, SendStream};
 
 use super::refusal::{Closed, Refusal};
-use crate::types::ReplicaId;
+use super::terms::{Terms, Votes};
+use crate::types::{Known, LogPosition, Presence, ReplicaId, ReplicaSet};
 
 /// The version of the hello and of the framing after it.
 pub(super) const VERSION: u16 = 5;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 1024;
-/// What a replica runs that does not say: there was one protocol only.
+/// The protocol of a replica that is not told another one.
 pub(super) const BEFORE: &str = "epaxos";
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
@@ -30,24 +33,22 @@ pub(super) struct PeerHello {
     pub(super) cluster: String,
     pub(super) from: ReplicaId,
     pub(super) to: ReplicaId,
-    /// The number of the sender's data directory; 0 if it keeps its records in memory.
-    pub(super) directory: u64,
+    /// What the sender says of itself. Its life tells its process from all others.
+    pub(super) shown: Presence,
+    /// What the sender remembers of the receiver.
+    pub(super) knows: Option<Known>,
     /// The backup that the sender's cluster was restored from; 0 if it began with nothing.
     pub(super) origin: u64,
-    /// The sender's incarnation.
-    pub(super) incarnation: u64,
-    /// Drawn at random when the sender started: tells two processes of one incarnation apart.
-    pub(super) session: u64,
     /// The membership epoch; 0 until memberships change.
     pub(super) epoch: u64,
-    /// The receiver's session in the last connection that has ended at the sender, or 0.
-    pub(super) lost_session: u64,
+    /// The receiver's life in the last connection that has ended at the sender, or 0.
+    pub(super) lost_life: u64,
     /// That connection's generation.
     pub(super) lost_generation: u64,
     /// This connection's generation, if the lower id sends this as an answer; else 0.
     pub(super) generation: u64,
-    /// The protocol that the sender runs.
-    pub(super) protocol: String,
+    /// What the sender is configured for.
+    pub(super) terms: Terms,
 }
 
 /// What a client tells a replica, and the replica answers with its own view.
@@ -64,19 +65,30 @@ impl PeerHello {
         let mut out = preamble(PEER, &self.cluster);
         out.put_u8(self.from.number());
         out.put_u8(self.to.number());
+        let (shown, knows, terms) = (&self.shown, self.knows, &self.terms);
+        out.put_u8(knows.is_some().into());
+        let nothing = Known { directory: 0, life: 0, held: LogPosition::default() };
+        let known = knows.unwrap_or(nothing);
         for field in [
-            self.directory,
+            shown.directory,
+            shown.life,
+            shown.began.records(),
+            shown.held.records(),
+            known.directory,
+            known.life,
+            known.held.records(),
             self.origin,
-            self.incarnation,
-            self.session,
             self.epoch,
-            self.lost_session,
+            self.lost_life,
             self.lost_generation,
             self.generation,
+            terms.members.bits(),
+            terms.idle_ms(),
         ] {
             out.put_u64_le(field);
         }
-        put_text(&mut out, &self.protocol);
+        out.put_slice(&[votes_code(terms.votes), terms.frames, terms.snapshots]);
+        put_text(&mut out, &terms.protocol);
         out
     }
 
@@ -84,25 +96,39 @@ impl PeerHello {
         let (cluster, mut rest) = open(bytes, PEER)?;
         let from = replica(&mut rest)?;
         let to = replica(&mut rest)?;
+        let knows = match byte(&mut rest)? {
+            0 => false,
+            1 => true,
+            _ => return Err(Refusal::BadHello),
+        };
         let mut field = || rest.try_get_u64_le().map_err(|_| Refusal::BadHello);
-        let mut hello = PeerHello {
+        let shown = Presence {
+            directory: field()?,
+            life: field()?,
+            began: LogPosition::new(field()?),
+            held: LogPosition::new(field()?),
+        };
+        let (directory, life, held) = (field()?, field()?, LogPosition::new(field()?));
+        let (origin, epoch) = (field()?, field()?);
+        let (lost_life, lost_generation, generation) = (field()?, field()?, field()?);
+        let members = ReplicaSet::from_bits(field()?);
+        let session_idle = Duration::from_millis(field()?);
+        let votes = votes(byte(&mut rest)?)?;
+        let (frames, snapshots) = (byte(&mut rest)?, byte(&mut rest)?);
+        let protocol = text(&mut rest)?;
+        Ok(PeerHello {
             cluster,
             from,
             to,
-            directory: field()?,
-            origin: field()?,
-            incarnation: field()?,
-            session: field()?,
-            epoch: field()?,
-            lost_session: field()?,
-            lost_generation: field()?,
-            generation: field()?,
-            protocol: BEFORE.to_owned(),
-        };
-        if !rest.is_empty() {
-            hello.protocol = text(&mut rest)?;
-        }
-        Ok(hello)
+            shown,
+            knows: knows.then_some(Known { directory, life, held }),
+            origin,
+            epoch,
+            lost_life,
+            lost_generation,
+            generation,
+            terms: Terms { members, protocol, session_idle, votes, frames, snapshots },
+        })
     }
 }
 
@@ -195,6 +221,23 @@ fn text(rest: &mut &[u8]) -> Result<String, Refusal> {
     String::from_utf8(text.to_vec()).map_err(|_| Refusal::BadHello)
 }
 
+fn byte(rest: &mut &[u8]) -> Result<u8, Refusal> {
+    rest.try_get_u8().map_err(|_| Refusal::BadHello)
+}
+
+const fn votes_code(votes: Votes) -> u8 {
+    match votes {
+        Votes::Flushed => 0,
+        Votes::HandedOver => 1,
+        Votes::InMemory => 2,
+    }
+}
+
+fn votes(code: u8) -> Result<Votes, Refusal> {
+    let all = [Votes::Flushed, Votes::HandedOver, Votes::InMemory];
+    all.into_iter().find(|it| votes_code(*it) == code).ok_or(Refusal::BadHello)
+}
+
 fn replica(rest: &mut &[u8]) -> Result<ReplicaId, Refusal> {
     rest.try_get_u8().ok().and_then(ReplicaId::new).ok_or(Refusal::BadHello)
 }
@@ -211,15 +254,24 @@ mod tests {
             cluster: "alpha".into(),
             from: ReplicaId::from_index(0),
             to: ReplicaId::from_index(2),
-            directory: 8,
+            shown: Presence {
+                directory: 8,
+                life: u64::MAX,
+                began: LogPosition::new(7),
+                held: LogPosition::new(300),
+            },
+            knows: Some(Known { directory: 3, life: 2, held: LogPosition::new(1) }),
             origin: 9,
-            incarnation: 7,
-            session: u64::MAX,
             epoch: 0,
-            lost_session: 5,
+            lost_life: 5,
             lost_generation: 6,
             generation: 4,
-            protocol: "multi-paxos".into(),
+            terms: Terms {
+                members: ReplicaSet::all(3),
+                protocol: "multi-paxos".into(),
+                votes: Votes::HandedOver,
+                ..Terms::default()
+            },
         }
     }
 
@@ -227,12 +279,11 @@ mod tests {
     fn hellos_survive_the_wire_and_every_cut_is_refused() {
         let bytes = peer().encode();
         assert_eq!(PeerHello::decode(&bytes), Ok(peer()));
-        let before = bytes.len() - 1 - peer().protocol.len();
-        for cut in (0..bytes.len()).filter(|cut| *cut != before) {
+        for cut in 0..bytes.len() {
             assert_eq!(PeerHello::decode(&bytes[..cut]), Err(Refusal::BadHello));
         }
-        let hello = PeerHello { protocol: "epaxos".into(), ..peer() };
-        assert_eq!(PeerHello::decode(&bytes[..before]), Ok(hello), "there was no choice before");
+        let stranger = PeerHello { knows: None, ..peer() };
+        assert_eq!(PeerHello::decode(&stranger.encode()), Ok(stranger));
         let client =
             ClientHello { cluster: "alpha".into(), to: ReplicaId::from_index(1), name: "a".into() };
         let bytes = client.encode();
@@ -271,11 +322,11 @@ mod tests {
                 false => ClientHello::decode(&bytes).map(|hello| hello.encode()),
             };
             match again {
-                // What follows the known fields is a later version's.
-                Ok(again) if bytes.starts_with(&again) => accepted += 1,
-                // An older one did not say what it runs.
+                // What follows the known fields is a later version's; what is remembered counts
+                // only if it is said to be.
                 Ok(again) => {
-                    assert!(as_peer && again.starts_with(&bytes), "{bytes:x?}");
+                    let length = again.len();
+                    assert!(bytes.len() >= length && (as_peer || bytes.starts_with(&again)));
                     accepted += 1;
                 }
                 Err(_) => refused += 1,

@@ -19,8 +19,8 @@ use super::names::{check_cluster, replica_name};
 use super::refusal::Refusal;
 use super::resolve::Resolver;
 use super::tally::Tally;
-use super::{Inbound, MeshError, accept, bind, dial, expiry, tls};
-use crate::types::{Address, MAX_REPLICAS, ReplicaId};
+use super::{Inbound, MeshError, Terms, accept, bind, dial, expiry, tls};
+use crate::types::{Address, MAX_REPLICAS, Presence, ReplicaId};
 
 /// How long what is queued may take to be sent at shutdown.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -30,12 +30,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(super) struct Hub {
     pub(super) cluster: String,
     pub(super) id: ReplicaId,
-    pub(super) incarnation: u64,
-    pub(super) directory: u64,
+    /// What it says of itself.
+    pub(super) presence: Presence,
     pub(super) origin: u64,
-    pub(super) protocol: String,
-    /// Tells this process from another one of the same incarnation.
-    pub(super) session: u64,
+    pub(super) terms: Terms,
     pub(super) limits: Limits,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) local_addr: SocketAddr,
@@ -62,21 +60,10 @@ impl Hub {
         config: MeshConfig,
         inbound: Arc<dyn Inbound>,
     ) -> Result<Arc<Hub>, MeshError> {
-        let MeshConfig { cluster, id, incarnation, listen, socket, peers, .. } = config;
-        let MeshConfig {
-            credentials,
-            limits,
-            congestion,
-            wan,
-            directory,
-            origin,
-            protocol,
-            resolver,
-            ..
-        } = config;
-        check_cluster(&cluster)?;
-        check_limits(&limits)?;
-        credentials.check_own(&replica_name(&cluster, id), Role::Replica)?;
+        check(&config)?;
+        let MeshConfig { cluster, id, presence, listen, socket, peers, resolver, .. } = config;
+        let MeshConfig { credentials, limits, congestion, wan, origin, mut terms, .. } = config;
+        terms.members = peers.keys().copied().chain([id]).collect();
         let (own_dates, authorities) = credentials.dates();
         let server = tls::server_config(&credentials, &limits, congestion)?;
         let dialling = tls::client_config(&credentials, &limits, congestion, tls::PEER_ALPN)?;
@@ -101,15 +88,13 @@ impl Hub {
             links[peer.index()] = Some(Arc::new(Link::new(peer, addr, &limits)));
         }
         let hub = Arc::new(Hub {
-            session: rand::random(),
             clients: Clients::new(&limits),
             refused: Arc::default(),
             cut_off: Arc::default(),
             id,
-            incarnation,
-            directory,
+            presence,
             origin,
-            protocol,
+            terms,
             limits,
             cluster,
             inbound,
@@ -200,6 +185,13 @@ impl Hub {
 fn close(endpoint: &Endpoint) {
     let why = Refusal::ShuttingDown;
     endpoint.close(VarInt::from_u32(why.code()), why.to_string().as_bytes());
+}
+
+/// Whether a mesh can be started like this, as far as that can be told beforehand.
+pub(super) fn check(config: &MeshConfig) -> Result<(), MeshError> {
+    check_cluster(&config.cluster)?;
+    check_limits(&config.limits)?;
+    Ok(config.credentials.check_own(&replica_name(&config.cluster, config.id), Role::Replica)?)
 }
 
 fn check_limits(limits: &Limits) -> Result<(), MeshError> {

@@ -15,7 +15,7 @@ use super::queue::Outbox;
 use super::refusal::Refusal;
 use super::stream::{Counters, count};
 use super::{Dropped, Inbound, Lane};
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, Presence, ReplicaId};
 
 /// One peer.
 ///
@@ -42,6 +42,10 @@ struct State {
     serial: u64,
     connection: Option<quinn::Connection>,
     last_error: Option<String>,
+    /// Why a connection that the peer dialled was refused last.
+    last_refusal: Option<String>,
+    /// Whether it was said that the peer flushes where this end does not, or the other way round.
+    told_flushing: bool,
 }
 
 /// What [`Mesh::peers`](super::Mesh::peers) tells about one peer.
@@ -54,8 +58,8 @@ pub struct PeerStatus {
     pub addr: Address,
     /// Whether frames can pass.
     pub connected: bool,
-    /// Its incarnation, while connected.
-    pub incarnation: Option<u64>,
+    /// Its life, while connected: another number after each of its starts.
+    pub life: Option<u64>,
     /// QUIC's estimate of the round trip, while connected.
     pub rtt: Option<Duration>,
     /// Frames written to connections. Those under way when a connection is lost may not arrive.
@@ -89,6 +93,8 @@ impl Link {
                 serial: 0,
                 connection: None,
                 last_error: None,
+                last_refusal: None,
+                told_flushing: false,
             }),
             up: watch::Sender::new(false),
         }
@@ -126,16 +132,17 @@ impl Link {
         &self,
         connection: &quinn::Connection,
         inbound: &dyn Inbound,
+        shown: Presence,
         decide: impl FnOnce(&mut Arbiter) -> Result<T, Refusal>,
     ) -> Result<(u64, T), Refusal> {
         let mut told = self.told();
-        let (before, serial, incarnation, decided) = {
+        let (before, serial, decided) = {
             let mut state = self.state();
             let decided = decide(&mut state.arbiter)?;
             state.serial += 1;
             let before = state.connection.replace(connection.clone());
-            let incarnation = state.arbiter.incarnation().expect("just established");
-            (before, state.serial, incarnation, decided)
+            state.last_refusal = None;
+            (before, state.serial, decided)
         };
         if let Some(before) = before {
             Refusal::Replaced.close(&before);
@@ -148,7 +155,7 @@ impl Link {
             inbound.on_peer_down(self.peer);
         }
         *told = serial;
-        inbound.on_peer_up(self.peer, incarnation);
+        inbound.on_peer_up(self.peer, shown);
         self.up.send_replace(true);
         Ok((serial, decided))
     }
@@ -202,6 +209,25 @@ impl Link {
         self.up.subscribe()
     }
 
+    /// The connection that is current, and the peer's life in it.
+    pub(super) fn current(&self) -> Option<(quinn::Connection, u64)> {
+        let state = self.state();
+        state.connection.clone().zip(state.arbiter.life())
+    }
+
+    /// Keeps why the peer was refused; true if it was refused for something else before.
+    pub(super) fn note_refusal(&self, why: String) -> bool {
+        let mut state = self.state();
+        let news = state.last_refusal.as_ref() != Some(&why);
+        state.last_refusal = Some(why);
+        news
+    }
+
+    /// True once: for something that has to be said of this peer.
+    pub(super) fn tell_flushing(&self) -> bool {
+        !std::mem::replace(&mut self.state().told_flushing, true)
+    }
+
     /// The newest connection that has ended, for the hello.
     pub(super) fn lost(&self) -> (u64, u64) {
         self.state().arbiter.lost()
@@ -230,7 +256,7 @@ impl Link {
             peer: self.peer,
             addr: state.addr.clone(),
             connected: state.connection.is_some(),
-            incarnation: state.arbiter.incarnation(),
+            life: state.arbiter.life(),
             rtt: state.connection.as_ref().map(quinn::Connection::rtt),
             frames_sent: load(&self.counters.frames_sent),
             bytes_sent: load(&self.counters.bytes_sent),

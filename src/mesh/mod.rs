@@ -34,6 +34,7 @@ mod refusal;
 mod resolve;
 mod stream;
 mod tally;
+mod terms;
 mod tls;
 mod wan;
 
@@ -58,9 +59,10 @@ pub use names::BadName;
 pub use pipe::{ClientConnection, FrameSender};
 pub use refusal::{Closed, Refusal};
 pub use resolve::Resolver;
+pub use terms::{Terms, Votes};
 pub use wan::{Wan, WanControl};
 
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, Known, LogPosition, Presence, ReplicaId};
 
 /// Which of two streams to a peer a frame takes. Order is kept within a lane, not across.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,27 +106,33 @@ pub trait Inbound: Send + Sync + 'static {
     /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what is kept long.
     fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>);
 
-    /// Whether `peer`, which has proven its id, may connect in the life it is in: with the data
-    /// directory of this number (0: none) and in this incarnation. Asked before each connection, on
+    /// What to tell `peer` in a hello: how far the log here is durable, and what is remembered of
+    /// it. By default nothing.
+    fn introduce(&self, peer: ReplicaId) -> (LogPosition, Option<Known>) {
+        let _ = peer;
+        (LogPosition::default(), None)
+    }
+
+    /// Whether `peer`, which has proven its id and agrees on the terms, may connect as what it
+    /// shows itself; `knows` is what it remembers of this replica. Asked before each connection, on
     /// a thread where it may block; perhaps more than once, and for several peers at a time. By
     /// default everybody may.
     ///
     /// # Errors
     /// What the peer is told.
-    fn admit(&self, peer: ReplicaId, directory: u64, incarnation: u64) -> Result<(), Refusal> {
-        let _ = (peer, directory, incarnation);
+    fn admit(&self, peer: ReplicaId, shown: Presence, knows: Option<Known>) -> Result<(), Refusal> {
+        let _ = (peer, shown, knows);
         Ok(())
     }
 
-    /// `peer` has refused this replica for a reason that will not go away (see
-    /// [`Closed::is_for_good`]), which may be told again and again.
-    fn on_outcast(&self, peer: ReplicaId, why: &Closed) {
+    /// One of `peer` and this replica has refused the other. May be told again and again.
+    fn on_refused(&self, peer: ReplicaId, why: &Closed) {
         let _ = (peer, why);
     }
 
-    /// Frames can pass to and from `peer`, which is in this incarnation. Frames sent to it before
+    /// Frames can pass to and from `peer`, which has shown itself as this. Frames sent to it before
     /// may have been lost.
-    fn on_peer_up(&self, peer: ReplicaId, incarnation: u64);
+    fn on_peer_up(&self, peer: ReplicaId, shown: Presence);
 
     /// The connection to `peer` is gone; it is dialled again.
     fn on_peer_down(&self, peer: ReplicaId);
@@ -231,6 +239,21 @@ impl Mesh {
     pub async fn start(config: MeshConfig, inbound: impl Inbound) -> Result<Mesh, MeshError> {
         let hub = Hub::start(config, Arc::new(inbound)).await?;
         Ok(Mesh { _stop: Arc::new(StopOnDrop(Arc::clone(&hub))), hub })
+    }
+
+    /// Checks a configuration and takes its address, before anything is begun that a start which
+    /// fails would leave behind. [`Mesh::start`] uses the socket then.
+    ///
+    /// # Errors
+    /// As [`Mesh::start`].
+    pub async fn prepare(config: &mut MeshConfig) -> Result<(), MeshError> {
+        hub::check(config)?;
+        if config.socket.is_none() {
+            config.socket = Some(bind::listen(&config.listen, &config.resolver).await?);
+        }
+        let own = config.socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        check_addresses(&config.peers, Some((config.id, own)))?;
+        Ok(())
     }
 
     /// Queues a frame for a peer. Never blocks, from any thread.

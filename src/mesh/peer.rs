@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use quinn::{Connection, SendStream};
+use bytes::{BufMut, Bytes, BytesMut};
+use quinn::{Connection, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::credentials::certificate_has_name;
@@ -17,10 +18,16 @@ use super::names::replica_name;
 use super::refusal::{Closed, Refusal};
 use super::stream::{self, FrameStream, write_frames};
 use super::{Hub, Lane, tls};
-use crate::types::ReplicaId;
+use crate::types::{Presence, ReplicaId};
 
 /// How soon frames that the node left are offered to it again.
 const RETRY_DELIVERY: Duration = Duration::from_millis(1);
+/// A process that is silent for so long when another one comes in its name gives way to it.
+const SILENCE: Duration = Duration::from_millis(450);
+/// What was sent before it was silent has arrived by then, at the least.
+pub(super) const LAST_PACKETS: Duration = Duration::from_millis(50);
+/// Between two looks at whether it has answered.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A connection that has become current, and what is left to be said on it.
 pub(super) struct Established {
@@ -41,19 +48,19 @@ pub(super) async fn greet(
     let (mut tx, mut rx) = connection.open_bi().await?;
     hello::send(&mut tx, &own_hello(hub, link, 0).encode()).await?;
     let theirs = PeerHello::decode(&hello::receive(&mut rx).await?)?;
-    check(hub, &theirs, connection)?;
+    identify(hub, &theirs, connection)?;
     if theirs.from != link.peer {
         return Err(Refusal::WrongReplica { ours: hub.id, wanted: theirs.to }.into());
     }
-    admit(hub, &theirs).await?;
+    let silent = judge(hub, link, &theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
-        let (serial, generation) = commit(hub, link, connection, &theirs)?;
+        let (serial, generation) = commit(hub, link, connection, &theirs, silent)?;
         let mut ready = BytesMut::new();
         ready.put_u64_le(generation);
         (serial, Some(ready))
     } else {
-        (obey(hub, link, connection, &theirs, theirs.generation)?, None)
+        (obey(hub, link, connection, &theirs, theirs.generation, silent)?, None)
     };
     Ok(Established {
         link: Arc::clone(link),
@@ -64,66 +71,150 @@ pub(super) async fn greet(
     })
 }
 
-/// Answers the hello on a connection that a replica has dialled.
-pub(super) async fn answer(hub: &Hub, connection: &Connection) -> Result<Established, Closed> {
-    let (mut tx, mut rx) = connection.accept_bi().await?;
-    let theirs = PeerHello::decode(&hello::receive(&mut rx).await?)?;
-    let link = check(hub, &theirs, connection)?;
-    admit(hub, &theirs).await?;
+/// Answers the hello on a connection that a replica has dialled; `None` if it is refused, and all
+/// was said.
+pub(super) async fn answer(
+    hub: &Hub,
+    connection: &Connection,
+) -> Result<Option<Established>, Closed> {
+    let (tx, rx) = connection.accept_bi().await?;
+    let mut hello = (tx, rx);
+    let theirs = PeerHello::decode(&hello::receive(&mut hello.1).await?)?;
+    let link = match identify(hub, &theirs, connection) {
+        Ok(link) => link,
+        Err(refusal) => {
+            // A replica of this cluster that is not in the list here: the lists differ.
+            if let Refusal::OtherMembers { id, .. } = refusal {
+                refusal.close(connection);
+                sleep(LAST_PACKETS).await;
+                hub.inbound.on_refused(id, &Closed::Here(refusal.clone()));
+            }
+            return Err(refusal.into());
+        }
+    };
+    match answer_peer(hub, &link, connection, &theirs, hello).await {
+        Err(why) if !why.is_routine() => {
+            if let Closed::Here(refusal) = &why {
+                refusal.close(connection);
+            }
+            // Once for each reason: a peer comes again and again.
+            if link.note_refusal(why.to_string()) {
+                let remote = connection.remote_address();
+                warn!(us = %hub.id, peer = %link.peer, %remote, %why, "refused");
+            }
+            // It may end the process, and the other end has to hear why.
+            sleep(LAST_PACKETS).await;
+            hub.inbound.on_refused(link.peer, &why);
+            Ok(None)
+        }
+        answered => answered.map(Some),
+    }
+}
+
+async fn answer_peer(
+    hub: &Hub,
+    link: &Arc<Link>,
+    connection: &Connection,
+    theirs: &PeerHello,
+    (mut tx, mut rx): (SendStream, RecvStream),
+) -> Result<Established, Closed> {
+    let silent = judge(hub, link, theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
-        let (serial, generation) = commit(hub, &link, connection, &theirs)?;
-        (serial, Some(own_hello(hub, &link, generation).encode()))
+        let (serial, generation) = commit(hub, link, connection, theirs, silent)?;
+        (serial, Some(own_hello(hub, link, generation).encode()))
     } else {
-        hello::send(&mut tx, &own_hello(hub, &link, 0).encode()).await?;
+        hello::send(&mut tx, &own_hello(hub, link, 0).encode()).await?;
         let ready = hello::receive(&mut rx).await?;
         let generation = u64::from_le_bytes(ready.try_into().map_err(|_| Refusal::BadHello)?);
-        (obey(hub, &link, connection, &theirs, generation)?, None)
+        (obey(hub, link, connection, theirs, generation, silent)?, None)
     };
-    Ok(Established { link, connection: connection.clone(), serial, commit, hello: tx })
+    let (link, connection) = (Arc::clone(link), connection.clone());
+    Ok(Established { link, connection, serial, commit, hello: tx })
 }
 
 fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
-    let (lost_session, lost_generation) = link.lost();
+    let (lost_life, lost_generation) = link.lost();
+    let (held, knows) = hub.inbound.introduce(link.peer);
     PeerHello {
         cluster: hub.cluster.clone(),
         from: hub.id,
         to: link.peer,
-        directory: hub.directory,
+        shown: Presence { held: held.max(hub.presence.held), ..hub.presence },
+        knows,
         origin: hub.origin,
-        incarnation: hub.incarnation,
-        session: hub.session,
         epoch: 0,
-        lost_session,
+        lost_life,
         lost_generation,
         generation,
-        protocol: hub.protocol.clone(),
+        terms: hub.terms.clone(),
     }
 }
 
-/// Everything about a hello that doesn't depend on other connections.
-fn check(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Link>, Refusal> {
+/// Who says hello, proven by its certificate.
+fn identify(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Link>, Refusal> {
     check_addressee(hub, &hello.cluster, hello.to)?;
-    let link = hub.link(hello.from).ok_or(Refusal::UnknownReplica(hello.from))?;
+    // A stranger to the list may be here because the lists differ, which is what has to be said.
+    let known = hub.link(hello.from).ok_or(Refusal::UnknownReplica(hello.from));
     check_certificate(connection, replica_name(&hub.cluster, hello.from))?;
+    if known.is_err() && hello.from != hub.id {
+        hub.terms.compare(hello.from, &hello.terms)?;
+    }
+    Ok(Arc::clone(known?))
+}
+
+/// Whether the replica that says hello may connect: the peer's life that gives way to it, if there
+/// is one.
+async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal> {
+    let id = hello.from;
     if hello.origin != hub.origin {
         let (ours, theirs) = (hub.origin, hello.origin);
-        return Err(Refusal::OtherOrigin { id: hello.from, ours, theirs });
+        return Err(Refusal::OtherOrigin { id, ours, theirs });
     }
-    if hello.protocol != hub.protocol {
-        let (ours, theirs) = (hub.protocol.clone(), hello.protocol.clone());
-        return Err(Refusal::OtherProtocol { id: hello.from, ours, theirs });
+    hub.terms.compare(id, &hello.terms)?;
+    if hub.terms.votes != hello.terms.votes && link.tell_flushing() {
+        let (ours, theirs) = (hub.terms.votes, hello.terms.votes);
+        warn!(us = %hub.id, peer = %id, ?ours, ?theirs, "only one of the two flushes its votes");
     }
-    Ok(Arc::clone(link))
+    // Before anybody waits: an older copy is told so at once, whoever else runs.
+    admit(hub, hello).await?;
+    let silent = make_way(link, hello).await?;
+    if silent.is_some() {
+        admit(hub, hello).await?;
+    }
+    Ok(silent)
 }
 
 /// Asks the node, which may have to write down who this is: on another thread, so that the event
 /// loop does not wait for a disk.
 async fn admit(hub: &Hub, hello: &PeerHello) -> Result<(), Refusal> {
     let inbound = Arc::clone(&hub.inbound);
-    let PeerHello { from, directory, incarnation, .. } = *hello;
-    let asked = tokio::task::spawn_blocking(move || inbound.admit(from, directory, incarnation));
+    let PeerHello { from, shown, knows, .. } = *hello;
+    let asked = tokio::task::spawn_blocking(move || inbound.admit(from, shown, knows));
     asked.await.unwrap_or(Err(Refusal::Internal))
+}
+
+/// Two processes may run as one replica, with a directory and a copy of it. The one that is
+/// connected stays, if it is alive; if it was killed, QUIC would notice only after the idle
+/// time-out, and its successor must not wait as long. So it is asked.
+async fn make_way(link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal> {
+    let Some((connection, life)) = link.current().filter(|(_, life)| *life != hello.shown.life)
+    else {
+        return Ok(None);
+    };
+    let begun = Instant::now();
+    // What a process sent before it was killed may still be under way.
+    sleep((connection.rtt() * 2).clamp(LAST_PACKETS, SILENCE / 2)).await;
+    let before = connection.stats().udp_rx.datagrams;
+    // Nobody reads it, but QUIC acknowledges it. An error says that the connection is gone.
+    let _ = connection.send_datagram(Bytes::from_static(b"?"));
+    while begun.elapsed() < SILENCE && connection.close_reason().is_none() {
+        if connection.stats().udp_rx.datagrams > before {
+            return Err(Refusal::Clone(hello.from));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(Some(life))
 }
 
 /// Whether a hello was meant for this replica of this cluster.
@@ -154,8 +245,11 @@ fn commit(
     link: &Link,
     connection: &Connection,
     hello: &PeerHello,
+    silent: Option<u64>,
 ) -> Result<(u64, u64), Refusal> {
-    link.install(connection, &*hub.inbound, |arbiter| arbiter.commit(hub.session, hello))
+    link.install(connection, &*hub.inbound, hello.shown, |arbiter| {
+        arbiter.commit(hub.presence.life, hello, silent)
+    })
 }
 
 fn obey(
@@ -164,9 +258,12 @@ fn obey(
     connection: &Connection,
     hello: &PeerHello,
     generation: u64,
+    silent: Option<u64>,
 ) -> Result<u64, Refusal> {
-    link.install(connection, &*hub.inbound, |arbiter| arbiter.obey(hello, generation))
-        .map(|(serial, ())| serial)
+    link.install(connection, &*hub.inbound, hello.shown, |arbiter| {
+        arbiter.obey(hello, generation, silent)
+    })
+    .map(|(serial, ())| serial)
 }
 
 /// Runs an established connection to its end.

@@ -4,7 +4,8 @@
 use quinn::{ConnectionError, VarInt};
 
 use super::hello::VERSION;
-use crate::types::ReplicaId;
+use super::terms::{Numbers, Votes};
+use crate::types::{ReplicaId, ReplicaSet};
 
 /// Why this end closes a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -86,15 +87,87 @@ pub enum Refusal {
         /// The name needed for what the hello claims.
         claimed: String,
     },
-    /// A replica presents an incarnation older than one already seen.
-    #[error("incarnation {theirs} of {id} is over, {seen} was seen: stop the older process")]
-    StaleIncarnation {
+    /// A replica lacks what was heard of it here.
+    #[error(
+        "{id} is remembered here with {known} records in its log, and {shown} of them are in what \
+         it comes with: its directory is an older copy, or lost the end of its log"
+    )]
+    OlderCopy {
         /// The replica.
         id: ReplicaId,
-        /// The incarnation in the refused hello.
+        /// How many records its log held.
+        known: u64,
+        /// How many of them it still may have, as far as can be told here.
+        shown: u64,
+    },
+    /// This end lacks what the other end has heard of it.
+    #[error(
+        "{peer} remembers this replica with {known} records in its log, {}: this directory is an \
+         older copy, or lost the end of its log",
+        left(*.held)
+    )]
+    OlderHere {
+        /// The other end, which remembers more.
+        peer: ReplicaId,
+        /// How many records the log of this end held.
+        known: u64,
+        /// How many of them are left; `None` if that was in a life that this directory never had.
+        held: Option<u64>,
+    },
+    /// The other end counts quorums among other members.
+    #[error(
+        "{id} has the replicas {} in its list, and this replica {}: make [replicas] the same in \
+         all files; the list of a cluster never changes",
+        Numbers(*.theirs), Numbers(*.ours)
+    )]
+    OtherMembers {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// The list of the refusing end.
+        ours: ReplicaSet,
+        /// The other end's.
+        theirs: ReplicaSet,
+    },
+    /// The other end forgets sessions earlier or later.
+    #[error(
+        "{id} forgets sessions after {theirs} ms, and this replica after {ours} ms: the time is \
+         the cluster's; to change it, stop all replicas, change all files, and start them"
+    )]
+    OtherSessionIdle {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// The time of the refusing end in milliseconds.
+        ours: u64,
+        /// The other end's.
         theirs: u64,
-        /// The newest one seen.
-        seen: u64,
+    },
+    /// One end keeps its votes and the other does not.
+    #[error(
+        "{id} keeps its records {}, and this replica {}: set `durability` to \"memory\" for all \
+         replicas of a cluster or for none",
+        place(*.theirs), place(*.ours)
+    )]
+    OtherDurability {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// What the refusing end does.
+        ours: Votes,
+        /// What the other end does.
+        theirs: Votes,
+    },
+    /// The other end writes something in another version.
+    #[error(
+        "{id} writes {what} in version {theirs}, and this replica in {ours}: upgrade the older"
+    )]
+    OtherFormat {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// What is written.
+        what: &'static str,
+        /// The version of the refusing end.
+        ours: u8,
+        /// The other end's.
+        theirs: u8,
     },
     /// A replica comes with another data directory than the one it is known by.
     #[error(
@@ -112,8 +185,11 @@ pub enum Refusal {
     /// A replica that kept its records in memory was started again.
     #[error("{0} was restarted and has forgotten its votes: it cannot take part again")]
     Forgetful(ReplicaId),
-    /// Two processes run as the same replica in the same incarnation.
-    #[error("another process is connected as {0} in this incarnation: run only one")]
+    /// Two processes run as the same replica.
+    #[error(
+        "another process runs as {0}, with this directory or a copy of it, and is connected here: \
+         only one of the two may run"
+    )]
     Clone(ReplicaId),
     /// As many clients as allowed are connected.
     #[error("too many clients: try another replica, or raise its `max_clients`")]
@@ -169,18 +245,23 @@ impl Refusal {
             Refusal::WrongReplica { .. } => 0x14,
             Refusal::UnknownReplica(_) => 0x15,
             Refusal::WrongCertificate { .. } => 0x16,
-            Refusal::StaleIncarnation { .. } => 0x17,
+            Refusal::OlderCopy { .. } => 0x17,
             Refusal::Clone(_) => 0x18,
             Refusal::TooManyClients => 0x19,
             Refusal::OtherDirectory { .. } => 0x1a,
             Refusal::Forgetful(_) => 0x1b,
             Refusal::OtherOrigin { .. } => 0x1c,
             Refusal::OtherProtocol { .. } => 0x1d,
+            Refusal::OlderHere { .. } => 0x1e,
+            Refusal::OtherMembers { .. } => 0x1f,
             Refusal::FrameTooLarge { .. } => 0x20,
             Refusal::Protocol(_) => 0x21,
             Refusal::TooSlow => 0x22,
             Refusal::Idle => 0x23,
             Refusal::TooManyConnections { .. } => 0x24,
+            Refusal::OtherSessionIdle { .. } => 0x28,
+            Refusal::OtherDurability { .. } => 0x29,
+            Refusal::OtherFormat { .. } => 0x2a,
             Refusal::Internal => 0x30,
             Refusal::NotNoted => 0x31,
         }
@@ -195,6 +276,17 @@ impl Refusal {
     pub(super) fn close(&self, connection: &quinn::Connection) {
         connection.close(VarInt::from_u32(self.code()), self.to_string().as_bytes());
     }
+}
+
+fn left(held: Option<u64>) -> String {
+    match held {
+        Some(held) => format!("of which {held} are here"),
+        None => "in a life that this directory never had".to_owned(),
+    }
+}
+
+fn place(votes: Votes) -> &'static str {
+    if votes == Votes::InMemory { "in memory" } else { "on disk" }
 }
 
 /// What a cluster began with, in words.
@@ -270,11 +362,21 @@ impl Closed {
         }
     }
 
-    /// Whether the other end will never let this one in, in any incarnation: it has forgotten, or
-    /// may have, what it promised.
+    /// Whether this end is out for good: it has lost, or may have, what it promised.
     pub fn is_for_good(&self) -> bool {
-        // The codes of `StaleIncarnation`, `OtherDirectory`, `Forgetful`.
-        matches!(self, Closed::There { code: 0x17 | 0x1a | 0x1b, .. })
+        // The codes of `OlderCopy`, `OtherDirectory`, `Forgetful`.
+        let there = matches!(self, Closed::There { code: 0x17 | 0x1a | 0x1b, .. });
+        there || matches!(self, Closed::Here(Refusal::OlderHere { .. }))
+    }
+
+    /// Whether the other end is connected with another process that runs as this replica.
+    pub fn is_clone(&self) -> bool {
+        matches!(self, Closed::There { code: 0x18, .. })
+    }
+
+    /// Whether the two ends differ in who the members are.
+    pub fn is_other_list(&self) -> bool {
+        self.code() == Some(0x1f)
     }
 
     /// Whether both ends are well and this is how connections come and go.

@@ -93,6 +93,9 @@ pub(super) fn client_config(
     Ok(config)
 }
 
+/// Bytes of datagrams that wait to be sent, or to be dropped.
+const PROBES: usize = 64;
+
 /// The settings of every connection. A peer's are widened after its hello, see [`widen`].
 fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
     let mut transport = TransportConfig::default();
@@ -100,7 +103,9 @@ fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
         // One stream for the hello of a peer or all of a client's frames; one a lane from a peer.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(2))
-        .datagram_receive_buffer_size(None)
+        // Nobody reads datagrams: a peer is sent one to see whether it is still there.
+        .datagram_receive_buffer_size(Some(PROBES))
+        .datagram_send_buffer_size(PROBES)
         .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
         // Whoever it is, it isn't known yet: what it may send is a client's share.
         .receive_window(VarInt::from_u32(limits.client_window_bytes))

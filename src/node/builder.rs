@@ -17,7 +17,7 @@ use super::start::{Data, Parts, Place, Plan};
 use super::status::with_protocol;
 use super::{Inner, Replica};
 use crate::machine::{MAX_ANSWER, StateMachine};
-use crate::mesh::{Congestion, Credentials, MeshConfig, Resolver, Wan};
+use crate::mesh::{Congestion, Credentials, MeshConfig, Resolver, Votes, Wan};
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{self, Core};
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
@@ -25,7 +25,7 @@ use crate::types::{
     Address, ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, RequestId, Retention,
     Settings, Timing,
 };
-use crate::wire::CLIENT_HEADER_BYTES;
+use crate::wire::{CLIENT_HEADER_BYTES, PEER_VERSION, SNAPSHOT_VERSION};
 
 /// Sessions live at least this long.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
@@ -238,8 +238,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
 
     /// After how long without use a session may be forgotten, with all that is known of its
     /// commands: a command tried again later than that is refused, so nothing happens twice. It is
-    /// forgotten within twice this time. The shortest of the cluster's settings counts; at least a
-    /// second. One hour by default.
+    /// forgotten within twice this time. At least a second; one hour by default. It is the
+    /// cluster's: replicas of different settings refuse each other, so to change it, stop them all
+    /// and start them all with the new one.
     pub fn session_idle(mut self, idle: Duration) -> Self {
         self.session_idle = idle;
         self
@@ -347,6 +348,13 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         config.limits = self.limits.mesh.clone();
         config.congestion = self.congestion;
         config.resolver = self.resolver.clone();
+        config.terms.session_idle = self.session_idle;
+        config.terms.votes = match self.durability {
+            Durability::Fsync => Votes::Flushed,
+            Durability::Os => Votes::HandedOver,
+            Durability::Memory => Votes::InMemory,
+        };
+        (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);
         config.wan = self.wan.clone();
         config
     }

@@ -218,6 +218,23 @@ pub enum Fault {
         /// In that one's words.
         why: String,
     },
+    /// Another process runs as this replica, and is connected with another replica.
+    #[error("{peer} is connected with another process that runs as this replica; {why}")]
+    Clone {
+        /// Who is.
+        peer: ReplicaId,
+        /// In that one's words.
+        why: String,
+    },
+    /// Another replica of the cluster has another list of members, and this one has not found
+    /// enough that have its own: they would not agree on what a quorum is. Nothing was decided.
+    #[error("the lists of replicas differ, at {peer} and here; {why}")]
+    OtherList {
+        /// Who has another.
+        peer: ReplicaId,
+        /// In what they differ.
+        why: String,
+    },
 }
 
 /// A replica that can't start: the configuration or the machine is to blame.

@@ -13,9 +13,8 @@ use super::register::Register;
 use super::shared::{Shared, lock};
 use crate::mesh::{ClientConnection, Closed, Inbound, Refusal};
 use crate::replica::{Input, PeerMessage};
-use crate::storage::Life;
-use crate::types::ReplicaId;
-use crate::wire::{self, Wire, decode_peer};
+use crate::types::{Known, LogPosition, Presence, ReplicaId};
+use crate::wire::{self, Frame, Wire, decode_peer};
 
 /// The cluster's membership never changes yet, so there is one epoch.
 pub(super) const EPOCH: u32 = 1;
@@ -72,15 +71,30 @@ impl<M: Wire> Inbox<M> {
         self.held_back.store(hold_back, Ordering::Relaxed);
     }
 
+    /// Notes how far the log here is durable.
+    pub(super) fn note_durable(&self, durable: LogPosition) {
+        self.register.note_durable(durable);
+    }
+
+    /// This replica has found enough others that count quorums as it does: who does not is wrong.
+    pub(super) fn settle(&self) {
+        self.register.settle();
+    }
+
+    /// Whether its log began empty in this life, so that nothing was ever voted for.
+    pub(super) fn is_new(&self) -> bool {
+        self.register.is_new()
+    }
+
     /// Frames of peers that made no sense.
     pub(super) fn wrong_frames(&self) -> u64 {
         self.wrong_frames.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    fn decode(&self, from: ReplicaId, frame: Bytes) -> Option<PeerMessage<M>> {
+    fn decode(&self, from: ReplicaId, frame: Bytes) -> Option<(LogPosition, PeerMessage<M>)> {
         let why = match decode_peer(frame, &self.limits) {
-            Ok((EPOCH, message)) => return Some(message),
-            Ok((epoch, _)) => format!("epoch {epoch}, where {EPOCH} is the only one"),
+            Ok(Frame { epoch: EPOCH, held, message }) => return Some((held, message)),
+            Ok(Frame { epoch, .. }) => format!("epoch {epoch}, where {EPOCH} is the only one"),
             Err(error) => error.to_string(),
         };
         let before = self.wrong_frames[from.index()].fetch_add(1, Ordering::Relaxed);
@@ -110,26 +124,47 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
             full
         });
         for frame in frames.drain(..taken.unwrap_or(frames.len())) {
-            let message = self.decode(from, frame);
-            messages.inputs.extend(message.map(|message| Input::Peer { from, message }));
+            let Some((held, message)) = self.decode(from, frame) else { continue };
+            let news = self.register.heard(from, held);
+            messages.inputs.extend(news.map(|known| Input::Heard { peer: from, known }));
+            messages.inputs.push(Input::Peer { from, message });
         }
         drop(messages);
         self.shared.wake.notify_one();
     }
 
-    fn admit(&self, peer: ReplicaId, directory: u64, incarnation: u64) -> Result<(), Refusal> {
-        self.register.admit(peer, Life { directory, incarnation })
+    fn introduce(&self, peer: ReplicaId) -> (LogPosition, Option<Known>) {
+        self.register.introduce(peer)
     }
 
-    fn on_outcast(&self, peer: ReplicaId, why: &Closed) {
-        self.shared.fail(Fault::Outcast { peer, why: why.to_string() });
-        self.register.cast_out();
+    fn admit(&self, peer: ReplicaId, shown: Presence, knows: Option<Known>) -> Result<(), Refusal> {
+        let judged = self.register.admit(peer, shown, knows);
+        if let Err(refusal @ Refusal::OlderHere { .. }) = &judged {
+            // At once: nothing may be said any more, whatever becomes of this connection.
+            self.on_refused(peer, &Closed::Here(refusal.clone()));
+        }
+        judged
     }
 
-    fn on_peer_up(&self, peer: ReplicaId, _incarnation: u64) {
+    fn on_refused(&self, peer: ReplicaId, why: &Closed) {
+        if why.is_for_good() {
+            self.shared.fail(Fault::Outcast { peer, why: why.to_string() });
+            self.register.cast_out();
+        } else if why.is_clone() {
+            self.shared.fail(Fault::Clone { peer, why: why.to_string() });
+        } else if why.is_other_list() && !self.register.is_settled() {
+            self.shared.fail(Fault::OtherList { peer, why: why.to_string() });
+        }
+    }
+
+    fn on_peer_up(&self, peer: ReplicaId, shown: Presence) {
+        let known = self.register.met(peer, shown);
+        lock(&self.messages).inputs.extend(known.map(|known| Input::Heard { peer, known }));
         self.shared.connected.send_modify(|connected| {
             connected.insert(peer);
         });
+        // It may be the last that is waited for.
+        self.shared.wake.notify_one();
     }
 
     fn on_peer_down(&self, peer: ReplicaId) {

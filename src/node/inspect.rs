@@ -14,6 +14,7 @@ use super::status::with_protocol;
 use crate::machine::sessions_in;
 use crate::protocol::epaxos::{Phase, Record, Shared};
 use crate::protocol::{Protocol, ProtocolKind, UnknownProtocol};
+use crate::replica;
 use crate::storage::{
     self, FileDisk, Identity, LastCommand, Report, SnapshotInfo, SnapshotReader, StorageError,
 };
@@ -103,7 +104,7 @@ impl SnapshotContents {
         with_protocol!(protocol, P => {
             type Decoded = (
                 Snapshot<<P as Protocol>::Shared>,
-                Vec<<P as Protocol>::Record>,
+                Vec<replica::Record<<P as Protocol>::Record>>,
             );
             let decoded: Result<Decoded, _> = decode_own_snapshot(&bytes, &whose.cluster, &limits);
             let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
@@ -234,6 +235,14 @@ impl Inspection {
     }
 }
 
+/// Whether the record tells the size of the cluster.
+fn has_vector(record: &replica::Record<Record>) -> bool {
+    let without = |it: &Record| {
+        matches!(it, Record::Joined { .. } | Record::Reserved { .. } | Record::Silent { .. })
+    };
+    record.protocol().is_some_and(|record| !without(record))
+}
+
 /// What is known of an instance.
 #[derive(Clone, Copy, Default)]
 struct Known {
@@ -255,6 +264,7 @@ impl Instances {
     fn take(&mut self, record: &[u8]) -> Result<(), String> {
         let record = self.decode(Bytes::copy_from_slice(record))?;
         self.records += 1;
+        let replica::Record::Protocol(record) = record else { return Ok(()) };
         let mut note = |id: InstanceId, phase: Phase, ballot: Ballot, nop: bool| {
             let known = self.known.entry(id).or_default();
             known.phase = known.phase.max(phase);
@@ -283,7 +293,8 @@ impl Instances {
     fn take_other(&mut self, protocol: ProtocolKind, record: &[u8]) -> Result<(), String> {
         let (record, limits) = (Bytes::copy_from_slice(record), Limits::new(MAX_REPLICAS));
         let decoded = with_protocol!(protocol, P => {
-            decode_record::<<P as Protocol>::Record>(record, &limits).map(|_| ())
+            type OfReplica = replica::Record<<P as Protocol>::Record>;
+            decode_record::<OfReplica>(record, &limits).map(|_| ())
         });
         decoded.map_err(|error| error.to_string())?;
         self.records += 1;
@@ -291,18 +302,17 @@ impl Instances {
     }
 
     /// Decodes a record of a cluster whose size the first vector tells.
-    fn decode(&mut self, record: Bytes) -> Result<Record, String> {
+    fn decode(&mut self, record: Bytes) -> Result<replica::Record<Record>, String> {
         let decode = |replicas: usize| {
-            decode_record::<Record>(record.clone(), &Limits::new(replicas)).map(|(_, it)| it)
+            decode_record::<replica::Record<Record>>(record.clone(), &Limits::new(replicas))
+                .map(|(_, it)| it)
         };
         if let Some(replicas) = self.replicas {
             return decode(replicas).map_err(|error| error.to_string());
         }
         let first = match decode(MAX_REPLICAS) {
             // These have no vector, so any size will do.
-            Ok(
-                record @ (Record::Joined { .. } | Record::Reserved { .. } | Record::Silent { .. }),
-            ) => return Ok(record),
+            Ok(record) if !has_vector(&record) => return Ok(record),
             other => other,
         };
         let fits = |replicas: usize| Some((replicas, decode(replicas).ok()?));
@@ -399,6 +409,7 @@ mod tests {
             cluster: "blue".into(),
             replica: replica(2),
             protocol: "epaxos".to_owned(),
+            members: crate::types::ReplicaSet::all(3),
             log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
             snapshots: SnapshotOptions::default(),
         };
@@ -419,7 +430,7 @@ mod tests {
             position: LogPosition::new(3),
             executed: Executed::up_to(Deps::from_slots([0, 4, 0])),
             shared: Shared { floor, cut, dropped, index, settled: Vec::new() },
-            own: vec![Record::Reserved { up_to: 64 }],
+            own: vec![Record::Reserved { up_to: 64 }.into()],
         };
         let state = crate::machine::Applier::new(crate::machine::Kv::new()).snapshot();
         let write = |bytes: &[u8]| writer.write(bytes);

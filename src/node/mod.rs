@@ -27,6 +27,7 @@ mod inbox;
 mod inspect;
 mod journal;
 mod keeper;
+mod meeting;
 mod metrics;
 mod poison;
 mod register;

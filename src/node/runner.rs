@@ -24,6 +24,7 @@ use super::error::{Rejected, Unknown};
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
 use super::keeper::Arrived;
+use super::meeting::Meeting;
 use super::metrics::{FastSlow, Latency, Metrics, PathLatency};
 use super::shared::{Phase, Question, Shared, lock};
 use super::snapshots::Snapshots;
@@ -31,7 +32,7 @@ use super::status::{Explain, Status, explain};
 use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
 use crate::protocol::Path;
 use crate::replica::{Core, Input, Output, PeerMessage};
-use crate::types::{Era, LogPosition, ReplicaSet, Time};
+use crate::types::{Era, LogPosition, Quorums, ReplicaSet, Time};
 use crate::wire::encode_peer;
 
 /// Commands taken in at one turn; the rest waits for the next.
@@ -94,6 +95,7 @@ pub(super) struct Runner<P: Explain> {
     era_ends: Time,
     /// The close that was proposed last.
     closing: Option<(Era, u64, Time)>,
+    meeting: Meeting,
     counts: Counts,
 }
 
@@ -123,6 +125,8 @@ impl<P: Explain> Runner<P> {
         driven: Driven<P>,
     ) -> Runner<P> {
         let Driven { inbox, mesh, journal, snapshots } = driven;
+        let now = shared.clock.now();
+        let meeting = Meeting::begin(pace.replicas - 1, inbox.is_new(), now);
         Runner {
             core,
             replicas: pace.replicas,
@@ -146,6 +150,7 @@ impl<P: Explain> Runner<P> {
             era: None,
             era_ends: Time::ZERO,
             closing: None,
+            meeting,
             counts: Counts::default(),
         }
     }
@@ -172,9 +177,14 @@ impl<P: Explain> Runner<P> {
                 }
                 Phase::Killed | Phase::Failed => return,
             }
-            self.turn();
-            let wake = self.core.wake().filter(|_| !self.stands_still());
-            let next = wake.map_or(self.next_tick, |wake| wake.min(self.next_tick));
+            let next = match self.waits_for_others() {
+                Some(until) => until,
+                None => {
+                    self.turn();
+                    let wake = self.core.wake().filter(|_| !self.stands_still());
+                    wake.map_or(self.next_tick, |wake| wake.min(self.next_tick))
+                }
+            };
             if alarmed_at != Some(next) {
                 alarmed_at = Some(next);
                 alarm.as_mut().reset(Instant::from_std(shared.clock.instant(next)));
@@ -189,6 +199,16 @@ impl<P: Explain> Runner<P> {
             // a look at the socket.
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Until when to take no step, so that the others can be heard first. Questions are answered.
+    fn waits_for_others(&mut self) -> Option<Time> {
+        let connected = self.shared.connected.borrow().len();
+        let until = self.meeting.waits(connected, self.shared.clock.now())?;
+        while let Some(question) = self.shared.questions.pop() {
+            self.answer(question);
+        }
+        Some(until)
     }
 
     /// Whether nobody waits for anything.
@@ -242,6 +262,10 @@ impl<P: Explain> Runner<P> {
         self.shared.note_quorum(self.core.has_lost_quorum(), || self.core.reach());
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
+            let met = self.shared.connected.borrow().len();
+            if Quorums::new(self.replicas).is_ok_and(|quorums| met + 1 >= quorums.slow()) {
+                self.inbox.settle();
+            }
             self.expire(now);
             self.end_era(now);
             self.close_sessions(now);
@@ -295,6 +319,7 @@ impl<P: Explain> Runner<P> {
             return None;
         }
         self.durable = durable.position();
+        self.inbox.note_durable(self.durable);
         Some(Input::Durable(durable))
     }
 
@@ -391,7 +416,7 @@ impl<P: Explain> Runner<P> {
             if self.buffer.capacity() < BUFFER_BYTES / 16 {
                 self.buffer.reserve(BUFFER_BYTES);
             }
-            encode_peer(EPOCH, &message, &mut self.buffer);
+            encode_peer(EPOCH, self.durable, &message, &mut self.buffer);
             let frame = self.buffer.split().freeze();
             let is_large = frame.len() >= BULK_BYTES;
             if is_large {

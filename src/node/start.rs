@@ -1,10 +1,11 @@
 //! How a replica's threads begin and end: what its directory holds is restored first, then it looks
 //! for the others. After `builder`, which says what is wanted.
 //!
-//! The order: the directory is taken and its incarnation raised; the apply thread starts; the
-//! snapshot and the log are read into the core, which hands what is decided on to the apply thread
-//! as it goes, so that memory stays bounded; the log thread starts; and only then does the mesh,
-//! for from there on this replica can be heard.
+//! The order: the directory is taken; certificates are checked and the address taken, so that a
+//! start that fails of these begins no life in the directory; the apply thread starts; the snapshot
+//! and the log are read into the core, which hands what is decided on to the apply thread as it
+//! goes, so that memory stays bounded; the next life begins; the log thread starts; and only then
+//! does the mesh, for from there on this replica can be heard.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, bounded};
@@ -34,12 +35,12 @@ use super::snapshots::{First, Snapshots, Where};
 use super::status::Explain;
 use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
-use crate::replica::{Core, Output, OwnSnapshot};
+use crate::replica::{Core, Output, OwnSnapshot, Record};
 use crate::storage::{
     Disk, FileDisk, FoundEnd, LastCommand, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
     SnapshotOptions, StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
 };
-use crate::types::{LogPosition, ReplicaId, RequestId};
+use crate::types::{LogPosition, ReplicaId, ReplicaSet, RequestId};
 use crate::wire::{self, ServerInfo, decode_own_snapshot, decode_record};
 
 /// So many executions are handed on together while the log is read, or so many bytes of them.
@@ -121,11 +122,9 @@ where
         let Plan { mut core, parts } = self;
         let Parts { pace, mut config, data, shared, machine, skip, queue } = parts;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        config.protocol = P::NAME.to_owned();
-        let (register, kept) = open(data, &config)?;
-        let own = register.own();
-        (config.incarnation, config.directory) = (own.incarnation, own.directory);
-        config.origin = register.origin();
+        config.terms.protocol = P::NAME.to_owned();
+        let kept = data.map(|data| open(data, &config, pace.replicas)).transpose()?;
+        runtime.block_on(Mesh::prepare(&mut config))?;
         let mut out = Output::default();
         let (kept, first) = match kept {
             Some(kept) => {
@@ -145,10 +144,16 @@ where
             move || apply::run(first, &shared, &queue)
         })?;
         let begin = || {
-            let (journal, shelf, first) = match kept {
+            let Restarted { journal, shelf, first, register } = match kept {
                 Some(kept) => kept.restore(&mut core, pace.replicas, &shared, &mut out)?,
-                None => (Journal::Memory(MemoryLog::new()), Shelf::Memory, None),
+                None => Restarted {
+                    journal: Journal::Memory(MemoryLog::new()),
+                    shelf: Shelf::Memory,
+                    first: None,
+                    register: Register::in_memory(&config.cluster, P::NAME, config.id),
+                },
             };
+            (config.presence, config.origin) = (register.presence(), register.origin());
             let cluster = config.cluster.clone();
             let place = Where { cluster, replicas: pace.replicas, shelf };
             let snapshots = Snapshots::start::<S>(place, first, &shared)?;
@@ -209,13 +214,17 @@ struct Begun {
     first: Option<(OwnSnapshot, SnapshotInfo, u64)>,
 }
 
-/// Takes the directory, if there is one, and raises its incarnation.
-fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kept>), StartError> {
-    let Some(Data { place, log }) = data else {
-        let register =
-            Register::in_memory(&config.cluster, &config.protocol, config.id, time_of_day());
-        return Ok((register, None));
-    };
+/// What a replica goes on with once its core is what it was.
+struct Restarted {
+    journal: Journal,
+    shelf: Shelf,
+    first: Option<First>,
+    register: Register,
+}
+
+/// Takes the directory.
+fn open(data: Data, config: &MeshConfig, replicas: usize) -> Result<Kept, StartError> {
+    let Data { place, log } = data;
     let name = match &place {
         Place::Directory(path) => path.display().to_string(),
         Place::Disk(_) => "the disk".to_owned(),
@@ -233,20 +242,20 @@ fn open(data: Option<Data>, config: &MeshConfig) -> Result<(Register, Option<Kep
     let options = StoreOptions {
         cluster: config.cluster.clone(),
         replica: config.id,
-        protocol: config.protocol.clone(),
+        protocol: config.terms.protocol.clone(),
+        members: ReplicaSet::all(replicas),
         log,
         snapshots: SnapshotOptions::default(),
     };
     let opening = Store::open(Arc::clone(&disk), &options).map_err(failed)?;
-    let identity = opening.identity.clone();
+    let identity = &opening.identity;
     let (us, directory) = (identity.replica, &name);
-    info!(%us, directory, incarnation = identity.incarnation, "opened the data directory");
+    info!(%us, directory, incarnation = identity.incarnation + 1, "opened the data directory");
     for error in &opening.damaged {
         warn!(%us, directory, %error, "a snapshot cannot be used");
     }
     let cluster = config.cluster.clone();
-    let kept = Kept { opening, name, log, disk: Arc::clone(&disk), trailed, cluster };
-    Ok((Register::on_disk(identity, disk), Some(kept)))
+    Ok(Kept { opening, name, log, disk, trailed, cluster })
 }
 
 fn say_privacy(us: ReplicaId, directory: &str, privacy: &Privacy) {
@@ -283,12 +292,6 @@ fn say_end(us: ReplicaId, directory: &str, found: Option<&FoundEnd>) {
              end was lost"
         ),
     }
-}
-
-/// Larger at every start, and all that outlives a replica that keeps nothing.
-fn time_of_day() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Kept {
@@ -376,7 +379,7 @@ impl Begun {
         replicas: usize,
         shared: &Arc<Shared>,
         out: &mut Output<P::Message, P::Record>,
-    ) -> Result<(Journal, Shelf, Option<First>), StartError> {
+    ) -> Result<Restarted, StartError> {
         let Begun { kept: Kept { opening, name, log, disk, .. }, first } = self;
         let failed = |error| StartError::Storage { directory: name.clone(), error };
         let mut replay = Replay::new(core, replicas, shared, out);
@@ -402,9 +405,10 @@ impl Begun {
             _ => None,
         };
         let leave_free = log.keep_free.saturating_add(log.segment_bytes as u64);
+        let register = Register::on_disk(store.identity, Arc::clone(&disk), core.memory().clone());
         let shelf = Shelf::Disk { snapshots: store.snapshots, disk, leave_free };
         let journal = Journal::start(store.log, log.durability, restored, shared);
-        Ok((journal.map_err(failed)?, shelf, first))
+        Ok(Restarted { journal: journal.map_err(failed)?, shelf, first, register })
     }
 }
 
@@ -453,7 +457,8 @@ impl<'a, P: Explain> Replay<'a, P> {
     /// Takes in one record; an error says that it is damaged.
     fn take(&mut self, position: LogPosition, record: &[u8]) -> Result<(), String> {
         // A copy of its own: payloads are slices of it, and live as long as they are needed.
-        let decoded = decode_record(Bytes::copy_from_slice(record), &self.limits);
+        let decoded =
+            decode_record::<Record<P::Record>>(Bytes::copy_from_slice(record), &self.limits);
         let (epoch, decoded) = decoded
             .map_err(|error| format!("record {} makes no sense: {error}", position.records()))?;
         if epoch != EPOCH {

@@ -22,10 +22,14 @@ pub struct Outgoing<M> {
 ///
 /// 1. A message or a decision enters only together with the [`Written`] it depends on, and leaves
 ///    only against a [`Durable`] mark.
-/// 2. `records` are in journal order.
+/// 2. `records` are in journal order, and so is the replica's own record before the one at `front`.
 #[derive(Debug)]
 pub struct Effects<M, R> {
     journal: Journal,
+    /// The next record is preceded by one of the replica's own.
+    wants_front: bool,
+    /// The place in `records` of the record that is.
+    front: Option<usize>,
     /// To be appended to the log, in this order.
     pub records: Vec<R>,
     /// To be sent when durable.
@@ -49,6 +53,8 @@ impl<M, R> Default for Effects<M, R> {
     fn default() -> Effects<M, R> {
         Effects {
             journal: Journal::default(),
+            wants_front: false,
+            front: None,
             records: Vec::new(),
             messages: Vec::new(),
             decisions: Vec::new(),
@@ -64,8 +70,23 @@ impl<M, R> Default for Effects<M, R> {
 impl<M, R> Effects<M, R> {
     /// Appends a record; what depends on it takes the returned token.
     pub fn append(&mut self, record: R) -> Written {
+        if std::mem::take(&mut self.wants_front) {
+            self.front = Some(self.records.len());
+            self.journal.append();
+        }
         self.records.push(record);
         self.journal.append()
+    }
+
+    /// The replica has a record of its own to write, in front of the next record if there is one:
+    /// it has to be durable no later than that.
+    pub fn put_in_front(&mut self) {
+        self.wants_front = self.front.is_none();
+    }
+
+    /// In front of which of `records` the replica's own record goes, if there is one to be put.
+    pub fn take_front(&mut self) -> Option<usize> {
+        self.front.take()
     }
 
     /// The records of an earlier life end at `end`; what is appended from now on comes behind.

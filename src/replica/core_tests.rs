@@ -20,7 +20,7 @@ pub(super) struct Cluster {
     pub(super) cores: Vec<Core<EPaxos>>,
     pub(super) network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Message>)>,
     /// What each replica has appended in all its lives, and how much of it is on its disk.
-    pub(super) logs: Vec<Vec<Record>>,
+    pub(super) logs: Vec<Vec<crate::replica::Record<Record>>>,
     pub(super) flushed: Vec<usize>,
     pub(super) held: Option<ReplicaId>,
     /// Those who hear and say nothing.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::freshness::Record;
 use super::transfer::{Arrival, OwnSnapshot, SnapshotRead, Transfer};
 use crate::types::{
-    Batch, Command, Durable, Executed, InstanceId, LogPosition, ReplicaId, ReplicaSet, RequestId,
-    Time,
+    Batch, Command, Durable, Executed, InstanceId, Known, LogPosition, ReplicaId, ReplicaSet,
+    RequestId, Time,
 };
 
 /// What replicas say to each other: the protocol's messages, signs of life, and snapshots.
@@ -46,6 +47,14 @@ pub enum PeerMessage<M> {
 pub enum Input<M> {
     /// A client of this replica wants a command executed.
     Propose(Command),
+    /// A peer is connected in this life, or a frame of it says that its log is durable so far.
+    /// Comes before what that frame says.
+    Heard {
+        /// The peer.
+        peer: ReplicaId,
+        /// What is known of it now.
+        known: Known,
+    },
     /// A peer said something.
     Peer {
         /// The peer.
@@ -82,14 +91,14 @@ pub struct Checkpoint<S, R> {
     /// What every replica has to know that starts from this state.
     pub shared: S,
     /// What only this replica has to know.
-    pub own: Vec<R>,
+    pub own: Vec<Record<R>>,
 }
 
 /// What has to follow, in this order: append the records; send the messages; execute; read.
 #[derive(Debug)]
 pub struct Output<M, R> {
     /// To be appended to the log, in order. Answer with [`Input::Durable`].
-    pub records: Vec<R>,
+    pub records: Vec<Record<R>>,
     /// Released already: may be sent at once.
     pub messages: Vec<(ReplicaSet, PeerMessage<M>)>,
     /// To be applied, in this order.

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Checkpoint, Core, Output, SnapshotId, Transfer};
+use super::{Checkpoint, Core, Output, Record, SnapshotId, Transfer};
 use crate::execute::AnyExecutor;
 use crate::protocol::Protocol;
 use crate::types::{Durable, Executed, InstanceId, ReplicaId, Time};
@@ -27,9 +27,16 @@ impl<P: Protocol> Core<P> {
     ///
     /// # Panics
     /// If it has taken a step already, or the records contradict each other.
-    pub fn restore(&mut self, record: P::Record, out: &mut Output<P::Message, P::Record>) {
+    pub fn restore(
+        &mut self,
+        record: impl Into<Record<P::Record>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
         assert!(!self.started, "a replica is restored before it does anything");
-        self.protocol.restore(record, &mut self.fx);
+        match record.into() {
+            Record::Heard(news) => self.memory.restore(&news),
+            Record::Protocol(record) => self.protocol.restore(record, &mut self.fx),
+        }
         self.settle(out);
         assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
     }
@@ -48,13 +55,18 @@ impl<P: Protocol> Core<P> {
         self.durable = end;
         self.protocol.resume(&self.view, &mut self.fx);
         self.settle(out);
+        self.write_heard(out);
     }
 
     /// What a snapshot has to hold besides the state of the state machine, once that has taken in
     /// all that was put out for execution: between two steps, never inside one.
     pub fn checkpoint(&self) -> Checkpoint<P::Shared, P::Record> {
         let executed = self.executor.done();
-        let (shared, own) = self.protocol.snapshot(&executed);
+        let (shared, records) = self.protocol.snapshot(&executed);
+        // The log that says what was heard goes with the rest of it.
+        let heard = Some(self.memory.all()).filter(|heard| !heard.is_empty());
+        let records = records.into_iter().map(Record::Protocol);
+        let own = heard.map(Record::Heard).into_iter().chain(records).collect();
         Checkpoint { position: self.fx.end(), executed, shared, own }
     }
 
@@ -95,6 +107,7 @@ impl<P: Protocol> Core<P> {
         self.protocol.on_executed(self.executor.executed());
         self.receiver.installed(self.executor.executed(), now);
         self.installed += 1;
+        self.write_heard(out);
         self.wishes.flush(out);
         true
     }

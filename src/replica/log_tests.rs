@@ -116,7 +116,7 @@ impl Protocol for Sequence {
 struct Three {
     cores: Vec<Core<Sequence>>,
     network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Say>)>,
-    logs: [Vec<Decision>; 3],
+    logs: [Vec<crate::replica::Record<Decision>>; 3],
     /// Its disk is slow.
     slow: Option<usize>,
     executed: [Vec<(Slot, u64)>; 3],
@@ -277,7 +277,8 @@ fn a_read_is_not_proposed_where_there_is_a_point_to_read_at() {
     assert_eq!(three.reads[0][1..], [(4, 2)]);
     assert_eq!(three.cores[0].status().waiting, 0);
     let log = three.logs[0].iter();
-    let logged: usize = log.filter_map(|it| it.value.batch()).map(|it| it.commands().len()).sum();
+    let logged: usize =
+        log.filter_map(|it| it.protocol()?.value.batch()).map(|it| it.commands().len()).sum();
     assert_eq!(logged, 2, "reads leave nothing in the log");
 }
 

@@ -9,9 +9,12 @@
 mod core_tests;
 mod detector;
 mod entrance;
+mod freshness;
 mod gate;
 #[cfg(test)]
 mod gate_tests;
+#[cfg(test)]
+mod heard_tests;
 mod held;
 #[cfg(test)]
 mod install_tests;
@@ -39,6 +42,7 @@ mod transfer;
 #[cfg(test)]
 mod truncation_tests;
 
+pub use freshness::{Heard, Memory, Record};
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
 pub use reach::Reach;
 pub use status::ReplicaStatus;
@@ -54,8 +58,8 @@ use rustc_hash::FxHashMap;
 use crate::execute::{AnyExecutor, InLog};
 use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, KeyedMap, LogPosition,
-    ReplicaId, ReplicaSet, RequestId, Settings, Slot, Time, Value,
+    Batch, Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, KeyedMap, Known,
+    LogPosition, ReplicaId, ReplicaSet, RequestId, Settings, Slot, Time, Value,
 };
 
 use detector::Detector;
@@ -107,6 +111,10 @@ pub struct Core<P: Protocol> {
     detector: Detector,
     large: LargeLanes,
     watch: reach::Watch,
+    /// What is remembered of the others, so that none comes back as less than it was.
+    memory: Memory,
+    /// Where in this step's records the news of it goes.
+    heard_at: Option<usize>,
     view: View,
     started: bool,
     durable: Durable,
@@ -139,6 +147,8 @@ impl<P: Protocol> Core<P> {
             detector: Detector::new(&settings),
             large: LargeLanes::new(n, &settings.timing),
             watch: reach::Watch::new(settings.quorums, settings.timing.suspect),
+            memory: Memory::default(),
+            heard_at: None,
             view: View::new(n),
             started: false,
             durable: Durable::flushed(LogPosition::default()),
@@ -176,6 +186,7 @@ impl<P: Protocol> Core<P> {
         for input in inputs {
             match input {
                 Input::Propose(command) => self.on_propose(command, out),
+                Input::Heard { peer, known } => self.on_heard(peer, known),
                 Input::Peer { from, message } => self.on_peer(from, message, out),
                 Input::SentLarge(to) => self.large.sent(to),
                 Input::Durable(durable) => self.on_durable(durable, out),
@@ -190,7 +201,42 @@ impl<P: Protocol> Core<P> {
             }
         }
         self.propose_batches(out);
+        self.write_heard(out);
         self.wishes.flush(out);
+    }
+
+    /// What is remembered of the others.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    fn on_heard(&mut self, peer: ReplicaId, known: Known) {
+        if peer.index() >= self.settings.quorums.n || peer == self.settings.me {
+            return;
+        }
+        self.memory.met(peer, known);
+        if self.heard_at.is_none() && self.memory.is_ahead() {
+            self.fx.put_in_front();
+        }
+    }
+
+    /// Ends a step: all that was heard in it goes in front of its records. So there is one record
+    /// of it a step, and none if nothing was written that could rest on it.
+    fn write_heard(&mut self, out: &mut Output<P::Message, P::Record>) {
+        if let Some(at) = self.heard_at.take() {
+            out.records[at] = Record::Heard(self.memory.write());
+        }
+    }
+
+    fn take_records(&mut self, out: &mut Output<P::Message, P::Record>) {
+        let front = self.fx.take_front();
+        for (place, record) in self.fx.records.drain(..).enumerate() {
+            if front == Some(place) {
+                self.heard_at = Some(out.records.len());
+                out.records.push(Record::Heard(Vec::new()));
+            }
+            out.records.push(Record::Protocol(record));
+        }
     }
 
     /// Where its records end: the position behind the last that it has put out.
@@ -340,7 +386,7 @@ impl<P: Protocol> Core<P> {
     /// Lets the effects of the protocol take place, until there are none left.
     fn settle(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
-            out.records.append(&mut self.fx.records);
+            self.take_records(out);
             for (id, batch) in self.fx.learned.drain(..) {
                 if self.executor.is_executed(id) {
                     continue;

@@ -23,6 +23,23 @@ const SPELLS: u32 = 6;
 /// Out of 65,536: how many pieces are lost, when they are.
 const LOST: std::ops::Range<u32> = 10_000..50_000;
 
+/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
+/// away is little then, and patience short: or the unrest would be over first.
+pub(super) fn draw_absences(
+    seed: u64,
+    timing: &mut Timing,
+    plan: &mut StoragePlan,
+) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Absences);
+    plan.snapshots?;
+    if rng.random_ratio(1, 4) {
+        return None;
+    }
+    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
+    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
+    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
+}
+
 impl<P: Subject> World<'_, P> {
     /// One or two members are out of reach, or down, for long.
     pub(super) fn absence(&mut self) {
@@ -133,21 +150,4 @@ impl<P: Subject> World<'_, P> {
         self.counters.hit(Counter::TransferDisturbed);
         self.later(soon, Event::Stop(victim, life));
     }
-}
-
-/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
-/// away is little then, and patience short: or the unrest would be over first.
-pub(super) fn draw_absences(
-    seed: u64,
-    timing: &mut Timing,
-    plan: &mut StoragePlan,
-) -> Option<Duration> {
-    let mut rng = stream(seed, Stream::Absences);
-    plan.snapshots?;
-    if rng.random_ratio(1, 4) {
-        return None;
-    }
-    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
-    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
-    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
 }

@@ -8,15 +8,16 @@ use bytes::Bytes;
 use rand::RngExt;
 
 use super::checks::{Breach, content};
+use super::older_disks::Forget;
 use super::plan::Disk;
 use super::report::{Broken, Counter};
-use super::subject::{Noted, Subject};
+use super::subject::{Noted, Subject, noted};
 use super::trace::digest;
 use super::world::{Event, World};
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
-use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Rejection, Transfer};
-use crate::types::{ClientId, Command, Footprint, ReplicaId, ReplicaSet};
-use crate::wire;
+use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Record, Rejection, Transfer};
+use crate::types::{ClientId, Command, Footprint, LogPosition, ReplicaId, ReplicaSet};
+use crate::wire::{self, Frame};
 
 impl<P: Subject> World<'_, P> {
     /// One step of a replica, and all that it causes.
@@ -25,9 +26,12 @@ impl<P: Subject> World<'_, P> {
         me: ReplicaId,
         inputs: &mut Vec<Input<P::Message>>,
     ) -> Result<(), Breach> {
+        // What a step has heard is what its records may rest on, wherever in it they come from.
+        inputs.sort_by_key(|input| !matches!(input, Input::Heard { .. }));
         self.note_inputs(me, inputs);
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[me.index()];
+        host.fresh.acts();
         let now = host.clock.local(self.now);
         host.core.step(now, inputs.drain(..), &mut out);
         let followed = self.follow(me, &mut out);
@@ -44,6 +48,9 @@ impl<P: Subject> World<'_, P> {
             let word = match input {
                 Input::Peer { from, message } => {
                     digest::<P>(message) ^ u64::from(from.number()) << 52
+                }
+                Input::Heard { peer, known } => {
+                    known.held.records() ^ u64::from(peer.number()) << 51
                 }
                 Input::Propose(command) => command.request.sequence,
                 Input::Durable(durable) => durable.position().records(),
@@ -65,15 +72,23 @@ impl<P: Subject> World<'_, P> {
         me: ReplicaId,
         out: &mut Output<P::Message, P::Record>,
     ) -> Result<(), Breach> {
+        if self.sabotage.forget == Some(Forget::Heard) {
+            for record in out.records.iter_mut().filter(|record| record.protocol().is_none()) {
+                *record = Record::Heard(Vec::new());
+            }
+        }
         for record in &out.records {
-            self.trace.say(self.now, || format!("{me} writes {}", P::show_record(record)));
+            self.trace.say(self.now, || format!("{me} writes {}", show_record::<P>(record)));
             self.checks.written::<P>(me, record)?;
-            if let Noted::Decided(_, _, deps) = P::noted(record) {
+            if let Noted::Decided(_, _, deps) = noted::<P>(record) {
                 deps.as_slots().iter().for_each(|slot| self.trace.mix(*slot));
             }
         }
         let host = &mut self.hosts[me.index()];
         host.appended += out.records.len() as u64;
+        let speaks = !(out.messages.is_empty() && out.execute.is_empty() && out.reads.is_empty());
+        self.note_records(me, out.records.len(), speaks);
+        let host = &mut self.hosts[me.index()];
         if self.plan.restarts || host.room.is_some() {
             host.log.append(&mut out.records);
         }
@@ -136,7 +151,8 @@ impl<P: Subject> World<'_, P> {
         if let (true, PeerMessage::Protocol(said)) = (self.plan.restarts, &message) {
             self.checks.said::<P>(self.hosts[me.index()].life, said)?;
         }
-        let message = if self.plan.wire { self.through_wire(message)? } else { message };
+        let held = LogPosition::new(self.hosts[me.index()].flushed);
+        let message = if self.plan.wire { self.through_wire(held, message)? } else { message };
         for to in to.iter() {
             if dies && self.rng.random_ratio(1, 2) {
                 continue;
@@ -152,14 +168,15 @@ impl<P: Subject> World<'_, P> {
     /// What the receivers would read of it.
     fn through_wire(
         &mut self,
+        held: LogPosition,
         message: PeerMessage<P::Message>,
     ) -> Result<PeerMessage<P::Message>, Breach> {
         self.frame.clear();
-        wire::encode_peer(0, &message, &mut self.frame);
+        wire::encode_peer(0, held, &message, &mut self.frame);
         let frame = Bytes::copy_from_slice(&self.frame);
         let limits = wire::Limits::new(self.plan.replicas);
         match wire::decode_peer::<P::Message>(frame, &limits) {
-            Ok((0, read)) if read == message => Ok(read),
+            Ok(frame) if frame == Frame { epoch: 0, held, message: message.clone() } => Ok(message),
             Ok(_) => Err((Broken::Wire, format!("{} is read otherwise", shown::<P>(&message)))),
             Err(error) => {
                 Err((Broken::Wire, format!("{} is refused: {error}", shown::<P>(&message))))
@@ -268,6 +285,13 @@ impl<P: Subject> World<'_, P> {
             host.wake_at = Some(at);
             self.at(at, Event::Wake(me));
         }
+    }
+}
+
+fn show_record<P: Subject>(record: &Record<P::Record>) -> String {
+    match record {
+        Record::Heard(news) => format!("{news:?}"),
+        Record::Protocol(record) => P::show_record(record),
     }
 }
 

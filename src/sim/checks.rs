@@ -12,9 +12,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::order::Orders;
 use super::report::Broken;
-use super::subject::{Noted, Subject};
+use super::subject::{Noted, Subject, noted};
 use crate::machine::{Applied, Kv, Outcome, Refusal, StateMachine as _, decode};
-use crate::replica::Execution;
+use crate::replica::{Execution, Record};
 use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, ExecutionOrder, InstanceId, KeyHash,
     Optimisations, ReplicaId, ReplicaSet, RequestId, Slot, Value,
@@ -111,9 +111,9 @@ impl Checks {
     pub(super) fn written<P: Subject>(
         &mut self,
         at: ReplicaId,
-        record: &P::Record,
+        record: &Record<P::Record>,
     ) -> Result<(), Breach> {
-        let noted = P::noted(record);
+        let noted = noted::<P>(record);
         self.is_kept(at, noted)?;
         match noted {
             Noted::Proposed(id, batch) if id.replica == at => self.propose(id, batch)?,

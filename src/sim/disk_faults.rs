@@ -16,6 +16,7 @@ use super::room::{Ending, Opened, Survey};
 use super::snapshots::number;
 use super::subject::Subject;
 use super::world::{Event, World};
+use crate::replica::Record;
 use crate::storage::{Operation, StorageError};
 use crate::types::{Durable, LogPosition, ReplicaId};
 
@@ -152,7 +153,7 @@ impl<P: Subject> World<'_, P> {
         let room = host.room.as_mut().expect("a disk fails where there is one");
         let Ok(before) = room.survey() else { return Ok(()) };
         let flip = room.flip(&mut self.room_rng);
-        let other = |after: Survey<P::Record>| {
+        let other = |after: Survey<Record<P::Record>>| {
             (after.first, &after.records) != (before.first, &before.records)
         };
         let unnoticed = room.survey().is_ok_and(other);
@@ -189,6 +190,7 @@ impl<P: Subject> World<'_, P> {
                     self.counters.hit(Counter::WentOnFull);
                     self.trace.say(self.now, || format!("{me} has room again and goes on"));
                 }
+                self.copy_disk(me);
                 Ok(Some(durable))
             }
             Err(error) if error.is_full() => {
@@ -318,7 +320,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica is gone for good. What it has promised stays promised: it is silent, not free.
-    fn stays_away(&mut self, me: ReplicaId, why: &str) {
+    pub(super) fn stays_away(&mut self, me: ReplicaId, why: &str) {
         self.trace.say(self.now, || format!("{me} stays away: {why}"));
         self.hosts[me.index()].returning = false;
     }

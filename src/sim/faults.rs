@@ -98,6 +98,8 @@ faults! {
     BitFlip = "bit-flip",
     /// A replica that is down loses its disk and gets a new one.
     Wipe = "wiped-disk",
+    /// A replica comes back with an older copy of its disk.
+    OlderDisk = "older-disk",
     /// Members are out of reach for so long that the others drop what they lack.
     Absence = "absence",
     /// Eras end, and with them sessions; commands arrive long after they were sent.
@@ -232,6 +234,7 @@ impl<P: Subject> World<'_, P> {
             | Fault::DiskFull
             | Fault::BitFlip
             | Fault::Wipe => return self.strike_disk(fault),
+            Fault::OlderDisk => return self.older_disk(),
             // In force from the start, in the plan.
             Fault::Drop
             | Fault::Duplicate

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
+use super::older_disks::Freshness;
 use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
 use super::room::{Flip, Room};
 use super::subject::Subject;
 use crate::machine::{Applier, ContentKey, Kv};
 use crate::protocol::Paths;
-use crate::replica::{Core, Input, Limits};
+use crate::replica::{Core, Input, Limits, Record};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
 /// A piece of a snapshot, in bytes.
@@ -41,9 +42,11 @@ pub(super) struct Host<P: Subject> {
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     /// Every record that can still be read, of all lives; empty in worlds without restarts.
-    pub(super) log: Vec<P::Record>,
+    pub(super) log: Vec<Record<P::Record>>,
     /// Where they are kept, in worlds that have it: what `log` is compared with.
-    pub(super) room: Option<Room<P::Record>>,
+    pub(super) room: Option<Room<Record<P::Record>>>,
+    /// What it knows of itself and of the others.
+    pub(super) fresh: Freshness<P>,
     /// Its disk was damaged: it may never come back, and counts as gone until it does.
     pub(super) condemned: bool,
     /// By this, if it was a bit.
@@ -109,6 +112,7 @@ impl<P: Subject> Host<P> {
             clock: plan.clocks[me.index()],
             log: Vec::new(),
             room: plan.storage.map(|storage| Room::new(&storage, P::NAME, plan.replicas, me, seed)),
+            fresh: Freshness::new(plan.replicas, me),
             condemned: false,
             flip: None,
             snapshot: None,

@@ -3,7 +3,8 @@
 //! world on every machine.
 //!
 //! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's
-//! step, `network`, `faults`, `absences`, `restarts` and `disk_faults` get in the way, `clients`
+//! step, `network`, `faults`, `absences`, `restarts`, `disk_faults` and
+//! `older_disks` get in the way, `clients`
 //! ask → `checks` and `order` look at every step → `calm` demands that everything finishes, and has
 //! the last word → `runner` does it for many seeds, `shrink` makes a failing world smaller,
 //! `report` sums up.
@@ -30,6 +31,7 @@ pub mod linearizability;
 #[cfg(test)]
 mod log_plants;
 mod network;
+mod older_disks;
 mod order;
 mod plan;
 #[cfg(test)]

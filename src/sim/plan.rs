@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::absences::draw_absences;
 use super::clients::draw_twins;
 use super::faults::{Fault, FaultSet};
+use super::older_disks::draw_older;
 use super::subject::Subject;
 use crate::protocol::ProtocolKind;
 use crate::types::{Optimisations, Quorums, ReplicaId, Retention, Timing};
@@ -50,6 +51,8 @@ pub(super) enum Stream {
     Twins,
     /// Where sessions are closed instead of an era ended.
     Closes,
+    /// Whether replicas come back with older copies of their disks, and with which.
+    OlderDisks,
 }
 
 /// The randomness of one concern of one seed.
@@ -137,6 +140,8 @@ pub(super) struct Plan {
     pub(super) optimisations: Optimisations,
     /// Whether leaders answer reads alone. If not, clocks may run at any rate.
     pub(super) leases: bool,
+    /// Whether replicas come back with older copies of their disks: then they meet, and remember.
+    pub(super) older_disks: bool,
     /// How records are kept on a faulty disk; a list of them otherwise.
     pub(super) storage: Option<StoragePlan>,
     /// The kinds of faults that occur, with the mean time between two of a kind.
@@ -240,6 +245,7 @@ impl Plan {
         let restarts = overrides.restarts;
         if restarts {
             faults.append(&mut draw_restarts(seed, timing.suspect));
+            faults.extend(draw_older(seed, timing.suspect).map(|mean| (Fault::OlderDisk, mean)));
         }
         let (mut storage, mut more) = draw_storage(seed, timing.suspect, overrides);
         faults.append(&mut more);
@@ -287,6 +293,7 @@ impl Plan {
             wire,
             workload,
             restarts,
+            older_disks: on(Fault::OlderDisk),
             optimisations: draw_optimisations(seed, replicas, overrides),
             leases: !stream(seed, Stream::Leases).random_ratio(1, 8),
             storage,
@@ -362,7 +369,8 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
     };
     let special = |fault: &&Fault| {
         let kinds: [&[Fault]; 3] = [&Fault::RESTARTS, &Fault::DISKS, &Fault::TRUNCATING];
-        **fault == Fault::EndEra || kinds.iter().any(|kind| kind.contains(fault))
+        matches!(fault, Fault::EndEra | Fault::OlderDisk)
+            || kinds.iter().any(|kind| kind.contains(fault))
     };
     let usual = Fault::ALL.iter().filter(|fault| !special(fault));
     usual.filter_map(draw).collect()

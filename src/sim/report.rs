@@ -118,6 +118,10 @@ counters! {
     InstalledRecovering = "snapshot_installed_while_recovering",
     InstalledOpen = "snapshot_installed_with_open_proposals",
     InstallRefused = "snapshot_install_refused",
+    OlderRefused = "older_disk_refused",
+    OlderHarmless = "older_disk_without_effect",
+    OlderUnknown = "older_disk_that_nobody_can_tell",
+    OlderWentOn = "older_disk_that_went_on_alone",
 }
 
 impl Counter {
@@ -192,6 +196,8 @@ pub enum Broken {
     Wire,
     /// A ballot was used by two lives of a replica (protocol.md §5.1).
     Ballot,
+    /// A replica listens to one that lacks what it has heard, or would not know it any more.
+    Freshness,
     /// What was durable is not there any more, or damage went unnoticed.
     Storage,
     /// An assertion of the code under test.

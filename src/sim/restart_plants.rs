@@ -4,6 +4,7 @@
 
 use std::io::{self, Write as _};
 
+use super::older_disks::Forget;
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
 use super::runner::{run_sabotaged, run_seed};
@@ -89,6 +90,52 @@ fn survey_truncation() {
 #[track_caller]
 fn caught(replicas: usize, seeds: u64, plant: Plant) {
     hunt(replicas, seeds, plant).expect("the checks notice");
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn survey_older_disks() {
+    for (what, replicas) in Forget::ALL.into_iter().flat_map(|it| [(it, 3), (it, 5)]) {
+        let found = hunt_for(replicas, 2000, forgetting(what), &[Broken::Freshness]);
+        let found = found.map(|(seed, violation)| (seed, violation.to_string()));
+        let line = writeln!(io::stderr(), "{what:?}, {replicas} replicas: {found:?}");
+        line.expect("standard error can be written to");
+    }
+}
+
+fn forgetting(what: Forget) -> Sabotage {
+    Sabotage { forget: Some(what), ..Sabotage::default() }
+}
+
+#[track_caller]
+fn freshness_is_broken(seeds: u64, what: Forget) {
+    hunt_for(3, seeds, forgetting(what), &[Broken::Freshness]).expect("the checks notice");
+}
+
+#[test]
+fn what_was_heard_and_not_written_before_what_rests_on_it() {
+    freshness_is_broken(200, Forget::Heard);
+}
+
+#[test]
+fn what_was_heard_and_is_in_no_snapshot() {
+    freshness_is_broken(400, Forget::InSnapshots);
+}
+
+#[test]
+fn an_older_disk_of_the_same_life_whose_end_is_not_compared() {
+    freshness_is_broken(400, Forget::Position);
+}
+
+#[test]
+fn an_older_disk_that_went_on_alone_whose_lives_are_not_compared() {
+    freshness_is_broken(1000, Forget::Life);
+}
+
+/// Not harmless: whoever loses what was not flushed would be refused for it.
+#[test]
+fn frames_that_count_what_is_not_durable() {
+    freshness_is_broken(200, Forget::Durable);
 }
 
 #[test]

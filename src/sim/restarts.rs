@@ -150,6 +150,7 @@ impl<P: Subject> World<'_, P> {
     /// So many records of a replica that is down are left.
     pub(super) fn keep(&mut self, me: ReplicaId, kept: usize) {
         let lost = self.hosts[me.index()].log.split_off(kept);
+        self.hosts[me.index()].fresh.keep(kept);
         self.trace.mix(kept as u64 ^ u64::from(me.number()) << 56);
         self.trace
             .say(self.now, || format!("{me} is down: {kept} records left, {} lost", lost.len()));
@@ -172,6 +173,10 @@ impl<P: Subject> World<'_, P> {
             let Some(found) = self.open_room(me)? else { return Ok(()) };
             snapshot = found;
         }
+        if !self.may_return(me)? {
+            self.stays_away(me, "others remember more of it");
+            return Ok(());
+        }
         let host = &mut self.hosts[me.index()];
         let before = host.core.status().executed;
         host.begin_anew(self.now);
@@ -193,6 +198,8 @@ impl<P: Subject> World<'_, P> {
             host.core.restore(record, &mut out);
         }
         host.core.resume(now, durable, &mut out);
+        self.remembers(me)?;
+        let host = &self.hosts[me.index()];
         if !volatile {
             self.checks.is_back(me, &host.core.status().executed)?;
         }
@@ -207,6 +214,7 @@ impl<P: Subject> World<'_, P> {
         self.out = out;
         followed?;
         self.arrange_wake(me);
+        self.is_met(me);
         self.stop_again(me);
         self.take_step(me)
     }

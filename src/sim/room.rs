@@ -1,6 +1,7 @@
 //! A replica's storage room in the simulator: the real one, on a disk that fails as it is told.
 //! Used by `host`, in the worlds that have it; the others keep a list of records instead.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::storage::{
     Cut, Disk as _, Durability, FaultyDisk, Identity, Lineage, LogOptions, Operation,
     SnapshotOptions, SnapshotWriter, StorageError, Store, StoreOptions, verify,
 };
-use crate::types::{Durable, LogPosition, ReplicaId};
+use crate::types::{Chain, Durable, LogPosition, ReplicaId, ReplicaSet};
 use crate::wire::{self, Wire};
 
 /// A disk that is never full by itself.
@@ -103,6 +104,7 @@ impl<R: Wire> Room<R> {
             cluster: "simulated".to_owned(),
             replica: me,
             protocol: protocol.to_owned(),
+            members: ReplicaSet::all(replicas),
             log: LogOptions { segment_bytes: plan.segment_bytes, keep_free: 0, durability },
             snapshots: SnapshotOptions { keep: 2, chunk_bytes: 256 },
         };
@@ -205,6 +207,24 @@ impl<R: Wire> Room<R> {
         let first = report.segments.first().map_or(0, |segment| segment.first);
         let first = usize::try_from(first).expect("what is in memory can be counted");
         Ok(Survey { first, records, sealed })
+    }
+
+    /// Its directory's number, and its lives.
+    pub(super) fn lives(&self) -> (u64, Chain) {
+        (self.identity.directory, self.identity.chain.clone())
+    }
+
+    /// Every file, for a copy.
+    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.disk.files()
+    }
+
+    /// A copy takes the place of the disk, in a machine that is off.
+    pub(super) fn put_back(&mut self, files: &BTreeMap<String, Vec<u8>>, seed: u64) {
+        self.store = None;
+        self.disk = FaultyDisk::with_files(seed, CAPACITY, files);
+        self.identity.incarnation = 0;
+        self.blind = false;
     }
 
     /// Starts the next life; it may end within, after so many operations that change something.

@@ -28,12 +28,14 @@ pub const DEMANDING: u64 = 1000;
 /// does not cover it, is executed already and dropped in a cut; mostly the recovery has long come
 /// to an end by then. The last: when a snapshot that was asked for is there, this replica has
 /// executed all that it holds, or told of more; mostly it cannot, since what it lacks is dropped
-/// elsewhere.
-const RARE: [&str; 4] = [
+/// elsewhere. Replicas hear of each other so often that a copy of a disk of which they cannot tell
+/// that it is older is rare, too.
+const RARE: [&str; 5] = [
     Path::DroppedReported.name(),
     Path::DroppedInterferes.name(),
     Path::DroppedHarmless.name(),
     Counter::InstallRefused.name(),
+    Counter::OlderUnknown.name(),
 ];
 
 /// The most failures that are described and shrunk.

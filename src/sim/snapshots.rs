@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rand::RngExt;
 
 use super::checks::{Breach, Shown};
+use super::older_disks::Forget;
 use super::report::{Broken, Counter};
 use super::room::Room;
 use super::subject::Subject;
@@ -130,7 +131,10 @@ impl<P: Subject> World<'_, P> {
             self.try_again(me);
             return Ok(());
         }
-        let checkpoint = host.core.checkpoint();
+        let mut checkpoint = host.core.checkpoint();
+        if self.sabotage.forget == Some(Forget::InSnapshots) {
+            checkpoint.own.retain(|record| record.protocol().is_some());
+        }
         assert_eq!(checkpoint.position.records(), host.appended, "positions count all lives");
         let number = self.shelf.len();
         let mut bytes = (number as u64).to_le_bytes().to_vec();
@@ -204,6 +208,7 @@ impl<P: Subject> World<'_, P> {
         }
         // It counts from now on: nothing older can stand in for it where it must not.
         self.hosts[me.index()].snapshot = Some(number);
+        self.spoke(me);
         // In memory it is for others alone: what counts is what is executed.
         if !self.plan.retention::<P>().volatile {
             self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use super::network::Kind;
 use super::restarts::Moment;
 use crate::protocol::{Path, Protocol};
+use crate::replica::Record;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 use crate::wire::Wire;
 
@@ -125,6 +126,11 @@ pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
     fn plant(&mut self, plant: Plant) {
         let _ = plant;
     }
+}
+
+/// What a record says; nothing, if it is of what was heard of others.
+pub(super) fn noted<P: Subject>(record: &Record<P::Record>) -> Noted<'_> {
+    record.protocol().map_or(Noted::Nothing, P::noted)
 }
 
 /// What a record says to the checks.

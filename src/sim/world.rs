@@ -17,6 +17,7 @@ use super::checks::{Breach, Checks};
 use super::clients::{Ask, Clients};
 use super::host::Host;
 use super::network::Network;
+use super::older_disks::{Forget, Older, Said};
 use super::plan::{Disk, Plan, Stream, stream};
 use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
@@ -105,6 +106,7 @@ impl Ord for Entry {
 struct Letter<M> {
     from: ReplicaId,
     to: ReplicaId,
+    said: Option<Said>,
     message: PeerMessage<M>,
 }
 
@@ -116,6 +118,8 @@ pub(super) struct Sabotage {
     pub(super) plant: Option<super::subject::Plant>,
     /// Clients are answered when a command is committed, not when it is executed.
     pub(super) answer_at_commit: bool,
+    /// Something that keeps older copies of disks out is left out.
+    pub(super) forget: Option<Forget>,
     /// The store says that records are durable when they are written, not when they are flushed.
     pub(super) unflushed_store: bool,
     /// Commands are told apart by their ids alone.
@@ -136,6 +140,7 @@ pub(super) struct World<'a, P: Subject> {
     pub(super) disk_rng: ChaCha8Rng,
     pub(super) room_rng: ChaCha8Rng,
     pub(super) close_rng: ChaCha8Rng,
+    pub(super) older: Older,
     pub(super) checks: Checks,
     /// All snapshots ever begun.
     pub(super) shelf: Vec<Shelved<P>>,
@@ -188,6 +193,7 @@ impl<'a, P: Subject> World<'a, P> {
             checks: Checks::new(plan.replicas, P::ORDER).of(plan.optimisations),
             room_rng: stream(plan.seed, Stream::Rooms),
             close_rng: stream(plan.seed, Stream::Closes),
+            older: Older::new(plan.seed),
             shelf: Vec::new(),
             heap: BinaryHeap::new(),
             scheduled: 0,
@@ -226,6 +232,7 @@ impl<'a, P: Subject> World<'a, P> {
             self.schedule_fault(index);
         }
         self.prepare_snapshots();
+        self.prepare_freshness();
         self.later(self.plan.unrest, Event::Calm);
         let Optimisations { silent_orphans, reserved_slots } = self.plan.optimisations;
         self.counters.hit(match (silent_orphans, reserved_slots > 0) {
@@ -295,9 +302,12 @@ impl<'a, P: Subject> World<'a, P> {
             Event::Message(place) => {
                 let letter = self.messages[place as usize].take().expect("it arrives once");
                 self.unused.push(place);
-                let Letter { from, to, message } = letter;
+                let Letter { from, to, said, message } = letter;
                 if self.hosts[to.index()].deaf_until > self.now {
                     return Ok(());
+                }
+                if let Some(said) = said {
+                    self.hear_of(to, from, said)?;
                 }
                 self.input(to, Input::Peer { from, message })
             }
@@ -430,7 +440,8 @@ impl<'a, P: Subject> World<'a, P> {
         to: ReplicaId,
         message: PeerMessage<P::Message>,
     ) {
-        let letter = Some(Letter { from, to, message });
+        let said = if self.plan.older_disks { self.says(from) } else { None };
+        let letter = Some(Letter { from, to, said, message });
         let place = match self.unused.pop() {
             Some(place) => {
                 self.messages[place as usize] = letter;

@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::types::ReplicaSet;
+
 /// Why storage would not do as it was asked. Cheap to clone: a poisoned log answers every call with
 /// the error that poisoned it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum StorageError {
         found: String,
         /// What the replica was to run.
         asked: String,
+    },
+    /// The directory belongs to a cluster of other members.
+    #[error(
+        "this directory belongs to a cluster of the replicas {}, and the list of replicas names \
+         {}: the list differs, the directory is sound",
+        numbers(*.found), numbers(*.asked)
+    )]
+    OtherMembers {
+        /// The members it was begun with.
+        found: ReplicaSet,
+        /// The members it was to be started among.
+        asked: ReplicaSet,
     },
     /// The other replicas have refused this directory for good.
     #[error("the other replicas have refused this directory for good, and will again")]
@@ -132,6 +146,11 @@ impl StorageError {
 /// Whether the system ran out of space, of files, or of the user's share of either.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn numbers(members: ReplicaSet) -> String {
+    let numbers: Vec<String> = members.iter().map(|it| it.number().to_string()).collect();
+    numbers.join(", ")
 }
 
 fn holder(process: Option<u32>) -> String {

@@ -1,11 +1,11 @@
-//! Whose directory this is, how often it was started, and whom its replica has met. Read before
-//! anything else in it.
+//! Whose directory this is, which lives it had, and whom its replica has met. Read before anything
+//! else in it.
 
 use std::collections::BTreeMap;
 
 use super::StorageError;
 use super::disk::{self, Disk, Mode, Named};
-use crate::types::{MAX_REPLICAS, ReplicaId};
+use crate::types::{Began, Chain, LogPosition, MAX_LIVES, MAX_REPLICAS, ReplicaId, ReplicaSet};
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity-unfinished";
@@ -13,18 +13,28 @@ const UNFINISHED: &str = "identity-unfinished";
 /// replicas to be started, on a full disk too.
 const SPARE: &str = "identity-spare";
 const MAGIC: [u8; 8] = *b"isonoiam";
-const VERSION: u32 = 4;
-/// The version that does not say which protocol: there was one only, and what it was called.
-const BEFORE: (u32, &str) = (3, "epaxos");
-/// Everything but the names and the replicas met, in that version.
+const VERSION: u32 = 5;
+/// The first version that says which protocol. Before there was one only, and what it was called.
+const PROTOCOL_SINCE: u32 = 4;
+const BEFORE: &str = "epaxos";
+/// The first version that knows the cluster's members and the directory's lives.
+const LIVES_SINCE: u32 = 5;
+/// The oldest version that is read.
+const OLDEST: u32 = 3;
+/// Everything but the names, the lives and the replicas met.
 const FIXED: usize = 45;
 /// The longest name of a cluster in bytes.
 const MAX_CLUSTER: usize = 1024;
 /// The longest name of a protocol, with its length.
 const MAX_PROTOCOL: usize = 256;
+/// The members, and the number of the lives.
+const MEMBERS: usize = 10;
+/// A life, and where it began.
+const LIFE: usize = 16;
 /// A replica that was met.
 const MET: usize = 17;
-const LONGEST: usize = FIXED + MAX_CLUSTER + MAX_PROTOCOL + MET * MAX_REPLICAS;
+const LONGEST: usize =
+    FIXED + MAX_CLUSTER + MAX_PROTOCOL + MEMBERS + LIFE * MAX_LIVES + MET * MAX_REPLICAS;
 
 /// Whose directory this is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,10 +43,12 @@ pub struct Identity {
     pub cluster: String,
     /// The protocol that the replica runs, at most 255 bytes: what its records are written in.
     pub protocol: String,
+    /// The members of the cluster. Quorums are counted among these, so the list is the directory's
+    /// for good. Empty in a directory of an older version, which takes it from its next start.
+    pub members: ReplicaSet,
     /// The replica's number in it.
     pub replica: ReplicaId,
-    /// How often the directory was opened for writing: durably raised before a replica says
-    /// anything, so that its lives can be told apart.
+    /// How often the directory was opened for writing.
     pub incarnation: u64,
     /// A number of this directory alone, drawn when it was made and found in all of its files.
     pub directory: u64,
@@ -45,17 +57,19 @@ pub struct Identity {
     pub origin: u64,
     /// Whether the other replicas have refused it for good: it must not be started again.
     pub outcast: bool,
-    /// The other replicas as they were when each was met last.
-    pub met: BTreeMap<ReplicaId, Life>,
+    /// Its lives. Each is durable before the replica says anything in it.
+    pub chain: Chain,
+    /// The other replicas as each was first met.
+    pub met: BTreeMap<ReplicaId, Met>,
 }
 
-/// A life of a replica, as it tells others.
+/// What another replica is known by for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Life {
+pub struct Met {
     /// The directory it keeps its records in; 0 if it keeps them in memory.
     pub directory: u64,
-    /// Its incarnation.
-    pub incarnation: u64,
+    /// Its life if it keeps its records in memory: it has no other. 0 otherwise.
+    pub life: u64,
 }
 
 impl Identity {
@@ -71,18 +85,13 @@ impl Identity {
         decode(&bytes).map(Some)
     }
 
-    /// Notes durably in which life another replica was met.
+    /// Notes durably by what another replica is known.
     ///
     /// # Errors
     /// If the disk fails or is full; nothing is noted then.
-    pub fn meet(
-        &mut self,
-        disk: &dyn Disk,
-        peer: ReplicaId,
-        life: Life,
-    ) -> Result<(), StorageError> {
+    pub fn meet(&mut self, disk: &dyn Disk, peer: ReplicaId, met: Met) -> Result<(), StorageError> {
         let mut next = self.clone();
-        next.met.insert(peer, life);
+        next.met.insert(peer, met);
         next.write(disk)?;
         *self = next;
         Ok(())
@@ -94,6 +103,18 @@ impl Identity {
     /// If the disk fails or is full; nothing is noted then.
     pub fn cast_out(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
         self.outcast = true;
+        self.write(disk)
+    }
+
+    /// Begins the next life durably; the log ends at `end`.
+    pub(super) fn begin(
+        &mut self,
+        disk: &dyn Disk,
+        life: u64,
+        end: LogPosition,
+    ) -> Result<(), StorageError> {
+        self.incarnation += 1;
+        self.chain.begin(life, end);
         self.write(disk)
     }
 
@@ -118,18 +139,9 @@ impl Identity {
         disk::sync_directory(disk)
     }
 
-    /// Refuses a directory that was made for someone else, or for another protocol.
-    pub(super) fn check(
-        &self,
-        cluster: &str,
-        replica: ReplicaId,
-        protocol: &str,
-    ) -> Result<(), StorageError> {
+    /// Refuses a directory that was made for someone else, or that the others have refused.
+    pub(super) fn check(&self, cluster: &str, replica: ReplicaId) -> Result<(), StorageError> {
         if self.cluster == cluster && self.replica == replica {
-            if self.protocol != protocol {
-                let (found, asked) = (self.protocol.clone(), protocol.to_owned());
-                return Err(StorageError::OtherProtocol { found, asked });
-            }
             return if self.outcast { Err(StorageError::Outcast) } else { Ok(()) };
         }
         let whose = |cluster: &str, replica: ReplicaId| {
@@ -137,6 +149,22 @@ impl Identity {
         };
         let found = whose(&self.cluster, self.replica);
         Err(StorageError::Foreign { found, asked: whose(cluster, replica) })
+    }
+
+    /// Refuses to be read in another protocol, or among other members, than it was written.
+    pub(super) fn check_terms(
+        &self,
+        protocol: &str,
+        members: ReplicaSet,
+    ) -> Result<(), StorageError> {
+        if self.protocol != protocol {
+            let (found, asked) = (self.protocol.clone(), protocol.to_owned());
+            return Err(StorageError::OtherProtocol { found, asked });
+        }
+        if !self.members.is_empty() && self.members != members {
+            return Err(StorageError::OtherMembers { found: self.members, asked: members });
+        }
+        Ok(())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -156,11 +184,18 @@ impl Identity {
         bytes.push(length.expect("a protocol's name has at most 255 bytes"));
         bytes.extend(self.protocol.as_bytes());
         bytes.push(self.outcast.into());
+        bytes.extend(self.members.bits().to_le_bytes());
+        let lives = self.chain.lives();
+        bytes.extend(u16::try_from(lives.len()).expect("a chain is bounded").to_le_bytes());
+        for began in lives {
+            bytes.extend(began.life.to_le_bytes());
+            bytes.extend(began.at.records().to_le_bytes());
+        }
         bytes.push(u8::try_from(self.met.len()).expect("a cluster has at most 63 replicas"));
-        for (peer, life) in &self.met {
+        for (peer, met) in &self.met {
             bytes.push(peer.number());
-            bytes.extend(life.directory.to_le_bytes());
-            bytes.extend(life.incarnation.to_le_bytes());
+            bytes.extend(met.directory.to_le_bytes());
+            bytes.extend(met.life.to_le_bytes());
         }
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
@@ -187,18 +222,17 @@ fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
         return Err(damaged(0, "its checksum does not fit"));
     }
     let version = u32::from_le_bytes(body[8..12].try_into().expect("four bytes"));
-    if ![BEFORE.0, VERSION].contains(&version) {
+    if !(OLDEST..=VERSION).contains(&version) {
         return Err(StorageError::Format { file: FILE.into(), found: version, known: VERSION });
     }
-    let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
     let replica = ReplicaId::new(body[36]).ok_or_else(|| damaged(36, "no replica's number"))?;
     let length = usize::from(u16::from_le_bytes([body[37], body[38]]));
     let (cluster, rest) = body[39..].split_at_checked(length).unwrap_or_default();
     let cluster = String::from_utf8(cluster.to_vec()).ok();
     let cluster = cluster.ok_or_else(|| damaged(37, "no cluster's name"))?;
     let mut end = 39 + length;
-    let (protocol, rest) = if version == BEFORE.0 {
-        (BEFORE.1.to_owned(), rest)
+    let (protocol, rest) = if version < PROTOCOL_SINCE {
+        (BEFORE.to_owned(), rest)
     } else {
         let (length, rest) = rest.split_first().unwrap_or((&0, &[]));
         let (name, rest) = rest.split_at_checked(usize::from(*length)).unwrap_or_default();
@@ -207,24 +241,60 @@ fn decode(bytes: &[u8]) -> Result<Identity, StorageError> {
         end += 1 + name.len();
         (name, rest)
     };
-    let (outcast, met) = match rest.split_first() {
-        Some((flag @ (0 | 1), rest)) => (*flag == 1, decode_met(rest)),
-        _ => return Err(damaged(end, "neither refused nor not")),
+    let Some((flag @ (0 | 1), rest)) = rest.split_first() else {
+        return Err(damaged(end, "neither refused nor not"));
     };
+    let (outcast, mut rest) = (*flag == 1, rest);
+    let (mut members, mut chain) = (ReplicaSet::EMPTY, Chain::default());
+    if version >= LIVES_SINCE {
+        let lives = decode_lives(rest).ok_or_else(|| damaged(end + 1, "no chain of lives"))?;
+        (members, chain, rest) = lives;
+    }
+    let met = decode_met(rest, version >= LIVES_SINCE);
     let met = met.ok_or_else(|| damaged(end + 1, "no list of replicas met"))?;
-    let (directory, incarnation, origin) = (u64_at(12), u64_at(20), u64_at(28));
-    Ok(Identity { cluster, protocol, replica, incarnation, directory, origin, outcast, met })
+    let [directory, incarnation, origin] = [12, 20, 28].map(|at| u64_at(body, at).unwrap_or(0));
+    Ok(Identity {
+        cluster,
+        protocol,
+        members,
+        replica,
+        incarnation,
+        directory,
+        origin,
+        outcast,
+        chain,
+        met,
+    })
 }
 
-fn decode_met(bytes: &[u8]) -> Option<BTreeMap<ReplicaId, Life>> {
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn decode_lives(bytes: &[u8]) -> Option<(ReplicaSet, Chain, &[u8])> {
+    let (front, rest) = bytes.split_at_checked(MEMBERS)?;
+    let count = usize::from(u16::from_le_bytes([front[8], front[9]]));
+    let (lives, rest) = rest.split_at_checked(count * LIFE)?;
+    let began =
+        lives.as_chunks::<LIFE>().0.iter().map(|life| {
+            Some(Began { life: u64_at(life, 0)?, at: LogPosition::new(u64_at(life, 8)?) })
+        });
+    let chain = Chain::restored(began.collect::<Option<_>>()?)?;
+    Some((ReplicaSet::from_bits(u64_at(front, 0)?), chain, rest))
+}
+
+/// An older version kept an incarnation instead of a life. That says nothing of a replica that has
+/// a directory.
+fn decode_met(bytes: &[u8], lives: bool) -> Option<BTreeMap<ReplicaId, Met>> {
     let (count, rest) = bytes.split_first()?;
     let (entries, []) = rest.as_chunks::<MET>() else { return None };
     if entries.len() != usize::from(*count) {
         return None;
     }
     let met = entries.iter().map(|entry| {
-        let u64_at = |at: usize| Some(u64::from_le_bytes(entry[at..at + 8].try_into().ok()?));
-        Some((ReplicaId::new(entry[0])?, Life { directory: u64_at(1)?, incarnation: u64_at(9)? }))
+        let (directory, life) = (u64_at(entry, 1)?, u64_at(entry, 9)?);
+        let life = if lives || directory == 0 { life } else { 0 };
+        Some((ReplicaId::new(entry[0])?, Met { directory, life }))
     });
     let met: BTreeMap<_, _> = met.collect::<Option<_>>()?;
     (met.len() == entries.len()).then_some(met)
@@ -244,17 +314,30 @@ mod tests {
             directory: 77,
             origin: 9,
             outcast: true,
-            met: [(replica(2), Life { directory: 3, incarnation: 4 })].into(),
+            members: ReplicaSet::all(3),
+            chain: chain(),
+            met: [(replica(2), Met { directory: 3, life: 4 })].into(),
         }
     }
 
-    /// As the version before wrote it.
-    fn before(identity: &Identity) -> Vec<u8> {
+    fn chain() -> Chain {
+        let mut chain = Chain::default();
+        chain.begin(11, LogPosition::new(0));
+        chain.begin(12, LogPosition::new(40));
+        chain
+    }
+
+    /// As an older version wrote it.
+    fn before(identity: &Identity, version: u32) -> Vec<u8> {
         let mut bytes = identity.encode();
         bytes.truncate(bytes.len() - 4);
-        bytes[8..12].copy_from_slice(&BEFORE.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
         let name = 39 + identity.cluster.len();
-        bytes.drain(name..=name + identity.protocol.len());
+        let lives = name + 1 + identity.protocol.len() + 1;
+        bytes.drain(lives..lives + MEMBERS + LIFE * identity.chain.lives().len());
+        if version < PROTOCOL_SINCE {
+            bytes.drain(name..=name + identity.protocol.len());
+        }
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
@@ -270,8 +353,13 @@ mod tests {
 
     #[test]
     fn before_there_was_a_choice_it_was_epaxos() {
-        let expected = Identity { protocol: "epaxos".into(), ..identity() };
-        assert_eq!(decode(&before(&identity())).expect("it is whole"), expected);
+        let met = [(ReplicaId::from_index(2), Met { directory: 3, life: 0 })].into();
+        let (members, chain) = (ReplicaSet::EMPTY, Chain::default());
+        let known = Identity { members, chain, met, ..identity() };
+        assert_eq!(decode(&before(&identity(), 4)).expect("it is whole"), known);
+        let expected = Identity { protocol: "epaxos".into(), ..known };
+        assert_eq!(decode(&before(&identity(), 3)).expect("it is whole"), expected);
+        expected.check_terms("epaxos", ReplicaSet::all(5)).expect("it takes the list it is given");
     }
 
     #[test]
@@ -287,15 +375,18 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_told_apart_from_another_replica() {
+    fn other_terms_are_told_apart_from_another_replica() {
         let (identity, ours) = (identity(), ReplicaId::from_index(1));
-        let check = |cluster, replica, protocol| identity.check(cluster, replica, protocol);
-        let same = check("blue", ours, "multi-paxos");
+        let same = identity.check("blue", ours);
         assert!(matches!(same, Err(StorageError::Outcast)), "{same:?}");
-        let other = check("blue", ours, "epaxos").expect_err("another protocol");
+        let foreign = identity.check("red", ours);
+        assert!(matches!(foreign, Err(StorageError::Foreign { .. })), "{foreign:?}");
+        identity.check_terms("multi-paxos", ReplicaSet::all(3)).expect("the same");
+        let other = identity.check_terms("epaxos", ReplicaSet::all(3)).expect_err("a protocol");
         let said = other.to_string();
         assert!(said.contains("\"multi-paxos\"") && said.contains("\"epaxos\""), "{said}");
-        let foreign = check("red", ours, "epaxos");
-        assert!(matches!(foreign, Err(StorageError::Foreign { .. })), "{foreign:?}");
+        let other = identity.check_terms("multi-paxos", ReplicaSet::all(5)).expect_err("a list");
+        let said = other.to_string();
+        assert!(said.contains("replicas 1, 2, 3") && said.contains("1, 2, 3, 4, 5"), "{said}");
     }
 }

@@ -24,7 +24,7 @@ mod verify;
 
 pub use disk::{Disk, DiskFile, Faults, FaultyDisk, FileDisk, Mode, Operation, Privacy};
 pub use error::StorageError;
-pub use identity::{Identity, Life};
+pub use identity::{Identity, Met};
 pub use log::{
     FoundEnd, Log, LogCounts, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, SegmentState, Visit,
 };

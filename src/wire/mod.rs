@@ -8,7 +8,7 @@
 //!
 //! | frame | bytes |
 //! |---|---|
-//! | [peer](encode_peer) | version · epoch (varint, 32 bits) · kind · the kind's fields |
+//! | [peer](encode_peer) | version · epoch (varint, 32 bits) · position (varint) · kind · fields |
 //! | [record](encode_record) | version · epoch (varint, 32 bits) · kind · the kind's fields |
 //! | [request](encode_request) | version · request · floor · kind · the kind's fields |
 //! | [reply](encode_reply) | version · request · kind · the kind's fields |
@@ -63,7 +63,7 @@ pub use client::{
 };
 pub use error::{DecodeError, Flaw};
 pub use peer::{
-    PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
+    Frame, PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
 };
 pub use reader::{Limits, Reader};
 pub use snapshot::{

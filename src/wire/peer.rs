@@ -5,10 +5,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::transfer::{TRANSFER_FIRST, TRANSFER_LAST};
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
-use crate::replica::PeerMessage;
+use crate::replica::{Heard, PeerMessage, Record};
+use crate::types::{LogPosition, MAX_REPLICAS};
 
 /// The version of the frames between replicas.
-pub const PEER_VERSION: u8 = 1;
+pub const PEER_VERSION: u8 = 2;
 /// The version of the log's records.
 pub const RECORD_VERSION: u8 = 1;
 
@@ -16,13 +17,21 @@ const PING: u8 = 0x01;
 const PONG: u8 = 0x02;
 const PROBE: u8 = 0x08;
 const PROBED: u8 = 0x09;
+/// The kind of a replica's own record.
+const HEARD: u8 = 0x01;
 
-/// Appends the frame of a message of `epoch`.
+/// Appends the frame of a message of `epoch`, from a replica whose log is durable up to `held`.
 ///
 /// The message must keep to the [`Limits`] of its receivers; a correct replica's does, if its
 /// batches are formed under them.
-pub fn encode_peer<M: Wire>(epoch: u32, message: &PeerMessage<M>, out: &mut BytesMut) {
+pub fn encode_peer<M: Wire>(
+    epoch: u32,
+    held: LogPosition,
+    message: &PeerMessage<M>,
+    out: &mut BytesMut,
+) {
     put_header(PEER_VERSION, epoch, out);
+    put_varint(out, held.records());
     match message {
         PeerMessage::Ping { sent } => {
             out.put_u8(PING);
@@ -45,42 +54,48 @@ pub fn encode_peer<M: Wire>(epoch: u32, message: &PeerMessage<M>, out: &mut Byte
     }
 }
 
-/// The epoch and the message of a frame. Payloads are slices of it and keep it alive.
+/// A frame that was received.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Frame<M> {
+    /// The epoch it is of.
+    pub epoch: u32,
+    /// How far the sender's log was durable when it said this.
+    pub held: LogPosition,
+    /// What it says.
+    pub message: PeerMessage<M>,
+}
+
+/// What a frame says. Payloads are slices of it and keep it alive.
 ///
 /// # Errors
 /// When the frame is not the encoding of a message of such a cluster.
-pub fn decode_peer<M: Wire>(
-    frame: Bytes,
-    limits: &Limits,
-) -> Result<(u32, PeerMessage<M>), DecodeError> {
+pub fn decode_peer<M: Wire>(frame: Bytes, limits: &Limits) -> Result<Frame<M>, DecodeError> {
     let mut from = Reader::new(&frame, limits);
     let epoch = take_header(PEER_VERSION, &mut from)?;
+    let held = LogPosition::new(from.varint("a position")?);
     let decoded = match from.peek("a message")? {
         PING => {
             from.byte("a message")?;
-            from.read().map(|sent| (epoch, PeerMessage::Ping { sent }))
+            from.read().map(|sent| PeerMessage::Ping { sent })
         }
         PONG => {
             from.byte("a message")?;
-            from.read().map(|echo| (epoch, PeerMessage::Pong { echo }))
+            from.read().map(|echo| PeerMessage::Pong { echo })
         }
         PROBE => {
             from.byte("a message")?;
-            from.read().map(|sent| (epoch, PeerMessage::Probe { sent }))
+            from.read().map(|sent| PeerMessage::Probe { sent })
         }
         PROBED => {
             from.byte("a message")?;
-            from.read().map(|echo| (epoch, PeerMessage::Probed { echo }))
+            from.read().map(|echo| PeerMessage::Probed { echo })
         }
-        TRANSFER_FIRST..=TRANSFER_LAST => {
-            from.read().map(|message| (epoch, PeerMessage::Transfer(message)))
-        }
-        _ => from.read().map(|message| (epoch, PeerMessage::Protocol(message))),
+        TRANSFER_FIRST..=TRANSFER_LAST => from.read().map(PeerMessage::Transfer),
+        _ => from.read().map(PeerMessage::Protocol),
     };
-    if decoded.is_ok() {
-        from.finish()?;
-    }
-    decoded
+    let message = decoded?;
+    from.finish()?;
+    Ok(Frame { epoch, held, message })
 }
 
 /// Appends the log's form of a record of `epoch`.
@@ -99,6 +114,45 @@ pub fn decode_record<R: Wire>(bytes: Bytes, limits: &Limits) -> Result<(u32, R),
     let record = from.read()?;
     from.finish()?;
     Ok((epoch, record))
+}
+
+impl<R: Wire> Wire for Record<R> {
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Record::Heard(news) => {
+                out.put_u8(HEARD);
+                put_varint(out, news.len() as u64);
+                for heard in news {
+                    heard.peer.encode(out);
+                    heard.since.is_some().encode(out);
+                    if let Some((directory, life)) = heard.since {
+                        out.put_u64_le(directory);
+                        out.put_u64_le(life);
+                    }
+                    put_varint(out, heard.held.records());
+                }
+            }
+            Record::Protocol(record) => record.encode(out),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Record<R>, DecodeError> {
+        if from.peek("a record")? != HEARD {
+            return from.read().map(Record::Protocol);
+        }
+        from.byte("a record")?;
+        let mut news = Vec::new();
+        for _ in 0..from.count("replicas heard", MAX_REPLICAS, 3)? {
+            let (peer, other_life) = (from.read()?, from.read()?);
+            let since = match other_life {
+                true => Some((from.fixed("a directory")?, from.fixed("a life")?)),
+                false => None,
+            };
+            let held = LogPosition::new(from.varint("a position")?);
+            news.push(Heard { peer, since, held });
+        }
+        Ok(Record::Heard(news))
+    }
 }
 
 fn put_header(version: u8, epoch: u32, out: &mut BytesMut) {

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::peer::take_version;
 use super::values::{put_varint, take_slot, too_high};
 use super::{DecodeError, Flaw, Limits, Reader, Wire, decode_record, encode_record};
-use crate::replica::{Checkpoint, OwnSnapshot, SnapshotId};
+use crate::replica::{Checkpoint, OwnSnapshot, Record, SnapshotId};
 use crate::types::{Deps, Executed, MAX_REPLICAS, MAX_SLOT};
 
 /// The version of snapshots.
@@ -170,7 +170,7 @@ pub fn decode_own_snapshot<S: Wire, R: Wire>(
     file: &Bytes,
     cluster: &str,
     limits: &Limits,
-) -> Result<(Snapshot<S>, Vec<R>), SnapshotError> {
+) -> Result<(Snapshot<S>, Vec<Record<R>>), SnapshotError> {
     let (shared, state) = lengths(file, limits)?;
     let others = HEADER as u64 + shared + state;
     let found = file.len() as u64;

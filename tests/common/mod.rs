@@ -88,6 +88,7 @@ pub fn directory(path: &Path, cluster: &str, replica: ReplicaId, records: &[Reco
         cluster: cluster.to_owned(),
         replica,
         protocol: "epaxos".to_owned(),
+        members: isonomy::types::ReplicaSet::all(3),
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

@@ -9,7 +9,9 @@ use rcgen::ExtendedKeyUsagePurpose as Usage;
 use rustls::RootCertStore;
 
 use super::*;
+use crate::mesh::Votes;
 use crate::mesh::hello::{ClientHello, PeerHello};
+use crate::types::{Presence, ReplicaSet};
 
 /// A client of QUIC that follows no rule of ours: its TLS is as given.
 pub(super) fn stranger(tls: rustls::ClientConfig) -> (Endpoint, quinn::ClientConfig) {
@@ -53,7 +55,7 @@ async fn answer_to(connection: &Connection, hello: &[u8]) -> Closed {
     if let Ok((mut tx, mut rx)) = connection.open_bi().await {
         let _ = hello::send(&mut tx, hello).await;
         if hello::receive(&mut rx).await.is_ok() {
-            // As the lower id, with the commit: the higher checks incarnations only then.
+            // As the lower id, with the commit.
             let _ = hello::send(&mut tx, &1u64.to_le_bytes()).await;
         }
     }
@@ -66,15 +68,14 @@ pub(super) fn honest() -> PeerHello {
         cluster: CLUSTER.into(),
         from: r(1),
         to: r(2),
-        directory: 0,
+        shown: Presence { life: 77, ..Presence::default() },
+        knows: None,
         origin: 0,
-        incarnation: 9,
-        session: 77,
         epoch: 0,
-        lost_session: 0,
+        lost_life: 0,
         lost_generation: 0,
         generation: 0,
-        protocol: "epaxos".into(),
+        terms: Terms { members: ReplicaSet::all(3), ..Terms::default() },
     }
 }
 
@@ -132,10 +133,9 @@ async fn who_fails_tls_is_refused() {
         let closed = attempt(&nodes[1], credentials.as_ref(), alpn, &honest().encode()).await;
         assert!(is_tls_failure(&closed), "{what}: {closed:?}");
     }
-    // The same stranger with nothing wrong but its incarnation gets further than TLS.
-    let stale = PeerHello { incarnation: 0, ..honest() };
-    let closed = attempt(&nodes[1], Some(&replica), tls::PEER_ALPN, &stale.encode()).await;
-    assert_eq!(closed.code(), Some(0x17), "{closed}");
+    // The same stranger with nothing wrong but that replica 1 is there gets further than TLS.
+    let closed = attempt(&nodes[1], Some(&replica), tls::PEER_ALPN, &honest().encode()).await;
+    assert_eq!(closed.code(), Some(0x18), "{closed}");
     unaffected(&nodes).await;
 }
 
@@ -180,18 +180,23 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
     let mut version = hello(|_| {});
     version[4] = 9;
     let unknown = hello(|hello| hello.from = r(4));
+    let with_r4 = hello(|it| (it.from, it.terms.members) = (r(4), ReplicaSet::all(4)));
     let cases = [
         ("wrong name", &named("r3.alpha"), hello(|_| {}), 0x16),
         ("other cluster's name", &named("r1.beta"), hello(|_| {}), 0x16),
         ("client as peer", &client, hello(|_| {}), 0x16),
         ("wrong cluster", &own, hello(|hello| hello.cluster = "beta".into()), 0x13),
         ("other origin", &own, hello(|hello| hello.origin = 7), 0x1c),
-        ("other protocol", &own, hello(|hello| hello.protocol = "paxos".into()), 0x1d),
+        ("other protocol", &own, hello(|hello| hello.terms.protocol = "paxos".into()), 0x1d),
+        ("other list", &own, hello(|it| it.terms.members = ReplicaSet::all(5)), 0x1f),
+        ("other idle time", &own, hello(|it| it.terms.session_idle /= 2), 0x28),
+        ("other durability", &own, hello(|it| it.terms.votes = Votes::Flushed), 0x29),
+        ("other frames", &own, hello(|it| it.terms.frames = 1), 0x2a),
+        ("other list, not in ours", &stranger, with_r4, 0x1f),
         ("wrong replica", &own, hello(|hello| hello.to = r(3)), 0x14),
         ("no peer", &stranger, unknown, 0x15),
         ("itself", &named("r2.alpha"), hello(|hello| hello.from = r(2)), 0x15),
-        ("older incarnation", &own, hello(|hello| hello.incarnation = 0), 0x17),
-        ("same incarnation, other process", &own, hello(|hello| hello.incarnation = 1), 0x18),
+        ("another process", &own, hello(|_| {}), 0x18),
         ("other version", &own, version, 0x12),
         ("garbage", &own, vec![0xff; 100], 0x11),
         ("nothing", &own, vec![], 0x11),

@@ -55,9 +55,9 @@ pub(super) fn limits() -> Limits {
     Limits { max_backoff: Duration::from_millis(200), ..Limits::default() }
 }
 
-pub(super) fn config(number: u8, incarnation: u64) -> MeshConfig {
+pub(super) fn config(number: u8, life: u64) -> MeshConfig {
     let credentials = replica_credentials(number);
-    let mut config = MeshConfig::new(CLUSTER, r(number), incarnation, loopback(), credentials);
+    let mut config = MeshConfig::new(CLUSTER, r(number), life, loopback(), credentials);
     config.limits = limits();
     config
 }
@@ -112,11 +112,11 @@ impl Inbound for Recorder {
         });
     }
 
-    fn on_peer_up(&self, peer: ReplicaId, incarnation: u64) {
+    fn on_peer_up(&self, peer: ReplicaId, shown: crate::types::Presence) {
         self.with(|record| {
             assert!(!record.up.contains(&peer), "up and down alternate");
             record.up.push(peer);
-            record.events.push(Event::Up(peer, incarnation));
+            record.events.push(Event::Up(peer, shown.life));
         });
     }
 

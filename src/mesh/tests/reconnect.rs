@@ -36,39 +36,38 @@ async fn restart_of(number: u8) {
     config.peers = [(r(other), stays.mesh.local_addr().into())].into();
     let back = restart(config, addr).await;
     eventually("up again", || stays.connected() && back.connected()).await;
-    let up = |incarnation| Event::Up(r(number), incarnation);
+    let up = |life| Event::Up(r(number), life);
     assert_eq!(stays.seen.events(), [up(1), Event::Down(r(number)), up(2)]);
-    assert_eq!(stays.status(r(number)).incarnation, Some(2));
+    assert_eq!(stays.status(r(number)).life, Some(2));
     assert_eq!(stays.status(r(number)).connects, 2);
     one_frame_each_way(&[&stays, &back], [other, number]).await;
 }
 
 #[tokio::test]
-async fn the_lower_id_comes_back_in_a_higher_incarnation() {
+async fn the_lower_id_comes_back_in_another_life() {
     restart_of(1).await;
 }
 
 #[tokio::test]
-async fn the_higher_id_comes_back_in_a_higher_incarnation() {
+async fn the_higher_id_comes_back_in_another_life() {
     restart_of(2).await;
 }
 
+/// Neither end says anything of itself here: that the first is alive, QUIC alone can tell.
 #[tokio::test]
-async fn an_older_incarnation_does_not_come_back() {
-    let mut nodes = cluster(2, |config| config.incarnation = 5).await;
-    let (two, one) = (nodes.pop().unwrap(), nodes.pop().unwrap());
-    let addr = two.mesh.local_addr();
-    two.mesh.shutdown().await;
-    drop(two);
-    let mut older = config(2, 4);
-    older.peers = [(r(1), one.mesh.local_addr().into())].into();
-    let back = restart(older, addr).await;
+async fn a_second_process_of_a_replica_is_refused_while_the_first_is_there() {
+    let nodes = cluster(2, |_| {}).await;
+    let mut second = config(2, 7);
+    second.peers = [(r(1), nodes[0].mesh.local_addr().into())].into();
+    let second = Node::start(second).await;
     eventually("a complaint", || {
-        back.status(r(1)).last_error.is_some_and(|why| why.contains("incarnation 4 of r2 is over"))
+        let why = second.status(r(1)).last_error;
+        why.is_some_and(|why| why.contains("another process runs as r2"))
     })
     .await;
-    assert!(!back.connected() && !one.connected());
-    assert_eq!(back.seen.events(), []);
+    assert!(!second.connected() && nodes[0].connected() && nodes[1].connected());
+    assert_eq!(nodes[0].seen.events(), [Event::Up(r(2), 1)], "the first was not disturbed");
+    one_frame_each_way(&[&nodes[0], &nodes[1]], [1, 2]).await;
 }
 
 #[tokio::test]

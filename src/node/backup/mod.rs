@@ -25,9 +25,9 @@ pub use error::BackupError;
 use super::inbox::EPOCH;
 use crate::machine::{Applier, StateMachine, sessions_in};
 use crate::protocol::ProtocolKind;
-use crate::replica::Checkpoint;
+use crate::replica::{Checkpoint, Record};
 use crate::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
-use crate::types::{Era, Executed, LogPosition, ReplicaId, RequestId};
+use crate::types::{Era, Executed, LogPosition, ReplicaId, ReplicaSet, RequestId};
 use crate::wire::encode_snapshot;
 use file::Contents;
 use take::{Taken, take};
@@ -102,7 +102,7 @@ pub fn backup<S: StateMachine>(
         take(machine, directory, &options.skip)?;
     let sessions = sessions_in(&state).map_err(BackupError::State)?;
     let mut left_out: Vec<_> =
-        checkpoint.own.iter().filter_map(|record| record.instance()).collect();
+        checkpoint.own.iter().filter_map(|it| it.protocol()?.instance()).collect();
     left_out.sort_unstable();
     left_out.dedup();
     let backup = Backup {
@@ -120,8 +120,9 @@ pub fn backup<S: StateMachine>(
         state_bytes: state.len() as u64,
     };
     let Checkpoint { executed, shared, own, .. } = checkpoint;
+    let own: Vec<_> = own.into_iter().filter_map(|it| it.protocol().cloned()).collect();
     let (shared, executed) = shared.found(replica, &executed, &own);
-    let own = Vec::<crate::protocol::epaxos::Record>::new();
+    let own = Vec::<Record<crate::protocol::epaxos::Record>>::new();
     let founded = Checkpoint { position, executed, shared, own };
     file::write(file, overwrite, &backup, |write| {
         encode_snapshot(EPOCH, &backup.cluster, &founded, &state, write).map(drop)
@@ -153,6 +154,7 @@ pub fn restore<S: StateMachine>(
         cluster: backup.cluster.clone(),
         replica,
         protocol: ProtocolKind::EPaxos.to_string(),
+        members: ReplicaSet::all(backup.replicas),
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

@@ -16,7 +16,7 @@ use crate::node::inspect::size_in;
 use crate::node::shared::panic_text;
 use crate::protocol::Protocol;
 use crate::protocol::epaxos::{EPaxos, Record, Shared};
-use crate::replica::{Checkpoint, Core, Limits, Output};
+use crate::replica::{self, Checkpoint, Core, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError, read_skipped};
 use crate::types::{
     LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing,
@@ -108,7 +108,7 @@ struct Begin<S> {
     replicas: usize,
     executed: crate::types::Executed,
     shared: Shared,
-    own: Vec<Record>,
+    own: Vec<replica::Record<Record>>,
     applier: Applier<S>,
 }
 
@@ -175,8 +175,9 @@ fn all<S: StateMachine>(
     let limits = wire::Limits::new(replicas);
     let position = reading.replay(&mut |position, record| {
         let position = position.records();
-        let (epoch, record) = decode_record(Bytes::copy_from_slice(record), &limits)
-            .map_err(|error| format!("record {position} makes no sense: {error}"))?;
+        let (epoch, record): (_, replica::Record<Record>) =
+            decode_record(Bytes::copy_from_slice(record), &limits)
+                .map_err(|error| format!("record {position} makes no sense: {error}"))?;
         if epoch != EPOCH {
             return Err(format!("record {position} is of epoch {epoch}"));
         }

@@ -62,6 +62,7 @@ fn directory(path: &Path, records: &[Record]) {
         cluster: "blue".into(),
         replica: replica(2),
         protocol: "epaxos".to_owned(),
+        members: crate::types::ReplicaSet::all(3),
         log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };

@@ -4,8 +4,9 @@
 use rustc_hash::FxHashSet;
 
 use super::{Access, Breach, Broken, Checks, Content, Seen};
+use crate::replica::Record;
 use crate::sim::order::Position;
-use crate::sim::subject::{Noted, Subject};
+use crate::sim::subject::{Noted, Subject, noted};
 use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet};
 
 /// What a replica had executed when a snapshot was taken.
@@ -41,32 +42,32 @@ impl Checks {
     pub(in crate::sim) fn stopped<P: Subject>(
         &mut self,
         at: ReplicaId,
-        kept: &[P::Record],
-        lost: &[P::Record],
+        kept: &[Record<P::Record>],
+        lost: &[Record<P::Record>],
     ) -> bool {
         self.seen[at.index()] = Seen::default();
         self.reads::<P>(at, kept);
         self.orders.begin_anew(at);
         let mut unknown = false;
-        let reserved = kept.iter().filter_map(|record| match P::noted(record) {
+        let reserved = kept.iter().filter_map(|record| match noted::<P>(record) {
             Noted::Reserved(up_to) => Some(up_to),
             _ => None,
         });
         let reserved = reserved.max().unwrap_or(0);
         // Nobody was told of a slot that has no record: it is free again. Not so if it was
         // reserved.
-        let own = kept.iter().filter_map(|record| match P::noted(record) {
+        let own = kept.iter().filter_map(|record| match noted::<P>(record) {
             Noted::Proposed(id, _) if id.replica == at => Some(id),
             _ => None,
         });
         let own: FxHashSet<InstanceId> = own.collect();
         let taken = |id: &InstanceId| id.slot <= reserved || own.contains(id);
         self.proposed.retain(|id, _| id.replica != at || taken(id));
-        for noted in lost.iter().map(P::noted) {
+        for noted in lost.iter().map(noted::<P>) {
             if let Noted::Decided(id, ..) = noted
                 && id.replica == at
             {
-                let noted = kept.iter().chain(lost).map(P::noted);
+                let noted = kept.iter().chain(lost).map(crate::sim::subject::noted::<P>);
                 let mut before = noted.filter(|it| it.instance() == Some(id));
                 let voted = before.any(|it| matches!(it, Noted::Voted(_)));
                 // Fast: the owner alone knew, and it may become something else now; unless the
@@ -85,9 +86,13 @@ impl Checks {
 
     /// A replica begins with these records, of its log or of its own snapshot: the latter may hold
     /// what came with another's and was never in the log.
-    pub(in crate::sim) fn reads<P: Subject>(&mut self, at: ReplicaId, records: &[P::Record]) {
+    pub(in crate::sim) fn reads<P: Subject>(
+        &mut self,
+        at: ReplicaId,
+        records: &[Record<P::Record>],
+    ) {
         let seen = &mut self.seen[at.index()];
-        for noted in records.iter().map(P::noted) {
+        for noted in records.iter().map(noted::<P>) {
             let Some(id) = noted.instance() else { continue };
             if matches!(noted, Noted::Decided(..)) {
                 seen.open.remove(&id);

@@ -51,7 +51,7 @@ impl Story {
             initial: Deps::none(3),
             deps: Deps::none(3),
         };
-        self.checks.written::<EPaxos>(replica(owner), &record)
+        self.checks.written::<EPaxos>(replica(owner), &record.clone().into())
     }
 
     fn commit(
@@ -62,7 +62,7 @@ impl Story {
         deps: [Slot; 3],
     ) -> Result<(), Breach> {
         let record = Record::Committed { id: id(of, 1), value, deps: Deps::from_slots(deps) };
-        self.checks.written::<EPaxos>(replica(at), &record)
+        self.checks.written::<EPaxos>(replica(at), &record.clone().into())
     }
 
     fn value(&self, batch: usize) -> Value {
@@ -179,7 +179,7 @@ fn applying_twice_or_refusing_once() {
 fn what_is_undecided_shows() {
     let mut story = Story::new();
     let joined = Record::Joined { id: id(2, 1), ballot: Ballot::OWNER };
-    assert_eq!(story.checks.written::<EPaxos>(replica(0), &joined), Ok(()));
+    assert_eq!(story.checks.written::<EPaxos>(replica(0), &joined.clone().into()), Ok(()));
     assert_eq!(story.checks.open(replica(0)), Some(id(0, 1)));
     let value = story.value(0);
     assert_eq!(story.commit(0, 0, value, [0, 0, 0]), Ok(()));
@@ -197,13 +197,17 @@ fn what_nobody_was_told_of_may_be_lost() {
     };
     let value = story.value(0);
     let committed = Record::Committed { id: id(0, 1), value, deps: Deps::none(3) };
-    assert_eq!(story.checks.written::<EPaxos>(replica(0), &committed), Ok(()));
-    let kept = [proposed(&story.batches[0])];
-    assert!(story.checks.stopped::<EPaxos>(replica(0), &kept, &[committed]));
+    assert_eq!(story.checks.written::<EPaxos>(replica(0), &committed.clone().into()), Ok(()));
+    let kept = [proposed(&story.batches[0]).into()];
+    assert!(story.checks.stopped::<EPaxos>(replica(0), &kept, &[committed.into()]));
     assert!(story.checks.has_open_proposal(replica(0)));
     assert_eq!(story.commit(1, 0, Value::Nop, [0, 0, 0]), Ok(()), "no fast commit is known");
     let mut story = Story::new();
-    assert!(!story.checks.stopped::<EPaxos>(replica(0), &[], &[proposed(&story.batches[0])]));
+    assert!(!story.checks.stopped::<EPaxos>(
+        replica(0),
+        &[],
+        &[proposed(&story.batches[0]).into()]
+    ));
     assert_eq!(story.propose(0, 1, 1), Ok(()), "the slot is free again");
 }
 
@@ -223,8 +227,8 @@ fn what_somebody_knows_or_a_quorum_has_accepted_is_not_lost() {
         if !voted {
             assert_eq!(story.commit(1, 0, value.clone(), [0, 0, 0]), Ok(()));
         }
-        let kept = if voted { vec![accepted] } else { Vec::new() };
-        assert!(!story.checks.stopped::<EPaxos>(replica(0), &kept, &[committed]));
+        let kept = if voted { vec![accepted.into()] } else { Vec::new() };
+        assert!(!story.checks.stopped::<EPaxos>(replica(0), &kept, &[committed.into()]));
         assert_eq!(broken(story.commit(0, 0, Value::Nop, [0, 0, 0])), Broken::Agreement);
     }
 }
@@ -237,15 +241,15 @@ fn each_life_executes_everything_once_and_in_the_same_order() {
     let records = [(0, first, &deps[0]), (1, second, &deps[1])]
         .map(|(of, value, deps)| Record::Committed { id: id(of, 1), value, deps: deps.clone() });
     for record in &records {
-        assert_eq!(story.checks.written::<EPaxos>(replica(0), record), Ok(()));
+        assert_eq!(story.checks.written::<EPaxos>(replica(0), &record.clone().into()), Ok(()));
     }
     (0..2).for_each(|of| assert_eq!(story.execute(0, of), Ok(())));
     for _ in 0..2 {
-        assert!(!story.checks.stopped::<EPaxos>(replica(0), &records, &[]));
+        assert!(!story.checks.stopped::<EPaxos>(replica(0), &records.clone().map(Into::into), &[]));
         (0..2).for_each(|of| assert_eq!(story.execute(0, of), Ok(())));
         assert_eq!(broken(story.execute(0, 0)), Broken::Once);
     }
-    assert!(!story.checks.stopped::<EPaxos>(replica(0), &records, &[]));
+    assert!(!story.checks.stopped::<EPaxos>(replica(0), &records.clone().map(Into::into), &[]));
     assert_eq!(broken(story.execute(0, 1)), Broken::Order);
 }
 

@@ -1,7 +1,7 @@
 //! One replica of a measurement: what waits for it, what it has written, and whether it runs.
 
 use crate::protocol::Protocol;
-use crate::replica::{Core, Input, Limits, Output};
+use crate::replica::{Core, Input, Limits, Output, Record};
 use crate::types::{Durable, LogPosition, Quorums, ReplicaId, Retention, Settings, Time, Timing};
 
 use super::Setup;
@@ -27,7 +27,7 @@ pub(super) struct Machine<P: Protocol> {
     /// The soonest call there will be for `Core::wake`.
     pub(super) wake_at: Option<Time>,
     /// All that can still be read after a crash, if there will be one.
-    log: Option<Vec<P::Record>>,
+    log: Option<Vec<Record<P::Record>>>,
     pub(super) appended: u64,
     flushed: u64,
     pub(super) flushing: bool,
@@ -63,12 +63,17 @@ impl<P: Protocol> Machine<P> {
     }
 
     /// Takes note of new records.
-    pub(super) fn append(&mut self, records: &mut Vec<P::Record>) {
+    pub(super) fn append(&mut self, records: &mut Vec<Record<P::Record>>) {
         self.appended += records.len() as u64;
         match &mut self.log {
             Some(log) => log.append(records),
             None => records.clear(),
         }
+    }
+
+    /// How far everything is durable.
+    pub(super) fn held(&self) -> LogPosition {
+        LogPosition::new(self.flushed)
     }
 
     /// Whether there is nothing to be flushed.

@@ -330,7 +330,7 @@ where
         let then = self.now + work;
         for (to, message) in out.messages.drain(..) {
             self.frame.clear();
-            encode_peer(0, &message, &mut self.frame);
+            encode_peer(0, self.machines[site].held(), &message, &mut self.frame);
             if self.counting.counts(self.now) {
                 let traffic = &mut self.counting.measured.traffic[site];
                 traffic.messages += to.len() as u64;

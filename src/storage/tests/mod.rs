@@ -20,6 +20,7 @@ fn store_options() -> StoreOptions {
         cluster: "test".into(),
         replica: ReplicaId::from_index(1),
         protocol: "epaxos".to_owned(),
+        members: crate::types::ReplicaSet::all(3),
         log: log_crashes::options(),
         snapshots: SnapshotOptions { keep: 2, chunk_bytes: 100 },
     }

@@ -7,8 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::store_options;
-use crate::storage::{Disk, FaultyDisk, Identity, Life, Opening, StorageError, Store, verify};
-use crate::types::{LogPosition, ReplicaId};
+use crate::storage::{Disk, FaultyDisk, Identity, Met, Opening, StorageError, Store, verify};
+use crate::types::{LogPosition, ReplicaId, ReplicaSet};
 
 const CAPACITY: u64 = 1 << 20;
 
@@ -63,8 +63,6 @@ impl Model {
     fn reopen(&mut self, disk: &FaultyDisk) -> Result<Store, StorageError> {
         let mut opening = opening(disk)?;
         assert!(opening.damaged.is_empty(), "nothing was damaged: {:?}", opening.damaged);
-        assert!(opening.identity.incarnation > self.incarnation, "each life has its own number");
-        self.incarnation = opening.identity.incarnation;
         let mut start = 0;
         if let Some(reader) = &mut opening.snapshot {
             start = usize::try_from(reader.info().position.records()).unwrap();
@@ -81,6 +79,10 @@ impl Model {
             Ok(())
         };
         let store = opening.replay(&mut visit)?;
+        assert!(store.identity.incarnation > self.incarnation, "each life has its own number");
+        let began = store.identity.chain.present().unwrap().at;
+        assert_eq!(began, store.log.end(), "it begins where the log ends");
+        self.incarnation = store.identity.incarnation;
         assert!(found.len() >= self.acknowledged, "acknowledged records are missing");
         assert!(found == self.records[..found.len()], "other records than were appended");
         self.acknowledged = found.len();
@@ -183,7 +185,7 @@ fn a_newer_format_is_named_and_left_alone() {
     let length = files["identity"].len();
     let identity = with("identity", 8, length - 4..length, length - 4);
     let error = start(&identity).expect_err("of another version").to_string();
-    assert_eq!(error, "identity: format version 9, where version 4 is known here");
+    assert_eq!(error, "identity: format version 9, where version 5 is known here");
     let log = files.keys().find(|name| name.starts_with("log-")).unwrap().clone();
     let mut segment = with(&log, 8, 52..56, 52);
     let copy = segment[&log][..512].to_vec();
@@ -196,6 +198,11 @@ fn a_newer_format_is_named_and_left_alone() {
 fn a_directory_of_another_replica_or_cluster_is_refused() {
     let disk = FaultyDisk::new(0, CAPACITY);
     drop(opening(&disk).unwrap());
+    assert!(
+        Identity::read(&disk).unwrap().is_none(),
+        "a start that goes no further leaves nothing"
+    );
+    drop(opening(&disk).unwrap().replay(&mut |_, _| Ok(())).unwrap());
     let mut options = store_options();
     options.replica = ReplicaId::from_index(2);
     let error = Store::open(Arc::new(disk.clone()), &options).expect_err("another replica");
@@ -210,6 +217,29 @@ fn a_directory_of_another_replica_or_cluster_is_refused() {
 }
 
 #[test]
+fn a_directory_keeps_its_terms_from_its_first_record_on() {
+    let disk = FaultyDisk::new(0, CAPACITY);
+    let start = |protocol: &str, replicas| {
+        let mut options = store_options();
+        options.protocol = protocol.into();
+        options.members = ReplicaSet::all(replicas);
+        Store::open(Arc::new(disk.clone()), &options)?.replay(&mut |_, _| Ok(()))
+    };
+    let directory = start("paxos", 5).unwrap().identity.directory;
+    // Nothing was voted for under the first terms, so they were a mistake at most.
+    let mut store = start("epaxos", 3).unwrap();
+    assert_eq!(store.identity.directory, directory, "others may have met it");
+    store.log.append(b"a vote").unwrap();
+    store.log.close().unwrap();
+    let other = start("epaxos", 5).unwrap_err();
+    assert!(matches!(other, StorageError::OtherMembers { .. }), "{other}");
+    assert!(other.to_string().contains("the list differs, the directory is sound"), "{other}");
+    let other = start("paxos", 3).unwrap_err();
+    assert!(matches!(other, StorageError::OtherProtocol { .. }), "{other}");
+    start("epaxos", 3).expect("its own terms");
+}
+
+#[test]
 fn a_directory_is_restored_from_a_snapshot_and_needs_it_from_then_on() {
     let disk = FaultyDisk::new(0, CAPACITY);
     let restore = |disk: &FaultyDisk| {
@@ -219,9 +249,10 @@ fn a_directory_is_restored_from_a_snapshot_and_needs_it_from_then_on() {
     assert_eq!(restore(&disk).unwrap().incarnation, 0);
     restore(&disk).expect_err("it is in use");
     let mut opened = opening(&disk).unwrap();
-    assert_eq!(opened.identity.incarnation, 1);
+    assert_eq!(opened.identity.incarnation, 0);
     assert_eq!(&opened.snapshot.as_mut().unwrap().next_chunk().unwrap().unwrap()[..], [7; 100]);
     let mut store = opened.replay(&mut |_, _| panic!("no records yet")).unwrap();
+    assert_eq!(store.identity.incarnation, 1);
     store.log.append(b"first").unwrap();
     store.log.close().unwrap();
     let snapshot = disk.list().unwrap().pop().unwrap();
@@ -294,15 +325,16 @@ fn whom_a_replica_has_met_is_kept_in_one_step() {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let open = || Store::open(shared.clone(), &store_options());
     let peer = |number| ReplicaId::new(number).unwrap();
-    let first = Life { directory: 77, incarnation: 3 };
-    let mut identity = open().unwrap().identity;
+    let replayed = || open()?.replay(&mut |_, _| Ok(()));
+    let first = Met { directory: 77, life: 3 };
+    let mut identity = replayed().unwrap().identity;
     identity.meet(&*shared, peer(2), first).unwrap();
     // Wherever the power fails, the one or the other is there.
     let (before, mut seen) = (disk.files(), [0, 0]);
     for step in 0..6 {
         let disk = FaultyDisk::with_files(step, 1 << 20, &before);
         disk.crash_after(step);
-        let second = Life { directory: 77, incarnation: 4 };
+        let second = Met { directory: 77, life: 4 };
         let done = identity.clone().meet(&disk, peer(2), second);
         disk.lose_power();
         let found = Identity::read(&disk).unwrap().unwrap().met[&peer(2)];
@@ -311,7 +343,7 @@ fn whom_a_replica_has_met_is_kept_in_one_step() {
     }
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
     // And it outlives the next start, until the directory is refused.
-    let mut identity = open().unwrap().identity;
+    let mut identity = replayed().unwrap().identity;
     assert_eq!(identity.met, [(peer(2), first)].into());
     identity.cast_out(&*shared).unwrap();
     assert!(matches!(open(), Err(StorageError::Outcast)));

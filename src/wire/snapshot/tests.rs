@@ -25,7 +25,7 @@ fn checkpoint(records: u64) -> Point {
         assert!(executed.extend(ReplicaId::from_index(owner), first, last));
     }
     let ballot = Ballot::new(200, ReplicaId::from_index(2)).expect("a round above 0");
-    let own = (1..=records).map(|slot| Record::Joined { id: id(1, slot), ballot }).collect();
+    let own = (1..=records).map(|slot| Record::Joined { id: id(1, slot), ballot }.into()).collect();
     let vector = |slots: [u64; 3]| Deps::from_slots(slots);
     let keys = [(5, [0, 0, 0, 3, 0, 0]), (7, [0, 300, 0, 0, 0, 0])];
     let keys = keys.map(|(key, slots)| (KeyHash(key), slots.into_iter().collect()));
@@ -50,7 +50,9 @@ fn file(point: &Point, state: &[u8]) -> (Bytes, OwnSnapshot) {
     (file.freeze(), own.expect("memory takes all"))
 }
 
-fn read(file: &Bytes) -> Result<(Snapshot<Shared>, Vec<Record>), SnapshotError> {
+fn read(
+    file: &Bytes,
+) -> Result<(Snapshot<Shared>, Vec<crate::replica::Record<Record>>), SnapshotError> {
     decode_own_snapshot(file, "Köln", &LIMITS)
 }
 

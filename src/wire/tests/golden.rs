@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
-use crate::replica::{MAX_CHUNK, SnapshotId, Transfer};
+use crate::replica::{Heard, MAX_CHUNK, Record as OfReplica, SnapshotId, Transfer};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash, MAX_SLOT,
-    ReplicaId, RequestId, Time, Value,
+    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash,
+    LogPosition, MAX_SLOT, ReplicaId, RequestId, Time, Value,
 };
 
 /// A batch of two: with two keys and with everything; the second has no payload.
@@ -162,7 +162,7 @@ pub(super) fn messages() -> Vec<(Peer, Bytes)> {
         said(Message::Cut { cut: deps() }, format!("1e {DEPS}")),
         said(Message::CutOk { cut: deps() }, format!("1f {DEPS}")),
     ];
-    all.into_iter().map(|(message, bytes)| (message, hex(&format!("01 00 {bytes}")))).collect()
+    all.into_iter().map(|(message, bytes)| (message, hex(&format!("02 00 00 {bytes}")))).collect()
 }
 
 /// One record of every kind, with its bytes.
@@ -264,7 +264,7 @@ fn peer_frames_are_these_bytes() {
     agree(
         messages(),
         |message| peer_bytes(0, message),
-        |frame| decode_peer(frame, &SMALL).map(|(_, message)| message),
+        |frame| decode_peer(frame, &SMALL).map(|frame| frame.message),
     );
 }
 
@@ -288,9 +288,34 @@ fn replies_are_these_bytes() {
 }
 
 #[test]
-fn the_epoch_stands_behind_the_version() {
-    let (message, _) = &messages()[0];
-    let frame = peer_bytes(300, message);
-    assert_eq!(frame, hex("01 ac02 01 0200000001000000"));
-    assert_eq!(decode_peer::<Message>(frame, &SMALL).map(|(epoch, _)| epoch), Ok(300));
+fn the_epoch_and_the_position_stand_behind_the_version() {
+    let (message, _) = messages().swap_remove(0);
+    let frame = Frame { epoch: 300, held: LogPosition::new(301), message };
+    let bytes = frame_bytes(&frame);
+    assert_eq!(bytes, hex("02 ac02 ad02 01 0200000001000000"));
+    assert_eq!(decode_peer::<Message>(bytes, &SMALL), Ok(frame));
+}
+
+#[test]
+fn what_was_heard_has_these_bytes() {
+    let (life, peer) = (Some((0x0807_0605_0403_0201, 5)), replica(2));
+    let news = vec![
+        Heard { peer: replica(1), since: None, held: LogPosition::new(300) },
+        Heard { peer, since: life, held: LogPosition::new(5) },
+    ];
+    let record = OfReplica::<Record>::Heard(news);
+    let bytes = encoded(|out| encode_record(300, &record, out));
+    assert_eq!(bytes, hex("01 ac02 01 02 01 00 ac02 02 01 0102030405060708 0500000000000000 05"));
+    assert_eq!(decode_record(bytes.clone(), &SMALL), Ok((300, record)));
+    no_prefix(&bytes, |cut| decode_record::<OfReplica<Record>>(cut, &SMALL));
+    let many = hex(&format!("01 00 01 40 {}", "01 00 00".repeat(64)));
+    let error = decode_record::<OfReplica<Record>>(many, &SMALL).expect_err("too many");
+    let limit = crate::types::MAX_REPLICAS as u64;
+    assert_eq!(error.flaw(), Flaw::TooMany { what: "replicas heard", found: 64, limit });
+    // A protocol's record is written as ever.
+    for (record, bytes) in records() {
+        let record = OfReplica::Protocol(record);
+        assert_eq!(encoded(|out| encode_record(0, &record, out)), bytes);
+        assert_eq!(decode_record(bytes, &SMALL), Ok((0, record)));
+    }
 }

@@ -16,6 +16,7 @@ use self::arbitrary as any;
 use super::*;
 use crate::protocol::epaxos::{Message, Record};
 use crate::replica::PeerMessage;
+use crate::types::LogPosition;
 
 type Peer = PeerMessage<Message>;
 
@@ -28,8 +29,12 @@ fn encoded(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
     out.freeze()
 }
 
+fn frame_bytes(frame: &Frame<Message>) -> Bytes {
+    encoded(|out| encode_peer(frame.epoch, frame.held, &frame.message, out))
+}
+
 fn peer_bytes(epoch: u32, message: &Peer) -> Bytes {
-    encoded(|out| encode_peer(epoch, message, out))
+    frame_bytes(&Frame { epoch, held: LogPosition::default(), message: message.clone() })
 }
 
 fn record_bytes(epoch: u32, record: &Record) -> Bytes {
@@ -152,11 +157,13 @@ proptest! {
     #[test]
     fn peer_frames_come_back(
         (n, message) in (1usize..=9).prop_flat_map(|n| (Just(n), any::peer(n))), epoch: u32,
+        held: u64,
     ) {
         let limits = Limits::new(n);
-        let frame = peer_bytes(epoch, &message);
-        prop_assert_eq!(decode_peer(frame.clone(), &limits), Ok((epoch, message)));
-        no_prefix(&frame, |cut| decode_peer::<Message>(cut, &limits));
+        let frame = Frame { epoch, held: LogPosition::new(held), message };
+        let bytes = frame_bytes(&frame);
+        prop_assert_eq!(decode_peer(bytes.clone(), &limits), Ok(frame));
+        no_prefix(&bytes, |cut| decode_peer::<Message>(cut, &limits));
     }
 
     #[test]

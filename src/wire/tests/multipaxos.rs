@@ -13,12 +13,12 @@ use super::mutation::{batch_weight, survive, value_weight, worked};
 use super::*;
 use crate::protocol::multipaxos::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};
 use crate::replica::PeerMessage;
-use crate::types::{Ballot, InstanceId, MAX_SLOT, Time, Value};
+use crate::types::{Ballot, InstanceId, LogPosition, MAX_SLOT, Time, Value};
 
 type Peer = PeerMessage<Message>;
 
-fn peer_bytes(epoch: u32, message: &Peer) -> Bytes {
-    encoded(|out| encode_peer(epoch, message, out))
+fn frame_bytes(frame: &Frame<Message>) -> Bytes {
+    encoded(|out| encode_peer(frame.epoch, frame.held, &frame.message, out))
 }
 
 fn record_bytes(epoch: u32, record: &Record) -> Bytes {
@@ -74,9 +74,9 @@ fn messages() -> Vec<(Peer, Bytes)> {
         (Message::Decided { first: 5, entries }, format!("3c 05 {run}")),
         (Message::Truncated { floor: 300 }, "3d ac02".to_owned()),
     ];
-    let framed = all
-        .into_iter()
-        .map(|(message, bytes)| (PeerMessage::Protocol(message), hex(&format!("01 ac02 {bytes}"))));
+    let framed = all.into_iter().map(|(message, bytes)| {
+        (PeerMessage::Protocol(message), hex(&format!("02 ac02 00 {bytes}")))
+    });
     framed.collect()
 }
 
@@ -103,8 +103,9 @@ fn records() -> Vec<(Record, Bytes)> {
 #[test]
 fn the_bytes_of_every_kind_stay_as_they_are() {
     for (message, bytes) in messages() {
-        assert_eq!(peer_bytes(300, &message), bytes, "{message:?}");
-        assert_eq!(decode_peer(bytes, &SMALL), Ok((300, message)));
+        let frame = Frame { epoch: 300, held: LogPosition::default(), message };
+        assert_eq!(frame_bytes(&frame), bytes, "{frame:?}");
+        assert_eq!(decode_peer(bytes, &SMALL), Ok(frame));
     }
     for (record, bytes) in records() {
         assert_eq!(record_bytes(300, &record), bytes, "{record:?}");
@@ -212,12 +213,14 @@ proptest! {
     #[test]
     fn frames_come_back(
         (n, message) in (1usize..=9).prop_flat_map(|n| (Just(n), message(n))), epoch: u32,
+        held: u64,
     ) {
         let limits = Limits::new(n);
         let message = PeerMessage::Protocol(message);
-        let frame = peer_bytes(epoch, &message);
-        prop_assert_eq!(decode_peer(frame.clone(), &limits), Ok((epoch, message)));
-        no_prefix(&frame, |cut| decode_peer::<Message>(cut, &limits));
+        let frame = Frame { epoch, held: LogPosition::new(held), message };
+        let bytes = frame_bytes(&frame);
+        prop_assert_eq!(decode_peer(bytes.clone(), &limits), Ok(frame));
+        no_prefix(&bytes, |cut| decode_peer::<Message>(cut, &limits));
     }
 
     #[test]
@@ -252,7 +255,7 @@ const FLAWS: [&str; 10] = [
 #[test]
 fn hostile_frames_are_refused() {
     let good: Vec<Bytes> = messages().into_iter().map(|(_, bytes)| bytes).collect();
-    let weigh = |(_, message): &(u32, Peer)| match message {
+    let weigh = |frame: &Frame<Message>| match &frame.message {
         PeerMessage::Protocol(
             Message::Accept { entries, .. } | Message::Decided { entries, .. },
         ) => run_weight(entries),
@@ -265,7 +268,7 @@ fn hostile_frames_are_refused() {
         _ => 0,
     };
     let decode = |frame| decode_peer::<Message>(frame, &SMALL);
-    let tally = survive(11, &good, decode, |(epoch, it)| peer_bytes(*epoch, it), weigh);
+    let tally = survive(11, &good, decode, frame_bytes, weigh);
     // What the runtime says is decoded, too, and may name a vector.
     let own = ["owner's ballot", "empty range", "vector length"];
     worked(&tally, &[&FLAWS[..], &own].concat());
@@ -290,17 +293,17 @@ fn each_reason_to_refuse_has_its_place() {
         (error.offset(), error.flaw())
     };
     let kind = Flaw::Kind { what: "a message of Multi-Paxos", kind: 0x3f };
-    assert_eq!(flaw("01 00 3f"), (2, kind));
-    assert_eq!(flaw("01 00 31 00"), (2, Flaw::OwnersBallot));
-    assert_eq!(flaw("01 00 35 0101 03 02"), (2, Flaw::EmptyRange));
-    assert_eq!(flaw("01 00 34 0101 00 01 00"), (2, Flaw::EmptyRange));
-    assert_eq!(flaw("01 00 3b 00"), (2, Flaw::Zero { what: "a slot" }));
+    assert_eq!(flaw("02 00 00 3f"), (3, kind));
+    assert_eq!(flaw("02 00 00 31 00"), (3, Flaw::OwnersBallot));
+    assert_eq!(flaw("02 00 00 35 0101 03 02"), (3, Flaw::EmptyRange));
+    assert_eq!(flaw("02 00 00 34 0101 00 01 00"), (3, Flaw::EmptyRange));
+    assert_eq!(flaw("02 00 00 3b 00"), (3, Flaw::Zero { what: "a slot" }));
     let far = |found| Flaw::TooMany { what: "slots", found, limit: MAX_SLOT };
-    assert_eq!(flaw("01 00 3d 818080808080808010"), (2, far(MAX_SLOT + 1)));
+    assert_eq!(flaw("02 00 00 3d 818080808080808010"), (3, far(MAX_SLOT + 1)));
     // A run whose last slot is one too far.
-    let run = "01 00 3c 808080808080808010 02 0101 00 0101 00";
-    assert_eq!(flaw(run), (2, far(MAX_SLOT + 1)));
+    let run = "02 00 00 3c 808080808080808010 02 0101 00 0101 00";
+    assert_eq!(flaw(run), (3, far(MAX_SLOT + 1)));
     let limit = MAX_RUN as u64;
     let many = Flaw::TooMany { what: "proposals", found: limit + 1, limit };
-    assert_eq!(flaw("01 00 3a 8108"), (3, many));
+    assert_eq!(flaw("02 00 00 3a 8108"), (4, many));
 }

@@ -124,7 +124,8 @@ pub(super) fn value_weight(value: &Value) -> usize {
     value.batch().map_or(0, batch_weight)
 }
 
-fn peer_weight((_, message): &(u32, Peer)) -> usize {
+fn peer_weight(frame: &Frame<Message>) -> usize {
+    let message = &frame.message;
     if let PeerMessage::Transfer(Transfer::Chunk { bytes, .. }) = message {
         assert!(bytes.len() <= MAX_CHUNK as usize);
     }
@@ -168,13 +169,8 @@ pub(super) fn worked(tally: &Tally, flaws: &[&'static str]) {
 #[test]
 fn peer_frames() {
     let good: Vec<Bytes> = golden::messages().into_iter().map(|(_, bytes)| bytes).collect();
-    let tally = survive(
-        1,
-        &good,
-        |frame| decode_peer::<Message>(frame, &SMALL),
-        |(epoch, message)| peer_bytes(*epoch, message),
-        peer_weight,
-    );
+    let tally =
+        survive(1, &good, |frame| decode_peer::<Message>(frame, &SMALL), frame_bytes, peer_weight);
     let flaws = [
         "version",
         "kind",

@@ -11,13 +11,13 @@ fn peer_flaw(frame: &str) -> (usize, Flaw) {
 }
 
 /// A PreAccept of r1.1 up to its batch.
-const PRE_ACCEPT: &str = "01 00 10 0101";
+const PRE_ACCEPT: &str = "02 00 00 10 0101";
 /// A command up to its footprint.
 const COMMAND: &str = "0000000000000000 01 00 01";
 
 #[test]
 fn another_version_is_not_guessed_at() {
-    assert_eq!(peer_flaw("02 00 13 0101 00"), (0, Flaw::Version { found: 2, known: 1 }));
+    assert_eq!(peer_flaw("03 00 00 13 0101 00"), (0, Flaw::Version { found: 3, known: 2 }));
     let reply = decode_reply(hex("00")).expect_err("it was accepted");
     assert_eq!(reply.flaw(), Flaw::Version { found: 0, known: CLIENT_VERSION });
 }
@@ -25,66 +25,70 @@ fn another_version_is_not_guessed_at() {
 #[test]
 fn unknown_kinds_are_refused() {
     let flaw = |what, kind| Flaw::Kind { what, kind };
-    assert_eq!(peer_flaw("01 00 00"), (2, flaw("a message of EPaxos*", 0)));
-    assert_eq!(peer_flaw("01 00 20"), (2, flaw("a message of EPaxos*", 0x20)));
-    assert_eq!(peer_flaw("01 00 14 0101 03"), (5, flaw("a decision", 3)));
-    assert_eq!(peer_flaw("01 00 18 0101 0101 01 0101 03"), (10, flaw("an instance's standing", 3)));
+    assert_eq!(peer_flaw("02 00 00 00"), (3, flaw("a message of EPaxos*", 0)));
+    assert_eq!(peer_flaw("02 00 00 20"), (3, flaw("a message of EPaxos*", 0x20)));
+    assert_eq!(peer_flaw("02 00 00 14 0101 03"), (6, flaw("a decision", 3)));
+    assert_eq!(
+        peer_flaw("02 00 00 18 0101 0101 01 0101 03"),
+        (11, flaw("an instance's standing", 3))
+    );
 }
 
 #[test]
 fn what_is_missing_is_named() {
     assert_eq!(peer_flaw(""), (0, Flaw::Truncated { what: "a version" }));
-    assert_eq!(peer_flaw("01 00"), (2, Flaw::Truncated { what: "a message" }));
-    assert_eq!(peer_flaw("01 00 13 01 80"), (4, Flaw::Truncated { what: "a slot" }));
-    assert_eq!(peer_flaw("01 00 01 00000000"), (3, Flaw::Truncated { what: "a clock reading" }));
+    assert_eq!(peer_flaw("02 00"), (2, Flaw::Truncated { what: "a position" }));
+    assert_eq!(peer_flaw("02 00 00"), (3, Flaw::Truncated { what: "a message" }));
+    assert_eq!(peer_flaw("02 00 00 13 01 80"), (5, Flaw::Truncated { what: "a slot" }));
+    assert_eq!(peer_flaw("02 00 00 01 00000000"), (4, Flaw::Truncated { what: "a clock reading" }));
 }
 
 #[test]
 fn nothing_may_follow() {
-    assert_eq!(peer_flaw("01 00 13 0101 00 0000"), (6, Flaw::Trailing { bytes: 2 }));
+    assert_eq!(peer_flaw("02 00 00 13 0101 00 0000"), (7, Flaw::Trailing { bytes: 2 }));
 }
 
 #[test]
 fn numbers_have_one_form() {
-    assert_eq!(peer_flaw("01 8000"), (1, Flaw::Overlong));
-    assert_eq!(peer_flaw("01 00 13 01 8100"), (4, Flaw::Overlong));
-    let above_64_bits = "01 00 13 01 ffffffffffffffffff02 00";
-    assert_eq!(peer_flaw(above_64_bits), (4, Flaw::Overlong));
-    assert_eq!(peer_flaw("01 00 13 01 8080808080808080808001 00"), (4, Flaw::Overlong));
+    assert_eq!(peer_flaw("02 8000"), (1, Flaw::Overlong));
+    assert_eq!(peer_flaw("02 00 00 13 01 8100"), (5, Flaw::Overlong));
+    let above_64_bits = "02 00 00 13 01 ffffffffffffffffff02 00";
+    assert_eq!(peer_flaw(above_64_bits), (5, Flaw::Overlong));
+    assert_eq!(peer_flaw("02 00 00 13 01 8080808080808080808001 00"), (5, Flaw::Overlong));
     let found = 1 << 32;
     let limit = u64::from(u32::MAX);
-    assert_eq!(peer_flaw("01 8080808010"), (1, Flaw::TooMany { what: "an epoch", found, limit }));
+    assert_eq!(peer_flaw("02 8080808010"), (1, Flaw::TooMany { what: "an epoch", found, limit }));
 }
 
 #[test]
 fn only_the_clusters_replicas_are_named() {
     let flaw = |number| Flaw::Replica { number, replicas: 3 };
-    assert_eq!(peer_flaw("01 00 13 0001 00"), (3, flaw(0)));
-    assert_eq!(peer_flaw("01 00 13 0401 00"), (3, flaw(4)));
-    assert_eq!(peer_flaw("01 00 13 ff01 00"), (3, flaw(255)));
-    assert_eq!(peer_flaw("01 00 13 0101 0104"), (6, flaw(4)));
-    assert_eq!(peer_flaw("01 00 13 0101 0100"), (6, flaw(0)));
+    assert_eq!(peer_flaw("02 00 00 13 0001 00"), (4, flaw(0)));
+    assert_eq!(peer_flaw("02 00 00 13 0401 00"), (4, flaw(4)));
+    assert_eq!(peer_flaw("02 00 00 13 ff01 00"), (4, flaw(255)));
+    assert_eq!(peer_flaw("02 00 00 13 0101 0104"), (7, flaw(4)));
+    assert_eq!(peer_flaw("02 00 00 13 0101 0100"), (7, flaw(0)));
 }
 
 #[test]
 fn vectors_have_an_entry_a_replica() {
     let flaw = |found| Flaw::VectorLength { found, replicas: 3 };
-    assert_eq!(peer_flaw("01 00 11 0101 02 0000"), (5, flaw(2)));
-    assert_eq!(peer_flaw("01 00 11 0101 04 00000000"), (5, flaw(4)));
+    assert_eq!(peer_flaw("02 00 00 11 0101 02 0000"), (6, flaw(2)));
+    assert_eq!(peer_flaw("02 00 00 11 0101 04 00000000"), (6, flaw(4)));
 }
 
 #[test]
 fn counting_starts_at_one() {
-    assert_eq!(peer_flaw("01 00 13 0100 00"), (4, Flaw::Zero { what: "a slot" }));
+    assert_eq!(peer_flaw("02 00 00 13 0100 00"), (5, Flaw::Zero { what: "a slot" }));
     let sequence = format!("{PRE_ACCEPT} 01 0000000000000000 00 00 01 00 00");
-    assert_eq!(peer_flaw(&sequence), (14, Flaw::Zero { what: "a sequence number" }));
-    assert_eq!(peer_flaw("01 00 1c 01 00 01"), (2, Flaw::Zero { what: "a slot" }));
-    assert_eq!(peer_flaw("01 00 1c 01 02 01"), (2, Flaw::EmptyRange));
+    assert_eq!(peer_flaw(&sequence), (15, Flaw::Zero { what: "a sequence number" }));
+    assert_eq!(peer_flaw("02 00 00 1c 01 00 01"), (3, Flaw::Zero { what: "a slot" }));
+    assert_eq!(peer_flaw("02 00 00 1c 01 02 01"), (3, Flaw::EmptyRange));
 }
 
 #[test]
 fn a_batch_holds_something() {
-    assert_eq!(peer_flaw(&format!("{PRE_ACCEPT} 00 03 000000")), (5, Flaw::EmptyBatch));
+    assert_eq!(peer_flaw(&format!("{PRE_ACCEPT} 00 03 000000")), (6, Flaw::EmptyBatch));
 }
 
 #[test]
@@ -94,54 +98,54 @@ fn keys_are_in_order_and_once() {
     };
     let (one, two) = ("0100000000000000", "0200000000000000");
     assert!(decode_peer::<Message>(hex(&frame(one, two)), &SMALL).is_ok());
-    assert_eq!(peer_flaw(&frame(two, one)), (27, Flaw::Unsorted));
-    assert_eq!(peer_flaw(&frame(one, one)), (27, Flaw::Unsorted));
+    assert_eq!(peer_flaw(&frame(two, one)), (28, Flaw::Unsorted));
+    assert_eq!(peer_flaw(&frame(one, one)), (28, Flaw::Unsorted));
 }
 
 /// The refusal stands at the count: before anything was read behind it, or room made for it.
 #[test]
 fn counts_are_refused_before_room_is_made() {
     let commands = |found| Flaw::TooMany { what: "commands", found, limit: 8 };
-    assert_eq!(peer_flaw(&format!("{PRE_ACCEPT} 09 {}", "00".repeat(500))), (5, commands(9)));
+    assert_eq!(peer_flaw(&format!("{PRE_ACCEPT} 09 {}", "00".repeat(500))), (6, commands(9)));
     let endless = format!("{PRE_ACCEPT} ffffffffffffffffff01");
-    assert_eq!(peer_flaw(&endless), (5, commands(u64::MAX)));
+    assert_eq!(peer_flaw(&endless), (6, commands(u64::MAX)));
     let short = format!("{PRE_ACCEPT} 08 {}", "00".repeat(8 * 13 - 1));
-    assert_eq!(peer_flaw(&short), (5, Flaw::Truncated { what: "commands" }));
+    assert_eq!(peer_flaw(&short), (6, Flaw::Truncated { what: "commands" }));
 
     let keys = format!("{PRE_ACCEPT} 01 {COMMAND} 06 {}", "00".repeat(500));
-    assert_eq!(peer_flaw(&keys), (17, Flaw::TooMany { what: "keys", found: 5, limit: 4 }));
+    assert_eq!(peer_flaw(&keys), (18, Flaw::TooMany { what: "keys", found: 5, limit: 4 }));
     let keys = format!("{PRE_ACCEPT} 01 {COMMAND} 05 {}", "00".repeat(4 * 9 - 1));
-    assert_eq!(peer_flaw(&keys), (17, Flaw::Truncated { what: "keys" }));
+    assert_eq!(peer_flaw(&keys), (18, Flaw::Truncated { what: "keys" }));
 
-    let interfering = format!("01 00 18 0101 0101 09 {}", "00".repeat(500));
+    let interfering = format!("02 00 00 18 0101 0101 09 {}", "00".repeat(500));
     let what = "interfering instances";
-    assert_eq!(peer_flaw(&interfering), (7, Flaw::TooMany { what, found: 9, limit: 8 }));
+    assert_eq!(peer_flaw(&interfering), (8, Flaw::TooMany { what, found: 9, limit: 8 }));
 
     let payload = format!("{PRE_ACCEPT} 01 {COMMAND} 01 03 6161");
-    assert_eq!(peer_flaw(&payload), (18, Flaw::Truncated { what: "a payload" }));
+    assert_eq!(peer_flaw(&payload), (19, Flaw::Truncated { what: "a payload" }));
 }
 
 #[test]
 fn a_recovery_is_not_at_the_owners_ballot() {
-    assert_eq!(peer_flaw("01 00 15 0101 00"), (2, Flaw::OwnersBallot));
-    assert_eq!(peer_flaw("01 00 16 0101 00 00 00 00 00"), (2, Flaw::OwnersBallot));
-    assert_eq!(peer_flaw("01 00 18 0101 00 00"), (2, Flaw::OwnersBallot));
-    assert_eq!(peer_flaw("01 00 1a 0101 00"), (2, Flaw::OwnersBallot));
-    let validate = format!("01 00 17 0101 00 01 {COMMAND} 00 00 03 000000");
-    assert_eq!(peer_flaw(&validate), (2, Flaw::OwnersBallot));
+    assert_eq!(peer_flaw("02 00 00 15 0101 00"), (3, Flaw::OwnersBallot));
+    assert_eq!(peer_flaw("02 00 00 16 0101 00 00 00 00 00"), (3, Flaw::OwnersBallot));
+    assert_eq!(peer_flaw("02 00 00 18 0101 00 00"), (3, Flaw::OwnersBallot));
+    assert_eq!(peer_flaw("02 00 00 1a 0101 00"), (3, Flaw::OwnersBallot));
+    let validate = format!("02 00 00 17 0101 00 01 {COMMAND} 00 00 03 000000");
+    assert_eq!(peer_flaw(&validate), (3, Flaw::OwnersBallot));
 }
 
 #[test]
 fn a_report_is_of_an_undecided_instance() {
-    assert_eq!(peer_flaw("01 00 16 0101 0101 03 00 01 00 03 000000 00"), (7, Flaw::Report));
-    assert_eq!(peer_flaw("01 00 16 0101 0101 01 00 00 00"), (7, Flaw::Report));
-    assert_eq!(peer_flaw("01 00 16 0101 0101 02 00 00 00"), (7, Flaw::Report));
+    assert_eq!(peer_flaw("02 00 00 16 0101 0101 03 00 01 00 03 000000 00"), (8, Flaw::Report));
+    assert_eq!(peer_flaw("02 00 00 16 0101 0101 01 00 00 00"), (8, Flaw::Report));
+    assert_eq!(peer_flaw("02 00 00 16 0101 0101 02 00 00 00"), (8, Flaw::Report));
 }
 
 #[test]
 fn votes_are_at_most_one_a_replica() {
     let flaw = Flaw::TooMany { what: "fast votes", found: 4, limit: 3 };
-    assert_eq!(peer_flaw("01 00 19 0101 04"), (2, flaw));
+    assert_eq!(peer_flaw("02 00 00 19 0101 04"), (3, flaw));
 }
 
 #[test]
@@ -149,13 +153,13 @@ fn a_chunk_has_a_length_from_one_to_the_most() {
     let name = "0b0000000000000a";
     let (zero, limit) = (Flaw::Zero { what: "a chunk's length" }, u64::from(MAX_CHUNK));
     let many = |found| Flaw::TooMany { what: "a chunk's length", found, limit };
-    assert_eq!(peer_flaw(&format!("01 00 05 {name} 00 00")), (12, zero));
-    assert_eq!(peer_flaw(&format!("01 00 05 {name} 00 818010")), (12, many(limit + 1)));
-    assert_eq!(peer_flaw(&format!("01 00 06 {name} 00 00")), (12, zero));
-    let long = format!("01 00 06 {name} 00 818010 {}", "00".repeat(MAX_CHUNK as usize + 1));
-    assert_eq!(peer_flaw(&long), (12, many(limit + 1)));
-    let empty = format!("01 00 04 {name} 03 000000 00");
-    assert_eq!(peer_flaw(&empty), (15, Flaw::Zero { what: "a snapshot's length" }));
+    assert_eq!(peer_flaw(&format!("02 00 00 05 {name} 00 00")), (13, zero));
+    assert_eq!(peer_flaw(&format!("02 00 00 05 {name} 00 818010")), (13, many(limit + 1)));
+    assert_eq!(peer_flaw(&format!("02 00 00 06 {name} 00 00")), (13, zero));
+    let long = format!("02 00 00 06 {name} 00 818010 {}", "00".repeat(MAX_CHUNK as usize + 1));
+    assert_eq!(peer_flaw(&long), (13, many(limit + 1)));
+    let empty = format!("02 00 00 04 {name} 03 000000 00");
+    assert_eq!(peer_flaw(&empty), (16, Flaw::Zero { what: "a snapshot's length" }));
 }
 
 #[test]

@@ -1,0 +1,134 @@
+//! What all replicas of a cluster have to agree on before a frame may pass between two of them. It
+//! comes from each one's own configuration, so it is compared in every hello.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::hello::BEFORE;
+use super::refusal::Refusal;
+use crate::types::{ReplicaId, ReplicaSet};
+
+/// What has to have happened to a vote before it is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Votes {
+    /// It was flushed.
+    Flushed,
+    /// The operating system has it.
+    HandedOver,
+    /// Nothing: it is in memory.
+    InMemory,
+}
+
+/// The terms of a cluster, as one of its replicas is configured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// The members: quorums are counted among these. Filled in from the peers when a mesh starts.
+    pub members: ReplicaSet,
+    /// The protocol, at most 255 bytes.
+    pub protocol: String,
+    /// How long sessions live without use; what is below a millisecond does not count.
+    pub session_idle: Duration,
+    /// What has to have happened to a vote before it is told.
+    pub votes: Votes,
+    /// The version of the frames between replicas.
+    pub frames: u8,
+    /// The version of the snapshots that replicas send each other.
+    pub snapshots: u8,
+}
+
+impl Default for Terms {
+    fn default() -> Terms {
+        Terms {
+            members: ReplicaSet::EMPTY,
+            protocol: BEFORE.to_owned(),
+            session_idle: Duration::from_secs(3600),
+            votes: Votes::InMemory,
+            frames: 0,
+            snapshots: 0,
+        }
+    }
+}
+
+impl Terms {
+    /// Whether a replica of these terms and `id`, of `theirs`, may talk to each other.
+    pub(super) fn compare(&self, id: ReplicaId, theirs: &Terms) -> Result<(), Refusal> {
+        if self.members != theirs.members {
+            let (ours, theirs) = (self.members, theirs.members);
+            return Err(Refusal::OtherMembers { id, ours, theirs });
+        }
+        if self.protocol != theirs.protocol {
+            let (ours, theirs) = (self.protocol.clone(), theirs.protocol.clone());
+            return Err(Refusal::OtherProtocol { id, ours, theirs });
+        }
+        for (what, ours, theirs) in [
+            ("frames", self.frames, theirs.frames),
+            ("snapshots", self.snapshots, theirs.snapshots),
+        ] {
+            if ours != theirs {
+                return Err(Refusal::OtherFormat { id, what, ours, theirs });
+            }
+        }
+        let (ours, theirs_too) = (self.votes, theirs.votes);
+        if (ours == Votes::InMemory) != (theirs_too == Votes::InMemory) {
+            let theirs = theirs_too;
+            return Err(Refusal::OtherDurability { id, ours, theirs });
+        }
+        let (ours, theirs) = (self.idle_ms(), theirs.idle_ms());
+        if ours != theirs {
+            return Err(Refusal::OtherSessionIdle { id, ours, theirs });
+        }
+        Ok(())
+    }
+
+    /// The session idle time in milliseconds, as it travels.
+    pub(super) fn idle_ms(&self) -> u64 {
+        u64::try_from(self.session_idle.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The numbers of some replicas, for people.
+pub(super) struct Numbers(pub(super) ReplicaSet);
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for replica in self.0.iter() {
+            write!(f, "{comma}{}", replica.number())?;
+            comma = ", ";
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_term_that_differs_is_named_with_both_values() {
+        let id = ReplicaId::from_index(2);
+        let ours = Terms { members: ReplicaSet::all(5), ..Terms::default() };
+        assert_eq!(ours.compare(id, &ours), Ok(()));
+        let cases: [(fn(&mut Terms), [&str; 3]); 6] = [
+            (|it| it.members = ReplicaSet::all(3), ["1, 2, 3", "1, 2, 3, 4, 5", "[replicas]"]),
+            (|it| it.protocol = "paxos".into(), ["\"paxos\"", "\"epaxos\"", "`protocol`"]),
+            (|it| it.frames += 1, ["frames", "version", "upgrade"]),
+            (|it| it.snapshots += 1, ["snapshots", "version", "upgrade"]),
+            (|it| it.votes = Votes::HandedOver, ["in memory", "on disk", "`durability`"]),
+            (
+                |it| it.session_idle = Duration::from_secs(60),
+                ["3600000 ms", "60000 ms", "stop all replicas"],
+            ),
+        ];
+        for (change, words) in cases {
+            let mut theirs = ours.clone();
+            change(&mut theirs);
+            let said = ours.compare(id, &theirs).expect_err("it differs").to_string();
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+            assert!(theirs.compare(id, &ours).is_err(), "either end sees it: {said}");
+        }
+        let flushed = Terms { votes: Votes::Flushed, ..ours.clone() };
+        let handed_over = Terms { votes: Votes::HandedOver, ..ours };
+        assert_eq!(flushed.compare(id, &handed_over), Ok(()), "either promise can be kept");
+    }
+}

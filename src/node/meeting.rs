@@ -1,0 +1,53 @@
+//! The moment before a replica's first step, in which it hears from the others: somebody may know
+//! that it lacks what it voted for, or counts quorums otherwise. Used by `runner`.
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// How long a replica waits that has voted before. Those who are there connect in less.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long it waits when this may be the first start of a cluster, whose lists are compared.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// The wait for the others.
+pub(super) struct Meeting {
+    others: usize,
+    /// Until then at most; `None` once it is over.
+    until: Option<Time>,
+}
+
+impl Meeting {
+    /// For as many others; `is_new` if the replica has never voted.
+    pub(super) fn begin(others: usize, is_new: bool, now: Time) -> Meeting {
+        let patience = if is_new { FIRST } else { AGAIN };
+        Meeting { others, until: (others > 0).then(|| now + patience) }
+    }
+
+    /// Until when no step may be taken, if so many others are connected. Those that do not connect
+    /// in time are away, and are not waited for again.
+    pub(super) fn waits(&mut self, connected: usize, now: Time) -> Option<Time> {
+        self.until = self.until.filter(|until| connected < self.others && now < *until);
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_over_when_all_have_come_or_time_has_passed_and_does_not_begin_again() {
+        let at = |ms| Time::ZERO + Duration::from_millis(ms);
+        let mut meeting = Meeting::begin(2, false, at(100));
+        assert_eq!(meeting.waits(0, at(100)), Some(at(600)));
+        assert_eq!(meeting.waits(1, at(599)), Some(at(600)));
+        assert_eq!(meeting.waits(1, at(600)), None);
+        assert_eq!(meeting.waits(0, at(600)), None);
+        let mut meeting = Meeting::begin(2, true, at(0));
+        assert_eq!(meeting.waits(1, at(1999)), Some(at(2000)));
+        assert_eq!(meeting.waits(2, at(1999)), None);
+        assert_eq!(meeting.waits(0, at(1999)), None, "it has begun");
+        assert_eq!(Meeting::begin(0, true, at(0)).waits(0, at(0)), None, "it is alone");
+    }
+}

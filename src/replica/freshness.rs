@@ -1,0 +1,163 @@
+//! What a replica remembers of the others (`types::Known`), so that none comes back as less than it
+//! was heard to be. It is durable no later than the votes that rest on it: see [`Record`]. The node
+//! and the simulator drive it alike.
+
+use crate::types::{Known, LogPosition, ReplicaId};
+
+/// A record of a replica: its own, or its protocol's.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record<R> {
+    /// How far others were heard to be, in front of the first record that may rest on it.
+    Heard(Vec<Heard>),
+    /// What the protocol wants to be kept.
+    Protocol(R),
+}
+
+impl<R> Record<R> {
+    /// What the protocol wants to be kept, if it is that.
+    pub fn protocol(&self) -> Option<&R> {
+        match self {
+            Record::Heard(_) => None,
+            Record::Protocol(record) => Some(record),
+        }
+    }
+}
+
+impl<R> From<R> for Record<R> {
+    fn from(record: R) -> Record<R> {
+        Record::Protocol(record)
+    }
+}
+
+/// News of one replica, as it is kept in the log of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heard {
+    /// Of whom.
+    pub peer: ReplicaId,
+    /// Its directory and its life, if they are not those of the news before.
+    pub since: Option<(u64, u64)>,
+    /// The furthest that its log was durable.
+    pub held: LogPosition,
+}
+
+/// What a replica remembers of all others.
+///
+/// Invariant: `written` is what can be read in the own log, at the latest once that is durable as
+/// far as it was appended to; it is never ahead of `known`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Memory {
+    known: Vec<Option<Known>>,
+    written: Vec<Option<Known>>,
+}
+
+impl Memory {
+    /// What is remembered of `peer`.
+    pub fn of(&self, peer: ReplicaId) -> Option<Known> {
+        self.known.get(peer.index()).copied().flatten()
+    }
+
+    /// `peer` has connected, and nothing that is remembered speaks against it.
+    pub fn met(&mut self, peer: ReplicaId, shown: Known) {
+        let known = self.entry(peer);
+        match known {
+            Some(known) if (known.directory, known.life) == (shown.directory, shown.life) => {
+                known.held = known.held.max(shown.held);
+            }
+            _ => *known = Some(shown),
+        }
+    }
+
+    /// A frame of `peer`, in the life in which it is connected, says that its log was durable so
+    /// far. Without effect on a peer that was never met.
+    pub fn heard(&mut self, peer: ReplicaId, held: LogPosition) {
+        if let Some(known) = self.entry(peer) {
+            known.held = known.held.max(held);
+        }
+    }
+
+    /// Whether something is remembered that is not written.
+    pub fn is_ahead(&self) -> bool {
+        self.known != self.written
+    }
+
+    /// All that is remembered and not written; it counts as written from now on.
+    pub fn write(&mut self) -> Vec<Heard> {
+        let mut news = Vec::new();
+        for (place, (known, written)) in self.known.iter().zip(&mut self.written).enumerate() {
+            let Some(known) = known.filter(|known| *written != Some(*known)) else { continue };
+            let life = (known.directory, known.life);
+            let same = written.is_some_and(|before| (before.directory, before.life) == life);
+            let since = (!same).then_some(life);
+            news.push(Heard { peer: ReplicaId::from_index(place), since, held: known.held });
+            *written = Some(known);
+        }
+        news
+    }
+
+    /// All that is remembered, for a snapshot.
+    pub fn all(&self) -> Vec<Heard> {
+        let all = self.known.iter().enumerate().filter_map(|(place, known)| {
+            let known = (*known)?;
+            let since = Some((known.directory, known.life));
+            Some(Heard { peer: ReplicaId::from_index(place), since, held: known.held })
+        });
+        all.collect()
+    }
+
+    /// Takes in what an earlier life wrote, in its order.
+    pub fn restore(&mut self, news: &[Heard]) {
+        for Heard { peer, since, held } in news.iter().copied() {
+            match since {
+                Some((directory, life)) => self.met(peer, Known { directory, life, held }),
+                None => self.heard(peer, held),
+            }
+        }
+        self.written.clone_from(&self.known);
+    }
+
+    fn entry(&mut self, peer: ReplicaId) -> &mut Option<Known> {
+        if self.known.len() <= peer.index() {
+            self.known.resize(peer.index() + 1, None);
+            self.written.resize(peer.index() + 1, None);
+        }
+        &mut self.known[peer.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(records: u64) -> LogPosition {
+        LogPosition::new(records)
+    }
+
+    fn known(life: u64, held: u64) -> Known {
+        Known { directory: 7, life, held: at(held) }
+    }
+
+    #[test]
+    fn what_is_remembered_is_written_once_and_restored_whole() {
+        let (one, two) = (ReplicaId::from_index(0), ReplicaId::from_index(1));
+        let mut memory = Memory::default();
+        memory.heard(one, at(3));
+        assert!(!memory.is_ahead() && memory.of(one).is_none(), "it was never met");
+        memory.met(two, known(4, 10));
+        let mut log = memory.write();
+        assert_eq!(log, [Heard { peer: two, since: Some((7, 4)), held: at(10) }]);
+        assert!(!memory.is_ahead());
+        memory.heard(two, at(12));
+        memory.heard(two, at(11));
+        assert!(memory.is_ahead());
+        log.extend(memory.write());
+        assert_eq!(log[1..], [Heard { peer: two, since: None, held: at(12) }]);
+        memory.met(two, known(5, 12));
+        memory.met(one, known(8, 0));
+        log.extend(memory.write());
+        for news in [log, memory.all()] {
+            let mut again = Memory::default();
+            again.restore(&news);
+            assert_eq!(again, memory);
+        }
+    }
+}
