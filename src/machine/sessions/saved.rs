@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::contents::{Content, Contents};
 use super::ranges::Ranges;
@@ -138,7 +139,10 @@ fn load(saved: SavedSession, era: Era) -> Result<Session, RestoreError> {
     if results.len() > RESULTS || (bytes > RESULT_BYTES && results.len() > 1) {
         return Err(RestoreError::new("more results than a session keeps"));
     }
-    let keep = |(content, result): (Content, Bytes)| Kept { content, result: (*result).into() };
+    let keep = |(content, result): (Content, Bytes)| Kept {
+        content,
+        result: SmallVec::from_slice(&result),
+    };
     let results: VecDeque<Kept> = results.into_iter().map(keep).collect();
     let before = (!before.parts().is_empty()).then(|| Box::new(before));
     Ok(Session { executed, before, closed, promised, used, floor, results, bytes })

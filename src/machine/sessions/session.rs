@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use super::contents::{Content, Contents};
 use super::ranges::Ranges;
 use super::{RESULT_BYTES, RESULTS};
@@ -15,7 +17,8 @@ const RESULT_OVERHEAD: usize = 64;
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Kept {
     pub(super) content: Content,
-    pub(super) result: Box<[u8]>,
+    /// Most are a word or two, and need no room of their own.
+    pub(super) result: SmallVec<[u8; 16]>,
 }
 
 /// Invariant: `promised <= floor`; what is in `executed` or `before` is not below `closed`, and the
@@ -102,9 +105,14 @@ impl Session {
         if self.results.capacity() == 0 {
             self.results.reserve_exact(1);
         }
+        let kept = Kept { content, result: SmallVec::from_slice(result) };
         // Nearly always the end.
-        let at = self.results.partition_point(|kept| kept.content < content);
-        self.results.insert(at, Kept { content, result: result.into() });
+        if self.results.back().is_none_or(|last| last.content < content) {
+            self.results.push_back(kept);
+        } else {
+            let at = self.results.partition_point(|kept| kept.content < content);
+            self.results.insert(at, kept);
+        }
         while self.results.len() > RESULTS || (self.bytes > RESULT_BYTES && self.results.len() > 1)
         {
             self.drop_sequence();
@@ -120,7 +128,7 @@ impl Session {
             let before = self.is_before(content.0);
             self.results.iter().find(|kept| before && kept.content.0 == content.0)
         });
-        found.map(|kept| &*kept.result)
+        found.map(|kept| &kept.result[..])
     }
 
     /// About how many bytes its results take.
