@@ -175,6 +175,16 @@ impl Cluster {
         }
     }
 
+    /// Kills all that run.
+    pub fn kill_all(&mut self) {
+        for process in &mut self.processes {
+            if let Some(mut process) = process.take() {
+                process.kill().expect("a process of ours");
+                process.wait().expect("a process of ours");
+            }
+        }
+    }
+
     /// Asks a replica to stop; its exit code.
     #[cfg(unix)]
     pub fn terminate(&mut self, number: usize) -> Option<i32> {
