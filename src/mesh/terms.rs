@@ -109,7 +109,8 @@ mod tests {
         let id = ReplicaId::from_index(2);
         let ours = Terms { members: ReplicaSet::all(5), ..Terms::default() };
         assert_eq!(ours.compare(id, &ours), Ok(()));
-        let cases: [(fn(&mut Terms), [&str; 3]); 6] = [
+        type Change = fn(&mut Terms);
+        let cases: [(Change, [&str; 3]); 6] = [
             (|it| it.members = ReplicaSet::all(3), ["1, 2, 3", "1, 2, 3, 4, 5", "[replicas]"]),
             (|it| it.protocol = "paxos".into(), ["\"paxos\"", "\"epaxos\"", "`protocol`"]),
             (|it| it.frames += 1, ["frames", "version", "upgrade"]),

@@ -36,11 +36,11 @@ fn it_goes_in_front_of_the_next_record_and_only_if_there_is_news() {
     assert!(cluster.logs[HERE].is_empty(), "nothing rests on it yet");
     cluster.propose(HERE, 1, Footprint::write(b"a"));
     let first = (0, vec![news(Some((7, 4)), 9)]);
-    assert_eq!(heard(&cluster), [first.clone()]);
+    assert_eq!(heard(&cluster), std::slice::from_ref(&first));
     let length = cluster.logs[HERE].len();
     assert!(length > 1, "the vote comes behind it");
     cluster.propose(HERE, 2, Footprint::write(b"b"));
-    assert_eq!(heard(&cluster), [first.clone()], "no news");
+    assert_eq!(heard(&cluster), std::slice::from_ref(&first), "no news");
     let length = cluster.logs[HERE].len();
     hear(&mut cluster, 4, 12);
     cluster.propose(HERE, 3, Footprint::write(b"c"));

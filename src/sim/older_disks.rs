@@ -290,22 +290,27 @@ impl<P: Subject> World<'_, P> {
         if !self.plan.older_disks || !self.older.rng.random_ratio(1, 12) {
             return;
         }
-        let host = &mut self.hosts[me.index()];
+        let copy = self.copy_of(me);
+        let copies = &mut self.hosts[me.index()].fresh.copies;
+        if copies.len() < COPIES {
+            copies.push(copy);
+        } else {
+            copies[self.older.rng.random_range(0..COPIES)] = copy;
+        }
+    }
+
+    /// A disk as it is.
+    fn copy_of(&self, me: ReplicaId) -> Copy<P> {
+        let host = &self.hosts[me.index()];
         let kept = usize::try_from(host.flushed).expect("what is in memory can be counted");
         let rests = host.fresh.rests.iter().filter(|(position, _)| *position <= host.flushed);
-        let copy = Copy {
+        Copy {
             chain: host.fresh.chain.clone(),
             log: host.log[..kept].to_vec(),
             records: host.fresh.records[..kept].to_vec(),
             rests: rests.cloned().collect(),
             snapshot: host.snapshot,
             files: host.room.as_ref().map(super::room::Room::files),
-        };
-        let copies = &mut host.fresh.copies;
-        if copies.len() < COPIES {
-            copies.push(copy);
-        } else {
-            copies[self.older.rng.random_range(0..COPIES)] = copy;
         }
     }
 
@@ -318,7 +323,11 @@ impl<P: Subject> World<'_, P> {
         if !host.alive || host.is_gone() || away || copies.is_empty() || !self.may_lose_one() {
             return Ok(());
         }
-        let mut copy = copies[self.older.rng.random_range(0..copies.len())].clone();
+        // Now and then one of this moment, which lacks nothing.
+        let mut copy = match self.older.rng.random_ratio(1, 8) {
+            true => self.copy_of(me),
+            false => copies[self.older.rng.random_range(0..copies.len())].clone(),
+        };
         let went_on = copy.files.is_none() && self.older.rng.random_ratio(1, 3);
         let is_prefix = host.fresh.records.starts_with(&copy.records);
         let harmless = is_prefix && !went_on && copy.records.len() as u64 >= host.fresh.spoken;

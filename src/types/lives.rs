@@ -180,13 +180,13 @@ mod tests {
         const STEPS: u32 = 7;
         let (mut held, mut refused) = (0, 0);
         for history in 0..4u32.pow(STEPS) {
-            let mut steps = (0..STEPS).map(|step| history / 4u32.pow(step) % 4);
+            let steps = (0..STEPS).map(|step| history / 4u32.pow(step) % 4);
             // A log is the list of what wrote its records, so that two branches can be compared.
             let mut present = (Chain::default(), Vec::new());
             let mut copy = present.clone();
             let (mut next_life, mut remembered) = (1, Vec::new());
             present.0.begin(next_life, at(0));
-            while let Some(step) = steps.next() {
+            for step in steps {
                 let (chain, log) = &mut present;
                 match step {
                     0 => log.push(chain.present().expect("it began").life),
