@@ -15,7 +15,9 @@ use super::subject::{Noted, Subject, noted};
 use super::trace::digest;
 use super::world::{Event, World};
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
-use crate::replica::{Committed, Execution, Input, Output, PeerMessage, Record, Rejection, Transfer};
+use crate::replica::{
+    Committed, Execution, Input, Output, PeerMessage, Record, Rejection, Transfer,
+};
 use crate::types::{ClientId, Command, Footprint, LogPosition, ReplicaId, ReplicaSet};
 use crate::wire::{self, Frame};
 
