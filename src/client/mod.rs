@@ -4,11 +4,12 @@
 
 mod error;
 mod link;
+mod session;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -17,10 +18,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub use error::{ClientError, ConnectError, Rejected};
 use link::{Link, NotSent, keep_connected};
+use session::{BRIEF, Session, Ticket};
 
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
-use crate::types::{Address, ClientId, Consistency, Era, Numbering, ReplicaId, RequestId};
+use crate::types::{Address, ClientId, Consistency, Era, ReplicaId, RequestId};
 use crate::wire::{Ask, CLIENT_HEADER_BYTES, NoAnswer, Outcome, Refusal, Request, ServerInfo};
 
 /// Between two attempts while every replica refuses: this, doubled up to the other.
@@ -33,12 +35,6 @@ const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
 /// How long a command is tried while all replicas that can be reached say that they have no quorum.
 /// Each of them has waited for one by then.
 const WITHOUT_QUORUM: Duration = Duration::from_secs(3);
-
-/// How long a brief client's command may be tried.
-const BRIEF: Duration = Duration::from_secs(3600);
-/// How many sessions the brief clients of one certificate share: few enough to stay below what a
-/// certificate is allowed.
-const BRIEF_SESSIONS: u64 = 1 << 14;
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]
@@ -436,63 +432,6 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.link.forget(self.request);
-    }
-}
-
-/// What commands are numbered under.
-struct Session {
-    id: ClientId,
-    numbers: Numbering,
-    /// So much lower than the lowest unfinished sequence is the floor that is told.
-    slack: u64,
-}
-
-impl Session {
-    /// A session of its own. Ids are random within the certificate's share, and of 2^40 two may
-    /// turn out the same some day. So sequences start at random, too, in the first half of the
-    /// era's.
-    fn begin(name: &str, era: Era) -> Session {
-        let first = era.first_sequence() + rand::random_range(0..1 << 39);
-        let id = ClientId::of(name, rand::random_range(BRIEF_SESSIONS..1 << 40));
-        Session { id, numbers: Numbering::starting_at(first), slack: 0 }
-    }
-
-    /// A session that others use at the same time. Sequences are microseconds: they ascend, as
-    /// those of one client do, and two clients meet only if they also draw the same session. The
-    /// floor leaves the others time to finish. Where clocks differ by more the sequence is closed,
-    /// and the client begins a session of its own.
-    fn brief(name: &str, era: Era, now: SystemTime) -> Session {
-        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let now = micros(now.duration_since(UNIX_EPOCH).unwrap_or_default()) % ((1 << 40) - 1);
-        let numbers = Numbering::starting_at(era.first_sequence() + now);
-        let id = ClientId::of(name, rand::random_range(..BRIEF_SESSIONS));
-        Session { id, numbers, slack: micros(BRIEF) }
-    }
-}
-
-/// A sequence. Finished when it is dropped, with the future that holds it if need be: whatever
-/// became of it, nobody tries it again.
-struct Ticket<'a> {
-    session: &'a Mutex<Session>,
-    request: RequestId,
-    floor: u64,
-}
-
-impl Ticket<'_> {
-    fn take(session: &Mutex<Session>) -> Ticket<'_> {
-        let mut held = lock(session);
-        let (sequence, floor) = held.numbers.start();
-        let floor = floor.saturating_sub(held.slack);
-        Ticket { session, request: RequestId::new(held.id, sequence), floor }
-    }
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        let mut session = lock(self.session);
-        if session.id == self.request.client {
-            session.numbers.finish(self.request.sequence);
-        }
     }
 }
 

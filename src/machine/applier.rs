@@ -351,4 +351,6 @@ fn covers(wide: &Footprint, narrow: &Footprint) -> bool {
 #[cfg(test)]
 mod answer_tests;
 #[cfg(test)]
+mod content_tests;
+#[cfg(test)]
 mod tests;

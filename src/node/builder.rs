@@ -11,8 +11,9 @@ use crossbeam::channel::bounded;
 use tokio::sync::oneshot;
 
 use super::error::StartError;
+use super::limits::Limits;
 use super::runner::Pace;
-use super::shared::{Limits, Shared};
+use super::shared::Shared;
 use super::start::{Data, Parts, Place, Plan};
 use super::status::with_protocol;
 use super::{Inner, Replica};

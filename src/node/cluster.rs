@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::StartError;
-use super::shared::{Limits, Phase};
+use super::limits::Limits;
+use super::shared::Phase;
 use super::{Replica, ReplicaBuilder};
 use crate::machine::StateMachine;
 use crate::mesh::{Authority, Credentials, CredentialsError, WanControl};

@@ -27,6 +27,7 @@ mod inbox;
 mod inspect;
 mod journal;
 mod keeper;
+mod limits;
 mod meeting;
 mod metrics;
 mod poison;
@@ -53,10 +54,10 @@ pub use builder::ReplicaBuilder;
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
 pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
+pub use limits::Limits;
 pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
 pub use poison::PoisonedCommand;
 pub use session::{Session, Unanswered};
-pub use shared::Limits;
 pub use status::{Explanation, Standing, Status};
 
 /// How a replica is spared waiting for its disk.

@@ -6,6 +6,7 @@
 //! which is why the network and the core share a thread; on the other side of a queue the apply
 //! thread has its own, since `apply` is the user's code.
 
+mod answers;
 mod full;
 
 use std::collections::VecDeque;
@@ -25,12 +26,11 @@ use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
 use super::keeper::Arrived;
 use super::meeting::Meeting;
-use super::metrics::{FastSlow, Latency, Metrics, PathLatency};
-use super::shared::{Phase, Question, Shared, lock};
+use super::metrics::{FastSlow, Latency};
+use super::shared::{Phase, Shared};
 use super::snapshots::Snapshots;
-use super::status::{Explain, Status, explain};
-use crate::mesh::{Dropped, Lane, Mesh, PeerStatus};
-use crate::protocol::Path;
+use super::status::Explain;
+use crate::mesh::{Dropped, Lane, Mesh};
 use crate::replica::{Core, Input, Output, PeerMessage};
 use crate::types::{Era, LogPosition, Quorums, ReplicaSet, Time};
 use crate::wire::encode_peer;
@@ -474,90 +474,5 @@ impl<P: Explain> Runner<P> {
         self.backlog_weight.commands += weight.commands;
         self.backlog_weight.bytes += weight.bytes;
         self.backlog.push_back(work);
-    }
-
-    fn answer(&mut self, question: Question) {
-        // Whoever asked may have gone away.
-        match question {
-            Question::Pause(resume, sender) => {
-                // The network of this replica runs on this thread, too.
-                let _ = sender.send(());
-                let _ = resume.recv();
-            }
-            Question::Status(sender) => drop(sender.send(self.status())),
-            Question::Metrics(sender) => drop(sender.send(self.metrics())),
-            Question::Explain(id, sender) => {
-                drop(sender.send(explain(&self.core, self.replicas, id)));
-            }
-            Question::Digest(sender) => {
-                self.push_work(Work::Digest(sender));
-                self.hand_on();
-            }
-            Question::Snapshot(asker) => {
-                self.snapshots.ask(asker);
-                self.shared.wake.notify_one();
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            id: self.shared.id,
-            replicas: self.replicas,
-            protocol: P::KIND,
-            standing: self.core.protocol().standing(),
-            core: self.core.status(),
-            under_way: self.shared.desk.len(),
-            unapplied: self.backlog_weight.commands,
-            unflushed_bytes: self.journal.unflushed_bytes(),
-            space_low: self.shared.space_is_low(),
-            waits_for_room: self.stands_still(),
-            peers: self.mesh.peers(),
-            clients: self.mesh.clients(),
-        }
-    }
-
-    /// The figures so far.
-    pub(super) fn metrics(&self) -> Metrics {
-        let peers = self.mesh.peers();
-        let sum = |figure: fn(&PeerStatus) -> u64| peers.iter().map(figure).sum();
-        let (paths, counts) = (self.core.paths().clone(), &self.counts);
-        let snapshots = self.snapshots.metrics(&self.core, &self.journal);
-        let applied = lock(&self.shared.applied);
-        let mut commit = counts.fast.clone();
-        commit.add(&counts.slow);
-        let path = |commit: &Latency, execute: &Latency| PathLatency {
-            commit: commit.clone(),
-            execute: execute.clone(),
-        };
-        Metrics {
-            proposed: counts.proposed,
-            executed: applied.executed,
-            repeated: applied.repeated,
-            local_reads: applied.reads,
-            unproposed_reads: applied.unproposed_reads,
-            commit,
-            execute: applied.latency.clone(),
-            fast: path(&counts.fast, &applied.fast),
-            slow: path(&counts.slow, &applied.slow),
-            commands: counts.commands,
-            instances: counts.instances,
-            recoveries: paths.count(Path::Recovery),
-            resubmitted: paths.count(Path::Resubmitted),
-            leader: self.core.protocol().leader(),
-            largest_component: self.core.status().largest_component,
-            overloaded: self.shared.desk.overloaded.load(Ordering::Relaxed),
-            frames_in: sum(|peer| peer.frames_received),
-            bytes_in: sum(|peer| peer.bytes_received),
-            frames_out: sum(|peer| peer.frames_sent),
-            bytes_out: sum(|peer| peer.bytes_sent),
-            frames_dropped: sum(|peer| peer.frames_dropped),
-            wrong_frames: self.inbox.wrong_frames(),
-            bad_requests: self.shared.bad_requests.load(Ordering::Relaxed),
-            turns: counts.turns,
-            paths,
-            log: self.journal.metrics(),
-            snapshots,
-        }
     }
 }

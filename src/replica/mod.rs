@@ -31,6 +31,7 @@ mod lives_tests;
 mod log_tests;
 #[cfg(test)]
 mod members_tests;
+mod propose;
 mod reach;
 mod reads;
 #[cfg(test)]
@@ -52,14 +53,13 @@ pub use transfer::{
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::execute::{AnyExecutor, InLog};
 use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
 use crate::types::{
-    Batch, Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, KeyedMap, Known,
-    LogPosition, ReplicaId, ReplicaSet, RequestId, Settings, Slot, Time, Value,
+    Batch, Decision, Durable, Executed, ExecutionOrder, InstanceId, Known, LogPosition, ReplicaId,
+    ReplicaSet, Settings, Time, Value,
 };
 
 use detector::Detector;
@@ -249,33 +249,6 @@ impl<P: Protocol> Core<P> {
         self.entrance.wake()
     }
 
-    fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
-        let keys = command.footprint.keys().map_or(0, <[_]>::len);
-        if keys > Command::MAX_KEYS || command.payload.len() > Command::MAX_BYTES {
-            out.rejected.push((command.request, Rejection::TooLarge));
-            return;
-        }
-        let (commands, bytes) = self.entrance.waiting();
-        let commands = commands + self.own_commands + self.reads.len();
-        if commands >= self.limits.commands || bytes >= self.limits.bytes {
-            out.rejected.push((command.request, Rejection::Overloaded));
-            return;
-        }
-        if let Some(point) = self.read_point(&command) {
-            self.reads.wait(point, command);
-            return self.serve_reads(out);
-        }
-        if self.has_lost_quorum() {
-            out.rejected.push((command.request, Rejection::NoQuorum));
-            return;
-        }
-        if self.protocol.kept_bytes() >= self.limits.kept_bytes {
-            out.rejected.push((command.request, Rejection::Full));
-            return;
-        }
-        self.entrance.push_back(command);
-    }
-
     /// Whether no quorum has been reached for so long that nothing new is proposed here.
     pub fn has_lost_quorum(&self) -> bool {
         self.watch.is_lost(self.view.now)
@@ -284,18 +257,6 @@ impl<P: Protocol> Core<P> {
     /// Whom this replica can reach.
     pub fn reach(&self) -> Reach {
         self.watch.reach(self.view.now)
-    }
-
-    /// Up to where the log has to be executed for this command to be answered without a proposal,
-    /// if it is one that may be.
-    fn read_point(&self, command: &Command) -> Option<Slot> {
-        let may = P::ORDER == ExecutionOrder::Log && command.footprint.is_read_only();
-        if may { self.protocol.read_point(&self.view) } else { None }
-    }
-
-    /// Hands on the reads whose time has come.
-    fn serve_reads(&mut self, out: &mut Output<P::Message, P::Record>) {
-        self.reads.release(self.executor.executed().slot(InstanceId::LOG), &mut out.reads);
     }
 
     fn on_peer(
@@ -367,22 +328,6 @@ impl<P: Protocol> Core<P> {
         self.tick_transfers();
     }
 
-    /// Proposes what the gate lets through.
-    fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
-        loop {
-            let batches = self.entrance.batches(self.view.now, self.own.len());
-            if batches.is_empty() {
-                return;
-            }
-            for batch in batches {
-                let id = self.protocol.propose(&self.view, batch.clone(), &mut self.fx);
-                self.own_commands += batch.commands().len();
-                self.own.insert(id, (self.view.now, batch));
-            }
-            self.settle(out);
-        }
-    }
-
     /// Lets the effects of the protocol take place, until there are none left.
     fn settle(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
@@ -443,23 +388,6 @@ impl<P: Protocol> Core<P> {
             let took = self.view.now.since(*proposed);
             out.committed.push(Committed { id, batch: batch.clone(), fast, took });
         }
-    }
-
-    /// Own commands came to nothing: they wait before all others.
-    fn take_back(&mut self, commands: Vec<Command>) {
-        if P::ORDER == ExecutionOrder::Log && !commands.is_empty() {
-            // No decision says so here: what they were called is found by what they are.
-            let back = commands.iter().map(|it| ((it.request, it.payload.clone()), ()));
-            let back: KeyedMap<(RequestId, Bytes), ()> = back.collect();
-            let own_commands = &mut self.own_commands;
-            self.own.retain(|_, (_, batch)| {
-                let first = &batch.commands()[0];
-                let stays = !back.contains_key(&(first.request, first.payload.clone()));
-                *own_commands -= if stays { 0 } else { batch.commands().len() };
-                stays
-            });
-        }
-        self.entrance.push_front(commands.into_iter());
     }
 
     fn on_decision(&mut self, decision: Decision) {

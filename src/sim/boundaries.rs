@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::faults::Fault;
 use super::plan::{Disk, Overrides, Plan, StoragePlan, Stream, stream};
 use super::report::Verdict;
-use super::world::{Sabotage, World};
+use super::sabotage::Sabotage;
+use super::world::World;
 use crate::protocol::epaxos::EPaxos;
 use crate::types::{ReplicaId, Timing};
 

@@ -12,8 +12,8 @@ use std::ops::Range;
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
 use super::runner::run_sabotaged;
+use super::sabotage::Sabotage;
 use super::subject::Plant;
-use super::world::Sabotage;
 use crate::protocol::{ProtocolKind, fast_paxos, multipaxos, paxos};
 
 /// How a bug that makes replicas decide, forget or answer wrongly shows.

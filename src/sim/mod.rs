@@ -42,6 +42,7 @@ mod restart_plants;
 mod restarts;
 mod room;
 mod runner;
+mod sabotage;
 mod shrink;
 mod snapshots;
 #[cfg(test)]

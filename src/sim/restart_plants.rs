@@ -8,8 +8,8 @@ use super::older_disks::Forget;
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
 use super::runner::{run_sabotaged, run_seed};
+use super::sabotage::Sabotage;
 use super::subject;
-use super::world::Sabotage;
 use crate::protocol::epaxos::Plant;
 
 fn overrides(replicas: Option<usize>) -> Overrides {

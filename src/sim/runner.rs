@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::plan::{Overrides, Plan};
 use super::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
+use super::sabotage::Sabotage;
 use super::shrink::shrink;
 use super::subject::{Subject, with_protocol};
-use super::world::{Sabotage, World};
+use super::world::World;
 use crate::protocol::{Path, Paths, ProtocolKind};
 use crate::types::Time;
 

@@ -17,10 +17,11 @@ use super::checks::{Breach, Checks};
 use super::clients::{Ask, Clients};
 use super::host::Host;
 use super::network::Network;
-use super::older_disks::{Forget, Older, Said};
+use super::older_disks::{Older, Said};
 use super::plan::{Disk, Plan, Stream, stream};
 use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
+use super::sabotage::Sabotage;
 use super::snapshots::{Moment, Shelved};
 use super::subject::Subject;
 use super::trace::Trace;
@@ -108,23 +109,6 @@ struct Letter<M> {
     to: ReplicaId,
     said: Option<Said>,
     message: PeerMessage<M>,
-}
-
-/// Rules that tests break, to see it noticed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Sabotage {
-    /// In the protocol.
-    #[cfg(test)]
-    pub(super) plant: Option<super::subject::Plant>,
-    /// Clients are answered when a command is committed, not when it is executed.
-    pub(super) answer_at_commit: bool,
-    /// Something that keeps older copies of disks out is left out.
-    pub(super) forget: Option<Forget>,
-    /// The store says that records are durable when they are written, not when they are flushed.
-    pub(super) unflushed_store: bool,
-    /// Commands are told apart by their ids alone.
-    #[cfg(test)]
-    pub(super) one_content: bool,
 }
 
 /// A world.

@@ -3,11 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::sessions::sessions_v2;
 use crate::machine::{Kv, KvCommand, KvOutput, RESULTS};
 use crate::types::ClientId;
 
-fn key(name: &str) -> Bytes {
+pub(super) fn key(name: &str) -> Bytes {
     Bytes::copy_from_slice(name.as_bytes())
 }
 
@@ -15,16 +14,16 @@ fn get(name: &str) -> KvCommand {
     KvCommand::Get { key: key(name) }
 }
 
-fn put(name: &str, value: &str) -> KvCommand {
+pub(super) fn put(name: &str, value: &str) -> KvCommand {
     KvCommand::Put { key: key(name), value: key(value) }
 }
 
-fn cas(name: &str, expected: Option<&str>, value: &str) -> KvCommand {
+pub(super) fn cas(name: &str, expected: Option<&str>, value: &str) -> KvCommand {
     KvCommand::Cas { key: key(name), expected: expected.map(key), value: key(value) }
 }
 
 /// As a client of replica 1 would send it.
-fn request(client: u64, sequence: u64, command: &KvCommand) -> Command {
+pub(super) fn request(client: u64, sequence: u64, command: &KvCommand) -> Command {
     Command {
         request: RequestId::new(ClientId(client), sequence),
         floor: 0,
@@ -34,11 +33,11 @@ fn request(client: u64, sequence: u64, command: &KvCommand) -> Command {
     }
 }
 
-fn apply(applier: &mut Applier<Kv>, command: Command) -> Applied {
+pub(super) fn apply(applier: &mut Applier<Kv>, command: Command) -> Applied {
     applier.apply(&command, true)
 }
 
-fn output(applied: &Applied) -> KvOutput {
+pub(super) fn output(applied: &Applied) -> KvOutput {
     match &applied.outcome {
         Outcome::Output(bytes) => decode(bytes).expect("an output of the store"),
         other => panic!("no output: {other:?}"),
@@ -164,72 +163,6 @@ fn commands_that_are_none_have_no_effect_and_say_so_each_time() {
     }
     assert_eq!(applier.machine().digest(), empty);
     assert!(applier.sessions().is_empty(), "no trace");
-}
-
-/// One payload under two footprints, of which one is too narrow: whichever comes first, it is
-/// refused under that one and executed under the other.
-#[test]
-fn what_is_refused_for_its_footprint_does_not_use_up_its_id() {
-    let good = request(1, 1, &put("a", "1"));
-    let mut narrow = good.clone();
-    narrow.footprint = Footprint::write(b"b");
-    let run = |order: [&Command; 2]| {
-        let mut applier = Applier::new(Kv::new());
-        for command in order {
-            apply(&mut applier, command.clone());
-        }
-        assert_eq!(applier.machine().get(b"a"), Some(&key("1")));
-        applier.digest()
-    };
-    assert_eq!(run([&good, &narrow]), run([&narrow, &good]));
-}
-
-/// A client uses each id twice, on different keys; replicas execute the two in different orders.
-#[test]
-fn one_id_with_two_contents_leaves_replicas_alike_whatever_their_keys() {
-    let [one, two] = [[1, 2], [3, 4]].map(|secret| {
-        let mut applier = Applier::new(Kv::new()).keyed(secret);
-        for sequence in 1..=200 {
-            let twins = [put(&format!("a{sequence}"), "x"), put(&format!("b{sequence}"), "y")];
-            let mut twins = twins.map(|command| request(1, sequence, &command));
-            if secret[0] == 3 {
-                twins.reverse();
-            }
-            assert!(twins.iter().all(|it| apply(&mut applier, it.clone()).first));
-            assert!(twins.iter().all(|it| !apply(&mut applier, it.clone()).first));
-        }
-        applier
-    });
-    assert_eq!(one.machine(), two.machine());
-    assert_eq!(one.digest(), two.digest());
-    assert_ne!(one.snapshot(), two.snapshot(), "the key is in it");
-    let restored: Applier<Kv> = Applier::restore(&two.snapshot()).expect("its own");
-    let mut restored = restored.keyed([5, 6]);
-    let retry = request(1, 7, &put("a7", "x"));
-    assert!(!apply(&mut restored, retry).first, "it keeps the key it came with");
-}
-
-/// A snapshot as the version before wrote it: what was executed counts as executed, until it is
-/// closed, and its results are those of whatever it was.
-#[test]
-fn a_snapshot_of_the_version_before_is_read() {
-    let old = sessions_v2(&[(1, 3)], 1, &[(2, KvOutput::Swapped)]);
-    let saved = SavedV2 { version: 2, sessions: old, machine: Kv::new().snapshot().into() };
-    let saved = encode(&saved).expect("plain");
-    let mut applier = Applier::<Kv>::restore(&saved).expect("it is understood").keyed([7, 8]);
-    assert_eq!(applier.sessions().len(), 1);
-    let again = apply(&mut applier, request(1, 2, &cas("a", None, "1")));
-    assert_eq!((again.first, output(&again)), (false, KvOutput::Swapped));
-    assert_eq!(apply(&mut applier, request(1, 3, &put("a", "1"))).outcome, Outcome::Forgotten);
-    assert!(apply(&mut applier, request(1, 4, &put("a", "1"))).first);
-    let again: Applier<Kv> = Applier::restore(&applier.snapshot()).expect("in the new form");
-    assert_eq!(again.digest(), applier.digest());
-    let mut newer = request(1, 5, &put("a", "2"));
-    newer.floor = 4;
-    apply(&mut applier, newer);
-    apply(&mut applier, Era::FIRST.close(0, ReplicaId::from_index(0)));
-    let closed = apply(&mut applier, request(1, 3, &put("a", "1"))).outcome;
-    assert!(matches!(closed, Outcome::Refused(Refusal::Expired { .. })), "{closed:?}");
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! What the core thread is asked: how the replica stands, what it has done, why something waits.
+//! Beside the runner's turns.
+
+use std::sync::atomic::Ordering;
+
+use super::Runner;
+use crate::mesh::PeerStatus;
+use crate::node::apply::Work;
+use crate::node::metrics::{Latency, Metrics, PathLatency};
+use crate::node::shared::{Question, lock};
+use crate::node::status::{Explain, Status, explain};
+use crate::protocol::Path;
+
+impl<P: Explain> Runner<P> {
+    pub(super) fn answer(&mut self, question: Question) {
+        // Whoever asked may have gone away.
+        match question {
+            Question::Pause(resume, sender) => {
+                // The network of this replica runs on this thread, too.
+                let _ = sender.send(());
+                let _ = resume.recv();
+            }
+            Question::Status(sender) => drop(sender.send(self.status())),
+            Question::Metrics(sender) => drop(sender.send(self.metrics())),
+            Question::Explain(id, sender) => {
+                drop(sender.send(explain(&self.core, self.replicas, id)));
+            }
+            Question::Digest(sender) => {
+                self.push_work(Work::Digest(sender));
+                self.hand_on();
+            }
+            Question::Snapshot(asker) => {
+                self.snapshots.ask(asker);
+                self.shared.wake.notify_one();
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            id: self.shared.id,
+            replicas: self.replicas,
+            protocol: P::KIND,
+            standing: self.core.protocol().standing(),
+            core: self.core.status(),
+            under_way: self.shared.desk.len(),
+            unapplied: self.backlog_weight.commands,
+            unflushed_bytes: self.journal.unflushed_bytes(),
+            space_low: self.shared.space_is_low(),
+            waits_for_room: self.stands_still(),
+            peers: self.mesh.peers(),
+            clients: self.mesh.clients(),
+        }
+    }
+
+    /// The figures so far.
+    pub(in crate::node) fn metrics(&self) -> Metrics {
+        let peers = self.mesh.peers();
+        let sum = |figure: fn(&PeerStatus) -> u64| peers.iter().map(figure).sum();
+        let (paths, counts) = (self.core.paths().clone(), &self.counts);
+        let snapshots = self.snapshots.metrics(&self.core, &self.journal);
+        let applied = lock(&self.shared.applied);
+        let mut commit = counts.fast.clone();
+        commit.add(&counts.slow);
+        let path = |commit: &Latency, execute: &Latency| PathLatency {
+            commit: commit.clone(),
+            execute: execute.clone(),
+        };
+        Metrics {
+            proposed: counts.proposed,
+            executed: applied.executed,
+            repeated: applied.repeated,
+            local_reads: applied.reads,
+            unproposed_reads: applied.unproposed_reads,
+            commit,
+            execute: applied.latency.clone(),
+            fast: path(&counts.fast, &applied.fast),
+            slow: path(&counts.slow, &applied.slow),
+            commands: counts.commands,
+            instances: counts.instances,
+            recoveries: paths.count(Path::Recovery),
+            resubmitted: paths.count(Path::Resubmitted),
+            leader: self.core.protocol().leader(),
+            largest_component: self.core.status().largest_component,
+            overloaded: self.shared.desk.overloaded.load(Ordering::Relaxed),
+            frames_in: sum(|peer| peer.frames_received),
+            bytes_in: sum(|peer| peer.bytes_received),
+            frames_out: sum(|peer| peer.frames_sent),
+            bytes_out: sum(|peer| peer.bytes_sent),
+            frames_dropped: sum(|peer| peer.frames_dropped),
+            wrong_frames: self.inbox.wrong_frames(),
+            bad_requests: self.shared.bad_requests.load(Ordering::Relaxed),
+            turns: counts.turns,
+            paths,
+            log: self.journal.metrics(),
+            snapshots,
+        }
+    }
+}

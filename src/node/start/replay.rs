@@ -1,0 +1,136 @@
+//! Reading a log into a core, and what it decides into the state machine. Part of `start`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, bounded};
+use tracing::info;
+
+use crate::node::apply::Work;
+use crate::node::inbox::EPOCH;
+use crate::node::metrics::Restored;
+use crate::node::shared::Shared;
+use crate::node::status::Explain;
+use crate::replica::{Core, Output, Record};
+use crate::types::{LogPosition, ReplicaId};
+use crate::wire::{self, decode_record};
+
+/// So many executions are handed on together while the log is read, or so many bytes of them.
+const TOGETHER: usize = 512;
+const TOGETHER_BYTES: usize = 1 << 20;
+/// Twice this many bytes may be handed on and not applied yet.
+const AHEAD_BYTES: usize = 16 << 20;
+/// How often it is said how far reading the log is.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// Reading a log into a core.
+pub(super) struct Replay<'a, P: Explain> {
+    core: &'a mut Core<P>,
+    out: &'a mut Output<P::Message, P::Record>,
+    limits: wire::Limits,
+    shared: &'a Shared,
+    us: ReplicaId,
+    pub(super) restored: Restored,
+    begun: Duration,
+    said: Duration,
+    /// What is to be handed on, and how many executions that is of those put out.
+    bytes: usize,
+    counted: usize,
+    /// What was handed on since the apply thread was asked last, and its answer to that.
+    ahead: usize,
+    reached: Option<Receiver<()>>,
+}
+
+impl<'a, P: Explain> Replay<'a, P> {
+    pub(super) fn new(
+        core: &'a mut Core<P>,
+        replicas: usize,
+        shared: &'a Shared,
+        out: &'a mut Output<P::Message, P::Record>,
+    ) -> Replay<'a, P> {
+        let now = elapsed(shared);
+        Replay {
+            core,
+            out,
+            limits: wire::Limits::new(replicas),
+            shared,
+            us: shared.id,
+            restored: Restored::default(),
+            begun: now,
+            said: now,
+            bytes: 0,
+            counted: 0,
+            ahead: 0,
+            reached: None,
+        }
+    }
+
+    /// Takes in one record; an error says that it is damaged.
+    pub(super) fn take(&mut self, position: LogPosition, record: &[u8]) -> Result<(), String> {
+        // A copy of its own: payloads are slices of it, and live as long as they are needed.
+        let decoded =
+            decode_record::<Record<P::Record>>(Bytes::copy_from_slice(record), &self.limits);
+        let (epoch, decoded) = decoded
+            .map_err(|error| format!("record {} makes no sense: {error}", position.records()))?;
+        if epoch != EPOCH {
+            return Err(format!("record {} is of epoch {epoch}", position.records()));
+        }
+        self.core.restore(decoded, self.out);
+        self.restored.records += 1;
+        self.restored.bytes += record.len() as u64;
+        let new = self.out.execute[self.counted..].iter();
+        self.bytes += new.map(|execution| execution.batch.bytes()).sum::<usize>();
+        self.counted = self.out.execute.len();
+        if self.counted >= TOGETHER || self.bytes >= TOGETHER_BYTES {
+            self.hand_on().ok_or("the state machine failed")?;
+            self.say_how_far();
+        }
+        Ok(())
+    }
+
+    /// Hands what is decided on to the apply thread, and waits until it is not far behind; `None`
+    /// if it is gone.
+    fn hand_on(&mut self) -> Option<()> {
+        let executions = std::mem::take(&mut self.out.execute);
+        self.ahead += std::mem::take(&mut self.bytes);
+        self.counted = 0;
+        let send = |work| self.shared.send_work(work).then_some(());
+        send(Work::Execute(executions))?;
+        if self.ahead >= AHEAD_BYTES {
+            self.ahead = 0;
+            let (sender, receiver) = bounded(1);
+            send(Work::Reached(sender))?;
+            if let Some(before) = self.reached.replace(receiver) {
+                before.recv().ok()?;
+            }
+        }
+        Some(())
+    }
+
+    fn say_how_far(&mut self) {
+        let now = elapsed(self.shared);
+        if now.saturating_sub(self.said) >= PROGRESS {
+            self.said = now;
+            let Restored { records, bytes, .. } = self.restored;
+            info!(us = %self.us, records, bytes, "restoring");
+        }
+    }
+
+    /// Waits until all that is decided is applied: a replica that cannot is not heard of by others.
+    /// `None` if the apply thread is gone.
+    pub(super) fn finish(mut self) -> Option<Restored> {
+        self.hand_on()?;
+        let (sender, receiver) = bounded(1);
+        let all = [Work::Reached(sender), Work::Restored];
+        all.into_iter().all(|work| self.shared.send_work(work)).then_some(())?;
+        receiver.recv().ok()?;
+        self.restored.took = elapsed(self.shared).saturating_sub(self.begun);
+        let Restored { snapshot_bytes, records, bytes, took } = self.restored;
+        let seconds = took.as_secs_f64();
+        info!(us = %self.us, snapshot_bytes, records, bytes, seconds, "restored");
+        Some(self.restored)
+    }
+}
+
+fn elapsed(shared: &Shared) -> Duration {
+    shared.clock.now().since(crate::types::Time::ZERO)
+}

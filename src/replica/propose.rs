@@ -1,0 +1,81 @@
+//! Commands on their way in: taken, queued, proposed in batches, and taken back. Before the protocol.
+
+use bytes::Bytes;
+
+use super::{Core, Output, Rejection};
+use crate::protocol::Protocol;
+use crate::types::{Command, ExecutionOrder, InstanceId, KeyedMap, RequestId, Slot};
+
+impl<P: Protocol> Core<P> {
+    pub(super) fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
+        let keys = command.footprint.keys().map_or(0, <[_]>::len);
+        if keys > Command::MAX_KEYS || command.payload.len() > Command::MAX_BYTES {
+            out.rejected.push((command.request, Rejection::TooLarge));
+            return;
+        }
+        let (commands, bytes) = self.entrance.waiting();
+        let commands = commands + self.own_commands + self.reads.len();
+        if commands >= self.limits.commands || bytes >= self.limits.bytes {
+            out.rejected.push((command.request, Rejection::Overloaded));
+            return;
+        }
+        if let Some(point) = self.read_point(&command) {
+            self.reads.wait(point, command);
+            return self.serve_reads(out);
+        }
+        if self.has_lost_quorum() {
+            out.rejected.push((command.request, Rejection::NoQuorum));
+            return;
+        }
+        if self.protocol.kept_bytes() >= self.limits.kept_bytes {
+            out.rejected.push((command.request, Rejection::Full));
+            return;
+        }
+        self.entrance.push_back(command);
+    }
+
+    /// Up to where the log has to be executed for this command to be answered without a proposal,
+    /// if it is one that may be.
+    fn read_point(&self, command: &Command) -> Option<Slot> {
+        let may = P::ORDER == ExecutionOrder::Log && command.footprint.is_read_only();
+        if may { self.protocol.read_point(&self.view) } else { None }
+    }
+
+    /// Hands on the reads whose time has come.
+    pub(super) fn serve_reads(&mut self, out: &mut Output<P::Message, P::Record>) {
+        self.reads.release(self.executor.executed().slot(InstanceId::LOG), &mut out.reads);
+    }
+
+    /// Proposes what the gate lets through.
+    pub(super) fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
+        loop {
+            let batches = self.entrance.batches(self.view.now, self.own.len());
+            if batches.is_empty() {
+                return;
+            }
+            for batch in batches {
+                let id = self.protocol.propose(&self.view, batch.clone(), &mut self.fx);
+                self.own_commands += batch.commands().len();
+                self.own.insert(id, (self.view.now, batch));
+            }
+            self.settle(out);
+        }
+    }
+
+    /// Own commands came to nothing: they wait before all others.
+    pub(super) fn take_back(&mut self, commands: Vec<Command>) {
+        if P::ORDER == ExecutionOrder::Log && !commands.is_empty() {
+            // No decision says so here: what they were called is found by what they are.
+            let back = commands.iter().map(|it| ((it.request, it.payload.clone()), ()));
+            let back: KeyedMap<(RequestId, Bytes), ()> = back.collect();
+            let own_commands = &mut self.own_commands;
+            self.own.retain(|_, (_, batch)| {
+                let first = &batch.commands()[0];
+                let stays = !back.contains_key(&(first.request, first.payload.clone()));
+                *own_commands -= if stays { 0 } else { batch.commands().len() };
+                stays
+            });
+        }
+        self.entrance.push_front(commands.into_iter());
+    }
+}
