@@ -6,6 +6,8 @@
 
 #[path = "tidy/rules.rs"]
 mod rules;
+#[path = "tidy/sections.rs"]
+mod sections;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -26,8 +28,8 @@ fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn the_repository_keeps_its_rules() {
+/// Every source file of the repository: its name below the root, and its text.
+fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for dir in ["src", "tests", "benches"] {
@@ -35,15 +37,40 @@ fn the_repository_keeps_its_rules() {
     }
     files.sort();
     assert!(files.len() > 50, "only {} files found: is {} the root?", files.len(), root.display());
-    let mut breaches = Vec::new();
-    for file in &files {
+    let read = |file: &PathBuf| {
         let text = fs::read_to_string(file).expect("a readable file");
         let name = file.strip_prefix(root).expect("a file below the root");
-        let name = name.to_str().expect("a name in UTF-8").replace('\\', "/");
+        (name.to_str().expect("a name in UTF-8").replace('\\', "/"), text)
+    };
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn the_repository_keeps_its_rules() {
+    let mut breaches = Vec::new();
+    for (name, text) in sources() {
         breaches.extend(check(&name, &text));
     }
     let list: Vec<String> = breaches.iter().map(Breach::to_string).collect();
     assert!(breaches.is_empty(), "{} breaches:\n{}", list.len(), list.join("\n"));
+}
+
+#[test]
+fn every_cited_section_of_the_protocol_exists() {
+    let page = include_str!("../src/protocol/epaxos/PROTOCOL.md");
+    let known = sections::sections(page);
+    let mut missing = Vec::new();
+    let mut cited = 0;
+    for (name, text) in sources().iter().filter(|(name, _)| !name.starts_with("tests/tidy")) {
+        for (line, section) in sections::citations(name, text) {
+            cited += 1;
+            if !known.contains(section) {
+                missing.push(format!("{name}:{line}: §{section} is not in PROTOCOL.md"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(cited > 100, "only {cited} citations found");
 }
 
 #[test]
@@ -167,6 +194,22 @@ mod planted {
         breaks("src/types/a.rs", concat!("// TO", "DO: later\n"), concat!("TO", "DO"));
         breaks("src/types/a.rs", concat!("fn f() { db", "g!(1); }\n"), concat!("db", "g!"));
         breaks("src/types/a.rs", concat!("fn f() { to", "do!() }\n"), concat!("to", "do!"));
+    }
+
+    #[test]
+    fn a_section_that_does_not_exist() {
+        let page = "## 5. Recovery\n\n**5.1 Start** at p.\n\n- **5.3.4** A set.\n## 8a. Cuts\n";
+        let known = super::sections::sections(page);
+        assert_eq!(known.iter().copied().collect::<Vec<_>>(), ["5", "5.1", "5.3.4", "8a"]);
+        let cites = |file: &str, text: &str| {
+            let found = super::sections::citations(file, text);
+            found.into_iter().map(|(line, number)| format!("{line}:{number}")).collect::<Vec<_>>()
+        };
+        let text = "// As §5.3.4 says, and §8a.\n// \u{a7}5.9–§5.1, `§`\n";
+        let all = ["1:5.3.4", "1:8a", "2:5.9", "2:5.1"];
+        assert_eq!(cites("src/replica/mod.rs", text), all);
+        let text = "//! (§3.3 of the paper)\n//! (protocol.md §8d)\n";
+        assert_eq!(cites("src/protocol/fast_paxos/round.rs", text), ["2:8d"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A command's way: `propose` → (PreAccept) → `propose` → (Accept) → `accept` → `commit`. The side
 //! road, when an owner is gone or an instance starves: `watch` → `recover` → `validate` →
 //! `waiting` → back to `accept`. `gossip` heals what was lost and forgets what all have executed.
+//!
+#![doc = include_str!("PROTOCOL.md")]
 
 mod accept;
 mod commit;

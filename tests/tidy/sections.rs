@@ -1,0 +1,46 @@
+//! Citations of the protocol's page: every `§` that a comment names is a section there.
+
+use std::collections::BTreeSet;
+
+/// The rooms of the other protocols cite the sections of their papers, too.
+const CITE_PAPERS: &[&str] =
+    &["src/protocol/fast_paxos/", "src/protocol/multipaxos/", "src/protocol/paxos/"];
+
+/// The sections of a page: headings such as `## 8a. Title`, and rules that begin with a bold
+/// number, such as `**5.3.4**`.
+pub(crate) fn sections(page: &str) -> BTreeSet<&str> {
+    page.lines()
+        .filter_map(|line| {
+            let line = line.trim_start_matches([' ', '-']);
+            line.strip_prefix("## ").or_else(|| line.strip_prefix("**"))
+        })
+        .map(leading_number)
+        .filter(|number| !number.is_empty())
+        .collect()
+}
+
+/// The sections that a source file cites of the protocol's page, each with its line.
+pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> {
+    let papers = CITE_PAPERS.iter().any(|room| file.starts_with(room));
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for (at, mark) in line.match_indices('§') {
+            let before = line[..at].trim_end();
+            let named = before.ends_with("protocol.md") || before.ends_with("PROTOCOL.md");
+            let number = leading_number(&line[at + mark.len()..]);
+            if !number.is_empty() && (named || !papers) {
+                found.push((index + 1, number));
+            }
+        }
+    }
+    found
+}
+
+/// The number at the start of a text, such as `5.3.4` or `8a`; empty if there is none.
+fn leading_number(text: &str) -> &str {
+    let end = text
+        .find(|it: char| !it.is_ascii_digit() && !it.is_ascii_lowercase() && it != '.')
+        .unwrap_or(text.len());
+    let number = text[..end].trim_end_matches('.');
+    if number.starts_with(|it: char| it.is_ascii_digit()) { number } else { "" }
+}
