@@ -1,6 +1,6 @@
 //! Whom a replica lets in: every peer is known by its data directory, for good, and by how far it
 //! was heard to be. A peer that comes with another directory, with less than that, or from memory a
-//! second time, has lost what it voted for; it must not vote again (reliability.md, "wiped disk").
+//! second time, has lost what it voted for; it must not vote again (a wiped disk).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
