@@ -160,7 +160,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
 fn a_wide_area_that_is_wrong_is_named_by_file_and_line() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("wan.toml");
-    fs::write(&path, "sites = ['a', 'b']\n\nrtt_ms = [\n  [0, 1],\n  [2, 0],\n]\n")
+    fs::write(&path, "sites = ['a', 'b']\n\nrtt_ms = [\n  [0, 10],\n  [20, 0],\n]\n")
         .expect("written");
     let words = complaint(2, &["demo", "--wan", path.to_str().expect("UTF-8")]);
     assert!(words.contains("wan.toml:5: ") && words.contains("from both ends"), "{words}");

@@ -108,7 +108,7 @@ fn start_copy(cluster: &Cluster) -> Output {
     let text = fs::read_to_string(cluster.file(3)).unwrap();
     let text = text.replace("data_dir = \"3.data\"", "data_dir = \"copy\"");
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let text = text.replacen("# listen = \"0.0.0.0:7400\"", &format!("listen = \"{free}\""), 1);
+    let text = format!("listen = \"{free}\"\n{text}");
     let file = cluster.dir.join("3-copy.toml");
     fs::write(&file, text).unwrap();
     isonomy().arg("serve").arg(file).output().unwrap()

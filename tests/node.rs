@@ -455,7 +455,7 @@ async fn a_configuration_that_cannot_work_is_refused_in_words() {
     assert_eq!(said(gap), "replicas are numbered 1, 2, … without gaps, but there is [1, 2, 4]");
     let limits = Limits { commands: 0, ..Limits::default() };
     let zero = new().id(1).tls(tls()).limits(limits).start().await;
-    assert_eq!(said(zero), "limits: no number may be 0");
+    assert_eq!(said(zero), "limits: `commands` must not be 0: no command would be let in");
     let other = new().cluster("d").id(1).tls(tls()).start().await;
     assert!(said(other).contains("r1.d"), "the certificate is another cluster's");
     let nowhere = said(durable().id(1).tls(tls()).start().await);

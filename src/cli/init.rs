@@ -57,6 +57,21 @@ pub(super) struct Init {
     protocol: ProtocolKind,
 }
 
+/// What a replica's file says of clients.
+const CLIENTS: &str = "\
+# Client connections at a time, and how many of them may have the same certificate.
+# max_clients = 1024
+# max_clients_per_certificate = 64
+
+# Handshakes under way at a time. Attempts beyond it push out those that stall, or are refused.
+# max_handshakes = 128
+
+# A client is disconnected when it asks for nothing for this long, and when it reads nothing for
+# this long while answers wait for it.
+# client_idle_seconds = 600
+# client_stall_seconds = 30
+";
+
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let addresses = self.addresses()?;
@@ -153,18 +168,7 @@ durability = \"fsync\"
 # machine that is paused or moved: it would answer with what is long overwritten.
 # leases = true
 
-# Client connections at a time, and how many of them may have the same certificate.
-# max_clients = 1024
-# max_clients_per_certificate = 64
-
-# Handshakes under way at a time. Attempts beyond it push out those that stall, or are refused.
-# max_handshakes = 128
-
-# A client is disconnected when it asks for nothing for this long, and when it reads nothing for
-# this long while answers wait for it.
-# client_idle_seconds = 600
-# client_stall_seconds = 30
-
+{CLIENTS}
 # Paths are seen from this file's directory. The key is this replica's identity: keep it secret.
 [tls]
 authority = \"ca.pem\"

@@ -17,9 +17,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::config::{ReplicaFile, read};
 use super::lines::Lines;
 use super::repeats::{Limited, Repeats};
-use super::{BAD_DATA, NO, UNUSABLE};
+use super::{BAD_DATA, NO, UNUSABLE, in_words};
 use crate::machine::Kv;
-use crate::node::{Fault, PoisonedCommand, Replica, StartError};
+use crate::node::{Fault, PoisonedCommand, Replica, ReplicaBuilder, StartError};
 use crate::storage::StorageError;
 use crate::types::RequestId;
 
@@ -69,7 +69,7 @@ impl Serve {
             panics.say(format_args!("thread {:?} {panic}", thread.name().unwrap_or("unnamed")));
         }));
         let code = self.serve(&out, &log).unwrap_or_else(|error| {
-            log.say(format_args!("error: {error:#}"));
+            log.say(format_args!("error: {}", in_words(&error)));
             ExitCode::from(UNUSABLE)
         });
         out.flush();
@@ -77,38 +77,44 @@ impl Serve {
         Ok(code)
     }
 
-    fn serve(self, out: &Lines, log: &Lines) -> anyhow::Result<ExitCode> {
-        let file: ReplicaFile = read(&self.file)?;
+    /// The replica that the file describes, and where it keeps its records.
+    fn builder(&self, file: &ReplicaFile) -> anyhow::Result<(ReplicaBuilder<Kv>, Option<PathBuf>)> {
         let name = || self.file.display().to_string();
         let replicas = file.replicas().with_context(name)?;
         let credentials = file.tls.credentials(&self.file)?;
         let data_dir = file.data_dir(&self.file).with_context(name)?;
-        let repeats = log_to(log, self.log);
-        let id = file.replica;
         let mut builder = Replica::builder(Kv::new())
-            .id(id)
+            .id(file.replica)
             .cluster(&file.cluster)
             .peers(replicas.into_iter().map(|(id, address)| (id.number(), address)))
             .tls(credentials)
             .durability(file.durability.into())
-            .protocol(file.protocol().with_context(|| self.file.display().to_string())?)
-            .timing(file.timing().with_context(|| self.file.display().to_string())?)
+            .protocol(file.protocol().with_context(name)?)
+            .timing(file.timing().with_context(name)?)
             .optimisations(file.optimisations())
             .leases(file.leases.unwrap_or(true))
             .limits(file.limits());
         for request in &self.skip {
             builder = builder.skip(*request);
         }
-        let mut mark = None;
-        match data_dir {
-            Some(dir) => builder = builder.data_dir(dir),
-            None => mark = Some(Mark::leave(&self.file, id)?),
-        }
         if let Some(seconds) = file.session_idle_seconds {
             builder = builder.session_idle(Duration::from_secs(seconds));
         }
         if let Some(listen) = file.listen() {
             builder = builder.listen(listen);
+        }
+        Ok((builder, data_dir))
+    }
+
+    fn serve(self, out: &Lines, log: &Lines) -> anyhow::Result<ExitCode> {
+        let file: ReplicaFile = read(&self.file)?;
+        let (mut builder, data_dir) = self.builder(&file)?;
+        let repeats = log_to(log, self.log);
+        let id = file.replica;
+        let mut mark = None;
+        match data_dir {
+            Some(dir) => builder = builder.data_dir(dir),
+            None => mark = Some(Mark::leave(&self.file, id)?),
         }
         let runtime = super::runtime(1)?;
         runtime.spawn(async move {

@@ -223,11 +223,7 @@ impl Report {
         let bound_title = if is_wide { " bound" } else { "" };
         writeln!(f, "{:<7}{:>10}│{:^24}│{:^24}│  fast", "", "", "commit, ms", "execute, ms")?;
         let columns = format!("{:>6}{:>6}{:>6}{:>6}", "p50", "p99", "p99.9", "max");
-        writeln!(
-            f,
-            "{:<7}{:>10}│{columns}│{columns}│  path{bound_title}",
-            "replica", "operations"
-        )?;
+        writeln!(f, "{:<7}{:>10}│{columns}│{columns}│  path{bound_title}", "replica", "ops")?;
         for part in &self.per_replica {
             let site = part.site.as_deref().unwrap_or_default();
             let mark = if part.crashed { "†" } else { "" };
@@ -351,7 +347,6 @@ mod tests {
     #[test]
     fn a_row_has_the_columns_of_its_title() {
         let row = Row(Summary { p50: 0.123, p99: 9.876, p999: 1_234.5, max: 12_345.6 }).to_string();
-        assert_eq!(row, "     0.12     9.88    1234.5   12345.6  ");
-        assert_eq!(row.chars().count(), 40);
+        assert_eq!(row, "  0.12  9.88  1234 12346");
     }
 }

@@ -98,9 +98,12 @@ fn a_state_with_its_sessions_is_these_bytes() {
     };
     let mut applier = Applier::new(Kv::new());
     applier.apply(&command, true);
-    // Version, era, one session: its client, what it has executed, closed, promised, era, floor,
+    // Version, era, closes, the key by which contents are told apart, one session: its client, the
+    // sequence and the content that it has executed, what was before, closed, promised, era, floor,
     // one result. Then the store.
-    let bytes = hex("02 00 01 07 01 ac02 ac02 00 00 00 00 01 ac02 01 02 05 01 01 6b 01 76");
+    let content = "ac02 ded1add392bcdbc46f";
+    let session = format!("07 01 {content} 00 00 00 00 00 01 {content} 01 02");
+    let bytes = hex(&format!("03 00 00 0000 01 {session} 05 01 01 6b 01 76"));
     assert_eq!(applier.snapshot(), bytes);
     let back: Applier<Kv> = Applier::restore(&bytes).expect("its own snapshot");
     assert_eq!((back.snapshot(), back.digest()), (bytes, applier.digest()));

@@ -275,9 +275,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             return Err(StartError::Limits("`reserved_slots` is above 65536"));
         }
         if self.propose_timeout.is_zero() {
-            return Err(StartError::Limits(
-                "`propose_timeout` must not be 0: nothing is that fast",
-            ));
+            return Err(StartError::Limits("`propose_timeout` must not be 0: nothing is so fast"));
         }
         if self.session_idle < SHORTEST_IDLE {
             return Err(StartError::Limits("`session_idle` is below a second"));

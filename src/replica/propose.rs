@@ -1,4 +1,5 @@
-//! Commands on their way in: taken, queued, proposed in batches, and taken back. Before the protocol.
+//! Commands on their way into a replica: taken in, queued, proposed in batches, and taken back.
+//! Before the protocol.
 
 use bytes::Bytes;
 

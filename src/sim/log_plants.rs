@@ -92,13 +92,13 @@ fn multi_paxos_that_says_what_is_not_durable() {
 
 #[test]
 fn multi_paxos_whose_leader_overlooks_votes() {
-    caught(225..285, Plant::MultiPaxos(multipaxos::Plant::IgnoreAccepted));
-    caught(15..75, Plant::MultiPaxos(multipaxos::Plant::CommitAnyBallot));
+    caught(195..255, Plant::MultiPaxos(multipaxos::Plant::IgnoreAccepted));
+    caught(0..60, Plant::MultiPaxos(multipaxos::Plant::CommitAnyBallot));
 }
 
 #[test]
 fn multi_paxos_that_reads_after_its_lease() {
-    caught(45..105, Plant::MultiPaxos(multipaxos::Plant::ExpiredLease));
+    caught(380..440, Plant::MultiPaxos(multipaxos::Plant::ExpiredLease));
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn fast_paxos_whose_coordinator_overlooks_what_may_be_chosen() {
 
 #[test]
 fn fast_paxos_that_says_what_is_not_durable() {
-    caught(30..90, Plant::FastPaxos(fast_paxos::Plant::EarlyVote));
-    caught(240..300, Plant::FastPaxos(fast_paxos::Plant::EarlyPromise));
+    caught(50..110, Plant::FastPaxos(fast_paxos::Plant::EarlyVote));
+    caught(515..575, Plant::FastPaxos(fast_paxos::Plant::EarlyPromise));
     caught(0..20, Plant::FastPaxos(fast_paxos::Plant::EarlyBallot));
 }
 

@@ -185,7 +185,7 @@ fn a_store_that_does_not_flush() {
 
 #[test]
 fn an_orphan_whose_owner_speaks_for_it() {
-    caught(5, 400, Plant::OrphanAnswers);
+    caught(5, 4000, Plant::OrphanAnswers);
     caught(5, 400, Plant::OrphanOnlyAtOwnersBallot);
     caught(5, 1000, Plant::OrphanCountsItself);
 }
@@ -209,5 +209,5 @@ fn a_truncated_instance_that_is_decided_anew() {
 
 #[test]
 fn a_dropped_instance_that_conflicts_with_nothing() {
-    caught(5, 30, Plant::ForgetAtCut);
+    caught(3, 20, Plant::ForgetAtCut);
 }

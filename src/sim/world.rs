@@ -296,8 +296,7 @@ impl<'a, P: Subject> World<'a, P> {
                 self.input(to, Input::Peer { from, message })
             }
             Event::Free(replica) => {
-                let host = &mut self.hosts[replica.index()];
-                host.called = false;
+                self.hosts[replica.index()].called = false;
                 self.take_step(replica)
             }
             Event::Tick(replica) => {

@@ -33,6 +33,8 @@ const MEMBERS: usize = 10;
 const LIFE: usize = 16;
 /// A replica that was met.
 const MET: usize = 17;
+/// The next identity is longer than this one by a life or a replica at most; this is plenty.
+const GROWTH: usize = 1024;
 const LONGEST: usize =
     FIXED + MAX_CLUSTER + MAX_PROTOCOL + MEMBERS + LIFE * MAX_LIVES + MET * MAX_REPLICAS;
 
@@ -124,7 +126,7 @@ impl Identity {
             Err(error) if error.is_full() && disk.remove(SPARE).is_ok() => self.replace(disk)?,
             done => done?,
         }
-        if set_aside(disk).is_err() {
+        if set_aside(disk, self.encode().len() + GROWTH).is_err() {
             // There is no room just now; the next time there may be.
             let _ = disk.remove(SPARE);
         }
@@ -202,13 +204,15 @@ impl Identity {
     }
 }
 
-/// Makes a file that takes as much room as an identity, unless it is there.
-fn set_aside(disk: &dyn Disk) -> Result<(), StorageError> {
-    if disk::list(disk)?.iter().any(|name| name == SPARE) {
+/// Makes a file of so many bytes, unless there is one.
+fn set_aside(disk: &dyn Disk, bytes: usize) -> Result<(), StorageError> {
+    let is_there = disk::list(disk)?.iter().any(|name| name == SPARE);
+    if is_there && Named::open(disk, SPARE, Mode::Read)?.size()? >= bytes as u64 {
         return Ok(());
     }
+    // With room to grow, so that it is not made anew each time.
     let file = Named::open(disk, SPARE, Mode::Create)?;
-    file.write(&[0; LONGEST], 0)?;
+    file.write(&vec![0; bytes + GROWTH], 0)?;
     file.sync_new()
 }
 

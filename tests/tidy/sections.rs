@@ -27,6 +27,10 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
         for (at, mark) in line.match_indices('§') {
             let before = line[..at].trim_end();
             let named = before.ends_with("protocol.md") || before.ends_with("PROTOCOL.md");
+            // "RFC 9000, §17.2.5" is somebody else's section.
+            if before.ends_with(',') && before.contains("RFC ") {
+                continue;
+            }
             let number = leading_number(&line[at + mark.len()..]);
             if !number.is_empty() && (named || !papers) {
                 found.push((index + 1, number));

@@ -163,7 +163,13 @@ async fn a_client_reaches_both_families() {
 async fn who_listens_everywhere_reaches_both_families_and_is_reached() {
     let Some(v6) = v6() else { return };
     let every = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
-    let mut nodes = vec![two(1, loopback()).await, Node::start(config_at(3, v6)).await];
+    let of_three = |number, listen, other| {
+        let mut config = config_at(number, listen);
+        config.peers.insert(r(other), named("nobody.invalid"));
+        config
+    };
+    let two = Node::start(of_three(2, loopback(), 3)).await;
+    let mut nodes = vec![two, Node::start(of_three(3, v6, 2)).await];
     let mut config = config_at(1, every);
     config.peers =
         [2, 3].map(|n| (r(n), nodes[usize::from(n) - 2].mesh.local_addr().into())).into();

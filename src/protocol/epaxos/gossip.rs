@@ -285,11 +285,12 @@ impl EPaxos {
     }
 
     /// How long a gap has to last before it is taken for a loss. While the owner lives its payloads
-    /// may be under way, and take their time.
+    /// may be under way, and take their time. But not for ever: a payload that came late because it
+    /// was cut off says nothing of the next one.
     pub(super) fn fetch_after(&self, view: &View, owner: ReplicaId) -> Duration {
         let after = self.settings.timing.gossip + view.slowest_trip();
         let alive = !view.suspected.contains(owner);
-        let lag = self.frontiers[owner.index()].lag.min(self.settings.timing.patience);
+        let lag = self.frontiers[owner.index()].lag.min(self.settings.timing.suspect * 2);
         after + if alive { lag * 2 } else { Duration::ZERO }
     }
 }

@@ -137,7 +137,10 @@ fn the_log_is_cut_behind_a_snapshot_while_it_runs() {
     }
     assert!(log.counts().flushes > 0);
     log.close().unwrap();
-    let bytes: usize = disk.files().values().map(Vec::len).sum();
+    // Room is set aside for the identity, whatever the log does.
+    let files = disk.files();
+    let logged = files.iter().filter(|(name, _)| !name.starts_with("identity"));
+    let bytes: usize = logged.map(|(_, bytes)| bytes.len()).sum();
     assert!(bytes < 10 * MIN_SEGMENT_BYTES, "{bytes} bytes are left");
     disk.restart_process();
     let opening = Store::open(Arc::new(disk.clone()), &super::store_options()).unwrap();
