@@ -14,7 +14,7 @@ pub struct Limits {
     /// Requests of one client connection that are not answered yet.
     pub client_requests: usize,
     /// Sessions that the clients of one certificate may use here in one era (half the builder's
-    /// `session_idle` to all of it): beyond it new ones are [`Rejected::TooManySessions`].
+    /// `session_idle` to all of it): beyond it new ones are `Rejected::TooManySessions`.
     pub client_sessions: usize,
     /// Sessions that there may be in all before new ones from the network are refused like that.
     /// One takes some 300 bytes of memory at every replica, for one to two times `session_idle`.
@@ -28,7 +28,7 @@ pub struct Limits {
     pub unapplied_bytes: usize,
     /// About how many bytes of memory may be taken by decisions that some member of the cluster has
     /// not executed, and by what is left of them once they are dropped. A member that is gone makes
-    /// this grow with every key; when it is reached, callers are told [`Rejected::Full`].
+    /// this grow with every key; when it is reached, callers are told `Rejected::Full`.
     pub kept_bytes: usize,
     /// About how many bytes of decisions are kept for a member that stands still; beyond that the
     /// others agree to drop them, and it needs a snapshot when it comes back.
@@ -47,7 +47,7 @@ pub struct Limits {
     /// The length of the log's files, in bytes: from 8 MiB to 1 GiB.
     pub segment_bytes: usize,
     /// Bytes that the log leaves free on its disk: below that, callers are told
-    /// [`Rejected::DiskFull`], while what others propose is still voted on. When that has used up
+    /// `Rejected::DiskFull`, while what others propose is still voted on. When that has used up
     /// these bytes too, the replica stands still, and goes on once there is room.
     pub keep_free_bytes: u64,
     /// The mesh's own bounds: frames, queues, connections, patience with the network.
