@@ -193,8 +193,8 @@ fn a_store_that_does_not_flush() {
     hunt_for(3, 30, sabotage, &[Broken::Storage]).expect("the checks notice");
 }
 
-/// Worlds that show its kin, `OrphanOnlyAtOwnersBallot` and `OrphanCountsItself`, are too rare for a
-/// test: those are told as stories (`replica/stories/quick.rs`).
+/// Worlds that show its kin, `OrphanOnlyAtOwnersBallot` and `OrphanCountsItself`, are too rare for
+/// a test: those are told as stories (`replica/stories/quick.rs`).
 #[test]
 fn an_orphan_whose_owner_speaks_for_it() {
     // The first world that shows it is far from seed 0.
