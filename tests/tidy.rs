@@ -11,6 +11,7 @@ mod sections;
 #[path = "tidy/source.rs"]
 mod source;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,22 +56,38 @@ fn the_repository_keeps_its_rules() {
     assert!(breaches.is_empty(), "{} breaches:\n{}", list.len(), list.join("\n"));
 }
 
+/// The pages that are cited by section.
+const PROTOCOLS: [&str; 2] = [
+    include_str!("../src/protocol/epaxos/PROTOCOL.md"),
+    include_str!("../src/protocol/log/PROTOCOL.md"),
+];
+
 #[test]
-fn every_cited_section_of_the_protocol_exists() {
-    let page = include_str!("../src/protocol/epaxos/PROTOCOL.md");
-    let known = sections::sections(page);
+fn every_cited_section_of_the_protocols_exists() {
+    let known: BTreeSet<&str> =
+        PROTOCOLS.iter().flat_map(|page| sections::sections(page)).collect();
     let mut missing = Vec::new();
     let mut cited = 0;
     for (name, text) in sources().iter().filter(|(name, _)| !name.starts_with("tests/tidy")) {
         for (line, section) in sections::citations(name, text) {
             cited += 1;
             if !known.contains(section) {
-                missing.push(format!("{name}:{line}: §{section} is not in PROTOCOL.md"));
+                missing.push(format!("{name}:{line}: §{section} is in no PROTOCOL.md"));
             }
         }
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     assert!(cited > 100, "only {cited} citations found");
+}
+
+#[test]
+fn every_file_that_a_protocols_page_links_to_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let linked: Vec<String> =
+        PROTOCOLS.iter().flat_map(|page| sections::linked_files(page)).collect();
+    let missing: Vec<&String> = linked.iter().filter(|file| !root.join(file).is_file()).collect();
+    assert!(missing.is_empty(), "a page links to files that are not there: {missing:?}");
+    assert!(linked.len() > 20, "only {} links found", linked.len());
 }
 
 #[test]
@@ -198,9 +215,10 @@ mod planted {
 
     #[test]
     fn a_section_that_does_not_exist() {
-        let page = "## 5. Recovery\n\n**5.1 Start** at p.\n\n- **5.3.4** A set.\n## 8a. Cuts\n";
+        let page = "## 5. Recovery\n\n**5.1 Start** at p.\n\n- **5.3.4** A set.\n## 8a. Cuts\n\n\
+                    **M5. Election.** And **L8** in a line.\n";
         let known = super::sections::sections(page);
-        assert_eq!(known.iter().copied().collect::<Vec<_>>(), ["5", "5.1", "5.3.4", "8a"]);
+        assert_eq!(known.iter().copied().collect::<Vec<_>>(), ["5", "5.1", "5.3.4", "8a", "M5"]);
         let cites = |file: &str, text: &str| {
             let found = super::sections::citations(file, text);
             found.into_iter().map(|(line, number)| format!("{line}:{number}")).collect::<Vec<_>>()
@@ -210,6 +228,14 @@ mod planted {
         assert_eq!(cites("src/replica/mod.rs", text), all);
         let text = "//! (§3.3 of the paper)\n//! (protocol.md §8d)\n";
         assert_eq!(cites("src/protocol/fast_paxos/round.rs", text), ["2:8d"]);
+        let text = "//! (§3.3 of the paper, §F4)\n";
+        assert_eq!(cites("src/protocol/fast_paxos/round.rs", text), ["1:F4"]);
+    }
+
+    #[test]
+    fn a_file_that_a_page_links_to() {
+        let page = "[a.rs]: ../../../src/isonomy/protocol/a.rs.html\n[b]: ../b.rs\n";
+        assert_eq!(super::sections::linked_files(page), ["src/protocol/a.rs"]);
     }
 
     #[test]

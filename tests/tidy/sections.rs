@@ -1,4 +1,5 @@
-//! Citations of the protocol's page: every `§` that a comment names is a section there.
+//! Citations of the protocols' pages: every `§` that a comment names is a section there, and every
+//! source file that a page names is there.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ const CITE_PAPERS: &[&str] =
     &["src/protocol/fast_paxos/", "src/protocol/multipaxos/", "src/protocol/paxos/"];
 
 /// The sections of a page: headings such as `## 8a. Title`, and rules that begin with a bold
-/// number, such as `**5.3.4**`.
+/// number, such as `**5.3.4**` or, on the page of the logs, `**M5. Election.**`.
 pub(crate) fn sections(page: &str) -> BTreeSet<&str> {
     page.lines()
         .filter_map(|line| {
@@ -19,7 +20,7 @@ pub(crate) fn sections(page: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The sections that a source file cites of the protocol's page, each with its line.
+/// The sections that a source file cites of the protocols' pages, each with its line.
 pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> {
     let papers = CITE_PAPERS.iter().any(|room| file.starts_with(room));
     let mut found = Vec::new();
@@ -32,6 +33,8 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
                 continue;
             }
             let number = leading_number(&line[at + mark.len()..]);
+            // No paper has sections that begin with a letter: those are the logs' page's.
+            let named = named || number.starts_with(|it: char| it.is_ascii_uppercase());
             if !number.is_empty() && (named || !papers) {
                 found.push((index + 1, number));
             }
@@ -40,11 +43,22 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
     found
 }
 
-/// The number at the start of a text, such as `5.3.4` or `8a`; empty if there is none.
+/// The source files that a page links to, as rustdoc shows them.
+pub(crate) fn linked_files(page: &str) -> Vec<String> {
+    let links = page.split("../src/isonomy/").skip(1);
+    let files = links.filter_map(|rest| rest.split_once(".html").map(|(file, _)| file));
+    files.map(|file| format!("src/{file}")).collect()
+}
+
+/// The number at the start of a text, such as `5.3.4`, `8a` or `M5`; empty if there is none.
 fn leading_number(text: &str) -> &str {
-    let end = text
+    let letter = usize::from(text.starts_with(|it: char| it.is_ascii_uppercase()));
+    let digits = &text[letter..];
+    if !digits.starts_with(|it: char| it.is_ascii_digit()) {
+        return "";
+    }
+    let end = digits
         .find(|it: char| !it.is_ascii_digit() && !it.is_ascii_lowercase() && it != '.')
-        .unwrap_or(text.len());
-    let number = text[..end].trim_end_matches('.');
-    if number.starts_with(|it: char| it.is_ascii_digit()) { number } else { "" }
+        .unwrap_or(digits.len());
+    text[..letter + end].trim_end_matches('.')
 }

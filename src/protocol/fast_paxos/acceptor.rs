@@ -1,4 +1,5 @@
-//! The acceptor: promises, and votes; in a fast round for whatever comes, in its next free slot.
+//! The acceptor: promises (§F2), and votes; in a fast round for whatever comes, in its next free
+//! slot (§F3).
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! The open ballot at its coordinator: collisions are found by looking at the votes, and recovered
-//! from in the ballot's second round (§3.2, coordinated recovery). What is stuck is pushed on.
+//! from in the ballot's second round (§F5; the paper's §3.2, coordinated recovery). What is stuck
+//! is pushed on (§F7).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

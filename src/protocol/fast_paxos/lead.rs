@@ -1,5 +1,5 @@
 //! The coordinator: elected by time-outs, does phase 1 for the whole log, finishes what it finds,
-//! and opens the ballot. What collides in it afterwards is for `collide`.
+//! and opens the ballot (§F2). What collides in it afterwards is for `collide`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

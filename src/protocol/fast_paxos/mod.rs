@@ -1,4 +1,5 @@
-//! Fast Paxos (Lamport, Distributed Computing 2006) as a replicated log.
+//! Fast Paxos (Lamport, Distributed Computing 2006) as a replicated log. Its rules are
+//! [§F1 to §F8](super::log#f-fast-paxos).
 //!
 //! A value's way in a fast ballot: `proposer` (Propose) → `acceptor`, which votes for it in its
 //! next free slot (Voted) → `learner`, everywhere: two message delays, with a fast quorum

@@ -1,6 +1,6 @@
-//! Fast or classic: a fast ballot is of use as long as enough acceptors answer for a fast quorum,
-//! and collisions are few. After either has failed the coordinator's ballots are classic for a
-//! while: the longer, the more often it has come to that.
+//! Fast or classic (§F6): a fast ballot is of use as long as enough acceptors answer for a fast
+//! quorum, and collisions are few. After either has failed the coordinator's ballots are classic
+//! for a while: the longer, the more often it has come to that.
 
 use std::time::Duration;
 

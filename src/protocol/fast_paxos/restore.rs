@@ -1,6 +1,6 @@
 //! Restore: what a replica that comes back must not have forgotten: its promise and votes, which
 //! names and rounds it may have used, and what is decided. If it was the coordinator it is none any
-//! more: its ballot is never continued.
+//! more: its ballot is never continued (§F8).
 
 use super::{FastPaxos, Fx, Record};
 use crate::protocol::log::LogRecord;

@@ -1,4 +1,4 @@
-//! Rounds, quorums, and what a coordinator may pick (§3.3 of the paper). Pure.
+//! Rounds, quorums (§F1), and what a coordinator may pick (§F4; §3.3 of the paper). Pure.
 //!
 //! | n | majority | fast quorum | failures with fast rounds | with classic ones |
 //! |---|---|---|---|---|

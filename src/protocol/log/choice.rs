@@ -1,4 +1,4 @@
-//! What is chosen for a slot, and what replicas say and write of it whatever the protocol.
+//! What is chosen for a slot (§L1), and what replicas say and write of it whatever the protocol.
 
 use crate::types::{Batch, InstanceId, Slot, Value};
 

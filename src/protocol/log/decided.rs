@@ -1,4 +1,4 @@
-//! The decided part of the log: what is kept of it, and what is known of it.
+//! The decided part of the log: what is kept of it, and what is known of it (§L3, §L7).
 
 use std::collections::BTreeMap;
 

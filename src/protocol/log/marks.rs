@@ -1,4 +1,4 @@
-//! Marks: what the members have said of themselves, and whom to ask for what is missing.
+//! Marks: what the members have said of themselves, and whom to ask for what is missing (§L5).
 
 use std::cmp::Reverse;
 

@@ -1,6 +1,8 @@
 //! What protocols that agree on one log share: the decided part of it, how a replica that missed
 //! some of it gets it, when it may be forgotten, and what a replica may call its own after a
 //! restart. Used by the protocols beside it, which bring their own way to decide a slot.
+//!
+#![doc = include_str!("PROTOCOL.md")]
 
 mod choice;
 mod decided;
@@ -15,5 +17,5 @@ pub(super) use decided::{DecidedLog, Standing};
 pub(super) use reserve::Reserve;
 
 /// How far above the decided prefix a slot may lie for anybody to vote in it, or to keep a decision
-/// of it: bounds what a replica that is far behind keeps in memory. It catches up first.
+/// of it (§L4): bounds what a replica that is far behind keeps in memory. It catches up first.
 pub(super) const HORIZON: crate::types::Slot = 1 << 16;

@@ -1,4 +1,4 @@
-//! Reserve: names and rounds that no other life of this replica has used.
+//! Reserve: names and rounds that no other life of this replica has used (§L2).
 //!
 //! A replica forgets in a crash what it had not made durable, and must never use one name for two
 //! values, nor one ballot for two values. So it writes down beforehand up to where it will go, a

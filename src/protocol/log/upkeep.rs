@@ -1,5 +1,5 @@
 //! Upkeep: replicas tell each other how far they are, ask for decisions they have missed, and
-//! forget those that nobody needs. Beside `decided`.
+//! forget those that nobody needs (§L5, §L6). Beside `decided`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The acceptor and the learner: votes, and follows what the leader says is decided. What it lacks
-//! it asks for.
+//! The acceptor and the learner: votes, and follows what the leader says is decided (§M3, §M4).
+//! What it lacks it asks for.
 
 use super::log::Accepted;
 use super::message::{Entry, take_run, weight};

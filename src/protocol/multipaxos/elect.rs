@@ -1,6 +1,6 @@
 //! Election: who has not heard a leader for long enough asks whether a majority would have another
 //! (pre-vote: Ongaro's thesis, §9.6), and if so runs phase 1 of Paxos over the whole suffix of the
-//! log ("Paxos Made Simple", §3).
+//! log ("Paxos Made Simple", §3). The rules are §M5 and §M6.
 //!
 //! A pre-vote changes nothing at whoever gives it, and nobody gives one who has granted a leader
 //! its lease (`lease`): so a replica that comes back, or sees nobody, disturbs no leader that a

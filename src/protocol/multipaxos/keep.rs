@@ -1,5 +1,5 @@
 //! What a replica keeps: what it forgets, what its snapshots hold, how it comes back from records
-//! and goes on from another's snapshot (protocol.md §7, §8a; much simpler with one log).
+//! and goes on from another's snapshot (§L6, §L7, §M9).
 //!
 //! A slot goes once every member has executed it for good, as the leader tells; or once it is in
 //! this replica's own snapshot and more than `retention.keep` bytes are kept: whoever asks for it

@@ -1,4 +1,4 @@
-//! The leader: gives proposals their slots, counts the votes, and tells what is decided.
+//! The leader: gives proposals their slots, counts the votes, and tells what is decided (§M2, §M4).
 //!
 //! Its Accepts need not wait for its own record: what it must not do after a crash is to propose
 //! another value at the same ballot, and no ballot is led in two lives. Its own vote counts once it

@@ -1,6 +1,6 @@
 //! The leader's lease: while a majority votes for nobody else, what the leader knows as decided is
 //! all that is decided, and it may answer reads alone (Ongaro, "Consensus: Bridging Theory and
-//! Practice", §6.4; "Paxos Made Live", §5.2).
+//! Practice", §6.4; "Paxos Made Live", §5.2). The rules are §M7 and §M8.
 //!
 //! With each Heartbeat the leader asks for a lease of the least election time-out. Who answers
 //! votes and pre-votes for nobody else for as long, counted from the receipt. The leader counts

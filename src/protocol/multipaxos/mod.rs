@@ -1,5 +1,6 @@
 //! Multi-Paxos (Lamport, "Paxos Made Simple", §3; Chandra, Griesemer, Redstone, "Paxos Made Live"):
-//! one log, one leader, one round trip from the leader to a majority.
+//! one log, one leader, one round trip from the leader to a majority. Its rules are
+//! [§M1 to §M9](super::log#m-multi-paxos).
 //!
 //! A command's way: `propose` (named, and forwarded to the leader) → `lead` (gets a slot, Accept) →
 //! `accept` (votes) → `lead` (counts, tells). The side road, when the leader is silent: `elect`

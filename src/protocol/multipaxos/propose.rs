@@ -1,4 +1,4 @@
-//! Own proposals: their names, and how they come to the leader and come back.
+//! Own proposals: their names, and how they come to the leader and come back (§L2, §M2).
 //!
 //! A proposal is kept here until it is known decided: forwarded to each new leader, and again to
 //! the same one while it is not seen in an Accept of its. The leader knows by its name what it has

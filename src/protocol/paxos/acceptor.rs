@@ -1,4 +1,5 @@
-//! The acceptor: promises, and votes. What it says it never takes back, so it writes it down first.
+//! The acceptor: promises, and votes (§P2). What it says it never takes back, so it writes it down
+//! first.
 
 use std::collections::BTreeMap;
 

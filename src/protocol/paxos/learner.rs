@@ -1,4 +1,5 @@
-//! The learner: counts votes, and knows what a majority has voted for in one ballot as decided.
+//! The learner: counts votes, and knows what a majority has voted for in one ballot as decided
+//! (§P4).
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! Paxos as its paper has it (Lamport: "The Part-Time Parliament", 1998; "Paxos Made Simple",
-//! 2001): one instance a slot of the log, both phases for every one, and anybody proposes.
+//! 2001): one instance a slot of the log, both phases for every one, and anybody proposes. Its
+//! rules are [§P1 to §P7](super::log#p-paxos).
 //!
 //! A value's way, with who does it: `proposer` (Prepare) → `acceptor` (Promise) → `proposer`
 //! (Accept) → `acceptor` (Accepted) → `learner`, at every replica: four message delays, with a

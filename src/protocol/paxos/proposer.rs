@@ -1,5 +1,5 @@
 //! The proposer: takes the lowest slot it knows to be free through both phases, and another one if
-//! that slot turns out to be somebody else's. Several slots at a time, each for itself.
+//! that slot turns out to be somebody else's (§P1, §P3). Several slots at a time, each for itself.
 //!
 //! An own value waits in one slot at a time. It leaves a slot for another only when the slot has
 //! decided something else, or no acceptor was ever asked to vote for it there: so it is decided
@@ -11,7 +11,7 @@
 //! it has lost. And it then aims ahead: a proposer far away hears late which slots are taken, and
 //! what it asks for arrives late, so that the lowest slot that it takes for free never is. It lets
 //! as many free slots pass as others have filled during its last attempt. Who has been voted for
-//! has to stay, and backs off for a time at random if another one is at work there.
+//! has to stay, and backs off for a time at random if another one is at work there (§P5).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

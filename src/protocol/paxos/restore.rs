@@ -1,6 +1,6 @@
 //! Restore: what a replica that comes back must not have forgotten: its promises and votes, which
 //! names and rounds it may have used, and what is decided. What it proposed is gone; whatever part
-//! of that acceptors have voted for is finished by whoever is blocked by it.
+//! of that acceptors have voted for is finished by whoever is blocked by it (§P7).
 
 use super::{Fx, Paxos, Record};
 use crate::protocol::log::LogRecord;
