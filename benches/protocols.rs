@@ -7,7 +7,7 @@
 //! Figures are the thread's time on its processor, for all replicas together. Not the full cross
 //! product: all four protocols where no commands conflict, in windows, one at a time, with five
 //! replicas and with long values; only EPaxos looks at what conflicts, and Multi-Paxos is there to
-//! show that it does not. For the same in instructions, which nothing disturbs, see the README.
+//! show that it does not. For the same in instructions, which nothing disturbs, see BENCHMARKS.md.
 //!
 //! Every command has to be answered once and rightly, and all replicas have to end in the same
 //! state; otherwise this panics and gives no figure.

@@ -1,4 +1,4 @@
-//! A cluster of real processes, backed up and begun anew: the steps of the README's chapter on
+//! A cluster of real processes, backed up and begun anew: the steps of the guide's chapter on
 //! backups, and who must not be let in afterwards.
 
 mod common;
@@ -121,12 +121,13 @@ fn refused(cluster: &mut Cluster, words: &str) {
     cluster.kill(&[3]);
 }
 
-/// The README's chapter, word by word.
+/// The guide's chapter, word by word.
 #[cfg(unix)]
 #[test]
-fn the_readme_can_be_followed() {
-    let chapter = include_str!("../README.md").split("## Backups\n").nth(1).expect("a chapter");
-    let chapter = chapter.split("\n## ").next().expect("its end");
+fn the_guide_can_be_followed() {
+    let guide = include_str!("../src/GUIDE.md");
+    let chapter = guide.split("\n# Backups\n").nth(1).expect("a chapter");
+    let chapter = chapter.split("\n# ").next().expect("its end");
     let blocks: Vec<&str> = chapter.split("```sh\n").skip(1).collect();
     let [running, stopped] = blocks[..] else { panic!("two blocks in {chapter}") };
     let mut cluster = Cluster::start(3);

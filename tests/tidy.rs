@@ -4,6 +4,10 @@
 //! `tidy/source.rs` strips comments and strings, `tidy/rules.rs` has the rules as a table and the
 //! checks, and below they are run on bad snippets and then on this repository.
 
+#[path = "tidy/links.rs"]
+mod links;
+#[path = "tidy/named_tests.rs"]
+mod named_tests;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/sections.rs"]
@@ -80,14 +84,67 @@ fn every_cited_section_of_the_protocols_exists() {
     assert!(cited > 100, "only {cited} citations found");
 }
 
+/// The pages that people read as files.
+const PAGES: [&str; 8] = [
+    "README.md",
+    "BENCHMARKS.md",
+    "CHANGELOG.md",
+    "src/GUIDE.md",
+    "src/RELIABILITY.md",
+    "src/FAMILY.md",
+    "src/protocol/epaxos/PROTOCOL.md",
+    "src/protocol/log/PROTOCOL.md",
+];
+
 #[test]
-fn every_file_that_a_protocols_page_links_to_exists() {
+fn every_link_of_a_page_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let linked: Vec<String> =
-        PROTOCOLS.iter().flat_map(|page| sections::linked_files(page)).collect();
-    let missing: Vec<&String> = linked.iter().filter(|file| !root.join(file).is_file()).collect();
-    assert!(missing.is_empty(), "a page links to files that are not there: {missing:?}");
-    assert!(linked.len() > 20, "only {} links found", linked.len());
+    let read = |name: &str| fs::read_to_string(root.join(name)).ok();
+    let mut broken = Vec::new();
+    let mut links = 0;
+    for name in PAGES {
+        let page = read(name).expect("a page");
+        for target in links::targets(&page) {
+            let (file, heading) = links::resolve(name, target);
+            let led = read(&file)
+                .filter(|led| heading.is_empty() || links::headings(led).contains(heading));
+            links += 1;
+            if led.is_none() {
+                broken.push(format!("{name}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:#?}");
+    assert!(links > 60, "only {links} links found");
+}
+
+/// rustdoc shows the page on the logs with links of its own, to its pages of the same files.
+#[test]
+fn the_page_on_the_logs_has_the_same_links_in_rustdoc() {
+    let page = links::targets(include_str!("../src/protocol/log/PROTOCOL.md"));
+    let page = page.iter().map(|target| links::resolve("src/protocol/log/PROTOCOL.md", target).0);
+    let shown = links::targets(include_str!("../src/protocol/log/LINKS.md"));
+    let shown = shown.iter().map(|target| {
+        let file = target.split_once("../src/isonomy/").map_or(*target, |(_, file)| file);
+        format!("src/{}", file.trim_end_matches(".html"))
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), page.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = include_str!("../README.md").lines().count();
+    assert!(lines <= 200, "{lines} lines: figures belong in BENCHMARKS.md, the rest in the guide");
+}
+
+#[test]
+fn every_test_that_the_page_on_reliability_names_exists() {
+    let sources = sources();
+    let named = named_tests::named(include_str!("../src/RELIABILITY.md"));
+    let missing: Vec<&&str> =
+        named.iter().filter(|name| named_tests::is_missing(name, &sources)).collect();
+    assert!(missing.is_empty(), "tests that are not there, or left out: {missing:#?}");
+    assert!(named.len() > 60, "only {} tests named", named.len());
 }
 
 #[test]
@@ -233,9 +290,36 @@ mod planted {
     }
 
     #[test]
-    fn a_file_that_a_page_links_to() {
-        let page = "[a.rs]: ../../../src/isonomy/protocol/a.rs.html\n[b]: ../b.rs\n";
-        assert_eq!(super::sections::linked_files(page), ["src/protocol/a.rs"]);
+    fn where_links_lead() {
+        use super::links::{headings, resolve, targets};
+        let page = "# A (b)\nSee [b](../b.rs#two), [w](https://example.com).\n\
+                    ```\n[d](d)\n```\n## It's §2.\n[c]: c.md\n";
+        assert_eq!(targets(page), ["../b.rs#two", "c.md"]);
+        assert_eq!(resolve("src/log/A.md", "../b.rs#two"), ("src/b.rs".to_owned(), "two"));
+        assert_eq!(resolve("src/log/A.md", "#two"), ("src/log/A.md".to_owned(), "two"));
+        assert_eq!(headings(page).into_iter().collect::<Vec<_>>(), ["a-b", "its-2"]);
+    }
+
+    #[test]
+    fn a_test_that_is_not_there() {
+        use super::named_tests::{is_missing, named};
+        let page =
+            "`sim::a::one`, `tests`, `Plant::One`.\n```sh\n`no::code`\n```\n`b::two` `b::two`\n";
+        assert_eq!(named(page), ["b::two", "sim::a::one"]);
+        let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let inner = "mod tests {\n    /// Tries.\n    #[test]\n    fn three() {}\n}\n";
+        let sources = [
+            file("src/sim/a.rs", "#[test]\nfn one() {}\nfn help() {}\n"),
+            file(
+                "tests/b.rs",
+                "#[tokio::test]\nasync fn two() {}\n#[test]\n#[ignore = \"slow\"]\nfn late() {}\n",
+            ),
+            file("src/sim/c/mod.rs", inner),
+        ];
+        let there = ["sim::a::one", "b::two", "sim::c::tests::three"];
+        let gone = ["sim::a::on", "sim::a::help", "b::late", "sim::c::three::two", "sim::b::two"];
+        assert!(there.iter().all(|name| !is_missing(name, &sources)));
+        assert!(gone.iter().all(|name| is_missing(name, &sources)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) struct Serve {
     /// Never execute this request, which the log or an error names; may be given often
     ///
     /// All replicas must be started with it, and each remembers it: see "A command that no replica
-    /// survives" in the README.
+    /// survives" in the guide (src/GUIDE.md, or `guide` in the documentation).
     #[arg(long, value_name = "REQUEST")]
     skip: Vec<RequestId>,
 }

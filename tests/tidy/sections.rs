@@ -1,5 +1,4 @@
-//! Citations of the protocols' pages: every `§` that a comment names is a section there, and every
-//! source file that a page names is there.
+//! Citations of the protocols' pages: every `§` that a comment names is a section there.
 
 use std::collections::BTreeSet;
 
@@ -41,13 +40,6 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
         }
     }
     found
-}
-
-/// The source files that a page links to, as rustdoc shows them.
-pub(crate) fn linked_files(page: &str) -> Vec<String> {
-    let links = page.split("../src/isonomy/").skip(1);
-    let files = links.filter_map(|rest| rest.split_once(".html").map(|(file, _)| file));
-    files.map(|file| format!("src/{file}")).collect()
 }
 
 /// The number at the start of a text, such as `5.3.4`, `8a` or `M5`; empty if there is none.

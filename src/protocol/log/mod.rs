@@ -2,6 +2,9 @@
 //! some of it gets it, when it may be forgotten, and what a replica may call its own after a
 //! restart. Used by the protocols beside it, which bring their own way to decide a slot.
 //!
+// Where the links of the page lead in rustdoc: of two definitions of a link, the first counts.
+#![doc = include_str!("LINKS.md")]
+#![doc = ""]
 #![doc = include_str!("PROTOCOL.md")]
 
 mod choice;
