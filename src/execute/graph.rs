@@ -7,7 +7,7 @@
 //! # The edges of an instance
 //!
 //! Per owner and key only what is needed to *reach* every covered conflicting instance
-//! (protocol.md §6). An owner's later instance always covers its own earlier conflicting ones,
+//! (PROTOCOL.md §6). An owner's later instance always covers its own earlier conflicting ones,
 //! so
 //!
 //! - from a read: the owner's last covered write of the key;
@@ -44,7 +44,7 @@ pub(super) struct Instance {
 
 impl Instance {
     /// The last slot of `owner` that it waits for. Of its own owner those before it count:
-    /// a later one that conflicts covers this one (protocol.md §4.2).
+    /// a later one that conflicts covers this one (PROTOCOL.md §4.2).
     pub(super) fn bound(&self, deps: &Deps, owner: ReplicaId) -> Slot {
         let covered = deps.slot(owner);
         if owner == self.id.replica { covered.min(self.id.slot - 1) } else { covered }
@@ -301,7 +301,7 @@ impl<'a> Edges<'a> {
             assert!(
                 slot <= bound,
                 "an owner's instance covers its own earlier conflicting ones \
-                 (protocol.md §4.1): {} does not cover slot {slot}",
+                 (PROTOCOL.md §4.1): {} does not cover slot {slot}",
                 self.instance.id,
             );
         }

@@ -1,4 +1,4 @@
-//! Decisions in, commands in execution order out (protocol.md §6).
+//! Decisions in, commands in execution order out (PROTOCOL.md §6).
 //!
 //! The [`Executor`] is told what is learned and decided, in any order, and yields components: sets
 //! of instances to execute together, in an order that is the same at every replica for any two

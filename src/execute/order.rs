@@ -13,7 +13,7 @@
 //! tree, that closes a cycle: the knots on the way back up to the root become one. When a root
 //! runs out of edges, it is a component, and all that it depends on was complete before it.
 //!
-//! Deviation: protocol.md §6 parks a whole stack on one blocker and searches it again when that
+//! Deviation: PROTOCOL.md §6 parks a whole stack on one blocker and searches it again when that
 //! is executed. With a long queue behind a barrier that waits for many things in turn, this is
 //! quadratic; here the queue waits for the barrier, and only the barrier is looked at.
 //!

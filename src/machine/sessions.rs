@@ -1,5 +1,5 @@
 //! Sessions: which commands of which client were executed, what they answered, and when all of it
-//! is forgotten (protocol.md §8). Asked by the applier before it runs a command.
+//! is forgotten (PROTOCOL.md §8). Asked by the applier before it runs a command.
 //!
 //! # What is one command
 //!

@@ -1,4 +1,4 @@
-//! The keeper: a thread beside the log's for all that is slow about snapshots (protocol.md §8a). It
+//! The keeper: a thread beside the log's for all that is slow about snapshots (PROTOCOL.md §8a). It
 //! writes own ones, reads from them what others ask for, and puts together and builds what others
 //! send. It does what `snapshots`, on the core thread, tells it to, and has no will of its own.
 

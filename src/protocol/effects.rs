@@ -136,7 +136,7 @@ impl Path {
         self as usize <= Path::Installed as usize
     }
 
-    /// Those that only replicas take that save latency by the optimisations of protocol.md §7, and
+    /// Those that only replicas take that save latency by the optimisations of PROTOCOL.md §7, and
     /// all but the first only after a restart.
     pub const OPTIMISED: &'static [Path] = &[
         Path::CommitUnflushed,
@@ -186,7 +186,7 @@ impl Path {
         Path::FastAgain,
     ];
 
-    /// Those that only replicas take that drop what a member may still need (protocol.md §8a).
+    /// Those that only replicas take that drop what a member may still need (PROTOCOL.md §8a).
     pub const TRUNCATING: &'static [Path] = &[
         Path::Dropped,
         Path::CutProposed,

@@ -90,7 +90,7 @@ pub trait Protocol: Sized {
     fn restore(&mut self, record: Self::Record, fx: &mut Effects<Self::Message, Self::Record>);
 
     /// Whether another replica's snapshot may take the place of the state here, which stands for
-    /// `here` (protocol.md §8a, Install).
+    /// `here` (PROTOCOL.md §8a, Install).
     fn may_install(&self, executed: &Executed, here: &Executed) -> bool;
 
     /// Takes in another replica's snapshot, after [`Protocol::may_install`]. Every payload and

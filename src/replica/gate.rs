@@ -1,4 +1,4 @@
-//! The gate: which waiting commands are proposed, when, and in what batch (protocol.md §6b.1).
+//! The gate: which waiting commands are proposed, when, and in what batch (PROTOCOL.md §6b.1).
 //!
 //! The protocol is safe whatever is proposed when; the gate keeps a contended key's components
 //! small. While another owner's instance on a key is unexecuted here, at most two own ones on that
@@ -53,7 +53,7 @@ impl Use {
 
 /// One key's state; gone when nothing uses the key and nothing waits for it.
 ///
-/// The home hint of protocol.md §6b.2 will live here too: it dies with the entry.
+/// The home hint of PROTOCOL.md §6b.2 will live here too: it dies with the entry.
 #[derive(Debug, Default)]
 struct Key {
     uses: Use,

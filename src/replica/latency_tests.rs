@@ -1,4 +1,4 @@
-//! What the two optimisations of protocol.md §7 are for: how long the fast path takes at its owner,
+//! What the two optimisations of PROTOCOL.md §7 are for: how long the fast path takes at its owner,
 //! in message delays and flushes.
 
 use std::cmp::Reverse;

@@ -1,5 +1,5 @@
 //! Where a replica begins, and where it begins again: restarts from its own snapshot and records,
-//! and goes on from another replica's snapshot (protocol.md §7, §8a).
+//! and goes on from another replica's snapshot (PROTOCOL.md §7, §8a).
 
 use rustc_hash::FxHashSet;
 
@@ -115,7 +115,7 @@ impl<P: Protocol> Core<P> {
     /// Tells the protocol what is executed here; not while another replica's snapshot is needed.
     ///
     /// What counts as executed for good has to be in that snapshot, or it is refused
-    /// (protocol.md §8a). If that grew meanwhile, no snapshot would ever be enough.
+    /// (PROTOCOL.md §8a). If that grew meanwhile, no snapshot would ever be enough.
     pub(super) fn note_executed(&mut self) {
         if !self.receiver.needs_any() {
             self.protocol.on_executed(self.executor.executed());

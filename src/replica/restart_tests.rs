@@ -127,7 +127,7 @@ fn promises_early(plant: Option<Plant>) -> bool {
         .any(|(_, _, message)| matches!(message, PeerMessage::Protocol(Message::RecoverOk { .. })))
 }
 
-/// Takes the simulator tens of thousands of seeds to see what comes of it (protocol.md §9).
+/// Takes the simulator tens of thousands of seeds to see what comes of it (PROTOCOL.md §9).
 #[test]
 fn a_promise_that_is_not_durable_is_not_given() {
     assert!(!promises_early(None));

@@ -1,5 +1,5 @@
 //! How EPaxos implementations break, each as a story told to real replicas, message by message.
-//! Where a rule of protocol.md is what saves it, the story is told again without the rule, and ends
+//! Where a rule of PROTOCOL.md is what saves it, the story is told again without the rule, and ends
 //! badly: so it is known to be about that rule.
 
 mod chaos;
@@ -118,7 +118,7 @@ fn a_recovery_keeps_the_owners_dependencies() {
     assert_eq!(s.decided(3, x), Some(deps([0, 1, 0])));
 }
 
-/// protocol.md §3: r3.1 becomes a Nop that r1 and r3 know and r2 does not. r3 proposes its command
+/// PROTOCOL.md §3: r3.1 becomes a Nop that r1 and r3 know and r2 does not. r3 proposes its command
 /// again, commits it in one round trip with r1, answers, and dies. r2 recovers from r1's vote. What
 /// it knows of r3.1 speaks against the fast path, unless r3.2 covers r3.1.
 fn nop_of_the_same_owner(plant: Option<Plant>) -> Stage {

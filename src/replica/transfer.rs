@@ -1,4 +1,4 @@
-//! Snapshots from one replica to another (protocol.md §8a), sans-IO: what is said, by whom, when
+//! Snapshots from one replica to another (PROTOCOL.md §8a), sans-IO: what is said, by whom, when
 //! again, and how much at a time. Whoever drives the replica keeps the bytes.
 //!
 //! A replica that needs a snapshot asks all the others (`receive`). Those that have executed enough

@@ -1,5 +1,5 @@
 //! A member that stays away, as its cluster lives with it: what is kept for it is cut down, and a
-//! snapshot brings it back (protocol.md §8a).
+//! snapshot brings it back (PROTOCOL.md §8a).
 
 use std::time::Duration;
 

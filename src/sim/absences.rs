@@ -1,4 +1,4 @@
-//! Members that stay away for long (protocol.md §8a): meanwhile the others go on, take snapshots,
+//! Members that stay away for long (PROTOCOL.md §8a): meanwhile the others go on, take snapshots,
 //! agree on a cut and drop what it holds; then they return, and need a snapshot to go on. Beside
 //! `faults`, which says when; `snapshots` carries out what follows.
 //!

@@ -265,7 +265,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// A rule broken on purpose: protocol.md §6 says why.
+    /// A rule broken on purpose: PROTOCOL.md §6 says why.
     fn answer_early(&mut self, me: ReplicaId, committed: &[Committed]) {
         let done = encode(&KvOutput::Done).expect("an output without content");
         for committed in committed {

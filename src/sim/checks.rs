@@ -1,4 +1,4 @@
-//! What must hold after every step (protocol.md §2, §6), looked at from outside and from nothing
+//! What must hold after every step (PROTOCOL.md §2, §6), looked at from outside and from nothing
 //! but what replicas write, execute and answer. Used by `world`.
 //!
 //! All of it is incremental: a step is compared with what is known already, so that a check costs

@@ -414,7 +414,7 @@ impl<P: Subject> World<'_, P> {
 
     /// Two propose; some hear of the first alone, the rest of the second alone. The first is cut
     /// off, and when the others recover what it left, the second has not heard its votes yet: so
-    /// that recovery waits, and then sees the second one decided (protocol.md §5.5).
+    /// that recovery waits, and then sees the second one decided (PROTOCOL.md §5.5).
     fn duel_of_two(&mut self) {
         self.counters.hit(Counter::DuelOfTwo);
         let (n, e) = (self.plan.replicas, self.quorums().e);
@@ -462,7 +462,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Owners hear neither votes nor recoveries of their own instances, but take part in others',
-    /// so that recoveries have to wait for each other (protocol.md §5.5). Each hears again in its
+    /// so that recoveries have to wait for each other (PROTOCOL.md §5.5). Each hears again in its
     /// time, and may still decide what another recovery waits for.
     fn deafen(&mut self, owners: ReplicaSet) {
         self.counters.hit(Counter::Deafened);

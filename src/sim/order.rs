@@ -1,4 +1,4 @@
-//! Conflicting instances are executed in the same order everywhere (protocol.md §6). Used by
+//! Conflicting instances are executed in the same order everywhere (PROTOCOL.md §6). Used by
 //! `checks`.
 
 use rustc_hash::FxHashMap;

@@ -1,5 +1,5 @@
 //! What a seed stands for: a swarm of one. Each seed draws its own cluster, network, disks, clocks,
-//! workload, and subset of faults with rates of their own (protocol.md §9). After the options,
+//! workload, and subset of faults with rates of their own (PROTOCOL.md §9). After the options,
 //! before the world.
 //!
 //! What is drawn does not depend on what was overridden, so that a world can be made smaller

@@ -1,4 +1,4 @@
-//! Bugs on purpose, each of which the checks have to notice (protocol.md §9). How many seeds that
+//! Bugs on purpose, each of which the checks have to notice (PROTOCOL.md §9). How many seeds that
 //! takes was measured; each test allows for some times as many, as other changes shuffle the seeds.
 //!
 //! Those that need a long chain of coincidences, and take thousands of seeds, are told as stories

@@ -172,11 +172,11 @@ impl Counters {
 /// Which promise was broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Broken {
-    /// Two replicas committed different things in one instance (protocol.md §2).
+    /// Two replicas committed different things in one instance (PROTOCOL.md §2).
     Agreement,
-    /// Neither of two conflicting committed instances covers the other (protocol.md §2).
+    /// Neither of two conflicting committed instances covers the other (PROTOCOL.md §2).
     Visibility,
-    /// Something was committed or executed that its owner never proposed there (protocol.md §2).
+    /// Something was committed or executed that its owner never proposed there (PROTOCOL.md §2).
     Integrity,
     /// Conflicting commands were executed in different orders, or before they were committed.
     Order,
@@ -190,11 +190,11 @@ pub enum Broken {
     Linearizability,
     /// What every replica has executed is not forgotten.
     Memory,
-    /// Something was dropped or forgotten that some member lacks (protocol.md §8a).
+    /// Something was dropped or forgotten that some member lacks (PROTOCOL.md §8a).
     Truncation,
     /// Messages are changed by their encoding.
     Wire,
-    /// A ballot was used by two lives of a replica (protocol.md §5.1).
+    /// A ballot was used by two lives of a replica (PROTOCOL.md §5.1).
     Ballot,
     /// A replica listens to one that lacks what it has heard, or would not know it any more.
     Freshness,

@@ -1,4 +1,4 @@
-//! Worlds with restarts, and the rows of the table of protocol.md §7 skipped in turn: whatever is
+//! Worlds with restarts, and the rows of the table of PROTOCOL.md §7 skipped in turn: whatever is
 //! said before it is durable has to be noticed. How many seeds that takes was measured, as in
 //! `plants`.
 
@@ -211,7 +211,7 @@ fn a_lost_slot_that_conflicts_with_nothing() {
     caught(3, 300, Plant::LostNotInConf);
 }
 
-/// Measured: the third seed, and the first (protocol.md §8a).
+/// Measured: the third seed, and the first (PROTOCOL.md §8a).
 #[test]
 fn a_truncated_instance_that_is_decided_anew() {
     caught(3, 30, Plant::TruncatedVote);

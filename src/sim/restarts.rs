@@ -1,4 +1,4 @@
-//! Replicas that stop and come back as what their flushed records make them (protocol.md §7). After
+//! Replicas that stop and come back as what their flushed records make them (PROTOCOL.md §7). After
 //! `faults`, which says when; `checks` carry over to the next life what outlives a crash.
 //!
 //! A crash keeps what was flushed and any part of what was appended behind it, in order: which, the

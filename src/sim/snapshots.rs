@@ -1,4 +1,4 @@
-//! Snapshots in a world (protocol.md §8a): taken at odd moments into the real storage room while
+//! Snapshots in a world (PROTOCOL.md §8a): taken at odd moments into the real storage room while
 //! the replica goes on, cut short by crashes, put in place of the log before them, and given to
 //! who needs one. Beside `restarts`, which starts from the newest that is sound.
 //!

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{InstanceId, ReplicaId, Slot};
 
-/// A vector of slots, one an owner (protocol.md §2): covers every instance `(r, s)` with
+/// A vector of slots, one an owner (PROTOCOL.md §2): covers every instance `(r, s)` with
 /// `1 <= s <= self[r]`. Also used for other per-owner watermarks.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Deps(SmallVec<[Slot; 5]>);

@@ -1,6 +1,6 @@
 //! "Not before it is durable", as a type.
 //!
-//! A replica may only say what it can still say after a crash (protocol.md §7). So whatever it
+//! A replica may only say what it can still say after a crash (PROTOCOL.md §7). So whatever it
 //! wants to say is wrapped in [`Held`] together with the journal position it depends on, and
 //! nothing gets at what is inside without a [`Durable`] mark at or behind that position; only the
 //! storage room issues those.

@@ -77,7 +77,7 @@ impl InstanceId {
         InstanceId { replica, slot }
     }
 
-    /// The order inside one component: by slot, then by owner (protocol.md §6).
+    /// The order inside one component: by slot, then by owner (PROTOCOL.md §6).
     pub const fn execution_key(self) -> (Slot, ReplicaId) {
         (self.slot, self.replica)
     }

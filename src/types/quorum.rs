@@ -1,4 +1,4 @@
-//! Quorum sizes (protocol.md §1) and sets of replicas.
+//! Quorum sizes (PROTOCOL.md §1) and sets of replicas.
 
 use std::fmt;
 

@@ -26,7 +26,7 @@ pub struct Settings {
     pub leases: bool,
 }
 
-/// What a replica keeps for members that have not executed it yet (protocol.md §8a).
+/// What a replica keeps for members that have not executed it yet (PROTOCOL.md §8a).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
     /// Whether a replica that stops never comes back under its name, so that what it has executed
@@ -43,7 +43,7 @@ impl Default for Retention {
     }
 }
 
-/// Two ways to wait for the disk less often before a command is answered (protocol.md §7). Each is
+/// Two ways to wait for the disk less often before a command is answered (PROTOCOL.md §7). Each is
 /// a matter of this replica alone: the others need not do the same. Each may be turned on and off
 /// whenever the replica starts.
 ///

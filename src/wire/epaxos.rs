@@ -42,7 +42,7 @@ kinds! { Record, "a record of EPaxos*", _limits:
     0x18 Silent { up_to } refused for too_far(up_to);
 }
 
-/// A recovery leads rounds from 1, and only a ballot above another rejects it (protocol.md §5.1,
+/// A recovery leads rounds from 1, and only a ballot above another rejects it (PROTOCOL.md §5.1,
 /// §5.2).
 fn owners(ballot: Ballot) -> Option<Flaw> {
     ballot.is_owner().then_some(Flaw::OwnersBallot)

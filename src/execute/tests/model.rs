@@ -64,7 +64,7 @@ fn conf(known: &[(InstanceId, Footprint)], id: InstanceId, footprint: &Footprint
 }
 
 /// Lets the stories happen in a cluster of `n`: each instance's dependencies are the union over a
-/// majority, its owner included, of what had reached them before it (protocol.md §4).
+/// majority, its owner included, of what had reached them before it (PROTOCOL.md §4).
 fn happen(n: usize, stories: &[Story]) -> History {
     let mut known: Vec<Vec<(InstanceId, Footprint)>> = vec![Vec::new(); n];
     let mut history = History { n, instances: Vec::new() };

@@ -1,4 +1,4 @@
-//! Chaos: what no story tells. Replicas with the optimisations of protocol.md §7 that crash, lose
+//! Chaos: what no story tells. Replicas with the optimisations of PROTOCOL.md §7 that crash, lose
 //! what was not durable, write snapshots, are cut off, come back and install those of others, all
 //! at random and far more often than in the simulator, which has clocks and disks to look after.
 //!

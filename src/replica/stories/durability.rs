@@ -1,4 +1,4 @@
-//! Stories of the table of protocol.md §7: what a replica says, it must still know after a crash.
+//! Stories of the table of PROTOCOL.md §7: what a replica says, it must still know after a crash.
 //! Those rows of it that a simulated world hardly ever shows.
 
 use std::time::Duration;
@@ -84,7 +84,7 @@ fn two_lives(plant: Option<Plant>) -> [Option<Ballot>; 2] {
     [first, s.asks_at(3, x)]
 }
 
-/// A recovery is never taken up by another life (protocol.md §5.1): promises to the one must not
+/// A recovery is never taken up by another life (PROTOCOL.md §5.1): promises to the one must not
 /// count for the other.
 #[test]
 fn a_ballot_is_not_used_by_two_lives() {

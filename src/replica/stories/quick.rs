@@ -1,4 +1,4 @@
-//! Stories of the two optimisations of protocol.md §7: silent orphans, and reserved slots.
+//! Stories of the two optimisations of PROTOCOL.md §7: silent orphans, and reserved slots.
 
 use std::time::Duration;
 

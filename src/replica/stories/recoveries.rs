@@ -1,4 +1,4 @@
-//! Stories of protocol.md §5.4 and §5.5: what Validate is for.
+//! Stories of PROTOCOL.md §5.4 and §5.5: what Validate is for.
 
 use super::stage::{Stage, deps, id};
 use crate::protocol::epaxos::Plant;

@@ -1,4 +1,4 @@
-//! Stories of protocol.md §8a: records that are dropped while a replica is away, and snapshots that
+//! Stories of PROTOCOL.md §8a: records that are dropped while a replica is away, and snapshots that
 //! bring it back.
 
 use std::time::Duration;
@@ -127,7 +127,7 @@ fn every_question_about_the_dropped_is_answered_with_that() {
     assert!(asked < 700, "{asked} answers in half a minute");
 }
 
-/// protocol.md §3, with its end of the story truncated: r3.1 becomes a Nop that r1 and r3 drop, and
+/// PROTOCOL.md §3, with its end of the story truncated: r3.1 becomes a Nop that r1 and r3 drop, and
 /// r3 even restarts from its snapshot. It proposes again, commits with r1, and dies. r2 has the Nop
 /// as it was proposed, and recovers.
 #[test]

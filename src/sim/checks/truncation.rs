@@ -1,4 +1,4 @@
-//! What replicas forget and drop, against what all of them are sure to have (protocol.md §8a):
+//! What replicas forget and drop, against what all of them are sure to have (PROTOCOL.md §8a):
 //! nobody forgets what some member lacks, nothing that is dropped gets a record again, and what a
 //! member has told to be safe stays so.
 

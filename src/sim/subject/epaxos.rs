@@ -68,7 +68,7 @@ impl Subject for EPaxos {
         }
     }
 
-    /// A recovery is never taken up by another life (protocol.md §5.1): what was promised to the
+    /// A recovery is never taken up by another life (PROTOCOL.md §5.1): what was promised to the
     /// one would count for the other.
     fn leads(message: &Message) -> Option<(InstanceId, Ballot)> {
         match message {

@@ -108,7 +108,7 @@ fn a_jitter_is_seen_and_bounded() {
 #[test]
 fn thirteen_sites_take_the_same_law() {
     let measured = epaxos(&in_a_row(13), 0.0);
-    // A fast quorum of 13 is 10 (protocol.md §1): the ends reach nine sites to one side.
+    // A fast quorum of 13 is 10 (PROTOCOL.md §1): the ends reach nine sites to one side.
     assert_eq!(p(&measured.commit(Some(0)), 0.5), 10.0 * (fast(13) - 1) as f64);
     assert_eq!(p(&measured.commit(Some(6)), 0.5), 10.0 * ((fast(13) - 1) as f64 / 2.0).ceil());
 }

@@ -1,4 +1,4 @@
-//! Snapshots and cuts on the stage (protocol.md §8a).
+//! Snapshots and cuts on the stage (PROTOCOL.md §8a).
 
 use super::{Actor, Stage, name, replica};
 use crate::execute::Executor;
