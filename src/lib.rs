@@ -12,7 +12,7 @@
 //!
 //! Three replicas in one process, a command at one and another at the next:
 //!
-#![doc = include_str!("EMBED.md")]
+#![cfg_attr(feature = "authority", doc = include_str!("EMBED.md"))]
 //!
 //! [`LocalCluster`] is for tests and experiments. [`Replica::builder`] makes a replica of its own,
 //! with peers elsewhere. The [guide](guide#embedding) goes on from there.
@@ -44,6 +44,16 @@
 //! - `load`: the load generator, the demo, and the comparison of protocols
 //! - `cli`: the command `isonomy`
 //! - [`testkit`]: checks for a program's own state machine
+//!
+//! # Features
+//!
+//! The default, `cli`, is everything. A program that embeds the engine takes it with
+//! `default-features = false`, and compiles half as many crates:
+//!
+//! - `authority`: a certificate authority of the cluster's own, and [`LocalCluster`]; without it,
+//!   certificates come from files
+//! - `metrics`: quantiles of latencies; without it, their number, mean and maximum
+//! - `sim`, `load`: the rooms of these names; `load` brings all the others
 
 pub mod types;
 
@@ -65,15 +75,20 @@ pub mod node;
 
 pub mod client;
 
+#[cfg(feature = "sim")]
 pub mod sim;
 
+#[cfg(feature = "load")]
 pub mod load;
 
+#[cfg(feature = "cli")]
 pub mod cli;
 
 pub mod testkit;
 
-pub use node::{LocalCluster, Replica};
+#[cfg(feature = "authority")]
+pub use node::LocalCluster;
+pub use node::Replica;
 
 // The links of these pages lead to files. In rustdoc they lead to items: of two definitions of a
 // link, the first counts.
@@ -103,6 +118,6 @@ pub mod reliability {}
 pub mod family {}
 
 /// The README's examples are compiled and run with the documentation's.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "authority"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

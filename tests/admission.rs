@@ -1,5 +1,6 @@
 //! One client stops only itself: what it asks for, does not read or asks too often is its own loss.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -1,6 +1,7 @@
 //! What a command makes: answers of bounded length, made only where somebody waits; and commands
 //! that a state machine does not survive.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

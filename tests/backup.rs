@@ -1,5 +1,6 @@
 //! A cluster of real processes, backed up and begun anew: the steps of the guide's chapter on
 //! backups, and who must not be let in afterwards.
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The command line as its users meet it: help, the demo, the files of `init`, and errors that say
 //! what to do.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::path::Path;

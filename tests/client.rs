@@ -1,5 +1,6 @@
 //! Clients of a running cluster, over QUIC.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! What can be done to a replica of a local cluster: made to stand still, crashed, started again.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

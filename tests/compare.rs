@@ -1,6 +1,7 @@
 //! `isonomy compare` as its users meet it: results that are kept, two that are held against each
 //! other, and what happens where there is no room.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

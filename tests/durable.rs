@@ -3,6 +3,7 @@
 //!
 //! `ISONOMY_CYCLES=N` makes the kills more, for long runs.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and tells")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Embedding a replicated state machine of one's own: what a program that uses the crate writes.
+#![cfg(feature = "authority")]
 
 /// The shortest one; the README has one like it.
 mod first {

@@ -1,6 +1,7 @@
 //! Directories that are older than what the others remember, two that run as one replica, and lists
 //! of replicas that differ: real `serve` processes on a real file system, over QUIC.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -2,6 +2,7 @@
 //!
 //! `ISONOMY_INPUTS=N` makes the bent frames more, for long runs.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -1,6 +1,7 @@
 //! `isonomy load` as its users meet it: on a cluster that it starts and on one that runs, with
 //! files that cannot be written, and with what makes no sense.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! The mesh as `isonomy init` and `serve` use it: certificates written to files and read back,
 //! replicas and a client that know each other only by what stands in them.
+#![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are tests too")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! Replicas that run: real sockets, real certificates, several in one process.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! Real processes: a cluster laid out by `init`, three `serve`, clients that are processes too, and
 //! `kill -9`. The steps of the README's second chapter.
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Every protocol on the same runtime: what callers may rely on is the same, and no two protocols
 //! meet in one cluster or in one directory.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

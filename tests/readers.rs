@@ -1,6 +1,7 @@
 //! Who reads what a replica says may stand still, or be gone: the replica goes on. And what it has
 //! on its disk is for its owner's eyes alone.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 #![cfg(unix)]
 

@@ -1,5 +1,6 @@
 //! Replicas that stop and start again in this process, on disks that fail when they are told to.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

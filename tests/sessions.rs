@@ -1,5 +1,6 @@
 //! Sessions of a running cluster that end, and what their clients notice of it.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

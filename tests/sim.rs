@@ -1,5 +1,6 @@
 //! The simulator as a command: the same seeds give the same worlds in every process, and what it
 //! prints can be used to run them again.
+#![cfg(feature = "cli")]
 
 use std::process::{Command, Output};
 

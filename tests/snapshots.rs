@@ -1,6 +1,7 @@
 //! Snapshots of running replicas: taken while they go on, begun with, given to those who were away
 //! too long, and in the way of nothing when they fail.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;

@@ -18,6 +18,7 @@ pub use applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in};
 pub use codec::{CodecError, decode, encode, encoded_len};
 pub use kv::{Kv, KvCommand, KvOutput};
 #[cfg(test)]
+#[cfg(feature = "sim")]
 pub(crate) use sessions::BLIND;
 pub use sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions};
 

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::credentials::{Credentials, CredentialsError, Role, certificate_has_name};
 use super::names::{self, check_client, check_cluster};
+use super::x509::Decoded;
 use crate::types::ReplicaId;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -163,8 +164,8 @@ impl Authority {
         certificate_has_name(&old, name).map_err(|_| {
             CredentialsError::Issue(format!("the certificate to renew is not that of {name}"))
         })?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&old).map_err(issue)?;
-        let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw).map_err(issue)?;
+        let key = Decoded::new(&old).and_then(|it| it.public_key()).map_err(issue)?;
+        let key = SubjectPublicKeyInfo::from_der(&key).map_err(issue)?;
         let params = params(name, uses, not_after)?;
         Ok(params.signed_by(&key, &self.issuer).map_err(issue)?.pem())
     }

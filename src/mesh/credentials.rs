@@ -13,11 +13,10 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 
 use super::expiry::{self, Dated, Expiring, end_of};
 use super::pem;
+use super::x509::Decoded;
 
 /// A certificate chain with its private key, and the authorities trusted to vouch for others.
 pub struct Credentials {
@@ -202,22 +201,19 @@ impl Credentials {
     ) -> String {
         use rustls::CertificateError as Bad;
         let rustls::Error::InvalidCertificate(bad) = error else { return error.to_string() };
-        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(own) else {
-            return error.to_string();
-        };
-        let (begins, ends) = (parsed.validity().not_before, parsed.validity().not_after);
+        let Ok(decoded) = Decoded::new(own) else { return error.to_string() };
         match bad {
             Bad::Expired | Bad::ExpiredContext { .. } => {
-                format!("it has expired on {}: renew it", expiry::date(ends.timestamp()))
+                format!("it has expired on {}: renew it", expiry::date(decoded.ends()))
             }
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!(
                 "it is not valid before {}: is this machine's clock right?",
-                expiry::date(begins.timestamp())
+                expiry::date(decoded.begins())
             ),
             Bad::UnknownIssuer | Bad::BadSignature => format!(
                 "no authority in {} has issued it (its issuer is {}): take both from one authority",
                 self.names.authority,
-                parsed.issuer()
+                decoded.issuer()
             ),
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
                 let wanted = match role {
@@ -233,26 +229,14 @@ impl Credentials {
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => format!(
                 "it is made out to {}: issue one for {name}, as a DNS name among its alternative \
                  names",
-                names_in(&parsed)
+                decoded.names()
             ),
-            _ if parsed.is_ca() => {
+            _ if decoded.is_authority() => {
                 "it is an authority's own: are `authority` and `certificate` swapped?".to_owned()
             }
             _ => error.to_string(),
         }
     }
-}
-
-/// The names that a certificate is made out to, in words.
-fn names_in(certificate: &X509Certificate<'_>) -> String {
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-    let names = names.iter().map(|name| match name {
-        GeneralName::DNSName(name) => (*name).to_owned(),
-        other => other.to_string(),
-    });
-    let names = names.take(5).collect::<Vec<_>>().join(", ");
-    if names.is_empty() { "no name".to_owned() } else { names }
 }
 
 fn dated(certificates: &[CertificateDer<'_>], what: &str) -> Vec<Dated> {

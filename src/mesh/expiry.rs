@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
-use time::OffsetDateTime;
 use tracing::warn;
+use x509_cert::der::DateTime;
 
 use super::pem;
+use super::x509::Decoded;
 use crate::types::ReplicaId;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -90,14 +91,14 @@ pub(super) async fn keep_warning(us: ReplicaId, own: Vec<Dated>, authorities: Ve
 
 /// The end of a certificate, in seconds since 1970.
 pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(parsed.validity().not_after.timestamp())
+    Decoded::new(certificate).ok().map(|it| it.ends())
 }
 
 /// A day, for people.
 pub(super) fn date(seconds: i64) -> String {
-    match OffsetDateTime::from_unix_timestamp(seconds) {
-        Ok(at) => format!("{:04}-{:02}-{:02}", at.year(), u8::from(at.month()), at.day()),
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    match DateTime::from_unix_duration(since) {
+        Ok(at) => format!("{:04}-{:02}-{:02}", at.year(), at.month(), at.day()),
         Err(_) => "a day beyond all calendars".to_owned(),
     }
 }

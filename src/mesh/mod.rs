@@ -13,6 +13,7 @@ mod accept;
 mod account;
 mod addresses;
 mod arbiter;
+#[cfg(feature = "authority")]
 mod authority;
 mod bind;
 mod client;
@@ -37,8 +38,10 @@ mod tally;
 mod terms;
 mod tls;
 mod wan;
+mod x509;
 
 #[cfg(test)]
+#[cfg(feature = "authority")]
 mod tests;
 
 use std::net::SocketAddr;
@@ -48,6 +51,7 @@ use bytes::Bytes;
 
 pub use account::Account;
 pub use addresses::{BadEntry, check_addresses};
+#[cfg(feature = "authority")]
 pub use authority::{Authority, Issued};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
 pub use config::{Congestion, Limits, MeshConfig};

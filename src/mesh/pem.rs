@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::credentials::CredentialsError;
+use super::x509::Decoded;
 
 /// Far more than any authority's list: what is larger is another file.
 const MOST_BYTES: u64 = 4 << 20;
@@ -26,7 +27,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let found = found.map_err(|error| bad(format!("holds no usable certificate: {error}")))?;
     for (index, certificate) in found.iter().enumerate() {
         // It is decoded here so that the file is named, and not whoever meets it later.
-        if let Err(error) = x509_parser::parse_x509_certificate(certificate) {
+        if let Err(error) = Decoded::new(certificate) {
             return Err(bad(format!("certificate {} in it is damaged: {error}", index + 1)));
         }
     }

@@ -14,7 +14,7 @@ use tracing::error;
 
 use super::desk::{Answer, Waited, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
-use super::metrics::Latency;
+use super::latency::Latency;
 use super::poison::{self, PoisonedCommand};
 use super::shared::{Phase, Shared, lock, panic_text};
 use crate::machine::{Applier, Outcome, Refusal, StateMachine};

@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::error::Fault;
 use super::inbox::EPOCH;
-use super::metrics::{Latency, LogMetrics, Restored};
+use super::latency::Latency;
+use super::metrics::{LogMetrics, Restored};
 use super::shared::{Shared, lock};
 use crate::storage::{Durability, Log, LogEvent, LogThread, MemoryLog, StorageError};
 use crate::types::{Durable, LogPosition, Time};

@@ -2,70 +2,10 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
+use super::latency::Latency;
 use crate::protocol::Paths;
 use crate::storage::Durability;
 use crate::types::ReplicaId;
-
-/// Durations, in microseconds, to three digits, up to [`Latency::LONGEST`].
-#[derive(Clone, Debug)]
-pub struct Latency(Histogram<u64>);
-
-impl Latency {
-    /// Whatever takes longer is counted as this long.
-    pub const LONGEST: Duration = Duration::from_secs(600);
-
-    /// Counts a duration.
-    pub fn record(&mut self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.0.saturating_record(micros.max(1));
-    }
-
-    /// Adds all that another has counted.
-    pub fn add(&mut self, other: &Latency) {
-        self.0.add(&other.0).expect("all have the same range");
-    }
-
-    /// Takes away what another has counted, from which this one has grown. If it has not, what is
-    /// left means nothing.
-    pub fn subtract(&mut self, other: &Latency) {
-        let _ = self.0.subtract(&other.0);
-    }
-
-    /// How many were counted.
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// The duration that this share of them (from 0 to 1) did not exceed; zero if there are none.
-    pub fn quantile(&self, share: f64) -> Duration {
-        Duration::from_micros(self.0.value_at_quantile(share))
-    }
-
-    /// The longest; zero if there are none.
-    pub fn max(&self) -> Duration {
-        Duration::from_micros(self.0.max())
-    }
-
-    /// The mean; zero if there are none.
-    pub fn mean(&self) -> Duration {
-        Duration::from_secs_f64(self.0.mean() / 1e6)
-    }
-
-    /// The histogram itself, in microseconds.
-    pub fn histogram(&self) -> &Histogram<u64> {
-        &self.0
-    }
-}
-
-impl Default for Latency {
-    fn default() -> Latency {
-        let longest = u64::try_from(Latency::LONGEST.as_micros()).unwrap_or(u64::MAX);
-        let histogram = Histogram::new_with_bounds(1, longest, 3);
-        Latency(histogram.expect("these bounds are in order"))
-    }
-}
 
 /// How many took one round trip and how many more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -255,34 +195,5 @@ impl Metrics {
     /// Own instances that did not commit on the fast path.
     pub fn conflicts(&self) -> u64 {
         self.instances.slow
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_came_before_can_be_taken_away() {
-        let mut latency = Latency::default();
-        latency.record(Duration::from_millis(900));
-        let before = latency.clone();
-        latency.record(Duration::from_millis(5));
-        latency.subtract(&before);
-        assert_eq!(latency.count(), 1);
-        assert!(latency.max() < Duration::from_millis(6), "{:?}", latency.max());
-    }
-
-    #[test]
-    fn latencies_are_kept_to_three_digits_and_never_refused() {
-        let mut latency = Latency::default();
-        assert_eq!((latency.max(), latency.count()), (Duration::ZERO, 0));
-        for took in [Duration::ZERO, Duration::from_millis(20), Duration::MAX] {
-            latency.record(took);
-        }
-        assert_eq!(latency.count(), 3);
-        let middle = latency.quantile(0.5).as_secs_f64();
-        assert!((middle / 0.020 - 1.0).abs() < 0.001, "{middle}");
-        assert!(latency.max() >= Latency::LONGEST);
     }
 }

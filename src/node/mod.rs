@@ -19,6 +19,7 @@ mod backup;
 mod builder;
 mod clients;
 mod clock;
+#[cfg(feature = "authority")]
 mod cluster;
 mod desk;
 mod error;
@@ -27,6 +28,7 @@ mod inbox;
 mod inspect;
 mod journal;
 mod keeper;
+mod latency;
 mod limits;
 mod meeting;
 mod metrics;
@@ -51,11 +53,13 @@ use tokio::sync::oneshot;
 
 pub use backup::{Backup, BackupError, BackupOptions, Source, backup, restore};
 pub use builder::ReplicaBuilder;
+#[cfg(feature = "authority")]
 pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
 pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
+pub use latency::Latency;
 pub use limits::Limits;
-pub use metrics::{FastSlow, Latency, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
+pub use metrics::{FastSlow, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
 pub use poison::PoisonedCommand;
 pub use session::{Session, Unanswered};
 pub use status::{Explanation, Standing, Status};

@@ -1,0 +1,85 @@
+//! What a certificate says of itself. Only rustls decides whether it is believed: this is for
+//! messages, for warnings and for renewing it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use rustls::pki_types::CertificateDer;
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::{self, Decode};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
+use x509_cert::time::Time;
+
+/// A certificate, decoded. `Raw`: authorities in use write serial numbers and dates that the
+/// standard's profile does not allow, and rustls takes them.
+pub(super) struct Decoded(CertificateInner<Raw>);
+
+impl Decoded {
+    /// # Errors
+    /// If it is no certificate in DER, or goes on after its end.
+    pub(super) fn new(certificate: &CertificateDer<'_>) -> Result<Decoded, der::Error> {
+        CertificateInner::from_der(certificate).map(Decoded)
+    }
+
+    /// When it begins to be valid, in seconds since 1970.
+    pub(super) fn begins(&self) -> i64 {
+        seconds(&self.0.tbs_certificate().validity().not_before)
+    }
+
+    /// When it ends, in seconds since 1970.
+    pub(super) fn ends(&self) -> i64 {
+        seconds(&self.0.tbs_certificate().validity().not_after)
+    }
+
+    /// The name of the authority that has issued it.
+    pub(super) fn issuer(&self) -> String {
+        self.0.tbs_certificate().issuer().to_string()
+    }
+
+    /// Whether it is an authority's.
+    pub(super) fn is_authority(&self) -> bool {
+        let constraints = self.0.tbs_certificate().get_extension::<BasicConstraints>();
+        matches!(constraints, Ok(Some((_, BasicConstraints { ca: true, .. }))))
+    }
+
+    /// The names that it is made out to, in words; at most five.
+    pub(super) fn names(&self) -> String {
+        let names = self.0.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten();
+        let names = names.map(|(_, names)| names.0).unwrap_or_default();
+        let names = names.iter().take(5).map(in_words).collect::<Vec<_>>().join(", ");
+        if names.is_empty() { "no name".to_owned() } else { names }
+    }
+
+    /// Its public key: a `SubjectPublicKeyInfo` in DER.
+    ///
+    /// # Errors
+    /// If it can't be encoded again.
+    #[cfg(feature = "authority")]
+    pub(super) fn public_key(&self) -> Result<Vec<u8>, der::Error> {
+        der::Encode::to_der(self.0.tbs_certificate().subject_public_key_info())
+    }
+}
+
+fn seconds(time: &Time) -> i64 {
+    i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
+}
+
+fn in_words(name: &GeneralName) -> String {
+    match name {
+        GeneralName::DnsName(name)
+        | GeneralName::Rfc822Name(name)
+        | GeneralName::UniformResourceIdentifier(name) => name.to_string(),
+        GeneralName::DirectoryName(name) => name.to_string(),
+        GeneralName::IpAddress(address) => match *address.as_bytes() {
+            [a, b, c, d] => Ipv4Addr::new(a, b, c, d).to_string(),
+            ref bytes => match <[u8; 16]>::try_from(bytes) {
+                Ok(bytes) => Ipv6Addr::from(bytes).to_string(),
+                Err(_) => "an address that is none".to_owned(),
+            },
+        },
+        GeneralName::RegisteredId(id) => id.to_string(),
+        GeneralName::OtherName(_) | GeneralName::EdiPartyName(_) => {
+            "a name of another kind".to_owned()
+        }
+    }
+}
