@@ -1,5 +1,5 @@
 //! What a command costs a replica's core, without network, disk, codec and state machine: for those
-//! who change the protocol, the gate or the execution order. What clients and the state machine
+//! who change the protocol, admission or the execution order. What clients and the state machine
 //! cost besides, and the other protocols, are in `protocols.rs`.
 //!
 //! Three or five cores in one thread exchange messages by value. The figure is for all of them

@@ -1,4 +1,4 @@
-//! Fairness at the entrance: with one caller alone every command goes straight on; while several
+//! Fairness between callers: with one caller alone every command goes straight on; while several
 //! compete, so many commands are under way as the [`Window`] allows, and the [`Rota`] says whose is
 //! the next. So a flood waits in front of the replica, in its own connections, instead of in the
 //! queues after it, where everybody would wait with it.

@@ -36,7 +36,7 @@ pub struct Effects<M, R> {
     pub messages: Vec<Held<Outgoing<M>>>,
     /// To be executed when durable.
     pub decisions: Vec<Held<Decision>>,
-    /// Payloads that became known here, decided or not: what the executor and the gate look at.
+    /// Payloads that became known here, decided or not: what the executor and admission look at.
     pub learned: Vec<(InstanceId, Arc<Batch>)>,
     /// Commands of this replica's own proposals that came to nothing: to be proposed again.
     pub returned: Vec<Command>,

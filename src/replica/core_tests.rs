@@ -231,7 +231,7 @@ fn a_full_replica_turns_clients_away_before_anything_is_proposed() {
 fn without_a_quorum_nothing_new_is_proposed_and_with_one_everything_is() {
     let mut cluster = Cluster::new(3, Limits::default());
     cluster.pass(Duration::from_millis(100));
-    // Of a key that another uses, no more than two own instances leave the gate.
+    // Of a key that another uses, no more than two own instances are admitted.
     cluster.propose(1, 100, Footprint::write(b"k"));
     cluster.network.retain(|(_, to, _)| *to == replica(0));
     let (from, to, message) = cluster.network.pop_front().expect("its PreAccept");

@@ -98,7 +98,7 @@ impl<P: Protocol> Core<P> {
         }
         let inside = self.own_inside(executed);
         self.executor.start_again(executed);
-        self.entrance.executed(executed);
+        self.admission.executed(executed);
         self.propose_again(inside);
         self.protocol.install(&self.view, shared, executed, &mut self.fx);
         self.settle(out);
@@ -158,7 +158,7 @@ impl<P: Protocol> Core<P> {
             self.own_commands -= batch.commands().len();
             commands.extend_from_slice(batch.commands());
         }
-        self.entrance.push_front(commands.into_iter());
+        self.admission.push_front(commands.into_iter());
     }
 
     /// The snapshot that came whole from another replica is of no use: damaged, say, or of another

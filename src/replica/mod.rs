@@ -1,18 +1,15 @@
-//! The whole replica, still sans-IO: protocol, gate, execution order, failure detection. The
+//! The whole replica, still sans-IO: protocol, admission, execution order, failure detection. The
 //! simulator and the node both drive this, unchanged.
 //!
-//! A command's way through it: `step` → `entrance` (the `gate`, where keys matter) → the protocol →
+//! A command's way through it: `step` → `admission` → the protocol →
 //! what it says and decides is held until its records are durable → the executor →
 //! `Output::execute`. Some reads have a shorter way: `reads` → `Output::reads`.
 
+mod admission;
 #[cfg(test)]
 mod core_tests;
 mod detector;
-mod entrance;
 mod freshness;
-mod gate;
-#[cfg(test)]
-mod gate_tests;
 #[cfg(test)]
 mod heard_tests;
 mod held;
@@ -62,8 +59,8 @@ use crate::types::{
     ReplicaSet, Settings, Time, Value,
 };
 
+use admission::Admission;
 use detector::Detector;
-use entrance::Entrance;
 use held::HeldBack;
 use large::LargeLanes;
 use reads::Reads;
@@ -106,7 +103,7 @@ pub struct Core<P: Protocol> {
     protocol: P,
     fx: Effects<P::Message, P::Record>,
     executor: AnyExecutor,
-    entrance: Entrance,
+    admission: Admission,
     reads: Reads,
     detector: Detector,
     large: LargeLanes,
@@ -142,7 +139,7 @@ impl<P: Protocol> Core<P> {
             protocol,
             fx: Effects::default(),
             executor: AnyExecutor::new(P::ORDER, n),
-            entrance: Entrance::new(P::ORDER, settings.me),
+            admission: Admission::new(P::ORDER, settings.me),
             reads: Reads::default(),
             detector: Detector::new(&settings),
             large: LargeLanes::new(n, &settings.timing),
@@ -246,7 +243,7 @@ impl<P: Protocol> Core<P> {
 
     /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
     pub fn wake(&self) -> Option<Time> {
-        self.entrance.wake()
+        self.admission.wake()
     }
 
     /// Whether no quorum has been reached for so long that nothing new is proposed here.
@@ -311,7 +308,7 @@ impl<P: Protocol> Core<P> {
         self.watch.look(now, self.view.suspected);
         if self.has_lost_quorum() {
             // What has been proposed may yet be decided. This has not.
-            let fresh = self.entrance.take_fresh().into_iter();
+            let fresh = self.admission.take_fresh().into_iter();
             out.rejected.extend(fresh.map(|request| (request, Rejection::NoQuorum)));
         }
         let probed = self.large.probes(now, self.view.suspected);
@@ -336,7 +333,7 @@ impl<P: Protocol> Core<P> {
                 if self.executor.is_executed(id) {
                     continue;
                 }
-                self.entrance.learned(id, &batch);
+                self.admission.learned(id, &batch);
                 self.executor.on_learned(id, &batch);
             }
             for (id, fast) in std::mem::take(&mut self.fx.own_commits) {
@@ -394,7 +391,7 @@ impl<P: Protocol> Core<P> {
         if P::ORDER == ExecutionOrder::Dependencies && decision.value.is_nop() {
             self.nop_decided = true;
             self.forget_own(decision.id);
-            self.entrance.finished(decision.id);
+            self.admission.finished(decision.id);
         }
         self.executor.on_committed(decision);
     }
@@ -413,7 +410,7 @@ impl<P: Protocol> Core<P> {
             any = true;
             let last = component.instances.len() - 1;
             for (index, (id, batch)) in component.instances.into_iter().enumerate() {
-                self.entrance.finished(id);
+                self.admission.finished(id);
                 self.forget_own(id);
                 out.execute.push(Execution { id, batch, ends_component: index == last });
             }

@@ -14,7 +14,7 @@ impl<P: Protocol> Core<P> {
             out.rejected.push((command.request, Rejection::TooLarge));
             return;
         }
-        let (commands, bytes) = self.entrance.waiting();
+        let (commands, bytes) = self.admission.waiting();
         let commands = commands + self.own_commands + self.reads.len();
         if commands >= self.limits.commands || bytes >= self.limits.bytes {
             out.rejected.push((command.request, Rejection::Overloaded));
@@ -32,7 +32,7 @@ impl<P: Protocol> Core<P> {
             out.rejected.push((command.request, Rejection::Full));
             return;
         }
-        self.entrance.push_back(command);
+        self.admission.push_back(command);
     }
 
     /// Up to where the log has to be executed for this command to be answered without a proposal,
@@ -47,10 +47,10 @@ impl<P: Protocol> Core<P> {
         self.reads.release(self.executor.executed().slot(InstanceId::LOG), &mut out.reads);
     }
 
-    /// Proposes what the gate lets through.
+    /// Proposes what is admitted.
     pub(super) fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
-            let batches = self.entrance.batches(self.view.now, self.own.len());
+            let batches = self.admission.batches(self.view.now, self.own.len());
             if batches.is_empty() {
                 return;
             }
@@ -77,6 +77,6 @@ impl<P: Protocol> Core<P> {
                 stays
             });
         }
-        self.entrance.push_front(commands.into_iter());
+        self.admission.push_front(commands.into_iter());
     }
 }

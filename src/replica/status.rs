@@ -9,7 +9,7 @@ use crate::types::{Deps, ReplicaSet};
 impl<P: Protocol> Core<P> {
     /// What this replica is doing.
     pub fn status(&self) -> ReplicaStatus {
-        let (waiting, waiting_bytes) = self.entrance.waiting();
+        let (waiting, waiting_bytes) = self.admission.waiting();
         ReplicaStatus {
             executed: self.executor.executed().clone(),
             unexecuted: self.executor.pending(),
@@ -36,7 +36,7 @@ pub struct ReplicaStatus {
     pub unexecuted: usize,
     /// The largest component executed so far.
     pub largest_component: usize,
-    /// Commands that the gate holds back, and reads that wait for the log.
+    /// Commands that wait for admission, and reads that wait for the log.
     pub waiting: usize,
     /// Their payloads' bytes.
     pub waiting_bytes: usize,

@@ -58,7 +58,7 @@ fn run(plan: Plan) -> Verdict {
 }
 
 /// Left alone, a hot key keeps one component open for ever: nothing in it is executed until the
-/// load ends. The gate bounds it (PROTOCOL.md §6b).
+/// load ends. Admission bounds it (PROTOCOL.md §6b).
 #[test]
 fn a_hot_key_does_not_livelock() {
     let verdict = run(hot_key(50, 1));

@@ -1,7 +1,8 @@
-//! The gate: which waiting commands are proposed, when, and in what batch (PROTOCOL.md §6b.1).
+//! Admission key by key: which waiting commands are proposed, when, and in what batch
+//! (PROTOCOL.md §6b.1).
 //!
-//! The protocol is safe whatever is proposed when; the gate keeps a contended key's components
-//! small. While another owner's instance on a key is unexecuted here, at most two own ones on that
+//! The protocol is safe whatever is proposed when; admission keeps the components of a contended
+//! key small. While another owner's instance on a key is unexecuted here, at most two own ones on that
 //! key are; otherwise own ones are pipelined, one a millisecond. What has to wait waits in order,
 //! first come first served on each key, and leaves together.
 
@@ -66,7 +67,7 @@ struct Key {
 ///    conflicts with everything), in ticket order.
 /// 2. `counted` holds the instances that the uses count, each once.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(in crate::replica) struct KeyedAdmission {
     me: ReplicaId,
     keys: KeyedMap<KeyHash, Key>,
     /// Use by instances that conflict with everything.
@@ -87,9 +88,9 @@ pub(super) struct Gate {
     wake: Option<Time>,
 }
 
-impl Gate {
-    pub(super) fn new(me: ReplicaId) -> Gate {
-        Gate {
+impl KeyedAdmission {
+    pub(super) fn new(me: ReplicaId) -> KeyedAdmission {
+        KeyedAdmission {
             me,
             keys: KeyedMap::default(),
             everything: Use::default(),
@@ -347,7 +348,7 @@ impl Gate {
     }
 }
 
-/// What the gate says to one command.
+/// Whether one command is admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Permit {
     Leave {

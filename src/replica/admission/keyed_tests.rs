@@ -1,11 +1,11 @@
-//! The gate's rules, one by one.
+//! The rules of keyed admission, one by one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::gate::Gate;
+use super::keyed::KeyedAdmission;
 use crate::types::{
     Access, Batch, ClientId, Command, Footprint, InstanceId, KeyHash, ReplicaId, RequestId, Time,
 };
@@ -32,22 +32,22 @@ fn write(sequence: u64, key: &str) -> Command {
     command(sequence, Footprint::write(key.as_bytes()))
 }
 
-/// A gate and the instances it has let through, as the protocol would number them.
+/// Admission and the instances it has let through, as the protocol would number them.
 struct Bench {
-    gate: Gate,
+    admission: KeyedAdmission,
     next: [u64; 2],
 }
 
 impl Bench {
     fn new() -> Bench {
-        Bench { gate: Gate::new(me()), next: [1, 1] }
+        Bench { admission: KeyedAdmission::new(me()), next: [1, 1] }
     }
 
     /// What leaves now, proposed at once: the instance and the sequences of each batch.
     fn leave(&mut self, now: Time) -> Vec<(InstanceId, Vec<u64>)> {
         let mut left = Vec::new();
         loop {
-            let batches = self.gate.batches(now);
+            let batches = self.admission.batches(now);
             if batches.is_empty() {
                 return left;
             }
@@ -61,7 +61,7 @@ impl Bench {
     fn learn(&mut self, owner: usize, batch: &Arc<Batch>) -> InstanceId {
         let id = InstanceId::new(ReplicaId::from_index(owner), self.next[owner]);
         self.next[owner] += 1;
-        self.gate.learned(id, batch);
+        self.admission.learned(id, batch);
         id
     }
 
@@ -79,10 +79,10 @@ fn sequences(left: &[(InstanceId, Vec<u64>)]) -> Vec<Vec<u64>> {
 fn what_came_together_leaves_together() {
     let mut bench = Bench::new();
     for (sequence, key) in [(1, "a"), (2, "b"), (3, "a")] {
-        bench.gate.push_back(write(sequence, key));
+        bench.admission.push_back(write(sequence, key));
     }
     assert_eq!(sequences(&bench.leave(at(0))), [[1, 2, 3]]);
-    assert_eq!(bench.gate.waiting(), (0, 0));
+    assert_eq!(bench.admission.waiting(), (0, 0));
 }
 
 #[test]
@@ -91,21 +91,21 @@ fn at_most_two_own_instances_beside_anothers_on_one_key() {
     let other = bench.other("k");
     let mut own = Vec::new();
     for sequence in 1..=2 {
-        bench.gate.push_back(write(sequence, "k"));
+        bench.admission.push_back(write(sequence, "k"));
         own.extend(bench.leave(at(sequence)));
     }
     assert_eq!(sequences(&own), [[1], [2]]);
     for sequence in 3..=5 {
-        bench.gate.push_back(write(sequence, "k"));
+        bench.admission.push_back(write(sequence, "k"));
         assert!(bench.leave(at(sequence)).is_empty());
     }
-    assert_eq!(bench.gate.waiting(), (3, 48));
-    bench.gate.finished(own[0].0);
+    assert_eq!(bench.admission.waiting(), (3, 48));
+    bench.admission.finished(own[0].0);
     assert_eq!(sequences(&bench.leave(at(9))), [[3, 4, 5]], "they leave as one batch");
-    bench.gate.finished(other);
-    bench.gate.push_back(write(6, "k"));
+    bench.admission.finished(other);
+    bench.admission.push_back(write(6, "k"));
     assert!(bench.leave(at(10)).is_empty(), "a millisecond between own ones");
-    let wake = bench.gate.wake().expect("it waits for the clock alone");
+    let wake = bench.admission.wake().expect("it waits for the clock alone");
     assert_eq!(wake, at(9 + 1000));
     assert_eq!(sequences(&bench.leave(wake)), [[6]]);
 }
@@ -114,8 +114,8 @@ fn at_most_two_own_instances_beside_anothers_on_one_key() {
 fn commands_on_contended_keys_do_not_hold_up_the_rest() {
     let mut bench = Bench::new();
     bench.other("hot");
-    bench.gate.push_back(write(1, "hot"));
-    bench.gate.push_back(write(2, "cold"));
+    bench.admission.push_back(write(1, "hot"));
+    bench.admission.push_back(write(2, "cold"));
     assert_eq!(sequences(&bench.leave(at(0))), [[2], [1]], "apart, the clean ones first");
 }
 
@@ -124,16 +124,16 @@ fn first_come_first_served_on_each_key() {
     let mut bench = Bench::new();
     bench.other("a");
     for sequence in 1..=2 {
-        bench.gate.push_back(write(sequence, "a"));
+        bench.admission.push_back(write(sequence, "a"));
         assert_eq!(bench.leave(at(0)).len(), 1);
     }
     let both = Footprint::union([&Footprint::write(b"a"), &Footprint::write(b"b")]);
-    bench.gate.push_back(command(3, both));
-    bench.gate.push_back(write(4, "b"));
-    bench.gate.push_back(write(5, "c"));
+    bench.admission.push_back(command(3, both));
+    bench.admission.push_back(write(4, "b"));
+    bench.admission.push_back(write(5, "c"));
     // 4 would be free to go but for 3, which wanted `b` before it: so 3 cannot starve.
     assert_eq!(sequences(&bench.leave(at(1))), [[5]]);
-    bench.gate.finished(InstanceId::new(me(), 1));
+    bench.admission.finished(InstanceId::new(me(), 1));
     let left: Vec<u64> = bench.leave(at(2)).into_iter().flat_map(|(_, s)| s).collect();
     assert_eq!(left, [3, 4]);
 }
@@ -145,10 +145,10 @@ fn reads_pass_reads() {
     let others = Batch::new(vec![read(0)]);
     bench.learn(1, &others);
     for sequence in 1..=9 {
-        bench.gate.push_back(read(sequence));
+        bench.admission.push_back(read(sequence));
         assert_eq!(sequences(&bench.leave(at(0))), [[sequence]]);
     }
-    bench.gate.push_back(write(10, "k"));
+    bench.admission.push_back(write(10, "k"));
     assert!(bench.leave(at(0)).is_empty(), "a write conflicts with nine own reads");
 }
 
@@ -157,13 +157,13 @@ fn returned_commands_go_first_in_their_order() {
     let mut bench = Bench::new();
     bench.other("k");
     for sequence in 1..=2 {
-        bench.gate.push_back(write(sequence, "k"));
+        bench.admission.push_back(write(sequence, "k"));
         bench.leave(at(0));
     }
-    bench.gate.push_back(write(3, "k"));
+    bench.admission.push_back(write(3, "k"));
     assert!(bench.leave(at(1)).is_empty());
-    bench.gate.push_front([write(1, "k"), write(9, "k")].into_iter());
-    bench.gate.finished(InstanceId::new(me(), 1));
+    bench.admission.push_front([write(1, "k"), write(9, "k")].into_iter());
+    bench.admission.finished(InstanceId::new(me(), 1));
     assert_eq!(sequences(&bench.leave(at(2))), [[1, 9, 3]]);
 }
 
@@ -172,28 +172,28 @@ fn what_touches_everything_waits_its_turn_and_holds_back_what_follows() {
     let mut bench = Bench::new();
     bench.other("k");
     for sequence in 1..=2 {
-        bench.gate.push_back(write(sequence, "k"));
+        bench.admission.push_back(write(sequence, "k"));
         bench.leave(at(0));
     }
-    bench.gate.push_back(write(3, "k"));
-    bench.gate.push_back(command(4, Footprint::Everything));
-    bench.gate.push_back(write(5, "free"));
+    bench.admission.push_back(write(3, "k"));
+    bench.admission.push_back(command(4, Footprint::Everything));
+    bench.admission.push_back(write(5, "free"));
     assert!(bench.leave(at(1)).is_empty());
-    bench.gate.finished(InstanceId::new(me(), 1));
+    bench.admission.finished(InstanceId::new(me(), 1));
     assert_eq!(sequences(&bench.leave(at(2))), [[3]]);
-    bench.gate.finished(InstanceId::new(me(), 2));
-    bench.gate.finished(InstanceId::new(me(), 3));
-    bench.gate.finished(InstanceId::new(ReplicaId::from_index(1), 1));
+    bench.admission.finished(InstanceId::new(me(), 2));
+    bench.admission.finished(InstanceId::new(me(), 3));
+    bench.admission.finished(InstanceId::new(ReplicaId::from_index(1), 1));
     let left: Vec<u64> = bench.leave(at(3)).into_iter().flat_map(|(_, s)| s).collect();
     assert!(left.contains(&4), "nothing is before it any more: {left:?}");
-    assert_eq!(bench.gate.waiting().0 + left.len(), 2);
+    assert_eq!(bench.admission.waiting().0 + left.len(), 2);
 }
 
 #[test]
 fn a_large_queue_leaves_in_bounded_batches() {
     let mut bench = Bench::new();
     for sequence in 1..=10_000 {
-        bench.gate.push_back(write(sequence, &format!("key {sequence}")));
+        bench.admission.push_back(write(sequence, &format!("key {sequence}")));
     }
     let sizes: Vec<usize> = bench.leave(at(0)).iter().map(|(_, s)| s.len()).collect();
     assert_eq!(sizes, [4096, 4096, 1808]);
@@ -203,11 +203,11 @@ fn a_large_queue_leaves_in_bounded_batches() {
 fn an_idle_key_is_forgotten() {
     let mut bench = Bench::new();
     let keys = Footprint::from_keys([(KeyHash(1), Access::Read), (KeyHash(2), Access::Write)]);
-    bench.gate.push_back(command(1, keys));
+    bench.admission.push_back(command(1, keys));
     let [(id, _)] = &bench.leave(at(0))[..] else { panic!("one batch") };
-    assert_eq!(bench.gate.keys(), 2);
-    bench.gate.finished(*id);
-    assert_eq!(bench.gate.keys(), 0);
+    assert_eq!(bench.admission.keys(), 2);
+    bench.admission.finished(*id);
+    assert_eq!(bench.admission.keys(), 0);
 }
 
 #[test]
@@ -215,9 +215,9 @@ fn batches_stay_within_what_a_peer_takes() {
     let mut bench = Bench::new();
     for sequence in 1..=20 {
         let keys = (0..4000).map(|key| (KeyHash(sequence * 10_000 + key), Access::Write));
-        bench.gate.push_back(command(sequence, Footprint::from_keys(keys)));
+        bench.admission.push_back(command(sequence, Footprint::from_keys(keys)));
     }
-    let batches = bench.gate.batches(at(0));
+    let batches = bench.admission.batches(at(0));
     assert_eq!(batches.len(), 1);
     for batch in batches {
         let keys: usize =
@@ -227,8 +227,8 @@ fn batches_stay_within_what_a_peer_takes() {
     bench.leave(at(0));
     let mut large = write(21, "large");
     large.payload = Bytes::from(vec![0; Batch::MAX_BYTES]);
-    bench.gate.push_back(write(22, "before"));
-    bench.gate.push_back(large);
+    bench.admission.push_back(write(22, "before"));
+    bench.admission.push_back(large);
     assert_eq!(sequences(&bench.leave(at(0))), [[22], [21]]);
 }
 
@@ -239,9 +239,9 @@ fn however_much_waits_for_a_contended_key_it_leaves_in_two_instances() {
     for sequence in 1..=10 {
         let mut large = write(sequence, "k");
         large.payload = Bytes::from(vec![0; Batch::MAX_BYTES / 2]);
-        bench.gate.push_back(large);
+        bench.admission.push_back(large);
     }
     assert_eq!(sequences(&bench.leave(at(0))), [[1, 2], [3, 4]]);
-    bench.gate.finished(InstanceId::new(me(), 1));
+    bench.admission.finished(InstanceId::new(me(), 1));
     assert_eq!(sequences(&bench.leave(at(1))), [[5, 6]]);
 }
