@@ -12,9 +12,9 @@ use crossbeam::channel::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use super::desk::{Answer, Waited, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::latency::Latency;
+use super::pending::{Answer, Waited, Waiter};
 use super::poison::{self, PoisonedCommand};
 use super::shared::{Phase, Shared, lock, panic_text};
 use crate::machine::{Applier, Outcome, Refusal, StateMachine};
@@ -336,7 +336,7 @@ impl<S: StateMachine> Apply<S> {
             return;
         }
         let own = commands.iter().map(|command| (command.origin == me).then_some(command));
-        self.shared.desk.look_who_waits(own, &mut self.wanted);
+        self.shared.pending.look_who_waits(own, &mut self.wanted);
     }
 
     fn leave_trail(&mut self, instance: InstanceId, command: &Command) {
@@ -372,7 +372,7 @@ impl<S: StateMachine> Apply<S> {
         self.shared.note_sessions(self.applier.sessions());
         let counts = std::mem::take(&mut self.counts);
         let Apply { replies, answers, shared, installed, .. } = self;
-        shared.desk.take(
+        shared.pending.take(
             replies.drain(..),
             |(request, payload, _)| (*request, payload),
             |(.., reply), waited| {

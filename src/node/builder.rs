@@ -359,7 +359,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     }
 }
 
-/// The core's own bounds: what the desk lets in fits, with room for those whose callers have given
+/// The core's own bounds: what may be pending fits, with room for those whose callers have given
 /// up waiting.
 fn core_limits(limits: &Limits) -> replica::Limits {
     replica::Limits {

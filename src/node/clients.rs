@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
-use super::admission::Admission;
-use super::desk::{ClientWaiter, Waiter};
 use super::error::{Rejected, SnapshotError};
 use super::flow::{Flow, Kind};
+use super::pending::{ClientWaiter, Waiter};
+use super::quotas::SessionQuotas;
 use super::rota::Line;
 use super::shared::{Question, Shared};
 use super::turns::{self, Turn};
@@ -23,7 +23,7 @@ pub(super) struct Service {
     shared: Arc<Shared>,
     footprint: fn(&[u8]) -> Result<Footprint, CodecError>,
     info: ServerInfo,
-    admission: Admission,
+    quotas: SessionQuotas,
     /// Numbers the connections.
     connections: AtomicU64,
 }
@@ -64,9 +64,9 @@ fn footprint<S: StateMachine>(payload: &[u8]) -> Result<Footprint, CodecError> {
 
 impl Service {
     pub(super) fn new<S: StateMachine>(shared: Arc<Shared>, info: ServerInfo) -> Service {
-        let admission = Admission::new(shared.limits.client_sessions, shared.limits.sessions);
+        let quotas = SessionQuotas::new(shared.limits.client_sessions, shared.limits.sessions);
         let (footprint, connections) = (footprint::<S>, AtomicU64::new(0));
-        Service { shared, footprint, info, admission, connections }
+        Service { shared, footprint, info, quotas, connections }
     }
 
     /// Serves one client until it is gone.
@@ -127,7 +127,7 @@ impl Service {
         let is_full = flow.under_way() >= self.shared.limits.client_requests;
         let waiter = ClientWaiter { request, expected: flow.begin(kind(&ask), turn) };
         if is_full {
-            self.shared.desk.overloaded.fetch_add(1, Ordering::Relaxed);
+            self.shared.pending.overloaded.fetch_add(1, Ordering::Relaxed);
             return waiter.reply(Outcome::Rejected(Refusal::Overloaded));
         }
         let (payload, read, local) = match ask {
@@ -169,7 +169,7 @@ impl Service {
         }
         let era = self.shared.era();
         if visit.admitted != Some((era, session)) {
-            self.admission.admit(&visit.name, session, era, self.shared.sessions())?;
+            self.quotas.admit(&visit.name, session, era, self.shared.sessions())?;
             visit.admitted = Some((era, session));
         }
         Ok(())

@@ -2,9 +2,9 @@
 //! handle by which a program embeds it. After `replica`, `storage` and `mesh`, which it joins.
 //!
 //! A command's way: [`Replica::propose`] (or a client's request in `clients`) → `turns`, while
-//! callers compete → `desk`, where the caller waits → the queue of proposals → `runner`, the
+//! callers compete → `pending`, where the caller waits → the queue of proposals → `runner`, the
 //! core thread: one step over all that has arrived → the mesh, and back through `inbox` → the core
-//! decides and orders → `apply`, the apply thread → `desk` answers. Every queue has a bound; what
+//! decides and orders → `apply`, the apply thread → `pending` answers. Every queue has a bound; what
 //! happens at each is said in [`Limits`].
 //!
 //! Threads: the core thread runs one event loop with the network and the core; the log thread
@@ -13,7 +13,6 @@
 //! them. Callers may be on any thread, in any
 //! runtime or in none.
 
-mod admission;
 mod apply;
 mod backup;
 mod builder;
@@ -21,7 +20,6 @@ mod clients;
 mod clock;
 #[cfg(feature = "authority")]
 mod cluster;
-mod desk;
 mod error;
 mod flow;
 mod inbox;
@@ -32,7 +30,9 @@ mod latency;
 mod limits;
 mod meeting;
 mod metrics;
+mod pending;
 mod poison;
+mod quotas;
 mod register;
 mod rota;
 mod runner;
@@ -76,7 +76,7 @@ use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
     ClientId, Consistency, Era, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
 };
-use desk::{Answer, Waiter};
+use pending::{Answer, Waiter};
 use shared::{Phase, Question, Shared, lock};
 
 /// A handle to a replica that runs in this process. Cheap to clone; when the last one is dropped,

@@ -30,7 +30,7 @@ use super::meeting::Meeting;
 use super::metrics::FastSlow;
 use super::shared::{Phase, Shared};
 use super::snapshots::Snapshots;
-use super::status::Explain;
+use super::status::NodeProtocol;
 use crate::mesh::{Dropped, Lane, Mesh};
 use crate::replica::{Core, Input, Output, PeerMessage};
 use crate::types::{Era, LogPosition, Quorums, ReplicaSet, Time};
@@ -69,7 +69,7 @@ struct Counts {
 ///
 /// Invariant: `backlog` is what did not fit into the apply thread's queue, in order, and
 /// `backlog_weight` the sum of its weights.
-pub(super) struct Runner<P: Explain> {
+pub(super) struct Runner<P: NodeProtocol> {
     core: Core<P>,
     replicas: usize,
     tick: Duration,
@@ -109,14 +109,14 @@ pub(super) struct Pace {
 }
 
 /// What the core is connected with.
-pub(super) struct Driven<P: Explain> {
+pub(super) struct Driven<P: NodeProtocol> {
     pub(super) inbox: Arc<Inbox<P::Message>>,
     pub(super) mesh: Mesh,
     pub(super) journal: Journal,
     pub(super) snapshots: Snapshots<P>,
 }
 
-impl<P: Explain> Runner<P> {
+impl<P: NodeProtocol> Runner<P> {
     /// What is in `out` was put out by the core before, and is seen to at the first turn.
     pub(super) fn new(
         core: Core<P>,
@@ -214,13 +214,15 @@ impl<P: Explain> Runner<P> {
 
     /// Whether nobody waits for anything.
     fn is_idle(&self) -> bool {
-        self.shared.desk.len() == 0 && self.shared.proposals.is_empty() && self.backlog.is_empty()
+        self.shared.pending.len() == 0
+            && self.shared.proposals.is_empty()
+            && self.backlog.is_empty()
     }
 
     /// Says good-bye.
     async fn finish(&mut self) {
         let (inside, after) = self.shared.end();
-        self.shared.desk.close(&inside, after);
+        self.shared.pending.close(&inside, after);
         self.mesh.shutdown().await;
         // The apply thread takes from its queue to the end, so there will be room.
         for work in self.backlog.drain(..) {
@@ -278,7 +280,7 @@ impl<P: Explain> Runner<P> {
     fn expire(&mut self, now: Time) {
         let (patience, lost) = (self.shared.propose_timeout, self.core.has_lost_quorum());
         let why = Unknown::late(patience, lost.then(|| self.core.reach()));
-        self.shared.desk.expire(now, patience, &why);
+        self.shared.pending.expire(now, patience, &why);
     }
 
     /// Sees to all that the core has put out.
@@ -396,7 +398,7 @@ impl<P: Explain> Runner<P> {
     fn look_after(&mut self, now: Time) {
         for (request, rejection) in self.out.rejected.drain(..) {
             let rejected = Rejected::of(rejection, || self.core.reach());
-            self.shared.desk.turn_away(request, rejected);
+            self.shared.pending.turn_away(request, rejected);
         }
         for committed in self.out.committed.drain(..) {
             let commands = committed.batch.commands();
@@ -406,7 +408,7 @@ impl<P: Explain> Runner<P> {
             let Counts { fast, slow, .. } = &mut self.counts;
             let commit = if committed.fast { fast } else { slow };
             let note = |since| commit.record(now.since(since));
-            self.shared.desk.committed(requests, committed.fast, note);
+            self.shared.pending.committed(requests, committed.fast, note);
         }
     }
 

@@ -12,10 +12,10 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::{ApplyMetrics, Work};
 use super::clock::Clock;
-use super::desk::{Desk, Entered, Most, Waiter};
 use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::pending::{Entered, Most, Pending, Waiter};
 use super::snapshots::Asker;
 use super::status::{Explanation, Status};
 use super::turns::Turns;
@@ -65,7 +65,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) propose_timeout: Duration,
-    pub(super) desk: Desk,
+    pub(super) pending: Pending,
     /// Whose command may come in.
     pub(super) turns: Arc<Turns>,
     pub(super) proposals: ArrayQueue<Command>,
@@ -120,7 +120,7 @@ impl Shared {
             clock,
             turns: Arc::new(Turns::new(clock)),
             propose_timeout,
-            desk: Desk::new(Most { commands: limits.commands, bytes: limits.bytes }),
+            pending: Pending::new(Most { commands: limits.commands, bytes: limits.bytes }),
             limits,
             proposals: ArrayQueue::new(PROPOSALS),
             questions: ArrayQueue::new(QUESTIONS),
@@ -163,7 +163,7 @@ impl Shared {
         let now = self.clock.now();
         let keys = footprint.keys().map_or(0, <[_]>::len);
         let bytes = payload.len() + keys * KEY_BYTES;
-        match self.desk.enter(request, &payload, bytes, now, waiter) {
+        match self.pending.enter(request, &payload, bytes, now, waiter) {
             Err((waiter, why)) => return waiter.answer(Err(why)),
             Ok(Entered::Joined) => return,
             Ok(Entered::New) => {}
@@ -185,7 +185,7 @@ impl Shared {
     pub(super) fn propose_again(&self, command: Command) {
         let request = command.request;
         if self.proposals.push(command).is_err() {
-            self.desk.turn_away(request, Rejected::Overloaded);
+            self.pending.turn_away(request, Rejected::Overloaded);
         }
         self.wake.notify_one();
     }
@@ -323,7 +323,7 @@ impl Shared {
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         if phase == Phase::Stopping {
-            self.desk.stop();
+            self.pending.stop();
         }
         if phase >= Phase::Stopping {
             // Whoever waits for a turn is let in to be told.
@@ -389,7 +389,7 @@ impl Shared {
         }
         self.advance(Phase::Failed);
         let (inside, after) = self.end();
-        self.desk.close(&inside, after);
+        self.pending.close(&inside, after);
     }
 
     /// What those are told who are waiting when the replica ends, and those who come later.

@@ -22,7 +22,7 @@ use super::journal::Journal;
 use super::keeper::{Arrived, Keeper, News, Readable, Room, Shelf, Task};
 use super::metrics::SnapshotMetrics;
 use super::shared::{Shared, lock};
-use super::status::Explain;
+use super::status::NodeProtocol;
 use crate::machine::StateMachine;
 use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
 use crate::storage::{Lineage, SnapshotInfo, StorageError};
@@ -51,7 +51,7 @@ enum Stage {
 }
 
 /// What the core thread knows of snapshots.
-pub(super) struct Snapshots<P: Explain> {
+pub(super) struct Snapshots<P: NodeProtocol> {
     tasks: Sender<Task<P::Shared, P::Record>>,
     news: Receiver<News<P::Shared>>,
     /// There until dropped.
@@ -105,7 +105,7 @@ pub(super) struct Where {
     pub(super) shelf: Shelf,
 }
 
-impl<P: Explain> Snapshots<P> {
+impl<P: NodeProtocol> Snapshots<P> {
     /// Starts the keeper.
     pub(super) fn start<S: StateMachine>(
         place: Where,
@@ -420,7 +420,7 @@ impl<P: Explain> Snapshots<P> {
     }
 }
 
-impl<P: Explain> Drop for Snapshots<P> {
+impl<P: NodeProtocol> Drop for Snapshots<P> {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         // Without a sender, the thread ends.

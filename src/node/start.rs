@@ -34,7 +34,7 @@ use super::register::Register;
 use super::runner::{Driven, Pace, Runner};
 use super::shared::{Shared, lock, panic_text};
 use super::snapshots::{First, Snapshots, Where};
-use super::status::Explain;
+use super::status::NodeProtocol;
 use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
 use crate::replica::{Core, Output, OwnSnapshot};
@@ -59,7 +59,7 @@ pub(super) struct Data {
 }
 
 /// All that the core thread needs.
-pub(super) struct Plan<S, P: Explain> {
+pub(super) struct Plan<S, P: NodeProtocol> {
     pub(super) core: Core<P>,
     pub(super) parts: Parts<S>,
 }
@@ -78,7 +78,7 @@ pub(super) struct Parts<S> {
 }
 
 /// What runs, once everything does.
-struct Running<P: Explain> {
+struct Running<P: NodeProtocol> {
     runtime: Runtime,
     runner: Runner<P>,
     apply: JoinHandle<()>,
@@ -87,7 +87,7 @@ struct Running<P: Explain> {
 impl<S, P> Plan<S, P>
 where
     S: StateMachine,
-    P: Explain,
+    P: NodeProtocol,
 {
     /// The core thread, from its start to its end.
     pub(super) fn run(self, started: oneshot::Sender<Result<SocketAddr, StartError>>) {
@@ -176,7 +176,7 @@ where
 }
 
 /// Runs a replica to its end, and sees to it that nobody waits for it any longer.
-fn drive<P: Explain>(runtime: Runtime, mut runner: Runner<P>, shared: &Shared) {
+fn drive<P: NodeProtocol>(runtime: Runtime, mut runner: Runner<P>, shared: &Shared) {
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner.run())));
     if let Err(panic) = ended {
         let what = format!("an invariant is broken: {}", panic_text(&*panic));
@@ -184,7 +184,7 @@ fn drive<P: Explain>(runtime: Runtime, mut runner: Runner<P>, shared: &Shared) {
     }
     *lock(&shared.last) = Some(runner.metrics());
     let (inside, after) = shared.end();
-    shared.desk.close(&inside, after);
+    shared.pending.close(&inside, after);
     // In this order: after a crash nobody is told, so the network stops before the mesh could.
     drop(runtime);
     runner.end();
@@ -290,7 +290,7 @@ fn say_end(us: ReplicaId, directory: &str, found: Option<&FoundEnd>) {
 
 impl Kept {
     /// Makes the core and the state machine what the newest snapshot says they were.
-    fn begin<S: StateMachine, P: Explain>(
+    fn begin<S: StateMachine, P: NodeProtocol>(
         mut self,
         core: &mut Core<P>,
         replicas: usize,
@@ -367,7 +367,7 @@ impl Kept {
 impl Begun {
     /// Makes the core what its records behind the snapshot say it was, and goes on writing where
     /// they end.
-    fn restore<P: Explain>(
+    fn restore<P: NodeProtocol>(
         self,
         core: &mut Core<P>,
         replicas: usize,

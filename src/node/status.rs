@@ -108,7 +108,7 @@ pub(super) use with_protocol;
 
 /// A protocol that a replica can run: its messages and records have a form as bytes, and it can say
 /// how far an instance is.
-pub(super) trait Explain: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
+pub(super) trait NodeProtocol: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
     /// Its name as a choice.
     const KIND: ProtocolKind;
 
@@ -124,7 +124,7 @@ pub(super) trait Explain: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
     }
 }
 
-impl Explain for EPaxos {
+impl NodeProtocol for EPaxos {
     const KIND: ProtocolKind = ProtocolKind::EPaxos;
 
     fn standing(&self) -> String {
@@ -140,7 +140,7 @@ impl Explain for EPaxos {
     }
 }
 
-impl Explain for MultiPaxos {
+impl NodeProtocol for MultiPaxos {
     const KIND: ProtocolKind = ProtocolKind::MultiPaxos;
 
     fn explain(&self, id: InstanceId) -> Option<String> {
@@ -165,7 +165,7 @@ impl Explain for MultiPaxos {
     }
 }
 
-impl Explain for FastPaxos {
+impl NodeProtocol for FastPaxos {
     const KIND: ProtocolKind = ProtocolKind::FastPaxos;
 
     fn explain(&self, id: InstanceId) -> Option<String> {
@@ -191,7 +191,7 @@ impl Explain for FastPaxos {
     }
 }
 
-impl Explain for Paxos {
+impl NodeProtocol for Paxos {
     const KIND: ProtocolKind = ProtocolKind::Paxos;
 
     fn explain(&self, id: InstanceId) -> Option<String> {
@@ -208,7 +208,11 @@ impl Explain for Paxos {
     }
 }
 
-pub(super) fn explain<P: Explain>(core: &Core<P>, replicas: usize, id: InstanceId) -> Explanation {
+pub(super) fn explain<P: NodeProtocol>(
+    core: &Core<P>,
+    replicas: usize,
+    id: InstanceId,
+) -> Explanation {
     let is_member = id.replica.index() < replicas && id.slot > 0;
     let standing = if !is_member {
         Standing::Unheard

@@ -9,7 +9,7 @@ use crate::types::Time;
 
 /// At least so many, so that whatever the measurements say, work goes on.
 const LEAST: u64 = 128;
-/// At most so many: the desk's own bound is reached before.
+/// At most so many: the bound of pending requests is reached before.
 const MOST: u64 = 1 << 17;
 /// A round lasts at least this long, and as long as one command takes.
 const ROUND: Duration = Duration::from_millis(20);

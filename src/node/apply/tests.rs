@@ -89,7 +89,7 @@ fn answers_are_handed_out_as_they_come() {
         let request = RequestId::new(ClientId(1), sequence);
         let waiter = Waiter::Local(sender, None);
         let payload = encode(&sequence).expect("plain data");
-        assert!(shared.desk.enter(request, &payload, 1, shared.clock.now(), waiter).is_ok());
+        assert!(shared.pending.enter(request, &payload, 1, shared.clock.now(), waiter).is_ok());
         let (floor, footprint) = (0, Footprint::read(b"a"));
         Command { request, floor, origin: me, footprint, payload }
     };

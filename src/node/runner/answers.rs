@@ -9,10 +9,10 @@ use crate::node::apply::Work;
 use crate::node::latency::Latency;
 use crate::node::metrics::{Metrics, PathLatency};
 use crate::node::shared::{Question, lock};
-use crate::node::status::{Explain, Status, explain};
+use crate::node::status::{NodeProtocol, Status, explain};
 use crate::protocol::Path;
 
-impl<P: Explain> Runner<P> {
+impl<P: NodeProtocol> Runner<P> {
     pub(super) fn answer(&mut self, question: Question) {
         // Whoever asked may have gone away.
         match question {
@@ -44,7 +44,7 @@ impl<P: Explain> Runner<P> {
             protocol: P::KIND,
             standing: self.core.protocol().standing(),
             core: self.core.status(),
-            under_way: self.shared.desk.len(),
+            under_way: self.shared.pending.len(),
             unapplied: self.backlog_weight.commands,
             unflushed_bytes: self.journal.unflushed_bytes(),
             space_low: self.shared.space_is_low(),
@@ -83,7 +83,7 @@ impl<P: Explain> Runner<P> {
             resubmitted: paths.count(Path::Resubmitted),
             leader: self.core.protocol().leader(),
             largest_component: self.core.status().largest_component,
-            overloaded: self.shared.desk.overloaded.load(Ordering::Relaxed),
+            overloaded: self.shared.pending.overloaded.load(Ordering::Relaxed),
             frames_in: sum(|peer| peer.frames_received),
             bytes_in: sum(|peer| peer.bytes_received),
             frames_out: sum(|peer| peer.frames_sent),

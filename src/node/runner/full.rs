@@ -8,10 +8,10 @@
 
 use super::{EXPIRY, Runner};
 use crate::node::error::Rejected;
-use crate::node::status::Explain;
+use crate::node::status::NodeProtocol;
 use crate::types::Time;
 
-impl<P: Explain> Runner<P> {
+impl<P: NodeProtocol> Runner<P> {
     /// Whether it stands still.
     pub(super) fn stands_still(&self) -> bool {
         self.journal.waits_for_room()
@@ -23,7 +23,7 @@ impl<P: Explain> Runner<P> {
         self.snapshots.look(now, &mut self.journal);
         self.snapshots.make_room(now, &mut self.journal);
         while let Some(command) = self.shared.proposals.pop() {
-            self.shared.desk.turn_away(command.request, Rejected::DiskFull);
+            self.shared.pending.turn_away(command.request, Rejected::DiskFull);
         }
         // What was decided before is still applied and answered.
         self.hand_on();

@@ -10,7 +10,7 @@ use crate::node::apply::Work;
 use crate::node::inbox::EPOCH;
 use crate::node::metrics::Restored;
 use crate::node::shared::Shared;
-use crate::node::status::Explain;
+use crate::node::status::NodeProtocol;
 use crate::replica::{Core, Output, Record};
 use crate::types::{LogPosition, ReplicaId};
 use crate::wire::{self, decode_record};
@@ -23,7 +23,7 @@ const AHEAD_BYTES: usize = 16 << 20;
 /// How often it is said how far reading the log is.
 const PROGRESS: Duration = Duration::from_secs(2);
 /// Reading a log into a core.
-pub(super) struct Replay<'a, P: Explain> {
+pub(super) struct Replay<'a, P: NodeProtocol> {
     core: &'a mut Core<P>,
     out: &'a mut Output<P::Message, P::Record>,
     limits: wire::Limits,
@@ -40,7 +40,7 @@ pub(super) struct Replay<'a, P: Explain> {
     reached: Option<Receiver<()>>,
 }
 
-impl<'a, P: Explain> Replay<'a, P> {
+impl<'a, P: NodeProtocol> Replay<'a, P> {
     pub(super) fn new(
         core: &'a mut Core<P>,
         replicas: usize,

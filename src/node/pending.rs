@@ -1,5 +1,5 @@
-//! The desk: who waits for the answer to which request. Everybody who proposes enters here first,
-//! the apply thread answers, and when the replica ends the desk closes with an answer for all.
+//! Pending requests: who waits for the answer to which. Every caller enters here first, the apply
+//! thread answers, and when the replica ends, all that wait get an answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -161,7 +161,7 @@ impl Waited {
 /// 2. Once closed, nobody waits, and nobody enters.
 /// 3. `State::bytes` is the sum of the entries' bytes.
 /// 4. An answer goes to those who asked with the same id *and* payload.
-pub(super) struct Desk {
+pub(super) struct Pending {
     most: Most,
     state: Mutex<State>,
     /// Requests turned away because too much was waiting.
@@ -203,10 +203,10 @@ pub(super) enum Entered {
     Joined,
 }
 
-impl Desk {
-    /// A desk where at most that many requests and bytes of payload wait.
-    pub(super) fn new(most: Most) -> Desk {
-        Desk { most, state: Mutex::default(), overloaded: AtomicU64::new(0) }
+impl Pending {
+    /// Takes at most so many requests and bytes of payload at a time.
+    pub(super) fn new(most: Most) -> Pending {
+        Pending { most, state: Mutex::default(), overloaded: AtomicU64::new(0) }
     }
 
     /// Lets a waiter in, or gives it back with what to tell it. What it asks counts as so many
@@ -374,7 +374,7 @@ mod tests {
     }
 
     fn enter(
-        desk: &Desk,
+        pending: &Pending,
         sequence: u64,
         bytes: usize,
         ms: u64,
@@ -382,7 +382,7 @@ mod tests {
         let (sender, receiver) = oneshot::channel();
         let payload = Bytes::from(vec![7; bytes]);
         let waiter = Waiter::Local(sender, None);
-        let entered = desk.enter(request(sequence), &payload, bytes, at(ms), waiter);
+        let entered = pending.enter(request(sequence), &payload, bytes, at(ms), waiter);
         (Caller(receiver), entered.map_err(|(_, why)| why))
     }
 
@@ -396,9 +396,9 @@ mod tests {
         }
     }
 
-    fn answer_all(desk: &Desk, executed: &[(u64, usize)], output: &'static [u8]) {
+    fn answer_all(pending: &Pending, executed: &[(u64, usize)], output: &'static [u8]) {
         let commands: Vec<_> = executed.iter().map(|(at, bytes)| command(*at, *bytes)).collect();
-        desk.take(
+        pending.take(
             commands.iter(),
             |command| (command.request, &command.payload),
             |_, waited| waited.answer(Ok(Bytes::from_static(output))),
@@ -408,43 +408,43 @@ mod tests {
     /// Two commands under one id: the one that waits is not answered with what the other came to.
     #[test]
     fn one_id_with_two_contents_is_refused_and_never_answered_for_the_other() {
-        let desk = Desk::new(MOST);
-        let (first, entered) = enter(&desk, 1, 10, 0);
+        let pending = Pending::new(MOST);
+        let (first, entered) = enter(&pending, 1, 10, 0);
         assert_eq!(entered, Ok(Entered::New));
-        assert_eq!(enter(&desk, 1, 11, 0).1, Err(Rejected::InUse.into()));
-        answer_all(&desk, &[(1, 11)], b"the other's");
-        assert_eq!(desk.len(), 1);
-        answer_all(&desk, &[(1, 10)], b"its own");
+        assert_eq!(enter(&pending, 1, 11, 0).1, Err(Rejected::InUse.into()));
+        answer_all(&pending, &[(1, 11)], b"the other's");
+        assert_eq!(pending.len(), 1);
+        answer_all(&pending, &[(1, 10)], b"its own");
         assert_eq!(first.answer(), Some(Ok(Bytes::from_static(b"its own"))));
-        assert_eq!(enter(&desk, 1, 11, 0).1, Ok(Entered::New), "it is not under way any more");
+        assert_eq!(enter(&pending, 1, 11, 0).1, Ok(Entered::New), "it is not under way any more");
     }
 
     #[test]
     fn everybody_who_asks_for_the_same_gets_the_one_answer() {
-        let desk = Desk::new(MOST);
-        let (first, entered) = enter(&desk, 1, 10, 0);
+        let pending = Pending::new(MOST);
+        let (first, entered) = enter(&pending, 1, 10, 0);
         assert_eq!(entered, Ok(Entered::New));
-        let (second, entered) = enter(&desk, 1, 10, 5);
-        assert_eq!((entered, desk.len()), (Ok(Entered::Joined), 1));
+        let (second, entered) = enter(&pending, 1, 10, 5);
+        assert_eq!((entered, pending.len()), (Ok(Entered::Joined), 1));
         let mut waited = Vec::new();
-        desk.committed([request(1), request(2)].into_iter(), false, |since| waited.push(since));
+        pending.committed([request(1), request(2)].into_iter(), false, |since| waited.push(since));
         assert_eq!(waited, [at(0)]);
-        answer_all(&desk, &[(2, 10), (1, 10), (1, 10)], b"x");
+        answer_all(&pending, &[(2, 10), (1, 10), (1, 10)], b"x");
         for caller in [first, second] {
             assert_eq!(caller.answer(), Some(Ok(Bytes::from_static(b"x"))));
         }
-        assert_eq!(desk.len(), 0);
+        assert_eq!(pending.len(), 0);
     }
 
     #[test]
     fn who_is_answered_knows_the_path() {
-        let desk = Desk::new(Most { commands: 3, ..MOST });
-        let _callers = [1, 2, 3].map(|sequence| enter(&desk, sequence, 10, 0));
-        desk.committed([request(1)].into_iter(), true, drop);
-        desk.committed([request(2)].into_iter(), false, drop);
+        let pending = Pending::new(Most { commands: 3, ..MOST });
+        let _callers = [1, 2, 3].map(|sequence| enter(&pending, sequence, 10, 0));
+        pending.committed([request(1)].into_iter(), true, drop);
+        pending.committed([request(2)].into_iter(), false, drop);
         let mut paths = Vec::new();
         let all = [1, 2, 3].map(|sequence| command(sequence, 10));
-        desk.take(
+        pending.take(
             all.iter(),
             |command| (command.request, &command.payload),
             |_, waited| paths.push(waited.fast()),
@@ -454,47 +454,47 @@ mod tests {
 
     #[test]
     fn commands_and_bytes_are_bounded_and_given_back() {
-        let desk = Desk::new(MOST);
+        let pending = Pending::new(MOST);
         let overloaded = Err(Rejected::Overloaded.into());
-        let (_one, entered) = enter(&desk, 1, 90, 0);
+        let (_one, entered) = enter(&pending, 1, 90, 0);
         assert_eq!(entered, Ok(Entered::New));
-        assert_eq!(enter(&desk, 2, 11, 0).1, overloaded);
-        let (_two, entered) = enter(&desk, 2, 10, 0);
+        assert_eq!(enter(&pending, 2, 11, 0).1, overloaded);
+        let (_two, entered) = enter(&pending, 2, 10, 0);
         assert_eq!(entered, Ok(Entered::New));
-        assert_eq!(enter(&desk, 3, 0, 0).1, overloaded);
-        answer_all(&desk, &[(1, 90)], b"");
-        let (three, entered) = enter(&desk, 3, 90, 0);
+        assert_eq!(enter(&pending, 3, 0, 0).1, overloaded);
+        answer_all(&pending, &[(1, 90)], b"");
+        let (three, entered) = enter(&pending, 3, 90, 0);
         assert_eq!(entered, Ok(Entered::New));
-        assert_eq!(desk.overloaded.load(Ordering::Relaxed), 2);
-        desk.turn_away(request(3), Rejected::Overloaded);
+        assert_eq!(pending.overloaded.load(Ordering::Relaxed), 2);
+        pending.turn_away(request(3), Rejected::Overloaded);
         assert_eq!(three.answer(), Some(Err(Rejected::Overloaded.into())));
-        assert_eq!(desk.overloaded.load(Ordering::Relaxed), 3);
+        assert_eq!(pending.overloaded.load(Ordering::Relaxed), 3);
     }
 
     #[test]
     fn who_has_waited_too_long_is_told_and_the_others_wait_on() {
-        let desk = Desk::new(MOST);
-        let (early, _) = enter(&desk, 1, 10, 0);
-        let (late, _) = enter(&desk, 2, 10, 50);
+        let pending = Pending::new(MOST);
+        let (early, _) = enter(&pending, 1, 10, 0);
+        let (late, _) = enter(&pending, 2, 10, 50);
         let patience = Duration::from_millis(100);
-        desk.expire(at(120), patience, &Unknown::TimedOut(patience));
+        pending.expire(at(120), patience, &Unknown::TimedOut(patience));
         assert_eq!(early.answer(), Some(Err(Unknown::TimedOut(patience).into())));
-        assert_eq!((late.answer(), desk.len()), (None, 1));
+        assert_eq!((late.answer(), pending.len()), (None, 1));
     }
 
     #[test]
     fn a_stopped_desk_still_answers_and_a_closed_one_sends_everybody_away() {
-        let desk = Desk::new(MOST);
-        let (one, _) = enter(&desk, 1, 10, 0);
-        let (two, _) = enter(&desk, 2, 10, 0);
-        desk.stop();
+        let pending = Pending::new(MOST);
+        let (one, _) = enter(&pending, 1, 10, 0);
+        let (two, _) = enter(&pending, 2, 10, 0);
+        pending.stop();
         let stopping = ProposeError::from(Rejected::Stopping);
-        assert_eq!(enter(&desk, 3, 0, 0).1, Err(stopping.clone()));
-        answer_all(&desk, &[(1, 10)], b"x");
+        assert_eq!(enter(&pending, 3, 0, 0).1, Err(stopping.clone()));
+        answer_all(&pending, &[(1, 10)], b"x");
         assert_eq!(one.answer(), Some(Ok(Bytes::from_static(b"x"))));
         let fatal = ProposeError::Fatal("a fault".to_owned());
-        desk.close(&fatal, fatal.clone());
+        pending.close(&fatal, fatal.clone());
         assert_eq!(two.answer(), Some(Err(fatal.clone())));
-        assert_eq!((enter(&desk, 3, 0, 0).1, desk.len()), (Err(fatal), 0));
+        assert_eq!((enter(&pending, 3, 0, 0).1, pending.len()), (Err(fatal), 0));
     }
 }

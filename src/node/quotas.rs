@@ -7,7 +7,7 @@ use super::error::Rejected;
 use crate::types::{ClientId, Era, KeyedMap};
 
 /// The sessions let in at this replica.
-pub(super) struct Admission {
+pub(super) struct SessionQuotas {
     /// Of one certificate, in one era.
     most_each: usize,
     /// In the table, beyond which none is let in that was not before.
@@ -29,9 +29,9 @@ struct Used {
     in_the_last: KeyedMap<ClientId, ()>,
 }
 
-impl Admission {
-    pub(super) fn new(most_each: usize, most: usize) -> Admission {
-        Admission { most_each, most, state: Mutex::default() }
+impl SessionQuotas {
+    pub(super) fn new(most_each: usize, most: usize) -> SessionQuotas {
+        SessionQuotas { most_each, most, state: Mutex::default() }
     }
 
     /// Lets a session in that a client with this name uses, in this era, when the table holds so
@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn a_certificate_has_so_many_sessions_an_era_and_others_have_their_own() {
-        let admission = Admission::new(2, 100);
-        let ask = |name, session, number| admission.admit(name, ClientId(session), era(number), 0);
+        let quotas = SessionQuotas::new(2, 100);
+        let ask = |name, session, number| quotas.admit(name, ClientId(session), era(number), 0);
         assert_eq!([1, 2, 1, 2].map(|session| ask("eve", session, 0)), [const { Ok(()) }; 4]);
         assert_eq!(ask("eve", 3, 0), Err(Rejected::TooManySessions));
         assert_eq!(ask("alice", 3, 0), Ok(()));
@@ -98,13 +98,13 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_no_new_session_and_those_of_before_go_on() {
-        let admission = Admission::new(10, 5);
+        let quotas = SessionQuotas::new(10, 5);
         let ask =
-            |session, number, held| admission.admit("alice", ClientId(session), era(number), held);
+            |session, number, held| quotas.admit("alice", ClientId(session), era(number), held);
         assert_eq!(ask(1, 3, 4), Ok(()));
         assert_eq!(ask(2, 3, 5), Err(Rejected::TooManySessions));
         assert_eq!([ask(1, 3, 5), ask(1, 4, 5), ask(1, 4, 9)], [const { Ok(()) }; 3]);
         assert_eq!(ask(1, 6, 5), Err(Rejected::TooManySessions), "it has been forgotten");
-        assert!(admission.state.lock().expect("sound").certificates.len() <= 1);
+        assert!(quotas.state.lock().expect("sound").certificates.len() <= 1);
     }
 }
