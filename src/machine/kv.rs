@@ -161,6 +161,19 @@ impl StateMachine for Kv {
         }
     }
 
+    /// A key that is named twice counts twice: each name costs memory and time.
+    fn check(command: &KvCommand) -> Result<(), String> {
+        let named = match command {
+            KvCommand::GetMany { keys } => keys.len(),
+            KvCommand::PutMany { entries } => entries.len(),
+            _ => 1,
+        };
+        if named > MAX_KEYS {
+            return Err(format!("the command names {named} keys; at most {MAX_KEYS} are allowed"));
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, command: KvCommand) -> KvOutput {
         match command {
             KvCommand::Get { key } => KvOutput::Value(self.entries.get(&key).cloned()),
@@ -256,6 +269,18 @@ mod tests {
         assert_eq!(ask(4), KvOutput::TooLarge { bytes: 2 + 4 * each, limit });
         assert_eq!(ask(4096), KvOutput::TooLarge { bytes: 3 + 4096 * each, limit });
         assert_eq!(ask(4097), KvOutput::TooManyKeys { keys: 4097, limit: 4096 });
+    }
+
+    #[test]
+    fn a_command_that_names_too_many_keys_is_refused_before_it_is_agreed_on() {
+        let many = |count| KvCommand::GetMany { keys: vec![text("a"); count] };
+        let put = |count| KvCommand::PutMany { entries: vec![(text("a"), text("b")); count] };
+        assert_eq!(Kv::check(&many(4096)), Ok(()));
+        assert_eq!(Kv::check(&put(4096)), Ok(()));
+        for refused in [many(4097), put(4097)] {
+            let why = Kv::check(&refused).expect_err("too many");
+            assert_eq!(why, "the command names 4097 keys; at most 4096 are allowed");
+        }
     }
 
     /// Whatever was put as one command can be read as one answer.

@@ -55,6 +55,19 @@ pub trait StateMachine: Send + 'static {
     /// and every replica must come to the same result.
     fn footprint(command: &Self::Command) -> Footprint;
 
+    /// Whether a command may be proposed: asked where a caller hands it in, before anything is
+    /// agreed on. Bound here what one command may make every replica do, beyond
+    /// [`Command::MAX_BYTES`] and [`Command::MAX_KEYS`]. `apply` may still meet a command that is
+    /// refused here: the log may hold it from a time when it was not. The default takes all.
+    ///
+    /// # Errors
+    /// Why the command is refused, in words. The caller gets them as
+    /// [`Rejected::BadCommand`](crate::node::Rejected::BadCommand).
+    fn check(command: &Self::Command) -> Result<(), String> {
+        let _ = command;
+        Ok(())
+    }
+
     /// Executes a command. It cannot fail: what a caller did wrong is an output.
     ///
     /// An output whose encoding is longer than [`MAX_ANSWER`] is not sent: the caller is told that

@@ -13,7 +13,7 @@ use super::quotas::SessionQuotas;
 use super::rota::Line;
 use super::shared::{Question, Shared};
 use super::turns::{self, Turn};
-use crate::machine::{self, CodecError, StateMachine};
+use crate::machine::{self, StateMachine};
 use crate::mesh::ClientConnection;
 use crate::types::{ClientId, Era, Footprint};
 use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_request, encode_reply};
@@ -21,7 +21,7 @@ use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_reque
 /// Serves clients, whatever the state machine.
 pub(super) struct Service {
     shared: Arc<Shared>,
-    footprint: fn(&[u8]) -> Result<Footprint, CodecError>,
+    footprint: fn(&[u8]) -> Result<Footprint, String>,
     info: ServerInfo,
     quotas: SessionQuotas,
     /// Numbers the connections.
@@ -57,9 +57,12 @@ fn kind(ask: &Ask) -> Kind {
     }
 }
 
-/// The footprint of an encoded command.
-fn footprint<S: StateMachine>(payload: &[u8]) -> Result<Footprint, CodecError> {
-    machine::decode(payload).map(|command| S::footprint(&command))
+/// The footprint of an encoded command, or why it is refused.
+fn footprint<S: StateMachine>(payload: &[u8]) -> Result<Footprint, String> {
+    let command =
+        machine::decode(payload).map_err(|error| machine::Refusal::from(error).to_string())?;
+    S::check(&command)?;
+    Ok(S::footprint(&command))
 }
 
 impl Service {
@@ -176,8 +179,7 @@ impl Service {
     }
 
     fn admit(&self, payload: &Bytes, read: bool) -> Result<Footprint, Rejected> {
-        let footprint = (self.footprint)(payload)
-            .map_err(|error| Rejected::BadCommand(machine::Refusal::from(error).to_string()))?;
+        let footprint = (self.footprint)(payload).map_err(Rejected::BadCommand)?;
         if read && !footprint.is_read_only() {
             return Err(Rejected::Writes);
         }

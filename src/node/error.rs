@@ -116,7 +116,8 @@ pub enum Rejected {
         /// The most allowed.
         limit: usize,
     },
-    /// It is not a command of this state machine, or its footprint does not cover what it touches.
+    /// It is not a command of this state machine, the machine refuses it, or its footprint does not
+    /// cover what it touches.
     #[error("{0}")]
     BadCommand(String),
 }

@@ -116,8 +116,8 @@ impl<S: StateMachine> Replica<S> {
     /// [`ProposeError`], by what may be concluded about the command. To be able to try again after
     /// `Unknown`, use a [`Session`].
     pub async fn propose(&self, command: S::Command) -> Result<S::Output, ProposeError> {
+        let payload = encode_command::<S>(&command)?;
         let footprint = S::footprint(&command);
-        let payload = encode_command(&command)?;
         loop {
             let (sequence, floor) = self.inner.shared.next_of(&self.inner.numbers);
             // Nobody can try it again, so that whatever happens, it is finished.
@@ -155,7 +155,7 @@ impl<S: StateMachine> Replica<S> {
         match consistency {
             Consistency::Linearizable => self.propose(command).await,
             Consistency::Local => {
-                let payload = encode_command(&command)?;
+                let payload = encode_command::<S>(&command)?;
                 let cost = turns::cost(payload.len());
                 self.answered(cost, |waiter| self.inner.shared.read_local(payload, waiter)).await
             }
@@ -186,8 +186,8 @@ impl<S: StateMachine> Replica<S> {
         floor: u64,
         command: S::Command,
     ) -> Result<S::Output, ProposeError> {
+        let payload = encode_command::<S>(&command)?;
         let footprint = S::footprint(&command);
-        let payload = encode_command(&command)?;
         self.answered(turns::cost(payload.len()), |waiter| {
             self.inner.shared.submit(request, floor, footprint, payload, waiter);
         })
@@ -315,7 +315,8 @@ pub struct Pause(
     #[expect(dead_code, reason = "its end is what counts")] crossbeam::channel::Sender<()>,
 );
 
-fn encode_command<C: serde::Serialize>(command: &C) -> Result<Bytes, Rejected> {
+fn encode_command<S: StateMachine>(command: &S::Command) -> Result<Bytes, Rejected> {
+    S::check(command).map_err(Rejected::BadCommand)?;
     encode(command).map_err(|error| Rejected::BadCommand(error.to_string()))
 }
 

@@ -45,6 +45,9 @@ pub enum Footprint {
     Keys(Keys),
 }
 
+/// So many keys are gathered before those that are named twice are merged.
+const MERGE_FROM: usize = 4096;
+
 /// Sorted by key, each key once.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Keys(SmallVec<[(KeyHash, Access); 1]>);
@@ -72,13 +75,20 @@ impl Footprint {
 
     /// Touches these keys; where one is named twice, the write counts.
     pub fn from_keys(keys: impl IntoIterator<Item = (KeyHash, Access)>) -> Footprint {
-        let mut keys: SmallVec<[_; 1]> = keys.into_iter().collect();
-        // Within a key the write sorts last; keep the last of each run.
-        keys.sort_unstable();
-        keys.reverse();
-        keys.dedup_by_key(|(key, _)| *key);
-        keys.reverse();
-        Footprint::Keys(Keys(keys))
+        let mut kept = SmallVec::new();
+        let mut full = MERGE_FROM;
+        for key in keys {
+            // One key named a million times takes the room of a few.
+            if kept.len() >= full {
+                merge(&mut kept);
+                full = MERGE_FROM.max(2 * kept.len());
+            }
+            kept.push(key);
+        }
+        merge(&mut kept);
+        // A footprint is kept as long as its command.
+        kept.shrink_to_fit();
+        Footprint::Keys(Keys(kept))
     }
 
     /// The keys, sorted and each once; `None` for everything.
@@ -128,6 +138,15 @@ impl Footprint {
     }
 }
 
+/// Sorts, and leaves each key once.
+fn merge(keys: &mut SmallVec<[(KeyHash, Access); 1]>) {
+    // Within a key the write sorts last; keep the last of each run.
+    keys.sort_unstable();
+    keys.reverse();
+    keys.dedup_by_key(|(key, _)| *key);
+    keys.reverse();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +163,25 @@ mod tests {
         let k = KeyHash(7);
         let f = Footprint::from_keys([(k, Access::Write), (k, Access::Read)]);
         assert_eq!(f.keys(), Some(&[(k, Access::Write)][..]));
+    }
+
+    #[test]
+    fn a_footprint_takes_no_more_memory_than_its_keys() {
+        let capacity = |footprint: &Footprint| match footprint {
+            Footprint::Everything => 0,
+            Footprint::Keys(keys) => keys.0.capacity(),
+        };
+        let access = |n| if n == 500_000 { Access::Write } else { Access::Read };
+        let repeated = (0..1_000_000).map(|n| (KeyHash(7), access(n)));
+        let footprint = Footprint::from_keys(repeated);
+        assert_eq!(footprint.keys(), Some(&[(KeyHash(7), Access::Write)][..]));
+        assert_eq!(capacity(&footprint), 1);
+        let few = Footprint::from_keys((0..100_000).map(|n| (KeyHash(n % 3), Access::Read)));
+        assert_eq!(capacity(&few), 3);
+        let many = Footprint::from_keys((0..100_000).rev().map(|n| (KeyHash(n), Access::Read)));
+        assert_eq!(many.keys().map(<[_]>::len), Some(100_000));
+        let both = Footprint::union([&few, &few, &few]);
+        assert_eq!((capacity(&both), &both), (3, &few));
     }
 
     fn footprints() -> impl Strategy<Value = Footprint> {
