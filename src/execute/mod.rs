@@ -121,7 +121,7 @@ impl Executor {
     pub fn on_learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         if self.store.place(id) == Place::Unknown {
             self.insert(id, batch);
-            self.settle();
+            self.explore_woken();
         }
     }
 
@@ -150,7 +150,7 @@ impl Executor {
                 self.commit_batch(node, &batch, deps);
             }
         }
-        self.settle();
+        self.explore_woken();
     }
 
     /// The next component in execution order, from now on executed. `None` until more is decided.
@@ -312,7 +312,7 @@ impl Executor {
     }
 
     /// Explores what was woken until all of it waits or is ready.
-    fn settle(&mut self) {
+    fn explore_woken(&mut self) {
         while let Some(node) = self.woken.pop_front() {
             match self.order.explore(View::resuming(&self.store), node) {
                 Explored::Waits(on) => {

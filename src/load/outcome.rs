@@ -16,7 +16,7 @@ use super::scenario::{Scenario, Target};
 use super::settings::Settings;
 use super::slo::Measured;
 use super::verify::judge;
-use crate::node::{FastSlow, Latency, PathLatency, Unsettled};
+use crate::node::{FastSlow, Latency, NotConverged, PathLatency};
 use crate::types::ReplicaId;
 
 /// A thread that has worked more than this share of the time was the limit.
@@ -282,7 +282,10 @@ impl Run {
     }
 
     /// Takes note of what the live replicas hold in the end.
-    pub(super) fn judge_digests(&mut self, digests: Result<BTreeMap<ReplicaId, u64>, Unsettled>) {
+    pub(super) fn judge_digests(
+        &mut self,
+        digests: Result<BTreeMap<ReplicaId, u64>, NotConverged>,
+    ) {
         match digests {
             Ok(digests) => {
                 let different: BTreeSet<u64> = digests.into_values().collect();

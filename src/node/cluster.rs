@@ -47,7 +47,7 @@ pub struct LocalClusterBuilder<S: StateMachine> {
 /// Replicas that did not come to rest in time, with how far each has executed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the replicas have not executed the same: {0}")]
-pub struct Unsettled(String);
+pub struct NotConverged(String);
 
 impl<S: StateMachine + Default> LocalCluster<S> {
     /// Starts `n` replicas with default settings, each from `S::default()`.
@@ -146,11 +146,11 @@ impl<S: StateMachine> LocalCluster<S> {
     ///
     /// # Errors
     /// If they haven't within twenty seconds.
-    pub async fn digests(&self) -> Result<BTreeMap<ReplicaId, u64>, Unsettled> {
+    pub async fn digests(&self) -> Result<BTreeMap<ReplicaId, u64>, NotConverged> {
         let deadline = Instant::now() + SETTLE;
-        while let Err(unsettled) = self.settled().await {
+        while let Err(apart) = self.converged().await {
             if Instant::now() > deadline {
-                return Err(unsettled);
+                return Err(apart);
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -163,7 +163,7 @@ impl<S: StateMachine> LocalCluster<S> {
         Ok(digests)
     }
 
-    async fn settled(&self) -> Result<(), Unsettled> {
+    async fn converged(&self) -> Result<(), NotConverged> {
         let mut all = Vec::new();
         for replica in self.live() {
             all.extend(replica.status().await);
@@ -176,7 +176,7 @@ impl<S: StateMachine> LocalCluster<S> {
             let (executed, left) = (&it.core.executed, it.core.unexecuted);
             format!("{} up to {executed:?}, {left} decided beyond", it.id)
         });
-        Err(Unsettled(far.collect::<Vec<_>>().join("; ")))
+        Err(NotConverged(far.collect::<Vec<_>>().join("; ")))
     }
 
     /// Shuts all live replicas down, all at the same time.

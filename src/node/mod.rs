@@ -54,7 +54,7 @@ use tokio::sync::oneshot;
 pub use backup::{Backup, BackupError, BackupOptions, Source, backup, restore};
 pub use builder::ReplicaBuilder;
 #[cfg(feature = "authority")]
-pub use cluster::{LocalCluster, LocalClusterBuilder, Unsettled};
+pub use cluster::{LocalCluster, LocalClusterBuilder, NotConverged};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
 pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
 pub use latency::Latency;

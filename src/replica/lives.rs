@@ -37,7 +37,7 @@ impl<P: Protocol> Core<P> {
             Record::Heard(news) => self.memory.restore(&news),
             Record::Protocol(record) => self.protocol.restore(record, &mut self.fx),
         }
-        self.settle(out);
+        self.apply_effects(out);
         assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
     }
 
@@ -54,7 +54,7 @@ impl<P: Protocol> Core<P> {
         self.fx.start_at(end.position());
         self.durable = end;
         self.protocol.resume(&self.view, &mut self.fx);
-        self.settle(out);
+        self.apply_effects(out);
         self.write_heard(out);
     }
 
@@ -101,7 +101,7 @@ impl<P: Protocol> Core<P> {
         self.admission.executed(executed);
         self.propose_again(inside);
         self.protocol.install(&self.view, shared, executed, &mut self.fx);
-        self.settle(out);
+        self.apply_effects(out);
         // An own snapshot from before says nothing of the state that is here now.
         self.saved_meanwhile = None;
         self.protocol.on_executed(self.executor.executed());

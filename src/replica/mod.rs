@@ -280,7 +280,7 @@ impl<P: Protocol> Core<P> {
             PeerMessage::Transfer(message) => self.on_transfer(from, message),
             PeerMessage::Protocol(message) => {
                 self.protocol.on_message(&self.view, from, message, &mut self.fx);
-                self.settle(out);
+                self.apply_effects(out);
             }
         }
     }
@@ -296,7 +296,7 @@ impl<P: Protocol> Core<P> {
         for decision in self.decisions.release(durable) {
             self.on_decision(decision);
         }
-        self.settle(out);
+        self.apply_effects(out);
     }
 
     fn on_tick(&mut self, out: &mut Output<P::Message, P::Record>) {
@@ -321,12 +321,12 @@ impl<P: Protocol> Core<P> {
             out.messages.push((others(&self.settings), PeerMessage::Ping { sent: now }));
         }
         self.protocol.on_tick(&self.view, &mut self.fx);
-        self.settle(out);
+        self.apply_effects(out);
         self.tick_transfers();
     }
 
     /// Lets the effects of the protocol take place, until there are none left.
-    fn settle(&mut self, out: &mut Output<P::Message, P::Record>) {
+    fn apply_effects(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
             self.take_records(out);
             for (id, batch) in self.fx.learned.drain(..) {

@@ -59,7 +59,7 @@ impl<P: Protocol> Core<P> {
                 self.own_commands += batch.commands().len();
                 self.own.insert(id, (self.view.now, batch));
             }
-            self.settle(out);
+            self.apply_effects(out);
         }
     }
 

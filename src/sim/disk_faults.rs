@@ -214,7 +214,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// What is not urgent, after a flush.
-    pub(super) fn settle_room(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(super) fn maintain_log(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let (true, false, Some(room)) = (host.alive, host.flushing, &mut host.room) else {
             return Ok(());
@@ -222,7 +222,7 @@ impl<P: Subject> World<'_, P> {
         if self.room_rng.random_ratio(1, 4) {
             return Ok(());
         }
-        match room.settle() {
+        match room.maintain() {
             Ok(()) => Ok(()),
             Err(error) => self.fence(me, &error),
         }

@@ -151,8 +151,8 @@ impl<R: Wire> Room<R> {
     }
 
     /// What is not urgent.
-    pub(super) fn settle(&mut self) -> Result<(), StorageError> {
-        self.open_store().log.settle()
+    pub(super) fn maintain(&mut self) -> Result<(), StorageError> {
+        self.open_store().log.maintain()
     }
 
     /// Whether new work should be refused, for want of space.
@@ -169,7 +169,7 @@ impl<R: Wire> Room<R> {
         if let (Some(operations), true) = (within, self.store.is_some()) {
             self.disk.crash_after(operations);
             // Whether it fails, or was done in time, nobody hears of it.
-            let _ = self.flush().and_then(|_| self.settle());
+            let _ = self.flush().and_then(|_| self.maintain());
         }
         self.lineage = Lineage::default();
         self.divides_at = None;

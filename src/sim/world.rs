@@ -316,7 +316,7 @@ impl<'a, P: Subject> World<'a, P> {
                 host.flushing = false;
                 let Some(durable) = self.finish_flush(replica, position)? else { return Ok(()) };
                 self.input(replica, Input::Durable(durable))?;
-                self.settle_room(replica)?;
+                self.maintain_log(replica)?;
                 self.flush(replica)
             }
             Event::Request(ask) => {

@@ -284,7 +284,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
             match self.incoming.recv_timeout(LOOK_AGAIN) {
                 Ok(job) => return Ok(Some(job)),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.log.settle()?;
+                    self.log.maintain()?;
                     self.tell_space();
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -330,7 +330,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
             round.truncate = self.truncated;
             self.truncate(round)?;
         }
-        self.log.settle()
+        self.log.maintain()
     }
 
     fn truncate(&mut self, round: &mut Round) -> Result<(), StorageError> {

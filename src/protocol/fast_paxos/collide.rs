@@ -127,7 +127,7 @@ impl FastPaxos {
     }
 
     /// A slot is decided.
-    pub(super) fn settle_lead(&mut self, slot: Slot, is_fast: bool) {
+    pub(super) fn note_lead_decided(&mut self, slot: Slot, is_fast: bool) {
         let Some((_, opened)) = self.opened() else { return };
         opened.watched.remove(&slot);
         let assigned = opened.assigned.remove(&slot);

@@ -110,8 +110,8 @@ impl FastPaxos {
         }
         self.votes.forget(slot);
         self.learner.forget(slot);
-        self.settle_lead(slot, is_fast);
-        self.settle_own(view, slot, choice, is_fast, fx);
+        self.note_lead_decided(slot, is_fast);
+        self.note_own_decided(view, slot, choice, is_fast, fx);
         self.log.fetch_on(view, fx);
     }
 }

@@ -92,7 +92,7 @@ impl FastPaxos {
     }
 
     /// A slot is decided: an own value is done, or has lost.
-    pub(super) fn settle_own(
+    pub(super) fn note_own_decided(
         &mut self,
         view: &View,
         slot: Slot,

@@ -88,7 +88,7 @@ impl Paxos {
         }
         self.acceptor.forget(slot);
         self.learner.forget(slot);
-        self.settle_proposals(slot, choice, fx);
+        self.note_decided(slot, choice, fx);
         self.log.fetch_on(view, fx);
         self.start_proposals(view, fx);
     }

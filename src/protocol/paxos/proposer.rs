@@ -312,7 +312,7 @@ impl Paxos {
     }
 
     /// A slot is decided: what had to go in there and did not goes elsewhere.
-    pub(super) fn settle_proposals(&mut self, slot: Slot, choice: &Choice, fx: &mut Fx) {
+    pub(super) fn note_decided(&mut self, slot: Slot, choice: &Choice, fx: &mut Fx) {
         let name = choice.proposal;
         if self.proposer.own.remove(&name).is_some() {
             fx.own_commits.push((name, false));

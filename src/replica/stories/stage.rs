@@ -183,7 +183,7 @@ impl Stage {
         let actor = &mut self.actors[at - 1];
         let id = actor.protocol.propose(&actor.view, batch.clone(), &mut actor.fx);
         actor.own.insert(id, batch);
-        self.settle(at);
+        self.apply_effects(at);
         id
     }
 
@@ -191,7 +191,7 @@ impl Stage {
     pub(super) fn recover(&mut self, at: usize, id: InstanceId) {
         let actor = &mut self.actors[at - 1];
         actor.protocol.recover_unasked(&actor.view, id, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// The oldest message of this name about `id` arrives, and nothing that it leads to.
@@ -239,7 +239,7 @@ impl Stage {
                 let actor = &mut self.actors[at - 1];
                 actor.view.now = actor.view.now + tick;
                 actor.protocol.on_tick(&actor.view, &mut actor.fx);
-                self.settle(*at);
+                self.apply_effects(*at);
             }
             self.deliver_among(replicas);
         }
@@ -251,7 +251,7 @@ impl Stage {
             let actor = &mut self.actors[at - 1];
             actor.view.now = actor.view.now + Timing::default().gossip;
             actor.protocol.on_tick(&actor.view, &mut actor.fx);
-            self.settle(*at);
+            self.apply_effects(*at);
         }
         self.post.retain(|(_, _, message)| name(message) == "Marks");
         self.deliver_among(replicas);
@@ -261,7 +261,7 @@ impl Stage {
     fn hear(&mut self, from: usize, to: usize, message: Message) {
         let actor = &mut self.actors[to - 1];
         actor.protocol.on_message(&actor.view, replica(from), message, &mut actor.fx);
-        self.settle(to);
+        self.apply_effects(to);
     }
 
     /// From now on nothing that `at` writes becomes durable.
@@ -272,7 +272,7 @@ impl Stage {
     /// What `at` has written becomes durable after all.
     pub(super) fn flush(&mut self, at: usize) {
         self.actors[at - 1].stalled = false;
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// `at` stops, and comes back at once with what was durable.
@@ -290,11 +290,11 @@ impl Stage {
         actor.fx.start_at(LogPosition::new(log.len() as u64));
         actor.log = log;
         actor.protocol.resume(&actor.view, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// Lets a replica's effects take place, but for what it says to others.
-    fn settle(&mut self, at: usize) {
+    fn apply_effects(&mut self, at: usize) {
         let actor = &mut self.actors[at - 1];
         loop {
             actor.log.append(&mut actor.fx.records);

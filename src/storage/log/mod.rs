@@ -177,7 +177,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::flush`]. A full disk is no error here: see [`Log::space_low`].
-    pub fn settle(&mut self) -> Result<(), StorageError> {
+    pub fn maintain(&mut self) -> Result<(), StorageError> {
         self.healthy()?;
         let sealed = match self.seal() {
             // The next group stands there, whole or not at all, and it is sealed later.

@@ -97,7 +97,7 @@ impl Log {
         let mut log = Log::from(disk, options, directory, segments, current, reserve);
         log.flushed = read.last.scan.position;
         log.found = Some(read.last.found_end());
-        log.settle()?;
+        log.maintain()?;
         Ok(log)
     }
 

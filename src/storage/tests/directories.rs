@@ -38,7 +38,7 @@ fn a_directory_lives_through_restarts() {
             store.log.append(&record).unwrap();
             expected.push(record);
             store.log.flush().unwrap();
-            store.log.settle().unwrap();
+            store.log.maintain().unwrap();
         }
         if life % 2 == 0 {
             store.log.close().unwrap();
@@ -103,17 +103,17 @@ fn space_that_comes_back_is_noticed_without_a_write() {
     let shared = Arc::new(disk.clone());
     options.log.keep_free = 1 << 20;
     let mut log = Store::open(shared, &options).unwrap().replay(&mut |_, _| Ok(())).unwrap().log;
-    log.settle().unwrap();
+    log.maintain().unwrap();
     assert!(!log.space_low());
     disk.set_capacity(0);
     for _ in 0..900 {
         log.append(&[1; 1000]).unwrap();
     }
     log.flush().unwrap();
-    log.settle().unwrap();
+    log.maintain().unwrap();
     assert!(log.space_low());
     disk.set_capacity(4 << 20);
-    log.settle().unwrap();
+    log.maintain().unwrap();
     assert!(!log.space_low());
 }
 
@@ -168,7 +168,7 @@ fn segments_of_the_usual_length_are_filled_ahead_and_used_again() {
             store.log.append(&record).unwrap();
         }
         let durable = store.log.flush().unwrap();
-        store.log.settle().unwrap();
+        store.log.maintain().unwrap();
         store.log.truncate(durable.position()).unwrap();
     }
     assert!(store.log.counts().segments >= 5);

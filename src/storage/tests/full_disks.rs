@@ -55,7 +55,7 @@ impl Story {
             Ok(durable) => assert_eq!(durable.position(), log.end()),
             Err(ref error) => assert!(error.is_full(), "{error}"),
         }
-        log.settle().expect("a full disk is no error here");
+        log.maintain().expect("a full disk is no error here");
         done.is_ok()
     }
 
@@ -144,7 +144,7 @@ fn without_files_to_be_had_the_log_waits_as_without_room() {
             Ok(_) => written += 1,
             Err(error) => break error,
         }
-        log.settle().expect("it is no error yet");
+        log.maintain().expect("it is no error yet");
     };
     assert!(error.is_full() && log.space_low(), "{error}");
     disk.set_most_files(2);

@@ -77,7 +77,7 @@ impl Model {
         assert_eq!(durable.position(), log.end());
         self.acknowledged = self.records.len();
         if rng.random_bool(0.7) {
-            log.settle()?;
+            log.maintain()?;
         }
         if rng.random_bool(0.1) {
             self.truncated = rng.random_range(self.truncated..=self.acknowledged);
@@ -251,7 +251,7 @@ fn a_failed_operation_poisons_the_log_and_is_never_tried_again() {
         let before = disk.operations();
         assert_eq!(log.append(b"more").expect_err("poisoned").to_string(), error);
         assert_eq!(log.flush().expect_err("poisoned").to_string(), error);
-        assert_eq!(log.settle().expect_err("poisoned").to_string(), error);
+        assert_eq!(log.maintain().expect_err("poisoned").to_string(), error);
         assert_eq!(log.truncate(LogPosition::new(1)).expect_err("poisoned").to_string(), error);
         assert_eq!(log.durable().position(), LogPosition::new(1));
         assert_eq!(log.close().expect_err("poisoned").to_string(), error);
@@ -311,7 +311,7 @@ fn a_full_disk_is_announced_a_segment_early_and_loses_nothing() {
             Ok(_) => written += 1,
             Err(error) => break error,
         }
-        log.settle().expect("a full disk is no error yet");
+        log.maintain().expect("a full disk is no error yet");
         if log.space_low() && low_at.is_none() {
             low_at = Some(written);
         }
@@ -340,7 +340,7 @@ fn truncation_makes_room_where_there_was_none() {
     for number in 0_u32..2000 {
         log.append(&[number.to_le_bytes(); 20].concat()).unwrap();
         let durable = log.flush().unwrap();
-        log.settle().unwrap();
+        log.maintain().unwrap();
         log.truncate(durable.position()).unwrap();
     }
     assert!(disk.files().len() <= 3, "files are used again: {:?}", disk.files().keys());

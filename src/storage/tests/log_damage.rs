@@ -24,7 +24,7 @@ fn log_of(count: usize, close: bool) -> (Files, Vec<Vec<u8>>) {
         records.push(record);
         if number % 3 == 2 {
             log.flush().unwrap();
-            log.settle().unwrap();
+            log.maintain().unwrap();
         }
     }
     assert!(log.counts().segments >= 1, "the log has more than one segment");
@@ -232,7 +232,7 @@ fn what_is_cut_off_the_end_is_told() {
             4096 + u64::from((1..=number + 1).map(|many| 32 + 104 * u16::from(many)).sum::<u16>()),
         );
     }
-    log.settle().unwrap();
+    log.maintain().unwrap();
     drop(log);
     let name = "log-0000000000000001";
     let sealed = disk.files();

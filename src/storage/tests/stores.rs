@@ -43,7 +43,7 @@ impl Model {
         }
         let durable = store.log.flush()?;
         self.acknowledged = self.records.len();
-        store.log.settle()?;
+        store.log.maintain()?;
         if rng.random_bool(0.2) {
             let position = durable.position();
             let cut = rng.random_bool(0.3);

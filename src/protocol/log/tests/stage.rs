@@ -130,7 +130,7 @@ impl<P: Protocol + Debug> Stage<P> {
         let name = actor.protocol.propose(&actor.view, batch(tag), &mut actor.fx);
         let old = actor.pending.insert(name, tag);
         assert_eq!(old, None, "a name was used twice in one life");
-        self.settle(at);
+        self.apply_effects(at);
         name
     }
 
@@ -140,7 +140,7 @@ impl<P: Protocol + Debug> Stage<P> {
         if actor.is_up {
             actor.view.now = actor.view.now + Timing::default().tick;
             actor.protocol.on_tick(&actor.view, &mut actor.fx);
-            self.settle(at);
+            self.apply_effects(at);
         }
     }
 
@@ -154,7 +154,7 @@ impl<P: Protocol + Debug> Stage<P> {
         let actor = self.at(to);
         if actor.is_up {
             actor.protocol.on_message(&actor.view, replica(from), message, &mut actor.fx);
-            self.settle(to);
+            self.apply_effects(to);
         }
     }
 
@@ -204,7 +204,7 @@ impl<P: Protocol + Debug> Stage<P> {
     pub(in crate::protocol) fn stall(&mut self, at: usize, is_stalled: bool) {
         self.at(at).stalled = is_stalled;
         if self.at(at).is_up {
-            self.settle(at);
+            self.apply_effects(at);
         }
     }
 
@@ -241,7 +241,7 @@ impl<P: Protocol + Debug> Stage<P> {
         assert!(actor.fx.records.is_empty() && actor.fx.messages.is_empty());
         actor.fx.start_at(LogPosition::new((actor.base + actor.log.len()) as u64));
         actor.protocol.resume(&actor.view, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// `at` writes a snapshot of all that it has executed, and cuts its log.
@@ -260,7 +260,7 @@ impl<P: Protocol + Debug> Stage<P> {
         actor.flushed = 0;
         actor.protocol.on_snapshot(&executed);
         actor.snapshot = Some(Snapshot { executed, shared, own });
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// `at` gets the snapshot of `from`, if it needs one and that is good enough; whether it does.
@@ -283,7 +283,7 @@ impl<P: Protocol + Debug> Stage<P> {
         actor.protocol.install(&actor.view, shared, &executed, &mut actor.fx);
         actor.needs = None;
         let again = std::mem::take(&mut actor.pending);
-        self.settle(at);
+        self.apply_effects(at);
         self.save(at);
         for tag in again.into_values() {
             self.propose(at, tag);
@@ -292,7 +292,7 @@ impl<P: Protocol + Debug> Stage<P> {
     }
 
     /// Lets effects take place.
-    pub(in crate::protocol) fn settle(&mut self, at: usize) {
+    pub(in crate::protocol) fn apply_effects(&mut self, at: usize) {
         loop {
             let actor = self.at(at);
             actor.log.append(&mut actor.fx.records);

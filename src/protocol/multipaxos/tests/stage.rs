@@ -209,7 +209,7 @@ impl Stage {
     ) -> T {
         let node = &mut self.nodes[at];
         let done = what(&mut node.protocol, &node.view, &mut node.fx);
-        self.settle(at);
+        self.apply_effects(at);
         done
     }
 
@@ -264,7 +264,7 @@ impl Stage {
     pub(super) fn flush(&mut self, at: usize) {
         if self.nodes[at].up {
             self.nodes[at].durable = self.nodes[at].records.len();
-            self.settle(at);
+            self.apply_effects(at);
         }
     }
 
@@ -295,7 +295,7 @@ impl Stage {
     }
 
     /// Lets the effects of a replica take place.
-    fn settle(&mut self, at: usize) {
+    fn apply_effects(&mut self, at: usize) {
         loop {
             let node = &mut self.nodes[at];
             node.records.append(&mut node.fx.records);
@@ -411,7 +411,7 @@ impl Stage {
         // Whatever is not known decided is proposed anew, under other names.
         node.proposed.clear();
         node.protocol.install(&node.view, *shared, &there, &mut node.fx);
-        self.settle(at);
+        self.apply_effects(at);
         if !self.saves_late {
             self.save(at);
         }
@@ -456,7 +456,7 @@ impl Stage {
         assert!(node.fx.messages.is_empty() && node.fx.records.is_empty(), "the past is silent");
         node.fx.start_at(LogPosition::new(node.records.len() as u64));
         node.protocol.resume(&node.view, &mut node.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// Who may answer reads alone knows of everything that anybody knows.

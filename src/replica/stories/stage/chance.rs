@@ -41,7 +41,7 @@ impl Stage {
         let actor = &mut self.actors[at - 1];
         actor.view.now = actor.view.now + Timing::default().gossip;
         actor.protocol.on_tick(&actor.view, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// `at` stops, and comes back with what is durable: a snapshot if any, and the log.
@@ -54,7 +54,7 @@ impl Stage {
         actor.fx.paths = paths;
         actor.protocol.resume(&actor.view, &mut actor.fx);
         self.actors[at - 1] = actor;
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// Whether its owner has no idea that it ever proposed it.

@@ -75,7 +75,7 @@ impl Stage {
         actor.executor = Executor::starting_from(&executed);
         actor.executed.retain(|id| executed.contains(*id));
         actor.protocol.install(&actor.view, shared, &executed, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
         true
     }
 
@@ -117,14 +117,14 @@ impl Stage {
         self.actors[at - 1] = self.reborn(at, Some(snapshot));
         let actor = &mut self.actors[at - 1];
         actor.protocol.resume(&actor.view, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// `at` proposes that all drop everything up to here.
     pub(in crate::replica::stories) fn cut(&mut self, at: usize, cut: Deps) {
         let actor = &mut self.actors[at - 1];
         actor.protocol.cut_unasked(&actor.view, cut, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 
     /// These replicas write snapshots, agree to drop all that is in the first one's, and do.
@@ -196,6 +196,6 @@ impl Stage {
         let actor = &mut self.actors[at - 1];
         actor.view.now = actor.view.now + Timing::default().patience;
         actor.protocol.on_tick(&actor.view, &mut actor.fx);
-        self.settle(at);
+        self.apply_effects(at);
     }
 }
