@@ -229,6 +229,35 @@ fn what_differs_in_two_files_is_said_at_both_ends() {
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "two suffice\n");
 }
 
+/// One replica alone did not execute a command that the others did: their states differed for good.
+#[test]
+fn replicas_that_skip_different_requests_refuse_each_other() {
+    let mut cluster = Cluster::start(3);
+    cluster.told(&["put", "key", "before", "--replica", "3"]);
+    let skip = |cluster: &Cluster, number| {
+        // What `serve --skip c7#9` leaves there.
+        fs::write(cluster.data(number).join("skipped"), "c7#9\nend\n").unwrap();
+    };
+    cluster.kill(&[3]);
+    skip(&cluster, 3);
+    cluster.serve(3);
+    for (number, id) in [(1, "r3"), (3, "r1")] {
+        logged(&cluster, number, &format!("{id} skips other requests"));
+    }
+    cluster.told(&["put", "key", "two suffice", "--replica", "1"]);
+    cluster.kill(&[1, 2]);
+    [1, 2].into_iter().for_each(|number| skip(&cluster, number));
+    cluster.serve_all();
+    assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "two suffice\n");
+    // The age of sessions rests on the cluster's own commands.
+    cluster.kill(&[1]);
+    let mut own = isonomy();
+    own.arg("serve").arg(cluster.file(1)).args(["--skip", &format!("c{:x}#1", u64::MAX)]);
+    let refused = own.output().unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("the cluster's own"), "{words}");
+}
+
 #[test]
 fn a_first_start_that_fails_leaves_nothing_that_the_right_one_minds() {
     let mut cluster = Cluster::lay_out(3);

@@ -18,7 +18,7 @@ use super::terms::{Terms, Votes};
 use crate::types::{Known, LogPosition, Presence, ReplicaId, ReplicaSet};
 
 /// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 5;
+pub(super) const VERSION: u16 = 6;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 1024;
@@ -84,6 +84,7 @@ impl PeerHello {
             self.generation,
             terms.members.bits(),
             terms.idle_ms(),
+            terms.skipped,
         ] {
             out.put_u64_le(field);
         }
@@ -113,6 +114,7 @@ impl PeerHello {
         let (lost_life, lost_generation, generation) = (field()?, field()?, field()?);
         let members = ReplicaSet::from_bits(field()?);
         let session_idle = Duration::from_millis(field()?);
+        let skipped = field()?;
         let votes = votes(byte(&mut rest)?)?;
         let (frames, snapshots) = (byte(&mut rest)?, byte(&mut rest)?);
         let protocol = text(&mut rest)?;
@@ -127,7 +129,7 @@ impl PeerHello {
             lost_life,
             lost_generation,
             generation,
-            terms: Terms { members, protocol, session_idle, votes, frames, snapshots },
+            terms: Terms { members, protocol, session_idle, votes, skipped, frames, snapshots },
         })
     }
 }
@@ -270,6 +272,7 @@ mod tests {
                 members: ReplicaSet::all(3),
                 protocol: "multi-paxos".into(),
                 votes: Votes::HandedOver,
+                skipped: 3,
                 ..Terms::default()
             },
         }

@@ -141,6 +141,15 @@ pub enum Refusal {
         /// The other end's.
         theirs: u64,
     },
+    /// The other end skips other requests.
+    #[error(
+        "{id} skips other requests than this replica: start both with the same `--skip` \
+         (`isonomy inspect` lists what a directory has)"
+    )]
+    OtherSkips {
+        /// The replica that is refused.
+        id: ReplicaId,
+    },
     /// One end keeps its votes and the other does not.
     #[error(
         "{id} keeps its records {}, and this replica {}: set `durability` to \"memory\" for all \
@@ -262,6 +271,7 @@ impl Refusal {
             Refusal::OtherSessionIdle { .. } => 0x28,
             Refusal::OtherDurability { .. } => 0x29,
             Refusal::OtherFormat { .. } => 0x2a,
+            Refusal::OtherSkips { .. } => 0x2b,
             Refusal::Internal => 0x30,
             Refusal::NotNoted => 0x31,
         }

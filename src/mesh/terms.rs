@@ -30,6 +30,9 @@ pub struct Terms {
     pub session_idle: Duration,
     /// What has to have happened to a vote before it is told.
     pub votes: Votes,
+    /// A hash of the requests that are never executed, by the operator's word; 0 if there is none.
+    /// Where one replica executes a command that another skips, their states differ from there on.
+    pub skipped: u64,
     /// The version of the frames between replicas.
     pub frames: u8,
     /// The version of the snapshots that replicas send each other.
@@ -43,6 +46,7 @@ impl Default for Terms {
             protocol: BEFORE.to_owned(),
             session_idle: Duration::from_secs(3600),
             votes: Votes::InMemory,
+            skipped: 0,
             frames: 0,
             snapshots: 0,
         }
@@ -72,6 +76,9 @@ impl Terms {
         if (ours == Votes::InMemory) != (theirs_too == Votes::InMemory) {
             let theirs = theirs_too;
             return Err(Refusal::OtherDurability { id, ours, theirs });
+        }
+        if self.skipped != theirs.skipped {
+            return Err(Refusal::OtherSkips { id });
         }
         let (ours, theirs) = (self.idle_ms(), theirs.idle_ms());
         if ours != theirs {
@@ -110,11 +117,12 @@ mod tests {
         let ours = Terms { members: ReplicaSet::all(5), ..Terms::default() };
         assert_eq!(ours.compare(id, &ours), Ok(()));
         type Change = fn(&mut Terms);
-        let cases: [(Change, [&str; 3]); 6] = [
+        let cases: [(Change, [&str; 3]); 7] = [
             (|it| it.members = ReplicaSet::all(3), ["1, 2, 3", "1, 2, 3, 4, 5", "[replicas]"]),
             (|it| it.protocol = "paxos".into(), ["\"paxos\"", "\"epaxos\"", "`protocol`"]),
             (|it| it.frames += 1, ["frames", "version", "upgrade"]),
             (|it| it.snapshots += 1, ["snapshots", "version", "upgrade"]),
+            (|it| it.skipped = 7, ["other requests", "`--skip`", "inspect"]),
             (|it| it.votes = Votes::HandedOver, ["in memory", "on disk", "`durability`"]),
             (
                 |it| it.session_idle = Duration::from_secs(60),

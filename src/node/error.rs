@@ -289,6 +289,15 @@ pub enum StartError {
         /// The request.
         request: RequestId,
     },
+    /// A request of the cluster's own session cannot be skipped.
+    #[error(
+        "request {request} is the cluster's own: the age of sessions rests on it, and it is never \
+         skipped"
+    )]
+    CannotSkip {
+        /// The request.
+        request: RequestId,
+    },
     /// The throw-away certificates of a local cluster can't be made.
     #[error(transparent)]
     Credentials(#[from] crate::mesh::CredentialsError),

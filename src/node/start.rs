@@ -42,7 +42,7 @@ use crate::storage::{
     Disk, FileDisk, FoundEnd, LastCommand, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
     SnapshotOptions, StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
 };
-use crate::types::{ReplicaId, ReplicaSet, RequestId};
+use crate::types::{ClientId, ReplicaId, ReplicaSet, RequestId};
 use crate::wire::{self, ServerInfo, decode_own_snapshot};
 
 /// Where records are kept.
@@ -115,6 +115,9 @@ where
     fn start(self) -> Result<Running<P>, StartError> {
         let Plan { mut core, parts } = self;
         let Parts { pace, mut config, data, shared, machine, skip, queue } = parts;
+        if let Some(request) = skip.iter().find(|it| it.client == ClientId::CLUSTER) {
+            return Err(StartError::CannotSkip { request: *request });
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         config.terms.protocol = P::NAME.to_owned();
         let kept = data.map(|data| open(data, &config, pace.replicas)).transpose()?;
@@ -126,10 +129,12 @@ where
                 let applier = applier.unwrap_or_else(|| Applier::new(machine));
                 let applier = applier.keyed(shared.content_key);
                 let (skipped, trail) = begun.kept.skip(&applier, &skip, shared.id)?;
+                config.terms.skipped = skipped_hash(&skipped);
                 (Some(begun), apply::First { applier, skipped, trail })
             }
             None => {
                 let applier = Applier::new(machine).keyed(shared.content_key);
+                config.terms.skipped = skipped_hash(&skip);
                 (None, apply::First { applier, skipped: skip, trail: None })
             }
         };
@@ -362,6 +367,12 @@ impl Kept {
         }
         Ok((skipped, Some(trail)))
     }
+}
+
+/// What replicas compare: the same for the same requests, and 0 for none.
+fn skipped_hash(skipped: &BTreeSet<RequestId>) -> u64 {
+    let lines: String = skipped.iter().map(|request| format!("{request}\n")).collect();
+    if lines.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(lines.as_bytes()).max(1) }
 }
 
 impl Begun {

@@ -190,6 +190,7 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
         ("other protocol", &own, hello(|hello| hello.terms.protocol = "paxos".into()), 0x1d),
         ("other list", &own, hello(|it| it.terms.members = ReplicaSet::all(5)), 0x1f),
         ("other idle time", &own, hello(|it| it.terms.session_idle /= 2), 0x28),
+        ("other skips", &own, hello(|it| it.terms.skipped = 1), 0x2b),
         ("other durability", &own, hello(|it| it.terms.votes = Votes::Flushed), 0x29),
         ("other frames", &own, hello(|it| it.terms.frames = 1), 0x2a),
         ("other list, not in ours", &stranger, with_r4, 0x1f),
