@@ -4,6 +4,8 @@
 //! `tidy/source.rs` strips comments and strings, `tidy/rules.rs` has the rules as a table and the
 //! checks, and below they are run on bad snippets and then on this repository.
 
+#[path = "tidy/licences.rs"]
+mod licences;
 #[path = "tidy/links.rs"]
 mod links;
 #[path = "tidy/named_tests.rs"]
