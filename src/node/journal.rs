@@ -39,6 +39,8 @@ pub(super) struct DiskLog {
     mark: Arc<Mutex<Durable>>,
     /// Where the log begins; moved by the log thread.
     start: Arc<Mutex<LogPosition>>,
+    /// Where it was last divided; moved by the log thread.
+    divided: Arc<Mutex<LogPosition>>,
     durable: Durable,
     end: LogPosition,
     unflushed: VecDeque<Piece>,
@@ -68,12 +70,17 @@ impl Journal {
         let (durable, end) = (log.durable(), log.end());
         let mark = Arc::new(Mutex::new(durable));
         let start = Arc::new(Mutex::new(log.first()));
+        let divided = Arc::new(Mutex::new(LogPosition::default()));
         let thread = LogThread::start(log, NO_BOUND, {
             let (mark, shared) = (Arc::clone(&mark), Arc::clone(shared));
-            let start = Arc::clone(&start);
+            let (start, divided) = (Arc::clone(&start), Arc::clone(&divided));
             move |event| match event {
                 LogEvent::Durable(durable) => {
                     *lock(&mark) = durable;
+                    shared.wake.notify_one();
+                }
+                LogEvent::Divided(position) => {
+                    *lock(&divided) = position;
                     shared.wake.notify_one();
                 }
                 LogEvent::Truncated(position) => {
@@ -91,6 +98,7 @@ impl Journal {
             shared: Arc::clone(shared),
             mark,
             start,
+            divided,
             durable,
             end,
             unflushed: VecDeque::new(),
@@ -163,6 +171,15 @@ impl Journal {
             if let Err(error) = log.thread.rotate() {
                 log.shared.fail(Fault::Storage(error));
             }
+        }
+    }
+
+    /// Whether the log is divided here, as [`Journal::divide`] was told.
+    pub(super) fn is_divided_at(&self, position: LogPosition) -> bool {
+        match self {
+            Journal::Memory(_) => true,
+            // It is divided in the order of the calls.
+            Journal::Disk(log) => *lock(&log.divided) >= position,
         }
     }
 

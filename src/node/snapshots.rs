@@ -42,7 +42,7 @@ enum Stage {
     Idle,
     /// The apply thread and then the keeper have it.
     Begun(LogPosition),
-    /// It lacks its end, until the log is durable up to here.
+    /// It lacks its end, until the log is durable up to here, and divided here if it has to be.
     Written(LogPosition),
     /// The keeper ends it.
     Finishing,
@@ -197,7 +197,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             }
         }
         match &self.stage {
-            Stage::Written(position) if *position <= journal.durable(now).position() => {
+            Stage::Written(position) if !self.waits_for_the_log(*position, now, journal) => {
                 self.stage = Stage::Finishing;
                 self.tell(Task::Finish);
             }
@@ -211,13 +211,19 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
     }
 
+    /// Whether a snapshot at this position must not be finished yet. Once it is, a crash may come,
+    /// and the next life counts on it.
+    fn waits_for_the_log(&self, position: LogPosition, now: Time, journal: &mut Journal) -> bool {
+        position > journal.durable(now).position()
+            || self.lineage.is_first() && !journal.is_divided_at(position)
+    }
+
     /// The log waits for room: a snapshot that waits for the log must not take that, and none is
     /// begun.
     pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
         let action = "letting the log have the room for";
         let full = StorageError::Full { action, file: "a snapshot".to_owned() };
-        let durable = journal.durable(now).position();
-        if matches!(self.stage, Stage::Written(position) if position > durable) {
+        if matches!(self.stage, Stage::Written(at) if self.waits_for_the_log(at, now, journal)) {
             self.tell(Task::GiveUp);
             self.failed(now, &full);
         }

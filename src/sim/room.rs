@@ -328,6 +328,7 @@ impl<R: Wire> Room<R> {
     pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<Cut, StorageError> {
         let writing = self.writing.take().expect("one is being written");
         let Writing { mut writer, position, bytes, written } = writing;
+        assert_eq!(self.divides_at, None, "the log is divided before what that is for is finished");
         if let Some(operations) = within {
             self.disk.crash_after(operations);
         }

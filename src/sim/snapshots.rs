@@ -165,7 +165,8 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// Writes the rest, once the log has caught up, and lets go of the log before it.
+    /// Writes the rest, once the log has caught up and is divided if it has to be, and lets go of
+    /// the log before it.
     fn finish_snapshot(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let may_stop = self.plan.restarts && self.calm_since.is_none();
         let dies = may_stop && self.room_rng.random_ratio(1, 8);
@@ -174,14 +175,15 @@ impl<P: Subject> World<'_, P> {
         let life = host.life;
         let room = host.room.as_mut().expect("only a room has snapshots");
         let Some((position, number)) = room.writes() else { return Ok(()) };
-        if position.records() > host.flushed && host.full {
+        let waits = position.records() > host.flushed || room.divides_at().is_some();
+        if waits && host.full {
             self.trace.say(self.now, || format!("{me} gives up snapshot {number}"));
             self.counters.hit(Counter::SnapshotFailed);
             room.give_up_snapshot();
             self.try_again(me);
             return Ok(());
         }
-        if position.records() > host.flushed {
+        if waits {
             self.later(SOON, Event::Snapshot(Moment::Finish(me, life)));
             return Ok(());
         }

@@ -34,6 +34,8 @@ pub enum LogEvent {
     SpaceLow(bool),
     /// Whether records wait for room on the disk: nothing gets durable before there is some.
     Waiting(bool),
+    /// [`LogThread::rotate`] was done, durably: a segment begins here.
+    Divided(LogPosition),
     /// [`LogThread::truncate`] was done, durably: the log begins here.
     Truncated(LogPosition),
     /// The log has failed: nothing that was not reported as durable may be spoken of any more.
@@ -324,8 +326,9 @@ impl<T: FnMut(LogEvent)> Runner<T> {
             self.shared.room.notify_all();
         }
         if round.rotate {
-            self.log.rotate()?;
+            let divided = self.log.rotate()?;
             round.rotate = false;
+            (self.tell)(LogEvent::Divided(divided.position()));
             // What was to be let go of may have had to wait for that.
             round.truncate = self.truncated;
             self.truncate(round)?;

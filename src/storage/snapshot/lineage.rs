@@ -4,8 +4,12 @@
 //! An own snapshot may be replaced by an older one and every record behind that, as long as the
 //! records say all that happened in between. They don't once a state was installed that came from
 //! elsewhere. So the first own snapshot behind it ends a line: the log is divided at its position
-//! when it is begun, and cut there before anybody hears of it. Nothing older can stand in for it
-//! then: if it is damaged, the directory is refused.
+//! before it is finished, and cut there before anybody hears of it. Nothing older can stand in for
+//! it then: if it is damaged, the directory is refused.
+//!
+//! The division is all that a later life can tell such a snapshot by. If it came after the
+//! snapshot, a crash in between would leave one that counts from the next start on, and that an
+//! older one can stand in for.
 
 use crate::types::LogPosition;
 
@@ -43,6 +47,11 @@ impl Lineage {
     #[must_use]
     pub fn begin(&mut self) -> bool {
         self.first = std::mem::take(&mut self.foreign);
+        self.first
+    }
+
+    /// Whether what was begun may be finished only once the log is divided at its position.
+    pub fn is_first(&self) -> bool {
         self.first
     }
 

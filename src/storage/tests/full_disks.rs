@@ -192,7 +192,7 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
         match told.recv_timeout(PATIENCE).expect("news in time") {
             LogEvent::Durable(mark) => durable = mark.position(),
             LogEvent::Waiting(now) => (waiting, waits) = (now, waits + u32::from(now)),
-            LogEvent::SpaceLow(_) | LogEvent::Truncated(_) => continue,
+            LogEvent::SpaceLow(_) | LogEvent::Divided(_) | LogEvent::Truncated(_) => continue,
             event @ LogEvent::Failed(_) => panic!("{event:?}"),
         }
         if waiting {
