@@ -64,6 +64,13 @@ fn multi_paxos_forgets_votes_that_came_to_nothing() {
     pass(ProtocolKind::MultiPaxos, true, &[60_000_654, 60_000_975, 7_500_001_572]);
 }
 
+/// The log had no room to be divided where an installed state's first snapshot stood, and that was
+/// finished all the same: an older one could have taken its place.
+#[test]
+fn fast_paxos_divides_the_log_before_a_snapshot_that_needs_it() {
+    pass(ProtocolKind::FastPaxos, true, &[251]);
+}
+
 /// What was executed in another replica's snapshot, proposed again and refused for its age was
 /// taken for never executed; and a batch of all that waited was longer than a simulated segment.
 #[test]

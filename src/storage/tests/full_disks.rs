@@ -188,11 +188,13 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
     log.rotate().unwrap();
     log.append(vec![record()], LogPosition::new(end)).unwrap();
     let (mut durable, mut waits, mut waiting) = (LogPosition::default(), 0, false);
+    let mut divided = None;
     while durable.records() < end {
         match told.recv_timeout(PATIENCE).expect("news in time") {
             LogEvent::Durable(mark) => durable = mark.position(),
             LogEvent::Waiting(now) => (waiting, waits) = (now, waits + u32::from(now)),
-            LogEvent::SpaceLow(_) | LogEvent::Divided(_) | LogEvent::Truncated(_) => continue,
+            LogEvent::Divided(at) => divided = Some(at.records()),
+            LogEvent::SpaceLow(_) | LogEvent::Truncated(_) => continue,
             event @ LogEvent::Failed(_) => panic!("{event:?}"),
         }
         if waiting {
@@ -200,6 +202,7 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
         }
     }
     assert!(waits > 0, "there was room for all");
+    assert_eq!(divided, Some(end - 1), "told before what comes behind is durable");
     assert_eq!(log.close().unwrap().position().records(), end);
 }
 
