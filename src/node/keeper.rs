@@ -194,7 +194,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         // A failed attempt of before, if there is one, goes first: it takes space.
         self.written = None;
         let cluster = self.keeper.cluster.clone();
-        let (writer, disk, leave_free) = match &self.keeper.shelf {
+        let writer = match &self.keeper.shelf {
             Shelf::Memory => {
                 let mut all = Vec::new();
                 let own = encode_snapshot(EPOCH, &cluster, checkpoint, state, |bytes| {
@@ -204,10 +204,9 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 all.truncate(usize::try_from(own.bytes).expect("it is in memory"));
                 return Ok(Written::Memory(own, all.into()));
             }
-            Shelf::Disk { snapshots, disk, leave_free } => {
-                let leave_free = if room == Room::All { 0 } else { *leave_free };
-                spare(&**disk, leave_free.saturating_add(state.len() as u64))?;
-                (snapshots.begin(checkpoint.position), Arc::clone(disk), leave_free)
+            Shelf::Disk { snapshots, .. } => {
+                self.find_room(room, state.len())?;
+                snapshots.begin(checkpoint.position)
             }
         };
         let mut writer = writer?;
@@ -217,11 +216,27 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 if self.is_over() {
                     return Err(StorageError::Closed);
                 }
-                spare(&*disk, leave_free.saturating_add(piece.len() as u64))?;
+                self.find_room(room, piece.len())?;
                 writer.write(piece)
             })
         })?;
         Ok(Written::File(own, writer, room))
+    }
+
+    /// Whether the disk has room for so many bytes of a snapshot. One that may take all there is
+    /// takes the older ones' as well, all but the newest's, which would go once it is finished.
+    fn find_room(&self, room: Room, bytes: usize) -> Result<(), StorageError> {
+        let Shelf::Disk { snapshots, disk, leave_free } = &self.keeper.shelf else {
+            return Ok(());
+        };
+        let bytes = bytes as u64;
+        match room {
+            Room::Spare => spare(&**disk, leave_free.saturating_add(bytes)),
+            Room::All => spare(&**disk, bytes).or_else(|_| {
+                snapshots.keep_newest()?;
+                spare(&**disk, bytes)
+            }),
+        }
     }
 
     /// Answers the reads that wait, and puts the rest off.

@@ -42,13 +42,17 @@ pub struct Limits {
     /// memory.
     pub snapshot_bytes: u64,
     /// Bytes of records that wait to be flushed. Beyond half of it nothing new is proposed here;
-    /// beyond all of it the peers are held back too.
+    /// beyond all of it the peers are held back too. No more than a quarter of `keep_free_bytes`
+    /// counts, or 8 MiB if that is more: what waits when the disk is found to be almost full is
+    /// written there, and the snapshot that makes room needs the rest.
     pub log_queue_bytes: usize,
     /// The length of the log's files, in bytes: from 8 MiB to 1 GiB.
     pub segment_bytes: usize,
     /// Bytes that the log leaves free on its disk: below that, callers are told
-    /// `Rejected::DiskFull`, while what others propose is still voted on. When that has used up
-    /// these bytes too, the replica stands still, and goes on once there is room.
+    /// `Rejected::DiskFull`, and the replica takes a snapshot that makes room. It takes nothing in
+    /// meanwhile. If there is too little room for the snapshot, what others propose is still voted
+    /// on, until that has used up these bytes too. Then the replica stands still, and goes on once
+    /// there is room.
     pub keep_free_bytes: u64,
     /// The mesh's own bounds: frames, queues, connections, patience with the network.
     pub mesh: crate::mesh::Limits,
@@ -58,6 +62,12 @@ impl Limits {
     /// The least that [`Limits::snapshot_every`] may be: below it, a replica would do little else
     /// than take snapshots.
     pub const LEAST_SNAPSHOT_EVERY: u64 = 16 << 10;
+
+    /// How much of [`Limits::log_queue_bytes`] counts.
+    pub(super) fn log_queue(&self) -> usize {
+        let share = (self.keep_free_bytes / 4).max(8 << 20);
+        self.log_queue_bytes.min(usize::try_from(share).unwrap_or(usize::MAX))
+    }
 }
 
 impl Default for Limits {

@@ -332,7 +332,7 @@ impl<P: NodeProtocol> Runner<P> {
         let limits = &self.shared.limits;
         self.backlog_weight.commands > limits.unapplied / share
             || self.backlog_weight.bytes > limits.unapplied_bytes / share
-            || self.journal.unflushed_bytes() > limits.log_queue_bytes / share
+            || self.journal.unflushed_bytes() > limits.log_queue() / share
     }
 
     /// Proposes to end the era once it has lasted long enough, if there is a session to expire.
@@ -369,7 +369,11 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// Takes in what has arrived.
     fn gather(&mut self, now: Time) {
-        self.inbox.take(&mut self.inputs);
+        // Before a snapshot that is to make room, nothing is added to what the log has to write.
+        let full = self.snapshots.must_make_room(now, &self.journal);
+        if !full {
+            self.inbox.take(&mut self.inputs);
+        }
         if !self.sent_large.is_empty() {
             let to = std::mem::replace(&mut self.sent_large, ReplicaSet::EMPTY);
             self.inputs.push(Input::SentLarge(to));
@@ -377,7 +381,7 @@ impl<P: NodeProtocol> Runner<P> {
         let durable = self.news_from_the_log(now);
         self.inputs.extend(durable);
         self.snapshots.gather(now, &mut self.journal, &mut self.inputs);
-        if !self.is_behind(2) {
+        if !full && !self.is_behind(2) {
             let proposals = std::iter::from_fn(|| self.shared.proposals.pop());
             let before = self.inputs.len();
             self.inputs.extend(proposals.take(PROPOSALS_PER_TURN).map(Input::Propose));

@@ -218,6 +218,12 @@ impl<P: NodeProtocol> Snapshots<P> {
             || self.lineage.is_first() && !journal.is_divided_at(position)
     }
 
+    /// Whether the replica has to stand still until the present snapshot is there, or has failed:
+    /// it is to make room on a disk that is almost full, and needs what is left of that.
+    pub(super) fn needs_quiet(&self) -> bool {
+        self.shelf.is_some() && !matches!(self.stage, Stage::Idle) && self.shared.space_is_low()
+    }
+
     /// The log waits for room: a snapshot that waits for the log must not take that, and none is
     /// begun.
     pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
@@ -350,9 +356,16 @@ impl<P: NodeProtocol> Snapshots<P> {
         let filling = kept >= limits.kept_bytes / 2
             && journal.log_bytes() > self.log_bytes
             && now >= self.begun + PAUSE;
-        let low = self.is_short_of_room(journal);
-        let due = self.wanted || self.lineage.is_foreign() || grown || filling || low;
-        now >= self.not_before && due
+        let room = self.must_make_room(now, journal);
+        let due = self.wanted || self.lineage.is_foreign() || grown || filling;
+        room || due && now >= self.not_before
+    }
+
+    /// Whether one has to be begun at once because the disk is almost full.
+    pub(super) fn must_make_room(&mut self, now: Time, journal: &Journal) -> bool {
+        // The last one may have failed for no more than having had to leave room for the log.
+        let may = now >= self.not_before || self.room == Room::Spare;
+        matches!(self.stage, Stage::Idle) && self.is_short_of_room(journal) && may
     }
 
     /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.

@@ -48,7 +48,7 @@ impl<P: NodeProtocol> Runner<P> {
             unapplied: self.backlog_weight.commands,
             unflushed_bytes: self.journal.unflushed_bytes(),
             space_low: self.shared.space_is_low(),
-            waits_for_room: self.stands_still(),
+            waits_for_room: self.journal.waits_for_room(),
             peers: self.mesh.peers(),
             clients: self.mesh.clients(),
         }

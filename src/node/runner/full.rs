@@ -1,10 +1,15 @@
-//! What a replica does while its log has no room for the records it was given: it stands still, as
-//! one whose machine was suspended, and the others go on without it. Beside the runner's turns.
+//! When a replica stands still for want of room on its disk, as one whose machine was suspended,
+//! and the others go on without it. Beside the runner's turns.
 //!
-//! Nothing that rests on those records may be said, and a replica that cannot vote must not look as
-//! if it could: it answers no pings, so that nobody waits for its votes or for its lead. It takes
-//! nothing in either, so what waits in memory does not grow. Room for the log, or a snapshot that
-//! lets go of some of it, ends this.
+//! Its log has no room for the records it was given. Nothing that rests on them may be said, and a
+//! replica that cannot vote must not look as if it could: it answers no pings, so that nobody waits
+//! for its votes or for its lead. It takes nothing in either, so what waits in memory does not
+//! grow. Only room on the disk ends this: a snapshot holds what those records say, so it must not
+//! be finished before they are durable.
+//!
+//! So it must not come to that while a snapshot can still make room. A replica whose disk is almost
+//! full stands still, too, while it takes one: what the log grew by meanwhile would be taken from
+//! the room that the snapshot needs.
 
 use super::{EXPIRY, Runner};
 use crate::node::error::Rejected;
@@ -14,14 +19,16 @@ use crate::types::Time;
 impl<P: NodeProtocol> Runner<P> {
     /// Whether it stands still.
     pub(super) fn stands_still(&self) -> bool {
-        self.journal.waits_for_room()
+        self.journal.waits_for_room() || self.snapshots.needs_quiet()
     }
 
     /// A turn without a step.
     pub(super) fn stand_still(&mut self, now: Time) {
         self.next_tick = now + self.tick;
         self.snapshots.look(now, &mut self.journal);
-        self.snapshots.make_room(now, &mut self.journal);
+        if self.journal.waits_for_room() {
+            self.snapshots.make_room(now, &mut self.journal);
+        }
         while let Some(command) = self.shared.proposals.pop() {
             self.shared.pending.turn_away(command.request, Rejected::DiskFull);
         }
@@ -34,6 +41,10 @@ impl<P: NodeProtocol> Runner<P> {
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
             self.expire(now);
+        }
+        if !self.stands_still() {
+            // It goes on at once, not at the next tick.
+            self.shared.wake.notify_one();
         }
     }
 }
