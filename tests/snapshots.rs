@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::machines::Machines;
+use common::machines::{Machines, ROOM};
 use common::*;
 use isonomy::Replica;
 use isonomy::machine::{Kv, KvOutput};
@@ -216,6 +216,50 @@ async fn who_starts_late_installs_a_snapshot() {
     let machines = forgetful(3);
     let replicas = vec![machines.start(1).await, machines.start(2).await];
     comes_late(&machines, replicas).await;
+}
+
+/// Nothing older may stand in for the first own snapshot of a state that came from elsewhere, and a
+/// later life knows that by the log, which is divided there. So without room to divide the log
+/// there is no such snapshot, though there is room for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installed_state_is_in_no_snapshot_before_the_log_is_divided() {
+    let mut machines = forgetful(3);
+    machines.limits.keep_free_bytes = 0;
+    machines.limits.segment_bytes = 16 << 20;
+    let mut replicas = vec![machines.start(1).await, machines.start(2).await];
+    // Six MiB of state: those that it takes before it has that are far shorter.
+    write_under(&replicas[0], 384, 384).await;
+    go_on_without(&replicas).await;
+    // One segment of the log and a few small files, and not another segment.
+    let segment = machines.limits.segment_bytes as u64;
+    machines.disks[2].set_capacity(2 * segment - (1 << 20));
+    let late = machines.start(3).await;
+    eventually("an install", async || late.status().await.unwrap().core.installed > 0).await;
+    // It needs a record for the log to be divided at its end.
+    write(&replicas[0], 8).await;
+    let large = || {
+        let files = machines.disks[2].files();
+        let is_large =
+            |name: &str, bytes: &[u8]| name.starts_with("snapshot-0") && bytes.len() > 5 << 20;
+        files.iter().any(|(name, bytes)| is_large(name, bytes))
+    };
+    eventually("no room to divide the log", async || {
+        let (snapshots, waits) = (metrics(&late).await.snapshots, late.status().await.unwrap());
+        large() || waits.waits_for_room && snapshots.failed > 0 && !snapshots.is_being_taken
+    })
+    .await;
+    assert!(!large(), "a later life would take it for one that an older one can stand in for");
+    machines.disks[2].set_capacity(ROOM);
+    eventually("its own snapshot", async || large()).await;
+    eventually("the log is cut there", async || {
+        let snapshots = metrics(&late).await.snapshots;
+        snapshots.position > 0 && snapshots.log_start >= snapshots.position
+    })
+    .await;
+    replicas.push(late);
+    machines.lose_power(replicas).await;
+    let replicas = machines.start_all().await;
+    same_digests(&replicas).await;
 }
 
 /// Waits until a part of a snapshot has come, and not all of it: who sends it.

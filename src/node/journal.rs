@@ -174,6 +174,14 @@ impl Journal {
         }
     }
 
+    /// Whether there is a log, and there never was a record in it.
+    pub(super) fn is_new(&self) -> bool {
+        match self {
+            Journal::Memory(_) => false,
+            Journal::Disk(log) => log.end == LogPosition::default(),
+        }
+    }
+
     /// Whether the log is divided here, as [`Journal::divide`] was told.
     pub(super) fn is_divided_at(&self, position: LogPosition) -> bool {
         match self {

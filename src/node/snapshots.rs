@@ -338,7 +338,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> bool {
         let kept = core.protocol().kept_bytes();
         self.least_kept = self.least_kept.min(kept);
-        if !matches!(self.stage, Stage::Idle) {
+        if !self.can_begin(journal) {
             return false;
         }
         if !self.next_askers.is_empty() {
@@ -361,11 +361,19 @@ impl<P: NodeProtocol> Snapshots<P> {
         room || due && now >= self.not_before
     }
 
+    /// Whether none is under way, and another would not stand for what no log tells of: a log that
+    /// begins at 0 looks like that of a new directory. If the first snapshot behind an installed
+    /// state were damaged there, the next life would begin with nothing, and without a word.
+    fn can_begin(&self, journal: &Journal) -> bool {
+        let untold = self.lineage.is_foreign() && journal.is_new();
+        matches!(self.stage, Stage::Idle) && !untold
+    }
+
     /// Whether one has to be begun at once because the disk is almost full.
     pub(super) fn must_make_room(&mut self, now: Time, journal: &Journal) -> bool {
         // The last one may have failed for no more than having had to leave room for the log.
         let may = now >= self.not_before || self.room == Room::Spare;
-        matches!(self.stage, Stage::Idle) && self.is_short_of_room(journal) && may
+        self.can_begin(journal) && self.is_short_of_room(journal) && may
     }
 
     /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.

@@ -127,7 +127,8 @@ impl<P: Subject> World<'_, P> {
         if !host.alive || room.is_writing() {
             return Ok(());
         }
-        if host.full {
+        // Where there never was a record, the log cannot be divided: it has to begin behind 0.
+        if host.full || room.is_foreign() && host.appended == 0 {
             self.try_again(me);
             return Ok(());
         }

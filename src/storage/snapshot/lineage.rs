@@ -7,6 +7,9 @@
 //! before it is finished, and cut there before anybody hears of it. Nothing older can stand in for
 //! it then: if it is damaged, the directory is refused.
 //!
+//! A log without a record cannot be divided, so it has to have one before such a snapshot is begun:
+//! one that begins at 0 needs no snapshot, and the loss of this one would not be noticed.
+//!
 //! The division is all that a later life can tell such a snapshot by. If it came after the
 //! snapshot, a crash in between would leave one that counts from the next start on, and that an
 //! older one can stand in for.
