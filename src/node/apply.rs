@@ -35,7 +35,8 @@ pub(super) enum Work {
     Execute(Vec<Execution>),
     /// Reads that are linearizable here and now, whoever asked.
     Answer(Vec<Command>),
-    Read(Bytes, Waiter),
+    /// Boxed: the others are a few words long, and queues and errors hold any of them.
+    Read(Bytes, Box<Waiter>),
     Digest(oneshot::Sender<u64>),
     /// The state as it is now, for a snapshot.
     Checkpoint(Box<dyn FnOnce(Vec<u8>) + Send>),

@@ -55,8 +55,7 @@ impl ClientWaiter {
         let sender = expected.answered(bytes);
         let outcome = match (sender.send(frame), kind) {
             (Err(Dropped::TooLarge { bytes, limit }), _) => {
-                let (bytes, limit) = (bytes as u64, limit as u64);
-                wire::Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit })
+                self::outcome(Err(ProposeError::AnswerTooLarge { bytes, limit }))
             }
             (Err(Dropped::Full), Kind::Read) => wire::Outcome::Rejected(wire::Refusal::Overloaded),
             (Err(Dropped::Full), Kind::Write) => wire::Outcome::Unknown(format!(
@@ -211,7 +210,6 @@ impl Pending {
 
     /// Lets a waiter in, or gives it back with what to tell it. What it asks counts as so many
     /// `bytes`.
-    #[expect(clippy::result_large_err, reason = "who is not let in comes back, to be told why")]
     pub(super) fn enter(
         &self,
         request: RequestId,
@@ -219,14 +217,14 @@ impl Pending {
         bytes: usize,
         now: Time,
         waiter: Waiter,
-    ) -> Result<Entered, (Waiter, ProposeError)> {
+    ) -> Result<Entered, Box<(Waiter, ProposeError)>> {
         let mut state = self.lock();
         if let Some(closed) = &state.closed {
-            return Err((waiter, closed.clone()));
+            return Err(Box::new((waiter, closed.clone())));
         }
         if let Some(entry) = state.waiting.get_mut(&request) {
             if entry.payload != payload {
-                return Err((waiter, Rejected::InUse.into()));
+                return Err(Box::new((waiter, Rejected::InUse.into())));
             }
             entry.waiters.push(waiter);
             return Ok(Entered::Joined);
@@ -234,7 +232,7 @@ impl Pending {
         if state.waiting.len() >= self.most.commands || state.bytes + bytes > self.most.bytes {
             drop(state);
             self.count_overloaded();
-            return Err((waiter, Rejected::Overloaded.into()));
+            return Err(Box::new((waiter, Rejected::Overloaded.into())));
         }
         state.bytes += bytes;
         let (payload, waiters) = (payload.clone(), smallvec![waiter]);
@@ -383,7 +381,7 @@ mod tests {
         let payload = Bytes::from(vec![7; bytes]);
         let waiter = Waiter::Local(sender, None);
         let entered = pending.enter(request(sequence), &payload, bytes, at(ms), waiter);
-        (Caller(receiver), entered.map_err(|(_, why)| why))
+        (Caller(receiver), entered.map_err(|turned_away| turned_away.1))
     }
 
     fn command(sequence: u64, bytes: usize) -> Command {

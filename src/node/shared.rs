@@ -164,7 +164,10 @@ impl Shared {
         let keys = footprint.keys().map_or(0, <[_]>::len);
         let bytes = payload.len() + keys * KEY_BYTES;
         match self.pending.enter(request, &payload, bytes, now, waiter) {
-            Err((waiter, why)) => return waiter.answer(Err(why)),
+            Err(turned_away) => {
+                let (waiter, why) = *turned_away;
+                return waiter.answer(Err(why));
+            }
             Ok(Entered::Joined) => return,
             Ok(Entered::New) => {}
         }
@@ -250,7 +253,7 @@ impl Shared {
         if self.phase() != Phase::Running {
             return waiter.answer(Err(self.end().1));
         }
-        match self.try_work(Work::Read(payload, waiter)) {
+        match self.try_work(Work::Read(payload, Box::new(waiter))) {
             Ok(()) => {}
             Err(TrySendError::Full(work)) => work.turn_away(Rejected::Overloaded.into()),
             Err(TrySendError::Disconnected(work)) => work.turn_away(self.end().1),
@@ -258,7 +261,6 @@ impl Shared {
     }
 
     /// Hands work to the apply thread, if there is room.
-    #[expect(clippy::result_large_err, reason = "what finds no room comes back as it is")]
     pub(super) fn try_work(&self, work: Work) -> Result<(), TrySendError<Work>> {
         let bytes = work.weight().bytes;
         let before = self.work_bytes.fetch_add(bytes, Ordering::AcqRel);
