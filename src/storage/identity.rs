@@ -122,23 +122,16 @@ impl Identity {
 
     /// Replaces the identity in one step, durably. A full disk has room for it: some was set aside.
     pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
-        match self.replace(disk) {
-            Err(error) if error.is_full() && disk.remove(SPARE).is_ok() => self.replace(disk)?,
+        let bytes = self.encode();
+        match replace(disk, &bytes) {
+            Err(error) if error.is_full() && disk.remove(SPARE).is_ok() => replace(disk, &bytes)?,
             done => done?,
         }
-        if set_aside(disk, self.encode().len() + GROWTH).is_err() {
+        if set_aside(disk, bytes.len() + GROWTH).is_err() {
             // There is no room just now; the next time there may be.
             let _ = disk.remove(SPARE);
         }
         Ok(())
-    }
-
-    fn replace(&self, disk: &dyn Disk) -> Result<(), StorageError> {
-        let file = Named::open(disk, UNFINISHED, Mode::Create)?;
-        file.write(&self.encode(), 0)?;
-        file.sync_new()?;
-        disk::rename(disk, UNFINISHED, FILE)?;
-        disk::sync_directory(disk)
     }
 
     /// Refuses a directory that was made for someone else, or that the others have refused.
@@ -202,6 +195,15 @@ impl Identity {
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
+}
+
+/// Puts a file of these bytes in the place of the identity, durably.
+fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), StorageError> {
+    let file = Named::open(disk, UNFINISHED, Mode::Create)?;
+    file.write(bytes, 0)?;
+    file.sync_new()?;
+    disk::rename(disk, UNFINISHED, FILE)?;
+    disk::sync_directory(disk)
 }
 
 /// Makes a file of so many bytes, unless there is one.
