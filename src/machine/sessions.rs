@@ -290,12 +290,6 @@ impl Sessions {
         }
     }
 
-    /// Whether a command of this content was executed, and is not closed yet.
-    pub fn is_executed(&self, request: RequestId, payload: &[u8]) -> bool {
-        let content = (request.sequence, self.content(payload));
-        self.table.get(&request.client).is_some_and(|session| session.is_executed(content))
-    }
-
     /// Whether any command under this id was executed, and is not closed yet. Takes time in
     /// proportion to what the session has executed.
     pub fn is_used(&self, request: RequestId) -> bool {

@@ -43,11 +43,6 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Whether a command of this content was executed.
-    pub(super) fn is_executed(&self, content: Content) -> bool {
-        self.is_before(content.0) || self.executed.contains(content)
-    }
-
     /// Whether a sequence was executed before contents were told apart.
     pub(super) fn is_before(&self, sequence: u64) -> bool {
         self.before.as_ref().is_some_and(|before| before.contains(sequence))

@@ -28,7 +28,9 @@ impl Sessions {
     }
 
     fn was_executed(&self, request: RequestId) -> bool {
-        self.table.get(&request.client).is_some_and(|it| it.is_executed((request.sequence, 1)))
+        let content = (request.sequence, 1);
+        let session = self.table.get(&request.client);
+        session.is_some_and(|it| it.is_before(content.0) || it.executed.contains(content))
     }
 }
 
