@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_desk_still_answers_and_a_closed_one_sends_everybody_away() {
+    fn what_is_pending_is_answered_after_a_stop_and_nobody_enters_after_the_close() {
         let pending = Pending::new(MOST);
         let (one, _) = enter(&pending, 1, 10, 0);
         let (two, _) = enter(&pending, 2, 10, 0);
