@@ -18,9 +18,9 @@ impl EPaxos {
     pub(super) fn start_accept(&mut self, id: InstanceId, proposal: Proposal, fx: &mut Fx) {
         self.accept_here(id, &proposal, fx);
         let Proposal { ballot, value, deps } = proposal;
-        let written = self.instances.entry(id).written;
-        fx.answer(written, self.me(), Message::AcceptOk { id, ballot });
-        fx.send(written, self.others(), Message::Accept { id, ballot, value, deps });
+        let written = self.store.instances.entry(id).written;
+        fx.answer(written, self.cx.me(), Message::AcceptOk { id, ballot });
+        fx.send(written, self.cx.others(), Message::Accept { id, ballot, value, deps });
     }
 
     /// §4.4: a vote for a value.
@@ -33,13 +33,13 @@ impl EPaxos {
         fx: &mut Fx,
     ) {
         let ballot = proposal.ballot;
-        if from != ballot.leader(id.replica) || from == self.me() {
+        if from != ballot.leader(id.replica) || from == self.cx.me() {
             return;
         }
         if self.is_too_late(from, id, ballot, fx) {
             return;
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let again = instance.phase == Phase::Accepted && instance.accepted == ballot;
         if again {
             // The others had this vote already, or will learn the decision by gossip.
@@ -50,30 +50,31 @@ impl EPaxos {
         if !ballot.is_owner() {
             self.yield_to(view, id, ballot);
         }
-        let written = self.instances.entry(id).written;
-        fx.send(written, self.all(), Message::AcceptOk { id, ballot });
+        let written = self.store.instances.entry(id).written;
+        fx.send(written, self.cx.all(), Message::AcceptOk { id, ballot });
     }
 
     fn accept_here(&mut self, id: InstanceId, proposal: &Proposal, fx: &mut Fx) {
         self.note_accepted(id, proposal, fx);
         let Proposal { ballot, value, deps } = proposal.clone();
-        self.instances.entry(id).written = fx.append(Record::Accepted { id, ballot, value, deps });
+        self.store.instances.entry(id).written =
+            fx.append(Record::Accepted { id, ballot, value, deps });
     }
 
     /// The value counts as accepted, and as a conflict, from here on.
     pub(super) fn note_accepted(&mut self, id: InstanceId, proposal: &Proposal, fx: &mut Fx) {
         match &proposal.value {
-            Value::Batch(batch) => self.learn_payload(id, batch, fx),
+            Value::Batch(batch) => self.store.learn_payload(id, batch, fx),
             Value::Nop => {
                 #[cfg(test)]
                 self.hide_payload_if_planted(id);
-                if self.instances.entry(id).payload.is_none() {
+                if self.store.instances.entry(id).payload.is_none() {
                     fx.hit(Path::Wildcard);
-                    self.index.insert_wildcard(id);
+                    self.store.index.insert_wildcard(id);
                 }
             }
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         assert!(!instance.is_committed(), "a decision is not voted on again: {id}");
         instance.join(proposal.ballot);
         instance.accepted = proposal.ballot;
@@ -92,10 +93,10 @@ impl EPaxos {
         ballot: Ballot,
         fx: &mut Fx,
     ) -> bool {
-        self.see(id.replica, id.slot);
-        let instance = self.instances.entry(id);
+        self.store.see(id.replica, id.slot);
+        let instance = self.store.instances.entry(id);
         if instance.is_committed() {
-            self.answer_commit(from, id, fx);
+            self.store.answer_commit(from, id, fx);
             return true;
         }
         let joined = instance.ballot;
@@ -115,11 +116,11 @@ impl EPaxos {
         ballot: Ballot,
         fx: &mut Fx,
     ) {
-        self.see(id.replica, id.slot);
-        let slow = self.settings.quorums.slow();
+        self.store.see(id.replica, id.slot);
+        let slow = self.cx.settings.quorums.slow();
         let leader = ballot.leader(id.replica);
-        let me = self.settings.me;
-        let instance = self.instances.entry(id);
+        let me = self.cx.settings.me;
+        let instance = self.store.instances.entry(id);
         if instance.is_committed() {
             return;
         }
@@ -127,7 +128,7 @@ impl EPaxos {
             // As good as a Reject: whatever is led here below this ballot is over.
             self.on_reject(view, id, ballot, fx);
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         instance.vote(from, ballot);
         if leader != me {
             // Its Accept left only when its own vote was durable.
@@ -137,7 +138,7 @@ impl EPaxos {
     }
 
     fn learn_by_votes(&mut self, view: &View, id: InstanceId, slow: usize, fx: &mut Fx) {
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let (ballot, voters) = instance.votes;
         let accepted = instance.phase == Phase::Accepted && instance.accepted == ballot;
         if accepted && voters.len() >= slow {

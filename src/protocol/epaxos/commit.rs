@@ -9,7 +9,7 @@ impl EPaxos {
     /// execution here, may leave before it is durable (protocol.md §7); unless this replica is
     /// ready not to be asked about it after a restart (see `orphans`).
     pub(super) fn commit_fast(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let value = instance.value.clone().expect("a pre-accepted instance has a value");
         let deps = instance.deps.clone();
         let recorded = self.record_decision(id, &value, &deps, fx);
@@ -18,17 +18,17 @@ impl EPaxos {
             fx.hit(Path::CommitUnflushed);
             Written::default()
         } else {
-            self.instances.entry(id).written = recorded;
+            self.store.instances.entry(id).written = recorded;
             recorded
         };
         let commit = Message::Commit { id, value: CommitValue::OwnersBatch, deps: deps.clone() };
-        fx.send(written, self.others(), commit);
+        fx.send(written, self.cx.others(), commit);
         self.settle(view, Decision::owned(id, value, deps), written, true, fx);
     }
 
     /// `n - f` accepted it: a quorum holds it, so it may be told at once.
     pub(super) fn commit_accepted(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let value = instance.value.clone().expect("an accepted instance has a value");
         let deps = instance.deps.clone();
         self.record_decision(id, &value, &deps, fx);
@@ -45,27 +45,27 @@ impl EPaxos {
         deps: Deps,
         fx: &mut Fx,
     ) {
-        self.see(id.replica, id.slot);
+        self.store.see(id.replica, id.slot);
         let value = match value {
             CommitValue::Nop => Value::Nop,
             CommitValue::Batch(batch) => {
-                self.learn_payload(id, &batch, fx);
+                self.store.learn_payload(id, &batch, fx);
                 Value::Batch(batch)
             }
             // The owner's commands, never what was accepted here: that may be a Nop.
             #[cfg(test)]
             CommitValue::OwnersBatch
                 if self.planted(super::Plant::CommitTakesAccepted)
-                    && self.instances.entry(id).value.is_some() =>
+                    && self.store.instances.entry(id).value.is_some() =>
             {
-                self.instances.entry(id).value.clone().expect("it was looked at just now")
+                self.store.instances.entry(id).value.clone().expect("it was looked at just now")
             }
-            CommitValue::OwnersBatch => match self.instances.entry(id).payload.clone() {
+            CommitValue::OwnersBatch => match self.store.instances.entry(id).payload.clone() {
                 Some(batch) => Value::Batch(batch),
                 None => return self.wait_for_payload(view, from, id, deps, fx),
             },
         };
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         if let Some((decided, covered)) = instance.decision() {
             assert!(*decided == value && *covered == deps, "one decision an instance: {id}");
             return;
@@ -77,8 +77,8 @@ impl EPaxos {
         if self.recoveries.contains_key(&id) {
             // §5.3.1: a recovery found it committed, so tell everybody.
             fx.hit(Path::RecoverCommitted);
-            let commit = self.full_commit(id).expect("it was committed above");
-            fx.send(Written::default(), self.others(), commit);
+            let commit = self.store.full_commit(id).expect("it was committed above");
+            fx.send(Written::default(), self.cx.others(), commit);
         }
         self.settle(view, Decision::owned(id, value, deps), Written::default(), false, fx);
     }
@@ -90,7 +90,7 @@ impl EPaxos {
         deps: &Deps,
         fx: &mut Fx,
     ) -> Written {
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         assert!(!instance.is_committed(), "decided once: {id}");
         instance.phase = Phase::Committed;
         // Others hold it: it waits neither for its own record here nor for that of a vote before
@@ -116,7 +116,7 @@ impl EPaxos {
     ) {
         fx.hit(Path::CommitWithoutPayload);
         if from == id.replica {
-            let instance = self.instances.entry(id);
+            let instance = self.store.instances.entry(id);
             instance.announced.get_or_insert_with(|| Box::new((deps, view.now)));
             return;
         }
@@ -135,7 +135,8 @@ impl EPaxos {
             Message::Accept { id, value: Value::Batch(batch), .. } => (*id, batch),
             _ => return false,
         };
-        let announced = self.instances.get_mut(id).and_then(|instance| instance.announced.take());
+        let announced =
+            self.store.instances.get_mut(id).and_then(|instance| instance.announced.take());
         let Some((deps, since)) = announced.map(|announced| *announced) else { return false };
         self.frontiers[id.replica.index()].note_lag(view.now.since(since));
         let value = CommitValue::Batch(batch.clone());
@@ -148,28 +149,28 @@ impl EPaxos {
     fn settle(&mut self, view: &View, decision: Decision, after: Written, fast: bool, fx: &mut Fx) {
         let id = decision.id;
         for (owner, slot) in decision.deps.iter() {
-            self.see(owner, slot);
+            self.store.see(owner, slot);
         }
-        self.see(id.replica, id.slot);
+        self.store.see(id.replica, id.slot);
         if !decision.value.is_nop() {
             self.frontiers[id.replica.index()].hasty = 0;
         }
-        if decision.value.is_nop() && self.instances.entry(id).payload.is_none() {
-            self.settle_unseen(id);
+        if decision.value.is_nop() && self.store.instances.entry(id).payload.is_none() {
+            self.store.note_unseen(id);
         }
         #[cfg(test)]
         self.forget_nop_if_planted(&decision);
-        if id.replica == self.me() {
+        if id.replica == self.cx.me() {
             self.settle_own(&decision, fast, fx);
         }
         if self.recoveries.remove(&id).is_some() {
             self.waiters.stop(id);
         }
         fx.decide(after, decision);
-        self.advance_known(id.replica);
+        self.store.advance_known(id.replica);
         self.fetch_on(view, id.replica, fx);
         self.wake_waiters(view, id, fx);
-        if id.replica == self.me() {
+        if id.replica == self.cx.me() {
             self.settle_lost(view, id.slot, fx);
         }
     }
@@ -179,43 +180,12 @@ impl EPaxos {
         match &decision.value {
             Value::Batch(_) => fx.own_commits.push((decision.id, fast)),
             Value::Nop => {
-                let lost = self.instances.entry(decision.id).payload.clone();
+                let lost = self.store.instances.entry(decision.id).payload.clone();
                 if let Some(batch) = lost {
                     fx.hit(Path::Resubmitted);
                     fx.returned.extend_from_slice(batch.commands());
                 }
             }
         }
-    }
-
-    /// Moves K behind the first instance of `owner` that is not known to be decided.
-    pub(super) fn advance_known(&mut self, owner: ReplicaId) {
-        let mut known = self.frontiers[owner.index()].known;
-        while self.instances.is_committed(InstanceId::new(owner, known + 1)) {
-            known += 1;
-        }
-        self.frontiers[owner.index()].known = known;
-    }
-
-    /// Tells one replica a decision, with its payload unless it is the owner.
-    pub(super) fn answer_commit(&mut self, to: ReplicaId, id: InstanceId, fx: &mut Fx) {
-        let Some(mut commit) = self.full_commit(id) else { return };
-        if let Message::Commit { value: value @ CommitValue::Batch(_), .. } = &mut commit
-            && to == id.replica
-        {
-            *value = CommitValue::OwnersBatch;
-        }
-        let after = self.instances.entry(id).written;
-        fx.answer(after, to, commit);
-    }
-
-    /// The decision as a message that needs nothing else to be understood.
-    pub(super) fn full_commit(&self, id: InstanceId) -> Option<Message> {
-        let (value, deps) = self.instances.get(id)?.decision()?;
-        let value = match value {
-            Value::Nop => CommitValue::Nop,
-            Value::Batch(batch) => CommitValue::Batch(batch.clone()),
-        };
-        Some(Message::Commit { id, value, deps: deps.clone() })
     }
 }

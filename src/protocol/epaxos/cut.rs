@@ -99,7 +99,7 @@ impl EPaxos {
             return;
         }
         let Some(cut) = self.next_cut(view) else { return };
-        let pause = self.settings.timing.patience;
+        let pause = self.cx.settings.timing.patience;
         self.cuts.not_before = view.now + pause + self.turn(view);
         self.start_cut(view, cut, fx);
     }
@@ -107,8 +107,8 @@ impl EPaxos {
     /// Whether too much has been kept for some time because some member stands still, and it is
     /// this replica's turn to do something about it.
     fn is_held_up(&mut self, view: &View) -> bool {
-        let keep = self.settings.retention.keep;
-        if self.kept_bytes <= keep {
+        let keep = self.cx.settings.retention.keep;
+        if self.store.instance_bytes() <= keep {
             self.cuts.stood.1 = view.now;
             return false;
         }
@@ -116,18 +116,18 @@ impl EPaxos {
         if floor != self.cuts.stood.0 {
             self.cuts.stood.0 = floor;
             // A member that moves, but far too slowly, is no better than one that stands still.
-            if self.kept_bytes <= keep.saturating_mul(2) {
+            if self.store.instance_bytes() <= keep.saturating_mul(2) {
                 self.cuts.stood.1 = view.now;
                 return false;
             }
         }
-        let due = self.cuts.stood.1 + self.settings.timing.patience + self.turn(view);
+        let due = self.cuts.stood.1 + self.cx.settings.timing.patience + self.turn(view);
         view.now >= due && view.now >= self.cuts.not_before
     }
 
     /// How long replicas before this one are given to propose.
     fn turn(&self, view: &View) -> Duration {
-        (self.settings.timing.gossip * 4 + view.slowest_round_trip() * 2) * self.rank(view)
+        (self.cx.settings.timing.gossip * 4 + view.slowest_round_trip() * 2) * self.cx.rank(view)
     }
 
     /// What `n - f` live members have executed for good, this one among them, if it is above all
@@ -136,47 +136,49 @@ impl EPaxos {
         let able = |who: &ReplicaId| {
             !view.suspected.contains(*who) && self.saved_at(*who).includes(&self.cuts.heard)
         };
-        let mut able: Vec<ReplicaId> = ReplicaId::all(self.n()).filter(able).collect();
+        let mut able: Vec<ReplicaId> = ReplicaId::all(self.cx.n()).filter(able).collect();
         // Oneself has to agree first; then those who have executed most.
         let total = |who: &ReplicaId| {
             let slots = self.saved_at(*who).as_slots();
             slots.iter().fold(0_u64, |sum, slot| sum.saturating_add(*slot))
         };
-        able.sort_by_key(|who| std::cmp::Reverse((*who == self.me(), total(who))));
-        if able.first() != Some(&self.me()) || able.len() < self.settings.quorums.slow() {
+        able.sort_by_key(|who| std::cmp::Reverse((*who == self.cx.me(), total(who))));
+        if able.first() != Some(&self.cx.me()) || able.len() < self.cx.settings.quorums.slow() {
             return None;
         }
         let mut cut = self.saved.clone();
-        able[..self.settings.quorums.slow()].iter().for_each(|who| cut.meet(self.saved_at(*who)));
+        able[..self.cx.settings.quorums.slow()]
+            .iter()
+            .for_each(|who| cut.meet(self.saved_at(*who)));
         let mut gone = self.marks.executed_by_all();
         gone.merge(&self.cuts.established);
-        gone.merge(self.instances.trimmed());
+        gone.merge(self.store.instances.trimmed());
         (!gone.includes(&cut)).then_some(cut)
     }
 
     /// What a member has in its snapshot, as far as it is known here: others that never come back
     /// once they stop may have less than they say, and will not agree then.
     fn saved_at(&self, who: ReplicaId) -> &Deps {
-        if who == self.me() { &self.saved } else { self.marks.executed_at(who) }
+        if who == self.cx.me() { &self.saved } else { self.marks.executed_at(who) }
     }
 
     pub(super) fn start_cut(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
         fx.hit(Path::CutProposed);
         self.cuts.agree(&cut, fx);
-        let (written, me, others) = (self.cuts.written, self.me(), self.others());
+        let (written, me, others) = (self.cuts.written, self.cx.me(), self.cx.others());
         self.cuts.proposal = Some(Proposal {
             cut: cut.clone(),
             agreed: ReplicaSet::EMPTY,
-            send_again: view.now + self.resend_after(view, 0),
-            give_up: view.now + self.settings.timing.patience,
+            send_again: view.now + self.cx.resend_after(view, 0),
+            give_up: view.now + self.cx.settings.timing.patience,
         });
         fx.answer(written, me, Message::CutOk { cut: cut.clone() });
         fx.send(written, others, Message::Cut { cut });
     }
 
     fn resend_cut(&mut self, view: &View, fx: &mut Fx) {
-        let resend = view.now + self.resend_after(view, 1);
-        let others = self.others();
+        let resend = view.now + self.cx.resend_after(view, 1);
+        let others = self.cx.others();
         let Some(proposal) = &mut self.cuts.proposal else { return };
         if proposal.give_up <= view.now {
             self.cuts.proposal = None;
@@ -214,7 +216,7 @@ impl EPaxos {
     /// A member says what it has agreed to last.
     pub(super) fn on_cut_ok(&mut self, view: &View, from: ReplicaId, cut: &Deps, fx: &mut Fx) {
         self.cuts.heard.merge(cut);
-        let slow = self.settings.quorums.slow();
+        let slow = self.cx.settings.quorums.slow();
         let Some(proposal) = &mut self.cuts.proposal else { return };
         if *cut == proposal.cut {
             proposal.agreed.insert(from);
@@ -229,7 +231,7 @@ impl EPaxos {
             // It can't agree to this any more, and maybe not to what another proposes, either: so
             // both of us try again, above both, but not at the same time.
             self.cuts.proposal = None;
-            let pause = self.settings.timing.gossip * 4;
+            let pause = self.cx.settings.timing.gossip * 4;
             let jitter = pause.mul_f64(self.rng.random::<f64>());
             self.cuts.not_before = view.now + pause + jitter + self.turn(view);
         }

@@ -13,23 +13,15 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::watch::Frontier;
 use super::{EPaxos, Fx, Message};
 use crate::protocol::{Path, View};
-use crate::types::{Batch, Deps, InstanceId, ReplicaId, Slot, Time, Written};
+use crate::types::{Deps, InstanceId, ReplicaId, Slot, Time, Written};
 
 /// The most decisions that one Fetch asks for.
 const FETCH_AT_MOST: Slot = 512;
 
 /// The payload bytes after which one Fetch is answered with no more.
 const FETCH_BYTES: usize = 1 << 20;
-
-/// About how many bytes of memory an instance with such a payload takes.
-pub(super) fn weight(batch: &Batch) -> usize {
-    let keys: usize =
-        batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
-    512 + batch.bytes() + size_of_val(batch.commands()) + keys * 32
-}
 
 /// What the members have said of themselves.
 #[derive(Debug)]
@@ -147,20 +139,20 @@ impl EPaxos {
         if view.now < self.marks.next_gossip {
             return;
         }
-        self.marks.next_gossip = view.now + self.settings.timing.gossip;
-        let me = self.me();
+        self.marks.next_gossip = view.now + self.cx.settings.timing.gossip;
+        let me = self.cx.me();
         let executed = self.marks.executed[me.index()].clone();
         let proposed = self.next_slot - 1;
         self.marks.proposed.raise(me, proposed);
         self.marks.by_all.merge(&self.marks.executed_by_all());
         // Of an earlier life, or of another's snapshot.
-        self.marks.by_all.merge(self.index.floor());
-        let (known, cut) = (self.known(), self.cuts.established.clone());
+        self.marks.by_all.merge(self.store.index.floor());
+        let (known, cut) = (self.store.known(), self.cuts.established.clone());
         let by_all = Box::new(self.marks.by_all.clone());
         let marks = Message::Marks { proposed, known, executed, by_all, cut };
         // Others forget what all say they have executed: so it may not be lost here any more.
         let after = fx.everything();
-        fx.send(after, self.others(), marks);
+        fx.send(after, self.cx.others(), marks);
         self.watch_floor(view);
         self.drive_cuts(view, fx);
     }
@@ -181,7 +173,7 @@ impl EPaxos {
         self.hear_of_all(by_all);
         self.cuts.established.merge(cut);
         for (owner, slot) in known.iter() {
-            self.see(owner, slot);
+            self.store.see(owner, slot);
         }
     }
 
@@ -190,21 +182,21 @@ impl EPaxos {
         if self.planted(super::Plant::KeptToOneself) {
             return;
         }
-        self.marks.told_of_all(self.me(), by_all);
+        self.marks.told_of_all(self.cx.me(), by_all);
     }
 
     /// What every member has executed may be forgotten: a while after learning it, so that the
     /// others know it too and cover it, and no proposal goes the slow path for it; and not before
     /// everything that might not cover it is decided.
     fn watch_floor(&mut self, view: &View) {
-        let wait = self.settings.timing.gossip * 4 + view.slowest_round_trip() * 2;
+        let wait = self.cx.settings.timing.gossip * 4 + view.slowest_round_trip() * 2;
         if let Some(trim) = self.marks.trim.take() {
             #[cfg(test)]
             let trim = match self.planted(super::Plant::ForgetEarly) {
-                true => Trim { decided: Deps::none(self.n()), ..trim },
+                true => Trim { decided: Deps::none(self.cx.n()), ..trim },
                 false => trim,
             };
-            if trim.when > view.now || !self.known().includes(&trim.decided) {
+            if trim.when > view.now || !self.store.known().includes(&trim.decided) {
                 self.marks.trim = Some(trim);
                 return;
             }
@@ -226,15 +218,15 @@ impl EPaxos {
         last: Slot,
         fx: &mut Fx,
     ) {
-        if owner.index() >= self.n() {
+        if owner.index() >= self.cx.n() {
             return;
         }
         let last = last.min(first.saturating_add(FETCH_AT_MOST - 1));
-        if self.instances.is_trimmed(InstanceId::new(owner, first)) {
+        if self.store.instances.is_trimmed(InstanceId::new(owner, first)) {
             // The first is missing there, or it would not have been asked for.
             self.answer_truncated(from, InstanceId::new(owner, first), fx);
         }
-        let wanted = self.instances.above(owner, first.saturating_sub(1));
+        let wanted = self.store.instances.above(owner, first.saturating_sub(1));
         let known: Vec<_> = wanted
             .take_while(|(id, _)| id.slot <= last)
             .filter(|(_, instance)| instance.is_committed())
@@ -242,12 +234,16 @@ impl EPaxos {
             .collect();
         let mut bytes = 0;
         for (id, written) in known {
-            bytes +=
-                self.instances.get(id).and_then(|i| i.payload.as_ref()).map_or(0, |b| b.bytes());
+            bytes += self
+                .store
+                .instances
+                .get(id)
+                .and_then(|i| i.payload.as_ref())
+                .map_or(0, |b| b.bytes());
             if bytes > FETCH_BYTES && id.slot > first {
                 break;
             }
-            let commit = self.full_commit(id).expect("only decisions were collected");
+            let commit = self.store.full_commit(id).expect("only decisions were collected");
             fx.hit(Path::FetchAnswered);
             fx.answer(written, from, commit);
         }
@@ -255,11 +251,12 @@ impl EPaxos {
 
     /// Asks for the decisions of `owner` that somebody is known to have and this replica has not.
     pub(super) fn fetch(&mut self, view: &View, owner: ReplicaId, fx: &mut Fx) {
-        let Frontier { known, in_vain, .. } = self.frontiers[owner.index()];
+        let known = self.store.known_of(owner);
+        let in_vain = self.frontiers[owner.index()].in_vain;
         let Some((who, up_to)) = self.marks.who_knows(owner, known, in_vain, view) else { return };
         // Those already decided above the gap are not asked for again.
         let missing = (known + 1..=up_to.min(known.saturating_add(FETCH_AT_MOST)))
-            .filter(|slot| !self.instances.is_committed(InstanceId::new(owner, *slot)));
+            .filter(|slot| !self.store.instances.is_committed(InstanceId::new(owner, *slot)));
         let (first, last) =
             missing.fold((None, 0), |(first, _), slot| (first.or(Some(slot)), slot));
         if let Some(from) = first {
@@ -276,8 +273,9 @@ impl EPaxos {
     /// A decision of `owner` was learned: if it was the last that had been asked for, there may be
     /// more, and a replica that missed much need not wait for the clock.
     pub(super) fn fetch_on(&mut self, view: &View, owner: ReplicaId, fx: &mut Fx) {
+        let known = self.store.known_of(owner);
         let frontier = &mut self.frontiers[owner.index()];
-        if frontier.asked > 0 && frontier.known >= frontier.asked {
+        if frontier.asked > 0 && known >= frontier.asked {
             frontier.asked = 0;
             frontier.in_vain = 0;
             self.fetch(view, owner, fx);
@@ -288,9 +286,9 @@ impl EPaxos {
     /// may be under way, and take their time. But not for ever: a payload that came late because it
     /// was cut off says nothing of the next one.
     pub(super) fn fetch_after(&self, view: &View, owner: ReplicaId) -> Duration {
-        let after = self.settings.timing.gossip + view.slowest_trip();
+        let after = self.cx.settings.timing.gossip + view.slowest_trip();
         let alive = !view.suspected.contains(owner);
-        let lag = self.frontiers[owner.index()].lag.min(self.settings.timing.suspect * 2);
+        let lag = self.frontiers[owner.index()].lag.min(self.cx.settings.timing.suspect * 2);
         after + if alive { lag * 2 } else { Duration::ZERO }
     }
 }

@@ -21,7 +21,7 @@ impl EPaxos {
         let silent = (self.silent > 0).then_some(Record::Silent { up_to: self.silent });
         let own = reserved.into_iter().chain(silent).chain(self.cuts.record());
         let mut own: Vec<Record> = own.collect();
-        for (id, instance) in self.instances.iter() {
+        for (id, instance) in self.store.instances.iter() {
             match instance.decision() {
                 Some((value, deps)) if executed.contains(id) => {
                     let value = match (value, &instance.payload) {
@@ -35,10 +35,10 @@ impl EPaxos {
             }
         }
         let shared = Shared {
-            floor: self.index.floor().clone(),
+            floor: self.store.index.floor().clone(),
             cut: self.cuts.established.clone(),
-            dropped: self.instances.trimmed().clone(),
-            index: self.dropped.clone(),
+            dropped: self.store.instances.trimmed().clone(),
+            index: self.store.dropped.clone(),
             settled,
         };
         (shared, own)
@@ -49,12 +49,13 @@ impl EPaxos {
         let Shared { floor, cut, dropped, index, settled } = shared;
         assert!(executed.floor().includes(&dropped), "only what is executed is dropped");
         assert!(dropped.includes(&floor), "what is forgotten has no record");
-        self.instances.trim(&dropped);
-        self.index.forget(&floor, std::iter::empty());
+        self.store.instances.trim(&dropped);
+        self.store.index.forget(&floor, std::iter::empty());
         self.marks.restore_forgotten(&floor);
         self.cuts.established.merge(&cut);
-        self.join_dropped(&index);
-        let me = self.me();
+        self.store.join_dropped(&index);
+        self.sweep.again();
+        let me = self.cx.me();
         self.marks.executed_here(me, executed.floor());
         self.saved.merge(executed.floor());
         settled.into_iter().for_each(|settled| self.settle_executed(settled));
@@ -64,8 +65,8 @@ impl EPaxos {
     /// Whether it may: the snapshot has all that this replica said it has executed for good, and
     /// all of which it has no record any more; and something that is not executed here.
     pub(super) fn may_take(&self, executed: &Executed, here: &Executed) -> bool {
-        let told = self.marks.executed_at(self.me());
-        let dropped = Executed::up_to(self.instances.trimmed().clone());
+        let told = self.marks.executed_at(self.cx.me());
+        let dropped = Executed::up_to(self.store.instances.trimmed().clone());
         executed.floor().includes(told) && executed.includes(&dropped) && !here.includes(executed)
     }
 
@@ -91,16 +92,17 @@ impl EPaxos {
         self.waiters.stop_all(executed);
         #[cfg(test)]
         self.drop_promises_if_planted();
-        for (id, instance) in self.instances.trim(&dropped) {
-            self.keep_as_dropped(id, &instance);
+        for (id, instance) in self.store.instances.trim(&dropped) {
+            self.store.keep_as_dropped(id, &instance);
         }
-        self.join_dropped(&index);
+        self.store.join_dropped(&index);
+        self.sweep.again();
         self.cuts.established.merge(&cut);
         settled.into_iter().for_each(|settled| self.settle_executed(settled));
-        self.index.settle_wildcards(executed);
+        self.store.index.settle_wildcards(executed);
         self.skip_to(executed);
         self.marks.gossip_at(view.now);
-        let outside = self.instances.iter().filter(|(id, _)| !executed.contains(*id));
+        let outside = self.store.instances.iter().filter(|(id, _)| !executed.contains(*id));
         for (id, instance) in outside {
             if let Some(batch) = &instance.payload {
                 fx.learned.push((id, batch.clone()));
@@ -110,32 +112,23 @@ impl EPaxos {
                 fx.decide(instance.written, Decision::owned(id, value, deps));
             }
         }
-        let open = self.instances.iter().find(|(id, instance)| {
+        let open = self.store.instances.iter().find(|(id, instance)| {
             let decided = instance.is_committed();
             !decided && executed.contains(*id)
         });
         assert!(open.is_none(), "a snapshot tells of all it has executed: {open:?}");
     }
 
-    /// What others have dropped is a conflict here, too.
-    fn join_dropped(&mut self, index: &super::DroppedIndex) {
-        self.index.join(&index.commands);
-        self.index.join(&index.nops);
-        self.dropped.join(index);
-        self.settle_dropped_unseen();
-        self.sweep.again();
-    }
-
     /// Takes in a decision that is executed already: nothing follows from it.
     fn settle_executed(&mut self, settled: Settled) {
         let Settled { id, value, deps } = settled;
-        if self.is_stale(id) {
+        if self.store.is_stale(id) {
             return;
         }
         if let Some(batch) = value.payload() {
-            self.note_payload(id, batch);
+            self.store.note_payload(id, batch);
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let value = value.value();
         if let Some(decided) = instance.decision() {
             assert!(decided == (&value, &deps), "one decision an instance: {id}");
@@ -149,23 +142,22 @@ impl EPaxos {
         // It was executed elsewhere, so it was durable before.
         instance.written = Written::default();
         if is_unknown {
-            self.settle_unseen(id);
+            self.store.note_unseen(id);
         }
     }
 
     /// Everything in `executed` is decided: looks for what is not only behind it.
     fn skip_to(&mut self, executed: &Executed) {
-        for owner in ReplicaId::all(self.n()) {
-            let trimmed = self.instances.trimmed().slot(owner);
+        for owner in ReplicaId::all(self.cx.n()) {
+            self.store.skip_dropped(owner);
             let frontier = &mut self.frontiers[owner.index()];
-            frontier.known = frontier.known.max(trimmed);
             frontier.asked = 0;
             frontier.in_vain = 0;
             let floor = executed.floor().slot(owner);
             let last = executed.above(owner).last().map_or(floor, |(_, last)| *last);
-            self.see(owner, last);
-            self.advance_known(owner);
-            if owner == self.me() {
+            self.store.see(owner, last);
+            self.store.advance_known(owner);
+            if owner == self.cx.me() {
                 self.next_slot = self.next_slot.max(last + 1);
             }
         }

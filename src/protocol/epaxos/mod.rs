@@ -9,15 +9,15 @@
 mod accept;
 mod commit;
 mod conflicts;
+mod context;
 mod cut;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
-mod dropped;
 mod found;
 mod gossip;
 mod install;
-mod instance;
+mod instances;
 mod message;
 mod orphans;
 #[cfg(test)]
@@ -26,13 +26,14 @@ mod propose;
 mod recover;
 mod reserve;
 mod restore;
+mod rules;
+mod store;
 mod truncate;
 mod validate;
 mod waiting;
 mod watch;
 
-pub use conflicts::ConflictIndex;
-pub use dropped::{DroppedIndex, KeySlots, SlotIndex};
+pub use conflicts::{ConflictIndex, DroppedIndex, KeySlots, SlotIndex};
 pub use message::{
     CommitValue, Interfering, Message, Phase, Record, Report, Settled, SettledValue, Shared,
     Standing,
@@ -49,15 +50,16 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Effects, Protocol, View};
 use crate::types::{
-    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time,
+    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Time,
 };
 
 use accept::Proposal;
+use context::Context;
 use cut::Cuts;
 use gossip::Marks;
-use instance::Instances;
 use recover::Recovery;
 use reserve::Reserve;
+use store::Store;
 use truncate::Sweep;
 use waiting::Waiters;
 use watch::Frontier;
@@ -70,10 +72,10 @@ type Fx = Effects<Message, Record>;
 ///
 /// 1. `next_slot` is above every slot this replica has proposed in.
 /// 2. `recoveries` holds exactly the recoveries led here whose ballot is still the instance's.
-/// 3. `frontiers[r].known` is the highest slot of `r` below which every decision is known.
 #[derive(Debug)]
 pub struct EPaxos {
-    settings: Settings,
+    cx: Context,
+    store: Store,
     next_slot: Slot,
     /// The first slot of this life: what lies below was proposed in an earlier one.
     born: Slot,
@@ -81,12 +83,6 @@ pub struct EPaxos {
     /// Own slots up to here were told of as committed before that was durable, if they were at all
     /// (`orphans`).
     silent: Slot,
-    instances: Instances,
-    /// About how many bytes the instances take.
-    kept_bytes: usize,
-    index: ConflictIndex,
-    /// What is left of those that were dropped; all of it is in `index`, too.
-    dropped: DroppedIndex,
     sweep: Sweep,
     frontiers: Vec<Frontier>,
     marks: Marks,
@@ -99,14 +95,12 @@ pub struct EPaxos {
     /// last sent.
     timers: BinaryHeap<Reverse<(Time, InstanceId, u32, Time)>>,
     rng: ChaCha8Rng,
-    #[cfg(test)]
-    plant: Option<Plant>,
 }
 
 impl EPaxos {
     /// How far an instance is here, with its ballot and dependencies; for `explain`.
     pub fn inspect(&self, id: InstanceId) -> Option<Inspection> {
-        let instance = self.instances.get(id)?;
+        let instance = self.store.instances.get(id)?;
         Some(Inspection {
             phase: instance.phase,
             ballot: instance.ballot,
@@ -117,82 +111,28 @@ impl EPaxos {
 
     /// Per owner, the slot up to which every decision is known here.
     pub fn known(&self) -> Deps {
-        Deps::from_slots(self.frontiers.iter().map(|frontier| frontier.known))
+        self.store.known()
     }
 
     /// Sizes of what it keeps in memory.
     pub fn footprint(&self) -> Sizes {
         Sizes {
-            instances: self.instances.len(),
-            bytes: self.kept_bytes + self.dropped.bytes(),
-            keys: self.index.keys(),
+            instances: self.store.instances.len(),
+            bytes: self.store.kept_bytes(),
+            keys: self.store.index.keys(),
             recoveries: self.recoveries.len(),
         }
     }
 
-    fn me(&self) -> ReplicaId {
-        self.settings.me
-    }
-
-    fn n(&self) -> usize {
-        self.settings.quorums.n
-    }
-
-    fn all(&self) -> ReplicaSet {
-        ReplicaSet::all(self.n())
-    }
-
-    fn others(&self) -> ReplicaSet {
-        let mut others = self.all();
-        others.remove(self.me());
-        others
-    }
-
-    /// Whether nothing may be done about this instance: there is no such thing, or it is dropped.
-    fn is_stale(&self, id: InstanceId) -> bool {
-        self.is_nonsense(id) || self.instances.is_trimmed(id)
-    }
-
-    fn is_nonsense(&self, id: InstanceId) -> bool {
-        id.slot == 0 || id.replica.index() >= self.n()
-    }
-
-    /// The owner's commands became known: they count as a conflict from now on (protocol.md §3).
-    fn learn_payload(&mut self, id: InstanceId, batch: &Arc<Batch>, fx: &mut Fx) {
-        if self.note_payload(id, batch) {
-            fx.learned.push((id, batch.clone()));
-        }
-    }
-
-    /// Whether that is news.
-    fn note_payload(&mut self, id: InstanceId, batch: &Arc<Batch>) -> bool {
-        let instance = self.instances.entry(id);
-        if let Some(known) = &instance.payload {
-            assert!(Arc::ptr_eq(known, batch) || known == batch, "an owner proposes once: {id}");
-            return false;
-        }
-        instance.payload = Some(batch.clone());
-        self.kept_bytes += gossip::weight(batch);
-        self.index.insert(id, batch.footprint());
-        self.see(id.replica, id.slot);
-        true
-    }
-
-    /// There is an instance `slot` of `owner`, and so there are all below it.
-    fn see(&mut self, owner: ReplicaId, slot: Slot) {
-        let frontier = &mut self.frontiers[owner.index()];
-        frontier.highest = frontier.highest.max(slot);
-    }
-
     #[cfg(test)]
     fn planted(&self, plant: Plant) -> bool {
-        self.plant == Some(plant)
+        self.cx.rules.broken == Some(plant)
     }
 
     /// Breaks one rule, to see whether the simulator notices.
     #[cfg(test)]
     pub(crate) fn plant(&mut self, plant: Plant) {
-        self.plant = Some(plant);
+        self.cx.rules.broken = Some(plant);
     }
 }
 
@@ -235,12 +175,8 @@ impl Protocol for EPaxos {
         EPaxos {
             next_slot: 1,
             born: 1,
-            reserve: Reserve::new(n),
+            reserve: Reserve::default(),
             silent: 0,
-            instances: Instances::new(n),
-            kept_bytes: 0,
-            index: ConflictIndex::new(n),
-            dropped: DroppedIndex::new(n),
             sweep: Sweep::new(n),
             frontiers: (0..n).map(|_| Frontier::default()).collect(),
             marks: Marks::new(n),
@@ -250,9 +186,8 @@ impl Protocol for EPaxos {
             waiters: Waiters::default(),
             timers: BinaryHeap::new(),
             rng: ChaCha8Rng::seed_from_u64(settings.seed),
-            #[cfg(test)]
-            plant: None,
-            settings,
+            cx: Context::new(settings),
+            store: Store::new(n),
         }
     }
 
@@ -265,10 +200,10 @@ impl Protocol for EPaxos {
 
     fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
         if let Some(id) = message.instance() {
-            if self.is_nonsense(id) {
+            if self.store.is_nonsense(id) {
                 return;
             }
-            if self.instances.is_trimmed(id) {
+            if self.store.instances.is_trimmed(id) {
                 self.on_dropped(from, &message, fx);
                 return;
             }
@@ -332,7 +267,7 @@ impl Protocol for EPaxos {
 
     fn on_snapshot(&mut self, executed: &Executed) {
         self.saved.merge(executed.floor());
-        self.marks.executed_here(self.settings.me, executed.floor());
+        self.marks.executed_here(self.cx.settings.me, executed.floor());
     }
 
     fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
@@ -356,12 +291,12 @@ impl Protocol for EPaxos {
     }
 
     fn kept_bytes(&self) -> usize {
-        self.kept_bytes + self.dropped.bytes()
+        self.store.kept_bytes()
     }
 
     fn on_executed(&mut self, executed: &Deps) {
-        if self.settings.retention.volatile {
-            self.marks.executed_here(self.settings.me, executed);
+        if self.cx.settings.retention.volatile {
+            self.marks.executed_here(self.cx.settings.me, executed);
         }
     }
 }

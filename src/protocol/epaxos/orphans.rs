@@ -23,21 +23,22 @@ use crate::types::{InstanceId, MAX_SLOT};
 impl EPaxos {
     /// Whether fast-path commits are told before they are durable.
     pub(super) fn is_silent(&self) -> bool {
-        let wanted = self.settings.optimisations.silent_orphans;
+        let wanted = self.cx.settings.optimisations.silent_orphans;
         #[cfg(test)]
         if self.planted(super::Plant::SilentWithoutFailures) {
             return wanted;
         }
         // Where nobody may fail, nothing can be decided without the owner.
-        wanted && self.settings.quorums.f > 0
+        wanted && self.cx.settings.quorums.f > 0
     }
 
     /// Whether this replica proposed it in an earlier life, told of its commit or not, and knows no
     /// more about it. It counts no votes for an orphan at the owner's ballot, and neither promises
     /// nor validates; it may accept.
     pub(super) fn is_orphan(&self, id: InstanceId) -> bool {
-        let unfinished = |id| self.instances.get(id).filter(|i| i.phase == Phase::PreAccepted);
-        let inherited = id.replica == self.me() && id.slot < self.born;
+        let unfinished =
+            |id| self.store.instances.get(id).filter(|i| i.phase == Phase::PreAccepted);
+        let inherited = id.replica == self.cx.me() && id.slot < self.born;
         #[cfg(test)]
         if self.planted(super::Plant::OrphanOnlyAtOwnersBallot) {
             let untouched = unfinished(id).is_some_and(|i| i.ballot.is_owner());

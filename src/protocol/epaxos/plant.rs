@@ -1,7 +1,7 @@
 //! Bugs on purpose: each breaks one rule that protocol.md marks as needed, so that the simulator's
 //! checks can be seen to notice. Compiled for tests only.
 
-use super::instance::Instance;
+use super::instances::Instance;
 use super::{EPaxos, Fx, Message, Phase, Report};
 use crate::protocol::View;
 use crate::types::{Ballot, Decision, Deps, Footprint, InstanceId, ReplicaId, Value};
@@ -158,7 +158,7 @@ impl EPaxos {
 
     /// What conflicts with what, to compare.
     pub(crate) fn conflict_index(&self) -> &super::ConflictIndex {
-        &self.index
+        &self.store.index
     }
 
     /// Drops a `Nop`'s payload from the conflict index.
@@ -179,27 +179,27 @@ impl EPaxos {
 
     /// Leaves in the index what the owner's other instances put there, as far as `counts` says.
     fn forget_as_conflict(&mut self, id: InstanceId, counts: impl Fn(&Instance) -> bool) {
-        if self.instances.get(id).is_none_or(|instance| instance.payload.is_none()) {
+        if self.store.instances.get(id).is_none_or(|instance| instance.payload.is_none()) {
             return;
         }
-        let others = self.instances.above(id.replica, 0);
+        let others = self.store.instances.above(id.replica, 0);
         let others = others.filter(|(other, instance)| *other != id && counts(instance));
         let payload =
             |(other, instance): (InstanceId, &Instance)| Some((other, instance.payload.clone()?));
         let others: Vec<_> = others.filter_map(payload).collect();
-        self.index.forget_one(id);
-        others.iter().for_each(|(other, batch)| self.index.insert(*other, batch.footprint()));
+        self.store.index.forget_one(id);
+        others.iter().for_each(|(other, batch)| self.store.index.insert(*other, batch.footprint()));
     }
 
     /// An owner answers for its orphan: to anybody, or to itself.
     pub(super) fn speaks_for_orphan_if_planted(&self, to: ReplicaId) -> bool {
-        let itself = self.planted(Plant::OrphanCountsItself) && to == self.me();
-        itself || self.planted(Plant::OrphanAnswers) && to != self.me()
+        let itself = self.planted(Plant::OrphanCountsItself) && to == self.cx.me();
+        itself || self.planted(Plant::OrphanAnswers) && to != self.cx.me()
     }
 
     /// Lost slots don't count as conflicts: none, or none any more.
     pub(super) fn counts_no_lost_if_planted(&self) -> bool {
-        let decided = self.frontiers[self.me().index()].known >= self.reserve.earlier;
+        let decided = self.store.known_of(self.cx.me()) >= self.reserve.earlier;
         self.planted(Plant::LostNotInConf) || self.planted(Plant::LostNopForgotten) && decided
     }
 
@@ -209,18 +209,18 @@ impl EPaxos {
         lost: InstanceId,
         footprint: &Footprint,
     ) -> bool {
-        let payload = self.instances.get(lost).and_then(|instance| instance.payload.as_ref());
+        let payload = self.store.instances.get(lost).and_then(|instance| instance.payload.as_ref());
         let conflicts = payload.is_some_and(|batch| batch.footprint().conflicts(footprint));
         self.planted(Plant::YieldToCovering) && conflicts
     }
 
     /// What the planted bug forgets to hold back.
     fn is_early(&self, message: &Message) -> bool {
-        let Some(plant) = self.plant else { return false };
+        let Some(plant) = self.cx.rules.broken else { return false };
         match message {
             Message::PreAccept { .. } => plant == Plant::EarlyPreAccept,
             Message::PreAcceptOk { id, .. } if plant == Plant::EarlyOwnVote => {
-                id.replica == self.me()
+                id.replica == self.cx.me()
             }
             Message::PreAcceptOk { .. } | Message::AcceptOk { .. } => plant == Plant::EarlyVote,
             Message::Accept { .. } => plant == Plant::EarlyAccept,
@@ -246,7 +246,7 @@ impl EPaxos {
         if !self.planted(Plant::TruncatedVote) {
             return;
         }
-        if self.instances.get(*id).is_some_and(|i| i.phase == Phase::Accepted) {
+        if self.store.instances.get(*id).is_some_and(|i| i.phase == Phase::Accepted) {
             self.on_accept_ok(view, from, *id, ballot, fx);
         } else {
             let accepted = Ballot::OWNER;
@@ -258,9 +258,9 @@ impl EPaxos {
     /// Forgets all that is not decided.
     pub(super) fn drop_promises_if_planted(&mut self) {
         if self.planted(Plant::InstallForgets) {
-            let open = self.instances.iter().filter(|(_, instance)| !instance.is_committed());
+            let open = self.store.instances.iter().filter(|(_, instance)| !instance.is_committed());
             let open: Vec<_> = open.map(|(id, _)| id).collect();
-            open.into_iter().for_each(|id| self.instances.remove(id));
+            open.into_iter().for_each(|id| self.store.instances.remove(id));
         }
     }
 
@@ -277,7 +277,7 @@ impl EPaxos {
     /// A late vote changes what was proposed.
     pub(super) fn count_late_if_planted(&mut self, id: InstanceId, deps: &Deps) {
         let planted = self.planted(Plant::LateVote);
-        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(instance) = self.store.instances.get_mut(id) else { return };
         if planted && instance.phase == Phase::Accepted && instance.ballot.is_owner() {
             instance.deps.merge(deps);
         }

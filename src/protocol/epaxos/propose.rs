@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::accept::Proposal;
-use super::instance::Tally;
+use super::instances::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Value};
@@ -18,27 +18,27 @@ impl EPaxos {
         fx: &mut Fx,
     ) -> InstanceId {
         // A slot of one's own that somebody else made up is left to be recovered.
-        while self.instances.get(InstanceId::new(self.me(), self.next_slot)).is_some() {
+        while self.store.instances.get(InstanceId::new(self.cx.me(), self.next_slot)).is_some() {
             self.next_slot += 1;
         }
-        let id = InstanceId::new(self.me(), self.next_slot);
+        let id = InstanceId::new(self.cx.me(), self.next_slot);
         self.next_slot += 1;
         let mut deps = self.conflicts(batch.footprint());
         // It spares the slow path with those who have forgotten it already.
         deps.merge(self.marks.free_to_cover());
-        deps.merge(&self.lost_by_others());
+        deps.merge(&self.store.lost_by_others(&self.cx));
         self.note_silence(fx);
-        let reserving = self.settings.optimisations.reserved_slots > 0;
+        let reserving = self.cx.settings.optimisations.reserved_slots > 0;
         let reserved = reserving.then(|| self.reserve_for(id.slot, fx));
         let tally = Tally { voters: ReplicaSet::EMPTY, same: 0, union: deps.clone() };
-        self.learn_payload(id, &batch, fx);
+        self.store.learn_payload(id, &batch, fx);
         let written = fx.append(Record::PreAccepted {
             id,
             batch: batch.clone(),
             initial: deps.clone(),
             deps: deps.clone(),
         });
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         instance.phase = Phase::PreAccepted;
         instance.value = Some(Value::Batch(batch.clone()));
         instance.deps = deps.clone();
@@ -47,9 +47,9 @@ impl EPaxos {
         instance.written = written;
         // The slot must never be used again; that it is used now, only this replica's own vote has
         // to know.
-        fx.answer(written, self.me(), Message::PreAcceptOk { id, deps: deps.clone() });
+        fx.answer(written, self.cx.me(), Message::PreAcceptOk { id, deps: deps.clone() });
         let used = reserved.unwrap_or(written);
-        fx.send(used, self.others(), Message::PreAccept { id, batch, deps });
+        fx.send(used, self.cx.others(), Message::PreAccept { id, batch, deps });
         self.look_again(view, id, 0);
         id
     }
@@ -63,15 +63,15 @@ impl EPaxos {
         initial: Deps,
         fx: &mut Fx,
     ) {
-        if from != id.replica || from == self.me() {
+        if from != id.replica || from == self.cx.me() {
             return;
         }
-        self.see(id.replica, id.slot);
-        if self.instances.get(id).is_some_and(|i| i.is_committed()) {
-            self.answer_commit(from, id, fx);
+        self.store.see(id.replica, id.slot);
+        if self.store.instances.get(id).is_some_and(|i| i.is_committed()) {
+            self.store.answer_commit(from, id, fx);
             return;
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         if !instance.ballot.is_owner() {
             return;
         }
@@ -85,14 +85,14 @@ impl EPaxos {
             Phase::Accepted | Phase::Committed => return,
         }
         let deps = self.vote_deps(id, batch, &initial);
-        self.learn_payload(id, batch, fx);
+        self.store.learn_payload(id, batch, fx);
         let written = fx.append(Record::PreAccepted {
             id,
             batch: batch.clone(),
             initial: initial.clone(),
             deps: deps.clone(),
         });
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         instance.phase = Phase::PreAccepted;
         instance.value = Some(Value::Batch(batch.clone()));
         instance.deps = deps.clone();
@@ -120,12 +120,12 @@ impl EPaxos {
         deps: &Deps,
         fx: &mut Fx,
     ) {
-        if id.replica != self.me() {
+        if id.replica != self.cx.me() {
             return;
         }
         #[cfg(test)]
         self.count_late_if_planted(id, deps);
-        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(instance) = self.store.instances.get_mut(id) else { return };
         if instance.phase != Phase::PreAccepted || !instance.ballot.is_owner() {
             return;
         }
@@ -146,12 +146,12 @@ impl EPaxos {
         timed_out: bool,
         fx: &mut Fx,
     ) {
-        let (me, quorums) = (self.me(), self.settings.quorums);
+        let (me, quorums) = (self.cx.me(), self.cx.settings.quorums);
         #[cfg(test)]
         let fast = quorums.fast() - usize::from(self.planted(super::Plant::SmallFastQuorum));
         #[cfg(not(test))]
         let fast = quorums.fast();
-        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(instance) = self.store.instances.get_mut(id) else { return };
         let Some(tally) = instance.tally.as_ref() else { return };
         // The owner's own vote counts once it is durable, and no path goes without it.
         if instance.phase != Phase::PreAccepted || !tally.voters.contains(me) {

@@ -70,12 +70,12 @@ pub(super) struct Candidate {
 impl EPaxos {
     /// §5.1: joins a ballot of one's own above all seen, and asks for promises.
     pub(super) fn start_recovery(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        assert!(!self.instances.is_committed(id), "a decision needs no recovery: {id}");
-        let me = self.me();
-        if self.instances.get(id).is_none() {
+        assert!(!self.store.instances.is_committed(id), "a decision needs no recovery: {id}");
+        let me = self.cx.me();
+        if self.store.instances.get(id).is_none() {
             fx.hit(Path::GapRecovered);
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let again = instance.attempts > 0;
         instance.attempts += 1;
         let attempts = instance.attempts;
@@ -85,16 +85,17 @@ impl EPaxos {
         let written = instance.written;
         fx.hit(if again { Path::RecoveryAgain } else { Path::Recovery });
         let trip = view.slowest_round_trip();
-        let hope = if again { trip * 2 + self.settings.timing.retransmit } else { Duration::ZERO };
+        let hope =
+            if again { trip * 2 + self.cx.settings.timing.retransmit } else { Duration::ZERO };
         let recovery = Recovery {
             ballot,
             stage: Stage::Collecting { replies: BTreeMap::new() },
-            send_again: view.now + self.resend_after(view, 0),
+            send_again: view.now + self.cx.resend_after(view, 0),
             give_up: view.now + self.back_off(view, attempts) * 2,
             hope_until: view.now + hope,
         };
         self.recoveries.insert(id, recovery);
-        fx.send(written, self.all(), Message::Recover { id, ballot });
+        fx.send(written, self.cx.all(), Message::Recover { id, ballot });
     }
 
     /// How long to leave an instance alone after the `attempts`-th try: random and growing, so that
@@ -102,7 +103,7 @@ impl EPaxos {
     pub(super) fn back_off(&mut self, view: &View, attempts: u32) -> Duration {
         // A round trip beyond a second is a queue or a fault, and passes sooner than it seems.
         let trip = view.slowest_round_trip().min(Duration::from_secs(1));
-        let base = self.settings.timing.retransmit * 2 + trip * 4;
+        let base = self.cx.settings.timing.retransmit * 2 + trip * 4;
         let longest = base * (1 << attempts.min(3));
         base + longest.mul_f64(self.rng.random::<f64>())
     }
@@ -113,13 +114,13 @@ impl EPaxos {
             self.recoveries.remove(&id);
             self.waiters.stop(id);
         }
-        let attempts = self.instances.entry(id).attempts;
+        let attempts = self.store.instances.entry(id).attempts;
         let mut pause = self.back_off(view, attempts);
-        if id.replica == self.me() {
+        if id.replica == self.cx.me() {
             // With the owner in its quorum a recovery is over at once: so the owner goes first.
             pause /= 4;
         }
-        self.instances.entry(id).not_before = view.now + pause;
+        self.store.instances.entry(id).not_before = view.now + pause;
     }
 
     /// §5.2: a promise.
@@ -137,11 +138,11 @@ impl EPaxos {
         if self.is_too_late(from, id, ballot, fx) {
             return;
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         if instance.ballot < ballot {
             instance.join(ballot);
             #[cfg(test)]
-            super::plant::single_ballot(self.plant, instance, ballot);
+            super::plant::single_ballot(self.cx.rules.broken, instance, ballot);
             instance.written = fx.append(Record::Joined { id, ballot });
             self.yield_to(view, id, ballot);
         }
@@ -153,7 +154,7 @@ impl EPaxos {
             // protocol.md §7: what its owner says would be believed. It keeps the promise, though.
             return;
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         let promise = Message::RecoverOk { id, ballot, report: instance.report() };
         fx.answer(instance.written, from, promise);
     }
@@ -189,7 +190,7 @@ impl EPaxos {
     /// Decides once there are enough promises: `n - f` at the first attempt, all that can be had at
     /// later ones (§5.6).
     pub(super) fn decide_collected(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let quorums = self.settings.quorums;
+        let quorums = self.cx.settings.quorums;
         let Some(recovery) = self.recoveries.get(&id) else { return };
         let Stage::Collecting { replies } = &recovery.stage else { return };
         let live = quorums.n - view.suspected.len();
@@ -241,7 +242,7 @@ impl EPaxos {
 
     /// Proposes nothing, covering nothing.
     pub(super) fn propose_nop(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let deps = Deps::none(self.n());
+        let deps = Deps::none(self.cx.n());
         self.propose_recovered(view, id, Value::Nop, deps, fx);
     }
 
@@ -254,10 +255,10 @@ impl EPaxos {
         deps: Deps,
         fx: &mut Fx,
     ) {
-        let resend = view.now + self.resend_after(view, 0);
+        let resend = view.now + self.cx.resend_after(view, 0);
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
         let ballot = recovery.ballot;
-        assert_eq!(self.instances.entry(id).ballot, ballot, "a led recovery has the ballot");
+        assert_eq!(self.store.instances.entry(id).ballot, ballot, "a led recovery has the ballot");
         recovery.stage = Stage::Accepting { value: value.clone(), deps: deps.clone() };
         recovery.send_again = resend;
         self.waiters.stop(id);
@@ -266,7 +267,7 @@ impl EPaxos {
 
     /// The receiver of something of ours has joined a higher ballot.
     pub(super) fn on_reject(&mut self, view: &View, id: InstanceId, ballot: Ballot, fx: &mut Fx) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(instance) = self.store.instances.get_mut(id) else { return };
         if instance.is_committed() || instance.ballot >= ballot {
             return;
         }
@@ -304,8 +305,8 @@ impl EPaxos {
     }
 
     fn resend_recovery(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let resend = view.now + self.resend_after(view, 1);
-        let all = self.all();
+        let resend = view.now + self.cx.resend_after(view, 1);
+        let all = self.cx.all();
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
         if recovery.send_again > view.now {
             return;
@@ -313,7 +314,7 @@ impl EPaxos {
         fx.hit(Path::Retransmit);
         recovery.send_again = resend;
         let ballot = recovery.ballot;
-        let Some(instance) = self.instances.get(id) else { return };
+        let Some(instance) = self.store.instances.get(id) else { return };
         let written = instance.written;
         let missing = |answered: ReplicaSet| {
             all.iter().filter(|r| !answered.contains(*r)).collect::<ReplicaSet>()
@@ -336,7 +337,7 @@ impl EPaxos {
             }
             Stage::Accepting { value, deps } => {
                 let mut to = missing(instance.votes.1);
-                to.remove(self.settings.me);
+                to.remove(self.cx.settings.me);
                 let (value, deps) = (value.clone(), deps.clone());
                 fx.send(written, to, Message::Accept { id, ballot, value, deps });
             }

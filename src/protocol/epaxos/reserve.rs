@@ -43,14 +43,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::instance::Instance;
+use super::instances::Instance;
 use super::message::Standing;
 use super::{EPaxos, Fx, Phase, Record};
 use crate::protocol::{Path, View};
 use crate::types::{Batch, Deps, Footprint, InstanceId, Optimisations, Slot, Written};
 
 /// What this replica has reserved of its own slots.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reserve {
     /// Reserved up to here, in this life or before.
     up_to: Slot,
@@ -62,17 +62,9 @@ pub(super) struct Reserve {
     under_way: BTreeSet<Slot>,
     /// This life's blocks that still hold slots to use, ascending: where each ends, and its record.
     blocks: VecDeque<(Slot, Written)>,
-    /// Per owner, the highest slot that is decided as the `Nop` of a payload that was never seen
-    /// here: lost by its owner, most likely.
-    unseen: Deps,
 }
 
 impl Reserve {
-    pub(super) fn new(n: usize) -> Reserve {
-        let (under_way, blocks) = (BTreeSet::new(), VecDeque::new());
-        Reserve { up_to: 0, earlier: 0, next_lost: 0, under_way, blocks, unseen: Deps::none(n) }
-    }
-
     /// A record of an earlier life.
     pub(super) fn restore(&mut self, up_to: Slot) {
         self.up_to = self.up_to.max(up_to);
@@ -89,7 +81,7 @@ impl EPaxos {
     /// What has to be durable so that the slot cannot be used again. The next block is asked for
     /// while at least one more is left, so this is durable already but for the first ones.
     pub(super) fn reserve_for(&mut self, slot: Slot, fx: &mut Fx) -> Written {
-        let asked = self.settings.optimisations.reserved_slots;
+        let asked = self.cx.settings.optimisations.reserved_slots;
         let block = asked.clamp(1, Optimisations::RESERVED_AT_ONCE);
         let reserve = &mut self.reserve;
         if reserve.up_to < slot.saturating_add(block) {
@@ -107,9 +99,11 @@ impl EPaxos {
     /// Whether it is an own slot that was reserved in an earlier life, of which no record shows
     /// that it was used, and that is undecided: who knows what others were told.
     pub(super) fn is_lost(&self, id: InstanceId) -> bool {
-        let inherited = id.replica == self.me() && id.slot <= self.reserve.earlier;
+        let inherited = id.replica == self.cx.me() && id.slot <= self.reserve.earlier;
         let unused = |instance: &Instance| instance.phase == Phase::Initial;
-        inherited && !self.instances.is_committed(id) && self.instances.get(id).is_none_or(unused)
+        inherited
+            && !self.store.instances.is_committed(id)
+            && self.store.instances.get(id).is_none_or(unused)
     }
 
     /// Recovers lost slots, as many as may be under way at a time. Each ends by itself: this
@@ -119,7 +113,7 @@ impl EPaxos {
             return;
         }
         // What another ballot took over is left to that.
-        let (me, recoveries) = (self.settings.me, &self.recoveries);
+        let (me, recoveries) = (self.cx.settings.me, &self.recoveries);
         let is_led = |slot: &Slot| recoveries.contains_key(&InstanceId::new(me, *slot));
         self.reserve.under_way.retain(is_led);
         self.begin_lost(view, fx);
@@ -133,12 +127,12 @@ impl EPaxos {
     }
 
     fn begin_lost(&mut self, view: &View, fx: &mut Fx) {
-        let (me, earlier) = (self.me(), self.reserve.earlier);
-        let most = match self.settings.optimisations.reserved_slots {
+        let (me, earlier) = (self.cx.me(), self.reserve.earlier);
+        let most = match self.cx.settings.optimisations.reserved_slots {
             0 => Optimisations::RESERVED_AT_ONCE,
             block => block.min(Optimisations::RESERVED_AT_ONCE),
         };
-        let mut next = self.reserve.next_lost.max(self.frontiers[me.index()].known + 1);
+        let mut next = self.reserve.next_lost.max(self.store.known_of(me) + 1);
         while next <= earlier && (self.reserve.under_way.len() as Slot) < most {
             let id = InstanceId::new(me, next);
             if self.is_lost(id) && !self.recoveries.contains_key(&id) {
@@ -154,45 +148,22 @@ impl EPaxos {
     /// For each owner, the highest slot known here that conflicts with `footprint`; lost slots
     /// conflict with all.
     pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
-        let mut deps = self.index.conflicts(footprint);
+        let mut deps = self.store.index.conflicts(footprint);
         #[cfg(test)]
         if self.counts_no_lost_if_planted() {
             return deps;
         }
-        deps.raise(self.me(), self.reserve.earlier);
+        deps.raise(self.cx.me(), self.reserve.earlier);
         deps
-    }
-
-    /// It is decided: a `Nop` of which nobody here ever saw the payload.
-    pub(super) fn settle_unseen(&mut self, id: InstanceId) {
-        self.index.remove_wildcard(id);
-        self.reserve.unseen.raise(id.replica, id.slot);
-    }
-
-    /// What was dropped before this replica came back, or elsewhere, may have been such `Nop`s,
-    /// too.
-    pub(super) fn settle_dropped_unseen(&mut self) {
-        self.reserve.unseen.merge(self.instances.trimmed());
-    }
-
-    /// What the owner covers beyond what conflicts, to be of one mind with those who have lost it.
-    pub(super) fn lost_by_others(&self) -> Deps {
-        #[cfg(test)]
-        if self.planted(super::Plant::LostNotCovered) {
-            return Deps::none(self.n());
-        }
-        let mut lost = self.reserve.unseen.clone();
-        lost.meet(&self.known());
-        lost
     }
 
     /// The lost slots that `deps` do not cover and of which nothing is known here, not even a
     /// ballot: their recovery has not begun. They are reported all the same (§5.4).
     pub(super) fn lost_without_trace(&self, deps: &Deps) -> impl Iterator<Item = InstanceId> {
-        let me = self.me();
-        let first = self.frontiers[me.index()].known.max(deps.slot(me)) + 1;
+        let me = self.cx.me();
+        let first = self.store.known_of(me).max(deps.slot(me)) + 1;
         let inherited = (first..=self.reserve.earlier).map(move |slot| InstanceId::new(me, slot));
-        inherited.filter(|id| self.instances.get(*id).is_none() && self.is_lost(*id))
+        inherited.filter(|id| self.store.instances.get(*id).is_none() && self.is_lost(*id))
     }
 
     /// Whether an undecided instance has to be reported as one of unknown payload (§5.4).
@@ -214,7 +185,7 @@ impl EPaxos {
                 return true;
             }
             fx.hit(Path::UnknownReported);
-            let speaks = speaks_against(id, batch, self.instances.get(*other));
+            let speaks = speaks_against(id, batch, self.store.instances.get(*other));
             #[cfg(test)]
             let speaks = speaks.map(|speaks| {
                 speaks || self.speaks_though_covering_if_planted(*other, batch.footprint())

@@ -7,7 +7,7 @@
 //! recovered instead.
 
 use super::accept::Proposal;
-use super::instance::Tally;
+use super::instances::Tally;
 use super::{EPaxos, Fx, Message, Phase, Record};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, Decision, InstanceId, ReplicaId, ReplicaSet, Value, Written};
@@ -17,8 +17,8 @@ impl EPaxos {
     pub(super) fn restore_record(&mut self, record: Record, fx: &mut Fx) {
         match record {
             Record::PreAccepted { id, batch, initial, deps } => {
-                self.learn_payload(id, &batch, fx);
-                let instance = self.instances.entry(id);
+                self.store.learn_payload(id, &batch, fx);
+                let instance = self.store.instances.entry(id);
                 instance.phase = Phase::PreAccepted;
                 instance.value = Some(Value::Batch(batch.clone()));
                 instance.deps = deps;
@@ -30,11 +30,11 @@ impl EPaxos {
             Record::Reserved { up_to } => self.reserve.restore(up_to),
             Record::Silent { up_to } => self.silent = up_to,
             Record::Agreed { cut } => self.cuts.restore(&cut),
-            Record::Learned { id, batch } => self.learn_payload(id, &batch, fx),
-            Record::Joined { id, ballot } => self.instances.entry(id).join(ballot),
+            Record::Learned { id, batch } => self.store.learn_payload(id, &batch, fx),
+            Record::Joined { id, ballot } => self.store.instances.entry(id).join(ballot),
             Record::Validated { id, batch, initial, .. } => {
-                self.learn_payload(id, &batch, fx);
-                self.instances.entry(id).initial = Some((batch, initial));
+                self.store.learn_payload(id, &batch, fx);
+                self.store.instances.entry(id).initial = Some((batch, initial));
             }
             Record::Committed { id, value, deps } => {
                 self.restore_decision(Decision::owned(id, value, deps), fx);
@@ -45,36 +45,37 @@ impl EPaxos {
     fn restore_decision(&mut self, decision: Decision, fx: &mut Fx) {
         let Decision { id, value, deps, .. } = decision.clone();
         match &value {
-            Value::Batch(batch) => self.learn_payload(id, batch, fx),
-            Value::Nop if self.instances.entry(id).payload.is_none() => {
-                self.settle_unseen(id);
+            Value::Batch(batch) => self.store.learn_payload(id, batch, fx),
+            Value::Nop if self.store.instances.entry(id).payload.is_none() => {
+                self.store.note_unseen(id);
             }
             Value::Nop => {}
         }
         for (owner, slot) in deps.iter() {
-            self.see(owner, slot);
+            self.store.see(owner, slot);
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         instance.phase = Phase::Committed;
         instance.value = Some(value);
         instance.deps = deps;
         fx.decide(Written::default(), decision);
-        self.advance_known(id.replica);
+        self.store.advance_known(id.replica);
     }
 
     /// All records are in: slots in use are not used again, and own proposals are taken up.
     pub(super) fn resume(&mut self, view: &View, fx: &mut Fx) {
-        let me = self.me();
-        for owner in ReplicaId::all(self.n()) {
-            let last = self.instances.above(owner, 0).last().map_or(0, |(id, _)| id.slot);
-            self.see(owner, last);
+        let me = self.cx.me();
+        for owner in ReplicaId::all(self.cx.n()) {
+            let last = self.store.instances.above(owner, 0).last().map_or(0, |(id, _)| id.slot);
+            self.store.see(owner, last);
         }
-        self.see(me, self.reserve.earlier);
-        self.next_slot = self.frontiers[me.index()].highest + 1;
+        self.store.see(me, self.reserve.earlier);
+        self.next_slot = self.store.highest_of(me) + 1;
         self.born = self.next_slot;
         self.end_silence(fx);
-        let known = self.frontiers[me.index()].known;
-        let open = self.instances.above(me, known).filter(|(_, instance)| !instance.is_committed());
+        let known = self.store.known_of(me);
+        let open =
+            self.store.instances.above(me, known).filter(|(_, instance)| !instance.is_committed());
         let open: Vec<InstanceId> = open.map(|(id, _)| id).collect();
         for id in open {
             // What is lost has its turn below, like the lost slots that left no trace.
@@ -84,7 +85,7 @@ impl EPaxos {
             if self.is_left_behind(id) {
                 fx.hit(Path::Orphan);
                 self.start_recovery(view, id, fx);
-            } else if self.instances.get(id).is_some_and(|i| i.ballot.is_owner()) {
+            } else if self.store.instances.get(id).is_some_and(|i| i.ballot.is_owner()) {
                 self.resume_own(view, id, fx);
             }
         }
@@ -102,8 +103,8 @@ impl EPaxos {
 
     /// An own proposal at the owner's ballot: nobody was told more of it than its records say.
     fn resume_own(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let me = self.me();
-        let instance = self.instances.entry(id);
+        let me = self.cx.me();
+        let instance = self.store.instances.entry(id);
         let own_vote = match instance.phase {
             Phase::PreAccepted => {
                 let deps = instance.deps.clone();

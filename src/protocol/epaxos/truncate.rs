@@ -9,10 +9,10 @@
 //! An instance that is dropped never gets a record again. Who wants something about it that asks
 //! for a record is told so; it needs a snapshot.
 
-use super::instance::Instance;
-use super::{EPaxos, Fx, Message, gossip};
+use super::instances::Instance;
+use super::{EPaxos, Fx, Message};
 use crate::protocol::{Path, View};
-use crate::types::{Deps, Footprint, InstanceId, KeyHash, ReplicaId, Slot, Written};
+use crate::types::{Deps, InstanceId, KeyHash, ReplicaId, Slot, Written};
 
 /// How many instances of an owner go at a time: a replica never stops to clean up.
 const AT_ONCE: Slot = 2048;
@@ -56,12 +56,12 @@ fn step(from: &Deps, to: &Deps) -> Deps {
 impl EPaxos {
     /// Everything up to here is executed and its record dropped.
     pub fn dropped(&self) -> &Deps {
-        self.instances.trimmed()
+        self.store.instances.trimmed()
     }
 
     /// Everything up to here is forgotten: every member has executed it for good.
     pub fn forgotten(&self) -> &Deps {
-        self.index.floor()
+        self.store.index.floor()
     }
 
     /// Forgets and drops some of what may go. Called with every tick.
@@ -74,70 +74,54 @@ impl EPaxos {
     /// What every member has executed, and nothing may come up any more that it speaks against.
     fn forget_some(&mut self, fx: &mut Fx) {
         let to = self.marks.forgettable();
-        if self.index.floor().includes(to) {
+        if self.store.index.floor().includes(to) {
             return;
         }
-        let floor = step(self.index.floor(), to);
-        let gone = self.instances.trim(&floor);
+        let floor = step(self.store.index.floor(), to);
+        let gone = self.store.forget(&floor);
         self.assert_executed(&gone);
         fx.hit(Path::Trimmed);
-        let payloads = gone.iter().filter_map(|(_, instance)| instance.payload.as_ref());
-        self.kept_bytes -= payloads.clone().map(|batch| gossip::weight(batch)).sum::<usize>();
-        self.index.forget(&floor, payloads.map(|batch| batch.footprint()));
     }
 
     /// What is in the own snapshot, and in the established cut.
     fn drop_some(&mut self, fx: &mut Fx) {
         let mut to = self.cuts.established.clone();
         to.meet(&self.saved);
-        if self.instances.trimmed().includes(&to) {
+        if self.store.instances.trimmed().includes(&to) {
             return;
         }
         fx.hit(Path::Dropped);
-        let floor = step(self.instances.trimmed(), &to);
-        let gone = self.instances.trim(&floor);
+        let floor = step(self.store.instances.trimmed(), &to);
+        let gone = self.store.instances.trim(&floor);
         self.assert_executed(&gone);
         for (id, instance) in gone {
-            self.keep_as_dropped(id, &instance);
+            self.store.keep_as_dropped(id, &instance);
         }
         #[cfg(test)]
         if self.planted(super::Plant::ForgetAtCut) {
-            self.dropped.commands.clear();
+            self.store.dropped.commands.clear();
         }
     }
 
     fn assert_executed(&self, gone: &[(InstanceId, Instance)]) {
-        let executed = self.marks.executed_at(self.me());
+        let executed = self.marks.executed_at(self.cx.me());
         assert!(
             gone.iter().all(|(id, instance)| instance.is_committed() && executed.covers(*id)),
             "only what is executed here for good is dropped"
         );
     }
 
-    /// An instance's record is gone: what of it still speaks for or against others stays.
-    pub(super) fn keep_as_dropped(&mut self, id: InstanceId, instance: &Instance) {
-        let Some(payload) = &instance.payload else {
-            // What nobody here ever saw leaves the conflicts, as it did when it was decided.
-            self.index.remove_wildcard(id);
-            return;
-        };
-        self.kept_bytes -= gossip::weight(payload);
-        let executed = instance.decision().is_some_and(|(value, _)| !value.is_nop());
-        let index = if executed { &mut self.dropped.commands } else { &mut self.dropped.nops };
-        index.insert(id, payload.footprint());
-    }
-
     /// Removes from the index of dropped instances what every member has executed.
     fn sweep_some(&mut self) {
-        let floor = self.index.floor().clone();
+        let floor = self.store.index.floor().clone();
         let (part, after) = match self.sweep.stage {
             Stage::Idle if self.sweep.floor == floor => return,
             Stage::Idle => {
                 self.sweep.floor = floor.clone();
-                (&mut self.dropped.commands, None)
+                (&mut self.store.dropped.commands, None)
             }
-            Stage::Commands(after) => (&mut self.dropped.commands, after),
-            Stage::Nops(after) => (&mut self.dropped.nops, after),
+            Stage::Commands(after) => (&mut self.store.dropped.commands, after),
+            Stage::Nops(after) => (&mut self.store.dropped.nops, after),
         };
         let (gone, next) = part.sweep(&floor, after, KEYS_AT_ONCE);
         self.sweep.stage = match (&self.sweep.stage, next) {
@@ -147,7 +131,7 @@ impl EPaxos {
             (Stage::Nops(_), None) => Stage::Idle,
         };
         for key in gone {
-            self.index.forget_key(key);
+            self.store.index.forget_key(key);
         }
     }
 
@@ -159,7 +143,7 @@ impl EPaxos {
             | Message::Accept { id, .. }
             | Message::Recover { id, .. }
             | Message::Validate { id, .. }
-                if from != self.me() =>
+                if from != self.cx.me() =>
             {
                 self.answer_truncated(from, *id, fx);
             }
@@ -176,7 +160,7 @@ impl EPaxos {
     /// was decided. A snapshot will, of a replica that has executed it, and what this one has for
     /// good: no more, or what is asked for grows with all that goes on meanwhile.
     pub(super) fn on_truncated(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        if self.instances.is_committed(id) {
+        if self.store.instances.is_committed(id) {
             return;
         }
         #[cfg(test)]
@@ -184,9 +168,9 @@ impl EPaxos {
             return;
         }
         fx.hit(Path::NeedsSnapshot);
-        self.see(id.replica, id.slot);
-        let mut needed = fx.needs_snapshot.take().unwrap_or_else(|| Deps::none(self.n()));
-        needed.merge(self.marks.executed_at(self.me()));
+        self.store.see(id.replica, id.slot);
+        let mut needed = fx.needs_snapshot.take().unwrap_or_else(|| Deps::none(self.cx.n()));
+        needed.merge(self.marks.executed_at(self.cx.me()));
         needed.merge(&self.cuts.established);
         // Some cut that is established holds it, so there are such replicas.
         needed.raise(id.replica, id.slot);
@@ -196,20 +180,9 @@ impl EPaxos {
         if self.recoveries.remove(&id).is_some() {
             self.waiters.stop(id);
         }
-        let pause = self.settings.timing.patience;
-        if let Some(instance) = self.instances.get_mut(id) {
+        let pause = self.cx.settings.timing.patience;
+        if let Some(instance) = self.store.instances.get_mut(id) {
             instance.not_before = instance.not_before.max(view.now + pause);
         }
-    }
-
-    /// Whether a dropped instance speaks against one with this footprint, which is undecided here:
-    /// `None` if it is not dropped, or forgotten since (§5.5).
-    pub(super) fn dropped_conflict(
-        &self,
-        other: InstanceId,
-        footprint: &Footprint,
-    ) -> Option<bool> {
-        let dropped = self.instances.is_trimmed(other) && !self.index.floor().covers(other);
-        dropped.then(|| self.dropped.commands.conflicts(footprint).covers(other))
     }
 }

@@ -28,7 +28,7 @@ impl EPaxos {
             self.propose_recovered(view, id, value, candidate.deps, fx);
             return;
         }
-        let resend = view.now + self.resend_after(view, 0);
+        let resend = view.now + self.cx.resend_after(view, 0);
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
         let ballot = recovery.ballot;
         recovery.send_again = resend;
@@ -38,7 +38,7 @@ impl EPaxos {
             answered: ReplicaSet::EMPTY,
             interfering: BTreeMap::new(),
         };
-        let written = self.instances.entry(id).written;
+        let written = self.store.instances.entry(id).written;
         fx.send(written, quorum, Message::Validate { id, ballot, batch, deps });
     }
 
@@ -62,7 +62,7 @@ impl EPaxos {
         if self.is_too_late(from, id, ballot, fx) {
             return;
         }
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         // Below: a promise that this replica never gave. Accepted: a late duplicate.
         if instance.ballot < ballot || instance.phase >= Phase::Accepted {
             return;
@@ -96,7 +96,7 @@ impl EPaxos {
         deps: &Deps,
         fx: &mut Fx,
     ) {
-        let instance = self.instances.entry(id);
+        let instance = self.store.instances.entry(id);
         if instance.initial.as_ref().is_some_and(|(_, initial)| initial == deps) {
             return;
         }
@@ -107,13 +107,13 @@ impl EPaxos {
         if self.planted(super::Plant::NoIndexAtValidate) {
             return;
         }
-        self.learn_payload(id, batch, fx);
+        self.store.learn_payload(id, batch, fx);
     }
 
     /// A command that conflicts, was executed here and is dropped, and is not covered: it was
     /// executed without waiting for the recovered instance, so it cannot cover that.
     fn dropped_interfering(&self, batch: &Batch, deps: &Deps) -> Option<Interfering> {
-        let executed = self.dropped.commands.conflicts(batch.footprint());
+        let executed = self.store.dropped.commands.conflicts(batch.footprint());
         let (owner, slot) = executed.iter().find(|(owner, slot)| *slot > deps.slot(*owner))?;
         let id = InstanceId::new(owner, slot);
         Some(Interfering { id, standing: Standing::Committed })
@@ -127,7 +127,7 @@ impl EPaxos {
         fx: &mut Fx,
     ) {
         interfering.retain(|id, standing| {
-            match self.dropped_conflict(*id, batch.footprint()) {
+            match self.store.dropped_conflict(*id, batch.footprint()) {
                 Some(false) => {
                     fx.hit(Path::DroppedHarmless);
                     return false;
@@ -152,7 +152,7 @@ impl EPaxos {
         // Above these slots nothing conflicts.
         let last = self.conflicts(batch.footprint());
         for (owner, slot) in deps.iter() {
-            for (other, instance) in self.instances.above(owner, slot) {
+            for (other, instance) in self.store.instances.above(owner, slot) {
                 if other.slot > last.slot(owner) {
                     break;
                 }
@@ -195,7 +195,7 @@ impl EPaxos {
         reported: &[Interfering],
         fx: &mut Fx,
     ) {
-        let quorums = self.settings.quorums;
+        let quorums = self.cx.settings.quorums;
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
         if recovery.ballot != ballot {
             return;

@@ -49,21 +49,21 @@ impl EPaxos {
         fx: &mut Fx,
     ) {
         let fast_votes = small(candidate.fast_votes);
-        let resend = view.now + self.resend_after(view, 0);
+        let resend = view.now + self.cx.resend_after(view, 0);
         let pending: BTreeMap<_, _> = interfering.keys().map(|other| (*other, false)).collect();
         let unknown = interfering.iter().filter(|(_, standing)| **standing == Standing::Unknown);
         let unknown = unknown.map(|(other, _)| *other).collect();
         for other in pending.keys() {
             self.waiters.waiting.entry(*other).or_default().insert(id);
             // It exists, so its decision will be asked for, and recovered if need be.
-            self.see(other.replica, other.slot);
+            self.store.see(other.replica, other.slot);
         }
         let Some(recovery) = self.recoveries.get_mut(&id) else { return };
         recovery.stage = Stage::Waiting { candidate, pending, unknown };
         recovery.send_again = resend;
         // The mutual wait ends by votes and decisions, not by a higher ballot: be patient.
-        recovery.give_up = view.now + self.settings.timing.patience * 2;
-        fx.send(Written::default(), self.all(), Message::Waiting { id, fast_votes });
+        recovery.give_up = view.now + self.cx.settings.timing.patience * 2;
+        fx.send(Written::default(), self.cx.all(), Message::Waiting { id, fast_votes });
         self.examine_waiting(view, id, fx);
         self.recover_interfering(view, id, fx);
     }
@@ -75,9 +75,9 @@ impl EPaxos {
         let others: Vec<_> = pending.keys().copied().collect();
         for other in others {
             let suspected = view.suspected.contains(other.replica);
-            let idle = !self.recoveries.contains_key(&other) && !self.is_stale(other);
-            if suspected && idle && !self.instances.is_committed(other) {
-                let instance = self.instances.entry(other);
+            let idle = !self.recoveries.contains_key(&other) && !self.store.is_stale(other);
+            if suspected && idle && !self.store.instances.is_committed(other) {
+                let instance = self.store.instances.entry(other);
                 if instance.not_before <= view.now {
                     self.start_recovery(view, other, fx);
                 }
@@ -93,8 +93,8 @@ impl EPaxos {
         fast_votes: usize,
         fx: &mut Fx,
     ) {
-        self.see(id.replica, id.slot);
-        if self.instances.is_committed(id) {
+        self.store.see(id.replica, id.slot);
+        if self.store.instances.is_committed(id) {
             return;
         }
         let heard = self.waiters.heard.entry(id).or_default();
@@ -121,13 +121,13 @@ impl EPaxos {
             return BTreeMap::new();
         };
         let open = pending.iter().filter(|(_, harmless)| !**harmless);
-        let speaks = |other| self.dropped_conflict(other, candidate.batch.footprint());
+        let speaks = |other| self.store.dropped_conflict(other, candidate.batch.footprint());
         open.filter_map(|(other, _)| Some((*other, speaks(*other)?))).collect()
     }
 
     /// Looks at everything a recovery waits for.
     pub(super) fn examine_waiting(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        let quorums = self.settings.quorums;
+        let quorums = self.cx.settings.quorums;
         #[cfg(test)]
         let slack = usize::from(self.planted(super::Plant::YieldTooEarly));
         #[cfg(not(test))]
@@ -147,7 +147,7 @@ impl EPaxos {
                 outcome = Some(Path::WaitingNop);
                 break;
             }
-            if self.instances.is_trimmed(*other) {
+            if self.store.instances.is_trimmed(*other) {
                 // How it ended is forgotten. Promises asked for anew will tell.
                 outcome = None;
                 recovery.give_up = view.now;
@@ -155,7 +155,7 @@ impl EPaxos {
             }
             if unknown.contains(other) {
                 // It says nothing about this one unless it is known to conflict, not covering it.
-                let known = speaks_against(id, &candidate.batch, self.instances.get(*other));
+                let known = speaks_against(id, &candidate.batch, self.store.instances.get(*other));
                 #[cfg(test)]
                 let known = known.filter(|_| !hasty).or(hasty.then_some(true));
                 match known {
@@ -165,14 +165,15 @@ impl EPaxos {
                         *harmless = true;
                         continue;
                     }
-                    None if self.instances.is_committed(*other) => {}
+                    None if self.store.instances.is_committed(*other) => {}
                     None => {
                         outcome = None;
                         continue;
                     }
                 }
             }
-            if let Some((value, deps)) = self.instances.get(*other).and_then(|i| i.decision()) {
+            if let Some((value, deps)) = self.store.instances.get(*other).and_then(|i| i.decision())
+            {
                 if value.is_nop() || deps.covers(id) {
                     *harmless = true;
                     continue;

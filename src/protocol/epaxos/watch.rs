@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::instance::Instance;
+use super::instances::Instance;
 use super::{EPaxos, Fx, Message, Phase};
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time};
@@ -23,11 +23,7 @@ const WINDOW: Slot = 256;
 /// How far one owner's instances are known to be decided.
 #[derive(Debug, Default)]
 pub(super) struct Frontier {
-    /// K: every decision up to here is known.
-    pub(super) known: Slot,
-    /// There are instances up to here.
-    pub(super) highest: Slot,
-    /// Since when `known` stands where it stood then, with something above it.
+    /// Since when K stands where it stood then, with something above it.
     stalled: Option<(Slot, Time)>,
     /// Since when the owner is suspected.
     suspected: Option<Time>,
@@ -54,16 +50,8 @@ impl Frontier {
 impl EPaxos {
     /// Looks at an own instance again when an answer is overdue; `round` counts the looks.
     pub(super) fn look_again(&mut self, view: &View, id: InstanceId, round: u32) {
-        let when = view.now + self.resend_after(view, round);
+        let when = view.now + self.cx.resend_after(view, round);
         self.timers.push(Reverse((when, id, round, view.now)));
-    }
-
-    /// How long to wait for an answer before asking again, for the `round`-th time: longer each
-    /// time, but never so long that what was cut off stays so after it is heard of again.
-    pub(super) fn resend_after(&self, view: &View, round: u32) -> Duration {
-        let retransmit = self.settings.timing.retransmit;
-        let base = retransmit.max(view.slowest_trip() * 2);
-        (base * (1 << round.min(4))).min(base.max(retransmit * 10))
     }
 
     /// Sends own proposals again to those who have not answered.
@@ -73,14 +61,14 @@ impl EPaxos {
                 break;
             }
             self.timers.pop();
-            if self.is_stale(id) || !self.leads_at_owner_ballot(id) {
+            if self.store.is_stale(id) || !self.leads_at_owner_ballot(id) {
                 continue;
             }
-            let before = self.instances.entry(id).phase;
+            let before = self.store.instances.entry(id).phase;
             self.decide_path(view, id, true, fx);
-            if self.instances.entry(id).phase == before {
+            if self.store.instances.entry(id).phase == before {
                 // It may take longer now than it did when it was sent.
-                let due = sent + self.resend_after(view, round);
+                let due = sent + self.cx.resend_after(view, round);
                 if due > view.now {
                     self.timers.push(Reverse((due, id, round, sent)));
                     continue;
@@ -94,13 +82,13 @@ impl EPaxos {
     }
 
     fn leads_at_owner_ballot(&self, id: InstanceId) -> bool {
-        let instance = self.instances.get(id);
+        let instance = self.store.instances.get(id);
         instance.is_some_and(|i| i.ballot.is_owner() && !i.is_committed())
     }
 
     pub(super) fn send_again(&mut self, id: InstanceId, fx: &mut Fx) {
-        let others = self.others();
-        let Some(instance) = self.instances.get(id) else { return };
+        let others = self.cx.others();
+        let Some(instance) = self.store.instances.get(id) else { return };
         let without = |answered: ReplicaSet| -> ReplicaSet {
             others.iter().filter(|r| !answered.contains(*r)).collect()
         };
@@ -126,26 +114,27 @@ impl EPaxos {
     /// Looks at what stands still, owner by owner.
     pub(super) fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
         self.recover_lost(view, fx);
-        for owner in ReplicaId::all(self.n()) {
+        for owner in ReplicaId::all(self.cx.n()) {
             let suspected = view.suspected.contains(owner);
             let fetch_after = self.fetch_after(view, owner);
             let frontier = &mut self.frontiers[owner.index()];
             frontier.suspected = suspected.then(|| frontier.suspected.unwrap_or(view.now));
-            if frontier.known >= frontier.highest {
+            let known = self.store.known_of(owner);
+            if known >= self.store.highest_of(owner) {
                 frontier.stalled = None;
                 continue;
             }
             let since = match frontier.stalled {
-                Some((slot, since)) if slot == frontier.known => since,
+                Some((slot, since)) if slot == known => since,
                 _ => {
-                    frontier.stalled = Some((frontier.known, view.now));
+                    frontier.stalled = Some((known, view.now));
                     frontier.next_fetch = frontier.next_fetch.max(view.now + fetch_after);
                     continue;
                 }
             };
             let suspected_since = frontier.suspected;
             let overdue = frontier.next_recovery <= view.now;
-            let next = InstanceId::new(owner, frontier.known + 1);
+            let next = InstanceId::new(owner, known + 1);
             if frontier.next_fetch <= view.now {
                 frontier.next_fetch = view.now + fetch_after;
                 self.fetch(view, owner, fx);
@@ -156,8 +145,8 @@ impl EPaxos {
             let from = match suspected_since {
                 // The first in rank goes on as soon as its last recoveries are done. A deaf owner
                 // may go on proposing: what it has just proposed gets a little time.
-                Some(_) if self.rank(view) == 0 && view.deaf.contains(owner) => since,
-                Some(suspected) if self.rank(view) == 0 => suspected,
+                Some(_) if self.cx.rank(view) == 0 && view.deaf.contains(owner) => since,
+                Some(suspected) if self.cx.rank(view) == 0 => suspected,
                 Some(suspected) => suspected.max(since),
                 None => since,
             };
@@ -168,24 +157,17 @@ impl EPaxos {
         }
     }
 
-    /// How many live replicas go before this one in recovering.
-    pub(super) fn rank(&self, view: &View) -> u32 {
-        let me = self.settings.me;
-        let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));
-        u32::try_from(before.count()).expect("there are few replicas")
-    }
-
     /// Whether a recovery took the instance away from its owner and then came to nothing: nobody
     /// but another recovery can finish it now, however alive its owner is.
     fn is_abandoned(&self, view: &View, id: InstanceId) -> bool {
         let taken_over = |instance: &Instance| !instance.ballot.is_owner();
-        self.instances.get(id).is_some_and(taken_over) && self.may_recover(view, id)
+        self.store.instances.get(id).is_some_and(taken_over) && self.may_recover(view, id)
     }
 
     /// How long a frontier may stand still before its instances are recovered: by the lowest live
     /// replica first when the owner is suspected, else only after long patience.
     fn recover_after(&self, view: &View, owner: ReplicaId) -> Duration {
-        let timing = &self.settings.timing;
+        let timing = &self.cx.settings.timing;
         let trip = view.slowest_round_trip();
         if !view.suspected.contains(owner) {
             // Where everything is slower than it should be, recovering what its owner would have
@@ -195,7 +177,7 @@ impl EPaxos {
             return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }
         // An owner that is deaf to this replica may hear others, and finish what it proposes.
-        let turns = self.rank(view) + u32::from(view.deaf.contains(owner));
+        let turns = self.cx.rank(view) + u32::from(view.deaf.contains(owner));
         timing.gossip + (trip * 3 + timing.retransmit) * turns
     }
 
@@ -203,9 +185,9 @@ impl EPaxos {
     /// stood still for too long.
     fn recover_window(&mut self, view: &View, owner: ReplicaId, starving: bool, fx: &mut Fx) {
         let suspected = view.suspected.contains(owner);
-        let frontier = &self.frontiers[owner.index()];
-        let first = frontier.known + 1;
-        let last = frontier.highest.min(frontier.known.saturating_add(WINDOW));
+        let known = self.store.known_of(owner);
+        let first = known + 1;
+        let last = self.store.highest_of(owner).min(known.saturating_add(WINDOW));
         for slot in first..=last {
             let id = InstanceId::new(owner, slot);
             // A live owner finishes what lies above by itself; what it proposes now is not to be
@@ -218,18 +200,18 @@ impl EPaxos {
             self.start_recovery(view, id, fx);
         }
         // Those that are left alone now become due one by one.
-        let timing = &self.settings.timing;
+        let timing = &self.cx.settings.timing;
         let soon = if suspected { timing.tick } else { timing.retransmit };
         let jitter = soon.mul_f64(self.rng.random::<f64>());
         self.frontiers[owner.index()].next_recovery = view.now + soon + jitter;
     }
 
     fn may_recover(&self, view: &View, id: InstanceId) -> bool {
-        let mine = id.replica == self.me();
-        match self.instances.get(id) {
+        let mine = id.replica == self.cx.me();
+        match self.store.instances.get(id) {
             #[cfg(test)]
             None if self.planted(super::Plant::GapsStay) => false,
-            None => !mine && !self.instances.is_trimmed(id),
+            None => !mine && !self.store.instances.is_trimmed(id),
             // One's own proposal, nobody else at it: it is being sent again.
             Some(instance) if mine && instance.ballot.is_owner() => false,
             Some(instance) => {

@@ -63,13 +63,13 @@ impl DroppedIndex {
     }
 
     /// Adds what another one holds.
-    pub(super) fn join(&mut self, other: &DroppedIndex) {
+    pub(crate) fn join(&mut self, other: &DroppedIndex) {
         self.commands.join(&other.commands);
         self.nops.join(&other.nops);
     }
 
     /// About how many bytes it takes, and those that the keys take in the index of all conflicts.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.commands.bytes() + self.nops.bytes()
     }
 }
@@ -110,7 +110,7 @@ impl SlotIndex {
         self.keys.iter().map(|(key, slots)| (*key, slots))
     }
 
-    pub(super) fn insert(&mut self, id: InstanceId, footprint: &Footprint) {
+    pub(crate) fn insert(&mut self, id: InstanceId, footprint: &Footprint) {
         self.any.raise(id.replica, id.slot);
         let Some(keys) = footprint.keys() else {
             self.everything.raise(id.replica, id.slot);
@@ -124,7 +124,7 @@ impl SlotIndex {
     }
 
     /// For each owner, the highest slot held here that conflicts with `footprint`.
-    pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
+    pub(crate) fn conflicts(&self, footprint: &Footprint) -> Deps {
         let Some(keys) = footprint.keys() else { return self.any.clone() };
         let mut deps = self.everything.clone();
         for (key, access) in keys {
@@ -150,7 +150,7 @@ impl SlotIndex {
 
     /// Looks at up to `at_most` keys behind `after`, and forgets those with nothing above `floor`,
     /// which are returned. Then where to go on, if there is more.
-    pub(super) fn sweep(
+    pub(crate) fn sweep(
         &mut self,
         floor: &Deps,
         after: Option<KeyHash>,
@@ -174,7 +174,7 @@ impl SlotIndex {
 
     /// A rule broken on purpose: see `plant`.
     #[cfg(test)]
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = SlotIndex::new(self.any.len());
     }
 

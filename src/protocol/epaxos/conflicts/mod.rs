@@ -4,12 +4,16 @@
 //! slot per key, owner and access mode, so its size depends on the keys in use, not on the
 //! contention on them.
 
+mod dropped;
+
+pub use dropped::{DroppedIndex, KeySlots, SlotIndex};
+
 use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 
-use super::dropped::{KeySlots, SlotIndex, are_below, cover_slots, join_slots, raise_slot};
 use crate::types::{Deps, Executed, Footprint, InstanceId, KeyHash, KeyedMap};
+use dropped::{are_below, cover_slots, join_slots, raise_slot};
 
 /// What conflicts with what, of all that is known here.
 ///

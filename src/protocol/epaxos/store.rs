@@ -1,0 +1,220 @@
+//! What this replica knows: of every instance, of what conflicts with what, and how far each owner
+//! is. Every part works on it; it knows none of them.
+
+use std::sync::Arc;
+
+use super::conflicts::{ConflictIndex, DroppedIndex};
+use super::context::Context;
+use super::instances::{Instance, Instances};
+use super::{CommitValue, Fx, Message};
+use crate::types::{Batch, Deps, Footprint, InstanceId, ReplicaId, Slot, Value};
+
+/// About how many bytes of memory an instance with such a payload takes.
+fn weight(batch: &Batch) -> usize {
+    let keys: usize =
+        batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
+    512 + batch.bytes() + size_of_val(batch.commands()) + keys * 32
+}
+
+/// How far one owner's instances are known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Frontier {
+    /// K: every decision up to here is known.
+    known: Slot,
+    /// There are instances up to here.
+    highest: Slot,
+}
+
+/// Everything known here about instances.
+///
+/// Invariants:
+///
+/// 1. Every payload in `instances` is in `index`, and weighed in `kept_bytes`.
+/// 2. All that is in `dropped` is in `index`, too.
+/// 3. `frontiers[r].known` is the highest slot of `r` below which every decision is known.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) instances: Instances,
+    pub(super) index: ConflictIndex,
+    /// What is left of those that were dropped.
+    pub(super) dropped: DroppedIndex,
+    frontiers: Vec<Frontier>,
+    /// Per owner, the highest slot that is decided as the `Nop` of a payload that was never seen
+    /// here: lost by its owner, most likely.
+    unseen: Deps,
+    /// About how many bytes the instances take.
+    kept_bytes: usize,
+}
+
+impl Store {
+    pub(super) fn new(n: usize) -> Store {
+        Store {
+            instances: Instances::new(n),
+            index: ConflictIndex::new(n),
+            dropped: DroppedIndex::new(n),
+            frontiers: vec![Frontier::default(); n],
+            unseen: Deps::none(n),
+            kept_bytes: 0,
+        }
+    }
+
+    /// About how many bytes it keeps because some member may still need them.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes + self.dropped.bytes()
+    }
+
+    /// About how many bytes the instances take that are not dropped.
+    pub(super) fn instance_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Whether nothing may be done about this instance: there is no such thing, or it is dropped.
+    pub(super) fn is_stale(&self, id: InstanceId) -> bool {
+        self.is_nonsense(id) || self.instances.is_trimmed(id)
+    }
+
+    /// Whether no instance can have this name.
+    pub(super) fn is_nonsense(&self, id: InstanceId) -> bool {
+        id.slot == 0 || id.replica.index() >= self.frontiers.len()
+    }
+
+    /// The owner's commands became known: they count as a conflict from now on (protocol.md §3).
+    pub(super) fn learn_payload(&mut self, id: InstanceId, batch: &Arc<Batch>, fx: &mut Fx) {
+        if self.note_payload(id, batch) {
+            fx.learned.push((id, batch.clone()));
+        }
+    }
+
+    /// The same, where nobody has to be told. Whether it is news.
+    pub(super) fn note_payload(&mut self, id: InstanceId, batch: &Arc<Batch>) -> bool {
+        let instance = self.instances.entry(id);
+        if let Some(known) = &instance.payload {
+            assert!(Arc::ptr_eq(known, batch) || known == batch, "an owner proposes once: {id}");
+            return false;
+        }
+        instance.payload = Some(batch.clone());
+        self.kept_bytes += weight(batch);
+        self.index.insert(id, batch.footprint());
+        self.see(id.replica, id.slot);
+        true
+    }
+
+    /// There is an instance `slot` of `owner`, and so there are all below it.
+    pub(super) fn see(&mut self, owner: ReplicaId, slot: Slot) {
+        let frontier = &mut self.frontiers[owner.index()];
+        frontier.highest = frontier.highest.max(slot);
+    }
+
+    /// Per owner, the slot up to which every decision is known here (K).
+    pub(super) fn known(&self) -> Deps {
+        Deps::from_slots(self.frontiers.iter().map(|frontier| frontier.known))
+    }
+
+    /// K of one owner.
+    pub(super) fn known_of(&self, owner: ReplicaId) -> Slot {
+        self.frontiers[owner.index()].known
+    }
+
+    /// The highest slot of an owner that was heard of.
+    pub(super) fn highest_of(&self, owner: ReplicaId) -> Slot {
+        self.frontiers[owner.index()].highest
+    }
+
+    /// Moves K after what was just decided or dropped of `owner`.
+    pub(super) fn advance_known(&mut self, owner: ReplicaId) {
+        let mut known = self.known_of(owner);
+        while self.instances.is_committed(InstanceId::new(owner, known + 1)) {
+            known += 1;
+        }
+        self.frontiers[owner.index()].known = known;
+    }
+
+    /// Moves K of `owner` past all that is dropped.
+    pub(super) fn skip_dropped(&mut self, owner: ReplicaId) {
+        let dropped = self.instances.trimmed().slot(owner);
+        let frontier = &mut self.frontiers[owner.index()];
+        frontier.known = frontier.known.max(dropped);
+    }
+
+    /// It is decided: a `Nop` of which nobody here ever saw the payload.
+    pub(super) fn note_unseen(&mut self, id: InstanceId) {
+        self.index.remove_wildcard(id);
+        self.unseen.raise(id.replica, id.slot);
+    }
+
+    /// What the owner covers beyond what conflicts, to agree with those who have lost it (see
+    /// `reservation`).
+    pub(super) fn lost_by_others(&self, cx: &Context) -> Deps {
+        if !cx.rules.covers_what_others_lost() {
+            return Deps::none(cx.n());
+        }
+        let mut lost = self.unseen.clone();
+        lost.meet(&self.known());
+        lost
+    }
+
+    /// Tells one replica a decision, with its payload unless it is the owner.
+    pub(super) fn answer_commit(&self, to: ReplicaId, id: InstanceId, fx: &mut Fx) {
+        let Some(instance) = self.instances.get(id) else { return };
+        let Some(mut commit) = self.full_commit(id) else { return };
+        if let Message::Commit { value: value @ CommitValue::Batch(_), .. } = &mut commit
+            && to == id.replica
+        {
+            *value = CommitValue::OwnersBatch;
+        }
+        fx.answer(instance.written, to, commit);
+    }
+
+    /// The decision as a message that needs nothing else to be understood.
+    pub(super) fn full_commit(&self, id: InstanceId) -> Option<Message> {
+        let (value, deps) = self.instances.get(id)?.decision()?;
+        let value = match value {
+            Value::Nop => CommitValue::Nop,
+            Value::Batch(batch) => CommitValue::Batch(batch.clone()),
+        };
+        Some(Message::Commit { id, value, deps: deps.clone() })
+    }
+
+    /// Forgets everything up to `floor`, which every member has executed. What goes is returned.
+    pub(super) fn forget(&mut self, floor: &Deps) -> Vec<(InstanceId, Instance)> {
+        let gone = self.instances.trim(floor);
+        let payloads = gone.iter().filter_map(|(_, instance)| instance.payload.as_ref());
+        self.kept_bytes -= payloads.clone().map(|batch| weight(batch)).sum::<usize>();
+        self.index.forget(floor, payloads.map(|batch| batch.footprint()));
+        gone
+    }
+
+    /// An instance's record is gone: what of it still speaks for or against others stays.
+    pub(super) fn keep_as_dropped(&mut self, id: InstanceId, instance: &Instance) {
+        let Some(payload) = &instance.payload else {
+            // What nobody here ever saw leaves the conflicts, as it did when it was decided.
+            self.index.remove_wildcard(id);
+            return;
+        };
+        self.kept_bytes -= weight(payload);
+        let executed = instance.decision().is_some_and(|(value, _)| !value.is_nop());
+        let index = if executed { &mut self.dropped.commands } else { &mut self.dropped.nops };
+        index.insert(id, payload.footprint());
+    }
+
+    /// What others have dropped is a conflict here, too.
+    pub(super) fn join_dropped(&mut self, index: &DroppedIndex) {
+        self.index.join(&index.commands);
+        self.index.join(&index.nops);
+        self.dropped.join(index);
+        // What was dropped before this replica came back, or elsewhere, may have been a `Nop` that
+        // nobody here saw.
+        self.unseen.merge(self.instances.trimmed());
+    }
+
+    /// Whether a dropped instance speaks against one with this footprint, which is undecided here:
+    /// `None` if it is not dropped, or forgotten since (§5.5).
+    pub(super) fn dropped_conflict(
+        &self,
+        other: InstanceId,
+        footprint: &Footprint,
+    ) -> Option<bool> {
+        let dropped = self.instances.is_trimmed(other) && !self.index.floor().covers(other);
+        dropped.then(|| self.dropped.commands.conflicts(footprint).covers(other))
+    }
+}
