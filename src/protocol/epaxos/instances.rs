@@ -43,6 +43,14 @@ pub(super) struct Instance {
     pub(super) not_before: Time,
 }
 
+/// A value proposed at a ballot.
+#[derive(Clone, Debug)]
+pub(super) struct Proposal {
+    pub(super) ballot: Ballot,
+    pub(super) value: Value,
+    pub(super) deps: Deps,
+}
+
 /// The owner's count of votes at its own ballot (protocol.md §4.3).
 #[derive(Debug)]
 pub(super) struct Tally {

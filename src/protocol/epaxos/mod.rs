@@ -1,36 +1,41 @@
-//! EPaxos* (Ryabinin, Gotsman, Sutra: "Making Democracy Work", OPODIS 2025), by phase.
+//! EPaxos* (Ryabinin, Gotsman, Sutra: "Making Democracy Work", OPODIS 2025), from parts.
 //!
-//! A command's way: `propose` → (PreAccept) → `propose` → (Accept) → `accept` → `commit`. The side
-//! road, when an owner is gone or an instance starves: `watch` → `recover` → `validate` →
-//! `waiting` → back to `accept`. `gossip` heals what was lost and forgets what all have executed.
+//! This file is the only one that sees all parts: it hands each message to those that have to do
+//! with it, and carries on what one part answers to the next. A part owns its state and knows
+//! others only where it is lent them to look at. From the bottom up:
+//!
+//! - `instances`, `conflicts` and the `store` of both: what is known here.
+//! - `early_commit`, `reservation`: what an earlier life of this replica may have said.
+//! - `acceptor`: what others ask. `commit`: how a decision is learned and told.
+//! - `proposer`: own instances. `recovery`: those that others do not finish.
+//! - `reclaim`: what need not be kept. `watch`: what stands still.
+//! - `snapshot`, `restore`, `bootstrap`: how a replica begins and goes on.
+//!
+//! A command's way: `proposer` → (PreAccept) `acceptor` → `proposer` → (Accept) `acceptor` →
+//! `commit`. The side road, when an owner is gone or an instance starves: `watch` → `recovery` →
+//! (Accept) `acceptor` → `commit`.
 //!
 #![doc = include_str!("PROTOCOL.md")]
 
-mod accept;
+mod acceptor;
+mod bootstrap;
 mod commit;
 mod conflicts;
 mod context;
-mod cut;
-mod decide;
-#[cfg(test)]
-mod decide_tests;
-mod found;
-mod gossip;
-mod install;
+mod early_commit;
 mod instances;
 mod message;
-mod orphans;
 #[cfg(test)]
 mod plant;
-mod propose;
-mod recover;
-mod reserve;
+mod proposer;
+mod reclaim;
+mod recovery;
+mod reservation;
 mod restore;
 mod rules;
+mod snapshot;
+mod step;
 mod store;
-mod truncate;
-mod validate;
-mod waiting;
 mod watch;
 
 pub use conflicts::{ConflictIndex, DroppedIndex, KeySlots, SlotIndex};
@@ -41,98 +46,291 @@ pub use message::{
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-
-use super::{Effects, Protocol, View};
+use super::{Effects, Path, Protocol, View};
 use crate::types::{
-    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Time,
+    Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Value,
 };
 
-use accept::Proposal;
-use context::Context;
-use cut::Cuts;
-use gossip::Marks;
-use recover::Recovery;
-use reserve::Reserve;
-use store::Store;
-use truncate::Sweep;
-use waiting::Waiters;
-use watch::Frontier;
+use acceptor::Question;
+use commit::{Decided, Fulfilled};
+use early_commit::EarlyCommit;
+use instances::Proposal;
+use proposer::{Proposer, Way};
+use reclaim::Reclaim;
+use recovery::Recoveries;
+use reservation::Reservation;
+use step::Core;
+use watch::Watch;
 
 type Fx = Effects<Message, Record>;
 
 /// One replica's side of EPaxos*.
-///
-/// Invariants:
-///
-/// 1. `next_slot` is above every slot this replica has proposed in.
-/// 2. `recoveries` holds exactly the recoveries led here whose ballot is still the instance's.
 #[derive(Debug)]
 pub struct EPaxos {
-    cx: Context,
-    store: Store,
-    next_slot: Slot,
-    /// The first slot of this life: what lies below was proposed in an earlier one.
-    born: Slot,
-    reserve: Reserve,
-    /// Own slots up to here were told of as committed before that was durable, if they were at all
-    /// (`orphans`).
-    silent: Slot,
-    sweep: Sweep,
-    frontiers: Vec<Frontier>,
-    marks: Marks,
-    cuts: Cuts,
-    /// Everything up to here is in the last own snapshot, from which others can be served.
-    saved: Deps,
-    recoveries: BTreeMap<InstanceId, Recovery>,
-    waiters: Waiters,
-    /// When to look again at an own undecided instance, for the how manieth time, and when it was
-    /// last sent.
-    timers: BinaryHeap<Reverse<(Time, InstanceId, u32, Time)>>,
-    rng: ChaCha8Rng,
+    core: Core,
+    early: EarlyCommit,
+    reservation: Reservation,
+    proposer: Proposer,
+    recovery: Recoveries,
+    reclaim: Reclaim,
+    watch: Watch,
 }
 
 impl EPaxos {
     /// How far an instance is here, with its ballot and dependencies; for `explain`.
     pub fn inspect(&self, id: InstanceId) -> Option<Inspection> {
-        let instance = self.store.instances.get(id)?;
+        let instance = self.core.store.instances.get(id)?;
         Some(Inspection {
             phase: instance.phase,
             ballot: instance.ballot,
             deps: instance.deps.clone(),
-            recovering: self.recoveries.contains_key(&id),
+            recovering: self.recovery.is_led(id),
         })
     }
 
     /// Per owner, the slot up to which every decision is known here.
     pub fn known(&self) -> Deps {
-        self.store.known()
+        self.core.store.known()
+    }
+
+    /// Own slots up to here are reserved: they may be in use though no other record shows it.
+    pub fn reserved(&self) -> Slot {
+        self.reservation.up_to()
+    }
+
+    /// The highest cut known here to be established (C).
+    pub fn established_cut(&self) -> &Deps {
+        self.reclaim.established()
+    }
+
+    /// Everything up to here is executed and its record dropped.
+    pub fn dropped(&self) -> &Deps {
+        self.core.store.instances.trimmed()
+    }
+
+    /// Everything up to here is forgotten: every member has executed it for good.
+    pub fn forgotten(&self) -> &Deps {
+        self.core.store.index.floor()
     }
 
     /// Sizes of what it keeps in memory.
     pub fn footprint(&self) -> Sizes {
         Sizes {
-            instances: self.store.instances.len(),
-            bytes: self.store.kept_bytes(),
-            keys: self.store.index.keys(),
-            recoveries: self.recoveries.len(),
+            instances: self.core.store.instances.len(),
+            bytes: self.core.store.kept_bytes(),
+            keys: self.core.store.index.keys(),
+            recoveries: self.recovery.len(),
         }
     }
 
-    #[cfg(test)]
-    fn planted(&self, plant: Plant) -> bool {
-        self.cx.rules.broken == Some(plant)
+    /// A message about an instance.
+    fn on_instance(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        message: Message,
+        fx: &mut Fx,
+    ) {
+        let s = &mut self.core.step(view, fx);
+        match message {
+            Message::PreAccept { batch, deps, .. } => {
+                acceptor::on_pre_accept(s, &self.reservation, from, id, &batch, deps);
+            }
+            Message::PreAcceptOk { deps, .. } => {
+                let way = self.proposer.on_pre_accept_ok(s, from, id, &deps);
+                self.take(view, id, way, fx);
+            }
+            Message::Accept { ballot, value, deps, .. } => {
+                if acceptor::on_accept(s, from, id, &Proposal { ballot, value, deps }) {
+                    self.recovery.yield_to(s, id, ballot);
+                }
+            }
+            Message::AcceptOk { ballot, .. } => self.on_accept_ok(view, from, id, ballot, fx),
+            Message::Commit { value, deps, .. } => {
+                let led = self.recovery.is_led(id);
+                let decided = commit::on_commit(s, from, id, value, deps, led);
+                self.decide(view, decided, fx);
+            }
+            Message::Recover { ballot, .. } => {
+                if acceptor::on_recover(s, &self.early, from, id, ballot) {
+                    self.recovery.yield_to(s, id, ballot);
+                }
+            }
+            Message::RecoverOk { ballot, report, .. } => {
+                let proposal = self.recovery.on_recover_ok(s, from, id, ballot, report);
+                self.accept(view, id, proposal, fx);
+            }
+            Message::Validate { ballot, batch, deps, .. } => {
+                let question = Question { id, ballot, batch: &batch, deps };
+                acceptor::on_validate(s, &self.early, &self.reservation, from, &question);
+            }
+            Message::ValidateOk { ballot, interfering, .. } => {
+                let proposal = self.recovery.on_validate_ok(s, from, id, ballot, &interfering);
+                self.accept(view, id, proposal, fx);
+            }
+            Message::Waiting { fast_votes, .. } => {
+                let waiters = self.recovery.on_waiting(s, id, usize::from(fast_votes));
+                self.examine(view, waiters, fx);
+            }
+            Message::Reject { ballot, .. } => {
+                if acceptor::on_higher_ballot(s, id, ballot) {
+                    self.recovery.yield_to(s, id, ballot);
+                }
+            }
+            Message::Truncated { .. } => {
+                if self.reclaim.on_truncated(s, id) {
+                    self.recovery.end(id);
+                }
+            }
+            Message::Marks { .. }
+            | Message::Cut { .. }
+            | Message::CutOk { .. }
+            | Message::Fetch { .. } => {}
+        }
     }
 
-    /// Breaks one rule, to see whether the simulator notices.
-    #[cfg(test)]
-    pub(crate) fn plant(&mut self, plant: Plant) {
-        self.cx.rules.broken = Some(plant);
+    /// A message about an instance that is dropped here. Whoever asks for a vote, a promise or a
+    /// decision is told; answers and decisions come too late to matter.
+    fn on_dropped(&self, from: ReplicaId, id: InstanceId, message: &Message, fx: &mut Fx) {
+        let asks = matches!(
+            message,
+            Message::PreAccept { .. }
+                | Message::Accept { .. }
+                | Message::Recover { .. }
+                | Message::Validate { .. }
+        );
+        if asks && from != self.core.cx.me() {
+            self.core.store.answer_truncated(from, id, fx);
+        }
+    }
+
+    /// A vote for a value: it may show a higher ballot, or decide.
+    fn on_accept_ok(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        fx: &mut Fx,
+    ) {
+        let s = &mut self.core.step(view, fx);
+        s.store.see(id.replica, id.slot);
+        // Its vote shows that there is such an instance.
+        s.store.instances.entry(id);
+        if acceptor::on_higher_ballot(s, id, ballot) {
+            self.recovery.yield_to(s, id, ballot);
+        }
+        let decided = commit::on_accept_ok(s, from, id, ballot);
+        self.decide(view, decided, fx);
+    }
+
+    /// A payload came that an announced decision waited for.
+    fn on_fulfilled(&mut self, view: &View, fulfilled: Fulfilled, fx: &mut Fx) {
+        let Fulfilled { id, value, deps, lag } = fulfilled;
+        self.watch.note_lag(id.replica, lag);
+        let led = self.recovery.is_led(id);
+        let s = &mut self.core.step(view, fx);
+        let decided = commit::on_commit(s, id.replica, id, value, deps, led);
+        self.decide(view, decided, fx);
+    }
+
+    /// An own instance goes this way.
+    fn take(&mut self, view: &View, id: InstanceId, way: Option<Way>, fx: &mut Fx) {
+        match way {
+            None => {}
+            Some(Way::Fast) => {
+                let decided = commit::commit_fast(&mut self.core.step(view, fx), id);
+                self.decide(view, Some(decided), fx);
+            }
+            Some(Way::Slow(proposal)) => self.accept(view, id, Some(proposal), fx),
+        }
+    }
+
+    /// Has a value accepted, here first.
+    fn accept(&mut self, view: &View, id: InstanceId, proposal: Option<Proposal>, fx: &mut Fx) {
+        if let Some(proposal) = proposal {
+            acceptor::start_accept(&mut self.core.step(view, fx), id, proposal);
+        }
+    }
+
+    /// Has recoveries look again at what they wait for.
+    fn examine(&mut self, view: &View, waiters: BTreeSet<InstanceId>, fx: &mut Fx) {
+        for waiter in waiters {
+            let proposal = self.recovery.examine(&mut self.core.step(view, fx), waiter);
+            self.accept(view, waiter, proposal, fx);
+        }
+    }
+
+    /// What follows from every decision, however it was learned.
+    fn decide(&mut self, view: &View, decided: Option<Decided>, fx: &mut Fx) {
+        let Some(Decided { decision, after, fast }) = decided else { return };
+        let id = decision.id;
+        let s = &mut self.core.step(view, fx);
+        s.store.see_all(&decision.deps);
+        s.store.see(id.replica, id.slot);
+        let lost = match &decision.value {
+            Value::Batch(_) => {
+                self.watch.note_commands(id.replica);
+                None
+            }
+            Value::Nop => {
+                let payload = s.store.instances.get(id).and_then(|i| i.payload.clone());
+                if payload.is_none() {
+                    s.store.note_unseen(id);
+                }
+                payload
+            }
+        };
+        s.cx.rules.decided(s.store, &decision);
+        let mine = id.replica == s.cx.me();
+        if mine && !decision.value.is_nop() {
+            s.fx.own_commits.push((id, fast));
+        } else if let Some(batch) = lost.filter(|_| mine) {
+            s.fx.hit(Path::Resubmitted);
+            s.fx.returned.extend_from_slice(batch.commands());
+        }
+        self.recovery.end(id);
+        s.fx.decide(after, decision);
+        s.store.advance_known(id.replica);
+        self.watch.fetch_on(s, self.reclaim.marks(), id.replica);
+        let waiters = self.recovery.waited_for(id);
+        self.examine(view, waiters, fx);
+        if mine {
+            let led = |id| self.recovery.is_led(id);
+            let (cx, store) = (&self.core.cx, &self.core.store);
+            let due = self.reservation.on_decided(cx, store, id.slot, led, fx);
+            self.recover(view, due, fx);
+        }
+    }
+
+    /// Recovers lost slots whose turn it is.
+    fn recover_lost(&mut self, view: &View, fx: &mut Fx) {
+        let led = |id| self.recovery.is_led(id);
+        let due = self.reservation.due(&self.core.cx, &self.core.store, led, fx);
+        self.recover(view, due, fx);
+    }
+
+    fn recover(&mut self, view: &View, due: Vec<InstanceId>, fx: &mut Fx) {
+        for id in due {
+            self.recovery.start(&mut self.core.step(view, fx), id);
+        }
+    }
+
+    /// Looks at what stands still, owner by owner.
+    fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
+        self.recover_lost(view, fx);
+        for owner in ReplicaId::all(self.core.cx.n()) {
+            let s = &mut self.core.step(view, fx);
+            let due = self.watch.look(s, self.reclaim.marks(), &self.recovery, owner);
+            if let Some(due) = due {
+                self.recover(view, due, fx);
+                self.watch.rest(&mut self.core.step(view, fx), owner);
+            }
+        }
     }
 }
 
@@ -173,92 +371,81 @@ impl Protocol for EPaxos {
     fn new(settings: Settings) -> EPaxos {
         let n = settings.quorums.n;
         EPaxos {
-            next_slot: 1,
-            born: 1,
-            reserve: Reserve::default(),
-            silent: 0,
-            sweep: Sweep::new(n),
-            frontiers: (0..n).map(|_| Frontier::default()).collect(),
-            marks: Marks::new(n),
-            cuts: Cuts::new(n),
-            saved: Deps::none(n),
-            recoveries: BTreeMap::new(),
-            waiters: Waiters::default(),
-            timers: BinaryHeap::new(),
-            rng: ChaCha8Rng::seed_from_u64(settings.seed),
-            cx: Context::new(settings),
-            store: Store::new(n),
+            core: Core::new(settings),
+            early: EarlyCommit::new(),
+            reservation: Reservation::default(),
+            proposer: Proposer::new(),
+            recovery: Recoveries::default(),
+            reclaim: Reclaim::new(n),
+            watch: Watch::new(n),
         }
     }
 
     fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
-        let id = self.start_pre_accept(view, batch, fx);
+        let s = &mut self.core.step(view, fx);
+        let free = self.reclaim.marks().free_to_cover();
+        let id = self.proposer.propose(s, &mut self.early, &mut self.reservation, free, &batch);
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
         id
     }
 
     fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
         if let Some(id) = message.instance() {
-            if self.store.is_nonsense(id) {
+            if self.core.store.is_nonsense(id) {
                 return;
             }
-            if self.store.instances.is_trimmed(id) {
-                self.on_dropped(from, &message, fx);
+            if self.core.store.instances.is_trimmed(id) {
+                self.on_dropped(from, id, &message, fx);
                 return;
             }
             #[cfg(test)]
-            self.count_truncated_if_planted(view, from, &message, fx);
-            if self.fulfil_announced(view, &message, fx) {
-                return;
+            if self.before_message(view, from, &message, fx) {
+                return self.after_step(fx);
             }
-        }
-        match message {
-            Message::PreAccept { id, batch, deps } => {
-                self.on_pre_accept(from, id, &batch, deps, fx);
+            let fulfilled = commit::fulfil_announced(&mut self.core.step(view, fx), &message);
+            if let Some(fulfilled) = fulfilled {
+                self.on_fulfilled(view, fulfilled, fx);
+                // An owner that proposes it has decided it; one that recovers it has not.
+                if matches!(message, Message::PreAccept { .. }) {
+                    return;
+                }
             }
-            Message::PreAcceptOk { id, deps } => self.on_pre_accept_ok(view, from, id, &deps, fx),
-            Message::Accept { id, ballot, value, deps } => {
-                self.on_accept(view, from, id, Proposal { ballot, value, deps }, fx);
-            }
-            Message::AcceptOk { id, ballot } => self.on_accept_ok(view, from, id, ballot, fx),
-            Message::Commit { id, value, deps } => self.on_commit(view, from, id, value, deps, fx),
-            Message::Recover { id, ballot } => self.on_recover(view, from, id, ballot, fx),
-            Message::RecoverOk { id, ballot, report } => {
-                self.on_recover_ok(view, from, id, ballot, report, fx);
-            }
-            Message::Validate { id, ballot, batch, deps } => {
-                self.on_validate(from, id, ballot, &batch, deps, fx);
-            }
-            Message::ValidateOk { id, ballot, interfering } => {
-                self.on_validate_ok(view, from, id, ballot, &interfering, fx);
-            }
-            Message::Waiting { id, fast_votes } => {
-                self.on_waiting(view, id, usize::from(fast_votes), fx);
-            }
-            Message::Reject { id, ballot } => self.on_reject(view, id, ballot, fx),
-            Message::Truncated { id } => self.on_truncated(view, id, fx),
-            Message::Marks { proposed, known, executed, by_all, cut } => {
-                self.on_marks(from, proposed, &known, &executed, &by_all, &cut);
-            }
-            Message::Cut { cut } => self.on_cut(from, &cut, fx),
-            Message::CutOk { cut } => self.on_cut_ok(view, from, &cut, fx),
-            Message::Fetch { owner, from: first, to } => {
-                self.on_fetch(from, owner, first, to, fx);
+            self.on_instance(view, from, id, message, fx);
+        } else {
+            let s = &mut self.core.step(view, fx);
+            match message {
+                Message::Marks { proposed, known, executed, by_all, cut } => {
+                    self.reclaim.on_marks(s, from, proposed, &known, &executed);
+                    self.reclaim.on_word_of_all(s, &by_all, &cut);
+                }
+                Message::Cut { cut } => self.reclaim.on_cut(s, from, &cut),
+                Message::CutOk { cut } => self.reclaim.on_cut_ok(s, from, &cut),
+                Message::Fetch { owner, from: first, to } => {
+                    commit::on_fetch(s, from, owner, first, to);
+                }
+                _ => {}
             }
         }
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     fn on_tick(&mut self, view: &View, fx: &mut Fx) {
-        self.retransmit_own(view, fx);
-        self.drive_recoveries(view, fx);
+        while let Some((id, way)) = self.proposer.next_overdue(&mut self.core.step(view, fx)) {
+            self.take(view, id, Some(way), fx);
+        }
+        for id in self.recovery.due(view) {
+            let proposal = self.recovery.drive(&mut self.core.step(view, fx), id);
+            self.accept(view, id, proposal, fx);
+            self.recovery.resend(&mut self.core.step(view, fx), id);
+        }
         self.watch_frontiers(view, fx);
-        self.gossip(view, fx);
-        self.truncate(fx);
+        let s = &mut self.core.step(view, fx);
+        self.reclaim.gossip(s, self.proposer.proposed());
+        self.reclaim.truncate(s);
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     fn snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
@@ -266,8 +453,7 @@ impl Protocol for EPaxos {
     }
 
     fn on_snapshot(&mut self, executed: &Executed) {
-        self.saved.merge(executed.floor());
-        self.marks.executed_here(self.cx.settings.me, executed.floor());
+        self.reclaim.on_snapshot(self.core.cx.me(), executed.floor());
     }
 
     fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
@@ -287,16 +473,16 @@ impl Protocol for EPaxos {
     }
 
     fn resume(&mut self, view: &View, fx: &mut Fx) {
-        EPaxos::resume(self, view, fx);
+        self.resume_own(view, fx);
     }
 
     fn kept_bytes(&self) -> usize {
-        self.store.kept_bytes()
+        self.core.store.kept_bytes()
     }
 
     fn on_executed(&mut self, executed: &Deps) {
-        if self.cx.settings.retention.volatile {
-            self.marks.executed_here(self.cx.settings.me, executed);
+        if self.core.cx.settings.retention.volatile {
+            self.reclaim.on_executed(self.core.cx.me(), executed);
         }
     }
 }

@@ -2,9 +2,11 @@
 //! checks can be seen to notice. Compiled for tests only.
 
 use super::instances::Instance;
-use super::{EPaxos, Fx, Message, Phase, Report};
+use super::rules::Rules;
+use super::store::Store;
+use super::{ConflictIndex, EPaxos, Fx, Message, Phase, Report};
 use crate::protocol::View;
-use crate::types::{Ballot, Decision, Deps, Footprint, InstanceId, ReplicaId, Value};
+use crate::types::{Ballot, Batch, Decision, Deps, InstanceId, ReplicaId, Value};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,92 +137,177 @@ impl Plant {
     ];
 }
 
-/// Moves the second ballot where only the first may move.
-pub(super) fn single_ballot(plant: Option<Plant>, instance: &mut Instance, ballot: Ballot) {
-    if plant == Some(Plant::SingleBallot) && instance.phase == Phase::Accepted {
-        instance.accepted = ballot;
+impl Rules {
+    fn is_broken(self, plant: Plant) -> bool {
+        self.broken == Some(plant)
+    }
+}
+
+/// Drops the payload of what is being accepted as a `Nop` from the conflict index.
+pub(super) fn nop_accepted(rules: Rules, store: &mut Store, id: InstanceId) {
+    if rules.is_broken(Plant::NopHidesPayload) {
+        forget_as_conflict(store, id, |other| !other.value.as_ref().is_some_and(Value::is_nop));
+    }
+}
+
+/// Drops a `Nop`'s payload from the conflict index.
+pub(super) fn decided(rules: Rules, store: &mut Store, decision: &Decision) {
+    if rules.is_broken(Plant::ForgetNop) && decision.value.is_nop() {
+        forget_as_conflict(store, decision.id, |other| {
+            !other.decision().is_some_and(|(value, _)| value.is_nop())
+        });
+    }
+}
+
+/// Leaves in the index what the owner's other instances put there, as far as `counts` says.
+fn forget_as_conflict(store: &mut Store, id: InstanceId, counts: impl Fn(&Instance) -> bool) {
+    if store.instances.get(id).is_none_or(|instance| instance.payload.is_none()) {
+        return;
+    }
+    let others = store.instances.above(id.replica, 0);
+    let others = others.filter(|(other, instance)| *other != id && counts(instance));
+    let payload =
+        |(other, instance): (InstanceId, &Instance)| Some((other, instance.payload.clone()?));
+    let others: Vec<_> = others.filter_map(payload).collect();
+    store.index.forget_one(id);
+    others.iter().for_each(|(other, batch)| store.index.insert(*other, batch.footprint()));
+}
+
+/// Takes what was accepted for the owner's batch.
+pub(super) fn owners_value(
+    rules: Rules,
+    payload: Option<Value>,
+    instance: &Instance,
+) -> Option<Value> {
+    let accepted = instance.value.clone().filter(|_| rules.is_broken(Plant::CommitTakesAccepted));
+    accepted.or(payload)
+}
+
+/// A lost proposal speaks against whatever it conflicts with, covered or not.
+pub(super) fn unknown_speaks(
+    rules: Rules,
+    speaks: Option<bool>,
+    batch: &Batch,
+    other: Option<&Instance>,
+) -> Option<bool> {
+    let payload = other.and_then(|instance| instance.payload.as_ref());
+    let conflicts = payload.is_some_and(|other| other.footprint().conflicts(batch.footprint()));
+    speaks.map(|speaks| speaks || rules.is_broken(Plant::YieldToCovering) && conflicts)
+}
+
+/// Forgets what is dropped.
+pub(super) fn dropped(rules: Rules, store: &mut Store) {
+    if rules.is_broken(Plant::ForgetAtCut) {
+        store.dropped.commands.clear();
+    }
+}
+
+/// Forgets all that is not decided.
+pub(super) fn installing(rules: Rules, store: &mut Store) {
+    if rules.is_broken(Plant::InstallForgets) {
+        let open = store.instances.iter().filter(|(_, instance)| !instance.is_committed());
+        let open: Vec<_> = open.map(|(id, _)| id).collect();
+        open.into_iter().for_each(|id| store.instances.remove(id));
     }
 }
 
 impl EPaxos {
+    /// Breaks one rule, to see whether the simulator notices.
+    pub(crate) fn plant(&mut self, plant: Plant) {
+        self.core.cx.rules.broken = Some(plant);
+    }
+
+    fn planted(&self, plant: Plant) -> bool {
+        self.core.cx.rules.is_broken(plant)
+    }
+
     /// Begins a recovery that nothing asked for.
     pub(crate) fn recover_unasked(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
-        self.start_recovery(view, id, fx);
-        self.release_early_if_planted(fx);
+        self.recovery.start(&mut self.core.step(view, fx), id);
+        self.after_step(fx);
     }
 
     /// Proposes a cut that nothing asked for, if it may be agreed to here.
     pub(crate) fn cut_unasked(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
-        if self.may_agree(&cut) {
-            self.start_cut(view, cut, fx);
-        }
+        self.reclaim.cut_unasked(&mut self.core.step(view, fx), cut);
     }
 
     /// What conflicts with what, to compare.
-    pub(crate) fn conflict_index(&self) -> &super::ConflictIndex {
-        &self.store.index
+    pub(crate) fn conflict_index(&self) -> &ConflictIndex {
+        &self.core.store.index
     }
 
-    /// Drops a `Nop`'s payload from the conflict index.
-    pub(super) fn forget_nop_if_planted(&mut self, decision: &Decision) {
-        if self.planted(Plant::ForgetNop) && decision.value.is_nop() {
-            self.forget_as_conflict(decision.id, |other| {
-                !other.decision().is_some_and(|(value, _)| value.is_nop())
-            });
-        }
-    }
-
-    /// Drops the payload of what is being accepted as a `Nop` from the conflict index.
-    pub(super) fn hide_payload_if_planted(&mut self, id: InstanceId) {
-        if self.planted(Plant::NopHidesPayload) {
-            self.forget_as_conflict(id, |other| !other.value.as_ref().is_some_and(Value::is_nop));
-        }
-    }
-
-    /// Leaves in the index what the owner's other instances put there, as far as `counts` says.
-    fn forget_as_conflict(&mut self, id: InstanceId, counts: impl Fn(&Instance) -> bool) {
-        if self.store.instances.get(id).is_none_or(|instance| instance.payload.is_none()) {
-            return;
-        }
-        let others = self.store.instances.above(id.replica, 0);
-        let others = others.filter(|(other, instance)| *other != id && counts(instance));
-        let payload =
-            |(other, instance): (InstanceId, &Instance)| Some((other, instance.payload.clone()?));
-        let others: Vec<_> = others.filter_map(payload).collect();
-        self.store.index.forget_one(id);
-        others.iter().for_each(|(other, batch)| self.store.index.insert(*other, batch.footprint()));
-    }
-
-    /// An owner answers for its orphan: to anybody, or to itself.
-    pub(super) fn speaks_for_orphan_if_planted(&self, to: ReplicaId) -> bool {
-        let itself = self.planted(Plant::OrphanCountsItself) && to == self.cx.me();
-        itself || self.planted(Plant::OrphanAnswers) && to != self.cx.me()
-    }
-
-    /// Lost slots don't count as conflicts: none, or none any more.
-    pub(super) fn counts_no_lost_if_planted(&self) -> bool {
-        let decided = self.store.known_of(self.cx.me()) >= self.reserve.earlier;
-        self.planted(Plant::LostNotInConf) || self.planted(Plant::LostNopForgotten) && decided
-    }
-
-    /// A lost proposal speaks against whatever it conflicts with, covered or not.
-    pub(super) fn speaks_though_covering_if_planted(
-        &self,
-        lost: InstanceId,
-        footprint: &Footprint,
+    /// A message is about to be handled. Whether nothing is left to be done about it.
+    pub(super) fn before_message(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        message: &Message,
+        fx: &mut Fx,
     ) -> bool {
-        let payload = self.store.instances.get(lost).and_then(|instance| instance.payload.as_ref());
-        let conflicts = payload.is_some_and(|batch| batch.footprint().conflicts(footprint));
-        self.planted(Plant::YieldToCovering) && conflicts
+        match message {
+            Message::PreAcceptOk { id, deps } => self.count_late(*id, deps),
+            Message::Recover { id, ballot } => self.accept_with_promise(from, *id, *ballot),
+            Message::Truncated { id } if self.planted(Plant::TruncatedVote) => {
+                self.count_truncated(view, from, *id, fx);
+                return true;
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// A late vote changes what was proposed.
+    fn count_late(&mut self, id: InstanceId, deps: &Deps) {
+        let planted = self.planted(Plant::LateVote) && id.replica == self.core.cx.me();
+        let Some(instance) = self.core.store.instances.get_mut(id) else { return };
+        if planted && instance.phase == Phase::Accepted && instance.ballot.is_owner() {
+            instance.deps.merge(deps);
+        }
+    }
+
+    /// Moves the second ballot where only the first may move.
+    fn accept_with_promise(&mut self, from: ReplicaId, id: InstanceId, ballot: Ballot) {
+        let planted = self.planted(Plant::SingleBallot) && from == ballot.leader(id.replica);
+        let Some(instance) = self.core.store.instances.get_mut(id) else { return };
+        if planted && instance.phase == Phase::Accepted && instance.ballot < ballot {
+            instance.accepted = ballot;
+        }
+    }
+
+    /// Takes `Truncated` for the promise of a replica that knows nothing, or its vote.
+    fn count_truncated(&mut self, view: &View, from: ReplicaId, id: InstanceId, fx: &mut Fx) {
+        let Some(ballot) = self.recovery.ballot_of(id) else { return };
+        let phase = self.core.store.instances.get(id).map(|instance| instance.phase);
+        if phase == Some(Phase::Accepted) {
+            self.on_accept_ok(view, from, id, ballot, fx);
+        } else {
+            let accepted = Ballot::OWNER;
+            let report = Report { phase: Phase::Initial, accepted, value: None, initial: None };
+            let s = &mut self.core.step(view, fx);
+            if let Some(proposal) = self.recovery.on_recover_ok(s, from, id, ballot, report) {
+                super::acceptor::start_accept(s, id, proposal);
+            }
+        }
+    }
+
+    /// A step is over: lets go what should be held back.
+    pub(super) fn after_step(&self, fx: &mut Fx) {
+        for held in &mut fx.messages {
+            held.forget_if(|outgoing| self.is_early(&outgoing.message));
+        }
+        for held in &mut fx.decisions {
+            held.forget_if(|_| self.planted(Plant::EarlyCommit));
+        }
     }
 
     /// What the planted bug forgets to hold back.
     fn is_early(&self, message: &Message) -> bool {
-        let Some(plant) = self.cx.rules.broken else { return false };
+        let Some(plant) = self.core.cx.rules.broken else { return false };
         match message {
             Message::PreAccept { .. } => plant == Plant::EarlyPreAccept,
             Message::PreAcceptOk { id, .. } if plant == Plant::EarlyOwnVote => {
-                id.replica == self.cx.me()
+                id.replica == self.core.cx.me()
             }
             Message::PreAcceptOk { .. } | Message::AcceptOk { .. } => plant == Plant::EarlyVote,
             Message::Accept { .. } => plant == Plant::EarlyAccept,
@@ -230,56 +317,6 @@ impl EPaxos {
             Message::Commit { .. } => plant == Plant::EarlyCommit,
             Message::CutOk { .. } => plant == Plant::EarlyAgreement,
             _ => false,
-        }
-    }
-
-    /// Takes `Truncated` for the promise of somebody who knows nothing, or its vote.
-    pub(super) fn count_truncated_if_planted(
-        &mut self,
-        view: &View,
-        from: ReplicaId,
-        message: &Message,
-        fx: &mut Fx,
-    ) {
-        let Message::Truncated { id } = message else { return };
-        let Some(ballot) = self.recoveries.get(id).map(|recovery| recovery.ballot) else { return };
-        if !self.planted(Plant::TruncatedVote) {
-            return;
-        }
-        if self.store.instances.get(*id).is_some_and(|i| i.phase == Phase::Accepted) {
-            self.on_accept_ok(view, from, *id, ballot, fx);
-        } else {
-            let accepted = Ballot::OWNER;
-            let report = Report { phase: Phase::Initial, accepted, value: None, initial: None };
-            self.on_recover_ok(view, from, *id, ballot, report, fx);
-        }
-    }
-
-    /// Forgets all that is not decided.
-    pub(super) fn drop_promises_if_planted(&mut self) {
-        if self.planted(Plant::InstallForgets) {
-            let open = self.store.instances.iter().filter(|(_, instance)| !instance.is_committed());
-            let open: Vec<_> = open.map(|(id, _)| id).collect();
-            open.into_iter().for_each(|id| self.store.instances.remove(id));
-        }
-    }
-
-    /// Lets go what should be held back.
-    pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
-        for held in &mut fx.messages {
-            held.forget_if(|outgoing| self.is_early(&outgoing.message));
-        }
-        for held in &mut fx.decisions {
-            held.forget_if(|_| self.planted(Plant::EarlyCommit));
-        }
-    }
-
-    /// A late vote changes what was proposed.
-    pub(super) fn count_late_if_planted(&mut self, id: InstanceId, deps: &Deps) {
-        let planted = self.planted(Plant::LateVote);
-        let Some(instance) = self.store.instances.get_mut(id) else { return };
-        if planted && instance.phase == Phase::Accepted && instance.ballot.is_owner() {
-            instance.deps.merge(deps);
         }
     }
 }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use super::conflicts::{ConflictIndex, DroppedIndex};
-use super::context::Context;
 use super::instances::{Instance, Instances};
-use super::{CommitValue, Fx, Message};
-use crate::types::{Batch, Deps, Footprint, InstanceId, ReplicaId, Slot, Value};
+use super::{CommitValue, Fx, Message, Phase, Settled};
+use crate::protocol::Path;
+use crate::types::{
+    Batch, Decision, Deps, Executed, Footprint, InstanceId, ReplicaId, Slot, Value, Written,
+};
 
 /// About how many bytes of memory an instance with such a payload takes.
 fn weight(batch: &Batch) -> usize {
@@ -105,6 +107,13 @@ impl Store {
         frontier.highest = frontier.highest.max(slot);
     }
 
+    /// All that dependencies cover exists.
+    pub(super) fn see_all(&mut self, deps: &Deps) {
+        for (owner, slot) in deps.iter() {
+            self.see(owner, slot);
+        }
+    }
+
     /// Per owner, the slot up to which every decision is known here (K).
     pub(super) fn known(&self) -> Deps {
         Deps::from_slots(self.frontiers.iter().map(|frontier| frontier.known))
@@ -129,25 +138,15 @@ impl Store {
         self.frontiers[owner.index()].known = known;
     }
 
-    /// Moves K of `owner` past all that is dropped.
-    pub(super) fn skip_dropped(&mut self, owner: ReplicaId) {
-        let dropped = self.instances.trimmed().slot(owner);
-        let frontier = &mut self.frontiers[owner.index()];
-        frontier.known = frontier.known.max(dropped);
-    }
-
     /// It is decided: a `Nop` of which nobody here ever saw the payload.
     pub(super) fn note_unseen(&mut self, id: InstanceId) {
         self.index.remove_wildcard(id);
         self.unseen.raise(id.replica, id.slot);
     }
 
-    /// What the owner covers beyond what conflicts, to agree with those who have lost it (see
+    /// What an owner covers beyond what conflicts, to agree with those who have lost it (see
     /// `reservation`).
-    pub(super) fn lost_by_others(&self, cx: &Context) -> Deps {
-        if !cx.rules.covers_what_others_lost() {
-            return Deps::none(cx.n());
-        }
+    pub(super) fn lost_by_others(&self) -> Deps {
         let mut lost = self.unseen.clone();
         lost.meet(&self.known());
         lost
@@ -175,6 +174,12 @@ impl Store {
         Some(Message::Commit { id, value, deps: deps.clone() })
     }
 
+    /// Tells one replica that an instance is dropped here.
+    pub(super) fn answer_truncated(&self, to: ReplicaId, id: InstanceId, fx: &mut Fx) {
+        fx.hit(Path::Truncated);
+        fx.answer(Written::default(), to, Message::Truncated { id });
+    }
+
     /// Forgets everything up to `floor`, which every member has executed. What goes is returned.
     pub(super) fn forget(&mut self, floor: &Deps) -> Vec<(InstanceId, Instance)> {
         let gone = self.instances.trim(floor);
@@ -195,6 +200,69 @@ impl Store {
         let executed = instance.decision().is_some_and(|(value, _)| !value.is_nop());
         let index = if executed { &mut self.dropped.commands } else { &mut self.dropped.nops };
         index.insert(id, payload.footprint());
+    }
+
+    /// Starts with everything up to `dropped` executed and without a record, and of that everything
+    /// up to `forgotten` forgotten.
+    pub(super) fn restore_floors(&mut self, dropped: &Deps, forgotten: &Deps) {
+        self.instances.trim(dropped);
+        self.index.forget(forgotten, std::iter::empty());
+    }
+
+    /// Takes in a decision that is executed already: nothing follows from it.
+    pub(super) fn note_executed(&mut self, settled: Settled) {
+        let Settled { id, value, deps } = settled;
+        if self.is_stale(id) {
+            return;
+        }
+        if let Some(batch) = value.payload() {
+            self.note_payload(id, batch);
+        }
+        let instance = self.instances.entry(id);
+        let value = value.value();
+        if let Some(decided) = instance.decision() {
+            assert!(decided == (&value, &deps), "one decision an instance: {id}");
+            return;
+        }
+        let is_unknown = instance.payload.is_none();
+        instance.phase = Phase::Committed;
+        instance.value = Some(value);
+        instance.deps = deps;
+        instance.tally = None;
+        // It was executed elsewhere, so it was durable before.
+        instance.written = Written::default();
+        if is_unknown {
+            self.note_unseen(id);
+        }
+    }
+
+    /// Takes in a decision that a record shows.
+    pub(super) fn restore_decision(&mut self, decision: Decision, fx: &mut Fx) {
+        let Decision { id, value, deps, .. } = decision.clone();
+        match &value {
+            Value::Batch(batch) => self.learn_payload(id, batch, fx),
+            Value::Nop if self.instances.entry(id).payload.is_none() => self.note_unseen(id),
+            Value::Nop => {}
+        }
+        self.see_all(&deps);
+        let instance = self.instances.entry(id);
+        instance.phase = Phase::Committed;
+        instance.value = Some(value);
+        instance.deps = deps;
+        fx.decide(Written::default(), decision);
+        self.advance_known(id.replica);
+    }
+
+    /// Everything in `executed` is decided: moves the frontier of `owner` past it, and returns its
+    /// last slot.
+    pub(super) fn skip_to(&mut self, executed: &Executed, owner: ReplicaId) -> Slot {
+        let frontier = &mut self.frontiers[owner.index()];
+        frontier.known = frontier.known.max(self.instances.trimmed().slot(owner));
+        let floor = executed.floor().slot(owner);
+        let last = executed.above(owner).last().map_or(floor, |(_, last)| *last);
+        self.see(owner, last);
+        self.advance_known(owner);
+        last
     }
 
     /// What others have dropped is a conflict here, too.

@@ -1,18 +1,22 @@
-//! What is watched: own proposals are sent again until answered, gaps in what is decided are
-//! fetched, and what does not move is recovered (protocol.md §4, §5).
+//! What stands still: gaps in what is decided are fetched, and what does not move is recovered
+//! (protocol.md §4, §5).
 //!
 //! Everything unfinished shows as a frontier that stands still, so nothing is scanned: only the
 //! instances just above a frontier are ever looked at.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use rand::RngExt;
 
+use super::Message;
+use super::commit::FETCH_AT_MOST;
+use super::context::Context;
 use super::instances::Instance;
-use super::{EPaxos, Fx, Message, Phase};
+use super::reclaim::Marks;
+use super::recovery::Recoveries;
+use super::step::Step;
 use crate::protocol::{Path, View};
-use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time};
+use crate::types::{InstanceId, ReplicaId, Slot, Time, Written};
 
 /// How many times over patience with a live owner doubles.
 const LONGSUFFERING: u32 = 3;
@@ -20,205 +24,217 @@ const LONGSUFFERING: u32 = 3;
 /// How many instances above a frontier are recovered at a time.
 const WINDOW: Slot = 256;
 
-/// How far one owner's instances are known to be decided.
+/// How long one owner's frontier has stood still, and what was done about it.
 #[derive(Debug, Default)]
-pub(super) struct Frontier {
+struct Stall {
     /// Since when K stands where it stood then, with something above it.
-    stalled: Option<(Slot, Time)>,
+    since: Option<(Slot, Time)>,
     /// Since when the owner is suspected.
     suspected: Option<Time>,
-    pub(super) next_fetch: Time,
+    next_fetch: Time,
     /// The last slot asked for, while the answer is under way; 0 otherwise.
-    pub(super) asked: Slot,
+    asked: Slot,
     /// How often a decision was asked for in vain: whom to ask next.
-    pub(super) in_vain: usize,
+    in_vain: usize,
     /// How much later than its Commit a payload of the owner comes.
-    pub(super) lag: Duration,
+    lag: Duration,
     next_recovery: Time,
     /// How often the owner's instances were recovered though nobody suspected it, since one of them
     /// was decided with its commands.
-    pub(super) hasty: u32,
+    hasty: u32,
 }
 
-impl Frontier {
+/// The watch over every owner's frontier.
+#[derive(Debug)]
+pub(super) struct Watch {
+    owners: Vec<Stall>,
+}
+
+impl Watch {
+    pub(super) fn new(n: usize) -> Watch {
+        Watch { owners: (0..n).map(|_| Stall::default()).collect() }
+    }
+
     /// A payload came so long after its Commit: quick to believe a delay, slow to forget it.
-    pub(super) fn note_lag(&mut self, lag: Duration) {
-        self.lag = lag.max(self.lag * 7 / 8);
-    }
-}
-
-impl EPaxos {
-    /// Looks at an own instance again when an answer is overdue; `round` counts the looks.
-    pub(super) fn look_again(&mut self, view: &View, id: InstanceId, round: u32) {
-        let when = view.now + self.cx.resend_after(view, round);
-        self.timers.push(Reverse((when, id, round, view.now)));
+    pub(super) fn note_lag(&mut self, owner: ReplicaId, lag: Duration) {
+        let stall = &mut self.owners[owner.index()];
+        stall.lag = lag.max(stall.lag * 7 / 8);
     }
 
-    /// Sends own proposals again to those who have not answered.
-    pub(super) fn retransmit_own(&mut self, view: &View, fx: &mut Fx) {
-        while let Some(Reverse((when, id, round, sent))) = self.timers.peek().copied() {
-            if when > view.now {
-                break;
-            }
-            self.timers.pop();
-            if self.store.is_stale(id) || !self.leads_at_owner_ballot(id) {
-                continue;
-            }
-            let before = self.store.instances.entry(id).phase;
-            self.decide_path(view, id, true, fx);
-            if self.store.instances.entry(id).phase == before {
-                // It may take longer now than it did when it was sent.
-                let due = sent + self.cx.resend_after(view, round);
-                if due > view.now {
-                    self.timers.push(Reverse((due, id, round, sent)));
-                    continue;
-                }
-                self.send_again(id, fx);
-            }
-            if self.leads_at_owner_ballot(id) {
-                self.look_again(view, id, round + 1);
-            }
+    /// An instance of the owner was decided with its commands.
+    pub(super) fn note_commands(&mut self, owner: ReplicaId) {
+        self.owners[owner.index()].hasty = 0;
+    }
+
+    /// What was asked for came with a snapshot.
+    pub(super) fn note_snapshot(&mut self, owner: ReplicaId) {
+        let stall = &mut self.owners[owner.index()];
+        stall.asked = 0;
+        stall.in_vain = 0;
+    }
+
+    /// Looks at an owner's frontier. If it stands still, fetches what is missing, and says which
+    /// instances just above it have to be recovered now; [`Watch::rest`] has to follow.
+    pub(super) fn look(
+        &mut self,
+        s: &mut Step<'_>,
+        marks: &Marks,
+        recoveries: &Recoveries,
+        owner: ReplicaId,
+    ) -> Option<Vec<InstanceId>> {
+        let suspected = s.view.suspected.contains(owner);
+        let fetch_after = self.fetch_after(s.cx, s.view, owner);
+        let known = s.store.known_of(owner);
+        let stall = &mut self.owners[owner.index()];
+        stall.suspected = suspected.then(|| stall.suspected.unwrap_or(s.view.now));
+        if known >= s.store.highest_of(owner) {
+            stall.since = None;
+            return None;
         }
-    }
-
-    fn leads_at_owner_ballot(&self, id: InstanceId) -> bool {
-        let instance = self.store.instances.get(id);
-        instance.is_some_and(|i| i.ballot.is_owner() && !i.is_committed())
-    }
-
-    pub(super) fn send_again(&mut self, id: InstanceId, fx: &mut Fx) {
-        let others = self.cx.others();
-        let Some(instance) = self.store.instances.get(id) else { return };
-        let without = |answered: ReplicaSet| -> ReplicaSet {
-            others.iter().filter(|r| !answered.contains(*r)).collect()
+        let since = match stall.since {
+            Some((slot, since)) if slot == known => since,
+            _ => {
+                stall.since = Some((known, s.view.now));
+                stall.next_fetch = stall.next_fetch.max(s.view.now + fetch_after);
+                return None;
+            }
         };
-        let written = instance.written;
-        match (instance.phase, &instance.tally, &instance.value) {
-            (Phase::PreAccepted, Some(tally), _) => {
-                let (batch, deps) = instance.initial.clone().expect("an owner knows its proposal");
-                let to = without(tally.voters);
-                fx.hit(Path::Retransmit);
-                fx.send(written, to, Message::PreAccept { id, batch, deps });
-            }
-            (Phase::Accepted, _, Some(value)) => {
-                let to = without(instance.votes.1);
-                let (value, deps) = (value.clone(), instance.deps.clone());
-                let ballot = Ballot::OWNER;
-                fx.hit(Path::Retransmit);
-                fx.send(written, to, Message::Accept { id, ballot, value, deps });
-            }
-            _ => {}
+        let suspected_since = stall.suspected;
+        let overdue = stall.next_recovery <= s.view.now;
+        if stall.next_fetch <= s.view.now {
+            stall.next_fetch = s.view.now + fetch_after;
+            self.fetch(s, marks, owner);
         }
-    }
-
-    /// Looks at what stands still, owner by owner.
-    pub(super) fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
-        self.recover_lost(view, fx);
-        for owner in ReplicaId::all(self.cx.n()) {
-            let suspected = view.suspected.contains(owner);
-            let fetch_after = self.fetch_after(view, owner);
-            let frontier = &mut self.frontiers[owner.index()];
-            frontier.suspected = suspected.then(|| frontier.suspected.unwrap_or(view.now));
-            let known = self.store.known_of(owner);
-            if known >= self.store.highest_of(owner) {
-                frontier.stalled = None;
-                continue;
-            }
-            let since = match frontier.stalled {
-                Some((slot, since)) if slot == known => since,
-                _ => {
-                    frontier.stalled = Some((known, view.now));
-                    frontier.next_fetch = frontier.next_fetch.max(view.now + fetch_after);
-                    continue;
-                }
-            };
-            let suspected_since = frontier.suspected;
-            let overdue = frontier.next_recovery <= view.now;
-            let next = InstanceId::new(owner, known + 1);
-            if frontier.next_fetch <= view.now {
-                frontier.next_fetch = view.now + fetch_after;
-                self.fetch(view, owner, fx);
-            }
-            if !overdue {
-                continue;
-            }
-            let from = match suspected_since {
-                // The first in rank goes on as soon as its last recoveries are done. A deaf owner
-                // may go on proposing: what it has just proposed gets a little time.
-                Some(_) if self.cx.rank(view) == 0 && view.deaf.contains(owner) => since,
-                Some(suspected) if self.cx.rank(view) == 0 => suspected,
-                Some(suspected) => suspected.max(since),
-                None => since,
-            };
-            let starving = from + self.recover_after(view, owner) <= view.now;
-            if starving || self.is_abandoned(view, next) {
-                self.recover_window(view, owner, starving, fx);
-            }
+        if !overdue {
+            return None;
         }
-    }
-
-    /// Whether a recovery took the instance away from its owner and then came to nothing: nobody
-    /// but another recovery can finish it now, however alive its owner is.
-    fn is_abandoned(&self, view: &View, id: InstanceId) -> bool {
-        let taken_over = |instance: &Instance| !instance.ballot.is_owner();
-        self.store.instances.get(id).is_some_and(taken_over) && self.may_recover(view, id)
+        let from = match suspected_since {
+            // The first in rank goes on as soon as its last recoveries are done. A deaf owner
+            // may go on proposing: what it has just proposed gets a little time.
+            Some(_) if s.cx.rank(s.view) == 0 && s.view.deaf.contains(owner) => since,
+            Some(suspected) if s.cx.rank(s.view) == 0 => suspected,
+            Some(suspected) => suspected.max(since),
+            None => since,
+        };
+        let starving = from + self.recover_after(s.cx, s.view, owner) <= s.view.now;
+        let next = InstanceId::new(owner, known + 1);
+        let due = starving || is_abandoned(s, recoveries, next);
+        due.then(|| self.window(s, recoveries, owner, starving))
     }
 
     /// How long a frontier may stand still before its instances are recovered: by the lowest live
     /// replica first when the owner is suspected, else only after long patience.
-    fn recover_after(&self, view: &View, owner: ReplicaId) -> Duration {
-        let timing = &self.cx.settings.timing;
+    fn recover_after(&self, cx: &Context, view: &View, owner: ReplicaId) -> Duration {
+        let timing = cx.timing();
         let trip = view.slowest_round_trip();
         if !view.suspected.contains(owner) {
             // Where everything is slower than it should be, recovering what its owner would have
             // finished makes a Nop of it, and the owner has to begin again: so more slowly each
             // time.
-            let hasty = self.frontiers[owner.index()].hasty;
+            let hasty = self.owners[owner.index()].hasty;
             return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }
         // An owner that is deaf to this replica may hear others, and finish what it proposes.
-        let turns = self.cx.rank(view) + u32::from(view.deaf.contains(owner));
+        let turns = cx.rank(view) + u32::from(view.deaf.contains(owner));
         timing.gossip + (trip * 3 + timing.retransmit) * turns
     }
 
-    /// Starts recoveries just above a frontier, unless somebody is at it already. `starving`: it
+    /// The instances just above a frontier to recover: those that nobody is at. `starving`: it
     /// stood still for too long.
-    fn recover_window(&mut self, view: &View, owner: ReplicaId, starving: bool, fx: &mut Fx) {
-        let suspected = view.suspected.contains(owner);
-        let known = self.store.known_of(owner);
+    fn window(
+        &mut self,
+        s: &Step<'_>,
+        recoveries: &Recoveries,
+        owner: ReplicaId,
+        starving: bool,
+    ) -> Vec<InstanceId> {
+        let suspected = s.view.suspected.contains(owner);
+        let known = s.store.known_of(owner);
         let first = known + 1;
-        let last = self.store.highest_of(owner).min(known.saturating_add(WINDOW));
+        let last = s.store.highest_of(owner).min(known.saturating_add(WINDOW));
+        let mut due = Vec::new();
         for slot in first..=last {
             let id = InstanceId::new(owner, slot);
             // A live owner finishes what lies above by itself; what it proposes now is not to be
             // hurt.
             let hasty = starving && slot == first;
-            if !(suspected || hasty || self.is_abandoned(view, id)) || !self.may_recover(view, id) {
-                continue;
+            let wanted = suspected || hasty || is_abandoned(s, recoveries, id);
+            if wanted && may_recover(s, recoveries, id) {
+                self.owners[owner.index()].hasty += u32::from(!suspected);
+                due.push(id);
             }
-            self.frontiers[owner.index()].hasty += u32::from(!suspected);
-            self.start_recovery(view, id, fx);
         }
-        // Those that are left alone now become due one by one.
-        let timing = &self.cx.settings.timing;
-        let soon = if suspected { timing.tick } else { timing.retransmit };
-        let jitter = soon.mul_f64(self.rng.random::<f64>());
-        self.frontiers[owner.index()].next_recovery = view.now + soon + jitter;
+        due
     }
 
-    fn may_recover(&self, view: &View, id: InstanceId) -> bool {
-        let mine = id.replica == self.cx.me();
-        match self.store.instances.get(id) {
-            #[cfg(test)]
-            None if self.planted(super::Plant::GapsStay) => false,
-            None => !mine && !self.store.instances.is_trimmed(id),
-            // One's own proposal, nobody else at it: it is being sent again.
-            Some(instance) if mine && instance.ballot.is_owner() => false,
-            Some(instance) => {
-                !instance.is_committed()
-                    && instance.not_before <= view.now
-                    && !self.recoveries.contains_key(&id)
-            }
+    /// The recoveries of an owner's window have begun. Those that are left alone now become due one
+    /// by one.
+    pub(super) fn rest(&mut self, s: &mut Step<'_>, owner: ReplicaId) {
+        let timing = s.cx.timing();
+        let suspected = s.view.suspected.contains(owner);
+        let soon = if suspected { timing.tick } else { timing.retransmit };
+        let jitter = soon.mul_f64(s.rng.random::<f64>());
+        self.owners[owner.index()].next_recovery = s.view.now + soon + jitter;
+    }
+
+    /// Asks for the decisions of `owner` that somebody is known to have and this replica has not.
+    fn fetch(&mut self, s: &mut Step<'_>, marks: &Marks, owner: ReplicaId) {
+        let known = s.store.known_of(owner);
+        let in_vain = self.owners[owner.index()].in_vain;
+        let Some((who, up_to)) = marks.who_knows(owner, known, in_vain, s.view) else { return };
+        // Those already decided above the gap are not asked for again.
+        let missing = (known + 1..=up_to.min(known.saturating_add(FETCH_AT_MOST)))
+            .filter(|slot| !s.store.instances.is_committed(InstanceId::new(owner, *slot)));
+        let (first, last) =
+            missing.fold((None, 0), |(first, _), slot| (first.or(Some(slot)), slot));
+        if let Some(from) = first {
+            s.fx.hit(Path::Fetch);
+            let next_fetch = s.view.now + self.fetch_after(s.cx, s.view, owner);
+            let stall = &mut self.owners[owner.index()];
+            stall.asked = last;
+            stall.in_vain += 1;
+            stall.next_fetch = next_fetch;
+            s.fx.answer(Written::default(), who, Message::Fetch { owner, from, to: last });
+        }
+    }
+
+    /// A decision of `owner` was learned: if it was the last that had been asked for, there may be
+    /// more, and a replica that missed much need not wait for the clock.
+    pub(super) fn fetch_on(&mut self, s: &mut Step<'_>, marks: &Marks, owner: ReplicaId) {
+        let stall = &mut self.owners[owner.index()];
+        if stall.asked > 0 && s.store.known_of(owner) >= stall.asked {
+            stall.asked = 0;
+            stall.in_vain = 0;
+            self.fetch(s, marks, owner);
+        }
+    }
+
+    /// How long a gap has to last before it is taken for a loss. While the owner lives its payloads
+    /// may be under way, and take their time. But not for ever: a payload that came late because it
+    /// was cut off says nothing of the next one.
+    fn fetch_after(&self, cx: &Context, view: &View, owner: ReplicaId) -> Duration {
+        let after = cx.timing().gossip + view.slowest_trip();
+        let alive = !view.suspected.contains(owner);
+        let lag = self.owners[owner.index()].lag.min(cx.timing().suspect * 2);
+        after + if alive { lag * 2 } else { Duration::ZERO }
+    }
+}
+
+/// Whether a recovery took the instance away from its owner and then came to nothing: nobody
+/// but another recovery can finish it now, however alive its owner is.
+fn is_abandoned(s: &Step<'_>, recoveries: &Recoveries, id: InstanceId) -> bool {
+    let taken_over = |instance: &Instance| !instance.ballot.is_owner();
+    s.store.instances.get(id).is_some_and(taken_over) && may_recover(s, recoveries, id)
+}
+
+fn may_recover(s: &Step<'_>, recoveries: &Recoveries, id: InstanceId) -> bool {
+    let mine = id.replica == s.cx.me();
+    match s.store.instances.get(id) {
+        None => s.cx.rules.gaps_are_recovered() && !mine && !s.store.instances.is_trimmed(id),
+        // One's own proposal, nobody else at it: it is being sent again.
+        Some(instance) if mine && instance.ballot.is_owner() => false,
+        Some(instance) => {
+            !instance.is_committed() && instance.not_before <= s.view.now && !recoveries.is_led(id)
         }
     }
 }

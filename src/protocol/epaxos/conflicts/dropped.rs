@@ -1,6 +1,6 @@
 //! Dropped is not forgotten: what stays of executed instances whose records are gone, until every
-//! member has executed them (protocol.md §8a). Filled by `truncate`, asked by `validate` and
-//! `waiting`, part of every snapshot.
+//! member has executed them (protocol.md §8a). Filled by `store`, asked by `acceptor` and
+//! `recovery`, part of every snapshot.
 //!
 //! Per key and owner the highest slots are enough. A recovery asks whether an executed command
 //! conflicts that its instance does not cover: if any does, the highest does. And what is executed

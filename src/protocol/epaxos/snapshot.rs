@@ -1,5 +1,5 @@
 //! Snapshots: what one holds of the protocol, how a replica starts from its own, and how it goes on
-//! from another's (protocol.md §7, §8a). Beside `restore`, which takes in records.
+//! from another's (protocol.md §7, §8a). `restore` takes in the records.
 //!
 //! Deviation: protocol.md §8a sends snapshots to others without any record of an instance. Here the
 //! executed decisions that the sender has not dropped go with it, so that only what lies in an
@@ -8,20 +8,20 @@
 //! executed: neither can tell it (no record), and neither may install the other's snapshot (it
 //! lacks what was dropped). Cuts form a chain; what is executed at some moment does not.
 
-use super::{EPaxos, Fx, Phase, Record, Settled, SettledValue, Shared};
+use super::{EPaxos, Fx, Record, Settled, SettledValue, Shared};
 use crate::protocol::{Path, View};
-use crate::types::{Decision, Executed, ReplicaId, Value, Written};
+use crate::types::{Decision, Executed, ReplicaId, Value};
 
 impl EPaxos {
     /// For all: what is executed. For this replica alone: every other instance that is kept (its
     /// promises, votes, proposals and decisions not executed yet), and what it may not do again.
     pub(super) fn take_snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
+        let store = &self.core.store;
         let mut settled = Vec::new();
-        let reserved = (self.reserved() > 0).then(|| Record::Reserved { up_to: self.reserved() });
-        let silent = (self.silent > 0).then_some(Record::Silent { up_to: self.silent });
-        let own = reserved.into_iter().chain(silent).chain(self.cuts.record());
+        let (reserved, announced) = (self.reservation.record(), self.early.record());
+        let own = reserved.into_iter().chain(announced).chain(self.reclaim.record());
         let mut own: Vec<Record> = own.collect();
-        for (id, instance) in self.store.instances.iter() {
+        for (id, instance) in store.instances.iter() {
             match instance.decision() {
                 Some((value, deps)) if executed.contains(id) => {
                     let value = match (value, &instance.payload) {
@@ -35,10 +35,10 @@ impl EPaxos {
             }
         }
         let shared = Shared {
-            floor: self.store.index.floor().clone(),
-            cut: self.cuts.established.clone(),
-            dropped: self.store.instances.trimmed().clone(),
-            index: self.store.dropped.clone(),
+            floor: store.index.floor().clone(),
+            cut: self.reclaim.established().clone(),
+            dropped: store.instances.trimmed().clone(),
+            index: store.dropped.clone(),
             settled,
         };
         (shared, own)
@@ -49,24 +49,19 @@ impl EPaxos {
         let Shared { floor, cut, dropped, index, settled } = shared;
         assert!(executed.floor().includes(&dropped), "only what is executed is dropped");
         assert!(dropped.includes(&floor), "what is forgotten has no record");
-        self.store.instances.trim(&dropped);
-        self.store.index.forget(&floor, std::iter::empty());
-        self.marks.restore_forgotten(&floor);
-        self.cuts.established.merge(&cut);
-        self.store.join_dropped(&index);
-        self.sweep.again();
-        let me = self.cx.me();
-        self.marks.executed_here(me, executed.floor());
-        self.saved.merge(executed.floor());
-        settled.into_iter().for_each(|settled| self.settle_executed(settled));
+        self.core.store.restore_floors(&dropped, &floor);
+        self.core.store.join_dropped(&index);
+        self.reclaim.restore_floors(&floor, &cut);
+        self.reclaim.on_snapshot(self.core.cx.me(), executed.floor());
+        settled.into_iter().for_each(|settled| self.core.store.note_executed(settled));
         self.skip_to(executed);
     }
 
     /// Whether it may: the snapshot has all that this replica said it has executed for good, and
     /// all of which it has no record any more; and something that is not executed here.
     pub(super) fn may_take(&self, executed: &Executed, here: &Executed) -> bool {
-        let told = self.marks.executed_at(self.cx.me());
-        let dropped = Executed::up_to(self.store.instances.trimmed().clone());
+        let told = self.reclaim.marks().executed_at(self.core.cx.me());
+        let dropped = Executed::up_to(self.core.store.instances.trimmed().clone());
         executed.floor().includes(told) && executed.includes(&dropped) && !here.includes(executed)
     }
 
@@ -88,22 +83,19 @@ impl EPaxos {
         let Shared { cut, mut dropped, index, settled, .. } = shared;
         // The bounds it has to keep to by its own rules; another replica's word is no proof.
         dropped.meet(executed.floor());
-        self.recoveries.clear();
-        self.waiters.stop_all(executed);
-        #[cfg(test)]
-        self.drop_promises_if_planted();
-        for (id, instance) in self.store.instances.trim(&dropped) {
-            self.store.keep_as_dropped(id, &instance);
+        self.recovery.end_all(executed);
+        let s = &mut self.core.step(view, fx);
+        s.cx.rules.installing(s.store);
+        for (id, instance) in s.store.instances.trim(&dropped) {
+            s.store.keep_as_dropped(id, &instance);
         }
-        self.store.join_dropped(&index);
-        self.sweep.again();
-        self.cuts.established.merge(&cut);
-        settled.into_iter().for_each(|settled| self.settle_executed(settled));
-        self.store.index.settle_wildcards(executed);
+        s.store.join_dropped(&index);
+        settled.into_iter().for_each(|settled| s.store.note_executed(settled));
+        s.store.index.settle_wildcards(executed);
+        self.reclaim.on_install(s, &cut);
         self.skip_to(executed);
-        self.marks.gossip_at(view.now);
-        let outside = self.store.instances.iter().filter(|(id, _)| !executed.contains(*id));
-        for (id, instance) in outside {
+        let instances = &self.core.store.instances;
+        for (id, instance) in instances.iter().filter(|(id, _)| !executed.contains(*id)) {
             if let Some(batch) = &instance.payload {
                 fx.learned.push((id, batch.clone()));
             }
@@ -112,53 +104,21 @@ impl EPaxos {
                 fx.decide(instance.written, Decision::owned(id, value, deps));
             }
         }
-        let open = self.store.instances.iter().find(|(id, instance)| {
+        let open = instances.iter().find(|(id, instance)| {
             let decided = instance.is_committed();
             !decided && executed.contains(*id)
         });
         assert!(open.is_none(), "a snapshot tells of all it has executed: {open:?}");
     }
 
-    /// Takes in a decision that is executed already: nothing follows from it.
-    fn settle_executed(&mut self, settled: Settled) {
-        let Settled { id, value, deps } = settled;
-        if self.store.is_stale(id) {
-            return;
-        }
-        if let Some(batch) = value.payload() {
-            self.store.note_payload(id, batch);
-        }
-        let instance = self.store.instances.entry(id);
-        let value = value.value();
-        if let Some(decided) = instance.decision() {
-            assert!(decided == (&value, &deps), "one decision an instance: {id}");
-            return;
-        }
-        let is_unknown = instance.payload.is_none();
-        instance.phase = Phase::Committed;
-        instance.value = Some(value);
-        instance.deps = deps;
-        instance.tally = None;
-        // It was executed elsewhere, so it was durable before.
-        instance.written = Written::default();
-        if is_unknown {
-            self.store.note_unseen(id);
-        }
-    }
-
-    /// Everything in `executed` is decided: looks for what is not only behind it.
+    /// Everything in `executed` is decided: the frontiers move past it, and no own slot in it is
+    /// used again.
     fn skip_to(&mut self, executed: &Executed) {
-        for owner in ReplicaId::all(self.cx.n()) {
-            self.store.skip_dropped(owner);
-            let frontier = &mut self.frontiers[owner.index()];
-            frontier.asked = 0;
-            frontier.in_vain = 0;
-            let floor = executed.floor().slot(owner);
-            let last = executed.above(owner).last().map_or(floor, |(_, last)| *last);
-            self.store.see(owner, last);
-            self.store.advance_known(owner);
-            if owner == self.cx.me() {
-                self.next_slot = self.next_slot.max(last + 1);
+        for owner in ReplicaId::all(self.core.cx.n()) {
+            let last = self.core.store.skip_to(executed, owner);
+            self.watch.note_snapshot(owner);
+            if owner == self.core.cx.me() {
+                self.proposer.skip_to(last);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::decide::{Choice, Verdict, decide_recovery, decide_validation, must_yield};
-use super::{Phase, Report, Standing};
+use crate::protocol::epaxos::{Phase, Report, Standing};
 use crate::types::{
     Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, Quorums, ReplicaId, ReplicaSet,
     RequestId, Value,

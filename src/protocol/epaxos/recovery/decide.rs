@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::types::{Batch, Deps, InstanceId, Quorums, ReplicaId, ReplicaSet, Value};
 
-use super::message::{Phase, Report, Standing};
+use crate::protocol::epaxos::{Phase, Report, Standing};
 
 /// What a recovery does after `n - f` promises.
 #[derive(Clone, PartialEq, Debug)]

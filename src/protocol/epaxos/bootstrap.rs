@@ -1,5 +1,5 @@
-//! Found: what a new cluster knows of the protocol that begins with the state of an old one
-//! (`isonomy restore`). Beside `install`; no replica of the old cluster is among its members, and
+//! Bootstrap: what a new cluster knows of the protocol that begins with the state of an old one
+//! (`isonomy restore`). Beside `snapshot`; no replica of the old cluster is among its members, and
 //! none of them can talk to one.
 //!
 //! All members begin with the very same state and the very same [`Shared`]. So the past is as if

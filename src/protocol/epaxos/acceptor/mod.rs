@@ -1,0 +1,215 @@
+//! What others ask of every replica: votes for PreAccept and Accept, promises for Recover, and in
+//! `validate` what speaks against a fast path (protocol.md §4.2, §4.4, §5.2, §5.4).
+//!
+//! It has no state of its own: all that it promised and voted is in the instances.
+
+mod validate;
+
+use std::sync::Arc;
+
+use super::context::Context;
+use super::early_commit::EarlyCommit;
+use super::instances::Proposal;
+use super::reservation::Reservation;
+use super::step::Step;
+use super::store::Store;
+
+use super::{Fx, Message, Phase, Record};
+use crate::protocol::Path;
+use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Value, Written};
+
+pub(super) use validate::{Question, on_validate};
+
+/// §4.2: a vote at the owner's ballot.
+pub(super) fn on_pre_accept(
+    s: &mut Step<'_>,
+    reservation: &Reservation,
+    from: ReplicaId,
+    id: InstanceId,
+    batch: &Arc<Batch>,
+    initial: Deps,
+) {
+    if from != id.replica || from == s.cx.me() {
+        return;
+    }
+    s.store.see(id.replica, id.slot);
+    if s.store.instances.get(id).is_some_and(|i| i.is_committed()) {
+        s.store.answer_commit(from, id, s.fx);
+        return;
+    }
+    let instance = s.store.instances.entry(id);
+    if !instance.ballot.is_owner() {
+        return;
+    }
+    match instance.phase {
+        Phase::Initial => {}
+        Phase::PreAccepted => {
+            let vote = Message::PreAcceptOk { id, deps: instance.deps.clone() };
+            s.fx.answer(instance.written, from, vote);
+            return;
+        }
+        Phase::Accepted | Phase::Committed => return,
+    }
+    // `Dq`: the owner's dependencies and whatever else conflicts here.
+    let mut deps = reservation.conflicts(s.cx, s.store, batch.footprint());
+    // The owner knows its own earlier instances better than anybody, and later ones will cover
+    // this one themselves; so its own component stands.
+    deps.set(id.replica, 0);
+    deps.merge(&initial);
+    let written = pre_accept(s.store, id, batch, initial, deps.clone(), s.fx);
+    s.fx.answer(written, from, Message::PreAcceptOk { id, deps });
+}
+
+/// Votes at the owner's ballot, or proposes there.
+pub(super) fn pre_accept(
+    store: &mut Store,
+    id: InstanceId,
+    batch: &Arc<Batch>,
+    initial: Deps,
+    deps: Deps,
+    fx: &mut Fx,
+) -> Written {
+    store.learn_payload(id, batch, fx);
+    let written = fx.append(Record::PreAccepted {
+        id,
+        batch: batch.clone(),
+        initial: initial.clone(),
+        deps: deps.clone(),
+    });
+    let instance = store.instances.entry(id);
+    instance.phase = Phase::PreAccepted;
+    instance.value = Some(Value::Batch(batch.clone()));
+    instance.deps = deps;
+    instance.initial = Some((batch.clone(), initial));
+    instance.written = written;
+    written
+}
+
+/// Proposes a value at one's own ballot: accepted here first, durable, and only then sent.
+pub(super) fn start_accept(s: &mut Step<'_>, id: InstanceId, proposal: Proposal) {
+    let written = accept(s, id, &proposal);
+    let Proposal { ballot, value, deps } = proposal;
+    s.fx.answer(written, s.cx.me(), Message::AcceptOk { id, ballot });
+    s.fx.send(written, s.cx.others(), Message::Accept { id, ballot, value, deps });
+}
+
+/// §4.4: a vote for a value. Whether a recovery of another replica is at work on it: then those
+/// led here yield.
+pub(super) fn on_accept(
+    s: &mut Step<'_>,
+    from: ReplicaId,
+    id: InstanceId,
+    proposal: &Proposal,
+) -> bool {
+    let ballot = proposal.ballot;
+    if from != ballot.leader(id.replica) || from == s.cx.me() {
+        return false;
+    }
+    if is_too_late(s, from, id, ballot) {
+        return false;
+    }
+    let instance = s.store.instances.entry(id);
+    let again = instance.phase == Phase::Accepted && instance.accepted == ballot;
+    if again {
+        // The others had this vote already, or will learn the decision by gossip.
+        s.fx.answer(instance.written, from, Message::AcceptOk { id, ballot });
+        return false;
+    }
+    let written = accept(s, id, proposal);
+    s.fx.send(written, s.cx.all(), Message::AcceptOk { id, ballot });
+    !ballot.is_owner()
+}
+
+fn accept(s: &mut Step<'_>, id: InstanceId, proposal: &Proposal) -> Written {
+    note_accepted(s.cx, s.store, id, proposal, s.fx);
+    let Proposal { ballot, value, deps } = proposal.clone();
+    let written = s.fx.append(Record::Accepted { id, ballot, value, deps });
+    s.store.instances.entry(id).written = written;
+    written
+}
+
+/// The value counts as accepted, and as a conflict, from here on.
+pub(super) fn note_accepted(
+    cx: &Context,
+    store: &mut Store,
+    id: InstanceId,
+    proposal: &Proposal,
+    fx: &mut Fx,
+) {
+    match &proposal.value {
+        Value::Batch(batch) => store.learn_payload(id, batch, fx),
+        Value::Nop => {
+            cx.rules.nop_accepted(store, id);
+            if store.instances.entry(id).payload.is_none() {
+                fx.hit(Path::Wildcard);
+                store.index.insert_wildcard(id);
+            }
+        }
+    }
+    let instance = store.instances.entry(id);
+    assert!(!instance.is_committed(), "a decision is not voted on again: {id}");
+    instance.join(proposal.ballot);
+    instance.accepted = proposal.ballot;
+    instance.phase = Phase::Accepted;
+    instance.value = Some(proposal.value.clone());
+    instance.deps = proposal.deps.clone();
+    instance.tally = None;
+}
+
+/// §5.2: a promise. Whether it is a new one: then recoveries led here yield to its ballot.
+pub(super) fn on_recover(
+    s: &mut Step<'_>,
+    early: &EarlyCommit,
+    from: ReplicaId,
+    id: InstanceId,
+    ballot: Ballot,
+) -> bool {
+    if ballot.is_owner() || from != ballot.leader(id.replica) {
+        return false;
+    }
+    if is_too_late(s, from, id, ballot) {
+        return false;
+    }
+    let instance = s.store.instances.entry(id);
+    let new = instance.ballot < ballot;
+    if new {
+        instance.join(ballot);
+        instance.written = s.fx.append(Record::Joined { id, ballot });
+    }
+    if !early.is_silent(s.cx, s.store, id, from) {
+        let instance = s.store.instances.entry(id);
+        let promise = Message::RecoverOk { id, ballot, report: instance.report() };
+        s.fx.answer(instance.written, from, promise);
+    }
+    new
+}
+
+/// Somebody has joined a higher ballot than this replica. Whether that is news: then recoveries led
+/// here yield to it.
+pub(super) fn on_higher_ballot(s: &mut Step<'_>, id: InstanceId, ballot: Ballot) -> bool {
+    let Some(instance) = s.store.instances.get_mut(id) else { return false };
+    if instance.is_committed() || instance.ballot >= ballot {
+        return false;
+    }
+    s.fx.hit(Path::Rejected);
+    // Knowing of a ballot is joining it: a next attempt of ours must be above it.
+    instance.join(ballot);
+    instance.written = s.fx.append(Record::Joined { id, ballot });
+    true
+}
+
+/// Whether a message at `ballot` comes too late: the instance is decided here, or promised to
+/// a higher ballot. The sender is told.
+fn is_too_late(s: &mut Step<'_>, from: ReplicaId, id: InstanceId, ballot: Ballot) -> bool {
+    s.store.see(id.replica, id.slot);
+    let instance = s.store.instances.entry(id);
+    if instance.is_committed() {
+        s.store.answer_commit(from, id, s.fx);
+        return true;
+    }
+    let joined = instance.ballot;
+    if joined > ballot {
+        s.fx.answer(instance.written, from, Message::Reject { id, ballot: joined });
+    }
+    joined > ballot
+}

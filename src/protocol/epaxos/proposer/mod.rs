@@ -1,0 +1,169 @@
+//! The owner's side: it proposes in a slot of its own, counts votes, and decides between the fast
+//! path and the slow one (protocol.md §4.1, §4.3). What goes unanswered is sent again (`resend`).
+
+mod resend;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::acceptor;
+use super::early_commit::EarlyCommit;
+use super::instances::{Proposal, Tally};
+use super::reservation::Reservation;
+use super::step::Step;
+use super::{Message, Phase};
+use crate::protocol::Path;
+use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Slot, Value, Written};
+
+use resend::Timer;
+
+/// This replica's own instances, as their owner sees them.
+///
+/// Invariant: `next_slot` is above every slot this replica has proposed in.
+#[derive(Debug)]
+pub(super) struct Proposer {
+    next_slot: Slot,
+    timers: BinaryHeap<Reverse<Timer>>,
+}
+
+/// Which way an own instance goes.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// A fast quorum voted for the owner's dependencies unchanged.
+    Fast,
+    /// The union of the votes has to be accepted.
+    Slow(Proposal),
+}
+
+impl Proposer {
+    pub(super) fn new() -> Proposer {
+        Proposer { next_slot: 1, timers: BinaryHeap::new() }
+    }
+
+    /// The last slot that was proposed in.
+    pub(super) fn proposed(&self) -> Slot {
+        self.next_slot - 1
+    }
+
+    /// The first slot that was never proposed in.
+    pub(super) fn next_slot(&self) -> Slot {
+        self.next_slot
+    }
+
+    /// A life begins: slots up to `last` may have been proposed in before.
+    pub(super) fn restart_after(&mut self, last: Slot) {
+        self.next_slot = last + 1;
+    }
+
+    /// Slots up to `last` are never proposed in.
+    pub(super) fn skip_to(&mut self, last: Slot) {
+        self.next_slot = self.next_slot.max(last + 1);
+    }
+
+    /// §4.1: proposes in a new slot. `free`: slots that a proposal may depend on for free, for
+    /// every member has executed them.
+    pub(super) fn propose(
+        &mut self,
+        s: &mut Step<'_>,
+        early: &mut EarlyCommit,
+        reservation: &mut Reservation,
+        free: &Deps,
+        batch: &Arc<Batch>,
+    ) -> InstanceId {
+        // A slot of one's own that somebody else made up is left to be recovered.
+        while s.store.instances.get(InstanceId::new(s.cx.me(), self.next_slot)).is_some() {
+            self.next_slot += 1;
+        }
+        let id = InstanceId::new(s.cx.me(), self.next_slot);
+        self.next_slot += 1;
+        let mut deps = reservation.conflicts(s.cx, s.store, batch.footprint());
+        // Peers that have forgotten these slots will vote for them; to include them keeps the fast
+        // path.
+        deps.merge(free);
+        if s.cx.rules.covers_what_others_lost() {
+            deps.merge(&s.store.lost_by_others());
+        }
+        early.note_proposal(s.cx, s.fx);
+        let reserved = reservation.reserve(s.cx, id.slot, s.fx);
+        let tally = Tally { voters: ReplicaSet::EMPTY, same: 0, union: deps.clone() };
+        let written = acceptor::pre_accept(s.store, id, batch, deps.clone(), deps.clone(), s.fx);
+        s.store.instances.entry(id).tally = Some(Box::new(tally));
+        // Only our own vote waits for this record; the reservation already prevents that the slot
+        // is used again.
+        s.fx.answer(written, s.cx.me(), Message::PreAcceptOk { id, deps: deps.clone() });
+        let used = reserved.unwrap_or(written);
+        let batch = Arc::clone(batch);
+        s.fx.send(used, s.cx.others(), Message::PreAccept { id, batch, deps });
+        self.look_again(s, id, 0);
+        id
+    }
+
+    /// §4.3: counts a vote.
+    pub(super) fn on_pre_accept_ok(
+        &self,
+        s: &mut Step<'_>,
+        from: ReplicaId,
+        id: InstanceId,
+        deps: &Deps,
+    ) -> Option<Way> {
+        if id.replica != s.cx.me() {
+            return None;
+        }
+        let instance = s.store.instances.get_mut(id)?;
+        if instance.phase != Phase::PreAccepted || !instance.ballot.is_owner() {
+            return None;
+        }
+        let tally = instance.tally.as_mut()?;
+        if !tally.voters.insert(from) {
+            return None;
+        }
+        tally.same += usize::from(*deps == instance.deps);
+        tally.union.merge(deps);
+        decide_way(s, id, false)
+    }
+
+    /// Takes up an own proposal of an earlier life at the owner's ballot: nobody was told more of
+    /// it than its records say.
+    pub(super) fn resume(&mut self, s: &mut Step<'_>, id: InstanceId) {
+        let instance = s.store.instances.entry(id);
+        let own_vote = match instance.phase {
+            Phase::PreAccepted => {
+                let deps = instance.deps.clone();
+                let (voters, union) = (ReplicaSet::EMPTY, deps.clone());
+                instance.tally = Some(Box::new(Tally { voters, same: 0, union }));
+                Message::PreAcceptOk { id, deps }
+            }
+            Phase::Accepted => Message::AcceptOk { id, ballot: Ballot::OWNER },
+            Phase::Initial | Phase::Committed => return,
+        };
+        s.fx.answer(Written::default(), s.cx.me(), own_vote);
+        resend::send_again(s, id);
+        self.look_again(s, id, 0);
+    }
+}
+
+/// Fast, slow, or still waiting. `timed_out`: the fast path has had its time.
+fn decide_way(s: &mut Step<'_>, id: InstanceId, timed_out: bool) -> Option<Way> {
+    let quorums = s.cx.quorums();
+    let fast = quorums.fast() - usize::from(!s.cx.rules.fast_path_takes_a_fast_quorum());
+    let instance = s.store.instances.get(id)?;
+    let tally = instance.tally.as_ref()?;
+    // The owner's own vote counts once it is durable, and no path goes without it.
+    if instance.phase != Phase::PreAccepted || !tally.voters.contains(s.cx.me()) {
+        return None;
+    }
+    if tally.same >= fast {
+        s.fx.hit(Path::FastCommit);
+        return Some(Way::Fast);
+    }
+    let votes = tally.voters.len();
+    let out_of_reach = votes - tally.same > quorums.e || votes >= fast;
+    if votes < quorums.slow() || !(out_of_reach || timed_out) {
+        return None;
+    }
+    s.fx.hit(if out_of_reach { Path::SlowPath } else { Path::FastTimeout });
+    let value: Value = instance.value.clone().expect("a pre-accepted instance has a value");
+    // Once per ballot: from here on the phase is Accepted, and late votes change nothing.
+    Some(Way::Slow(Proposal { ballot: Ballot::OWNER, value, deps: tally.union.clone() }))
+}

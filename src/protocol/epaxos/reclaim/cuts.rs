@@ -1,0 +1,252 @@
+//! Cut: with a member away, the others agree up to where to drop what it has not executed
+//! (protocol.md §8a). Beside `truncate`, which does the dropping.
+//!
+//! Any replica may propose a cut that `n - f` members have in their durable snapshots; it is
+//! established when as many have agreed. A member agrees only to cuts at or above all that it
+//! agreed to before. Two sets of `n - f` members share one, so established cuts form a chain:
+//! whoever has executed the highest one can serve everyone. Cuts that did not compare would leave
+//! two replicas each with what the other needs.
+//!
+//! Two proposers at once may each be agreed to by some, and neither by enough. An answer always
+//! names what was agreed to last; whoever sees that it is not at or below its own proposal gives
+//! that up, and proposes again, at or above all it has heard of, once `n - f` members are that far.
+//! As they execute, they will be. The lowest live replica goes first.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::Marks;
+use crate::protocol::Path;
+use crate::protocol::epaxos::context::Context;
+use crate::protocol::epaxos::step::Step;
+use crate::protocol::epaxos::{Fx, Message, Record};
+use crate::types::{Deps, ReplicaId, ReplicaSet, Time, Written};
+
+/// What this replica has agreed to, knows to be established, and proposes.
+///
+/// Invariants:
+///
+/// 1. `agreed` never moves back in any component, and is in the log (`written`) before it is told.
+/// 2. `heard` includes `agreed`.
+#[derive(Debug)]
+pub(super) struct Cuts {
+    /// C: `n - f` members have agreed to it; the highest known here.
+    established: Deps,
+    /// Everything up to here is in the last own snapshot, from which others can be served.
+    saved: Deps,
+    /// The last cut agreed to here.
+    agreed: Deps,
+    written: Written,
+    /// Includes every cut known here to be agreed to, or proposed, by anybody.
+    heard: Deps,
+    proposal: Option<Proposal>,
+    /// No proposal before.
+    not_before: Time,
+    /// W as it stood when too much began to be kept, and since when.
+    stood: (Deps, Time),
+}
+
+/// A cut proposed here.
+#[derive(Debug)]
+struct Proposal {
+    cut: Deps,
+    agreed: ReplicaSet,
+    send_again: Time,
+    give_up: Time,
+}
+
+impl Cuts {
+    pub(super) fn new(n: usize) -> Cuts {
+        Cuts {
+            established: Deps::none(n),
+            saved: Deps::none(n),
+            agreed: Deps::none(n),
+            written: Written::default(),
+            heard: Deps::none(n),
+            proposal: None,
+            not_before: Time::ZERO,
+            stood: (Deps::none(n), Time::ZERO),
+        }
+    }
+
+    /// An agreement of an earlier life.
+    pub(super) fn restore(&mut self, cut: &Deps) {
+        self.agreed.merge(cut);
+        self.heard.merge(cut);
+    }
+
+    /// The record of the last agreement, if there was any.
+    pub(super) fn record(&self) -> Option<Record> {
+        let any = self.agreed.as_slots().iter().any(|slot| *slot > 0);
+        any.then(|| Record::Agreed { cut: self.agreed.clone() })
+    }
+
+    fn agree(&mut self, cut: &Deps, fx: &mut Fx) {
+        assert!(cut.includes(&self.agreed), "agreements form a chain");
+        if *cut != self.agreed {
+            self.agreed = cut.clone();
+            self.heard.merge(cut);
+            self.written = fx.append(Record::Agreed { cut: cut.clone() });
+        }
+    }
+
+    /// The highest cut known here to be established (C).
+    pub(super) fn established(&self) -> &Deps {
+        &self.established
+    }
+
+    /// Some member knows it to be established.
+    pub(super) fn note_established(&mut self, cut: &Deps) {
+        self.established.merge(cut);
+    }
+
+    /// What is in the last own snapshot.
+    pub(super) fn saved(&self) -> &Deps {
+        &self.saved
+    }
+
+    /// Everything up to here is in a durable own snapshot.
+    pub(super) fn note_saved(&mut self, executed: &Deps) {
+        self.saved.merge(executed);
+    }
+
+    /// Proposes a cut if too much is kept and W does not move; sends again what was not answered.
+    pub(super) fn drive(&mut self, s: &mut Step<'_>, marks: &Marks) {
+        self.resend(s);
+        if self.proposal.is_some() || !self.is_held_up(s, marks) {
+            return;
+        }
+        let Some(cut) = self.next_cut(s, marks) else { return };
+        self.not_before = s.view.now + s.cx.timing().patience + turn(s);
+        self.start(s, cut);
+    }
+
+    /// Whether too much has been kept for some time because some member stands still, and it is
+    /// this replica's turn to do something about it.
+    fn is_held_up(&mut self, s: &Step<'_>, marks: &Marks) -> bool {
+        let (keep, kept) = (s.cx.settings.retention.keep, s.store.instance_bytes());
+        if kept <= keep {
+            self.stood.1 = s.view.now;
+            return false;
+        }
+        let floor = marks.executed_by_all();
+        if floor != self.stood.0 {
+            self.stood.0 = floor;
+            // A member that moves, but far too slowly, is no better than one that stands still.
+            if kept <= keep.saturating_mul(2) {
+                self.stood.1 = s.view.now;
+                return false;
+            }
+        }
+        let due = self.stood.1 + s.cx.timing().patience + turn(s);
+        s.view.now >= due && s.view.now >= self.not_before
+    }
+
+    /// What `n - f` live members have executed for good, this one among them, if it is above all
+    /// that was heard of and would let something go.
+    fn next_cut(&self, s: &Step<'_>, marks: &Marks) -> Option<Deps> {
+        let (me, slow) = (s.cx.me(), s.cx.quorums().slow());
+        // What a member has in its snapshot, as far as it is known here: others that never come
+        // back once they stop may have less than they say, and will not agree then.
+        let saved_at = |who: ReplicaId| {
+            if who == me { &self.saved } else { marks.executed_at(who) }
+        };
+        let able = |who: &ReplicaId| {
+            !s.view.suspected.contains(*who) && saved_at(*who).includes(&self.heard)
+        };
+        let mut able: Vec<ReplicaId> = ReplicaId::all(s.cx.n()).filter(able).collect();
+        // Oneself has to agree first; then those who have executed most.
+        let total = |who: &ReplicaId| {
+            let slots = saved_at(*who).as_slots();
+            slots.iter().fold(0_u64, |sum, slot| sum.saturating_add(*slot))
+        };
+        able.sort_by_key(|who| std::cmp::Reverse((*who == me, total(who))));
+        if able.first() != Some(&me) || able.len() < slow {
+            return None;
+        }
+        let mut cut = self.saved.clone();
+        able[..slow].iter().for_each(|who| cut.meet(saved_at(*who)));
+        let mut gone = marks.executed_by_all();
+        gone.merge(&self.established);
+        gone.merge(s.store.instances.trimmed());
+        (!gone.includes(&cut)).then_some(cut)
+    }
+
+    /// Proposes a cut, and agrees to it first.
+    pub(super) fn start(&mut self, s: &mut Step<'_>, cut: Deps) {
+        s.fx.hit(Path::CutProposed);
+        self.agree(&cut, s.fx);
+        self.proposal = Some(Proposal {
+            cut: cut.clone(),
+            agreed: ReplicaSet::EMPTY,
+            send_again: s.view.now + s.cx.resend_after(s.view, 0),
+            give_up: s.view.now + s.cx.timing().patience,
+        });
+        s.fx.answer(self.written, s.cx.me(), Message::CutOk { cut: cut.clone() });
+        s.fx.send(self.written, s.cx.others(), Message::Cut { cut });
+    }
+
+    fn resend(&mut self, s: &mut Step<'_>) {
+        let Some(proposal) = &mut self.proposal else { return };
+        if proposal.give_up <= s.view.now {
+            self.proposal = None;
+            return;
+        }
+        if proposal.send_again <= s.view.now {
+            s.fx.hit(Path::Retransmit);
+            proposal.send_again = s.view.now + s.cx.resend_after(s.view, 1);
+            let others = s.cx.others();
+            let to = others.iter().filter(|r| !proposal.agreed.contains(*r)).collect();
+            s.fx.send(self.written, to, Message::Cut { cut: proposal.cut.clone() });
+        }
+    }
+
+    /// Whether it is all in the own snapshot, and takes back nothing that was agreed to.
+    pub(super) fn may_agree(&self, cx: &Context, cut: &Deps) -> bool {
+        let saved = self.saved.includes(cut) || !cx.rules.cut_is_checked();
+        saved && cut.includes(&self.agreed)
+    }
+
+    /// A cut is proposed: agrees to it if it may, and says what it has agreed to last.
+    pub(super) fn on_cut(&mut self, s: &mut Step<'_>, from: ReplicaId, cut: &Deps) {
+        self.heard.merge(cut);
+        if self.may_agree(s.cx, cut) {
+            s.fx.hit(Path::CutAgreed);
+            self.agree(cut, s.fx);
+        } else {
+            s.fx.hit(Path::CutRefused);
+        }
+        s.fx.answer(self.written, from, Message::CutOk { cut: self.agreed.clone() });
+    }
+
+    /// A member says what it has agreed to last. Whether a cut is established by that.
+    pub(super) fn on_cut_ok(&mut self, s: &mut Step<'_>, from: ReplicaId, cut: &Deps) -> bool {
+        self.heard.merge(cut);
+        let Some(proposal) = &mut self.proposal else { return false };
+        if *cut == proposal.cut {
+            proposal.agreed.insert(from);
+            if proposal.agreed.len() < s.cx.quorums().slow() {
+                return false;
+            }
+            s.fx.hit(Path::CutEstablished);
+            self.established.merge(cut);
+            self.proposal = None;
+            return true;
+        }
+        if !proposal.cut.includes(cut) {
+            // It can't agree to this any more, and maybe not to what another proposes, either: so
+            // both of us try again, above both, but not at the same time.
+            self.proposal = None;
+            let pause = s.cx.timing().gossip * 4;
+            let jitter = pause.mul_f64(s.rng.random::<f64>());
+            self.not_before = s.view.now + pause + jitter + turn(s);
+        }
+        false
+    }
+}
+
+/// How long replicas before this one are given to propose.
+fn turn(s: &Step<'_>) -> Duration {
+    (s.cx.timing().gossip * 4 + s.view.slowest_round_trip() * 2) * s.cx.rank(s.view)
+}

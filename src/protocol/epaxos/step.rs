@@ -1,0 +1,42 @@
+//! One step of the protocol, as its parts see it: something happened, and each part that has to do
+//! with it works on the same store and adds to the same effects.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::Fx;
+use super::context::Context;
+use super::store::Store;
+use crate::protocol::View;
+use crate::types::Settings;
+
+/// What all parts share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) cx: Context,
+    pub(super) store: Store,
+    rng: ChaCha8Rng,
+}
+
+/// What a part is lent for one step.
+pub(super) struct Step<'a> {
+    pub(super) cx: &'a Context,
+    pub(super) view: &'a View,
+    pub(super) store: &'a mut Store,
+    pub(super) rng: &'a mut ChaCha8Rng,
+    pub(super) fx: &'a mut Fx,
+}
+
+impl Core {
+    pub(super) fn new(settings: Settings) -> Core {
+        Core {
+            store: Store::new(settings.quorums.n),
+            rng: ChaCha8Rng::seed_from_u64(settings.seed),
+            cx: Context::new(settings),
+        }
+    }
+
+    pub(super) fn step<'a>(&'a mut self, view: &'a View, fx: &'a mut Fx) -> Step<'a> {
+        Step { cx: &self.cx, view, store: &mut self.store, rng: &mut self.rng, fx }
+    }
+}
