@@ -36,10 +36,10 @@
 //!
 //! A lost slot is no orphan, whatever `early_commit` says of an owner's other instances: its
 //! owner's own vote was never durable, hence never counted, hence the owner never committed it.
-//! That it has not done so is all that §5.3.3 asks of an owner, so it does answer recoveries, leads one at once,
-//! and they end in `Nop`. Records of a later life (a promise, a payload seen in Validate) change
-//! nothing of this; only PreAccepted can make an orphan, and a lost slot is never proposed in
-//! again.
+//! That it has not done so is all that §5.3.3 asks of an owner, so it does answer recoveries, leads
+//! one at once, and they end in `Nop`. Records of a later life (a promise, a payload seen in
+//! Validate) change nothing of this; only PreAccepted can make an orphan, and a lost slot is never
+//! proposed in again.
 
 use std::collections::{BTreeSet, VecDeque};
 

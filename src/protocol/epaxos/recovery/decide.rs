@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::types::{Batch, Deps, InstanceId, Quorums, ReplicaId, ReplicaSet, Value};
 
+use crate::protocol::epaxos::instances::Instance;
 use crate::protocol::epaxos::{Phase, Report, Standing};
 
 /// What a recovery does after `n - f` promises.
@@ -95,4 +96,22 @@ pub(super) fn decide_validation(
 /// for it, cannot both have been fast (§5.5): with more than `n - f - e`, the other one may have.
 pub(super) fn must_yield(quorums: Quorums, others_fast_votes: usize) -> bool {
     others_fast_votes + quorums.f + quorums.e > quorums.n
+}
+
+/// Whether an instance reported as of unknown payload was proposed without covering `id` with
+/// `batch`, which it conflicts with: what anybody else would have reported it for (§5.4). `None`
+/// while nobody here knows.
+pub(super) fn speaks_against(
+    id: InstanceId,
+    batch: &Batch,
+    instance: Option<&Instance>,
+) -> Option<bool> {
+    let instance = instance?;
+    if !instance.payload.as_ref()?.footprint().conflicts(batch.footprint()) {
+        return Some(false);
+    }
+    // Its owner may have voted for `id` first, and covered it then: so another recovery's votes
+    // for it say nothing against `id`.
+    let (_, covered) = instance.initial.as_ref()?;
+    Some(!covered.covers(id))
 }

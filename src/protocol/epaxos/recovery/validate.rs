@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use super::decide::{Verdict, decide_validation};
+use super::decide::{Verdict, decide_validation, speaks_against};
 use super::{Candidate, Recoveries, Stage};
 use crate::protocol::Path;
-use crate::protocol::epaxos::instances::{Instance, Proposal};
+use crate::protocol::epaxos::instances::Proposal;
 use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Interfering, Message, Standing};
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Value};
@@ -134,22 +134,4 @@ fn judge_unknown(
         }
         true
     });
-}
-
-/// Whether an instance reported as of unknown payload was proposed without covering `id` with
-/// `batch`, which it conflicts with: what anybody else would have reported it for (§5.4). `None`
-/// while nobody here knows.
-pub(super) fn speaks_against(
-    id: InstanceId,
-    batch: &Batch,
-    instance: Option<&Instance>,
-) -> Option<bool> {
-    let instance = instance?;
-    if !instance.payload.as_ref()?.footprint().conflicts(batch.footprint()) {
-        return Some(false);
-    }
-    // Its owner may have voted for `id` first, and covered it then: so another recovery's votes
-    // for it say nothing against `id`.
-    let (_, covered) = instance.initial.as_ref()?;
-    Some(!covered.covers(id))
 }

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::must_yield;
-use super::validate::speaks_against;
+use super::decide::{must_yield, speaks_against};
 use super::{Candidate, Recoveries, Stage, small};
 use crate::protocol::Path;
 use crate::protocol::epaxos::instances::Proposal;
