@@ -14,6 +14,8 @@ mod named_tests;
 mod rules;
 #[path = "tidy/sections.rs"]
 mod sections;
+#[path = "tidy/siblings.rs"]
+mod siblings;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -147,6 +149,20 @@ fn every_test_that_the_page_on_reliability_names_exists() {
         named.iter().filter(|name| named_tests::is_missing(name, &sources)).collect();
     assert!(missing.is_empty(), "tests that are not there, or left out: {missing:#?}");
     assert!(named.len() > 60, "only {} tests named", named.len());
+}
+
+#[test]
+fn siblings_use_each_other_in_one_direction() {
+    let cycles = siblings::cycles(&sources());
+    let listed = |folder: &str| siblings::EXEMPT.iter().any(|(exempt, _)| *exempt == folder);
+    let new = cycles.iter().filter(|cycle| !listed(&cycle.folder));
+    let new: Vec<String> =
+        new.map(|cycle| format!("src/{}: {}", cycle.folder, cycle.members.join(" "))).collect();
+    assert!(new.is_empty(), "files use each other in a circle:\n{}", new.join("\n"));
+    for (folder, reason) in siblings::EXEMPT {
+        let found = cycles.iter().any(|cycle| cycle.folder == *folder);
+        assert!(found, "src/{folder} has no cycle any more: take it off the list ({reason})");
+    }
 }
 
 #[test]
@@ -322,6 +338,59 @@ mod planted {
         let gone = ["sim::a::on", "sim::a::help", "b::late", "sim::c::three::two", "sim::b::two"];
         assert!(there.iter().all(|name| !is_missing(name, &sources)));
         assert!(gone.iter().all(|name| is_missing(name, &sources)));
+    }
+
+    /// The circles in a folder `a` with these files.
+    fn circles(files: &[(&str, &str)]) -> Vec<String> {
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, code)| (format!("src/types/{name}"), (*code).to_owned()))
+            .collect();
+        let show = |cycle: super::siblings::Cycle| {
+            format!("{}: {}", cycle.folder, cycle.members.join(" "))
+        };
+        super::siblings::cycles(&files).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn siblings_in_a_circle() {
+        let one_way = [("a.rs", "use super::b::f;\n"), ("b.rs", "fn f() {}\n")];
+        assert_eq!(circles(&one_way), [""; 0]);
+        let by_path = [("a.rs", "use super::{b::f, c};\n"), ("b.rs", "fn f() { super::a::g() }\n")];
+        assert_eq!(circles(&by_path), ["types: a b"]);
+        let below =
+            [("a/d.rs", "use super::super::b::f;\n"), ("b.rs", "use crate::types::a::d;\n")];
+        assert_eq!(circles(&below), ["types: a b"]);
+        let re_export = ("mod.rs", "pub use b::{self, B};\n");
+        let by_name = [re_export, ("a.rs", "use super::B;\n"), ("b.rs", "use super::a::A;\n")];
+        assert_eq!(circles(&by_name), ["types: a b"]);
+        let far = [
+            ("a.rs", "use super::b::f;\n"),
+            ("b.rs", "use super::c::f;\n"),
+            ("c.rs", "use super::a::f;\n"),
+        ];
+        assert_eq!(circles(&far), ["types: a b c"]);
+    }
+
+    #[test]
+    fn one_type_whose_methods_call_each_other_from_file_to_file() {
+        let home = ("mod.rs", "struct T;\nimpl T {\n    fn h(&self) { self.f() }\n}\n");
+        let f = ("a.rs", "impl super::T {\n    fn f(&self) { self.g() }\n}\n");
+        let g = ("b.rs", "impl<'a> T {\n    fn g(&self) { self.f() }\n}\n");
+        assert_eq!(circles(&[home, f, g]), ["types: a b"]);
+        let g = ("b.rs", "impl T {\n    fn g(&self) { self.h() }\n}\n");
+        assert_eq!(circles(&[home, f, g]), [""; 0], "the folder's own file may call all");
+        let g = ("b.rs", "struct T;\nimpl T {\n    fn g(&self) { self.f() }\n}\n");
+        assert_eq!(circles(&[home, f, g]), [""; 0], "another type of that name");
+    }
+
+    #[test]
+    fn tests_may_use_any_sibling() {
+        let b = ("b.rs", "use super::a::f;\n");
+        let inner = ("a.rs", "fn f() {}\n#[cfg(test)]\nmod tests {\n    use super::b::g;\n}\n");
+        assert_eq!(circles(&[inner, b]), [""; 0]);
+        let parent = ("mod.rs", "mod a;\n#[cfg(test)]\npub(crate) mod b;\n");
+        assert_eq!(circles(&[parent, ("a.rs", "use super::b::g;\n"), b]), [""; 0]);
     }
 
     #[test]

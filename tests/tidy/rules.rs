@@ -241,13 +241,13 @@ fn sibling_protocol<'a>(file: &str, path: &'a str) -> Option<&'a str> {
 }
 
 /// What of a file is compiled for tests only.
-struct Tests {
-    whole: bool,
-    modules: Vec<Range<usize>>,
+pub(crate) struct Tests {
+    pub(crate) whole: bool,
+    pub(crate) modules: Vec<Range<usize>>,
 }
 
 impl Tests {
-    fn of(file: &str, code: &str) -> Tests {
+    pub(crate) fn of(file: &str, code: &str) -> Tests {
         let mut parts = file.split('/').map(|part| part.trim_end_matches(".rs"));
         let whole = parts.any(|part| {
             part == "tests" || part == "stories" || part == "benches" || part.ends_with("_tests")
@@ -276,7 +276,7 @@ fn crate_paths(code: &str) -> Vec<(usize, String)> {
 }
 
 /// Reads one path or group from the front of `code`; returns what is behind it.
-fn spread<'a>(code: &'a str, prefix: String, say: &mut dyn FnMut(String)) -> &'a str {
+pub(crate) fn spread<'a>(code: &'a str, prefix: String, say: &mut dyn FnMut(String)) -> &'a str {
     let code = code.trim_start();
     if let Some(mut group) = code.strip_prefix('{') {
         loop {

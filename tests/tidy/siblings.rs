@@ -1,0 +1,264 @@
+//! Cycles between sibling files of a folder: a file that uses its sibling, which uses it in turn,
+//! can be read only together with it. What a sibling is used by: a path (`super::b::f`, or
+//! `super::B` where the folder's own file re-exports it), or a method of one type whose inherent
+//! `impl` blocks are spread over files.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::rules::{Tests, spread};
+use crate::source::{braces_after, code_of, is_word, words};
+
+/// Folders whose files still use each other in a circle, and why. The list may only get shorter.
+pub(crate) const EXEMPT: &[(&str, &str)] = &[
+    ("execute", "the graph, its index and its window share the types of one pass"),
+    ("load", "settings and their wide-area part, and the finder and its outcome, name each other"),
+    ("load/compare", "the renderings of a comparison share plots and words"),
+    ("mesh", "one mesh type over files by phase of a connection"),
+    ("node", "one runner type over files by task"),
+    ("node/runner", "the answers and the full inbox name each other"),
+    ("protocol/fast_paxos", "one inherent impl over files by phase, as EPaxos had"),
+    ("protocol/multipaxos", "one inherent impl over files by phase, as EPaxos had"),
+    ("replica", "input, output and snapshot transfer name each other"),
+    ("sim", "one world type over files by what happens in it"),
+    ("sim/linearizability", "the search and its register name each other"),
+];
+
+/// Sibling files or folders that use each other in a circle.
+#[derive(PartialEq, Debug)]
+pub(crate) struct Cycle {
+    pub(crate) folder: String,
+    pub(crate) members: Vec<String>,
+}
+
+/// A module of the crate, without what is compiled for tests only.
+struct Module {
+    path: Vec<String>,
+    code: String,
+}
+
+/// All cycles below `src`, of files with their names from the root of the repository.
+pub(crate) fn cycles(files: &[(String, String)]) -> Vec<Cycle> {
+    let modules = without_tests(files.iter().filter_map(|(name, text)| Module::of(name, text)));
+    let folders: BTreeSet<&[String]> = modules
+        .iter()
+        .flat_map(|module| (0..module.path.len()).map(|n| &module.path[..n]))
+        .collect();
+    folders.into_iter().flat_map(|folder| cycles_in(folder, &modules)).collect()
+}
+
+impl Module {
+    fn of(name: &str, text: &str) -> Option<Module> {
+        let path = name.strip_prefix("src/")?.strip_suffix(".rs")?;
+        let path = path.strip_suffix("/mod").unwrap_or(path);
+        let mut code = code_of(text);
+        let tests = Tests::of(name, &code);
+        if tests.whole || ["lib", "main"].contains(&path) {
+            return None;
+        }
+        for range in tests.modules {
+            let blank = " ".repeat(range.len());
+            code.replace_range(range, &blank);
+        }
+        Some(Module { path: path.split('/').map(str::to_owned).collect(), code })
+    }
+
+    /// The child modules that are declared for tests only.
+    fn test_children(&self) -> impl Iterator<Item = Vec<String>> {
+        self.code.split("#[cfg(test)]").skip(1).filter_map(|after| {
+            let item = after[..after.find([';', '{'])?].rsplit(']').next()?;
+            let name = item.trim().trim_start_matches("pub").rsplit(')').next()?;
+            let name = name.trim().strip_prefix("mod ")?.trim().to_owned();
+            Some(self.path.iter().cloned().chain([name]).collect())
+        })
+    }
+
+    /// Every path that is used, from the root of the crate.
+    fn uses(&self) -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        for (word, up) in [("super", 1), ("self", 0), ("crate", self.path.len())] {
+            for at in words(&self.code, word) {
+                // `super::super::` is read from its first word.
+                let inner = self.code[..at].ends_with("::");
+                let Some(rest) = self.code[at + word.len()..].strip_prefix("::") else { continue };
+                let base = &self.path[..self.path.len() - up.min(self.path.len())];
+                if !inner {
+                    spread(rest, String::new(), &mut |path| found.push(absolute(base, &path)));
+                }
+            }
+        }
+        found
+    }
+
+    /// The children whose names the module imports or re-exports, by name.
+    fn re_exports(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for at in words(&self.code, "use") {
+            spread(&self.code[at + "use ".len()..], String::new(), &mut |path| {
+                let path = path.strip_prefix("self::").unwrap_or(&path);
+                if let (Some((child, _)), Some((_, name))) =
+                    (path.split_once("::"), path.rsplit_once("::"))
+                {
+                    found.insert(name.to_owned(), child.to_owned());
+                }
+            });
+        }
+        found
+    }
+
+    fn declares(&self, name: &str) -> bool {
+        let kinds = ["struct", "enum", "union", "type"];
+        kinds.iter().any(|kind| {
+            words(&self.code, kind)
+                .any(|at| leading_word(self.code[at + kind.len()..].trim_start()) == name)
+        })
+    }
+
+    /// The inherent `impl` blocks: the type's name, and the body.
+    fn impls(&self) -> Vec<(String, &str)> {
+        let bodies = words(&self.code, "impl").filter_map(|at| {
+            let body = braces_after(&self.code, at)?;
+            let head = after_generics(self.code[at + "impl".len()..body.start].trim_start());
+            // `fn f() -> impl Trait {` is none: there, no block begins at the start of a line.
+            let line = self.code[..at].rsplit('\n').next()?;
+            let inherent = words(head, "for").next().is_none() && line.trim().is_empty();
+            let name = head.split(['<', ' ', '{']).next()?.rsplit("::").next()?;
+            inherent.then(|| (name.to_owned(), &self.code[body]))
+        });
+        bodies.collect()
+    }
+}
+
+/// Leaves out what a parent declares for tests only, with all below it.
+fn without_tests(modules: impl Iterator<Item = Module>) -> Vec<Module> {
+    let mut modules: Vec<Module> = modules.collect();
+    let tests: BTreeSet<Vec<String>> = modules.iter().flat_map(Module::test_children).collect();
+    modules.retain(|module| (1..=module.path.len()).all(|n| !tests.contains(&module.path[..n])));
+    modules
+}
+
+/// A path with each `super` at its front taken from `base`.
+fn absolute(base: &[String], path: &str) -> Vec<String> {
+    let mut absolute = base.to_vec();
+    for part in path.split("::") {
+        match part {
+            "super" => drop(absolute.pop()),
+            part => absolute.push(part.to_owned()),
+        }
+    }
+    absolute
+}
+
+fn leading_word(code: &str) -> &str {
+    &code[..code.bytes().take_while(|byte| is_word(*byte)).count()]
+}
+
+/// What follows the generics in angle brackets, if there are any.
+fn after_generics(head: &str) -> &str {
+    let mut depth = 0;
+    for (at, byte) in head.bytes().enumerate() {
+        match byte {
+            b'<' => depth += 1,
+            b'>' if !head[..at].ends_with('-') => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return head[at..].trim_start_matches('>').trim_start();
+        }
+    }
+    head
+}
+
+/// Who uses whom among the children of `folder`.
+fn cycles_in(folder: &[String], modules: &[Module]) -> Vec<Cycle> {
+    let depth = folder.len();
+    let below: Vec<&Module> =
+        modules.iter().filter(|m| m.path.len() > depth && m.path.starts_with(folder)).collect();
+    let children: BTreeSet<&str> = below.iter().map(|m| m.path[depth].as_str()).collect();
+    let parent = modules.iter().find(|m| m.path == folder);
+    let exports = parent.map(Module::re_exports).unwrap_or_default();
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut add = |from: &str, to: &str| {
+        let (from, to) = (children.get(from), children.get(to));
+        if let (Some(from), Some(to)) = (from, to)
+            && from != to
+        {
+            uses.entry(from).or_default().insert(to);
+        }
+    };
+    for module in &below {
+        for path in module.uses().iter().filter(|path| path.starts_with(folder)) {
+            let Some(name) = path.get(depth) else { continue };
+            let child = exports.get(name).filter(|_| !children.contains(name.as_str()));
+            add(&module.path[depth], child.unwrap_or(name));
+        }
+    }
+    for (from, to) in method_calls(parent, depth, &below) {
+        add(&from, &to);
+    }
+    circles(&uses).into_iter().map(|members| Cycle { folder: folder.join("/"), members }).collect()
+}
+
+/// Calls of a type's methods in another child than the one that has them.
+fn method_calls(parent: Option<&Module>, depth: usize, below: &[&Module]) -> Vec<(String, String)> {
+    let mut blocks: BTreeMap<String, Vec<(&str, bool, &str)>> = BTreeMap::new();
+    for module in below {
+        for (name, body) in module.impls() {
+            let own = module.declares(&name);
+            blocks.entry(name).or_default().push((&module.path[depth], own, body));
+        }
+    }
+    let mut found = Vec::new();
+    for (name, mut blocks) in blocks {
+        // Types of one name that several files declare are several types.
+        let above = parent.is_some_and(|parent| parent.declares(&name));
+        let homes: BTreeSet<&str> = blocks.iter().filter(|b| b.1).map(|b| b.0).collect();
+        if homes.len() + usize::from(above) > 1 {
+            blocks.retain(|(_, own, _)| !own);
+        }
+        let mut homes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (child, _, body) in &blocks {
+            for at in words(body, "fn") {
+                let method = leading_word(body[at + 2..].trim_start());
+                homes.entry(method).or_default().insert(child);
+            }
+        }
+        for (child, _, body) in &blocks {
+            for caller in ["self.".to_owned(), "Self::".to_owned(), format!("{name}::")] {
+                for (at, _) in body.match_indices(&caller) {
+                    let method = leading_word(&body[at + caller.len()..]);
+                    let called = body[at + caller.len() + method.len()..].starts_with(['(', ':']);
+                    for home in homes.get(method).filter(|_| called).into_iter().flatten() {
+                        found.push(((*child).to_owned(), (*home).to_owned()));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The groups whose members all reach each other.
+fn circles(uses: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<Vec<String>> {
+    let reach = |from: &str| {
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<&str> = uses.get(from).into_iter().flatten().copied().collect();
+        while let Some(next) = open.pop() {
+            if reached.insert(next) {
+                open.extend(uses.get(next).into_iter().flatten());
+            }
+        }
+        reached
+    };
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        uses.keys().map(|from| (*from, reach(from))).collect();
+    let mut found = Vec::new();
+    for (from, reaches) in reached.iter().filter(|(from, reaches)| reaches.contains(*from)) {
+        let mutual = |to: &&&str| reached.get(**to).is_some_and(|back| back.contains(from));
+        let members: Vec<String> =
+            reaches.iter().filter(mutual).map(|member| (*member).to_owned()).collect();
+        if members.first().is_some_and(|first| first == from) {
+            found.push(members);
+        }
+    }
+    found
+}
