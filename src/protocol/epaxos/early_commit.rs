@@ -108,3 +108,59 @@ impl EarlyCommit {
         EarlyCommit::is_on(cx) || earlier
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::epaxos::step::Alone;
+    use crate::types::Optimisations;
+
+    fn own(slot: Slot) -> InstanceId {
+        InstanceId::new(ReplicaId::from_index(0), slot)
+    }
+
+    /// Own slots up to 4 and one of another owner, voted for and no further.
+    fn voted(optimisations: Optimisations) -> Alone {
+        let mut alone = Alone::new(3, optimisations);
+        let other = InstanceId::new(ReplicaId::from_index(1), 2);
+        for id in [own(1), own(2), own(3), own(4), other] {
+            alone.core.store.instances.entry(id).phase = Phase::PreAccepted;
+        }
+        alone
+    }
+
+    fn orphans(early: &EarlyCommit, alone: &Alone) -> Vec<Slot> {
+        let is_orphan =
+            |slot: &Slot| early.is_orphan(&alone.core.cx, &alone.core.store, own(*slot));
+        (1..=4).filter(is_orphan).collect()
+    }
+
+    #[test]
+    fn what_an_earlier_life_proposed_and_left_open_is_an_orphan() {
+        let mut alone = voted(Optimisations::ALL);
+        let mut early = EarlyCommit::new();
+        early.note_proposal(&alone.core.cx, &mut alone.fx);
+        early.note_proposal(&alone.core.cx, &mut alone.fx);
+        assert_eq!(alone.fx.records, [Record::Silent { up_to: MAX_SLOT }], "said once");
+        assert_eq!(orphans(&early, &alone), [0; 0], "nothing of this life is");
+        early.begin_life(&alone.core.cx, 4, &mut alone.fx);
+        alone.core.store.instances.entry(own(2)).phase = Phase::Accepted;
+        assert_eq!(orphans(&early, &alone), [1, 3]);
+        let other = InstanceId::new(ReplicaId::from_index(1), 2);
+        assert!(!early.is_orphan(&alone.core.cx, &alone.core.store, other));
+    }
+
+    #[test]
+    fn a_life_that_waits_for_its_records_is_silent_only_about_earlier_ones() {
+        let mut alone = voted(Optimisations::NONE);
+        let mut early = EarlyCommit::new();
+        early.note_proposal(&alone.core.cx, &mut alone.fx);
+        assert!(alone.fx.records.is_empty(), "it announces nothing early");
+        early.restore(MAX_SLOT);
+        early.begin_life(&alone.core.cx, 3, &mut alone.fx);
+        assert_eq!(alone.fx.records, [Record::Silent { up_to: 2 }]);
+        early.begin_life(&alone.core.cx, 5, &mut alone.fx);
+        assert_eq!(alone.fx.records.len(), 1, "it is said already");
+        assert_eq!(orphans(&early, &alone), [1, 2], "what the second life proposed is none");
+    }
+}

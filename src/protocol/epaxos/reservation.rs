@@ -214,3 +214,62 @@ impl Reservation {
         instance.payload.is_none() && self.is_lost(cx, store, id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::epaxos::step::Alone;
+    use crate::types::ReplicaId;
+
+    fn reserving(slots: Slot) -> Alone {
+        Alone::new(3, Optimisations { silent_orphans: false, reserved_slots: slots })
+    }
+
+    fn own(slot: Slot) -> InstanceId {
+        InstanceId::new(ReplicaId::from_index(0), slot)
+    }
+
+    #[test]
+    fn a_block_is_asked_for_while_another_one_is_left() {
+        let mut alone = reserving(4);
+        let (cx, fx) = (&alone.core.cx, &mut alone.fx);
+        let mut reservation = Reservation::default();
+        let first = reservation.reserve(cx, 1, fx);
+        assert_eq!((reservation.up_to(), fx.records.len()), (8, 1));
+        for slot in 2..=4 {
+            assert_eq!(reservation.reserve(cx, slot, fx), first, "slot {slot}");
+        }
+        assert_eq!(reservation.reserve(cx, 5, fx), first, "its own block holds it");
+        assert_eq!(
+            fx.records.last(),
+            Some(&Record::Reserved { up_to: 12 }),
+            "and the next is asked"
+        );
+        assert_ne!(reservation.reserve(cx, 9, fx), first);
+        assert_eq!(Reservation::default().reserve(&reserving(0).core.cx, 1, fx), None);
+    }
+
+    #[test]
+    fn reserved_slots_without_a_record_are_lost_and_recovered_a_block_at_a_time() {
+        let mut alone = reserving(2);
+        let mut reservation = Reservation::default();
+        reservation.restore(6);
+        alone.core.store.instances.entry(own(2)).phase = Phase::PreAccepted;
+        let (cx, store) = (&alone.core.cx, &mut alone.core.store);
+        let lost: Vec<Slot> =
+            (1..=7).filter(|slot| reservation.is_lost(cx, store, own(*slot))).collect();
+        assert_eq!(lost, [1, 3, 4, 5, 6]);
+        let covered = Deps::from_slots([3, 0, 0]);
+        let reported: Vec<_> = reservation.lost_without_trace(cx, store, &covered).collect();
+        assert_eq!(reported, [own(4), own(5), own(6)]);
+        let conflicts = reservation.conflicts(cx, store, &Footprint::write(b"k"));
+        assert_eq!(conflicts, Deps::from_slots([6, 0, 0]), "they conflict with everything");
+
+        assert_eq!(reservation.due(cx, store, |_| false, &mut alone.fx), [own(1), own(3)]);
+        let led = |id| id == own(1) || id == own(3);
+        assert_eq!(reservation.due(cx, store, led, &mut alone.fx), [], "two are under way");
+        store.instances.entry(own(1)).phase = Phase::Committed;
+        assert_eq!(reservation.on_decided(cx, store, 1, led, &mut alone.fx), [own(4)]);
+        assert_eq!(reservation.on_decided(cx, store, 2, led, &mut alone.fx), [], "it was not lost");
+    }
+}

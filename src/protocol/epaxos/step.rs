@@ -40,3 +40,38 @@ impl Core {
         Step { cx: &self.cx, view, store: &mut self.store, rng: &mut self.rng, fx }
     }
 }
+
+/// What a part is lent when it is tested alone: replica 1 of a cluster.
+#[cfg(test)]
+pub(super) struct Alone {
+    pub(super) core: Core,
+    pub(super) view: View,
+    pub(super) fx: Fx,
+}
+
+#[cfg(test)]
+impl Alone {
+    pub(super) fn new(n: usize, optimisations: crate::types::Optimisations) -> Alone {
+        let settings = Settings {
+            me: crate::types::ReplicaId::from_index(0),
+            quorums: crate::types::Quorums::new(n).expect("a supported size"),
+            seed: 1,
+            timing: crate::types::Timing::default(),
+            optimisations,
+            retention: crate::types::Retention::default(),
+            leases: false,
+        };
+        Alone { core: Core::new(settings), view: View::new(n), fx: Fx::default() }
+    }
+
+    pub(super) fn step(&mut self) -> Step<'_> {
+        self.core.step(&self.view, &mut self.fx)
+    }
+
+    /// What was said since the last call, durable or not: to whom, and what.
+    pub(super) fn said(&mut self) -> Vec<(Vec<u8>, super::Message)> {
+        let all = crate::types::Durable::flushed(self.fx.end());
+        let said = self.fx.messages.drain(..).filter_map(|held| held.release(all).ok());
+        said.map(|out| (out.to.iter().map(|to| to.number()).collect(), out.message)).collect()
+    }
+}

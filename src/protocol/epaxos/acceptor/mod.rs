@@ -213,3 +213,67 @@ fn is_too_late(s: &mut Step<'_>, from: ReplicaId, id: InstanceId, ballot: Ballot
     }
     joined > ballot
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::protocol::epaxos::step::Alone;
+    use crate::types::{ClientId, Command, Footprint, Optimisations, RequestId};
+
+    fn replica(number: u8) -> ReplicaId {
+        ReplicaId::new(number).expect("a number")
+    }
+
+    fn batch(sequence: u64) -> Arc<Batch> {
+        Batch::new(vec![Command {
+            request: RequestId::new(ClientId(1), sequence),
+            floor: 0,
+            origin: replica(2),
+            footprint: Footprint::write(b"k"),
+            payload: Bytes::new(),
+        }])
+    }
+
+    fn pre_accept(alone: &mut Alone, id: InstanceId, sequence: u64) -> Vec<(Vec<u8>, Message)> {
+        let reservation = Reservation::default();
+        let (batch, deps) = (batch(sequence), Deps::none(3));
+        on_pre_accept(&mut alone.step(), &reservation, id.replica, id, &batch, deps);
+        alone.said()
+    }
+
+    #[test]
+    fn a_vote_adds_what_conflicts_here_and_stays_the_same_when_asked_again() {
+        let mut alone = Alone::new(3, Optimisations::NONE);
+        let (first, second) = (InstanceId::new(replica(2), 1), InstanceId::new(replica(3), 1));
+        let vote = |id, deps| vec![(vec![2], Message::PreAcceptOk { id, deps })];
+        assert_eq!(pre_accept(&mut alone, first, 1), vote(first, Deps::none(3)));
+        let deps = Deps::from_slots([0, 1, 0]);
+        let said = pre_accept(&mut alone, second, 2);
+        assert_eq!(said, [(vec![3], Message::PreAcceptOk { id: second, deps })]);
+        assert_eq!(pre_accept(&mut alone, first, 1), vote(first, Deps::none(3)), "not the second");
+        assert_eq!(alone.fx.records.len(), 2, "one record a vote");
+    }
+
+    #[test]
+    fn a_promise_keeps_out_every_lower_ballot() {
+        let mut alone = Alone::new(3, Optimisations::NONE);
+        let id = InstanceId::new(replica(2), 1);
+        let ballot = Ballot::OWNER.next_for(replica(3));
+        let early = EarlyCommit::new();
+        assert!(!on_recover(&mut alone.step(), &early, replica(2), id, ballot), "not its leader");
+        assert!(on_recover(&mut alone.step(), &early, replica(3), id, ballot));
+        assert!(!on_recover(&mut alone.step(), &early, replica(3), id, ballot), "no new promise");
+        let promises = alone.said();
+        assert!(promises.iter().all(|(_, said)| matches!(said, Message::RecoverOk { .. })));
+        assert_eq!((promises.len(), alone.fx.records.len()), (2, 1));
+        assert_eq!(pre_accept(&mut alone, id, 1), [], "the owner's ballot is below");
+        let proposal = Proposal { ballot: Ballot::OWNER, value: Value::Nop, deps: Deps::none(3) };
+        assert!(!on_accept(&mut alone.step(), replica(2), id, &proposal));
+        assert_eq!(alone.said(), [(vec![2], Message::Reject { id, ballot })]);
+        let proposal = Proposal { ballot, ..proposal };
+        assert!(on_accept(&mut alone.step(), replica(3), id, &proposal));
+        assert_eq!(alone.said(), [(vec![1, 2, 3], Message::AcceptOk { id, ballot })]);
+    }
+}

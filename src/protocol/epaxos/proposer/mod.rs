@@ -167,3 +167,79 @@ fn decide_way(s: &mut Step<'_>, id: InstanceId, timed_out: bool) -> Option<Way> 
     // Once per ballot: from here on the phase is Accepted, and late votes change nothing.
     Some(Way::Slow(Proposal { ballot: Ballot::OWNER, value, deps: tally.union.clone() }))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::protocol::epaxos::step::Alone;
+    use crate::types::{ClientId, Command, Footprint, Optimisations, RequestId, Time};
+
+    fn batch() -> Arc<Batch> {
+        Batch::new(vec![Command {
+            request: RequestId::new(ClientId(1), 1),
+            floor: 0,
+            origin: ReplicaId::from_index(0),
+            footprint: Footprint::write(b"k"),
+            payload: Bytes::new(),
+        }])
+    }
+
+    /// Replica 1 of five has proposed: fast and slow quorums are three.
+    fn proposed() -> (Alone, Proposer, InstanceId) {
+        let (mut alone, mut proposer) = (Alone::new(5, Optimisations::NONE), Proposer::new());
+        let (mut early, mut reservation) = (EarlyCommit::new(), Reservation::default());
+        let (s, free) = (&mut alone.step(), Deps::none(5));
+        let id = proposer.propose(s, &mut early, &mut reservation, &free, &batch());
+        (alone, proposer, id)
+    }
+
+    fn vote(
+        alone: &mut Alone,
+        proposer: &Proposer,
+        id: InstanceId,
+        from: u8,
+        deps: [Slot; 5],
+    ) -> Option<Way> {
+        let from = ReplicaId::new(from).expect("a number");
+        proposer.on_pre_accept_ok(&mut alone.step(), from, id, &Deps::from_slots(deps))
+    }
+
+    #[test]
+    fn a_fast_quorum_that_agrees_takes_the_fast_path_once_the_owner_is_in_it() {
+        let (mut alone, proposer, id) = proposed();
+        for from in [2, 3, 3, 4] {
+            assert!(vote(&mut alone, &proposer, id, from, [0; 5]).is_none(), "vote of {from}");
+        }
+        let way = vote(&mut alone, &proposer, id, 1, [0; 5]);
+        assert!(matches!(way, Some(Way::Fast)), "{way:?}");
+    }
+
+    #[test]
+    fn a_vote_for_more_takes_the_slow_path_with_the_union() {
+        let (mut alone, proposer, id) = proposed();
+        assert!(vote(&mut alone, &proposer, id, 1, [0; 5]).is_none());
+        assert!(vote(&mut alone, &proposer, id, 2, [0, 7, 0, 0, 0]).is_none());
+        assert!(vote(&mut alone, &proposer, id, 2, [0, 9, 0, 0, 0]).is_none(), "counted once");
+        let way = vote(&mut alone, &proposer, id, 3, [0, 0, 4, 0, 0]);
+        let Some(Way::Slow(Proposal { ballot, deps, .. })) = way else { panic!("{way:?}") };
+        assert_eq!((ballot, deps), (Ballot::OWNER, Deps::from_slots([0, 7, 4, 0, 0])));
+    }
+
+    #[test]
+    fn an_unanswered_proposal_goes_again_to_those_who_have_not_voted() {
+        let (mut alone, mut proposer, id) = proposed();
+        vote(&mut alone, &proposer, id, 1, [0; 5]);
+        vote(&mut alone, &proposer, id, 4, [0; 5]);
+        alone.said();
+        assert!(proposer.next_overdue(&mut alone.step()).is_none(), "it is not overdue yet");
+        assert!(alone.said().is_empty());
+        alone.view.now = Time::ZERO + alone.core.cx.resend_after(&alone.view, 0);
+        assert!(proposer.next_overdue(&mut alone.step()).is_none(), "nothing to decide");
+        let said = alone.said();
+        assert!(matches!(&said[..], [(to, Message::PreAccept { .. })] if *to == [2, 3, 5]));
+        assert!(proposer.next_overdue(&mut alone.step()).is_none());
+        assert!(alone.said().is_empty(), "once a round");
+    }
+}

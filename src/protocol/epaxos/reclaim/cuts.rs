@@ -250,3 +250,57 @@ impl Cuts {
 fn turn(s: &Step<'_>) -> Duration {
     (s.cx.timing().gossip * 4 + s.view.slowest_round_trip() * 2) * s.cx.rank(s.view)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::epaxos::step::Alone;
+    use crate::types::{Optimisations, Slot};
+
+    fn replica(number: u8) -> ReplicaId {
+        ReplicaId::new(number).expect("a number")
+    }
+
+    fn saved(slots: [Slot; 3]) -> (Alone, Cuts) {
+        let mut cuts = Cuts::new(3);
+        cuts.note_saved(&Deps::from_slots(slots));
+        (Alone::new(3, Optimisations::NONE), cuts)
+    }
+
+    fn answer(alone: &mut Alone, cuts: &mut Cuts, slots: [Slot; 3]) -> Message {
+        cuts.on_cut(&mut alone.step(), replica(2), &Deps::from_slots(slots));
+        let (to, message) = alone.said().pop().expect("every proposal is answered");
+        assert_eq!(to, [2]);
+        message
+    }
+
+    #[test]
+    fn agreements_form_a_chain_of_what_is_saved() {
+        let (mut alone, mut cuts) = saved([5, 5, 5]);
+        let ok = |slots: [Slot; 3]| Message::CutOk { cut: Deps::from_slots(slots) };
+        assert_eq!(answer(&mut alone, &mut cuts, [3, 6, 1]), ok([0, 0, 0]), "not saved here");
+        assert_eq!(answer(&mut alone, &mut cuts, [3, 2, 1]), ok([3, 2, 1]));
+        assert_eq!(answer(&mut alone, &mut cuts, [2, 4, 4]), ok([3, 2, 1]), "not above the first");
+        assert_eq!(answer(&mut alone, &mut cuts, [3, 4, 1]), ok([3, 4, 1]));
+        assert_eq!(alone.fx.records.len(), 2, "one record an agreement");
+    }
+
+    #[test]
+    fn a_quorum_that_agrees_establishes_it_and_one_that_is_ahead_ends_it() {
+        let (mut alone, mut cuts) = saved([5, 5, 5]);
+        let cut = Deps::from_slots([3, 3, 3]);
+        cuts.start(&mut alone.step(), cut.clone());
+        assert!(!cuts.on_cut_ok(&mut alone.step(), replica(1), &cut));
+        assert!(!cuts.on_cut_ok(&mut alone.step(), replica(1), &cut), "counted once");
+        assert_eq!(cuts.established(), &Deps::none(3));
+        assert!(cuts.on_cut_ok(&mut alone.step(), replica(2), &cut));
+        assert_eq!(cuts.established(), &cut);
+
+        let next = Deps::from_slots([4, 4, 4]);
+        cuts.start(&mut alone.step(), next.clone());
+        assert!(!cuts.on_cut_ok(&mut alone.step(), replica(3), &Deps::from_slots([3, 5, 3])));
+        assert!(!cuts.on_cut_ok(&mut alone.step(), replica(1), &next));
+        assert!(!cuts.on_cut_ok(&mut alone.step(), replica(2), &next), "it is given up");
+        assert_eq!(cuts.established(), &cut);
+    }
+}
