@@ -57,7 +57,7 @@ fn bench(c: &mut Criterion) {
     for instances in [10_000, 100_000, 500_000] {
         let core = LazyCell::new(|| {
             let core = core(instances);
-            assert_eq!(core.checkpoint().shared.settled.len() as u64, instances);
+            assert_eq!(core.checkpoint().shared.decisions.len() as u64, instances);
             core
         });
         group.bench_function(format!("{instances} kept"), |b| {

@@ -349,7 +349,7 @@ fn a_directory_that_is_not_permitted_is_no_lost_one() {
 
 /// A directory as a replica leaves it: one vote, one decision, one snapshot.
 fn replicas_directory(path: &Path) {
-    use isonomy::protocol::epaxos::{DroppedIndex, Record, Shared};
+    use isonomy::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
     use isonomy::types::{Ballot, Deps, Executed, InstanceId, LogPosition, ReplicaId, Value};
     let replica = ReplicaId::new(2).expect("a number");
     let options = StoreOptions {
@@ -380,7 +380,13 @@ fn replicas_directory(path: &Path) {
     let checkpoint = isonomy::replica::Checkpoint {
         position: LogPosition::new(1),
         executed: Executed::up_to(Deps::from_slots([0, 5, 0])),
-        shared: Shared { floor, cut, dropped, index: DroppedIndex::new(3), settled: Vec::new() },
+        shared: ProtocolSnapshot {
+            floor,
+            cut,
+            dropped,
+            index: DroppedIndex::new(3),
+            decisions: Vec::new(),
+        },
         own: Vec::<isonomy::replica::Record<Record>>::new(),
     };
     let state = isonomy::machine::Applier::new(isonomy::machine::Kv::new()).snapshot();

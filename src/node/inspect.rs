@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::status::with_protocol;
 use crate::machine::sessions_in;
-use crate::protocol::epaxos::{Phase, Record, Shared};
+use crate::protocol::epaxos::{Phase, ProtocolSnapshot, Record};
 use crate::protocol::{Protocol, ProtocolKind, UnknownProtocol};
 use crate::replica;
 use crate::storage::{
@@ -77,10 +77,10 @@ pub struct SharedContents {
     pub settled: usize,
 }
 
-impl From<Shared> for SharedContents {
-    fn from(shared: Shared) -> SharedContents {
-        let Shared { floor, cut, dropped, settled, .. } = shared;
-        SharedContents { floor, cut, dropped, settled: settled.len() }
+impl From<ProtocolSnapshot> for SharedContents {
+    fn from(shared: ProtocolSnapshot) -> SharedContents {
+        let ProtocolSnapshot { floor, cut, dropped, decisions, .. } = shared;
+        SharedContents { floor, cut, dropped, settled: decisions.len() }
     }
 }
 
@@ -97,7 +97,8 @@ impl SnapshotContents {
         let limits = Limits::new(replicas);
         let protocol = protocol(whose)?;
         if protocol == ProtocolKind::EPaxos {
-            let decoded = decode_own_snapshot::<Shared, Record>(&bytes, &whose.cluster, &limits);
+            let decoded =
+                decode_own_snapshot::<ProtocolSnapshot, Record>(&bytes, &whose.cluster, &limits);
             let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
             return SnapshotContents::new(snapshot, own.len(), |shared| Some(shared.into()));
         }

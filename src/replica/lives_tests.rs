@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::core_tests::{Cluster, Out, command, replica};
 use super::{Checkpoint, Execution, Input, Limits};
 use crate::machine::{Applier, Kv, KvCommand, StateMachine, encode};
-use crate::protocol::epaxos::{Record, Shared};
+use crate::protocol::epaxos::{ProtocolSnapshot, Record};
 use crate::types::{Executed, InstanceId, ReplicaSet};
 
 /// A checkpoint with the state that belongs to it.
 struct Point {
-    checkpoint: Checkpoint<Shared, Record>,
+    checkpoint: Checkpoint<ProtocolSnapshot, Record>,
     state: Vec<u8>,
 }
 

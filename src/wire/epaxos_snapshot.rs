@@ -7,7 +7,9 @@ use bytes::{BufMut, BytesMut};
 
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Reader, Wire};
-use crate::protocol::epaxos::{DroppedIndex, KeySlots, Settled, SettledValue, Shared, SlotIndex};
+use crate::protocol::epaxos::{
+    DroppedIndex, ExecutedDecision, ExecutedValue, KeySlots, ProtocolSnapshot, SlotIndex,
+};
 use crate::types::{KeyHash, MAX_SLOT};
 
 /// A key's hash; its slots come besides.
@@ -19,45 +21,45 @@ const NOP: u8 = 0;
 const BATCH: u8 = 1;
 const NOP_OF: u8 = 2;
 
-impl Wire for Shared {
+impl Wire for ProtocolSnapshot {
     fn encode(&self, out: &mut BytesMut) {
         self.floor.encode(out);
         self.cut.encode(out);
         self.dropped.encode(out);
         self.index.commands.encode(out);
         self.index.nops.encode(out);
-        put_varint(out, self.settled.len() as u64);
-        self.settled.iter().for_each(|settled| settled.encode(out));
+        put_varint(out, self.decisions.len() as u64);
+        self.decisions.iter().for_each(|decision| decision.encode(out));
     }
 
-    fn decode(from: &mut Reader<'_>) -> Result<Shared, DecodeError> {
+    fn decode(from: &mut Reader<'_>) -> Result<ProtocolSnapshot, DecodeError> {
         let (floor, cut, dropped) = (from.read()?, from.read()?, from.read()?);
         let index = DroppedIndex { commands: from.read()?, nops: from.read()? };
         let count = from.count("executed decisions", usize::MAX, LEAST_SETTLED)?;
         // Room is made as they come: one takes more memory than the fewest bytes it may have.
-        let mut settled: Vec<Settled> = Vec::new();
+        let mut decisions: Vec<ExecutedDecision> = Vec::new();
         for _ in 0..count {
             let start = from.offset();
-            let next: Settled = from.read()?;
-            if settled.last().is_some_and(|last| last.id >= next.id) {
+            let next: ExecutedDecision = from.read()?;
+            if decisions.last().is_some_and(|last| last.id >= next.id) {
                 return from.refuse(start, Flaw::Unsorted);
             }
-            settled.push(next);
+            decisions.push(next);
         }
-        Ok(Shared { floor, cut, dropped, index, settled })
+        Ok(ProtocolSnapshot { floor, cut, dropped, index, decisions })
     }
 }
 
-impl Wire for Settled {
+impl Wire for ExecutedDecision {
     fn encode(&self, out: &mut BytesMut) {
         self.id.encode(out);
         match &self.value {
-            SettledValue::Nop => out.put_u8(NOP),
-            SettledValue::Batch(batch) => {
+            ExecutedValue::Nop => out.put_u8(NOP),
+            ExecutedValue::Batch(batch) => {
                 out.put_u8(BATCH);
                 batch.encode(out);
             }
-            SettledValue::NopOf(batch) => {
+            ExecutedValue::NopOf(batch) => {
                 out.put_u8(NOP_OF);
                 batch.encode(out);
             }
@@ -65,18 +67,18 @@ impl Wire for Settled {
         self.deps.encode(out);
     }
 
-    fn decode(from: &mut Reader<'_>) -> Result<Settled, DecodeError> {
+    fn decode(from: &mut Reader<'_>) -> Result<ExecutedDecision, DecodeError> {
         let id = from.read()?;
         let start = from.offset();
         let value = match from.byte("an executed decision")? {
-            NOP => SettledValue::Nop,
-            BATCH => SettledValue::Batch(from.read()?),
-            NOP_OF => SettledValue::NopOf(from.read()?),
+            NOP => ExecutedValue::Nop,
+            BATCH => ExecutedValue::Batch(from.read()?),
+            NOP_OF => ExecutedValue::NopOf(from.read()?),
             kind => {
                 return from.refuse(start, Flaw::Kind { what: "an executed decision", kind });
             }
         };
-        Ok(Settled { id, value, deps: from.read()? })
+        Ok(ExecutedDecision { id, value, deps: from.read()? })
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
     };
     use crate::wire::Limits;
 
-    fn shared() -> Shared {
+    fn shared() -> ProtocolSnapshot {
         let deps = |slots: [u64; 3]| Deps::from_slots(slots);
         let key = |key: u64, slots: [u64; 6]| (KeyHash(key), KeySlots::from_slice(&slots));
         let keys = [key(3, [0, 1, 0, 200, 0, 4]), key(7, [0, 0, 9, 0, 0, 0])];
@@ -151,22 +153,22 @@ mod tests {
             payload: Bytes::from_static(b"pay"),
         }]);
         let values =
-            [SettledValue::Batch(batch.clone()), SettledValue::NopOf(batch), SettledValue::Nop];
-        let settled = values.into_iter().zip(201..).map(|(value, slot)| Settled {
+            [ExecutedValue::Batch(batch.clone()), ExecutedValue::NopOf(batch), ExecutedValue::Nop];
+        let decisions = values.into_iter().zip(201..).map(|(value, slot)| ExecutedDecision {
             id: InstanceId::new(ReplicaId::from_index(0), slot),
             value,
             deps: deps([200, 0, 3]),
         });
-        Shared {
+        ProtocolSnapshot {
             floor: deps([1, 0, 0]),
             cut: deps([300, 1, 9]),
             dropped: deps([200, 1, 9]),
             index: DroppedIndex { commands: index(&keys), nops: index(&keys[1..]) },
-            settled: settled.collect(),
+            decisions: decisions.collect(),
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Shared, DecodeError> {
+    fn decode(bytes: &[u8]) -> Result<ProtocolSnapshot, DecodeError> {
         let (frame, limits) = (Bytes::copy_from_slice(bytes), Limits::new(3));
         let mut from = Reader::new(&frame, &limits);
         let shared = from.read()?;

@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::{Backup, BackupError, Source};
 use crate::machine::sessions_in;
 use crate::node::inbox::EPOCH;
-use crate::protocol::epaxos::{Record, Shared};
+use crate::protocol::epaxos::{ProtocolSnapshot, Record};
 use crate::types::{Executed, LogPosition, MAX_REPLICAS, ReplicaId};
 use crate::wire::{Limits, Reader, Wire, decode_own_snapshot};
 
@@ -181,7 +181,7 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     let told = bytes.slice(HEADER..snapshot_at);
     let (cluster, executed) = read_told(&told, &limits).map_err(|error| wrong(&error))?;
     let snapshot = bytes.slice(snapshot_at..bytes.len() - END);
-    let decoded = decode_own_snapshot::<Shared, Record>(&snapshot, &cluster, &limits);
+    let decoded = decode_own_snapshot::<ProtocolSnapshot, Record>(&snapshot, &cluster, &limits);
     let (inside, own) = decoded.map_err(|error| wrong(&error))?;
     if inside.epoch != EPOCH || !own.is_empty() || !inside.own.executed.includes(&executed) {
         return Err(damaged("what it holds does not fit what it says"));

@@ -121,7 +121,7 @@ pub fn backup<S: StateMachine>(
     };
     let Checkpoint { executed, shared, own, .. } = checkpoint;
     let own: Vec<_> = own.into_iter().filter_map(|it| it.protocol().cloned()).collect();
-    let (shared, executed) = shared.found(replica, &executed, &own);
+    let (shared, executed) = shared.bootstrap(replica, &executed, &own);
     let own = Vec::<Record<crate::protocol::epaxos::Record>>::new();
     let founded = Checkpoint { position, executed, shared, own };
     file::write(file, overwrite, &backup, |write| {

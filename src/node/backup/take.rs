@@ -15,7 +15,7 @@ use crate::node::inbox::EPOCH;
 use crate::node::inspect::size_in;
 use crate::node::shared::panic_text;
 use crate::protocol::Protocol;
-use crate::protocol::epaxos::{EPaxos, Record, Shared};
+use crate::protocol::epaxos::{EPaxos, ProtocolSnapshot, Record};
 use crate::replica::{self, Checkpoint, Core, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError, read_skipped};
 use crate::types::{
@@ -33,7 +33,7 @@ pub(super) struct Taken {
     pub(super) replicas: usize,
     pub(super) source: Source,
     pub(super) position: LogPosition,
-    pub(super) checkpoint: Checkpoint<Shared, Record>,
+    pub(super) checkpoint: Checkpoint<ProtocolSnapshot, Record>,
     pub(super) state: Vec<u8>,
 }
 
@@ -107,7 +107,7 @@ fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, S
 struct Begin<S> {
     replicas: usize,
     executed: crate::types::Executed,
-    shared: Shared,
+    shared: ProtocolSnapshot,
     own: Vec<replica::Record<Record>>,
     applier: Applier<S>,
 }
@@ -127,7 +127,7 @@ fn begin<S: StateMachine>(
     let replicas = replicas_in_snapshot(&file);
     let replicas = replicas.ok_or_else(|| wrong("it is no replica's snapshot".into()))?;
     let limits = wire::Limits::new(replicas);
-    let decoded = decode_own_snapshot::<Shared, Record>(&file, cluster, &limits);
+    let decoded = decode_own_snapshot::<ProtocolSnapshot, Record>(&file, cluster, &limits);
     let (snapshot, own) = decoded.map_err(|error| wrong(error.to_string()))?;
     if snapshot.epoch != EPOCH {
         return Err(wrong(format!("it is of epoch {}", snapshot.epoch)));

@@ -127,11 +127,11 @@ fn a_backup_says_what_it_stands_for_and_holds_it() {
     assert_eq!((identity.replica, identity.cluster.as_str()), (replica(3), "blue"));
     let Contents { state, snapshot, .. } = file::read(&home.path("file")).expect("sound");
     let limits = crate::wire::Limits::new(3);
-    let (inside, own) =
-        crate::wire::decode_own_snapshot::<crate::protocol::epaxos::Shared, Record>(
-            &snapshot, "blue", &limits,
-        )
-        .expect("a snapshot");
+    let (inside, own) = crate::wire::decode_own_snapshot::<
+        crate::protocol::epaxos::ProtocolSnapshot,
+        Record,
+    >(&snapshot, "blue", &limits)
+    .expect("a snapshot");
     let past = Deps::from_slots([9, 64, 11]);
     assert_eq!(inside.own.executed, Executed::up_to(past.clone()), "no hole, and no slot twice");
     assert_eq!((inside.shared.floor, own), (past, vec![]));

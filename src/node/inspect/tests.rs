@@ -68,7 +68,7 @@ fn directory(path: &Path) {
     let checkpoint = crate::replica::Checkpoint {
         position: LogPosition::new(3),
         executed: Executed::up_to(Deps::from_slots([0, 4, 0])),
-        shared: Shared { floor, cut, dropped, index, settled: Vec::new() },
+        shared: ProtocolSnapshot { floor, cut, dropped, index, decisions: Vec::new() },
         own: vec![Record::Reserved { up_to: 64 }.into()],
     };
     let state = crate::machine::Applier::new(crate::machine::Kv::new()).snapshot();

@@ -2,11 +2,11 @@
 //! (`isonomy restore`). Beside `snapshot`; no replica of the old cluster is among its members, and
 //! none of them can talk to one.
 //!
-//! All members begin with the very same state and the very same [`Shared`]. So the past is as if
-//! every member had executed it and forgotten it: all slots up to some bound W, which is at or
-//! above every slot of which the replica that was backed up knew anything, count as executed. What
-//! of them was not executed there is a `Nop` by this very act: the new cluster's history is the
-//! state it begins with, and nothing else is in that.
+//! All members begin with the very same state and the very same [`ProtocolSnapshot`]. So the past
+//! is as if every member had executed it and forgotten it: all slots up to some bound W, which is
+//! at or above every slot of which the replica that was backed up knew anything, count as executed.
+//! What of them was not executed there is a `Nop` by this very act: the new cluster's history is
+//! the state it begins with, and nothing else is in that.
 //!
 //! 1. *No two decisions.* A decision about a slot up to W could come only from an old member's
 //!    record or message. The new members have none: no record of an instance is in the snapshot,
@@ -26,33 +26,38 @@
 //! 5. *Exactly once.* What a command in such a hole would have done is not in the state, and not
 //!    in its session either. A client that still waits for it tries it again, and it happens once.
 
-use super::{DroppedIndex, Record, Shared};
+use super::{DroppedIndex, ProtocolSnapshot, Record};
 use crate::types::{Deps, Executed, InstanceId, ReplicaId};
 
-impl Shared {
+impl ProtocolSnapshot {
     /// What all members of a new cluster begin with whose state is that of replica `me`, which had
     /// executed `executed` and noted `own` besides; and what counts as executed there.
-    pub fn found(self, me: ReplicaId, executed: &Executed, own: &[Record]) -> (Shared, Executed) {
+    pub fn bootstrap(
+        self,
+        me: ReplicaId,
+        executed: &Executed,
+        own: &[Record],
+    ) -> (ProtocolSnapshot, Executed) {
         let n = executed.floor().len();
         let mut past = executed.floor().clone();
         for owner in ReplicaId::all(n) {
             past.raise(owner, executed.above(owner).last().map_or(0, |(_, last)| *last));
         }
-        let Shared { floor, cut, dropped, index, settled } = self;
+        let ProtocolSnapshot { floor, cut, dropped, index, decisions } = self;
         let (any, _) = index.commands.overall();
         let (nops, _) = index.nops.overall();
         [&floor, &cut, &dropped, any, nops].into_iter().for_each(|deps| past.merge(deps));
-        for decision in settled {
+        for decision in decisions {
             past.raise(decision.id.replica, decision.id.slot);
             past.merge(&decision.deps);
         }
         own.iter().for_each(|record| note(&mut past, me, record));
-        let shared = Shared {
+        let shared = ProtocolSnapshot {
             floor: past.clone(),
             cut: past.clone(),
             dropped: past.clone(),
             index: DroppedIndex::new(n),
-            settled: Vec::new(),
+            decisions: Vec::new(),
         };
         (shared, Executed::up_to(past))
     }
@@ -77,7 +82,7 @@ fn note(past: &mut Deps, me: ReplicaId, record: &Record) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::epaxos::{Settled, SettledValue};
+    use crate::protocol::epaxos::{ExecutedDecision, ExecutedValue};
     use crate::types::{Ballot, Value};
 
     #[test]
@@ -87,26 +92,26 @@ mod tests {
         let nop =
             |id, deps| Record::Accepted { id, ballot: Ballot::OWNER, value: Value::Nop, deps };
         let deps = Deps::from_slots;
-        let shared = || Shared {
+        let shared = || ProtocolSnapshot {
             floor: deps([1, 0, 0]),
             cut: deps([2, 1, 0]),
             dropped: deps([2, 1, 0]),
             index: DroppedIndex::new(3),
-            settled: Vec::new(),
+            decisions: Vec::new(),
         };
         let mut executed = Executed::up_to(deps([3, 1, 0]));
         assert!(executed.extend(replica(2), 4, 6));
-        let past = |shared: Shared, own: &[Record]| {
-            let (founded, past) = shared.found(replica(3), &executed, own);
-            assert_eq!((&founded.floor, &founded.dropped), (past.floor(), past.floor()));
-            assert!(founded.settled.is_empty() && past.includes(&executed));
+        let past = |shared: ProtocolSnapshot, own: &[Record]| {
+            let (begun, past) = shared.bootstrap(replica(3), &executed, own);
+            assert_eq!((&begun.floor, &begun.dropped), (past.floor(), past.floor()));
+            assert!(begun.decisions.is_empty() && past.includes(&executed));
             past.floor().clone()
         };
         assert_eq!(past(shared(), &[]), deps([3, 6, 0]), "with what lies above a hole");
-        let mut settled = shared();
-        let value = SettledValue::Nop;
-        settled.settled.push(Settled { id: id(1, 7), value, deps: deps([6, 8, 2]) });
-        assert_eq!(past(settled, &[]), deps([7, 8, 2]));
+        let mut snapshot = shared();
+        let value = ExecutedValue::Nop;
+        snapshot.decisions.push(ExecutedDecision { id: id(1, 7), value, deps: deps([6, 8, 2]) });
+        assert_eq!(past(snapshot, &[]), deps([7, 8, 2]));
         let reserved = Record::Reserved { up_to: 40 };
         let joined = Record::Joined { id: id(2, 9), ballot: Ballot::OWNER };
         let silent = Record::Silent { up_to: crate::types::MAX_SLOT };

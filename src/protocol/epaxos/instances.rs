@@ -1,4 +1,4 @@
-//! One instance at one replica (the table of protocol.md §3), and the store of them all.
+//! One instance at one replica (the table of protocol.md §3), and the set of them all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

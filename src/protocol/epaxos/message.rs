@@ -144,7 +144,7 @@ pub enum Message {
 
 /// What a snapshot holds of the protocol for every replica alike (protocol.md §8a).
 #[derive(Clone, PartialEq, Debug)]
-pub struct Shared {
+pub struct ProtocolSnapshot {
     /// Everything up to here was executed by every member and is forgotten altogether (part of W).
     pub floor: Deps,
     /// The highest cut known to be established (C).
@@ -154,23 +154,23 @@ pub struct Shared {
     /// What of the dropped instances still speaks for or against others.
     pub index: DroppedIndex,
     /// The decisions that are executed and not dropped, by instance.
-    pub settled: Vec<Settled>,
+    pub decisions: Vec<ExecutedDecision>,
 }
 
 /// An executed decision, with all that is known of it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Settled {
+pub struct ExecutedDecision {
     /// The instance.
     pub id: InstanceId,
     /// What was decided.
-    pub value: SettledValue,
+    pub value: ExecutedValue,
     /// What it covers.
     pub deps: Deps,
 }
 
 /// What an executed instance holds.
 #[derive(Clone, PartialEq, Debug)]
-pub enum SettledValue {
+pub enum ExecutedValue {
     /// Its owner's commands.
     Batch(Arc<Batch>),
     /// Nothing, in place of these commands, which go on being a conflict (protocol.md §3).
@@ -179,20 +179,20 @@ pub enum SettledValue {
     Nop,
 }
 
-impl SettledValue {
+impl ExecutedValue {
     /// What was decided.
     pub fn value(&self) -> Value {
         match self {
-            SettledValue::Batch(batch) => Value::Batch(batch.clone()),
-            SettledValue::NopOf(_) | SettledValue::Nop => Value::Nop,
+            ExecutedValue::Batch(batch) => Value::Batch(batch.clone()),
+            ExecutedValue::NopOf(_) | ExecutedValue::Nop => Value::Nop,
         }
     }
 
     /// The owner's commands, executed or not, if anybody knows them.
     pub fn payload(&self) -> Option<&Arc<Batch>> {
         match self {
-            SettledValue::Batch(batch) | SettledValue::NopOf(batch) => Some(batch),
-            SettledValue::Nop => None,
+            ExecutedValue::Batch(batch) | ExecutedValue::NopOf(batch) => Some(batch),
+            ExecutedValue::Nop => None,
         }
     }
 }

@@ -40,8 +40,8 @@ mod watch;
 
 pub use conflicts::{ConflictIndex, DroppedIndex, KeySlots, SlotIndex};
 pub use message::{
-    CommitValue, Interfering, Message, Phase, Record, Report, Settled, SettledValue, Shared,
-    Standing,
+    CommitValue, ExecutedDecision, ExecutedValue, Interfering, Message, Phase, ProtocolSnapshot,
+    Record, Report, Standing,
 };
 #[cfg(test)]
 pub(crate) use plant::Plant;
@@ -363,7 +363,7 @@ pub struct Sizes {
 impl Protocol for EPaxos {
     type Message = Message;
     type Record = Record;
-    type Shared = Shared;
+    type Shared = ProtocolSnapshot;
 
     const NAME: &'static str = "epaxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
@@ -448,7 +448,7 @@ impl Protocol for EPaxos {
         self.after_step(fx);
     }
 
-    fn snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
+    fn snapshot(&self, executed: &Executed) -> (ProtocolSnapshot, Vec<Record>) {
         self.take_snapshot(executed)
     }
 
@@ -456,7 +456,7 @@ impl Protocol for EPaxos {
         self.reclaim.on_snapshot(self.core.cx.me(), executed.floor());
     }
 
-    fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
+    fn restore_shared(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
         self.restore_snapshot(shared, executed);
     }
 
@@ -464,7 +464,7 @@ impl Protocol for EPaxos {
         self.may_take(executed, here)
     }
 
-    fn install(&mut self, view: &View, shared: Shared, executed: &Executed, fx: &mut Fx) {
+    fn install(&mut self, view: &View, shared: ProtocolSnapshot, executed: &Executed, fx: &mut Fx) {
         self.install_snapshot(view, shared, executed, fx);
     }
 

@@ -8,16 +8,16 @@
 //! executed: neither can tell it (no record), and neither may install the other's snapshot (it
 //! lacks what was dropped). Cuts form a chain; what is executed at some moment does not.
 
-use super::{EPaxos, Fx, Record, Settled, SettledValue, Shared};
+use super::{EPaxos, ExecutedDecision, ExecutedValue, Fx, ProtocolSnapshot, Record};
 use crate::protocol::{Path, View};
 use crate::types::{Decision, Executed, ReplicaId, Value};
 
 impl EPaxos {
     /// For all: what is executed. For this replica alone: every other instance that is kept (its
     /// promises, votes, proposals and decisions not executed yet), and what it may not do again.
-    pub(super) fn take_snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
+    pub(super) fn take_snapshot(&self, executed: &Executed) -> (ProtocolSnapshot, Vec<Record>) {
         let store = &self.core.store;
-        let mut settled = Vec::new();
+        let mut decisions = Vec::new();
         let (reserved, announced) = (self.reservation.record(), self.early.record());
         let own = reserved.into_iter().chain(announced).chain(self.reclaim.record());
         let mut own: Vec<Record> = own.collect();
@@ -25,35 +25,35 @@ impl EPaxos {
             match instance.decision() {
                 Some((value, deps)) if executed.contains(id) => {
                     let value = match (value, &instance.payload) {
-                        (Value::Batch(batch), _) => SettledValue::Batch(batch.clone()),
-                        (Value::Nop, Some(batch)) => SettledValue::NopOf(batch.clone()),
-                        (Value::Nop, None) => SettledValue::Nop,
+                        (Value::Batch(batch), _) => ExecutedValue::Batch(batch.clone()),
+                        (Value::Nop, Some(batch)) => ExecutedValue::NopOf(batch.clone()),
+                        (Value::Nop, None) => ExecutedValue::Nop,
                     };
-                    settled.push(Settled { id, value, deps: deps.clone() });
+                    decisions.push(ExecutedDecision { id, value, deps: deps.clone() });
                 }
                 _ => own.extend(instance.records(id)),
             }
         }
-        let shared = Shared {
+        let shared = ProtocolSnapshot {
             floor: store.index.floor().clone(),
             cut: self.reclaim.established().clone(),
             dropped: store.instances.trimmed().clone(),
             index: store.dropped.clone(),
-            settled,
+            decisions,
         };
         (shared, own)
     }
 
     /// Starts from an own snapshot; its own records come next.
-    pub(super) fn restore_snapshot(&mut self, shared: Shared, executed: &Executed) {
-        let Shared { floor, cut, dropped, index, settled } = shared;
+    pub(super) fn restore_snapshot(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
+        let ProtocolSnapshot { floor, cut, dropped, index, decisions } = shared;
         assert!(executed.floor().includes(&dropped), "only what is executed is dropped");
         assert!(dropped.includes(&floor), "what is forgotten has no record");
         self.core.store.restore_floors(&dropped, &floor);
         self.core.store.join_dropped(&index);
         self.reclaim.restore_floors(&floor, &cut);
         self.reclaim.on_snapshot(self.core.cx.me(), executed.floor());
-        settled.into_iter().for_each(|settled| self.core.store.note_executed(settled));
+        decisions.into_iter().for_each(|decision| self.core.store.note_executed(decision));
         self.skip_to(executed);
     }
 
@@ -75,12 +75,12 @@ impl EPaxos {
     pub(super) fn install_snapshot(
         &mut self,
         view: &View,
-        shared: Shared,
+        shared: ProtocolSnapshot,
         executed: &Executed,
         fx: &mut Fx,
     ) {
         fx.hit(Path::Installed);
-        let Shared { cut, mut dropped, index, settled, .. } = shared;
+        let ProtocolSnapshot { cut, mut dropped, index, decisions, .. } = shared;
         // The bounds it has to keep to by its own rules; another replica's word is no proof.
         dropped.meet(executed.floor());
         self.recovery.end_all(executed);
@@ -90,7 +90,7 @@ impl EPaxos {
             s.store.keep_as_dropped(id, &instance);
         }
         s.store.join_dropped(&index);
-        settled.into_iter().for_each(|settled| s.store.note_executed(settled));
+        decisions.into_iter().for_each(|decision| s.store.note_executed(decision));
         s.store.index.settle_wildcards(executed);
         self.reclaim.on_install(s, &cut);
         self.skip_to(executed);

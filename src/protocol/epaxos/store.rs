@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::conflicts::{ConflictIndex, DroppedIndex};
 use super::instances::{Instance, Instances};
-use super::{CommitValue, Fx, Message, Phase, Settled};
+use super::{CommitValue, ExecutedDecision, Fx, Message, Phase};
 use crate::protocol::Path;
 use crate::types::{
     Batch, Decision, Deps, Executed, Footprint, InstanceId, ReplicaId, Slot, Value, Written,
@@ -210,8 +210,8 @@ impl Store {
     }
 
     /// Takes in a decision that is executed already: nothing follows from it.
-    pub(super) fn note_executed(&mut self, settled: Settled) {
-        let Settled { id, value, deps } = settled;
+    pub(super) fn note_executed(&mut self, executed: ExecutedDecision) {
+        let ExecutedDecision { id, value, deps } = executed;
         if self.is_stale(id) {
             return;
         }

@@ -142,7 +142,7 @@ fn a_dropped_nop_still_counts_for_its_owner() {
     s.lose_all();
     s.truncate(&[1, 3]);
     let snapshot = s.save(3);
-    assert!(snapshot.shared.settled.is_empty() && snapshot.shared.index.nops.keys().len() == 1);
+    assert!(snapshot.shared.decisions.is_empty() && snapshot.shared.index.nops.keys().len() == 1);
     s.restart_from(3, &snapshot);
     let second = s.propose(3, "k");
     s.deliver("PreAccept", second, 3, 1);
@@ -231,9 +231,9 @@ fn an_install_keeps_what_is_outside_and_settles_what_is_inside() {
     assert_eq!(s.executed(3), [theirs]);
     assert!(s.install(3, &snapshot));
     assert_eq!(s.executed(3), [theirs], "once more, on top");
-    let sender = snapshot.shared.settled.iter().find(|settled| settled.id == inside);
+    let sender = snapshot.shared.decisions.iter().find(|decision| decision.id == inside);
     let here = s.look(3);
-    assert_eq!(here.shared.settled.iter().find(|settled| settled.id == inside), sender);
+    assert_eq!(here.shared.decisions.iter().find(|decision| decision.id == inside), sender);
     assert_eq!(s.propose(3, "d"), id(3, 3), "no slot is used twice");
     s.pass(&[1, 2, 3], Duration::from_secs(1));
     assert!(s.decision(3, open).is_some_and(|d| !d.value.is_nop()), "its owner went on");
@@ -391,7 +391,7 @@ fn a_replica_that_comes_back_is_what_it_was() {
         for (at, snapshot) in snapshots.iter().enumerate().skip(1) {
             let is = s.look(at);
             dropped += is.shared.dropped.as_slots().iter().sum::<u64>();
-            nops += is.shared.settled.iter().filter(|one| one.value.value().is_nop()).count();
+            nops += is.shared.decisions.iter().filter(|one| one.value.value().is_nop()).count();
             open += is.own.len();
             // What is established others tell again.
             let told_again = |(mut reborn, same): (Snapshot, bool)| {

@@ -6,14 +6,16 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::protocol::epaxos::{DroppedIndex, Record, Settled, SettledValue, Shared, SlotIndex};
+use crate::protocol::epaxos::{
+    DroppedIndex, ExecutedDecision, ExecutedValue, ProtocolSnapshot, Record, SlotIndex,
+};
 use crate::types::{Ballot, InstanceId, KeyHash, LogPosition, ReplicaId};
 
 const LIMITS: Limits = Limits::new(3);
 /// Of the example: up to the state.
 const FRONT: usize = HEADER + 100;
 
-type Point = Checkpoint<Shared, Record>;
+type Point = Checkpoint<ProtocolSnapshot, Record>;
 
 fn id(replica: usize, slot: u64) -> InstanceId {
     InstanceId::new(ReplicaId::from_index(replica), slot)
@@ -31,12 +33,16 @@ fn checkpoint(records: u64) -> Point {
     let keys = keys.map(|(key, slots)| (KeyHash(key), slots.into_iter().collect()));
     let commands = SlotIndex::from_parts(vector([0, 300, 0]), Deps::none(3), keys.into());
     let commands = commands.expect("two slots a replica");
-    let shared = Shared {
+    let shared = ProtocolSnapshot {
         floor: Deps::none(3),
         cut: vector([0, 300, 5]),
         dropped: vector([0, 300, 0]),
         index: DroppedIndex { commands, nops: SlotIndex::new(3) },
-        settled: vec![Settled { id: id(0, 3), value: SettledValue::Nop, deps: Deps::none(3) }],
+        decisions: vec![ExecutedDecision {
+            id: id(0, 3),
+            value: ExecutedValue::Nop,
+            deps: Deps::none(3),
+        }],
     };
     Checkpoint { position: LogPosition::new(9), executed, shared, own }
 }
@@ -52,7 +58,7 @@ fn file(point: &Point, state: &[u8]) -> (Bytes, OwnSnapshot) {
 
 fn read(
     file: &Bytes,
-) -> Result<(Snapshot<Shared>, Vec<crate::replica::Record<Record>>), SnapshotError> {
+) -> Result<(Snapshot<ProtocolSnapshot>, Vec<crate::replica::Record<Record>>), SnapshotError> {
     decode_own_snapshot(file, "Köln", &LIMITS)
 }
 
@@ -118,13 +124,13 @@ fn what_is_cut_or_changed_is_noticed() {
 #[test]
 fn who_is_to_blame_is_said() {
     let (file, own) = file(&checkpoint(0), b"state");
-    let other = decode_own_snapshot::<Shared, Record>(&file, "Bonn", &LIMITS);
+    let other = decode_own_snapshot::<ProtocolSnapshot, Record>(&file, "Bonn", &LIMITS);
     assert!(matches!(other, Err(SnapshotError::OtherCluster { found, .. }) if found == "Köln"));
     let part = file.slice(..usize::try_from(own.bytes).expect("small"));
     let name = SnapshotId(own.id.0 ^ 1);
-    let damaged = decode_snapshot::<Shared>(&part, name, "Köln", &LIMITS);
+    let damaged = decode_snapshot::<ProtocolSnapshot>(&part, name, "Köln", &LIMITS);
     assert!(matches!(damaged, Err(SnapshotError::Damaged { found, .. }) if found == own.id.0));
-    let whole = decode_snapshot::<Shared>(&file, own.id, "Köln", &LIMITS);
+    let whole = decode_snapshot::<ProtocolSnapshot>(&file, own.id, "Köln", &LIMITS);
     assert!(matches!(whole, Err(SnapshotError::Length { expected, .. }) if expected == own.bytes));
     let flaw = |at: usize, byte: u8| {
         let mut changed = BytesMut::from(&file[..]);
@@ -152,7 +158,7 @@ fn no_bytes_make_the_decoder_panic_or_reserve_much() {
         }
         let id = SnapshotId(xxhash_rust::xxh3::xxh3_64(&bytes));
         let bytes = Bytes::from(bytes);
-        let Ok(snapshot) = decode_snapshot::<Shared>(&bytes, id, "Köln", &LIMITS) else {
+        let Ok(snapshot) = decode_snapshot::<ProtocolSnapshot>(&bytes, id, "Köln", &LIMITS) else {
             continue;
         };
         accepted += 1;

@@ -2,7 +2,7 @@
 
 use super::{Actor, Stage, name, replica};
 use crate::execute::Executor;
-use crate::protocol::epaxos::{Message, Record, Shared};
+use crate::protocol::epaxos::{Message, ProtocolSnapshot, Record};
 use crate::protocol::{Path, Protocol};
 use crate::types::{Deps, Durable, Executed, LogPosition, Optimisations, Retention, Timing};
 
@@ -10,7 +10,7 @@ use crate::types::{Deps, Durable, Executed, LogPosition, Optimisations, Retentio
 #[derive(Clone, PartialEq, Debug)]
 pub(in crate::replica::stories) struct Snapshot {
     pub(in crate::replica::stories) executed: Executed,
-    pub(in crate::replica::stories) shared: Shared,
+    pub(in crate::replica::stories) shared: ProtocolSnapshot,
     pub(in crate::replica::stories) own: Vec<Record>,
     /// The records of the log that it stands for.
     position: usize,
