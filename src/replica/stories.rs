@@ -4,6 +4,7 @@
 
 mod chaos;
 mod durability;
+mod progress;
 mod quick;
 mod recoveries;
 mod stage;

@@ -146,7 +146,7 @@ impl EPaxos {
             }
             Message::Accept { ballot, value, deps, .. } => {
                 if acceptor::on_accept(s, from, id, &Proposal { ballot, value, deps }) {
-                    self.recovery.yield_to(s, id, ballot);
+                    self.recovery.yield_to(s, &self.early, id, ballot);
                 }
             }
             Message::AcceptOk { ballot, .. } => self.on_accept_ok(view, from, id, ballot, fx),
@@ -157,11 +157,12 @@ impl EPaxos {
             }
             Message::Recover { ballot, .. } => {
                 if acceptor::on_recover(s, &self.early, from, id, ballot) {
-                    self.recovery.yield_to(s, id, ballot);
+                    self.recovery.yield_to(s, &self.early, id, ballot);
                 }
             }
             Message::RecoverOk { ballot, report, .. } => {
-                let proposal = self.recovery.on_recover_ok(s, from, id, ballot, report);
+                let proposal =
+                    self.recovery.on_recover_ok(s, &self.early, from, id, ballot, report);
                 self.accept(view, id, proposal, fx);
             }
             Message::Validate { ballot, batch, deps, .. } => {
@@ -173,12 +174,12 @@ impl EPaxos {
                 self.accept(view, id, proposal, fx);
             }
             Message::Waiting { fast_votes, .. } => {
-                let waiters = self.recovery.on_waiting(s, id, usize::from(fast_votes));
+                let waiters = self.recovery.on_waiting(s, from, id, usize::from(fast_votes));
                 self.examine(view, waiters, fx);
             }
             Message::Reject { ballot, .. } => {
                 if acceptor::on_higher_ballot(s, id, ballot) {
-                    self.recovery.yield_to(s, id, ballot);
+                    self.recovery.yield_to(s, &self.early, id, ballot);
                 }
             }
             Message::Truncated { .. } => {
@@ -222,7 +223,7 @@ impl EPaxos {
         // Its vote shows that there is such an instance.
         s.store.instances.entry(id);
         if acceptor::on_higher_ballot(s, id, ballot) {
-            self.recovery.yield_to(s, id, ballot);
+            self.recovery.yield_to(s, &self.early, id, ballot);
         }
         let decided = commit::on_accept_ok(s, from, id, ballot);
         self.decide(view, decided, fx);
@@ -436,7 +437,7 @@ impl Protocol for EPaxos {
             self.take(view, id, Some(way), fx);
         }
         for id in self.recovery.due(view) {
-            let proposal = self.recovery.drive(&mut self.core.step(view, fx), id);
+            let proposal = self.recovery.drive(&mut self.core.step(view, fx), &self.early, id);
             self.accept(view, id, proposal, fx);
             self.recovery.resend(&mut self.core.step(view, fx), id);
         }

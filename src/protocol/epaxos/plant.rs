@@ -285,7 +285,9 @@ impl EPaxos {
             let accepted = Ballot::OWNER;
             let report = Report { phase: Phase::Initial, accepted, value: None, initial: None };
             let s = &mut self.core.step(view, fx);
-            if let Some(proposal) = self.recovery.on_recover_ok(s, from, id, ballot, report) {
+            if let Some(proposal) =
+                self.recovery.on_recover_ok(s, &self.early, from, id, ballot, report)
+            {
                 super::acceptor::start_accept(s, id, proposal);
             }
         }

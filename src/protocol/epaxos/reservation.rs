@@ -14,7 +14,7 @@
 //!
 //! Each lost slot costs a recovery. Two things bound that: a block has at most
 //! [`Optimisations::RESERVED_AT_ONCE`] slots, whatever the setting says; and the owner recovers no
-//! more than a block of them at a time, lowest first. Many lives that ended before theirs were
+//! more than the longest block at a time, lowest first. Many lives that ended before theirs were
 //! decided leave more of them, and all their messages at once would fill the others' queues, be
 //! lost, and be sent again, at higher ballots each time.
 //!
@@ -49,6 +49,11 @@ use super::store::Store;
 use super::{Fx, Phase, Record};
 use crate::protocol::Path;
 use crate::types::{Deps, Footprint, InstanceId, Optimisations, Slot, Written};
+
+/// How many lost slots are recovered at a time. It does not depend on the setting: each recovery
+/// takes two round trips, so what a short block would allow at a time takes far replicas very long
+/// after many restarts, and whatever the lost slots may speak against waits for all of them.
+const LOST_AT_ONCE: Slot = Optimisations::RESERVED_AT_ONCE;
 
 /// What this replica has reserved of its own slots.
 #[derive(Debug, Default)]
@@ -158,13 +163,9 @@ impl Reservation {
         fx: &mut Fx,
     ) -> Vec<InstanceId> {
         let me = cx.me();
-        let most = match cx.settings.optimisations.reserved_slots {
-            0 => Optimisations::RESERVED_AT_ONCE,
-            block => block.min(Optimisations::RESERVED_AT_ONCE),
-        };
         let mut due = Vec::new();
         let mut next = self.next_lost.max(store.known_of(me) + 1);
-        while next <= self.earlier && (self.under_way.len() as Slot) < most {
+        while next <= self.earlier && (self.under_way.len() as Slot) < LOST_AT_ONCE {
             let id = InstanceId::new(me, next);
             if self.is_lost(cx, store, id) && !is_led(id) {
                 fx.hit(Path::LostSlot);

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::early_commit::EarlyCommit;
 use super::instances::Proposal;
 use super::step::Step;
 use super::{Message, Phase, Record, Report, Standing};
@@ -136,14 +137,21 @@ impl Recoveries {
     }
 
     /// Another ballot is at work: a recovery led here below it is over, and its leader gets time.
-    pub(super) fn yield_to(&mut self, s: &mut Step<'_>, id: InstanceId, ballot: Ballot) {
+    pub(super) fn yield_to(
+        &mut self,
+        s: &mut Step<'_>,
+        early: &EarlyCommit,
+        id: InstanceId,
+        ballot: Ballot,
+    ) {
         if self.led.get(&id).is_some_and(|recovery| recovery.ballot < ballot) {
             self.end(id);
         }
         let attempts = s.store.instances.entry(id).attempts;
         let mut pause = back_off(s, attempts);
-        if id.replica == s.cx.me() {
-            // With the owner in its quorum a recovery is over at once: so the owner goes first.
+        if id.replica == s.cx.me() && !early.is_orphan(s.cx, s.store, id) {
+            // With the owner in its quorum a recovery is over at once: so the owner goes first. Of
+            // an orphan the owner knows no more than the others do.
             pause /= 4;
         }
         s.store.instances.entry(id).not_before = s.view.now + pause;
@@ -166,6 +174,7 @@ impl Recoveries {
     pub(super) fn on_recover_ok(
         &mut self,
         s: &mut Step<'_>,
+        early: &EarlyCommit,
         from: ReplicaId,
         id: InstanceId,
         ballot: Ballot,
@@ -180,7 +189,7 @@ impl Recoveries {
         match &mut recovery.stage {
             Stage::Collecting { replies } => {
                 replies.insert(from, report);
-                self.decide_collected(s, id)
+                self.decide_collected(s, early, id)
             }
             Stage::Waiting { candidate, .. } if !candidate.quorum.contains(from) => {
                 self.decide_late(s, from, id, report)
@@ -191,16 +200,29 @@ impl Recoveries {
 
     /// Decides once there are enough promises: `n - f` at the first attempt, all that can be had at
     /// later ones (§5.6).
-    fn decide_collected(&mut self, s: &mut Step<'_>, id: InstanceId) -> Option<Proposal> {
+    ///
+    /// Deviation: only a quorum that has to answer Validate is worth waiting for. Any other choice
+    /// is an Accept, which needs `n - f` of all replicas, whoever promised.
+    fn decide_collected(
+        &mut self,
+        s: &mut Step<'_>,
+        early: &EarlyCommit,
+        id: InstanceId,
+    ) -> Option<Proposal> {
         let quorums = s.cx.quorums();
         let recovery = self.led.get(&id)?;
         let Stage::Collecting { replies } = &recovery.stage else { return None };
-        let live = quorums.n - s.view.suspected.len();
-        let hoping = s.view.now < recovery.hope_until && replies.len() < live;
-        if replies.len() < quorums.slow() || hoping {
+        if replies.len() < quorums.slow() {
             return None;
         }
+        // An orphan's owner promises nothing, not even to itself.
+        let silent = usize::from(early.is_orphan(s.cx, s.store, id));
+        let live = quorums.n - s.view.suspected.len() - silent;
+        let hoping = s.view.now < recovery.hope_until && replies.len() < live;
         let choice = decide_recovery(quorums, id.replica, replies);
+        if hoping && matches!(choice, Choice::Validate { .. }) {
+            return None;
+        }
         let quorum = replies.keys().copied().collect();
         match choice {
             Choice::Adopt(value, deps) => {
@@ -277,7 +299,12 @@ impl Recoveries {
     }
 
     /// Begins anew at a higher ballot what takes too long; decides what need not hope any longer.
-    pub(super) fn drive(&mut self, s: &mut Step<'_>, id: InstanceId) -> Option<Proposal> {
+    pub(super) fn drive(
+        &mut self,
+        s: &mut Step<'_>,
+        early: &EarlyCommit,
+        id: InstanceId,
+    ) -> Option<Proposal> {
         let recovery = self.led.get(&id)?;
         let late = recovery.give_up <= s.view.now || recovery.waits_for_any(s.view.suspected);
         if late && !matches!(recovery.stage, Stage::Accepting { .. }) {
@@ -285,7 +312,7 @@ impl Recoveries {
             self.start(s, id);
             return None;
         }
-        self.decide_collected(s, id).or_else(|| self.examine(s, id))
+        self.decide_collected(s, early, id).or_else(|| self.examine(s, id))
     }
 
     /// Sends again what got no answer.
@@ -374,7 +401,14 @@ mod tests {
     ) -> Option<Proposal> {
         let (accepted, value, initial) = (Ballot::OWNER, None, None);
         let report = Report { phase: Phase::Initial, accepted, value, initial };
-        recoveries.on_recover_ok(&mut alone.step(), replica(from), id, ballot, report)
+        recoveries.on_recover_ok(
+            &mut alone.step(),
+            &EarlyCommit::new(),
+            replica(from),
+            id,
+            ballot,
+            report,
+        )
     }
 
     #[test]
@@ -394,10 +428,10 @@ mod tests {
     #[test]
     fn a_higher_ballot_ends_it_and_a_lower_one_does_not() {
         let (mut alone, mut recoveries, id, ballot) = started();
-        recoveries.yield_to(&mut alone.step(), id, ballot);
+        recoveries.yield_to(&mut alone.step(), &EarlyCommit::new(), id, ballot);
         assert!(recoveries.is_led(id), "its own ballot");
         let higher = ballot.next_for(replica(2));
-        recoveries.yield_to(&mut alone.step(), id, higher);
+        recoveries.yield_to(&mut alone.step(), &EarlyCommit::new(), id, higher);
         assert!(!recoveries.is_led(id));
         let instance = alone.core.store.instances.get(id).expect("it was recovered");
         assert!(instance.not_before > alone.view.now, "the other one gets time");
@@ -408,11 +442,11 @@ mod tests {
     fn what_takes_too_long_begins_again_above_its_ballot() {
         let (mut alone, mut recoveries, id, ballot) = started();
         assert!(recoveries.due(&alone.view).contains(&id), "a first attempt hopes for nothing");
-        assert!(recoveries.drive(&mut alone.step(), id).is_none());
+        assert!(recoveries.drive(&mut alone.step(), &EarlyCommit::new(), id).is_none());
         assert_eq!(recoveries.ballot_of(id), Some(ballot), "it has its time");
         alone.view.now = alone.view.now + Duration::from_secs(60);
         assert_eq!(recoveries.due(&alone.view), [id]);
-        assert!(recoveries.drive(&mut alone.step(), id).is_none());
+        assert!(recoveries.drive(&mut alone.step(), &EarlyCommit::new(), id).is_none());
         assert!(recoveries.ballot_of(id).is_some_and(|again| again > ballot));
     }
 }

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::{must_yield, speaks_against};
-use super::{Candidate, Recoveries, Stage, small};
+use super::{Candidate, Recoveries, Stage, back_off, small};
 use crate::protocol::Path;
 use crate::protocol::epaxos::instances::Proposal;
 use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Message, Standing};
-use crate::types::{Executed, InstanceId, Value, Written};
+use crate::types::{Executed, InstanceId, ReplicaId, Value, Written};
 
 /// Who waits for whom, and what waiting recoveries have said.
 ///
@@ -92,6 +92,7 @@ impl Recoveries {
     pub(crate) fn on_waiting(
         &mut self,
         s: &mut Step<'_>,
+        from: ReplicaId,
         id: InstanceId,
         fast_votes: usize,
     ) -> BTreeSet<InstanceId> {
@@ -99,6 +100,7 @@ impl Recoveries {
         if s.store.instances.is_committed(id) {
             return BTreeSet::new();
         }
+        leave_to_leader(s, from, id);
         let heard = self.waiters.heard.entry(id).or_default();
         *heard = (*heard).max(fast_votes);
         self.waiters.waiting.get(&id).cloned().unwrap_or_default()
@@ -147,6 +149,20 @@ impl Recoveries {
             }
         }
     }
+}
+
+/// The leader of a recovery says that it waits, maybe for long. A higher ballot would have to wait
+/// for the same, so the leader gets time until it can have said so twice again. Not one that is
+/// suspected: it may be heard and hear nothing, and would wait for ever.
+fn leave_to_leader(s: &mut Step<'_>, from: ReplicaId, id: InstanceId) {
+    let Some(instance) = s.store.instances.get(id) else { return };
+    let (ballot, attempts) = (instance.ballot, instance.attempts);
+    let leads = !ballot.is_owner() && ballot.leader(id.replica) == from;
+    if !leads || from == s.cx.me() || s.view.suspected.contains(from) {
+        return;
+    }
+    let pause = s.cx.resend_after(s.view, 1) * 2 + back_off(s, attempts);
+    s.store.instances.entry(id).not_before = s.view.now + pause;
 }
 
 /// What all that a recovery waits for says together.
