@@ -14,12 +14,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{NO, complain, tell};
 use crate::load::compare::keep::{KeepError, Keeper, read};
+use crate::load::compare::kept::{Comparison, Outcome};
 use crate::load::compare::plan::Plan;
-use crate::load::compare::run::{Comparison, Outcome};
 use crate::load::compare::series::{Turn, run};
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
-use crate::load::compare::{real_runs, tables, virtual_runs};
-use crate::load::drive::THREAD;
+use crate::load::compare::{real_runs, virtual_runs};
+use crate::load::driver::THREAD;
+use crate::load::render::{reports, tables};
 
 /// Compare protocols under the same load, or two results of that.
 ///
@@ -95,7 +96,9 @@ impl Compare {
         let ended = self.take_turns(&plan, &mut comparison, keeper.as_mut(), &runtime);
         // Whatever happened: what was seen until then is shown, and kept if it can be.
         let printed = tell(tables::markdown(&comparison).trim_end());
-        let finished = keeper.as_ref().map_or(Ok(()), |keeper| keeper.finish(&comparison));
+        let finished = keeper
+            .as_ref()
+            .map_or(Ok(()), |keeper| keeper.finish(&comparison, &reports(&comparison)));
         let kept = ended.and(finished);
         let (made, planned) = (comparison.runs.len(), plan.turns().len());
         if made < planned {

@@ -7,12 +7,12 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::drive::{Drive, Driven, Figures, Pace, Plan};
-use super::record::Finished;
+use super::driver::{Drive, Driven, Figures, Pace, Plan};
 use super::report::{Config, Crash, Flushing, PerReplica, Report, Summary, share};
-use super::verify::judge;
-use super::wide_area::WideArea;
 use super::workload::{BadWorkload, Keys};
+use crate::load::driver::record::Finished;
+use crate::load::result::verify::judge;
+use crate::load::scenario::wide_area::WideArea;
 use crate::machine::Kv;
 use crate::node::{
     Durability, FastSlow, Latency, LocalCluster, Metrics, Optimisations, Replica, StartError,

@@ -1,10 +1,8 @@
 //! Looks for the highest rate that meets the objectives: doubles it until one is missed, then
 //! halves the gap a few times. Each step is a run of its own.
 
-use serde::Serialize;
-
-use super::drive::Pace;
-use super::outcome::Run;
+use super::driver::Pace;
+use super::result::Step;
 use super::scenario::Scenario;
 
 /// The gap between the highest rate that held and the lowest that did not, as a share.
@@ -12,41 +10,6 @@ const PRECISION: f64 = 0.05;
 
 /// More steps than this are not made.
 const MOST_STEPS: usize = 24;
-
-/// A rate that answers this much less than was offered has not held, whatever the latency.
-const ENOUGH: f64 = 0.95;
-
-/// One rate that was tried.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Step {
-    /// What was offered, in operations a second.
-    pub rate: f64,
-    /// What was answered.
-    pub throughput_ops_s: f64,
-    /// The median, in milliseconds.
-    pub p50_ms: f64,
-    /// 99 of 100.
-    pub p99_ms: f64,
-    /// Why it did not hold, if it did not.
-    pub missed: Option<String>,
-}
-
-impl Step {
-    /// What a run at this rate showed.
-    pub fn of(scenario: &Scenario, rate: f64, run: &Run) -> Step {
-        let mut missed = scenario.slos.iter().find_map(|slo| slo.missed(&run.measured()));
-        if missed.is_none() && run.throughput_ops_s < ENOUGH * rate {
-            missed = Some(format!("only {:.0}/s were answered", run.throughput_ops_s));
-        }
-        Step {
-            rate,
-            throughput_ops_s: run.throughput_ops_s,
-            p50_ms: run.latency_ms.p50,
-            p99_ms: run.latency_ms.p99,
-            missed,
-        }
-    }
-}
 
 /// The next rate to try after these steps, beginning with `first`; none when it is found.
 pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {

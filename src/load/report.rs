@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::load::number::{grouped, rounded};
+use crate::load::result::Checked;
 use crate::node::{FastSlow, Latency};
 
 /// What a run showed.
@@ -133,17 +135,6 @@ pub struct PerReplica {
     pub fast_path_share: f64,
     /// In an emulated wide area: the round trip to the nearest fast quorum.
     pub lower_bound_ms: Option<f64>,
-}
-
-/// What of the history was checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Checked {
-    /// Operations recorded and checked.
-    pub operations: usize,
-    /// Keys they were on.
-    pub keys: usize,
-    /// One key in this many was recorded, with all its operations: 1 for all.
-    pub one_key_in: u32,
 }
 
 /// What is quoted of many latencies, in milliseconds; all zero when there were none.
@@ -299,39 +290,11 @@ impl fmt::Display for Row {
     }
 }
 
-/// A number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
-    apart(&number.to_string())
-}
-
-/// The nearest whole number, likewise.
-pub(super) fn rounded(number: f64) -> String {
-    apart(&format!("{number:.0}"))
-}
-
-fn apart(digits: &str) -> String {
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn thousands_are_apart() {
-        let shown = [0, 999, 1_000, 1_234_567].map(grouped);
-        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(rounded(12_345.6), "12,346");
-    }
 
     #[test]
     fn figures_are_in_milliseconds() {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use super::kept::Point;
 use super::plan::Plan;
-use super::run::Point;
-use crate::load::keys::{Keys, Population};
-use crate::load::values::Sizes;
+use crate::load::workload::keys::{Keys, Population};
+use crate::load::workload::values::Sizes;
 use crate::load::workload::{Mix, Stream, Workload};
 use crate::machine::{Kv, StateMachine, encode};
 use crate::sim::virtual_time::Asking;

@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use super::run::{Comparison, Latencies, Outcome, Point, Run, Seen, Spread};
+use super::kept::{Comparison, Latencies, Outcome, Point, Run, Seen, Spread};
 use super::significance::median;
+use crate::load::number::number;
 
 /// Something that a run has a number for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,30 +173,6 @@ impl fmt::Display for Range {
     }
 }
 
-/// A number as people read it: three digits or all before the point, thousands apart.
-pub fn number(value: f64) -> String {
-    let digits = match value.abs() {
-        small if small < 10.0 => 2,
-        middle if middle < 1_000.0 => 1,
-        _ => 0,
-    };
-    let plain = format!("{value:.digits$}");
-    let plain = match plain.contains('.') {
-        true => plain.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => plain,
-    };
-    let (whole, rest) = plain.split_once('.').map_or((&plain[..], None), |(w, r)| (w, Some(r)));
-    let mut grouped = String::new();
-    for (index, digit) in whole.chars().enumerate() {
-        let left = whole.len() - index;
-        if index > 0 && left.is_multiple_of(3) && !grouped.ends_with('-') {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
-}
-
 impl Comparison {
     /// Who ran, in order of first appearance.
     pub fn whos(&self) -> Vec<&str> {
@@ -257,23 +234,6 @@ fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_as_people_read_them() {
-        let cases = [
-            (0.0, "0"),
-            (0.128, "0.13"),
-            (9.5, "9.5"),
-            (70.5, "70.5"),
-            (99.96, "100"),
-            (1_234.4, "1,234"),
-            (-1_234_567.0, "-1,234,567"),
-            (-123.0, "-123"),
-        ];
-        for (value, wanted) in cases {
-            assert_eq!(number(value), wanted);
-        }
-    }
 
     #[test]
     fn a_spread_shows_only_where_there_is_one() {

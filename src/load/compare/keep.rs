@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::run::{Comparison, FORMAT, Run};
-use super::{html, tables};
+use super::kept::{Comparison, FORMAT, Run};
 
 /// A directory of results.
 ///
@@ -82,21 +81,20 @@ impl Keeper {
         write(&self.dir.join("runs").join(name), |to| json(run, to))
     }
 
-    /// Keeps the whole: `result.json`, `report.md`, `report.html`.
+    /// Keeps the whole: `result.json`, and the reports made of it, each a name and a text.
     ///
     /// # Errors
     /// When one of them cannot be written. The others are tried all the same.
-    pub fn finish(&self, comparison: &Comparison) -> Result<(), KeepError> {
-        let all = [
-            write(&self.dir.join("result.json"), |to| json(comparison, to)),
-            write(&self.dir.join("report.md"), |to| {
-                to.write_all(tables::markdown(comparison).as_bytes())
-            }),
-            write(&self.dir.join("report.html"), |to| {
-                to.write_all(html::page(comparison).as_bytes())
-            }),
-        ];
-        all.into_iter().collect()
+    pub fn finish(
+        &self,
+        comparison: &Comparison,
+        reports: &[(&str, String)],
+    ) -> Result<(), KeepError> {
+        let mut kept = write(&self.dir.join("result.json"), |to| json(comparison, to));
+        for (name, text) in reports {
+            kept = kept.and(write(&self.dir.join(name), |to| to.write_all(text.as_bytes())));
+        }
+        kept
     }
 }
 
@@ -147,8 +145,8 @@ fn failed(path: &Path, error: io::Error) -> KeepError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::comparison;
     use super::*;
+    use crate::load::compare::fixture::comparison;
 
     #[test]
     fn what_is_kept_can_be_read_back() {
@@ -156,7 +154,7 @@ mod tests {
         let mut keeper = Keeper::new(dir.path()).expect("it is empty");
         let whole = comparison(2);
         whole.runs.iter().for_each(|run| keeper.keep(run).expect("there is room"));
-        keeper.finish(&whole).expect("there is room");
+        keeper.finish(&whole, &[]).expect("there is room");
         assert!(read(&dir.path().join("result.json")).expect("it was written") == whole);
         let runs = fs::read_dir(dir.path().join("runs")).expect("a directory").count();
         assert_eq!(runs, whole.runs.len());
@@ -181,7 +179,10 @@ mod tests {
         let said = keeper.keep(&second).expect_err("no room").to_string();
         assert!(said.contains("0002-epaxos.json") && said.contains("No space"), "{said}");
         full("report.html.part");
-        let said = keeper.finish(&whole).expect_err("no room").to_string();
+        let said = keeper
+            .finish(&whole, &[("report.html", "<p>".to_owned())])
+            .expect_err("no room")
+            .to_string();
         assert!(said.contains("report.html"), "{said}");
         assert!(read(&dir.path().join("result.json")).expect("it was written") == whole);
         assert_eq!(fs::read_dir(dir.path().join("runs")).expect("a directory").count(), 1);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::run::{Asked, Point};
-use crate::load::input::{self, FileError, Flaw};
-use crate::load::wide_area::{WideArea, one_line};
+use super::kept::{Asked, Point};
+use crate::load::scenario::input::{self, FileError, Flaw};
+use crate::load::scenario::wide_area::{WideArea, one_line};
 use crate::sim::virtual_time::Crash;
 use crate::types::MAX_REPLICAS;
 

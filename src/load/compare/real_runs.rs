@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::asking::workload;
 use super::cpu::Cpu;
+use super::kept::{Asked, Latencies, Outcome, Paths, Seen, Site, Slice, Spread, Stopped, ms};
 use super::plan::Plan;
-use super::run::{Asked, Latencies, Outcome, Paths, Seen, Site, Slice, Spread, Stopped, ms};
 use super::series::Turn;
-use crate::load::drive::{self, Drive, Driven, Pace, Recent};
-use crate::load::local::{Tally, leader_of};
+use crate::load::driver::{self, Drive, Driven, Pace, Recent};
+use crate::load::target::local::{Tally, leader_of};
 use crate::machine::Kv;
 use crate::node::{Latency, LocalCluster, PathLatency, Replica};
 use crate::protocol::ProtocolKind;
@@ -89,18 +89,18 @@ async fn largest_component(cluster: &LocalCluster<Kv>) -> Option<u64> {
     largest
 }
 
-fn drive_plan(plan: &Plan, turn: &Turn<'_>) -> drive::Plan {
+fn drive_plan(plan: &Plan, turn: &Turn<'_>) -> driver::Plan {
     let pace = match turn.point.load {
         Asked::Clients(clients) => Pace::Closed { clients, think: Duration::ZERO },
         Asked::Rate(rate) => {
-            Pace::Open { rate, spread: drive::Spread::Poisson, outstanding: OUTSTANDING }
+            Pace::Open { rate, spread: driver::Spread::Poisson, outstanding: OUTSTANDING }
         }
     };
-    drive::Plan {
+    driver::Plan {
         pace,
         reads: Consistency::Linearizable,
         warm_up: plan.warm_up,
-        ..drive::Plan::closed(workload(plan, turn.point, turn.seed), 1, 0)
+        ..driver::Plan::closed(workload(plan, turn.point, turn.seed), 1, 0)
     }
 }
 

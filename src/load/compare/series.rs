@@ -2,8 +2,8 @@
 //! machine disturbs all alike. Each run is kept as it ends.
 
 use super::keep::{KeepError, Keeper};
+use super::kept::{Comparison, FORMAT, Outcome, Point, Run};
 use super::plan::{Contender, Plan};
-use super::run::{Comparison, FORMAT, Outcome, Point, Run};
 
 /// One run that is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +88,10 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
-    use super::super::run::{Latencies, Seen};
+    use super::super::kept::{Latencies, Seen};
     use super::super::{keep::read, real_runs, virtual_runs};
     use super::*;
+    use crate::load::render::reports;
 
     /// Two protocols, side by side.
     fn plan(seconds: f64) -> Plan {
@@ -133,7 +134,7 @@ mod tests {
         let files = dirs.each_ref().map(|dir| {
             let mut keeper = Keeper::new(dir.path()).expect("it is empty");
             let comparison = in_virtual_time(&plan, Some(&mut keeper));
-            keeper.finish(&comparison).expect("there is room");
+            keeper.finish(&comparison, &reports(&comparison)).expect("there is room");
             assert_eq!(comparison.seen().count(), 8, "all were measured");
             ["result.json", "report.html", "report.md"]
                 .map(|name| std::fs::read(dir.path().join(name)).expect("it was written"))

@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
-use super::figures::{Better, Figure, Range, number};
-use super::run::{Comparison, Point};
+use super::figures::{Better, Figure, Range};
+use super::kept::{Comparison, Point};
 use super::significance::{Test, rank_test};
+use crate::load::number::number;
 
 /// When a difference counts.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -191,8 +192,8 @@ fn caveat(changes: &[Change], strictness: Strictness) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{comparison, scaled};
     use super::*;
+    use crate::load::compare::fixture::{comparison, scaled};
 
     fn compare(factor: f64, repeats: u32) -> (Vec<Change>, Vec<String>) {
         let before = comparison(repeats);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::asking::{Streams, workload};
+use super::kept::{Asked, Outcome, Seen, Stopped};
 use super::plan::Plan;
-use super::run::{Asked, Outcome, Seen, Stopped};
 use super::series::Turn;
 use crate::protocol::ProtocolKind;
 use crate::sim::virtual_time::{Load, Setup, measure_kind};

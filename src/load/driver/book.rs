@@ -1,0 +1,187 @@
+//! What is counted while the load runs: latencies by site and kind, how late operations were
+//! started, what went wrong, and what has come since the last look. Written to by the clients of
+//! `drive`, one page a site, so that few of them meet at one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::load::workload::Kind;
+use crate::node::Latency;
+
+/// An operation that starts this much after it was meant to is late.
+pub const LATE: Duration = Duration::from_millis(1);
+
+/// So many different errors are kept in their own words.
+const WORDS: usize = 8;
+
+/// Counts of one run, by site.
+#[derive(Debug)]
+pub(super) struct Book {
+    pages: Vec<Mutex<Page>>,
+    /// Answered so far, whether it counts or not.
+    answered: AtomicU64,
+    failed: AtomicU64,
+    late: AtomicU64,
+    dropped: AtomicU64,
+    words: Mutex<Vec<(String, u64)>>,
+}
+
+/// One site's.
+#[derive(Debug, Default)]
+struct Page {
+    figures: Figures,
+    recent: Recent,
+}
+
+/// What the operations that count have seen.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// From the intended start to the answer, for each kind that came.
+    latency: [Option<Box<Latency>>; Kind::ALL.len()],
+    /// From the intended start to the start.
+    pub lateness: Latency,
+    /// Operations that ended without an answer.
+    pub errors: u64,
+}
+
+impl Figures {
+    fn record(&mut self, kind: Kind, took: Duration) {
+        self.latency[kind as usize].get_or_insert_default().record(took);
+    }
+
+    /// Adds all that another has counted.
+    pub fn add(&mut self, other: &Figures) {
+        for (own, others) in self.latency.iter_mut().zip(&other.latency) {
+            if let Some(others) = others {
+                own.get_or_insert_default().add(others);
+            }
+        }
+        self.lateness.add(&other.lateness);
+        self.errors += other.errors;
+    }
+
+    /// From the intended start to the answer, for all kinds.
+    pub fn latency(&self) -> Latency {
+        let mut all = Latency::default();
+        self.latency.iter().flatten().for_each(|one| all.add(one));
+        all
+    }
+
+    /// The same by kind, of those that came.
+    pub fn kinds(&self) -> impl Iterator<Item = (Kind, &Latency)> {
+        let kinds = Kind::ALL.into_iter().zip(&self.latency);
+        kinds.filter_map(|(kind, latency)| Some((kind, latency.as_deref()?)))
+    }
+}
+
+/// What has come since the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Recent {
+    /// Of what was answered.
+    pub latency: Latency,
+    /// Operations that ended without an answer.
+    pub errors: u64,
+}
+
+/// What became of one operation, and what it counts as.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) site: usize,
+    pub(super) kind: Kind,
+    /// Whether it was meant to start after the warm-up.
+    pub(super) counts: bool,
+    /// From the intended start to the start.
+    pub(super) lateness: Duration,
+    /// From the intended start to the answer, or why there is none.
+    pub(super) outcome: Result<Duration, String>,
+}
+
+impl Book {
+    pub(super) fn new(sites: usize) -> Book {
+        Book {
+            pages: (0..sites).map(|_| Mutex::default()).collect(),
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            words: Mutex::default(),
+        }
+    }
+
+    pub(super) fn note(&self, note: Note) {
+        let mut page = lock(&self.pages[note.site]);
+        if note.counts {
+            page.figures.lateness.record(note.lateness);
+            if note.lateness > LATE {
+                self.late.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        match note.outcome {
+            Ok(took) => {
+                page.recent.latency.record(took);
+                if note.counts {
+                    page.figures.record(note.kind, took);
+                }
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(why) => {
+                page.recent.errors += 1;
+                page.figures.errors += u64::from(note.counts);
+                drop(page);
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.take_word(why);
+            }
+        }
+    }
+
+    fn take_word(&self, why: String) {
+        let mut words = lock(&self.words);
+        if let Some((_, count)) = words.iter_mut().find(|(known, _)| *known == why) {
+            *count += 1;
+        } else if words.len() < WORDS {
+            words.push((why, 1));
+        }
+    }
+
+    /// One that was not even tried: too much was under way.
+    pub(super) fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// What has come since this was called last, by site.
+    pub(super) fn take_recent(&self) -> Vec<Recent> {
+        self.pages.iter().map(|page| std::mem::take(&mut lock(page).recent)).collect()
+    }
+
+    /// Everything by site, once all is over.
+    pub(super) fn figures(&self) -> Vec<Figures> {
+        self.pages.iter().map(|page| lock(page).figures.clone()).collect()
+    }
+
+    /// What errors said, and how often.
+    pub(super) fn words(&self) -> Vec<(String, u64)> {
+        lock(&self.words).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in these is never left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,192 @@
+//! One client: a session, a stream of operations, and the endpoint it prefers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::book::Note;
+use super::record::Asked;
+use super::{Endpoint, Pace, Shared, Trouble};
+use crate::load::workload::{Ask, Asks, Key, Stream};
+use crate::machine::KvOutput;
+use crate::types::{ClientId, Consistency, RequestId};
+
+/// How long a client waits before it asks a busy replica again.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long a client waits once it has been turned away everywhere, or has failed.
+const NOWHERE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest a client thinks before it looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(100);
+
+/// A client; it asks one thing at a time.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Among all clients of the run.
+    number: u32,
+    /// The endpoint it asks first.
+    home: usize,
+    /// How far away the one is that it asks next.
+    hop: usize,
+    session: ClientId,
+    sequence: u64,
+    stream: Stream,
+}
+
+impl Client {
+    /// The client with this number among those of its home.
+    pub(super) fn new<E: Endpoint>(shared: &Shared<E>, number: u32, home: usize) -> Client {
+        let places = shared.endpoints.len();
+        // Numbers of different homes interleave; clients of one home that is gone spread.
+        let spread = number as usize % places.saturating_sub(1).max(1);
+        let place = u32::try_from(home).expect("a cluster has few replicas");
+        let number = number * u32::try_from(places).expect("a cluster has few replicas") + place;
+        Client {
+            number,
+            home,
+            hop: 1 + spread,
+            session: ClientId(shared.session_base + u64::from(number)),
+            sequence: 0,
+            stream: shared.plan.workload.client(number, &shared.population),
+        }
+    }
+
+    /// A client of a closed loop, from start to stop.
+    pub(super) async fn ask_in_turn<E: Endpoint>(mut self, shared: Arc<Shared<E>>) {
+        let Pace::Closed { think, .. } = shared.plan.pace else { return };
+        while !shared.is_stopping() {
+            let due = shared.start.elapsed();
+            if !shared.admit(due) {
+                return;
+            }
+            if !self.operate(&shared, due).await {
+                // Without this, what fails at once would fail ever so often.
+                tokio::time::sleep(NOWHERE_PAUSE).await;
+            }
+            let mut left = think;
+            while !left.is_zero() && !shared.is_stopping() {
+                tokio::time::sleep(left.min(NAP)).await;
+                left = left.saturating_sub(NAP);
+            }
+        }
+    }
+
+    /// A client of an open loop, as long as there is something to do.
+    pub(super) async fn ask_when_due<E: Endpoint>(
+        self: Box<Client>,
+        shared: Arc<Shared<E>>,
+        due: Duration,
+    ) {
+        let mut next = Some((self, due));
+        while let Some((mut client, due)) = next {
+            client.operate(&shared, due).await;
+            next = shared.lanes[client.home].give_back(client);
+        }
+    }
+
+    /// Does one operation that was meant to start at `due`; whether it was answered.
+    async fn operate<E: Endpoint>(&mut self, shared: &Shared<E>, due: Duration) -> bool {
+        let start = shared.start.elapsed();
+        let op = self.stream.next(start);
+        let all = async {
+            self.ask(shared, &op.asks).await?;
+            match &op.then {
+                Some(then) => self.ask(shared, then).await,
+                None => Ok(()),
+            }
+        };
+        let timeout = shared.plan.timeout;
+        let answered = tokio::time::timeout(timeout, all).await;
+        let answered = answered.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")));
+        let now = shared.start.elapsed();
+        let is_answered = answered.is_ok();
+        shared.book.note(Note {
+            site: self.home,
+            kind: op.kind,
+            counts: due >= shared.plan.warm_up,
+            lateness: start.saturating_sub(due),
+            outcome: answered.map(|()| now.saturating_sub(due)),
+        });
+        is_answered
+    }
+
+    /// Asks one thing until there is an answer, and takes note of it.
+    async fn ask<E: Endpoint>(&mut self, shared: &Shared<E>, asks: &Asks) -> Result<(), String> {
+        let is_read = asks.iter().all(|(_, ask)| *ask == Ask::Get);
+        self.sequence += 1;
+        let called = nanos(shared.start.elapsed());
+        // Dropped with this future if need be: an operation without an answer. Nobody promises
+        // that a local read sees the latest.
+        let is_recorded = !(is_read && shared.plan.reads == Consistency::Local);
+        let asked = asks.iter().filter(|_| is_recorded);
+        let record = |(key, ask): &(Key, Ask)| shared.record.call(self.number, called, *key, *ask);
+        let open: SmallVec<[Asked<'_>; 1]> = asked.map(record).collect();
+        let output = self.answer(shared, asks, is_read).await?;
+        let now = nanos(shared.start.elapsed());
+        for (open, answer) in open.into_iter().zip(self.stream.answered(asks, &output)) {
+            open.answered(now, answer);
+        }
+        Ok(())
+    }
+
+    /// Asks at home first, then elsewhere.
+    async fn answer<E: Endpoint>(
+        &self,
+        shared: &Shared<E>,
+        asks: &Asks,
+        is_read: bool,
+    ) -> Result<KvOutput, String> {
+        let request = RequestId::new(self.session, self.sequence);
+        let places = shared.endpoints.len();
+        let (mut at, mut refusals) = (self.home, 0);
+        loop {
+            let (command, endpoint) = (self.stream.command(asks), &shared.endpoints[at]);
+            shared.travel(self.home, at).await;
+            let attempt = async {
+                match is_read {
+                    true => endpoint.read(command, shared.plan.reads).await,
+                    // Nothing before this is ever tried again.
+                    false => endpoint.submit(request, self.sequence, command).await,
+                }
+            };
+            match tokio::time::timeout(shared.plan.attempt, attempt).await {
+                // No words of its own for each length: they are counted.
+                Ok(Ok(KvOutput::TooLarge { limit, .. })) => {
+                    return Err(format!(
+                        "the answer is above {limit} bytes: read fewer keys, or shorter values"
+                    ));
+                }
+                Ok(Ok(output)) => {
+                    shared.travel(at, self.home).await;
+                    return Ok(output);
+                }
+                Ok(Err(Trouble::Failed(why))) => return Err(why),
+                Ok(Err(Trouble::Busy)) => tokio::time::sleep(BUSY_PAUSE).await,
+                Ok(Err(Trouble::Gone)) | Err(_) => {
+                    let step = if refusals == 0 { self.hop } else { 1 };
+                    refusals += 1;
+                    at = (at + step) % places;
+                    if refusals % places == 0 {
+                        tokio::time::sleep(NOWHERE_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<E> Shared<E> {
+    /// The way of a command or an answer between two sites.
+    async fn travel(&self, from: usize, to: usize) {
+        let distance = self.plan.distance.as_ref().map(|distance| distance[from][to]);
+        if let Some(time) = distance.filter(|time| !time.is_zero()) {
+            tokio::time::sleep(time).await;
+        }
+    }
+}
+
+fn nanos(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_nanos()).expect("a run is shorter than 584 years")
+}

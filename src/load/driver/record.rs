@@ -1,0 +1,356 @@
+//! What clients asked and were told, kept small while the load runs, and turned into a history for
+//! the checker afterwards.
+//!
+//! Memory is bounded. When more operations come than fit, every second key is dropped with all its
+//! operations, and so on: what is left is complete for each key that is left, and linearizability
+//! is a matter of single keys. Where that is of no use, because all are on few keys, the record
+//! ends there: what it holds is complete up to a moment.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::load::workload::{Answer, Ask, Key, Sizes, Written};
+use crate::sim::history::{self, Call, Operation, Outcome, write_history};
+
+/// So many operations go to the writer or the checker at once.
+const CHUNK: usize = 1 << 14;
+
+/// Notes are kept in this many heaps, so that few clients meet at one. (A heap a client would be
+/// more memory than a processor keeps at hand.)
+const HEAPS: usize = 16;
+
+/// Thinning by this many powers of two leaves the first key of a table or two.
+const MOST_THINNING: u32 = 20;
+
+/// The records of all clients of a run.
+#[derive(Debug)]
+pub struct Record {
+    capacity: usize,
+    values: Sizes,
+    /// What is called from this moment on is not recorded; `u64::MAX` while there is room.
+    end: AtomicU64,
+    /// Keys are kept whose number is a multiple of two to the power of this.
+    thinning: AtomicU32,
+    /// Entries in all heaps; changed with a heap's lock held.
+    kept: AtomicUsize,
+    thinner: Mutex<()>,
+    heaps: Vec<Mutex<Vec<Entry>>>,
+}
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: Key,
+    client: u32,
+    ask: Ask,
+    called: u64,
+    /// Zero if there was no answer.
+    returned: u64,
+    answer: Answer,
+}
+
+/// An operation under way. Dropped without an answer, it is recorded as one that may or may not
+/// have happened.
+#[derive(Debug)]
+#[must_use = "dropping it says that there is no answer"]
+pub struct Asked<'a> {
+    /// Where to, if this is recorded at all.
+    record: Option<&'a Record>,
+    entry: Entry,
+}
+
+impl Asked<'_> {
+    /// The client has its answer, `now` nanoseconds after the start.
+    pub fn answered(mut self, now: u64, answer: Answer) {
+        (self.entry.returned, self.entry.answer) = (now.max(1), answer);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.record {
+            record.keep(self.entry);
+        }
+    }
+}
+
+/// How much of a run its record holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Operations in the record.
+    pub operations: usize,
+    /// One key in this many was recorded: 1 for all.
+    pub one_key_in: u32,
+    /// When there was no more room, in nanoseconds after the start.
+    pub end: Option<u64>,
+}
+
+impl Record {
+    /// For about `capacity` operations, none if that is 0; the memory for them is taken now.
+    pub fn new(capacity: usize, values: Sizes) -> Record {
+        let heap = || Mutex::new(Vec::with_capacity(capacity / HEAPS));
+        Record {
+            capacity,
+            values,
+            end: AtomicU64::new(if capacity == 0 { 0 } else { u64::MAX }),
+            thinning: AtomicU32::new(0),
+            kept: AtomicUsize::new(0),
+            thinner: Mutex::new(()),
+            heaps: (0..HEAPS).map(|_| heap()).collect(),
+        }
+    }
+
+    /// A client is about to ask, `now` nanoseconds after the start.
+    pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) -> Asked<'_> {
+        let answer = Answer { ok: false, found: Written::NOTHING };
+        let entry = Entry { key, client, ask, called: now, returned: 0, answer };
+        // Read before the command is sent: whatever is left out here was sent after the end.
+        let has_room = now < self.end.load(Ordering::SeqCst);
+        Asked { record: has_room.then_some(self), entry }
+    }
+
+    fn keep(&self, entry: Entry) {
+        let mut heap = self.heap(entry.client as usize % HEAPS);
+        if !is_kept(entry.key, self.thinning.load(Ordering::Relaxed)) {
+            return;
+        }
+        heap.push(entry);
+        let kept = self.kept.fetch_add(1, Ordering::Relaxed) + 1;
+        drop(heap);
+        if kept > self.capacity
+            && let Ok(_only_one) = self.thinner.try_lock()
+        {
+            while self.kept.load(Ordering::Relaxed) > self.capacity {
+                if self.thinning.load(Ordering::Relaxed) >= MOST_THINNING {
+                    let now = entry.returned.max(entry.called);
+                    self.end.fetch_min(now, Ordering::SeqCst);
+                    return;
+                }
+                self.thin();
+            }
+        }
+    }
+
+    /// Drops every second of the keys that are left.
+    fn thin(&self) {
+        let thinning = self.thinning.fetch_add(1, Ordering::Relaxed) + 1;
+        for heap in 0..HEAPS {
+            // Locked after the change above: whoever keeps something behind this sees it.
+            let mut heap = self.heap(heap);
+            let before = heap.len();
+            heap.retain(|entry| is_kept(entry.key, thinning));
+            self.kept.fetch_sub(before - heap.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn heap(&self, heap: usize) -> MutexGuard<'_, Vec<Entry>> {
+        // Nothing panics between two changes that belong together.
+        self.heaps[heap].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of a run that is over, with the operations of a key together, by time of call.
+    pub fn finish(&self) -> Finished {
+        let thinning = self.thinning.load(Ordering::Relaxed);
+        let mut entries = Vec::with_capacity(self.kept.load(Ordering::Relaxed));
+        for heap in 0..HEAPS {
+            let taken = std::mem::take(&mut *self.heap(heap));
+            entries.extend(taken.into_iter().filter(|entry| is_kept(entry.key, thinning)));
+        }
+        let end = self.end.load(Ordering::SeqCst);
+        entries.retain(|entry| entry.called < end);
+        for entry in entries.iter_mut().filter(|entry| entry.returned >= end) {
+            // It may have seen what was not recorded any more.
+            entry.returned = 0;
+        }
+        entries.sort_unstable_by_key(|entry| (entry.key, entry.called));
+        let end = (end < u64::MAX).then_some(end);
+        Finished { entries, thinning, end, values: self.values.clone() }
+    }
+}
+
+fn is_kept(key: Key, thinning: u32) -> bool {
+    key.0.trailing_zeros() >= thinning
+}
+
+/// What was recorded of a run.
+#[derive(Debug)]
+pub struct Finished {
+    entries: Vec<Entry>,
+    thinning: u32,
+    end: Option<u64>,
+    values: Sizes,
+}
+
+impl Finished {
+    /// How much it holds.
+    pub fn extent(&self) -> Extent {
+        let one_key_in = 1u32.checked_shl(self.thinning).unwrap_or(u32::MAX);
+        Extent { operations: self.entries.len(), one_key_in, end: self.end }
+    }
+
+    /// The history in pieces that can be checked one by one: a key is never divided.
+    pub fn pieces(&self) -> impl Iterator<Item = Vec<Operation>> + '_ {
+        let mut rest = &self.entries[..];
+        std::iter::from_fn(move || {
+            let mut end = rest.len().min(CHUNK);
+            while end > 0 && end < rest.len() && rest[end].key == rest[end - 1].key {
+                end += 1;
+            }
+            let (piece, left) = rest.split_at(end);
+            rest = left;
+            (!piece.is_empty()).then(|| self.operations(piece))
+        })
+    }
+
+    /// Writes the history for outside checkers, by time of call.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        let mut entries: Vec<Entry> = self.entries.clone();
+        entries.sort_unstable_by_key(|entry| entry.called);
+        entries.chunks(CHUNK).try_for_each(|piece| write_history(&self.operations(piece), &mut to))
+    }
+
+    fn operations(&self, entries: &[Entry]) -> Vec<Operation> {
+        let values = &self.values;
+        let some = |written: Written| (written != Written::NOTHING).then(|| written.value(values));
+        let operation = |entry: &Entry| {
+            let Answer { ok, found } = entry.answer;
+            let (call, answer) = match entry.ask {
+                Ask::Get => (Call::Get, history::Answer::Value(some(found))),
+                Ask::Put(new) => (Call::Put(new.value(values)), history::Answer::Done),
+                Ask::Cas(expected, new) => {
+                    let call = Call::Cas { expected: some(expected), value: new.value(values) };
+                    let swapped = history::Answer::Swapped;
+                    (call, if ok { swapped } else { history::Answer::Mismatch(some(found)) })
+                }
+                Ask::Del => (Call::Del, history::Answer::Deleted(ok)),
+            };
+            let returned = (entry.returned > 0).then_some(entry.returned);
+            Operation {
+                client: entry.client.into(),
+                key: entry.key.name(),
+                call,
+                called: entry.called,
+                returned,
+                outcome: returned.map_or(Outcome::Info, |_| Outcome::Ok(answer)),
+            }
+        };
+        entries.iter().map(operation).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sim::history::read_history;
+    use crate::sim::linearizability::{BUDGET, Verdict, check};
+
+    /// A store with one client after the other, each on its own keys.
+    fn run(record: &Record, clients: u32, rounds: u64) {
+        for round in 0..rounds {
+            for client in 0..clients {
+                let (key, now) = (Key((1 << 20) + client), 10 * (round * u64::from(clients)) + 1);
+                let value = Written(1 + round * u64::from(clients) + u64::from(client));
+                let asked = record.call(client, now, key, Ask::Put(value));
+                asked.answered(now + 5, Answer { ok: true, found: Written::NOTHING });
+            }
+        }
+    }
+
+    fn counts(finished: &Finished) -> BTreeMap<Key, usize> {
+        let mut counts = BTreeMap::new();
+        finished.entries.iter().for_each(|entry| *counts.entry(entry.key).or_default() += 1);
+        counts
+    }
+
+    #[test]
+    fn a_record_within_its_capacity_has_everything() {
+        let record = Record::new(400, Sizes::Fixed(16));
+        run(&record, 4, 100);
+        let finished = record.finish();
+        assert_eq!(finished.extent(), Extent { operations: 400, one_key_in: 1, end: None });
+        assert_eq!(counts(&finished).into_values().collect::<Vec<_>>(), [100; 4]);
+    }
+
+    #[test]
+    fn beyond_it_whole_keys_go_and_the_rest_is_complete() {
+        let record = Record::new(1_000, Sizes::Fixed(16));
+        run(&record, 64, 100);
+        let finished = record.finish();
+        let extent = finished.extent();
+        assert!(extent.operations <= 1_000 && extent.one_key_in >= 8, "{extent:?}");
+        let counts = counts(&finished);
+        assert!(counts.values().all(|count| *count == 100), "{counts:?}");
+        assert_eq!(counts.len(), 64 / extent.one_key_in as usize);
+    }
+
+    #[test]
+    fn of_one_key_alone_the_record_is_complete_up_to_its_end() {
+        let record = Record::new(1_000, Sizes::Fixed(16));
+        // One that is under way when the record ends, and has seen what came after.
+        let late = record.call(9, 3, Key(0), Ask::Get);
+        for now in (0..2_000).map(|round| 10 * round) {
+            let put = record.call(0, now, Key(0), Ask::Put(Written(1 + now)));
+            put.answered(now + 5, Answer { ok: true, found: Written::NOTHING });
+        }
+        late.answered(20_000, Answer { ok: true, found: Written(15_001) });
+        let finished = record.finish();
+        let extent = finished.extent();
+        let end = extent.end.expect("there was no more room");
+        assert!((9_000..11_000).contains(&end), "{extent:?}");
+        assert!(finished.entries.iter().all(|entry| entry.called < end && entry.returned < end));
+        let piece = finished.pieces().next().expect("one key");
+        assert_eq!(check(&piece, BUDGET), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn pieces_never_divide_a_key_and_an_open_operation_is_unknown() {
+        let record = Record::new(100_000, Sizes::Fixed(16));
+        run(&record, 2, CHUNK as u64);
+        drop(record.call(2, 7, Key(0), Ask::Get));
+        let pieces: Vec<_> = record.finish().pieces().collect();
+        assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), 2 * CHUNK + 1);
+        let mut seen = Vec::new();
+        for piece in &pieces {
+            let mut keys: Vec<_> = piece.iter().map(|operation| operation.key.clone()).collect();
+            keys.dedup();
+            seen.extend(keys);
+        }
+        assert_eq!(seen, ["hot-0", "c0-0", "c0-1"]);
+        assert_eq!((pieces[0][0].returned, &pieces[0][0].outcome), (None, &Outcome::Info));
+    }
+
+    #[test]
+    fn what_is_written_reads_back_and_shows_a_lost_write() {
+        let record = Record::new(10, Sizes::Fixed(16));
+        let told = |ok, found| Answer { ok, found };
+        let story = [
+            (Ask::Put(Written(1)), told(true, Written::NOTHING)),
+            (Ask::Cas(Written(1), Written(2)), told(true, Written::NOTHING)),
+            (Ask::Cas(Written(1), Written(3)), told(false, Written(2))),
+            (Ask::Get, told(true, Written(2))),
+            (Ask::Del, told(true, Written::NOTHING)),
+        ];
+        for (now, (ask, answer)) in (0..).step_by(10).zip(story) {
+            record.call(0, now, Key(9), ask).answered(now + 5, answer);
+        }
+        let finished = record.finish();
+        let mut file = Vec::new();
+        finished.write(&mut file).expect("memory takes everything");
+        let read = read_history(&file[..]).expect("what was written");
+        assert_eq!(vec![read], finished.pieces().collect::<Vec<_>>());
+        let piece = finished.pieces().next().expect("one key");
+        assert_eq!(check(&piece, BUDGET), Verdict::Linearizable);
+
+        let nothing = told(true, Written::NOTHING);
+        record.call(0, 1, Key(9), Ask::Put(Written(1))).answered(2, nothing);
+        record.call(0, 3, Key(9), Ask::Get).answered(4, nothing);
+        let piece = record.finish().pieces().next().expect("one key");
+        assert!(matches!(check(&piece, BUDGET), Verdict::Violation(_)));
+    }
+}

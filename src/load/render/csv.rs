@@ -1,0 +1,54 @@
+//! The series of a load as files: CSV for tables and plots, and HdrHistogram's interval log, which
+//! keeps the whole distribution of each interval.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::load::result::{Outcome, Run};
+
+/// The columns of the CSV, before one for each replica's answers.
+const COLUMNS: &str = "run,at_s,seconds,rate,errors,p50_ms,p99_ms,max_ms";
+
+/// Writes the series of all runs, a row an interval.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write_csv(outcome: &Outcome, to: impl Write) -> io::Result<()> {
+    let mut to = BufWriter::new(to);
+    write!(to, "{COLUMNS}")?;
+    let sites = outcome.runs.first().map_or(&[][..], |run| &run.sites);
+    for site in sites {
+        write!(to, ",answers_{}", site.replica)?;
+    }
+    writeln!(to)?;
+    for (number, run) in (1..).zip(&outcome.runs) {
+        for row in &run.series {
+            write!(to, "{number},{},{},{},{}", row.at_s, row.seconds, row.rate, row.errors)?;
+            write!(to, ",{},{},{}", row.p50_ms, row.p99_ms, row.max_ms)?;
+            row.by_site.iter().try_for_each(|answers| write!(to, ",{answers}"))?;
+            writeln!(to)?;
+        }
+    }
+    to.flush()
+}
+
+/// Writes each run's log: the first to `path`, the others beside it, with `.2` and so on added.
+///
+/// # Errors
+/// When a file cannot be made or written; with its path.
+pub fn write_hdr(runs: &[Run], path: &Path) -> Result<(), (PathBuf, io::Error)> {
+    for (number, run) in (1..).zip(runs) {
+        let mut name = path.as_os_str().to_owned();
+        if number > 1 {
+            name.push(format!(".{number}"));
+        }
+        let path = PathBuf::from(name);
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(run.hdr_log())?;
+            file.flush()
+        });
+        written.map_err(|error| (path, error))?;
+    }
+    Ok(())
+}

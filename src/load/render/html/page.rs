@@ -1,0 +1,161 @@
+//! The page: one file that needs nothing but itself. Sections from `sections`, plots from `plot`,
+//! and a style for light and for dark.
+
+use std::fmt::Write;
+
+use super::escape;
+use super::plot::COLOURS;
+use super::sections::{Section, sections};
+use crate::load::compare::kept::{Comparison, Outcome};
+use crate::load::render::tables::{self, Table};
+
+/// What the browser is told about looks.
+const STYLE: &str = include_str!("report.css");
+
+/// The whole page.
+pub fn page(comparison: &Comparison) -> String {
+    let title = escape(&comparison.title);
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <h1>{title}</h1>\n"
+    );
+    push_origin(comparison, &mut page);
+    push_failures(comparison, &mut page);
+    for section in sections(comparison) {
+        push_section(comparison, &section, &mut page);
+    }
+    let config = escape(&comparison.config);
+    // Writing to a string does not fail, here and below.
+    let _ = write!(
+        page,
+        "<section><h2>What was asked for</h2>\n<pre>{config}</pre></section>\n\
+         </main>\n</body>\n</html>\n"
+    );
+    page
+}
+
+fn push_origin(comparison: &Comparison, page: &mut String) {
+    let Comparison { version, machine, runs, .. } = comparison;
+    let version = escape(version);
+    let machine = escape(&tables::place(machine, runs));
+    let time = match runs.iter().all(|run| run.virtual_time) {
+        true => "Virtual time: exact, and the same again for the same seeds.",
+        false => "Real time: figures of one machine, comparable with each other.",
+    };
+    let _ = writeln!(
+        page,
+        "<p class=\"origin\">isonomy {version}, {count} runs, {machine}. {time} A figure is the \
+         median over the repeats; [least–most] follows where they differ.</p>",
+        count = runs.len(),
+    );
+}
+
+fn push_failures(comparison: &Comparison, page: &mut String) {
+    for run in &comparison.runs {
+        if let Outcome::Failed(why) = &run.outcome {
+            let (who, point) = (escape(&run.who), run.point);
+            let (repeat, why) = (run.repeat, escape(why));
+            let _ = writeln!(
+                page,
+                "<p class=\"failed\">{who} at {point}, repeat {repeat}, came to nothing: {why}</p>"
+            );
+        }
+    }
+}
+
+fn push_section(comparison: &Comparison, section: &Section, page: &mut String) {
+    let _ = writeln!(page, "<section><h2>{}</h2>", escape(&section.title));
+    for words in &section.words {
+        let _ = writeln!(page, "<p>{}</p>", escape(words));
+    }
+    for table in &section.tables {
+        push_table(table, page);
+    }
+    if !section.plots.is_empty() {
+        push_legend(comparison, page);
+        page.push_str("<div class=\"plots\">\n");
+        for (plot, words) in &section.plots {
+            let Some(svg) = plot.svg() else { continue };
+            let (title, words) = (escape(&plot.title), escape(words));
+            let _ = writeln!(
+                page,
+                "<figure><h3>{title}</h3>{svg}<figcaption>{words}</figcaption></figure>"
+            );
+        }
+        page.push_str("</div>\n");
+    }
+    page.push_str("</section>\n");
+}
+
+fn push_legend(comparison: &Comparison, page: &mut String) {
+    page.push_str("<p class=\"legend\">");
+    for (index, who) in comparison.whos().iter().enumerate() {
+        let (colour, who) = (index % COLOURS, escape(who));
+        // As the style sheet has their lines.
+        let line = if colour < COLOURS / 2 { "solid" } else { "dashed" };
+        let _ = write!(
+            page,
+            "<span><i style=\"border-top:.22em {line} var(--c{colour})\"></i>{who}</span> "
+        );
+    }
+    page.push_str("</p>\n");
+}
+
+fn push_table(table: &Table, page: &mut String) {
+    let _ = writeln!(page, "<h3>{}</h3>\n<div class=\"wide\"><table>", escape(&table.title));
+    page.push_str("<thead><tr>");
+    for cell in &table.head {
+        let _ = write!(page, "<th>{}</th>", escape(cell));
+    }
+    page.push_str("</tr></thead>\n<tbody>\n");
+    for row in &table.rows {
+        page.push_str("<tr>");
+        for (index, cell) in row.iter().enumerate() {
+            let _ = match index {
+                0 => write!(page, "<th>{}</th>", escape(cell)),
+                // What stands in brackets is a spread, and less important.
+                _ => write!(page, "<td>{}</td>", stacked(cell)),
+            };
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</tbody></table></div>\n");
+}
+
+/// The values of a cell, `1 [0–2] / 3 [2–4]`, and below them their spreads.
+fn stacked(cell: &str) -> String {
+    let parts = cell.split(" / ").map(|part| match part.split_once(" [") {
+        Some((value, spread)) => (value, Some(spread.trim_end_matches(']'))),
+        None => (part, None),
+    });
+    let (values, spreads): (Vec<&str>, Vec<Option<&str>>) = parts.unzip();
+    let values = escape(&values.join(" / "));
+    if spreads.iter().all(Option::is_none) {
+        return values;
+    }
+    let shown = |spread: &Option<&str>| spread.map_or("–".to_owned(), |it| format!("[{it}]"));
+    let spreads: Vec<String> = spreads.iter().map(shown).collect();
+    format!("{values}<small>{}</small>", escape(&spreads.join(" / ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads_stand_below_their_values() {
+        let cases = [
+            ("70.5", "70.5"),
+            ("70.5 / 141", "70.5 / 141"),
+            ("72 [70–75]", "72<small>[70–75]</small>"),
+            ("70.5 / 141 [70–142]", "70.5 / 141<small>– / [70–142]</small>"),
+            ("1 [0–2] / 3 [2–4]", "1 / 3<small>[0–2] / [2–4]</small>"),
+            ("<–> / 1", "&lt;–&gt; / 1"),
+        ];
+        for (cell, wanted) in cases {
+            assert_eq!(stacked(cell), wanted);
+        }
+    }
+}

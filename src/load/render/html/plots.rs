@@ -1,0 +1,115 @@
+//! The lines of a report's plots, from the runs.
+
+use super::plot::Line;
+use crate::load::compare::figures::{Figure, Range};
+use crate::load::compare::kept::{Comparison, Point, Seen, Slice, Stopped};
+use crate::load::compare::significance::median;
+
+/// What is drawn over time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lined {
+    /// Operations a second.
+    Throughput,
+    /// The median latency, in milliseconds.
+    Latency,
+}
+
+impl Lined {
+    /// The value of a slice; none if nothing was answered in it and it is about that.
+    pub(super) fn of(self, slice: &Slice) -> Option<f64> {
+        match self {
+            Lined::Throughput => Some(slice.ops_s),
+            Lined::Latency => slice.p50_ms,
+        }
+    }
+}
+
+/// Throughput, and a percentile of latency, as the load grows.
+pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize) -> Vec<Line> {
+    by_who(comparison, |who| {
+        let at = |point: &Point| {
+            let throughput = comparison.range(who, *point, Figure::Throughput)?;
+            let latency = comparison.range(who, *point, Figure::Execute(None, percentile))?;
+            Some((throughput.median, latency))
+        };
+        dotted(points.iter().filter_map(at))
+    })
+}
+
+/// A figure as conflicts become more.
+pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> Vec<Line> {
+    by_who(comparison, |who| {
+        let at =
+            |point: &Point| Some((point.conflict_percent, comparison.range(who, *point, figure)?));
+        dotted(points.iter().filter_map(at))
+    })
+}
+
+/// How many per cent of the commands of a site were answered within how many milliseconds.
+pub(super) fn distribution(comparison: &Comparison, point: Point, site: usize) -> Vec<Line> {
+    by_who(comparison, |who| {
+        let at = |percentile: usize| {
+            let figure = Figure::Execute(Some(site), percentile);
+            let range = comparison.range(who, point, figure)?;
+            Some((range.median, percentile as f64))
+        };
+        let mut piece: Vec<(f64, f64)> = (0..100).filter_map(at).collect();
+        // From nothing upwards, so that a site where all take alike is not a line without length.
+        let first = piece.first().map(|(ms, _)| (*ms, 0.0));
+        first.into_iter().for_each(|first| piece.insert(0, first));
+        Line { colour: 0, pieces: vec![piece], whiskers: Vec::new(), dots: false }
+    })
+}
+
+/// Who stopped when under a load, if one did.
+pub(super) fn stopped(comparison: &Comparison, point: Point) -> Option<Stopped> {
+    let seen = comparison.seen().filter(|(run, _)| run.point == point);
+    seen.into_iter().find_map(|(_, seen)| seen.crash.clone())
+}
+
+/// How it went, slice by slice.
+pub(super) fn over_time(comparison: &Comparison, point: Point, lined: Lined) -> Vec<Line> {
+    by_who(comparison, |who| {
+        let mut pieces = vec![Vec::new()];
+        for slice in slices(comparison, who, point) {
+            let (at, values) = (slice.0, slice.1.iter().filter_map(|it| lined.of(it)));
+            let values: Vec<f64> = values.collect();
+            let last = pieces.last_mut().expect("there is one from the start");
+            match values.is_empty() {
+                true if !last.is_empty() => pieces.push(Vec::new()),
+                true => {}
+                false => last.push((at, median(&values))),
+            }
+        }
+        Line { colour: 0, pieces, whiskers: Vec::new(), dots: false }
+    })
+}
+
+/// The slices of all repeats, by their moment.
+pub(super) fn slices(comparison: &Comparison, who: &str, point: Point) -> Vec<(f64, Vec<Slice>)> {
+    let repeats: Vec<&Seen> = comparison.repeats(who, point).collect();
+    let most = repeats.iter().map(|seen| seen.over_time.len()).max().unwrap_or_default();
+    let at = |index: usize| {
+        let slices = repeats.iter().filter_map(|seen| seen.over_time.get(index).copied());
+        let slices: Vec<Slice> = slices.collect();
+        Some((slices.first()?.at_s, slices))
+    };
+    (0..most).filter_map(at).collect()
+}
+
+/// Points with their spread.
+fn dotted(points: impl Iterator<Item = (f64, Range)>) -> Line {
+    let mut line = Line { colour: 0, pieces: vec![Vec::new()], whiskers: Vec::new(), dots: true };
+    for (x, range) in points {
+        line.pieces[0].push((x, range.median));
+        line.whiskers.push((x, range.min, range.max));
+    }
+    line
+}
+
+/// A line for everyone who has one.
+fn by_who(comparison: &Comparison, line: impl Fn(&str) -> Line) -> Vec<Line> {
+    let whos = comparison.whos().into_iter().enumerate();
+    let lines = whos.map(|(colour, who)| Line { colour, ..line(who) });
+    lines.filter(|line| line.pieces.iter().any(|piece| !piece.is_empty())).collect()
+}

@@ -1,0 +1,275 @@
+//! What a report says, in order: tables, plots, and for each plot a sentence on what it shows, made
+//! from the figures that it shows.
+
+use super::plot::Plot;
+use super::plots::{self, Lined};
+use super::words;
+use crate::load::compare::figures::Figure;
+use crate::load::compare::kept::{Asked, Comparison, Point};
+use crate::load::render::tables::{self, Table};
+
+/// A part of a report.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Section {
+    /// Its heading.
+    pub(super) title: String,
+    /// What there is to know beforehand: paragraphs.
+    pub(super) words: Vec<String>,
+    /// Tables.
+    pub(super) tables: Vec<Table>,
+    /// Plots, each with what it shows.
+    pub(super) plots: Vec<(Plot, String)>,
+}
+
+/// All parts that there is something to be said in.
+pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
+    let all = [
+        in_one_table(comparison),
+        by_path(comparison),
+        at_each_site(comparison),
+        load(comparison),
+        distributions(comparison),
+        over_time(comparison),
+        conflicts(comparison),
+    ];
+    let said = |section: &Section| !(section.tables.is_empty() && section.plots.is_empty());
+    all.into_iter().filter(said).collect()
+}
+
+fn in_one_table(comparison: &Comparison) -> Section {
+    let points = comparison.points();
+    Section {
+        title: "Everything in one table".into(),
+        words: points.iter().map(|point| words::headline(comparison, *point)).collect(),
+        tables: points.iter().filter_map(|it| tables::overall(comparison, *it)).collect(),
+        plots: Vec::new(),
+    }
+}
+
+fn by_path(comparison: &Comparison) -> Section {
+    let points = comparison.points().into_iter();
+    Section {
+        title: "Fast path against slow".into(),
+        words: vec![
+            "A command is on the fast path if its decision took one round trip from the replica \
+                that was asked: with Multi-Paxos, if that replica led. In real time the replica \
+                counts both, from the call on; elsewhere on this page execution is what the \
+                client sees."
+                .into(),
+        ],
+        tables: points.filter_map(|point| tables::paths(comparison, point)).collect(),
+        plots: Vec::new(),
+    }
+}
+
+fn at_each_site(comparison: &Comparison) -> Section {
+    let points = comparison.points();
+    let both = |point: &Point| {
+        [true, false].map(|commit| tables::sites(comparison, *point, commit)).into_iter().flatten()
+    };
+    Section {
+        title: "At each site".into(),
+        words: vec![
+            "Commit: from a client's call until its own replica knows the decision. Execution: \
+                until it is executed there and answered."
+                .into(),
+        ],
+        tables: points.iter().flat_map(both).collect(),
+        plots: Vec::new(),
+    }
+}
+
+/// Throughput against latency, where there are several loads.
+fn load(comparison: &Comparison) -> Section {
+    let mut all = Vec::new();
+    for conflicts in conflict_shares(comparison) {
+        let points = at_share(comparison, conflicts);
+        if points.len() < 2 {
+            continue;
+        }
+        for percentile in [50, 99] {
+            let lines = plots::load(comparison, &points, percentile);
+            let words = words::load(comparison, &points, percentile);
+            let plot = Plot {
+                title: format!("Latency p{percentile} by throughput, {conflicts}% conflicts"),
+                x: "operations/s".into(),
+                y: "ms".into(),
+                log: true,
+                log_x: false,
+                top: None,
+                shaded: Vec::new(),
+                lines,
+            };
+            all.push((plot, words));
+        }
+    }
+    Section {
+        title: "Throughput and latency".into(),
+        words: vec![
+            "Each dot is one load, from left to right: more is asked, and answers take longer. \
+                Bars reach from the least to the most of the repeats. The latency axis is \
+                logarithmic where there is much to be told apart."
+                .into(),
+        ],
+        tables: Vec::new(),
+        plots: all,
+    }
+}
+
+/// How latencies are distributed at each site, under the smallest load.
+fn distributions(comparison: &Comparison) -> Section {
+    let mut all = Vec::new();
+    for conflicts in conflict_shares(comparison) {
+        let Some(point) = at_share(comparison, conflicts).first().copied() else { continue };
+        for (index, site) in comparison.sites().into_iter().enumerate() {
+            let lines = plots::distribution(comparison, point, index);
+            if lines.is_empty() {
+                continue;
+            }
+            let plot = Plot {
+                title: format!("{site}, {point}"),
+                x: "ms from call to answer".into(),
+                y: "% answered by then".into(),
+                log: false,
+                log_x: true,
+                top: Some(100.0),
+                shaded: Vec::new(),
+                lines,
+            };
+            all.push((plot, words::site(comparison, point, index)));
+        }
+    }
+    Section {
+        title: "Latency at each site".into(),
+        words: vec![
+            "How many commands were executed and answered within how long: up to the 99th \
+                percentile, each percentile the median of the repeats. The axis of time is \
+                logarithmic where there is much to be told apart."
+                .into(),
+        ],
+        tables: Vec::new(),
+        plots: all,
+    }
+}
+
+/// How a run went around a crash.
+fn over_time(comparison: &Comparison) -> Section {
+    let mut all = Vec::new();
+    for point in comparison.points() {
+        let Some(stopped) = plots::stopped(comparison, point) else { continue };
+        let mut who = if stopped.as_leader { "the leader".into() } else { stopped.site.clone() };
+        if let Some(back) = stopped.back_s {
+            who.push_str(&format!(", back at {back} s,"));
+        }
+        let load = Point { crash: false, ..point };
+        let drawn = [
+            (Lined::Throughput, "Throughput", "operations/s"),
+            (Lined::Latency, "Median latency", "ms (p50)"),
+        ];
+        for (lined, what, y) in drawn {
+            let lines = plots::over_time(comparison, point, lined);
+            let end = lines.iter().flat_map(|it| it.pieces.iter().flatten()).map(|it| it.0);
+            let end = end.fold(stopped.at_s, f64::max);
+            let plot = Plot {
+                title: format!("{what} when {who} stops at {} s: {load}", stopped.at_s),
+                x: "seconds".into(),
+                y: y.into(),
+                log: lined == Lined::Latency,
+                log_x: false,
+                top: None,
+                shaded: vec![(stopped.at_s, stopped.back_s.unwrap_or(end))],
+                lines,
+            };
+            all.push((plot, words::crash(comparison, point, &stopped, lined)));
+        }
+    }
+    Section {
+        title: "Around a crash".into(),
+        words: vec![
+            "While the ground is shaded the replica is down, and the clients of its site with \
+                it where time is virtual; else they go on at other sites. Where nobody leads, the \
+                one that stops for the leader would be it elsewhere. Each slice is the median of \
+                the repeats. The latency axis is logarithmic where there is much to be told apart."
+                .into(),
+        ],
+        tables: Vec::new(),
+        plots: all,
+    }
+}
+
+/// What conflicts change, where there are several shares of them.
+fn conflicts(comparison: &Comparison) -> Section {
+    let mut all = Vec::new();
+    let figures = [
+        Figure::FastShare,
+        Figure::Execute(None, 99),
+        Figure::LargestComponent,
+        Figure::Cpu,
+        Figure::BusiestCpu,
+        Figure::Bytes,
+        Figure::Messages,
+    ];
+    for load in loads(comparison) {
+        let points = undisturbed(comparison).into_iter().filter(|point| point.load == load);
+        let points: Vec<Point> = points.collect();
+        if points.len() < 2 {
+            continue;
+        }
+        for figure in figures {
+            let lines = plots::conflicts(comparison, &points, figure);
+            if lines.is_empty() {
+                continue;
+            }
+            let plot = Plot {
+                title: format!("{}, {load}", figure.name()),
+                x: "% of commands that conflict".into(),
+                y: figure.name(),
+                log: false,
+                log_x: false,
+                top: (figure == Figure::FastShare).then_some(105.0),
+                shaded: Vec::new(),
+                lines,
+            };
+            all.push((plot, words::conflicts(comparison, &points, figure)));
+        }
+    }
+    Section {
+        title: "What conflicts cost".into(),
+        words: Vec::new(),
+        tables: Vec::new(),
+        plots: all,
+    }
+}
+
+/// All loads but those in which a replica stops, if there are others.
+fn undisturbed(comparison: &Comparison) -> Vec<Point> {
+    let all = comparison.points();
+    let quiet: Vec<Point> = all.iter().copied().filter(|point| !point.crash).collect();
+    if quiet.is_empty() { all } else { quiet }
+}
+
+fn conflict_shares(comparison: &Comparison) -> Vec<f64> {
+    let mut shares: Vec<f64> =
+        undisturbed(comparison).iter().map(|point| point.conflict_percent).collect();
+    shares.sort_by(f64::total_cmp);
+    shares.dedup();
+    shares
+}
+
+/// The points of one share of conflicts, the smallest load first.
+fn at_share(comparison: &Comparison, conflicts: f64) -> Vec<Point> {
+    let points = undisturbed(comparison).into_iter();
+    let mut points: Vec<Point> = points.filter(|it| it.conflict_percent == conflicts).collect();
+    points.sort_by(|a, b| a.load.amount().total_cmp(&b.load.amount()));
+    points
+}
+
+fn loads(comparison: &Comparison) -> Vec<Asked> {
+    let mut loads = Vec::new();
+    for point in undisturbed(comparison) {
+        if !loads.contains(&point.load) {
+            loads.push(point.load);
+        }
+    }
+    loads
+}

@@ -1,0 +1,168 @@
+//! What plots show, in sentences made from the figures. Nothing here is said that was not counted.
+
+use super::plots::{Lined, slices};
+use crate::load::compare::figures::{Better, Figure};
+use crate::load::compare::kept::{Comparison, Point, Stopped};
+use crate::load::compare::significance::median;
+use crate::load::number::number;
+
+/// Differences below this share are none to speak of.
+const ALIKE: f64 = 0.02;
+
+/// Who has which median of a figure under a load, the best first.
+fn ranked<'a>(comparison: &'a Comparison, point: Point, figure: Figure) -> Vec<(&'a str, f64)> {
+    let value = |who: &'a str| Some((who, comparison.range(who, point, figure)?.median));
+    let mut all: Vec<(&str, f64)> = comparison.whos().into_iter().filter_map(value).collect();
+    all.sort_by(|a, b| match figure.better() {
+        Better::Higher => b.1.total_cmp(&a.1),
+        Better::Lower => a.1.total_cmp(&b.1),
+    });
+    all
+}
+
+/// The best and the worst: "A is best with 71 ms, B last with 172 ms (2.42 times)".
+fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
+    match ranked {
+        [] => "nobody was measured".into(),
+        [(who, value)] => format!("{who}: {}{unit}", number(*value)),
+        [(best, one), .., (worst, other)] => {
+            let (low, high) = (one.min(*other), one.max(*other));
+            let (first, last) = (number(*one), number(*other));
+            if high - low <= ALIKE * high {
+                return format!("all alike, {first} to {last}{unit}");
+            }
+            let times = match low > 0.0 {
+                true => format!(" ({} times)", number(high / low)),
+                false => String::new(),
+            };
+            format!("{best} is best with {first}{unit}, {worst} last with {last}{unit}{times}")
+        }
+    }
+}
+
+/// What matters most under a load.
+pub(super) fn headline(comparison: &Comparison, point: Point) -> String {
+    let said = |figure: Figure, unit| best_and_worst(&ranked(comparison, point, figure), unit);
+    let throughput = said(Figure::Throughput, " operations/s");
+    let (half, most) =
+        (said(Figure::Execute(None, 50), " ms"), said(Figure::Execute(None, 99), " ms"));
+    format!("{point}. Throughput: {throughput}. Median latency: {half}. p99: {most}.")
+}
+
+/// Who takes the most, and at what latency.
+pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize) -> String {
+    let mut words = Vec::new();
+    for who in comparison.whos() {
+        let at = |point: &Point| {
+            let throughput = comparison.range(who, *point, Figure::Throughput)?.median;
+            let latency = comparison.range(who, *point, Figure::Execute(None, percentile))?.median;
+            Some((throughput, latency))
+        };
+        let all: Vec<(f64, f64)> = points.iter().filter_map(at).collect();
+        let Some(most) = all.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+        let (ops, ms) = (number(most.0), number(most.1));
+        let least = all.iter().map(|it| it.1).fold(f64::INFINITY, f64::min);
+        words.push(format!(
+            "{who} comes to {ops} operations/s, at {ms} ms; its least is {} ms",
+            number(least)
+        ));
+    }
+    format!("p{percentile}: {}.", words.join("; "))
+}
+
+/// Who is how fast at a site.
+pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String {
+    let said = |percentile| {
+        let figure = Figure::Execute(Some(site), percentile);
+        best_and_worst(&ranked(comparison, point, figure), " ms")
+    };
+    let bound = comparison.seen().find(|(run, _)| run.point == point);
+    let bound = bound.and_then(|(_, seen)| seen.sites.get(site)?.bound_ms);
+    let bound = bound.map(|ms| format!(" No leaderless commit is below {} ms.", number(ms)));
+    format!("At the median {}; at p99 {}.{}", said(50), said(99), bound.unwrap_or_default())
+}
+
+/// What a figure does as conflicts become more; those with whom it does nothing are not named.
+pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> String {
+    let (mut words, mut steady) = (Vec::new(), Vec::new());
+    for who in comparison.whos() {
+        let at = |point: &Point| {
+            let range = comparison.range(who, *point, figure)?;
+            Some((point.conflict_percent, range.median))
+        };
+        let mut all: Vec<(f64, f64)> = points.iter().filter_map(at).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let [first, .., last] = &all[..] else { continue };
+        let (from, to) = (number(first.1), number(last.1));
+        if (last.1 - first.1).abs() <= ALIKE * first.1.abs().max(last.1.abs()) {
+            steady.push((who, from));
+            continue;
+        }
+        words.push(format!(
+            "{who} goes from {from} at {}% to {to} at {}%",
+            number(first.0),
+            number(last.0)
+        ));
+    }
+    match &steady[..] {
+        [] => {}
+        [(who, value)] => words.push(format!("{who} stays at {value}")),
+        _ if words.is_empty() => words.push("all stay where they are".to_owned()),
+        _ => words.push("the others stay where they are".to_owned()),
+    }
+    format!("{}: {}.", figure.name(), words.join("; "))
+}
+
+/// What a crash cost.
+pub(super) fn crash(
+    comparison: &Comparison,
+    point: Point,
+    stopped: &Stopped,
+    lined: Lined,
+) -> String {
+    let mut words = Vec::new();
+    for who in comparison.whos() {
+        let slices = slices(comparison, who, point);
+        let mean = |from: f64, to: f64| {
+            let within = slices.iter().filter(|(at, _)| *at > from && *at <= to);
+            let values = within.flat_map(|(_, all)| all.iter().filter_map(|it| lined.of(it)));
+            let values: Vec<f64> = values.collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let end = slices.last().map_or(0.0, |(at, _)| *at);
+        let down_until = stopped.back_s.unwrap_or(end);
+        let before = mean(stopped.at_s * 0.4, stopped.at_s);
+        let (Some(before), Some(down)) = (before, mean(stopped.at_s, down_until)) else { continue };
+        let (from, to) = (number(before), number(down));
+        words.push(match lined {
+            Lined::Latency => format!("{who} {from} ms before and {to} ms while it is down"),
+            Lined::Throughput => {
+                let silent = silence(&slices, stopped.at_s);
+                let silent = match silent > 0.0 {
+                    true => format!("nothing is answered for {} s", number(silent)),
+                    false => "it never stops".to_owned(),
+                };
+                format!("{who} {from} operations/s before and {to} while it is down, {silent}")
+            }
+        });
+    }
+    format!("{}.", words.join("; "))
+}
+
+/// The longest time from a moment on in which nothing was answered in the median repeat, in
+/// seconds.
+fn silence(slices: &[(f64, Vec<crate::load::compare::kept::Slice>)], from: f64) -> f64 {
+    let (mut longest, mut since, mut before) = (0.0_f64, None, from);
+    for (at, all) in slices.iter().filter(|(at, _)| *at > from) {
+        let rates: Vec<f64> = all.iter().map(|slice| slice.ops_s).collect();
+        match median(&rates) > 0.0 {
+            true => since = None,
+            false => {
+                let start = *since.get_or_insert(before);
+                longest = longest.max(at - start);
+            }
+        }
+        before = *at;
+    }
+    longest
+}

@@ -1,0 +1,206 @@
+//! Tables of figures, for the page and for Markdown alike.
+
+use std::fmt::Write;
+
+use crate::load::compare::figures::{Figure, Range};
+use crate::load::compare::kept::{Comparison, Outcome, Point, Run};
+use crate::load::number::number;
+
+/// A table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// The heads of its columns.
+    pub head: Vec<String>,
+    /// Its rows, each as long as `head`.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        let row = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| plain(cell)).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let mut text = format!("**{}**\n\n{}", plain(&self.title), row(&self.head));
+        let rules: Vec<&str> =
+            (0..self.head.len()).map(|i| if i == 0 { "---" } else { "--:" }).collect();
+        let _ = writeln!(text, "|{}|", rules.join("|"));
+        self.rows.iter().for_each(|cells| text.push_str(&row(cells)));
+        text
+    }
+}
+
+/// Text as it may stand in Markdown, in a table too: names come from whoever wrote the file.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '`' | '*' | '_' => plain.extend(['\\', c]),
+            '&' => plain.push_str("&amp;"),
+            '<' => plain.push_str("&lt;"),
+            _ if c.is_control() => plain.push(' '),
+            _ => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// All figures of all sites together under one load; those that nobody has are left out. `None` if
+/// nobody was measured.
+pub fn overall(comparison: &Comparison, point: Point) -> Option<Table> {
+    let whos: Vec<&str> = measured(comparison, point).collect();
+    let range = |who: &str, figure| comparison.range(who, point, figure);
+    let has = |figure: &Figure| whos.iter().any(|who| range(who, *figure).is_some());
+    let figures: Vec<Figure> = Figure::OVERALL.into_iter().filter(has).collect();
+    let mut head = vec![String::new()];
+    head.extend(figures.iter().map(|figure| figure.name()));
+    head.push("repeats".into());
+    let row = |who: &&str| {
+        let mut row = vec![(*who).to_owned()];
+        row.extend(figures.iter().map(|figure| shown(range(who, *figure))));
+        row.push(comparison.repeats(who, point).count().to_string());
+        row
+    };
+    let rows: Vec<Vec<String>> = whos.iter().map(row).collect();
+    (!rows.is_empty()).then(|| Table { title: point.to_string(), head, rows })
+}
+
+/// Half of the commands and all but one in a hundred at each site, until commit or until execution.
+/// `None` if there is but one site, or nothing was measured.
+pub fn sites(comparison: &Comparison, point: Point, commit: bool) -> Option<Table> {
+    let sites = comparison.sites();
+    if sites.len() < 2 {
+        return None;
+    }
+    let figure = |site: Option<usize>, percentile| match commit {
+        true => Figure::Commit(site, percentile),
+        false => Figure::Execute(site, percentile),
+    };
+    let columns = || (0..sites.len()).map(Some).chain([None]);
+    let mut rows = Vec::new();
+    for who in measured(comparison, point) {
+        let cell = |site| {
+            let at = |percentile| comparison.range(who, point, figure(site, percentile));
+            Some(format!("{} / {}", short(at(50)?), short(at(99)?)))
+        };
+        let cells: Vec<Option<String>> = columns().map(cell).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "–".into()));
+            rows.push([who.to_owned()].into_iter().chain(cells).collect());
+        }
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    rows.extend(bounds(comparison, point));
+    let what = if commit { "Commit" } else { "Execution" };
+    let title = format!("{what}, p50 / p99 in ms: {point}");
+    let mut head = vec![String::new()];
+    head.extend(sites.iter().map(|site| (*site).to_owned()));
+    head.push("all".into());
+    Some(Table { title, head, rows })
+}
+
+/// Half of the commands and all but one in a hundred, by the path on which they were decided.
+/// `None` where nobody's took both.
+pub fn paths(comparison: &Comparison, point: Point) -> Option<Table> {
+    const KINDS: [fn(bool, usize) -> Figure; 2] = [Figure::PathCommit, Figure::PathExecute];
+    let mut rows = Vec::new();
+    for who in measured(comparison, point) {
+        let range = |figure| comparison.range(who, point, figure);
+        let cell = |kind: fn(bool, usize) -> Figure, fast| {
+            let (half, most) = (range(kind(fast, 50))?, range(kind(fast, 99))?);
+            Some(format!("{} / {}", short(half), short(most)))
+        };
+        let cells: Vec<Option<String>> =
+            KINDS.into_iter().flat_map(|kind| [true, false].map(|fast| cell(kind, fast))).collect();
+        if cells.iter().all(Option::is_some) {
+            let share = shown(range(Figure::FastShare));
+            rows.push([who.to_owned(), share].into_iter().chain(cells.into_iter().flatten()));
+        }
+    }
+    let head = [
+        "",
+        "fast path (%)",
+        "commit, fast path",
+        "commit, slow path",
+        "execution, fast path",
+        "execution, slow path",
+    ];
+    (!rows.is_empty()).then(|| Table {
+        title: format!("By path, p50 / p99 in ms: {point}"),
+        head: head.map(str::to_owned).to_vec(),
+        rows: rows.into_iter().map(Iterator::collect).collect(),
+    })
+}
+
+/// What no leaderless protocol is faster than.
+fn bounds(comparison: &Comparison, point: Point) -> Option<Vec<String>> {
+    let sites = || comparison.seen().filter(move |(run, _)| run.point == point);
+    let bounds: Vec<f64> =
+        sites().next()?.1.sites.iter().map(|site| site.bound_ms).collect::<Option<_>>()?;
+    let mean = bounds.iter().sum::<f64>() / bounds.len() as f64;
+    let cells = bounds.into_iter().map(number).chain([format!("mean {}", number(mean))]);
+    Some(["lower bound without a leader".to_owned()].into_iter().chain(cells).collect())
+}
+
+/// Who was measured under a load.
+fn measured(comparison: &Comparison, point: Point) -> impl Iterator<Item = &str> {
+    let whos = comparison.whos().into_iter();
+    whos.filter(move |who| comparison.repeats(who, point).next().is_some())
+}
+
+fn shown(range: Option<Range>) -> String {
+    range.map_or_else(|| "–".into(), |range| range.to_string())
+}
+
+/// Without a spread that is below half a per cent.
+fn short(range: Range) -> String {
+    let near = |value: f64| (value - range.median).abs() <= 0.005 * range.median.abs();
+    match near(range.min) && near(range.max) {
+        true => number(range.median),
+        false => range.to_string(),
+    }
+}
+
+/// Where the runs were made, in words.
+pub(super) fn place(machine: &str, runs: &[Run]) -> String {
+    match runs.iter().any(|run| !run.virtual_time) {
+        true => format!("on {machine}"),
+        false => "in virtual time".to_owned(),
+    }
+}
+
+/// The whole comparison as Markdown.
+pub fn markdown(comparison: &Comparison) -> String {
+    let Comparison { title, version, machine, runs, .. } = comparison;
+    let mut text = format!(
+        "# {}\n\nisonomy {version}, {} runs, {}. Medians over the repeats, with [least–most] where \
+         they differ.\n",
+        plain(title),
+        runs.len(),
+        plain(&place(machine, runs))
+    );
+    for run in runs {
+        if let Outcome::Failed(why) = &run.outcome {
+            let (who, why) = (plain(&run.who), plain(why));
+            let (point, repeat) = (run.point, run.repeat);
+            let _ = writeln!(text, "\n{who} at {point}, repeat {repeat}, came to nothing: {why}");
+        }
+    }
+    for point in comparison.points() {
+        let tables = [
+            overall(comparison, point),
+            paths(comparison, point),
+            sites(comparison, point, true),
+            sites(comparison, point, false),
+        ];
+        for table in tables.iter().flatten() {
+            let _ = write!(text, "\n{}", table.markdown());
+        }
+    }
+    text
+}

@@ -1,0 +1,421 @@
+//! Runs a scenario once: starts or joins the cluster, fills the table, lets the clients of `drive`
+//! work, does to the cluster what the schedule of faults says, and looks at it all once an
+//! interval. What came of it is a [`Run`], for `outcome` to judge and `show` to print.
+
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
+
+use crate::client::ConnectError;
+use crate::load::driver::{Drive, Endpoint, Recent, Trouble};
+use crate::load::result::gauge::Reading;
+use crate::load::result::{Counted, Event, Row, Run, Spans};
+use crate::load::scenario::faults::{Action, Fault, Who};
+use crate::load::scenario::{LocalTarget, Scenario, Target};
+use crate::load::target::local::{Local, Tally};
+use crate::load::target::remote::Remote;
+use crate::load::workload::{Key, Written};
+use crate::machine::{Kv, KvCommand};
+use crate::mesh::WanControl;
+use crate::node::{Durability, Latency, LocalCluster, StartError};
+use crate::types::{ClientId, ReplicaId, RequestId, Timing};
+
+/// Keys in one command that fills the table, and the most bytes of them and their values: a longer
+/// value goes alone.
+const FILL: usize = 100;
+const FILL_BYTES: usize = 1 << 20;
+
+/// A load that could not be put on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The cluster does not start.
+    #[error("the cluster does not start: {0}")]
+    Start(#[from] StartError),
+    /// The cluster is not found.
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    /// The table could not be filled.
+    #[error("the table cannot be filled: {0}")]
+    Preload(String),
+}
+
+/// How a run goes, as of the last interval.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Live {
+    /// Since the end of the warm-up; negative before.
+    pub seconds: f64,
+    /// Answers a second.
+    pub rate: f64,
+    /// The median, in milliseconds.
+    pub p50_ms: f64,
+    /// Of a hundred, 99 were no longer.
+    pub p99_ms: f64,
+    /// Operations without an answer, of the whole run.
+    pub errors: u64,
+}
+
+/// Runs it, in the tokio runtime this is called in. `watch` is told how it goes, once an interval;
+/// when `interrupt` completes, the run ends early. `repeat`, from 0, distinguishes runs on the same
+/// cluster: each has other random numbers.
+///
+/// # Errors
+/// When the cluster cannot be started or reached. What goes wrong under load is in the outcome.
+pub async fn run(
+    scenario: &Scenario,
+    repeat: u32,
+    watch: &mut dyn FnMut(Live),
+    interrupt: impl Future<Output = ()>,
+) -> Result<Run, RunError> {
+    let mut scenario = scenario.clone();
+    scenario.plan.workload.seed = scenario.plan.workload.seed.wrapping_add(repeat.into());
+    match &scenario.target {
+        Target::Remote(config) => {
+            if scenario.verify {
+                // The check begins with keys that nobody has written.
+                scenario.plan.workload.namespace = rand::random_range(1..u64::MAX);
+            }
+            let endpoints = Remote::connect(config).await?;
+            let ran = session(&scenario, endpoints.clone(), None, watch, interrupt).await;
+            for endpoint in endpoints {
+                endpoint.close().await;
+            }
+            ran
+        }
+        Target::Local(target) => {
+            let mut local = start(&scenario, target).await?;
+            let places = local.places().to_vec();
+            let mut ran = session(&scenario, places, Some(&mut local), watch, interrupt).await?;
+            if scenario.verify {
+                local.resume_all();
+                ran.judge_digests(local.cluster().digests().await);
+            }
+            local.cluster().shutdown().await;
+            Ok(ran)
+        }
+    }
+}
+
+async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, StartError> {
+    let seed = scenario.plan.workload.seed;
+    let (protocol, optimisations) = (target.protocol, target.optimisations);
+    let timing = Timing { leader: target.leader, ..Timing::default() };
+    let mut cluster = LocalCluster::<Kv>::builder(target.replicas).timing(timing);
+    cluster =
+        cluster.configure(move |replica| replica.protocol(protocol).optimisations(optimisations));
+    if target.durability != Durability::Memory
+        && let Some(dir) = &target.data_dir
+    {
+        // Each start has directories of its own: a former one has left what it kept.
+        let own = format!("{:016x}", rand::random::<u64>());
+        cluster = cluster.data_dirs(dir.join(own), target.durability);
+    }
+    let needs_network = scenario.faults.iter().any(|it| it.action.is_about_the_network());
+    let network = match &target.area {
+        Some(area) => Some(area.control(seed)),
+        None if needs_network => Some(WanControl::uniform(seed, target.replicas, Duration::ZERO)),
+        None => None,
+    };
+    if let Some(network) = &network {
+        cluster = cluster.wan(network.clone());
+    }
+    Ok(Local::new(cluster.start().await?, network, target.area.clone(), target.leader))
+}
+
+/// One run on a cluster that is there.
+async fn session<E: Endpoint + Clone>(
+    scenario: &Scenario,
+    endpoints: Vec<E>,
+    mut local: Option<&mut Local>,
+    watch: &mut dyn FnMut(Live),
+    interrupt: impl Future<Output = ()>,
+) -> Result<Run, RunError> {
+    if scenario.preload {
+        fill(scenario, &endpoints[0]).await?;
+    }
+    let drive = Drive::start(&scenario.plan, endpoints, 1 << 32);
+    let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+    let mut writer = begin_log(&mut log, &mut serializer, scenario.plan.warm_up);
+    let mut logged_s = 0.0;
+    let mut looks = Looks::new(scenario, &drive);
+    let mut schedule = Schedule::new(scenario);
+    tokio::pin!(interrupt);
+    let mut interrupted = false;
+    while !interrupted && !looks.is_over(&drive) {
+        let next = looks.next_moment().min(schedule.next_moment(scenario));
+        tokio::select! {
+            () = &mut interrupt => interrupted = true,
+            () = drive.exhausted(), if scenario.plan.count.is_some() => {}
+            () = tokio::time::sleep(next.saturating_sub(drive.elapsed())) => {}
+        }
+        if looks.ends_warm_up(&drive) {
+            looks.begin(local.as_deref()).await;
+        }
+        if let Some(local) = local.as_deref_mut() {
+            schedule.act(scenario, &drive, local, &mut looks.events).await;
+        }
+        if looks.is_due(&drive) || (interrupted && looks.is_under_way(&drive)) {
+            let (row, latency) = looks.look(drive.elapsed(), &drive.recent());
+            write_row(&mut writer, &mut logged_s, &row, &latency);
+            watch(looks.live(&drive, &row));
+            looks.rows.push(row);
+        }
+    }
+    let mut ended = drive.elapsed();
+    let busy = looks.reading.as_ref().map(|before| Reading::take().since(before));
+    if let Some(local) = local.as_deref_mut() {
+        local.resume_all();
+    }
+    let driven = drive.finish(scenario.plan.timeout + Duration::from_secs(2)).await;
+    if scenario.duration.is_none() && !interrupted {
+        // So many operations, however long they take: the last ones belong to the series, too.
+        ended = driven.ended;
+        let (row, latency) = looks.look(ended, &driven.rest);
+        if latency.count() > 0 || row.errors > 0 {
+            write_row(&mut writer, &mut logged_s, &row, &latency);
+            looks.rows.push(row);
+        }
+    }
+    let counted = match local.as_deref() {
+        Some(local) => Some(Counted {
+            tallies: looks.since_warm_up(local.tallies().await),
+            leader: local.leader().await.map(ReplicaId::number),
+        }),
+        None => None,
+    };
+    drop(writer);
+    let spans = Spans { ended, interrupted, busy: busy.unwrap_or_default() };
+    Ok(Run::of(scenario, driven, spans, looks.rows, looks.events, counted, log))
+}
+
+/// Begins the log of intervals, whose times count from the end of the warm-up.
+fn begin_log<'a, 'b>(
+    log: &'a mut Vec<u8>,
+    serializer: &'b mut V2DeflateSerializer,
+    warm_up: Duration,
+) -> IntervalLogWriter<'a, 'b, Vec<u8>, V2DeflateSerializer> {
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder.add_comment(concat!("isonomy ", env!("CARGO_PKG_VERSION")));
+    builder.add_comment("values in microseconds; the maximum of each line in milliseconds");
+    let start = SystemTime::now() + warm_up;
+    builder.with_start_time(start).with_base_time(start).with_max_value_divisor(1_000.0);
+    builder.begin_log_with(log, serializer).expect("memory takes whatever is written to it")
+}
+
+/// Adds an interval to the log, unless it is of the warm-up. It begins where the one before ended:
+/// those who read the log add them up.
+fn write_row(
+    writer: &mut IntervalLogWriter<'_, '_, Vec<u8>, V2DeflateSerializer>,
+    logged_s: &mut f64,
+    row: &Row,
+    latency: &Latency,
+) {
+    if !row.counts() {
+        return;
+    }
+    let from = Duration::from_secs_f64((row.at_s - row.seconds).max(*logged_s));
+    let took = Duration::from_secs_f64(row.at_s).saturating_sub(from);
+    *logged_s = row.at_s;
+    // Memory takes whatever is written to it.
+    let _ = writer.write_histogram(latency.histogram(), from, took, None);
+}
+
+/// Puts a value to every key of the table.
+async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunError> {
+    let workload = &scenario.plan.workload;
+    let entry = |index: u32| {
+        (Key::of_table(index).name(), Written(u64::from(index) + 1).value(&workload.values))
+    };
+    let mut table = (0..workload.keys.table()).map(entry).peekable();
+    let mut sequence = 0;
+    while table.peek().is_some() {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let more = |entries: &[_], bytes: usize, (key, value): &(Bytes, Bytes)| {
+            let with = bytes + key.len() + value.len();
+            entries.is_empty() || (entries.len() < FILL && with <= FILL_BYTES)
+        };
+        while let Some((key, value)) = table.next_if(|next| more(&entries, bytes, next)) {
+            bytes += key.len() + value.len();
+            entries.push((key, value));
+        }
+        sequence += 1;
+        let request = RequestId::new(ClientId(1), sequence);
+        let done = endpoint.submit(request, sequence, KvCommand::PutMany { entries }).await;
+        done.map_err(|trouble| RunError::Preload(words(trouble)))?;
+    }
+    Ok(())
+}
+
+fn words(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Busy => "the replica has too much waiting".to_owned(),
+        Trouble::Gone => "the replica has stopped, or does not answer".to_owned(),
+        Trouble::Failed(why) => why,
+    }
+}
+
+/// The looks at a run: when, and what was seen.
+struct Looks {
+    warm_up: Duration,
+    interval: Duration,
+    end: Duration,
+    /// Of the next row.
+    next: Duration,
+    last: Duration,
+    has_begun: bool,
+    reading: Option<Reading>,
+    before: Option<Vec<Tally>>,
+    rows: Vec<Row>,
+    events: Vec<Event>,
+}
+
+impl Looks {
+    fn new<E: Endpoint>(scenario: &Scenario, drive: &Drive<E>) -> Looks {
+        let warm_up = scenario.plan.warm_up;
+        Looks {
+            warm_up,
+            interval: scenario.interval,
+            end: scenario.duration.map_or(Duration::MAX, |duration| warm_up + duration),
+            // So that a row ends with the warm-up.
+            next: first_row(warm_up, scenario.interval),
+            last: drive.elapsed(),
+            has_begun: false,
+            reading: None,
+            before: None,
+            rows: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn is_over<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        drive.elapsed() >= self.end || drive.is_exhausted()
+    }
+
+    fn next_moment(&self) -> Duration {
+        let warm_up = if self.has_begun { Duration::MAX } else { self.warm_up };
+        self.next.min(self.end).min(warm_up)
+    }
+
+    /// Whether an interval that counts has begun.
+    fn is_under_way<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        self.has_begun && drive.elapsed() > self.last
+    }
+
+    fn ends_warm_up<E: Endpoint>(&mut self, drive: &Drive<E>) -> bool {
+        let ends = !self.has_begun && drive.elapsed() >= self.warm_up;
+        self.has_begun |= ends;
+        ends
+    }
+
+    async fn begin(&mut self, local: Option<&Local>) {
+        if let Some(local) = local {
+            self.before = Some(local.tallies().await);
+        }
+        self.reading = Some(Reading::take());
+    }
+
+    fn is_due<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        let now = drive.elapsed();
+        now >= self.next || now >= self.end
+    }
+
+    /// The row of an interval that ends `now`, in which this has come.
+    fn look(&mut self, now: Duration, recent: &[Recent]) -> (Row, Latency) {
+        let mut all = Recent::default();
+        for one in recent {
+            all.latency.add(&one.latency);
+            all.errors += one.errors;
+        }
+        let seconds = now.saturating_sub(self.last).as_secs_f64().max(1e-9);
+        let sites = recent.iter().map(|one| one.latency.count()).collect();
+        let at_s = now.as_secs_f64() - self.warm_up.as_secs_f64();
+        self.last = now;
+        while self.next <= now {
+            self.next += self.interval;
+        }
+        (Row::of(at_s, seconds, &all, sites), all.latency)
+    }
+
+    fn live<E: Endpoint>(&self, drive: &Drive<E>, row: &Row) -> Live {
+        let Row { at_s, rate, p50_ms, p99_ms, .. } = *row;
+        Live { seconds: at_s, rate, p50_ms, p99_ms, errors: drive.failed() }
+    }
+
+    fn since_warm_up(&self, after: Vec<Tally>) -> Vec<Tally> {
+        match &self.before {
+            Some(before) => {
+                after.into_iter().zip(before).map(|(it, then)| it.since(then)).collect()
+            }
+            None => after,
+        }
+    }
+}
+
+/// The end of the first row, if one is to end with the warm-up.
+fn first_row(warm_up: Duration, interval: Duration) -> Duration {
+    let rest = warm_up.as_nanos() % interval.as_nanos();
+    let rest = Duration::from_nanos(u64::try_from(rest).expect("less than an interval"));
+    if rest.is_zero() { interval } else { rest }
+}
+
+/// The faults that are still to come.
+struct Schedule {
+    left: Vec<(Duration, Action, String)>,
+}
+
+impl Schedule {
+    fn new(scenario: &Scenario) -> Schedule {
+        let mut left = Vec::new();
+        for fault in &scenario.faults {
+            let Fault { at, action, .. } = fault;
+            left.push((*at, action.clone(), fault.to_string()));
+        }
+        let mut schedule = Schedule { left };
+        schedule.sort();
+        schedule
+    }
+
+    /// The last first.
+    fn sort(&mut self) {
+        self.left.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+    }
+
+    fn next_moment(&self, scenario: &Scenario) -> Duration {
+        self.left.last().map_or(Duration::MAX, |(at, ..)| *at + scenario.plan.warm_up)
+    }
+
+    /// Does all that is due.
+    async fn act<E: Endpoint>(
+        &mut self,
+        scenario: &Scenario,
+        drive: &Drive<E>,
+        local: &mut Local,
+        events: &mut Vec<Event>,
+    ) {
+        let warm_up = scenario.plan.warm_up;
+        while self.left.last().is_some_and(|(at, ..)| *at + warm_up <= drive.elapsed()) {
+            let Some((at, mut action, what)) = self.left.pop() else { return };
+            let start = Instant::now();
+            let mut replica = None;
+            if action.is_about_the_leader() {
+                let leader = local.leader_or_stand_in().await;
+                (action, replica) = (action.about(leader), Some(leader));
+            }
+            let at_s = drive.elapsed().saturating_sub(warm_up).as_secs_f64();
+            let failed = local.act(&action).await.err().map(|error| error.to_string());
+            if let Action::Pause(Who::Replica(one), Some(time)) = action {
+                // Known only now, if it was the leader.
+                self.left.push((at + time, Action::Resume(one), format!("resume {one}")));
+                self.sort();
+            }
+            let took_s = start.elapsed().as_secs_f64();
+            events.push(Event { at_s, what, replica, took_s, failed });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! A run against a server whose latencies are known: every figure of its report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+use super::*;
+use crate::load::driver::Trouble;
+use crate::load::render::csv::write_csv;
+use crate::load::result::Outcome;
+use crate::load::scenario::settings::{ScenarioFile, Settings, Text};
+use crate::machine::KvOutput;
+use crate::types::Consistency;
+
+/// Of ten answers, nine take 20 ms and one 120 ms; every fiftieth fails.
+#[derive(Clone, Default)]
+struct Server(Arc<AtomicU64>);
+
+impl Server {
+    async fn serve(&self) -> Result<KvOutput, Trouble> {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        let millis = if number % 10 == 9 { 120 } else { 20 };
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        match number % 50 {
+            0 => Err(Trouble::Failed("out of order".to_owned())),
+            _ => Ok(KvOutput::Done),
+        }
+    }
+}
+
+impl Endpoint for Server {
+    async fn submit(&self, _: RequestId, _: u64, _: KvCommand) -> Result<KvOutput, Trouble> {
+        self.serve().await
+    }
+
+    async fn read(&self, _: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
+        self.serve().await
+    }
+}
+
+fn settings() -> Settings {
+    let text = |text: &str| Some(Text::from(text.to_owned()));
+    Settings {
+        replicas: Some(1),
+        rate: Some(500.0),
+        arrivals: Some("constant".to_owned()),
+        warm_up: text("300ms"),
+        duration: text("2s"),
+        interval: text("200ms"),
+        slo: Some(vec!["p50<80ms".into(), "p95<60ms".into(), "errors<1%".into()]),
+        ..Settings::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_report_says_what_the_server_did() {
+    let made = Scenario::new(&settings(), &ScenarioFile::default(), None, None);
+    let scenario = made.expect("a good scenario");
+    let (mut looks, pending) = (0, std::future::pending());
+    let mut watch = |_| looks += 1;
+    let server = vec![Server::default()];
+    let ran = session(&scenario, server, None, &mut watch, pending).await.expect("it runs");
+    // 300 ms are one row and a half, so that one ends with the warm-up.
+    assert!((10..=12).contains(&looks), "{looks}");
+    assert!((950..=1_001).contains(&ran.offered), "{}", ran.offered);
+    assert_eq!((ran.answered + ran.errors, ran.dropped, ran.unanswered), (ran.offered, 0, 0));
+    assert!((18..=22).contains(&ran.errors) && ran.error_words[0].0 == "out of order");
+    let within = |found: f64, wanted: f64| (wanted * 0.999..wanted + 45.0).contains(&found);
+    let quantiles = ran.latency_ms;
+    assert!(within(quantiles.p50, 20.0) && within(quantiles.p99, 120.0), "{quantiles:?}");
+    assert!(quantiles.p90 <= quantiles.p99 && quantiles.max < 300.0, "{quantiles:?}");
+    let kinds: u64 = ran.kinds.values().map(|kind| kind.count).sum();
+    assert_eq!((kinds, ran.kinds.len()), (ran.answered, 2));
+    assert!((400.0..520.0).contains(&ran.throughput_ops_s), "{}", ran.throughput_ops_s);
+
+    // The log has the answers that came while the clients worked, after the warm-up, and its
+    // intervals follow each other from there.
+    let text = std::str::from_utf8(ran.hdr_log()).expect("text");
+    let (mut logged, mut end) = (0, Duration::ZERO);
+    for entry in IntervalLogIterator::new(text.as_bytes()) {
+        if let LogEntry::Interval(interval) = entry.expect("a line that is understood") {
+            let encoded = base64::engine::general_purpose::STANDARD
+                .decode(interval.encoded_histogram())
+                .expect("base64");
+            let histogram: Histogram<u64> =
+                Deserializer::new().deserialize(&mut &encoded[..]).expect("a histogram");
+            logged += histogram.len();
+            let (start, length) = (interval.start_timestamp(), interval.duration());
+            assert!(start >= end && !length.is_zero(), "{start:?} for {length:?} after {end:?}");
+            assert!(start - end < Duration::from_millis(100), "{start:?} after {end:?}");
+            end = start + length;
+        }
+    }
+    let counted = ran.series.iter().filter(|row| row.counts());
+    let seen: u64 = counted.flat_map(|row| &row.by_site).sum();
+    assert_eq!(logged, seen);
+
+    let rows = ran.series.len();
+    let outcome = Outcome::new(&scenario, vec![ran], None);
+    assert!(!outcome.is_good());
+    let [late, errors] = &outcome.slo_missed[..] else { panic!("{:?}", outcome.slo_missed) };
+    assert!(late.starts_with("p95<60ms: it is 1") && errors.starts_with("errors<1%"), "{late}");
+    let shown = outcome.to_string();
+    assert!(shown.contains("MISSED: p95<60ms") && shown.contains("not known"), "{shown}");
+    let mut csv = Vec::new();
+    write_csv(&outcome, &mut csv).expect("memory takes everything");
+    assert_eq!(String::from_utf8(csv).expect("text").lines().count(), rows + 1);
+}
+
+/// So many operations, in less time than an interval.
+async fn count(server: Server, count: u64) -> Outcome {
+    let settings = Settings {
+        rate: None,
+        clients: Some(4),
+        warm_up: Some(Text::from("100ms".to_owned())),
+        duration: None,
+        count: Some(count),
+        interval: Some(Text::from("10s".to_owned())),
+        slo: Some(vec!["rate>20".into()]),
+        arrivals: None,
+        ..settings()
+    };
+    let scenario = Scenario::new(&settings, &ScenarioFile::default(), None, None);
+    let scenario = scenario.expect("a good scenario");
+    let (mut watch, pending) = (|_| {}, std::future::pending());
+    let ran = session(&scenario, vec![server], None, &mut watch, pending).await.expect("it runs");
+    Outcome::new(&scenario, vec![ran], None)
+}
+
+#[tokio::test]
+async fn a_count_that_is_done_within_an_interval_has_its_rate() {
+    let outcome = count(Server::default(), 40).await;
+    let run = &outcome.runs[0];
+    assert_eq!((run.offered, run.answered + run.errors), (40, 40));
+    // Four clients, 20 ms each, now and then 120.
+    assert!((20.0..220.0).contains(&run.throughput_ops_s), "{}", run.throughput_ops_s);
+    let in_rows: u64 = run.series.iter().flat_map(|row| &row.by_site).sum();
+    assert!(in_rows >= run.answered, "the last answers are in the series, too");
+    assert!(outcome.is_good(), "{:?}", outcome.slo_missed);
+}
+
+#[tokio::test]
+async fn a_run_without_an_answer_is_not_good() {
+    /// Fails all that it is asked.
+    #[derive(Clone)]
+    struct Broken;
+
+    impl Endpoint for Broken {
+        async fn submit(&self, _: RequestId, _: u64, _: KvCommand) -> Result<KvOutput, Trouble> {
+            Err(Trouble::Failed("broken".to_owned()))
+        }
+
+        async fn read(&self, _: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
+            Err(Trouble::Failed("broken".to_owned()))
+        }
+    }
+
+    let text = |text: &str| Some(Text::from(text.to_owned()));
+    let settings = Settings {
+        warm_up: text("0s"),
+        duration: text("200ms"),
+        clients: Some(1),
+        ..Settings::default()
+    };
+    let scenario = Scenario::new(&settings, &ScenarioFile::default(), None, None);
+    let scenario = scenario.expect("a good scenario");
+    let (mut watch, pending) = (|_| {}, std::future::pending());
+    let ran = session(&scenario, vec![Broken], None, &mut watch, pending).await.expect("it runs");
+    let outcome = Outcome::new(&scenario, vec![ran], None);
+    assert!(!outcome.is_good());
+    assert!(outcome.to_string().contains("FAILED: none of "), "{outcome}");
+}
+
+#[test]
+fn a_row_ends_with_the_warm_up() {
+    let first = |warm_up, interval| {
+        first_row(Duration::from_millis(warm_up), Duration::from_millis(interval)).as_millis()
+    };
+    assert_eq!(
+        [first(300, 200), first(2_000, 1_000), first(0, 50), first(30, 50)],
+        [100, 1_000, 50, 30]
+    );
+}

@@ -1,0 +1,482 @@
+//! What settings amount to: a load that can be run, on a cluster that is started for it or on one
+//! that runs. Everything is checked here, before anything is started.
+
+pub mod faults;
+pub mod input;
+pub mod settings;
+pub mod slo;
+pub mod span;
+pub mod wide_area;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::faults::{Action, Fault};
+use self::settings::{BadSetting, ScenarioFile, Settings, Text};
+use self::slo::Slo;
+use self::span::parse_time;
+use self::wide_area::WideArea;
+use crate::client::ClientConfig;
+use crate::load::driver::{Pace, Plan, Spread};
+use crate::load::workload::keys::Keys;
+use crate::load::workload::{Mix, Sizes, Workload};
+use crate::node::{Durability, Optimisations};
+use crate::protocol::ProtocolKind;
+use crate::types::{Consistency, Quorums, ReplicaId};
+
+/// How old a hot key gets where histories are checked: each then has a short one.
+const CHECKED_AGE: Duration = Duration::from_millis(250);
+
+/// So many operations are recorded for a check, about 60 bytes each; of more, some keys' are.
+const RECORD: usize = 2_000_000;
+
+/// The shortest interval of a series.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A load that can be run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// All settings, the defaults included.
+    pub settings: Settings,
+    /// Where to.
+    pub target: Target,
+    /// Who asks what, and when.
+    pub plan: Plan,
+    /// For how long after the warm-up, unless it is until enough was asked.
+    pub duration: Option<Duration>,
+    /// How often all of it is done.
+    pub repeats: u32,
+    /// Whether the table is filled before.
+    pub preload: bool,
+    /// How long an interval of the series is.
+    pub interval: Duration,
+    /// Whether the history is checked.
+    pub verify: bool,
+    /// What has to be met.
+    pub slos: Vec<Slo>,
+    /// What is done to the cluster.
+    pub faults: Vec<Fault>,
+    /// What of the files was mended or makes no difference, for people.
+    pub notes: Vec<String>,
+}
+
+/// A cluster under load.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// One in this process, started for this.
+    Local(LocalTarget),
+    /// One that runs.
+    Remote(Box<ClientConfig>),
+}
+
+/// A cluster to start.
+#[derive(Clone, Debug)]
+pub struct LocalTarget {
+    /// What they run.
+    pub protocol: ProtocolKind,
+    /// How many replicas.
+    pub replicas: usize,
+    /// Who is to lead, where one does.
+    pub leader: Option<ReplicaId>,
+    /// Where they stand, unless it is side by side.
+    pub area: Option<WideArea>,
+    /// What votes survive.
+    pub durability: Durability,
+    /// How they are spared waiting for that.
+    pub optimisations: Optimisations,
+    /// Below here they keep what they must not forget.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Scenario {
+    /// What `flags` and, where those say nothing, `file` ask for. `remote` is the running cluster,
+    /// if that is the target; otherwise one is started, of three replicas if nothing else is said.
+    ///
+    /// # Errors
+    /// The first setting that makes no sense, with the flag or the line it comes from.
+    pub fn new(
+        flags: &Settings,
+        file: &ScenarioFile,
+        area: Option<WideArea>,
+        remote: Option<ClientConfig>,
+    ) -> Result<Scenario, BadSetting> {
+        let settings = file.under(flags).or(Settings::usual(&file.under(flags)));
+        let bad = |name: &str, what: String| file.bad(flags, name, what);
+        let time = |name: &'static str, value: &Option<Text>| {
+            let value = value.as_ref().map(|text| parse_time(&text.to_string()));
+            value.transpose().map_err(|what| bad(name, what))
+        };
+        let workload = workload(&settings).map_err(|(name, what)| bad(name, what))?;
+        workload.check().map_err(|error| bad(error.setting(), error.to_string()))?;
+        let target = match remote {
+            Some(config) => Target::Remote(Box::new(config)),
+            None => {
+                let area = area.or_else(|| file.area.clone());
+                Target::Local(local(&settings, area).map_err(|(name, what)| bad(name, what))?)
+            }
+        };
+        let parse = |name: &'static str, texts: &Option<Vec<String>>| {
+            texts.iter().flatten().map(move |text| (name, text.clone())).collect::<Vec<_>>()
+        };
+        let mut faults = Vec::new();
+        for (name, text) in parse("fault", &settings.fault) {
+            let fault: Fault = text.parse().map_err(|error| bad(name, format!("{error}")))?;
+            allow(&fault, &target).map_err(|what| bad(name, format!("{fault}: {what}")))?;
+            faults.push(fault);
+        }
+        faults.sort_by_key(|fault| fault.at);
+        let mut slos = Vec::new();
+        for (name, text) in parse("slo", &settings.slo) {
+            slos.push(text.parse().map_err(|error| bad(name, format!("{error}")))?);
+        }
+        let timeout = time("timeout", &settings.timeout)?.unwrap_or(Duration::from_secs(10));
+        let scenario = Scenario {
+            notes: notes(file, flags, &target, &faults)?,
+            plan: Plan {
+                pace: pace(&settings, time("think", &settings.think)?)
+                    .map_err(|(name, what)| bad(name, what))?,
+                reads: match settings.local_reads {
+                    Some(true) => Consistency::Local,
+                    _ => Consistency::Linearizable,
+                },
+                timeout,
+                // Clients of a running cluster go elsewhere by themselves.
+                attempt: match &target {
+                    Target::Local(_) => timeout.min(Duration::from_secs(2)),
+                    Target::Remote(_) => timeout + Duration::from_secs(60),
+                },
+                warm_up: time("warm_up", &settings.warm_up)?.unwrap_or_default(),
+                count: settings.count,
+                distance: distance(&target),
+                record: if workload.checked { RECORD } else { 0 },
+                ..Plan::closed(workload, 1, 0)
+            },
+            duration: time("duration", &settings.duration)?,
+            repeats: settings.repeats.unwrap_or(1),
+            preload: settings.preload == Some(true),
+            interval: time("interval", &settings.interval)?.unwrap_or(Duration::from_secs(1)),
+            verify: settings.verify == Some(true),
+            target,
+            slos,
+            faults,
+            settings,
+        };
+        scenario.check().map_err(|(name, what)| bad(name, what.to_owned()))?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let is_no_time = |time: Duration| time < Duration::from_millis(100);
+        if self.settings.count == Some(0) || self.duration.is_some_and(is_no_time) {
+            return Err(("duration", "this is too short: at least 0.1 seconds, or one operation"));
+        }
+        if self.plan.timeout.is_zero() {
+            return Err(("timeout", "operations take some time: give them more than none"));
+        }
+        if self.interval < LEAST_INTERVAL {
+            return Err(("interval", "at least 10ms"));
+        }
+        if !(1..=1_000).contains(&self.repeats) {
+            return Err(("repeats", "take between 1 and 1000"));
+        }
+        if self.preload && self.verify {
+            return Err(("preload", "not with `verify`: the check begins with an empty store"));
+        }
+        if self.preload && self.plan.workload.keys.table() == 0 {
+            return Err(("preload", "there is no table of keys: choose zipf, uniform or hot_spot"));
+        }
+        Ok(())
+    }
+}
+
+type Flaw = (&'static str, String);
+
+impl Settings {
+    /// The defaults, as far as they depend on what is said otherwise.
+    fn usual(said: &Settings) -> Settings {
+        let is_open = said.rate.is_some();
+        let has_keys = said.zipf.is_some()
+            || said.uniform.is_some()
+            || said.hot_spot.is_some()
+            || said.ycsb.is_some();
+        let text = |text: &str| Some(Text::Text(text.to_owned()));
+        Settings {
+            protocol: Some(ProtocolKind::default().to_string()),
+            durability: Some("memory".to_owned()),
+            arrivals: is_open.then(|| "poisson".to_owned()),
+            outstanding: is_open.then_some(10_000),
+            clients: (!is_open).then_some(16),
+            warm_up: text("2s"),
+            duration: if said.count.is_none() { text("10s") } else { None },
+            seed: Some(1),
+            repeats: Some(1),
+            conflicts: (!has_keys).then_some(2.0),
+            hot_keys: (!has_keys).then_some(1),
+            records: has_keys.then_some(1_000),
+            reads: said.ycsb.is_none().then_some(50.0),
+            keys_per_command: Some(1),
+            value_size: Some(Text::Whole(if said.ycsb.is_some() { 1_000 } else { 16 })),
+            preload: Some(said.ycsb.is_some() && said.verify != Some(true)),
+            timeout: text("10s"),
+            interval: text("1s"),
+            verify: Some(false),
+            local_reads: Some(false),
+            ..Settings::default()
+        }
+    }
+}
+
+/// What people are told beforehand. A file may be for other loads as well, so what of it makes no
+/// difference is only noted. A flag is meant, and refused.
+fn notes(
+    file: &ScenarioFile,
+    flags: &Settings,
+    target: &Target,
+    faults: &[Fault],
+) -> Result<Vec<String>, BadSetting> {
+    let mut notes = match target {
+        Target::Local(LocalTarget { area: Some(area), .. }) => area.notes.clone(),
+        _ => Vec::new(),
+    };
+    for (name, what) in unused(&file.under(flags), target, faults) {
+        let unused = file.bad(flags, name, what);
+        match flags.has(name) {
+            true => return Err(unused),
+            false => notes.push(unused.to_string()),
+        }
+    }
+    Ok(notes)
+}
+
+/// Of what was `said`, that which makes no difference to this load, and why.
+fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static str, String)> {
+    let mut unused = Vec::new();
+    let mut add = |name: &'static str, what: &str| {
+        if said.has(name) {
+            unused.push((name, what.to_owned()));
+        }
+    };
+    match target {
+        Target::Remote(_) => {
+            for name in
+                ["replicas", "protocol", "leader", "durability", "reserved_slots", "silent_orphans"]
+            {
+                add(name, "only for a cluster that is started here: one that runs has its own");
+            }
+        }
+        Target::Local(LocalTarget { protocol, durability, .. }) => {
+            let leads = matches!(protocol, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos);
+            // Where nobody leads, it is whom faults about the leader are about.
+            if !leads && !faults.iter().any(|fault| fault.action.is_about_the_leader()) {
+                add("leader", &format!("nobody leads under {protocol}: leave it out"));
+            }
+            for name in ["reserved_slots", "silent_orphans"] {
+                if *protocol != ProtocolKind::EPaxos {
+                    add(name, &format!("makes no difference under {protocol}: leave it out"));
+                } else if *durability == Durability::Memory {
+                    add(name, "makes no difference in memory: choose durability os or fsync");
+                }
+            }
+        }
+    }
+    if said.rate.is_none() {
+        for name in ["arrivals", "outstanding"] {
+            add(name, "only an open loop has it: give a rate");
+        }
+    }
+    let has_table = said.zipf.is_some()
+        || said.uniform == Some(true)
+        || said.hot_spot.is_some()
+        || said.ycsb.is_some();
+    match has_table {
+        true => add("hot_keys", "only with conflicts: the keys are those of a table"),
+        false => add("records", "there is no table of keys: choose zipf, uniform or hot_spot"),
+    }
+    unused
+}
+
+fn workload(settings: &Settings) -> Result<Workload, Flaw> {
+    let checked = settings.verify == Some(true);
+    let records = settings.records.unwrap_or(1_000);
+    let mut patterns = Vec::new();
+    if let Some(percent) = settings.conflicts {
+        let age = checked.then_some(CHECKED_AGE);
+        let hot = settings.hot_keys.unwrap_or(1);
+        patterns.push(("conflicts", Keys::Conflict { percent, hot, age }));
+    }
+    patterns.extend(settings.zipf.map(|theta| ("zipf", Keys::Zipf { keys: records, theta })));
+    if settings.uniform == Some(true) {
+        patterns.push(("uniform", Keys::Uniform { keys: records }));
+    }
+    if let Some(text) = &settings.hot_spot {
+        patterns.push(("hot_spot", hot_spot(text, records)?));
+    }
+    if let [_, (name, _), ..] = patterns[..] {
+        let what = "choose one of conflicts, zipf, uniform and hot_spot";
+        return Err((name, what.to_owned()));
+    }
+    let preset = settings.ycsb.as_deref().map(|letter| ycsb(letter, records)).transpose()?;
+    let keys = patterns.first().map(|(_, keys)| *keys).or(preset.map(|(keys, _)| keys));
+    let mix = match (settings.reads, preset) {
+        (None, Some((_, mix))) => mix,
+        (reads, _) => Mix::reads(reads.unwrap_or(50.0)),
+    };
+    let values = match &settings.value_size {
+        Some(text) => sizes(&text.to_string()).map_err(|what| ("value_size", what))?,
+        None => Sizes::Fixed(16),
+    };
+    Ok(Workload {
+        keys: keys.unwrap_or(Keys::Conflict { percent: 2.0, hot: 1, age: None }),
+        mix,
+        keys_per_command: settings.keys_per_command.unwrap_or(1),
+        values,
+        seed: settings.seed.unwrap_or(1),
+        checked,
+        namespace: 0,
+    })
+}
+
+fn hot_spot(text: &str, keys: u32) -> Result<Keys, Flaw> {
+    let parse = |text: &str| text.trim().trim_end_matches('%').parse::<f64>().ok();
+    let pair = text.split_once('/');
+    let pair = pair.and_then(|(keys, commands)| Some((parse(keys)?, parse(commands)?)));
+    let (keys_percent, commands_percent) = pair.ok_or_else(|| {
+        ("hot_spot", format!("{text:?}: write it like 5/80, for 80% of commands on 5% of keys"))
+    })?;
+    Ok(Keys::HotSpot { keys, keys_percent, commands_percent })
+}
+
+/// The core workloads of YCSB. A scan is one command that reads a run of keys by number.
+fn ycsb(letter: &str, keys: u32) -> Result<(Keys, Mix), Flaw> {
+    let zipf = Keys::Zipf { keys, theta: 0.99 };
+    let latest = Keys::Latest { keys, theta: 0.99 };
+    Ok(match letter.to_ascii_lowercase().as_str() {
+        "a" => (zipf, Mix::reads(50.0)),
+        "b" => (zipf, Mix::reads(95.0)),
+        "c" => (zipf, Mix::reads(100.0)),
+        "d" => (latest, Mix { read: 95.0, insert: 5.0, ..Mix::default() }),
+        "e" => (zipf, Mix { scan: 95.0, insert: 5.0, ..Mix::default() }),
+        "f" => (zipf, Mix { read: 50.0, modify: 50.0, ..Mix::default() }),
+        _ => return Err(("ycsb", format!("{letter:?} is none of a, b, c, d, e and f"))),
+    })
+}
+
+fn sizes(text: &str) -> Result<Sizes, String> {
+    let wrong = || format!("{text:?}: write 16, or 16-1024, or 16:9,1024:1 with weights");
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
+    if text.contains(':') {
+        let one = |part: &str| {
+            let (bytes, weight) = part.split_once(':').ok_or_else(wrong)?;
+            Ok((number(bytes)?, weight.trim().parse::<u32>().map_err(|_| wrong())?))
+        };
+        let list = text.split(',').map(one).collect::<Result<Vec<_>, String>>()?;
+        let is_empty = list.iter().all(|(_, weight)| *weight == 0);
+        return if is_empty { Err(wrong()) } else { Ok(Sizes::List(list)) };
+    }
+    match text.split_once('-') {
+        Some((least, most)) => {
+            let (least, most) = (number(least)?, number(most)?);
+            if least > most { Err(wrong()) } else { Ok(Sizes::Uniform(least, most)) }
+        }
+        None => Ok(Sizes::Fixed(number(text)?)),
+    }
+}
+
+fn pace(settings: &Settings, think: Option<Duration>) -> Result<Pace, Flaw> {
+    let Some(rate) = settings.rate else {
+        let clients = settings.clients.unwrap_or(16);
+        if !(1..=10_000).contains(&clients) {
+            return Err(("clients", format!("{clients} at each replica: between 1 and 10000")));
+        }
+        return Ok(Pace::Closed { clients, think: think.unwrap_or_default() });
+    };
+    if settings.clients.is_some() || think.is_some() {
+        let what = "a rate is an open loop, clients that think are a closed one: choose";
+        return Err(("rate", what.to_owned()));
+    }
+    if !(0.001..=10_000_000.0).contains(&rate) {
+        return Err(("rate", format!("{rate}: take between 0.001 and 10 million a second")));
+    }
+    let outstanding = settings.outstanding.unwrap_or(10_000);
+    if !(1..=1_000_000).contains(&outstanding) {
+        return Err(("outstanding", format!("{outstanding}: take between 1 and a million")));
+    }
+    let spread = match settings.arrivals.as_deref() {
+        None | Some("poisson") => Spread::Poisson,
+        Some("constant") => Spread::Constant,
+        Some(other) => {
+            return Err(("arrivals", format!("{other:?} is neither poisson nor constant")));
+        }
+    };
+    Ok(Pace::Open { rate, spread, outstanding })
+}
+
+fn local(settings: &Settings, area: Option<WideArea>) -> Result<LocalTarget, Flaw> {
+    let protocol = settings.protocol.as_deref().map(str::parse::<ProtocolKind>).transpose();
+    let protocol = protocol.map_err(|error| ("protocol", error.to_string()))?.unwrap_or_default();
+    let sites = area.as_ref().map(|area| area.sites.len());
+    let replicas = settings.replicas.or(sites).unwrap_or(3);
+    Quorums::new(replicas).map_err(|error| ("replicas", error.to_string()))?;
+    if let Some(sites) = sites.filter(|sites| *sites < replicas) {
+        let what = format!("{replicas} replicas, but the wide area has {sites} sites");
+        return Err(("replicas", what));
+    }
+    let durability = match settings.durability.as_deref() {
+        None | Some("memory") => Durability::Memory,
+        Some("os") => Durability::Os,
+        Some("fsync") => Durability::Fsync,
+        Some(other) => {
+            return Err(("durability", format!("{other:?} is none of memory, os and fsync")));
+        }
+    };
+    let usual = Optimisations::default();
+    let optimisations = Optimisations {
+        silent_orphans: settings.silent_orphans.unwrap_or(usual.silent_orphans),
+        reserved_slots: match settings.reserved_slots {
+            Some(false) => 0,
+            _ => Optimisations::RESERVED_BLOCK,
+        },
+    };
+    let leader = settings.leader.as_ref().map(|text| leader(text, replicas, area.as_ref()));
+    let leader = leader.transpose().map_err(|what| ("leader", what))?;
+    let data_dir = None;
+    Ok(LocalTarget { protocol, replicas, leader, area, durability, optimisations, data_dir })
+}
+
+/// The replica of a number, or at the site of a name.
+fn leader(text: &Text, replicas: usize, area: Option<&WideArea>) -> Result<ReplicaId, String> {
+    let text = text.to_string();
+    let sites = area.map_or(&[][..], |area| &area.sites[..replicas]);
+    let named = sites.iter().position(|site| *site == text).map(ReplicaId::from_index);
+    let number = || text.parse().ok().and_then(ReplicaId::new);
+    let found = named.or_else(number).filter(|id| id.index() < replicas);
+    found.ok_or_else(|| match sites {
+        [] => format!("{text:?}: name a replica, from 1 to {replicas}"),
+        sites => format!("{text:?}: name a replica, from 1 to {replicas}, or a site of {sites:?}"),
+    })
+}
+
+/// Whether this can be done to that cluster.
+fn allow(fault: &Fault, target: &Target) -> Result<(), String> {
+    let Target::Local(local) = target else {
+        return Err("faults are for clusters that are started here".to_owned());
+    };
+    if let Some(none) = fault.action.replicas().iter().find(|it| usize::from(**it) > local.replicas)
+    {
+        return Err(format!("there is no replica {none}, only {}", local.replicas));
+    }
+    if matches!(fault.action, Action::Restart(_)) && local.durability == Durability::Memory {
+        return Err("in memory a replica cannot come back: take durability os or fsync".to_owned());
+    }
+    Ok(())
+}
+
+/// How long clients that go to another site's replica are on their way.
+fn distance(target: &Target) -> Option<Vec<Vec<Duration>>> {
+    let Target::Local(LocalTarget { area: Some(area), .. }) = target else { return None };
+    let one_way = |rtt_ms: &f64| Duration::from_secs_f64(rtt_ms / 2_000.0);
+    Some(area.rtt_ms.iter().map(|row| row.iter().map(one_way).collect()).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! The settings of a load, as flags and scenario files give them, all optional; the files, with
+//! errors that name the line. One format for all of `bench-config/`: a file may also describe a
+//! wide area (`wide_area`), or name the file of one. What they amount to is in `scenario`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::input::{self, FileError};
+use super::wide_area::{WideArea, one_line};
+
+/// A number, or a text for what is more than that: a time, a range.
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
+#[serde(untagged, expecting = "write a number, or a text such as \"5s\"")]
+pub enum Text {
+    /// A whole number.
+    Whole(u64),
+    /// Any other number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Text::Whole(number) => write!(f, "{number}"),
+            Text::Number(number) => write!(f, "{number}"),
+            Text::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Text {
+        Text::Text(text)
+    }
+}
+
+/// What a wide area is described by, in the same files.
+const AREA: &[&str] = &["sites", "rtt_ms", "jitter_ms", "loss_percent"];
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+        /// The settings of a load; what is `None` is left to the default.
+        #[derive(Clone, PartialEq, Debug, Default, Deserialize, Serialize)]
+        pub struct Settings {
+            $(
+                $(#[$doc])*
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$kind>,
+            )*
+        }
+
+        impl Settings {
+            /// The names of all settings, as files have them.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// These, and where they say nothing, the `others`.
+            pub(super) fn or(self, others: Settings) -> Settings {
+                Settings { $($name: self.$name.or(others.$name),)* }
+            }
+
+            /// Whether this one is given.
+            pub(super) fn has(&self, name: &str) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name.is_some(),)*
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// What the scenario shows, in a line.
+    title: String,
+    /// The agreement protocol of a cluster that is started.
+    protocol: String,
+    /// Who is to lead, where one replica does: its number, or the name of its site.
+    leader: Text,
+    /// How many replicas to start.
+    replicas: usize,
+    /// The file of a wide area to start them in, seen from the file that says so.
+    wan: PathBuf,
+    /// What votes survive: `memory`, `os` or `fsync`.
+    durability: String,
+    /// Whether proposals leave before they are durable.
+    reserved_slots: bool,
+    /// Whether commits are answered before they are durable.
+    silent_orphans: bool,
+    /// Open loop: operations a second.
+    rate: f64,
+    /// Open loop: `poisson` or `constant`.
+    arrivals: String,
+    /// Open loop: how many may be under way at a replica.
+    outstanding: u32,
+    /// Closed loop: clients at each replica.
+    clients: u32,
+    /// Closed loop: how long they think.
+    think: Text,
+    /// How long to run before anything counts.
+    warm_up: Text,
+    /// How long to run then.
+    duration: Text,
+    /// Or how many operations.
+    count: u64,
+    /// Of the workload, and of an emulated network.
+    seed: u64,
+    /// How often to do all of it.
+    repeats: u32,
+    /// The share of commands on hot keys, in per cent; the others are on clients' own.
+    conflicts: f64,
+    /// How many hot keys there are.
+    hot_keys: u32,
+    /// Keys of a table by Zipf, with this exponent.
+    zipf: f64,
+    /// Keys of a table, all alike.
+    uniform: bool,
+    /// Keys of a table with a hot spot: `5/80` is 80% of commands on 5% of keys.
+    hot_spot: String,
+    /// How many keys the table has.
+    records: u32,
+    /// A preset of YCSB, `a` to `f`.
+    ycsb: String,
+    /// The share of reads, in per cent.
+    reads: f64,
+    /// Whether reads are answered from a replica's own state, which may be behind.
+    local_reads: bool,
+    /// How many keys a read or a put names.
+    keys_per_command: u32,
+    /// How long values are: `16`, `16-1024`, or `16:9,1024:1` with weights.
+    value_size: Text,
+    /// Whether to fill the table before.
+    preload: bool,
+    /// After how long an operation has failed.
+    timeout: Text,
+    /// How long an interval of the series is.
+    interval: Text,
+    /// Whether to check that what the clients saw is linearizable.
+    verify: bool,
+    /// Objectives.
+    slo: Vec<String>,
+    /// What is done to the cluster, and when.
+    fault: Vec<String>,
+}
+
+/// Of each of these, what flags say replaces all that a file says: they exclude each other.
+const CHOICES: &[&[&str]] = &[
+    &["rate", "arrivals", "outstanding", "clients", "think"],
+    &["conflicts", "hot_keys", "zipf", "uniform", "hot_spot", "ycsb"],
+    &["duration", "count"],
+];
+
+/// A scenario file.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ScenarioFile {
+    /// Its settings.
+    pub settings: Settings,
+    /// The wide area that it describes or names.
+    pub area: Option<WideArea>,
+    path: PathBuf,
+    /// The line of each setting.
+    lines: BTreeMap<String, usize>,
+}
+
+/// A setting that makes no sense: where it comes from, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct BadSetting {
+    /// A flag, or a file and line.
+    place: String,
+    what: String,
+}
+
+impl ScenarioFile {
+    /// Reads a file such as those in `bench-config/`.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, or has something in it that makes no sense; what only
+    /// shows once flags are added is for [`Scenario::new`](super::Scenario::new) to say.
+    pub fn read(path: &Path) -> Result<ScenarioFile, FileError> {
+        ScenarioFile::read_one(path, true)
+    }
+
+    fn read_one(path: &Path, may_name: bool) -> Result<ScenarioFile, FileError> {
+        let text = input::read(path)?;
+        let line_of = |at: usize| input::line_of(&text, at);
+        let flaw = |at: usize, what: String| FileError::of(path, &text, (at..at, what));
+        let toml_flaw = |error| FileError::of(path, &text, input::flaw(&error));
+        let table = toml::de::DeTable::parse(&text).map_err(toml_flaw)?;
+        let mut lines = BTreeMap::new();
+        for key in table.get_ref().keys() {
+            let name: &str = key.get_ref();
+            if !known().any(|known| known == name) {
+                return Err(flaw(key.span().start, unknown(name)));
+            }
+            lines.insert(name.to_owned(), line_of(key.span().start));
+        }
+        let mut settings: Settings = toml::from_str(&text).map_err(toml_flaw)?;
+        settings.title = settings.title.map(|title| one_line(&title));
+        let has_area = AREA.iter().any(|name| lines.contains_key(*name));
+        let area = match &settings.wan {
+            Some(_) if has_area || !may_name => {
+                let at = table.get_ref().keys().find(|key| key.get_ref() == "wan");
+                let at = at.map_or(0, |key| key.span().start);
+                let what = match has_area {
+                    true => "wan: sites stand here as well: name a file or describe them, not both",
+                    false => "wan: this file is named for its sites: describe them here",
+                };
+                return Err(flaw(at, what.to_owned()));
+            }
+            Some(file) => {
+                let file = path.parent().unwrap_or(Path::new("")).join(file);
+                let named = ScenarioFile::read_one(&file, false)?;
+                let what = format!("wan: {} has no `sites` in it", file.display());
+                let line = lines["wan"];
+                let none = || FileError::Line { path: path.into(), line, what };
+                Some(named.area.ok_or_else(none)?)
+            }
+            None if has_area => {
+                Some(WideArea::parse(&text).map_err(|flaw| FileError::of(path, &text, flaw))?)
+            }
+            None => None,
+        };
+        Ok(ScenarioFile { settings, area, path: path.into(), lines })
+    }
+
+    /// What flags and this file say together: flags first.
+    pub(super) fn under(&self, flags: &Settings) -> Settings {
+        let mut mine = self.settings.clone();
+        for choice in CHOICES {
+            if choice.iter().any(|name| flags.has(name)) {
+                choice.iter().for_each(|name| mine.clear(name));
+            }
+        }
+        flags.clone().or(mine)
+    }
+
+    /// That the setting makes no sense, with the place that it comes from.
+    pub(super) fn bad(&self, flags: &Settings, name: &str, what: impl fmt::Display) -> BadSetting {
+        let name = name.replace('-', "_");
+        let flag = format!("--{}", name.replace('_', "-"));
+        let place = match self.lines.get(&name) {
+            Some(line) if !flags.has(&name) => format!("{}:{line}: {name}", self.path.display()),
+            _ => flag.clone(),
+        };
+        let what = what.to_string();
+        // What is named at its head already is not named again.
+        let what = what.strip_prefix(&format!("{}: ", &flag[2..])).unwrap_or(&what).to_owned();
+        BadSetting { place, what }
+    }
+}
+
+impl WideArea {
+    /// Reads a file such as those in `bench-config/` that describes a wide area, or names the file
+    /// of one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, or describes no wide area.
+    pub fn read(path: &Path) -> Result<WideArea, FileError> {
+        let none = || FileError::Line {
+            path: path.into(),
+            line: 1,
+            what: "no `sites` and no `wan` in it: this describes no wide area".to_owned(),
+        };
+        ScenarioFile::read(path)?.area.ok_or_else(none)
+    }
+}
+
+impl Settings {
+    fn clear(&mut self, name: &str) {
+        match name {
+            "rate" => self.rate = None,
+            "arrivals" => self.arrivals = None,
+            "outstanding" => self.outstanding = None,
+            "clients" => self.clients = None,
+            "think" => self.think = None,
+            "conflicts" => self.conflicts = None,
+            "hot_keys" => self.hot_keys = None,
+            "zipf" => self.zipf = None,
+            "uniform" => self.uniform = None,
+            "hot_spot" => self.hot_spot = None,
+            "ycsb" => self.ycsb = None,
+            "duration" => self.duration = None,
+            "count" => self.count = None,
+            _ => {}
+        }
+    }
+}
+
+fn known() -> impl Iterator<Item = &'static str> {
+    Settings::NAMES.iter().chain(AREA).copied()
+}
+
+/// What to say of a name that is none: the nearest that is one.
+fn unknown(name: &str) -> String {
+    let distance = |known: &&str| match known.starts_with(name) || name.starts_with(known) {
+        // Half of a name is nearer than another one of its length.
+        true => 1,
+        false => strsim::damerau_levenshtein(name, known),
+    };
+    let nearest = known().min_by_key(distance).unwrap_or_default();
+    if distance(&nearest) <= 1 + name.chars().count() / 3 {
+        return format!("there is no setting `{name}`: did you mean `{nearest}`?");
+    }
+    format!("there is no setting `{name}`: `isonomy load --help` has them all")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ScenarioFile, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("some.toml");
+        std::fs::write(&path, text).expect("written");
+        ScenarioFile::read(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn files_are_read_and_errors_name_the_line() {
+        let file = read("rate = 100\n\nduration = '5s'\nvalue_size = 16\n").expect("a good file");
+        assert_eq!((file.settings.rate, &file.lines["duration"]), (Some(100.0), &3));
+        for (text, line, word) in [
+            ("# one\nrat = 5\n", 2, "did you mean `rate`"),
+            ("sits = []\n", 1, "did you mean `sites`"),
+            ("xylophone_count = 5\n", 1, "--help"),
+            ("rate = 5\nseed = -1\n", 2, "-1"),
+            ("rate = 5\nclients = 'many'\n", 2, "string"),
+            ("rate = 5\nthink = true\n", 2, "a number, or a text"),
+            ("rate = \n", 1, ""),
+            ("sites = ['a']\nrtt_ms = [[0]]\nwan = 'x.toml'\n", 3, "not both"),
+            ("wan = 'missing.toml'\n", 0, "missing.toml"),
+        ] {
+            let said = read(text).expect_err(text);
+            assert!(line == 0 || said.contains(&format!("some.toml:{line}: ")), "{said}");
+            assert!(said.contains(word), "{said}");
+        }
+    }
+
+    #[test]
+    fn flags_go_before_files_and_choices_are_replaced_as_a_whole() {
+        let file = read("rate = 100\narrivals = 'constant'\nzipf = 0.9\nseed = 3\n").expect("good");
+        let flags = Settings { clients: Some(7), seed: Some(4), ..Settings::default() };
+        let both = file.under(&flags);
+        assert_eq!((both.rate, both.arrivals, both.clients), (None, None, Some(7)));
+        assert_eq!((both.zipf, both.seed), (Some(0.9), Some(4)));
+        let place = |name| file.bad(&flags, name, "it is wrong").to_string();
+        assert!(place("zipf").ends_with("some.toml:3: zipf: it is wrong"), "{}", place("zipf"));
+        assert_eq!(place("seed"), "--seed: it is wrong");
+        assert_eq!(file.bad(&flags, "hot-keys", "hot-keys: 0").to_string(), "--hot-keys: 0");
+    }
+}

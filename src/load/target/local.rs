@@ -1,0 +1,360 @@
+//! A cluster in this process as the target of a load: its replicas as endpoints, what can be done
+//! to it, and what its replicas have counted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::load::driver::{Endpoint, Trouble};
+use crate::load::scenario::faults::{Action, Who};
+use crate::load::scenario::wide_area::WideArea;
+use crate::machine::{Kv, KvCommand, KvOutput};
+use crate::mesh::WanControl;
+use crate::node::{
+    FastSlow, Latency, LocalCluster, Metrics, PathLatency, Pause, ProposeError, Rejected, Replica,
+    StartError, Unknown,
+};
+use crate::types::{Consistency, ReplicaId, RequestId};
+
+impl Endpoint for Replica<Kv> {
+    async fn submit(
+        &self,
+        request: RequestId,
+        floor: u64,
+        command: KvCommand,
+    ) -> Result<KvOutput, Trouble> {
+        Replica::submit(self, request, floor, command).await.map_err(trouble)
+    }
+
+    async fn read(
+        &self,
+        command: KvCommand,
+        consistency: Consistency,
+    ) -> Result<KvOutput, Trouble> {
+        Replica::read(self, command, consistency).await.map_err(trouble)
+    }
+}
+
+fn trouble(error: ProposeError) -> Trouble {
+    match error {
+        ProposeError::Rejected(Rejected::Overloaded) => Trouble::Busy,
+        ProposeError::Rejected(Rejected::Stopping | Rejected::NoQuorum(_)) => Trouble::Gone,
+        ProposeError::Unknown(Unknown::Stopped | Unknown::TimedOut(_)) => Trouble::Gone,
+        ProposeError::Unknown(Unknown::NoQuorum(..)) => Trouble::Gone,
+        // A command of ours that is refused for good, an output that is lost though its client
+        // waits for it, a replica that broke an invariant.
+        other => Trouble::Failed(other.to_string()),
+    }
+}
+
+/// Where a replica is found, in whichever of its lives.
+#[derive(Clone, Debug)]
+pub(in crate::load) struct Place(Arc<Mutex<Replica<Kv>>>);
+
+impl Place {
+    fn replica(&self) -> Replica<Kv> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, replica: Replica<Kv>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = replica;
+    }
+}
+
+impl Endpoint for Place {
+    async fn submit(
+        &self,
+        request: RequestId,
+        floor: u64,
+        command: KvCommand,
+    ) -> Result<KvOutput, Trouble> {
+        Endpoint::submit(&self.replica(), request, floor, command).await
+    }
+
+    async fn read(
+        &self,
+        command: KvCommand,
+        consistency: Consistency,
+    ) -> Result<KvOutput, Trouble> {
+        Endpoint::read(&self.replica(), command, consistency).await
+    }
+}
+
+/// A cluster, and what was done to it.
+#[derive(Debug)]
+pub(in crate::load) struct Local {
+    cluster: LocalCluster<Kv>,
+    places: Vec<Place>,
+    network: Option<WanControl>,
+    area: Option<WideArea>,
+    /// Who was to lead.
+    wished: Option<ReplicaId>,
+    paused: Vec<Option<Pause>>,
+    /// What former lives of each replica have counted.
+    former: Vec<Tally>,
+}
+
+impl Local {
+    pub(in crate::load) fn new(
+        cluster: LocalCluster<Kv>,
+        network: Option<WanControl>,
+        area: Option<WideArea>,
+        wished: Option<ReplicaId>,
+    ) -> Local {
+        let place = |replica: &Replica<Kv>| Place(Arc::new(Mutex::new(replica.clone())));
+        let places: Vec<Place> = cluster.replicas().iter().map(place).collect();
+        Local {
+            paused: places.iter().map(|_| None).collect(),
+            former: places.iter().map(|_| Tally::default()).collect(),
+            cluster,
+            places,
+            network,
+            area,
+            wished,
+        }
+    }
+
+    pub(in crate::load) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    pub(in crate::load) fn cluster(&self) -> &LocalCluster<Kv> {
+        &self.cluster
+    }
+
+    /// Who leads, as far as those say that can be asked.
+    pub(in crate::load) async fn leader(&self) -> Option<ReplicaId> {
+        leader_of(&self.cluster, |id| self.paused[id.index()].is_none()).await
+    }
+
+    /// The number of the leader; where nobody leads, of whoever was to, or else of the first: of
+    /// those that live.
+    pub(in crate::load) async fn leader_or_stand_in(&self) -> u8 {
+        let leader = self.leader().await;
+        let mut live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
+        live.sort_by_key(|id| (Some(*id) != self.wished, *id));
+        leader.or(live.first().copied()).map_or(1, ReplicaId::number)
+    }
+
+    /// The number of whom a fault is about.
+    async fn number(&self, who: Who) -> u8 {
+        match who {
+            Who::Replica(number) => number,
+            Who::Leader => self.leader_or_stand_in().await,
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When a replica does not start again.
+    pub(in crate::load) async fn act(&mut self, action: &Action) -> Result<(), StartError> {
+        let index = |number: u8| usize::from(number) - 1;
+        match action {
+            Action::Kill(who) => {
+                let number = self.number(*who).await;
+                // Who is dead does not stand still.
+                self.paused[index(number)] = None;
+                self.cluster.crash(number);
+            }
+            Action::Restart(one) => {
+                self.paused[index(*one)] = None;
+                self.cluster.crash(*one);
+                let old = self.places[index(*one)].replica();
+                old.wait_stopped().await;
+                if let Some(metrics) = old.metrics().await {
+                    self.former[index(*one)].add(&Tally::of(&metrics));
+                }
+                self.cluster.restart(*one).await?;
+                self.places[index(*one)].put(self.cluster.replica(*one).clone());
+            }
+            Action::Pause(who, _) => {
+                let number = self.number(*who).await;
+                if self.paused[index(number)].is_none() {
+                    self.paused[index(number)] = self.cluster.replica(number).pause().await;
+                }
+            }
+            Action::Resume(one) => self.paused[index(*one)] = None,
+            Action::Partition(these, those) => {
+                let sites =
+                    |numbers: &[u8]| numbers.iter().map(|it| index(*it)).collect::<Vec<_>>();
+                self.network().partition(&sites(these), &sites(those));
+            }
+            Action::Slow(one, late) => {
+                let all = 0..self.places.len();
+                all.filter(|site| *site != index(*one)).for_each(|site| {
+                    self.delay(site, index(*one), *late, None);
+                });
+            }
+            Action::Link(one, other, late, loss) => {
+                self.delay(index(*one), index(*other), *late, Some(*loss));
+            }
+            Action::Heal => {
+                self.network().heal();
+                let all = 0..self.places.len();
+                for (a, b) in all.clone().flat_map(|a| all.clone().map(move |b| (a, b))) {
+                    if a < b {
+                        let loss = self.area.as_ref().map_or(0.0, |area| area.loss_percent);
+                        self.delay(a, b, Duration::ZERO, Some(loss / 100.0));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn network(&self) -> &WanControl {
+        self.network.as_ref().expect("a schedule that needs a network has one")
+    }
+
+    /// Makes both ways between two sites late by this much more than they are anyway.
+    fn delay(&self, a: usize, b: usize, late: Duration, loss: Option<f64>) {
+        let rtt_ms = self.area.as_ref().map_or(0.0, |area| area.rtt_ms[a][b]);
+        let usual = Duration::from_secs_f64(rtt_ms / 2_000.0);
+        for (from, to) in [(a, b), (b, a)] {
+            self.network().set_delay(from, to, usual + late);
+            if let Some(loss) = loss {
+                self.network().set_loss(from, to, loss);
+            }
+        }
+    }
+
+    /// Lets all that stand still go on.
+    pub(in crate::load) fn resume_all(&mut self) {
+        self.paused.iter_mut().for_each(|paused| *paused = None);
+    }
+
+    /// What each replica has counted in all its lives so far. One that stands still is not asked:
+    /// it could not answer.
+    pub(in crate::load) async fn tallies(&self) -> Vec<Tally> {
+        let mut all = Vec::new();
+        for ((place, former), paused) in self.places.iter().zip(&self.former).zip(&self.paused) {
+            let mut tally = former.clone();
+            if paused.is_none()
+                && let Some(metrics) = place.replica().metrics().await
+            {
+                tally.add(&Tally::of(&metrics));
+            }
+            all.push(tally);
+        }
+        all
+    }
+}
+
+/// Who leads, as most of those that live and may be asked say of one that lives, too. `None` where
+/// nobody does.
+pub(in crate::load) async fn leader_of(
+    cluster: &LocalCluster<Kv>,
+    answers: impl Fn(ReplicaId) -> bool,
+) -> Option<ReplicaId> {
+    let live: Vec<ReplicaId> = cluster.live().map(Replica::id).collect();
+    let mut named = Vec::new();
+    for replica in cluster.live().filter(|replica| answers(replica.id())) {
+        named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
+    }
+    named.retain(|leader| live.contains(leader));
+    let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
+    named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
+}
+
+/// What a replica counts, as far as reports tell it; can be added and subtracted.
+#[derive(Clone, Debug, Default)]
+pub(in crate::load) struct Tally {
+    /// From the call at a replica to the commit.
+    pub commit: Latency,
+    /// From the call at a replica to the answer.
+    pub execute: Latency,
+    /// Of those, the commands that were committed after one round trip.
+    pub fast: PathLatency,
+    /// And the others.
+    pub slow: PathLatency,
+    /// Commands by path.
+    pub commands: FastSlow,
+    /// The rest.
+    pub counts: Counts,
+}
+
+/// What is only counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Instances proposed; a batch of commands is one.
+    pub instances: u64,
+    /// Of those, the ones that took more than one round trip.
+    pub slow_instances: u64,
+    /// Recoveries begun.
+    pub recoveries: u64,
+    /// Commands proposed again because their instance was decided to be empty.
+    pub resubmitted: u64,
+    /// Messages from other replicas.
+    pub frames_in: u64,
+    /// Messages to other replicas.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Times that a log was written and, if it is, flushed.
+    pub flushes: u64,
+}
+
+impl Counts {
+    fn each(&mut self, other: &Counts, change: impl Fn(&mut u64, u64)) {
+        change(&mut self.instances, other.instances);
+        change(&mut self.slow_instances, other.slow_instances);
+        change(&mut self.recoveries, other.recoveries);
+        change(&mut self.resubmitted, other.resubmitted);
+        change(&mut self.frames_in, other.frames_in);
+        change(&mut self.frames_out, other.frames_out);
+        change(&mut self.bytes_out, other.bytes_out);
+        change(&mut self.flushes, other.flushes);
+    }
+}
+
+impl Tally {
+    pub(in crate::load) fn of(metrics: &Metrics) -> Tally {
+        Tally {
+            commit: metrics.commit.clone(),
+            execute: metrics.execute.clone(),
+            fast: metrics.fast.clone(),
+            slow: metrics.slow.clone(),
+            commands: metrics.commands,
+            counts: Counts {
+                instances: metrics.instances.total(),
+                slow_instances: metrics.instances.slow,
+                recoveries: metrics.recoveries,
+                resubmitted: metrics.resubmitted,
+                frames_in: metrics.frames_in,
+                frames_out: metrics.frames_out,
+                bytes_out: metrics.bytes_out,
+                flushes: metrics.log.flushes,
+            },
+        }
+    }
+
+    /// Adds all that another has counted.
+    pub(in crate::load) fn add(&mut self, other: &Tally) {
+        self.commit.add(&other.commit);
+        self.execute.add(&other.execute);
+        self.each_path(other, |own, others| own.add(others));
+        self.commands.fast += other.commands.fast;
+        self.commands.slow += other.commands.slow;
+        self.counts.each(&other.counts, |own, others| *own += others);
+    }
+
+    /// What has come on top of `before`, which this has grown from.
+    pub(in crate::load) fn since(mut self, before: &Tally) -> Tally {
+        self.commit.subtract(&before.commit);
+        self.execute.subtract(&before.execute);
+        self.each_path(before, |own, others| own.subtract(others));
+        self.commands.fast = self.commands.fast.saturating_sub(before.commands.fast);
+        self.commands.slow = self.commands.slow.saturating_sub(before.commands.slow);
+        self.counts.each(&before.counts, |own, others| *own = own.saturating_sub(others));
+        self
+    }
+
+    fn each_path(&mut self, other: &Tally, change: impl Fn(&mut Latency, &Latency)) {
+        for (own, others) in [(&mut self.fast, &other.fast), (&mut self.slow, &other.slow)] {
+            change(&mut own.commit, &others.commit);
+            change(&mut own.execute, &others.execute);
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! What clients ask: a seeded mix of commands, on keys by a pattern (`keys`), with values that tell
+//! who wrote them (`values`). Each client has a stream of its own.
+
+pub mod keys;
+pub mod values;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use smallvec::{SmallVec, smallvec};
+
+pub use self::keys::{Key, Keys, Population};
+use self::keys::{MAX_HOT, MAX_KEYS, OWN_KEYS, Picker};
+use self::values::{DIGITS, MAX_BYTES};
+pub use self::values::{Sizes, Written};
+use crate::machine::{KvCommand, KvOutput};
+
+/// The hot key of the demo is replaced this often: so long a piece of its history can be checked by
+/// itself.
+const HOT_KEY_AGE: Duration = Duration::from_millis(250);
+
+/// The most keys that one command may name.
+pub const MAX_KEYS_PER_COMMAND: u32 = 1_000;
+
+/// How many keys a scan reads, at most.
+pub const MAX_SCAN: u32 = 100;
+
+/// How many of a hundred operations are of what kind.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Mix {
+    /// Get a value.
+    pub read: f64,
+    /// Set one.
+    pub put: f64,
+    /// Set one if it is as the client knows it.
+    pub swap: f64,
+    /// Remove one.
+    pub delete: f64,
+    /// Set one that was not there before.
+    pub insert: f64,
+    /// Get a run of neighbours.
+    pub scan: f64,
+    /// Get one, then set it: two commands, timed as one operation.
+    pub modify: f64,
+}
+
+impl Mix {
+    /// The rest, besides this share of reads, are puts.
+    pub fn reads(percent: f64) -> Mix {
+        Mix { read: percent, put: 100.0 - percent, ..Mix::default() }
+    }
+
+    /// The demo's: of what are no reads, eight in ten are puts, one a swap, one a deletion.
+    fn all_sorts(reads: f64) -> Mix {
+        let tenth = (100.0 - reads) / 10.0;
+        Mix { read: reads, put: 8.0 * tenth, swap: tenth, delete: tenth, ..Mix::default() }
+    }
+
+    fn shares(&self) -> [(Sort, f64); 7] {
+        [
+            (Sort::Get, self.read),
+            (Sort::Put, self.put),
+            (Sort::Cas, self.swap),
+            (Sort::Del, self.delete),
+            (Sort::Insert, self.insert),
+            (Sort::Scan, self.scan),
+            (Sort::Modify, self.modify),
+        ]
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sort {
+    Get,
+    Put,
+    Cas,
+    Del,
+    Insert,
+    Scan,
+    Modify,
+}
+
+/// What the clients of a run ask for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Workload {
+    /// Which keys.
+    pub keys: Keys,
+    /// What kinds of operations.
+    pub mix: Mix,
+    /// Keys that each read and put names.
+    pub keys_per_command: u32,
+    /// How long values are.
+    pub values: Sizes,
+    /// Decides what is asked, though not what comes first.
+    pub seed: u64,
+    /// Whether answers are understood, for a history that is checked; values have to be at least
+    /// 16 bytes long then.
+    pub checked: bool,
+    /// Put before the names of keys, so that what others have left in the store is not met; 0 for
+    /// nothing.
+    pub namespace: u64,
+}
+
+impl Workload {
+    /// The demo's: a hot key that is replaced four times a second, reads and all sorts of writes.
+    pub fn demo(conflicts: f64, reads: f64, value_bytes: usize, seed: u64) -> Workload {
+        Workload {
+            keys: Keys::Conflict { percent: conflicts, hot: 1, age: Some(HOT_KEY_AGE) },
+            mix: Mix::all_sorts(reads),
+            keys_per_command: 1,
+            values: Sizes::Fixed(value_bytes),
+            seed,
+            checked: true,
+            namespace: 0,
+        }
+    }
+}
+
+impl Default for Workload {
+    fn default() -> Workload {
+        Workload::demo(2.0, 30.0, 16, 1)
+    }
+}
+
+/// A workload that cannot be run, and what to do about it.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadWorkload {
+    /// A share that is none.
+    #[error("{name}: {value} is no percentage: take one from 0 to 100")]
+    Percentage {
+        /// Which, in the words of the command line.
+        name: &'static str,
+        /// What it was.
+        value: f64,
+    },
+    /// Another number.
+    #[error("{name}: {value}: take between {least} and {most}")]
+    Range {
+        /// Which.
+        name: &'static str,
+        /// What it was.
+        value: f64,
+        /// The least.
+        least: f64,
+        /// The most.
+        most: f64,
+    },
+    /// Shares that make no whole.
+    #[error("the shares of operations add up to {0}, not 100")]
+    Mix(f64),
+    /// Values that cannot be told apart, or that no frame holds.
+    #[error("a value of {bytes} bytes: take between {least} and 1048576")]
+    ValueBytes {
+        /// The length.
+        bytes: usize,
+        /// The least.
+        least: usize,
+    },
+}
+
+impl BadWorkload {
+    /// The setting that is wrong, as flags and files call it.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            BadWorkload::Percentage { name, .. } | BadWorkload::Range { name, .. } => name,
+            BadWorkload::Mix(_) => "reads",
+            BadWorkload::ValueBytes { .. } => "value-size",
+        }
+    }
+}
+
+impl Workload {
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    /// When a share is no percentage, a number is out of its range, or values are too short to be
+    /// unique or above 1 MiB.
+    pub fn check(&self) -> Result<(), BadWorkload> {
+        self.check_keys()?;
+        for (_, value) in self.mix.shares() {
+            percentage("reads", value)?;
+        }
+        let sum: f64 = self.mix.shares().iter().map(|(_, share)| share).sum();
+        if (sum - 100.0).abs() > 1e-6 {
+            return Err(BadWorkload::Mix(sum));
+        }
+        let most = match self.keys {
+            Keys::Conflict { .. } => OWN_KEYS,
+            _ => MAX_KEYS_PER_COMMAND.min(self.keys.table()),
+        };
+        range("keys-per-command", self.keys_per_command.into(), 1.0, most.into())?;
+        let least = if self.checked { DIGITS } else { 1 };
+        for bytes in [self.values.least(), self.values.most()] {
+            if !(least..=MAX_BYTES).contains(&bytes) {
+                return Err(BadWorkload::ValueBytes { bytes, least });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_keys(&self) -> Result<(), BadWorkload> {
+        let keys = f64::from(self.keys.table());
+        match self.keys {
+            Keys::Conflict { percent, hot, .. } => {
+                percentage("conflicts", percent)?;
+                return range("hot-keys", hot.into(), 1.0, MAX_HOT.into());
+            }
+            Keys::Zipf { theta, .. } | Keys::Latest { theta, .. } => {
+                range("zipf", theta, 0.0, 10.0)?;
+            }
+            Keys::HotSpot { keys_percent, commands_percent, .. } => {
+                percentage("hot-spot", keys_percent)?;
+                percentage("hot-spot", commands_percent)?;
+            }
+            Keys::Uniform { .. } => {}
+        }
+        range("records", keys, 1.0, MAX_KEYS.into())
+    }
+
+    /// The stream of commands of one client of a run; each has another `client`, from 0.
+    pub fn client(&self, client: u32, population: &Population) -> Stream {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        random.set_stream(client.into());
+        Stream {
+            client,
+            mix: self.mix,
+            keys_per_command: self.keys_per_command as usize,
+            picker: Picker::new(&self.keys, client, population.clone()),
+            values: self.values.clone(),
+            checked: self.checked,
+            namespace: self.namespace,
+            next_value: Written::first_of(client),
+            last_seen: [Written::NOTHING; OWN_KEYS as usize],
+            hot_seen: (Key(0), Written::NOTHING),
+            random,
+        }
+    }
+}
+
+fn percentage(name: &'static str, value: f64) -> Result<(), BadWorkload> {
+    match (0.0..=100.0).contains(&value) {
+        true => Ok(()),
+        false => Err(BadWorkload::Percentage { name, value }),
+    }
+}
+
+fn range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), BadWorkload> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(BadWorkload::Range { name, value, least, most }),
+    }
+}
+
+/// What one client asks of one key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// The value.
+    Get,
+    /// Set it.
+    Put(Written),
+    /// Set it to the second if it is the first.
+    Cas(Written, Written),
+    /// Remove it.
+    Del,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Whether it did what it was meant to: a `cas` swapped, a `del` found something.
+    pub ok: bool,
+    /// What a `get`, or a `cas` that did not swap, found.
+    pub found: Written,
+}
+
+/// What one command asks: several keys only for gets alone and for puts alone.
+pub type Asks = SmallVec<[(Key, Ask); 1]>;
+
+/// What operations are counted as.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// One that only reads.
+    Read,
+    /// A put, a swap, a deletion.
+    Write,
+    /// A put of a new key.
+    Insert,
+    /// Many reads in one.
+    Scan,
+    /// A read and a write that follows it.
+    Modify,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] = [Kind::Read, Kind::Write, Kind::Insert, Kind::Scan, Kind::Modify];
+
+    /// As reports call it.
+    pub fn name(self) -> &'static str {
+        ["read", "write", "insert", "scan", "modify"][self as usize]
+    }
+}
+
+/// One operation: a command, or two.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Op {
+    /// What it is counted as.
+    pub kind: Kind,
+    /// The command.
+    pub asks: Asks,
+    /// What comes after it, if it is a read that is followed by a write.
+    pub then: Option<Asks>,
+}
+
+/// The endless stream of one client's commands.
+#[derive(Debug)]
+pub struct Stream {
+    client: u32,
+    random: ChaCha8Rng,
+    mix: Mix,
+    keys_per_command: usize,
+    picker: Picker,
+    values: Sizes,
+    checked: bool,
+    namespace: u64,
+    next_value: Written,
+    /// What the client last knew of each of its own keys.
+    last_seen: [Written; OWN_KEYS as usize],
+    /// What it last knew of the hot key.
+    hot_seen: (Key, Written),
+}
+
+impl Stream {
+    /// The next operation, `elapsed` after the start of the run.
+    pub fn next(&mut self, elapsed: Duration) -> Op {
+        let one = |kind, key, ask| Op { kind, asks: smallvec![(key, ask)], then: None };
+        let sort = self.sort();
+        if sort == Sort::Insert {
+            let key = self.picker.population().insert();
+            return one(Kind::Insert, key, Ask::Put(self.fresh()));
+        }
+        let key = self.picker.pick(&mut self.random, elapsed);
+        match sort {
+            Sort::Get => {
+                let keys = self.keys(key, elapsed);
+                let asks = keys.into_iter().map(|key| (key, Ask::Get)).collect();
+                Op { kind: Kind::Read, asks, then: None }
+            }
+            Sort::Put | Sort::Insert => {
+                let keys = self.keys(key, elapsed);
+                let asks = keys.into_iter().map(|key| (key, Ask::Put(self.fresh()))).collect();
+                Op { kind: Kind::Write, asks, then: None }
+            }
+            Sort::Cas => one(Kind::Write, key, Ask::Cas(self.seen(key), self.fresh())),
+            Sort::Del => one(Kind::Write, key, Ask::Del),
+            Sort::Scan => {
+                let length = self.random.random_range(1..=MAX_SCAN);
+                let asks = (0..length).map(|step| (Key(key.0.saturating_add(step)), Ask::Get));
+                Op { kind: Kind::Scan, asks: asks.collect(), then: None }
+            }
+            Sort::Modify => {
+                let put = smallvec![(key, Ask::Put(self.fresh()))];
+                Op { kind: Kind::Modify, asks: smallvec![(key, Ask::Get)], then: Some(put) }
+            }
+        }
+    }
+
+    fn sort(&mut self) -> Sort {
+        let mut drawn = self.random.random_range(0.0..100.0);
+        for (sort, share) in self.mix.shares() {
+            if drawn < share {
+                return sort;
+            }
+            drawn -= share;
+        }
+        // Shares of 100 that are not whole numbers may add up to a little less.
+        if self.mix.put > 0.0 { Sort::Put } else { Sort::Get }
+    }
+
+    /// As many different keys as a command names, beginning with `first`.
+    fn keys(&mut self, first: Key, elapsed: Duration) -> SmallVec<[Key; 1]> {
+        let mut keys = smallvec![first];
+        // Where few keys get nearly all commands, some are not met in reasonable time.
+        let mut attempts = 20 * self.keys_per_command;
+        while keys.len() < self.keys_per_command && attempts > 0 {
+            let key = self.picker.pick_more(&mut self.random, elapsed);
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+            attempts -= 1;
+        }
+        keys
+    }
+
+    fn fresh(&mut self) -> Written {
+        self.next_value.0 += 1;
+        self.next_value
+    }
+
+    /// What this client knows of a key: all there is to know of its own, a guess of the hot one.
+    fn seen(&self, key: Key) -> Written {
+        match key.own_index(self.client) {
+            Some(own) => self.last_seen[own],
+            None if self.hot_seen.0 == key => self.hot_seen.1,
+            None => Written::NOTHING,
+        }
+    }
+
+    /// The command for the store.
+    pub fn command(&self, asks: &[(Key, Ask)]) -> KvCommand {
+        let value = |written: Written| written.value(&self.values);
+        let [(key, ask)] = asks else { return self.wide_command(asks) };
+        let key = self.name(*key);
+        match *ask {
+            Ask::Get => KvCommand::Get { key },
+            Ask::Put(written) => KvCommand::Put { key, value: value(written) },
+            Ask::Cas(expected, written) => {
+                let expected = (expected != Written::NOTHING).then(|| value(expected));
+                KvCommand::Cas { key, expected, value: value(written) }
+            }
+            Ask::Del => KvCommand::Del { key },
+        }
+    }
+
+    fn name(&self, key: Key) -> Bytes {
+        match self.namespace {
+            0 => key.name(),
+            other => [format!("{other:x}/").as_bytes(), &key.name()].concat().into(),
+        }
+    }
+
+    fn wide_command(&self, asks: &[(Key, Ask)]) -> KvCommand {
+        let puts = asks.iter().filter_map(|(key, ask)| match ask {
+            Ask::Put(written) => Some((self.name(*key), written.value(&self.values))),
+            _ => None,
+        });
+        let entries: Vec<_> = puts.collect();
+        if entries.is_empty() {
+            let keys = asks.iter().map(|(key, _)| self.name(*key));
+            return KvCommand::GetMany { keys: keys.collect() };
+        }
+        KvCommand::PutMany { entries }
+    }
+
+    /// Takes note of the store's answer, and says what it means for each key that was asked for. An
+    /// answer to something else entirely is as strange as a value that nobody wrote. Where nothing
+    /// is checked, nobody looks.
+    pub fn answered(&mut self, asks: &[(Key, Ask)], output: &KvOutput) -> SmallVec<[Answer; 1]> {
+        if !self.checked {
+            return SmallVec::new();
+        }
+        match (asks, output) {
+            ([(key, ask)], output) => smallvec![self.answered_one(*key, *ask, output)],
+            (_, KvOutput::Values(values)) if values.len() == asks.len() => {
+                let one = |value| Answer { ok: true, found: self.read(value) };
+                values.iter().map(one).collect()
+            }
+            (_, KvOutput::Done) => {
+                asks.iter().map(|_| Answer { ok: true, found: Written::NOTHING }).collect()
+            }
+            _ => asks.iter().map(|_| Answer { ok: false, found: Written::STRANGE }).collect(),
+        }
+    }
+
+    fn read(&self, value: &Option<Bytes>) -> Written {
+        Written::of(value.as_ref(), &self.values)
+    }
+
+    fn answered_one(&mut self, key: Key, ask: Ask, output: &KvOutput) -> Answer {
+        let (answer, now) = match (ask, output) {
+            (Ask::Get, KvOutput::Value(value)) => {
+                let found = self.read(value);
+                (Answer { ok: true, found }, found)
+            }
+            (Ask::Put(new), KvOutput::Done) | (Ask::Cas(_, new), KvOutput::Swapped) => {
+                (Answer { ok: true, found: Written::NOTHING }, new)
+            }
+            (Ask::Cas(..), KvOutput::Mismatch(value)) => {
+                let found = self.read(value);
+                (Answer { ok: false, found }, found)
+            }
+            (Ask::Del, KvOutput::Deleted(existed)) => {
+                (Answer { ok: *existed, found: Written::NOTHING }, Written::NOTHING)
+            }
+            _ => (Answer { ok: false, found: Written::STRANGE }, Written::NOTHING),
+        };
+        match key.own_index(self.client) {
+            Some(own) => self.last_seen[own] = now,
+            None => self.hot_seen = (key, now),
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests;
