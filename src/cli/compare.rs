@@ -10,16 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
-use super::{NO, complain, tell};
+use super::{NO, complain, generate, tell};
 use crate::load::compare::keep::{KeepError, Keeper, read};
 use crate::load::compare::kept::{Comparison, Outcome};
 use crate::load::compare::plan::Plan;
 use crate::load::compare::series::{Turn, run};
+use crate::load::compare::turn::{knows, objection, take};
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
-use crate::load::compare::{real_runs, virtual_runs};
-use crate::load::driver::THREAD;
 use crate::load::render::{reports, tables};
 
 /// Compare protocols under the same load, or two results of that.
@@ -84,15 +83,15 @@ impl Compare {
     }
 
     fn make(&self, config: &Path) -> anyhow::Result<ExitCode> {
-        let plan = Plan::read(config, virtual_runs::knows)?;
-        if let Some(why) = real_runs::objection(&plan).filter(|_| !self.virtual_time) {
+        let plan = Plan::read(config, knows)?;
+        if let Some(why) = objection(&plan).filter(|_| !self.virtual_time) {
             bail!("{}: {why}", config.display());
         }
         plan.area.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         // Made first: better to fail before the runs than after them.
         let mut keeper = self.out.as_deref().map(Keeper::new).transpose()?;
         let mut comparison = plan.comparison(self.virtual_time);
-        let runtime = load_runtime()?;
+        let runtime = generate::runtime(1)?;
         let ended = self.take_turns(&plan, &mut comparison, keeper.as_mut(), &runtime);
         // Whatever happened: what was seen until then is shown, and kept if it can be.
         let printed = tell(tables::markdown(&comparison).trim_end());
@@ -135,10 +134,7 @@ impl Compare {
             });
         }
         let bar = progress_bar();
-        let take = |turn: &Turn<'_>| match self.virtual_time {
-            true => virtual_runs::take(plan, turn),
-            false => runtime.block_on(real_runs::take(plan, turn)),
-        };
+        let take = |turn: &Turn<'_>| runtime.block_on(take(plan, turn, self.virtual_time));
         let go_on = |turn: &Turn<'_>| {
             bar.set_length(turn.of as u64);
             bar.set_position(turn.done as u64);
@@ -159,11 +155,6 @@ fn exit_code(plan: &Plan, comparison: &Comparison) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(NO),
     }
-}
-
-/// Its threads, and its alone, are the load's: what they take is no protocol's.
-fn load_runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(1).thread_name(THREAD).enable_all().build()
 }
 
 fn progress_bar() -> ProgressBar {

@@ -1,8 +1,7 @@
 //! `isonomy demo`: a cluster in this process, under load, with a crash, checked.
 
-use std::fs::File;
 use std::io::{BufWriter, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,19 +10,16 @@ use clap::{ArgAction, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::config::DurabilityName;
-use super::scratch::Scratch;
+use super::generate::{self, Scratch, create};
 use super::{NO, on_or_off, say};
-use crate::load::demo::{Progress, Scenario, run};
-use crate::load::driver::Plan;
-use crate::load::driver::record::Finished;
-use crate::load::report::Report;
+use crate::load::render::demo::Report;
+use crate::load::result::Run;
+use crate::load::runner::{Live, run};
 use crate::load::scenario::wide_area::WideArea;
+use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::workload::Workload;
 use crate::node::Optimisations;
 use crate::protocol::ProtocolKind;
-
-/// So many operations are recorded for the check, 56 bytes each; of more, some keys' are.
-const RECORD: usize = 1_000_000;
 
 /// Run a whole cluster in this process for a few seconds, under load, and check what it did.
 ///
@@ -98,39 +94,38 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut scenario = self.scenario()?;
+        let mut cluster = self.cluster()?;
+        let workload = Workload::demo(self.conflicts, self.reads, self.value_size, self.seed);
+        let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
         let scratch = self.scratch()?;
-        scenario.data_dir = scratch.as_ref().map(|scratch| scratch.path().to_owned());
+        cluster.data_dir = scratch.as_ref().map(|scratch| scratch.path().to_owned());
         // Opened first: better to fail before the run than after it.
         let history = self.history.as_deref().map(create).transpose()?;
-        let (report, record) = hold(&scenario)?;
-        if let Some((path, file)) = history {
+        let scenario = Scenario::demo(cluster, workload, self.clients, time, !self.no_crash)?;
+        let held = hold(&scenario, time)?;
+        if let Some((path, file)) = history
+            && let Some(record) = &held.record
+        {
             let written = record.write(BufWriter::new(file));
             written.with_context(|| format!("cannot write {}", path.display()))?;
         }
+        let report = Report::of(&scenario, &held).context("the demo has a cluster of its own")?;
         if self.json {
             say(serde_json::to_string(&report).context("the report has no JSON form")?);
         } else {
             say(&report);
         }
-        Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+        Ok(if held.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 
-    fn scenario(&self) -> anyhow::Result<Scenario> {
-        let wide_area = self.wan.as_deref().map(WideArea::read).transpose()?;
-        let sites = wide_area.as_ref().map(|area| area.sites.len());
-        let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
-        Ok(Scenario {
+    fn cluster(&self) -> anyhow::Result<LocalTarget> {
+        let area = self.wan.as_deref().map(WideArea::read).transpose()?;
+        let sites = area.as_ref().map(|area| area.sites.len());
+        Ok(LocalTarget {
             protocol: self.protocol,
             replicas: self.replicas.or(sites).unwrap_or(3),
-            time,
-            plan: Plan::closed(
-                Workload::demo(self.conflicts, self.reads, self.value_size, self.seed),
-                self.clients,
-                RECORD,
-            ),
-            crash: !self.no_crash,
-            wide_area,
+            leader: None,
+            area,
             durability: self.durability.into(),
             optimisations: Optimisations {
                 silent_orphans: self.silent_orphans,
@@ -151,25 +146,13 @@ impl Demo {
     }
 }
 
-fn hold(scenario: &Scenario) -> anyhow::Result<(Report, Finished)> {
-    let runtime = super::runtime(client_threads(scenario.replicas))?;
-    let bar = progress_bar(scenario.time);
-    let mut last = (Duration::ZERO, 0);
-    let watch = |progress: Progress| show(&bar, scenario, &mut last, progress);
-    let held = runtime.block_on(async { run(scenario, watch, super::interrupted()).await });
+fn hold(scenario: &Scenario, time: Duration) -> anyhow::Result<Run> {
+    let runtime = generate::runtime(generate::threads(&scenario.target))?;
+    let bar = progress_bar(time);
+    let mut watch = |live: Live| show(&bar, scenario, &live);
+    let held = runtime.block_on(async { run(scenario, 0, &mut watch, super::interrupted()).await });
     bar.finish_and_clear();
     Ok(held?)
-}
-
-/// Replicas have threads of their own; clients get what is left, and at least one.
-fn client_threads(replicas: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.saturating_sub(2 * replicas).clamp(1, 4)
-}
-
-fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((path, file))
 }
 
 fn progress_bar(time: Duration) -> ProgressBar {
@@ -182,19 +165,12 @@ fn progress_bar(time: Duration) -> ProgressBar {
     ProgressBar::new(length).with_style(style)
 }
 
-fn show(
-    bar: &ProgressBar,
-    scenario: &Scenario,
-    last: &mut (Duration, u64),
-    Progress { elapsed, operations, crashed }: Progress,
-) {
-    let since = elapsed.saturating_sub(last.0).as_secs_f64();
-    let rate = if since > 0.0 { (operations - last.1) as f64 / since } else { 0.0 };
-    // A rate over less than this jumps about too much to be read.
-    if since >= 0.5 || last.1 == 0 {
-        *last = (elapsed, operations);
-        let live = scenario.replicas - usize::from(crashed.is_some());
-        bar.set_message(format!("{operations} operations, {rate:.0}/s, {live} replicas"));
+fn show(bar: &ProgressBar, scenario: &Scenario, live: &Live) {
+    let Live { seconds, rate, answered, stopped, .. } = live;
+    if let Target::Local(cluster) = &scenario.target {
+        let replicas = cluster.replicas - stopped;
+        bar.set_message(format!("{answered} operations, {rate:.0}/s, {replicas} replicas"));
     }
+    let elapsed = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
     bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
 }

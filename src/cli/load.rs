@@ -1,21 +1,20 @@
 //! `isonomy load`: a load on a cluster that runs or is started for it, and what it showed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use super::config::{CLIENT_FILE, ClientFile, DurabilityName, read};
-use super::scratch::Scratch;
+use super::generate::{self, Scratch, create};
 use super::{NO, NO_ANSWER, complain, on_or_off, tell};
 use crate::client::ClientConfig;
-use crate::load::driver::{Pace, THREAD};
+use crate::load::driver::Pace;
 use crate::load::find::{at_rate, next_rate};
 use crate::load::render::csv::{write_csv, write_hdr};
 use crate::load::result::{Found, Outcome, Run, Step};
@@ -253,7 +252,7 @@ impl Load {
     }
 
     fn measure(&self, scenario: &Scenario) -> anyhow::Result<Result<Outcome, RunError>> {
-        let runtime = generator_runtime(scenario)?;
+        let runtime = generate::runtime(generate::threads(&scenario.target))?;
         let mut runs = Vec::new();
         if self.pace.find_rate {
             return Ok(find(scenario, &runtime));
@@ -378,22 +377,6 @@ fn scratch(scenario: &mut Scenario) -> anyhow::Result<Option<Scratch>> {
     }
 }
 
-/// The generator's threads have its name; replicas have threads of their own.
-fn generator_runtime(scenario: &Scenario) -> anyhow::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = match &scenario.target {
-        Target::Local(local) => cores.saturating_sub(2 * local.replicas).clamp(1, 4),
-        Target::Remote(_) => cores.clamp(1, 8),
-    };
-    let mut runtime = Builder::new_multi_thread();
-    Ok(runtime.worker_threads(threads).thread_name(THREAD).enable_all().build()?)
-}
-
-fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((path, file))
-}
-
 /// One run, with a line that shows how it goes.
 fn once(runtime: &Runtime, scenario: &Scenario, repeat: u32, label: &str) -> Result<Run, RunError> {
     let is_seen = std::io::stderr().is_terminal();
@@ -412,7 +395,7 @@ fn once(runtime: &Runtime, scenario: &Scenario, repeat: u32, label: &str) -> Res
 
 fn show(label: &str, live: &Live) {
     use std::io::Write;
-    let Live { seconds, rate, p50_ms, p99_ms, errors } = live;
+    let Live { seconds, rate, p50_ms, p99_ms, errors, .. } = live;
     let phase = if *seconds <= 0.0 { "warming up, " } else { "" };
     let mut out = std::io::stderr().lock();
     // Nobody is told when this cannot be shown.

@@ -2,16 +2,16 @@
 //!
 //! What is asked for: a `scenario`, read from flags and files. What clients ask: `workload`. Clients
 //! that ask it: `driver`, of a cluster that is the `target`. `runner` does it all once, and the
-//! `result` is what it amounts to, which `render` shows. `find` looks for the highest rate. `demo`
-//! is a short run of its own, with its `report`; `compare` sets protocols against each other.
+//! `result` is what it amounts to, in real and in virtual time alike, which `render` shows. `find`
+//! looks for the highest rate; `compare` sets protocols against each other: many runs. The demo is a
+//! scenario as any other.
 
 pub mod compare;
-pub mod demo;
 pub mod driver;
+pub mod durations;
 pub mod find;
 mod number;
 pub mod render;
-pub mod report;
 pub mod result;
 pub mod runner;
 pub mod scenario;

@@ -1,13 +1,14 @@
 //! One run as a comparison keeps it: who ran, under which load, and what was seen. Written as JSON
 //! the moment it ends, and all that a report needs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sim::virtual_time::{Exact, Measured, Sample};
+use crate::load::durations::{Durations, millis};
+use crate::load::result::figures::Row;
+use crate::load::result::run::{self, OnPath};
 
 /// The form of the files; another number is another form.
 pub const FORMAT: u32 = 1;
@@ -212,19 +213,15 @@ pub struct Slice {
 }
 
 impl Spread {
-    /// Of values that a function from shares, 0 to 1, to durations gives. `None` if there are none.
-    pub fn of(count: u64, mean: Duration, quantile: impl Fn(f64) -> Duration) -> Option<Spread> {
-        (count > 0).then(|| Spread {
-            count,
-            mean_ms: ms(mean),
-            percentiles_ms: (0..=100).map(|p| ms(quantile(f64::from(p) / 100.0))).collect(),
-            p999_ms: ms(quantile(0.999)),
+    /// `None` if there are none.
+    fn of(durations: &Durations) -> Option<Spread> {
+        let at = |share| durations.quantile_ms(share);
+        (durations.count() > 0).then(|| Spread {
+            count: durations.count(),
+            mean_ms: millis(durations.mean()),
+            percentiles_ms: (0..=100).map(|p| at(f64::from(p) / 100.0)).collect(),
+            p999_ms: at(0.999),
         })
-    }
-
-    fn exact(exact: &Exact) -> Option<Spread> {
-        let quantile = |share| exact.quantile(share).unwrap_or_default();
-        Spread::of(exact.all().len() as u64, exact.mean()?, quantile)
     }
 
     /// A percentile, from 0 to 100, in milliseconds.
@@ -234,62 +231,59 @@ impl Spread {
 }
 
 impl Latencies {
-    fn exact(measured: &Measured, site: Option<usize>) -> Option<Latencies> {
-        let commit = Spread::exact(&measured.commit(site));
-        Some(Latencies { commit, execute: Spread::exact(&measured.execute(site))? })
+    /// `None` if there are none of execution.
+    fn of(commit: &Durations, execute: &Durations) -> Option<Latencies> {
+        Some(Latencies { commit: Spread::of(commit), execute: Spread::of(execute)? })
     }
 
-    fn on_path(measured: &Measured, fast: bool) -> Option<Latencies> {
-        let of = |what: fn(&Sample) -> Duration| {
-            let on_it = measured.samples.iter().filter(|sample| sample.fast == fast);
-            Spread::exact(&Exact::new(on_it.map(what).collect()))
-        };
-        Some(Latencies { commit: of(|it| it.commit), execute: of(|it| it.execute)? })
+    fn on(path: &OnPath) -> Option<Latencies> {
+        Latencies::of(&path.commit, &path.execute)
     }
 }
 
 impl Seen {
-    /// What a measurement in virtual time saw, with each site's name and bound, cut into so many
-    /// slices of one length. `None` if no command was answered.
-    pub fn in_virtual_time(
-        measured: &Measured,
-        sites: &[(String, f64)],
+    /// What a run saw in this `time`, at sites of these names, cut into so many slices of one
+    /// length. `None` if nothing was answered.
+    pub(super) fn of(
+        run: &run::Run,
+        names: &[String],
+        time: Duration,
         crash: Option<Stopped>,
         (slice, count): (Duration, u32),
     ) -> Option<Seen> {
-        let all = Latencies::exact(measured, None)?;
-        let site = |(index, (name, bound)): (usize, &(String, f64))| Site {
+        let cluster = run.cluster.as_ref()?;
+        let costs = run.costs.as_ref()?;
+        let site = |(name, site): (&String, &run::Site)| Site {
             name: name.clone(),
-            bound_ms: Some(*bound),
-            latencies: Latencies::exact(measured, Some(index)),
+            bound_ms: site.lower_bound_ms,
+            latencies: site.commit.as_ref().and_then(|it| Latencies::of(it, &site.latency)),
         };
-        let answered = measured.answered.max(1) as f64;
-        let traffic = || measured.traffic.iter();
-        let busiest = traffic().map(|it| it.messages + it.received).max().unwrap_or_default();
-        let busy: Duration = traffic().map(|it| it.busy).sum();
-        let most = traffic().map(|it| it.busy).max().unwrap_or_default();
-        let micros =
-            |busy: Duration| (!busy.is_zero()).then(|| busy.as_secs_f64() * 1e6 / answered);
-        let components = measured.components.iter();
+        let each =
+            |sum: u64| if costs.answered == 0 { 0.0 } else { sum as f64 / costs.answered as f64 };
+        let work = || costs.replicas.iter();
+        let micros = |cpu: Duration| {
+            (!cpu.is_zero()).then(|| cpu.as_secs_f64() * 1e6 / costs.answered.max(1) as f64)
+        };
+        let share = cluster.commands;
         Some(Seen {
-            seconds: measured.time.as_secs_f64(),
-            operations: measured.answered,
-            unanswered: measured.unanswered,
-            fast_share: measured.fast_share(None),
-            components: components.map(|(size, count)| (*size as u64, *count)).collect(),
-            cpu_us: micros(busy),
-            busiest_cpu_us: micros(most),
-            bytes: Some(measured.per_command(|it| it.bytes)),
-            messages: Some(measured.per_command(|it| it.messages)),
-            busiest: Some(busiest as f64 / answered),
-            sites: sites.iter().enumerate().map(site).collect(),
-            all,
+            seconds: time.as_secs_f64(),
+            operations: run.answered,
+            unanswered: run.unanswered as u64 + run.dropped,
+            fast_share: (share.total() > 0).then(|| share.fast_share()),
+            components: cluster.components.clone(),
+            cpu_us: micros(work().map(|it| it.cpu).sum()),
+            busiest_cpu_us: micros(work().map(|it| it.cpu).max().unwrap_or_default()),
+            bytes: Some(each(work().map(|it| it.bytes_out).sum())),
+            messages: Some(each(work().map(|it| it.messages_out).sum())),
+            busiest: work().map(|it| it.messages_out + it.messages_in).max().map(each),
+            sites: names.iter().zip(&run.sites).map(site).collect(),
+            all: Latencies::of(&cluster.commit, &run.latency)?,
             paths: Paths {
-                fast: Latencies::on_path(measured, true),
-                slow: Latencies::on_path(measured, false),
+                fast: Latencies::on(&cluster.fast_path),
+                slow: Latencies::on(&cluster.slow_path),
             },
             crash,
-            over_time: slices(&measured.over_time, slice, count),
+            over_time: slices(&run.series, slice, count),
         })
     }
 
@@ -304,45 +298,52 @@ impl Seen {
     }
 }
 
-/// Cuts a run into so many slices of one length: those in which nothing was answered, too. What
-/// came after them is left out.
-fn slices(answers: &[(Duration, Duration)], length: Duration, count: u32) -> Vec<Slice> {
-    let mut slices: BTreeMap<u128, Vec<Duration>> = BTreeMap::new();
-    for (at, took) in answers {
-        slices.entry(at.as_nanos() / length.as_nanos()).or_default().push(*took);
-    }
-    let all = (0..count).map(|index| {
-        let exact = Exact::new(slices.remove(&index.into()).unwrap_or_default());
-        Slice {
-            at_s: f64::from(index + 1) * length.as_secs_f64(),
-            ops_s: exact.all().len() as f64 / length.as_secs_f64(),
-            p50_ms: exact.quantile(0.5).map(ms),
-            max_ms: exact.quantile(1.0).map(ms),
-        }
+/// So many slices of one length: each is of the interval that its middle lies in.
+fn slices(series: &[Row], length: Duration, count: u32) -> Vec<Slice> {
+    let mut end = Duration::ZERO;
+    let ends = series.iter().map(|row| {
+        end += row.length;
+        (end, row)
     });
-    all.collect()
-}
-
-/// Milliseconds, to the microsecond.
-pub(super) fn ms(duration: Duration) -> f64 {
-    (duration.as_nanos() as f64 / 1e3).round() / 1e3
+    let ends: Vec<(Duration, &Row)> = ends.collect();
+    let slice = |index| {
+        let middle = length * index + length / 2;
+        let (_, row) = ends.iter().find(|(end, _)| *end > middle)?;
+        let any = row.answers > 0;
+        Some(Slice {
+            at_s: f64::from(index + 1) * length.as_secs_f64(),
+            ops_s: row.answers as f64 / row.length.as_secs_f64(),
+            p50_ms: any.then_some(row.p50_ms),
+            max_ms: any.then_some(row.max_ms),
+        })
+    };
+    (0..count).map_while(slice).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::virtual_time::Exact;
 
     #[test]
-    fn a_run_is_cut_into_slices_and_silence_is_seen() {
-        let at = |at, took| (Duration::from_millis(at), Duration::from_millis(took));
-        let slices = slices(
-            &[at(10, 5), at(90, 7), at(95, 9), at(310, 100), at(420, 1)],
-            Duration::from_millis(100),
-            6,
-        );
+    fn intervals_of_any_length_become_slices_of_one_and_silence_is_seen() {
+        let ms = Duration::from_millis;
+        let row = |length, took: &[u64]| {
+            let exact = Exact::new(took.iter().map(|took| ms(*took)).collect());
+            Row::of(0.0, ms(length), &exact.into(), 0, Vec::new())
+        };
+        let series = [
+            row(100, &[5, 7, 9]),
+            row(100, &[]),
+            // Looked at late: two slices have its rate.
+            row(190, &[100; 38]),
+            row(110, &[1; 11]),
+            row(100, &[]),
+        ];
+        let slices = slices(&series, ms(100), 6);
         let rates: Vec<f64> = slices.iter().map(|slice| slice.ops_s).collect();
         // Who answers nothing up to the end is silent up to the end.
-        assert_eq!(rates, [30.0, 0.0, 0.0, 10.0, 10.0, 0.0]);
+        assert_eq!(rates, [30.0, 0.0, 200.0, 200.0, 100.0, 0.0]);
         assert_eq!((slices[0].p50_ms, slices[0].max_ms), (Some(7.0), Some(9.0)));
         assert_eq!((slices[1].p50_ms, slices[1].at_s), (None, 0.2));
     }
@@ -350,10 +351,10 @@ mod tests {
     #[test]
     fn a_distribution_knows_its_percentiles() {
         let exact = Exact::new((1..=1_000).map(Duration::from_millis).collect());
-        let spread = Spread::exact(&exact).expect("there are some");
+        let spread = Spread::of(&exact.into()).expect("there are some");
         assert_eq!(spread.percentile_ms(50), 500.0);
         assert_eq!((spread.percentile_ms(100), spread.p999_ms), (1_000.0, 999.0));
         assert_eq!((spread.mean_ms, spread.count), (500.5, 1_000));
-        assert_eq!(Spread::exact(&Exact::default()), None);
+        assert_eq!(Spread::of(&Durations::default()), None);
     }
 }

@@ -10,7 +10,6 @@ use toml::Spanned;
 use super::kept::{Asked, Point};
 use crate::load::scenario::input::{self, FileError, Flaw};
 use crate::load::scenario::wide_area::{WideArea, one_line};
-use crate::sim::virtual_time::Crash;
 use crate::types::MAX_REPLICAS;
 
 /// A round trip between replicas side by side, in milliseconds, where time is virtual.
@@ -154,20 +153,6 @@ impl Plan {
     pub fn time_of(&self, point: Point) -> Duration {
         let own = self.crash.as_ref().and_then(|stop| stop.own);
         own.filter(|(own, _)| *own == point).map_or(self.time, |(_, time)| time)
-    }
-
-    /// What stops in a run, and where: for the leader, the one that is to be it.
-    pub fn crash_in(&self, contender: &Contender, point: Point) -> Option<Crash> {
-        let Stop { site, at, back, .. } = *self.crash.as_ref().filter(|_| point.crash)?;
-        let leader = contender.leader.unwrap_or(self.stand_in);
-        Some(Crash { site: site.unwrap_or(leader), at, back })
-    }
-
-    /// The sites' names, each with the least time in which a leaderless commit is possible.
-    pub fn sites(&self) -> Vec<(String, f64)> {
-        let n = self.area.sites.len();
-        let bound = |site| self.area.lower_bound_ms(site, n);
-        self.area.sites.iter().cloned().enumerate().map(|(i, name)| (name, bound(i))).collect()
     }
 }
 
@@ -395,9 +380,7 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
         assert_eq!(plan.points.len(), 4);
         let (at, back) = (Duration::from_secs(2), Some(Duration::from_millis(3_500)));
         assert_eq!(plan.crash, Some(Stop { site: Some(1), at, back, own: None }));
-        let crash = plan.crash_in(&plan.contenders[2], plan.points[3]);
-        assert_eq!(crash, Some(Crash { site: 1, at, back }), "every run has it");
-        assert_eq!(plan.sites()[0], ("a".into(), 5.0));
+        assert!(plan.points.iter().all(|point| point.crash), "every run has it");
         assert_eq!((plan.repeats, plan.value_bytes, plan.text == GOOD), (2, 16, true));
     }
 
@@ -411,10 +394,8 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
         let wanted = Point { conflict_percent: 2.0, load: Asked::Rate(500.0), crash: true };
         assert_eq!((*own, plan.time_of(*own)), (wanted, Duration::from_secs(8)));
         assert_eq!(plan.time_of(quiet[0]), Duration::from_secs(5));
-        let site = |who: usize| Some(plan.crash_in(&plan.contenders[who], *own)?.site);
-        // Where nobody leads, it is whom the first of the others has for a leader.
-        assert_eq!([0, 1, 2].map(site), [Some(0), Some(0), Some(2)]);
-        assert_eq!(plan.crash_in(&plan.contenders[0], quiet[0]), None);
+        let stop = plan.crash.as_ref().expect("one stops");
+        assert_eq!((stop.site, plan.stand_in), (None, 0), "whoever leads, or the first of those");
     }
 
     #[test]

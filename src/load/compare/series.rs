@@ -89,9 +89,8 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::super::kept::{Latencies, Seen};
-    use super::super::{keep::read, real_runs, virtual_runs};
+    use super::super::turn::{knows, objection, take};
     use super::*;
-    use crate::load::render::reports;
 
     /// Two protocols, side by side.
     fn plan(seconds: f64) -> Plan {
@@ -103,14 +102,7 @@ mod tests {
              crash = {{ site = 'r3', at_s = 0.05 }}\n"
         );
         std::fs::write(&path, text).expect("written");
-        Plan::read(&path, virtual_runs::knows).expect("a good plan")
-    }
-
-    fn in_virtual_time(plan: &Plan, keeper: Option<&mut Keeper>) -> Comparison {
-        let mut comparison = plan.comparison(true);
-        let take = |turn: &Turn<'_>| virtual_runs::take(plan, turn);
-        run(plan, &mut comparison, true, keeper, take, |_| true).expect("there is room");
-        comparison
+        Plan::read(&path, knows).expect("a good plan")
     }
 
     #[test]
@@ -125,22 +117,6 @@ mod tests {
         let under = |load| [(a, load, 1), (b, load, 1), (a, load, 2), (b, load, 2)];
         assert_eq!(order, [under(0.0), under(50.0)].concat());
         assert!(turns.iter().all(|it| it.seed == u64::from(it.repeat) && it.of == 8));
-    }
-
-    #[test]
-    fn virtual_time_gives_the_same_bytes_every_time() {
-        let plan = plan(0.2);
-        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-        let files = dirs.each_ref().map(|dir| {
-            let mut keeper = Keeper::new(dir.path()).expect("it is empty");
-            let comparison = in_virtual_time(&plan, Some(&mut keeper));
-            keeper.finish(&comparison, &reports(&comparison)).expect("there is room");
-            assert_eq!(comparison.seen().count(), 8, "all were measured");
-            ["result.json", "report.html", "report.md"]
-                .map(|name| std::fs::read(dir.path().join(name)).expect("it was written"))
-        });
-        assert!(files[0] == files[1]);
-        assert!(read(&dirs[0].path().join("result.json")).is_ok());
     }
 
     #[test]
@@ -160,14 +136,11 @@ mod tests {
              leaders = ['r2']\nconflicts = [0]\nclients = [2]\nrepeats = 1\nseconds = 0.2\n\
              crash = { site = 'leader', at_s = 1.0, rate = 300, seconds = 4.0 }\n";
         std::fs::write(&path, text).expect("written");
-        let plan = Plan::read(&path, virtual_runs::knows).expect("a good plan");
-        assert_eq!(real_runs::objection(&plan), None);
+        let plan = Plan::read(&path, knows).expect("a good plan");
+        assert_eq!(objection(&plan), None);
         for virtual_time in [true, false] {
             for turn in plan.turns().iter().filter(|turn| turn.point.crash) {
-                let outcome = match virtual_time {
-                    true => virtual_runs::take(&plan, turn),
-                    false => real_runs::take(&plan, turn).await,
-                };
+                let outcome = take(&plan, turn, virtual_time).await;
                 let Outcome::Seen(seen) = outcome else { panic!("it came to nothing") };
                 let crash = seen.crash.expect("one stopped");
                 assert_eq!((&crash.site[..], crash.as_leader), ("r2", true), "{virtual_time}");
@@ -181,9 +154,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn real_time_sees_what_virtual_time_sees() {
         let plan = plan(0.3);
-        assert_eq!(real_runs::objection(&plan), None);
+        assert_eq!(objection(&plan), None);
         for turn in plan.turns().iter().take(2) {
-            let Outcome::Seen(seen) = real_runs::take(&plan, turn).await else {
+            let Outcome::Seen(seen) = take(&plan, turn, false).await else {
                 panic!("{} came to nothing", turn.contender.who);
             };
             let Seen { operations, over_time, crash, sites, bytes, .. } = *seen;

@@ -10,7 +10,7 @@ pub(super) struct Lane<C>(Mutex<Inner<C>>);
 
 #[derive(Debug)]
 struct Inner<C> {
-    #[expect(clippy::vec_box, reason = "they go from hand to hand for every operation")]
+    // Boxed: they go from hand to hand for every operation.
     free: Vec<Box<C>>,
     made: u32,
     /// When each was meant to start.

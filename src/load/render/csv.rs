@@ -45,10 +45,47 @@ pub fn write_hdr(runs: &[Run], path: &Path) -> Result<(), (PathBuf, io::Error)> 
         }
         let path = PathBuf::from(name);
         let written = File::create(&path).and_then(|mut file| {
-            file.write_all(run.hdr_log())?;
+            file.write_all(&run.hdr_log)?;
             file.flush()
         });
         written.map_err(|error| (path, error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::durations::Durations;
+    use crate::load::result::{Row, Site};
+    use crate::load::scenario::Scenario;
+    use crate::load::scenario::settings::{ScenarioFile, Settings};
+    use crate::node::Latency;
+
+    #[test]
+    fn a_row_an_interval_of_each_run() {
+        let mut latency = Latency::default();
+        (0..5).for_each(|_| latency.record(Duration::from_micros(1_500)));
+        let answers = Durations::from(latency);
+        let row = |at_s| Row::of(at_s, Duration::from_millis(250), &answers, 2, vec![5, 0]);
+        let site = |replica| Site { replica, ..Site::default() };
+        let run = || Run {
+            sites: vec![site(1), site(3)],
+            series: vec![row(0.250_04), row(0.5)],
+            ..Run::default()
+        };
+        let scenario = Scenario::new(&Settings::default(), &ScenarioFile::default(), None, None);
+        let scenario = scenario.expect("defaults make sense");
+        let mut csv = Vec::new();
+        write_csv(&Outcome::new(&scenario, vec![run(), run()], None), &mut csv).expect("room");
+        let columns = "run,at_s,seconds,rate,errors,p50_ms,p99_ms,max_ms,answers_1,answers_3";
+        let rows = |run| {
+            let rest = "0.25,20,2,1.5,1.5,1.5,5,0";
+            format!("{run},0.25,{rest}\n{run},0.5,{rest}\n")
+        };
+        let wanted = format!("{columns}\n{}{}", rows(1), rows(2));
+        assert_eq!(String::from_utf8(csv).expect("text"), wanted);
+    }
 }

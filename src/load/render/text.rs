@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use crate::load::durations::{Durations, Quantiles};
 use crate::load::number::{grouped, rounded};
-use crate::load::result::{Event, Found, Outcome, Quantiles, Run, Site, Spread};
+use crate::load::result::run::{Run, Site, rounded_share};
+use crate::load::result::{Event, Found, Outcome, Spread};
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,16 +121,16 @@ impl Run {
         write!(f, "\n{:<18}{:>11}", "latency, ms", "count")?;
         title.iter().try_for_each(|name| write!(f, "{name:>9}"))?;
         writeln!(f)?;
-        line(f, "all", &self.latency_ms)?;
-        for (kind, quantiles) in &self.kinds {
-            line(f, &format!("  {kind}"), quantiles)?;
+        line(f, "all", &self.latency)?;
+        for (kind, latency) in &self.kinds {
+            line(f, &format!("  {kind}"), latency)?;
         }
         for site in &self.sites {
             let name = site.site.as_deref().unwrap_or_default();
-            line(f, &format!("at {} {name}", site.replica), &site.latency_ms)?;
+            line(f, &format!("at {} {name}", site.replica), &site.latency)?;
             if site.kinds.len() > 1 {
-                for (kind, quantiles) in &site.kinds {
-                    line(f, &format!("  {kind}"), quantiles)?;
+                for (kind, latency) in &site.kinds {
+                    line(f, &format!("  {kind}"), latency)?;
                 }
             }
         }
@@ -144,22 +146,22 @@ impl Run {
         };
         let (fast, slow) = (&cluster.fast_path, &cluster.slow_path);
         // Where all took the same path, nothing is to be told apart.
-        let both = fast.commit_ms.count > 0 && slow.commit_ms.count > 0;
-        line(f, "commit", &cluster.commit_ms)?;
+        let both = fast.commit.count() > 0 && slow.commit.count() > 0;
+        line(f, "commit", &cluster.commit)?;
         if both {
-            line(f, "  on the fast path", &fast.commit_ms)?;
-            line(f, "  on the slow path", &slow.commit_ms)?;
+            line(f, "  on the fast path", &fast.commit)?;
+            line(f, "  on the slow path", &slow.commit)?;
         }
-        for Site { replica, site, commit_ms, lower_bound_ms, .. } in &self.sites {
-            if let (Some(commit), Some(bound)) = (commit_ms, lower_bound_ms) {
+        for Site { replica, site, commit, lower_bound_ms, .. } in &self.sites {
+            if let (Some(commit), Some(bound)) = (commit, lower_bound_ms) {
                 let name = site.as_deref().unwrap_or_default();
                 line(f, &format!("  at {replica} {name} ≥{bound}"), commit)?;
             }
         }
-        line(f, "execution", &cluster.execute_ms)?;
+        line(f, "execution", &cluster.execute)?;
         if both {
-            line(f, "  on the fast path", &fast.execute_ms)?;
-            line(f, "  on the slow path", &slow.execute_ms)?;
+            line(f, "  on the fast path", &fast.execute)?;
+            line(f, "  on the slow path", &slow.execute)?;
         }
         if let Some(leader) = cluster.leader {
             writeln!(f, "in the end led by replica {leader}{}", self.place(leader))?;
@@ -169,7 +171,7 @@ impl Run {
             f,
             "fast path {:.1}% of commands · {} instances, {} not on it · {} recoveries · {} \
              proposed again",
-            cluster.fast_path_share * 100.0,
+            rounded_share(cluster.commands) * 100.0,
             grouped(counts.instances),
             grouped(counts.slow_instances),
             grouped(counts.recoveries),
@@ -196,7 +198,7 @@ impl Run {
              late at p99; the whole machine {}",
             percent(busy.generator),
             percent(busy.busiest_thread),
-            self.generator.lateness_ms.p99,
+            self.generator.lateness.quantile_ms(0.99),
             percent(busy.machine)
         )
     }
@@ -232,11 +234,6 @@ impl Run {
     }
 
     fn fmt_verdicts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = |is: Option<bool>| match is {
-            Some(true) => "yes",
-            Some(false) => "NO",
-            None => "unknown",
-        };
         if let Some(history) = &self.history {
             let [operations, keys] = [history.operations, history.keys].map(|it| it as u64);
             let share = match history.one_key_in {
@@ -258,8 +255,17 @@ impl Run {
     }
 }
 
-fn line(f: &mut fmt::Formatter<'_>, name: &str, quantiles: &Quantiles) -> fmt::Result {
-    let Quantiles { count, p50, p90, p99, p999, p9999, max, .. } = *quantiles;
+/// What a check has found.
+pub(super) fn word(is: Option<bool>) -> &'static str {
+    match is {
+        Some(true) => "yes",
+        Some(false) => "NO",
+        None => "unknown",
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, durations: &Durations) -> fmt::Result {
+    let Quantiles { count, p50, p90, p99, p999, p9999, max, .. } = Quantiles::of(durations);
     write!(f, "{name:<18}{:>11}", grouped(count))?;
     for ms in [p50, p90, p99, p999, p9999, max] {
         match ms < 10.0 {

@@ -1,11 +1,10 @@
-//! The small figures that an outcome is made of: quantiles, spreads, rows of a series.
+//! The small figures that a result is made of: spreads, events, rows of a series.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::load::driver::Recent;
-use crate::node::Latency;
+use crate::load::durations::{Durations, Quantiles};
 
 /// A figure over all runs.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -27,48 +26,6 @@ impl Spread {
     }
 }
 
-/// Latencies in milliseconds.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub struct Quantiles {
-    /// How many there are.
-    pub count: u64,
-    /// Half are no longer.
-    pub p50: f64,
-    /// 90 of 100.
-    pub p90: f64,
-    /// 99 of 100.
-    pub p99: f64,
-    /// 999 of 1,000.
-    pub p999: f64,
-    /// 9,999 of 10,000.
-    pub p9999: f64,
-    /// The longest.
-    pub max: f64,
-    /// The mean.
-    pub mean: f64,
-}
-
-impl Quantiles {
-    /// Those of these latencies.
-    pub fn of(latency: &Latency) -> Quantiles {
-        let at = |share| millis(latency.quantile(share));
-        Quantiles {
-            count: latency.count(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            p9999: at(0.9999),
-            max: millis(latency.max()),
-            mean: millis(latency.mean()),
-        }
-    }
-}
-
-fn millis(took: Duration) -> f64 {
-    (took.as_secs_f64() * 1e6).round() / 1e3
-}
-
 /// A fault, as it came about.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Event {
@@ -82,6 +39,22 @@ pub struct Event {
     pub took_s: f64,
     /// Why it could not be done.
     pub failed: Option<String>,
+    /// The replica that it stopped, if it stopped one.
+    #[serde(skip)]
+    pub stop: Option<Stop>,
+}
+
+/// A replica that stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stop {
+    /// Its number.
+    pub replica: u8,
+    /// When, after the start.
+    pub at: Duration,
+    /// When it was back, if it was.
+    pub back: Option<Duration>,
+    /// Operations that had been answered by then.
+    pub answered: u64,
 }
 
 /// One interval.
@@ -101,22 +74,38 @@ pub struct Row {
     pub p99_ms: f64,
     /// Likewise.
     pub max_ms: f64,
-    /// Answers by replica.
+    /// Answers by replica; not known in virtual time.
     pub by_site: Vec<u64>,
+    /// Its length, to the nanosecond.
+    #[serde(skip)]
+    pub length: Duration,
+    /// Answers that came in it.
+    #[serde(skip)]
+    pub answers: u64,
 }
 
 impl Row {
-    pub(in crate::load) fn of(at_s: f64, seconds: f64, recent: &Recent, by_site: Vec<u64>) -> Row {
-        let Quantiles { count, p50, p99, max, .. } = Quantiles::of(&recent.latency);
+    /// Of an interval of this `length` that ends at this moment, with what was answered in it.
+    pub(in crate::load) fn of(
+        at_s: f64,
+        length: Duration,
+        answers: &Durations,
+        errors: u64,
+        by_site: Vec<u64>,
+    ) -> Row {
+        let Quantiles { count, p50, p99, max, .. } = Quantiles::of(answers);
+        let seconds = length.as_secs_f64().max(1e-9);
         Row {
             at_s: (at_s * 1e3).round() / 1e3,
             seconds: (seconds * 1e3).round() / 1e3,
             rate: (count as f64 / seconds * 10.0).round() / 10.0,
-            errors: recent.errors,
+            errors,
             p50_ms: p50,
             p99_ms: p99,
             max_ms: max,
             by_site,
+            length,
+            answers: count,
         }
     }
 

@@ -67,7 +67,7 @@ pub struct Busy {
 
 impl Reading {
     pub(in crate::load) fn take() -> Reading {
-        Reading { at: Instant::now(), threads: threads(), machine: machine() }
+        Reading { at: Instant::now(), threads: generator(), machine: machine() }
     }
 
     /// How busy it has been since then.
@@ -95,18 +95,35 @@ impl Reading {
     }
 }
 
-/// The threads of the generator, by their numbers.
-fn threads() -> Option<Vec<(String, u64)>> {
+/// A thread of this process.
+pub(super) struct Thread {
+    /// Its number.
+    pub(super) id: String,
+    /// Its name, of which the system keeps 15 bytes.
+    pub(super) name: String,
+    /// How long it has worked, in nanoseconds.
+    pub(super) worked: Option<u64>,
+}
+
+/// All threads of this process, if that can be known. One that ends meanwhile has no name.
+pub(super) fn threads() -> Option<Vec<Thread>> {
     let mut found = Vec::new();
     for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
         let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        // The system keeps 15 bytes of a name.
-        if read("comm").trim() == &THREAD[..THREAD.len().min(15)] {
-            let worked = read("schedstat").split_whitespace().next()?.parse().ok()?;
-            found.push((task.file_name().to_string_lossy().into_owned(), worked));
-        }
+        found.push(Thread {
+            id: task.file_name().to_string_lossy().into_owned(),
+            name: read("comm").trim().to_owned(),
+            worked: read("schedstat").split_whitespace().next().and_then(|it| it.parse().ok()),
+        });
     }
     Some(found)
+}
+
+/// What the generator's threads have worked, by their numbers.
+fn generator() -> Option<Vec<(String, u64)>> {
+    let own = &THREAD[..THREAD.len().min(15)];
+    let threads = threads()?.into_iter().filter(|thread| thread.name == own);
+    threads.map(|thread| Some((thread.id, thread.worked?))).collect()
 }
 
 fn machine() -> Option<(u64, u64)> {

@@ -1,6 +1,6 @@
-//! Runs a scenario once: starts or joins the cluster, fills the table, lets the clients of `drive`
+//! Runs a scenario once: starts or joins the cluster, fills the table, lets the clients of `driver`
 //! work, does to the cluster what the schedule of faults says, and looks at it all once an
-//! interval. What came of it is a [`Run`], for `outcome` to judge and `show` to print.
+//! interval. What came of it is a [`Run`].
 
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,12 +11,17 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWr
 
 use crate::client::ConnectError;
 use crate::load::driver::{Drive, Endpoint, Recent, Trouble};
+use crate::load::durations::Durations;
+use crate::load::result::cpu::Cpu;
+use crate::load::result::figures::{Event, Row, Stop};
 use crate::load::result::gauge::Reading;
-use crate::load::result::{Counted, Event, Row, Run, Spans};
-use crate::load::scenario::faults::{Action, Fault, Who};
+use crate::load::result::run::{Costs, Counted, Run, Watched, Work};
+use crate::load::result::tally::Tally;
+use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::{LocalTarget, Scenario, Target};
-use crate::load::target::local::{Local, Tally};
+use crate::load::target::local::Local;
 use crate::load::target::remote::Remote;
+use crate::load::target::virtual_time;
 use crate::load::workload::{Key, Written};
 use crate::machine::{Kv, KvCommand};
 use crate::mesh::WanControl;
@@ -56,6 +61,10 @@ pub struct Live {
     pub p99_ms: f64,
     /// Operations without an answer, of the whole run.
     pub errors: u64,
+    /// Operations with one, of the whole run.
+    pub answered: u64,
+    /// Replicas that were stopped.
+    pub stopped: usize,
 }
 
 /// Runs it, in the tokio runtime this is called in. `watch` is told how it goes, once an interval;
@@ -96,6 +105,7 @@ pub async fn run(
             local.cluster().shutdown().await;
             Ok(ran)
         }
+        Target::Virtual(cluster, prices) => Ok(virtual_time::run(&scenario, cluster, *prices)),
     }
 }
 
@@ -145,17 +155,18 @@ async fn session<E: Endpoint + Clone>(
     tokio::pin!(interrupt);
     let mut interrupted = false;
     while !interrupted && !looks.is_over(&drive) {
-        let next = looks.next_moment().min(schedule.next_moment(scenario));
+        let next = looks.next_moment().min(schedule.next_moment());
         tokio::select! {
             () = &mut interrupt => interrupted = true,
             () = drive.exhausted(), if scenario.plan.count.is_some() => {}
             () = tokio::time::sleep(next.saturating_sub(drive.elapsed())) => {}
         }
+        interrupted |= scenario.must_answer && drive.failed() > 0 && !looks.is_over(&drive);
         if looks.ends_warm_up(&drive) {
-            looks.begin(local.as_deref()).await;
+            looks.begin(scenario, local.as_deref()).await;
         }
         if let Some(local) = local.as_deref_mut() {
-            schedule.act(scenario, &drive, local, &mut looks.events).await;
+            schedule.act(&drive, local, &mut looks).await;
         }
         if looks.is_due(&drive) || (interrupted && looks.is_under_way(&drive)) {
             let (row, latency) = looks.look(drive.elapsed(), &drive.recent());
@@ -166,10 +177,11 @@ async fn session<E: Endpoint + Clone>(
     }
     let mut ended = drive.elapsed();
     let busy = looks.reading.as_ref().map(|before| Reading::take().since(before));
+    let costs = looks.costs(local.as_deref()).await;
     if let Some(local) = local.as_deref_mut() {
         local.resume_all();
     }
-    let driven = drive.finish(scenario.plan.timeout + Duration::from_secs(2)).await;
+    let driven = drive.finish(scenario.patience).await;
     if scenario.duration.is_none() && !interrupted {
         // So many operations, however long they take: the last ones belong to the series, too.
         ended = driven.ended;
@@ -183,12 +195,15 @@ async fn session<E: Endpoint + Clone>(
         Some(local) => Some(Counted {
             tallies: looks.since_warm_up(local.tallies().await),
             leader: local.leader().await.map(ReplicaId::number),
+            costs,
         }),
         None => None,
     };
     drop(writer);
-    let spans = Spans { ended, interrupted, busy: busy.unwrap_or_default() };
-    Ok(Run::of(scenario, driven, spans, looks.rows, looks.events, counted, log))
+    let (series, events) = (looks.rows, looks.events);
+    let busy = busy.unwrap_or_default();
+    let watched = Watched { ended, interrupted, busy, series, events, hdr_log: log };
+    Ok(Run::of(scenario, driven, watched, counted))
 }
 
 /// Begins the log of intervals, whose times count from the end of the warm-up.
@@ -268,6 +283,8 @@ struct Looks {
     has_begun: bool,
     reading: Option<Reading>,
     before: Option<Vec<Tally>>,
+    /// What the replicas work, if costs are measured.
+    cpu: Option<Cpu>,
     rows: Vec<Row>,
     events: Vec<Event>,
 }
@@ -285,6 +302,7 @@ impl Looks {
             has_begun: false,
             reading: None,
             before: None,
+            cpu: None,
             rows: Vec::new(),
             events: Vec::new(),
         }
@@ -310,11 +328,31 @@ impl Looks {
         ends
     }
 
-    async fn begin(&mut self, local: Option<&Local>) {
+    async fn begin(&mut self, scenario: &Scenario, local: Option<&Local>) {
         if let Some(local) = local {
             self.before = Some(local.tallies().await);
+            self.cpu = scenario.measures_costs.then(Cpu::start);
         }
         self.reading = Some(Reading::take());
+    }
+
+    /// What the operations have cost the replicas since the warm-up, if that is measured.
+    async fn costs(&mut self, local: Option<&Local>) -> Option<Costs> {
+        let (cpu, local) = (self.cpu.as_mut()?, local?);
+        cpu.look();
+        let cpu = cpu.by_replica();
+        let tallies = self.since_warm_up(local.tallies().await);
+        let work = |(number, tally): (u8, &Tally)| Work {
+            messages_out: tally.counts.frames_out,
+            messages_in: tally.counts.frames_in,
+            bytes_out: tally.counts.bytes_out,
+            cpu: cpu.get(&number).copied().unwrap_or_default(),
+        };
+        let rows = self.rows.iter().filter(|row| row.counts());
+        Some(Costs {
+            answered: rows.map(|row| row.answers).sum(),
+            replicas: (1..).zip(&tallies).map(work).collect(),
+        })
     }
 
     fn is_due<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
@@ -324,24 +362,24 @@ impl Looks {
 
     /// The row of an interval that ends `now`, in which this has come.
     fn look(&mut self, now: Duration, recent: &[Recent]) -> (Row, Latency) {
-        let mut all = Recent::default();
-        for one in recent {
-            all.latency.add(&one.latency);
-            all.errors += one.errors;
-        }
-        let seconds = now.saturating_sub(self.last).as_secs_f64().max(1e-9);
+        let mut latency = Latency::default();
+        recent.iter().for_each(|one| latency.add(&one.latency));
+        let errors = recent.iter().map(|one| one.errors).sum();
+        let length = now.saturating_sub(self.last);
         let sites = recent.iter().map(|one| one.latency.count()).collect();
         let at_s = now.as_secs_f64() - self.warm_up.as_secs_f64();
         self.last = now;
         while self.next <= now {
             self.next += self.interval;
         }
-        (Row::of(at_s, seconds, &all, sites), all.latency)
+        (Row::of(at_s, length, &Durations::from(latency.clone()), errors, sites), latency)
     }
 
     fn live<E: Endpoint>(&self, drive: &Drive<E>, row: &Row) -> Live {
         let Row { at_s, rate, p50_ms, p99_ms, .. } = *row;
-        Live { seconds: at_s, rate, p50_ms, p99_ms, errors: drive.failed() }
+        let (errors, answered) = (drive.failed(), drive.answered());
+        let stopped = self.events.iter().filter(|event| event.stop.is_some()).count();
+        Live { seconds: at_s, rate, p50_ms, p99_ms, errors, answered, stopped }
     }
 
     fn since_warm_up(&self, after: Vec<Tally>) -> Vec<Tally> {
@@ -361,42 +399,31 @@ fn first_row(warm_up: Duration, interval: Duration) -> Duration {
     if rest.is_zero() { interval } else { rest }
 }
 
-/// The faults that are still to come.
+/// The faults that are still to come, the last first.
 struct Schedule {
     left: Vec<(Duration, Action, String)>,
 }
 
 impl Schedule {
     fn new(scenario: &Scenario) -> Schedule {
-        let mut left = Vec::new();
-        for fault in &scenario.faults {
-            let Fault { at, action, .. } = fault;
-            left.push((*at, action.clone(), fault.to_string()));
-        }
-        let mut schedule = Schedule { left };
+        let faults = scenario.faults.iter();
+        let left = faults.map(|fault| (fault.at, fault.action.clone(), fault.to_string()));
+        let mut schedule = Schedule { left: left.collect() };
         schedule.sort();
         schedule
     }
 
-    /// The last first.
     fn sort(&mut self) {
         self.left.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
     }
 
-    fn next_moment(&self, scenario: &Scenario) -> Duration {
-        self.left.last().map_or(Duration::MAX, |(at, ..)| *at + scenario.plan.warm_up)
+    fn next_moment(&self) -> Duration {
+        self.left.last().map_or(Duration::MAX, |(at, ..)| *at)
     }
 
     /// Does all that is due.
-    async fn act<E: Endpoint>(
-        &mut self,
-        scenario: &Scenario,
-        drive: &Drive<E>,
-        local: &mut Local,
-        events: &mut Vec<Event>,
-    ) {
-        let warm_up = scenario.plan.warm_up;
-        while self.left.last().is_some_and(|(at, ..)| *at + warm_up <= drive.elapsed()) {
+    async fn act<E: Endpoint>(&mut self, drive: &Drive<E>, local: &mut Local, looks: &mut Looks) {
+        while self.next_moment() <= drive.elapsed() {
             let Some((at, mut action, what)) = self.left.pop() else { return };
             let start = Instant::now();
             let mut replica = None;
@@ -404,7 +431,17 @@ impl Schedule {
                 let leader = local.leader_or_stand_in().await;
                 (action, replica) = (action.about(leader), Some(leader));
             }
-            let at_s = drive.elapsed().saturating_sub(warm_up).as_secs_f64();
+            let stops = matches!(action, Action::Kill(_));
+            if let Some(cpu) = looks.cpu.as_mut().filter(|_| stops) {
+                cpu.look();
+            }
+            let (now, answered) = (drive.elapsed(), drive.answered());
+            let at_s = match now.checked_sub(looks.warm_up) {
+                Some(after) => after.as_secs_f64(),
+                None => -(looks.warm_up - now).as_secs_f64(),
+            };
+            let stop = |replica| Stop { replica, at: now, back: None, answered };
+            let stop = action.replicas().first().filter(|_| stops).map(|one| stop(*one));
             let failed = local.act(&action).await.err().map(|error| error.to_string());
             if let Action::Pause(Who::Replica(one), Some(time)) = action {
                 // Known only now, if it was the leader.
@@ -412,7 +449,7 @@ impl Schedule {
                 self.sort();
             }
             let took_s = start.elapsed().as_secs_f64();
-            events.push(Event { at_s, what, replica, took_s, failed });
+            looks.events.push(Event { at_s, what, replica, took_s, failed, stop });
         }
     }
 }

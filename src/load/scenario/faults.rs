@@ -26,7 +26,7 @@ use super::span::parse_time;
 /// One fault of a schedule.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fault {
-    /// When, after the end of the warm-up.
+    /// When: as written, after the end of the warm-up; in a scenario, after the start.
     pub at: Duration,
     /// What.
     pub action: Action,
@@ -72,6 +72,19 @@ pub enum Action {
     Link(u8, u8, Duration, f64),
     /// The network is as it was.
     Heal,
+}
+
+impl Fault {
+    /// The process of a replica ends.
+    pub(in crate::load) fn kill(who: Who, at: Duration) -> Fault {
+        let name = who.number().map_or("leader".to_owned(), |number| number.to_string());
+        Fault { at, action: Action::Kill(who), text: format!("kill {name} at {at:?}") }
+    }
+
+    /// A replica starts again.
+    pub(in crate::load) fn restart(one: u8, at: Duration) -> Fault {
+        Fault { at, action: Action::Restart(one), text: format!("restart {one} at {at:?}") }
+    }
 }
 
 impl Action {

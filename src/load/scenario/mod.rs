@@ -1,6 +1,8 @@
 //! What settings amount to: a load that can be run, on a cluster that is started for it or on one
 //! that runs. Everything is checked here, before anything is started.
 
+mod asks;
+pub mod demo;
 pub mod faults;
 pub mod input;
 pub mod settings;
@@ -11,21 +13,17 @@ pub mod wide_area;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::asks::{Flaw, pace, workload};
 use self::faults::{Action, Fault};
 use self::settings::{BadSetting, ScenarioFile, Settings, Text};
 use self::slo::Slo;
 use self::span::parse_time;
 use self::wide_area::WideArea;
 use crate::client::ClientConfig;
-use crate::load::driver::{Pace, Plan, Spread};
-use crate::load::workload::keys::Keys;
-use crate::load::workload::{Mix, Sizes, Workload};
+use crate::load::driver::Plan;
 use crate::node::{Durability, Optimisations};
 use crate::protocol::ProtocolKind;
 use crate::types::{Consistency, Quorums, ReplicaId};
-
-/// How old a hot key gets where histories are checked: each then has a short one.
-const CHECKED_AGE: Duration = Duration::from_millis(250);
 
 /// So many operations are recorded for a check, about 60 bytes each; of more, some keys' are.
 const RECORD: usize = 2_000_000;
@@ -58,6 +56,14 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// What of the files was mended or makes no difference, for people.
     pub notes: Vec<String>,
+    /// How long operations may take to be answered once the clients have been told to stop.
+    pub patience: Duration,
+    /// Whether an operation without an answer ends the run, and is a failure.
+    pub must_answer: bool,
+    /// Whether what operations cost the replicas is measured.
+    pub measures_costs: bool,
+    /// Whether the result keeps the history that was checked.
+    pub keeps_record: bool,
 }
 
 /// A cluster under load.
@@ -67,6 +73,32 @@ pub enum Target {
     Local(LocalTarget),
     /// One that runs.
     Remote(Box<ClientConfig>),
+    /// One in virtual time, where things take what they are said to take.
+    Virtual(LocalTarget, Prices),
+}
+
+impl Target {
+    /// The wide area that the replicas stand in, if that is known.
+    pub fn area(&self) -> Option<&WideArea> {
+        match self {
+            Target::Local(cluster) | Target::Virtual(cluster, _) => cluster.area.as_ref(),
+            Target::Remote(_) => None,
+        }
+    }
+}
+
+/// How long things take in virtual time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Prices {
+    /// What a message costs its sender and its receiver.
+    pub message: Duration,
+    /// A flush; zero for replicas in memory.
+    pub flush: Duration,
+}
+
+/// Whether one replica leads under a protocol, be it only where proposals collide.
+pub fn leads(protocol: ProtocolKind) -> bool {
+    matches!(protocol, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos)
 }
 
 /// A cluster to start.
@@ -76,7 +108,7 @@ pub struct LocalTarget {
     pub protocol: ProtocolKind,
     /// How many replicas.
     pub replicas: usize,
-    /// Who is to lead, where one does.
+    /// Who is to lead, where one does; elsewhere, whom faults about the leader are about.
     pub leader: Option<ReplicaId>,
     /// Where they stand, unless it is side by side.
     pub area: Option<WideArea>,
@@ -89,6 +121,27 @@ pub struct LocalTarget {
 }
 
 impl Scenario {
+    /// One run of a plan, of which nothing else is said.
+    pub fn plain(target: Target, plan: Plan) -> Scenario {
+        Scenario {
+            settings: Settings::default(),
+            target,
+            plan,
+            duration: None,
+            repeats: 1,
+            preload: false,
+            interval: Duration::from_secs(1),
+            verify: false,
+            slos: Vec::new(),
+            faults: Vec::new(),
+            notes: Vec::new(),
+            patience: Duration::from_secs(20),
+            must_answer: false,
+            measures_costs: false,
+            keeps_record: false,
+        }
+    }
+
     /// What `flags` and, where those say nothing, `file` ask for. `remote` is the running cluster,
     /// if that is the target; otherwise one is started, of three replicas if nothing else is said.
     ///
@@ -130,36 +183,38 @@ impl Scenario {
             slos.push(text.parse().map_err(|error| bad(name, format!("{error}")))?);
         }
         let timeout = time("timeout", &settings.timeout)?.unwrap_or(Duration::from_secs(10));
+        let plan = Plan {
+            pace: pace(&settings, time("think", &settings.think)?)
+                .map_err(|(name, what)| bad(name, what))?,
+            reads: match settings.local_reads {
+                Some(true) => Consistency::Local,
+                _ => Consistency::Linearizable,
+            },
+            timeout,
+            // Clients of a running cluster go elsewhere by themselves.
+            attempt: match &target {
+                Target::Remote(_) => timeout + Duration::from_secs(60),
+                _ => timeout.min(Duration::from_secs(2)),
+            },
+            warm_up: time("warm_up", &settings.warm_up)?.unwrap_or_default(),
+            count: settings.count,
+            distance: distance(&target),
+            record: if workload.checked { RECORD } else { 0 },
+            ..Plan::closed(workload, 1, 0)
+        };
+        faults.iter_mut().for_each(|fault| fault.at += plan.warm_up);
         let scenario = Scenario {
             notes: notes(file, flags, &target, &faults)?,
-            plan: Plan {
-                pace: pace(&settings, time("think", &settings.think)?)
-                    .map_err(|(name, what)| bad(name, what))?,
-                reads: match settings.local_reads {
-                    Some(true) => Consistency::Local,
-                    _ => Consistency::Linearizable,
-                },
-                timeout,
-                // Clients of a running cluster go elsewhere by themselves.
-                attempt: match &target {
-                    Target::Local(_) => timeout.min(Duration::from_secs(2)),
-                    Target::Remote(_) => timeout + Duration::from_secs(60),
-                },
-                warm_up: time("warm_up", &settings.warm_up)?.unwrap_or_default(),
-                count: settings.count,
-                distance: distance(&target),
-                record: if workload.checked { RECORD } else { 0 },
-                ..Plan::closed(workload, 1, 0)
-            },
             duration: time("duration", &settings.duration)?,
             repeats: settings.repeats.unwrap_or(1),
             preload: settings.preload == Some(true),
             interval: time("interval", &settings.interval)?.unwrap_or(Duration::from_secs(1)),
             verify: settings.verify == Some(true),
-            target,
+            patience: timeout + Duration::from_secs(2),
             slos,
             faults,
             settings,
+            ..Scenario::plain(target, plan)
         };
         scenario.check().map_err(|(name, what)| bad(name, what.to_owned()))?;
         Ok(scenario)
@@ -188,8 +243,6 @@ impl Scenario {
         Ok(())
     }
 }
-
-type Flaw = (&'static str, String);
 
 impl Settings {
     /// The defaults, as far as they depend on what is said otherwise.
@@ -234,10 +287,7 @@ fn notes(
     target: &Target,
     faults: &[Fault],
 ) -> Result<Vec<String>, BadSetting> {
-    let mut notes = match target {
-        Target::Local(LocalTarget { area: Some(area), .. }) => area.notes.clone(),
-        _ => Vec::new(),
-    };
+    let mut notes = target.area().map_or(Vec::new(), |area| area.notes.clone());
     for (name, what) in unused(&file.under(flags), target, faults) {
         let unused = file.bad(flags, name, what);
         match flags.has(name) {
@@ -264,10 +314,10 @@ fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static s
                 add(name, "only for a cluster that is started here: one that runs has its own");
             }
         }
-        Target::Local(LocalTarget { protocol, durability, .. }) => {
-            let leads = matches!(protocol, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos);
+        Target::Local(cluster) | Target::Virtual(cluster, _) => {
+            let LocalTarget { protocol, durability, .. } = cluster;
             // Where nobody leads, it is whom faults about the leader are about.
-            if !leads && !faults.iter().any(|fault| fault.action.is_about_the_leader()) {
+            if !leads(*protocol) && !faults.iter().any(|fault| fault.action.is_about_the_leader()) {
                 add("leader", &format!("nobody leads under {protocol}: leave it out"));
             }
             for name in ["reserved_slots", "silent_orphans"] {
@@ -293,122 +343,6 @@ fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static s
         false => add("records", "there is no table of keys: choose zipf, uniform or hot_spot"),
     }
     unused
-}
-
-fn workload(settings: &Settings) -> Result<Workload, Flaw> {
-    let checked = settings.verify == Some(true);
-    let records = settings.records.unwrap_or(1_000);
-    let mut patterns = Vec::new();
-    if let Some(percent) = settings.conflicts {
-        let age = checked.then_some(CHECKED_AGE);
-        let hot = settings.hot_keys.unwrap_or(1);
-        patterns.push(("conflicts", Keys::Conflict { percent, hot, age }));
-    }
-    patterns.extend(settings.zipf.map(|theta| ("zipf", Keys::Zipf { keys: records, theta })));
-    if settings.uniform == Some(true) {
-        patterns.push(("uniform", Keys::Uniform { keys: records }));
-    }
-    if let Some(text) = &settings.hot_spot {
-        patterns.push(("hot_spot", hot_spot(text, records)?));
-    }
-    if let [_, (name, _), ..] = patterns[..] {
-        let what = "choose one of conflicts, zipf, uniform and hot_spot";
-        return Err((name, what.to_owned()));
-    }
-    let preset = settings.ycsb.as_deref().map(|letter| ycsb(letter, records)).transpose()?;
-    let keys = patterns.first().map(|(_, keys)| *keys).or(preset.map(|(keys, _)| keys));
-    let mix = match (settings.reads, preset) {
-        (None, Some((_, mix))) => mix,
-        (reads, _) => Mix::reads(reads.unwrap_or(50.0)),
-    };
-    let values = match &settings.value_size {
-        Some(text) => sizes(&text.to_string()).map_err(|what| ("value_size", what))?,
-        None => Sizes::Fixed(16),
-    };
-    Ok(Workload {
-        keys: keys.unwrap_or(Keys::Conflict { percent: 2.0, hot: 1, age: None }),
-        mix,
-        keys_per_command: settings.keys_per_command.unwrap_or(1),
-        values,
-        seed: settings.seed.unwrap_or(1),
-        checked,
-        namespace: 0,
-    })
-}
-
-fn hot_spot(text: &str, keys: u32) -> Result<Keys, Flaw> {
-    let parse = |text: &str| text.trim().trim_end_matches('%').parse::<f64>().ok();
-    let pair = text.split_once('/');
-    let pair = pair.and_then(|(keys, commands)| Some((parse(keys)?, parse(commands)?)));
-    let (keys_percent, commands_percent) = pair.ok_or_else(|| {
-        ("hot_spot", format!("{text:?}: write it like 5/80, for 80% of commands on 5% of keys"))
-    })?;
-    Ok(Keys::HotSpot { keys, keys_percent, commands_percent })
-}
-
-/// The core workloads of YCSB. A scan is one command that reads a run of keys by number.
-fn ycsb(letter: &str, keys: u32) -> Result<(Keys, Mix), Flaw> {
-    let zipf = Keys::Zipf { keys, theta: 0.99 };
-    let latest = Keys::Latest { keys, theta: 0.99 };
-    Ok(match letter.to_ascii_lowercase().as_str() {
-        "a" => (zipf, Mix::reads(50.0)),
-        "b" => (zipf, Mix::reads(95.0)),
-        "c" => (zipf, Mix::reads(100.0)),
-        "d" => (latest, Mix { read: 95.0, insert: 5.0, ..Mix::default() }),
-        "e" => (zipf, Mix { scan: 95.0, insert: 5.0, ..Mix::default() }),
-        "f" => (zipf, Mix { read: 50.0, modify: 50.0, ..Mix::default() }),
-        _ => return Err(("ycsb", format!("{letter:?} is none of a, b, c, d, e and f"))),
-    })
-}
-
-fn sizes(text: &str) -> Result<Sizes, String> {
-    let wrong = || format!("{text:?}: write 16, or 16-1024, or 16:9,1024:1 with weights");
-    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
-    if text.contains(':') {
-        let one = |part: &str| {
-            let (bytes, weight) = part.split_once(':').ok_or_else(wrong)?;
-            Ok((number(bytes)?, weight.trim().parse::<u32>().map_err(|_| wrong())?))
-        };
-        let list = text.split(',').map(one).collect::<Result<Vec<_>, String>>()?;
-        let is_empty = list.iter().all(|(_, weight)| *weight == 0);
-        return if is_empty { Err(wrong()) } else { Ok(Sizes::List(list)) };
-    }
-    match text.split_once('-') {
-        Some((least, most)) => {
-            let (least, most) = (number(least)?, number(most)?);
-            if least > most { Err(wrong()) } else { Ok(Sizes::Uniform(least, most)) }
-        }
-        None => Ok(Sizes::Fixed(number(text)?)),
-    }
-}
-
-fn pace(settings: &Settings, think: Option<Duration>) -> Result<Pace, Flaw> {
-    let Some(rate) = settings.rate else {
-        let clients = settings.clients.unwrap_or(16);
-        if !(1..=10_000).contains(&clients) {
-            return Err(("clients", format!("{clients} at each replica: between 1 and 10000")));
-        }
-        return Ok(Pace::Closed { clients, think: think.unwrap_or_default() });
-    };
-    if settings.clients.is_some() || think.is_some() {
-        let what = "a rate is an open loop, clients that think are a closed one: choose";
-        return Err(("rate", what.to_owned()));
-    }
-    if !(0.001..=10_000_000.0).contains(&rate) {
-        return Err(("rate", format!("{rate}: take between 0.001 and 10 million a second")));
-    }
-    let outstanding = settings.outstanding.unwrap_or(10_000);
-    if !(1..=1_000_000).contains(&outstanding) {
-        return Err(("outstanding", format!("{outstanding}: take between 1 and a million")));
-    }
-    let spread = match settings.arrivals.as_deref() {
-        None | Some("poisson") => Spread::Poisson,
-        Some("constant") => Spread::Constant,
-        Some(other) => {
-            return Err(("arrivals", format!("{other:?} is neither poisson nor constant")));
-        }
-    };
-    Ok(Pace::Open { rate, spread, outstanding })
 }
 
 fn local(settings: &Settings, area: Option<WideArea>) -> Result<LocalTarget, Flaw> {
@@ -473,7 +407,7 @@ fn allow(fault: &Fault, target: &Target) -> Result<(), String> {
 
 /// How long clients that go to another site's replica are on their way.
 fn distance(target: &Target) -> Option<Vec<Vec<Duration>>> {
-    let Target::Local(LocalTarget { area: Some(area), .. }) = target else { return None };
+    let area = target.area()?;
     let one_way = |rtt_ms: &f64| Duration::from_secs_f64(rtt_ms / 2_000.0);
     Some(area.rtt_ms.iter().map(|row| row.iter().map(one_way).collect()).collect())
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::span::parse_time;
-use crate::node::Latency;
+use crate::load::durations::Durations;
 
 /// One objective.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,7 +29,7 @@ enum Figure {
 #[derive(Clone, Copy, Debug)]
 pub struct Measured<'a> {
     /// From the intended start to the answer.
-    pub latency: &'a Latency,
+    pub latency: &'a Durations,
     /// Operations without an answer among all, from 0 to 1: errors, dropped and unanswered ones.
     pub errors: f64,
     /// Answers a second.
@@ -119,10 +119,10 @@ mod tests {
     use super::*;
 
     fn missed(text: &str, errors: f64) -> Option<String> {
-        let mut latency = Latency::default();
+        let mut latency = crate::node::Latency::default();
         (1..=100).for_each(|ms| latency.record(Duration::from_millis(ms)));
         let slo: Slo = text.parse().unwrap_or_else(|error| panic!("{error}"));
-        slo.missed(&Measured { latency: &latency, errors, rate: 1_000.0 })
+        slo.missed(&Measured { latency: &latency.into(), errors, rate: 1_000.0 })
     }
 
     #[test]

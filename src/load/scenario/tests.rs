@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::*;
+use crate::load::driver::{Pace, Spread};
+use crate::load::workload::{Keys, Sizes};
 
 fn scenario(change: impl FnOnce(&mut Settings)) -> Result<Scenario, String> {
     let mut settings = Settings::default();

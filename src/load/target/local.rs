@@ -4,17 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::load::driver::{Endpoint, Trouble};
+use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::wide_area::WideArea;
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::mesh::WanControl;
-use crate::node::{
-    FastSlow, Latency, LocalCluster, Metrics, PathLatency, Pause, ProposeError, Rejected, Replica,
-    StartError, Unknown,
-};
+use crate::node::{LocalCluster, Pause, ProposeError, Rejected, Replica, StartError, Unknown};
 use crate::types::{Consistency, ReplicaId, RequestId};
 
 impl Endpoint for Replica<Kv> {
@@ -256,105 +252,4 @@ pub(in crate::load) async fn leader_of(
     named.retain(|leader| live.contains(leader));
     let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
     named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
-}
-
-/// What a replica counts, as far as reports tell it; can be added and subtracted.
-#[derive(Clone, Debug, Default)]
-pub(in crate::load) struct Tally {
-    /// From the call at a replica to the commit.
-    pub commit: Latency,
-    /// From the call at a replica to the answer.
-    pub execute: Latency,
-    /// Of those, the commands that were committed after one round trip.
-    pub fast: PathLatency,
-    /// And the others.
-    pub slow: PathLatency,
-    /// Commands by path.
-    pub commands: FastSlow,
-    /// The rest.
-    pub counts: Counts,
-}
-
-/// What is only counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Counts {
-    /// Instances proposed; a batch of commands is one.
-    pub instances: u64,
-    /// Of those, the ones that took more than one round trip.
-    pub slow_instances: u64,
-    /// Recoveries begun.
-    pub recoveries: u64,
-    /// Commands proposed again because their instance was decided to be empty.
-    pub resubmitted: u64,
-    /// Messages from other replicas.
-    pub frames_in: u64,
-    /// Messages to other replicas.
-    pub frames_out: u64,
-    /// Their bytes.
-    pub bytes_out: u64,
-    /// Times that a log was written and, if it is, flushed.
-    pub flushes: u64,
-}
-
-impl Counts {
-    fn each(&mut self, other: &Counts, change: impl Fn(&mut u64, u64)) {
-        change(&mut self.instances, other.instances);
-        change(&mut self.slow_instances, other.slow_instances);
-        change(&mut self.recoveries, other.recoveries);
-        change(&mut self.resubmitted, other.resubmitted);
-        change(&mut self.frames_in, other.frames_in);
-        change(&mut self.frames_out, other.frames_out);
-        change(&mut self.bytes_out, other.bytes_out);
-        change(&mut self.flushes, other.flushes);
-    }
-}
-
-impl Tally {
-    pub(in crate::load) fn of(metrics: &Metrics) -> Tally {
-        Tally {
-            commit: metrics.commit.clone(),
-            execute: metrics.execute.clone(),
-            fast: metrics.fast.clone(),
-            slow: metrics.slow.clone(),
-            commands: metrics.commands,
-            counts: Counts {
-                instances: metrics.instances.total(),
-                slow_instances: metrics.instances.slow,
-                recoveries: metrics.recoveries,
-                resubmitted: metrics.resubmitted,
-                frames_in: metrics.frames_in,
-                frames_out: metrics.frames_out,
-                bytes_out: metrics.bytes_out,
-                flushes: metrics.log.flushes,
-            },
-        }
-    }
-
-    /// Adds all that another has counted.
-    pub(in crate::load) fn add(&mut self, other: &Tally) {
-        self.commit.add(&other.commit);
-        self.execute.add(&other.execute);
-        self.each_path(other, |own, others| own.add(others));
-        self.commands.fast += other.commands.fast;
-        self.commands.slow += other.commands.slow;
-        self.counts.each(&other.counts, |own, others| *own += others);
-    }
-
-    /// What has come on top of `before`, which this has grown from.
-    pub(in crate::load) fn since(mut self, before: &Tally) -> Tally {
-        self.commit.subtract(&before.commit);
-        self.execute.subtract(&before.execute);
-        self.each_path(before, |own, others| own.subtract(others));
-        self.commands.fast = self.commands.fast.saturating_sub(before.commands.fast);
-        self.commands.slow = self.commands.slow.saturating_sub(before.commands.slow);
-        self.counts.each(&before.counts, |own, others| *own = own.saturating_sub(others));
-        self
-    }
-
-    fn each_path(&mut self, other: &Tally, change: impl Fn(&mut Latency, &Latency)) {
-        for (own, others) in [(&mut self.fast, &other.fast), (&mut self.slow, &other.slow)] {
-            change(&mut own.commit, &others.commit);
-            change(&mut own.execute, &others.execute);
-        }
-    }
 }

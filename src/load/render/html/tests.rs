@@ -3,8 +3,12 @@
 use super::sections;
 use crate::load::compare::figures::Figure;
 use crate::load::compare::fixture::comparison;
+use crate::load::compare::keep::{Keeper, read};
 use crate::load::compare::kept::{Comparison, Outcome};
-use crate::load::render::{html, tables};
+use crate::load::compare::plan::Plan;
+use crate::load::compare::series::{Turn, run};
+use crate::load::compare::turn::{knows, take};
+use crate::load::render::{html, reports, tables};
 
 /// Whether every tag is closed in its turn.
 fn well_formed(page: &str) -> Result<(), String> {
@@ -171,4 +175,30 @@ fn a_run_that_failed_is_named_and_the_others_shown() {
         run.outcome = Outcome::Failed("nothing works".into());
     }
     assert_eq!(well_formed(&html::page(&comparison)), Ok(()));
+}
+
+#[test]
+fn virtual_time_gives_the_same_bytes_every_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("plan.toml");
+    let text = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
+                conflicts = [0, 50]\nclients = [2]\nrepeats = 2\nseconds = 0.2\n\
+                crash = { site = 'r3', at_s = 0.05 }\n";
+    std::fs::write(&path, text).expect("written");
+    let plan = Plan::read(&path, knows).expect("a good plan");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let files = ["a", "b"].map(|name| {
+        let dir = dir.path().join(name);
+        let mut keeper = Keeper::new(&dir).expect("it is empty");
+        let mut comparison = plan.comparison(true);
+        let take = |turn: &Turn<'_>| runtime.block_on(take(&plan, turn, true));
+        run(&plan, &mut comparison, true, Some(&mut keeper), take, |_| true)
+            .expect("there is room");
+        keeper.finish(&comparison, &reports(&comparison)).expect("there is room");
+        assert_eq!(comparison.seen().count(), 8, "all were measured");
+        assert!(read(&dir.join("result.json")).is_ok());
+        ["result.json", "report.html", "report.md"]
+            .map(|name| std::fs::read(dir.join(name)).expect("it was written"))
+    });
+    assert!(files[0] == files[1]);
 }

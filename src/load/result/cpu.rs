@@ -2,13 +2,14 @@
 //! there is none, it is not known.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
+
+use super::gauge::{Thread, threads};
 
 /// The processor time of the replicas' threads since the first look. To be looked at now and then:
 /// what a thread does between the last look and its end is not seen.
 #[derive(Debug, Default)]
-pub(super) struct Cpu {
+pub(in crate::load) struct Cpu {
     threads: BTreeMap<String, Worked>,
 }
 
@@ -22,26 +23,21 @@ struct Worked {
 
 impl Cpu {
     /// Begins to count.
-    pub(super) fn start() -> Cpu {
+    pub(in crate::load) fn start() -> Cpu {
         let mut cpu = Cpu::default();
         cpu.read(true);
         cpu
     }
 
     /// Counts up to now.
-    pub(super) fn look(&mut self) {
+    pub(in crate::load) fn look(&mut self) {
         self.read(false);
     }
 
     fn read(&mut self, is_first: bool) {
-        for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        for Thread { id, name, worked } in threads().into_iter().flatten() {
             // A thread that has ended in the meantime keeps what was seen of it last.
-            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-            let Some(replica) = replica(read("comm").trim()) else { continue };
-            let schedstat = read("schedstat");
-            let nanos = schedstat.split_whitespace().next().and_then(|it| it.parse().ok());
-            let Some(nanos) = nanos else { continue };
-            let id = task.file_name().to_string_lossy().into_owned();
+            let Some((replica, nanos)) = replica(&name).zip(worked) else { continue };
             // One that is new since the first look has done all of it since.
             let first = if is_first { nanos } else { 0 };
             let new = Worked { replica, first, last: nanos };
@@ -50,7 +46,7 @@ impl Cpu {
     }
 
     /// Of each replica, by number. Empty where it is not known.
-    pub(super) fn by_replica(&self) -> BTreeMap<u8, Duration> {
+    pub(in crate::load) fn by_replica(&self) -> BTreeMap<u8, Duration> {
         let mut all: BTreeMap<u8, Duration> = BTreeMap::new();
         for Worked { replica, first, last } in self.threads.values() {
             *all.entry(*replica).or_default() += Duration::from_nanos(last.saturating_sub(*first));

@@ -1,0 +1,198 @@
+//! One turn of a comparison: the scenario that it is, in real or in virtual time, and what is kept of
+//! its result.
+
+use std::future::pending;
+use std::time::Duration;
+
+use super::kept::{Asked, Outcome, Point, Seen, Stopped};
+use super::plan::Plan;
+use super::series::Turn;
+use crate::load::driver::{Pace, Plan as Asking, Spread};
+use crate::load::result::run::Run;
+use crate::load::runner;
+use crate::load::scenario::faults::{Fault, Who};
+use crate::load::scenario::{LocalTarget, Prices, Scenario, Target, leads};
+use crate::load::workload::{Keys, Mix, Sizes, Workload};
+use crate::node::{Durability, Optimisations};
+use crate::protocol::{ProtocolKind, UnknownProtocol};
+use crate::types::ReplicaId;
+
+/// How many slices a run is cut into.
+const SLICES: u32 = 100;
+
+/// Operations under way at one site, in an open loop.
+const OUTSTANDING: u32 = 10_000;
+
+/// Whether there is a protocol of this name, and whether one replica leads in it.
+pub fn knows(name: &str) -> Option<bool> {
+    name.parse().ok().map(leads)
+}
+
+/// Why a plan can be run in virtual time alone, if that is so.
+pub fn objection(plan: &Plan) -> Option<&'static str> {
+    if plan.crash.as_ref().is_some_and(|crash| crash.back.is_some()) {
+        Some("a replica comes back only with --virtual: leave `back_s` out")
+    } else if !(plan.cpu.is_zero() && plan.flush.is_zero()) {
+        Some("`cpu_us` and `flush_ms` are for --virtual: real ones take what they take")
+    } else {
+        None
+    }
+}
+
+/// Takes a turn, in the tokio runtime this is called in.
+pub async fn take(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Outcome {
+    let scenario = match scenario(plan, turn, virtual_time) {
+        Ok(scenario) => scenario,
+        Err(unknown) => return Outcome::Failed(unknown.to_string()),
+    };
+    let run = match runner::run(&scenario, 0, &mut |_| {}, pending()).await {
+        Ok(run) => run,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    match seen(plan, turn.point, &run, virtual_time) {
+        Some(seen) => Outcome::Seen(Box::new(seen)),
+        None => Outcome::Failed(match run.error_words.first() {
+            Some((why, count)) => format!("no operation was answered; {count} said: {why}"),
+            None if virtual_time => "no command was answered".into(),
+            None => "no operation was answered".into(),
+        }),
+    }
+}
+
+/// A cluster under load that is started for this turn.
+fn scenario(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Result<Scenario, UnknownProtocol> {
+    let Turn { contender, point, seed, .. } = *turn;
+    let protocol: ProtocolKind = contender.protocol.parse()?;
+    // Where nobody leads, another replica stands for the leader that stops.
+    let leader = contender.leader.or((!leads(protocol)).then_some(plan.stand_in));
+    let cluster = LocalTarget {
+        protocol,
+        replicas: plan.area.sites.len(),
+        leader: leader.map(ReplicaId::from_index),
+        area: (virtual_time || !plan.side_by_side).then(|| plan.area.clone()),
+        durability: Durability::Memory,
+        optimisations: Optimisations::default(),
+        data_dir: None,
+    };
+    let pace = match point.load {
+        Asked::Clients(clients) => Pace::Closed { clients, think: Duration::ZERO },
+        Asked::Rate(rate) => Pace::Open { rate, spread: Spread::Poisson, outstanding: OUTSTANDING },
+    };
+    let asking =
+        Asking { pace, warm_up: plan.warm_up, ..Asking::closed(workload(plan, point, seed), 1, 0) };
+    let target = match virtual_time {
+        true => Target::Virtual(cluster, Prices { message: plan.cpu, flush: plan.flush }),
+        false => Target::Local(cluster),
+    };
+    Ok(Scenario {
+        duration: Some(plan.time_of(point)),
+        interval: slice(plan, point),
+        faults: faults(plan, point),
+        measures_costs: true,
+        ..Scenario::plain(target, asking)
+    })
+}
+
+/// What clients ask under a load: writes, of one key that all share or of keys of their own.
+fn workload(plan: &Plan, point: Point, seed: u64) -> Workload {
+    Workload {
+        keys: Keys::Conflict { percent: point.conflict_percent, hot: 1, age: None },
+        mix: Mix::reads(0.0),
+        keys_per_command: 1,
+        values: Sizes::Fixed(plan.value_bytes),
+        seed,
+        checked: true,
+        namespace: 0,
+    }
+}
+
+fn slice(plan: &Plan, point: Point) -> Duration {
+    (plan.warm_up + plan.time_of(point)) / SLICES
+}
+
+/// Who stops, and comes back; the leader, if the plan says so.
+fn faults(plan: &Plan, point: Point) -> Vec<Fault> {
+    let Some(stop) = plan.crash.as_ref().filter(|_| point.crash) else { return Vec::new() };
+    let number = |site| ReplicaId::from_index(site).number();
+    let who = stop.site.map_or(Who::Leader, |site| Who::Replica(number(site)));
+    let back = stop.back.map(|back| Fault::restart(number(stop.site.unwrap_or_default()), back));
+    [Fault::kill(who, stop.at)].into_iter().chain(back).collect()
+}
+
+/// What is kept of a run; `None` if nothing was answered in it.
+fn seen(plan: &Plan, point: Point, run: &Run, virtual_time: bool) -> Option<Seen> {
+    let stop = run.events.iter().find_map(|event| event.stop);
+    let stopped = stop.map(|stop| {
+        let at_s = stop.at.as_secs_f64();
+        Stopped {
+            site: plan.area.sites[usize::from(stop.replica) - 1].clone(),
+            as_leader: plan.crash.as_ref().is_some_and(|crash| crash.site.is_none()),
+            // Nobody needs more digits of a moment that is not exact.
+            at_s: if virtual_time { at_s } else { (at_s * 100.0).round() / 100.0 },
+            back_s: stop.back.map(|back| back.as_secs_f64()),
+        }
+    });
+    let slices = (slice(plan, point), SLICES);
+    Seen::of(run, &plan.area.sites, plan.time_of(point), stopped, slices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::scenario::faults::Action;
+
+    /// Who leads, or stands for the leader, and what is done, in each turn of a plan.
+    fn turns(text: &str, virtual_time: bool) -> Vec<(Option<ReplicaId>, Vec<Action>)> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("plan.toml");
+        let start = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
+                     conflicts = [0]\nclients = [1]\nrepeats = 1\nseconds = 5\n";
+        std::fs::write(&path, format!("{start}{text}")).expect("written");
+        let plan = Plan::read(&path, knows).expect("a good plan");
+        let one = |turn: &Turn<'_>| {
+            let made = scenario(&plan, turn, virtual_time).expect("a known protocol");
+            assert_eq!(made.interval * SLICES, plan.time_of(turn.point));
+            let actions = made.faults.into_iter().map(|fault| fault.action).collect();
+            match made.target {
+                Target::Local(cluster) => {
+                    assert!(cluster.area.is_none() && !virtual_time);
+                    (cluster.leader, actions)
+                }
+                Target::Virtual(cluster, _) => {
+                    assert!(cluster.area.is_some() && virtual_time);
+                    (cluster.leader, actions)
+                }
+                Target::Remote(_) => panic!("a cluster is started"),
+            }
+        };
+        plan.turns().iter().map(one).collect()
+    }
+
+    #[test]
+    fn where_nobody_leads_another_stands_for_the_leader_that_stops() {
+        let crash = "leaders = ['r2', 'r3']\n\
+                     crash = { site = 'leader', at_s = 2, rate = 5, seconds = 5 }\n";
+        let id = |number| ReplicaId::new(number);
+        for virtual_time in [true, false] {
+            let all = turns(crash, virtual_time);
+            let leaders: Vec<_> = all.iter().map(|(leader, _)| *leader).collect();
+            assert_eq!(leaders, [id(2), id(2), id(3)].repeat(2));
+            let stops = [&[][..], &[Action::Kill(Who::Leader)]];
+            assert!(all[..3].iter().all(|(_, actions)| actions == stops[0]));
+            assert!(all[3..].iter().all(|(_, actions)| actions == stops[1]), "runs of their own");
+        }
+        let usual = turns("", false);
+        assert_eq!(
+            usual,
+            [(id(1), Vec::new()), (None, Vec::new())],
+            "who leads, it decides itself"
+        );
+    }
+
+    #[test]
+    fn who_stops_may_come_back() {
+        let crash = "crash = { site = 'r3', at_s = 2, back_s = 3 }\n";
+        let wanted = [Action::Kill(Who::Replica(3)), Action::Restart(3)];
+        assert!(turns(crash, true).iter().all(|(_, actions)| *actions == wanted));
+    }
+}

@@ -1,0 +1,152 @@
+//! Many durations: counted in a histogram where time is real, each kept where it is virtual. All
+//! that results say of latencies is read off here.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::node::Latency;
+use crate::sim::virtual_time::Exact;
+
+/// A distribution of durations. Its JSON form is its [`Quantiles`].
+#[derive(Clone, Debug)]
+pub enum Durations {
+    /// To three digits.
+    Counted(Latency),
+    /// To the nanosecond.
+    Exact(Exact),
+}
+
+impl Durations {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        match self {
+            Durations::Counted(latency) => latency.count(),
+            Durations::Exact(exact) => exact.all().len() as u64,
+        }
+    }
+
+    /// The one that this share of them (from 0 to 1) did not exceed; zero if there are none.
+    pub fn quantile(&self, share: f64) -> Duration {
+        match self {
+            Durations::Counted(latency) => latency.quantile(share),
+            Durations::Exact(exact) => exact.quantile(share).unwrap_or_default(),
+        }
+    }
+
+    /// The longest; zero if there are none.
+    pub fn max(&self) -> Duration {
+        match self {
+            Durations::Counted(latency) => latency.max(),
+            Durations::Exact(exact) => exact.all().last().copied().unwrap_or_default(),
+        }
+    }
+
+    /// The mean; zero if there are none.
+    pub fn mean(&self) -> Duration {
+        match self {
+            Durations::Counted(latency) => latency.mean(),
+            Durations::Exact(exact) => exact.mean().unwrap_or_default(),
+        }
+    }
+
+    /// A quantile in milliseconds.
+    pub fn quantile_ms(&self, share: f64) -> f64 {
+        millis(self.quantile(share))
+    }
+
+    /// The longest in milliseconds.
+    pub fn max_ms(&self) -> f64 {
+        millis(self.max())
+    }
+}
+
+impl Default for Durations {
+    fn default() -> Durations {
+        Durations::Exact(Exact::default())
+    }
+}
+
+impl From<Latency> for Durations {
+    fn from(latency: Latency) -> Durations {
+        Durations::Counted(latency)
+    }
+}
+
+impl From<Exact> for Durations {
+    fn from(exact: Exact) -> Durations {
+        Durations::Exact(exact)
+    }
+}
+
+impl Serialize for Durations {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Quantiles::of(self).serialize(to)
+    }
+}
+
+/// What is quoted of a distribution, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub struct Quantiles {
+    /// How many there are.
+    pub count: u64,
+    /// Half are no longer.
+    pub p50: f64,
+    /// 90 of 100.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1,000.
+    pub p999: f64,
+    /// 9,999 of 10,000.
+    pub p9999: f64,
+    /// The longest.
+    pub max: f64,
+    /// The mean.
+    pub mean: f64,
+}
+
+impl Quantiles {
+    /// Those of this distribution.
+    pub fn of(durations: &Durations) -> Quantiles {
+        let at = |share| durations.quantile_ms(share);
+        Quantiles {
+            count: durations.count(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max: durations.max_ms(),
+            mean: millis(durations.mean()),
+        }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+pub(super) fn millis(duration: Duration) -> f64 {
+    (duration.as_nanos() as f64 / 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_in_milliseconds() {
+        let mut latency = Latency::default();
+        (1..=1_000).for_each(|ms| latency.record(Duration::from_millis(ms)));
+        let exact = Exact::new((1..=1_000).map(Duration::from_millis).collect());
+        for durations in [Durations::from(latency), Durations::from(exact)] {
+            let Quantiles { count, p50, p99, p999, max, mean, .. } = Quantiles::of(&durations);
+            let wanted = [(p50, 500.0), (p99, 990.0), (p999, 999.0), (max, 1_000.0)];
+            for (found, wanted) in wanted.into_iter().chain([(mean, 500.5)]) {
+                assert!((found - wanted).abs() <= wanted / 500.0, "{found} for {wanted}");
+            }
+            assert_eq!(count, 1_000);
+        }
+        for none in [Durations::default(), Durations::from(Latency::default())] {
+            assert_eq!(Quantiles::of(&none), Quantiles::default());
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! One run, as a value: the same whether it was on a cluster in this process, on one that runs, or
+//! in virtual time. Its fields with a JSON form are what `isonomy load --json` prints of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::figures::{Event, Row};
+use super::gauge::Busy;
+use super::tally::{Counts, Tally};
+use super::verify::{Checked, judge};
+use crate::load::driver::record::Finished;
+use crate::load::driver::{Driven, Figures, LATE, Pace};
+use crate::load::durations::Durations;
+use crate::load::scenario::slo::Measured;
+use crate::load::scenario::{Scenario, Target};
+use crate::node::{FastSlow, PathLatency, Unsettled};
+use crate::types::ReplicaId;
+
+/// A thread that has worked more than this share of the time was the limit.
+const FULL: f64 = 0.9;
+
+/// Starts that are later than this share of the median latency spoil the figures.
+const LATE_SHARE: f64 = 0.1;
+
+/// One run.
+#[derive(Debug, Default, Serialize)]
+pub struct Run {
+    /// After the warm-up, until the clients were told to stop.
+    pub seconds: f64,
+    /// Whether that was early.
+    pub interrupted: bool,
+    /// Operations that were to start in that time.
+    pub offered: u64,
+    /// Of those, the ones that were answered, then or later.
+    pub answered: u64,
+    /// Answers a second within the time.
+    pub throughput_ops_s: f64,
+    /// Operations that failed.
+    pub errors: u64,
+    /// Operations that were never started: too much was under way.
+    pub dropped: u64,
+    /// Operations without an answer in the end.
+    pub unanswered: usize,
+    /// What errors said, and how often; the first few.
+    pub error_words: Vec<(String, u64)>,
+    /// From the intended start to the answer.
+    #[serde(rename = "latency_ms")]
+    pub latency: Durations,
+    /// The same by kind of operation.
+    pub kinds: BTreeMap<&'static str, Durations>,
+    /// By the replica whose clients asked.
+    pub sites: Vec<Site>,
+    /// What the replicas count themselves; not known of a cluster that runs elsewhere.
+    pub cluster: Option<Cluster>,
+    /// The load generator.
+    pub generator: Generator,
+    /// What was done to the cluster.
+    pub events: Vec<Event>,
+    /// How it went over time.
+    pub series: Vec<Row>,
+    /// Whether what the clients saw is linearizable; null if that was not asked or not decided.
+    pub linearizable: Option<bool>,
+    /// Whether all live replicas hold the same state; likewise.
+    pub digests_equal: Option<bool>,
+    /// What was checked.
+    pub history: Option<Checked>,
+    /// What went wrong, in words.
+    pub failures: Vec<String>,
+    /// Why the figures may tell more about the generator than about the cluster.
+    pub warnings: Vec<String>,
+    /// Operations that were answered before the clients were told to stop, the warm-up's included.
+    #[serde(skip)]
+    pub answered_in_time: u64,
+    /// What operations cost the replicas, if that was measured.
+    #[serde(skip)]
+    pub costs: Option<Costs>,
+    /// What clients asked and were told, if that was to be kept.
+    #[serde(skip)]
+    pub record: Option<Finished>,
+    /// The time series as an HdrHistogram log, version 2.
+    #[serde(skip)]
+    pub hdr_log: Vec<u8>,
+}
+
+/// One replica's clients.
+#[derive(Debug, Default, Serialize)]
+pub struct Site {
+    /// Its number.
+    pub replica: usize,
+    /// Where it stands, in an emulated wide area.
+    pub site: Option<String>,
+    /// From the intended start to the answer.
+    #[serde(rename = "latency_ms")]
+    pub latency: Durations,
+    /// The same by kind of operation.
+    pub kinds: BTreeMap<&'static str, Durations>,
+    /// Operations that failed.
+    pub errors: u64,
+    /// From the call at the replica to the commit.
+    #[serde(rename = "commit_ms")]
+    pub commit: Option<Durations>,
+    /// From the call at the replica to its answer, which comes after execution.
+    #[serde(rename = "execute_ms")]
+    pub execute: Option<Durations>,
+    /// The replica's commands by path.
+    #[serde(rename = "fast_path_share", serialize_with = "share_if_known")]
+    pub commands: Option<FastSlow>,
+    /// Those alone that were committed after one round trip.
+    pub fast_path: Option<OnPath>,
+    /// The others alone.
+    pub slow_path: Option<OnPath>,
+    /// In a wide area: the round trip to the nearest fast quorum.
+    pub lower_bound_ms: Option<f64>,
+}
+
+/// Commands that took one path. A read that was answered without being proposed took none.
+#[derive(Debug, Default, Serialize)]
+pub struct OnPath {
+    /// From the call at a replica to the commit.
+    #[serde(rename = "commit_ms")]
+    pub commit: Durations,
+    /// From the call at a replica to its answer, which comes after execution.
+    #[serde(rename = "execute_ms")]
+    pub execute: Durations,
+}
+
+impl From<PathLatency> for OnPath {
+    fn from(PathLatency { commit, execute }: PathLatency) -> OnPath {
+        OnPath { commit: commit.into(), execute: execute.into() }
+    }
+}
+
+/// All replicas.
+#[derive(Debug, Default, Serialize)]
+pub struct Cluster {
+    /// Who led in the end, where one replica does.
+    pub leader: Option<u8>,
+    /// From the call at a replica to the commit.
+    #[serde(rename = "commit_ms")]
+    pub commit: Durations,
+    /// From the call at a replica to its answer, which comes after execution.
+    #[serde(rename = "execute_ms")]
+    pub execute: Durations,
+    /// Commands by path.
+    #[serde(rename = "fast_path_share", serialize_with = "share")]
+    pub commands: FastSlow,
+    /// Those alone that were committed after one round trip.
+    pub fast_path: OnPath,
+    /// The others alone.
+    pub slow_path: OnPath,
+    /// The rest.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// From a record to the news that it is durable.
+    #[serde(skip)]
+    pub durable: Durations,
+    /// How many components of each size were executed; in real time, only the largest is known.
+    #[serde(skip)]
+    pub components: Vec<(u64, u64)>,
+}
+
+impl Cluster {
+    /// Instances in the largest component executed.
+    pub fn largest_component(&self) -> u64 {
+        self.components.iter().map(|(size, _)| *size).max().unwrap_or_default()
+    }
+}
+
+/// How the load generator did.
+#[derive(Debug, Default, Serialize)]
+pub struct Generator {
+    /// From when operations were meant to start to when they did.
+    #[serde(rename = "lateness_ms")]
+    pub lateness: Durations,
+    /// Operations that started more than a millisecond late.
+    pub late: u64,
+    /// How busy it was.
+    pub busy: Busy,
+}
+
+/// What the operations of the time that counts cost the replicas.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Costs {
+    /// Operations answered in that time.
+    pub answered: u64,
+    /// What each replica did.
+    pub replicas: Vec<Work>,
+}
+
+/// What one replica did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Work {
+    /// Messages to other replicas.
+    pub messages_out: u64,
+    /// Messages from other replicas.
+    pub messages_in: u64,
+    /// Bytes to other replicas.
+    pub bytes_out: u64,
+    /// Processor time; zero if it is not known.
+    pub cpu: Duration,
+}
+
+/// What the replicas themselves have counted.
+pub(in crate::load) struct Counted {
+    /// Each, since the warm-up.
+    pub(in crate::load) tallies: Vec<Tally>,
+    /// Who led in the end.
+    pub(in crate::load) leader: Option<u8>,
+    /// What it cost them, if that was measured.
+    pub(in crate::load) costs: Option<Costs>,
+}
+
+/// What was seen from outside while the clients worked.
+pub(in crate::load) struct Watched {
+    /// When they were told to stop, after the start.
+    pub(in crate::load) ended: Duration,
+    /// Whether that was early.
+    pub(in crate::load) interrupted: bool,
+    pub(in crate::load) busy: Busy,
+    pub(in crate::load) series: Vec<Row>,
+    pub(in crate::load) events: Vec<Event>,
+    pub(in crate::load) hdr_log: Vec<u8>,
+}
+
+impl Run {
+    /// What a run in real time amounts to.
+    pub(in crate::load) fn of(
+        scenario: &Scenario,
+        driven: Driven,
+        watched: Watched,
+        counted: Option<Counted>,
+    ) -> Run {
+        let mut all = Figures::default();
+        driven.figures.iter().for_each(|figures| all.add(figures));
+        let latency = Durations::from(all.latency());
+        let seconds = watched.ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
+        let rate = match scenario.duration {
+            // So many operations, and the time that they took.
+            None => latency.count() as f64 / seconds.max(1e-9),
+            Some(_) => rate(&watched.series),
+        };
+        let mut run = Run {
+            seconds,
+            interrupted: watched.interrupted,
+            offered: driven.offered,
+            answered: latency.count(),
+            throughput_ops_s: (rate * 10.0).round() / 10.0,
+            errors: all.errors,
+            dropped: driven.dropped,
+            unanswered: driven.unanswered,
+            latency,
+            kinds: kinds(&all),
+            sites: sites(scenario, &driven.figures, counted.as_ref().map(|it| &it.tallies[..])),
+            cluster: counted.as_ref().map(cluster),
+            generator: Generator {
+                lateness: all.lateness.into(),
+                late: driven.late,
+                busy: watched.busy,
+            },
+            events: watched.events,
+            series: watched.series,
+            answered_in_time: driven.answered,
+            costs: counted.and_then(|it| it.costs),
+            hdr_log: watched.hdr_log,
+            error_words: driven.errors,
+            ..Run::default()
+        };
+        run.judge_work(scenario);
+        if scenario.verify {
+            let record = driven.record.finish();
+            let (verdict, checked) = judge(&record, &mut run.failures);
+            (run.linearizable, run.history) = (verdict, Some(checked));
+            run.record = scenario.keeps_record.then_some(record);
+        }
+        run.warnings = run.doubts(&scenario.plan.pace);
+        run
+    }
+
+    /// The share of operations without an answer.
+    pub fn error_share(&self) -> f64 {
+        let lost = self.errors + self.dropped + self.unanswered as u64;
+        lost as f64 / (lost + self.answered).max(1) as f64
+    }
+
+    /// What objectives are about.
+    pub(in crate::load) fn measured(&self) -> Measured<'_> {
+        Measured { latency: &self.latency, errors: self.error_share(), rate: self.throughput_ops_s }
+    }
+
+    /// Faults that did not come about, and operations without an answer where each must have one.
+    fn judge_work(&mut self, scenario: &Scenario) {
+        for Event { what, failed, .. } in &self.events {
+            self.failures.extend(failed.iter().map(|why| format!("{what}: {why}")));
+        }
+        if scenario.must_answer {
+            let gave_up =
+                self.error_words.iter().map(|(why, _)| format!("a client gave up: {why}"));
+            self.failures.extend(gave_up);
+            if self.unanswered > 0 {
+                let (count, patience) = (self.unanswered, scenario.patience);
+                let words = format!("{count} operations were not answered within {patience:?}");
+                self.failures.push(words);
+            }
+        }
+    }
+
+    /// Takes note of what the live replicas hold in the end.
+    pub(in crate::load) fn judge_digests(
+        &mut self,
+        digests: Result<BTreeMap<ReplicaId, u64>, Unsettled>,
+    ) {
+        match digests {
+            Ok(digests) => {
+                let different: BTreeSet<u64> = digests.into_values().collect();
+                self.digests_equal = Some(different.len() <= 1);
+                if different.len() > 1 {
+                    self.failures.push("the live replicas hold different states".to_owned());
+                }
+            }
+            Err(unsettled) => self.failures.push(unsettled.to_string()),
+        }
+    }
+
+    /// A run in which nothing was answered has shown nothing.
+    pub(super) fn judge_answers(&mut self) {
+        if self.answered > 0 {
+            return;
+        }
+        self.failures.push(match self.offered {
+            0 => "no operation was started after the warm-up: give it more time, or a higher rate"
+                .to_owned(),
+            offered => format!("none of {offered} operations was answered"),
+        });
+    }
+
+    /// Whether the generator was the bottleneck.
+    fn doubts(&self, pace: &Pace) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let Generator { lateness, busy, .. } = &self.generator;
+        let late_ms = lateness.quantile_ms(0.99);
+        let bound = (LATE.as_secs_f64() * 1e3).max(LATE_SHARE * self.latency.quantile_ms(0.5));
+        let starved = self.dropped == 0 && late_ms > bound;
+        if starved && matches!(pace, Pace::Open { .. }) {
+            doubts.push(format!(
+                "the load generator could not keep up: of 100 operations one started {late_ms:.1} \
+                 ms late or more; latencies include that"
+            ));
+        }
+        if let Some(share) = busy.busiest_thread.filter(|share| *share > FULL) {
+            doubts.push(format!(
+                "a thread of the load generator was busy for {:.0}% of the time: the limit may be \
+                 there and not in the cluster",
+                share * 100.0
+            ));
+        }
+        if let Some(share) = busy.machine.filter(|share| *share > FULL + 0.05) {
+            doubts.push(format!(
+                "all processors were busy for {:.0}% of the time: cluster and generator compete",
+                share * 100.0
+            ));
+        }
+        if self.dropped > 0 {
+            doubts.push(format!(
+                "{} operations were not even tried, because too many were under way: the latencies \
+                 do not show them",
+                self.dropped
+            ));
+        }
+        doubts
+    }
+}
+
+/// Answers a second in the rows that count.
+fn rate(series: &[Row]) -> f64 {
+    let rows = series.iter().filter(|row| row.counts());
+    let answers: f64 = rows.clone().map(|row| row.rate * row.seconds).sum();
+    let time: f64 = rows.map(|row| row.seconds).sum();
+    answers / time.max(1e-9)
+}
+
+fn kinds(figures: &Figures) -> BTreeMap<&'static str, Durations> {
+    figures.kinds().map(|(kind, latency)| (kind.name(), latency.clone().into())).collect()
+}
+
+fn sites(scenario: &Scenario, figures: &[Figures], tallies: Option<&[Tally]>) -> Vec<Site> {
+    let numbers: Vec<usize> = match &scenario.target {
+        Target::Remote(config) => {
+            config.replicas.keys().map(|id| usize::from(id.number())).collect()
+        }
+        _ => (1..=figures.len()).collect(),
+    };
+    let area = scenario.target.area();
+    let one = |(index, figures): (usize, &Figures)| {
+        let tally = tallies.map(|tallies| tallies[index].clone());
+        let mut site = Site {
+            replica: numbers[index],
+            site: area.map(|area| area.sites[index].clone()),
+            latency: figures.latency().into(),
+            kinds: kinds(figures),
+            errors: figures.errors,
+            lower_bound_ms: area.map(|area| area.lower_bound_ms(index, numbers.len())),
+            ..Site::default()
+        };
+        if let Some(tally) = tally {
+            site.commit = Some(tally.commit.into());
+            site.execute = Some(tally.execute.into());
+            site.commands = Some(tally.commands);
+            (site.fast_path, site.slow_path) = (Some(tally.fast.into()), Some(tally.slow.into()));
+        }
+        site
+    };
+    figures.iter().enumerate().map(one).collect()
+}
+
+fn cluster(counted: &Counted) -> Cluster {
+    let mut all = Tally::default();
+    counted.tallies.iter().for_each(|tally| all.add(tally));
+    Cluster {
+        leader: counted.leader,
+        commit: all.commit.into(),
+        execute: all.execute.into(),
+        commands: all.commands,
+        fast_path: all.fast.into(),
+        slow_path: all.slow.into(),
+        counts: all.counts,
+        durable: all.durable.into(),
+        components: all.largest_component.map(|size| (size, 1)).into_iter().collect(),
+    }
+}
+
+/// The share of the fast path, rounded for reading.
+pub(in crate::load) fn rounded_share(commands: FastSlow) -> f64 {
+    (commands.fast_share() * 1e4).round() / 1e4
+}
+
+fn share<S: Serializer>(commands: &FastSlow, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(rounded_share(*commands))
+}
+
+fn share_if_known<S: Serializer>(commands: &Option<FastSlow>, to: S) -> Result<S::Ok, S::Error> {
+    commands.map(rounded_share).serialize(to)
+}
