@@ -1,7 +1,6 @@
 //! `isonomy compare`: runs protocols against each other and reports, or holds two results against
 //! each other.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{bail, ensure};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Runtime;
 
 use super::{NO, complain, generate, tell};
@@ -133,7 +131,7 @@ impl Compare {
                 stop.store(true, Ordering::Relaxed);
             });
         }
-        let bar = progress_bar();
+        let bar = generate::progress_bar(1, "{bar:30} {pos}/{len} {msg}");
         let take = |turn: &Turn<'_>| runtime.block_on(take(plan, turn, self.virtual_time));
         let go_on = |turn: &Turn<'_>| {
             bar.set_length(turn.of as u64);
@@ -155,14 +153,6 @@ fn exit_code(plan: &Plan, comparison: &Comparison) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(NO),
     }
-}
-
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
-    ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! `isonomy demo`: a cluster in this process, under load, with a crash, checked.
 
-use std::io::{BufWriter, IsTerminal};
+use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::config::DurabilityName;
 use super::generate::{self, Scratch, create};
@@ -20,6 +20,7 @@ use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::workload::Workload;
 use crate::node::Optimisations;
 use crate::protocol::ProtocolKind;
+use crate::types::{Quorums, ReplicaId};
 
 /// Run a whole cluster in this process for a few seconds, under load, and check what it did.
 ///
@@ -94,18 +95,13 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut cluster = self.cluster()?;
-        let workload = Workload::demo(self.conflicts, self.reads, self.value_size, self.seed);
         let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
-        let scratch = self.scratch()?;
-        cluster.data_dir = scratch.as_ref().map(|scratch| scratch.path().to_owned());
+        let mut scenario = self.scenario(time)?;
+        let _scratch = Scratch::for_replicas(&mut scenario.target, self.data)?;
         // Opened first: better to fail before the run than after it.
         let history = self.history.as_deref().map(create).transpose()?;
-        let scenario = Scenario::demo(cluster, workload, self.clients, time, !self.no_crash)?;
         let held = hold(&scenario, time)?;
-        if let Some((path, file)) = history
-            && let Some(record) = &held.record
-        {
+        if let Some(((path, file), record)) = history.zip(held.record.as_ref()) {
             let written = record.write(BufWriter::new(file));
             written.with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -118,12 +114,32 @@ impl Demo {
         Ok(if held.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 
-    fn cluster(&self) -> anyhow::Result<LocalTarget> {
+    fn scenario(&self, time: Duration) -> anyhow::Result<Scenario> {
         let area = self.wan.as_deref().map(WideArea::read).transpose()?;
         let sites = area.as_ref().map(|area| area.sites.len());
-        Ok(LocalTarget {
+        let replicas = self.replicas.or(sites).unwrap_or(3);
+        if self.durability == DurabilityName::Memory && self.data.is_some() {
+            bail!("--data is of no use in memory: add --durability fsync or os");
+        }
+        let workload = Workload::demo(self.conflicts, self.reads, self.value_size, self.seed);
+        workload.check()?;
+        let clients = self.clients;
+        if !(1..=10_000).contains(&clients) {
+            bail!("{clients} clients at each replica: take between 1 and 10000");
+        }
+        if !(0.1..=86_400.0).contains(&time.as_secs_f64()) {
+            bail!("{time:?} is no time to run for: take between 0.1 and 86400 seconds");
+        }
+        if let Some(sites) = sites.filter(|sites| *sites < replicas) {
+            bail!(
+                "{replicas} replicas, but the wide area has {sites} sites: take fewer, or add sites"
+            );
+        }
+        // Of so few that none can be spared, none is crashed.
+        let can_crash = Quorums::new(replicas)?.f > 0 && !self.no_crash;
+        let cluster = LocalTarget {
             protocol: self.protocol,
-            replicas: self.replicas.or(sites).unwrap_or(3),
+            replicas,
             leader: None,
             area,
             durability: self.durability.into(),
@@ -132,37 +148,20 @@ impl Demo {
                 reserved_slots: if self.reserved_slots { Optimisations::RESERVED_BLOCK } else { 0 },
             },
             data_dir: None,
-        })
-    }
-
-    fn scratch(&self) -> anyhow::Result<Option<Scratch>> {
-        match (self.durability, &self.data) {
-            (DurabilityName::Memory, None) => Ok(None),
-            (DurabilityName::Memory, Some(_)) => {
-                bail!("--data is of no use in memory: add --durability fsync or os")
-            }
-            (_, dir) => Scratch::make(dir.clone()).map(Some),
-        }
+        };
+        let crash = can_crash.then(|| ReplicaId::from_index(replicas - 1));
+        Ok(Scenario::demo(cluster, workload, clients, time, crash))
     }
 }
 
 fn hold(scenario: &Scenario, time: Duration) -> anyhow::Result<Run> {
     let runtime = generate::runtime(generate::threads(&scenario.target))?;
-    let bar = progress_bar(time);
+    let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let bar = generate::progress_bar(length, "{bar:30} {msg}");
     let mut watch = |live: Live| show(&bar, scenario, &live);
     let held = runtime.block_on(async { run(scenario, 0, &mut watch, super::interrupted()).await });
     bar.finish_and_clear();
     Ok(held?)
-}
-
-fn progress_bar(time: Duration) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let style = ProgressStyle::with_template("{bar:30} {msg}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style)
 }
 
 fn show(bar: &ProgressBar, scenario: &Scenario, live: &Live) {

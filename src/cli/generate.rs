@@ -2,14 +2,17 @@
 //! meanwhile, and files for what came of it.
 
 use std::fs::{self, File};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::{Builder, Runtime};
 
 use super::complain;
 use crate::load::driver::THREAD;
 use crate::load::scenario::Target;
+use crate::node::Durability;
 
 /// So many threads for a load on this.
 pub(super) fn threads(target: &Target) -> usize {
@@ -27,6 +30,15 @@ pub(super) fn runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).thread_name(THREAD).enable_all().build()
 }
 
+/// How far it is, on a terminal.
+pub(super) fn progress_bar(length: u64, template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 /// A file for what is to come: better to fail before a run than after it.
 pub(super) fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -37,17 +49,28 @@ pub(super) fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
+    /// For what the replicas of this target keep, if they keep something.
+    pub(super) fn for_replicas(
+        target: &mut Target,
+        dir: Option<PathBuf>,
+    ) -> anyhow::Result<Option<Scratch>> {
+        match target {
+            Target::Local(cluster) if cluster.durability != Durability::Memory => {
+                let scratch = Scratch::make(dir)?;
+                cluster.data_dir = Some(scratch.0.clone());
+                Ok(Some(scratch))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// At `dir`, which must not be there yet, or in the system's place for such.
-    pub(super) fn make(dir: Option<PathBuf>) -> anyhow::Result<Scratch> {
+    fn make(dir: Option<PathBuf>) -> anyhow::Result<Scratch> {
         let unique = || format!("isonomy-{}", std::process::id());
         let dir = dir.unwrap_or_else(|| std::env::temp_dir().join(unique()));
         // Only what was made here may be removed.
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(Scratch(dir))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
     }
 }
 

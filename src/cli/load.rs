@@ -19,11 +19,10 @@ use crate::load::find::{at_rate, next_rate};
 use crate::load::render::csv::{write_csv, write_hdr};
 use crate::load::result::{Found, Outcome, Run, Step};
 use crate::load::runner::{Live, RunError, run};
+use crate::load::scenario::Scenario;
 use crate::load::scenario::settings::{ScenarioFile, Settings, Text};
 use crate::load::scenario::wide_area::WideArea;
-use crate::load::scenario::{Scenario, Target};
 use crate::mesh::check_addresses;
-use crate::node::Durability;
 use crate::types::{Address, ReplicaId};
 
 /// Put a load on a cluster, and measure what its users would see.
@@ -215,7 +214,7 @@ impl Load {
             bail!("--repeats: --find-rate tries each rate once: choose one of them");
         }
         scenario.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
-        let _scratch = scratch(&mut scenario)?;
+        let _scratch = Scratch::for_replicas(&mut scenario.target, None)?;
         // Opened first: better to fail before the run than after it.
         let csv = self.output.csv.as_deref().map(create).transpose()?;
         if let Some(path) = self.output.hdr.as_deref() {
@@ -362,18 +361,6 @@ impl TargetArgs {
             complain(format_args!("warning: {certificate} (isonomy cert renew)"));
         }
         Ok(Some(ClientConfig::new(file.cluster, file.client, credentials, replicas)))
-    }
-}
-
-/// Directories for replicas that keep something.
-fn scratch(scenario: &mut Scenario) -> anyhow::Result<Option<Scratch>> {
-    match &mut scenario.target {
-        Target::Local(local) if local.durability != Durability::Memory => {
-            let scratch = Scratch::make(None)?;
-            local.data_dir = Some(scratch.path().to_owned());
-            Ok(Some(scratch))
-        }
-        _ => Ok(None),
     }
 }
 

@@ -146,8 +146,6 @@ pub struct Range {
     pub min: f64,
     /// The most.
     pub max: f64,
-    /// How many there are.
-    pub repeats: usize,
 }
 
 impl Range {
@@ -157,7 +155,6 @@ impl Range {
             median: median(values),
             min: values.iter().copied().fold(f64::INFINITY, f64::min),
             max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            repeats: values.len(),
         })
     }
 }

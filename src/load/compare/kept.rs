@@ -258,12 +258,15 @@ impl Seen {
             bound_ms: site.lower_bound_ms,
             latencies: site.commit.as_ref().and_then(|it| Latencies::of(it, &site.latency)),
         };
-        let each =
-            |sum: u64| if costs.answered == 0 { 0.0 } else { sum as f64 / costs.answered as f64 };
-        let work = || costs.replicas.iter();
+        let each = |sum: u64| match costs.answered {
+            0 => 0.0,
+            answered => sum as f64 / answered as f64,
+        };
+        let counts = || costs.replicas.iter().map(|(counts, _)| counts);
         let micros = |cpu: Duration| {
             (!cpu.is_zero()).then(|| cpu.as_secs_f64() * 1e6 / costs.answered.max(1) as f64)
         };
+        let cpu = || costs.replicas.iter().map(|(_, cpu)| *cpu);
         let share = cluster.commands;
         Some(Seen {
             seconds: time.as_secs_f64(),
@@ -271,11 +274,11 @@ impl Seen {
             unanswered: run.unanswered as u64 + run.dropped,
             fast_share: (share.total() > 0).then(|| share.fast_share()),
             components: cluster.components.clone(),
-            cpu_us: micros(work().map(|it| it.cpu).sum()),
-            busiest_cpu_us: micros(work().map(|it| it.cpu).max().unwrap_or_default()),
-            bytes: Some(each(work().map(|it| it.bytes_out).sum())),
-            messages: Some(each(work().map(|it| it.messages_out).sum())),
-            busiest: work().map(|it| it.messages_out + it.messages_in).max().map(each),
+            cpu_us: micros(cpu().sum()),
+            busiest_cpu_us: micros(cpu().max().unwrap_or_default()),
+            bytes: Some(each(counts().map(|it| it.bytes_out).sum())),
+            messages: Some(each(counts().map(|it| it.frames_out).sum())),
+            busiest: counts().map(|it| it.frames_out + it.frames_in).max().map(each),
             sites: names.iter().zip(&run.sites).map(site).collect(),
             all: Latencies::of(&cluster.commit, &run.latency)?,
             paths: Paths {

@@ -168,8 +168,6 @@ struct Shared<E> {
 pub struct Driven {
     /// Operations that were answered before the clients were told to stop, the warm-up's included.
     pub answered: u64,
-    /// From the start until then.
-    pub seconds: f64,
     /// What the operations that count have seen, by the endpoint whose clients asked.
     pub figures: Vec<Figures>,
     /// Operations that were meant to start after the warm-up, whatever became of them.
@@ -264,7 +262,7 @@ impl<E: Endpoint> Drive<E> {
 
     /// Lets every client end with its present operation, and waits for them with this patience.
     pub async fn finish(mut self, patience: Duration) -> Driven {
-        let (answered, seconds) = (self.answered(), self.elapsed().as_secs_f64());
+        let answered = self.answered();
         self.shared.stop.store(true, Ordering::SeqCst);
         let mut parts = vec![std::mem::take(&mut self.tasks)];
         if let Some(schedule) = self.schedule.take() {
@@ -287,7 +285,6 @@ impl<E: Endpoint> Drive<E> {
         let shared = Arc::into_inner(self.shared).expect("all tasks have ended");
         Driven {
             answered,
-            seconds,
             figures: shared.book.figures(),
             offered: shared.started.load(Ordering::Relaxed),
             late: shared.book.late(),

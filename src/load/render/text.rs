@@ -1,5 +1,6 @@
 //! What a load has shown, as a text for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::load::durations::{Durations, Quantiles};
@@ -122,16 +123,12 @@ impl Run {
         title.iter().try_for_each(|name| write!(f, "{name:>9}"))?;
         writeln!(f)?;
         line(f, "all", &self.latency)?;
-        for (kind, latency) in &self.kinds {
-            line(f, &format!("  {kind}"), latency)?;
-        }
+        fmt_kinds(f, &self.kinds)?;
         for site in &self.sites {
             let name = site.site.as_deref().unwrap_or_default();
             line(f, &format!("at {} {name}", site.replica), &site.latency)?;
             if site.kinds.len() > 1 {
-                for (kind, latency) in &site.kinds {
-                    line(f, &format!("  {kind}"), latency)?;
-                }
+                fmt_kinds(f, &site.kinds)?;
             }
         }
         Ok(())
@@ -253,6 +250,10 @@ impl Run {
         self.warnings.iter().try_for_each(|words| writeln!(f, "WARNING: {words}"))?;
         self.failures.iter().try_for_each(|words| writeln!(f, "FAILED: {words}"))
     }
+}
+
+fn fmt_kinds(f: &mut fmt::Formatter<'_>, kinds: &BTreeMap<&str, Durations>) -> fmt::Result {
+    kinds.iter().try_for_each(|(kind, latency)| line(f, &format!("  {kind}"), latency))
 }
 
 /// What a check has found.

@@ -185,21 +185,8 @@ pub struct Generator {
 pub struct Costs {
     /// Operations answered in that time.
     pub answered: u64,
-    /// What each replica did.
-    pub replicas: Vec<Work>,
-}
-
-/// What one replica did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Work {
-    /// Messages to other replicas.
-    pub messages_out: u64,
-    /// Messages from other replicas.
-    pub messages_in: u64,
-    /// Bytes to other replicas.
-    pub bytes_out: u64,
-    /// Processor time; zero if it is not known.
-    pub cpu: Duration,
+    /// What each replica counted, and its processor time; zero if that is not known.
+    pub replicas: Vec<(Counts, Duration)>,
 }
 
 /// What the replicas themselves have counted.

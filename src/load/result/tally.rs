@@ -61,6 +61,11 @@ impl Counts {
         change(&mut self.flushes, other.flushes);
         change(&mut self.log_bytes, other.log_bytes);
     }
+
+    /// Adds all that another has counted.
+    pub(in crate::load) fn add(&mut self, other: &Counts) {
+        self.each(other, |own, others| *own += others);
+    }
 }
 
 impl Tally {
@@ -94,7 +99,7 @@ impl Tally {
         self.commands.fast += other.commands.fast;
         self.commands.slow += other.commands.slow;
         self.largest_component = self.largest_component.max(other.largest_component);
-        self.counts.each(&other.counts, |own, others| *own += others);
+        self.counts.add(&other.counts);
     }
 
     /// What has come on top of `before`, which this has grown from.

@@ -15,7 +15,7 @@ use crate::load::durations::Durations;
 use crate::load::result::cpu::Cpu;
 use crate::load::result::figures::{Event, Row, Stop};
 use crate::load::result::gauge::Reading;
-use crate::load::result::run::{Costs, Counted, Run, Watched, Work};
+use crate::load::result::run::{Costs, Counted, Run, Watched};
 use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::{LocalTarget, Scenario, Target};
@@ -342,11 +342,8 @@ impl Looks {
         cpu.look();
         let cpu = cpu.by_replica();
         let tallies = self.since_warm_up(local.tallies().await);
-        let work = |(number, tally): (u8, &Tally)| Work {
-            messages_out: tally.counts.frames_out,
-            messages_in: tally.counts.frames_in,
-            bytes_out: tally.counts.bytes_out,
-            cpu: cpu.get(&number).copied().unwrap_or_default(),
+        let work = |(number, tally): (u8, &Tally)| {
+            (tally.counts, cpu.get(&number).copied().unwrap_or_default())
         };
         let rows = self.rows.iter().filter(|row| row.counts());
         Some(Costs {

@@ -63,6 +63,13 @@ macro_rules! settings {
                 Settings { $($name: self.$name.or(others.$name),)* }
             }
 
+            fn clear(&mut self, name: &str) {
+                match name {
+                    $(stringify!($name) => self.$name = None,)*
+                    _ => {}
+                }
+            }
+
             /// Whether this one is given.
             pub(super) fn has(&self, name: &str) -> bool {
                 match name {
@@ -267,27 +274,6 @@ impl WideArea {
             what: "no `sites` and no `wan` in it: this describes no wide area".to_owned(),
         };
         ScenarioFile::read(path)?.area.ok_or_else(none)
-    }
-}
-
-impl Settings {
-    fn clear(&mut self, name: &str) {
-        match name {
-            "rate" => self.rate = None,
-            "arrivals" => self.arrivals = None,
-            "outstanding" => self.outstanding = None,
-            "clients" => self.clients = None,
-            "think" => self.think = None,
-            "conflicts" => self.conflicts = None,
-            "hot_keys" => self.hot_keys = None,
-            "zipf" => self.zipf = None,
-            "uniform" => self.uniform = None,
-            "hot_spot" => self.hot_spot = None,
-            "ycsb" => self.ycsb = None,
-            "duration" => self.duration = None,
-            "count" => self.count = None,
-            _ => {}
-        }
     }
 }
 

@@ -13,25 +13,6 @@ use crate::mesh::WanControl;
 use crate::node::{LocalCluster, Pause, ProposeError, Rejected, Replica, StartError, Unknown};
 use crate::types::{Consistency, ReplicaId, RequestId};
 
-impl Endpoint for Replica<Kv> {
-    async fn submit(
-        &self,
-        request: RequestId,
-        floor: u64,
-        command: KvCommand,
-    ) -> Result<KvOutput, Trouble> {
-        Replica::submit(self, request, floor, command).await.map_err(trouble)
-    }
-
-    async fn read(
-        &self,
-        command: KvCommand,
-        consistency: Consistency,
-    ) -> Result<KvOutput, Trouble> {
-        Replica::read(self, command, consistency).await.map_err(trouble)
-    }
-}
-
 fn trouble(error: ProposeError) -> Trouble {
     match error {
         ProposeError::Rejected(Rejected::Overloaded) => Trouble::Busy,
@@ -65,7 +46,7 @@ impl Endpoint for Place {
         floor: u64,
         command: KvCommand,
     ) -> Result<KvOutput, Trouble> {
-        Endpoint::submit(&self.replica(), request, floor, command).await
+        self.replica().submit(request, floor, command).await.map_err(trouble)
     }
 
     async fn read(
@@ -73,7 +54,7 @@ impl Endpoint for Place {
         command: KvCommand,
         consistency: Consistency,
     ) -> Result<KvOutput, Trouble> {
-        Endpoint::read(&self.replica(), command, consistency).await
+        self.replica().read(command, consistency).await.map_err(trouble)
     }
 }
 

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::load::driver::{Pace, Spread};
 use crate::load::result::figures::{Event, Row, Stop};
-use crate::load::result::run::{Cluster, Costs, OnPath, Run, Site, Work};
+use crate::load::result::run::{Cluster, Costs, OnPath, Run, Site};
 use crate::load::result::tally::Counts;
 use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::{LocalTarget, Prices, Scenario, leads};
@@ -94,13 +94,14 @@ fn event(Crash { site, at, back }: Crash, warm_up: Duration) -> Event {
 fn of(measured: &Measured) -> Run {
     let seconds = measured.time.as_secs_f64();
     let fast = measured.samples.iter().filter(|sample| sample.fast).count() as u64;
-    let work = |it: &Traffic| Work {
-        messages_out: it.messages,
-        messages_in: it.received,
+    let counts = |it: &Traffic| Counts {
+        frames_in: it.received,
+        frames_out: it.messages,
         bytes_out: it.bytes,
-        cpu: it.busy,
+        ..Counts::default()
     };
-    let of = |count: fn(&Traffic) -> u64| measured.traffic.iter().map(count).sum();
+    let mut all = Counts::default();
+    measured.traffic.iter().for_each(|it| all.add(&counts(it)));
     let components = measured.components.iter();
     Run {
         seconds,
@@ -115,19 +116,14 @@ fn of(measured: &Measured) -> Run {
             commands: FastSlow { fast, slow: measured.samples.len() as u64 - fast },
             fast_path: on_path(measured, true),
             slow_path: on_path(measured, false),
-            counts: Counts {
-                frames_in: of(|it| it.received),
-                frames_out: of(|it| it.messages),
-                bytes_out: of(|it| it.bytes),
-                ..Counts::default()
-            },
+            counts: all,
             components: components.map(|(size, count)| (*size as u64, *count)).collect(),
             ..Cluster::default()
         }),
         answered_in_time: measured.over_time.len() as u64,
         costs: Some(Costs {
             answered: measured.answered,
-            replicas: measured.traffic.iter().map(work).collect(),
+            replicas: measured.traffic.iter().map(|it| (counts(it), it.busy)).collect(),
         }),
         ..Run::default()
     }

@@ -60,6 +60,12 @@ pub(super) struct Plot {
 }
 
 impl Plot {
+    /// With plain axes.
+    pub(super) fn of(title: String, x: &str, y: &str, lines: Vec<Line>) -> Plot {
+        let (x, y) = (x.to_owned(), y.to_owned());
+        Plot { title, x, y, log: false, log_x: false, top: None, shaded: Vec::new(), lines }
+    }
+
     /// The picture. `None` if there is nothing to be drawn.
     ///
     /// # Panics

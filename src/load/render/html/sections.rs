@@ -9,7 +9,7 @@ use crate::load::compare::kept::{Asked, Comparison, Point};
 use crate::load::render::tables::{self, Table};
 
 /// A part of a report.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Section {
     /// Its heading.
     pub(super) title: String,
@@ -42,7 +42,7 @@ fn in_one_table(comparison: &Comparison) -> Section {
         title: "Everything in one table".into(),
         words: points.iter().map(|point| words::headline(comparison, *point)).collect(),
         tables: points.iter().filter_map(|it| tables::overall(comparison, *it)).collect(),
-        plots: Vec::new(),
+        ..Section::default()
     }
 }
 
@@ -58,7 +58,7 @@ fn by_path(comparison: &Comparison) -> Section {
                 .into(),
         ],
         tables: points.filter_map(|point| tables::paths(comparison, point)).collect(),
-        plots: Vec::new(),
+        ..Section::default()
     }
 }
 
@@ -75,7 +75,7 @@ fn at_each_site(comparison: &Comparison) -> Section {
                 .into(),
         ],
         tables: points.iter().flat_map(both).collect(),
-        plots: Vec::new(),
+        ..Section::default()
     }
 }
 
@@ -90,16 +90,8 @@ fn load(comparison: &Comparison) -> Section {
         for percentile in [50, 99] {
             let lines = plots::load(comparison, &points, percentile);
             let words = words::load(comparison, &points, percentile);
-            let plot = Plot {
-                title: format!("Latency p{percentile} by throughput, {conflicts}% conflicts"),
-                x: "operations/s".into(),
-                y: "ms".into(),
-                log: true,
-                log_x: false,
-                top: None,
-                shaded: Vec::new(),
-                lines,
-            };
+            let title = format!("Latency p{percentile} by throughput, {conflicts}% conflicts");
+            let plot = Plot { log: true, ..Plot::of(title, "operations/s", "ms", lines) };
             all.push((plot, words));
         }
     }
@@ -111,8 +103,8 @@ fn load(comparison: &Comparison) -> Section {
                 logarithmic where there is much to be told apart."
                 .into(),
         ],
-        tables: Vec::new(),
         plots: all,
+        ..Section::default()
     }
 }
 
@@ -126,16 +118,9 @@ fn distributions(comparison: &Comparison) -> Section {
             if lines.is_empty() {
                 continue;
             }
-            let plot = Plot {
-                title: format!("{site}, {point}"),
-                x: "ms from call to answer".into(),
-                y: "% answered by then".into(),
-                log: false,
-                log_x: true,
-                top: Some(100.0),
-                shaded: Vec::new(),
-                lines,
-            };
+            let (x, y) = ("ms from call to answer", "% answered by then");
+            let plot = Plot::of(format!("{site}, {point}"), x, y, lines);
+            let plot = Plot { log_x: true, top: Some(100.0), ..plot };
             all.push((plot, words::site(comparison, point, index)));
         }
     }
@@ -147,8 +132,8 @@ fn distributions(comparison: &Comparison) -> Section {
                 logarithmic where there is much to be told apart."
                 .into(),
         ],
-        tables: Vec::new(),
         plots: all,
+        ..Section::default()
     }
 }
 
@@ -170,15 +155,11 @@ fn over_time(comparison: &Comparison) -> Section {
             let lines = plots::over_time(comparison, point, lined);
             let end = lines.iter().flat_map(|it| it.pieces.iter().flatten()).map(|it| it.0);
             let end = end.fold(stopped.at_s, f64::max);
+            let title = format!("{what} when {who} stops at {} s: {load}", stopped.at_s);
             let plot = Plot {
-                title: format!("{what} when {who} stops at {} s: {load}", stopped.at_s),
-                x: "seconds".into(),
-                y: y.into(),
                 log: lined == Lined::Latency,
-                log_x: false,
-                top: None,
                 shaded: vec![(stopped.at_s, stopped.back_s.unwrap_or(end))],
-                lines,
+                ..Plot::of(title, "seconds", y, lines)
             };
             all.push((plot, words::crash(comparison, point, &stopped, lined)));
         }
@@ -192,8 +173,8 @@ fn over_time(comparison: &Comparison) -> Section {
                 the repeats. The latency axis is logarithmic where there is much to be told apart."
                 .into(),
         ],
-        tables: Vec::new(),
         plots: all,
+        ..Section::default()
     }
 }
 
@@ -220,25 +201,13 @@ fn conflicts(comparison: &Comparison) -> Section {
             if lines.is_empty() {
                 continue;
             }
-            let plot = Plot {
-                title: format!("{}, {load}", figure.name()),
-                x: "% of commands that conflict".into(),
-                y: figure.name(),
-                log: false,
-                log_x: false,
-                top: (figure == Figure::FastShare).then_some(105.0),
-                shaded: Vec::new(),
-                lines,
-            };
+            let (title, x) = (format!("{}, {load}", figure.name()), "% of commands that conflict");
+            let top = (figure == Figure::FastShare).then_some(105.0);
+            let plot = Plot { top, ..Plot::of(title, x, &figure.name(), lines) };
             all.push((plot, words::conflicts(comparison, &points, figure)));
         }
     }
-    Section {
-        title: "What conflicts cost".into(),
-        words: Vec::new(),
-        tables: Vec::new(),
-        plots: all,
-    }
+    Section { title: "What conflicts cost".into(), plots: all, ..Section::default() }
 }
 
 /// All loads but those in which a replica stops, if there are others.
