@@ -12,8 +12,8 @@ use tokio::runtime::Runtime;
 
 use super::{NO, complain, generate, tell};
 use crate::load::compare::keep::{KeepError, Keeper, read};
-use crate::load::compare::kept::{Comparison, Outcome};
-use crate::load::compare::plan::Plan;
+use crate::load::compare::kept::{Comparison, KeptOutcome};
+use crate::load::compare::plan::ComparisonPlan;
 use crate::load::compare::series::{Turn, run};
 use crate::load::compare::turn::{knows, objection, take};
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
@@ -81,7 +81,7 @@ impl Compare {
     }
 
     fn make(&self, config: &Path) -> anyhow::Result<ExitCode> {
-        let plan = Plan::read(config, knows)?;
+        let plan = ComparisonPlan::read(config, knows)?;
         if let Some(why) = objection(&plan).filter(|_| !self.virtual_time) {
             bail!("{}: {why}", config.display());
         }
@@ -117,7 +117,7 @@ impl Compare {
 
     fn take_turns(
         &self,
-        plan: &Plan,
+        plan: &ComparisonPlan,
         comparison: &mut Comparison,
         keeper: Option<&mut Keeper>,
         runtime: &Runtime,
@@ -146,8 +146,8 @@ impl Compare {
 }
 
 /// All well if every run was made and measured.
-fn exit_code(plan: &Plan, comparison: &Comparison) -> ExitCode {
-    let measured = |outcome: &Outcome| matches!(outcome, Outcome::Seen(_));
+fn exit_code(plan: &ComparisonPlan, comparison: &Comparison) -> ExitCode {
+    let measured = |outcome: &KeptOutcome| matches!(outcome, KeptOutcome::Seen(_));
     let all = comparison.runs.len() == plan.turns().len();
     match all && comparison.runs.iter().all(|run| measured(&run.outcome)) {
         true => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! What `demo`, `load` and `compare` need to generate a load: threads, a place for what replicas keep
-//! meanwhile, and files for what came of it.
+//! What `demo`, `load` and `compare` need to generate a load: threads, a place for what replicas
+//! keep meanwhile, a progress bar, and files for what came of it.
 
 use std::fs::{self, File};
 use std::io::IsTerminal;

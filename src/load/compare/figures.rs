@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::kept::{Comparison, Latencies, Outcome, Point, Run, Seen, Spread};
+use super::kept::{Comparison, KeptOutcome, KeptRun, Latencies, Percentiles, Point, Seen};
 use super::significance::median;
 use crate::load::number::number;
 
@@ -76,7 +76,7 @@ impl Figure {
         match self {
             Figure::Throughput => Some(seen.throughput()),
             Figure::Commit(site, percentile) => {
-                let commit: &Spread = latencies(site)?.commit.as_ref()?;
+                let commit: &Percentiles = latencies(site)?.commit.as_ref()?;
                 Some(commit.percentile_ms(percentile))
             }
             Figure::Execute(site, percentile) => {
@@ -189,10 +189,10 @@ impl Comparison {
     }
 
     /// All runs that were measured.
-    pub fn seen(&self) -> impl Iterator<Item = (&Run, &Seen)> {
+    pub fn seen(&self) -> impl Iterator<Item = (&KeptRun, &Seen)> {
         self.runs.iter().filter_map(|run| match &run.outcome {
-            Outcome::Seen(seen) => Some((run, &**seen)),
-            Outcome::Failed(_) => None,
+            KeptOutcome::Seen(seen) => Some((run, &**seen)),
+            KeptOutcome::Failed(_) => None,
         })
     }
 
@@ -202,7 +202,7 @@ impl Comparison {
         who: &'a str,
         point: Point,
     ) -> impl Iterator<Item = &'a Seen> + 'a {
-        let same = move |(run, _): &(&Run, &Seen)| run.who == who && run.point == point;
+        let same = move |(run, _): &(&KeptRun, &Seen)| run.who == who && run.point == point;
         self.seen().filter(same).map(|(_, seen)| seen)
     }
 

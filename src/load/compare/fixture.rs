@@ -1,8 +1,8 @@
 //! A fixed comparison, for the tests of what is made of one.
 
 use super::kept::{
-    Asked, Comparison, FORMAT, Latencies, Outcome, Paths, Point, Run, Seen, Site, Slice, Spread,
-    Stopped,
+    Comparison, Demand, FORMAT, KeptOutcome, KeptRun, KeptSite, Latencies, Paths, Percentiles,
+    Point, Seen, Slice, Stopped,
 };
 
 /// One that must be escaped.
@@ -14,15 +14,15 @@ pub(in crate::load) fn comparison(repeats: u32) -> Comparison {
     for repeat in 1..=repeats {
         for conflict_percent in [0.0, 25.0] {
             for (clients, crash) in [(10, false), (50, false), (50, true)] {
-                let point = Point { conflict_percent, load: Asked::Clients(clients), crash };
+                let point = Point { conflict_percent, load: Demand::Clients(clients), crash };
                 for (index, who) in ["EPaxos", OTHER].into_iter().enumerate() {
-                    runs.push(Run {
+                    runs.push(KeptRun {
                         who: who.into(),
                         point,
                         repeat,
                         seed: repeat.into(),
                         virtual_time: true,
-                        outcome: Outcome::Seen(Box::new(seen(index, point, clients, repeat))),
+                        outcome: KeptOutcome::Seen(Box::new(seen(index, point, clients, repeat))),
                     });
                 }
             }
@@ -44,7 +44,7 @@ fn seen(index: usize, point: Point, clients: u32, repeat: u32) -> Seen {
         commit: Some(spread(base + more)),
         execute: spread(base + more + point.conflict_percent),
     };
-    let site = |(more, name): (u32, &&str)| Site {
+    let site = |(more, name): (u32, &&str)| KeptSite {
         name: (*name).into(),
         bound_ms: Some(59.9 + f64::from(more)),
         latencies: Some(latencies(10.0 * f64::from(more))),
@@ -78,17 +78,22 @@ fn seen(index: usize, point: Point, clients: u32, repeat: u32) -> Seen {
     }
 }
 
-fn spread(ms: f64) -> Spread {
+fn spread(ms: f64) -> Percentiles {
     let short = |ms: f64| (ms * 1e3).round() / 1e3;
     let percentiles_ms = (0..=100).map(|p| short(ms + 0.1 * f64::from(p))).collect();
-    Spread { count: 1_000, mean_ms: short(ms + 5.0), percentiles_ms, p999_ms: short(ms + 9.99) }
+    Percentiles {
+        count: 1_000,
+        mean_ms: short(ms + 5.0),
+        percentiles_ms,
+        p999_ms: short(ms + 9.99),
+    }
 }
 
 /// The same with all latencies, and all that is sent, times a factor.
 pub(super) fn scaled(comparison: &Comparison, factor: f64) -> Comparison {
     let mut scaled = comparison.clone();
     for run in &mut scaled.runs {
-        let Outcome::Seen(seen) = &mut run.outcome else { continue };
+        let KeptOutcome::Seen(seen) = &mut run.outcome else { continue };
         seen.bytes = seen.bytes.map(|bytes| bytes * factor);
         let sites = seen.sites.iter_mut().filter_map(|site| site.latencies.as_mut());
         for latencies in sites.chain([&mut seen.all]) {

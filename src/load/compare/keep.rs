@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::kept::{Comparison, FORMAT, Run};
+use super::kept::{Comparison, FORMAT, KeptRun};
 
 /// A directory of results.
 ///
@@ -73,7 +73,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When it cannot be written: the disk is full, say. Those before it stay.
-    pub fn keep(&mut self, run: &Run) -> Result<(), KeepError> {
+    pub fn keep(&mut self, run: &KeptRun) -> Result<(), KeepError> {
         self.runs += 1;
         let who: String =
             run.who.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::durations::{Durations, millis};
 use crate::load::result::figures::Row;
-use crate::load::result::run::{self, OnPath};
+use crate::load::result::run::{OnPath, Run, Site};
 
 /// The form of the files; another number is another form.
 pub const FORMAT: u32 = 1;
@@ -27,12 +27,12 @@ pub struct Comparison {
     /// What was asked for: the text of the file.
     pub config: String,
     /// In the order in which they ran.
-    pub runs: Vec<Run>,
+    pub runs: Vec<KeptRun>,
 }
 
 /// One run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Run {
+pub struct KeptRun {
     /// The protocol, and what sets it apart from others of the same: what lines and rows are
     /// called.
     pub who: String,
@@ -45,13 +45,13 @@ pub struct Run {
     /// Whether time was virtual.
     pub virtual_time: bool,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: KeptOutcome,
 }
 
 /// What came of a run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum KeptOutcome {
     /// It was measured.
     Seen(Box<Seen>),
     /// It came to nothing, in these words.
@@ -64,7 +64,7 @@ pub struct Point {
     /// How many of a hundred commands use a key that all share.
     pub conflict_percent: f64,
     /// How much is asked.
-    pub load: Asked,
+    pub load: Demand,
     /// Whether a replica stops meanwhile.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crash: bool,
@@ -73,29 +73,29 @@ pub struct Point {
 /// How much is asked.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Asked {
+pub enum Demand {
     /// So many clients at each site, each with one thing at a time.
     Clients(u32),
     /// So many operations a second at all sites together.
     Rate(f64),
 }
 
-impl Asked {
+impl Demand {
     /// The number alone.
     pub fn amount(self) -> f64 {
         match self {
-            Asked::Clients(clients) => clients.into(),
-            Asked::Rate(rate) => rate,
+            Demand::Clients(clients) => clients.into(),
+            Demand::Rate(rate) => rate,
         }
     }
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for Demand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Asked::Clients(1) => write!(f, "1 client a site"),
-            Asked::Clients(clients) => write!(f, "{clients} clients a site"),
-            Asked::Rate(rate) => write!(f, "{rate} operations/s"),
+            Demand::Clients(1) => write!(f, "1 client a site"),
+            Demand::Clients(clients) => write!(f, "{clients} clients a site"),
+            Demand::Rate(rate) => write!(f, "{rate} operations/s"),
         }
     }
 }
@@ -131,7 +131,7 @@ pub struct Seen {
     /// Messages sent and received for one operation by the replica that has most to do.
     pub busiest: Option<f64>,
     /// Latencies at each site.
-    pub sites: Vec<Site>,
+    pub sites: Vec<KeptSite>,
     /// Latencies at all sites together.
     pub all: Latencies,
     /// The same of those decided in one round trip, and of the others.
@@ -145,7 +145,7 @@ pub struct Seen {
 
 /// One site.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Site {
+pub struct KeptSite {
     /// Its name.
     pub name: String,
     /// No leaderless protocol decides faster here, in milliseconds. Of no meaning on one machine.
@@ -158,9 +158,9 @@ pub struct Site {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Latencies {
     /// Until their decision was known at their site, where that was measured.
-    pub commit: Option<Spread>,
+    pub commit: Option<Percentiles>,
     /// Until they were executed there and answered.
-    pub execute: Spread,
+    pub execute: Percentiles,
 }
 
 /// Latencies by the path on which a command was decided.
@@ -174,7 +174,7 @@ pub struct Paths {
 
 /// A distribution of durations.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Spread {
+pub struct Percentiles {
     /// How many there are.
     pub count: u64,
     /// Their mean, in milliseconds.
@@ -212,11 +212,11 @@ pub struct Slice {
     pub max_ms: Option<f64>,
 }
 
-impl Spread {
+impl Percentiles {
     /// `None` if there are none.
-    fn of(durations: &Durations) -> Option<Spread> {
+    fn of(durations: &Durations) -> Option<Percentiles> {
         let at = |share| durations.quantile_ms(share);
-        (durations.count() > 0).then(|| Spread {
+        (durations.count() > 0).then(|| Percentiles {
             count: durations.count(),
             mean_ms: millis(durations.mean()),
             percentiles_ms: (0..=100).map(|p| at(f64::from(p) / 100.0)).collect(),
@@ -233,7 +233,7 @@ impl Spread {
 impl Latencies {
     /// `None` if there are none of execution.
     fn of(commit: &Durations, execute: &Durations) -> Option<Latencies> {
-        Some(Latencies { commit: Spread::of(commit), execute: Spread::of(execute)? })
+        Some(Latencies { commit: Percentiles::of(commit), execute: Percentiles::of(execute)? })
     }
 
     fn on(path: &OnPath) -> Option<Latencies> {
@@ -245,7 +245,7 @@ impl Seen {
     /// What a run saw in this `time`, at sites of these names, cut into so many slices of one
     /// length. `None` if nothing was answered.
     pub(super) fn of(
-        run: &run::Run,
+        run: &Run,
         names: &[String],
         time: Duration,
         crash: Option<Stopped>,
@@ -253,7 +253,7 @@ impl Seen {
     ) -> Option<Seen> {
         let cluster = run.cluster.as_ref()?;
         let costs = run.costs.as_ref()?;
-        let site = |(name, site): (&String, &run::Site)| Site {
+        let site = |(name, site): (&String, &Site)| KeptSite {
             name: name.clone(),
             bound_ms: site.lower_bound_ms,
             latencies: site.commit.as_ref().and_then(|it| Latencies::of(it, &site.latency)),
@@ -354,10 +354,10 @@ mod tests {
     #[test]
     fn a_distribution_knows_its_percentiles() {
         let exact = Exact::new((1..=1_000).map(Duration::from_millis).collect());
-        let spread = Spread::of(&exact.into()).expect("there are some");
+        let spread = Percentiles::of(&exact.into()).expect("there are some");
         assert_eq!(spread.percentile_ms(50), 500.0);
         assert_eq!((spread.percentile_ms(100), spread.p999_ms), (1_000.0, 999.0));
         assert_eq!((spread.mean_ms, spread.count), (500.5, 1_000));
-        assert_eq!(Spread::of(&Durations::default()), None);
+        assert_eq!(Percentiles::of(&Durations::default()), None);
     }
 }

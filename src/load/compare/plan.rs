@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::kept::{Asked, Point};
+use super::kept::{Demand, Point};
 use crate::load::scenario::input::{self, FileError, Flaw};
 use crate::load::scenario::wide_area::{WideArea, one_line};
 use crate::types::MAX_REPLICAS;
@@ -17,7 +17,7 @@ const SIDE_BY_SIDE_MS: f64 = 0.1;
 
 /// A comparison that is to be made.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Plan {
+pub struct ComparisonPlan {
     /// What it is called.
     pub title: String,
     /// The text of its file.
@@ -132,13 +132,16 @@ fn one() -> u64 {
     1
 }
 
-impl Plan {
+impl ComparisonPlan {
     /// Reads a file such as `bench-config/compare-wan-5.toml`. `knows` says whether there is a
     /// protocol of a name, and whether it has a leader.
     ///
     /// # Errors
     /// When it, or the wide area that it names, cannot be read or makes no sense.
-    pub fn read(path: &Path, knows: impl Fn(&str) -> Option<bool>) -> Result<Plan, FileError> {
+    pub fn read(
+        path: &Path,
+        knows: impl Fn(&str) -> Option<bool>,
+    ) -> Result<ComparisonPlan, FileError> {
         let text = input::read(path)?;
         let line = |flaw: Flaw| FileError::of(path, &text, flaw);
         let written: Written = toml::from_str(&text).map_err(|error| line(input::flaw(&error)))?;
@@ -181,7 +184,7 @@ impl Written {
         text: &str,
         mut area: WideArea,
         knows: impl Fn(&str) -> Option<bool>,
-    ) -> Result<Plan, Flaw> {
+    ) -> Result<ComparisonPlan, Flaw> {
         let contenders = self.contenders(&area, knows)?;
         let stand_in = self.leaders.first().map(|name| site_of(&area, name)).transpose()?;
         if let Some(jitter) = &self.jitter_ms {
@@ -196,7 +199,7 @@ impl Written {
         let points = self.points(crash.as_ref())?;
         within("repeats", &spanned(&self.repeats), 1.0, 1_000.0)?;
         within("value_bytes", &spanned(&self.value_bytes), 16.0, 1_048_576.0)?;
-        Ok(Plan {
+        Ok(ComparisonPlan {
             text: text.to_owned(),
             side_by_side: self.wide_area.is_none(),
             contenders,
@@ -247,10 +250,10 @@ impl Written {
         let mut loads = Vec::new();
         for clients in &self.clients {
             within("clients", &spanned(clients), 1.0, 10_000.0)?;
-            loads.push(Asked::Clients(*clients.as_ref()));
+            loads.push(Demand::Clients(*clients.as_ref()));
         }
         for rate in &self.rates {
-            loads.push(Asked::Rate(within("rates", rate, 0.1, 1e7)?));
+            loads.push(Demand::Rate(within("rates", rate, 0.1, 1e7)?));
         }
         if loads.is_empty() {
             let what = "say how many `clients` a site, or at what `rates` operations come";
@@ -289,9 +292,9 @@ impl WrittenCrash {
         let load = match (&self.clients, &self.rate) {
             (Some(clients), None) => {
                 within("clients", &spanned(clients), 1.0, 10_000.0)?;
-                Asked::Clients(*clients.as_ref())
+                Demand::Clients(*clients.as_ref())
             }
-            (None, Some(rate)) => Asked::Rate(within("rate", rate, 0.1, 1e7)?),
+            (None, Some(rate)) => Demand::Rate(within("rate", rate, 0.1, 1e7)?),
             (Some(_), Some(rate)) => {
                 return Err((rate.span(), "crash: `clients` or a `rate`, not both".into()));
             }
@@ -349,13 +352,13 @@ mod tests {
         ["epaxos", "multi-paxos"].contains(&name).then_some(name == "multi-paxos")
     }
 
-    fn read(text: &str) -> Result<Plan, FileError> {
+    fn read(text: &str) -> Result<ComparisonPlan, FileError> {
         let dir = tempfile::tempdir().expect("a directory");
         let area = "sites = ['a', 'b', 'c']\nrtt_ms = [[0, 5, 6], [5, 0, 7], [6, 7, 0]]\n";
         std::fs::write(dir.path().join("area.toml"), area).expect("written");
         let path = dir.path().join("compare.toml");
         std::fs::write(&path, text).expect("written");
-        Plan::read(&path, knows)
+        ComparisonPlan::read(&path, knows)
     }
 
     const GOOD: &str = "\
@@ -391,7 +394,7 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
         let plan = read(&format!("{good}{crash}")).expect("a good file");
         let [quiet @ .., own] = &plan.points[..] else { panic!("no loads") };
         assert!(quiet.len() == 4 && quiet.iter().all(|point| !point.crash));
-        let wanted = Point { conflict_percent: 2.0, load: Asked::Rate(500.0), crash: true };
+        let wanted = Point { conflict_percent: 2.0, load: Demand::Rate(500.0), crash: true };
         assert_eq!((*own, plan.time_of(*own)), (wanted, Duration::from_secs(8)));
         assert_eq!(plan.time_of(quiet[0]), Duration::from_secs(5));
         let stop = plan.crash.as_ref().expect("one stops");

@@ -2,8 +2,8 @@
 //! machine disturbs all alike. Each run is kept as it ends.
 
 use super::keep::{KeepError, Keeper};
-use super::kept::{Comparison, FORMAT, Outcome, Point, Run};
-use super::plan::{Contender, Plan};
+use super::kept::{Comparison, FORMAT, KeptOutcome, KeptRun, Point};
+use super::plan::{ComparisonPlan, Contender};
 
 /// One run that is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Turn<'a> {
     pub of: usize,
 }
 
-impl Plan {
+impl ComparisonPlan {
     /// All turns, in order: A B A B under the first load, then under the next.
     pub fn turns(&self) -> Vec<Turn<'_>> {
         let mut turns = Vec::new();
@@ -64,11 +64,11 @@ impl Plan {
 /// # Errors
 /// When a run cannot be kept: no more are made. What was seen until then is in the comparison.
 pub fn run(
-    plan: &Plan,
+    plan: &ComparisonPlan,
     comparison: &mut Comparison,
     virtual_time: bool,
     mut keeper: Option<&mut Keeper>,
-    mut take: impl FnMut(&Turn<'_>) -> Outcome,
+    mut take: impl FnMut(&Turn<'_>) -> KeptOutcome,
     mut go_on: impl FnMut(&Turn<'_>) -> bool,
 ) -> Result<(), KeepError> {
     for turn in plan.turns() {
@@ -78,7 +78,7 @@ pub fn run(
         let Turn { contender, point, repeat, seed, .. } = turn;
         let outcome = take(&turn);
         let who = contender.who.clone();
-        let run = Run { who, point, repeat, seed, virtual_time, outcome };
+        let run = KeptRun { who, point, repeat, seed, virtual_time, outcome };
         let kept = keeper.as_mut().map_or(Ok(()), |keeper| keeper.keep(&run));
         comparison.runs.push(run);
         kept?;
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     /// Two protocols, side by side.
-    fn plan(seconds: f64) -> Plan {
+    fn plan(seconds: f64) -> ComparisonPlan {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("plan.toml");
         let text = format!(
@@ -102,7 +102,7 @@ mod tests {
              crash = {{ site = 'r3', at_s = 0.05 }}\n"
         );
         std::fs::write(&path, text).expect("written");
-        Plan::read(&path, knows).expect("a good plan")
+        ComparisonPlan::read(&path, knows).expect("a good plan")
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
     fn who_is_stopped_keeps_what_is_there() {
         let plan = plan(0.1);
         let mut comparison = plan.comparison(true);
-        let fail = |_: &Turn<'_>| Outcome::Failed("no".into());
+        let fail = |_: &Turn<'_>| KeptOutcome::Failed("no".into());
         run(&plan, &mut comparison, true, None, fail, |turn| turn.done < 3).expect("there is room");
         assert_eq!(comparison.runs.len(), 3);
     }
@@ -136,12 +136,12 @@ mod tests {
              leaders = ['r2']\nconflicts = [0]\nclients = [2]\nrepeats = 1\nseconds = 0.2\n\
              crash = { site = 'leader', at_s = 1.0, rate = 300, seconds = 4.0 }\n";
         std::fs::write(&path, text).expect("written");
-        let plan = Plan::read(&path, knows).expect("a good plan");
+        let plan = ComparisonPlan::read(&path, knows).expect("a good plan");
         assert_eq!(objection(&plan), None);
         for virtual_time in [true, false] {
             for turn in plan.turns().iter().filter(|turn| turn.point.crash) {
                 let outcome = take(&plan, turn, virtual_time).await;
-                let Outcome::Seen(seen) = outcome else { panic!("it came to nothing") };
+                let KeptOutcome::Seen(seen) = outcome else { panic!("it came to nothing") };
                 let crash = seen.crash.expect("one stopped");
                 assert_eq!((&crash.site[..], crash.as_leader), ("r2", true), "{virtual_time}");
                 let after = seen.over_time.iter().filter(|slice| slice.at_s > 3.5);
@@ -156,7 +156,7 @@ mod tests {
         let plan = plan(0.3);
         assert_eq!(objection(&plan), None);
         for turn in plan.turns().iter().take(2) {
-            let Outcome::Seen(seen) = take(&plan, turn, false).await else {
+            let KeptOutcome::Seen(seen) = take(&plan, turn, false).await else {
                 panic!("{} came to nothing", turn.contender.who);
             };
             let Seen { operations, over_time, crash, sites, bytes, .. } = *seen;

@@ -1,13 +1,13 @@
-//! One turn of a comparison: the scenario that it is, in real or in virtual time, and what is kept of
-//! its result.
+//! One turn of a comparison: the scenario that it is, in real or in virtual time, and what is kept
+//! of its result.
 
 use std::future::pending;
 use std::time::Duration;
 
-use super::kept::{Asked, Outcome, Point, Seen, Stopped};
-use super::plan::Plan;
+use super::kept::{Demand, KeptOutcome, Point, Seen, Stopped};
+use super::plan::ComparisonPlan;
 use super::series::Turn;
-use crate::load::driver::{Pace, Plan as Asking, Spread};
+use crate::load::driver::{ArrivalProcess, Pace, Plan};
 use crate::load::result::run::Run;
 use crate::load::runner;
 use crate::load::scenario::faults::{Fault, Who};
@@ -29,7 +29,7 @@ pub fn knows(name: &str) -> Option<bool> {
 }
 
 /// Why a plan can be run in virtual time alone, if that is so.
-pub fn objection(plan: &Plan) -> Option<&'static str> {
+pub fn objection(plan: &ComparisonPlan) -> Option<&'static str> {
     if plan.crash.as_ref().is_some_and(|crash| crash.back.is_some()) {
         Some("a replica comes back only with --virtual: leave `back_s` out")
     } else if !(plan.cpu.is_zero() && plan.flush.is_zero()) {
@@ -40,18 +40,18 @@ pub fn objection(plan: &Plan) -> Option<&'static str> {
 }
 
 /// Takes a turn, in the tokio runtime this is called in.
-pub async fn take(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Outcome {
+pub async fn take(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> KeptOutcome {
     let scenario = match scenario(plan, turn, virtual_time) {
         Ok(scenario) => scenario,
-        Err(unknown) => return Outcome::Failed(unknown.to_string()),
+        Err(unknown) => return KeptOutcome::Failed(unknown.to_string()),
     };
     let run = match runner::run(&scenario, 0, &mut |_| {}, pending()).await {
         Ok(run) => run,
-        Err(error) => return Outcome::Failed(error.to_string()),
+        Err(error) => return KeptOutcome::Failed(error.to_string()),
     };
     match seen(plan, turn.point, &run, virtual_time) {
-        Some(seen) => Outcome::Seen(Box::new(seen)),
-        None => Outcome::Failed(match run.error_words.first() {
+        Some(seen) => KeptOutcome::Seen(Box::new(seen)),
+        None => KeptOutcome::Failed(match run.error_words.first() {
             Some((why, count)) => format!("no operation was answered; {count} said: {why}"),
             None if virtual_time => "no command was answered".into(),
             None => "no operation was answered".into(),
@@ -60,7 +60,11 @@ pub async fn take(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Outcome {
 }
 
 /// A cluster under load that is started for this turn.
-fn scenario(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Result<Scenario, UnknownProtocol> {
+fn scenario(
+    plan: &ComparisonPlan,
+    turn: &Turn<'_>,
+    virtual_time: bool,
+) -> Result<Scenario, UnknownProtocol> {
     let Turn { contender, point, seed, .. } = *turn;
     let protocol: ProtocolKind = contender.protocol.parse()?;
     // Where nobody leads, another replica stands for the leader that stops.
@@ -75,11 +79,13 @@ fn scenario(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Result<Scenario
         data_dir: None,
     };
     let pace = match point.load {
-        Asked::Clients(clients) => Pace::Closed { clients, think: Duration::ZERO },
-        Asked::Rate(rate) => Pace::Open { rate, spread: Spread::Poisson, outstanding: OUTSTANDING },
+        Demand::Clients(clients) => Pace::Closed { clients, think: Duration::ZERO },
+        Demand::Rate(rate) => {
+            Pace::Open { rate, spread: ArrivalProcess::Poisson, outstanding: OUTSTANDING }
+        }
     };
     let asking =
-        Asking { pace, warm_up: plan.warm_up, ..Asking::closed(workload(plan, point, seed), 1, 0) };
+        Plan { pace, warm_up: plan.warm_up, ..Plan::closed(workload(plan, point, seed), 1, 0) };
     let target = match virtual_time {
         true => Target::Virtual(cluster, Prices { message: plan.cpu, flush: plan.flush }),
         false => Target::Local(cluster),
@@ -94,7 +100,7 @@ fn scenario(plan: &Plan, turn: &Turn<'_>, virtual_time: bool) -> Result<Scenario
 }
 
 /// What clients ask under a load: writes, of one key that all share or of keys of their own.
-fn workload(plan: &Plan, point: Point, seed: u64) -> Workload {
+fn workload(plan: &ComparisonPlan, point: Point, seed: u64) -> Workload {
     Workload {
         keys: Keys::Conflict { percent: point.conflict_percent, hot: 1, age: None },
         mix: Mix::reads(0.0),
@@ -106,12 +112,12 @@ fn workload(plan: &Plan, point: Point, seed: u64) -> Workload {
     }
 }
 
-fn slice(plan: &Plan, point: Point) -> Duration {
+fn slice(plan: &ComparisonPlan, point: Point) -> Duration {
     (plan.warm_up + plan.time_of(point)) / SLICES
 }
 
 /// Who stops, and comes back; the leader, if the plan says so.
-fn faults(plan: &Plan, point: Point) -> Vec<Fault> {
+fn faults(plan: &ComparisonPlan, point: Point) -> Vec<Fault> {
     let Some(stop) = plan.crash.as_ref().filter(|_| point.crash) else { return Vec::new() };
     let number = |site| ReplicaId::from_index(site).number();
     let who = stop.site.map_or(Who::Leader, |site| Who::Replica(number(site)));
@@ -120,7 +126,7 @@ fn faults(plan: &Plan, point: Point) -> Vec<Fault> {
 }
 
 /// What is kept of a run; `None` if nothing was answered in it.
-fn seen(plan: &Plan, point: Point, run: &Run, virtual_time: bool) -> Option<Seen> {
+fn seen(plan: &ComparisonPlan, point: Point, run: &Run, virtual_time: bool) -> Option<Seen> {
     let stop = run.events.iter().find_map(|event| event.stop);
     let stopped = stop.map(|stop| {
         let at_s = stop.at.as_secs_f64();
@@ -148,7 +154,7 @@ mod tests {
         let start = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
                      conflicts = [0]\nclients = [1]\nrepeats = 1\nseconds = 5\n";
         std::fs::write(&path, format!("{start}{text}")).expect("written");
-        let plan = Plan::read(&path, knows).expect("a good plan");
+        let plan = ComparisonPlan::read(&path, knows).expect("a good plan");
         let one = |turn: &Turn<'_>| {
             let made = scenario(&plan, turn, virtual_time).expect("a known protocol");
             assert_eq!(made.interval * SLICES, plan.time_of(turn.point));

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, Exp};
 
 /// How arrivals are spread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Spread {
+pub enum ArrivalProcess {
     /// All at the same distance, the sites in turn.
     Constant,
     /// At random, as from many users who know nothing of each other.
@@ -30,10 +30,10 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// `rate` a second at `sites` sites together, both above 0.
-    pub(super) fn new(spread: Spread, rate: f64, sites: usize, seed: u64) -> Arrivals {
+    pub(super) fn new(spread: ArrivalProcess, rate: f64, sites: usize, seed: u64) -> Arrivals {
         let random = match spread {
-            Spread::Constant => None,
-            Spread::Poisson => {
+            ArrivalProcess::Constant => None,
+            ArrivalProcess::Poisson => {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
                 // Another stream than any client's.
                 random.set_stream(u64::MAX);
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn constant_arrivals_keep_their_distance() {
-        let mut arrivals = Arrivals::new(Spread::Constant, 300.0, 3, 1);
+        let mut arrivals = Arrivals::new(ArrivalProcess::Constant, 300.0, 3, 1);
         for count in 0..3_000_u32 {
             let (at, site) = arrivals.next();
             let wanted = f64::from(count) / 300.0;
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn random_arrivals_have_the_rate_and_the_spread_of_poisson() {
-        let mut arrivals = Arrivals::new(Spread::Poisson, 1_000.0, 4, 7);
+        let mut arrivals = Arrivals::new(ArrivalProcess::Poisson, 1_000.0, 4, 7);
         let all: Vec<_> = (0..100_000).map(|_| arrivals.next()).collect();
         let end = all.last().expect("many").0.as_secs_f64();
         assert!((99.0..101.0).contains(&end), "{end}");
@@ -90,7 +90,7 @@ mod tests {
             let share = all.iter().filter(|it| it.1 == site).count();
             assert!((24_000..26_000).contains(&share), "{share}");
         }
-        let mut again = Arrivals::new(Spread::Poisson, 1_000.0, 4, 7);
+        let mut again = Arrivals::new(ArrivalProcess::Poisson, 1_000.0, 4, 7);
         assert!(all[..100].iter().all(|it| *it == again.next()), "the seed decides");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::book::Note;
-use super::record::Asked;
+use super::record::OpenCall;
 use super::{Endpoint, Pace, Shared, Trouble};
 use crate::load::workload::{Ask, Asks, Key, Stream};
 use crate::machine::KvOutput;
@@ -122,7 +122,7 @@ impl Client {
         let is_recorded = !(is_read && shared.plan.reads == Consistency::Local);
         let asked = asks.iter().filter(|_| is_recorded);
         let record = |(key, ask): &(Key, Ask)| shared.record.call(self.number, called, *key, *ask);
-        let open: SmallVec<[Asked<'_>; 1]> = asked.map(record).collect();
+        let open: SmallVec<[OpenCall<'_>; 1]> = asked.map(record).collect();
         let output = self.answer(shared, asks, is_read).await?;
         let now = nanos(shared.start.elapsed());
         for (open, answer) in open.into_iter().zip(self.stream.answered(asks, &output)) {

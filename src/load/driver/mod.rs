@@ -27,8 +27,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+pub use self::arrivals::ArrivalProcess;
 use self::arrivals::Arrivals;
-pub use self::arrivals::Spread;
 use self::book::Book;
 pub use self::book::{Figures, LATE, Recent};
 use self::client::Client;
@@ -89,7 +89,7 @@ pub enum Pace {
         /// Operations a second, at all endpoints together.
         rate: f64,
         /// How they are spread.
-        spread: Spread,
+        spread: ArrivalProcess,
         /// How many may be under way at one endpoint. As many again wait for their turn, and their
         /// latency counts that; what comes on top is dropped, and counted.
         outstanding: u32,

@@ -54,20 +54,20 @@ struct Entry {
 /// have happened.
 #[derive(Debug)]
 #[must_use = "dropping it says that there is no answer"]
-pub struct Asked<'a> {
+pub struct OpenCall<'a> {
     /// Where to, if this is recorded at all.
     record: Option<&'a Record>,
     entry: Entry,
 }
 
-impl Asked<'_> {
+impl OpenCall<'_> {
     /// The client has its answer, `now` nanoseconds after the start.
     pub fn answered(mut self, now: u64, answer: Answer) {
         (self.entry.returned, self.entry.answer) = (now.max(1), answer);
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for OpenCall<'_> {
     fn drop(&mut self) {
         if let Some(record) = self.record {
             record.keep(self.entry);
@@ -102,12 +102,12 @@ impl Record {
     }
 
     /// A client is about to ask, `now` nanoseconds after the start.
-    pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) -> Asked<'_> {
+    pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) -> OpenCall<'_> {
         let answer = Answer { ok: false, found: Written::NOTHING };
         let entry = Entry { key, client, ask, called: now, returned: 0, answer };
         // Read before the command is sent: whatever is left out here was sent after the end.
         let has_room = now < self.end.load(Ordering::SeqCst);
-        Asked { record: has_room.then_some(self), entry }
+        OpenCall { record: has_room.then_some(self), entry }
     }
 
     fn keep(&self, entry: Entry) {

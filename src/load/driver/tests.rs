@@ -188,7 +188,7 @@ async fn load(server: Server, plan: &Plan, seconds: f64) -> Driven {
     drive.finish(Duration::from_secs(20)).await
 }
 
-fn open(rate: f64, spread: Spread, outstanding: u32) -> Plan {
+fn open(rate: f64, spread: ArrivalProcess, outstanding: u32) -> Plan {
     let workload = Workload { checked: false, ..Workload::default() };
     let pace = Pace::Open { rate, spread, outstanding };
     Plan { pace, ..Plan::closed(workload, 1, 0) }
@@ -214,7 +214,7 @@ async fn percentiles_are_those_of_the_server() {
         _ => 1_000,
     };
     let took = (0..100).map(|index| Duration::from_millis(took(index))).collect();
-    let mut plan = open(1_000.0, Spread::Constant, 2_000);
+    let mut plan = open(1_000.0, ArrivalProcess::Constant, 2_000);
     plan.count = Some(2_000);
     let driven = load(Server::new(took, NO_STALL), &plan, 30.0).await;
     let latency = driven.figures[0].latency();
@@ -232,7 +232,8 @@ async fn a_stall_is_charged_to_all_who_would_have_asked() {
     // half a second in the middle. With 300 clients, some of those could not even be sent: whoever
     // measured from the actual start would never know how long they had waited.
     let stall = (Duration::from_millis(500), Duration::from_millis(1_500));
-    for (spread, outstanding) in [(Spread::Constant, 1_000), (Spread::Poisson, 300)] {
+    for (spread, outstanding) in [(ArrivalProcess::Constant, 1_000), (ArrivalProcess::Poisson, 300)]
+    {
         let plan = open(400.0, spread, outstanding);
         let server = Server::new(vec![Duration::from_millis(1)], stall);
         let driven = load(server, &plan, 2.0).await;
@@ -248,7 +249,7 @@ async fn a_stall_is_charged_to_all_who_would_have_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_client_is_charged_and_what_is_too_much_is_dropped() {
     // One client, 20 ms an answer, asked 100 times a second: half of it is too much.
-    let plan = open(100.0, Spread::Constant, 1);
+    let plan = open(100.0, ArrivalProcess::Constant, 1);
     let server = Server::new(vec![Duration::from_millis(20)], NO_STALL);
     let driven = load(server, &plan, 2.0).await;
     let figures = &driven.figures[0];
@@ -263,7 +264,7 @@ async fn what_waits_for_a_client_is_charged_and_what_is_too_much_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_warm_up_does_not_count_and_neither_does_a_timeout_as_an_answer() {
-    let mut plan = open(200.0, Spread::Poisson, 100);
+    let mut plan = open(200.0, ArrivalProcess::Poisson, 100);
     plan.warm_up = Duration::from_millis(500);
     plan.timeout = Duration::from_millis(100);
     // Until the warm-up ends it is slow; then every tenth is too slow.

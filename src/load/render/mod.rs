@@ -1,5 +1,6 @@
-//! The forms of results: text, JSON and files of series for a load, a table or JSON for the demo,
-//! Markdown and a page for a comparison. A load's JSON is that of its [`Outcome`](super::result::Outcome).
+//! The forms of results: text and files of series for a load, a table or JSON for the demo,
+//! Markdown and a page for a comparison. A load's JSON is that of its
+//! [`Outcome`](super::result::Outcome).
 
 pub mod csv;
 pub mod demo;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::load::compare::figures::{Figure, Range};
-use crate::load::compare::kept::{Comparison, Outcome, Point, Run};
+use crate::load::compare::kept::{Comparison, KeptOutcome, KeptRun, Point};
 use crate::load::number::number;
 
 /// A table.
@@ -167,7 +167,7 @@ fn short(range: Range) -> String {
 }
 
 /// Where the runs were made, in words.
-pub(super) fn place(machine: &str, runs: &[Run]) -> String {
+pub(super) fn place(machine: &str, runs: &[KeptRun]) -> String {
     match runs.iter().any(|run| !run.virtual_time) {
         true => format!("on {machine}"),
         false => "in virtual time".to_owned(),
@@ -185,7 +185,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         plain(&place(machine, runs))
     );
     for run in runs {
-        if let Outcome::Failed(why) = &run.outcome {
+        if let KeptOutcome::Failed(why) = &run.outcome {
             let (who, why) = (plain(&run.who), plain(why));
             let (point, repeat) = (run.point, run.repeat);
             let _ = writeln!(text, "\n{who} at {point}, repeat {repeat}, came to nothing: {why}");

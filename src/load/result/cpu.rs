@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::gauge::{Thread, threads};
+use super::gauge::threads;
 
 /// The processor time of the replicas' threads since the first look. To be looked at now and then:
 /// what a thread does between the last look and its end is not seen.
@@ -35,13 +35,14 @@ impl Cpu {
     }
 
     fn read(&mut self, is_first: bool) {
-        for Thread { id, name, worked } in threads().into_iter().flatten() {
+        for thread in threads().into_iter().flatten() {
+            let Some(replica) = replica(&thread.name) else { continue };
             // A thread that has ended in the meantime keeps what was seen of it last.
-            let Some((replica, nanos)) = replica(&name).zip(worked) else { continue };
+            let Some(nanos) = thread.worked() else { continue };
             // One that is new since the first look has done all of it since.
             let first = if is_first { nanos } else { 0 };
             let new = Worked { replica, first, last: nanos };
-            self.threads.entry(id).or_insert(new).last = nanos;
+            self.threads.entry(thread.id).or_insert(new).last = nanos;
         }
     }
 

@@ -2,6 +2,7 @@
 //! little. Read from `/proc`; where there is none, they are not known.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -101,20 +102,24 @@ pub(super) struct Thread {
     pub(super) id: String,
     /// Its name, of which the system keeps 15 bytes.
     pub(super) name: String,
+    path: PathBuf,
+}
+
+impl Thread {
     /// How long it has worked, in nanoseconds.
-    pub(super) worked: Option<u64>,
+    pub(super) fn worked(&self) -> Option<u64> {
+        let schedstat = fs::read_to_string(self.path.join("schedstat")).ok()?;
+        schedstat.split_whitespace().next()?.parse().ok()
+    }
 }
 
 /// All threads of this process, if that can be known. One that ends meanwhile has no name.
 pub(super) fn threads() -> Option<Vec<Thread>> {
     let mut found = Vec::new();
     for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
-        let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        found.push(Thread {
-            id: task.file_name().to_string_lossy().into_owned(),
-            name: read("comm").trim().to_owned(),
-            worked: read("schedstat").split_whitespace().next().and_then(|it| it.parse().ok()),
-        });
+        let (id, path) = (task.file_name().to_string_lossy().into_owned(), task.path());
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_owned();
+        found.push(Thread { id, name, path });
     }
     Some(found)
 }
@@ -123,7 +128,12 @@ pub(super) fn threads() -> Option<Vec<Thread>> {
 fn generator() -> Option<Vec<(String, u64)>> {
     let own = &THREAD[..THREAD.len().min(15)];
     let threads = threads()?.into_iter().filter(|thread| thread.name == own);
-    threads.map(|thread| Some((thread.id, thread.worked?))).collect()
+    threads
+        .map(|thread| {
+            let worked = thread.worked()?;
+            Some((thread.id, worked))
+        })
+        .collect()
 }
 
 fn machine() -> Option<(u64, u64)> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::settings::Settings;
-use crate::load::driver::{Pace, Spread};
+use crate::load::driver::{ArrivalProcess, Pace};
 use crate::load::workload::{Keys, Mix, Sizes, Workload};
 
 /// How old a hot key gets where histories are checked: each then has a short one.
@@ -121,8 +121,8 @@ pub(super) fn pace(settings: &Settings, think: Option<Duration>) -> Result<Pace,
         return Err(("outstanding", format!("{outstanding}: take between 1 and a million")));
     }
     let spread = match settings.arrivals.as_deref() {
-        None | Some("poisson") => Spread::Poisson,
-        Some("constant") => Spread::Constant,
+        None | Some("poisson") => ArrivalProcess::Poisson,
+        Some("constant") => ArrivalProcess::Constant,
         Some(other) => {
             return Err(("arrivals", format!("{other:?} is neither poisson nor constant")));
         }

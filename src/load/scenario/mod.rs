@@ -168,19 +168,10 @@ impl Scenario {
                 Target::Local(local(&settings, area).map_err(|(name, what)| bad(name, what))?)
             }
         };
-        let parse = |name: &'static str, texts: &Option<Vec<String>>| {
-            texts.iter().flatten().map(move |text| (name, text.clone())).collect::<Vec<_>>()
-        };
-        let mut faults = Vec::new();
-        for (name, text) in parse("fault", &settings.fault) {
-            let fault: Fault = text.parse().map_err(|error| bad(name, format!("{error}")))?;
-            allow(&fault, &target).map_err(|what| bad(name, format!("{fault}: {what}")))?;
-            faults.push(fault);
-        }
-        faults.sort_by_key(|fault| fault.at);
+        let mut faults = faults(&settings, &target).map_err(|what| bad("fault", what))?;
         let mut slos = Vec::new();
-        for (name, text) in parse("slo", &settings.slo) {
-            slos.push(text.parse().map_err(|error| bad(name, format!("{error}")))?);
+        for text in settings.slo.iter().flatten() {
+            slos.push(text.parse().map_err(|error| bad("slo", format!("{error}")))?);
         }
         let timeout = time("timeout", &settings.timeout)?.unwrap_or(Duration::from_secs(10));
         let plan = Plan {
@@ -388,6 +379,18 @@ fn leader(text: &Text, replicas: usize, area: Option<&WideArea>) -> Result<Repli
         [] => format!("{text:?}: name a replica, from 1 to {replicas}"),
         sites => format!("{text:?}: name a replica, from 1 to {replicas}, or a site of {sites:?}"),
     })
+}
+
+/// What is done to the cluster, after the end of the warm-up.
+fn faults(settings: &Settings, target: &Target) -> Result<Vec<Fault>, String> {
+    let mut faults = Vec::new();
+    for text in settings.fault.iter().flatten() {
+        let fault: Fault = text.parse().map_err(|error| format!("{error}"))?;
+        allow(&fault, target).map_err(|what| format!("{fault}: {what}"))?;
+        faults.push(fault);
+    }
+    faults.sort_by_key(|fault| fault.at);
+    Ok(faults)
 }
 
 /// Whether this can be done to that cluster.

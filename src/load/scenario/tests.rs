@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::load::driver::{Pace, Spread};
+use crate::load::driver::{ArrivalProcess, Pace};
 use crate::load::workload::{Keys, Sizes};
 
 fn scenario(change: impl FnOnce(&mut Settings)) -> Result<Scenario, String> {
@@ -27,7 +27,10 @@ fn the_defaults_are_a_closed_loop_on_three_replicas() {
 #[test]
 fn settings_become_what_they_say() {
     let open = scenario(|it| (it.rate, it.count) = (Some(500.0), Some(100))).expect("good");
-    assert!(matches!(open.plan.pace, Pace::Open { rate: 500.0, spread: Spread::Poisson, .. }));
+    assert!(matches!(
+        open.plan.pace,
+        Pace::Open { rate: 500.0, spread: ArrivalProcess::Poisson, .. }
+    ));
     assert_eq!((open.duration, open.plan.count), (None, Some(100)));
     let sizes = |text: &str| {
         let made = scenario(|it| it.value_size = Some(text.to_owned().into()));

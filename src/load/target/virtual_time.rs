@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::load::driver::{Pace, Spread};
+use crate::load::driver::{ArrivalProcess, Pace};
 use crate::load::result::figures::{Event, Row, Stop};
 use crate::load::result::run::{Cluster, Costs, OnPath, Run, Site};
 use crate::load::result::tally::Counts;
@@ -39,7 +39,7 @@ fn setup(scenario: &Scenario, cluster: &LocalTarget, prices: Prices) -> Setup {
         Pace::Closed { clients, think } => Load::Closed { clients, think },
         Pace::Open { rate, spread, .. } => {
             let rate = rate / quiet.one_way.len() as f64;
-            Load::Open { rate, poisson: spread == Spread::Poisson }
+            Load::Open { rate, poisson: spread == ArrivalProcess::Poisson }
         }
     };
     let jitter_ms = cluster.area.as_ref().map_or(0.0, |area| area.jitter_ms);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::escape;
 use super::plot::COLOURS;
 use super::sections::{Section, sections};
-use crate::load::compare::kept::{Comparison, Outcome};
+use crate::load::compare::kept::{Comparison, KeptOutcome};
 use crate::load::render::tables::{self, Table};
 
 /// What the browser is told about looks.
@@ -54,7 +54,7 @@ fn push_origin(comparison: &Comparison, page: &mut String) {
 
 fn push_failures(comparison: &Comparison, page: &mut String) {
     for run in &comparison.runs {
-        if let Outcome::Failed(why) = &run.outcome {
+        if let KeptOutcome::Failed(why) = &run.outcome {
             let (who, point) = (escape(&run.who), run.point);
             let (repeat, why) = (run.repeat, escape(why));
             let _ = writeln!(

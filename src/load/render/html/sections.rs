@@ -5,7 +5,7 @@ use super::plot::Plot;
 use super::plots::{self, Lined};
 use super::words;
 use crate::load::compare::figures::Figure;
-use crate::load::compare::kept::{Asked, Comparison, Point};
+use crate::load::compare::kept::{Comparison, Demand, Point};
 use crate::load::render::tables::{self, Table};
 
 /// A part of a report.
@@ -233,7 +233,7 @@ fn at_share(comparison: &Comparison, conflicts: f64) -> Vec<Point> {
     points
 }
 
-fn loads(comparison: &Comparison) -> Vec<Asked> {
+fn loads(comparison: &Comparison) -> Vec<Demand> {
     let mut loads = Vec::new();
     for point in undisturbed(comparison) {
         if !loads.contains(&point.load) {

@@ -4,8 +4,8 @@ use super::sections;
 use crate::load::compare::figures::Figure;
 use crate::load::compare::fixture::comparison;
 use crate::load::compare::keep::{Keeper, read};
-use crate::load::compare::kept::{Comparison, Outcome};
-use crate::load::compare::plan::Plan;
+use crate::load::compare::kept::{Comparison, KeptOutcome};
+use crate::load::compare::plan::ComparisonPlan;
 use crate::load::compare::series::{Turn, run};
 use crate::load::compare::turn::{knows, take};
 use crate::load::render::{html, reports, tables};
@@ -137,7 +137,7 @@ fn names_as_people_have_them_break_no_form() {
     let mut comparison = comparison(1);
     comparison.title = "A & B <script>alert(1)</script> | \"C\"".into();
     for run in &mut comparison.runs {
-        let Outcome::Seen(seen) = &mut run.outcome else { panic!("all were seen") };
+        let KeptOutcome::Seen(seen) = &mut run.outcome else { panic!("all were seen") };
         seen.sites[0].name = "a|b, <img src=x> `c` \\".into();
     }
     let page = html::page(&comparison);
@@ -166,13 +166,13 @@ fn names_as_people_have_them_break_no_form() {
 #[test]
 fn a_run_that_failed_is_named_and_the_others_shown() {
     let mut comparison = comparison(2);
-    comparison.runs[0].outcome = Outcome::Failed("no <room>".into());
+    comparison.runs[0].outcome = KeptOutcome::Failed("no <room>".into());
     let page = html::page(&comparison);
     assert_eq!(well_formed(&page), Ok(()));
     assert!(page.contains("came to nothing: no &lt;room&gt;"));
     assert!(tables::markdown(&comparison).contains("came to nothing: no &lt;room>"));
     for run in &mut comparison.runs {
-        run.outcome = Outcome::Failed("nothing works".into());
+        run.outcome = KeptOutcome::Failed("nothing works".into());
     }
     assert_eq!(well_formed(&html::page(&comparison)), Ok(()));
 }
@@ -185,7 +185,7 @@ fn virtual_time_gives_the_same_bytes_every_time() {
                 conflicts = [0, 50]\nclients = [2]\nrepeats = 2\nseconds = 0.2\n\
                 crash = { site = 'r3', at_s = 0.05 }\n";
     std::fs::write(&path, text).expect("written");
-    let plan = Plan::read(&path, knows).expect("a good plan");
+    let plan = ComparisonPlan::read(&path, knows).expect("a good plan");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let files = ["a", "b"].map(|name| {
         let dir = dir.path().join(name);
