@@ -303,15 +303,9 @@ impl Seen {
 
 /// So many slices of one length: each is of the interval that its middle lies in.
 fn slices(series: &[Row], length: Duration, count: u32) -> Vec<Slice> {
-    let mut end = Duration::ZERO;
-    let ends = series.iter().map(|row| {
-        end += row.length;
-        (end, row)
-    });
-    let ends: Vec<(Duration, &Row)> = ends.collect();
     let slice = |index| {
         let middle = length * index + length / 2;
-        let (_, row) = ends.iter().find(|(end, _)| *end > middle)?;
+        let row = series.iter().find(|row| row.end > middle)?;
         let any = row.answers > 0;
         Some(Slice {
             at_s: f64::from(index + 1) * length.as_secs_f64(),
@@ -331,9 +325,11 @@ mod tests {
     #[test]
     fn intervals_of_any_length_become_slices_of_one_and_silence_is_seen() {
         let ms = Duration::from_millis;
-        let row = |length, took: &[u64]| {
+        let mut end = Duration::ZERO;
+        let mut row = |length, took: &[u64]| {
+            end += ms(length);
             let exact = Exact::new(took.iter().map(|took| ms(*took)).collect());
-            Row::of(0.0, ms(length), &exact.into(), 0, Vec::new())
+            Row::of(Duration::ZERO, end, ms(length), &exact.into(), 0, Vec::new())
         };
         let series = [
             row(100, &[5, 7, 9]),

@@ -69,11 +69,12 @@ mod tests {
         let mut latency = Latency::default();
         (0..5).for_each(|_| latency.record(Duration::from_micros(1_500)));
         let answers = Durations::from(latency);
-        let row = |at_s| Row::of(at_s, Duration::from_millis(250), &answers, 2, vec![5, 0]);
+        let length = Duration::from_millis(250);
+        let row = |end| Row::of(length, end, length, &answers, 2, vec![5, 0]);
         let site = |replica| Site { replica, ..Site::default() };
         let run = || Run {
             sites: vec![site(1), site(3)],
-            series: vec![row(0.250_04), row(0.5)],
+            series: vec![row(Duration::from_micros(500_040)), row(3 * length)],
             ..Run::default()
         };
         let scenario = Scenario::new(&Settings::default(), &ScenarioFile::default(), None, None);

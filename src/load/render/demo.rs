@@ -324,7 +324,152 @@ impl fmt::Display for Row {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::load::result::figures::{Event, Stop};
+    use crate::load::result::tally::Counts;
+    use crate::load::workload::Workload;
+    use crate::node::{FastSlow, Optimisations};
+    use crate::protocol::ProtocolKind;
+    use crate::sim::virtual_time::Exact;
+    use crate::types::ReplicaId;
+
+    fn ms(all: &[u64]) -> Durations {
+        Exact::new(all.iter().map(|ms| Duration::from_millis(*ms)).collect()).into()
+    }
+
+    /// Two replicas on disks, of which the second stops half-way.
+    fn scenario() -> Scenario {
+        let cluster = LocalTarget {
+            protocol: ProtocolKind::EPaxos,
+            replicas: 2,
+            leader: None,
+            area: None,
+            durability: Durability::Os,
+            optimisations: Optimisations { silent_orphans: true, reserved_slots: 64 },
+            data_dir: None,
+        };
+        let crash = ReplicaId::new(2);
+        Scenario::demo(cluster, Workload::default(), 8, Duration::from_secs(4), crash)
+    }
+
+    fn run() -> Run {
+        let commands = FastSlow { fast: 3, slow: 1 };
+        let site = |replica| Site {
+            replica,
+            latency: ms(&[2, 20, 2_000]),
+            commit: Some(ms(&[1, 10])),
+            commands: Some(commands),
+            ..Site::default()
+        };
+        let stop = Stop { replica: 2, at: Duration::from_secs(2), back: None, answered: 3_000 };
+        Run {
+            seconds: 4.0,
+            answered_in_time: 4_000,
+            latency: ms(&[2, 20, 2_000]),
+            sites: vec![site(1), site(2)],
+            cluster: Some(Cluster {
+                commit: ms(&[1, 10]),
+                commands,
+                counts: Counts {
+                    instances: 1_200,
+                    slow_instances: 12,
+                    recoveries: 3,
+                    resubmitted: 1,
+                    flushes: 500,
+                    log_bytes: 100_000,
+                    ..Counts::default()
+                },
+                durable: ms(&[3]),
+                components: vec![(7, 1)],
+                ..Cluster::default()
+            }),
+            events: vec![Event {
+                at_s: 2.0,
+                what: "kill 2 at 2s".to_owned(),
+                replica: None,
+                took_s: 0.0,
+                failed: None,
+                stop: Some(stop),
+            }],
+            linearizable: Some(true),
+            digests_equal: None,
+            history: Some(Checked { operations: 4_000, keys: 9, one_key_in: 2 }),
+            failures: vec!["it did not come to rest".to_owned()],
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn people_get_a_table() {
+        let (scenario, run) = (scenario(), run());
+        let shown = Report::of(&scenario, &run).expect("a cluster of its own").to_string();
+        let (_, shown) = shown.split_once('·').expect("the version first");
+        let wanted = " epaxos · 2 replicas · 8 clients at each
+2% on one key, 30% reads, 16-byte values
+4,000 operations in 4.0 s: 1,000 operations/s
+replica 2 was crashed after 2.0 s: 1,500 operations/s before, 500 after
+
+                 │       commit, ms       │      execute, ms       │  fast
+replica       ops│   p50   p99 p99.9   max│   p50   p99 p99.9   max│  path
+1               3│  1.00  10.0  10.0  10.0│  20.0  2000  2000  2000│ 75.0%
+2†              3│  1.00  10.0  10.0  10.0│  20.0  2000  2000  2000│ 75.0%
+all         4,000│  1.00  10.0  10.0  10.0│  20.0  2000  2000  2000│ 75.0%
+
+instances            1,200
+  not on fast path   12
+recoveries           3
+proposed again       1
+largest component    7
+log (os)
+  flushes            500
+  for 1,000 commands 125.0
+  bytes for each     200
+  durable after      3.00 ms (median)
+
+same state at all live replicas   unknown
+history linearizable              yes (4,000 operations on 9 keys: one key in 2, with all its \
+                      operations)
+FAILED: it did not come to rest
+";
+        assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn programs_get_the_fields_that_they_know_in_their_order() {
+        let (scenario, run) = (scenario(), run());
+        let report = Report::of(&scenario, &run).expect("a cluster of its own");
+        let json = serde_json::to_string(&report).expect("it has a JSON form");
+        let commit = r#"{"p50":1.0,"p99":10.0,"p999":10.0,"max":10.0}"#;
+        let execute = r#"{"p50":20.0,"p99":2000.0,"p999":2000.0,"max":2000.0}"#;
+        let part = |replica, crashed| {
+            format!(r#"{{"replica":{replica},"site":null,"crashed":{crashed},"operations":3,"#,)
+                + &format!(r#""commit_ms":{commit},"execute_ms":{execute},"#)
+                + r#""fast_path_share":0.75,"lower_bound_ms":null}"#
+        };
+        let wanted = [
+            concat!(r#"{"version":""#, env!("CARGO_PKG_VERSION"), r#"","protocol":"epaxos","#),
+            r#""replicas":2,"config":{"seconds":4.0,"clients":8,"conflict_percent":2.0,"#,
+            r#""read_percent":30.0,"value_bytes":16,"seed":1,"durability":"os","#,
+            r#""silent_orphans":true,"reserved_slots":64,"sites":null},"seconds":4.0,"#,
+            r#""interrupted":false,"operations":4000,"throughput_ops_s":1000.0,"#,
+            &format!(r#""commit_ms":{commit},"execute_ms":{execute},"fast_path_share":0.75,"#),
+            r#""instances":1200,"conflicts":12,"recoveries":3,"resubmitted":1,"#,
+            r#""largest_component":7,"crash":{"replica":2,"at_s":2.0,"before_ops_s":1500.0,"#,
+            r#""after_ops_s":500.0},"per_replica":["#,
+            &part(1, false),
+            ",",
+            &part(2, true),
+            r#"],"unanswered":0,"log":{"flushes":500,"flushes_per_1000":125.0,"#,
+            r#""bytes_per_flush":200.0,"bytes_per_operation":25.0,"#,
+            r#""durable_ms":{"p50":3.0,"p99":3.0,"p999":3.0,"max":3.0}},"#,
+            r#""digests_equal":null,"linearizable":true,"#,
+            r#""history":{"operations":4000,"keys":9,"one_key_in":2},"#,
+            r#""failures":["it did not come to rest"]}"#,
+        ];
+        assert_eq!(json, wanted.concat());
+    }
 
     #[test]
     fn a_row_has_the_columns_of_its_title() {

@@ -76,7 +76,10 @@ pub struct Row {
     pub max_ms: f64,
     /// Answers by replica; not known in virtual time.
     pub by_site: Vec<u64>,
-    /// Its length, to the nanosecond.
+    /// Its end, after the start, to the nanosecond.
+    #[serde(skip)]
+    pub end: Duration,
+    /// Its length, likewise.
     #[serde(skip)]
     pub length: Duration,
     /// Answers that came in it.
@@ -85,15 +88,17 @@ pub struct Row {
 }
 
 impl Row {
-    /// Of an interval of this `length` that ends at this moment, with what was answered in it.
+    /// Of an interval of this `length` with such an `end`, and what was answered in it.
     pub(in crate::load) fn of(
-        at_s: f64,
+        warm_up: Duration,
+        end: Duration,
         length: Duration,
         answers: &Durations,
         errors: u64,
         by_site: Vec<u64>,
     ) -> Row {
         let Quantiles { count, p50, p99, max, .. } = Quantiles::of(answers);
+        let at_s = end.as_secs_f64() - warm_up.as_secs_f64();
         let seconds = length.as_secs_f64().max(1e-9);
         Row {
             at_s: (at_s * 1e3).round() / 1e3,
@@ -104,6 +109,7 @@ impl Row {
             p99_ms: p99,
             max_ms: max,
             by_site,
+            end,
             length,
             answers: count,
         }

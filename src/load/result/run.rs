@@ -429,3 +429,38 @@ fn share<S: Serializer>(commands: &FastSlow, to: S) -> Result<S::Ok, S::Error> {
 fn share_if_known<S: Serializer>(commands: &Option<FastSlow>, to: S) -> Result<S::Ok, S::Error> {
     commands.map(rounded_share).serialize(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_get_the_fields_that_they_know_in_their_order() {
+        let run = Run {
+            sites: vec![Site { commands: Some(FastSlow { fast: 1, slow: 2 }), ..Site::default() }],
+            cluster: Some(Cluster::default()),
+            ..Run::default()
+        };
+        let json = serde_json::to_string(&run).expect("it has a JSON form");
+        let none = r#"{"count":0,"p50":0.0,"p90":0.0,"p99":0.0,"p999":0.0,"p9999":0.0,"#;
+        let none = &format!(r#"{none}"max":0.0,"mean":0.0}}"#);
+        let path = &format!(r#"{{"commit_ms":{none},"execute_ms":{none}}}"#);
+        let wanted = [
+            r#"{"seconds":0.0,"interrupted":false,"offered":0,"answered":0,"#,
+            r#""throughput_ops_s":0.0,"errors":0,"dropped":0,"unanswered":0,"error_words":[],"#,
+            &format!(r#""latency_ms":{none},"kinds":{{}},"sites":[{{"replica":0,"site":null,"#),
+            &format!(r#""latency_ms":{none},"kinds":{{}},"errors":0,"commit_ms":null,"#),
+            r#""execute_ms":null,"fast_path_share":0.3333,"fast_path":null,"slow_path":null,"#,
+            r#""lower_bound_ms":null}],"cluster":{"leader":null,"#,
+            &format!(r#""commit_ms":{none},"execute_ms":{none},"fast_path_share":1.0,"#),
+            &format!(r#""fast_path":{path},"slow_path":{path},"#),
+            r#""instances":0,"slow_instances":0,"recoveries":0,"resubmitted":0,"frames_in":0,"#,
+            r#""frames_out":0,"bytes_out":0,"flushes":0},"#,
+            &format!(r#""generator":{{"lateness_ms":{none},"late":0,"busy":{{"generator":null,"#),
+            r#""busiest_thread":null,"machine":null}},"events":[],"series":[],"#,
+            r#""linearizable":null,"digests_equal":null,"history":null,"failures":[],"#,
+            r#""warnings":[]}"#,
+        ];
+        assert_eq!(json, wanted.concat());
+    }
+}

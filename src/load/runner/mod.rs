@@ -364,12 +364,12 @@ impl Looks {
         let errors = recent.iter().map(|one| one.errors).sum();
         let length = now.saturating_sub(self.last);
         let sites = recent.iter().map(|one| one.latency.count()).collect();
-        let at_s = now.as_secs_f64() - self.warm_up.as_secs_f64();
         self.last = now;
         while self.next <= now {
             self.next += self.interval;
         }
-        (Row::of(at_s, length, &Durations::from(latency.clone()), errors, sites), latency)
+        let answers = Durations::from(latency.clone());
+        (Row::of(self.warm_up, now, length, &answers, errors, sites), latency)
     }
 
     fn live<E: Endpoint>(&self, drive: &Drive<E>, row: &Row) -> Live {

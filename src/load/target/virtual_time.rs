@@ -164,11 +164,11 @@ fn series(
         intervals.entry(at.as_nanos() / interval.as_nanos()).or_default().push(*took);
     }
     let count = (warm_up + time).as_nanos() / interval.as_nanos();
-    let mut at_s = -warm_up.as_secs_f64();
+    let mut end = Duration::ZERO;
     let row = |index| {
-        at_s += interval.as_secs_f64();
+        end += interval;
         let exact = Exact::new(intervals.remove(&index).unwrap_or_default());
-        Row::of(at_s, interval, &exact.into(), 0, Vec::new())
+        Row::of(warm_up, end, interval, &exact.into(), 0, Vec::new())
     };
     (0..count).map(row).collect()
 }
