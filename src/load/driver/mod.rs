@@ -19,8 +19,8 @@ pub mod record;
 mod tests;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -143,6 +143,8 @@ pub struct Drive<E: Endpoint> {
     shared: Arc<Shared<E>>,
     tasks: JoinSet<()>,
     schedule: Option<std::thread::JoinHandle<JoinSet<()>>>,
+    /// When the clients were told to stop, and what had been answered by then.
+    stopped: OnceLock<(Duration, u64)>,
 }
 
 /// What all clients of a run share.
@@ -224,7 +226,7 @@ impl<E: Endpoint> Drive<E> {
                 schedule = Some(thread.spawn(work).expect("a thread can be had"));
             }
         }
-        Drive { shared, tasks, schedule }
+        Drive { shared, tasks, schedule, stopped: OnceLock::new() }
     }
 
     /// The time since the start.
@@ -260,10 +262,19 @@ impl<E: Endpoint> Drive<E> {
         self.shared.book.take_recent()
     }
 
-    /// Lets every client end with its present operation, and waits for them with this patience.
+    /// Lets every client end with its present operation. Returns when they were told so first.
+    pub fn stop(&self) -> Duration {
+        let stopped = self.stopped.get_or_init(|| {
+            self.shared.stop.store(true, Ordering::SeqCst);
+            (self.elapsed(), self.answered())
+        });
+        stopped.0
+    }
+
+    /// The same, and waits for them with this patience.
     pub async fn finish(mut self, patience: Duration) -> Driven {
-        let answered = self.answered();
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.stop();
+        let answered = self.stopped.get().map_or(0, |(_, answered)| *answered);
         let mut parts = vec![std::mem::take(&mut self.tasks)];
         if let Some(schedule) = self.schedule.take() {
             let joined = tokio::task::spawn_blocking(|| schedule.join()).await;

@@ -1,6 +1,6 @@
 //! What runs of a load have shown: each a `run`, made of `figures` and of what replicas count
-//! (`tally`), the machine did (`gauge`, `cpu`) and the checker says (`verify`). Here is what several
-//! runs of a scenario amount to. `render` shows it.
+//! (`tally`), the machine did (`gauge`, `cpu`) and the checker says (`verify`). Here is what
+//! several runs of a scenario amount to. `render` shows it.
 
 pub(super) mod cpu;
 pub mod figures;

@@ -154,7 +154,7 @@ async fn session<E: Endpoint + Clone>(
     let mut schedule = Schedule::new(scenario);
     tokio::pin!(interrupt);
     let mut interrupted = false;
-    while !interrupted && !looks.is_over(&drive) {
+    loop {
         let next = looks.next_moment().min(schedule.next_moment());
         tokio::select! {
             () = &mut interrupt => interrupted = true,
@@ -162,6 +162,11 @@ async fn session<E: Endpoint + Clone>(
             () = tokio::time::sleep(next.saturating_sub(drive.elapsed())) => {}
         }
         interrupted |= scenario.must_answer && drive.failed() > 0 && !looks.is_over(&drive);
+        let is_last = interrupted || looks.is_over(&drive);
+        if is_last {
+            // At once: looking at all of it takes a while, in which nothing is to start.
+            drive.stop();
+        }
         if looks.ends_warm_up(&drive) {
             looks.begin(scenario, local.as_deref()).await;
         }
@@ -174,8 +179,11 @@ async fn session<E: Endpoint + Clone>(
             watch(looks.live(&drive, &row));
             looks.rows.push(row);
         }
+        if is_last {
+            break;
+        }
     }
-    let mut ended = drive.elapsed();
+    let mut ended = drive.stop();
     let busy = looks.reading.as_ref().map(|before| Reading::take().since(before));
     let costs = looks.costs(local.as_deref()).await;
     if let Some(local) = local.as_deref_mut() {
@@ -191,14 +199,7 @@ async fn session<E: Endpoint + Clone>(
             looks.rows.push(row);
         }
     }
-    let counted = match local.as_deref() {
-        Some(local) => Some(Counted {
-            tallies: looks.since_warm_up(local.tallies().await),
-            leader: local.leader().await.map(ReplicaId::number),
-            costs,
-        }),
-        None => None,
-    };
+    let counted = looks.counted(local.as_deref(), costs).await;
     drop(writer);
     let (series, events) = (looks.rows, looks.events);
     let busy = busy.unwrap_or_default();
@@ -377,6 +378,14 @@ impl Looks {
         let (errors, answered) = (drive.failed(), drive.answered());
         let stopped = self.events.iter().filter(|event| event.stop.is_some()).count();
         Live { seconds: at_s, rate, p50_ms, p99_ms, errors, answered, stopped }
+    }
+
+    /// What the replicas have counted since the warm-up, in the end.
+    async fn counted(&self, local: Option<&Local>, costs: Option<Costs>) -> Option<Counted> {
+        let local = local?;
+        let tallies = self.since_warm_up(local.tallies().await);
+        let leader = local.leader().await.map(ReplicaId::number);
+        Some(Counted { tallies, leader, costs })
     }
 
     fn since_warm_up(&self, after: Vec<Tally>) -> Vec<Tally> {
