@@ -1,5 +1,5 @@
 //! Values that clients write: each unique, as long as the distribution says, and telling who wrote
-//! it, so that a history can be checked: see [`record`](super::record).
+//! it, so that a history can be checked.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
