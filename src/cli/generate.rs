@@ -14,7 +14,7 @@ use crate::load::driver::THREAD;
 use crate::load::scenario::Target;
 use crate::node::Durability;
 
-/// So many threads for a load on this.
+/// How many threads generate a load on this target.
 pub(super) fn threads(target: &Target) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match target {
@@ -25,12 +25,13 @@ pub(super) fn threads(target: &Target) -> usize {
     }
 }
 
-/// Threads of the generator's name: what they take is no replica's.
+/// A runtime whose threads have the generator's name, so that their time is not taken for a
+/// replica's.
 pub(super) fn runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).thread_name(THREAD).enable_all().build()
 }
 
-/// How far it is, on a terminal.
+/// A progress bar; hidden unless standard error is a terminal.
 pub(super) fn progress_bar(length: u64, template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -39,7 +40,7 @@ pub(super) fn progress_bar(length: u64, template: &str) -> ProgressBar {
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A file for what is to come: better to fail before a run than after it.
+/// Creates a file for results, before the run: a bad path fails early.
 pub(super) fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok((path, file))

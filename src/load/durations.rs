@@ -1,5 +1,5 @@
-//! Many durations: counted in a histogram where time is real, each kept where it is virtual. All
-//! that results say of latencies is read off here.
+//! Distributions of durations: a histogram in real time, every sample in virtual time. All latencies
+//! that results quote are read from here.
 
 use std::time::Duration;
 

@@ -301,7 +301,7 @@ impl Seen {
     }
 }
 
-/// So many slices of one length: each is of the interval that its middle lies in.
+/// Cuts a run into so many slices of one length. A slice shows the interval that holds its middle.
 fn slices(series: &[Row], length: Duration, count: u32) -> Vec<Slice> {
     let slice = |index| {
         let middle = length * index + length / 2;

@@ -59,7 +59,7 @@ pub async fn take(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) ->
     }
 }
 
-/// A cluster under load that is started for this turn.
+/// The scenario of a turn.
 fn scenario(
     plan: &ComparisonPlan,
     turn: &Turn<'_>,
@@ -67,7 +67,7 @@ fn scenario(
 ) -> Result<Scenario, UnknownProtocol> {
     let Turn { contender, point, seed, .. } = *turn;
     let protocol: ProtocolKind = contender.protocol.parse()?;
-    // Where nobody leads, another replica stands for the leader that stops.
+    // A leaderless protocol has a stand-in: the replica that stops where others lose their leader.
     let leader = contender.leader.or((!leads(protocol)).then_some(plan.stand_in));
     let cluster = LocalTarget {
         protocol,
@@ -116,7 +116,7 @@ fn slice(plan: &ComparisonPlan, point: Point) -> Duration {
     (plan.warm_up + plan.time_of(point)) / SLICES
 }
 
-/// Who stops, and comes back; the leader, if the plan says so.
+/// The replica that stops, and whether it comes back. The runner finds the leader, if it is that.
 fn faults(plan: &ComparisonPlan, point: Point) -> Vec<Fault> {
     let Some(stop) = plan.crash.as_ref().filter(|_| point.crash) else { return Vec::new() };
     let number = |site| ReplicaId::from_index(site).number();
@@ -133,7 +133,7 @@ fn seen(plan: &ComparisonPlan, point: Point, run: &Run, virtual_time: bool) -> O
         Stopped {
             site: plan.area.sites[usize::from(stop.replica) - 1].clone(),
             as_leader: plan.crash.as_ref().is_some_and(|crash| crash.site.is_none()),
-            // Nobody needs more digits of a moment that is not exact.
+            // Real time is not exact: reports give hundredths of a second.
             at_s: if virtual_time { at_s } else { (at_s * 100.0).round() / 100.0 },
             back_s: stop.back.map(|back| back.as_secs_f64()),
         }

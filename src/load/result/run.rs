@@ -276,7 +276,7 @@ impl Run {
         Measured { latency: &self.latency, errors: self.error_share(), rate: self.throughput_ops_s }
     }
 
-    /// Faults that did not come about, and operations without an answer where each must have one.
+    /// Notes faults that failed, and unanswered operations where all must be answered.
     fn judge_work(&mut self, scenario: &Scenario) {
         for Event { what, failed, .. } in &self.events {
             self.failures.extend(failed.iter().map(|why| format!("{what}: {why}")));

@@ -164,7 +164,7 @@ async fn session<E: Endpoint + Clone>(
         interrupted |= scenario.must_answer && drive.failed() > 0 && !looks.is_over(&drive);
         let is_last = interrupted || looks.is_over(&drive);
         if is_last {
-            // At once: looking at all of it takes a while, in which nothing is to start.
+            // Before the last look: while that takes its time, no operation may start.
             drive.stop();
         }
         if looks.ends_warm_up(&drive) {
@@ -405,7 +405,7 @@ fn first_row(warm_up: Duration, interval: Duration) -> Duration {
     if rest.is_zero() { interval } else { rest }
 }
 
-/// The faults that are still to come, the last first.
+/// The faults that are due later, the last one first.
 struct Schedule {
     left: Vec<(Duration, Action, String)>,
 }

@@ -21,7 +21,7 @@ use crate::sim::virtual_time::{
 };
 use crate::types::{Footprint, ReplicaId};
 
-/// Runs a scenario on a cluster that stands in its wide area.
+/// Runs a scenario, to which the cluster's wide area gives the delays.
 pub(in crate::load) fn run(scenario: &Scenario, cluster: &LocalTarget, prices: Prices) -> Run {
     let mut streams = Streams::new(&scenario.plan.workload);
     let setup = setup(scenario, cluster, prices);
@@ -58,8 +58,7 @@ fn setup(scenario: &Scenario, cluster: &LocalTarget, prices: Prices) -> Setup {
     }
 }
 
-/// The one replica that stops, and comes back if the schedule says so: of other faults virtual time
-/// knows none.
+/// The replica that stops, and when it is back. Virtual time supports no other faults.
 fn crash(scenario: &Scenario, cluster: &LocalTarget) -> Option<Crash> {
     let mut crash: Option<Crash> = None;
     for fault in &scenario.faults {
@@ -151,8 +150,7 @@ fn sites(measured: &Measured, cluster: &LocalTarget) -> Vec<Site> {
     area.sites.iter().enumerate().map(one).collect()
 }
 
-/// Cuts a run into intervals of one length: those in which nothing was answered, too. What came
-/// after them is left out.
+/// Cuts a run into intervals of one length, silent ones included. Later answers are left out.
 fn series(
     answers: &[(Duration, Duration)],
     warm_up: Duration,
