@@ -1,5 +1,5 @@
-//! Distributions of durations: a histogram in real time, every sample in virtual time. All latencies
-//! that results quote are read from here.
+//! Distributions of durations: a histogram in real time, every sample in virtual time. All
+//! latencies that results quote are read from here.
 
 use std::time::Duration;
 
