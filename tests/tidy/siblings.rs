@@ -11,8 +11,6 @@ use crate::source::{braces_after, code_of, is_word, words};
 /// Folders whose files still use each other in a circle, and why. The list may only get shorter.
 pub(crate) const EXEMPT: &[(&str, &str)] = &[
     ("execute", "the graph, its index and its window share the types of one pass"),
-    ("load", "settings and their wide-area part, and the finder and its outcome, name each other"),
-    ("load/compare", "the renderings of a comparison share plots and words"),
     ("mesh", "one mesh type over files by phase of a connection"),
     ("node", "one runner type over files by task"),
     ("node/runner", "the answers and the full inbox name each other"),

@@ -15,7 +15,7 @@ use crate::load::driver::{Driven, Figures, LATE, Pace};
 use crate::load::durations::Durations;
 use crate::load::scenario::slo::Measured;
 use crate::load::scenario::{Scenario, Target};
-use crate::node::{FastSlow, PathLatency, Unsettled};
+use crate::node::{FastSlow, NotConverged, PathLatency};
 use crate::types::ReplicaId;
 
 /// A thread that has worked more than this share of the time was the limit.
@@ -296,7 +296,7 @@ impl Run {
     /// Takes note of what the live replicas hold in the end.
     pub(in crate::load) fn judge_digests(
         &mut self,
-        digests: Result<BTreeMap<ReplicaId, u64>, Unsettled>,
+        digests: Result<BTreeMap<ReplicaId, u64>, NotConverged>,
     ) {
         match digests {
             Ok(digests) => {
