@@ -113,7 +113,7 @@ impl EPaxos {
 
     /// Everything up to here is forgotten: every member has executed it for good.
     pub fn forgotten(&self) -> &Deps {
-        self.core.store.index.floor()
+        self.core.store.forgotten()
     }
 
     /// Sizes of what it keeps in memory.
@@ -121,7 +121,7 @@ impl EPaxos {
         Sizes {
             instances: self.core.store.instances.len(),
             bytes: self.core.store.kept_bytes(),
-            keys: self.core.store.index.keys(),
+            keys: self.core.store.index().keys(),
             recoveries: self.recovery.len(),
         }
     }

@@ -169,8 +169,9 @@ fn forget_as_conflict(store: &mut Store, id: InstanceId, counts: impl Fn(&Instan
     let payload =
         |(other, instance): (InstanceId, &Instance)| Some((other, instance.payload.clone()?));
     let others: Vec<_> = others.filter_map(payload).collect();
-    store.index.forget_one(id);
-    others.iter().for_each(|(other, batch)| store.index.insert(*other, batch.footprint()));
+    let (index, _) = store.indexes();
+    index.forget_one(id);
+    others.iter().for_each(|(other, batch)| index.insert(*other, batch.footprint()));
 }
 
 /// Takes what was accepted for the owner's batch.
@@ -198,7 +199,7 @@ pub(super) fn unknown_speaks(
 /// Forgets what is dropped.
 pub(super) fn dropped(rules: Rules, store: &mut Store) {
     if rules.is_broken(Plant::ForgetAtCut) {
-        store.dropped.commands.clear();
+        store.indexes().1.commands.clear();
     }
 }
 
@@ -234,7 +235,7 @@ impl EPaxos {
 
     /// What conflicts with what, to compare.
     pub(crate) fn conflict_index(&self) -> &ConflictIndex {
-        &self.core.store.index
+        self.core.store.index()
     }
 
     /// A message is about to be handled. Whether nothing is left to be done about it.

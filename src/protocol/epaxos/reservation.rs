@@ -181,7 +181,7 @@ impl Reservation {
     /// For each owner, the highest slot known here that conflicts with `footprint`; lost slots
     /// conflict with all.
     pub(super) fn conflicts(&self, cx: &Context, store: &Store, footprint: &Footprint) -> Deps {
-        let mut deps = store.index.conflicts(footprint);
+        let mut deps = store.conflicts(footprint);
         let open = store.known_of(cx.me()) < self.earlier;
         if cx.rules.lost_slots_conflict() && (open || cx.rules.decided_lost_slots_conflict()) {
             deps.raise(cx.me(), self.earlier);

@@ -35,10 +35,10 @@ impl EPaxos {
             }
         }
         let shared = ProtocolSnapshot {
-            floor: store.index.floor().clone(),
+            floor: store.forgotten().clone(),
             cut: self.reclaim.established().clone(),
             dropped: store.instances.trimmed().clone(),
-            index: store.dropped.clone(),
+            index: store.dropped().clone(),
             decisions,
         };
         (shared, own)
@@ -86,12 +86,10 @@ impl EPaxos {
         self.recovery.end_all(executed);
         let s = &mut self.core.step(view, fx);
         s.cx.rules.installing(s.store);
-        for (id, instance) in s.store.instances.trim(&dropped) {
-            s.store.keep_as_dropped(id, &instance);
-        }
+        s.store.drop_records(&dropped);
         s.store.join_dropped(&index);
         decisions.into_iter().for_each(|decision| s.store.note_executed(decision));
-        s.store.index.settle_wildcards(executed);
+        s.store.drop_wildcards(executed);
         self.reclaim.on_install(s, &cut);
         self.skip_to(executed);
         let instances = &self.core.store.instances;

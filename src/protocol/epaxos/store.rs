@@ -8,7 +8,8 @@ use super::instances::{Instance, Instances};
 use super::{CommitValue, ExecutedDecision, Fx, Message, Phase};
 use crate::protocol::Path;
 use crate::types::{
-    Batch, Decision, Deps, Executed, Footprint, InstanceId, ReplicaId, Slot, Value, Written,
+    Batch, Decision, Deps, Executed, Footprint, InstanceId, KeyHash, ReplicaId, Slot, Value,
+    Written,
 };
 
 /// About how many bytes of memory an instance with such a payload takes.
@@ -37,9 +38,9 @@ struct Frontier {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) instances: Instances,
-    pub(super) index: ConflictIndex,
+    index: ConflictIndex,
     /// What is left of those that were dropped.
-    pub(super) dropped: DroppedIndex,
+    dropped: DroppedIndex,
     frontiers: Vec<Frontier>,
     /// Per owner, the highest slot that is decided as the `Nop` of a payload that was never seen
     /// here: lost by its owner, most likely.
@@ -78,6 +79,47 @@ impl Store {
     /// Whether no instance can have this name.
     pub(super) fn is_nonsense(&self, id: InstanceId) -> bool {
         id.slot == 0 || id.replica.index() >= self.frontiers.len()
+    }
+
+    /// What conflicts with what, of all that is known here.
+    pub(super) fn index(&self) -> &ConflictIndex {
+        &self.index
+    }
+
+    /// Both indexes, to break a rule.
+    #[cfg(test)]
+    pub(super) fn indexes(&mut self) -> (&mut ConflictIndex, &mut DroppedIndex) {
+        (&mut self.index, &mut self.dropped)
+    }
+
+    /// Per owner, the highest slot known here that conflicts with `footprint`.
+    pub(super) fn conflicts(&self, footprint: &Footprint) -> Deps {
+        self.index.conflicts(footprint)
+    }
+
+    /// What is left of dropped instances.
+    pub(super) fn dropped(&self) -> &DroppedIndex {
+        &self.dropped
+    }
+
+    /// Per owner, the highest slot of a command that is dropped and conflicts with `footprint`.
+    pub(super) fn dropped_conflicts(&self, footprint: &Footprint) -> Deps {
+        self.dropped.commands.conflicts(footprint)
+    }
+
+    /// Everything up to here is forgotten: every member has executed it for good.
+    pub(super) fn forgotten(&self) -> &Deps {
+        self.index.floor()
+    }
+
+    /// It is accepted as `Nop`, and nobody here knows its payload: it conflicts with everything.
+    pub(super) fn note_wildcard(&mut self, id: InstanceId) {
+        self.index.insert_wildcard(id);
+    }
+
+    /// These are decided: their payload is known, or does not matter any more.
+    pub(super) fn drop_wildcards(&mut self, decided: &Executed) {
+        self.index.drop_wildcards(decided);
     }
 
     /// The owner's commands became known: they count as a conflict from now on (protocol.md §3).
@@ -189,8 +231,15 @@ impl Store {
         gone
     }
 
+    /// Drops the records of everything up to `floor`, which is executed here, and returns them.
+    pub(super) fn drop_records(&mut self, floor: &Deps) -> Vec<(InstanceId, Instance)> {
+        let gone = self.instances.trim(floor);
+        gone.iter().for_each(|(id, instance)| self.keep_as_dropped(*id, instance));
+        gone
+    }
+
     /// An instance's record is gone: what of it still speaks for or against others stays.
-    pub(super) fn keep_as_dropped(&mut self, id: InstanceId, instance: &Instance) {
+    fn keep_as_dropped(&mut self, id: InstanceId, instance: &Instance) {
         let Some(payload) = &instance.payload else {
             // What nobody here ever saw leaves the conflicts, as it did when it was decided.
             self.index.remove_wildcard(id);
@@ -200,6 +249,25 @@ impl Store {
         let executed = instance.decision().is_some_and(|(value, _)| !value.is_nop());
         let index = if executed { &mut self.dropped.commands } else { &mut self.dropped.nops };
         index.insert(id, payload.footprint());
+    }
+
+    /// Removes some dropped commands that are forgotten: looks at up to `at_most` keys after
+    /// `after`. Returns where to go on, if there is more.
+    pub(super) fn sweep_commands(
+        &mut self,
+        after: Option<KeyHash>,
+        at_most: usize,
+    ) -> Option<KeyHash> {
+        let (gone, next) = self.dropped.commands.sweep(self.index.floor(), after, at_most);
+        gone.into_iter().for_each(|key| self.index.forget_key(key));
+        next
+    }
+
+    /// The same of dropped `Nop`s.
+    pub(super) fn sweep_nops(&mut self, after: Option<KeyHash>, at_most: usize) -> Option<KeyHash> {
+        let (gone, next) = self.dropped.nops.sweep(self.index.floor(), after, at_most);
+        gone.into_iter().for_each(|key| self.index.forget_key(key));
+        next
     }
 
     /// Starts with everything up to `dropped` executed and without a record, and of that everything

@@ -142,7 +142,7 @@ pub(super) fn note_accepted(
             cx.rules.nop_accepted(store, id);
             if store.instances.entry(id).payload.is_none() {
                 fx.hit(Path::Wildcard);
-                store.index.insert_wildcard(id);
+                store.note_wildcard(id);
             }
         }
     }

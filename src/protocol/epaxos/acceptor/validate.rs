@@ -86,7 +86,7 @@ fn note_validated(s: &mut Step<'_>, question: &Question<'_>) {
 /// A command that conflicts, was executed here and is dropped, and is not covered: it was
 /// executed without waiting for the recovered instance, so it cannot cover that.
 fn dropped_interfering(s: &Step<'_>, batch: &Batch, deps: &Deps) -> Option<Interfering> {
-    let executed = s.store.dropped.commands.conflicts(batch.footprint());
+    let executed = s.store.dropped_conflicts(batch.footprint());
     let (owner, slot) = executed.iter().find(|(owner, slot)| *slot > deps.slot(*owner))?;
     let id = InstanceId::new(owner, slot);
     Some(Interfering { id, standing: Standing::Committed })

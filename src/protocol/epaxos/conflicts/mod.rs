@@ -95,7 +95,7 @@ impl ConflictIndex {
     }
 
     /// These are decided: their payload is known, or does not matter any more.
-    pub(super) fn settle_wildcards(&mut self, decided: &Executed) {
+    pub(super) fn drop_wildcards(&mut self, decided: &Executed) {
         self.wildcards.retain(|id| !decided.contains(*id));
     }
 

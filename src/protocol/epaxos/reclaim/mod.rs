@@ -80,7 +80,7 @@ impl Reclaim {
             return;
         }
         let me = s.cx.me();
-        self.marks.note_own(me, proposed, s.store.index.floor());
+        self.marks.note_own(me, proposed, s.store.forgotten());
         let executed = self.marks.executed_at(me).clone();
         let (known, cut) = (s.store.known(), self.cuts.established().clone());
         let by_all = Box::new(self.marks.free_to_cover().clone());

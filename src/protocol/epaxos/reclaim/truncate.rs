@@ -52,26 +52,21 @@ impl Sweep {
 
     /// Removes from the index of dropped instances some of what every member has executed.
     fn some(&mut self, store: &mut Store) {
-        let floor = store.index.floor().clone();
-        let (part, after) = match self.stage {
-            Stage::Idle if self.floor == floor => return,
+        let next = match self.stage {
+            Stage::Idle if self.floor == *store.forgotten() => return,
             Stage::Idle => {
-                self.floor = floor.clone();
-                (&mut store.dropped.commands, None)
+                self.floor = store.forgotten().clone();
+                store.sweep_commands(None, KEYS_AT_ONCE)
             }
-            Stage::Commands(after) => (&mut store.dropped.commands, after),
-            Stage::Nops(after) => (&mut store.dropped.nops, after),
+            Stage::Commands(after) => store.sweep_commands(after, KEYS_AT_ONCE),
+            Stage::Nops(after) => store.sweep_nops(after, KEYS_AT_ONCE),
         };
-        let (gone, next) = part.sweep(&floor, after, KEYS_AT_ONCE);
         self.stage = match (&self.stage, next) {
             (Stage::Idle | Stage::Commands(_), Some(_)) => Stage::Commands(next),
             (Stage::Idle | Stage::Commands(_), None) => Stage::Nops(None),
             (Stage::Nops(_), Some(_)) => Stage::Nops(next),
             (Stage::Nops(_), None) => Stage::Idle,
         };
-        for key in gone {
-            store.index.forget_key(key);
-        }
     }
 }
 
@@ -92,10 +87,10 @@ impl Reclaim {
     /// What every member has executed, and nothing may come up any more that it speaks against.
     fn forget_some(&self, s: &mut Step<'_>) {
         let to = self.marks.forgettable();
-        if s.store.index.floor().includes(to) {
+        if s.store.forgotten().includes(to) {
             return;
         }
-        let floor = step(s.store.index.floor(), to);
+        let floor = step(s.store.forgotten(), to);
         let gone = s.store.forget(&floor);
         self.assert_executed(s.cx, &gone);
         s.fx.hit(Path::Trimmed);
@@ -110,11 +105,8 @@ impl Reclaim {
         }
         s.fx.hit(Path::Dropped);
         let floor = step(s.store.instances.trimmed(), &to);
-        let gone = s.store.instances.trim(&floor);
+        let gone = s.store.drop_records(&floor);
         self.assert_executed(s.cx, &gone);
-        for (id, instance) in gone {
-            s.store.keep_as_dropped(id, &instance);
-        }
         s.cx.rules.dropped(s.store);
     }
 
