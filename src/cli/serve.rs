@@ -184,6 +184,7 @@ fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
             (poisoned.as_str(), NO)
         }
         Fault::Clone { .. } => (CLONE, BAD_DATA),
+        Fault::Contradiction(_) => (CONTRADICTION, BAD_DATA),
         Fault::OtherList { .. } => (OTHER_LIST, BAD_DATA),
         _ => ("This is a bug. Started again, the replica goes on where its records end.", NO),
     };
@@ -226,6 +227,12 @@ const OUTCAST: &str = replace!(
 const CLONE: &str = "\
 Stop the one that should not run. If that was started from a copy of the data directory, remove \
 the copy: a directory is one replica's, and only one may go on from where it was copied.";
+
+const CONTRADICTION: &str = replace!(
+    "A data directory was put back from an older copy, and replicas have acted on both. They may \
+     have executed different commands, and do not talk to each other until all begin anew with \
+     the state of one of them. Which one that is, only you can decide."
+);
 
 const OTHER_LIST: &str = "\
 Nothing was decided here. Make [replicas] the same in the files of all replicas, and start those \

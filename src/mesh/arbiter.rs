@@ -118,7 +118,7 @@ mod tests {
             from: ReplicaId::from_index(1),
             to: ReplicaId::from_index(0),
             shown: Presence { life, ..Presence::default() },
-            knows: None,
+            knows: Vec::new(),
             origin: 0,
             epoch: 0,
             lost_life: lost.0,

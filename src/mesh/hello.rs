@@ -15,13 +15,13 @@ use quinn::{RecvStream, SendStream};
 
 use super::refusal::{Closed, Refusal};
 use super::terms::{Terms, Votes};
-use crate::types::{Known, LogPosition, Presence, ReplicaId, ReplicaSet};
+use crate::types::{Known, LogPosition, MAX_REPLICAS, Presence, ReplicaId, ReplicaSet};
 
 /// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 6;
+pub(super) const VERSION: u16 = 7;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
-const MAX_HELLO_BYTES: usize = 1024;
+const MAX_HELLO_BYTES: usize = 3072;
 /// The protocol of a replica that is not told another one.
 pub(super) const BEFORE: &str = "epaxos";
 const PEER: u8 = 1;
@@ -35,8 +35,8 @@ pub(super) struct PeerHello {
     pub(super) to: ReplicaId,
     /// What the sender says of itself. Its life tells its process from all others.
     pub(super) shown: Presence,
-    /// What the sender remembers of the receiver.
-    pub(super) knows: Option<Known>,
+    /// What the sender remembers of the others and of the receiver, by rising numbers.
+    pub(super) knows: Vec<(ReplicaId, Known)>,
     /// The backup that the sender's cluster was restored from; 0 if it began with nothing.
     pub(super) origin: u64,
     /// The membership epoch; 0 until memberships change.
@@ -65,18 +65,12 @@ impl PeerHello {
         let mut out = preamble(PEER, &self.cluster);
         out.put_u8(self.from.number());
         out.put_u8(self.to.number());
-        let (shown, knows, terms) = (&self.shown, self.knows, &self.terms);
-        out.put_u8(knows.is_some().into());
-        let nothing = Known { directory: 0, life: 0, held: LogPosition::default() };
-        let known = knows.unwrap_or(nothing);
+        let (shown, terms) = (&self.shown, &self.terms);
         for field in [
             shown.directory,
             shown.life,
             shown.began.records(),
             shown.held.records(),
-            known.directory,
-            known.life,
-            known.held.records(),
             self.origin,
             self.epoch,
             self.lost_life,
@@ -90,6 +84,7 @@ impl PeerHello {
         }
         out.put_slice(&[votes_code(terms.votes), terms.frames, terms.snapshots]);
         put_text(&mut out, &terms.protocol);
+        put_memory(&mut out, &self.knows);
         out
     }
 
@@ -97,19 +92,13 @@ impl PeerHello {
         let (cluster, mut rest) = open(bytes, PEER)?;
         let from = replica(&mut rest)?;
         let to = replica(&mut rest)?;
-        let knows = match byte(&mut rest)? {
-            0 => false,
-            1 => true,
-            _ => return Err(Refusal::BadHello),
-        };
-        let mut field = || rest.try_get_u64_le().map_err(|_| Refusal::BadHello);
+        let mut field = || number(&mut rest);
         let shown = Presence {
             directory: field()?,
             life: field()?,
             began: LogPosition::new(field()?),
             held: LogPosition::new(field()?),
         };
-        let (directory, life, held) = (field()?, field()?, LogPosition::new(field()?));
         let (origin, epoch) = (field()?, field()?);
         let (lost_life, lost_generation, generation) = (field()?, field()?, field()?);
         let members = ReplicaSet::from_bits(field()?);
@@ -118,12 +107,13 @@ impl PeerHello {
         let votes = votes(byte(&mut rest)?)?;
         let (frames, snapshots) = (byte(&mut rest)?, byte(&mut rest)?);
         let protocol = text(&mut rest)?;
+        let knows = memory(&mut rest)?;
         Ok(PeerHello {
             cluster,
             from,
             to,
             shown,
-            knows: knows.then_some(Known { directory, life, held }),
+            knows,
             origin,
             epoch,
             lost_life,
@@ -227,6 +217,41 @@ fn byte(rest: &mut &[u8]) -> Result<u8, Refusal> {
     rest.try_get_u8().map_err(|_| Refusal::BadHello)
 }
 
+fn number(rest: &mut &[u8]) -> Result<u64, Refusal> {
+    rest.try_get_u64_le().map_err(|_| Refusal::BadHello)
+}
+
+/// What is remembered of replicas, with how many these are in front.
+fn put_memory(out: &mut BytesMut, knows: &[(ReplicaId, Known)]) {
+    out.put_u8(u8::try_from(knows.len()).expect("no more than there are replicas"));
+    for (replica, Known { directory, life, began, held }) in knows {
+        out.put_slice(&[replica.number(), began.is_some().into()]);
+        let began = began.unwrap_or_default();
+        for field in [*directory, *life, began.records(), held.records()] {
+            out.put_u64_le(field);
+        }
+    }
+}
+
+fn memory(rest: &mut &[u8]) -> Result<Vec<(ReplicaId, Known)>, Refusal> {
+    let count = usize::from(byte(rest)?);
+    if count > MAX_REPLICAS {
+        return Err(Refusal::BadHello);
+    }
+    let mut knows = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (of, with_began) = (replica(rest)?, byte(rest)?);
+        if with_began > 1 || knows.last().is_some_and(|(before, _)| *before >= of) {
+            return Err(Refusal::BadHello);
+        }
+        let (directory, life) = (number(rest)?, number(rest)?);
+        let (began, held) = (LogPosition::new(number(rest)?), LogPosition::new(number(rest)?));
+        let began = (with_began == 1).then_some(began);
+        knows.push((of, Known { directory, life, began, held }));
+    }
+    Ok(knows)
+}
+
 const fn votes_code(votes: Votes) -> u8 {
     match votes {
         Votes::Flushed => 0,
@@ -251,6 +276,11 @@ mod tests {
 
     use super::*;
 
+    fn known(of: u8, began: Option<u64>) -> (ReplicaId, Known) {
+        let (began, held) = (began.map(LogPosition::new), LogPosition::new(4));
+        (ReplicaId::new(of).unwrap(), Known { directory: 3, life: 2, began, held })
+    }
+
     fn peer() -> PeerHello {
         PeerHello {
             cluster: "alpha".into(),
@@ -262,7 +292,7 @@ mod tests {
                 began: LogPosition::new(7),
                 held: LogPosition::new(300),
             },
-            knows: Some(Known { directory: 3, life: 2, held: LogPosition::new(1) }),
+            knows: vec![known(1, Some(2)), known(3, None)],
             origin: 9,
             epoch: 0,
             lost_life: 5,
@@ -285,13 +315,29 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(PeerHello::decode(&bytes[..cut]), Err(Refusal::BadHello));
         }
-        let stranger = PeerHello { knows: None, ..peer() };
+        let stranger = PeerHello { knows: Vec::new(), ..peer() };
         assert_eq!(PeerHello::decode(&stranger.encode()), Ok(stranger));
+        let twice = PeerHello { knows: vec![known(1, None); 2], ..peer() };
+        assert_eq!(PeerHello::decode(&twice.encode()), Err(Refusal::BadHello));
         let client =
             ClientHello { cluster: "alpha".into(), to: ReplicaId::from_index(1), name: "a".into() };
         let bytes = client.encode();
         assert_eq!(ClientHello::decode(&bytes), Ok(client));
         assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello));
+    }
+
+    #[test]
+    fn the_longest_hello_is_not_too_long() {
+        let all = || (1..=u8::try_from(MAX_REPLICAS).unwrap()).map(|of| known(of, Some(1)));
+        let name = "n".repeat(255);
+        let terms = Terms { protocol: name.clone(), ..Terms::default() };
+        let longest = PeerHello { cluster: name, terms, knows: all().collect(), ..peer() };
+        let bytes = longest.encode();
+        assert!(bytes.len() <= MAX_HELLO_BYTES, "{} bytes", bytes.len());
+        assert_eq!(PeerHello::decode(&bytes), Ok(longest.clone()));
+        let knows = all().chain(all().take(1)).collect();
+        let more = PeerHello { knows, ..longest };
+        assert_eq!(PeerHello::decode(&more.encode()), Err(Refusal::BadHello));
     }
 
     #[test]

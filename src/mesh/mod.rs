@@ -110,21 +110,25 @@ pub trait Inbound: Send + Sync + 'static {
     /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what is kept long.
     fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>);
 
-    /// What to tell `peer` in a hello: how far the log here is durable, and what is remembered of
-    /// it. By default nothing.
-    fn introduce(&self, peer: ReplicaId) -> (LogPosition, Option<Known>) {
-        let _ = peer;
-        (LogPosition::default(), None)
+    /// What to tell others in a hello: how far the log here is durable, and what is remembered of
+    /// all replicas, by rising numbers. By default nothing.
+    fn introduce(&self) -> (LogPosition, Vec<(ReplicaId, Known)>) {
+        (LogPosition::default(), Vec::new())
     }
 
     /// Whether `peer`, which has proven its id and agrees on the terms, may connect as what it
-    /// shows itself; `knows` is what it remembers of this replica. Asked before each connection, on
-    /// a thread where it may block; perhaps more than once, and for several peers at a time. By
-    /// default everybody may.
+    /// shows itself; `knows` is what it remembers of this replica and of others. Asked before each
+    /// connection, on a thread where it may block; perhaps more than once, and for several peers at
+    /// a time. By default everybody may.
     ///
     /// # Errors
     /// What the peer is told.
-    fn admit(&self, peer: ReplicaId, shown: Presence, knows: Option<Known>) -> Result<(), Refusal> {
+    fn admit(
+        &self,
+        peer: ReplicaId,
+        shown: Presence,
+        knows: &[(ReplicaId, Known)],
+    ) -> Result<(), Refusal> {
         let _ = (peer, shown, knows);
         Ok(())
     }

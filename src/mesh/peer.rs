@@ -135,7 +135,7 @@ async fn answer_peer(
 
 fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
     let (lost_life, lost_generation) = link.lost();
-    let (held, knows) = hub.inbound.introduce(link.peer);
+    let (held, knows) = hub.inbound.introduce();
     PeerHello {
         cluster: hub.cluster.clone(),
         from: hub.id,
@@ -189,8 +189,8 @@ async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>,
 /// loop does not wait for a disk.
 async fn admit(hub: &Hub, hello: &PeerHello) -> Result<(), Refusal> {
     let inbound = Arc::clone(&hub.inbound);
-    let PeerHello { from, shown, knows, .. } = *hello;
-    let asked = tokio::task::spawn_blocking(move || inbound.admit(from, shown, knows));
+    let (from, shown, knows) = (hello.from, hello.shown, hello.knows.clone());
+    let asked = tokio::task::spawn_blocking(move || inbound.admit(from, shown, &knows));
     asked.await.unwrap_or(Err(Refusal::Internal))
 }
 

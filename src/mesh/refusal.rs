@@ -5,7 +5,7 @@ use quinn::{ConnectionError, VarInt};
 
 use super::hello::VERSION;
 use super::terms::{Numbers, Votes};
-use crate::types::{ReplicaId, ReplicaSet};
+use crate::types::{Known, ReplicaId, ReplicaSet};
 
 /// Why this end closes a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -87,14 +87,16 @@ pub enum Refusal {
         /// The name needed for what the hello claims.
         claimed: String,
     },
-    /// A replica lacks what was heard of it here.
+    /// A replica lacks what was heard of it, here or at a replica that has said so.
     #[error(
-        "{id} is remembered here with {known} records in its log, and {shown} of them are in what \
-         it comes with: its directory is an older copy, or lost the end of its log"
+        "{id} is remembered by {by} with {known} records in its log, and {shown} of them are in \
+         what it comes with: its directory is an older copy, or lost the end of its log"
     )]
     OlderCopy {
         /// The replica.
         id: ReplicaId,
+        /// Who has heard more of it.
+        by: ReplicaId,
         /// How many records its log held.
         known: u64,
         /// How many of them it still may have, as far as can be told here.
@@ -113,6 +115,25 @@ pub enum Refusal {
         known: u64,
         /// How many of them are left; `None` if that was in a life that this directory never had.
         held: Option<u64>,
+    },
+    /// Two replicas have acted on what a third said, and that was not one and the same.
+    #[error(
+        "{id} remembers {third} up to {}, and {by} up to {}: {third} has gone on from an older \
+         copy of its directory, and those who heard it may have executed different commands. Stop \
+         all replicas, decide whose state is right, and restore all from a backup of that one",
+        place_in_life(.theirs), place_in_life(.ours)
+    )]
+    Contradiction {
+        /// The replica that is refused.
+        id: ReplicaId,
+        /// The one that both remember.
+        third: ReplicaId,
+        /// Who remembers it otherwise: the refusing end, or one that has told it so.
+        by: ReplicaId,
+        /// What that one remembers.
+        ours: Known,
+        /// What the other end remembers.
+        theirs: Known,
     },
     /// The other end counts quorums among other members.
     #[error(
@@ -272,6 +293,7 @@ impl Refusal {
             Refusal::OtherDurability { .. } => 0x29,
             Refusal::OtherFormat { .. } => 0x2a,
             Refusal::OtherSkips { .. } => 0x2b,
+            Refusal::Contradiction { .. } => 0x2c,
             Refusal::Internal => 0x30,
             Refusal::NotNoted => 0x31,
         }
@@ -293,6 +315,15 @@ fn left(held: Option<u64>) -> String {
         Some(held) => format!("of which {held} are here"),
         None => "in a life that this directory never had".to_owned(),
     }
+}
+
+fn place_in_life(known: &Known) -> String {
+    let Known { directory, life, began, held } = known;
+    let began = began.map(|at| format!(", which began at {}", at.records())).unwrap_or_default();
+    format!(
+        "record {} in life {life:016x}{began}, of data directory {directory:016x}",
+        held.records()
+    )
 }
 
 fn place(votes: Votes) -> &'static str {

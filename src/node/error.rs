@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::poison::PoisonedCommand;
 use crate::machine;
-use crate::mesh::MeshError;
+use crate::mesh::{MeshError, Refusal};
 use crate::replica::{Reach, Rejection};
 use crate::storage::{Durability, StorageError};
 use crate::types::{ClientId, Era, ReplicaId, RequestId, UnsupportedSize};
@@ -227,6 +227,10 @@ pub enum Fault {
         /// In that one's words.
         why: String,
     },
+    /// Two replicas remember different histories of one that is connected: there are two of its
+    /// directory, and both have gone on.
+    #[error("{0}")]
+    Contradiction(Refusal),
     /// Another replica of the cluster has another list of members, and this one has not found
     /// enough that have its own: they would not agree on what a quorum is. Nothing was decided.
     #[error("the lists of replicas differ, at {peer} and here; {why}")]

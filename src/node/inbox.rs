@@ -123,21 +123,36 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
             }
             full
         });
+        let mut contradiction = None;
         for frame in frames.drain(..taken.unwrap_or(frames.len())) {
             let Some((held, message)) = self.decode(from, frame) else { continue };
-            let news = self.register.heard(from, held);
+            let news = match self.register.heard(from, held) {
+                Ok(news) => news,
+                Err(refusal) => {
+                    contradiction = Some(Fault::Contradiction(refusal));
+                    break;
+                }
+            };
             messages.inputs.extend(news.map(|known| Input::Heard { peer: from, known }));
             messages.inputs.push(Input::Peer { from, message });
         }
         drop(messages);
+        if let Some(fault) = contradiction {
+            self.shared.fail(fault);
+        }
         self.shared.wake.notify_one();
     }
 
-    fn introduce(&self, peer: ReplicaId) -> (LogPosition, Option<Known>) {
-        self.register.introduce(peer)
+    fn introduce(&self) -> (LogPosition, Vec<(ReplicaId, Known)>) {
+        self.register.introduce()
     }
 
-    fn admit(&self, peer: ReplicaId, shown: Presence, knows: Option<Known>) -> Result<(), Refusal> {
+    fn admit(
+        &self,
+        peer: ReplicaId,
+        shown: Presence,
+        knows: &[(ReplicaId, Known)],
+    ) -> Result<(), Refusal> {
         let judged = self.register.admit(peer, shown, knows);
         if let Err(refusal @ Refusal::OlderHere { .. }) = &judged {
             // At once: nothing may be said any more, whatever becomes of this connection.
@@ -158,8 +173,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
     }
 
     fn on_peer_up(&self, peer: ReplicaId, shown: Presence) {
-        let known = self.register.met(peer, shown);
-        lock(&self.messages).inputs.extend(known.map(|known| Input::Heard { peer, known }));
+        self.register.met(peer, shown);
         self.shared.connected.send_modify(|connected| {
             connected.insert(peer);
         });

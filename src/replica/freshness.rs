@@ -35,9 +35,26 @@ pub struct Heard {
     /// Of whom.
     pub peer: ReplicaId,
     /// Its directory and its life, if they are not those of the news before.
-    pub since: Option<(u64, u64)>,
+    pub since: Option<Since>,
     /// The furthest that its log was durable.
     pub held: LogPosition,
+}
+
+/// What a replica goes on in, as long as it is not started again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Since {
+    /// The number of its data directory.
+    pub directory: u64,
+    /// Its life.
+    pub life: u64,
+    /// Where that began; `None` if an earlier version has written this.
+    pub began: Option<LogPosition>,
+}
+
+impl From<Known> for Since {
+    fn from(Known { directory, life, began, .. }: Known) -> Since {
+        Since { directory, life, began }
+    }
 }
 
 /// What a replica remembers of all others.
@@ -56,11 +73,12 @@ impl Memory {
         self.known.get(peer.index()).copied().flatten()
     }
 
-    /// `peer` has connected, and nothing that is remembered speaks against it.
+    /// `peer` is heard in this life, and nothing that is remembered speaks against it.
     pub fn met(&mut self, peer: ReplicaId, shown: Known) {
         let known = self.entry(peer);
         match known {
             Some(known) if (known.directory, known.life) == (shown.directory, shown.life) => {
+                known.began = known.began.or(shown.began);
                 known.held = known.held.max(shown.held);
             }
             _ => *known = Some(shown),
@@ -85,9 +103,9 @@ impl Memory {
         let mut news = Vec::new();
         for (place, (known, written)) in self.known.iter().zip(&mut self.written).enumerate() {
             let Some(known) = known.filter(|known| *written != Some(*known)) else { continue };
-            let life = (known.directory, known.life);
-            let same = written.is_some_and(|before| (before.directory, before.life) == life);
-            let since = (!same).then_some(life);
+            let since = Since::from(known);
+            let same = written.is_some_and(|before| Since::from(before) == since);
+            let since = (!same).then_some(since);
             news.push(Heard { peer: ReplicaId::from_index(place), since, held: known.held });
             *written = Some(known);
         }
@@ -98,7 +116,7 @@ impl Memory {
     pub fn all(&self) -> Vec<Heard> {
         let all = self.known.iter().enumerate().filter_map(|(place, known)| {
             let known = (*known)?;
-            let since = Some((known.directory, known.life));
+            let since = Some(known.into());
             Some(Heard { peer: ReplicaId::from_index(place), since, held: known.held })
         });
         all.collect()
@@ -108,7 +126,9 @@ impl Memory {
     pub fn restore(&mut self, news: &[Heard]) {
         for Heard { peer, since, held } in news.iter().copied() {
             match since {
-                Some((directory, life)) => self.met(peer, Known { directory, life, held }),
+                Some(Since { directory, life, began }) => {
+                    self.met(peer, Known { directory, life, began, held });
+                }
                 None => self.heard(peer, held),
             }
         }
@@ -133,7 +153,7 @@ mod tests {
     }
 
     fn known(life: u64, held: u64) -> Known {
-        Known { directory: 7, life, held: at(held) }
+        Known { directory: 7, life, began: Some(at(held)), held: at(held) }
     }
 
     #[test]
@@ -144,7 +164,7 @@ mod tests {
         assert!(!memory.is_ahead() && memory.of(one).is_none(), "it was never met");
         memory.met(two, known(4, 10));
         let mut log = memory.write();
-        assert_eq!(log, [Heard { peer: two, since: Some((7, 4)), held: at(10) }]);
+        assert_eq!(log, [Heard { peer: two, since: Some(known(4, 10).into()), held: at(10) }]);
         assert!(!memory.is_ahead());
         memory.heard(two, at(12));
         memory.heard(two, at(11));
@@ -159,5 +179,22 @@ mod tests {
             again.restore(&news);
             assert_eq!(again, memory);
         }
+    }
+
+    #[test]
+    fn where_a_life_began_is_written_once_it_is_known() {
+        let two = ReplicaId::from_index(1);
+        let before = Known { began: None, ..known(4, 10) };
+        let mut memory = Memory::default();
+        let mut log = vec![Heard { peer: two, since: Some(before.into()), held: at(10) }];
+        memory.restore(&log);
+        memory.met(two, Known { began: Some(at(6)), ..known(4, 11) });
+        assert!(memory.is_ahead());
+        log.extend(memory.write());
+        let since = Since { directory: 7, life: 4, began: Some(at(6)) };
+        assert_eq!(log[1..], [Heard { peer: two, since: Some(since), held: at(11) }]);
+        let mut again = Memory::default();
+        again.restore(&log);
+        assert_eq!(again.of(two), memory.of(two));
     }
 }

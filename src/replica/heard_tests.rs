@@ -1,7 +1,7 @@
 //! What a replica hears of others is durable no later than what rests on it.
 
 use super::core_tests::Cluster;
-use super::{Heard, Input, Limits, Memory, Record};
+use super::{Heard, Input, Limits, Memory, Record, Since};
 use crate::types::{Durable, Footprint, Known, LogPosition, ReplicaId};
 
 const HERE: usize = 0;
@@ -11,11 +11,14 @@ fn peer() -> ReplicaId {
 }
 
 fn hear(cluster: &mut Cluster, life: u64, held: u64) {
-    let known = Known { directory: 7, life, held: LogPosition::new(held) };
+    let began = Some(LogPosition::new(3));
+    let known = Known { directory: 7, life, began, held: LogPosition::new(held) };
     cluster.step(ReplicaId::from_index(HERE), Input::Heard { peer: peer(), known });
 }
 
-fn news(since: Option<(u64, u64)>, held: u64) -> Heard {
+fn news(life: Option<u64>, held: u64) -> Heard {
+    let began = Some(LogPosition::new(3));
+    let since = life.map(|life| Since { directory: 7, life, began });
     Heard { peer: peer(), since, held: LogPosition::new(held) }
 }
 
@@ -35,7 +38,7 @@ fn it_goes_in_front_of_the_next_record_and_only_if_there_is_news() {
     hear(&mut cluster, 4, 9);
     assert!(cluster.logs[HERE].is_empty(), "nothing rests on it yet");
     cluster.propose(HERE, 1, Footprint::write(b"a"));
-    let first = (0, vec![news(Some((7, 4)), 9)]);
+    let first = (0, vec![news(Some(4), 9)]);
     assert_eq!(heard(&cluster), std::slice::from_ref(&first));
     let length = cluster.logs[HERE].len();
     assert!(length > 1, "the vote comes behind it");

@@ -40,7 +40,7 @@ mod transfer;
 #[cfg(test)]
 mod truncation_tests;
 
-pub use freshness::{Heard, Memory, Record};
+pub use freshness::{Heard, Memory, Record, Since};
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
 pub use reach::Reach;
 pub use status::ReplicaStatus;

@@ -11,6 +11,10 @@
 //!
 //! What this cannot find: a loss of which nobody has heard who can be reached. It is found as soon
 //! as somebody who heard of it connects; then the one that lacks it is refused.
+//!
+//! By then a third replica may have acted on what the older copy said. So replicas compare what
+//! they remember of all others too ([`Known::agrees`]): two that have acted on different histories
+//! of one replica must not form a quorum.
 
 use super::LogPosition;
 
@@ -45,6 +49,8 @@ pub struct Known {
     pub directory: u64,
     /// The life it was heard in last.
     pub life: u64,
+    /// Where that life began; `None` if it was noted by a version that did not write this down.
+    pub began: Option<LogPosition>,
     /// The furthest that its log was durable, as far as anybody here has heard.
     pub held: LogPosition,
 }
@@ -120,12 +126,26 @@ impl Known {
         let same_process = shown.life == self.life;
         shown.directory == self.directory && (same_process || shown.began >= self.held)
     }
+
+    /// Whether this and what another replica remembers can both be true of a directory that only
+    /// went on: then the later of the two lives began with all that was heard of the earlier. It
+    /// does not matter when each of the two was heard.
+    ///
+    /// Two histories are not found if the life heard in one of them began no earlier than the point
+    /// up to which the other was heard. A life may have begun there if it is unknown where it did.
+    pub fn agrees(&self, other: &Known) -> bool {
+        let follows =
+            |later: &Known, earlier: &Known| later.began.is_none_or(|began| began >= earlier.held);
+        self.directory == other.directory
+            && (self.life == other.life || follows(self, other) || follows(other, self))
+    }
 }
 
 impl Presence {
     /// What is remembered of a replica that has just shown itself.
     pub fn known(&self) -> Known {
-        Known { directory: self.directory, life: self.life, held: self.held }
+        let Presence { directory, life, began, held } = *self;
+        Known { directory, life, began: Some(began), held }
     }
 }
 
@@ -138,7 +158,11 @@ mod tests {
     }
 
     fn known(life: u64, held: u64) -> Known {
-        Known { directory: 7, life, held: at(held) }
+        Known { directory: 7, life, began: None, held: at(held) }
+    }
+
+    fn heard(life: u64, began: u64, held: u64) -> Known {
+        Known { began: Some(at(began)), ..known(life, held) }
     }
 
     fn chain(lives: &[(u64, u64)]) -> Chain {
@@ -215,6 +239,81 @@ mod tests {
             }
         }
         assert!(held > 1000 && refused > 1000, "{held} held, {refused} refused");
+    }
+
+    #[test]
+    fn two_memories_of_different_histories_do_not_agree() {
+        // A copy of 10 records was put back after the original was heard at 12.
+        for (one, other, agree) in [
+            (heard(1, 0, 12), heard(9, 10, 11), false),
+            (heard(1, 0, 12), heard(9, 10, 10), false),
+            (heard(1, 0, 10), heard(9, 10, 11), true),
+            (heard(1, 0, 12), heard(1, 0, 30), true),
+            // The original was started again when it held 30. A copy that is shorter may be what
+            // came before.
+            (heard(2, 30, 40), heard(9, 10, 30), true),
+            (heard(2, 30, 40), heard(9, 10, 31), false),
+            (known(1, 12), heard(9, 10, 11), true),
+            (Known { directory: 8, ..heard(1, 0, 12) }, heard(1, 0, 12), false),
+        ] {
+            assert_eq!(one.agrees(&other), agree, "{one:?} and {other:?}");
+            assert_eq!(other.agrees(&one), agree, "{other:?} and {one:?}");
+        }
+    }
+
+    /// Two replicas remember something of a directory, in every short history of it and of a copy.
+    /// They agree if it only went on. If it did not, and both heard more than the two histories
+    /// have in common, they agree only if one has heard a life that began after the histories
+    /// parted.
+    #[test]
+    fn in_every_short_history_what_two_remember_agrees_unless_it_is_of_two_branches() {
+        const STEPS: u32 = 8;
+        let (mut linear, mut found, mut missed) = (0, 0, 0);
+        for history in 0..4u32.pow(STEPS) {
+            let mut present = (Chain::default(), Vec::new());
+            let mut copy = present.clone();
+            let (mut next_life, mut told) = (1, Vec::new());
+            present.0.begin(next_life, at(0));
+            for step in (0..STEPS).map(|step| history / 4u32.pow(step) % 4) {
+                let (chain, log) = &mut present;
+                let Began { life, at: began } = chain.present().expect("it began");
+                match step {
+                    0 => log.push(life),
+                    1 => copy = (chain.clone(), log.clone()),
+                    2 => {
+                        let memory = heard(life, began.records(), log.len() as u64);
+                        told.push((memory, chain.clone(), log.clone()));
+                    }
+                    _ => {
+                        std::mem::swap(&mut present, &mut copy);
+                        next_life += 1;
+                        present.0.begin(next_life, at(present.1.len() as u64));
+                    }
+                }
+            }
+            for (place, (one, chain, log)) in told.iter().enumerate() {
+                for (other, other_chain, other_log) in &told[..place] {
+                    let end = |log: &Vec<u64>| at(log.len() as u64);
+                    let went_on =
+                        chain.holds(*other, end(log)) || other_chain.holds(*one, end(other_log));
+                    let agree = one.agrees(other);
+                    assert_eq!(agree, other.agrees(one));
+                    assert!(agree || !went_on, "{history}: {one:?} and {other:?} are honest");
+                    let common = log.iter().zip(other_log).take_while(|(a, b)| a == b).count();
+                    let common = at(common as u64);
+                    let parted = one.held > common && other.held > common;
+                    let anew = one.began.max(other.began) > Some(common);
+                    assert!(!agree || !parted || anew, "{history}: {one:?} and {other:?}");
+                    *(match (went_on, agree) {
+                        (true, _) => &mut linear,
+                        (false, false) => &mut found,
+                        (false, true) => &mut missed,
+                    }) += 1;
+                }
+            }
+        }
+        let counts = format!("{linear} went on, {found} found, {missed} missed");
+        assert!(linear > 1000 && found > 100 && missed > 0, "{counts}");
     }
 
     #[test]

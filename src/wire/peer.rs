@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::transfer::{TRANSFER_FIRST, TRANSFER_LAST};
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
-use crate::replica::{Heard, PeerMessage, Record};
+use crate::replica::{Heard, PeerMessage, Record, Since};
 use crate::types::{LogPosition, MAX_REPLICAS};
 
 /// The version of the frames between replicas.
@@ -19,6 +19,12 @@ const PROBE: u8 = 0x08;
 const PROBED: u8 = 0x09;
 /// The kind of a replica's own record.
 const HEARD: u8 = 0x01;
+/// What stands behind a replica that was heard: it is still in the life that was written before.
+const SAME_LIFE: u8 = 0;
+/// Its directory and its life.
+const WITHOUT_BEGAN: u8 = 1;
+/// These, and where that life began.
+const WITH_BEGAN: u8 = 2;
 
 /// Appends the frame of a message of `epoch`, from a replica whose log is durable up to `held`.
 ///
@@ -124,11 +130,7 @@ impl<R: Wire> Wire for Record<R> {
                 put_varint(out, news.len() as u64);
                 for heard in news {
                     heard.peer.encode(out);
-                    heard.since.is_some().encode(out);
-                    if let Some((directory, life)) = heard.since {
-                        out.put_u64_le(directory);
-                        out.put_u64_le(life);
-                    }
+                    encode_since(heard.since, out);
                     put_varint(out, heard.held.records());
                 }
             }
@@ -143,16 +145,40 @@ impl<R: Wire> Wire for Record<R> {
         from.byte("a record")?;
         let mut news = Vec::new();
         for _ in 0..from.count("replicas heard", MAX_REPLICAS, 3)? {
-            let (peer, other_life) = (from.read()?, from.read()?);
-            let since = match other_life {
-                true => Some((from.fixed("a directory")?, from.fixed("a life")?)),
-                false => None,
-            };
+            let (peer, since) = (from.read()?, decode_since(from)?);
             let held = LogPosition::new(from.varint("a position")?);
             news.push(Heard { peer, since, held });
         }
         Ok(Record::Heard(news))
     }
+}
+
+/// Earlier versions knew of no life where it began, so what they have written says
+/// [`WITHOUT_BEGAN`].
+fn encode_since(since: Option<Since>, out: &mut BytesMut) {
+    let Some(Since { directory, life, began }) = since else { return out.put_u8(SAME_LIFE) };
+    out.put_u8(if began.is_some() { WITH_BEGAN } else { WITHOUT_BEGAN });
+    out.put_u64_le(directory);
+    out.put_u64_le(life);
+    if let Some(began) = began {
+        put_varint(out, began.records());
+    }
+}
+
+fn decode_since(from: &mut Reader<'_>) -> Result<Option<Since>, DecodeError> {
+    let start = from.offset();
+    let with_began = match from.byte("a life")? {
+        SAME_LIFE => return Ok(None),
+        WITHOUT_BEGAN => false,
+        WITH_BEGAN => true,
+        kind => return from.refuse(start, Flaw::Kind { what: "a life", kind }),
+    };
+    let (directory, life) = (from.fixed("a directory")?, from.fixed("a life")?);
+    let began = match with_began {
+        true => Some(LogPosition::new(from.varint("a position")?)),
+        false => None,
+    };
+    Ok(Some(Since { directory, life, began }))
 }
 
 fn put_header(version: u8, epoch: u32, out: &mut BytesMut) {

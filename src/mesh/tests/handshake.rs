@@ -69,7 +69,7 @@ pub(super) fn honest() -> PeerHello {
         from: r(1),
         to: r(2),
         shown: Presence { life: 77, ..Presence::default() },
-        knows: None,
+        knows: Vec::new(),
         origin: 0,
         epoch: 0,
         lost_life: 0,

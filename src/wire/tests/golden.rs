@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
-use crate::replica::{Heard, MAX_CHUNK, Record as OfReplica, SnapshotId, Transfer};
+use crate::replica::{Heard, MAX_CHUNK, Record as OfReplica, Since, SnapshotId, Transfer};
 use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash,
     LogPosition, MAX_SLOT, ReplicaId, RequestId, Time, Value,
@@ -298,15 +298,23 @@ fn the_epoch_and_the_position_stand_behind_the_version() {
 
 #[test]
 fn what_was_heard_has_these_bytes() {
-    let (life, peer) = (Some((0x0807_0605_0403_0201, 5)), replica(2));
-    let news = vec![
-        Heard { peer: replica(1), since: None, held: LogPosition::new(300) },
-        Heard { peer, since: life, held: LogPosition::new(5) },
-    ];
+    let since = |began| Some(Since { directory: 0x0807_0605_0403_0201, life: 5, began });
+    let heard =
+        |peer, since, held| Heard { peer: replica(peer), since, held: LogPosition::new(held) };
+    let news = vec![heard(1, None, 300), heard(2, since(Some(LogPosition::new(301))), 302)];
     let record = OfReplica::<Record>::Heard(news);
     let bytes = encoded(|out| encode_record(300, &record, out));
-    assert_eq!(bytes, hex("01 ac02 01 02 01 00 ac02 02 01 0102030405060708 0500000000000000 05"));
+    let life = "0102030405060708 0500000000000000";
+    assert_eq!(bytes, hex(&format!("01 ac02 01 02 01 00 ac02 02 02 {life} ad02 ae02")));
     assert_eq!(decode_record(bytes.clone(), &SMALL), Ok((300, record)));
+    // As it was written before it said where lives began.
+    let record = OfReplica::<Record>::Heard(vec![heard(1, None, 300), heard(2, since(None), 5)]);
+    let before = hex(&format!("01 ac02 01 02 01 00 ac02 02 01 {life} 05"));
+    assert_eq!(encoded(|out| encode_record(300, &record, out)), before);
+    assert_eq!(decode_record(before.clone(), &SMALL), Ok((300, record)));
+    no_prefix(&before, |cut| decode_record::<OfReplica<Record>>(cut, &SMALL));
+    let error = decode_record::<OfReplica<Record>>(hex("01 00 01 01 02 03 05"), &SMALL);
+    assert_eq!(error.expect_err("no life").flaw(), Flaw::Kind { what: "a life", kind: 3 });
     no_prefix(&bytes, |cut| decode_record::<OfReplica<Record>>(cut, &SMALL));
     let many = hex(&format!("01 00 01 40 {}", "01 00 00".repeat(64)));
     let error = decode_record::<OfReplica<Record>>(many, &SMALL).expect_err("too many");
