@@ -79,6 +79,12 @@ impl<P: Subject> World<'_, P> {
                 *record = Record::Heard(Vec::new());
             }
         }
+        if self.sabotage.forget == Some(Forget::Began) {
+            for record in &mut out.records {
+                let Record::Heard(news) = record else { continue };
+                news.iter_mut().filter_map(|it| it.since.as_mut()).for_each(|it| it.began = None);
+            }
+        }
         for record in &out.records {
             self.trace.say(self.now, || format!("{me} writes {}", show_record::<P>(record)));
             self.checks.written::<P>(me, record)?;

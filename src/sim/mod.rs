@@ -3,11 +3,10 @@
 //! world on every machine.
 //!
 //! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's
-//! step, `network`, `faults`, `absences`, `restarts`, `disk_faults` and
-//! `older_disks` get in the way, `clients`
-//! ask → `checks` and `order` look at every step → `calm` demands that everything finishes, and has
-//! the last word → `runner` does it for many seeds, `shrink` makes a failing world smaller,
-//! `report` sums up.
+//! step, `network`, `faults`, `absences`, `restarts`, `disk_faults`, `older_disks` and `witnesses`
+//! get in the way, `clients` ask → `checks` and `order` look at every step → `calm` demands that
+//! everything finishes, and has the last word → `runner` does it for many seeds, `shrink` makes a
+//! failing world smaller, `report` sums up.
 //!
 //! What a world knows of its protocol is in `subject`.
 //!
@@ -50,6 +49,7 @@ mod stories;
 mod subject;
 mod trace;
 pub mod virtual_time;
+mod witnesses;
 mod world;
 
 pub use faults::{Fault, FaultSet, UnknownFault};

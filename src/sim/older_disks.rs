@@ -44,12 +44,23 @@ pub(super) enum Forget {
     Life,
     /// Frames say how far the log was appended to, not how far it is durable.
     Durable,
+    /// Where lives began is not written.
+    Began,
+    /// What two remember of a third is not compared.
+    Third,
 }
 
 #[cfg(test)]
 impl Forget {
-    pub(super) const ALL: [Forget; 5] =
-        [Forget::Heard, Forget::InSnapshots, Forget::Position, Forget::Life, Forget::Durable];
+    pub(super) const ALL: [Forget; 7] = [
+        Forget::Heard,
+        Forget::InSnapshots,
+        Forget::Position,
+        Forget::Life,
+        Forget::Durable,
+        Forget::Began,
+        Forget::Third,
+    ];
 }
 
 /// What all copies of a world have in common.
@@ -67,7 +78,7 @@ impl Older {
 }
 
 /// How far a replica was heard to be, and the number of the last record there.
-type Heard = Option<(u64, u64)>;
+pub(super) type Heard = Option<(u64, u64)>;
 
 /// What a frame says of its sender.
 #[derive(Clone, Copy, Debug)]
@@ -80,29 +91,31 @@ pub(super) struct Said {
 
 /// What a replica knows of itself and of the others, and what of it is true.
 pub(super) struct Freshness<P: Subject> {
-    directory: u64,
-    chain: Chain,
+    pub(super) directory: u64,
+    pub(super) chain: Chain,
     /// What it remembers of the others, by what has arrived.
-    register: Memory,
+    pub(super) register: Memory,
+    /// As what the others have shown themselves.
+    shown: Vec<Option<Known>>,
     /// Its disk is a copy that was put back, and nobody has judged it yet.
     is_copy: bool,
     /// A number for each record of its log.
     records: Vec<u64>,
     /// How far each of the others was heard to be: by what has arrived, and by what was acted on.
-    heard: Vec<Heard>,
+    pub(super) heard: Vec<Heard>,
     acted: Vec<Heard>,
     /// The latter as it was behind some of its records.
     rests: Vec<(u64, Vec<Heard>)>,
     /// How much was durable when something was said or executed last.
     spoken: u64,
-    copies: Vec<Copy<P>>,
+    pub(super) copies: Vec<Copy<P>>,
 }
 
 /// A copy of a disk.
-struct Copy<P: Subject> {
+pub(super) struct Copy<P: Subject> {
     chain: Chain,
     log: Vec<Record<P::Record>>,
-    records: Vec<u64>,
+    pub(super) records: Vec<u64>,
     rests: Vec<(u64, Vec<Heard>)>,
     snapshot: Option<usize>,
     files: Option<BTreeMap<String, Vec<u8>>>,
@@ -133,6 +146,7 @@ impl<P: Subject> Freshness<P> {
             directory: u64::from(me.number()),
             chain: Chain::default(),
             register: Memory::default(),
+            shown: vec![None; n],
             is_copy: false,
             records: Vec::new(),
             heard: vec![None; n],
@@ -165,13 +179,13 @@ impl<P: Subject> Freshness<P> {
 }
 
 /// Whether these are the records of a replica that was heard to be so far.
-fn has(records: &[u64], heard: Heard) -> bool {
+pub(super) fn has(records: &[u64], heard: Heard) -> bool {
     let Some((held, record)) = heard else { return true };
     let last = usize::try_from(held).expect("what is in memory can be counted") - 1;
     records.get(last) == Some(&record)
 }
 
-fn breach(detail: String) -> Breach {
+pub(super) fn breach(detail: String) -> Breach {
     (Broken::Freshness, detail)
 }
 
@@ -208,17 +222,11 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// One hears that the other is connected.
+    /// One is connected with the other, and remembers it from its first frame on.
     fn meet_one(&mut self, me: ReplicaId, other: ReplicaId) {
         let shown = &self.hosts[other.index()];
-        let held = shown.flushed;
-        let known = shown.fresh.presence(held).known();
-        let last = usize::try_from(held).expect("what is in memory can be counted");
-        let heard = (last > 0).then(|| (held, shown.fresh.records[last - 1]));
-        let host = &mut self.hosts[me.index()];
-        host.fresh.register.met(other, known);
-        host.fresh.heard[other.index()] = heard.max(host.fresh.heard[other.index()]);
-        host.inbox.push(Input::Heard { peer: other, known });
+        let known = shown.fresh.presence(shown.flushed).known();
+        self.hosts[me.index()].fresh.shown[other.index()] = Some(known);
     }
 
     /// What a frame of a replica says of it.
@@ -241,8 +249,8 @@ impl<P: Subject> World<'_, P> {
         said: Said,
     ) -> Result<(), Breach> {
         let [host, sender] = [me, from].map(|it| &self.hosts[it.index()]);
-        let known = host.fresh.register.of(from);
-        let Some(known) = known.filter(|known| host.alive && known.life == said.life) else {
+        let shown = host.fresh.shown[from.index()];
+        let Some(shown) = shown.filter(|shown| host.alive && shown.life == said.life) else {
             return Ok(());
         };
         let present = sender.fresh.chain.present().map(|began| began.life);
@@ -251,12 +259,15 @@ impl<P: Subject> World<'_, P> {
             let heard = host.fresh.heard[from.index()];
             return Err(breach(format!("{me} listens to {from}, which lacks {heard:?}")));
         }
-        if said.held > known.held.records() {
-            let held = LogPosition::new(said.held);
+        let held = LogPosition::new(said.held);
+        let before = host.fresh.register.of(from).filter(|known| known.life == said.life);
+        if before.is_none_or(|known| known.held < held) {
+            let known = Known { held, ..shown };
             let host = &mut self.hosts[me.index()];
-            host.fresh.register.heard(from, held);
-            host.fresh.heard[from.index()] = Some((said.held, said.record));
-            host.inbox.push(Input::Heard { peer: from, known: Known { held, ..known } });
+            host.fresh.register.met(from, known);
+            let heard = (said.held > 0).then_some((said.held, said.record));
+            host.fresh.heard[from.index()] = heard.max(host.fresh.heard[from.index()]);
+            host.inbox.push(Input::Heard { peer: from, known });
         }
         Ok(())
     }
@@ -317,6 +328,7 @@ impl<P: Subject> World<'_, P> {
     /// A replica stops, and comes back with a copy of its disk.
     pub(super) fn older_disk(&mut self) -> Result<(), Breach> {
         let me = self.any();
+        self.would_be_told_apart(me)?;
         let host = &self.hosts[me.index()];
         let copies = &host.fresh.copies;
         let away = self.hosts.iter().any(|host| host.returning);
@@ -446,6 +458,10 @@ impl<P: Subject> World<'_, P> {
                 let detail = format!("{me} rests on {held} records of {other}, remembers {known}");
                 return Err(breach(detail));
             }
+            if memory.of(other).is_some_and(|known| known.began.is_none()) {
+                let detail = format!("{me} does not remember where the life of {other} began");
+                return Err(breach(detail));
+            }
             let there = &self.hosts[other.index()];
             if there.alive
                 && let Some(known) = memory.of(other)
@@ -456,7 +472,7 @@ impl<P: Subject> World<'_, P> {
             }
         }
         self.hosts[me.index()].fresh.register = memory;
-        Ok(())
+        self.agrees_with_all(me)
     }
 
     /// Everybody who is up hears of a replica that is back.

@@ -122,6 +122,8 @@ counters! {
     OlderHarmless = "older_disk_without_effect",
     OlderUnknown = "older_disk_that_nobody_can_tell",
     OlderWentOn = "older_disk_that_went_on_alone",
+    OlderToldApart = "older_disk_that_two_would_remember_otherwise",
+    MemoriesCompared = "memories_of_a_third_compared",
 }
 
 impl Counter {

@@ -149,6 +149,16 @@ fn frames_that_count_what_is_not_durable() {
 }
 
 #[test]
+fn lives_of_which_nobody_writes_where_they_began() {
+    freshness_is_broken(400, Forget::Began);
+}
+
+#[test]
+fn memories_of_a_third_that_are_not_compared() {
+    freshness_is_broken(100, Forget::Third);
+}
+
+#[test]
 fn seeds_with_restarts_pass_twice_alike() {
     let mut restarts = 0;
     for seed in 0..30 {

@@ -1,0 +1,78 @@
+//! What two replicas remember of a third: real ones compare it when they connect
+//! (`types::Known::agrees`). Beside `older_disks`.
+//!
+//! No older copy takes part in these worlds: the harm is done by the time it is found. So any two
+//! replicas agree at any moment. What somebody would remember of a copy is tried on the side,
+//! against what the replicas do remember.
+
+use super::checks::Breach;
+use super::older_disks::{Forget, breach, has};
+use super::report::Counter;
+use super::subject::Subject;
+use super::world::World;
+use crate::types::{Known, LogPosition, ReplicaId};
+
+/// A life that no replica of a world has.
+const OF_A_COPY: u64 = u64::MAX;
+
+impl<P: Subject> World<'_, P> {
+    /// A replica that is back compares what it remembers with all that are up.
+    pub(super) fn agrees_with_all(&mut self, me: ReplicaId) -> Result<(), Breach> {
+        let ours = &self.hosts[me.index()].fresh.register;
+        let mut compared = false;
+        for other in ReplicaId::all(self.plan.replicas) {
+            let host = &self.hosts[other.index()];
+            if other == me || !host.alive {
+                continue;
+            }
+            for third in ReplicaId::all(self.plan.replicas).filter(|it| *it != me && *it != other) {
+                let theirs = host.fresh.register.of(third);
+                let Some((ours, theirs)) = ours.of(third).zip(theirs) else { continue };
+                compared = true;
+                if !ours.agrees(&theirs) {
+                    let detail = format!("{other} refuses {me}: of {third}, {theirs:?}, {ours:?}");
+                    return Err(breach(detail));
+                }
+            }
+        }
+        if compared {
+            self.counters.hit(Counter::MemoriesCompared);
+        }
+        Ok(())
+    }
+
+    /// Suppose that an older copy of this disk is started where it reaches only replicas that
+    /// cannot tell. Those that have heard more refuse whoever has heard it, once it is longer than
+    /// the original was when the life began that they remember.
+    pub(super) fn would_be_told_apart(&mut self, me: ReplicaId) -> Result<(), Breach> {
+        let fresh = &self.hosts[me.index()].fresh;
+        let others = self.hosts.iter().enumerate().filter(|(at, it)| *at != me.index() && it.alive);
+        let mut found = false;
+        for (at, other) in others {
+            let Some(known) = other.fresh.register.of(me) else { continue };
+            let life = fresh.chain.lives().iter().find(|began| began.life == known.life);
+            let before = life.map_or(LogPosition::default(), |began| began.at);
+            for copy in &fresh.copies {
+                let end = LogPosition::new(copy.records.len() as u64);
+                if has(&copy.records, other.fresh.heard[me.index()]) || end >= known.held {
+                    continue;
+                }
+                let held = LogPosition::new(end.max(before).records() + 1);
+                let (directory, began) = (fresh.directory, Some(end));
+                let of_copy = Known { directory, life: OF_A_COPY, began, held };
+                let skipped = self.sabotage.forget == Some(Forget::Third);
+                if skipped || known.agrees(&of_copy) {
+                    let other = ReplicaId::from_index(at);
+                    let detail =
+                        format!("{other} remembers {known:?} of {me}, and {of_copy:?} too");
+                    return Err(breach(detail));
+                }
+                found = true;
+            }
+        }
+        if found {
+            self.counters.hit(Counter::OlderToldApart);
+        }
+        Ok(())
+    }
+}
