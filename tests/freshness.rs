@@ -76,6 +76,88 @@ fn an_older_copy_is_refused_whoever_is_started_first() {
     cluster.told(&["put", "key", "two suffice"]);
 }
 
+const PARTED: &str = "may have executed different commands";
+
+/// Waits until two replicas have refused each other, and asks both: neither may answer.
+fn refuse_each_other(cluster: &Cluster, one: usize, other: usize) {
+    for number in [one, other] {
+        logged(cluster, number, PARTED);
+        let words = cluster.log(number);
+        assert!(words.contains("remembers r1 up to record"), "{words}");
+        assert!(words.contains("restore all from a backup"), "{words}");
+    }
+    for number in [one, other] {
+        let asked = isonomy()
+            .args(["get", "key", "--replica", &number.to_string(), "--timeout", "4", "--cluster"])
+            .arg(&cluster.dir)
+            .output()
+            .unwrap();
+        assert!(!asked.status.success(), "r{number} answers {asked:?}");
+    }
+}
+
+/// The only one that knew better of replica 1 is away while an older copy of that takes part.
+#[test]
+fn two_that_have_acted_on_different_histories_of_a_third_are_no_quorum() {
+    let mut cluster = Cluster::start(3);
+    cluster.told(&["put", "key", "old", "--replica", "1"]);
+    cluster.kill(&[1, 3]);
+    copy(&cluster.data(1), &cluster.dir.join("copy"));
+    cluster.serve(1);
+    for value in ["new", "newer", "newest"] {
+        cluster.told(&["put", "key", value, "--replica", "2"]);
+    }
+    cluster.kill(&[1, 2]);
+    put_back(&cluster, 1);
+
+    // Nobody who is there can tell: this is a limit.
+    cluster.serve_all_of(&[1, 3]);
+    for number in ["1", "3", "1"] {
+        cluster.told(&["put", "elsewhere", number, "--replica", number]);
+    }
+    assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "old\n");
+
+    let _line = cluster.spawn(2);
+    assert_eq!(cluster.wait_exit(1), Some(4));
+    refuse_each_other(&cluster, 2, 3);
+    cluster.kill(&[2, 3]);
+    [2, 3].iter().for_each(|number| fs::remove_file(cluster.log_path(*number)).unwrap());
+    cluster.serve_all_of(&[2, 3]);
+    refuse_each_other(&cluster, 2, 3);
+}
+
+/// From its next start on, a replica looks for another one where nobody is.
+fn lose_sight(cluster: &Cluster, number: usize, other: usize) {
+    let text = fs::read_to_string(cluster.file(number)).unwrap();
+    let start = format!("{other} = ");
+    let line = text.lines().find(|line| line.starts_with(&start)).expect("what init wrote");
+    cluster.edit_one(number, line, &format!("{other} = \"127.0.0.1:1\""));
+}
+
+#[test]
+fn an_older_copy_is_refused_by_one_that_has_only_been_told_of_more() {
+    let mut cluster = Cluster::start(3);
+    cluster.told(&["put", "key", "old", "--replica", "1"]);
+    cluster.kill(&[1, 3]);
+    copy(&cluster.data(1), &cluster.dir.join("copy"));
+    cluster.serve(1);
+    for value in ["new", "newer", "newest"] {
+        cluster.told(&["put", "key", value, "--replica", "2"]);
+    }
+    cluster.kill(&[1, 2]);
+    put_back(&cluster, 1);
+    lose_sight(&cluster, 1, 2);
+    lose_sight(&cluster, 2, 1);
+
+    // Replica 3 has heard no more of replica 1 than the copy holds, and replica 2 has.
+    cluster.serve_all_of(&[2, 3]);
+    cluster.told(&["put", "elsewhere", "value", "--replica", "3"]);
+    let (code, words) = cluster.refusal(1);
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("r1 is remembered by r2") && words.contains(OLDER), "{words}");
+    assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "newest\n");
+}
+
 #[test]
 fn a_log_whose_end_is_gone_is_refused_by_those_who_heard_of_it() {
     let mut cluster = Cluster::start(3);

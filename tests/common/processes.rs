@@ -100,7 +100,7 @@ impl Cluster {
         fs::read_to_string(self.log_path(number)).unwrap_or_default()
     }
 
-    fn log_path(&self, number: usize) -> PathBuf {
+    pub fn log_path(&self, number: usize) -> PathBuf {
         self.dir.join(format!("{number}.log"))
     }
 
