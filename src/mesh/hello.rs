@@ -18,7 +18,7 @@ use super::terms::{Terms, Votes};
 use crate::types::{Known, LogPosition, MAX_REPLICAS, Presence, ReplicaId, ReplicaSet};
 
 /// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 7;
+pub(super) const VERSION: u16 = 6;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 3072;
