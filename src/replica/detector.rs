@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::Silence;
 use crate::types::{ReplicaId, ReplicaSet, Settings, Time, Timing};
 
 /// One peer as the detector sees it.
@@ -16,6 +17,8 @@ use crate::types::{ReplicaId, ReplicaSet, Settings, Time, Timing};
 struct Peer {
     /// When it last said anything.
     heard: Time,
+    /// The same, as long as it has said anything at all.
+    spoke: Option<Time>,
     /// When it last answered a ping.
     answered: Time,
     /// Smoothed round trip; `None` before the first answer.
@@ -35,7 +38,7 @@ pub(super) struct Detector {
 
 impl Detector {
     pub(super) fn new(settings: &Settings) -> Detector {
-        let peer = Peer { heard: Time::ZERO, answered: Time::ZERO, round_trip: None };
+        let peer = Peer { heard: Time::ZERO, spoke: None, answered: Time::ZERO, round_trip: None };
         Detector {
             me: settings.me,
             timing: settings.timing.clone(),
@@ -68,6 +71,7 @@ impl Detector {
     pub(super) fn heard(&mut self, from: ReplicaId, now: Time) {
         let peer = &mut self.peers[from.index()];
         peer.heard = peer.heard.max(now);
+        peer.spoke = Some(peer.heard);
     }
 
     /// A peer answered a ping of `sent`.
@@ -109,6 +113,16 @@ impl Detector {
     /// Of these, those who are heard all the same.
     pub(super) fn deaf(&self, now: Time) -> ReplicaSet {
         self.those(|peer| !self.is_silent(peer, now) && self.is_deaf(peer, now))
+    }
+
+    /// What is heard of one who is suspected.
+    pub(super) fn silence(&self, id: ReplicaId, now: Time) -> Silence {
+        let peer = &self.peers[id.index()];
+        match peer.spoke {
+            None => Silence::SinceStart,
+            Some(_) if !self.is_silent(peer, now) && self.is_deaf(peer, now) => Silence::Deaf,
+            Some(last) => Silence::For(now.since(last)),
+        }
     }
 
     fn those(&self, are: impl Fn(&Peer) -> bool) -> ReplicaSet {
@@ -191,6 +205,24 @@ mod tests {
         assert_eq!(d.suspected(at(1510)), ReplicaSet::from_iter([c]));
         assert_eq!(d.suspected(at(3000)), ReplicaSet::from_iter([b, c]));
         assert!(d.deaf(at(3000)).is_empty(), "now both are silent");
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_word() {
+        let mut d = detector();
+        let [b, c] = [ReplicaId::from_index(1), ReplicaId::from_index(2)];
+        d.start(at(500));
+        d.heard(b, at(1000));
+        let silence = |d: &Detector, ms| [b, c].map(|id| d.silence(id, at(ms)));
+        let four = Silence::For(Duration::from_secs(4));
+        assert_eq!(silence(&d, 5000), [four, Silence::SinceStart]);
+        // Its own sleep makes nobody suspect, and nobody was heard in it either.
+        d.stirred(at(5000), Duration::from_secs(4));
+        assert_eq!(silence(&d, 5000), [four, Silence::SinceStart]);
+        for ms in (5000..=8000).step_by(10) {
+            d.heard(c, at(ms));
+        }
+        assert_eq!(silence(&d, 8000), [Silence::For(Duration::from_secs(7)), Silence::Deaf]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod truncation_tests;
 
 pub use freshness::{Heard, Memory, Record, Since};
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
-pub use reach::Reach;
+pub use reach::{Reach, Silence};
 pub use status::ReplicaStatus;
 pub use transfer::{
     Arrival, MAX_CHUNK, OwnSnapshot, Receiving, SnapshotId, SnapshotRead, Transfer,
@@ -253,7 +253,7 @@ impl<P: Protocol> Core<P> {
 
     /// Whom this replica can reach.
     pub fn reach(&self) -> Reach {
-        self.watch.reach(self.view.now)
+        self.watch.reach(|id| self.detector.silence(id, self.view.now))
     }
 
     fn on_peer(

@@ -13,8 +13,19 @@ pub struct Reach {
     pub replicas: usize,
     /// How many of them a quorum takes.
     pub quorum: usize,
-    /// The others that say nothing, and for how long that has been noticed.
-    pub silent: Vec<(ReplicaId, Duration)>,
+    /// The others, which cannot be reached.
+    pub silent: Vec<(ReplicaId, Silence)>,
+}
+
+/// What is heard of a replica that cannot be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Silence {
+    /// Nothing, since this replica started.
+    SinceStart,
+    /// Nothing, for so long.
+    For(Duration),
+    /// It is heard, and answers nothing: it does not hear this replica.
+    Deaf,
 }
 
 impl Reach {
@@ -33,11 +44,21 @@ impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let no = if self.has_quorum() { "" } else { "no " };
         write!(f, "{no}quorum: {} of {} reachable", self.reachable(), self.replicas)?;
-        for (index, (id, time)) in self.silent.iter().enumerate() {
+        for (index, (id, silence)) in self.silent.iter().enumerate() {
             let before = if index == 0 { " (" } else { ", " };
-            write!(f, "{before}{id} silent for {} s", time.as_secs())?;
+            write!(f, "{before}{id} {silence}")?;
         }
         if self.silent.is_empty() { Ok(()) } else { f.write_str(")") }
+    }
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Silence::SinceStart => f.write_str("not heard since the start"),
+            Silence::For(time) => write!(f, "silent for {} s", time.as_secs()),
+            Silence::Deaf => f.write_str("heard, but it does not answer"),
+        }
     }
 }
 
@@ -47,22 +68,20 @@ pub(super) struct Watch {
     quorums: Quorums,
     /// How long a quorum has to be missing before commands are turned away.
     grace: Duration,
-    /// Since when each replica has been silent.
-    silent: Vec<Option<Time>>,
+    /// Those that could not be reached at the last look.
+    silent: ReplicaSet,
     /// Since when there has been no quorum.
     lost: Option<Time>,
 }
 
 impl Watch {
     pub(super) fn new(quorums: Quorums, grace: Duration) -> Watch {
-        Watch { quorums, grace, silent: vec![None; quorums.n], lost: None }
+        Watch { quorums, grace, silent: ReplicaSet::EMPTY, lost: None }
     }
 
     /// These are silent now.
     pub(super) fn look(&mut self, now: Time, suspected: ReplicaSet) {
-        for (id, since) in ReplicaId::all(self.quorums.n).zip(&mut self.silent) {
-            *since = suspected.contains(id).then(|| since.unwrap_or(now));
-        }
+        self.silent = suspected;
         let missing = self.quorums.n - suspected.len() < self.quorums.slow();
         self.lost = missing.then(|| self.lost.unwrap_or(now));
     }
@@ -73,10 +92,10 @@ impl Watch {
         self.lost.is_some_and(|since| now.since(since) >= self.grace)
     }
 
-    pub(super) fn reach(&self, now: Time) -> Reach {
-        let silent = ReplicaId::all(self.quorums.n).zip(&self.silent);
-        let silent = silent.filter_map(|(id, since)| since.map(|since| (id, now.since(since))));
-        Reach { replicas: self.quorums.n, quorum: self.quorums.slow(), silent: silent.collect() }
+    /// Whom this replica can reach, where the others are this silent.
+    pub(super) fn reach(&self, silence: impl Fn(ReplicaId) -> Silence) -> Reach {
+        let silent = self.silent.iter().map(|id| (id, silence(id))).collect();
+        Reach { replicas: self.quorums.n, quorum: self.quorums.slow(), silent }
     }
 }
 
@@ -92,17 +111,18 @@ mod tests {
     fn who_is_silent_is_named_and_a_short_silence_is_none() {
         let mut watch = Watch::new(Quorums::new(3).expect("a size"), Duration::from_millis(600));
         let [two, three] = [1, 2].map(ReplicaId::from_index);
+        let reach = |watch: &Watch| watch.reach(|_| Silence::For(Duration::from_secs(12)));
         watch.look(at(1000), ReplicaSet::from_iter([two]));
         assert!(!watch.is_lost(at(9000)), "two of three are a quorum");
-        assert_eq!(
-            watch.reach(at(3000)).to_string(),
-            "quorum: 2 of 3 reachable (r2 silent for 2 s)"
-        );
+        let said = "quorum: 2 of 3 reachable (r2 silent for 12 s)";
+        assert_eq!(reach(&watch).to_string(), said);
         watch.look(at(10_000), ReplicaSet::from_iter([two, three]));
         assert!(!watch.is_lost(at(10_599)) && watch.is_lost(at(10_600)));
-        let said = "no quorum: 1 of 3 reachable (r2 silent for 12 s, r3 silent for 3 s)";
-        assert_eq!(watch.reach(at(13_000)).to_string(), said);
+        let silence = |id| if id == two { Silence::SinceStart } else { Silence::Deaf };
+        let said = "no quorum: 1 of 3 reachable (r2 not heard since the start, r3 heard, but it \
+                    does not answer)";
+        assert_eq!(watch.reach(silence).to_string(), said);
         watch.look(at(14_000), ReplicaSet::from_iter([three]));
-        assert!(!watch.is_lost(at(20_000)) && watch.reach(at(14_000)).has_quorum());
+        assert!(!watch.is_lost(at(20_000)) && reach(&watch).has_quorum());
     }
 }
