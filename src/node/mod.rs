@@ -34,6 +34,7 @@ mod pending;
 mod poison;
 mod quotas;
 mod register;
+mod reminder;
 mod rota;
 mod runner;
 mod session;

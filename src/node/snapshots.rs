@@ -21,6 +21,7 @@ use super::error::SnapshotError;
 use super::journal::Journal;
 use super::keeper::{Arrived, Keeper, News, Readable, Room, Shelf, Task};
 use super::metrics::SnapshotMetrics;
+use super::reminder::Reminder;
 use super::shared::{Shared, lock};
 use super::status::NodeProtocol;
 use crate::machine::StateMachine;
@@ -86,6 +87,7 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     /// Who waits for the present one, and who for the one behind it.
     askers: Vec<Asker>,
     next_askers: Vec<Asker>,
+    reminder: Reminder,
     metrics: SnapshotMetrics,
 }
 
@@ -164,6 +166,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             useless: 0,
             askers: Vec::new(),
             next_askers: Vec::new(),
+            reminder: Reminder::default(),
             metrics,
         })
     }
@@ -251,6 +254,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.took.record(took);
         self.metrics.bytes = own.bytes;
         self.stage = Stage::Idle;
+        self.reminder.is_over();
         self.while_low += u32::from(self.room == Room::All);
         if let (Some(info), Some(shelf)) = (info, &self.shelf) {
             let (position, bytes) = (info.position, info.bytes);
@@ -282,7 +286,10 @@ impl<P: NodeProtocol> Snapshots<P> {
 
     /// That is no reason to stop: the log goes on. It is tried again.
     fn failed(&mut self, now: Time, error: &StorageError) {
-        warn!(us = %self.shared.id, %error, "no snapshot could be taken");
+        if let Some(left_out) = self.reminder.is_due(now, &error.to_string()) {
+            let us = self.shared.id;
+            warn!(%us, %error, left_out, "no snapshot could be taken; it is tried again");
+        }
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
         self.lineage.fail();
