@@ -16,6 +16,7 @@ mod inspect;
 mod kv;
 mod lines;
 mod load;
+mod mark;
 mod repeats;
 mod serve;
 pub mod sim;

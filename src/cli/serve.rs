@@ -1,14 +1,13 @@
 //! `isonomy serve`: one replica of a cluster that `init` laid out.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::config::{ReplicaFile, read};
 use super::lines::Lines;
+use super::mark::Mark;
 use super::repeats::{Limited, Repeats};
 use super::{BAD_DATA, NO, UNUSABLE, in_words};
 use crate::machine::Kv;
@@ -36,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// What it must not forget it keeps in its data directory, and however it stopped, it goes on from
 /// there: start it again. With `durability = "memory"` in its file it keeps nothing: a replica that
-/// has stopped must not come back then, and a mark beside its file sees to that.
+/// has met another one must not come back then, and a mark beside its file sees to that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -111,10 +111,20 @@ impl Serve {
         let (mut builder, data_dir) = self.builder(&file)?;
         let repeats = log_to(log, self.log);
         let id = file.replica;
-        let mut mark = None;
-        match data_dir {
-            Some(dir) => builder = builder.data_dir(dir),
-            None => mark = Some(Mark::leave(&self.file, id)?),
+        let mark = match data_dir {
+            Some(dir) => {
+                builder = builder.data_dir(dir);
+                None
+            }
+            None => Some(Arc::new(Mark::beside(&self.file, id)?)),
+        };
+        if let Some(mark) = &mark {
+            if file.replicas()?.len() == 1 {
+                // No peer comes, and what it answers counts at once.
+                mark.leave()?;
+            }
+            let mark = Arc::clone(mark);
+            builder = builder.before_first_peer(move || mark.leave());
         }
         let runtime = super::runtime(1)?;
         runtime.spawn(async move {
@@ -136,9 +146,7 @@ impl Serve {
                 Ok(replica) => replica,
                 Err(error) => {
                     // It has spoken to nobody, so it may try again.
-                    if let Some(mark) = mark {
-                        mark.erase();
-                    }
+                    mark.inspect(|mark| mark.erase());
                     return not_started(&self.file, error, log);
                 }
             };
@@ -151,8 +159,10 @@ impl Serve {
                 }
                 () = replica.wait_stopped() => {}
             }
-            if let (Some(Fault::OtherList { .. }), Some(mark)) = (replica.fault(), mark) {
-                // It has voted for nothing.
+            if let (Some(Fault::OtherList { .. }), Some(mark)) = (replica.fault(), mark)
+                && replica.metrics().await.is_some_and(|metrics| metrics.turns == 0)
+            {
+                // It has taken no step, so it has voted for nothing.
                 mark.erase();
             }
             Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| failed(id, &fault, log)))
@@ -287,38 +297,6 @@ fn is_failure(kind: ErrorKind) -> bool {
             | ErrorKind::NotFound
             | ErrorKind::AlreadyExists
     )
-}
-
-/// A file beside the replica's own that says that it has run.
-struct Mark(PathBuf);
-
-impl Mark {
-    fn leave(file: &Path, id: u8) -> anyhow::Result<Mark> {
-        let path = file.with_extension("ran");
-        let text = format!(
-            "Replica {id} has been started. It keeps its votes in memory, so it must not be \
-             started again.\n"
-        );
-        let opened = OpenOptions::new().write(true).create_new(true).open(&path);
-        match opened.and_then(|mut mark| mark.write_all(text.as_bytes())) {
-            Ok(()) => {
-                tracing::warn!("in memory only: once replica {id} has stopped, it must not return");
-                Ok(Mark(path))
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
-                "replica {id} has run before (see {}). It kept its votes in memory and has \
-                 forgotten them; with it the cluster could decide one thing twice. The others go \
-                 on without it; for a new cluster use `isonomy init`",
-                path.display()
-            ),
-            Err(error) => Err(error).with_context(|| format!("cannot write {}", path.display())),
-        }
-    }
-
-    fn erase(self) {
-        // If this fails, the replica is refused where it need not be: the safe side.
-        let _ = std::fs::remove_file(self.0);
-    }
 }
 
 /// Sends what is traced to standard error's lines: what counts the repeated ones.

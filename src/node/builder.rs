@@ -1,6 +1,7 @@
 //! How a replica is configured and started.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::error::StartError;
 use super::limits::Limits;
+use super::register::BeforeFirstPeer;
 use super::runner::Pace;
 use super::shared::Shared;
 use super::start::{Data, Parts, Place, Plan};
@@ -64,6 +66,7 @@ pub struct ReplicaBuilder<S> {
     shutdown_patience: Duration,
     session_idle: Duration,
     skip: BTreeSet<RequestId>,
+    before_first_peer: Option<BeforeFirstPeer>,
 }
 
 impl<S: StateMachine> ReplicaBuilder<S> {
@@ -90,6 +93,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             shutdown_patience: Duration::from_secs(5),
             session_idle: Duration::from_secs(3600),
             skip: BTreeSet::new(),
+            before_first_peer: None,
         }
     }
 
@@ -206,6 +210,18 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
+    /// With [`Durability::Memory`]: calls `note` before the first peer is let in, and lets none in
+    /// until it has succeeded. The place to note durably that this replica must not be started
+    /// again. Before that no other replica has heard anything of it, so it may be. It may block,
+    /// and is called again after an error.
+    pub fn before_first_peer(
+        mut self,
+        note: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.before_first_peer = Some(BeforeFirstPeer::new(note));
+        self
+    }
+
     /// The bounds it keeps.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -257,10 +273,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let id = self.id.ok_or(StartError::Missing("id"))?;
         let credentials = self.credentials.clone().ok_or(StartError::Missing("tls"))?;
         let quorums = self.quorums(id)?;
-        check(&self.limits, &self.timing)?;
-        if self.timing.leader.is_some_and(|leader| leader.index() >= quorums.n) {
-            return Err(StartError::Limits("`leader` is none of the replicas"));
-        }
+        self.check(quorums)?;
         let data = match (self.durability, self.place.take()) {
             (Durability::Memory, None) => None,
             (Durability::Memory, Some(_)) => return Err(StartError::UnusedDataDir),
@@ -271,15 +284,6 @@ impl<S: StateMachine> ReplicaBuilder<S> {
                 Some(Data { place, log: LogOptions { segment_bytes, keep_free, durability } })
             }
         };
-        if self.optimisations.reserved_slots > Optimisations::MOST_RESERVED {
-            return Err(StartError::Limits("`reserved_slots` is above 65536"));
-        }
-        if self.propose_timeout.is_zero() {
-            return Err(StartError::Limits("`propose_timeout` must not be 0: nothing is so fast"));
-        }
-        if self.session_idle < SHORTEST_IDLE {
-            return Err(StartError::Limits("`session_idle` is below a second"));
-        }
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
         let shared = Arc::new(Shared::new(id, limits, self.propose_timeout, sender));
@@ -306,7 +310,18 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             session_idle: self.session_idle,
         };
         let (limits, machine, skip) = (core_limits(&self.limits), self.machine, self.skip);
-        let parts = Parts { pace, config, data, shared: Arc::clone(&shared), machine, skip, queue };
+        let before_first_peer = self.before_first_peer;
+        let shared_too = Arc::clone(&shared);
+        let parts = Parts {
+            pace,
+            config,
+            data,
+            shared: shared_too,
+            machine,
+            skip,
+            before_first_peer,
+            queue,
+        };
         let thread = thread::Builder::new().name(format!("isonomy-{id}"));
         with_protocol!(self.protocol, P => {
             let core = Core::new(settings.clone(), limits, P::new(settings));
@@ -321,6 +336,23 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             numbers: Mutex::new(Numbering::default()),
         };
         Ok(Replica { inner: Arc::new(inner), machine: std::marker::PhantomData })
+    }
+
+    fn check(&self, quorums: Quorums) -> Result<(), StartError> {
+        check(&self.limits, &self.timing)?;
+        if self.timing.leader.is_some_and(|leader| leader.index() >= quorums.n) {
+            return Err(StartError::Limits("`leader` is none of the replicas"));
+        }
+        if self.optimisations.reserved_slots > Optimisations::MOST_RESERVED {
+            return Err(StartError::Limits("`reserved_slots` is above 65536"));
+        }
+        if self.propose_timeout.is_zero() {
+            return Err(StartError::Limits("`propose_timeout` must not be 0: nothing is so fast"));
+        }
+        if self.session_idle < SHORTEST_IDLE {
+            return Err(StartError::Limits("`session_idle` is below a second"));
+        }
+        Ok(())
     }
 
     fn quorums(&self, id: ReplicaId) -> Result<Quorums, StartError> {

@@ -7,6 +7,8 @@
 //! frame from then on. What a peer hears after its hello is compared when it connects again.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -46,11 +48,27 @@ impl Memories {
     }
 }
 
+/// What a replica that keeps nothing does before it lets the first peer in.
+pub(super) struct BeforeFirstPeer(Box<dyn Fn() -> io::Result<()> + Send + Sync>);
+
+impl BeforeFirstPeer {
+    pub(super) fn new(note: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        BeforeFirstPeer(Box::new(note))
+    }
+}
+
+impl fmt::Debug for BeforeFirstPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BeforeFirstPeer")
+    }
+}
+
 /// The peers met so far; kept on the disk, if there is one.
 pub(super) struct Register {
     us: ReplicaId,
     identity: Mutex<Identity>,
     disk: Option<Arc<dyn Disk>>,
+    before_first_peer: Option<BeforeFirstPeer>,
     memory: Mutex<Memories>,
     /// How many records of the log here are durable.
     durable: AtomicU64,
@@ -68,6 +86,7 @@ impl Register {
             us: identity.replica,
             identity: Mutex::new(identity),
             disk: Some(disk),
+            before_first_peer: None,
             memory: Mutex::new(Memories { own: memory, ..Memories::default() }),
             durable: AtomicU64::new(held.records()),
             is_new: held == LogPosition::default(),
@@ -95,11 +114,17 @@ impl Register {
             us: replica,
             identity: Mutex::new(identity),
             disk: None,
+            before_first_peer: None,
             memory: Mutex::default(),
             durable: AtomicU64::new(0),
             is_new: true,
             settled: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with what it does before it lets the first peer in.
+    pub(super) fn before_first_peer(self, note: Option<BeforeFirstPeer>) -> Register {
+        Register { before_first_peer: note, ..self }
     }
 
     /// What this replica says of itself.
@@ -155,6 +180,11 @@ impl Register {
                 Refusal::NotNoted
             }),
             None => {
+                let note = self.before_first_peer.as_ref().filter(|_| identity.met.is_empty());
+                note.map_or(Ok(()), |note| (note.0)()).map_err(|why| {
+                    error!(us = %identity.replica, %peer, %why, "cannot note that it meets others");
+                    Refusal::NotNoted
+                })?;
                 identity.met.insert(peer, met);
                 Ok(())
             }
@@ -349,6 +379,30 @@ mod tests {
         assert_eq!(register.admit(peer(2), shown(8, 1, 0, 0), &[]), Err(late));
         register.met(peer(2), shown(0, 1, 0, 0));
         assert_eq!(register.heard(peer(2), at(0)), Ok(None), "it has no log");
+    }
+
+    #[test]
+    fn in_memory_nobody_is_let_in_before_that_is_noted() {
+        let (notes, fails) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+        let (counted, failing) = (Arc::clone(&notes), Arc::clone(&fails));
+        let note = BeforeFirstPeer::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
+            if failing.load(Ordering::Relaxed) { full() } else { Ok(()) }
+        });
+        let register = Register::in_memory("c", "epaxos", peer(1)).before_first_peer(Some(note));
+        let admit = |number, shown| register.admit(peer(number), shown, None);
+        let noted = || notes.load(Ordering::Relaxed);
+        for times in 1..=2 {
+            assert_eq!(admit(2, shown(0, 1, 0, 0)), Err(Refusal::NotNoted));
+            assert_eq!(noted(), times, "it is tried again");
+        }
+        fails.store(false, Ordering::Relaxed);
+        assert_eq!(admit(2, shown(0, 1, 0, 0)), Ok(()));
+        assert_eq!(noted(), 3);
+        assert_eq!(admit(2, shown(0, 1, 0, 0)), Ok(()), "it reconnects");
+        assert_eq!(admit(3, shown(0, 1, 0, 0)), Ok(()));
+        assert_eq!(noted(), 3, "once is enough");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::error::{Fault, StartError};
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
 use super::keeper::{Readable, Shelf};
-use super::register::Register;
+use super::register::{BeforeFirstPeer, Register};
 use super::runner::{Driven, Pace, Runner};
 use super::shared::{Shared, lock, panic_text};
 use super::snapshots::{First, Snapshots, Where};
@@ -74,6 +74,7 @@ pub(super) struct Parts<S> {
     pub(super) machine: S,
     /// What the operator has said must not be executed.
     pub(super) skip: BTreeSet<RequestId>,
+    pub(super) before_first_peer: Option<BeforeFirstPeer>,
     pub(super) queue: Receiver<(Work, usize)>,
 }
 
@@ -114,7 +115,8 @@ where
 
     fn start(self) -> Result<Running<P>, StartError> {
         let Plan { mut core, parts } = self;
-        let Parts { pace, mut config, data, shared, machine, skip, queue } = parts;
+        let Parts { pace, mut config, data, shared, machine, skip, before_first_peer, queue } =
+            parts;
         if let Some(request) = skip.iter().find(|it| it.client == ClientId::CLUSTER) {
             return Err(StartError::CannotSkip { request: *request });
         }
@@ -149,7 +151,8 @@ where
                     journal: Journal::Memory(MemoryLog::new()),
                     shelf: Shelf::Memory,
                     first: None,
-                    register: Register::in_memory(&config.cluster, P::NAME, config.id),
+                    register: Register::in_memory(&config.cluster, P::NAME, config.id)
+                        .before_first_peer(before_first_peer),
                 },
             };
             (config.presence, config.origin) = (register.presence(), register.origin());
