@@ -203,6 +203,9 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
     let all = format!("line {}: replica 3 at 0.0.0.0:7403 stands for every", line("3 = "));
     let family = format!("line {}: replica 3 at [::1]:7403 cannot be reached from", line("3 = "));
     let listen = format!("line {}: `listen` has port 0", line("# listen = "));
+    let share = line("# max_clients_per_certificate");
+    let share =
+        format!("line {share}: `max_clients_per_certificate` is 5000, and `max_clients` 1024");
     for (from, to, word) in [
         ("replica = 1", "replica = 1\nwarp = 9", "warp"),
         ("replica = 1", "replica = 9", "no entry 9"),
@@ -228,6 +231,15 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("# reserved_slots = true", "snapshot_every = -1", "snapshot_every"),
         ("# reserved_slots = true", "session_idle_seconds = 0", "forgotten at once"),
         ("# silent_orphans = false", "silent_orphans = 1", "silent_orphans"),
+        ("# max_clients = 1024", "max_clients = 100000000000", "too large: take 1 to 100000"),
+        ("# max_clients_per_certificate = 64", "max_clients_per_certificate = 5000", &share),
+        ("# max_handshakes = 128", "max_handshakes = 1000000000", "take 1 to 100000"),
+        ("# max_handshakes = 128", "max_handshakes = 0", "0 is too small: below 1, no client"),
+        ("# max_handshakes = 128", "keep_for_absent = 0", "below 16384, a replica that was away"),
+        ("# max_handshakes = 128", "client_sessions = 2000000", "take 1 to 1048576"),
+        ("# client_idle_seconds = 600", "client_idle_seconds = 0", "| client_idle_seconds = 0"),
+        ("# client_stall_seconds = 30", "client_stall_seconds = 0", "| client_stall_seconds = 0"),
+        ("# silent_orphans = false", "session_idle_seconds = 9000000000", "to 315360000"),
     ] {
         assert!(good.contains(from), "{from} in {good}");
         fs::write(&file, good.replacen(from, to, 1)).expect("written");

@@ -1,8 +1,9 @@
 //! The files of a cluster's directory: what `init` writes, `serve` and the client commands read.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,50 +55,95 @@ pub(super) struct ReplicaFile {
     #[serde(default, deserialize_with = "snapshot_every")]
     snapshot_every: Option<u64>,
     /// How many sessions the clients of one certificate may use in an era.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "client_sessions")]
     client_sessions: Option<usize>,
     /// How many bytes of decisions are kept for a replica that is away.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "keep_for_absent")]
     keep_for_absent: Option<usize>,
     /// How many client connections there may be, in all and with one certificate.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "connections")]
     max_clients: Option<usize>,
-    #[serde(default)]
-    max_clients_per_certificate: Option<usize>,
+    #[serde(default, deserialize_with = "share_of_connections")]
+    max_clients_per_certificate: Option<Spanned<usize>>,
     /// How many handshakes of strangers may be under way.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "connections")]
     max_handshakes: Option<usize>,
     /// After how long without a request a client is disconnected, and after how long without
     /// reading what waits for it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "client_patience")]
     client_idle_seconds: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "client_patience")]
     client_stall_seconds: Option<u64>,
     pub(super) tls: Tls,
     replicas: BTreeMap<String, Spanned<Address>>,
 }
 
+/// Longer than anybody waits, and far from where times overflow.
+const TEN_YEARS: u64 = 10 * 365 * 86_400;
+/// Far more than one replica serves.
+const MOST_CONNECTIONS: usize = 100_000;
+/// With less, a replica would need a snapshot after every moment's absence.
+const LEAST_KEPT: usize = 16 << 10;
+
 fn session_idle<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    at_least(from, 1, "sessions would be forgotten at once")
+    within(from, 1..=TEN_YEARS, "sessions would be forgotten at once").map(Some)
 }
 
 fn snapshot_every<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let why = "the replica would do little else than take snapshots";
-    at_least(from, Limits::LEAST_SNAPSHOT_EVERY, why)
+    within(from, Limits::LEAST_SNAPSHOT_EVERY..=1 << 50, why).map(Some)
 }
 
-/// A number that is not below the least that makes sense. The parser says where it stands.
-fn at_least<'de, D: Deserializer<'de>>(
+fn client_sessions<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let most = Limits::default().sessions;
+    within(from, 1..=most, "no client would be served").map(Some)
+}
+
+fn keep_for_absent<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let most = Limits::default().kept_bytes;
+    let why = "a replica that was away for a moment would need a snapshot";
+    within(from, LEAST_KEPT..=most, why).map(Some)
+}
+
+fn connections<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    within(from, 1..=MOST_CONNECTIONS, "no client could connect").map(Some)
+}
+
+fn share_of_connections<'de, D: Deserializer<'de>>(
     from: D,
-    least: u64,
+) -> Result<Option<Spanned<usize>>, D::Error> {
+    let share = Spanned::<u64>::deserialize(from)?;
+    let number = checked(*share.get_ref(), 1..=MOST_CONNECTIONS, "no client could connect")?;
+    Ok(Some(Spanned::new(share.span(), number)))
+}
+
+fn client_patience<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    within(from, 1..=TEN_YEARS, "every client would be disconnected at once").map(Some)
+}
+
+/// A number in the range that makes sense; `why` says what would come of less. The parser says
+/// where it stands.
+fn within<'de, D: Deserializer<'de>, N: TryFrom<u64> + PartialOrd + Display>(
+    from: D,
+    range: RangeInclusive<N>,
     why: &str,
-) -> Result<Option<u64>, D::Error> {
-    let number = u64::deserialize(from)?;
-    if number < least {
-        let what = format!("{number} is too small: below {least}, {why}");
-        return Err(serde::de::Error::custom(what));
+) -> Result<N, D::Error> {
+    checked(u64::deserialize(from)?, range, why)
+}
+
+fn checked<N: TryFrom<u64> + PartialOrd + Display, E: serde::de::Error>(
+    number: u64,
+    range: RangeInclusive<N>,
+    why: &str,
+) -> Result<N, E> {
+    let (least, most) = (range.start(), range.end());
+    match N::try_from(number) {
+        Ok(fits) if range.contains(&fits) => Ok(fits),
+        Ok(small) if small < *least => Err(E::custom(format!(
+            "{number} is too small: below {least}, {why}. Take a number up to {most}"
+        ))),
+        _ => Err(E::custom(format!("{number} is too large: take {least} to {most}"))),
     }
-    Ok(Some(number))
 }
 
 /// On, off, or how many at a time.
@@ -185,6 +231,16 @@ impl Checked for ReplicaFile {
         if let Some(listen) = self.listen.as_ref().filter(|listen| listen.get_ref().port() == 0) {
             let why = "`listen` has port 0, a new port at each start: name one".to_owned();
             return Err((listen.span(), why));
+        }
+        let all = self.limits().mesh.max_clients;
+        let share = self.max_clients_per_certificate.as_ref();
+        if let Some(share) = share.filter(|share| *share.get_ref() > all) {
+            let why = format!(
+                "`max_clients_per_certificate` is {}, and `max_clients` {all}: one certificate \
+                 cannot have more than all together",
+                share.get_ref()
+            );
+            return Err((share.span(), why));
         }
         let listen = self.listen().or_else(|| entry?.get_ref().socket());
         check(&self.replicas, own.map(|own| (own, listen)))
@@ -288,7 +344,8 @@ impl ReplicaFile {
             max_clients: self.max_clients.unwrap_or(mesh.max_clients),
             max_clients_per_certificate: self
                 .max_clients_per_certificate
-                .unwrap_or(mesh.max_clients_per_certificate),
+                .as_ref()
+                .map_or(mesh.max_clients_per_certificate, |share| *share.get_ref()),
             max_handshakes: self.max_handshakes.unwrap_or(mesh.max_handshakes),
             client_idle: self.client_idle_seconds.map_or(mesh.client_idle, seconds),
             client_stall: self.client_stall_seconds.map_or(mesh.client_stall, seconds),
