@@ -73,7 +73,10 @@ pub enum ConnectError {
         /// The least that will do.
         least: usize,
     },
-    /// No replica let the client in; what the last failure of each was.
+    /// No replica answered; what the last failure of each was.
     #[error("no replica could be reached: {0}")]
     Unreachable(String),
+    /// At least one replica answered, and none let the client in; the same of each.
+    #[error("no replica has let this client in: {0}")]
+    Refused(String),
 }

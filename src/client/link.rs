@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::mesh::{ClientChannel, ClientEndpoint, Dropped, FrameSender};
+use crate::mesh::{ClientChannel, ClientEndpoint, Closed, Dropped, FrameSender};
 use crate::types::{Address, Era, ReplicaId, RequestId};
 use crate::wire::{Outcome, Request, decode_reply, encode_request};
 
@@ -35,9 +35,23 @@ struct State {
     answered: u64,
     /// When an answer came last.
     heard: Option<Instant>,
-    last_error: Option<String>,
+    last_error: Option<Failure>,
     /// As the replica said last.
     era: Era,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) words: String,
+    /// Somebody was there.
+    pub(super) answered: bool,
+}
+
+impl From<Closed> for Failure {
+    fn from(why: Closed) -> Failure {
+        Failure { words: why.to_string(), answered: why.is_answered() }
+    }
 }
 
 /// Whoever waits for an answer, and how many requests were sent up to this one.
@@ -76,7 +90,7 @@ impl Link {
     }
 
     /// Why the last attempt or connection failed.
-    pub(super) fn last_error(&self) -> Option<String> {
+    pub(super) fn last_error(&self) -> Option<Failure> {
         self.lock().last_error.clone()
     }
 
@@ -142,8 +156,8 @@ impl Link {
     }
 
     /// The connection is lost, or none came about; whoever waits is told by a closed channel.
-    fn down(&self, why: String) {
-        debug!(replica = %self.replica, %why, "not connected");
+    fn down(&self, why: Failure) {
+        debug!(replica = %self.replica, why = why.words, "not connected");
         let waiting = {
             let mut state = self.lock();
             state.sender = None;
@@ -194,7 +208,7 @@ pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
                 let why = listen(&link, channel, &mut pause).await;
                 link.down(why);
             }
-            Err(why) => link.down(why.to_string()),
+            Err(why) => link.down(why.into()),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -202,15 +216,15 @@ pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
 }
 
 /// Waits to be greeted, which tells the era to number commands in; then the link is up.
-async fn listen(link: &Link, mut channel: ClientChannel, pause: &mut Duration) -> String {
+async fn listen(link: &Link, mut channel: ClientChannel, pause: &mut Duration) -> Failure {
     let mut frames = Vec::new();
     let mut greeted = false;
     loop {
         if let Err(why) = channel.recv(&mut frames).await {
-            return why.to_string();
+            return why.into();
         }
         if let Err(why) = link.deliver(&mut frames) {
-            return format!("a reply makes no sense: {why}");
+            return Failure { words: format!("a reply makes no sense: {why}"), answered: true };
         }
         if !greeted {
             greeted = true;

@@ -235,21 +235,25 @@ impl Inner {
                 }
                 enough = enough.min(Instant::now() + (*rtt * 4).max(Duration::from_millis(20)));
             } else if self.links.iter().all(|link| link.last_error().is_some()) {
-                return Err(ConnectError::Unreachable(self.errors()));
+                return Err(self.not_connected());
             }
             if timeout_at(enough, changes.changed()).await.is_err() {
                 let any = !self.in_order().is_empty();
-                return if any { Ok(()) } else { Err(ConnectError::Unreachable(self.errors())) };
+                return if any { Ok(()) } else { Err(self.not_connected()) };
             }
         }
     }
 
-    fn errors(&self) -> String {
-        let error = |link: &Arc<Link>| {
-            let why = link.last_error().unwrap_or_else(|| "no answer".to_owned());
-            format!("{}: {why}", link.replica)
-        };
-        self.links.iter().map(error).collect::<Vec<_>>().join("; ")
+    fn not_connected(&self) -> ConnectError {
+        let mut answered = false;
+        let failures = self.links.iter().map(|link| {
+            let why = link.last_error();
+            answered |= why.as_ref().is_some_and(|why| why.answered);
+            let words = why.map_or_else(|| "no answer".to_owned(), |why| why.words);
+            format!("{}: {words}", link.replica)
+        });
+        let failures = failures.collect::<Vec<_>>().join("; ");
+        if answered { ConnectError::Refused(failures) } else { ConnectError::Unreachable(failures) }
     }
 
     /// The connected links: the preferred one, then the nearest first.

@@ -135,6 +135,7 @@ fn nowhere(mut failures: Vec<(SocketAddr, Closed)>) -> Closed {
     if failures.len() == 1 {
         return failures.remove(0).1;
     }
+    let answered = failures.iter().any(|(_, why)| why.is_answered());
     let failures = failures.into_iter().map(|(addr, why)| format!("{addr}: {why}"));
-    Closed::Nowhere(failures.collect::<Vec<_>>().join("; "))
+    Closed::Nowhere { failures: failures.collect::<Vec<_>>().join("; "), answered }
 }

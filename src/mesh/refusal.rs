@@ -362,8 +362,13 @@ pub enum Closed {
         why: String,
     },
     /// The host has several addresses, and no replica answers at any of them.
-    #[error("no answer at any address: {0}")]
-    Nowhere(String),
+    #[error("no connection at any address: {failures}")]
+    Nowhere {
+        /// What went wrong at each.
+        failures: String,
+        /// Whether anybody was there at one of them.
+        answered: bool,
+    },
     /// A connection can't even be attempted.
     #[error("cannot dial: {0}")]
     Dial(String),
@@ -400,6 +405,22 @@ impl Closed {
             Closed::Here(refusal) => Some(u64::from(refusal.code())),
             Closed::There { code, .. } => Some(*code),
             _ => None,
+        }
+    }
+
+    /// Whether somebody was there at the other end, and refused or broke off.
+    pub fn is_answered(&self) -> bool {
+        match self {
+            Closed::Here(_) | Closed::There { .. } => true,
+            Closed::Connection(why) => matches!(
+                why,
+                ConnectionError::VersionMismatch
+                    | ConnectionError::TransportError(_)
+                    | ConnectionError::ConnectionClosed(_)
+                    | ConnectionError::ApplicationClosed(_)
+            ),
+            Closed::Nowhere { answered, .. } => *answered,
+            Closed::Resolve { .. } | Closed::Dial(_) | Closed::Timeout | Closed::Crowded => false,
         }
     }
 
