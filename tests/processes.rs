@@ -54,6 +54,48 @@ fn what_is_kept_in_memory_is_gone_with_the_process() {
     assert!(log.contains("r1 was restarted and has forgotten its votes"), "{log}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_first_start_in_memory_with_a_wrong_file_can_be_mended() {
+    let mut cluster = Cluster::lay_out(3);
+    for number in 1..=3 {
+        cluster.edit_one(number, &format!("data_dir = \"{number}.data\""), "");
+    }
+    cluster.edit("durability = \"fsync\"", "durability = \"memory\"");
+    let mark = cluster.dir.join("1.ran");
+    // Nobody else is up.
+    cluster.serve(1);
+    assert_eq!(cluster.terminate(1), Some(0));
+    assert!(!mark.exists(), "nobody has heard it");
+    // It runs another protocol, and the others refuse it.
+    cluster.edit_one(1, "protocol = \"epaxos\"", "protocol = \"paxos\"");
+    cluster.serve_all();
+    cluster.told(&["put", "greeting", "hello", "--replica", "2"]);
+    cluster.wait_log(1, 0, "set the same `protocol`");
+    assert_eq!(cluster.terminate(1), Some(0));
+    assert!(!mark.exists(), "nobody has let it in");
+    // It is mended, and from the moment it takes part it must not come back.
+    cluster.edit_one(1, "protocol = \"paxos\"", "protocol = \"epaxos\"");
+    cluster.serve(1);
+    assert_eq!(cluster.told(&["get", "greeting", "--replica", "1"]), "hello\n");
+    assert!(mark.exists(), "it has been let in");
+    cluster.kill(&[1]);
+    let (code, words) = cluster.refusal(1);
+    assert!(words.contains("replica 1 has run before"), "{words}");
+    assert_eq!(code, Some(2), "{words}");
+}
+
+#[test]
+fn one_replica_in_memory_has_run_from_its_start_on() {
+    let mut cluster = Cluster::lay_out(1);
+    cluster.edit_one(1, "data_dir = \"1.data\"", "");
+    cluster.edit_one(1, "durability = \"fsync\"", "durability = \"memory\"");
+    cluster.serve(1);
+    assert!(cluster.dir.join("1.ran").exists());
+    cluster.kill(&[1]);
+    assert_eq!(cluster.refusal(1).0, Some(2));
+}
+
 #[test]
 fn a_leader_that_there_is_not_is_refused() {
     let mut cluster = Cluster::lay_out(3);
@@ -81,6 +123,59 @@ fn answers_have_their_exit_codes() {
     assert_eq!(code(&["get", "key", "--replica", "1"]), Some(1));
     assert_eq!(code(&["get", "key", "--replica", "4"]), Some(2));
     assert_eq!(code(&["cas", "key", "one"]), Some(2));
+}
+
+#[test]
+fn a_refusal_by_a_replica_is_no_sign_of_its_absence() {
+    let mut cluster = Cluster::lay_out(1);
+    let most = "max_clients = 1\nmax_clients_per_certificate = 1";
+    cluster.edit("# max_clients = 1024", most);
+    cluster.serve_all();
+    let asked = |cluster: &Cluster| {
+        let put = cluster.client(&["put", "key", "value"]);
+        (put.status.code(), String::from_utf8_lossy(&put.stderr).into_owned())
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let client = runtime.block_on(cluster.connect([1]));
+    let (code, words) = asked(&cluster);
+    assert_eq!(code, Some(5), "{words}");
+    assert!(words.contains("has 1 connections here already"), "{words}");
+    assert!(!words.contains("Is one running"), "{words}");
+    runtime.block_on(client.close());
+    cluster.kill(&[1]);
+    let (code, words) = asked(&cluster);
+    assert_eq!(code, Some(5), "{words}");
+    assert!(words.contains("Is one running, at the address in"), "{words}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_out_is_no_success() {
+    let cluster = Cluster::start(1);
+    cluster.told(&["put", "key", "value"]);
+    let dir = cluster.dir.to_str().expect("UTF-8");
+    let data = cluster.data(1);
+    let data = data.to_str().expect("UTF-8");
+    let file = cluster.dir.join("backup");
+    let file = file.to_str().expect("UTF-8");
+    for arguments in [
+        &["get", "key", "--cluster", dir][..],
+        &["snapshot", "--cluster", dir],
+        &["cert", "list", dir],
+        &["cert", "renew", dir],
+        &["inspect", data],
+        &["inspect", data, "--json"],
+        &["backup", data, file],
+        &["sim", "--seed", "1", "--trace"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let full = std::fs::File::create("/dev/full").expect("a device");
+        let output = isonomy().args(arguments).stdout(full).output().expect("isonomy runs");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {words}");
+        assert!(words.contains("cannot write the result"), "{arguments:?}: {words}");
+    }
 }
 
 #[test]
@@ -151,11 +246,7 @@ fn a_replica_outlives_its_terminal() {
     let id = cluster.process(1).id().to_string();
     let sent = std::process::Command::new("kill").args(["-HUP", &id]).status().expect("kill runs");
     assert!(sent.success());
-    let start = std::time::Instant::now();
-    while !cluster.log(1).contains("SIGHUP") {
-        assert!(start.elapsed() < common::processes::PATIENCE, "{}", cluster.log(1));
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    cluster.wait_log(1, 0, "SIGHUP");
     cluster.told(&["put", "key", "value"]);
     assert_eq!(cluster.terminate(1), Some(0));
 }
@@ -165,16 +256,17 @@ fn a_replica_outlives_its_terminal() {
 fn a_replica_that_is_asked_to_stop_does_so_in_good_order() {
     let mut cluster = Cluster::start(3);
     cluster.told(&["put", "key", "value"]);
-    for number in [1, 3] {
-        assert_eq!(cluster.terminate(number), Some(0), "replica {number}");
-        if number == 1 {
-            assert_eq!(cluster.told(&["get", "key"]), "value\n", "two of three suffice");
-        }
-    }
+    assert_eq!(cluster.terminate(1), Some(0));
+    assert_eq!(cluster.told(&["get", "key"]), "value\n", "two of three suffice");
+    let before = cluster.log(2).len();
+    assert_eq!(cluster.terminate(3), Some(0));
     // One of three decides nothing, and says so instead of guessing.
-    let mut alone = isonomy();
-    alone.args(["get", "key", "--timeout", "1", "--cluster"]).arg(&cluster.dir);
-    assert_eq!(alone.output().expect("isonomy runs").status.code(), Some(3));
+    let line = cluster.wait_log(2, before, "no quorum: 1 of 3 reachable (r1 silent for");
+    assert!(!line.contains("silent for 0 s"), "it counts from the last word: {line}");
+    let alone = cluster.client(&["put", "key", "other"]);
+    let words = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(5), "{words}");
+    assert!(words.contains("not proposed: no quorum"), "{words}");
     // They come back as they went.
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "value\n");

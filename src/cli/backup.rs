@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
-use super::{BAD_DATA, complain, say};
+use super::{BAD_DATA, Unwritten, complain, say};
 use crate::machine::Kv;
 use crate::node::{self, BackupError, BackupOptions, Source};
 use crate::types::{Executed, ReplicaId, RequestId};
@@ -68,8 +68,8 @@ impl Backup {
             Err(error) => return refused(error),
         };
         let (file, replica) = (self.file.display(), made.replica.number());
-        say(format_args!("{file}: replica {replica} of cluster {}", made.cluster));
-        print(&made);
+        say(format_args!("{file}: replica {replica} of cluster {}", made.cluster))?;
+        print(&made)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -84,30 +84,30 @@ impl Restore {
             Err(error) => return refused(error),
         };
         let (dir, cluster, n) = (self.dir.display(), &made.cluster, made.replicas);
-        say(format_args!("{dir}: replica {} of {n} of cluster {cluster}", self.replica));
-        print(&made);
-        say("restore all replicas of the cluster from this file before one of them starts");
+        say(format_args!("{dir}: replica {} of {n} of cluster {cluster}", self.replica))?;
+        print(&made)?;
+        say("restore all replicas of the cluster from this file before one of them starts")?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// What a backup stands for.
-fn print(backup: &node::Backup) {
+fn print(backup: &node::Backup) -> Result<(), Unwritten> {
     let position = backup.position.records();
     match backup.source {
-        Source::Stopped => say(format_args!("the replica was stopped: all {position} records")),
+        Source::Stopped => say(format_args!("the replica was stopped: all {position} records"))?,
         Source::Snapshot => say(format_args!(
             "the replica was running: its newest snapshot, up to record {position}. What came \
              later is not in it"
-        )),
+        ))?,
     }
-    say(format_args!("executed: {}", executed(&backup.executed)));
+    say(format_args!("executed: {}", executed(&backup.executed)))?;
     if backup.left_out > 0 {
-        say(format_args!("{} instances were not executed yet, and are left out", backup.left_out));
+        say(format_args!("{} instances were not executed yet, and are left out", backup.left_out))?;
     }
     let (bytes, sessions, era) = (backup.state_bytes, backup.sessions, backup.era);
-    say(format_args!("state: {bytes} bytes, {sessions} sessions, era {era}"));
-    say(format_args!("backup {:016x}", backup.id));
+    say(format_args!("state: {bytes} bytes, {sessions} sessions, era {era}"))?;
+    say(format_args!("backup {:016x}", backup.id))
 }
 
 /// A set of executed instances, in words.

@@ -89,7 +89,7 @@ fn list(dir: &Path) -> anyhow::Result<ExitCode> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // On a replica's machine there are only its own.
         if !path.exists() {
-            say(format_args!("{name:<12} is not here"));
+            say(format_args!("{name:<12} is not here"))?;
             continue;
         }
         let (day, left) = certificate_end(&path, SystemTime::now())?;
@@ -97,7 +97,7 @@ fn list(dir: &Path) -> anyhow::Result<ExitCode> {
             ..0 => "has expired".to_owned(),
             left => format!("{left} days left"),
         };
-        say(format_args!("{name:<12} {day}  {words}"));
+        say(format_args!("{name:<12} {day}  {words}"))?;
         is_soon |= left < WARN_DAYS;
         seen += 1;
     }
@@ -136,9 +136,9 @@ fn renew(dir: &Path, replica: Option<u8>) -> anyhow::Result<ExitCode> {
     for (new, path) in &renewed {
         replace(path, new)?;
         let (day, _) = certificate_end(path, SystemTime::now())?;
-        say(format_args!("{}: until {day}", path.display()));
+        say(format_args!("{}: until {day}", path.display()))?;
     }
-    say("copy each to its machine, and restart the replicas one after the other");
+    say("copy each to its machine, and restart the replicas one after the other")?;
     Ok(ExitCode::SUCCESS)
 }
 

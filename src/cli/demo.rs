@@ -107,9 +107,9 @@ impl Demo {
         }
         let report = Report::of(&scenario, &held).context("the demo has a cluster of its own")?;
         if self.json {
-            say(serde_json::to_string(&report).context("the report has no JSON form")?);
+            say(serde_json::to_string(&report).context("the report has no JSON form")?)?;
         } else {
-            say(&report);
+            say(&report)?;
         }
         Ok(if held.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }

@@ -88,7 +88,7 @@ impl Init {
         }
         issue(dir, "client", &authority.issue_client(CLIENT)?)?;
         write(&dir.join(CLIENT_FILE), &self.client_file(&addresses), Secrecy::Public)?;
-        say(self.next_steps(&addresses));
+        say(self.next_steps(&addresses))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -253,7 +253,8 @@ fn empty_directory(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn issue(dir: &Path, name: &str, issued: &Issued) -> anyhow::Result<()> {
+/// Writes a certificate and its key, neither of which may be there yet.
+pub(super) fn issue(dir: &Path, name: &str, issued: &Issued) -> anyhow::Result<()> {
     let certificate = dir.join(format!("{name}.pem"));
     write(&certificate, &issued.certificate_pem(), Secrecy::Public)?;
     write(&dir.join(format!("{name}.key")), &issued.key_pem(), Secrecy::Secret)

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::backup::executed;
-use super::{NO, complain, say};
+use super::{NO, Unwritten, complain, say};
 use crate::node::{Inspection, SnapshotContents};
 use crate::storage::{LastCommand, SnapshotInfo};
 use crate::types::{Deps, RequestId};
@@ -39,19 +39,20 @@ impl Inspect {
         if report.identity.is_none() && report.problems.is_empty() {
             bail!("{} is no replica's data directory: there is no identity", self.dir.display());
         }
-        if self.json {
-            say(format_args!("{:#}", to_json(&found)));
-        } else {
-            print(&found);
-        }
+        let printed = match self.json {
+            true => say(format_args!("{:#}", to_json(&found))),
+            false => print(&found),
+        };
         for problem in &report.problems {
             complain(format_args!("damaged: {problem}\n  {}", found.advice(problem)));
         }
+        // What is damaged is said in any case.
+        printed?;
         Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 }
 
-fn print(found: &Inspection) {
+fn print(found: &Inspection) -> Result<(), Unwritten> {
     let report = &found.report;
     if let Some(identity) = &report.identity {
         let size = found.replicas.map_or(String::new(), |size| format!(" of {size}"));
@@ -62,18 +63,18 @@ fn print(found: &Inspection) {
             identity.incarnation,
             identity.directory,
             identity.protocol
-        ));
+        ))?;
     }
     let origin = report.identity.as_ref().map_or(0, |identity| identity.origin);
     if origin != 0 {
-        say(format_args!("restored from backup {origin:016x}"));
+        say(format_args!("restored from backup {origin:016x}"))?;
     }
     if report.identity.as_ref().is_some_and(|identity| identity.outcast) {
-        say("the others have shut it out: it must not vote any more");
+        say("the others have shut it out: it must not vote any more")?;
     }
     match report.holder {
-        Some(0) => say("in use by a process"),
-        Some(process) => say(format_args!("in use by process {process}")),
+        Some(0) => say("in use by a process")?,
+        Some(process) => say(format_args!("in use by process {process}"))?,
         None => {}
     }
     for (snapshot, contents) in report.snapshots.iter().zip(&found.contents) {
@@ -81,28 +82,36 @@ fn print(found: &Inspection) {
         say(format_args!(
             "snapshot {file}: up to record {position}, {} bytes in {} chunks, checksum {:08x}",
             snapshot.bytes, snapshot.chunks, snapshot.checksum
-        ));
+        ))?;
         if let Some(contents) = contents {
-            print_contents(contents);
+            print_contents(contents)?;
         }
     }
     if let (Some(first), Some(last)) = (report.segments.first(), report.segments.last()) {
         let (start, end, count) = (first.first, last.end, report.segments.len());
-        say(format_args!("log: records {start} to {end} in {count} segments"));
+        say(format_args!("log: records {start} to {end} in {count} segments"))?;
     }
     for segment in &report.segments {
         let (file, used, bytes) = (&segment.file, segment.used, segment.bytes);
         let (first, end) = (segment.first, segment.end);
         let seal = if segment.sealed { "" } else { ", not sealed" };
-        say(format_args!("  {file}: records {first} to {end}, {used} of {bytes} bytes{seal}"));
+        say(format_args!("  {file}: records {first} to {end}, {used} of {bytes} bytes{seal}"))?;
     }
     if found.reserved > 0 {
-        say(format_args!("own slots are reserved up to {}", found.reserved));
+        say(format_args!("own slots are reserved up to {}", found.reserved))?;
     }
-    print_commands(found);
+    print_commands(found)?;
+    print_owners(found)?;
+    if report.is_sound() {
+        say("sound: every checksum fits")?;
+    }
+    Ok(())
+}
+
+fn print_owners(found: &Inspection) -> Result<(), Unwritten> {
     if !found.owners.is_empty() {
-        say("instances in the log:");
-        say("  owner      committed   nop      accepted  pre-accepted  initial   highest  round");
+        say("instances in the log:")?;
+        say("  owner      committed   nop      accepted  pre-accepted  initial   highest  round")?;
     }
     for (owner, it) in &found.owners {
         say(format_args!(
@@ -115,43 +124,42 @@ fn print(found: &Inspection) {
             it.initial,
             it.highest,
             it.highest_round
-        ));
+        ))?;
     }
-    if report.is_sound() {
-        say("sound: every checksum fits");
-    }
+    Ok(())
 }
 
 /// What is said of single commands.
-fn print_commands(found: &Inspection) {
+fn print_commands(found: &Inspection) -> Result<(), Unwritten> {
     for request in &found.skipped {
-        say(format_args!("request {request} is skipped: it is never executed"));
+        say(format_args!("request {request} is skipped: it is never executed"))?;
     }
     if let (Some(last), None) = (&found.last_command, found.report.holder) {
         let LastCommand { request, instance, bytes, digest, lives } = last;
         say(format_args!(
             "its last life ended while it executed request {request} in instance {instance}, \
              {bytes} bytes with XXH3-64 {digest:016x}; {lives} in a row did"
-        ));
+        ))?;
     }
+    Ok(())
 }
 
-fn print_contents(contents: &SnapshotContents) {
+fn print_contents(contents: &SnapshotContents) -> Result<(), Unwritten> {
     let slots = |deps: &Deps| {
         let slots: Vec<_> = deps.as_slots().iter().map(u64::to_string).collect();
         slots.join(" ")
     };
     let ((era, sessions), bytes) = (contents.sessions, contents.state_bytes);
-    say(format_args!("  state: {bytes} bytes, {sessions} sessions, era {era}"));
-    say(format_args!("  executed: {}", executed(&contents.executed)));
+    say(format_args!("  state: {bytes} bytes, {sessions} sessions, era {era}"))?;
+    say(format_args!("  executed: {}", executed(&contents.executed)))?;
     if let Some(shared) = &contents.shared {
         let [floor, cut, dropped] = [&shared.floor, &shared.cut, &shared.dropped].map(slots);
         say(format_args!(
             "  by owner, forgotten up to {floor}; cut {cut}; dropped up to {dropped}"
-        ));
-        say(format_args!("  {} executed decisions kept for others", shared.settled));
+        ))?;
+        say(format_args!("  {} executed decisions kept for others", shared.settled))?;
     }
-    say(format_args!("  {} records of its own", contents.own));
+    say(format_args!("  {} records of its own", contents.own))
 }
 
 fn contents_to_json(contents: &SnapshotContents) -> Value {

@@ -1,7 +1,7 @@
 //! `isonomy put`, `get`, `del`, `cas`: clients of a running cluster, over QUIC.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::config::{CLIENT_FILE, ClientFile, read};
 use super::value::{Source, bytes};
-use super::{NO, NO_ANSWER, complain};
+use super::{NO, NO_ANSWER, NOT_DONE, complain, write_out};
 use crate::client::{Client, ClientConfig, ClientError, ConnectError, Rejected};
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::types::{Consistency, ReplicaId};
@@ -42,8 +42,9 @@ Examples:
   tar c notes | isonomy put notes - --cluster cluster
   isonomy put --cluster cluster -- key --a-value-with-hyphens
 
-Exit code 0 once it is done, 2 if the flags or files make no sense, and 3 without an answer: it may
-or may not have been done then.")]
+Exit code 0 once it is done; 2 if the flags or files make no sense; 3 without an answer: it may or
+may not have been done then; 5 if it was surely not done: no replica was reached, or none took
+it.")]
 pub(super) struct Put {
     /// The key
     #[arg(allow_negative_numbers = true)]
@@ -69,8 +70,8 @@ Examples:
 Into a file or a pipe go the value's bytes and no more. On a terminal, a newline follows, and what
 is not text is escaped.
 
-Exit code 0 with the value, 1 if there is no such key, 2 if the flags or files make no sense, 3
-without an answer.")]
+Exit code 0 with the value; 1 if there is no such key, or the value cannot be written out; 2 if the
+flags or files make no sense; 3 without an answer; 5 if no replica was reached, or none took it.")]
 pub(super) struct Get {
     /// The key
     #[arg(allow_negative_numbers = true)]
@@ -88,8 +89,9 @@ pub(super) struct Get {
 Example:
   isonomy del greeting --cluster cluster
 
-Exit code 0 once it is done, 1 if there was no such key, 2 if the flags or files make no sense, 3
-without an answer.")]
+Exit code 0 once it is done; 1 if there was no such key; 2 if the flags or files make no sense; 3
+without an answer: it may or may not have been done then; 5 if it was surely not done: no replica
+was reached, or none took it.")]
 pub(super) struct Del {
     /// The key
     #[arg(allow_negative_numbers = true)]
@@ -106,8 +108,9 @@ Examples:
   isonomy cas greeting hello --absent --cluster cluster
   isonomy cas photo --expected-file old.jpg --file new.jpg --cluster cluster
 
-Exit code 0 once it is done, 1 if the value is another one, which is then printed, 2 if the flags or
-files make no sense, 3 without an answer.")]
+Exit code 0 once it is done; 1 if the value is another one, which is then printed; 2 if the flags or
+files make no sense; 3 without an answer: it may or may not have been done then; 5 if it was surely
+not done: no replica was reached, or none took it.")]
 pub(super) struct Cas {
     /// The key
     #[arg(allow_negative_numbers = true)]
@@ -200,24 +203,24 @@ impl Target {
         runtime.block_on(async {
             let client = match Client::<Kv>::connect(config).await {
                 Ok(client) => client,
-                Err(ConnectError::Unreachable(why)) => {
-                    return Ok(Err(no_answer(format_args!(
-                        "no replica could be reached: {why}. Is one running, at the address in {}?",
-                        self.cluster.join(CLIENT_FILE).display()
-                    ))));
+                // Nothing was asked of anybody.
+                Err(error @ ConnectError::Unreachable(_)) => {
+                    let file = self.cluster.join(CLIENT_FILE);
+                    let file = file.display();
+                    let why = format!("{error}. Is one running, at the address in {file}?");
+                    return Ok(Err(failed(NOT_DONE, &why)));
                 }
+                Err(error @ ConnectError::Refused(_)) => return Ok(Err(failed(NOT_DONE, &error))),
                 Err(error) => return Err(error.into()),
             };
             let output = ask(&client).await;
             client.close().await;
             match output {
                 Ok(output) => Ok(Ok(output)),
-                Err(
-                    error @ (ClientError::Unknown(_)
-                    | ClientError::Rejected(
-                        Rejected::Refused { .. } | Rejected::Unreachable(_),
-                    )),
-                ) => Ok(Err(no_answer(format_args!("{error}")))),
+                Err(error @ ClientError::Unknown(_)) => Ok(Err(failed(NO_ANSWER, &error))),
+                Err(ClientError::Rejected(
+                    error @ (Rejected::Refused { .. } | Rejected::Unreachable(_)),
+                )) => Ok(Err(failed(NOT_DONE, &error))),
                 Err(error) => Err(error.into()),
             }
         })
@@ -257,10 +260,8 @@ fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
     };
     match output {
         KvOutput::Value(Some(value)) => {
-            let mut out = std::io::stdout().lock();
-            let shown = if out.is_terminal() { for_terminal(value) } else { value.clone() };
-            let printed = out.write_all(&shown).and_then(|()| out.flush());
-            printed.context("cannot write to standard output")?;
+            let is_shown = std::io::stdout().is_terminal();
+            write_out(&if is_shown { for_terminal(value) } else { value.clone() })?;
             Ok(ExitCode::SUCCESS)
         }
         KvOutput::Done | KvOutput::Deleted(true) | KvOutput::Swapped => Ok(ExitCode::SUCCESS),
@@ -296,7 +297,7 @@ fn for_terminal(value: &Bytes) -> Bytes {
     }
 }
 
-fn no_answer(why: std::fmt::Arguments<'_>) -> ExitCode {
+fn failed(code: u8, why: &dyn std::fmt::Display) -> ExitCode {
     complain(format_args!("error: {why}"));
-    ExitCode::from(NO_ANSWER)
+    ExitCode::from(code)
 }

@@ -2,8 +2,9 @@
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all well; 1 the
 //! answer is no (a key that is not there, a value that is not the expected one, a check that
-//! failed, a replica that failed); 2 something asked for makes no sense or cannot be had; 3 no
-//! answer from the cluster; 4 a replica's data directory, or a backup, cannot be used.
+//! failed, a replica that failed), or the result cannot be written out; 2 something asked for makes
+//! no sense or cannot be had; 3 no answer from the cluster; 4 a replica's data directory, or a
+//! backup, cannot be used; 5 a client's command was surely not done.
 
 mod backup;
 mod cert;
@@ -24,7 +25,7 @@ mod snapshot;
 mod value;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,10 +36,12 @@ use tokio::sync::oneshot;
 const NO: u8 = 1;
 /// Exit code: what was asked for makes no sense or cannot be had.
 const UNUSABLE: u8 = 2;
-/// Exit code: nobody answered.
+/// Exit code: nobody answered. Of a client's command: it may or may not have been done.
 const NO_ANSWER: u8 = 3;
 /// Exit code: a data directory that cannot be used.
 const BAD_DATA: u8 = 4;
+/// Exit code: a client's command was surely not done. No replica was reached, or none took it.
+const NOT_DONE: u8 = 5;
 
 /// Leaderless consensus: every replica can lead every command.
 #[derive(Debug, Parser)]
@@ -76,8 +79,9 @@ enum Command {
 const AFTER_HELP: &str = "\
 Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.
 
-Exit codes: 0 all well; 1 the answer is no, or a check or a replica failed; 2 unusable flags or
-files; 3 no answer from the cluster; 4 a data directory or backup that cannot be used.";
+Exit codes: 0 all well; 1 the answer is no, a check or a replica failed, or the result cannot be
+written out; 2 unusable flags or files; 3 no answer from the cluster; 4 a data directory or backup
+that cannot be used; 5 surely not done (put, get, del, cas, snapshot).";
 
 const SIM_EXAMPLES: &str = "\
 Examples:
@@ -92,9 +96,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Where it cannot be printed there is nobody to tell.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 });
+            let printed = unless_gone(error.print());
+            return match (error.use_stderr(), printed) {
+                // Where it cannot be printed there is nobody to tell.
+                (true, _) => ExitCode::from(UNUSABLE),
+                (false, Ok(())) => ExitCode::SUCCESS,
+                (false, Err(unwritten)) => {
+                    complain(format_args!("error: {unwritten}"));
+                    ExitCode::from(NO)
+                }
+            };
         }
     };
     let done = match arguments.command {
@@ -116,26 +127,38 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     done.unwrap_or_else(|error| {
         complain(format_args!("error: {}", in_words(&error)));
-        ExitCode::from(UNUSABLE)
+        ExitCode::from(if error.is::<Unwritten>() { NO } else { UNUSABLE })
     })
 }
 
-/// Writes a line to standard output. A reader that has gone away is no error of ours.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+/// A result that standard output does not take.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the result to standard output: {0}")]
+struct Unwritten(#[from] io::Error);
+
+/// A reader that has gone away is no error of ours.
+fn unless_gone(written: io::Result<()>) -> Result<(), Unwritten> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
-/// Writes a result to standard output; says so, and returns false, if there is no room for it. A
-/// reader that has gone away is no error of ours.
+/// Writes to standard output.
+fn write_out(bytes: &[u8]) -> Result<(), Unwritten> {
+    let mut out = io::stdout().lock();
+    unless_gone(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Writes a line to standard output.
+fn say(line: impl std::fmt::Display) -> Result<(), Unwritten> {
+    write_out(format!("{line}\n").as_bytes())
+}
+
+/// The same for a result that is not all there is to do: says so, and returns false, if there is no
+/// room for it.
 fn tell(result: impl std::fmt::Display) -> bool {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{result}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            complain(format_args!("error: cannot write the result to standard output: {error}"));
-            false
-        }
-        _ => true,
-    }
+    say(result).inspect_err(|unwritten| complain(format_args!("error: {unwritten}"))).is_ok()
 }
 
 /// Writes a line to standard error.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::on_or_off;
+use super::{Unwritten, on_or_off};
 use crate::protocol::ProtocolKind;
 use crate::sim::{self, FaultSet, Options, Overrides, Summary};
 
@@ -97,6 +97,10 @@ impl Args {
 /// # Errors
 /// When standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    Ok(simulate(args).map_err(Unwritten)?)
+}
+
+fn simulate(args: &Args) -> io::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     if let (Some(seed), true) = (args.seed, args.trace) {
         let verdict = sim::run_seed(seed, &args.overrides(), Some(&mut out));

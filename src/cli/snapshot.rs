@@ -18,7 +18,8 @@ Examples:
   isonomy snapshot --cluster cluster --replica 1
   isonomy snapshot --cluster cluster --replica 1 --timeout 60
 
-Exit code 0 once it is done, 2 if none can be written, 3 without an answer.")]
+Exit code 0 once it is done; 2 if none can be written; 3 without an answer; 5 if no replica was
+reached, or none took it.")]
 pub(super) struct Snapshot {
     #[command(flatten)]
     target: Target,
@@ -28,15 +29,14 @@ impl Snapshot {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let begun = Instant::now();
         let answer = self.target.answer(async |client| client.snapshot().await)?;
-        Ok(answer.map_or_else(
-            |code| code,
-            |(position, bytes)| {
-                let seconds = begun.elapsed().as_secs_f64();
-                say(format_args!(
-                    "snapshot: up to record {position}, {bytes} bytes, in {seconds:.3} seconds"
-                ));
-                ExitCode::SUCCESS
-            },
-        ))
+        let (position, bytes) = match answer {
+            Ok(taken) => taken,
+            Err(code) => return Ok(code),
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        say(format_args!(
+            "snapshot: up to record {position}, {bytes} bytes, in {seconds:.3} seconds"
+        ))?;
+        Ok(ExitCode::SUCCESS)
     }
 }

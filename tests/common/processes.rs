@@ -100,6 +100,20 @@ impl Cluster {
         fs::read_to_string(self.log_path(number)).unwrap_or_default()
     }
 
+    /// Waits for a line with these words among those that a replica logs after so many bytes.
+    #[track_caller]
+    pub fn wait_log(&self, number: usize, after: usize, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log(number);
+            if let Some(line) = log[after..].lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(start.elapsed() < PATIENCE, "no {words:?}: {log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     pub fn log_path(&self, number: usize) -> PathBuf {
         self.dir.join(format!("{number}.log"))
     }
