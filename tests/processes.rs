@@ -148,6 +148,61 @@ fn a_refusal_by_a_replica_is_no_sign_of_its_absence() {
     assert!(words.contains("Is one running, at the address in"), "{words}");
 }
 
+#[test]
+fn one_more_client_has_a_certificate_of_its_own() {
+    let cluster = Cluster::start(1);
+    let dir = cluster.dir.to_str().expect("UTF-8");
+    let issue = |name: &str| {
+        let output = isonomy().args(["cert", "issue", dir, name]).output().expect("isonomy runs");
+        let [out, err] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+        (output.status.code(), format!("{out}{err}"))
+    };
+    for (name, why) in [
+        ("Billing", "lower-case"),
+        ("a.b", "lower-case"),
+        ("../b", "lower-case"),
+        ("client", "client.pem is there already"),
+        ("ca", "ca.pem is there already"),
+        ("cli", "not free"),
+        ("7", "not free"),
+    ] {
+        let (code, words) = issue(name);
+        assert!(code == Some(2) && words.contains(why), "{name}: {words}");
+    }
+    let (code, told) = issue("billing");
+    assert_eq!(code, Some(0), "{told}");
+    let (code, words) = issue("billing");
+    assert!(code == Some(2) && words.contains("billing.pem is there already"), "{words}");
+
+    // What it says suffices.
+    let program = cluster.dir.join("program");
+    std::fs::create_dir(&program).expect("a directory");
+    for name in ["ca.pem", "billing.pem", "billing.key"] {
+        std::fs::copy(cluster.dir.join(name), program.join(name)).expect(name);
+    }
+    let text = std::fs::read_to_string(cluster.dir.join("client.toml")).expect("what init wrote");
+    let changed = text.lines().map(|line| {
+        let key = line.split(" = ").next().unwrap_or_default();
+        let lines = told.lines().map(str::trim);
+        let mut new = lines.filter(|it| it.contains(" = ") && it.split(" = ").next() == Some(key));
+        format!("{}\n", new.next().unwrap_or(line))
+    });
+    std::fs::write(program.join("client.toml"), changed.collect::<String>()).expect("written");
+    std::fs::remove_file(cluster.dir.join("client.key")).expect("a file");
+    let mut put = isonomy();
+    put.args(["put", "key", "value", "--cluster"]).arg(&program);
+    let output = put.output().expect("isonomy runs");
+    assert!(output.status.success(), "{output:?}");
+
+    // It is looked after with the others.
+    let cert = |what| isonomy().args(["cert", what, dir]).output().expect("isonomy runs");
+    let listed = String::from_utf8(cert("list").stdout).expect("text");
+    assert!(listed.contains("billing.pem"), "{listed}");
+    let before = std::fs::read(cluster.dir.join("billing.pem")).expect("a file");
+    assert!(cert("renew").status.success());
+    assert_ne!(std::fs::read(cluster.dir.join("billing.pem")).expect("a file"), before);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_result_that_cannot_be_written_out_is_no_success() {
@@ -163,6 +218,7 @@ fn a_result_that_cannot_be_written_out_is_no_success() {
         &["snapshot", "--cluster", dir],
         &["cert", "list", dir],
         &["cert", "renew", dir],
+        &["cert", "issue", dir, "billing"],
         &["inspect", data],
         &["inspect", data, "--json"],
         &["backup", data, file],

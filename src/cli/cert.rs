@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use super::config::{CLIENT_FILE, ClientFile, read};
-use super::{NO, say};
+use super::{NO, init, say};
 use crate::mesh::{Authority, WARN_DAYS, certificate_end};
 use crate::types::ReplicaId;
 
@@ -21,6 +21,7 @@ Examples:
   isonomy cert list cluster
   isonomy cert renew cluster
   isonomy cert renew cluster --replica 2
+  isonomy cert issue cluster billing
 
 Exit code 0 if all is well, 1 if `list` finds a certificate that ends within thirty days, 2 if the
 directory cannot be used.")]
@@ -31,6 +32,17 @@ pub(super) struct Cert {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Issue a certificate for one more client program
+    ///
+    /// Each program that has its own certificate has its own share of the connections, the sessions
+    /// and the turns at a replica. Writes NAME.pem and NAME.key, and says what the program needs
+    /// besides. Needs `ca.key`. Replicas need not be told.
+    Issue {
+        /// The cluster's directory, as `isonomy init` wrote it
+        dir: PathBuf,
+        /// The client's name: lower-case letters, digits and hyphens
+        name: String,
+    },
     /// Say when each certificate ends
     List {
         /// The cluster's directory, as `isonomy init` wrote it
@@ -44,24 +56,27 @@ enum Action {
     Renew {
         /// The cluster's directory, as `isonomy init` wrote it
         dir: PathBuf,
-        /// The certificate of this replica alone [default: all replicas' and the client's]
+        /// The certificate of this replica alone [default: all replicas' and all clients']
         #[arg(long, value_name = "N")]
         replica: Option<u8>,
     },
 }
 
 /// Whose certificate.
-#[derive(Clone, Copy)]
 enum Owner {
     Replica(ReplicaId),
+    /// The client of `client.toml`.
     Client,
+    /// Another client, for which a certificate was issued.
+    Named(String),
 }
 
 impl Owner {
-    fn file(self, dir: &Path) -> PathBuf {
+    fn file(&self, dir: &Path) -> PathBuf {
         match self {
             Owner::Replica(id) => dir.join(format!("{}.pem", id.number())),
             Owner::Client => dir.join("client.pem"),
+            Owner::Named(name) => dir.join(format!("{name}.pem")),
         }
     }
 }
@@ -69,22 +84,75 @@ impl Owner {
 impl Cert {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
+            Action::Issue { dir, name } => issue(&dir, &name),
             Action::List { dir } => list(&dir),
             Action::Renew { dir, replica } => renew(&dir, replica),
         }
     }
 }
 
-fn owners(file: &ClientFile) -> anyhow::Result<Vec<Owner>> {
+fn owners(dir: &Path, file: &ClientFile) -> anyhow::Result<Vec<Owner>> {
     let replicas = file.replicas()?.into_keys().map(Owner::Replica);
-    Ok(replicas.chain([Owner::Client]).collect())
+    let named = issued(dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+    Ok(replicas.chain([Owner::Client]).chain(named.into_iter().map(Owner::Named)).collect())
+}
+
+/// The names of the clients for which certificates were issued, and are here with their keys.
+fn issued(dir: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let is_certificate = path.extension().is_some_and(|it| it == "pem");
+        if is_certificate && path.with_extension("key").exists() && !is_taken(name) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether files of this name are those of the authority, a replica or the first client.
+fn is_taken(name: &str) -> bool {
+    name == "ca" || name == "client" || name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn authority(dir: &Path, file: &ClientFile) -> anyhow::Result<Authority> {
+    let key = text(&dir.join("ca.key"));
+    let key = key.context("certificates are issued where the authority's key is")?;
+    Ok(Authority::from_pem(&file.cluster, &text(&dir.join("ca.pem"))?, &key)?)
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn issue(dir: &Path, name: &str) -> anyhow::Result<ExitCode> {
+    let file: ClientFile = read(&dir.join(CLIENT_FILE))?;
+    let issued = authority(dir, &file)?.issue_client(name)?;
+    let there = ["pem", "key"].map(|extension| dir.join(format!("{name}.{extension}")));
+    if let Some(path) = there.iter().find(|path| path.exists()) {
+        bail!("{} is there already: take another name", path.display());
+    }
+    if is_taken(name) || name == file.client {
+        bail!("{name:?} is not free: replicas, or the client of {CLIENT_FILE}, go by it");
+    }
+    init::issue(dir, name, &issued)?;
+    let (day, _) = certificate_end(&there[0], SystemTime::now())?;
+    say(format_args!(
+        "{}: until {day}\nThe program needs a directory with ca.pem, {name}.pem, {name}.key and a \
+         copy of {CLIENT_FILE}, in\nwhich these lines are\n  client = \"{name}\"\n  \
+         certificate = \"{name}.pem\"\n  key = \"{name}.key\"",
+        there[0].display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list(dir: &Path) -> anyhow::Result<ExitCode> {
     let file: ClientFile = read(&dir.join(CLIENT_FILE))?;
     let (mut is_soon, mut seen) = (false, 0);
     let authority = dir.join("ca.pem");
-    let files = owners(&file)?.into_iter().map(|owner| owner.file(dir));
+    let files = owners(dir, &file)?.into_iter().map(|owner| owner.file(dir));
     for path in std::iter::once(authority).chain(files) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // On a replica's machine there are only its own.
@@ -109,27 +177,23 @@ fn list(dir: &Path) -> anyhow::Result<ExitCode> {
 
 fn renew(dir: &Path, replica: Option<u8>) -> anyhow::Result<ExitCode> {
     let file: ClientFile = read(&dir.join(CLIENT_FILE))?;
-    let mut owners = owners(&file)?;
+    let mut owners = owners(dir, &file)?;
     if let Some(number) = replica {
         owners.retain(|owner| matches!(owner, Owner::Replica(id) if id.number() == number));
         if owners.is_empty() {
             bail!("--replica {number}: {} has no such replica", dir.join(CLIENT_FILE).display());
         }
     }
-    let text = |path: &Path| {
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let key = dir.join("ca.key");
-    let key = text(&key).context("certificates are issued where the authority's key is")?;
-    let authority = Authority::from_pem(&file.cluster, &text(&dir.join("ca.pem"))?, &key)?;
+    let authority = authority(dir, &file)?;
     // All are made before the first is written.
     let mut renewed = Vec::new();
     for owner in owners {
         let path = owner.file(dir);
         let old = text(&path)?;
-        let new = match owner {
-            Owner::Replica(id) => authority.renew_replica(id, &old),
+        let new = match &owner {
+            Owner::Replica(id) => authority.renew_replica(*id, &old),
             Owner::Client => authority.renew_client(&file.client, &old),
+            Owner::Named(name) => authority.renew_client(name, &old),
         };
         renewed.push((new.with_context(|| path.display().to_string())?, path));
     }
