@@ -78,7 +78,7 @@ fn append(c: &mut Criterion) {
                         log.append(&RECORD).expect("a short record");
                     }
                     let durable = log.flush().expect("a flush");
-                    log.settle().expect("a disk that works");
+                    log.maintain().expect("a disk that works");
                     flushes += 1;
                     if flushes.is_multiple_of(4096) {
                         log.truncate(durable.position()).expect("a disk that works");
