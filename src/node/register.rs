@@ -391,7 +391,7 @@ mod tests {
             if failing.load(Ordering::Relaxed) { full() } else { Ok(()) }
         });
         let register = Register::in_memory("c", "epaxos", peer(1)).before_first_peer(Some(note));
-        let admit = |number, shown| register.admit(peer(number), shown, None);
+        let admit = |number, shown| register.admit(peer(number), shown, &[]);
         let noted = || notes.load(Ordering::Relaxed);
         for times in 1..=2 {
             assert_eq!(admit(2, shown(0, 1, 0, 0)), Err(Refusal::NotNoted));
