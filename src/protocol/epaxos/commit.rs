@@ -1,4 +1,4 @@
-//! Commit: a decision, valid at any ballot (protocol.md §4.5, §4.6). Where every road ends: by the
+//! Commit: a decision, valid at any ballot (PROTOCOL.md §4.5, §4.6). Where every road ends: by the
 //! owner's count of fast votes, by anybody's count of AcceptOk, or by word of somebody who knows.
 //!
 //! What follows for the other parts is up to the caller, which gets a [`Decided`].
@@ -29,7 +29,7 @@ pub(super) struct Decided {
 }
 
 /// The owner counted a fast quorum. It alone knows, so nothing that shows it, not even its
-/// execution here, may leave before it is durable (protocol.md §7); unless this replica is
+/// execution here, may leave before it is durable (PROTOCOL.md §7); unless this replica is
 /// ready not to be asked about it after a restart (see `early_commit`).
 pub(super) fn commit_fast(s: &mut Step<'_>, id: InstanceId) -> Decided {
     let instance = s.store.instances.entry(id);

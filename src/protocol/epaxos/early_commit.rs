@@ -1,4 +1,4 @@
-//! Early commit: a fast-path commit is announced before it is durable (protocol.md §7). Used by
+//! Early commit: a fast-path commit is announced before it is durable (PROTOCOL.md §7). Used by
 //! `commit`, which then waits for nothing, and by `restore` and `acceptor`, which pay for it.
 //!
 //! An owner that has announced a fast-path commit and lost its Committed record knows no more than

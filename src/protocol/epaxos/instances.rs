@@ -1,4 +1,4 @@
-//! One instance at one replica (the table of protocol.md §3), and the set of them all.
+//! One instance at one replica (the table of PROTOCOL.md §3), and the set of them all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) struct Proposal {
     pub(super) deps: Deps,
 }
 
-/// The owner's count of votes at its own ballot (protocol.md §4.3).
+/// The owner's count of votes at its own ballot (PROTOCOL.md §4.3).
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) voters: ReplicaSet,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::DroppedIndex;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 
-/// A message of EPaxos* (protocol.md §4, §5).
+/// A message of EPaxos* (PROTOCOL.md §4, §5).
 #[derive(Clone, PartialEq, Debug)]
 pub enum Message {
     /// The owner proposes `batch` with dependencies `deps` (its D0), at its own ballot.
@@ -142,7 +142,7 @@ pub enum Message {
     },
 }
 
-/// What a snapshot holds of the protocol for every replica alike (protocol.md §8a).
+/// What a snapshot holds of the protocol for every replica alike (PROTOCOL.md §8a).
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProtocolSnapshot {
     /// Everything up to here was executed by every member and is forgotten altogether (part of W).
@@ -173,7 +173,7 @@ pub struct ExecutedDecision {
 pub enum ExecutedValue {
     /// Its owner's commands.
     Batch(Arc<Batch>),
-    /// Nothing, in place of these commands, which go on being a conflict (protocol.md §3).
+    /// Nothing, in place of these commands, which go on being a conflict (PROTOCOL.md §3).
     NopOf(Arc<Batch>),
     /// Nothing, in place of nobody knows what.
     Nop,
@@ -221,7 +221,7 @@ pub struct Report {
     pub initial: Option<(Arc<Batch>, Deps)>,
 }
 
-/// An instance that speaks against another's fast path (protocol.md §5.4).
+/// An instance that speaks against another's fast path (PROTOCOL.md §5.4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Interfering {
     /// The instance.
@@ -234,7 +234,7 @@ pub struct Interfering {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Standing {
     /// Undecided, and the sender, its owner, has forgotten its payload: it may not even conflict
-    /// (protocol.md §7, reserved slots).
+    /// (PROTOCOL.md §7, reserved slots).
     Unknown,
     /// Undecided. It conflicts, and was proposed without covering the other.
     Open,
@@ -256,7 +256,7 @@ pub enum Phase {
     Committed,
 }
 
-/// What must survive a crash before something is said (the table of protocol.md §7).
+/// What must survive a crash before something is said (the table of PROTOCOL.md §7).
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
     /// A vote at the owner's ballot; the owner's own is its proposal.
@@ -287,7 +287,7 @@ pub enum Record {
         up_to: Slot,
     },
     /// Own instances up to here were told of as committed before that was durable, if they were;
-    /// those above were not. What the last such record says counts (protocol.md §7).
+    /// those above were not. What the last such record says counts (PROTOCOL.md §7).
     Silent {
         /// The last such slot; [`MAX_SLOT`](crate::types::MAX_SLOT) for all to come.
         up_to: Slot,
@@ -319,7 +319,7 @@ pub enum Record {
         /// What it covers.
         deps: Deps,
     },
-    /// An agreement to a cut (protocol.md §8a).
+    /// An agreement to a cut (PROTOCOL.md §8a).
     Agreed {
         /// Per owner, the last slot to go.
         cut: Deps,

@@ -1,4 +1,4 @@
-//! Bugs on purpose: each breaks one rule that protocol.md marks as needed, so that the simulator's
+//! Bugs on purpose: each breaks one rule that PROTOCOL.md marks as needed, so that the simulator's
 //! checks can be seen to notice. Compiled for tests only.
 
 use super::instances::Instance;
@@ -87,7 +87,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    /// Those that matter only to replicas that come back: the table of protocol.md §7.
+    /// Those that matter only to replicas that come back: the table of PROTOCOL.md §7.
     pub(crate) const EARLY: [Plant; 7] = [
         Plant::EarlyPreAccept,
         Plant::EarlyVote,
@@ -98,7 +98,7 @@ impl Plant {
         Plant::EarlyCommit,
     ];
 
-    /// Those that matter only with the optimisations of protocol.md §7.
+    /// Those that matter only with the optimisations of PROTOCOL.md §7.
     pub(crate) const OPTIMISED: [Plant; 10] = [
         Plant::EarlyOwnVote,
         Plant::OrphanAnswers,
@@ -112,7 +112,7 @@ impl Plant {
         Plant::YieldToCovering,
     ];
 
-    /// Those that matter only where members stay away and come back (protocol.md §8a).
+    /// Those that matter only where members stay away and come back (PROTOCOL.md §8a).
     pub(crate) const TRUNCATING: [Plant; 5] = [
         Plant::TruncatedVote,
         Plant::ForgetAtCut,

@@ -1,4 +1,4 @@
-//! Reserved slots: PreAccept leaves while the owner's record is being flushed (protocol.md §7).
+//! Reserved slots: PreAccept leaves while the owner's record is being flushed (PROTOCOL.md §7).
 //! Used by `proposer`, which then waits for less, and by `restore`, `acceptor` and `recovery`,
 //! which pay for it.
 //!

@@ -1,4 +1,4 @@
-//! Restore: a replica that comes back is what its records make it (protocol.md §7).
+//! Restore: a replica that comes back is what its records make it (PROTOCOL.md §7).
 //!
 //! It may have known more before it stopped, but nothing that it said: what is said waits for its
 //! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its

@@ -1,7 +1,7 @@
 //! Snapshots: what one holds of the protocol, how a replica starts from its own, and how it goes on
-//! from another's (protocol.md §7, §8a). `restore` takes in the records.
+//! from another's (PROTOCOL.md §7, §8a). `restore` takes in the records.
 //!
-//! Deviation: protocol.md §8a sends snapshots to others without any record of an instance. Here the
+//! Deviation: PROTOCOL.md §8a sends snapshots to others without any record of an instance. Here the
 //! executed decisions that the sender has not dropped go with it, so that only what lies in an
 //! established cut is ever without a record at whoever installs. Otherwise two replicas that
 //! installed the snapshots of two others, which then stop, may each lack what only the other one

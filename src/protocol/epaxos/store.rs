@@ -122,7 +122,7 @@ impl Store {
         self.index.drop_wildcards(decided);
     }
 
-    /// The owner's commands became known: they count as a conflict from now on (protocol.md §3).
+    /// The owner's commands became known: they count as a conflict from now on (PROTOCOL.md §3).
     pub(super) fn learn_payload(&mut self, id: InstanceId, batch: &Arc<Batch>, fx: &mut Fx) {
         if self.note_payload(id, batch) {
             fx.learned.push((id, batch.clone()));

@@ -1,5 +1,5 @@
 //! What stands still: gaps in what is decided are fetched, and what does not move is recovered
-//! (protocol.md §4, §5).
+//! (PROTOCOL.md §4, §5).
 //!
 //! Everything unfinished shows as a frontier that stands still, so nothing is scanned: only the
 //! instances just above a frontier are ever looked at.

@@ -1,5 +1,5 @@
 //! What others ask of every replica: votes for PreAccept and Accept, promises for Recover, and in
-//! `validate` what speaks against a fast path (protocol.md §4.2, §4.4, §5.2, §5.4).
+//! `validate` what speaks against a fast path (PROTOCOL.md §4.2, §4.4, §5.2, §5.4).
 //!
 //! It has no state of its own: all that it promised and voted is in the instances.
 

@@ -1,5 +1,5 @@
 //! Validate, the quorum's side: what speaks here against the fast path of an instance under
-//! recovery (protocol.md §5.4). The leader's side is in `recovery`.
+//! recovery (PROTOCOL.md §5.4). The leader's side is in `recovery`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Dropped is not forgotten: what stays of executed instances whose records are gone, until every
-//! member has executed them (protocol.md §8a). Filled by `store`, asked by `acceptor` and
+//! member has executed them (PROTOCOL.md §8a). Filled by `store`, asked by `acceptor` and
 //! `recovery`, part of every snapshot.
 //!
 //! Per key and owner the highest slots are enough. A recovery asks whether an executed command

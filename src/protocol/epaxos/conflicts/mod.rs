@@ -1,6 +1,6 @@
 //! The conflict index: for a footprint, which instances known here conflict with it.
 //!
-//! Used by the owner for D0 and by voters for theirs (protocol.md §3, §4). It keeps the highest
+//! Used by the owner for D0 and by voters for theirs (PROTOCOL.md §3, §4). It keeps the highest
 //! slot per key, owner and access mode, so its size depends on the keys in use, not on the
 //! contention on them.
 
@@ -20,7 +20,7 @@ use dropped::{are_below, cover_slots, join_slots, raise_slot};
 /// Invariants:
 ///
 /// 1. Every instance whose payload was ever known here and that is not below `floor` counts, those
-///    decided `Nop` too: a vote may rest on them (protocol.md §3, †).
+///    decided `Nop` too: a vote may rest on them (PROTOCOL.md §3, †).
 /// 2. Every instance accepted as `Nop` whose payload is unknown here is in `wildcards`.
 #[derive(PartialEq, Debug)]
 pub struct ConflictIndex {

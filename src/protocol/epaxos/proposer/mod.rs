@@ -1,5 +1,5 @@
 //! The owner's side: it proposes in a slot of its own, counts votes, and decides between the fast
-//! path and the slow one (protocol.md §4.1, §4.3). What goes unanswered is sent again (`resend`).
+//! path and the slow one (PROTOCOL.md §4.1, §4.3). What goes unanswered is sent again (`resend`).
 
 mod resend;
 

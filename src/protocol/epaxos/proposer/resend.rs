@@ -1,5 +1,5 @@
 //! Own proposals are sent again until they are answered; after its time the fast path is given up
-//! for the slow one (protocol.md §4.3).
+//! for the slow one (PROTOCOL.md §4.3).
 
 use std::cmp::Reverse;
 

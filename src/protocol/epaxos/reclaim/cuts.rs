@@ -1,5 +1,5 @@
 //! Cut: with a member away, the others agree up to where to drop what it has not executed
-//! (protocol.md §8a). Beside `truncate`, which does the dropping.
+//! (PROTOCOL.md §8a). Beside `truncate`, which does the dropping.
 //!
 //! Any replica may propose a cut that `n - f` members have in their durable snapshots; it is
 //! established when as many have agreed. A member agrees only to cuts at or above all that it

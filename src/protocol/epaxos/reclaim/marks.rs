@@ -1,4 +1,4 @@
-//! Marks: what each member knows and has executed, as it says of itself (protocol.md §4, §8a).
+//! Marks: what each member knows and has executed, as it says of itself (PROTOCOL.md §4, §8a).
 //!
 //! A replica may crash after it told of its progress to only some peers. Peers that already forgot
 //! an instance include it in their votes; an owner that has not heard would go the slow path with

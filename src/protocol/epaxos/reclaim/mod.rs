@@ -1,4 +1,4 @@
-//! Reclaim: what every member, or enough of them, has executed need not be kept (protocol.md §8a).
+//! Reclaim: what every member, or enough of them, has executed need not be kept (PROTOCOL.md §8a).
 //! `marks` has what the members say of themselves, `cuts` what they agree to drop without those who
 //! are away, and `truncate` drops and forgets.
 

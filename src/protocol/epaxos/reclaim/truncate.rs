@@ -1,5 +1,5 @@
 //! Truncate: drops the records of what is executed here for good and needed by no live member, and
-//! forgets what every member has executed (protocol.md §8a). After execution; `marks` and `cuts`
+//! forgets what every member has executed (PROTOCOL.md §8a). After execution; `marks` and `cuts`
 //! say how far.
 //!
 //! Two floors. Up to the *cut* (C), or W, a record may be dropped: what it says of others goes on

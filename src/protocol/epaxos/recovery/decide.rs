@@ -1,4 +1,4 @@
-//! The hard choices of recovery, as pure functions (protocol.md §5.3, §5.5).
+//! The hard choices of recovery, as pure functions (PROTOCOL.md §5.3, §5.5).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ fn reports(n: usize) -> Vec<Report> {
     ]
 }
 
-/// protocol.md §5.3 word by word, on purpose in another shape than the code.
+/// PROTOCOL.md §5.3 word by word, on purpose in another shape than the code.
 fn by_the_book(q: Quorums, owner: ReplicaId, replies: &BTreeMap<ReplicaId, Report>) -> Choice {
     let highest = replies.values().map(|r| r.accepted).max().expect("some replied");
     let adopted = replies.values().find(|r| r.accepted == highest && r.phase == Phase::Accepted);

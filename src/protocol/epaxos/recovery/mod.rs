@@ -1,4 +1,4 @@
-//! Recovery: a replica takes over an instance that its owner does not finish (protocol.md §5). It
+//! Recovery: a replica takes over an instance that its owner does not finish (PROTOCOL.md §5). It
 //! reads in order: a ballot and its promises here, the choice in `decide`, the question in
 //! `validate`, the wait in `waiting`.
 //!
@@ -66,7 +66,7 @@ enum Stage {
         candidate: Candidate,
         /// Each with whether it turned out harmless.
         pending: BTreeMap<InstanceId, bool>,
-        /// Those of them that may not even conflict (protocol.md §7).
+        /// Those of them that may not even conflict (PROTOCOL.md §7).
         unknown: BTreeSet<InstanceId>,
     },
     /// A value was proposed; the votes are counted with the instance.

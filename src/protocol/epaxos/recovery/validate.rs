@@ -1,5 +1,5 @@
 //! Validate, the leader's side: before a recovery proposes what the fast path may have decided, its
-//! quorum says what speaks against that (protocol.md §5.4, §5.5). After the promises; before
+//! quorum says what speaks against that (PROTOCOL.md §5.4, §5.5). After the promises; before
 //! `waiting` or the proposal. The quorum's side is in `acceptor`.
 
 use std::collections::BTreeMap;

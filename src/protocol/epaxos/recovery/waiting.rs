@@ -1,5 +1,5 @@
 //! Waiting: a recovery that cannot tell yet waits for how the interfering instances end, and says
-//! so, which lets two recoveries that wait for each other come apart (protocol.md §5.5).
+//! so, which lets two recoveries that wait for each other come apart (PROTOCOL.md §5.5).
 
 use std::collections::{BTreeMap, BTreeSet};
 
