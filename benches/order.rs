@@ -84,7 +84,7 @@ fn fan_in(len: u64) -> Vec<Decision> {
 }
 
 /// Five owners on one key, each `size` of them covering each other in a cycle: components of
-/// that size, one behind the other.
+/// that size, one after the other.
 fn dense(len: u64, size: u64) -> Vec<Decision> {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let rounds = len / 5;

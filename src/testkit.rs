@@ -117,7 +117,7 @@ impl Debug for Breach {
 }
 
 /// Tries random commands on random states and compares what must be equal: two runs of the same
-/// commands; a run that goes through a snapshot half-way; a state before and behind a command that
+/// commands; a run that goes through a snapshot half-way; a state before and after a command that
 /// only reads; and, for commands whose footprints do not conflict, both orders.
 ///
 /// `new` makes a machine, always in the same state. `generate` makes a command; let it use few

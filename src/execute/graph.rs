@@ -11,10 +11,10 @@
 //! so
 //!
 //! - from a read: the owner's last covered write of the key;
-//! - from a write: that too, and each covered read behind it, reads not ordering each other. What
+//! - from a write: that too, and each covered read after it, reads not ordering each other. What
 //!   another write of the instance's own owner covers is reached through that one;
 //! - from any: the owner's last covered instance that touches everything;
-//! - from one that touches everything: that, and each covered instance behind it.
+//! - from one that touches everything: that, and each covered instance after it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -208,7 +208,7 @@ struct Cursor {
     part: usize,
     turn: usize,
     stage: Stage,
-    /// In stage `Rest`: behind this slot.
+    /// In stage `Rest`: after this slot.
     after: Slot,
 }
 
@@ -218,7 +218,7 @@ enum Stage {
     /// The last covered one that orders all before it.
     #[default]
     Last,
-    /// Each covered one behind that.
+    /// Each covered one after that.
     Rest,
 }
 
@@ -264,7 +264,7 @@ impl Iterator for Edges<'_> {
 }
 
 impl<'a> Edges<'a> {
-    /// The parts of the footprint behind part 0.
+    /// The parts of the footprint after part 0.
     fn keys(&self) -> &'a [(KeyHash, Access)] {
         self.instance.batch.footprint().keys().unwrap_or_default()
     }
@@ -316,7 +316,7 @@ impl<'a> Edges<'a> {
         self.store.index.everything(owner).last_until(bound)
     }
 
-    /// The owner's first instance behind `after` and until `bound` that conflicts with the
+    /// The owner's first instance after `after` and until `bound` that conflicts with the
     /// instance; those that [`Edges::last`] finds are not looked for.
     fn first_behind(&self, owner: ReplicaId, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
         let Some(key) = self.cursor.part.checked_sub(1) else {

@@ -22,8 +22,8 @@ pub struct InLog {
 ///
 /// Invariants:
 ///
-/// 1. `ready` holds the slots behind `executed`, one after the other.
-/// 2. `ahead` holds decided slots behind a gap: all of them above those in `ready`, and one more.
+/// 1. `ready` holds the slots after `executed`, one after the other.
+/// 2. `ahead` holds decided slots after a gap: all of them above those in `ready`, and one more.
 #[derive(Debug)]
 pub struct LogExecutor {
     executed: Deps,

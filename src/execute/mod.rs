@@ -54,7 +54,7 @@ pub struct Component {
 /// 1. A component is yielded after everything that its instances depend on.
 /// 2. Two conflicting commands are yielded in the same order wherever the same decisions were made.
 /// 3. Memory is bounded by what is known and not executed (at its highest: freed places are
-///    kept for reuse), plus one entry for each slot executed behind a gap; of those in the
+///    kept for reuse), plus one entry for each slot executed after a gap; of those in the
 ///    snapshot it started from, one for each range.
 #[derive(Debug)]
 pub struct Executor {

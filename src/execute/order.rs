@@ -14,7 +14,7 @@
 //! runs out of edges, it is a component, and all that it depends on was complete before it.
 //!
 //! Deviation: PROTOCOL.md §6 parks a whole stack on one blocker and searches it again when that
-//! is executed. With a long queue behind a barrier that waits for many things in turn, this is
+//! is executed. With a long queue after a barrier that waits for many things in turn, this is
 //! quadratic; here the queue waits for the barrier, and only the barrier is looked at.
 //!
 //! Generic over petgraph's traits: the graph is the conflict graph of the store, or, in
@@ -220,7 +220,7 @@ impl Order {
         }
     }
 
-    /// The knot behind `at`, parents before children, in the tree of `top`.
+    /// The knot after `at`, parents before children, in the tree of `top`.
     fn next_in_tree(&mut self, at: Node, top: Node) -> Option<Node> {
         let below = self.link(at).waiter_first;
         if below != NONE {

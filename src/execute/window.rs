@@ -1,4 +1,4 @@
-//! What is known of one owner's slots: the executed prefix, and what lies behind it.
+//! What is known of one owner's slots: the executed prefix, and what lies after it.
 //!
 //! Slots near the executed prefix, where nearly all traffic is, live in a ring; a slot far ahead
 //! goes to a map, so that a single huge slot number costs one entry and not a table that long.
@@ -30,7 +30,7 @@ pub(super) enum Place {
 /// One owner's slots.
 ///
 /// 1. Every slot below `base` is `Done`, and `base` itself is not.
-/// 2. Every slot up to `known` is not `Unknown`; the one behind it is.
+/// 2. Every slot up to `known` is not `Unknown`; the one after it is.
 /// 3. A slot is held in the ring, in the map or in `done`, never in two of them; what is in none
 ///    is `Unknown`.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Window {
         }
     }
 
-    /// The slots done behind the prefix, as ascending ranges that leave gaps between each other.
+    /// The slots done after the prefix, as ascending ranges that leave gaps between each other.
     pub(super) fn done_above(&self) -> Vec<(Slot, Slot)> {
         let mut ranges = Vec::new();
         let near = self.ring.iter().zip(self.base..);
@@ -84,8 +84,8 @@ impl Window {
         self.done.get(at).filter(|(first, _)| *first <= slot).map(|(_, last)| *last)
     }
 
-    /// The first instance held behind `after` and until `bound`; to look for the next one, go on
-    /// behind it.
+    /// The first instance held after `after` and until `bound`; to look for the next one, go on
+    /// after it.
     pub(super) fn first_held(&self, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
         let (mut slot, bound) = (after.max(self.executed()) + 1, bound.min(self.known));
         while slot <= bound {
@@ -181,7 +181,7 @@ impl Window {
     }
 }
 
-/// Adds a range behind all others.
+/// Adds a range after all others.
 fn append((first, last): (Slot, Slot), ranges: &mut Vec<(Slot, Slot)>) {
     match ranges.last_mut() {
         Some((_, end)) if *end + 1 == first => *end = last,

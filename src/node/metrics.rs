@@ -183,7 +183,7 @@ impl Default for LogMetrics {
 pub struct Restored {
     /// The bytes of the snapshot that it began with; 0 if there was none.
     pub snapshot_bytes: u64,
-    /// Records behind that.
+    /// Records after that.
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,

@@ -261,7 +261,7 @@ impl<S: StateMachine> Replica<S> {
         asked.unwrap_or(Err(SnapshotError::Stopped))
     }
 
-    /// A hash of the replicated state behind everything executed here so far: the same at every
+    /// A hash of the replicated state after everything executed here so far: the same at every
     /// replica that has executed the same. `None` once the replica has stopped.
     pub async fn digest(&self) -> Option<u64> {
         self.inner.shared.ask(Question::Digest).await

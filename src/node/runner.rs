@@ -38,7 +38,7 @@ use crate::wire::encode_peer;
 
 /// Commands taken in at one turn; the rest waits for the next.
 const PROPOSALS_PER_TURN: usize = 8192;
-/// A frame at least this long must not delay the small ones behind it.
+/// A frame at least this long must not delay the small ones after it.
 const BULK_BYTES: usize = 128 << 10;
 /// Frames are encoded into buffers of this size.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -196,7 +196,7 @@ impl<P: NodeProtocol> Runner<P> {
                 () = &mut alarm => {}
             }
             // Whatever else has arrived by now is read and decoded first: the fuller the turn, the
-            // cheaper each message. Woken from here, this task runs behind all others and behind
+            // cheaper each message. Woken from here, this task runs after all others and after
             // a look at the socket.
             tokio::task::yield_now().await;
         }
@@ -248,7 +248,7 @@ impl<P: NodeProtocol> Runner<P> {
             return self.stand_still(now);
         }
         self.gather(now);
-        // Read again behind what has arrived: a read that a lease lets be answered must have come
+        // Read again after what has arrived: a read that a lease lets be answered must have come
         // before the moment at which the lease was seen to hold.
         let now = self.shared.clock.now();
         self.core.step(now, self.inputs.drain(..), &mut self.out);
@@ -297,7 +297,7 @@ impl<P: NodeProtocol> Runner<P> {
         self.hand_on();
     }
 
-    /// Puts another replica's state in the place of this one's, if there is one: behind all that
+    /// Puts another replica's state in the place of this one's, if there is one: after all that
     /// was to be executed before, and before all that is now.
     fn install(&mut self, now: Time) {
         for _ in 0..self.snapshots.take_useless() {

@@ -53,7 +53,7 @@ pub(super) enum Question {
     Status(oneshot::Sender<Status>),
     Metrics(oneshot::Sender<Metrics>),
     Explain(InstanceId, oneshot::Sender<Explanation>),
-    /// The digest of the state behind everything executed so far.
+    /// The digest of the state after everything executed so far.
     Digest(oneshot::Sender<u64>),
     Snapshot(Asker),
     /// Answered at once; then the core stands still until the channel is closed.

@@ -4,7 +4,7 @@
 //! when it has come that far; the keeper writes both. Once the log is durable up to there it
 //! counts, and the log before it may go.
 //!
-//! A snapshot that comes from another replica says what no record here says. So the own one behind
+//! A snapshot that comes from another replica says what no record here says. So the own one after
 //! it counts only when the log begins there (`storage::Lineage`).
 
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     inputs: Vec<Input<P::Message>>,
     arrived: Vec<Arrived<P::Shared>>,
     useless: usize,
-    /// Who waits for the present one, and who for the one behind it.
+    /// Who waits for the present one, and who for the one after it.
     askers: Vec<Asker>,
     next_askers: Vec<Asker>,
     reminder: Reminder,
@@ -369,7 +369,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     /// Whether none is under way, and another would not stand for what no log tells of: a log that
-    /// begins at 0 looks like that of a new directory. If the first snapshot behind an installed
+    /// begins at 0 looks like that of a new directory. If the first snapshot after an installed
     /// state were damaged there, the next life would begin with nothing, and without a word.
     fn can_begin(&self, journal: &Journal) -> bool {
         let untold = self.lineage.is_foreign() && journal.is_new();

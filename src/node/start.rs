@@ -379,7 +379,7 @@ fn skipped_hash(skipped: &BTreeSet<RequestId>) -> u64 {
 }
 
 impl Begun {
-    /// Makes the core what its records behind the snapshot say it was, and goes on writing where
+    /// Makes the core what its records after the snapshot say it was, and goes on writing where
     /// they end.
     fn restore<P: NodeProtocol>(
         self,

@@ -1,6 +1,6 @@
 //! How many commands may be under way at a time while several clients compete. What is beyond what
-//! the replicas can work on waits somewhere, and everybody waits behind it; so the window is kept
-//! as large as it can be without a queue behind it, found by how long the quickest answer of a
+//! the replicas can work on waits somewhere, and everybody queues; so the window is kept
+//! as large as it can be without a queue, found by how long the quickest answer of a
 //! round takes. Pure: the caller says what time it is.
 
 use std::time::Duration;

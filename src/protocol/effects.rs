@@ -89,12 +89,12 @@ impl<M, R> Effects<M, R> {
         self.front.take()
     }
 
-    /// The records of an earlier life end at `end`; what is appended from now on comes behind.
+    /// The records of an earlier life end at `end`; what is appended from now on comes after.
     pub fn start_at(&mut self, end: LogPosition) {
         self.journal = Journal::starting_at(end);
     }
 
-    /// The position behind everything appended so far.
+    /// The position after everything appended so far.
     pub fn end(&self) -> LogPosition {
         self.journal.end()
     }

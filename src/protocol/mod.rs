@@ -82,7 +82,7 @@ pub trait Protocol: Sized {
     fn on_snapshot(&mut self, executed: &Executed);
 
     /// Starts a new replica from an own snapshot. The snapshot's own records come next, then those
-    /// of the log behind it, through [`Protocol::restore`].
+    /// of the log after it, through [`Protocol::restore`].
     fn restore_shared(&mut self, shared: Self::Shared, executed: &Executed);
 
     /// Takes in a record of this replica's earlier life: all that are durable, in order, before
@@ -97,7 +97,7 @@ pub trait Protocol: Sized {
     /// decision that is still kept here and not in `executed` follows as an effect, once more.
     ///
     /// Where proposals have names of their own, the caller proposes again what was proposed here
-    /// and is not known to be decided behind the snapshot: under new names, so that the old ones
+    /// and is not known to be decided after the snapshot: under new names, so that the old ones
     /// may be forgotten.
     fn install(
         &mut self,

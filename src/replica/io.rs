@@ -103,7 +103,7 @@ pub struct Output<M, R> {
     pub messages: Vec<(ReplicaSet, PeerMessage<M>)>,
     /// To be applied, in this order.
     pub execute: Vec<Execution>,
-    /// Reads to be answered from the state behind all that: by this replica alone, and as if they
+    /// Reads to be answered from the state after all that: by this replica alone, and as if they
     /// had never been proposed. In no session, and not after [`Core::lease_end`].
     ///
     /// [`Core::lease_end`]: super::Core::lease_end
@@ -159,7 +159,7 @@ pub struct Execution {
     pub id: InstanceId,
     /// Its commands.
     pub batch: Arc<Batch>,
-    /// The last of its component: the state may be observed behind it, not inside.
+    /// The last of its component: the state may be observed after it, not inside.
     pub ends_component: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::types::{Durable, Executed, InstanceId, ReplicaId, Time};
 
 impl<P: Protocol> Core<P> {
     /// Begins to make a new replica what it was: with its newest snapshot, whose state the state
-    /// machine starts from. The snapshot's own records come next, then those of the log behind it,
+    /// machine starts from. The snapshot's own records come next, then those of the log after it,
     /// through [`Core::restore`].
     ///
     /// # Panics
@@ -137,7 +137,7 @@ impl<P: Protocol> Core<P> {
         let mut inside: Vec<InstanceId> = match &self.executor {
             AnyExecutor::Graph(_) => own.filter(|id| executed.contains(*id)).collect(),
             // None has a slot before it is decided: in there may be any that is not known to be
-            // decided behind the snapshot.
+            // decided after the snapshot.
             AnyExecutor::Log(log) => {
                 let behind = log.waiting().filter(|decided| !executed.contains(decided.id));
                 let behind: FxHashSet<InstanceId> = behind.map(|it| it.proposal).collect();

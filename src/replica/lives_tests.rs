@@ -1,4 +1,4 @@
-//! Restarts from a checkpoint and the log behind it are restarts from the log alone, only shorter.
+//! Restarts from a checkpoint and the log after it are restarts from the log alone, only shorter.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ struct World {
     base: Vec<Vec<u8>>,
     points: Vec<Option<Point>>,
     proposed: Vec<u64>,
-    /// How many restarts began with a checkpoint that some records lie behind.
+    /// How many restarts began with a checkpoint that some records lie after.
     shortened: usize,
 }
 

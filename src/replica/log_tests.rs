@@ -288,7 +288,7 @@ fn after_an_install_what_may_be_inside_is_proposed_again() {
     (1..=3).for_each(|sequence| three.ask(2, sequence..=sequence, &key(sequence)));
     three.network.clear();
     let own = |slot| InstanceId::new(replica(2), slot);
-    // The second is known to be decided behind the snapshot.
+    // The second is known to be decided after the snapshot.
     three.hear(2, Say::Decide(decision(9, own(2), 2)));
     let executed = Executed::up_to(Deps::from_slots([7, 0, 0]));
     let mut out = Out::default();

@@ -236,7 +236,7 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Where its records end: the position behind the last that it has put out.
+    /// Where its records end: the position after the last that it has put out.
     pub fn log_end(&self) -> LogPosition {
         self.fx.end()
     }

@@ -13,7 +13,7 @@ use super::subject::Subject;
 use super::world::{Event, World};
 use crate::types::{ReplicaId, Time};
 
-/// The slowest flush behind the unrest.
+/// The slowest flush after the unrest.
 const FLUSH: Duration = Duration::from_millis(5);
 
 impl<P: Subject> World<'_, P> {

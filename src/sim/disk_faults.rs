@@ -2,7 +2,7 @@
 //! for the checks. Beside `restarts`, which stops replicas and brings them back.
 //!
 //! What a crash must not have lost is said by the room's own marks: every record below the last
-//! one has to be there, in order, and behind them nothing but a front part of the others.
+//! one has to be there, in order, and after them nothing but a front part of the others.
 
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ impl<P: Subject> World<'_, P> {
             return Err(storage(me, &format!("{flip:?} is not noticed")));
         }
         if unnoticed {
-            // The last group before a power failure, with nothing behind it: see `storage::log`.
+            // The last group before a power failure, with nothing after it: see `storage::log`.
             room.turn(&flip);
             self.counters.hit(Counter::FlipUnsealed);
             return Ok(());

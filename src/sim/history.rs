@@ -130,7 +130,7 @@ impl Answer {
 /// Collects a history, from one simulated world or from many threads.
 ///
 /// The times given should come from one monotonic clock. Each event gets a time of its own: one
-/// that is not behind the event recorded before it is moved there, so that the order of the times
+/// that is not after the event recorded before it is moved there, so that the order of the times
 /// is the order in which the recorder was told. Therefore tell it of a call *before* asking, and of
 /// an answer *after* hearing it.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! Replicas that stop and come back as what their flushed records make them (PROTOCOL.md §7). After
 //! `faults`, which says when; `checks` carry over to the next life what outlives a crash.
 //!
-//! A crash keeps what was flushed and any part of what was appended behind it, in order: which, the
+//! A crash keeps what was flushed and any part of what was appended after it, in order: which, the
 //! real storage room says where there is one (`disk_faults`), chance elsewhere. Messages under way
 //! still arrive, at whoever is there by then.
 

@@ -38,7 +38,7 @@ pub(super) enum Opened<R> {
     Ready {
         /// What the newest sound snapshot holds.
         snapshot: Option<Bytes>,
-        /// Those behind it.
+        /// Those after it.
         records: Vec<R>,
         durable: Durable,
     },
@@ -83,7 +83,7 @@ pub(super) struct Room<R> {
     writing: Option<Writing>,
     /// Whether the state came from another replica.
     lineage: Lineage,
-    /// Where the log has to be divided before anything is appended behind.
+    /// Where the log has to be divided before anything is appended after.
     divides_at: Option<LogPosition>,
     /// Where records are encoded.
     frame: BytesMut,
@@ -145,7 +145,7 @@ impl<R: Wire> Room<R> {
         Ok(durable)
     }
 
-    /// The log has to be divided here, so nothing behind may be appended before that is flushed.
+    /// The log has to be divided here, so nothing after may be appended before that is flushed.
     pub(super) fn divides_at(&self) -> Option<u64> {
         self.divides_at.map(LogPosition::records)
     }

@@ -2,7 +2,7 @@
 //! the replica goes on, cut short by crashes, put in place of the log before them, and given to
 //! who needs one. Beside `restarts`, which starts from the newest that is sound.
 //!
-//! A file holds the state machine's bytes behind a number. What the protocol adds to them, and what
+//! A file holds the state machine's bytes after a number. What the protocol adds to them, and what
 //! the checks had seen by then, stands under that number on a shelf of the world.
 
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl<P: Subject> World<'_, P> {
         if !host.alive || room.is_writing() {
             return Ok(());
         }
-        // Where there never was a record, the log cannot be divided: it has to begin behind 0.
+        // Where there never was a record, the log cannot be divided: it has to begin after 0.
         if host.full || room.is_foreign() && host.appended == 0 {
             self.try_again(me);
             return Ok(());
@@ -263,7 +263,7 @@ impl<P: Subject> World<'_, P> {
         Ok(self.log_behind(found))
     }
 
-    /// Where the log behind a snapshot goes on.
+    /// Where the log after a snapshot goes on.
     pub(super) fn log_behind(&self, found: Option<&Bytes>) -> usize {
         let shelved = found.and_then(|bytes| self.shelf.get(number(bytes)));
         let records = shelved.map_or(0, |shelved| shelved.checkpoint.position.records());

@@ -39,7 +39,7 @@ impl Reading {
         Ok(Some(Reading { identity, snapshot, damaged, disk }))
     }
 
-    /// Shows `visit` every record behind the snapshot, or behind nothing if there is none, in order
+    /// Shows `visit` every record after the snapshot, or after nothing if there is none, in order
     /// and with its position: where the log ends. Nobody may be writing to it.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ pub struct Store {
     pub snapshots: Snapshots,
 }
 
-/// A directory that is being opened: the snapshot has to be read, then the log behind it.
+/// A directory that is being opened: the snapshot has to be read, then the log after it.
 #[derive(Debug)]
 pub struct Opening {
     /// Whose it is, in its last life; one that never lived is not written yet.
@@ -132,9 +132,9 @@ impl Store {
 }
 
 impl Opening {
-    /// Shows `visit` every record behind the snapshot, or behind nothing if there is none, in order
+    /// Shows `visit` every record after the snapshot, or after nothing if there is none, in order
     /// and with its position, opens the log for appending, and begins the directory's next life
-    /// where the log ends. An earlier life may have died between a snapshot and the cut behind it:
+    /// where the log ends. An earlier life may have died between a snapshot and the cut after it:
     /// that is made up for.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Opening {
         let from =
             snapshot.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
         let mut log = Log::open(disk.clone(), options, identity.directory, from, visit)?;
-        // Where a segment begins with a snapshot, that may be the first behind a state that came
+        // Where a segment begins with a snapshot, that may be the first after a state that came
         // from elsewhere, and nothing older may stand in for it: see `Lineage`.
         let first = snapshot.is_some() && log.divides_at(from);
         log.truncate(if first { from } else { snapshots.log_floor() })?;

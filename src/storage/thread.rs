@@ -71,7 +71,7 @@ struct Shared {
 struct State {
     /// What the records handed over and not yet flushed cost in bytes.
     queued: usize,
-    /// The position behind the last of them.
+    /// The position after the last of them.
     end: LogPosition,
     failed: Option<StorageError>,
     counts: LogCounts,
@@ -142,7 +142,7 @@ impl LogThread {
         self.send(Job::Append { records, cost })
     }
 
-    /// Ends the current segment behind all records handed over so far: see [`Log::rotate`].
+    /// Ends the current segment after all records handed over so far: see [`Log::rotate`].
     ///
     /// # Errors
     /// What the log failed with.

@@ -2,7 +2,7 @@
 //!
 //! A replica may only say what it can still say after a crash (PROTOCOL.md §7). So whatever it
 //! wants to say is wrapped in [`Held`] together with the journal position it depends on, and
-//! nothing gets at what is inside without a [`Durable`] mark at or behind that position; only the
+//! nothing gets at what is inside without a [`Durable`] mark at or after that position; only the
 //! storage room issues those.
 
 /// The number of records a replica has appended up to some moment of its life.
@@ -10,7 +10,7 @@
 pub struct LogPosition(u64);
 
 impl LogPosition {
-    /// The position behind `records` records.
+    /// The position after `records` records.
     pub const fn new(records: u64) -> LogPosition {
         LogPosition(records)
     }
@@ -37,7 +37,7 @@ impl Journal {
         Journal { end }
     }
 
-    /// The position behind everything appended so far.
+    /// The position after everything appended so far.
     pub const fn end(&self) -> LogPosition {
         self.end
     }

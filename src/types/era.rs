@@ -21,7 +21,7 @@ impl Era {
     /// The last one: 2^24 eras of an hour are 1,900 years. It never ends.
     pub const LAST: Era = Era((1 << (u64::BITS - BITS)) - 1);
 
-    /// The era with this number, from 0; `None` behind the last.
+    /// The era with this number, from 0; `None` after the last.
     pub const fn new(number: u32) -> Option<Era> {
         if number <= Era::LAST.0 { Some(Era(number)) } else { None }
     }

@@ -3,10 +3,10 @@
 use super::{Deps, InstanceId, ReplicaId, Slot};
 
 /// A set of executed instances, those decided `Nop` among them: per owner a prefix of its slots,
-/// and ranges behind it.
+/// and ranges after it.
 ///
 /// Invariants, for each owner: the ranges ascend, are not empty, leave a gap between each other,
-/// and the first begins at least two behind the prefix.
+/// and the first begins at least two after the prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Executed {
     floor: Deps,
@@ -25,7 +25,7 @@ impl Executed {
         Executed { floor, above }
     }
 
-    /// Adds the slots from `first` to `last`, both included, which lie behind all that is known of
+    /// Adds the slots from `first` to `last`, both included, which lie after all that is known of
     /// this owner; whether they do. If not, nothing is changed: so this also builds a set from
     /// untrusted ranges.
     pub fn extend(&mut self, owner: ReplicaId, first: Slot, last: Slot) -> bool {
@@ -47,7 +47,7 @@ impl Executed {
         &self.floor
     }
 
-    /// The ranges behind the prefix of one owner, ascending, both ends included.
+    /// The ranges after the prefix of one owner, ascending, both ends included.
     pub fn above(&self, owner: ReplicaId) -> &[(Slot, Slot)] {
         &self.above[owner.index()]
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// 1. Everything below `floor` is finished, `floor` itself is not.
 /// 2. `finished` holds what is finished above `floor`.
-/// 3. `gaps` holds what was never handed out above `floor`: from, and the first behind it.
+/// 3. `gaps` holds what was never handed out above `floor`: from, and the first after it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Numbering {
     next: u64,

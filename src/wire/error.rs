@@ -60,7 +60,7 @@ pub enum Flaw {
         /// What was being read.
         what: &'static str,
     },
-    /// The frame goes on behind its last item.
+    /// The frame goes on after its last item.
     #[error("{bytes} bytes too many")]
     Trailing {
         /// How many.

@@ -36,7 +36,7 @@ fn unsound(slot: Slot, ballot: Ballot) -> Option<Flaw> {
     no_slot(slot).or_else(|| nobodys(ballot))
 }
 
-/// Reports are of slots behind what is known, each once and in order.
+/// Reports are of slots after what is known, each once and in order.
 fn above(known: Slot, reported: &[Slot]) -> Option<Flaw> {
     let all = || std::iter::once(&known).chain(reported);
     let sorted = all().zip(reported).all(|(before, slot)| before < slot);

@@ -19,7 +19,7 @@ const PROBE: u8 = 0x08;
 const PROBED: u8 = 0x09;
 /// The kind of a replica's own record.
 const HEARD: u8 = 0x01;
-/// What stands behind a replica that was heard: it is still in the life that was written before.
+/// What stands after a replica that was heard: it is still in the life that was written before.
 const SAME_LIFE: u8 = 0;
 /// Its directory and its life.
 const WITHOUT_BEGAN: u8 = 1;

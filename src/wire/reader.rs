@@ -9,7 +9,7 @@ use crate::types::{Batch, Command, MAX_REPLICAS};
 ///
 /// The bounds are on numbers of things; how long a frame may be is for the carrier to say. A
 /// decoded message takes memory in proportion to its frame: no count is believed that the bytes
-/// behind it could not hold, and payloads are slices of the frame.
+/// after it could not hold, and payloads are slices of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Replicas in the cluster, from 1 to [`MAX_REPLICAS`]. Vectors have exactly this many

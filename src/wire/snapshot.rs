@@ -2,7 +2,7 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | magic 8 · version 1 · the length of the next part 8 · of the one behind it 8 |
+//! | header | magic 8 · version 1 · the length of the next part 8 · of the one after it 8 |
 //! | shared | epoch (varint) · cluster (text) · executed · what the protocol shares |
 //! | state | of the state machine and the sessions, as they spell it |
 //! | *others get what is before this line* | |

@@ -316,7 +316,7 @@ impl Wire for Footprint {
     }
 }
 
-/// Takes a key, which has to lie behind the last one.
+/// Takes a key, which has to lie after the last one.
 #[inline]
 fn take_key(
     from: &mut Reader<'_>,

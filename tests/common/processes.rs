@@ -21,7 +21,7 @@ pub fn isonomy() -> Command {
     Command::new(env!("CARGO_BIN_EXE_isonomy"))
 }
 
-/// A port with free ones behind it, one a replica.
+/// A port with free ones after it, one a replica.
 fn free_base(replicas: u16) -> u16 {
     for _ in 0..1_000 {
         let any = UdpSocket::bind("127.0.0.1:0").expect("a free port");

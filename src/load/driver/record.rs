@@ -136,7 +136,7 @@ impl Record {
     fn thin(&self) {
         let thinning = self.thinning.fetch_add(1, Ordering::Relaxed) + 1;
         for heap in 0..HEAPS {
-            // Locked after the change above: whoever keeps something behind this sees it.
+            // Locked after the change above: whoever keeps something afterwards sees it.
             let mut heap = self.heap(heap);
             let before = heap.len();
             heap.retain(|entry| is_kept(entry.key, thinning));

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub(super) type Content = (u64, u64);
 
 /// Room is made within so many of the last ones, and no further back: what a client leaves out and
-/// sends later must not make us move everything behind it.
+/// sends later must not make us move everything after it.
 const NEAR: usize = 512;
 
 /// A set of contents, nearly all of which come in the order of their sequences.
@@ -19,7 +19,7 @@ const NEAR: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     recent: VecDeque<Content>,
-    /// Came when more than `NEAR` behind it were there.
+    /// Came when more than `NEAR` after it were there.
     late: BTreeSet<Content>,
 }
 

@@ -37,7 +37,7 @@ impl Ranges {
 
     /// Whether it was missing.
     pub(super) fn insert(&mut self, number: u64) -> bool {
-        // Usually the number behind the last range.
+        // Usually the number after the last range.
         let at = match self.0.last() {
             None => {
                 self.0 = smallvec![(number, number)];

@@ -35,7 +35,7 @@ use take::{Taken, take};
 /// What a backup was made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// All that the directory of a stopped replica holds: its newest snapshot and the log behind.
+    /// All that the directory of a stopped replica holds: its newest snapshot and the log after.
     Stopped,
     /// The newest snapshot of a replica that was running.
     Snapshot,

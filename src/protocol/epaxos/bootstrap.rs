@@ -12,7 +12,7 @@
 //!    record or message. The new members have none: no record of an instance is in the snapshot,
 //!    and a message from another origin is refused by the mesh. To whatever is asked about such a
 //!    slot, each of them answers that it is dropped.
-//! 2. *No slot is used again* up to W: an owner goes on behind it, whatever was executed,
+//! 2. *No slot is used again* up to W: an owner goes on after it, whatever was executed,
 //!    promised, reserved or only heard of there. A slot above W may have been used in the old
 //!    cluster, by an owner that the replica had not heard from. Nobody in the new one knows of that
 //!    use, so there is nothing that the new one could contradict.

@@ -12,7 +12,7 @@ pub(super) struct Marks {
     known: Vec<Slot>,
     saved: Vec<Slot>,
     pub(super) next_gossip: Time,
-    /// Since when the decided prefix has not grown, or had nothing behind it, and where it ends.
+    /// Since when the decided prefix has not grown, or had nothing after it, and where it ends.
     pub(super) stuck: (Slot, Time),
     pub(super) next_fetch: Time,
     /// The last slot that was asked for, if that is not known yet.

@@ -2,7 +2,7 @@
 //!
 //! A replica forgets in a crash what it had not made durable, and must never use one name for two
 //! values, nor one ballot for two values. So it writes down beforehand up to where it will go, a
-//! block at a time, and starts behind that after a restart. What is said under a name or a ballot
+//! block at a time, and starts above it after a restart. What is said under a name or a ballot
 //! waits for [`Reserve::written`], which is durable long before in all but a block's first use.
 
 use super::LogRecord;

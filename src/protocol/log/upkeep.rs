@@ -40,7 +40,7 @@ impl DecidedLog {
         self.truncate(fx);
     }
 
-    /// For how long the decided prefix has not grown although there is something behind it.
+    /// For how long the decided prefix has not grown although there is something after it.
     pub(in crate::protocol) fn stuck_for(&self, view: &View) -> Duration {
         if self.marks.stuck.0 == self.known {
             view.now.since(self.marks.stuck.1)

@@ -352,7 +352,7 @@ impl MultiPaxos {
     }
 }
 
-/// Whether a page is one: its votes ascend from `first` on, and the next one starts behind them.
+/// Whether a page is one: its votes ascend from `first` on, and the next one starts after them.
 fn is_page(first: Slot, next: Slot, votes: &[Vote]) -> bool {
     let ascend = votes.windows(2).all(|two| two[0].slot < two[1].slot);
     let last = votes.last().map_or(first, |vote| vote.slot);

@@ -178,8 +178,8 @@ impl MultiPaxos {
         }
     }
 
-    /// Goes on from another replica's snapshot. Promises stay, and so do votes for what lies behind
-    /// it; what is decided behind it is told once more.
+    /// Goes on from another replica's snapshot. Promises stay, and so do votes for what lies after
+    /// it; what is decided after it is told once more.
     ///
     /// Own proposals that are not known decided may be in it, under names that will never be heard
     /// of again: whoever installs proposes all of them anew, so they are forgotten here.

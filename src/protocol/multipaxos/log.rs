@@ -67,7 +67,7 @@ impl Log {
         self.slots.get(&slot)
     }
 
-    /// What lies at `first` and behind it.
+    /// What lies at `first` and after it.
     pub(super) fn from(&self, first: Slot) -> impl Iterator<Item = (Slot, &Accepted)> {
         self.slots.range(first..).map(|(slot, accepted)| (*slot, accepted))
     }
@@ -87,7 +87,7 @@ impl Log {
         (self.commit, &accepted.expect("what is decided is known").entry)
     }
 
-    /// Starts behind a snapshot of everything up to `executed`: what is below is decided, and gone
+    /// Starts after a snapshot of everything up to `executed`: what is below is decided, and gone
     /// unless it is there as decided.
     pub(super) fn start_behind(&mut self, executed: Slot) {
         if executed <= self.commit {

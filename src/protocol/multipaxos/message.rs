@@ -78,7 +78,7 @@ pub enum Message {
         commit: Slot,
         /// The first slot of the run.
         first: Slot,
-        /// What is proposed in it and those behind it.
+        /// What is proposed in it and those after it.
         entries: Vec<Entry>,
     },
     /// Phase 2b, for a run of slots.
@@ -142,7 +142,7 @@ pub enum Message {
     Decided {
         /// The first.
         first: Slot,
-        /// What was decided in it and those behind it.
+        /// What was decided in it and those after it.
         entries: Vec<Entry>,
     },
     /// What was asked for is not kept any more.
@@ -168,7 +168,7 @@ pub enum Record {
         commit: Slot,
         /// The first slot.
         first: Slot,
-        /// What was voted for in it and those behind it.
+        /// What was voted for in it and those after it.
         entries: Vec<Entry>,
     },
     /// Everything up to here is decided as voted for.
@@ -180,7 +180,7 @@ pub enum Record {
     Decided {
         /// The first slot.
         first: Slot,
-        /// What was decided in it and those behind it.
+        /// What was decided in it and those after it.
         entries: Vec<Entry>,
     },
     /// The longest lease that was ever granted: for as long nobody is voted for after a restart.
@@ -190,7 +190,7 @@ pub enum Record {
     },
     /// Another replica's snapshot took the place of the state here. Without it, should it be lost
     /// in a crash before an own one is durable, what the log holds up to here need not be what was
-    /// decided, and nothing behind can be executed.
+    /// decided, and nothing after can be executed.
     Installed {
         /// Everything up to here is in it.
         executed: Slot,

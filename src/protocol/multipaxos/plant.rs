@@ -21,7 +21,7 @@ pub(crate) enum Plant {
     LeaseFromReceipt,
     /// A restarted replica does not wait out what it granted.
     ForgetGrants,
-    /// Records behind a snapshot that was installed and lost again count as if it were there.
+    /// Records after a snapshot that was installed and lost again count as if it were there.
     NoHole,
     /// A new leader answers reads before it has decided what it found.
     NoBarrier,

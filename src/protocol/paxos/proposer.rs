@@ -26,7 +26,7 @@ use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time,
 
 /// The most slots that a replica proposes in at a time.
 const PIPELINE: usize = 16;
-/// How many slots behind the decided prefix are looked at for what others left undecided.
+/// How many slots after the decided prefix are looked at for what others left undecided.
 const GAPS: Slot = 128;
 /// First rounds are drawn from so many, lest it is always the same one of two proposers who wins.
 const FIRST_ROUNDS: u32 = 8;
@@ -325,7 +325,7 @@ impl Paxos {
     }
 
     /// A snapshot holds everything up to `slot`. Own values may be in it or not: whoever installed
-    /// it proposes them again. A slot behind it in which acceptors were asked to vote for one is
+    /// it proposes them again. A slot after it in which acceptors were asked to vote for one is
     /// finished all the same.
     pub(super) fn let_own_go(&mut self, slot: Slot) {
         self.proposer.own.clear();
@@ -364,7 +364,7 @@ impl Paxos {
         self.start_proposals(view, fx);
     }
 
-    /// Nothing can be executed behind a slot that its proposer left undecided. Whoever sees one in
+    /// Nothing can be executed after a slot that its proposer left undecided. Whoever sees one in
     /// which nothing happens for long decides it, with what it finds there, an own value, or a
     /// `Nop`. Each slot is quiet for itself: of many that are left behind, after a crash, none has
     /// to wait for those before it.

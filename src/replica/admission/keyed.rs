@@ -123,7 +123,7 @@ impl KeyedAdmission {
         self.wake
     }
 
-    /// A new command waits behind all others.
+    /// A new command waits after all others.
     pub(super) fn push_back(&mut self, command: Command) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -176,7 +176,7 @@ impl KeyedAdmission {
             }
         }
         drop_fresh(&mut self.barriers);
-        // Whoever waited behind one of them waits for something else now.
+        // Whoever waited after one of them waits for something else now.
         self.ready_all();
         fresh.into_values().map(|command| command.request).collect()
     }
@@ -321,7 +321,7 @@ impl KeyedAdmission {
         if next <= now { Permit::Leave { contended: true } } else { Permit::WaitUntil(next) }
     }
 
-    /// Takes a command out; whoever stood behind it on some key is looked at next.
+    /// Takes a command out; whoever stood after it on some key is looked at next.
     fn take(&mut self, ticket: Ticket, now: Time, queue: &mut VecDeque<Ticket>) -> Command {
         let command = self.waiting.remove(&ticket).expect("a permitted command was waiting");
         self.waiting_bytes -= command.payload.len();

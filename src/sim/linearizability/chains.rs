@@ -1,8 +1,8 @@
 //! What unique values tell: the second step of a check, between `register` and `search`.
 //!
-//! Where each value is written once, everything that saw a value stands behind its writer and
+//! Where each value is written once, everything that saw a value stands after its writer and
 //! before the next write, in every order; and so does, at the end of them, the swap that replaced
-//! it, with all who saw the new value behind it. Such a *chain* can be moved only as a whole. What
+//! it, with all who saw the new value after it. Such a *chain* can be moved only as a whole. What
 //! is left of a register, seen from outside of chains, is whether there is a value.
 //!
 //! (After Gibbons and Korach, "Testing shared memories", 1997, whose zones are the chains without
@@ -156,7 +156,7 @@ impl<'a> Values<'a> {
             units.push(Unit { opens: link.opens.0, closes: link.closes.0, act });
             members.push(self.explained([index, link.opens.1, link.closes.1]));
         }
-        // Each swap that surely happened stands behind some writer, or they go round in a circle.
+        // Each swap that surely happened stands after some writer, or they go round in a circle.
         let swaps = replaced.iter().flatten().copied();
         let circle: Vec<usize> = swaps.filter(|swap| !joined[*swap]).collect();
         if !circle.is_empty() {
@@ -170,7 +170,7 @@ impl<'a> Values<'a> {
         Ok((units, optional, members))
     }
 
-    /// Adds everything that belongs behind the writer of `value`.
+    /// Adds everything that belongs after the writer of `value`.
     fn follow(
         &self,
         link: &mut Link,
@@ -194,7 +194,7 @@ impl<'a> Values<'a> {
         Contradiction { reason, operations: self.explained(ops) }
     }
 
-    /// The operations behind these ops, and whoever shows that they happened.
+    /// The operations after these ops, and whoever shows that they happened.
     fn explained(&self, ops: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let mut operations = Vec::new();
         for mut op in ops {
@@ -212,7 +212,7 @@ impl<'a> Values<'a> {
 
 /// A chain that grows at its end. Times come with the op they are from.
 struct Link {
-    /// The latest call: whatever returned before it is not behind the chain.
+    /// The latest call: whatever returned before it is not after the chain.
     opens: (u64, usize),
     /// The earliest return: whatever was called after it is not before the chain.
     closes: (u64, usize),
@@ -223,7 +223,7 @@ impl Link {
         Link { opens: (op.call, index), closes: (op.ret, index) }
     }
 
-    /// Adds ops that belong behind all so far, in any order among themselves.
+    /// Adds ops that belong after all so far, in any order among themselves.
     fn add(&mut self, values: &Values<'_>, ops: &[usize]) -> Result<(), Contradiction> {
         let before = self.opens;
         for index in ops {

@@ -30,7 +30,7 @@ fn finish(room: &mut Room<Record>) {
 }
 
 /// A replica is given another one's state, and writes an own snapshot of it. That is damaged.
-/// The own snapshot from before and the records behind it say nothing of what was installed:
+/// The own snapshot from before and the records after it say nothing of what was installed:
 /// to start from them would take back what the others have been told.
 #[test]
 fn only_where_nothing_was_installed_an_older_snapshot_stands_in_for_a_damaged_one() {
@@ -63,7 +63,7 @@ fn only_where_nothing_was_installed_an_older_snapshot_stands_in_for_a_damaged_on
 }
 
 /// The process dies at any moment between the first byte of such a snapshot's end and the cut
-/// behind it: the next life makes up for the cut, or begins where nobody had heard of it.
+/// after it: the next life makes up for the cut, or begins where nobody had heard of it.
 #[test]
 fn a_cut_that_was_not_made_is_made_by_the_next_life() {
     let (mut made_up, mut earlier) = (0, 0);

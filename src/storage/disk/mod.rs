@@ -73,7 +73,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Fills `into` from `offset`; the end of the file within is an error.
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of `bytes` at `offset`, extending the file when that lies behind its end.
+    /// Writes all of `bytes` at `offset`, extending the file when that lies after its end.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Makes everything written durable, and the length.

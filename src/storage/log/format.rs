@@ -14,7 +14,7 @@
 //! out of a client's payload never pass for a group. All numbers are little-endian.
 //!
 //! A group has one checksum, not one a record, because it is one write: after a power failure any
-//! of its sectors may be missing, and a record behind the gap must not look like one that was
+//! of its sectors may be missing, and a record after the gap must not look like one that was
 //! acknowledged. A valid group header says more than where its records are: it was written when
 //! everything before it had been flushed. Whatever is damaged before one was therefore
 //! acknowledged. Two kinds of groups without records exist to say just that: a [`Kind::Seal`],
@@ -206,7 +206,7 @@ impl GroupHeader {
     }
 }
 
-/// The first valid group header at or behind an offset.
+/// The first valid group header at or after an offset.
 pub(super) fn find_group(salt: u64, file: &[u8], from: usize) -> Option<(usize, GroupHeader)> {
     let mut at = from;
     while let Some(found) = file.get(at..)?.iter().position(|byte| *byte == GROUP_MAGIC[0]) {

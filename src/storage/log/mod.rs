@@ -70,7 +70,7 @@ pub struct FoundEnd {
     /// Whether a mark says that this was the end. Without one, a flush was not finished, the mark
     /// was lost with the power, or more was lost: a disk cannot tell.
     pub is_sealed: bool,
-    /// How long what was cut off is: what came behind and was never written whole, or was left from
+    /// How long what was cut off is: what came after and was never written whole, or was left from
     /// an earlier use of the file.
     pub cut_bytes: u64,
     /// How many records were to be in it, if that can be read.
@@ -102,7 +102,7 @@ struct Segment {
 struct Current {
     file: Named,
     header: SegmentHeader,
-    /// Where the next group goes. Invariant: a mark has room behind it.
+    /// Where the next group goes. Invariant: a mark has room after it.
     end: usize,
     /// Whether a seal stands at `end`.
     sealed: bool,
@@ -235,7 +235,7 @@ impl Log {
         Durable::flushed(LogPosition::new(self.flushed))
     }
 
-    /// The position behind everything appended.
+    /// The position after everything appended.
     pub fn end(&self) -> LogPosition {
         LogPosition::new(self.flushed + self.lengths.len() as u64)
     }
@@ -245,7 +245,7 @@ impl Log {
         LogPosition::new(self.segments[0].base)
     }
 
-    /// Whether a segment begins with the record at this position, as behind [`Log::rotate`].
+    /// Whether a segment begins with the record at this position, as after [`Log::rotate`].
     pub(super) fn divides_at(&self, position: LogPosition) -> bool {
         self.segments.iter().any(|segment| segment.base == position.records())
     }
@@ -277,7 +277,7 @@ impl Log {
         self.counts
     }
 
-    /// The longest body that an empty segment has room for, with a mark behind it.
+    /// The longest body that an empty segment has room for, with a mark after it.
     fn group_limit(&self) -> usize {
         self.options.segment_bytes - FIRST_GROUP - 2 * GROUP_HEADER
     }
@@ -325,7 +325,7 @@ impl Log {
         Ok(())
     }
 
-    /// Writes and flushes a group whose records stand behind the room for its header.
+    /// Writes and flushes a group whose records stand after the room for its header.
     fn write_group(&mut self, group: &mut [u8], records: usize) -> Result<(), StorageError> {
         let end = self.current.end + group.len() + GROUP_HEADER;
         if end > self.current.file_bytes() || self.next.is_some() {

@@ -20,7 +20,7 @@ use crate::storage::StorageError;
 use crate::storage::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
 
-/// How many bytes behind the end are overwritten at a time.
+/// How many bytes after the end are overwritten at a time.
 const ERASED_AT_ONCE: usize = 256 * 1024;
 
 impl Log {
@@ -155,7 +155,7 @@ struct Read {
     intact: bool,
     /// The last group of records, to be written again if nothing vouches for it.
     last_group: Vec<u8>,
-    /// Bytes behind the end that are not zero, or before one that is not.
+    /// Bytes after the end that are not zero, or before one that is not.
     behind: u64,
     /// What the header of a group says that stands there, and whose records do not.
     torn: Option<GroupHeader>,
@@ -283,7 +283,7 @@ fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageErr
     Ok(())
 }
 
-/// Overwrites everything behind the end, so that nothing of a torn group is ever taken for part of
+/// Overwrites everything after the end, so that nothing of a torn group is ever taken for part of
 /// a later one.
 fn erase(file: &Named, end: usize, bytes: u64) -> Result<(), StorageError> {
     let zeros = vec![0; ERASED_AT_ONCE];

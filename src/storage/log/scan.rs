@@ -14,16 +14,16 @@ pub(super) enum Close {
     /// The mark that everything before was acknowledged.
     Seal,
     /// Nothing that was written whole: the last group here may or may not have been acknowledged,
-    /// and what comes behind was not.
+    /// and what comes after was not.
     Nothing,
 }
 
 /// A segment that was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Scan {
-    /// The offset behind the last group of records.
+    /// The offset after the last group of records.
     pub(super) end: usize,
-    /// The position behind the last record.
+    /// The position after the last record.
     pub(super) position: u64,
     /// Where the last group of records starts.
     pub(super) last_group: Option<usize>,

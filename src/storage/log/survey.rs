@@ -15,7 +15,7 @@ use crate::storage::disk::{self, Disk, Mode, Named};
 pub(super) struct Survey {
     /// Those in use, in order, without a gap.
     pub(super) live: Vec<SegmentHeader>,
-    /// The file made ready for the segment behind them.
+    /// The file made ready for the segment after them.
     pub(super) next: Option<String>,
     /// All names in the directory.
     pub(super) names: Vec<String>,
@@ -36,7 +36,7 @@ pub(super) fn survey(disk: &dyn Disk, directory: u64) -> Result<Survey, StorageE
             Heading::Live(header) => header,
             Heading::Spare => {
                 if let Some(spare) = survey.next.replace(name) {
-                    // Only one file is made ready, so what lies behind it was lost.
+                    // Only one file is made ready, so what lies after it was lost.
                     return Err(StorageError::damaged(&spare, 0, "no header, before the end"));
                 }
                 continue;
@@ -126,7 +126,7 @@ pub struct SegmentState {
     pub used: u64,
     /// The position of the first record.
     pub first: u64,
-    /// The position behind the last record.
+    /// The position after the last record.
     pub end: u64,
     /// Whether what follows the last record vouches for it: if not, the last group may be missing.
     pub sealed: bool,

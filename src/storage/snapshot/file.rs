@@ -213,7 +213,7 @@ impl SnapshotReader {
         self.directory
     }
 
-    /// The next chunk from the front; `None` behind the last.
+    /// The next chunk from the front; `None` after the last.
     ///
     /// # Errors
     /// As [`SnapshotReader::chunk`].

@@ -1,9 +1,9 @@
 //! Where the state came from that the next own snapshot will hold, and what follows for the log.
 //! Beside `file`; whoever takes snapshots keeps one of these.
 //!
-//! An own snapshot may be replaced by an older one and every record behind that, as long as the
+//! An own snapshot may be replaced by an older one and every record after that, as long as the
 //! records say all that happened in between. They don't once a state was installed that came from
-//! elsewhere. So the first own snapshot behind it ends a line: the log is divided at its position
+//! elsewhere. So the first own snapshot after it ends a line: the log is divided at its position
 //! before it is finished, and cut there before anybody hears of it. Nothing older can stand in for
 //! it then: if it is damaged, the directory is refused.
 //!

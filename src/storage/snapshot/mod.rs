@@ -3,7 +3,7 @@
 //!
 //! `file` is the format, written and read; here is which of them exist and which one counts. A
 //! snapshot that is damaged is never used. An older one may take its place, but only together with
-//! every record behind that: so the log is kept back to the oldest snapshot kept
+//! every record after that: so the log is kept back to the oldest snapshot kept
 //! ([`Snapshots::log_floor`]). A snapshot that no records can replace, because its state came from
 //! elsewhere, takes the log's own start with it: see [`Lineage`].
 

@@ -184,7 +184,7 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
     for number in 1..end {
         log.append(vec![record()], LogPosition::new(number)).unwrap();
     }
-    // What comes behind waits as well, and in its place.
+    // What comes after waits as well, and in its place.
     log.rotate().unwrap();
     log.append(vec![record()], LogPosition::new(end)).unwrap();
     let (mut durable, mut waits, mut waiting) = (LogPosition::default(), 0, false);

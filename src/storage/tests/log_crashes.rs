@@ -1,5 +1,5 @@
 //! A log against what was appended to it: whatever a crash does, everything acknowledged is there,
-//! in order, and behind it nothing but a front part of what had been appended besides.
+//! in order, and after it nothing but a front part of what had been appended besides.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ fn many_crashes_in_a_row_lose_nothing_either() {
     }
 }
 
-/// Flushes and writes that fail, while opening as well, and crashes of every kind behind them. What
+/// Flushes and writes that fail, while opening as well, and crashes of every kind after them. What
 /// a process that was killed leaves in memory, marked as clean, is what the next one reads.
 #[test]
 fn failures_and_crashes_in_a_row_lose_nothing_either() {

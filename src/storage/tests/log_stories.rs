@@ -9,7 +9,7 @@ use crate::types::LogPosition;
 const CAPACITY: u64 = 1 << 20;
 
 /// The process dies when the next segment has its header and the one before does not say yet that
-/// it is continued. The next life starts behind a snapshot and needs nothing but the new segment;
+/// it is continued. The next life starts after a snapshot and needs nothing but the new segment;
 /// had it not looked at the other one, that would have seemed damaged as soon as records followed.
 #[test]
 fn a_segment_that_was_not_marked_as_continued_is_marked_by_the_next_life() {
@@ -41,7 +41,7 @@ fn a_segment_that_was_not_marked_as_continued_is_marked_by_the_next_life() {
 /// One flush fails while the log moves on to the next segment: that of its header, or of the mark
 /// that leads there. The process is killed; the next one finds both in memory, marked as clean, and
 /// its own flushes write neither. Had it believed what it read, the power would have taken the
-/// header with every record behind it, or the mark, without which the log looks damaged.
+/// header with every record after it, or the mark, without which the log looks damaged.
 #[test]
 fn a_header_and_a_mark_that_were_left_in_memory_alone_are_written_again() {
     let (mut headers, mut marks) = (0, 0);

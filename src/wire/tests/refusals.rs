@@ -102,7 +102,7 @@ fn keys_are_in_order_and_once() {
     assert_eq!(peer_flaw(&frame(one, one)), (28, Flaw::Unsorted));
 }
 
-/// The refusal stands at the count: before anything was read behind it, or room made for it.
+/// The refusal stands at the count: before anything was read after it, or room made for it.
 #[test]
 fn counts_are_refused_before_room_is_made() {
     let commands = |found| Flaw::TooMany { what: "commands", found, limit: 8 };

@@ -148,7 +148,7 @@ impl SlotIndex {
         }
     }
 
-    /// Looks at up to `at_most` keys behind `after`, and forgets those with nothing above `floor`,
+    /// Looks at up to `at_most` keys after `after`, and forgets those with nothing above `floor`,
     /// which are returned. Then where to go on, if there is more.
     pub(crate) fn sweep(
         &mut self,
@@ -179,7 +179,7 @@ impl SlotIndex {
     }
 
     fn bytes(&self) -> usize {
-        // Here and, behind the same key, in the index of all conflicts.
+        // Here and, after the same key, in the index of all conflicts.
         let key = 2 * (size_of::<(KeyHash, KeySlots)>() + 2 * self.any.len() * size_of::<Slot>());
         self.keys.len() * key
     }

@@ -32,7 +32,7 @@ pub(super) struct Sweep {
     stage: Stage,
 }
 
-/// Which part is swept, and behind which key it goes on.
+/// Which part is swept, and after which key it goes on.
 #[derive(Debug)]
 enum Stage {
     Idle,

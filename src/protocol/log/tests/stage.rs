@@ -69,7 +69,7 @@ pub(in crate::protocol) struct Actor<P: Protocol> {
     /// Whether its disk does not get on.
     stalled: bool,
     snapshot: Option<Snapshot<P>>,
-    /// The log behind the snapshot, and how many records were before it.
+    /// The log after the snapshot, and how many records were before it.
     log: Vec<P::Record>,
     base: usize,
     /// How many of `log` are durable.

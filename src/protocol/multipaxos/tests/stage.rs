@@ -17,7 +17,7 @@ use crate::types::{
     Timing, Value,
 };
 
-/// An own snapshot, and the position behind which the log goes on.
+/// An own snapshot, and the position after which the log goes on.
 #[derive(Clone, Debug)]
 struct Snapshot {
     shared: Shared,
@@ -431,7 +431,7 @@ impl Stage {
         node.needs = None;
     }
 
-    /// A replica comes back: its own snapshot, then the log behind it.
+    /// A replica comes back: its own snapshot, then the log after it.
     pub(super) fn restart(&mut self, at: usize) {
         let n = self.n();
         let node = &mut self.nodes[at];

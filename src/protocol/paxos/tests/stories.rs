@@ -121,7 +121,7 @@ fn who_loses_a_slot_goes_on_to_another_at_once() {
     }
 }
 
-/// r1 and r2 prepare sixteen slots each, and die. r3's value lies behind all of them.
+/// r1 and r2 prepare sixteen slots each, and die. r3's value lies after all of them.
 #[test]
 fn slots_that_were_left_behind_are_closed_side_by_side() {
     let mut stage = stage(5);

@@ -79,7 +79,7 @@ impl Stage {
         true
     }
 
-    /// `at` as it would come back: from a snapshot and the log behind it, or from all of the log.
+    /// `at` as it would come back: from a snapshot and the log after it, or from all of the log.
     pub(super) fn reborn(&self, at: usize, snapshot: Option<&Snapshot>) -> Actor {
         let (old, n) = (&self.actors[at - 1], self.actors.len());
         let mut actor = Actor::new(replica(at), n, self.optimisations, self.retention);
@@ -112,7 +112,7 @@ impl Stage {
         (is.snapshot(), same)
     }
 
-    /// `at` stops, and comes back with a snapshot and the log behind it.
+    /// `at` stops, and comes back with a snapshot and the log after it.
     pub(in crate::replica::stories) fn restart_from(&mut self, at: usize, snapshot: &Snapshot) {
         self.actors[at - 1] = self.reborn(at, Some(snapshot));
         let actor = &mut self.actors[at - 1];
