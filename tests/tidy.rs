@@ -301,7 +301,7 @@ mod planted {
         let text = "// As §5.3.4 says, and §8a.\n// \u{a7}5.9–§5.1, `§`\n";
         let all = ["1:5.3.4", "1:8a", "2:5.9", "2:5.1"];
         assert_eq!(cites("src/replica/mod.rs", text), all);
-        let text = "//! (§3.3 of the paper)\n//! (protocol.md §8d)\n";
+        let text = "//! (§3.3 of the paper)\n//! (PROTOCOL.md §8d)\n";
         assert_eq!(cites("src/protocol/fast_paxos/round.rs", text), ["2:8d"]);
         let text = "//! (§3.3 of the paper, §F4)\n";
         assert_eq!(cites("src/protocol/fast_paxos/round.rs", text), ["1:F4"]);

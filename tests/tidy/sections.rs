@@ -26,7 +26,7 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
     for (index, line) in text.lines().enumerate() {
         for (at, mark) in line.match_indices('§') {
             let before = line[..at].trim_end();
-            let named = before.ends_with("protocol.md") || before.ends_with("PROTOCOL.md");
+            let named = before.ends_with("PROTOCOL.md");
             // "RFC 9000, §17.2.5" is somebody else's section.
             if before.ends_with(',') && before.contains("RFC ") {
                 continue;
