@@ -238,3 +238,68 @@ fn may_recover(s: &Step<'_>, recoveries: &Recoveries, id: InstanceId) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::epaxos::reclaim::Reclaim;
+    use crate::protocol::epaxos::step::Alone;
+    use crate::types::{Deps, Optimisations, ReplicaSet};
+
+    fn replica(number: u8) -> ReplicaId {
+        ReplicaId::new(number).expect("a number")
+    }
+
+    /// Replica 2 says that it knows two decisions of replica 3, and replica 1 knows none.
+    fn behind() -> (Alone, Reclaim, Watch) {
+        let (mut alone, mut reclaim) = (Alone::new(3, Optimisations::NONE), Reclaim::new(3));
+        let (known, executed) = (Deps::from_slots([0, 0, 2]), Deps::none(3));
+        reclaim.on_marks(&mut alone.step(), replica(2), 0, &known, &executed);
+        (alone, reclaim, Watch::new(3))
+    }
+
+    /// Looks at replica 3's frontier so long after the beginning: what is to be recovered, and
+    /// whether it was fetched.
+    fn look(
+        (alone, reclaim, watch): &mut (Alone, Reclaim, Watch),
+        after: Duration,
+    ) -> (Option<Vec<Slot>>, bool) {
+        alone.view.now = Time::ZERO + after;
+        let recoveries = Recoveries::default();
+        let due = watch.look(&mut alone.step(), reclaim.marks(), &recoveries, replica(3));
+        if due.is_some() {
+            watch.rest(&mut alone.step(), replica(3));
+        }
+        let fetch = Message::Fetch { owner: replica(3), from: 1, to: 2 };
+        let said = alone.said();
+        assert!(said.iter().all(|said| *said == (vec![2], fetch.clone())), "{said:?}");
+        (due.map(|due| due.iter().map(|id| id.slot).collect()), !said.is_empty())
+    }
+
+    #[test]
+    fn what_a_suspected_owner_left_is_fetched_and_recovered() {
+        let mut behind = behind();
+        behind.0.view.suspected = ReplicaSet::from_iter([replica(3)]);
+        let gossip = behind.0.core.cx.timing().gossip;
+        let short = gossip - Duration::from_millis(1);
+        assert_eq!(look(&mut behind, Duration::ZERO), (None, false), "it may be under way");
+        assert_eq!(look(&mut behind, short), (None, false));
+        assert_eq!(look(&mut behind, gossip), (Some(vec![1, 2]), true));
+        assert_eq!(look(&mut behind, gossip), (None, false), "once at a time");
+    }
+
+    #[test]
+    fn a_live_owner_gets_time_and_keeps_what_it_proposes_now() {
+        let mut behind = behind();
+        let (gossip, patience) = {
+            let timing = behind.0.core.cx.timing();
+            (timing.gossip, timing.patience)
+        };
+        assert_eq!(look(&mut behind, Duration::ZERO), (None, false));
+        assert_eq!(look(&mut behind, gossip), (None, true), "fetched, not recovered");
+        let (due, _) = look(&mut behind, patience - Duration::from_millis(1));
+        assert_eq!(due, None);
+        let (due, _) = look(&mut behind, patience);
+        assert_eq!(due, Some(vec![1]), "only what holds up the rest");
+    }
+}
