@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(alone.fx.records, [Record::Silent { up_to: MAX_SLOT }], "said once");
         assert_eq!(orphans(&early, &alone), [0; 0], "nothing of this life is");
         early.begin_life(&alone.core.cx, 4, &mut alone.fx);
+        assert_eq!(alone.fx.records.len(), 1, "a life that goes on with it gives nothing up");
         alone.core.store.instances.entry(own(2)).phase = Phase::Accepted;
         assert_eq!(orphans(&early, &alone), [1, 3]);
         let other = InstanceId::new(ReplicaId::from_index(1), 2);
@@ -161,6 +162,14 @@ mod tests {
         assert_eq!(alone.fx.records, [Record::Silent { up_to: 2 }]);
         early.begin_life(&alone.core.cx, 5, &mut alone.fx);
         assert_eq!(alone.fx.records.len(), 1, "it is said already");
+        let mut exactly = EarlyCommit::new();
+        exactly.restore(3);
+        exactly.begin_life(&alone.core.cx, 3, &mut alone.fx);
+        assert_eq!(
+            exactly.record(),
+            Some(Record::Silent { up_to: 2 }),
+            "its first slot is its own"
+        );
         assert_eq!(orphans(&early, &alone), [1, 2], "what the second life proposed is none");
     }
 }
