@@ -47,8 +47,8 @@ pub enum PeerMessage<M> {
 pub enum Input<M> {
     /// A client of this replica wants a command executed.
     Propose(Command),
-    /// A frame of a peer says in which life it is, and how far its log is durable. Comes before what
-    /// that frame says.
+    /// A frame of a peer says in which life it is, and how far its log is durable. Comes before
+    /// what that frame says.
     Heard {
         /// The peer.
         peer: ReplicaId,
