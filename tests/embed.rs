@@ -95,3 +95,54 @@ mod apart {
         Ok(())
     }
 }
+
+/// A machine that refuses some of its commands.
+mod picky {
+    use isonomy::LocalCluster;
+    use isonomy::machine::{RestoreError, StateMachine};
+    use isonomy::node::Rejected;
+    use isonomy::types::{Access, Consistency, Footprint, KeyHash};
+
+    #[tokio::test]
+    async fn what_touches_too_much_or_the_machine_refuses_is_not_agreed_on()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let cluster = LocalCluster::<Wide>::start(1).await?;
+        assert_eq!(cluster.replica(1).propose(4096).await, Ok(()));
+        let wide = cluster.replica(1).propose(5000).await;
+        assert_eq!(wide, Err(Rejected::TooManyKeys { keys: 5000, limit: 4096 }.into()));
+        // What the machine itself refuses is not agreed on either.
+        let odd = cluster.replica(1).propose(13).await;
+        assert_eq!(odd, Err(Rejected::BadCommand("13 brings bad luck".to_owned()).into()));
+        let read = cluster.replica(1).read(13, Consistency::Local).await;
+        assert_eq!(read, Err(Rejected::BadCommand("13 brings bad luck".to_owned()).into()));
+        assert_eq!(cluster.replica(1).metrics().await.expect("it runs").proposed, 1);
+        Ok(())
+    }
+
+    /// A command touches as many keys as it says.
+    #[derive(Default)]
+    struct Wide;
+
+    impl StateMachine for Wide {
+        type Command = u64;
+        type Output = ();
+
+        fn footprint(command: &u64) -> Footprint {
+            Footprint::from_keys((0..*command).map(|key| (KeyHash(key), Access::Read)))
+        }
+
+        fn check(command: &u64) -> Result<(), String> {
+            if *command == 13 { Err("13 brings bad luck".to_owned()) } else { Ok(()) }
+        }
+
+        fn apply(&mut self, _: u64) {}
+
+        fn snapshot(&self) -> Vec<u8> {
+            Vec::new()
+        }
+
+        fn restore(_: &[u8]) -> Result<Wide, RestoreError> {
+            Ok(Wide)
+        }
+    }
+}

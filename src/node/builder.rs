@@ -203,8 +203,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// refused.
     ///
     /// Every replica has to be told the same before it executes the request: where one has executed
-    /// it, states differ from there on. Replicas that are told otherwise refuse each other. It is remembered in the data directory, so one start with
-    /// it is enough. To skip a command that was answered takes back what its client was told.
+    /// it, states differ from there on. Replicas that skip other requests refuse each other. It is
+    /// remembered in the data directory, so one start with it is enough. To skip a command that was
+    /// answered takes back what its client was told.
     pub fn skip(mut self, request: RequestId) -> Self {
         self.skip.insert(request);
         self

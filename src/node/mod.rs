@@ -4,8 +4,8 @@
 //! A command's way: [`Replica::propose`] (or a client's request in `clients`) → `turns`, while
 //! callers compete → `pending`, where the caller waits → the queue of proposals → `runner`, the
 //! core thread: one step over all that has arrived → the mesh, and back through `inbox` → the core
-//! decides and orders → `apply`, the apply thread → `pending` answers. Every queue has a bound; what
-//! happens at each is said in [`Limits`].
+//! decides and orders → `apply`, the apply thread → `pending` answers. Every queue has a bound;
+//! what happens at each is said in [`Limits`].
 //!
 //! Threads: the core thread runs one event loop with the network and the core; the log thread
 //! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread

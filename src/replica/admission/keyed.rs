@@ -2,9 +2,9 @@
 //! (PROTOCOL.md §6b.1).
 //!
 //! The protocol is safe whatever is proposed when; admission keeps the components of a contended
-//! key small. While another owner's instance on a key is unexecuted here, at most two own ones on that
-//! key are; otherwise own ones are pipelined, one a millisecond. What has to wait waits in order,
-//! first come first served on each key, and leaves together.
+//! key small. While another owner's instance on a key is unexecuted here, at most two own ones on
+//! that key are; otherwise own ones are pipelined, one a millisecond. What has to wait waits in
+//! order, first come first served on each key, and leaves together.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

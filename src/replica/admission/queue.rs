@@ -1,5 +1,5 @@
-//! Admission in order: for protocols that agree on a single sequence. All that waits leaves together,
-//! as far as one batch holds it.
+//! Admission in order: for protocols that agree on a single sequence. All that waits leaves
+//! together, as far as one batch holds it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
