@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_slots_without_a_record_are_lost_and_recovered_a_block_at_a_time() {
+    fn reserved_slots_without_a_record_are_lost_reported_and_recovered() {
         let mut alone = reserving(2);
         let mut reservation = Reservation::default();
         reservation.restore(6);
@@ -265,12 +265,23 @@ mod tests {
         assert_eq!(reported, [own(4), own(5), own(6)]);
         let conflicts = reservation.conflicts(cx, store, &Footprint::write(b"k"));
         assert_eq!(conflicts, Deps::from_slots([6, 0, 0]), "they conflict with everything");
+        let due = reservation.due(cx, store, |_| false, &mut alone.fx);
+        assert_eq!(due, [own(1), own(3), own(4), own(5), own(6)]);
+    }
 
-        assert_eq!(reservation.due(cx, store, |_| false, &mut alone.fx), [own(1), own(3)]);
-        let led = |id| id == own(1) || id == own(3);
-        assert_eq!(reservation.due(cx, store, led, &mut alone.fx), [], "two are under way");
+    #[test]
+    fn so_many_lost_slots_are_recovered_at_a_time_however_short_a_block_is() {
+        let mut alone = reserving(2);
+        let mut reservation = Reservation::default();
+        reservation.restore(LOST_AT_ONCE + 2);
+        let (cx, store) = (&alone.core.cx, &mut alone.core.store);
+        let due = reservation.due(cx, store, |_| false, &mut alone.fx);
+        assert_eq!(due, (1..=LOST_AT_ONCE).map(own).collect::<Vec<_>>());
+        let led = |id: InstanceId| id.slot <= LOST_AT_ONCE;
+        assert_eq!(reservation.due(cx, store, led, &mut alone.fx), [], "all of them are under way");
         store.instances.entry(own(1)).phase = Phase::Committed;
-        assert_eq!(reservation.on_decided(cx, store, 1, led, &mut alone.fx), [own(4)]);
-        assert_eq!(reservation.on_decided(cx, store, 2, led, &mut alone.fx), [], "it was not lost");
+        let next = own(LOST_AT_ONCE + 1);
+        assert_eq!(reservation.on_decided(cx, store, 1, led, &mut alone.fx), [next]);
+        assert_eq!(reservation.on_decided(cx, store, 1, led, &mut alone.fx), [], "only once");
     }
 }
