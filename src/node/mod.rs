@@ -9,7 +9,7 @@
 //!
 //! Threads: the core thread runs one event loop with the network and the core; the log thread
 //! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread
-//! runs the state machine; the keeper does what is slow about `snapshots`. `start` begins and ends
+//! runs the state machine; a worker does what is slow about a `snapshot`. `start` begins and ends
 //! them. Callers may be on any thread, in any
 //! runtime or in none.
 
@@ -25,7 +25,6 @@ mod flow;
 mod inbox;
 mod inspect;
 mod journal;
-mod keeper;
 mod latency;
 mod limits;
 mod meeting;
@@ -39,7 +38,7 @@ mod rota;
 mod runner;
 mod session;
 mod shared;
-mod snapshots;
+mod snapshot;
 mod start;
 mod status;
 mod turns;

@@ -16,7 +16,7 @@ use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::pending::{Entered, Most, Pending, Waiter};
-use super::snapshots::Asker;
+use super::snapshot::Asker;
 use super::status::{Explanation, Status};
 use super::turns::Turns;
 use crate::machine::{ContentKey, Sessions};

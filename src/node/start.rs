@@ -29,11 +29,10 @@ use super::clients::Service;
 use super::error::{Fault, StartError};
 use super::inbox::{EPOCH, Inbox};
 use super::journal::Journal;
-use super::keeper::{Readable, Shelf};
 use super::register::{BeforeFirstPeer, Register};
 use super::runner::{Driven, Pace, Runner};
 use super::shared::{Shared, lock, panic_text};
-use super::snapshots::{First, Snapshots, Where};
+use super::snapshot::{First, Readable, SnapshotStore, Snapshots, Where};
 use super::status::NodeProtocol;
 use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
@@ -145,11 +144,11 @@ where
             move || apply::run(first, &shared, &queue)
         })?;
         let begin = || {
-            let Restarted { journal, shelf, first, register } = match kept {
+            let Restarted { journal, kept_snapshots, first, register } = match kept {
                 Some(kept) => kept.restore(&mut core, pace.replicas, &shared, &mut out)?,
                 None => Restarted {
                     journal: Journal::Memory(MemoryLog::new()),
-                    shelf: Shelf::Memory,
+                    kept_snapshots: SnapshotStore::Memory,
                     first: None,
                     register: Register::in_memory(&config.cluster, P::NAME, config.id)
                         .before_first_peer(before_first_peer),
@@ -157,7 +156,7 @@ where
             };
             (config.presence, config.origin) = (register.presence(), register.origin());
             let cluster = config.cluster.clone();
-            let place = Where { cluster, replicas: pace.replicas, shelf };
+            let place = Where { cluster, replicas: pace.replicas, store: kept_snapshots };
             let snapshots = Snapshots::start::<S>(place, first, &shared)?;
             let info = ServerInfo {
                 cluster: config.cluster.clone(),
@@ -219,7 +218,7 @@ struct Begun {
 /// What a replica goes on with once its core is what it was.
 struct Restarted {
     journal: Journal,
-    shelf: Shelf,
+    kept_snapshots: SnapshotStore,
     first: Option<First>,
     register: Register,
 }
@@ -414,8 +413,8 @@ impl Begun {
         };
         let leave_free = log.keep_free.saturating_add(log.segment_bytes as u64);
         let register = Register::on_disk(store.identity, Arc::clone(&disk), core.memory().clone());
-        let shelf = Shelf::Disk { snapshots: store.snapshots, disk, leave_free };
+        let kept_snapshots = SnapshotStore::Disk { snapshots: store.snapshots, disk, leave_free };
         let journal = Journal::start(store.log, log.durability, restored, shared);
-        Ok(Restarted { journal: journal.map_err(failed)?, shelf, first, register })
+        Ok(Restarted { journal: journal.map_err(failed)?, kept_snapshots, first, register })
     }
 }

@@ -21,9 +21,6 @@ mod large;
 mod large_tests;
 #[cfg(test)]
 mod latency_tests;
-mod lives;
-#[cfg(test)]
-mod lives_tests;
 #[cfg(test)]
 mod log_tests;
 #[cfg(test)]
@@ -33,6 +30,7 @@ mod reach;
 mod reads;
 #[cfg(test)]
 mod restart_tests;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod stories;

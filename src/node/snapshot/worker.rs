@@ -1,6 +1,6 @@
-//! The keeper: a thread beside the log's for all that is slow about snapshots (PROTOCOL.md §8a). It
-//! writes own ones, reads from them what others ask for, and puts together and builds what others
-//! send. It does what `snapshots`, on the core thread, tells it to, and has no will of its own.
+//! The snapshot worker: a thread beside the log's for all that is slow about snapshots
+//! (PROTOCOL.md §8a). It writes own ones, reads from them what others ask for, and puts together
+//! and builds what others send. The parent module, on the core thread, decides; the worker does.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -13,10 +13,10 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender};
 use tracing::{info, warn};
 
-use super::error::Fault;
-use super::inbox::EPOCH;
-use super::shared::{Phase, Shared, panic_text};
 use crate::machine::{Applier, StateMachine};
+use crate::node::error::Fault;
+use crate::node::inbox::EPOCH;
+use crate::node::shared::{Phase, Shared, panic_text};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, StorageError};
 use crate::types::Executed;
@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 const BEGINNING: u64 = 1 << 20;
 
 /// What the core thread wants done. `H` is what the protocol shares, `R` its record.
-pub(super) enum Task<H, R> {
+pub(in crate::node) enum Task<H, R> {
     /// Write a snapshot, all but its end. Answered by [`News::Written`] or [`News::Failed`].
     Write { checkpoint: Checkpoint<H, R>, state: Vec<u8>, room: Room },
     /// The log is durable as far as the snapshot reaches: make it count. Answered by
@@ -47,7 +47,7 @@ pub(super) enum Task<H, R> {
 
 /// How much of the disk a snapshot may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Room {
+pub(in crate::node) enum Room {
     /// What is not left to the log.
     Spare,
     /// All that is free: the disk is almost full, and this is what makes room. The log is cut at
@@ -56,7 +56,7 @@ pub(super) enum Room {
 }
 
 /// What came of it.
-pub(super) enum News<H> {
+pub(in crate::node) enum News<H> {
     Written,
     Taken(OwnSnapshot, Option<SnapshotInfo>),
     Failed(StorageError),
@@ -66,18 +66,18 @@ pub(super) enum News<H> {
 }
 
 /// Another replica's snapshot, ready to take the place of the state.
-pub(super) struct Arrived<H> {
-    pub(super) shared: H,
-    pub(super) executed: Executed,
+pub(in crate::node) struct Arrived<H> {
+    pub(in crate::node) shared: H,
+    pub(in crate::node) executed: Executed,
     /// The apply thread's `Applier`.
-    pub(super) applier: Box<dyn Any + Send>,
-    pub(super) bytes: u64,
+    pub(in crate::node) applier: Box<dyn Any + Send>,
+    pub(in crate::node) bytes: u64,
     /// What checking and building it took.
-    pub(super) took: Duration,
+    pub(in crate::node) took: Duration,
 }
 
 /// Where snapshots are kept.
-pub(super) enum Shelf {
+pub(in crate::node) enum SnapshotStore {
     /// In memory, for others alone.
     Memory,
     /// In the data directory. That much of the disk is left to the log, until it has used that up.
@@ -85,7 +85,7 @@ pub(super) enum Shelf {
 }
 
 /// An own snapshot that others may read.
-pub(super) enum Readable {
+pub(in crate::node) enum Readable {
     Memory(Bytes),
     File(SnapshotReader),
 }
@@ -103,20 +103,20 @@ struct Incoming {
 }
 
 /// What the thread works with.
-pub(super) struct Keeper<H, R> {
-    pub(super) shelf: Shelf,
-    pub(super) shared: Arc<Shared>,
+pub(in crate::node) struct SnapshotWorker<H, R> {
+    pub(in crate::node) store: SnapshotStore,
+    pub(in crate::node) shared: Arc<Shared>,
     /// What is under way is not wanted any more.
-    pub(super) over: Arc<AtomicBool>,
-    pub(super) cluster: String,
-    pub(super) limits: wire::Limits,
-    pub(super) tasks: Receiver<Task<H, R>>,
-    pub(super) news: Sender<News<H>>,
+    pub(in crate::node) over: Arc<AtomicBool>,
+    pub(in crate::node) cluster: String,
+    pub(in crate::node) limits: wire::Limits,
+    pub(in crate::node) tasks: Receiver<Task<H, R>>,
+    pub(in crate::node) news: Sender<News<H>>,
 }
 
 /// The thread itself.
 struct Work<H, R> {
-    keeper: Keeper<H, R>,
+    worker: SnapshotWorker<H, R>,
     /// What came while something else was being done.
     later: VecDeque<Task<H, R>>,
     written: Option<Written>,
@@ -124,13 +124,13 @@ struct Work<H, R> {
     incoming: Option<Incoming>,
 }
 
-impl<H: Wire, R: Wire> Keeper<H, R> {
+impl<H: Wire, R: Wire> SnapshotWorker<H, R> {
     /// Works until there is nobody left to work for. `first` is the snapshot that the replica
     /// began with.
-    pub(super) fn run<S: StateMachine>(self, first: Option<(SnapshotId, Readable)>) {
+    pub(in crate::node) fn run<S: StateMachine>(self, first: Option<(SnapshotId, Readable)>) {
         let shared = Arc::clone(&self.shared);
         let mut work = Work {
-            keeper: self,
+            worker: self,
             later: VecDeque::new(),
             written: None,
             readable: first.into_iter().collect(),
@@ -139,7 +139,7 @@ impl<H: Wire, R: Wire> Keeper<H, R> {
         let ended = catch_unwind(AssertUnwindSafe(|| work.run::<S>()));
         if let Err(panic) = ended {
             let panic = panic_text(&*panic);
-            shared.fail(Fault::Bug(format!("the keeper of snapshots panicked: {panic}")));
+            shared.fail(Fault::Bug(format!("the snapshot worker panicked: {panic}")));
         }
     }
 }
@@ -148,7 +148,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
     fn run<S: StateMachine>(&mut self) {
         loop {
             let task = self.later.pop_front();
-            let Some(task) = task.or_else(|| self.keeper.tasks.recv().ok()) else { return };
+            let Some(task) = task.or_else(|| self.worker.tasks.recv().ok()) else { return };
             if self.is_over() {
                 return;
             }
@@ -176,13 +176,13 @@ impl<H: Wire, R: Wire> Work<H, R> {
 
     /// Whether nobody waits for anything any more.
     fn is_over(&self) -> bool {
-        self.keeper.over.load(Ordering::Acquire) || self.keeper.shared.phase() >= Phase::Killed
+        self.worker.over.load(Ordering::Acquire) || self.worker.shared.phase() >= Phase::Killed
     }
 
     fn tell(&self, news: News<H>) {
         // Nobody hears it when the replica has ended.
-        let _ = self.keeper.news.send(news);
-        self.keeper.shared.wake.notify_one();
+        let _ = self.worker.news.send(news);
+        self.worker.shared.wake.notify_one();
     }
 
     fn write(
@@ -193,9 +193,9 @@ impl<H: Wire, R: Wire> Work<H, R> {
     ) -> Result<Written, StorageError> {
         // A failed attempt of before, if there is one, goes first: it takes space.
         self.written = None;
-        let cluster = self.keeper.cluster.clone();
-        let writer = match &self.keeper.shelf {
-            Shelf::Memory => {
+        let cluster = self.worker.cluster.clone();
+        let writer = match &self.worker.store {
+            SnapshotStore::Memory => {
                 let mut all = Vec::new();
                 let own = encode_snapshot(EPOCH, &cluster, checkpoint, state, |bytes| {
                     all.extend_from_slice(bytes);
@@ -204,7 +204,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 all.truncate(usize::try_from(own.bytes).expect("it is in memory"));
                 return Ok(Written::Memory(own, all.into()));
             }
-            Shelf::Disk { snapshots, .. } => {
+            SnapshotStore::Disk { snapshots, .. } => {
                 self.find_room(room, state.len())?;
                 snapshots.begin(checkpoint.position)
             }
@@ -226,7 +226,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
     /// Whether the disk has room for so many bytes of a snapshot. One that may take all there is
     /// takes the older ones' as well, all but the newest's, which would go once it is finished.
     fn find_room(&self, room: Room, bytes: usize) -> Result<(), StorageError> {
-        let Shelf::Disk { snapshots, disk, leave_free } = &self.keeper.shelf else {
+        let SnapshotStore::Disk { snapshots, disk, leave_free } = &self.worker.store else {
             return Ok(());
         };
         let bytes = bytes as u64;
@@ -241,7 +241,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
 
     /// Answers the reads that wait, and puts the rest off.
     fn look_up(&mut self) {
-        while let Ok(task) = self.keeper.tasks.try_recv() {
+        while let Ok(task) = self.worker.tasks.try_recv() {
             match task {
                 Task::Read(read) => self.answer(read),
                 other => self.later.push_back(other),
@@ -255,7 +255,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
             Written::Memory(own, bytes) => (own, None, Readable::Memory(bytes)),
             Written::File(own, writer, room) => {
                 let info = writer.finish()?;
-                let Shelf::Disk { snapshots, .. } = &self.keeper.shelf else {
+                let SnapshotStore::Disk { snapshots, .. } = &self.worker.store else {
                     unreachable!("it was written to a disk")
                 };
                 if room == Room::All {
@@ -275,7 +275,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         let bytes = found.and_then(|(_, readable)| match readable.range(read.offset, read.bytes) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                warn!(us = %self.keeper.shared.id, %error, "a snapshot cannot be read any more");
+                warn!(us = %self.worker.shared.id, %error, "a snapshot cannot be read any more");
                 None
             }
         });
@@ -297,7 +297,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 let incoming = self.incoming.take().expect("a transfer has begun");
                 let length = incoming.bytes.len();
                 let news = self.build::<S>(incoming).unwrap_or_else(|why| {
-                    let us = self.keeper.shared.id;
+                    let us = self.worker.shared.id;
                     warn!(%us, bytes = length, %why, "another replica's snapshot is of no use");
                     News::Useless
                 });
@@ -309,11 +309,11 @@ impl<H: Wire, R: Wire> Work<H, R> {
     /// Makes a state of another replica's bytes. Whatever is wrong with them, and whatever the
     /// state machine makes of that, is no reason to stop.
     fn build<S: StateMachine>(&self, incoming: Incoming) -> Result<News<H>, String> {
-        let (clock, us) = (self.keeper.shared.clock, self.keeper.shared.id);
+        let (clock, us) = (self.worker.shared.clock, self.worker.shared.id);
         let begun = clock.now();
         let Incoming { id, bytes } = incoming;
         let bytes = Bytes::from(bytes);
-        let decoded = decode_snapshot::<H>(&bytes, id, &self.keeper.cluster, &self.keeper.limits);
+        let decoded = decode_snapshot::<H>(&bytes, id, &self.worker.cluster, &self.worker.limits);
         let snapshot = decoded.map_err(|error| error.to_string())?;
         if snapshot.epoch != EPOCH {
             return Err(format!("it is of epoch {}", snapshot.epoch));
@@ -325,7 +325,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         let (bytes, took) = (snapshot.own.bytes, clock.now().since(begun));
         info!(%us, bytes, seconds = took.as_secs_f64(), "another replica's snapshot is complete");
         let (shared, executed) = (snapshot.shared, snapshot.own.executed);
-        let applier = Box::new(applier.keyed(self.keeper.shared.content_key));
+        let applier = Box::new(applier.keyed(self.worker.shared.content_key));
         Ok(News::Arrived(Box::new(Arrived { shared, executed, applier, bytes, took })))
     }
 }

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use std::time::Duration;
 
-use super::core_tests::{Cluster, Out, command, replica};
-use super::{Checkpoint, Execution, Input, Limits};
 use crate::machine::{Applier, Kv, KvCommand, StateMachine, encode};
 use crate::protocol::epaxos::{ProtocolSnapshot, Record};
+use crate::replica::core_tests::{Cluster, Out, command, replica};
+use crate::replica::{Checkpoint, Execution, Input, Limits};
 use crate::types::{Executed, InstanceId, ReplicaSet};
 
 /// A checkpoint with the state that belongs to it.
@@ -36,7 +36,7 @@ fn applied(base: &[u8], executions: &[Execution]) -> Applier<Kv> {
 
 /// What a life amounts to, as far as a restart has to bring it back.
 fn outcome(
-    core: &super::Core<crate::protocol::epaxos::EPaxos>,
+    core: &crate::replica::Core<crate::protocol::epaxos::EPaxos>,
     base: &[u8],
     executions: &[Execution],
 ) -> (Executed, u64) {

@@ -1,11 +1,13 @@
-//! When a snapshot is taken, and what follows from it: the core thread's side of the keeper.
+//! When a snapshot is taken, and what follows from it: the core thread's side of the worker.
 //!
 //! An own snapshot: the core's part is taken between two steps; the state's by the apply thread,
-//! when it has come that far; the keeper writes both. Once the log is durable up to there it
+//! when it has come that far; the worker writes both. Once the log is durable up to there it
 //! counts, and the log before it may go.
 //!
 //! A snapshot that comes from another replica says what no record here says. So the own one after
 //! it counts only when the log begins there (`storage::Lineage`).
+
+mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +18,21 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::apply::Work;
-use super::error::SnapshotError;
-use super::journal::Journal;
-use super::keeper::{Arrived, Keeper, News, Readable, Room, Shelf, Task};
-use super::metrics::SnapshotMetrics;
-use super::reminder::Reminder;
-use super::shared::{Shared, lock};
-use super::status::NodeProtocol;
 use crate::machine::StateMachine;
+use crate::node::apply::Work;
+use crate::node::error::SnapshotError;
+use crate::node::journal::Journal;
+use crate::node::metrics::SnapshotMetrics;
+use crate::node::reminder::Reminder;
+use crate::node::shared::{Shared, lock};
+use crate::node::status::NodeProtocol;
 use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
 use crate::storage::{Lineage, SnapshotInfo, StorageError};
 use crate::types::{LogPosition, Time};
 use crate::wire;
+
+pub(super) use worker::{Arrived, Readable, SnapshotStore};
+use worker::{News, Room, SnapshotWorker, Task};
 
 /// After a failure, so long until the next attempt.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -41,11 +45,11 @@ pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
 /// How far an own snapshot is.
 enum Stage {
     Idle,
-    /// The apply thread and then the keeper have it.
+    /// The apply thread and then the worker have it.
     Begun(LogPosition),
     /// It lacks its end, until the log is durable up to here, and divided here if it has to be.
     Written(LogPosition),
-    /// The keeper ends it.
+    /// The worker ends it.
     Finishing,
     /// It is whole. It counts once the log begins here.
     Cutting(LogPosition, OwnSnapshot),
@@ -57,11 +61,11 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     news: Receiver<News<P::Shared>>,
     /// There until dropped.
     thread: Option<JoinHandle<()>>,
-    /// The keeper need not finish what it has begun.
+    /// The worker need not finish what it has begun.
     over: Arc<AtomicBool>,
     shared: Arc<Shared>,
     /// The directory's, if there is one.
-    shelf: Option<crate::storage::Snapshots>,
+    store: Option<crate::storage::Snapshots>,
     stage: Stage,
     begun: Time,
     /// No attempt before.
@@ -100,31 +104,31 @@ pub(super) struct First {
     pub(super) state_bytes: u64,
 }
 
-/// What the keeper has to be told about its cluster.
+/// What the worker has to be told about its cluster.
 pub(super) struct Where {
     pub(super) cluster: String,
     pub(super) replicas: usize,
-    pub(super) shelf: Shelf,
+    pub(super) store: SnapshotStore,
 }
 
 impl<P: NodeProtocol> Snapshots<P> {
-    /// Starts the keeper.
+    /// Starts the worker.
     pub(super) fn start<S: StateMachine>(
         place: Where,
         first: Option<First>,
         shared: &Arc<Shared>,
     ) -> std::io::Result<Snapshots<P>> {
-        let Where { cluster, replicas, shelf } = place;
+        let Where { cluster, replicas, store } = place;
         let (tasks, work) = unbounded();
         let (tell, news) = unbounded();
-        let kept = match &shelf {
-            Shelf::Memory => None,
-            Shelf::Disk { snapshots, .. } => Some(snapshots.clone()),
+        let kept = match &store {
+            SnapshotStore::Memory => None,
+            SnapshotStore::Disk { snapshots, .. } => Some(snapshots.clone()),
         };
         let limits = wire::Limits::new(replicas);
         let over = Arc::new(AtomicBool::new(false));
-        let keeper = Keeper {
-            shelf,
+        let worker = SnapshotWorker {
+            store,
             shared: Arc::clone(shared),
             over: Arc::clone(&over),
             cluster,
@@ -142,14 +146,14 @@ impl<P: NodeProtocol> Snapshots<P> {
             state_bytes = first.state_bytes;
         }
         let thread = thread::Builder::new().name(format!("isonomy-{}-keep", shared.id));
-        let thread = thread.spawn(move || keeper.run::<S>(readable))?;
+        let thread = thread.spawn(move || worker.run::<S>(readable))?;
         Ok(Snapshots {
             tasks,
             news,
             thread: Some(thread),
             over,
             shared: Arc::clone(shared),
-            shelf: kept,
+            store: kept,
             stage: Stage::Idle,
             begun: Time::ZERO,
             not_before: Time::ZERO,
@@ -171,7 +175,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         })
     }
 
-    /// Takes in what the keeper has to tell; what the core has to know of it goes to `inputs`.
+    /// Takes in what the worker has to tell; what the core has to know of it goes to `inputs`.
     pub(super) fn gather(
         &mut self,
         now: Time,
@@ -182,7 +186,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         inputs.append(&mut self.inputs);
     }
 
-    /// Takes in what the keeper has to tell, and keeps what the core has to know of it.
+    /// Takes in what the worker has to tell, and keeps what the core has to know of it.
     pub(super) fn look(&mut self, now: Time, journal: &mut Journal) {
         while let Ok(news) = self.news.try_recv() {
             match news {
@@ -224,7 +228,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     /// Whether the replica has to stand still until the present snapshot is there, or has failed:
     /// it is to make room on a disk that is almost full, and needs what is left of that.
     pub(super) fn needs_quiet(&self) -> bool {
-        self.shelf.is_some() && !matches!(self.stage, Stage::Idle) && self.shared.space_is_low()
+        self.store.is_some() && !matches!(self.stage, Stage::Idle) && self.shared.space_is_low()
     }
 
     /// The log waits for room: a snapshot that waits for the log must not take that, and none is
@@ -256,7 +260,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.stage = Stage::Idle;
         self.reminder.is_over();
         self.while_low += u32::from(self.room == Room::All);
-        if let (Some(info), Some(shelf)) = (info, &self.shelf) {
+        if let (Some(info), Some(store)) = (info, &self.store) {
             let (position, bytes) = (info.position, info.bytes);
             (self.metrics.position, self.metrics.bytes) = (position.records(), bytes);
             info!(
@@ -265,7 +269,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             );
             // Short of room, the log is not kept for an older one to take its place.
             let short = self.room == Room::All;
-            let floor = if short { position } else { shelf.log_floor() };
+            let floor = if short { position } else { store.log_floor() };
             let cut = self.lineage.finish(position, floor);
             journal.truncate(cut.to);
             if cut.first {
@@ -308,13 +312,13 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     fn tell(&self, task: Task<P::Shared, P::Record>) {
-        // If the keeper is gone, it has panicked, and the replica stops.
+        // If the worker is gone, it has panicked, and the replica stops.
         let _ = self.tasks.send(task);
     }
 
     /// Somebody wants to have one.
     pub(super) fn ask(&mut self, asker: Asker) {
-        if self.shelf.is_none() {
+        if self.store.is_none() {
             let _ = asker.send(Err(SnapshotError::InMemory));
             return;
         }
@@ -354,7 +358,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         // As much log as there was state, at the least: a large state is not written too often.
         let limits = &self.shared.limits;
         let every = limits.snapshot_every.max(self.state_bytes);
-        let grown = match &self.shelf {
+        let grown = match &self.store {
             Some(_) => journal.log_bytes() - self.log_bytes >= every,
             // For others alone: what is in no snapshot is kept for them, however much it is.
             None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,
@@ -385,7 +389,7 @@ impl<P: NodeProtocol> Snapshots<P> {
 
     /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.
     fn is_short_of_room(&mut self, journal: &Journal) -> bool {
-        if self.shelf.is_none() || !self.shared.space_is_low() {
+        if self.store.is_none() || !self.shared.space_is_low() {
             self.while_low = 0;
             return false;
         }
@@ -416,7 +420,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.begun = now;
         self.stage = Stage::Begun(checkpoint.position);
         self.askers.append(&mut self.next_askers);
-        if self.shelf.is_none() {
+        if self.store.is_none() {
             checkpoint.own.clear();
         }
         if self.lineage.begin() {
