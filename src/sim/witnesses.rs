@@ -45,13 +45,19 @@ impl<P: Subject> World<'_, P> {
     /// cannot tell. Those that have heard more refuse whoever has heard it, once it is longer than
     /// the original was when the life began that they remember.
     pub(super) fn would_be_told_apart(&mut self, me: ReplicaId) -> Result<(), Breach> {
-        let fresh = &self.hosts[me.index()].fresh;
+        let host = &self.hosts[me.index()];
+        // One that was refused has the chain of its copy, not that of the original.
+        if !host.alive {
+            return Ok(());
+        }
+        let fresh = &host.fresh;
         let others = self.hosts.iter().enumerate().filter(|(at, it)| *at != me.index() && it.alive);
         let mut found = false;
         for (at, other) in others {
             let Some(known) = other.fresh.register.of(me) else { continue };
             let life = fresh.chain.lives().iter().find(|began| began.life == known.life);
-            let before = life.map_or(LogPosition::default(), |began| began.at);
+            let before =
+                life.expect("it takes part, so it has had every life that is remembered").at;
             for copy in &fresh.copies {
                 let end = LogPosition::new(copy.records.len() as u64);
                 if has(&copy.records, other.fresh.heard[me.index()]) || end >= known.held {
