@@ -85,10 +85,7 @@ impl Footprint {
             }
             kept.push(key);
         }
-        merge(&mut kept);
-        // A footprint is kept as long as its command.
-        kept.shrink_to_fit();
-        Footprint::Keys(Keys(kept))
+        Footprint::merged(kept)
     }
 
     /// The keys, sorted and each once; `None` for everything.
@@ -129,7 +126,15 @@ impl Footprint {
                 Some(more) => keys.extend_from_slice(more),
             }
         }
-        Footprint::from_keys(keys)
+        Footprint::merged(keys)
+    }
+
+    /// These keys, each once, in no more memory than they need: a footprint is kept as long as its
+    /// command.
+    fn merged(mut keys: SmallVec<[(KeyHash, Access); 1]>) -> Footprint {
+        merge(&mut keys);
+        keys.shrink_to_fit();
+        Footprint::Keys(Keys(keys))
     }
 
     /// Whether it writes nothing.
