@@ -97,7 +97,7 @@ async fn a_damaged_snapshot_is_gone_around() {
     replica.shutdown().await;
     let snapshots = || -> Vec<String> {
         let files = disk.files();
-        files.into_keys().filter(|name| name.starts_with("snapshot-")).collect()
+        files.into_keys().filter(|name| name.starts_with("snapshot-0")).collect()
     };
     let kept = snapshots();
     assert_eq!(kept.len(), 2, "{kept:?}");

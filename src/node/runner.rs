@@ -306,7 +306,7 @@ impl<P: NodeProtocol> Runner<P> {
             let Arrived { shared, executed, applier, bytes, took } = arrived;
             if self.core.install(now, shared, &executed, &mut self.out) {
                 self.push_work(Work::Install(applier));
-                self.snapshots.installed(now, bytes, took);
+                self.snapshots.installed(bytes, took);
             } else {
                 tracing::info!(us = %self.shared.id, bytes, "that snapshot is not enough");
             }

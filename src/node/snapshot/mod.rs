@@ -7,6 +7,7 @@
 //! A snapshot that comes from another replica says what no record here says. So the own one after
 //! it counts only when the log begins there (`storage::Lineage`).
 
+mod attempts;
 mod worker;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::machine::StateMachine;
 use crate::node::apply::Work;
 use crate::node::error::SnapshotError;
 use crate::node::journal::Journal;
+use crate::node::limits::Limits;
 use crate::node::metrics::SnapshotMetrics;
 use crate::node::reminder::Reminder;
 use crate::node::shared::{Shared, lock};
@@ -31,13 +33,12 @@ use crate::storage::{Lineage, SnapshotInfo, StorageError};
 use crate::types::{LogPosition, Time};
 use crate::wire;
 
+use attempts::Attempts;
 pub(super) use worker::{Arrived, Readable, SnapshotStore};
 use worker::{News, Room, SnapshotWorker, Task};
 
-/// After a failure, so long until the next attempt.
+/// How long after the last one a snapshot is taken at the earliest because much is kept.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The same when the disk is almost full.
-const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Who asked for a snapshot.
 pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
@@ -68,19 +69,18 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     store: Option<crate::storage::Snapshots>,
     stage: Stage,
     begun: Time,
-    /// No attempt before.
-    not_before: Time,
+    attempts: Attempts,
     /// Another replica waits for one.
     wanted: bool,
     /// Whether the state here came from another replica.
     lineage: Lineage,
-    /// How much of the disk the present one may take.
-    room: Room,
     /// How many were taken since the disk was found to be almost full.
     while_low: u32,
     /// The log's length when the last one was begun, and how long that one's state was.
     log_bytes: u64,
     state_bytes: u64,
+    /// About how many bytes the next one takes.
+    next_bytes: u64,
     /// The least that was kept of decisions since the last one was begun.
     least_kept: usize,
     /// Own ones that others may read.
@@ -156,14 +156,14 @@ impl<P: NodeProtocol> Snapshots<P> {
             store: kept,
             stage: Stage::Idle,
             begun: Time::ZERO,
-            not_before: Time::ZERO,
+            attempts: Attempts::new(),
             wanted: false,
             lineage: Lineage::default(),
-            room: Room::Spare,
             while_low: 0,
             log_bytes: 0,
             least_kept: 0,
             state_bytes,
+            next_bytes: state_bytes,
             offered,
             inputs,
             arrived: Vec::new(),
@@ -258,8 +258,9 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.took.record(took);
         self.metrics.bytes = own.bytes;
         self.stage = Stage::Idle;
+        self.attempts.succeeded();
         self.reminder.is_over();
-        self.while_low += u32::from(self.room == Room::All);
+        self.while_low += u32::from(self.attempts.room() == Room::All);
         if let (Some(info), Some(store)) = (info, &self.store) {
             let (position, bytes) = (info.position, info.bytes);
             (self.metrics.position, self.metrics.bytes) = (position.records(), bytes);
@@ -268,7 +269,7 @@ impl<P: NodeProtocol> Snapshots<P> {
                 seconds = took.as_secs_f64(), "took a snapshot"
             );
             // Short of room, the log is not kept for an older one to take its place.
-            let short = self.room == Room::All;
+            let short = self.attempts.room() == Room::All;
             let floor = if short { position } else { store.log_floor() };
             let cut = self.lineage.finish(position, floor);
             journal.truncate(cut.to);
@@ -297,8 +298,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
         self.lineage.fail();
-        // The log grows on, and the longer it is, the more room a snapshot of it takes.
-        self.not_before = now + if self.room == Room::All { SHORT_PAUSE } else { PAUSE };
+        self.attempts.failed(now, self.shared.space_is_low());
         for asker in self.askers.drain(..) {
             let _ = asker.send(Err(SnapshotError::Failed(error.clone())));
         }
@@ -336,24 +336,29 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     /// The state here is another replica's now.
-    pub(super) fn installed(&mut self, now: Time, bytes: u64, took: Duration) {
+    pub(super) fn installed(&mut self, bytes: u64, took: Duration) {
         info!(us = %self.shared.id, bytes, "installed another replica's snapshot");
         self.metrics.installed += 1;
         self.metrics.installed_bytes += bytes;
         self.metrics.building.record(took);
         self.lineage.installed();
-        self.not_before = now;
+        self.attempts.succeeded();
     }
 
-    /// Whether one has to be begun.
-    fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> bool {
+    /// Whether one has to be begun, and how much of the disk it may take.
+    fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> Option<Room> {
         let kept = core.protocol().kept_bytes();
         self.least_kept = self.least_kept.min(kept);
+        self.next_bytes = self.state_bytes + kept as u64;
         if !self.can_begin(journal) {
-            return false;
+            return None;
         }
+        if self.must_make_room(now, journal) {
+            return Some(Room::All);
+        }
+        let room = if self.shared.space_is_low() { Room::All } else { Room::Spare };
         if !self.next_askers.is_empty() {
-            return true;
+            return Some(room);
         }
         // As much log as there was state, at the least: a large state is not written too often.
         let limits = &self.shared.limits;
@@ -367,9 +372,8 @@ impl<P: NodeProtocol> Snapshots<P> {
         let filling = kept >= limits.kept_bytes / 2
             && journal.log_bytes() > self.log_bytes
             && now >= self.begun + PAUSE;
-        let room = self.must_make_room(now, journal);
         let due = self.wanted || self.lineage.is_foreign() || grown || filling;
-        room || due && now >= self.not_before
+        (due && self.attempts.may_begin(now)).then_some(room)
     }
 
     /// Whether none is under way, and another would not stand for what no log tells of: a log that
@@ -380,23 +384,33 @@ impl<P: NodeProtocol> Snapshots<P> {
         matches!(self.stage, Stage::Idle) && !untold
     }
 
-    /// Whether one has to be begun at once because the disk is almost full.
+    /// Whether one has to be begun at once because the disk is full, or soon too full for it.
     pub(super) fn must_make_room(&mut self, now: Time, journal: &Journal) -> bool {
-        // The last one may have failed for no more than having had to leave room for the log.
-        let may = now >= self.not_before || self.room == Room::Spare;
+        let may = self.attempts.may_make_room(now);
         self.can_begin(journal) && self.is_short_of_room(journal) && may
     }
 
     /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.
     fn is_short_of_room(&mut self, journal: &Journal) -> bool {
-        if self.store.is_none() || !self.shared.space_is_low() {
+        if self.store.is_none() || !self.has_to_make_room() {
             self.while_low = 0;
             return false;
         }
         let grown = journal.log_bytes() - self.log_bytes;
         let half_a_segment = self.shared.limits.segment_bytes as u64 / 2;
-        // After the first, a large state is not written for little.
-        self.while_low == 0 || grown >= half_a_segment.max(self.state_bytes)
+        // A large state is not written for little, but for the first that the disk has room for.
+        let is_first = self.while_low == 0 && self.shared.space_is_low();
+        is_first || grown >= half_a_segment.max(self.state_bytes)
+    }
+
+    /// Whether the log has almost no room left, or will soon have taken that of the next snapshot.
+    /// A snapshot is about as long as the log since the last but one, if there was no pause: others
+    /// may still need what is in it. Once the log has taken its room, nothing can be let go of.
+    fn has_to_make_room(&self) -> bool {
+        let Limits { segment_bytes, .. } = self.shared.limits;
+        // What the log still takes: what waits for it, and its next file.
+        let log = (self.shared.limits.log_queue() + segment_bytes) as u64;
+        self.shared.space_is_low() || self.shared.free_space() < self.next_bytes + log
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
@@ -407,9 +421,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         core: &Core<P>,
         journal: &mut Journal,
     ) -> Option<Work> {
-        if !self.is_due(now, core, journal) {
-            return None;
-        }
+        let room = self.is_due(now, core, journal)?;
         let clock = self.shared.clock;
         let begun = clock.now();
         let mut checkpoint = core.checkpoint();
@@ -426,8 +438,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         if self.lineage.begin() {
             journal.divide(checkpoint.position);
         }
-        let room = if self.shared.space_is_low() { Room::All } else { Room::Spare };
-        self.room = room;
+        self.attempts.began(room);
         let tasks = self.tasks.clone();
         Some(Work::Checkpoint(Box::new(move |state| {
             let _ = tasks.send(Task::Write { checkpoint, state, room });

@@ -206,7 +206,14 @@ impl<H: Wire, R: Wire> Work<H, R> {
             }
             SnapshotStore::Disk { snapshots, .. } => {
                 self.find_room(room, state.len())?;
-                snapshots.begin(checkpoint.position)
+                match snapshots.begin(checkpoint.position) {
+                    // There may be bytes to be had, and no file.
+                    Err(error) if error.is_full() && room == Room::All => {
+                        snapshots.keep_newest()?;
+                        snapshots.begin(checkpoint.position)
+                    }
+                    begun => begun,
+                }
             }
         };
         let mut writer = writer?;

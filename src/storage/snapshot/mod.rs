@@ -16,12 +16,15 @@ pub use file::{SnapshotInfo, SnapshotReader};
 pub use lineage::{Cut, Lineage};
 
 use super::StorageError;
-use super::disk::{self, Disk};
+use super::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
 use file::FileWriter;
 
 /// The front of the name of a snapshot that is being written.
 const UNFINISHED: &str = "snapshot-unfinished-";
+/// Empty files, kept for the next snapshots: where no more files are to be had, only a snapshot lets
+/// go of others. One, and another until there is a snapshot that the second one can replace.
+const SPARES: [&str; 2] = ["snapshot-spare-1", "snapshot-spare-2"];
 /// The longest chunk in bytes.
 pub const MAX_CHUNK_BYTES: usize = 16 * 1024 * 1024;
 
@@ -94,6 +97,7 @@ impl Snapshots {
         for name in disk::list(&*disk)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
             disk::remove(&*disk, name)?;
         }
+        kept.set_aside(&*disk)?;
         let shared = Shared { disk, directory, options, kept: Mutex::new(kept) };
         Ok(Found { snapshots: Snapshots { shared: Arc::new(shared) }, newest, damaged })
     }
@@ -109,9 +113,13 @@ impl Snapshots {
             kept.writers += 1;
             kept.writers
         };
+        let name = format!("{UNFINISHED}{writer}");
+        // Some file systems are short of files; on others a new one is as good.
+        let disk = &*self.shared.disk;
+        let _ = SPARES.iter().rev().find(|spare| disk.rename(spare, &name).is_ok());
         let file = FileWriter::create(
             &*self.shared.disk,
-            &format!("{UNFINISHED}{writer}"),
+            &name,
             self.shared.directory,
             position,
             self.shared.options.chunk_bytes,
@@ -155,7 +163,7 @@ impl Snapshots {
         for info in kept.sound.drain(..older) {
             disk::remove(disk, &info.file)?;
         }
-        disk::sync_directory(disk)
+        kept.set_aside(disk)
     }
 
     /// Gives a finished file its name, and lets go of those that are no longer needed.
@@ -179,9 +187,7 @@ impl Snapshots {
         for name in &gone {
             disk::remove(disk, name)?;
         }
-        if !gone.is_empty() {
-            disk::sync_directory(disk)?;
-        }
+        kept.set_aside(disk)?;
         Ok(info)
     }
 
@@ -225,8 +231,26 @@ impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
             // If this fails too, the next start removes it.
-            let _ = self.snapshots.shared.disk.remove(file.name());
+            let disk = &*self.snapshots.shared.disk;
+            let _ = disk.remove(file.name());
+            let _ = self.snapshots.kept().set_aside(disk);
         }
+    }
+}
+
+impl Kept {
+    /// Makes the files for the next snapshots, if they are to be had, and makes all changes of
+    /// names durable.
+    fn set_aside(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let spares = if self.sound.is_empty() { &SPARES[..] } else { &SPARES[..1] };
+        let there = disk::list(disk)?;
+        for spare in spares.iter().filter(|spare| !there.iter().any(|name| name == *spare)) {
+            match Named::open(disk, spare, Mode::Create) {
+                Err(error) if error.is_full() => break,
+                made => made?,
+            };
+        }
+        disk::sync_directory(disk)
     }
 }
 

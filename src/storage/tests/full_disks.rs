@@ -194,7 +194,7 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
             LogEvent::Durable(mark) => durable = mark.position(),
             LogEvent::Waiting(now) => (waiting, waits) = (now, waits + u32::from(now)),
             LogEvent::Divided(at) => divided = Some(at.records()),
-            LogEvent::SpaceLow(_) | LogEvent::Truncated(_) => continue,
+            LogEvent::SpaceLow(_) | LogEvent::Free(_) | LogEvent::Truncated(_) => continue,
             event @ LogEvent::Failed(_) => panic!("{event:?}"),
         }
         if waiting {
@@ -227,4 +227,32 @@ fn a_thread_that_is_closed_without_room_says_what_is_missing_and_does_not_fail()
     disk.set_capacity(CAPACITY);
     let found = open(&disk).expect("nothing is wrong but the room").1.len() as u64;
     assert_eq!(found, durable.unwrap_or(0));
+}
+
+/// The log takes every file that is to be had, but one: only a snapshot lets go of others.
+#[test]
+fn where_no_more_files_are_to_be_had_there_is_one_for_a_snapshot() {
+    let disk = FaultyDisk::new(0, CAPACITY);
+    let opening = Store::open(Arc::new(disk.clone()), &store_options()).unwrap();
+    let Store { mut log, snapshots, .. } = opening.replay(&mut |_, _| Ok(())).unwrap();
+    disk.set_most_files(disk.files().len() + 4);
+    for _ in 0..3 {
+        let error = loop {
+            log.append(&[1; 500]).unwrap();
+            match log.flush() {
+                Ok(_) => log.maintain().expect("it is no error yet"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_full(), "{error}");
+        let position = log.durable().position();
+        let mut writer = snapshots.begin(position).expect("a file was set aside for it");
+        writer.write(b"state").unwrap();
+        writer.finish().unwrap();
+        // As where room is short: the log is cut at the newest, and older ones go.
+        snapshots.keep_newest().unwrap();
+        log.truncate(position).unwrap();
+        log.flush().expect("there are files again");
+    }
+    assert_eq!(snapshots.kept_ones().len(), 1);
 }

@@ -255,7 +255,8 @@ fn a_directory_is_restored_from_a_snapshot_and_needs_it_from_then_on() {
     assert_eq!(store.identity.incarnation, 1);
     store.log.append(b"first").unwrap();
     store.log.close().unwrap();
-    let snapshot = disk.list().unwrap().pop().unwrap();
+    let mut names = disk.list().unwrap().into_iter();
+    let snapshot = names.find(|name| name.starts_with("snapshot-0")).unwrap();
     disk.restart_process();
     disk.flip(&snapshot, 100, 1);
     opening(&disk).expect_err("the state is damaged");
@@ -302,7 +303,7 @@ fn verify_sees_what_opening_would_and_changes_nothing() {
     assert_eq!(seen, last.end - first.first);
     assert_eq!(disk.operations(), 0, "nothing was changed");
 
-    for name in files.keys() {
+    for name in files.keys().filter(|name| !files[*name].is_empty()) {
         let in_use = name == "identity"
             || report.segments.iter().any(|segment| segment.file == *name)
             || report.snapshots.iter().any(|snapshot| snapshot.file == *name);
