@@ -204,7 +204,8 @@ fn a_store_that_does_not_flush() {
 }
 
 /// Worlds that show its kin, `OrphanOnlyAtOwnersBallot` and `OrphanCountsItself`, are too rare for
-/// a test: those are told as stories (`replica/stories/quick.rs`).
+/// a test: those are found in random schedules (`replica/stories/chaos`), and
+/// told as stories (`replica/stories/quick.rs`).
 #[test]
 fn an_orphan_whose_owner_speaks_for_it() {
     // The first world that shows it is far from seed 0.

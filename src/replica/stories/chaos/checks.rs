@@ -139,6 +139,7 @@ fn what_is_lost_in_a_crash_matters() {
     caught(3, 300, Plant::EarlyOwnVote);
     caught(3, 400, Plant::LostNotInConf);
     caught(3, 1000, Plant::OrphanOnlyAtOwnersBallot);
+    caught(3, 300, Plant::OrphanCountsItself);
     caught(5, 200, Plant::EarlyPreAccept);
     caught(3, 100, Plant::EarlyVote);
 }
