@@ -84,11 +84,14 @@ impl Reserve {
     }
 
     /// Keeps the file of a segment that is no longer needed, or deletes it; durably. Where room is
-    /// short, snapshots need what it takes.
+    /// short, only the next segment is kept: snapshots need the rest.
     pub(super) fn retire(&mut self, disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
         let name = segment_name(number);
-        let is_short = self.measure(disk)? < self.keep_free;
-        if !is_short && self.spares.len() < KEPT && self.fits(disk, &name)? {
+        let kept = match self.measure(disk)? < self.keep_free {
+            true => usize::from(matches!(self.next, Next::Absent)),
+            false => KEPT,
+        };
+        if self.spares.len() < kept && self.fits(disk, &name)? {
             let spare = format!("spare-{number:016}");
             disk::rename(disk, &name, &spare)?;
             self.spares.push(spare);
