@@ -22,14 +22,11 @@ use std::sync::Arc;
 use petgraph::visit::{GraphBase, GraphRef, IntoNeighbors, IntoNodeIdentifiers, NodeIndexable};
 
 use super::index::{Index, KeyEntry};
+use super::node::{Node, node_at};
 use super::window::{Place, Window};
 use crate::types::{
     Access, Batch, Deps, Executed, InstanceId, KeyHash, ReplicaId, ReplicaSet, Slot,
 };
-
-/// An instance's number here, given again once it has left: dense, and meaningful only to this
-/// replica.
-pub(super) type Node = u32;
 
 /// An instance whose payload is known.
 #[derive(Debug)]
@@ -107,7 +104,7 @@ impl Store {
     pub(super) fn insert(&mut self, id: InstanceId, batch: Arc<Batch>) -> Node {
         let node = self.free.pop().unwrap_or_else(|| {
             self.instances.push(None);
-            Node::try_from(self.instances.len() - 1).expect("instances in memory fit 32 bits")
+            node_at(self.instances.len() - 1)
         });
         self.index.insert(id, batch.footprint(), node);
         let cursor = Cell::new(Cursor::default());
@@ -168,7 +165,7 @@ impl NodeIndexable for View<'_> {
     }
 
     fn from_index(&self, index: usize) -> Node {
-        Node::try_from(index).expect("instances in memory fit 32 bits")
+        node_at(index)
     }
 }
 

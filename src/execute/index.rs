@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::graph::Node;
+use super::node::Node;
 use crate::types::{Access, Footprint, InstanceId, KeyHash, KeyedMap, ReplicaId, ReplicaSet, Slot};
 
 /// A list longer than this becomes a tree, so that inserting in the middle stays cheap.

@@ -2,8 +2,12 @@
 //!
 //! The [`Executor`] is told what is learned and decided, in any order, and yields components: sets
 //! of instances to execute together, in an order that is the same at every replica for any two
-//! commands that conflict. `graph` holds the instances and knows their edges, by way of `window`
-//! (slots) and `index` (keys); `order` finds the components.
+//! commands that conflict.
+//!
+//! To read in this order: `node` numbers the instances; `window` knows each owner's slots, and
+//! `index` who touches which key; `graph` holds the instances, and finds their edges in both;
+//! `order` finds the components; this file is the executor. `log` stands apart, and `either` comes
+//! last.
 //!
 //! An instance passes three gates, each at most once:
 //!
@@ -18,6 +22,7 @@ mod either;
 mod graph;
 mod index;
 mod log;
+mod node;
 mod order;
 mod window;
 
@@ -35,7 +40,8 @@ use petgraph::graph::DiGraph;
 use petgraph::visit::{IntoNeighbors, IntoNodeIdentifiers};
 
 use crate::types::{Batch, Decision, Deps, Executed, InstanceId, ReplicaId, Slot, Value};
-use graph::{Node, Store, View};
+use graph::{Store, View};
+use node::Node;
 use order::{Explored, Order};
 use window::Place;
 

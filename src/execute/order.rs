@@ -22,7 +22,7 @@
 
 use petgraph::visit::{IntoNeighbors, NodeIndexable};
 
-use super::graph::Node;
+use super::node::{Node, node_at};
 
 /// No node.
 const NONE: Node = Node::MAX;
@@ -110,7 +110,7 @@ impl Order {
             }
             for target in graph.neighbors(graph.from_index(member as usize)) {
                 self.work += 1;
-                let target = Node::try_from(graph.to_index(target)).expect("nodes fit 32 bits");
+                let target = node_at(graph.to_index(target));
                 let knot = self.leader(target);
                 if knot == leader {
                     continue;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::graph::Node;
+use super::node::Node;
 use crate::types::Slot;
 
 /// How far behind the ring's end a slot may lie and still make the ring grow.
