@@ -17,7 +17,6 @@ pub(crate) const EXEMPT: &[(&str, &str)] = &[
     ("protocol/multipaxos", "accept, elect, lead, lease, propose"),
     ("replica", "io and transfer"),
     ("sim", "twenty around world"),
-    ("sim/linearizability", "register and search"),
 ];
 
 /// Sibling files or folders that use each other in a circle.

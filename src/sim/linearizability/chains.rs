@@ -8,8 +8,7 @@
 //! (After Gibbons and Korach, "Testing shared memories", 1997, whose zones are the chains without
 //! swaps.)
 
-use super::register::{ABSENT, Act, Contradiction, Op, Register, Units, Value};
-use super::search::{Optional, Unit};
+use super::register::{ABSENT, Act, Contradiction, Op, Optional, Register, Unit, Units, Value};
 
 /// All that the search has to know of a value: that there is one.
 const PRESENT: Value = 1;

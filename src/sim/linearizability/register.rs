@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use super::search::{Optional, Unit};
 use crate::sim::history::{Answer, Call, Operation, Outcome, to_text};
 
 /// A value, numbered; [`ABSENT`] is none.
@@ -49,6 +48,23 @@ pub(super) struct Op {
     pub(super) optional: bool,
     /// Which operation it is.
     pub(super) operation: usize,
+}
+
+/// One or more acts that cannot be parted. `x` must precede `y` if `x.closes < y.opens`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Unit {
+    /// Its latest call.
+    pub(super) opens: u64,
+    /// Its earliest return; `u64::MAX` if it has none.
+    pub(super) closes: u64,
+    pub(super) act: Act,
+}
+
+/// An act that may have happened, at its call or later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Optional {
+    pub(super) call: u64,
+    pub(super) act: Act,
 }
 
 /// One key's history.

@@ -15,24 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::register::{ABSENT, Act, Value};
-
-/// One or more acts that cannot be parted. `x` must precede `y` if `x.closes < y.opens`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Unit {
-    /// Its latest call.
-    pub(super) opens: u64,
-    /// Its earliest return; `u64::MAX` if it has none.
-    pub(super) closes: u64,
-    pub(super) act: Act,
-}
-
-/// An act that may have happened, at its call or later.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Optional {
-    pub(super) call: u64,
-    pub(super) act: Act,
-}
+use super::register::{ABSENT, Act, Optional, Unit, Value};
 
 /// What a search found.
 #[derive(Clone, PartialEq, Eq, Debug)]
