@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::freshness::Record;
-use super::transfer::{Arrival, OwnSnapshot, SnapshotRead, Transfer};
+use super::transfer::{Arrival, OwnSnapshot, SnapshotRead, Transfer, Wishes};
 use crate::types::{
     Batch, Command, Durable, Executed, InstanceId, Known, LogPosition, ReplicaId, ReplicaSet,
     RequestId, Time,
@@ -149,6 +149,15 @@ impl<M, R> Output<M, R> {
         self.snapshot_wanted = false;
         self.snapshot_reads.clear();
         self.snapshot_received.clear();
+    }
+
+    /// Takes over what the transfers of snapshots want done.
+    pub(super) fn add_wishes(&mut self, wishes: &mut Wishes) {
+        let messages = wishes.messages.drain(..);
+        self.messages.extend(messages.map(|(to, message)| (to, PeerMessage::Transfer(message))));
+        self.snapshot_reads.append(&mut wishes.reads);
+        self.snapshot_received.append(&mut wishes.received);
+        self.snapshot_wanted |= std::mem::take(&mut wishes.wanted);
     }
 }
 

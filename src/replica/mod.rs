@@ -197,7 +197,7 @@ impl<P: Protocol> Core<P> {
         }
         self.propose_batches(out);
         self.write_heard(out);
-        self.wishes.flush(out);
+        out.add_wishes(&mut self.wishes);
     }
 
     /// What is remembered of the others.

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Output;
 use crate::types::{Deps, Executed, ReplicaId, ReplicaSet};
 
 pub(super) use receive::Receiver;
@@ -131,27 +130,19 @@ pub struct Receiving {
     pub bytes: u64,
 }
 
-/// What either side wants done.
+/// What either side wants done: the core hands it on (`Output::add_wishes`).
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    messages: Vec<(ReplicaSet, Transfer)>,
-    reads: Vec<SnapshotRead>,
-    received: Vec<Arrival>,
-    wanted: bool,
+    pub(super) messages: Vec<(ReplicaSet, Transfer)>,
+    pub(super) reads: Vec<SnapshotRead>,
+    pub(super) received: Vec<Arrival>,
+    /// A snapshot is to be taken.
+    pub(super) wanted: bool,
 }
 
 impl Wishes {
     fn say(&mut self, to: ReplicaId, message: Transfer) {
         self.messages.push((ReplicaSet::from_iter([to]), message));
-    }
-
-    /// Hands all of it on.
-    pub(super) fn flush<M, R>(&mut self, out: &mut Output<M, R>) {
-        let messages = self.messages.drain(..);
-        out.messages.extend(messages.map(|(to, it)| (to, super::PeerMessage::Transfer(it))));
-        out.snapshot_reads.append(&mut self.reads);
-        out.snapshot_received.append(&mut self.received);
-        out.snapshot_wanted |= std::mem::take(&mut self.wanted);
     }
 }
 

@@ -15,7 +15,6 @@ pub(crate) const EXEMPT: &[(&str, &str)] = &[
     ("node", "eleven around apply, flow and shared"),
     ("protocol/fast_paxos", "collide, lead, learner, proposer"),
     ("protocol/multipaxos", "accept, elect, lead, lease, propose"),
-    ("replica", "io and transfer"),
     ("sim", "twenty around world"),
 ];
 

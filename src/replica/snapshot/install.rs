@@ -46,7 +46,7 @@ impl<P: Protocol> Core<P> {
         self.receiver.installed(self.executor.executed(), now);
         self.installed += 1;
         self.write_heard(out);
-        self.wishes.flush(out);
+        out.add_wishes(&mut self.wishes);
         true
     }
 
