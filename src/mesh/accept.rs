@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, Endpoint, Incoming};
+use quinn::{Connection, Incoming};
 use tokio::time::{Instant, interval, timeout};
 use tracing::{debug, warn};
 
-use super::account::{Place, Role};
 use super::door::{Door, Seat, Source, Verdict};
+use super::places::{Place, Role};
 use super::refusal::{Closed, Refusal};
 use super::{Hub, peer, pipe, tally, tls};
 
 /// Runs until the mesh shuts down.
-pub(super) async fn keep_accepting(hub: Arc<Hub>, endpoint: Endpoint) {
+pub(super) async fn keep_accepting(hub: Arc<Hub>) {
+    let Some(endpoint) = hub.endpoint() else { return };
     let door = Door::new(hub.limits.max_handshakes);
     let mut summary = interval(tally::INTERVAL);
     loop {
@@ -103,12 +104,12 @@ async fn welcome(hub: &Arc<Hub>, incoming: Incoming, seat: Seat) -> Result<Welco
 async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Welcomed, Closed> {
     match protocol(connection).as_deref() {
         Some(tls::PEER_ALPN) => {
-            let _place = Place::take(hub, connection, Role::Peer)?;
+            let _place = Place::take(&hub.places, connection, Role::Peer)?;
             let answered = peer::answer(hub, connection).await;
             answered.map(|answered| answered.map_or(Welcomed::Refused, Welcomed::Peer))
         }
         Some(tls::CLIENT_ALPN) => {
-            let place = Place::take(hub, connection, Role::Client)?;
+            let place = Place::take(&hub.places, connection, Role::Client)?;
             pipe::welcome(hub, connection, place).await.map(|()| Welcomed::Client)
         }
         // TLS picks one of the two or fails.

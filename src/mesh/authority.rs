@@ -11,9 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
-use super::credentials::{Credentials, CredentialsError, Role, certificate_has_name};
+use super::credentials::{Credentials, CredentialsError, Decoded, Role, certificate_has_name};
 use super::names::{self, check_client, check_cluster};
-use super::x509::Decoded;
 use crate::types::ReplicaId;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

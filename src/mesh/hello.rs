@@ -13,17 +13,15 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use quinn::{RecvStream, SendStream};
 
+use super::VERSION;
 use super::refusal::{Closed, Refusal};
-use super::terms::{Terms, Votes};
+use super::terms::Terms;
+use super::votes::Votes;
 use crate::types::{Known, LogPosition, MAX_REPLICAS, Presence, ReplicaId, ReplicaSet};
 
-/// The version of the hello and of the framing after it.
-pub(super) const VERSION: u16 = 6;
 const MAGIC: [u8; 4] = *b"isnm";
 /// No hello is longer, in bytes; checked before anything is allocated for one.
 const MAX_HELLO_BYTES: usize = 3072;
-/// The protocol of a replica that is not told another one.
-pub(super) const BEFORE: &str = "epaxos";
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
 
@@ -82,7 +80,7 @@ impl PeerHello {
         ] {
             out.put_u64_le(field);
         }
-        out.put_slice(&[votes_code(terms.votes), terms.frames, terms.snapshots]);
+        out.put_slice(&[terms.votes.code(), terms.frames, terms.snapshots]);
         put_text(&mut out, &terms.protocol);
         put_memory(&mut out, &self.knows);
         out
@@ -104,7 +102,7 @@ impl PeerHello {
         let members = ReplicaSet::from_bits(field()?);
         let session_idle = Duration::from_millis(field()?);
         let skipped = field()?;
-        let votes = votes(byte(&mut rest)?)?;
+        let votes = Votes::of_code(byte(&mut rest)?).ok_or(Refusal::BadHello)?;
         let (frames, snapshots) = (byte(&mut rest)?, byte(&mut rest)?);
         let protocol = text(&mut rest)?;
         let knows = memory(&mut rest)?;
@@ -250,19 +248,6 @@ fn memory(rest: &mut &[u8]) -> Result<Vec<(ReplicaId, Known)>, Refusal> {
         knows.push((of, Known { directory, life, began, held }));
     }
     Ok(knows)
-}
-
-const fn votes_code(votes: Votes) -> u8 {
-    match votes {
-        Votes::Flushed => 0,
-        Votes::HandedOver => 1,
-        Votes::InMemory => 2,
-    }
-}
-
-fn votes(code: u8) -> Result<Votes, Refusal> {
-    let all = [Votes::Flushed, Votes::HandedOver, Votes::InMemory];
-    all.into_iter().find(|it| votes_code(*it) == code).ok_or(Refusal::BadHello)
 }
 
 fn replica(rest: &mut &[u8]) -> Result<ReplicaId, Refusal> {

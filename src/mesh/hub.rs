@@ -1,4 +1,4 @@
-//! What all tasks of one mesh share, and how they start and end together.
+//! What all tasks of one mesh share, and how they end together. `Mesh::start` starts them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +10,16 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::account::Clients;
 use super::addresses::{Reach, check_addresses};
 use super::config::{Limits, MeshConfig};
 use super::credentials::Role;
 use super::link::Link;
 use super::names::{check_cluster, replica_name};
+use super::places::Places;
 use super::refusal::Refusal;
 use super::resolve::Resolver;
 use super::tally::Tally;
-use super::{Inbound, MeshError, Terms, accept, bind, dial, expiry, tls};
+use super::{Inbound, MeshError, Terms, bind, tls};
 use crate::types::{Address, MAX_REPLICAS, Presence, ReplicaId};
 
 /// How long what is queued may take to be sent at shutdown.
@@ -41,7 +41,7 @@ pub(super) struct Hub {
     pub(super) reach: Reach,
     pub(super) resolver: Resolver,
     pub(super) dialling: quinn::ClientConfig,
-    pub(super) clients: Clients,
+    pub(super) places: Arc<Places>,
     /// Log lines about those who were not let in.
     pub(super) refused: Arc<Tally>,
     /// Log lines about clients who were let in and are not wanted any more.
@@ -56,15 +56,15 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) async fn start(
+    /// Binds the socket, if that was not done before. Nothing is accepted or dialled yet.
+    pub(super) async fn open(
         config: MeshConfig,
         inbound: Arc<dyn Inbound>,
-    ) -> Result<Arc<Hub>, MeshError> {
+    ) -> Result<Hub, MeshError> {
         check(&config)?;
         let MeshConfig { cluster, id, presence, listen, socket, peers, resolver, .. } = config;
         let MeshConfig { credentials, limits, congestion, wan, origin, mut terms, .. } = config;
         terms.members = peers.keys().copied().chain([id]).collect();
-        let (own_dates, authorities) = credentials.dates();
         let server = tls::server_config(&credentials, &limits, congestion)?;
         let dialling = tls::client_config(&credentials, &limits, congestion, tls::PEER_ALPN)?;
         let socket = match socket {
@@ -87,8 +87,8 @@ impl Hub {
         for (peer, addr) in peers.into_iter().filter(|(peer, _)| *peer != id) {
             links[peer.index()] = Some(Arc::new(Link::new(peer, addr, &limits)));
         }
-        let hub = Arc::new(Hub {
-            clients: Clients::new(&limits),
+        let hub = Hub {
+            places: Arc::new(Places::new(&limits)),
             refused: Arc::default(),
             cut_off: Arc::default(),
             id,
@@ -104,15 +104,10 @@ impl Hub {
             dialling,
             links,
             closing: AtomicBool::new(false),
-            endpoint: Mutex::new(Some(endpoint.clone())),
+            endpoint: Mutex::new(Some(endpoint)),
             tasks: Mutex::new(Some(JoinSet::new())),
-        });
+        };
         info!(us = %hub.id, addr = %local_addr, cluster = %hub.cluster, "listening");
-        hub.spawn(accept::keep_accepting(Arc::clone(&hub), endpoint));
-        hub.spawn(expiry::keep_warning(id, own_dates, authorities));
-        for link in hub.links() {
-            hub.spawn(dial::keep_dialling(Arc::clone(&hub), Arc::clone(link)));
-        }
         Ok(hub)
     }
 
@@ -160,12 +155,12 @@ impl Hub {
         self.closing.store(true, Ordering::Release);
         endpoint.set_server_config(None);
         self.links().for_each(|link| link.finish());
-        self.clients.finish();
+        self.places.finish();
         let flushed = async {
             for link in self.links() {
                 let _ = link.up().wait_for(|up| !up).await;
             }
-            self.clients.wait_none().await;
+            self.places.wait_none().await;
         };
         let _ = timeout(FLUSH, flushed).await;
         close(&endpoint);

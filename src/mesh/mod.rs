@@ -5,6 +5,15 @@
 //! write) → QUIC → `stream` (many frames a read) → `link` → [`Inbound::on_frames`]. A connection's
 //! way: `dial` or `accept` → `hello` → `peer`, with `arbiter` deciding which of two stays.
 //!
+//! To read in this order, each file using only those before it:
+//!
+//! 1. what both ends have to agree on: `votes`, `refusal`, `terms`, `hello`;
+//! 2. who is who: `names`, `crypto`, `credentials`, `authority`;
+//! 3. where: `addresses`, `resolve`, `wan`, `bind`; and what is set: `config`, `tls`;
+//! 4. frames: `framing`, `account`, `queue`, `stream`;
+//! 5. peers: `arbiter`, `link`, then what all tasks share (`tally`, `places`, `hub`), `peer`, `dial`;
+//! 6. clients: `pipe`, and `client` at the other end; then `door` and `accept`, for both.
+//!
 //! Frames on one lane arrive in order and at most once while a connection lasts; what was under way
 //! when it is lost, and what its queue can't hold, is dropped and counted. Whoever needs more sends
 //! again: that is the protocol's business, which has to cope with lost messages anyway.
@@ -19,17 +28,17 @@ mod bind;
 mod client;
 mod config;
 mod credentials;
+mod crypto;
 mod dial;
 mod door;
-mod expiry;
 mod framing;
 mod hello;
 mod hub;
 mod link;
 mod names;
 mod peer;
-mod pem;
 mod pipe;
+mod places;
 mod queue;
 mod refusal;
 mod resolve;
@@ -37,8 +46,8 @@ mod stream;
 mod tally;
 mod terms;
 mod tls;
+mod votes;
 mod wan;
-mod x509;
 
 #[cfg(test)]
 #[cfg(feature = "authority")]
@@ -55,18 +64,21 @@ pub use addresses::{BadEntry, check_addresses};
 pub use authority::{Authority, Issued};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
 pub use config::{Congestion, Limits, MeshConfig};
-pub use credentials::{Credentials, CredentialsError};
-pub use expiry::{Expiring, WARN_DAYS, certificate_end};
+pub use credentials::{Credentials, CredentialsError, Expiring, WARN_DAYS, certificate_end};
 use hub::Hub;
 pub use link::PeerStatus;
 pub use names::BadName;
 pub use pipe::{ClientConnection, FrameSender};
 pub use refusal::{Closed, Refusal};
 pub use resolve::Resolver;
-pub use terms::{Terms, Votes};
+pub use terms::Terms;
+pub use votes::Votes;
 pub use wan::{Wan, WanControl};
 
 use crate::types::{Address, Known, LogPosition, Presence, ReplicaId};
+
+/// The version of the hello and of the framing after it.
+const VERSION: u16 = 6;
 
 /// Which of two streams to a peer a frame takes. Order is kept within a lane, not across.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -245,7 +257,13 @@ impl Mesh {
     /// [`MeshError`] if a name, certificate, limit or address can't be used. Peers that can't be
     /// reached are no error: see [`Mesh::peers`].
     pub async fn start(config: MeshConfig, inbound: impl Inbound) -> Result<Mesh, MeshError> {
-        let hub = Hub::start(config, Arc::new(inbound)).await?;
+        let (own_dates, authorities) = config.credentials.dates();
+        let hub = Arc::new(Hub::open(config, Arc::new(inbound)).await?);
+        hub.spawn(accept::keep_accepting(Arc::clone(&hub)));
+        hub.spawn(credentials::keep_warning(hub.id, own_dates, authorities));
+        for link in hub.links() {
+            hub.spawn(dial::keep_dialling(Arc::clone(&hub), Arc::clone(link)));
+        }
         Ok(Mesh { _stop: Arc::new(StopOnDrop(Arc::clone(&hub))), hub })
     }
 
@@ -285,7 +303,7 @@ impl Mesh {
 
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
-        self.hub.clients.count()
+        self.hub.places.count()
     }
 
     /// Dials `peer` at another address from now on; a live connection stays. False if there is no

@@ -11,9 +11,10 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::account::{Account, Place};
+use super::account::Account;
 use super::hello::{self, ClientHello};
 use super::names::client_name;
+use super::places::Place;
 use super::queue::Outbox;
 use super::refusal::{Closed, Refusal};
 use super::stream::{Counters, FrameStream, Measure, write_frames};

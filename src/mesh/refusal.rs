@@ -1,10 +1,12 @@
 //! Why a connection is refused or closed: one code a reason, with a sentence for the operator at
 //! the other end that says what to do. Codes travel as QUIC application close codes.
 
+use std::fmt;
+
 use quinn::{ConnectionError, VarInt};
 
-use super::hello::VERSION;
-use super::terms::{Numbers, Votes};
+use super::VERSION;
+use super::votes::Votes;
 use crate::types::{Known, ReplicaId, ReplicaSet};
 
 /// Why this end closes a connection.
@@ -328,6 +330,20 @@ fn place_in_life(known: &Known) -> String {
 
 fn place(votes: Votes) -> &'static str {
     if votes == Votes::InMemory { "in memory" } else { "on disk" }
+}
+
+/// The numbers of some replicas, for people.
+struct Numbers(ReplicaSet);
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for replica in self.0.iter() {
+            write!(f, "{comma}{}", replica.number())?;
+            comma = ", ";
+        }
+        Ok(())
+    }
 }
 
 /// What a cluster began with, in words.

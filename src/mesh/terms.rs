@@ -1,23 +1,14 @@
 //! What all replicas of a cluster have to agree on before a frame may pass between two of them. It
 //! comes from each one's own configuration, so it is compared in every hello.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::hello::BEFORE;
 use super::refusal::Refusal;
+use super::votes::Votes;
 use crate::types::{ReplicaId, ReplicaSet};
 
-/// What has to have happened to a vote before it is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Votes {
-    /// It was flushed.
-    Flushed,
-    /// The operating system has it.
-    HandedOver,
-    /// Nothing: it is in memory.
-    InMemory,
-}
+/// The protocol of a replica that is not told another one.
+const DEFAULT_PROTOCOL: &str = "epaxos";
 
 /// The terms of a cluster, as one of its replicas is configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +34,7 @@ impl Default for Terms {
     fn default() -> Terms {
         Terms {
             members: ReplicaSet::EMPTY,
-            protocol: BEFORE.to_owned(),
+            protocol: DEFAULT_PROTOCOL.to_owned(),
             session_idle: Duration::from_secs(3600),
             votes: Votes::InMemory,
             skipped: 0,
@@ -90,20 +81,6 @@ impl Terms {
     /// The session idle time in milliseconds, as it travels.
     pub(super) fn idle_ms(&self) -> u64 {
         u64::try_from(self.session_idle.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// The numbers of some replicas, for people.
-pub(super) struct Numbers(pub(super) ReplicaSet);
-
-impl fmt::Display for Numbers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut comma = "";
-        for replica in self.0.iter() {
-            write!(f, "{comma}{}", replica.number())?;
-            comma = ", ";
-        }
-        Ok(())
     }
 }
 

@@ -2,20 +2,18 @@
 //! 0-RTT (each connection proves its identity anew), one application protocol per role.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::UnixTime;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::time_provider::TimeProvider;
 
 use super::MeshError;
 use super::config::{Congestion, Limits};
 use super::credentials::Credentials;
+use super::crypto::{Clock, provider};
 
 /// What a replica asks for when it dials a replica.
 pub(super) const PEER_ALPN: &[u8] = b"isonomy-peer/1";
@@ -24,28 +22,6 @@ pub(super) const CLIENT_ALPN: &[u8] = b"isonomy-client/1";
 
 /// What a stranger may make us buffer before its handshake is looked at, in bytes.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
-
-/// The cryptography, named here once: a process-wide default would be anybody's to change.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
-/// The time by which certificates are judged. The usual clock of rustls panics before 1970, which a
-/// machine without a battery believes it is when it starts: no certificate is valid then, and that
-/// is what is said.
-#[derive(Debug)]
-struct Clock;
-
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(unix_time(SystemTime::now()))
-    }
-}
-
-/// A moment as certificates have it; before 1970, the beginning of it.
-pub(super) fn unix_time(at: SystemTime) -> UnixTime {
-    UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
 
 /// For the accepting half of a mesh.
 pub(super) fn server_config(
@@ -132,18 +108,4 @@ pub(super) fn widen(connection: &quinn::Connection, limits: &Limits) {
 
 fn no_cipher(error: quinn::crypto::rustls::NoInitialCipherSuite) -> MeshError {
     MeshError::Tls(rustls::Error::General(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_before_1970_makes_no_certificate_valid_and_nobody_panic() {
-        let before = UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(unix_time(before).as_secs(), 0);
-        assert_eq!(unix_time(UNIX_EPOCH + Duration::from_secs(7)).as_secs(), 7);
-        let now = Clock.current_time().expect("there is always one");
-        assert!(now.as_secs() > 1_600_000_000, "{now:?}");
-    }
 }

@@ -22,7 +22,7 @@ pub(super) fn stranger(tls: rustls::ClientConfig) -> (Endpoint, quinn::ClientCon
 
 pub(super) fn tls(credentials: Option<&Credentials>, alpn: &[u8]) -> rustls::ClientConfig {
     let roots = Arc::clone(&replica_credentials(1).roots);
-    let builder = rustls::ClientConfig::builder_with_provider(tls::provider())
+    let builder = rustls::ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_root_certificates(roots);
@@ -142,7 +142,7 @@ async fn who_fails_tls_is_refused() {
 #[tokio::test]
 async fn tls_1_2_cannot_even_be_tried() {
     let nodes = cluster(2, |_| {}).await;
-    let tls12 = rustls::ClientConfig::builder_with_provider(tls::provider())
+    let tls12 = rustls::ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap()
         .with_root_certificates(RootCertStore::empty())

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::credentials::CredentialsError;
+use super::error::CredentialsError;
 use super::x509::Decoded;
 
 /// Far more than any authority's list: what is larger is another file.

@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use tracing::warn;
 use x509_cert::der::DateTime;
 
+use super::error::CredentialsError;
 use super::pem;
 use super::x509::Decoded;
 use crate::types::ReplicaId;
@@ -49,11 +50,8 @@ impl fmt::Display for Expiring {
 /// that are left at `now`; negative after the end.
 ///
 /// # Errors
-/// [`CredentialsError`](super::CredentialsError) if the file has no usable certificate.
-pub fn certificate_end(
-    path: &Path,
-    now: SystemTime,
-) -> Result<(String, i64), super::CredentialsError> {
+/// [`CredentialsError`] if the file has no usable certificate.
+pub fn certificate_end(path: &Path, now: SystemTime) -> Result<(String, i64), CredentialsError> {
     let certificates = pem::certificates(path)?;
     let ends = certificates.first().and_then(|it| end_of(it)).unwrap_or_default();
     Ok((date(ends), (ends - seconds(now)).div_euclid(DAY_SECONDS)))
@@ -61,7 +59,7 @@ pub fn certificate_end(
 
 /// A certificate and its end, in seconds since 1970.
 #[derive(Clone, Debug)]
-pub(super) struct Dated {
+pub(in crate::mesh) struct Dated {
     pub(super) what: String,
     pub(super) ends: i64,
 }
@@ -80,7 +78,7 @@ pub(super) fn expiring(own: &[Dated], authorities: &[Dated], now: SystemTime) ->
 }
 
 /// Says what ends soon, now and once a day.
-pub(super) async fn keep_warning(us: ReplicaId, own: Vec<Dated>, authorities: Vec<Dated>) {
+pub(in crate::mesh) async fn keep_warning(us: ReplicaId, own: Vec<Dated>, authorities: Vec<Dated>) {
     loop {
         for certificate in expiring(&own, &authorities, SystemTime::now()) {
             warn!(%us, "{certificate}");

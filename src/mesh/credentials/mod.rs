@@ -1,9 +1,17 @@
 //! What one end shows and whom it trusts: a certificate chain, its key, and the authorities' roots.
 //! Read from PEM files with errors that name the file, or made by an
 //! [`Authority`](super::Authority).
+//!
+//! To read in this order: `error`, `x509` (what a certificate says), `pem` (the files), `expiry`;
+//! this file is on top of them.
+
+mod error;
+mod expiry;
+mod pem;
+mod x509;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,9 +22,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-use super::expiry::{self, Dated, Expiring, end_of};
-use super::pem;
-use super::x509::Decoded;
+use super::crypto;
+pub use error::CredentialsError;
+pub(super) use expiry::keep_warning;
+use expiry::{Dated, end_of};
+pub use expiry::{Expiring, WARN_DAYS, certificate_end};
+pub(super) use x509::Decoded;
 
 /// A certificate chain with its private key, and the authorities trusted to vouch for others.
 pub struct Credentials {
@@ -43,44 +54,6 @@ pub(super) enum Role {
     Replica,
     /// Clients only dial.
     Client,
-}
-
-/// Credentials that can't be used, and which file or name is to blame.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CredentialsError {
-    /// The file can't be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file can be read, and is not what is wanted.
-    #[error("{} {why}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The rest of the sentence: what is wrong with it, and what to do.
-        why: String,
-    },
-    /// An authority's certificate is no usable root of trust.
-    #[error("the authority's certificate cannot be used: {0}")]
-    Root(rustls::Error),
-    /// The own certificate cannot be used for what it has to be.
-    #[error("{certificate} cannot be used as {name}: {why}")]
-    Own {
-        /// The name it is used under.
-        name: String,
-        /// The certificate, by its file if it comes from one.
-        certificate: String,
-        /// What is wrong with it, and what to do.
-        why: String,
-    },
-    /// A certificate could not be made or an authority could not be read back.
-    #[error("{0}")]
-    Issue(String),
 }
 
 impl Credentials {
@@ -160,7 +133,7 @@ impl Credentials {
     fn check_parts(&self, name: &str, role: Role) -> Result<(), String> {
         let (own, intermediates) =
             self.chain.split_first().ok_or_else(|| "there is no certificate".to_owned())?;
-        let provider = super::tls::provider();
+        let provider = crypto::provider();
         CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).map_err(
             |error| match error {
                 rustls::Error::InconsistentKeys(_) => format!(
@@ -170,7 +143,7 @@ impl Credentials {
                 error => format!("the key in {} is of no use: {error}", self.names.key),
             },
         )?;
-        let now = super::tls::unix_time(SystemTime::now());
+        let now = crypto::unix_time(SystemTime::now());
         if role == Role::Replica {
             let verifier = WebPkiServerVerifier::builder_with_provider(
                 Arc::clone(&self.roots),

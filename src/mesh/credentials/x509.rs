@@ -12,38 +12,38 @@ use x509_cert::time::Time;
 
 /// A certificate, decoded. `Raw`: authorities in use write serial numbers and dates that the
 /// standard's profile does not allow, and rustls takes them.
-pub(super) struct Decoded(CertificateInner<Raw>);
+pub(in crate::mesh) struct Decoded(CertificateInner<Raw>);
 
 impl Decoded {
     /// # Errors
     /// If it is no certificate in DER, or goes on after its end.
-    pub(super) fn new(certificate: &CertificateDer<'_>) -> Result<Decoded, der::Error> {
+    pub(in crate::mesh) fn new(certificate: &CertificateDer<'_>) -> Result<Decoded, der::Error> {
         CertificateInner::from_der(certificate).map(Decoded)
     }
 
     /// When it begins to be valid, in seconds since 1970.
-    pub(super) fn begins(&self) -> i64 {
+    pub(in crate::mesh) fn begins(&self) -> i64 {
         seconds(&self.0.tbs_certificate().validity().not_before)
     }
 
     /// When it ends, in seconds since 1970.
-    pub(super) fn ends(&self) -> i64 {
+    pub(in crate::mesh) fn ends(&self) -> i64 {
         seconds(&self.0.tbs_certificate().validity().not_after)
     }
 
     /// The name of the authority that has issued it.
-    pub(super) fn issuer(&self) -> String {
+    pub(in crate::mesh) fn issuer(&self) -> String {
         self.0.tbs_certificate().issuer().to_string()
     }
 
     /// Whether it is an authority's.
-    pub(super) fn is_authority(&self) -> bool {
+    pub(in crate::mesh) fn is_authority(&self) -> bool {
         let constraints = self.0.tbs_certificate().get_extension::<BasicConstraints>();
         matches!(constraints, Ok(Some((_, BasicConstraints { ca: true, .. }))))
     }
 
     /// The names that it is made out to, in words; at most five.
-    pub(super) fn names(&self) -> String {
+    pub(in crate::mesh) fn names(&self) -> String {
         let names = self.0.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten();
         let names = names.map(|(_, names)| names.0).unwrap_or_default();
         let names = names.iter().take(5).map(in_words).collect::<Vec<_>>().join(", ");
@@ -55,7 +55,7 @@ impl Decoded {
     /// # Errors
     /// If it can't be encoded again.
     #[cfg(feature = "authority")]
-    pub(super) fn public_key(&self) -> Result<Vec<u8>, der::Error> {
+    pub(in crate::mesh) fn public_key(&self) -> Result<Vec<u8>, der::Error> {
         der::Encode::to_der(self.0.tbs_certificate().subject_public_key_info())
     }
 }
