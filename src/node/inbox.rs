@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tracing::warn;
 
+use super::EPOCH;
 use super::clients::Service;
 use super::error::Fault;
+use super::panics::lock;
 use super::register::Register;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::mesh::{ClientConnection, Closed, Inbound, Refusal};
 use crate::replica::{Input, PeerMessage};
 use crate::types::{Known, LogPosition, Presence, ReplicaId};
 use crate::wire::{self, Frame, Wire, decode_peer};
 
-/// The cluster's membership never changes yet, so there is one epoch.
-pub(super) const EPOCH: u32 = 1;
 /// A peer's first few wrong frames are logged, and after that every so many.
 const LOG_EVERY: u64 = 1000;
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 
+use super::EPOCH;
 use super::error::Fault;
-use super::inbox::EPOCH;
 use super::latency::Latency;
 use super::metrics::{LogMetrics, Restored};
-use super::shared::{Shared, lock};
+use super::panics::lock;
+use super::shared::Shared;
 use crate::storage::{Durability, Log, LogEvent, LogThread, MemoryLog, StorageError};
 use crate::types::{Durable, LogPosition, Time};
 use crate::wire::{Wire, encode_record};

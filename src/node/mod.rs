@@ -12,6 +12,17 @@
 //! runs the state machine; a worker does what is slow about a `snapshot`. `start` begins and ends
 //! them. Callers may be on any thread, in any
 //! runtime or in none.
+//!
+//! To read in this order, each file using only those before it:
+//!
+//! 1. what a user sees: `limits`, `poison`, `error`, `latency`, `metrics`, `status`;
+//! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`;
+//! 3. what the threads share: `work`, `shared`;
+//! 4. each thread's own: `apply`, `journal`, `reminder`, `snapshot`;
+//! 5. what comes in: `register`, `quotas`, `clients`, `inbox`;
+//! 6. all together: `meeting`, `runner`, `start`, `builder`, `cluster`.
+//!
+//! `session` is a handle on this file's; `inspect` and `backup` work on a directory alone.
 
 mod apply;
 mod backup;
@@ -29,6 +40,7 @@ mod latency;
 mod limits;
 mod meeting;
 mod metrics;
+mod panics;
 mod pending;
 mod poison;
 mod quotas;
@@ -43,6 +55,7 @@ mod start;
 mod status;
 mod turns;
 mod window;
+mod work;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -76,8 +89,12 @@ use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
     ClientId, Consistency, Era, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
 };
+use panics::lock;
 use pending::{Answer, Waiter};
-use shared::{Phase, Question, Shared, lock};
+use shared::{Phase, Question, Shared};
+
+/// The cluster's membership never changes yet, so there is one epoch.
+const EPOCH: u32 = 1;
 
 /// A handle to a replica that runs in this process. Cheap to clone; when the last one is dropped,
 /// sessions' included, the replica shuts down by itself, as by [`Replica::shutdown`].

@@ -158,11 +158,11 @@ impl Waited {
 ///
 /// 1. Whoever entered is answered exactly once.
 /// 2. Once closed, nobody waits, and nobody enters.
-/// 3. `State::bytes` is the sum of the entries' bytes.
+/// 3. `Table::bytes` is the sum of the entries' bytes.
 /// 4. An answer goes to those who asked with the same id *and* payload.
 pub(super) struct Pending {
     most: Most,
-    state: Mutex<State>,
+    state: Mutex<Table>,
     /// Requests turned away because too much was waiting.
     pub(super) overloaded: AtomicU64,
 }
@@ -175,14 +175,14 @@ pub(super) struct Most {
 }
 
 #[derive(Default)]
-struct State {
+struct Table {
     /// No one new is let in, and what they are told.
     closed: Option<ProposeError>,
     waiting: KeyedMap<RequestId, Entry>,
     bytes: usize,
 }
 
-impl State {
+impl Table {
     fn remove(&mut self, request: RequestId) -> Option<Waited> {
         let entry = self.waiting.remove(&request)?;
         self.bytes -= entry.bytes;
@@ -342,7 +342,7 @@ impl Pending {
         self.overloaded.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         // What runs under it leaves the table whole at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::error;
 
-use super::shared::lock;
+use super::panics::lock;
 use crate::mesh::Refusal;
 use crate::replica::Memory;
 use crate::storage::{Disk, Identity, Met};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Replica;
 use super::error::{ProposeError, Rejected};
-use super::shared::lock;
+use super::panics::lock;
 use crate::machine::StateMachine;
 use crate::types::{ClientId, Numbering, RequestId};
 

@@ -2,7 +2,7 @@
 //! and the way it ends. Nothing in here knows the protocol or the state machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,17 +10,18 @@ use crossbeam::channel::{Sender, TrySendError};
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::apply::{ApplyMetrics, Work};
 use super::clock::Clock;
-use super::error::{Fault, ProposeError, Rejected, Unknown};
+use super::error::{Fault, ProposeError, Rejected, SnapshotError, Unknown};
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::panics::lock;
 use super::pending::{Entered, Most, Pending, Waiter};
-use super::snapshot::Asker;
 use super::status::{Explanation, Status};
 use super::turns::Turns;
+use super::work::{ApplyMetrics, Work};
 use crate::machine::{ContentKey, Sessions};
 use crate::replica::Reach;
+use crate::storage::SnapshotInfo;
 use crate::types::{
     Access, ClientId, Command, Era, Footprint, InstanceId, KeyHash, Numbering, ReplicaId,
     ReplicaSet, RequestId, Time,
@@ -47,6 +48,9 @@ pub(super) enum Phase {
     /// A fault was found; it is fenced.
     Failed,
 }
+
+/// Who asked for a snapshot.
+pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
 
 /// Something only the core thread can answer.
 pub(super) enum Question {
@@ -421,16 +425,4 @@ impl Shared {
     pub(super) fn fault(&self) -> Option<Fault> {
         lock(&self.fault).clone()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What runs under these locks leaves the value whole at every point.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a thread said when it panicked.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_owned()
 }

@@ -24,16 +24,19 @@ use tracing::{info, warn};
 
 use replay::Replay;
 
-use super::apply::{self, Work};
+use super::EPOCH;
+use super::apply;
 use super::clients::Service;
 use super::error::{Fault, StartError};
-use super::inbox::{EPOCH, Inbox};
+use super::inbox::Inbox;
 use super::journal::Journal;
+use super::panics::{lock, panic_text};
 use super::register::{BeforeFirstPeer, Register};
 use super::runner::{Driven, Pace, Runner};
-use super::shared::{Shared, lock, panic_text};
+use super::shared::Shared;
 use super::snapshot::{First, Readable, SnapshotStore, Snapshots, Where};
 use super::status::NodeProtocol;
+use super::work::Work;
 use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
 use crate::replica::{Core, Output, OwnSnapshot};

@@ -14,8 +14,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
+use super::panics::lock;
 use super::rota::{Line, Rota};
-use super::shared::lock;
 use super::window::Window;
 use crate::types::Time;
 
@@ -42,10 +42,10 @@ pub(super) struct Turns {
     lone: AtomicU64,
     under_way: AtomicU64,
     closed: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<Competition>,
 }
 
-struct State {
+struct Competition {
     rota: Rota<oneshot::Sender<Turn>>,
     window: Window,
     /// Those who compete, and what each certificate's commands cost that are under way.
@@ -92,7 +92,7 @@ impl Turns {
             lone: AtomicU64::new(NOBODY),
             under_way: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(Competition {
                 rota: Rota::new(),
                 window: Window::new(now),
                 competitors: FxHashMap::default(),
@@ -168,7 +168,7 @@ impl Turns {
     }
 
     /// Goes back to the short way once only one line is left that asks.
-    fn look_around(self: &Arc<Self>, state: &mut State, now: Time) {
+    fn look_around(self: &Arc<Self>, state: &mut Competition, now: Time) {
         if now.since(state.looked) < LOOK {
             return;
         }
@@ -190,7 +190,7 @@ impl Turns {
     }
 
     /// Gives turns to those who are next, as far as there is room.
-    fn hand_out(self: &Arc<Self>, state: &mut State, now: Time) {
+    fn hand_out(self: &Arc<Self>, state: &mut Competition, now: Time) {
         let free = |turns: &Turns| {
             turns.closed.load(Ordering::Acquire) || turns.lone.load(Ordering::Acquire) != CROWD
         };
@@ -206,7 +206,7 @@ impl Turns {
     /// Gives a turn to one who waits. False if it has gone away.
     fn hand(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut Competition,
         line: Line,
         cost: u64,
         waiter: oneshot::Sender<Turn>,
@@ -244,7 +244,7 @@ impl Turns {
     }
 }
 
-impl State {
+impl Competition {
     /// Whether the next of this line comes in however many are under way.
     fn is_free(&self, line: Line) -> bool {
         let account = self.accounts.get(&line.account).copied().unwrap_or_default();

@@ -11,7 +11,6 @@ use crate::source::{braces_after, code_of, is_word, words};
 /// Folders whose files still use each other in a circle, and which do: they are older than this
 /// check. The list may only get shorter.
 pub(crate) const EXEMPT: &[(&str, &str)] = &[
-    ("node", "eleven around apply, flow and shared"),
     ("protocol/fast_paxos", "collide, lead, learner, proposer"),
     ("protocol/multipaxos", "accept, elect, lead, lease, propose"),
     ("sim", "twenty around world"),

@@ -4,10 +4,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crossbeam::channel::bounded;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::machine::{Kv, KvCommand, RestoreError, encode};
 use crate::node::Limits;
+use crate::node::pending::Waiter;
 use crate::types::{ClientId, Footprint, ReplicaId};
 
 /// The core saw that the lease held. Then the machine was suspended, say, until it did not.

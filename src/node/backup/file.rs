@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Backup, BackupError, Source};
 use crate::machine::sessions_in;
-use crate::node::inbox::EPOCH;
+use crate::node::EPOCH;
 use crate::protocol::epaxos::{ProtocolSnapshot, Record};
 use crate::types::{Executed, LogPosition, MAX_REPLICAS, ReplicaId};
 use crate::wire::{Limits, Reader, Wire, decode_own_snapshot};

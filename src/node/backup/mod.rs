@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use error::BackupError;
 
-use super::inbox::EPOCH;
+use super::EPOCH;
 use crate::machine::{Applier, StateMachine, sessions_in};
 use crate::protocol::ProtocolKind;
 use crate::replica::{Checkpoint, Record};

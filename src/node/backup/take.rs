@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::{BackupError, Source};
 use crate::machine::{Applier, StateMachine};
+use crate::node::EPOCH;
 use crate::node::PoisonedCommand;
-use crate::node::inbox::EPOCH;
 use crate::node::inspect::size_in;
-use crate::node::shared::panic_text;
+use crate::node::panics::panic_text;
 use crate::protocol::Protocol;
 use crate::protocol::epaxos::{EPaxos, ProtocolSnapshot, Record};
 use crate::replica::{self, Checkpoint, Core, Limits, Output};

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use super::Runner;
 use crate::mesh::PeerStatus;
-use crate::node::apply::Work;
 use crate::node::latency::Latency;
 use crate::node::metrics::{Metrics, PathLatency};
-use crate::node::shared::{Question, lock};
+use crate::node::panics::lock;
+use crate::node::shared::Question;
 use crate::node::status::{NodeProtocol, Status, explain};
+use crate::node::work::Work;
 use crate::protocol::Path;
 
 impl<P: NodeProtocol> Runner<P> {

@@ -16,18 +16,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::machine::StateMachine;
-use crate::node::apply::Work;
 use crate::node::error::SnapshotError;
 use crate::node::journal::Journal;
 use crate::node::limits::Limits;
 use crate::node::metrics::SnapshotMetrics;
+use crate::node::panics::lock;
 use crate::node::reminder::Reminder;
-use crate::node::shared::{Shared, lock};
+use crate::node::shared::{Asker, Shared};
 use crate::node::status::NodeProtocol;
+use crate::node::work::Work;
 use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
 use crate::storage::{Lineage, SnapshotInfo, StorageError};
 use crate::types::{LogPosition, Time};
@@ -39,9 +39,6 @@ use worker::{News, Room, SnapshotWorker, Task};
 
 /// How long after the last one a snapshot is taken at the earliest because much is kept.
 const PAUSE: Duration = Duration::from_secs(10);
-
-/// Who asked for a snapshot.
-pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
 
 /// How far an own snapshot is.
 enum Stage {

@@ -14,9 +14,10 @@ use crossbeam::channel::{Receiver, Sender};
 use tracing::{info, warn};
 
 use crate::machine::{Applier, StateMachine};
+use crate::node::EPOCH;
 use crate::node::error::Fault;
-use crate::node::inbox::EPOCH;
-use crate::node::shared::{Phase, Shared, panic_text};
+use crate::node::panics::panic_text;
+use crate::node::shared::{Phase, Shared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, StorageError};
 use crate::types::Executed;

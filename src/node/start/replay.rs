@@ -6,11 +6,11 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, bounded};
 use tracing::info;
 
-use crate::node::apply::Work;
-use crate::node::inbox::EPOCH;
+use crate::node::EPOCH;
 use crate::node::metrics::Restored;
 use crate::node::shared::Shared;
 use crate::node::status::NodeProtocol;
+use crate::node::work::Work;
 use crate::replica::{Core, Output, Record};
 use crate::types::{LogPosition, ReplicaId};
 use crate::wire::{self, decode_record};
