@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::faults::Fault;
 use super::plan::{Disk, Overrides, Plan, StoragePlan, Stream, stream};
 use super::report::Verdict;
-use super::sabotage::Sabotage;
-use super::world::World;
+use super::world::sabotage::Sabotage;
+use super::world::state::World;
 use crate::protocol::epaxos::EPaxos;
 use crate::types::{ReplicaId, Timing};
 

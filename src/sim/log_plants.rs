@@ -11,9 +11,9 @@ use std::ops::Range;
 
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
-use super::runner::run_sabotaged;
-use super::sabotage::Sabotage;
+use super::run::runner::run_sabotaged;
 use super::subject::Plant;
+use super::world::sabotage::Sabotage;
 use crate::protocol::{ProtocolKind, fast_paxos, multipaxos, paxos};
 
 /// How a bug that makes replicas decide, forget or answer wrongly shows.

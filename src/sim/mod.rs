@@ -12,47 +12,30 @@
 //!
 //! `history` and [`linearizability`] stand alone: real clients use them too.
 
-mod absences;
-mod act;
 #[cfg(test)]
 mod boundaries;
-mod calm;
 mod checks;
-mod clients;
-mod disk_faults;
-mod eras;
 mod faults;
 pub mod history;
-mod host;
 #[cfg(test)]
 mod kept_seeds;
 pub mod linearizability;
 #[cfg(test)]
 mod log_plants;
-mod network;
-mod older_disks;
-mod order;
 mod plan;
 #[cfg(test)]
 mod plants;
 mod report;
 #[cfg(test)]
 mod restart_plants;
-mod restarts;
-mod room;
-mod runner;
-mod sabotage;
-mod shrink;
-mod snapshots;
+mod run;
 #[cfg(test)]
 mod stories;
 mod subject;
-mod trace;
 pub mod virtual_time;
-mod witnesses;
 mod world;
 
 pub use faults::{Fault, FaultSet, UnknownFault};
 pub use plan::Overrides;
 pub use report::{Broken, Failure, Summary, Verdict, Violation};
-pub use runner::{DEMANDING, Options, reproduction, run, run_seed};
+pub use run::runner::{DEMANDING, Options, reproduction, run, run_seed};

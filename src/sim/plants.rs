@@ -7,9 +7,9 @@
 
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
-use super::runner::run_sabotaged;
-use super::sabotage::Sabotage;
+use super::run::runner::run_sabotaged;
 use super::subject;
+use super::world::sabotage::Sabotage;
 use crate::protocol::epaxos::Plant;
 
 /// The first seed, from 0, whose world notices, of at most `seeds`.

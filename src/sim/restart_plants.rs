@@ -5,12 +5,12 @@
 use std::io::{self, Write as _};
 use std::ops::Range;
 
-use super::older_disks::Forget;
+use super::faults::older_disks::Forget;
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
-use super::runner::{run_sabotaged, run_seed};
-use super::sabotage::Sabotage;
+use super::run::runner::{run_sabotaged, run_seed};
 use super::subject;
+use super::world::sabotage::Sabotage;
 use crate::protocol::epaxos::Plant;
 
 fn overrides(replicas: Option<usize>) -> Overrides {

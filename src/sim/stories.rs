@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::plan::{Disk, Overrides, Plan, StoragePlan};
 use super::report::Verdict;
-use super::sabotage::Sabotage;
-use super::world::World;
+use super::world::sabotage::Sabotage;
+use super::world::state::World;
 use crate::protocol::epaxos::EPaxos;
 
 /// Five sites with the round trips of the EPaxos paper: Virginia, California, Oregon, Japan,

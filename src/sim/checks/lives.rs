@@ -5,7 +5,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Access, Breach, Broken, Checks, Content, Seen};
 use crate::replica::Record;
-use crate::sim::order::Position;
+use crate::sim::checks::order::Position;
 use crate::sim::subject::{Noted, Subject, noted};
 use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet};
 

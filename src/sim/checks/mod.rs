@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::order::Orders;
 use super::report::Broken;
 use super::subject::{Noted, Subject, noted};
 use crate::machine::{Applied, Kv, Outcome, Refusal, StateMachine as _, decode};
@@ -354,9 +353,11 @@ impl std::fmt::Debug for Brief<'_> {
 }
 
 mod lives;
+mod order;
 mod truncation;
 
 pub(super) use lives::Shown;
+use order::Orders;
 use truncation::Truncation;
 #[cfg(test)]
 mod tests;

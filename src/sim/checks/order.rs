@@ -3,14 +3,14 @@
 
 use rustc_hash::FxHashMap;
 
-use super::checks::Breach;
-use super::report::Broken;
+use crate::sim::checks::Breach;
+use crate::sim::report::Broken;
 use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
 
 /// What instances may have in common. An instance that conflicts with everything writes
 /// `Everything`, and every other one reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Scope {
+pub(in crate::sim) enum Scope {
     Everything,
     Key(KeyHash),
 }
@@ -24,38 +24,38 @@ struct Line {
 }
 
 /// How many writes of each scope a replica has executed.
-pub(super) type Position = FxHashMap<Scope, usize>;
+pub(in crate::sim) type Position = FxHashMap<Scope, usize>;
 
 /// The orders of execution at all replicas, compared.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(in crate::sim) struct Orders {
     lines: FxHashMap<Scope, Line>,
     /// How many writes of each scope each replica has executed.
     positions: Vec<Position>,
 }
 
 impl Orders {
-    pub(super) fn new(n: usize) -> Orders {
+    pub(in crate::sim) fn new(n: usize) -> Orders {
         Orders { lines: FxHashMap::default(), positions: vec![FxHashMap::default(); n] }
     }
 
     /// How far a replica is.
-    pub(super) fn position(&self, at: ReplicaId) -> Position {
+    pub(in crate::sim) fn position(&self, at: ReplicaId) -> Position {
         self.positions[at.index()].clone()
     }
 
     /// A replica goes on from there.
-    pub(super) fn start_from(&mut self, at: ReplicaId, position: &Position) {
+    pub(in crate::sim) fn start_from(&mut self, at: ReplicaId, position: &Position) {
         self.positions[at.index()].clone_from(position);
     }
 
     /// A replica begins anew.
-    pub(super) fn begin_anew(&mut self, at: ReplicaId) {
+    pub(in crate::sim) fn begin_anew(&mut self, at: ReplicaId) {
         self.positions[at.index()].clear();
     }
 
     /// A replica executes an instance.
-    pub(super) fn executed(
+    pub(in crate::sim) fn executed(
         &mut self,
         at: ReplicaId,
         id: InstanceId,

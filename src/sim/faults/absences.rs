@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::network::{Kind, Rule};
-use super::plan::{StoragePlan, Stream, pick, stream};
-use super::report::Counter;
-use super::snapshots::Moment;
-use super::subject::Subject;
-use super::world::{Event, World};
+use crate::sim::plan::{StoragePlan, Stream, pick, stream};
+use crate::sim::report::Counter;
+use crate::sim::subject::Subject;
+use crate::sim::world::network::{Kind, Rule};
+use crate::sim::world::snapshots::Moment;
+use crate::sim::world::state::{Event, World};
 use crate::types::{Quorums, ReplicaId, ReplicaSet, Timing};
 
 /// How often the others go to work in one absence.
@@ -25,7 +25,7 @@ const LOST: std::ops::Range<u32> = 10_000..50_000;
 
 /// In most worlds with snapshots the mean time between two absences. What is kept for those who are
 /// away is little then, and patience short: or the unrest would be over first.
-pub(super) fn draw_absences(
+pub(in crate::sim) fn draw_absences(
     seed: u64,
     timing: &mut Timing,
     plan: &mut StoragePlan,
@@ -42,7 +42,7 @@ pub(super) fn draw_absences(
 
 impl<P: Subject> World<'_, P> {
     /// One or two members are out of reach, or down, for long.
-    pub(super) fn absence(&mut self) {
+    pub(in crate::sim) fn absence(&mut self) {
         let f = Quorums::new(self.plan.replicas).expect("a supported size").f;
         let gone = self.hosts.iter().filter(|host| host.is_gone()).count();
         if gone >= f {
@@ -87,7 +87,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// The others do something, or those who were away are back.
-    pub(super) fn be_absent(&mut self, away: ReplicaSet, back: bool) {
+    pub(in crate::sim) fn be_absent(&mut self, away: ReplicaSet, back: bool) {
         if self.calm_since.is_some() {
             return;
         }
@@ -137,8 +137,9 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A snapshot begins to come in: now and then either side stops in the middle of it.
-    pub(super) fn disturb_transfer(&mut self, me: ReplicaId) {
-        let drawn = self.plan.faults.iter().any(|(it, _)| *it == super::faults::Fault::Absence);
+    pub(in crate::sim) fn disturb_transfer(&mut self, me: ReplicaId) {
+        let drawn =
+            self.plan.faults.iter().any(|(it, _)| *it == crate::sim::faults::Fault::Absence);
         if !drawn || self.calm_since.is_some() || !self.room_rng.random_ratio(1, 4) {
             return;
         }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::checks::Breach;
-use super::faults::Fault;
-use super::report::{Broken, Counter};
-use super::room::{Ending, Opened, Survey};
-use super::snapshots::number;
-use super::subject::Subject;
-use super::world::{Event, World};
 use crate::replica::Record;
+use crate::sim::checks::Breach;
+use crate::sim::faults::Fault;
+use crate::sim::report::{Broken, Counter};
+use crate::sim::subject::Subject;
+use crate::sim::world::room::{Ending, Opened, Survey};
+use crate::sim::world::snapshots::number;
+use crate::sim::world::state::{Event, World};
 use crate::storage::{Operation, StorageError};
 use crate::types::{Durable, LogPosition, ReplicaId};
 
@@ -27,7 +27,7 @@ const FULL: Duration = Duration::from_millis(20);
 
 impl<P: Subject> World<'_, P> {
     /// A disk fails.
-    pub(super) fn strike_disk(&mut self, fault: Fault) -> Result<(), Breach> {
+    pub(in crate::sim) fn strike_disk(&mut self, fault: Fault) -> Result<(), Breach> {
         let me = self.any();
         let host = &mut self.hosts[me.index()];
         let (alive, returning) = (host.alive, host.returning);
@@ -66,7 +66,7 @@ impl<P: Subject> World<'_, P> {
                 self.power_down(me)?;
                 let host = &mut self.hosts[me.index()];
                 host.condemned = true;
-                host.room.iter_mut().for_each(super::room::Room::wipe);
+                host.room.iter_mut().for_each(crate::sim::world::room::Room::wipe);
                 Ok(())
             }
             _ => Ok(()),
@@ -90,7 +90,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// The power of a replica that is down fails.
-    pub(super) fn lose_power(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn lose_power(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let os = self.plan.storage.is_some_and(|storage| storage.os);
         let host = &mut self.hosts[me.index()];
         let Some(room) = &mut host.room else { return Ok(()) };
@@ -107,7 +107,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A life ends, one way or the other: how many records are left.
-    pub(super) fn end_in_room(&mut self, me: ReplicaId) -> Result<usize, Breach> {
+    pub(in crate::sim) fn end_in_room(&mut self, me: ReplicaId) -> Result<usize, Breach> {
         let os = self.plan.storage.is_some_and(|storage| storage.os);
         let power = !os && self.room_rng.random_ratio(1, 2);
         let ending = if power { Ending::Power } else { Ending::Killed };
@@ -173,7 +173,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A flush is done, or not: how far the log is durable then.
-    pub(super) fn finish_flush(
+    pub(in crate::sim) fn finish_flush(
         &mut self,
         me: ReplicaId,
         position: u64,
@@ -204,7 +204,7 @@ impl<P: Subject> World<'_, P> {
 
     /// There is no room for what is to be flushed up to `position`: a replica takes no step before
     /// there is, and tries again.
-    pub(super) fn stand_still(&mut self, me: ReplicaId, position: u64) {
+    pub(in crate::sim) fn stand_still(&mut self, me: ReplicaId, position: u64) {
         let host = &mut self.hosts[me.index()];
         (host.flushing, host.full) = (true, true);
         let life = host.life;
@@ -214,7 +214,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// What is not urgent, after a flush.
-    pub(super) fn maintain_log(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn maintain_log(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let (true, false, Some(room)) = (host.alive, host.flushing, &mut host.room) else {
             return Ok(());
@@ -229,7 +229,11 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica whose log has failed says nothing more, and has to be started again.
-    pub(super) fn fence(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
+    pub(in crate::sim) fn fence(
+        &mut self,
+        me: ReplicaId,
+        error: &StorageError,
+    ) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("{me} stops: {error}"));
         self.counters.hit(match error {
             StorageError::Io { action: "flushing", .. } => Counter::FlushFailed,
@@ -243,7 +247,10 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Opens the directory of a replica that comes back, if it does: its newest snapshot.
-    pub(super) fn open_room(&mut self, me: ReplicaId) -> Result<Option<Option<Bytes>>, Breach> {
+    pub(in crate::sim) fn open_room(
+        &mut self,
+        me: ReplicaId,
+    ) -> Result<Option<Option<Bytes>>, Breach> {
         let stops = self.plan.faults.iter().any(|(fault, _)| *fault == Fault::StopStarting);
         let host = &mut self.hosts[me.index()];
         let stops = stops && self.calm_since.is_none() && !host.condemned;
@@ -320,7 +327,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica is gone for good. What it has promised stays promised: it is silent, not free.
-    pub(super) fn stays_away(&mut self, me: ReplicaId, why: &str) {
+    pub(in crate::sim) fn stays_away(&mut self, me: ReplicaId, why: &str) {
         self.trace.say(self.now, || format!("{me} stays away: {why}"));
         self.hosts[me.index()].returning = false;
     }

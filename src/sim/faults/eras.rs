@@ -5,11 +5,11 @@
 
 use rand::RngExt;
 
-use super::checks::Breach;
-use super::faults::Fault;
-use super::report::{Broken, Counter};
-use super::subject::Subject;
-use super::world::{Event, World};
+use crate::sim::checks::Breach;
+use crate::sim::faults::Fault;
+use crate::sim::report::{Broken, Counter};
+use crate::sim::subject::Subject;
+use crate::sim::world::state::{Event, World};
 use crate::types::{Era, RequestId};
 
 /// The most commands that arrive late at one time.
@@ -18,7 +18,7 @@ const LATE: usize = 4;
 impl<P: Subject> World<'_, P> {
     /// The era ends, or what is finished is closed within it, where a proposer sees it first; then
     /// some clients are late.
-    pub(super) fn end_era(&mut self) {
+    pub(in crate::sim) fn end_era(&mut self) {
         let proposers = self.rng.random_range(1..=2);
         let closes = self.close_rng.random_ratio(1, 3);
         let mut era = Era::FIRST;
@@ -48,7 +48,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A client hears that its session has expired.
-    pub(super) fn expire(&mut self, request: RequestId, era: Era) -> Result<(), Breach> {
+    pub(in crate::sim) fn expire(&mut self, request: RequestId, era: Era) -> Result<(), Breach> {
         if !self.clients.is_waiting(request) {
             return Ok(());
         }

@@ -1,6 +1,11 @@
 //! The faults: each kind strikes now and then while the unrest lasts, if the seed has drawn it.
 //! Used by `world`; the links' steady loss, duplication and delay are in `network`.
 
+pub(super) mod absences;
+pub(super) mod disks;
+mod eras;
+pub(super) mod older_disks;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,11 +13,11 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::checks::Breach;
-use super::network::{Kind, Rule};
 use super::report::Counter;
-use super::restarts::{Doom, Moment};
 use super::subject::Subject;
-use super::world::{Event, World};
+use super::world::network::{Kind, Rule};
+use super::world::restarts::{Doom, Moment};
+use super::world::state::{Event, World};
 use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
 
 macro_rules! faults {

@@ -17,12 +17,12 @@ use std::time::Duration;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::checks::Breach;
-use super::plan::{Stream, stream};
-use super::report::{Broken, Counter};
-use super::subject::Subject;
-use super::world::World;
 use crate::replica::{Input, Memory, Record};
+use crate::sim::checks::Breach;
+use crate::sim::plan::{Stream, stream};
+use crate::sim::report::{Broken, Counter};
+use crate::sim::subject::Subject;
+use crate::sim::world::state::World;
 use crate::types::{Chain, Known, LogPosition, Presence, ReplicaId};
 
 /// The most copies of one disk.
@@ -33,7 +33,7 @@ const ALONE: u64 = 40;
 /// What is left out, of what keeps older copies of disks out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests leave something out"))]
-pub(super) enum Forget {
+pub(in crate::sim) enum Forget {
     /// What was heard of others is not written in front of what rests on it.
     Heard,
     /// It is not in snapshots.
@@ -52,7 +52,7 @@ pub(super) enum Forget {
 
 #[cfg(test)]
 impl Forget {
-    pub(super) const ALL: [Forget; 7] = [
+    pub(in crate::sim) const ALL: [Forget; 7] = [
         Forget::Heard,
         Forget::InSnapshots,
         Forget::Position,
@@ -64,7 +64,7 @@ impl Forget {
 }
 
 /// What all copies of a world have in common.
-pub(super) struct Older {
+pub(in crate::sim) struct Older {
     rng: ChaCha8Rng,
     /// Lives and records so far, of all replicas: no two have the same number.
     lives: u64,
@@ -72,17 +72,17 @@ pub(super) struct Older {
 }
 
 impl Older {
-    pub(super) fn new(seed: u64) -> Older {
+    pub(in crate::sim) fn new(seed: u64) -> Older {
         Older { rng: stream(seed, Stream::OlderDisks), lives: 0, records: 0 }
     }
 }
 
 /// How far a replica was heard to be, and the number of the last record there.
-pub(super) type Heard = Option<(u64, u64)>;
+pub(in crate::sim) type Heard = Option<(u64, u64)>;
 
 /// What a frame says of its sender.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
+pub(in crate::sim) struct Said {
     life: u64,
     held: u64,
     /// The number of the last record that is held.
@@ -90,11 +90,11 @@ pub(super) struct Said {
 }
 
 /// What a replica knows of itself and of the others, and what of it is true.
-pub(super) struct Freshness<P: Subject> {
-    pub(super) directory: u64,
-    pub(super) chain: Chain,
+pub(in crate::sim) struct Freshness<P: Subject> {
+    pub(in crate::sim) directory: u64,
+    pub(in crate::sim) chain: Chain,
     /// What it remembers of the others, by what has arrived.
-    pub(super) register: Memory,
+    pub(in crate::sim) register: Memory,
     /// As what the others have shown themselves.
     shown: Vec<Option<Known>>,
     /// Its disk is a copy that was put back, and nobody has judged it yet.
@@ -102,20 +102,20 @@ pub(super) struct Freshness<P: Subject> {
     /// A number for each record of its log.
     records: Vec<u64>,
     /// How far each of the others was heard to be: by what has arrived, and by what was acted on.
-    pub(super) heard: Vec<Heard>,
+    pub(in crate::sim) heard: Vec<Heard>,
     acted: Vec<Heard>,
     /// The latter as it was behind some of its records.
     rests: Vec<(u64, Vec<Heard>)>,
     /// How much was durable when something was said or executed last.
     spoken: u64,
-    pub(super) copies: Vec<Copy<P>>,
+    pub(in crate::sim) copies: Vec<Copy<P>>,
 }
 
 /// A copy of a disk.
-pub(super) struct Copy<P: Subject> {
+pub(in crate::sim) struct Copy<P: Subject> {
     chain: Chain,
     log: Vec<Record<P::Record>>,
-    pub(super) records: Vec<u64>,
+    pub(in crate::sim) records: Vec<u64>,
     rests: Vec<(u64, Vec<Heard>)>,
     snapshot: Option<usize>,
     files: Option<BTreeMap<String, Vec<u8>>>,
@@ -135,13 +135,13 @@ impl<P: Subject> Clone for Copy<P> {
 }
 
 /// In a quarter of the worlds with restarts the mean time between two copies that are put back.
-pub(super) fn draw_older(seed: u64, unit: Duration) -> Option<Duration> {
+pub(in crate::sim) fn draw_older(seed: u64, unit: Duration) -> Option<Duration> {
     let mut rng = stream(seed, Stream::OlderDisks);
     rng.random_ratio(1, 4).then(|| unit.mul_f64(1.0 + 8.0 * rng.random::<f64>()))
 }
 
 impl<P: Subject> Freshness<P> {
-    pub(super) fn new(n: usize, me: ReplicaId) -> Freshness<P> {
+    pub(in crate::sim) fn new(n: usize, me: ReplicaId) -> Freshness<P> {
         Freshness {
             directory: u64::from(me.number()),
             chain: Chain::default(),
@@ -165,12 +165,12 @@ impl<P: Subject> Freshness<P> {
     }
 
     /// Takes a step over all that has arrived.
-    pub(super) fn acts(&mut self) {
+    pub(in crate::sim) fn acts(&mut self) {
         self.acted.clone_from(&self.heard);
     }
 
     /// So many records are left of its log.
-    pub(super) fn keep(&mut self, kept: usize) {
+    pub(in crate::sim) fn keep(&mut self, kept: usize) {
         self.records.truncate(kept);
         self.rests.retain(|(position, _)| *position <= kept as u64);
         self.acted = self.rests.last().map_or(vec![None; self.heard.len()], |it| it.1.clone());
@@ -179,19 +179,19 @@ impl<P: Subject> Freshness<P> {
 }
 
 /// Whether these are the records of a replica that was heard to be so far.
-pub(super) fn has(records: &[u64], heard: Heard) -> bool {
+pub(in crate::sim) fn has(records: &[u64], heard: Heard) -> bool {
     let Some((held, record)) = heard else { return true };
     let last = usize::try_from(held).expect("what is in memory can be counted") - 1;
     records.get(last) == Some(&record)
 }
 
-pub(super) fn breach(detail: String) -> Breach {
+pub(in crate::sim) fn breach(detail: String) -> Breach {
     (Broken::Freshness, detail)
 }
 
 impl<P: Subject> World<'_, P> {
     /// All replicas meet for the first time.
-    pub(super) fn prepare_freshness(&mut self) {
+    pub(in crate::sim) fn prepare_freshness(&mut self) {
         if !self.plan.older_disks {
             return;
         }
@@ -230,7 +230,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// What a frame of a replica says of it.
-    pub(super) fn says(&self, me: ReplicaId) -> Option<Said> {
+    pub(in crate::sim) fn says(&self, me: ReplicaId) -> Option<Said> {
         let host = &self.hosts[me.index()];
         let life = host.fresh.chain.present()?.life;
         let early = self.sabotage.forget == Some(Forget::Durable);
@@ -242,7 +242,7 @@ impl<P: Subject> World<'_, P> {
 
     /// A frame arrives: first what it says of its sender. In a world where frames may overtake a
     /// new connection, those of an earlier life say nothing new.
-    pub(super) fn hear_of(
+    pub(in crate::sim) fn hear_of(
         &mut self,
         me: ReplicaId,
         from: ReplicaId,
@@ -273,7 +273,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica appends records, the last `count` of its log, and says or executes something.
-    pub(super) fn note_records(&mut self, me: ReplicaId, count: usize, speaks: bool) {
+    pub(in crate::sim) fn note_records(&mut self, me: ReplicaId, count: usize, speaks: bool) {
         if !self.plan.older_disks {
             return;
         }
@@ -291,13 +291,13 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Something rests on what is durable by now.
-    pub(super) fn spoke(&mut self, me: ReplicaId) {
+    pub(in crate::sim) fn spoke(&mut self, me: ReplicaId) {
         let host = &mut self.hosts[me.index()];
         host.fresh.spoken = host.flushed;
     }
 
     /// Now and then somebody copies a disk.
-    pub(super) fn copy_disk(&mut self, me: ReplicaId) {
+    pub(in crate::sim) fn copy_disk(&mut self, me: ReplicaId) {
         if !self.plan.older_disks || !self.older.rng.random_ratio(1, 12) {
             return;
         }
@@ -321,12 +321,12 @@ impl<P: Subject> World<'_, P> {
             records: host.fresh.records[..kept].to_vec(),
             rests: rests.cloned().collect(),
             snapshot: host.snapshot,
-            files: host.room.as_ref().map(super::room::Room::files),
+            files: host.room.as_ref().map(crate::sim::world::room::Room::files),
         }
     }
 
     /// A replica stops, and comes back with a copy of its disk.
-    pub(super) fn older_disk(&mut self) -> Result<(), Breach> {
+    pub(in crate::sim) fn older_disk(&mut self) -> Result<(), Breach> {
         let me = self.any();
         self.would_be_told_apart(me)?;
         let host = &self.hosts[me.index()];
@@ -392,7 +392,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica has opened its directory and connects with all that are up: whether it may.
-    pub(super) fn may_return(&mut self, me: ReplicaId) -> Result<bool, Breach> {
+    pub(in crate::sim) fn may_return(&mut self, me: ReplicaId) -> Result<bool, Breach> {
         if !self.plan.older_disks {
             return Ok(true);
         }
@@ -444,7 +444,7 @@ impl<P: Subject> World<'_, P> {
 
     /// A replica has restored what it remembers. That is all that its records rest on, and none of
     /// those that are up lacks any of it.
-    pub(super) fn remembers(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn remembers(&mut self, me: ReplicaId) -> Result<(), Breach> {
         if !self.plan.older_disks {
             return Ok(());
         }
@@ -476,7 +476,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Everybody who is up hears of a replica that is back.
-    pub(super) fn is_met(&mut self, me: ReplicaId) {
+    pub(in crate::sim) fn is_met(&mut self, me: ReplicaId) {
         if self.plan.older_disks {
             self.meet_all(me);
         }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::absences::draw_absences;
-use super::clients::draw_twins;
+use super::faults::absences::draw_absences;
+use super::faults::older_disks::draw_older;
 use super::faults::{Fault, FaultSet};
-use super::older_disks::draw_older;
 use super::subject::Subject;
+use super::world::clients::draw_twins;
 use crate::protocol::ProtocolKind;
 use crate::types::{Optimisations, Quorums, ReplicaId, Retention, Timing};
 

@@ -10,13 +10,13 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::plan::{Overrides, Plan};
-use super::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
-use super::sabotage::Sabotage;
 use super::shrink::shrink;
-use super::subject::{Subject, with_protocol};
-use super::world::World;
 use crate::protocol::{Path, Paths, ProtocolKind};
+use crate::sim::plan::{Overrides, Plan};
+use crate::sim::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
+use crate::sim::subject::{Subject, with_protocol};
+use crate::sim::world::sabotage::Sabotage;
+use crate::sim::world::state::World;
 use crate::types::Time;
 
 /// In a run of this many seeds of the default mix, every path has to be met.
@@ -151,7 +151,7 @@ pub fn run_seed(seed: u64, overrides: &Overrides, transcript: Option<&mut dyn Wr
     run_sabotaged(seed, overrides, Sabotage::default(), transcript)
 }
 
-pub(super) fn run_sabotaged(
+pub(in crate::sim) fn run_sabotaged(
     seed: u64,
     overrides: &Overrides,
     sabotage: Sabotage,

@@ -1,8 +1,8 @@
 //! Makes a failing world smaller: fewer kinds of faults, clients, commands, replicas, less time.
 //! Used by `runner`.
 
-use super::plan::{Overrides, Plan};
-use super::report::Violation;
+use crate::sim::plan::{Overrides, Plan};
+use crate::sim::report::Violation;
 
 /// The most worlds tried for one failure.
 const ATTEMPTS: usize = 150;
@@ -12,7 +12,7 @@ const ATTEMPTS: usize = 150;
 /// Greedy: each kind of reduction is tried in turn, and kept if `fails` says that the world still
 /// does, in whatever way. A seed is a different world in each attempt, so a smaller one that fails
 /// need not fail for the same reason; it is as good a lead.
-pub(super) fn shrink(
+pub(in crate::sim) fn shrink(
     seed: u64,
     from: &Overrides,
     violation: &Violation,
@@ -77,9 +77,9 @@ fn candidates(seed: u64, from: &Overrides) -> Vec<Overrides> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::faults::Fault;
-    use super::super::report::Broken;
     use super::*;
+    use crate::sim::faults::Fault;
+    use crate::sim::report::Broken;
     use crate::types::Time;
 
     fn violation(detail: &str) -> Violation {

@@ -3,8 +3,8 @@
 use super::{Noted, Subject};
 use crate::protocol::Path;
 use crate::protocol::epaxos::{CommitValue, EPaxos, Message, Record};
-use crate::sim::network::Kind;
-use crate::sim::restarts::Moment;
+use crate::sim::world::network::Kind;
+use crate::sim::world::restarts::Moment;
 use crate::types::{Ballot, Deps, InstanceId, ReplicaId};
 
 impl Subject for EPaxos {

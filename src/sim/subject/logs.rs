@@ -6,8 +6,8 @@ use crate::protocol::fast_paxos::{self, FastPaxos};
 use crate::protocol::log::Upkeep;
 use crate::protocol::multipaxos::{self, MultiPaxos};
 use crate::protocol::paxos::{self, Paxos};
-use crate::sim::network::Kind;
-use crate::sim::restarts::Moment;
+use crate::sim::world::network::Kind;
+use crate::sim::world::restarts::Moment;
 use crate::types::{Ballot, InstanceId, ReplicaId};
 
 impl Subject for MultiPaxos {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::network::Kind;
-use super::restarts::Moment;
+use super::world::network::Kind;
+use super::world::restarts::Moment;
 use crate::protocol::{Path, Protocol};
 use crate::replica::Record;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};

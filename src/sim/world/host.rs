@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
-use super::older_disks::Freshness;
-use super::plan::{Clock, Disk, Plan};
 use super::restarts::Doom;
 use super::room::{Flip, Room};
-use super::subject::Subject;
 use crate::machine::{Applier, ContentKey, Kv};
 use crate::protocol::Paths;
 use crate::replica::{Core, Input, Limits, Record};
+use crate::sim::faults::older_disks::Freshness;
+use crate::sim::plan::{Clock, Disk, Plan};
+use crate::sim::subject::Subject;
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
 /// A piece of a snapshot, in bytes.
@@ -25,69 +25,69 @@ const CHUNK: u32 = 200;
 /// 1. What arrives while the replica is busy waits in `inbox`, and is taken in one step.
 /// 2. At most one flush is under way, and covers what was appended before it began.
 /// 3. Positions (`appended`, `durable`, `flushed`) count the records of all lives that were left.
-pub(super) struct Host<P: Subject> {
+pub(in crate::sim) struct Host<P: Subject> {
     settings: Settings,
     /// Each has its own.
     content_key: ContentKey,
-    pub(super) core: Core<P>,
-    pub(super) applier: Applier<Kv>,
-    pub(super) alive: bool,
-    pub(super) inbox: Vec<Input<P::Message>>,
+    pub(in crate::sim) core: Core<P>,
+    pub(in crate::sim) applier: Applier<Kv>,
+    pub(in crate::sim) alive: bool,
+    pub(in crate::sim) inbox: Vec<Input<P::Message>>,
     /// Busy, or paused, until then.
-    pub(super) free_at: Time,
+    pub(in crate::sim) free_at: Time,
     /// Whether the world will call at `free_at`.
-    pub(super) called: bool,
+    pub(in crate::sim) called: bool,
     /// What arrives before is lost.
-    pub(super) deaf_until: Time,
-    pub(super) disk: Disk,
-    pub(super) clock: Clock,
+    pub(in crate::sim) deaf_until: Time,
+    pub(in crate::sim) disk: Disk,
+    pub(in crate::sim) clock: Clock,
     /// Every record that can still be read, of all lives; empty in worlds without restarts.
-    pub(super) log: Vec<Record<P::Record>>,
+    pub(in crate::sim) log: Vec<Record<P::Record>>,
     /// Where they are kept, in worlds that have it: what `log` is compared with.
-    pub(super) room: Option<Room<Record<P::Record>>>,
+    pub(in crate::sim) room: Option<Room<Record<P::Record>>>,
     /// What it knows of itself and of the others.
-    pub(super) fresh: Freshness<P>,
+    pub(in crate::sim) fresh: Freshness<P>,
     /// Its disk was damaged: it may never come back, and counts as gone until it does.
-    pub(super) condemned: bool,
+    pub(in crate::sim) condemned: bool,
     /// By this, if it was a bit.
-    pub(super) flip: Option<Flip>,
+    pub(in crate::sim) flip: Option<Flip>,
     /// The number of the newest own snapshot that it has spoken of.
-    pub(super) snapshot: Option<usize>,
+    pub(in crate::sim) snapshot: Option<usize>,
     /// What has come of another replica's snapshot.
-    pub(super) arrived: Vec<u8>,
+    pub(in crate::sim) arrived: Vec<u8>,
     /// It stops in the middle of a flush.
-    pub(super) torn: bool,
+    pub(in crate::sim) torn: bool,
     /// Records appended.
-    pub(super) appended: u64,
+    pub(in crate::sim) appended: u64,
     /// Records that are durable, or will be with the flush under way.
-    pub(super) durable: u64,
+    pub(in crate::sim) durable: u64,
     /// Records that are durable.
-    pub(super) flushed: u64,
+    pub(in crate::sim) flushed: u64,
     /// Whether a flush is under way.
-    pub(super) flushing: bool,
+    pub(in crate::sim) flushing: bool,
     /// Whether its log waits for room on the disk: it takes no step before there is some.
-    pub(super) full: bool,
+    pub(in crate::sim) full: bool,
     /// The soonest call there will be for `Core::wake`.
-    pub(super) wake_at: Option<Time>,
+    pub(in crate::sim) wake_at: Option<Time>,
     /// Dies when it says something of a kind, of which some messages get away.
-    pub(super) doom: Option<Doom>,
+    pub(in crate::sim) doom: Option<Doom>,
     /// How often it has come back.
-    pub(super) life: u32,
+    pub(in crate::sim) life: u32,
     /// Whether it is down and will come back.
-    pub(super) returning: bool,
+    pub(in crate::sim) returning: bool,
     /// How often it will stop again soon after it has come back.
-    pub(super) again: u32,
+    pub(in crate::sim) again: u32,
     /// Whom this life would answer; kept in worlds with restarts alone.
-    pub(super) waiting: FxHashSet<RequestId>,
+    pub(in crate::sim) waiting: FxHashSet<RequestId>,
     /// Those of them that it heard before it took in another replica's snapshot. What of theirs was
     /// executed there is proposed again here, so that a refusal for their age proves nothing.
-    pub(super) unsure: FxHashSet<RequestId>,
+    pub(in crate::sim) unsure: FxHashSet<RequestId>,
     /// The paths of earlier lives.
-    pub(super) paths: Paths,
+    pub(in crate::sim) paths: Paths,
 }
 
 impl<P: Subject> Host<P> {
-    pub(super) fn new(plan: &Plan, me: ReplicaId) -> Host<P> {
+    pub(in crate::sim) fn new(plan: &Plan, me: ReplicaId) -> Host<P> {
         let seed = plan.seed.wrapping_mul(64) + u64::from(me.number());
         let settings = Settings {
             me,
@@ -136,13 +136,13 @@ impl<P: Subject> Host<P> {
 
     /// A rule broken on purpose: the first command of an id is taken for all of them.
     #[cfg(test)]
-    pub(super) fn tell_no_contents_apart(&mut self) {
+    pub(in crate::sim) fn tell_no_contents_apart(&mut self) {
         self.content_key = crate::machine::BLIND;
         self.applier = Applier::new(Kv::new()).keyed(self.content_key);
     }
 
     /// Down, with whatever was only in memory gone.
-    pub(super) fn go_down(&mut self) {
+    pub(in crate::sim) fn go_down(&mut self) {
         self.alive = false;
         self.inbox.clear();
         self.waiting.clear();
@@ -155,7 +155,7 @@ impl<P: Subject> Host<P> {
     }
 
     /// A new life, with nothing but `log` left of the ones before.
-    pub(super) fn begin_anew(&mut self, now: Time) {
+    pub(in crate::sim) fn begin_anew(&mut self, now: Time) {
         self.paths.add(self.core.paths());
         self.core = core(&self.settings);
         self.applier = Applier::new(Kv::new()).keyed(self.content_key);
@@ -174,7 +174,7 @@ impl<P: Subject> Host<P> {
 impl<P: Subject> Host<P> {
     /// Gives the room, if there is one, what was appended since the last flush began, as far as the
     /// next flush may reach.
-    pub(super) fn hand_over(&mut self) {
+    pub(in crate::sim) fn hand_over(&mut self) {
         let mut end = self.appended;
         if let Some(room) = &mut self.room {
             end = room.divides_at().unwrap_or(end);
@@ -187,7 +187,7 @@ impl<P: Subject> Host<P> {
     }
 
     /// Whether it will never be back, or may not be.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(in crate::sim) fn is_gone(&self) -> bool {
         let dead = !(self.alive || self.returning);
         dead || self.condemned || self.doom.is_some_and(|doom| !doom.returns)
     }
@@ -201,20 +201,20 @@ fn core<P: Subject>(settings: &Settings) -> Core<P> {
 
 impl Clock {
     /// The moment on this clock.
-    pub(super) fn local(self, world: Time) -> Time {
+    pub(in crate::sim) fn local(self, world: Time) -> Time {
         let nanos = u128::from(world.as_nanos()) * u128::from(self.rate) / 1024;
         Time::from_nanos(self.offset + u64::try_from(nanos).expect("worlds last for days at most"))
     }
 
     /// The first moment of the world at which this clock shows `local`, or more.
-    pub(super) fn world(self, local: Time) -> Time {
+    pub(in crate::sim) fn world(self, local: Time) -> Time {
         let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1024;
         let nanos = nanos.div_ceil(u128::from(self.rate));
         Time::from_nanos(u64::try_from(nanos).expect("worlds last for days at most"))
     }
 
     /// How long this takes in the world.
-    pub(super) fn takes(self, local: Duration) -> Duration {
+    pub(in crate::sim) fn takes(self, local: Duration) -> Duration {
         let nanos = u64::try_from(local.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(nanos.saturating_mul(1024) / self.rate)
     }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
-use super::plan::{Links, Plan, Stream, stream};
-use super::report::{Counter, Counters};
-use super::subject::Subject;
 use crate::replica::PeerMessage;
+use crate::sim::plan::{Links, Plan, Stream, stream};
+use crate::sim::report::{Counter, Counters};
+use crate::sim::subject::Subject;
 use crate::types::{ReplicaId, ReplicaSet, Time};
 
 /// The kinds of messages that a rule may pick out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(in crate::sim) enum Kind {
     /// All of them.
     Any,
     /// Pings, pongs and marks: what is said when there is nothing to say.
@@ -53,18 +53,18 @@ impl Kind {
 
 /// What is lost, between whom, and until when.
 #[derive(Clone, Debug)]
-pub(super) struct Rule {
-    pub(super) kind: Kind,
-    pub(super) from: ReplicaSet,
-    pub(super) to: ReplicaSet,
+pub(in crate::sim) struct Rule {
+    pub(in crate::sim) kind: Kind,
+    pub(in crate::sim) from: ReplicaSet,
+    pub(in crate::sim) to: ReplicaSet,
     /// Out of 65,536; 65,536 is always.
-    pub(super) loss: u32,
-    pub(super) until: Time,
+    pub(in crate::sim) loss: u32,
+    pub(in crate::sim) until: Time,
     /// On and off by turns of this length.
-    pub(super) flap: Option<Duration>,
+    pub(in crate::sim) flap: Option<Duration>,
     /// Not before.
-    pub(super) since: Time,
-    pub(super) counter: Counter,
+    pub(in crate::sim) since: Time,
+    pub(in crate::sim) counter: Counter,
 }
 
 impl Rule {
@@ -80,7 +80,7 @@ impl Rule {
 
 /// Messages on their way from one replica to another.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(in crate::sim) struct Network {
     links: Links,
     rng: ChaCha8Rng,
     rules: Vec<Rule>,
@@ -89,10 +89,10 @@ pub(super) struct Network {
 }
 
 /// When a message arrives, at most twice.
-pub(super) type Arrivals = [Option<Time>; 2];
+pub(in crate::sim) type Arrivals = [Option<Time>; 2];
 
 impl Network {
-    pub(super) fn new(plan: &Plan) -> Network {
+    pub(in crate::sim) fn new(plan: &Plan) -> Network {
         let n = plan.links.delay.len();
         Network {
             links: plan.links.clone(),
@@ -103,12 +103,12 @@ impl Network {
     }
 
     /// Puts a rule on top of those in force.
-    pub(super) fn add(&mut self, rule: Rule) {
+    pub(in crate::sim) fn add(&mut self, rule: Rule) {
         self.rules.push(rule);
     }
 
     /// Ends all that is wrong with the network.
-    pub(super) fn heal(&mut self) {
+    pub(in crate::sim) fn heal(&mut self) {
         self.rules.clear();
         self.links.drop = 0;
         self.links.duplicate = 0;
@@ -117,7 +117,7 @@ impl Network {
     }
 
     /// A message leaves.
-    pub(super) fn send<P: Subject>(
+    pub(in crate::sim) fn send<P: Subject>(
         &mut self,
         now: Time,
         from: ReplicaId,
@@ -201,7 +201,11 @@ impl Network {
     }
 
     /// A client's request or answer leaves; when it arrives, if it does.
-    pub(super) fn send_client(&mut self, now: Time, counters: &mut Counters) -> Option<Time> {
+    pub(in crate::sim) fn send_client(
+        &mut self,
+        now: Time,
+        counters: &mut Counters,
+    ) -> Option<Time> {
         if self.happens(self.links.client_drop) {
             counters.hit(Counter::ClientDropped);
             return None;

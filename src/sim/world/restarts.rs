@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::checks::Breach;
-use super::faults::Fault;
-use super::report::Counter;
-use super::subject::Subject;
-use super::world::{Event, World};
+use super::state::{Event, World};
 use crate::replica::PeerMessage;
+use crate::sim::checks::Breach;
+use crate::sim::faults::Fault;
+use crate::sim::report::Counter;
+use crate::sim::subject::Subject;
 use crate::types::{Durable, LogPosition, ReplicaId, ReplicaSet};
 
 /// What a replica is about to say when it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Moment {
+pub(in crate::sim) enum Moment {
     Proposing,
     Voting,
     Recovering,
@@ -27,15 +27,15 @@ pub(super) enum Moment {
 
 /// A replica dies in the middle of saying something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Doom {
-    pub(super) moment: Moment,
+pub(in crate::sim) struct Doom {
+    pub(in crate::sim) moment: Moment,
     /// Whether it comes back.
-    pub(super) returns: bool,
+    pub(in crate::sim) returns: bool,
 }
 
 impl Doom {
     /// Whether this message is what it dies of.
-    pub(super) fn comes_with<P: Subject>(self, message: &PeerMessage<P::Message>) -> bool {
+    pub(in crate::sim) fn comes_with<P: Subject>(self, message: &PeerMessage<P::Message>) -> bool {
         match message {
             PeerMessage::Protocol(message) => P::comes_at(message, self.moment),
             _ => false,
@@ -45,7 +45,7 @@ impl Doom {
 
 impl<P: Subject> World<'_, P> {
     /// A fault that somebody comes back from.
-    pub(super) fn strike_down(&mut self, fault: Fault) -> Result<(), Breach> {
+    pub(in crate::sim) fn strike_down(&mut self, fault: Fault) -> Result<(), Breach> {
         let one = self.any();
         match fault {
             Fault::RestartSome => {
@@ -88,7 +88,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// How long a replica stays away: not at all, less than others notice, or long.
-    pub(super) fn draw_pause(&mut self) -> Duration {
+    pub(in crate::sim) fn draw_pause(&mut self) -> Duration {
         match self.rng.random_range(0..3) {
             0 => Duration::ZERO,
             1 => self.plan.timing.suspect.mul_f64(0.3 * self.rng.random::<f64>()),
@@ -97,7 +97,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica has said what it was doomed to die of.
-    pub(super) fn meet(&mut self, me: ReplicaId, doom: Doom) -> Result<(), Breach> {
+    pub(in crate::sim) fn meet(&mut self, me: ReplicaId, doom: Doom) -> Result<(), Breach> {
         if !doom.returns {
             self.counters.hit(Counter::CrashProposing);
             self.crash(me);
@@ -113,7 +113,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica stops, and comes back after a while.
-    pub(super) fn stop(&mut self, me: ReplicaId, pause: Duration) -> Result<(), Breach> {
+    pub(in crate::sim) fn stop(&mut self, me: ReplicaId, pause: Duration) -> Result<(), Breach> {
         if !self.hosts[me.index()].alive {
             return Ok(());
         }
@@ -148,7 +148,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// So many records of a replica that is down are left.
-    pub(super) fn keep(&mut self, me: ReplicaId, kept: usize) {
+    pub(in crate::sim) fn keep(&mut self, me: ReplicaId, kept: usize) {
         let lost = self.hosts[me.index()].log.split_off(kept);
         self.hosts[me.index()].fresh.keep(kept);
         self.trace.mix(kept as u64 ^ u64::from(me.number()) << 56);
@@ -163,7 +163,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A replica comes back from a life, if it has not yet.
-    pub(super) fn come_back(&mut self, me: ReplicaId, life: u32) -> Result<(), Breach> {
+    pub(in crate::sim) fn come_back(&mut self, me: ReplicaId, life: u32) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         if !host.returning || host.life != life {
             return Ok(());
@@ -231,7 +231,7 @@ impl<P: Subject> World<'_, P> {
 
     /// Breaks the world's rule, if it has one to break, at this replica.
     #[cfg(test)]
-    pub(super) fn plant(&mut self, me: ReplicaId) {
+    pub(in crate::sim) fn plant(&mut self, me: ReplicaId) {
         if let Some(plant) = self.sabotage.plant {
             self.hosts[me.index()].core.protocol_mut().plant(plant);
         }

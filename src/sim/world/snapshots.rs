@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::checks::{Breach, Shown};
-use super::older_disks::Forget;
-use super::report::{Broken, Counter};
 use super::room::Room;
-use super::subject::Subject;
-use super::world::{Event, World};
+use super::state::{Event, World};
 use crate::machine::Applier;
 use crate::replica::{Arrival, Checkpoint, Input, Output, OwnSnapshot, SnapshotId, SnapshotRead};
+use crate::sim::checks::{Breach, Shown};
+use crate::sim::faults::older_disks::Forget;
+use crate::sim::report::{Broken, Counter};
+use crate::sim::subject::Subject;
 use crate::types::ReplicaId;
 
 /// Operations within which finishing a snapshot may be cut short.
@@ -29,7 +29,7 @@ const NUMBER: usize = 8;
 
 /// Something that happens to a snapshot.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Moment {
+pub(in crate::sim) enum Moment {
     /// Time for one; and for another later, if that is said.
     Begin(ReplicaId, bool),
     /// All but the end is written, if the replica still lives that life.
@@ -41,8 +41,8 @@ pub(super) enum Moment {
 }
 
 /// What a snapshot stands for.
-pub(super) struct Shelved<P: Subject> {
-    pub(super) checkpoint: Checkpoint<P::Shared, P::Record>,
+pub(in crate::sim) struct Shelved<P: Subject> {
+    pub(in crate::sim) checkpoint: Checkpoint<P::Shared, P::Record>,
     shown: Shown,
     /// What its file holds: number and state.
     bytes: Bytes,
@@ -60,7 +60,7 @@ impl<P: Subject> Shelved<P> {
 
 impl<P: Subject> World<'_, P> {
     /// The first snapshots of all, where there are any.
-    pub(super) fn prepare_snapshots(&mut self) {
+    pub(in crate::sim) fn prepare_snapshots(&mut self) {
         for me in ReplicaId::all(self.plan.replicas) {
             self.next_snapshot(me);
         }
@@ -75,7 +75,7 @@ impl<P: Subject> World<'_, P> {
 
     /// All is executed everywhere. Who has that in no snapshot takes one now: others forget only
     /// what is in everybody's, and where nothing happens any more chance may take long.
-    pub(super) fn last_snapshots(&mut self) {
+    pub(in crate::sim) fn last_snapshots(&mut self) {
         if self.plan.storage.and_then(|storage| storage.snapshots).is_none() {
             return;
         }
@@ -89,7 +89,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    pub(super) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
+    pub(in crate::sim) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
         match event {
             Moment::Begin(me, again) => {
                 if again {
@@ -234,7 +234,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// A new life begins with this snapshot, if there is one: where in the log it goes on.
-    pub(super) fn start_from(
+    pub(in crate::sim) fn start_from(
         &mut self,
         me: ReplicaId,
         found: Option<&Bytes>,
@@ -264,14 +264,14 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Where the log after a snapshot goes on.
-    pub(super) fn log_behind(&self, found: Option<&Bytes>) -> usize {
+    pub(in crate::sim) fn log_behind(&self, found: Option<&Bytes>) -> usize {
         let shelved = found.and_then(|bytes| self.shelf.get(number(bytes)));
         let records = shelved.map_or(0, |shelved| shelved.checkpoint.position.records());
         usize::try_from(records).expect("what is in memory can be counted")
     }
 
     /// What a step wants of snapshots.
-    pub(super) fn follow_snapshots(
+    pub(in crate::sim) fn follow_snapshots(
         &mut self,
         me: ReplicaId,
         out: &mut Output<P::Message, P::Record>,
@@ -305,7 +305,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Looks at what a replica has dropped and forgotten by now.
-    pub(super) fn check_truncation(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn check_truncation(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let protocol = self.hosts[me.index()].core.protocol();
         let Some((dropped, forgotten)) = protocol.truncation() else { return Ok(()) };
         self.checks.drops(me, dropped);
@@ -359,7 +359,7 @@ impl<P: Subject> World<'_, P> {
 }
 
 /// The number in front of a snapshot's bytes.
-pub(super) fn number(bytes: &[u8]) -> usize {
+pub(in crate::sim) fn number(bytes: &[u8]) -> usize {
     let front = bytes.first_chunk::<NUMBER>().map_or(u64::MAX, |front| u64::from_le_bytes(*front));
     usize::try_from(front).unwrap_or(usize::MAX)
 }

@@ -13,21 +13,21 @@ use bytes::BytesMut;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::checks::{Breach, Checks};
 use super::clients::{Ask, Clients};
 use super::host::Host;
 use super::network::Network;
-use super::older_disks::{Older, Said};
-use super::plan::{Disk, Plan, Stream, stream};
-use super::report::{Broken, Counter, Counters, Verdict, Violation};
 use super::room::Room;
 use super::sabotage::Sabotage;
 use super::snapshots::{Moment, Shelved};
-use super::subject::Subject;
 use super::trace::Trace;
 use crate::machine::{Outcome, Refusal};
 use crate::protocol::Paths;
 use crate::replica::{Input, Output, PeerMessage};
+use crate::sim::checks::{Breach, Checks};
+use crate::sim::faults::older_disks::{Older, Said};
+use crate::sim::plan::{Disk, Plan, Stream, stream};
+use crate::sim::report::{Broken, Counter, Counters, Verdict, Violation};
+use crate::sim::subject::Subject;
 use crate::types::{Optimisations, ReplicaId, ReplicaSet, RequestId, Time};
 
 /// Between two looks at whether everything is done.
@@ -41,7 +41,7 @@ const NEARLY: (u64, u64) = (700, 1400);
 
 /// Something that will happen.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(in crate::sim) enum Event {
     /// A message arrives: its place in `World::messages`.
     Message(u32),
     /// A replica is free again.
@@ -112,40 +112,40 @@ struct Letter<M> {
 }
 
 /// A world.
-pub(super) struct World<'a, P: Subject> {
-    pub(super) plan: Plan,
-    pub(super) now: Time,
-    pub(super) hosts: Vec<Host<P>>,
-    pub(super) network: Network,
-    pub(super) clients: Clients,
-    pub(super) counters: Counters,
-    pub(super) trace: Trace<'a>,
-    pub(super) rng: ChaCha8Rng,
-    pub(super) disk_rng: ChaCha8Rng,
-    pub(super) room_rng: ChaCha8Rng,
-    pub(super) close_rng: ChaCha8Rng,
-    pub(super) older: Older,
-    pub(super) checks: Checks,
+pub(in crate::sim) struct World<'a, P: Subject> {
+    pub(in crate::sim) plan: Plan,
+    pub(in crate::sim) now: Time,
+    pub(in crate::sim) hosts: Vec<Host<P>>,
+    pub(in crate::sim) network: Network,
+    pub(in crate::sim) clients: Clients,
+    pub(in crate::sim) counters: Counters,
+    pub(in crate::sim) trace: Trace<'a>,
+    pub(in crate::sim) rng: ChaCha8Rng,
+    pub(in crate::sim) disk_rng: ChaCha8Rng,
+    pub(in crate::sim) room_rng: ChaCha8Rng,
+    pub(in crate::sim) close_rng: ChaCha8Rng,
+    pub(in crate::sim) older: Older,
+    pub(in crate::sim) checks: Checks,
     /// All snapshots ever begun.
-    pub(super) shelf: Vec<Shelved<P>>,
+    pub(in crate::sim) shelf: Vec<Shelved<P>>,
     heap: BinaryHeap<Reverse<Entry>>,
     scheduled: u64,
     events: u64,
     messages: Vec<Option<Letter<P::Message>>>,
     unused: Vec<u32>,
-    pub(super) out: Output<P::Message, P::Record>,
-    pub(super) sabotage: Sabotage,
+    pub(in crate::sim) out: Output<P::Message, P::Record>,
+    pub(in crate::sim) sabotage: Sabotage,
     /// One mains for all: when the first disk dies, everybody's power fails.
-    pub(super) one_mains: bool,
+    pub(in crate::sim) one_mains: bool,
     /// Since when the unrest is over.
-    pub(super) calm_since: Option<Time>,
-    pub(super) largest_component: usize,
+    pub(in crate::sim) calm_since: Option<Time>,
+    pub(in crate::sim) largest_component: usize,
     /// Room to encode in.
-    pub(super) frame: BytesMut,
+    pub(in crate::sim) frame: BytesMut,
 }
 
 impl<'a, P: Subject> World<'a, P> {
-    pub(super) fn new(
+    pub(in crate::sim) fn new(
         mut plan: Plan,
         sabotage: Sabotage,
         transcript: Option<&'a mut dyn Write>,
@@ -228,7 +228,7 @@ impl<'a, P: Subject> World<'a, P> {
     }
 
     /// Lets the world run to its end.
-    pub(super) fn run(mut self) -> Verdict {
+    pub(in crate::sim) fn run(mut self) -> Verdict {
         let violation = self.turn().err().map(|(broken, detail)| {
             self.trace.say(self.now, || format!("{broken:?}: {detail}"));
             Violation { broken, detail, at: self.now }
@@ -271,11 +271,11 @@ impl<'a, P: Subject> World<'a, P> {
     }
 
     /// Something happens after a while.
-    pub(super) fn later(&mut self, after: Duration, event: Event) {
+    pub(in crate::sim) fn later(&mut self, after: Duration, event: Event) {
         self.at(self.now + after, event);
     }
 
-    pub(super) fn at(&mut self, at: Time, event: Event) {
+    pub(in crate::sim) fn at(&mut self, at: Time, event: Event) {
         // Numbers make the order of what happens at one moment that of its causes.
         self.scheduled += 1;
         self.heap.push(Reverse(Entry { at, number: self.scheduled, event }));
@@ -385,7 +385,7 @@ impl<'a, P: Subject> World<'a, P> {
     }
 
     /// Clients send their commands.
-    pub(super) fn ask_all(&mut self, asks: Vec<Ask>, attempt: u32) {
+    pub(in crate::sim) fn ask_all(&mut self, asks: Vec<Ask>, attempt: u32) {
         for (number, (to, command)) in asks.into_iter().enumerate() {
             self.checks.asked(&command);
             self.trace.mix(command.request.client.0 << 32 ^ command.request.sequence);
@@ -416,7 +416,7 @@ impl<'a, P: Subject> World<'a, P> {
     }
 
     /// A message is on its way.
-    pub(super) fn post(
+    pub(in crate::sim) fn post(
         &mut self,
         at: Time,
         from: ReplicaId,
@@ -439,7 +439,7 @@ impl<'a, P: Subject> World<'a, P> {
     }
 
     /// Something reaches a replica.
-    pub(super) fn input(
+    pub(in crate::sim) fn input(
         &mut self,
         replica: ReplicaId,
         input: Input<P::Message>,
@@ -454,7 +454,7 @@ impl<'a, P: Subject> World<'a, P> {
     }
 
     /// A replica takes a step over its inbox, or will when it is free.
-    pub(super) fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
         if !host.alive || host.full {
             return Ok(());

@@ -7,23 +7,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::checks::{Breach, content};
-use super::older_disks::Forget;
-use super::plan::Disk;
-use super::report::{Broken, Counter};
-use super::subject::{Noted, Subject, noted};
+use super::state::{Event, World};
 use super::trace::digest;
-use super::world::{Event, World};
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
 use crate::replica::{
     Committed, Execution, Input, Output, PeerMessage, Record, Rejection, Transfer,
 };
+use crate::sim::checks::{Breach, content};
+use crate::sim::faults::older_disks::Forget;
+use crate::sim::plan::Disk;
+use crate::sim::report::{Broken, Counter};
+use crate::sim::subject::{Noted, Subject, noted};
 use crate::types::{ClientId, Command, Footprint, LogPosition, ReplicaId, ReplicaSet};
 use crate::wire::{self, Frame};
 
 impl<P: Subject> World<'_, P> {
     /// One step of a replica, and all that it causes.
-    pub(super) fn step(
+    pub(in crate::sim) fn step(
         &mut self,
         me: ReplicaId,
         inputs: &mut Vec<Input<P::Message>>,
@@ -69,7 +69,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    pub(super) fn follow(
+    pub(in crate::sim) fn follow(
         &mut self,
         me: ReplicaId,
         out: &mut Output<P::Message, P::Record>,
@@ -132,7 +132,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Begins a flush, if there is something to flush and none under way.
-    pub(super) fn flush(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn flush(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let Disk::Takes(mean) = host.disk else { return Ok(()) };
         if host.flushing || host.durable == host.appended || !host.alive {
@@ -285,7 +285,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    pub(super) fn arrange_wake(&mut self, me: ReplicaId) {
+    pub(in crate::sim) fn arrange_wake(&mut self, me: ReplicaId) {
         let host = &mut self.hosts[me.index()];
         let Some(wake) = host.core.wake() else { return };
         let at = host.clock.world(wake).max(self.now);

@@ -2,36 +2,36 @@
 
 use std::io::Write;
 
-use super::subject::Subject;
 use crate::replica::{PeerMessage, Transfer};
+use crate::sim::subject::Subject;
 use crate::types::Time;
 
 /// The trace of one world.
-pub(super) struct Trace<'a> {
+pub(in crate::sim) struct Trace<'a> {
     hash: u64,
     transcript: Option<&'a mut dyn Write>,
 }
 
 impl<'a> Trace<'a> {
     /// Hashes, and writes a line for each event to `transcript`, if there is one.
-    pub(super) fn new(transcript: Option<&'a mut dyn Write>) -> Trace<'a> {
+    pub(in crate::sim) fn new(transcript: Option<&'a mut dyn Write>) -> Trace<'a> {
         Trace { hash: 0, transcript }
     }
 
     /// Takes in a fact.
-    pub(super) fn mix(&mut self, word: u64) {
+    pub(in crate::sim) fn mix(&mut self, word: u64) {
         self.hash = (self.hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
     /// Writes a line. Text costs much more than the world it is about, so it is made on demand.
-    pub(super) fn say(&mut self, now: Time, line: impl FnOnce() -> String) {
+    pub(in crate::sim) fn say(&mut self, now: Time, line: impl FnOnce() -> String) {
         if let Some(transcript) = &mut self.transcript {
             // A transcript nobody can read any more is no reason to stop the world.
             let _ = writeln!(transcript, "{now:?} {}", line());
         }
     }
 
-    pub(super) fn hash(&self) -> u64 {
+    pub(in crate::sim) fn hash(&self) -> u64 {
         self.hash
     }
 }
@@ -48,7 +48,7 @@ fn digest_transfer(message: &Transfer) -> u64 {
 }
 
 /// A message in one word: enough to tell two worlds apart.
-pub(super) fn digest<P: Subject>(message: &PeerMessage<P::Message>) -> u64 {
+pub(in crate::sim) fn digest<P: Subject>(message: &PeerMessage<P::Message>) -> u64 {
     match message {
         PeerMessage::Ping { sent } => sent.as_nanos(),
         PeerMessage::Pong { echo } => !echo.as_nanos(),

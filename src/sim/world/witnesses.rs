@@ -5,11 +5,11 @@
 //! replicas agree at any moment. What somebody would remember of a copy is tried on the side,
 //! against what the replicas do remember.
 
-use super::checks::Breach;
-use super::older_disks::{Forget, breach, has};
-use super::report::Counter;
-use super::subject::Subject;
-use super::world::World;
+use super::state::World;
+use crate::sim::checks::Breach;
+use crate::sim::faults::older_disks::{Forget, breach, has};
+use crate::sim::report::Counter;
+use crate::sim::subject::Subject;
 use crate::types::{Known, LogPosition, ReplicaId};
 
 /// A life that no replica of a world has.
@@ -17,7 +17,7 @@ const OF_A_COPY: u64 = u64::MAX;
 
 impl<P: Subject> World<'_, P> {
     /// A replica that is back compares what it remembers with all that are up.
-    pub(super) fn agrees_with_all(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn agrees_with_all(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let ours = &self.hosts[me.index()].fresh.register;
         let mut compared = false;
         for other in ReplicaId::all(self.plan.replicas) {
@@ -44,7 +44,7 @@ impl<P: Subject> World<'_, P> {
     /// Suppose that an older copy of this disk is started where it reaches only replicas that
     /// cannot tell. Those that have heard more refuse whoever has heard it, once it is longer than
     /// the original was when the life began that they remember.
-    pub(super) fn would_be_told_apart(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(in crate::sim) fn would_be_told_apart(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &self.hosts[me.index()];
         // One that was refused has the chain of its copy, not that of the original.
         if !host.alive {

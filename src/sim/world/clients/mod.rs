@@ -8,19 +8,19 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::checks::{Content, content};
-use super::history::{Answer, Call, Operation, Outcome};
-use super::plan::{Plan, Stream, Workload, stream};
-use super::report::{Counter, Counters};
 use crate::machine::{KvCommand, KvOutput, StateMachine as _, decode, encode, kv::Kv};
+use crate::sim::checks::{Content, content};
+use crate::sim::history::{Answer, Call, Operation, Outcome};
+use crate::sim::plan::{Plan, Stream, Workload, stream};
+use crate::sim::report::{Counter, Counters};
 use crate::types::{ClientId, Command, Era, Footprint, ReplicaId, RequestId, Time};
 
 mod twins;
 
-pub(super) use twins::draw_twins;
+pub(in crate::sim) use twins::draw_twins;
 
 /// What a client says, to whom.
-pub(super) type Ask = (ReplicaId, Command);
+pub(in crate::sim) type Ask = (ReplicaId, Command);
 
 /// A command that a client waits for.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Client {
 /// 2. A request id is used for one command only, but for twins: a client that misuses ids sends a
 ///    second command under that of the first, and waits for nothing of it.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(in crate::sim) struct Clients {
     workload: Workload,
     n: usize,
     rng: ChaCha8Rng,
@@ -106,7 +106,7 @@ const IMPATIENT: Duration = Duration::from_secs(2);
 const GENERATION: u64 = 1 << 16;
 
 impl Clients {
-    pub(super) fn new(plan: &Plan) -> Clients {
+    pub(in crate::sim) fn new(plan: &Plan) -> Clients {
         let workload = plan.workload.clone();
         // Every replica has a client of its own, if there are enough.
         let client = |index: usize| Client {
@@ -133,12 +133,12 @@ impl Clients {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::sim) fn len(&self) -> usize {
         self.clients.len()
     }
 
     /// Nothing new from now on, and nobody asks the dead. Who still waits for something.
-    pub(super) fn close(&mut self, live: Vec<ReplicaId>) -> Vec<RequestId> {
+    pub(in crate::sim) fn close(&mut self, live: Vec<ReplicaId>) -> Vec<RequestId> {
         self.reachable = live;
         self.closing = true;
         let waiting = |client: &Client| {
@@ -150,18 +150,18 @@ impl Clients {
     }
 
     /// Commands answered.
-    pub(super) fn answered(&self) -> u64 {
+    pub(in crate::sim) fn answered(&self) -> u64 {
         self.answered
     }
 
     /// The longest wait for an answer.
-    pub(super) fn slowest(&self) -> Duration {
+    pub(in crate::sim) fn slowest(&self) -> Duration {
         let waited = |entry: &Entry| Some(entry.answer.as_ref()?.0.since(entry.called));
         self.log.iter().filter_map(waited).max().unwrap_or_default()
     }
 
     /// A command that somebody waits for.
-    pub(super) fn waiting(&self) -> Option<Content> {
+    pub(in crate::sim) fn waiting(&self) -> Option<Content> {
         self.clients.iter().find_map(|client| {
             let (sequence, pending) = client.pending.first_key_value()?;
             Some(content(RequestId::new(client.session, *sequence), &pending.payload))
@@ -169,12 +169,12 @@ impl Clients {
     }
 
     /// The client that a session belongs to.
-    pub(super) fn of(session: ClientId) -> usize {
+    pub(in crate::sim) fn of(session: ClientId) -> usize {
         usize::try_from(session.0 % GENERATION).expect("fewer clients than a generation")
     }
 
     /// The next command of a client, if it has time for one, and how long it thinks after it.
-    pub(super) fn next(
+    pub(in crate::sim) fn next(
         &mut self,
         index: usize,
         now: Time,
@@ -202,13 +202,13 @@ impl Clients {
     }
 
     /// A key that nobody has used.
-    pub(super) fn fresh_key(&mut self) -> u64 {
+    pub(in crate::sim) fn fresh_key(&mut self) -> u64 {
         self.fresh += 1;
         self.workload.keys + self.fresh
     }
 
     /// A client at this replica writes a key at once, whatever else it does.
-    pub(super) fn duel(
+    pub(in crate::sim) fn duel(
         &mut self,
         at: ReplicaId,
         contended: u64,
@@ -283,13 +283,17 @@ impl Clients {
     }
 
     /// How long a client waits before it asks again, for the `attempt`-th time.
-    pub(super) fn timeout(&self, attempt: u32) -> Duration {
+    pub(in crate::sim) fn timeout(&self, attempt: u32) -> Duration {
         let longest = if self.closing { IMPATIENT } else { Duration::MAX };
         (self.workload.timeout * (1 << attempt.min(3))).min(longest)
     }
 
     /// A client has waited long enough: it asks another replica, or gives up.
-    pub(super) fn overdue(&mut self, request: RequestId, counters: &mut Counters) -> Option<Ask> {
+    pub(in crate::sim) fn overdue(
+        &mut self,
+        request: RequestId,
+        counters: &mut Counters,
+    ) -> Option<Ask> {
         if request.client == ClientId::CLUSTER {
             return None;
         }
@@ -310,7 +314,12 @@ impl Clients {
     }
 
     /// A client hears the answer to a command; whether it was waiting for it.
-    pub(super) fn answered_by(&mut self, request: RequestId, now: Time, output: &[u8]) -> bool {
+    pub(in crate::sim) fn answered_by(
+        &mut self,
+        request: RequestId,
+        now: Time,
+        output: &[u8],
+    ) -> bool {
         let client = &mut self.clients[Clients::of(request.client)];
         if client.session != request.client {
             return false;
@@ -333,13 +342,13 @@ impl Clients {
     }
 
     /// Whether a client still waits for this.
-    pub(super) fn is_waiting(&self, request: RequestId) -> bool {
+    pub(in crate::sim) fn is_waiting(&self, request: RequestId) -> bool {
         let client = &self.clients[Clients::of(request.client)];
         client.session == request.client && client.pending.contains_key(&request.sequence)
     }
 
     /// Whether a client waits for this, and it is a `Put`.
-    pub(super) fn is_put(&self, request: RequestId) -> bool {
+    pub(in crate::sim) fn is_put(&self, request: RequestId) -> bool {
         let client = &self.clients[Clients::of(request.client)];
         let pending = client.pending.get(&request.sequence);
         client.session == request.client
@@ -347,7 +356,7 @@ impl Clients {
     }
 
     /// Half of the clients hear which era it is.
-    pub(super) fn learn(&mut self, era: Era) {
+    pub(in crate::sim) fn learn(&mut self, era: Era) {
         for client in &mut self.clients {
             if self.rng.random_ratio(1, 2) {
                 client.era = client.era.max(era);
@@ -356,7 +365,7 @@ impl Clients {
     }
 
     /// Commands that nobody waits for any more arrive once more: at most so many.
-    pub(super) fn late(&mut self, most: usize) -> Vec<Ask> {
+    pub(in crate::sim) fn late(&mut self, most: usize) -> Vec<Ask> {
         let mut late = Vec::new();
         for _ in 0..most.min(self.log.len()) {
             let entry = self.rng.random_range(0..self.log.len());
@@ -371,7 +380,7 @@ impl Clients {
 
     /// A command is refused for its age: its client begins anew. Whether an earlier attempt had an
     /// effect nobody knows; if there was none, there was no effect.
-    pub(super) fn expire(&mut self, request: RequestId, era: Era) {
+    pub(in crate::sim) fn expire(&mut self, request: RequestId, era: Era) {
         let client = &mut self.clients[Clients::of(request.client)];
         client.era = client.era.max(era);
         if let Some(pending) = client.pending.get(&request.sequence) {
@@ -382,12 +391,12 @@ impl Clients {
     }
 
     /// What surely had no effect.
-    pub(super) fn failed_contents(&self) -> impl Iterator<Item = Content> + '_ {
+    pub(in crate::sim) fn failed_contents(&self) -> impl Iterator<Item = Content> + '_ {
         self.log.iter().filter(|entry| entry.failed).map(Entry::content)
     }
 
     /// What was answered.
-    pub(super) fn answered_contents(&self) -> impl Iterator<Item = Content> + '_ {
+    pub(in crate::sim) fn answered_contents(&self) -> impl Iterator<Item = Content> + '_ {
         self.log.iter().filter(|entry| entry.answer.is_some()).map(Entry::content)
     }
 
@@ -438,7 +447,7 @@ impl Clients {
     }
 
     /// What clients asked and were told, key by key.
-    pub(super) fn history(&self) -> Vec<Operation> {
+    pub(in crate::sim) fn history(&self) -> Vec<Operation> {
         let mut history = Vec::with_capacity(self.log.len());
         for (number, entry) in self.log.iter().enumerate() {
             for (key, call, answer) in parts(entry) {

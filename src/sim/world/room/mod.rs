@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rand::{Rng, RngExt};
 
-use super::plan::StoragePlan;
 use super::snapshots::number;
+use crate::sim::plan::StoragePlan;
 use crate::storage::{
     Cut, Disk as _, Durability, FaultyDisk, Identity, Lineage, LogOptions, Operation,
     SnapshotOptions, SnapshotWriter, StorageError, Store, StoreOptions, verify,
@@ -24,7 +24,7 @@ const NEVER: u64 = 1 << 40;
 
 /// How a life ends for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ending {
+pub(in crate::sim) enum Ending {
     /// The process is killed: the system keeps what it was given.
     Killed,
     /// The power fails: of what was not flushed any subset is lost.
@@ -33,7 +33,7 @@ pub(super) enum Ending {
 
 /// What became of an attempt to start.
 #[derive(Debug)]
-pub(super) enum Opened<R> {
+pub(in crate::sim) enum Opened<R> {
     /// These are the records, all of them durable.
     Ready {
         /// What the newest sound snapshot holds.
@@ -52,12 +52,12 @@ pub(super) enum Opened<R> {
 
 /// What can be read of a log.
 #[derive(PartialEq, Debug)]
-pub(super) struct Survey<R> {
+pub(in crate::sim) struct Survey<R> {
     /// Where it begins.
-    pub(super) first: usize,
-    pub(super) records: Vec<R>,
+    pub(in crate::sim) first: usize,
+    pub(in crate::sim) records: Vec<R>,
     /// Whether something vouches for the end.
-    pub(super) sealed: bool,
+    pub(in crate::sim) sealed: bool,
 }
 
 /// A snapshot that is being written.
@@ -70,7 +70,7 @@ struct Writing {
 }
 
 /// A directory on a faulty disk, open or not.
-pub(super) struct Room<R> {
+pub(in crate::sim) struct Room<R> {
     disk: FaultyDisk,
     options: StoreOptions,
     limits: wire::Limits,
@@ -92,7 +92,7 @@ pub(super) struct Room<R> {
 
 impl<R: Wire> Room<R> {
     /// A new directory, open.
-    pub(super) fn new(
+    pub(in crate::sim) fn new(
         plan: &StoragePlan,
         protocol: &str,
         replicas: usize,
@@ -128,7 +128,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Hands a record to the log; nothing is written yet.
-    pub(super) fn append(&mut self, record: &R) -> Result<(), StorageError> {
+    pub(in crate::sim) fn append(&mut self, record: &R) -> Result<(), StorageError> {
         self.frame.clear();
         wire::encode_record(0, record, &mut self.frame);
         let store = self.store.as_mut().expect("a replica that lives has its directory open");
@@ -136,7 +136,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Writes and flushes what was appended, and divides the log if that was the time for it.
-    pub(super) fn flush(&mut self) -> Result<Durable, StorageError> {
+    pub(in crate::sim) fn flush(&mut self) -> Result<Durable, StorageError> {
         let durable = self.open_store().log.flush()?;
         if self.divides_at == Some(durable.position()) {
             self.open_store().log.rotate()?;
@@ -146,17 +146,17 @@ impl<R: Wire> Room<R> {
     }
 
     /// The log has to be divided here, so nothing after may be appended before that is flushed.
-    pub(super) fn divides_at(&self) -> Option<u64> {
+    pub(in crate::sim) fn divides_at(&self) -> Option<u64> {
         self.divides_at.map(LogPosition::records)
     }
 
     /// What is not urgent.
-    pub(super) fn maintain(&mut self) -> Result<(), StorageError> {
+    pub(in crate::sim) fn maintain(&mut self) -> Result<(), StorageError> {
         self.open_store().log.maintain()
     }
 
     /// Whether new work should be refused, for want of space.
-    pub(super) fn space_low(&self) -> bool {
+    pub(in crate::sim) fn space_low(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.log.space_low())
     }
 
@@ -165,7 +165,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// A life ends; within a flush, after so many operations of it, if that is said.
-    pub(super) fn end(&mut self, ending: Ending, within: Option<u64>) {
+    pub(in crate::sim) fn end(&mut self, ending: Ending, within: Option<u64>) {
         if let (Some(operations), true) = (within, self.store.is_some()) {
             self.disk.crash_after(operations);
             // Whether it fails, or was done in time, nobody hears of it.
@@ -187,7 +187,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// What can be read, without a change to anything.
-    pub(super) fn survey(&self) -> Result<Survey<R>, StorageError> {
+    pub(in crate::sim) fn survey(&self) -> Result<Survey<R>, StorageError> {
         let mut records = Vec::new();
         let limits = self.limits;
         let report = verify(&self.disk, &mut |_, bytes| {
@@ -210,17 +210,17 @@ impl<R: Wire> Room<R> {
     }
 
     /// Its directory's number, and its lives.
-    pub(super) fn lives(&self) -> (u64, Chain) {
+    pub(in crate::sim) fn lives(&self) -> (u64, Chain) {
         (self.identity.directory, self.identity.chain.clone())
     }
 
     /// Every file, for a copy.
-    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(in crate::sim) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         self.disk.files()
     }
 
     /// A copy takes the place of the disk, in a machine that is off.
-    pub(super) fn put_back(&mut self, files: &BTreeMap<String, Vec<u8>>, seed: u64) {
+    pub(in crate::sim) fn put_back(&mut self, files: &BTreeMap<String, Vec<u8>>, seed: u64) {
         self.store = None;
         self.disk = FaultyDisk::with_files(seed, CAPACITY, files);
         self.identity.incarnation = 0;
@@ -228,7 +228,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Starts the next life; it may end within, after so many operations that change something.
-    pub(super) fn open(&mut self, within: Option<u64>) -> Result<Opened<R>, String> {
+    pub(in crate::sim) fn open(&mut self, within: Option<u64>) -> Result<Opened<R>, String> {
         if let Some(operations) = within {
             self.disk.crash_after(operations);
         }
@@ -273,19 +273,19 @@ impl<R: Wire> Room<R> {
     }
 
     /// The state is another replica's now.
-    pub(super) fn installed(&mut self) {
+    pub(in crate::sim) fn installed(&mut self) {
         self.lineage.installed();
     }
 
     /// Whether a snapshot has to be taken for that.
-    pub(super) fn is_foreign(&self) -> bool {
+    pub(in crate::sim) fn is_foreign(&self) -> bool {
         self.lineage.is_foreign()
     }
 
     /// Begins a snapshot that stands for all records before `position`, the end of all that there
     /// are. Whether it is the first of a state that came from elsewhere: the log has to be divided
     /// then.
-    pub(super) fn begin_snapshot(
+    pub(in crate::sim) fn begin_snapshot(
         &mut self,
         position: LogPosition,
         bytes: Bytes,
@@ -299,7 +299,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Divides the log at its end, once all that is to come before `position` is there.
-    pub(super) fn divide(&mut self, position: LogPosition) -> Result<(), StorageError> {
+    pub(in crate::sim) fn divide(&mut self, position: LogPosition) -> Result<(), StorageError> {
         self.divides_at = Some(position);
         if self.open_store().log.durable().position() == position {
             self.flush()?;
@@ -308,24 +308,27 @@ impl<R: Wire> Room<R> {
     }
 
     /// Whether a snapshot is being written.
-    pub(super) fn is_writing(&self) -> bool {
+    pub(in crate::sim) fn is_writing(&self) -> bool {
         self.writing.is_some()
     }
 
     /// The position of the snapshot that is being written, and its number.
-    pub(super) fn writes(&self) -> Option<(LogPosition, usize)> {
+    pub(in crate::sim) fn writes(&self) -> Option<(LogPosition, usize)> {
         self.writing.as_ref().map(|writing| (writing.position, number(&writing.bytes)))
     }
 
     /// Gives the room of the snapshot that is being written to the log, which needs it.
-    pub(super) fn give_up_snapshot(&mut self) {
+    pub(in crate::sim) fn give_up_snapshot(&mut self) {
         self.writing = None;
         self.lineage.fail();
     }
 
     /// Finishes the snapshot that is being written: what it lets go of. The process may end within,
     /// or within [`Room::cut_log`], which is called next.
-    pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<Cut, StorageError> {
+    pub(in crate::sim) fn finish_snapshot(
+        &mut self,
+        within: Option<u64>,
+    ) -> Result<Cut, StorageError> {
         let writing = self.writing.take().expect("one is being written");
         let Writing { mut writer, position, bytes, written } = writing;
         assert_eq!(self.divides_at, None, "the log is divided before what that is for is finished");
@@ -344,7 +347,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Lets go of the log that no snapshot kept needs: whether there was something to let go.
-    pub(super) fn cut_log(&mut self, cut: Cut) -> Result<bool, StorageError> {
+    pub(in crate::sim) fn cut_log(&mut self, cut: Cut) -> Result<bool, StorageError> {
         let log = &mut self.open_store().log;
         let before = log.first();
         log.truncate(cut.to)?;
@@ -362,22 +365,22 @@ impl<R: Wire> Room<R> {
     }
 
     /// Whether the disk died in the middle of something.
-    pub(super) fn is_dead(&self) -> bool {
+    pub(in crate::sim) fn is_dead(&self) -> bool {
         self.disk.is_dead()
     }
 
     /// The next operation of this kind fails.
-    pub(super) fn fail_next(&mut self, operation: Operation) {
+    pub(in crate::sim) fn fail_next(&mut self, operation: Operation) {
         self.disk.fail_next(operation);
     }
 
     /// A read of the next start fails.
-    pub(super) fn fail_start(&mut self) {
+    pub(in crate::sim) fn fail_start(&mut self) {
         self.blind = true;
     }
 
     /// From now on there is room for so many bytes more, or for all there may be.
-    pub(super) fn leave_room(&mut self, bytes: Option<u64>) {
+    pub(in crate::sim) fn leave_room(&mut self, bytes: Option<u64>) {
         self.disk.set_capacity(CAPACITY);
         if let Some(bytes) = bytes {
             let free = self.disk.free_space().expect("it is in memory");
@@ -386,7 +389,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Turns over one bit, somewhere. Returns how to turn it back.
-    pub(super) fn flip(&mut self, rng: &mut impl Rng) -> Flip {
+    pub(in crate::sim) fn flip(&mut self, rng: &mut impl Rng) -> Flip {
         let files: Vec<_> = self.disk.files().into_iter().collect();
         let (file, bytes) = &files[rng.random_range(0..files.len())];
         // Most of a segment is empty: where there is something is where it hurts, and most of all
@@ -405,7 +408,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Turns a bit back, if what it is in was not written anew since.
-    pub(super) fn mend(&mut self, flip: &Flip) {
+    pub(in crate::sim) fn mend(&mut self, flip: &Flip) {
         let files = self.disk.files();
         let byte = files.get(&flip.file).and_then(|bytes| bytes.get(flip.offset));
         if byte == Some(&flip.byte) {
@@ -414,25 +417,25 @@ impl<R: Wire> Room<R> {
     }
 
     /// Turns a bit over, or back.
-    pub(super) fn turn(&mut self, flip: &Flip) {
+    pub(in crate::sim) fn turn(&mut self, flip: &Flip) {
         self.disk.flip(&flip.file, flip.offset, flip.mask);
     }
 
     /// A new disk in place of the old.
-    pub(super) fn wipe(&mut self) {
+    pub(in crate::sim) fn wipe(&mut self) {
         self.disk.wipe();
     }
 
     /// Dies within the operation after the next so many.
     #[cfg(test)]
-    pub(super) fn die_after(&mut self, operations: u64) {
+    pub(in crate::sim) fn die_after(&mut self, operations: u64) {
         self.disk.crash_after(operations);
     }
 }
 
 /// Which bit.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Flip {
+pub(in crate::sim) struct Flip {
     file: String,
     offset: usize,
     mask: u8,
