@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::faults::Fault;
+use super::plan::Fault;
 use super::plan::{Disk, Overrides, Plan, StoragePlan, Stream, stream};
 use super::report::Verdict;
 use super::world::sabotage::Sabotage;

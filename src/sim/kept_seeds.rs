@@ -1,7 +1,7 @@
 //! Worlds in which a protocol, or the simulator, once did not do what it has to, and does now.
 
 use super::plan::Overrides;
-use super::run::runner::run_seed;
+use super::run::run_seed;
 use crate::protocol::ProtocolKind;
 
 #[track_caller]

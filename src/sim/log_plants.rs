@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
-use super::run::runner::run_sabotaged;
+use super::run::run_sabotaged;
 use super::subject::Plant;
 use super::world::sabotage::Sabotage;
 use crate::protocol::{ProtocolKind, fast_paxos, multipaxos, paxos};

@@ -2,13 +2,14 @@
 //! clocks and clients of its own, one thread and no time but its own; the same seed gives the same
 //! world on every machine.
 //!
-//! A seed's way: `plan` draws its world → `world` lets events happen, `act` follows a replica's
-//! step, `network`, `faults`, `absences`, `restarts`, `disk_faults`, `older_disks` and `witnesses`
-//! get in the way, `clients` ask → `checks` and `order` look at every step → `calm` demands that
-//! everything finishes, and has the last word → `runner` does it for many seeds, `shrink` makes a
-//! failing world smaller, `report` sums up.
+//! To read in this order, which is also a seed's way, each folder using only those before it:
 //!
-//! What a world knows of its protocol is in `subject`.
+//! 1. `subject`: what a world knows of its protocol;
+//! 2. `plan`: what a seed draws; `report`: what is counted, and what can be broken;
+//! 3. `checks` look at every step of every replica;
+//! 4. `world`: the hosts, and how a replica goes on in it;
+//! 5. `faults` get in the way;
+//! 6. `run`: from a seed to its verdict, for many seeds.
 //!
 //! `history` and [`linearizability`] stand alone: real clients use them too.
 
@@ -35,7 +36,6 @@ mod subject;
 pub mod virtual_time;
 mod world;
 
-pub use faults::{Fault, FaultSet, UnknownFault};
-pub use plan::Overrides;
+pub use plan::{Fault, FaultSet, Overrides, UnknownFault};
 pub use report::{Broken, Failure, Summary, Verdict, Violation};
-pub use run::runner::{DEMANDING, Options, reproduction, run, run_seed};
+pub use run::{DEMANDING, Options, reproduction, run, run_seed};

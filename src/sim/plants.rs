@@ -7,7 +7,7 @@
 
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
-use super::run::runner::run_sabotaged;
+use super::run::run_sabotaged;
 use super::subject;
 use super::world::sabotage::Sabotage;
 use crate::protocol::epaxos::Plant;

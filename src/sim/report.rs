@@ -206,6 +206,9 @@ pub enum Broken {
     Panic,
 }
 
+/// A promise that was broken, and how.
+pub(super) type Breach = (Broken, String);
+
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {

@@ -5,11 +5,11 @@
 use std::io::{self, Write as _};
 use std::ops::Range;
 
-use super::faults::older_disks::Forget;
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
-use super::run::runner::{run_sabotaged, run_seed};
+use super::run::{run_sabotaged, run_seed};
 use super::subject;
+use super::world::sabotage::Forget;
 use super::world::sabotage::Sabotage;
 use crate::protocol::epaxos::Plant;
 

@@ -13,8 +13,6 @@ use crate::source::{braces_after, code_of, is_word, words};
 pub(crate) const EXEMPT: &[(&str, &str)] = &[
     ("protocol/fast_paxos", "collide, lead, learner, proposer"),
     ("protocol/multipaxos", "accept, elect, lead, lease, propose"),
-    ("sim", "checks, faults, plan, report, subject, world"),
-    ("sim/world", "host, restarts, room, snapshots, state, step"),
 ];
 
 /// Sibling files or folders that use each other in a circle.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::report::Broken;
+use super::report::{Breach, Broken};
 use super::subject::{Noted, Subject, noted};
 use crate::machine::{Applied, Kv, Outcome, Refusal, StateMachine as _, decode};
 use crate::replica::{Execution, Record};
@@ -18,9 +18,6 @@ use crate::types::{
     Access, Ballot, Batch, ClientId, Command, Deps, ExecutionOrder, InstanceId, KeyHash,
     Optimisations, ReplicaId, ReplicaSet, RequestId, Slot, Value,
 };
-
-/// A promise that was broken, and how.
-pub(super) type Breach = (Broken, String);
 
 /// A command: its id, and what it contains.
 pub(super) type Content = (RequestId, KeyHash);

@@ -3,8 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::sim::checks::Breach;
-use crate::sim::report::Broken;
+use crate::sim::report::{Breach, Broken};
 use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
 
 /// What instances may have in common. An instance that conflicts with everything writes

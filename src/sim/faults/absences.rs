@@ -1,48 +1,28 @@
 //! Members that stay away for long (PROTOCOL.md §8a): meanwhile the others go on, take snapshots,
-//! agree on a cut and drop what it holds; then they return, and need a snapshot to go on. Beside
-//! `faults`, which says when; `snapshots` carries out what follows.
+//! agree on a cut and drop what it holds; then they return, and need a snapshot to go on.
+//! `world::snapshots` carries out what follows.
 //!
 //! Left to chance all this seldom comes together. Here it is brought about, and what may get in its
 //! way is: chunks are lost, replicas stop while a snapshot is under way between them, and commands
 //! are left undecided just before.
 
-use std::time::Duration;
-
 use rand::RngExt;
 
-use crate::sim::plan::{StoragePlan, Stream, pick, stream};
 use crate::sim::report::Counter;
-use crate::sim::subject::Subject;
-use crate::sim::world::network::{Kind, Rule};
-use crate::sim::world::snapshots::Moment;
-use crate::sim::world::state::{Event, World};
-use crate::types::{Quorums, ReplicaId, ReplicaSet, Timing};
+use crate::sim::subject::{Kind, Subject};
+use crate::sim::world::agenda::{Event, SnapshotEvent};
+use crate::sim::world::network::Rule;
+use crate::sim::world::state::World;
+use crate::types::{Quorums, ReplicaSet};
 
 /// How often the others go to work in one absence.
 const SPELLS: u32 = 6;
 /// Out of 65,536: how many pieces are lost, when they are.
 const LOST: std::ops::Range<u32> = 10_000..50_000;
 
-/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
-/// away is little then, and patience short: or the unrest would be over first.
-pub(in crate::sim) fn draw_absences(
-    seed: u64,
-    timing: &mut Timing,
-    plan: &mut StoragePlan,
-) -> Option<Duration> {
-    let mut rng = stream(seed, Stream::Absences);
-    plan.snapshots?;
-    if rng.random_ratio(1, 4) {
-        return None;
-    }
-    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
-    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
-    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
-}
-
 impl<P: Subject> World<'_, P> {
     /// One or two members are out of reach, or down, for long.
-    pub(in crate::sim) fn absence(&mut self) {
+    pub(super) fn absence(&mut self) {
         let f = Quorums::new(self.plan.replicas).expect("a supported size").f;
         let gone = self.hosts.iter().filter(|host| host.is_gone()).count();
         if gone >= f {
@@ -98,7 +78,10 @@ impl<P: Subject> World<'_, P> {
         let rest: ReplicaSet = everybody.iter().filter(|it| !away.contains(*it)).collect();
         self.quarrel(rest);
         for me in rest.iter().filter(|_| self.rng.random_ratio(1, 2)).collect::<Vec<_>>() {
-            self.later(self.plan.timing.suspect / 2, Event::Snapshot(Moment::Begin(me, false)));
+            self.later(
+                self.plan.timing.suspect / 2,
+                Event::Snapshot(SnapshotEvent::Begin(me, false)),
+            );
         }
     }
 
@@ -134,21 +117,5 @@ impl<P: Subject> World<'_, P> {
                 self.later(self.plan.timing.tick, Event::Stop(me, life));
             }
         }
-    }
-
-    /// A snapshot begins to come in: now and then either side stops in the middle of it.
-    pub(in crate::sim) fn disturb_transfer(&mut self, me: ReplicaId) {
-        let drawn =
-            self.plan.faults.iter().any(|(it, _)| *it == crate::sim::faults::Fault::Absence);
-        if !drawn || self.calm_since.is_some() || !self.room_rng.random_ratio(1, 4) {
-            return;
-        }
-        let other = self.room_rng.random_range(0..self.plan.replicas);
-        let either = self.room_rng.random_ratio(1, 2);
-        let victim = if either { me } else { ReplicaId::from_index(other) };
-        let life = self.hosts[victim.index()].life;
-        let soon = self.plan.timing.tick.mul_f64(2.0 * self.room_rng.random::<f64>());
-        self.counters.hit(Counter::TransferDisturbed);
-        self.later(soon, Event::Stop(victim, life));
     }
 }

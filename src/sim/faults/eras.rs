@@ -1,16 +1,14 @@
 //! The ends of eras, with which sessions expire, and closes (`machine::sessions`): proposed at odd
 //! moments, by one replica or by two at once; and commands of long ago that arrive again, and must
-//! have no second effect whether their sessions are remembered or not. Beside `faults`, which says
-//! when.
+//! have no second effect whether their sessions are remembered or not.
 
 use rand::RngExt;
 
-use crate::sim::checks::Breach;
-use crate::sim::faults::Fault;
-use crate::sim::report::{Broken, Counter};
+use crate::sim::report::Counter;
 use crate::sim::subject::Subject;
-use crate::sim::world::state::{Event, World};
-use crate::types::{Era, RequestId};
+use crate::sim::world::agenda::Event;
+use crate::sim::world::state::World;
+use crate::types::Era;
 
 /// The most commands that arrive late at one time.
 const LATE: usize = 4;
@@ -18,7 +16,7 @@ const LATE: usize = 4;
 impl<P: Subject> World<'_, P> {
     /// The era ends, or what is finished is closed within it, where a proposer sees it first; then
     /// some clients are late.
-    pub(in crate::sim) fn end_era(&mut self) {
+    pub(super) fn end_era(&mut self) {
         let proposers = self.rng.random_range(1..=2);
         let closes = self.close_rng.random_ratio(1, 3);
         let mut era = Era::FIRST;
@@ -45,20 +43,5 @@ impl<P: Subject> World<'_, P> {
             let wait = self.plan.timing.suspect.mul_f64(8.0 * self.rng.random::<f64>().powi(2));
             self.later(wait, Event::Request(Box::new(ask)));
         }
-    }
-
-    /// A client hears that its session has expired.
-    pub(in crate::sim) fn expire(&mut self, request: RequestId, era: Era) -> Result<(), Breach> {
-        if !self.clients.is_waiting(request) {
-            return Ok(());
-        }
-        let ends = self.plan.faults.iter().any(|(fault, _)| *fault == Fault::EndEra);
-        if !ends || era <= Era::of(request.sequence) {
-            let detail = format!("{request:?} is refused for its age, in {era:?}");
-            return Err((Broken::Once, detail));
-        }
-        self.counters.hit(Counter::Expired);
-        self.clients.expire(request, era);
-        Ok(())
     }
 }

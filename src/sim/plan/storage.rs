@@ -1,13 +1,13 @@
-//! What a seed draws about snapshots and disks: who takes some, and what goes wrong with them. Part
-//! of `plan`.
+//! What a seed draws about snapshots and disks: who takes some, and what goes wrong with them; and
+//! what is only seen with them. Part of `plan`.
 
 use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{Overrides, StoragePlan, Stream, pick, stream};
+use super::{Fault, Overrides, StoragePlan, Stream, pick, stream};
 use crate::protocol::ProtocolKind;
-use crate::sim::faults::Fault;
+use crate::types::Timing;
 
 /// Whether the real storage room is used, and what goes wrong with its disks.
 pub(super) fn draw_storage(
@@ -48,4 +48,27 @@ fn draw_memory(seed: u64, unit: Duration, protocol: ProtocolKind) -> Option<Stor
     let (segment_bytes, os, lies) = (64 * 1024, true, false);
     let plan = StoragePlan { segment_bytes, os, snapshots: Some(often), keep: 2_000, lies };
     (protocol == ProtocolKind::EPaxos && rng.random_ratio(1, 8)).then_some(plan)
+}
+
+/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
+/// away is little then, and patience short: or the unrest would be over first.
+pub(super) fn draw_absences(
+    seed: u64,
+    timing: &mut Timing,
+    plan: &mut StoragePlan,
+) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::Absences);
+    plan.snapshots?;
+    if rng.random_ratio(1, 4) {
+        return None;
+    }
+    timing.patience = timing.patience.min(timing.suspect * rng.random_range(1..4));
+    plan.keep = *pick(&mut rng, &[0, 500, 2_000]);
+    Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
+}
+
+/// In a quarter of the worlds with restarts the mean time between two copies that are put back.
+pub(super) fn draw_older(seed: u64, unit: Duration) -> Option<Duration> {
+    let mut rng = stream(seed, Stream::OlderDisks);
+    rng.random_ratio(1, 4).then(|| unit.mul_f64(1.0 + 8.0 * rng.random::<f64>()))
 }

@@ -1,16 +1,16 @@
-//! After the faults: everything pending has to finish, and then everything has to be right. After
-//! `world`; the last word on a seed.
+//! After the faults: everything pending has to finish, and then everything has to be right. The
+//! last word on a seed.
 
 use std::time::Duration;
 
 use rand::RngExt;
 
-use crate::sim::checks::Breach;
 use crate::sim::linearizability::{BUDGET, Verdict as Explained, check};
 use crate::sim::plan::Disk;
-use crate::sim::report::{Broken, Counter};
+use crate::sim::report::{Breach, Broken, Counter};
 use crate::sim::subject::Subject;
-use crate::sim::world::state::{Event, World};
+use crate::sim::world::agenda::Event;
+use crate::sim::world::state::World;
 use crate::types::{ReplicaId, Time};
 
 /// The slowest flush after the unrest.
@@ -18,7 +18,7 @@ const FLUSH: Duration = Duration::from_millis(5);
 
 impl<P: Subject> World<'_, P> {
     /// The faults end. Who is down comes back; who crashed stays dead; clocks stay as they are.
-    pub(in crate::sim) fn calm(&mut self) {
+    pub(super) fn calm(&mut self) {
         self.trace.say(self.now, || "the faults end".to_owned());
         self.calm_since = Some(self.now);
         self.network.heal();
@@ -50,7 +50,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// The replicas that did not crash for good.
-    pub(in crate::sim) fn live(&self) -> impl Iterator<Item = ReplicaId> + Clone + '_ {
+    fn live(&self) -> impl Iterator<Item = ReplicaId> + Clone + '_ {
         ReplicaId::all(self.plan.replicas).filter(|me| {
             let host = &self.hosts[me.index()];
             host.alive || host.returning
@@ -58,7 +58,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Whether everything has finished; an error when it takes too long.
-    pub(in crate::sim) fn look(&mut self) -> Result<bool, Breach> {
+    pub(super) fn look(&mut self) -> Result<bool, Breach> {
         let Some(since) = self.calm_since else { return Ok(false) };
         let waited = self.now.since(since);
         let pending = self.pending();
@@ -126,7 +126,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     /// Everything has finished: was it right?
-    pub(in crate::sim) fn judge(&mut self) -> Result<(), Breach> {
+    pub(super) fn judge(&mut self) -> Result<(), Breach> {
         for host in &self.hosts {
             let largest = host.core.status().largest_component;
             self.largest_component = self.largest_component.max(largest);

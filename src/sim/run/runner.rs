@@ -1,5 +1,5 @@
 //! Many seeds on many threads. Each seed is a world of its own, so the result does not depend on
-//! how many threads there are. After `world`, before `report`.
+//! how many threads there are. After `turn`.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;

@@ -12,7 +12,7 @@ const ATTEMPTS: usize = 150;
 /// Greedy: each kind of reduction is tried in turn, and kept if `fails` says that the world still
 /// does, in whatever way. A seed is a different world in each attempt, so a smaller one that fails
 /// need not fail for the same reason; it is as good a lead.
-pub(in crate::sim) fn shrink(
+pub(super) fn shrink(
     seed: u64,
     from: &Overrides,
     violation: &Violation,
@@ -78,7 +78,7 @@ fn candidates(seed: u64, from: &Overrides) -> Vec<Overrides> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::faults::Fault;
+    use crate::sim::plan::Fault;
     use crate::sim::report::Broken;
     use crate::types::Time;
 

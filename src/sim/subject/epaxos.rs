@@ -1,10 +1,8 @@
 //! EPaxos* in the simulator.
 
-use super::{Noted, Subject};
+use super::{Kind, Moment, Noted, Subject};
 use crate::protocol::Path;
 use crate::protocol::epaxos::{CommitValue, EPaxos, Message, Record};
-use crate::sim::world::network::Kind;
-use crate::sim::world::restarts::Moment;
 use crate::types::{Ballot, Deps, InstanceId, ReplicaId};
 
 impl Subject for EPaxos {

@@ -1,13 +1,11 @@
 //! The protocols that agree on one sequence, in the simulator.
 
-use super::Subject;
+use super::{Kind, Moment, Subject};
 use crate::protocol::Path;
 use crate::protocol::fast_paxos::{self, FastPaxos};
 use crate::protocol::log::Upkeep;
 use crate::protocol::multipaxos::{self, MultiPaxos};
 use crate::protocol::paxos::{self, Paxos};
-use crate::sim::world::network::Kind;
-use crate::sim::world::restarts::Moment;
 use crate::types::{Ballot, InstanceId, ReplicaId};
 
 impl Subject for MultiPaxos {

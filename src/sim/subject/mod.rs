@@ -10,10 +10,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::world::network::Kind;
-use super::world::restarts::Moment;
 use crate::protocol::{Path, Protocol};
-use crate::replica::Record;
+use crate::replica::{PeerMessage, Record};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 use crate::wire::Wire;
 
@@ -41,6 +39,58 @@ macro_rules! with_protocol {
     };
 }
 pub(super) use with_protocol;
+
+/// The kinds of messages that a rule may pick out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// All of them.
+    Any,
+    /// Pings, pongs and marks: what is said when there is nothing to say.
+    Signs,
+    /// What proposes something new.
+    PreAccept,
+    /// All kinds of votes.
+    Votes,
+    Commit,
+    /// Recover on its way to the instance's owner.
+    RecoverToOwner,
+    /// Whatever a recovery says or is told, but Recover to the owner.
+    Recovery,
+    /// Pieces of snapshots.
+    Transfer,
+}
+
+impl Kind {
+    /// Whether a message on its way to `to` is one of these.
+    pub(super) fn matches<P: Subject>(
+        self,
+        to: ReplicaId,
+        message: &PeerMessage<P::Message>,
+    ) -> bool {
+        match message {
+            PeerMessage::Ping { .. }
+            | PeerMessage::Pong { .. }
+            | PeerMessage::Probe { .. }
+            | PeerMessage::Probed { .. } => {
+                matches!(self, Kind::Any | Kind::Signs)
+            }
+            PeerMessage::Transfer(_) => matches!(self, Kind::Any | Kind::Transfer),
+            PeerMessage::Protocol(message) => match self {
+                Kind::Any => true,
+                Kind::Transfer => false,
+                kind => P::is_a(message, kind, to),
+            },
+        }
+    }
+}
+
+/// What a replica is about to say when it dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moment {
+    Proposing,
+    Voting,
+    Recovering,
+}
 
 /// A protocol that can be put into a world.
 pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Shared: Wire> {

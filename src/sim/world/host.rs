@@ -1,22 +1,39 @@
-//! One simulated machine: a replica with its clock, its disk, its inbox, and its moods. Used by
-//! `world`.
+//! One simulated machine: a replica with its clock, its disk, its inbox, and its moods. Part of
+//! `state`.
 
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
-use super::restarts::Doom;
+use super::freshness::Freshness;
 use super::room::{Flip, Room};
 use crate::machine::{Applier, ContentKey, Kv};
 use crate::protocol::Paths;
-use crate::replica::{Core, Input, Limits, Record};
-use crate::sim::faults::older_disks::Freshness;
+use crate::replica::{Core, Input, Limits, PeerMessage, Record};
 use crate::sim::plan::{Clock, Disk, Plan};
-use crate::sim::subject::Subject;
+use crate::sim::subject::{Moment, Subject};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
 /// A piece of a snapshot, in bytes.
 const CHUNK: u32 = 200;
+
+/// A replica dies in the middle of saying something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::sim) struct Doom {
+    pub(in crate::sim) moment: Moment,
+    /// Whether it comes back.
+    pub(in crate::sim) returns: bool,
+}
+
+impl Doom {
+    /// Whether this message is what it dies of.
+    pub(super) fn comes_with<P: Subject>(self, message: &PeerMessage<P::Message>) -> bool {
+        match message {
+            PeerMessage::Protocol(message) => P::comes_at(message, self.moment),
+            _ => false,
+        }
+    }
+}
 
 /// A machine.
 ///
@@ -136,13 +153,13 @@ impl<P: Subject> Host<P> {
 
     /// A rule broken on purpose: the first command of an id is taken for all of them.
     #[cfg(test)]
-    pub(in crate::sim) fn tell_no_contents_apart(&mut self) {
+    pub(super) fn tell_no_contents_apart(&mut self) {
         self.content_key = crate::machine::BLIND;
         self.applier = Applier::new(Kv::new()).keyed(self.content_key);
     }
 
     /// Down, with whatever was only in memory gone.
-    pub(in crate::sim) fn go_down(&mut self) {
+    pub(super) fn go_down(&mut self) {
         self.alive = false;
         self.inbox.clear();
         self.waiting.clear();
@@ -174,7 +191,7 @@ impl<P: Subject> Host<P> {
 impl<P: Subject> Host<P> {
     /// Gives the room, if there is one, what was appended since the last flush began, as far as the
     /// next flush may reach.
-    pub(in crate::sim) fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         let mut end = self.appended;
         if let Some(room) = &mut self.room {
             end = room.divides_at().unwrap_or(end);
@@ -201,13 +218,13 @@ fn core<P: Subject>(settings: &Settings) -> Core<P> {
 
 impl Clock {
     /// The moment on this clock.
-    pub(in crate::sim) fn local(self, world: Time) -> Time {
+    pub(super) fn local(self, world: Time) -> Time {
         let nanos = u128::from(world.as_nanos()) * u128::from(self.rate) / 1024;
         Time::from_nanos(self.offset + u64::try_from(nanos).expect("worlds last for days at most"))
     }
 
     /// The first moment of the world at which this clock shows `local`, or more.
-    pub(in crate::sim) fn world(self, local: Time) -> Time {
+    pub(super) fn world(self, local: Time) -> Time {
         let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1024;
         let nanos = nanos.div_ceil(u128::from(self.rate));
         Time::from_nanos(u64::try_from(nanos).expect("worlds last for days at most"))

@@ -1,5 +1,4 @@
-//! The simulated network: when a message arrives, if it does. Used by `world`; `faults` lays its
-//! rules over it.
+//! The simulated network: when a message arrives, if it does. `faults` lay their rules over it.
 
 use std::time::Duration;
 
@@ -9,47 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::replica::PeerMessage;
 use crate::sim::plan::{Links, Plan, Stream, stream};
 use crate::sim::report::{Counter, Counters};
-use crate::sim::subject::Subject;
+use crate::sim::subject::{Kind, Subject};
 use crate::types::{ReplicaId, ReplicaSet, Time};
-
-/// The kinds of messages that a rule may pick out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::sim) enum Kind {
-    /// All of them.
-    Any,
-    /// Pings, pongs and marks: what is said when there is nothing to say.
-    Signs,
-    /// What proposes something new.
-    PreAccept,
-    /// All kinds of votes.
-    Votes,
-    Commit,
-    /// Recover on its way to the instance's owner.
-    RecoverToOwner,
-    /// Whatever a recovery says or is told, but Recover to the owner.
-    Recovery,
-    /// Pieces of snapshots.
-    Transfer,
-}
-
-impl Kind {
-    fn matches<P: Subject>(self, to: ReplicaId, message: &PeerMessage<P::Message>) -> bool {
-        match message {
-            PeerMessage::Ping { .. }
-            | PeerMessage::Pong { .. }
-            | PeerMessage::Probe { .. }
-            | PeerMessage::Probed { .. } => {
-                matches!(self, Kind::Any | Kind::Signs)
-            }
-            PeerMessage::Transfer(_) => matches!(self, Kind::Any | Kind::Transfer),
-            PeerMessage::Protocol(message) => match self {
-                Kind::Any => true,
-                Kind::Transfer => false,
-                kind => P::is_a(message, kind, to),
-            },
-        }
-    }
-}
 
 /// What is lost, between whom, and until when.
 #[derive(Clone, Debug)]
@@ -117,7 +77,7 @@ impl Network {
     }
 
     /// A message leaves.
-    pub(in crate::sim) fn send<P: Subject>(
+    pub(super) fn send<P: Subject>(
         &mut self,
         now: Time,
         from: ReplicaId,
@@ -201,11 +161,7 @@ impl Network {
     }
 
     /// A client's request or answer leaves; when it arrives, if it does.
-    pub(in crate::sim) fn send_client(
-        &mut self,
-        now: Time,
-        counters: &mut Counters,
-    ) -> Option<Time> {
+    pub(super) fn send_client(&mut self, now: Time, counters: &mut Counters) -> Option<Time> {
         if self.happens(self.links.client_drop) {
             counters.hit(Counter::ClientDropped);
             return None;

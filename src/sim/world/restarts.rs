@@ -1,167 +1,23 @@
-//! Replicas that stop and come back as what their flushed records make them (PROTOCOL.md §7). After
-//! `faults`, which says when; `checks` carry over to the next life what outlives a crash.
-//!
-//! A crash keeps what was flushed and any part of what was appended after it, in order: which, the
-//! real storage room says where there is one (`disk_faults`), chance elsewhere. Messages under way
-//! still arrive, at whoever is there by then.
+//! Replicas come back from what their last life has left: the newest snapshot that is sound, and
+//! the records after it (PROTOCOL.md §7). After `stops`, which is how they went down.
 
-use std::time::Duration;
-
+use bytes::Bytes;
 use rand::RngExt;
 
-use super::state::{Event, World};
-use crate::replica::PeerMessage;
-use crate::sim::checks::Breach;
-use crate::sim::faults::Fault;
-use crate::sim::report::Counter;
+use super::agenda::Event;
+use super::room::{Ending, Opened};
+use super::shelf::number;
+use super::state::World;
+use super::stops::{WITHIN, storage};
+use crate::machine::Applier;
+use crate::replica::{Checkpoint, Input, Output};
+use crate::sim::plan::Fault;
+use crate::sim::report::{Breach, Broken, Counter};
 use crate::sim::subject::Subject;
-use crate::types::{Durable, LogPosition, ReplicaId, ReplicaSet};
-
-/// What a replica is about to say when it dies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::sim) enum Moment {
-    Proposing,
-    Voting,
-    Recovering,
-}
-
-/// A replica dies in the middle of saying something.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::sim) struct Doom {
-    pub(in crate::sim) moment: Moment,
-    /// Whether it comes back.
-    pub(in crate::sim) returns: bool,
-}
-
-impl Doom {
-    /// Whether this message is what it dies of.
-    pub(in crate::sim) fn comes_with<P: Subject>(self, message: &PeerMessage<P::Message>) -> bool {
-        match message {
-            PeerMessage::Protocol(message) => P::comes_at(message, self.moment),
-            _ => false,
-        }
-    }
-}
+use crate::storage::StorageError;
+use crate::types::{Durable, LogPosition, ReplicaId};
 
 impl<P: Subject> World<'_, P> {
-    /// A fault that somebody comes back from.
-    pub(in crate::sim) fn strike_down(&mut self, fault: Fault) -> Result<(), Breach> {
-        let one = self.any();
-        match fault {
-            Fault::RestartSome => {
-                self.counters.hit(Counter::RestartSome);
-                let some = self.some();
-                self.stop_all(some)?;
-            }
-            Fault::PowerFailure => {
-                self.counters.hit(Counter::RestartAll);
-                let all = ReplicaSet::all(self.plan.replicas);
-                self.stop_all(all)?;
-                all.iter().try_for_each(|me| self.lose_power(me))?;
-            }
-            Fault::RestartAgain => {
-                self.counters.hit(Counter::RestartAgain);
-                self.hosts[one.index()].again = self.rng.random_range(1..5);
-                self.stop_all(ReplicaSet::from_iter([one]))?;
-            }
-            Fault::RestartSpeaking => {
-                let moments = [Moment::Proposing, Moment::Voting, Moment::Recovering];
-                let moment = moments[self.rng.random_range(0..moments.len())];
-                let host = &mut self.hosts[one.index()];
-                if host.alive && host.doom.is_none() {
-                    host.doom = Some(Doom { moment, returns: true });
-                }
-            }
-            _ => self.stop_all(ReplicaSet::from_iter([one]))?,
-        }
-        Ok(())
-    }
-
-    fn stop_all(&mut self, replicas: ReplicaSet) -> Result<(), Breach> {
-        // Mains that come back do so for everybody.
-        let together = self.rng.random_ratio(1, 2).then(|| self.draw_pause());
-        for replica in replicas.iter() {
-            let pause = together.unwrap_or_else(|| self.draw_pause());
-            self.stop(replica, pause)?;
-        }
-        Ok(())
-    }
-
-    /// How long a replica stays away: not at all, less than others notice, or long.
-    pub(in crate::sim) fn draw_pause(&mut self) -> Duration {
-        match self.rng.random_range(0..3) {
-            0 => Duration::ZERO,
-            1 => self.plan.timing.suspect.mul_f64(0.3 * self.rng.random::<f64>()),
-            _ => self.spell(),
-        }
-    }
-
-    /// A replica has said what it was doomed to die of.
-    pub(in crate::sim) fn meet(&mut self, me: ReplicaId, doom: Doom) -> Result<(), Breach> {
-        if !doom.returns {
-            self.counters.hit(Counter::CrashProposing);
-            self.crash(me);
-            return Ok(());
-        }
-        self.counters.hit(match doom.moment {
-            Moment::Proposing => Counter::RestartProposing,
-            Moment::Voting => Counter::RestartVoting,
-            Moment::Recovering => Counter::RestartRecovering,
-        });
-        let pause = self.draw_pause();
-        self.stop(me, pause)
-    }
-
-    /// A replica stops, and comes back after a while.
-    pub(in crate::sim) fn stop(&mut self, me: ReplicaId, pause: Duration) -> Result<(), Breach> {
-        if !self.hosts[me.index()].alive {
-            return Ok(());
-        }
-        let kept = self.end_life(me)?;
-        let host = &mut self.hosts[me.index()];
-        host.go_down();
-        host.returning = true;
-        let life = host.life;
-        self.counters.hit(Counter::Restart);
-        if pause.is_zero() {
-            self.counters.hit(Counter::RestartAtOnce);
-        }
-        self.keep(me, kept);
-        self.later(pause, Event::Return(me, life));
-        Ok(())
-    }
-
-    /// How many records a crash leaves.
-    fn end_life(&mut self, me: ReplicaId) -> Result<usize, Breach> {
-        let host = &self.hosts[me.index()];
-        if host.room.is_some() {
-            return self.end_in_room(me);
-        }
-        let safe = usize::try_from(host.flushed).expect("what is in memory can be counted");
-        let all = host.log.len();
-        // The extremes are the interesting ones.
-        Ok(match self.rng.random_range(0..4) {
-            0 => all,
-            1 => self.rng.random_range(safe..=all),
-            _ => safe,
-        })
-    }
-
-    /// So many records of a replica that is down are left.
-    pub(in crate::sim) fn keep(&mut self, me: ReplicaId, kept: usize) {
-        let lost = self.hosts[me.index()].log.split_off(kept);
-        self.hosts[me.index()].fresh.keep(kept);
-        self.trace.mix(kept as u64 ^ u64::from(me.number()) << 56);
-        self.trace
-            .say(self.now, || format!("{me} is down: {kept} records left, {} lost", lost.len()));
-        if !lost.is_empty() {
-            self.counters.hit(Counter::UnsyncedLost);
-        }
-        if self.checks.stopped::<P>(me, &self.hosts[me.index()].log, &lost) {
-            self.counters.hit(Counter::CommitLost);
-        }
-    }
-
     /// A replica comes back from a life, if it has not yet.
     pub(in crate::sim) fn come_back(&mut self, me: ReplicaId, life: u32) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
@@ -227,6 +83,126 @@ impl<P: Subject> World<'_, P> {
             let soon = self.plan.timing.suspect.mul_f64(self.rng.random::<f64>().powi(3));
             self.later(soon, Event::Stop(me, life));
         }
+    }
+
+    /// Opens the directory of a replica that comes back, if it does: its newest snapshot.
+    pub(super) fn open_room(&mut self, me: ReplicaId) -> Result<Option<Option<Bytes>>, Breach> {
+        let stops = self.plan.faults.iter().any(|(fault, _)| *fault == Fault::StopStarting);
+        let host = &mut self.hosts[me.index()];
+        let stops = stops && self.calm_since.is_none() && !host.condemned;
+        let within = stops && self.room_rng.random_ratio(1, 3);
+        let within = within.then(|| self.room_rng.random_range(0..WITHIN));
+        let room = host.room.as_mut().expect("only a room is opened");
+        let opened = room.open(within).map_err(|detail| storage(me, &detail))?;
+        let condemned = host.condemned;
+        match opened {
+            Opened::Ready { snapshot, records, durable } => {
+                let behind = self.log_behind(snapshot.as_ref());
+                let host = &self.hosts[me.index()];
+                let end = durable.position().records();
+                if host.log.get(behind..) != Some(&records[..]) || end != host.log.len() as u64 {
+                    let (found, known) = (records.len(), host.log.len());
+                    let detail = format!("{found} records behind {behind}, {known} were there");
+                    return Err(storage(me, &detail));
+                }
+                let older = snapshot.as_deref().map(number) < host.snapshot;
+                self.mend(me);
+                match (condemned, older) {
+                    (true, true) => self.counters.hit(Counter::FlipOlder),
+                    (true, false) => self.counters.hit(Counter::FlipHarmless),
+                    (false, true) => {
+                        return Err(storage(me, "a snapshot is lost that it had spoken of"));
+                    }
+                    (false, false) => {}
+                }
+                Ok(Some(snapshot))
+            }
+            Opened::Later(error) => self.open_later(me, &error).map(|()| None),
+            Opened::Refused(error) if condemned => {
+                self.counters.hit(Counter::FlipRefused);
+                self.stays_away(me, &error.to_string());
+                Ok(None)
+            }
+            Opened::Stranger if condemned => {
+                self.counters.hit(Counter::Wiped);
+                self.stays_away(me, "its disk is empty");
+                Ok(None)
+            }
+            Opened::Refused(error) => Err(storage(me, &format!("refuses to start: {error}"))),
+            Opened::Stranger => Err(storage(me, "has lost its directory")),
+        }
+    }
+
+    /// It could not start now.
+    fn open_later(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
+        self.trace.say(self.now, || format!("{me} cannot start: {error}"));
+        let host = &mut self.hosts[me.index()];
+        let life = host.life;
+        let room = host.room.as_mut().expect("only a room is opened");
+        let died = room.is_dead();
+        room.end(Ending::Killed, None);
+        self.counters.hit(match error {
+            _ if died => Counter::StopStarting,
+            _ => Counter::ReadFailed,
+        });
+        if died && self.room_rng.random_ratio(1, 2) {
+            self.lose_power(me)?;
+        }
+        let pause = self.draw_pause();
+        self.later(pause, Event::Return(me, life));
+        Ok(())
+    }
+
+    /// What was damaged was not needed, and is not to be taken for something that the storage has
+    /// done when it is looked at later.
+    fn mend(&mut self, me: ReplicaId) {
+        let host = &mut self.hosts[me.index()];
+        if let (Some(flip), Some(room)) = (host.flip.take(), &mut host.room) {
+            room.mend(&flip);
+        }
+    }
+
+    /// A replica is gone for good. What it has promised stays promised: it is silent, not free.
+    fn stays_away(&mut self, me: ReplicaId, why: &str) {
+        self.trace.say(self.now, || format!("{me} stays away: {why}"));
+        self.hosts[me.index()].returning = false;
+    }
+
+    /// A new life begins with this snapshot, if there is one: where in the log it goes on.
+    pub(in crate::sim) fn start_from(
+        &mut self,
+        me: ReplicaId,
+        found: Option<&Bytes>,
+        out: &mut Output<P::Message, P::Record>,
+    ) -> Result<usize, Breach> {
+        let host = &mut self.hosts[me.index()];
+        // None, too, where a damaged one is made up for by the whole log.
+        host.snapshot = found.map(|bytes| number(bytes));
+        let Some(bytes) = found else { return Ok(0) };
+        let number = number(bytes);
+        let Some(shelved) = self.shelf.get(number).filter(|it| it.bytes == *bytes) else {
+            return Err((Broken::Storage, format!("{me} starts from a snapshot of nobody's")));
+        };
+        self.counters.hit(Counter::SnapshotStart);
+        self.trace.say(self.now, || format!("{me} starts from snapshot {number}"));
+        let state = shelved.state();
+        host.applier = Applier::restore(state).expect("what was written is read");
+        let Checkpoint { executed, shared, own, .. } = &shelved.checkpoint;
+        host.core.restore_snapshot(shared.clone(), executed);
+        own.iter().for_each(|record| host.core.restore(record.clone(), out));
+        host.inbox.push(Input::Snapshot(shelved.own(number)));
+        // It may have become durable in the moment in which the last life ended.
+        self.checks.is_safe(me, executed.floor());
+        self.checks.reads::<P>(me, own);
+        self.checks.start_from(me, &shelved.shown, executed);
+        Ok(self.log_behind(found))
+    }
+
+    /// Where the log after a snapshot goes on.
+    fn log_behind(&self, found: Option<&Bytes>) -> usize {
+        let shelved = found.and_then(|bytes| self.shelf.get(number(bytes)));
+        let records = shelved.map_or(0, |shelved| shelved.checkpoint.position.records());
+        usize::try_from(records).expect("what is in memory can be counted")
     }
 
     /// Breaks the world's rule, if it has one to break, at this replica.

@@ -1,6 +1,37 @@
 //! Rules that tests break, to see that the checks notice.
 
-use crate::sim::faults::older_disks::Forget;
+/// What is left out, of what keeps older copies of disks out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests leave something out"))]
+pub(in crate::sim) enum Forget {
+    /// What was heard of others is not written in front of what rests on it.
+    Heard,
+    /// It is not in snapshots.
+    InSnapshots,
+    /// Only lives are compared.
+    Position,
+    /// Only positions are compared.
+    Life,
+    /// Frames say how far the log was appended to, not how far it is durable.
+    Durable,
+    /// Where lives began is not written.
+    Began,
+    /// What two remember of a third is not compared.
+    Third,
+}
+
+#[cfg(test)]
+impl Forget {
+    pub(in crate::sim) const ALL: [Forget; 7] = [
+        Forget::Heard,
+        Forget::InSnapshots,
+        Forget::Position,
+        Forget::Life,
+        Forget::Durable,
+        Forget::Began,
+        Forget::Third,
+    ];
+}
 
 /// Rules that tests break, to see it noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

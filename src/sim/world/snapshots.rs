@@ -1,22 +1,20 @@
 //! Snapshots in a world (PROTOCOL.md §8a): taken at odd moments into the real storage room while
 //! the replica goes on, cut short by crashes, put in place of the log before them, and given to
-//! who needs one. Beside `restarts`, which starts from the newest that is sound.
-//!
-//! A file holds the state machine's bytes after a number. What the protocol adds to them, and what
-//! the checks had seen by then, stands under that number on a shelf of the world.
+//! who needs one. After `step`; `restarts` starts from the newest that is sound.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
 
+use super::agenda::{Event, SnapshotEvent};
 use super::room::Room;
-use super::state::{Event, World};
+use super::sabotage::Forget;
+use super::shelf::{Shelved, number};
+use super::state::World;
 use crate::machine::Applier;
-use crate::replica::{Arrival, Checkpoint, Input, Output, OwnSnapshot, SnapshotId, SnapshotRead};
-use crate::sim::checks::{Breach, Shown};
-use crate::sim::faults::older_disks::Forget;
-use crate::sim::report::{Broken, Counter};
+use crate::replica::{Checkpoint, Input};
+use crate::sim::report::{Breach, Broken, Counter};
 use crate::sim::subject::Subject;
 use crate::types::ReplicaId;
 
@@ -24,39 +22,6 @@ use crate::types::ReplicaId;
 const WITHIN: u64 = 12;
 /// Between two looks at whether the log is durable as far as a snapshot reaches.
 const SOON: Duration = Duration::from_millis(1);
-/// The bytes in front of the state.
-const NUMBER: usize = 8;
-
-/// Something that happens to a snapshot.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::sim) enum Moment {
-    /// Time for one; and for another later, if that is said.
-    Begin(ReplicaId, bool),
-    /// All but the end is written, if the replica still lives that life.
-    Finish(ReplicaId, u32),
-    /// A part was read for another replica.
-    Read(ReplicaId, u32, SnapshotRead),
-    /// One from another replica is complete.
-    Install(ReplicaId, u32),
-}
-
-/// What a snapshot stands for.
-pub(in crate::sim) struct Shelved<P: Subject> {
-    pub(in crate::sim) checkpoint: Checkpoint<P::Shared, P::Record>,
-    shown: Shown,
-    /// What its file holds: number and state.
-    bytes: Bytes,
-}
-
-impl<P: Subject> Shelved<P> {
-    fn own(&self, number: usize) -> OwnSnapshot {
-        OwnSnapshot {
-            id: SnapshotId(number as u64),
-            executed: self.checkpoint.executed.clone(),
-            bytes: self.bytes.len() as u64,
-        }
-    }
-}
 
 impl<P: Subject> World<'_, P> {
     /// The first snapshots of all, where there are any.
@@ -69,7 +34,7 @@ impl<P: Subject> World<'_, P> {
     fn next_snapshot(&mut self, me: ReplicaId) {
         if let Some(mean) = self.plan.storage.and_then(|storage| storage.snapshots) {
             let wait = mean.mul_f64(-self.room_rng.random::<f64>().max(1e-6).ln());
-            self.later(wait, Event::Snapshot(Moment::Begin(me, true)));
+            self.later(wait, Event::Snapshot(SnapshotEvent::Begin(me, true)));
         }
     }
 
@@ -84,29 +49,35 @@ impl<P: Subject> World<'_, P> {
             let newest = host.snapshot.map(|number| &self.shelf[number].checkpoint.executed);
             let executed = host.core.status().executed;
             if newest.is_none_or(|newest| *newest.floor() != executed) {
-                self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+                self.later(Duration::ZERO, Event::Snapshot(SnapshotEvent::Begin(me, false)));
             }
         }
     }
 
-    pub(in crate::sim) fn happen_to_snapshots(&mut self, event: Moment) -> Result<(), Breach> {
+    pub(in crate::sim) fn happen_to_snapshots(
+        &mut self,
+        event: SnapshotEvent,
+    ) -> Result<(), Breach> {
         match event {
-            Moment::Begin(me, again) => {
+            SnapshotEvent::Begin(me, again) => {
                 if again {
                     self.next_snapshot(me);
                 }
                 self.begin_snapshot(me)
             }
-            Moment::Finish(me, life) if self.lives(me, life) => self.finish_snapshot(me),
-            Moment::Read(me, life, read) if self.lives(me, life) => {
+            SnapshotEvent::Finish(me, life) if self.lives(me, life) => self.finish_snapshot(me),
+            SnapshotEvent::Read(me, life, read) if self.lives(me, life) => {
                 let number = usize::try_from(read.snapshot.0).expect("it is on the shelf");
                 let from = usize::try_from(read.offset).expect("it is in memory");
                 let bytes = self.shelf[number].bytes.slice(from..from + read.bytes as usize);
                 self.input(me, Input::SnapshotRead { read, bytes: Some(bytes) })
             }
-            Moment::Install(me, life) if self.lives(me, life) => {
+            SnapshotEvent::Install(me, life) if self.lives(me, life) => {
                 if self.hosts[me.index()].full {
-                    self.later(self.plan.timing.tick, Event::Snapshot(Moment::Install(me, life)));
+                    self.later(
+                        self.plan.timing.tick,
+                        Event::Snapshot(SnapshotEvent::Install(me, life)),
+                    );
                     return Ok(());
                 }
                 self.install(me)
@@ -162,7 +133,7 @@ impl<P: Subject> World<'_, P> {
         }
         let spread = self.room_rng.random::<f64>().powi(3);
         let takes = SOON + self.plan.timing.suspect.mul_f64(2.0 * spread);
-        self.later(takes, Event::Snapshot(Moment::Finish(me, life)));
+        self.later(takes, Event::Snapshot(SnapshotEvent::Finish(me, life)));
         Ok(())
     }
 
@@ -185,7 +156,7 @@ impl<P: Subject> World<'_, P> {
             return Ok(());
         }
         if waits {
-            self.later(SOON, Event::Snapshot(Moment::Finish(me, life)));
+            self.later(SOON, Event::Snapshot(SnapshotEvent::Finish(me, life)));
             return Ok(());
         }
         let finished = room.finish_snapshot(within);
@@ -229,96 +200,8 @@ impl<P: Subject> World<'_, P> {
     /// A state that came from another replica has to get into an own snapshot.
     fn try_again(&mut self, me: ReplicaId) {
         if self.hosts[me.index()].room.as_ref().is_some_and(Room::is_foreign) {
-            self.later(self.plan.timing.tick, Event::Snapshot(Moment::Begin(me, false)));
+            self.later(self.plan.timing.tick, Event::Snapshot(SnapshotEvent::Begin(me, false)));
         }
-    }
-
-    /// A new life begins with this snapshot, if there is one: where in the log it goes on.
-    pub(in crate::sim) fn start_from(
-        &mut self,
-        me: ReplicaId,
-        found: Option<&Bytes>,
-        out: &mut Output<P::Message, P::Record>,
-    ) -> Result<usize, Breach> {
-        let host = &mut self.hosts[me.index()];
-        // None, too, where a damaged one is made up for by the whole log.
-        host.snapshot = found.map(|bytes| number(bytes));
-        let Some(bytes) = found else { return Ok(0) };
-        let number = number(bytes);
-        let Some(shelved) = self.shelf.get(number).filter(|it| it.bytes == *bytes) else {
-            return Err((Broken::Storage, format!("{me} starts from a snapshot of nobody's")));
-        };
-        self.counters.hit(Counter::SnapshotStart);
-        self.trace.say(self.now, || format!("{me} starts from snapshot {number}"));
-        let state = &shelved.bytes[NUMBER..];
-        host.applier = Applier::restore(state).expect("what was written is read");
-        let Checkpoint { executed, shared, own, .. } = &shelved.checkpoint;
-        host.core.restore_snapshot(shared.clone(), executed);
-        own.iter().for_each(|record| host.core.restore(record.clone(), out));
-        host.inbox.push(Input::Snapshot(shelved.own(number)));
-        // It may have become durable in the moment in which the last life ended.
-        self.checks.is_safe(me, executed.floor());
-        self.checks.reads::<P>(me, own);
-        self.checks.start_from(me, &shelved.shown, executed);
-        Ok(self.log_behind(found))
-    }
-
-    /// Where the log after a snapshot goes on.
-    pub(in crate::sim) fn log_behind(&self, found: Option<&Bytes>) -> usize {
-        let shelved = found.and_then(|bytes| self.shelf.get(number(bytes)));
-        let records = shelved.map_or(0, |shelved| shelved.checkpoint.position.records());
-        usize::try_from(records).expect("what is in memory can be counted")
-    }
-
-    /// What a step wants of snapshots.
-    pub(in crate::sim) fn follow_snapshots(
-        &mut self,
-        me: ReplicaId,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
-        let life = self.hosts[me.index()].life;
-        if std::mem::take(&mut out.snapshot_wanted) {
-            self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
-        }
-        for read in out.snapshot_reads.drain(..) {
-            self.later(SOON, Event::Snapshot(Moment::Read(me, life, read)));
-        }
-        let host = &mut self.hosts[me.index()];
-        let (mut begins, mut complete) = (false, false);
-        for arrival in out.snapshot_received.drain(..) {
-            match arrival {
-                Arrival::Begins { .. } => {
-                    host.arrived.clear();
-                    begins = true;
-                }
-                Arrival::GivenUp => host.arrived.clear(),
-                Arrival::Bytes(bytes) => host.arrived.extend_from_slice(&bytes),
-                Arrival::Complete => complete = true,
-            }
-        }
-        if begins {
-            self.disturb_transfer(me);
-        }
-        if complete {
-            self.later(Duration::ZERO, Event::Snapshot(Moment::Install(me, life)));
-        }
-    }
-
-    /// Looks at what a replica has dropped and forgotten by now.
-    pub(in crate::sim) fn check_truncation(&mut self, me: ReplicaId) -> Result<(), Breach> {
-        let protocol = self.hosts[me.index()].core.protocol();
-        let Some((dropped, forgotten)) = protocol.truncation() else { return Ok(()) };
-        self.checks.drops(me, dropped);
-        if !self.checks.forgets(me, forgotten) {
-            return Ok(());
-        }
-        if self.plan.retention::<P>().volatile {
-            for other in ReplicaId::all(self.plan.replicas) {
-                let executed = self.hosts[other.index()].core.status().executed;
-                self.checks.is_safe(other, &executed);
-            }
-        }
-        self.checks.all_have(me)
     }
 
     /// Another replica's snapshot takes the place of the state.
@@ -342,12 +225,12 @@ impl<P: Subject> World<'_, P> {
                 self.counters.hit(Counter::InstalledOpen);
             }
             self.trace.say(self.now, || format!("{me} installs snapshot {number}"));
-            let state = &shelved.bytes[NUMBER..];
+            let state = shelved.state();
             host.applier = Applier::restore(state).expect("what was written is read");
             self.checks.start_from(me, &shelved.shown, executed);
             host.unsure.clone_from(&host.waiting);
             host.room.iter_mut().for_each(Room::installed);
-            self.later(Duration::ZERO, Event::Snapshot(Moment::Begin(me, false)));
+            self.later(Duration::ZERO, Event::Snapshot(SnapshotEvent::Begin(me, false)));
         } else {
             self.counters.hit(Counter::InstallRefused);
         }
@@ -356,10 +239,4 @@ impl<P: Subject> World<'_, P> {
         self.out = out;
         followed
     }
-}
-
-/// The number in front of a snapshot's bytes.
-pub(in crate::sim) fn number(bytes: &[u8]) -> usize {
-    let front = bytes.first_chunk::<NUMBER>().map_or(u64::MAX, |front| u64::from_le_bytes(*front));
-    usize::try_from(front).unwrap_or(usize::MAX)
 }

@@ -1,5 +1,5 @@
 //! A replica's step in the world, and what follows from it: records, messages, executions,
-//! answers. After `world`, which says when; before `checks`, which look at all of it.
+//! answers. `checks` look at all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +7,76 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::state::{Event, World};
+use super::agenda::{Event, Letter};
+use super::sabotage::Forget;
+use super::state::World;
 use super::trace::digest;
 use crate::machine::{Applied, KvOutput, Outcome, Refusal, encode};
 use crate::replica::{
     Committed, Execution, Input, Output, PeerMessage, Record, Rejection, Transfer,
 };
-use crate::sim::checks::{Breach, content};
-use crate::sim::faults::older_disks::Forget;
+use crate::sim::checks::content;
 use crate::sim::plan::Disk;
-use crate::sim::report::{Broken, Counter};
+use crate::sim::report::{Breach, Broken, Counter};
 use crate::sim::subject::{Noted, Subject, noted};
 use crate::types::{ClientId, Command, Footprint, LogPosition, ReplicaId, ReplicaSet};
 use crate::wire::{self, Frame};
 
 impl<P: Subject> World<'_, P> {
+    /// Something reaches a replica.
+    pub(in crate::sim) fn input(
+        &mut self,
+        replica: ReplicaId,
+        input: Input<P::Message>,
+    ) -> Result<(), Breach> {
+        let host = &mut self.hosts[replica.index()];
+        // Time goes on for who stands still, and nothing is done about it.
+        if !host.alive || host.full && matches!(input, Input::Tick) {
+            return Ok(());
+        }
+        host.inbox.push(input);
+        self.take_step(replica)
+    }
+
+    /// A replica takes a step over its inbox, or will when it is free.
+    pub(in crate::sim) fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
+        let host = &mut self.hosts[replica.index()];
+        if !host.alive || host.full {
+            return Ok(());
+        }
+        if host.free_at > self.now {
+            if !host.called {
+                host.called = true;
+                let at = host.free_at;
+                self.at(at, Event::Free(replica));
+            }
+            return Ok(());
+        }
+        let mut inputs = std::mem::take(&mut host.inbox);
+        host.free_at = self.now + self.plan.step;
+        if inputs.len() > 1 {
+            self.counters.hit(Counter::Batched);
+        }
+        loop {
+            self.step(replica, &mut inputs)?;
+            let host = &mut self.hosts[replica.index()];
+            if !host.alive || host.disk != Disk::Instant || host.flushing {
+                break;
+            }
+            // Until nothing is left to be made durable at once.
+            if host.durable == host.appended {
+                break;
+            }
+            host.hand_over();
+            let position = host.durable;
+            let Some(durable) = self.finish_flush(replica, position)? else { break };
+            inputs.push(Input::Durable(durable));
+        }
+        let host = &mut self.hosts[replica.index()];
+        host.inbox = inputs;
+        Ok(())
+    }
+
     /// One step of a replica, and all that it causes.
     pub(in crate::sim) fn step(
         &mut self,
@@ -131,23 +186,6 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// Begins a flush, if there is something to flush and none under way.
-    pub(in crate::sim) fn flush(&mut self, me: ReplicaId) -> Result<(), Breach> {
-        let host = &mut self.hosts[me.index()];
-        let Disk::Takes(mean) = host.disk else { return Ok(()) };
-        if host.flushing || host.durable == host.appended || !host.alive {
-            return Ok(());
-        }
-        host.flushing = true;
-        host.hand_over();
-        let position = host.durable;
-        let takes = mean.mul_f64(0.5 + self.disk_rng.random::<f64>());
-        self.counters.hit(Counter::SlowFlush);
-        let life = self.hosts[me.index()].life;
-        self.later(takes, Event::Flushed(me, position, life));
-        Ok(())
-    }
-
     fn send(
         &mut self,
         me: ReplicaId,
@@ -167,7 +205,8 @@ impl<P: Subject> World<'_, P> {
             }
             let arrivals = self.network.send::<P>(self.now, me, to, &message, &mut self.counters);
             for at in arrivals.into_iter().flatten() {
-                self.post(at, me, to, message.clone());
+                let said = if self.plan.older_disks { self.says(me) } else { None };
+                self.post(at, Letter { from: me, to, said, message: message.clone() });
             }
         }
         Ok(())
@@ -285,7 +324,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    pub(in crate::sim) fn arrange_wake(&mut self, me: ReplicaId) {
+    pub(super) fn arrange_wake(&mut self, me: ReplicaId) {
         let host = &mut self.hosts[me.index()];
         let Some(wake) = host.core.wake() else { return };
         let at = host.clock.world(wake).max(self.now);

@@ -1,13 +1,14 @@
 //! What two replicas remember of a third: real ones compare it when they connect
-//! (`types::Known::agrees`). Beside `older_disks`.
+//! (`types::Known::agrees`). Before `meetings`.
 //!
 //! No older copy takes part in these worlds: the harm is done by the time it is found. So any two
 //! replicas agree at any moment. What somebody would remember of a copy is tried on the side,
 //! against what the replicas do remember.
 
+use super::freshness::{breach, has};
+use super::sabotage::Forget;
 use super::state::World;
-use crate::sim::checks::Breach;
-use crate::sim::faults::older_disks::{Forget, breach, has};
+use crate::sim::report::Breach;
 use crate::sim::report::Counter;
 use crate::sim::subject::Subject;
 use crate::types::{Known, LogPosition, ReplicaId};
@@ -17,7 +18,7 @@ const OF_A_COPY: u64 = u64::MAX;
 
 impl<P: Subject> World<'_, P> {
     /// A replica that is back compares what it remembers with all that are up.
-    pub(in crate::sim) fn agrees_with_all(&mut self, me: ReplicaId) -> Result<(), Breach> {
+    pub(super) fn agrees_with_all(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let ours = &self.hosts[me.index()].fresh.register;
         let mut compared = false;
         for other in ReplicaId::all(self.plan.replicas) {

@@ -1,5 +1,5 @@
 //! The simulated clients: what they ask, of whom, when they lose patience, and what they were told.
-//! Used by `world`, which carries what they say.
+//! `state` carries what they say.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +16,6 @@ use crate::sim::report::{Counter, Counters};
 use crate::types::{ClientId, Command, Era, Footprint, ReplicaId, RequestId, Time};
 
 mod twins;
-
-pub(in crate::sim) use twins::draw_twins;
 
 /// What a client says, to whom.
 pub(in crate::sim) type Ask = (ReplicaId, Command);

@@ -7,15 +7,7 @@ use rand::RngExt;
 use super::{Ask, Clients, Entry, key, value};
 use crate::machine::{KvCommand, StateMachine as _, encode, kv::Kv};
 use crate::sim::checks::{Content, content};
-use crate::sim::plan::{Stream, pick, stream};
 use crate::types::{ReplicaId, RequestId, Time};
-
-/// In a quarter of the worlds clients misuse ids: of 256 commands so many have a twin. From a
-/// stream of its own, so that the others are the same.
-pub(in crate::sim) fn draw_twins(seed: u64) -> u8 {
-    let mut rng = stream(seed, Stream::Twins);
-    *pick(&mut rng, &[0, 0, 0, 0, 0, 0, 20, 120])
-}
 
 impl Entry {
     pub(super) fn content(&self) -> Content {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rand::{Rng, RngExt};
 
-use super::snapshots::number;
+use super::shelf::number;
 use crate::sim::plan::StoragePlan;
 use crate::storage::{
     Cut, Disk as _, Durability, FaultyDisk, Identity, Lineage, LogOptions, Operation,
