@@ -204,14 +204,14 @@ impl<'a> IntoNeighbors for View<'a> {
 struct Cursor {
     part: usize,
     turn: usize,
-    stage: Stage,
+    stage: EdgeStage,
     /// In stage `Rest`: after this slot.
     after: Slot,
 }
 
 /// What is looked for among one owner's instances on one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Stage {
+enum EdgeStage {
     /// The last covered one that orders all before it.
     #[default]
     Last,
@@ -239,7 +239,7 @@ impl Iterator for Edges<'_> {
     fn next(&mut self) -> Option<Node> {
         let deps = self.instance.deps.as_ref()?;
         if let Some(slot) = self.at.take() {
-            self.cursor.stage = Stage::Rest;
+            self.cursor.stage = EdgeStage::Rest;
             self.cursor.after = slot;
         }
         let found = loop {
@@ -288,8 +288,8 @@ impl<'a> Edges<'a> {
         // What the owner had proposed before it must have counted: look at all of it.
         let limit = if own { self.instance.id.slot - 1 } else { bound };
         let found = match self.cursor.stage {
-            Stage::Last => self.last(owner, limit),
-            Stage::Rest => {
+            EdgeStage::Last => self.last(owner, limit),
+            EdgeStage::Rest => {
                 let after = self.cursor.after.max(self.reached_through_own(deps, owner));
                 self.first_behind(owner, after, limit)
             }
@@ -343,9 +343,9 @@ impl<'a> Edges<'a> {
 
     /// Goes to the next stage, owner, or part.
     fn move_on(&mut self) {
-        let next = Cursor { stage: Stage::Last, after: 0, ..self.cursor };
-        if self.cursor.stage == Stage::Last {
-            self.cursor = Cursor { stage: Stage::Rest, ..next };
+        let next = Cursor { stage: EdgeStage::Last, after: 0, ..self.cursor };
+        if self.cursor.stage == EdgeStage::Last {
+            self.cursor = Cursor { stage: EdgeStage::Rest, ..next };
             return;
         }
         let mut turns = self.cursor.turn + 1..self.store.owners();
