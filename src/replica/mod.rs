@@ -4,6 +4,11 @@
 //! A command's way through it: `step` → `admission` → the protocol →
 //! what it says and decides is held until its records are durable → the executor →
 //! `Output::execute`. Some reads have a shorter way: `reads` → `Output::reads`.
+//!
+//! To read in this order: `freshness`, `reach`, `detector` and `large` (what is known of the
+//! others), `held`, `reads`, `transfer` and `admission` (each a part with a state of its own), `io`
+//! (in and out of a step), `status`; then this file, which joins them, and its chapters `propose`
+//! and `snapshot`.
 
 mod admission;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What must hold after every step (PROTOCOL.md §2, §6), looked at from outside and from nothing
-//! but what replicas write, execute and answer. Used by `world`.
+//! but what replicas write, execute and answer. `world` asks it.
+//!
+//! To read: `order`, `truncation`, this file, and `lives`, for crashes.
 //!
 //! All of it is incremental: a step is compared with what is known already, so that a check costs
 //! in proportion to the step.
