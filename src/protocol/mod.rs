@@ -4,6 +4,7 @@
 //! It is handed what happened and the time, and says in [`Effects`] what has to follow. The
 //! simulator and the node drive the same code.
 
+mod context;
 mod effects;
 pub mod epaxos;
 pub mod fast_paxos;
@@ -11,6 +12,7 @@ mod kind;
 pub mod log;
 pub mod multipaxos;
 pub mod paxos;
+mod rules;
 
 pub use effects::{Effects, Outgoing, Path, Paths};
 pub use kind::{ProtocolKind, UnknownProtocol};

@@ -17,7 +17,7 @@
 //! So it may be given up: a later life that never does so proposes without having to be silent, and
 //! is silent only about what is older. One that begins to do so is silent about all that it finds.
 
-use super::context::Context;
+use super::Context;
 use super::store::Store;
 use super::{Fx, Phase, Record};
 use crate::types::{InstanceId, MAX_SLOT, ReplicaId, Slot};

@@ -21,7 +21,6 @@ mod acceptor;
 mod bootstrap;
 mod commit;
 mod conflicts;
-mod context;
 mod early_commit;
 mod instances;
 mod message;
@@ -49,7 +48,7 @@ pub(crate) use plant::Plant;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Effects, Path, Protocol, View};
+use super::{Effects, Path, Protocol, View, context};
 use crate::types::{
     Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Value,
 };
@@ -66,6 +65,7 @@ use step::Core;
 use watch::Watch;
 
 type Fx = Effects<Message, Record>;
+type Context = context::Context<rules::Rules>;
 
 /// One replica's side of EPaxos*.
 #[derive(Debug)]

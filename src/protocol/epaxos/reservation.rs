@@ -43,7 +43,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::context::Context;
+use super::Context;
 use super::instances::Instance;
 use super::store::Store;
 use super::{Fx, Phase, Record};

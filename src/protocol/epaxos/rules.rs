@@ -1,39 +1,12 @@
-//! The rules that a planted bug can break, by name, and the moments at which one can: the one seam
-//! through which `plant` reaches the parts. Outside of tests every rule holds, by a constant, and
-//! nothing happens at any moment, so the seam compiles to nothing.
+//! The rules that a planted bug can break, by name (`protocol::rules`), and the moments at which
+//! one can. Outside of tests nothing happens at any moment.
 
 use super::instances::Instance;
-use super::store::Store;
 #[cfg(test)]
-use super::{Plant, plant};
+use super::plant;
+use super::store::Store;
+use crate::protocol::rules::rules;
 use crate::types::{Batch, Decision, InstanceId, Value};
-
-/// Which rules hold.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rules {
-    #[cfg(test)]
-    pub(super) broken: Option<Plant>,
-}
-
-macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident = $plant:ident;)*) => {
-        impl Rules {
-            $(
-                $(#[$doc])*
-                #[cfg(test)]
-                pub(super) fn $name(self) -> bool {
-                    self.broken != Some(Plant::$plant)
-                }
-
-                $(#[$doc])*
-                #[cfg(not(test))]
-                pub(super) const fn $name(self) -> bool {
-                    true
-                }
-            )*
-        }
-    };
-}
 
 rules! {
     /// §4.3: the fast path takes a fast quorum.

@@ -4,8 +4,8 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::Context;
 use super::Fx;
-use super::context::Context;
 use super::store::Store;
 use crate::protocol::View;
 use crate::types::Settings;

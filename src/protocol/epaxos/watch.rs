@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use super::Context;
 use super::Message;
 use super::commit::FETCH_AT_MOST;
-use super::context::Context;
 use super::instances::Instance;
 use super::reclaim::Marks;
 use super::recovery::Recoveries;

@@ -7,7 +7,7 @@ mod validate;
 
 use std::sync::Arc;
 
-use super::context::Context;
+use super::Context;
 use super::early_commit::EarlyCommit;
 use super::instances::Proposal;
 use super::reservation::Reservation;

@@ -11,7 +11,7 @@
 use std::cmp::Reverse;
 
 use crate::protocol::View;
-use crate::protocol::epaxos::context::Context;
+use crate::protocol::epaxos::Context;
 use crate::protocol::epaxos::store::Store;
 use crate::types::{Deps, ReplicaId, Slot, Time};
 

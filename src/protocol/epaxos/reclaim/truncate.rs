@@ -10,7 +10,7 @@
 //! for a record is told so; it needs a snapshot.
 
 use crate::protocol::Path;
-use crate::protocol::epaxos::context::Context;
+use crate::protocol::epaxos::Context;
 use crate::protocol::epaxos::instances::Instance;
 use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::store::Store;

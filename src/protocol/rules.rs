@@ -1,0 +1,33 @@
+//! The seam through which a planted bug reaches the parts of a protocol: each rule that a bug can
+//! break has a name, and the parts ask whether it holds. Outside of tests every rule holds, by a
+//! constant, so the seam compiles to nothing.
+
+/// Declares the `Rules` of a protocol, and for each its name and the `Plant` that breaks it.
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident = $plant:ident;)*) => {
+        /// Which rules hold.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub(super) struct Rules {
+            #[cfg(test)]
+            pub(super) broken: Option<super::Plant>,
+        }
+
+        impl Rules {
+            $(
+                $(#[$doc])*
+                #[cfg(test)]
+                pub(super) fn $name(self) -> bool {
+                    self.broken != Some(super::Plant::$plant)
+                }
+
+                $(#[$doc])*
+                #[cfg(not(test))]
+                pub(super) const fn $name(self) -> bool {
+                    true
+                }
+            )*
+        }
+    };
+}
+
+pub(super) use rules;
