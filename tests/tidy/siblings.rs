@@ -12,7 +12,6 @@ use crate::source::{braces_after, code_of, is_word, words};
 /// check. The list may only get shorter.
 pub(crate) const EXEMPT: &[(&str, &str)] = &[
     ("protocol/fast_paxos", "collide, lead, learner, proposer"),
-    ("protocol/multipaxos", "accept, elect, lead, lease, propose"),
 ];
 
 /// Sibling files or folders that use each other in a circle.

@@ -1,39 +1,28 @@
-//! Election: who has not heard a leader for long enough asks whether a majority would have another
-//! (pre-vote: Ongaro's thesis, §9.6), and if so runs phase 1 of Paxos over the whole suffix of the
-//! log ("Paxos Made Simple", §3). The rules are §M5 and §M6.
+//! The candidate: asks whether a majority would have another leader (pre-vote: Ongaro's thesis,
+//! §9.6), and if so runs phase 1 of Paxos over the whole suffix of the log ("Paxos Made Simple",
+//! §3). The rules are §M5 and §M6.
 //!
 //! A pre-vote changes nothing at whoever gives it, and nobody gives one who has granted a leader
 //! its lease (`lease`): so a replica that comes back, or sees nobody, disturbs no leader that a
 //! majority hears. Who takes a ballot records it first: it is never taken again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use rand::RngExt;
-
-use super::accept::nop;
-use super::message::{Entry, Vote, take_run, weight};
-use super::{Fx, Message, MultiPaxos, Record, Role};
-use crate::protocol::{Path, View};
+use super::message::{Entry, Vote};
+use super::step::Step;
+use super::{Message, learner, rules};
+use crate::protocol::Path;
 use crate::types::{Ballot, ReplicaId, ReplicaSet, Slot, Time, Written};
 
-/// Who is so many slots behind is not pre-voted for: somebody else will ask, whom all would have.
-const LAGGING: Slot = 4096;
-
-/// When to stand for election, and above what.
-#[derive(Debug, Default)]
-pub(super) struct Election {
-    /// When; `None` before the first look at the clock.
-    deadline: Option<Time>,
-    /// The highest ballot heard of, promised or not.
-    highest: Ballot,
-}
-
-impl Election {
-    /// There is such a ballot.
-    pub(super) fn note(&mut self, ballot: Ballot) {
-        self.highest = self.highest.max(ballot);
-    }
+/// A replica that stands for election.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    ballot: Ballot,
+    stage: Stage,
+    /// What others voted for, above what is known decided here.
+    found: BTreeMap<Slot, Found>,
+    next_resend: Time,
+    tries: u32,
 }
 
 /// How far a candidate is.
@@ -53,308 +42,181 @@ struct Found {
     entry: Entry,
 }
 
-/// A replica that stands for election.
+/// A page of somebody's votes.
 #[derive(Debug)]
-pub(super) struct Candidate {
-    ballot: Ballot,
-    stage: Stage,
-    /// What others voted for, above what is known decided here.
-    found: BTreeMap<Slot, Found>,
-    next_resend: Time,
-    tries: u32,
+pub(super) struct Page {
+    pub(super) ballot: Ballot,
+    /// The page starts here.
+    pub(super) first: Slot,
+    /// Up to here the votes told are of what is decided.
+    pub(super) commit: Slot,
+    /// By slot.
+    pub(super) votes: Vec<Vote>,
+    /// Where the next page starts; 0 when there is none.
+    pub(super) next: Slot,
 }
 
-impl MultiPaxos {
-    /// A leader was heard, or somebody stands for election: this replica waits.
-    pub(super) fn postpone_election(&mut self, view: &View) {
-        let least = self.election_timeout(view);
-        let drawn = self.rng.random::<f64>();
-        let jitter = least.mul_f64(self.settings.timing.patience_to_stand(self.me(), drawn));
-        self.election.deadline = Some(view.now + least + jitter);
+impl Page {
+    /// Whether it is one: its votes ascend from `first` on, and the next one starts after them.
+    fn is_sound(&self) -> bool {
+        let ascend = self.votes.windows(2).all(|two| two[0].slot < two[1].slot);
+        let last = self.votes.last().map_or(self.first, |vote| vote.slot);
+        let starts = self.votes.iter().all(|vote| vote.slot >= self.first);
+        ascend && starts && (self.next == 0 || self.next > last)
+    }
+}
+
+impl Candidate {
+    /// Would take `ballot`, if a majority would have it.
+    pub(super) fn new(s: &Step<'_>, ballot: Ballot) -> Candidate {
+        Candidate::at(s, ballot, Stage::PreVote(ReplicaSet::from_iter([s.cx.me()])))
     }
 
-    /// In a new cluster, which nobody leads, the wished-for leader or else the first replica leads
-    /// if it can; the others follow in order.
-    fn first_deadline(&mut self, view: &View) -> Time {
-        let (timing, me) = (&self.settings.timing, self.settings.me);
-        let rank = u32::try_from(me.index()).expect("a replica's number is small");
-        let spread = match timing.leader {
-            Some(leader) if leader == me => Duration::ZERO,
-            _ => timing.suspect / 2 * rank + timing.head_start(me),
-        };
-        let jitter = timing.tick.mul_f64(self.rng.random::<f64>());
-        if self.n() == 1 { view.now } else { view.now + timing.gossip + spread + jitter }
+    /// Phase 1a, at the ballot that was just promised for it.
+    pub(super) fn start_phase_1(s: &mut Step<'_>) -> Candidate {
+        let (ballot, first) = (s.promised.ballot(), s.log.commit() + 1);
+        let candidate = Candidate::at(s, ballot, Stage::Phase1(vec![Some(first); s.cx.n()]));
+        candidate.ask(s);
+        // Its own votes are at hand; its promise counts when it is durable, like any other.
+        let (commit, votes, next) = (s.log.commit(), Vec::new(), 0);
+        let promise = Message::Promise { ballot, first, commit, votes, next };
+        s.fx.answer(s.promised.written(), s.cx.me(), promise);
+        candidate
     }
 
-    /// Stands for election when it is time, and asks again whoever has not answered.
-    pub(super) fn drive_election(&mut self, view: &View, fx: &mut Fx) {
-        if matches!(self.role, Role::Leader(_)) {
-            return;
-        }
-        let deadline = match self.election.deadline {
-            Some(deadline) => deadline,
-            None => self.first_deadline(view),
-        };
-        self.election.deadline = Some(deadline);
-        if deadline <= view.now {
-            self.stand(view, fx);
-        }
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        if candidate.next_resend <= view.now {
-            candidate.tries += 1;
-            let tries = candidate.tries;
-            let next = view.now + self.resend_after(view, tries);
-            if let Role::Candidate(candidate) = &mut self.role {
-                candidate.next_resend = next;
-            }
-            fx.hit(Path::MpAskedAgain);
-            self.ask(fx);
-        }
-    }
-
-    /// Asks who would vote for this replica.
-    fn stand(&mut self, view: &View, fx: &mut Fx) {
-        self.postpone_election(view);
-        let free = self.grant.free_for(self.me());
-        if free > view.now {
-            fx.hit(Path::MpWaitedOut);
-            self.election.deadline = Some(free);
-            return;
-        }
-        fx.hit(Path::MpPreVote);
-        self.leader = None;
-        let ballot = self.promised.max(self.election.highest).next_for(self.me());
-        let voters = ReplicaSet::from_iter([self.me()]);
-        self.become_candidate(view, ballot, Stage::PreVote(voters));
-        if voters.len() >= self.quorum() {
-            self.start_phase_1(view, fx);
-        } else {
-            self.ask(fx);
-        }
-    }
-
-    fn become_candidate(&mut self, view: &View, ballot: Ballot, stage: Stage) {
-        let next_resend = view.now + self.resend_after(view, 0);
-        let found = BTreeMap::new();
-        let candidate = Candidate { ballot, stage, found, next_resend, tries: 0 };
-        self.role = Role::Candidate(Box::new(candidate));
+    fn at(s: &Step<'_>, ballot: Ballot, stage: Stage) -> Candidate {
+        let next_resend = s.view.now + s.cx.resend_after(s.view, 0);
+        Candidate { ballot, stage, found: BTreeMap::new(), next_resend, tries: 0 }
     }
 
     /// Asks all who have not answered.
-    fn ask(&mut self, fx: &mut Fx) {
-        let (me, others) = (self.me(), self.others());
-        let Role::Candidate(candidate) = &self.role else { return };
-        let ballot = candidate.ballot;
-        match &candidate.stage {
+    pub(super) fn ask(&self, s: &mut Step<'_>) {
+        let (ballot, others) = (self.ballot, s.cx.others());
+        match &self.stage {
             Stage::PreVote(voters) => {
                 let to: ReplicaSet = others.iter().filter(|who| !voters.contains(*who)).collect();
-                let commit = self.log.commit();
-                fx.send(Written::default(), to, Message::PreVote { ballot, commit });
+                let commit = s.log.commit();
+                s.fx.send(Written::default(), to, Message::PreVote { ballot, commit });
             }
             Stage::Phase1(pages) => {
                 let pages = ReplicaId::all(pages.len()).zip(pages);
-                for (who, first) in pages.filter(|(who, _)| *who != me) {
+                for (who, first) in pages.filter(|(who, _)| *who != s.cx.me()) {
                     if let Some(first) = *first {
-                        fx.answer(self.promise_written, who, Message::Prepare { ballot, first });
+                        let prepare = Message::Prepare { ballot, first };
+                        s.fx.answer(s.promised.written(), who, prepare);
                     }
                 }
             }
         }
     }
 
-    /// Somebody asks whether this replica would vote for it.
-    pub(super) fn on_pre_vote(
-        &mut self,
-        view: &View,
-        from: ReplicaId,
-        ballot: Ballot,
-        commit: Slot,
-        fx: &mut Fx,
-    ) {
-        if ballot.is_owner() || ballot.leader(from) != from {
-            return;
-        }
-        if !self.may_vote(view, from) || commit.saturating_add(LAGGING) < self.log.commit() {
-            fx.hit(Path::MpPreVoteRefused);
-        } else if ballot <= self.promised {
-            let ballot = self.promised;
-            fx.answer(self.promise_written, from, Message::Reject { ballot });
-        } else if commit < self.log.floor() {
-            self.answer_truncated(from, fx);
-        } else {
-            fx.answer(Written::default(), from, Message::PreVoteOk { ballot });
+    /// Time passed: asks again whoever has not answered.
+    pub(super) fn ask_again(&mut self, s: &mut Step<'_>) {
+        if self.next_resend <= s.view.now {
+            self.tries += 1;
+            self.next_resend = s.view.now + s.cx.resend_after(s.view, self.tries);
+            s.fx.hit(Path::MpAskedAgain);
+            self.ask(s);
         }
     }
 
-    pub(super) fn on_pre_vote_ok(
-        &mut self,
-        view: &View,
-        from: ReplicaId,
-        ballot: Ballot,
-        fx: &mut Fx,
-    ) {
-        let quorum = self.quorum();
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        let Stage::PreVote(voters) = &mut candidate.stage else { return };
-        if ballot == candidate.ballot && voters.insert(from) && voters.len() >= quorum {
-            self.start_phase_1(view, fx);
+    /// Whether a majority would vote for it, and it has not asked for more yet.
+    pub(super) fn is_wanted(&self, s: &Step<'_>) -> bool {
+        match &self.stage {
+            Stage::PreVote(voters) => voters.len() >= rules::quorum(s.cx),
+            Stage::Phase1(_) => false,
         }
     }
 
-    /// Phase 1a, at a ballot above all that were heard of.
-    pub(super) fn start_phase_1(&mut self, view: &View, fx: &mut Fx) {
-        let me = self.me();
-        let ballot = self.promised.max(self.election.highest).next_for(me);
-        self.join(ballot);
-        self.promise_written = fx.append(Record::Promised { ballot });
-        self.postpone_election(view);
-        let first = self.log.commit() + 1;
-        self.become_candidate(view, ballot, Stage::Phase1(vec![Some(first); self.n()]));
-        self.ask(fx);
-        // Its own votes are at hand; its promise counts when it is durable, like any other.
-        let (commit, votes, next) = (self.log.commit(), Vec::new(), 0);
-        let promise = Message::Promise { ballot, first, commit, votes, next };
-        fx.answer(self.promise_written, me, promise);
+    /// A member would vote for it; whether a majority would, as is known now.
+    pub(super) fn on_pre_vote_ok(&mut self, s: &Step<'_>, from: ReplicaId, ballot: Ballot) -> bool {
+        let Stage::PreVote(voters) = &mut self.stage else { return false };
+        ballot == self.ballot && voters.insert(from) && self.is_wanted(s)
     }
 
-    /// Phase 1b: promises, and tells the first page of its votes; or the next one.
-    pub(super) fn on_prepare(
-        &mut self,
-        view: &View,
-        from: ReplicaId,
-        ballot: Ballot,
-        first: Slot,
-        fx: &mut Fx,
-    ) {
-        if ballot.is_owner() || ballot.leader(from) != from || from == self.me() || first == 0 {
-            return;
-        }
-        if ballot < self.promised {
-            fx.hit(Path::MpRejected);
-            let ballot = self.promised;
-            fx.answer(self.promise_written, from, Message::Reject { ballot });
-            return;
-        }
-        if first <= self.log.floor() {
-            self.answer_truncated(from, fx);
-            return;
-        }
-        if ballot > self.promised {
-            if !self.may_vote(view, from) {
-                fx.hit(Path::MpPrepareRefused);
-                return;
-            }
-            self.join(ballot);
-            self.promise_written = fx.append(Record::Promised { ballot });
-            self.postpone_election(view);
-        }
-        let mut held = self.log.from(first).peekable();
-        let mut votes = held.by_ref().map(|(slot, held)| {
-            let (ballot, entry) = (held.ballot, held.entry.clone());
-            Vote { slot, ballot, entry }
-        });
-        let votes = take_run(&mut votes, |vote| weight(&vote.entry.value));
-        let next = held.peek().map_or(0, |(slot, _)| *slot);
-        let commit = self.log.commit();
-        let promise = Message::Promise { ballot, first, commit, votes, next };
-        fx.answer(self.promise_written, from, promise);
-    }
-
-    /// A page of somebody's votes.
-    #[expect(clippy::too_many_arguments, reason = "what a page says")]
+    /// A page of somebody's votes. Once a majority has told all of its votes: what to propose, from
+    /// the first slot on that is not known decided.
     pub(super) fn on_promise(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         from: ReplicaId,
-        ballot: Ballot,
-        (first, next): (Slot, Slot),
-        commit: Slot,
-        votes: Vec<Vote>,
-        fx: &mut Fx,
-    ) {
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        let Stage::Phase1(pages) = &mut candidate.stage else { return };
-        let page = &mut pages[from.index()];
-        if ballot != candidate.ballot || *page != Some(first) || !is_page(first, next, &votes) {
-            return;
+        page: Page,
+    ) -> Option<Vec<Entry>> {
+        let Stage::Phase1(pages) = &mut self.stage else { return None };
+        let waits_for = &mut pages[from.index()];
+        let is_due = page.ballot == self.ballot && *waits_for == Some(page.first);
+        if !is_due || !page.is_sound() {
+            return None;
         }
-        *page = (next > 0).then_some(next);
+        let Page { ballot, commit, votes, next, .. } = page;
+        *waits_for = (next > 0).then_some(next);
         // Pages come in the slots' order, and what is decided is told without a gap: so this
         // replica keeps up with it.
         let (decided, votes): (Vec<_>, Vec<_>) = votes.into_iter().partition(|v| v.slot <= commit);
-        self.learn_votes(decided, fx);
-        self.note_found(votes);
+        learn_votes(s, &decided);
+        self.note_found(s, votes);
         if next > 0 {
-            fx.hit(Path::MpNextPage);
-            fx.answer(Written::default(), from, Message::Prepare { ballot, first: next });
+            s.fx.hit(Path::MpNextPage);
+            s.fx.answer(Written::default(), from, Message::Prepare { ballot, first: next });
         }
-        self.end_phase_1(view, fx);
-    }
-
-    /// Votes for what is decided: as far as they follow what is known, they are decisions.
-    fn learn_votes(&mut self, decided: Vec<Vote>, fx: &mut Fx) {
-        for run in decided.chunk_by(|vote, next| vote.slot + 1 == next.slot) {
-            let entries = run.iter().map(|vote| vote.entry.clone()).collect();
-            self.learn(run[0].slot, entries, fx);
-        }
+        self.is_prepared(s).then(|| self.choose(s))
     }
 
     /// Keeps the best votes for what is not known decided. What is further ahead of that than any
     /// leader goes is nonsense.
-    fn note_found(&mut self, votes: Vec<Vote>) {
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        let commit = self.log.commit();
-        let open = votes.into_iter().filter(|v| v.slot > commit && self.log.is_near(v.slot));
+    fn note_found(&mut self, s: &Step<'_>, votes: Vec<Vote>) {
+        let commit = s.log.commit();
+        let open = votes.into_iter().filter(|v| v.slot > commit && s.log.is_near(v.slot));
         for Vote { slot, ballot, entry } in open {
-            let known = candidate.found.get(&slot).map(|found| found.ballot);
+            let known = self.found.get(&slot).map(|found| found.ballot);
             if known.is_none_or(|known| known < ballot) {
-                candidate.found.insert(slot, Found { ballot, entry });
+                self.found.insert(slot, Found { ballot, entry });
             }
         }
     }
 
-    /// When a majority has told all its votes: proposes for each slot what may have been chosen.
+    /// Whether a majority has told all its votes.
+    fn is_prepared(&self, s: &Step<'_>) -> bool {
+        let Stage::Phase1(pages) = &self.stage else { return false };
+        pages.iter().filter(|page| page.is_none()).count() >= rules::quorum(s.cx)
+    }
+
+    /// For each slot what may have been chosen.
     ///
     /// The value of the vote at the highest ballot is the only one that may have been; where there
     /// is no vote, none was, and a `Nop` fills the gap ("Paxos Made Simple", §3).
-    fn end_phase_1(&mut self, view: &View, fx: &mut Fx) {
-        let quorum = self.quorum();
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        let Stage::Phase1(pages) = &candidate.stage else { return };
-        if pages.iter().filter(|page| page.is_none()).count() < quorum {
-            return;
-        }
-        let mut found = std::mem::take(&mut candidate.found);
-        #[cfg(test)]
-        if self.planted(super::Plant::IgnoreAccepted) {
+    fn choose(&mut self, s: &mut Step<'_>) -> Vec<Entry> {
+        let mut found = std::mem::take(&mut self.found);
+        if !s.cx.rules.found_votes_bind() {
             found.clear();
         }
-        let commit = self.log.commit();
-        let last = found.last_key_value().map_or(commit, |(slot, _)| *slot).max(self.log.last());
+        let commit = s.log.commit();
+        let last = found.last_key_value().map_or(commit, |(slot, _)| *slot).max(s.log.last());
         let mut suffix = Vec::new();
         for slot in commit + 1..=last {
-            let own = self.log.get(slot).map(|held| (held.ballot, held.entry.clone()));
+            let own = s.log.get(slot).map(|held| (held.ballot, held.entry.clone()));
             let theirs = found.remove(&slot).map(|found| (found.ballot, found.entry));
             let best = [own, theirs].into_iter().flatten().max_by_key(|(ballot, _)| *ballot);
             let entry = match best {
                 Some((_, entry)) => {
-                    fx.hit(Path::MpProposedAgain);
+                    s.fx.hit(Path::MpProposedAgain);
                     entry
                 }
                 None => {
-                    fx.hit(Path::MpGapFilled);
-                    nop(self.new_name(fx))
+                    s.fx.hit(Path::MpGapFilled);
+                    Entry::nop(s.proposals.new_name(s.cx.me(), s.fx))
                 }
             };
             suffix.push(entry);
         }
-        self.start_leading(view, suffix, fx);
+        suffix
     }
 }
 
-/// Whether a page is one: its votes ascend from `first` on, and the next one starts after them.
-fn is_page(first: Slot, next: Slot, votes: &[Vote]) -> bool {
-    let ascend = votes.windows(2).all(|two| two[0].slot < two[1].slot);
-    let last = votes.last().map_or(first, |vote| vote.slot);
-    ascend && votes.iter().all(|vote| vote.slot >= first) && (next == 0 || next > last)
+/// Votes for what is decided: as far as they follow what is known, they are decisions.
+fn learn_votes(s: &mut Step<'_>, decided: &[Vote]) {
+    for run in decided.chunk_by(|vote, next| vote.slot + 1 == next.slot) {
+        let entries = run.iter().map(|vote| vote.entry.clone()).collect();
+        learner::learn(s, run[0].slot, entries);
+    }
 }

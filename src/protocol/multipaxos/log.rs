@@ -1,13 +1,24 @@
-//! An acceptor's log: what it voted for, slot by slot, and up to where that is decided.
+//! A replica's log: what it voted for, slot by slot, up to where that is decided, and what of it
+//! may go (§L6).
+//!
+//! A slot goes once every member has executed it for good, as the leader tells; or once it is in
+//! this replica's own snapshot and more than `retention.keep` bytes are kept: whoever asks for it
+//! then is told so, and needs a snapshot. That takes no agreement: what is executed is a prefix, so
+//! of any two snapshots one holds the other.
 
 use std::collections::BTreeMap;
 
+use super::Fx;
 use super::message::{Entry, weight};
+use crate::protocol::Path;
 use crate::types::{Ballot, Slot, Written};
 
 /// How far ahead of what is decided here a slot may be: a leader has far fewer under way, and one
 /// who lags further behind asks for what was decided first.
 const MOST_AHEAD: Slot = 1 << 16;
+
+/// How many slots go at a time: a replica never stops to clean up.
+const AT_ONCE: Slot = 2048;
 
 /// A vote, or a decision that was learned.
 #[derive(Clone, Debug)]
@@ -28,6 +39,12 @@ pub(super) struct Accepted {
 pub(super) struct Log {
     floor: Slot,
     commit: Slot,
+    /// What the records say is decided.
+    recorded: Slot,
+    /// Everything up to here is executed here for good.
+    saved: Slot,
+    /// Everything up to here is executed for good by every member.
+    forgettable: Slot,
     slots: BTreeMap<Slot, Accepted>,
     bytes: usize,
 }
@@ -41,6 +58,32 @@ impl Log {
     /// Everything up to here is decided.
     pub(super) fn commit(&self) -> Slot {
         self.commit
+    }
+
+    /// Up to where the records say that all is decided.
+    pub(super) fn recorded(&self) -> Slot {
+        self.recorded
+    }
+
+    /// The records now say that all is decided up to `slot`.
+    pub(super) fn note_recorded(&mut self, slot: Slot) {
+        self.recorded = slot;
+    }
+
+    /// Everything up to here is executed here for good.
+    pub(super) fn saved(&self) -> Slot {
+        self.saved
+    }
+
+    /// Everything up to `slot` is executed here for good.
+    pub(super) fn note_saved(&mut self, slot: Slot) {
+        self.saved = self.saved.max(slot);
+    }
+
+    /// Everything up to `slot` is executed for good by every member; up to where that is known.
+    pub(super) fn note_forgettable(&mut self, slot: Slot) -> Slot {
+        self.forgettable = self.forgettable.max(slot);
+        self.forgettable
     }
 
     /// About how many bytes it takes.
@@ -80,6 +123,11 @@ impl Log {
         }
     }
 
+    /// Puts in the decision of a slot, which may hold a vote for it.
+    pub(super) fn put_decided(&mut self, slot: Slot, entry: Entry, written: Written) {
+        self.put(slot, Accepted { ballot: Ballot::OWNER, entry, written });
+    }
+
     /// The next slot is decided as it stands here; what it holds.
     pub(super) fn decide_next(&mut self) -> (Slot, &Entry) {
         self.commit += 1;
@@ -89,18 +137,18 @@ impl Log {
 
     /// Starts after a snapshot of everything up to `executed`: what is below is decided, and gone
     /// unless it is there as decided.
-    pub(super) fn start_behind(&mut self, executed: Slot) {
+    pub(super) fn start_after(&mut self, executed: Slot) {
         if executed <= self.commit {
             return;
         }
         self.commit = executed;
-        self.forget(executed);
+        self.forget(executed, &mut Vec::new());
     }
 
     /// Takes in a decision from below what a snapshot stands for: it is kept for others.
-    pub(super) fn restore_kept(&mut self, slot: Slot, accepted: Accepted) {
+    pub(super) fn restore_kept(&mut self, slot: Slot, entry: Entry) {
         self.floor = self.floor.min(slot - 1);
-        self.put(slot, accepted);
+        self.put_decided(slot, entry, Written::default());
     }
 
     /// Drops the votes beyond `slot` that were cast below `ballot`; whether there were any.
@@ -116,16 +164,34 @@ impl Log {
         !outdone.is_empty()
     }
 
-    /// Drops everything up to `floor`, which is decided; what was dropped.
-    pub(super) fn forget(&mut self, floor: Slot) -> Vec<Entry> {
-        assert!(floor <= self.commit, "only what is decided is dropped");
+    /// Drops some of what may go, and at most `keep` bytes stay if that is enough for it. What was
+    /// dropped. Called with every tick.
+    pub(super) fn truncate(&mut self, keep: usize, fx: &mut Fx) -> Vec<Entry> {
         let mut gone = Vec::new();
+        let saved = self.saved.min(self.commit);
+        let next = self.floor + AT_ONCE;
+        let forgettable = self.forgettable.min(saved).min(next);
+        if forgettable > self.floor {
+            fx.hit(Path::MpTrimmed);
+            self.forget(forgettable, &mut gone);
+        }
+        if self.bytes > keep && self.floor < saved {
+            fx.hit(Path::MpDropped);
+            while self.bytes > keep && self.floor < saved.min(next) {
+                self.forget(self.floor + 1, &mut gone);
+            }
+        }
+        gone
+    }
+
+    /// Drops everything up to `floor`, which is decided, into `gone`.
+    fn forget(&mut self, floor: Slot, gone: &mut Vec<Entry>) {
+        assert!(floor <= self.commit, "only what is decided is dropped");
         while let Some(first) = self.slots.first_entry().filter(|first| *first.key() <= floor) {
             let accepted = first.remove();
             self.bytes -= weight(&accepted.entry.value);
             gone.push(accepted.entry);
         }
         self.floor = self.floor.max(floor);
-        gone
     }
 }

@@ -15,6 +15,13 @@ pub struct Entry {
     pub value: Value,
 }
 
+impl Entry {
+    /// Nothing, under a name.
+    pub(super) fn nop(proposal: InstanceId) -> Entry {
+        Entry { proposal, value: Value::Nop }
+    }
+}
+
 /// An acceptor's vote, as it reports it to a new leader.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Vote {

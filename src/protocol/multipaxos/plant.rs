@@ -34,15 +34,20 @@ pub(crate) enum Plant {
 }
 
 impl MultiPaxos {
+    /// Breaks one rule, to see whether the checks notice.
+    pub(crate) fn plant(&mut self, plant: Plant) {
+        self.core.cx.rules.broken = Some(plant);
+    }
+
     /// Begins phase 1 without asking anybody whether it would find votes.
     pub(super) fn prepare_unasked(&mut self, view: &View, fx: &mut Fx) {
         self.start_phase_1(view, fx);
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     /// Lets go of what the planted bug does not wait for.
-    pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
-        let Some(plant) = self.plant else { return };
+    pub(super) fn after_step(&self, fx: &mut Fx) {
+        let Some(plant) = self.core.cx.rules.broken else { return };
         for held in &mut fx.messages {
             held.forget_if(|outgoing| match plant {
                 Plant::EarlyVote => matches!(outgoing.message, Message::AcceptOk { .. }),

@@ -190,7 +190,7 @@ impl Stage {
 
     pub(super) fn leader(&self) -> Option<usize> {
         let leaders = (0..self.n()).filter(|at| self.nodes[*at].leads());
-        leaders.max_by_key(|at| self.nodes[*at].protocol.promised)
+        leaders.max_by_key(|at| self.nodes[*at].protocol.standing().ballot)
     }
 
     /// Time passes.

@@ -1,0 +1,82 @@
+//! When this replica stands for election: after it has heard no leader for long enough (§M5).
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Context;
+use super::lease::{Grant, election_timeout};
+use super::promised::Promised;
+use super::step::Step;
+use crate::protocol::{Path, View};
+use crate::types::{Ballot, ReplicaId, Time};
+
+/// When to stand for election, and above what.
+#[derive(Debug)]
+pub(super) struct Election {
+    rng: ChaCha8Rng,
+    /// When; `None` before the first look at the clock.
+    deadline: Option<Time>,
+    /// The highest ballot heard of, promised or not.
+    highest: Ballot,
+}
+
+impl Election {
+    pub(super) fn new(seed: u64) -> Election {
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        Election { rng, deadline: None, highest: Ballot::OWNER }
+    }
+
+    /// There is such a ballot.
+    pub(super) fn note(&mut self, ballot: Ballot) {
+        self.highest = self.highest.max(ballot);
+    }
+
+    /// An own ballot above all that were heard of.
+    pub(super) fn next_ballot(&self, me: ReplicaId, promised: &Promised) -> Ballot {
+        promised.ballot().max(self.highest).next_for(me)
+    }
+
+    /// A leader was heard, or somebody stands for election: this replica waits.
+    pub(super) fn postpone(&mut self, cx: &Context, view: &View) {
+        let least = election_timeout(cx, view);
+        let drawn = self.rng.random::<f64>();
+        let jitter = least.mul_f64(cx.timing().patience_to_stand(cx.me(), drawn));
+        self.deadline = Some(view.now + least + jitter);
+    }
+
+    /// In a new cluster, which nobody leads, the wished-for leader or else the first replica leads
+    /// if it can; the others follow in order.
+    fn first_deadline(&mut self, cx: &Context, view: &View) -> Time {
+        let (timing, me) = (cx.timing(), cx.me());
+        let rank = u32::try_from(me.index()).expect("a replica's number is small");
+        let spread = match timing.leader {
+            Some(leader) if leader == me => Duration::ZERO,
+            _ => timing.suspect / 2 * rank + timing.head_start(me),
+        };
+        let jitter = timing.tick.mul_f64(self.rng.random::<f64>());
+        if cx.n() == 1 { view.now } else { view.now + timing.gossip + spread + jitter }
+    }
+
+    /// Time passed, and this replica does not lead: whether it is time to stand for election. Not
+    /// before it is free of its word to a leader.
+    pub(super) fn is_due(&mut self, s: &mut Step<'_>, grant: &Grant) -> bool {
+        let deadline = match self.deadline {
+            Some(deadline) => deadline,
+            None => self.first_deadline(s.cx, s.view),
+        };
+        self.deadline = Some(deadline);
+        if deadline > s.view.now {
+            return false;
+        }
+        self.postpone(s.cx, s.view);
+        let free = grant.free_for(s.cx.me());
+        if free > s.view.now {
+            s.fx.hit(Path::MpWaitedOut);
+            self.deadline = Some(free);
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,182 @@
+//! The learner: follows what the leader says is decided, and asks for what it lacks (§M4, §L5).
+
+use super::log::Log;
+use super::message::{Entry, take_run, weight};
+use super::proposals::Proposals;
+use super::step::{Core, Step};
+use super::{Context, Fx, Message, Record};
+use crate::protocol::Path;
+use crate::types::{Decision, Deps, InstanceId, MAX_SLOT, ReplicaId, Slot, Time, Written};
+
+/// When this replica asks, and when it writes down what it has learned.
+#[derive(Debug, Default)]
+pub(super) struct Learner {
+    /// When to ask again for what is missing.
+    next_fetch: Time,
+    /// The last slot known decided when this replica was last seen to lack what comes after it.
+    stands_at: Option<Slot>,
+    /// When to write down what is decided, if no vote did.
+    next_record: Time,
+}
+
+impl Learner {
+    /// Goes as far as the leader says all is decided, and asks for what it lacks.
+    pub(super) fn follow_commit(&mut self, s: &mut Step<'_>) {
+        decide_told(s);
+        self.fetch_missing(s);
+    }
+
+    /// Asks for what is decided and not here, once that has lasted: a large Accept is overtaken by
+    /// the small message that says how far all is decided, and need not be sent twice for that.
+    fn fetch_missing(&mut self, s: &mut Step<'_>) {
+        let (now, commit) = (s.view.now, s.log.commit());
+        if commit >= s.promised.told() {
+            return;
+        }
+        if self.stands_at != Some(commit) {
+            self.stands_at = Some(commit);
+            let patience = s.cx.timing().gossip + s.view.slowest_trip();
+            self.next_fetch = self.next_fetch.max(now + patience);
+        }
+        if self.next_fetch <= now {
+            let Some(leader) = s.promised.leader() else { return };
+            s.fx.hit(Path::MpFetch);
+            self.next_fetch = now + s.cx.resend_after(s.view, 0);
+            let first = commit + 1;
+            s.fx.answer(Written::default(), leader, Message::Fetch { first });
+        }
+    }
+
+    /// Decisions that a follower or a candidate asked for. A leader takes none: it knows what is
+    /// decided at its ballot from its own count alone.
+    pub(super) fn on_decided(&mut self, s: &mut Step<'_>, first: Slot, entries: Vec<Entry>) {
+        let any = learn(s, first, entries);
+        decide_told(s);
+        if any {
+            // There may be more, and it is not under way.
+            self.stands_at = Some(s.log.commit());
+            self.next_fetch = s.view.now;
+        }
+        self.fetch_missing(s);
+    }
+
+    /// What is decided is written down now and then, so that a restart begins with it; nothing
+    /// waits for that.
+    pub(super) fn record_commit(&mut self, s: &mut Step<'_>) {
+        let commit = s.log.commit();
+        if s.log.recorded() < commit && self.next_record <= s.view.now {
+            self.next_record = s.view.now + s.cx.timing().gossip;
+            s.log.note_recorded(commit);
+            s.fx.append(Record::Committed { commit });
+        }
+    }
+}
+
+/// Decides what the leader says is decided, as far as it is here.
+///
+/// Why what was voted for at the leader's own ballot is what was decided: the leader proposed it at
+/// that ballot, after phase 1; had another value been chosen for the slot at any ballot below, it
+/// would have proposed that. What was voted for at a lower ballot may be anything.
+fn decide_told(s: &mut Step<'_>) {
+    while s.log.commit() < s.promised.told() {
+        let Some(held) = s.log.get(s.log.commit() + 1) else { return };
+        let is_old = held.ballot != s.promised.ballot();
+        if is_old && s.cx.rules.old_votes_decide_nothing() {
+            return;
+        }
+        decide_next(s);
+    }
+}
+
+/// The next slot is decided, as it is in the log: that is told to the executor. Whose proposal it
+/// was.
+pub(super) fn decide_next(s: &mut Step<'_>) -> ReplicaId {
+    let leads = s.promised.leader() == Some(s.cx.me());
+    decide(s.cx, s.log, s.proposals, leads, s.fx)
+}
+
+/// An earlier life knew the next slot as decided.
+pub(super) fn restore_next(core: &mut Core, fx: &mut Fx) {
+    decide(&core.cx, &mut core.log, &mut core.proposals, false, fx);
+}
+
+fn decide(
+    cx: &Context,
+    log: &mut Log,
+    proposals: &mut Proposals,
+    leads: bool,
+    fx: &mut Fx,
+) -> ReplicaId {
+    let (slot, entry) = log.decide_next();
+    let (proposal, value) = (entry.proposal, entry.value.clone());
+    if proposal.replica == cx.me() && proposals.end(proposal.slot) {
+        fx.own_commits.push((proposal, leads));
+    }
+    let (id, deps) = (InstanceId::new(InstanceId::LOG, slot), Deps::none(cx.n()));
+    // A majority holds it durably: nothing here need be.
+    fx.decide(Written::default(), Decision { id, proposal, value, deps });
+    proposal.replica
+}
+
+/// Takes in decisions, as far as they follow without a gap; whether any is news.
+pub(super) fn learn(s: &mut Step<'_>, first: Slot, entries: Vec<Entry>) -> bool {
+    let next = s.log.commit() + 1;
+    if first == 0 || first > next {
+        return false;
+    }
+    let mut news = Vec::new();
+    for (slot, entry) in (first..).zip(entries) {
+        if slot >= next {
+            news.push(entry);
+        } else if let Some(held) = s.log.get(slot) {
+            assert!(held.entry.value == entry.value, "decided otherwise: slot {slot}");
+        }
+    }
+    if news.is_empty() || next > MAX_SLOT - news.len() as Slot {
+        return false;
+    }
+    let written = s.fx.append(Record::Decided { first: next, entries: news.clone() });
+    for (slot, entry) in (next..).zip(news) {
+        s.log.put_decided(slot, entry, written);
+        s.log.note_recorded(slot);
+        decide_next(s);
+    }
+    true
+}
+
+/// A member asks for decisions.
+pub(super) fn on_fetch(s: &mut Step<'_>, from: ReplicaId, first: Slot) {
+    let commit = s.log.commit();
+    if first == 0 || first > commit {
+        return;
+    }
+    if first <= s.log.floor() {
+        answer_truncated(s, from);
+        return;
+    }
+    let decided = s.log.from(first).take_while(|(slot, _)| *slot <= commit);
+    let mut decided = decided.map(|(_, accepted)| &accepted.entry);
+    let run = take_run(&mut decided, |entry| weight(&entry.value));
+    let entries: Vec<Entry> = run.into_iter().cloned().collect();
+    s.fx.hit(Path::MpFetchAnswered);
+    s.fx.answer(Written::default(), from, Message::Decided { first, entries });
+}
+
+/// A member lacks what is not kept here any more.
+pub(super) fn answer_truncated(s: &mut Step<'_>, to: ReplicaId) {
+    s.fx.hit(Path::MpTruncated);
+    let floor = s.log.floor();
+    s.fx.answer(Written::default(), to, Message::Truncated { floor });
+}
+
+/// What is missing here is not kept there any more.
+pub(super) fn on_truncated(s: &mut Step<'_>, floor: Slot) {
+    if floor <= s.log.commit() || floor > MAX_SLOT {
+        return;
+    }
+    s.fx.hit(Path::MpNeedsSnapshot);
+    let none = || Deps::none(s.cx.n());
+    let mut needed = s.fx.needs_snapshot.take().unwrap_or_else(none);
+    needed.raise(InstanceId::LOG, floor);
+    s.fx.needs_snapshot = Some(needed);
+}

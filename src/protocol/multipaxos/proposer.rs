@@ -1,0 +1,50 @@
+//! The proposer: how own proposals come to the leader (§M2).
+//!
+//! A proposal is forwarded to each new leader, and again to the same one while it is not seen in an
+//! Accept of its. The leader knows by its name what it has in its log already. What comes twice
+//! nevertheless, because the first one is forgotten there, is decided twice and happens once.
+
+use super::Message;
+use super::message::{Proposal, take_run, weight};
+use super::step::Step;
+use crate::protocol::Path;
+use crate::types::{Slot, Value};
+
+/// A new proposal goes to the leader. If that is not known, it will be heard.
+pub(super) fn forward_new(s: &mut Step<'_>, proposal: Proposal) {
+    if let Some(leader) = s.promised.leader() {
+        s.fx.hit(Path::MpForwarded);
+        let proposals = vec![proposal];
+        s.fx.answer(s.proposals.written(), leader, Message::Forward { proposals });
+    }
+}
+
+/// A leader was found: it gets what waits here.
+pub(super) fn forward_all(s: &mut Step<'_>) {
+    let unseen = s.proposals.unseen_counts(s.promised.ballot());
+    forward(s, &unseen);
+}
+
+/// What the leader has not been seen to have for too long, it gets again.
+pub(super) fn forward_again(s: &mut Step<'_>) {
+    let promised = s.promised.ballot();
+    let Some(overdue) = s.proposals.overdue(s.cx, s.view, promised) else { return };
+    if s.promised.leader().is_some() && !overdue.is_empty() {
+        s.fx.hit(Path::MpForwardedAgain);
+        forward(s, &overdue);
+    }
+    s.proposals.look_again(s.cx, s.view, promised);
+}
+
+fn forward(s: &mut Step<'_>, counts: &[Slot]) {
+    let (me, now) = (s.cx.me(), s.view.now);
+    let Some(leader) = s.promised.leader().filter(|leader| *leader != me) else { return };
+    let proposals = counts.iter().map(|count| s.proposals.forward(me, *count, now));
+    let proposals: Vec<Proposal> = proposals.collect();
+    let mut proposals = proposals.into_iter().peekable();
+    while proposals.peek().is_some() {
+        let proposals = take_run(&mut proposals, |it| weight(&Value::Batch(it.batch.clone())));
+        s.fx.hit(Path::MpForwarded);
+        s.fx.answer(s.proposals.written(), leader, Message::Forward { proposals });
+    }
+}
