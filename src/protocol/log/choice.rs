@@ -1,6 +1,7 @@
 //! What is chosen for a slot (§L1), and what replicas say and write of it whatever the protocol.
 
-use crate::types::{Batch, InstanceId, Slot, Value};
+use crate::protocol::Effects;
+use crate::types::{Batch, Decision, Deps, Executed, InstanceId, Slot, Value};
 
 /// A value with the name of its proposal. No two values have the same name, so that votes for
 /// different ones are told apart by name alone: a `Nop` has one, too.
@@ -76,10 +77,39 @@ pub struct Shared {
 impl Choice {
     /// About how many bytes of memory it takes.
     pub(in crate::protocol) fn weight(&self) -> usize {
-        let Some(batch) = self.value.batch() else { return 128 };
-        let keys = |batch: &Batch| -> usize {
-            batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum()
-        };
-        128 + batch.bytes() + size_of_val(batch.commands()) + keys(batch) * 32
+        weight(&self.value)
     }
+}
+
+/// About how many bytes of memory a slot with this value takes, and no fewer than on the wire.
+pub(in crate::protocol) fn weight(value: &Value) -> usize {
+    let Some(batch) = value.batch() else { return 128 };
+    let keys = |batch: &Batch| -> usize {
+        batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum()
+    };
+    128 + batch.bytes() + size_of_val(batch.commands()) + keys(batch) * 32
+}
+
+/// What the executor is told of a decided slot, in a cluster of `n`.
+pub(in crate::protocol) fn decision(
+    n: usize,
+    slot: Slot,
+    proposal: InstanceId,
+    value: Value,
+) -> Decision {
+    let id = InstanceId::new(InstanceId::LOG, slot);
+    Decision { id, proposal, value, deps: Deps::none(n) }
+}
+
+/// Up to where the log is executed.
+pub(in crate::protocol) fn log_floor(executed: &Executed) -> Slot {
+    executed.floor().slot(InstanceId::LOG)
+}
+
+/// What is missing here is not kept elsewhere any more: a snapshot of everything up to `floor` is
+/// needed.
+pub(in crate::protocol) fn need_snapshot<M, R>(n: usize, floor: Slot, fx: &mut Effects<M, R>) {
+    let mut needed = fx.needs_snapshot.take().unwrap_or_else(|| Deps::none(n));
+    needed.raise(InstanceId::LOG, floor);
+    fx.needs_snapshot = Some(needed);
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::choice::{decision, log_floor};
 use super::marks::Marks;
 use super::{Choice, HORIZON, LogRecord};
 use crate::protocol::{Effects, Path, View};
 use crate::types::{
-    Decision, Deps, Executed, InstanceId, MAX_SLOT, ReplicaId, Settings, Slot, Time, Value, Written,
+    Deps, Executed, InstanceId, MAX_SLOT, ReplicaId, Settings, Slot, Time, Value, Written,
 };
 
 /// How a slot stands here.
@@ -174,9 +175,8 @@ impl DecidedLog {
 
     fn put_out<M, R>(&self, slot: Slot, choice: &Choice, fx: &mut Effects<M, R>) {
         let Choice { proposal, value } = choice.clone();
-        let id = InstanceId::new(InstanceId::LOG, slot);
-        let deps = Deps::none(self.settings.quorums.n);
-        fx.decide(Written::default(), Decision { id, proposal, value, deps });
+        let decision = decision(self.settings.quorums.n, slot, proposal, value);
+        fx.decide(Written::default(), decision);
     }
 
     fn advance(&mut self) {
@@ -293,9 +293,4 @@ impl DecidedLog {
         let mut live = members.filter(|who| !view.suspected.contains(*who));
         live.any(|who| self.marks.known_at(who) >= slot)
     }
-}
-
-/// Up to where the log is executed.
-fn log_floor(executed: &Executed) -> Slot {
-    executed.floor().slot(InstanceId::LOG)
 }

@@ -16,6 +16,7 @@ pub(in crate::protocol) mod tests;
 mod upkeep;
 
 pub use choice::{Choice, LogRecord, Shared, Upkeep};
+pub(super) use choice::{decision, log_floor, need_snapshot, weight};
 pub(super) use decided::{DecidedLog, Standing};
 pub(super) use reserve::Reserve;
 

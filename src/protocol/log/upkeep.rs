@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use super::choice::need_snapshot;
 use super::{Choice, DecidedLog, HORIZON, Standing, Upkeep};
 use crate::protocol::{Effects, Path, View};
-use crate::types::{Deps, InstanceId, ReplicaId, ReplicaSet, Slot, Written};
+use crate::types::{ReplicaId, ReplicaSet, Slot, Written};
 
 /// The most decisions that one Fetch asks for.
 const FETCH_AT_MOST: Slot = 512;
@@ -184,9 +185,6 @@ impl DecidedLog {
             return;
         }
         fx.hit(Path::NeedsSnapshot);
-        let none = || Deps::none(self.settings.quorums.n);
-        let mut needed = fx.needs_snapshot.take().unwrap_or_else(none);
-        needed.raise(InstanceId::LOG, up_to);
-        fx.needs_snapshot = Some(needed);
+        need_snapshot(self.settings.quorums.n, up_to, fx);
     }
 }

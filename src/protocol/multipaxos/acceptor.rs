@@ -4,10 +4,11 @@
 
 use super::lease::Grant;
 use super::log::Accepted;
-use super::message::{Entry, Vote, take_run, weight};
+use super::message::{Entry, Vote, take_run};
 use super::step::Step;
 use super::{Message, Record, learner};
 use crate::protocol::Path;
+use crate::protocol::log::weight;
 use crate::types::{Ballot, ReplicaId, Slot, Written};
 
 /// A candidate that is so many slots behind is not pre-voted for: another one will ask, for whom

@@ -1,12 +1,13 @@
 //! The learner: follows what the leader says is decided, and asks for what it lacks (§M4, §L5).
 
 use super::log::Log;
-use super::message::{Entry, take_run, weight};
+use super::message::{Entry, take_run};
 use super::proposals::Proposals;
 use super::step::{Core, Step};
 use super::{Context, Fx, Message, Record};
 use crate::protocol::Path;
-use crate::types::{Decision, Deps, InstanceId, MAX_SLOT, ReplicaId, Slot, Time, Written};
+use crate::protocol::log::{decision, need_snapshot, weight};
+use crate::types::{MAX_SLOT, ReplicaId, Slot, Time, Written};
 
 /// When this replica asks, and when it writes down what it has learned.
 #[derive(Debug, Default)]
@@ -112,9 +113,8 @@ fn decide(
     if proposal.replica == cx.me() && proposals.end(proposal.slot) {
         fx.own_commits.push((proposal, leads));
     }
-    let (id, deps) = (InstanceId::new(InstanceId::LOG, slot), Deps::none(cx.n()));
     // A majority holds it durably: nothing here need be.
-    fx.decide(Written::default(), Decision { id, proposal, value, deps });
+    fx.decide(Written::default(), decision(cx.n(), slot, proposal, value));
     proposal.replica
 }
 
@@ -175,8 +175,5 @@ pub(super) fn on_truncated(s: &mut Step<'_>, floor: Slot) {
         return;
     }
     s.fx.hit(Path::MpNeedsSnapshot);
-    let none = || Deps::none(s.cx.n());
-    let mut needed = s.fx.needs_snapshot.take().unwrap_or_else(none);
-    needed.raise(InstanceId::LOG, floor);
-    s.fx.needs_snapshot = Some(needed);
+    need_snapshot(s.cx.n(), floor, s.fx);
 }

@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use super::Fx;
-use super::message::{Entry, weight};
+use super::message::Entry;
 use crate::protocol::Path;
+use crate::protocol::log::weight;
 use crate::types::{Ballot, Slot, Written};
 
 /// How far ahead of what is decided here a slot may be: a leader has far fewer under way, and one

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::{Ballot, Batch, Command, InstanceId, Slot, Time, Value};
+use crate::types::{Ballot, Batch, InstanceId, Slot, Time, Value};
 
 /// What a slot holds: a proposal, or nothing, and how its proposer calls it.
 #[derive(Clone, PartialEq, Debug)]
@@ -219,16 +219,6 @@ pub const MAX_RUN: usize = 1024;
 
 /// The bytes after which a run of slots holds no more.
 pub(super) const RUN_BYTES: usize = 1 << 20;
-
-/// About how many bytes of memory an entry takes, and no fewer than on the wire.
-pub(super) fn weight(value: &Value) -> usize {
-    let batch = value.batch().map_or(0, |batch| {
-        let keys = |command: &Command| command.footprint.keys().map_or(0, <[_]>::len);
-        let keys: usize = batch.commands().iter().map(keys).sum();
-        batch.bytes() + size_of_val(batch.commands()) + keys * 32
-    });
-    128 + batch
-}
 
 /// Takes from the front of `items` what fits one message: at least one, if there is any.
 pub(super) fn take_run<T>(

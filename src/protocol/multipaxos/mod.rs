@@ -54,6 +54,7 @@ pub(crate) use plant::Plant;
 
 use std::sync::Arc;
 
+use super::log::log_floor;
 use super::{Effects, Path, Protocol, View, context};
 use crate::types::{
     Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Time,
@@ -64,7 +65,7 @@ use election::Election;
 use leader::Leader;
 use learner::Learner;
 use lease::{Asked, Grant};
-use restore::{Restore, log_index};
+use restore::Restore;
 use step::Core;
 
 type Fx = Effects<Message, Record>;
@@ -414,12 +415,12 @@ impl Protocol for MultiPaxos {
     }
 
     fn on_snapshot(&mut self, executed: &Executed) {
-        self.core.log.note_saved(log_index(executed));
+        self.core.log.note_saved(log_floor(executed));
     }
 
     fn restore_shared(&mut self, _shared: Shared, executed: &Executed) {
-        self.core.log.note_saved(log_index(executed));
-        self.core.log.start_after(log_index(executed));
+        self.core.log.note_saved(log_floor(executed));
+        self.core.log.start_after(log_floor(executed));
     }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
@@ -427,12 +428,12 @@ impl Protocol for MultiPaxos {
     }
 
     fn may_install(&self, executed: &Executed, here: &Executed) -> bool {
-        log_index(executed) > log_index(here)
+        log_floor(executed) > log_floor(here)
     }
 
     fn install(&mut self, view: &View, _shared: Shared, executed: &Executed, fx: &mut Fx) {
         fx.hit(Path::MpInstalled);
-        let executed = log_index(executed);
+        let executed = log_floor(executed);
         if executed > self.core.log.commit() && !matches!(self.role, Role::Follower) {
             // What it would lead or ask for is decided.
             self.follow_nobody(view);

@@ -5,9 +5,10 @@
 //! nevertheless, because the first one is forgotten there, is decided twice and happens once.
 
 use super::Message;
-use super::message::{Proposal, take_run, weight};
+use super::message::{Proposal, take_run};
 use super::step::Step;
 use crate::protocol::Path;
+use crate::protocol::log::weight;
 use crate::types::{Slot, Value};
 
 /// A new proposal goes to the leader. If that is not known, it will be heard.

@@ -3,20 +3,17 @@
 
 use super::lease::Grant;
 use super::log::{Accepted, Log};
-use super::message::{Entry, take_run, weight};
+use super::message::{Entry, take_run};
 use super::step::{Core, Step};
 use super::{Fx, Record, learner};
-use crate::types::{Decision, Deps, Executed, InstanceId, Slot, Written};
+use crate::protocol::log::{decision, log_floor, weight};
+use crate::types::{Executed, Slot, Written};
 
 /// A replica between its start and the end of its records.
 #[derive(Debug, Default)]
 pub(super) struct Restore {
     /// Everything up to here was in a snapshot that may be lost.
     hole: Slot,
-}
-
-pub(super) fn log_index(executed: &Executed) -> Slot {
-    executed.floor().slot(InstanceId::LOG)
 }
 
 impl Restore {
@@ -81,7 +78,7 @@ impl Restore {
 /// For this replica alone: names used, leases granted, the promise, the decisions that others may
 /// still ask for, and the votes.
 pub(super) fn own_records(core: &Core, grant: &Grant, executed: &Executed) -> Vec<Record> {
-    let (log, executed) = (&core.log, log_index(executed));
+    let (log, executed) = (&core.log, log_floor(executed));
     let names = core.proposals.record().into_iter().chain(grant.record());
     let mut own: Vec<Record> = names.collect();
     let ballot = core.promised.ballot();
@@ -133,13 +130,8 @@ pub(super) fn install(s: &mut Step<'_>, executed: Slot) {
     s.proposals.forget_all();
     let commit = s.log.commit();
     for (slot, held) in s.log.from(executed + 1).take_while(|(slot, _)| *slot <= commit) {
-        let decision = Decision {
-            id: InstanceId::new(InstanceId::LOG, slot),
-            proposal: held.entry.proposal,
-            value: held.entry.value.clone(),
-            deps: Deps::none(s.cx.n()),
-        };
-        s.fx.decide(Written::default(), decision);
+        let Entry { proposal, value } = held.entry.clone();
+        s.fx.decide(Written::default(), decision(s.cx.n(), slot, proposal, value));
     }
     s.log.note_recorded(s.log.recorded().max(executed));
 }

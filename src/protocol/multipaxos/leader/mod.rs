@@ -12,10 +12,11 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use super::lease::election_timeout;
-use super::message::{Entry, MAX_RUN, Proposal, RUN_BYTES, take_run, weight};
+use super::message::{Entry, MAX_RUN, Proposal, RUN_BYTES, take_run};
 use super::step::Step;
 use super::{Message, acceptor, learner, rules};
 use crate::protocol::Path;
+use crate::protocol::log::weight;
 use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value, Written};
 
 /// The most slots under way.
