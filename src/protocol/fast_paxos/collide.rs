@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::lead::{Lead, Stage};
-use super::round::{Pick, pick};
-use super::{FastPaxos, Fx, Message, Round};
+use super::learner::Learner;
+use super::proposer::Proposer;
+use super::round::{Pick, Sizes, pick};
+use super::votes::Votes;
+use super::{Message, Round, Step};
+use crate::protocol::Path;
 use crate::protocol::log::Choice;
-use crate::protocol::{Path, View};
-use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time};
+use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time, Value};
 
 /// How many slots are looked after at a time.
 const AT_ONCE: usize = 64;
@@ -21,7 +23,10 @@ const AT_ONCE: usize = 64;
 /// the second round until it is decided.
 #[derive(Debug)]
 pub(super) struct Opened {
-    is_fast: bool,
+    pub(super) ballot: Ballot,
+    pub(super) is_fast: bool,
+    /// When it was last said to be open.
+    announced: Time,
     /// Anybody's slots, or in a classic ballot the coordinator's to give away, begin here.
     from: Slot,
     /// The next slot to give away.
@@ -33,6 +38,7 @@ pub(super) struct Opened {
     watched: BTreeMap<Slot, Watched>,
 }
 
+/// A slot that the coordinator has named its choice for.
 #[derive(Debug)]
 struct Assigned {
     choice: Choice,
@@ -40,6 +46,7 @@ struct Assigned {
     is_recovery: bool,
 }
 
+/// A slot of the fast round.
 #[derive(Debug)]
 struct Watched {
     since: Time,
@@ -49,10 +56,28 @@ struct Watched {
     shown: Vec<Choice>,
 }
 
+/// What the other parts know, lent to look at.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) votes: &'a Votes,
+    pub(super) learner: &'a Learner,
+    pub(super) proposer: &'a Proposer,
+}
+
+impl Known<'_> {
+    /// What a name stands for that was voted for in a slot, as far as that is known here.
+    pub(super) fn choice_of(&self, slot: Slot, name: InstanceId) -> Option<Choice> {
+        let voted = self.votes.choice_of(slot, name).cloned();
+        voted.or_else(|| self.proposer.choice_of(name))
+    }
+}
+
 impl Opened {
-    pub(super) fn new(is_fast: bool, from: Slot) -> Opened {
+    pub(super) fn new(ballot: Ballot, is_fast: bool, from: Slot, now: Time) -> Opened {
         Opened {
+            ballot,
             is_fast,
+            announced: now,
             from,
             next: from,
             assigned: BTreeMap::new(),
@@ -65,94 +90,74 @@ impl Opened {
         let watched = Watched { since: now, asked: None, shown: Vec::new() };
         self.watched.entry(slot).or_insert(watched)
     }
-}
-
-impl FastPaxos {
-    fn opened(&mut self) -> Option<(Ballot, &mut Opened)> {
-        match self.coordinator.lead.as_mut() {
-            Some(Lead { ballot, stage: Stage::Open(opened), .. }) => Some((*ballot, opened)),
-            _ => None,
-        }
-    }
 
     /// Says that the ballot is open.
-    pub(super) fn announce(&mut self, view: &View, fx: &mut Fx) {
-        let Some((ballot, opened)) = self.opened() else { return };
-        let open = Message::Open { ballot, is_fast: opened.is_fast, from: opened.from };
-        fx.send(self.reserve.written(), self.all(), open);
-        self.coordinator.lead.as_mut().expect("it leads").sent = view.now;
+    pub(super) fn announce(&mut self, s: &mut Step<'_>) {
+        let open = Message::Open { ballot: self.ballot, is_fast: self.is_fast, from: self.from };
+        s.fx.send(s.reserve.written(), s.cx.all(), open);
+        self.announced = s.view.now;
     }
 
     /// Whether a proposal is in no slot, decided or assigned, as far as is known here.
-    pub(super) fn is_nowhere(&self, name: InstanceId) -> bool {
-        let assigned = match &self.coordinator.lead {
-            Some(Lead { stage: Stage::Open(opened), .. }) => opened.named.contains_key(&name),
-            _ => false,
-        };
-        !assigned && self.log.slot_of(name).is_none()
+    pub(super) fn is_nowhere(&self, s: &Step<'_>, name: InstanceId) -> bool {
+        !self.named.contains_key(&name) && s.log.slot_of(name).is_none()
     }
 
     /// Phase 2a of the second round: once a slot and ballot.
-    pub(super) fn assign_slot(
+    pub(super) fn assign(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         slot: Slot,
         choice: Choice,
         is_recovery: bool,
-        fx: &mut Fx,
     ) {
-        let Some((ballot, opened)) = self.opened() else { return };
-        opened.named.insert(choice.proposal, slot);
-        opened.watched.remove(&slot);
-        let assigned = Assigned { choice: choice.clone(), sent: view.now, is_recovery };
-        let twice = opened.assigned.insert(slot, assigned).is_some();
+        self.named.insert(choice.proposal, slot);
+        self.watched.remove(&slot);
+        let assigned = Assigned { choice: choice.clone(), sent: s.view.now, is_recovery };
+        let twice = self.assigned.insert(slot, assigned).is_some();
         assert!(!twice, "one choice a slot and ballot: {slot}");
-        fx.send(self.reserve.written(), self.all(), Message::Accept { ballot, slot, choice });
+        let accept = Message::Accept { ballot: self.ballot, slot, choice };
+        s.fx.send(s.reserve.written(), s.cx.all(), accept);
     }
 
     /// In a classic ballot the coordinator gives away the slots: whether it has.
-    pub(super) fn assign(&mut self, view: &View, choice: &Choice, fx: &mut Fx) -> bool {
-        let Some((_, opened)) = self.opened() else { return false };
-        if opened.is_fast {
+    pub(super) fn give_away(&mut self, s: &mut Step<'_>, choice: &Choice) -> bool {
+        if self.is_fast {
             return false;
         }
-        if !opened.named.contains_key(&choice.proposal) {
-            let slot = opened.next;
-            if self.log.is_open(slot) {
-                self.opened().expect("it leads").1.next += 1;
-                self.assign_slot(view, slot, choice.clone(), false, fx);
+        if !self.named.contains_key(&choice.proposal) {
+            let slot = self.next;
+            if s.log.is_open(slot) {
+                self.next += 1;
+                self.assign(s, slot, choice.clone(), false);
             }
         }
         true
     }
 
-    /// A slot is decided.
-    pub(super) fn note_lead_decided(&mut self, slot: Slot, is_fast: bool) {
-        let Some((_, opened)) = self.opened() else { return };
-        opened.watched.remove(&slot);
-        let assigned = opened.assigned.remove(&slot);
+    /// A slot is decided: if that tells of how fast rounds fare, whether it had collided.
+    pub(super) fn on_decided(&mut self, slot: Slot, is_fast: bool) -> Option<bool> {
+        self.watched.remove(&slot);
+        let assigned = self.assigned.remove(&slot);
         if let Some(assigned) = &assigned {
-            opened.named.remove(&assigned.choice.proposal);
+            self.named.remove(&assigned.choice.proposal);
         }
         let collided = assigned.is_some_and(|assigned| assigned.is_recovery);
-        if opened.is_fast && slot >= opened.from && (is_fast || collided) {
-            self.coordinator.mode.note(collided);
-        }
+        let counts = self.is_fast && slot >= self.from && (is_fast || collided);
+        counts.then_some(collided)
     }
 
     /// Everything up to `slot` is decided, and how is not known.
-    pub(super) fn forget_lead_to(&mut self, slot: Slot) {
-        let Some((_, opened)) = self.opened() else { return };
-        opened.assigned = opened.assigned.split_off(&(slot + 1));
-        opened.watched = opened.watched.split_off(&(slot + 1));
-        opened.named.retain(|_, at| *at > slot);
-        opened.next = opened.next.max(slot + 1);
+    pub(super) fn forget_to(&mut self, slot: Slot) {
+        self.assigned = self.assigned.split_off(&(slot + 1));
+        self.watched = self.watched.split_off(&(slot + 1));
+        self.named.retain(|_, at| *at > slot);
+        self.next = self.next.max(slot + 1);
     }
 
     /// An acceptor has shown what it voted for.
     pub(super) fn note_shown(&mut self, ballot: Ballot, slot: Slot, choice: Choice) {
-        let Some((led, opened)) = self.opened() else { return };
-        if let Some(watched) = opened.watched.get_mut(&slot).filter(|_| led == ballot)
+        if let Some(watched) = self.watched.get_mut(&slot).filter(|_| self.ballot == ballot)
             && watched.shown.iter().all(|shown| shown.proposal != choice.proposal)
         {
             watched.shown.push(choice);
@@ -160,199 +165,230 @@ impl FastPaxos {
     }
 
     /// The votes of the fast round, if the slot is one in which a collision may be recovered from.
-    fn votes_of(&mut self, slot: Slot) -> Option<Vec<(ReplicaId, InstanceId)>> {
-        let (ballot, opened) = self.opened()?;
-        if !opened.is_fast || slot < opened.from || opened.assigned.contains_key(&slot) {
+    fn votes_of(&self, known: Known<'_>, slot: Slot) -> Option<Vec<(ReplicaId, InstanceId)>> {
+        if !self.is_fast || slot < self.from || self.assigned.contains_key(&slot) {
             return None;
         }
-        Some(self.learner.votes(slot, Round::anybodys(ballot)).collect())
+        Some(known.learner.votes(slot, Round::anybodys(self.ballot)).collect())
     }
 
     /// A vote was counted: a collision is one as soon as nothing can get a fast quorum any more of
     /// those who have not voted and may be alive.
     pub(super) fn look_for_collision(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
+        known: Known<'_>,
         slot: Slot,
         round: Round,
-        fx: &mut Fx,
     ) {
-        if round.is_coordinated || !self.log.is_open(slot) {
+        if round.is_coordinated || !s.log.is_open(slot) {
             return;
         }
-        let Some(votes) = self.votes_of(slot) else { return };
-        if let Some((_, opened)) = self.opened() {
-            opened.watch(slot, view.now);
-        }
-        if votes.len() < self.sizes.classic {
+        let Some(votes) = self.votes_of(known, slot) else { return };
+        self.watch(slot, s.view.now);
+        let sizes = Sizes::new(s.cx.n());
+        if votes.len() < sizes.classic {
             return;
         }
         let best = votes.iter().map(|(_, name)| votes.iter().filter(|v| v.1 == *name).count());
         let best = best.max().unwrap_or(0);
-        let silent = ReplicaId::all(self.sizes.n).filter(|who| {
-            !view.suspected.contains(*who) && votes.iter().all(|(voter, _)| voter != who)
+        let silent = ReplicaId::all(sizes.n).filter(|who| {
+            !s.view.suspected.contains(*who) && votes.iter().all(|(voter, _)| voter != who)
         });
-        if best + silent.count() < self.sizes.fast {
-            fx.hit(Path::FastCollision);
-            self.recover(view, slot, fx);
+        if best + silent.count() < sizes.fast {
+            s.fx.hit(Path::FastCollision);
+            self.recover(s, known, slot);
         }
     }
 
     /// §3.3: the votes of the fast round are the promises of the second one. Picks what may have
     /// been chosen; if nothing can have been, the value with the most votes that is nowhere else.
-    fn recover(&mut self, view: &View, slot: Slot, fx: &mut Fx) {
-        let Some(votes) = self.votes_of(slot) else { return };
-        let Some((ballot, _)) = self.opened() else { return };
-        let round = Round::anybodys(ballot);
-        let named: Vec<_> = votes.iter().map(|(_, name)| (round, *name)).collect();
-        let picked = pick(self.sizes, votes.len(), &named);
-        #[cfg(test)]
-        let picked = self.forget_forced_if_planted(picked);
-        let choice = match picked {
-            Pick::Forced(name) => {
-                let Some(choice) = self.shown(slot, name) else {
-                    self.suggest(view, slot, fx);
-                    return;
+    fn recover(&mut self, s: &mut Step<'_>, known: Known<'_>, slot: Slot) {
+        let Some(votes) = self.votes_of(known, slot) else { return };
+        let choice = match self.pick(s, &votes) {
+            Pick::Forced(name) if s.cx.rules.forced_values_are_picked() => {
+                let Some(choice) = self.shown(known, slot, name) else {
+                    return self.suggest(s, known, slot);
                 };
-                fx.hit(Path::FastForced);
+                s.fx.hit(Path::FastForced);
                 choice
             }
+            Pick::Forced(_) => nop(s),
             Pick::Free(names) => {
-                let names = names.into_iter().filter(|name| self.is_nowhere(*name));
-                let choice = names.filter_map(|name| self.shown(slot, name)).next();
-                choice.unwrap_or_else(|| self.nop(fx))
+                let names = names.into_iter().filter(|name| self.is_nowhere(s, *name));
+                let choice = names.filter_map(|name| self.shown(known, slot, name)).next();
+                choice.unwrap_or_else(|| nop(s))
             }
         };
-        self.assign_slot(view, slot, choice, true, fx);
+        self.assign(s, slot, choice, true);
+    }
+
+    /// What the votes of the fast round leave to the coordinator.
+    fn pick(&self, s: &Step<'_>, votes: &[(ReplicaId, InstanceId)]) -> Pick {
+        let round = Round::anybodys(self.ballot);
+        let named: Vec<_> = votes.iter().map(|(_, name)| (round, *name)).collect();
+        pick(Sizes::new(s.cx.n()), votes.len(), &named)
     }
 
     /// What a name stands for that was voted for in a slot, if that was seen.
-    fn shown(&self, slot: Slot, name: InstanceId) -> Option<Choice> {
-        let shown = match &self.coordinator.lead {
-            Some(Lead { stage: Stage::Open(opened), .. }) => {
-                opened.watched.get(&slot).map(|watched| &watched.shown)
-            }
-            _ => None,
-        };
-        let shown = shown.into_iter().flatten().find(|choice| choice.proposal == name);
-        shown.cloned().or_else(|| self.choice_of(slot, name))
+    fn shown(&self, known: Known<'_>, slot: Slot, name: InstanceId) -> Option<Choice> {
+        let shown = self.watched.get(&slot).into_iter().flat_map(|watched| &watched.shown);
+        let mut shown = shown.filter(|choice| choice.proposal == name);
+        shown.next().cloned().or_else(|| known.choice_of(slot, name))
     }
 
     /// Asks all to vote in a slot, for what has the most votes there, or for nothing; and to show
     /// what they have voted for.
-    fn suggest(&mut self, view: &View, slot: Slot, fx: &mut Fx) {
-        let Some(votes) = self.votes_of(slot) else { return };
-        let patience = self.patience(view);
-        let Some((ballot, opened)) = self.opened() else { return };
-        let asked = &mut opened.watch(slot, view.now).asked;
-        if asked.is_some_and(|asked| view.now.since(asked) < patience) {
+    fn suggest(&mut self, s: &mut Step<'_>, known: Known<'_>, slot: Slot) {
+        let Some(votes) = self.votes_of(known, slot) else { return };
+        let (now, patience) = (s.view.now, patience(s));
+        let asked = &mut self.watch(slot, now).asked;
+        if asked.is_some_and(|asked| now.since(asked) < patience) {
             return;
         }
-        *asked = Some(view.now);
-        fx.hit(Path::FastSuggested);
-        let round = Round::anybodys(ballot);
-        let named: Vec<_> = votes.iter().map(|(_, name)| (round, *name)).collect();
-        let names = match pick(self.sizes, votes.len(), &named) {
+        *asked = Some(now);
+        s.fx.hit(Path::FastSuggested);
+        let names = match self.pick(s, &votes) {
             Pick::Forced(name) => vec![name],
             Pick::Free(names) => names,
         };
-        let choice = names.into_iter().find_map(|name| self.shown(slot, name));
-        let choice = choice.unwrap_or_else(|| self.nop(fx));
-        fx.send(self.reserve.written(), self.all(), Message::Suggest { ballot, slot, choice });
+        let choice = names.into_iter().find_map(|name| self.shown(known, slot, name));
+        let choice = choice.unwrap_or_else(|| nop(s));
+        let suggest = Message::Suggest { ballot: self.ballot, slot, choice };
+        s.fx.send(s.reserve.written(), s.cx.all(), suggest);
+    }
+
+    /// Whether what a majority knew to be decided in phase 1 is known to nobody who is left: it is
+    /// not here, and nobody tells it.
+    pub(super) fn is_lost(&self, s: &Step<'_>) -> bool {
+        let first = s.log.known() + 1;
+        first < self.from
+            && s.log.is_open(first)
+            && !self.assigned.contains_key(&first)
+            && s.log.stuck_for(s.view) >= s.cx.retransmit_after(s.view) * 6
     }
 
     /// Time passed: says again that it leads and what it wants, and looks after what is stuck.
-    pub(super) fn drive_open(&mut self, view: &View, fx: &mut Fx) {
-        let is_fast = self.coordinator.mode.wants_fast(view, self.sizes);
-        let sent = self.coordinator.lead.as_ref().map_or(view.now, |lead| lead.sent);
-        let Some((_, opened)) = self.opened() else { return };
-        let (was_fast, from) = (opened.is_fast, opened.from);
-        if is_fast != was_fast {
-            fx.hit(if is_fast { Path::FastAgain } else { Path::FastToClassic });
-            self.campaign(view, is_fast, fx);
-            return;
+    pub(super) fn drive(&mut self, s: &mut Step<'_>, known: Known<'_>) {
+        if s.view.now.since(self.announced) >= s.cx.timing().gossip {
+            self.announce(s);
         }
-        // What a majority knew to be decided in phase 1 is fetched. If nobody is left who knows,
-        // another phase 1 finds the votes.
-        let first = self.log.known() + 1;
-        let is_lost = first < from
-            && self.log.is_open(first)
-            && !self.opened().is_some_and(|(_, opened)| opened.assigned.contains_key(&first));
-        if is_lost && self.log.stuck_for(view) >= self.retransmit_after(view) * 6 {
-            self.campaign(view, is_fast, fx);
-            return;
+        self.assign_again(s);
+        if self.is_fast {
+            self.push_stuck(s, known);
+        } else {
+            self.give_away_seen(s);
         }
-        if view.now.since(sent) >= self.settings.timing.gossip {
-            self.announce(view, fx);
-        }
-        self.assign_again(view, fx);
-        self.push_stuck(view, fx);
     }
 
-    fn assign_again(&mut self, view: &View, fx: &mut Fx) {
-        let again = self.retransmit_after(view);
-        let (all, written) = (self.all(), self.reserve.written());
-        let Some((ballot, opened)) = self.opened() else { return };
-        let late = opened.assigned.iter_mut();
-        let late = late.filter(|(_, assigned)| view.now.since(assigned.sent) >= again);
+    fn assign_again(&mut self, s: &mut Step<'_>) {
+        let (now, again) = (s.view.now, s.cx.retransmit_after(s.view));
+        let late = self.assigned.iter_mut();
+        let late = late.filter(|(_, assigned)| now.since(assigned.sent) >= again);
         for (slot, assigned) in late.take(AT_ONCE) {
-            assigned.sent = view.now;
-            fx.hit(Path::Retransmit);
-            let (slot, choice) = (*slot, assigned.choice.clone());
-            fx.send(written, all, Message::Accept { ballot, slot, choice });
+            assigned.sent = now;
+            s.fx.hit(Path::Retransmit);
+            let (ballot, slot, choice) = (self.ballot, *slot, assigned.choice.clone());
+            s.fx.send(s.reserve.written(), s.cx.all(), Message::Accept { ballot, slot, choice });
         }
     }
 
     /// In a classic ballot: somebody has voted, in a ballot before, in a slot that is not given
     /// away yet, and nothing else comes to be given it.
-    fn give_away_seen(&mut self, view: &View, fx: &mut Fx) {
-        if self.log.stuck_for(view) < self.retransmit_after(view) * 4 {
+    fn give_away_seen(&mut self, s: &mut Step<'_>) {
+        if s.log.stuck_for(s.view) < s.cx.retransmit_after(s.view) * 4 {
             return;
         }
-        let seen = self.log.seen();
+        let seen = s.log.seen();
         for _ in 0..AT_ONCE {
-            let Some((_, opened)) = self.opened().filter(|(_, opened)| opened.next <= seen) else {
+            if self.next > seen {
                 return;
-            };
-            let slot = opened.next;
-            opened.next += 1;
-            if self.log.is_open(slot) {
-                let nop = self.nop(fx);
-                self.assign_slot(view, slot, nop, false, fx);
+            }
+            let slot = self.next;
+            self.next += 1;
+            if s.log.is_open(slot) {
+                let nop = nop(s);
+                self.assign(s, slot, nop, false);
             }
         }
-    }
-
-    /// How long a slot may take in the fast round.
-    fn patience(&self, view: &View) -> Duration {
-        view.slowest_round_trip() + self.settings.timing.tick * 2
     }
 
     /// Slots of the fast round that don't get on: with the votes of a majority they are recovered
     /// from, else more votes are asked for.
-    fn push_stuck(&mut self, view: &View, fx: &mut Fx) {
-        let patience = self.patience(view);
-        let Some((_, opened)) = self.opened() else { return };
-        if !opened.is_fast {
-            self.give_away_seen(view, fx);
-            return;
-        }
-        let first = opened.from.max(self.log.known() + 1);
-        let open = (first..=self.log.seen()).filter(|slot| self.log.is_open(*slot));
+    fn push_stuck(&mut self, s: &mut Step<'_>, known: Known<'_>) {
+        let (now, patience) = (s.view.now, patience(s));
+        let first = self.from.max(s.log.known() + 1);
+        let open = (first..=s.log.seen()).filter(|slot| s.log.is_open(*slot));
         let open: Vec<Slot> = open.take(AT_ONCE).collect();
         for slot in open {
-            let Some(votes) = self.votes_of(slot) else { continue };
-            let classic = self.sizes.classic;
-            let Some((_, opened)) = self.opened() else { return };
-            if view.now.since(opened.watch(slot, view.now).since) < patience {
+            let Some(votes) = self.votes_of(known, slot) else { continue };
+            if now.since(self.watch(slot, now).since) < patience {
                 continue;
             }
-            if votes.len() >= classic {
-                fx.hit(Path::FastTimedOut);
-                self.recover(view, slot, fx);
+            if votes.len() >= Sizes::new(s.cx.n()).classic {
+                s.fx.hit(Path::FastTimedOut);
+                self.recover(s, known, slot);
             } else {
-                self.suggest(view, slot, fx);
+                self.suggest(s, known, slot);
             }
         }
+    }
+}
+
+/// Nothing, under a new name.
+pub(super) fn nop(s: &mut Step<'_>) -> Choice {
+    s.fx.hit(Path::FastNop);
+    Choice { proposal: s.reserve.name(s.fx), value: Value::Nop }
+}
+
+/// How long a slot may take in the fast round.
+fn patience(s: &Step<'_>) -> Duration {
+    s.view.slowest_round_trip() + s.cx.timing().tick * 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::View;
+    use crate::protocol::fast_paxos::{Fx, rules};
+    use crate::protocol::log::Core;
+    use crate::protocol::log::tests::stage::{batch, replica, said, settings};
+    use crate::types::{Retention, Written};
+
+    /// What the coordinator of three says once 1 has voted for a value of its own and 2 for what is
+    /// named, in slot 1 of the fast round.
+    fn voted(second: InstanceId, suspects: Option<usize>) -> Vec<(Vec<u8>, Message)> {
+        let mut core = Core::<rules::Rules>::new(settings(1, 3, Retention::default()));
+        let (mut view, mut fx) = (View::new(3), Fx::default());
+        view.suspected = suspects.into_iter().map(replica).collect();
+        let ballot = Ballot::OWNER.next_for(replica(1));
+        let round = Round::anybodys(ballot);
+        let mut opened = Opened::new(ballot, true, 1, view.now);
+        let (mut votes, proposer) = (Votes::default(), Proposer::default());
+        votes.cast(1, round, own(), Written::default());
+        let mut learner = Learner::default();
+        let s = &mut core.step(&view, &mut fx);
+        for (from, name) in [(1, own().proposal), (2, second)] {
+            let is_chosen = learner.on_voted(s, replica(from), (1, round), name);
+            assert_eq!(is_chosen, Some(false));
+            let (votes, learner, proposer) = (&votes, &learner, &proposer);
+            opened.look_for_collision(s, Known { votes, learner, proposer }, 1, round);
+        }
+        said(s.fx)
+    }
+
+    fn own() -> Choice {
+        let proposal = InstanceId::new(replica(1), 1);
+        Choice { proposal, value: Value::Batch(batch(1)) }
+    }
+
+    #[test]
+    fn votes_for_two_values_are_a_collision_as_soon_as_neither_can_win() {
+        let ballot = Ballot::OWNER.next_for(replica(1));
+        let accept = Message::Accept { ballot, slot: 1, choice: own() };
+        let other = InstanceId::new(replica(2), 1);
+        assert_eq!(voted(other, None), [(vec![1, 2, 3], accept.clone())]);
+        assert_eq!(voted(own().proposal, None), [], "the third may vote for it, too");
+        assert_eq!(voted(own().proposal, Some(3)), [(vec![1, 2, 3], accept)], "it will not");
     }
 }

@@ -4,54 +4,63 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
-use super::collide::Opened;
+use super::collide::{Known, Opened, nop};
 use super::mode::Mode;
-use super::round::{Pick, pick};
-use super::{FastPaxos, Fx, Message, Round};
+use super::round::{Pick, Sizes, pick};
+use super::{Message, Round, Step};
+use crate::protocol::Path;
 use crate::protocol::log::{Choice, HORIZON};
-use crate::protocol::{Path, View};
-use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time, Value};
+use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time};
 
 /// What this replica does as a coordinator, or until it becomes one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Coordinator {
-    pub(super) lead: Option<Lead>,
+    rng: ChaCha8Rng,
+    lead: Option<Lead>,
     /// The highest ballot that anybody here has heard of.
     highest: Ballot,
     /// When to take the lead, unless somebody is heard to have it; `None` before the first tick.
     deadline: Option<Time>,
     /// Whether the deadline was moved up because the coordinator is suspected.
     is_hurried: bool,
-    pub(super) mode: Mode,
+    mode: Mode,
 }
 
 /// A ballot of this replica.
 #[derive(Debug)]
-pub(super) struct Lead {
-    pub(super) ballot: Ballot,
-    pub(super) stage: Stage,
-    /// When something was last said.
-    pub(super) sent: Time,
-}
-
-#[derive(Debug)]
-pub(super) enum Stage {
+enum Lead {
     /// Phase 1.
     Asking(Asking),
     /// Phase 1 is done.
     Open(Opened),
 }
 
+impl Lead {
+    fn ballot(&self) -> Ballot {
+        match self {
+            Lead::Asking(asking) => asking.ballot,
+            Lead::Open(opened) => opened.ballot,
+        }
+    }
+}
+
+/// What an acceptor reports of a slot: its last vote, or without a round a decision.
+type Report = (Option<Round>, Choice);
+
 /// The answers of phase 1 so far.
-#[derive(Debug, Default)]
-pub(super) struct Asking {
+#[derive(Debug)]
+struct Asking {
+    ballot: Ballot,
+    /// When it was last asked.
+    sent: Time,
     /// Whether the ballot is to be fast.
     is_fast: bool,
     /// Who has promised, up to where it knows all decisions, and of which slots it reports.
     promises: BTreeMap<ReplicaId, (Slot, Vec<Slot>)>,
-    reports: BTreeMap<Slot, BTreeMap<ReplicaId, (Option<Round>, Choice)>>,
+    reports: BTreeMap<Slot, BTreeMap<ReplicaId, Report>>,
 }
 
 impl Asking {
@@ -68,206 +77,235 @@ impl Asking {
     }
 }
 
-impl FastPaxos {
+/// What a majority has reported of the slots of earlier ballots, in their order.
+#[derive(Debug)]
+pub(super) struct Findings {
+    /// How many acceptors that were.
+    pub(super) asked: usize,
+    pub(super) slots: Vec<(Slot, Vec<Report>)>,
+}
+
+impl Coordinator {
+    pub(super) fn new(seed: u64) -> Coordinator {
+        Coordinator {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            lead: None,
+            highest: Ballot::OWNER,
+            deadline: None,
+            is_hurried: false,
+            mode: Mode::default(),
+        }
+    }
+
+    /// The ballot that it has opened.
+    pub(super) fn opened(&mut self) -> Option<&mut Opened> {
+        match &mut self.lead {
+            Some(Lead::Open(opened)) => Some(opened),
+            _ => None,
+        }
+    }
+
     /// Somebody leads or is about to: this replica does not try for a while, at random.
-    pub(super) fn follow(&mut self, view: &View) {
-        let (timing, me) = (&self.settings.timing, self.settings.me);
-        let timeout = timing.suspect + view.slowest_round_trip() * 2;
-        let part = timing.patience_to_stand(me, self.rng.random::<f64>());
+    pub(super) fn follow(&mut self, s: &Step<'_>) {
+        let timing = s.cx.timing();
+        let timeout = timing.suspect + s.view.slowest_round_trip() * 2;
+        let part = timing.patience_to_stand(s.cx.me(), self.rng.random::<f64>());
         let timeout = timeout + timeout.mul_f64(part);
-        self.coordinator.deadline = Some(view.now + timeout);
-        self.coordinator.is_hurried = false;
+        self.deadline = Some(s.view.now + timeout);
+        self.is_hurried = false;
     }
 
     /// Somebody has a higher ballot.
     pub(super) fn step_down_below(&mut self, ballot: Ballot) {
-        self.coordinator.highest = self.coordinator.highest.max(ballot);
-        if self.coordinator.lead.as_ref().is_some_and(|lead| lead.ballot < ballot) {
-            self.coordinator.lead = None;
+        self.highest = self.highest.max(ballot);
+        if self.lead.as_ref().is_some_and(|lead| lead.ballot() < ballot) {
+            self.lead = None;
         }
     }
 
-    pub(super) fn on_rejected(&mut self, view: &View, ballot: Ballot) {
-        let led = self.coordinator.lead.is_some();
+    pub(super) fn on_rejected(&mut self, s: &Step<'_>, ballot: Ballot) {
+        let led = self.lead.is_some();
         self.step_down_below(ballot);
-        if led && self.coordinator.lead.is_none() {
-            self.follow(view);
+        if led && self.lead.is_none() {
+            self.follow(s);
         }
     }
 
     /// Time passed.
-    pub(super) fn drive_lead(&mut self, view: &View, fx: &mut Fx) {
-        match &self.coordinator.lead {
-            None => self.wait_for_lead(view, fx),
-            Some(Lead { stage: Stage::Open(_), .. }) => self.drive_open(view, fx),
-            Some(Lead { ballot, sent, .. }) => {
-                if view.now.since(*sent) >= self.retransmit_after(view) {
-                    fx.hit(Path::Retransmit);
-                    let ballot = *ballot;
-                    fx.send(self.reserve.written(), self.all(), Message::Prepare { ballot });
-                    self.coordinator.lead.as_mut().expect("it leads").sent = view.now;
+    pub(super) fn drive(&mut self, s: &mut Step<'_>, known: Known<'_>) {
+        let promised = known.votes.promised();
+        match &mut self.lead {
+            None => self.wait(s, promised, known.proposer.coordinator(s.cx.me())),
+            Some(Lead::Open(opened)) => {
+                let is_fast = self.mode.wants_fast(s.view, Sizes::new(s.cx.n()));
+                if is_fast != opened.is_fast {
+                    s.fx.hit(if is_fast { Path::FastAgain } else { Path::FastToClassic });
+                    self.campaign(s, promised, is_fast);
+                } else if opened.is_lost(s) {
+                    // Another phase 1 finds the votes.
+                    self.campaign(s, promised, is_fast);
+                } else {
+                    opened.drive(s, known);
+                }
+            }
+            Some(Lead::Asking(asking)) => {
+                if s.view.now.since(asking.sent) >= s.cx.retransmit_after(s.view) {
+                    s.fx.hit(Path::Retransmit);
+                    let prepare = Message::Prepare { ballot: asking.ballot };
+                    s.fx.send(s.reserve.written(), s.cx.all(), prepare);
+                    asking.sent = s.view.now;
                 }
             }
         }
     }
 
-    fn wait_for_lead(&mut self, view: &View, fx: &mut Fx) {
-        let Some(deadline) = self.coordinator.deadline else {
+    /// Leads once nobody else was heard to for long enough.
+    fn wait(&mut self, s: &mut Step<'_>, promised: Ballot, coordinator: Option<ReplicaId>) {
+        let (now, me, timing) = (s.view.now, s.cx.me(), s.cx.timing());
+        let Some(deadline) = self.deadline else {
             // In a new cluster it is clear who begins.
-            let (me, timing) = (self.settings.me, &self.settings.timing);
-            let (is_new, head_start) = (self.votes.promised.is_owner(), timing.head_start(me));
+            let (is_new, head_start) = (promised.is_owner(), timing.head_start(me));
             let begins = is_new && timing.leader.map_or(me.index() == 0, |leader| leader == me);
             if begins {
-                self.coordinator.deadline = Some(view.now);
+                self.deadline = Some(now);
             } else {
-                self.follow(view);
-                let deadline = self.coordinator.deadline.as_mut().expect("it was just set");
+                self.follow(s);
+                let deadline = self.deadline.as_mut().expect("it was just set");
                 *deadline = *deadline + if is_new { head_start } else { Duration::ZERO };
             }
             return;
         };
-        let is_gone = self.coordinator_now().is_some_and(|who| view.suspected.contains(who));
-        if is_gone && !self.coordinator.is_hurried {
-            let soon = self.settings.timing.retransmit + view.slowest_round_trip();
-            let (timing, me) = (&self.settings.timing, self.settings.me);
+        let is_gone = coordinator.is_some_and(|who| s.view.suspected.contains(who));
+        if is_gone && !self.is_hurried {
+            let soon = timing.retransmit + s.view.slowest_round_trip();
             let part = timing.patience_to_stand(me, self.rng.random::<f64>());
-            let soon = view.now + soon.mul_f64(part);
-            self.coordinator.deadline = Some(deadline.min(soon));
-            self.coordinator.is_hurried = true;
-        } else if view.now >= deadline {
-            let is_fast = self.coordinator.mode.wants_fast(view, self.sizes);
-            self.campaign(view, is_fast, fx);
+            let soon = now + soon.mul_f64(part);
+            self.deadline = Some(deadline.min(soon));
+            self.is_hurried = true;
+        } else if now >= deadline {
+            let is_fast = self.mode.wants_fast(s.view, Sizes::new(s.cx.n()));
+            self.campaign(s, promised, is_fast);
         }
     }
 
     /// Phase 1a, in a ballot above all that were heard of.
-    pub(super) fn campaign(&mut self, view: &View, is_fast: bool, fx: &mut Fx) {
-        self.follow(view);
-        let above = self.coordinator.highest.max(self.votes.promised);
-        let Some(ballot) = self.reserve.ballot(above, 0, fx) else { return };
-        fx.hit(Path::FastCampaign);
-        self.coordinator.highest = ballot;
-        let stage = Stage::Asking(Asking { is_fast, ..Asking::default() });
-        self.coordinator.lead = Some(Lead { ballot, stage, sent: view.now });
-        fx.send(self.reserve.written(), self.all(), Message::Prepare { ballot });
+    fn campaign(&mut self, s: &mut Step<'_>, promised: Ballot, is_fast: bool) {
+        self.follow(s);
+        let above = self.highest.max(promised);
+        let Some(ballot) = s.reserve.ballot(above, 0, s.fx) else { return };
+        s.fx.hit(Path::FastCampaign);
+        self.highest = ballot;
+        let (promises, reports) = (BTreeMap::new(), BTreeMap::new());
+        let sent = s.view.now;
+        self.lead = Some(Lead::Asking(Asking { ballot, sent, is_fast, promises, reports }));
+        s.fx.send(s.reserve.written(), s.cx.all(), Message::Prepare { ballot });
     }
 
     fn asking(&mut self, ballot: Ballot) -> Option<&mut Asking> {
-        match self.coordinator.lead.as_mut() {
-            Some(Lead { ballot: led, stage: Stage::Asking(asking), .. }) if *led == ballot => {
-                Some(asking)
-            }
+        match &mut self.lead {
+            Some(Lead::Asking(asking)) if asking.ballot == ballot => Some(asking),
             _ => None,
         }
     }
 
-    /// Phase 1b.
+    /// Phase 1b. With it the ballot may be open: then what was found, to be finished by
+    /// [`Coordinator::finish`] before the ballot is announced.
     pub(super) fn on_promise(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         from: ReplicaId,
         ballot: Ballot,
-        (known, reported): (Slot, Vec<Slot>),
-        fx: &mut Fx,
-    ) {
-        let Some(asking) = self.asking(ballot) else { return };
-        asking.promises.insert(from, (known, reported));
-        self.try_open(view, fx);
+        promise: (Slot, Vec<Slot>),
+    ) -> Option<Findings> {
+        self.asking(ballot)?.promises.insert(from, promise);
+        self.try_open(s)
     }
 
-    /// Part of phase 1b, or an answer to a suggestion.
+    /// Whether phase 1 of that ballot is under way.
+    pub(super) fn is_asking(&mut self, ballot: Ballot) -> bool {
+        self.asking(ballot).is_some()
+    }
+
+    /// Part of phase 1b; likewise.
     pub(super) fn on_report(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         from: ReplicaId,
         (ballot, slot): (Ballot, Slot),
-        (round, choice): (Option<Round>, Choice),
-        fx: &mut Fx,
-    ) {
-        if let Some(asking) = self.asking(ballot) {
-            asking.reports.entry(slot).or_default().insert(from, (round, choice));
-            self.try_open(view, fx);
-        } else if let Some(round) = round {
-            let proposal = choice.proposal;
-            self.note_shown(ballot, slot, choice);
-            self.on_voted(view, from, (slot, round), proposal, fx);
-        }
+        report: Report,
+    ) -> Option<Findings> {
+        self.asking(ballot)?.reports.entry(slot).or_default().insert(from, report);
+        self.try_open(s)
     }
 
     /// Phase 1 is done once a majority has answered in full.
-    fn try_open(&mut self, view: &View, fx: &mut Fx) {
-        let quorum = self.sizes.classic;
-        let Some(Lead { ballot, stage: Stage::Asking(asking), .. }) = &mut self.coordinator.lead
-        else {
-            return;
-        };
+    fn try_open(&mut self, s: &mut Step<'_>) -> Option<Findings> {
+        let Some(Lead::Asking(asking)) = &mut self.lead else { return None };
         let complete = asking.complete();
-        if complete.len() < quorum {
-            return;
+        if complete.len() < Sizes::new(s.cx.n()).classic {
+            return None;
         }
-        let (ballot, asking) = (*ballot, std::mem::take(asking));
         let known = asking.promises.iter().filter(|(who, _)| complete.contains(who));
-        let known = known.map(|(_, (known, _))| *known).max().unwrap_or(0).max(self.log.known());
+        let known = known.map(|(_, (known, _))| *known).max().unwrap_or(0).max(s.log.known());
         let last = asking.reports.last_key_value().map_or(0, |(slot, _)| *slot).max(known);
-        if last > self.log.known().saturating_add(HORIZON / 2) {
+        if last > s.log.known().saturating_add(HORIZON / 2) {
             // Too far behind to lead: it catches up first, and somebody else leads.
-            self.coordinator.lead = None;
-            return;
+            self.lead = None;
+            return None;
         }
-        fx.hit(Path::FastElected);
-        self.log.see(last);
-        let opened = Opened::new(asking.is_fast, last + 1);
-        self.coordinator.lead = Some(Lead { ballot, stage: Stage::Open(opened), sent: view.now });
-        for slot in known + 1..=last {
-            let reports = asking.reports.get(&slot).into_iter().flatten();
+        s.fx.hit(Path::FastElected);
+        s.log.see(last);
+        let slots = (known + 1..=last).map(|slot| {
+            let reports = asking.reports.remove(&slot).into_iter().flatten();
             let reports = reports.filter(|(who, _)| complete.contains(who));
-            let reports: Vec<_> = reports.map(|(_, report)| report.clone()).collect();
-            self.finish(view, slot, complete.len(), &reports, fx);
-        }
-        self.announce(view, fx);
+            (slot, reports.map(|(_, report)| report).collect())
+        });
+        let slots = slots.collect();
+        let opened = Opened::new(asking.ballot, asking.is_fast, last + 1, s.view.now);
+        self.lead = Some(Lead::Open(opened));
+        Some(Findings { asked: complete.len(), slots })
     }
 
-    /// Finishes a slot of earlier ballots by what phase 1 has found there.
-    fn finish(
+    /// Finishes a slot of earlier ballots by what phase 1 has found there; if that is a decision,
+    /// it is to be learned.
+    pub(super) fn finish(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         slot: Slot,
         asked: usize,
-        reports: &[(Option<Round>, Choice)],
-        fx: &mut Fx,
-    ) {
-        if !self.log.is_open(slot) {
-            return;
+        reports: &[Report],
+    ) -> Option<Choice> {
+        let opened = self.opened()?;
+        if !s.log.is_open(slot) {
+            return None;
         }
         if let Some((_, choice)) = reports.iter().find(|(round, _)| round.is_none()) {
-            self.learn(view, slot, choice, false, fx);
-            return;
+            return Some(choice.clone());
         }
-        let votes: Vec<_> = reports
-            .iter()
-            .filter_map(|(round, choice)| Some(((*round)?, choice.proposal)))
-            .collect();
+        let votes = reports.iter();
+        let votes = votes.filter_map(|(round, choice)| Some(((*round)?, choice.proposal)));
+        let votes: Vec<_> = votes.filter(|_| s.cx.rules.found_votes_bind()).collect();
         let find = |name: InstanceId| {
             let report = reports.iter().find(|(_, choice)| choice.proposal == name);
             report.map(|(_, choice)| choice.clone())
         };
-        #[cfg(test)]
-        let votes = if self.plant == Some(super::Plant::IgnoreFound) { Vec::new() } else { votes };
-        let choice = match pick(self.sizes, asked, &votes) {
+        let choice = match pick(Sizes::new(s.cx.n()), asked, &votes) {
             Pick::Forced(name) => find(name),
-            Pick::Free(names) => names.into_iter().filter(|n| self.is_nowhere(*n)).find_map(find),
+            Pick::Free(names) => {
+                names.into_iter().filter(|name| opened.is_nowhere(s, *name)).find_map(find)
+            }
         };
-        let choice = choice.unwrap_or_else(|| self.nop(fx));
-        self.assign_slot(view, slot, choice, false, fx);
+        let choice = choice.unwrap_or_else(|| nop(s));
+        opened.assign(s, slot, choice, false);
+        None
     }
 
-    pub(super) fn nop(&mut self, fx: &mut Fx) -> Choice {
-        fx.hit(Path::FastNop);
-        Choice { proposal: self.reserve.name(fx), value: Value::Nop }
-    }
-
-    /// How long to wait for an answer.
-    pub(super) fn retransmit_after(&self, view: &View) -> Duration {
-        self.settings.timing.retransmit.max(view.slowest_trip() * 2)
+    /// A slot is decided, by the votes of a fast round or not.
+    pub(super) fn on_decided(&mut self, slot: Slot, is_fast: bool) {
+        if let Some(opened) = self.opened()
+            && let Some(collided) = opened.on_decided(slot, is_fast)
+        {
+            self.mode.note(collided);
+        }
     }
 }

@@ -1,13 +1,26 @@
 //! Fast Paxos (Lamport, Distributed Computing 2006) as a replicated log. Its rules are
 //! [§F1 to §F8](super::log#f-fast-paxos).
 //!
+//! This file is the only one that sees all parts: it hands each message to those that have to do
+//! with it, and carries on what one part answers to the next. A part owns its state and knows
+//! others only where it is lent them to look at. From the bottom up, on top of the log that this
+//! protocol shares with others:
+//!
+//! - `round`: rounds, quorums, and what a coordinator may pick. `mode`: fast or classic.
+//! - `votes`: what an acceptor remembers. `acceptor`: what others ask.
+//! - `proposer`: own values. `learner`: how votes are counted.
+//! - `collide`: the open ballot at its coordinator. `lead`: how one is elected, and its phase 1.
+//!
 //! A value's way in a fast ballot: `proposer` (Propose) → `acceptor`, which votes for it in its
-//! next free slot (Voted) → `learner`, everywhere: two message delays, with a fast quorum
-//! (`round`). If acceptors have put different values into a slot, the coordinator sees that from
-//! the votes and recovers (`collide`): four delays; the value that has lost is proposed again. In a
-//! classic ballot proposers send to the coordinator, which gives away the slots: three delays, with
-//! a majority; two where the proposer's vote and the coordinator's are one. `mode` says which,
-//! `lead` elects the coordinator and does phase 1 for all slots at once.
+//! next free slot (Voted) → `learner`, everywhere: two message delays, with a fast quorum. If
+//! acceptors have put different values into a slot, the coordinator sees that from the votes and
+//! recovers (`collide`): four delays; the value that has lost is proposed again. In a classic
+//! ballot proposers send to the coordinator, which gives away the slots: three delays, with a
+//! majority; two where the proposer's vote and the coordinator's are one.
+//!
+//! A replica that comes back has its promise and votes, what names and rounds it may have used, and
+//! what is decided. If it was the coordinator it is none any more: its ballot is never continued
+//! (§F8).
 
 mod acceptor;
 mod collide;
@@ -18,8 +31,8 @@ mod mode;
 #[cfg(test)]
 mod plant;
 mod proposer;
-mod restore;
 mod round;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod votes;
@@ -31,48 +44,41 @@ pub use round::Round;
 
 use std::sync::Arc;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-
-use super::log::{DecidedLog, Reserve, Shared};
+use super::log::{self, Choice, Core, DecidedLog, Shared};
 use super::{Effects, Path, Protocol, View};
 use crate::types::{
-    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, ReplicaSet, Settings, Slot,
+    Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Written,
 };
 
-use lead::Coordinator;
+use acceptor::Joined;
+use collide::Known;
+use lead::{Coordinator, Findings};
 use learner::Learner;
 use proposer::Proposer;
-use round::Sizes;
 use votes::Votes;
 
 type Fx = Effects<Message, Record>;
+type Step<'a> = log::Step<'a, Message, Record, rules::Rules>;
 
 /// One replica's side of Fast Paxos: proposer, acceptor, learner, and now and then coordinator.
 #[derive(Debug)]
 pub struct FastPaxos {
-    settings: Settings,
-    sizes: Sizes,
-    log: DecidedLog,
-    reserve: Reserve,
+    core: Core<rules::Rules>,
     proposer: Proposer,
     votes: Votes,
     learner: Learner,
     coordinator: Coordinator,
-    rng: ChaCha8Rng,
-    #[cfg(test)]
-    plant: Option<Plant>,
 }
 
 impl FastPaxos {
     /// Every decision up to here is known.
     pub fn known(&self) -> Slot {
-        self.log.known()
+        self.core.log.known()
     }
 
     /// Decisions up to here are not kept any more.
     pub fn dropped(&self) -> Slot {
-        self.log.floor()
+        self.core.log.floor()
     }
 
     /// How many own proposals are not known to be decided.
@@ -82,44 +88,168 @@ impl FastPaxos {
 
     /// The coordinator as far as is known here, and whether its ballot is fast.
     pub fn leader(&self) -> Option<(ReplicaId, bool)> {
-        let (ballot, is_fast) = self.proposer.mode?;
-        Some((ballot.leader(self.settings.me), is_fast))
-    }
-
-    fn all(&self) -> ReplicaSet {
-        ReplicaSet::all(self.settings.quorums.n)
+        let (ballot, is_fast) = self.proposer.mode()?;
+        Some((ballot.leader(self.core.cx.me()), is_fast))
     }
 
     fn handle(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
+        let s = &mut self.core.step(view, fx);
         match message {
-            Message::Prepare { ballot } => self.on_prepare(view, from, ballot, fx),
+            Message::Prepare { ballot } => {
+                if self.join(view, from, ballot, fx) {
+                    let s = &mut self.core.step(view, fx);
+                    acceptor::on_prepare(s, &self.votes, from, ballot);
+                }
+            }
             Message::Promise { ballot, known, reported } => {
-                self.on_promise(view, from, ballot, (known, reported), fx);
+                let found = self.coordinator.on_promise(s, from, ballot, (known, reported));
+                self.open(view, found, fx);
             }
             Message::Report { ballot, slot, round, choice } => {
                 self.on_report(view, from, (ballot, slot), (round, choice), fx);
             }
             Message::Open { ballot, is_fast, from: first } => {
-                self.on_open(view, from, (ballot, is_fast, first), fx);
+                if self.join(view, from, ballot, fx) {
+                    let s = &mut self.core.step(view, fx);
+                    self.coordinator.follow(s);
+                    self.votes.note_open(ballot, is_fast.then_some(first));
+                    self.proposer.note_mode(s, ballot, is_fast);
+                }
             }
-            Message::Propose { choice } => self.on_propose(from, choice, view, fx),
+            Message::Propose { choice } => self.on_propose(view, from, choice, fx),
             Message::Suggest { ballot, slot, choice } => {
-                self.on_suggest(view, from, (ballot, slot), choice, fx);
+                let is_decided = s.log.answer_decided(from, slot, s.fx);
+                if !is_decided && self.join(view, from, ballot, fx) {
+                    let s = &mut self.core.step(view, fx);
+                    acceptor::on_suggest(s, &mut self.votes, from, (ballot, slot), choice);
+                }
             }
             Message::Accept { ballot, slot, choice } => {
-                self.on_accept(view, from, (ballot, slot), choice, fx);
+                let is_decided = s.log.answer_decided(from, slot, s.fx) || !s.log.is_open(slot);
+                if !is_decided && self.join(view, from, ballot, fx) {
+                    let s = &mut self.core.step(view, fx);
+                    acceptor::on_accept(s, &mut self.votes, (ballot, slot), choice);
+                }
             }
             Message::Voted { slot, round, proposal } => {
                 self.on_voted(view, from, (slot, round), proposal, fx);
             }
-            Message::Rejected { ballot } => self.on_rejected(view, ballot),
+            Message::Rejected { ballot } => self.coordinator.on_rejected(s, ballot),
             Message::Upkeep(upkeep) => {
-                if let Some((slot, choice)) = self.log.on_upkeep(from, upkeep, fx) {
+                if let Some((slot, choice)) = s.log.on_upkeep(from, upkeep, s.fx) {
                     fx.hit(Path::LearnedCommit);
                     self.learn(view, slot, &choice, false, fx);
                 }
             }
         }
+    }
+
+    fn known_parts(&self) -> Known<'_> {
+        Known { votes: &self.votes, learner: &self.learner, proposer: &self.proposer }
+    }
+
+    /// Joins the ballot of a coordinator. Whether this acceptor takes part in it.
+    fn join(&mut self, view: &View, from: ReplicaId, ballot: Ballot, fx: &mut Fx) -> bool {
+        let s = &mut self.core.step(view, fx);
+        let joined = acceptor::join(s, &mut self.votes, from, ballot);
+        if joined == Joined::Now {
+            self.coordinator.step_down_below(ballot);
+            self.coordinator.follow(s);
+        }
+        joined != Joined::No
+    }
+
+    /// A proposer's value: in a classic ballot the coordinator gives it a slot, in a fast one every
+    /// acceptor.
+    fn on_propose(&mut self, view: &View, from: ReplicaId, choice: Choice, fx: &mut Fx) {
+        let s = &mut self.core.step(view, fx);
+        if let Some(slot) = s.log.slot_of(choice.proposal) {
+            s.log.answer_decided(from, slot, s.fx);
+            return;
+        }
+        let opened = self.coordinator.opened();
+        if !opened.is_some_and(|opened| opened.give_away(s, &choice)) {
+            acceptor::on_propose(s, &mut self.votes, choice);
+        }
+    }
+
+    /// Part of phase 1b, or an answer to a suggestion.
+    fn on_report(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        (ballot, slot): (Ballot, Slot),
+        (round, choice): (Option<Round>, Choice),
+        fx: &mut Fx,
+    ) {
+        if self.coordinator.is_asking(ballot) {
+            let s = &mut self.core.step(view, fx);
+            let found = self.coordinator.on_report(s, from, (ballot, slot), (round, choice));
+            self.open(view, found, fx);
+        } else if let Some(round) = round {
+            let proposal = choice.proposal;
+            if let Some(opened) = self.coordinator.opened() {
+                opened.note_shown(ballot, slot, choice);
+            }
+            self.on_voted(view, from, (slot, round), proposal, fx);
+        }
+    }
+
+    /// Phase 1 of this coordinator is done: it finishes what was found, and opens its ballot.
+    fn open(&mut self, view: &View, found: Option<Findings>, fx: &mut Fx) {
+        let Some(Findings { asked, slots }) = found else { return };
+        for (slot, reports) in slots {
+            let s = &mut self.core.step(view, fx);
+            if let Some(choice) = self.coordinator.finish(s, slot, asked, &reports) {
+                self.learn(view, slot, &choice, false, fx);
+            }
+        }
+        if let Some(opened) = self.coordinator.opened() {
+            opened.announce(&mut self.core.step(view, fx));
+        }
+    }
+
+    /// A vote arrived: it may decide, or tell this acceptor where to vote, or collide.
+    fn on_voted(
+        &mut self,
+        view: &View,
+        from: ReplicaId,
+        (slot, round): (Slot, Round),
+        name: InstanceId,
+        fx: &mut Fx,
+    ) {
+        let s = &mut self.core.step(view, fx);
+        let Some(is_chosen) = self.learner.on_voted(s, from, (slot, round), name) else { return };
+        self.proposer.see(slot, round, name);
+        if is_chosen {
+            // Whoever does not know what the name stands for asks for the decision later.
+            if let Some(choice) = self.known_parts().choice_of(slot, name) {
+                let is_fast = !round.is_coordinated;
+                fx.hit(if is_fast { Path::FastChosen } else { Path::FastCoordinated });
+                self.learn(view, slot, &choice, is_fast, fx);
+            }
+            return;
+        }
+        self.votes.hint(slot, round, name);
+        let (votes, learner, proposer) = (&self.votes, &self.learner, &self.proposer);
+        if let Some(opened) = self.coordinator.opened() {
+            opened.look_for_collision(s, Known { votes, learner, proposer }, slot, round);
+        }
+    }
+
+    /// A decision, however it became known; `is_fast` if by the votes of a fast round.
+    fn learn(&mut self, view: &View, slot: Slot, choice: &Choice, is_fast: bool, fx: &mut Fx) {
+        let s = &mut self.core.step(view, fx);
+        let voted = self.votes.vote(slot);
+        let is_voted = voted.is_some_and(|vote| vote.choice.proposal == choice.proposal);
+        if !s.log.learn(slot, choice, is_voted, s.fx) {
+            return;
+        }
+        self.votes.forget(slot);
+        self.learner.forget(slot);
+        self.coordinator.on_decided(slot, is_fast);
+        self.proposer.on_decided(s, slot, choice.proposal, is_fast);
+        s.log.fetch_on(view, s.fx);
     }
 }
 
@@ -133,78 +263,97 @@ impl Protocol for FastPaxos {
 
     fn new(settings: Settings) -> FastPaxos {
         FastPaxos {
-            sizes: Sizes::new(settings.quorums.n),
-            log: DecidedLog::new(&settings),
-            reserve: Reserve::new(settings.me),
             proposer: Proposer::default(),
             votes: Votes::default(),
             learner: Learner::default(),
-            coordinator: Coordinator::default(),
-            rng: ChaCha8Rng::seed_from_u64(settings.seed),
-            #[cfg(test)]
-            plant: None,
-            settings,
+            coordinator: Coordinator::new(settings.seed),
+            core: Core::new(settings),
         }
     }
 
     fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
-        let name = self.start_own(view, batch, fx);
+        let name = self.proposer.propose(&mut self.core.step(view, fx), batch);
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
         name
     }
 
     fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
-        if from.index() < self.settings.quorums.n {
+        if from.index() < self.core.cx.n() {
             self.handle(view, from, message, fx);
         }
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     fn on_tick(&mut self, view: &View, fx: &mut Fx) {
-        self.log.tick(view, fx);
-        self.drive_own(view, fx);
-        self.repeat_votes(view, fx);
-        self.drive_lead(view, fx);
+        let s = &mut self.core.step(view, fx);
+        s.log.tick(view, s.fx);
+        self.proposer.drive(s);
+        acceptor::repeat_votes(s, &mut self.votes, self.proposer.coordinator(s.cx.me()));
+        let (votes, learner, proposer) = (&self.votes, &self.learner, &self.proposer);
+        self.coordinator.drive(s, Known { votes, learner, proposer });
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     fn snapshot(&self, _executed: &Executed) -> (Shared, Vec<Record>) {
-        (Shared { floor: self.log.floor() }, self.own_records())
+        self.core.snapshot(self.votes.records())
     }
 
     fn on_snapshot(&mut self, executed: &Executed) {
-        self.log.on_snapshot(executed);
+        self.core.log.on_snapshot(executed);
     }
 
     fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
-        self.log.restore_shared(shared.floor, executed);
+        self.core.log.restore_shared(shared.floor, executed);
     }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
-        self.restore_record(record, fx);
+        match record {
+            Record::Promised { ballot } => self.votes.join(ballot),
+            Record::Voted { slot, round, choice } => {
+                self.votes.join(round.ballot);
+                if self.core.log.is_open(slot) {
+                    self.core.log.see(slot);
+                    self.votes.cast(slot, round, choice, Written::default());
+                }
+            }
+            Record::Log(record) => {
+                let voted = |slot| self.votes.vote(slot).map(|vote| &vote.choice);
+                if let Some(slot) = self.core.restore(record, voted, fx) {
+                    self.votes.forget(slot);
+                }
+            }
+        }
     }
 
     fn may_install(&self, executed: &Executed, here: &Executed) -> bool {
         DecidedLog::may_install(executed, here)
     }
 
+    /// Promise and votes outside of the snapshot stay.
     fn install(&mut self, _view: &View, _shared: Shared, executed: &Executed, fx: &mut Fx) {
-        self.install_snapshot(executed, fx);
+        self.core.log.install(executed, fx);
+        let floor = self.core.log.floor();
+        self.votes.forget_to(floor);
+        self.learner.forget_to(floor);
+        self.proposer.let_own_go();
+        if let Some(opened) = self.coordinator.opened() {
+            opened.forget_to(floor);
+        }
     }
 
     fn resume(&mut self, view: &View, _fx: &mut Fx) {
-        self.log.resume(view.now);
-        self.votes.forget_to(self.log.floor());
+        self.core.log.resume(view.now);
+        self.votes.forget_to(self.core.log.floor());
     }
 
     fn kept_bytes(&self) -> usize {
-        self.log.kept_bytes() + self.votes.bytes()
+        self.core.log.kept_bytes() + self.votes.bytes()
     }
 
     fn on_executed(&mut self, executed: &Deps) {
-        self.log.executed_here(executed);
+        self.core.log.executed_here(executed);
     }
 }

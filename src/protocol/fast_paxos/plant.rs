@@ -1,6 +1,5 @@
 //! Bugs on purpose, to see whether the tests notice. Compiled for tests only.
 
-use super::round::Pick;
 use super::{FastPaxos, Fx, Message};
 
 /// A rule to break.
@@ -34,20 +33,12 @@ impl Plant {
 impl FastPaxos {
     /// Breaks one rule.
     pub(crate) fn plant(&mut self, plant: Plant) {
-        self.plant = Some(plant);
-    }
-
-    /// What must be picked is left out.
-    pub(super) fn forget_forced_if_planted(&self, pick: Pick) -> Pick {
-        match pick {
-            Pick::Forced(_) if self.plant == Some(Plant::IgnoreForced) => Pick::Free(Vec::new()),
-            pick => pick,
-        }
+        self.core.cx.rules.broken = Some(plant);
     }
 
     /// Lets go what should be held back.
-    pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
-        let Some(plant) = self.plant else { return };
+    pub(super) fn after_step(&self, fx: &mut Fx) {
+        let Some(plant) = self.core.cx.rules.broken else { return };
         for held in &mut fx.messages {
             held.forget_if(|outgoing| match outgoing.message {
                 Message::Promise { .. } | Message::Report { .. } => plant == Plant::EarlyPromise,

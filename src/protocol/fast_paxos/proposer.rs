@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{FastPaxos, Fx, Message, Round};
+use super::{Message, Round, Step};
+use crate::protocol::Path;
 use crate::protocol::log::Choice;
-use crate::protocol::{Path, View};
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
 
 /// How many values are sent again at a time.
@@ -17,7 +17,7 @@ const AGAIN_AT_ONCE: usize = 64;
 pub(super) struct Proposer {
     own: BTreeMap<InstanceId, Own>,
     /// The open ballot that was last heard of, and whether it is fast.
-    pub(super) mode: Option<(Ballot, bool)>,
+    mode: Option<(Ballot, bool)>,
 }
 
 /// A value that is not decided as far as is known here.
@@ -35,98 +35,100 @@ impl Proposer {
         self.own.len()
     }
 
+    /// The open ballot that was last heard of, and whether it is fast.
+    pub(super) fn mode(&self) -> Option<(Ballot, bool)> {
+        self.mode
+    }
+
+    /// Whom it takes for the coordinator.
+    pub(super) fn coordinator(&self, me: ReplicaId) -> Option<ReplicaId> {
+        self.mode.map(|(ballot, _)| ballot.leader(me))
+    }
+
+    /// What the name of an own value stands for.
+    pub(super) fn choice_of(&self, name: InstanceId) -> Option<Choice> {
+        let own = self.own.get(&name)?;
+        Some(Choice { proposal: name, value: Value::Batch(own.batch.clone()) })
+    }
+
     /// A snapshot was installed. Own values may be in it or not: whoever installed it proposes them
     /// again.
     pub(super) fn let_own_go(&mut self) {
         self.own.clear();
     }
-}
 
-impl FastPaxos {
-    pub(super) fn start_own(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
-        let name = self.reserve.name(fx);
-        let own = Own { batch, sent: view.now, slots: BTreeSet::new() };
-        self.proposer.own.insert(name, own);
-        self.send_own(view, name, fx);
+    pub(super) fn propose(&mut self, s: &mut Step<'_>, batch: Arc<Batch>) -> InstanceId {
+        let name = s.reserve.name(s.fx);
+        let own = Own { batch, sent: s.view.now, slots: BTreeSet::new() };
+        self.own.insert(name, own);
+        self.send(s, name);
         name
     }
 
-    pub(super) fn own_batch(&self, name: InstanceId) -> Option<Arc<Batch>> {
-        self.proposer.own.get(&name).map(|own| own.batch.clone())
-    }
-
-    fn send_own(&mut self, view: &View, name: InstanceId, fx: &mut Fx) {
-        let Some((ballot, is_fast)) = self.proposer.mode else { return };
-        let all = self.all();
-        let Some(own) = self.proposer.own.get_mut(&name) else { return };
-        own.sent = view.now;
+    fn send(&mut self, s: &mut Step<'_>, name: InstanceId) {
+        let Some((ballot, is_fast)) = self.mode else { return };
+        let Some(own) = self.own.get_mut(&name) else { return };
+        own.sent = s.view.now;
         let choice = Choice { proposal: name, value: Value::Batch(own.batch.clone()) };
         let to = if is_fast {
-            all
+            s.cx.all()
         } else {
-            fx.hit(Path::FastForwarded);
-            ReplicaSet::from_iter([ballot.leader(self.settings.me)])
+            s.fx.hit(Path::FastForwarded);
+            ReplicaSet::from_iter([ballot.leader(s.cx.me())])
         };
-        fx.send(self.reserve.written(), to, Message::Propose { choice });
+        s.fx.send(s.reserve.written(), to, Message::Propose { choice });
     }
 
     /// A ballot is open: what waited for one goes out, and what was sent in another goes again.
-    pub(super) fn note_mode(&mut self, view: &View, ballot: Ballot, is_fast: bool, fx: &mut Fx) {
-        if self.proposer.mode == Some((ballot, is_fast)) {
+    pub(super) fn note_mode(&mut self, s: &mut Step<'_>, ballot: Ballot, is_fast: bool) {
+        if self.mode == Some((ballot, is_fast)) {
             return;
         }
-        self.proposer.mode = Some((ballot, is_fast));
+        self.mode = Some((ballot, is_fast));
         // What was voted for in another ballot may be decided by this one's coordinator: a moment
         // later is soon enough for those.
-        let unplaced = self.proposer.own.iter().filter(|(_, own)| own.slots.is_empty());
+        let unplaced = self.own.iter().filter(|(_, own)| own.slots.is_empty());
         let names: Vec<InstanceId> = unplaced.map(|(name, _)| *name).collect();
-        names.into_iter().for_each(|name| self.send_own(view, name, fx));
+        names.into_iter().for_each(|name| self.send(s, name));
     }
 
     /// Somebody has voted for an own value.
-    pub(super) fn see_own(&mut self, slot: Slot, round: Round, name: InstanceId) {
-        let is_current = self.proposer.mode.is_some_and(|(ballot, _)| round.ballot >= ballot);
-        if let Some(own) = self.proposer.own.get_mut(&name).filter(|_| is_current) {
+    pub(super) fn see(&mut self, slot: Slot, round: Round, name: InstanceId) {
+        let is_current = self.mode.is_some_and(|(ballot, _)| round.ballot >= ballot);
+        if let Some(own) = self.own.get_mut(&name).filter(|_| is_current) {
             own.slots.insert(slot);
         }
     }
 
     /// A slot is decided: an own value is done, or has lost.
-    pub(super) fn note_own_decided(
+    pub(super) fn on_decided(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         slot: Slot,
-        choice: &Choice,
+        name: InstanceId,
         is_fast: bool,
-        fx: &mut Fx,
     ) {
-        let name = choice.proposal;
-        if self.proposer.own.remove(&name).is_some() {
-            fx.own_commits.push((name, is_fast));
+        if self.own.remove(&name).is_some() {
+            s.fx.own_commits.push((name, is_fast));
         }
-        let lost = self.proposer.own.iter_mut().filter_map(|(name, own)| {
+        let lost = self.own.iter_mut().filter_map(|(name, own)| {
             (own.slots.remove(&slot) && own.slots.is_empty()).then_some(*name)
         });
         let lost: Vec<InstanceId> = lost.collect();
         for name in lost {
-            fx.hit(Path::FastLost);
-            self.send_own(view, name, fx);
+            s.fx.hit(Path::FastLost);
+            self.send(s, name);
         }
     }
 
     /// Time passed: what is not decided for long goes out again.
-    pub(super) fn drive_own(&mut self, view: &View, fx: &mut Fx) {
-        let again = self.retransmit_after(view);
-        let late = self.proposer.own.iter().filter(|(_, own)| view.now.since(own.sent) >= again);
+    pub(super) fn drive(&mut self, s: &mut Step<'_>) {
+        let again = s.cx.retransmit_after(s.view);
+        let late = self.own.iter().filter(|(_, own)| s.view.now.since(own.sent) >= again);
         let late: Vec<InstanceId> = late.map(|(name, _)| *name).take(AGAIN_AT_ONCE).collect();
         for name in late {
-            fx.hit(Path::Retransmit);
-            self.send_own(view, name, fx);
+            s.fx.hit(Path::Retransmit);
+            self.send(s, name);
         }
-    }
-
-    /// Whom proposers of this replica take for the coordinator.
-    pub(super) fn coordinator_now(&self) -> Option<ReplicaId> {
-        self.proposer.mode.map(|(ballot, _)| ballot.leader(self.settings.me))
     }
 }

@@ -23,21 +23,44 @@ pub(super) struct Vote {
 /// 3. Every name in `placed` is voted for in that slot.
 #[derive(Debug, Default)]
 pub(super) struct Votes {
-    pub(super) promised: Ballot,
+    promised: Ballot,
     /// In this ballot, from this slot on, it may vote for what proposers send. Lost in a restart,
     /// and told again.
-    pub(super) open: Option<(Ballot, Slot)>,
+    open: Option<(Ballot, Slot)>,
     slots: BTreeMap<Slot, Vote>,
     placed: BTreeMap<InstanceId, Slot>,
     /// Where others have voted first in the open ballot, in slots that are free here.
     hints: BTreeMap<Slot, InstanceId>,
     /// When votes were last told again.
-    pub(super) repeated: Time,
+    repeated: Time,
     /// About how many bytes the votes take.
     bytes: usize,
 }
 
 impl Votes {
+    pub(super) fn promised(&self) -> Ballot {
+        self.promised
+    }
+
+    /// The ballot in which it may vote for what proposers send, and from which slot on.
+    pub(super) fn open(&self) -> Option<(Ballot, Slot)> {
+        self.open
+    }
+
+    /// Its coordinator says that the joined ballot is open; from `first` on if it is fast.
+    pub(super) fn note_open(&mut self, ballot: Ballot, first: Option<Slot>) {
+        self.open = first.map(|first| (ballot, first));
+    }
+
+    /// When votes were last told again.
+    pub(super) fn repeated(&self) -> Time {
+        self.repeated
+    }
+
+    pub(super) fn repeat_now(&mut self, now: Time) {
+        self.repeated = now;
+    }
+
     pub(super) fn vote(&self, slot: Slot) -> Option<&Vote> {
         self.slots.get(&slot)
     }
@@ -76,8 +99,19 @@ impl Votes {
         self.slots.get(&slot).is_none_or(|vote| vote.round.ballot < self.promised)
     }
 
-    pub(super) fn hint(&mut self, slot: Slot, name: InstanceId) {
-        self.hints.entry(slot).or_insert(name);
+    /// Somebody has voted for a proposal: if it may do so itself, it knows where.
+    pub(super) fn hint(&mut self, slot: Slot, round: Round, name: InstanceId) {
+        let may_vote = |(open, first)| Round::anybodys(open) == round && first <= slot;
+        if self.open.is_some_and(may_vote) && self.is_free(slot) {
+            self.hints.entry(slot).or_insert(name);
+        }
+    }
+
+    /// What a name stands for that it has voted for, in that slot or else in any.
+    pub(super) fn choice_of(&self, slot: Slot, name: InstanceId) -> Option<&Choice> {
+        let voted = self.vote(slot).filter(|vote| vote.choice.proposal == name);
+        let voted = voted.or_else(|| self.vote_for(name).map(|(_, vote)| vote));
+        voted.map(|vote| &vote.choice)
     }
 
     /// The slot in which others have voted for a proposal.

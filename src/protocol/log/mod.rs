@@ -11,6 +11,7 @@ mod choice;
 mod decided;
 mod marks;
 mod reserve;
+mod step;
 #[cfg(test)]
 pub(in crate::protocol) mod tests;
 mod upkeep;
@@ -19,6 +20,7 @@ pub use choice::{Choice, LogRecord, Shared, Upkeep};
 pub(super) use choice::{decision, log_floor, need_snapshot, weight};
 pub(super) use decided::{DecidedLog, Standing};
 pub(super) use reserve::Reserve;
+pub(super) use step::{Core, Step};
 
 /// How far above the decided prefix a slot may lie for anybody to vote in it, or to keep a decision
 /// of it (§L4): bounds what a replica that is far behind keeps in memory. It catches up first.

@@ -46,6 +46,13 @@ pub(in crate::protocol) fn settings(me: usize, n: usize, retention: Retention) -
     }
 }
 
+/// What was said since the last call, durable or not: to whom, and what.
+pub(in crate::protocol) fn said<M, R>(fx: &mut Effects<M, R>) -> Vec<(Vec<u8>, M)> {
+    let all = Durable::flushed(fx.end());
+    let said = fx.messages.drain(..).filter_map(|held| held.release(all).ok());
+    said.map(|out| (out.to.iter().map(|to| to.number()).collect(), out.message)).collect()
+}
+
 /// What is on a replica's disk besides its log.
 struct Snapshot<P: Protocol> {
     executed: Executed,
