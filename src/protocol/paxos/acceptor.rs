@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fx, Message, Paxos, Record};
+use super::{Message, Record, Step};
 use crate::protocol::Path;
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, ReplicaId, Slot, Written};
@@ -93,72 +93,69 @@ impl Acceptor {
     pub(super) fn restore_vote(&mut self, slot: Slot, ballot: Ballot, choice: Choice) {
         self.cast(slot, ballot, choice, Written::default());
     }
-}
 
-impl Paxos {
-    /// Phase 1b.
-    pub(super) fn on_prepare(&mut self, from: ReplicaId, slot: Slot, ballot: Ballot, fx: &mut Fx) {
-        if !self.may_vote(from, slot, ballot, fx) {
-            return;
-        }
-        let promised = self.acceptor.promised(slot).unwrap_or_default();
+    /// Phase 1b, in a slot in which it may vote.
+    pub(super) fn on_prepare(
+        &mut self,
+        s: &mut Step<'_>,
+        from: ReplicaId,
+        slot: Slot,
+        ballot: Ballot,
+    ) {
+        let promised = self.promised(slot).unwrap_or_default();
         if ballot < promised {
-            self.reject(from, slot, promised, fx);
+            reject(s, from, slot, promised);
             return;
         }
         if ballot > promised {
-            let written = fx.append(Record::Promised { slot, ballot });
-            self.acceptor.promise(slot, ballot, written);
+            let written = s.fx.append(Record::Promised { slot, ballot });
+            self.promise(slot, ballot, written);
         }
-        let promised = self.acceptor.slots.get(&slot).expect("it has just promised");
+        let promised = self.slots.get(&slot).expect("it has just promised");
         let vote = promised.vote.clone();
-        fx.answer(promised.written, from, Message::Promise { slot, ballot, vote });
+        s.fx.answer(promised.written, from, Message::Promise { slot, ballot, vote });
     }
 
-    /// Phase 2b. The vote goes to all learners and not only to the proposer, so that every replica
+    /// Phase 2b, likewise. The vote goes to all learners and not only to the proposer, so that every replica
     /// learns as soon as can be: one that waits for a slot of another to execute its own above it
     /// waits for one message less. The price is `n` small messages a vote.
     pub(super) fn on_accept(
         &mut self,
+        s: &mut Step<'_>,
         from: ReplicaId,
         slot: Slot,
         ballot: Ballot,
         choice: Choice,
-        fx: &mut Fx,
     ) {
-        if !self.may_vote(from, slot, ballot, fx) {
-            return;
-        }
-        self.learner.offered(slot, ballot, &choice);
-        let promised = self.acceptor.promised(slot).unwrap_or_default();
+        let promised = self.promised(slot).unwrap_or_default();
         if ballot < promised {
-            self.reject(from, slot, promised, fx);
+            reject(s, from, slot, promised);
             return;
         }
-        let voted = self.acceptor.slots.get(&slot).and_then(|promised| promised.vote.as_ref());
+        let voted = self.slots.get(&slot).and_then(|promised| promised.vote.as_ref());
         if voted.is_none_or(|(voted, _)| *voted < ballot) {
-            let written = fx.append(Record::Voted { slot, ballot, choice: choice.clone() });
-            self.acceptor.cast(slot, ballot, choice, written);
+            let written = s.fx.append(Record::Voted { slot, ballot, choice: choice.clone() });
+            self.cast(slot, ballot, choice, written);
         }
-        let written = self.acceptor.slots.get(&slot).expect("it has voted").written;
-        fx.send(written, self.all(), Message::Accepted { slot, ballot });
+        let written = self.slots.get(&slot).expect("it has voted").written;
+        s.fx.send(written, s.cx.all(), Message::Accepted { slot, ballot });
     }
+}
 
-    /// Whether an acceptor here looks at what a proposer wants: the slot is open, the ballot the
-    /// proposer's own. Who asks about a decided slot is told.
-    fn may_vote(&mut self, from: ReplicaId, slot: Slot, ballot: Ballot, fx: &mut Fx) -> bool {
-        if ballot.is_owner() || ballot.leader(from) != from {
-            return false;
-        }
-        if self.log.answer_decided(from, slot, fx) || !self.log.is_open(slot) {
-            return false;
-        }
-        self.log.see(slot);
-        true
+/// Whether an acceptor looks at what a proposer wants: the slot is open, the ballot the
+/// proposer's own. Who asks about a decided slot is told.
+pub(super) fn may_vote(s: &mut Step<'_>, from: ReplicaId, slot: Slot, ballot: Ballot) -> bool {
+    if ballot.is_owner() || ballot.leader(from) != from {
+        return false;
     }
+    if s.log.answer_decided(from, slot, s.fx) || !s.log.is_open(slot) {
+        return false;
+    }
+    s.log.see(slot);
+    true
+}
 
-    fn reject(&self, to: ReplicaId, slot: Slot, promised: Ballot, fx: &mut Fx) {
-        fx.hit(Path::Rejected);
-        fx.answer(Written::default(), to, Message::Rejected { slot, ballot: promised });
-    }
+fn reject(s: &mut Step<'_>, to: ReplicaId, slot: Slot, promised: Ballot) {
+    s.fx.hit(Path::Rejected);
+    s.fx.answer(Written::default(), to, Message::Rejected { slot, ballot: promised });
 }

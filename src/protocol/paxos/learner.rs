@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fx, Paxos};
+use super::{Step, rules};
 use crate::protocol::log::Choice;
-use crate::protocol::{Path, View};
 use crate::types::{Ballot, ReplicaId, ReplicaSet, Slot};
 
 /// The votes of open slots, of the highest ballot that was heard of in each.
@@ -52,44 +51,53 @@ impl Learner {
     pub(super) fn forget_to(&mut self, slot: Slot) {
         self.slots = self.slots.split_off(&(slot + 1));
     }
-}
 
-impl Paxos {
-    /// A vote arrived.
+    /// A vote arrived. With a majority of them at one ballot: what is decided, if that is known.
     pub(super) fn on_accepted(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
         from: ReplicaId,
         slot: Slot,
         ballot: Ballot,
-        fx: &mut Fx,
-    ) {
-        if ballot.is_owner() || !self.log.is_open(slot) {
-            return;
+    ) -> Option<Choice> {
+        if ballot.is_owner() || !s.log.is_open(slot) {
+            return None;
         }
-        self.log.see(slot);
-        let quorum = self.quorum();
-        let Some(tally) = self.learner.tally(slot, ballot) else { return };
+        s.log.see(slot);
+        let tally = self.tally(slot, ballot)?;
         tally.voters.insert(from);
         // Whoever has not heard what the votes are for gets the decision from somebody who has.
-        let Some(choice) = tally.choice.clone() else { return };
-        if tally.voters.len() >= quorum {
-            fx.hit(Path::PaxosChosen);
-            self.learn(view, slot, &choice, fx);
-        }
+        let choice = tally.choice.clone()?;
+        (tally.voters.len() >= rules::quorum(s)).then_some(choice)
     }
+}
 
-    /// A decision, however it became known.
-    pub(super) fn learn(&mut self, view: &View, slot: Slot, choice: &Choice, fx: &mut Fx) {
-        let voted = self.acceptor.vote(slot);
-        let is_voted = voted.is_some_and(|voted| voted.proposal == choice.proposal);
-        if !self.log.learn(slot, choice, is_voted, fx) {
-            return;
-        }
-        self.acceptor.forget(slot);
-        self.learner.forget(slot);
-        self.note_decided(slot, choice, fx);
-        self.log.fetch_on(view, fx);
-        self.start_proposals(view, fx);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::View;
+    use crate::protocol::log::Core;
+    use crate::protocol::log::tests::stage::{batch, replica, settings};
+    use crate::protocol::paxos::Fx;
+    use crate::types::{InstanceId, Retention, Value};
+
+    #[test]
+    fn votes_count_at_the_highest_ballot_alone_and_once_it_is_known_what_they_are_for() {
+        let mut core = Core::<rules::Rules>::new(settings(1, 3, Retention::default()));
+        let (view, mut fx) = (View::new(3), Fx::default());
+        let s = &mut core.step(&view, &mut fx);
+        let mut learner = Learner::default();
+        let low = Ballot::OWNER.next_for(replica(1));
+        let high = low.next_for(replica(2));
+        let proposal = InstanceId::new(replica(2), 1);
+        let choice = Choice { proposal, value: Value::Batch(batch(1)) };
+        learner.offered(1, low, &Choice { proposal, value: Value::Nop });
+        assert_eq!(learner.on_accepted(s, replica(1), 1, low), None);
+        assert_eq!(learner.on_accepted(s, replica(2), 1, high), None);
+        assert_eq!(learner.on_accepted(s, replica(3), 1, low), None, "that ballot is over");
+        assert_eq!(learner.on_accepted(s, replica(3), 1, high), None, "two votes, for what?");
+        learner.offered(1, high, &choice);
+        assert_eq!(learner.on_accepted(s, replica(3), 1, high), Some(choice));
+        assert_eq!(learner.on_accepted(s, replica(3), 1, Ballot::OWNER), None, "nobody's ballot");
     }
 }

@@ -2,11 +2,20 @@
 //! 2001): one instance a slot of the log, both phases for every one, and anybody proposes. Its
 //! rules are [§P1 to §P7](super::log#p-paxos).
 //!
-//! A value's way, with who does it: `proposer` (Prepare) → `acceptor` (Promise) → `proposer`
-//! (Accept) → `acceptor` (Accepted) → `learner`, at every replica: four message delays, with a
-//! majority each way. Two proposers that take the same slot collide: the one with the lower ballot
-//! backs off for a time at random. `restore` brings back promises and votes; what is decided is the
-//! business of the log that this protocol shares with others.
+//! This file is the only one that sees all parts: it hands each message to those that have to do
+//! with it, and carries on what one part answers to the next. A part owns its state and knows
+//! others only where it is lent them to look at: `acceptor` promises and votes, `learner` counts
+//! votes, `proposer` takes slots through both phases. What is decided is the business of the log
+//! that this protocol shares with others.
+//!
+//! A value's way: `proposer` (Prepare) → `acceptor` (Promise) → `proposer` (Accept) → `acceptor`
+//! (Accepted) → `learner`, at every replica: four message delays, with a majority each way. Two
+//! proposers that take the same slot collide: the one with the lower ballot backs off for a time at
+//! random.
+//!
+//! A replica that comes back has its promises and votes, what names and rounds it may have used,
+//! and what is decided. What it proposed is gone; whatever part of that acceptors have voted for is
+//! finished by whoever is blocked by it (§P7).
 
 mod acceptor;
 mod learner;
@@ -14,7 +23,7 @@ mod message;
 #[cfg(test)]
 mod plant;
 mod proposer;
-mod restore;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -24,45 +33,36 @@ pub(crate) use plant::Plant;
 
 use std::sync::Arc;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-
-use super::log::{DecidedLog, Reserve, Shared};
-use super::{Effects, Protocol, View};
-use crate::types::{
-    Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, ReplicaSet, Settings, Slot,
-};
+use super::log::{self, Choice, Core, DecidedLog, Shared};
+use super::{Effects, Path, Protocol, View};
+use crate::types::{Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot};
 
 use acceptor::Acceptor;
 use learner::Learner;
-use proposer::Proposer;
+use proposer::{Known, Proposer};
 
 type Fx = Effects<Message, Record>;
+type Step<'a> = log::Step<'a, Message, Record, rules::Rules>;
 
 /// One replica's side of Paxos: a proposer, an acceptor and a learner under one roof. They talk to
 /// each other as they do to those of other replicas, by messages that wait for their records.
 #[derive(Debug)]
 pub struct Paxos {
-    settings: Settings,
-    log: DecidedLog,
-    reserve: Reserve,
+    core: Core<rules::Rules>,
     proposer: Proposer,
     acceptor: Acceptor,
     learner: Learner,
-    rng: ChaCha8Rng,
-    #[cfg(test)]
-    plant: Option<Plant>,
 }
 
 impl Paxos {
     /// Every decision up to here is known.
     pub fn known(&self) -> Slot {
-        self.log.known()
+        self.core.log.known()
     }
 
     /// Decisions up to here are not kept any more.
     pub fn dropped(&self) -> Slot {
-        self.log.floor()
+        self.core.log.floor()
     }
 
     /// How many own proposals are not known to be decided.
@@ -70,41 +70,59 @@ impl Paxos {
         self.proposer.undecided()
     }
 
-    fn all(&self) -> ReplicaSet {
-        ReplicaSet::all(self.settings.quorums.n)
-    }
-
-    /// A majority, of promises as of votes.
-    fn quorum(&self) -> usize {
-        #[cfg(test)]
-        if self.plant == Some(Plant::SmallQuorum) {
-            return (self.settings.quorums.slow() - 1).max(1);
-        }
-        self.settings.quorums.slow()
-    }
-
     fn handle(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
+        let s = &mut self.core.step(view, fx);
+        let Paxos { proposer, acceptor, learner, .. } = self;
         match message {
             Message::Prepare { slot, ballot } => {
-                self.proposer.hear(slot, view.now);
-                self.on_prepare(from, slot, ballot, fx);
+                proposer.hear(slot, view.now);
+                if acceptor::may_vote(s, from, slot, ballot) {
+                    acceptor.on_prepare(s, from, slot, ballot);
+                }
             }
             Message::Promise { slot, ballot, vote } => {
-                self.on_promise(view, from, slot, ballot, vote, fx);
+                let known = Known { acceptor, learner };
+                proposer.on_promise(s, known, from, slot, ballot, vote);
             }
             Message::Accept { slot, ballot, choice } => {
-                self.proposer.hear(slot, view.now);
-                self.on_accept(from, slot, ballot, choice, fx);
+                proposer.hear(slot, view.now);
+                if acceptor::may_vote(s, from, slot, ballot) {
+                    learner.offered(slot, ballot, &choice);
+                    acceptor.on_accept(s, from, slot, ballot, choice);
+                }
             }
-            Message::Accepted { slot, ballot } => self.on_accepted(view, from, slot, ballot, fx),
-            Message::Rejected { slot, ballot } => self.on_rejected(view, slot, ballot, fx),
+            Message::Accepted { slot, ballot } => {
+                if let Some(choice) = learner.on_accepted(s, from, slot, ballot) {
+                    s.fx.hit(Path::PaxosChosen);
+                    self.learn(view, slot, &choice, fx);
+                }
+            }
+            Message::Rejected { slot, ballot } => {
+                proposer.on_rejected(s, Known { acceptor, learner }, slot, ballot);
+            }
             Message::Upkeep(upkeep) => {
-                if let Some((slot, choice)) = self.log.on_upkeep(from, upkeep, fx) {
-                    fx.hit(super::Path::LearnedCommit);
+                if let Some((slot, choice)) = s.log.on_upkeep(from, upkeep, s.fx) {
+                    s.fx.hit(Path::LearnedCommit);
                     self.learn(view, slot, &choice, fx);
                 }
             }
         }
+    }
+
+    /// A decision, however it became known.
+    fn learn(&mut self, view: &View, slot: Slot, choice: &Choice, fx: &mut Fx) {
+        let s = &mut self.core.step(view, fx);
+        let voted = self.acceptor.vote(slot);
+        let is_voted = voted.is_some_and(|voted| voted.proposal == choice.proposal);
+        if !s.log.learn(slot, choice, is_voted, s.fx) {
+            return;
+        }
+        self.acceptor.forget(slot);
+        self.learner.forget(slot);
+        self.proposer.on_decided(s, slot, choice.proposal);
+        s.log.fetch_on(view, s.fx);
+        let known = Known { acceptor: &self.acceptor, learner: &self.learner };
+        self.proposer.start_proposals(s, known);
     }
 }
 
@@ -118,74 +136,95 @@ impl Protocol for Paxos {
 
     fn new(settings: Settings) -> Paxos {
         Paxos {
-            log: DecidedLog::new(&settings),
-            reserve: Reserve::new(settings.me),
-            proposer: Proposer::default(),
+            proposer: Proposer::new(settings.seed),
             acceptor: Acceptor::default(),
             learner: Learner::default(),
-            rng: ChaCha8Rng::seed_from_u64(settings.seed),
-            #[cfg(test)]
-            plant: None,
-            settings,
+            core: Core::new(settings),
         }
     }
 
     fn propose(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
-        let name = self.enqueue(view, batch, fx);
+        let s = &mut self.core.step(view, fx);
+        let known = Known { acceptor: &self.acceptor, learner: &self.learner };
+        let name = self.proposer.propose(s, known, batch);
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
         name
     }
 
     fn on_message(&mut self, view: &View, from: ReplicaId, message: Message, fx: &mut Fx) {
-        if from.index() < self.settings.quorums.n {
+        if from.index() < self.core.cx.n() {
             self.handle(view, from, message, fx);
         }
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     fn on_tick(&mut self, view: &View, fx: &mut Fx) {
-        self.log.tick(view, fx);
-        self.drive_proposals(view, fx);
+        let s = &mut self.core.step(view, fx);
+        s.log.tick(view, s.fx);
+        let known = Known { acceptor: &self.acceptor, learner: &self.learner };
+        self.proposer.drive(s, known);
         #[cfg(test)]
-        self.release_early_if_planted(fx);
+        self.after_step(fx);
     }
 
     fn snapshot(&self, _executed: &Executed) -> (Shared, Vec<Record>) {
-        (Shared { floor: self.log.floor() }, self.own_records())
+        self.core.snapshot(self.acceptor.records())
     }
 
     fn on_snapshot(&mut self, executed: &Executed) {
-        self.log.on_snapshot(executed);
+        self.core.log.on_snapshot(executed);
     }
 
     fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
-        self.log.restore_shared(shared.floor, executed);
+        self.core.log.restore_shared(shared.floor, executed);
     }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
-        self.restore_record(record, fx);
+        let log = &mut self.core.log;
+        match record {
+            Record::Promised { slot, ballot } if log.is_open(slot) => {
+                log.see(slot);
+                self.acceptor.restore_promise(slot, ballot);
+            }
+            Record::Voted { slot, ballot, choice } if log.is_open(slot) => {
+                log.see(slot);
+                self.acceptor.restore_vote(slot, ballot, choice);
+            }
+            // Of a slot that is decided.
+            Record::Promised { .. } | Record::Voted { .. } => {}
+            Record::Log(record) => {
+                if let Some(slot) = self.core.restore(record, |slot| self.acceptor.vote(slot), fx) {
+                    self.acceptor.forget(slot);
+                }
+            }
+        }
     }
 
     fn may_install(&self, executed: &Executed, here: &Executed) -> bool {
         DecidedLog::may_install(executed, here)
     }
 
+    /// Promises and votes outside of the snapshot stay.
     fn install(&mut self, _view: &View, _shared: Shared, executed: &Executed, fx: &mut Fx) {
-        self.install_snapshot(executed, fx);
+        self.core.log.install(executed, fx);
+        let floor = self.core.log.floor();
+        self.acceptor.forget_to(floor);
+        self.learner.forget_to(floor);
+        self.proposer.let_own_go(floor);
     }
 
     fn resume(&mut self, view: &View, _fx: &mut Fx) {
-        self.log.resume(view.now);
-        self.acceptor.forget_to(self.log.floor());
+        self.core.log.resume(view.now);
+        self.acceptor.forget_to(self.core.log.floor());
     }
 
     fn kept_bytes(&self) -> usize {
-        self.log.kept_bytes() + self.acceptor.bytes()
+        self.core.log.kept_bytes() + self.acceptor.bytes()
     }
 
     fn on_executed(&mut self, executed: &Deps) {
-        self.log.executed_here(executed);
+        self.core.log.executed_here(executed);
     }
 }

@@ -26,12 +26,12 @@ impl Plant {
 impl Paxos {
     /// Breaks one rule.
     pub(crate) fn plant(&mut self, plant: Plant) {
-        self.plant = Some(plant);
+        self.core.cx.rules.broken = Some(plant);
     }
 
     /// Lets go what should be held back.
-    pub(super) fn release_early_if_planted(&self, fx: &mut Fx) {
-        let Some(plant) = self.plant else { return };
+    pub(super) fn after_step(&self, fx: &mut Fx) {
+        let Some(plant) = self.core.cx.rules.broken else { return };
         for held in &mut fx.messages {
             held.forget_if(|outgoing| match outgoing.message {
                 Message::Promise { .. } => plant == Plant::EarlyPromise,

@@ -17,11 +17,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
-use super::{Fx, Message, Paxos};
+use super::acceptor::Acceptor;
+use super::learner::Learner;
+use super::{Message, Step, rules};
+use crate::protocol::Path;
 use crate::protocol::log::Choice;
-use crate::protocol::{Path, View};
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
 
 /// The most slots that a replica proposes in at a time.
@@ -39,8 +42,9 @@ const MOST_DOUBLINGS: u32 = 3;
 /// What a replica proposes.
 ///
 /// Invariant: each name in `own` is in `queue`, or the `mine` of exactly one attempt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Proposer {
+    rng: ChaCha8Rng,
     /// Own values that are not decided as far as is known here.
     own: BTreeMap<InstanceId, Own>,
     /// Those that are in no slot.
@@ -93,7 +97,35 @@ enum Phase {
     BackOff { until: Time, above: Ballot },
 }
 
+/// What the other parts know, lent to look at.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) acceptor: &'a Acceptor,
+    pub(super) learner: &'a Learner,
+}
+
+impl Known<'_> {
+    /// The highest ballot that was heard of in a slot; `None` if nobody is known to have touched
+    /// it.
+    fn ballot(self, slot: Slot) -> Option<Ballot> {
+        self.acceptor.promised(slot).max(self.learner.ballot(slot))
+    }
+}
+
 impl Proposer {
+    pub(super) fn new(seed: u64) -> Proposer {
+        Proposer {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            own: BTreeMap::new(),
+            queue: VecDeque::new(),
+            attempts: BTreeMap::new(),
+            others: 0,
+            ahead: 0,
+            quiet: BTreeMap::new(),
+            gap_jitter: Duration::ZERO,
+        }
+    }
+
     /// How many own proposals are under way.
     pub(super) fn undecided(&self) -> usize {
         self.own.len()
@@ -123,37 +155,39 @@ impl Proposer {
     fn look_ahead(&mut self, others_before: u64) {
         self.ahead = self.others.saturating_sub(others_before).min(PIPELINE as u64);
     }
-}
 
-impl Paxos {
-    pub(super) fn enqueue(&mut self, view: &View, batch: Arc<Batch>, fx: &mut Fx) -> InstanceId {
-        let name = self.reserve.name(fx);
-        self.proposer.own.insert(name, Own { batch, losses: 0 });
-        self.proposer.queue.push_back(name);
-        self.start_proposals(view, fx);
+    pub(super) fn propose(
+        &mut self,
+        s: &mut Step<'_>,
+        known: Known<'_>,
+        batch: Arc<Batch>,
+    ) -> InstanceId {
+        let name = s.reserve.name(s.fx);
+        self.own.insert(name, Own { batch, losses: 0 });
+        self.queue.push_back(name);
+        self.start_proposals(s, known);
         name
     }
 
     /// Takes slots for what waits.
-    pub(super) fn start_proposals(&mut self, view: &View, fx: &mut Fx) {
-        while self.proposer.attempts.len() < PIPELINE {
-            let Some(name) = self.proposer.queue.front() else { return };
-            let has_lost = self.proposer.losses(Some(*name)) > 0;
-            let ahead = if has_lost { self.proposer.ahead } else { 0 };
-            let Some(slot) = self.free_slot(ahead) else { return };
-            let mine = self.proposer.queue.pop_front();
-            self.prepare(view, slot, mine, Ballot::OWNER, fx);
+    pub(super) fn start_proposals(&mut self, s: &mut Step<'_>, known: Known<'_>) {
+        while self.attempts.len() < PIPELINE {
+            let Some(name) = self.queue.front() else { return };
+            let has_lost = self.losses(Some(*name)) > 0;
+            let ahead = if has_lost { self.ahead } else { 0 };
+            let Some(slot) = self.free_slot(s, known, ahead) else { return };
+            let mine = self.queue.pop_front();
+            self.prepare(s, known, slot, mine, Ballot::OWNER);
         }
     }
 
     /// The lowest slot that nobody is known to have touched, but for so many.
-    fn free_slot(&self, mut but: u64) -> Option<Slot> {
-        let mut slot = self.log.known() + 1;
-        while !self.log.is_beyond(slot) {
-            let is_free = self.log.is_open(slot)
-                && !self.proposer.attempts.contains_key(&slot)
-                && self.acceptor.promised(slot).is_none()
-                && self.learner.ballot(slot).is_none();
+    fn free_slot(&self, s: &Step<'_>, known: Known<'_>, mut but: u64) -> Option<Slot> {
+        let mut slot = s.log.known() + 1;
+        while !s.log.is_beyond(slot) {
+            let is_free = s.log.is_open(slot)
+                && !self.attempts.contains_key(&slot)
+                && known.ballot(slot).is_none();
             if is_free && but == 0 {
                 return Some(slot);
             }
@@ -166,51 +200,50 @@ impl Paxos {
     /// Phase 1a, in a ballot above `above` and all that is known of here.
     fn prepare(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
+        known: Known<'_>,
         slot: Slot,
         mine: Option<InstanceId>,
         above: Ballot,
-        fx: &mut Fx,
     ) {
-        let promised = self.acceptor.promised(slot).unwrap_or_default();
-        let above = above.max(promised).max(self.learner.ballot(slot).unwrap_or_default());
+        let above = above.max(known.ballot(slot).unwrap_or_default());
         let skip = if above.is_owner() { self.first_round(mine) } else { 0 };
-        let Some(ballot) = self.reserve.ballot(above, skip, fx) else {
-            self.proposer.attempts.remove(&slot);
-            self.proposer.give_back(mine);
+        let Some(ballot) = s.reserve.ballot(above, skip, s.fx) else {
+            self.attempts.remove(&slot);
+            self.give_back(mine);
             return;
         };
-        fx.hit(Path::PaxosPrepare);
+        s.fx.hit(Path::PaxosPrepare);
         let phase = Phase::Prepare { promises: ReplicaSet::EMPTY, found: None };
-        let before = self.proposer.attempts.get(&slot);
+        let before = self.attempts.get(&slot);
         let is_exposed = before.is_some_and(|before| before.is_exposed);
         let collisions = before.map_or(0, |before| before.collisions);
         let is_gap = before.is_some_and(|before| before.is_gap);
-        let (others, sent) = (self.proposer.others, view.now);
+        let (others, sent) = (self.others, s.view.now);
         let attempt = Attempt { ballot, phase, mine, is_exposed, collisions, is_gap, others, sent };
-        self.proposer.attempts.insert(slot, attempt);
-        self.log.see(slot);
-        fx.send(self.reserve.written(), self.all(), Message::Prepare { slot, ballot });
+        self.attempts.insert(slot, attempt);
+        s.log.see(slot);
+        s.fx.send(s.reserve.written(), s.cx.all(), Message::Prepare { slot, ballot });
     }
 
     /// The round of the first ballot in a slot, from 0, for whoever loses often above all others.
     fn first_round(&mut self, mine: Option<InstanceId>) -> u32 {
-        let losses = self.proposer.losses(mine).min(MOST_LOSSES);
+        let losses = self.losses(mine).min(MOST_LOSSES);
         losses * FIRST_ROUNDS + self.rng.random_range(0..FIRST_ROUNDS)
     }
 
     /// A promise arrived; with a majority of them phase 2a.
     pub(super) fn on_promise(
         &mut self,
-        view: &View,
+        s: &mut Step<'_>,
+        known: Known<'_>,
         from: ReplicaId,
         slot: Slot,
         ballot: Ballot,
         vote: Option<(Ballot, Choice)>,
-        fx: &mut Fx,
     ) {
-        let quorum = self.quorum();
-        let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { return };
+        let quorum = rules::quorum(s);
+        let Some(attempt) = self.attempts.get_mut(&slot) else { return };
         let Phase::Prepare { promises, found } = &mut attempt.phase else { return };
         if attempt.ballot != ballot {
             return;
@@ -224,24 +257,23 @@ impl Paxos {
         if promises.len() >= quorum {
             let found = found.take().map(|(_, choice)| choice);
             let others = attempt.others;
-            self.proposer.look_ahead(others);
-            #[cfg(test)]
-            let found = found.filter(|_| self.plant != Some(super::Plant::IgnoreFound));
-            self.accept(view, slot, found, fx);
+            self.look_ahead(others);
+            let found = found.filter(|_| s.cx.rules.found_votes_bind());
+            self.accept(s, known, slot, found);
         }
     }
 
     /// Phase 2a: what was found has to be proposed again; else one may choose.
-    fn accept(&mut self, view: &View, slot: Slot, found: Option<Choice>, fx: &mut Fx) {
-        let attempt = self.proposer.attempts.get_mut(&slot).expect("it was in phase 1");
+    fn accept(&mut self, s: &mut Step<'_>, known: Known<'_>, slot: Slot, found: Option<Choice>) {
+        let attempt = self.attempts.get_mut(&slot).expect("it was in phase 1");
         let own = |name: InstanceId| {
-            let batch = self.proposer.own.get(&name)?.batch.clone();
+            let batch = self.own.get(&name)?.batch.clone();
             Some(Choice { proposal: name, value: Value::Batch(batch) })
         };
         let mut leaves = None;
         let choice = if let Some(found) = found {
             if attempt.mine != Some(found.proposal) {
-                fx.hit(Path::PaxosAdopted);
+                s.fx.hit(Path::PaxosAdopted);
                 if !attempt.is_exposed {
                     leaves = attempt.mine.take();
                 }
@@ -251,60 +283,66 @@ impl Paxos {
             attempt.is_exposed = true;
             choice
         } else {
-            fx.hit(Path::PaxosNop);
-            Choice { proposal: self.reserve.name(fx), value: Value::Nop }
+            s.fx.hit(Path::PaxosNop);
+            Choice { proposal: s.reserve.name(s.fx), value: Value::Nop }
         };
         let ballot = attempt.ballot;
-        attempt.sent = view.now;
+        attempt.sent = s.view.now;
         attempt.phase = Phase::Accept { choice: choice.clone() };
-        fx.send(self.reserve.written(), self.all(), Message::Accept { slot, ballot, choice });
-        self.proposer.give_back(leaves);
-        self.start_proposals(view, fx);
+        s.fx.send(s.reserve.written(), s.cx.all(), Message::Accept { slot, ballot, choice });
+        self.give_back(leaves);
+        self.start_proposals(s, known);
     }
 
     /// Another proposer has a higher ballot: one of both has to give way, and this one is asked to.
-    pub(super) fn on_rejected(&mut self, view: &View, slot: Slot, ballot: Ballot, fx: &mut Fx) {
-        let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { return };
+    pub(super) fn on_rejected(
+        &mut self,
+        s: &mut Step<'_>,
+        known: Known<'_>,
+        slot: Slot,
+        ballot: Ballot,
+    ) {
+        let Some(attempt) = self.attempts.get_mut(&slot) else { return };
         if attempt.ballot >= ballot || matches!(attempt.phase, Phase::BackOff { .. }) {
             return;
         }
-        fx.hit(Path::PaxosCollision);
+        s.fx.hit(Path::PaxosCollision);
         let others = attempt.others;
         // Not exposed, the own value has lost nothing: the other one leads the slot now.
         let leaves = if attempt.is_exposed { None } else { attempt.mine.take() };
         if attempt.mine.is_some() || attempt.is_gap {
             attempt.collisions = attempt.collisions.saturating_add(1);
             let collisions = attempt.collisions;
-            let until = view.now + self.back_off(view, collisions);
-            let attempt = self.proposer.attempts.get_mut(&slot).expect("it was found there");
+            let until = s.view.now + self.back_off(s, collisions);
+            let attempt = self.attempts.get_mut(&slot).expect("it was found there");
             attempt.phase = Phase::BackOff { until, above: ballot };
         } else {
-            self.proposer.attempts.remove(&slot);
+            self.attempts.remove(&slot);
         }
-        self.proposer.look_ahead(others);
-        self.proposer.give_back(leaves);
-        self.start_proposals(view, fx);
+        self.look_ahead(others);
+        self.give_back(leaves);
+        self.start_proposals(s, known);
     }
 
     /// A time at random that is the longer the more collisions there were: long enough for the
     /// other one to get through both phases, more often than not.
-    fn back_off(&mut self, view: &View, collisions: u32) -> Duration {
-        let (shortest, longest) = self.back_off_bounds(view, collisions);
+    fn back_off(&mut self, s: &Step<'_>, collisions: u32) -> Duration {
+        let (shortest, longest) = Proposer::back_off_bounds(s, collisions);
         shortest / 2 + longest.mul_f64(self.rng.random::<f64>())
     }
 
-    fn back_off_bounds(&self, view: &View, collisions: u32) -> (Duration, Duration) {
+    fn back_off_bounds(s: &Step<'_>, collisions: u32) -> (Duration, Duration) {
         let doublings = collisions.saturating_sub(1).min(MOST_DOUBLINGS);
-        let shortest = view.slowest_round_trip().max(self.settings.timing.tick / 2);
+        let shortest = s.view.slowest_round_trip().max(s.cx.timing().tick / 2);
         (shortest, shortest * (2 << doublings))
     }
 
     /// What was far away when a back-off began may be near by now: none lasts for longer than it
     /// could if it began here.
-    fn shorten_back_offs(&mut self, view: &View) {
-        let (shortest, longest) = self.back_off_bounds(view, u32::MAX);
-        let latest = view.now + shortest / 2 + longest;
-        for attempt in self.proposer.attempts.values_mut() {
+    fn shorten_back_offs(&mut self, s: &Step<'_>) {
+        let (shortest, longest) = Proposer::back_off_bounds(s, u32::MAX);
+        let latest = s.view.now + shortest / 2 + longest;
+        for attempt in self.attempts.values_mut() {
             if let Phase::BackOff { until, .. } = &mut attempt.phase {
                 *until = (*until).min(latest);
             }
@@ -312,15 +350,14 @@ impl Paxos {
     }
 
     /// A slot is decided: what had to go in there and did not goes elsewhere.
-    pub(super) fn note_decided(&mut self, slot: Slot, choice: &Choice, fx: &mut Fx) {
-        let name = choice.proposal;
-        if self.proposer.own.remove(&name).is_some() {
-            fx.own_commits.push((name, false));
-            self.proposer.queue.retain(|queued| *queued != name);
+    pub(super) fn on_decided(&mut self, s: &mut Step<'_>, slot: Slot, name: InstanceId) {
+        if self.own.remove(&name).is_some() {
+            s.fx.own_commits.push((name, false));
+            self.queue.retain(|queued| *queued != name);
         }
-        self.proposer.others += u64::from(name.replica != self.settings.me);
-        if let Some(attempt) = self.proposer.attempts.remove(&slot) {
-            self.proposer.give_back(attempt.mine);
+        self.others += u64::from(name.replica != s.cx.me());
+        if let Some(attempt) = self.attempts.remove(&slot) {
+            self.give_back(attempt.mine);
         }
     }
 
@@ -328,89 +365,84 @@ impl Paxos {
     /// it proposes them again. A slot after it in which acceptors were asked to vote for one is
     /// finished all the same.
     pub(super) fn let_own_go(&mut self, slot: Slot) {
-        self.proposer.own.clear();
-        self.proposer.queue.clear();
-        self.proposer.attempts = self.proposer.attempts.split_off(&(slot + 1));
-        self.proposer.attempts.values_mut().for_each(|attempt| attempt.mine = None);
+        self.own.clear();
+        self.queue.clear();
+        self.attempts = self.attempts.split_off(&(slot + 1));
+        self.attempts.values_mut().for_each(|attempt| attempt.mine = None);
     }
 
     /// Time passed: says again what may have been lost, and ends back-offs.
-    pub(super) fn drive_proposals(&mut self, view: &View, fx: &mut Fx) {
-        let again = self.retransmit_after(view);
-        self.shorten_back_offs(view);
-        let slots: Vec<Slot> = self.proposer.attempts.keys().copied().collect();
+    pub(super) fn drive(&mut self, s: &mut Step<'_>, known: Known<'_>) {
+        let again = s.cx.retransmit_after(s.view);
+        self.shorten_back_offs(s);
+        let slots: Vec<Slot> = self.attempts.keys().copied().collect();
         for slot in slots {
-            let Some(attempt) = self.proposer.attempts.get_mut(&slot) else { continue };
+            let Some(attempt) = self.attempts.get_mut(&slot) else { continue };
             let (ballot, mine) = (attempt.ballot, attempt.mine);
             let message = match &attempt.phase {
                 Phase::BackOff { until, above } => {
                     let above = *above;
-                    if *until <= view.now {
-                        self.prepare(view, slot, mine, above, fx);
+                    if *until <= s.view.now {
+                        self.prepare(s, known, slot, mine, above);
                     }
                     continue;
                 }
-                _ if view.now.since(attempt.sent) < again => continue,
+                _ if s.view.now.since(attempt.sent) < again => continue,
                 Phase::Prepare { .. } => Message::Prepare { slot, ballot },
                 Phase::Accept { choice } => {
                     Message::Accept { slot, ballot, choice: choice.clone() }
                 }
             };
-            attempt.sent = view.now;
-            fx.hit(Path::Retransmit);
-            fx.send(self.reserve.written(), self.all(), message);
+            attempt.sent = s.view.now;
+            s.fx.hit(Path::Retransmit);
+            s.fx.send(s.reserve.written(), s.cx.all(), message);
         }
-        self.fill_gaps(view, fx);
-        self.start_proposals(view, fx);
+        self.fill_gaps(s, known);
+        self.start_proposals(s, known);
     }
 
     /// Nothing can be executed after a slot that its proposer left undecided. Whoever sees one in
     /// which nothing happens for long decides it, with what it finds there, an own value, or a
     /// `Nop`. Each slot is quiet for itself: of many that are left behind, after a crash, none has
     /// to wait for those before it.
-    fn fill_gaps(&mut self, view: &View, fx: &mut Fx) {
-        let first = self.log.known() + 1;
-        let last = self.log.seen().min(self.log.known() + GAPS);
-        self.proposer.quiet = self.proposer.quiet.split_off(&first);
+    fn fill_gaps(&mut self, s: &mut Step<'_>, known: Known<'_>) {
+        let first = s.log.known() + 1;
+        let last = s.log.seen().min(s.log.known() + GAPS);
+        self.quiet = self.quiet.split_off(&first);
         let mut fills = false;
         for slot in first..=last {
-            let Some(patience) = self.gap_patience(view, slot) else {
-                self.proposer.quiet.remove(&slot);
+            let Some(patience) = self.gap_patience(s, known, slot) else {
+                self.quiet.remove(&slot);
                 continue;
             };
-            let since = *self.proposer.quiet.entry(slot).or_insert(view.now);
-            if view.now.since(since) < patience + self.proposer.gap_jitter {
+            let since = *self.quiet.entry(slot).or_insert(s.view.now);
+            if s.view.now.since(since) < patience + self.gap_jitter {
                 continue;
             }
-            fx.hit(Path::PaxosGap);
-            let mine = self.proposer.queue.pop_front();
-            self.prepare(view, slot, mine, Ballot::OWNER, fx);
-            if let Some(attempt) = self.proposer.attempts.get_mut(&slot) {
+            s.fx.hit(Path::PaxosGap);
+            let mine = self.queue.pop_front();
+            self.prepare(s, known, slot, mine, Ballot::OWNER);
+            if let Some(attempt) = self.attempts.get_mut(&slot) {
                 attempt.is_gap = true;
             }
             fills = true;
         }
         if fills {
-            let most = self.retransmit_after(view) * 2;
-            self.proposer.gap_jitter = most.mul_f64(self.rng.random::<f64>());
+            let most = s.cx.retransmit_after(s.view) * 2;
+            self.gap_jitter = most.mul_f64(self.rng.random::<f64>());
         }
     }
 
     /// How long a gap is left to others: to its proposer if that lives, to be fetched if somebody
     /// has it. `None` if there is none.
-    fn gap_patience(&self, view: &View, slot: Slot) -> Option<Duration> {
-        if !self.log.is_open(slot) || self.proposer.attempts.contains_key(&slot) {
+    fn gap_patience(&self, s: &Step<'_>, known: Known<'_>, slot: Slot) -> Option<Duration> {
+        if !s.log.is_open(slot) || self.attempts.contains_key(&slot) {
             return None;
         }
-        let promised = self.acceptor.promised(slot).max(self.learner.ballot(slot));
-        let leader = promised.map(|ballot| ballot.leader(self.settings.me));
-        let is_led = leader
-            .is_some_and(|leader| leader != self.settings.me && !view.suspected.contains(leader));
-        let is_waited_for = is_led || self.log.is_known_elsewhere(slot, view);
-        Some(self.retransmit_after(view) * if is_waited_for { 6 } else { 2 })
-    }
-
-    fn retransmit_after(&self, view: &View) -> Duration {
-        self.settings.timing.retransmit.max(view.slowest_trip() * 2)
+        let leader = known.ballot(slot).map(|ballot| ballot.leader(s.cx.me()));
+        let is_led =
+            leader.is_some_and(|leader| leader != s.cx.me() && !s.view.suspected.contains(leader));
+        let is_waited_for = is_led || s.log.is_known_elsewhere(slot, s.view);
+        Some(s.cx.retransmit_after(s.view) * if is_waited_for { 6 } else { 2 })
     }
 }
