@@ -220,3 +220,69 @@ fn learn_votes(s: &mut Step<'_>, decided: &[Vote]) {
         learner::learn(s, run[0].slot, entries);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::View;
+    use crate::protocol::log::tests::stage::{batch, replica, said, settings};
+    use crate::protocol::multipaxos::Fx;
+    use crate::protocol::multipaxos::log::Accepted;
+    use crate::protocol::multipaxos::step::Core;
+    use crate::types::{InstanceId, Retention, Value};
+
+    fn entry(of: usize, tag: u64) -> Entry {
+        Entry { proposal: InstanceId::new(replica(of), tag), value: Value::Batch(batch(tag)) }
+    }
+
+    /// Replica 1 of three in phase 1, with what it has said; the vote that it cast before.
+    fn prepared(ballot: Ballot, entry: Entry) -> (Core, View, Fx, Candidate) {
+        let mut core = Core::new(settings(1, 3, Retention::default()));
+        let (view, mut fx) = (View::new(3), Fx::default());
+        core.log.put(1, Accepted { ballot, entry, written: Written::default() });
+        core.promised.join(Ballot::OWNER.next_for(replica(3)).next_for(replica(1)), &mut fx);
+        let candidate = Candidate::start_phase_1(&mut core.step(&view, &mut fx));
+        (core, view, fx, candidate)
+    }
+
+    fn page(ballot: Ballot, votes: Vec<Vote>, next: Slot) -> Page {
+        Page { ballot, first: 1, commit: 0, votes, next }
+    }
+
+    #[test]
+    fn the_highest_vote_for_a_slot_is_proposed_and_gaps_are_filled() {
+        let (low, high) = (Ballot::OWNER.next_for(replica(1)), Ballot::OWNER.next_for(replica(2)));
+        assert!(low < high);
+        let (mut core, view, mut fx, mut candidate) = prepared(low, entry(1, 7));
+        let (s, ballot) = (&mut core.step(&view, &mut fx), candidate.ballot);
+        let vote = |slot, tag| Vote { slot, ballot: high, entry: entry(2, tag) };
+        let own = candidate.on_promise(s, replica(1), page(ballot, Vec::new(), 0));
+        assert_eq!(own, None, "one is no majority");
+        let votes = vec![vote(1, 8), vote(3, 9)];
+        let stale = candidate.on_promise(s, replica(2), page(high, votes.clone(), 0));
+        assert_eq!(stale, None, "a promise of another ballot");
+        let suffix = candidate.on_promise(s, replica(2), page(ballot, votes, 0));
+        let suffix = suffix.expect("two are a majority");
+        assert_eq!(suffix.len(), 3);
+        assert_eq!((&suffix[0], &suffix[2]), (&entry(2, 8), &entry(2, 9)));
+        assert_eq!(suffix[1].value, Value::Nop);
+    }
+
+    #[test]
+    fn all_pages_of_a_majority_are_waited_for() {
+        let low = Ballot::OWNER.next_for(replica(1));
+        let (mut core, view, mut fx, mut candidate) = prepared(low, entry(1, 7));
+        let ballot = candidate.ballot;
+        said(&mut fx);
+        let s = &mut core.step(&view, &mut fx);
+        candidate.on_promise(s, replica(1), page(ballot, Vec::new(), 0));
+        let votes = vec![Vote { slot: 1, ballot: low, entry: entry(1, 7) }];
+        assert_eq!(candidate.on_promise(s, replica(3), page(ballot, votes.clone(), 2)), None);
+        let asked = said(s.fx);
+        assert_eq!(asked, [(vec![3], Message::Prepare { ballot, first: 2 })]);
+        let again = candidate.on_promise(s, replica(3), page(ballot, votes, 0));
+        assert_eq!(again, None, "that page was told");
+        let last = Page { first: 2, ..page(ballot, Vec::new(), 0) };
+        assert_eq!(candidate.on_promise(s, replica(3), last), Some(vec![entry(1, 7)]));
+    }
+}

@@ -80,3 +80,32 @@ impl Election {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::log::tests::stage::{replica, settings};
+    use crate::protocol::multipaxos::Fx;
+    use crate::protocol::multipaxos::lease::Asked;
+    use crate::protocol::multipaxos::step::Core;
+    use crate::types::Retention;
+
+    #[test]
+    fn a_replica_stands_for_election_only_once_it_is_free_of_its_word() {
+        let mut core = Core::new(settings(2, 3, Retention::default()));
+        let (mut view, mut fx) = (View::new(3), Fx::default());
+        let (mut election, mut grant) = (Election::new(1), Grant::default());
+        election.postpone(&core.cx, &view);
+        let due = election.deadline.expect("it was set");
+        assert!(!election.is_due(&mut core.step(&view, &mut fx), &grant), "it was just postponed");
+        let lease = due.since(view.now) * 2;
+        let asked = Asked { sent: view.now, lease };
+        grant.on_heartbeat(&mut core.step(&view, &mut fx), replica(1), asked, 0);
+        view.now = due;
+        assert!(!election.is_due(&mut core.step(&view, &mut fx), &grant), "the lease holds");
+        assert_eq!(election.deadline, Some(grant.free_for(replica(2))));
+        view.now = grant.free_for(replica(2));
+        assert!(election.is_due(&mut core.step(&view, &mut fx), &grant));
+        assert!(!election.is_due(&mut core.step(&view, &mut fx), &grant), "once");
+    }
+}
