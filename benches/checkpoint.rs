@@ -8,9 +8,9 @@ use std::cell::LazyCell;
 use bytes::Bytes;
 use common::{Pace, group};
 use criterion::{Criterion, criterion_group, criterion_main};
-use isonomy::protocol::Protocol;
-use isonomy::protocol::epaxos::{EPaxos, Record};
-use isonomy::replica::{Core, Limits, Output};
+use isonomy::internals::protocol::Protocol;
+use isonomy::internals::protocol::epaxos::{EPaxos, Record};
+use isonomy::internals::replica::{Core, Limits, Output};
 use isonomy::types::{
     Batch, ClientId, Command, Deps, Footprint, InstanceId, Optimisations, Quorums, ReplicaId,
     RequestId, Retention, Settings, Timing, Value,

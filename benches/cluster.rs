@@ -22,7 +22,7 @@ use common::{Pace, group};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::machine::{Kv, KvOutput};
-use isonomy::protocol::ProtocolKind;
+use isonomy::node::ProtocolKind;
 use isonomy::{LocalCluster, Replica};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Pace, group};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::protocol::epaxos::ConflictIndex;
+use isonomy::internals::protocol::epaxos::ConflictIndex;
 use isonomy::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -16,7 +16,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::{Pace, group};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::storage::{Durability, FileDisk, Log, LogEvent, LogOptions, LogThread};
+use isonomy::internals::storage::{Durability, FileDisk, Log, LogEvent, LogOptions, LogThread};
 use isonomy::types::LogPosition;
 use tempfile::TempDir;
 

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Pace, group};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::mesh::{Authority, ClientConnection, Dropped, Inbound, Lane, Mesh, MeshConfig};
+use isonomy::internals::mesh::{
+    Authority, ClientConnection, Dropped, Inbound, Lane, Mesh, MeshConfig,
+};
 use isonomy::types::ReplicaId;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;

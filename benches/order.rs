@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{Pace, group};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::execute::Executor;
+use isonomy::internals::execute::Executor;
 use isonomy::types::{
     Access, Batch, ClientId, Command, Decision, Deps, Footprint, InstanceId, KeyHash, ReplicaId,
     RequestId, Slot, Value,

@@ -24,12 +24,12 @@ use common::rounds::{Side, compare};
 use common::{Pace, group};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy::internals::protocol::Protocol;
+use isonomy::internals::protocol::epaxos::EPaxos;
+use isonomy::internals::protocol::fast_paxos::FastPaxos;
+use isonomy::internals::protocol::multipaxos::MultiPaxos;
+use isonomy::internals::protocol::paxos::Paxos;
 use isonomy::machine::{Applied, Applier, Kv, KvOutput, Outcome, StateMachine, encode};
-use isonomy::protocol::Protocol;
-use isonomy::protocol::epaxos::EPaxos;
-use isonomy::protocol::fast_paxos::FastPaxos;
-use isonomy::protocol::multipaxos::MultiPaxos;
-use isonomy::protocol::paxos::Paxos;
 use isonomy::types::{Batch, ClientId, Command, ReplicaId, RequestId, Time};
 
 /// A cluster in which nobody is answered for so long stands still.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::cores::Cores;
 use common::{Pace, group};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::protocol::epaxos::EPaxos;
+use isonomy::internals::protocol::epaxos::EPaxos;
 use isonomy::types::{ClientId, Command, Footprint, ReplicaId, RequestId};
 
 struct Cluster {

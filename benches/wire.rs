@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use common::{Pace, group};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isonomy::protocol::epaxos::{CommitValue, Message};
-use isonomy::replica::PeerMessage;
+use isonomy::internals::protocol::epaxos::{CommitValue, Message};
+use isonomy::internals::replica::PeerMessage;
+use isonomy::internals::wire::{Limits, decode_peer, encode_peer};
 use isonomy::types::{
     Ballot, Batch, ClientId, Command, Deps, Footprint, InstanceId, LogPosition, ReplicaId,
     RequestId,
 };
-use isonomy::wire::{Limits, decode_peer, encode_peer};
 
 const REPLICAS: usize = 5;
 /// How far the sender is durable: three bytes.

@@ -21,29 +21,42 @@
 //!
 //! - [`guide`]: running a cluster and embedding, with everything that can go wrong
 //! - [`reliability`]: the promises, and the test that holds each
-//! - [`protocol::epaxos`], [`protocol::log`]: the rules of the protocols
+//! - [`rules::epaxos`], [`rules::log`]: the rules of the protocols
 //! - [`family`]: Paxos, Raft, EPaxos and their kin, in papers and in practice
+//!
+//! # What is public
+//!
+//! What a program embeds, and what the signatures of that need; everything else is private.
+//!
+//! - [`node`]: the running replica: [`Replica`], its builder, its errors, status and metrics
+//! - [`client`]: a client in another process
+//! - [`machine`]: what a program brings: the [`StateMachine`](machine::StateMachine), and a
+//!   key-value store that is one
+//! - [`testkit`]: checks for a program's own state machine
+//! - [`types`]: ids, footprints, addresses, consistency, timing
+//! - [`network`]: certificates, and how replicas and clients connect
 //!
 //! # The rooms
 //!
 //! The crate is a row of rooms, and each uses only rooms above it. A command's way: `node` takes it
 //! from its caller, `replica` admits it, `protocol` agrees on it with the other replicas (by way of
 //! `wire`, `storage` and `mesh`), `execute` finds its turn, and `machine` applies it.
+//! `cargo doc --document-private-items` shows all of them.
 //!
-//! - [`types`]: ids, ballots, dependency vectors, footprints, settings
-//! - [`protocol`]: agreement, as steps without a clock or a socket: EPaxos\* and the logs
-//! - [`execute`]: the order of execution: the graph of dependencies, or the log
-//! - [`machine`]: what a program brings, sessions, and a key-value store
-//! - [`replica`]: one replica's core around a protocol: admission, durability, snapshots
-//! - [`wire`]: messages and records as bytes
-//! - [`storage`]: the durable log, snapshots, and disks that fail on purpose
-//! - [`mesh`]: QUIC connections between replicas, and from clients
-//! - [`node`]: the running replica: threads, queues, and the handle
-//! - [`client`]: a client in another process
+//! - `types`: ids, ballots, dependency vectors, footprints, settings
+//! - `protocol`: agreement, as steps without a clock or a socket: EPaxos\* and the logs
+//! - `execute`: the order of execution: the graph of dependencies, or the log
+//! - `machine`: the state machine, sessions, and the key-value store
+//! - `replica`: one replica's core around a protocol: admission, durability, snapshots
+//! - `wire`: messages and records as bytes
+//! - `storage`: the durable log, snapshots, and disks that fail on purpose
+//! - `mesh`: QUIC connections between replicas, and from clients
+//! - `node`: threads, queues, and the handle
+//! - `client`: sessions, and the choice of a replica
 //! - `sim`: whole clusters in simulated worlds full of faults, and checks of what happened
 //! - `load`: the load generator, the demo, and the comparison of protocols
 //! - `cli`: the command `isonomy`
-//! - [`testkit`]: checks for a program's own state machine
+//! - `testkit`: random commands against the promises of a state machine
 //!
 //! # Features
 //!
@@ -53,36 +66,39 @@
 //! - `authority`: a certificate authority of the cluster's own, and [`LocalCluster`]; without it,
 //!   certificates come from files
 //! - `metrics`: quantiles of latencies; without it, their number, mean and maximum
-//! - `sim`, `load`: the rooms of these names; `load` brings all the others
+//! - `sim`, `load`, `cli`: the rooms of these names, for the command `isonomy`; they add nothing to
+//!   the public API, and `load` brings all the others
+//!
+#![cfg_attr(not(feature = "authority"), doc = "[`LocalCluster`]: #features")]
 
 pub mod types;
 
-pub mod protocol;
+mod protocol;
 
-pub mod execute;
+mod execute;
 
 pub mod machine;
 
-pub mod replica;
+mod replica;
 
-pub mod wire;
+mod wire;
 
-pub mod storage;
+mod storage;
 
-pub mod mesh;
+mod mesh;
 
 pub mod node;
 
 pub mod client;
 
 #[cfg(feature = "sim")]
-pub mod sim;
+mod sim;
 
 #[cfg(feature = "load")]
-pub mod load;
+mod load;
 
 #[cfg(feature = "cli")]
-pub mod cli;
+mod cli;
 
 pub mod testkit;
 
@@ -90,11 +106,74 @@ pub mod testkit;
 pub use node::LocalCluster;
 pub use node::Replica;
 
+/// What replicas and clients need to find, to trust and to reach each other.
+pub mod network {
+    #[cfg(feature = "authority")]
+    pub use crate::mesh::{Authority, Issued};
+    pub use crate::mesh::{
+        BadName, ClientConfig, Congestion, Credentials, CredentialsError, Limits, MeshError,
+        Resolver, Wan, WanControl,
+    };
+}
+
+/// The private rooms, for the command, the benchmarks and the tests of this repository, which Cargo
+/// builds as crates of their own. It is no part of the public API: any release may change it.
+#[doc(hidden)]
+pub mod internals {
+    /// `cli`, as far as the command needs it.
+    #[cfg(feature = "cli")]
+    pub mod cli {
+        pub use crate::cli::run;
+    }
+
+    /// All of `execute`.
+    pub mod execute {
+        pub use crate::execute::*;
+    }
+
+    /// All of `load`.
+    #[cfg(feature = "load")]
+    pub mod load {
+        pub use crate::load::*;
+    }
+
+    /// All of `mesh`.
+    pub mod mesh {
+        pub use crate::mesh::*;
+    }
+
+    /// All of `protocol`.
+    pub mod protocol {
+        pub use crate::protocol::*;
+    }
+
+    /// All of `replica`.
+    pub mod replica {
+        pub use crate::replica::*;
+    }
+
+    /// All of `sim`.
+    #[cfg(feature = "sim")]
+    pub mod sim {
+        pub use crate::sim::*;
+    }
+
+    /// All of `storage`.
+    pub mod storage {
+        pub use crate::storage::*;
+    }
+
+    /// All of `wire`.
+    pub mod wire {
+        pub use crate::wire::*;
+    }
+}
+
 // The links of these pages lead to files. In rustdoc they lead to items: of two definitions of a
 // link, the first counts.
 #[cfg(doc)]
-#[doc = "[EPaxos]: crate::protocol::epaxos"]
-#[doc = "[logs]: crate::protocol::log"]
+#[doc = "[EPaxos]: crate::rules::epaxos"]
+#[doc = "[logs]: crate::rules::log"]
 #[doc = "[family]: crate::family"]
 #[doc = "[state-machine]: crate::machine::StateMachine"]
 #[doc = "[check-footprint]: crate::testkit::check_footprint"]
@@ -103,16 +182,28 @@ pub use node::Replica;
 #[doc = include_str!("GUIDE.md")]
 pub mod guide {}
 
+/// The rules of the protocols, by number. Comments in the source cite them.
 #[cfg(doc)]
-#[doc = "[EPaxos]: crate::protocol::epaxos"]
-#[doc = "[logs]: crate::protocol::log"]
+pub mod rules {
+    #[doc = include_str!("protocol/epaxos/PROTOCOL.md")]
+    pub mod epaxos {}
+
+    #[doc = include_str!("protocol/log/LINKS.md")]
+    #[doc = ""]
+    #[doc = include_str!("protocol/log/PROTOCOL.md")]
+    pub mod log {}
+}
+
+#[cfg(doc)]
+#[doc = "[EPaxos]: crate::rules::epaxos"]
+#[doc = "[logs]: crate::rules::log"]
 #[doc = ""]
 #[doc = include_str!("RELIABILITY.md")]
 pub mod reliability {}
 
 #[cfg(doc)]
-#[doc = "[EPaxos]: crate::protocol::epaxos"]
-#[doc = "[multi-paxos]: crate::protocol::log#m-multi-paxos"]
+#[doc = "[EPaxos]: crate::rules::epaxos"]
+#[doc = "[multi-paxos]: crate::rules::log#m-multi-paxos"]
 #[doc = ""]
 #[doc = include_str!("FAMILY.md")]
 pub mod family {}

@@ -1,7 +1,7 @@
-//! The `isonomy` command: see [`isonomy::cli`].
+//! The `isonomy` command: see [`isonomy::internals::cli`].
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    isonomy::cli::run(std::env::args_os())
+    isonomy::internals::cli::run(std::env::args_os())
 }

@@ -161,7 +161,7 @@ fn the_guide_can_be_followed() {
 #[cfg(unix)]
 #[test]
 fn a_cluster_begins_anew_from_a_backup_with_holes() {
-    use isonomy::protocol::epaxos::Record;
+    use isonomy::internals::protocol::epaxos::Record;
     use isonomy::types::{Batch, ClientId, Command, Deps, InstanceId, ReplicaId, RequestId, Value};
     let mut cluster = Cluster::lay_out(3);
     let replica = |number| ReplicaId::new(number).expect("a number");

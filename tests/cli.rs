@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use isonomy::sim::history::read_history;
-use isonomy::sim::linearizability::{BUDGET, Verdict, check};
-use isonomy::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
+use isonomy::internals::sim::history::read_history;
+use isonomy::internals::sim::linearizability::{BUDGET, Verdict, check};
+use isonomy::internals::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use serde_json::Value;
 
 fn isonomy() -> Command {
@@ -361,7 +361,7 @@ fn a_directory_that_is_not_permitted_is_no_lost_one() {
 
 /// A directory as a replica leaves it: one vote, one decision, one snapshot.
 fn replicas_directory(path: &Path) {
-    use isonomy::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
+    use isonomy::internals::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
     use isonomy::types::{Ballot, Deps, Executed, InstanceId, LogPosition, ReplicaId, Value};
     let replica = ReplicaId::new(2).expect("a number");
     let options = StoreOptions {
@@ -382,14 +382,14 @@ fn replicas_directory(path: &Path) {
         Record::Committed { id: InstanceId::new(replica, 6), value, deps },
     ] {
         let mut bytes = bytes::BytesMut::new();
-        isonomy::wire::encode_record(1, &record, &mut bytes);
+        isonomy::internals::wire::encode_record(1, &record, &mut bytes);
         store.log.append(&bytes).expect("there is room");
     }
     store.log.flush().expect("it flushes");
     let mut writer = store.snapshots.begin(LogPosition::new(1)).expect("a snapshot");
     let none = || Deps::none(3);
     let (floor, cut, dropped) = (none(), none(), Deps::from_slots([0, 2, 0]));
-    let checkpoint = isonomy::replica::Checkpoint {
+    let checkpoint = isonomy::internals::replica::Checkpoint {
         position: LogPosition::new(1),
         executed: Executed::up_to(Deps::from_slots([0, 5, 0])),
         shared: ProtocolSnapshot {
@@ -399,11 +399,12 @@ fn replicas_directory(path: &Path) {
             index: DroppedIndex::new(3),
             decisions: Vec::new(),
         },
-        own: Vec::<isonomy::replica::Record<Record>>::new(),
+        own: Vec::<isonomy::internals::replica::Record<Record>>::new(),
     };
     let state = isonomy::machine::Applier::new(isonomy::machine::Kv::new()).snapshot();
     let write = |bytes: &[u8]| writer.write(bytes);
-    isonomy::wire::encode_snapshot(1, "blue", &checkpoint, &state, write).expect("there is room");
+    isonomy::internals::wire::encode_snapshot(1, "blue", &checkpoint, &state, write)
+        .expect("there is room");
     writer.finish().expect("it flushes");
     store.log.close().expect("it closes");
 }

@@ -11,7 +11,7 @@ use common::*;
 use isonomy::LocalCluster;
 use isonomy::client::{Client, ClientConfig, ClientError, ConnectError, Rejected};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
-use isonomy::mesh::WanControl;
+use isonomy::network::WanControl;
 use isonomy::node::Limits;
 use isonomy::types::{Consistency, ReplicaId};
 

@@ -59,7 +59,7 @@ mod apart {
     use bytes::Bytes;
     use isonomy::Replica;
     use isonomy::machine::{Kv, KvCommand, KvOutput};
-    use isonomy::mesh::Authority;
+    use isonomy::network::Authority;
     use isonomy::node::Durability;
     use isonomy::types::{ClientId, Consistency, ReplicaId};
 

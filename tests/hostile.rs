@@ -15,20 +15,20 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use common::*;
 use isonomy::Replica;
-use isonomy::machine::{Kv, KvOutput};
-use isonomy::mesh::{
+use isonomy::internals::mesh::{
     Authority, ClientConfig, ClientConnection, ClientEndpoint, Dropped, Inbound, Lane, Mesh,
     MeshConfig,
 };
-use isonomy::node::{Durability, ProposeError};
-use isonomy::protocol::epaxos::{CommitValue, Message};
-use isonomy::replica::PeerMessage;
-use isonomy::types::{
-    Batch, ClientId, Command, Deps, Footprint, InstanceId, LogPosition, ReplicaId, RequestId,
-};
-use isonomy::wire::{
+use isonomy::internals::protocol::epaxos::{CommitValue, Message};
+use isonomy::internals::replica::PeerMessage;
+use isonomy::internals::wire::{
     self, Ask, Frame, Outcome, PEER_VERSION, Refusal, Request, SNAPSHOT_VERSION, decode_peer,
     decode_reply, encode_peer, encode_request,
+};
+use isonomy::machine::{Kv, KvOutput};
+use isonomy::node::{Durability, ProposeError};
+use isonomy::types::{
+    Batch, ClientId, Command, Deps, Footprint, InstanceId, LogPosition, ReplicaId, RequestId,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

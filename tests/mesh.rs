@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use isonomy::mesh::{
+use isonomy::internals::mesh::{
     Authority, ClientConfig, ClientConnection, ClientEndpoint, Credentials, Inbound, Issued, Lane,
     Mesh, MeshConfig,
 };

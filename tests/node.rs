@@ -439,7 +439,7 @@ async fn a_panic_of_the_state_machine_fences_the_replica() {
 #[tokio::test]
 async fn a_configuration_that_cannot_work_is_refused_in_words() {
     let tls = || {
-        let authority = isonomy::mesh::Authority::new("c").unwrap();
+        let authority = isonomy::network::Authority::new("c").unwrap();
         authority.issue_replica(ReplicaId::new(1).unwrap()).unwrap().credentials().unwrap()
     };
     let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();

@@ -11,9 +11,9 @@ use std::time::Duration;
 use common::machines::Machines;
 use common::*;
 use isonomy::machine::{Kv, KvOutput};
+use isonomy::node::ProtocolKind;
+use isonomy::node::StorageError;
 use isonomy::node::{LocalCluster, StartError};
-use isonomy::protocol::ProtocolKind;
-use isonomy::storage::StorageError;
 use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId, Timing};
 
 fn machines(replicas: u64, protocol: ProtocolKind) -> Machines {

@@ -10,10 +10,10 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use common::machines::{Machines, ROOM};
 use common::*;
+use isonomy::internals::storage::{Disk, DiskFile, FaultyDisk, Mode, Operation, StorageError};
 use isonomy::machine::KvOutput;
+use isonomy::node::ProtocolKind;
 use isonomy::node::{Fault, ProposeError, Rejected, StartError};
-use isonomy::protocol::ProtocolKind;
-use isonomy::storage::{Disk, DiskFile, FaultyDisk, Mode, Operation, StorageError};
 use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -329,7 +329,7 @@ async fn a_record_that_makes_no_sense_is_named() {
     replica.shutdown().await;
     // The log's checksums are right; what is in it is not a replica's.
     {
-        use isonomy::storage::{Store, StoreOptions};
+        use isonomy::internals::storage::{Store, StoreOptions};
         let options = StoreOptions {
             cluster: "again".to_owned(),
             replica: ReplicaId::new(1).unwrap(),

@@ -12,11 +12,11 @@ use ::bytes::BytesMut;
 use common::*;
 use isonomy::LocalCluster;
 use isonomy::client::{Client, ClientConfig};
+use isonomy::internals::mesh::{self, ClientChannel, ClientEndpoint};
+use isonomy::internals::wire::{Ask, Outcome, Refusal, Request, decode_reply, encode_request};
 use isonomy::machine::{Kv, KvCommand, KvOutput, encode};
-use isonomy::mesh::{self, ClientChannel, ClientEndpoint};
 use isonomy::node::{Limits, Rejected};
 use isonomy::types::{ClientId, RequestId};
-use isonomy::wire::{Ask, Outcome, Refusal, Request, decode_reply, encode_request};
 
 /// Sessions expire within twice this time.
 const IDLE: Duration = Duration::from_secs(1);

@@ -164,7 +164,7 @@ async fn under_constant_load_the_disk_holds_no_more_than_it_must() {
 
 /// Writes until decisions are dropped that a third has not executed.
 async fn go_on_without(replicas: &[Replica<Kv>]) {
-    let dropped = isonomy::protocol::Path::Dropped;
+    let dropped = isonomy::node::Path::Dropped;
     eventually("something is dropped", async || {
         write(&replicas[0], 128).await;
         metrics(&replicas[0]).await.paths.count(dropped) > 0

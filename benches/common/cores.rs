@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use isonomy::protocol::Protocol;
-use isonomy::replica::{Core, Execution, Input, Limits, Output};
+use isonomy::internals::protocol::Protocol;
+use isonomy::internals::replica::{Core, Execution, Input, Limits, Output};
 use isonomy::types::{
     Command, Durable, Optimisations, Quorums, ReplicaId, Retention, Settings, Time, Timing,
 };

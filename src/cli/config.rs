@@ -14,9 +14,9 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::mesh::{Credentials, check_addresses};
-use crate::node::{Durability, Limits, Optimisations};
+use crate::node::{Durability, Limits};
 use crate::protocol::ProtocolKind;
-use crate::types::{Address, ReplicaId, Slot, Timing};
+use crate::types::{Address, Optimisations, ReplicaId, Slot, Timing};
 
 /// The client's file in a cluster's directory.
 pub(super) const CLIENT_FILE: &str = "client.toml";

@@ -18,9 +18,8 @@ use crate::load::runner::{Live, run};
 use crate::load::scenario::wide_area::WideArea;
 use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::workload::Workload;
-use crate::node::Optimisations;
 use crate::protocol::ProtocolKind;
-use crate::types::{Quorums, ReplicaId};
+use crate::types::{Optimisations, Quorums, ReplicaId};
 
 /// Run a whole cluster in this process for a few seconds, under load, and check what it did.
 ///

@@ -20,7 +20,7 @@ mod load;
 mod mark;
 mod repeats;
 mod serve;
-pub mod sim;
+mod sim;
 mod snapshot;
 mod value;
 

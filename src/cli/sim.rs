@@ -12,7 +12,7 @@ use crate::sim::{self, FaultSet, Options, Overrides, Summary};
 
 /// Whole clusters in simulated worlds full of faults, each made from a seed, checked at every step.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// How many seeds to run.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
@@ -96,7 +96,7 @@ impl Args {
 ///
 /// # Errors
 /// When standard output cannot be written to.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(simulate(args).map_err(Unwritten)?)
 }
 

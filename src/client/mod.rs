@@ -20,10 +20,13 @@ pub use error::{ClientError, ConnectError, Rejected};
 use link::{Link, NotSent, keep_connected};
 use session::{BRIEF, Session, Ticket};
 
+// From a private room, for the signatures here.
+pub use crate::wire::{NoAnswer, Refusal, ServerInfo};
+
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
 use crate::types::{Address, ClientId, Consistency, Era, ReplicaId, RequestId};
-use crate::wire::{Ask, CLIENT_HEADER_BYTES, NoAnswer, Outcome, Refusal, Request, ServerInfo};
+use crate::wire::{Ask, CLIENT_HEADER_BYTES, Outcome, Request};
 
 /// Between two attempts while every replica refuses: this, doubled up to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -38,6 +41,7 @@ const WITHOUT_QUORUM: Duration = Duration::from_secs(3);
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// The cluster's name, the client's name and credentials, and the bounds of its connections.
     pub network: mesh::ClientConfig,

@@ -11,7 +11,7 @@ use super::{MAX_ANSWER, RestoreError, StateMachine, decode, encode};
 use crate::types::{Access, Command, Footprint, KeyHash};
 
 /// The most keys that a [`KvCommand::GetMany`] may name, those named twice counted twice.
-pub const MAX_KEYS: usize = Command::MAX_KEYS;
+const MAX_KEYS: usize = Command::MAX_KEYS;
 
 /// A map from keys to values, both bytes.
 ///
@@ -53,7 +53,7 @@ pub enum KvCommand {
     /// The values of several keys at one moment. Answers [`KvOutput::Values`], or
     /// [`KvOutput::TooLarge`] or [`KvOutput::TooManyKeys`] if it asks for too much.
     GetMany {
-        /// The keys, at most [`MAX_KEYS`].
+        /// The keys, at most [`Command::MAX_KEYS`].
         keys: Vec<Bytes>,
     },
     /// Sets several keys at one moment; the last counts where a key is named twice. Answers
@@ -90,7 +90,7 @@ pub enum KvOutput {
     TooManyKeys {
         /// How many it names.
         keys: u64,
-        /// The most allowed: [`MAX_KEYS`].
+        /// The most allowed: [`Command::MAX_KEYS`].
         limit: u64,
     },
 }

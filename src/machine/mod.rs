@@ -8,19 +8,25 @@ mod applier;
 mod codec;
 #[cfg(test)]
 mod golden;
-pub mod kv;
+mod kv;
 mod sessions;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in};
-pub use codec::{CodecError, decode, encode, encoded_len};
+pub use codec::{CodecError, decode, encode};
 pub use kv::{Kv, KvCommand, KvOutput};
 #[cfg(test)]
 #[cfg(feature = "sim")]
 pub(crate) use sessions::BLIND;
-pub use sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions};
+
+// For the engine, its benchmarks and its tests: no part of the public API.
+#[doc(hidden)]
+pub use self::{
+    applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in},
+    codec::encoded_len,
+    sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions},
+};
 
 use crate::types::{Command, Footprint};
 

@@ -48,7 +48,7 @@ struct State {
     told_flushing: bool,
 }
 
-/// What [`Mesh::peers`](super::Mesh::peers) tells about one peer.
+/// What a replica knows of its connection to one peer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerStatus {
@@ -70,7 +70,7 @@ pub struct PeerStatus {
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
-    /// Frames refused by [`Mesh::send`](super::Mesh::send) or discarded with a lost connection.
+    /// Frames that were not queued, or were discarded with a lost connection.
     pub frames_dropped: u64,
     /// Connections established; all but the first are reconnects.
     pub connects: u64,

@@ -159,7 +159,9 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// A disk to use instead of a directory of the file system: in tests, one that fails.
+    /// A disk to use instead of a directory of the file system: one that fails, in this
+    /// repository's tests.
+    #[doc(hidden)]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.place = Some(Place::Disk(disk));
         self

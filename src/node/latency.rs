@@ -58,7 +58,8 @@ impl Latency {
     }
 
     /// The histogram itself, in microseconds.
-    pub fn histogram(&self) -> &hdrhistogram::Histogram<u64> {
+    #[cfg(feature = "load")]
+    pub(crate) fn histogram(&self) -> &hdrhistogram::Histogram<u64> {
         &self.0
     }
 }

@@ -69,7 +69,6 @@ pub use builder::ReplicaBuilder;
 #[cfg(feature = "authority")]
 pub use cluster::{LocalCluster, LocalClusterBuilder, NotConverged};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
-pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
 pub use latency::Latency;
 pub use limits::Limits;
 pub use metrics::{FastSlow, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
@@ -77,13 +76,15 @@ pub use poison::PoisonedCommand;
 pub use session::{Session, Unanswered};
 pub use status::{Explanation, Standing, Status};
 
-/// How a replica is spared waiting for its disk.
-pub use crate::types::Optimisations;
+// From private rooms, for the signatures here.
+pub use crate::mesh::PeerStatus;
+pub use crate::protocol::{Path, Paths, ProtocolKind, UnknownProtocol};
+pub use crate::replica::{Reach, Receiving, ReplicaStatus, Silence};
+pub use crate::storage::{Durability, SnapshotInfo, StorageError};
 
-/// What has to have happened to a record before the replica speaks of it.
-pub use crate::storage::Durability;
-/// A snapshot in a replica's directory.
-pub use crate::storage::SnapshotInfo;
+// For the command `isonomy`: no part of the public API.
+#[doc(hidden)]
+pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
 
 use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
@@ -311,6 +312,7 @@ impl<S: StateMachine> Replica<S> {
     /// Makes the replica stand still, as if its process had been stopped by a debugger or by a
     /// machine that swaps: it neither hears nor says nor decides anything until what this returns
     /// is dropped. Callers wait meanwhile. `None` if it has stopped for good.
+    #[doc(hidden)]
     pub async fn pause(&self) -> Option<Pause> {
         let (sender, receiver) = crossbeam::channel::bounded(0);
         self.inner.shared.ask(|told| Question::Pause(receiver, told)).await?;
@@ -326,6 +328,7 @@ impl<S: StateMachine> Replica<S> {
 }
 
 /// A replica that stands still; it goes on when this is dropped.
+#[doc(hidden)]
 #[derive(Debug)]
 #[must_use = "the replica goes on when this is dropped"]
 pub struct Pause(

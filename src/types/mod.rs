@@ -20,20 +20,28 @@ mod settings;
 mod time;
 
 pub use address::{Address, BadAddress};
-pub use ballot::Ballot;
-pub use command::{Batch, Command, Decision, ExecutionOrder, Value};
+pub use command::Command;
 pub use consistency::Consistency;
 pub use deps::Deps;
-pub use durable::{Durable, Held, Journal, LogPosition, Written};
+pub use durable::LogPosition;
 pub use era::Era;
 pub use executed::Executed;
-pub use footprint::{Access, Footprint, KeyHash};
-pub use ids::{
-    ClientId, InstanceId, MAX_REPLICAS, MAX_SLOT, ReplicaId, RequestId, Slot, UnknownRequest,
+pub use footprint::{Access, Footprint, KeyHash, Keys};
+pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot, UnknownRequest};
+pub use quorum::{ReplicaSet, UnsupportedSize};
+pub use settings::{Optimisations, Timing};
+
+// For the engine, its benchmarks and its tests: no part of the public API.
+#[doc(hidden)]
+pub use self::{
+    ballot::Ballot,
+    command::{Batch, Decision, ExecutionOrder, Value},
+    durable::{Durable, Held, Journal, Written},
+    ids::MAX_SLOT,
+    keyed::KeyedMap,
+    lives::{Began, Chain, Known, MAX_LIVES, Presence},
+    numbering::Numbering,
+    quorum::Quorums,
+    settings::{Retention, Settings},
+    time::Time,
 };
-pub use keyed::KeyedMap;
-pub use lives::{Began, Chain, Known, MAX_LIVES, Presence};
-pub use numbering::Numbering;
-pub use quorum::{Quorums, ReplicaSet, UnsupportedSize};
-pub use settings::{Optimisations, Retention, Settings, Timing};
-pub use time::Time;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isonomy::Replica;
+use isonomy::internals::storage::FaultyDisk;
 use isonomy::machine::Kv;
-use isonomy::mesh::Authority;
+use isonomy::network::Authority;
+use isonomy::node::ProtocolKind;
 use isonomy::node::{Durability, Limits, ReplicaBuilder, StartError};
-use isonomy::protocol::ProtocolKind;
-use isonomy::storage::FaultyDisk;
 use isonomy::types::ReplicaId;
 
 use super::{PATIENCE, hasty};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use isonomy::internals::protocol::epaxos::Record;
+use isonomy::internals::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
-use isonomy::protocol::epaxos::Record;
-use isonomy::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use isonomy::types::{ReplicaId, Timing};
 use isonomy::{LocalCluster, Replica};
 
@@ -97,7 +97,7 @@ pub fn directory(path: &Path, cluster: &str, replica: ReplicaId, records: &[Reco
     let mut store = opening.replay(&mut |_, _| Ok(())).unwrap();
     for record in records {
         let mut bytes = bytes::BytesMut::new();
-        isonomy::wire::encode_record(1, record, &mut bytes);
+        isonomy::internals::wire::encode_record(1, record, &mut bytes);
         store.log.append(&bytes).unwrap();
     }
     store.log.close().unwrap();

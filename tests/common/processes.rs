@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use isonomy::client::{Client, ClientConfig};
 use isonomy::machine::Kv;
-use isonomy::mesh::Credentials;
+use isonomy::network::Credentials;
 use isonomy::types::ReplicaId;
 
 /// Generous: the machine may be slow and busy.

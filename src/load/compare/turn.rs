@@ -13,9 +13,9 @@ use crate::load::runner;
 use crate::load::scenario::faults::{Fault, Who};
 use crate::load::scenario::{LocalTarget, Prices, Scenario, Target, leads};
 use crate::load::workload::{Keys, Mix, Sizes, Workload};
-use crate::node::{Durability, Optimisations};
+use crate::node::Durability;
 use crate::protocol::{ProtocolKind, UnknownProtocol};
-use crate::types::ReplicaId;
+use crate::types::{Optimisations, ReplicaId};
 
 /// How many slices a run is cut into.
 const SLICES: u32 = 100;

@@ -330,10 +330,10 @@ mod tests {
     use crate::load::result::figures::{Event, Stop};
     use crate::load::result::tally::Counts;
     use crate::load::workload::Workload;
-    use crate::node::{FastSlow, Optimisations};
+    use crate::node::FastSlow;
     use crate::protocol::ProtocolKind;
     use crate::sim::virtual_time::Exact;
-    use crate::types::ReplicaId;
+    use crate::types::{Optimisations, ReplicaId};
 
     fn ms(all: &[u64]) -> Durations {
         Exact::new(all.iter().map(|ms| Duration::from_millis(*ms)).collect()).into()

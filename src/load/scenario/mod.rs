@@ -21,9 +21,9 @@ use self::span::parse_time;
 use self::wide_area::WideArea;
 use crate::client::ClientConfig;
 use crate::load::driver::Plan;
-use crate::node::{Durability, Optimisations};
+use crate::node::Durability;
 use crate::protocol::ProtocolKind;
-use crate::types::{Consistency, Quorums, ReplicaId};
+use crate::types::{Consistency, Optimisations, Quorums, ReplicaId};
 
 /// So many operations are recorded for a check, about 60 bytes each; of more, some keys' are.
 const RECORD: usize = 2_000_000;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::machine::{KvCommand, KvOutput, StateMachine as _, decode, encode, kv::Kv};
+use crate::machine::{Kv, KvCommand, KvOutput, StateMachine as _, decode, encode};
 use crate::sim::checks::{Content, content};
 use crate::sim::history::{Answer, Call, Operation, Outcome};
 use crate::sim::plan::{Plan, Stream, Workload, stream};

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rand::RngExt;
 
 use super::{Ask, Clients, Entry, key, value};
-use crate::machine::{KvCommand, StateMachine as _, encode, kv::Kv};
+use crate::machine::{Kv, KvCommand, StateMachine as _, encode};
 use crate::sim::checks::{Content, content};
 use crate::types::{ReplicaId, RequestId, Time};
 
