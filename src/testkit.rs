@@ -12,6 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use crate::machine::{StateMachine, decode, encode};
 
 /// How much to try.
+///
+/// To be filled from its default: `Cases { seed: 7, ..Cases::default() }`. That is why it is not
+/// `#[non_exhaustive]`; a release may add a field, and gives it a default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cases {
     /// States and pairs of commands to try.
@@ -31,6 +34,7 @@ impl Default for Cases {
 /// What a check that found nothing has tried.
 #[must_use = "a check that saw no pair without conflict has shown little"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Checked {
     /// Cases.
     pub cases: usize,
@@ -76,6 +80,7 @@ pub enum Promise {
 }
 
 /// The smallest breach found. Its `Debug` is its `Display`, so that `unwrap` shows it well.
+#[non_exhaustive]
 pub struct Breach {
     /// What was promised.
     pub promise: Promise,

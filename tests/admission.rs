@@ -13,11 +13,11 @@ use bytes::{Bytes, BytesMut};
 use common::*;
 use isonomy::LocalCluster;
 use isonomy::client::{Client, ClientConfig};
+use isonomy::internals::mesh::{self, ClientEndpoint, WanControl};
+use isonomy::internals::wire::{Ask, Request, encode_request};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
-use isonomy::mesh::{self, ClientEndpoint, WanControl};
 use isonomy::node::Limits;
 use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
-use isonomy::wire::{Ask, Request, encode_request};
 
 const NAME: &str = LocalCluster::<Kv>::NAME;
 const MIB: usize = 1 << 20;
@@ -168,7 +168,11 @@ async fn a_flood_waits_for_itself() {
     const FLOODS: usize = 4;
     const UNDER_WAY: usize = 4000;
     let cluster = LocalCluster::<Kv>::builder(3).start().await.unwrap();
-    let at_first = |name| ClientConfig { prefer: Some(first()), ..config(&cluster, name) };
+    let at_first = |name| {
+        let mut config = config(&cluster, name);
+        config.prefer = Some(first());
+        config
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let mut floods = Vec::new();
     let flooding = at_first("flood");

@@ -29,6 +29,7 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// What a [`ClientEndpoint`] needs to know.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// The cluster's name.
     pub cluster: String,

@@ -73,7 +73,10 @@ impl MeshConfig {
     }
 }
 
-/// The bounds a mesh keeps, whatever peers and clients do.
+/// The bounds on what peers and clients may take, whatever they do.
+///
+/// To be filled from its default: `Limits { max_clients: 50, ..Limits::default() }`. That is why it
+/// is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The largest frame a peer may send, in bytes.
@@ -149,6 +152,7 @@ impl Default for Limits {
 
 /// The congestion controller of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Congestion {
     /// RFC 9438: the safe choice, and slow on lossy long paths.
     #[default]

@@ -3,6 +3,9 @@
 use crate::types::Command;
 
 /// The bounds a replica keeps, whatever its callers and peers do.
+///
+/// To be filled from its default: `Limits { commands: 500, ..Limits::default() }`. That is why it
+/// is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Commands proposed here and not answered yet; beyond it callers are `Overloaded`.

@@ -9,6 +9,7 @@ use crate::types::ReplicaId;
 
 /// How many took one round trip and how many more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct FastSlow {
     /// Committed after one round trip.
     pub fast: u64,
@@ -34,6 +35,7 @@ impl FastSlow {
 
 /// Latencies of those commands alone that took one path.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct PathLatency {
     /// From the call at this replica to the commit of its instance.
     pub commit: Latency,
@@ -180,6 +182,7 @@ impl Default for LogMetrics {
 
 /// What a replica brought back from its directory at its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Restored {
     /// The bytes of the snapshot that it began with; 0 if there was none.
     pub snapshot_bytes: u64,

@@ -9,6 +9,7 @@ use crate::types::{Command, InstanceId, RequestId};
     "the state machine panicked at request {request} in instance {instance}, a payload of {bytes} \
      bytes with XXH3-64 {digest:016x}: {panic}"
 )]
+#[non_exhaustive]
 pub struct PoisonedCommand {
     /// Names it at every replica: to be skipped, see
     /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).

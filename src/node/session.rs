@@ -22,6 +22,7 @@ pub struct Session<S: StateMachine> {
 /// A command of a session that has no answer yet, and the sequence to try it again under.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("command {sequence} of the session: {error}")]
+#[non_exhaustive]
 pub struct Unanswered {
     /// Its sequence; give it to [`Session::retry`], or to [`Session::give_up`].
     pub sequence: u64,

@@ -8,6 +8,7 @@ use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
 
 /// Which replicas this one can reach.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Reach {
     /// How many replicas the cluster has.
     pub replicas: usize,
@@ -19,6 +20,7 @@ pub struct Reach {
 
 /// What is heard of a replica that cannot be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Silence {
     /// Nothing, since this replica started.
     SinceStart,

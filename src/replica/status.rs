@@ -29,6 +29,7 @@ impl<P: Protocol> Core<P> {
 
 /// What a replica is doing, in numbers.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct ReplicaStatus {
     /// Per owner, everything up to here is executed or decided `Nop`.
     pub executed: Deps,

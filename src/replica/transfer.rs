@@ -121,6 +121,7 @@ pub enum Arrival {
 
 /// How far the transfer of another replica's snapshot is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Receiving {
     /// Who sends it.
     pub from: ReplicaId,

@@ -2,6 +2,7 @@
 
 /// How fresh the answer to a read has to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Consistency {
     /// It sees everything that was answered, anywhere, before it was asked.
     #[default]

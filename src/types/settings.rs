@@ -48,6 +48,9 @@ impl Default for Retention {
 /// whenever the replica starts.
 ///
 /// By default slots are reserved, and no orphan is silent.
+///
+/// To be filled from its default, [`Optimisations::NONE`] or [`Optimisations::ALL`], with `..`.
+/// That is why it is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Optimisations {
     /// A fast-path commit is told, executed and answered before it is durable. The price: for what
@@ -94,6 +97,9 @@ impl Default for Optimisations {
 }
 
 /// How long to wait for what. None of it matters to safety.
+///
+/// To be filled from its default: `Timing { suspect, ..Timing::default() }`. That is why it is not
+/// `#[non_exhaustive]`; a release may add a field, and gives it a default.
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// How often a replica looks at its clock.

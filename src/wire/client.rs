@@ -138,6 +138,7 @@ impl From<Rejection> for Refusal {
 
 /// Who answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct ServerInfo {
     /// The cluster's name.
     pub cluster: String,

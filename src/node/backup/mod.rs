@@ -34,6 +34,7 @@ use take::{Taken, take};
 
 /// What a backup was made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Source {
     /// All that the directory of a stopped replica holds: its newest snapshot and the log after.
     Stopped,
@@ -43,6 +44,7 @@ pub enum Source {
 
 /// What a backup is, without the state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Backup {
     /// Its own number: what the directories restored from it have for their origin.
     pub id: u64,
@@ -70,6 +72,9 @@ pub struct Backup {
 }
 
 /// How a backup is made.
+///
+/// To be filled from its default: `BackupOptions { overwrite: true, ..BackupOptions::default() }`.
+/// That is why it is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackupOptions {
     /// A file of that name may be replaced.

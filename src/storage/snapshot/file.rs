@@ -28,6 +28,7 @@ const FLUSH_EVERY: u64 = 4 * 1024 * 1024;
 
 /// What a snapshot is, without its contents.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SnapshotInfo {
     /// The file's name.
     pub file: String,
