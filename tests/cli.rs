@@ -31,12 +31,14 @@ fn complaint(code: i32, arguments: &[&str]) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in
-        ["demo", "load", "init", "inspect", "serve", "put", "get", "del", "cas", "sim", "cert"]
-    {
+    for command in [
+        "demo", "load", "init", "cert", "inspect", "serve", "backup", "restore", "snapshot", "put",
+        "get", "del", "cas", "compare", "sim",
+    ] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(output.status.success() && text.contains("Example"), "{command}: {text}");
+        assert!(text.contains("Exit codes:\n  0  "), "{command}: {text}");
         assert!(text.contains(&format!("isonomy {command}")), "{command}: {text}");
     }
     let whole = String::from_utf8(run(&["--help"]).stdout).expect("text");

@@ -12,49 +12,55 @@ use crate::machine::Kv;
 use crate::node::{self, BackupError, BackupOptions, Source};
 use crate::types::{Executed, ReplicaId, RequestId};
 
-/// Write the state of a replica to one file, for `isonomy restore`.
+/// Write a replica's state to a file, for `isonomy restore`.
 ///
-/// Of a replica that is stopped, all that its data directory holds; of one that runs, its newest
-/// snapshot, which may be some time old. The directory is not changed.
+/// If the replica is stopped, the backup has everything in its data directory. If it is running,
+/// the backup has its newest snapshot, which may be old: `isonomy snapshot` takes a new one. The
+/// data directory is not changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy backup cluster/1.data monday.backup
   isonomy backup cluster/1.data monday.backup --force
 
-Exit code 0 once the file is safe on the disk, 2 if it cannot be written, 4 if the data directory
-cannot be used. Without success there is no file, or the one that was there before.")]
+Exit codes:
+  0  the backup is durable on disk
+  2  the backup cannot be written; an older file of this name is unchanged
+  4  the data directory cannot be used")]
 pub(super) struct Backup {
     /// The replica's data directory
     dir: PathBuf,
-    /// The file to be written
+    /// File to write
     file: PathBuf,
-    /// Overwrite the file if there is one
+    /// Overwrite the file if it exists
     #[arg(long)]
     force: bool,
-    /// Leave out a request in the log that the state machine does not survive; may be given often
+    /// Leave out a request that crashes the state machine; may be given more than once
     #[arg(long, value_name = "REQUEST")]
     skip: Vec<RequestId>,
 }
 
-/// Make a replica's data directory from a backup.
+/// Create a replica's data directory from a backup.
 ///
-/// For a new cluster: stop all replicas, restore all of them from the same backup, and start them.
-/// Replicas that were not restored from the same backup refuse each other.
+/// The restored replicas are a new cluster. Stop all replicas, restore each of them from the same
+/// backup, and start them. Replicas that were restored from different backups refuse each other,
+/// and so do restored replicas and those of the old cluster.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy restore monday.backup cluster/1.data --replica 1
   isonomy restore monday.backup cluster/2.data --replica 2
 
-Exit code 0 once the directory is safe on the disk, 2 if it cannot be made, 4 if the backup is
-damaged.")]
+Exit codes:
+  0  the data directory is durable on disk
+  2  the data directory cannot be created
+  4  the backup is damaged")]
 pub(super) struct Restore {
-    /// The file that `isonomy backup` has written
+    /// Backup, as written by `isonomy backup`
     file: PathBuf,
-    /// The data directory to be made: a new one, or an empty one
+    /// Data directory to create; it may exist if it is empty
     dir: PathBuf,
-    /// Which replica it is for
+    /// Number of the replica that gets this directory
     #[arg(long, value_name = "N")]
     replica: u8,
 }

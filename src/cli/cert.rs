@@ -14,7 +14,7 @@ use super::{NO, init, say};
 use crate::mesh::{Authority, WARN_DAYS, certificate_end};
 use crate::types::ReplicaId;
 
-/// Look after the certificates of a cluster's directory.
+/// List, renew and issue the certificates of a cluster.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,8 +23,10 @@ Examples:
   isonomy cert renew cluster --replica 2
   isonomy cert issue cluster billing
 
-Exit code 0 if all is well, 1 if `list` finds a certificate that ends within thirty days, 2 if the
-directory cannot be used.")]
+Exit codes:
+  0  success
+  1  `list` found a certificate that ends within 30 days
+  2  wrong arguments, or a directory that cannot be used")]
 pub(super) struct Cert {
     #[command(subcommand)]
     action: Action,
@@ -32,31 +34,38 @@ pub(super) struct Cert {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Issue a certificate for one more client program
+    /// Issue a certificate for another client program
     ///
-    /// Each program that has its own certificate has its own share of the connections, the sessions
-    /// and the turns at a replica. Writes NAME.pem and NAME.key, and says what the program needs
-    /// besides. Needs `ca.key`. Replicas need not be told.
+    /// Replicas bound connections and sessions per certificate, and serve certificates in turn, so
+    /// a program with its own certificate has its own share. Writes NAME.pem and NAME.key to the
+    /// directory, and prints what else the program needs. Needs `ca.key`. The replicas need no
+    /// change.
+    #[command(after_help = "Example:\n  isonomy cert issue cluster billing")]
     Issue {
-        /// The cluster's directory, as `isonomy init` wrote it
+        /// The cluster's directory, as written by `isonomy init`
         dir: PathBuf,
-        /// The client's name: lower-case letters, digits and hyphens
+        /// Name of the client: lower-case letters, digits and hyphens
         name: String,
     },
-    /// Say when each certificate ends
+    /// List when each certificate ends
+    #[command(after_help = "Example:\n  isonomy cert list cluster")]
     List {
-        /// The cluster's directory, as `isonomy init` wrote it
+        /// The cluster's directory, as written by `isonomy init`
         dir: PathBuf,
     },
-    /// Issue the certificates anew, for the same keys: the private keys stay as they are
+    /// Renew certificates; the private keys stay the same
     ///
-    /// Needs `ca.key`, and the old certificates, expired or not. A running replica goes on with the
-    /// certificate it has read: copy the new one to its machine, and restart the replicas one after
-    /// the other.
+    /// Needs `ca.key` and the old certificates, expired or not. A running replica keeps the
+    /// certificate it has read. So copy each new one to its machine, and restart the replicas one
+    /// after the other.
+    #[command(after_help = "\
+Examples:
+  isonomy cert renew cluster
+  isonomy cert renew cluster --replica 2")]
     Renew {
-        /// The cluster's directory, as `isonomy init` wrote it
+        /// The cluster's directory, as written by `isonomy init`
         dir: PathBuf,
-        /// The certificate of this replica alone [default: all replicas' and all clients']
+        /// Renew only this replica's certificate [default: those of all replicas and clients]
         #[arg(long, value_name = "N")]
         replica: Option<u8>,
     },

@@ -19,41 +19,44 @@ use crate::load::compare::turn::{knows, objection, take};
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
 use crate::load::render::{reports, tables};
 
-/// Compare protocols under the same load, or two results of that.
+/// Compare protocols under the same load, or two results of a comparison.
 ///
-/// With --config, runs the protocols that the file names in turn, over and over, and prints a
-/// Markdown table. With --out it also keeps the JSON of each run as it ends, and in the end
-/// result.json, report.md and report.html, which needs nothing but itself.
+/// With --config: runs the protocols that the file names, in turn and repeatedly, and prints a
+/// Markdown table. With --out it also writes the JSON of each run as soon as it ends, and at the
+/// end result.json, report.md and report.html, a page that needs no other files.
 ///
-/// With two result.json, shows what changed from the first to the second, figure by figure, and
-/// whether by more than chance.
+/// With two result.json: prints each figure that both have, how it changed from the first to the
+/// second, and whether the change is significant.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy compare --config bench-config/compare-wan-5.toml --virtual
-  isonomy compare --config bench-config/compare-wan-5.toml --virtual --out report
+  isonomy compare --config bench-config/compare-wan-5.toml --virtual --out wan5
   isonomy compare before/result.json after/result.json
 
-Exit code 0 if all runs were measured, or nothing is significantly worse; 1 otherwise, and if a
-result could not be written; 2 if a flag or file makes no sense.")]
+Exit codes:
+  0  all runs were measured; of two results, nothing is significantly worse
+  1  a run failed, something is significantly worse, or a result could not be written
+  2  wrong arguments, or a file that cannot be used")]
 pub(super) struct Compare {
-    /// Two results to hold against each other: before and after
+    /// Two result.json to compare: before and after
     #[arg(value_name = "RESULT", num_args = 2, required_unless_present = "config")]
     #[arg(conflicts_with_all = ["config", "out", "virtual_time"])]
     results: Vec<PathBuf>,
-    /// What to compare
+    /// File that says what to compare, such as bench-config/compare-wan-5.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to keep results and reports: a directory without any
+    /// Directory for results and reports; it must hold none yet
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// In virtual time: exact, without a network, and the same every time
+    /// Run in virtual time: no network, no noise, the same result every time
     #[arg(long = "virtual")]
     virtual_time: bool,
-    /// Take differences for real that chance makes no more often than this
+    /// Of two results: significance level, between 0 and 1; a change counts if chance alone would
+    /// cause it less often than this
     #[arg(long, value_name = "P", default_value_t = 0.05)]
     significance: f64,
-    /// Ignore differences below this
+    /// Of two results: ignore changes smaller than this, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
     least: f64,
 }

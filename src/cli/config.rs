@@ -158,12 +158,12 @@ enum ReservedSlots {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum DurabilityName {
-    /// The loss of power: every vote is flushed before it is spoken of
+    /// A loss of power: it is flushed to disk first
     #[default]
     Fsync,
-    /// The end of the process, but not the loss of power
+    /// The end of the process: it is handed to the operating system first
     Os,
-    /// Nothing: a replica that has stopped must not come back
+    /// Nothing: it is in memory only, and a replica that has stopped must not come back
     Memory,
 }
 

@@ -21,13 +21,15 @@ use crate::load::workload::Workload;
 use crate::protocol::ProtocolKind;
 use crate::types::{Optimisations, Quorums, ReplicaId};
 
-/// Run a whole cluster in this process for a few seconds, under load, and check what it did.
+/// Run a cluster in this process under load, and check the result.
 ///
-/// Starts the replicas, each with its own QUIC endpoint on loopback and throw-away certificates;
-/// lets clients at every replica put, get, compare-and-swap and delete; crashes one replica
-/// half-way, whose clients go on at the others; and then prints throughput, latencies, and whether
-/// the replicas agree and the clients saw a linearizable history. Ctrl-C ends it early, with the
-/// table so far.
+/// The demo starts replicas on loopback, each with its own QUIC endpoint and temporary
+/// certificates. Clients at every replica put, get, delete, and compare and swap. Halfway, one
+/// replica crashes, and its clients go on at the others. At the end the demo prints throughput and
+/// latencies, and checks that all replicas have the same state and that the clients' history is
+/// linearizable.
+///
+/// Ctrl-C ends the run early and prints the results so far.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,54 +39,58 @@ Examples:
   isonomy demo --wan bench-config/wan-5.toml --no-crash --seconds 20
   isonomy demo --json --history history.jsonl
 
-Exit code 0 if all checks hold, 1 if one does not.")]
+Exit codes:
+  0  all checks passed
+  1  a check failed, or the result could not be written
+  2  wrong arguments, or a file that cannot be used
+  3  interrupted twice")]
 pub(super) struct Demo {
-    /// Number of replicas [default: 3, or the number of sites with --wan]
+    /// Number of replicas, 1 to 63 [default: 3, or the number of sites with --wan]
     #[arg(long, value_name = "N")]
     replicas: Option<usize>,
-    /// The protocol that the replicas run
+    /// Protocol: epaxos, multi-paxos, fast-paxos or paxos
     #[arg(long, value_name = "NAME", default_value_t)]
     protocol: ProtocolKind,
-    /// How long the clients work
+    /// Length of the run in seconds, 0.1 to 86400
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Clients at each replica, each with one command under way
+    /// Clients at each replica, 1 to 10000; each has one command in flight
     #[arg(long, visible_alias = "outstanding", value_name = "N", default_value_t = 64)]
     clients: u32,
-    /// Share of commands on one key that all clients use; the others are on clients' own keys
+    /// Commands on one key that all clients share, in percent; all others use keys of one client
     #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
     conflicts: f64,
-    /// Share of commands that only read; the others are put (8 in 10), cas and del
+    /// Commands that only read, in percent; of the others, 8 in 10 are put, the rest cas and del
     #[arg(long, value_name = "PERCENT", default_value_t = 30.0)]
     reads: f64,
-    /// Length of values, at least 16
+    /// Length of each value in bytes, 16 to 1048576
     #[arg(long, value_name = "BYTES", default_value_t = 16)]
     value_size: usize,
-    /// Seed of the workload and of an emulated network
+    /// Seed of the workload and of the emulated network
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Crash no replica
+    /// Do not crash a replica
     #[arg(long)]
     no_crash: bool,
-    /// Emulate a wide area: sites and round trips, as in bench-config/wan-5.toml
+    /// Emulate a wide area: a file with sites and round trips, such as bench-config/wan-5.toml
     #[arg(long, value_name = "FILE")]
     wan: Option<PathBuf>,
-    /// What a vote has to survive before its replica speaks of it
+    /// What a replica's vote must survive before the replica sends it
     #[arg(long, value_name = "MODE", value_enum, default_value_t = DurabilityName::Memory)]
     durability: DurabilityName,
-    /// Whether proposals leave before they are durable, in slots reserved beforehand
+    /// Send proposals before they are durable, in slots reserved beforehand
     #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
     #[arg(default_value = "on")]
     reserved_slots: bool,
-    /// Whether commits are answered before they are durable
+    /// Answer commands before their commits are durable
     #[arg(long, value_name = "on|off", value_parser = on_or_off, action = ArgAction::Set)]
     #[arg(default_value = "off")]
     silent_orphans: bool,
-    /// Where to keep the data meanwhile, unless in memory: a directory that is not there yet and is
-    /// removed afterwards [default: one in the system's directory for such]
+    /// Directory for the replicas' data, with --durability fsync or os: it must not exist yet, and
+    /// is removed at the end [default: one in the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Write what the clients asked and were told, one JSON object a line
+    /// Write what the clients asked and were answered: one JSON object a line
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
     /// Print one JSON object instead of the table

@@ -23,36 +23,40 @@ const CLIENT: &str = "cli";
 /// Where replicas listen that have a host each.
 const DEFAULT_PORT: u16 = 7400;
 
-/// Lay out a new cluster: certificates, keys, and one file a replica.
+/// Create a cluster's directory, with certificates and a file for each replica.
 ///
-/// The directory has everything that `isonomy serve` and the client commands need. To run replicas
-/// on several machines, change the addresses in the files and give each machine its own replica's
-/// files and `ca.pem`. Keep `ca.key` to yourself: whoever has it can be any replica.
+/// The directory has all that `isonomy serve` and the client commands need. To run replicas on
+/// several machines, use --hosts, and copy to each machine its replica's files and `ca.pem`. Keep
+/// `ca.key` secret: whoever has it can act as any replica.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy init cluster --replicas 3
   isonomy init cluster --replicas 5 --listen-base 127.0.0.1:9000 --cluster blue
   isonomy init cluster --hosts r1.example.com,r2.example.com,r3.example.com
-  isonomy init cluster --hosts 10.0.0.1:9000,10.0.0.2:9000,[fd00::3]:9000")]
+  isonomy init cluster --hosts 10.0.0.1:9000,10.0.0.2:9000,[fd00::3]:9000
+
+Exit codes:
+  0  the directory is complete
+  2  wrong arguments, or the directory is not empty or cannot be written")]
 pub(super) struct Init {
-    /// The directory: a new one, or an empty one
+    /// Directory to create; it may exist if it is empty
     dir: PathBuf,
-    /// Number of replicas [default: 3]
+    /// Number of replicas on this host, 1 to 63 [default: 3]
     #[arg(long, value_name = "N", conflicts_with = "hosts")]
     replicas: Option<usize>,
-    /// All replicas on one host: replica 1 listens on the port after this one, replica 2 on the
-    /// next, and so on
+    /// Host of all replicas; replica 1 listens on the port after this one, replica 2 on the next,
+    /// and so on
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400")]
     listen_base: Address,
-    /// One replica on each of these hosts, by name or IP address, at port 7400 if none is named
+    /// One host for each replica, by name or IP address [default port: 7400]
     #[arg(long, value_name = "HOST[:PORT],..", value_delimiter = ',', value_parser = host)]
     #[arg(conflicts_with = "listen_base")]
     hosts: Vec<Address>,
-    /// The cluster's name, part of every certificate: lower-case letters, digits, hyphens, dots
+    /// Name of the cluster, part of every certificate: lower-case letters, digits, hyphens, dots
     #[arg(long, value_name = "NAME", default_value = "isonomy")]
     cluster: String,
-    /// The protocol that all replicas run, for as long as the cluster lives
+    /// Protocol, fixed for the cluster's lifetime: epaxos, multi-paxos, fast-paxos or paxos
     #[arg(long, value_name = "NAME", default_value_t)]
     protocol: ProtocolKind,
 }

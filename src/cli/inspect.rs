@@ -13,16 +13,20 @@ use crate::node::{Inspection, SnapshotContents};
 use crate::storage::{LastCommand, SnapshotInfo};
 use crate::types::{Deps, RequestId};
 
-/// Look at a replica's data directory: whose it is, what it holds, whether every checksum fits.
+/// Show what a replica's data directory holds, and verify all checksums.
 ///
-/// Reads only, and takes no lock, so the replica may run meanwhile.
+/// Prints the replica's identity, its snapshots, its log, and how far its instances are. Only
+/// reads, and takes no lock, so the replica may be running.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy inspect cluster/1.data
   isonomy inspect cluster/1.data --json
 
-Exit code 0 if all is sound, 1 if anything is damaged or missing, 2 without such a directory.")]
+Exit codes:
+  0  everything is sound
+  1  something is damaged or missing
+  2  wrong arguments, or no data directory")]
 pub(super) struct Inspect {
     /// The replica's data directory
     dir: PathBuf,

@@ -20,13 +20,13 @@ use crate::types::{Consistency, ReplicaId};
 /// Which cluster, and how long to try.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The cluster's directory, as `isonomy init` wrote it
+    /// The cluster's directory, as written by `isonomy init`
     #[arg(long, value_name = "DIR")]
     cluster: PathBuf,
-    /// Ask this replica and no other [default: the nearest that answers]
+    /// Use only this replica [default: the nearest that answers]
     #[arg(long, value_name = "N")]
     replica: Option<u8>,
-    /// How long to try before giving up
+    /// Give up after this many seconds, 0.001 to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     timeout: f64,
 }
@@ -42,17 +42,19 @@ Examples:
   tar c notes | isonomy put notes - --cluster cluster
   isonomy put --cluster cluster -- key --a-value-with-hyphens
 
-Exit code 0 once it is done; 2 if the flags or files make no sense; 3 without an answer: it may or
-may not have been done then; 5 if it was surely not done: no replica was reached, or none took
-it.")]
+Exit codes:
+  0  the key is set
+  2  wrong arguments, or a file that cannot be used
+  3  no answer: the key may or may not be set
+  5  not executed: no replica could be reached, or none accepted the command")]
 pub(super) struct Put {
     /// The key
     #[arg(allow_negative_numbers = true)]
     key: OsString,
-    /// Its new value; - reads it from standard input, to the end and with every byte
+    /// The value; - reads it from standard input, up to the end and byte for byte
     #[arg(allow_negative_numbers = true, required_unless_present = "file")]
     value: Option<OsString>,
-    /// Take the new value from this file
+    /// Read the value from this file
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -60,6 +62,11 @@ pub(super) struct Put {
 }
 
 /// Print the value of a key.
+///
+/// The read is linearizable: it sees every write that was answered before it began, at any replica.
+///
+/// To a file or a pipe, the value is written byte for byte, with no newline added. On a terminal a
+/// newline follows, and bytes that are no text are escaped.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,16 +74,17 @@ Examples:
   isonomy get greeting --cluster cluster --replica 3 --local
   isonomy get photo --cluster cluster > photo.jpg
 
-Into a file or a pipe go the value's bytes and no more. On a terminal, a newline follows, and what
-is not text is escaped.
-
-Exit code 0 with the value; 1 if there is no such key, or the value cannot be written out; 2 if the
-flags or files make no sense; 3 without an answer; 5 if no replica was reached, or none took it.")]
+Exit codes:
+  0  the value was printed
+  1  there is no such key, or the value could not be written
+  2  wrong arguments, or a file that cannot be used
+  3  no answer
+  5  no replica could be reached, or none accepted the read")]
 pub(super) struct Get {
     /// The key
     #[arg(allow_negative_numbers = true)]
     key: OsString,
-    /// Ask for the replica's state as it is, which may be behind
+    /// Read the replica's own state, which may be stale, without asking the others
     #[arg(long)]
     local: bool,
     #[command(flatten)]
@@ -89,9 +97,12 @@ pub(super) struct Get {
 Example:
   isonomy del greeting --cluster cluster
 
-Exit code 0 once it is done; 1 if there was no such key; 2 if the flags or files make no sense; 3
-without an answer: it may or may not have been done then; 5 if it was surely not done: no replica
-was reached, or none took it.")]
+Exit codes:
+  0  the key is removed
+  1  there was no such key
+  2  wrong arguments, or a file that cannot be used
+  3  no answer: the key may or may not be removed
+  5  not executed: no replica could be reached, or none accepted the command")]
 pub(super) struct Del {
     /// The key
     #[arg(allow_negative_numbers = true)]
@@ -108,24 +119,27 @@ Examples:
   isonomy cas greeting hello --absent --cluster cluster
   isonomy cas photo --expected-file old.jpg --file new.jpg --cluster cluster
 
-Exit code 0 once it is done; 1 if the value is another one, which is then printed; 2 if the flags or
-files make no sense; 3 without an answer: it may or may not have been done then; 5 if it was surely
-not done: no replica was reached, or none took it.")]
+Exit codes:
+  0  the key is set
+  1  there is no such key, or it has another value, shown on standard error
+  2  wrong arguments, or a file that cannot be used
+  3  no answer: the key may or may not be set
+  5  not executed: no replica could be reached, or none accepted the command")]
 pub(super) struct Cas {
     /// The key
     #[arg(allow_negative_numbers = true)]
     key: OsString,
-    /// The expected value and the new one, as far as no flag says them; - reads one of them from
-    /// standard input
+    /// The expected value and the new value, without those that flags give; - reads one of them
+    /// from standard input
     #[arg(num_args = 0..=2, value_names = ["EXPECTED", "NEW"], allow_negative_numbers = true)]
     values: Vec<OsString>,
-    /// Expect that there is no such key
+    /// Set the key only if it does not exist
     #[arg(long, conflicts_with = "expected_file")]
     absent: bool,
-    /// Take the expected value from this file
+    /// Read the expected value from this file
     #[arg(long, value_name = "FILE")]
     expected_file: Option<PathBuf>,
-    /// Take the new value from this file
+    /// Read the new value from this file
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]

@@ -25,12 +25,16 @@ use crate::load::scenario::wide_area::WideArea;
 use crate::mesh::check_addresses;
 use crate::types::{Address, ReplicaId};
 
-/// Put a load on a cluster, and measure what its users would see.
+/// Generate load on a cluster, and measure what its clients see.
 ///
-/// The cluster is one that runs (--cluster) or one that is started in this process (--local). With
-/// --rate, operations start when they are meant to, however slow the answers are, and latency
-/// counts from then on: a cluster that stands still is charged with everybody who would have asked.
-/// With --clients, each client asks one thing at a time.
+/// The load runs on a running cluster (--cluster), or on one started in this process (--local).
+///
+/// With --rate the load is an open loop: operations start on schedule even if answers are slow, and
+/// latency counts from the scheduled start. A cluster that stalls is thus charged for every
+/// operation that would have started meanwhile. With --clients it is a closed loop: each client has
+/// one operation in flight. The default is a closed loop with 16 clients at each replica.
+///
+/// A TIME is a number with ms, s, m or h, such as 250ms or 30s; without a unit it is in seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -41,16 +45,25 @@ Examples:
   isonomy load --local 3 --rate 1000 --fault 'kill 3 at 5s' --verify
   isonomy load --find-rate --slo 'p99<20ms' --duration 5s
 
-Faults: kill R at T; restart R at T; pause R at T [for D]; resume R at T; partition R R from R at T;
-slow R by D at T; link R-R by D [loss P%] at T; heal at T. R is a replica, of which kill and pause
-also know the leader as such (kill leader at 5s); T counts from the end of the warm-up; times are
-5s, 250ms.
+Faults (R: a replica's number, T: a time after the warm-up, D: a duration):
+  kill R at T                   stop it as if its process were killed
+  restart R at T                start it again, from its directory
+  pause R at T [for D]          freeze it, for D or until it is resumed
+  resume R at T                 let a paused replica go on
+  partition R.. from R.. at T   drop all packets between two groups
+  slow R by D at T              delay all that it sends and receives by D
+  link R-R by D [loss P%] at T  delay a link, and drop P% of its packets
+  heal at T                     end all partitions, delays and losses
+  To kill or pause the leader, write `leader` for R: kill leader at 5s
 
-Exit code 0 if all went well; 1 if an objective was missed, a check failed, nothing was answered or
-a file could not be written; 2 if a flag or file makes no sense; 3 if the cluster cannot be
-reached.")]
+Exit codes:
+  0  success
+  1  an objective was missed, a check failed, nothing was answered, or a file
+     was not written
+  2  wrong arguments, or a file that cannot be used
+  3  the cluster cannot be reached, or interrupted twice")]
 pub(super) struct Load {
-    /// A scenario file; flags go before what it says
+    /// Scenario file; flags take precedence over its settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -64,64 +77,66 @@ pub(super) struct Load {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster")]
 struct TargetArgs {
-    /// A running cluster: its directory, as `isonomy init` wrote it
+    /// Use a running cluster: its directory, as written by `isonomy init`
     #[arg(long, value_name = "DIR", conflicts_with_all = ["local", "wan", "protocol"])]
     cluster: Option<PathBuf>,
-    /// Where its replicas are reached, if not where that directory says: 1=HOST:PORT, by name or IP
-    /// address, or a number alone to ask only some
+    /// Replicas of --cluster to use, and their addresses if they differ from the directory's: a
+    /// list such as 1,2 or 1=HOST:PORT,2=HOST:PORT [default: all]
     #[arg(long, value_name = "N[=ADDR],..", value_delimiter = ',', requires = "cluster")]
     endpoints: Vec<String>,
-    /// Start that many replicas in this process [default: 3]
+    /// Start N replicas in this process, 1 to 63 [default: 3]
     #[arg(long, value_name = "N")]
     local: Option<usize>,
-    /// Start them in the wide area of this file
+    /// Emulate a wide area between them: a file such as bench-config/wan-5.toml
     #[arg(long, value_name = "FILE")]
     wan: Option<PathBuf>,
-    /// The agreement protocol to start
+    /// Protocol to start: epaxos, multi-paxos, fast-paxos or paxos [default: epaxos]
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
-    /// Who is to lead, where one replica does: its number, or its site's name
+    /// Preferred leader, for a protocol that has one: a replica's number, or its site's name
     #[arg(long, value_name = "R", conflicts_with = "cluster")]
     leader: Option<String>,
-    /// What votes survive [default: memory]
+    /// What a replica's vote must survive before the replica sends it [default: memory]
     #[arg(long, value_name = "MODE", value_enum)]
     durability: Option<DurabilityName>,
-    /// Whether proposals leave before they are durable
+    /// Send proposals before they are durable, in slots reserved beforehand [default: on]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     reserved_slots: Option<bool>,
-    /// Whether commits are answered before they are durable
+    /// Answer commands before their commits are durable [default: off]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     silent_orphans: Option<bool>,
-    /// What is done to them, and when; several may be given
+    /// Inject a fault, as listed below; may be given more than once
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Pace")]
 struct PaceArgs {
-    /// Open loop: operations a second, at all replicas together
+    /// Open loop: operations a second, over all replicas
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
-    /// Open loop: poisson or constant [default: poisson]
+    /// Open loop: spacing of operations, poisson or constant [default: poisson]
     #[arg(long, value_name = "NAME")]
     arrivals: Option<String>,
-    /// Open loop: how many may be under way at a replica [default: 10000]
+    /// Open loop: most operations in flight at a replica, 1 to 1000000 [default: 10000]
     #[arg(long, value_name = "N")]
     outstanding: Option<u32>,
-    /// Closed loop: clients at each replica, each with one operation under way [default: 16]
+    /// Closed loop: clients at each replica, 1 to 10000 [default: 16]
     #[arg(long, value_name = "N")]
     clients: Option<u32>,
-    /// Closed loop: how long a client thinks after an answer
+    /// Closed loop: pause between an answer and the client's next operation [default: 0s]
     #[arg(long, value_name = "TIME")]
     think: Option<String>,
     /// Warm-up, not counted [default: 2s]
     #[arg(long, value_name = "TIME")]
     warm_up: Option<String>,
-    /// For how long to count [default: 10s]
+    /// Measured time after the warm-up, at least 0.1s [default: 10s]
     #[arg(long, value_name = "TIME")]
     duration: Option<String>,
-    /// Count so many operations instead
+    /// Stop after N measured operations, instead of after --duration
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// Operation timeout [default: 10s]
@@ -130,72 +145,75 @@ struct PaceArgs {
     /// Seed of arrivals, workload and emulated network [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Repeat the run N times, and report median and spread
+    /// Repeat the run N times, 1 to 1000, and report median and spread [default: 1]
     #[arg(long, value_name = "N")]
     repeats: Option<u32>,
-    /// Look for the highest rate that meets all --slo, beginning with --rate or 100
+    /// Find the highest rate that meets all --slo, to within 5%; starts at --rate [default: 100]
     #[arg(long)]
     find_rate: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Workload")]
 struct WorkArgs {
-    /// Share of commands on hot keys; the others are on clients' own keys [default: 2]
+    /// Commands on hot keys, in percent; all others use keys of one client [default: 2]
     #[arg(long, value_name = "PERCENT")]
     conflicts: Option<f64>,
-    /// How many hot keys there are [default: 1]
+    /// Number of hot keys, 1 to 1024 [default: 1]
     #[arg(long, value_name = "N")]
     hot_keys: Option<u32>,
-    /// Keys of a table by Zipf's law, with this exponent
+    /// Choose keys from a table, by Zipf's law with this exponent, 0 to 10
     #[arg(long, value_name = "THETA")]
     zipf: Option<f64>,
-    /// Keys of a table, each as likely as any
+    /// Choose keys from a table, all with the same probability
     #[arg(long)]
     uniform: bool,
-    /// Keys of a table with a hot spot: 5/80 is 80% of commands on 5% of keys
+    /// Choose keys from a table with a hot spot: 5/80 is 80% of commands on 5% of keys
     #[arg(long, value_name = "KEYS/COMMANDS")]
     hot_spot: Option<String>,
-    /// How many keys that table has [default: 1000]
+    /// Number of keys in the table [default: 1000]
     #[arg(long, value_name = "N")]
     records: Option<u32>,
-    /// A preset of YCSB, a to f: keys, kinds of operations, values of 1000 bytes, a filled table
+    /// YCSB workload, a to f: sets keys, mix of operations, values of 1000 bytes, and --preload
     #[arg(long, value_name = "LETTER")]
     ycsb: Option<String>,
-    /// Share of reads [default: 50]
+    /// Operations that read, in percent [default: 50]
     #[arg(long, value_name = "PERCENT")]
     reads: Option<f64>,
-    /// Answer reads from a replica's own state, which may be behind
+    /// Read each replica's own state, which may be stale, without asking the others
     #[arg(long)]
     local_reads: bool,
-    /// How many keys each read and put names [default: 1]
+    /// Keys in each get and put [default: 1]
     #[arg(long, value_name = "N")]
     keys_per_command: Option<u32>,
-    /// Length of values: 16, or 16-1024, or 16:9,1024:1 with weights [default: 16]
+    /// Length of values, up to 1048576: fixed (16), a range (16-1024), or lengths with weights
+    /// (16:9,1024:1) [default: 16]
     #[arg(long, value_name = "BYTES")]
     value_size: Option<String>,
-    /// Fill the table before
+    /// Write every key of the table before the run
     #[arg(long)]
     preload: bool,
-    /// Check that what the clients saw is linearizable (hot keys are then replaced every 250 ms)
+    /// Check that the clients' history is linearizable; hot keys are then replaced every 250 ms
     #[arg(long)]
     verify: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// An objective, such as p99<50ms, errors<1%, rate>1000; several may be given
+    /// Objective, such as 'p99<50ms', 'errors<1%' or 'rate>1000'; may be given more than once
     #[arg(long, value_name = "BOUND")]
     slo: Vec<String>,
-    /// Length of an interval of the series [default: 1s]
+    /// Interval of the time series, at least 10ms [default: 1s]
     #[arg(long, value_name = "TIME")]
     interval: Option<String>,
     /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
-    /// Write the series as CSV
+    /// Write the time series as CSV
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Write the series as HdrHistogram log, version 2
+    /// Write the time series as an HdrHistogram log, version 2
     #[arg(long, value_name = "FILE")]
     hdr: Option<PathBuf>,
 }

@@ -49,6 +49,7 @@ const NOT_DONE: u8 = 5;
     name = "isonomy",
     version,
     propagate_version = true,
+    max_term_width = 100,
     after_help = AFTER_HELP
 )]
 struct Arguments {
@@ -72,24 +73,20 @@ enum Command {
     Del(kv::Del),
     Cas(kv::Cas),
     Compare(compare::Compare),
-    #[command(after_help = SIM_EXAMPLES)]
     Sim(sim::Args),
 }
 
 const AFTER_HELP: &str = "\
-Begin with `isonomy demo`: a whole cluster under load, with nothing to set up.
+Start here: `isonomy demo` runs a whole cluster under load and needs no setup. \
+`isonomy COMMAND --help` explains a command and has examples.
 
-Exit codes: 0 all well; 1 the answer is no, a check or a replica failed, or the result cannot be
-written out; 2 unusable flags or files; 3 no answer from the cluster; 4 a data directory or backup
-that cannot be used; 5 surely not done (put, get, del, cas, snapshot).";
-
-const SIM_EXAMPLES: &str = "\
-Examples:
-  isonomy sim --seeds 1000
-  isonomy sim --seeds 500 --replicas 5 --json
-  isonomy sim --seed 17 --trace
-
-Exit code 0 if every seed holds and every path was taken, 1 otherwise.";
+Exit codes:
+  0  success
+  1  the answer is no, a check or a replica failed, or a result was not written
+  2  wrong arguments, or a file that cannot be used
+  3  no answer from the cluster: a command may or may not have been executed
+  4  a data directory or a backup cannot be used
+  5  not executed: no replica could be reached, or none accepted the command";
 
 /// Runs the command line, program name first; the exit code is described above.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -277,6 +274,34 @@ mod tests {
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         Arguments::command().debug_assert();
+    }
+
+    /// `command` and all below it, as they are called.
+    fn all(command: &clap::Command, name: &str, into: &mut Vec<(String, clap::Command)>) {
+        into.push((name.to_owned(), command.clone()));
+        for below in command.get_subcommands() {
+            all(below, &format!("{name} {}", below.get_name()), into);
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_tables_that_fit_a_terminal() {
+        let mut commands = Vec::new();
+        all(&Arguments::command(), "isonomy", &mut commands);
+        assert!(commands.len() > 15, "{}", commands.len());
+        for (name, command) in commands {
+            let text = command.get_after_help().expect(&name).to_string();
+            let example = if command.has_subcommands() { "isonomy " } else { &name };
+            assert!(text.contains(example), "{name} has no example: {text}");
+            // Paragraphs are wrapped; a table would lose its columns.
+            for line in text.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.len() <= 80, "{name}: {line}");
+            }
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{name}: {}", argument.get_id());
+            }
+        }
     }
 
     #[test]

@@ -26,35 +26,41 @@ use crate::types::RequestId;
 /// How often it is looked whether lines were left out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Run one replica of a key-value store.
+/// Run one replica of a replicated key-value store.
 ///
-/// Prints one line that begins with `ready` to standard output once it accepts clients, and its log
-/// to standard error. Whoever reads them may stand still or go away: the replica goes on. Of lines
-/// that repeat, most are counted instead. SIGTERM and Ctrl-C stop it in good order: it answers what
-/// is under way and closes its connections; a second one stops it at once. SIGHUP does nothing: a
-/// replica outlives the terminal it was started from.
+/// Once the replica accepts clients, it prints one line to standard output that begins with
+/// `ready`. Its log goes to standard error; lines that repeat are counted instead of printed. A
+/// reader that is slow or gone does not stop the replica.
 ///
-/// What it must not forget it keeps in its data directory, and however it stopped, it goes on from
-/// there: start it again. With `durability = "memory"` in its file it keeps nothing: a replica that
-/// has met another one must not come back then, and a mark beside its file sees to that.
+/// The replica keeps its state in the data directory that its file names. After any stop or crash,
+/// start it again, and it continues from there. With `durability = "memory"` it keeps nothing, and
+/// must not come back after it has met another replica: a mark beside its file prevents that.
+///
+/// SIGTERM or Ctrl-C shuts it down: it answers what is in flight, and closes its connections. A
+/// second signal stops it at once. SIGHUP is ignored.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy serve cluster/1.toml
   isonomy serve cluster/2.toml --log debug
 
-Exit code 0 if it was asked to stop; 1 if it failed; 2 if a flag or file makes no sense; 3 if it was
-asked twice; 4 if its data directory cannot be used or the others refuse it.")]
+Exit codes:
+  0  stopped by a signal
+  1  the replica failed
+  2  wrong arguments, or a file that cannot be used
+  3  stopped at once, by a second signal
+  4  the data directory cannot be used, or the other replicas refuse this one")]
 pub(super) struct Serve {
-    /// The replica's file, as `isonomy init` wrote it
+    /// The replica's file, as written by `isonomy init`
     file: PathBuf,
-    /// How much to log: off, error, warn, info, debug or trace
+    /// Log level: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
-    /// Never execute this request, which the log or an error names; may be given often
+    /// Never execute this request, as the log or an error names it; may be given more than once
     ///
-    /// All replicas must be started with it, and each remembers it: see "A command that no replica
-    /// survives" in the guide (src/GUIDE.md, or `guide` in the documentation).
+    /// For a command that crashes every replica. Start all replicas with the same --skip; each
+    /// remembers it. See "A command that no replica survives" in the guide (src/GUIDE.md, or
+    /// `guide` in the documentation).
     #[arg(long, value_name = "REQUEST")]
     skip: Vec<RequestId>,
 }

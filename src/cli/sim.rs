@@ -10,56 +10,74 @@ use super::{Unwritten, on_or_off};
 use crate::protocol::ProtocolKind;
 use crate::sim::{self, FaultSet, Options, Overrides, Summary};
 
-/// Whole clusters in simulated worlds full of faults, each made from a seed, checked at every step.
+/// Simulate clusters under faults, one world for each seed, and check every step.
+///
+/// Each seed makes a world: a cluster, its clients, its network, its disks, and what goes wrong.
+/// The replicas run the same code as in production. The same seed gives the same world on every
+/// machine. A world that breaks a promise is reported with its seed, after it was shrunk to a
+/// smaller one.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  isonomy sim --seeds 1000
+  isonomy sim --seeds 500 --replicas 5 --json
+  isonomy sim --seeds 500 --restarts --without bit-flip,disk-full
+  isonomy sim --seed 17 --trace
+
+Exit codes:
+  0  no violation, and every path of the protocol was taken
+  1  a violation, a path that was never taken, or the result could not be written
+  2  wrong arguments")]
 pub(super) struct Args {
-    /// How many seeds to run.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Number of seeds
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// The first seed.
-    #[arg(long, default_value_t = 0)]
+    /// First seed
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed_start: u64,
-    /// Run this seed alone.
+    /// Run only this seed
     #[arg(long, conflicts_with_all = ["seeds", "seed_start"])]
     seed: Option<u64>,
-    /// Write down everything that happens in the world of `--seed`.
+    /// Print every event in the world of --seed
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// The protocol that the replicas run.
-    #[arg(long, default_value_t)]
+    /// Protocol: epaxos, multi-paxos, fast-paxos or paxos
+    #[arg(long, value_name = "NAME", default_value_t)]
     protocol: ProtocolKind,
-    /// The number of replicas; each seed's own choice if not given.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+    /// Number of replicas, 1 to 9 [default: chosen by each seed]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
     replicas: Option<u8>,
-    /// The most clients.
-    #[arg(long)]
+    /// Most clients in a world [default: as many as the seed chooses]
+    #[arg(long, value_name = "N")]
     clients: Option<NonZeroUsize>,
-    /// The most commands of one client.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Most commands of each client [default: as many as the seed chooses]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commands: Option<u64>,
-    /// How long faults and new commands go on, in simulated milliseconds.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Simulated milliseconds with faults and new commands [default: chosen by each seed]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     millis: Option<u64>,
-    /// Kinds of faults that must not occur, with commas between.
-    #[arg(long, value_name = "FAULTS", default_value_t)]
+    /// Kinds of faults to leave out: a list such as drop,crash,power-failure. An unknown name is
+    /// answered with the list of all
+    #[arg(long, value_name = "FAULTS", default_value_t, hide_default_value = true)]
     without: FaultSet,
-    /// Replicas also stop, one, several or all at once, lose what was not flushed, and come back.
+    /// Also restart replicas: one, several or all stop, lose what was not flushed, and come back
     #[arg(long)]
     restarts: bool,
-    /// Whether owners tell of fast-path commits before they are durable; each seed's own choice if
-    /// not given, and no without restarts.
+    /// Answer commands before their commits are durable [default: chosen by each seed with
+    /// --restarts, off without]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     silent_orphans: Option<bool>,
-    /// Whether PreAccept leaves before its owner's record is durable; likewise.
+    /// Send proposals before they are durable [default: as for --silent-orphans]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     reserved_slots: Option<bool>,
-    /// How many threads to use; all cores if not given. Makes no difference to what is found.
-    #[arg(long)]
+    /// Number of threads; the result does not depend on it [default: number of processors]
+    #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// Don't look for smaller worlds that fail as well.
+    /// Report a failing world as it is, without shrinking it
     #[arg(long)]
     no_shrink: bool,
-    /// Print one JSON object.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -8,18 +8,21 @@ use clap::Args;
 use super::kv::Target;
 use super::say;
 
-/// Have a running replica write a snapshot now, and wait until it is safe on the disk.
+/// Take a snapshot at a running replica, and wait until it is durable.
 ///
-/// Replicas do this by themselves as their logs grow. Asked for, it makes what `isonomy backup`
-/// reads of a running replica as new as can be.
+/// Replicas take snapshots by themselves as their logs grow. Use this before `isonomy backup`,
+/// which reads the newest snapshot of a running replica.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   isonomy snapshot --cluster cluster --replica 1
   isonomy snapshot --cluster cluster --replica 1 --timeout 60
 
-Exit code 0 once it is done; 2 if none can be written; 3 without an answer; 5 if no replica was
-reached, or none took it.")]
+Exit codes:
+  0  the snapshot is durable
+  2  wrong arguments, or the replica cannot write a snapshot
+  3  no answer: there may or may not be a new snapshot
+  5  no snapshot: no replica could be reached, or none accepted the request")]
 pub(super) struct Snapshot {
     #[command(flatten)]
     target: Target,

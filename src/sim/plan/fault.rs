@@ -154,8 +154,12 @@ impl fmt::Display for FaultSet {
 
 /// No fault has this name.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("there is no fault {0:?}")]
+#[error("there is no fault {0:?}; there are {all}", all = all().join(", "))]
 pub struct UnknownFault(String);
+
+fn all() -> Vec<&'static str> {
+    Fault::ALL.iter().map(|fault| fault.name()).collect()
+}
 
 impl FromStr for FaultSet {
     type Err = UnknownFault;
