@@ -229,13 +229,10 @@ impl Target {
             };
             let output = ask(&client).await;
             client.close().await;
-            match output {
+            match output.map_err(|error| (code(&error), error)) {
                 Ok(output) => Ok(Ok(output)),
-                Err(error @ ClientError::Unknown(_)) => Ok(Err(failed(NO_ANSWER, &error))),
-                Err(ClientError::Rejected(
-                    error @ (Rejected::Refused { .. } | Rejected::Unreachable(_)),
-                )) => Ok(Err(failed(NOT_DONE, &error))),
-                Err(error) => Err(error.into()),
+                Err((Some(code), error)) => Ok(Err(failed(code, &error))),
+                Err((None, error)) => Err(error.into()),
             }
         })
     }
@@ -263,6 +260,18 @@ impl Target {
         config.patience = patience;
         config.brief = true;
         Ok(config)
+    }
+}
+
+/// What a command without an answer tells the shell; `None` if the command itself is at fault.
+fn code(error: &ClientError) -> Option<u8> {
+    match error {
+        // A command whose answer is lost was executed; what it did is as unknown.
+        ClientError::Unknown(_) | ClientError::NoAnswer(_) => Some(NO_ANSWER),
+        ClientError::Rejected(Rejected::Refused { .. } | Rejected::Unreachable(_)) => {
+            Some(NOT_DONE)
+        }
+        ClientError::Rejected(_) => None,
     }
 }
 
@@ -314,4 +323,27 @@ fn for_terminal(value: &Bytes) -> Bytes {
 fn failed(code: u8, why: &dyn std::fmt::Display) -> ExitCode {
     complain(format_args!("error: {why}"));
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{NoAnswer, Refusal};
+
+    #[test]
+    fn an_exit_code_tells_whether_the_command_was_executed() {
+        let refused = Rejected::Refused { patience: Duration::ZERO, last: Refusal::Overloaded };
+        let cases: [(ClientError, Option<u8>); 7] = [
+            (ClientError::Unknown("timed out".to_owned()), Some(3)),
+            (NoAnswer::Forgotten.into(), Some(3)),
+            (NoAnswer::TooLarge { bytes: 2, limit: 1 }.into(), Some(3)),
+            (refused.into(), Some(5)),
+            (Rejected::Unreachable(Duration::ZERO).into(), Some(5)),
+            (Rejected::BadCommand("too long".to_owned()).into(), None),
+            (Rejected::Writes.into(), None),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(code(&error), expected, "{error:?}");
+        }
+    }
 }

@@ -36,7 +36,8 @@ use tokio::sync::oneshot;
 const NO: u8 = 1;
 /// Exit code: what was asked for makes no sense or cannot be had.
 const UNUSABLE: u8 = 2;
-/// Exit code: nobody answered. Of a client's command: it may or may not have been done.
+/// Exit code: there is no answer. Of a client's command: it may or may not have been done, unless
+/// the error says that it was.
 const NO_ANSWER: u8 = 3;
 /// Exit code: a data directory that cannot be used.
 const BAD_DATA: u8 = 4;
