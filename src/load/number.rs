@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as people read them, and the one in the middle of several.
 
 /// A number with its thousands apart.
 pub(super) fn grouped(number: u64) -> String {
@@ -39,6 +39,17 @@ fn apart(digits: &str) -> String {
     out
 }
 
+/// The middle of a sample that is not empty; between the two in the middle, if there are two.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    match sorted.len() % 2 {
+        1 => sorted[half],
+        _ => f64::midpoint(sorted[half - 1], sorted[half]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +76,12 @@ mod tests {
         for (value, wanted) in cases {
             assert_eq!(number(value), wanted);
         }
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[9.0]), 9.0);
     }
 }

@@ -1,11 +1,8 @@
 //! What is read off runs, and its spread over repeats: the figures that reports show and that two
 //! comparisons are compared by.
 
-use std::fmt;
-
 use super::kept::{Comparison, KeptOutcome, KeptRun, Latencies, Percentiles, Point, Seen};
-use super::significance::median;
-use crate::load::number::number;
+use crate::load::result::Spread;
 
 /// Something that a run has a number for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,39 +134,6 @@ fn path(fast: bool) -> &'static str {
     if fast { "fast" } else { "slow" }
 }
 
-/// A figure over repeats.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Range {
-    /// The middle one.
-    pub median: f64,
-    /// The least.
-    pub min: f64,
-    /// The most.
-    pub max: f64,
-}
-
-impl Range {
-    /// Of these. `None` if there are none.
-    pub fn of(values: &[f64]) -> Option<Range> {
-        (!values.is_empty()).then(|| Range {
-            median: median(values),
-            min: values.iter().copied().fold(f64::INFINITY, f64::min),
-            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        })
-    }
-}
-
-impl fmt::Display for Range {
-    /// The median, and the extremes in brackets if they show.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (median, min, max) = (number(self.median), number(self.min), number(self.max));
-        match min == max {
-            true => write!(f, "{median}"),
-            false => write!(f, "{median} [{min}–{max}]"),
-        }
-    }
-}
-
 impl Comparison {
     /// Who ran, in order of first appearance.
     pub fn whos(&self) -> Vec<&str> {
@@ -213,8 +177,8 @@ impl Comparison {
     }
 
     /// The same with its spread. `None` if there is none.
-    pub fn range(&self, who: &str, point: Point, figure: Figure) -> Option<Range> {
-        Range::of(&self.values(who, point, figure))
+    pub fn range(&self, who: &str, point: Point, figure: Figure) -> Option<Spread> {
+        Spread::of(&self.values(who, point, figure))
     }
 }
 
@@ -226,17 +190,4 @@ fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
         }
     }
     distinct
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_shows_only_where_there_is_one() {
-        let shown = |values: &[f64]| Range::of(values).expect("some values").to_string();
-        assert_eq!(shown(&[70.5, 70.5]), "70.5");
-        assert_eq!(shown(&[70.0, 72.0, 75.0]), "72 [70–75]");
-        assert_eq!(Range::of(&[]), None);
-    }
 }

@@ -34,17 +34,6 @@ pub fn rank_test(a: &[f64], b: &[f64]) -> Test {
     Test { p, least_p }
 }
 
-/// The middle of a sample that is not empty; between the two in the middle, if there are two.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match sorted.len() % 2 {
-        1 => sorted[half],
-        _ => f64::midpoint(sorted[half - 1], sorted[half]),
-    }
-}
-
 /// Twice each value's rank among all, first those of `a`; equal ones share the mean of theirs.
 fn ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
     let all: Vec<f64> = a.iter().chain(b).copied().collect();
@@ -178,12 +167,5 @@ mod tests {
     fn the_normal_distribution_has_its_known_tails() {
         close(complement(1.959_964 / std::f64::consts::SQRT_2), 0.05, 1e-6);
         close(complement(0.0), 1.0, 1e-6);
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&[9.0]), 9.0);
     }
 }

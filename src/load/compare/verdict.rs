@@ -3,10 +3,11 @@
 
 use std::fmt::Write;
 
-use super::figures::{Better, Figure, Range};
+use super::figures::{Better, Figure};
 use super::kept::{Comparison, Point};
 use super::significance::{Test, rank_test};
 use crate::load::number::number;
+use crate::load::result::Spread;
 
 /// When a difference counts.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -33,9 +34,9 @@ pub struct Change {
     /// Which.
     pub figure: Figure,
     /// Before.
-    pub before: Range,
+    pub before: Spread,
     /// After.
-    pub after: Range,
+    pub after: Spread,
     /// Whether by chance.
     pub test: Test,
     /// What it amounts to.
@@ -98,13 +99,13 @@ fn change(
     after: &[f64],
     strictness: Strictness,
 ) -> Option<Change> {
-    let (from, to) = (Range::of(before)?, Range::of(after)?);
+    let (from, to) = (Spread::of(before)?, Spread::of(after)?);
     let test = rank_test(before, after);
     let verdict = judge(figure, from, to, test, strictness);
     Some(Change { who: who.into(), point, figure, before: from, after: to, test, verdict })
 }
 
-fn judge(figure: Figure, from: Range, to: Range, test: Test, strictness: Strictness) -> Verdict {
+fn judge(figure: Figure, from: Spread, to: Spread, test: Test, strictness: Strictness) -> Verdict {
     let differs = (to.median - from.median).abs() > strictness.least * from.median.abs();
     if !differs {
         return Verdict::Same;

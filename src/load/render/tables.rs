@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::load::compare::figures::{Figure, Range};
+use crate::load::compare::figures::Figure;
 use crate::load::compare::kept::{Comparison, KeptOutcome, KeptRun, Point};
 use crate::load::number::number;
+use crate::load::result::Spread;
 
 /// A table.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -153,12 +154,12 @@ fn measured(comparison: &Comparison, point: Point) -> impl Iterator<Item = &str>
     whos.filter(move |who| comparison.repeats(who, point).next().is_some())
 }
 
-fn shown(range: Option<Range>) -> String {
+fn shown(range: Option<Spread>) -> String {
     range.map_or_else(|| "–".into(), |range| range.to_string())
 }
 
 /// Without a spread that is below half a per cent.
-fn short(range: Range) -> String {
+fn short(range: Spread) -> String {
     let near = |value: f64| (value - range.median).abs() <= 0.005 * range.median.abs();
     match near(range.min) && near(range.max) {
         true => number(range.median),

@@ -166,13 +166,13 @@ impl Run {
         let counts = &cluster.counts;
         writeln!(
             f,
-            "fast path {:.1}% of commands · {} instances, {} not on it · {} recoveries · {} \
-             proposed again",
+            "commands on the fast path: {:.1}%; proposed again: {}\n\
+             instances, each a batch of commands: {}; not on the fast path: {}; recoveries: {}",
             rounded_share(cluster.commands) * 100.0,
+            grouped(counts.resubmitted),
             grouped(counts.instances),
             grouped(counts.slow_instances),
-            grouped(counts.recoveries),
-            grouped(counts.resubmitted)
+            grouped(counts.recoveries)
         )?;
         let each = |of: u64| of as f64 / self.answered.max(1) as f64;
         writeln!(

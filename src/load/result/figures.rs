@@ -1,15 +1,17 @@
 //! The small figures that a result is made of: spreads, events, rows of a series.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::load::durations::{Durations, Quantiles};
+use crate::load::number::{median, number};
 
-/// A figure over all runs.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+/// A figure over repeats of a run.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Spread {
-    /// The one in the middle.
+    /// The one in the middle; the mean of the two in the middle, if there are two.
     pub median: f64,
     /// The least.
     pub min: f64,
@@ -18,11 +20,24 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one figure.
-    pub(super) fn of(mut all: Vec<f64>) -> Spread {
-        all.sort_by(f64::total_cmp);
-        let at = |index: usize| all.get(index).copied().unwrap_or_default();
-        Spread { median: at(all.len() / 2), min: at(0), max: at(all.len().saturating_sub(1)) }
+    /// Of these. `None` if there are none.
+    pub fn of(values: &[f64]) -> Option<Spread> {
+        (!values.is_empty()).then(|| Spread {
+            median: median(values),
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    }
+}
+
+impl fmt::Display for Spread {
+    /// The median, and the extremes in brackets if they show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (median, min, max) = (number(self.median), number(self.min), number(self.max));
+        match min == max {
+            true => write!(f, "{median}"),
+            false => write!(f, "{median} [{min}–{max}]"),
+        }
     }
 }
 
@@ -118,5 +133,20 @@ impl Row {
     /// Whether it is of the time that counts. The warm-up's last row may end a little after it.
     pub(in crate::load) fn counts(&self) -> bool {
         self.at_s > self.seconds / 2.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_shows_only_where_there_is_one() {
+        let shown = |values: &[f64]| Spread::of(values).expect("some values").to_string();
+        assert_eq!(shown(&[70.5, 70.5]), "70.5");
+        assert_eq!(shown(&[70.0, 72.0, 75.0]), "72 [70–75]");
+        assert_eq!(Spread::of(&[]), None);
+        let two = Spread { median: 2.5, min: 1.0, max: 4.0 };
+        assert_eq!(Spread::of(&[4.0, 1.0]), Some(two), "of an even number, the mean of two");
     }
 }

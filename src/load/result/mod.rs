@@ -97,7 +97,9 @@ impl Outcome {
         if found.is_none() {
             runs.iter_mut().for_each(Run::judge_answers);
         }
-        let figure = |name, of: fn(&Run) -> f64| (name, Spread::of(runs.iter().map(of).collect()));
+        // A search that is interrupted in its first run has none: all figures are zero.
+        let over = |values: Vec<f64>| Spread::of(&values).unwrap_or_default();
+        let figure = |name, of: fn(&Run) -> f64| (name, over(runs.iter().map(of).collect()));
         let spread = [
             figure("throughput_ops_s", |run| run.throughput_ops_s),
             figure("p50_ms", |run| run.latency.quantile_ms(0.5)),
@@ -111,7 +113,7 @@ impl Outcome {
         let clusters: Option<Vec<&Cluster>> = runs.iter().map(|run| run.cluster.as_ref()).collect();
         if let Some(clusters) = clusters {
             let mut add = |name, of: fn(&Cluster) -> f64| {
-                spread.insert(name, Spread::of(clusters.iter().map(|it| of(it)).collect()));
+                spread.insert(name, over(clusters.iter().map(|it| of(it)).collect()));
             };
             add("commit_p50_ms", |it| it.commit.quantile_ms(0.5));
             add("commit_p99_ms", |it| it.commit.quantile_ms(0.99));

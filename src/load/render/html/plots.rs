@@ -1,9 +1,10 @@
 //! The lines of a report's plots, from the runs.
 
 use super::plot::Line;
-use crate::load::compare::figures::{Figure, Range};
+use crate::load::compare::figures::Figure;
 use crate::load::compare::kept::{Comparison, Point, Seen, Slice, Stopped};
-use crate::load::compare::significance::median;
+use crate::load::number::median;
+use crate::load::result::Spread;
 
 /// What is drawn over time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,7 +99,7 @@ pub(super) fn slices(comparison: &Comparison, who: &str, point: Point) -> Vec<(f
 }
 
 /// Points with their spread.
-fn dotted(points: impl Iterator<Item = (f64, Range)>) -> Line {
+fn dotted(points: impl Iterator<Item = (f64, Spread)>) -> Line {
     let mut line = Line { colour: 0, pieces: vec![Vec::new()], whiskers: Vec::new(), dots: true };
     for (x, range) in points {
         line.pieces[0].push((x, range.median));

@@ -3,7 +3,7 @@
 use super::plots::{Lined, slices};
 use crate::load::compare::figures::{Better, Figure};
 use crate::load::compare::kept::{Comparison, Point, Stopped};
-use crate::load::compare::significance::median;
+use crate::load::number::median;
 use crate::load::number::number;
 
 /// Differences below this share are none to speak of.
