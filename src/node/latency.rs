@@ -1,10 +1,11 @@
 //! How long things take, counted without keeping each.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Durations, in microseconds, up to [`Latency::LONGEST`]. With the feature `metrics` they are kept
 /// to three digits; without it, only their number, mean and maximum are.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Latency(Kept);
 
 #[cfg(feature = "metrics")]
@@ -61,6 +62,19 @@ impl Latency {
     #[cfg(feature = "load")]
     pub(crate) fn histogram(&self) -> &hdrhistogram::Histogram<u64> {
         &self.0
+    }
+}
+
+impl fmt::Debug for Latency {
+    /// What a person reads off it: a histogram has thousands of counters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Latency");
+        shown.field("count", &self.count()).field("mean", &self.mean());
+        #[cfg(feature = "metrics")]
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+            shown.field(name, &self.quantile(share));
+        }
+        shown.field("max", &self.max()).finish()
     }
 }
 
@@ -146,6 +160,19 @@ mod tests {
         let middle = latency.quantile(0.5).as_secs_f64();
         assert!((middle / 0.020 - 1.0).abs() < 0.001, "{middle}");
         assert!(latency.max() >= Latency::LONGEST);
+    }
+
+    #[test]
+    fn what_is_shown_of_many_fits_in_a_line() {
+        let mut latency = Latency::default();
+        for millis in 1..=1_000 {
+            latency.record(Duration::from_millis(millis));
+        }
+        let shown = format!("{latency:?}");
+        assert!(shown.starts_with("Latency { count: 1000, mean: 500."), "{shown}");
+        let names = ["p50: 500.", "p90: 90", "p99: 99", "max: 1."];
+        assert!(names.iter().all(|name| shown.contains(name)), "{shown}");
+        assert!(shown.len() < 120, "{shown}");
     }
 }
 
