@@ -12,6 +12,9 @@ use isonomy::internals::sim::linearizability::{BUDGET, Verdict, check};
 use isonomy::internals::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use serde_json::Value;
 
+#[path = "common/ports.rs"]
+mod ports;
+
 fn isonomy() -> Command {
     Command::new(env!("CARGO_BIN_EXE_isonomy"))
 }
@@ -191,14 +194,30 @@ fn init_lays_out_a_directory_once() {
     assert!(words.contains("is not empty"), "{words}");
 }
 
+/// Has `init` make the directory of three replicas, with ports that are free; the one before them.
+#[track_caller]
+fn lay_out(path: &Path) -> u16 {
+    let base = ports::free_base(3);
+    let at = format!("127.0.0.1:{base}");
+    let output = isonomy().arg("init").arg(path).args(["--listen-base", &at]).output();
+    assert!(output.expect("isonomy runs").status.success());
+    base
+}
+
 #[test]
 fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("cluster");
-    assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
+    let base = lay_out(&path);
     let file = path.join("1.toml");
     let good = fs::read_to_string(&file).expect("what init wrote");
     let line = |start| good.lines().position(|line| line.starts_with(start)).expect("a line") + 1;
+    // Below, 7401 to 7403 stand for the three ports.
+    let ported = |text: &str| {
+        let one =
+            |text: String, id: u16| text.replace(&format!(":740{id}"), &format!(":{}", base + id));
+        (1..=3).fold(text.to_owned(), one)
+    };
     let peer = format!("line {}", line("2 = "));
     let zero = format!("line {}: replica 2 at 127.0.0.1:0 has port 0", line("2 = "));
     let twice = format!("line {}: replica 2 at 127.0.0.1:7401 has the address", line("2 = "));
@@ -243,10 +262,11 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
         ("# client_stall_seconds = 30", "client_stall_seconds = 0", "| client_stall_seconds = 0"),
         ("# silent_orphans = false", "session_idle_seconds = 9000000000", "to 315360000"),
     ] {
-        assert!(good.contains(from), "{from} in {good}");
-        fs::write(&file, good.replacen(from, to, 1)).expect("written");
+        let [from, to, word] = [from, to, word].map(ported);
+        assert!(good.contains(&from), "{from} in {good}");
+        fs::write(&file, good.replacen(&from, &to, 1)).expect("written");
         let words = refusal_to_serve(&file);
-        assert!(words.contains(word), "{to:?}: {words}");
+        assert!(words.contains(&word), "{to:?}: {words}");
         assert!(words.matches("No such file").count() <= 1, "a cause is said once: {words}");
         assert!(!path.join("1.ran").exists(), "it may be mended and started");
     }
@@ -291,7 +311,7 @@ fn certificates_are_listed_warned_of_and_renewed() {
     use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("cluster");
-    assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
+    lay_out(&path);
     let name = path.to_str().expect("UTF-8");
     let listed = |code| {
         let output = run(&["cert", "list", name]);
@@ -349,7 +369,7 @@ fn certificates_are_listed_warned_of_and_renewed() {
 fn a_directory_that_is_not_permitted_is_no_lost_one() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("cluster");
-    assert!(isonomy().arg("init").arg(&path).output().expect("it runs").status.success());
+    lay_out(&path);
     let file = path.join("1.toml");
     let good = fs::read_to_string(&file).expect("what init wrote");
     // What the root user may not write either.
@@ -477,14 +497,4 @@ fn refusal_to_serve(file: &Path) -> String {
     let output = serve.wait_with_output().expect("it has ended");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     String::from_utf8(output.stderr).expect("text")
-}
-
-/// The first embed is run as a documentation test. It stands in the README and on the crate's first
-/// page, the same in both, and promises to be short.
-#[test]
-fn the_first_embed_fits_in_forty_lines() {
-    let embed = include_str!("../src/EMBED.md").trim();
-    let lines = embed.lines().count() - 2;
-    assert!(embed.starts_with("```rust\n") && (20..=40).contains(&lines), "{lines} lines");
-    assert!(include_str!("../README.md").contains(embed), "the README has another one");
 }

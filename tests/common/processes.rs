@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -14,26 +14,16 @@ use isonomy::machine::Kv;
 use isonomy::network::Credentials;
 use isonomy::types::ReplicaId;
 
+#[path = "ports.rs"]
+mod ports;
+
+use ports::free_base;
+
 /// Generous: the machine may be slow and busy.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub fn isonomy() -> Command {
     Command::new(env!("CARGO_BIN_EXE_isonomy"))
-}
-
-/// A port with free ones after it, one a replica.
-fn free_base(replicas: u16) -> u16 {
-    for _ in 0..1_000 {
-        let any = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let base = any.local_addr().expect("a bound socket").port();
-        let bind = |port| UdpSocket::bind(("127.0.0.1", port));
-        // Below the range that the system hands out by itself, so that nobody else is given them.
-        let base = base / 3 + 1_024;
-        if (1..=replicas).map(|id| bind(base + id)).collect::<Result<Vec<_>, _>>().is_ok() {
-            return base;
-        }
-    }
-    panic!("no {replicas} free ports in a row");
 }
 
 /// A cluster of processes; they are killed with it.
