@@ -189,6 +189,13 @@ impl std::fmt::Debug for Authority {
     }
 }
 
+impl std::fmt::Debug for Issued {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").finish_non_exhaustive()
+    }
+}
+
 impl Issued {
     /// The certificate, for a file.
     pub fn certificate_pem(&self) -> String {
