@@ -152,7 +152,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["put", "key", "-v", "--cluster", "no/such"], "-- -v"),
         (&["put", "key", "--file", "no/such", "--cluster", "unused"], "cannot read no/such"),
         (&["cas", "key", "-", "-", "--cluster", "unused"], "only one of the two"),
-        (&["cas", "key", "a", "b", "--absent", "--cluster", "unused"], "what they do not say"),
+        (&["cas", "key", "a", "b", "--absent", "--cluster", "unused"], "they leave out"),
         (&["cert", "list", "no/such"], "no/such/client.toml"),
         (&["nonsense"], "unrecognized subcommand"),
     ] {

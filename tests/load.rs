@@ -165,7 +165,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         (&["--fault", "kill one at 1s"], "     ^"),
         (&["--leader", "4"], "--leader: \"4\": name a replica, from 1 to 3"),
         (&["--protocol", "raft"], "there is no protocol \"raft\"; there are \"epaxos\""),
-        (&["--find-rate"], "say with --slo"),
+        (&["--find-rate"], "add one, such as --slo"),
         (&["--csv", "no/such/file.csv"], "cannot write no/such/file.csv"),
         (&["--endpoints", "1"], "--cluster"),
         (&["--cluster", "no/such"], "no/such/client.toml"),

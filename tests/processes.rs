@@ -140,12 +140,12 @@ fn a_refusal_by_a_replica_is_no_sign_of_its_absence() {
     let (code, words) = asked(&cluster);
     assert_eq!(code, Some(5), "{words}");
     assert!(words.contains("has 1 connections here already"), "{words}");
-    assert!(!words.contains("Is one running"), "{words}");
+    assert!(!words.contains("Is a replica running"), "{words}");
     runtime.block_on(client.close());
     cluster.kill(&[1]);
     let (code, words) = asked(&cluster);
     assert_eq!(code, Some(5), "{words}");
-    assert!(words.contains("Is one running, at the address in"), "{words}");
+    assert!(words.contains("Is a replica running at an address in"), "{words}");
 }
 
 #[test]
@@ -161,8 +161,8 @@ fn one_more_client_has_a_certificate_of_its_own() {
         ("Billing", "lower-case"),
         ("a.b", "lower-case"),
         ("../b", "lower-case"),
-        ("client", "client.pem is there already"),
-        ("ca", "ca.pem is there already"),
+        ("client", "client.pem exists already"),
+        ("ca", "ca.pem exists already"),
         ("cli", "not free"),
         ("7", "not free"),
     ] {
@@ -172,7 +172,7 @@ fn one_more_client_has_a_certificate_of_its_own() {
     let (code, told) = issue("billing");
     assert_eq!(code, Some(0), "{told}");
     let (code, words) = issue("billing");
-    assert!(code == Some(2) && words.contains("billing.pem is there already"), "{words}");
+    assert!(code == Some(2) && words.contains("billing.pem exists already"), "{words}");
 
     // What it says suffices.
     let program = cluster.dir.join("program");

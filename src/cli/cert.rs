@@ -128,7 +128,7 @@ fn is_taken(name: &str) -> bool {
 
 fn authority(dir: &Path, file: &ClientFile) -> anyhow::Result<Authority> {
     let key = text(&dir.join("ca.key"));
-    let key = key.context("certificates are issued where the authority's key is")?;
+    let key = key.context("only where the authority's key is can certificates be issued")?;
     Ok(Authority::from_pem(&file.cluster, &text(&dir.join("ca.pem"))?, &key)?)
 }
 
@@ -141,10 +141,10 @@ fn issue(dir: &Path, name: &str) -> anyhow::Result<ExitCode> {
     let issued = authority(dir, &file)?.issue_client(name)?;
     let there = ["pem", "key"].map(|extension| dir.join(format!("{name}.{extension}")));
     if let Some(path) = there.iter().find(|path| path.exists()) {
-        bail!("{} is there already: take another name", path.display());
+        bail!("{} exists already: take another name", path.display());
     }
     if is_taken(name) || name == file.client {
-        bail!("{name:?} is not free: replicas, or the client of {CLIENT_FILE}, go by it");
+        bail!("{name:?} is not free: a replica or the client of {CLIENT_FILE} has this name");
     }
     init::issue(dir, name, &issued)?;
     let (day, _) = certificate_end(&there[0], SystemTime::now())?;

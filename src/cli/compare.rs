@@ -66,18 +66,19 @@ impl Compare {
         match (&self.config, &self.results[..]) {
             (Some(config), _) => self.make(config),
             (None, [before, after]) => self.judge(before, after),
-            (None, _) => bail!("name two results, or a --config"),
+            (None, _) => bail!("name two result.json, or a plan with --config"),
         }
     }
 
     fn judge(&self, before: &Path, after: &Path) -> anyhow::Result<ExitCode> {
         let Compare { significance, least, .. } = *self;
-        ensure!(significance > 0.0 && significance < 1.0, "--significance is between 0 and 1");
-        ensure!((0.0..1_000.0).contains(&least), "--least is a percentage");
+        let is_level = significance > 0.0 && significance < 1.0;
+        ensure!(is_level, "--significance {significance}: take a number between 0 and 1");
+        ensure!((0.0..1_000.0).contains(&least), "--least {least}: take 0 to 1000 percent");
         let strictness = Strictness { significance, least: least / 100.0 };
         let (before, after) = (read(before)?, read(after)?);
         let (changes, missing) = changes(&before, &after, strictness);
-        ensure!(!changes.is_empty(), "the two results have nothing in common: {missing:?}");
+        ensure!(!changes.is_empty(), "the two results have no figure in common: {missing:?}");
         let printed = tell(table(&changes, &missing, strictness).trim_end());
         let is_good = printed && !is_worse(&changes);
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NO) })

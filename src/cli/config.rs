@@ -288,7 +288,9 @@ impl ReplicaFile {
             ),
             (_, Some(dir)) => Ok(Some(from.parent().unwrap_or(Path::new("")).join(dir))),
             (_, None) => {
-                bail!("`data_dir` is missing: say where this replica keeps what it must not forget")
+                bail!(
+                    "`data_dir` is missing: name the directory where this replica keeps its state"
+                )
             }
         }
     }
@@ -386,7 +388,7 @@ fn addresses(
         let id = key.parse().ok().and_then(ReplicaId::new);
         let id = id.with_context(|| format!("[replicas]: {key:?} is no number from 1 to 63"))?;
         if replicas.insert(id, addr.get_ref().clone()).is_some() {
-            bail!("[replicas]: replica {} stands there twice", id.number());
+            bail!("[replicas] names replica {} twice: remove one of the two lines", id.number());
         }
     }
     if !replicas.keys().map(|id| id.index()).eq(0..replicas.len()) || replicas.is_empty() {

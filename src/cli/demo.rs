@@ -124,16 +124,16 @@ impl Demo {
         let sites = area.as_ref().map(|area| area.sites.len());
         let replicas = self.replicas.or(sites).unwrap_or(3);
         if self.durability == DurabilityName::Memory && self.data.is_some() {
-            bail!("--data is of no use in memory: add --durability fsync or os");
+            bail!("--data has no effect with --durability memory: add --durability fsync or os");
         }
         let workload = Workload::demo(self.conflicts, self.reads, self.value_size, self.seed);
         workload.check()?;
         let clients = self.clients;
         if !(1..=10_000).contains(&clients) {
-            bail!("{clients} clients at each replica: take between 1 and 10000");
+            bail!("--clients {clients}: take between 1 and 10000");
         }
         if !(0.1..=86_400.0).contains(&time.as_secs_f64()) {
-            bail!("{time:?} is no time to run for: take between 0.1 and 86400 seconds");
+            bail!("--seconds {}: take between 0.1 and 86400", self.seconds);
         }
         if let Some(sites) = sites.filter(|sites| *sites < replicas) {
             bail!(

@@ -149,7 +149,11 @@ pub(super) struct Cas {
 impl Put {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let argument = self.value.map(Source::of);
-        let source = self.file.map(Source::File).or(argument).context("name the value")?;
+        let source = self
+            .file
+            .map(Source::File)
+            .or(argument)
+            .context("give the value, or --file with a file that has it")?;
         let command = KvCommand::Put { key: bytes(self.key), value: source.read()? };
         self.target.ask(command, None)
     }
@@ -181,16 +185,16 @@ impl Cas {
             (false, None) => Some(
                 values
                     .next()
-                    .context("name the expected value and the new one, or add --absent")?,
+                    .context("give the expected value and the new one, or add --absent")?,
             ),
         };
         let new = file.map(Source::File).or_else(|| values.next());
-        let new = new.context("name the new value as well, or add --absent")?;
+        let new = new.context("give the new value as well, or add --absent")?;
         if values.next().is_some() {
-            bail!("with --absent, --expected-file or --file, name only what they do not say");
+            bail!("with --absent, --expected-file or --file, give only the values they leave out");
         }
         if expected == Some(Source::Stdin) && new == Source::Stdin {
-            bail!("- is standard input, which is only one of the two values");
+            bail!("- stands for standard input, which can be only one of the two values");
         }
         let expected = expected.map(Source::read).transpose()?;
         target.ask(KvCommand::Cas { key: bytes(key), expected, value: new.read()? }, None)
@@ -221,7 +225,7 @@ impl Target {
                 Err(error @ ConnectError::Unreachable(_)) => {
                     let file = self.cluster.join(CLIENT_FILE);
                     let file = file.display();
-                    let why = format!("{error}. Is one running, at the address in {file}?");
+                    let why = format!("{error}. Is a replica running at an address in {file}?");
                     return Ok(Err(failed(NOT_DONE, &why)));
                 }
                 Err(error @ ConnectError::Refused(_)) => return Ok(Err(failed(NOT_DONE, &error))),
@@ -293,7 +297,7 @@ fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
         }
         KvOutput::Mismatch(Some(found)) => no(&format!("it is \"{}\" instead", shortened(found))),
         KvOutput::Values(_) | KvOutput::TooLarge { .. } | KvOutput::TooManyKeys { .. } => {
-            bail!("the replica answered something else than was asked")
+            bail!("the replica's answer does not fit the command: is it of another version?")
         }
     }
 }

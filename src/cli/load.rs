@@ -226,10 +226,10 @@ impl Load {
         let remote = self.target.remote()?;
         let mut scenario = Scenario::new(&flags, &file, area, remote)?;
         if self.pace.find_rate && scenario.slos.is_empty() {
-            bail!("--find-rate: say with --slo what has to hold, such as --slo 'p99<50ms'");
+            bail!("--find-rate needs an objective: add one, such as --slo 'p99<50ms'");
         }
         if self.pace.find_rate && scenario.repeats > 1 {
-            bail!("--repeats: --find-rate tries each rate once: choose one of them");
+            bail!("--repeats cannot be used with --find-rate, which tries each rate once");
         }
         scenario.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         let _scratch = Scratch::for_replicas(&mut scenario.target, None)?;
@@ -370,7 +370,7 @@ impl TargetArgs {
                 })?,
             };
             if replicas.insert(id, address).is_some() {
-                bail!("--endpoints: replica {} stands there twice", id.number());
+                bail!("--endpoints names replica {} twice", id.number());
             }
         }
         check_addresses(&replicas, None).context("--endpoints")?;

@@ -262,7 +262,7 @@ fn on_or_off(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
-        _ => Err("it is either on or off".to_owned()),
+        _ => Err("take on or off".to_owned()),
     }
 }
 

@@ -53,7 +53,7 @@ fn all(from: impl Read) -> anyhow::Result<Bytes> {
     let mut value = Vec::new();
     from.take(most as u64 + 1).read_to_end(&mut value).context("cannot read the value")?;
     if value.len() > most {
-        bail!("a value of more than {most} bytes, which is the limit of a whole command");
+        bail!("the value has more than {most} bytes, which is the limit of a whole command");
     }
     Ok(value.into())
 }
