@@ -22,8 +22,8 @@ use file::FileWriter;
 
 /// The front of the name of a snapshot that is being written.
 const UNFINISHED: &str = "snapshot-unfinished-";
-/// Empty files, kept for the next snapshots: where no more files are to be had, only a snapshot lets
-/// go of others. One, and another until there is a snapshot that the second one can replace.
+/// Empty files, kept for the next snapshots: where no more files are to be had, only a snapshot
+/// lets go of others. One, and another until there is a snapshot that the second one can replace.
 const SPARES: [&str; 2] = ["snapshot-spare-1", "snapshot-spare-2"];
 /// The longest chunk in bytes.
 pub const MAX_CHUNK_BYTES: usize = 16 * 1024 * 1024;

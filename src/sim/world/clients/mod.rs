@@ -167,7 +167,7 @@ impl Clients {
     }
 
     /// The client that a session belongs to.
-    pub(in crate::sim) fn of(session: ClientId) -> usize {
+    fn of(session: ClientId) -> usize {
         usize::try_from(session.0 % GENERATION).expect("fewer clients than a generation")
     }
 
@@ -346,7 +346,7 @@ impl Clients {
     }
 
     /// Whether a client waits for this, and it is a `Put`.
-    pub(in crate::sim) fn is_put(&self, request: RequestId) -> bool {
+    pub(super) fn is_put(&self, request: RequestId) -> bool {
         let client = &self.clients[Clients::of(request.client)];
         let pending = client.pending.get(&request.sequence);
         client.session == request.client
@@ -386,16 +386,6 @@ impl Clients {
             entry.failed = entry.asked == 1;
             client.renew();
         }
-    }
-
-    /// What surely had no effect.
-    pub(in crate::sim) fn failed_contents(&self) -> impl Iterator<Item = Content> + '_ {
-        self.log.iter().filter(|entry| entry.failed).map(Entry::content)
-    }
-
-    /// What was answered.
-    pub(in crate::sim) fn answered_contents(&self) -> impl Iterator<Item = Content> + '_ {
-        self.log.iter().filter(|entry| entry.answer.is_some()).map(Entry::content)
     }
 
     fn draw(&mut self, index: usize) -> (KvCommand, bool) {

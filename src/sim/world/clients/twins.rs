@@ -1,5 +1,6 @@
 //! Clients that misuse ids: a second command under the id of the first, sent somewhere else. What
-//! becomes of it must be the same at all replicas, and none of the first one's business.
+//! becomes of it must be the same at all replicas, and none of the first one's business. So what
+//! was answered, or refused, is told by its contents.
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -48,5 +49,15 @@ impl Clients {
         let client = &self.clients[Clients::of(request.client)];
         let pending = client.pending.get(&request.sequence);
         client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
+    }
+
+    /// What surely had no effect.
+    pub(in crate::sim) fn failed_contents(&self) -> impl Iterator<Item = Content> + '_ {
+        self.log.iter().filter(|entry| entry.failed).map(Entry::content)
+    }
+
+    /// What was answered.
+    pub(in crate::sim) fn answered_contents(&self) -> impl Iterator<Item = Content> + '_ {
+        self.log.iter().filter(|entry| entry.answer.is_some()).map(Entry::content)
     }
 }

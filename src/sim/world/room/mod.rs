@@ -146,12 +146,12 @@ impl<R: Wire> Room<R> {
     }
 
     /// The log has to be divided here, so nothing after may be appended before that is flushed.
-    pub(in crate::sim) fn divides_at(&self) -> Option<u64> {
+    pub(super) fn divides_at(&self) -> Option<u64> {
         self.divides_at.map(LogPosition::records)
     }
 
     /// What is not urgent.
-    pub(in crate::sim) fn maintain(&mut self) -> Result<(), StorageError> {
+    pub(super) fn maintain(&mut self) -> Result<(), StorageError> {
         self.open_store().log.maintain()
     }
 
@@ -273,19 +273,19 @@ impl<R: Wire> Room<R> {
     }
 
     /// The state is another replica's now.
-    pub(in crate::sim) fn installed(&mut self) {
+    pub(super) fn installed(&mut self) {
         self.lineage.installed();
     }
 
     /// Whether a snapshot has to be taken for that.
-    pub(in crate::sim) fn is_foreign(&self) -> bool {
+    pub(super) fn is_foreign(&self) -> bool {
         self.lineage.is_foreign()
     }
 
     /// Begins a snapshot that stands for all records before `position`, the end of all that there
     /// are. Whether it is the first of a state that came from elsewhere: the log has to be divided
     /// then.
-    pub(in crate::sim) fn begin_snapshot(
+    pub(super) fn begin_snapshot(
         &mut self,
         position: LogPosition,
         bytes: Bytes,
@@ -299,7 +299,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Divides the log at its end, once all that is to come before `position` is there.
-    pub(in crate::sim) fn divide(&mut self, position: LogPosition) -> Result<(), StorageError> {
+    pub(super) fn divide(&mut self, position: LogPosition) -> Result<(), StorageError> {
         self.divides_at = Some(position);
         if self.open_store().log.durable().position() == position {
             self.flush()?;
@@ -308,7 +308,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Whether a snapshot is being written.
-    pub(in crate::sim) fn is_writing(&self) -> bool {
+    pub(super) fn is_writing(&self) -> bool {
         self.writing.is_some()
     }
 
@@ -318,17 +318,14 @@ impl<R: Wire> Room<R> {
     }
 
     /// Gives the room of the snapshot that is being written to the log, which needs it.
-    pub(in crate::sim) fn give_up_snapshot(&mut self) {
+    pub(super) fn give_up_snapshot(&mut self) {
         self.writing = None;
         self.lineage.fail();
     }
 
     /// Finishes the snapshot that is being written: what it lets go of. The process may end within,
     /// or within [`Room::cut_log`], which is called next.
-    pub(in crate::sim) fn finish_snapshot(
-        &mut self,
-        within: Option<u64>,
-    ) -> Result<Cut, StorageError> {
+    pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<Cut, StorageError> {
         let writing = self.writing.take().expect("one is being written");
         let Writing { mut writer, position, bytes, written } = writing;
         assert_eq!(self.divides_at, None, "the log is divided before what that is for is finished");
@@ -347,7 +344,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Lets go of the log that no snapshot kept needs: whether there was something to let go.
-    pub(in crate::sim) fn cut_log(&mut self, cut: Cut) -> Result<bool, StorageError> {
+    pub(super) fn cut_log(&mut self, cut: Cut) -> Result<bool, StorageError> {
         let log = &mut self.open_store().log;
         let before = log.first();
         log.truncate(cut.to)?;
@@ -365,7 +362,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Whether the disk died in the middle of something.
-    pub(in crate::sim) fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         self.disk.is_dead()
     }
 
@@ -408,7 +405,7 @@ impl<R: Wire> Room<R> {
     }
 
     /// Turns a bit back, if what it is in was not written anew since.
-    pub(in crate::sim) fn mend(&mut self, flip: &Flip) {
+    pub(super) fn mend(&mut self, flip: &Flip) {
         let files = self.disk.files();
         let byte = files.get(&flip.file).and_then(|bytes| bytes.get(flip.offset));
         if byte == Some(&flip.byte) {
