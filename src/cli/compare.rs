@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 
 use super::{NO, complain, generate, tell};
-use crate::load::compare::keep::{KeepError, Keeper, read};
+use crate::load::compare::keep::{KeepError, RunStore, read};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
 use crate::load::compare::plan::ComparisonPlan;
 use crate::load::compare::series::{Turn, run};
@@ -91,15 +91,14 @@ impl Compare {
         }
         plan.area.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         // Made first: better to fail before the runs than after them.
-        let mut keeper = self.out.as_deref().map(Keeper::new).transpose()?;
+        let mut store = self.out.as_deref().map(RunStore::new).transpose()?;
         let mut comparison = plan.comparison(self.virtual_time);
         let runtime = generate::runtime(1)?;
-        let ended = self.take_turns(&plan, &mut comparison, keeper.as_mut(), &runtime);
+        let ended = self.take_turns(&plan, &mut comparison, store.as_mut(), &runtime);
         // Whatever happened: what was seen until then is shown, and kept if it can be.
         let printed = tell(tables::markdown(&comparison).trim_end());
-        let finished = keeper
-            .as_ref()
-            .map_or(Ok(()), |keeper| keeper.finish(&comparison, &reports(&comparison)));
+        let finished =
+            store.as_ref().map_or(Ok(()), |store| store.finish(&comparison, &reports(&comparison)));
         let kept = ended.and(finished);
         let (made, planned) = (comparison.runs.len(), plan.turns().len());
         if made < planned {
@@ -123,7 +122,7 @@ impl Compare {
         &self,
         plan: &ComparisonPlan,
         comparison: &mut Comparison,
-        keeper: Option<&mut Keeper>,
+        store: Option<&mut RunStore>,
         runtime: &Runtime,
     ) -> Result<(), KeepError> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -143,7 +142,7 @@ impl Compare {
             bar.set_message(format!("{} at {}", turn.contender.who, turn.point));
             !stop.load(Ordering::Relaxed)
         };
-        let done = run(plan, comparison, self.virtual_time, keeper, take, go_on);
+        let done = run(plan, comparison, self.virtual_time, store, take, go_on);
         bar.finish_and_clear();
         done
     }

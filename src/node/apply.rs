@@ -15,7 +15,7 @@ use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::panics::{lock, panic_text};
 use super::pending::{Answer, Waited};
 use super::poison::{self, PoisonedCommand};
-use super::shared::{Phase, Shared};
+use super::shared::{Phase, ReplicaShared};
 use super::work::{ApplyMetrics, Work};
 use crate::machine::{Applier, Outcome, Refusal, StateMachine};
 use crate::replica::Execution;
@@ -31,7 +31,7 @@ const TRAIL: u64 = 65_536;
 
 struct Apply<S> {
     applier: Applier<S>,
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     /// What must not be executed, whatever state is installed.
     skipped: BTreeSet<RequestId>,
     /// When another replica's state last took the place of this one.
@@ -84,7 +84,7 @@ struct Counts {
 /// Runs until it is told to stop. A panic of the state machine fences the replica.
 pub(super) fn run<S: StateMachine>(
     first: First<S>,
-    shared: &Arc<Shared>,
+    shared: &Arc<ReplicaShared>,
     work: &Receiver<(Work, usize)>,
 ) {
     let mut apply = Apply::new(first, shared);
@@ -114,7 +114,7 @@ impl Doing {
 }
 
 impl<S: StateMachine> Apply<S> {
-    fn new(first: First<S>, shared: &Arc<Shared>) -> Apply<S> {
+    fn new(first: First<S>, shared: &Arc<ReplicaShared>) -> Apply<S> {
         let First { mut applier, skipped, trail } = first;
         applier.skip(skipped.iter().copied());
         Apply {

@@ -15,7 +15,7 @@ use super::error::StartError;
 use super::limits::Limits;
 use super::register::BeforeFirstPeer;
 use super::runner::Pace;
-use super::shared::Shared;
+use super::shared::ReplicaShared;
 use super::start::{Data, Parts, Place, Plan};
 use super::status::with_protocol;
 use super::{Inner, Replica};
@@ -289,7 +289,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         };
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
-        let shared = Arc::new(Shared::new(id, limits, self.propose_timeout, sender));
+        let shared = Arc::new(ReplicaShared::new(id, limits, self.propose_timeout, sender));
         let settings = Settings {
             me: id,
             quorums,

@@ -11,7 +11,7 @@ use super::flow::{Flow, Kind};
 use super::pending::{ClientWaiter, Waiter};
 use super::quotas::SessionQuotas;
 use super::rota::Line;
-use super::shared::{Question, Shared};
+use super::shared::{Question, ReplicaShared};
 use super::turns::{self, Turn};
 use crate::machine::{self, StateMachine};
 use crate::mesh::ClientConnection;
@@ -20,7 +20,7 @@ use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_reque
 
 /// Serves clients, whatever the state machine.
 pub(super) struct Service {
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     footprint: fn(&[u8]) -> Result<Footprint, String>,
     info: ServerInfo,
     quotas: SessionQuotas,
@@ -39,7 +39,7 @@ struct Visit {
 
 /// A client's place in the order of turns, given up when this is dropped.
 struct Entry<'a> {
-    shared: &'a Shared,
+    shared: &'a ReplicaShared,
     line: Line,
 }
 
@@ -66,7 +66,7 @@ fn footprint<S: StateMachine>(payload: &[u8]) -> Result<Footprint, String> {
 }
 
 impl Service {
-    pub(super) fn new<S: StateMachine>(shared: Arc<Shared>, info: ServerInfo) -> Service {
+    pub(super) fn new<S: StateMachine>(shared: Arc<ReplicaShared>, info: ServerInfo) -> Service {
         let quotas = SessionQuotas::new(shared.limits.client_sessions, shared.limits.sessions);
         let (footprint, connections) = (footprint::<S>, AtomicU64::new(0));
         Service { shared, footprint, info, quotas, connections }

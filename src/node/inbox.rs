@@ -12,7 +12,7 @@ use super::clients::Service;
 use super::error::Fault;
 use super::panics::lock;
 use super::register::Register;
-use super::shared::Shared;
+use super::shared::ReplicaShared;
 use crate::mesh::{ClientConnection, Closed, Inbound, Refusal};
 use crate::replica::{Input, PeerMessage};
 use crate::types::{Known, LogPosition, Presence, ReplicaId};
@@ -30,7 +30,7 @@ struct Messages<M> {
 }
 
 pub(super) struct Inbox<M> {
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     service: Arc<Service>,
     register: Register,
     limits: wire::Limits,
@@ -43,7 +43,7 @@ pub(super) struct Inbox<M> {
 
 impl<M: Wire> Inbox<M> {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<ReplicaShared>,
         service: Arc<Service>,
         register: Register,
         replicas: usize,
@@ -77,8 +77,8 @@ impl<M: Wire> Inbox<M> {
     }
 
     /// This replica has found enough others that count quorums as it does: who does not is wrong.
-    pub(super) fn settle(&self) {
-        self.register.settle();
+    pub(super) fn note_agreement(&self) {
+        self.register.note_agreement();
     }
 
     /// Whether its log began empty in this life, so that nothing was ever voted for.
@@ -167,7 +167,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
             self.register.cast_out();
         } else if why.is_clone() {
             self.shared.fail(Fault::Clone { peer, why: why.to_string() });
-        } else if why.is_other_list() && !self.register.is_settled() {
+        } else if why.is_other_list() && !self.register.others_agree() {
             self.shared.fail(Fault::OtherList { peer, why: why.to_string() });
         }
     }

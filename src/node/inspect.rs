@@ -104,7 +104,7 @@ impl SnapshotContents {
         }
         with_protocol!(protocol, P => {
             type Decoded = (
-                Snapshot<<P as Protocol>::Shared>,
+                Snapshot<<P as Protocol>::Snapshot>,
                 Vec<replica::Record<<P as Protocol>::Record>>,
             );
             let decoded: Result<Decoded, _> = decode_own_snapshot(&bytes, &whose.cluster, &limits);
@@ -239,7 +239,7 @@ impl Inspection {
 /// Whether the record tells the size of the cluster.
 fn has_vector(record: &replica::Record<Record>) -> bool {
     let without = |it: &Record| {
-        matches!(it, Record::Joined { .. } | Record::Reserved { .. } | Record::Silent { .. })
+        matches!(it, Record::Joined { .. } | Record::Reserved { .. } | Record::EarlyCommit { .. })
     };
     record.protocol().is_some_and(|record| !without(record))
 }
@@ -281,7 +281,7 @@ impl Instances {
                 note(id, Phase::Initial, ballot, false);
             }
             Record::Learned { id, .. } => note(id, Phase::Initial, Ballot::OWNER, false),
-            Record::Agreed { .. } | Record::Silent { .. } => {}
+            Record::Agreed { .. } | Record::EarlyCommit { .. } => {}
             Record::Reserved { up_to } => self.reserved = self.reserved.max(up_to),
             Record::Committed { id, value, .. } => {
                 note(id, Phase::Committed, Ballot::OWNER, value == Value::Nop);

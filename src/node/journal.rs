@@ -11,7 +11,7 @@ use super::error::Fault;
 use super::latency::Latency;
 use super::metrics::{LogMetrics, Restored};
 use super::panics::lock;
-use super::shared::Shared;
+use super::shared::ReplicaShared;
 use crate::storage::{Durability, Log, LogEvent, LogThread, MemoryLog, StorageError};
 use crate::types::{Durable, LogPosition, Time};
 use crate::wire::{Wire, encode_record};
@@ -35,7 +35,7 @@ pub(super) enum Journal {
 pub(super) struct DiskLog {
     thread: LogThread,
     durability: Durability,
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     /// The newest mark, written by the log thread.
     mark: Arc<Mutex<Durable>>,
     /// Where the log begins; moved by the log thread.
@@ -66,7 +66,7 @@ impl Journal {
         log: Log,
         durability: Durability,
         restored: Restored,
-        shared: &Arc<Shared>,
+        shared: &Arc<ReplicaShared>,
     ) -> Result<Journal, StorageError> {
         let (durable, end) = (log.durable(), log.end());
         let mark = Arc::new(Mutex::new(durable));

@@ -92,7 +92,7 @@ use crate::types::{
 };
 use panics::lock;
 use pending::{Answer, Waiter};
-use shared::{Phase, Question, Shared};
+use shared::{Phase, Question, ReplicaShared};
 
 /// The cluster's membership never changes yet, so there is one epoch.
 const EPOCH: u32 = 1;
@@ -105,7 +105,7 @@ pub struct Replica<S: StateMachine> {
 }
 
 struct Inner {
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     local_addr: SocketAddr,
     /// The session of those who don't name one.
     client: ClientId,

@@ -78,7 +78,7 @@ pub(super) struct Register {
     /// The log was empty when this life began.
     is_new: bool,
     /// Enough peers count quorums as this replica does.
-    settled: AtomicBool,
+    agreed: AtomicBool,
 }
 
 impl Register {
@@ -93,7 +93,7 @@ impl Register {
             memory: Mutex::new(Memories { own: memory, ..Memories::default() }),
             durable: AtomicU64::new(held.records()),
             is_new: held == LogPosition::default(),
-            settled: AtomicBool::new(held > LogPosition::default()),
+            agreed: AtomicBool::new(held > LogPosition::default()),
         }
     }
 
@@ -121,7 +121,7 @@ impl Register {
             memory: Mutex::default(),
             durable: AtomicU64::new(0),
             is_new: true,
-            settled: AtomicBool::new(false),
+            agreed: AtomicBool::new(false),
         }
     }
 
@@ -274,13 +274,13 @@ impl Register {
     }
 
     /// Whether enough peers count quorums as this replica does, now or in an earlier life.
-    pub(super) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
+    pub(super) fn others_agree(&self) -> bool {
+        self.agreed.load(Ordering::Acquire)
     }
 
     /// Enough peers count quorums as this replica does.
-    pub(super) fn settle(&self) {
-        self.settled.store(true, Ordering::Release);
+    pub(super) fn note_agreement(&self) {
+        self.agreed.store(true, Ordering::Release);
     }
 
     /// Notes that this replica was refused for good, as well as it can.

@@ -27,7 +27,7 @@ use super::journal::Journal;
 use super::latency::Latency;
 use super::meeting::Meeting;
 use super::metrics::FastSlow;
-use super::shared::{Phase, Shared};
+use super::shared::{Phase, ReplicaShared};
 use super::snapshot::{Arrived, Snapshots};
 use super::status::NodeProtocol;
 use super::work::{Weight, Work};
@@ -74,7 +74,7 @@ pub(super) struct Runner<P: NodeProtocol> {
     replicas: usize,
     tick: Duration,
     shutdown_patience: Duration,
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     inbox: Arc<Inbox<P::Message>>,
     mesh: Mesh,
     journal: Journal,
@@ -122,7 +122,7 @@ impl<P: NodeProtocol> Runner<P> {
         core: Core<P>,
         out: Output<P::Message, P::Record>,
         pace: Pace,
-        shared: Arc<Shared>,
+        shared: Arc<ReplicaShared>,
         driven: Driven<P>,
     ) -> Runner<P> {
         let Driven { inbox, mesh, journal, snapshots } = driven;
@@ -267,7 +267,7 @@ impl<P: NodeProtocol> Runner<P> {
             self.next_expiry = now + EXPIRY;
             let met = self.shared.connected.borrow().len();
             if Quorums::new(self.replicas).is_ok_and(|quorums| met + 1 >= quorums.slow()) {
-                self.inbox.settle();
+                self.inbox.note_agreement();
             }
             self.expire(now);
             self.end_era(now);

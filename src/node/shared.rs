@@ -64,7 +64,7 @@ pub(super) enum Question {
     Pause(crossbeam::channel::Receiver<()>, oneshot::Sender<()>),
 }
 
-pub(super) struct Shared {
+pub(super) struct ReplicaShared {
     pub(super) id: ReplicaId,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
@@ -112,15 +112,15 @@ pub(super) struct Shared {
     pub(super) last: Mutex<Option<Metrics>>,
 }
 
-impl Shared {
+impl ReplicaShared {
     pub(super) fn new(
         id: ReplicaId,
         limits: Limits,
         propose_timeout: Duration,
         work: Sender<(Work, usize)>,
-    ) -> Shared {
+    ) -> ReplicaShared {
         let clock = Clock::start();
-        Shared {
+        ReplicaShared {
             id,
             clock,
             turns: Arc::new(Turns::new(clock)),

@@ -33,7 +33,7 @@ use super::journal::Journal;
 use super::panics::{lock, panic_text};
 use super::register::{BeforeFirstPeer, Register};
 use super::runner::{Driven, Pace, Runner};
-use super::shared::Shared;
+use super::shared::ReplicaShared;
 use super::snapshot::{First, Readable, SnapshotStore, Snapshots, Where};
 use super::status::NodeProtocol;
 use super::work::Work;
@@ -72,7 +72,7 @@ pub(super) struct Parts<S> {
     pub(super) config: MeshConfig,
     /// `None` if everything is kept in memory.
     pub(super) data: Option<Data>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ReplicaShared>,
     pub(super) machine: S,
     /// What the operator has said must not be executed.
     pub(super) skip: BTreeSet<RequestId>,
@@ -186,7 +186,7 @@ where
 }
 
 /// Runs a replica to its end, and sees to it that nobody waits for it any longer.
-fn drive<P: NodeProtocol>(runtime: Runtime, mut runner: Runner<P>, shared: &Shared) {
+fn drive<P: NodeProtocol>(runtime: Runtime, mut runner: Runner<P>, shared: &ReplicaShared) {
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner.run())));
     if let Err(panic) = ended {
         let what = format!("an invariant is broken: {}", panic_text(&*panic));
@@ -320,8 +320,11 @@ impl Kept {
             failed(StorageError::Damaged { file: info.file.clone(), offset: 0, what })
         };
         let limits = wire::Limits::new(replicas);
-        let decoded =
-            decode_own_snapshot::<P::Shared, P::Record>(&Bytes::from(file), &self.cluster, &limits);
+        let decoded = decode_own_snapshot::<P::Snapshot, P::Record>(
+            &Bytes::from(file),
+            &self.cluster,
+            &limits,
+        );
         let (snapshot, records) = decoded.map_err(|error| wrong(error.to_string()))?;
         if snapshot.epoch != EPOCH {
             return Err(wrong(format!("it is of epoch {}", snapshot.epoch)));
@@ -387,7 +390,7 @@ impl Begun {
         self,
         core: &mut Core<P>,
         replicas: usize,
-        shared: &Arc<Shared>,
+        shared: &Arc<ReplicaShared>,
         out: &mut Output<P::Message, P::Record>,
     ) -> Result<Restarted, StartError> {
         let Begun { kept: Kept { opening, name, log, disk, .. }, first } = self;

@@ -108,7 +108,9 @@ pub(super) use with_protocol;
 
 /// A protocol that a replica can run: its messages and records have a form as bytes, and it can say
 /// how far an instance is.
-pub(super) trait NodeProtocol: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
+pub(super) trait NodeProtocol:
+    Protocol<Message: Wire, Record: Wire, Snapshot: Wire>
+{
     /// Its name as a choice.
     const KIND: ProtocolKind;
 

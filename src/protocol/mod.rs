@@ -40,7 +40,7 @@ pub trait Protocol: Sized {
     /// What must survive a crash.
     type Record: Clone + fmt::Debug + PartialEq + Send + 'static;
     /// What a snapshot holds of the protocol for every replica alike.
-    type Shared: Clone + fmt::Debug + PartialEq + Send + 'static;
+    type Snapshot: Clone + fmt::Debug + PartialEq + Send + 'static;
 
     /// Its name in settings, in reports, in a data directory and between replicas.
     const NAME: &'static str;
@@ -78,14 +78,14 @@ pub trait Protocol: Sized {
     /// what goes to other replicas too, then what is this replica's own alone: records from which
     /// [`Protocol::restore`] makes again whatever must not be forgotten (promises, votes, own
     /// proposals, decisions that others may still ask for).
-    fn snapshot(&self, executed: &Executed) -> (Self::Shared, Vec<Self::Record>);
+    fn snapshot(&self, executed: &Executed) -> (Self::Snapshot, Vec<Self::Record>);
 
     /// An own snapshot of such a state is durable: the log before it may go.
     fn on_snapshot(&mut self, executed: &Executed);
 
     /// Starts a new replica from an own snapshot. The snapshot's own records come next, then those
     /// of the log after it, through [`Protocol::restore`].
-    fn restore_shared(&mut self, shared: Self::Shared, executed: &Executed);
+    fn restore_snapshot(&mut self, shared: Self::Snapshot, executed: &Executed);
 
     /// Takes in a record of this replica's earlier life: all that are durable, in order, before
     /// anything else happens. No effect but decisions and payloads follows.
@@ -104,7 +104,7 @@ pub trait Protocol: Sized {
     fn install(
         &mut self,
         view: &View,
-        shared: Self::Shared,
+        shared: Self::Snapshot,
         executed: &Executed,
         fx: &mut Effects<Self::Message, Self::Record>,
     );

@@ -54,7 +54,7 @@ impl Fake {
 impl Protocol for Fake {
     type Message = Say;
     type Record = u8;
-    type Shared = ();
+    type Snapshot = ();
 
     const NAME: &'static str = "fake";
     const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
@@ -104,7 +104,7 @@ impl Protocol for Fake {
         self.saved += 1;
     }
 
-    fn restore_shared(&mut self, (): (), _: &Executed) {}
+    fn restore_snapshot(&mut self, (): (), _: &Executed) {}
 
     fn restore(&mut self, _: u8, _: &mut Fx) {}
 

@@ -47,7 +47,7 @@ impl Sequence {
 impl Protocol for Sequence {
     type Message = Say;
     type Record = Decision;
-    type Shared = ();
+    type Snapshot = ();
 
     const NAME: &'static str = "sequence";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
@@ -84,7 +84,7 @@ impl Protocol for Sequence {
 
     fn on_snapshot(&mut self, _: &Executed) {}
 
-    fn restore_shared(&mut self, (): (), executed: &Executed) {
+    fn restore_snapshot(&mut self, (): (), executed: &Executed) {
         self.decided = executed.floor().slot(InstanceId::LOG);
     }
 

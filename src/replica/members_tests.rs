@@ -60,7 +60,7 @@ struct World<P: Protocol> {
     cut: Vec<(usize, usize)>,
     link_free: Time,
     /// All that were ever begun; a snapshot's name is its place.
-    shelf: Vec<Checkpoint<P::Shared, P::Record>>,
+    shelf: Vec<Checkpoint<P::Snapshot, P::Record>>,
     writing: [bool; 3],
     receiving: usize,
     written: u64,

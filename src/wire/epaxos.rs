@@ -39,7 +39,7 @@ kinds! { Record, "a record of EPaxos*", _limits:
     0x15 Reserved { up_to } refused for too_far(up_to);
     0x16 Agreed { cut };
     0x17 Learned { id, batch };
-    0x18 Silent { up_to } refused for too_far(up_to);
+    0x18 EarlyCommit { up_to } refused for too_far(up_to);
 }
 
 /// A recovery leads rounds from 1, and only a ballot above another rejects it (PROTOCOL.md §5.1,

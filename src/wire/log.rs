@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use super::kinds::kinds;
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Reader, Wire};
-use crate::protocol::log::{Choice, LogRecord, Shared, Upkeep};
+use crate::protocol::log::{Choice, LogRecord, ProtocolSnapshot, Upkeep};
 use crate::types::{Ballot, MAX_SLOT, Slot};
 
 kinds! { Upkeep, "a word about decided slots", _limits:
@@ -91,17 +91,17 @@ impl Wire for LogRecord {
     }
 }
 
-impl Wire for Shared {
+impl Wire for ProtocolSnapshot {
     fn encode(&self, out: &mut BytesMut) {
         self.floor.encode(out);
     }
 
-    fn decode(from: &mut Reader<'_>) -> Result<Shared, DecodeError> {
+    fn decode(from: &mut Reader<'_>) -> Result<ProtocolSnapshot, DecodeError> {
         let start = from.offset();
         let floor = from.read()?;
         match too_high(floor) {
             Some(flaw) => from.refuse(start, flaw),
-            None => Ok(Shared { floor }),
+            None => Ok(ProtocolSnapshot { floor }),
         }
     }
 }

@@ -8,7 +8,9 @@ use bytes::{BufMut, BytesMut};
 use super::kinds::kinds;
 use super::values::{put_varint, take_slot};
 use super::{DecodeError, Flaw, Reader, Wire};
-use crate::protocol::multipaxos::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};
+use crate::protocol::multipaxos::{
+    Entry, MAX_RUN, Message, Proposal, ProtocolSnapshot, Record, Vote,
+};
 use crate::types::{Ballot, MAX_SLOT, Slot, Value};
 
 /// What the slots of a run hold.
@@ -174,10 +176,10 @@ impl Wire for Vec<Proposal> {
     }
 }
 
-impl Wire for Shared {
+impl Wire for ProtocolSnapshot {
     fn encode(&self, _out: &mut BytesMut) {}
 
-    fn decode(_from: &mut Reader<'_>) -> Result<Shared, DecodeError> {
-        Ok(Shared)
+    fn decode(_from: &mut Reader<'_>) -> Result<ProtocolSnapshot, DecodeError> {
+        Ok(ProtocolSnapshot)
     }
 }

@@ -13,7 +13,7 @@ use super::kept::{Comparison, FORMAT, KeptRun};
 ///
 /// A file is there whole or not at all: it is written under another name first.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct RunStore {
     dir: PathBuf,
     runs: usize,
 }
@@ -54,19 +54,19 @@ pub enum KeepError {
     },
 }
 
-impl Keeper {
+impl RunStore {
     /// Keeps results in a directory, which is made if it is not there.
     ///
     /// # Errors
     /// When it cannot be made, or holds results already: those of two comparisons are not mixed.
-    pub fn new(dir: &Path) -> Result<Keeper, KeepError> {
+    pub fn new(dir: &Path) -> Result<RunStore, KeepError> {
         let runs = dir.join("runs");
         fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
         fs::create_dir(&runs).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => KeepError::Taken { dir: dir.to_owned() },
             _ => failed(&runs, error),
         })?;
-        Ok(Keeper { dir: dir.to_owned(), runs: 0 })
+        Ok(RunStore { dir: dir.to_owned(), runs: 0 })
     }
 
     /// Keeps one run, which has just ended.
@@ -151,14 +151,14 @@ mod tests {
     #[test]
     fn what_is_kept_can_be_read_back() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut keeper = Keeper::new(dir.path()).expect("it is empty");
+        let mut store = RunStore::new(dir.path()).expect("it is empty");
         let whole = comparison(2);
-        whole.runs.iter().for_each(|run| keeper.keep(run).expect("there is room"));
-        keeper.finish(&whole, &[]).expect("there is room");
+        whole.runs.iter().for_each(|run| store.keep(run).expect("there is room"));
+        store.finish(&whole, &[]).expect("there is room");
         assert!(read(&dir.path().join("result.json")).expect("it was written") == whole);
         let runs = fs::read_dir(dir.path().join("runs")).expect("a directory").count();
         assert_eq!(runs, whole.runs.len());
-        let again = Keeper::new(dir.path()).expect_err("there are results already").to_string();
+        let again = RunStore::new(dir.path()).expect_err("there are results already").to_string();
         assert!(again.contains("holds results already"), "{again}");
     }
 
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_named_and_takes_nothing_away() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut keeper = Keeper::new(dir.path()).expect("it is empty");
+        let mut store = RunStore::new(dir.path()).expect("it is empty");
         let whole = comparison(1);
-        keeper.keep(&whole.runs[0]).expect("there is room");
+        store.keep(&whole.runs[0]).expect("there is room");
         let full = |name: &str| {
             let part = dir.path().join(name);
             std::os::unix::fs::symlink("/dev/full", part).expect("a link");
@@ -176,10 +176,10 @@ mod tests {
         full("runs/0002-epaxos.json.part");
         let mut second = whole.runs[0].clone();
         second.who = "EPaxos".into();
-        let said = keeper.keep(&second).expect_err("no room").to_string();
+        let said = store.keep(&second).expect_err("no room").to_string();
         assert!(said.contains("0002-epaxos.json") && said.contains("No space"), "{said}");
         full("report.html.part");
-        let said = keeper
+        let said = store
             .finish(&whole, &[("report.html", "<p>".to_owned())])
             .expect_err("no room")
             .to_string();

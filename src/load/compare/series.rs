@@ -1,7 +1,7 @@
 //! Runs a plan: everyone in turn under each load, over and over, so that whatever disturbs the
 //! machine disturbs all alike. Each run is kept as it ends.
 
-use super::keep::{KeepError, Keeper};
+use super::keep::{KeepError, RunStore};
 use super::kept::{Comparison, FORMAT, KeptOutcome, KeptRun, Point};
 use super::plan::{ComparisonPlan, Contender};
 
@@ -67,7 +67,7 @@ pub fn run(
     plan: &ComparisonPlan,
     comparison: &mut Comparison,
     virtual_time: bool,
-    mut keeper: Option<&mut Keeper>,
+    mut store: Option<&mut RunStore>,
     mut take: impl FnMut(&Turn<'_>) -> KeptOutcome,
     mut go_on: impl FnMut(&Turn<'_>) -> bool,
 ) -> Result<(), KeepError> {
@@ -79,7 +79,7 @@ pub fn run(
         let outcome = take(&turn);
         let who = contender.who.clone();
         let run = KeptRun { who, point, repeat, seed, virtual_time, outcome };
-        let kept = keeper.as_mut().map_or(Ok(()), |keeper| keeper.keep(&run));
+        let kept = store.as_mut().map_or(Ok(()), |store| store.keep(&run));
         comparison.runs.push(run);
         kept?;
     }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::book::Note;
 use super::record::OpenCall;
-use super::{Endpoint, Pace, Shared, Trouble};
+use super::{Endpoint, Pace, RunShared, Trouble};
 use crate::load::workload::{Ask, Asks, Key, Stream};
 use crate::machine::KvOutput;
 use crate::types::{ClientId, Consistency, RequestId};
@@ -37,7 +37,7 @@ pub(super) struct Client {
 
 impl Client {
     /// The client with this number among those of its home.
-    pub(super) fn new<E: Endpoint>(shared: &Shared<E>, number: u32, home: usize) -> Client {
+    pub(super) fn new<E: Endpoint>(shared: &RunShared<E>, number: u32, home: usize) -> Client {
         let places = shared.endpoints.len();
         // Numbers of different homes interleave; clients of one home that is gone spread.
         let spread = number as usize % places.saturating_sub(1).max(1);
@@ -54,7 +54,7 @@ impl Client {
     }
 
     /// A client of a closed loop, from start to stop.
-    pub(super) async fn ask_in_turn<E: Endpoint>(mut self, shared: Arc<Shared<E>>) {
+    pub(super) async fn ask_in_turn<E: Endpoint>(mut self, shared: Arc<RunShared<E>>) {
         let Pace::Closed { think, .. } = shared.plan.pace else { return };
         while !shared.is_stopping() {
             let due = shared.start.elapsed();
@@ -76,7 +76,7 @@ impl Client {
     /// A client of an open loop, as long as there is something to do.
     pub(super) async fn ask_when_due<E: Endpoint>(
         self: Box<Client>,
-        shared: Arc<Shared<E>>,
+        shared: Arc<RunShared<E>>,
         due: Duration,
     ) {
         let mut next = Some((self, due));
@@ -87,7 +87,7 @@ impl Client {
     }
 
     /// Does one operation that was meant to start at `due`; whether it was answered.
-    async fn operate<E: Endpoint>(&mut self, shared: &Shared<E>, due: Duration) -> bool {
+    async fn operate<E: Endpoint>(&mut self, shared: &RunShared<E>, due: Duration) -> bool {
         let start = shared.start.elapsed();
         let op = self.stream.next(start);
         let all = async {
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Asks one thing until there is an answer, and takes note of it.
-    async fn ask<E: Endpoint>(&mut self, shared: &Shared<E>, asks: &Asks) -> Result<(), String> {
+    async fn ask<E: Endpoint>(&mut self, shared: &RunShared<E>, asks: &Asks) -> Result<(), String> {
         let is_read = asks.iter().all(|(_, ask)| *ask == Ask::Get);
         self.sequence += 1;
         let called = nanos(shared.start.elapsed());
@@ -134,7 +134,7 @@ impl Client {
     /// Asks at home first, then elsewhere.
     async fn answer<E: Endpoint>(
         &self,
-        shared: &Shared<E>,
+        shared: &RunShared<E>,
         asks: &Asks,
         is_read: bool,
     ) -> Result<KvOutput, String> {
@@ -177,7 +177,7 @@ impl Client {
     }
 }
 
-impl<E> Shared<E> {
+impl<E> RunShared<E> {
     /// The way of a command or an answer between two sites.
     async fn travel(&self, from: usize, to: usize) {
         let distance = self.plan.distance.as_ref().map(|distance| distance[from][to]);

@@ -140,7 +140,7 @@ impl Plan {
 /// Clients at work.
 #[derive(Debug)]
 pub struct Drive<E: Endpoint> {
-    shared: Arc<Shared<E>>,
+    shared: Arc<RunShared<E>>,
     tasks: JoinSet<()>,
     schedule: Option<std::thread::JoinHandle<JoinSet<()>>>,
     /// When the clients were told to stop, and what had been answered by then.
@@ -149,7 +149,7 @@ pub struct Drive<E: Endpoint> {
 
 /// What all clients of a run share.
 #[derive(Debug)]
-struct Shared<E> {
+struct RunShared<E> {
     endpoints: Vec<E>,
     plan: Plan,
     population: Population,
@@ -195,7 +195,7 @@ impl<E: Endpoint> Drive<E> {
     /// `session_base`, which no other run on the same cluster may share: 2^32 belong to a run.
     pub fn start(plan: &Plan, endpoints: Vec<E>, session_base: u64) -> Drive<E> {
         let places = endpoints.len();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RunShared {
             book: Book::new(places),
             lanes: endpoints.iter().map(|_| Lane::default()).collect(),
             endpoints,
@@ -309,7 +309,7 @@ impl<E: Endpoint> Drive<E> {
     }
 }
 
-impl<E> Shared<E> {
+impl<E> RunShared<E> {
     fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -333,7 +333,7 @@ impl<E> Shared<E> {
 /// Starts operations when they are due, each at a free client of its site. On a thread of its own:
 /// the runtime's timers are a millisecond coarse.
 fn follow<E: Endpoint>(
-    shared: &Arc<Shared<E>>,
+    shared: &Arc<RunShared<E>>,
     mut arrivals: Arrivals,
     runtime: &Handle,
 ) -> JoinSet<()> {

@@ -18,7 +18,7 @@ fn a_read_is_not_answered_after_the_lease() {
     let (sender, _queue) = bounded(1);
     let patience = Duration::from_secs(10);
     let me = ReplicaId::from_index(0);
-    let shared = Arc::new(Shared::new(me, Limits::default(), patience, sender));
+    let shared = Arc::new(ReplicaShared::new(me, Limits::default(), patience, sender));
     let applier = Applier::new(Kv::new());
     let first = First { applier, skipped: BTreeSet::new(), trail: None };
     let mut apply = Apply::new(first, &shared);
@@ -83,7 +83,7 @@ impl StateMachine for Large {
 fn answers_are_handed_out_as_they_come() {
     let me = ReplicaId::from_index(0);
     let (sender, queue) = bounded(8);
-    let shared = Arc::new(Shared::new(me, Limits::default(), Duration::MAX, sender));
+    let shared = Arc::new(ReplicaShared::new(me, Limits::default(), Duration::MAX, sender));
     let held = Arc::new(Mutex::new(Held::default()));
     let command = |sequence: u64| {
         let (sender, receiver) = oneshot::channel();

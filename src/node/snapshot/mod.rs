@@ -25,7 +25,7 @@ use crate::node::limits::Limits;
 use crate::node::metrics::SnapshotMetrics;
 use crate::node::panics::lock;
 use crate::node::reminder::Reminder;
-use crate::node::shared::{Asker, Shared};
+use crate::node::shared::{Asker, ReplicaShared};
 use crate::node::status::NodeProtocol;
 use crate::node::work::Work;
 use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
@@ -55,13 +55,13 @@ enum Stage {
 
 /// What the core thread knows of snapshots.
 pub(super) struct Snapshots<P: NodeProtocol> {
-    tasks: Sender<Task<P::Shared, P::Record>>,
-    news: Receiver<News<P::Shared>>,
+    tasks: Sender<Task<P::Snapshot, P::Record>>,
+    news: Receiver<News<P::Snapshot>>,
     /// There until dropped.
     thread: Option<JoinHandle<()>>,
     /// The worker need not finish what it has begun.
     over: Arc<AtomicBool>,
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaShared>,
     /// The directory's, if there is one.
     store: Option<crate::storage::Snapshots>,
     stage: Stage,
@@ -83,7 +83,7 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     /// Own ones that others may read.
     offered: Vec<SnapshotId>,
     inputs: Vec<Input<P::Message>>,
-    arrived: Vec<Arrived<P::Shared>>,
+    arrived: Vec<Arrived<P::Snapshot>>,
     useless: usize,
     /// Who waits for the present one, and who for the one after it.
     askers: Vec<Asker>,
@@ -113,7 +113,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(super) fn start<S: StateMachine>(
         place: Where,
         first: Option<First>,
-        shared: &Arc<Shared>,
+        shared: &Arc<ReplicaShared>,
     ) -> std::io::Result<Snapshots<P>> {
         let Where { cluster, replicas, store } = place;
         let (tasks, work) = unbounded();
@@ -308,7 +308,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         out.snapshot_received.drain(..).for_each(|arrival| self.tell(Task::Arrival(arrival)));
     }
 
-    fn tell(&self, task: Task<P::Shared, P::Record>) {
+    fn tell(&self, task: Task<P::Snapshot, P::Record>) {
         // If the worker is gone, it has panicked, and the replica stops.
         let _ = self.tasks.send(task);
     }
@@ -323,7 +323,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     /// The next snapshot of another replica, ready to be installed.
-    pub(super) fn next_arrived(&mut self) -> Option<Arrived<P::Shared>> {
+    pub(super) fn next_arrived(&mut self) -> Option<Arrived<P::Snapshot>> {
         self.arrived.pop()
     }
 

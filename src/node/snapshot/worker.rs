@@ -17,7 +17,7 @@ use crate::machine::{Applier, StateMachine};
 use crate::node::EPOCH;
 use crate::node::error::Fault;
 use crate::node::panics::panic_text;
-use crate::node::shared::{Phase, Shared};
+use crate::node::shared::{Phase, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, StorageError};
 use crate::types::Executed;
@@ -106,7 +106,7 @@ struct Incoming {
 /// What the thread works with.
 pub(in crate::node) struct SnapshotWorker<H, R> {
     pub(in crate::node) store: SnapshotStore,
-    pub(in crate::node) shared: Arc<Shared>,
+    pub(in crate::node) shared: Arc<ReplicaShared>,
     /// What is under way is not wanted any more.
     pub(in crate::node) over: Arc<AtomicBool>,
     pub(in crate::node) cluster: String,

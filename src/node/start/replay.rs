@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::node::EPOCH;
 use crate::node::metrics::Restored;
-use crate::node::shared::Shared;
+use crate::node::shared::ReplicaShared;
 use crate::node::status::NodeProtocol;
 use crate::node::work::Work;
 use crate::replica::{Core, Output, Record};
@@ -27,7 +27,7 @@ pub(super) struct Replay<'a, P: NodeProtocol> {
     core: &'a mut Core<P>,
     out: &'a mut Output<P::Message, P::Record>,
     limits: wire::Limits,
-    shared: &'a Shared,
+    shared: &'a ReplicaShared,
     us: ReplicaId,
     pub(super) restored: Restored,
     begun: Duration,
@@ -44,7 +44,7 @@ impl<'a, P: NodeProtocol> Replay<'a, P> {
     pub(super) fn new(
         core: &'a mut Core<P>,
         replicas: usize,
-        shared: &'a Shared,
+        shared: &'a ReplicaShared,
         out: &'a mut Output<P::Message, P::Record>,
     ) -> Replay<'a, P> {
         let now = elapsed(shared);
@@ -131,6 +131,6 @@ impl<'a, P: NodeProtocol> Replay<'a, P> {
     }
 }
 
-fn elapsed(shared: &Shared) -> Duration {
+fn elapsed(shared: &ReplicaShared) -> Duration {
     shared.clock.now().since(crate::types::Time::ZERO)
 }

@@ -73,7 +73,7 @@ fn note(past: &mut Deps, me: ReplicaId, record: &Record) {
         Record::Reserved { up_to } => (&InstanceId::new(me, *up_to), &[]),
         Record::Agreed { cut } => return past.merge(cut),
         // How far it goes says nothing about what there is.
-        Record::Silent { .. } => return,
+        Record::EarlyCommit { .. } => return,
     };
     past.raise(id.replica, id.slot);
     deps.iter().for_each(|deps| past.merge(deps));
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(past(snapshot, &[]), deps([7, 8, 2]));
         let reserved = Record::Reserved { up_to: 40 };
         let joined = Record::Joined { id: id(2, 9), ballot: Ballot::OWNER };
-        let silent = Record::Silent { up_to: crate::types::MAX_SLOT };
+        let silent = Record::EarlyCommit { up_to: crate::types::MAX_SLOT };
         assert_eq!(past(shared(), &[reserved, joined, silent]), deps([3, 9, 40]));
         assert_eq!(past(shared(), &[nop(id(1, 5), deps([4, 0, 7]))]), deps([5, 6, 7]));
         assert_eq!(past(shared(), &[Record::Agreed { cut: deps([0, 0, 3]) }]), deps([3, 6, 3]));

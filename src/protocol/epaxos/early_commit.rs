@@ -50,14 +50,14 @@ impl EarlyCommit {
 
     /// The record of it, if there is anything to remember.
     pub(super) fn record(&self) -> Option<Record> {
-        (self.announced > 0).then_some(Record::Silent { up_to: self.announced })
+        (self.announced > 0).then_some(Record::EarlyCommit { up_to: self.announced })
     }
 
     /// Something is about to be proposed that may be announced before it is durable.
     pub(super) fn note_proposal(&mut self, cx: &Context, fx: &mut Fx) {
         if EarlyCommit::is_on(cx) && self.announced < MAX_SLOT {
             self.announced = MAX_SLOT;
-            fx.append(Record::Silent { up_to: MAX_SLOT });
+            fx.append(Record::EarlyCommit { up_to: MAX_SLOT });
         }
     }
 
@@ -67,7 +67,7 @@ impl EarlyCommit {
         self.born = born;
         if !EarlyCommit::is_on(cx) && self.announced >= born {
             self.announced = born - 1;
-            fx.append(Record::Silent { up_to: self.announced });
+            fx.append(Record::EarlyCommit { up_to: self.announced });
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let mut early = EarlyCommit::new();
         early.note_proposal(&alone.core.cx, &mut alone.fx);
         early.note_proposal(&alone.core.cx, &mut alone.fx);
-        assert_eq!(alone.fx.records, [Record::Silent { up_to: MAX_SLOT }], "said once");
+        assert_eq!(alone.fx.records, [Record::EarlyCommit { up_to: MAX_SLOT }], "said once");
         assert_eq!(orphans(&early, &alone), [0; 0], "nothing of this life is");
         early.begin_life(&alone.core.cx, 4, &mut alone.fx);
         assert_eq!(alone.fx.records.len(), 1, "a life that goes on with it gives nothing up");
@@ -159,7 +159,7 @@ mod tests {
         assert!(alone.fx.records.is_empty(), "it announces nothing early");
         early.restore(MAX_SLOT);
         early.begin_life(&alone.core.cx, 3, &mut alone.fx);
-        assert_eq!(alone.fx.records, [Record::Silent { up_to: 2 }]);
+        assert_eq!(alone.fx.records, [Record::EarlyCommit { up_to: 2 }]);
         early.begin_life(&alone.core.cx, 5, &mut alone.fx);
         assert_eq!(alone.fx.records.len(), 1, "it is said already");
         let mut exactly = EarlyCommit::new();
@@ -167,7 +167,7 @@ mod tests {
         exactly.begin_life(&alone.core.cx, 3, &mut alone.fx);
         assert_eq!(
             exactly.record(),
-            Some(Record::Silent { up_to: 2 }),
+            Some(Record::EarlyCommit { up_to: 2 }),
             "its first slot is its own"
         );
         assert_eq!(orphans(&early, &alone), [1, 2], "what the second life proposed is none");

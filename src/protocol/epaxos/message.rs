@@ -288,7 +288,7 @@ pub enum Record {
     },
     /// Own instances up to here were told of as committed before that was durable, if they were;
     /// those above were not. What the last such record says counts (PROTOCOL.md §7).
-    Silent {
+    EarlyCommit {
         /// The last such slot; [`MAX_SLOT`](crate::types::MAX_SLOT) for all to come.
         up_to: Slot,
     },
@@ -343,7 +343,7 @@ impl Record {
             | Record::Validated { id, .. }
             | Record::Committed { id, .. }
             | Record::Learned { id, .. } => Some(*id),
-            Record::Reserved { .. } | Record::Silent { .. } | Record::Agreed { .. } => None,
+            Record::Reserved { .. } | Record::EarlyCommit { .. } | Record::Agreed { .. } => None,
         }
     }
 }

@@ -364,7 +364,7 @@ pub struct Sizes {
 impl Protocol for EPaxos {
     type Message = Message;
     type Record = Record;
-    type Shared = ProtocolSnapshot;
+    type Snapshot = ProtocolSnapshot;
 
     const NAME: &'static str = "epaxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
@@ -457,7 +457,7 @@ impl Protocol for EPaxos {
         self.reclaim.on_snapshot(self.core.cx.me(), executed.floor());
     }
 
-    fn restore_shared(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
+    fn restore_snapshot(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
         self.restore_snapshot(shared, executed);
     }
 

@@ -29,7 +29,7 @@ impl EPaxos {
                 acceptor::note_accepted(cx, store, id, &proposal, fx);
             }
             Record::Reserved { up_to } => self.reservation.restore(up_to),
-            Record::Silent { up_to } => self.early.restore(up_to),
+            Record::EarlyCommit { up_to } => self.early.restore(up_to),
             Record::Agreed { cut } => self.reclaim.restore(&cut),
             Record::Learned { id, batch } => store.learn_payload(id, &batch, fx),
             Record::Joined { id, ballot } => store.instances.entry(id).join(ballot),

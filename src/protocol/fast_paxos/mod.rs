@@ -44,7 +44,7 @@ pub use round::Round;
 
 use std::sync::Arc;
 
-use super::log::{self, Choice, Core, DecidedLog, Shared};
+use super::log::{self, Choice, Core, DecidedLog, ProtocolSnapshot};
 use super::{Effects, Path, Protocol, View};
 use crate::types::{
     Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Written,
@@ -256,7 +256,7 @@ impl FastPaxos {
 impl Protocol for FastPaxos {
     type Message = Message;
     type Record = Record;
-    type Shared = Shared;
+    type Snapshot = ProtocolSnapshot;
 
     const NAME: &'static str = "fast-paxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
@@ -297,7 +297,7 @@ impl Protocol for FastPaxos {
         self.after_step(fx);
     }
 
-    fn snapshot(&self, _executed: &Executed) -> (Shared, Vec<Record>) {
+    fn snapshot(&self, _executed: &Executed) -> (ProtocolSnapshot, Vec<Record>) {
         self.core.snapshot(self.votes.records())
     }
 
@@ -305,8 +305,8 @@ impl Protocol for FastPaxos {
         self.core.log.on_snapshot(executed);
     }
 
-    fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
-        self.core.log.restore_shared(shared.floor, executed);
+    fn restore_snapshot(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
+        self.core.log.restore_snapshot(shared.floor, executed);
     }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
@@ -333,7 +333,13 @@ impl Protocol for FastPaxos {
     }
 
     /// Promise and votes outside of the snapshot stay.
-    fn install(&mut self, _view: &View, _shared: Shared, executed: &Executed, fx: &mut Fx) {
+    fn install(
+        &mut self,
+        _view: &View,
+        _shared: ProtocolSnapshot,
+        executed: &Executed,
+        fx: &mut Fx,
+    ) {
         self.core.log.install(executed, fx);
         let floor = self.core.log.floor();
         self.votes.forget_to(floor);

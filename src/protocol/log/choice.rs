@@ -69,7 +69,7 @@ pub enum LogRecord {
 
 /// What a snapshot holds of the protocol besides its own records.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shared {
+pub struct ProtocolSnapshot {
     /// Decisions up to here are not kept any more by who wrote the snapshot.
     pub floor: Slot,
 }

@@ -219,7 +219,7 @@ impl DecidedLog {
     ///
     /// # Panics
     /// If the snapshot contradicts itself.
-    pub(in crate::protocol) fn restore_shared(&mut self, floor: Slot, executed: &Executed) {
+    pub(in crate::protocol) fn restore_snapshot(&mut self, floor: Slot, executed: &Executed) {
         self.given = log_floor(executed);
         assert!(floor <= self.given, "only what is executed is dropped");
         self.floor = floor;

@@ -16,7 +16,7 @@ mod step;
 pub(in crate::protocol) mod tests;
 mod upkeep;
 
-pub use choice::{Choice, LogRecord, Shared, Upkeep};
+pub use choice::{Choice, LogRecord, ProtocolSnapshot, Upkeep};
 pub(super) use choice::{decision, log_floor, need_snapshot, weight};
 pub(super) use decided::{DecidedLog, Standing};
 pub(super) use reserve::Reserve;

@@ -1,7 +1,7 @@
 //! One step of a protocol, as its parts see it: something happened, and each part that has to do
 //! with it works on the same log, names and effects.
 
-use super::{Choice, DecidedLog, LogRecord, Reserve, Shared};
+use super::{Choice, DecidedLog, LogRecord, ProtocolSnapshot, Reserve};
 use crate::protocol::context::Context;
 use crate::protocol::{Effects, View};
 use crate::types::{Settings, Slot};
@@ -48,9 +48,9 @@ impl<Q> Core<Q> {
     pub(in crate::protocol) fn snapshot<R: From<LogRecord>>(
         &self,
         own: impl Iterator<Item = R>,
-    ) -> (Shared, Vec<R>) {
+    ) -> (ProtocolSnapshot, Vec<R>) {
         let records = self.reserve.record().into_iter().chain(self.log.records());
-        (Shared { floor: self.log.floor() }, records.map(R::from).chain(own).collect())
+        (ProtocolSnapshot { floor: self.log.floor() }, records.map(R::from).chain(own).collect())
     }
 
     /// Takes in a record of an earlier life. `voted`: the last vote on record in a slot. The slot

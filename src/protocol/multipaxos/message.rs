@@ -212,7 +212,7 @@ pub enum Record {
 /// What a snapshot holds of the protocol for every replica alike: nothing that what is executed
 /// would not say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shared;
+pub struct ProtocolSnapshot;
 
 /// The most slots in one message or record.
 pub const MAX_RUN: usize = 1024;

@@ -48,7 +48,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};
+pub use message::{Entry, MAX_RUN, Message, Proposal, ProtocolSnapshot, Record, Vote};
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
@@ -362,7 +362,7 @@ impl MultiPaxos {
 impl Protocol for MultiPaxos {
     type Message = Message;
     type Record = Record;
-    type Shared = Shared;
+    type Snapshot = ProtocolSnapshot;
 
     const NAME: &'static str = "multi-paxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
@@ -410,15 +410,15 @@ impl Protocol for MultiPaxos {
         self.after_step(fx);
     }
 
-    fn snapshot(&self, executed: &Executed) -> (Shared, Vec<Record>) {
-        (Shared, restore::own_records(&self.core, &self.grant, executed))
+    fn snapshot(&self, executed: &Executed) -> (ProtocolSnapshot, Vec<Record>) {
+        (ProtocolSnapshot, restore::own_records(&self.core, &self.grant, executed))
     }
 
     fn on_snapshot(&mut self, executed: &Executed) {
         self.core.log.note_saved(log_floor(executed));
     }
 
-    fn restore_shared(&mut self, _shared: Shared, executed: &Executed) {
+    fn restore_snapshot(&mut self, _shared: ProtocolSnapshot, executed: &Executed) {
         self.core.log.note_saved(log_floor(executed));
         self.core.log.start_after(log_floor(executed));
     }
@@ -431,7 +431,13 @@ impl Protocol for MultiPaxos {
         log_floor(executed) > log_floor(here)
     }
 
-    fn install(&mut self, view: &View, _shared: Shared, executed: &Executed, fx: &mut Fx) {
+    fn install(
+        &mut self,
+        view: &View,
+        _shared: ProtocolSnapshot,
+        executed: &Executed,
+        fx: &mut Fx,
+    ) {
         fx.hit(Path::MpInstalled);
         let executed = log_floor(executed);
         if executed > self.core.log.commit() && !matches!(self.role, Role::Follower) {

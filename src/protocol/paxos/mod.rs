@@ -33,7 +33,7 @@ pub(crate) use plant::Plant;
 
 use std::sync::Arc;
 
-use super::log::{self, Choice, Core, DecidedLog, Shared};
+use super::log::{self, Choice, Core, DecidedLog, ProtocolSnapshot};
 use super::{Effects, Path, Protocol, View};
 use crate::types::{Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot};
 
@@ -129,7 +129,7 @@ impl Paxos {
 impl Protocol for Paxos {
     type Message = Message;
     type Record = Record;
-    type Shared = Shared;
+    type Snapshot = ProtocolSnapshot;
 
     const NAME: &'static str = "paxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
@@ -169,7 +169,7 @@ impl Protocol for Paxos {
         self.after_step(fx);
     }
 
-    fn snapshot(&self, _executed: &Executed) -> (Shared, Vec<Record>) {
+    fn snapshot(&self, _executed: &Executed) -> (ProtocolSnapshot, Vec<Record>) {
         self.core.snapshot(self.acceptor.records())
     }
 
@@ -177,8 +177,8 @@ impl Protocol for Paxos {
         self.core.log.on_snapshot(executed);
     }
 
-    fn restore_shared(&mut self, shared: Shared, executed: &Executed) {
-        self.core.log.restore_shared(shared.floor, executed);
+    fn restore_snapshot(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
+        self.core.log.restore_snapshot(shared.floor, executed);
     }
 
     fn restore(&mut self, record: Record, fx: &mut Fx) {
@@ -207,7 +207,13 @@ impl Protocol for Paxos {
     }
 
     /// Promises and votes outside of the snapshot stay.
-    fn install(&mut self, _view: &View, _shared: Shared, executed: &Executed, fx: &mut Fx) {
+    fn install(
+        &mut self,
+        _view: &View,
+        _shared: ProtocolSnapshot,
+        executed: &Executed,
+        fx: &mut Fx,
+    ) {
         self.core.log.install(executed, fx);
         let floor = self.core.log.floor();
         self.acceptor.forget_to(floor);

@@ -7,7 +7,7 @@ use crate::types::Executed;
 impl<P: Protocol> Core<P> {
     /// What a snapshot has to hold besides the state of the state machine, once that has taken in
     /// all that was put out for execution: between two steps, never inside one.
-    pub fn checkpoint(&self) -> Checkpoint<P::Shared, P::Record> {
+    pub fn checkpoint(&self) -> Checkpoint<P::Snapshot, P::Record> {
         let executed = self.executor.done();
         let (shared, records) = self.protocol.snapshot(&executed);
         // The log that says what was heard goes with the rest of it.

@@ -22,7 +22,7 @@ impl<P: Protocol> Core<P> {
     pub fn install(
         &mut self,
         now: Time,
-        shared: P::Shared,
+        shared: P::Snapshot,
         executed: &Executed,
         out: &mut Output<P::Message, P::Record>,
     ) -> bool {

@@ -11,9 +11,9 @@ impl<P: Protocol> Core<P> {
     ///
     /// # Panics
     /// If it has taken a step or restored a record already.
-    pub fn restore_snapshot(&mut self, shared: P::Shared, executed: &Executed) {
+    pub fn restore_snapshot(&mut self, shared: P::Snapshot, executed: &Executed) {
         assert!(!self.started, "a replica is restored before it does anything");
-        self.protocol.restore_shared(shared, executed);
+        self.protocol.restore_snapshot(shared, executed);
         self.executor.start_again(executed);
         self.protocol.on_executed(self.executor.executed());
     }

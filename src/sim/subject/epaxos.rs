@@ -148,7 +148,7 @@ impl Subject for EPaxos {
                 format!("Accepted {id} {ballot:?} {} {deps:?}", kind(value.is_nop()))
             }
             Record::Reserved { up_to } => format!("Reserved up to {up_to}"),
-            Record::Silent { up_to } => format!("Silent up to {up_to}"),
+            Record::EarlyCommit { up_to } => format!("EarlyCommit up to {up_to}"),
             Record::Agreed { cut } => format!("Agreed {cut:?}"),
             Record::Learned { id, .. } => format!("Learned {id}"),
             Record::Joined { id, ballot } => format!("Joined {id} {ballot:?}"),

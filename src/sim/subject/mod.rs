@@ -93,7 +93,7 @@ pub(super) enum Moment {
 }
 
 /// A protocol that can be put into a world.
-pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Shared: Wire> {
+pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Snapshot: Wire> {
     /// Whether it relies on leases, and so on clocks that go at nearly the same rate; then it
     /// answers reads without a proposal.
     const HAS_LEASES: bool = false;

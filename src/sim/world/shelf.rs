@@ -13,7 +13,7 @@ const NUMBER: usize = 8;
 
 /// What a snapshot stands for.
 pub(in crate::sim) struct Shelved<P: Subject> {
-    pub(in crate::sim) checkpoint: Checkpoint<P::Shared, P::Record>,
+    pub(in crate::sim) checkpoint: Checkpoint<P::Snapshot, P::Record>,
     pub(in crate::sim) shown: Shown,
     /// What its file holds: number and state.
     pub(in crate::sim) bytes: Bytes,

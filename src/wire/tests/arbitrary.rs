@@ -231,7 +231,7 @@ pub(super) fn record(n: usize) -> impl Strategy<Value = Record> {
         (id(), ballot(n), value(n), deps())
             .prop_map(|(id, ballot, value, deps)| Record::Accepted { id, ballot, value, deps }),
         slot().prop_map(|up_to| Record::Reserved { up_to }),
-        slot().prop_map(|up_to| Record::Silent { up_to }),
+        slot().prop_map(|up_to| Record::EarlyCommit { up_to }),
         deps().prop_map(|cut| Record::Agreed { cut }),
         (id(), batch()).prop_map(|(id, batch)| Record::Learned { id, batch }),
         (id(), ballot(n)).prop_map(|(id, ballot)| Record::Joined { id, ballot }),

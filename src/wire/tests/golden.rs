@@ -195,7 +195,7 @@ pub(super) fn records() -> Vec<(Record, Bytes)> {
         (Record::Reserved { up_to: 200 }, "15 c801".to_owned()),
         (Record::Agreed { cut: deps() }, format!("16 {DEPS}")),
         (Record::Learned { id, batch }, format!("17 0211 {BATCH}")),
-        (Record::Silent { up_to: 200 }, "18 c801".to_owned()),
+        (Record::EarlyCommit { up_to: 200 }, "18 c801".to_owned()),
     ];
     all.into_iter().map(|(record, bytes)| (record, hex(&format!("01 00 {bytes}")))).collect()
 }

@@ -11,7 +11,9 @@ use super::arbitrary as any;
 use super::golden::{BATCH, batch, hex, replica};
 use super::mutation::{batch_weight, survive, value_weight, worked};
 use super::*;
-use crate::protocol::multipaxos::{Entry, MAX_RUN, Message, Proposal, Record, Shared, Vote};
+use crate::protocol::multipaxos::{
+    Entry, MAX_RUN, Message, Proposal, ProtocolSnapshot, Record, Vote,
+};
 use crate::replica::PeerMessage;
 use crate::types::{Ballot, InstanceId, LogPosition, MAX_SLOT, Time, Value};
 
@@ -111,7 +113,7 @@ fn the_bytes_of_every_kind_stay_as_they_are() {
         assert_eq!(record_bytes(300, &record), bytes, "{record:?}");
         assert_eq!(decode_record(bytes, &SMALL), Ok((300, record)));
     }
-    comes_back(&Shared, &SMALL);
+    comes_back(&ProtocolSnapshot, &SMALL);
 }
 
 fn entry(n: usize) -> impl Strategy<Value = Entry> {

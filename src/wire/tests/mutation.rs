@@ -155,7 +155,7 @@ fn record_weight((_, record): &(u32, Record)) -> usize {
         Record::Accepted { value, .. } | Record::Committed { value, .. } => value_weight(value),
         Record::Joined { .. }
         | Record::Reserved { .. }
-        | Record::Silent { .. }
+        | Record::EarlyCommit { .. }
         | Record::Agreed { .. } => 0,
     }
 }

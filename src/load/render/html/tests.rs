@@ -3,7 +3,7 @@
 use super::sections;
 use crate::load::compare::figures::Figure;
 use crate::load::compare::fixture::comparison;
-use crate::load::compare::keep::{Keeper, read};
+use crate::load::compare::keep::{RunStore, read};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
 use crate::load::compare::plan::ComparisonPlan;
 use crate::load::compare::series::{Turn, run};
@@ -189,12 +189,11 @@ fn virtual_time_gives_the_same_bytes_every_time() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let files = ["a", "b"].map(|name| {
         let dir = dir.path().join(name);
-        let mut keeper = Keeper::new(&dir).expect("it is empty");
+        let mut store = RunStore::new(&dir).expect("it is empty");
         let mut comparison = plan.comparison(true);
         let take = |turn: &Turn<'_>| runtime.block_on(take(&plan, turn, true));
-        run(&plan, &mut comparison, true, Some(&mut keeper), take, |_| true)
-            .expect("there is room");
-        keeper.finish(&comparison, &reports(&comparison)).expect("there is room");
+        run(&plan, &mut comparison, true, Some(&mut store), take, |_| true).expect("there is room");
+        store.finish(&comparison, &reports(&comparison)).expect("there is room");
         assert_eq!(comparison.seen().count(), 8, "all were measured");
         assert!(read(&dir.join("result.json")).is_ok());
         ["result.json", "report.html", "report.md"]

@@ -125,7 +125,7 @@ fn an_own_snapshot_and_its_records_make_the_same_log() {
     decide(&mut log, [1, 2, 3, 5]);
     let records: Vec<_> = log.records().collect();
     let mut again = self::log(usize::MAX);
-    again.restore_shared(0, &Executed::up_to(executed(2)));
+    again.restore_snapshot(0, &Executed::up_to(executed(2)));
     let mut fx = Fx::default();
     for record in records {
         let LogRecord::Decided { slot, proposal, value } = record else { panic!("{record:?}") };

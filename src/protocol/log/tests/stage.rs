@@ -56,7 +56,7 @@ pub(in crate::protocol) fn said<M, R>(fx: &mut Effects<M, R>) -> Vec<(Vec<u8>, M
 /// What is on a replica's disk besides its log.
 struct Snapshot<P: Protocol> {
     executed: Executed,
-    shared: P::Shared,
+    shared: P::Snapshot,
     own: Vec<P::Record>,
 }
 
@@ -236,7 +236,7 @@ impl<P: Protocol + Debug> Stage<P> {
         (actor.snapshot, actor.log, actor.base) = (old.snapshot, old.log, old.base);
         actor.flushed = actor.log.len();
         if let Some(snapshot) = actor.snapshot.clone() {
-            actor.protocol.restore_shared(snapshot.shared, &snapshot.executed);
+            actor.protocol.restore_snapshot(snapshot.shared, &snapshot.executed);
             actor.executed = snapshot.executed.floor().slot(InstanceId::LOG);
             for record in snapshot.own {
                 actor.protocol.restore(record, &mut actor.fx);

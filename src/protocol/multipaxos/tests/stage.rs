@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{Fx, Message, MultiPaxos, Plant, Record, Role, Shared};
+use super::super::{Fx, Message, MultiPaxos, Plant, ProtocolSnapshot, Record, Role};
 use crate::protocol::{Outgoing, Paths, Protocol, View};
 use crate::types::{
     Batch, ClientId, Command, Decision, Deps, Durable, Executed, Footprint, Held, InstanceId,
@@ -20,7 +20,7 @@ use crate::types::{
 /// An own snapshot, and the position after which the log goes on.
 #[derive(Clone, Debug)]
 struct Snapshot {
-    shared: Shared,
+    shared: ProtocolSnapshot,
     executed: Slot,
     own: Vec<Record>,
     position: usize,
@@ -398,7 +398,7 @@ impl Stage {
         }
     }
 
-    fn install(&mut self, at: usize, shared: &Shared, executed: Slot) {
+    fn install(&mut self, at: usize, shared: &ProtocolSnapshot, executed: Slot) {
         let n = self.n();
         let node = &mut self.nodes[at];
         node.needs = None;
@@ -445,7 +445,7 @@ impl Stage {
         let (mut records, mut position) = (Vec::new(), 0);
         node.executed = 0;
         if let Some(Snapshot { shared, executed, own, position: end }) = node.snapshot.clone() {
-            node.protocol.restore_shared(shared, &up_to(n, executed));
+            node.protocol.restore_snapshot(shared, &up_to(n, executed));
             node.executed = executed;
             (records, position) = (own, end);
         }

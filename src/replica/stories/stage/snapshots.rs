@@ -85,7 +85,7 @@ impl Stage {
         let mut actor = Actor::new(replica(at), n, self.optimisations, self.retention);
         let mut records = old.log.clone();
         if let Some(Snapshot { executed, shared, own, position }) = snapshot.cloned() {
-            actor.protocol.restore_shared(shared, &executed);
+            actor.protocol.restore_snapshot(shared, &executed);
             actor.executor = Executor::starting_from(&executed);
             actor.protocol.on_executed(actor.executor.executed());
             records = own.into_iter().chain(records.split_off(position)).collect();

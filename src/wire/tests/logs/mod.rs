@@ -14,7 +14,7 @@ use super::arbitrary::{instance, number, value};
 use super::golden::hex;
 use super::mutation::inputs;
 use super::{SMALL, encoded};
-use crate::protocol::log::{Choice, LogRecord, Shared, Upkeep};
+use crate::protocol::log::{Choice, LogRecord, ProtocolSnapshot, Upkeep};
 use crate::types::{Ballot, InstanceId, MAX_SLOT, ReplicaId, Slot, Value};
 use crate::wire::{Flaw, Limits, Reader, Wire};
 
@@ -129,7 +129,7 @@ fn what_the_logs_share_has_these_bytes() {
         (LogRecord::Decided { slot: 9, proposal, value: Some(Value::Nop) }, "00 09 0207 01 00"),
         (LogRecord::Reserved { names: 300, rounds: 5 }, "01 ac02 05"),
     ]);
-    golden(&[(Shared { floor: 300 }, "ac02")]);
+    golden(&[(ProtocolSnapshot { floor: 300 }, "ac02")]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_contradicts_itself_is_refused() {
     assert_eq!(flaw::<LogRecord>("00 00 0207 00"), Flaw::Zero { what: "a slot" });
     let high = Flaw::TooMany { what: "slots", found: MAX_SLOT + 1, limit: MAX_SLOT };
     assert_eq!(flaw::<Upkeep>("00 00 818080808080808010"), high);
-    assert_eq!(flaw::<Shared>("818080808080808010"), high);
+    assert_eq!(flaw::<ProtocolSnapshot>("818080808080808010"), high);
     assert_eq!(flaw::<LogRecord>("01 818080808080808010 05"), high);
 }
 
@@ -152,7 +152,7 @@ proptest! {
         let limits = Limits::new(9);
         super::comes_back(&upkeep, &limits);
         super::comes_back(&record, &limits);
-        super::comes_back(&Shared { floor }, &limits);
+        super::comes_back(&ProtocolSnapshot { floor }, &limits);
         super::comes_back(&choice, &limits);
     }
 }
