@@ -13,8 +13,12 @@ use std::time::Duration;
 
 use common::*;
 use isonomy::machine::{Kv, KvCommand, KvOutput, RestoreError, StateMachine};
-use isonomy::node::{Durability, Limits, ProposeError, Rejected, Standing, StartError, Unknown};
-use isonomy::types::{ClientId, Consistency, Footprint, InstanceId, ReplicaId, RequestId, Timing};
+use isonomy::node::{
+    Durability, Limits, Phase, Progress, ProposeError, Rejected, Standing, StartError, Unknown,
+};
+use isonomy::types::{
+    Ballot, ClientId, Consistency, Footprint, InstanceId, ReplicaId, RequestId, Timing,
+};
 use isonomy::{LocalCluster, Replica};
 
 #[tokio::test]
@@ -228,6 +232,13 @@ async fn without_a_majority_callers_learn_that_the_outcome_is_unknown() {
     let explained = replica.explain(instance).await.unwrap();
     let words = explained.to_string();
     assert!(words.starts_with("r1.1: PreAccepted at ballot b0"), "{words}");
+    let Standing::Known(Progress::EPaxos { phase, ballot, deps, recovering, .. }) =
+        &explained.standing
+    else {
+        panic!("{words}");
+    };
+    assert_eq!((*phase, *ballot, *recovering), (Phase::PreAccepted, Ballot::OWNER, false));
+    assert_eq!(deps.as_slots(), [0, 0, 0]);
     let never = InstanceId::new(ReplicaId::new(3).unwrap(), 9);
     assert_eq!(replica.explain(never).await.unwrap().standing, Standing::Unheard);
     let status = replica.status().await.unwrap();

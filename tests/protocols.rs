@@ -38,7 +38,7 @@ async fn every_protocol_goes_on_without_one_and_comes_back_from_the_loss_of_powe
         }
         let status = replicas[0].status().await.unwrap();
         assert_eq!(status.protocol, protocol);
-        assert!(!status.standing.is_empty());
+        assert_eq!(status.standing.protocol(), protocol);
 
         let third = replicas.pop().unwrap();
         third.kill();

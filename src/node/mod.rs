@@ -51,6 +51,7 @@ mod runner;
 mod session;
 mod shared;
 mod snapshot;
+mod standing;
 mod start;
 mod status;
 mod turns;
@@ -74,10 +75,12 @@ pub use limits::Limits;
 pub use metrics::{FastSlow, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
 pub use poison::PoisonedCommand;
 pub use session::{Session, Unanswered};
+pub use standing::{Progress, ProtocolStanding};
 pub use status::{Explanation, Standing, Status};
 
 // From private rooms, for the signatures here.
 pub use crate::mesh::PeerStatus;
+pub use crate::protocol::epaxos::Phase;
 pub use crate::protocol::{Path, Paths, ProtocolKind, UnknownProtocol};
 pub use crate::replica::{Reach, Receiving, ReplicaStatus, Silence};
 pub use crate::storage::{Durability, SnapshotInfo, StorageError};
@@ -92,7 +95,7 @@ use crate::types::{
 };
 use panics::lock;
 use pending::{Answer, Waiter};
-use shared::{Phase, Question, ReplicaShared};
+use shared::{Question, ReplicaShared};
 
 /// The cluster's membership never changes yet, so there is one epoch.
 const EPOCH: u32 = 1;
@@ -114,7 +117,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.advance(Phase::Stopping);
+        self.shared.advance(shared::Phase::Stopping);
     }
 }
 
@@ -299,14 +302,14 @@ impl<S: StateMachine> Replica<S> {
     /// `shutdown_patience`, says good-bye to peers and clients, and stops. Whoever is still without
     /// an answer then gets `Unknown`.
     pub async fn shutdown(&self) {
-        self.inner.shared.advance(Phase::Stopping);
+        self.inner.shared.advance(shared::Phase::Stopping);
         self.wait_stopped().await;
     }
 
     /// Stops at once, as if the process had been killed: nobody is told, neither peers nor clients;
     /// callers in this process get `Unknown`.
     pub fn kill(&self) {
-        self.inner.shared.advance(Phase::Killed);
+        self.inner.shared.advance(shared::Phase::Killed);
     }
 
     /// Makes the replica stand still, as if its process had been stopped by a debugger or by a

@@ -1,15 +1,16 @@
-//! How a replica and its instances stand, for people.
+//! How a replica and its instances stand, whichever protocol it runs.
 
 use std::fmt;
 
+use super::standing::{Progress, ProtocolStanding};
 use crate::mesh::PeerStatus;
-use crate::protocol::epaxos::EPaxos;
+use crate::protocol::epaxos::{EPaxos, Inspection};
 use crate::protocol::fast_paxos::FastPaxos;
 use crate::protocol::multipaxos::{self, MultiPaxos};
 use crate::protocol::paxos::Paxos;
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::{Core, ReplicaStatus};
-use crate::types::{InstanceId, ReplicaId};
+use crate::types::{InstanceId, ReplicaId, Slot};
 use crate::wire::Wire;
 
 /// How a replica stands.
@@ -22,8 +23,8 @@ pub struct Status {
     pub replicas: usize,
     /// The protocol that they run.
     pub protocol: ProtocolKind,
-    /// How the protocol stands, in its own words: where there is one, who leads.
-    pub standing: String,
+    /// How the protocol stands: where there is one, who leads.
+    pub standing: ProtocolStanding,
     /// What its core is doing.
     pub core: ReplicaStatus,
     /// Requests accepted here and not answered yet.
@@ -43,7 +44,7 @@ pub struct Status {
 }
 
 /// What a replica knows about one instance.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Explanation {
     /// The instance.
@@ -55,15 +56,15 @@ pub struct Explanation {
 }
 
 /// How far an instance is at a replica.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Standing {
     /// Executed here, or decided to be a `Nop`.
     Executed,
     /// Nothing is known of it here.
     Unheard,
-    /// Known; in the protocol's words.
-    Known(String),
+    /// Known, and not executed yet.
+    Known(Progress),
 }
 
 impl fmt::Display for Explanation {
@@ -72,7 +73,7 @@ impl fmt::Display for Explanation {
         match &self.standing {
             Standing::Executed => write!(f, "executed here")?,
             Standing::Unheard => write!(f, "nothing is known of it here")?,
-            Standing::Known(words) => write!(f, "{words}")?,
+            Standing::Known(progress) => write!(f, "{progress}")?,
         }
         match self.waits_for {
             Some(blocker) => write!(f, "; waits for {blocker}"),
@@ -114,100 +115,81 @@ pub(super) trait NodeProtocol:
     /// Its name as a choice.
     const KIND: ProtocolKind;
 
-    /// In words, if anything is known of the instance.
-    fn explain(&self, id: InstanceId) -> Option<String>;
+    /// How far an instance is, if anything is known of it.
+    fn explain(&self, id: InstanceId) -> Option<Progress>;
 
-    /// How it stands, in words.
-    fn standing(&self) -> String;
-
-    /// Who leads, as far as is known here, where one replica does.
-    fn leader(&self) -> Option<ReplicaId> {
-        None
-    }
+    /// How it stands.
+    fn standing(&self) -> ProtocolStanding;
 }
 
 impl NodeProtocol for EPaxos {
     const KIND: ProtocolKind = ProtocolKind::EPaxos;
 
-    fn standing(&self) -> String {
-        let (known, recoveries) = (self.known(), self.footprint().recoveries);
-        format!("every replica leads; knows the decisions up to {known:?}, recovers {recoveries}")
+    fn explain(&self, id: InstanceId) -> Option<Progress> {
+        let Inspection { phase, ballot, deps, recovering } = self.inspect(id)?;
+        Some(Progress::EPaxos { phase, ballot, deps, recovering })
     }
 
-    fn explain(&self, id: InstanceId) -> Option<String> {
-        let seen = self.inspect(id)?;
-        let recovery = if seen.recovering { ", being recovered from here" } else { "" };
-        let (phase, ballot, deps) = (seen.phase, seen.ballot, seen.deps);
-        Some(format!("{phase:?} at ballot {ballot:?}, covers {deps:?}{recovery}"))
+    fn standing(&self) -> ProtocolStanding {
+        let recoveries = self.footprint().recoveries;
+        ProtocolStanding::EPaxos { known: self.known(), recoveries }
     }
 }
 
 impl NodeProtocol for MultiPaxos {
     const KIND: ProtocolKind = ProtocolKind::MultiPaxos;
 
-    fn explain(&self, id: InstanceId) -> Option<String> {
-        let decided = id.replica == InstanceId::LOG && id.slot <= self.standing().commit;
-        decided.then(|| "decided".to_owned())
+    fn explain(&self, id: InstanceId) -> Option<Progress> {
+        decided(id, MultiPaxos::standing(self).commit)
     }
 
-    fn standing(&self) -> String {
-        let multipaxos::Standing { ballot, leader, commit, floor, slots } =
+    fn standing(&self) -> ProtocolStanding {
+        let multipaxos::Standing { ballot, leader, commit: known, floor: dropped, slots } =
             MultiPaxos::standing(self);
-        let leader =
-            leader.map_or("nobody is known to lead".to_owned(), |it| format!("{it} leads"));
-        let pending = self.pending();
-        format!(
-            "{leader}; promised {ballot:?}, knows the decisions up to slot {commit}, has {slots} \
-             slots behind {floor}, waits for {pending} own proposals"
-        )
-    }
-
-    fn leader(&self) -> Option<ReplicaId> {
-        MultiPaxos::standing(self).leader
+        let undecided = self.pending();
+        ProtocolStanding::MultiPaxos { leader, ballot, known, dropped, slots, undecided }
     }
 }
 
 impl NodeProtocol for FastPaxos {
     const KIND: ProtocolKind = ProtocolKind::FastPaxos;
 
-    fn explain(&self, id: InstanceId) -> Option<String> {
-        let decided = id.replica == InstanceId::LOG && id.slot <= self.known();
-        decided.then(|| "decided".to_owned())
+    fn explain(&self, id: InstanceId) -> Option<Progress> {
+        decided(id, self.known())
     }
 
-    fn standing(&self) -> String {
-        let leader = match FastPaxos::leader(self) {
-            Some((who, true)) => format!("fast, coordinated by {who}"),
-            Some((who, false)) => format!("classic, led by {who}"),
-            None => "nobody is known to coordinate".to_owned(),
-        };
-        let (known, dropped, undecided) = (self.known(), self.dropped(), self.undecided());
-        format!(
-            "{leader}; knows the decisions up to slot {known}, has dropped those up to {dropped}, \
-             waits for {undecided} own proposals"
-        )
-    }
-
-    fn leader(&self) -> Option<ReplicaId> {
-        FastPaxos::leader(self).map(|(who, _)| who)
+    fn standing(&self) -> ProtocolStanding {
+        let leader = self.leader();
+        ProtocolStanding::FastPaxos {
+            coordinator: leader.map(|(who, _)| who),
+            is_fast: leader.is_some_and(|(_, is_fast)| is_fast),
+            known: self.known(),
+            dropped: self.dropped(),
+            undecided: self.undecided(),
+        }
     }
 }
 
 impl NodeProtocol for Paxos {
     const KIND: ProtocolKind = ProtocolKind::Paxos;
 
-    fn explain(&self, id: InstanceId) -> Option<String> {
-        let decided = id.replica == InstanceId::LOG && id.slot <= self.known();
-        decided.then(|| "decided".to_owned())
+    fn explain(&self, id: InstanceId) -> Option<Progress> {
+        decided(id, self.known())
     }
 
-    fn standing(&self) -> String {
-        let (known, dropped, undecided) = (self.known(), self.dropped(), self.undecided());
-        format!(
-            "everybody proposes; knows the decisions up to slot {known}, has dropped those up to \
-             {dropped}, waits for {undecided} own proposals"
-        )
+    fn standing(&self) -> ProtocolStanding {
+        ProtocolStanding::Paxos {
+            known: self.known(),
+            dropped: self.dropped(),
+            undecided: self.undecided(),
+        }
     }
+}
+
+/// How far a slot of the one log is, whose decisions are known up to `known`.
+fn decided(id: InstanceId, known: Slot) -> Option<Progress> {
+    let is_decided = id.replica == InstanceId::LOG && id.slot <= known;
+    is_decided.then_some(Progress::Decided)
 }
 
 pub(super) fn explain<P: NodeProtocol>(

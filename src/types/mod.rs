@@ -20,6 +20,7 @@ mod settings;
 mod time;
 
 pub use address::{Address, BadAddress};
+pub use ballot::Ballot;
 pub use command::Command;
 pub use consistency::Consistency;
 pub use deps::Deps;
@@ -34,7 +35,6 @@ pub use settings::{Optimisations, Timing};
 // For the engine, its benchmarks and its tests: no part of the public API.
 #[doc(hidden)]
 pub use self::{
-    ballot::Ballot,
     command::{Batch, Decision, ExecutionOrder, Value},
     durable::{Durable, Held, Journal, Written},
     ids::MAX_SLOT,

@@ -82,7 +82,7 @@ impl<P: NodeProtocol> Runner<P> {
             instances: counts.instances,
             recoveries: paths.count(Path::Recovery),
             resubmitted: paths.count(Path::Resubmitted),
-            leader: self.core.protocol().leader(),
+            leader: self.core.protocol().standing().leader(),
             largest_component: self.core.status().largest_component,
             overloaded: self.shared.pending.overloaded.load(Ordering::Relaxed),
             frames_in: sum(|peer| peer.frames_received),

@@ -244,6 +244,7 @@ pub enum Standing {
 
 /// How far an instance is, at one replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[non_exhaustive]
 pub enum Phase {
     /// Nothing but, maybe, a ballot.
     #[default]
