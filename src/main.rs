@@ -1,4 +1,4 @@
-//! The `isonomy` command: see [`isonomy::internals::cli`].
+//! The command `isonomy`: what it does is in `src/cli`.
 
 use std::process::ExitCode;
 

@@ -36,7 +36,7 @@ Examples:
 
 Exit codes:
   0  all runs were measured; of two results, nothing is significantly worse
-  1  a run failed, something is significantly worse, or a result could not be written
+  1  a run failed, a figure is significantly worse, or a result was not written
   2  wrong arguments, or a file that cannot be used")]
 pub(super) struct Compare {
     /// Two result.json to compare: before and after

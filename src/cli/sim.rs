@@ -26,7 +26,7 @@ Examples:
 
 Exit codes:
   0  no violation, and every path of the protocol was taken
-  1  a violation, a path that was never taken, or the result could not be written
+  1  a violation, a path that was never taken, or the result was not written
   2  wrong arguments")]
 pub(super) struct Args {
     /// Number of seeds
