@@ -116,8 +116,8 @@ impl Acceptor {
         s.fx.answer(promised.written, from, Message::Promise { slot, ballot, vote });
     }
 
-    /// Phase 2b, likewise. The vote goes to all learners and not only to the proposer, so that every
-    /// replica learns as soon as can be: one that waits for a slot of another to execute its own
+    /// Phase 2b, likewise. The vote goes to all learners and not only to the proposer, so that all
+    /// replicas learn as soon as can be: one that waits for a slot of another to execute its own
     /// above it waits for one message less. The price is `n` small messages a vote.
     pub(super) fn on_accept(
         &mut self,
