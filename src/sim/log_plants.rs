@@ -115,7 +115,7 @@ fn fast_paxos_whose_coordinator_overlooks_what_may_be_chosen() {
 #[test]
 fn fast_paxos_that_says_what_is_not_durable() {
     caught(50..110, Plant::FastPaxos(fast_paxos::Plant::EarlyVote));
-    caught(515..575, Plant::FastPaxos(fast_paxos::Plant::EarlyPromise));
+    caught(710..770, Plant::FastPaxos(fast_paxos::Plant::EarlyPromise));
     caught(0..20, Plant::FastPaxos(fast_paxos::Plant::EarlyBallot));
 }
 
