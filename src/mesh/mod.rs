@@ -11,7 +11,7 @@
 //! 2. who is who: `names`, `crypto`, `credentials`, `authority`;
 //! 3. where: `addresses`, `resolve`, `wan`, `bind`; and what is set: `config`, `tls`;
 //! 4. frames: `framing`, `account`, `queue`, `stream`;
-//! 5. peers: `arbiter`, `link`, then what all tasks share (`tally`, `places`, `hub`), `peer`, `dial`;
+//! 5. peers: `arbiter`, `link`, what all tasks share (`tally`, `places`, `hub`), `peer`, `dial`;
 //! 6. clients: `pipe`, and `client` at the other end; then `door` and `accept`, for both.
 //!
 //! Frames on one lane arrive in order and at most once while a connection lasts; what was under way
