@@ -11,16 +11,21 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// snapshot of it takes.
 const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
-/// How the last attempt went.
+/// How the last attempts went.
 pub(super) struct Attempts {
+    /// When another may begin that leaves the log its room.
     not_before: Time,
-    /// How much of the disk it might take.
+    /// When another may begin that makes room. One that failed for no more than having had to leave
+    /// room for the log does not keep it back.
+    no_room_before: Time,
+    /// How much of the disk the last one might take.
     room: Room,
 }
 
 impl Attempts {
     pub(super) fn new() -> Attempts {
-        Attempts { not_before: Time::ZERO, room: Room::Spare }
+        let (not_before, no_room_before) = (Time::ZERO, Time::ZERO);
+        Attempts { not_before, no_room_before, room: Room::Spare }
     }
 
     pub(super) fn began(&mut self, room: Room) {
@@ -30,11 +35,18 @@ impl Attempts {
     /// It came to nothing, on a disk that is almost full or is not.
     pub(super) fn failed(&mut self, now: Time, low: bool) {
         self.not_before = now + if low { SHORT_PAUSE } else { PAUSE };
+        if self.room == Room::All {
+            self.no_room_before = self.not_before;
+        }
     }
 
-    /// It is done. A failure before it says nothing any more.
+    /// It is done. A failure before it says nothing any more; but that one which might take all
+    /// room has succeeded does not mean that there is some to spare.
     pub(super) fn succeeded(&mut self) {
-        self.not_before = Time::ZERO;
+        self.no_room_before = Time::ZERO;
+        if self.room == Room::Spare {
+            self.not_before = Time::ZERO;
+        }
     }
 
     /// How much of the disk the last one might take.
@@ -47,10 +59,9 @@ impl Attempts {
         now >= self.not_before
     }
 
-    /// Whether one may begin that makes room. The last one may have failed for no more than having
-    /// had to leave room for the log.
+    /// Whether one may begin that makes room.
     pub(super) fn may_make_room(&self, now: Time) -> bool {
-        self.may_begin(now) || self.room == Room::Spare
+        now >= self.no_room_before
     }
 }
 
@@ -72,6 +83,7 @@ mod tests {
         attempts.began(Room::All);
         attempts.succeeded();
         assert!(attempts.may_make_room(at(3)), "the disk may be full again at once");
+        assert!(!attempts.may_begin(at(3)), "there is still no room to spare");
         attempts.began(Room::All);
         attempts.failed(at(3), true);
         assert!(!attempts.may_make_room(at(4)), "it would fail again");
