@@ -11,21 +11,16 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// snapshot of it takes.
 const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
-/// How the last attempts went.
+/// How the last attempt went.
 pub(super) struct Attempts {
-    /// When another may begin that leaves the log its room.
     not_before: Time,
-    /// When another may begin that makes room. One that failed for no more than having had to leave
-    /// room for the log does not keep it back.
-    no_room_before: Time,
-    /// How much of the disk the last one might take.
+    /// How much of the disk it might take.
     room: Room,
 }
 
 impl Attempts {
     pub(super) fn new() -> Attempts {
-        let (not_before, no_room_before) = (Time::ZERO, Time::ZERO);
-        Attempts { not_before, no_room_before, room: Room::Spare }
+        Attempts { not_before: Time::ZERO, room: Room::Spare }
     }
 
     pub(super) fn began(&mut self, room: Room) {
@@ -35,18 +30,11 @@ impl Attempts {
     /// It came to nothing, on a disk that is almost full or is not.
     pub(super) fn failed(&mut self, now: Time, low: bool) {
         self.not_before = now + if low { SHORT_PAUSE } else { PAUSE };
-        if self.room == Room::All {
-            self.no_room_before = self.not_before;
-        }
     }
 
-    /// It is done. A failure before it says nothing any more; but that one which might take all
-    /// room has succeeded does not mean that there is some to spare.
+    /// It is done. A failure before it says nothing any more.
     pub(super) fn succeeded(&mut self) {
-        self.no_room_before = Time::ZERO;
-        if self.room == Room::Spare {
-            self.not_before = Time::ZERO;
-        }
+        self.not_before = Time::ZERO;
     }
 
     /// How much of the disk the last one might take.
@@ -59,9 +47,10 @@ impl Attempts {
         now >= self.not_before
     }
 
-    /// Whether one may begin that makes room.
+    /// Whether one may begin that makes room. The last one may have failed for no more than having
+    /// had to leave room for the log.
     pub(super) fn may_make_room(&self, now: Time) -> bool {
-        now >= self.no_room_before
+        self.may_begin(now) || self.room == Room::Spare
     }
 }
 
@@ -83,7 +72,6 @@ mod tests {
         attempts.began(Room::All);
         attempts.succeeded();
         assert!(attempts.may_make_room(at(3)), "the disk may be full again at once");
-        assert!(!attempts.may_begin(at(3)), "there is still no room to spare");
         attempts.began(Room::All);
         attempts.failed(at(3), true);
         assert!(!attempts.may_make_room(at(4)), "it would fail again");

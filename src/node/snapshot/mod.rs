@@ -339,7 +339,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.installed_bytes += bytes;
         self.metrics.building.record(took);
         self.lineage.installed();
-        self.attempts = Attempts::new();
+        self.attempts.succeeded();
     }
 
     /// Whether one has to be begun, and how much of the disk it may take.
