@@ -179,7 +179,6 @@ async fn a_replica_without_room_for_its_votes_stands_still_and_goes_on() {
 
 /// The log alone fills the disk, and no snapshot is due for its length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "may still fail where the log has a large part of the disk"]
 async fn a_log_that_fills_its_disk_is_cut_by_itself() {
     let mut machines = Machines::new(3);
     machines.limits.keep_free_bytes = 40 << 20;

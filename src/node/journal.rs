@@ -89,7 +89,6 @@ impl Journal {
                     shared.wake.notify_one();
                 }
                 LogEvent::SpaceLow(low) => shared.set_space_low(low),
-                LogEvent::Free(bytes) => shared.set_free_space(bytes),
                 LogEvent::Waiting(waits) => shared.set_waits_for_room(waits),
                 LogEvent::Failed(error) => shared.fail(Fault::Storage(error)),
             }

@@ -37,11 +37,10 @@ pub struct Limits {
     /// others agree to drop them, and it needs a snapshot when it comes back.
     pub keep_for_absent_bytes: usize,
     /// A snapshot is taken when the log has grown by this many bytes since the last, or by the
-    /// length of the state if that is more, and when the disk is almost full, or soon too full for
-    /// a snapshot. The log is kept back to the last snapshot but one, or to the last where room is
-    /// short. So a disk has to hold two snapshots and some of the log, and a snapshot holds what
-    /// others may still need of the log besides the state. At least
-    /// [`Limits::LEAST_SNAPSHOT_EVERY`].
+    /// length of the state if that is more, and when the disk is almost full. The log is kept back
+    /// to the last snapshot but one, or to the last where room is short. So a disk has to hold two
+    /// snapshots and some of the log, and a snapshot holds what others may still need of the log
+    /// besides the state. At least [`Limits::LEAST_SNAPSHOT_EVERY`].
     pub snapshot_every: u64,
     /// The longest snapshot of another replica that is taken in, in bytes. It is put together in
     /// memory.

@@ -91,7 +91,6 @@ pub(super) struct ReplicaShared {
     pub(super) bad_requests: AtomicU64,
     /// The log has no room for another segment.
     space_low: AtomicBool,
-    free_space: AtomicU64,
     /// The log has no room for the records it was given.
     waits_for_room: AtomicBool,
     /// No quorum can be reached.
@@ -138,7 +137,6 @@ impl ReplicaShared {
             connected: watch::Sender::new(ReplicaSet::EMPTY),
             bad_requests: AtomicU64::new(0),
             space_low: AtomicBool::new(false),
-            free_space: AtomicU64::new(u64::MAX),
             waits_for_room: AtomicBool::new(false),
             quorum_lost: AtomicBool::new(false),
             content_key: rand::random(),
@@ -342,16 +340,6 @@ impl ReplicaShared {
 
     pub(super) fn space_is_low(&self) -> bool {
         self.space_low.load(Ordering::Relaxed)
-    }
-
-    /// Free bytes of the disk, as of the log's last look at it.
-    pub(super) fn free_space(&self) -> u64 {
-        self.free_space.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_free_space(&self, bytes: u64) {
-        self.free_space.store(bytes, Ordering::Relaxed);
-        self.wake.notify_one();
     }
 
     /// Takes note of whether there is room for the log to grow.

@@ -32,8 +32,6 @@ pub enum LogEvent {
     Durable(Durable),
     /// Whether the disk is too full for another segment: see [`Log::space_low`].
     SpaceLow(bool),
-    /// The free bytes of the disk when that was last looked at: see [`Log::free_space`].
-    Free(u64),
     /// Whether records wait for room on the disk: nothing gets durable before there is some.
     Waiting(bool),
     /// [`LogThread::rotate`] was done, durably: a segment begins here.
@@ -103,7 +101,6 @@ impl LogThread {
             tell,
             truncated: None,
             low: false,
-            free: None,
             waiting: false,
         };
         let thread = thread::Builder::new().name("isonomy-log".into());
@@ -228,8 +225,6 @@ struct Runner<T> {
     truncated: Option<LogPosition>,
     /// What was last told about space.
     low: bool,
-    /// The free bytes that were last told.
-    free: Option<u64>,
     /// What was last told about records that wait.
     waiting: bool,
 }
@@ -388,10 +383,6 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         if self.low != self.log.space_low() {
             self.low = !self.low;
             (self.tell)(LogEvent::SpaceLow(self.low));
-        }
-        if self.free != self.log.free_space() {
-            self.free = self.log.free_space();
-            self.free.into_iter().for_each(|bytes| (self.tell)(LogEvent::Free(bytes)));
         }
     }
 }

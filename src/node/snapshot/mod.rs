@@ -21,7 +21,6 @@ use tracing::{info, warn};
 use crate::machine::StateMachine;
 use crate::node::error::SnapshotError;
 use crate::node::journal::Journal;
-use crate::node::limits::Limits;
 use crate::node::metrics::SnapshotMetrics;
 use crate::node::panics::lock;
 use crate::node::reminder::Reminder;
@@ -76,8 +75,6 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     /// The log's length when the last one was begun, and how long that one's state was.
     log_bytes: u64,
     state_bytes: u64,
-    /// About how many bytes the next one takes.
-    next_bytes: u64,
     /// The least that was kept of decisions since the last one was begun.
     least_kept: usize,
     /// Own ones that others may read.
@@ -160,7 +157,6 @@ impl<P: NodeProtocol> Snapshots<P> {
             log_bytes: 0,
             least_kept: 0,
             state_bytes,
-            next_bytes: state_bytes,
             offered,
             inputs,
             arrived: Vec::new(),
@@ -295,7 +291,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.failed += 1;
         self.stage = Stage::Idle;
         self.lineage.fail();
-        self.attempts.failed(now, self.shared.space_is_low());
+        self.attempts.failed(now);
         for asker in self.askers.drain(..) {
             let _ = asker.send(Err(SnapshotError::Failed(error.clone())));
         }
@@ -339,14 +335,13 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.metrics.installed_bytes += bytes;
         self.metrics.building.record(took);
         self.lineage.installed();
-        self.attempts.succeeded();
+        self.attempts = Attempts::new();
     }
 
     /// Whether one has to be begun, and how much of the disk it may take.
     fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> Option<Room> {
         let kept = core.protocol().kept_bytes();
         self.least_kept = self.least_kept.min(kept);
-        self.next_bytes = self.state_bytes + kept as u64;
         if !self.can_begin(journal) {
             return None;
         }
@@ -370,7 +365,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             && journal.log_bytes() > self.log_bytes
             && now >= self.begun + PAUSE;
         let due = self.wanted || self.lineage.is_foreign() || grown || filling;
-        (due && self.attempts.may_begin(now)).then_some(room)
+        (due && self.attempts.may_begin(now, room)).then_some(room)
     }
 
     /// Whether none is under way, and another would not stand for what no log tells of: a log that
@@ -381,33 +376,22 @@ impl<P: NodeProtocol> Snapshots<P> {
         matches!(self.stage, Stage::Idle) && !untold
     }
 
-    /// Whether one has to be begun at once because the disk is full, or soon too full for it.
+    /// Whether one has to be begun at once because the disk is almost full.
     pub(super) fn must_make_room(&mut self, now: Time, journal: &Journal) -> bool {
-        let may = self.attempts.may_make_room(now);
+        let may = self.attempts.may_begin(now, Room::All);
         self.can_begin(journal) && self.is_short_of_room(journal) && may
     }
 
     /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.
     fn is_short_of_room(&mut self, journal: &Journal) -> bool {
-        if self.store.is_none() || !self.has_to_make_room() {
+        if self.store.is_none() || !self.shared.space_is_low() {
             self.while_low = 0;
             return false;
         }
         let grown = journal.log_bytes() - self.log_bytes;
         let half_a_segment = self.shared.limits.segment_bytes as u64 / 2;
-        // A large state is not written for little, but for the first that the disk has room for.
-        let is_first = self.while_low == 0 && self.shared.space_is_low();
-        is_first || grown >= half_a_segment.max(self.state_bytes)
-    }
-
-    /// Whether the log has almost no room left, or will soon have taken that of the next snapshot.
-    /// A snapshot is about as long as the log since the last but one, if there was no pause: others
-    /// may still need what is in it. Once the log has taken its room, nothing can be let go of.
-    fn has_to_make_room(&self) -> bool {
-        let Limits { segment_bytes, .. } = self.shared.limits;
-        // What the log still takes: what waits for it, and its next file.
-        let log = (self.shared.limits.log_queue() + segment_bytes) as u64;
-        self.shared.space_is_low() || self.shared.free_space() < self.next_bytes + log
+        // After the first, a large state is not written for little.
+        self.while_low == 0 || grown >= half_a_segment.max(self.state_bytes)
     }
 
     /// Begins one if it is time: what the apply thread has to do for it. Everything that the core

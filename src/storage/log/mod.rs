@@ -257,11 +257,6 @@ impl Log {
         self.reserve.low
     }
 
-    /// The free bytes of the disk when a segment was last begun or let go of; `None` before that.
-    pub fn free_space(&self) -> Option<u64> {
-        self.reserve.free
-    }
-
     /// The longest record in bytes.
     pub fn record_limit(&self) -> usize {
         self.group_limit() - RECORD_HEADER

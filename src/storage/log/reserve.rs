@@ -23,8 +23,6 @@ pub(super) struct Reserve {
     spares: Vec<String>,
     /// Whether the next segment could not be made for want of space.
     pub(super) low: bool,
-    /// The free bytes of the disk when that was last looked at.
-    pub(super) free: Option<u64>,
     /// The length of a segment in bytes.
     bytes: usize,
     /// Bytes that new segments leave free.
@@ -46,7 +44,6 @@ impl Reserve {
             next: Next::Absent,
             spares: Vec::new(),
             low: false,
-            free: None,
             bytes: options.segment_bytes,
             keep_free: options.keep_free,
             flushes: options.durability == Durability::Fsync,
@@ -83,31 +80,17 @@ impl Reserve {
         Ok(Named::open(disk, name, Mode::Read)?.size()? == self.bytes as u64)
     }
 
-    /// Keeps the file of a segment that is no longer needed, or deletes it; durably. Where room is
-    /// short, only the next segment is kept: snapshots need the rest.
+    /// Keeps the file of a segment that is no longer needed, or deletes it; durably.
     pub(super) fn retire(&mut self, disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
         let name = segment_name(number);
-        let kept = match self.measure(disk)? < self.keep_free {
-            true => usize::from(matches!(self.next, Next::Absent)),
-            false => KEPT,
-        };
-        if self.spares.len() < kept && self.fits(disk, &name)? {
+        if self.spares.len() < KEPT && self.fits(disk, &name)? {
             let spare = format!("spare-{number:016}");
             disk::rename(disk, &name, &spare)?;
             self.spares.push(spare);
         } else {
             disk::remove(disk, &name)?;
         }
-        disk::sync_directory(disk)?;
-        self.measure(disk).map(drop)
-    }
-
-    /// Looks how many bytes of the disk are free.
-    fn measure(&mut self, disk: &dyn Disk) -> Result<u64, StorageError> {
-        let free = disk.free_space();
-        let free = free.map_err(|error| StorageError::io("measuring", "free space", error))?;
-        self.free = Some(free);
-        Ok(free)
+        disk::sync_directory(disk)
     }
 
     /// Goes on making segment `number`, as far as `progress` bytes of the current one call for:
@@ -121,10 +104,10 @@ impl Reserve {
         if matches!(self.next, Next::Ready(_)) {
             return Ok(());
         }
-        if matches!(self.next, Next::Absent) {
-            let free = self.measure(disk)?;
-            let needed = self.keep_free.saturating_add(self.bytes as u64);
-            if self.spares.is_empty() && free < needed {
+        if matches!(self.next, Next::Absent) && self.spares.is_empty() {
+            let free = disk.free_space();
+            let free = free.map_err(|error| StorageError::io("measuring", "free space", error))?;
+            if free < self.keep_free.saturating_add(self.bytes as u64) {
                 self.low = true;
                 return Ok(());
             }
@@ -166,8 +149,9 @@ impl Reserve {
 
     /// Looks whether a file of which so much is filled can be finished: one that cannot is not
     /// begun, for that would take the room of a snapshot that can make some.
-    fn has_room(&mut self, disk: &dyn Disk, filled: usize) -> Result<(), StorageError> {
-        let free = self.measure(disk)?;
+    fn has_room(&self, disk: &dyn Disk, filled: usize) -> Result<(), StorageError> {
+        let free = disk.free_space();
+        let free = free.map_err(|error| StorageError::io("measuring", "free space", error))?;
         if free < (self.bytes - filled) as u64 {
             let (action, file) = ("making room for", "the next segment of the log".to_owned());
             return Err(StorageError::Full { action, file });

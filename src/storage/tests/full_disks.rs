@@ -194,7 +194,7 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
             LogEvent::Durable(mark) => durable = mark.position(),
             LogEvent::Waiting(now) => (waiting, waits) = (now, waits + u32::from(now)),
             LogEvent::Divided(at) => divided = Some(at.records()),
-            LogEvent::SpaceLow(_) | LogEvent::Free(_) | LogEvent::Truncated(_) => continue,
+            LogEvent::SpaceLow(_) | LogEvent::Truncated(_) => continue,
             event @ LogEvent::Failed(_) => panic!("{event:?}"),
         }
         if waiting {

@@ -17,11 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn start(disk: &FaultyDisk, queue_bytes: usize) -> (LogThread, Receiver<LogEvent>) {
     let (tell, told) = channel();
-    // How much room there is in bytes is not what these tests are about.
-    let tell = move |event| match event {
-        LogEvent::Free(_) => {}
-        event => drop(tell.send(event)),
-    };
+    let tell = move |event| drop(tell.send(event));
     (LogThread::start(create(disk), queue_bytes, tell).unwrap(), told)
 }
 
