@@ -1,7 +1,8 @@
 //! How many commands may be under way at a time while several clients compete. What is beyond what
 //! the replicas can work on waits somewhere, and everybody queues; so the window is kept
-//! as large as it can be without a queue, found by how long the quickest answer of a
-//! round takes. Pure: the caller says what time it is.
+//! as large as it can be without a queue, found by how long a command of a round takes on average.
+//! (The quickest of a round says nothing: commands begin and end in batches, and the first of a
+//! batch finds no queue, however many follow it.) Pure: the caller says what time it is.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::types::Time;
 const LEAST: u64 = 128;
 /// At most so many: the bound of pending requests is reached before.
 const MOST: u64 = 1 << 17;
-/// A round lasts at least this long, and as long as one command takes.
+/// A round ends so long after its first answer.
 const ROUND: Duration = Duration::from_millis(20);
 /// After this long it is measured anew: a queue that was there all along looks like distance.
 const FORGET: Duration = Duration::from_secs(10);
@@ -25,18 +26,27 @@ pub(super) struct Window {
     /// measured.
     base: Duration,
     measured: Time,
-    /// The present round: when it began, the quickest command begun in it, and whether anybody had
-    /// to wait for the window.
+    /// When the present round began.
     began: Time,
-    least: Option<Duration>,
+    /// The commands that began and ended in it.
+    done: Option<Done>,
+    /// Whether anybody had to wait for the window in it.
     limits: bool,
+}
+
+/// Commands of one round that are answered.
+#[derive(Clone, Copy)]
+struct Done {
+    first: Time,
+    count: u32,
+    took: Duration,
 }
 
 impl Window {
     /// A new window: the smallest, as nothing is known yet.
     pub(super) fn new(now: Time) -> Window {
         let (measured, began) = (now, now);
-        Window { size: LEAST, base: Duration::MAX, measured, began, least: None, limits: false }
+        Window { size: LEAST, base: Duration::MAX, measured, began, done: None, limits: false }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -54,27 +64,27 @@ impl Window {
         if since < self.began {
             return;
         }
-        let took = now.since(since);
-        let least = self.least.map_or(took, |least| least.min(took));
-        self.least = Some(least);
+        let mut done = self.done.unwrap_or(Done { first: now, count: 0, took: Duration::ZERO });
+        (done.count, done.took) = (done.count.saturating_add(1), done.took + now.since(since));
+        self.done = Some(done);
         if now.since(self.measured) >= FORGET {
             *self = Window::new(now);
-        } else if now.since(self.began) >= ROUND {
-            self.end_round(least);
-            (self.began, self.least, self.limits) = (now, None, false);
+        } else if now.since(done.first) >= ROUND {
+            self.end_round(done.took / done.count);
+            (self.began, self.done, self.limits) = (now, None, false);
         }
     }
 
-    fn end_round(&mut self, least: Duration) {
+    fn end_round(&mut self, took: Duration) {
         // With the smallest window nothing queues for long: what a command takes then is what it
         // takes, even if it took less once.
-        let base = if self.size == LEAST { least } else { self.base.min(least) };
+        let base = if self.size == LEAST { took } else { self.base.min(took) };
         self.base = base;
         let slack = QUEUE.max(base / 4);
-        if least > base + slack {
+        if took > base + slack {
             self.size = (self.size - self.size / 4).max(LEAST);
         } else if self.limits {
-            let more = if least <= base + slack / 2 { self.size / 2 } else { self.size / 8 };
+            let more = if took <= base + slack / 2 { self.size / 2 } else { self.size / 8 };
             self.size = (self.size + more).min(MOST);
         }
     }
@@ -125,6 +135,29 @@ mod tests {
         run(&mut window, &mut now, 10, 100);
         let again = run(&mut window, &mut now, 10, 100);
         assert!((near / 2..=near * 3 / 2).contains(&again), "{again} after {near}");
+    }
+
+    /// Everything under way is answered at once, one command after the other: the first of a batch
+    /// takes no time at all.
+    #[test]
+    fn batches_do_not_hide_the_queue() {
+        const TURN_MS: u64 = 2;
+        const PER_MS: u64 = 100;
+        let mut now = Time::ZERO;
+        let mut window = Window::new(now);
+        let mut largest = 0;
+        for _ in 0..1000 {
+            largest = largest.max(window.size());
+            let (began, size) = (now, window.size());
+            window.note_full();
+            for done in 0..size {
+                now = began + Duration::from_micros(TURN_MS * 1000 + done * 1000 / PER_MS);
+                window.note_done(began, now);
+            }
+            // What is answered and asked anew comes in together.
+            now = now + Duration::from_millis(1);
+        }
+        assert!(largest <= 2000, "{largest}");
     }
 
     #[test]
