@@ -1,5 +1,5 @@
-//! What every part of a protocol may look at and none changes: who this replica is, what it was
-//! told about the cluster, and which rules hold. Lent to each part with each call.
+//! Read-only context for every part of a protocol: the settings, and the rules that hold. Each call
+//! of a part borrows it.
 
 use std::time::Duration;
 
@@ -46,19 +46,19 @@ impl<R> Context<R> {
         others
     }
 
-    /// How long an answer may take: what is not answered by then was lost.
+    /// How long to wait for an answer before taking it as lost.
     pub(super) fn retransmit_after(&self, view: &View) -> Duration {
         self.timing().retransmit.max(view.slowest_trip() * 2)
     }
 
-    /// How long to wait for an answer before asking again, for the `round`-th time: longer each
-    /// time, but never so long that what was cut off stays so after it is heard of again.
+    /// How long to wait for an answer before resending for the `round`-th time. It doubles, up to a
+    /// limit: a replica that was cut off must get its messages soon after it is heard again.
     pub(super) fn resend_after(&self, view: &View, round: u32) -> Duration {
         let base = self.retransmit_after(view);
         (base * (1 << round.min(4))).min(base.max(self.timing().retransmit * 10))
     }
 
-    /// How many live replicas go before this one in what one replica is enough for.
+    /// The number of live replicas with a lower id. Where one replica is enough, those go first.
     pub(super) fn rank(&self, view: &View) -> u32 {
         let me = self.me();
         let before = ReplicaId::all(self.n()).filter(|r| *r < me && !view.suspected.contains(*r));

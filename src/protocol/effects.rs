@@ -1,4 +1,4 @@
-//! What a protocol wants done, as data.
+//! The effects of a protocol's step, as data: what the replica has to write, send and execute.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use crate::types::{
 /// A message and its receivers: a set, so that it is encoded once.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outgoing<M> {
-    /// The receivers; possibly the sender itself among them.
+    /// The receivers; may include the sender.
     pub to: ReplicaSet,
-    /// What to say.
+    /// The message.
     pub message: M,
 }
 
-/// What has to follow from a step, filled by the protocol and emptied by the replica.
+/// The effects of a step. The protocol fills it; the replica empties it.
 ///
 /// Invariants:
 ///
 /// 1. A message or a decision enters only together with the [`Written`] it depends on, and leaves
 ///    only against a [`Durable`] mark.
-/// 2. `records` are in journal order, and so is the replica's own record before the one at `front`.
+/// 2. `records` are in journal order; a record of the replica itself precedes the one at `front`.
 #[derive(Debug)]
 pub struct Effects<M, R> {
     journal: Journal,
-    /// The next record is preceded by one of the replica's own.
+    /// A record of the replica itself has to precede the next record.
     wants_front: bool,
-    /// The place in `records` of the record that is.
+    /// The index in `records` of the record that it precedes.
     front: Option<usize>,
     /// To be appended to the log, in this order.
     pub records: Vec<R>,
@@ -36,14 +36,14 @@ pub struct Effects<M, R> {
     pub messages: Vec<Held<Outgoing<M>>>,
     /// To be executed when durable.
     pub decisions: Vec<Held<Decision>>,
-    /// Payloads that became known here, decided or not: what the executor and admission look at.
+    /// Payloads that became known here, decided or not. The executor and admission read them.
     pub learned: Vec<(InstanceId, Arc<Batch>)>,
-    /// Commands of this replica's own proposals that came to nothing: to be proposed again.
+    /// Commands of this replica's proposals that were not executed: to be proposed again.
     pub returned: Vec<Command>,
-    /// Own proposals that were decided with their commands, and whether in one round trip.
+    /// Own proposals that were decided as commands, and whether it took one round trip.
     pub own_commits: Vec<(InstanceId, bool)>,
-    /// A snapshot of another replica is needed that holds at least this: what is missing here is
-    /// not kept anywhere any more.
+    /// A snapshot that holds at least this is needed from another replica: what is missing here is
+    /// dropped elsewhere.
     pub needs_snapshot: Option<Deps>,
     /// How often each path was taken.
     pub paths: Paths,
@@ -68,7 +68,7 @@ impl<M, R> Default for Effects<M, R> {
 }
 
 impl<M, R> Effects<M, R> {
-    /// Appends a record; what depends on it takes the returned token.
+    /// Appends a record. Effects that depend on it take the returned token.
     pub fn append(&mut self, record: R) -> Written {
         if std::mem::take(&mut self.wants_front) {
             self.front = Some(self.records.len());
@@ -78,18 +78,18 @@ impl<M, R> Effects<M, R> {
         self.journal.append()
     }
 
-    /// The replica has a record of its own to write, in front of the next record if there is one:
-    /// it has to be durable no later than that.
+    /// The replica has a record of its own to write. If a protocol record follows, it goes in front
+    /// of that: it has to be durable no later.
     pub fn put_in_front(&mut self) {
         self.wants_front = self.front.is_none();
     }
 
-    /// In front of which of `records` the replica's own record goes, if there is one to be put.
+    /// The index in `records` in front of which the replica's own record goes, if there is one.
     pub fn take_front(&mut self) -> Option<usize> {
         self.front.take()
     }
 
-    /// The records of an earlier life end at `end`; what is appended from now on comes after.
+    /// The log of an earlier life ends at `end`; records appended from now on come after it.
     pub fn start_at(&mut self, end: LogPosition) {
         self.journal = Journal::starting_at(end);
     }
@@ -104,12 +104,12 @@ impl<M, R> Effects<M, R> {
         self.journal.everything()
     }
 
-    /// Says `message` to all in `to` once `after` is durable.
+    /// Sends `message` to all in `to` once `after` is durable.
     pub fn send(&mut self, after: Written, to: ReplicaSet, message: M) {
         self.messages.push(Held::new(after, Outgoing { to, message }));
     }
 
-    /// Says `message` to one replica once `after` is durable.
+    /// Sends `message` to one replica once `after` is durable.
     pub fn answer(&mut self, after: Written, to: ReplicaId, message: M) {
         self.send(after, ReplicaSet::from_iter([to]), message);
     }

@@ -1,4 +1,4 @@
-//! Which protocol, by name: in settings, on the command line, in reports.
+//! The protocols by name, as in settings, on the command line and in reports.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,9 +18,9 @@ pub enum ProtocolKind {
     EPaxos,
     /// Multi-Paxos: a stable leader, one round trip from it to a majority.
     MultiPaxos,
-    /// Fast Paxos: every replica to a fast quorum, and a coordinator where two of them collide.
+    /// Fast Paxos: every replica proposes to a fast quorum; a coordinator resolves collisions.
     FastPaxos,
-    /// Paxos as it was first: one slot after the other, two round trips each, whoever proposes.
+    /// Paxos as first published: one slot at a time, two round trips each, any proposer.
     Paxos,
 }
 
@@ -33,7 +33,7 @@ impl ProtocolKind {
         ProtocolKind::Paxos,
     ];
 
-    /// Its name, as in settings.
+    /// Its name in settings.
     pub const fn name(self) -> &'static str {
         match self {
             ProtocolKind::EPaxos => EPaxos::NAME,

@@ -1,8 +1,8 @@
 //! The agreement protocols, sans-IO: `(now, input) → effects`, nothing else.
 //!
 //! A protocol never waits, reads a clock, draws unseeded randomness or touches a socket or a disk.
-//! It is handed what happened and the time, and says in [`Effects`] what has to follow. The
-//! simulator and the node drive the same code.
+//! It gets an event and the time, and returns in [`Effects`] what has to be done. The simulator and
+//! the node drive the same code.
 
 mod context;
 mod effects;
@@ -25,36 +25,36 @@ use crate::types::{
     Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, ReplicaSet, Settings, Slot, Time,
 };
 
-/// What every agreement protocol is to the replica that runs it.
+/// What every agreement protocol offers to the replica that runs it.
 ///
 /// The caller's duties:
 ///
 /// 1. Append `effects.records` to the log, in order, before anything else.
-/// 2. Send what is held in `effects.messages` once the log is durable up to the position each
-///    waits for; a message to oneself comes back through [`Protocol::on_message`].
-/// 3. Execute `effects.decisions` likewise.
+/// 2. Send each of `effects.messages` once the log is durable up to the position that the message
+///    waits for. A message to the replica itself comes back through [`Protocol::on_message`].
+/// 3. Execute `effects.decisions` under the same condition.
 /// 4. Call [`Protocol::on_tick`] every [`Timing::tick`](crate::types::Timing::tick).
 pub trait Protocol: Sized {
-    /// What replicas say to each other.
+    /// The messages between replicas.
     type Message: Clone + fmt::Debug + PartialEq + Send + 'static;
-    /// What must survive a crash.
+    /// The records that must survive a crash.
     type Record: Clone + fmt::Debug + PartialEq + Send + 'static;
-    /// What a snapshot holds of the protocol for every replica alike.
+    /// The part of a snapshot that is the same for every replica.
     type Snapshot: Clone + fmt::Debug + PartialEq + Send + 'static;
 
-    /// Its name in settings, in reports, in a data directory and between replicas.
+    /// The protocol's name in settings, reports, data directories and handshakes.
     const NAME: &'static str;
-    /// In which order its decisions are executed.
+    /// The order in which its decisions are executed.
     const ORDER: ExecutionOrder;
 
-    /// A replica that has never said anything.
+    /// A new replica, with no history.
     fn new(settings: Settings) -> Self;
 
-    /// Proposes a batch, and says what the proposal is called: of this replica's proposals in this
-    /// life no two have the same name. Where every instance has an owner, that is the instance.
-    /// Else the name is this replica's and a count, and the protocol sees to it that what became
-    /// of it is known here in the end: a decision of that name, or `effects.returned`. A decision
-    /// may come twice, in two slots: whoever executes it sees to it that each command happens once.
+    /// Proposes a batch; returns an id that is unique since this replica started. If every instance
+    /// has an owner, the id is that of the instance. Otherwise it consists of this replica and a
+    /// count. In that case the id later appears in a decision or in `effects.returned`.
+    ///
+    /// A batch may be decided twice, in two slots. The executor runs each command once.
     fn propose(
         &mut self,
         view: &View,
@@ -74,33 +74,34 @@ pub trait Protocol: Sized {
     /// Time passed.
     fn on_tick(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
 
-    /// What a snapshot of a state machine that has executed `executed` has to hold besides: first
-    /// what goes to other replicas too, then what is this replica's own alone: records from which
-    /// [`Protocol::restore`] makes again whatever must not be forgotten (promises, votes, own
-    /// proposals, decisions that others may still ask for).
+    /// The protocol's part of a snapshot of a state machine that has executed `executed`.
+    ///
+    /// The first part also goes to other replicas. The second is for this replica alone: the
+    /// records from which [`Protocol::restore`] rebuilds what must not be forgotten (promises,
+    /// votes, own proposals, decisions that others may still ask for).
     fn snapshot(&self, executed: &Executed) -> (Self::Snapshot, Vec<Self::Record>);
 
-    /// An own snapshot of such a state is durable: the log before it may go.
+    /// This replica's snapshot of `executed` is durable: the log before it may be deleted.
     fn on_snapshot(&mut self, executed: &Executed);
 
-    /// Starts a new replica from an own snapshot. The snapshot's own records come next, then those
-    /// of the log after it, through [`Protocol::restore`].
+    /// Starts a new replica from its own snapshot. Call [`Protocol::restore`] next, with the
+    /// snapshot's own records and then with those of the log after it.
     fn restore_snapshot(&mut self, shared: Self::Snapshot, executed: &Executed);
 
-    /// Takes in a record of this replica's earlier life: all that are durable, in order, before
-    /// anything else happens. No effect but decisions and payloads follows.
+    /// Restores one record of an earlier life of this replica. Pass all durable records, in order,
+    /// before anything else. The only effects are decisions and payloads.
     fn restore(&mut self, record: Self::Record, fx: &mut Effects<Self::Message, Self::Record>);
 
-    /// Whether another replica's snapshot may take the place of the state here, which stands for
-    /// `here` (PROTOCOL.md §8a, Install).
+    /// Whether another replica's snapshot of `executed` may replace the state here, which has
+    /// executed `here` (PROTOCOL.md §8a, Install).
     fn may_install(&self, executed: &Executed, here: &Executed) -> bool;
 
-    /// Takes in another replica's snapshot, after [`Protocol::may_install`]. Every payload and
-    /// decision that is still kept here and not in `executed` follows as an effect, once more.
+    /// Installs another replica's snapshot; call [`Protocol::may_install`] first. Every payload and
+    /// decision that is still kept here and is not in `executed` appears in the effects again.
     ///
-    /// Where proposals have names of their own, the caller proposes again what was proposed here
-    /// and is not known to be decided after the snapshot: under new names, so that the old ones
-    /// may be forgotten.
+    /// If proposals have ids of their own, the caller proposes again each of its proposals that is
+    /// not known to be decided after the snapshot. It gets a new id, so the old one may be
+    /// forgotten.
     fn install(
         &mut self,
         view: &View,
@@ -109,50 +110,50 @@ pub trait Protocol: Sized {
         fx: &mut Effects<Self::Message, Self::Record>,
     );
 
-    /// All records were restored: goes on where they end.
+    /// All records are restored: continues from there.
     fn resume(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
 
-    /// About how many bytes of memory it keeps because some member may still need them.
+    /// Roughly how many bytes of memory it keeps because some member may still need them.
     fn kept_bytes(&self) -> usize;
 
     /// Everything up to `executed` is executed here or decided `Nop`.
     fn on_executed(&mut self, executed: &Deps);
 
-    /// Up to where the log has to be executed here so that a read is linearizable without being
-    /// proposed, as for the holder of a lease. `None` if reads have to be proposed now. The caller
-    /// has read the clock after the reads arrived.
+    /// The slot up to which this replica must execute before it may answer a read without proposing
+    /// it, as a leaseholder may. `None` if reads have to be proposed now. The caller must have read
+    /// the clock after the reads arrived: only then is the answer linearizable.
     fn read_point(&self, view: &View) -> Option<Slot> {
         let _ = view;
         None
     }
 
-    /// Until when such reads may be answered, on this replica's clock. Moves on while a lease is
-    /// renewed. The caller reads the clock once more after it has read the state.
+    /// The end of the lease that covers such reads, on this replica's clock. It moves forward as
+    /// the lease is renewed. The caller reads the clock again after it has read the state, and
+    /// answers only before this time.
     fn lease_end(&self) -> Time {
         Time::ZERO
     }
 }
 
-/// The world as the replica sees it when it calls its protocol.
+/// What the replica knows of the cluster when it calls its protocol.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Now.
+    /// The current time.
     pub now: Time,
-    /// The measured round trip to each replica, in the replicas' order; zero to oneself.
+    /// The measured round trip to each replica, by replica index; zero to itself.
     pub round_trips: Vec<Duration>,
-    /// How long a large message to each replica takes now until it is answered, as far as that is
-    /// known: zero while none are sent. Small ones overtake them, so it may be far longer than the
-    /// round trip.
+    /// How long a large message to each replica now takes to be answered; zero while none are sent.
+    /// Small messages overtake large ones, so this may be far longer than the round trip.
     pub large_trips: Vec<Duration>,
-    /// The replicas that have been silent, or have not answered, for too long. Often wrong, and
-    /// safe when wrong.
+    /// The replicas that have been silent, or have not answered, for too long. A suspicion is often
+    /// wrong; safety does not depend on it.
     pub suspected: ReplicaSet,
-    /// Of these, the ones that are still heard. They may be deaf to all, or to this replica alone.
+    /// The suspected replicas that still send. They may receive nothing, or nothing from this one.
     pub deaf: ReplicaSet,
 }
 
 impl View {
-    /// Nobody suspected, nothing measured.
+    /// No suspicion and no measurement.
     pub fn new(n: usize) -> View {
         View {
             now: Time::ZERO,
@@ -168,9 +169,9 @@ impl View {
         self.slowest_of(&self.round_trips)
     }
 
-    /// The longest time that a message to a replica that is not suspected takes until it is
-    /// answered, whatever its length. What is not answered by then may still be on its way over a
-    /// connection that loses nothing: to send it again sooner only makes the way longer.
+    /// The longest time until a message of any size is answered by a replica that is not suspected.
+    /// A later answer may still be on its way, over a connection that loses nothing. Resending
+    /// earlier would only add to the queue.
     pub fn slowest_trip(&self) -> Duration {
         self.slowest_round_trip().max(self.slowest_of(&self.large_trips))
     }

@@ -1,8 +1,8 @@
-//! The seam through which a planted bug reaches the parts of a protocol: each rule that a bug can
-//! break has a name, and the parts ask whether it holds. Outside of tests every rule holds, by a
-//! constant, so the seam compiles to nothing.
+//! Lets a planted bug reach the parts of a protocol. Each rule that a bug can break has a name, and
+//! the parts ask whether it holds. Outside of tests each answer is the constant `true`, so the
+//! calls compile to nothing.
 
-/// Declares the `Rules` of a protocol, and for each its name and the `Plant` that breaks it.
+/// Declares a protocol's `Rules`: for each rule its name and the `Plant` that breaks it.
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident = $plant:ident;)*) => {
         /// Which rules hold.

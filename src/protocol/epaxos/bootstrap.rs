@@ -1,37 +1,36 @@
-//! Bootstrap: what a new cluster knows of the protocol that begins with the state of an old one
-//! (`isonomy restore`). Beside `snapshot`; no replica of the old cluster is among its members, and
-//! none of them can talk to one.
+//! Bootstrap: the protocol state of a new cluster that starts from an old cluster's backup
+//! (`isonomy restore`). Beside `snapshot`. No replica of the old cluster is a member of the new
+//! one, and the two cannot exchange messages.
 //!
-//! All members begin with the very same state and the very same [`ProtocolSnapshot`]. So the past
-//! is as if every member had executed it and forgotten it: all slots up to some bound W, which is
-//! at or above every slot of which the replica that was backed up knew anything, count as executed.
-//! What of them was not executed there is a `Nop` by this very act: the new cluster's history is
-//! the state it begins with, and nothing else is in that.
+//! All members begin with the same state and the same [`ProtocolSnapshot`]. In both, every slot up
+//! to a bound W counts as executed by every member and forgotten. W is at or above every slot that
+//! the backed-up replica knew of. A slot below W that it had not executed becomes a `Nop`. The new
+//! cluster's history is the state it begins with, and nothing else is in that.
 //!
 //! 1. *No two decisions.* A decision about a slot up to W could come only from an old member's
-//!    record or message. The new members have none: no record of an instance is in the snapshot,
-//!    and a message from another origin is refused by the mesh. To whatever is asked about such a
-//!    slot, each of them answers that it is dropped.
-//! 2. *No slot is used again* up to W: an owner goes on after it, whatever was executed,
+//!    record or message. The new members have none: the snapshot holds no record of an instance,
+//!    and the mesh refuses messages from another origin. Each new member answers every request
+//!    about such a slot with "dropped".
+//! 2. *No slot is used again* up to W: an owner continues after it, whatever was executed,
 //!    promised, reserved or only heard of there. A slot above W may have been used in the old
-//!    cluster, by an owner that the replica had not heard from. Nobody in the new one knows of that
-//!    use, so there is nothing that the new one could contradict.
-//! 3. *No dependency is lost.* Whatever the new members propose covers W (invariant of the
-//!    conflict index: what is forgotten counts as covered), so it comes after all of the state.
-//!    No undecided instance is left that anything old could speak for or against, so the index of
-//!    dropped instances is empty.
+//!    cluster, by an owner that the backed-up replica had not heard from. The new cluster has no
+//!    trace of that use, so it cannot contradict it.
+//! 3. *No dependency is lost.* Every proposal of the new members covers W (invariant of the
+//!    conflict index: what is forgotten counts as covered), so it is ordered after the whole
+//!    state. No undecided instance is left for which an old one could be a conflict, so the index
+//!    of dropped instances is empty.
 //! 4. *No hole stays.* The executed set of a replica may have holes: instances that it had not
-//!    executed, below others that do not conflict with them. Left as they are, each would have to
-//!    be recovered before any frontier could move. Here they lie below W.
-//! 5. *Exactly once.* What a command in such a hole would have done is not in the state, and not
-//!    in its session either. A client that still waits for it tries it again, and it happens once.
+//!    executed, below others that do not conflict with them. If they stayed, each would have to be
+//!    recovered before any frontier could move. Here they lie below W.
+//! 5. *Exactly once.* The effect of a command in such a hole is neither in the state nor in the
+//!    command's session. A client that still waits for it retries, and it is executed once.
 
 use super::{DroppedIndex, ProtocolSnapshot, Record};
 use crate::types::{Deps, Executed, InstanceId, ReplicaId};
 
 impl ProtocolSnapshot {
-    /// What all members of a new cluster begin with whose state is that of replica `me`, which had
-    /// executed `executed` and noted `own` besides; and what counts as executed there.
+    /// The protocol state and the executed set with which all members of a new cluster begin. Its
+    /// state is that of replica `me`, which had executed `executed` and kept the records `own`.
     pub fn bootstrap(
         self,
         me: ReplicaId,
@@ -63,7 +62,7 @@ impl ProtocolSnapshot {
     }
 }
 
-/// Every slot that a record names.
+/// Raises `past` to every slot that a record names.
 fn note(past: &mut Deps, me: ReplicaId, record: &Record) {
     let (id, deps): (&InstanceId, &[&Deps]) = match record {
         Record::PreAccepted { id, initial, deps, .. } => (id, &[initial, deps]),
@@ -72,7 +71,7 @@ fn note(past: &mut Deps, me: ReplicaId, record: &Record) {
         Record::Joined { id, .. } | Record::Learned { id, .. } => (id, &[]),
         Record::Reserved { up_to } => (&InstanceId::new(me, *up_to), &[]),
         Record::Agreed { cut } => return past.merge(cut),
-        // How far it goes says nothing about what there is.
+        // The limit of early commits says nothing about which slots exist.
         Record::EarlyCommit { .. } => return,
     };
     past.raise(id.replica, id.slot);

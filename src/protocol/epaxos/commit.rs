@@ -1,7 +1,8 @@
-//! Commit: a decision, valid at any ballot (PROTOCOL.md §4.5, §4.6). Where every road ends: by the
-//! owner's count of fast votes, by anybody's count of AcceptOk, or by word of somebody who knows.
+//! Commit: a decision, valid at any ballot (PROTOCOL.md §4.5, §4.6). Every instance ends here. The
+//! owner counts fast votes, any replica counts AcceptOk, or a replica that knows the decision sends
+//! it.
 //!
-//! What follows for the other parts is up to the caller, which gets a [`Decided`].
+//! The caller handles what follows for the other parts; it gets a [`Decided`].
 
 use std::time::Duration;
 
@@ -12,32 +13,33 @@ use super::{CommitValue, Message, Phase, Record};
 use crate::protocol::Path;
 use crate::types::{Ballot, Decision, Deps, InstanceId, ReplicaId, Slot, Value, Written};
 
-/// The most decisions that one Fetch asks for.
+/// The most decisions that one Fetch may request.
 pub(super) const FETCH_AT_MOST: Slot = 512;
 
-/// The payload bytes after which one Fetch is answered with no more.
+/// One Fetch is answered with about this many payload bytes.
 const FETCH_BYTES: usize = 1 << 20;
 
-/// A decision that was just learned.
+/// A decision that this replica has just learned.
 #[derive(Debug)]
 pub(super) struct Decided {
     pub(super) decision: Decision,
-    /// What has to be durable before it is executed.
+    /// What has to be durable before the decision is executed.
     pub(super) after: Written,
-    /// Whether it took one round trip.
+    /// Whether the decision took one round trip.
     pub(super) fast: bool,
 }
 
-/// The owner counted a fast quorum. It alone knows, so nothing that shows it, not even its
-/// execution here, may leave before it is durable (PROTOCOL.md §7); unless this replica is
-/// ready not to be asked about it after a restart (see `early_commit`).
+/// The owner counted a fast quorum. No other replica knows, so nothing that reveals the decision,
+/// not even its execution here, may leave before the record is durable (PROTOCOL.md §7). With early
+/// commit it may: then this replica does not answer for the instance after a restart (see
+/// `early_commit`).
 pub(super) fn commit_fast(s: &mut Step<'_>, id: InstanceId) -> Decided {
     let instance = s.store.instances.entry(id);
     let value = instance.value.clone().expect("a pre-accepted instance has a value");
     let deps = instance.deps.clone();
     let recorded = record_decision(s, id, &value, &deps);
     let after = if EarlyCommit::is_on(s.cx) {
-        // The proposal is durable, since the owner's own vote was counted.
+        // The proposal is durable: otherwise the owner's own vote would not have been counted.
         s.fx.hit(Path::CommitUnflushed);
         Written::default()
     } else {
@@ -49,8 +51,8 @@ pub(super) fn commit_fast(s: &mut Step<'_>, id: InstanceId) -> Decided {
     Decided { decision: Decision::owned(id, value, deps), after, fast: true }
 }
 
-/// §4.5: whoever counts `n - f` votes at one ballot has learned the decision, the sender of Accept
-/// counting as one.
+/// §4.5: a replica that counts `n - f` votes at one ballot has learned the decision. The sender of
+/// Accept counts as a vote.
 pub(super) fn on_accept_ok(
     s: &mut Step<'_>,
     from: ReplicaId,
@@ -64,7 +66,7 @@ pub(super) fn on_accept_ok(
     }
     instance.vote(from, ballot);
     if leader != s.cx.me() {
-        // Its Accept left only when its own vote was durable.
+        // A leader sends Accept only after its own vote is durable.
         instance.vote(leader, ballot);
     }
     let (highest, voters) = instance.votes;
@@ -75,12 +77,13 @@ pub(super) fn on_accept_ok(
     s.fx.hit(Path::AcceptCommit);
     let value = instance.value.clone().expect("an accepted instance has a value");
     let deps = instance.deps.clone();
-    // A quorum holds it, so it may be told at once.
+    // A quorum stores the decision, so announcing it need not wait for our log.
     record_decision(s, id, &value, &deps);
     Some(told(Decision::owned(id, value, deps)))
 }
 
-/// §4.6: somebody says it is decided. `recovering`: a recovery of it is led here.
+/// §4.6: another replica says that it is decided. `recovering`: this replica leads a recovery of
+/// it.
 pub(super) fn on_commit(
     s: &mut Step<'_>,
     from: ReplicaId,
@@ -96,7 +99,7 @@ pub(super) fn on_commit(
             s.store.learn_payload(id, &batch, s.fx);
             Value::Batch(batch)
         }
-        // The owner's commands, never what was accepted here: that may be a Nop.
+        // The owner's commands, never the value accepted here: that may be a Nop.
         CommitValue::OwnersBatch => {
             let instance = s.store.instances.entry(id);
             let payload = instance.payload.clone().map(Value::Batch);
@@ -117,7 +120,7 @@ pub(super) fn on_commit(
     instance.deps = deps.clone();
     record_decision(s, id, &value, &deps);
     if recovering {
-        // §5.3.1: a recovery found it committed, so tell everybody.
+        // §5.3.1: a recovery found it committed, so it tells all.
         s.fx.hit(Path::RecoverCommitted);
         let commit = s.store.full_commit(id).expect("it was committed above");
         s.fx.send(Written::default(), s.cx.others(), commit);
@@ -125,7 +128,7 @@ pub(super) fn on_commit(
     Some(told(Decision::owned(id, value, deps)))
 }
 
-/// A decision that others hold: nothing has to be durable here.
+/// A decision that others store: nothing has to be durable here.
 fn told(decision: Decision) -> Decided {
     Decided { decision, after: Written::default(), fast: false }
 }
@@ -134,19 +137,19 @@ fn record_decision(s: &mut Step<'_>, id: InstanceId, value: &Value, deps: &Deps)
     let instance = s.store.instances.entry(id);
     assert!(!instance.is_committed(), "decided once: {id}");
     instance.phase = Phase::Committed;
-    // Others hold it: it waits neither for its own record here nor for that of a vote before
-    // it, now or when it is told or executed again. What the owner alone knows waits for more.
+    // A quorum stores the decision. So announcing or executing it waits neither for this record nor
+    // for that of an earlier vote. `commit_fast`, where only the owner knows, waits for more.
     instance.written = Written::default();
-    // Dropped to spare memory: none of it is looked at after a decision.
+    // Dropped to save memory: neither is read after a decision.
     instance.tally = None;
     instance.announced = None;
     s.fx.append(Record::Committed { id, value: value.clone(), deps: deps.clone() })
 }
 
-/// The decision is the owner's commands, and those are not here. If the owner says so, they are
-/// under way, or were lost: a large PreAccept is overtaken by a small Commit on most networks.
-/// To ask for them at once would have every large payload sent twice. The gap in what is known
-/// to be decided is asked about, if it lasts (`watch`).
+/// The decision is the owner's commands, which are not here. If the owner says so, they may be on
+/// their way: on most networks a small Commit overtakes a large PreAccept. Requesting them at once
+/// would send every large payload twice. If the gap in the known decisions lasts, `watch` requests
+/// them.
 fn wait_for_payload(s: &mut Step<'_>, from: ReplicaId, id: InstanceId, deps: Deps) {
     s.fx.hit(Path::CommitWithoutPayload);
     if from == id.replica {
@@ -154,23 +157,23 @@ fn wait_for_payload(s: &mut Step<'_>, from: ReplicaId, id: InstanceId, deps: Dep
         instance.announced.get_or_insert_with(|| Box::new((deps, s.view.now)));
         return;
     }
-    // Told to the owner, which lost it in a restart: nothing is under way.
+    // The sender answered an owner, which lost its payload in a restart: nothing is on its way.
     let fetch = Message::Fetch { owner: id.replica, from: id.slot, to: id.slot };
     s.fx.answer(Written::default(), from, fetch);
 }
 
-/// An announced decision whose payload a message shows.
+/// An announced decision whose payload has now arrived.
 #[derive(Debug)]
 pub(super) struct Fulfilled {
     pub(super) id: InstanceId,
     pub(super) value: CommitValue,
     pub(super) deps: Deps,
-    /// How much later than the announcement the payload came.
+    /// How long after the announcement the payload came.
     pub(super) lag: Duration,
 }
 
-/// Whether a message shows the payload of an instance already announced as decided: then it is
-/// decided here now.
+/// If a message shows the payload of an instance already announced as decided, returns the
+/// decision.
 pub(super) fn fulfil_announced(s: &mut Step<'_>, message: &Message) -> Option<Fulfilled> {
     let (id, batch) = match message {
         Message::PreAccept { id, batch, .. } | Message::Validate { id, batch, .. } => (*id, batch),
@@ -183,7 +186,7 @@ pub(super) fn fulfil_announced(s: &mut Step<'_>, message: &Message) -> Option<Fu
     Some(Fulfilled { id, value, deps, lag })
 }
 
-/// Answers with the decisions it knows; about the rest it says nothing.
+/// Answers with the known decisions of the range; for the others there is no answer.
 pub(super) fn on_fetch(
     s: &mut Step<'_>,
     from: ReplicaId,
@@ -196,7 +199,7 @@ pub(super) fn on_fetch(
     }
     let last = last.min(first.saturating_add(FETCH_AT_MOST - 1));
     if s.store.instances.is_trimmed(InstanceId::new(owner, first)) {
-        // The first is missing there, or it would not have been asked for.
+        // The sender lacks the first slot: it requests only what it lacks.
         s.store.answer_truncated(from, InstanceId::new(owner, first), s.fx);
     }
     let wanted = s.store.instances.above(owner, first.saturating_sub(1));

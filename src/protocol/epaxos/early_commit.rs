@@ -1,31 +1,30 @@
-//! Early commit: a fast-path commit is announced before it is durable (PROTOCOL.md §7). Used by
-//! `commit`, which then waits for nothing, and by `restore` and `acceptor`, which pay for it.
+//! Early commit: a fast-path commit is announced before it is durable (PROTOCOL.md §7). `commit`
+//! uses this to wait for nothing. `restore` and `acceptor` handle the orphans after a restart.
 //!
-//! An owner that has announced a fast-path commit and lost its Committed record knows no more than
-//! that it proposed. So whatever its records show as proposed and no further when it comes back is
-//! its *orphan*: it may be committed, for all the owner knows. Where the protocol trusts an owner
-//! to know (§5.3.3), the owner of an orphan is silent, as if it had not come back. Then the others
-//! decide as they do for any owner that crashed: that is one of the `f` failures.
+//! An owner that announces a fast-path commit and then loses its Committed record knows only that
+//! it proposed. After a restart, every own instance that the records show as proposed and no
+//! further is an *orphan*: it may be committed without the owner knowing. Where the protocol trusts
+//! the owner to know (§5.3.3), the owner of an orphan stays silent, as if it were still down. The
+//! others then decide as they do for any crashed owner: it counts as one of the `f` failures.
 //!
-//! Only records of an earlier life make an orphan. A later life may add a promise to them (it led
-//! the recovery, or was told of a ballot), which shows nothing about how the first one ended; so an
-//! instance is an orphan at whatever ballot. Only Accepted and Committed end it: from then on its
-//! owner knows as much as any other voter.
+//! Only records from before the restart make an orphan. A later life may add a promise to them,
+//! which says nothing about how the first one ended. So an instance is an orphan at whatever
+//! ballot. Only Accepted or Committed ends it: then its owner knows as much as any other voter.
 //!
-//! Whether a life was ready to commit early is in its records, before the first proposal that it
-//! may have announced: the owner's own vote is counted once it is durable, and so is all before it.
-//! So it may be given up: a later life that never does so proposes without having to be silent, and
-//! is silent only about what is older. One that begins to do so is silent about all that it finds.
+//! The records of a life show whether it commits early, before the first proposal that it may have
+//! announced: the owner's own vote counts once it is durable, and so is every record before it. So
+//! early commit can be switched off. A later life without it is silent only about older proposals.
+//! A life that switches it on is silent about all proposals that it finds.
 
 use super::Context;
 use super::store::Store;
 use super::{Fx, Phase, Record};
 use crate::types::{InstanceId, MAX_SLOT, ReplicaId, Slot};
 
-/// What may have been announced before it was durable.
+/// The own instances that may have been announced before they were durable.
 #[derive(Debug)]
 pub(super) struct EarlyCommit {
-    /// The first slot of this life: what lies below was proposed in an earlier one.
+    /// The first slot of this life: the slots below were proposed in earlier ones.
     born: Slot,
     /// The highest own slot whose commit may have been announced before it was durable.
     announced: Slot,
@@ -39,7 +38,7 @@ impl EarlyCommit {
     /// Whether fast-path commits are announced before they are durable.
     pub(super) fn is_on(cx: &Context) -> bool {
         let wanted = cx.settings.optimisations.silent_orphans;
-        // Where nobody may fail, nothing can be decided without the owner.
+        // If `f` is 0, nothing can be decided without the owner.
         wanted && (cx.quorums().f > 0 || !cx.rules.early_commit_needs_failures())
     }
 
@@ -48,12 +47,12 @@ impl EarlyCommit {
         self.announced = up_to;
     }
 
-    /// The record of it, if there is anything to remember.
+    /// The record, if there is something to remember.
     pub(super) fn record(&self) -> Option<Record> {
         (self.announced > 0).then_some(Record::EarlyCommit { up_to: self.announced })
     }
 
-    /// Something is about to be proposed that may be announced before it is durable.
+    /// A proposal follows that may be announced before it is durable.
     pub(super) fn note_proposal(&mut self, cx: &Context, fx: &mut Fx) {
         if EarlyCommit::is_on(cx) && self.announced < MAX_SLOT {
             self.announced = MAX_SLOT;
@@ -61,8 +60,8 @@ impl EarlyCommit {
         }
     }
 
-    /// This life begins, and proposes from `born` on. Should the record be lost, so is all that it
-    /// proposed.
+    /// This life begins, and proposes from `born` on. If the record is lost, so are all proposals
+    /// of this life.
     pub(super) fn begin_life(&mut self, cx: &Context, born: Slot, fx: &mut Fx) {
         self.born = born;
         if !EarlyCommit::is_on(cx) && self.announced >= born {
@@ -71,8 +70,8 @@ impl EarlyCommit {
         }
     }
 
-    /// Whether this replica proposed it in an earlier life, announced its commit or not, and knows
-    /// no more about it. It counts no votes for an orphan at the owner's ballot, and neither
+    /// Whether an earlier life of this replica proposed it, may have announced its commit, and left
+    /// no further record. At the owner's ballot the owner counts no votes for an orphan. It neither
     /// promises nor validates; it may accept.
     pub(super) fn is_orphan(&self, cx: &Context, store: &Store, id: InstanceId) -> bool {
         let inherited = id.replica == cx.me() && id.slot < self.born;
@@ -84,8 +83,8 @@ impl EarlyCommit {
             })
     }
 
-    /// Whether `to` gets no promise for it: what the owner of an orphan says would be believed. It
-    /// keeps the promise, though.
+    /// Whether `to` gets no promise for it. Recovery would trust the answer of an orphan's owner.
+    /// The promise itself is still kept.
     pub(super) fn is_silent(
         &self,
         cx: &Context,
@@ -100,9 +99,8 @@ impl EarlyCommit {
         rule && self.is_orphan(cx, store, id)
     }
 
-    /// Whether an earlier life may have announced it before it was durable. In a life that commits
-    /// early itself, that is said of all: it may have counted votes for what an earlier one
-    /// proposed.
+    /// Whether an earlier life may have announced it before it was durable. With early commit on,
+    /// this holds for all instances: this life may count votes for an earlier life's proposals.
     fn may_be_announced(&self, cx: &Context, id: InstanceId) -> bool {
         let earlier = id.slot <= self.announced && cx.rules.early_commits_are_remembered();
         EarlyCommit::is_on(cx) || earlier
@@ -119,7 +117,7 @@ mod tests {
         InstanceId::new(ReplicaId::from_index(0), slot)
     }
 
-    /// Own slots up to 4 and one of another owner, voted for and no further.
+    /// Own slots 1 to 4 and one of another owner, all PreAccepted.
     fn voted(optimisations: Optimisations) -> Alone {
         let mut alone = Alone::new(3, optimisations);
         let other = InstanceId::new(ReplicaId::from_index(1), 2);

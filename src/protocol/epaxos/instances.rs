@@ -1,4 +1,4 @@
-//! One instance at one replica (the table of PROTOCOL.md §3), and the set of them all.
+//! One instance at one replica (the table of PROTOCOL.md §3), and the set of all instances.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,23 +22,23 @@ pub(super) struct Instance {
     pub(super) ballot: Ballot,
     /// The ballot at which `(value, deps)` was last accepted (`abal`).
     pub(super) accepted: Ballot,
-    /// The current value; `None` until something is known of it (`cmd`).
+    /// The current value (`cmd`); `None` until one is known.
     pub(super) value: Option<Value>,
     pub(super) deps: Deps,
     /// Commands and dependencies as the owner first sent them (`init_cmd`, `init_deps`).
     pub(super) initial: Option<(Arc<Batch>, Deps)>,
-    /// The owner's commands, if any message has shown them.
+    /// The owner's commands, once any message has shown them.
     pub(super) payload: Option<Arc<Batch>>,
-    /// What has to be durable before anything is said about this instance.
+    /// The record that has to be durable before any message about this instance leaves.
     pub(super) written: Written,
-    /// Who voted AcceptOk at the highest ballot seen in such a vote.
+    /// The highest ballot seen in an AcceptOk, and who voted at it.
     pub(super) votes: (Ballot, ReplicaSet),
-    /// The owner's count of PreAcceptOk, while it counts.
+    /// The owner's count of PreAcceptOk, while it is still counting.
     pub(super) tally: Option<Box<Tally>>,
-    /// It is decided as the owner's commands, which have not arrived: with these dependencies, as
-    /// was said at this time. Kept in memory alone, as if the Commit were still under way.
+    /// The dependencies of a decision whose value, the owner's commands, has not arrived, and when
+    /// it was announced. In memory only, as if the Commit were still on its way.
     pub(super) announced: Option<Box<(Deps, Time)>>,
-    /// How often it was recovered here, and when it may be again.
+    /// How often a recovery of it began here, and when the next one may begin.
     pub(super) attempts: u32,
     pub(super) not_before: Time,
 }
@@ -51,7 +51,7 @@ pub(super) struct Proposal {
     pub(super) deps: Deps,
 }
 
-/// The owner's count of votes at its own ballot (PROTOCOL.md §4.3).
+/// The owner's count of PreAcceptOk (PROTOCOL.md §4.3).
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) voters: ReplicaSet,
@@ -79,7 +79,7 @@ impl Instance {
         }
     }
 
-    /// Promises to take no part in anything below `ballot`.
+    /// Promises to take no part in any ballot below `ballot`.
     pub(super) fn join(&mut self, ballot: Ballot) {
         assert!(ballot >= self.ballot, "a promise never moves back");
         self.ballot = ballot;
@@ -98,7 +98,7 @@ impl Instance {
         Some((value, &self.deps))
     }
 
-    /// Counts an AcceptOk; votes at lower ballots than the highest seen don't matter any more.
+    /// Counts an AcceptOk. Votes below the highest ballot seen no longer matter.
     pub(super) fn vote(&mut self, from: ReplicaId, ballot: Ballot) {
         if ballot > self.votes.0 {
             self.votes = (ballot, ReplicaSet::EMPTY);
@@ -108,11 +108,11 @@ impl Instance {
         }
     }
 
-    /// Records from which it can be made again, as far as it must not be forgotten.
+    /// The records from which the instance can be rebuilt, except what may be forgotten.
     pub(super) fn records(&self, id: InstanceId) -> Vec<Record> {
         let mut records = Vec::new();
-        // What is accepted or decided as a Nop stays a conflict under its payload, however that
-        // became known.
+        // An instance accepted or decided as a Nop stays a conflict under its payload, so the
+        // payload needs a record, whichever message showed it.
         let shown = self.initial.is_some() && !self.is_committed();
         let shown = shown || self.value.as_ref().is_some_and(|value| !value.is_nop());
         if let Some(batch) = self.payload.clone().filter(|_| !shown) {
@@ -140,7 +140,7 @@ impl Instance {
         records
     }
 
-    /// What a RecoverOk says.
+    /// The content of a RecoverOk.
     pub(super) fn report(&self) -> Report {
         Report {
             phase: self.phase,
@@ -151,7 +151,7 @@ impl Instance {
     }
 }
 
-/// All instances that are neither forgotten nor dropped yet.
+/// All instances that are neither forgotten nor dropped.
 #[derive(Debug)]
 pub(super) struct Instances {
     owners: Vec<BTreeMap<Slot, Instance>>,
@@ -172,7 +172,7 @@ impl Instances {
         self.owners[id.replica.index()].get_mut(&id.slot)
     }
 
-    /// The instance, made Initial if there was nothing about it yet.
+    /// The instance; created as Initial if there is none.
     pub(super) fn entry(&mut self, id: InstanceId) -> &mut Instance {
         assert!(!self.is_trimmed(id), "what was dropped gets no record again: {id}");
         let n = self.owners.len();
@@ -202,7 +202,7 @@ impl Instances {
         range.map(move |(slot, instance)| (InstanceId::new(owner, *slot), instance))
     }
 
-    /// Drops everything up to `floor`, and returns it.
+    /// Drops everything up to `floor` and returns it.
     pub(super) fn trim(&mut self, floor: &Deps) -> Vec<(InstanceId, Instance)> {
         let mut gone = Vec::new();
         for (owner, slot) in floor.iter().filter(|(owner, slot)| *slot > self.trimmed.slot(*owner))
@@ -217,18 +217,18 @@ impl Instances {
         gone
     }
 
-    /// A rule broken on purpose: see `plant`.
+    /// Breaks a rule on purpose: see `plant`.
     #[cfg(test)]
     pub(super) fn remove(&mut self, id: InstanceId) {
         self.owners[id.replica.index()].remove(&id.slot);
     }
 
-    /// All of them, by owner and slot.
+    /// All instances, by owner and slot.
     pub(super) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         ReplicaId::all(self.owners.len()).flat_map(|owner| self.above(owner, 0))
     }
 
-    /// How many there are.
+    /// The number of instances.
     pub(super) fn len(&self) -> usize {
         self.owners.iter().map(BTreeMap::len).sum()
     }

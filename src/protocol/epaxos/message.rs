@@ -1,4 +1,4 @@
-//! What replicas say to each other, and what they must not forget. The names are the paper's.
+//! The messages, records and snapshots of EPaxos*. Names follow the paper. `wire` encodes them.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ pub enum Message {
         id: InstanceId,
         /// Its commands.
         batch: Arc<Batch>,
-        /// The conflicting instances that the owner knew of.
+        /// The conflicting instances known to the owner.
         deps: Deps,
     },
-    /// A vote at the owner's ballot, with the dependencies as the voter sees them.
+    /// A vote at the owner's ballot, with the voter's dependencies.
     PreAcceptOk {
         /// The instance.
         id: InstanceId,
@@ -30,12 +30,12 @@ pub enum Message {
         id: InstanceId,
         /// The ballot.
         ballot: Ballot,
-        /// The owner's commands or nothing.
+        /// The owner's commands, or `Nop`.
         value: Value,
-        /// What it covers.
+        /// Its dependencies.
         deps: Deps,
     },
-    /// A vote for the value proposed at a ballot; goes to everybody.
+    /// A vote for the value proposed at a ballot; sent to all replicas.
     AcceptOk {
         /// The instance.
         id: InstanceId,
@@ -48,7 +48,7 @@ pub enum Message {
         id: InstanceId,
         /// What was decided.
         value: CommitValue,
-        /// What it covers.
+        /// Its dependencies.
         deps: Deps,
     },
     /// A recovery asks for promises.
@@ -58,7 +58,8 @@ pub enum Message {
         /// The recovery's ballot.
         ballot: Ballot,
     },
-    /// A promise, with all that the sender knows. Who has committed answers `Commit` instead.
+    /// A promise, with all that the sender knows. A replica that has committed answers `Commit`
+    /// instead.
     RecoverOk {
         /// The instance.
         id: InstanceId,
@@ -67,7 +68,7 @@ pub enum Message {
         /// What the sender knows.
         report: Report,
     },
-    /// A recovery asks what speaks against the fast path having happened.
+    /// A recovery asks for instances that speak against the fast path.
     Validate {
         /// The instance.
         id: InstanceId,
@@ -78,7 +79,7 @@ pub enum Message {
         /// The dependencies as the owner first sent them.
         deps: Deps,
     },
-    /// What speaks against it here.
+    /// The instances known to the sender that speak against the fast path.
     ValidateOk {
         /// The instance.
         id: InstanceId,
@@ -87,36 +88,36 @@ pub enum Message {
         /// The instances that interfere; empty when nothing does.
         interfering: Vec<Interfering>,
     },
-    /// A recovery waits, and says how many fast votes it counted at most.
+    /// A recovery is in its Waiting stage; tells how many fast votes it counted.
     Waiting {
         /// The instance under recovery.
         id: InstanceId,
         /// `|Rmax|`.
         fast_votes: u8,
     },
-    /// The receiver's ballot is too low.
+    /// The ballot of the receiver is too low.
     Reject {
         /// The instance.
         id: InstanceId,
         /// The ballot that the sender has joined.
         ballot: Ballot,
     },
-    /// Gossip: how far the sender has proposed, knows and has executed.
+    /// Gossip: how far the sender has proposed, knows decisions, and has executed.
     Marks {
         /// The last slot that the sender proposed in.
         proposed: Slot,
         /// Per owner, the slot up to which the sender knows every decision (K).
         known: Deps,
-        /// Per owner, the slot up to which the sender has executed everything, for good (E).
+        /// Per owner, the slot up to which the sender has durably executed everything (E).
         executed: Deps,
-        /// Per owner, the slot up to which every member has executed everything, for good, as far
-        /// as the sender knows, itself or from others (W): for the receiver's proposals to cover.
-        /// Boxed, or it would make every message longer.
+        /// Per owner, the slot up to which every member has durably executed everything (W), as far
+        /// as the sender knows first-hand or from others. The receiver's proposals may cover it.
+        /// Boxed, because it would make every message larger.
         by_all: Box<Deps>,
-        /// The highest cut that the sender knows to be established (C).
+        /// The highest established cut that the sender knows (C).
         cut: Deps,
     },
-    /// Asks for the decisions of one owner from `from` to `to`, both included.
+    /// Requests the decisions of one owner from `from` to `to`, both included.
     Fetch {
         /// The owner.
         owner: ReplicaId,
@@ -125,35 +126,36 @@ pub enum Message {
         /// The last slot.
         to: Slot,
     },
-    /// The instance is executed and dropped at the sender, which has no vote about it any more.
+    /// The instance is executed and dropped at the sender, which no longer votes on it.
     Truncated {
-        /// The instance; in answer to a Fetch, the first one asked for.
+        /// The instance; in answer to a Fetch, the first one requested.
         id: InstanceId,
     },
-    /// A proposal to drop everything up to here, once it is in one's own durable snapshot.
+    /// Proposes to drop everything up to here. A member drops it once its durable snapshot holds
+    /// it.
     Cut {
-        /// Per owner, the last slot to go.
+        /// Per owner, the last slot to drop.
         cut: Deps,
     },
-    /// What the sender has agreed to last: to the proposal, if it is this.
+    /// The last cut that the sender agreed to. If it is the proposed one, the sender agrees.
     CutOk {
-        /// Per owner, the last slot to go.
+        /// Per owner, the last slot to drop.
         cut: Deps,
     },
 }
 
-/// What a snapshot holds of the protocol for every replica alike (PROTOCOL.md §8a).
+/// The part of a snapshot that is the same for every replica (PROTOCOL.md §8a).
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProtocolSnapshot {
-    /// Everything up to here was executed by every member and is forgotten altogether (part of W).
+    /// Every member executed everything up to here, and it is forgotten (part of W).
     pub floor: Deps,
-    /// The highest cut known to be established (C).
+    /// The highest known established cut (C).
     pub cut: Deps,
-    /// Everything up to here is executed and its record dropped.
+    /// Everything up to here is executed, and its records are dropped.
     pub dropped: Deps,
-    /// What of the dropped instances still speaks for or against others.
+    /// The dropped instances that still count as conflicts.
     pub index: DroppedIndex,
-    /// The decisions that are executed and not dropped, by instance.
+    /// The decisions that are executed and not dropped, ordered by instance.
     pub decisions: Vec<ExecutedDecision>,
 }
 
@@ -164,18 +166,18 @@ pub struct ExecutedDecision {
     pub id: InstanceId,
     /// What was decided.
     pub value: ExecutedValue,
-    /// What it covers.
+    /// Its dependencies.
     pub deps: Deps,
 }
 
-/// What an executed instance holds.
+/// The value of an executed instance.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ExecutedValue {
     /// Its owner's commands.
     Batch(Arc<Batch>),
-    /// Nothing, in place of these commands, which go on being a conflict (PROTOCOL.md §3).
+    /// `Nop` in place of these commands, which still count as a conflict (PROTOCOL.md §3).
     NopOf(Arc<Batch>),
-    /// Nothing, in place of nobody knows what.
+    /// `Nop` in place of commands that no replica knows.
     Nop,
 }
 
@@ -188,7 +190,7 @@ impl ExecutedValue {
         }
     }
 
-    /// The owner's commands, executed or not, if anybody knows them.
+    /// The owner's commands, executed or not, if they are known.
     pub fn payload(&self) -> Option<&Arc<Batch>> {
         match self {
             ExecutedValue::Batch(batch) | ExecutedValue::NopOf(batch) => Some(batch),
@@ -197,21 +199,21 @@ impl ExecutedValue {
     }
 }
 
-/// What a [`Message::Commit`] carries.
+/// The value that a [`Message::Commit`] carries.
 #[derive(Clone, PartialEq, Debug)]
 pub enum CommitValue {
-    /// Nothing is executed.
+    /// `Nop`.
     Nop,
     /// The owner's commands.
     Batch(Arc<Batch>),
-    /// The owner's commands, which the receiver is thought to have.
+    /// The owner's commands, which the receiver probably has already.
     OwnersBatch,
 }
 
-/// What a replica knows about an undecided instance.
+/// What a replica knows about an undecided instance; part of RecoverOk.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Report {
-    /// How far the instance is: never Committed.
+    /// The phase: never Committed.
     pub phase: Phase,
     /// The ballot at which the value was accepted.
     pub accepted: Ballot,
@@ -221,32 +223,32 @@ pub struct Report {
     pub initial: Option<(Arc<Batch>, Deps)>,
 }
 
-/// An instance that speaks against another's fast path (PROTOCOL.md §5.4).
+/// An instance that speaks against another instance's fast path (PROTOCOL.md §5.4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Interfering {
     /// The instance.
     pub id: InstanceId,
-    /// What the sender knows of it.
+    /// What the sender knows about it.
     pub standing: Standing,
 }
 
-/// How an instance speaks against another's fast path; the stronger the later.
+/// How an instance speaks against another's fast path; later variants are stronger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Standing {
-    /// Undecided, and the sender, its owner, has forgotten its payload: it may not even conflict
+    /// Undecided, and its owner, the sender, has lost its payload. It may not even conflict
     /// (PROTOCOL.md §7, reserved slots).
     Unknown,
-    /// Undecided. It conflicts, and was proposed without covering the other.
+    /// Undecided. It conflicts, and its proposal did not cover the other instance.
     Open,
-    /// Decided. It conflicts, and does not cover the other.
+    /// Decided. It conflicts, and does not cover the other instance.
     Committed,
 }
 
-/// How far an instance is, at one replica.
+/// The phase of an instance at one replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Nothing but, maybe, a ballot.
+    /// Nothing is known, except perhaps a ballot.
     #[default]
     Initial,
     /// Voted for at the owner's ballot.
@@ -257,18 +259,18 @@ pub enum Phase {
     Committed,
 }
 
-/// What must survive a crash before something is said (the table of PROTOCOL.md §7).
+/// A record that has to be durable before certain messages leave (the table of PROTOCOL.md §7).
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
-    /// A vote at the owner's ballot; the owner's own is its proposal.
+    /// A vote at the owner's ballot. The owner's own vote is its proposal.
     PreAccepted {
         /// The instance.
         id: InstanceId,
         /// Its commands.
         batch: Arc<Batch>,
-        /// The owner's dependencies.
+        /// The owner's dependencies (D0).
         initial: Deps,
-        /// This replica's.
+        /// This replica's dependencies (Dq).
         deps: Deps,
     },
     /// A vote at a ballot.
@@ -279,18 +281,18 @@ pub enum Record {
         ballot: Ballot,
         /// The value.
         value: Value,
-        /// What it covers.
+        /// Its dependencies.
         deps: Deps,
     },
-    /// Own slots are never used again up to here, whether or not another record shows their use.
+    /// Own slots up to here are never used again, whether or not another record shows their use.
     Reserved {
         /// The last slot reserved.
         up_to: Slot,
     },
-    /// Own instances up to here were told of as committed before that was durable, if they were;
-    /// those above were not. What the last such record says counts (PROTOCOL.md §7).
+    /// Own instances up to here may have been announced as committed before that was durable; those
+    /// above were not. The last record of this kind counts (PROTOCOL.md §7).
     EarlyCommit {
-        /// The last such slot; [`MAX_SLOT`](crate::types::MAX_SLOT) for all to come.
+        /// The last slot of that kind; [`MAX_SLOT`](crate::types::MAX_SLOT) for all to come.
         up_to: Slot,
     },
     /// A promise.
@@ -308,7 +310,7 @@ pub enum Record {
         ballot: Ballot,
         /// Its commands.
         batch: Arc<Batch>,
-        /// The owner's dependencies.
+        /// The owner's dependencies (D0).
         initial: Deps,
     },
     /// A decision.
@@ -317,15 +319,15 @@ pub enum Record {
         id: InstanceId,
         /// What was decided.
         value: Value,
-        /// What it covers.
+        /// Its dependencies.
         deps: Deps,
     },
     /// An agreement to a cut (PROTOCOL.md §8a).
     Agreed {
-        /// Per owner, the last slot to go.
+        /// Per owner, the last slot to drop.
         cut: Deps,
     },
-    /// A payload that no other record of a snapshot shows; never in a log.
+    /// A payload that no other record in a snapshot shows; never in a log.
     Learned {
         /// The instance.
         id: InstanceId,
@@ -350,7 +352,7 @@ impl Record {
 }
 
 impl Message {
-    /// The instance it is about, unless it is about none in particular.
+    /// The instance it is about, if it is about one.
     pub fn instance(&self) -> Option<InstanceId> {
         match self {
             Message::PreAccept { id, .. }

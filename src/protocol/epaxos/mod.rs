@@ -1,19 +1,20 @@
 //! EPaxos* (Ryabinin, Gotsman, Sutra: "Making Democracy Work", OPODIS 2025), from parts.
 //!
-//! This file is the only one that sees all parts: it hands each message to those that have to do
-//! with it, and carries on what one part answers to the next. A part owns its state and knows
-//! others only where it is lent them to look at. From the bottom up:
+//! This is the only file that sees all parts. It passes each message to the parts concerned, and
+//! passes one part's result to the next. A part owns its state; it reads another part only through
+//! a reference that it is given. From the bottom up:
 //!
-//! - `instances`, `conflicts` and the `store` of both: what is known here.
-//! - `early_commit`, `reservation`: what an earlier life of this replica may have said.
-//! - `acceptor`: what others ask. `commit`: how a decision is learned and told.
-//! - `proposer`: own instances. `recovery`: those that others do not finish.
-//! - `reclaim`: what need not be kept. `watch`: what stands still.
-//! - `snapshot`, `restore`, `bootstrap`: how a replica begins and goes on.
+//! - `instances`, `conflicts`, and the `store` of both: what is known here.
+//! - `early_commit`, `reservation`: what an earlier life of this replica may have announced.
+//! - `acceptor`: answers other replicas' requests. `commit`: learns and announces decisions.
+//! - `proposer`: this replica's own instances. `recovery`: instances that their owners do not
+//!   finish.
+//! - `reclaim`: deletes what is no longer needed. `watch`: acts when an owner makes no progress.
+//! - `snapshot`, `restore`, `bootstrap`: how a replica starts and restarts.
 //!
-//! A command's way: `proposer` → (PreAccept) `acceptor` → `proposer` → (Accept) `acceptor` →
-//! `commit`. The side road, when an owner is gone or an instance starves: `watch` → `recovery` →
-//! (Accept) `acceptor` → `commit`.
+//! The path of a command: `proposer` → (PreAccept) `acceptor` → `proposer` → (Accept) `acceptor` →
+//! `commit`. If the owner has failed or an instance starves: `watch` → `recovery` → (Accept)
+//! `acceptor` → `commit`.
 //!
 #![doc = include_str!("PROTOCOL.md")]
 
@@ -80,7 +81,7 @@ pub struct EPaxos {
 }
 
 impl EPaxos {
-    /// How far an instance is here, with its ballot and dependencies; for `explain`.
+    /// The phase, ballot and dependencies of an instance here; for `explain`.
     pub fn inspect(&self, id: InstanceId) -> Option<Inspection> {
         let instance = self.core.store.instances.get(id)?;
         Some(Inspection {
@@ -96,17 +97,17 @@ impl EPaxos {
         self.core.store.known()
     }
 
-    /// Own slots up to here are reserved: they may be in use though no other record shows it.
+    /// Own slots up to here are reserved. They may be in use without any other record.
     pub fn reserved(&self) -> Slot {
         self.reservation.up_to()
     }
 
-    /// The highest cut known here to be established (C).
+    /// The highest established cut known here (C).
     pub fn established_cut(&self) -> &Deps {
         self.reclaim.established()
     }
 
-    /// Everything up to here is executed and its record dropped.
+    /// Everything up to here is executed, and its records are dropped.
     pub fn dropped(&self) -> &Deps {
         self.core.store.instances.trimmed()
     }
@@ -116,7 +117,7 @@ impl EPaxos {
         self.core.store.forgotten()
     }
 
-    /// Sizes of what it keeps in memory.
+    /// The sizes of what is kept in memory.
     pub fn footprint(&self) -> Sizes {
         Sizes {
             instances: self.core.store.instances.len(),
@@ -194,8 +195,8 @@ impl EPaxos {
         }
     }
 
-    /// A message about an instance that is dropped here. Whoever asks for a vote, a promise or a
-    /// decision is told; answers and decisions come too late to matter.
+    /// A message about an instance that is dropped here. A request for a vote, a promise or a
+    /// decision is answered `Truncated`. Answers and decisions come too late to matter.
     fn on_dropped(&self, from: ReplicaId, id: InstanceId, message: &Message, fx: &mut Fx) {
         let asks = matches!(
             message,
@@ -209,7 +210,7 @@ impl EPaxos {
         }
     }
 
-    /// A vote for a value: it may show a higher ballot, or decide.
+    /// A vote for a value. It may show a higher ballot, or complete a decision.
     fn on_accept_ok(
         &mut self,
         view: &View,
@@ -220,7 +221,7 @@ impl EPaxos {
     ) {
         let s = &mut self.core.step(view, fx);
         s.store.see(id.replica, id.slot);
-        // Its vote shows that there is such an instance.
+        // The vote proves that the instance exists.
         s.store.instances.entry(id);
         if acceptor::on_higher_ballot(s, id, ballot) {
             self.recovery.yield_to(s, &self.early, id, ballot);
@@ -229,7 +230,7 @@ impl EPaxos {
         self.decide(view, decided, fx);
     }
 
-    /// A payload came that an announced decision waited for.
+    /// A payload arrived for a decision that was announced without it.
     fn on_fulfilled(&mut self, view: &View, fulfilled: Fulfilled, fx: &mut Fx) {
         let Fulfilled { id, value, deps, lag } = fulfilled;
         self.watch.note_lag(id.replica, lag);
@@ -239,7 +240,7 @@ impl EPaxos {
         self.decide(view, decided, fx);
     }
 
-    /// An own instance goes this way.
+    /// Continues an own instance on the path that was chosen.
     fn take(&mut self, view: &View, id: InstanceId, way: Option<Way>, fx: &mut Fx) {
         match way {
             None => {}
@@ -251,14 +252,14 @@ impl EPaxos {
         }
     }
 
-    /// Has a value accepted, here first.
+    /// Starts Accept: this replica accepts the value first.
     fn accept(&mut self, view: &View, id: InstanceId, proposal: Option<Proposal>, fx: &mut Fx) {
         if let Some(proposal) = proposal {
             acceptor::start_accept(&mut self.core.step(view, fx), id, proposal);
         }
     }
 
-    /// Has recoveries look again at what they wait for.
+    /// Lets recoveries re-examine the instances they wait for.
     fn examine(&mut self, view: &View, waiters: BTreeSet<InstanceId>, fx: &mut Fx) {
         for waiter in waiters {
             let proposal = self.recovery.examine(&mut self.core.step(view, fx), waiter);
@@ -308,7 +309,7 @@ impl EPaxos {
         }
     }
 
-    /// Recovers lost slots whose turn it is.
+    /// Recovers the lost slots that are due.
     fn recover_lost(&mut self, view: &View, fx: &mut Fx) {
         let led = |id| self.recovery.is_led(id);
         let due = self.reservation.due(&self.core.cx, &self.core.store, led, fx);
@@ -321,7 +322,7 @@ impl EPaxos {
         }
     }
 
-    /// Looks at what stands still, owner by owner.
+    /// Checks each owner's frontier for progress.
     fn watch_frontiers(&mut self, view: &View, fx: &mut Fx) {
         self.recover_lost(view, fx);
         for owner in ReplicaId::all(self.core.cx.n()) {
@@ -338,7 +339,7 @@ impl EPaxos {
 /// One instance as [`EPaxos::inspect`] shows it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Inspection {
-    /// How far it is.
+    /// The phase it has reached.
     pub phase: Phase,
     /// The highest ballot joined.
     pub ballot: crate::types::Ballot,
@@ -348,16 +349,16 @@ pub struct Inspection {
     pub recovering: bool,
 }
 
-/// What a replica keeps in memory, counted.
+/// The sizes of what a replica keeps in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// Instances.
+    /// The number of instances.
     pub instances: usize,
-    /// About how many bytes these take.
+    /// Roughly how many bytes they take.
     pub bytes: usize,
-    /// Keys in the conflict index.
+    /// The number of keys in the conflict index.
     pub keys: usize,
-    /// Recoveries led here.
+    /// The number of recoveries led here.
     pub recoveries: usize,
 }
 
@@ -407,7 +408,8 @@ impl Protocol for EPaxos {
             let fulfilled = commit::fulfil_announced(&mut self.core.step(view, fx), &message);
             if let Some(fulfilled) = fulfilled {
                 self.on_fulfilled(view, fulfilled, fx);
-                // An owner that proposes it has decided it; one that recovers it has not.
+                // If the owner sent its proposal, that is done now. A message of a recovery still
+                // has to be handled.
                 if matches!(message, Message::PreAccept { .. }) {
                     return;
                 }

@@ -1,5 +1,5 @@
-//! Bugs on purpose: each breaks one rule that PROTOCOL.md marks as needed, so that the simulator's
-//! checks can be seen to notice. Compiled for tests only.
+//! Planted bugs: each breaks one rule that PROTOCOL.md marks as needed, to show that the
+//! simulator's checks notice. Compiled for tests only.
 
 use super::instances::Instance;
 use super::rules::Rules;
@@ -11,11 +11,11 @@ use crate::types::{Ballot, Batch, Decision, Deps, InstanceId, ReplicaId, Value};
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Plant {
-    /// The 2013 protocol: one ballot an instance, so that joining a ballot looks like accepting.
+    /// The 2013 protocol: one ballot an instance, so joining a ballot looks like accepting.
     SingleBallot,
     /// A payload learned by Validate does not count as a conflict.
     NoIndexAtValidate,
-    /// One vote too few for the fast path.
+    /// The fast path takes one vote too few.
     SmallFastQuorum,
     /// A recovery proposes the fast value without asking what speaks against it.
     NoValidate,
@@ -25,13 +25,14 @@ pub(crate) enum Plant {
     ForgetNop,
     /// A command accepted as `Nop` no longer counts as a conflict.
     NopHidesPayload,
-    /// What every member has executed is forgotten while something may have to be told of it.
+    /// An instance that every member executed is forgotten while it may still be needed as a
+    /// conflict.
     ForgetEarly,
-    /// A vote that comes after the slow path was taken still adds to the dependencies.
+    /// A vote after the slow path was chosen still adds to the dependencies.
     LateVote,
-    /// A Commit of "the owner's batch" commits what was accepted here.
+    /// A Commit of "the owner's batch" commits the value accepted here.
     CommitTakesAccepted,
-    /// A slot that nobody here has heard of is not recovered.
+    /// A slot that no replica asked has heard of is not recovered.
     GapsStay,
     /// PreAccept leaves before the owner's record is durable.
     EarlyPreAccept,
@@ -45,7 +46,7 @@ pub(crate) enum Plant {
     EarlyPromise,
     /// ValidateOk leaves before the validated payload is durable.
     EarlyValidateOk,
-    /// A fast commit is told and executed before it is durable.
+    /// A fast commit is announced and executed before it is durable.
     EarlyCommit,
     /// The owner's own vote counts before it is durable.
     EarlyOwnVote,
@@ -55,9 +56,9 @@ pub(crate) enum Plant {
     OrphanCountsItself,
     /// An orphan's owner counts votes at ballot 0 again.
     OrphanResumed,
-    /// An orphan that somebody has recovered is none any more.
+    /// An orphan that was recovered once no longer counts as one.
     OrphanOnlyAtOwnersBallot,
-    /// A life that is not silent itself forgets that an earlier one was.
+    /// A life without silent orphans forgets that an earlier one had them.
     SilenceForgotten,
     /// Silent orphans where `f` is 0.
     SilentWithoutFailures,
@@ -65,29 +66,30 @@ pub(crate) enum Plant {
     LostNotInConf,
     /// Reserved slots without a record conflict with nothing once they are decided.
     LostNopForgotten,
-    /// What others have lost is not covered: no rule of safety, but commands go the slow path.
+    /// Proposals do not cover what others have lost. Safe, but commands take the slow path.
     LostNotCovered,
-    /// What others know that all have executed is not covered: no rule of safety, but commands go
-    /// the slow path where not everybody has heard the dead.
+    /// Proposals do not cover what others know to be executed by all. Safe, but commands take the
+    /// slow path if not every replica heard the failed one's last report.
     KeptToOneself,
     /// A recovery yields to an instance of unknown payload as if it were known to conflict.
     YieldToUnknown,
     /// A recovery yields to a lost proposal that covers its instance.
     YieldToCovering,
-    /// `Truncated` counts as a promise of somebody who knows nothing.
+    /// `Truncated` counts as the promise of a replica that knows nothing.
     TruncatedVote,
-    /// What is dropped is forgotten once it is in the cut, not only when every member has it.
+    /// A dropped instance is forgotten when the cut holds it, not when every member has executed
+    /// it.
     ForgetAtCut,
-    /// A cut is agreed to by who has not executed all of it.
+    /// A member agrees to a cut that it has not executed completely.
     CutUnchecked,
-    /// An agreement to a cut is told before it is durable.
+    /// An agreement to a cut is announced before it is durable.
     EarlyAgreement,
-    /// Who installs a snapshot forgets what it promised and voted outside of it.
+    /// An install forgets the promises and votes outside of the snapshot.
     InstallForgets,
 }
 
 impl Plant {
-    /// Those that matter only to replicas that come back: the table of PROTOCOL.md §7.
+    /// Those that matter only if replicas restart: the table of PROTOCOL.md §7.
     pub(crate) const EARLY: [Plant; 7] = [
         Plant::EarlyPreAccept,
         Plant::EarlyVote,
@@ -112,7 +114,7 @@ impl Plant {
         Plant::YieldToCovering,
     ];
 
-    /// Those that matter only where members stay away and come back (PROTOCOL.md §8a).
+    /// Those that matter only if members stay away and come back (PROTOCOL.md §8a).
     pub(crate) const TRUNCATING: [Plant; 5] = [
         Plant::TruncatedVote,
         Plant::ForgetAtCut,
@@ -143,14 +145,14 @@ impl Rules {
     }
 }
 
-/// Drops the payload of what is being accepted as a `Nop` from the conflict index.
+/// Removes the payload from the conflict index when the instance is accepted as a `Nop`.
 pub(super) fn nop_accepted(rules: Rules, store: &mut Store, id: InstanceId) {
     if rules.is_broken(Plant::NopHidesPayload) {
         forget_as_conflict(store, id, |other| !other.value.as_ref().is_some_and(Value::is_nop));
     }
 }
 
-/// Drops a `Nop`'s payload from the conflict index.
+/// Removes a `Nop`'s payload from the conflict index.
 pub(super) fn decided(rules: Rules, store: &mut Store, decision: &Decision) {
     if rules.is_broken(Plant::ForgetNop) && decision.value.is_nop() {
         forget_as_conflict(store, decision.id, |other| {
@@ -159,7 +161,7 @@ pub(super) fn decided(rules: Rules, store: &mut Store, decision: &Decision) {
     }
 }
 
-/// Leaves in the index what the owner's other instances put there, as far as `counts` says.
+/// Removes the instance from the index; keeps the owner's other instances for which `counts` holds.
 fn forget_as_conflict(store: &mut Store, id: InstanceId, counts: impl Fn(&Instance) -> bool) {
     if store.instances.get(id).is_none_or(|instance| instance.payload.is_none()) {
         return;
@@ -174,7 +176,7 @@ fn forget_as_conflict(store: &mut Store, id: InstanceId, counts: impl Fn(&Instan
     others.iter().for_each(|(other, batch)| index.insert(*other, batch.footprint()));
 }
 
-/// Takes what was accepted for the owner's batch.
+/// Takes the accepted value as the owner's batch.
 pub(super) fn owners_value(
     rules: Rules,
     payload: Option<Value>,
@@ -184,7 +186,7 @@ pub(super) fn owners_value(
     accepted.or(payload)
 }
 
-/// A lost proposal speaks against whatever it conflicts with, covered or not.
+/// A lost proposal speaks against everything it conflicts with, even if it covers it.
 pub(super) fn unknown_speaks(
     rules: Rules,
     speaks: Option<bool>,
@@ -203,7 +205,7 @@ pub(super) fn dropped(rules: Rules, store: &mut Store) {
     }
 }
 
-/// Forgets all that is not decided.
+/// Forgets all undecided instances.
 pub(super) fn installing(rules: Rules, store: &mut Store) {
     if rules.is_broken(Plant::InstallForgets) {
         let open = store.instances.iter().filter(|(_, instance)| !instance.is_committed());
@@ -222,23 +224,23 @@ impl EPaxos {
         self.core.cx.rules.is_broken(plant)
     }
 
-    /// Begins a recovery that nothing asked for.
+    /// Starts a recovery without a need.
     pub(crate) fn recover_unasked(&mut self, view: &View, id: InstanceId, fx: &mut Fx) {
         self.recovery.start(&mut self.core.step(view, fx), id);
         self.after_step(fx);
     }
 
-    /// Proposes a cut that nothing asked for, if it may be agreed to here.
+    /// Proposes a cut without a need, if this replica may agree to it.
     pub(crate) fn cut_unasked(&mut self, view: &View, cut: Deps, fx: &mut Fx) {
         self.reclaim.cut_unasked(&mut self.core.step(view, fx), cut);
     }
 
-    /// What conflicts with what, to compare.
+    /// The conflict index, for comparison.
     pub(crate) fn conflict_index(&self) -> &ConflictIndex {
         self.core.store.index()
     }
 
-    /// A message is about to be handled. Whether nothing is left to be done about it.
+    /// Runs before a message is handled. Returns whether the message needs no further handling.
     pub(super) fn before_message(
         &mut self,
         view: &View,
@@ -258,7 +260,7 @@ impl EPaxos {
         false
     }
 
-    /// A late vote changes what was proposed.
+    /// Lets a late vote change the proposal.
     fn count_late(&mut self, id: InstanceId, deps: &Deps) {
         let planted = self.planted(Plant::LateVote) && id.replica == self.core.cx.me();
         let Some(instance) = self.core.store.instances.get_mut(id) else { return };
@@ -276,7 +278,7 @@ impl EPaxos {
         }
     }
 
-    /// Takes `Truncated` for the promise of a replica that knows nothing, or its vote.
+    /// Counts `Truncated` as the promise or the vote of a replica that knows nothing.
     fn count_truncated(&mut self, view: &View, from: ReplicaId, id: InstanceId, fx: &mut Fx) {
         let Some(ballot) = self.recovery.ballot_of(id) else { return };
         let phase = self.core.store.instances.get(id).map(|instance| instance.phase);
@@ -294,7 +296,7 @@ impl EPaxos {
         }
     }
 
-    /// A step is over: lets go what should be held back.
+    /// Runs after a step: releases messages that should be held back.
     pub(super) fn after_step(&self, fx: &mut Fx) {
         for held in &mut fx.messages {
             held.forget_if(|outgoing| self.is_early(&outgoing.message));
@@ -304,7 +306,7 @@ impl EPaxos {
         }
     }
 
-    /// What the planted bug forgets to hold back.
+    /// The messages that the planted bug does not hold back.
     fn is_early(&self, message: &Message) -> bool {
         let Some(plant) = self.core.cx.rules.broken else { return false };
         match message {

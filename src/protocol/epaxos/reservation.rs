@@ -1,45 +1,46 @@
 //! Reserved slots: PreAccept leaves while the owner's record is being flushed (PROTOCOL.md §7).
-//! Used by `proposer`, which then waits for less, and by `restore`, `acceptor` and `recovery`,
-//! which pay for it.
+//! `proposer` uses this to wait for less. `restore`, `acceptor` and `recovery` handle the slots
+//! that a crash loses.
 //!
-//! The record that an owner has to have flushed before PreAccept does two things: the slot is not
-//! used again, and the owner's own vote is not forgotten. The first can be had beforehand, for many
-//! slots at once. The second is needed only when the vote is counted, and there it is waited for.
+//! Flushing the owner's record before PreAccept does two things: the slot is never used again, and
+//! the owner's own vote is never forgotten. A reservation does the first beforehand, for many slots
+//! at once. The second matters only when the vote is counted, so only the count waits for it.
 //!
-//! So a crash may lose what others know: a reserved slot without a record is *lost*. Its owner has
-//! no idea of the payload, so it conflicts with everything at its owner, for good: an owner's vote
-//! is trusted to have counted its own earlier instances, those that became `Nop` too (§3, §5.5).
-//! No more than the end of the reserved range has to be kept for that: until every member has
-//! executed so far, a vote that counts one slot too many goes the slow path, and that is all.
+//! So a crash may lose slots that others know of: a reserved slot without a record is *lost*. Its
+//! owner does not know the payload, so at the owner it conflicts with everything, for good. The
+//! reason: recovery trusts that an owner's vote counted its own earlier instances, including those
+//! that became `Nop` (§3, §5.5). It is enough to keep the end of the reserved range. Until every
+//! member has executed that far, a vote may count one slot too many; the only cost is the slow
+//! path.
 //!
-//! Each lost slot costs a recovery. Two things bound that: a block has at most
-//! [`Optimisations::RESERVED_AT_ONCE`] slots, whatever the setting says; and the owner recovers no
-//! more than the longest block at a time, lowest first. Many lives that ended before theirs were
-//! decided leave more of them, and all their messages at once would fill the others' queues, be
-//! lost, and be sent again, at higher ballots each time.
+//! Each lost slot costs a recovery. Two limits bound that. A block has at most
+//! [`Optimisations::RESERVED_AT_ONCE`] slots, whatever the setting. And the owner recovers at most
+//! as many lost slots at a time, lowest first. Many short lives may leave more of them. All their
+//! messages at once would overflow the others' queues, be lost, and be resent at ever higher
+//! ballots.
 //!
-//! Nor need it be the slow path once the lost slots are decided. An owner covers of its own accord
-//! what ended as `Nop` and was never seen by it (`unseen`), up to what it knows to be decided (K).
-//! That is harmless:
+//! Once the lost slots are decided, the slow path can be avoided. A proposal covers slots that
+//! ended as `Nop` and whose payload this owner never saw (`unseen`), up to what it knows to be
+//! decided (K). That is safe:
 //!
-//! - D0 need not be what conflicts, but hold it; that holds for more, too. Votes only become more
-//!   alike: `Dq` holds D0, and so, less often, anything beyond.
-//! - What D0 covers is not reported to a recovery (§5.4). All that is covered for this reason alone
-//!   is decided: `Nop`, or a command that is known here and does not conflict, or it would be
-//!   covered anyway. None of it could ever have spoken against.
-//! - A recovery of what is covered finds the decision, or its acceptance by `n - f`; what covers it
-//!   is not asked any more.
-//! - Execution waits for what is covered only until it is known not to conflict, and it is decided,
-//!   so it can be had.
+//! - D0 has to include the conflicts; it may include more. Votes only become more alike: `Dq`
+//!   includes D0, so less often anything beyond it.
+//! - What D0 covers is not reported to a recovery (§5.4). Every slot that is covered for this
+//!   reason alone is decided. It is a `Nop`, or a command that is known here and does not conflict;
+//!   otherwise D0 would cover it anyway. None of them could ever have spoken against the proposal.
+//! - A recovery of a covered slot finds the decision, or its acceptance by `n - f`. It does not
+//!   depend on the instances that cover the slot.
+//! - Execution waits for a covered slot only until it is known not to conflict. The slot is
+//!   decided, so the decision can be fetched.
 //!
-//! Votes don't cover more: what an owner has not covered is for voters to add only if it conflicts.
+//! Votes do not cover such slots: a voter adds to the owner's dependencies only what conflicts.
 //!
-//! A lost slot is no orphan, whatever `early_commit` says of an owner's other instances: its
-//! owner's own vote was never durable, hence never counted, hence the owner never committed it.
-//! That it has not done so is all that §5.3.3 asks of an owner, so it does answer recoveries, leads
-//! one at once, and they end in `Nop`. Records of a later life (a promise, a payload seen in
-//! Validate) change nothing of this; only PreAccepted can make an orphan, and a lost slot is never
-//! proposed in again.
+//! A lost slot is not an orphan, whatever `early_commit` says of the owner's other instances. The
+//! owner's own vote was never durable, so it was never counted, so the owner never committed the
+//! slot. That is all that §5.3.3 requires of an owner. So it answers recoveries of the slot and
+//! leads one at once, and they end in `Nop`. Later records (a promise, a payload seen in Validate)
+//! do not change this. Only PreAccepted makes an orphan, and a lost slot is never proposed in
+//! again.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -50,23 +51,23 @@ use super::{Fx, Phase, Record};
 use crate::protocol::Path;
 use crate::types::{Deps, Footprint, InstanceId, Optimisations, Slot, Written};
 
-/// How many lost slots are recovered at a time. It does not depend on the setting: each recovery
-/// takes two round trips, so what a short block would allow at a time takes far replicas very long
-/// after many restarts, and whatever the lost slots may speak against waits for all of them.
+/// How many lost slots are recovered at a time. It does not depend on the setting. Each recovery
+/// takes two round trips; with the limit of a short block, distant replicas would need very long
+/// after many restarts, and every instance that a lost slot may conflict with would wait.
 const LOST_AT_ONCE: Slot = Optimisations::RESERVED_AT_ONCE;
 
-/// What this replica has reserved of its own slots.
+/// The reserved range of this replica's own slots.
 #[derive(Debug, Default)]
 pub(super) struct Reservation {
-    /// Reserved up to here, in this life or before.
+    /// Reserved up to here, in this life or an earlier one.
     up_to: Slot,
-    /// Reserved up to here when this life began: everything below that has no record is lost.
+    /// The end of the range that earlier lives reserved. A slot below it without a record is lost.
     earlier: Slot,
-    /// Of those, what lies below has had its recovery begun.
+    /// The next slot to examine for a lost one; the recoveries of those below it have begun.
     next_lost: Slot,
     /// The lost slots whose recoveries are led here.
     under_way: BTreeSet<Slot>,
-    /// This life's blocks that still hold slots to use, ascending: where each ends, and its record.
+    /// This life's blocks that still have unused slots, ascending: the end of each, and its record.
     blocks: VecDeque<(Slot, Written)>,
 }
 
@@ -77,24 +78,24 @@ impl Reservation {
         self.earlier = self.up_to;
     }
 
-    /// The record of it, if anything is reserved.
+    /// The record of the reservation, if there is one.
     pub(super) fn record(&self) -> Option<Record> {
         (self.up_to > 0).then_some(Record::Reserved { up_to: self.up_to })
     }
 
-    /// Own slots up to here are reserved: they may be in use though no other record shows it.
+    /// Own slots up to here are reserved. They may be in use without any other record.
     pub(super) fn up_to(&self) -> Slot {
         self.up_to
     }
 
-    /// What earlier lives had reserved.
+    /// The end of what earlier lives reserved.
     pub(super) fn earlier(&self) -> Slot {
         self.earlier
     }
 
-    /// What has to be durable so that the slot cannot be used again; `None` if slots are not
-    /// reserved. The next block is asked for while at least one more is left, so this is durable
-    /// already but for the first ones.
+    /// Returns the record that has to be durable so that `slot` is never used again; `None` if
+    /// slots are not reserved. The next block is requested while at least one more is left, so
+    /// except for the first slots the record is durable already.
     pub(super) fn reserve(&mut self, cx: &Context, slot: Slot, fx: &mut Fx) -> Option<Written> {
         let asked = cx.settings.optimisations.reserved_slots;
         if asked == 0 {
@@ -113,17 +114,17 @@ impl Reservation {
         Some(*written)
     }
 
-    /// Whether it is an own slot that was reserved in an earlier life, of which no record shows
-    /// that it was used, and that is undecided: who knows what others were told.
+    /// Whether `id` is an own slot that an earlier life reserved, that no record shows as used, and
+    /// that is undecided. Other replicas may have received a proposal in it.
     pub(super) fn is_lost(&self, cx: &Context, store: &Store, id: InstanceId) -> bool {
         let inherited = id.replica == cx.me() && id.slot <= self.earlier;
         let unused = |instance: &Instance| instance.phase == Phase::Initial;
         inherited && !store.instances.is_committed(id) && store.instances.get(id).is_none_or(unused)
     }
 
-    /// The lost slots to recover now: as many as may be under way at a time. Each ends by itself:
-    /// this replica is in its quorum, so nothing is waited for but promises. `is_led`: whether a
-    /// recovery of it is led here.
+    /// The lost slots to recover now, up to [`LOST_AT_ONCE`] in progress. This replica is in each
+    /// quorum, so each recovery ends after the promises alone. `is_led`: whether this replica leads
+    /// a recovery of an instance.
     pub(super) fn due(
         &mut self,
         cx: &Context,
@@ -134,13 +135,13 @@ impl Reservation {
         if self.next_lost > self.earlier {
             return Vec::new();
         }
-        // What another ballot took over is left to that.
+        // A recovery that lost to a higher ballot is left to that ballot.
         let me = cx.me();
         self.under_way.retain(|slot| is_led(InstanceId::new(me, *slot)));
         self.next_due(cx, store, is_led, fx)
     }
 
-    /// An own slot is decided: if it was lost, another one has its turn.
+    /// An own slot is decided. If it was lost, the next one is due.
     pub(super) fn on_decided(
         &mut self,
         cx: &Context,
@@ -178,8 +179,8 @@ impl Reservation {
         due
     }
 
-    /// For each owner, the highest slot known here that conflicts with `footprint`; lost slots
-    /// conflict with all.
+    /// For each owner, the highest slot known here that conflicts with `footprint`. Lost slots
+    /// conflict with everything.
     pub(super) fn conflicts(&self, cx: &Context, store: &Store, footprint: &Footprint) -> Deps {
         let mut deps = store.conflicts(footprint);
         let open = store.known_of(cx.me()) < self.earlier;
@@ -189,8 +190,8 @@ impl Reservation {
         deps
     }
 
-    /// The lost slots that `deps` do not cover and of which nothing is known here, not even a
-    /// ballot: their recovery has not begun. They are reported all the same (§5.4).
+    /// The lost slots that `deps` do not cover and that have no state here, not even a ballot:
+    /// their recovery has not begun. They are reported all the same (§5.4).
     pub(super) fn lost_without_trace<'a>(
         &'a self,
         cx: &'a Context,

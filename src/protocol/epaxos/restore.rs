@@ -1,10 +1,10 @@
-//! Restore: a replica that comes back is what its records make it (PROTOCOL.md §7).
+//! Restore: rebuilds a replica from its records after a restart (PROTOCOL.md §7).
 //!
-//! It may have known more before it stopped, but nothing that it said: what is said waits for its
-//! records. What it led at ballots of recoveries is over; a fresh ballot is taken if need be. Its
-//! own proposals it takes up where their records end: the votes are counted anew, and those who
-//! have voted vote the same again. Those of which it may have said more (`early_commit`,
-//! `reservation`) are recovered instead.
+//! The replica may have known more before it stopped, but it had not announced more: each message
+//! waits for its records. Recoveries that it led are over; a new one takes a fresh ballot. It
+//! resumes its own proposals where their records end. It counts the votes again, and voters repeat
+//! their votes. It recovers instead the instances about which it may have announced more than its
+//! records show (`early_commit`, `reservation`).
 
 use super::instances::Proposal;
 use super::{EPaxos, Fx, Phase, Record, acceptor};
@@ -12,7 +12,7 @@ use crate::protocol::{Path, View};
 use crate::types::{Decision, InstanceId, ReplicaId, Value};
 
 impl EPaxos {
-    /// Takes in one record, in the order in which they were appended.
+    /// Restores one record; call it in the order in which the records were appended.
     pub(super) fn restore_record(&mut self, record: Record, fx: &mut Fx) {
         let (cx, store) = (&self.core.cx, &mut self.core.store);
         match record {
@@ -43,7 +43,7 @@ impl EPaxos {
         }
     }
 
-    /// All records are in: slots in use are not used again, and own proposals are taken up.
+    /// All records are restored. Continues after the slots in use, and resumes own proposals.
     pub(super) fn resume_own(&mut self, view: &View, fx: &mut Fx) {
         let (cx, store) = (&self.core.cx, &mut self.core.store);
         let me = cx.me();
@@ -59,11 +59,11 @@ impl EPaxos {
         let open: Vec<InstanceId> = open.map(|(id, _)| id).collect();
         for id in open {
             let s = &mut self.core.step(view, fx);
-            // What is lost has its turn below, like the lost slots that left no trace.
+            // Lost slots are recovered below, together with those that have no state.
             if self.reservation.is_lost(s.cx, s.store, id) {
                 continue;
             }
-            // Nobody can finish an orphan but by a recovery, which need not wait.
+            // Only a recovery can finish an orphan, so it begins at once.
             if s.cx.rules.orphan_is_recovered() && self.early.is_orphan(s.cx, s.store, id) {
                 s.fx.hit(Path::Orphan);
                 self.recovery.start(s, id);

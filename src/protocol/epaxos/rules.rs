@@ -1,5 +1,5 @@
-//! The rules that a planted bug can break, by name (`protocol::rules`), and the moments at which
-//! one can. Outside of tests nothing happens at any moment.
+//! The rules that a planted bug can break, by name (`protocol::rules`), and the points in the code
+//! where a planted bug can act. Outside of tests those points do nothing.
 
 use super::instances::Instance;
 #[cfg(test)]
@@ -17,33 +17,33 @@ rules! {
     validated_payload_is_a_conflict = NoIndexAtValidate;
     /// §5.5: a recovery yields to more than `n - f - e` fast votes.
     yields_to_enough_votes = YieldTooEarly;
-    /// §7: an instance of unknown payload says nothing until it is known.
+    /// §7: an instance of unknown payload proves nothing until its payload is known.
     unknown_says_nothing = YieldToUnknown;
-    /// §5: a slot that nobody here has heard of is recovered.
+    /// §5: a slot that is unknown to every replica asked is recovered.
     gaps_are_recovered = GapsStay;
     /// §7: a lost slot conflicts with everything.
     lost_slots_conflict = LostNotInConf;
-    /// §7: it does so even once it is decided.
+    /// §7: a lost slot conflicts with everything even after it is decided.
     decided_lost_slots_conflict = LostNopForgotten;
-    /// §7: an owner covers what others have lost.
+    /// §7: an owner's proposals cover the slots that others have lost.
     covers_what_others_lost = LostNotCovered;
-    /// §7: a commit is announced early only where some replica may fail.
+    /// §7: a commit is announced early only if `f > 0`.
     early_commit_needs_failures = SilentWithoutFailures;
     /// §7: an orphan stays one at every ballot.
     orphan_at_every_ballot = OrphanOnlyAtOwnersBallot;
-    /// §7: what an earlier life may have announced early is not forgotten.
+    /// §7: an earlier life's early commits are remembered.
     early_commits_are_remembered = SilenceForgotten;
-    /// §7: no other replica gets a promise for an orphan from its owner.
+    /// §7: the owner of an orphan gives no other replica a promise for it.
     orphan_is_silent_to_others = OrphanAnswers;
-    /// §7: nor does the owner itself.
+    /// §7: the owner of an orphan gives itself no promise for it.
     orphan_is_silent_to_itself = OrphanCountsItself;
     /// §7: the owner counts no votes for its orphan.
     orphan_is_recovered = OrphanResumed;
-    /// §8a: forgetting waits until nothing may come that it speaks against.
+    /// §8a: an instance is forgotten only once no undecided instance may need it as a conflict.
     forgetting_waits = ForgetEarly;
-    /// §8a: what anybody knows to be executed by all is covered.
+    /// §8a: proposals cover what any member says that all have executed.
     word_of_all_is_believed = KeptToOneself;
-    /// §8a: a member agrees to a cut only if it has executed all of it for good.
+    /// §8a: a member agrees to a cut only if it has durably executed all of it.
     cut_is_checked = CutUnchecked;
 }
 
@@ -69,17 +69,17 @@ macro_rules! moments {
 }
 
 moments! {
-    /// §3: it is accepted as `Nop`, and stays a conflict.
+    /// §3: an instance is accepted as `Nop`. It stays a conflict.
     nop_accepted(store: &mut Store, id: InstanceId);
-    /// §3: it is decided, and stays a conflict if that is `Nop`.
+    /// §3: an instance is decided. It stays a conflict even as `Nop`.
     decided(store: &mut Store, decision: &Decision);
-    /// §4.6: what a Commit of "the owner's batch" commits: its payload, never what was accepted.
+    /// §4.6: the value of a Commit of "the owner's batch": the payload, never the accepted value.
     owners_value(payload: Option<Value>, instance: &Instance) -> Option<Value> = payload;
-    /// §7: whether an instance reported as of unknown payload speaks against `batch`: not if it
-    /// covers that.
+    /// §7: whether an instance reported as of unknown payload speaks against `batch`. It does not
+    /// if it covers `batch`'s instance.
     unknown_speaks(speaks: Option<bool>, batch: &Batch, other: Option<&Instance>)
         -> Option<bool> = speaks;
-    /// §8a: some instances were dropped. They still speak for and against others.
+    /// §8a: some instances were dropped. They still count as conflicts.
     dropped(store: &mut Store);
     /// §8a: a snapshot is about to be installed. Promises and votes outside of it stay.
     installing(store: &mut Store);

@@ -1,20 +1,21 @@
-//! Snapshots: what one holds of the protocol, how a replica starts from its own, and how it goes on
-//! from another's (PROTOCOL.md §7, §8a). `restore` takes in the records.
+//! Snapshots: the protocol's part of a snapshot, how a replica starts from its own, and how it
+//! installs another's (PROTOCOL.md §7, §8a). `restore` handles the records.
 //!
-//! Deviation: PROTOCOL.md §8a sends snapshots to others without any record of an instance. Here the
-//! executed decisions that the sender has not dropped go with it, so that only what lies in an
-//! established cut is ever without a record at whoever installs. Otherwise two replicas that
-//! installed the snapshots of two others, which then stop, may each lack what only the other one
-//! executed: neither can tell it (no record), and neither may install the other's snapshot (it
-//! lacks what was dropped). Cuts form a chain; what is executed at some moment does not.
+//! Deviation: PROTOCOL.md §8a sends snapshots to others without any record of an instance. Here
+//! they include the executed decisions that the sender has not dropped. So after an install only
+//! instances inside an established cut lack a record. Otherwise: two replicas install the snapshots
+//! of two others, which then stop. Each may lack an instance that only the other executed. Neither
+//! can tell the other (it has no record), and neither may install the other's snapshot (it lacks
+//! what was dropped). Cuts form a chain; the sets executed at arbitrary moments do not.
 
 use super::{EPaxos, ExecutedDecision, ExecutedValue, Fx, ProtocolSnapshot, Record};
 use crate::protocol::{Path, View};
 use crate::types::{Decision, Executed, ReplicaId, Value};
 
 impl EPaxos {
-    /// For all: what is executed. For this replica alone: every other instance that is kept (its
-    /// promises, votes, proposals and decisions not executed yet), and what it may not do again.
+    /// The first part is for all replicas: what is executed. The second is for this replica alone:
+    /// every other instance that is kept (promises, votes, proposals, decisions not yet executed),
+    /// and what it may not do again.
     pub(super) fn take_snapshot(&self, executed: &Executed) -> (ProtocolSnapshot, Vec<Record>) {
         let store = &self.core.store;
         let mut decisions = Vec::new();
@@ -44,7 +45,7 @@ impl EPaxos {
         (shared, own)
     }
 
-    /// Starts from an own snapshot; its own records come next.
+    /// Starts from this replica's own snapshot; its own records follow.
     pub(super) fn restore_snapshot(&mut self, shared: ProtocolSnapshot, executed: &Executed) {
         let ProtocolSnapshot { floor, cut, dropped, index, decisions } = shared;
         assert!(executed.floor().includes(&dropped), "only what is executed is dropped");
@@ -57,21 +58,21 @@ impl EPaxos {
         self.skip_to(executed);
     }
 
-    /// Whether it may: the snapshot has all that this replica said it has executed for good, and
-    /// all of which it has no record any more; and something that is not executed here.
+    /// Whether the snapshot may be installed. It must include all that this replica announced as
+    /// durably executed and all whose records are dropped here, and something not executed here.
     pub(super) fn may_take(&self, executed: &Executed, here: &Executed) -> bool {
         let told = self.reclaim.marks().executed_at(self.core.cx.me());
         let dropped = Executed::up_to(self.core.store.instances.trimmed().clone());
         executed.floor().includes(told) && executed.includes(&dropped) && !here.includes(executed)
     }
 
-    /// Goes on from another replica's snapshot. What is in it is decided, whatever this replica
-    /// promised or voted or proposed about it; every promise, vote and proposal outside stays.
-    /// Decisions outside of it, executed here or not, are put out once more.
+    /// Installs another replica's snapshot. Everything in it is decided, whatever this replica
+    /// promised, voted or proposed about it. Every promise, vote and proposal outside it stays.
+    /// Decisions outside it, executed here or not, appear in the effects again.
     ///
-    /// What the other one has forgotten is not forgotten here because of that: it had seen
-    /// decided what that might speak against, and this one may not have. Nor is anything missing
-    /// here of it: all members had executed it, this one among them.
+    /// What the sender has forgotten is not forgotten here: the sender had seen decided every
+    /// instance that might need it as a conflict, and this replica may not have. Nothing is missing
+    /// because of that: all members had executed it, this one included.
     pub(super) fn install_snapshot(
         &mut self,
         view: &View,
@@ -81,7 +82,7 @@ impl EPaxos {
     ) {
         fx.hit(Path::Installed);
         let ProtocolSnapshot { cut, mut dropped, index, decisions, .. } = shared;
-        // The bounds it has to keep to by its own rules; another replica's word is no proof.
+        // The bound must not exceed the executed set: the sender's claim is no proof.
         dropped.meet(executed.floor());
         self.recovery.end_all(executed);
         let s = &mut self.core.step(view, fx);
@@ -109,8 +110,8 @@ impl EPaxos {
         assert!(open.is_none(), "a snapshot tells of all it has executed: {open:?}");
     }
 
-    /// Everything in `executed` is decided: the frontiers move past it, and no own slot in it is
-    /// used again.
+    /// Everything in `executed` is decided: advances the frontiers past it, and never uses an own
+    /// slot in it again.
     fn skip_to(&mut self, executed: &Executed) {
         for owner in ReplicaId::all(self.core.cx.n()) {
             let last = self.core.store.skip_to(executed, owner);

@@ -1,5 +1,4 @@
-//! One step of the protocol, as its parts see it: something happened, and each part that has to do
-//! with it works on the same store and adds to the same effects.
+//! One step of the protocol, as its parts see it: one event, one store, one set of effects.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +9,7 @@ use super::store::Store;
 use crate::protocol::View;
 use crate::types::Settings;
 
-/// What all parts share.
+/// The state that all parts share.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) cx: Context,
@@ -18,7 +17,7 @@ pub(super) struct Core {
     rng: ChaCha8Rng,
 }
 
-/// What a part is lent for one step.
+/// What a part may use during one step.
 pub(super) struct Step<'a> {
     pub(super) cx: &'a Context,
     pub(super) view: &'a View,
@@ -41,7 +40,7 @@ impl Core {
     }
 }
 
-/// What a part is lent when it is tested alone: replica 1 of a cluster.
+/// A part's surroundings in a unit test: replica 1 of a cluster.
 #[cfg(test)]
 pub(super) struct Alone {
     pub(super) core: Core,
@@ -68,7 +67,7 @@ impl Alone {
         self.core.step(&self.view, &mut self.fx)
     }
 
-    /// What was said since the last call, durable or not: to whom, and what.
+    /// All messages since the last call, whether durable or not, each with its receivers.
     pub(super) fn said(&mut self) -> Vec<(Vec<u8>, super::Message)> {
         let all = crate::types::Durable::flushed(self.fx.end());
         let said = self.fx.messages.drain(..).filter_map(|held| held.release(all).ok());

@@ -1,5 +1,5 @@
-//! What this replica knows: of every instance, of what conflicts with what, and how far each owner
-//! is. Every part works on it; it knows none of them.
+//! Store: the state of every instance known here, the conflict index, and each owner's frontier.
+//! Every part uses it; it uses none of them.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::types::{
     Written,
 };
 
-/// About how many bytes of memory an instance with such a payload takes.
+/// Roughly how many bytes of memory an instance with this payload takes.
 fn weight(batch: &Batch) -> usize {
     let keys: usize =
         batch.commands().iter().map(|c| c.footprint.keys().map_or(0, <[_]>::len)).sum();
@@ -24,7 +24,7 @@ fn weight(batch: &Batch) -> usize {
 struct Frontier {
     /// K: every decision up to here is known.
     known: Slot,
-    /// There are instances up to here.
+    /// The highest slot known to exist.
     highest: Slot,
 }
 
@@ -32,20 +32,20 @@ struct Frontier {
 ///
 /// Invariants:
 ///
-/// 1. Every payload in `instances` is in `index`, and weighed in `kept_bytes`.
-/// 2. All that is in `dropped` is in `index`, too.
-/// 3. `frontiers[r].known` is the highest slot of `r` below which every decision is known.
+/// 1. Every payload in `instances` is in `index`, and counted in `kept_bytes`.
+/// 2. Everything in `dropped` is also in `index`.
+/// 3. `frontiers[r].known` is the highest slot of `r` up to which every decision is known.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) instances: Instances,
     index: ConflictIndex,
-    /// What is left of those that were dropped.
+    /// The conflicts that dropped instances leave.
     dropped: DroppedIndex,
     frontiers: Vec<Frontier>,
-    /// Per owner, the highest slot that is decided as the `Nop` of a payload that was never seen
-    /// here: lost by its owner, most likely.
+    /// Per owner, the highest slot decided as `Nop` whose payload was never seen here. Most likely
+    /// its owner lost it in a restart.
     unseen: Deps,
-    /// About how many bytes the instances take.
+    /// Roughly how many bytes the instances take.
     kept_bytes: usize,
 }
 
@@ -61,32 +61,32 @@ impl Store {
         }
     }
 
-    /// About how many bytes it keeps because some member may still need them.
+    /// Roughly how many bytes it keeps because some member may still need them.
     pub(super) fn kept_bytes(&self) -> usize {
         self.kept_bytes + self.dropped.bytes()
     }
 
-    /// About how many bytes the instances take that are not dropped.
+    /// Roughly how many bytes the instances that are not dropped take.
     pub(super) fn instance_bytes(&self) -> usize {
         self.kept_bytes
     }
 
-    /// Whether nothing may be done about this instance: there is no such thing, or it is dropped.
+    /// Whether the instance needs no handling: the id is invalid, or the instance is dropped.
     pub(super) fn is_stale(&self, id: InstanceId) -> bool {
         self.is_nonsense(id) || self.instances.is_trimmed(id)
     }
 
-    /// Whether no instance can have this name.
+    /// Whether the id is invalid: there is no such slot or owner.
     pub(super) fn is_nonsense(&self, id: InstanceId) -> bool {
         id.slot == 0 || id.replica.index() >= self.frontiers.len()
     }
 
-    /// What conflicts with what, of all that is known here.
+    /// The conflict index.
     pub(super) fn index(&self) -> &ConflictIndex {
         &self.index
     }
 
-    /// Both indexes, to break a rule.
+    /// Both indexes, for breaking a rule on purpose.
     #[cfg(test)]
     pub(super) fn indexes(&mut self) -> (&mut ConflictIndex, &mut DroppedIndex) {
         (&mut self.index, &mut self.dropped)
@@ -97,12 +97,12 @@ impl Store {
         self.index.conflicts(footprint)
     }
 
-    /// What is left of dropped instances.
+    /// The conflicts that dropped instances leave.
     pub(super) fn dropped(&self) -> &DroppedIndex {
         &self.dropped
     }
 
-    /// Per owner, the highest slot of a command that is dropped and conflicts with `footprint`.
+    /// Per owner, the highest slot of a dropped command that conflicts with `footprint`.
     pub(super) fn dropped_conflicts(&self, footprint: &Footprint) -> Deps {
         self.dropped.commands.conflicts(footprint)
     }
@@ -112,24 +112,24 @@ impl Store {
         self.index.floor()
     }
 
-    /// It is accepted as `Nop`, and nobody here knows its payload: it conflicts with everything.
+    /// It is accepted as `Nop`, and its payload is unknown here: it conflicts with everything.
     pub(super) fn note_wildcard(&mut self, id: InstanceId) {
         self.index.insert_wildcard(id);
     }
 
-    /// These are decided: their payload is known, or does not matter any more.
+    /// These are decided, so their payload is known or no longer matters.
     pub(super) fn drop_wildcards(&mut self, decided: &Executed) {
         self.index.drop_wildcards(decided);
     }
 
-    /// The owner's commands became known: they count as a conflict from now on (PROTOCOL.md §3).
+    /// The owner's commands became known: from now on they count as a conflict (PROTOCOL.md §3).
     pub(super) fn learn_payload(&mut self, id: InstanceId, batch: &Arc<Batch>, fx: &mut Fx) {
         if self.note_payload(id, batch) {
             fx.learned.push((id, batch.clone()));
         }
     }
 
-    /// The same, where nobody has to be told. Whether it is news.
+    /// Like [`Store::learn_payload`], without an effect. Returns whether the payload is new.
     pub(super) fn note_payload(&mut self, id: InstanceId, batch: &Arc<Batch>) -> bool {
         let instance = self.instances.entry(id);
         if let Some(known) = &instance.payload {
@@ -143,13 +143,13 @@ impl Store {
         true
     }
 
-    /// There is an instance `slot` of `owner`, and so there are all below it.
+    /// Notes that `owner` has used `slot`, and therefore all slots below it.
     pub(super) fn see(&mut self, owner: ReplicaId, slot: Slot) {
         let frontier = &mut self.frontiers[owner.index()];
         frontier.highest = frontier.highest.max(slot);
     }
 
-    /// All that dependencies cover exists.
+    /// Notes that all instances covered by dependencies exist.
     pub(super) fn see_all(&mut self, deps: &Deps) {
         for (owner, slot) in deps.iter() {
             self.see(owner, slot);
@@ -161,17 +161,17 @@ impl Store {
         Deps::from_slots(self.frontiers.iter().map(|frontier| frontier.known))
     }
 
-    /// K of one owner.
+    /// The K of one owner.
     pub(super) fn known_of(&self, owner: ReplicaId) -> Slot {
         self.frontiers[owner.index()].known
     }
 
-    /// The highest slot of an owner that was heard of.
+    /// The highest slot of an owner known to exist.
     pub(super) fn highest_of(&self, owner: ReplicaId) -> Slot {
         self.frontiers[owner.index()].highest
     }
 
-    /// Moves K after what was just decided or dropped of `owner`.
+    /// Advances K after an instance of `owner` was decided or dropped.
     pub(super) fn advance_known(&mut self, owner: ReplicaId) {
         let mut known = self.known_of(owner);
         while self.instances.is_committed(InstanceId::new(owner, known + 1)) {
@@ -180,21 +180,21 @@ impl Store {
         self.frontiers[owner.index()].known = known;
     }
 
-    /// It is decided: a `Nop` of which nobody here ever saw the payload.
+    /// It is decided as a `Nop` whose payload was never seen here.
     pub(super) fn note_unseen(&mut self, id: InstanceId) {
         self.index.remove_wildcard(id);
         self.unseen.raise(id.replica, id.slot);
     }
 
-    /// What an owner covers beyond what conflicts, to agree with those who have lost it (see
-    /// `reservation`).
+    /// Slots that a proposal covers in addition to its conflicts, so that it agrees with the votes
+    /// of the replicas that lost them (see `reservation`).
     pub(super) fn lost_by_others(&self) -> Deps {
         let mut lost = self.unseen.clone();
         lost.meet(&self.known());
         lost
     }
 
-    /// Tells one replica a decision, with its payload unless it is the owner.
+    /// Sends a decision to one replica; with its payload, unless the receiver is the owner.
     pub(super) fn answer_commit(&self, to: ReplicaId, id: InstanceId, fx: &mut Fx) {
         let Some(instance) = self.instances.get(id) else { return };
         let Some(mut commit) = self.full_commit(id) else { return };
@@ -206,7 +206,7 @@ impl Store {
         fx.answer(instance.written, to, commit);
     }
 
-    /// The decision as a message that needs nothing else to be understood.
+    /// The decision as a Commit that includes the payload.
     pub(super) fn full_commit(&self, id: InstanceId) -> Option<Message> {
         let (value, deps) = self.instances.get(id)?.decision()?;
         let value = match value {
@@ -222,7 +222,7 @@ impl Store {
         fx.answer(Written::default(), to, Message::Truncated { id });
     }
 
-    /// Forgets everything up to `floor`, which every member has executed. What goes is returned.
+    /// Forgets everything up to `floor`, which every member has executed. Returns what was removed.
     pub(super) fn forget(&mut self, floor: &Deps) -> Vec<(InstanceId, Instance)> {
         let gone = self.instances.trim(floor);
         let payloads = gone.iter().filter_map(|(_, instance)| instance.payload.as_ref());
@@ -238,10 +238,10 @@ impl Store {
         gone
     }
 
-    /// An instance's record is gone: what of it still speaks for or against others stays.
+    /// An instance's record is dropped: keeps it as a conflict for others.
     fn keep_as_dropped(&mut self, id: InstanceId, instance: &Instance) {
         let Some(payload) = &instance.payload else {
-            // What nobody here ever saw leaves the conflicts, as it did when it was decided.
+            // A payload never seen here leaves the index, as it does when it is decided.
             self.index.remove_wildcard(id);
             return;
         };
@@ -251,8 +251,8 @@ impl Store {
         index.insert(id, payload.footprint());
     }
 
-    /// Removes some dropped commands that are forgotten: looks at up to `at_most` keys after
-    /// `after`. Returns where to go on, if there is more.
+    /// Removes some dropped commands that are forgotten: examines up to `at_most` keys after
+    /// `after`. Returns the key to continue after, if there are more.
     pub(super) fn sweep_commands(
         &mut self,
         after: Option<KeyHash>,
@@ -263,21 +263,21 @@ impl Store {
         next
     }
 
-    /// The same of dropped `Nop`s.
+    /// Like [`Store::sweep_commands`], for dropped `Nop`s.
     pub(super) fn sweep_nops(&mut self, after: Option<KeyHash>, at_most: usize) -> Option<KeyHash> {
         let (gone, next) = self.dropped.nops.sweep(self.index.floor(), after, at_most);
         gone.into_iter().for_each(|key| self.index.forget_key(key));
         next
     }
 
-    /// Starts with everything up to `dropped` executed and without a record, and of that everything
-    /// up to `forgotten` forgotten.
+    /// Starts with everything up to `dropped` executed and without a record. Of that, everything up
+    /// to `forgotten` is forgotten.
     pub(super) fn restore_floors(&mut self, dropped: &Deps, forgotten: &Deps) {
         self.instances.trim(dropped);
         self.index.forget(forgotten, std::iter::empty());
     }
 
-    /// Takes in a decision that is executed already: nothing follows from it.
+    /// Notes a decision that is already executed: it has no effects.
     pub(super) fn note_executed(&mut self, executed: ExecutedDecision) {
         let ExecutedDecision { id, value, deps } = executed;
         if self.is_stale(id) {
@@ -297,14 +297,14 @@ impl Store {
         instance.value = Some(value);
         instance.deps = deps;
         instance.tally = None;
-        // It was executed elsewhere, so it was durable before.
+        // It was executed elsewhere, so it is durable elsewhere.
         instance.written = Written::default();
         if is_unknown {
             self.note_unseen(id);
         }
     }
 
-    /// Takes in a decision that a record shows.
+    /// Restores a decision from a record.
     pub(super) fn restore_decision(&mut self, decision: Decision, fx: &mut Fx) {
         let Decision { id, value, deps, .. } = decision.clone();
         match &value {
@@ -321,8 +321,8 @@ impl Store {
         self.advance_known(id.replica);
     }
 
-    /// Everything in `executed` is decided: moves the frontier of `owner` past it, and returns its
-    /// last slot.
+    /// Everything in `executed` is decided: moves the frontier of `owner` past it, and returns the
+    /// last slot of `owner` in it.
     pub(super) fn skip_to(&mut self, executed: &Executed, owner: ReplicaId) -> Slot {
         let frontier = &mut self.frontiers[owner.index()];
         frontier.known = frontier.known.max(self.instances.trimmed().slot(owner));
@@ -333,18 +333,18 @@ impl Store {
         last
     }
 
-    /// What others have dropped is a conflict here, too.
+    /// What others have dropped counts as a conflict here too.
     pub(super) fn join_dropped(&mut self, index: &DroppedIndex) {
         self.index.join(&index.commands);
         self.index.join(&index.nops);
         self.dropped.join(index);
-        // What was dropped before this replica came back, or elsewhere, may have been a `Nop` that
-        // nobody here saw.
+        // A dropped instance may have been a `Nop` whose payload was never seen here: whether it
+        // was dropped by an earlier life or by another replica, nothing tells.
         self.unseen.merge(self.instances.trimmed());
     }
 
-    /// Whether a dropped instance speaks against one with this footprint, which is undecided here:
-    /// `None` if it is not dropped, or forgotten since (§5.5).
+    /// Whether a dropped instance speaks against one with this footprint that is undecided here.
+    /// `None` if it is not dropped, or has been forgotten since (§5.5).
     pub(super) fn dropped_conflict(
         &self,
         other: InstanceId,

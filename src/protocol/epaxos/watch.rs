@@ -1,8 +1,8 @@
-//! What stands still: gaps in what is decided are fetched, and what does not move is recovered
-//! (PROTOCOL.md §4, §5).
+//! Watch: fetches missing decisions, and recovers instances that make no progress (PROTOCOL.md §4,
+//! §5).
 //!
-//! Everything unfinished shows as a frontier that stands still, so nothing is scanned: only the
-//! instances just above a frontier are ever looked at.
+//! Every unfinished instance holds up its owner's frontier. So only the instances just above a
+//! frontier are examined, and nothing is scanned.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::step::Step;
 use crate::protocol::{Path, View};
 use crate::types::{InstanceId, ReplicaId, Slot, Time, Written};
 
-/// How many times over patience with a live owner doubles.
+/// How many times the patience with a live owner may double.
 const LONGSUFFERING: u32 = 3;
 
 /// How many instances above a frontier are recovered at a time.
@@ -27,20 +27,20 @@ const WINDOW: Slot = 256;
 /// How long one owner's frontier has stood still, and what was done about it.
 #[derive(Debug, Default)]
 struct Stall {
-    /// Since when K stands where it stood then, with something above it.
+    /// K, and since when it has stood there with an instance above it.
     since: Option<(Slot, Time)>,
-    /// Since when the owner is suspected.
+    /// Since when the owner has been suspected.
     suspected: Option<Time>,
     next_fetch: Time,
     /// The last slot asked for, while the answer is under way; 0 otherwise.
     asked: Slot,
-    /// How often a decision was asked for in vain: whom to ask next.
+    /// How many requests went unanswered: selects the next replica to ask.
     in_vain: usize,
-    /// How much later than its Commit a payload of the owner comes.
+    /// How long after its Commit a payload of this owner arrives.
     lag: Duration,
     next_recovery: Time,
-    /// How often the owner's instances were recovered though nobody suspected it, since one of them
-    /// was decided with its commands.
+    /// How often instances of this owner were recovered although it was not suspected, since one of
+    /// them was last decided as a command.
     hasty: u32,
 }
 
@@ -55,26 +55,26 @@ impl Watch {
         Watch { owners: (0..n).map(|_| Stall::default()).collect() }
     }
 
-    /// A payload came so long after its Commit: quick to believe a delay, slow to forget it.
+    /// A payload came this long after its Commit. The estimate rises at once and falls slowly.
     pub(super) fn note_lag(&mut self, owner: ReplicaId, lag: Duration) {
         let stall = &mut self.owners[owner.index()];
         stall.lag = lag.max(stall.lag * 7 / 8);
     }
 
-    /// An instance of the owner was decided with its commands.
+    /// An instance of the owner was decided as a command.
     pub(super) fn note_commands(&mut self, owner: ReplicaId) {
         self.owners[owner.index()].hasty = 0;
     }
 
-    /// What was asked for came with a snapshot.
+    /// A snapshot brought what had been requested.
     pub(super) fn note_snapshot(&mut self, owner: ReplicaId) {
         let stall = &mut self.owners[owner.index()];
         stall.asked = 0;
         stall.in_vain = 0;
     }
 
-    /// Looks at an owner's frontier. If it stands still, fetches what is missing, and says which
-    /// instances just above it have to be recovered now; [`Watch::rest`] has to follow.
+    /// Examines an owner's frontier. If it stands still, fetches what is missing and returns the
+    /// instances just above it to recover now. Call [`Watch::rest`] after that.
     pub(super) fn look(
         &mut self,
         s: &mut Step<'_>,
@@ -109,8 +109,8 @@ impl Watch {
             return None;
         }
         let from = match suspected_since {
-            // The first in rank goes on as soon as its last recoveries are done. A deaf owner
-            // may go on proposing: what it has just proposed gets a little time.
+            // The first in rank continues as soon as its last recoveries are done. A deaf owner may
+            // still propose, so its newest proposals get a little time.
             Some(_) if s.cx.rank(s.view) == 0 && s.view.deaf.contains(owner) => since,
             Some(suspected) if s.cx.rank(s.view) == 0 => suspected,
             Some(suspected) => suspected.max(since),
@@ -122,25 +122,24 @@ impl Watch {
         due.then(|| self.window(s, recoveries, owner, starving))
     }
 
-    /// How long a frontier may stand still before its instances are recovered: by the lowest live
-    /// replica first when the owner is suspected, else only after long patience.
+    /// How long a frontier may stand still before its instances are recovered. If the owner is
+    /// suspected, the lowest live replica goes first. If it is not, only after a long time.
     fn recover_after(&self, cx: &Context, view: &View, owner: ReplicaId) -> Duration {
         let timing = cx.timing();
         let trip = view.slowest_round_trip();
         if !view.suspected.contains(owner) {
-            // Where everything is slower than it should be, recovering what its owner would have
-            // finished makes a Nop of it, and the owner has to begin again: so more slowly each
-            // time.
+            // On a slow cluster, recovering an instance that its owner would have finished makes it
+            // a `Nop`, and the owner has to start over. So each early recovery doubles the wait.
             let hasty = self.owners[owner.index()].hasty;
             return timing.patience.max(trip * 10) * (1 << hasty.min(LONGSUFFERING));
         }
-        // An owner that is deaf to this replica may hear others, and finish what it proposes.
+        // An owner that does not hear this replica may hear others, and finish its proposals.
         let turns = cx.rank(view) + u32::from(view.deaf.contains(owner));
         timing.gossip + (trip * 3 + timing.retransmit) * turns
     }
 
-    /// The instances just above a frontier to recover: those that nobody is at. `starving`: it
-    /// stood still for too long.
+    /// The instances just above a frontier that need a recovery and have none. `starving`: the
+    /// frontier has stood still for too long.
     fn window(
         &mut self,
         s: &Step<'_>,
@@ -155,8 +154,8 @@ impl Watch {
         let mut due = Vec::new();
         for slot in first..=last {
             let id = InstanceId::new(owner, slot);
-            // A live owner finishes what lies above by itself; what it proposes now is not to be
-            // hurt.
+            // A live owner finishes the instances above by itself. A recovery would harm its newest
+            // proposals.
             let hasty = starving && slot == first;
             let wanted = suspected || hasty || is_abandoned(s, recoveries, id);
             if wanted && may_recover(s, recoveries, id) {
@@ -167,8 +166,7 @@ impl Watch {
         due
     }
 
-    /// The recoveries of an owner's window have begun. Those that are left alone now become due one
-    /// by one.
+    /// The recoveries of an owner's window have begun. Sets when the next look is due, with jitter.
     pub(super) fn rest(&mut self, s: &mut Step<'_>, owner: ReplicaId) {
         let timing = s.cx.timing();
         let suspected = s.view.suspected.contains(owner);
@@ -177,12 +175,12 @@ impl Watch {
         self.owners[owner.index()].next_recovery = s.view.now + soon + jitter;
     }
 
-    /// Asks for the decisions of `owner` that somebody is known to have and this replica has not.
+    /// Requests decisions of `owner` that some replica has and this one lacks.
     fn fetch(&mut self, s: &mut Step<'_>, marks: &Marks, owner: ReplicaId) {
         let known = s.store.known_of(owner);
         let in_vain = self.owners[owner.index()].in_vain;
         let Some((who, up_to)) = marks.who_knows(owner, known, in_vain, s.view) else { return };
-        // Those already decided above the gap are not asked for again.
+        // Do not request decisions that are already known above the gap.
         let missing = (known + 1..=up_to.min(known.saturating_add(FETCH_AT_MOST)))
             .filter(|slot| !s.store.instances.is_committed(InstanceId::new(owner, *slot)));
         let (first, last) =
@@ -198,8 +196,8 @@ impl Watch {
         }
     }
 
-    /// A decision of `owner` was learned: if it was the last that had been asked for, there may be
-    /// more, and a replica that missed much need not wait for the clock.
+    /// A decision of `owner` was learned. If it was the last one requested, requests more at once:
+    /// a replica that missed much need not wait for the clock.
     pub(super) fn fetch_on(&mut self, s: &mut Step<'_>, marks: &Marks, owner: ReplicaId) {
         let stall = &mut self.owners[owner.index()];
         if stall.asked > 0 && s.store.known_of(owner) >= stall.asked {
@@ -209,9 +207,9 @@ impl Watch {
         }
     }
 
-    /// How long a gap has to last before it is taken for a loss. While the owner lives its payloads
-    /// may be under way, and take their time. But not for ever: a payload that came late because it
-    /// was cut off says nothing of the next one.
+    /// How long a gap has to last before its messages are taken as lost. The payloads of a live
+    /// owner may still be on their way, so their usual lag counts too. The lag is capped: one
+    /// payload that was delayed by a partition says nothing about the next.
     fn fetch_after(&self, cx: &Context, view: &View, owner: ReplicaId) -> Duration {
         let after = cx.timing().gossip + view.slowest_trip();
         let alive = !view.suspected.contains(owner);
@@ -220,8 +218,8 @@ impl Watch {
     }
 }
 
-/// Whether a recovery took the instance away from its owner and then came to nothing: nobody
-/// but another recovery can finish it now, however alive its owner is.
+/// Whether a recovery took the instance away from its owner and then stopped. Only another recovery
+/// can finish it now, even if the owner is alive.
 fn is_abandoned(s: &Step<'_>, recoveries: &Recoveries, id: InstanceId) -> bool {
     let taken_over = |instance: &Instance| !instance.ballot.is_owner();
     s.store.instances.get(id).is_some_and(taken_over) && may_recover(s, recoveries, id)
@@ -231,7 +229,7 @@ fn may_recover(s: &Step<'_>, recoveries: &Recoveries, id: InstanceId) -> bool {
     let mine = id.replica == s.cx.me();
     match s.store.instances.get(id) {
         None => s.cx.rules.gaps_are_recovered() && !mine && !s.store.instances.is_trimmed(id),
-        // One's own proposal, nobody else at it: it is being sent again.
+        // An own proposal that no recovery took over: `proposer` resends it.
         Some(instance) if mine && instance.ballot.is_owner() => false,
         Some(instance) => {
             !instance.is_committed() && instance.not_before <= s.view.now && !recoveries.is_led(id)
@@ -250,7 +248,7 @@ mod tests {
         ReplicaId::new(number).expect("a number")
     }
 
-    /// Replica 2 says that it knows two decisions of replica 3, and replica 1 knows none.
+    /// Replica 2 claims to know two decisions of replica 3; replica 1 knows none.
     fn behind() -> (Alone, Reclaim, Watch) {
         let (mut alone, mut reclaim) = (Alone::new(3, Optimisations::NONE), Reclaim::new(3));
         let (known, executed) = (Deps::from_slots([0, 0, 2]), Deps::none(3));
@@ -258,8 +256,8 @@ mod tests {
         (alone, reclaim, Watch::new(3))
     }
 
-    /// Looks at replica 3's frontier so long after the beginning: what is to be recovered, and
-    /// whether it was fetched.
+    /// Examines replica 3's frontier `after` the beginning. Returns the slots to recover, and
+    /// whether a fetch was sent.
     fn look(
         (alone, reclaim, watch): &mut (Alone, Reclaim, Watch),
         after: Duration,

@@ -1,7 +1,7 @@
-//! What others ask of every replica: votes for PreAccept and Accept, promises for Recover, and in
-//! `validate` what speaks against a fast path (PROTOCOL.md §4.2, §4.4, §5.2, §5.4).
+//! The acceptor: answers PreAccept and Accept with votes, Recover with promises, and in `validate`
+//! reports what speaks against a fast path (PROTOCOL.md §4.2, §4.4, §5.2, §5.4).
 //!
-//! It has no state of its own: all that it promised and voted is in the instances.
+//! It has no state of its own: promises and votes are stored in the instances.
 
 mod validate;
 
@@ -50,17 +50,17 @@ pub(super) fn on_pre_accept(
         }
         Phase::Accepted | Phase::Committed => return,
     }
-    // `Dq`: the owner's dependencies and whatever else conflicts here.
+    // `Dq`: the owner's dependencies and everything else that conflicts here.
     let mut deps = reservation.conflicts(s.cx, s.store, batch.footprint());
-    // The owner knows its own earlier instances better than anybody, and later ones will cover
-    // this one themselves; so its own component stands.
+    // The owner's own component stays: the owner knows its earlier instances best, and its later
+    // ones will cover this one.
     deps.set(id.replica, 0);
     deps.merge(&initial);
     let written = pre_accept(s.store, id, batch, initial, deps.clone(), s.fx);
     s.fx.answer(written, from, Message::PreAcceptOk { id, deps });
 }
 
-/// Votes at the owner's ballot, or proposes there.
+/// Votes at the owner's ballot; at the owner, proposes.
 pub(super) fn pre_accept(
     store: &mut Store,
     id: InstanceId,
@@ -85,7 +85,8 @@ pub(super) fn pre_accept(
     written
 }
 
-/// Proposes a value at one's own ballot: accepted here first, durable, and only then sent.
+/// Proposes a value at this replica's own ballot. It accepts the value here first, and sends Accept
+/// once that is durable.
 pub(super) fn start_accept(s: &mut Step<'_>, id: InstanceId, proposal: Proposal) {
     let written = accept(s, id, &proposal);
     let Proposal { ballot, value, deps } = proposal;
@@ -93,8 +94,8 @@ pub(super) fn start_accept(s: &mut Step<'_>, id: InstanceId, proposal: Proposal)
     s.fx.send(written, s.cx.others(), Message::Accept { id, ballot, value, deps });
 }
 
-/// §4.4: a vote for a value. Whether a recovery of another replica is at work on it: then those
-/// led here yield.
+/// §4.4: votes for a value. Returns whether it belongs to another replica's recovery; a recovery
+/// led here then yields.
 pub(super) fn on_accept(
     s: &mut Step<'_>,
     from: ReplicaId,
@@ -111,7 +112,7 @@ pub(super) fn on_accept(
     let instance = s.store.instances.entry(id);
     let again = instance.phase == Phase::Accepted && instance.accepted == ballot;
     if again {
-        // The others had this vote already, or will learn the decision by gossip.
+        // The others already received this vote, or will learn the decision by gossip.
         s.fx.answer(instance.written, from, Message::AcceptOk { id, ballot });
         return false;
     }
@@ -128,7 +129,7 @@ fn accept(s: &mut Step<'_>, id: InstanceId, proposal: &Proposal) -> Written {
     written
 }
 
-/// The value counts as accepted, and as a conflict, from here on.
+/// From now on the value counts as accepted, and as a conflict.
 pub(super) fn note_accepted(
     cx: &Context,
     store: &mut Store,
@@ -156,7 +157,7 @@ pub(super) fn note_accepted(
     instance.tally = None;
 }
 
-/// §5.2: a promise. Whether it is a new one: then recoveries led here yield to its ballot.
+/// §5.2: a promise. Returns whether it is a new one; recoveries led here then yield to its ballot.
 pub(super) fn on_recover(
     s: &mut Step<'_>,
     early: &EarlyCommit,
@@ -184,22 +185,22 @@ pub(super) fn on_recover(
     new
 }
 
-/// Somebody has joined a higher ballot than this replica. Whether that is news: then recoveries led
-/// here yield to it.
+/// Another replica has joined a higher ballot. Returns whether that is new; recoveries led here
+/// then yield to it.
 pub(super) fn on_higher_ballot(s: &mut Step<'_>, id: InstanceId, ballot: Ballot) -> bool {
     let Some(instance) = s.store.instances.get_mut(id) else { return false };
     if instance.is_committed() || instance.ballot >= ballot {
         return false;
     }
     s.fx.hit(Path::Rejected);
-    // Knowing of a ballot is joining it: a next attempt of ours must be above it.
+    // A replica that knows of a ballot joins it: its own next ballot must be higher.
     instance.join(ballot);
     instance.written = s.fx.append(Record::Joined { id, ballot });
     true
 }
 
-/// Whether a message at `ballot` comes too late: the instance is decided here, or promised to
-/// a higher ballot. The sender is told.
+/// Whether a message at `ballot` comes too late: the instance is decided here, or this replica has
+/// promised a higher ballot. The sender is told.
 fn is_too_late(s: &mut Step<'_>, from: ReplicaId, id: InstanceId, ballot: Ballot) -> bool {
     s.store.see(id.replica, id.slot);
     let instance = s.store.instances.entry(id);

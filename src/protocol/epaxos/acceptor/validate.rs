@@ -1,5 +1,5 @@
-//! Validate, the quorum's side: what speaks here against the fast path of an instance under
-//! recovery (PROTOCOL.md §5.4). The leader's side is in `recovery`.
+//! Validate, at the members of the quorum: which instances known here speak against the fast path
+//! of an instance under recovery (PROTOCOL.md §5.4). The leader's side is in `recovery::validate`.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Interfering, Message, Phase, Record, Standing};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Value};
 
-/// A replica that has more lost slots to report than this says nothing until there are fewer.
+/// A replica with more lost slots to report than this does not answer until there are fewer.
 const MOST_LOST: usize = 4096;
 
-/// What is asked: whether the owner's commands `batch` may have been decided fast with `deps`.
+/// The question: may the owner's commands `batch` have been decided on the fast path with `deps`?
 pub(crate) struct Question<'a> {
     pub(crate) id: InstanceId,
     pub(crate) ballot: Ballot,
@@ -22,7 +22,7 @@ pub(crate) struct Question<'a> {
     pub(crate) deps: Deps,
 }
 
-/// §5.4: says what speaks against it.
+/// §5.4: reports the instances that speak against it.
 pub(crate) fn on_validate(
     s: &mut Step<'_>,
     early: &EarlyCommit,
@@ -36,20 +36,20 @@ pub(crate) fn on_validate(
         return;
     }
     if early.is_orphan(s.cx, s.store, id) {
-        // A replica that gave no promise is in no quorum that is asked.
+        // The owner of an orphan gave no promise, so it is in no quorum that is asked.
         return;
     }
     if is_too_late(s, from, id, ballot) {
         return;
     }
     let instance = s.store.instances.entry(id);
-    // Below: a promise that this replica never gave. Accepted: a late duplicate.
+    // Lower ballot: this replica never gave that promise. Accepted: a late duplicate.
     if instance.ballot < ballot || instance.phase >= Phase::Accepted {
         return;
     }
     if reservation.lost_without_trace(s.cx, s.store, deps).nth(MOST_LOST).is_some() {
-        // Too many for one message, and to leave one out is unsafe. They are being recovered,
-        // and this is asked again.
+        // Too many for one message, and leaving one out is unsafe. Their recoveries are running,
+        // and the leader asks again.
         return;
     }
     note_validated(s, question);
@@ -60,14 +60,14 @@ pub(crate) fn on_validate(
         }
         None => interfering(s, reservation, id, batch, deps),
     };
-    // It may show a fast-path commit of this replica's own, so it waits for everything. An owner
-    // that commits early need not wait for that, but it does for its proposals: what it shows as
-    // one must stay the one of that slot.
+    // The answer may reveal a fast-path commit of this replica, so it waits for all records. With
+    // early commit it need not wait for the commit, but it must for the proposals: a reported
+    // proposal has to stay the only one of its slot.
     let after = s.fx.everything();
     s.fx.answer(after, from, Message::ValidateOk { id, ballot, interfering });
 }
 
-/// The owner's value is known from here on, and counts as a conflict.
+/// From now on the owner's value is known, and counts as a conflict.
 fn note_validated(s: &mut Step<'_>, question: &Question<'_>) {
     let Question { id, ballot, batch, deps } = question;
     let (id, ballot) = (*id, *ballot);
@@ -83,8 +83,8 @@ fn note_validated(s: &mut Step<'_>, question: &Question<'_>) {
     }
 }
 
-/// A command that conflicts, was executed here and is dropped, and is not covered: it was
-/// executed without waiting for the recovered instance, so it cannot cover that.
+/// A conflicting command that was executed and dropped here and that `deps` do not cover. It was
+/// executed without waiting for the recovered instance, so it cannot cover that instance.
 fn dropped_interfering(s: &Step<'_>, batch: &Batch, deps: &Deps) -> Option<Interfering> {
     let executed = s.store.dropped_conflicts(batch.footprint());
     let (owner, slot) = executed.iter().find(|(owner, slot)| *slot > deps.slot(*owner))?;
@@ -92,10 +92,12 @@ fn dropped_interfering(s: &Step<'_>, batch: &Batch, deps: &Deps) -> Option<Inter
     Some(Interfering { id, standing: Standing::Committed })
 }
 
-/// The instances known here that conflict with `batch`, are not covered by `deps`, and do not
-/// cover `id`: had `id` been fast with these dependencies, each would cover it.
+/// The instances known here that conflict with `batch`, are not covered by `deps`, and do not cover
+/// `id`. If `id` had been decided on the fast path with `deps`, each of them would cover it.
 ///
-/// Deviation: of those only one if it is committed. That settles it whatever else is reported
+/// Deviation: if one of them is committed, only that one is reported. It settles the recovery
+/// whatever else is reported (§5.5). So the answer stays short even if a busy key went on for long
+/// without `id`.
 /// (§5.5), and keeps the answer short where a busy key went on without `id` for long.
 fn interfering(
     s: &Step<'_>,
@@ -105,7 +107,7 @@ fn interfering(
     deps: &Deps,
 ) -> Vec<Interfering> {
     let mut found = Vec::new();
-    // Above these slots nothing conflicts.
+    // No instance above these slots conflicts.
     let last = reservation.conflicts(s.cx, s.store, batch.footprint());
     for (owner, slot) in deps.iter() {
         for (other, instance) in s.store.instances.above(owner, slot) {

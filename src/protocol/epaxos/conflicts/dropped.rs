@@ -1,10 +1,11 @@
-//! Dropped is not forgotten: what stays of executed instances whose records are gone, until every
-//! member has executed them (PROTOCOL.md §8a). Filled by `store`, asked by `acceptor` and
-//! `recovery`, part of every snapshot.
+//! The index of dropped instances: it keeps executed instances as conflicts after their records are
+//! gone, until every member has executed them (PROTOCOL.md §8a). `store` fills it, `acceptor` and
+//! `recovery` query it, and every snapshot includes it.
 //!
-//! Per key and owner the highest slots are enough. A recovery asks whether an executed command
-//! conflicts that its instance does not cover: if any does, the highest does. And what is executed
-//! while the recovered instance is undecided cannot cover it, or it would have waited for it.
+//! The highest slot per key and owner is enough. A recovery asks whether there is an executed,
+//! conflicting command that its instance does not cover; if there is any, the highest is one. A
+//! command executed while the recovered instance is undecided cannot cover that instance, or it
+//! would have waited for it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,17 +14,17 @@ use smallvec::SmallVec;
 
 use crate::types::{Access, Deps, Footprint, InstanceId, KeyHash, ReplicaId, Slot};
 
-/// Highest slots of one key: `n` of readers, then `n` of writers.
+/// The highest slots of one key: `n` of readers, then `n` of writers.
 pub type KeySlots = SmallVec<[Slot; 10]>;
 
-/// Takes note of an instance that uses a key.
+/// Adds an instance that accesses the key.
 pub(super) fn raise_slot(slots: &mut KeySlots, id: InstanceId, access: Access) {
     let side = if access == Access::Write { slots.len() / 2 } else { 0 };
     let slot = &mut slots[side + id.replica.index()];
     *slot = (*slot).max(id.slot);
 }
 
-/// Covers what conflicts with such an access to a key.
+/// Raises `deps` to cover every slot that conflicts with this access to the key.
 pub(super) fn cover_slots(slots: &KeySlots, access: Access, deps: &mut Deps) {
     let (reads, writes) = slots.split_at(slots.len() / 2);
     for (index, owner) in ReplicaId::all(writes.len()).enumerate() {
@@ -34,41 +35,40 @@ pub(super) fn cover_slots(slots: &KeySlots, access: Access, deps: &mut Deps) {
     }
 }
 
-/// Takes the higher of each slot of a key.
+/// Takes the higher of each pair of slots.
 pub(super) fn join_slots(mine: &mut KeySlots, others: &KeySlots) {
     mine.iter_mut().zip(others).for_each(|(mine, slot)| *mine = (*mine).max(*slot));
 }
 
-/// Whether a key has nothing above `floor`.
+/// Whether a key has no slot above `floor`.
 pub(super) fn are_below(slots: &KeySlots, floor: &Deps) -> bool {
     let floor = floor.as_slots();
     slots.iter().zip(floor.iter().chain(floor)).all(|(slot, floor)| slot <= floor)
 }
 
-/// What is left of dropped instances.
+/// The conflicts that dropped instances leave.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DroppedIndex {
-    /// Of those that were executed as commands.
+    /// Instances executed as commands.
     pub commands: SlotIndex,
-    /// Of those decided `Nop`, by the payload they would have had. Whoever installed a snapshot
-    /// counts here, too, what it never saw decided: these slots are conflicts, and no more is
-    /// known.
+    /// Instances decided `Nop`, under the payload that was proposed. After an install, this also
+    /// holds slots whose decision this replica never saw: it knows only that they are conflicts.
     pub nops: SlotIndex,
 }
 
 impl DroppedIndex {
-    /// Nothing is dropped yet, in a cluster of `n`.
+    /// Empty, for a cluster of `n`.
     pub fn new(n: usize) -> DroppedIndex {
         DroppedIndex { commands: SlotIndex::new(n), nops: SlotIndex::new(n) }
     }
 
-    /// Adds what another one holds.
+    /// Adds the content of another index.
     pub(crate) fn join(&mut self, other: &DroppedIndex) {
         self.commands.join(&other.commands);
         self.nops.join(&other.nops);
     }
 
-    /// About how many bytes it takes, and those that the keys take in the index of all conflicts.
+    /// Roughly how many bytes it takes, including those of the same keys in the conflict index.
     pub(crate) fn bytes(&self) -> usize {
         self.commands.bytes() + self.nops.bytes()
     }
@@ -85,12 +85,12 @@ pub struct SlotIndex {
 }
 
 impl SlotIndex {
-    /// Holds nothing, in a cluster of `n`.
+    /// Empty, for a cluster of `n`.
     pub fn new(n: usize) -> SlotIndex {
         SlotIndex { keys: BTreeMap::new(), any: Deps::none(n), everything: Deps::none(n) }
     }
 
-    /// Of these parts; `None` unless each key has `2n` slots.
+    /// Builds it from its parts; `None` unless each key has `2n` slots.
     pub fn from_parts(
         any: Deps,
         everything: Deps,
@@ -100,12 +100,12 @@ impl SlotIndex {
         (sound && everything.len() == any.len()).then_some(SlotIndex { keys, any, everything })
     }
 
-    /// The highest slots of any command, and of those that conflict with everything.
+    /// The highest slots of any command, and of commands that conflict with everything.
     pub fn overall(&self) -> (&Deps, &Deps) {
         (&self.any, &self.everything)
     }
 
-    /// Each key with its slots, ascending.
+    /// Each key with its slots, in ascending order of keys.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = (KeyHash, &KeySlots)> {
         self.keys.iter().map(|(key, slots)| (*key, slots))
     }
@@ -148,8 +148,8 @@ impl SlotIndex {
         }
     }
 
-    /// Looks at up to `at_most` keys after `after`, and forgets those with nothing above `floor`,
-    /// which are returned. Then where to go on, if there is more.
+    /// Examines up to `at_most` keys after `after`, and removes and returns those with no slot
+    /// above `floor`. Also returns the key to continue after, if there are more.
     pub(crate) fn sweep(
         &mut self,
         floor: &Deps,
@@ -172,14 +172,14 @@ impl SlotIndex {
         (gone, last.filter(|_| count == at_most))
     }
 
-    /// A rule broken on purpose: see `plant`.
+    /// Breaks a rule on purpose: see `plant`.
     #[cfg(test)]
     pub(crate) fn clear(&mut self) {
         *self = SlotIndex::new(self.any.len());
     }
 
     fn bytes(&self) -> usize {
-        // Here and, after the same key, in the index of all conflicts.
+        // Counted twice: here, and for the same key in the conflict index.
         let key = 2 * (size_of::<(KeyHash, KeySlots)>() + 2 * self.any.len() * size_of::<Slot>());
         self.keys.len() * key
     }

@@ -1,8 +1,8 @@
-//! The conflict index: for a footprint, which instances known here conflict with it.
+//! The conflict index: which instances known here conflict with a footprint.
 //!
-//! Used by the owner for D0 and by voters for theirs (PROTOCOL.md §3, §4). It keeps the highest
-//! slot per key, owner and access mode, so its size depends on the keys in use, not on the
-//! contention on them.
+//! The owner uses it for D0, and voters for their dependencies (PROTOCOL.md §3, §4). It keeps the
+//! highest slot per key, owner and access mode. So its size depends on the number of keys in use,
+//! not on their contention.
 
 mod dropped;
 
@@ -15,12 +15,12 @@ use smallvec::SmallVec;
 use crate::types::{Deps, Executed, Footprint, InstanceId, KeyHash, KeyedMap};
 use dropped::{are_below, cover_slots, join_slots, raise_slot};
 
-/// What conflicts with what, of all that is known here.
+/// The conflicts among all instances known here.
 ///
 /// Invariants:
 ///
-/// 1. Every instance whose payload was ever known here and that is not below `floor` counts, those
-///    decided `Nop` too: a vote may rest on them (PROTOCOL.md §3, †).
+/// 1. Every instance above `floor` whose payload was ever known here counts, even if it is decided
+///    `Nop`: a vote may rest on it (PROTOCOL.md §3, †).
 /// 2. Every instance accepted as `Nop` whose payload is unknown here is in `wildcards`.
 #[derive(PartialEq, Debug)]
 pub struct ConflictIndex {
@@ -30,14 +30,14 @@ pub struct ConflictIndex {
     any: Deps,
     /// The highest slot of a command that conflicts with everything, per owner.
     everything: Deps,
-    /// Instances that conflict with everything for as long as nobody here knows better.
+    /// Instances of unknown payload: they conflict with everything until their payload is known.
     wildcards: BTreeSet<InstanceId>,
-    /// Everything up to here was executed by every member and is forgotten; it counts as covered.
+    /// Everything up to here was executed by every member and is forgotten. It counts as covered.
     floor: Deps,
 }
 
 impl ConflictIndex {
-    /// Nothing known yet, in a cluster of `n`.
+    /// Empty, for a cluster of `n`.
     pub fn new(n: usize) -> ConflictIndex {
         ConflictIndex {
             n,
@@ -69,7 +69,7 @@ impl ConflictIndex {
         deps
     }
 
-    /// Takes note of an instance's real payload, whatever it may be accepted as.
+    /// Adds an instance under its real payload, even if it is accepted as `Nop`.
     pub fn insert(&mut self, id: InstanceId, footprint: &Footprint) {
         self.wildcards.remove(&id);
         self.any.raise(id.replica, id.slot);
@@ -84,27 +84,27 @@ impl ConflictIndex {
         }
     }
 
-    /// An instance was accepted as `Nop` and nobody here knows its payload.
+    /// An instance was accepted as `Nop`, and its payload is unknown here.
     pub fn insert_wildcard(&mut self, id: InstanceId) {
         self.wildcards.insert(id);
     }
 
-    /// An instance of unknown payload was decided: a `Nop` nobody here ever knew more about.
+    /// An instance of unknown payload was decided: a `Nop` whose payload was never seen here.
     pub fn remove_wildcard(&mut self, id: InstanceId) {
         self.wildcards.remove(&id);
     }
 
-    /// These are decided: their payload is known, or does not matter any more.
+    /// These are decided, so their payload is known or no longer matters.
     pub(super) fn drop_wildcards(&mut self, decided: &Executed) {
         self.wildcards.retain(|id| !decided.contains(*id));
     }
 
-    /// Everything up to here counts as covered, and is forgotten.
+    /// Everything up to here is forgotten, and counts as covered.
     pub fn floor(&self) -> &Deps {
         &self.floor
     }
 
-    /// Takes note of what `other` holds.
+    /// Adds the content of `other`.
     pub(super) fn join(&mut self, other: &SlotIndex) {
         let (any, everything) = other.overall();
         self.any.merge(any);
@@ -119,14 +119,15 @@ impl ConflictIndex {
         }
     }
 
-    /// Forgets a key with nothing above the floor.
+    /// Removes a key that has no slot above the floor.
     pub(super) fn forget_key(&mut self, key: KeyHash) {
         if self.keys.get(&key).is_some_and(|slots| are_below(slots, &self.floor)) {
             self.keys.remove(&key);
         }
     }
 
-    /// Everything up to `floor` was executed by every member; `footprints` are those of what goes.
+    /// Every member executed everything up to `floor`; `footprints` are those of the removed
+    /// instances.
     pub fn forget<'a>(&mut self, floor: &Deps, footprints: impl Iterator<Item = &'a Footprint>) {
         self.floor.merge(floor);
         for footprint in footprints {
@@ -136,7 +137,7 @@ impl ConflictIndex {
         }
     }
 
-    /// A rule broken on purpose: see `plant`.
+    /// Breaks a rule on purpose: see `plant`.
     #[cfg(test)]
     pub(super) fn forget_one(&mut self, id: InstanceId) {
         let n = self.n;
@@ -149,7 +150,7 @@ impl ConflictIndex {
         }
     }
 
-    /// The number of keys it remembers.
+    /// The number of keys in the index.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }

@@ -1,5 +1,5 @@
-//! The owner's side: it proposes in a slot of its own, counts votes, and decides between the fast
-//! path and the slow one (PROTOCOL.md §4.1, §4.3). What goes unanswered is sent again (`resend`).
+//! The owner's side: proposes in a slot of its own, counts votes, and decides between the fast path
+//! and the slow path (PROTOCOL.md §4.1, §4.3). `resend` repeats what goes unanswered.
 
 mod resend;
 
@@ -18,7 +18,7 @@ use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Slot,
 
 use resend::Timer;
 
-/// This replica's own instances, as their owner sees them.
+/// This replica's own instances, from their owner's side.
 ///
 /// Invariant: `next_slot` is above every slot this replica has proposed in.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Proposer {
     timers: BinaryHeap<Reverse<Timer>>,
 }
 
-/// Which way an own instance goes.
+/// The path of an own instance.
 #[derive(Debug)]
 pub(super) enum Way {
     /// A fast quorum voted for the owner's dependencies unchanged.
@@ -41,28 +41,28 @@ impl Proposer {
         Proposer { next_slot: 1, timers: BinaryHeap::new() }
     }
 
-    /// The last slot that was proposed in.
+    /// The last slot proposed in.
     pub(super) fn proposed(&self) -> Slot {
         self.next_slot - 1
     }
 
-    /// The first slot that was never proposed in.
+    /// The first slot never proposed in.
     pub(super) fn next_slot(&self) -> Slot {
         self.next_slot
     }
 
-    /// A life begins: slots up to `last` may have been proposed in before.
+    /// The replica starts: an earlier life may have proposed in slots up to `last`.
     pub(super) fn restart_after(&mut self, last: Slot) {
         self.next_slot = last + 1;
     }
 
-    /// Slots up to `last` are never proposed in.
+    /// Never proposes in slots up to `last`.
     pub(super) fn skip_to(&mut self, last: Slot) {
         self.next_slot = self.next_slot.max(last + 1);
     }
 
-    /// §4.1: proposes in a new slot. `free`: slots that a proposal may depend on for free, for
-    /// every member has executed them.
+    /// §4.1: proposes in a new slot. `free`: slots that a proposal may depend on at no cost,
+    /// because every member has executed them.
     pub(super) fn propose(
         &mut self,
         s: &mut Step<'_>,
@@ -71,15 +71,15 @@ impl Proposer {
         free: &Deps,
         batch: &Arc<Batch>,
     ) -> InstanceId {
-        // A slot of one's own that somebody else made up is left to be recovered.
+        // Another replica's message may already name this slot; it is left to recovery.
         while s.store.instances.get(InstanceId::new(s.cx.me(), self.next_slot)).is_some() {
             self.next_slot += 1;
         }
         let id = InstanceId::new(s.cx.me(), self.next_slot);
         self.next_slot += 1;
         let mut deps = reservation.conflicts(s.cx, s.store, batch.footprint());
-        // Peers that have forgotten these slots will vote for them; to include them keeps the fast
-        // path.
+        // Peers that have forgotten these slots include them in their votes. Including them here
+        // keeps the fast path.
         deps.merge(free);
         if s.cx.rules.covers_what_others_lost() {
             deps.merge(&s.store.lost_by_others());
@@ -89,8 +89,7 @@ impl Proposer {
         let tally = Tally { voters: ReplicaSet::EMPTY, same: 0, union: deps.clone() };
         let written = acceptor::pre_accept(s.store, id, batch, deps.clone(), deps.clone(), s.fx);
         s.store.instances.entry(id).tally = Some(Box::new(tally));
-        // Only our own vote waits for this record; the reservation already prevents that the slot
-        // is used again.
+        // Only our own vote waits for this record; the reservation already prevents slot reuse.
         s.fx.answer(written, s.cx.me(), Message::PreAcceptOk { id, deps: deps.clone() });
         let used = reserved.unwrap_or(written);
         let batch = Arc::clone(batch);
@@ -123,8 +122,8 @@ impl Proposer {
         decide_way(s, id, false)
     }
 
-    /// Takes up an own proposal of an earlier life at the owner's ballot: nobody was told more of
-    /// it than its records say.
+    /// Resumes an own proposal of an earlier life at the owner's ballot. No replica was told more
+    /// about it than its records say.
     pub(super) fn resume(&mut self, s: &mut Step<'_>, id: InstanceId) {
         let instance = s.store.instances.entry(id);
         let own_vote = match instance.phase {
@@ -143,13 +142,13 @@ impl Proposer {
     }
 }
 
-/// Fast, slow, or still waiting. `timed_out`: the fast path has had its time.
+/// Returns the path, or `None` to wait on. `timed_out`: the fast-path time-out has passed.
 fn decide_way(s: &mut Step<'_>, id: InstanceId, timed_out: bool) -> Option<Way> {
     let quorums = s.cx.quorums();
     let fast = quorums.fast() - usize::from(!s.cx.rules.fast_path_takes_a_fast_quorum());
     let instance = s.store.instances.get(id)?;
     let tally = instance.tally.as_ref()?;
-    // The owner's own vote counts once it is durable, and no path goes without it.
+    // The owner's own vote counts once it is durable; both paths require it.
     if instance.phase != Phase::PreAccepted || !tally.voters.contains(s.cx.me()) {
         return None;
     }
@@ -164,7 +163,7 @@ fn decide_way(s: &mut Step<'_>, id: InstanceId, timed_out: bool) -> Option<Way> 
     }
     s.fx.hit(if out_of_reach { Path::SlowPath } else { Path::FastTimeout });
     let value: Value = instance.value.clone().expect("a pre-accepted instance has a value");
-    // Once per ballot: from here on the phase is Accepted, and late votes change nothing.
+    // Once per ballot: from here on the phase is Accepted, so late votes change nothing.
     Some(Way::Slow(Proposal { ballot: Ballot::OWNER, value, deps: tally.union.clone() }))
 }
 

@@ -1,5 +1,5 @@
-//! Own proposals are sent again until they are answered; after its time the fast path is given up
-//! for the slow one (PROTOCOL.md §4.3).
+//! Resends own proposals until they are answered. After a time-out it gives up the fast path for
+//! the slow one (PROTOCOL.md §4.3).
 
 use std::cmp::Reverse;
 
@@ -10,26 +10,27 @@ use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Message, Phase};
 use crate::types::{Ballot, InstanceId, ReplicaSet, Time};
 
-/// When to look again at an own undecided instance.
+/// When to check an own undecided instance again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Timer {
     when: Time,
     id: InstanceId,
-    /// Which look it is.
+    /// How many checks there were before this one.
     round: u32,
     /// When the instance was last sent.
     sent: Time,
 }
 
 impl Proposer {
-    /// Looks at an own instance again when an answer is overdue; `round` counts the looks.
+    /// Schedules a check of an own instance for when its answers are overdue; `round` counts
+    /// checks.
     pub(super) fn look_again(&mut self, s: &Step<'_>, id: InstanceId, round: u32) {
         let when = s.view.now + s.cx.resend_after(s.view, round);
         self.timers.push(Reverse(Timer { when, id, round, sent: s.view.now }));
     }
 
-    /// The next own instance whose answers are overdue, and which way it goes now that it has had
-    /// its time. What goes no way yet is sent again.
+    /// The next own instance whose answers are overdue, with the path it takes now that it has
+    /// timed out. Instances that cannot take a path yet are resent.
     pub(crate) fn next_overdue(&mut self, s: &mut Step<'_>) -> Option<(InstanceId, Way)> {
         while self.timers.peek().is_some_and(|Reverse(timer)| timer.when <= s.view.now) {
             let Reverse(timer) = self.timers.pop()?;
@@ -43,7 +44,7 @@ impl Proposer {
                 }
                 return Some((id, way));
             }
-            // It may take longer now than it did when it was sent.
+            // Trips may have become slower since it was sent: then wait longer.
             let due = sent + s.cx.resend_after(s.view, round);
             if due > s.view.now {
                 self.timers.push(Reverse(Timer { when: due, ..timer }));
@@ -56,13 +57,13 @@ impl Proposer {
     }
 }
 
-/// Whether it is undecided at the owner's ballot.
+/// Whether it is undecided and still at the owner's ballot.
 fn is_led_here(s: &Step<'_>, id: InstanceId) -> bool {
     let undecided = |instance: &Instance| instance.ballot.is_owner() && !instance.is_committed();
     s.store.instances.get(id).is_some_and(undecided)
 }
 
-/// Sends an own proposal to those who have not answered.
+/// Sends an own proposal again to those who have not answered.
 pub(super) fn send_again(s: &mut Step<'_>, id: InstanceId) {
     let others = s.cx.others();
     let Some(instance) = s.store.instances.get(id) else { return };

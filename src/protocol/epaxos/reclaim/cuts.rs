@@ -1,16 +1,16 @@
-//! Cut: with a member away, the others agree up to where to drop what it has not executed
-//! (PROTOCOL.md §8a). Beside `truncate`, which does the dropping.
+//! Cut: while a member is away, the others agree on how far to drop records that it still needs
+//! (PROTOCOL.md §8a). Beside `truncate`, which drops them.
 //!
-//! Any replica may propose a cut that `n - f` members have in their durable snapshots; it is
-//! established when as many have agreed. A member agrees only to cuts at or above all that it
-//! agreed to before. Two sets of `n - f` members share one, so established cuts form a chain:
-//! whoever has executed the highest one can serve everyone. Cuts that did not compare would leave
-//! two replicas each with what the other needs.
+//! Any replica may propose a cut that `n - f` members hold in their durable snapshots. It is
+//! established once `n - f` have agreed. A member agrees only to a cut at or above all that it
+//! agreed to before. Any two sets of `n - f` members share one, so established cuts form a chain: a
+//! replica that has executed the highest can serve every other. Without the chain, two replicas
+//! could each hold what the other needs.
 //!
-//! Two proposers at once may each be agreed to by some, and neither by enough. An answer always
-//! names what was agreed to last; whoever sees that it is not at or below its own proposal gives
-//! that up, and proposes again, at or above all it has heard of, once `n - f` members are that far.
-//! As they execute, they will be. The lowest live replica goes first.
+//! With two proposers at once, each may get some agreements and neither enough. An answer always
+//! names the last cut agreed to. A proposer that sees one not at or below its own proposal gives
+//! up. It proposes again, at or above all it has heard of, once `n - f` members have executed that
+//! far, which they will. The lowest live replica goes first.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Fx, Message, Record};
 use crate::types::{Deps, ReplicaId, ReplicaSet, Time, Written};
 
-/// What this replica has agreed to, knows to be established, and proposes.
+/// The cuts that this replica has agreed to, knows to be established, and proposes.
 ///
 /// Invariants:
 ///
@@ -31,19 +31,19 @@ use crate::types::{Deps, ReplicaId, ReplicaSet, Time, Written};
 /// 2. `heard` includes `agreed`.
 #[derive(Debug)]
 pub(super) struct Cuts {
-    /// C: `n - f` members have agreed to it; the highest known here.
+    /// C: the highest cut known here to which `n - f` members have agreed.
     established: Deps,
-    /// Everything up to here is in the last own snapshot, from which others can be served.
+    /// Everything up to here is in this replica's last snapshot, from which it can serve others.
     saved: Deps,
     /// The last cut agreed to here.
     agreed: Deps,
     written: Written,
-    /// Includes every cut known here to be agreed to, or proposed, by anybody.
+    /// At or above every cut that any replica is known to have agreed to or proposed.
     heard: Deps,
     proposal: Option<Proposal>,
-    /// No proposal before.
+    /// Do not propose before this time.
     not_before: Time,
-    /// W as it stood when too much began to be kept, and since when.
+    /// W when the limit of kept bytes was exceeded, and since when W has not moved.
     stood: (Deps, Time),
 }
 
@@ -70,13 +70,13 @@ impl Cuts {
         }
     }
 
-    /// An agreement of an earlier life.
+    /// Restores an agreement of an earlier life.
     pub(super) fn restore(&mut self, cut: &Deps) {
         self.agreed.merge(cut);
         self.heard.merge(cut);
     }
 
-    /// The record of the last agreement, if there was any.
+    /// The record of the last agreement, if there is one.
     pub(super) fn record(&self) -> Option<Record> {
         let any = self.agreed.as_slots().iter().any(|slot| *slot > 0);
         any.then(|| Record::Agreed { cut: self.agreed.clone() })
@@ -91,27 +91,27 @@ impl Cuts {
         }
     }
 
-    /// The highest cut known here to be established (C).
+    /// The highest established cut known here (C).
     pub(super) fn established(&self) -> &Deps {
         &self.established
     }
 
-    /// Some member knows it to be established.
+    /// A member knows this cut to be established.
     pub(super) fn note_established(&mut self, cut: &Deps) {
         self.established.merge(cut);
     }
 
-    /// What is in the last own snapshot.
+    /// What is in this replica's last snapshot.
     pub(super) fn saved(&self) -> &Deps {
         &self.saved
     }
 
-    /// Everything up to here is in a durable own snapshot.
+    /// Everything up to here is in this replica's own durable snapshot.
     pub(super) fn note_saved(&mut self, executed: &Deps) {
         self.saved.merge(executed);
     }
 
-    /// Proposes a cut if too much is kept and W does not move; sends again what was not answered.
+    /// Proposes a cut if too much is kept and W does not move; resends what was not answered.
     pub(super) fn drive(&mut self, s: &mut Step<'_>, marks: &Marks) {
         self.resend(s);
         if self.proposal.is_some() || !self.is_held_up(s, marks) {
@@ -122,8 +122,8 @@ impl Cuts {
         self.start(s, cut);
     }
 
-    /// Whether too much has been kept for some time because some member stands still, and it is
-    /// this replica's turn to do something about it.
+    /// Whether too much has been kept for some time because a member does not move, and it is this
+    /// replica's turn to propose a cut.
     fn is_held_up(&mut self, s: &Step<'_>, marks: &Marks) -> bool {
         let (keep, kept) = (s.cx.settings.retention.keep, s.store.instance_bytes());
         if kept <= keep {
@@ -133,7 +133,7 @@ impl Cuts {
         let floor = marks.executed_by_all();
         if floor != self.stood.0 {
             self.stood.0 = floor;
-            // A member that moves, but far too slowly, is no better than one that stands still.
+            // A member that moves far too slowly counts as one that does not move.
             if kept <= keep.saturating_mul(2) {
                 self.stood.1 = s.view.now;
                 return false;
@@ -143,12 +143,12 @@ impl Cuts {
         s.view.now >= due && s.view.now >= self.not_before
     }
 
-    /// What `n - f` live members have executed for good, this one among them, if it is above all
-    /// that was heard of and would let something go.
+    /// The highest cut that `n - f` live members, this one included, have durably executed. `None`
+    /// unless it is above all cuts heard of and lets something be dropped.
     fn next_cut(&self, s: &Step<'_>, marks: &Marks) -> Option<Deps> {
         let (me, slow) = (s.cx.me(), s.cx.quorums().slow());
-        // What a member has in its snapshot, as far as it is known here: others that never come
-        // back once they stop may have less than they say, and will not agree then.
+        // What a member has in its snapshot, as far as it is known here. In memory mode a member
+        // may have saved less than it reports as executed; then it will not agree.
         let saved_at = |who: ReplicaId| {
             if who == me { &self.saved } else { marks.executed_at(who) }
         };
@@ -156,7 +156,7 @@ impl Cuts {
             !s.view.suspected.contains(*who) && saved_at(*who).includes(&self.heard)
         };
         let mut able: Vec<ReplicaId> = ReplicaId::all(s.cx.n()).filter(able).collect();
-        // Oneself has to agree first; then those who have executed most.
+        // This replica has to agree first; then take those that have executed most.
         let total = |who: &ReplicaId| {
             let slots = saved_at(*who).as_slots();
             slots.iter().fold(0_u64, |sum, slot| sum.saturating_add(*slot))
@@ -173,7 +173,7 @@ impl Cuts {
         (!gone.includes(&cut)).then_some(cut)
     }
 
-    /// Proposes a cut, and agrees to it first.
+    /// Proposes a cut; this replica agrees to it first.
     pub(super) fn start(&mut self, s: &mut Step<'_>, cut: Deps) {
         s.fx.hit(Path::CutProposed);
         self.agree(&cut, s.fx);
@@ -202,13 +202,13 @@ impl Cuts {
         }
     }
 
-    /// Whether it is all in the own snapshot, and takes back nothing that was agreed to.
+    /// Whether the cut is in this replica's own snapshot and at or above all earlier agreements.
     pub(super) fn may_agree(&self, cx: &Context, cut: &Deps) -> bool {
         let saved = self.saved.includes(cut) || !cx.rules.cut_is_checked();
         saved && cut.includes(&self.agreed)
     }
 
-    /// A cut is proposed: agrees to it if it may, and says what it has agreed to last.
+    /// A member proposes a cut: agrees to it if allowed, and answers with the last agreement.
     pub(super) fn on_cut(&mut self, s: &mut Step<'_>, from: ReplicaId, cut: &Deps) {
         self.heard.merge(cut);
         if self.may_agree(s.cx, cut) {
@@ -220,7 +220,7 @@ impl Cuts {
         s.fx.answer(self.written, from, Message::CutOk { cut: self.agreed.clone() });
     }
 
-    /// A member says what it has agreed to last. Whether a cut is established by that.
+    /// A member tells which cut it has agreed to last. Returns whether that establishes a cut.
     pub(super) fn on_cut_ok(&mut self, s: &mut Step<'_>, from: ReplicaId, cut: &Deps) -> bool {
         self.heard.merge(cut);
         let Some(proposal) = &mut self.proposal else { return false };
@@ -235,8 +235,8 @@ impl Cuts {
             return true;
         }
         if !proposal.cut.includes(cut) {
-            // It can't agree to this any more, and maybe not to what another proposes, either: so
-            // both of us try again, above both, but not at the same time.
+            // The sender can no longer agree to this cut, and perhaps not to another proposer's
+            // either. Both proposers try again above both cuts, at different times.
             self.proposal = None;
             let pause = s.cx.timing().gossip * 4;
             let jitter = pause.mul_f64(s.rng.random::<f64>());
@@ -246,7 +246,7 @@ impl Cuts {
     }
 }
 
-/// How long replicas before this one are given to propose.
+/// How long this replica waits so that those before it may propose.
 fn turn(s: &Step<'_>) -> Duration {
     (s.cx.timing().gossip * 4 + s.view.slowest_round_trip() * 2) * s.cx.rank(s.view)
 }

@@ -1,12 +1,12 @@
-//! Marks: what each member knows and has executed, as it says of itself (PROTOCOL.md §4, §8a).
+//! Marks: each member's reports of what it knows and has executed (PROTOCOL.md §4, §8a).
 //!
-//! A replica may crash after it told of its progress to only some peers. Peers that already forgot
-//! an instance include it in their votes; an owner that has not heard would go the slow path with
-//! every command for as long as the crashed one is away. So what all have executed (W) is passed
-//! on, and proposals cover what anybody knows of it. *Forgetting* rests on first-hand reports only:
-//! with a W from elsewhere it would not be known how far the members had proposed.
+//! A replica may crash after reporting its progress to only some peers. Peers that already forgot
+//! an instance include it in their votes; an owner that has not heard would take the slow path for
+//! every command while that replica is away. So what all have executed (W) is gossiped, and
+//! proposals cover what any member knows of it. *Forgetting* uses first-hand reports only: a W from
+//! elsewhere does not tell how far the members had proposed.
 //!
-//! *For good* (E): in its durable snapshot; or at all, if it never comes back once it stops.
+//! *Durably executed* (E): in the replica's durable snapshot. In memory mode: executed.
 
 use std::cmp::Reverse;
 
@@ -15,32 +15,32 @@ use crate::protocol::epaxos::Context;
 use crate::protocol::epaxos::store::Store;
 use crate::types::{Deps, ReplicaId, Slot, Time};
 
-/// What the members have said of themselves.
+/// The members' reports.
 #[derive(Debug)]
 pub(crate) struct Marks {
     known: Vec<Deps>,
     executed: Vec<Deps>,
-    /// W as far as anybody has told, and of it what this replica has executed for good itself.
+    /// W as far as any member has told, limited to what this replica has durably executed.
     by_all: Deps,
     /// Per member, the last slot it proposed in.
     proposed: Deps,
-    /// When to say it again.
+    /// When the next gossip is due.
     next_gossip: Time,
     trim: Option<Trim>,
     /// Everything up to here may be forgotten.
     forgettable: Deps,
 }
 
-/// What may be forgotten once two things have come true.
+/// What may be forgotten once two conditions hold.
 #[derive(Debug)]
 struct Trim {
     /// Every member has executed everything up to here.
     floor: Deps,
-    /// The others know this too by then.
+    /// By then the others know this too.
     when: Time,
-    /// Everything that a member may have proposed before it executed `floor`. Only what is proposed
-    /// later is sure to cover `floor`. As long as one of these is undecided here, a Validate of it
-    /// may come, and what `floor` holds is what speaks against it.
+    /// Everything that a member may have proposed before it executed `floor`. Only later proposals
+    /// are sure to cover `floor`. While one of these is undecided here, a Validate of it may come,
+    /// and the instances up to `floor` may speak against it.
     decided: Deps,
 }
 
@@ -58,7 +58,7 @@ impl Marks {
         }
     }
 
-    /// E of a member, as far as it is known here: everything up to there it has executed for good.
+    /// E of a member, as known here: it has durably executed everything up to there.
     pub(crate) fn executed_at(&self, who: ReplicaId) -> &Deps {
         &self.executed[who.index()]
     }
@@ -68,12 +68,12 @@ impl Marks {
         &self.forgettable
     }
 
-    /// What was forgotten in an earlier life stays so.
+    /// What was forgotten in an earlier life stays forgotten.
     pub(super) fn restore_forgotten(&mut self, floor: &Deps) {
         self.forgettable.merge(floor);
     }
 
-    /// Whether it is time to say it again; if so, the next time is set.
+    /// Whether gossip is due; if so, schedules the next.
     pub(super) fn is_gossip_due(&mut self, cx: &Context, now: Time) -> bool {
         if now < self.next_gossip {
             return false;
@@ -82,8 +82,8 @@ impl Marks {
         true
     }
 
-    /// This replica has proposed up to `proposed`, and forgotten everything up to `floor`, in an
-    /// earlier life or with another's snapshot.
+    /// This replica has proposed up to `proposed`. It has forgotten everything up to `floor`, some
+    /// of it perhaps in an earlier life or by an install.
     pub(super) fn note_own(&mut self, me: ReplicaId, proposed: Slot, floor: &Deps) {
         self.proposed.raise(me, proposed);
         let by_all = self.executed_by_all();
@@ -91,38 +91,39 @@ impl Marks {
         self.by_all.merge(floor);
     }
 
-    /// What a member says of itself; `proposed` is as of the moment when `executed` was.
+    /// A member's report. `proposed` was read at the same moment as `executed`.
     pub(super) fn heard(&mut self, from: ReplicaId, proposed: Slot, known: &Deps, executed: &Deps) {
         self.proposed.raise(from, proposed);
         self.known[from.index()].merge(known);
         self.executed[from.index()].merge(executed);
     }
 
-    /// The next gossip is due at `time`, if not sooner.
+    /// Makes the next gossip due at `time` or earlier.
     pub(super) fn gossip_at(&mut self, time: Time) {
         self.next_gossip = self.next_gossip.min(time);
     }
 
-    /// This replica has executed everything up to `executed` for good.
+    /// This replica has durably executed everything up to `executed`.
     pub(super) fn executed_here(&mut self, me: ReplicaId, executed: &Deps) {
         self.executed[me.index()].merge(executed);
     }
 
-    /// Another replica knows that every member has executed everything up to `by_all`, `me` too.
+    /// Another replica knows that every member, `me` included, has executed everything up to
+    /// `by_all`.
     pub(super) fn told_of_all(&mut self, me: ReplicaId, by_all: &Deps) {
         let mut by_all = by_all.clone();
         by_all.meet(&self.executed[me.index()]);
         self.by_all.merge(&by_all);
     }
 
-    /// Slots that a proposal may depend on for free: every member has executed them, as far as
-    /// anybody has told. Refreshed at each gossip.
+    /// Slots that a proposal may depend on at no cost: as far as any member has told, every member
+    /// has executed them. Refreshed at each gossip.
     pub(crate) fn free_to_cover(&self) -> &Deps {
         &self.by_all
     }
 
-    /// W, as every member has told this replica itself: everything up to here is executed by all,
-    /// the absent ones included.
+    /// W from first-hand reports: every member, including absent ones, has told this replica that
+    /// it executed everything up to here.
     pub(super) fn executed_by_all(&self) -> Deps {
         let (first, rest) = self.executed.split_first().expect("a cluster has a member");
         rest.iter().fold(first.clone(), |mut all, deps| {
@@ -131,8 +132,8 @@ impl Marks {
         })
     }
 
-    /// A member that knows the decisions of `owner` beyond `slot`, and how far: the owner or who
-    /// knows most, and after asking `in_vain` so many times another.
+    /// A member that knows decisions of `owner` above `slot`, and how far. Prefers the owner, then
+    /// the member that knows most; `in_vain` unanswered requests select the next one.
     pub(crate) fn who_knows(
         &self,
         owner: ReplicaId,
@@ -149,9 +150,9 @@ impl Marks {
         claims.get(in_vain % claims.len().max(1)).copied()
     }
 
-    /// What every member has executed may be forgotten: a while after learning it, so that the
-    /// others know it too and cover it, and no proposal goes the slow path for it; and not before
-    /// everything that might not cover it is decided.
+    /// Marks as forgettable what every member has executed, under two conditions. First, some time
+    /// has passed, so that the others know it too and cover it; otherwise proposals would go the
+    /// slow path. Second, every instance that might not cover it is decided.
     pub(super) fn watch_floor(&mut self, cx: &Context, store: &Store, view: &View) {
         let wait = cx.timing().gossip * 4 + view.slowest_round_trip() * 2;
         if let Some(trim) = self.trim.take() {

@@ -1,13 +1,13 @@
-//! Truncate: drops the records of what is executed here for good and needed by no live member, and
+//! Truncate: drops records that are durably executed here and that no live member needs, and
 //! forgets what every member has executed (PROTOCOL.md §8a). After execution; `marks` and `cuts`
-//! say how far.
+//! determine how far.
 //!
-//! Two floors. Up to the *cut* (C), or W, a record may be dropped: what it says of others goes on
-//! in the index of dropped instances. Up to W, once nothing may come any more that this speaks
-//! against, it is forgotten altogether.
+//! There are two floors. Up to the *cut* (C), or W, a record may be dropped; the index of dropped
+//! instances keeps it as a conflict. Up to W, once no undecided instance may need it as a conflict,
+//! it is forgotten altogether.
 //!
-//! An instance that is dropped never gets a record again. Who wants something about it that asks
-//! for a record is told so; it needs a snapshot.
+//! A dropped instance never gets a record again. A sender whose message would need one is answered
+//! `Truncated`; it needs a snapshot.
 
 use crate::protocol::Path;
 use crate::protocol::epaxos::Context;
@@ -18,21 +18,21 @@ use crate::types::{Deps, InstanceId, KeyHash, Slot};
 
 use super::Reclaim;
 
-/// How many instances of an owner go at a time: a replica never stops to clean up.
+/// How many slots of an owner one call removes: cleaning up must never stall the replica.
 const AT_ONCE: Slot = 2048;
 
-/// How many keys of the dropped index are looked at at a time.
+/// How many keys of the dropped index one call examines.
 const KEYS_AT_ONCE: usize = 4096;
 
-/// How far the sweep of the dropped index is that removes what is forgotten.
+/// The progress of the sweep that removes forgotten entries from the dropped index.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    /// The floor of the last sweep that began.
+    /// The floor at which the last sweep began.
     floor: Deps,
     stage: Stage,
 }
 
-/// Which part is swept, and after which key it goes on.
+/// The part that is being swept, and the key to continue after.
 #[derive(Debug)]
 enum Stage {
     Idle,
@@ -45,12 +45,12 @@ impl Sweep {
         Sweep { floor: Deps::none(n), stage: Stage::Idle }
     }
 
-    /// Everything has to be looked at once more: something below the floor may have come in.
+    /// Sweeps everything once more: entries below the floor may have been added.
     pub(super) fn again(&mut self) {
         self.floor = Deps::none(self.floor.len());
     }
 
-    /// Removes from the index of dropped instances some of what every member has executed.
+    /// Removes some forgotten entries from the index of dropped instances.
     fn some(&mut self, store: &mut Store) {
         let next = match self.stage {
             Stage::Idle if self.floor == *store.forgotten() => return,
@@ -70,21 +70,22 @@ impl Sweep {
     }
 }
 
-/// A step of at most [`AT_ONCE`] slots an owner from one floor towards another.
+/// Moves a floor towards another by at most [`AT_ONCE`] slots per owner.
 fn step(from: &Deps, to: &Deps) -> Deps {
     let next = from.iter().map(|(owner, slot)| slot.max(to.slot(owner).min(slot + AT_ONCE)));
     Deps::from_slots(next)
 }
 
 impl Reclaim {
-    /// Forgets and drops some of what may go. Called with every tick.
+    /// Forgets and drops a limited amount. Called with every tick.
     pub(crate) fn truncate(&mut self, s: &mut Step<'_>) {
         self.forget_some(s);
         self.drop_some(s);
         self.sweep.some(s.store);
     }
 
-    /// What every member has executed, and nothing may come up any more that it speaks against.
+    /// Forgets instances that every member has executed and that no undecided one may need as a
+    /// conflict.
     fn forget_some(&self, s: &mut Step<'_>) {
         let to = self.marks.forgettable();
         if s.store.forgotten().includes(to) {
@@ -96,7 +97,7 @@ impl Reclaim {
         s.fx.hit(Path::Trimmed);
     }
 
-    /// What is in the own snapshot, and in the established cut.
+    /// Drops records that are in this replica's own snapshot and in the established cut.
     fn drop_some(&self, s: &mut Step<'_>) {
         let mut to = self.cuts.established().clone();
         to.meet(self.cuts.saved());

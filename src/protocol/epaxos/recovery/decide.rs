@@ -1,4 +1,5 @@
-//! The hard choices of recovery, as pure functions (PROTOCOL.md §5.3, §5.5).
+//! The decisions of recovery, as pure functions (PROTOCOL.md §5.3, §5.5). Called by `recovery` and
+//! its stages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use crate::protocol::epaxos::{Phase, Report, Standing};
 /// What a recovery does after `n - f` promises.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Choice {
-    /// Some value was accepted, so it may have been decided: propose it again (§5.3.2).
+    /// A value was accepted, so it may have been decided: propose it again (§5.3.2).
     Adopt(Value, Deps),
-    /// The owner has promised and had not committed: nobody can have decided (§5.3.3).
+    /// The owner has promised and had not committed, so nothing was decided (§5.3.3).
     OwnerNop,
-    /// The fast path may have happened: ask what speaks against it (§5.3.4).
+    /// The fast path may have succeeded: ask what speaks against it (§5.3.4).
     Validate { batch: Arc<Batch>, deps: Deps, fast_votes: usize },
     /// Too few voted for the owner's dependencies unchanged (§5.3.5).
     Nop,
@@ -24,7 +25,9 @@ pub(super) enum Choice {
 /// Chooses from the promises of at least `n - f` replicas, none of which has committed.
 ///
 /// # Panics
-/// If there are fewer, or one is Committed: such a reply is a Commit and ends the recovery.
+///
+/// If there are fewer than `n - f` promises, or one reports Committed. A committed replica answers
+/// Commit, which ends the recovery.
 pub(super) fn decide_recovery(
     quorums: Quorums,
     owner: ReplicaId,
@@ -64,9 +67,9 @@ pub(super) enum Verdict {
     Clean,
     /// Something interfering is committed: the fast path did not happen.
     Committed,
-    /// Something interfering has its owner outside the quorum, with no vote to spare.
+    /// An interfering instance has its owner outside the quorum, and there is no vote to spare.
     OwnerOutside,
-    /// It depends on how the interfering instances end.
+    /// The outcome depends on how the interfering instances end.
     Wait,
 }
 
@@ -83,7 +86,7 @@ pub(super) fn decide_validation(
     if interfering.values().any(|standing| *standing == Standing::Committed) {
         return Verdict::Committed;
     }
-    // Of unknown payload it is to its owner alone, which is in the quorum then.
+    // Only the owner reports an instance as of unknown payload, so that owner is in the quorum.
     let known = interfering.iter().filter(|(_, standing)| **standing > Standing::Unknown);
     let outside = known.into_iter().any(|(id, _)| !quorum.contains(id.replica));
     if fast_votes + quorums.e == quorum.len() && outside {
@@ -92,15 +95,16 @@ pub(super) fn decide_validation(
     Verdict::Wait
 }
 
-/// Whether another recovery's count of fast votes proves that its instance, or the one that waits
-/// for it, cannot both have been fast (§5.5): with more than `n - f - e`, the other one may have.
+/// Whether another recovery's count of fast votes proves that this instance was not fast (§5.5).
+/// The two instances cannot both have been fast, and with more than `n - f - e` votes the other may
+/// have been.
 pub(super) fn must_yield(quorums: Quorums, others_fast_votes: usize) -> bool {
     others_fast_votes + quorums.f + quorums.e > quorums.n
 }
 
-/// Whether an instance reported as of unknown payload was proposed without covering `id` with
-/// `batch`, which it conflicts with: what anybody else would have reported it for (§5.4). `None`
-/// while nobody here knows.
+/// Whether an instance reported as of unknown payload conflicts with `batch` and was proposed
+/// without covering `id`. That is the reason for which any other instance is reported (§5.4).
+/// `None` while this replica does not know.
 pub(super) fn speaks_against(
     id: InstanceId,
     batch: &Batch,
@@ -110,8 +114,8 @@ pub(super) fn speaks_against(
     if !instance.payload.as_ref()?.footprint().conflicts(batch.footprint()) {
         return Some(false);
     }
-    // Its owner may have voted for `id` first, and covered it then: so another recovery's votes
-    // for it say nothing against `id`.
+    // Its owner may have voted for `id` first and covered it in its own proposal. Then another
+    // recovery's votes for it do not speak against `id`.
     let (_, covered) = instance.initial.as_ref()?;
     Some(!covered.covers(id))
 }

@@ -1,4 +1,4 @@
-//! The recovery decision over every small set of replies, against the rules read literally.
+//! Checks `decide` over every small set of replies, against a literal reading of the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ fn batch() -> Arc<Batch> {
     }])
 }
 
-/// What one replica may know of an undecided instance, all ways that matter to the decision.
+/// Every report about an undecided instance that makes a difference to the decision.
 fn reports(n: usize) -> Vec<Report> {
     let (batch, initial) = (batch(), Deps::none(n));
     let other = Deps::from_slots((0..n).map(|_| 1));
@@ -54,7 +54,7 @@ fn reports(n: usize) -> Vec<Report> {
     ]
 }
 
-/// PROTOCOL.md §5.3 word by word, on purpose in another shape than the code.
+/// PROTOCOL.md §5.3, clause by clause; deliberately not in the code's form.
 fn by_the_book(q: Quorums, owner: ReplicaId, replies: &BTreeMap<ReplicaId, Report>) -> Choice {
     let highest = replies.values().map(|r| r.accepted).max().expect("some replied");
     let adopted = replies.values().find(|r| r.accepted == highest && r.phase == Phase::Accepted);

@@ -1,8 +1,8 @@
-//! Recovery: a replica takes over an instance that its owner does not finish (PROTOCOL.md §5). It
-//! reads in order: a ballot and its promises here, the choice in `decide`, the question in
-//! `validate`, the wait in `waiting`.
+//! Recovery: a replica takes over an instance that its owner does not finish (PROTOCOL.md §5). In
+//! order: the ballot and its promises are here, the choice in `decide`, the question to the quorum
+//! in `validate`, the wait in `waiting`.
 //!
-//! A recovery ends in a [`Proposal`] at its own ballot, which it hands to its caller.
+//! A recovery ends in a [`Proposal`] at its own ballot, which it returns to its caller.
 
 mod decide;
 #[cfg(test)]
@@ -33,17 +33,17 @@ use waiting::Waiters;
 struct Recovery {
     ballot: Ballot,
     stage: Stage,
-    /// When to send again what was not answered.
+    /// When to resend what was not answered.
     send_again: Time,
-    /// When to give this ballot up and begin anew.
+    /// When to give this ballot up and start again.
     give_up: Time,
-    /// Until then, hope for more than `n - f` promises.
+    /// Until this time, wait for more than `n - f` promises.
     hope_until: Time,
 }
 
 impl Recovery {
-    /// Whether it needs an answer of one of these: all of a quorum have to answer Validate, so when
-    /// one is gone, another quorum has to be found.
+    /// Whether it needs an answer from one of these. All members of a quorum have to answer
+    /// Validate, so if one fails, another quorum has to be found.
     fn waits_for_any(&self, suspected: ReplicaSet) -> bool {
         let Stage::Validating { candidate, answered, .. } = &self.stage else { return false };
         candidate.quorum.iter().any(|r| suspected.contains(r) && !answered.contains(r))
@@ -61,19 +61,19 @@ enum Stage {
         answered: ReplicaSet,
         interfering: BTreeMap<InstanceId, Standing>,
     },
-    /// Waiting for how the interfering instances end.
+    /// Waiting for the interfering instances to end.
     Waiting {
         candidate: Candidate,
-        /// Each with whether it turned out harmless.
+        /// Each interfering instance, and whether it turned out harmless.
         pending: BTreeMap<InstanceId, bool>,
         /// Those of them that may not even conflict (PROTOCOL.md §7).
         unknown: BTreeSet<InstanceId>,
     },
-    /// A value was proposed; the votes are counted with the instance.
+    /// A value was proposed; its votes are counted in the instance.
     Accepting { value: Value, deps: Deps },
 }
 
-/// The value that the fast path may have decided, and who was asked.
+/// The value that the fast path may have decided, and the quorum that was asked.
 #[derive(Clone, Debug)]
 struct Candidate {
     batch: Arc<Batch>,
@@ -84,7 +84,7 @@ struct Candidate {
 
 /// The recoveries led here.
 ///
-/// Invariant: `led` holds exactly the recoveries whose ballot is still the instance's.
+/// Invariant: `led` holds exactly the recoveries whose ballot is still that of the instance.
 #[derive(Debug, Default)]
 pub(super) struct Recoveries {
     led: BTreeMap<InstanceId, Recovery>,
@@ -97,18 +97,18 @@ impl Recoveries {
         self.led.contains_key(&id)
     }
 
-    /// How many there are.
+    /// The number of recoveries led here.
     pub(super) fn len(&self) -> usize {
         self.led.len()
     }
 
-    /// The ballot of the one of `id`.
+    /// The ballot of the recovery of `id`.
     #[cfg(test)]
     pub(super) fn ballot_of(&self, id: InstanceId) -> Option<Ballot> {
         self.led.get(&id).map(|recovery| recovery.ballot)
     }
 
-    /// §5.1: joins a ballot of one's own above all seen, and asks for promises.
+    /// §5.1: joins a ballot of its own above all seen, and asks for promises.
     pub(super) fn start(&mut self, s: &mut Step<'_>, id: InstanceId) {
         assert!(!s.store.instances.is_committed(id), "a decision needs no recovery: {id}");
         if s.store.instances.get(id).is_none() {
@@ -136,7 +136,8 @@ impl Recoveries {
         s.fx.send(written, s.cx.all(), Message::Recover { id, ballot });
     }
 
-    /// Another ballot is at work: a recovery led here below it is over, and its leader gets time.
+    /// Another ballot is in progress: ends a recovery led here below it, and leaves its leader
+    /// time.
     pub(super) fn yield_to(
         &mut self,
         s: &mut Step<'_>,
@@ -150,21 +151,21 @@ impl Recoveries {
         let attempts = s.store.instances.entry(id).attempts;
         let mut pause = back_off(s, attempts);
         if id.replica == s.cx.me() && !early.is_orphan(s.cx, s.store, id) {
-            // With the owner in its quorum a recovery is over at once: so the owner goes first. Of
-            // an orphan the owner knows no more than the others do.
+            // With the owner in its quorum a recovery ends at once, so the owner goes first. The
+            // owner of an orphan knows no more than the others, so it does not.
             pause /= 4;
         }
         s.store.instances.entry(id).not_before = s.view.now + pause;
     }
 
-    /// It is decided, or can find no quorum: the recovery led here is over, if there is one.
+    /// The instance is decided, or has no quorum: ends a recovery of it that is led here.
     pub(super) fn end(&mut self, id: InstanceId) {
         if self.led.remove(&id).is_some() {
             self.waiters.stop(id);
         }
     }
 
-    /// All are over: what is in `decided` needs none, and the others begin anew.
+    /// Ends all: instances in `decided` need none, and the others start again.
     pub(super) fn end_all(&mut self, decided: &Executed) {
         self.led.clear();
         self.waiters.stop_all(decided);
@@ -198,11 +199,11 @@ impl Recoveries {
         }
     }
 
-    /// Decides once there are enough promises: `n - f` at the first attempt, all that can be had at
-    /// later ones (§5.6).
+    /// Decides once there are enough promises: `n - f` at the first attempt, later as many as can
+    /// be reached (§5.6).
     ///
-    /// Deviation: only a quorum that has to answer Validate is worth waiting for. Any other choice
-    /// is an Accept, which needs `n - f` of all replicas, whoever promised.
+    /// Deviation: it waits for more only if the quorum then has to answer Validate. Any other
+    /// choice is an Accept, which needs `n - f` of all replicas, whoever promised.
     fn decide_collected(
         &mut self,
         s: &mut Step<'_>,
@@ -215,7 +216,7 @@ impl Recoveries {
         if replies.len() < quorums.slow() {
             return None;
         }
-        // An orphan's owner promises nothing, not even to itself.
+        // An orphan's owner gives no promise, not even to itself.
         let silent = usize::from(early.is_orphan(s.cx, s.store, id));
         let live = quorums.n - s.view.suspected.len() - silent;
         let hoping = s.view.now < recovery.hope_until && replies.len() < live;
@@ -245,7 +246,7 @@ impl Recoveries {
         }
     }
 
-    /// A promise that came while waiting, from outside the quorum (§5.5).
+    /// A promise from outside the quorum that arrives in the Waiting stage (§5.5).
     fn decide_late(
         &mut self,
         s: &mut Step<'_>,
@@ -265,12 +266,12 @@ impl Recoveries {
         }
     }
 
-    /// Proposes nothing, covering nothing.
+    /// Proposes `Nop` with no dependencies.
     fn propose_nop(&mut self, s: &Step<'_>, id: InstanceId) -> Option<Proposal> {
         self.propose(s, id, Value::Nop, Deps::none(s.cx.n()))
     }
 
-    /// The value to be accepted at the recovery's ballot.
+    /// The proposal of a value at the recovery's ballot.
     fn propose(
         &mut self,
         s: &Step<'_>,
@@ -288,7 +289,7 @@ impl Recoveries {
         Some(Proposal { ballot, value, deps })
     }
 
-    /// The recoveries that something may have to be done about now.
+    /// The recoveries that may need action now.
     pub(super) fn due(&self, view: &View) -> Vec<InstanceId> {
         let now = view.now;
         let is_due = |r: &Recovery| {
@@ -298,7 +299,8 @@ impl Recoveries {
         self.led.iter().filter(|(_, r)| is_due(r)).map(|(id, _)| *id).collect()
     }
 
-    /// Begins anew at a higher ballot what takes too long; decides what need not hope any longer.
+    /// Restarts a recovery at a higher ballot if it takes too long; decides if it need not wait for
+    /// more promises.
     pub(super) fn drive(
         &mut self,
         s: &mut Step<'_>,
@@ -315,7 +317,7 @@ impl Recoveries {
         self.decide_collected(s, early, id).or_else(|| self.examine(s, id))
     }
 
-    /// Sends again what got no answer.
+    /// Resends what was not answered.
     pub(super) fn resend(&mut self, s: &mut Step<'_>, id: InstanceId) {
         let resend = s.view.now + s.cx.resend_after(s.view, 1);
         let all = s.cx.all();
@@ -357,17 +359,17 @@ impl Recoveries {
     }
 }
 
-/// How long to leave an instance alone after the `attempts`-th try: random and growing, so that
-/// replicas that keep superseding each other come apart.
+/// How long to leave an instance alone after the `attempts`-th attempt. Random and growing, so that
+/// replicas that keep superseding each other separate.
 fn back_off(s: &mut Step<'_>, attempts: u32) -> Duration {
-    // A round trip beyond a second is a queue or a fault, and passes sooner than it seems.
+    // A round trip beyond a second is a queue or a fault, and usually passes soon.
     let trip = s.view.slowest_round_trip().min(Duration::from_secs(1));
     let base = s.cx.timing().retransmit * 2 + trip * 4;
     let longest = base * (1 << attempts.min(3));
     base + longest.mul_f64(s.rng.random::<f64>())
 }
 
-/// A number of votes as a message carries it.
+/// A number of votes, as messages encode it.
 fn small(votes: usize) -> u8 {
     u8::try_from(votes).expect("there are fewer replicas than 256")
 }

@@ -1,6 +1,6 @@
-//! Validate, the leader's side: before a recovery proposes what the fast path may have decided, its
-//! quorum says what speaks against that (PROTOCOL.md §5.4, §5.5). After the promises; before
-//! `waiting` or the proposal. The quorum's side is in `acceptor`.
+//! Validate, at the leader: before a recovery proposes the value that the fast path may have
+//! decided, it asks its quorum what speaks against that (PROTOCOL.md §5.4, §5.5). After the
+//! promises, before `waiting` or the proposal. The other side is in `acceptor::validate`.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ impl Recoveries {
         None
     }
 
-    /// §5.5: the leader counts answers; it needs every one of its quorum.
+    /// §5.5: counts answers; every member of the quorum has to answer.
     pub(crate) fn on_validate_ok(
         &mut self,
         s: &mut Step<'_>,
@@ -88,7 +88,7 @@ impl Recoveries {
     }
 }
 
-/// What was reported and is dropped here speaks against `batch`, or is harmless (§8a).
+/// A reported instance that is dropped here either speaks against `batch` or is harmless (§8a).
 fn judge_dropped(
     s: &mut Step<'_>,
     batch: &Batch,
@@ -110,8 +110,8 @@ fn judge_dropped(
     });
 }
 
-/// Of the instances reported as of unknown payload, those that are known here either speak
-/// against `id` with `batch` like any other, or not at all.
+/// An instance reported as of unknown payload may be known here. Then it either speaks against `id`
+/// with `batch` like any other, or is harmless.
 fn judge_unknown(
     s: &mut Step<'_>,
     id: InstanceId,

@@ -1,5 +1,6 @@
-//! Waiting: a recovery that cannot tell yet waits for how the interfering instances end, and says
-//! so, which lets two recoveries that wait for each other come apart (PROTOCOL.md §5.5).
+//! Waiting: a recovery that cannot decide yet waits for the interfering instances to end, and
+//! announces it. The announcement resolves two recoveries that wait for each other (PROTOCOL.md
+//! §5.5).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,26 +12,26 @@ use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Message, Standing};
 use crate::types::{Executed, InstanceId, ReplicaId, Value, Written};
 
-/// Who waits for whom, and what waiting recoveries have said.
+/// Which recovery waits for which instances, and what waiting recoveries have announced.
 ///
 /// Invariant: `waiting[x]` holds `id` only while `id` is under recovery here and in its Waiting
 /// stage, and `x` is undecided here.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     waiting: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
-    /// The most fast votes that any recovery of an instance has claimed. A fact about votes at the
-    /// owner's ballot, so it stays true at every ballot.
+    /// The most fast votes that any recovery of an instance has announced. They are votes at the
+    /// owner's ballot, so the number stays valid at every ballot.
     heard: BTreeMap<InstanceId, usize>,
 }
 
 impl Waiters {
-    /// Nothing waits any more, and nothing that was said about these matters.
+    /// Ends all waits. Announcements about decided instances no longer matter.
     pub(super) fn stop_all(&mut self, decided: &Executed) {
         self.waiting.clear();
         self.heard.retain(|id, _| !decided.contains(*id));
     }
 
-    /// `id` waits for nothing any more.
+    /// Ends all waits of `id`.
     pub(super) fn stop(&mut self, id: InstanceId) {
         self.waiting.retain(|_, waiters| {
             waiters.remove(&id);
@@ -54,13 +55,13 @@ impl Recoveries {
         let unknown = unknown.map(|(other, _)| *other).collect();
         for other in pending.keys() {
             self.waiters.waiting.entry(*other).or_default().insert(id);
-            // It exists, so its decision will be asked for, and recovered if need be.
+            // The instance exists: this lets `watch` fetch its decision, or recover it.
             s.store.see(other.replica, other.slot);
         }
         let recovery = self.led.get_mut(&id)?;
         recovery.stage = Stage::Waiting { candidate, pending, unknown };
         recovery.send_again = s.view.now + s.cx.resend_after(s.view, 0);
-        // The mutual wait ends by votes and decisions, not by a higher ballot: be patient.
+        // Votes and decisions end a mutual wait; a higher ballot does not. So allow much time.
         recovery.give_up = s.view.now + s.cx.timing().patience * 2;
         s.fx.send(Written::default(), s.cx.all(), Message::Waiting { id, fast_votes });
         let proposal = self.examine(s, id);
@@ -70,7 +71,8 @@ impl Recoveries {
         proposal
     }
 
-    /// Sees that every instance waited for gets recovered, unless somebody is at it.
+    /// Starts a recovery of every instance waited for whose owner is suspected, unless one is
+    /// running.
     fn recover_interfering(&mut self, s: &mut Step<'_>, id: InstanceId) {
         let Some(recovery) = self.led.get(&id) else { return };
         let Stage::Waiting { pending, .. } = &recovery.stage else { return };
@@ -87,8 +89,8 @@ impl Recoveries {
         }
     }
 
-    /// A recovery says that it waits, and how many fast votes it counted. Those that wait for its
-    /// instance have to look again; they are returned.
+    /// A recovery announces that it waits, with the number of fast votes it counted. Returns the
+    /// recoveries that wait for its instance; they must be re-examined.
     pub(crate) fn on_waiting(
         &mut self,
         s: &mut Step<'_>,
@@ -106,13 +108,13 @@ impl Recoveries {
         self.waiters.waiting.get(&id).cloned().unwrap_or_default()
     }
 
-    /// `id` is decided. Those that waited for it have to look again; they are returned.
+    /// `id` is decided. Returns the recoveries that waited for it; they must be re-examined.
     pub(crate) fn waited_for(&mut self, id: InstanceId) -> BTreeSet<InstanceId> {
         self.waiters.heard.remove(&id);
         self.waiters.waiting.remove(&id).unwrap_or_default()
     }
 
-    /// Looks at everything a recovery waits for.
+    /// Examines all instances that a recovery waits for.
     pub(crate) fn examine(&mut self, s: &mut Step<'_>, id: InstanceId) -> Option<Proposal> {
         let recovery = self.led.get_mut(&id)?;
         let Stage::Waiting { candidate, pending, unknown } = &mut recovery.stage else {
@@ -125,7 +127,7 @@ impl Recoveries {
                 Seen::Harmless => *harmless = true,
                 Seen::Open => outcome = Outcome::Open,
                 Seen::Forgotten => {
-                    // Promises asked for anew will tell.
+                    // New promises will tell.
                     outcome = Outcome::Open;
                     recovery.give_up = s.view.now;
                     break;
@@ -151,9 +153,10 @@ impl Recoveries {
     }
 }
 
-/// The leader of a recovery says that it waits, maybe for long. A higher ballot would have to wait
-/// for the same, so the leader gets time until it can have said so twice again. Not one that is
-/// suspected: it may be heard and hear nothing, and would wait for ever.
+/// The leader of a recovery announces that it waits, perhaps for long. A higher ballot would wait
+/// for the same instances, so this replica leaves the leader time for two more announcements. It
+/// does not if the leader is suspected: a leader that sends but receives nothing would wait for
+/// ever.
 fn leave_to_leader(s: &mut Step<'_>, from: ReplicaId, id: InstanceId) {
     let Some(instance) = s.store.instances.get(id) else { return };
     let (ballot, attempts) = (instance.ballot, instance.attempts);
@@ -165,27 +168,27 @@ fn leave_to_leader(s: &mut Step<'_>, from: ReplicaId, id: InstanceId) {
     s.store.instances.entry(id).not_before = s.view.now + pause;
 }
 
-/// What all that a recovery waits for says together.
+/// The result of examining all instances that a recovery waits for.
 enum Outcome {
-    /// Nothing of it speaks against the fast path.
+    /// None of them speaks against the fast path.
     Clean,
-    /// It depends on what is still open.
+    /// At least one is still open.
     Open,
-    /// The fast path did not happen.
+    /// The fast path did not succeed.
     Against(Path),
 }
 
-/// What one instance that a recovery waits for says about its fast path.
+/// What one instance says about the fast path of a recovery that waits for it.
 enum Seen {
     Harmless,
     Open,
-    /// How it ended is forgotten here.
+    /// This replica has forgotten how it ended.
     Forgotten,
     Against(Path),
 }
 
-/// Looks at one instance that the recovery of `id` waits for (§5.5). `unknown`: it was reported as
-/// of unknown payload. `heard`: the most fast votes that a recovery of it has claimed.
+/// Examines one instance that the recovery of `id` waits for (§5.5). `unknown`: it was reported as
+/// of unknown payload. `heard`: the most fast votes that a recovery of it has announced.
 fn look_at(
     s: &mut Step<'_>,
     id: InstanceId,
@@ -202,7 +205,7 @@ fn look_at(
     }
     let instance = s.store.instances.get(other);
     if unknown {
-        // It says nothing about this one unless it is known to conflict, not covering it.
+        // It counts only once it is known to conflict and not to cover `id`.
         let known = match s.cx.rules.unknown_says_nothing() {
             true => speaks_against(id, &candidate.batch, instance),
             false => Some(true),
