@@ -1,4 +1,4 @@
-//! Replicas on a perfect network: the shape of the normal case.
+//! Replicas on a perfect network: how the normal case goes.
 
 use bytes::Bytes;
 
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 pub(super) type Out = Output<Message, Record>;
 
-/// A cluster whose messages arrive in order, one step at a time, and whose disks are instant
-/// unless `held`.
+/// A cluster whose messages arrive in order, one step at a time. Disks are instant, except the one
+/// in `held`.
 pub(super) struct Cluster {
     pub(super) cores: Vec<Core<EPaxos>>,
     pub(super) network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Message>)>,
-    /// What each replica has appended in all its lives, and how much of it is on its disk.
+    /// What each replica has appended in all its lives, and how much of it is on disk.
     pub(super) logs: Vec<Vec<crate::replica::Record<Record>>>,
     pub(super) flushed: Vec<usize>,
     pub(super) held: Option<ReplicaId>,
-    /// Those who hear and say nothing.
+    /// The replicas that receive but do not send.
     pub(super) away: ReplicaSet,
     pub(super) executed: Vec<Vec<Execution>>,
     rejected: Vec<(RequestId, Rejection)>,
@@ -85,7 +85,7 @@ impl Cluster {
         }
     }
 
-    /// Its disk is done with all that was appended.
+    /// The replica's disk finishes all appended records.
     pub(super) fn durable(&mut self, me: ReplicaId) -> Input<Message> {
         self.flushed[me.index()] = self.logs[me.index()].len();
         Input::Durable(self.end(me.index()))
@@ -101,7 +101,7 @@ impl Cluster {
         self.step(command.origin, Input::Propose(command));
     }
 
-    /// Delivers everything, as often as it takes.
+    /// Delivers all messages, and those that follow from them.
     pub(super) fn run(&mut self) {
         while let Some((from, to, message)) = self.network.pop_front() {
             self.step(to, Input::Peer { from, message });
@@ -119,7 +119,7 @@ impl Cluster {
         }
     }
 
-    /// It stops, and comes back with what was on its disk.
+    /// Stops a replica and restarts it with what was on its disk.
     pub(super) fn restart(&mut self, at: usize) {
         let n = self.cores.len();
         self.logs[at].truncate(self.flushed[at]);
@@ -132,7 +132,7 @@ impl Cluster {
         self.come_back(at, core, out);
     }
 
-    /// It goes on as `core`, which has just resumed.
+    /// The replica continues as `core`, which has just resumed.
     pub(super) fn come_back(&mut self, at: usize, core: Core<EPaxos>, out: Out) {
         self.cores[at] = core;
         self.executed[at] = out.execute;
@@ -201,7 +201,7 @@ fn nothing_is_said_before_it_is_durable() {
     cluster.step(owner, mark);
     assert_eq!(cluster.network.len(), 2);
     cluster.run();
-    // Both answered, the fast path is taken, but its record is not durable yet.
+    // Both voters answered, so the fast path is taken, but its record is not durable yet.
     assert_eq!(cluster.count(Path::FastCommit), 1);
     assert!(cluster.executed.iter().all(Vec::is_empty), "nobody may see it");
     let mark = cluster.durable(owner);
@@ -231,7 +231,7 @@ fn a_full_replica_turns_clients_away_before_anything_is_proposed() {
 fn without_a_quorum_nothing_new_is_proposed_and_with_one_everything_is() {
     let mut cluster = Cluster::new(3, Limits::default());
     cluster.pass(Duration::from_millis(100));
-    // Of a key that another uses, no more than two own instances are admitted.
+    // If another owner uses a key, at most two own instances on it are admitted.
     cluster.propose(1, 100, Footprint::write(b"k"));
     cluster.network.retain(|(_, to, _)| *to == replica(0));
     let (from, to, message) = cluster.network.pop_front().expect("its PreAccept");
@@ -294,12 +294,12 @@ pub(super) fn key(number: u64) -> Footprint {
 }
 
 impl Cluster {
-    /// How far the decisions of `owner` are known at `at`.
+    /// How far `at` knows the decisions of `owner`.
     fn known(&self, at: usize, owner: usize) -> u64 {
         self.cores[at].protocol().known().slot(replica(owner))
     }
 
-    /// How long it takes until every replica that is there knows `owner`'s decisions up to `slot`.
+    /// How long until every replica that is not away knows `owner`'s decisions up to `slot`.
     fn time_until_known(&mut self, owner: usize, slot: u64) -> Duration {
         let start = self.now;
         let there = |c: &Cluster, at: &usize| !c.away.contains(replica(*at));
@@ -314,8 +314,8 @@ impl Cluster {
 
 #[test]
 fn what_a_dead_recovery_took_from_a_live_owner_is_recovered_at_once() {
-    // r3 wrongly takes over twenty instances of r1 and dies. Nobody suspects r1, and r1 may not go
-    // on by itself: each instance used to wait for the patience that live owners are given.
+    // r3 wrongly takes over twenty instances of r1 and fails. No replica suspects r1, and r1 may
+    // not continue them itself. Each instance used to wait as long as a live owner's does.
     let mut cluster = Cluster::new(3, Limits::default());
     cluster.pass(Duration::from_millis(200));
     cluster.away.insert(replica(0));
@@ -402,7 +402,7 @@ fn one_committed_interference_is_enough_of_an_answer() {
         cluster.propose(3, sequence, Footprint::write(b"k"));
         cluster.pass(Duration::from_millis(10));
     }
-    // r1.1 reached r2 only; r2 recovers it when the others can be heard, without r1.
+    // r1.1 reached only r2; r2 recovers it without r1, once it can hear the others.
     cluster.away = ReplicaSet::EMPTY;
     cluster.propose(0, 1, Footprint::write(b"k"));
     cluster.network.retain(|(_, to, _)| *to == replica(1));
@@ -428,9 +428,9 @@ fn one_committed_interference_is_enough_of_an_answer() {
 
 #[test]
 fn a_recovery_whose_quorum_lost_a_member_finds_another() {
-    // r1 recovers what r3 proposed, from its own vote and r2's. r2 dies before it answers Validate,
-    // and r3 is there again. The recovery used to ask r2 for as long as its back-off was, and that
-    // was a minute if round trips had been long when it began (the simulator's seed 2004856).
+    // r1 recovers r3's proposal from its own vote and r2's. r2 fails before it answers Validate,
+    // and r3 is back. The recovery used to ask r2 for as long as its back-off, which was a minute
+    // if round trips had been long when it began (the simulator's seed 2004856).
     let mut cluster = Cluster::new(3, Limits::default());
     let timing = Timing { retransmit: Duration::from_secs(10), ..Timing::default() };
     for me in ReplicaId::all(3) {

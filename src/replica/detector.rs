@@ -1,27 +1,28 @@
-//! Who has been silent or deaf for too long, and how far away everybody is.
+//! The failure detector: suspects replicas that are silent or deaf for too long, and measures round
+//! trips. `Core` passes both to the protocol in its `View`.
 //!
-//! A replica may be heard and hear nothing: a firewall or a broken link stops one direction. It
-//! goes on proposing, and can finish nothing. So a sign of life is not enough: only an answer shows
-//! that a peer hears this replica.
+//! A replica may send but receive nothing: a firewall or a broken link stops one direction. It goes
+//! on proposing and can finish nothing. So hearing a peer is not enough: only an answer shows that
+//! the peer hears this replica.
 //!
-//! Suspicion only ever costs time, never safety: it is a guess about the network, adapted to the
-//! round trips that were measured.
+//! A suspicion is a guess, adapted to the measured round trips. A wrong one costs time, never
+//! safety.
 
 use std::time::Duration;
 
 use super::Silence;
 use crate::types::{ReplicaId, ReplicaSet, Settings, Time, Timing};
 
-/// One peer as the detector sees it.
+/// What the detector knows of one peer.
 #[derive(Clone, Debug)]
 struct Peer {
-    /// When it last said anything.
+    /// When it last sent anything; reset when the clock starts.
     heard: Time,
-    /// The same, as long as it has said anything at all.
+    /// When it last sent anything; `None` if it never has.
     spoke: Option<Time>,
-    /// When it last answered a ping.
+    /// When it last answered a ping; reset when the clock starts.
     answered: Time,
-    /// Smoothed round trip; `None` before the first answer.
+    /// The smoothed round trip; `None` before the first answer.
     round_trip: Option<Duration>,
 }
 
@@ -32,7 +33,7 @@ pub(super) struct Detector {
     timing: Timing,
     peers: Vec<Peer>,
     next_ping: Time,
-    /// When this replica last came back from a standstill.
+    /// When this replica last started, or resumed after a standstill.
     awake_since: Time,
 }
 
@@ -48,17 +49,17 @@ impl Detector {
         }
     }
 
-    /// This replica moves again, after a time in which it did nothing at all.
+    /// This replica resumes after doing nothing for `slept`.
     ///
-    /// What looks like silence, or like a long way, was its own sleep: without this, it would
-    /// suspect everybody, and then for a long time nobody.
+    /// After a long sleep the silence and the long round trips are its own. Counting them, it would
+    /// suspect every peer, and afterwards hardly any.
     pub(super) fn stirred(&mut self, now: Time, slept: Duration) {
         if slept > self.timing.suspect / 2 {
             self.start(now);
         }
     }
 
-    /// The clock starts: silence counts from here.
+    /// Silence counts from `now`.
     pub(super) fn start(&mut self, now: Time) {
         self.awake_since = now;
         for peer in &mut self.peers {
@@ -67,31 +68,31 @@ impl Detector {
         }
     }
 
-    /// A peer said something.
+    /// A peer sent something.
     pub(super) fn heard(&mut self, from: ReplicaId, now: Time) {
         let peer = &mut self.peers[from.index()];
         peer.heard = peer.heard.max(now);
         peer.spoke = Some(peer.heard);
     }
 
-    /// A peer answered a ping of `sent`.
+    /// A peer answered a ping that was `sent` at this time.
     pub(super) fn answered(&mut self, from: ReplicaId, sent: Time, now: Time) {
         if sent < self.awake_since {
             return;
         }
-        // A clock that a peer made up is not believed beyond a minute.
+        // A peer may send back a wrong time, so no sample counts as more than a minute.
         let sample = now.since(sent).min(Duration::from_secs(60));
         let peer = &mut self.peers[from.index()];
         peer.answered = peer.answered.max(now);
         peer.round_trip = Some(match peer.round_trip {
-            // Quick to believe an improvement, slow to believe a delay: queues come and go.
+            // The estimate falls quickly and rises slowly: queues come and go.
             Some(known) if sample < known => (known + sample) / 2,
             Some(known) => (known * 7 + sample) / 8,
             None => sample,
         });
     }
 
-    /// Whether it is time to ask who is there.
+    /// Whether a ping is due; if so, schedules the next.
     pub(super) fn ping_due(&mut self, now: Time) -> bool {
         let due = self.next_ping <= now;
         if due {
@@ -100,22 +101,22 @@ impl Detector {
         due
     }
 
-    /// Round trips for the protocol's eyes.
+    /// The round trips for the protocol; zero if not measured.
     pub(super) fn round_trips(&self) -> impl Iterator<Item = Duration> + '_ {
         self.peers.iter().map(|peer| peer.round_trip.unwrap_or_default())
     }
 
-    /// Those who have been silent, or have not answered, for too long.
+    /// The peers that have been silent, or have not answered, for too long.
     pub(super) fn suspected(&self, now: Time) -> ReplicaSet {
         self.those(|peer| self.is_silent(peer, now) || self.is_deaf(peer, now))
     }
 
-    /// Of these, those who are heard all the same.
+    /// The suspected peers that still send.
     pub(super) fn deaf(&self, now: Time) -> ReplicaSet {
         self.those(|peer| !self.is_silent(peer, now) && self.is_deaf(peer, now))
     }
 
-    /// What is heard of one who is suspected.
+    /// Why a suspected peer is suspected.
     pub(super) fn silence(&self, id: ReplicaId, now: Time) -> Silence {
         let peer = &self.peers[id.index()];
         match peer.spoke {
@@ -135,7 +136,7 @@ impl Detector {
     }
 
     fn is_deaf(&self, peer: &Peer, now: Time) -> bool {
-        // While no round trip is known, the peer may be far away: it is given twice the time.
+        // Without a known round trip the peer may be far away, so it gets twice the time.
         let patience = self.patience(peer) * if peer.round_trip.is_some() { 1 } else { 2 };
         now.since(peer.answered) > patience
     }
@@ -194,7 +195,7 @@ mod tests {
             d.heard(c, at(ms));
             let deaf: &[ReplicaId] = match ms {
                 ..=610 => &[],
-                // It never answered: it may be far away.
+                // It never answered, so it may be far away.
                 611..=1200 => &[b],
                 _ => &[b, c],
             };
@@ -216,7 +217,7 @@ mod tests {
         let silence = |d: &Detector, ms| [b, c].map(|id| d.silence(id, at(ms)));
         let four = Silence::For(Duration::from_secs(4));
         assert_eq!(silence(&d, 5000), [four, Silence::SinceStart]);
-        // Its own sleep makes nobody suspect, and nobody was heard in it either.
+        // Its own sleep makes no peer suspected, and does not count as hearing one.
         d.stirred(at(5000), Duration::from_secs(4));
         assert_eq!(silence(&d, 5000), [four, Silence::SinceStart]);
         for ms in (5000..=8000).step_by(10) {

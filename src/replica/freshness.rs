@@ -1,20 +1,20 @@
-//! What a replica remembers of the others (`types::Known`), so that none comes back as less than it
-//! was heard to be. It is durable no later than the votes that rest on it: see [`Record`]. The node
-//! and the simulator drive it alike.
+//! What a replica remembers of the others (`types::Known`), to recognise one that restarts from an
+//! older copy of its directory (PROTOCOL.md §7a). It is durable no later than the votes that rest
+//! on it: see [`Record`]. The node and the simulator use the same code.
 
 use crate::types::{Known, LogPosition, ReplicaId};
 
-/// A record of a replica: its own, or its protocol's.
+/// A record in a replica's log: its own or its protocol's.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record<R> {
-    /// How far others were heard to be, in front of the first record that may rest on it.
+    /// How far others' logs were durable; in front of the first record that may rest on it.
     Heard(Vec<Heard>),
-    /// What the protocol wants to be kept.
+    /// A record of the protocol.
     Protocol(R),
 }
 
 impl<R> Record<R> {
-    /// What the protocol wants to be kept, if it is that.
+    /// The protocol's record, if it is one.
     pub fn protocol(&self) -> Option<&R> {
         match self {
             Record::Heard(_) => None,
@@ -29,25 +29,25 @@ impl<R> From<R> for Record<R> {
     }
 }
 
-/// News of one replica, as it is kept in the log of another.
+/// News of one replica, as another keeps it in its log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Heard {
-    /// Of whom.
+    /// The replica it is about.
     pub peer: ReplicaId,
-    /// Its directory and its life, if they are not those of the news before.
+    /// Its directory and life, unless they are those of the previous news.
     pub since: Option<Since>,
-    /// The furthest that its log was durable.
+    /// The furthest position up to which its log is known to be durable.
     pub held: LogPosition,
 }
 
-/// What a replica goes on in, as long as it is not started again.
+/// A directory and a life; they stay the same until the replica restarts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Since {
     /// The number of its data directory.
     pub directory: u64,
-    /// Its life.
+    /// The name of the life.
     pub life: u64,
-    /// Where that began; `None` if an earlier version has written this.
+    /// The log position at which the life began; `None` if an earlier version wrote this.
     pub began: Option<LogPosition>,
 }
 
@@ -59,8 +59,8 @@ impl From<Known> for Since {
 
 /// What a replica remembers of all others.
 ///
-/// Invariant: `written` is what can be read in the own log, at the latest once that is durable as
-/// far as it was appended to; it is never ahead of `known`.
+/// Invariant: `written` is never ahead of `known`. It can be read back from this replica's log once
+/// that is durable up to its present end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Memory {
     known: Vec<Option<Known>>,
@@ -73,7 +73,7 @@ impl Memory {
         self.known.get(peer.index()).copied().flatten()
     }
 
-    /// `peer` is heard in this life, and nothing that is remembered speaks against it.
+    /// `peer` is connected in the life `shown`, which contradicts nothing remembered.
     pub fn met(&mut self, peer: ReplicaId, shown: Known) {
         let known = self.entry(peer);
         match known {
@@ -85,8 +85,8 @@ impl Memory {
         }
     }
 
-    /// A frame of `peer`, in the life in which it is connected, says that its log was durable so
-    /// far. Without effect on a peer that was never met.
+    /// A frame of `peer`, in its present life, shows that its log is durable up to `held`. Ignored
+    /// if the peer was never met.
     pub fn heard(&mut self, peer: ReplicaId, held: LogPosition) {
         if let Some(known) = self.entry(peer) {
             known.held = known.held.max(held);
@@ -98,7 +98,7 @@ impl Memory {
         self.known != self.written
     }
 
-    /// All that is remembered and not written; it counts as written from now on.
+    /// Everything remembered that is not written; from now on it counts as written.
     pub fn write(&mut self) -> Vec<Heard> {
         let mut news = Vec::new();
         for (place, (known, written)) in self.known.iter().zip(&mut self.written).enumerate() {
@@ -112,7 +112,7 @@ impl Memory {
         news
     }
 
-    /// All that is remembered, for a snapshot.
+    /// Everything remembered, for a snapshot.
     pub fn all(&self) -> Vec<Heard> {
         let all = self.known.iter().enumerate().filter_map(|(place, known)| {
             let known = (*known)?;
@@ -122,7 +122,7 @@ impl Memory {
         all.collect()
     }
 
-    /// Takes in what an earlier life wrote, in its order.
+    /// Restores what earlier lives wrote; pass it in order.
     pub fn restore(&mut self, news: &[Heard]) {
         for Heard { peer, since, held } in news.iter().copied() {
             match since {

@@ -1,10 +1,10 @@
-//! What must not leave yet, by the journal position it waits for.
+//! Messages and decisions held back until the journal is durable up to their position.
 
 use std::collections::BTreeMap;
 
 use crate::types::{Durable, Held, LogPosition};
 
-/// Items that wait for their records to be durable.
+/// Items that wait for their records to become durable.
 #[derive(Debug)]
 pub(super) struct HeldBack<T> {
     by_position: BTreeMap<LogPosition, Vec<Held<T>>>,
@@ -17,7 +17,7 @@ impl<T> Default for HeldBack<T> {
 }
 
 impl<T> HeldBack<T> {
-    /// The item, if it need not wait; otherwise it is kept until [`HeldBack::release`].
+    /// Returns the item if it need not wait; otherwise keeps it until [`HeldBack::release`].
     pub(super) fn pass(&mut self, held: Held<T>, durable: Durable) -> Option<T> {
         match held.release(durable) {
             Ok(item) => Some(item),
@@ -28,7 +28,7 @@ impl<T> HeldBack<T> {
         }
     }
 
-    /// Everything that `durable` covers, in the order of the positions.
+    /// All items that `durable` covers, in the order of their positions.
     pub(super) fn release(&mut self, durable: Durable) -> Vec<T> {
         let mut released = Vec::new();
         while let Some(entry) = self.by_position.first_entry() {

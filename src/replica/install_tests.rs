@@ -1,5 +1,5 @@
-//! Another replica's snapshot takes the place of the state here. The protocol is a small one that
-//! decides what it is told: what is looked at is the replica around it.
+//! Installs of another replica's snapshot. The protocol is a small fake that decides what it is
+//! told; the tests examine the replica around it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::types::{
     Written,
 };
 
-/// What a replica is told.
+/// The messages that drive the fake protocol.
 #[derive(Clone, PartialEq, Debug)]
 enum Say {
     Learn(InstanceId, Arc<Batch>),
-    /// Decided; released when a record is durable, or at once.
+    /// A decision, released when a record is durable, or at once.
     Decide(Decision, bool),
     Need(Deps),
 }
@@ -178,7 +178,7 @@ fn what_is_not_in_the_snapshot_is_executed_on_top_and_the_rest_is_not() {
         (decision(id(2, 1), k, [0, 1, 0]), false),
         (decision(id(1, 2), k, [0, 1, 1]), false),
         (decision(id(2, 2), k, [0, 2, 1]), false),
-        // Decided, and not durable yet: the first is in the snapshot, the second is not.
+        // Decided but not yet durable: the first is in the snapshot, the second is not.
         (decision(id(1, 3), j, [0, 2, 1]), true),
         (decision(id(2, 3), j, [0, 3, 2]), true),
     ];
@@ -202,12 +202,12 @@ fn what_is_not_in_the_snapshot_is_executed_on_top_and_the_rest_is_not() {
 fn what_waited_for_something_in_the_snapshot_goes_on() {
     let mut core = core(0);
     let k = 1;
-    // Of 1.1, nothing is known here; 2.1 waits for it, and 2.2 for 2.1.
+    // 1.1 is unknown here; 2.1 waits for it, and 2.2 for 2.1.
     let waits = [decision(id(2, 1), k, [0, 1, 0]), decision(id(2, 2), k, [0, 1, 1])];
     for decision in waits {
         assert!(tell(&mut core, Say::Decide(decision, false)).execute.is_empty());
     }
-    // Not decided, and not in the snapshot either: it goes on holding up who waits for it.
+    // Neither decided nor in the snapshot: instances that wait for it keep waiting.
     tell(&mut core, Say::Learn(id(2, 3), batch(k)));
     let last = decision(id(1, 2), k, [0, 1, 3]);
     tell(&mut core, Say::Decide(last, false));
@@ -230,7 +230,7 @@ fn a_snapshot_with_holes_is_gone_on_from() {
     assert!(out.execute.is_empty());
     let out = tell(&mut core, Say::Decide(decision(id(1, 7), 1, [0, 6, 0]), false));
     assert!(out.execute.is_empty(), "it is in the snapshot");
-    // It covers what is in a hole, of which nothing is known.
+    // It covers an unknown instance in a hole.
     let out = tell(&mut core, Say::Decide(decision(id(2, 1), 1, [0, 9, 0]), false));
     assert!(out.execute.is_empty());
     let out = tell(&mut core, Say::Decide(decision(id(1, 4), 1, [0, 3, 0]), false));
@@ -247,7 +247,7 @@ fn own_proposals_in_the_snapshot_are_made_again_before_all_others() {
     propose(&mut core, 1, key(1));
     propose(&mut core, 2, key(2));
     tell(&mut core, Say::Learn(id(1, 1), batch(3)));
-    // Another owner uses the third key: two may be under way, the last has to wait.
+    // Another owner uses the third key: two may be in progress, and the last has to wait.
     (3..=5).for_each(|sequence| propose(&mut core, sequence, key(3)));
     let status = core.status();
     assert_eq!((status.in_flight, status.waiting), (4, 1));
@@ -260,7 +260,7 @@ fn own_proposals_in_the_snapshot_are_made_again_before_all_others() {
     let sequences = |batch: &Arc<Batch>| -> Vec<u64> {
         batch.commands().iter().map(|command: &Command| command.request.sequence).collect()
     };
-    // The key's pipeline is its owner's alone again, and an instance of it is under way.
+    // The key is used by its owner alone again, with one instance in progress.
     let first = core.protocol_mut().proposed.iter().map(sequences).collect::<Vec<_>>();
     assert_eq!(first.concat()[..2], [1, 2]);
     let later = core.view.now + Duration::from_millis(5);
@@ -270,15 +270,15 @@ fn own_proposals_in_the_snapshot_are_made_again_before_all_others() {
     assert_eq!((core.status().in_flight, core.status().waiting), (5, 0));
 }
 
-/// Three replicas on a perfect network, with all that a driver has to do for snapshots.
+/// Three replicas on a perfect network, with drivers that handle snapshots.
 struct Drivers {
     cores: Vec<Core<Fake>>,
     network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Say>)>,
     now: Time,
-    /// All that were ever taken: who has read what is the same.
+    /// All snapshots ever taken. It does not matter which replica reads one.
     files: Vec<(OwnSnapshot, Bytes)>,
     incoming: Option<(SnapshotId, Vec<u8>)>,
-    /// What becomes of what has come: the first so many are rejected.
+    /// How many complete snapshots to reject before one is installed.
     reject: usize,
     complete: usize,
 }
@@ -397,7 +397,7 @@ fn what_is_rejected_or_refused_is_asked_for_again() {
     assert!(drivers.cores[0].checkpoint().executed.contains(id(1, 8)));
 }
 
-/// Own snapshots go on. If they counted, what is on its way would never hold all that counts.
+/// Own snapshots continue meanwhile. If they counted, the one on its way would never be enough.
 #[test]
 fn no_own_snapshot_counts_while_another_is_needed() {
     let mut drivers = drivers();
@@ -413,7 +413,7 @@ fn no_own_snapshot_counts_while_another_is_needed() {
     assert_eq!(drivers.cores[0].protocol().saved, 2);
 }
 
-/// It was forgotten, and nobody could drop what it held until the next one.
+/// The snapshot was forgotten, so nothing it held could be dropped until the next one.
 #[test]
 fn an_own_snapshot_counts_once_no_other_is_needed_any_more() {
     let mut core = core(0);
@@ -421,7 +421,7 @@ fn an_own_snapshot_counts_once_no_other_is_needed_any_more() {
     let own = OwnSnapshot { id: SnapshotId(9), executed: up_to([0, 0, 0]), bytes: 1 };
     step(&mut core, [Input::Snapshot(own)]);
     assert_eq!(core.protocol().saved, 0);
-    // What is missing is told after all.
+    // The missing decisions arrive after all.
     for slot in 1..=2 {
         tell(&mut core, Say::Decide(decision(id(1, slot), 1, [0, slot - 1, 0]), false));
     }

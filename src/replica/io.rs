@@ -1,4 +1,4 @@
-//! What goes into a replica's step and what comes out.
+//! The inputs and outputs of a replica's step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,69 +12,69 @@ use crate::types::{
     RequestId, Time,
 };
 
-/// What replicas say to each other: the protocol's messages, signs of life, and snapshots.
+/// The messages between replicas: those of the protocol, pings and probes, and snapshots.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PeerMessage<M> {
-    /// "I am here; it was `sent` on my clock."
+    /// A ping, `sent` at this time on the sender's clock.
     Ping {
         /// The sender's clock.
         sent: Time,
     },
-    /// The answer, with the moment on the clock of who asked.
+    /// The answer to a ping.
     Pong {
-        /// The asker's clock when it asked.
+        /// The `sent` of the ping, on the asker's clock.
         echo: Time,
     },
-    /// "Say when you have this, and so all large messages before it; it was `sent` on my clock." On
-    /// the same lane as those.
+    /// A probe on the lane of large messages. The receiver answers when it has received it, and so
+    /// all large messages before it.
     Probe {
         /// The sender's clock.
         sent: Time,
     },
-    /// The answer to a probe, with the moment on the clock of who asked.
+    /// The answer to a probe.
     Probed {
-        /// The asker's clock when it asked.
+        /// The `sent` of the probe, on the asker's clock.
         echo: Time,
     },
-    /// About snapshots.
+    /// A message of a snapshot transfer.
     Transfer(Transfer),
-    /// For the protocol.
+    /// A message of the protocol.
     Protocol(M),
 }
 
-/// What happened.
+/// An input to a step.
 #[derive(Clone, Debug)]
 pub enum Input<M> {
     /// A client of this replica wants a command executed.
     Propose(Command),
-    /// A frame of a peer says in which life it is, and how far its log is durable. Comes before
-    /// what that frame says.
+    /// A peer's frame shows the peer's life and how far its log is durable. Comes before the
+    /// messages of that frame.
     Heard {
         /// The peer.
         peer: ReplicaId,
-        /// What is known of it now.
+        /// What is known of the peer now.
         known: Known,
     },
-    /// A peer said something.
+    /// A message from a peer arrived.
     Peer {
         /// The peer.
         from: ReplicaId,
-        /// What it said.
+        /// The message.
         message: PeerMessage<M>,
     },
-    /// Messages to these were so large that they went on a lane of their own, which small ones
-    /// overtake.
+    /// Messages to these replicas were so large that they went on a lane of their own. Small
+    /// messages overtake them.
     SentLarge(ReplicaSet),
     /// The log is durable up to here.
     Durable(Durable),
-    /// An own snapshot is durable. Also the one that a restarted replica began with.
+    /// A snapshot of this replica is durable; also the one that a restarted replica began with.
     Snapshot(OwnSnapshot),
-    /// What was read for one of [`Output::snapshot_reads`], or that it could not be: then that
-    /// snapshot is offered no more. Each read is answered once.
+    /// The result of one of [`Output::snapshot_reads`]; each read gets exactly one. After a failure
+    /// the snapshot is no longer offered.
     SnapshotRead {
-        /// As it was asked for.
+        /// The read, as requested.
         read: SnapshotRead,
-        /// As many bytes as were asked for.
+        /// Exactly as many bytes as requested; `None` if the read failed.
         bytes: Option<Bytes>,
     },
     /// [`Timing::tick`](crate::types::Timing::tick) passed.
@@ -84,40 +84,43 @@ pub enum Input<M> {
 /// What a snapshot holds besides the state of the state machine.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Checkpoint<S, R> {
-    /// It stands for all records before this position: those must be durable before it counts.
+    /// The snapshot replaces all records before this position. They must be durable before it
+    /// counts.
     pub position: LogPosition,
     /// What the state machine has executed.
     pub executed: Executed,
-    /// What every replica has to know that starts from this state.
+    /// The protocol state for every replica that starts from this snapshot.
     pub shared: S,
-    /// What only this replica has to know.
+    /// The records for this replica alone.
     pub own: Vec<Record<R>>,
 }
 
-/// What has to follow, in this order: append the records; send the messages; execute; read.
+/// The effects of a step, to be carried out in this order: append the records, send the messages,
+/// execute, read.
 #[derive(Debug)]
 pub struct Output<M, R> {
     /// To be appended to the log, in order. Answer with [`Input::Durable`].
     pub records: Vec<Record<R>>,
-    /// Released already: may be sent at once.
+    /// May be sent at once: their records are durable.
     pub messages: Vec<(ReplicaSet, PeerMessage<M>)>,
     /// To be applied, in this order.
     pub execute: Vec<Execution>,
-    /// Reads to be answered from the state after all that: by this replica alone, and as if they
-    /// had never been proposed. In no session, and not after [`Core::lease_end`].
+    /// Reads to be answered from the state after `execute`. Only this replica answers them, as if
+    /// they had never been proposed: in no session, and not after [`Core::lease_end`].
     ///
     /// [`Core::lease_end`]: super::Core::lease_end
     pub reads: Vec<Command>,
-    /// Commands that surely had no effect.
+    /// Commands that were rejected. They had no effect.
     pub rejected: Vec<(RequestId, Rejection)>,
     /// This replica's own instances whose decision became known.
     pub committed: Vec<Committed>,
-    /// Another replica needs a snapshot that is newer than all own ones: take one soon, unless one
-    /// is being taken already.
+    /// Another replica needs a newer snapshot than this one has: take one soon, unless one is
+    /// already being taken.
     pub snapshot_wanted: bool,
-    /// To be read from own snapshots, each within its turn. Answer with [`Input::SnapshotRead`].
+    /// Reads from this replica's snapshots, each with its turn of the disk. Answer with
+    /// [`Input::SnapshotRead`].
     pub snapshot_reads: Vec<SnapshotRead>,
-    /// What came of another replica's snapshot, in this order.
+    /// Progress of receiving another replica's snapshot, in order.
     pub snapshot_received: Vec<Arrival>,
 }
 
@@ -138,7 +141,7 @@ impl<M, R> Default for Output<M, R> {
 }
 
 impl<M, R> Output<M, R> {
-    /// Empties it, keeping the memory.
+    /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
         self.records.clear();
         self.messages.clear();
@@ -151,7 +154,7 @@ impl<M, R> Output<M, R> {
         self.snapshot_received.clear();
     }
 
-    /// Takes over what the transfers of snapshots want done.
+    /// Adds what the snapshot transfers want done.
     pub(super) fn add_wishes(&mut self, wishes: &mut Wishes) {
         let messages = wishes.messages.drain(..);
         self.messages.extend(messages.map(|(to, message)| (to, PeerMessage::Transfer(message))));
@@ -161,14 +164,14 @@ impl<M, R> Output<M, R> {
     }
 }
 
-/// An instance whose turn has come.
+/// An instance that may now be executed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Execution {
     /// The instance.
     pub id: InstanceId,
     /// Its commands.
     pub batch: Arc<Batch>,
-    /// The last of its component: the state may be observed after it, not inside.
+    /// The last of its component. The state may be observed after it, but not inside a component.
     pub ends_component: bool,
 }
 
@@ -181,27 +184,27 @@ pub struct Committed {
     pub batch: Arc<Batch>,
     /// Whether it took one round trip.
     pub fast: bool,
-    /// From the proposal of the instance to its commit.
+    /// The time from its proposal to its commit.
     pub took: Duration,
 }
 
-/// Why a command was turned away. It surely had no effect.
+/// Why a command was rejected. It had no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Too much is waiting already: slow down and try again.
+    /// Too many commands are waiting: slow down and try again.
     #[error("the replica has too many commands waiting; slow down and try again")]
     Overloaded,
-    /// Too much is kept in memory for a member that does not execute it.
+    /// Too much memory is in use for a member that does not execute.
     #[error(
         "a member of the cluster is away or far behind, and this replica keeps as much for it as \
          it may; bring that member back, or allow more memory"
     )]
     Full,
-    /// No quorum has been reached for a while, so it could not be decided.
+    /// No quorum has been reachable for a while, so the command could not be decided.
     #[error("no quorum can be reached from this replica, so nothing was proposed")]
     NoQuorum,
-    /// The command is larger than a peer would take.
+    /// The command is larger than peers accept.
     #[error(
         "a command names at most {} keys (beyond that, declare `Footprint::Everything`) and has at \
          most {} bytes",

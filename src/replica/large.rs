@@ -1,20 +1,19 @@
-//! How long large messages take. They have a lane of their own, which small ones overtake, so a
-//! ping does not tell. A probe follows them on their lane, and its answer comes when they have been
-//! taken in. As long as a probe is not answered, they may still be on their way, and whoever waits
-//! for what follows from them need not send anything again.
+//! Measures how long large messages take to be received. They have a lane of their own, which small
+//! messages overtake, so a ping does not tell. A probe follows them on their lane; it is answered
+//! once they have been received. Until then they may still be on their way, and need not be resent.
 
 use std::time::Duration;
 
 use crate::types::{ReplicaId, ReplicaSet, Time, Timing};
 
-/// The lane to one peer.
+/// The lane of large messages to one peer.
 #[derive(Clone, Debug, Default)]
 struct Lane {
-    /// Large messages were sent, and no probe after them.
+    /// Whether large messages were sent since the last probe.
     used: bool,
-    /// When the first and the last probe was sent that has no answer.
+    /// When the first and the last unanswered probe were sent.
     unanswered: Option<(Time, Time)>,
-    /// How long the last answer took.
+    /// The time between the last answered probe and its answer.
     took: Duration,
 }
 
@@ -41,8 +40,8 @@ impl LargeLanes {
         });
     }
 
-    /// Who is to get a probe now. Who is suspected has no connection, or not for long: what was
-    /// under way to it is lost, and not waited for.
+    /// The peers to send a probe to now. A suspected peer has no connection, or will soon have
+    /// none: messages on their way to it are lost, so they are not waited for.
     pub(super) fn probes(&mut self, now: Time, suspected: ReplicaSet) -> ReplicaSet {
         for peer in suspected.iter() {
             self.lanes[peer.index()] = Lane::default();
@@ -50,7 +49,8 @@ impl LargeLanes {
         let (due, interval) = (self.next_probe <= now, self.interval);
         let mut to = ReplicaSet::EMPTY;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            // The first one follows at once: a lane that nothing is known of is the rule.
+            // The first probe follows the messages at once: usually nothing is known of the lane
+            // yet.
             let first = lane.used && lane.unanswered.is_none();
             let next = lane.used || lane.unanswered.is_some() || lane.took > interval;
             if first || (due && next) {
@@ -65,7 +65,7 @@ impl LargeLanes {
         to
     }
 
-    /// A peer answered the probe of `sent`, and so has taken in all that was sent before it.
+    /// A peer answered the probe of `sent`: it has received all messages sent before it.
     pub(super) fn answered(&mut self, from: ReplicaId, sent: Time, now: Time) {
         let interval = self.interval;
         let lane = &mut self.lanes[from.index()];
@@ -73,13 +73,13 @@ impl LargeLanes {
             return;
         };
         lane.took = now.since(sent);
-        // Those in between have been sent an interval apart.
+        // The probes between the first and the last were sent one interval apart.
         let next = (sent + interval).max(first).min(last);
         lane.unanswered = (sent < last).then_some((next, last));
     }
 
-    /// How long each lane takes by now, in the replicas' order. What the first probe follows was
-    /// sent a moment before it: up to an interval on a busy machine.
+    /// How long each lane takes by now, by replica index. The messages before the first unanswered
+    /// probe were sent up to an interval earlier.
     pub(super) fn trips(&self, now: Time) -> impl Iterator<Item = Duration> + '_ {
         self.lanes.iter().map(move |lane| {
             let waits = lane.unanswered.map(|(first, _)| now.since(first) + self.interval);
@@ -126,7 +126,7 @@ mod tests {
         lanes.answered(peer, at(10), at(330));
         assert_eq!((trip(&lanes, 330), trip(&lanes, 480)), (ms(320), ms(470)));
         lanes.answered(peer, at(60), at(400));
-        // What took long is looked at again, also when nothing more is sent.
+        // A lane that was slow is measured again, even if no more messages are sent.
         assert_eq!(trip(&lanes, 400), ms(340));
         assert_eq!(lanes.probes(at(410), NOBODY), only);
         lanes.answered(peer, at(410), at(412));

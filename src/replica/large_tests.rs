@@ -1,4 +1,4 @@
-//! Large messages, which small ones overtake: they are not sent twice for that.
+//! Large messages that small ones overtake are not sent twice because of that.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn is_probe((.., message): &Flying) -> bool {
     matches!(message, PeerMessage::Probe { .. })
 }
 
-/// Lets time pass, and holds back what `slow` says of it.
+/// Lets time pass, and holds back the messages for which `slow` is true.
 fn pass(cluster: &mut Cluster, ms: u64, slow: impl Fn(&Flying) -> bool) -> Vec<Flying> {
     let mut held = Vec::new();
     for _ in 0..ms / 10 {
@@ -68,13 +68,13 @@ fn what_may_still_be_under_way_is_not_sent_again_and_what_is_lost_is() {
     let others = ReplicaSet::from_iter([replica(1), replica(2)]);
     cluster.propose(0, 1, Footprint::write(b"k"));
     cluster.step(replica(0), Input::SentLarge(others));
-    // Both come no farther than the network, which brings everything else.
+    // The network holds back both the payload and the probes, and delivers everything else.
     let slow = |flying: &Flying| flying.0 == replica(0) && (is_payload(flying) || is_probe(flying));
     let held = pass(&mut cluster, 5000, slow);
     let payloads = held.iter().filter(|flying| is_payload(flying)).count();
     assert_eq!(payloads, 2, "one for each of the others");
     assert!(cluster.executed.iter().all(Vec::is_empty));
-    // The probes come, the payload was lost before them.
+    // The probes arrive; the payload before them was lost.
     held.into_iter().filter(is_probe).for_each(|flying| cluster.network.push_back(flying));
     cluster.run();
     pass(&mut cluster, 1000, |_| false);

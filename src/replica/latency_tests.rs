@@ -1,5 +1,5 @@
-//! What the two optimisations of PROTOCOL.md §7 are for: how long the fast path takes at its owner,
-//! in message delays and flushes.
+//! What the two optimisations of PROTOCOL.md §7 gain: the latency of the fast path at its owner, in
+//! message delays and flushes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,27 +15,27 @@ use crate::types::{
     RequestId, Retention, Settings, Time, Timing,
 };
 
-/// One way, between any two replicas.
+/// The one-way delay between any two replicas.
 const DELAY: Duration = Duration::from_millis(10);
-/// Every flush.
+/// The time of each flush.
 const FLUSH: Duration = Duration::from_millis(4);
 
-/// What happens to one replica.
+/// An event at one replica.
 enum Event {
     Message { from: ReplicaId, message: PeerMessage<Message> },
     Flushed(u64),
 }
 
-/// Five replicas on a perfect network, with disks that take their time.
+/// Five replicas on a perfect network, with disks that take time.
 struct Cluster {
     cores: Vec<Core<EPaxos>>,
     now: Time,
     heap: BinaryHeap<Reverse<(Time, usize)>>,
-    /// The events of the heap, by their number.
+    /// The events of the heap, by number.
     events: Vec<Option<(ReplicaId, Event)>>,
     appended: [u64; 5],
     flushing: [bool; 5],
-    /// When the first replica executed something last.
+    /// When the first replica last executed a command.
     executed: Time,
 }
 
@@ -87,14 +87,14 @@ impl Cluster {
         }
     }
 
-    /// One flush at a time, for all that was appended before it began.
+    /// One flush at a time, of everything appended before it began.
     fn flush(&mut self, me: ReplicaId) {
         if !std::mem::replace(&mut self.flushing[me.index()], true) {
             self.later(FLUSH, me, Event::Flushed(self.appended[me.index()]));
         }
     }
 
-    /// How long the first replica takes for a command, with nothing else to do.
+    /// How long the first replica takes for a command on an idle cluster.
     fn execute(&mut self, sequence: u64) -> Duration {
         let (began, origin) = (self.now, ReplicaId::from_index(0));
         let command = Command {
@@ -124,7 +124,7 @@ impl Cluster {
     }
 }
 
-/// How long the first command takes, and one of those that follow.
+/// The latency of the first command, and of a later one.
 fn fast_path(optimisations: Optimisations) -> [Duration; 2] {
     let mut cluster = Cluster::new(optimisations);
     let first = cluster.execute(1);
@@ -139,12 +139,12 @@ fn the_owner_waits_for_three_flushes_two_or_one() {
     let silent = Optimisations { silent_orphans: true, ..Optimisations::NONE };
     let reserving = Optimisations { silent_orphans: false, ..Optimisations::ALL };
     let round_trip = DELAY * 2;
-    // The proposal's, a voter's, the commit's.
+    // Flushes: the proposal's, a voter's, the commit's.
     assert_eq!(fast_path(Optimisations::NONE), [round_trip + FLUSH * 3; 2]);
-    // The proposal's, a voter's.
+    // Flushes: the proposal's, a voter's.
     assert_eq!(fast_path(silent), [round_trip + FLUSH * 2; 2]);
-    // A voter's, the commit's; at first the reservation's, too.
+    // Flushes: a voter's and the commit's; at first also the reservation's.
     assert_eq!(fast_path(reserving), [round_trip + FLUSH * 3, round_trip + FLUSH * 2]);
-    // A voter's alone.
+    // Flushes: a voter's alone; at first also the reservation's.
     assert_eq!(fast_path(Optimisations::ALL), [round_trip + FLUSH * 2, round_trip + FLUSH]);
 }

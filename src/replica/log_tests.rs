@@ -1,5 +1,5 @@
-//! A protocol that agrees on one sequence, in the replica around it. The protocol is a small one:
-//! the first replica says what comes next, and is never wrong.
+//! The replica around a protocol that agrees on one sequence. The protocol is a small fake: the
+//! first replica decides the order, and never fails.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::types::{
     Timing, Value,
 };
 
-/// What replicas say: here is a proposal; that is what a slot holds.
+/// The messages of the fake protocol: a proposal, and the value of a slot.
 #[derive(Clone, PartialEq, Debug)]
 enum Say {
     Propose(InstanceId, Arc<Batch>),
     Decide(Decision),
-    /// To a proposer, that its proposals came to nothing.
+    /// Tells a proposer that its proposals failed.
     Back(Vec<Command>),
 }
 
@@ -112,15 +112,15 @@ impl Protocol for Sequence {
     }
 }
 
-/// Three replicas with instant disks, and a network that delivers when it is told to.
+/// Three replicas with instant disks, and a network that delivers on demand.
 struct Three {
     cores: Vec<Core<Sequence>>,
     network: VecDeque<(ReplicaId, ReplicaId, PeerMessage<Say>)>,
     logs: [Vec<crate::replica::Record<Decision>>; 3],
-    /// Its disk is slow.
+    /// The replica whose disk is slow.
     slow: Option<usize>,
     executed: [Vec<(Slot, u64)>; 3],
-    /// The sequence of each, and how much was executed before.
+    /// The sequence of each read, and how many commands were executed before it.
     reads: [Vec<(u64, usize)>; 3],
 }
 
@@ -268,7 +268,7 @@ fn a_read_is_not_proposed_where_there_is_a_point_to_read_at() {
     three.run();
     assert_eq!(three.executed[0], [(1, 2)], "another replica proposes it");
 
-    // Decided, and not durable: the read waits for it, and nobody else does.
+    // Decided but not durable: only this read waits for it.
     three.slow = Some(0);
     three.ask(0, 3..=3, &key(1));
     three.ask(0, 4..=4, &read);

@@ -1,6 +1,5 @@
-//! Members that are away, come back, or hear nothing: real replicas in memory mode, on links that
-//! take time and may lose everything in one direction, with snapshots that take time to make and to
-//! send.
+//! Members that are away, return, or receive nothing. Real replicas in memory mode, on links with a
+//! delay that may lose everything in one direction, with snapshots that take time to make and send.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,56 +19,57 @@ use crate::protocol::multipaxos::MultiPaxos;
 use crate::protocol::paxos::Paxos;
 use crate::types::{Durable, Optimisations, Quorums, ReplicaId, Retention, Settings, Time, Timing};
 
-/// The length of every snapshot.
+/// The length of every snapshot, in bytes.
 const BYTES: u64 = 8 << 20;
-/// How long a chunk keeps the link to its receiver busy.
+/// How long a chunk occupies the link to its receiver.
 const CHUNK: Duration = Duration::from_millis(3);
-/// From a snapshot's beginning until it is there.
+/// How long a snapshot takes to write.
 const WRITING: Duration = Duration::from_millis(300);
-/// Between two own snapshots of a replica that nobody asks for one.
+/// The time between two own snapshots if no replica asks for one.
 const OFTEN: Duration = Duration::from_secs(1);
 /// The replica that is away, or deaf.
 const AWAY: usize = 2;
-/// The links that bring it nothing, and those that bring nothing of it.
+/// The links to the replica that is away, and those from it.
 const TO_IT: [(usize, usize); 2] = [(0, AWAY), (1, AWAY)];
 const OF_IT: [(usize, usize); 2] = [(AWAY, 0), (AWAY, 1)];
-/// The key that all write who write no keys of their own.
+/// The key that clients write unless they write keys of their own.
 const SHARED: u64 = u64::MAX;
 
 enum Event<P: Protocol> {
     Tick(usize),
     Input(usize, Box<Input<P::Message>>),
-    /// A snapshot is begun, and another one later.
+    /// A snapshot begins; the next one follows later.
     Snapshot(usize),
-    /// The one of this number is there.
+    /// The snapshot with this number is written.
     Written(usize, usize),
-    /// A client of this replica writes the shared key or one of its own, and again after so long.
+    /// A client of this replica writes the shared key or one of its own, and repeats it after the
+    /// given time.
     Write(usize, Duration, bool),
 }
 
-/// Three replicas that keep little for one that is away, and drivers for their snapshots.
+/// Three replicas that keep little for one that is away, with drivers for their snapshots.
 struct World<P: Protocol> {
     cores: Vec<Core<P>>,
     appended: [u64; 3],
     now: Time,
     heap: BinaryHeap<Reverse<(Time, usize)>>,
     events: Vec<Option<Event<P>>>,
-    /// One way, between any two replicas.
+    /// The one-way delay between any two replicas.
     delay: Duration,
-    /// Links that lose everything, from one replica to another.
+    /// The links that lose everything, as (sender, receiver).
     cut: Vec<(usize, usize)>,
     link_free: Time,
-    /// All that were ever begun; a snapshot's name is its place.
+    /// All snapshots ever begun; the index is the name.
     shelf: Vec<Checkpoint<P::Snapshot, P::Record>>,
     writing: [bool; 3],
     receiving: usize,
     written: u64,
     clients_rest: bool,
-    /// How many commands each replica has executed, in its state.
+    /// How many commands each replica's state has executed.
     state: [u64; 3],
     states: Vec<u64>,
     installed: Option<Time>,
-    /// When each replica executed something last, and how long it took at the longest.
+    /// When each replica last executed a command, and the longest time between two.
     executed: [(Time, Duration); 3],
 }
 
@@ -175,7 +175,7 @@ impl<P: Protocol> World<P> {
     }
 
     fn follow(&mut self, at: usize, mut out: Output<P::Message, P::Record>) {
-        // Alone, it turns commands away.
+        // A replica that is cut off rejects commands.
         let alone = |why: &Rejection| at == AWAY && *why == Rejection::NoQuorum;
         assert!(out.rejected.iter().all(|(_, why)| alone(why)), "{:?}", out.rejected);
         self.appended[at] += out.records.len() as u64;
@@ -232,7 +232,7 @@ impl<P: Protocol> World<P> {
         self.follow(at, out);
     }
 
-    /// r3 is cut off for eight seconds while the others go on, and then its own clients write.
+    /// r3 is cut off for eight seconds while the others continue; then its own clients write.
     fn return_under_load(&mut self) -> Duration {
         for at in [0, 1] {
             self.later(Duration::from_secs(1), Event::Write(at, Duration::from_millis(10), false));
@@ -253,7 +253,7 @@ fn comes_back<P: Protocol>() {
     let mut world = World::<P>::new();
     let took = world.return_under_load();
     assert!(took < Duration::from_secs(10), "{}: installed after {took:?}", P::NAME);
-    // Its clients have got on all the time, and now all is one again.
+    // Its clients made progress all the time, and now all states are equal.
     let status = |world: &World<P>, at: usize| world.cores[at].status();
     world.clients_rest = true;
     world.pass(Duration::from_secs(10));
@@ -265,8 +265,8 @@ fn comes_back<P: Protocol>() {
     }
 }
 
-/// What a replica had executed counted for good at once. So each request for a snapshot asked for
-/// more than anybody had, and none came until its clients stopped.
+/// Whatever a replica executed counted as durable at once. So each request for a snapshot asked for
+/// more than any other replica had, and none came until the clients stopped.
 #[test]
 fn who_was_away_comes_back_while_its_own_clients_go_on() {
     comes_back::<EPaxos>();
@@ -275,15 +275,16 @@ fn who_was_away_comes_back_while_its_own_clients_go_on() {
     comes_back::<Paxos>();
 }
 
-/// All three write one key, and these links lose everything from some moment on: the longest time
-/// in which r1 or r2 executed nothing within the next five seconds, and how much r1 executed.
+/// All three write one key; from some moment on the links in `cut` lose everything. Returns the
+/// longest time without execution at r1 or r2 within the next five seconds, and how much r1
+/// executed.
 fn contended(cut: &[(usize, usize)]) -> (Duration, u64) {
     let mut world = World::<EPaxos>::new();
     for at in 0..3 {
         let first = Duration::from_millis(1000 + 7 * at as u64);
         world.later(first, Event::Write(at, Duration::from_millis(20), true));
     }
-    // r3 has just proposed, and nobody has answered yet.
+    // r3 has just proposed, and no replica has answered yet.
     world.pass(Duration::from_micros(3_014_500));
     let before = world.state[0];
     world.executed.iter_mut().for_each(|(_, longest)| *longest = Duration::ZERO);
@@ -296,7 +297,8 @@ fn contended(cut: &[(usize, usize)]) -> (Duration, u64) {
     (stalls.max().expect("two"), world.state[0] - before)
 }
 
-/// What it sent was taken for life: the others waited three seconds for each of its proposals.
+/// The deaf replica's messages counted as a sign of life, so the others waited three seconds for
+/// each of its proposals.
 #[test]
 fn a_deaf_replica_costs_no_more_than_one_that_is_gone() {
     let (gone, executed) = contended(&[TO_IT, OF_IT].concat());
@@ -309,8 +311,8 @@ fn a_deaf_replica_costs_no_more_than_one_that_is_gone() {
     assert!(executed_beside_mute * 10 > executed * 9, "{executed_beside_mute} of {executed}");
 }
 
-/// r3 is deaf to r1 alone. With r2 it is a quorum, and r1 is told what they decide, one round trip
-/// late: it leaves that to them.
+/// r3 does not hear r1, and hears r2. The two are a quorum, and r1 learns what they decide one
+/// round trip later, so r1 leaves r3's proposals to them.
 #[test]
 fn who_is_deaf_to_one_replica_alone_finishes_its_own_proposals() {
     let mut world = World::<EPaxos>::new();

@@ -1,14 +1,14 @@
-//! The whole replica, still sans-IO: protocol, admission, execution order, failure detection. The
-//! simulator and the node both drive this, unchanged.
+//! The replica, still sans-IO: a protocol with admission, execution order and failure detection.
+//! The simulator and the node both drive this code unchanged.
 //!
-//! A command's way through it: `step` → `admission` → the protocol →
-//! what it says and decides is held until its records are durable → the executor →
-//! `Output::execute`. Some reads have a shorter way: `reads` → `Output::reads`.
+//! The path of a command: `step` → `admission` → the protocol → its messages and decisions wait
+//! until their records are durable → the executor → `Output::execute`. Some reads take a shorter
+//! path: `reads` → `Output::reads`.
 //!
-//! To read in this order: `freshness`, `reach`, `detector` and `large` (what is known of the
-//! others), `held`, `reads`, `transfer` and `admission` (each a part with a state of its own), `io`
-//! (in and out of a step), `status`; then this file, which joins them, and its chapters `propose`
-//! and `snapshot`.
+//! Read in this order: `freshness`, `reach`, `detector` and `large` (what is known of the others);
+//! `held`, `reads`, `transfer` and `admission` (parts with a state of their own); `io` (the inputs
+//! and outputs of a step); `status`; then this file, which joins them, with `propose` and
+//! `snapshot`, which continue its `impl`.
 
 mod admission;
 #[cfg(test)]
@@ -69,19 +69,19 @@ use large::LargeLanes;
 use reads::Reads;
 use transfer::{Receiver, Server, Wishes};
 
-/// How much may wait inside a replica before it turns clients away.
+/// How much may wait inside a replica before it rejects clients' commands.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Commands that are queued or proposed and not executed yet.
+    /// Commands that are queued or proposed and not yet executed.
     pub commands: usize,
     /// Payload bytes of queued commands.
     pub bytes: usize,
-    /// About how many bytes of memory may be taken by what some member has not executed yet. A
-    /// member that stopped for good makes this grow until the replica takes no more proposals.
+    /// Roughly how many bytes of memory instances may take that some member has not executed. If a
+    /// member stops for good, this grows until the replica accepts no more proposals.
     pub kept_bytes: usize,
-    /// The length of another replica's snapshot beyond which it is not taken.
+    /// The longest snapshot of another replica, in bytes, that is accepted.
     pub snapshot_bytes: u64,
-    /// How much of it is asked for at a time, in bytes: from 1 to [`MAX_CHUNK`].
+    /// The bytes of a snapshot to request at a time: from 1 to [`MAX_CHUNK`].
     pub chunk_bytes: u32,
 }
 
@@ -98,8 +98,7 @@ impl Default for Limits {
 /// Invariants:
 ///
 /// 1. Nothing leaves through [`Output`] before the records it depends on are durable.
-/// 2. What is in `own`, by the name of its proposal, was proposed here and is not executed (or
-///    given back) yet.
+/// 2. `own` holds, by id, the proposals of this replica that are neither executed nor returned.
 pub struct Core<P: Protocol> {
     settings: Settings,
     limits: Limits,
@@ -111,9 +110,9 @@ pub struct Core<P: Protocol> {
     detector: Detector,
     large: LargeLanes,
     watch: reach::Watch,
-    /// What is remembered of the others, so that none comes back as less than it was.
+    /// What is remembered of the others, to recognise one that restarts from an older copy.
     memory: Memory,
-    /// Where in this step's records the news of it goes.
+    /// The index in this step's records for the record of what was heard.
     heard_at: Option<usize>,
     view: View,
     started: bool,
@@ -122,20 +121,21 @@ pub struct Core<P: Protocol> {
     decisions: HeldBack<Decision>,
     own: FxHashMap<InstanceId, (Time, Arc<Batch>)>,
     own_commands: usize,
-    /// Whether a `Nop` was decided that the protocol was not told of as executed.
+    /// Whether a `Nop` was decided and the protocol has not yet been told that it counts as
+    /// executed.
     nop_decided: bool,
     server: Server,
     receiver: Receiver,
     wishes: Wishes,
-    /// What the newest own snapshot holds, if the protocol was not told because another replica's
-    /// is needed.
+    /// What the newest snapshot of this replica holds, if the protocol was not told of it because
+    /// another replica's snapshot is needed.
     saved_meanwhile: Option<Executed>,
-    /// How many snapshots of others were installed.
+    /// How many snapshots of other replicas were installed.
     installed: u64,
 }
 
 impl<P: Protocol> Core<P> {
-    /// A replica that runs `protocol`, which must have been made for the same `settings`.
+    /// A replica that runs `protocol`, which must have been created with the same `settings`.
     pub fn new(settings: Settings, limits: Limits, protocol: P) -> Core<P> {
         let n = settings.quorums.n;
         Core {
@@ -167,8 +167,8 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Takes one step over everything that has happened, so that what came together is proposed
-    /// together. `now` never moves back.
+    /// Takes one step over all `inputs`. Commands that arrive together are proposed together. `now`
+    /// never moves back.
     pub fn step(
         &mut self,
         now: Time,
@@ -220,8 +220,8 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Ends a step: all that was heard in it goes in front of its records. So there is one record
-    /// of it a step, and none if nothing was written that could rest on it.
+    /// Ends a step: writes all that was heard in it as one record, in front of the step's other
+    /// records. There is none if nothing was written that could rest on it.
     fn write_heard(&mut self, out: &mut Output<P::Message, P::Record>) {
         if let Some(at) = self.heard_at.take() {
             out.records[at] = Record::Heard(self.memory.write());
@@ -239,22 +239,22 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Where its records end: the position after the last that it has put out.
+    /// The position after the last record that the replica has put out.
     pub fn log_end(&self) -> LogPosition {
         self.fx.end()
     }
 
-    /// When to take a step, [`Input::Tick`] or not, even if nothing happens.
+    /// When the next step is due even without an input.
     pub fn wake(&self) -> Option<Time> {
         self.admission.wake()
     }
 
-    /// Whether no quorum has been reached for so long that nothing new is proposed here.
+    /// Whether no quorum has been reachable for so long that new commands are rejected.
     pub fn has_lost_quorum(&self) -> bool {
         self.watch.is_lost(self.view.now)
     }
 
-    /// Whom this replica can reach.
+    /// Which replicas this one can reach.
     pub fn reach(&self) -> Reach {
         self.watch.reach(|id| self.detector.silence(id, self.view.now))
     }
@@ -310,7 +310,7 @@ impl<P: Protocol> Core<P> {
         self.view.round_trips.extend(self.detector.round_trips());
         self.watch.look(now, self.view.suspected);
         if self.has_lost_quorum() {
-            // What has been proposed may yet be decided. This has not.
+            // Proposed commands may still be decided, so only those never proposed are rejected.
             let fresh = self.admission.take_fresh().into_iter();
             out.rejected.extend(fresh.map(|request| (request, Rejection::NoQuorum)));
         }
@@ -328,7 +328,7 @@ impl<P: Protocol> Core<P> {
         self.tick_transfers();
     }
 
-    /// Lets the effects of the protocol take place, until there are none left.
+    /// Carries out the effects of the protocol, until there are none left.
     fn apply_effects(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
             self.take_records(out);
@@ -365,7 +365,7 @@ impl<P: Protocol> Core<P> {
         self.execute(out);
     }
 
-    /// Sends a released message; what is for this replica itself is handled at once.
+    /// Sends a released message. If this replica is among the receivers, it handles it at once.
     fn deliver(&mut self, outgoing: Outgoing<P::Message>, out: &mut Output<P::Message, P::Record>) {
         let Outgoing { mut to, message } = outgoing;
         let to_self = to.remove(self.settings.me);
@@ -405,9 +405,9 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Hands on what may be executed.
+    /// Puts out everything that may be executed.
     fn execute(&mut self, out: &mut Output<P::Message, P::Record>) {
-        // A `Nop` counts as executed, and nothing may be executed after it for a long time.
+        // A `Nop` counts as executed, and the next command to execute may be long in coming.
         let mut any = std::mem::take(&mut self.nop_decided);
         while let Some(component) = self.executor.next_component() {
             any = true;
@@ -433,13 +433,13 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Until when [`Output::reads`] may be answered, on the clock of the steps. Whoever answers has
-    /// to read the clock after the state. What comes too late is to be proposed again.
+    /// Until when [`Output::reads`] may be answered, on the clock passed to the steps. The caller
+    /// reads the clock after the state; a read that is too late must be proposed again.
     pub fn lease_end(&self) -> Time {
         self.protocol.lease_end()
     }
 
-    /// The protocol, to look at.
+    /// The protocol, for inspection.
     pub fn protocol(&self) -> &P {
         &self.protocol
     }
@@ -450,17 +450,17 @@ impl<P: Protocol> Core<P> {
         &mut self.protocol
     }
 
-    /// How often each path was taken here.
+    /// How often this replica took each path.
     pub fn paths(&self) -> &Paths {
         &self.fx.paths
     }
 
-    /// What an instance waits for before it can be executed here, if it is decided.
+    /// The instance that a decided instance waits for before it can be executed here.
     pub fn waits_for(&self, id: InstanceId) -> Option<InstanceId> {
         self.executor.blocker(id)
     }
 
-    /// The part of the dependency graph that is stuck, in Graphviz's language.
+    /// The blocked part of the dependency graph, in Graphviz's language.
     pub fn dot(&self) -> String {
         self.executor.dot()
     }

@@ -1,5 +1,5 @@
-//! Commands on their way into a replica: taken in, queued, proposed in batches, and taken back.
-//! Before the protocol.
+//! Commands on their way into the protocol: accepted or rejected, queued, proposed in batches, and
+//! returned. Before the protocol.
 
 use bytes::Bytes;
 
@@ -35,19 +35,19 @@ impl<P: Protocol> Core<P> {
         self.admission.push_back(command);
     }
 
-    /// Up to where the log has to be executed for this command to be answered without a proposal,
-    /// if it is one that may be.
+    /// The slot up to which the log has to be executed so that this command can be answered without
+    /// a proposal; `None` if it has to be proposed.
     fn read_point(&self, command: &Command) -> Option<Slot> {
         let may = P::ORDER == ExecutionOrder::Log && command.footprint.is_read_only();
         if may { self.protocol.read_point(&self.view) } else { None }
     }
 
-    /// Hands on the reads whose time has come.
+    /// Puts out the reads that may be answered now.
     pub(super) fn serve_reads(&mut self, out: &mut Output<P::Message, P::Record>) {
         self.reads.release(self.executor.executed().slot(InstanceId::LOG), &mut out.reads);
     }
 
-    /// Proposes what is admitted.
+    /// Proposes what admission allows.
     pub(super) fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
         loop {
             let batches = self.admission.batches(self.view.now, self.own.len());
@@ -63,10 +63,10 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Own commands came to nothing: they wait before all others.
+    /// Own commands whose proposals failed are queued again, in front of all others.
     pub(super) fn take_back(&mut self, commands: Vec<Command>) {
         if P::ORDER == ExecutionOrder::Log && !commands.is_empty() {
-            // No decision says so here: what they were called is found by what they are.
+            // No decision names these proposals, so they are found by their commands.
             let back = commands.iter().map(|it| ((it.request, it.payload.clone()), ()));
             let back: KeyedMap<(RequestId, Bytes), ()> = back.collect();
             let own_commands = &mut self.own_commands;

@@ -1,5 +1,5 @@
-//! Whether a quorum can be reached, and who is silent, for how long. Without a quorum nothing new
-//! is proposed: callers are told at once, and can ask elsewhere.
+//! Whether a quorum is reachable, and which replicas are silent for how long. Without a quorum new
+//! commands are rejected at once, so callers can ask another replica.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Reach {
-    /// How many replicas the cluster has.
+    /// The number of replicas in the cluster.
     pub replicas: usize,
-    /// How many of them a quorum takes.
+    /// The size of a quorum.
     pub quorum: usize,
-    /// The others, which cannot be reached.
+    /// The other replicas that cannot be reached, and why.
     pub silent: Vec<(ReplicaId, Silence)>,
 }
 
-/// What is heard of a replica that cannot be reached.
+/// Why a replica counts as unreachable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Silence {
-    /// Nothing, since this replica started.
+    /// It has not been heard since this replica started.
     SinceStart,
-    /// Nothing, for so long.
+    /// It has not been heard for this long.
     For(Duration),
-    /// It is heard, and answers nothing: it does not hear this replica.
+    /// It is heard but does not answer: it does not hear this replica.
     Deaf,
 }
 
 impl Reach {
-    /// How many replicas can be reached, this one included.
+    /// The number of reachable replicas, this one included.
     pub fn reachable(&self) -> usize {
         self.replicas - self.silent.len()
     }
 
-    /// Whether those are enough to decide anything.
+    /// Whether the reachable replicas are a quorum.
     pub fn has_quorum(&self) -> bool {
         self.reachable() >= self.quorum
     }
@@ -64,13 +64,13 @@ impl fmt::Display for Silence {
     }
 }
 
-/// Follows it.
+/// Tracks which replicas are reachable.
 #[derive(Debug)]
 pub(super) struct Watch {
     quorums: Quorums,
-    /// How long a quorum has to be missing before commands are turned away.
+    /// How long a quorum has to be missing before commands are rejected.
     grace: Duration,
-    /// Those that could not be reached at the last look.
+    /// The replicas that were unreachable at the last check.
     silent: ReplicaSet,
     /// Since when there has been no quorum.
     lost: Option<Time>,
@@ -81,20 +81,20 @@ impl Watch {
         Watch { quorums, grace, silent: ReplicaSet::EMPTY, lost: None }
     }
 
-    /// These are silent now.
+    /// Updates which replicas are unreachable.
     pub(super) fn look(&mut self, now: Time, suspected: ReplicaSet) {
         self.silent = suspected;
         let missing = self.quorums.n - suspected.len() < self.quorums.slow();
         self.lost = missing.then(|| self.lost.unwrap_or(now));
     }
 
-    /// Whether no quorum has been reached for so long that nothing new is to be proposed. A moment
-    /// without one is none: a start, a slow network.
+    /// Whether a quorum has been missing for so long that new commands are rejected. A short gap
+    /// does not count: the cluster may be starting, or the network slow.
     pub(super) fn is_lost(&self, now: Time) -> bool {
         self.lost.is_some_and(|since| now.since(since) >= self.grace)
     }
 
-    /// Whom this replica can reach, where the others are this silent.
+    /// The reachable replicas; `silence` tells why each of the others is not.
     pub(super) fn reach(&self, silence: impl Fn(ReplicaId) -> Silence) -> Reach {
         let silent = self.silent.iter().map(|id| (id, silence(id))).collect();
         Reach { replicas: self.quorums.n, quorum: self.quorums.slow(), silent }

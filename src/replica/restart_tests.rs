@@ -1,4 +1,4 @@
-//! Replicas that stop and come back as what their records make them.
+//! Replicas that stop and restart from their records.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::protocol::epaxos::{EPaxos, Message, Plant};
 use crate::protocol::{Path, Protocol};
 use crate::types::{Footprint, Optimisations, Quorums, RequestId, Retention, Settings, Timing};
 
-/// What a replica has executed, in order.
+/// The commands that a replica has executed, in order.
 fn requests(cluster: &Cluster, at: usize) -> Vec<RequestId> {
     let executions = cluster.executed[at].iter();
     executions.flat_map(|e| e.batch.commands()).map(|command| command.request).collect()
@@ -98,7 +98,7 @@ fn a_promise_outlives_its_maker() {
     cluster.step(replica(1), super::Input::Peer { from: replica(2), message: recover });
     cluster.network.clear();
     cluster.restart(1);
-    // The owner's proposal comes late: it was promised away.
+    // The owner's proposal comes late: replica 2 has promised not to vote for it.
     for (from, to, message) in proposals.into_iter().filter(|(_, to, _)| *to == replica(1)) {
         cluster.step(to, super::Input::Peer { from, message });
     }
@@ -127,14 +127,14 @@ fn promises_early(plant: Option<Plant>) -> bool {
         .any(|(_, _, message)| matches!(message, PeerMessage::Protocol(Message::RecoverOk { .. })))
 }
 
-/// Takes the simulator tens of thousands of seeds to see what comes of it (PROTOCOL.md §9).
+/// The simulator needs tens of thousands of seeds to see a consequence (PROTOCOL.md §9).
 #[test]
 fn a_promise_that_is_not_durable_is_not_given() {
     assert!(!promises_early(None));
     assert!(promises_early(Some(Plant::EarlyPromise)), "this test can fail");
 }
 
-/// A replica that reserves as many slots at a time as a setting may ask for.
+/// A replica that reserves as many slots at a time as the setting allows.
 fn reserving(me: usize) -> Core<EPaxos> {
     let settings = Settings {
         me: replica(me),
@@ -151,7 +151,7 @@ fn reserving(me: usize) -> Core<EPaxos> {
     Core::new(settings.clone(), Limits::default(), EPaxos::new(settings))
 }
 
-/// Every lost slot was recovered by itself, 131,000 a life, and all at once.
+/// Every lost slot, 131,000 a life, was recovered on its own, and all at once.
 #[test]
 fn what_a_restart_costs_does_not_grow_with_the_slots_reserved() {
     let mut cluster = Cluster::new(3, Limits::default());

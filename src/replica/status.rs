@@ -1,4 +1,4 @@
-//! What a replica shows of itself.
+//! A replica's status, in numbers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::protocol::{Path, Protocol};
 use crate::types::{Deps, ReplicaSet};
 
 impl<P: Protocol> Core<P> {
-    /// What this replica is doing.
+    /// The status of this replica.
     pub fn status(&self) -> ReplicaStatus {
         let (waiting, waiting_bytes) = self.admission.waiting();
         ReplicaStatus {
@@ -27,31 +27,31 @@ impl<P: Protocol> Core<P> {
     }
 }
 
-/// What a replica is doing, in numbers.
+/// The status of a replica, in numbers.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct ReplicaStatus {
     /// Per owner, everything up to here is executed or decided `Nop`.
     pub executed: Deps,
-    /// Decided instances that are not executed yet.
+    /// Decided instances that are not yet executed.
     pub unexecuted: usize,
     /// The largest component executed so far.
     pub largest_component: usize,
     /// Commands that wait for admission, and reads that wait for the log.
     pub waiting: usize,
-    /// Their payloads' bytes.
+    /// The payload bytes of the waiting commands.
     pub waiting_bytes: usize,
-    /// Commands proposed here and not executed here yet.
+    /// Commands proposed here and not yet executed here.
     pub in_flight: usize,
     /// Replicas that have been silent for too long.
     pub suspected: ReplicaSet,
-    /// Whom it can reach, and whether that is a quorum.
+    /// The replicas it can reach, and whether they are a quorum.
     pub reach: Reach,
-    /// Smoothed round trips, in the replicas' order; zero where nothing was measured.
+    /// Smoothed round trips, by replica index; zero if not measured.
     pub round_trips: Vec<Duration>,
     /// Recoveries begun here.
     pub recoveries: u64,
-    /// The snapshot of another replica that is on its way here.
+    /// The snapshot of another replica that is being received.
     pub receiving: Option<Receiving>,
     /// Snapshots of others installed here.
     pub installed: u64,

@@ -1,6 +1,6 @@
-//! How EPaxos implementations break, each as a story told to real replicas, message by message.
-//! Where a rule of PROTOCOL.md is what saves it, the story is told again without the rule, and ends
-//! badly: so it is known to be about that rule.
+//! How EPaxos implementations break, as stories: real replicas, one message at a time. If a rule of
+//! PROTOCOL.md prevents the failure, the story is also told without that rule and ends badly. That
+//! shows which rule the story is about.
 
 mod chaos;
 mod durability;
@@ -19,11 +19,12 @@ use crate::types::{
 };
 use stage::{Stage, deps, id};
 
-/// Sutra, "On the correctness of Egalitarian Paxos" (2020): with one ballot an instance, a replica
-/// that accepted a value long ago and only promised since looks as if it had accepted it just now.
+/// Sutra, "On the correctness of Egalitarian Paxos" (2020). With one ballot per instance, a replica
+/// that accepted a value long ago and has only promised since looks as if it had just accepted the
+/// value.
 fn three_recoveries(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
-    // r1's x goes the slow way, since r5 knows y; nobody hears of it.
+    // r1's x takes the slow path, since r5 knows y; no other replica hears of it.
     s.propose(5, "k");
     let x = s.propose(1, "k");
     s.deliver("PreAccept", x, 1, 4);
@@ -31,14 +32,14 @@ fn three_recoveries(plant: Option<Plant>) -> Stage {
     s.deliver("PreAcceptOk", x, 4, 1);
     s.deliver("PreAcceptOk", x, 5, 1);
     s.lose_all();
-    // r2 sees no fast vote at r3 and itself, and proposes Nop: only to itself.
+    // r2 finds no fast vote at r3 and itself. It proposes Nop, which reaches only itself.
     s.recover(2, x);
     s.deliver("Recover", x, 2, 3);
     s.deliver("Recover", x, 2, 5);
     s.deliver("RecoverOk", x, 3, 2);
     s.deliver("RecoverOk", x, 5, 2);
     s.lose_all();
-    // r3 finds x accepted by r1, and it is decided by r1, r3 and r4. r3 alone learns that.
+    // r3 finds x accepted by r1, and r1, r3 and r4 decide it. Only r3 learns that.
     s.recover(3, x);
     s.deliver("Recover", x, 3, 1);
     s.deliver("Recover", x, 3, 4);
@@ -49,7 +50,7 @@ fn three_recoveries(plant: Option<Plant>) -> Stage {
     s.deliver("AcceptOk", x, 1, 3);
     s.deliver("AcceptOk", x, 4, 3);
     s.lose_all();
-    // r1 has accepted x at the second ballot, r2 Nop at the first, and promises the third now.
+    // r1 has accepted x at the second ballot and r2 Nop at the first. r1 now promises the third.
     s.recover(1, x);
     s.deliver("Recover", x, 1, 2);
     s.deliver("Recover", x, 1, 5);
@@ -70,9 +71,9 @@ fn one_ballot_is_not_enough() {
     assert_eq!(single.decided(1, x), None, "r1 decides Nop where r3 decided x");
 }
 
-/// Whittaker (2021): x, y, z conflict. z lists y, the latest of its owner, and not x, which it
-/// never heard of; y ends as a Nop. If "lists y" did not mean "covers all up to y", x and z would
-/// have lost sight of each other.
+/// Whittaker (2021): x, y, z conflict. z lists y, the latest of its owner, and not x, which its
+/// proposer never heard of; y ends as a Nop. If "lists y" did not mean "covers everything up to y",
+/// no order would be left between x and z.
 #[test]
 fn what_is_covered_is_a_prefix() {
     let mut s = Stage::new(3);
@@ -101,7 +102,7 @@ fn what_is_covered_is_a_prefix() {
     }
 }
 
-/// A recovery that started from its own view would lose what only the owner and its voters knew.
+/// A recovery that used only its own view would lose what only the owner and its voters knew.
 #[test]
 fn a_recovery_keeps_the_owners_dependencies() {
     let mut s = Stage::new(3);
@@ -113,15 +114,15 @@ fn a_recovery_keeps_the_owners_dependencies() {
     s.deliver("PreAcceptOk", x, 2, 1);
     assert_eq!(s.decided(1, x), Some(deps([0, 1, 0])), "one round trip");
     s.lose_all();
-    // r1 dies. r3 has never heard of y.
+    // r1 fails. r3 has never heard of y.
     s.recover(3, x);
     s.deliver_among(&[2, 3]);
     assert_eq!(s.decided(3, x), Some(deps([0, 1, 0])));
 }
 
 /// PROTOCOL.md §3: r3.1 becomes a Nop that r1 and r3 know and r2 does not. r3 proposes its command
-/// again, commits it in one round trip with r1, answers, and dies. r2 recovers from r1's vote. What
-/// it knows of r3.1 speaks against the fast path, unless r3.2 covers r3.1.
+/// again, commits it in one round trip with r1, answers, and fails. r2 recovers from r1's vote. Its
+/// knowledge of r3.1 speaks against the fast path, unless r3.2 covers r3.1.
 fn nop_of_the_same_owner(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(3).with(plant);
     let first = s.propose(3, "k");
@@ -150,8 +151,8 @@ fn a_nop_still_counts_for_its_owner() {
     assert_eq!(forgetful.decided(2, second), None, "an answered command is lost");
 }
 
-/// The same with the Nop of a third replica: r4.1 is a Nop that r1, r4 and r5 know. r5 commits in
-/// one round trip with r1 and r4, and both owners die. r2 has r4.1 as it was proposed.
+/// The same with the Nop of a third replica: r1, r4 and r5 know that r4.1 is a Nop. r5 commits in
+/// one round trip with r1 and r4, and both owners fail. r2 knows r4.1 as it was proposed.
 fn nop_of_another_owner(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let nop = s.propose(4, "k");
@@ -183,9 +184,9 @@ fn a_nop_still_counts_for_others() {
     assert_eq!(forgetful.decided(2, x), None, "an answered command is lost");
 }
 
-/// Found by the simulator: x of r2 has r3's vote for the fast path and no other. y conflicts, does
-/// not cover x, commits in one round trip without r2 and r3, and is executed by everybody. If it is
-/// forgotten now, nothing speaks against the fast path of x any more.
+/// Found by the simulator: x of r2 has r3's vote for the fast path and no other. y conflicts and
+/// does not cover x. It commits in one round trip without r2 and r3, and all replicas execute it.
+/// If they forget y now, nothing speaks against the fast path of x any more.
 fn forgotten_by_all(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let x = s.propose(2, "k");
@@ -204,7 +205,7 @@ fn forgotten_by_all(plant: Option<Plant>) -> Stage {
         assert_eq!(s.executed(learner), [y]);
     }
     s.lose_all();
-    // Everybody hears that everybody has executed y; but x stays where it is.
+    // All replicas hear that all have executed y; but x stays undecided.
     for told in [3, 4, 5] {
         for teller in 1..=5 {
             if teller != told {
@@ -230,8 +231,8 @@ fn nothing_is_forgotten_that_speaks_against_something_undecided() {
     assert_eq!((x_covers, y_covers), (Some(Deps::none(5)), Some(Deps::none(5))), "both blind");
 }
 
-/// A slot that its owner used and nobody heard of holds up whatever covers it, until it is
-/// recovered as the Nop it must be.
+/// An owner used a slot and no other replica heard of it. The slot holds up every instance that
+/// covers it, until a recovery decides it as Nop.
 #[test]
 fn a_gap_is_closed() {
     let mut s = Stage::new(3);
@@ -252,8 +253,8 @@ fn a_gap_is_closed() {
     }
 }
 
-/// A is committed. Then B is proposed; they are one component through C, and B runs first. Whoever
-/// had answered A's client when A was committed would have put A before B.
+/// A is committed. Then B is proposed; through C they are one component, and B runs first. A
+/// replica that answered A's client at commit would have promised that A comes before B.
 #[test]
 fn a_committed_command_is_not_an_executed_one() {
     let decide = |id: InstanceId, deps| {

@@ -1,12 +1,13 @@
-//! Snapshots from one replica to another (PROTOCOL.md §8a), sans-IO: what is said, by whom, when
-//! again, and how much at a time. Whoever drives the replica keeps the bytes.
+//! Snapshot transfers between replicas (PROTOCOL.md §8a), sans-IO: the messages, their senders,
+//! retries and sizes. The driver of the replica stores the bytes.
 //!
-//! A replica that needs a snapshot asks all the others (`receive`). Those that have executed enough
-//! offer theirs, or take one and offer it then (`serve`). The one that needs it fetches the first
-//! that is offered, piece by piece and in order.
+//! A replica that needs a snapshot asks all others (`receive`). A replica that has executed enough
+//! offers its own, or takes one first (`serve`). The first replica fetches the first one offered,
+//! piece by piece and in order.
 //!
-//! A snapshot goes by its contents ([`SnapshotId`]): so what was received of it goes on after a
-//! break, from another replica too if it has the same, and pieces of two are never mixed.
+//! A snapshot is named by its content ([`SnapshotId`]). So a transfer can continue after an
+//! interruption, also from another replica with the same snapshot, and pieces of two snapshots are
+//! never mixed.
 
 mod receive;
 mod serve;
@@ -24,120 +25,120 @@ pub(super) use serve::Server;
 
 /// The most bytes of a snapshot in one message.
 pub const MAX_CHUNK: u32 = 256 << 10;
-/// How many chunks are asked for before the first has come.
+/// How many chunks are requested before the first has arrived.
 const WINDOW: usize = 8;
 
-/// A snapshot, named by its contents: a hash of the bytes that other replicas get.
+/// Names a snapshot by its content: a hash of the bytes that other replicas get.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SnapshotId(pub u64);
 
-/// What replicas say to each other about snapshots.
+/// The messages about snapshots.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Transfer {
-    /// "I need a snapshot." Answered, sooner or later, by [`Transfer::Offer`] or not at all.
+    /// Asks for a snapshot. Answered by [`Transfer::Offer`], perhaps later, or not at all.
     Request {
-        /// It has to stand for at least this.
+        /// The snapshot has to hold at least this.
         at_least: Deps,
-        /// The snapshot of which the sender has a part already: it would rather go on with it.
+        /// The snapshot that the sender has a part of; it prefers to continue with it.
         part_of: Option<SnapshotId>,
     },
-    /// "I have one."
+    /// Offers a snapshot.
     Offer {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
-        /// Per owner, everything up to here is executed in it.
+        /// Per owner, the slot up to which everything is executed in it.
         executed: Deps,
-        /// Its length, above zero.
+        /// Its length in bytes, above zero.
         bytes: u64,
     },
-    /// "Send me these bytes of it." Answered by [`Transfer::Chunk`] or [`Transfer::Gone`].
+    /// Requests bytes of a snapshot. Answered by [`Transfer::Chunk`] or [`Transfer::Gone`].
     Fetch {
-        /// Of which.
+        /// The snapshot.
         snapshot: SnapshotId,
-        /// From where.
+        /// The offset of the first byte.
         offset: u64,
-        /// How many: from 1 to [`MAX_CHUNK`].
+        /// The number of bytes: from 1 to [`MAX_CHUNK`].
         bytes: u32,
     },
-    /// The bytes asked for.
+    /// The requested bytes.
     Chunk {
-        /// Of which.
+        /// The snapshot.
         snapshot: SnapshotId,
-        /// From where.
+        /// The offset of the first byte.
         offset: u64,
         /// The bytes.
         bytes: Bytes,
     },
-    /// "I do not have that one (any more)."
+    /// The sender does not have this snapshot, or no longer.
     Gone {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
     },
 }
 
-/// An own snapshot that is durable.
+/// A durable snapshot of this replica.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OwnSnapshot {
     /// Its name.
     pub id: SnapshotId,
-    /// What its state stands for.
+    /// The instances executed in its state.
     pub executed: Executed,
-    /// How long the part is that others get, in bytes.
+    /// The length in bytes of the part that others get.
     pub bytes: u64,
 }
 
-/// A part of an own snapshot that another replica wants.
+/// A part of an own snapshot to be read for another replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotRead {
-    /// Who.
+    /// The replica that requested it.
     pub to: ReplicaId,
-    /// Of which.
+    /// The snapshot.
     pub snapshot: SnapshotId,
-    /// From where, in the part that others get.
+    /// The offset, in the part that others get.
     pub offset: u64,
-    /// How many bytes, at most [`MAX_CHUNK`]. They are all there.
+    /// The number of bytes, at most [`MAX_CHUNK`]; all within the snapshot.
     pub bytes: u32,
 }
 
-/// What came of another replica's snapshot. A transfer is `Begins`, then `Bytes` in order, then
-/// `Complete`; or `GivenUp` at any point, or a new `Begins`.
+/// Progress of receiving another replica's snapshot. A transfer is `Begins`, then `Bytes` in order,
+/// then `Complete`. At any point there may be `GivenUp` or a new `Begins`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Arrival {
-    /// A transfer begins: whatever was received before is of no more use.
+    /// A transfer begins: discard all bytes received before.
     Begins {
-        /// Which.
+        /// The snapshot.
         snapshot: SnapshotId,
-        /// How long it is.
+        /// Its length in bytes.
         bytes: u64,
     },
     /// The next bytes.
     Bytes(Bytes),
-    /// That was all. Answer with [`Core::install`](super::Core::install) or
+    /// All bytes have arrived. Answer with [`Core::install`](super::Core::install) or
     /// [`Core::reject_snapshot`](super::Core::reject_snapshot).
     Complete,
-    /// No more will come, and what came is of no use.
+    /// The transfer is given up: discard the bytes received.
     GivenUp,
 }
 
-/// How far the transfer of another replica's snapshot is.
+/// How far a transfer has got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Receiving {
-    /// Who sends it.
+    /// The sender.
     pub from: ReplicaId,
-    /// How many bytes have come.
+    /// The bytes received so far.
     pub received: u64,
-    /// How many there are.
+    /// The length of the snapshot in bytes.
     pub bytes: u64,
 }
 
-/// What either side wants done: the core hands it on (`Output::add_wishes`).
+/// What either side wants done; the core adds it to its output (`Output::add_wishes`).
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     pub(super) messages: Vec<(ReplicaSet, Transfer)>,
     pub(super) reads: Vec<SnapshotRead>,
     pub(super) received: Vec<Arrival>,
-    /// A snapshot is to be taken.
+    /// Whether a snapshot should be taken.
     pub(super) wanted: bool,
 }
 
@@ -147,7 +148,7 @@ impl Wishes {
     }
 }
 
-/// A wait that doubles with every time it was in vain.
+/// A wait that doubles with each failed attempt.
 fn doubled(first: Duration, in_vain: u32, longest: Duration) -> Duration {
     first.saturating_mul(1 << in_vain.min(16)).min(longest)
 }

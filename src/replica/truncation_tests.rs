@@ -1,5 +1,5 @@
-//! A member that stays away, as its cluster lives with it: what is kept for it is cut down, and a
-//! snapshot brings it back (PROTOCOL.md §8a).
+//! A member stays away: the cluster cuts down what it keeps for it, and a snapshot brings it back
+//! (PROTOCOL.md §8a).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::protocol::epaxos::EPaxos;
 use crate::protocol::{Path, Protocol};
 use crate::types::{Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing};
 
-/// Three replicas that keep no more than 20,000 bytes for one that is away.
+/// Three replicas that keep at most 20,000 bytes for one that is away.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::new(3, Limits::default());
     for me in ReplicaId::all(3) {
@@ -38,7 +38,7 @@ fn requests(cluster: &Cluster, at: usize) -> Vec<RequestId> {
     executions.flat_map(|e| e.batch.commands()).map(|command| command.request).collect()
 }
 
-/// r3 is away with a proposal of its own that the others have finished for it.
+/// r3 is away, with a proposal of its own that the others have finished.
 fn left_behind() -> Cluster {
     let mut cluster = cluster();
     cluster.pass(Duration::from_millis(200));
@@ -71,7 +71,7 @@ fn what_is_kept_for_an_absent_member_is_cut_down_to_an_index() {
         assert!(sizes.instances < 100 && sizes.bytes < 60_000, "at {at}: {sizes:?}");
         assert_eq!(requests(&cluster, at).len(), 801);
     }
-    // What was dropped goes on being a conflict: all of it is covered by what comes.
+    // Dropped instances still count as conflicts: later proposals cover all of them.
     cluster.propose(0, 1001, key(9));
     cluster.run();
     let id = cluster.executed[0].last().expect("it is executed").id;
@@ -93,7 +93,7 @@ fn who_was_away_comes_back_by_a_snapshot_and_all_is_forgotten() {
     assert_eq!(cluster.cores[2].checkpoint().executed, from.executed);
     assert!(out.execute.is_empty(), "it had executed nothing");
     cluster.pass(Duration::from_secs(1));
-    // What it had proposed is asked for once more: whether it happened only the sessions know.
+    // Its own proposal is proposed again: only the sessions know whether it was executed.
     assert_eq!(requests(&cluster, 2).len(), 1);
     assert_eq!(requests(&cluster, 2), requests(&cluster, 0)[801..]);
     (0..3).for_each(|at| save(&mut cluster, at));

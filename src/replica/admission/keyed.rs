@@ -1,10 +1,10 @@
-//! Admission key by key: which waiting commands are proposed, when, and in what batch
+//! Admission key by key: decides which waiting commands are proposed, when, and in which batch
 //! (PROTOCOL.md §6b.1).
 //!
 //! The protocol is safe whatever is proposed when; admission keeps the components of a contended
-//! key small. While another owner's instance on a key is unexecuted here, at most two own ones on
-//! that key are; otherwise own ones are pipelined, one a millisecond. What has to wait waits in
-//! order, first come first served on each key, and leaves together.
+//! key small. While another owner's instance on a key is unexecuted here, at most two own instances
+//! on that key are. Otherwise own instances are pipelined, one a millisecond. Waiting commands
+//! queue in order of arrival on each key, and are proposed together.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::types::{
     RequestId, Time,
 };
 
-/// Own unexecuted instances on a key that another owner uses.
+/// Limit of own unexecuted instances on a key that another owner uses.
 const CONTENDED: u32 = 2;
-/// Own unexecuted instances on a key that nobody else uses.
+/// Limit of own unexecuted instances on a key that no other owner uses.
 const PIPELINED: u32 = 256;
-/// Between two own instances on one key.
+/// The least time between two own instances on one key.
 const SPACING: Duration = Duration::from_millis(1);
 
 /// Arrival order of a waiting command.
 type Ticket = u64;
-/// The first ticket of those that come for the first time; those that come back have lower ones.
+/// The first ticket of new commands. Returned commands get lower ones.
 const FIRST: Ticket = Ticket::MAX / 2;
 
 /// Unexecuted instances that use one key (or everything), by owner and access.
@@ -34,12 +34,12 @@ const FIRST: Ticket = Ticket::MAX / 2;
 struct Use {
     own: [u32; 2],
     others: [u32; 2],
-    /// When this replica last proposed on it.
+    /// When this replica last proposed an instance on it.
     last: Time,
 }
 
 impl Use {
-    /// Own and others' instances that conflict with such an access.
+    /// The numbers of own and others' instances that conflict with this access.
     fn conflicting(&self, access: Access) -> (u32, u32) {
         match access {
             Access::Read => (self.own[1], self.others[1]),
@@ -52,9 +52,9 @@ impl Use {
     }
 }
 
-/// One key's state; gone when nothing uses the key and nothing waits for it.
+/// One key's state; removed when no instance uses the key and no command waits for it.
 ///
-/// The home hint of PROTOCOL.md §6b.2 will live here too: it dies with the entry.
+/// The home hint of PROTOCOL.md §6b.2 will be stored here too.
 #[derive(Debug, Default)]
 struct Key {
     uses: Use,
@@ -72,18 +72,18 @@ pub(in crate::replica) struct KeyedAdmission {
     keys: KeyedMap<KeyHash, Key>,
     /// Use by instances that conflict with everything.
     everything: Use,
-    /// All unexecuted instances, for commands that conflict with everything.
+    /// Use by all unexecuted instances, for commands that conflict with everything.
     any: Use,
     counted: FxHashMap<InstanceId, Arc<Batch>>,
     waiting: BTreeMap<Ticket, Command>,
     barriers: VecDeque<Ticket>,
     next_ticket: Ticket,
-    /// Before all waiting ones: commands that come back after a `Nop` go to the front.
+    /// The ticket of the first returned command: those go in front after a `Nop`.
     front_ticket: Ticket,
     waiting_bytes: usize,
-    /// Waiting commands to look at.
+    /// Waiting commands to examine.
     ready: Vec<Ticket>,
-    /// Pipelined commands that wait for nothing but the clock, and the soonest they may leave.
+    /// Pipelined commands that wait only for the clock; `wake` is when the first may be proposed.
     sleeping: Vec<Ticket>,
     wake: Option<Time>,
 }
@@ -107,12 +107,12 @@ impl KeyedAdmission {
         }
     }
 
-    /// Commands that wait, and the bytes of their payloads.
+    /// The number of waiting commands, and the bytes of their payloads.
     pub(super) fn waiting(&self) -> (usize, usize) {
         (self.waiting.len(), self.waiting_bytes)
     }
 
-    /// Keys that something uses or waits for.
+    /// The number of keys in use or waited for.
     #[cfg(test)]
     pub(super) fn keys(&self) -> usize {
         self.keys.len()
@@ -123,14 +123,14 @@ impl KeyedAdmission {
         self.wake
     }
 
-    /// A new command waits after all others.
+    /// Adds a new command after all others.
     pub(super) fn push_back(&mut self, command: Command) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.enqueue(ticket, command, VecDeque::push_back);
     }
 
-    /// Commands whose instance became a `Nop` wait before all others, in their order.
+    /// Adds commands whose instance became a `Nop` in front of all others, in their order.
     pub(super) fn push_front(&mut self, commands: impl DoubleEndedIterator<Item = Command>) {
         for command in commands.rev() {
             self.front_ticket -= 1;
@@ -157,7 +157,7 @@ impl KeyedAdmission {
         self.ready.push(ticket);
     }
 
-    /// Takes out all that wait and have never been proposed.
+    /// Removes all waiting commands that were never proposed.
     pub(super) fn take_fresh(&mut self) -> Vec<RequestId> {
         let drop_fresh = |tickets: &mut VecDeque<Ticket>| {
             while tickets.back().is_some_and(|ticket| *ticket >= FIRST) {
@@ -176,12 +176,12 @@ impl KeyedAdmission {
             }
         }
         drop_fresh(&mut self.barriers);
-        // Whoever waited after one of them waits for something else now.
+        // Commands that waited after a removed one may now be first on their keys.
         self.ready_all();
         fresh.into_values().map(|command| command.request).collect()
     }
 
-    /// An instance's payload became known here: it uses its keys until it has executed.
+    /// An instance's payload became known here: it uses its keys until it is executed.
     pub(super) fn learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         if self.counted.insert(id, batch.clone()).is_none() {
             self.count(id, batch.footprint(), 1);
@@ -210,7 +210,7 @@ impl KeyedAdmission {
         }
     }
 
-    /// All of these are executed: they use their keys no more.
+    /// All of these are executed: they no longer use their keys.
     pub(super) fn executed(&mut self, executed: &Executed) {
         let gone = self.counted.keys().filter(|id| executed.contains(**id));
         let mut gone: Vec<InstanceId> = gone.copied().collect();
@@ -240,8 +240,8 @@ impl KeyedAdmission {
         self.ready.extend(self.waiting.keys());
     }
 
-    /// What may be proposed now: commands on contended keys apart from the rest, so that these do
-    /// not wait for those.
+    /// The batches that may be proposed now. Commands on contended keys get a batch of their own,
+    /// so that the others do not wait for them.
     pub(super) fn batches(&mut self, now: Time) -> Vec<Arc<Batch>> {
         if self.wake.is_some_and(|wake| wake <= now) {
             self.wake = None;
@@ -262,7 +262,7 @@ impl KeyedAdmission {
                     self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
                     self.sleeping.push(ticket);
                 }
-                // Too much for one instance: the next round counts what left in this one.
+                // The batch is full: the next round counts the instances proposed in this one.
                 Permit::Leave { contended } if !leaving.has_room(command, contended) => {
                     self.ready.push(ticket);
                 }
@@ -281,7 +281,7 @@ impl KeyedAdmission {
         }
         let Some(keys) = command.footprint.keys() else {
             let first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket);
-            // Nothing that is leaving in this round is counted yet.
+            // The commands proposed in this round are not counted yet.
             if !first || !leaving.is_empty() {
                 return Permit::Wait;
             }
@@ -294,7 +294,7 @@ impl KeyedAdmission {
             if entry.waiting.front() != Some(&ticket) {
                 return Permit::Wait;
             }
-            // A key that leaves already in this round leaves in the same instance.
+            // If the key is already used in this round, the command joins the same instance.
             if leaving.contended.keys.contains_key(key) {
                 verdict = verdict.and(Permit::Leave { contended: true });
             } else if !leaving.clean.keys.contains_key(key) {
@@ -321,7 +321,7 @@ impl KeyedAdmission {
         if next <= now { Permit::Leave { contended: true } } else { Permit::WaitUntil(next) }
     }
 
-    /// Takes a command out; whoever stood after it on some key is looked at next.
+    /// Removes a command from its queues. The next command on each of its keys is examined next.
     fn take(&mut self, ticket: Ticket, now: Time, queue: &mut VecDeque<Ticket>) -> Command {
         let command = self.waiting.remove(&ticket).expect("a permitted command was waiting");
         self.waiting_bytes -= command.payload.len();
@@ -348,19 +348,19 @@ impl KeyedAdmission {
     }
 }
 
-/// Whether one command is admitted.
+/// Whether a command may be proposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Permit {
     Leave {
         contended: bool,
     },
-    /// Until something on its keys has executed.
+    /// Wait until an instance on its keys has executed.
     Wait,
     WaitUntil(Time),
 }
 
 impl Permit {
-    /// Both keys' verdicts on one command: the stricter.
+    /// Combines the verdicts of two keys on one command: the stricter one.
     fn and(self, other: Permit) -> Permit {
         match (self, other) {
             (Permit::Wait, _) | (_, Permit::Wait) => Permit::Wait,
@@ -373,19 +373,19 @@ impl Permit {
     }
 }
 
-/// Commands leaving in one round: at most two instances.
+/// The commands of one round: at most two instances.
 #[derive(Default)]
 struct Leaving {
     clean: Side,
     contended: Side,
 }
 
-/// Commands leaving in one instance.
+/// The commands of one instance.
 #[derive(Default)]
 struct Side {
     commands: Vec<Command>,
     keys: KeyedMap<KeyHash, ()>,
-    /// Keys of all commands, the same ones counted again.
+    /// The number of keys of all commands, with repetition.
     named: usize,
     bytes: usize,
 }
@@ -399,7 +399,7 @@ impl Leaving {
         if contended { &mut self.contended } else { &mut self.clean }
     }
 
-    /// Whether the instance may hold this command too.
+    /// Whether the instance has room for this command.
     fn has_room(&mut self, command: &Command, contended: bool) -> bool {
         let side = self.side(contended);
         let named = side.named + command.footprint.keys().map_or(0, <[_]>::len);
@@ -421,7 +421,7 @@ impl Leaving {
         side.commands.push(command);
     }
 
-    /// The batches, the clean one first.
+    /// The batches, the uncontended one first.
     fn finish(self) -> Vec<Arc<Batch>> {
         let sides = [self.clean.commands, self.contended.commands];
         sides.into_iter().filter(|commands| !commands.is_empty()).map(Batch::new).collect()

@@ -1,4 +1,4 @@
-//! The rules of keyed admission, one by one.
+//! Unit tests of the rules of keyed admission, one by one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn write(sequence: u64, key: &str) -> Command {
     command(sequence, Footprint::write(key.as_bytes()))
 }
 
-/// Admission and the instances it has let through, as the protocol would number them.
+/// Admission with the instances it has let through, numbered as the protocol would.
 struct Bench {
     admission: KeyedAdmission,
     next: [u64; 2],
@@ -43,7 +43,7 @@ impl Bench {
         Bench { admission: KeyedAdmission::new(me()), next: [1, 1] }
     }
 
-    /// What leaves now, proposed at once: the instance and the sequences of each batch.
+    /// Proposes what may be proposed now. Returns each instance and the sequences of its batch.
     fn leave(&mut self, now: Time) -> Vec<(InstanceId, Vec<u64>)> {
         let mut left = Vec::new();
         loop {
@@ -131,7 +131,7 @@ fn first_come_first_served_on_each_key() {
     bench.admission.push_back(command(3, both));
     bench.admission.push_back(write(4, "b"));
     bench.admission.push_back(write(5, "c"));
-    // 4 would be free to go but for 3, which wanted `b` before it: so 3 cannot starve.
+    // 4 could be proposed, but 3 waits for `b` before it: this keeps 3 from starving.
     assert_eq!(sequences(&bench.leave(at(1))), [[5]]);
     bench.admission.finished(InstanceId::new(me(), 1));
     let left: Vec<u64> = bench.leave(at(2)).into_iter().flat_map(|(_, s)| s).collect();

@@ -1,6 +1,6 @@
-//! Admission: which waiting commands are proposed, and when. A protocol that orders by keys admits
-//! them key by key (`keyed`). One that agrees on a single sequence has nothing to gain from keeping
-//! keys apart, and takes them in order (`queue`).
+//! Admission: decides which waiting commands are proposed, and when. For a protocol that orders by
+//! keys it works key by key (`keyed`). A protocol that agrees on one sequence gains nothing from
+//! that, so its commands are proposed in order of arrival (`queue`).
 
 mod keyed;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use crate::types::{
     Batch, Command, Executed, ExecutionOrder, InstanceId, ReplicaId, RequestId, Time,
 };
 
-/// Own proposals of a sequence under way; beyond that, what waits leaves together later.
+/// Own proposals in progress, for a single sequence. Beyond that, commands wait and form a batch.
 const PIPELINED: usize = 1024;
 
 /// Commands that wait to be proposed.
@@ -35,7 +35,7 @@ impl Admission {
         }
     }
 
-    /// Commands that wait, and the bytes of their payloads.
+    /// The number of waiting commands, and the bytes of their payloads.
     pub(super) fn waiting(&self) -> (usize, usize) {
         match self {
             Admission::Keyed(keyed) => keyed.waiting(),
@@ -51,7 +51,7 @@ impl Admission {
         }
     }
 
-    /// A new command waits after all others.
+    /// Adds a new command at the end of the queue.
     pub(super) fn push_back(&mut self, command: Command) {
         match self {
             Admission::Keyed(keyed) => keyed.push_back(command),
@@ -59,7 +59,7 @@ impl Admission {
         }
     }
 
-    /// Commands that came back wait before all others, in their order.
+    /// Adds returned commands in front of all others, in their order.
     pub(super) fn push_front(&mut self, commands: impl DoubleEndedIterator<Item = Command>) {
         match self {
             Admission::Keyed(keyed) => keyed.push_front(commands),
@@ -69,7 +69,7 @@ impl Admission {
         }
     }
 
-    /// Takes out all that wait and have never been proposed here.
+    /// Removes all waiting commands that were never proposed here.
     pub(super) fn take_fresh(&mut self) -> Vec<RequestId> {
         match self {
             Admission::Keyed(keyed) => keyed.take_fresh(),
@@ -98,8 +98,8 @@ impl Admission {
         }
     }
 
-    /// What may be proposed now, while so many own proposals are under way. Ask until there is
-    /// nothing.
+    /// The batches that may be proposed now, while `under_way` own proposals are in progress. Call
+    /// until there is none.
     pub(super) fn batches(&mut self, now: Time, under_way: usize) -> Vec<Arc<Batch>> {
         match self {
             Admission::Keyed(keyed) => keyed.batches(now),
@@ -156,7 +156,7 @@ mod tests {
             admission.push_front([command(8, 1), command(9, 1)].into_iter());
             let fresh: Vec<u64> = admission.take_fresh().iter().map(|it| it.sequence).collect();
             assert_eq!((fresh, admission.waiting()), (vec![1, 2, 3], (2, 2)));
-            // The others leave as ever, and what comes later waits behind them.
+            // The others are proposed as usual, and later commands wait after them.
             admission.push_back(command(4, 5));
             let mut left = leave(&mut admission);
             for now in 1..100 {

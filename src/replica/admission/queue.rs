@@ -1,5 +1,5 @@
-//! Admission in order: for protocols that agree on a single sequence. All that waits leaves
-//! together, as far as one batch holds it.
+//! Admission in order of arrival: for protocols that agree on a single sequence. All waiting
+//! commands are proposed together, up to the limits of a batch.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::types::{Batch, Command, RequestId};
 #[derive(Debug, Default)]
 pub(in crate::replica) struct Queue {
     commands: VecDeque<Command>,
-    /// How many of the first have been proposed before and came back.
+    /// How many of the first commands were proposed before and returned.
     returned: usize,
     bytes: usize,
 }
 
 impl Queue {
-    /// Commands that wait, and the bytes of their payloads.
+    /// The number of waiting commands, and the bytes of their payloads.
     pub(super) fn waiting(&self) -> (usize, usize) {
         (self.commands.len(), self.bytes)
     }
@@ -38,7 +38,7 @@ impl Queue {
         fresh.into_iter().map(|command| command.request).collect()
     }
 
-    /// All that waits, as far as one batch holds it.
+    /// All waiting commands, up to the limits of a batch.
     pub(super) fn batch(&mut self) -> Option<Arc<Batch>> {
         let (mut keys, mut bytes) = (0, 0);
         let fits = |command: &&Command| {
@@ -47,7 +47,7 @@ impl Queue {
             keys <= Batch::MAX_KEYS && bytes <= Batch::MAX_BYTES
         };
         let together = self.commands.iter().take(Batch::MAX_COMMANDS).take_while(fits).count();
-        // One alone may have more than that.
+        // A single command may exceed the limits.
         let leaving = together.max(1).min(self.commands.len());
         let commands: Vec<Command> = self.commands.drain(..leaving).collect();
         self.returned = self.returned.saturating_sub(leaving);

@@ -1,4 +1,4 @@
-//! Another replica's snapshot takes the place of the state here (PROTOCOL.md §8a).
+//! Installs another replica's snapshot in place of the state here (PROTOCOL.md §8a).
 
 use rustc_hash::FxHashSet;
 
@@ -8,17 +8,18 @@ use crate::replica::{Core, Output};
 use crate::types::{Executed, InstanceId, Time};
 
 impl<P: Protocol> Core<P> {
-    /// Takes in another replica's snapshot: whether it does. If so, the state machine starts from
-    /// the snapshot's state before it takes in `out.execute`: what was executed here and is not in
-    /// the snapshot is executed again, the rest of it not. Take an own snapshot then. If not, no
-    /// more is to be done: another one is asked for.
+    /// Installs a peer's snapshot; `false` if it is not new enough (then another is requested).
     ///
-    /// Executed again at once, or later: what it covers has to be known again first, and of an
-    /// instance that is not decided an earlier life may have known more than its records tell.
-    /// Nothing that was told of as executed is among that.
+    /// If it was installed: load the snapshot's state into the state machine, then apply
+    /// `out.execute`, then take a snapshot of this replica. `out.execute` holds what was executed
+    /// here and is not in the snapshot; the rest is not executed again.
+    ///
+    /// Some of that may be executed only later: its dependencies have to be known first, and an
+    /// earlier life may have known more about an undecided one than its records tell. Nothing that
+    /// this replica reported as executed is affected.
     ///
     /// # Panics
-    /// If `out` is not empty, or before [`Core::resume`] or the first step.
+    /// If `out.execute` is not empty, or before [`Core::resume`] or the first step.
     pub fn install(
         &mut self,
         now: Time,
@@ -40,7 +41,7 @@ impl<P: Protocol> Core<P> {
         self.propose_again(inside);
         self.protocol.install(&self.view, shared, executed, &mut self.fx);
         self.apply_effects(out);
-        // An own snapshot from before says nothing of the state that is here now.
+        // A snapshot from before the install does not hold the state that is here now.
         self.saved_meanwhile = None;
         self.protocol.on_executed(self.executor.executed());
         self.receiver.installed(self.executor.executed(), now);
@@ -50,13 +51,13 @@ impl<P: Protocol> Core<P> {
         true
     }
 
-    /// Own proposals that are in a snapshot, or may be, and were not executed here.
+    /// Own proposals that are or may be in a snapshot and were not executed here.
     fn own_inside(&self, executed: &Executed) -> Vec<InstanceId> {
         let own = self.own.keys().copied();
         let mut inside: Vec<InstanceId> = match &self.executor {
             AnyExecutor::Graph(_) => own.filter(|id| executed.contains(*id)).collect(),
-            // None has a slot before it is decided: in there may be any that is not known to be
-            // decided after the snapshot.
+            // A proposal has no slot before it is decided. So each one may be in the snapshot,
+            // unless it is known to be decided after it.
             AnyExecutor::Log(log) => {
                 let behind = log.waiting().filter(|decided| !executed.contains(decided.id));
                 let behind: FxHashSet<InstanceId> = behind.map(|it| it.proposal).collect();
@@ -67,9 +68,9 @@ impl<P: Protocol> Core<P> {
         inside
     }
 
-    /// Whether what is in a snapshot was executed as commands or as `Nop`, only the session table
-    /// knows. So all of these are proposed again, before all that waits: what was executed is
-    /// answered from the table, and each command happens once.
+    /// Whether a proposal in a snapshot was executed or became a `Nop`, only the session table
+    /// knows. So all of them are proposed again, before all waiting commands. If a command was
+    /// executed, the table answers it; it is never executed twice.
     fn propose_again(&mut self, own: Vec<InstanceId>) {
         let mut commands = Vec::new();
         for id in own {

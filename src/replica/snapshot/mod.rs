@@ -1,6 +1,6 @@
-//! Snapshots in the core (PROTOCOL.md §8a). In the order of their lives: `checkpoint` takes what an
-//! own one holds; `restore` begins a life with one, and with the log after it; `transfer` hands one
-//! to another replica; `install` takes in another replica's.
+//! Snapshots in the core (PROTOCOL.md §8a). `checkpoint` collects the content of an own snapshot;
+//! `restore` starts from one and the log after it; `transfer` sends one to another replica;
+//! `install` replaces the state here by another replica's.
 
 mod checkpoint;
 mod install;

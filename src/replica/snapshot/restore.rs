@@ -1,16 +1,14 @@
-//! Where a replica begins: restarts from its own snapshot and records (PROTOCOL.md §7).
+//! Restarts a replica from its own snapshot and records (PROTOCOL.md §7).
 
 use crate::protocol::Protocol;
 use crate::replica::{Core, Output, Record};
 use crate::types::{Durable, Executed, Time};
 
 impl<P: Protocol> Core<P> {
-    /// Begins to make a new replica what it was: with its newest snapshot, whose state the state
-    /// machine starts from. The snapshot's own records come next, then those of the log after it,
-    /// through [`Core::restore`].
-    ///
+    /// Starts from this replica's newest snapshot, whose state the state machine starts from. Next,
+    /// pass to [`Core::restore`] the snapshot's own records and then those of the log after it.
     /// # Panics
-    /// If it has taken a step or restored a record already.
+    /// If it has already taken a step or restored a record.
     pub fn restore_snapshot(&mut self, shared: P::Snapshot, executed: &Executed) {
         assert!(!self.started, "a replica is restored before it does anything");
         self.protocol.restore_snapshot(shared, executed);
@@ -18,11 +16,11 @@ impl<P: Protocol> Core<P> {
         self.protocol.on_executed(self.executor.executed());
     }
 
-    /// Takes in one record of an earlier life, in the order in which they were appended. What is
-    /// decided by it is executed again: `out.execute` may be taken after each.
+    /// Restores one record of an earlier life; call it in the order in which they were appended.
+    /// The decisions are executed again: `out.execute` may be taken after each call.
     ///
     /// # Panics
-    /// If it has taken a step already, or the records contradict each other.
+    /// If it has already taken a step, or the records contradict each other.
     pub fn restore(
         &mut self,
         record: impl Into<Record<P::Record>>,
@@ -37,11 +35,11 @@ impl<P: Protocol> Core<P> {
         assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
     }
 
-    /// Everything is restored, and the log, all of it durable, goes on at `end`. Clients' commands
-    /// that were not decided may or may not be executed yet.
+    /// All records are restored; the log, all of it durable, ends at `end`. Clients' commands that
+    /// were not decided may or may not be executed later.
     ///
     /// # Panics
-    /// If it has taken a step already.
+    /// If it has already taken a step.
     pub fn resume(&mut self, now: Time, end: Durable, out: &mut Output<P::Message, P::Record>) {
         assert!(!self.started, "a replica is restored before it does anything");
         self.started = true;

@@ -1,4 +1,4 @@
-//! Restarts from a checkpoint and the log after it are restarts from the log alone, only shorter.
+//! A restart from a checkpoint and the log after it gives the same as one from the whole log.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -18,11 +18,11 @@ struct Point {
 
 struct World {
     cluster: Cluster,
-    /// The state with which each replica's life began.
+    /// The state with which each replica's present life began.
     base: Vec<Vec<u8>>,
     points: Vec<Option<Point>>,
     proposed: Vec<u64>,
-    /// How many restarts began with a checkpoint that some records lie after.
+    /// How many restarts began with a checkpoint that had records after it.
     shortened: usize,
 }
 
@@ -34,7 +34,7 @@ fn applied(base: &[u8], executions: &[Execution]) -> Applier<Kv> {
     applier
 }
 
-/// What a life amounts to, as far as a restart has to bring it back.
+/// The result of a life, as far as a restart has to reproduce it.
 fn outcome(
     core: &crate::replica::Core<crate::protocol::epaxos::EPaxos>,
     base: &[u8],
@@ -91,7 +91,7 @@ impl World {
         self.points[at] = Some(Point { checkpoint, state });
     }
 
-    /// Its disk is done with all that it has, and from now on it is quick.
+    /// The slow disk finishes all its writes, and is fast from now on.
     fn flush(&mut self) {
         if let Some(slow) = self.cluster.held.take() {
             let mark = self.cluster.durable(slow);
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// It stops and comes back: in two ways, which have to come to the same.
+    /// Stops a replica and restarts it in two ways, which must give the same.
     fn restart(&mut self, at: usize) {
         let n = self.base.len();
         self.cluster.logs[at].truncate(self.cluster.flushed[at]);
@@ -112,7 +112,7 @@ impl World {
         whole.resume(self.cluster.now, end, &mut all);
 
         let durable = |point: &Point| point.checkpoint.position <= end.position();
-        // One that was not durable is lost, and the one before it would be used.
+        // A checkpoint that is not durable is lost; the one before it would be used.
         let Some(point) = self.points[at].take().filter(durable) else {
             self.base[at] = fresh;
             return self.cluster.come_back(at, whole, all);
@@ -136,7 +136,7 @@ impl World {
         self.cluster.come_back(at, short, rest);
     }
 
-    /// Everybody is there for a while: all come to the same state.
+    /// All replicas are reachable for a while: all reach the same state.
     fn calm(&mut self) {
         self.flush();
         self.cluster.away = ReplicaSet::EMPTY;
@@ -166,7 +166,7 @@ impl World {
                 self.cluster.held = Some(replica(at));
             }
             18 => self.flush(),
-            // One at most is away: the others go on.
+            // At most one replica is away, so the others make progress.
             _ => self.cluster.away = ReplicaSet::from_iter([replica(at)]),
         }
     }

@@ -1,24 +1,24 @@
-//! Snapshots on their way between replicas: the core's side of `replica::transfer`, which decides
-//! what is asked, offered and sent.
+//! Snapshot transfers, the core's side: passes messages and time to `replica::transfer`, which
+//! decides what is requested, offered and sent.
 
 use crate::protocol::Protocol;
 use crate::replica::{Core, SnapshotId, Transfer};
 use crate::types::{ReplicaId, Time};
 
 impl<P: Protocol> Core<P> {
-    /// The snapshot that came whole from another replica is of no use: damaged, say, or of another
-    /// cluster. It begins anew, with another replica if there is one.
+    /// The complete snapshot of another replica is unusable, for example damaged or of another
+    /// cluster. The transfer starts again, from another replica if possible.
     pub fn reject_snapshot(&mut self, now: Time) {
         self.receiver.rejected(now);
     }
 
-    /// Whether others may still read this own snapshot: its file is to be readable for as long,
-    /// even if newer ones have taken its place. Changes with time and with what is said.
+    /// Whether others may still read this snapshot of this replica. As long as they may, keep its
+    /// file readable, even if there are newer ones. The answer changes with time and messages.
     pub fn serves(&self, snapshot: SnapshotId) -> bool {
         self.server.serves(snapshot)
     }
 
-    /// What another replica says about snapshots.
+    /// A peer's message about snapshots.
     pub(in crate::replica) fn on_transfer(&mut self, from: ReplicaId, message: Transfer) {
         let (now, wish) = (self.view.now, &mut self.wishes);
         match message {
@@ -44,7 +44,7 @@ impl<P: Protocol> Core<P> {
         let wish = &mut self.wishes;
         self.server.let_go(self.view.now);
         if self.receiver.executed(self.executor.executed(), wish) {
-            // No snapshot is needed any more: what was held back counts now.
+            // No snapshot is needed any more: the progress that was held back counts now.
             self.protocol.on_executed(self.executor.executed());
             if let Some(saved) = self.saved_meanwhile.take() {
                 self.protocol.on_snapshot(&saved);

@@ -1,10 +1,11 @@
-//! Chaos: what no story tells. Replicas with the optimisations of PROTOCOL.md §7 that crash, lose
-//! what was not durable, write snapshots, are cut off, come back and install those of others, all
-//! at random and far more often than in the simulator, which has clocks and disks to look after.
+//! Chaos: random schedules, beyond the stories. Replicas with the optimisations of PROTOCOL.md §7
+//! crash, lose what was not durable, write snapshots, are cut off, return, and install the
+//! snapshots of others. All of this happens far more often than in the simulator, which also
+//! simulates clocks and disks.
 //!
-//! Whatever happens, all lives of all replicas decide the same (Agreement), and of two commands
-//! that conflict one covers the other (Visibility). Once nothing fails any more, everything that
-//! was decided, or that its owner did not lose in a crash, is executed everywhere.
+//! In every schedule, all lives of all replicas decide the same (Agreement), and of two conflicting
+//! commands one covers the other (Visibility). Once nothing fails any more, every replica executes
+//! everything that was decided or that its owner did not lose in a crash.
 
 mod checks;
 
@@ -20,30 +21,30 @@ use crate::protocol::epaxos::Plant;
 use crate::types::{Decision, Deps, InstanceId, Optimisations, Quorums};
 use checks::Truth;
 
-/// Decisions of the driver in one schedule.
+/// The driver's actions in one schedule.
 const STEPS: usize = 300;
 
-/// What a schedule went through.
+/// What happened in a schedule.
 #[derive(Default, Debug)]
 struct Tally {
     paths: Paths,
     crashes: usize,
-    /// Schedules at whose end it was not asked whether all is executed.
+    /// Schedules at whose end full execution was not demanded.
     excused: usize,
 }
 
-/// One schedule: a cluster, and what is known of it.
+/// One schedule: a cluster, and what is known about it.
 struct Chaos {
     rng: ChaCha8Rng,
     stage: Stage,
     n: usize,
-    /// By replica, from 1: its last own snapshot, and what it needs another's for.
+    /// By replica, from 1: its last own snapshot, and what it needs another replica's snapshot for.
     saved: Vec<Option<Snapshot>>,
     needs: Vec<Option<Deps>>,
-    /// Whoever loses more messages than others.
+    /// The replica that loses more messages than the others.
     unlucky: usize,
     proposed: Vec<InstanceId>,
-    /// What has to be executed in the end.
+    /// The instances that must be executed in the end.
     owed: BTreeSet<InstanceId>,
     truth: Truth,
     tally: Tally,
@@ -70,7 +71,7 @@ impl Chaos {
         }
     }
 
-    /// Runs it to its end; what is broken, if anything is.
+    /// Runs the schedule to its end. Returns the violation, if there is one.
     fn run(mut self) -> Result<Tally, String> {
         for _ in 0..STEPS {
             self.step()?;
@@ -84,7 +85,7 @@ impl Chaos {
             .collect();
         self.calm();
         self.listen()?;
-        // Every owner of orphans counts as failed until they are decided.
+        // The owner of an orphan counts as failed until the orphan is decided.
         let f = Quorums::new(self.n).expect("a supported size").f;
         match self.all_is_executed() {
             Err(_) if silent.len() > f => self.tally.excused += 1,
@@ -138,7 +139,7 @@ impl Chaos {
         }
     }
 
-    /// `at` recovers something that it has heard of, or that lies below that.
+    /// `at` recovers an instance that it has heard of, or one below it.
     fn recover(&mut self, at: usize) {
         if self.proposed.is_empty() {
             return;
@@ -151,7 +152,7 @@ impl Chaos {
         }
     }
 
-    /// A message arrives, or does not.
+    /// A message arrives or is lost.
     fn post(&mut self) {
         let count = self.stage.under_way().count();
         if count == 0 {
@@ -177,7 +178,7 @@ impl Chaos {
     }
 
     fn crash(&mut self, at: usize) -> Result<(), String> {
-        // Some of what it knew is gone afterwards, but not what it did.
+        // The crash loses some of what the replica knew, but none of its decisions.
         self.listen()?;
         self.stage.crash(at, self.saved[at].as_ref());
         self.needs[at] = None;
@@ -186,7 +187,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// `at` takes the last snapshot of `from`, if it may. It may write its own soon or not.
+    /// `at` installs the last snapshot of `from`, if it may. It may write its own later.
     fn install(&mut self, at: usize, from: usize) -> bool {
         let Some(snapshot) = self.saved[from].clone().filter(|_| from != at) else { return false };
         let installed = self.stage.install(at, &snapshot);
@@ -199,7 +200,7 @@ impl Chaos {
         installed
     }
 
-    /// `at` gets a snapshot that has what it asked for, if there is any.
+    /// `at` gets a snapshot that holds what it asked for, if there is one.
     fn serve(&mut self, at: usize) {
         if let Some(more) = self.stage.wanted(at) {
             self.needs[at].get_or_insert_with(|| Deps::none(self.n)).merge(&more);
@@ -214,8 +215,8 @@ impl Chaos {
         }
     }
 
-    /// Some replicas finish what they can, and drop it: whoever was not among them needs a
-    /// snapshot. What is under way to the others, or from them, may arrive later.
+    /// Some replicas finish and drop what they can. A replica that was not among them needs a
+    /// snapshot. Messages to or from the others may arrive later.
     fn go_on_without_some(&mut self) {
         let quorums = Quorums::new(self.n).expect("a supported size");
         let mut among: Vec<usize> = (1..=self.n).collect();
@@ -235,7 +236,7 @@ impl Chaos {
         }
     }
 
-    /// Nothing fails any more.
+    /// From now on nothing fails.
     fn calm(&mut self) {
         let all: Vec<usize> = (1..=self.n).collect();
         all.iter().for_each(|at| self.stage.flush(*at));
@@ -246,7 +247,7 @@ impl Chaos {
                 self.serve(*at);
             }
             for at in &all {
-                // Own snapshots don't count while another's is needed.
+                // Own snapshots do not count while another replica's is needed.
                 if self.needs[*at].is_none() {
                     self.save(*at);
                 }
@@ -257,7 +258,7 @@ impl Chaos {
         }
     }
 
-    /// What is decided by now agrees with what was decided before.
+    /// Checks that the decisions since the last check agree with the earlier ones.
     fn listen(&mut self) -> Result<(), String> {
         for at in 1..=self.n {
             let decisions: &[Decision] = self.stage.decisions(at);

@@ -1,5 +1,5 @@
-//! Stories of the table of PROTOCOL.md §7: what a replica says, it must still know after a crash.
-//! Those rows of it that a simulated world hardly ever shows.
+//! Stories of the table of PROTOCOL.md §7: a replica must still know after a crash what it said.
+//! They cover the rows that a simulated world hardly ever shows.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::stage::{Stage, id};
 use crate::protocol::epaxos::Plant;
 use crate::types::{Ballot, Deps};
 
-/// r2 promises r3 not to vote for x any more, and its power fails. Then the owner's proposal comes,
+/// r2 promises r3 not to vote for x any more, and loses power. Then the owner's proposal arrives,
 /// and r3 counts the promise.
 fn a_promise(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(3).with(plant);
@@ -32,9 +32,9 @@ fn a_promise_is_durable_before_it_is_given() {
     assert_eq!(early.decided(3, x), None, "r3 decides Nop where r1 decided x");
 }
 
-/// r4 and r5 have told r3 that nothing speaks against x, and their power fails. Back again, they
-/// know nothing of x when r5 proposes z, and nor does r2: so z does not cover x. One of the two
-/// alone could not do harm: z needs three votes, and r1 and r3 know x.
+/// r4 and r5 have told r3 that nothing speaks against x, and lose power. After their restart they
+/// know nothing of x when r5 proposes z, nor does r2, so z does not cover x. One of the two alone
+/// could do no harm: z needs three votes, and r1 and r3 know x.
 fn two_validations(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let x = s.propose(1, "k");
@@ -70,7 +70,7 @@ fn a_validated_payload_is_durable_before_the_answer() {
     assert_eq!(both, (Some(Deps::none(5)), Some(Deps::none(5))), "neither covers the other");
 }
 
-/// The ballots at which r3 asks for promises before and after its power has failed.
+/// The ballots at which r3 asks for promises before and after it loses power.
 fn two_lives(plant: Option<Plant>) -> [Option<Ballot>; 2] {
     let mut s = Stage::new(3).with(plant);
     let x = s.propose(1, "k");
@@ -84,7 +84,7 @@ fn two_lives(plant: Option<Plant>) -> [Option<Ballot>; 2] {
     [first, s.asks_at(3, x)]
 }
 
-/// A recovery is never taken up by another life (PROTOCOL.md §5.1): promises to the one must not
+/// A life never resumes a recovery of an earlier one (PROTOCOL.md §5.1): promises to one must not
 /// count for the other.
 #[test]
 fn a_ballot_is_not_used_by_two_lives() {

@@ -1,5 +1,5 @@
-//! Stories of recoveries that get on: what they wait for, and that others let them. None of it is a
-//! matter of safety, but without it a cluster with much to recover does not come to an end.
+//! Stories of recoveries that make progress: what they wait for, and that others let them finish.
+//! Safety does not depend on it, but without it a cluster with many recoveries never finishes.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::types::{Ballot, Deps, Optimisations, Slot};
 
 const SILENT: Optimisations = Optimisations { silent_orphans: true, ..Optimisations::NONE };
 
-/// Found by the simulator: a short block bounded how many were recovered at a time. Those of many
-/// lives took two round trips each, and every recovery that they might speak against waited for
-/// the last.
+/// Found by the simulator: the length of a block limited how many were recovered at a time. With
+/// short blocks, the lost slots of many lives took two round trips each, and every recovery that
+/// they might interfere with waited for the last.
 #[test]
 fn lost_slots_of_many_lives_are_recovered_at_a_time() {
     const LIVES: Slot = 40;
@@ -57,19 +57,19 @@ fn ballots(s: &Stage) -> [Option<Ballot>; 4] {
     [1, 2, 3, 4].map(|at| s.inspect(at, id(1, 1)).map(|instance| instance.ballot))
 }
 
-/// Found by the simulator: whoever takes a higher ballot has to ask again, and then to wait for the
-/// same.
+/// Found by the simulator: a replica that takes a higher ballot has to ask again, and then to wait
+/// for the same instances.
 #[test]
 fn a_recovery_that_waits_is_left_alone() {
     let (mut s, ballot) = a_recovery_that_waits();
-    // y is not given up before it was waited for with patience.
+    // y is recovered only after a long wait.
     s.pass(&[1, 2, 3, 4], Duration::from_millis(2500));
     assert_eq!(ballots(&s), [Some(ballot); 4]);
     s.pass(&[1, 2, 3, 4], Duration::from_secs(3));
     assert_eq!((s.decided(4, id(5, 1)), s.decided(4, id(1, 1))), (None, Some(Deps::none(5))));
 }
 
-/// It says that it waits, and may never hear what for.
+/// The leader announces that it waits, but may never hear how the wait ends.
 #[test]
 fn a_recovery_that_waits_is_taken_from_a_replica_that_hears_nothing() {
     let (mut s, ballot) = a_recovery_that_waits();
@@ -80,8 +80,8 @@ fn a_recovery_that_waits_is_taken_from_a_replica_that_hears_nothing() {
     assert!(ballots(&s).iter().all(|joined| *joined > Some(ballot)), "{:?}", ballots(&s));
 }
 
-/// r1 recovers its x for the second time, and r3 is away. With the owner in the quorum x is a `Nop`
-/// whatever r3 would say.
+/// r1 recovers its x for the second time, and r3 is away. With the owner in the quorum x becomes a
+/// `Nop`, whatever r3 would answer.
 #[test]
 fn who_may_end_it_at_once_does_not_hope_for_more_promises() {
     let mut s = Stage::new(3);
@@ -96,7 +96,7 @@ fn who_may_end_it_at_once_does_not_hope_for_more_promises() {
     assert_eq!(s.decided(1, x), None);
 }
 
-/// The same with an orphan: its owner hopes for the promises of all others, not for its own.
+/// The same with an orphan: its owner waits for the promises of all others, not for its own.
 #[test]
 fn an_orphans_owner_does_not_hope_for_itself() {
     let mut s = Stage::optimised(3, SILENT);
@@ -113,8 +113,8 @@ fn an_orphans_owner_does_not_hope_for_itself() {
     s.deliver("Validate", x, 1, 2);
 }
 
-/// r3 takes x over from r1, which has just come back, and says nothing more. Does r1 go on before
-/// anybody else would?
+/// r3 takes x over from r1, which has just restarted, and then goes silent. Does r1 continue before
+/// any other replica would?
 fn its_owner_goes_first(optimisations: Optimisations) -> bool {
     let mut s = Stage::optimised(3, optimisations);
     let x = s.propose(1, "k");
@@ -128,8 +128,8 @@ fn its_owner_goes_first(optimisations: Optimisations) -> bool {
     s.inspect(1, x).expect("it was proposed").recovering
 }
 
-/// With the promise of its owner an instance is over at once. The owner of an orphan promises
-/// nothing: it would only take the orphan away from replicas that are further.
+/// With the promise of its owner an instance ends at once. The owner of an orphan promises nothing;
+/// it would only take the orphan away from replicas that have got further.
 #[test]
 fn the_owner_goes_first_unless_it_is_an_orphan() {
     assert!(its_owner_goes_first(Optimisations::NONE));

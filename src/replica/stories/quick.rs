@@ -10,8 +10,8 @@ const SILENT: Optimisations = Optimisations { silent_orphans: true, ..Optimisati
 const RESERVING: Optimisations =
     Optimisations { reserved_slots: Optimisations::RESERVED_BLOCK, ..Optimisations::NONE };
 
-/// r1 commits x with r2's vote, answers, and stops before its commit is durable; nobody else hears
-/// of it. Then r1 is back, but what it says is lost.
+/// r1 commits x with r2's vote, answers, and stops before its commit is durable; no other replica
+/// hears of it. Then r1 restarts, but its messages are lost.
 fn an_orphan(plant: Option<Plant>) -> Stage {
     let mut s = an_orphan_to_be(plant);
     s.restart(1);
@@ -30,7 +30,7 @@ fn an_orphan_to_be(plant: Option<Plant>) -> Stage {
     s
 }
 
-/// r3 recovers x, and hears r1 first, if r1 says anything.
+/// r3 recovers x, and hears r1 first, if r1 answers.
 fn recovered_by_another(mut s: Stage) -> Option<Deps> {
     let x = id(1, 1);
     s.lose_all();
@@ -64,7 +64,7 @@ fn an_orphan_stays_one_at_whatever_ballot() {
     assert_eq!(forgetful, None, "an answered command is lost");
 }
 
-/// When r1 comes back, from its log or from a snapshot, it does not answer early any more.
+/// r1 restarts without early commit, from its log or from a snapshot.
 fn an_orphan_of_old(plant: Option<Plant>, snapshot: bool) -> Stage {
     let mut s = an_orphan_to_be(plant);
     s.switch(Optimisations::NONE);
@@ -86,7 +86,7 @@ fn an_orphan_stays_one_whatever_its_owner_does_now() {
     }
 }
 
-/// Whether r1 is silent about what it proposes now, once it comes back.
+/// Whether r1, after a restart, is silent about what it proposes now.
 fn is_silent_about_the_next(s: &mut Stage) -> bool {
     s.lose_all();
     let next = s.propose(1, "k");
@@ -105,7 +105,7 @@ fn who_does_not_answer_early_any_more_makes_no_orphans() {
     assert!(is_silent_about_the_next(&mut s));
 }
 
-/// r1 recovers it itself, and only r2 is there to answer for a while.
+/// r1 recovers x itself, and for a while only r2 can answer.
 fn recovered_by_its_owner(plant: Option<Plant>) -> Option<Deps> {
     let mut s = an_orphan(plant);
     let x = id(1, 1);
@@ -122,8 +122,8 @@ fn an_orphans_owner_does_not_count_itself() {
     assert_eq!(sure, None, "an answered command is lost");
 }
 
-/// r1 commits x with the votes of r2 and r3; r4 and r5 know y, which r4 has not finished. r1
-/// forgets its commit, and counts votes again: this time it hears r4 and r5.
+/// r1 commits x with the votes of r2 and r3. r4 and r5 know y, which r4 has not finished. r1 loses
+/// its commit, and counts votes again: this time it hears r4 and r5.
 fn counted_again(plant: Option<Plant>) -> Option<Deps> {
     let mut s = Stage::optimised(5, SILENT).with(plant);
     let y = s.propose(4, "k");
@@ -182,7 +182,7 @@ fn a_proposal_leaves_before_it_is_durable_and_its_slot_is_never_used_again() {
     s.deliver("PreAccept", x, 1, 2);
     s.lose_all();
     s.restart(1);
-    // All that was reserved is recovered at once, by its owner.
+    // Its owner recovers all reserved slots at once.
     s.deliver_among(&[1, 3]);
     let next = s.propose(1, "k");
     assert!(next.slot > 2 * Optimisations::RESERVED_BLOCK);
@@ -194,8 +194,8 @@ fn a_proposal_leaves_before_it_is_durable_and_its_slot_is_never_used_again() {
     assert_eq!(s.decided(2, next), Some(deps([next.slot - 1, 0, 0])));
 }
 
-/// r1 has lost all that it had reserved in so many lives, which was as much as may be. The recovery
-/// of y asks it what speaks against that. What it answers, and all that it has lost.
+/// r1 has lost all that it reserved in `lives` lives, each as much as allowed. The recovery of y
+/// asks r1 what speaks against y. Returns its answer, and all that it has lost.
 fn much_is_lost(lives: Slot) -> (Option<Vec<InstanceId>>, Vec<InstanceId>) {
     let many = Optimisations { reserved_slots: Optimisations::MOST_RESERVED, ..RESERVING };
     let mut s = Stage::optimised(5, many);
@@ -217,7 +217,7 @@ fn much_is_lost(lives: Slot) -> (Option<Vec<InstanceId>>, Vec<InstanceId>) {
     s.deliver("Validate", y, 3, 1);
     let lost = (1..=lives * block).filter(|slot| slot % block != 1).map(|slot| id(1, slot));
     let (reported, lost) = (s.reports(1, y), lost.collect::<Vec<_>>());
-    // Some at a time are recovered.
+    // Only a limited number is recovered at a time.
     assert!(s.inspect(1, lost[0]).is_some() && s.inspect(1, lost[lost.len() - 1]).is_none());
     (reported, lost)
 }
@@ -233,7 +233,7 @@ fn who_has_lost_more_than_it_can_tell_says_nothing_yet() {
     assert_eq!(much_is_lost(3).0, None);
 }
 
-/// What is durable of the block is gone, too: then nothing had left.
+/// The durable part of the block is lost too; that is safe if nothing has left.
 #[test]
 fn nothing_leaves_before_its_slot_is_reserved() {
     let mut s = Stage::optimised(3, RESERVING);
@@ -246,7 +246,7 @@ fn nothing_leaves_before_its_slot_is_reserved() {
     assert_eq!(s.propose(1, "k"), x);
 }
 
-/// With both optimisations: r2 votes for x, while r1's own vote is not durable yet.
+/// With both optimisations: r2 votes for x while r1's own vote is not yet durable.
 fn a_vote_too_early(plant: Option<Plant>) -> (bool, Option<Deps>) {
     let mut s = Stage::optimised(3, Optimisations::ALL).with(plant);
     a_proposal_under_way(&mut s, "k");
@@ -267,9 +267,9 @@ fn no_commit_without_the_owners_own_durable_vote() {
     assert_eq!(hasty, (true, None), "an answered command is lost");
 }
 
-/// r1 has lost x, which r2 knows, and votes for y of r5, as r4 does. If that commits y, r5 answers
-/// and dies. To those left, x speaks against y, unless y covers it: had r1 voted for y as it was
-/// proposed, it would have done so not knowing x.
+/// r1 has lost x, which r2 knows. r1 and r4 vote for y of r5. If that commits y, r5 answers and
+/// fails. To the remaining replicas x speaks against y, unless y covers it: they would conclude
+/// that r1 voted for y without knowing x.
 fn a_lost_slot(plant: Option<Plant>, decided: bool) -> (bool, Option<Deps>) {
     let mut s = Stage::optimised(5, RESERVING).with(plant);
     a_proposal_under_way(&mut s, "k");
@@ -319,8 +319,9 @@ fn is_fast_with_r1(s: &mut Stage, at: usize) -> bool {
     fast
 }
 
-/// r1 counts all that it had reserved as conflicts. r3 is away, so that does not end. Is r2 fast
-/// nevertheless: at once; after it came back, from its log and from a snapshot; and r3, with that?
+/// r1 counts all slots that it had reserved as conflicts, and because r3 is away that does not end.
+/// Does r2 nevertheless take the fast path: at once; after a restart from its log; after one from a
+/// snapshot; and does r3, with that snapshot?
 fn beside_lost_slots(plant: Option<Plant>) -> [bool; 4] {
     let mut s = Stage::optimised(3, RESERVING).with(plant);
     a_proposal_under_way(&mut s, "k");
@@ -346,8 +347,8 @@ fn what_others_have_lost_is_covered_once_it_is_decided() {
     assert_eq!(beside_lost_slots(Some(Plant::LostNotCovered)), [false; 4]);
 }
 
-/// r1 has lost x, which has nothing to do with y. But all that r1 can tell the recovery of y is
-/// that there may be something. Then r2 sees x through, which does not cover y: why should it?
+/// r1 has lost x, which does not conflict with y. But r1 can tell the recovery of y only that there
+/// may be a conflict. Then r2 finishes x, which does not cover y, as it need not.
 fn nothing_to_do_with_it(plant: Option<Plant>) -> Option<Deps> {
     let mut s = Stage::optimised(5, RESERVING).with(plant);
     a_proposal_under_way(&mut s, "other");
@@ -376,7 +377,7 @@ fn nothing_to_do_with_it(plant: Option<Plant>) -> Option<Deps> {
     s.recover(2, x);
     s.deliver_among(&[2, 3, 4]);
     assert_eq!(s.decided(3, x), Some(Deps::none(5)));
-    // The rest of what r1 reserved.
+    // The other slots that r1 reserved.
     s.pass(&[1, 2, 3, 4], Duration::from_secs(2));
     s.decided(3, y)
 }
@@ -388,9 +389,9 @@ fn what_may_not_even_conflict_is_nothing_to_yield_to() {
     assert_eq!(hasty, None, "an answered command is lost");
 }
 
-/// r5 commits x with the votes of r1 and r2, answers and dies. r1, which knows x, proposes y to r2
-/// and r3, covering it, and loses y. The recovery of y waits for something else, and says that y
-/// has two fast votes. That would speak against x, which r2 recovers, if y did not cover it.
+/// r5 commits x with the votes of r1 and r2, answers and fails. r1, which knows x, proposes y to r2
+/// and r3, covering x, and loses y. The recovery of y waits for another instance, and announces
+/// that y has two fast votes. If y did not cover x, that would speak against x, which r2 recovers.
 fn lost_and_covering(plant: Option<Plant>) -> Option<Deps> {
     let mut s = Stage::optimised(5, RESERVING).with(plant);
     let x = s.propose(5, "k");

@@ -1,11 +1,11 @@
-//! Stories of PROTOCOL.md §5.4 and §5.5: what Validate is for.
+//! Stories of PROTOCOL.md §5.4 and §5.5: why Validate is needed.
 
 use super::stage::{Stage, deps, id};
 use crate::protocol::epaxos::Plant;
 use crate::types::Deps;
 
-/// y has r3's vote for the fast path and no other; x conflicts, and commits fast without them. Both
-/// owners die. r3 may not take its vote for a decision.
+/// y has r3's vote for the fast path and no other; x conflicts, and commits on the fast path
+/// without them. Both owners fail. r3 must not take its vote for a decision.
 fn a_vote_and_a_commit(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let y = s.propose(2, "k");
@@ -31,7 +31,8 @@ fn a_recovery_asks_what_speaks_against_the_fast_path() {
     assert_eq!(hasty.decided(3, y), Some(Deps::none(5)), "neither covers the other");
 }
 
-/// r5 has said that nothing speaks against x, and then proposes z. It had not heard of x before.
+/// r5 has answered that nothing speaks against x, and then proposes z. It had not heard of x
+/// before.
 fn a_proposal_behind_a_validation(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let x = s.propose(1, "k");
@@ -66,8 +67,8 @@ fn what_was_validated_counts_as_a_conflict() {
     assert_eq!(both, (Some(Deps::none(5)), Some(Deps::none(5))), "neither covers the other");
 }
 
-/// Two recoveries wait for each other: y's counted one fast vote, x's two. x was fast and its
-/// client has the answer, so it is y that has to give way.
+/// Two recoveries wait for each other: y's counted one fast vote, x's two. x was decided on the
+/// fast path and its client has the answer, so y has to yield.
 fn two_that_wait(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     let x = s.propose(1, "k");
@@ -75,7 +76,7 @@ fn two_that_wait(plant: Option<Plant>) -> Stage {
     s.deliver("PreAccept", x, 1, 4);
     let y = s.propose(2, "k");
     s.deliver("PreAccept", y, 2, 5);
-    // r5 recovers y with r1 and r3, to whom x is under way.
+    // r5 recovers y with r1 and r3, while x is on its way to them.
     s.recover(5, y);
     for member in [1, 3] {
         s.deliver("Recover", y, 5, member);
@@ -86,7 +87,7 @@ fn two_that_wait(plant: Option<Plant>) -> Stage {
         s.deliver("ValidateOk", y, member, 5);
     }
     s.deliver("Waiting", y, 5, 4);
-    // Only now does x commit; and r1 dies.
+    // Only now does x commit; then r1 fails.
     s.deliver("PreAcceptOk", x, 3, 1);
     s.deliver("PreAcceptOk", x, 4, 1);
     assert_eq!(s.decided(1, x), Some(Deps::none(5)));
@@ -106,8 +107,8 @@ fn of_two_that_wait_the_one_with_more_votes_stays() {
     assert_eq!(hasty.decided(4, x), None, "an answered command is lost");
 }
 
-/// r1's x is accepted by r3 at the owner's ballot, then Nop by r2 and r1 at a higher one, and then
-/// x is decided by r3, r4 and r5. They tell r1 "your batch", since it has that.
+/// r3 accepts r1's x at the owner's ballot, then r2 and r1 accept Nop at a higher one, and then r3,
+/// r4 and r5 decide x. They tell r1 "your batch", since it has the payload.
 fn the_owner_accepted_a_nop(plant: Option<Plant>) -> Stage {
     let mut s = Stage::new(5).with(plant);
     s.propose(5, "k");

@@ -1,6 +1,6 @@
-//! A stage for stories: real replicas, and a post office in which every message waits until the
-//! story says what becomes of it. Disks are instant unless the story stalls them, and replicas hear
-//! themselves at once.
+//! A stage for stories: real replicas, and a network in which every message waits until the story
+//! delivers or loses it. Disks are instant unless the story stalls them, and replicas receive their
+//! own messages at once.
 
 mod chance;
 mod snapshots;
@@ -36,15 +36,15 @@ struct Actor {
     /// What it has appended in all its lives, and how much of it is durable.
     log: Vec<Record>,
     flushed: usize,
-    /// Whether nothing becomes durable for now.
+    /// While set, nothing becomes durable.
     stalled: bool,
-    /// What waits for its records to be durable.
+    /// The messages that wait for their records to become durable.
     held: Vec<Held<Outgoing<Message>>>,
     held_decisions: Vec<Held<Decision>>,
 }
 
 impl Actor {
-    /// A replica that remembers nothing yet.
+    /// A replica without history.
     fn new(me: ReplicaId, n: usize, optimisations: Optimisations, retention: Retention) -> Actor {
         let settings = Settings {
             me,
@@ -117,7 +117,7 @@ fn name(message: &Message) -> &'static str {
     }
 }
 
-/// Takes out what need not wait any longer.
+/// Removes and returns the items that need not wait any longer.
 fn release<T>(held: &mut Vec<Held<T>>, durable: Durable) -> Vec<T> {
     let mut released = Vec::new();
     for one in std::mem::take(held) {
@@ -135,7 +135,7 @@ impl Stage {
         Stage::optimised(n, Optimisations::NONE)
     }
 
-    /// Replicas that do more to be quick.
+    /// Replicas with these optimisations.
     pub(super) fn optimised(n: usize, optimisations: Optimisations) -> Stage {
         Stage::keeping(n, optimisations, Retention::default())
     }
@@ -146,7 +146,7 @@ impl Stage {
         Stage { actors, optimisations, retention, plant: None, post, requests: 0 }
     }
 
-    /// Breaks a rule everywhere, if any.
+    /// Breaks a rule at all replicas, if one is given.
     pub(super) fn with(mut self, plant: Option<Plant>) -> Stage {
         self.plant = plant;
         for actor in &mut self.actors {
@@ -155,7 +155,7 @@ impl Stage {
         self
     }
 
-    /// Who comes back from now on does this to be quick.
+    /// Replicas that restart from now on use these optimisations.
     pub(super) fn switch(&mut self, optimisations: Optimisations) {
         self.optimisations = optimisations;
     }
@@ -173,7 +173,7 @@ impl Stage {
         self.propose_batch(at, Batch::new(vec![command]))
     }
 
-    /// `at` proposes again what came back to it after a `Nop`.
+    /// `at` proposes the commands again that were returned after a `Nop`.
     pub(super) fn propose_again(&mut self, at: usize) -> InstanceId {
         let returned = std::mem::take(&mut self.actors[at - 1].returned);
         self.propose_batch(at, Batch::new(returned))
@@ -194,7 +194,7 @@ impl Stage {
         self.apply_effects(at);
     }
 
-    /// The oldest message of this name about `id` arrives, and nothing that it leads to.
+    /// Delivers the oldest message of this name about `id`, and nothing that follows from it.
     #[track_caller]
     pub(super) fn deliver(&mut self, kind: &str, id: InstanceId, from: usize, to: usize) {
         let found = self.post.iter().position(|(sender, receiver, message)| {
@@ -208,7 +208,7 @@ impl Stage {
         self.hear(from, to, message);
     }
 
-    /// Everything between these replicas arrives, and everything that it leads to.
+    /// Delivers all messages between these replicas, and all that follow from them.
     pub(super) fn deliver_among(&mut self, replicas: &[usize]) {
         let among = |(from, to, _): &(usize, usize, Message)| {
             replicas.contains(from) && replicas.contains(to)
@@ -219,19 +219,19 @@ impl Stage {
         }
     }
 
-    /// Everything under way is lost.
+    /// Loses all messages on their way.
     pub(super) fn lose_all(&mut self) {
         self.post.clear();
     }
 
-    /// From now on these replicas take the other for dead.
+    /// From now on these replicas suspect the other.
     pub(super) fn suspect(&mut self, by: &[usize], dead: usize) {
         for at in by {
             self.actors[at - 1].view.suspected.insert(replica(dead));
         }
     }
 
-    /// Time passes for these replicas, and they hear each other.
+    /// Time passes for these replicas, and they receive each other's messages.
     pub(super) fn pass(&mut self, replicas: &[usize], time: Duration) {
         let tick = Timing::default().tick;
         for _ in 0..time.as_nanos() / tick.as_nanos() {
@@ -245,7 +245,7 @@ impl Stage {
         }
     }
 
-    /// These replicas tell each other how far they are, and nothing else of what they say arrives.
+    /// These replicas gossip; no other message of theirs arrives.
     pub(super) fn gossip(&mut self, replicas: &[usize]) {
         for at in replicas {
             let actor = &mut self.actors[at - 1];
@@ -269,13 +269,13 @@ impl Stage {
         self.actors[at - 1].stalled = true;
     }
 
-    /// What `at` has written becomes durable after all.
+    /// Everything that `at` has written becomes durable.
     pub(super) fn flush(&mut self, at: usize) {
         self.actors[at - 1].stalled = false;
         self.apply_effects(at);
     }
 
-    /// `at` stops, and comes back at once with what was durable.
+    /// `at` stops, and restarts at once from what was durable.
     pub(super) fn restart(&mut self, at: usize) {
         let n = self.actors.len();
         let actor = &mut self.actors[at - 1];
@@ -293,7 +293,7 @@ impl Stage {
         self.apply_effects(at);
     }
 
-    /// Lets a replica's effects take place, but for what it says to others.
+    /// Carries out a replica's effects, except for its messages to others.
     fn apply_effects(&mut self, at: usize) {
         let actor = &mut self.actors[at - 1];
         loop {
@@ -342,7 +342,7 @@ impl Stage {
         })
     }
 
-    /// What `at` says that speaks against `id`, in the slots' order, if it answers.
+    /// The instances that `at` reports against `id`, in slot order, if it answers.
     pub(super) fn reports(&self, at: usize, id: InstanceId) -> Option<Vec<InstanceId>> {
         let mut reported = self.post.iter().find_map(|(from, _, message)| match message {
             Message::ValidateOk { id: about, interfering, .. } if (*from, *about) == (at, id) => {
@@ -354,12 +354,12 @@ impl Stage {
         reported
     }
 
-    /// What `at` has decided in `id`.
+    /// The decision of `id` at `at`.
     pub(super) fn decision(&self, at: usize, id: InstanceId) -> Option<&Decision> {
         self.actors[at - 1].decided.iter().find(|decision| decision.id == id)
     }
 
-    /// What `at` has decided in `id`: the covered slots, and `None` for a `Nop`.
+    /// The decision of `id` at `at`: its dependencies, or `None` for a `Nop`.
     #[track_caller]
     pub(super) fn decided(&self, at: usize, id: InstanceId) -> Option<Deps> {
         let decision = self.decision(at, id).expect("it is decided");
@@ -369,7 +369,7 @@ impl Stage {
         }
     }
 
-    /// How far an instance is at `at`.
+    /// The state of an instance at `at`.
     pub(super) fn inspect(&self, at: usize, id: InstanceId) -> Option<Inspection> {
         self.actors[at - 1].protocol.inspect(id)
     }
@@ -379,7 +379,7 @@ impl Stage {
         &self.actors[at - 1].executed
     }
 
-    /// The number of instances that `at` remembers.
+    /// The number of instances that `at` keeps.
     pub(super) fn remembered(&self, at: usize) -> usize {
         self.actors[at - 1].protocol.footprint().instances
     }

@@ -1,5 +1,5 @@
-//! Stories of PROTOCOL.md §8a: records that are dropped while a replica is away, and snapshots that
-//! bring it back.
+//! Stories of PROTOCOL.md §8a: replicas drop records while another is away, and a snapshot brings
+//! it back.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::protocol::Path;
 use crate::protocol::epaxos::{Message, Plant};
 use crate::types::Deps;
 
-/// x of r2 has r3's vote for the fast path and no other. y conflicts, does not cover x, and commits
-/// in one round trip among r1, r4 and r5, which execute it and drop its record. r1 and r2 die, and
-/// r4 recovers x with r3 and r5.
+/// x of r2 has r3's vote for the fast path and no other. y conflicts and does not cover x. It
+/// commits in one round trip among r1, r4 and r5, which execute it and drop its record. r1 and r2
+/// fail, and r4 recovers x with r3 and r5.
 fn dropped_then_validated(plant: Option<Plant>) -> Stage {
     let mut s = Stage::durable(5).with(plant);
     let x = s.propose(2, "k");
@@ -43,7 +43,7 @@ fn what_is_dropped_still_speaks_against_others() {
     assert_eq!(forgetful.decided(4, x), Some(Deps::none(5)), "neither covers the other");
 }
 
-/// r1, r2 and r3 decide x, execute it, and drop its record. r5 has seen it, and recovers it.
+/// r1, r2 and r3 decide x, execute it, and drop its record. r5 has seen x, and recovers it.
 fn recovered_though_dropped(plant: Option<Plant>) -> Stage {
     let mut s = Stage::durable(5).with(plant);
     let x = s.propose(1, "k");
@@ -77,7 +77,7 @@ fn who_hears_of_what_is_dropped_goes_on_from_a_snapshot() {
     assert!(s.install(5, &snapshot));
     assert_eq!(s.look(5).executed, snapshot.executed);
     assert!(!s.install(5, &snapshot), "it has all that is in it now");
-    // Its own snapshot counts like anybody's, and it can serve others.
+    // Its own snapshot is as good as any, and it can serve others.
     let own = s.save(5);
     assert_eq!(own.executed, snapshot.executed);
     assert_eq!(own.shared.dropped, snapshot.shared.dropped);
@@ -87,8 +87,8 @@ fn who_hears_of_what_is_dropped_goes_on_from_a_snapshot() {
     assert_eq!(s.decided(5, next), Some(deps([1, 0, 0, 0, 0])), "it covers what was dropped");
 }
 
-/// r5 goes on with what does not wait for x. Were all of that to be in the snapshot that it asks
-/// for, none that is taken for it would ever be enough.
+/// r5 continues with commands that do not wait for x. If the snapshot it asks for had to hold all
+/// of them, no snapshot would ever be enough.
 #[test]
 fn what_is_asked_for_does_not_grow_with_what_goes_on() {
     let mut s = recovered_though_dropped(None);
@@ -107,7 +107,7 @@ fn what_is_asked_for_does_not_grow_with_what_goes_on() {
     assert_eq!(s.wanted(5), Some(deps([1, 0, 0, 1, 0])), "this it may not lose any more");
 }
 
-/// Nobody asks for ever: neither the owner nor who is to vote or to tell.
+/// No replica asks for ever: not the owner, nor one that wants a vote or a decision.
 #[test]
 fn every_question_about_the_dropped_is_answered_with_that() {
     let mut s = recovered_though_dropped(None);
@@ -127,9 +127,9 @@ fn every_question_about_the_dropped_is_answered_with_that() {
     assert!(asked < 700, "{asked} answers in half a minute");
 }
 
-/// PROTOCOL.md §3, with its end of the story truncated: r3.1 becomes a Nop that r1 and r3 drop, and
-/// r3 even restarts from its snapshot. It proposes again, commits with r1, and dies. r2 has the Nop
-/// as it was proposed, and recovers.
+/// PROTOCOL.md §3, but at the end of the story records are dropped: r3.1 becomes a Nop that r1 and
+/// r3 drop, and r3 even restarts from its snapshot. It proposes again, commits with r1, and fails.
+/// r2 knows the Nop as it was proposed, and recovers.
 #[test]
 fn a_dropped_nop_still_counts_for_its_owner() {
     let mut s = Stage::durable(3);
@@ -154,8 +154,8 @@ fn a_dropped_nop_still_counts_for_its_owner() {
     assert_eq!(s.decided(2, second), Some(deps([0, 0, 1])));
 }
 
-/// y of r4 became a Nop of which r3 and r5 never saw the payload, and was dropped. r2 has it as it
-/// was proposed, and says so when x is validated.
+/// y of r4 became a Nop whose payload r3 and r5 never saw, and was dropped. r2 knows y as it was
+/// proposed, and reports it when x is validated.
 #[test]
 fn a_dropped_nop_that_is_reported_is_harmless() {
     let mut s = Stage::durable(5);
@@ -179,8 +179,8 @@ fn a_dropped_nop_that_is_reported_is_harmless() {
     assert_eq!(s.decided(3, x), Some(Deps::none(5)));
 }
 
-/// r3 votes for x, r1 commits it, and nobody hears. r3 then installs a snapshot without x, and r2
-/// recovers x.
+/// r3 votes for x, r1 commits it, and no other replica hears of it. r3 then installs a snapshot
+/// without x, and r2 recovers x.
 fn installed_behind_a_vote(plant: Option<Plant>) -> Stage {
     let mut s = Stage::durable(3).with(plant);
     let x = s.propose(1, "k");
@@ -208,8 +208,8 @@ fn votes_outlive_a_snapshot_that_they_are_not_in() {
     assert_eq!(forgetful.decided(2, x), None, "an answered command is lost");
 }
 
-/// What r3 executed and r2's snapshot lacks is executed again on top of it; what r3 proposed and is
-/// in it is decided, whatever became of it; its other proposals go on.
+/// What r3 executed and r2's snapshot lacks is executed again on top of it. What r3 proposed inside
+/// the snapshot is decided there, one way or the other. Its other proposals continue.
 #[test]
 fn an_install_keeps_what_is_outside_and_settles_what_is_inside() {
     let mut s = Stage::durable(3);
@@ -237,12 +237,12 @@ fn an_install_keeps_what_is_outside_and_settles_what_is_inside() {
     assert_eq!(s.propose(3, "d"), id(3, 3), "no slot is used twice");
     s.pass(&[1, 2, 3], Duration::from_secs(1));
     assert!(s.decision(3, open).is_some_and(|d| !d.value.is_nop()), "its owner went on");
-    // Another life says the same.
+    // A restart gives the same state.
     let own = s.save(3);
     assert_eq!(s.look_reborn(3, Some(&own)), (s.look(3), true));
 }
 
-/// A snapshot must not take back what was promised to others, nor what has no record any more.
+/// An install must not take back promises, nor lose instances that have no record any more.
 #[test]
 fn a_snapshot_that_lacks_something_is_refused() {
     let mut s = Stage::durable(3);
@@ -265,7 +265,7 @@ fn a_snapshot_that_lacks_something_is_refused() {
     assert_eq!(s.look(2).executed.floor(), &deps([1, 1, 1]));
 }
 
-/// A recovery that waits stops when a snapshot tells how it ends.
+/// A waiting recovery stops when a snapshot holds the outcome.
 #[test]
 fn an_install_ends_the_recoveries_it_decides() {
     let mut s = Stage::durable(3);
@@ -287,8 +287,8 @@ fn an_install_ends_the_recoveries_it_decides() {
     assert_eq!(s.count(3, Path::Recovery), 1);
 }
 
-/// r1 and r2 propose cuts that do not compare, r3 agrees to one and r4 to the other: neither gets
-/// enough. As all go on executing, somebody proposes one above both.
+/// r1 and r2 propose cuts of which neither is at or above the other. r3 agrees to one and r4 to the
+/// other, so neither gets enough. As all keep executing, a replica proposes one above both.
 #[test]
 fn cuts_that_do_not_compare_give_way_to_one_above_both() {
     let mut s = Stage::durable(5);
@@ -332,7 +332,7 @@ fn who_has_not_executed_it_agrees_to_no_cut() {
     assert_eq!(unchecked.established(1), &deps([1, 0, 0]), "and r1 alone could serve it");
 }
 
-/// Whether r3, whose disk is slow, says that it agrees before that is durable.
+/// Whether r3, whose disk is slow, announces its agreement before it is durable.
 fn agrees_early(plant: Option<Plant>) -> bool {
     let mut s = Stage::durable(3).with(plant);
     s.propose(1, "k");
@@ -352,8 +352,8 @@ fn an_agreement_that_is_not_durable_is_not_told() {
     assert!(agrees_early(Some(Plant::EarlyAgreement)), "this test can fail");
 }
 
-/// Proposals, losses, recoveries, snapshots and cuts at random: whenever a replica comes back, from
-/// its log alone or from a snapshot and what is behind it, it is what it was.
+/// Random proposals, losses, recoveries, snapshots and cuts. Whenever a replica restarts, from its
+/// log alone or from a snapshot and the log after it, it has the state it had before.
 #[test]
 fn a_replica_that_comes_back_is_what_it_was() {
     let (mut dropped, mut nops, mut open) = (0, 0, 0);
@@ -393,7 +393,7 @@ fn a_replica_that_comes_back_is_what_it_was() {
             dropped += is.shared.dropped.as_slots().iter().sum::<u64>();
             nops += is.shared.decisions.iter().filter(|one| one.value.value().is_nop()).count();
             open += is.own.len();
-            // What is established others tell again.
+            // The others repeat which cut is established.
             let told_again = |(mut reborn, same): (Snapshot, bool)| {
                 reborn.shared.cut = is.shared.cut.clone();
                 (reborn, same)
@@ -404,7 +404,7 @@ fn a_replica_that_comes_back_is_what_it_was() {
             }
             if let Some(snapshot) = snapshot
                 && snapshot.shared.dropped == is.shared.dropped
-                // That something is forgotten is not written down.
+                // What was forgotten is not written to the log.
                 && snapshot.shared.floor == is.shared.floor
             {
                 let reborn = told_again(s.look_reborn(at, Some(snapshot)));
@@ -434,7 +434,7 @@ fn a_commit_without_its_payload_is_not_taken_for_a_nop() {
     assert_eq!(s.decided(5, y), Some(deps([1, 0, 0, 0, 0])));
 }
 
-/// Whether `at` commits its next command with the first vote that it hears, of `voter`.
+/// Whether `at` commits its next command with the first vote that it receives, from `voter`.
 fn is_fast_with(s: &mut Stage, at: usize, voter: usize) -> bool {
     let x = s.propose(at, "other");
     s.deliver("PreAccept", x, at, voter);
@@ -444,8 +444,9 @@ fn is_fast_with(s: &mut Stage, at: usize, voter: usize) -> bool {
     fast
 }
 
-/// All execute x of r3, which tells r2 alone that it has x in its snapshot, and dies. r2 forgets x.
-/// Is r1 fast with r2's vote: now; after r1 came back; after both did, of whom neither hears r3?
+/// All execute x of r3. r3 tells only r2 that its snapshot holds x, and fails. r2 forgets x. Does
+/// r1 take the fast path with r2's vote: now; after a restart of r1; after a restart of both, when
+/// neither hears r3?
 fn told_by_the_dead(plant: Option<Plant>) -> [bool; 3] {
     let mut s = Stage::durable(3).with(plant);
     s.propose(3, "k");

@@ -1,4 +1,4 @@
-//! The side that needs a snapshot: asks for one, and pulls it piece by piece.
+//! The receiver's side of a transfer: asks for a snapshot, and fetches it piece by piece.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,29 +10,29 @@ use super::{Arrival, Receiving, SnapshotId, Transfer, WINDOW, Wishes, doubled};
 use crate::protocol::View;
 use crate::types::{Deps, ReplicaId, ReplicaSet, Time};
 
-/// Between two rounds of asking all, at first and at the longest.
+/// The time between two rounds of asking all: the first and the longest.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-/// How long a sender may bring nothing before it is asked again, at first and at the longest.
+/// How long a sender may send nothing before it is asked again: the first and the longest time.
 const FETCH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
-/// How often a silent sender is asked again before all are asked, if it is not taken for dead.
+/// How often a silent, unsuspected sender is asked again before all are asked.
 const TRIES: u32 = 5;
-/// How many rounds of asking are left to whoever can go on with what was begun.
+/// For this many rounds, only an offer of the snapshot already begun is accepted.
 const LOYAL_ROUNDS: u32 = 2;
 
-/// What this replica is doing about the snapshot that it needs.
+/// The state of the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// It needs none.
+    /// No snapshot is needed.
     Idle,
-    /// It asks all, for the `rounds`-th time at `next`.
+    /// Asks all replicas; the next round, the `rounds`-th, is at `next`.
     Asking { next: Time, rounds: u32 },
-    /// It fetches. Nothing has come since `quiet`, after asking `tries` times again.
+    /// Fetches. Nothing has arrived since `quiet`, after `tries` repeated requests.
     Fetching { quiet: Time, tries: u32 },
-    /// All is there; the driver decodes it.
+    /// All bytes have arrived; the driver decodes them.
     Complete,
 }
 
-/// A chunk that was asked for, and has come when those before it have not.
+/// A requested chunk. It may arrive before earlier ones.
 #[derive(Debug)]
 struct Chunk {
     offset: u64,
@@ -40,22 +40,22 @@ struct Chunk {
     arrived: Option<Bytes>,
 }
 
-/// A snapshot of which a part has come.
+/// A snapshot that has arrived in part.
 #[derive(Debug)]
 struct Receipt {
     from: ReplicaId,
     snapshot: SnapshotId,
     bytes: u64,
-    /// The most that is asked for at a time.
+    /// The most bytes to request in one chunk.
     chunk: u32,
-    /// Everything before was asked for.
+    /// Everything before this offset was requested.
     next: u64,
-    /// What was asked for and not handed on: contiguous, up to `next`, at most [`WINDOW`].
+    /// The requested chunks not yet passed on: contiguous, up to `next`, at most [`WINDOW`].
     window: VecDeque<Chunk>,
 }
 
 impl Receipt {
-    /// Everything before was handed on.
+    /// Everything before this offset was passed on.
     fn received(&self) -> u64 {
         self.window.front().map_or(self.next, |chunk| chunk.offset)
     }
@@ -65,7 +65,7 @@ impl Receipt {
         wish.say(self.from, Transfer::Fetch { snapshot, offset, bytes });
     }
 
-    /// Asks for as much as may be under way.
+    /// Requests as many chunks as may be on their way.
     fn fill(&mut self, wish: &mut Wishes) {
         while self.window.len() < WINDOW && self.next < self.bytes {
             let left = self.bytes - self.next;
@@ -77,13 +77,13 @@ impl Receipt {
         }
     }
 
-    /// Asks again for what has not come.
+    /// Requests the missing chunks again.
     fn ask_again(&self, wish: &mut Wishes) {
         let missing = self.window.iter().filter(|chunk| chunk.arrived.is_none());
         missing.for_each(|chunk| self.fetch(chunk, wish));
     }
 
-    /// Takes a chunk in; whether it was missing.
+    /// Accepts a chunk. Returns whether it was missing.
     fn take(&mut self, offset: u64, bytes: Bytes, wish: &mut Wishes) -> bool {
         let fits = |chunk: &&mut Chunk| {
             chunk.offset == offset
@@ -100,9 +100,9 @@ impl Receipt {
     }
 }
 
-/// One transfer at a time.
+/// The receiver's side; one transfer at a time.
 ///
-/// Invariants: `need` is set unless the stage is `Idle`; there is a `receipt` while it is
+/// Invariants: `need` is set unless the stage is `Idle`; there is a `receipt` while the stage is
 /// `Fetching` or `Complete`.
 #[derive(Debug)]
 pub(in crate::replica) struct Receiver {
@@ -110,17 +110,17 @@ pub(in crate::replica) struct Receiver {
     max_bytes: u64,
     chunk: u32,
     need: Option<Deps>,
-    /// What the snapshot that is asked for has to hold. It stands still while the others are asked:
-    /// a snapshot takes time to make, and `need` may grow all the while.
+    /// What the requested snapshot has to hold. It stays the same while the others are asked: a
+    /// snapshot takes time to make, and `need` may keep growing.
     asked: Deps,
     stage: Stage,
     receipt: Option<Receipt>,
-    /// Whose snapshot was of no use: the next offer of theirs is not taken.
+    /// Replicas whose snapshot was unusable: their next offer is ignored.
     shunned: ReplicaSet,
 }
 
 impl Receiver {
-    /// Of a replica that may ask `others`.
+    /// For a replica that may ask `others`.
     pub(in crate::replica) fn new(others: ReplicaSet, limits: &Limits) -> Receiver {
         let (max_bytes, chunk) = (limits.snapshot_bytes, limits.chunk_bytes);
         let (need, receipt, shunned) = (None, None, ReplicaSet::EMPTY);
@@ -133,17 +133,17 @@ impl Receiver {
         self.need.is_some()
     }
 
-    /// How far the transfer is, if one is under way.
+    /// The progress of the transfer, if one is running.
     pub(in crate::replica) fn receiving(&self) -> Option<Receiving> {
         let receipt = self.receipt.as_ref()?;
         let (from, received, bytes) = (receipt.from, receipt.received(), receipt.bytes);
         Some(Receiving { from, received, bytes })
     }
 
-    /// A snapshot is needed that stands for at least this, too.
+    /// A snapshot is needed that also holds this.
     pub(in crate::replica) fn need(&mut self, at_least: &Deps, now: Time) {
         match &mut self.need {
-            // What is asked for, or on its way, stays the same: the rest is asked for after it.
+            // The present request stays the same; the additional need is requested after it.
             Some(need) => need.merge(at_least),
             None => {
                 self.need = Some(at_least.clone());
@@ -152,9 +152,9 @@ impl Receiver {
         }
     }
 
-    /// What is executed here needs no snapshot any more; whether that ends the need for one.
+    /// Notes what is executed here. Returns whether that ends the need for a snapshot.
     pub(in crate::replica) fn executed(&mut self, executed: &Deps, wish: &mut Wishes) -> bool {
-        // What is complete is decoded already; whether it is still of use, `install` will see.
+        // A complete snapshot is being decoded; `install` decides whether it is still of use.
         let needless = self.need.as_ref().is_some_and(|need| executed.includes(need));
         let ends = needless && self.stage != Stage::Complete;
         if ends {
@@ -271,7 +271,7 @@ impl Receiver {
         }
     }
 
-    /// The state here stands for at least `executed` now.
+    /// A snapshot was installed: the state here now holds at least `executed`.
     pub(in crate::replica) fn installed(&mut self, executed: &Deps, now: Time) {
         self.receipt = None;
         self.shunned = ReplicaSet::EMPTY;
@@ -280,7 +280,7 @@ impl Receiver {
         }
         self.stage = match &mut self.need {
             Some(need) => {
-                // The next one has to hold what is here now, too.
+                // The next snapshot must also hold what is here now.
                 need.merge(executed);
                 Stage::Asking { next: now, rounds: 0 }
             }
@@ -288,8 +288,8 @@ impl Receiver {
         };
     }
 
-    /// What is complete is older than what is here, which stands for at least `executed`: the next
-    /// one has to hold that too.
+    /// The complete snapshot is older than the state here, which holds at least `executed`. The
+    /// next one must hold that too.
     pub(in crate::replica) fn refused(&mut self, executed: &Deps, now: Time) {
         if let (Stage::Complete, Some(need)) = (self.stage, &mut self.need) {
             need.merge(executed);
@@ -297,7 +297,7 @@ impl Receiver {
         self.rejected(now);
     }
 
-    /// What is complete is of no use: the next one comes from another replica, if there is any.
+    /// The complete snapshot is unusable: takes the next one from another replica, if possible.
     pub(in crate::replica) fn rejected(&mut self, now: Time) {
         if self.stage != Stage::Complete {
             return;

@@ -1,4 +1,4 @@
-//! The side that has a snapshot: offers it, and reads from it what others ask for.
+//! The sender's side of a transfer: offers snapshots, and reads the requested parts.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{MAX_CHUNK, OwnSnapshot, SnapshotId, SnapshotRead, Transfer, WINDOW, Wishes};
 use crate::types::{Deps, ReplicaId, Time};
 
-/// An older snapshot is kept this long after it was last offered or read: longer than a receiver
-/// stays with a sender that says nothing.
+/// How long an older snapshot is kept after it was last offered or read. It is longer than a
+/// receiver waits for a silent sender.
 const LINGER: Duration = Duration::from_secs(60);
 
 /// An own snapshot that others may read.
@@ -24,13 +24,13 @@ struct Kept {
 /// Invariants:
 ///
 /// 1. The newest own snapshot is the last of `kept`.
-/// 2. At most one entry of `waiting`, and at most [`WINDOW`] of `reads`, are of one replica.
+/// 2. `waiting` has at most one entry of each replica, and `reads` at most [`WINDOW`].
 #[derive(Debug, Default)]
 pub(in crate::replica) struct Server {
     kept: Vec<Kept>,
-    /// Who waits for a snapshot that stands for so much.
+    /// The replicas that wait for a snapshot, with what it has to hold.
     waiting: Vec<(ReplicaId, Deps)>,
-    /// What the driver is reading.
+    /// The reads that the driver is working on.
     reads: Vec<SnapshotRead>,
 }
 
@@ -40,7 +40,7 @@ impl Server {
         self.kept.iter().any(|kept| kept.id == snapshot)
     }
 
-    /// An own snapshot is durable: whoever waited for it is told.
+    /// A snapshot of this replica is durable: offers it to the replicas that wait for it.
     pub(in crate::replica) fn on_own(&mut self, own: &OwnSnapshot, now: Time, wish: &mut Wishes) {
         let executed = own.executed.floor().clone();
         self.kept.retain(|kept| kept.id != own.id);
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Older snapshots that nobody reads any more need not be kept.
+    /// Drops older snapshots that no replica has read for a while.
     pub(in crate::replica) fn let_go(&mut self, now: Time) {
         let newest = self.kept.last().map(|kept| kept.id);
         self.kept.retain(|kept| {
@@ -113,7 +113,7 @@ impl Server {
         }
     }
 
-    /// The driver has read, or could not.
+    /// The driver has finished a read, or failed.
     pub(in crate::replica) fn on_read(
         &mut self,
         read: SnapshotRead,

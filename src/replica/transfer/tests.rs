@@ -1,4 +1,4 @@
-//! A replica that needs a snapshot among others that have some, on a network that loses much.
+//! A replica needs a snapshot, and others have some, on a network that loses many messages.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,31 +18,31 @@ fn upto(slot: u64) -> Deps {
     Deps::from_slots([slot; N])
 }
 
-/// The contents of a snapshot: long enough for more than one window, and no two chunks alike.
+/// The content of a snapshot: longer than one window, and no two chunks alike.
 fn contents(name: u64, chunks: u64) -> Vec<u8> {
     let words = 0..chunks * u64::from(MAX_CHUNK) / 8 - 1;
     let mix = |word: u64| (word ^ name).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
     words.flat_map(|word| mix(word).to_le_bytes()).collect()
 }
 
-/// Replica 0 needs a snapshot, the others serve theirs.
+/// Replica 0 needs a snapshot; the others serve theirs.
 struct World {
     now: Time,
     receiver: Receiver,
     servers: Vec<Server>,
-    /// What each has executed.
+    /// What each replica has executed.
     executed: Vec<Deps>,
     files: Vec<(SnapshotId, Vec<u8>)>,
-    /// From, to, what.
+    /// Each message with its sender and receiver.
     network: VecDeque<(usize, usize, Transfer)>,
-    /// Of this many messages one is lost; 0 for none.
+    /// One of this many messages is lost; 0 for none.
     loss: u64,
     said: u64,
     away: ReplicaSet,
-    /// Whom replica 0 takes for dead.
+    /// The replicas that replica 0 suspects.
     suspected: ReplicaSet,
     arrived: Vec<Arrival>,
-    /// Who was asked to take a snapshot, how often.
+    /// How often each replica was asked to take a snapshot.
     wanted: [usize; N],
     fetched: usize,
 }
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// What has come of the transfer that began last, and whether it is complete.
+    /// The bytes received in the last transfer, and whether it is complete.
     fn come(&self) -> (Vec<u8>, bool) {
         let (mut bytes, mut complete) = (Vec::new(), false);
         for arrival in &self.arrived {
@@ -219,7 +219,7 @@ fn a_transfer_goes_on_where_it_was_cut() {
     (0..30).for_each(|_| assert!(world.deliver()));
     let before = world.come().0.len();
     assert!(before > 0);
-    // For longer than it waits for one sender; that one has a newer snapshot when it is back.
+    // The sender is away for longer than the receiver waits, and returns with a newer snapshot.
     world.away.insert(replica(1));
     world.network.clear();
     world.pass(40);
@@ -262,7 +262,7 @@ fn a_sender_that_stays_away_is_replaced() {
     assert_eq!((world.begun(), world.come()), (vec![11, 22], (contents(22, 30), true)));
 }
 
-/// In the simulator, seed 50011718, a replica stayed for 31 seconds with a sender that was dead.
+/// In the simulator, seed 50011718, a replica stayed for 31 seconds with a sender that had failed.
 #[test]
 fn a_sender_that_is_taken_for_dead_is_replaced_soon() {
     let mut world = World::new();
@@ -272,7 +272,7 @@ fn a_sender_that_is_taken_for_dead_is_replaced_soon() {
     (0..30).for_each(|_| assert!(world.deliver()));
     world.away.insert(replica(1));
     world.network.clear();
-    // It had been asked in vain for some time before anybody noticed.
+    // The sender had not answered for some time before it was suspected.
     world.pass(4);
     world.suspected.insert(replica(1));
     world.own(2, 22, 150, 30);
@@ -280,7 +280,7 @@ fn a_sender_that_is_taken_for_dead_is_replaced_soon() {
     assert_eq!((world.begun(), world.come()), (vec![11, 22], (contents(22, 30), true)));
 }
 
-/// Each time a snapshot was ready, more was needed than it held.
+/// Each time a snapshot was ready, the need had grown beyond it.
 #[test]
 fn what_is_asked_for_stays_the_same_until_it_is_there() {
     let mut world = World::new();
@@ -290,7 +290,7 @@ fn what_is_asked_for_stays_the_same_until_it_is_there() {
         world.pass(2);
         world.receiver.need(&upto(100 * (round + 1)), world.now);
         world.pass(2);
-        // It was begun when this much was executed.
+        // The snapshot was begun when this much was executed.
         world.own(1, round, 100 * round + 50, 3);
         world.pass(1);
         assert_eq!(world.begun().last(), Some(&round));
@@ -310,7 +310,7 @@ fn a_snapshot_that_is_gone_is_given_up_at_once() {
     world.own(1, 12, 130, 40);
     world.pass(1);
     assert_eq!((world.begun(), world.come()), (vec![11, 12], (contents(12, 40), true)));
-    // What cannot be read is not offered again.
+    // A snapshot that cannot be read is not offered again.
     let read = SnapshotRead { to: replica(0), snapshot: SnapshotId(12), offset: 0, bytes: 9 };
     let mut wish = Wishes::default();
     let fetch = (read.offset, read.bytes);
@@ -333,7 +333,7 @@ fn what_is_of_no_use_is_fetched_from_another() {
     world.receiver.rejected(world.now);
     world.pass(1);
     assert_eq!((world.begun(), world.come()), (vec![11, 22], (contents(22, 3), true)));
-    // With nobody else there, the same one has another chance.
+    // With no other replica available, the same one is tried again.
     world.receiver.rejected(world.now);
     world.away.insert(replica(1));
     world.pass(3);
@@ -353,7 +353,7 @@ fn what_is_too_long_or_not_far_enough_is_not_taken() {
     }
     world.receiver.on_offer(from, id, (&upto(100), 1 << 30), now, &mut wish);
     assert_eq!(wish.messages.len(), WINDOW);
-    // Nor are chunks that nobody asked for, or of another length.
+    // Chunks that were not requested, or have another length, are ignored.
     let chunk = |len: u32| Bytes::from(vec![0; len as usize]);
     let other = SnapshotId(2);
     let too_far = u64::from(MAX_CHUNK) * WINDOW as u64;

@@ -1,4 +1,4 @@
-//! What chaos checks, how much of it there is, and that it would notice.
+//! The checks of chaos, how many schedules run, and tests that planted bugs are caught.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,16 +8,17 @@ use crate::protocol::Path;
 use crate::protocol::epaxos::Plant;
 use crate::types::{Decision, InstanceId, Value};
 
-/// All that was decided, by anybody in any life.
+/// Everything that any replica decided in any life.
 #[derive(Default)]
 pub(super) struct Truth(BTreeMap<InstanceId, Decision>);
 
 impl Truth {
-    /// `at` has decided: the same as everybody, and visibly to whatever conflicts.
+    /// `at` has decided: checks that it agrees with the others and that conflicting commands see
+    /// each other.
     pub(super) fn hear(&mut self, at: usize, decision: &Decision) -> Result<(), String> {
         let Decision { id, value, deps, .. } = decision;
         if let Some(before) = self.0.get(id) {
-            // What a Nop covers is nobody's business.
+            // The dependencies of a Nop do not matter.
             let same = before.value == *value && (value.is_nop() || before.deps == *deps);
             return same.then_some(()).ok_or_else(|| {
                 format!("Agreement: r{at} decides {decision:?}, and before that was {before:?}")
@@ -42,7 +43,7 @@ impl Truth {
     }
 }
 
-/// A schedule as it ends; a broken invariant of a replica is a violation like any other.
+/// The outcome of a schedule; a panic of a replica counts as a violation.
 fn outcome(n: usize, seed: u64, plant: Option<Plant>) -> Result<Tally, String> {
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -52,7 +53,7 @@ fn outcome(n: usize, seed: u64, plant: Option<Plant>) -> Result<Tally, String> {
         .unwrap_or_else(|panic| Err(format!("panic: {}", panicked(panic))))
 }
 
-/// Runs `count` schedules, which have to be sound, and to have reached everything often enough.
+/// Runs `count` schedules. All must be sound, and the paths in `OFTEN` must have been reached.
 #[track_caller]
 fn sound(sizes: &[usize], from: u64, count: u64) -> String {
     let (mut sum, mut broken) = (Tally::default(), Vec::new());
@@ -86,7 +87,7 @@ fn sound(sizes: &[usize], from: u64, count: u64) -> String {
     summary
 }
 
-/// How often a schedule reaches what this is about, at least, in tenths.
+/// How often a schedule must reach each path on average, in tenths.
 const OFTEN: &[(Path, u64)] = &[
     (Path::Recovery, 10),
     (Path::Orphan, 3),
@@ -102,8 +103,8 @@ fn chaos_breaks_nothing() {
     sound(&[3, 4, 5, 7], 0, 40);
 }
 
-/// With `ISONOMY_CHAOS` as the number of schedules of each size, from seed `ISONOMY_CHAOS_FROM` on.
-/// How often each path was taken is written to the file `ISONOMY_CHAOS_COUNTS`, if there is any.
+/// `ISONOMY_CHAOS` is the number of schedules of each size, `ISONOMY_CHAOS_FROM` the first seed.
+/// The counts of paths are written to the file `ISONOMY_CHAOS_COUNTS`, if set.
 #[test]
 #[ignore = "as long as it is told to"]
 fn chaos_for_long() {
@@ -117,7 +118,7 @@ fn chaos_for_long() {
     out.into_iter().for_each(|path| std::fs::write(path, &summary).expect("it can be written"));
 }
 
-/// The first schedule, of at most so many, that notices a broken rule.
+/// The first schedule, out of `count`, that notices a broken rule.
 fn hunt(n: usize, count: u64, plant: Plant) -> Option<(u64, String)> {
     (0..count).find_map(|seed| Some((seed, outcome(n, seed, Some(plant)).err()?)))
 }
@@ -144,7 +145,7 @@ fn what_is_lost_in_a_crash_matters() {
     caught(3, 100, Plant::EarlyVote);
 }
 
-/// How many schedules each takes, for whoever changes this.
+/// How many schedules each planted bug takes; run it after a change here.
 #[test]
 #[ignore = "a measurement"]
 fn survey() {

@@ -6,13 +6,13 @@ use crate::protocol::epaxos::{Message, ProtocolSnapshot, Record};
 use crate::protocol::{Path, Protocol};
 use crate::types::{Deps, Durable, Executed, LogPosition, Optimisations, Retention, Timing};
 
-/// What a replica, or another one, can start from.
+/// A snapshot from which this or another replica can start.
 #[derive(Clone, PartialEq, Debug)]
 pub(in crate::replica::stories) struct Snapshot {
     pub(in crate::replica::stories) executed: Executed,
     pub(in crate::replica::stories) shared: ProtocolSnapshot,
     pub(in crate::replica::stories) own: Vec<Record>,
-    /// The records of the log that it stands for.
+    /// The number of log records that it replaces.
     position: usize,
 }
 
@@ -41,7 +41,7 @@ impl Actor {
 }
 
 impl Stage {
-    /// Of replicas that come back, and propose to drop whatever they may.
+    /// Replicas with durable logs that propose to drop all they may.
     pub(in crate::replica::stories) fn durable(n: usize) -> Stage {
         Stage::keeping(n, Optimisations::NONE, Retention { volatile: false, keep: 0 })
     }
@@ -54,13 +54,14 @@ impl Stage {
         snapshot
     }
 
-    /// What a snapshot would hold.
+    /// The snapshot that `at` would take now.
     pub(in crate::replica::stories) fn look(&self, at: usize) -> Snapshot {
         self.actors[at - 1].snapshot()
     }
 
-    /// `at` installs the snapshot of another; whether it does. Its own commands in there that it
-    /// has not executed are to be proposed again: no session tells here what became of them.
+    /// `at` installs another's snapshot; returns whether it did. Its own commands in there that it
+    /// has not executed are proposed again: there are no sessions here to tell whether they were
+    /// executed.
     pub(in crate::replica::stories) fn install(&mut self, at: usize, snapshot: &Snapshot) -> bool {
         let actor = &mut self.actors[at - 1];
         let Snapshot { executed, shared, .. } = snapshot.clone();
@@ -79,7 +80,8 @@ impl Stage {
         true
     }
 
-    /// `at` as it would come back: from a snapshot and the log after it, or from all of the log.
+    /// The replica `at` as it would restart: from a snapshot and the log after it, or from all of
+    /// the log.
     pub(super) fn reborn(&self, at: usize, snapshot: Option<&Snapshot>) -> Actor {
         let (old, n) = (&self.actors[at - 1], self.actors.len());
         let mut actor = Actor::new(replica(at), n, self.optimisations, self.retention);
@@ -101,7 +103,7 @@ impl Stage {
         actor
     }
 
-    /// What `at` would be if it came back, and whether the same would be a conflict.
+    /// The snapshot of `at` after a restart, and whether its conflict index would be the same.
     pub(in crate::replica::stories) fn look_reborn(
         &self,
         at: usize,
@@ -112,7 +114,7 @@ impl Stage {
         (is.snapshot(), same)
     }
 
-    /// `at` stops, and comes back with a snapshot and the log after it.
+    /// `at` stops, and restarts from a snapshot and the log after it.
     pub(in crate::replica::stories) fn restart_from(&mut self, at: usize, snapshot: &Snapshot) {
         self.actors[at - 1] = self.reborn(at, Some(snapshot));
         let actor = &mut self.actors[at - 1];
@@ -127,7 +129,7 @@ impl Stage {
         self.apply_effects(at);
     }
 
-    /// These replicas write snapshots, agree to drop all that is in the first one's, and do.
+    /// These replicas write snapshots, agree to drop all that is in the first one's, and drop it.
     #[track_caller]
     pub(in crate::replica::stories) fn truncate(&mut self, replicas: &[usize]) {
         let snapshots: Vec<_> = replicas.iter().map(|at| self.save(*at)).collect();
@@ -141,12 +143,12 @@ impl Stage {
         self.lose_all();
     }
 
-    /// What snapshot `at` has asked for since it was asked last.
+    /// The snapshot that `at` has asked for since the last call.
     pub(in crate::replica::stories) fn wanted(&mut self, at: usize) -> Option<Deps> {
         self.actors[at - 1].fx.needs_snapshot.take()
     }
 
-    /// The cut that `at` knows to be established.
+    /// The established cut known to `at`.
     pub(in crate::replica::stories) fn established(&self, at: usize) -> &Deps {
         self.actors[at - 1].protocol.established_cut()
     }
@@ -161,14 +163,14 @@ impl Stage {
         self.actors[at - 1].protocol.footprint().recoveries
     }
 
-    /// What is under way.
+    /// The messages on their way.
     pub(in crate::replica::stories) fn under_way(
         &self,
     ) -> impl Iterator<Item = &(usize, usize, Message)> {
         self.post.iter()
     }
 
-    /// One message under way arrives, or is lost.
+    /// Delivers or loses one message on its way.
     pub(in crate::replica::stories) fn happen(&mut self, index: usize, lost: bool) {
         let (from, to, message) = self.post.swap_remove(index);
         if !lost {
@@ -176,7 +178,7 @@ impl Stage {
         }
     }
 
-    /// The oldest message of this name between these two arrives.
+    /// Delivers the oldest message of this name between these two.
     #[track_caller]
     pub(in crate::replica::stories) fn happen_between(
         &mut self,
@@ -191,7 +193,7 @@ impl Stage {
         self.hear(from, to, message);
     }
 
-    /// Some time passes for one replica; nothing arrives yet of what it says.
+    /// Time passes for one replica; none of its messages arrive yet.
     pub(in crate::replica::stories) fn wait(&mut self, at: usize) {
         let actor = &mut self.actors[at - 1];
         actor.view.now = actor.view.now + Timing::default().patience;
