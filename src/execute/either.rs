@@ -1,11 +1,11 @@
-//! The executor of any protocol: the graph's or the sequence's, as its decisions are ordered.
+//! The executor of any protocol: by dependencies or by slots.
 
 use std::sync::Arc;
 
 use super::{Component, Executor, InLog, LogExecutor};
 use crate::types::{Batch, Decision, Deps, Executed, ExecutionOrder, InstanceId};
 
-/// Decided instances in, what may be executed out, in the order that the protocol agrees on.
+/// Receives decided instances, and yields them in the execution order of the protocol.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one, and it stays where it is")]
 pub enum AnyExecutor {
@@ -16,7 +16,7 @@ pub enum AnyExecutor {
 }
 
 impl AnyExecutor {
-    /// Of a cluster of `n` replicas that has executed nothing.
+    /// An executor for a cluster of `n` replicas that has executed nothing.
     pub fn new(order: ExecutionOrder, n: usize) -> AnyExecutor {
         match order {
             ExecutionOrder::Dependencies => AnyExecutor::Graph(Executor::new(n)),
@@ -24,7 +24,7 @@ impl AnyExecutor {
         }
     }
 
-    /// Forgets all it knows and starts where the state of a snapshot ends.
+    /// Forgets everything and continues from a snapshot that has executed `executed`.
     pub fn start_again(&mut self, executed: &Executed) {
         match self {
             AnyExecutor::Graph(graph) => graph.start_again(executed),
@@ -32,7 +32,7 @@ impl AnyExecutor {
         }
     }
 
-    /// What is executed or decided `Nop`.
+    /// Everything executed or decided `Nop`.
     pub fn done(&self) -> Executed {
         match self {
             AnyExecutor::Graph(graph) => graph.done(),
@@ -40,7 +40,7 @@ impl AnyExecutor {
         }
     }
 
-    /// The payload of an instance became known; of no use to a sequence.
+    /// The payload of an instance became known. A log ignores it.
     pub fn on_learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         match self {
             AnyExecutor::Graph(graph) => graph.on_learned(id, batch),
@@ -51,7 +51,7 @@ impl AnyExecutor {
     /// An instance was decided.
     ///
     /// # Panics
-    /// When the decision contradicts an earlier one.
+    /// If the decision contradicts an earlier one.
     pub fn on_committed(&mut self, decision: Decision) {
         match self {
             AnyExecutor::Graph(graph) => graph.on_committed(decision),
@@ -59,7 +59,7 @@ impl AnyExecutor {
         }
     }
 
-    /// The next component of the graph, from now on executed.
+    /// The next component of the graph, which then counts as executed.
     pub fn next_component(&mut self) -> Option<Component> {
         match self {
             AnyExecutor::Graph(graph) => graph.next_ready(),
@@ -67,7 +67,7 @@ impl AnyExecutor {
         }
     }
 
-    /// The next slot of the sequence, from now on executed.
+    /// The next slot of the log, which then counts as executed.
     pub fn next_slot(&mut self) -> Option<InLog> {
         match self {
             AnyExecutor::Graph(_) => None,
@@ -75,7 +75,7 @@ impl AnyExecutor {
         }
     }
 
-    /// Per owner: everything up to here is executed or decided `Nop`, without a gap.
+    /// Per owner: everything up to here is executed or decided `Nop`.
     pub fn executed(&self) -> &Deps {
         match self {
             AnyExecutor::Graph(graph) => graph.executed(),
@@ -91,7 +91,7 @@ impl AnyExecutor {
         }
     }
 
-    /// What a decided instance waits for in the end; for people.
+    /// The instance that a decided instance ultimately waits for; for diagnosis.
     pub fn blocker(&self, id: InstanceId) -> Option<InstanceId> {
         match self {
             AnyExecutor::Graph(graph) => graph.blocker(id),
@@ -99,7 +99,7 @@ impl AnyExecutor {
         }
     }
 
-    /// The number of instances decided, no `Nop`, and not executed.
+    /// How many instances are decided, not `Nop`, and not executed.
     pub fn pending(&self) -> usize {
         match self {
             AnyExecutor::Graph(graph) => graph.pending(),
@@ -107,7 +107,7 @@ impl AnyExecutor {
         }
     }
 
-    /// The number of instances in the largest component so far.
+    /// The largest component so far, in instances.
     pub fn largest_component(&self) -> usize {
         match self {
             AnyExecutor::Graph(graph) => graph.largest_component(),
@@ -115,7 +115,7 @@ impl AnyExecutor {
         }
     }
 
-    /// What is stuck, in Graphviz's language.
+    /// The blocked instances, in Graphviz's language.
     pub fn dot(&self) -> String {
         match self {
             AnyExecutor::Graph(graph) => graph.dot(),

@@ -1,20 +1,21 @@
-//! The instances that are known and not executed, and the conflict graph over them.
+//! The known, unexecuted instances, and the conflict graph over them.
 //!
-//! Between the decisions the executor is given and `order`, which walks the graph. The graph is
-//! never stored: an instance's edges are looked up in `index` when they are walked, so an instance
-//! that was executed, or turned out a `Nop`, is gone from all edges at once.
+//! Between the executor's decisions and `order`, which walks the graph. The graph is never stored:
+//! an instance's edges are looked up in `index` when they are followed. So an instance that is
+//! executed or decided `Nop` disappears from all edges at once.
 //!
 //! # The edges of an instance
 //!
-//! Per owner and key only what is needed to *reach* every covered conflicting instance
-//! (PROTOCOL.md §6). An owner's later instance always covers its own earlier conflicting ones,
-//! so
+//! Per owner and key, only the edges needed to *reach* every covered conflicting instance
+//! (PROTOCOL.md §6). An owner's later instance always covers its own earlier conflicting ones. So
+//! the edges go
 //!
-//! - from a read: the owner's last covered write of the key;
-//! - from a write: that too, and each covered read after it, reads not ordering each other. What
-//!   another write of the instance's own owner covers is reached through that one;
-//! - from any: the owner's last covered instance that touches everything;
-//! - from one that touches everything: that, and each covered instance after it.
+//! - from a read: to the owner's last covered write of the key;
+//! - from a write: to that, and to each covered read after it, because reads do not order each
+//!   other. If another write of the instance's own owner covers a read, the read is reached through
+//!   that write;
+//! - from any instance: to the owner's last covered instance that touches everything;
+//! - from one that touches everything: to that, and to each covered instance after it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -33,22 +34,22 @@ use crate::types::{
 pub(super) struct Instance {
     pub(super) id: InstanceId,
     pub(super) batch: Arc<Batch>,
-    /// Set when it is committed.
+    /// Set once it is committed.
     pub(super) deps: Option<Deps>,
-    /// The edge at which [`View::resuming`] goes on.
+    /// The edge at which [`View::resuming`] continues.
     cursor: Cell<Cursor>,
 }
 
 impl Instance {
-    /// The last slot of `owner` that it waits for. Of its own owner those before it count:
-    /// a later one that conflicts covers this one (PROTOCOL.md §4.2).
+    /// The last slot of `owner` that it waits for. Of its own owner's slots only earlier ones
+    /// count: a later one that conflicts covers this one (PROTOCOL.md §4.2).
     pub(super) fn bound(&self, deps: &Deps, owner: ReplicaId) -> Slot {
         let covered = deps.slot(owner);
         if owner == self.id.replica { covered.min(self.id.slot - 1) } else { covered }
     }
 }
 
-/// The instances that are known and not executed.
+/// The known, unexecuted instances.
 #[derive(Debug)]
 pub(super) struct Store {
     instances: Vec<Option<Instance>>,
@@ -58,7 +59,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Nothing known but what is executed.
+    /// A store that knows only what is executed.
     pub(super) fn starting_from(executed: &Executed) -> Store {
         let owners = executed.floor().iter();
         let window = |(owner, floor)| Window::starting_from(floor, executed.above(owner));
@@ -100,7 +101,7 @@ impl Store {
         self.instances[node as usize].as_mut().expect("a node in use holds an instance")
     }
 
-    /// Takes in an instance that was unknown. The caller puts it in its window.
+    /// Adds an instance that was unknown. The caller sets its place in its window.
     pub(super) fn insert(&mut self, id: InstanceId, batch: Arc<Batch>) -> Node {
         let node = self.free.pop().unwrap_or_else(|| {
             self.instances.push(None);
@@ -112,7 +113,7 @@ impl Store {
         node
     }
 
-    /// Takes an instance out of the graph. The caller puts its slot elsewhere.
+    /// Removes an instance from the graph. The caller sets its new place.
     pub(super) fn remove(&mut self, node: Node) -> (InstanceId, Arc<Batch>) {
         let instance = self.instances[node as usize].take();
         let instance = instance.expect("a node in use holds an instance");
@@ -121,14 +122,14 @@ impl Store {
         (instance.id, instance.batch)
     }
 
-    /// Whether nothing is held.
+    /// Whether it holds no instance.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.index.is_empty() && self.instances.iter().all(Option::is_none)
     }
 }
 
-/// The conflict graph of a [`Store`] as petgraph's algorithms see it.
+/// The conflict graph of a [`Store`], for petgraph's algorithms.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     store: &'a Store,
@@ -141,8 +142,8 @@ impl<'a> View<'a> {
         View { store, resuming: false }
     }
 
-    /// Each instance with its edges from the one that was followed last, if that is still there,
-    /// on. For `order` alone: following an edge here moves the place to go on from.
+    /// Each instance with its edges from the one followed last on, if that still exists. For
+    /// `order` only: following an edge moves the instance's cursor.
     pub(super) fn resuming(store: &'a Store) -> View<'a> {
         View { store, resuming: true }
     }
@@ -199,17 +200,17 @@ impl<'a> IntoNeighbors for View<'a> {
 }
 
 /// How far the edges of an instance were followed. Edges are ordered by *part* of the footprint
-/// (first what touches everything, then each key), then by owner (one's own first), then by stage.
+/// (first everything, then each key), then by owner (its own first), then by stage.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
     part: usize,
     turn: usize,
     stage: EdgeStage,
-    /// In stage `Rest`: after this slot.
+    /// In stage `Rest`: continue above this slot.
     after: Slot,
 }
 
-/// What is looked for among one owner's instances on one key.
+/// The instances of one owner on one key that are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum EdgeStage {
     /// The last covered one that orders all before it.
@@ -219,7 +220,7 @@ enum EdgeStage {
     Rest,
 }
 
-/// The instances that an instance has edges to: conflicting, covered, known, not executed.
+/// The edges of an instance: to conflicting, covered, known, unexecuted instances.
 pub(super) struct Edges<'a> {
     store: &'a Store,
     resuming: bool,
@@ -227,9 +228,9 @@ pub(super) struct Edges<'a> {
     cursor: Cursor,
     /// The key of the current part.
     entry: Option<&'a KeyEntry>,
-    /// The owners with anything in the current part.
+    /// The owners with an instance in the current part.
     owners: ReplicaSet,
-    /// The slot of the edge that was returned last.
+    /// The slot of the edge returned last.
     at: Option<Slot>,
 }
 
@@ -266,7 +267,7 @@ impl<'a> Edges<'a> {
         self.instance.batch.footprint().keys().unwrap_or_default()
     }
 
-    /// The owner whose turn it is: one's own first, then the others in order.
+    /// The owner at the cursor: its own owner first, then the others in order.
     fn owner(&self) -> ReplicaId {
         self.owner_at(self.cursor.turn)
     }
@@ -285,7 +286,7 @@ impl<'a> Edges<'a> {
         let owner = self.owner();
         let bound = self.instance.bound(deps, owner);
         let own = owner == self.instance.id.replica;
-        // What the owner had proposed before it must have counted: look at all of it.
+        // The owner must have counted all its earlier proposals, so check all of them.
         let limit = if own { self.instance.id.slot - 1 } else { bound };
         let found = match self.cursor.stage {
             EdgeStage::Last => self.last(owner, limit),
@@ -305,7 +306,7 @@ impl<'a> Edges<'a> {
         found
     }
 
-    /// The owner's last instance until `bound` that conflicts with all of its kind before it.
+    /// The owner's last instance up to `bound` that conflicts with all of its kind before it.
     fn last(&self, owner: ReplicaId, bound: Slot) -> Option<(Slot, Node)> {
         if self.cursor.part > 0 {
             return self.entry?.owner(owner)?.writes.last_until(bound);
@@ -313,14 +314,14 @@ impl<'a> Edges<'a> {
         self.store.index.everything(owner).last_until(bound)
     }
 
-    /// The owner's first instance after `after` and until `bound` that conflicts with the
-    /// instance; those that [`Edges::last`] finds are not looked for.
+    /// The owner's first instance above `after` and up to `bound` that conflicts with the instance,
+    /// apart from those that [`Edges::last`] finds.
     fn first_behind(&self, owner: ReplicaId, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
         let Some(key) = self.cursor.part.checked_sub(1) else {
             if self.instance.batch.footprint().keys().is_some() {
                 return None;
             }
-            // Among the known there are no more slots to look at than instances.
+            // Up to the known frontier, there are no more slots to examine than instances.
             return self.store.window(owner).first_held(after, bound);
         };
         if self.keys()[key].1 == Access::Read {
@@ -329,8 +330,8 @@ impl<'a> Edges<'a> {
         self.entry?.owner(owner)?.reads.first_between(after, bound)
     }
 
-    /// The slot until which `owner` is covered by an instance of one's own owner to which there
-    /// is an edge, and which conflicts with all that the instance does here.
+    /// The slot up to which `owner` is covered by an earlier instance of the same owner as this
+    /// one, if there is an edge to that and it conflicts with all that this one does here.
     fn reached_through_own(&self, deps: &Deps, owner: ReplicaId) -> Slot {
         let own = self.instance.id.replica;
         if owner == own {
@@ -341,7 +342,7 @@ impl<'a> Edges<'a> {
         before.map_or(0, |deps| deps.slot(owner))
     }
 
-    /// Goes to the next stage, owner, or part.
+    /// Moves to the next stage, owner, or part.
     fn move_on(&mut self) {
         let next = Cursor { stage: EdgeStage::Last, after: 0, ..self.cursor };
         if self.cursor.stage == EdgeStage::Last {
@@ -358,11 +359,11 @@ impl<'a> Edges<'a> {
         }
     }
 
-    /// Looks up the key of a part just begun or gone on with.
+    /// Looks up the key of the current part.
     fn enter_part(&mut self) {
         let touches_all = self.instance.batch.footprint().keys().is_none();
         if self.cursor.part == 0 && !touches_all && !self.store.index.has_barriers() {
-            // Nothing touches everything, and nothing that will is covered.
+            // No known instance touches everything, and no unknown one is covered.
             self.cursor = Cursor { part: 1, ..Cursor::default() };
         }
         let Some(key) = self.cursor.part.checked_sub(1) else {

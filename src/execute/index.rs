@@ -1,7 +1,8 @@
-//! The unexecuted instances by what they touch: per key and owner, in slot order.
+//! The unexecuted instances by key and owner, in slot order.
 //!
-//! `graph` asks it for an instance's edges. An entry lives from the moment a payload is known until
-//! the instance is executed or decided `Nop`, so the index is as large as what is unexecuted.
+//! `graph` looks up an instance's edges here. An entry exists from the moment the payload is known
+//! until the instance is executed or decided `Nop`, so the index is as large as the unexecuted
+//! backlog.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use super::node::Node;
 use crate::types::{Access, Footprint, InstanceId, KeyHash, KeyedMap, ReplicaId, ReplicaSet, Slot};
 
-/// A list longer than this becomes a tree, so that inserting in the middle stays cheap.
+/// A longer list becomes a tree, so that inserting in the middle stays cheap.
 const FEW: usize = 64;
 
 /// Instances of one owner in slot order.
@@ -19,7 +20,7 @@ const FEW: usize = 64;
 pub(super) enum SlotList {
     /// Sorted.
     Few(SmallVec<[(Slot, Node); 1]>),
-    /// Was longer than [`FEW`] once; goes when it is empty.
+    /// Has been longer than [`FEW`]; removed when it is empty.
     Many(BTreeMap<Slot, Node>),
 }
 
@@ -69,7 +70,7 @@ impl SlotList {
         }
     }
 
-    /// The highest at or below `bound`.
+    /// The highest slot at or below `bound`.
     pub(super) fn last_until(&self, bound: Slot) -> Option<(Slot, Node)> {
         match self {
             SlotList::Few(few) => {
@@ -82,7 +83,7 @@ impl SlotList {
         }
     }
 
-    /// The lowest above `after` and at or below `bound`.
+    /// The lowest slot above `after` and at or below `bound`.
     pub(super) fn first_between(&self, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
         if after >= bound {
             return None;
@@ -116,7 +117,7 @@ impl OwnerLists {
     }
 }
 
-/// The unexecuted instances on one key. Never without any.
+/// The unexecuted instances on one key. Never empty.
 #[derive(Debug)]
 pub(super) struct KeyEntry(SmallVec<[(ReplicaId, OwnerLists); 1]>);
 
@@ -146,9 +147,9 @@ impl KeyEntry {
 #[derive(Debug)]
 pub(super) struct Index {
     keys: KeyedMap<KeyHash, KeyEntry>,
-    /// Per owner, those that conflict with everything.
+    /// Per owner, the instances that conflict with everything.
     everything: Vec<SlotList>,
-    /// How many there are in `everything`: mostly none, and then there is nothing to look for.
+    /// The total length of `everything`. It is mostly 0, and then lookups are skipped.
     barriers: usize,
 }
 
@@ -202,7 +203,7 @@ impl Index {
         }
     }
 
-    /// Whether nothing is indexed.
+    /// Whether the index is empty.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.barriers == 0

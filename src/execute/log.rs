@@ -1,5 +1,5 @@
-//! Decisions of one sequence in, one after the other out. Beside the graph of the parent module,
-//! which is for protocols that agree on dependencies.
+//! Executes the decisions of one sequence in slot order. The graph of the parent module is for
+//! protocols that agree on dependencies; this is for the others.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,42 +7,42 @@ use std::fmt::Write as _;
 
 use crate::types::{Decision, Deps, Executed, InstanceId, Slot, Value};
 
-/// What was decided in one slot.
+/// The decision of one slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InLog {
     /// The slot, as an instance of [`InstanceId::LOG`].
     pub id: InstanceId,
-    /// What its proposer calls it.
+    /// The id that its proposer gave the proposal.
     pub proposal: InstanceId,
-    /// What it executes.
+    /// The decided value.
     pub value: Value,
 }
 
-/// Orders decided slots for execution: by their numbers, without a gap.
+/// Orders decided slots for execution: by number, without a gap.
 ///
 /// Invariants:
 ///
-/// 1. `ready` holds the slots after `executed`, one after the other.
-/// 2. `ahead` holds decided slots after a gap: all of them above those in `ready`, and one more.
+/// 1. `ready` holds the decided slots directly after `executed`.
+/// 2. `ahead` holds the decided slots past the first gap.
 #[derive(Debug)]
 pub struct LogExecutor {
     executed: Deps,
     ready: VecDeque<InLog>,
     ahead: BTreeMap<Slot, InLog>,
-    /// Of all these, the ones that are no `Nop`.
+    /// How many of all these are not `Nop`.
     pending: usize,
 }
 
 impl LogExecutor {
-    /// An executor of a cluster of `n` replicas that has executed nothing.
+    /// An executor for a cluster of `n` replicas that has executed nothing.
     pub fn new(n: usize) -> LogExecutor {
         LogExecutor::starting_from(&Executed::none(n))
     }
 
-    /// An executor that starts where the state of a snapshot ends.
+    /// An executor that continues from a snapshot that has executed `executed`.
     ///
     /// # Panics
-    /// If `executed` is not the beginning of a sequence.
+    /// If `executed` has a gap: a sequence is executed without one.
     pub fn starting_from(executed: &Executed) -> LogExecutor {
         assert!(executed.above(InstanceId::LOG).is_empty(), "a sequence is executed without a gap");
         LogExecutor {
@@ -53,7 +53,7 @@ impl LogExecutor {
         }
     }
 
-    /// What was taken by [`LogExecutor::next_ready`].
+    /// Everything taken by [`LogExecutor::next_ready`].
     pub fn done(&self) -> Executed {
         Executed::up_to(self.executed.clone())
     }
@@ -61,14 +61,14 @@ impl LogExecutor {
     /// A slot was decided.
     ///
     /// # Panics
-    /// When the decision contradicts an earlier one for the same slot that is not executed yet: a
-    /// broken promise of the protocol, after which replicas would diverge in silence.
+    /// If the decision contradicts an earlier one for the same slot that is not yet executed. The
+    /// protocol has then broken a promise, and replicas would diverge silently.
     pub fn on_committed(&mut self, decision: Decision) {
         let Decision { id, proposal, value, .. } = decision;
         assert_eq!(id.replica, InstanceId::LOG, "a sequence has one name");
         let next = self.next();
         if id.slot < next {
-            // Too late to compare with what is executed: that is forgotten here.
+            // Too late to compare with executed slots: they are forgotten here.
             if let Some(before) = id.slot.checked_sub(self.executed_slot() + 1) {
                 let place = usize::try_from(before).expect("it is in memory");
                 let before = &self.ready[place].value;
@@ -98,7 +98,8 @@ impl LogExecutor {
         }
     }
 
-    /// The next slot, from now on executed; a `Nop`, too. `None` until more is decided.
+    /// The next slot, which then counts as executed; it may be a `Nop`. `None` until more is
+    /// decided.
     pub fn next_ready(&mut self) -> Option<InLog> {
         let decided = self.ready.pop_front()?;
         self.pending -= usize::from(!decided.value.is_nop());
@@ -106,8 +107,8 @@ impl LogExecutor {
         Some(decided)
     }
 
-    /// Everything up to here was taken by [`LogExecutor::next_ready`]: the entry of
-    /// [`InstanceId::LOG`], the others are 0.
+    /// Everything up to here was taken by [`LogExecutor::next_ready`]. Only the entry of
+    /// [`InstanceId::LOG`] is used; the others are 0.
     pub fn executed(&self) -> &Deps {
         &self.executed
     }
@@ -117,24 +118,24 @@ impl LogExecutor {
         self.executed.covers(id)
     }
 
-    /// The first slot that is missing, if a decided one waits for it.
+    /// The first missing slot, if a decided `id` waits for it.
     pub fn blocker(&self, id: InstanceId) -> Option<InstanceId> {
         let waits = id.replica == InstanceId::LOG && self.ahead.contains_key(&id.slot);
         waits.then(|| InstanceId::new(InstanceId::LOG, self.next()))
     }
 
-    /// The number of decided slots not taken by [`LogExecutor::next_ready`] that are no `Nop`.
+    /// How many decided slots that are not `Nop` were not yet taken by [`LogExecutor::next_ready`].
     pub fn pending(&self) -> usize {
         self.pending
     }
 
-    /// What is decided and not executed, in order.
+    /// The slots decided and not executed, in order.
     pub fn waiting(&self) -> impl Iterator<Item = &InLog> + '_ {
         self.ready.iter().chain(self.ahead.values())
     }
 
-    /// What is decided and not executed, and the gap it waits for (with a question mark), in
-    /// Graphviz's language. For people with a stuck replica.
+    /// The slots decided and not executed, in Graphviz's language. A question mark marks the gap
+    /// they wait for. For diagnosis of a blocked replica.
     pub fn dot(&self) -> String {
         let mut dot = String::from("digraph {\n");
         let mut before = self.executed_slot();
@@ -152,7 +153,7 @@ impl LogExecutor {
         self.executed.slot(InstanceId::LOG)
     }
 
-    /// The first slot that is not decided here.
+    /// The first slot not decided here.
     fn next(&self) -> Slot {
         self.executed_slot() + 1 + self.ready.len() as u64
     }

@@ -1,22 +1,22 @@
-//! Decisions in, commands in execution order out (PROTOCOL.md §6).
+//! Turns decisions into an execution order (PROTOCOL.md §6).
 //!
-//! The [`Executor`] is told what is learned and decided, in any order, and yields components: sets
-//! of instances to execute together, in an order that is the same at every replica for any two
-//! commands that conflict.
+//! The [`Executor`] receives payloads and decisions in any order, and yields components: sets of
+//! instances to execute together. Any two conflicting commands come in the same order at every
+//! replica.
 //!
-//! To read in this order: `node` numbers the instances; `window` knows each owner's slots, and
-//! `index` who touches which key; `graph` holds the instances, and finds their edges in both;
-//! `order` finds the components; this file is the executor. `log` stands apart, and `either` comes
-//! last.
+//! Read in this order: `node` numbers the instances; `window` holds each owner's slots, and `index`
+//! the instances by key; `graph` holds the instances and finds their edges in both; `order` finds
+//! the components; this file is the executor. `log` is separate from these, and `either` combines
+//! both.
 //!
 //! An instance passes three gates, each at most once:
 //!
-//! 1. *committed*; until then it is something others may wait on;
-//! 2. everything it covers is *known*: until then it might conflict with what it has not seen. It
-//!    waits, per owner, for a slot number, and is woken once for each;
-//! 3. everything it depends on is executed, or part of its component: the work of `order`.
+//! 1. *committed*. Until then others may wait on it.
+//! 2. Everything it covers is *known*. Until then an unknown instance might conflict with it. It
+//!    waits, per owner, for a slot number, and is woken once for each.
+//! 3. Everything it depends on is executed, or part of its component: the work of `order`.
 //!
-//! Protocols that agree on one sequence have [`LogExecutor`] instead; [`AnyExecutor`] is either.
+//! Protocols that agree on one sequence use [`LogExecutor`] instead; [`AnyExecutor`] is either.
 
 mod either;
 mod graph;
@@ -45,33 +45,35 @@ use node::Node;
 use order::{Explored, Order};
 use window::Place;
 
-/// How many unknown slots an owner [`Executor::blockers`] names at a time.
+/// How many unknown slots of an owner [`Executor::blockers`] returns at a time.
 const UNKNOWN_NAMED: u64 = 64;
 
-/// Instances that are executed together: each of them depends on all the others.
+/// Instances that are executed together: each depends, directly or not, on all the others.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Component {
-    /// By slot, then by owner; at least one.
+    /// Ordered by slot, then by owner; at least one.
     pub instances: Vec<(InstanceId, Arc<Batch>)>,
 }
 
 /// Orders decided instances for execution.
 ///
 /// 1. A component is yielded after everything that its instances depend on.
-/// 2. Two conflicting commands are yielded in the same order wherever the same decisions were made.
-/// 3. Memory is bounded by what is known and not executed (at its highest: freed places are
-///    kept for reuse), plus one entry for each slot executed after a gap; of those in the
-///    snapshot it started from, one for each range.
+/// 2. If two replicas get the same decisions, they yield any two conflicting commands in the same
+///    order.
+/// 3. Memory is bounded by the largest number of instances known and not executed at a time (freed
+///    entries are reused), plus one entry for each slot executed after a gap. A snapshot it started
+///    from takes one entry for each range after a gap.
 #[derive(Debug)]
 pub struct Executor {
     store: Store,
     order: Order,
-    /// Per owner: committed instances for which its slots must be known up to one that is not.
+    /// Per owner, the committed instances that wait until the owner's slots are known up to a
+    /// number.
     gates: Vec<BTreeSet<(Slot, Node)>>,
-    /// Knots that wait on nothing and are to be explored.
+    /// Knots that wait on nothing and have to be explored.
     woken: VecDeque<Node>,
     ready: VecDeque<Component>,
-    /// Instances not committed that committed ones wait on.
+    /// Instances that are not committed and on which committed ones wait.
     blocking: BTreeSet<InstanceId>,
     executed: Deps,
     pending: usize,
@@ -79,7 +81,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor of a cluster of `n` owners that has executed nothing.
+    /// An executor for a cluster of `n` owners that has executed nothing.
     pub fn new(n: usize) -> Executor {
         Executor {
             store: Store::new(n),
@@ -94,7 +96,7 @@ impl Executor {
         }
     }
 
-    /// An executor that starts where the state of a snapshot ends.
+    /// An executor that continues from a snapshot that has executed `executed`.
     pub fn starting_from(executed: &Executed) -> Executor {
         Executor {
             store: Store::starting_from(executed),
@@ -103,13 +105,13 @@ impl Executor {
         }
     }
 
-    /// Forgets all it knows and starts where the state of a snapshot ends.
+    /// Forgets everything and continues from a snapshot that has executed `executed`.
     pub fn start_again(&mut self, executed: &Executed) {
         let largest = self.largest;
         *self = Executor { largest, ..Executor::starting_from(executed) };
     }
 
-    /// What was taken by [`Executor::next_ready`] or decided `Nop`.
+    /// Everything taken by [`Executor::next_ready`] or decided `Nop`.
     pub fn done(&self) -> Executed {
         let mut done = Executed::up_to(self.executed.clone());
         for owner in ReplicaId::all(self.store.owners()) {
@@ -120,10 +122,10 @@ impl Executor {
         done
     }
 
-    /// The payload of an instance became known, by whatever message.
+    /// The payload of an instance became known, from any message.
     ///
-    /// Without it, instances that cover this one cannot tell whether they conflict with it. To
-    /// learn an instance again, or after it was decided, changes nothing.
+    /// Instances that cover it need the payload to tell whether they conflict with it. Repeated
+    /// calls have no effect, nor calls after the decision.
     pub fn on_learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         if self.store.place(id) == Place::Unknown {
             self.insert(id, batch);
@@ -134,14 +136,14 @@ impl Executor {
     /// An instance was decided.
     ///
     /// # Panics
-    /// When the decision contradicts an earlier one for the same instance, or the payload learned
-    /// for it; or when an instance does not cover its owner's earlier conflicting ones. Both are
-    /// broken promises of the protocol, after which replicas would diverge in silence.
+    /// If the decision contradicts an earlier one for the same instance or the payload learned for
+    /// it, or if an instance does not cover its owner's earlier conflicting ones. In both cases the
+    /// protocol has broken a promise, and replicas would diverge silently.
     pub fn on_committed(&mut self, decision: Decision) {
         let Decision { id, value, deps, .. } = decision;
         assert_eq!(deps.len(), self.store.owners(), "vectors of one cluster have one length");
         let held = match self.store.place(id) {
-            // Too late to compare with: what is executed is forgotten here.
+            // Too late to compare: executed instances are forgotten here.
             Place::Done | Place::Ready => return,
             Place::Held(node) => Some(node),
             Place::Unknown => None,
@@ -159,7 +161,8 @@ impl Executor {
         self.explore_woken();
     }
 
-    /// The next component in execution order, from now on executed. `None` until more is decided.
+    /// The next component in execution order, which then counts as executed. `None` until more is
+    /// decided.
     pub fn next_ready(&mut self) -> Option<Component> {
         let component = self.ready.pop_front()?;
         for (id, _) in &component.instances {
@@ -169,8 +172,7 @@ impl Executor {
         Some(component)
     }
 
-    /// Per owner: everything up to here was taken by [`Executor::next_ready`] or decided `Nop`,
-    /// without a gap.
+    /// Per owner: everything up to here was taken by [`Executor::next_ready`] or decided `Nop`.
     pub fn executed(&self) -> &Deps {
         &self.executed
     }
@@ -180,10 +182,10 @@ impl Executor {
         self.store.place(id) == Place::Done
     }
 
-    /// What a committed instance waits for in the end: an instance not committed, or not even
-    /// known here. `None` when it is not committed, or waits for nothing (any more).
+    /// The instance that a committed instance ultimately waits for: one that is not committed, or
+    /// not even known here. `None` if `id` is not committed or does not wait.
     ///
-    /// Follows the chain of waiting instances, however long: for people, not for every message.
+    /// For diagnosis only: it follows the chain of waiting instances, however long.
     pub fn blocker(&self, id: InstanceId) -> Option<InstanceId> {
         let Place::Held(node) = self.store.place(id) else { return None };
         self.store.instance(node).deps.as_ref()?;
@@ -195,10 +197,10 @@ impl Executor {
         })
     }
 
-    /// The instances that hold up committed ones: first those known here but not committed, in
-    /// their order, then, of each owner, the first few that are not known at all.
+    /// The instances that committed ones wait for. First those known here but not committed, by id.
+    /// Then, for each owner, the first few that are unknown.
     ///
-    /// A blocked instance names one blocker at a time, so when these are decided there may be more.
+    /// A blocked instance has one blocker at a time, so deciding these may reveal more.
     pub fn blockers(&self) -> impl Iterator<Item = InstanceId> + '_ {
         let unknown = self.gates.iter().enumerate().flat_map(|(owner, gate)| {
             let owner = ReplicaId::from_index(owner);
@@ -212,18 +214,18 @@ impl Executor {
         self.blocking.iter().copied().chain(unknown)
     }
 
-    /// The number of instances in the largest component so far.
+    /// The largest component so far, in instances.
     pub fn largest_component(&self) -> usize {
         self.largest
     }
 
-    /// The number of instances committed and not yet taken by [`Executor::next_ready`].
+    /// How many instances are committed and not yet taken by [`Executor::next_ready`].
     pub fn pending(&self) -> usize {
         self.pending
     }
 
-    /// The conflict graph of what is known and not executed, in Graphviz's language; instances
-    /// not committed are marked with a question mark. For people with a stuck replica.
+    /// The conflict graph of known, unexecuted instances, in Graphviz's language. A question mark
+    /// marks instances that are not committed. For diagnosis of a blocked replica.
     pub fn dot(&self) -> String {
         let view = View::whole(&self.store);
         let mut graph = DiGraph::<String, &str>::new();
@@ -274,7 +276,7 @@ impl Executor {
         self.pass_gates(node);
     }
 
-    /// Wakes a committed instance, or parks it where something it covers is not known.
+    /// Wakes a committed instance, or parks it if it covers an unknown slot.
     fn pass_gates(&mut self, node: Node) {
         let instance = self.store.instance(node);
         let deps = instance.deps.as_ref().expect("only committed instances come to the gates");
@@ -290,7 +292,7 @@ impl Executor {
         }
     }
 
-    /// Says where an instance is from now on, and lets through whom that lets through.
+    /// Sets the place of an instance, and wakes instances for which an owner's slots are now known.
     fn put(&mut self, id: InstanceId, place: Place) {
         let window = self.store.window_mut(id.replica);
         if !window.put(id.slot, place) {
@@ -304,20 +306,20 @@ impl Executor {
         }
     }
 
-    /// An instance is executed, or a `Nop`.
+    /// An instance is executed, or decided as `Nop`.
     fn finish(&mut self, id: InstanceId) {
         self.put(id, Place::Done);
         self.executed.raise(id.replica, self.store.window(id.replica).executed());
     }
 
-    /// Lets those that wait on a knot look again: it is out of their way.
+    /// A knot is complete or gone: wakes the knots that wait on it.
     fn wake_waiters(&mut self, leader: Node) {
         while let Some(waiter) = self.order.release_next(leader) {
             self.woken.push_back(waiter);
         }
     }
 
-    /// Explores what was woken until all of it waits or is ready.
+    /// Explores the woken knots until each waits or is complete.
     fn explore_woken(&mut self) {
         while let Some(node) = self.woken.pop_front() {
             match self.order.explore(View::resuming(&self.store), node) {
@@ -332,7 +334,7 @@ impl Executor {
         }
     }
 
-    /// Takes a component out of the graph and queues it.
+    /// Removes a component from the graph and queues it.
     fn emit(&mut self, leader: Node) {
         let mut instances: Vec<_> =
             self.order.members(leader).map(|node| self.store.remove(node)).collect();

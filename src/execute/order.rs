@@ -1,24 +1,24 @@
 //! Strongly connected components of a graph that becomes known piece by piece.
 //!
 //! Between `graph`, whose edges it follows, and the executor, which feeds it nodes and takes
-//! components. This is Tarjan's depth-first search in its path-based form, with one difference: a
-//! search that meets a node whose edges are not known yet is not thrown away but left standing
-//! until that node is decided, and any number of searches stand at a time. So every edge is
-//! followed once, whatever order decisions come in.
+//! components. This is Tarjan's depth-first search in its path-based form, with one difference. A
+//! search that meets a node whose edges are unknown is not thrown away; it stays until that node is
+//! decided. Any number of searches may be standing. So every edge is followed once, in whatever
+//! order decisions arrive.
 //!
-//! Nodes known to reach each other are merged into a *knot*. A knot's members are explored one
-//! edge at a time; when an edge leads out of it, the knot *waits* on the node at its end. Each
-//! knot waits on at most one node, so the knots form trees, and a tree's root is either being
-//! explored or waits for something from outside. When a root's edge leads to a knot of its own
-//! tree, that closes a cycle: the knots on the way back up to the root become one. When a root
-//! runs out of edges, it is a component, and all that it depends on was complete before it.
+//! Nodes known to reach each other are merged into a *knot*. A knot's members are explored one edge
+//! at a time; when an edge leads out of the knot, the knot *waits* on the node at its end. Each
+//! knot waits on at most one node, so the knots form trees. A tree's root is either being explored
+//! or waits for a decision. When a root's edge leads to a knot of its own tree, that closes a
+//! cycle: the knots on the path up to the root become one. When a root has no more edges, it is a
+//! component, and everything it depends on was complete before it.
 //!
-//! Deviation: PROTOCOL.md §6 parks a whole stack on one blocker and searches it again when that
-//! is executed. With a long queue after a barrier that waits for many things in turn, this is
-//! quadratic; here the queue waits for the barrier, and only the barrier is looked at.
+//! Deviation: PROTOCOL.md §6 parks a whole stack on one blocker and searches it again once that is
+//! executed. A long queue after a barrier that waits for many instances in turn would make this
+//! quadratic. Here the queue waits for the barrier, and only the barrier is examined.
 //!
-//! Generic over petgraph's traits: the graph is the conflict graph of the store, or, in
-//! tests, any petgraph graph.
+//! Generic over petgraph's traits: the graph is the conflict graph of the store or, in tests, any
+//! petgraph graph.
 
 use petgraph::visit::{IntoNeighbors, NodeIndexable};
 
@@ -27,21 +27,21 @@ use super::node::{Node, node_at};
 /// No node.
 const NONE: Node = Node::MAX;
 
-/// A node's place in its knot; of a knot's leader also the knot's place in its tree.
+/// A node's position in its knot. For a knot's leader, also the knot's position in its tree.
 #[derive(Clone, Debug)]
 struct Link {
-    /// A member nearer to the leader; the leader itself points to itself.
+    /// A member nearer to the leader; the leader points to itself.
     toward_leader: Node,
     /// The next member, in a ring.
     next_member: Node,
     /// The next member that may have unexplored edges.
     next_open: Node,
-    // Below: the leader's alone.
+    // The fields below are used in leaders only.
     open_first: Node,
     open_last: Node,
-    /// The node, of another knot, that this knot waits on.
+    /// The node, in another knot, that this knot waits on.
     waits_on: Node,
-    /// The other knots that wait on a node of the same knot.
+    /// The previous and next knot that wait on a node of the same knot.
     sibling_before: Node,
     sibling_behind: Node,
     /// The knots that wait on a node of this one.
@@ -49,30 +49,30 @@ struct Link {
     waiter_last: Node,
 }
 
-/// What exploring a knot came to.
+/// The result of exploring a knot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Explored {
     /// It waits on this node.
     Waits(Node),
-    /// It is a component, led by this node; nothing it depends on is left.
+    /// It is a component, led by this node; everything it depends on is complete.
     Complete(Node),
 }
 
-/// The knots, and who waits on whom.
+/// The knots, and which waits on which.
 ///
-/// 1. `waits_on` of a leader is in another knot, and the knots with it as edges are a forest.
+/// 1. `waits_on` of a leader is in another knot, and these edges between knots form a forest.
 /// 2. A knot is in the list of waiters of the knot it waits on, and in no other.
-/// 3. Only a tree's root is ever explored, and by then it waits on nothing.
+/// 3. Only a tree's root is explored, and at that moment it waits on nothing.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     links: Vec<Link>,
-    /// Edges followed and steps taken through the forest: what tests measure effort by.
+    /// Edges followed and steps taken through the forest. Tests measure effort by it.
     work: u64,
 }
 
 impl Order {
-    /// Takes in a node, alone in its knot and waiting on nothing. It is not explored until
-    /// [`Order::explore`] is called for it; others may wait on it.
+    /// Adds a node, alone in its knot and waiting on nothing. Others may wait on it. It is explored
+    /// only when [`Order::explore`] is called for it.
     pub(super) fn admit(&mut self, node: Node) {
         let link = Link {
             toward_leader: node,
@@ -88,16 +88,16 @@ impl Order {
         };
         let at = node as usize;
         if at >= self.links.len() {
-            // Links of nodes never admitted are never looked at.
+            // The links of nodes never admitted are never read.
             self.links.resize(at + 1, link.clone());
         }
         self.links[at] = link;
     }
 
-    /// Explores a knot that waits on nothing, until it does or is a component.
+    /// Explores a knot that waits on nothing, until it waits or is a component.
     ///
-    /// `graph` must offer each member's edges from the one where it was left, without those to
-    /// components that are complete.
+    /// `graph` must return each member's edges starting from the one followed last, without edges
+    /// to complete components.
     pub(super) fn explore<G>(&mut self, graph: G, leader: Node) -> Explored
     where
         G: IntoNeighbors + NodeIndexable,
@@ -121,7 +121,7 @@ impl Order {
                 }
                 self.merge_up(knot, leader);
             }
-            // Merging appends to the list, so the first is still the member.
+            // Merging appends to the list, so the member is still first.
             let next = self.link(member).next_open;
             let link = self.link_mut(leader);
             link.open_first = next;
@@ -142,8 +142,8 @@ impl Order {
         })
     }
 
-    /// Takes the first of the knots waiting on a leader's knot, which now waits on nothing and is
-    /// to be explored again. For a knot that is complete, or a node that turned out to be nothing.
+    /// Takes the first knot that waits on a leader's knot; it then waits on nothing and has to be
+    /// explored again. Call it for a knot that is complete, or a node that was decided `Nop`.
     pub(super) fn release_next(&mut self, leader: Node) -> Option<Node> {
         let first = self.link(leader).waiter_first;
         if first == NONE {
@@ -153,7 +153,7 @@ impl Order {
         Some(first)
     }
 
-    /// The leader of the knot that all of the node's tree waits on in the end.
+    /// The leader of the root of the node's tree: the knot on which the whole tree waits.
     pub(super) fn root(&self, node: Node) -> Node {
         let mut at = node;
         loop {
@@ -181,7 +181,7 @@ impl Order {
         &mut self.links[node as usize]
     }
 
-    /// The leader of a node's knot. Halves the way there for the next time.
+    /// The leader of a node's knot. Halves the path to it for the next call.
     fn leader(&mut self, node: Node) -> Node {
         let mut at = node;
         loop {
@@ -196,10 +196,10 @@ impl Order {
         }
     }
 
-    /// Whether `knot` waits, by however many steps, on the root `top`.
+    /// Whether `knot` waits, directly or not, on the root `top`.
     ///
-    /// Climbs from the one and searches the other's tree in turns, so it costs the smaller of the
-    /// two: the rule that makes merging the smaller into the larger cheap over all.
+    /// It climbs from `knot` and searches the tree of `top` in turns, so it costs the smaller of
+    /// the two. As with merging the smaller set into the larger, that keeps the total cost low.
     fn is_below(&mut self, knot: Node, top: Node) -> bool {
         let mut up = knot;
         let mut down = top;
@@ -220,7 +220,7 @@ impl Order {
         }
     }
 
-    /// The knot after `at`, parents before children, in the tree of `top`.
+    /// The knot after `at` in the tree of `top`, parents before children.
     fn next_in_tree(&mut self, at: Node, top: Node) -> Option<Node> {
         let below = self.link(at).waiter_first;
         if below != NONE {
@@ -237,7 +237,7 @@ impl Order {
         None
     }
 
-    /// Makes the knots from `knot` up to the root `top` one, led by `top`.
+    /// Merges the knots from `knot` up to the root `top` into one, led by `top`.
     fn merge_up(&mut self, knot: Node, top: Node) {
         let mut at = knot;
         while at != top {
@@ -250,7 +250,7 @@ impl Order {
         }
     }
 
-    /// Puts all that `other` leads under `leader`.
+    /// Moves everything that `other` leads to `leader`.
     fn merge(&mut self, leader: Node, other: Node) {
         let from = self.link(other).clone();
         let into = self.link_mut(leader);
@@ -280,7 +280,7 @@ impl Order {
         link.toward_leader = leader;
     }
 
-    /// Lets the root `leader` wait on `target`, a member of `knot`.
+    /// Makes the root `leader` wait on `target`, a member of `knot`.
     fn wait(&mut self, leader: Node, knot: Node, target: Node) {
         let last = self.link(knot).waiter_last;
         let link = self.link_mut(leader);
@@ -295,7 +295,7 @@ impl Order {
         self.link_mut(knot).waiter_last = leader;
     }
 
-    /// Lets `waiter` wait on nothing, where it waited on a member of `knot`.
+    /// Ends the wait of `waiter` on a member of `knot`.
     fn leave(&mut self, knot: Node, waiter: Node) {
         let link = self.link_mut(waiter);
         let (before, behind) = (link.sibling_before, link.sibling_behind);
@@ -327,7 +327,7 @@ mod tests {
 
     use super::*;
 
-    /// Components of a graph whose nodes are decided in the given order, in order of completion.
+    /// The components of a graph whose nodes are decided in the given order, as they complete.
     fn components(graph: &DiGraph<(), ()>, decided: &[Node]) -> Vec<Vec<Node>> {
         let complete = RefCell::new(vec![false; graph.node_count()]);
         let view = NodeFiltered::from_fn(graph, |node| !complete.borrow()[node.index()]);

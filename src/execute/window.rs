@@ -1,7 +1,7 @@
-//! What is known of one owner's slots: the executed prefix, and what lies after it.
+//! One owner's slots: the executed prefix, and the state of the slots after it.
 //!
-//! Slots near the executed prefix, where nearly all traffic is, live in a ring; a slot far ahead
-//! goes to a map, so that a single huge slot number costs one entry and not a table that long.
+//! Slots near the executed prefix, where nearly all traffic is, are kept in a ring. A slot far
+//! ahead goes to a map, so that one huge slot number costs one entry and not a huge ring.
 
 use std::collections::VecDeque;
 
@@ -10,18 +10,18 @@ use rustc_hash::FxHashMap;
 use super::node::Node;
 use crate::types::Slot;
 
-/// How far behind the ring's end a slot may lie and still make the ring grow.
+/// How far beyond the ring's end a slot may lie and still make the ring grow.
 const STRETCH: u64 = 256;
 
-/// One slot, as seen from here.
+/// What is known here of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Place {
-    /// Nothing has told us its payload.
+    /// Its payload is unknown.
     #[default]
     Unknown,
-    /// In the store: its payload is known.
+    /// Its payload is known; the instance is in the store.
     Held(Node),
-    /// In the queue of components that the replica has yet to take.
+    /// In the queue of components that the replica has not taken yet.
     Ready,
     /// Executed, or decided `Nop`.
     Done,
@@ -30,17 +30,17 @@ pub(super) enum Place {
 /// One owner's slots.
 ///
 /// 1. Every slot below `base` is `Done`, and `base` itself is not.
-/// 2. Every slot up to `known` is not `Unknown`; the one after it is.
-/// 3. A slot is held in the ring, in the map or in `done`, never in two of them; what is in none
-///    is `Unknown`.
+/// 2. No slot up to `known` is `Unknown`; the one after it is.
+/// 3. A slot is stored in at most one of the ring, the map and `done`. If it is in none, it is
+///    `Unknown`.
 #[derive(Debug)]
 pub(super) struct Window {
     base: Slot,
     known: Slot,
     ring: VecDeque<Place>,
     far: FxHashMap<Slot, Place>,
-    /// Done before this window began, ascending, none empty. Never made into slots: a snapshot may
-    /// come from elsewhere, and a range in it takes as much room as it took there.
+    /// Slots done before this window began: ascending ranges, none empty. They are never expanded
+    /// into slots: a snapshot may come from another replica, and one range may be huge.
     done: VecDeque<(Slot, Slot)>,
 }
 
@@ -49,7 +49,8 @@ impl Window {
         Window::starting_from(0, &[])
     }
 
-    /// With everything up to `floor` and in `ranges` (ascending, both ends included) done.
+    /// A window in which everything up to `floor` and in `ranges` is done. The ranges ascend; both
+    /// ends are included.
     pub(super) fn starting_from(floor: Slot, ranges: &[(Slot, Slot)]) -> Window {
         Window {
             base: floor + 1,
@@ -60,7 +61,7 @@ impl Window {
         }
     }
 
-    /// The slots done after the prefix, as ascending ranges that leave gaps between each other.
+    /// The slots done after the prefix, as ascending ranges with gaps between them.
     pub(super) fn done_above(&self) -> Vec<(Slot, Slot)> {
         let mut ranges = Vec::new();
         let near = self.ring.iter().zip(self.base..);
@@ -78,14 +79,14 @@ impl Window {
         joined
     }
 
-    /// The end of the range in which `slot` was done before this window began.
+    /// The end of the range, among those done before this window began, that contains `slot`.
     fn done_until(&self, slot: Slot) -> Option<Slot> {
         let at = self.done.partition_point(|(_, last)| *last < slot);
         self.done.get(at).filter(|(first, _)| *first <= slot).map(|(_, last)| *last)
     }
 
-    /// The first instance held after `after` and until `bound`; to look for the next one, go on
-    /// after it.
+    /// The first instance held above `after` and up to `bound`. Pass its slot as `after` to get the
+    /// next one.
     pub(super) fn first_held(&self, after: Slot, bound: Slot) -> Option<(Slot, Node)> {
         let (mut slot, bound) = (after.max(self.executed()) + 1, bound.min(self.known));
         while slot <= bound {
@@ -102,7 +103,7 @@ impl Window {
         self.base - 1
     }
 
-    /// The payload, or the `Nop`, of everything up to here is known.
+    /// The payload or the `Nop` of everything up to here is known.
     pub(super) fn known(&self) -> Slot {
         self.known
     }
@@ -126,7 +127,7 @@ impl Window {
         self.far.get(&slot).copied().unwrap_or_default()
     }
 
-    /// Says where a slot, not yet `Done`, is from now on; whether `known` rose.
+    /// Sets the place of a slot that is not `Done`. Returns whether `known` rose.
     pub(super) fn put(&mut self, slot: Slot, place: Place) -> bool {
         debug_assert!(slot >= self.base, "a done slot never changes");
         let offset = slot - self.base;
@@ -167,7 +168,7 @@ impl Window {
             }
             self.base += 1;
         }
-        // What a backlog needed is given back, but not for every small wave.
+        // Gives back the memory of a large backlog, but not after every small one.
         if self.ring.capacity() > 4096 && self.ring.len() < self.ring.capacity() / 8 {
             self.ring.shrink_to(self.ring.capacity() / 4);
         }

@@ -1,5 +1,5 @@
 //! Tests of the execution order: each rule by hand (`rules`), random histories against petgraph's
-//! algorithms (`model`), effort and stack at a million instances (`scale`).
+//! algorithms (`model`), effort and stack depth with a million instances (`scale`).
 
 mod model;
 mod rules;
@@ -31,7 +31,7 @@ fn write(key: u64) -> Footprint {
     Footprint::from_keys([(KeyHash(key), Access::Write)])
 }
 
-/// A batch of one command that touches `footprint` and says which instance it is for.
+/// A batch of one command with this footprint; its request names the instance.
 fn batch(id: InstanceId, footprint: Footprint) -> Arc<Batch> {
     Batch::new(vec![Command {
         request: RequestId::new(ClientId(id.replica.number().into()), id.slot),
@@ -50,7 +50,7 @@ fn nop(id: InstanceId, n: usize) -> Decision {
     Decision::owned(id, Value::Nop, Deps::none(n))
 }
 
-/// Takes all that is ready, as ids.
+/// Takes all ready components, as ids.
 fn drain(executor: &mut Executor) -> Vec<Vec<InstanceId>> {
     std::iter::from_fn(|| executor.next_ready())
         .map(|component| component.instances.iter().map(|(id, _)| *id).collect())

@@ -10,14 +10,14 @@ use proptest::sample::Index as Pick;
 use super::super::graph::View;
 use super::*;
 
-/// One proposal, as a story: who proposes what, how it spreads, how it ends.
+/// One random proposal: its owner and footprint, how it spreads, and whether it ends as `Nop`.
 #[derive(Clone, Debug)]
 struct Story {
     owner: Pick,
     footprint: Footprint,
-    /// Proposals that pass until each other replica hears of it.
+    /// How many proposals pass until each other replica hears of it.
     delays: [u8; 5],
-    /// Where the quorum begins that its dependencies come from.
+    /// The first replica of the quorum that its dependencies come from.
     quorum: Pick,
     nop: bool,
 }
@@ -49,11 +49,11 @@ fn stories(len: usize) -> impl Strategy<Value = Vec<Story>> {
 #[derive(Clone, Debug)]
 struct History {
     n: usize,
-    /// In the order they were proposed. A `Nop` keeps the footprint its owner proposed.
+    /// In proposal order. A `Nop` keeps the footprint that its owner proposed.
     instances: Vec<(InstanceId, Footprint, Deps, bool)>,
 }
 
-/// What a replica counts when `id` with this footprint reaches it.
+/// Adds to `deps` what a replica counts as conflicts when `id` with this footprint reaches it.
 fn conf(known: &[(InstanceId, Footprint)], id: InstanceId, footprint: &Footprint, deps: &mut Deps) {
     for (other, touches) in known {
         let later = other.replica == id.replica && other.slot >= id.slot;
@@ -63,8 +63,8 @@ fn conf(known: &[(InstanceId, Footprint)], id: InstanceId, footprint: &Footprint
     }
 }
 
-/// Lets the stories happen in a cluster of `n`: each instance's dependencies are the union over a
-/// majority, its owner included, of what had reached them before it (PROTOCOL.md §4).
+/// Runs the stories in a cluster of `n`. Each instance's dependencies are the union, over a
+/// majority that includes its owner, of what had reached them before it (PROTOCOL.md §4).
 fn happen(n: usize, stories: &[Story]) -> History {
     let mut known: Vec<Vec<(InstanceId, Footprint)>> = vec![Vec::new(); n];
     let mut history = History { n, instances: Vec::new() };
@@ -112,7 +112,7 @@ impl History {
         self.instances[at].3
     }
 
-    /// Every edge that the protocol page speaks of, none left out.
+    /// The full graph: every edge that the protocol page defines.
     fn graph(&self) -> DiGraph<usize, ()> {
         let all = 0..self.instances.len();
         let mut graph = DiGraph::new();
@@ -140,7 +140,8 @@ impl History {
         }
     }
 
-    /// What cannot be executed yet: it reaches something not decided, or covers something unknown.
+    /// Which instances cannot be executed yet: they reach an undecided one, or cover an unknown
+    /// one.
     fn stuck(&self, graph: &DiGraph<usize, ()>, heard: &[Heard]) -> Vec<bool> {
         let all = 0..self.instances.len();
         let mut stuck: Vec<bool> = all
@@ -173,8 +174,8 @@ enum Heard {
     Decided,
 }
 
-/// Tells an executor of the history in the order of `keys`: two numbers an instance, when
-/// it is learned and when it is decided. Checks every step; the order of execution comes back.
+/// Passes the history to an executor in the order of `keys`: two numbers per instance, for when it
+/// is learned and when it is decided. Checks every step. Returns the execution order.
 fn replay(history: &History, keys: &[(u32, u32)]) -> Vec<Vec<InstanceId>> {
     let graph = history.graph();
     let mut events: Vec<(u32, usize, bool)> = Vec::new();
@@ -209,7 +210,7 @@ fn replay(history: &History, keys: &[(u32, u32)]) -> Vec<Vec<InstanceId>> {
     order
 }
 
-/// Exactly what can be executed is, and all else can say why not.
+/// Checks that exactly the executable instances are executed, and that each other has a blocker.
 fn check_step(
     history: &History,
     graph: &DiGraph<usize, ()>,
@@ -264,7 +265,7 @@ fn oracle(
     sorted(commands.map(ids).collect())
 }
 
-/// The instances in their order of execution.
+/// Each instance's position in the execution order.
 fn positions(history: &History, order: &[Vec<InstanceId>]) -> Vec<usize> {
     let mut positions = vec![usize::MAX; history.instances.len()];
     for (position, id) in order.iter().flatten().enumerate() {
@@ -307,8 +308,8 @@ proptest! {
         }
     }
 
-    /// All instances also cover one unknown instance of one more owner, so that all of them are in
-    /// the graph at once, with those edges alone that the store thinks are needed.
+    /// All instances also cover one unknown instance of an additional owner. So all are in the
+    /// graph at once, with only the edges that the store considers necessary.
     #[test]
     fn the_edges_kept_reach_all_that_the_edges_left_out_do(
         n in 1..=5usize,
@@ -328,7 +329,7 @@ proptest! {
         let kept = kept.into_iter().map(|c| c.into_iter().map(id_of).collect()).collect();
         let expected = oracle(&history, |graph| kosaraju_scc(graph));
         prop_assert_eq!(&sorted(kept), &expected);
-        // And then all of them at once.
+        // Then all become ready at once.
         executor.on_committed(nop(id(n, 1), n + 1));
         prop_assert_eq!(&sorted(drain(&mut executor)), &expected);
     }

@@ -190,8 +190,8 @@ fn a_component_is_executed_when_it_is_taken() {
 
 #[test]
 fn a_blocked_cycle_grows_and_closes() {
-    // r1.1 and r2.1 cover each other and wait for r3.1, which then turns out to cover r2.1: it is
-    // part of the cycle that waits for it.
+    // r1.1 and r2.1 cover each other and wait for r3.1, which then turns out to cover r2.1. So it
+    // is part of the cycle that waits for it.
     let mut executor = Executor::new(3);
     for owner in 0..3 {
         executor.on_learned(id(owner, 1), &batch(id(owner, 1), write(1)));

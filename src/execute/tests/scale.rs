@@ -1,5 +1,5 @@
-//! Effort and stack where there is a lot of everything. Effort is counted, not timed: edges
-//! followed and steps taken through the forest of waiting knots.
+//! Effort and stack depth with many instances. Effort is counted, not timed: edges followed and
+//! steps taken through the forest of waiting knots.
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
-/// Learns everything first, when asked to; then decides in this order. All must be executed at the
-/// end; the effort an instance comes back.
+/// Learns everything first if `learn`, then decides in the given order. All must be executed at the
+/// end. Returns the effort per instance.
 fn effort(n: usize, decisions: &[Decision], learn: bool) -> (Executor, f64) {
     let mut executor = Executor::new(n);
     if learn {
@@ -56,7 +56,7 @@ fn a_chain_of_a_million_in_random_order() {
 
 #[test]
 fn a_chain_whose_neighbours_arrive_swapped_behind_a_stuck_head() {
-    // Each pair has to see that what it joins, ever longer, does not wait for it.
+    // Each pair joins an ever longer knot, and has to check that the knot does not wait for it.
     let mut decisions = chain(200_001);
     decisions[1..].chunks_mut(2).for_each(|pair| pair.reverse());
     decisions.rotate_left(1);
@@ -70,8 +70,8 @@ fn a_chain_that_is_not_known_before_it_is_decided() {
     assert!(effort < 2.0, "{effort} steps an instance");
 }
 
-/// Five owners write one key; each instance covers the others' about as far as its own slot, and
-/// the first owner's the second's one slot further, which makes all of them one component.
+/// Five owners write one key. Each instance covers the others' up to about its own slot. The first
+/// owner covers the second's one slot further, which makes all of them one component.
 fn hot_key(rounds: Slot) -> Vec<Decision> {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut decisions = Vec::new();
@@ -105,8 +105,8 @@ fn one_component_of_ten_thousand_on_a_hot_key() {
 
 #[test]
 fn a_wide_fan_in_with_a_long_queue_behind_it() {
-    // 5,000 writes of as many keys, then a barrier on all, then 5,000 that wait for the barrier:
-    // the queue is not looked at each time that the barrier finds one more thing to wait for.
+    // 5,000 writes of as many keys, then a barrier on all, then 5,000 that wait for the barrier.
+    // The queue is not examined each time the barrier finds another instance to wait for.
     let mut decisions: Vec<_> =
         (1..=5_000).map(|slot| decided(id(0, slot), write(slot), deps([0, 0]))).collect();
     decisions.push(decided(id(1, 1), Footprint::Everything, deps([5_000, 0])));
