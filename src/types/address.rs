@@ -1,5 +1,5 @@
-//! Where a replica is reached: a host and a UDP port. A host's name stays a name here: the mesh
-//! looks it up at each dial, so a replica may move.
+//! The address of a replica: a host and a UDP port. A host name is kept as a name: the mesh
+//! resolves it at each dial, so a replica may move.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// The longest name that DNS can carry, in bytes.
+/// The longest name in DNS, in bytes.
 const MAX_NAME_BYTES: usize = 253;
-/// The longest part of it between two dots.
+/// The longest label between two dots, in bytes.
 const MAX_LABEL_BYTES: usize = 63;
 
-/// A host, by number or by name, and a UDP port: `10.0.0.1:7400`, `[fd00::1]:7400`,
+/// A host, as an IP address or a name, and a UDP port: `10.0.0.1:7400`, `[fd00::1]:7400`,
 /// `r1.example.com:7400`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -20,13 +20,13 @@ pub struct Address(Host);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Host {
-    /// Never an IPv4 address written as an IPv6 one: the same address has one form.
+    /// Never an IPv4-mapped IPv6 address: each address has one form.
     Number(SocketAddr),
-    /// In lower case, as names are compared.
+    /// In lower case, because names are compared without case.
     Name(String, u16),
 }
 
-/// A text that is no [`Address`].
+/// The text is not an [`Address`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text:?} is not HOST:PORT: {why}")]
 pub struct BadAddress {
@@ -35,10 +35,10 @@ pub struct BadAddress {
 }
 
 impl Address {
-    /// A host by its name, or by a number in words.
+    /// An address from a host name or an IP address in text form.
     ///
     /// # Errors
-    /// [`BadAddress`] if it can be neither.
+    /// [`BadAddress`] if `host` is neither.
     pub fn new(host: &str, port: u16) -> Result<Address, BadAddress> {
         let bad = |why| BadAddress { text: host.to_owned(), why };
         if let Ok(ip) = host.parse::<IpAddr>() {
@@ -51,7 +51,7 @@ impl Address {
         if name.len() > MAX_NAME_BYTES || !name.split('.').all(is_label) {
             return Err(bad("the host is neither an IP address nor a name in DNS"));
         }
-        // Resolvers take "10.1" for 10.0.0.1, which hardly anybody means.
+        // Resolvers read "10.1" as 10.0.0.1, which is hardly ever meant.
         if name.split('.').next_back().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
         {
             return Err(bad("the host looks like an IP address, and is none"));
@@ -59,7 +59,7 @@ impl Address {
         Ok(Address(Host::Name(host.to_ascii_lowercase(), port)))
     }
 
-    /// The address, if the host is given by its number.
+    /// The socket address, if the host is an IP address.
     pub fn socket(&self) -> Option<SocketAddr> {
         match &self.0 {
             Host::Number(addr) => Some(*addr),
@@ -67,7 +67,7 @@ impl Address {
         }
     }
 
-    /// The host's name, if it is given by that.
+    /// The host's name, if the host is a name.
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
             Host::Number(_) => None,
@@ -94,10 +94,10 @@ impl Address {
         other
     }
 
-    /// Why nobody can be reached here, whoever tries.
+    /// Checks that the address can be dialled.
     ///
     /// # Errors
-    /// A sentence's end: "10.0.0.1:0 …".
+    /// The end of a sentence that begins with the address, such as "has port 0, …".
     pub fn check_reachable(&self) -> Result<(), &'static str> {
         if self.port() == 0 {
             return Err("has port 0, which nobody can be reached at");
@@ -120,7 +120,7 @@ impl Address {
 }
 
 fn is_label(label: &str) -> bool {
-    // Underscores are no part of host names, but of what containers are called.
+    // Host names have no underscores, but container names do.
     (1..=MAX_LABEL_BYTES).contains(&label.len())
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')

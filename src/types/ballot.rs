@@ -1,4 +1,4 @@
-//! Ballots: who may speak for an instance.
+//! Ballots: the right to propose a value for an instance.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Ballot {
 }
 
 impl Ballot {
-    /// No recovery comes to this round; messages that name a higher one are refused.
+    /// No recovery reaches this round. Messages with a higher one are refused.
     pub const MAX_ROUND: u32 = 1 << 31;
 
     /// The owner's ballot.
@@ -30,7 +30,7 @@ impl Ballot {
     /// The lowest ballot of `leader` above this one.
     ///
     /// # Panics
-    /// When rounds run out, after 2^32 recoveries of one instance.
+    /// If rounds run out, after 2^32 recoveries of one instance.
     pub fn next_for(self, leader: ReplicaId) -> Ballot {
         let round =
             self.round.checked_add(1).expect("an instance is recovered less than 2^32 times");

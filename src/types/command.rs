@@ -1,4 +1,4 @@
-//! Commands, the batches an instance holds, and what an instance decides.
+//! Commands, batches of commands, and the decisions of instances.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use bytes::Bytes;
 
 use super::{Deps, Footprint, InstanceId, ReplicaId, RequestId};
 
-/// One client command, as the engine sees it: opaque but for its identity and footprint.
+/// One client command. The engine reads only its identity and its footprint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Command {
     /// Session and sequence: executed exactly once.
     pub request: RequestId,
-    /// The client is done with all its requests below this sequence: their *results* may be
-    /// forgotten (that they were executed may not). 0 when it has said nothing.
+    /// The client has finished all its requests below this sequence: their *results* may be
+    /// forgotten, but not that they were executed. 0 if the client has not said.
     pub floor: u64,
-    /// The replica the client spoke to, which answers it. Not always the instance's owner.
+    /// The replica that the client sent it to, which answers it. Not always the instance's owner.
     pub origin: ReplicaId,
-    /// What it touches.
+    /// The keys that it reads and writes.
     pub footprint: Footprint,
     /// The user's command, encoded.
     pub payload: Bytes,
@@ -30,8 +30,8 @@ pub struct Batch {
 }
 
 impl Command {
-    /// The most keys that one command's footprint may name; beyond it, name
-    /// [`Footprint::Everything`]. A peer refuses more.
+    /// The most keys that one command's footprint may name. A command with more declares
+    /// [`Footprint::Everything`]; a peer refuses it otherwise.
     pub const MAX_KEYS: usize = 4096;
     /// The most payload bytes of one command.
     pub const MAX_BYTES: usize = 4 << 20;
@@ -40,15 +40,15 @@ impl Command {
 impl Batch {
     /// The most commands in one batch; a peer refuses more.
     pub const MAX_COMMANDS: usize = 4096;
-    /// The most keys that the footprints of one batch name together, unless it is one command's.
+    /// The most keys that the footprints of one batch name in total, unless it has one command.
     pub const MAX_KEYS: usize = 16_384;
-    /// The most payload bytes in one batch, unless they are one command's.
+    /// The most payload bytes in one batch, unless it has one command.
     pub const MAX_BYTES: usize = 1 << 20;
 
     /// A batch of these commands, in this order.
     ///
     /// # Panics
-    /// If there are none: a batch without commands would be a `Nop` under another name.
+    /// If `commands` is empty: such a batch would be a second form of `Nop`.
     pub fn new(commands: Vec<Command>) -> Arc<Batch> {
         assert!(!commands.is_empty(), "a batch holds at least one command");
         let footprint = match &commands[..] {
@@ -63,7 +63,7 @@ impl Batch {
         &self.commands
     }
 
-    /// The bytes of all payloads.
+    /// The total bytes of all payloads.
     pub fn bytes(&self) -> usize {
         self.commands.iter().map(|command| command.payload.len()).sum()
     }
@@ -74,17 +74,17 @@ impl Batch {
     }
 }
 
-/// What an instance may decide: its owner's batch, or nothing; never a third thing.
+/// What an instance may decide: its owner's batch or `Nop`, never another value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
-    /// Nothing is executed here.
+    /// No command is executed.
     Nop,
     /// The owner's commands.
     Batch(Arc<Batch>),
 }
 
 impl Value {
-    /// Whether nothing is executed.
+    /// Whether it is a `Nop`.
     pub fn is_nop(&self) -> bool {
         matches!(self, Value::Nop)
     }
@@ -98,33 +98,33 @@ impl Value {
     }
 }
 
-/// A decided instance: every replica that learns of it learns the same.
+/// The decision of an instance; the same at every replica that learns it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// The instance. A protocol that agrees on one sequence names all its slots as those of one
-    /// owner, [`InstanceId::LOG`].
+    /// The instance. A protocol that agrees on one sequence uses slots of one owner,
+    /// [`InstanceId::LOG`].
     pub id: InstanceId,
-    /// What its proposer calls it: `id`, where only the owner of an instance proposes in it; else
-    /// what `Protocol::propose` returned at `proposal.replica`.
+    /// The id of the proposal. If only its owner proposes in an instance, it is `id`; otherwise it
+    /// is what `Protocol::propose` returned at `proposal.replica`.
     pub proposal: InstanceId,
-    /// What it executes.
+    /// The decided value.
     pub value: Value,
-    /// What it covers. Of no meaning where there is one sequence: all that is below.
+    /// Its dependencies. Unused by protocols with one sequence: there a slot depends on all below.
     pub deps: Deps,
 }
 
 impl Decision {
-    /// Of an instance in which only its owner proposes.
+    /// A decision of an instance in which only its owner proposes.
     pub fn owned(id: InstanceId, value: Value, deps: Deps) -> Decision {
         Decision { id, proposal: id, value, deps }
     }
 }
 
-/// What decides in which order decided instances are executed.
+/// The order in which decided instances are executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExecutionOrder {
-    /// The dependencies that were agreed on, component by component.
+    /// By the dependencies that were agreed on, component by component.
     Dependencies,
-    /// Their slots, one after the other without a gap.
+    /// By slots, one after the other without a gap.
     Log,
 }

@@ -4,12 +4,12 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// It sees everything that was answered, anywhere, before it was asked.
+    /// The read sees every effect that was answered anywhere before the read was sent.
     #[default]
     Linearizable,
-    /// It is answered from one replica's state as it is: fast, maybe stale. Two such reads at one
-    /// replica nearly always see its state in the order in which it went on. Not so around the
-    /// moment when it takes in another replica's snapshot: what it had executed and is not in there
-    /// is executed again, and may be missing until then.
+    /// The read is answered from one replica's present state: fast, but perhaps stale. Successive
+    /// reads at one replica see its state advance, with one exception. When the replica installs
+    /// another's snapshot, it executes again what it had executed beyond the snapshot. Until then
+    /// those effects may be missing.
     Local,
 }

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::{InstanceId, ReplicaId, Slot};
 
-/// A vector of slots, one an owner (PROTOCOL.md §2): covers every instance `(r, s)` with
-/// `1 <= s <= self[r]`. Also used for other per-owner watermarks.
+/// A vector with one slot per owner (PROTOCOL.md §2). Covers every instance `(r, s)` with `1 <= s
+/// <= self[r]`. Also used for other watermarks per owner.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Deps(SmallVec<[Slot; 5]>);
 
@@ -17,7 +17,7 @@ impl Deps {
         Deps(SmallVec::from_elem(0, n))
     }
 
-    /// One slot an owner, in the owners' order.
+    /// One slot per owner, in the owners' order.
     pub fn from_slots(slots: impl IntoIterator<Item = Slot>) -> Deps {
         Deps(slots.into_iter().collect())
     }
@@ -27,12 +27,12 @@ impl Deps {
         self.0.len()
     }
 
-    /// Whether there are no owners at all (never so in a cluster).
+    /// Whether there are no owners. A cluster always has some.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The highest covered slot of `replica`; 0 when none is.
+    /// The highest covered slot of `replica`; 0 if none is covered.
     pub fn slot(&self, replica: ReplicaId) -> Slot {
         self.0[replica.index()]
     }
@@ -42,7 +42,7 @@ impl Deps {
         self.0[replica.index()] = slot;
     }
 
-    /// Covers `replica` at least up to `slot`; whether that changed anything.
+    /// Covers `replica` at least up to `slot`. Returns whether that changed anything.
     pub fn raise(&mut self, replica: ReplicaId, slot: Slot) -> bool {
         let mine = &mut self.0[replica.index()];
         let higher = slot > *mine;

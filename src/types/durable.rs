@@ -1,11 +1,10 @@
 //! "Not before it is durable", as a type.
 //!
-//! A replica may only say what it can still say after a crash (PROTOCOL.md §7). So whatever it
-//! wants to say is wrapped in [`Held`] together with the journal position it depends on, and
-//! nothing gets at what is inside without a [`Durable`] mark at or after that position; only the
-//! storage room issues those.
+//! A replica may say only what it can still say after a crash (PROTOCOL.md §7). So every outgoing
+//! item is wrapped in [`Held`] with the journal position it depends on. It is released only against
+//! a [`Durable`] mark at or after that position, and only the storage room issues those marks.
 
-/// The number of records a replica has appended up to some moment of its life.
+/// The number of records that a replica has appended, in all its lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct LogPosition(u64);
 
@@ -15,24 +14,24 @@ impl LogPosition {
         LogPosition(records)
     }
 
-    /// How many records lie before this position.
+    /// The number of records before this position.
     pub const fn records(self) -> u64 {
         self.0
     }
 }
 
-/// Says that a record, and all before it, were *appended*; not that they are durable.
+/// Shows that a record and all before it were *appended*; not that they are durable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Written(LogPosition);
 
-/// Counts the records of a replica, and so is the only source of [`Written`].
+/// Counts a replica's records. The only source of [`Written`].
 #[derive(Debug, Default)]
 pub struct Journal {
     end: LogPosition,
 }
 
 impl Journal {
-    /// Goes on where the records of an earlier life end.
+    /// Continues after the records of an earlier life.
     pub const fn starting_at(end: LogPosition) -> Journal {
         Journal { end }
     }
@@ -42,7 +41,7 @@ impl Journal {
         self.end
     }
 
-    /// Takes note of one more appended record.
+    /// Counts one more appended record.
     pub fn append(&mut self) -> Written {
         self.end = LogPosition(self.end.0 + 1);
         Written(self.end)
@@ -54,12 +53,12 @@ impl Journal {
     }
 }
 
-/// Says that all records before a position are durable, to the degree the storage was asked for.
+/// Shows that all records before a position are durable, as far as the storage settings demand.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Durable(LogPosition);
 
 impl Durable {
-    /// For the storage room (and the simulator's disk) alone, after a flush that succeeded.
+    /// For the storage room and the simulator's disk only, after a successful flush.
     pub const fn flushed(position: LogPosition) -> Durable {
         Durable(position)
     }
@@ -70,7 +69,7 @@ impl Durable {
     }
 }
 
-/// Something that must not leave before the records it depends on are durable.
+/// An item that must not leave before the records it depends on are durable.
 #[derive(Clone, Debug)]
 pub struct Held<T> {
     after: Written,
@@ -88,15 +87,15 @@ impl<T> Held<T> {
         self.after.0
     }
 
-    /// The item, or the whole thing back when it is still too early.
+    /// Returns the item, or `self` if it is too early.
     ///
     /// # Errors
-    /// `self`, when `durable` lies before the position it waits for.
+    /// `self`, if `durable` lies before the position it waits for.
     pub fn release(self, durable: Durable) -> Result<T, Held<T>> {
         if self.after.0 <= durable.0 { Ok(self.item) } else { Err(self) }
     }
 
-    /// A bug on purpose: forgets what it waits for, if the item is one of those.
+    /// Breaks a rule on purpose: an item for which `is_one` holds no longer waits.
     #[cfg(test)]
     pub(crate) fn forget_if(&mut self, is_one: impl Fn(&T) -> bool) {
         if is_one(&self.item) {

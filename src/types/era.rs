@@ -1,24 +1,25 @@
-//! Eras: the sessions' own calendar, carried in the sequences of their commands.
+//! Eras of sessions, encoded in the sequences of their commands (PROTOCOL.md §8).
 
 use std::fmt;
 
 use super::{ClientId, Command, Footprint, ReplicaId, RequestId};
 
-/// How many bits of a sequence number commands within an era.
+/// The number of low bits of a sequence that count commands within an era.
 const BITS: u32 = 40;
 
-/// A span of the cluster's life, ended by a command that all replicas execute at the same place.
+/// A period of the cluster's history. A command that all replicas execute at the same place ends
+/// it.
 ///
-/// Every sequence belongs to an era: those of the first run from 1, those of every other start at
-/// its [`Era::first_sequence`]. A client numbers its first command in the era that it finds, and so
-/// each command says for ever when it may have been new.
+/// Every sequence belongs to an era. Those of the first start at 1, those of any other at its
+/// [`Era::first_sequence`]. A client numbers its first command in the era it finds. So each command
+/// tells for ever in which era it may have been new.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Era(u32);
 
 impl Era {
     /// The era a cluster starts in.
     pub const FIRST: Era = Era(0);
-    /// The last one: 2^24 eras of an hour are 1,900 years. It never ends.
+    /// The last era: 2^24 eras of an hour are 1,900 years. It never ends.
     pub const LAST: Era = Era((1 << (u64::BITS - BITS)) - 1);
 
     /// The era with this number, from 0; `None` after the last.
@@ -36,8 +37,8 @@ impl Era {
         self.0
     }
 
-    /// The sequence at which a session starts that begins in this era. (One that used all 2^40 of
-    /// an era would go on in the next: none lives to see it.)
+    /// The sequence at which a session that begins in this era starts. (A session that used all
+    /// 2^40 sequences of an era would continue in the next; no session does.)
     pub const fn first_sequence(self) -> u64 {
         // Sequences start from 1.
         if self.0 == 0 { 1 } else { (self.0 as u64) << BITS }
@@ -53,8 +54,7 @@ impl Era {
         Era(self.0.saturating_sub(1))
     }
 
-    /// The command that closes, for the `nth` time in this era (from 0), what sessions have
-    /// finished.
+    /// The command that closes what sessions have finished, for the `nth` time in this era, from 0.
     pub fn close(self, nth: u64, origin: ReplicaId) -> Command {
         let mut command = self.end(origin);
         // An era has fewer closes than commands.
@@ -62,14 +62,14 @@ impl Era {
         command
     }
 
-    /// Which close of its era a sequence of the cluster's own stands for; `None` if it is the
-    /// era's end.
+    /// Which close of its era a sequence of [`ClientId::CLUSTER`] is; `None` if it is the end of
+    /// the era.
     pub fn nth_close(sequence: u64) -> Option<u64> {
         sequence.checked_sub(Era::of(sequence).first_sequence())?.checked_sub(1)
     }
 
-    /// The command that ends it. It touches everything, so every replica executes it between the
-    /// same commands; it is answered to nobody.
+    /// The command that ends the era. It conflicts with everything, so every replica executes it
+    /// between the same commands. No client gets an answer.
     pub fn end(self, origin: ReplicaId) -> Command {
         Command {
             request: RequestId::new(ClientId::CLUSTER, self.first_sequence()),

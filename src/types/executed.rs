@@ -1,8 +1,8 @@
-//! Which instances a replica has executed: what its state machine's state stands for.
+//! The set of instances that a replica's state machine has executed.
 
 use super::{Deps, InstanceId, ReplicaId, Slot};
 
-/// A set of executed instances, those decided `Nop` among them: per owner a prefix of its slots,
+/// A set of executed instances, including those decided `Nop`. Per owner: a prefix of its slots,
 /// and ranges after it.
 ///
 /// Invariants, for each owner: the ranges ascend, are not empty, leave a gap between each other,
@@ -14,7 +14,7 @@ pub struct Executed {
 }
 
 impl Executed {
-    /// Nothing, in a cluster of `n`.
+    /// The empty set, for a cluster of `n`.
     pub fn none(n: usize) -> Executed {
         Executed::up_to(Deps::none(n))
     }
@@ -25,9 +25,9 @@ impl Executed {
         Executed { floor, above }
     }
 
-    /// Adds the slots from `first` to `last`, both included, which lie after all that is known of
-    /// this owner; whether they do. If not, nothing is changed: so this also builds a set from
-    /// untrusted ranges.
+    /// Adds the slots from `first` to `last`, both included, which must lie after all that the set
+    /// holds of this owner. Returns `false` without a change if they do not, so untrusted ranges
+    /// can be passed.
     pub fn extend(&mut self, owner: ReplicaId, first: Slot, last: Slot) -> bool {
         let ranges = &mut self.above[owner.index()];
         let end = ranges.last().map_or(self.floor.slot(owner), |(_, last)| *last);
@@ -42,7 +42,7 @@ impl Executed {
         true
     }
 
-    /// Per owner, the slot up to which everything is in the set.
+    /// Per owner, the slot up to which every instance is in the set.
     pub fn floor(&self) -> &Deps {
         &self.floor
     }
@@ -52,7 +52,7 @@ impl Executed {
         &self.above[owner.index()]
     }
 
-    /// Whether `id` is in it.
+    /// Whether `id` is in the set.
     pub fn contains(&self, id: InstanceId) -> bool {
         if self.floor.covers(id) {
             return true;
@@ -62,7 +62,7 @@ impl Executed {
         ranges.get(at).is_some_and(|(first, _)| *first <= id.slot)
     }
 
-    /// Whether all of `other` is in it.
+    /// Whether all of `other` is in the set.
     pub fn includes(&self, other: &Executed) -> bool {
         ReplicaId::all(self.floor.len()).all(|owner| {
             let whole = |(first, last): (Slot, Slot)| {

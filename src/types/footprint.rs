@@ -1,4 +1,4 @@
-//! What a command touches: the only thing the engine knows about a command's meaning.
+//! What a command reads and writes: all that the engine knows about its meaning.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl fmt::Debug for KeyHash {
 /// How a command uses a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Access {
-    /// Its result depends on the key; it leaves it as it was.
+    /// The result depends on the key, which is not changed.
     Read,
     /// It may change the key.
     Write,
@@ -45,7 +45,7 @@ pub enum Footprint {
     Keys(Keys),
 }
 
-/// So many keys are gathered before those that are named twice are merged.
+/// How many keys are collected before duplicates are merged.
 const MERGE_FROM: usize = 4096;
 
 /// Sorted by key, each key once.
@@ -53,7 +53,7 @@ const MERGE_FROM: usize = 4096;
 pub struct Keys(SmallVec<[(KeyHash, Access); 1]>);
 
 impl Footprint {
-    /// Touches nothing: conflicts only with [`Footprint::Everything`].
+    /// No key: conflicts only with [`Footprint::Everything`].
     pub fn nothing() -> Footprint {
         Footprint::Keys(Keys::default())
     }
@@ -68,17 +68,17 @@ impl Footprint {
         Footprint::Keys(Keys(smallvec![(KeyHash::of(key), Access::Write)]))
     }
 
-    /// Uses one key, known by its hash.
+    /// One key, given by its hash.
     pub fn one(key: KeyHash, access: Access) -> Footprint {
         Footprint::Keys(Keys(smallvec![(key, access)]))
     }
 
-    /// Touches these keys; where one is named twice, the write counts.
+    /// These keys. If a key is named twice, the write counts.
     pub fn from_keys(keys: impl IntoIterator<Item = (KeyHash, Access)>) -> Footprint {
         let mut kept = SmallVec::new();
         let mut full = MERGE_FROM;
         for key in keys {
-            // One key named a million times takes the room of a few.
+            // A key named a million times takes the memory of a few.
             if kept.len() >= full {
                 merge(&mut kept);
                 full = MERGE_FROM.max(2 * kept.len());
@@ -88,7 +88,7 @@ impl Footprint {
         Footprint::merged(kept)
     }
 
-    /// The keys, sorted and each once; `None` for everything.
+    /// The keys, sorted and without duplicates; `None` for everything.
     pub fn keys(&self) -> Option<&[(KeyHash, Access)]> {
         match self {
             Footprint::Everything => None,
@@ -96,7 +96,7 @@ impl Footprint {
         }
     }
 
-    /// Whether the order of two such commands can be observed.
+    /// Whether the order of two commands with these footprints can be observed.
     pub fn conflicts(&self, other: &Footprint) -> bool {
         let (Some(a), Some(b)) = (self.keys(), other.keys()) else { return true };
         let (mut a, mut b) = (a.iter(), b.iter());
@@ -117,7 +117,7 @@ impl Footprint {
         false
     }
 
-    /// The footprint of several commands run as one.
+    /// The footprint of several commands executed as one.
     pub fn union<'a>(footprints: impl IntoIterator<Item = &'a Footprint>) -> Footprint {
         let mut keys: SmallVec<[(KeyHash, Access); 1]> = SmallVec::new();
         for footprint in footprints {
@@ -129,8 +129,8 @@ impl Footprint {
         Footprint::merged(keys)
     }
 
-    /// These keys, each once, in no more memory than they need: a footprint is kept as long as its
-    /// command.
+    /// These keys without duplicates, in no more memory than they need: a footprint is kept as long
+    /// as its command.
     fn merged(mut keys: SmallVec<[(KeyHash, Access); 1]>) -> Footprint {
         merge(&mut keys);
         keys.shrink_to_fit();
@@ -143,9 +143,9 @@ impl Footprint {
     }
 }
 
-/// Sorts, and leaves each key once.
+/// Sorts the keys and removes duplicates.
 fn merge(keys: &mut SmallVec<[(KeyHash, Access); 1]>) {
-    // Within a key the write sorts last; keep the last of each run.
+    // For each key the write sorts last; keep the last.
     keys.sort_unstable();
     keys.reverse();
     keys.dedup_by_key(|(key, _)| *key);

@@ -1,15 +1,15 @@
-//! Names of things: replicas, instances, clients, requests.
+//! Ids of replicas, instances, clients and requests.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The largest cluster: replica sets are 64-bit masks indexed by replica number.
+/// The largest cluster. The limit comes from replica sets, which are 64-bit masks.
 pub const MAX_REPLICAS: usize = 63;
 
 /// A position in one owner's sequence of instances; the first is 1, and 0 means "none".
 pub type Slot = u64;
 
-/// No owner comes to this slot; messages that name a higher one are refused.
+/// No owner reaches this slot. Messages with a higher one are refused.
 pub const MAX_SLOT: Slot = 1 << 60;
 
 /// The number of a replica within its cluster: 1, 2, … n.
@@ -22,7 +22,7 @@ impl ReplicaId {
         if number >= 1 && number as usize <= MAX_REPLICAS { Some(ReplicaId(number)) } else { None }
     }
 
-    /// The replica at a zero-based position; the inverse of [`ReplicaId::index`].
+    /// The replica at a zero-based index; the inverse of [`ReplicaId::index`].
     ///
     /// # Panics
     /// If `index` is not below [`MAX_REPLICAS`].
@@ -36,7 +36,7 @@ impl ReplicaId {
         self.0
     }
 
-    /// The replica's zero-based position in vectors with one entry a replica.
+    /// The replica's zero-based index in vectors with one entry per replica.
     pub const fn index(self) -> usize {
         self.0 as usize - 1
     }
@@ -62,14 +62,14 @@ impl fmt::Debug for ReplicaId {
 /// An instance of consensus: the `slot`-th that `replica` owns. Shown as `r2.17`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
-    /// The owner: the one replica that may propose a command here.
+    /// The owner: the only replica that may propose a command here.
     pub replica: ReplicaId,
     /// The owner's sequence number, from 1.
     pub slot: Slot,
 }
 
 impl InstanceId {
-    /// Whom the slots of one sequence, which belong to nobody, are named after.
+    /// The owner under which the slots of a single sequence are stored; no replica owns them.
     pub const LOG: ReplicaId = ReplicaId(1);
 
     /// The `slot`-th instance of `replica`.
@@ -95,19 +95,19 @@ impl fmt::Debug for InstanceId {
     }
 }
 
-/// A client session. Chosen by the client, at random, once: two live sessions never share one.
+/// A client session. The client chooses it once, at random: two live sessions never share one.
 ///
-/// The upper 24 bits say whose it is: each name in a certificate has a *share* of 2^40 ids, found
-/// by hashing the name, and replicas refuse a client on the network that uses another's. (Two names
-/// may hash to one share, one pair in 16 million; then each would still have to guess the other's
-/// 40 bits.) The first share and the last are for callers in a replica's process: the first for
-/// ids that they choose, the last for those that are drawn. No name has either.
+/// The upper 24 bits tell whose session it is: each name in a certificate has a *share* of 2^40
+/// ids, found by hashing the name. Replicas refuse a network client that uses an id of another
+/// share. (Two names may hash to one share, one pair in 16 million; each would still have to guess
+/// the other's 40 bits.) The first share and the last are for callers in a replica's process: the
+/// first for ids that they choose, the last for ids that are drawn. No name has either share.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
 impl ClientId {
-    /// The cluster itself, whose commands end eras ([`Era::end`](super::Era::end)) and close what
-    /// sessions have finished ([`Era::close`](super::Era::close)). No client's.
+    /// The cluster itself. Its commands end eras ([`Era::end`](super::Era::end)) and close what
+    /// sessions have finished ([`Era::close`](super::Era::close)). No client uses it.
     pub const CLUSTER: ClientId = ClientId(u64::MAX);
 
     /// How many bits number the sessions of one share.
@@ -115,8 +115,8 @@ impl ClientId {
     /// The last share.
     const DRAWN: u64 = u64::MAX >> ClientId::SHARE_BITS;
 
-    /// A session of the client that has this name in its certificate; of `random` the lower 40 bits
-    /// count.
+    /// A session of the client with this name in its certificate; uses the lower 40 bits of
+    /// `random`.
     pub fn of(name: &str, random: u64) -> ClientId {
         ClientId(share(name) << ClientId::SHARE_BITS | within_share(random))
     }
@@ -126,17 +126,17 @@ impl ClientId {
         self.0 >> ClientId::SHARE_BITS == share(name)
     }
 
-    /// A session of a caller in a replica's process; of `random` the lower 40 bits count.
+    /// A session of a caller in a replica's process; uses the lower 40 bits of `random`.
     pub fn local(random: u64) -> ClientId {
         let id = ClientId::DRAWN << ClientId::SHARE_BITS | within_share(random);
-        // The very last is the cluster's own.
+        // The very last id is the cluster's.
         ClientId(id.min(ClientId::CLUSTER.0 - 1))
     }
 }
 
-/// The share of a client's name. Clients and replicas of all versions find the same.
+/// The share of a client's name. It must be the same in all versions of clients and replicas.
 fn share(name: &str) -> u64 {
-    // Neither the first nor the last.
+    // Never the first or the last share.
     1 + xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % (ClientId::DRAWN - 1)
 }
 
@@ -150,13 +150,13 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// What makes a command executed exactly once: a retry carries the same id, at whatever replica.
-/// Shown as `c1f#17`: the session in hexadecimal digits, and the sequence.
+/// Identifies a command, so that it is executed exactly once: a retry carries the same id, at any
+/// replica. Shown as `c1f#17`: the session in hexadecimal digits, and the sequence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId {
     /// The session.
     pub client: ClientId,
-    /// The session's own numbering of its commands, from 1; never reused for another command.
+    /// The session's number of the command, from 1; never reused for another command.
     pub sequence: u64,
 }
 
@@ -179,7 +179,7 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// A text that names no request.
+/// The text is not a request id.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a request is a session and a sequence from 1, as in c1f#17")]
 pub struct UnknownRequest;

@@ -1,8 +1,9 @@
-//! Maps keyed by what strangers choose: clients' ids, request ids, hashes of keys.
+//! Maps whose keys strangers choose: clients' ids, request ids, hashes of keys.
 //!
-//! An unkeyed hash lets a client choose keys that all fall into one bucket, and then every replica
-//! walks through that bucket at every command. So these hash with a secret of the process. What
-//! only replicas number (instances, slots) stays in `FxHashMap`, which is quicker.
+//! With an unkeyed hash, a client could choose keys that all fall into one bucket, and every
+//! replica would search that bucket at every command. So these maps hash with a secret of the
+//! process. Maps whose keys only replicas choose (instances, slots) use `FxHashMap`, which is
+//! faster.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::Entry;
@@ -14,7 +15,7 @@ use std::sync::LazyLock;
 use foldhash::SharedSeed;
 use foldhash::fast::{FoldHasher, SeedableRandomState};
 
-/// Drawn from the system's randomness, as std's own hasher is. It never leaves the process.
+/// Drawn from the system's randomness, as in std's hasher. It never leaves the process.
 static SECRET: LazyLock<(u64, SharedSeed)> = LazyLock::new(|| {
     let draw = || hash_map::RandomState::new().hash_one(0);
     (draw(), SharedSeed::from_u64(draw()))
@@ -42,9 +43,9 @@ impl BuildHasher for Keyed {
 
 /// A map whose keys strangers choose.
 ///
-/// Its order differs from process to process, while the rooms that use it answer to the same inputs
-/// with the same outputs. So it cannot be iterated but by what has `unordered` in its name, and
-/// there the caller sees to it that no order shows. (The simulator compares runs in two processes.)
+/// Its order differs from process to process, but the rooms that use it must give the same outputs
+/// for the same inputs. So only methods with `unordered` in their names iterate over it; their
+/// callers must not let the order show. (The simulator compares runs in two processes.)
 #[derive(Clone)]
 pub struct KeyedMap<K, V>(HashMap<K, V, Keyed>);
 
@@ -63,7 +64,7 @@ impl<K: Eq + Hash, V> KeyedMap<K, V> {
         self.0.get(key)
     }
 
-    /// The value of a key, to be changed.
+    /// The value of a key, mutable.
     pub fn get_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -71,7 +72,7 @@ impl<K: Eq + Hash, V> KeyedMap<K, V> {
         self.0.get_mut(key)
     }
 
-    /// Whether there is a value of this key.
+    /// Whether the key has a value.
     pub fn contains_key<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -79,12 +80,12 @@ impl<K: Eq + Hash, V> KeyedMap<K, V> {
         self.0.contains_key(key)
     }
 
-    /// Puts a value in; the one before it, if there was one.
+    /// Sets the value of a key. Returns the previous value, if there was one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.0.insert(key, value)
     }
 
-    /// Takes a value out.
+    /// Removes a key. Returns its value, if there was one.
     pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -92,47 +93,47 @@ impl<K: Eq + Hash, V> KeyedMap<K, V> {
         self.0.remove(key)
     }
 
-    /// The place of a key.
+    /// The entry of a key.
     pub fn entry(&mut self, key: K) -> Entry<'_, K, V> {
         self.0.entry(key)
     }
 
-    /// Keeps what `keep` says. It is asked in no particular order.
+    /// Keeps the entries for which `keep` is true. It is called in no particular order.
     pub fn retain_unordered(&mut self, keep: impl FnMut(&K, &mut V) -> bool) {
         self.0.retain(keep);
     }
 
-    /// How many keys have a value.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether no key has a value.
+    /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// For how many keys there is room.
+    /// How many keys fit without allocating.
     pub fn capacity(&self) -> usize {
         self.0.capacity()
     }
 
-    /// Gives room back, down to that for so many keys.
+    /// Gives memory back; keeps room for this many keys.
     pub fn shrink_to(&mut self, keys: usize) {
         self.0.shrink_to(keys);
     }
 
-    /// Everything, in no particular order.
+    /// All entries, in no particular order.
     pub fn unordered(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
         self.0.iter()
     }
 
-    /// Everything, to be changed, in no particular order.
+    /// All entries, mutable, in no particular order.
     pub fn unordered_mut(&mut self) -> impl ExactSizeIterator<Item = (&K, &mut V)> {
         self.0.iter_mut()
     }
 
-    /// Everything, to be had, in no particular order.
+    /// All entries by value, in no particular order.
     pub fn into_unordered(self) -> impl ExactSizeIterator<Item = (K, V)> {
         self.0.into_iter()
     }
@@ -144,7 +145,7 @@ impl<K: Eq + Hash, V: PartialEq> PartialEq for KeyedMap<K, V> {
     }
 }
 
-/// Sorted, so that the same maps are shown the same way.
+/// Sorted, so that equal maps print the same.
 impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for KeyedMap<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all: Vec<_> = self.0.iter().collect();
@@ -191,7 +192,7 @@ mod tests {
         }
     }
 
-    /// How often keys are compared while all of them are put in and looked up.
+    /// The number of comparisons when all keys are inserted and looked up.
     fn comparisons<H: BuildHasher + Default>(numbers: &[u64]) -> u64 {
         let mut map: HashMap<Number, (), H> = HashMap::default();
         COMPARED.set(0);
@@ -202,8 +203,8 @@ mod tests {
         COMPARED.get()
     }
 
-    /// `FxHash` multiplies by a constant and looks at the product's upper bits. Whoever divides by
-    /// that constant chooses the product.
+    /// `FxHash` multiplies by a constant and uses the upper bits of the product. An attacker who
+    /// divides by that constant chooses the product.
     #[test]
     fn keys_chosen_to_collide_cost_no_more_than_others() {
         let fx = |number: u64| FxBuildHasher.hash_one(number).rotate_right(26);

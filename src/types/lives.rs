@@ -1,33 +1,33 @@
-//! Whether a replica is the newest there is of itself. A data directory can be put back from an
-//! older copy, or lose the end of its log: then votes are gone that others have acted on. The
-//! directory cannot tell, but whoever heard those votes can. Pure; the node and the simulator drive
-//! it alike, at each connection.
+//! Detects a replica that restarts from an older copy of its data directory (PROTOCOL.md §7a). A
+//! directory can be restored from an older copy, or lose the end of its log. Then votes are gone
+//! that others have acted on. The directory cannot tell, but the replicas that heard those votes
+//! can. Pure; the node and the simulator call it at each connection.
 //!
-//! Each start of a replica is a *life*, drawn at random, and its directory keeps the chain of its
-//! lives. Each frame says how far the sender's log was durable. What a replica remembers of another
-//! is the life it heard last and the furthest position it heard of. Two copies of a directory that
-//! both go on differ in a life, or one of them ends earlier: so one of them lacks what is
-//! remembered.
+//! Each start of a replica is a *life* with a random name, and its directory keeps the chain of its
+//! lives. Each frame carries the position up to which the sender's log is durable. A replica
+//! remembers of each other the last life it heard and the furthest position. If two copies of a
+//! directory both continue, they differ in a life, or one ends earlier. So at least one of them
+//! lacks what is remembered.
 //!
-//! What this cannot find: a loss of which nobody has heard who can be reached. It is found as soon
-//! as somebody who heard of it connects; then the one that lacks it is refused.
+//! A loss is not found if no reachable replica heard of it. It is found when one that did connects;
+//! then the copy that lacks it is refused.
 //!
-//! By then a third replica may have acted on what the older copy said. So replicas compare what
-//! they remember of all others too ([`Known::agrees`]): two that have acted on different histories
-//! of one replica must not form a quorum.
+//! By then a third replica may have acted on what the older copy said. So replicas also compare
+//! what they remember of all others ([`Known::agrees`]). Two replicas that acted on different
+//! histories of a third must not form a quorum.
 
 use super::LogPosition;
 
-/// The most lives that a directory remembers. A peer that missed more than this many restarts is
-/// refused, which is the safe side.
+/// The most lives that a directory remembers. A peer that missed more restarts than this is
+/// refused, which is safe.
 pub const MAX_LIVES: usize = 4096;
 
 /// Where a life of a directory began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Began {
-    /// Drawn at random when the replica was started.
+    /// A random name, drawn when the replica was started.
     pub life: u64,
-    /// How many records the log held then.
+    /// How many records the log held at that moment.
     pub at: LogPosition,
 }
 
@@ -35,8 +35,8 @@ pub struct Began {
 ///
 /// Invariants:
 ///
-/// 1. Oldest first; no life is in it twice, and none begins before the one before it.
-/// 2. At most [`MAX_LIVES`]; the oldest are forgotten first.
+/// 1. Oldest first; no life occurs twice, and none begins before the previous one.
+/// 2. At most [`MAX_LIVES`]; the oldest are dropped first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Chain {
     lives: Vec<Began>,
@@ -45,31 +45,31 @@ pub struct Chain {
 /// What a replica remembers of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Known {
-    /// The number of its data directory.
+    /// The name of its data directory.
     pub directory: u64,
-    /// The life it was heard in last.
+    /// The last life in which it was heard.
     pub life: u64,
-    /// Where that life began; `None` if it was noted by a version that did not write this down.
+    /// Where that life began; `None` if an earlier version noted it, which did not record this.
     pub began: Option<LogPosition>,
-    /// The furthest that its log was durable, as far as anybody here has heard.
+    /// The furthest position up to which its log is known to be durable.
     pub held: LogPosition,
 }
 
-/// What a replica says of itself when it connects.
+/// What a replica tells about itself when it connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Presence {
-    /// The number of its data directory; 0 if it keeps its records in memory.
+    /// The name of its data directory; 0 if it keeps its records in memory.
     pub directory: u64,
     /// Its present life.
     pub life: u64,
     /// Where that life began.
     pub began: LogPosition,
-    /// How far its log is durable now.
+    /// The position up to which its log is durable now.
     pub held: LogPosition,
 }
 
 impl Chain {
-    /// A chain as it was kept; `None` if it breaks the first invariant, or is too long.
+    /// Restores a chain from its lives; `None` if they break the first invariant or are too many.
     pub fn restored(lives: Vec<Began>) -> Option<Chain> {
         let rises = lives.windows(2).all(|pair| pair[0].at <= pair[1].at);
         let mut names: Vec<u64> = lives.iter().map(|began| began.life).collect();
@@ -79,10 +79,10 @@ impl Chain {
         sound.then_some(Chain { lives })
     }
 
-    /// The next life begins; `at` is where the log ends.
+    /// Begins the next life; `at` is the end of the log.
     ///
     /// # Panics
-    /// If the log is shorter than when the life before began.
+    /// If the log is shorter than when the previous life began.
     pub fn begin(&mut self, life: u64, at: LogPosition) {
         let before = self.lives.last().map_or(LogPosition::default(), |began| began.at);
         assert!(before <= at, "a log only grows: an open log holds what earlier lives held");
@@ -102,37 +102,37 @@ impl Chain {
         self.lives.last().copied()
     }
 
-    /// How much of what it held in `life` is still in a log that ends at `end`: `None` if it never
-    /// was in that life.
+    /// How much of what the directory held in `life` is still in a log that ends at `end`. `None`
+    /// if that life is not in the chain.
     pub fn keeps(&self, life: u64, end: LogPosition) -> Option<LogPosition> {
         let place = self.lives.iter().position(|began| began.life == life)?;
         Some(self.lives.get(place + 1).map_or(end, |next| next.at))
     }
 
-    /// Whether a log that ends at `end` holds all that somebody remembers of it.
+    /// Whether a log that ends at `end` holds everything that `known` says of it.
     pub fn holds(&self, known: Known, end: LogPosition) -> bool {
         self.keeps(known.life, end).is_some_and(|kept| kept >= known.held)
     }
 }
 
 impl Known {
-    /// Whether the replica that shows itself may be the one remembered, as far as can be told from
-    /// here. It has to ask its own [`Chain`] as well: a copy that went on by itself may have become
+    /// Whether the replica that connects may be the one remembered, as far as can be told here. The
+    /// other side has to check its own [`Chain`] too: an older copy that continued may have become
     /// longer than what is remembered.
     ///
     /// In the same life it is the same process, which has lost nothing. What it shows may be older
-    /// than what it has said meanwhile on another connection.
+    /// than what it has since sent on another connection.
     pub fn may_be(&self, shown: &Presence) -> bool {
         let same_process = shown.life == self.life;
         shown.directory == self.directory && (same_process || shown.began >= self.held)
     }
 
-    /// Whether this and what another replica remembers can both be true of a directory that only
-    /// went on: then the later of the two lives began with all that was heard of the earlier. It
-    /// does not matter when each of the two was heard.
+    /// Whether this and another replica's memory can both be true of a directory without two
+    /// histories. Then the later of the two lives began with everything that was heard of the
+    /// earlier one. It does not matter when each was heard.
     ///
-    /// Two histories are not found if the life heard in one of them began no earlier than the point
-    /// up to which the other was heard. A life may have begun there if it is unknown where it did.
+    /// Two histories are missed if the life heard in one of them began no earlier than the point up
+    /// to which the other was heard. If it is unknown where a life began, it may have begun there.
     pub fn agrees(&self, other: &Known) -> bool {
         let follows =
             |later: &Known, earlier: &Known| later.began.is_none_or(|began| began >= earlier.held);
@@ -142,7 +142,7 @@ impl Known {
 }
 
 impl Presence {
-    /// What is remembered of a replica that has just shown itself.
+    /// What to remember of a replica that has just connected.
     pub fn known(&self) -> Known {
         let Presence { directory, life, began, held } = *self;
         Known { directory, life, began: Some(began), held }
@@ -184,11 +184,11 @@ mod tests {
 
     #[test]
     fn a_copy_that_has_become_longer_by_itself_is_found_by_its_chain() {
-        // Copied at 10 records, in the first life; the original was heard at 12.
+        // Copied at 10 records in the first life; the original was heard at 12.
         let copy = chain(&[(1, 0), (9, 10)]);
         let shown = Presence { directory: 7, life: 9, began: at(10), held: at(50) };
         assert!(!copy.holds(known(1, 12), at(50)) && !known(1, 12).may_be(&shown));
-        // One life further, those who remember cannot tell from what it shows.
+        // One life later, the peers that remember cannot tell from what it shows.
         let copy = chain(&[(1, 0), (9, 10), (10, 50)]);
         let shown = Presence { directory: 7, life: 10, began: at(50), held: at(60) };
         assert!(known(1, 12).may_be(&shown), "it began far enough");
@@ -197,15 +197,15 @@ mod tests {
         assert!(!copy.holds(known(1, 12), at(60)), "and it knows that this is another branch");
     }
 
-    /// A directory is started, written to, copied and put back in every way of a few steps. What a
-    /// peer remembers of one branch is held by another exactly if that went on from there.
+    /// A directory is started, written to, copied and restored in every combination of a few steps.
+    /// Another branch holds what a peer remembers of one exactly if it continued from there.
     #[test]
     fn in_every_short_history_older_copies_and_only_those_are_refused() {
         const STEPS: u32 = 7;
         let (mut held, mut refused) = (0, 0);
         for history in 0..4u32.pow(STEPS) {
             let steps = (0..STEPS).map(|step| history / 4u32.pow(step) % 4);
-            // A log is the list of what wrote its records, so that two branches can be compared.
+            // A log lists the life that wrote each record, so two branches can be compared.
             let mut present = (Chain::default(), Vec::new());
             let mut copy = present.clone();
             let (mut next_life, mut remembered) = (1, Vec::new());
@@ -231,7 +231,7 @@ mod tests {
             for (memory, told) in &remembered {
                 let whole = log.starts_with(told);
                 let judged = chain.holds(*memory, at(log.len() as u64));
-                // Nobody rests on anything in a life of which no record was heard.
+                // No vote rests on a life of which no record was heard.
                 assert!(!judged || whole, "{history}: {memory:?} by {chain:?} of {log:?}");
                 let own = chain.lives().iter().any(|began| began.life == memory.life);
                 assert!(judged || !whole || !own, "{history}: {memory:?}, {chain:?}, {log:?}");
@@ -243,14 +243,14 @@ mod tests {
 
     #[test]
     fn two_memories_of_different_histories_do_not_agree() {
-        // A copy of 10 records was put back after the original was heard at 12.
+        // A copy of 10 records was restored after the original was heard at 12.
         for (one, other, agree) in [
             (heard(1, 0, 12), heard(9, 10, 11), false),
             (heard(1, 0, 12), heard(9, 10, 10), false),
             (heard(1, 0, 10), heard(9, 10, 11), true),
             (heard(1, 0, 12), heard(1, 0, 30), true),
-            // The original was started again when it held 30. A copy that is shorter may be what
-            // came before.
+            // The original was restarted when it held 30. A shorter copy may be an earlier state of
+            // it.
             (heard(2, 30, 40), heard(9, 10, 30), true),
             (heard(2, 30, 40), heard(9, 10, 31), false),
             (known(1, 12), heard(9, 10, 11), true),
@@ -262,9 +262,9 @@ mod tests {
     }
 
     /// Two replicas remember something of a directory, in every short history of it and of a copy.
-    /// They agree if it only went on. If it did not, and both heard more than the two histories
-    /// have in common, they agree only if one has heard a life that began after the histories
-    /// parted.
+    /// They agree if the directory has one history. If it has two, and both replicas heard more
+    /// than the two have in common, they agree only if one of them has heard a life that began
+    /// after the histories separated.
     #[test]
     fn in_every_short_history_what_two_remember_agrees_unless_it_is_of_two_branches() {
         const STEPS: u32 = 8;

@@ -1,6 +1,6 @@
-//! The words everything else is written in: ids, ballots, commands and their footprints,
-//! dependency vectors, quorum sizes, log positions, addresses. Nothing here has behaviour beyond
-//! keeping its own invariants, and nothing here uses another room.
+//! The basic types: ids, ballots, commands and their footprints, dependency vectors, quorum sizes,
+//! log positions, addresses. They maintain their own invariants and do nothing else. This room uses
+//! no other room.
 
 mod address;
 mod ballot;
@@ -32,7 +32,7 @@ pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot, Un
 pub use quorum::{ReplicaSet, UnsupportedSize};
 pub use settings::{Optimisations, Timing};
 
-// For the engine, its benchmarks and its tests: no part of the public API.
+// For the engine, its benchmarks and its tests; not part of the public API.
 #[doc(hidden)]
 pub use self::{
     command::{Batch, Decision, ExecutionOrder, Value},

@@ -1,14 +1,15 @@
-//! A session's numbering of its own commands, and the floor that goes with them.
+//! A session's sequence numbers, and the floor sent with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Hands out sequences from 1 and knows the floor: the lowest one that isn't finished.
+/// Hands out sequences from 1, and tracks the floor: the lowest sequence that is not finished.
 ///
 /// Invariants:
 ///
-/// 1. Everything below `floor` is finished, `floor` itself is not.
-/// 2. `finished` holds what is finished above `floor`.
-/// 3. `gaps` holds what was never handed out above `floor`: from, and the first after it.
+/// 1. Everything below `floor` is finished; `floor` itself is not.
+/// 2. `finished` holds the finished sequences above `floor`.
+/// 3. `gaps` holds the ranges above `floor` never handed out: the first, and the one after the
+///    last.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Numbering {
     next: u64,
@@ -24,13 +25,13 @@ impl Default for Numbering {
 }
 
 impl Numbering {
-    /// The numbering of a session that is finished with all sequences below `next`.
+    /// The numbering of a session that has finished all sequences below `next`.
     pub fn starting_at(next: u64) -> Numbering {
         let next = next.max(1);
         Numbering { next, floor: next, finished: BTreeSet::new(), gaps: BTreeMap::new() }
     }
 
-    /// Leaves out everything below `first` that has not been handed out yet.
+    /// Skips all sequences below `first` that have not been handed out.
     pub fn skip_to(&mut self, first: u64) {
         if first <= self.next {
             return;
@@ -43,24 +44,24 @@ impl Numbering {
         self.next = first;
     }
 
-    /// A sequence that was never handed out, and the floor to send with it.
+    /// Returns a sequence never handed out before, and the floor to send with it.
     ///
     /// # Panics
-    /// When 2^64 sequences have been handed out.
+    /// If all 2^64 sequences have been handed out.
     pub fn start(&mut self) -> (u64, u64) {
         let sequence = self.next;
         self.next = sequence.checked_add(1).expect("a session has fewer than 2^64 commands");
         (sequence, self.floor)
     }
 
-    /// The floor to send along when `sequence` is tried again; sequences up to it count as handed
-    /// out. `None` when it is finished: its result may be gone already.
+    /// The floor to send with a retry of `sequence`; `sequence` and all below count as handed out.
+    /// `None` if it is finished: its result may be gone.
     pub fn restart(&mut self, sequence: u64) -> Option<u64> {
         self.next = self.next.max(sequence.saturating_add(1));
         (sequence >= self.floor && !self.finished.contains(&sequence)).then_some(self.floor)
     }
 
-    /// Whoever asked for `sequence` has its answer, or will never ask again.
+    /// The caller has the answer to `sequence`, or will never ask for it again.
     pub fn finish(&mut self, sequence: u64) {
         if sequence > self.floor {
             self.finished.insert(sequence);
@@ -78,7 +79,7 @@ impl Numbering {
         }
     }
 
-    /// The lowest sequence that isn't finished.
+    /// The lowest sequence that is not finished.
     pub fn floor(&self) -> u64 {
         self.floor
     }

@@ -7,16 +7,16 @@ use super::{MAX_REPLICAS, ReplicaId};
 /// The sizes that follow from the number of replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quorums {
-    /// Replicas.
+    /// The number of replicas.
     pub n: usize,
-    /// Most crashed replicas that are survived: `(n - 1) / 2` rounded down.
+    /// The number of crashed replicas that the cluster survives: `(n - 1) / 2`, rounded down.
     pub f: usize,
-    /// Most crashed replicas under which the fast path still works: the largest `e <= f` with
-    /// `n >= 2e + f - 1`.
+    /// The number of crashed replicas under which the fast path still works: the largest `e <= f`
+    /// with `n >= 2e + f - 1`.
     pub e: usize,
 }
 
-/// No cluster has this many replicas.
+/// There is no cluster of this size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a cluster has between 1 and {MAX_REPLICAS} replicas, not {0}")]
 pub struct UnsupportedSize(pub usize);
@@ -25,7 +25,7 @@ impl Quorums {
     /// The sizes for `n` replicas.
     ///
     /// # Errors
-    /// When `n` is 0 or above [`MAX_REPLICAS`].
+    /// If `n` is 0 or above [`MAX_REPLICAS`].
     pub fn new(n: usize) -> Result<Quorums, UnsupportedSize> {
         if n == 0 || n > MAX_REPLICAS {
             return Err(UnsupportedSize(n));
@@ -35,12 +35,12 @@ impl Quorums {
         Ok(Quorums { n, f, e })
     }
 
-    /// How many replicas make a slow quorum: `n - f`.
+    /// The size of a slow quorum: `n - f`.
     pub const fn slow(&self) -> usize {
         self.n - self.f
     }
 
-    /// How many replicas make a fast quorum: `n - e`.
+    /// The size of a fast quorum: `n - e`.
     pub const fn fast(&self) -> usize {
         self.n - self.e
     }
@@ -59,24 +59,24 @@ impl ReplicaSet {
         ReplicaId::all(n).collect()
     }
 
-    /// The set with a bit for each replica, replica 1's the lowest.
+    /// The set with these bits; the lowest is replica 1.
     pub const fn from_bits(bits: u64) -> ReplicaSet {
         ReplicaSet(bits & !(1 << MAX_REPLICAS))
     }
 
-    /// A bit for each replica, replica 1's the lowest.
+    /// A bit for each replica; the lowest is replica 1.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// Adds a replica; whether it was missing.
+    /// Adds a replica. Returns whether it was missing.
     pub fn insert(&mut self, replica: ReplicaId) -> bool {
         let missing = !self.contains(replica);
         self.0 |= 1 << replica.index();
         missing
     }
 
-    /// Takes a replica out; whether it was there.
+    /// Removes a replica. Returns whether it was present.
     pub fn remove(&mut self, replica: ReplicaId) -> bool {
         let present = self.contains(replica);
         self.0 &= !(1 << replica.index());
@@ -93,7 +93,7 @@ impl ReplicaSet {
         self.0.count_ones() as usize
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -1,39 +1,41 @@
-//! What a replica is told about its cluster and its patience.
+//! A replica's settings: its cluster, its timing and its optimisations.
 
 use std::time::Duration;
 
 use super::{Quorums, ReplicaId, Slot};
 
-/// What every protocol needs to know at birth.
+/// The settings that every protocol is created with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This replica.
     pub me: ReplicaId,
-    /// The cluster's sizes.
+    /// The quorum sizes of the cluster.
     pub quorums: Quorums,
-    /// Seeds the randomised back-off. Give each replica another.
+    /// Seeds the random back-off. Give each replica a different one.
     pub seed: u64,
     /// How long to wait for what.
     pub timing: Timing,
-    /// What it does to be quicker.
+    /// Optimisations of latency.
     pub optimisations: Optimisations,
-    /// What it keeps for members that are behind, and for how long.
+    /// What it keeps for members that lag behind.
     pub retention: Retention,
-    /// Whether it may answer reads alone as a leader that holds a lease (Multi-Paxos). Correct only
-    /// where clocks measure time: the leader's may run at half the rate of another's, and must not
-    /// stand still while others elect a new leader. Without, reads are proposed like writes, and
-    /// nothing depends on clocks. Each replica's own choice.
+    /// Whether it may answer reads alone as a leader that holds a lease (Multi-Paxos).
+    ///
+    /// Correct only if clocks measure time: the leader's clock may run at half the rate of
+    /// another's, but must not stop while others elect a new leader. Without leases, reads are
+    /// proposed like writes, and nothing depends on clocks. Each replica may choose for itself.
     pub leases: bool,
 }
 
-/// What a replica keeps for members that have not executed it yet (PROTOCOL.md §8a).
+/// What a replica keeps for members that have not yet executed it (PROTOCOL.md §8a).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
-    /// Whether a replica that stops never comes back under its name, so that what it has executed
-    /// counts at once. If not, it counts once it is in a durable snapshot.
+    /// Whether a replica that stops never returns under its identity. Then everything it has
+    /// executed counts at once; otherwise it counts once it is in a durable snapshot.
     pub volatile: bool,
-    /// About how many bytes of decided instances are kept for a member that stands still, before
-    /// the others agree to drop them: it needs a snapshot then. Each replica's own choice.
+    /// Roughly how many bytes of decided instances are kept for a member that makes no progress.
+    /// Beyond that, the others agree to drop them, and the member needs a snapshot. Each replica
+    /// may choose for itself.
     pub keep: usize,
 }
 
@@ -43,49 +45,52 @@ impl Default for Retention {
     }
 }
 
-/// Two ways to wait for the disk less often before a command is answered (PROTOCOL.md §7). Each is
-/// a matter of this replica alone: the others need not do the same. Each may be turned on and off
-/// whenever the replica starts.
+/// Two ways to wait for the disk less often before a command is answered (PROTOCOL.md §7). Each
+/// concerns this replica alone; the others need not do the same. Each may be switched on or off at
+/// any restart.
 ///
-/// By default slots are reserved, and no orphan is silent.
+/// By default slots are reserved, and there are no silent orphans.
 ///
-/// To be filled from its default, [`Optimisations::NONE`] or [`Optimisations::ALL`], with `..`.
-/// That is why it is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
+/// Construct it with `..` from its default, [`Optimisations::NONE`] or [`Optimisations::ALL`]. So
+/// it is not `#[non_exhaustive]`: a release may add a field with a default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Optimisations {
-    /// A fast-path commit is told, executed and answered before it is durable. The price: for what
-    /// this replica had proposed and not finished when it stopped, it counts as one of the `f`
-    /// failures until that is decided; two that have come back like that, if what they had proposed
-    /// conflicts, as two. So with one of three replicas gone for good, a restart of another leaves
-    /// what it had under way undecided, and with that all keys concerned, until the third returns.
-    /// Makes no difference where `f` is 0.
+    /// A fast-path commit is announced, executed and answered before it is durable.
     ///
-    /// Turned off, what was proposed while it was on keeps its price until it is decided.
+    /// Trade-off: after a restart this replica cannot vouch for commands it had in flight; for
+    /// those it counts as one of the `f` failures until they are decided. Two such replicas count
+    /// as two if their commands conflict. So if one of three replicas is gone for good and another
+    /// restarts, the commands it had in flight stay undecided, and their keys blocked, until the
+    /// third returns. No effect if `f` is 0.
+    ///
+    /// After it is switched off, the trade-off still applies to commands proposed before, until
+    /// they are decided.
     pub silent_orphans: bool,
-    /// PreAccept leaves while the owner's own record is being flushed: this many slots are reserved
-    /// at a time beforehand, [`Optimisations::RESERVED_AT_ONCE`] at most; none if 0. The price: up
-    /// to twice as many instances to be decided as `Nop` after a restart, a few round trips in all.
+    /// How many slots are reserved at a time, so that PreAccept can leave while the owner's record
+    /// is being flushed; 0 for none, at most [`Optimisations::RESERVED_AT_ONCE`].
+    ///
+    /// Trade-off: after a restart up to twice as many instances have to be decided as `Nop`, which
+    /// takes a few round trips in all.
     pub reserved_slots: Slot,
 }
 
 impl Optimisations {
-    /// How many slots to reserve at a time: enough for the proposals of some flushes, and so few
-    /// that they are recovered in a few round trips after a restart.
+    /// The default number of slots to reserve at a time. It is enough for the proposals of some
+    /// flushes, and so few that they are recovered in a few round trips after a restart.
     pub const RESERVED_BLOCK: Slot = 128;
 
-    /// The most slots that are reserved at a time, however many are asked for. After a restart
-    /// every slot of two blocks may cost a recovery, so the work has a bound that no setting moves.
-    /// More would be of no use: a block has to last for one flush, and a record for so many
-    /// proposals costs nothing.
+    /// The most slots that are reserved at a time, whatever the setting. After a restart every slot
+    /// of two blocks may cost a recovery; this bounds that work. More would bring nothing: a block
+    /// has to last for one flush only, and one record for so many proposals costs little.
     pub const RESERVED_AT_ONCE: Slot = 1 << 10;
 
-    /// The most slots that may be asked for.
+    /// The highest value that the setting accepts.
     pub const MOST_RESERVED: Slot = 1 << 16;
 
-    /// Nothing leaves before all of it is durable.
+    /// No message leaves before everything it rests on is durable.
     pub const NONE: Optimisations = Optimisations { silent_orphans: false, reserved_slots: 0 };
 
-    /// Both.
+    /// Both optimisations.
     pub const ALL: Optimisations =
         Optimisations { silent_orphans: true, reserved_slots: Optimisations::RESERVED_BLOCK };
 }
@@ -96,32 +101,32 @@ impl Default for Optimisations {
     }
 }
 
-/// How long to wait for what. None of it matters to safety.
+/// How long to wait for what. Safety does not depend on any of it.
 ///
-/// To be filled from its default: `Timing { suspect, ..Timing::default() }`. That is why it is not
-/// `#[non_exhaustive]`; a release may add a field, and gives it a default.
+/// Construct it from its default: `Timing { suspect, ..Timing::default() }`. So it is not
+/// `#[non_exhaustive]`: a release may add a field with a default.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// How often a replica looks at its clock.
+    /// How often a replica checks its clock.
     pub tick: Duration,
-    /// How often replicas tell each other what they know and that they live.
+    /// How often replicas exchange their progress and pings.
     pub gossip: Duration,
-    /// A message is sent again after this at the soonest, and after twice the round trip.
+    /// A message is resent after this time or twice the round trip, whichever is longer.
     pub retransmit: Duration,
-    /// A replica is suspected when it is silent, or answers nothing, for this long at the soonest,
-    /// or for four round trips and two gossip intervals.
+    /// A replica is suspected if it is silent or does not answer for this time, or for four round
+    /// trips and two gossip intervals, whichever is longer.
     pub suspect: Duration,
-    /// An instance of an owner that is not suspected is recovered after this at the soonest.
+    /// An instance of an unsuspected owner is recovered after this time at the earliest.
     pub patience: Duration,
-    /// Who is to lead, where one replica does: the others wait longer before they stand for
-    /// election. No more than a wish: a leader that lives is never replaced for it, and any replica
-    /// is elected that a majority would have. To be the same at all replicas.
+    /// The preferred leader, in protocols with one. The others wait longer before they stand for
+    /// election. It is only a preference: a live leader is never replaced because of it, and a
+    /// majority may elect any replica. Set the same at all replicas.
     pub leader: Option<ReplicaId>,
 }
 
 impl Timing {
-    /// By how long the others let the wished-for leader of a new cluster begin, beside what is
-    /// usual: it must have found them first.
+    /// How much longer than usual the others wait before the first election of a new cluster, so
+    /// that the preferred leader can find them first.
     pub fn head_start(&self, me: ReplicaId) -> Duration {
         match self.leader {
             Some(leader) if leader != me => self.suspect * 4,
@@ -129,8 +134,8 @@ impl Timing {
         }
     }
 
-    /// Which part of the random part of an election's time-out `me` waits, of `drawn`, from 0 to 1:
-    /// the wished-for leader no more than a quarter, and the others no less.
+    /// The share of an election's random time-out that `me` waits, from 0 to 1; `drawn` is random
+    /// in that range. The preferred leader waits at most a quarter, the others at least a quarter.
     pub fn patience_to_stand(&self, me: ReplicaId, drawn: f64) -> f64 {
         match self.leader {
             None => drawn,

@@ -1,4 +1,4 @@
-//! Time as an argument: what the clockless rooms are told, never what they read.
+//! Time as an argument: the sans-IO rooms receive it and never read a clock.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// A moment on the replica's own monotonic clock: nanoseconds since an arbitrary start.
 ///
-/// Only ever compared with other moments of the same replica. Nothing about safety depends on it,
-/// but for the lease of a leader that answers reads alone.
+/// Compare it only with other moments of the same replica. Safety does not depend on it, except in
+/// the lease of a leader that answers reads alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(u64);
 
@@ -25,7 +25,7 @@ impl Time {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
