@@ -1,5 +1,5 @@
-//! Applies commands once each: what an apply thread and the simulator drive. After the execution
-//! order, before the replies.
+//! Applies each command once. The node's apply thread and the simulator drive it. After the
+//! execution order, before the replies.
 
 use std::collections::BTreeSet;
 
@@ -16,77 +16,77 @@ use crate::types::{Access, ClientId, Command, Era, Footprint, ReplicaId, Request
 
 /// A state machine and its sessions: the whole replicated state.
 ///
-/// 1. Whatever it does with a command depends only on the command and on the commands before it
-///    that conflict with it, so replicas agree whatever else was in between.
-/// 2. A payload that is no command, or touches more than the footprint it was ordered by, has no
-///    effect anywhere and leaves no trace.
-/// 3. Two commands under one request id are two commands, if their payloads differ.
-/// 4. What it does to the state does not depend on who waits for an answer.
+/// 1. The effect of a command depends only on the command and on earlier commands that conflict
+///    with it. So replicas agree, whatever other commands came in between.
+/// 2. A payload that is not a command, or that touches more than the footprint it was ordered by,
+///    has no effect at any replica and leaves no trace.
+/// 3. Two commands with one request id are two commands if their payloads differ.
+/// 4. The effect on the state does not depend on who waits for an answer.
 #[derive(Debug, Default)]
 pub struct Applier<S> {
     machine: S,
     sessions: Sessions,
-    /// What the operator has said must not be executed: no part of a snapshot.
+    /// Requests that the operator has excluded from execution; not part of a snapshot.
     skipped: BTreeSet<RequestId>,
 }
 
-/// A longer result is kept for a retry only if the command itself was as long: so what a session
-/// holds is in proportion to what its client has sent.
+/// A longer result is kept for a retry only if the command itself was as long. So a session's
+/// memory is proportional to what its client has sent.
 const KEPT_RESULT: usize = RESULT_BYTES / RESULTS;
 
-/// What became of one command.
+/// The result of applying one command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Applied {
     /// The command.
     pub request: RequestId,
-    /// Who answers the client.
+    /// The replica that answers the client.
     pub origin: ReplicaId,
-    /// What to answer.
+    /// The answer.
     pub outcome: Outcome,
     /// Whether it was executed now; otherwise it had no (further) effect. A command that writes
     /// nothing is executed each time.
     pub first: bool,
 }
 
-/// What to answer a client.
+/// The answer to a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Executed: the machine's output, encoded. The first output, for a retry. A retry of a
-    /// command that writes nothing is answered from the present state instead: as the client is
-    /// still waiting, that is a result it may see.
+    /// Executed: the machine's output, encoded. A retry gets the first output. A retry of a command
+    /// that writes nothing is answered from the present state: the client is still waiting, so it
+    /// may see that result.
     Output(Bytes),
-    /// Executed once, but there is no output: the client's floor has passed it, or the session's
-    /// bounds have, or it could not be encoded.
+    /// Executed once, but there is no output: the client's floor or the session's limits have
+    /// passed it, or it could not be encoded.
     Forgotten,
-    /// Executed; but the machine's output is longer than [`MAX_ANSWER`].
+    /// Executed, but the machine's output is longer than [`MAX_ANSWER`].
     TooLarge {
-        /// The length of its encoding.
+        /// The length of its encoding in bytes.
         bytes: usize,
     },
-    /// Nobody waits for the output. Executed if it writes; a command that only reads was not even
-    /// looked at.
+    /// No client waits for the output. A command that writes was executed; one that only reads was
+    /// not.
     Unasked,
-    /// Surely without effect.
+    /// Not executed; it had no effect.
     Refused(Refusal),
 }
 
-/// What is wrong with a command. Every replica finds the same.
+/// Why a command was refused. The same at every replica.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The payload is not a command of this machine.
     #[error("not a command of this state machine: {0}")]
     Undecodable(#[from] CodecError),
-    /// The operator has said at this replica that it must not be executed, here or anywhere.
+    /// The operator has excluded it from execution, at this replica and everywhere.
     #[error("the operator has it skipped: it is never executed")]
     Skipped,
-    /// It touches keys that the footprint it came with does not name, so it was ordered too
-    /// loosely to be executed.
+    /// It touches keys that its footprint does not name, so it was not ordered with all commands
+    /// that it conflicts with.
     #[error("the command touches more than its footprint says")]
     Footprint,
-    /// Its session has expired, or the client had said that it was finished with the command, or it
-    /// was numbered elsewhere: it was not executed, and will not be under this id. A new session
-    /// starts at the era's [first sequence](Era::first_sequence).
+    /// Its session has expired, or the client had reported it as finished, or its sequence belongs
+    /// to another era. It was not executed, and will not be under this id. A new session starts at
+    /// the era's [first sequence](Era::first_sequence).
     #[error("the session has expired (it is {era} now): begin a new one")]
     Expired {
         /// The present era.
@@ -94,56 +94,56 @@ pub enum Refusal {
     },
 }
 
-/// Why a local read was not done.
+/// Why a local read failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The payload is not a command of this machine, or its output has no encoding.
+    /// The payload is not a command of this machine, or its output cannot be encoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// It may write: it has to be proposed.
+    /// It may write, so it has to be proposed.
     #[error("the command may write, so it cannot be a read")]
     Writes,
     /// The machine's output is longer than [`MAX_ANSWER`].
     #[error("an answer of {bytes} bytes, where {MAX_ANSWER} is the limit")]
     TooLarge {
-        /// The length of its encoding.
+        /// The length of its encoding in bytes.
         bytes: usize,
     },
 }
 
 impl<S: StateMachine> Applier<S> {
-    /// Starts from this state, with no command executed. Where commands come from strangers, it
-    /// needs a [key](Applier::keyed).
+    /// Starts from this state, with no command executed. If commands come from strangers, add a
+    /// [key](Applier::keyed).
     pub fn new(machine: S) -> Applier<S> {
         Applier { machine, sessions: Sessions::default(), skipped: BTreeSet::new() }
     }
 
-    /// Never executes these requests. All replicas have to be told the same, before any of them
-    /// executes one.
+    /// Never executes these requests. Configure all replicas the same, before any of them executes
+    /// one.
     pub fn skip(&mut self, requests: impl IntoIterator<Item = RequestId>) {
         self.skipped.extend(requests);
     }
 
-    /// With a secret by which it tells apart the contents of commands: drawn at random, and kept
-    /// from clients, or they could make up two that it takes for one. Replicas need not have the
-    /// same. One that holds contents already (a snapshot's) keeps the key that came with them.
+    /// Sets the secret key with which payloads are hashed to tell them apart. Draw it at random and
+    /// keep it from clients, or they could construct two payloads with one hash. Replicas need not
+    /// use the same key. After a restore from a snapshot with sessions, the snapshot's key stays.
     #[must_use]
     pub fn keyed(mut self, key: ContentKey) -> Applier<S> {
         self.sessions.set_key(key);
         self
     }
 
-    /// Applies a command; its output is there only if it is `wanted`.
+    /// Applies a command. The output is returned only if `wanted`.
     ///
-    /// The machine's promises make this safe in any order that keeps conflicting commands in
-    /// theirs, whatever ids clients give them.
+    /// Any order is safe that keeps conflicting commands in theirs, whatever ids clients use: the
+    /// machine's promises ensure that.
     pub fn apply(&mut self, command: &Command, wanted: bool) -> Applied {
         let (outcome, first) = self.outcome(command, wanted);
         Applied { request: command.request, origin: command.origin, outcome, first }
     }
 
-    /// What becomes of a command, and whether this is its first time.
+    /// The outcome of a command, and whether it was executed now.
     fn outcome(&mut self, command: &Command, wanted: bool) -> (Outcome, bool) {
         if command.request.client == ClientId::CLUSTER {
             return self.look_after_sessions(command);
@@ -151,8 +151,8 @@ impl<S: StateMachine> Applier<S> {
         if !self.skipped.is_empty() && self.skipped.contains(&command.request) {
             return (Outcome::Refused(Refusal::Skipped), false);
         }
-        // First: what is refused here must not use up its id, for it may be refused for how it came
-        // and not for what it is.
+        // Before the turn: a refused command must not use up its id, for it may be refused because
+        // of the footprint it came with.
         let (typed, writes) = match Self::admit(command) {
             Ok(admitted) => admitted,
             Err(refusal) => return (Outcome::Refused(refusal), false),
@@ -180,7 +180,7 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// A command of the cluster's own. It must have been ordered before or after every other.
+    /// A command of the cluster itself. It must have been ordered relative to every other command.
     fn look_after_sessions(&mut self, command: &Command) -> (Outcome, bool) {
         if command.footprint != Footprint::Everything {
             return (Outcome::Refused(Refusal::Footprint), false);
@@ -197,7 +197,7 @@ impl<S: StateMachine> Applier<S> {
     /// Executes a command that writes, and keeps its result.
     fn run(&mut self, command: &Command, typed: S::Command, content: u64, wanted: bool) -> Outcome {
         let output = self.machine.apply(typed);
-        // The same everywhere, whoever waits.
+        // The same at every replica, whoever waits.
         let kept = command.payload.len().clamp(KEPT_RESULT, MAX_ANSWER);
         let most = if wanted { MAX_ANSWER } else { kept };
         match encode_within(&output, most) {
@@ -225,7 +225,7 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// The typed command, and whether it writes.
+    /// The decoded command, and whether it writes.
     fn admit(command: &Command) -> Result<(S::Command, bool), Refusal> {
         let typed = decode(&command.payload)?;
         let footprint = S::footprint(&typed);
@@ -236,10 +236,10 @@ impl<S: StateMachine> Applier<S> {
     }
 
     /// Answers a command that writes nothing from the present state. It enters neither the log nor
-    /// the sessions; whether the state is recent enough is for the caller to know.
+    /// the sessions. The caller decides whether the state is recent enough.
     ///
     /// # Errors
-    /// When the payload is not a command, or is one that may write; or when there is no answer.
+    /// If the payload is not a command, or is one that may write, or if there is no answer.
     pub fn read(&mut self, payload: &[u8]) -> Result<Bytes, ReadError> {
         let typed = decode(payload)?;
         if !S::footprint(&typed).is_read_only() {
@@ -251,12 +251,12 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// The machine, to look at.
+    /// The machine, for inspection.
     pub fn machine(&self) -> &S {
         &self.machine
     }
 
-    /// What was executed.
+    /// The sessions, for inspection.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
@@ -268,7 +268,7 @@ impl<S: StateMachine> Applier<S> {
         xxhash_rust::xxh3::xxh3_64(parts.as_flattened())
     }
 
-    /// The whole replicated state as bytes; the same wherever the digest is.
+    /// The whole replicated state as bytes; equal if the digests are equal.
     pub fn snapshot(&self) -> Vec<u8> {
         let saved = Saved {
             version: VERSION,
@@ -281,17 +281,17 @@ impl<S: StateMachine> Applier<S> {
     /// The inverse of [`Applier::snapshot`].
     ///
     /// # Errors
-    /// When the bytes are of another version, or no snapshot at all; they may come from a peer.
+    /// If the bytes are of an unknown version or not a snapshot. They may come from a peer.
     pub fn restore(snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
         let (sessions, machine) = unpack(snapshot)?;
         Ok(Applier { machine: S::restore(&machine)?, sessions, skipped: BTreeSet::new() })
     }
 }
 
-/// The sessions in a snapshot of any state machine's [`Applier`]: for whoever only looks.
+/// The sessions in a snapshot of any state machine's [`Applier`], for inspection.
 ///
 /// # Errors
-/// As [`Applier::restore`], of which the state machine's part is left out.
+/// As for [`Applier::restore`], without the state machine's part.
 pub fn sessions_in(snapshot: &[u8]) -> Result<Sessions, RestoreError> {
     Ok(unpack(snapshot)?.0)
 }
@@ -315,12 +315,12 @@ fn unpack(snapshot: &[u8]) -> Result<(Sessions, Bytes), RestoreError> {
     Ok((Sessions::from_saved(sessions)?, machine))
 }
 
-/// The version of the snapshot's format, its first byte.
+/// The version of the snapshot format; its first byte.
 const VERSION: u8 = 3;
-/// The version before, which is still read.
+/// The previous version, which can still be read.
 const BEFORE: u8 = 2;
 
-/// A snapshot's form.
+/// The snapshot format.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     version: u8,
@@ -328,7 +328,7 @@ struct Saved {
     machine: Bytes,
 }
 
-/// The form before.
+/// The previous snapshot format.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 struct SavedV2 {
@@ -338,7 +338,7 @@ struct SavedV2 {
     machine: Bytes,
 }
 
-/// Whether whatever conflicts with `narrow` conflicts with `wide`.
+/// Whether everything that conflicts with `narrow` also conflicts with `wide`.
 fn covers(wide: &Footprint, narrow: &Footprint) -> bool {
     let Some(wide) = wide.keys() else { return true };
     let Some(narrow) = narrow.keys() else { return false };

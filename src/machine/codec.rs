@@ -1,5 +1,5 @@
-//! The encoding of users' commands and outputs (postcard): at the edges only, where types meet
-//! the payloads that the engine carries without looking.
+//! The encoding of users' commands and outputs (postcard). It is used only where typed values meet
+//! the opaque payloads that the engine carries.
 
 use bytes::Bytes;
 use postcard::ser_flavors::Size;
@@ -10,25 +10,25 @@ use serde::de::DeserializeOwned;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// Its `Serialize` refused, or it holds what the encoding has no form for.
+    /// Its `Serialize` failed, or the encoding has no form for it.
     #[error("the value cannot be encoded: {0}")]
     Encode(postcard::Error),
-    /// The bytes are cut short or do not fit the type.
+    /// The bytes are incomplete or do not fit the type.
     #[error("the bytes are not such a value: {0}")]
     Decode(postcard::Error),
-    /// A value, and then something else.
+    /// More bytes follow the value.
     #[error("{0} bytes follow the value")]
     TrailingBytes(usize),
 }
 
-/// Most commands and outputs are no longer than this: they are encoded on the stack, and one piece
-/// of memory of the right size holds the result.
+/// Most commands and outputs are no longer than this. They are encoded on the stack, and then
+/// copied into one allocation of the right size.
 const SHORT: usize = 256;
 
-/// A command or output as it travels.
+/// Encodes a command or output.
 ///
 /// # Errors
-/// When the type's `Serialize` fails; derived implementations of plain data do not.
+/// If the type's `Serialize` fails; derived implementations of plain data do not.
 pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
     match postcard::to_slice(value, &mut [0; SHORT]) {
         Ok(short) => Ok(Bytes::copy_from_slice(short)),
@@ -39,8 +39,8 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
     }
 }
 
-/// How many bytes [`encode`] makes of a value, without making them: of a byte string only the
-/// length is looked at.
+/// The number of bytes that [`encode`] would produce. Nothing is allocated, and byte strings are
+/// not read.
 ///
 /// # Errors
 /// As [`encode`].
@@ -48,17 +48,17 @@ pub fn encoded_len<T: Serialize>(value: &T) -> Result<usize, CodecError> {
     postcard::serialize_with_flavor(value, Size::default()).map_err(CodecError::Encode)
 }
 
-/// An encoding, or how long it would be.
+/// An encoding, or the length that it would have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Encoded {
-    /// It is within the limit.
+    /// The encoding; it is within the limit.
     Whole(Bytes),
-    /// It is not, and was not made.
+    /// The length in bytes; it exceeds the limit, and nothing was encoded.
     TooLarge(usize),
 }
 
-/// [`encode`], unless the encoding is longer than `limit`: then only its length is found out, and
-/// no memory is taken for it.
+/// [`encode`], unless the encoding is longer than `limit`. Then only its length is computed, and
+/// nothing is allocated.
 pub(super) fn encode_within<T: Serialize>(value: &T, limit: usize) -> Result<Encoded, CodecError> {
     let mut short = [0; SHORT];
     let bytes = match postcard::to_slice(value, &mut short) {
@@ -77,11 +77,11 @@ pub(super) fn encode_within<T: Serialize>(value: &T, limit: usize) -> Result<Enc
     Ok(Encoded::Whole(bytes))
 }
 
-/// The inverse of [`encode`]. All bytes must be used: two payloads that mean the same would
-/// otherwise differ in their bytes.
+/// The inverse of [`encode`]. All bytes must be used; otherwise one value could have several
+/// encodings.
 ///
 /// # Errors
-/// When the bytes are not exactly one value.
+/// If the bytes are not exactly one value.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let (value, rest) = postcard::take_from_bytes(bytes).map_err(CodecError::Decode)?;
     if rest.is_empty() { Ok(value) } else { Err(CodecError::TrailingBytes(rest.len())) }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Over every kind of part that an encoding has.
+        /// Covers every kind of element that an encoding has.
         #[test]
         fn a_length_that_is_computed_is_the_encodings(
             value in proptest::collection::vec(
@@ -115,7 +115,7 @@ mod tests {
         }
     }
 
-    /// 64 GiB, if it were written out.
+    /// It would take 64 GiB if it were encoded.
     #[test]
     fn what_is_too_large_is_never_made() {
         let blob = Bytes::from(vec![7; 1 << 20]);

@@ -1,6 +1,6 @@
-//! The bytes of users' commands, outputs and states, worked out by hand from the specification of
-//! postcard. The encoder is a dependency: if another version of it wrote these otherwise, replicas
-//! of the two would differ in what they agree on, and neither could read the other's directory.
+//! The bytes of users' commands, outputs and states, derived by hand from the specification of
+//! postcard. The encoder is a dependency. If another version of it encoded these differently,
+//! replicas of both versions would disagree, and neither could read the other's directory.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -38,7 +38,7 @@ fn commands_and_outputs_of_the_store_are_these_bytes() {
     holds(&cas(Some(text("old"))), "03 01 6b 01 03 6f6c64 03 6e6577");
     holds(&KvCommand::GetMany { keys: vec![text("a"), text("b")] }, "04 02 01 61 01 62");
     holds(&KvCommand::PutMany { entries: vec![(text("a"), text("b"))] }, "05 01 01 61 01 62");
-    // Longer than a length of one byte, and than what is encoded on the stack.
+    // Longer than a one-byte length can express, and than the buffer on the stack.
     let long = format!("01 01 6b ac02 {}", "7a".repeat(300));
     holds(&KvCommand::Put { key: text("k"), value: text(&"z".repeat(300)) }, &long);
 
@@ -51,7 +51,7 @@ fn commands_and_outputs_of_the_store_are_these_bytes() {
     holds(&KvOutput::Mismatch(Some(text("v"))), "05 01 01 76");
 }
 
-/// What users' own types are made of.
+/// The elements of users' own types.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Plain {
     small: u8,
@@ -98,9 +98,8 @@ fn a_state_with_its_sessions_is_these_bytes() {
     };
     let mut applier = Applier::new(Kv::new());
     applier.apply(&command, true);
-    // Version, era, closes, the key by which contents are told apart, one session: its client, the
-    // sequence and the content that it has executed, what was before, closed, promised, era, floor,
-    // one result. Then the store.
+    // Version, era, closes, content key, one session: its client, the sequence and content it has
+    // executed, `before`, `closed`, `promised`, era, floor, one result. Then the store.
     let content = "ac02 ded1add392bcdbc46f";
     let session = format!("07 01 {content} 00 00 00 00 00 01 {content} 01 02");
     let bytes = hex(&format!("03 00 00 0000 01 {session} 05 01 01 6b 01 76"));

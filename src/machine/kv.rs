@@ -1,5 +1,5 @@
-//! The built-in key-value store: what `isonomy serve` replicates, what the demo and the simulator
-//! drive, and an example of a [`StateMachine`].
+//! The built-in key-value store: `isonomy serve` replicates it, the demo and the simulator use it,
+//! and it is an example of a [`StateMachine`].
 
 use std::collections::HashMap;
 
@@ -10,18 +10,18 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::{MAX_ANSWER, RestoreError, StateMachine, decode, encode};
 use crate::types::{Access, Command, Footprint, KeyHash};
 
-/// The most keys that a [`KvCommand::GetMany`] may name, those named twice counted twice.
+/// The most keys that a [`KvCommand::GetMany`] may name; duplicates count.
 const MAX_KEYS: usize = Command::MAX_KEYS;
 
 /// A map from keys to values, both bytes.
 ///
-/// The map's order is random and seen by nobody: snapshots are sorted, the digest is a sum.
+/// The map's order is random but never shows: snapshots are sorted, and the digest is a sum.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Kv {
     entries: HashMap<Bytes, Bytes>,
 }
 
-/// What the store can be asked.
+/// The commands of the store.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum KvCommand {
     /// The value of a key. Answers [`KvOutput::Value`].
@@ -41,11 +41,12 @@ pub enum KvCommand {
         /// The key.
         key: Bytes,
     },
-    /// Sets a key if it is as expected. Answers [`KvOutput::Swapped`] or [`KvOutput::Mismatch`].
+    /// Sets a key if its value is as expected. Answers [`KvOutput::Swapped`] or
+    /// [`KvOutput::Mismatch`].
     Cas {
         /// The key.
         key: Bytes,
-        /// The value it has to have; `None`: there must be none.
+        /// The expected value; `None`: the key must be absent.
         expected: Option<Bytes>,
         /// Its new value.
         value: Bytes,
@@ -56,34 +57,34 @@ pub enum KvCommand {
         /// The keys, at most [`Command::MAX_KEYS`].
         keys: Vec<Bytes>,
     },
-    /// Sets several keys at one moment; the last counts where a key is named twice. Answers
+    /// Sets several keys at one moment; if a key is named twice, the last value counts. Answers
     /// [`KvOutput::Done`].
     PutMany {
-        /// Keys with their new values.
+        /// The keys with their new values.
         entries: Vec<(Bytes, Bytes)>,
     },
 }
 
-/// What the store answers.
+/// The answers of the store.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum KvOutput {
     /// To a `Get`: the value, if there is one.
     Value(Option<Bytes>),
-    /// To a `GetMany`: the values, in the order of the question.
+    /// To a `GetMany`: the values, in the order of the keys.
     Values(Vec<Option<Bytes>>),
     /// To a `Put` or a `PutMany`.
     Done,
     /// To a `Del`: whether there was a value.
     Deleted(bool),
-    /// To a `Cas`: it was as expected, and is now the new value.
+    /// To a `Cas`: the value was as expected and is now the new one.
     Swapped,
-    /// To a `Cas`: it was this instead, and still is.
+    /// To a `Cas`: the value was this one instead, and is unchanged.
     Mismatch(Option<Bytes>),
-    /// To a `GetMany`: its values are longer than an answer may be.
+    /// To a `GetMany`: the answer would be too long.
     TooLarge {
-        /// The length of that answer.
+        /// The length of that answer in bytes.
         bytes: u64,
-        /// The longest there is: [`MAX_ANSWER`].
+        /// The limit in bytes: [`MAX_ANSWER`].
         limit: u64,
     },
     /// To a `GetMany`: it names too many keys.
@@ -95,13 +96,13 @@ pub enum KvOutput {
     },
 }
 
-/// The bytes of a length in the encoding.
+/// The bytes that a length takes in the encoding.
 fn len_bytes(len: usize) -> usize {
     let bits = usize::BITS - len.leading_zeros();
     bits.div_ceil(7).max(1) as usize
 }
 
-/// The length of an answer of these values: looked at before one of them is taken.
+/// The length of an answer with these values, computed before any value is copied.
 fn values_len<'a>(values: impl ExactSizeIterator<Item = Option<&'a Bytes>>) -> usize {
     let one = |value: Option<&Bytes>| 1 + value.map_or(0, |it| len_bytes(it.len()) + it.len());
     let count = len_bytes(values.len());
@@ -129,7 +130,7 @@ impl Kv {
         self.entries.is_empty()
     }
 
-    /// One value may be named often, so a short question has answers of any length.
+    /// A short command may name one value many times, so the answer is measured first.
     fn get_many(&self, keys: &[Bytes]) -> KvOutput {
         if keys.len() > MAX_KEYS {
             return KvOutput::TooManyKeys { keys: keys.len() as u64, limit: MAX_KEYS as u64 };
@@ -161,7 +162,7 @@ impl StateMachine for Kv {
         }
     }
 
-    /// A key that is named twice counts twice: each name costs memory and time.
+    /// A key that is named twice counts twice: each mention costs memory and time.
     fn check(command: &KvCommand) -> Result<(), String> {
         let named = match command {
             KvCommand::GetMany { keys } => keys.len(),
@@ -213,7 +214,7 @@ impl StateMachine for Kv {
     }
 
     fn digest(&self) -> u64 {
-        // The key's hash seeds the value's, so that values cannot trade places unnoticed.
+        // The key's hash seeds the value's, so swapping two values changes the digest.
         let entry = |(key, value): (&Bytes, &Bytes)| xxh3_64_with_seed(value, xxh3_64(key));
         self.entries.iter().map(entry).fold(0, u64::wrapping_add)
     }
@@ -283,7 +284,7 @@ mod tests {
         }
     }
 
-    /// Whatever was put as one command can be read as one answer.
+    /// Whatever one command stores, one answer can return.
     #[test]
     fn the_longest_value_can_be_read() {
         let longest = Command::MAX_BYTES - 7;

@@ -1,8 +1,8 @@
-//! What is replicated: a deterministic state machine, the sessions that make each command happen
+//! The replicated state: a deterministic state machine, sessions that make each command happen
 //! once, and a built-in key-value store.
 //!
-//! Behind `execute`, which says in which order, and before whoever answers the client. This is the
-//! only room that looks inside a command's payload.
+//! After `execute`, which determines the order, and before the replica that answers the client.
+//! Only this room looks inside a command's payload.
 
 mod applier;
 mod codec;
@@ -20,7 +20,7 @@ pub use kv::{Kv, KvCommand, KvOutput};
 #[cfg(feature = "sim")]
 pub(crate) use sessions::BLIND;
 
-// For the engine, its benchmarks and its tests: no part of the public API.
+// For the engine, its benchmarks and its tests; not part of the public API.
 #[doc(hidden)]
 pub use self::{
     applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in},
@@ -30,41 +30,41 @@ pub use self::{
 
 use crate::types::{Command, Footprint};
 
-/// The longest answer to a command, in bytes of the output's encoding. As long as the longest
-/// command, so that what one command stores another can read. It is part of what all replicas
-/// agree on, and no setting.
+/// The longest answer to a command, in bytes of the encoded output. It equals the longest command,
+/// so whatever one command stores, another can read. All replicas must agree on it, so it is not a
+/// setting.
 pub const MAX_ANSWER: usize = Command::MAX_BYTES;
 
-/// What a cluster replicates.
+/// The state that a cluster replicates.
 ///
-/// Every replica applies the same commands, and conflicting ones in the same order. Those that do
-/// not conflict it may apply in an order of its own, so an implementation keeps these promises:
+/// Every replica applies the same commands, and conflicting commands in the same order. Commands
+/// that do not conflict may be applied in any order. So an implementation must keep these promises:
 ///
-/// 1. `apply` is deterministic: state and command alone decide the output and the next state. No
+/// 1. `apply` is deterministic: state and command alone determine the output and the next state. No
 ///    clock, no randomness, no iteration order of a hash map.
-/// 2. Two commands whose footprints do not conflict commute: in either order both give the same
-///    outputs and the same state. So a footprint names every key that `apply` looks at.
-/// 3. A command whose footprint writes nothing leaves the state as it is. It is applied only where
-///    somebody waits for its output: not at other replicas, and not when a log is read again.
+/// 2. Two commands whose footprints do not conflict commute: both orders give the same outputs and
+///    the same state. So a footprint names every key that `apply` looks at.
+/// 3. A command whose footprint writes nothing does not change the state. It is applied only where
+///    a client waits for its output: not at other replicas, and not when a log is replayed.
 /// 4. Equal states give equal snapshots, and a snapshot restores to an equal state.
 ///
-/// [`check_footprint`](crate::testkit::check_footprint) looks for breaches of all four.
+/// [`check_footprint`](crate::testkit::check_footprint) tests all four.
 pub trait StateMachine: Send + 'static {
-    /// A typed command. Encoded with [`encode`] where a client hands it in, so a change of this
-    /// type is a change of the format that logs and peers hold.
+    /// A typed command. A client encodes it with [`encode`], so changing this type changes the
+    /// format in logs and between peers.
     type Command: Serialize + DeserializeOwned + Send + 'static;
 
-    /// What a command answers; errors of the application included.
+    /// The answer to a command, including errors of the application.
     type Output: Serialize + DeserializeOwned + Send + 'static;
 
-    /// What `command` reads and writes. It has no `self`: a client without any state calls it too,
-    /// and every replica must come to the same result.
+    /// What `command` reads and writes. It takes no `self`: a client without any state calls it
+    /// too, and every replica must get the same result.
     fn footprint(command: &Self::Command) -> Footprint;
 
-    /// Whether a command may be proposed: asked where a caller hands it in, before anything is
-    /// agreed on. Bound here what one command may make every replica do, beyond
-    /// [`Command::MAX_BYTES`] and [`Command::MAX_KEYS`]. `apply` may still meet a command that is
-    /// refused here: the log may hold it from a time when it was not. The default takes all.
+    /// Whether a command may be proposed. Called where a client submits it, before agreement. Limit
+    /// here what one command may make every replica do, beyond [`Command::MAX_BYTES`] and
+    /// [`Command::MAX_KEYS`]. `apply` must still handle commands that this refuses: the log may
+    /// hold some from a time when it did not. The default accepts all.
     ///
     /// # Errors
     /// Why the command is refused, in words. The caller gets them as
@@ -74,43 +74,43 @@ pub trait StateMachine: Send + 'static {
         Ok(())
     }
 
-    /// Executes a command. It cannot fail: what a caller did wrong is an output.
+    /// Executes a command. It cannot fail: report a caller's mistake as an output.
     ///
-    /// An output whose encoding is longer than [`MAX_ANSWER`] is not sent: the caller is told that
-    /// the command was executed and its answer is too large, and the same at every replica. Where a
-    /// short command may have a long output, find out its length ([`encoded_len`] does not make the
-    /// bytes) before anything is copied, and answer with a short output that says so, as [`Kv`]
-    /// does. Memory taken here is taken at every replica, and again whenever the log is read.
+    /// An output whose encoding is longer than [`MAX_ANSWER`] is not sent. The caller learns that
+    /// the command was executed and its answer is too large, the same at every replica. If a short
+    /// command may have a long output, compute the length first ([`encoded_len`] allocates
+    /// nothing), before copying anything. Then answer with a short output that says so, as [`Kv`]
+    /// does. Memory used here is used at every replica, and again whenever the log is replayed.
     ///
-    /// A panic here happens at every replica alike and stops the cluster. The way out is
+    /// A panic here happens at every replica and stops the cluster. To recover, use
     /// [`ReplicaBuilder::skip`](crate::node::ReplicaBuilder::skip).
     fn apply(&mut self, command: Self::Command) -> Self::Output;
 
     /// The state as bytes; equal states give equal bytes.
     fn snapshot(&self) -> Vec<u8>;
 
-    /// The state that `snapshot` holds.
+    /// Restores the state from a snapshot.
     ///
     /// # Errors
-    /// When the bytes are not a snapshot of this machine. They may come from a peer: never panic.
+    /// If the bytes are not a snapshot of this machine. They may come from a peer: never panic.
     fn restore(snapshot: &[u8]) -> Result<Self, RestoreError>
     where
         Self: Sized;
 
-    /// A hash of the state, equal where the state is equal. Called rarely. The default hashes the
-    /// snapshot; override it where that is too slow.
+    /// A hash of the state, equal if the states are equal. Called rarely. The default hashes the
+    /// snapshot; override it if that is too slow.
     fn digest(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&self.snapshot())
     }
 }
 
-/// Bytes that are not a snapshot.
+/// The bytes are not a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a usable snapshot: {0}")]
 pub struct RestoreError(String);
 
 impl RestoreError {
-    /// With what is wrong about the bytes, in words that complete "not a usable snapshot: …".
+    /// `reason` completes the sentence "not a usable snapshot: …".
     pub fn new(reason: impl Into<String>) -> RestoreError {
         RestoreError(reason.into())
     }

@@ -1,60 +1,59 @@
-//! Sessions: which commands of which client were executed, what they answered, and when all of it
-//! is forgotten (PROTOCOL.md §8). Asked by the applier before it runs a command.
+//! Sessions: which commands of each client were executed, their results, and when both are
+//! forgotten (PROTOCOL.md §8). The applier asks here before it runs a command.
 //!
-//! # What is one command
+//! # The identity of a command
 //!
-//! A request id *and* what it contains. A client that uses one id for two commands has made two:
-//! both are executed, at every replica, whichever comes first there. Were the id alone remembered,
-//! the first would win, and which is first differs from replica to replica where the two do not
-//! conflict. Two of one id and one content conflict with each other, as both write the same keys,
-//! so all replicas agree which is the retry. A read changes nothing and may be repeated: it is
-//! not remembered.
+//! A command is a request id *and* a content. If a client uses one id for two commands, both are
+//! executed, at every replica, in whatever order. If only the id were remembered, the first would
+//! win; and if the two do not conflict, replicas differ on which is first. Two commands with one id
+//! and one content write the same keys and so conflict; all replicas therefore agree on which is
+//! the retry. A read changes nothing and may be repeated, so it is not remembered.
 //!
-//! Contents are told apart by a hash under a key that clients do not know, or they could look for
-//! two with one hash. Each replica may have a key of its own: nothing that replicas must agree on
-//! depends on it.
+//! Contents are compared by a hash under a key that clients do not know; otherwise they could
+//! search for two contents with one hash. Each replica may have its own key: nothing that replicas
+//! must agree on depends on it.
 //!
 //! # How sessions end
 //!
-//! Whatever forgets that a command was executed has to conflict with every command of its client,
-//! or a replica that forgets early executes a retry that another refuses. It would do to let every
-//! command read a key of its session, for the rare command that ends the session to write; but all
-//! commands would pay for it, in every conflict index. Here nothing is paid: one command that
-//! conflicts with *everything* ends an [`Era`] (for all sessions together, once an hour or so).
-//! What lies between two such commands is the same set of commands at every replica, in whatever
-//! order, and so is all that follows from the set and the era's number alone.
+//! A step that forgets executed commands has to conflict with every command of their client.
+//! Otherwise a replica that forgets early executes a retry that another refuses. Every command
+//! could read a key of its session, and the rare command that ends the session could write it; but
+//! then every command would pay for it in every conflict index. Instead, one command that conflicts
+//! with *everything* ends an [`Era`], for all sessions together, about once an hour. Between two
+//! such commands every replica executes the same set of commands, in some order. So whatever
+//! depends only on that set and the era's number is the same everywhere.
 //!
-//! Replicas propose the end of an era when it has lasted long enough by their own clocks. That may
-//! come twice, or early, and does no harm: the command names the era it ends, and only the first to
-//! do so has an effect. At the end of era `e`, when `e + 1` begins:
+//! A replica proposes the end of an era when the era has lasted long enough by its own clock. The
+//! proposal may come twice, or early, without harm: the command names the era it ends, and only the
+//! first one for that era has an effect. At the end of era `e`, when `e + 1` begins:
 //!
-//! - A session that no command used in all of `e` is removed: it was idle for the length of an era
-//!   at least.
-//! - In the others, what their clients have finished is *closed*: nothing below is executed any
-//!   more, so whether it was executed need not be known. (Before the end of an era it must be: one
+//! - A session that no command used in all of `e` is removed: it was idle for at least an era.
+//! - In the others, what their clients have finished is *closed*: no command below is executed any
+//!   more, so it need not be known which were. (Before the end of an era this must be known: one
 //!   client's commands are executed in different orders at different replicas, so a command below
-//!   the floor may be one that is merely late here.)
+//!   the floor may just be late here.)
 //!
 //! Many commands within an era would take much memory. So a second command that conflicts with
 //! everything, the *close*, closes what is finished without ending the era. Replicas propose it
-//! when the table has grown by as much as is allowed ([`Sessions::growth`]); it names which of the
-//! era's closes it is. If the table is too large even then, the sessions that hold most lose their
-//! lowest sequences and results, as many as it takes: a client that never says what is finished, or
-//! has far more under way than others, pays first. A command that is closed before it was executed
-//! is refused as one of an expired session is.
+//! when the table has grown by the allowed amount ([`Sessions::growth`]); it names which of the
+//! era's closes it is. If the table is still too large, the largest sessions lose their lowest
+//! sequences and results, as many as needed. This affects first the clients that never report what
+//! is finished, or have far more in progress than others. A command that is closed before it was
+//! executed is refused like one of an expired session.
 //!
 //! # Why nothing is executed twice
 //!
-//! A retry may come after its session was removed, however late. Its sequence says in which era it
-//! was first numbered ([`Era::of`]). A session that is not in the table may begin only with a
-//! sequence of the present era or the one before, and everything below those is closed to it. A
-//! command that was executed in era `x` has a sequence of `x` or earlier, and keeps its session in
-//! the table until era `x + 2` begins: from then on its sequence is too old to begin a session, or
-//! is closed to a session that began anew. Sequences of eras yet to come are refused as well, or
-//! that would not hold. No tombstones are needed; what is remembered for ever is the era's number.
+//! A retry may come long after its session was removed. Its sequence tells in which era it was
+//! first numbered ([`Era::of`]). A session that is not in the table may begin only with a sequence
+//! of the present era or the previous one, and everything below those is closed to it. A command
+//! that was executed in era `x` has a sequence of `x` or earlier, and keeps its session in the
+//! table until era `x + 2` begins. From then on its sequence is too old to begin a session, or is
+//! closed to a session that began again. For this to hold, sequences of future eras are refused
+//! too. No tombstones are needed: only the era's number is remembered for ever.
 //!
-//! A command that is refused leaves no trace. If it was for its age, its client begins a new
-//! session; after an attempt that nobody answered, it knows no more than before it asked.
+//! A refused command leaves no trace. If it was refused for its age, its client begins a new
+//! session. After an attempt without an answer, the client still does not know whether that was
+//! executed.
 
 use std::collections::hash_map::Entry;
 
@@ -72,82 +71,80 @@ mod ranges;
 mod saved;
 mod session;
 
-/// How many results a session keeps at most. A client with fewer requests under way that moves its
-/// floor never notices.
+/// The most results that a session keeps. A client with fewer requests in progress that advances
+/// its floor never notices the limit.
 pub const RESULTS: usize = 1024;
 
-/// How many bytes of results a session keeps at most; the newest result is kept whatever its size.
+/// The most bytes of results that a session keeps. The newest result is kept whatever its size.
 pub const RESULT_BYTES: usize = 1 << 20;
 
-/// How many contents and how many bytes of results the table may gain between two closes.
+/// How many contents and bytes of results the table may gain between two closes.
 const GROWTH: Size = Size { contents: 3 << 18, result_bytes: 192 << 20 };
 
-/// To how much a close brings all sessions together, if what their clients have finished is not
-/// enough: beyond this, one content each.
+/// The size to which a close reduces all sessions together, if closing what clients have finished
+/// is not enough. More only if one content each exceeds it.
 const LEFT: Size = Size { contents: 1 << 18, result_bytes: 64 << 20 };
 
-/// What grows with commands.
+/// The parts of the table that grow with commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Size {
     contents: usize,
     result_bytes: usize,
 }
 
-/// The secret that contents are hashed with.
+/// The secret key under which contents are hashed.
 pub type ContentKey = [u64; 2];
 
-/// Under this key all contents are the same: a rule that tests break.
+/// Under this key all contents have one hash: tests break a rule with it.
 #[cfg(test)]
 #[cfg(feature = "sim")]
 pub(crate) const BLIND: ContentKey = [u64::MAX; 2];
 
-/// The session table: replicated state, so everything here depends only on the *set* of commands
-/// executed between two that conflict with everything, not on their order. Commands of one client
-/// that do not conflict are executed in different orders at different replicas, so neither "above
-/// the last sequence" nor "below the floor" says anything about whether a command was executed.
+/// The session table. It is replicated state, so everything here depends only on the *set* of
+/// commands executed between two commands that conflict with everything, not on their order. One
+/// client's commands that do not conflict are executed in different orders at different replicas.
+/// So neither "above the last sequence" nor "below the floor" tells whether a command was executed.
 ///
-/// 1. Between ends of eras and closes membership is never pruned: a content of a sequence, once
-///    executed, is so.
-/// 2. The floor lets results go, and nothing else. A command below the floor that was not executed
-///    is executed; but not once it is closed.
+/// 1. Between ends of eras and closes, executed contents are never removed.
+/// 2. The floor removes results and nothing else. A command below the floor that was not executed
+///    is executed, unless it is closed.
 /// 3. A session keeps the results of its highest sequences, at most [`RESULTS`] of them and
-///    [`RESULT_BYTES`] in all. What a client that never moves its floor loses is the *results* of
-///    its oldest commands, as if it had moved its floor past them; a retry of one of them has no
-///    effect and no answer.
-/// 4. Which results are kept follows from the set as well: letting one go raises the floor above
-///    its sequence, so that nothing at or below is kept later on.
-/// 5. Every session was used in this era or in the one before.
+///    [`RESULT_BYTES`] in all. A client that never advances its floor loses the *results* of its
+///    oldest commands, as if it had. A retry of one of those has no effect and gets no answer.
+/// 4. The set also determines which results are kept: removing one raises the floor above its
+///    sequence, so no result at or below it is kept later.
+/// 5. Every session was used in this era or the previous one.
 /// 6. `size` is the sum over the sessions.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Sessions {
     era: Era,
-    /// How many closes there were in this era.
+    /// The number of closes in this era.
     closes: u64,
     key: ContentKey,
-    // Boxed: a map has room to spare, and half of it may be empty.
+    // Boxed: a map has spare capacity, and half of it may be empty.
     table: KeyedMap<ClientId, Box<Session>>,
     size: Size,
-    /// What the last close left, or less since an era ended. It says when to propose the next and
-    /// nothing else, so a replica that has started again may take it for nothing.
+    /// What the last close left, or less since an era ended. It determines only when to propose the
+    /// next close, so a restarted replica may start from zero.
     left: Size,
 }
 
-/// What is to be done with a command.
+/// How to handle a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Turn {
-    /// Execute it, from now on executed.
+    /// Execute it; it now counts as executed.
     First,
-    /// It was executed.
+    /// It was executed before.
     Again,
-    /// Execute it, whether or not it was: it writes nothing.
+    /// Execute it, even if it was executed before: it writes nothing.
     Read,
     /// It is too old, or from an era that has not begun.
     Closed,
 }
 
 impl Sessions {
-    /// Whose turn it is, now that a command comes up that carries this floor. `content` is the hash
-    /// of one that writes.
+    /// Decides how to handle a command that carries this floor. `content` is the hash of a command
+    /// that writes, `None` for a read.
     pub(super) fn take_turn(
         &mut self,
         request: RequestId,
@@ -193,8 +190,7 @@ impl Sessions {
         SipHasher13::new_with_keys(self.key[0], self.key[1]).hash(payload)
     }
 
-    /// Hashes contents with this key from now on, unless there are some that were hashed with
-    /// another.
+    /// Sets the key for hashing contents, unless contents hashed under another key are stored.
     pub(super) fn set_key(&mut self, key: ContentKey) {
         if self.size.contents == 0 {
             self.key = key;
@@ -209,7 +205,7 @@ impl Sessions {
         }
     }
 
-    /// Ends an era, if it is the present one; whether it was.
+    /// Ends an era if it is the present one. Returns whether it did.
     pub(super) fn end_era(&mut self, era: Era) -> bool {
         let Some(next) = era.next().filter(|_| era == self.era) else { return false };
         (self.era, self.closes) = (next, 0);
@@ -217,19 +213,19 @@ impl Sessions {
             session.close_promised();
             session.used >= era
         });
-        // A map keeps the room of its largest days.
+        // Give back the capacity of the map's largest size.
         let room = self.table.len() * 2;
         self.table.shrink_to(room);
         self.measure();
-        // Not all of this was cut: what was before still counts as growth, or eras that end often
-        // would let the table grow for ever.
+        // Only part of the table was removed. What was left before still counts as growth, or
+        // frequent ends of eras would let the table grow for ever.
         self.left.contents = self.left.contents.min(self.size.contents);
         self.left.result_bytes = self.left.result_bytes.min(self.size.result_bytes);
         true
     }
 
-    /// Closes what clients have finished, and more if the table is too large then. It has an effect
-    /// if it is the close that comes next; whether it had.
+    /// Closes what clients have finished, and more if the table is then too large. It has an effect
+    /// only if it is the next close of this era. Returns whether it had.
     pub(super) fn close(&mut self, era: Era, nth: u64) -> bool {
         if (era, nth) != (self.era, self.closes) {
             return false;
@@ -242,8 +238,8 @@ impl Sessions {
         true
     }
 
-    /// Brings the sessions that hold most down to one level each, so that all together have what
-    /// is allowed.
+    /// Cuts the largest sessions down to one common level, so that all together have at most
+    /// `allowed`.
     fn cut(&mut self, allowed: Size) {
         let contents = self.table.unordered().map(|(_, session)| session.executed.len());
         let contents = level(contents, allowed.contents).max(1);
@@ -268,12 +264,12 @@ impl Sessions {
         self.era
     }
 
-    /// Which of the era's closes comes next, from 0.
+    /// The number of the era's next close, from 0.
     pub fn next_close(&self) -> u64 {
         self.closes
     }
 
-    /// By how much the table has grown since it was closed last, in thousandths of what it may: a
+    /// How much the table has grown since the last close, in thousandths of the allowed growth. A
     /// close is due from 1000 on.
     pub fn growth(&self) -> usize {
         let share = |now: usize, left: usize, most: usize| now.saturating_sub(left) / (most / 1000);
@@ -281,7 +277,7 @@ impl Sessions {
         contents.max(share(self.size.result_bytes, self.left.result_bytes, GROWTH.result_bytes))
     }
 
-    /// Keeps the first result of a command whose turn it was, unless the floor has passed it.
+    /// Keeps the first result of an executed command, unless the floor has passed it.
     pub(super) fn keep(&mut self, request: RequestId, content: u64, result: &[u8]) {
         if let Some(session) = self.table.get_mut(&request.client) {
             self.size.result_bytes -= session.result_bytes();
@@ -290,8 +286,8 @@ impl Sessions {
         }
     }
 
-    /// Whether any command under this id was executed, and is not closed yet. Takes time in
-    /// proportion to what the session has executed.
+    /// Whether any command with this id was executed and is not yet closed. Takes time proportional
+    /// to the number of commands that the session has executed.
     pub fn is_used(&self, request: RequestId) -> bool {
         let session = self.table.get(&request.client);
         session.is_some_and(|session| session.sequences().contains(request.sequence))
@@ -312,10 +308,10 @@ impl Sessions {
         self.table.is_empty()
     }
 
-    /// A hash of the table; the same wherever the same set of commands was executed, whatever the
+    /// A hash of the table: the same wherever the same set of commands was executed, whatever the
     /// key.
     pub fn digest(&self) -> u64 {
-        // Sums, so that no order matters: neither the map's nor that of hashes under the key.
+        // Sums, so that neither the map's order nor the order of the keyed hashes matters.
         let era = u64::from(self.era.number()).wrapping_add(self.closes << 32);
         let sessions = self.table.unordered().map(|(client, session)| digest(*client, session));
         sessions.fold(era, u64::wrapping_add)
@@ -335,7 +331,7 @@ fn digest(client: ClientId, session: &Session) -> u64 {
         word(*first);
         word(*last);
     }
-    // What goes beyond one content a sequence.
+    // Sequences with more than one content.
     for two in session.executed.sorted().windows(2).filter(|two| two[0].0 == two[1].0) {
         word(two[0].0);
     }
@@ -347,10 +343,10 @@ fn digest(client: ClientId, session: &Session) -> u64 {
     hash.digest()
 }
 
-/// The largest power of two (or more than any) to which each of these sizes may go so that the sum
-/// is within `total`; 0 if not even one each is.
+/// The largest power of two to which each of these sizes may be cut so that the sum is within
+/// `total`; 0 if not even one each fits.
 fn level(sizes: impl Iterator<Item = usize>, total: usize) -> usize {
-    // How many are in [2^b, 2^(b+1)), and their sum.
+    // For each b: how many sizes are in [2^b, 2^(b+1)), and their sum.
     let mut classes = [(0usize, 0usize); usize::BITS as usize];
     for size in sizes.filter(|size| *size > 0) {
         let class = &mut classes[size.ilog2() as usize];

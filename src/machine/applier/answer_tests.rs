@@ -1,4 +1,4 @@
-//! What is made of a command's output, and for whom.
+//! The outputs of commands: what is encoded, what is kept, and who gets it.
 
 use super::*;
 
@@ -10,7 +10,7 @@ struct Loud {
 }
 
 impl StateMachine for Loud {
-    /// Whether it writes, how long the answer is, and something that takes room.
+    /// Whether it writes, the length of the answer, and padding.
     type Command = (bool, usize, Bytes);
     type Output = Bytes;
 
@@ -47,7 +47,7 @@ fn loud(sequence: u64, writes: bool, length: usize, room: usize) -> Command {
 #[test]
 fn an_answer_that_is_too_large_is_told_and_the_command_has_its_effect() {
     let mut applier = Applier::new(Loud::default());
-    // The length of the answer comes before it.
+    // The encoded length precedes the answer.
     let longest = MAX_ANSWER - 4;
     for (sequence, writes) in [(1, true), (2, false)] {
         let fits = applier.apply(&loud(sequence, writes, longest, 0), true).outcome;

@@ -5,8 +5,8 @@ use super::*;
 use crate::machine::sessions::sessions_v2;
 use crate::machine::{Kv, KvOutput};
 
-/// One payload under two footprints, of which one is too narrow: whichever comes first, it is
-/// refused under that one and executed under the other.
+/// One payload with two footprints, one of them too narrow. In either order it is refused with the
+/// narrow one and executed with the other.
 #[test]
 fn what_is_refused_for_its_footprint_does_not_use_up_its_id() {
     let good = request(1, 1, &put("a", "1"));
@@ -48,8 +48,8 @@ fn one_id_with_two_contents_leaves_replicas_alike_whatever_their_keys() {
     assert!(!apply(&mut restored, retry).first, "it keeps the key it came with");
 }
 
-/// A snapshot as the version before wrote it: what was executed counts as executed, until it is
-/// closed, and its results are those of whatever it was.
+/// A snapshot of the previous version: executed commands count as executed until they are closed,
+/// and a retry gets the stored result whatever its content.
 #[test]
 fn a_snapshot_of_the_version_before_is_read() {
     let old = sessions_v2(&[(1, 3)], 1, &[(2, KvOutput::Swapped)]);

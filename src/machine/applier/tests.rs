@@ -1,4 +1,4 @@
-//! Exactly once, in whatever order, whatever the bytes.
+//! Each command is executed once, in any order, whatever its bytes.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ pub(super) fn cas(name: &str, expected: Option<&str>, value: &str) -> KvCommand 
     KvCommand::Cas { key: key(name), expected: expected.map(key), value: key(value) }
 }
 
-/// As a client of replica 1 would send it.
+/// A command as a client of replica 1 sends it.
 pub(super) fn request(client: u64, sequence: u64, command: &KvCommand) -> Command {
     Command {
         request: RequestId::new(ClientId(client), sequence),
@@ -52,7 +52,7 @@ fn a_duplicate_gets_the_first_result_and_has_no_effect() {
     assert!(first.first);
     assert_eq!(output(&first), KvOutput::Swapped);
     apply(&mut applier, request(2, 1, &put("a", "y")));
-    // The retry is sent through another replica, which is the one to answer then.
+    // The retry goes through another replica, which then answers it.
     let mut retry = once;
     retry.origin = ReplicaId::from_index(2);
     let again = apply(&mut applier, retry);
@@ -61,9 +61,9 @@ fn a_duplicate_gets_the_first_result_and_has_no_effect() {
     assert_eq!(applier.machine().get(b"a"), Some(&key("y")));
 }
 
-/// One client, two commands under way that do not conflict, and a floor: replica 2 executes them
-/// the other way round. With "below the last sequence, or below the floor, means executed" it would
-/// skip the first for ever.
+/// One client has two commands in progress that do not conflict, and a floor; replica 2 executes
+/// them in reverse order. If "below the last sequence" or "below the floor" meant executed, it
+/// would skip the first for ever.
 #[test]
 fn no_command_is_skipped_because_a_later_one_of_its_client_came_first() {
     let first = request(1, 1, &put("a", "1"));
@@ -234,12 +234,12 @@ fn a_restored_applier_still_knows_who_was_served() {
 }
 
 fn writes(command: &Command) -> bool {
-    // The cluster's own have no payload, and an effect.
+    // The cluster's own commands have no payload but an effect.
     decode(&command.payload).map_or(true, |typed| !Kv::footprint(&typed).is_read_only())
 }
 
-/// A few clients and keys, so that commands conflict, repeat and carry floors; now and then one has
-/// the id of another.
+/// A few clients and keys, so that commands conflict, repeat and carry floors; some reuse the id of
+/// another.
 fn commands() -> impl Strategy<Value = Vec<Command>> {
     let typed = (0..4u8, "[ab]", "[xy]", proptest::option::of("[xy]")).prop_map(
         |(kind, name, value, expected)| match kind {
@@ -263,7 +263,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     })
 }
 
-/// Another order of the same commands that keeps conflicting ones in theirs.
+/// Another order of the same commands that keeps conflicting ones in order.
 fn reorder(commands: &[Command], mut seed: u64) -> Vec<Command> {
     let mut left: Vec<&Command> = commands.iter().collect();
     let mut order = Vec::new();
@@ -278,7 +278,7 @@ fn reorder(commands: &[Command], mut seed: u64) -> Vec<Command> {
     order
 }
 
-/// Eras end among the commands, and clients number in eras of their own.
+/// Eras end between the commands, and clients number in different eras.
 fn commands_through_eras() -> impl Strategy<Value = Vec<Command>> {
     let ends =
         proptest::collection::vec((0..14usize, 0..4u32, proptest::option::of(0..2u64)), 0..8);
@@ -341,8 +341,8 @@ fn a_retry_of_an_expired_session_is_refused_at_every_later_time() {
 }
 
 proptest! {
-    /// Replicas that apply the same commands in orders of their own, each with retries at different
-    /// places, end equal, and give every write the same answer.
+    /// Replicas apply the same commands in different orders, each with retries at different places.
+    /// They end equal, and give every write the same answer.
     #[test]
     fn replicas_agree_whatever_the_order(
         (commands, duplicates) in commands().prop_flat_map(|commands| {
@@ -373,7 +373,7 @@ proptest! {
         prop_assert_eq!(run(&reorder(&with_duplicates, seed)), one);
     }
 
-    /// Whoever waits at which replica makes no difference to the state.
+    /// The state does not depend on which clients wait at which replica.
     #[test]
     fn replicas_agree_whoever_waits(
         commands in commands(),
@@ -395,8 +395,8 @@ proptest! {
         prop_assert_eq!(all.digest(), some.digest());
     }
 
-    /// The same across ends of eras, which nothing passes: no order of the rest makes a difference,
-    /// and no command has its effect twice, whatever is tried again and when.
+    /// The same across ends of eras, which no command passes. The order of the others makes no
+    /// difference, and no command has its effect twice, whenever it is retried.
     #[test]
     fn replicas_agree_through_all_eras(
         (commands, retries) in commands_through_eras().prop_flat_map(|commands| {
@@ -417,7 +417,7 @@ proptest! {
                 if applied.first && writes(command) {
                     first.push(((applied.request, command.payload.clone()), applied.outcome));
                 }
-                // Some replica starts anew from a snapshot.
+                // A replica restarts from a snapshot.
                 if at % 5 == 4 {
                     let snapshot = applier.snapshot();
                     applier = Applier::restore(&snapshot).expect("its own snapshot");

@@ -1,36 +1,35 @@
-//! Which commands of a session were executed: their sequences, and what each contained. For
-//! `session`.
+//! The executed commands of a session: their sequences and contents. Used by `session`.
 
 use std::collections::{BTreeSet, VecDeque};
 
 /// A command of a session: its sequence, and a keyed hash of its payload.
 pub(super) type Content = (u64, u64);
 
-/// Room is made within so many of the last ones, and no further back: what a client leaves out and
-/// sends later must not make us move everything after it.
+/// A content is inserted in `recent` only within this many entries of its end. A client that sends
+/// skipped sequences late must not make every insertion move all later entries.
 const NEAR: usize = 512;
 
-/// A set of contents, nearly all of which come in the order of their sequences.
+/// A set of contents, most of which arrive in the order of their sequences.
 ///
 /// Invariants:
 ///
-/// 1. `recent` ascends; nothing is in both.
+/// 1. `recent` ascends; no content is in both.
 /// 2. All of `late` is below the last of `recent`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     recent: VecDeque<Content>,
-    /// Came when more than `NEAR` after it were there.
+    /// Contents that arrived when more than `NEAR` higher ones were stored.
     late: BTreeSet<Content>,
 }
 
 impl Contents {
-    /// `None` unless they ascend.
+    /// `None` unless the contents ascend.
     pub(super) fn from_sorted(all: Vec<Content>) -> Option<Contents> {
         let ascend = all.is_sorted_by(|a, b| a < b);
         ascend.then(|| Contents { recent: all.into(), late: BTreeSet::new() })
     }
 
-    /// Ascending.
+    /// All contents, ascending.
     pub(super) fn sorted(&self) -> Vec<Content> {
         let mut all: Vec<Content> = self.late.iter().chain(&self.recent).copied().collect();
         if !self.late.is_empty() {
@@ -47,11 +46,11 @@ impl Contents {
         self.recent.binary_search(&content).is_ok() || self.late.contains(&content)
     }
 
-    /// Whether it was missing.
+    /// Adds a content. Returns whether it was missing.
     pub(super) fn insert(&mut self, content: Content) -> bool {
         if self.recent.back().is_none_or(|last| *last < content) {
             if self.recent.capacity() == 0 {
-                // Many sessions have one command in all.
+                // Many sessions have only one command.
                 self.recent.reserve_exact(1);
             }
             self.recent.push_back(content);
@@ -68,7 +67,7 @@ impl Contents {
         true
     }
 
-    /// Forgets everything below a sequence.
+    /// Removes everything below a sequence.
     pub(super) fn drop_below(&mut self, sequence: u64) {
         let gone = self.recent.partition_point(|it| it.0 < sequence);
         self.recent.drain(..gone);
@@ -76,10 +75,11 @@ impl Contents {
         self.late = self.late.split_off(&(sequence, 0));
     }
 
-    /// The lowest sequence from which on there are at most `most`; 0 if that is true of all.
+    /// The lowest sequence from which at most `most` contents are left; 0 if there are no more in
+    /// all.
     pub(super) fn floor_for(&self, most: usize) -> u64 {
         let Some(first_out) = self.len().checked_sub(most + 1) else { return 0 };
-        // It goes, and with it all of its sequence: half of that would be the choice of an order.
+        // It goes with its whole sequence: keeping some contents of one would depend on an order.
         self.sorted()[first_out].0.saturating_add(1)
     }
 }
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// Mostly ascending, with holes that are filled from afar, and several contents of a sequence.
+    /// Mostly ascending, with holes that are filled late, and several contents per sequence.
     fn inserted() -> impl Strategy<Value = Vec<Content>> {
         let near = (0u64..8, 0u64..3);
         let one = prop_oneof![9 => near.prop_map(Some), 1 => Just(None)];

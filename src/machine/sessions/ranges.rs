@@ -1,21 +1,21 @@
-//! Sets of sequences that cost next to nothing when they have no holes. For `sessions`.
+//! Sets of sequences that take little memory if they have few holes. Used by `sessions`.
 
 use smallvec::{SmallVec, smallvec};
 
-/// A set of numbers as inclusive ranges: ascending, with a gap between any two. A client that uses
-/// its sequences without leaving any out needs one, however many it used.
+/// A set of numbers as inclusive ranges, ascending and with a gap between any two. A client that
+/// skips no sequence needs one range.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Ranges(SmallVec<[(u64, u64); 1]>);
 
 impl Ranges {
-    /// `None` unless they are ascending and apart.
+    /// `None` unless the ranges ascend with gaps between them.
     pub(super) fn from_parts(parts: Vec<(u64, u64)>) -> Option<Ranges> {
         let well_formed = parts.iter().all(|(first, last)| first <= last)
             && parts.is_sorted_by(|a, b| a.1.checked_add(1).is_some_and(|next| next < b.0));
         well_formed.then(|| Ranges(SmallVec::from_vec(parts)))
     }
 
-    /// The ranges: first and last.
+    /// The ranges, as pairs of first and last.
     pub(super) fn parts(&self) -> &[(u64, u64)] {
         &self.0
     }
@@ -35,9 +35,9 @@ impl Ranges {
         self.0.get(at).is_some_and(|(first, _)| *first <= number)
     }
 
-    /// Whether it was missing.
+    /// Adds a number. Returns whether it was missing.
     pub(super) fn insert(&mut self, number: u64) -> bool {
-        // Usually the number after the last range.
+        // Usually the number directly after the last range.
         let at = match self.0.last() {
             None => {
                 self.0 = smallvec![(number, number)];

@@ -1,4 +1,5 @@
-//! The table in a snapshot: a form with one spelling, and bytes of any origin read back.
+//! The session table in a snapshot: one canonical form, and a checked way back from untrusted
+//! bytes.
 
 use std::collections::VecDeque;
 
@@ -27,7 +28,7 @@ pub(in crate::machine) struct SavedSessions {
 pub(super) struct SavedSession {
     pub(super) client: u64,
     pub(super) executed: Vec<Content>,
-    /// Executed before contents were told apart.
+    /// Executed by a version that did not record contents.
     pub(super) before: Vec<(u64, u64)>,
     pub(super) closed: u64,
     pub(super) promised: u64,
@@ -36,7 +37,7 @@ pub(super) struct SavedSession {
     pub(super) results: Vec<(Content, Bytes)>,
 }
 
-/// The table in a snapshot of version 2, which did not tell contents apart.
+/// The table in a snapshot of version 2, which had no contents.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 pub(in crate::machine) struct SavedSessionsV2 {
@@ -44,7 +45,7 @@ pub(in crate::machine) struct SavedSessionsV2 {
     pub(super) sessions: Vec<SavedSessionV2>,
 }
 
-/// A session in such a snapshot.
+/// A session in a snapshot of version 2.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 pub(super) struct SavedSessionV2 {
@@ -75,7 +76,7 @@ impl From<SavedSessionsV2> for SavedSessions {
 }
 
 impl Sessions {
-    /// The table in a form with one spelling.
+    /// The table in its canonical form.
     pub(in crate::machine) fn to_saved(&self) -> SavedSessions {
         let save = |client: ClientId, session: &Session| SavedSession {
             client: client.0,
@@ -99,7 +100,7 @@ impl Sessions {
         SavedSessions { era, closes, key, sessions }
     }
 
-    /// The inverse of `to_saved`, for bytes of any origin.
+    /// The inverse of `to_saved`, for untrusted bytes.
     pub(in crate::machine) fn from_saved(saved: SavedSessions) -> Result<Sessions, RestoreError> {
         let SavedSessions { era, closes, key, sessions } = saved;
         let era = Era::new(era).ok_or_else(|| RestoreError::new("an era that never comes"))?;
@@ -148,7 +149,7 @@ fn load(saved: SavedSession, era: Era) -> Result<Session, RestoreError> {
     Ok(Session { executed, before, closed, promised, used, floor, results, bytes })
 }
 
-/// What the version before wrote for one session, client 1, of the first era.
+/// What version 2 wrote for one session, client 1, in the first era.
 #[cfg(test)]
 pub(in crate::machine) fn sessions_v2(
     executed: &[(u64, u64)],

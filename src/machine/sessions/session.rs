@@ -1,5 +1,5 @@
-//! One session: what of it was executed, what is closed, and the results that are kept. For
-//! `sessions`, which says when.
+//! One session: what was executed, what is closed, and which results are kept. `sessions` decides
+//! when each changes.
 
 use std::collections::VecDeque;
 
@@ -10,32 +10,32 @@ use super::ranges::Ranges;
 use super::{RESULT_BYTES, RESULTS};
 use crate::types::Era;
 
-/// About what a result takes beside its bytes.
+/// Roughly the memory that a result takes in addition to its bytes.
 const RESULT_OVERHEAD: usize = 64;
 
-/// A result that is kept.
+/// A stored result.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Kept {
     pub(super) content: Content,
-    /// Most are a word or two, and need no room of their own.
+    /// Most results are a word or two, and are stored inline.
     pub(super) result: SmallVec<[u8; 16]>,
 }
 
-/// Invariant: `promised <= floor`; what is in `executed` or `before` is not below `closed`, and the
-/// results ascend and are not below `floor`.
+/// Invariants: `promised <= floor`. Nothing in `executed` or `before` is below `closed`. Results
+/// ascend, and none is below `floor`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Session {
     pub(super) executed: Contents,
-    /// What was executed before contents were told apart: these sequences count as executed,
-    /// whatever they contain.
+    /// Sequences executed by a version that did not record contents. They count as executed,
+    /// whatever the content.
     pub(super) before: Option<Box<Ranges>>,
-    /// Nothing below is executed any more.
+    /// No command below is executed any more.
     pub(super) closed: u64,
-    /// The client has finished everything below.
+    /// The client has reported everything below as finished.
     pub(super) promised: u64,
-    /// When it was last used.
+    /// The era in which it was last used.
     pub(super) used: Era,
-    /// Results below are gone: what the client has finished, or what the bounds made of it.
+    /// Results below are gone: the client has finished them, or the limits removed them.
     pub(super) floor: u64,
     pub(super) results: VecDeque<Kept>,
     /// The sum of the results' sizes.
@@ -43,12 +43,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Whether a sequence was executed before contents were told apart.
+    /// Whether a version that did not record contents executed this sequence.
     pub(super) fn is_before(&self, sequence: u64) -> bool {
         self.before.as_ref().is_some_and(|before| before.contains(sequence))
     }
 
-    /// All sequences that were executed.
+    /// All executed sequences.
     pub(super) fn sequences(&self) -> Ranges {
         let mut all = self.before.as_deref().cloned().unwrap_or_default();
         for (sequence, _) in self.executed.sorted() {
@@ -66,14 +66,14 @@ impl Session {
         }
     }
 
-    /// What the client has finished is never asked for again.
+    /// The client never asks again for what it has finished.
     pub(super) fn close_promised(&mut self) {
         self.close_below(self.promised);
         self.results.shrink_to_fit();
     }
 
-    /// Closes the lowest sequences, so that at most so many contents are left. Their results go as
-    /// well: nobody is answered with them any more.
+    /// Closes the lowest sequences, so that at most `most` contents are left. Their results are
+    /// removed too, since closed commands are not answered from them.
     pub(super) fn close_to(&mut self, most: usize) {
         let floor = self.executed.floor_for(most);
         self.close_below(floor);
@@ -101,7 +101,7 @@ impl Session {
             self.results.reserve_exact(1);
         }
         let kept = Kept { content, result: SmallVec::from_slice(result) };
-        // Nearly always the end.
+        // Almost always the end.
         if self.results.back().is_none_or(|last| last.content < content) {
             self.results.push_back(kept);
         } else {
@@ -114,32 +114,32 @@ impl Session {
         }
     }
 
-    /// The result of a command, if it is kept.
+    /// The result of a command, if it is still kept.
     pub(super) fn result(&self, content: Content) -> Option<&[u8]> {
         let at = self.results.partition_point(|kept| kept.content < content);
         let found = self.results.get(at).filter(|kept| kept.content == content);
         let found = found.or_else(|| {
-            // Whatever it contained.
+            // Whatever its content was.
             let before = self.is_before(content.0);
             self.results.iter().find(|kept| before && kept.content.0 == content.0)
         });
         found.map(|kept| &kept.result[..])
     }
 
-    /// About how many bytes its results take.
+    /// Roughly how many bytes its results take.
     pub(super) fn result_bytes(&self) -> usize {
         self.bytes + self.results.len() * RESULT_OVERHEAD
     }
 
-    /// Lets results of the lowest sequences go, until they take so many bytes.
+    /// Removes results of the lowest sequences, until they take at most `most` bytes.
     pub(super) fn trim_results(&mut self, most: usize) {
         while self.result_bytes() > most {
             self.drop_sequence();
         }
     }
 
-    /// The results of the lowest sequence go, all of them: nothing says which came first. Nothing
-    /// at or below it is kept later on.
+    /// Removes all results of the lowest sequence, since nothing tells which came first. No result
+    /// at or below it is kept later.
     fn drop_sequence(&mut self) {
         let Some(lowest) = self.results.front().map(|kept| kept.content.0) else { return };
         while self.results.front().is_some_and(|kept| kept.content.0 == lowest) {

@@ -1,4 +1,4 @@
-//! What is kept, for how long, and that neither depends on the order of execution.
+//! What is kept and for how long, and that neither depends on the order of execution.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn request(sequence: u64) -> RequestId {
     RequestId::new(ClientId(1), sequence)
 }
 
-/// Short for commands that write, each sequence with one content of its own.
+/// Short forms for commands that write, with one content per sequence.
 impl Sessions {
     fn turn(&mut self, request: RequestId, floor: u64) -> Turn {
         self.take_turn(request, floor, Some(1))
@@ -35,8 +35,8 @@ impl Sessions {
 }
 
 proptest! {
-    /// What is kept follows from the set of executed commands: sizes around the bound in bytes,
-    /// any floors, any order.
+    /// The set of executed commands determines what is kept: sizes around the limit in bytes, any
+    /// floors, any order.
     #[test]
     fn the_order_of_execution_leaves_no_trace(
         commands in proptest::collection::vec((0usize..RESULT_BYTES / 2, 0u64..6), 1..12),
@@ -112,12 +112,12 @@ fn a_saved_table_is_the_same_table_and_a_bent_one_is_refused() {
     assert!(Sessions::from_saved(later).is_err(), "it would have been removed");
 }
 
-/// Era 0, 1, 2, …
+/// The era with this number, from 0.
 fn era(number: u32) -> Era {
     Era::new(number).expect("a number")
 }
 
-/// A table whose eras have ended up to this one.
+/// A table in which all eras before this one have ended.
 fn sessions_in(number: u32) -> Sessions {
     let mut sessions = Sessions::default();
     (0..number).for_each(|number| assert!(sessions.end_era(era(number))));
@@ -148,7 +148,7 @@ fn a_session_ends_after_an_era_without_use_and_its_retries_are_refused_for_ever(
         let before = sessions.clone();
         assert_eq!(sessions.turn(request(1), 0), Turn::Closed);
         assert_eq!(sessions, before, "who is refused leaves no trace");
-        // The same client begins anew, which must not open its past.
+        // The same client begins again, which must not reopen its past.
         let fresh = request(era(number).first_sequence());
         assert_eq!(sessions.turn(fresh, 0), Turn::First);
         assert_eq!(sessions.turn(request(1), 0), Turn::Closed);
@@ -169,7 +169,7 @@ fn what_is_numbered_in_an_era_to_come_is_refused() {
     assert_eq!(turn(&mut sessions, 3), Turn::First);
 }
 
-/// Before the era ends, a command below the floor is merely late; then it is closed.
+/// Before the era ends, a command below the floor is only late; afterwards it is closed.
 #[test]
 fn the_end_of_an_era_closes_what_the_client_has_finished() {
     let mut sessions = Sessions::default();
@@ -182,7 +182,7 @@ fn the_end_of_an_era_closes_what_the_client_has_finished() {
     assert_eq!(sessions.turn(request(5), 0), Turn::Again);
 }
 
-/// A floor that only the bounds raised was promised by nobody.
+/// A floor raised only by the limits is not a client's promise.
 #[test]
 fn what_the_client_still_waits_for_is_not_closed() {
     let mut sessions = Sessions::default();
@@ -195,7 +195,7 @@ fn what_the_client_still_waits_for_is_not_closed() {
     assert_eq!(sessions.turn(request(2), 1), Turn::Again);
 }
 
-/// What the table takes: sessions, contents, results.
+/// The size of the table: sessions, contents, results.
 fn size(sessions: &Sessions) -> (usize, usize, usize) {
     let all = || sessions.table.unordered().map(|(_, session)| session);
     let contents = all().map(|it| it.executed.len()).sum();
@@ -209,7 +209,7 @@ fn clients_that_behave_take_no_more_memory_however_many_commands_they_send() {
     let run = |sessions: &mut Sessions, from: u64| {
         for sequence in from..from + 500 {
             for client in 0..clients {
-                // Sequences come in pairs, the other way round.
+                // Sequences come in pairs, in reverse order.
                 let request = RequestId::new(ClientId(client), sequence ^ 1);
                 let floor = sequence.saturating_sub(window);
                 assert_eq!(sessions.turn(request, floor), Turn::First);
@@ -238,7 +238,7 @@ fn clients_that_come_and_go_and_commands_that_never_arrive_leave_nothing_behind(
             assert_eq!(sessions.turn(passing, 0), Turn::First);
             sessions.keep_one(passing, &result(8));
         }
-        // One client stays, and every other of its commands is lost.
+        // One client stays, and every second of its commands is lost.
         for sequence in (1..1_000).step_by(2) {
             let lasting = request(u64::from(number) * 1_000 + sequence);
             assert_eq!(sessions.turn(lasting, lasting.sequence), Turn::First);
@@ -252,7 +252,7 @@ fn clients_that_come_and_go_and_commands_that_never_arrive_leave_nothing_behind(
     assert!(sessions.is_empty() && sessions.table.capacity() < 100);
 }
 
-/// A command of the table's own tests: who, which, what.
+/// A step in the tests of the table.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Write { client: u64, sequence: u64, content: u64, floor: u64 },
@@ -279,7 +279,8 @@ fn take(sessions: &mut Sessions, steps: &[Step], key: u64) {
                 let request = RequestId::new(ClientId(client), sequence);
                 let hash = xxh3_64(&(content ^ key).to_le_bytes());
                 if sessions.take_turn(request, floor, Some(hash)) == Turn::First {
-                    // As all replicas find for one content: short, or with others too long.
+                    // The same for one content at all replicas; some are short, some too long to
+                    // keep all.
                     let (sequence, share) =
                         (usize::try_from(sequence).expect("small"), RESULT_BYTES / 8);
                     let length = if content < 2 { sequence } else { (1 + sequence) * share + 1 };
@@ -296,9 +297,9 @@ fn take(sessions: &mut Sessions, steps: &[Step], key: u64) {
 }
 
 proptest! {
-    /// Ids that are used for several contents, for reads and writes; floors, retries, large
-    /// results; closes and ends of eras that cut the table down: whatever the order in between, the
-    /// same table, and the same digest under another key.
+    /// Ids used for several contents, for reads and writes; floors, retries, large results; closes
+    /// and ends of eras that cut the table. Any order in between gives the same table, and the same
+    /// digest under another key.
     #[test]
     fn the_table_follows_from_the_set_between_two_closes(
         spans in proptest::collection::vec((steps(), any::<bool>(), 0usize..9, 0usize..999), 1..4),
@@ -336,8 +337,8 @@ proptest! {
     }
 }
 
-/// 200 commands of two contents each, the other way round: with the id alone remembered, each table
-/// would hold what came first.
+/// 200 commands with two contents each, in reverse order: if only ids were remembered, each table
+/// would hold the content that came first.
 #[test]
 fn two_contents_under_one_id_are_two_commands_everywhere() {
     let mut tables = [Sessions::default(), Sessions::default()];
@@ -382,8 +383,8 @@ fn a_close_is_done_once_and_closes_what_is_finished() {
     assert!(sessions.end_era(era(1)) && sessions.close(era(2), 0), "counted anew");
 }
 
-/// One session that promises nothing, one that uses an id for very many contents, and clients with
-/// a full window each: these are left alone.
+/// One session that reports nothing as finished, one that uses an id for very many contents, and
+/// clients with a full window each, which lose nothing.
 #[test]
 fn a_close_bounds_the_table_and_takes_from_those_who_hold_most() {
     let mut sessions = Sessions::default();
@@ -413,7 +414,7 @@ fn a_close_bounds_the_table_and_takes_from_those_who_hold_most() {
     assert_eq!(sessions.turn(RequestId::new(ClientId(2), 8), 0), Turn::First);
 }
 
-/// Eras that end before a close is due must not hide what has grown.
+/// If eras end before a close is due, the growth must still count.
 #[test]
 fn the_end_of_an_era_is_no_close() {
     let mut sessions = Sessions::default();
@@ -426,7 +427,7 @@ fn the_end_of_an_era_is_no_close() {
     assert!(sessions.growth() >= 1000, "{} of 1000", sessions.growth());
 }
 
-/// What a stranger can leave behind by the thousand.
+/// What strangers can leave behind in large numbers.
 #[test]
 fn a_session_is_small() {
     assert!(size_of::<Session>() <= 136, "{} bytes", size_of::<Session>());
