@@ -1,12 +1,12 @@
 //! *Isonomy*: equality before the law. A leaderless consensus engine: every replica can lead every
 //! command.
 //!
-//! A program brings a state machine, and gets replicas of it that agree on every command. Each
-//! replica proposes for the clients beside it. A command that conflicts with nothing is decided
-//! after one round trip to the nearest quorum; commands that conflict are put into one order, the
-//! same everywhere. `2f + 1` replicas go on through `f` crashes, and come back from the loss of
-//! power with all that they promised. The protocol is EPaxos\*, with Multi-Paxos, Fast Paxos and
-//! Paxos beside it for comparison; replicas speak QUIC with mutual TLS 1.3.
+//! A program provides a state machine, and gets replicas of it that agree on every command. Each
+//! replica proposes for the clients near it. A command that conflicts with no other is decided
+//! after one round trip to the nearest quorum; conflicting commands get one order, the same
+//! everywhere. `2f + 1` replicas survive `f` crashes, and recover from a loss of power with
+//! everything they promised. The protocol is EPaxos\*, with Multi-Paxos, Fast Paxos and Paxos
+//! beside it for comparison; replicas speak QUIC with mutual TLS 1.3.
 //!
 //! # A first embed
 //!
@@ -14,8 +14,8 @@
 //!
 #![cfg_attr(feature = "authority", doc = include_str!("EMBED.md"))]
 //!
-//! [`LocalCluster`] is for tests and experiments. [`Replica::builder`] makes a replica of its own,
-//! with peers elsewhere. The [guide](guide#embedding) goes on from there.
+//! [`LocalCluster`] is for tests and experiments. [`Replica::builder`] makes a single replica with
+//! peers elsewhere. The [guide](guide#embedding) continues from there.
 //!
 //! # To read
 //!
@@ -26,29 +26,30 @@
 //!
 //! # What is public
 //!
-//! What a program embeds, and what the signatures of that need; everything else is private.
+//! The types that a program embeds, and those that their signatures need. Everything else is
+//! private.
 //!
 //! - [`node`]: the running replica: [`Replica`], its builder, its errors, status and metrics
 //! - [`client`]: a client in another process
-//! - [`machine`]: what a program brings: the [`StateMachine`](machine::StateMachine), and a
-//!   key-value store that is one
+//! - [`machine`]: what a program provides, the [`StateMachine`](machine::StateMachine), and a
+//!   key-value store that implements it
 //! - [`testkit`]: checks for a program's own state machine
 //! - [`types`]: ids, footprints, addresses, consistency, timing
 //! - [`network`]: certificates, and how replicas and clients connect
 //!
 //! # The rooms
 //!
-//! The crate is a row of rooms, and each uses only rooms above it. A command's way: `node` takes it
-//! from its caller, `replica` admits it, `protocol` agrees on it with the other replicas (by way of
-//! `wire`, `storage` and `mesh`), `execute` finds its turn, and `machine` applies it.
-//! `cargo doc --document-private-items` shows all of them.
+//! The crate is a sequence of rooms, and each uses only rooms above it. The path of a command:
+//! `node` takes it from its caller, `replica` admits it, `protocol` agrees on it with the other
+//! replicas (by way of `wire`, `storage` and `mesh`), `execute` determines its turn, and `machine`
+//! applies it. `cargo doc --document-private-items` shows all of them.
 //!
 //! - `types`: ids, ballots, dependency vectors, footprints, settings
 //! - `protocol`: agreement, as steps without a clock or a socket: EPaxos\* and the logs
 //! - `execute`: the order of execution: the graph of dependencies, or the log
 //! - `machine`: the state machine, sessions, and the key-value store
 //! - `replica`: one replica's core around a protocol: admission, durability, snapshots
-//! - `wire`: messages and records as bytes
+//! - `wire`: the encoding of messages and records
 //! - `storage`: the durable log, snapshots, and disks that fail on purpose
 //! - `mesh`: QUIC connections between replicas, and from clients
 //! - `node`: threads, queues, and the handle
@@ -60,14 +61,14 @@
 //!
 //! # Features
 //!
-//! The default, `cli`, is everything. A program that embeds the engine takes it with
+//! The default, `cli`, is everything. A program that embeds the engine sets
 //! `default-features = false`, and compiles half as many crates:
 //!
 //! - `authority`: a certificate authority of the cluster's own, and [`LocalCluster`]; without it,
 //!   certificates come from files
 //! - `metrics`: quantiles of latencies; without it, their number, mean and maximum
 //! - `sim`, `load`, `cli`: the rooms of these names, for the command `isonomy`; they add nothing to
-//!   the public API, and `load` brings all the others
+//!   the public API, and `load` includes all the others
 //!
 #![cfg_attr(not(feature = "authority"), doc = "[`LocalCluster`]: #features")]
 
@@ -106,7 +107,7 @@ pub mod testkit;
 pub use node::LocalCluster;
 pub use node::Replica;
 
-/// What replicas and clients need to find, to trust and to reach each other.
+/// How replicas and clients find, trust and reach each other.
 pub mod network {
     #[cfg(feature = "authority")]
     pub use crate::mesh::{Authority, Issued};
@@ -117,10 +118,10 @@ pub mod network {
 }
 
 /// The private rooms, for the command, the benchmarks and the tests of this repository, which Cargo
-/// builds as crates of their own. It is no part of the public API: any release may change it.
+/// builds as separate crates. Not part of the public API: any release may change it.
 #[doc(hidden)]
 pub mod internals {
-    /// `cli`, as far as the command needs it.
+    /// The part of `cli` that the command needs.
     #[cfg(feature = "cli")]
     pub mod cli {
         pub use crate::cli::run;
@@ -169,8 +170,8 @@ pub mod internals {
     }
 }
 
-// The links of these pages lead to files. In rustdoc they lead to items: of two definitions of a
-// link, the first counts.
+// The links of these pages lead to files; in rustdoc they lead to items. If a link is defined
+// twice, the first definition counts.
 #[cfg(doc)]
 #[doc = "[EPaxos]: crate::rules::epaxos"]
 #[doc = "[logs]: crate::rules::log"]
@@ -208,7 +209,7 @@ pub mod reliability {}
 #[doc = include_str!("FAMILY.md")]
 pub mod family {}
 
-/// The README's examples are compiled and run with the documentation's.
+/// Compiles and runs the README's examples as documentation tests.
 #[cfg(all(doctest, feature = "authority"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
