@@ -25,7 +25,6 @@ pub(super) enum Choice {
 /// Chooses from the promises of at least `n - f` replicas, none of which has committed.
 ///
 /// # Panics
-///
 /// If there are fewer than `n - f` promises, or one reports Committed. A committed replica answers
 /// Commit, which ends the recovery.
 pub(super) fn decide_recovery(
