@@ -1,30 +1,30 @@
-//! What is chosen for a slot (§L1), and what replicas say and write of it whatever the protocol.
+//! The choice of a slot (§L1), and the messages and records common to all protocols with one log.
 
 use crate::protocol::Effects;
 use crate::types::{Batch, Decision, Deps, Executed, InstanceId, Slot, Value};
 
-/// A value with the name of its proposal. No two values have the same name, so that votes for
-/// different ones are told apart by name alone: a `Nop` has one, too.
+/// A value with the name of its proposal. No two values have one name, so votes for different
+/// values differ in the name. A `Nop` has a name too.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// Who proposed it, and that replica's own number for it.
+    /// Its proposer, and that replica's number for it.
     pub proposal: InstanceId,
-    /// What the slot executes.
+    /// The value.
     pub value: Value,
 }
 
-/// What replicas tell each other about decided slots.
+/// The messages about decided slots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Upkeep {
-    /// How far the sender is.
+    /// The sender's progress.
     Marks {
-        /// It knows all decisions up to here.
+        /// The sender knows all decisions up to here.
         known: Slot,
-        /// It has executed everything up to here for good: in a durable snapshot, or at all, if it
-        /// never comes back.
+        /// The sender has durably executed everything up to here: in a durable snapshot, or, in
+        /// memory mode, at all.
         saved: Slot,
     },
-    /// Asks for decisions, from `from` to `to`, both included.
+    /// Requests the decisions from `from` to `to`, both included.
     Fetch {
         /// The first slot, from 1.
         from: Slot,
@@ -35,53 +35,52 @@ pub enum Upkeep {
     Decided {
         /// The slot.
         slot: Slot,
-        /// What it decided.
+        /// Its decision.
         choice: Choice,
     },
-    /// Everything up to here is decided, executed by a majority and not kept any more: a snapshot
-    /// holds it.
+    /// The sender has dropped everything up to here: it is decided, and a snapshot holds it.
     Truncated {
-        /// The last slot that is dropped.
+        /// The last dropped slot.
         up_to: Slot,
     },
 }
 
-/// What a replica writes down, whatever the protocol.
+/// The records common to all protocols with one log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LogRecord {
     /// A decision became known.
     Decided {
         /// The slot.
         slot: Slot,
-        /// The name of what was chosen.
+        /// The name of the choice.
         proposal: InstanceId,
-        /// The value; left out if the last vote on record here is for that proposal.
+        /// The value; `None` if the last vote on record here is for that proposal.
         value: Option<Value>,
     },
-    /// Names of proposals and rounds of ballots up to these may have been used.
+    /// Names and rounds up to these may have been used.
     Reserved {
-        /// The highest number of a proposal's name.
+        /// The highest number of a name.
         names: Slot,
-        /// The highest round of an own ballot.
+        /// The highest round of a ballot of this replica.
         rounds: u32,
     },
 }
 
-/// What a snapshot holds of the protocol besides its own records.
+/// The protocol's part of a snapshot, besides its own records.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProtocolSnapshot {
-    /// Decisions up to here are not kept any more by who wrote the snapshot.
+    /// The replica that wrote the snapshot has dropped decisions up to here.
     pub floor: Slot,
 }
 
 impl Choice {
-    /// About how many bytes of memory it takes.
+    /// Roughly how many bytes of memory it takes.
     pub(in crate::protocol) fn weight(&self) -> usize {
         weight(&self.value)
     }
 }
 
-/// About how many bytes of memory a slot with this value takes, and no fewer than on the wire.
+/// Roughly how many bytes of memory a slot with this value takes; at least its encoded length.
 pub(in crate::protocol) fn weight(value: &Value) -> usize {
     let Some(batch) = value.batch() else { return 128 };
     let keys = |batch: &Batch| -> usize {
@@ -90,7 +89,7 @@ pub(in crate::protocol) fn weight(value: &Value) -> usize {
     128 + batch.bytes() + size_of_val(batch.commands()) + keys(batch) * 32
 }
 
-/// What the executor is told of a decided slot, in a cluster of `n`.
+/// The executor's form of a decided slot, in a cluster of `n`.
 pub(in crate::protocol) fn decision(
     n: usize,
     slot: Slot,
@@ -101,13 +100,12 @@ pub(in crate::protocol) fn decision(
     Decision { id, proposal, value, deps: Deps::none(n) }
 }
 
-/// Up to where the log is executed.
+/// The slot up to which the log is executed.
 pub(in crate::protocol) fn log_floor(executed: &Executed) -> Slot {
     executed.floor().slot(InstanceId::LOG)
 }
 
-/// What is missing here is not kept elsewhere any more: a snapshot of everything up to `floor` is
-/// needed.
+/// Asks for a snapshot of everything up to `floor`: what is missing here is dropped elsewhere.
 pub(in crate::protocol) fn need_snapshot<M, R>(n: usize, floor: Slot, fx: &mut Effects<M, R>) {
     let mut needed = fx.needs_snapshot.take().unwrap_or_else(|| Deps::none(n));
     needed.raise(InstanceId::LOG, floor);

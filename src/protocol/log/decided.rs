@@ -1,4 +1,4 @@
-//! The decided part of the log: what is kept of it, and what is known of it (§L3, §L7).
+//! The decisions that are kept, and how far the decided prefix is known (§L3, §L7).
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use crate::types::{
     Deps, Executed, InstanceId, MAX_SLOT, ReplicaId, Settings, Slot, Time, Value, Written,
 };
 
-/// How a slot stands here.
+/// The state of a slot here.
 #[derive(Debug)]
 pub(in crate::protocol) enum Standing<'a> {
-    /// It is decided, and not kept any more.
+    /// It is decided, and dropped.
     Dropped,
     /// It is decided.
     Decided(&'a Choice),
     /// It may be voted in.
     Open,
-    /// There is no such slot, or it lies too far ahead.
+    /// There is no such slot, or it is too far ahead.
     Beyond,
 }
 
@@ -27,7 +27,7 @@ pub(in crate::protocol) enum Standing<'a> {
 ///
 /// Invariants:
 ///
-/// 1. `floor <= known`; everything up to `floor` is decided, executed here for good and dropped.
+/// 1. `floor <= known`; everything up to `floor` is decided, durably executed here, and dropped.
 /// 2. Everything between `floor` and `known` is in `entries`, and slot `known + 1` is not.
 /// 3. `names` holds the names in `entries`, each with its lowest slot.
 #[derive(Debug)]
@@ -35,9 +35,9 @@ pub(in crate::protocol) struct DecidedLog {
     pub(super) settings: Settings,
     pub(super) floor: Slot,
     pub(super) known: Slot,
-    /// The highest slot that anybody here has heard of.
+    /// The highest slot known to be in use.
     pub(super) seen: Slot,
-    /// Up to here the state machine had everything before this life, or by a snapshot.
+    /// Up to here the state machine got everything from an earlier life or a snapshot.
     given: Slot,
     pub(super) entries: BTreeMap<Slot, Choice>,
     names: BTreeMap<InstanceId, Slot>,
@@ -65,18 +65,18 @@ impl DecidedLog {
         self.known
     }
 
-    /// Decisions up to here are not kept any more.
+    /// Decisions up to here are dropped.
     pub(in crate::protocol) fn floor(&self) -> Slot {
         self.floor
     }
 
-    /// The highest slot that was heard of.
+    /// The highest slot known to be in use.
     pub(in crate::protocol) fn seen(&self) -> Slot {
         self.seen
     }
 
-    /// There is something in a slot. Those beyond the horizon don't count: not before what lies
-    /// below is known.
+    /// Notes that a slot is in use. A slot beyond the horizon is ignored until the prefix has
+    /// grown.
     pub(in crate::protocol) fn see(&mut self, slot: Slot) {
         if slot <= self.known.saturating_add(HORIZON) {
             self.seen = self.seen.max(slot);
@@ -93,33 +93,33 @@ impl DecidedLog {
         self.entries.get(&slot).map_or(Standing::Open, Standing::Decided)
     }
 
-    /// Whether nothing is decided in a slot that may be voted in.
+    /// Whether this replica may vote in the slot: it is not decided.
     pub(in crate::protocol) fn is_open(&self, slot: Slot) -> bool {
         matches!(self.standing(slot), Standing::Open)
     }
 
-    /// Whether a slot lies too far ahead to be voted in.
+    /// Whether the slot is too far ahead for a vote.
     pub(in crate::protocol) fn is_beyond(&self, slot: Slot) -> bool {
         matches!(self.standing(slot), Standing::Beyond)
     }
 
-    /// The slot that a proposal was decided in, as long as that is kept.
+    /// The slot in which a proposal was decided, while that is kept.
     pub(in crate::protocol) fn slot_of(&self, proposal: InstanceId) -> Option<Slot> {
         self.names.get(&proposal).copied()
     }
 
-    /// Decisions above a slot.
+    /// The decisions above a slot.
     pub(in crate::protocol) fn above(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Choice)> {
         self.entries.range(slot + 1..).map(|(slot, choice)| (*slot, choice))
     }
 
-    /// A decision became known: whether that is news. `is_voted`: the last vote on record here is
-    /// for it, so that the value need not be written again.
+    /// A decision became known. Returns whether it is new. `is_voted`: the last vote on record here
+    /// is for it, so its record can leave out the value.
     ///
-    /// It may be told and executed before it is durable here: a quorum has made it so.
+    /// It may be announced and executed before it is durable here: a quorum stores it durably.
     ///
     /// # Panics
-    /// If the slot decided something else before.
+    /// If a different decision of the slot is known.
     pub(in crate::protocol) fn learn<M, R: From<LogRecord>>(
         &mut self,
         slot: Slot,
@@ -136,7 +136,7 @@ impl DecidedLog {
         true
     }
 
-    /// A decision of an earlier life. `voted` is the last vote on record.
+    /// Restores a decision of an earlier life. `voted` is the last vote on record.
     pub(in crate::protocol) fn restore<M, R>(
         &mut self,
         slot: Slot,
@@ -185,7 +185,7 @@ impl DecidedLog {
         }
     }
 
-    /// Forgets decisions up to `to`, at most `at_most` of them.
+    /// Drops decisions up to `to`, at most `at_most` of them.
     pub(super) fn drop_to(&mut self, to: Slot, at_most: usize) {
         for _ in 0..at_most {
             if self.floor >= to {
@@ -201,12 +201,12 @@ impl DecidedLog {
         }
     }
 
-    /// About how many bytes of memory the decisions take.
+    /// Roughly how many bytes of memory the decisions take.
     pub(in crate::protocol) fn kept_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// For an own snapshot: all decisions that are kept.
+    /// The records for an own snapshot: all decisions that are kept.
     pub(in crate::protocol) fn records(&self) -> impl Iterator<Item = LogRecord> + '_ {
         self.entries.iter().map(|(slot, choice)| LogRecord::Decided {
             slot: *slot,
@@ -228,7 +228,7 @@ impl DecidedLog {
         self.saved_here(self.given);
     }
 
-    /// All records are in: what the snapshot holds without a record counts as dropped.
+    /// All records are restored: what the snapshot holds without a record counts as dropped.
     pub(in crate::protocol) fn resume(&mut self, now: Time) {
         if self.known < self.given {
             self.skip_to(self.given);
@@ -236,14 +236,14 @@ impl DecidedLog {
         self.marks.start(now);
     }
 
-    /// Whether another replica's snapshot may take the place of the state here. In a log, whoever
-    /// is further has all that others have.
+    /// Whether another replica's snapshot may replace the state here. Executed slots are a prefix,
+    /// so the snapshot that is further holds everything the other has.
     pub(in crate::protocol) fn may_install(executed: &Executed, here: &Executed) -> bool {
         log_floor(executed) > log_floor(here)
     }
 
-    /// Goes on from another replica's snapshot; the decisions outside of it are put out again. What
-    /// it holds is dropped here, as not all of it may ever have been known.
+    /// Installs another replica's snapshot; decisions outside it appear in the effects again. Its
+    /// slots are dropped here, since not all of their decisions may be known.
     pub(in crate::protocol) fn install<M, R>(
         &mut self,
         executed: &Executed,
@@ -270,12 +270,12 @@ impl DecidedLog {
         self.advance();
     }
 
-    /// An own snapshot is durable.
+    /// A snapshot of this replica is durable.
     pub(in crate::protocol) fn on_snapshot(&mut self, executed: &Executed) {
         self.saved_here(log_floor(executed));
     }
 
-    /// Everything up to here is executed here for good.
+    /// Everything up to here is durably executed here.
     fn saved_here(&mut self, slot: Slot) {
         self.marks.note(self.settings.me, 0, slot);
     }
@@ -287,7 +287,7 @@ impl DecidedLog {
         }
     }
 
-    /// Whether a member that is not suspected has said that it knows this decision.
+    /// Whether an unsuspected member has said that it knows this decision.
     pub(in crate::protocol) fn is_known_elsewhere(&self, slot: Slot, view: &View) -> bool {
         let members = ReplicaId::all(self.settings.quorums.n);
         let mut live = members.filter(|who| !view.suspected.contains(*who));

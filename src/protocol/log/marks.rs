@@ -1,21 +1,22 @@
-//! Marks: what the members have said of themselves, and whom to ask for what is missing (§L5).
+//! Marks: the members' reports of their own progress, and whom to ask for missing decisions (§L5).
 
 use std::cmp::Reverse;
 
 use crate::protocol::View;
 use crate::types::{ReplicaId, Slot, Time};
 
-/// What is known of the members, and this replica's own clockwork of asking.
+/// The members' reports, and the timing of this replica's requests.
 #[derive(Debug)]
 pub(super) struct Marks {
-    /// Hints: a member that has restarted may know less.
+    /// Hints: a restarted member may know less.
     known: Vec<Slot>,
     saved: Vec<Slot>,
     pub(super) next_gossip: Time,
-    /// Since when the decided prefix has not grown, or had nothing after it, and where it ends.
+    /// The end of the decided prefix, and since when it has not grown although later slots are in
+    /// use.
     pub(super) stuck: (Slot, Time),
     pub(super) next_fetch: Time,
-    /// The last slot that was asked for, if that is not known yet.
+    /// The last slot requested, until it is known.
     pub(super) asked: Slot,
     pub(super) in_vain: usize,
 }
@@ -55,15 +56,15 @@ impl Marks {
         self.saved[who.index()]
     }
 
-    /// Up to where at least `quorum` members have executed for good.
+    /// The slot up to which at least `quorum` members have durably executed.
     pub(super) fn saved_by(&self, quorum: usize) -> Slot {
         let mut saved = self.saved.clone();
         saved.sort_unstable_by_key(|slot| Reverse(*slot));
         saved[quorum - 1]
     }
 
-    /// A member that knows more than `known`, and how much: who is not suspected and knows most,
-    /// after asking in vain another.
+    /// A member that knows more than `known`, and how much. Prefers unsuspected members that know
+    /// most; unanswered requests select the next one.
     pub(super) fn who_knows(&self, known: Slot, view: &View) -> Option<(ReplicaId, Slot)> {
         let claims = ReplicaId::all(self.known.len()).zip(self.known.iter().copied());
         let mut claims: Vec<_> = claims.filter(|(_, theirs)| *theirs > known).collect();

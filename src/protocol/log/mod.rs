@@ -1,8 +1,8 @@
-//! What protocols that agree on one log share: the decided part of it, how a replica that missed
-//! some of it gets it, when it may be forgotten, and what a replica may call its own after a
-//! restart. Used by the protocols beside it, which bring their own way to decide a slot.
+//! The common part of protocols that agree on one log: the decisions, how a replica fetches missed
+//! ones, when they may be dropped, and which names and rounds a replica may use after a restart.
+//! Each protocol adds its own way to decide a slot.
 //!
-// Where the links of the page lead in rustdoc: of two definitions of a link, the first counts.
+// The targets of the page's links in rustdoc: if a link is defined twice, the first counts.
 #![doc = include_str!("LINKS.md")]
 #![doc = ""]
 #![doc = include_str!("PROTOCOL.md")]
@@ -22,6 +22,6 @@ pub(super) use decided::{DecidedLog, Standing};
 pub(super) use reserve::Reserve;
 pub(super) use step::{Core, Step};
 
-/// How far above the decided prefix a slot may lie for anybody to vote in it, or to keep a decision
-/// of it (§L4): bounds what a replica that is far behind keeps in memory. It catches up first.
+/// How far above the decided prefix a slot may be for a replica to vote in it or to keep its
+/// decision (§L4). It bounds the memory of a replica that lags; such a replica catches up first.
 pub(super) const HORIZON: crate::types::Slot = 1 << 16;

@@ -1,26 +1,26 @@
 //! Reserve: names and rounds that no other life of this replica has used (§L2).
 //!
-//! A replica forgets in a crash what it had not made durable, and must never use one name for two
-//! values, nor one ballot for two values. So it writes down beforehand up to where it will go, a
-//! block at a time, and starts above it after a restart. What is said under a name or a ballot
-//! waits for [`Reserve::written`], which is durable long before in all but a block's first use.
+//! In a crash a replica loses what it had not made durable, but it must never use one name or one
+//! ballot for two values. So it records beforehand how far it will go, a block at a time, and
+//! starts above the recorded end after a restart. A message under a name or a ballot waits for
+//! [`Reserve::written`]. Except at the first use of a block, that is durable long before.
 
 use super::LogRecord;
 use crate::protocol::Effects;
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Written};
 
-/// So many at a time; few in tests, so that the ends of blocks are met.
+/// The size of a block; small in tests, so that they reach the ends of blocks.
 const NAMES: Slot = if cfg!(test) { 4 } else { 1 << 20 };
 const ROUNDS: u32 = if cfg!(test) { 2 } else { 1 << 10 };
 
-/// What was used and what may be.
+/// The names and rounds used and reserved.
 ///
-/// Invariant: every name and round that was handed out lies at or below what is on record.
+/// Invariant: every name and round handed out is at or below the recorded end.
 #[derive(Debug)]
 pub(in crate::protocol) struct Reserve {
     me: ReplicaId,
     last_name: Slot,
-    /// The rounds of this life lie above.
+    /// The rounds of this life are above this one.
     earlier_rounds: u32,
     names: Slot,
     rounds: u32,
@@ -33,7 +33,7 @@ impl Reserve {
         Reserve { me, last_name: 0, earlier_rounds: 0, names: 0, rounds: 0, written }
     }
 
-    /// A name that was never used.
+    /// A name that was never used before.
     pub(in crate::protocol) fn name<M, R: From<LogRecord>>(
         &mut self,
         fx: &mut Effects<M, R>,
@@ -46,8 +46,9 @@ impl Reserve {
         InstanceId::new(self.me, self.last_name)
     }
 
-    /// An own ballot above another, `skip` rounds higher than need be. The same one may come again
-    /// in the same life. `None` when rounds run out: a peer made one up.
+    /// A ballot of this replica above another, `skip` rounds higher than necessary. It may return
+    /// the same ballot again in one life. `None` if rounds run out, because a peer made up a high
+    /// one.
     pub(in crate::protocol) fn ballot<M, R: From<LogRecord>>(
         &mut self,
         above: Ballot,
@@ -70,12 +71,12 @@ impl Reserve {
         self.written = fx.append(R::from(record));
     }
 
-    /// What is said under a name or a ballot of this life waits for this.
+    /// The record that messages under a name or a ballot of this life wait for.
     pub(in crate::protocol) fn written(&self) -> Written {
         self.written
     }
 
-    /// An earlier life may have used all of this.
+    /// An earlier life may have used names and rounds up to these.
     pub(in crate::protocol) fn restore(&mut self, names: Slot, rounds: u32) {
         self.names = self.names.max(names);
         self.last_name = self.names;
@@ -83,7 +84,7 @@ impl Reserve {
         self.earlier_rounds = self.rounds;
     }
 
-    /// For an own snapshot.
+    /// The record for an own snapshot.
     pub(in crate::protocol) fn record(&self) -> Option<LogRecord> {
         let any = self.names > 0 || self.rounds > 0;
         any.then_some(LogRecord::Reserved { names: self.names, rounds: self.rounds })

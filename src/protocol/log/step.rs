@@ -1,12 +1,11 @@
-//! One step of a protocol, as its parts see it: something happened, and each part that has to do
-//! with it works on the same log, names and effects.
+//! One step of a protocol, as its parts see it: one event, one log, one set of effects.
 
 use super::{Choice, DecidedLog, LogRecord, ProtocolSnapshot, Reserve};
 use crate::protocol::context::Context;
 use crate::protocol::{Effects, View};
 use crate::types::{Settings, Slot};
 
-/// What all parts of a protocol share, whose rules are `Q`.
+/// The state that all parts of a protocol share; `Q` are its rules.
 #[derive(Debug)]
 pub(in crate::protocol) struct Core<Q> {
     pub(in crate::protocol) cx: Context<Q>,
@@ -14,7 +13,7 @@ pub(in crate::protocol) struct Core<Q> {
     pub(in crate::protocol) reserve: Reserve,
 }
 
-/// What a part is lent for one step.
+/// What a part may use during one step.
 pub(in crate::protocol) struct Step<'a, M, R, Q> {
     pub(in crate::protocol) cx: &'a Context<Q>,
     pub(in crate::protocol) view: &'a View,
@@ -43,8 +42,8 @@ impl<Q> Core<Q> {
         Step { cx, view, log, reserve, fx }
     }
 
-    /// For a snapshot: reservations and decisions that others may ask for, and then what is the
-    /// protocol's own.
+    /// For a snapshot: reservations, decisions that others may request, and the protocol's own
+    /// records.
     pub(in crate::protocol) fn snapshot<R: From<LogRecord>>(
         &self,
         own: impl Iterator<Item = R>,
@@ -53,8 +52,8 @@ impl<Q> Core<Q> {
         (ProtocolSnapshot { floor: self.log.floor() }, records.map(R::from).chain(own).collect())
     }
 
-    /// Takes in a record of an earlier life. `voted`: the last vote on record in a slot. The slot
-    /// that is decided now, if it is one: then no vote there is of use.
+    /// Restores a record of an earlier life. `voted`: the last vote on record in a slot. Returns
+    /// the slot if it is now decided; votes in it are then useless.
     pub(in crate::protocol) fn restore<'a, M, R>(
         &mut self,
         record: LogRecord,

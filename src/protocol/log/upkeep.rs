@@ -1,5 +1,5 @@
-//! Upkeep: replicas tell each other how far they are, ask for decisions they have missed, and
-//! forget those that nobody needs (§L5, §L6). Beside `decided`.
+//! Upkeep: replicas report their progress, fetch decisions they have missed, and drop those that no
+//! member needs (§L5, §L6). Beside `decided`.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use super::{Choice, DecidedLog, HORIZON, Standing, Upkeep};
 use crate::protocol::{Effects, Path, View};
 use crate::types::{ReplicaId, ReplicaSet, Slot, Written};
 
-/// The most decisions that one Fetch asks for.
+/// The most decisions that one Fetch may request.
 const FETCH_AT_MOST: Slot = 512;
-/// The bytes after which one Fetch is answered with no more.
+/// One Fetch is answered with about this many bytes.
 const FETCH_BYTES: usize = 1 << 20;
-/// How many decisions are dropped at a time.
+/// How many decisions one call drops.
 const DROP_AT_ONCE: usize = 2048;
 
 impl DecidedLog {
@@ -34,14 +34,14 @@ impl DecidedLog {
             let mut others = ReplicaSet::all(self.settings.quorums.n);
             others.remove(self.settings.me);
             let marks = Upkeep::Marks { known: self.known, saved };
-            // Others forget what all say they have: so it may not be lost here any more.
+            // The others drop what all have reported as saved, so it must never be lost here.
             let after = fx.everything();
             fx.send(after, others, M::from(marks));
         }
         self.truncate(fx);
     }
 
-    /// For how long the decided prefix has not grown although there is something after it.
+    /// How long the decided prefix has not grown although later slots are in use.
     pub(in crate::protocol) fn stuck_for(&self, view: &View) -> Duration {
         if self.marks.stuck.0 == self.known {
             view.now.since(self.marks.stuck.1)
@@ -50,8 +50,8 @@ impl DecidedLog {
         }
     }
 
-    /// Drops what every member has executed for good; beyond `retention.keep`, what enough members
-    /// have for all others to get a snapshot of it while `f` of them fail.
+    /// Drops what every member has durably executed. If more than `retention.keep` bytes are kept,
+    /// also drops what `f + 1` members have: if `f` of them fail, one still has a snapshot of it.
     fn truncate<M, R>(&mut self, fx: &mut Effects<M, R>) {
         let own = self.marks.saved_at(self.settings.me).min(self.known);
         let quorums = self.settings.quorums;
@@ -70,17 +70,17 @@ impl DecidedLog {
         }
     }
 
-    /// How long a gap has to last before it is taken for a loss.
+    /// How long a gap has to last before its messages are taken as lost.
     fn fetch_after(&self, view: &View) -> Duration {
         self.settings.timing.gossip + view.slowest_trip()
     }
 
-    /// Asks for decisions that somebody is known to have and this replica has not.
+    /// Requests decisions that another replica has and this one lacks.
     fn fetch<M: From<Upkeep>, R>(&mut self, view: &View, fx: &mut Effects<M, R>) {
         let Some((who, theirs)) = self.marks.who_knows(self.known, view) else { return };
         let from = self.known + 1;
         let to = theirs.min(self.known.saturating_add(FETCH_AT_MOST));
-        // Those already decided above the gap are not asked for again.
+        // Do not request decisions already known above the gap.
         let to = (from..=to).rev().find(|slot| self.is_open(*slot)).unwrap_or(from);
         fx.hit(Path::Fetch);
         self.marks.asked = to;
@@ -89,8 +89,8 @@ impl DecidedLog {
         fx.answer(Written::default(), who, M::from(Upkeep::Fetch { from, to }));
     }
 
-    /// A decision was learned: if all that had been asked for is known, there may be more, and a
-    /// replica that missed much need not wait for the clock.
+    /// A decision was learned. If everything requested is known, requests more at once: a replica
+    /// that missed much need not wait for the clock.
     pub(in crate::protocol) fn fetch_on<M: From<Upkeep>, R>(
         &mut self,
         view: &View,
@@ -103,7 +103,7 @@ impl DecidedLog {
         }
     }
 
-    /// Takes in what a member says. A decision is handed back: the protocol learns it.
+    /// Handles a member's message. Returns a decision if it brings one; the protocol learns it.
     pub(in crate::protocol) fn on_upkeep<M: From<Upkeep>, R>(
         &mut self,
         from: ReplicaId,
@@ -130,7 +130,7 @@ impl DecidedLog {
         fx: &mut Effects<M, R>,
     ) {
         if first <= self.floor {
-            // The first is missing there, or it would not have been asked for.
+            // The sender lacks the first slot: it requests only what it lacks.
             self.answer_truncated(from, fx);
             return;
         }
@@ -147,7 +147,7 @@ impl DecidedLog {
         }
     }
 
-    /// Answers somebody who wants something about a slot that is decided here, if it is.
+    /// If the slot is decided here, answers with that. Returns whether it is.
     pub(in crate::protocol) fn answer_decided<M: From<Upkeep>, R>(
         &self,
         to: ReplicaId,
@@ -179,7 +179,7 @@ impl DecidedLog {
         fx.answer(Written::default(), to, M::from(truncated));
     }
 
-    /// What is missing here is dropped elsewhere: only a snapshot tells of it.
+    /// The slots missing here are dropped elsewhere, so only a snapshot holds them.
     fn on_truncated<M, R>(&self, up_to: Slot, fx: &mut Effects<M, R>) {
         if up_to <= self.known {
             return;

@@ -1,6 +1,6 @@
-//! The acceptor: what a candidate or a leader asks of every replica (§M3, §M5).
+//! The acceptor: answers candidates and leaders (§M3, §M5).
 //!
-//! It has no state of its own: what it promised is in `promised`, what it voted for in the log.
+//! It has no state of its own: its promise is in `promised`, its votes are in the log.
 
 use super::lease::Grant;
 use super::log::Accepted;
@@ -11,11 +11,11 @@ use crate::protocol::Path;
 use crate::protocol::log::weight;
 use crate::types::{Ballot, ReplicaId, Slot, Written};
 
-/// A candidate that is so many slots behind is not pre-voted for: another one will ask, for whom
+/// A candidate that lags this many slots gets no pre-vote. Another candidate will ask, for which
 /// all would vote.
 const LAGGING: Slot = 4096;
 
-/// Somebody asks whether this replica would vote for it.
+/// A pre-vote request: would this replica vote for `from`?
 pub(super) fn on_pre_vote(
     s: &mut Step<'_>,
     grant: &Grant,
@@ -37,8 +37,8 @@ pub(super) fn on_pre_vote(
     }
 }
 
-/// Phase 1b: promises, and tells the first page of its votes; or the next one. Whether the promise
-/// is a new one.
+/// Phase 1b: promises, and sends the first page of its votes; or sends a later page. Returns
+/// whether the promise is new.
 pub(super) fn on_prepare(
     s: &mut Step<'_>,
     grant: &Grant,
@@ -79,16 +79,16 @@ pub(super) fn on_prepare(
     is_new
 }
 
-/// Whether a vote for `candidate` breaks no word given to a leader.
+/// Whether a vote for `candidate` breaks no lease and no leadership.
 fn may_vote(s: &Step<'_>, grant: &Grant, candidate: ReplicaId) -> bool {
     let me = s.cx.me();
     let leads = s.promised.leader() == Some(me) && candidate != me;
     !leads && grant.free_for(candidate) <= s.view.now
 }
 
-/// Whether a message of the leader of `ballot` is to be heeded; then that ballot is promised. That
-/// it leads means that a majority promised it `ballot`, so that may be joined at once, whatever
-/// this replica granted to another.
+/// Whether to handle a message of the leader of `ballot`; if so, that ballot is promised here. A
+/// majority promised the leader its ballot, or it would not lead. So this replica may join it at
+/// once, whatever lease it granted to another.
 pub(super) fn heeds(s: &mut Step<'_>, from: ReplicaId, ballot: Ballot) -> bool {
     if ballot.is_owner() || ballot.leader(from) != from || from == s.cx.me() {
         return false;
@@ -104,8 +104,7 @@ pub(super) fn heeds(s: &mut Step<'_>, from: ReplicaId, ballot: Ballot) -> bool {
     true
 }
 
-/// Phase 2a of the promised ballot's leader: votes for a run of slots, unless they are too far
-/// ahead.
+/// Phase 2a of the promised ballot's leader: votes for a run of slots, unless it is too far ahead.
 pub(super) fn on_accept(s: &mut Step<'_>, from: ReplicaId, first: Slot, entries: Vec<Entry>) {
     let last = first.saturating_add(entries.len() as Slot - 1);
     if first == 0 || !s.log.is_near(last) {
@@ -116,10 +115,10 @@ pub(super) fn on_accept(s: &mut Step<'_>, from: ReplicaId, first: Slot, entries:
     s.fx.answer(written, from, Message::AcceptOk { ballot, first, last });
 }
 
-/// Takes in the votes of this replica for a run of slots, at the promised ballot; what a message
-/// that tells of them waits for.
+/// Records this replica's votes for a run of slots at the promised ballot. Returns the record that
+/// an answer has to wait for.
 ///
-/// What is decided here is not voted for once more: it is chosen, whatever this vote adds.
+/// It does not vote again for decided slots: their value is chosen already.
 fn vote(s: &mut Step<'_>, ballot: Ballot, first: Slot, entries: Vec<Entry>) -> Written {
     let mut known = s.promised.written();
     let mut fresh = Vec::new();
@@ -141,7 +140,7 @@ fn vote(s: &mut Step<'_>, ballot: Ballot, first: Slot, entries: Vec<Entry>) -> W
     record_votes(s, fresh).map_or(known, |written| written.max(known))
 }
 
-/// Records votes at the promised ballot, in runs without a gap, and puts them in the log.
+/// Records votes at the promised ballot, in runs without a gap, and stores them in the log.
 pub(super) fn record_votes(s: &mut Step<'_>, fresh: Vec<(Slot, Entry)>) -> Option<Written> {
     let ballot = s.promised.ballot();
     let mut written = None;
@@ -159,12 +158,12 @@ pub(super) fn record_votes(s: &mut Step<'_>, fresh: Vec<(Slot, Entry)>) -> Optio
     written
 }
 
-/// This ballot's leader has ended phase 1, and found nothing beyond `barrier` that may have been
-/// chosen. So no vote there at a lower ballot was ever of use, nor will it be: a majority has
-/// promised this ballot. If such a vote stayed, it would stay until somebody proposes something in
-/// its slot, which may be never.
+/// The leader of this ballot has finished phase 1, and found that nothing beyond `barrier` may have
+/// been chosen. So votes there at lower ballots can never decide anything: a majority has promised
+/// this ballot. Without this, such a vote would stay until some proposal gets its slot, perhaps for
+/// ever.
 ///
-/// In the records the vote remains, and a restart brings it back: that does no harm.
+/// The records still hold the vote, and a restart restores it. That does no harm.
 pub(super) fn drop_outdone(s: &mut Step<'_>, barrier: Slot) {
     let barrier = if s.cx.rules.votes_below_the_barrier_stay() { barrier } else { 0 };
     let beyond = barrier.max(s.log.commit());

@@ -1,10 +1,11 @@
-//! The candidate: asks whether a majority would have another leader (pre-vote: Ongaro's thesis,
-//! §9.6), and if so runs phase 1 of Paxos over the whole suffix of the log ("Paxos Made Simple",
-//! §3). The rules are §M5 and §M6.
+//! The candidate: asks whether a majority would vote for it (pre-vote: Ongaro's thesis, §9.6), and
+//! if so runs phase 1 of Paxos over the whole suffix of the log ("Paxos Made Simple", §3). The
+//! rules are §M5 and §M6.
 //!
-//! A pre-vote changes nothing at whoever gives it, and nobody gives one who has granted a leader
-//! its lease (`lease`): so a replica that comes back, or sees nobody, disturbs no leader that a
-//! majority hears. Who takes a ballot records it first: it is never taken again.
+//! A pre-vote changes nothing at the replica that gives it, and no replica gives one while it has
+//! granted a lease (`lease`). So a replica that restarts or is cut off does not disturb a leader
+//! that a majority hears. A candidate records a ballot before using it, so no ballot is taken
+//! twice.
 
 use std::collections::BTreeMap;
 
@@ -19,45 +20,45 @@ use crate::types::{Ballot, ReplicaId, ReplicaSet, Slot, Time, Written};
 pub(super) struct Candidate {
     ballot: Ballot,
     stage: Stage,
-    /// What others voted for, above what is known decided here.
+    /// Votes of others for slots not known to be decided here.
     found: BTreeMap<Slot, Found>,
     next_resend: Time,
     tries: u32,
 }
 
-/// How far a candidate is.
+/// The stage of a candidacy.
 #[derive(Debug)]
 enum Stage {
-    /// Asks who would vote for it.
+    /// Asks for pre-votes; these replicas have given one.
     PreVote(ReplicaSet),
-    /// Phase 1: per member, the first slot that it has not told its votes from; `None` when all
-    /// are told.
+    /// Phase 1. Per member, the first slot of the next page of its votes; `None` once it has sent
+    /// all.
     Phase1(Vec<Option<Slot>>),
 }
 
-/// The best that phase 1 has found for a slot.
+/// The vote of the highest ballot that phase 1 has found for a slot.
 #[derive(Debug)]
 struct Found {
     ballot: Ballot,
     entry: Entry,
 }
 
-/// A page of somebody's votes.
+/// A page of a member's votes.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) ballot: Ballot,
-    /// The page starts here.
+    /// The first slot of the page.
     pub(super) first: Slot,
-    /// Up to here the votes told are of what is decided.
+    /// Votes up to here are for decided values.
     pub(super) commit: Slot,
-    /// By slot.
+    /// In slot order.
     pub(super) votes: Vec<Vote>,
-    /// Where the next page starts; 0 when there is none.
+    /// The first slot of the next page; 0 if there is none.
     pub(super) next: Slot,
 }
 
 impl Page {
-    /// Whether it is one: its votes ascend from `first` on, and the next one starts after them.
+    /// Whether it is well-formed: votes ascend from `first`, and the next page starts after them.
     fn is_sound(&self) -> bool {
         let ascend = self.votes.windows(2).all(|two| two[0].slot < two[1].slot);
         let last = self.votes.last().map_or(self.first, |vote| vote.slot);
@@ -67,17 +68,18 @@ impl Page {
 }
 
 impl Candidate {
-    /// Would take `ballot`, if a majority would have it.
+    /// A candidacy that will take `ballot` if a majority gives pre-votes.
     pub(super) fn new(s: &Step<'_>, ballot: Ballot) -> Candidate {
         Candidate::at(s, ballot, Stage::PreVote(ReplicaSet::from_iter([s.cx.me()])))
     }
 
-    /// Phase 1a, at the ballot that was just promised for it.
+    /// Phase 1a, at the ballot that this replica has just promised.
     pub(super) fn start_phase_1(s: &mut Step<'_>) -> Candidate {
         let (ballot, first) = (s.promised.ballot(), s.log.commit() + 1);
         let candidate = Candidate::at(s, ballot, Stage::Phase1(vec![Some(first); s.cx.n()]));
         candidate.ask(s);
-        // Its own votes are at hand; its promise counts when it is durable, like any other.
+        // Its own votes are read from the log; its promise counts once it is durable, like any
+        // other.
         let (commit, votes, next) = (s.log.commit(), Vec::new(), 0);
         let promise = Message::Promise { ballot, first, commit, votes, next };
         s.fx.answer(s.promised.written(), s.cx.me(), promise);
@@ -89,7 +91,7 @@ impl Candidate {
         Candidate { ballot, stage, found: BTreeMap::new(), next_resend, tries: 0 }
     }
 
-    /// Asks all who have not answered.
+    /// Asks every member that has not answered.
     pub(super) fn ask(&self, s: &mut Step<'_>) {
         let (ballot, others) = (self.ballot, s.cx.others());
         match &self.stage {
@@ -110,7 +112,7 @@ impl Candidate {
         }
     }
 
-    /// Time passed: asks again whoever has not answered.
+    /// Time passed: asks again every member that has not answered.
     pub(super) fn ask_again(&mut self, s: &mut Step<'_>) {
         if self.next_resend <= s.view.now {
             self.tries += 1;
@@ -120,7 +122,7 @@ impl Candidate {
         }
     }
 
-    /// Whether a majority would vote for it, and it has not asked for more yet.
+    /// Whether it has pre-votes from a majority, and has not started phase 1.
     pub(super) fn is_wanted(&self, s: &Step<'_>) -> bool {
         match &self.stage {
             Stage::PreVote(voters) => voters.len() >= rules::quorum(s.cx),
@@ -128,14 +130,14 @@ impl Candidate {
         }
     }
 
-    /// A member would vote for it; whether a majority would, as is known now.
+    /// A member gave a pre-vote. Returns whether that makes a majority.
     pub(super) fn on_pre_vote_ok(&mut self, s: &Step<'_>, from: ReplicaId, ballot: Ballot) -> bool {
         let Stage::PreVote(voters) = &mut self.stage else { return false };
         ballot == self.ballot && voters.insert(from) && self.is_wanted(s)
     }
 
-    /// A page of somebody's votes. Once a majority has told all of its votes: what to propose, from
-    /// the first slot on that is not known decided.
+    /// A page of a member's votes. Once a majority has sent all its votes, returns what to propose,
+    /// from the first slot not known to be decided.
     pub(super) fn on_promise(
         &mut self,
         s: &mut Step<'_>,
@@ -150,8 +152,8 @@ impl Candidate {
         }
         let Page { ballot, commit, votes, next, .. } = page;
         *waits_for = (next > 0).then_some(next);
-        // Pages come in the slots' order, and what is decided is told without a gap: so this
-        // replica keeps up with it.
+        // Pages come in slot order, and decided slots without a gap, so this replica can learn
+        // them.
         let (decided, votes): (Vec<_>, Vec<_>) = votes.into_iter().partition(|v| v.slot <= commit);
         learn_votes(s, &decided);
         self.note_found(s, votes);
@@ -162,8 +164,8 @@ impl Candidate {
         self.is_prepared(s).then(|| self.choose(s))
     }
 
-    /// Keeps the best votes for what is not known decided. What is further ahead of that than any
-    /// leader goes is nonsense.
+    /// Keeps the votes of the highest ballots for slots not known to be decided. Slots further
+    /// ahead than any leader proposes are ignored.
     fn note_found(&mut self, s: &Step<'_>, votes: Vec<Vote>) {
         let commit = s.log.commit();
         let open = votes.into_iter().filter(|v| v.slot > commit && s.log.is_near(v.slot));
@@ -175,16 +177,16 @@ impl Candidate {
         }
     }
 
-    /// Whether a majority has told all its votes.
+    /// Whether a majority has sent all its votes.
     fn is_prepared(&self, s: &Step<'_>) -> bool {
         let Stage::Phase1(pages) = &self.stage else { return false };
         pages.iter().filter(|page| page.is_none()).count() >= rules::quorum(s.cx)
     }
 
-    /// For each slot what may have been chosen.
+    /// For each slot, the value that may have been chosen.
     ///
-    /// The value of the vote at the highest ballot is the only one that may have been; where there
-    /// is no vote, none was, and a `Nop` fills the gap ("Paxos Made Simple", §3).
+    /// Only the value of the vote at the highest ballot may have been chosen. If a slot has no
+    /// vote, nothing was chosen, and a `Nop` fills the gap ("Paxos Made Simple", §3).
     fn choose(&mut self, s: &mut Step<'_>) -> Vec<Entry> {
         let mut found = std::mem::take(&mut self.found);
         if !s.cx.rules.found_votes_bind() {
@@ -213,7 +215,7 @@ impl Candidate {
     }
 }
 
-/// Votes for what is decided: as far as they follow what is known, they are decisions.
+/// Votes for decided values: as far as they follow the known prefix, they are decisions.
 fn learn_votes(s: &mut Step<'_>, decided: &[Vote]) {
     for run in decided.chunk_by(|vote, next| vote.slot + 1 == next.slot) {
         let entries = run.iter().map(|vote| vote.entry.clone()).collect();
@@ -235,7 +237,7 @@ mod tests {
         Entry { proposal: InstanceId::new(replica(of), tag), value: Value::Batch(batch(tag)) }
     }
 
-    /// Replica 1 of three in phase 1, with what it has said; the vote that it cast before.
+    /// Replica 1 of three in phase 1, after it voted for `entry` in slot 1.
     fn prepared(ballot: Ballot, entry: Entry) -> (Core, View, Fx, Candidate) {
         let mut core = Core::new(settings(1, 3, Retention::default()));
         let (view, mut fx) = (View::new(3), Fx::default());

@@ -1,4 +1,4 @@
-//! When this replica stands for election: after it has heard no leader for long enough (§M5).
+//! When this replica stands for election: after hearing no leader for long enough (§M5).
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::step::Step;
 use crate::protocol::{Path, View};
 use crate::types::{Ballot, ReplicaId, Time};
 
-/// When to stand for election, and above what.
+/// When to stand for election, and at which ballot.
 #[derive(Debug)]
 pub(super) struct Election {
     rng: ChaCha8Rng,
-    /// When; `None` before the first look at the clock.
+    /// The time; `None` before the first tick.
     deadline: Option<Time>,
-    /// The highest ballot heard of, promised or not.
+    /// The highest ballot seen, promised or not.
     highest: Ballot,
 }
 
@@ -28,17 +28,17 @@ impl Election {
         Election { rng, deadline: None, highest: Ballot::OWNER }
     }
 
-    /// There is such a ballot.
+    /// Notes a ballot that was seen.
     pub(super) fn note(&mut self, ballot: Ballot) {
         self.highest = self.highest.max(ballot);
     }
 
-    /// An own ballot above all that were heard of.
+    /// A ballot of this replica above all seen.
     pub(super) fn next_ballot(&self, me: ReplicaId, promised: &Promised) -> Ballot {
         promised.ballot().max(self.highest).next_for(me)
     }
 
-    /// A leader was heard, or somebody stands for election: this replica waits.
+    /// A leader was heard, or another replica stands for election: this replica waits.
     pub(super) fn postpone(&mut self, cx: &Context, view: &View) {
         let least = election_timeout(cx, view);
         let drawn = self.rng.random::<f64>();
@@ -46,8 +46,8 @@ impl Election {
         self.deadline = Some(view.now + least + jitter);
     }
 
-    /// In a new cluster, which nobody leads, the wished-for leader or else the first replica leads
-    /// if it can; the others follow in order.
+    /// In a new cluster without a leader, the preferred leader goes first, or else the first
+    /// replica; the others follow in order.
     fn first_deadline(&mut self, cx: &Context, view: &View) -> Time {
         let (timing, me) = (cx.timing(), cx.me());
         let rank = u32::try_from(me.index()).expect("a replica's number is small");
@@ -59,8 +59,8 @@ impl Election {
         if cx.n() == 1 { view.now } else { view.now + timing.gossip + spread + jitter }
     }
 
-    /// Time passed, and this replica does not lead: whether it is time to stand for election. Not
-    /// before it is free of its word to a leader.
+    /// Whether it is time to stand for election; call it at each tick while not leading. It is not
+    /// before this replica's lease to a leader has ended.
     pub(super) fn is_due(&mut self, s: &mut Step<'_>, grant: &Grant) -> bool {
         let deadline = match self.deadline {
             Some(deadline) => deadline,

@@ -1,4 +1,4 @@
-//! The learner: follows what the leader says is decided, and asks for what it lacks (§M4, §L5).
+//! The learner: decides as far as the leader says, and fetches what it lacks (§M4, §L5).
 
 use super::log::Log;
 use super::message::{Entry, take_run};
@@ -9,26 +9,26 @@ use crate::protocol::Path;
 use crate::protocol::log::{decision, need_snapshot, weight};
 use crate::types::{MAX_SLOT, ReplicaId, Slot, Time, Written};
 
-/// When this replica asks, and when it writes down what it has learned.
+/// When to fetch missing decisions, and when to record learned ones.
 #[derive(Debug, Default)]
 pub(super) struct Learner {
-    /// When to ask again for what is missing.
+    /// When to fetch again.
     next_fetch: Time,
-    /// The last slot known decided when this replica was last seen to lack what comes after it.
+    /// The end of the decided prefix when this replica last noticed that later slots are missing.
     stands_at: Option<Slot>,
-    /// When to write down what is decided, if no vote did.
+    /// When to record how far all is decided, unless a vote did.
     next_record: Time,
 }
 
 impl Learner {
-    /// Goes as far as the leader says all is decided, and asks for what it lacks.
+    /// Decides as far as the leader says, and fetches what is missing.
     pub(super) fn follow_commit(&mut self, s: &mut Step<'_>) {
         decide_told(s);
         self.fetch_missing(s);
     }
 
-    /// Asks for what is decided and not here, once that has lasted: a large Accept is overtaken by
-    /// the small message that says how far all is decided, and need not be sent twice for that.
+    /// Fetches missing decisions once the gap has lasted. A large Accept may be overtaken by the
+    /// small message that announces the decision, and need not be sent twice because of that.
     fn fetch_missing(&mut self, s: &mut Step<'_>) {
         let (now, commit) = (s.view.now, s.log.commit());
         if commit >= s.promised.told() {
@@ -48,21 +48,21 @@ impl Learner {
         }
     }
 
-    /// Decisions that a follower or a candidate asked for. A leader takes none: it knows what is
-    /// decided at its ballot from its own count alone.
+    /// Decisions that a follower or a candidate fetched. A leader ignores them: at its ballot it
+    /// learns decisions only from its own count.
     pub(super) fn on_decided(&mut self, s: &mut Step<'_>, first: Slot, entries: Vec<Entry>) {
         let any = learn(s, first, entries);
         decide_told(s);
         if any {
-            // There may be more, and it is not under way.
+            // There may be more, and none is on its way.
             self.stands_at = Some(s.log.commit());
             self.next_fetch = s.view.now;
         }
         self.fetch_missing(s);
     }
 
-    /// What is decided is written down now and then, so that a restart begins with it; nothing
-    /// waits for that.
+    /// Records how far all is decided, at intervals, so that a restart begins there. Nothing waits
+    /// for this record.
     pub(super) fn record_commit(&mut self, s: &mut Step<'_>) {
         let commit = s.log.commit();
         if s.log.recorded() < commit && self.next_record <= s.view.now {
@@ -73,11 +73,11 @@ impl Learner {
     }
 }
 
-/// Decides what the leader says is decided, as far as it is here.
+/// Decides the slots that the leader has announced, as far as they are here.
 ///
-/// Why what was voted for at the leader's own ballot is what was decided: the leader proposed it at
-/// that ballot, after phase 1; had another value been chosen for the slot at any ballot below, it
-/// would have proposed that. What was voted for at a lower ballot may be anything.
+/// A vote at the leader's own ballot is for the decided value. The leader proposed it at that
+/// ballot, after phase 1; if a lower ballot had chosen another value for the slot, the leader would
+/// have proposed that one. A vote at a lower ballot may be for any value.
 fn decide_told(s: &mut Step<'_>) {
     while s.log.commit() < s.promised.told() {
         let Some(held) = s.log.get(s.log.commit() + 1) else { return };
@@ -89,14 +89,14 @@ fn decide_told(s: &mut Step<'_>) {
     }
 }
 
-/// The next slot is decided, as it is in the log: that is told to the executor. Whose proposal it
-/// was.
+/// The next slot is decided as it stands in the log: passes the decision to the executor. Returns
+/// whose proposal it was.
 pub(super) fn decide_next(s: &mut Step<'_>) -> ReplicaId {
     let leads = s.promised.leader() == Some(s.cx.me());
     decide(s.cx, s.log, s.proposals, leads, s.fx)
 }
 
-/// An earlier life knew the next slot as decided.
+/// An earlier life knew that the next slot was decided.
 pub(super) fn restore_next(core: &mut Core, fx: &mut Fx) {
     decide(&core.cx, &mut core.log, &mut core.proposals, false, fx);
 }
@@ -113,12 +113,12 @@ fn decide(
     if proposal.replica == cx.me() && proposals.end(proposal.slot) {
         fx.own_commits.push((proposal, leads));
     }
-    // A majority holds it durably: nothing here need be.
+    // A majority stores it durably, so nothing here need be durable.
     fx.decide(Written::default(), decision(cx.n(), slot, proposal, value));
     proposal.replica
 }
 
-/// Takes in decisions, as far as they follow without a gap; whether any is news.
+/// Takes in decisions, as far as they follow without a gap. Returns whether any is new.
 pub(super) fn learn(s: &mut Step<'_>, first: Slot, entries: Vec<Entry>) -> bool {
     let next = s.log.commit() + 1;
     if first == 0 || first > next {
@@ -144,7 +144,7 @@ pub(super) fn learn(s: &mut Step<'_>, first: Slot, entries: Vec<Entry>) -> bool 
     true
 }
 
-/// A member asks for decisions.
+/// A member requests decisions.
 pub(super) fn on_fetch(s: &mut Step<'_>, from: ReplicaId, first: Slot) {
     let commit = s.log.commit();
     if first == 0 || first > commit {
@@ -162,14 +162,14 @@ pub(super) fn on_fetch(s: &mut Step<'_>, from: ReplicaId, first: Slot) {
     s.fx.answer(Written::default(), from, Message::Decided { first, entries });
 }
 
-/// A member lacks what is not kept here any more.
+/// A member lacks slots that are dropped here.
 pub(super) fn answer_truncated(s: &mut Step<'_>, to: ReplicaId) {
     s.fx.hit(Path::MpTruncated);
     let floor = s.log.floor();
     s.fx.answer(Written::default(), to, Message::Truncated { floor });
 }
 
-/// What is missing here is not kept there any more.
+/// The slots missing here are dropped at the sender.
 pub(super) fn on_truncated(s: &mut Step<'_>, floor: Slot) {
     if floor <= s.log.commit() || floor > MAX_SLOT {
         return;

@@ -1,30 +1,32 @@
-//! The leader's lease: while a majority votes for nobody else, what the leader knows as decided is
-//! all that is decided, and it may answer reads alone (Ongaro, "Consensus: Bridging Theory and
+//! The leader's lease. While a majority votes for no other candidate, the decisions known to the
+//! leader are all there are, and it may answer reads alone (Ongaro, "Consensus: Bridging Theory and
 //! Practice", §6.4; "Paxos Made Live", §5.2). The rules are §M7 and §M8.
 //!
-//! With each Heartbeat the leader asks for a lease of the least election time-out. Who answers
-//! votes and pre-votes for nobody else for as long, counted from the receipt. The leader counts
-//! from when it *sent* the Heartbeat, and for [`SHARE`] of the time: so a replica's clock may run
-//! up to twice as fast as the leader's. Nothing else in this protocol depends on clocks.
+//! With each Heartbeat the leader requests a lease of the least election time-out. A replica that
+//! answers gives votes and pre-votes to no other candidate for that long, counted from the receipt.
+//! The leader counts from when it *sent* the Heartbeat, and uses only one part in [`SHARE`] of the
+//! time. So a replica's clock may run up to twice as fast as the leader's. Nothing else in this
+//! protocol depends on clocks.
 //!
-//! A leader whose clock stands still while others elect a new one would read what is long
-//! overwritten. So the clock has to go on while a machine is suspended, and whoever answers reads
-//! it once more after the read (`Protocol::lease_end`). A virtual machine's clocks may all stand
-//! still while it is paused, and nothing inside it can tell: there, leases have to be off
-//! ([`Settings::leases`](crate::types::Settings::leases)). Grants go on all the same: they keep a
-//! leader that lives in its place.
+//! If a leader's clock stops while others elect a new leader, it would read overwritten values. So
+//! the clock must continue while a machine is suspended, and the caller reads it again after the
+//! read (`Protocol::lease_end`). The clocks of a virtual machine may all stop while it is paused,
+//! unnoticed inside it. There, leases have to be off
+//! ([`Settings::leases`](crate::types::Settings::leases)). Leases are granted all the same: they
+//! keep a live leader in place.
 //!
-//! A grant outlives a crash: the longest one ever is recorded before the first is told, and a
-//! replica that comes back waits as long before it votes.
+//! A grant survives a crash: the longest one ever is recorded before the first is announced, and a
+//! restarted replica waits that long before it votes.
 //!
-//! A majority that promises a ballot to another has a member in common with the one that granted:
-//! no new leader, so no decision but this leader's own; and this leader alone counts votes, so
-//! nobody knows of a decision before it does. What earlier leaders decided lies at or below the
-//! barrier that phase 1 found, and is decided again before the first read. (Raft has to append an
-//! entry to know as much; here it is known from the start, and often nothing has to be decided.)
+//! Two majorities share a member. So while a majority has granted a lease, no majority promises
+//! another ballot: there is no new leader, and only this leader's decisions. It alone counts votes,
+//! so no replica knows of a decision before it does. What earlier leaders decided is at or below
+//! the barrier that phase 1 found, and is decided again before the first read. (In Raft a leader
+//! has to append an entry to know this; here it is known from the start, and often nothing has to
+//! be decided.)
 
 //!
-//! Here is what members do; the leader's side is in `leader/lease.rs`.
+//! This file has the members' side; the leader's is in `leader/lease.rs`.
 
 use std::time::Duration;
 
@@ -33,35 +35,35 @@ use super::{Context, Message, Record};
 use crate::protocol::View;
 use crate::types::{ReplicaId, Slot, Time, Written};
 
-/// Of what it was granted, a leader uses one part in so many.
+/// A leader uses one part in this many of a grant.
 pub(super) const SHARE: u32 = 2;
-/// No lease is longer, however far the members are apart.
+/// No lease is longer, however long the round trips are.
 pub(super) const LONGEST: Duration = Duration::from_secs(30);
 
-/// The least time-out after which a silent leader is replaced, and what it is granted.
+/// The least time-out after which a silent leader is replaced; also the length of a lease.
 pub(super) fn election_timeout(cx: &Context, view: &View) -> Duration {
     let timing = cx.timing();
     timing.suspect.max(view.slowest_round_trip() * 4 + timing.gossip * 2).min(LONGEST)
 }
 
-/// What a Heartbeat asks for.
+/// The lease that a Heartbeat requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
-    /// When, on the leader's clock.
+    /// When it was sent, on the leader's clock.
     pub(super) sent: Time,
-    /// For how long.
+    /// The requested length.
     pub(super) lease: Duration,
 }
 
-/// What this replica granted.
+/// The lease that this replica granted.
 #[derive(Debug, Default)]
 pub(super) struct Grant {
     to: Option<ReplicaId>,
     until: Time,
-    /// The longest one on record, and the record's token.
+    /// The longest lease on record, and the record's token.
     longest: Duration,
     written: Written,
-    /// Nobody is voted for before: an earlier life may have granted until then.
+    /// No vote before this time: an earlier life may have granted a lease until then.
     not_before: Time,
 }
 
@@ -74,7 +76,7 @@ impl Grant {
         (!self.longest.is_zero()).then_some(Record::Granted { lease: self.longest })
     }
 
-    /// A new life begins: what an earlier one granted may still hold.
+    /// A new life begins: a lease of an earlier one may still hold.
     pub(super) fn resume(&mut self, cx: &Context, now: Time) {
         if cx.rules.grants_outlive_a_crash() {
             self.not_before = now + self.longest;
@@ -91,8 +93,8 @@ impl Grant {
         }
     }
 
-    /// Grants the leader that was just heard its lease; everything up to `forget` is executed for
-    /// good by every member.
+    /// Grants the lease to the leader that was just heard. Every member has durably executed
+    /// everything up to `forget`.
     pub(super) fn on_heartbeat(
         &mut self,
         s: &mut Step<'_>,
@@ -103,7 +105,7 @@ impl Grant {
         let Asked { sent, lease } = asked;
         let lease = lease.min(LONGEST);
         if lease > self.longest {
-            // Somewhat more, so that not every slower round trip leaves a record.
+            // Somewhat longer, so that not every slower round trip needs a new record.
             let lease = (lease * 5 / 4).min(LONGEST);
             self.longest = lease;
             self.written = s.fx.append(Record::Granted { lease });

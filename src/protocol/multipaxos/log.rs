@@ -1,10 +1,10 @@
-//! A replica's log: what it voted for, slot by slot, up to where that is decided, and what of it
-//! may go (§L6).
+//! A replica's log: its votes slot by slot, the end of the decided prefix, and what may be dropped
+//! (§L6).
 //!
-//! A slot goes once every member has executed it for good, as the leader tells; or once it is in
-//! this replica's own snapshot and more than `retention.keep` bytes are kept: whoever asks for it
-//! then is told so, and needs a snapshot. That takes no agreement: what is executed is a prefix, so
-//! of any two snapshots one holds the other.
+//! A slot is dropped once the leader says that every member has durably executed it. It is also
+//! dropped once it is in this replica's own snapshot and more than `retention.keep` bytes are kept:
+//! a replica that requests it then is told so, and needs a snapshot. No agreement is needed: what
+//! is executed is a prefix, so of any two snapshots one holds the other.
 
 use std::collections::BTreeMap;
 
@@ -14,44 +14,45 @@ use crate::protocol::Path;
 use crate::protocol::log::weight;
 use crate::types::{Ballot, Slot, Written};
 
-/// How far ahead of what is decided here a slot may be: a leader has far fewer under way, and one
-/// who lags further behind asks for what was decided first.
+/// How far above the decided prefix a slot may be. A leader has far fewer in progress, and a
+/// replica that lags further first fetches decisions.
 const MOST_AHEAD: Slot = 1 << 16;
 
-/// How many slots go at a time: a replica never stops to clean up.
+/// How many slots one call drops: cleaning up must never stall the replica.
 const AT_ONCE: Slot = 2048;
 
-/// A vote, or a decision that was learned.
+/// A vote, or a learned decision.
 #[derive(Clone, Debug)]
 pub(super) struct Accepted {
-    /// The ballot of the vote; [`Ballot::OWNER`], which no leader has, for what was only learned.
+    /// The ballot of the vote. [`Ballot::OWNER`], which no leader has, for a decision learned
+    /// without a vote.
     pub(super) ballot: Ballot,
     pub(super) entry: Entry,
-    /// Of the record that holds it.
+    /// The record that holds it.
     pub(super) written: Written,
 }
 
 /// Invariants:
 ///
-/// 1. `floor <= commit`. What lies at or below `floor` is decided and gone; from there up to
-///    `commit` every slot is present, and what it holds is decided and never changes.
+/// 1. `floor <= commit`. Slots up to `floor` are decided and dropped. Between `floor` and `commit`
+///    every slot is present, decided, and never changes.
 /// 2. Above `commit` a slot holds the vote of the highest ballot, or nothing.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     floor: Slot,
     commit: Slot,
-    /// What the records say is decided.
+    /// How far the records say that all is decided.
     recorded: Slot,
-    /// Everything up to here is executed here for good.
+    /// Everything up to here is durably executed here.
     saved: Slot,
-    /// Everything up to here is executed for good by every member.
+    /// Every member has durably executed everything up to here.
     forgettable: Slot,
     slots: BTreeMap<Slot, Accepted>,
     bytes: usize,
 }
 
 impl Log {
-    /// Everything up to here is gone.
+    /// Everything up to here is dropped.
     pub(super) fn floor(&self) -> Slot {
         self.floor
     }
@@ -61,48 +62,49 @@ impl Log {
         self.commit
     }
 
-    /// Up to where the records say that all is decided.
+    /// How far the records say that all is decided.
     pub(super) fn recorded(&self) -> Slot {
         self.recorded
     }
 
-    /// The records now say that all is decided up to `slot`.
+    /// The records now say that everything up to `slot` is decided.
     pub(super) fn note_recorded(&mut self, slot: Slot) {
         self.recorded = slot;
     }
 
-    /// Everything up to here is executed here for good.
+    /// Everything up to here is durably executed here.
     pub(super) fn saved(&self) -> Slot {
         self.saved
     }
 
-    /// Everything up to `slot` is executed here for good.
+    /// Everything up to `slot` is durably executed here.
     pub(super) fn note_saved(&mut self, slot: Slot) {
         self.saved = self.saved.max(slot);
     }
 
-    /// Everything up to `slot` is executed for good by every member; up to where that is known.
+    /// Every member has durably executed everything up to `slot`. Returns the highest such slot
+    /// known.
     pub(super) fn note_forgettable(&mut self, slot: Slot) -> Slot {
         self.forgettable = self.forgettable.max(slot);
         self.forgettable
     }
 
-    /// About how many bytes it takes.
+    /// Roughly how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many slots it holds.
+    /// The number of slots it holds.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// The last slot that holds something, or is decided.
+    /// The last slot that is decided or holds a vote.
     pub(super) fn last(&self) -> Slot {
         self.slots.last_key_value().map_or(self.commit, |(slot, _)| *slot).max(self.commit)
     }
 
-    /// Whether a slot is one that a sound leader may be at: decided, or not far behind that.
+    /// Whether a leader may be at this slot: it is decided, or not far above the decided prefix.
     pub(super) fn is_near(&self, slot: Slot) -> bool {
         slot > 0 && slot <= self.commit.saturating_add(MOST_AHEAD)
     }
@@ -111,12 +113,12 @@ impl Log {
         self.slots.get(&slot)
     }
 
-    /// What lies at `first` and after it.
+    /// The slots from `first` on.
     pub(super) fn from(&self, first: Slot) -> impl Iterator<Item = (Slot, &Accepted)> {
         self.slots.range(first..).map(|(slot, accepted)| (*slot, accepted))
     }
 
-    /// Puts in a vote or a decision.
+    /// Stores a vote or a decision.
     pub(super) fn put(&mut self, slot: Slot, accepted: Accepted) {
         self.bytes += weight(&accepted.entry.value);
         if let Some(old) = self.slots.insert(slot, accepted) {
@@ -124,20 +126,20 @@ impl Log {
         }
     }
 
-    /// Puts in the decision of a slot, which may hold a vote for it.
+    /// Stores the decision of a slot, which may hold a vote for it.
     pub(super) fn put_decided(&mut self, slot: Slot, entry: Entry, written: Written) {
         self.put(slot, Accepted { ballot: Ballot::OWNER, entry, written });
     }
 
-    /// The next slot is decided as it stands here; what it holds.
+    /// The next slot is decided as it stands here. Returns its content.
     pub(super) fn decide_next(&mut self) -> (Slot, &Entry) {
         self.commit += 1;
         let accepted = self.slots.get(&self.commit);
         (self.commit, &accepted.expect("what is decided is known").entry)
     }
 
-    /// Starts after a snapshot of everything up to `executed`: what is below is decided, and gone
-    /// unless it is there as decided.
+    /// Starts after a snapshot of everything up to `executed`. The slots below are decided and
+    /// dropped.
     pub(super) fn start_after(&mut self, executed: Slot) {
         if executed <= self.commit {
             return;
@@ -146,13 +148,13 @@ impl Log {
         self.forget(executed, &mut Vec::new());
     }
 
-    /// Takes in a decision from below what a snapshot stands for: it is kept for others.
+    /// Restores a decision from below the snapshot's end; it is kept for others.
     pub(super) fn restore_kept(&mut self, slot: Slot, entry: Entry) {
         self.floor = self.floor.min(slot - 1);
         self.put_decided(slot, entry, Written::default());
     }
 
-    /// Drops the votes beyond `slot` that were cast below `ballot`; whether there were any.
+    /// Drops the votes beyond `slot` at ballots below `ballot`. Returns whether there were any.
     pub(super) fn drop_outdone(&mut self, slot: Slot, ballot: Ballot) -> bool {
         assert!(slot >= self.commit, "what is decided is kept");
         let beyond = self.slots.range(slot.saturating_add(1)..);
@@ -165,8 +167,8 @@ impl Log {
         !outdone.is_empty()
     }
 
-    /// Drops some of what may go, and at most `keep` bytes stay if that is enough for it. What was
-    /// dropped. Called with every tick.
+    /// Drops some slots that may go, so that at most `keep` bytes stay if that is possible. Returns
+    /// what was dropped. Called with every tick.
     pub(super) fn truncate(&mut self, keep: usize, fx: &mut Fx) -> Vec<Entry> {
         let mut gone = Vec::new();
         let saved = self.saved.min(self.commit);
@@ -185,7 +187,7 @@ impl Log {
         gone
     }
 
-    /// Drops everything up to `floor`, which is decided, into `gone`.
+    /// Moves everything up to `floor`, all of it decided, into `gone`.
     fn forget(&mut self, floor: Slot, gone: &mut Vec<Entry>) {
         assert!(floor <= self.commit, "only what is decided is dropped");
         while let Some(first) = self.slots.first_entry().filter(|first| *first.key() <= floor) {

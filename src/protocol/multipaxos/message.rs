@@ -1,35 +1,35 @@
-//! What replicas say to each other, and what they must not forget. The names are those of "Paxos
-//! Made Simple" where it has one: Prepare, Promise, Accept.
+//! The messages and records of Multi-Paxos. Names follow "Paxos Made Simple" where it has one:
+//! Prepare, Promise, Accept.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{Ballot, Batch, InstanceId, Slot, Time, Value};
 
-/// What a slot holds: a proposal, or nothing, and how its proposer calls it.
+/// The content of a slot: a proposal or `Nop`, with its name.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Entry {
-    /// Whose proposal it is, and which.
+    /// The name of the proposal: its proposer, and that replica's number for it.
     pub proposal: InstanceId,
-    /// Its commands.
+    /// The value.
     pub value: Value,
 }
 
 impl Entry {
-    /// Nothing, under a name.
+    /// A `Nop` with a name.
     pub(super) fn nop(proposal: InstanceId) -> Entry {
         Entry { proposal, value: Value::Nop }
     }
 }
 
-/// An acceptor's vote, as it reports it to a new leader.
+/// A vote, as an acceptor reports it to a new leader.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Vote {
     /// The slot.
     pub slot: Slot,
-    /// The ballot at which it voted last.
+    /// The ballot of its last vote.
     pub ballot: Ballot,
-    /// For what.
+    /// The entry voted for.
     pub entry: Entry,
 }
 
@@ -45,14 +45,14 @@ pub struct Proposal {
 /// A message of Multi-Paxos.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Message {
-    /// "Would you promise me this ballot?" Binds nobody.
+    /// Asks for a pre-vote: would the receiver promise this ballot? Binds no replica.
     PreVote {
         /// The ballot that the sender would take.
         ballot: Ballot,
-        /// Up to where it knows what is decided.
+        /// The end of the sender's decided prefix.
         commit: Slot,
     },
-    /// "I would."
+    /// A pre-vote: yes.
     PreVoteOk {
         /// The ballot asked about.
         ballot: Ballot,
@@ -61,20 +61,20 @@ pub enum Message {
     Prepare {
         /// The ballot.
         ballot: Ballot,
-        /// The first slot that the sender wants to hear of.
+        /// The first slot whose votes the sender needs.
         first: Slot,
     },
     /// Phase 1b: a page of the sender's votes.
     Promise {
         /// The ballot promised.
         ballot: Ballot,
-        /// The page starts here.
+        /// The first slot of the page.
         first: Slot,
-        /// Up to here the votes told are of what is decided.
+        /// Votes up to here are for decided values.
         commit: Slot,
-        /// The votes from `first` up to before `next`, by slot.
+        /// The votes from `first` to before `next`, in slot order.
         votes: Vec<Vote>,
-        /// Where the next page starts; 0 when there is none.
+        /// The first slot of the next page; 0 if there is none.
         next: Slot,
     },
     /// Phase 2a, for a run of slots.
@@ -85,7 +85,7 @@ pub enum Message {
         commit: Slot,
         /// The first slot of the run.
         first: Slot,
-        /// What is proposed in it and those after it.
+        /// The entries proposed for it and the following slots.
         entries: Vec<Entry>,
     },
     /// Phase 2b, for a run of slots.
@@ -97,40 +97,40 @@ pub enum Message {
         /// The last one.
         last: Slot,
     },
-    /// What is decided, when no Accept is due that would tell.
+    /// Announces decisions if no Accept is due.
     Commit {
         /// The leader's ballot.
         ballot: Ballot,
         /// Everything up to here is decided.
         commit: Slot,
     },
-    /// The leader lives, and asks for its lease.
+    /// Shows that the leader is alive, and requests a lease.
     Heartbeat {
         /// The leader's ballot.
         ballot: Ballot,
         /// Everything up to here is decided.
         commit: Slot,
-        /// Everything up to here is executed for good by every member.
+        /// Every member has durably executed everything up to here.
         forget: Slot,
-        /// What any lower ballot may have chosen lies at or below.
+        /// Every value that a lower ballot may have chosen is at or below this slot.
         barrier: Slot,
-        /// The leader's clock, for the answer to say.
+        /// The leader's clock; the answer repeats it.
         sent: Time,
-        /// For how long the receiver is to vote for nobody else.
+        /// How long the receiver should vote for no other candidate.
         lease: Duration,
     },
-    /// The sender votes for nobody else for `lease` from the receipt of that Heartbeat.
+    /// Grants a lease: the sender votes for no other candidate for `lease` from the receipt.
     HeartbeatOk {
         /// The ballot.
         ballot: Ballot,
-        /// What the Heartbeat said.
+        /// The `sent` of the Heartbeat.
         sent: Time,
-        /// For how long.
+        /// The length of the lease.
         lease: Duration,
-        /// Everything up to here is executed by the sender for good.
+        /// The sender has durably executed everything up to here.
         saved: Slot,
     },
-    /// A ballot above that of the receiver is promised.
+    /// The sender has promised a higher ballot than the receiver's.
     Reject {
         /// The promised one.
         ballot: Ballot,
@@ -140,7 +140,7 @@ pub enum Message {
         /// The sender's proposals.
         proposals: Vec<Proposal>,
     },
-    /// "Tell me what is decided from here on."
+    /// Requests the decisions from here on.
     Fetch {
         /// The first slot that is missing.
         first: Slot,
@@ -149,33 +149,33 @@ pub enum Message {
     Decided {
         /// The first.
         first: Slot,
-        /// What was decided in it and those after it.
+        /// The decisions of it and the following slots.
         entries: Vec<Entry>,
     },
-    /// What was asked for is not kept any more.
+    /// The requested slots are dropped.
     Truncated {
-        /// Everything up to here is gone.
+        /// Everything up to here is dropped.
         floor: Slot,
     },
 }
 
-/// What must survive a crash. Nothing else is needed to restart, and none of these can be spared.
+/// The records that must survive a crash. A restart needs all of them and nothing else.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
-    /// No ballot below this one is answered any more, nor is this one taken twice.
+    /// A promise: no lower ballot is answered any more, and this one is not taken again.
     Promised {
         /// The ballot.
         ballot: Ballot,
     },
-    /// Votes for a run of slots; with it a promise of their ballot.
+    /// Votes for a run of slots; also a promise of their ballot.
     Accepted {
         /// The ballot.
         ballot: Ballot,
-        /// What was known as decided before.
+        /// The end of the decided prefix before this vote.
         commit: Slot,
         /// The first slot.
         first: Slot,
-        /// What was voted for in it and those after it.
+        /// The entries voted for in it and the following slots.
         entries: Vec<Entry>,
     },
     /// Everything up to here is decided as voted for.
@@ -183,41 +183,40 @@ pub enum Record {
         /// The last decided slot.
         commit: Slot,
     },
-    /// Decisions learned without a vote. All before them is decided as voted for.
+    /// Decisions learned without a vote. Everything before them is decided as voted for.
     Decided {
         /// The first slot.
         first: Slot,
-        /// What was decided in it and those after it.
+        /// The decisions of it and the following slots.
         entries: Vec<Entry>,
     },
-    /// The longest lease that was ever granted: for as long nobody is voted for after a restart.
+    /// The longest lease ever granted: after a restart, no vote is given for this long.
     Granted {
         /// How long.
         lease: Duration,
     },
-    /// Another replica's snapshot took the place of the state here. Without it, should it be lost
-    /// in a crash before an own one is durable, what the log holds up to here need not be what was
-    /// decided, and nothing after can be executed.
+    /// Another replica's snapshot was installed. If that snapshot is lost in a crash before an own
+    /// one is durable, the votes up to here may not be what was decided, so nothing after can be
+    /// executed. This record shows it.
     Installed {
         /// Everything up to here is in it.
         executed: Slot,
     },
-    /// Own proposals may have names up to here.
+    /// Own proposals may have names with numbers up to here.
     Named {
-        /// The highest count.
+        /// The highest number.
         up_to: Slot,
     },
 }
 
-/// What a snapshot holds of the protocol for every replica alike: nothing that what is executed
-/// would not say.
+/// The protocol's part of a snapshot is empty: the executed set says everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProtocolSnapshot;
 
 /// The most slots in one message or record.
 pub const MAX_RUN: usize = 1024;
 
-/// The bytes after which a run of slots holds no more.
+/// A run of slots holds about this many bytes at most.
 pub(super) const RUN_BYTES: usize = 1 << 20;
 
 /// Takes from the front of `items` what fits one message: at least one, if there is any.

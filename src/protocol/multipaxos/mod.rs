@@ -2,32 +2,33 @@
 //! one log, one leader, one round trip from the leader to a majority. Its rules are
 //! [§M1 to §M9](super::log#m-multi-paxos).
 //!
-//! This file is the only one that sees all parts: it hands each message to those that have to do
-//! with it, and carries on what one part answers to the next. A part owns its state and knows
-//! others only where it is lent them to look at. From the bottom up:
+//! This is the only file that sees all parts. It passes each message to the parts concerned, and
+//! passes one part's result to the next. A part owns its state; it reads another part only through
+//! a reference that it is given. From the bottom up:
 //!
 //! - `promised`, `log`, `proposals`, and the `step` that lends them: what is known here.
-//! - `learner`: how a decision is learned and told. `lease`: what a leader is granted.
-//! - `proposer`: how own proposals come to the leader. `acceptor`: what others ask.
-//! - `election`: when to stand. `candidate`: pre-vote and phase 1. `leader`: phase 2.
-//! - `restore`: how a replica begins and goes on.
+//! - `learner`: learns and announces decisions. `lease`: what a leader is granted.
+//! - `proposer`: forwards own proposals to the leader. `acceptor`: answers candidates and leaders.
+//! - `election`: when to stand for election. `candidate`: pre-vote and phase 1. `leader`: phase 2.
+//! - `restore`: how a replica restarts, and installs a snapshot.
 //!
-//! A command's way: `proposals` (named) → `proposer` (forwarded to the leader) → `leader` (gets a
-//! slot, Accept) → `acceptor` (votes) → `leader` (counts, tells) → `learner`. The side road, when
-//! the leader is silent: `election` → `candidate` → (PreVote, Prepare) `acceptor` → `candidate` →
+//! The path of a command: `proposals` (named) → `proposer` (forwarded to the leader) → `leader`
+//! (gets a slot, Accept) → `acceptor` (votes) → `leader` (counts, announces) → `learner`. If the
+//! leader is silent: `election` → `candidate` → (PreVote, Prepare) `acceptor` → `candidate` →
 //! `leader`.
 //!
 //! # Message delays
 //!
-//! A command of the leader's is decided after two (Accept, AcceptOk), one of a follower's is known
-//! to it after four (Forward, Accept, AcceptOk, Commit). Votes go to the leader alone, 3(n-1)+1
-//! messages a slot at most: were they told to all, a follower would know after three, for n(n-1)
-//! votes a slot; but then it could know, and its client, before the leader does, and the leader's
-//! lease would let it answer a read only once all it had ever proposed was decided. So reads at the
-//! leader take no delay, and a follower's command one more than it might.
+//! A command of the leader is decided after two delays (Accept, AcceptOk). A follower learns the
+//! decision of its own after four (Forward, Accept, AcceptOk, Commit). Votes go to the leader
+//! alone: at most 3(n-1)+1 messages a slot. If votes went to all, a follower would know after three
+//! delays, for n(n-1) votes a slot. But then the follower and its client could know before the
+//! leader does. The leader's lease would then let it answer a read only once all its proposals were
+//! decided. So reads at the leader take no delay, and a follower's command takes one more than it
+//! could.
 //!
-//! What is decided is told with the next Accept; at once to the proposer who waits for it; and to
-//! the others with the next tick if no Accept came before.
+//! The leader announces decisions with the next Accept; at once to a proposer that waits; and to
+//! the others with the next tick if there was no Accept.
 
 mod acceptor;
 mod candidate;
@@ -71,7 +72,7 @@ use step::Core;
 type Fx = Effects<Message, Record>;
 type Context = context::Context<rules::Rules>;
 
-/// What a replica is at its promised ballot.
+/// The role of a replica at its promised ballot.
 #[derive(Debug)]
 enum Role {
     Follower,
@@ -92,12 +93,12 @@ pub struct MultiPaxos {
     restore: Restore,
 }
 
-/// What one replica is doing, to look at.
+/// The state of one replica, for inspection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
     /// The highest ballot it has promised.
     pub ballot: Ballot,
-    /// Who leads it, if that is known; possibly itself.
+    /// Its leader, if known; may be this replica.
     pub leader: Option<ReplicaId>,
     /// Everything up to here is decided.
     pub commit: Slot,
@@ -108,7 +109,7 @@ pub struct Standing {
 }
 
 impl MultiPaxos {
-    /// What it is doing.
+    /// The state of this replica.
     pub fn standing(&self) -> Standing {
         let Core { promised, log, .. } = &self.core;
         Standing {
@@ -120,7 +121,7 @@ impl MultiPaxos {
         }
     }
 
-    /// How many of its proposals are not known decided yet.
+    /// How many of its proposals are not known to be decided.
     pub fn pending(&self) -> usize {
         self.core.proposals.len()
     }
@@ -187,8 +188,8 @@ impl MultiPaxos {
         }
     }
 
-    /// The leader takes in what another replica proposes. From any other, its sender hears who
-    /// leads, and then forwards it there.
+    /// The leader accepts another replica's proposals. A replica that does not lead ignores them:
+    /// their sender will hear who leads, and forward them there.
     fn on_forward(
         &mut self,
         view: &View,
@@ -202,7 +203,7 @@ impl MultiPaxos {
         }
     }
 
-    /// A message of the leader of `ballot`, saying what is decided: whether it is to be heeded.
+    /// A leader's message at `ballot`, with what is decided. Returns whether to handle it.
     fn hear_leader(
         &mut self,
         view: &View,
@@ -228,7 +229,7 @@ impl MultiPaxos {
         true
     }
 
-    /// Goes as far as the leader says all is decided.
+    /// Decides as far as the leader says, if the slots are here.
     fn follow_commit(&mut self, view: &View, fx: &mut Fx) {
         self.learner.follow_commit(&mut self.core.step(view, fx));
     }
@@ -249,11 +250,12 @@ impl MultiPaxos {
         let s = &mut self.core.step(view, fx);
         self.learner.follow_commit(s);
         acceptor::on_accept(s, from, first, entries);
-        // What is decided may have been told before.
+        // The leader may have announced these slots as decided before they arrived.
         self.learner.follow_commit(s);
     }
 
-    /// Phase 1a of somebody: who promises leads and asks for nothing at a lower ballot.
+    /// Phase 1a of another replica. A replica that promises no longer leads or stands at a lower
+    /// ballot.
     fn on_prepare(
         &mut self,
         view: &View,
@@ -269,7 +271,7 @@ impl MultiPaxos {
         }
     }
 
-    /// Phase 1b: with all that a majority has voted for, the candidate leads.
+    /// Phase 1b. Once it has all votes of a majority, the candidate leads.
     fn on_promise(&mut self, view: &View, from: ReplicaId, page: Page, fx: &mut Fx) {
         let Role::Candidate(candidate) = &mut self.role else { return };
         let s = &mut self.core.step(view, fx);
@@ -278,17 +280,17 @@ impl MultiPaxos {
         }
     }
 
-    /// Somebody has promised a higher ballot, so it cannot vote at this one.
+    /// A replica has promised a higher ballot, so it cannot vote at this one.
     fn on_reject(&mut self, view: &View, ballot: Ballot, fx: &mut Fx) {
         self.election.note(ballot);
         if ballot <= self.core.promised.ballot() {
             return;
         }
-        // A candidate asks at a higher one, later.
+        // A candidate tries again later, at a higher ballot.
         let Some(leader) = self.leader() else { return };
         if leader.holds_lease(&self.core.cx, view) {
-            // No other leader can be: whoever promised it was a candidate that came to nothing. A
-            // ballot above brings it back.
+            // While the lease holds there can be no other leader: the ballot is that of a failed
+            // candidate. A ballot above it wins that replica back.
             fx.hit(Path::MpLedAgain);
             self.start_phase_1(view, fx);
         } else {
@@ -296,20 +298,20 @@ impl MultiPaxos {
         }
     }
 
-    /// It may not be able to lead any more: others may try.
+    /// It may no longer be able to lead, so others may try.
     fn step_down(&mut self, view: &View, fx: &mut Fx) {
         fx.hit(Path::MpSteppedDown);
         self.follow_nobody(view);
     }
 
-    /// Leads no more and stands no more, and knows of no leader.
+    /// Neither leads nor stands, and knows no leader.
     fn follow_nobody(&mut self, view: &View) {
         self.role = Role::Follower;
         self.core.promised.follow_nobody();
         self.election.postpone(&self.core.cx, view);
     }
 
-    /// Stands for election: asks who would vote for this replica.
+    /// Stands for election: asks the others for pre-votes.
     fn stand(&mut self, view: &View, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
         s.fx.hit(Path::MpPreVote);
@@ -323,7 +325,7 @@ impl MultiPaxos {
         }
     }
 
-    /// Phase 1a, at a ballot above all that were heard of.
+    /// Phase 1a, at a ballot above all seen.
     fn start_phase_1(&mut self, view: &View, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
         let ballot = self.election.next_ballot(s.cx.me(), s.promised);
@@ -332,7 +334,7 @@ impl MultiPaxos {
         self.role = Role::Candidate(Box::new(Candidate::start_phase_1(s)));
     }
 
-    /// Leads as long as it is heard, or stands for election when it is time.
+    /// A leader continues while a majority answers; any other replica stands for election when due.
     fn drive_role(&mut self, view: &View, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
         if let Role::Leader(leader) = &mut self.role {
@@ -350,7 +352,7 @@ impl MultiPaxos {
         }
     }
 
-    /// Drops some of what nobody needs any more.
+    /// Drops some slots that are no longer needed.
     fn truncate(&mut self, fx: &mut Fx) {
         let gone = self.core.log.truncate(self.core.cx.settings.retention.keep, fx);
         if let Role::Leader(leader) = &mut self.role {
@@ -441,7 +443,7 @@ impl Protocol for MultiPaxos {
         fx.hit(Path::MpInstalled);
         let executed = log_floor(executed);
         if executed > self.core.log.commit() && !matches!(self.role, Role::Follower) {
-            // What it would lead or ask for is decided.
+            // The slots it would lead or ask for are decided.
             self.follow_nobody(view);
         }
         restore::install(&mut self.core.step(view, fx), executed);

@@ -1,5 +1,4 @@
-//! Bugs on purpose: each breaks one rule, so that the checks can be seen to notice. Compiled for
-//! tests only.
+//! Planted bugs: each breaks one rule, to show that the checks notice. Compiled for tests only.
 
 use super::{Fx, Message, MultiPaxos};
 use crate::protocol::View;
@@ -11,21 +10,21 @@ pub(crate) enum Plant {
     EarlyVote,
     /// Promise leaves before it is durable.
     EarlyPromise,
-    /// Prepare leaves before the candidate's own promise is durable: a ballot is taken twice.
+    /// Prepare leaves before the candidate's own promise is durable, so a ballot is taken twice.
     EarlyPrepare,
-    /// Phase 1 does not look at what others voted for.
+    /// Phase 1 ignores the votes of others.
     IgnoreAccepted,
-    /// What was voted for at any ballot counts as decided when the leader says that the slot is.
+    /// A vote at any ballot counts as decided once the leader says that the slot is.
     CommitAnyBallot,
     /// The lease counts from the receipt of its grant.
     LeaseFromReceipt,
-    /// A restarted replica does not wait out what it granted.
+    /// A restarted replica does not wait for the end of a lease it granted.
     ForgetGrants,
-    /// Records after a snapshot that was installed and lost again count as if it were there.
+    /// Records that rest on a lost snapshot count as if it were there.
     NoHole,
-    /// A new leader answers reads before it has decided what it found.
+    /// A new leader answers reads before it has decided what phase 1 found.
     NoBarrier,
-    /// One less than a majority makes a quorum.
+    /// A quorum is one less than a majority.
     SmallQuorum,
     /// A leader answers reads after its lease has run out.
     ExpiredLease,
@@ -39,13 +38,13 @@ impl MultiPaxos {
         self.core.cx.rules.broken = Some(plant);
     }
 
-    /// Begins phase 1 without asking anybody whether it would find votes.
+    /// Begins phase 1 without a pre-vote.
     pub(super) fn prepare_unasked(&mut self, view: &View, fx: &mut Fx) {
         self.start_phase_1(view, fx);
         self.after_step(fx);
     }
 
-    /// Lets go of what the planted bug does not wait for.
+    /// Releases the messages that the planted bug does not hold back.
     pub(super) fn after_step(&self, fx: &mut Fx) {
         let Some(plant) = self.core.cx.rules.broken else { return };
         for held in &mut fx.messages {

@@ -1,4 +1,4 @@
-//! What this replica has promised, and what it has heard at that ballot (§M1).
+//! The promised ballot, and what its leader has said (§M1).
 
 use super::{Fx, Message, Record};
 use crate::types::{Ballot, MAX_SLOT, ReplicaId, Slot, Written};
@@ -7,13 +7,13 @@ use crate::types::{Ballot, MAX_SLOT, ReplicaId, Slot, Written};
 ///
 /// Invariants:
 ///
-/// 1. `ballot` never moves back, and nothing at a lower one is voted for or promised.
-/// 2. `leader` is whom it has heard at `ballot`, or itself once it leads it; `told` is what that
-///    one said is decided.
+/// 1. `ballot` never moves back; this replica votes for and promises nothing at a lower one.
+/// 2. `leader` is the replica heard as the leader of `ballot`, or this one once it leads; `told` is
+///    how far that leader said that all is decided.
 #[derive(Debug, Default)]
 pub(super) struct Promised {
     ballot: Ballot,
-    /// Of the record that holds `ballot`.
+    /// The record that holds `ballot`.
     written: Written,
     leader: Option<ReplicaId>,
     told: Slot,
@@ -24,22 +24,22 @@ impl Promised {
         self.ballot
     }
 
-    /// What a message that tells of the promise waits for.
+    /// The record that a message about the promise waits for.
     pub(super) fn written(&self) -> Written {
         self.written
     }
 
-    /// Who leads the ballot, if that is known; possibly this replica.
+    /// The leader of the ballot, if known; may be this replica.
     pub(super) fn leader(&self) -> Option<ReplicaId> {
         self.leader
     }
 
-    /// Up to where the leader said that all is decided.
+    /// How far the leader said that all is decided.
     pub(super) fn told(&self) -> Slot {
         self.told
     }
 
-    /// Promises a higher ballot; who leads it is not known yet.
+    /// Promises a higher ballot; its leader is not yet known.
     pub(super) fn join(&mut self, ballot: Ballot, fx: &mut Fx) {
         assert!(ballot > self.ballot, "a promise never moves back");
         self.ballot = ballot;
@@ -47,13 +47,14 @@ impl Promised {
         self.follow_nobody();
     }
 
-    /// Its leader was heard, and says what is decided; whether it is one that was not known.
+    /// The leader was heard, and says how far all is decided. Returns whether it was unknown
+    /// before.
     pub(super) fn follow(&mut self, leader: ReplicaId, commit: Slot) -> bool {
         self.told = self.told.max(commit.min(MAX_SLOT));
         self.leader.replace(leader).is_none()
     }
 
-    /// This replica leads it.
+    /// This replica leads the ballot.
     pub(super) fn lead(&mut self, me: ReplicaId) {
         self.leader = Some(me);
     }
@@ -63,18 +64,18 @@ impl Promised {
         self.leader = None;
     }
 
-    /// Leads no more, and knows of no leader.
+    /// No longer leads, and knows no leader.
     pub(super) fn follow_nobody(&mut self) {
         self.leader = None;
         self.told = 0;
     }
 
-    /// A lower ballot comes too late.
+    /// Answers a message at a lower ballot.
     pub(super) fn reject(&self, to: ReplicaId, fx: &mut Fx) {
         fx.answer(self.written, to, Message::Reject { ballot: self.ballot });
     }
 
-    /// An earlier life has promised it.
+    /// An earlier life has promised this ballot.
     pub(super) fn restore(&mut self, ballot: Ballot) {
         self.ballot = self.ballot.max(ballot);
     }

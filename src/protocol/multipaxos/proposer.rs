@@ -1,8 +1,8 @@
-//! The proposer: how own proposals come to the leader (§M2).
+//! The proposer: forwards own proposals to the leader (§M2).
 //!
-//! A proposal is forwarded to each new leader, and again to the same one while it is not seen in an
-//! Accept of its. The leader knows by its name what it has in its log already. What comes twice
-//! nevertheless, because the first one is forgotten there, is decided twice and happens once.
+//! It forwards a proposal to each new leader, and again to the same one until an Accept of that
+//! leader shows it. The leader recognises a proposal in its log by the name. If it has already
+//! dropped the first copy, a second one is decided twice and executed once.
 
 use super::Message;
 use super::message::{Proposal, take_run};
@@ -11,7 +11,7 @@ use crate::protocol::Path;
 use crate::protocol::log::weight;
 use crate::types::{Slot, Value};
 
-/// A new proposal goes to the leader. If that is not known, it will be heard.
+/// Forwards a new proposal to the leader. If none is known, it waits until a leader is heard.
 pub(super) fn forward_new(s: &mut Step<'_>, proposal: Proposal) {
     if let Some(leader) = s.promised.leader() {
         s.fx.hit(Path::MpForwarded);
@@ -20,13 +20,13 @@ pub(super) fn forward_new(s: &mut Step<'_>, proposal: Proposal) {
     }
 }
 
-/// A leader was found: it gets what waits here.
+/// A leader was found: forwards all waiting proposals to it.
 pub(super) fn forward_all(s: &mut Step<'_>) {
     let unseen = s.proposals.unseen_counts(s.promised.ballot());
     forward(s, &unseen);
 }
 
-/// What the leader has not been seen to have for too long, it gets again.
+/// Forwards proposals again that no Accept has shown for too long.
 pub(super) fn forward_again(s: &mut Step<'_>) {
     let promised = s.promised.ballot();
     let Some(overdue) = s.proposals.overdue(s.cx, s.view, promised) else { return };

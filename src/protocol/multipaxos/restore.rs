@@ -1,5 +1,5 @@
-//! How a replica comes back from its records, what its snapshots hold, and how it goes on from
-//! another's snapshot (§L7, §M9).
+//! How a replica restarts from its records, what its snapshots hold, and how it installs another's
+//! (§L7, §M9).
 
 use super::lease::Grant;
 use super::log::{Accepted, Log};
@@ -9,7 +9,7 @@ use super::{Fx, Record, learner};
 use crate::protocol::log::{decision, log_floor, weight};
 use crate::types::{Executed, Slot, Written};
 
-/// A replica between its start and the end of its records.
+/// The state of a restart until all records are restored.
 #[derive(Debug, Default)]
 pub(super) struct Restore {
     /// Everything up to here was in a snapshot that may be lost.
@@ -17,7 +17,7 @@ pub(super) struct Restore {
 }
 
 impl Restore {
-    /// Takes in one record, in the order in which they were appended.
+    /// Restores one record; call it in the order in which they were appended.
     pub(super) fn record(
         &mut self,
         core: &mut Core,
@@ -50,7 +50,7 @@ impl Restore {
         }
     }
 
-    /// Whether a snapshot of another replica is lost that the records were written on top of.
+    /// Whether the records rest on another replica's snapshot that is lost.
     fn has_hole(&self, core: &Core) -> bool {
         core.cx.rules.lost_snapshots_are_missed() && core.log.commit() < self.hole
     }
@@ -63,7 +63,7 @@ impl Restore {
 
     fn decided(&self, core: &mut Core, slot: Slot, entry: Entry, fx: &mut Fx) {
         if slot > core.log.commit() {
-            // Somebody will tell it again.
+            // Another replica will send it again.
             if self.has_hole(core) {
                 return;
             }
@@ -75,8 +75,8 @@ impl Restore {
     }
 }
 
-/// For this replica alone: names used, leases granted, the promise, the decisions that others may
-/// still ask for, and the votes.
+/// The records for this replica alone: names used, leases granted, the promise, the decisions that
+/// others may still request, and the votes.
 pub(super) fn own_records(core: &Core, grant: &Grant, executed: &Executed) -> Vec<Record> {
     let (log, executed) = (&core.log, log_floor(executed));
     let names = core.proposals.record().into_iter().chain(grant.record());
@@ -85,14 +85,14 @@ pub(super) fn own_records(core: &Core, grant: &Grant, executed: &Executed) -> Ve
     if !ballot.is_owner() {
         own.push(Record::Promised { ballot });
     }
-    // What is executed is taken in without a decision, so no run goes across.
+    // Executed slots are restored without a decision, so no run may cross this boundary.
     put_decided_runs(log, 1, executed, &mut own);
     put_decided_runs(log, executed + 1, log.commit(), &mut own);
     put_voted_runs(log, &mut own);
     own
 }
 
-/// The decisions from `first` to `last` that are kept, as records.
+/// The kept decisions from `first` to `last`, as records.
 fn put_decided_runs(log: &Log, first: Slot, last: Slot, own: &mut Vec<Record>) {
     let mut kept = log.from(first).take_while(|(slot, _)| *slot <= last).peekable();
     while let Some((first, _)) = kept.peek().copied() {
@@ -102,7 +102,7 @@ fn put_decided_runs(log: &Log, first: Slot, last: Slot, own: &mut Vec<Record>) {
     }
 }
 
-/// The votes for what is not decided, as records: each a run without a gap, at one ballot.
+/// The votes for undecided slots, as records: each a run without a gap, at one ballot.
 fn put_voted_runs(log: &Log, own: &mut Vec<Record>) {
     let commit = log.commit();
     let mut votes = log.from(commit + 1).peekable();
@@ -119,11 +119,11 @@ fn put_voted_runs(log: &Log, own: &mut Vec<Record>) {
     }
 }
 
-/// Goes on from another replica's snapshot. Promises stay, and so do votes for what lies after it;
-/// what is decided after it is told once more.
+/// Installs another replica's snapshot. The promise stays, and so do the votes for later slots;
+/// later decisions appear in the effects again.
 ///
-/// Own proposals that are not known decided may be in it, under names that will never be heard of
-/// again: whoever installs proposes all of them anew, so they are forgotten here.
+/// Own proposals that are not known to be decided may be in the snapshot, under names that will
+/// never be heard of again. The caller proposes all of them again, so they are removed here.
 pub(super) fn install(s: &mut Step<'_>, executed: Slot) {
     s.fx.append(Record::Installed { executed });
     s.log.start_after(executed);

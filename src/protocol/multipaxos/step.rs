@@ -1,5 +1,4 @@
-//! One step of the protocol, as its parts see it: something happened, and each part that has to do
-//! with it works on the same log and adds to the same effects.
+//! One step of the protocol, as its parts see it: one event, one log, one set of effects.
 
 use super::log::Log;
 use super::promised::Promised;
@@ -8,7 +7,7 @@ use super::{Context, Fx};
 use crate::protocol::View;
 use crate::types::Settings;
 
-/// What all parts share.
+/// The state that all parts share.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) cx: Context,
@@ -17,7 +16,7 @@ pub(super) struct Core {
     pub(super) proposals: Proposals,
 }
 
-/// What a part is lent for one step.
+/// What a part may use during one step.
 pub(super) struct Step<'a> {
     pub(super) cx: &'a Context,
     pub(super) view: &'a View,

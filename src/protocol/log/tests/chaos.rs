@@ -1,9 +1,10 @@
-//! Chaos: what no story tells. Replicas crash and lose any suffix of what was not durable, come
-//! back, are suspected rightly and wrongly, write snapshots and install those of others; messages
-//! are lost, doubled and reordered; several propose at once. Seeded, so that it can be told again.
+//! Chaos: random schedules, beyond the stories. Replicas crash and lose any suffix of what was not
+//! durable, restart, are suspected rightly and wrongly, write snapshots, and install those of
+//! others. Messages are lost, duplicated and reordered, and several replicas propose at once. Each
+//! schedule has a seed, so it can be repeated.
 //!
-//! Whatever happens, all lives of all replicas decide the same in each slot, and only what somebody
-//! proposed. Once nothing fails any more, all execute the same prefix, in which is every proposal
+//! In every schedule, all lives of all replicas decide the same in each slot, and only values that
+//! were proposed. Once nothing fails any more, all execute the same prefix. It holds every proposal
 //! that its replica did not lose in a crash.
 
 use std::fmt::Debug;
@@ -17,12 +18,12 @@ use super::stage::Stage;
 use crate::protocol::{Paths, Protocol};
 use crate::types::{Retention, Settings};
 
-/// What the driver does in one schedule before it lets things calm down.
+/// The driver's actions in one schedule before nothing fails any more.
 const STEPS: usize = 600;
-/// The longest that it may take until everything is executed after that.
+/// How long it may take after that until everything is executed.
 const CALM: Duration = Duration::from_secs(60);
 
-/// What came of some schedules.
+/// The outcome of some schedules.
 #[derive(Default, Debug)]
 pub(in crate::protocol) struct Tally {
     pub(in crate::protocol) paths: Paths,
@@ -37,19 +38,19 @@ struct Chaos<P: Protocol> {
     rng: ChaCha8Rng,
     stage: Stage<P>,
     next_tag: u64,
-    /// Per mille of messages that are lost.
+    /// Lost messages, per mille.
     loss: u32,
     tally: Tally,
 }
 
-/// Runs one schedule to its end; says what is broken, if anything is.
+/// Runs one schedule to its end. Returns the violation, if there is one.
 pub(in crate::protocol) fn run<P: Protocol + Debug + 'static>(
     n: usize,
     seed: u64,
     make: impl Fn(Settings) -> P + 'static,
 ) -> Result<Tally, String> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // Half of the clusters forget quickly.
+    // Half of the clusters drop decisions quickly.
     let keep = if rng.random() { 600 } else { 64 << 20 };
     let retention = Retention { volatile: false, keep };
     let loss = [0, 20, 200][rng.random_range(0..3)];
@@ -117,7 +118,7 @@ impl<P: Protocol + Debug> Chaos<P> {
         }
     }
 
-    /// Everybody proposes at once.
+    /// All replicas propose at once.
     fn duel(&mut self) {
         (1..=self.stage.n()).for_each(|at| self.propose(at));
     }
@@ -130,13 +131,13 @@ impl<P: Protocol + Debug> Chaos<P> {
             match self.rng.random_range(0..4) {
                 0 => self.stage.suspect(at, true),
                 1 => {}
-                // Back at once: what was said to it before arrives.
+                // It is back at once, and messages sent to it before arrive.
                 _ => self.revive(at),
             }
         }
     }
 
-    /// `at` is away while the others get on and forget what they can.
+    /// `at` is away while the others make progress and drop what they can.
     fn absence(&mut self, at: usize) {
         if !self.stage.at(at).is_up || self.stage.n() < 3 {
             return;
@@ -166,7 +167,7 @@ impl<P: Protocol + Debug> Chaos<P> {
         }
     }
 
-    /// Some messages arrive, most of them the older ones, some twice, some never.
+    /// Some messages arrive, mostly older ones; some arrive twice, some never.
     fn post(&mut self) {
         for _ in 0..self.rng.random_range(1..8) {
             if self.stage.post.is_empty() {
@@ -186,7 +187,7 @@ impl<P: Protocol + Debug> Chaos<P> {
         }
     }
 
-    /// Nothing fails any more, and everybody gets what they need.
+    /// From now on nothing fails, and every replica gets what it needs.
     fn calm(&mut self) -> Result<(), String> {
         for at in 1..=self.stage.n() {
             self.revive(at);
@@ -221,12 +222,12 @@ impl<P: Protocol + Debug> Chaos<P> {
     }
 }
 
-/// How many schedules to run in a test; more with the environment variable `CHAOS`.
+/// How many schedules a test runs; the environment variable `CHAOS` overrides it.
 pub(in crate::protocol) fn schedules(usual: u64) -> u64 {
     std::env::var("CHAOS").ok().and_then(|many| many.parse().ok()).unwrap_or(usual)
 }
 
-/// The first of some schedules that shows a bug, if one does.
+/// The first schedule that shows a bug, if any does.
 pub(in crate::protocol) fn find<P: Protocol + Debug + 'static>(
     sizes: &[usize],
     schedules: u64,

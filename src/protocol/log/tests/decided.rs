@@ -1,4 +1,4 @@
-//! The decided log, names and rounds.
+//! Tests of the decided log, names and rounds.
 
 use super::stage::{batch, replica, settings};
 use crate::protocol::log::{Choice, DecidedLog, HORIZON, LogRecord, Reserve, Standing, Upkeep};
@@ -96,7 +96,7 @@ fn one_that_stands_still_is_left_behind_when_too_much_is_kept() {
     log.on_upkeep(replica(3), Upkeep::Fetch { from: 1, to: 9 }, &mut fx);
     let said: Vec<_> = fx.messages.into_iter().map(|held| format!("{held:?}")).collect();
     assert!(said.len() == 1 && said[0].contains("Truncated { up_to: 7 }"), "{said:?}");
-    // And who hears that needs a snapshot, unless it knows better by now.
+    // A replica that hears this needs a snapshot, unless it already knows more.
     for (known, needs) in [(0, true), (7, false)] {
         let mut log = self::log(0);
         let mut fx = decide(&mut log, 1..=known);

@@ -1,4 +1,4 @@
-//! The shared part on its own, and the stage on which the protocols that use it are tried out.
+//! Tests of the common part, and the stage on which the protocols that use it are tested.
 
 pub(in crate::protocol) mod chaos;
 mod decided;

@@ -1,6 +1,5 @@
-//! A stage: replicas of one protocol that agrees on a log, without the rest of a replica. Messages
-//! lie about until somebody delivers them, records until somebody flushes them, clocks move when
-//! told to.
+//! A stage: replicas of one protocol that agrees on a log, without the rest of a replica. The test
+//! delivers messages, flushes records and moves clocks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
@@ -16,14 +15,14 @@ use crate::types::{
     Slot, Timing,
 };
 
-/// A round trip between any two.
+/// The round trip between any two replicas.
 pub(in crate::protocol) const ROUND_TRIP: Duration = Duration::from_millis(20);
 
 pub(in crate::protocol) fn replica(number: usize) -> ReplicaId {
     ReplicaId::from_index(number - 1)
 }
 
-/// A batch of one command, told apart by `tag`.
+/// A batch of one command, identified by `tag`.
 pub(in crate::protocol) fn batch(tag: u64) -> Arc<Batch> {
     Batch::new(vec![Command {
         request: RequestId::new(ClientId(7), tag),
@@ -46,14 +45,14 @@ pub(in crate::protocol) fn settings(me: usize, n: usize, retention: Retention) -
     }
 }
 
-/// What was said since the last call, durable or not: to whom, and what.
+/// All messages since the last call, whether durable or not, each with its receivers.
 pub(in crate::protocol) fn said<M, R>(fx: &mut Effects<M, R>) -> Vec<(Vec<u8>, M)> {
     let all = Durable::flushed(fx.end());
     let said = fx.messages.drain(..).filter_map(|held| held.release(all).ok());
     said.map(|out| (out.to.iter().map(|to| to.number()).collect(), out.message)).collect()
 }
 
-/// What is on a replica's disk besides its log.
+/// What a replica's disk holds besides its log.
 struct Snapshot<P: Protocol> {
     executed: Executed,
     shared: P::Snapshot,
@@ -67,19 +66,19 @@ impl<P: Protocol> Clone for Snapshot<P> {
     }
 }
 
-/// One replica and what it stands on.
+/// One replica and its surroundings.
 pub(in crate::protocol) struct Actor<P: Protocol> {
     pub(in crate::protocol) protocol: P,
     pub(in crate::protocol) fx: Effects<P::Message, P::Record>,
     pub(in crate::protocol) view: View,
     pub(in crate::protocol) is_up: bool,
-    /// Whether its disk does not get on.
+    /// Whether its disk makes no progress.
     stalled: bool,
     snapshot: Option<Snapshot<P>>,
-    /// The log after the snapshot, and how many records were before it.
+    /// The log after the snapshot, and the number of records before it.
     log: Vec<P::Record>,
     base: usize,
-    /// How many of `log` are durable.
+    /// How many records of `log` are durable.
     flushed: usize,
     held: Vec<Held<Outgoing<P::Message>>>,
     decided: BTreeMap<Slot, Decision>,
@@ -89,16 +88,16 @@ pub(in crate::protocol) struct Actor<P: Protocol> {
     pub(in crate::protocol) needs: Option<Slot>,
 }
 
-/// The replicas, numbered from 1, and all that is on its way between them.
+/// The replicas, numbered from 1, and all messages on their way.
 pub(in crate::protocol) struct Stage<P: Protocol> {
     make: Box<dyn Fn(Settings) -> P>,
     retention: Retention,
     pub(in crate::protocol) actors: Vec<Actor<P>>,
     pub(in crate::protocol) post: VecDeque<(usize, usize, P::Message)>,
-    /// What each slot decided, at whatever replica in whatever life.
+    /// The decision of each slot, at any replica in any life.
     pub(in crate::protocol) truth: BTreeMap<Slot, Decision>,
     pub(in crate::protocol) paths: Paths,
-    /// All tags that were ever proposed, and those whose proposer kept them.
+    /// All tags ever proposed, and those whose proposer did not lose them.
     proposed: BTreeSet<u64>,
     pub(in crate::protocol) broken: Option<String>,
 }
@@ -151,7 +150,7 @@ impl<P: Protocol + Debug> Stage<P> {
         }
     }
 
-    /// The `index`-th message under way arrives.
+    /// Delivers the `index`-th message on its way.
     pub(in crate::protocol) fn deliver(&mut self, index: usize) {
         let (from, to, message) = self.post.remove(index).expect("it is under way");
         self.hear(from, to, message);
@@ -165,7 +164,7 @@ impl<P: Protocol + Debug> Stage<P> {
         }
     }
 
-    /// All messages that pass `which` arrive, and what they lead to as far as that does, too.
+    /// Delivers all messages for which `which` is true, and those that follow from them.
     pub(in crate::protocol) fn deliver_all(
         &mut self,
         which: impl Fn(usize, usize, &P::Message) -> bool,
@@ -178,14 +177,14 @@ impl<P: Protocol + Debug> Stage<P> {
         }
     }
 
-    /// What is under way now arrives, and not what it leads to: one message delay.
+    /// Delivers the messages now on their way, but none that follow: one message delay.
     pub(in crate::protocol) fn delay(&mut self) {
         for (from, to, message) in std::mem::take(&mut self.post) {
             self.hear(from, to, message);
         }
     }
 
-    /// Time passes for everybody, and every message arrives.
+    /// Time passes for all replicas, and every message arrives.
     pub(in crate::protocol) fn pass(&mut self, time: Duration) {
         for _ in 0..time.as_nanos() / Timing::default().tick.as_nanos() {
             for at in 1..=self.n() {
@@ -195,7 +194,7 @@ impl<P: Protocol + Debug> Stage<P> {
         }
     }
 
-    /// From now on everybody else takes `dead` for dead, or no more.
+    /// From now on all others suspect `dead`, or no longer do.
     pub(in crate::protocol) fn suspect(&mut self, dead: usize, is_suspected: bool) {
         for at in (1..=self.n()).filter(|at| *at != dead) {
             let suspected = &mut self.at(at).view.suspected;
@@ -207,7 +206,7 @@ impl<P: Protocol + Debug> Stage<P> {
         }
     }
 
-    /// From now on what `at` writes does not become durable; or it does, all that waits included.
+    /// From now on nothing that `at` writes becomes durable; or everything waiting does.
     pub(in crate::protocol) fn stall(&mut self, at: usize, is_stalled: bool) {
         self.at(at).stalled = is_stalled;
         if self.at(at).is_up {
@@ -215,7 +214,7 @@ impl<P: Protocol + Debug> Stage<P> {
         }
     }
 
-    /// `at` stops; of what was not durable, `kept` records made it to the disk.
+    /// `at` stops; of the records not durable, `kept` reached the disk.
     pub(in crate::protocol) fn crash(&mut self, at: usize, kept: usize) {
         let actor = self.at(at);
         let survive = actor.log.len().min(actor.flushed.saturating_add(kept));
@@ -226,7 +225,7 @@ impl<P: Protocol + Debug> Stage<P> {
         actor.pending.clear();
     }
 
-    /// `at` comes back with what was durable.
+    /// `at` restarts with what was durable.
     pub(in crate::protocol) fn restart(&mut self, at: usize) {
         let n = self.n();
         let fresh = (self.make)(settings(at, n, self.retention));
@@ -251,7 +250,7 @@ impl<P: Protocol + Debug> Stage<P> {
         self.apply_effects(at);
     }
 
-    /// `at` writes a snapshot of all that it has executed, and cuts its log.
+    /// `at` writes a snapshot of everything it has executed, and cuts its log.
     pub(in crate::protocol) fn save(&mut self, at: usize) {
         let n = self.n();
         let actor = self.at(at);
@@ -270,7 +269,8 @@ impl<P: Protocol + Debug> Stage<P> {
         self.apply_effects(at);
     }
 
-    /// `at` gets the snapshot of `from`, if it needs one and that is good enough; whether it does.
+    /// `at` installs the snapshot of `from`, if it needs one and that is far enough. Returns
+    /// whether.
     pub(in crate::protocol) fn install(&mut self, at: usize, from: usize) -> bool {
         let n = self.n();
         let Some(snapshot) = self.at(from).snapshot.clone() else { return false };
@@ -298,7 +298,7 @@ impl<P: Protocol + Debug> Stage<P> {
         true
     }
 
-    /// Lets effects take place.
+    /// Carries out a replica's effects.
     pub(in crate::protocol) fn apply_effects(&mut self, at: usize) {
         loop {
             let actor = self.at(at);
@@ -385,14 +385,14 @@ impl<P: Protocol + Debug> Stage<P> {
         self.actors[at - 1].executed
     }
 
-    /// The tags that replicas still owe an answer for.
+    /// The tags of undecided proposals, with their proposers.
     pub(in crate::protocol) fn pending(&self) -> Vec<(usize, u64)> {
         let actors = self.actors.iter().zip(1..).filter(|(actor, _)| actor.is_up);
         let tags = actors.flat_map(|(actor, at)| actor.pending.values().map(move |tag| (at, *tag)));
         tags.collect()
     }
 
-    /// In which slots a tag was decided.
+    /// The slots in which a tag was decided.
     pub(in crate::protocol) fn slots_of(&self, tag: u64) -> Vec<Slot> {
         let is_it = |decision: &Decision| {
             let batch = decision.value.batch();

@@ -1,5 +1,5 @@
-//! The leader's side of its lease: it asks for one with each Heartbeat, counts what it was granted,
-//! and so knows whether it may answer reads alone (§M7). Why that is right is in `lease`.
+//! The leader's side of its lease: requests one with each Heartbeat, counts the grants, and so
+//! knows whether it may answer reads alone (§M7). `lease` explains why that is safe.
 
 use super::Leader;
 use crate::protocol::View;
@@ -30,7 +30,7 @@ impl Leader {
         s.fx.send(Written::default(), others, heartbeat);
     }
 
-    /// A member granted a lease, and says how far it is.
+    /// A member granted a lease, and reports how far it has executed.
     pub(in crate::protocol::multipaxos) fn on_heartbeat_ok(
         &mut self,
         s: &Step<'_>,
@@ -47,11 +47,12 @@ impl Leader {
         let peer = &mut self.peers[from.index()];
         peer.heard = now;
         peer.lease = peer.lease.max(sent + lease / SHARE);
-        // Nobody can have executed what is not decided.
+        // No member can have executed undecided slots.
         peer.saved = peer.saved.max(saved.min(s.log.commit()));
     }
 
-    /// Until when a majority votes for nobody else; `None` if it never granted anything.
+    /// Until when a majority votes for no other candidate; `None` if no majority ever granted a
+    /// lease.
     pub(in crate::protocol::multipaxos) fn lease_until(&self, cx: &Context) -> Option<Time> {
         let others = rules::quorum(cx) - 1;
         if others == 0 {
@@ -63,13 +64,14 @@ impl Leader {
         leases.len().checked_sub(others).map(|at| leases[at])
     }
 
-    /// Whether nobody else can lead.
+    /// Whether no other replica can lead.
     pub(in crate::protocol::multipaxos) fn holds_lease(&self, cx: &Context, view: &View) -> bool {
         self.lease_until(cx).is_some_and(|until| view.now < until)
     }
 
-    /// Everything up to here was decided when `view.now` was read from the clock, and nothing else
-    /// was known anywhere. So a read is linearizable if it arrived *before* the clock was read.
+    /// The slot up to which everything was decided when the clock was read for `view.now`; no
+    /// replica knew of a later decision. So a read is linearizable if it arrived *before* the clock
+    /// was read.
     pub(in crate::protocol::multipaxos) fn read_point(
         &self,
         cx: &Context,

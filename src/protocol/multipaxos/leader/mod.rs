@@ -1,8 +1,8 @@
-//! The leader: gives proposals their slots, counts the votes, and tells what is decided (§M2, §M4).
+//! The leader: assigns slots to proposals, counts votes, and announces decisions (§M2, §M4).
 //!
-//! Its Accepts need not wait for its own record: what it must not do after a crash is to propose
-//! another value at the same ballot, and no ballot is led in two lives. Its own vote counts once it
-//! is durable, like any other. `lease`: what it is granted.
+//! Its Accepts do not wait for its own record. After a crash it must not propose another value at
+//! the same ballot, and it cannot: no ballot is led in two lives. Its own vote counts once it is
+//! durable, like any other. `lease` has the leader's side of the lease.
 
 mod lease;
 
@@ -19,20 +19,21 @@ use crate::protocol::Path;
 use crate::protocol::log::weight;
 use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value, Written};
 
-/// The most slots under way.
+/// The most undecided slots at a time.
 const WINDOW: usize = 1024;
-/// How many slots have to be free before more than that many waiting proposals get any.
+/// How many slots have to be free before proposals from a longer queue get any.
 const AT_LEAST: usize = 128;
-/// The bytes under way after which no more slots are opened.
+/// No more slots are opened while this many bytes are undecided.
 const WINDOW_BYTES: usize = 16 << 20;
-/// The bytes of waiting proposals after which others' are turned away. They come again.
+/// While this many bytes of proposals wait, others' proposals are ignored. They are forwarded
+/// again.
 const QUEUE_BYTES: usize = 64 << 20;
 
 /// A slot that is proposed and not decided.
 #[derive(Debug)]
 struct UnderWay {
     voters: ReplicaSet,
-    /// When it was sent last, and how often again.
+    /// When it was last sent, and how often it was resent.
     sent: Time,
     tries: u32,
     bytes: usize,
@@ -43,11 +44,11 @@ struct UnderWay {
 struct Peer {
     /// When it last answered.
     heard: Time,
-    /// It votes for nobody else until then, as counted here.
+    /// Until then, on this replica's clock, it votes for no other candidate.
     lease: Time,
-    /// What it was told is decided.
+    /// How far it was told that all is decided.
     told: Slot,
-    /// What it has executed for good.
+    /// How far it has durably executed.
     saved: Slot,
 }
 
@@ -55,11 +56,11 @@ struct Peer {
 ///
 /// Invariants:
 ///
-/// 1. It leads only the ballot that it has promised, after a majority promised it in this life; so
+/// 1. It leads only the ballot that it has promised, after a majority promised it in this life. So
 ///    it proposes one value for each slot and ballot.
 /// 2. `under_way` holds exactly the slots above the log's `commit` and below `next`.
-/// 3. `names` holds the names of all that is in the log or in `queue`.
-/// 4. Whatever any earlier ballot chose lies at or below `barrier`.
+/// 3. `names` holds the names of all proposals in the log or in `queue`.
+/// 4. Every value that an earlier ballot chose is at or below `barrier`.
 #[derive(Debug)]
 pub(super) struct Leader {
     next: Slot,
@@ -74,12 +75,12 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// Phase 1 is over: everything that may have been chosen is proposed again, `suffix` from the
-    /// first slot not known decided on, and then what waits.
+    /// Phase 1 is done: proposes again everything that may have been chosen, and then what waits.
+    /// `suffix` begins at the first slot not known to be decided.
     pub(super) fn start(s: &mut Step<'_>, suffix: Vec<Entry>) -> Leader {
         s.fx.hit(Path::MpElected);
         let commit = s.log.commit();
-        // Votes that phase 1 found outdone are in nobody's log any more.
+        // Votes that phase 1 superseded are in no replica's log any more.
         let decided = s.log.from(1).take_while(|(slot, _)| *slot <= commit);
         let names = decided.map(|(_, accepted)| accepted.entry.proposal).collect();
         let now = s.view.now;
@@ -108,7 +109,7 @@ impl Leader {
         leader
     }
 
-    /// An own proposal, or one that another replica sent, gets its slot, unless it has one already.
+    /// Assigns slots to own or forwarded proposals, unless they have one already.
     pub(super) fn propose(&mut self, s: &mut Step<'_>, proposals: Vec<Proposal>) {
         for proposal in proposals {
             self.enqueue(s, proposal);
@@ -137,7 +138,7 @@ impl Leader {
             if self.queue.is_empty() {
                 return;
             }
-            // Once proposals have to wait, they leave in runs.
+            // Once proposals have to wait, they are proposed in runs.
             let crowded = room < self.queue.len().min(AT_LEAST);
             if crowded || self.bytes_under_way >= WINDOW_BYTES {
                 s.fx.hit(Path::MpWindowFull);
@@ -169,7 +170,7 @@ impl Leader {
             let (voters, sent) = (ReplicaSet::EMPTY, s.view.now);
             self.under_way.insert(slot, UnderWay { voters, sent, tries: 0, bytes });
         }
-        // What another replica calls it, that one has made durable itself.
+        // Another replica's names are durable there before it forwards them.
         let after = s.proposals.written();
         let votes = (first..).zip(entries.iter().cloned()).collect();
         s.fx.send(after, s.cx.others(), Message::Accept { ballot, commit, first, entries });
@@ -177,7 +178,7 @@ impl Leader {
         s.fx.answer(written, me, Message::AcceptOk { ballot, first, last });
     }
 
-    /// Phase 2b: counts votes, and decides what a majority voted for, in the order of the slots.
+    /// Phase 2b: counts votes, and decides what a majority voted for, in slot order.
     pub(super) fn on_accept_ok(
         &mut self,
         s: &mut Step<'_>,
@@ -207,7 +208,7 @@ impl Leader {
         }
     }
 
-    /// Tells those what is decided, unless an Accept did.
+    /// Announces decisions to these replicas, unless an Accept did.
     fn tell(&mut self, s: &mut Step<'_>, to: ReplicaSet) {
         let (ballot, commit, me) = (s.promised.ballot(), s.log.commit(), s.cx.me());
         let behind = |who: &ReplicaId| self.peers[who.index()].told < commit && *who != me;
@@ -220,22 +221,22 @@ impl Leader {
         s.fx.send(Written::default(), behind, Message::Commit { ballot, commit });
     }
 
-    /// Whether a majority answered in the last while. Without one it cannot decide anything;
-    /// perhaps those that do not hear it can.
+    /// Whether a majority answered recently. Without one this leader cannot decide anything, but
+    /// perhaps the replicas that do not hear it can.
     pub(super) fn is_heard(&self, s: &Step<'_>) -> bool {
         let patience = election_timeout(s.cx, s.view) * 2;
         let heard = |who: &ReplicaId| self.peers[who.index()].heard + patience >= s.view.now;
         1 + s.cx.others().iter().filter(heard).count() >= rules::quorum(s.cx)
     }
 
-    /// What a leader says as time passes: that it leads, what was not answered, what is decided.
+    /// The leader's periodic messages: a heartbeat, resends, and decisions.
     pub(super) fn remind(&mut self, s: &mut Step<'_>) {
         self.send_heartbeat(s);
         self.resend(s);
         self.tell(s, s.cx.others());
     }
 
-    /// Sends again what was not answered for too long, to those who did not answer.
+    /// Resends to each replica the slots that it has not answered for too long.
     fn resend(&mut self, s: &mut Step<'_>) {
         let waits: Vec<Duration> = (0..=4).map(|tries| s.cx.resend_after(s.view, tries)).collect();
         let (ballot, commit, now) = (s.promised.ballot(), s.log.commit(), s.view.now);
@@ -243,7 +244,7 @@ impl Leader {
         let mut run: Vec<Entry> = Vec::new();
         let mut first = None;
         let mut voters = ReplicaSet::EMPTY;
-        // One run at a time: what else is overdue comes with the next tick.
+        // One run at a time: the next tick sends the rest.
         let mut bytes = 0;
         for (slot, under_way) in &mut self.under_way {
             match first {
@@ -269,7 +270,7 @@ impl Leader {
         s.fx.send(s.proposals.written(), to, accept);
     }
 
-    /// These are in the log no more.
+    /// These entries were dropped from the log.
     pub(super) fn forget(&mut self, gone: &[Entry]) {
         for entry in gone {
             self.names.remove(&entry.proposal);

@@ -1,16 +1,16 @@
-//! Stories of what must not happen, each told twice: with the rule that prevents it, and with a bug
-//! planted that breaks the rule, which has to show.
+//! Stories of what must not happen. Each is told twice: with the rule that prevents it, and with a
+//! planted bug that breaks the rule and must show.
 
 use super::super::{Message, Plant};
 use super::stage::*;
 use crate::protocol::Protocol;
 use crate::types::Retention;
 
-/// Whether a promise that its giver lost makes two leaders decide: 1 promises to 2 and stops.
+/// Whether a lost promise lets two leaders decide: 1 promises to 2 and stops.
 fn promise_lost(plant: Option<Plant>) -> bool {
     let mut stage = led_with(3, plant);
     for at in [0, 2] {
-        // Names are reserved, so that what follows waits for no flush but those of the story.
+        // Reserves names, so that later steps wait only for the flushes of the story.
         stage.propose(at);
         stage.run(millis(100));
     }
@@ -22,14 +22,14 @@ fn promise_lost(plant: Option<Plant>) -> bool {
     stage.crash(1, 0);
     stage.restart(1);
     stage.advance(millis(3000));
-    // The old leader goes on with 1, which knows of no other.
+    // The old leader continues with 1, which knows of no other.
     stage.propose(0);
     stage.flush(0);
     stage.pass(0, 1);
     stage.flush(1);
     stage.pass(1, 0);
     assert_eq!(stage.nodes[0].executed, 3);
-    // And so does the new one, if 1 told it.
+    // So does the new one, if 1 told it of the promise.
     stage.pass(1, 2);
     stage.propose(2);
     stage.flush(2);
@@ -45,8 +45,8 @@ fn a_promise_is_durable_before_it_is_told() {
     assert!(promise_lost(Some(Plant::EarlyPromise)), "the planted bug is noticed");
 }
 
-/// Whether a vote is dropped that may have decided: 0 decides with the vote of 1 and stops, 2 finds
-/// that vote, tells 1 that it leads, and stops before it has proposed it again.
+/// Whether a vote is dropped that may have decided. 0 decides with the vote of 1 and stops. 2 finds
+/// that vote, tells 1 that it leads, and stops before proposing it again.
 fn vote_dropped(plant: Option<Plant>) -> bool {
     let mut stage = led_with(3, plant);
     for at in 0..3 {
@@ -92,8 +92,8 @@ fn a_vote_that_may_have_decided_is_kept_until_it_is_proposed_again() {
     assert!(vote_dropped(Some(Plant::DropBelowBarrier)), "the planted bug is noticed");
 }
 
-/// Whether a leader reads what is overwritten: its clock stands still, and it hears nobody, while
-/// the others elect another leader.
+/// Whether a leader reads overwritten values: its clock stops and it hears no replica while the
+/// others elect another leader.
 fn reads_with_a_stopped_clock(leases: bool) -> bool {
     let mut stage = led(3);
     stage.nodes[0].protocol.core.cx.settings.leases = leases;
@@ -114,7 +114,7 @@ fn without_leases_no_clock_matters() {
     assert!(reads_with_a_stopped_clock(true), "this is what a lease cannot bear");
 }
 
-/// Whether a ballot that its candidate forgot is taken again, and counts old votes for new values.
+/// Whether a candidate that lost its ballot takes it again, and counts old votes for new values.
 fn ballot_lost(plant: Option<Plant>) -> bool {
     let mut stage = led_with(3, plant);
     stage.propose(2);
@@ -126,7 +126,7 @@ fn ballot_lost(plant: Option<Plant>) -> bool {
     stage.pass(2, 1);
     stage.flush(1);
     stage.pass(1, 2);
-    // It leads with 1, if it said so before that was durable.
+    // It leads with 1, if its Prepare left before the ballot was durable.
     stage.propose(2);
     stage.pass(2, 1);
     stage.flush(1);
@@ -146,7 +146,7 @@ fn ballot_lost(plant: Option<Plant>) -> bool {
     stage.network = votes;
     stage.pass(1, 2);
     stage.network.clear();
-    // 0 and 1 go on without it.
+    // 0 and 1 continue without it.
     stage.cut.insert(2);
     stage.advance(millis(3000));
     stage.act(1, |it, view, fx| it.prepare_unasked(view, fx));
@@ -160,7 +160,7 @@ fn no_ballot_is_led_in_two_lives() {
     assert!(ballot_lost(Some(Plant::EarlyPrepare)), "the planted bug is noticed");
 }
 
-/// Whether an answer to a Heartbeat that comes late makes a lease of a time that is over.
+/// Whether a late answer to a Heartbeat gives a lease for a time that has passed.
 fn late_grant(plant: Option<Plant>) -> bool {
     let mut stage = led_with(3, plant);
     stage.network.clear();
@@ -170,7 +170,7 @@ fn late_grant(plant: Option<Plant>) -> bool {
     stage.flush(1);
     stage.advance(millis(3000));
     let late = std::mem::take(&mut stage.network);
-    // 1 and 2 elect another, which decides.
+    // 1 and 2 elect another leader, which decides.
     stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
     stage.cut.insert(0);
     for _ in 0..20 {
@@ -200,7 +200,7 @@ fn a_lease_counts_from_when_it_was_asked_for() {
     assert!(late_grant(Some(Plant::LeaseFromReceipt)), "the planted bug is noticed");
 }
 
-/// Whether a replica that comes back votes although it had granted a lease: 0 leads with 1 alone.
+/// Whether a restarted replica votes although it had granted a lease: 0 leads with 1 alone.
 fn grant_forgotten(plant: Option<Plant>) -> bool {
     let mut stage = led_with(3, plant);
     stage.cut.insert(2);
@@ -234,15 +234,15 @@ fn a_grant_outlives_a_restart() {
     assert!(grant_forgotten(Some(Plant::ForgetGrants)), "the planted bug is noticed");
 }
 
-/// Whether an installed snapshot that is lost in a crash lets an outdone vote count as decided.
+/// Whether an installed snapshot that is lost in a crash lets a superseded vote count as decided.
 fn install_lost(plant: Option<Plant>) -> bool {
     let mut stage = Stage::with(3, 1, Retention { volatile: false, keep: 0 }, plant);
     stage.saves_late = true;
     assert!(stage.run_until(|s| s.leader() == Some(0)));
-    // Names are reserved, so that what follows waits for no flush but those of the story.
+    // Reserves names, so that later steps wait only for the flushes of the story.
     stage.propose(0);
     stage.run(millis(200));
-    // 2 alone votes for what its proposer forgets.
+    // Only 2 votes for a proposal that its proposer forgets.
     stage.propose(0);
     stage.pass(0, 2);
     stage.flush(2);

@@ -1,9 +1,9 @@
-//! Schedules at random: loss, reordering, duplication, partitions, crashes that lose what was not
-//! flushed, clocks that run apart, replicas that stall, snapshots and installs.
+//! Random schedules: loss, reordering, duplication, partitions, crashes that lose what was not
+//! flushed, clocks that drift apart, replicas that stall, snapshots and installs.
 //!
-//! At every step: one decision a slot, and nobody reads alone what is out of date. In the end,
-//! once nothing fails any more: one leader, which holds its lease; everything that was decided is
-//! executed everywhere; and whatever was proposed in a life that did not end is decided.
+//! At every step there is one decision a slot, and no replica answers stale reads alone. In the
+//! end, once nothing fails any more, there is one leader with a lease; everything decided is
+//! executed everywhere; and every proposal of a life that did not end is decided.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,13 +15,13 @@ use super::stage::*;
 use crate::protocol::{Path, Paths, Protocol};
 use crate::types::{InstanceId, Retention};
 
-/// What may go wrong in a schedule, and how often: chances of a step of about two milliseconds.
+/// What may go wrong in a schedule, as probabilities per step of about two milliseconds.
 #[derive(Clone, Copy)]
 struct Weather {
     loss: f64,
     crash: f64,
     cut: f64,
-    /// How slow the slowest messages are, in milliseconds.
+    /// The delay of the slowest messages, in milliseconds.
     slow: u64,
     flush: f64,
 }
@@ -30,7 +30,7 @@ struct Chaos {
     rng: ChaCha8Rng,
     stage: Stage,
     weather: Weather,
-    /// Who hears nobody and is not heard, until when; who does nothing.
+    /// The replicas that are cut off, and those that are stalled.
     cut: Vec<bool>,
     stalled: Vec<bool>,
 }
@@ -113,7 +113,7 @@ impl Chaos {
         self.stage.check_leases();
     }
 
-    /// What is due arrives in any order, some of it twice or not at all.
+    /// The messages that are due arrive in any order, some twice or not at all.
     fn post(&mut self) {
         let now = self.stage.now;
         let network = std::mem::take(&mut self.stage.network);
@@ -149,7 +149,7 @@ impl Chaos {
         if self.chance(self.weather.crash) && self.stage.nodes[at].up {
             let kept = self.rng.random_range(0..=self.stage.nodes[at].unflushed());
             self.stage.crash(at, kept);
-            // Often it is back before anybody noticed.
+            // Often it is back before any replica noticed.
             if self.chance(0.5) {
                 self.stage.restart(at);
             }
@@ -170,7 +170,7 @@ impl Chaos {
         }
     }
 
-    /// Nothing fails any more, and everything ends as it should.
+    /// From now on nothing fails; checks how everything ends.
     fn calm(&mut self) -> Result<(), String> {
         let n = self.cut.len();
         for at in 0..n {
@@ -220,7 +220,7 @@ impl Chaos {
 }
 
 fn outcome(seed: u64, steps: usize, plant: Option<Plant>) -> Result<Outcome, String> {
-    // A contradiction that a replica itself notices makes it panic.
+    // A replica that finds a contradiction panics.
     catch_unwind(AssertUnwindSafe(|| Chaos::new(seed, plant).run(steps)))
         .unwrap_or_else(|_| Err("a replica found a contradiction".to_owned()))
 }
@@ -256,7 +256,7 @@ fn one_seed_is_one_schedule() {
     assert_eq!(of(3), of(3));
 }
 
-/// What chance finds soon; `stories` has the others.
+/// The bugs that random schedules find soon; `stories` has the others.
 #[test]
 fn planted_bugs_are_noticed() {
     let plants =

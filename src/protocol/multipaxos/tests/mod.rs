@@ -1,4 +1,4 @@
-//! What the room promises, on a stage of its own: directed stories, and schedules at random.
+//! Tests of the protocol on a stage of its own: directed stories and random schedules.
 
 mod breaches;
 mod chaos;

@@ -1,7 +1,7 @@
-//! A stage: a few replicas with disks, clocks of their own and a network that does what it is told.
+//! A stage: a few replicas with disks, clocks of their own, and a network under the test's control.
 //!
-//! Whatever happens, every step checks that no slot is decided twice, that no name stands for two
-//! proposals, and that nobody who answers reads alone knows less than anybody else.
+//! Every step checks three things. No slot is decided twice. No name stands for two proposals. And
+//! no replica that answers reads alone knows less than another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::types::{
     Timing, Value,
 };
 
-/// An own snapshot, and the position after which the log goes on.
+/// An own snapshot, and the position at which the log continues.
 #[derive(Clone, Debug)]
 struct Snapshot {
     shared: ProtocolSnapshot,
@@ -32,7 +32,7 @@ pub(super) struct Node {
     pub(super) protocol: MultiPaxos,
     fx: Fx,
     pub(super) view: View,
-    /// All records ever appended; the first `durable` of them are.
+    /// All records ever appended; the first `durable` of them are durable.
     records: Vec<Record>,
     durable: usize,
     snapshot: Option<Snapshot>,
@@ -40,7 +40,7 @@ pub(super) struct Node {
     decided: BTreeMap<Slot, Decision>,
     pub(super) executed: Slot,
     pub(super) up: bool,
-    /// Its clock runs at this rate.
+    /// The rate of its clock.
     pub(super) rate: f64,
     next_tick: Time,
     pub(super) needs: Option<Slot>,
@@ -49,7 +49,7 @@ pub(super) struct Node {
     pub(super) own_commits: Vec<(InstanceId, bool)>,
 }
 
-/// A message under way.
+/// A message on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Flying {
     pub(super) at: Time,
@@ -62,21 +62,21 @@ pub(super) struct Stage {
     pub(super) now: Time,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Vec<Flying>,
-    /// One way.
+    /// The one-way delay.
     pub(super) delay: Duration,
-    /// What was decided in each slot, anywhere, ever.
+    /// The decision of each slot, at any replica in any life.
     pub(super) truth: BTreeMap<Slot, (InstanceId, Value)>,
     names: BTreeMap<InstanceId, Value>,
     next_command: u64,
     plant: Option<Plant>,
-    /// Of lives that ended, too.
+    /// The paths of lives that have ended.
     pub(super) paths: Paths,
-    /// How often somebody could answer reads alone, of how many times it was asked.
+    /// How often a replica could answer reads alone.
     pub(super) leases: usize,
     pub(super) broken: Option<String>,
-    /// Whether an own snapshot need not follow an install at once.
+    /// Whether an install need not be followed at once by an own snapshot.
     pub(super) saves_late: bool,
-    /// Who hears nobody and is not heard, while time runs.
+    /// The replicas that are cut off while time runs.
     pub(super) cut: BTreeSet<usize>,
 }
 
@@ -96,7 +96,7 @@ fn up_to(n: usize, slot: Slot) -> Executed {
 
 const KEEP: Retention = Retention { volatile: false, keep: 1 << 20 };
 
-/// A cluster led by its first replica, with or without a bug.
+/// A cluster led by its first replica, with a planted bug if one is given.
 pub(super) fn led_with(n: usize, plant: Option<Plant>) -> Stage {
     let mut stage = Stage::with(n, 1, KEEP, plant);
     assert!(stage.run_until(|s| s.leader() == Some(0)), "somebody is elected");
@@ -145,7 +145,7 @@ impl Node {
         self.up && matches!(self.protocol.role, Role::Leader(_))
     }
 
-    /// Records that are not durable.
+    /// The number of records that are not durable.
     pub(super) fn unflushed(&self) -> usize {
         self.records.len() - self.durable
     }
@@ -174,7 +174,7 @@ impl Stage {
         }
     }
 
-    /// A new cluster in which all wish for the same leader.
+    /// A new cluster in which all prefer the same leader.
     pub(super) fn wishing(n: usize, seed: u64, leader: usize) -> Stage {
         let mut stage = Stage::new(n, seed);
         for node in &mut stage.nodes {
@@ -201,7 +201,7 @@ impl Stage {
         }
     }
 
-    /// Does something with a replica that is up, and what follows from it.
+    /// Calls a replica that is up, and carries out the effects.
     pub(super) fn act<T>(
         &mut self,
         at: usize,
@@ -227,7 +227,7 @@ impl Stage {
 
     pub(super) fn propose_batch(&mut self, at: usize, batch: &Arc<Batch>) -> InstanceId {
         let name = self.act(at, |it, view, fx| it.propose(view, batch.clone(), fx));
-        // A name that nobody was told of before a crash may be given once more.
+        // A name that no other replica heard of before a crash may be given again.
         self.names.insert(name, Value::Batch(batch.clone()));
         self.nodes[at].proposed.push(name);
         name
@@ -240,7 +240,7 @@ impl Stage {
         }
     }
 
-    /// All that is under way and due arrives, in order.
+    /// Delivers all messages that are due, in order.
     pub(super) fn deliver_due(&mut self) {
         let (due, later) = std::mem::take(&mut self.network)
             .into_iter()
@@ -260,7 +260,7 @@ impl Stage {
         }
     }
 
-    /// Everything appended so far is durable.
+    /// Makes everything appended so far durable.
     pub(super) fn flush(&mut self, at: usize) {
         if self.nodes[at].up {
             self.nodes[at].durable = self.nodes[at].records.len();
@@ -268,7 +268,7 @@ impl Stage {
         }
     }
 
-    /// A quiet while: everything arrives, is flushed, and time passes.
+    /// A quiet period: everything arrives, is flushed, and time passes.
     pub(super) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end && self.broken.is_none() {
@@ -283,7 +283,7 @@ impl Stage {
         }
     }
 
-    /// Runs until something holds, and says whether it does.
+    /// Runs until `holds` is true. Returns whether it became true.
     pub(super) fn run_until(&mut self, holds: impl Fn(&Stage) -> bool) -> bool {
         for _ in 0..10_000 {
             if holds(self) {
@@ -294,7 +294,7 @@ impl Stage {
         false
     }
 
-    /// Lets the effects of a replica take place.
+    /// Carries out a replica's effects.
     fn apply_effects(&mut self, at: usize) {
         loop {
             let node = &mut self.nodes[at];
@@ -307,7 +307,7 @@ impl Stage {
             }
             let durable = Durable::flushed(LogPosition::new(node.durable as u64));
             for held in std::mem::take(&mut node.fx.decisions) {
-                // Decisions depend on no record here.
+                // In this protocol decisions depend on no record.
                 let decision = held.release(durable).expect("a decision waits for nothing");
                 self.on_decision(at, decision);
             }
@@ -348,7 +348,7 @@ impl Stage {
         if let Some(known) = self.truth.get(&id.slot).filter(|known| known.1 != decided.1) {
             self.broken = Some(format!("{id} is {known:?} and at {at} {decided:?}"));
         }
-        // Of this life: one that nobody was told of before a crash may stand for something else.
+        // Only names of this life: one that no replica heard of before a crash may be given again.
         let own = &self.nodes[proposal.replica.index()].proposed;
         if let Some(called) = self.names.get(proposal).filter(|called| *called != value)
             && own.contains(proposal)
@@ -371,7 +371,7 @@ impl Stage {
         }
     }
 
-    /// An own snapshot is taken and durable, and the log before it gone.
+    /// Takes an own snapshot, makes it durable, and drops the log before it.
     pub(super) fn save(&mut self, at: usize) {
         self.flush(at);
         let executed = up_to(self.n(), self.nodes[at].executed);
@@ -385,7 +385,7 @@ impl Stage {
         node.protocol.on_snapshot(&executed);
     }
 
-    /// Who needs a snapshot gets the best there is.
+    /// A replica that needs a snapshot gets the best available.
     pub(super) fn fetch_snapshots(&mut self) {
         for at in 0..self.n() {
             let Some(needs) = self.nodes[at].needs.filter(|_| self.nodes[at].up) else { continue };
@@ -408,7 +408,7 @@ impl Stage {
         }
         node.executed = executed;
         node.decided = node.decided.split_off(&(executed + 1));
-        // Whatever is not known decided is proposed anew, under other names.
+        // Everything not known to be decided is proposed again, under other names.
         node.proposed.clear();
         node.protocol.install(&node.view, *shared, &there, &mut node.fx);
         self.apply_effects(at);
@@ -417,7 +417,7 @@ impl Stage {
         }
     }
 
-    /// Stops a replica, which loses all but the first `kept` of the records not flushed yet.
+    /// Stops a replica. Of the records not flushed it loses all but the first `kept`.
     pub(super) fn crash(&mut self, at: usize, kept: usize) {
         let node = &mut self.nodes[at];
         node.up = false;
@@ -431,7 +431,7 @@ impl Stage {
         node.needs = None;
     }
 
-    /// A replica comes back: its own snapshot, then the log after it.
+    /// Restarts a replica: its own snapshot, then the log after it.
     pub(super) fn restart(&mut self, at: usize) {
         let n = self.n();
         let node = &mut self.nodes[at];
@@ -459,7 +459,7 @@ impl Stage {
         self.apply_effects(at);
     }
 
-    /// Who may answer reads alone knows of everything that anybody knows.
+    /// Checks that a replica that may answer reads alone knows everything that any replica knows.
     pub(super) fn check_leases(&mut self) {
         let decided = self.truth.last_key_value().map_or(0, |(slot, _)| *slot);
         for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.up) {
@@ -479,7 +479,8 @@ impl Stage {
         paths
     }
 
-    /// What is under way from one to another arrives, in order and at once; how much that was.
+    /// Delivers all messages on their way from one to another, in order and at once. Returns their
+    /// number.
     pub(super) fn pass(&mut self, from: usize, to: usize) -> usize {
         let (now, later) = std::mem::take(&mut self.network)
             .into_iter()

@@ -1,4 +1,4 @@
-//! One story for each promise.
+//! A story for each promise of the protocol.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn standing(stage: &Stage, at: usize) -> Standing {
     stage.nodes[at].protocol.standing()
 }
 
-/// How long it takes until `at` knows its own proposal decided.
+/// How long until `at` knows that its own proposal is decided.
 fn latency(stage: &mut Stage, at: usize) -> Duration {
     let begin = stage.now;
     stage.propose(at);
@@ -55,7 +55,7 @@ fn who_is_wished_for_leads_a_new_cluster_and_mostly_follows_a_leader_that_stops(
     let mut followed = 0;
     for seed in 0..20 {
         let mut stage = Stage::wishing(5, seed, 3);
-        // It comes too late to be the first, and displaces nobody.
+        // The preferred leader arrives too late to be first, and displaces no leader.
         stage.cut.insert(3);
         assert!(stage.run_until(|s| s.leader() == Some(0)), "another one is elected");
         stage.cut.clear();
@@ -99,7 +99,7 @@ fn a_proposal_outlives_the_leader_that_had_it() {
     let name = stage.propose(2);
     stage.pass(2, 0);
     stage.flush(0);
-    // The leader stops before anybody heard of it.
+    // The leader stops before any replica heard of the proposal.
     stage.network.clear();
     stage.crash(0, 0);
     assert!(stage.run_until(|s| s.nodes[2].protocol.pending() == 0), "it goes to the next one");
@@ -166,7 +166,7 @@ fn who_was_cut_off_disturbs_no_leader() {
 fn a_leader_brings_back_who_has_promised_more() {
     let mut stage = led(3);
     let before = standing(&stage, 0).ballot;
-    // A candidacy that came to nothing.
+    // A candidacy that failed.
     stage.act(2, |it, view, fx| it.prepare_unasked(view, fx));
     stage.network.clear();
     assert!(standing(&stage, 2).ballot > before);
@@ -197,7 +197,7 @@ fn a_leader_that_hears_no_majority_gives_up_and_another_is_elected() {
 #[test]
 fn votes_of_many_pages_are_all_found() {
     let mut stage = led(3);
-    // 0 and 1 decide without 2, and 1 is not told of the last.
+    // 0 and 1 decide without 2, and 1 is not told of the last decision.
     for _ in 0..5 {
         for _ in 0..1000 {
             stage.propose(0);
@@ -229,7 +229,7 @@ fn far_away_a_leader_stays_and_keeps_its_lease() {
     for (at, node) in stage.nodes.iter_mut().enumerate() {
         node.view.round_trips = vec![millis(300); 5];
         node.view.round_trips[at] = Duration::ZERO;
-        // Clocks that are off by a fifth.
+        // The clocks differ by up to a fifth.
         node.rate = 0.9 + at as f64 / 20.0;
     }
     assert!(stage.run_until(|s| s.leader().is_some()));
@@ -288,7 +288,7 @@ fn what_an_absent_member_lacks_is_dropped_beyond_the_limit_and_it_installs_a_sna
         assert!(floor > 200 && bytes <= 10_000, "{at}: {floor}, {bytes}");
     }
     stage.restart(2);
-    // What is asked of it while it is behind.
+    // A proposal at a replica that lags behind.
     let name = stage.propose(2);
     stage.run(millis(3000));
     assert!(stage.nodes.iter().all(|node| node.executed == stage.truth.len() as u64));
