@@ -1,7 +1,7 @@
-//! The acceptor: promises (§F2), and votes; in a fast round for whatever comes, in its next free
-//! slot (§F3).
+//! The acceptor: promises (§F2) and votes. In a fast round it votes for any value that arrives, in
+//! its next free slot (§F3).
 //!
-//! Its state is in `votes`: all that it promised and voted.
+//! Its state is in `votes`.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use crate::protocol::Path;
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Written};
 
-/// How many votes are told again at a time.
+/// How many votes are repeated at a time.
 const AGAIN_AT_ONCE: usize = 64;
 
 /// Whether an acceptor takes part in a ballot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Joined {
-    /// It has promised a higher one, or the ballot is somebody else's.
+    /// No: it has promised a higher one, or the sender does not lead the ballot.
     No,
-    /// It did before.
+    /// Yes, and it already did.
     Before,
-    /// It has promised it just now.
+    /// Yes, since this message.
     Now,
 }
 
-/// Joins the ballot of a coordinator; tells it if that is too low.
+/// Joins a coordinator's ballot, or tells the coordinator that the ballot is too low.
 pub(super) fn join(s: &mut Step<'_>, votes: &mut Votes, from: ReplicaId, ballot: Ballot) -> Joined {
     if ballot.is_owner() || ballot.leader(from) != from {
         return Joined::No;
@@ -44,8 +44,8 @@ pub(super) fn join(s: &mut Step<'_>, votes: &mut Votes, from: ReplicaId, ballot:
     Joined::Now
 }
 
-/// Phase 1b: a promise for all slots, and what was voted in those that are not decided here. A
-/// decision above the decided prefix counts as a vote that nothing can outdo.
+/// Phase 1b: a promise for all slots, and the votes in those not decided here. A decision above the
+/// decided prefix is reported as a vote that nothing overrides.
 pub(super) fn on_prepare(s: &mut Step<'_>, votes: &Votes, from: ReplicaId, ballot: Ballot) {
     let known = s.log.known();
     let decided = s.log.above(known).map(|(slot, choice)| (slot, (None, choice.clone())));
@@ -53,7 +53,7 @@ pub(super) fn on_prepare(s: &mut Step<'_>, votes: &Votes, from: ReplicaId, ballo
     let voted = voted.map(|(slot, vote)| (slot, (Some(vote.round), vote.choice.clone())));
     let reports: BTreeMap<Slot, _> = decided.chain(voted).collect();
     let reported = reports.keys().copied().collect();
-    // Not before all of it is durable: the promise, and votes it may have just cast.
+    // Not before everything is durable: the promise, and votes cast just now.
     let after = s.fx.everything();
     s.fx.answer(after, from, Message::Promise { ballot, known, reported });
     for (slot, (round, choice)) in reports {
@@ -61,7 +61,7 @@ pub(super) fn on_prepare(s: &mut Step<'_>, votes: &Votes, from: ReplicaId, ballo
     }
 }
 
-/// A proposer's value arrived, which is not known to be decided.
+/// A proposer's value arrived that is not known to be decided.
 pub(super) fn on_propose(s: &mut Step<'_>, votes: &mut Votes, choice: Choice) {
     let name = choice.proposal;
     let Some((ballot, first)) = votes.open() else { return };
@@ -77,7 +77,7 @@ pub(super) fn on_propose(s: &mut Step<'_>, votes: &mut Votes, choice: Choice) {
     }
 }
 
-/// Where to vote for a proposal: where others have already, else in the next free slot.
+/// Where to vote for a proposal: where others have, or else in the next free slot.
 fn place(s: &Step<'_>, votes: &Votes, name: InstanceId, first: Slot) -> Option<Slot> {
     let is_free = |slot: Slot| s.log.is_open(slot) && votes.is_free(slot);
     if let Some(slot) = votes.hinted(name).filter(|slot| is_free(*slot)) {
@@ -93,8 +93,8 @@ fn place(s: &Step<'_>, votes: &Votes, name: InstanceId, first: Slot) -> Option<S
     None
 }
 
-/// Votes, and tells everybody: so whoever waits for a slot learns as soon as can be, and the
-/// coordinator sees a collision as soon as it happens.
+/// Votes, and tells all. So replicas that wait for a slot learn it as early as possible, and the
+/// coordinator sees a collision at once.
 fn vote(s: &mut Step<'_>, votes: &mut Votes, slot: Slot, round: Round, choice: Choice) {
     let proposal = choice.proposal;
     s.log.see(slot);
@@ -103,9 +103,9 @@ fn vote(s: &mut Step<'_>, votes: &mut Votes, slot: Slot, round: Round, choice: C
     s.fx.send(written, s.cx.all(), Message::Voted { slot, round, proposal });
 }
 
-/// Time passed: a vote that has come to nothing for long may be one that nobody has heard of, in a
-/// slot that nobody else knows, for a value that is decided elsewhere. So the coordinator is told
-/// again, and sees to the slot.
+/// Time passed. A vote that led to nothing for long may be unknown to all others, in a slot that no
+/// other replica knows, for a value decided elsewhere. So this acceptor repeats it to the
+/// coordinator, which finishes the slot.
 pub(super) fn repeat_votes(s: &mut Step<'_>, votes: &mut Votes, coordinator: Option<ReplicaId>) {
     let long = s.cx.retransmit_after(s.view) * 4;
     if s.log.stuck_for(s.view) < long || s.view.now.since(votes.repeated()) < long {
@@ -120,7 +120,7 @@ pub(super) fn repeat_votes(s: &mut Step<'_>, votes: &mut Votes, coordinator: Opt
     }
 }
 
-/// The coordinator wants a vote in a slot of the fast round.
+/// The coordinator asks for a vote in a slot of the fast round.
 pub(super) fn on_suggest(
     s: &mut Step<'_>,
     votes: &mut Votes,

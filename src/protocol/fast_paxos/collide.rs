@@ -1,6 +1,6 @@
-//! The open ballot at its coordinator: collisions are found by looking at the votes, and recovered
-//! from in the ballot's second round (§F5; the paper's §3.2, coordinated recovery). What is stuck
-//! is pushed on (§F7).
+//! The open ballot at its coordinator: finds collisions from the votes, and recovers in the
+//! ballot's second round (§F5; the paper's §3.2, coordinated recovery). It also finishes slots that
+//! make no progress (§F7).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,31 +14,32 @@ use crate::protocol::Path;
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time, Value};
 
-/// How many slots are looked after at a time.
+/// How many slots are handled at a time.
 const AT_ONCE: usize = 64;
 
 /// A ballot after phase 1.
 ///
-/// Invariant: a slot is in `assigned` from the one time that the coordinator names its choice of
-/// the second round until it is decided.
+/// Invariant: a slot is in `assigned` from the one time that the coordinator names its choice in
+/// the second round until the slot is decided.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) ballot: Ballot,
     pub(super) is_fast: bool,
-    /// When it was last said to be open.
+    /// When the ballot was last announced as open.
     announced: Time,
-    /// Anybody's slots, or in a classic ballot the coordinator's to give away, begin here.
+    /// The first slot open to all proposers; in a classic ballot, the first that the coordinator
+    /// assigns.
     from: Slot,
-    /// The next slot to give away.
+    /// The next slot to assign.
     next: Slot,
     assigned: BTreeMap<Slot, Assigned>,
-    /// The slots of `assigned`, by what is in them.
+    /// The slots of `assigned`, by the name of their choice.
     named: BTreeMap<InstanceId, Slot>,
-    /// Slots of the fast round that somebody has voted in.
+    /// The slots of the fast round in which an acceptor has voted.
     watched: BTreeMap<Slot, Watched>,
 }
 
-/// A slot that the coordinator has named its choice for.
+/// A slot whose choice the coordinator has named.
 #[derive(Debug)]
 struct Assigned {
     choice: Choice,
@@ -50,13 +51,13 @@ struct Assigned {
 #[derive(Debug)]
 struct Watched {
     since: Time,
-    /// When acceptors were last asked to vote and to show what they have voted for.
+    /// When acceptors were last asked to vote and to show their votes.
     asked: Option<Time>,
-    /// What they have shown.
+    /// The choices they have shown.
     shown: Vec<Choice>,
 }
 
-/// What the other parts know, lent to look at.
+/// What the other parts know, for reading.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub(super) votes: &'a Votes,
@@ -65,7 +66,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// What a name stands for that was voted for in a slot, as far as that is known here.
+    /// The choice with this name that was voted for in a slot, if it is known here.
     pub(super) fn choice_of(&self, slot: Slot, name: InstanceId) -> Option<Choice> {
         let voted = self.votes.choice_of(slot, name).cloned();
         voted.or_else(|| self.proposer.choice_of(name))
@@ -91,19 +92,19 @@ impl Opened {
         self.watched.entry(slot).or_insert(watched)
     }
 
-    /// Says that the ballot is open.
+    /// Announces that the ballot is open.
     pub(super) fn announce(&mut self, s: &mut Step<'_>) {
         let open = Message::Open { ballot: self.ballot, is_fast: self.is_fast, from: self.from };
         s.fx.send(s.reserve.written(), s.cx.all(), open);
         self.announced = s.view.now;
     }
 
-    /// Whether a proposal is in no slot, decided or assigned, as far as is known here.
+    /// Whether a proposal is known here to be in no slot, decided or assigned.
     pub(super) fn is_nowhere(&self, s: &Step<'_>, name: InstanceId) -> bool {
         !self.named.contains_key(&name) && s.log.slot_of(name).is_none()
     }
 
-    /// Phase 2a of the second round: once a slot and ballot.
+    /// Phase 2a of the second round; once for each slot and ballot.
     pub(super) fn assign(
         &mut self,
         s: &mut Step<'_>,
@@ -120,7 +121,7 @@ impl Opened {
         s.fx.send(s.reserve.written(), s.cx.all(), accept);
     }
 
-    /// In a classic ballot the coordinator gives away the slots: whether it has.
+    /// In a classic ballot the coordinator assigns the slots. Returns whether it handled the value.
     pub(super) fn give_away(&mut self, s: &mut Step<'_>, choice: &Choice) -> bool {
         if self.is_fast {
             return false;
@@ -135,7 +136,7 @@ impl Opened {
         true
     }
 
-    /// A slot is decided: if that tells of how fast rounds fare, whether it had collided.
+    /// A slot is decided. If that is evidence about fast rounds, returns whether it had collided.
     pub(super) fn on_decided(&mut self, slot: Slot, is_fast: bool) -> Option<bool> {
         self.watched.remove(&slot);
         let assigned = self.assigned.remove(&slot);
@@ -147,7 +148,7 @@ impl Opened {
         counts.then_some(collided)
     }
 
-    /// Everything up to `slot` is decided, and how is not known.
+    /// Everything up to `slot` is decided; the decisions are unknown.
     pub(super) fn forget_to(&mut self, slot: Slot) {
         self.assigned = self.assigned.split_off(&(slot + 1));
         self.watched = self.watched.split_off(&(slot + 1));
@@ -155,7 +156,7 @@ impl Opened {
         self.next = self.next.max(slot + 1);
     }
 
-    /// An acceptor has shown what it voted for.
+    /// An acceptor has shown its vote.
     pub(super) fn note_shown(&mut self, ballot: Ballot, slot: Slot, choice: Choice) {
         if let Some(watched) = self.watched.get_mut(&slot).filter(|_| self.ballot == ballot)
             && watched.shown.iter().all(|shown| shown.proposal != choice.proposal)
@@ -164,7 +165,7 @@ impl Opened {
         }
     }
 
-    /// The votes of the fast round, if the slot is one in which a collision may be recovered from.
+    /// The votes of the fast round, if this slot may be recovered from a collision.
     fn votes_of(&self, known: Known<'_>, slot: Slot) -> Option<Vec<(ReplicaId, InstanceId)>> {
         if !self.is_fast || slot < self.from || self.assigned.contains_key(&slot) {
             return None;
@@ -172,8 +173,8 @@ impl Opened {
         Some(known.learner.votes(slot, Round::anybodys(self.ballot)).collect())
     }
 
-    /// A vote was counted: a collision is one as soon as nothing can get a fast quorum any more of
-    /// those who have not voted and may be alive.
+    /// A vote was counted. There is a collision as soon as no value can get a fast quorum any more
+    /// from the acceptors that have not voted and are not suspected.
     pub(super) fn look_for_collision(
         &mut self,
         s: &mut Step<'_>,
@@ -201,8 +202,9 @@ impl Opened {
         }
     }
 
-    /// §3.3: the votes of the fast round are the promises of the second one. Picks what may have
-    /// been chosen; if nothing can have been, the value with the most votes that is nowhere else.
+    /// §3.3: the votes of the fast round are the promises for the second one. Picks the value that
+    /// may have been chosen. If there is none, picks the one with the most votes that is in no
+    /// other slot.
     fn recover(&mut self, s: &mut Step<'_>, known: Known<'_>, slot: Slot) {
         let Some(votes) = self.votes_of(known, slot) else { return };
         let choice = match self.pick(s, &votes) {
@@ -223,22 +225,22 @@ impl Opened {
         self.assign(s, slot, choice, true);
     }
 
-    /// What the votes of the fast round leave to the coordinator.
+    /// What the votes of the fast round leave for the coordinator to pick.
     fn pick(&self, s: &Step<'_>, votes: &[(ReplicaId, InstanceId)]) -> Pick {
         let round = Round::anybodys(self.ballot);
         let named: Vec<_> = votes.iter().map(|(_, name)| (round, *name)).collect();
         pick(Sizes::new(s.cx.n()), votes.len(), &named)
     }
 
-    /// What a name stands for that was voted for in a slot, if that was seen.
+    /// The choice with this name that was voted for in a slot, if it was seen.
     fn shown(&self, known: Known<'_>, slot: Slot, name: InstanceId) -> Option<Choice> {
         let shown = self.watched.get(&slot).into_iter().flat_map(|watched| &watched.shown);
         let mut shown = shown.filter(|choice| choice.proposal == name);
         shown.next().cloned().or_else(|| known.choice_of(slot, name))
     }
 
-    /// Asks all to vote in a slot, for what has the most votes there, or for nothing; and to show
-    /// what they have voted for.
+    /// Asks all to vote in a slot, for the value with the most votes there or for a `Nop`, and to
+    /// show their votes.
     fn suggest(&mut self, s: &mut Step<'_>, known: Known<'_>, slot: Slot) {
         let Some(votes) = self.votes_of(known, slot) else { return };
         let (now, patience) = (s.view.now, patience(s));
@@ -258,8 +260,8 @@ impl Opened {
         s.fx.send(s.reserve.written(), s.cx.all(), suggest);
     }
 
-    /// Whether what a majority knew to be decided in phase 1 is known to nobody who is left: it is
-    /// not here, and nobody tells it.
+    /// Whether a decision that a majority knew in phase 1 is lost: it is not here, and no replica
+    /// sends it.
     pub(super) fn is_lost(&self, s: &Step<'_>) -> bool {
         let first = s.log.known() + 1;
         first < self.from
@@ -268,7 +270,7 @@ impl Opened {
             && s.log.stuck_for(s.view) >= s.cx.retransmit_after(s.view) * 6
     }
 
-    /// Time passed: says again that it leads and what it wants, and looks after what is stuck.
+    /// Time passed: repeats its announcements and requests, and finishes slots without progress.
     pub(super) fn drive(&mut self, s: &mut Step<'_>, known: Known<'_>) {
         if s.view.now.since(self.announced) >= s.cx.timing().gossip {
             self.announce(s);
@@ -293,8 +295,8 @@ impl Opened {
         }
     }
 
-    /// In a classic ballot: somebody has voted, in a ballot before, in a slot that is not given
-    /// away yet, and nothing else comes to be given it.
+    /// In a classic ballot, after a while without progress: an acceptor voted, in an earlier
+    /// ballot, in a slot that is not assigned yet, and no value comes to fill it.
     fn give_away_seen(&mut self, s: &mut Step<'_>) {
         if s.log.stuck_for(s.view) < s.cx.retransmit_after(s.view) * 4 {
             return;
@@ -313,8 +315,8 @@ impl Opened {
         }
     }
 
-    /// Slots of the fast round that don't get on: with the votes of a majority they are recovered
-    /// from, else more votes are asked for.
+    /// Slots of the fast round without progress: recovers those with votes from a majority, and
+    /// asks for more votes in the others.
     fn push_stuck(&mut self, s: &mut Step<'_>, known: Known<'_>) {
         let (now, patience) = (s.view.now, patience(s));
         let first = self.from.max(s.log.known() + 1);
@@ -335,7 +337,7 @@ impl Opened {
     }
 }
 
-/// Nothing, under a new name.
+/// A `Nop` with a new name.
 pub(super) fn nop(s: &mut Step<'_>) -> Choice {
     s.fx.hit(Path::FastNop);
     Choice { proposal: s.reserve.name(s.fx), value: Value::Nop }
@@ -355,8 +357,8 @@ mod tests {
     use crate::protocol::log::tests::stage::{batch, replica, said, settings};
     use crate::types::{Retention, Written};
 
-    /// What the coordinator of three says once 1 has voted for a value of its own and 2 for what is
-    /// named, in slot 1 of the fast round.
+    /// The messages of the coordinator of three after votes in slot 1 of the fast round: replica 1
+    /// for its own value, replica 2 for `second`.
     fn voted(second: InstanceId, suspects: Option<usize>) -> Vec<(Vec<u8>, Message)> {
         let mut core = Core::<rules::Rules>::new(settings(1, 3, Retention::default()));
         let (mut view, mut fx) = (View::new(3), Fx::default());

@@ -1,5 +1,5 @@
-//! The coordinator: elected by time-outs, does phase 1 for the whole log, finishes what it finds,
-//! and opens the ballot (§F2). What collides in it afterwards is for `collide`.
+//! The coordinator: elected by time-outs, runs phase 1 for the whole log, finishes what it finds,
+//! and opens the ballot (§F2). `collide` handles later collisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::protocol::Path;
 use crate::protocol::log::{Choice, HORIZON};
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time};
 
-/// What this replica does as a coordinator, or until it becomes one.
+/// This replica's state as a coordinator, or while it waits to become one.
 #[derive(Debug)]
 pub(super) struct Coordinator {
     rng: ChaCha8Rng,
     lead: Option<Lead>,
-    /// The highest ballot that anybody here has heard of.
+    /// The highest ballot seen.
     highest: Ballot,
-    /// When to take the lead, unless somebody is heard to have it; `None` before the first tick.
+    /// When to become coordinator, unless another is heard; `None` before the first tick.
     deadline: Option<Time>,
     /// Whether the deadline was moved up because the coordinator is suspected.
     is_hurried: bool,
     mode: Mode,
 }
 
-/// A ballot of this replica.
+/// A ballot led by this replica.
 #[derive(Debug)]
 enum Lead {
     /// Phase 1.
@@ -47,24 +47,24 @@ impl Lead {
     }
 }
 
-/// What an acceptor reports of a slot: its last vote, or without a round a decision.
+/// An acceptor's report about a slot: its last vote, or, without a round, a decision.
 type Report = (Option<Round>, Choice);
 
-/// The answers of phase 1 so far.
+/// The answers to phase 1 so far.
 #[derive(Debug)]
 struct Asking {
     ballot: Ballot,
-    /// When it was last asked.
+    /// When Prepare was last sent.
     sent: Time,
-    /// Whether the ballot is to be fast.
+    /// Whether the ballot will be fast.
     is_fast: bool,
-    /// Who has promised, up to where it knows all decisions, and of which slots it reports.
+    /// Per acceptor that promised: the end of its decided prefix, and the slots it reports.
     promises: BTreeMap<ReplicaId, (Slot, Vec<Slot>)>,
     reports: BTreeMap<Slot, BTreeMap<ReplicaId, Report>>,
 }
 
 impl Asking {
-    /// Those whose promises are here with everything that belongs to them.
+    /// The acceptors whose promises and reports have all arrived.
     fn complete(&self) -> BTreeSet<ReplicaId> {
         let is_here = |who: ReplicaId, slot: Slot| {
             self.reports.get(&slot).is_some_and(|reports| reports.contains_key(&who))
@@ -77,10 +77,10 @@ impl Asking {
     }
 }
 
-/// What a majority has reported of the slots of earlier ballots, in their order.
+/// What a majority reported about the slots of earlier ballots, in slot order.
 #[derive(Debug)]
 pub(super) struct Findings {
-    /// How many acceptors that were.
+    /// The number of acceptors that reported.
     pub(super) asked: usize,
     pub(super) slots: Vec<(Slot, Vec<Report>)>,
 }
@@ -97,7 +97,7 @@ impl Coordinator {
         }
     }
 
-    /// The ballot that it has opened.
+    /// The ballot that it has opened, if any.
     pub(super) fn opened(&mut self) -> Option<&mut Opened> {
         match &mut self.lead {
             Some(Lead::Open(opened)) => Some(opened),
@@ -105,7 +105,7 @@ impl Coordinator {
         }
     }
 
-    /// Somebody leads or is about to: this replica does not try for a while, at random.
+    /// Another replica leads or is about to: waits for a random time before trying.
     pub(super) fn follow(&mut self, s: &Step<'_>) {
         let timing = s.cx.timing();
         let timeout = timing.suspect + s.view.slowest_round_trip() * 2;
@@ -115,7 +115,7 @@ impl Coordinator {
         self.is_hurried = false;
     }
 
-    /// Somebody has a higher ballot.
+    /// Another replica has a higher ballot.
     pub(super) fn step_down_below(&mut self, ballot: Ballot) {
         self.highest = self.highest.max(ballot);
         if self.lead.as_ref().is_some_and(|lead| lead.ballot() < ballot) {
@@ -159,11 +159,11 @@ impl Coordinator {
         }
     }
 
-    /// Leads once nobody else was heard to for long enough.
+    /// Starts phase 1 once no coordinator was heard for long enough.
     fn wait(&mut self, s: &mut Step<'_>, promised: Ballot, coordinator: Option<ReplicaId>) {
         let (now, me, timing) = (s.view.now, s.cx.me(), s.cx.timing());
         let Some(deadline) = self.deadline else {
-            // In a new cluster it is clear who begins.
+            // In a new cluster the first coordinator is fixed.
             let (is_new, head_start) = (promised.is_owner(), timing.head_start(me));
             let begins = is_new && timing.leader.map_or(me.index() == 0, |leader| leader == me);
             if begins {
@@ -188,7 +188,7 @@ impl Coordinator {
         }
     }
 
-    /// Phase 1a, in a ballot above all that were heard of.
+    /// Phase 1a, in a ballot above all seen.
     fn campaign(&mut self, s: &mut Step<'_>, promised: Ballot, is_fast: bool) {
         self.follow(s);
         let above = self.highest.max(promised);
@@ -208,8 +208,8 @@ impl Coordinator {
         }
     }
 
-    /// Phase 1b. With it the ballot may be open: then what was found, to be finished by
-    /// [`Coordinator::finish`] before the ballot is announced.
+    /// Phase 1b. If it completes phase 1, the ballot is open: returns what was found, to be
+    /// finished by [`Coordinator::finish`] before the ballot is announced.
     pub(super) fn on_promise(
         &mut self,
         s: &mut Step<'_>,
@@ -221,12 +221,12 @@ impl Coordinator {
         self.try_open(s)
     }
 
-    /// Whether phase 1 of that ballot is under way.
+    /// Whether phase 1 of this ballot is in progress.
     pub(super) fn is_asking(&mut self, ballot: Ballot) -> bool {
         self.asking(ballot).is_some()
     }
 
-    /// Part of phase 1b; likewise.
+    /// A part of phase 1b; returns the same as [`Coordinator::on_promise`].
     pub(super) fn on_report(
         &mut self,
         s: &mut Step<'_>,
@@ -249,7 +249,7 @@ impl Coordinator {
         let known = known.map(|(_, (known, _))| *known).max().unwrap_or(0).max(s.log.known());
         let last = asking.reports.last_key_value().map_or(0, |(slot, _)| *slot).max(known);
         if last > s.log.known().saturating_add(HORIZON / 2) {
-            // Too far behind to lead: it catches up first, and somebody else leads.
+            // It lags too far to lead: it catches up first, and another replica leads.
             self.lead = None;
             return None;
         }
@@ -266,8 +266,8 @@ impl Coordinator {
         Some(Findings { asked: complete.len(), slots })
     }
 
-    /// Finishes a slot of earlier ballots by what phase 1 has found there; if that is a decision,
-    /// it is to be learned.
+    /// Finishes a slot of earlier ballots by what phase 1 found there. Returns a decision if there
+    /// is one; the caller learns it.
     pub(super) fn finish(
         &mut self,
         s: &mut Step<'_>,
@@ -300,7 +300,7 @@ impl Coordinator {
         None
     }
 
-    /// A slot is decided, by the votes of a fast round or not.
+    /// A slot is decided. `is_fast`: by the votes of a fast round.
     pub(super) fn on_decided(&mut self, slot: Slot, is_fast: bool) {
         if let Some(opened) = self.opened()
             && let Some(collided) = opened.on_decided(slot, is_fast)

@@ -1,4 +1,4 @@
-//! The learner: counts votes, and knows what a quorum has voted for in one round as decided.
+//! The learner: counts votes. A value is decided once a quorum has voted for it in one round.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::round::Sizes;
 use super::{Round, Step};
 use crate::types::{InstanceId, ReplicaId, Slot};
 
-/// By open slot, the last vote of each acceptor that told.
+/// Per open slot, the last vote known of each acceptor.
 #[derive(Debug, Default)]
 pub(super) struct Learner {
     slots: BTreeMap<Slot, BTreeMap<ReplicaId, (Round, InstanceId)>>,
@@ -33,7 +33,7 @@ impl Learner {
         self.slots = self.slots.split_off(&(slot + 1));
     }
 
-    /// A vote arrived. Whether a quorum has voted like that; `None` if it says nothing new.
+    /// A vote arrived. Returns whether a quorum has voted the same; `None` if the vote is not new.
     pub(super) fn on_voted(
         &mut self,
         s: &mut Step<'_>,

@@ -1,24 +1,24 @@
-//! What replicas say to each other and write down in Fast Paxos.
+//! The messages and records of Fast Paxos.
 
 use super::Round;
 use crate::protocol::log::{Choice, LogRecord, Upkeep};
 use crate::types::{Ballot, InstanceId, Slot};
 
-/// A message. Ballots are those of the whole log.
+/// A message. A ballot covers the whole log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
-    /// Phase 1a, for all open slots at once: promise to take part in no lower ballot.
+    /// Phase 1a, for all open slots at once: asks for the promise to take part in no lower ballot.
     Prepare {
         /// The coordinator's ballot.
         ballot: Ballot,
     },
-    /// Phase 1b: promised. What it has voted for follows, slot by slot.
+    /// Phase 1b: a promise. The acceptor's votes follow, slot by slot.
     Promise {
         /// The ballot promised.
         ballot: Ballot,
-        /// The acceptor knows all decisions up to here, and has forgotten its votes there.
+        /// The acceptor knows all decisions up to here, and has dropped its votes there.
         known: Slot,
-        /// The slots above of which a report follows, ascending.
+        /// The slots above `known` for which a report follows, ascending.
         reported: Vec<Slot>,
     },
     /// An acceptor's last vote in a slot, or a decision.
@@ -27,34 +27,34 @@ pub enum Message {
         ballot: Ballot,
         /// The slot.
         slot: Slot,
-        /// The round voted in; `None` for a decision.
+        /// The round of the vote; `None` for a decision.
         round: Option<Round>,
-        /// What was voted for, or decided.
+        /// The choice voted for or decided.
         choice: Choice,
     },
-    /// The ballot is open, as every now and then the coordinator says again. Phase 2a with *any*
-    /// value, if it is fast.
+    /// Announces that the ballot is open; the coordinator repeats it. In a fast ballot this is
+    /// phase 2a with *any* value.
     Open {
         /// The ballot.
         ballot: Ballot,
-        /// Whether proposers send their values to all acceptors; if not, to the coordinator.
+        /// Whether proposers send their values to all acceptors, and not to the coordinator.
         is_fast: bool,
         /// The first slot in which acceptors may vote for what proposers send.
         from: Slot,
     },
-    /// A value, a proposer to all acceptors, or to the coordinator.
+    /// A value, from a proposer to all acceptors or to the coordinator.
     Propose {
         /// The value.
         choice: Choice,
     },
-    /// The coordinator to acceptors that may not have voted in a slot yet: vote for this there in
-    /// the fast round, unless you have voted for something else, and report.
+    /// From the coordinator to acceptors that may not have voted in a slot: vote for this choice
+    /// there in the fast round, unless you have voted for another, and report your vote.
     Suggest {
         /// The ballot.
         ballot: Ballot,
         /// The slot.
         slot: Slot,
-        /// What to vote for.
+        /// The choice to vote for.
         choice: Choice,
     },
     /// Phase 2a of the coordinated round.
@@ -66,25 +66,25 @@ pub enum Message {
         /// The one choice of that round.
         choice: Choice,
     },
-    /// Phase 2b, to all: voted.
+    /// Phase 2b, to all: a vote.
     Voted {
         /// The slot.
         slot: Slot,
         /// The round.
         round: Round,
-        /// The name of what it voted for.
+        /// The name of the choice voted for.
         proposal: InstanceId,
     },
-    /// An acceptor to a coordinator whose ballot is too low.
+    /// From an acceptor to a coordinator whose ballot is too low.
     Rejected {
-        /// What the acceptor has promised.
+        /// The ballot that the acceptor has promised.
         ballot: Ballot,
     },
-    /// About decided slots.
+    /// A message about decided slots.
     Upkeep(Upkeep),
 }
 
-/// A record of the log.
+/// A record in the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Record {
     /// An acceptor's promise.
@@ -98,10 +98,10 @@ pub enum Record {
         slot: Slot,
         /// The round.
         round: Round,
-        /// What it voted for.
+        /// The choice voted for.
         choice: Choice,
     },
-    /// What every protocol of this kind writes down.
+    /// A record common to all protocols with one log.
     Log(LogRecord),
 }
 

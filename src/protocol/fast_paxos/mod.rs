@@ -1,26 +1,25 @@
 //! Fast Paxos (Lamport, Distributed Computing 2006) as a replicated log. Its rules are
 //! [§F1 to §F8](super::log#f-fast-paxos).
 //!
-//! This file is the only one that sees all parts: it hands each message to those that have to do
-//! with it, and carries on what one part answers to the next. A part owns its state and knows
-//! others only where it is lent them to look at. From the bottom up, on top of the log that this
-//! protocol shares with others:
+//! This is the only file that sees all parts. It passes each message to the parts concerned, and
+//! passes one part's result to the next. A part owns its state; it reads another part only through
+//! a reference that it is given. From the bottom up, on top of the log that this protocol shares
+//! with others:
 //!
 //! - `round`: rounds, quorums, and what a coordinator may pick. `mode`: fast or classic.
-//! - `votes`: what an acceptor remembers. `acceptor`: what others ask.
-//! - `proposer`: own values. `learner`: how votes are counted.
-//! - `collide`: the open ballot at its coordinator. `lead`: how one is elected, and its phase 1.
+//! - `votes`: the acceptor's memory. `acceptor`: answers proposers and coordinators.
+//! - `proposer`: own values. `learner`: counts votes.
+//! - `collide`: the open ballot at its coordinator. `lead`: the coordinator's election and phase 1.
 //!
-//! A value's way in a fast ballot: `proposer` (Propose) → `acceptor`, which votes for it in its
-//! next free slot (Voted) → `learner`, everywhere: two message delays, with a fast quorum. If
-//! acceptors have put different values into a slot, the coordinator sees that from the votes and
-//! recovers (`collide`): four delays; the value that has lost is proposed again. In a classic
-//! ballot proposers send to the coordinator, which gives away the slots: three delays, with a
-//! majority; two where the proposer's vote and the coordinator's are one.
+//! The path of a value in a fast ballot: `proposer` (Propose) → `acceptor`, which votes for it in
+//! its next free slot (Voted) → `learner`, at every replica: two message delays, with a fast
+//! quorum. If acceptors have voted for different values in a slot, the coordinator sees it from the
+//! votes and recovers (`collide`): four delays, and the value that lost is proposed again. In a
+//! classic ballot proposers send to the coordinator, which assigns the slots: three delays, with a
+//! majority; two if the proposer's vote and the coordinator's are enough.
 //!
-//! A replica that comes back has its promise and votes, what names and rounds it may have used, and
-//! what is decided. If it was the coordinator it is none any more: its ballot is never continued
-//! (§F8).
+//! A restarted replica has its promise and votes, the names and rounds it may have used, and the
+//! decisions. If it was the coordinator, it no longer is: its ballot is never continued (§F8).
 
 mod acceptor;
 mod collide;
@@ -60,7 +59,7 @@ use votes::Votes;
 type Fx = Effects<Message, Record>;
 type Step<'a> = log::Step<'a, Message, Record, rules::Rules>;
 
-/// One replica's side of Fast Paxos: proposer, acceptor, learner, and now and then coordinator.
+/// One replica's side of Fast Paxos: proposer, acceptor, learner, and at times coordinator.
 #[derive(Debug)]
 pub struct FastPaxos {
     core: Core<rules::Rules>,
@@ -76,7 +75,7 @@ impl FastPaxos {
         self.core.log.known()
     }
 
-    /// Decisions up to here are not kept any more.
+    /// Decisions up to here are dropped.
     pub fn dropped(&self) -> Slot {
         self.core.log.floor()
     }
@@ -86,7 +85,7 @@ impl FastPaxos {
         self.proposer.undecided()
     }
 
-    /// The coordinator as far as is known here, and whether its ballot is fast.
+    /// The coordinator, if one is known here, and whether its ballot is fast.
     pub fn leader(&self) -> Option<(ReplicaId, bool)> {
         let (ballot, is_fast) = self.proposer.mode()?;
         Some((ballot.leader(self.core.cx.me()), is_fast))
@@ -148,7 +147,7 @@ impl FastPaxos {
         Known { votes: &self.votes, learner: &self.learner, proposer: &self.proposer }
     }
 
-    /// Joins the ballot of a coordinator. Whether this acceptor takes part in it.
+    /// Joins a coordinator's ballot. Returns whether this acceptor takes part in it.
     fn join(&mut self, view: &View, from: ReplicaId, ballot: Ballot, fx: &mut Fx) -> bool {
         let s = &mut self.core.step(view, fx);
         let joined = acceptor::join(s, &mut self.votes, from, ballot);
@@ -159,8 +158,8 @@ impl FastPaxos {
         joined != Joined::No
     }
 
-    /// A proposer's value: in a classic ballot the coordinator gives it a slot, in a fast one every
-    /// acceptor.
+    /// A proposer's value. In a classic ballot the coordinator assigns a slot; in a fast one every
+    /// acceptor does.
     fn on_propose(&mut self, view: &View, from: ReplicaId, choice: Choice, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
         if let Some(slot) = s.log.slot_of(choice.proposal) {
@@ -173,7 +172,7 @@ impl FastPaxos {
         }
     }
 
-    /// Part of phase 1b, or an answer to a suggestion.
+    /// A part of phase 1b, or the answer to a Suggest.
     fn on_report(
         &mut self,
         view: &View,
@@ -195,7 +194,7 @@ impl FastPaxos {
         }
     }
 
-    /// Phase 1 of this coordinator is done: it finishes what was found, and opens its ballot.
+    /// This coordinator's phase 1 is done: finishes what was found, and opens its ballot.
     fn open(&mut self, view: &View, found: Option<Findings>, fx: &mut Fx) {
         let Some(Findings { asked, slots }) = found else { return };
         for (slot, reports) in slots {
@@ -209,7 +208,7 @@ impl FastPaxos {
         }
     }
 
-    /// A vote arrived: it may decide, or tell this acceptor where to vote, or collide.
+    /// A vote arrived. It may decide, show this acceptor where to vote, or reveal a collision.
     fn on_voted(
         &mut self,
         view: &View,
@@ -222,7 +221,7 @@ impl FastPaxos {
         let Some(is_chosen) = self.learner.on_voted(s, from, (slot, round), name) else { return };
         self.proposer.see(slot, round, name);
         if is_chosen {
-            // Whoever does not know what the name stands for asks for the decision later.
+            // A replica that does not know the value fetches the decision later.
             if let Some(choice) = self.known_parts().choice_of(slot, name) {
                 let is_fast = !round.is_coordinated;
                 fx.hit(if is_fast { Path::FastChosen } else { Path::FastCoordinated });
@@ -237,7 +236,7 @@ impl FastPaxos {
         }
     }
 
-    /// A decision, however it became known; `is_fast` if by the votes of a fast round.
+    /// A decision, however it was learned. `is_fast`: by the votes of a fast round.
     fn learn(&mut self, view: &View, slot: Slot, choice: &Choice, is_fast: bool, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
         let voted = self.votes.vote(slot);
@@ -332,7 +331,7 @@ impl Protocol for FastPaxos {
         DecidedLog::may_install(executed, here)
     }
 
-    /// Promise and votes outside of the snapshot stay.
+    /// The promise and the votes outside the snapshot stay.
     fn install(
         &mut self,
         _view: &View,

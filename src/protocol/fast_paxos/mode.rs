@@ -1,6 +1,6 @@
-//! Fast or classic (§F6): a fast ballot is of use as long as enough acceptors answer for a fast
-//! quorum, and collisions are few. After either has failed the coordinator's ballots are classic
-//! for a while: the longer, the more often it has come to that.
+//! Fast or classic (§F6). A fast ballot pays while enough acceptors answer for a fast quorum and
+//! collisions are rare. If either fails, the coordinator's ballots are classic for a while, and
+//! longer each time.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::types::Time;
 
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(16);
-/// Collisions are counted over so many slots.
+/// Collisions are counted over this many slots.
 const SLOTS: u32 = 32;
-/// More than one in so many slots colliding is too much: a collision costs two message delays, and
-/// whoever loses begins again, where a classic round costs one delay.
+/// If more than one in this many slots collides, classic ballots are better. A collision costs two
+/// message delays, and the loser starts over; a classic round costs one delay.
 const ONE_IN: u32 = 3;
 
-/// When to be fast.
+/// Decides when ballots are fast.
 #[derive(Debug)]
 pub(super) struct Mode {
     classic_until: Time,
-    /// How long the next classic time is.
+    /// How long the next classic period lasts.
     pause: Duration,
     slots: u32,
     collisions: u32,

@@ -1,26 +1,26 @@
-//! Bugs on purpose, to see whether the tests notice. Compiled for tests only.
+//! Planted bugs, to show that the tests notice. Compiled for tests only.
 
 use super::{FastPaxos, Fx, Message};
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Plant {
-    /// A majority makes a fast quorum.
+    /// A fast quorum is only a majority.
     SmallFastQuorum,
-    /// A coordinator that recovers from a collision overlooks what may have been chosen.
+    /// A coordinator that recovers from a collision ignores the value that may have been chosen.
     IgnoreForced,
-    /// A new coordinator overlooks the votes that phase 1 has found.
+    /// A new coordinator ignores the votes that phase 1 found.
     IgnoreFound,
-    /// A promise is told before it is durable.
+    /// A promise is sent before it is durable.
     EarlyPromise,
-    /// A vote is told before it is durable.
+    /// A vote is sent before it is durable.
     EarlyVote,
-    /// A ballot or a name is used before it is on record that it may have been.
+    /// A ballot or a name is used before its reservation is durable.
     EarlyBallot,
 }
 
 impl Plant {
-    /// Those that random schedules show. `EarlyBallot` takes a crash between two certain messages.
+    /// Those that random schedules find. `EarlyBallot` needs a crash between two specific messages.
     pub(crate) const ALL: [Plant; 5] = [
         Plant::SmallFastQuorum,
         Plant::IgnoreForced,
@@ -36,7 +36,7 @@ impl FastPaxos {
         self.core.cx.rules.broken = Some(plant);
     }
 
-    /// Lets go what should be held back.
+    /// Releases messages that should be held back.
     pub(super) fn after_step(&self, fx: &mut Fx) {
         let Some(plant) = self.core.cx.rules.broken else { return };
         for held in &mut fx.messages {

@@ -1,5 +1,5 @@
-//! The proposer: sends its values to all acceptors, or to the coordinator if the round is classic,
-//! and again until each is decided. A value that loses its slot to another is sent again at once.
+//! The proposer: sends its values to all acceptors, or in a classic ballot to the coordinator, and
+//! resends each until it is decided. A value that loses its slot is resent at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use crate::protocol::Path;
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
 
-/// How many values are sent again at a time.
+/// How many values are resent at a time.
 const AGAIN_AT_ONCE: usize = 64;
 
-/// The own values, and where they go.
+/// The own values, and where to send them.
 #[derive(Debug, Default)]
 pub(super) struct Proposer {
     own: BTreeMap<InstanceId, Own>,
-    /// The open ballot that was last heard of, and whether it is fast.
+    /// The last open ballot heard of, and whether it is fast.
     mode: Option<(Ballot, bool)>,
 }
 
-/// A value that is not decided as far as is known here.
+/// A value not known to be decided.
 #[derive(Debug)]
 struct Own {
     batch: Arc<Batch>,
     /// When it was last sent.
     sent: Time,
-    /// The open slots in which somebody has voted for it.
+    /// The open slots in which an acceptor has voted for it.
     slots: BTreeSet<Slot>,
 }
 
@@ -35,23 +35,23 @@ impl Proposer {
         self.own.len()
     }
 
-    /// The open ballot that was last heard of, and whether it is fast.
+    /// The last open ballot heard of, and whether it is fast.
     pub(super) fn mode(&self) -> Option<(Ballot, bool)> {
         self.mode
     }
 
-    /// Whom it takes for the coordinator.
+    /// The presumed coordinator.
     pub(super) fn coordinator(&self, me: ReplicaId) -> Option<ReplicaId> {
         self.mode.map(|(ballot, _)| ballot.leader(me))
     }
 
-    /// What the name of an own value stands for.
+    /// The choice with the name of an own value.
     pub(super) fn choice_of(&self, name: InstanceId) -> Option<Choice> {
         let own = self.own.get(&name)?;
         Some(Choice { proposal: name, value: Value::Batch(own.batch.clone()) })
     }
 
-    /// A snapshot was installed. Own values may be in it or not: whoever installed it proposes them
+    /// A snapshot was installed. Own values may or may not be in it; the caller proposes them
     /// again.
     pub(super) fn let_own_go(&mut self) {
         self.own.clear();
@@ -79,20 +79,20 @@ impl Proposer {
         s.fx.send(s.reserve.written(), to, Message::Propose { choice });
     }
 
-    /// A ballot is open: what waited for one goes out, and what was sent in another goes again.
+    /// A ballot is open: sends the values that waited for one, and resends those sent in another.
     pub(super) fn note_mode(&mut self, s: &mut Step<'_>, ballot: Ballot, is_fast: bool) {
         if self.mode == Some((ballot, is_fast)) {
             return;
         }
         self.mode = Some((ballot, is_fast));
-        // What was voted for in another ballot may be decided by this one's coordinator: a moment
-        // later is soon enough for those.
+        // This ballot's coordinator may decide values voted for in another ballot, so those are
+        // resent later.
         let unplaced = self.own.iter().filter(|(_, own)| own.slots.is_empty());
         let names: Vec<InstanceId> = unplaced.map(|(name, _)| *name).collect();
         names.into_iter().for_each(|name| self.send(s, name));
     }
 
-    /// Somebody has voted for an own value.
+    /// An acceptor has voted for an own value.
     pub(super) fn see(&mut self, slot: Slot, round: Round, name: InstanceId) {
         let is_current = self.mode.is_some_and(|(ballot, _)| round.ballot >= ballot);
         if let Some(own) = self.own.get_mut(&name).filter(|_| is_current) {
@@ -100,7 +100,7 @@ impl Proposer {
         }
     }
 
-    /// A slot is decided: an own value is done, or has lost.
+    /// A slot is decided: an own value is decided or has lost the slot.
     pub(super) fn on_decided(
         &mut self,
         s: &mut Step<'_>,
@@ -121,7 +121,7 @@ impl Proposer {
         }
     }
 
-    /// Time passed: what is not decided for long goes out again.
+    /// Time passed: resends values that are not decided after a while.
     pub(super) fn drive(&mut self, s: &mut Step<'_>) {
         let again = s.cx.retransmit_after(s.view);
         let late = self.own.iter().filter(|(_, own)| s.view.now.since(own.sent) >= again);

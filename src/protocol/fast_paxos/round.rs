@@ -11,46 +11,46 @@
 //! | 7 | 4 | 6 | 1 | 3 |
 //! | 9 | 5 | 7 | 2 | 4 |
 //!
-//! What the paper asks for: any two quorums meet, and a majority meets the common part of any two
-//! fast quorums (`majority + 2 fast > 2n`), so that of two values at most one may have been chosen
-//! as far as a majority can tell.
+//! The paper requires that any two quorums meet, and that a majority meets the common part of any
+//! two fast quorums (`majority + 2 fast > 2n`). So from a majority's votes at most one of two
+//! values can look chosen.
 
 use std::cmp::Reverse;
 
 use crate::types::{Ballot, InstanceId};
 
-/// A round of one slot. Every ballot of the log has two: first anybody's, if the ballot is fast, in
-/// which acceptors vote for what proposers send them; then the coordinator's, in which they vote
-/// for what it sends them. So the coordinator recovers from a collision without another phase 1:
-/// nothing lies between the two rounds, and whoever has voted in the first has thereby promised to
-/// vote in it for nothing else (§3.2).
+/// A round of one slot. Every ballot of the log has two. In the first, if the ballot is fast,
+/// acceptors vote for what proposers send them; in the second, for what the coordinator sends them.
+/// So the coordinator recovers from a collision without another phase 1: no round lies between the
+/// two, and an acceptor that voted in the first has thereby promised to vote for nothing else in it
+/// (§3.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Round {
     /// The ballot.
     pub ballot: Ballot,
-    /// Whether it is the coordinator's.
+    /// Whether it is the second round, which is coordinated.
     pub is_coordinated: bool,
 }
 
 impl Round {
-    /// The first round of a ballot.
+    /// The first round of a ballot, in which any replica may propose.
     pub const fn anybodys(ballot: Ballot) -> Round {
         Round { ballot, is_coordinated: false }
     }
 
-    /// The second round of a ballot.
+    /// The second round of a ballot, in which the coordinator proposes.
     pub const fn coordinated(ballot: Ballot) -> Round {
         Round { ballot, is_coordinated: true }
     }
 }
 
-/// Quorum sizes.
+/// The quorum sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sizes {
     pub(super) n: usize,
-    /// Of phase 1, and of a coordinated round.
+    /// The quorum of phase 1, and of a coordinated round.
     pub(super) classic: usize,
-    /// Of a round in which anybody proposes.
+    /// The quorum of a round in which any replica may propose.
     pub(super) fast: usize,
 }
 
@@ -64,19 +64,19 @@ impl Sizes {
     }
 }
 
-/// What phase 1, or the votes of a fast round, leave to the coordinator.
+/// What the votes of phase 1, or of a fast round, leave for the coordinator to pick.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Pick {
-    /// This may have been chosen.
+    /// This value may have been chosen, so it must be picked.
     Forced(InstanceId),
-    /// Nothing can have been chosen: the candidates, the most voted for first.
+    /// No value can have been chosen. The candidates, most votes first.
     Free(Vec<InstanceId>),
 }
 
-/// The rule: of the votes of a quorum of `asked` acceptors, each with its last round, those of the
-/// highest round count. In a coordinated round there was only one value. In a fast one a value may
-/// have been chosen if all of those asked who may be in a fast quorum with it have voted for it:
-/// all but `n - fast`.
+/// The rule. Of the last votes of a quorum of `asked` acceptors, only those of the highest round
+/// count. In a coordinated round there was only one value. In a fast round, a value may have been
+/// chosen if enough of those asked voted for it: all but `n - fast`, since a fast quorum leaves out
+/// that many acceptors at most.
 pub(super) fn pick(sizes: Sizes, asked: usize, votes: &[(Round, InstanceId)]) -> Pick {
     let Some(highest) = votes.iter().map(|(round, _)| *round).max() else {
         return Pick::Free(Vec::new());

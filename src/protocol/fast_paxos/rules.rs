@@ -5,8 +5,8 @@ use crate::protocol::rules::rules;
 rules! {
     /// §F1: a fast round takes a fast quorum.
     fast_rounds_take_a_fast_quorum = SmallFastQuorum;
-    /// §F5: what may have been chosen in the fast round is picked in the coordinated one.
+    /// §F5: the value that may have been chosen in the fast round is picked in the coordinated one.
     forced_values_are_picked = IgnoreForced;
-    /// §F2: a new coordinator finishes what phase 1 has found.
+    /// §F2: a new coordinator finishes what phase 1 found.
     found_votes_bind = IgnoreFound;
 }

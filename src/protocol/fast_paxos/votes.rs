@@ -1,4 +1,4 @@
-//! What an acceptor remembers: its promise, its votes, and what it has seen of others' votes.
+//! The acceptor's memory: its promise, its votes, and what it has seen of others' votes.
 
 use std::collections::BTreeMap;
 
@@ -24,16 +24,16 @@ pub(super) struct Vote {
 #[derive(Debug, Default)]
 pub(super) struct Votes {
     promised: Ballot,
-    /// In this ballot, from this slot on, it may vote for what proposers send. Lost in a restart,
-    /// and told again.
+    /// The ballot in which it may vote for what proposers send, and the first such slot. Lost in a
+    /// restart; the coordinator repeats it.
     open: Option<(Ballot, Slot)>,
     slots: BTreeMap<Slot, Vote>,
     placed: BTreeMap<InstanceId, Slot>,
-    /// Where others have voted first in the open ballot, in slots that are free here.
+    /// The first vote seen of others in the open ballot, for slots that are free here.
     hints: BTreeMap<Slot, InstanceId>,
-    /// When votes were last told again.
+    /// When votes were last repeated.
     repeated: Time,
-    /// About how many bytes the votes take.
+    /// Roughly how many bytes the votes take.
     bytes: usize,
 }
 
@@ -42,17 +42,17 @@ impl Votes {
         self.promised
     }
 
-    /// The ballot in which it may vote for what proposers send, and from which slot on.
+    /// The ballot in which it may vote for what proposers send, and the first such slot.
     pub(super) fn open(&self) -> Option<(Ballot, Slot)> {
         self.open
     }
 
-    /// Its coordinator says that the joined ballot is open; from `first` on if it is fast.
+    /// The coordinator says that the joined ballot is open; if it is fast, from slot `first` on.
     pub(super) fn note_open(&mut self, ballot: Ballot, first: Option<Slot>) {
         self.open = first.map(|first| (ballot, first));
     }
 
-    /// When votes were last told again.
+    /// When votes were last repeated.
     pub(super) fn repeated(&self) -> Time {
         self.repeated
     }
@@ -65,18 +65,18 @@ impl Votes {
         self.slots.get(&slot)
     }
 
-    /// The last vote for a proposal, in a slot that is open.
+    /// The last vote for a proposal, in an open slot.
     pub(super) fn vote_for(&self, name: InstanceId) -> Option<(Slot, &Vote)> {
         let slot = self.placed.get(&name)?;
         Some((*slot, self.slots.get(slot)?))
     }
 
-    /// All slots voted in, ascending.
+    /// The votes above a slot, in ascending order.
     pub(super) fn above(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Vote)> {
         self.slots.range(slot + 1..).map(|(slot, vote)| (*slot, vote))
     }
 
-    /// Joins a ballot: what was open or hinted at in a lower one is over.
+    /// Joins a ballot; what was open or hinted at in a lower one ends.
     pub(super) fn join(&mut self, ballot: Ballot) {
         if ballot > self.promised {
             self.promised = ballot;
@@ -94,12 +94,12 @@ impl Votes {
         self.slots.insert(slot, Vote { round, choice, written });
     }
 
-    /// Whether it has not voted in a slot in the current ballot.
+    /// Whether it has not voted in this slot in the current ballot.
     pub(super) fn is_free(&self, slot: Slot) -> bool {
         self.slots.get(&slot).is_none_or(|vote| vote.round.ballot < self.promised)
     }
 
-    /// Somebody has voted for a proposal: if it may do so itself, it knows where.
+    /// Another acceptor voted for a proposal. Notes the slot, if this one may vote there.
     pub(super) fn hint(&mut self, slot: Slot, round: Round, name: InstanceId) {
         let may_vote = |(open, first)| Round::anybodys(open) == round && first <= slot;
         if self.open.is_some_and(may_vote) && self.is_free(slot) {
@@ -107,7 +107,7 @@ impl Votes {
         }
     }
 
-    /// What a name stands for that it has voted for, in that slot or else in any.
+    /// The choice with this name, if it has voted for it: in that slot, or else in any.
     pub(super) fn choice_of(&self, slot: Slot, name: InstanceId) -> Option<&Choice> {
         let voted = self.vote(slot).filter(|vote| vote.choice.proposal == name);
         let voted = voted.or_else(|| self.vote_for(name).map(|(_, vote)| vote));
@@ -123,7 +123,7 @@ impl Votes {
         self.hints.contains_key(&slot)
     }
 
-    /// The slot is decided, or voted in again.
+    /// The slot is decided, or gets another vote.
     pub(super) fn forget(&mut self, slot: Slot) {
         self.hints.remove(&slot);
         if let Some(vote) = self.slots.remove(&slot) {
@@ -149,7 +149,7 @@ impl Votes {
         self.bytes
     }
 
-    /// For an own snapshot.
+    /// The records for an own snapshot.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let promise = Record::Promised { ballot: self.promised };
         let promise = (!self.promised.is_owner()).then_some(promise);

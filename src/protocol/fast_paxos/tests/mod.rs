@@ -1,4 +1,4 @@
-//! Fast Paxos on the stage: directed stories, chaos, and bugs that chaos has to find.
+//! Tests of Fast Paxos: directed stories, random schedules, and bugs that these must find.
 
 mod chaos;
 mod quorums;

@@ -37,13 +37,13 @@ fn quorums_meet_as_they_have_to_and_could_be_no_smaller() {
         assert!(2 * classic > n && 2 * (classic - 1) <= n, "majorities of {n}");
         assert!(classic + 2 * fast > 2 * n, "a majority of {n} and two fast quorums");
         assert!(classic <= fast && fast <= n);
-        // One less would do for no size: two values could look chosen to some majority.
+        // One less is not enough for any size: two values could look chosen to some majority.
         assert!(n < 3 || classic + 2 * (fast - 1) <= 2 * n, "fast quorums of {n}");
     }
 }
 
-/// Every way to vote for two values or not at all, and every majority that may be asked: if a value
-/// has, or could still get, a fast quorum, it is the one that has to be picked.
+/// Every way to vote for one of two values or not at all, and every majority that may be asked. If
+/// a value has a fast quorum, or could still get one, it must be picked.
 #[test]
 fn what_may_have_been_chosen_is_picked_whoever_is_asked() {
     let round = Round::anybodys(ballot(1));

@@ -1,4 +1,4 @@
-//! What has to happen, message by message.
+//! Directed stories, one message at a time.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn all_have(stage: &Stage<FastPaxos>, last: u64) {
     assert_eq!(executed, vec![last; stage.n()]);
 }
 
-/// The slots that a replica says it has voted in, among what is under way.
+/// The slots in which a replica reports votes, in the messages on their way.
 fn votes_under_way(stage: &Stage<FastPaxos>, from: usize) -> Vec<u64> {
     let voted = stage.post.iter().filter_map(|(who, _, message)| match message {
         Message::Voted { slot, .. } if *who == from => Some(*slot),
@@ -108,7 +108,7 @@ fn ballots_are_fast_with_a_fast_quorum_and_classic_without() {
         assert_eq!(stage.executed(2), before, "n = {n}");
         stage.delay();
         assert_eq!(stage.executed(2), before + 1, "n = {n}");
-        // They come back, and so do fast ballots.
+        // The replicas return, and so do fast ballots.
         for back in n - spare..=n {
             stage.restart(back);
             stage.suspect(back, false);
@@ -119,7 +119,7 @@ fn ballots_are_fast_with_a_fast_quorum_and_classic_without() {
     }
 }
 
-/// r2 hears of a value that its proposer has forgotten, and nobody hears of r2's vote.
+/// r2 hears of a value that its proposer has forgotten, and no other replica hears of r2's vote.
 #[test]
 fn a_vote_that_nobody_has_heard_of_comes_to_something() {
     for is_fast in [true, false] {
@@ -146,8 +146,8 @@ fn a_vote_that_nobody_has_heard_of_comes_to_something() {
     }
 }
 
-/// Three of four vote for r2's value in slot 1, and one of them, r4, learns from their votes that
-/// it is chosen. The coordinator has voted for its own, and does not hear of r4.
+/// Three of four vote for r2's value in slot 1. One of them, r4, learns from the votes that it is
+/// chosen. The coordinator has voted for its own value, and does not hear r4.
 fn collision_with_a_chosen_value(plant: Option<Plant>) -> Stage<FastPaxos> {
     let mut stage = opened(4, plant);
     stage.post.clear();
@@ -191,7 +191,7 @@ fn all_who_collide_get_through() {
     for n in [3, 4, 5, 7] {
         let mut stage = opened(n, None);
         for round in 0..10 {
-            // Each reaches itself first, and so all slots are contested.
+            // Each value reaches its own replica first, so all slots are contested.
             (1..=n).for_each(|at| {
                 stage.propose(at, (round * n + at) as u64);
             });
@@ -266,14 +266,14 @@ fn a_name_is_not_used_again_after_a_restart() {
         let is_caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             stage.propose(2, 2);
             stage.pass(LONG);
-            // With two values of one name the replicas disagree, or one waits for ever.
+            // If one name has two values, the replicas disagree, or one waits for ever.
             stage.broken.is_some() || stage.slots_of(2).is_empty()
         }));
         assert_eq!(is_caught.unwrap_or(true), plant.is_some(), "{plant:?}");
     }
 }
 
-/// Anything that one peer may say.
+/// Any message that a peer may send.
 fn babble(rng: &mut ChaCha8Rng) -> Message {
     let slot = [0, 1, 2, 3, 70_000, u64::MAX][rng.random_range(0..6)];
     let round = [1, 2, 9, Ballot::MAX_ROUND][rng.random_range(0..4)];
