@@ -1,5 +1,5 @@
-//! The acceptor: promises, and votes (§P2). What it says it never takes back, so it writes it down
-//! first.
+//! The acceptor: promises and votes (§P2). It never takes either back, so both are recorded before
+//! they are sent.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use crate::types::{Ballot, ReplicaId, Slot, Written};
 #[derive(Debug, Default)]
 pub(super) struct Acceptor {
     slots: BTreeMap<Slot, Promised>,
-    /// About how many bytes the votes take.
+    /// Roughly how many bytes the votes take.
     bytes: usize,
 }
 
 /// One slot's acceptor.
 #[derive(Debug, Default)]
 struct Promised {
-    /// The highest ballot that it takes part in.
+    /// The promised ballot: it takes part in no lower one.
     ballot: Ballot,
     vote: Option<(Ballot, Choice)>,
-    /// The records of both.
+    /// The latest record of either.
     written: Written,
 }
 
 impl Acceptor {
-    /// What is promised in a slot; `None` if it was never asked.
+    /// The promised ballot of a slot; `None` if it was never asked.
     pub(super) fn promised(&self, slot: Slot) -> Option<Ballot> {
         self.slots.get(&slot).map(|promised| promised.ballot)
     }
@@ -76,7 +76,7 @@ impl Acceptor {
         self.bytes
     }
 
-    /// For an own snapshot: every promise and vote.
+    /// The records for an own snapshot: every promise and vote.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         self.slots.iter().flat_map(|(slot, promised)| {
             let (slot, ballot) = (*slot, promised.ballot);
@@ -116,9 +116,10 @@ impl Acceptor {
         s.fx.answer(promised.written, from, Message::Promise { slot, ballot, vote });
     }
 
-    /// Phase 2b, likewise. The vote goes to all learners and not only to the proposer, so that all
-    /// replicas learn as soon as can be: one that waits for a slot of another to execute its own
-    /// above it waits for one message less. The price is `n` small messages a vote.
+    /// Phase 2b, in a slot in which it may vote. The vote goes to all learners, not only to the
+    /// proposer, so that all replicas learn as early as possible. A replica that waits for
+    /// another's slot to execute its own later one waits one message less. The cost is `n` small
+    /// messages a vote.
     pub(super) fn on_accept(
         &mut self,
         s: &mut Step<'_>,
@@ -142,8 +143,8 @@ impl Acceptor {
     }
 }
 
-/// Whether an acceptor looks at what a proposer wants: the slot is open, the ballot the
-/// proposer's own. Who asks about a decided slot is told.
+/// Whether the acceptor handles a proposer's message: the slot is open, and the sender leads the
+/// ballot. If the slot is decided, the sender is told.
 pub(super) fn may_vote(s: &mut Step<'_>, from: ReplicaId, slot: Slot, ballot: Ballot) -> bool {
     if ballot.is_owner() || ballot.leader(from) != from {
         return false;

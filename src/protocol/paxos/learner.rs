@@ -1,4 +1,4 @@
-//! The learner: counts votes, and knows what a majority has voted for in one ballot as decided
+//! The learner: counts votes. A value is decided once a majority has voted for it in one ballot
 //! (§P4).
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use super::{Step, rules};
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, ReplicaId, ReplicaSet, Slot};
 
-/// The votes of open slots, of the highest ballot that was heard of in each.
+/// The votes in open slots; in each, only those of the highest ballot seen.
 #[derive(Debug, Default)]
 pub(super) struct Learner {
     slots: BTreeMap<Slot, Tally>,
@@ -17,12 +17,12 @@ pub(super) struct Learner {
 struct Tally {
     ballot: Ballot,
     voters: ReplicaSet,
-    /// What they have voted for, once the proposer has said so here.
+    /// The choice they voted for, once the proposer's message has shown it.
     choice: Option<Choice>,
 }
 
 impl Learner {
-    /// The tally of `ballot`, unless that is over.
+    /// The tally of `ballot`; `None` if a higher ballot was seen.
     fn tally(&mut self, slot: Slot, ballot: Ballot) -> Option<&mut Tally> {
         let tally = self.slots.entry(slot).or_default();
         if tally.ballot < ballot {
@@ -38,7 +38,7 @@ impl Learner {
         }
     }
 
-    /// The ballot that was last heard of in a slot.
+    /// The highest ballot seen in a slot.
     pub(super) fn ballot(&self, slot: Slot) -> Option<Ballot> {
         self.slots.get(&slot).map(|tally| tally.ballot)
     }
@@ -52,7 +52,8 @@ impl Learner {
         self.slots = self.slots.split_off(&(slot + 1));
     }
 
-    /// A vote arrived. With a majority of them at one ballot: what is decided, if that is known.
+    /// A vote arrived. With a majority of votes at one ballot, returns the decision, if its value
+    /// is known.
     pub(super) fn on_accepted(
         &mut self,
         s: &mut Step<'_>,
@@ -66,7 +67,7 @@ impl Learner {
         s.log.see(slot);
         let tally = self.tally(slot, ballot)?;
         tally.voters.insert(from);
-        // Whoever has not heard what the votes are for gets the decision from somebody who has.
+        // A replica that has not heard the value fetches the decision.
         let choice = tally.choice.clone()?;
         (tally.voters.len() >= rules::quorum(s)).then_some(choice)
     }

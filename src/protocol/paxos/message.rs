@@ -1,19 +1,20 @@
-//! What replicas say to each other and write down in Paxos.
+//! The messages and records of Paxos.
 
 use crate::protocol::log::{Choice, LogRecord, Upkeep};
 use crate::types::{Ballot, Slot};
 
-/// A message. Each slot is an instance of its own, with its own ballots.
+/// A message. Each slot is an instance with its own ballots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
-    /// Phase 1a, a proposer to the acceptors: promise to take part in no lower ballot.
+    /// Phase 1a, from a proposer to the acceptors: asks for the promise to take part in no lower
+    /// ballot.
     Prepare {
         /// The slot.
         slot: Slot,
         /// The proposer's ballot.
         ballot: Ballot,
     },
-    /// Phase 1b, an acceptor to that proposer: promised, and what it last voted for.
+    /// Phase 1b, from an acceptor to the proposer: a promise, and the acceptor's last vote.
     Promise {
         /// The slot.
         slot: Slot,
@@ -22,7 +23,7 @@ pub enum Message {
         /// The vote of the highest ballot, if it has voted.
         vote: Option<(Ballot, Choice)>,
     },
-    /// Phase 2a, the proposer to the acceptors: vote for this.
+    /// Phase 2a, from the proposer to the acceptors: asks for votes.
     Accept {
         /// The slot.
         slot: Slot,
@@ -31,25 +32,25 @@ pub enum Message {
         /// The one choice of that ballot.
         choice: Choice,
     },
-    /// Phase 2b, an acceptor to all learners: voted.
+    /// Phase 2b, from an acceptor to all learners: a vote.
     Accepted {
         /// The slot.
         slot: Slot,
         /// The ballot voted in.
         ballot: Ballot,
     },
-    /// An acceptor to a proposer whose ballot is too low.
+    /// From an acceptor to a proposer whose ballot is too low.
     Rejected {
         /// The slot.
         slot: Slot,
-        /// What the acceptor has promised.
+        /// The ballot that the acceptor has promised.
         ballot: Ballot,
     },
-    /// About decided slots.
+    /// A message about decided slots.
     Upkeep(Upkeep),
 }
 
-/// A record of the log.
+/// A record in the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Record {
     /// An acceptor's promise.
@@ -65,10 +66,10 @@ pub enum Record {
         slot: Slot,
         /// The ballot.
         ballot: Ballot,
-        /// What it voted for.
+        /// The choice voted for.
         choice: Choice,
     },
-    /// What every protocol of this kind writes down.
+    /// A record common to all protocols with one log.
     Log(LogRecord),
 }
 

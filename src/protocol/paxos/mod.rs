@@ -1,21 +1,21 @@
-//! Paxos as its paper has it (Lamport: "The Part-Time Parliament", 1998; "Paxos Made Simple",
-//! 2001): one instance a slot of the log, both phases for every one, and anybody proposes. Its
-//! rules are [§P1 to §P7](super::log#p-paxos).
+//! Paxos as first published (Lamport: "The Part-Time Parliament", 1998; "Paxos Made Simple", 2001):
+//! one instance for each slot of the log, both phases for each, and any replica proposes. Its rules
+//! are [§P1 to §P7](super::log#p-paxos).
 //!
-//! This file is the only one that sees all parts: it hands each message to those that have to do
-//! with it, and carries on what one part answers to the next. A part owns its state and knows
-//! others only where it is lent them to look at: `acceptor` promises and votes, `learner` counts
-//! votes, `proposer` takes slots through both phases. What is decided is the business of the log
-//! that this protocol shares with others.
+//! This is the only file that sees all parts. It passes each message to the parts concerned, and
+//! passes one part's result to the next. A part owns its state; it reads another part only through
+//! a reference that it is given. `acceptor` promises and votes, `learner` counts votes, `proposer`
+//! takes slots through both phases. The log that this protocol shares with others handles
+//! decisions.
 //!
-//! A value's way: `proposer` (Prepare) → `acceptor` (Promise) → `proposer` (Accept) → `acceptor`
-//! (Accepted) → `learner`, at every replica: four message delays, with a majority each way. Two
-//! proposers that take the same slot collide: the one with the lower ballot backs off for a time at
-//! random.
+//! The path of a value: `proposer` (Prepare) → `acceptor` (Promise) → `proposer` (Accept) →
+//! `acceptor` (Accepted) → `learner`, at every replica: four message delays, with a majority each
+//! way. If two proposers take the same slot they collide, and the one with the lower ballot backs
+//! off for a random time.
 //!
-//! A replica that comes back has its promises and votes, what names and rounds it may have used,
-//! and what is decided. What it proposed is gone; whatever part of that acceptors have voted for is
-//! finished by whoever is blocked by it (§P7).
+//! A restarted replica has its promises and votes, the names and rounds it may have used, and the
+//! decisions. It has lost its proposals. If acceptors have voted for one, a replica that it blocks
+//! finishes it (§P7).
 
 mod acceptor;
 mod learner;
@@ -44,8 +44,8 @@ use proposer::{Known, Proposer};
 type Fx = Effects<Message, Record>;
 type Step<'a> = log::Step<'a, Message, Record, rules::Rules>;
 
-/// One replica's side of Paxos: a proposer, an acceptor and a learner under one roof. They talk to
-/// each other as they do to those of other replicas, by messages that wait for their records.
+/// One replica's side of Paxos: a proposer, an acceptor and a learner. They exchange messages with
+/// each other as with those of other replicas; each message waits for its records.
 #[derive(Debug)]
 pub struct Paxos {
     core: Core<rules::Rules>,
@@ -60,7 +60,7 @@ impl Paxos {
         self.core.log.known()
     }
 
-    /// Decisions up to here are not kept any more.
+    /// Decisions up to here are dropped.
     pub fn dropped(&self) -> Slot {
         self.core.log.floor()
     }
@@ -109,7 +109,7 @@ impl Paxos {
         }
     }
 
-    /// A decision, however it became known.
+    /// A decision, however it was learned.
     fn learn(&mut self, view: &View, slot: Slot, choice: &Choice, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
         let voted = self.acceptor.vote(slot);
@@ -192,7 +192,7 @@ impl Protocol for Paxos {
                 log.see(slot);
                 self.acceptor.restore_vote(slot, ballot, choice);
             }
-            // Of a slot that is decided.
+            // The slot is already decided.
             Record::Promised { .. } | Record::Voted { .. } => {}
             Record::Log(record) => {
                 if let Some(slot) = self.core.restore(record, |slot| self.acceptor.vote(slot), fx) {
@@ -206,7 +206,7 @@ impl Protocol for Paxos {
         DecidedLog::may_install(executed, here)
     }
 
-    /// Promises and votes outside of the snapshot stay.
+    /// Promises and votes outside the snapshot stay.
     fn install(
         &mut self,
         _view: &View,

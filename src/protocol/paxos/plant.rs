@@ -1,4 +1,4 @@
-//! Bugs on purpose, to see whether the tests notice. Compiled for tests only.
+//! Planted bugs, to show that the tests notice. Compiled for tests only.
 
 use super::{Fx, Message, Paxos};
 
@@ -7,18 +7,18 @@ use super::{Fx, Message, Paxos};
 pub(crate) enum Plant {
     /// A proposer proposes its own value although it has found another.
     IgnoreFound,
-    /// A promise is told before it is durable.
+    /// A promise is sent before it is durable.
     EarlyPromise,
-    /// A vote is told before it is durable.
+    /// A vote is sent before it is durable.
     EarlyVote,
-    /// A ballot or a name is used before it is on record that it may have been.
+    /// A ballot or a name is used before its reservation is durable.
     EarlyBallot,
-    /// One less than a majority makes a quorum.
+    /// A quorum is one less than a majority.
     SmallQuorum,
 }
 
 impl Plant {
-    /// Those that random schedules show. `EarlyBallot` takes a crash between two certain messages.
+    /// Those that random schedules find. `EarlyBallot` needs a crash between two specific messages.
     pub(crate) const ALL: [Plant; 4] =
         [Plant::IgnoreFound, Plant::EarlyPromise, Plant::EarlyVote, Plant::SmallQuorum];
 }
@@ -29,7 +29,7 @@ impl Paxos {
         self.core.cx.rules.broken = Some(plant);
     }
 
-    /// Lets go what should be held back.
+    /// Releases messages that should be held back.
     pub(super) fn after_step(&self, fx: &mut Fx) {
         let Some(plant) = self.core.cx.rules.broken else { return };
         for held in &mut fx.messages {

@@ -1,17 +1,18 @@
-//! The proposer: takes the lowest slot it knows to be free through both phases, and another one if
-//! that slot turns out to be somebody else's (§P1, §P3). Several slots at a time, each for itself.
+//! The proposer: takes the lowest slot it knows to be free through both phases, and another if that
+//! slot turns out to be taken (§P1, §P3). It works on several slots at a time, each independently.
 //!
-//! An own value waits in one slot at a time. It leaves a slot for another only when the slot has
-//! decided something else, or no acceptor was ever asked to vote for it there: so it is decided
-//! twice only if a crash or a snapshot came between.
+//! An own value waits in one slot at a time. It leaves a slot only if the slot has decided another
+//! value, or if no acceptor was asked to vote for it there. So it is decided twice only if a crash
+//! or a snapshot came between.
 //!
-//! Who loses a slot before its value was put to the vote has hindered nobody and need not wait: it
-//! goes on to another slot, and the proposer of the highest ballot finishes this one. Two things
-//! see to it that not always the same one loses. A value's ballots begin the higher the more slots
-//! it has lost. And it then aims ahead: a proposer far away hears late which slots are taken, and
-//! what it asks for arrives late, so that the lowest slot that it takes for free never is. It lets
-//! as many free slots pass as others have filled during its last attempt. Who has been voted for
-//! has to stay, and backs off for a time at random if another one is at work there (§P5).
+//! A proposer that loses a slot before its value was put to the vote has hindered no other and need
+//! not wait: it takes another slot, and the proposer of the highest ballot finishes this one. Two
+//! measures prevent that the same proposer always loses. First, the more slots a value has lost,
+//! the higher its ballots begin. Second, such a value aims ahead. A distant proposer hears late
+//! which slots are taken, and its requests arrive late, so the lowest slot that it considers free
+//! never is. So it skips as many free slots as others have filled during its last attempt. If a
+//! value was put to the vote, its proposer has to stay, and backs off for a random time if another
+//! is at work there (§P5).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,36 +28,36 @@ use crate::protocol::Path;
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
 
-/// The most slots that a replica proposes in at a time.
+/// The most slots in which a replica proposes at a time.
 const PIPELINE: usize = 16;
-/// How many slots after the decided prefix are looked at for what others left undecided.
+/// How many slots after the decided prefix are checked for ones that others left undecided.
 const GAPS: Slot = 128;
-/// First rounds are drawn from so many, lest it is always the same one of two proposers who wins.
+/// First rounds are drawn from this many, so that not the same one of two proposers always wins.
 const FIRST_ROUNDS: u32 = 8;
-/// Losing more slots than this raises a value's ballots no further.
+/// Further losses do not raise a value's ballots.
 const MOST_LOSSES: u32 = 8;
-/// The longest back-off is 2 round trips, doubled so often: time for eight proposers to get through
+/// The longest back-off is two round trips doubled this often: enough for eight proposers to finish
 /// both phases one after the other.
 const MOST_DOUBLINGS: u32 = 3;
 
-/// What a replica proposes.
+/// The values and slots of a replica's proposer.
 ///
-/// Invariant: each name in `own` is in `queue`, or the `mine` of exactly one attempt.
+/// Invariant: each name in `own` is in `queue`, or is the `mine` of exactly one attempt.
 #[derive(Debug)]
 pub(super) struct Proposer {
     rng: ChaCha8Rng,
-    /// Own values that are not decided as far as is known here.
+    /// Own values not known to be decided.
     own: BTreeMap<InstanceId, Own>,
-    /// Those that are in no slot.
+    /// The own values that are in no slot.
     queue: VecDeque<InstanceId>,
     attempts: BTreeMap<Slot, Attempt>,
-    /// Decisions for others' values that were learned.
+    /// The number of decisions learned for others' values.
     others: u64,
     /// How many slots others fill while this replica tries to get one.
     ahead: u64,
-    /// Since when no other proposer was heard to be at work in an open slot.
+    /// Since when no other proposer was heard in an open slot.
     quiet: BTreeMap<Slot, Time>,
-    /// How much later than it might this replica fills gaps.
+    /// A random delay that this replica adds before it fills gaps.
     gap_jitter: Duration,
 }
 
@@ -68,36 +69,36 @@ struct Own {
     losses: u32,
 }
 
-/// A slot that this replica leads a ballot of.
+/// A slot in which this replica leads a ballot.
 #[derive(Debug)]
 struct Attempt {
     ballot: Ballot,
     phase: Phase,
-    /// The own value that is to go in here.
+    /// The own value for this slot.
     mine: Option<InstanceId>,
     /// Whether acceptors were asked to vote for it.
     is_exposed: bool,
-    /// How often another proposer was in the way here.
+    /// How often another proposer interfered here.
     collisions: u32,
-    /// Whether what is behind waits for this slot: it has to be decided, whatever with.
+    /// Whether later slots wait for this one. Then it has to be decided, with any value.
     is_gap: bool,
-    /// What [`Proposer::others`] was when the ballot began.
+    /// The value of [`Proposer::others`] when the ballot began.
     others: u64,
-    /// When something was last said.
+    /// When it last sent a message.
     sent: Time,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Phase 1, with the vote of the highest ballot so far.
+    /// Phase 1, with the vote of the highest ballot found so far.
     Prepare { promises: ReplicaSet, found: Option<(Ballot, Choice)> },
     /// Phase 2.
     Accept { choice: Choice },
-    /// Another proposer is at work, with a ballot above the own one; phase 1 again later.
+    /// Another proposer is at work, with a higher ballot; starts phase 1 again later.
     BackOff { until: Time, above: Ballot },
 }
 
-/// What the other parts know, lent to look at.
+/// What the other parts know, for reading.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub(super) acceptor: &'a Acceptor,
@@ -105,8 +106,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// The highest ballot that was heard of in a slot; `None` if nobody is known to have touched
-    /// it.
+    /// The highest ballot seen in a slot; `None` if no proposer is known to have used it.
     fn ballot(self, slot: Slot) -> Option<Ballot> {
         self.acceptor.promised(slot).max(self.learner.ballot(slot))
     }
@@ -126,7 +126,7 @@ impl Proposer {
         }
     }
 
-    /// How many own proposals are under way.
+    /// How many own proposals are in progress.
     pub(super) fn undecided(&self) -> usize {
         self.own.len()
     }
@@ -151,7 +151,7 @@ impl Proposer {
         mine.and_then(|name| self.own.get(&name)).map_or(0, |own| own.losses)
     }
 
-    /// The first phase of an attempt has come to an end, this way or the other.
+    /// Phase 1 of an attempt has ended, with success or not.
     fn look_ahead(&mut self, others_before: u64) {
         self.ahead = self.others.saturating_sub(others_before).min(PIPELINE as u64);
     }
@@ -169,7 +169,7 @@ impl Proposer {
         name
     }
 
-    /// Takes slots for what waits.
+    /// Takes slots for the waiting values.
     pub(super) fn start_proposals(&mut self, s: &mut Step<'_>, known: Known<'_>) {
         while self.attempts.len() < PIPELINE {
             let Some(name) = self.queue.front() else { return };
@@ -181,7 +181,7 @@ impl Proposer {
         }
     }
 
-    /// The lowest slot that nobody is known to have touched, but for so many.
+    /// The lowest slot that no proposer is known to have used, after skipping `but` of them.
     fn free_slot(&self, s: &Step<'_>, known: Known<'_>, mut but: u64) -> Option<Slot> {
         let mut slot = s.log.known() + 1;
         while !s.log.is_beyond(slot) {
@@ -197,7 +197,7 @@ impl Proposer {
         None
     }
 
-    /// Phase 1a, in a ballot above `above` and all that is known of here.
+    /// Phase 1a, in a ballot above `above` and above all seen here.
     fn prepare(
         &mut self,
         s: &mut Step<'_>,
@@ -226,13 +226,13 @@ impl Proposer {
         s.fx.send(s.reserve.written(), s.cx.all(), Message::Prepare { slot, ballot });
     }
 
-    /// The round of the first ballot in a slot, from 0, for whoever loses often above all others.
+    /// The round of the first ballot in a slot, from 0; the more a value has lost, the higher.
     fn first_round(&mut self, mine: Option<InstanceId>) -> u32 {
         let losses = self.losses(mine).min(MOST_LOSSES);
         losses * FIRST_ROUNDS + self.rng.random_range(0..FIRST_ROUNDS)
     }
 
-    /// A promise arrived; with a majority of them phase 2a.
+    /// A promise arrived; a majority of them starts phase 2a.
     pub(super) fn on_promise(
         &mut self,
         s: &mut Step<'_>,
@@ -263,7 +263,8 @@ impl Proposer {
         }
     }
 
-    /// Phase 2a: what was found has to be proposed again; else one may choose.
+    /// Phase 2a: a value that was found has to be proposed again; otherwise the proposer may
+    /// choose.
     fn accept(&mut self, s: &mut Step<'_>, known: Known<'_>, slot: Slot, found: Option<Choice>) {
         let attempt = self.attempts.get_mut(&slot).expect("it was in phase 1");
         let own = |name: InstanceId| {
@@ -294,7 +295,7 @@ impl Proposer {
         self.start_proposals(s, known);
     }
 
-    /// Another proposer has a higher ballot: one of both has to give way, and this one is asked to.
+    /// Another proposer has a higher ballot: one of the two has to yield, and it is this one.
     pub(super) fn on_rejected(
         &mut self,
         s: &mut Step<'_>,
@@ -308,7 +309,7 @@ impl Proposer {
         }
         s.fx.hit(Path::PaxosCollision);
         let others = attempt.others;
-        // Not exposed, the own value has lost nothing: the other one leads the slot now.
+        // If no vote was requested, the own value can leave: the other proposer leads the slot now.
         let leaves = if attempt.is_exposed { None } else { attempt.mine.take() };
         if attempt.mine.is_some() || attempt.is_gap {
             attempt.collisions = attempt.collisions.saturating_add(1);
@@ -324,8 +325,8 @@ impl Proposer {
         self.start_proposals(s, known);
     }
 
-    /// A time at random that is the longer the more collisions there were: long enough for the
-    /// other one to get through both phases, more often than not.
+    /// A random time that grows with the number of collisions. Usually it is long enough for the
+    /// other proposer to finish both phases.
     fn back_off(&mut self, s: &Step<'_>, collisions: u32) -> Duration {
         let (shortest, longest) = Proposer::back_off_bounds(s, collisions);
         shortest / 2 + longest.mul_f64(self.rng.random::<f64>())
@@ -337,8 +338,8 @@ impl Proposer {
         (shortest, shortest * (2 << doublings))
     }
 
-    /// What was far away when a back-off began may be near by now: none lasts for longer than it
-    /// could if it began here.
+    /// Round trips may be shorter now than when a back-off began. So none lasts longer than it
+    /// could if it began now.
     fn shorten_back_offs(&mut self, s: &Step<'_>) {
         let (shortest, longest) = Proposer::back_off_bounds(s, u32::MAX);
         let latest = s.view.now + shortest / 2 + longest;
@@ -349,7 +350,7 @@ impl Proposer {
         }
     }
 
-    /// A slot is decided: what had to go in there and did not goes elsewhere.
+    /// A slot is decided: an own value that was meant for it and lost goes elsewhere.
     pub(super) fn on_decided(&mut self, s: &mut Step<'_>, slot: Slot, name: InstanceId) {
         if self.own.remove(&name).is_some() {
             s.fx.own_commits.push((name, false));
@@ -361,9 +362,9 @@ impl Proposer {
         }
     }
 
-    /// A snapshot holds everything up to `slot`. Own values may be in it or not: whoever installed
-    /// it proposes them again. A slot after it in which acceptors were asked to vote for one is
-    /// finished all the same.
+    /// A snapshot holds everything up to `slot`. Own values may or may not be in it; the caller
+    /// proposes them again. Later slots in which acceptors were asked to vote for one are still
+    /// finished.
     pub(super) fn let_own_go(&mut self, slot: Slot) {
         self.own.clear();
         self.queue.clear();
@@ -371,7 +372,7 @@ impl Proposer {
         self.attempts.values_mut().for_each(|attempt| attempt.mine = None);
     }
 
-    /// Time passed: says again what may have been lost, and ends back-offs.
+    /// Time passed: resends messages that may be lost, and ends back-offs.
     pub(super) fn drive(&mut self, s: &mut Step<'_>, known: Known<'_>) {
         let again = s.cx.retransmit_after(s.view);
         self.shorten_back_offs(s);
@@ -401,10 +402,10 @@ impl Proposer {
         self.start_proposals(s, known);
     }
 
-    /// Nothing can be executed after a slot that its proposer left undecided. Whoever sees one in
-    /// which nothing happens for long decides it, with what it finds there, an own value, or a
-    /// `Nop`. Each slot is quiet for itself: of many that are left behind, after a crash, none has
-    /// to wait for those before it.
+    /// Nothing can be executed after a slot that its proposer left undecided. A replica that sees
+    /// no progress in a slot for long decides it, with the value it finds there, an own value, or a
+    /// `Nop`. Each slot has its own timer: if a crash leaves many, none has to wait for those
+    /// before it.
     fn fill_gaps(&mut self, s: &mut Step<'_>, known: Known<'_>) {
         let first = s.log.known() + 1;
         let last = s.log.seen().min(s.log.known() + GAPS);
@@ -433,8 +434,8 @@ impl Proposer {
         }
     }
 
-    /// How long a gap is left to others: to its proposer if that lives, to be fetched if somebody
-    /// has it. `None` if there is none.
+    /// How long a gap is left to others: to a live proposer to finish it, or to be fetched if a
+    /// member knows it. `None` if the slot is no gap.
     fn gap_patience(&self, s: &Step<'_>, known: Known<'_>, slot: Slot) -> Option<Duration> {
         if !s.log.is_open(slot) || self.attempts.contains_key(&slot) {
             return None;

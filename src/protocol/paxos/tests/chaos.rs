@@ -1,4 +1,4 @@
-//! Many schedules at random, with the protocol as it is and with a rule broken.
+//! Random schedules, with the protocol as it is and with a rule broken.
 
 use crate::protocol::log::tests::chaos::{Tally, find, run, schedules};
 use crate::protocol::paxos::{Paxos, Plant};

@@ -1,4 +1,4 @@
-//! Paxos on the stage: directed stories, chaos, and bugs that chaos has to find.
+//! Tests of Paxos: directed stories, random schedules, and bugs that these must find.
 
 mod chaos;
 mod stories;

@@ -1,4 +1,4 @@
-//! What has to happen, message by message.
+//! Directed stories, one message at a time.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn planted(n: usize, plant: Option<Plant>) -> Stage<Paxos> {
     })
 }
 
-/// Everybody has executed `last` slots, and nothing contradicts.
+/// All replicas have executed `last` slots, and nothing is contradictory.
 #[track_caller]
 fn all_have(stage: &Stage<Paxos>, last: u64) {
     assert_eq!(stage.broken, None);
@@ -72,7 +72,7 @@ fn two_that_collide_both_get_through_once() {
     }
 }
 
-/// r1 gets one vote for its value besides its own and dies.
+/// r1 gets one vote for its value besides its own, and fails.
 #[test]
 fn a_value_with_a_vote_is_finished_by_who_is_blocked() {
     let mut stage = stage(5);
@@ -108,7 +108,7 @@ fn a_slot_that_was_only_prepared_ends_as_nothing() {
     assert!(stage.pending().is_empty());
 }
 
-/// Time stands still: nobody backs off who has not been voted for.
+/// Time stands still: a proposer without votes does not back off.
 #[test]
 fn who_loses_a_slot_goes_on_to_another_at_once() {
     for (one, other) in [(1, 2), (2, 1), (1, 5), (3, 4), (5, 2)] {
@@ -121,7 +121,7 @@ fn who_loses_a_slot_goes_on_to_another_at_once() {
     }
 }
 
-/// r1 and r2 prepare sixteen slots each, and die. r3's value lies after all of them.
+/// r1 and r2 prepare sixteen slots each, and fail. r3's value comes after all of them.
 #[test]
 fn slots_that_were_left_behind_are_closed_side_by_side() {
     let mut stage = stage(5);
@@ -153,7 +153,7 @@ fn a_ballot_is_not_used_again_after_a_restart() {
         stage.delay();
         stage.deliver_all(|from, to, _| (from, to) == (1, 2));
         stage.crash(1, 0);
-        // r2's votes are on their way to nobody; what r1 says now is for r3.
+        // r2's votes reach no replica; r3 gets r1's later messages.
         stage.post.clear();
         stage.restart(1);
         stage.propose(1, 2);
@@ -194,7 +194,7 @@ fn who_comes_back_late_catches_up_and_who_is_left_behind_asks_for_a_snapshot() {
     }
 }
 
-/// Anything that one peer may say.
+/// Any message that a peer may send.
 fn babble(rng: &mut ChaCha8Rng) -> Message {
     let slot = [0, 1, 2, 3, 70_000, u64::MAX][rng.random_range(0..6)];
     let round = [1, 2, 9, Ballot::MAX_ROUND][rng.random_range(0..4)];
