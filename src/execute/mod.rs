@@ -116,7 +116,7 @@ impl Executor {
         let mut done = Executed::up_to(self.executed.clone());
         for owner in ReplicaId::all(self.store.owners()) {
             for (first, last) in self.store.window(owner).done_above() {
-                assert!(done.extend(owner, first, last), "ranges ascend behind the prefix");
+                assert!(done.extend(owner, first, last), "ranges ascend after the prefix");
             }
         }
         done

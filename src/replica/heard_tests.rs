@@ -50,7 +50,7 @@ fn it_goes_in_front_of_the_next_record_and_only_if_there_is_news() {
     assert_eq!(heard(&cluster), [first, (length, vec![news(None, 12)])]);
 }
 
-/// The record of what was heard takes a log position of its own, in front of the vote. A message
+/// The record of what was heard takes a log position of its own, before the vote. A message
 /// that waits for the vote waits for both.
 #[test]
 fn what_waits_for_a_record_behind_it_is_not_released_by_it() {

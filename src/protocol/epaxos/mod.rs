@@ -112,7 +112,7 @@ impl EPaxos {
         self.core.store.instances.trimmed()
     }
 
-    /// Everything up to here is forgotten: every member has executed it for good.
+    /// Everything up to here is forgotten: every member has durably executed it.
     pub fn forgotten(&self) -> &Deps {
         self.core.store.forgotten()
     }

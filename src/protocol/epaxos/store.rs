@@ -107,7 +107,7 @@ impl Store {
         self.dropped.commands.conflicts(footprint)
     }
 
-    /// Everything up to here is forgotten: every member has executed it for good.
+    /// Everything up to here is forgotten: every member has durably executed it.
     pub(super) fn forgotten(&self) -> &Deps {
         self.index.floor()
     }

@@ -127,7 +127,7 @@ fn vote(s: &mut Step<'_>, ballot: Ballot, first: Slot, entries: Vec<Entry>) -> W
         match s.log.get(slot) {
             _ if slot <= s.log.floor() => {}
             Some(held) if slot <= s.log.commit() => {
-                assert!(held.entry.value == entry.value, "decided otherwise: slot {slot}");
+                assert!(held.entry.value == entry.value, "one decision a slot: {slot}");
                 known = known.max(held.written);
             }
             Some(held) if held.ballot == ballot => {

@@ -129,7 +129,7 @@ pub(super) fn learn(s: &mut Step<'_>, first: Slot, entries: Vec<Entry>) -> bool 
         if slot >= next {
             news.push(entry);
         } else if let Some(held) = s.log.get(slot) {
-            assert!(held.entry.value == entry.value, "decided otherwise: slot {slot}");
+            assert!(held.entry.value == entry.value, "one decision a slot: {slot}");
         }
     }
     if news.is_empty() || next > MAX_SLOT - news.len() as Slot {

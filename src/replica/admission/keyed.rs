@@ -223,7 +223,7 @@ impl KeyedAdmission {
         let add = |uses: &mut Use, access: Access| {
             let counts = if own { &mut uses.own } else { &mut uses.others };
             let count = &mut counts[access as usize];
-            *count = count.checked_add_signed(by).expect("what is taken off was counted");
+            *count = count.checked_add_signed(by).expect("only counted instances are subtracted");
         };
         add(&mut self.any, Access::Write);
         match footprint.keys() {

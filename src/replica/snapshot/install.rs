@@ -27,7 +27,7 @@ impl<P: Protocol> Core<P> {
         executed: &Executed,
         out: &mut Output<P::Message, P::Record>,
     ) -> bool {
-        assert!(out.execute.is_empty(), "what is to be executed comes behind the new state");
+        assert!(out.execute.is_empty(), "no execution is pending before an install");
         assert!(self.started && now >= self.view.now, "a replica's clock never moves back");
         self.view.now = now;
         let here = self.executor.done();

@@ -32,7 +32,7 @@ impl<P: Protocol> Core<P> {
             Record::Protocol(record) => self.protocol.restore(record, &mut self.fx),
         }
         self.apply_effects(out);
-        assert!(out.records.is_empty() && out.messages.is_empty(), "the past says nothing new");
+        assert!(out.records.is_empty() && out.messages.is_empty(), "restoring has no output");
     }
 
     /// All records are restored; the log, all of it durable, ends at `end`. Clients' commands that

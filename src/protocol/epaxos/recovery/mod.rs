@@ -203,7 +203,7 @@ impl Recoveries {
     /// be reached (§5.6).
     ///
     /// Deviation: it waits for more only if the quorum then has to answer Validate. Any other
-    /// choice is an Accept, which needs `n - f` of all replicas, whoever promised.
+    /// choice is an Accept, which needs `n - f` of all replicas, whichever promised.
     fn decide_collected(
         &mut self,
         s: &mut Step<'_>,
