@@ -45,7 +45,7 @@ pub struct Chain {
 /// What a replica remembers of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Known {
-    /// The name of its data directory.
+    /// The number of its data directory.
     pub directory: u64,
     /// The last life in which it was heard.
     pub life: u64,
@@ -58,7 +58,7 @@ pub struct Known {
 /// What a replica tells about itself when it connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Presence {
-    /// The name of its data directory; 0 if it keeps its records in memory.
+    /// The number of its data directory; 0 if it keeps its records in memory.
     pub directory: u64,
     /// Its present life.
     pub life: u64,

@@ -338,8 +338,8 @@ impl Store {
         self.index.join(&index.commands);
         self.index.join(&index.nops);
         self.dropped.join(index);
-        // A dropped instance may have been a `Nop` whose payload was never seen here: whether it
-        // was dropped by an earlier life or by another replica, nothing tells.
+        // Instances dropped by an earlier life or by another replica may include a `Nop` whose
+        // payload was never seen here; no record tells.
         self.unseen.merge(self.instances.trimmed());
     }
 

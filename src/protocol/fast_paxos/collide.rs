@@ -99,7 +99,7 @@ impl Opened {
         self.announced = s.view.now;
     }
 
-    /// Whether a proposal is known here to be in no slot, decided or assigned.
+    /// Whether a proposal is in no slot, decided or assigned, as far as is known here.
     pub(super) fn is_nowhere(&self, s: &Step<'_>, name: InstanceId) -> bool {
         !self.named.contains_key(&name) && s.log.slot_of(name).is_none()
     }

@@ -51,8 +51,7 @@ impl Leader {
         peer.saved = peer.saved.max(saved.min(s.log.commit()));
     }
 
-    /// Until when a majority votes for no other candidate; `None` if no majority ever granted a
-    /// lease.
+    /// Until when a majority votes for no other candidate; zero if no majority has granted a lease.
     pub(in crate::protocol::multipaxos) fn lease_until(&self, cx: &Context) -> Option<Time> {
         let others = rules::quorum(cx) - 1;
         if others == 0 {
