@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::{InstanceId, ReplicaId, Slot};
 
-/// A vector with one slot per owner (PROTOCOL.md §2). Covers every instance `(r, s)` with `1 <= s
-/// <= self[r]`. Also used for other watermarks per owner.
+/// A vector with one slot per owner (PROTOCOL.md §2). Covers every instance `(r, s)` with
+/// `1 <= s <= self[r]`. Also used for other watermarks per owner.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Deps(SmallVec<[Slot; 5]>);
 
