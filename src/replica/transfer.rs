@@ -2,7 +2,7 @@
 //! retries and sizes. The driver of the replica stores the bytes.
 //!
 //! A replica that needs a snapshot asks all others (`receive`). A replica that has executed enough
-//! offers its own, or takes one first (`serve`). The first replica fetches the first one offered,
+//! offers its own, or takes one first (`serve`). The replica in need fetches the first one offered,
 //! piece by piece and in order.
 //!
 //! A snapshot is named by its content ([`SnapshotId`]). So a transfer can continue after an

@@ -408,8 +408,8 @@ impl Protocol for EPaxos {
             let fulfilled = commit::fulfil_announced(&mut self.core.step(view, fx), &message);
             if let Some(fulfilled) = fulfilled {
                 self.on_fulfilled(view, fulfilled, fx);
-                // If the owner sent its proposal, that is done now. A message of a recovery still
-                // has to be handled.
+                // The instance is decided now, so the owner's PreAccept needs no vote. A recovery's
+                // message still needs an answer.
                 if matches!(message, Message::PreAccept { .. }) {
                     return;
                 }

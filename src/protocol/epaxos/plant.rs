@@ -32,7 +32,7 @@ pub(crate) enum Plant {
     LateVote,
     /// A Commit of "the owner's batch" commits the value accepted here.
     CommitTakesAccepted,
-    /// A slot that no replica asked has heard of is not recovered.
+    /// A slot without state here is not recovered.
     GapsStay,
     /// PreAccept leaves before the owner's record is durable.
     EarlyPreAccept,

@@ -19,7 +19,7 @@ rules! {
     yields_to_enough_votes = YieldTooEarly;
     /// §7: an instance of unknown payload proves nothing until its payload is known.
     unknown_says_nothing = YieldToUnknown;
-    /// §5: a slot that is unknown to every replica asked is recovered.
+    /// §5: a slot without state here is recovered.
     gaps_are_recovered = GapsStay;
     /// §7: a lost slot conflicts with everything.
     lost_slots_conflict = LostNotInConf;

@@ -1,6 +1,6 @@
-//! Truncate: drops records that are durably executed here and that no live member needs, and
-//! forgets what every member has executed (PROTOCOL.md §8a). After execution; `marks` and `cuts`
-//! determine how far.
+//! Truncate: drops records of instances that are durably executed here and that no live member
+//! needs, and forgets what every member has executed (PROTOCOL.md §8a). After execution; `marks`
+//! and `cuts` determine how far.
 //!
 //! There are two floors. Up to the *cut* (C), or W, a record may be dropped; the index of dropped
 //! instances keeps it as a conflict. Up to W, once no undecided instance may need it as a conflict,

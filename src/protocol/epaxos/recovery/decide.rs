@@ -94,9 +94,8 @@ pub(super) fn decide_validation(
     Verdict::Wait
 }
 
-/// Whether another recovery's count of fast votes proves that this instance was not fast (§5.5).
-/// The two instances cannot both have been fast, and with more than `n - f - e` votes the other may
-/// have been.
+/// Whether another recovery's count of fast votes proves that this instance was not decided on the
+/// fast path (§5.5): more than `n - f - e` prove it.
 pub(super) fn must_yield(quorums: Quorums, others_fast_votes: usize) -> bool {
     others_fast_votes + quorums.f + quorums.e > quorums.n
 }
