@@ -175,7 +175,7 @@ pub struct Execution {
     pub ends_component: bool,
 }
 
-/// An own instance whose decision became known here.
+/// An instance of this replica whose decision became known here.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Committed {
     /// The instance.

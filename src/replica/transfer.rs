@@ -87,7 +87,7 @@ pub struct OwnSnapshot {
     pub bytes: u64,
 }
 
-/// A part of an own snapshot to be read for another replica.
+/// A part of a snapshot of this replica to be read for another replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotRead {
     /// The replica that requested it.

@@ -21,7 +21,7 @@ use super::store::Store;
 use super::{Fx, Phase, Record};
 use crate::types::{InstanceId, MAX_SLOT, ReplicaId, Slot};
 
-/// The own instances that may have been announced before they were durable.
+/// This replica's instances that may have been announced before they were durable.
 #[derive(Debug)]
 pub(super) struct EarlyCommit {
     /// The first slot of this life: the slots below were proposed in earlier ones.

@@ -240,7 +240,7 @@ impl EPaxos {
         self.decide(view, decided, fx);
     }
 
-    /// Continues an own instance on the path that was chosen.
+    /// Continues an instance of this replica on the path that was chosen.
     fn take(&mut self, view: &View, id: InstanceId, way: Option<Way>, fx: &mut Fx) {
         match way {
             None => {}

@@ -114,8 +114,8 @@ impl Reservation {
         Some(*written)
     }
 
-    /// Whether `id` is an own slot that an earlier life reserved, that no record shows as used, and
-    /// that is undecided. Other replicas may have received a proposal in it.
+    /// Whether `id` is a slot of this replica that an earlier life reserved, that no record shows
+    /// as used, and that is undecided. Other replicas may have received a proposal in it.
     pub(super) fn is_lost(&self, cx: &Context, store: &Store, id: InstanceId) -> bool {
         let inherited = id.replica == cx.me() && id.slot <= self.earlier;
         let unused = |instance: &Instance| instance.phase == Phase::Initial;
@@ -141,7 +141,7 @@ impl Reservation {
         self.next_due(cx, store, is_led, fx)
     }
 
-    /// An own slot is decided. If it was lost, the next one is due.
+    /// A slot of this replica is decided. If it was lost, the next one is due.
     pub(super) fn on_decided(
         &mut self,
         cx: &Context,

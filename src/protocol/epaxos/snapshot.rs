@@ -110,8 +110,8 @@ impl EPaxos {
         assert!(open.is_none(), "a snapshot tells of all it has executed: {open:?}");
     }
 
-    /// Everything in `executed` is decided: advances the frontiers past it, and never uses an own
-    /// slot in it again.
+    /// Everything in `executed` is decided: advances the frontiers past it, and never uses a slot
+    /// of this replica in it again.
     fn skip_to(&mut self, executed: &Executed) {
         for owner in ReplicaId::all(self.core.cx.n()) {
             let last = self.core.store.skip_to(executed, owner);

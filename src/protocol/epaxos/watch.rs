@@ -229,7 +229,7 @@ fn may_recover(s: &Step<'_>, recoveries: &Recoveries, id: InstanceId) -> bool {
     let mine = id.replica == s.cx.me();
     match s.store.instances.get(id) {
         None => s.cx.rules.gaps_are_recovered() && !mine && !s.store.instances.is_trimmed(id),
-        // An own proposal that no recovery took over: `proposer` resends it.
+        // This replica's proposal, not taken over by a recovery: `proposer` resends it.
         Some(instance) if mine && instance.ballot.is_owner() => false,
         Some(instance) => {
             !instance.is_committed() && instance.not_before <= s.view.now && !recoveries.is_led(id)

@@ -12,7 +12,7 @@ use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time,
 /// How many values are resent at a time.
 const AGAIN_AT_ONCE: usize = 64;
 
-/// The own values, and where to send them.
+/// This replica's values, and where to send them.
 #[derive(Debug, Default)]
 pub(super) struct Proposer {
     own: BTreeMap<InstanceId, Own>,
@@ -45,7 +45,7 @@ impl Proposer {
         self.mode.map(|(ballot, _)| ballot.leader(me))
     }
 
-    /// The choice with the name of an own value.
+    /// The choice with the name of a value of this replica.
     pub(super) fn choice_of(&self, name: InstanceId) -> Option<Choice> {
         let own = self.own.get(&name)?;
         Some(Choice { proposal: name, value: Value::Batch(own.batch.clone()) })
@@ -92,7 +92,7 @@ impl Proposer {
         names.into_iter().for_each(|name| self.send(s, name));
     }
 
-    /// An acceptor has voted for an own value.
+    /// An acceptor has voted for a value of this replica.
     pub(super) fn see(&mut self, slot: Slot, round: Round, name: InstanceId) {
         let is_current = self.mode.is_some_and(|(ballot, _)| round.ballot >= ballot);
         if let Some(own) = self.own.get_mut(&name).filter(|_| is_current) {
@@ -100,7 +100,7 @@ impl Proposer {
         }
     }
 
-    /// A slot is decided: an own value is decided or has lost the slot.
+    /// A slot is decided: a value of this replica is decided or has lost the slot.
     pub(super) fn on_decided(
         &mut self,
         s: &mut Step<'_>,

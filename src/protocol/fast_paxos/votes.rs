@@ -149,7 +149,7 @@ impl Votes {
         self.bytes
     }
 
-    /// The records for an own snapshot.
+    /// The records for a snapshot of this replica.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let promise = Record::Promised { ballot: self.promised };
         let promise = (!self.promised.is_owner()).then_some(promise);

@@ -206,7 +206,7 @@ impl DecidedLog {
         self.bytes
     }
 
-    /// The records for an own snapshot: all decisions that are kept.
+    /// The records for a snapshot of this replica: all decisions that are kept.
     pub(in crate::protocol) fn records(&self) -> impl Iterator<Item = LogRecord> + '_ {
         self.entries.iter().map(|(slot, choice)| LogRecord::Decided {
             slot: *slot,
@@ -215,7 +215,7 @@ impl DecidedLog {
         })
     }
 
-    /// Starts from an own snapshot in which everything up to `floor` is dropped.
+    /// Starts from a snapshot of this replica in which everything up to `floor` is dropped.
     ///
     /// # Panics
     /// If the snapshot contradicts itself.

@@ -84,7 +84,7 @@ impl Reserve {
         self.earlier_rounds = self.rounds;
     }
 
-    /// The record for an own snapshot.
+    /// The record for a snapshot of this replica.
     pub(in crate::protocol) fn record(&self) -> Option<LogRecord> {
         let any = self.names > 0 || self.rounds > 0;
         any.then_some(LogRecord::Reserved { names: self.names, rounds: self.rounds })

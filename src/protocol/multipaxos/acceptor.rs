@@ -79,7 +79,8 @@ pub(super) fn on_prepare(
     is_new
 }
 
-/// Whether a vote for `candidate` breaks no lease and no leadership.
+/// Whether this replica may vote for `candidate`: it does not lead itself, and no lease that it
+/// granted to another binds it.
 fn may_vote(s: &Step<'_>, grant: &Grant, candidate: ReplicaId) -> bool {
     let me = s.cx.me();
     let leads = s.promised.leader() == Some(me) && candidate != me;

@@ -195,9 +195,9 @@ pub enum Record {
         /// How long.
         lease: Duration,
     },
-    /// Another replica's snapshot was installed. If that snapshot is lost in a crash before an own
-    /// one is durable, the votes up to here may not be what was decided, so nothing after can be
-    /// executed. This record shows it.
+    /// Another replica's snapshot was installed. If that snapshot is lost in a crash before one of
+    /// this replica is durable, the votes up to here may not be what was decided, so nothing after
+    /// can be executed. This record shows it.
     Installed {
         /// Everything up to here is in it.
         executed: Slot,

@@ -103,7 +103,7 @@ impl Proposals {
         }
     }
 
-    /// The own proposal with this number is decided. Returns whether that is new.
+    /// This replica's proposal with this number is decided. Returns whether that is new.
     pub(super) fn end(&mut self, count: Slot) -> bool {
         self.pending.remove(&count).is_some()
     }
@@ -119,7 +119,7 @@ impl Proposals {
         self.reserved = self.last;
     }
 
-    /// The record for an own snapshot.
+    /// The record for a snapshot of this replica.
     pub(super) fn record(&self) -> Option<Record> {
         (self.reserved > 0).then_some(Record::Named { up_to: self.reserved })
     }

@@ -76,7 +76,7 @@ impl Acceptor {
         self.bytes
     }
 
-    /// The records for an own snapshot: every promise and vote.
+    /// The records for a snapshot of this replica: every promise and vote.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         self.slots.iter().flat_map(|(slot, promised)| {
             let (slot, ballot) = (*slot, promised.ballot);

@@ -1,9 +1,9 @@
 //! The proposer: takes the lowest slot it knows to be free through both phases, and another if that
 //! slot turns out to be taken (§P1, §P3). It works on several slots at a time, each independently.
 //!
-//! An own value waits in one slot at a time. It leaves a slot only if the slot has decided another
-//! value, or if no acceptor was asked to vote for it there. So it is decided twice only if a crash
-//! or a snapshot came between.
+//! A value of this replica waits in one slot at a time. It leaves a slot only if the slot has
+//! decided another value, or if no acceptor was asked to vote for it there. So it is decided twice
+//! only if a crash or a snapshot came between.
 //!
 //! A proposer that loses a slot before its value was put to the vote has hindered no other and need
 //! not wait: it takes another slot, and the proposer of the highest ballot finishes this one. Two
@@ -34,7 +34,7 @@ const PIPELINE: usize = 16;
 const GAPS: Slot = 128;
 /// First rounds are drawn from this many, so that not the same one of two proposers always wins.
 const FIRST_ROUNDS: u32 = 8;
-/// Further losses do not raise a value's ballots.
+/// Losses beyond this number do not raise a value's ballots further.
 const MOST_LOSSES: u32 = 8;
 /// The longest back-off is two round trips doubled this often: enough for eight proposers to finish
 /// both phases one after the other.
@@ -48,7 +48,7 @@ pub(super) struct Proposer {
     rng: ChaCha8Rng,
     /// Own values not known to be decided.
     own: BTreeMap<InstanceId, Own>,
-    /// The own values that are in no slot.
+    /// Those of them that are in no slot.
     queue: VecDeque<InstanceId>,
     attempts: BTreeMap<Slot, Attempt>,
     /// The number of decisions learned for others' values.
@@ -61,7 +61,7 @@ pub(super) struct Proposer {
     gap_jitter: Duration,
 }
 
-/// An own value.
+/// A value of this replica.
 #[derive(Debug)]
 struct Own {
     batch: Arc<Batch>,
@@ -74,7 +74,7 @@ struct Own {
 struct Attempt {
     ballot: Ballot,
     phase: Phase,
-    /// The own value for this slot.
+    /// This replica's value that is to go into this slot, if any.
     mine: Option<InstanceId>,
     /// Whether acceptors were asked to vote for it.
     is_exposed: bool,
@@ -309,7 +309,8 @@ impl Proposer {
         }
         s.fx.hit(Path::PaxosCollision);
         let others = attempt.others;
-        // If no vote was requested, the own value can leave: the other proposer leads the slot now.
+        // If no vote was requested, this replica's value can leave: the other proposer leads the
+        // slot now.
         let leaves = if attempt.is_exposed { None } else { attempt.mine.take() };
         if attempt.mine.is_some() || attempt.is_gap {
             attempt.collisions = attempt.collisions.saturating_add(1);
@@ -350,7 +351,7 @@ impl Proposer {
         }
     }
 
-    /// A slot is decided: an own value that was meant for it and lost goes elsewhere.
+    /// A slot is decided: a value of this replica that was meant for it and lost goes elsewhere.
     pub(super) fn on_decided(&mut self, s: &mut Step<'_>, slot: Slot, name: InstanceId) {
         if self.own.remove(&name).is_some() {
             s.fx.own_commits.push((name, false));
@@ -403,9 +404,9 @@ impl Proposer {
     }
 
     /// Nothing can be executed after a slot that its proposer left undecided. A replica that sees
-    /// no progress in a slot for long decides it, with the value it finds there, an own value, or a
-    /// `Nop`. Each slot has its own timer: if a crash leaves many, none has to wait for those
-    /// before it.
+    /// no progress in a slot for long decides it, with the value it finds there, a value of this
+    /// replica, or a `Nop`. Each slot has its own timer: if a crash leaves many, none has to wait
+    /// for those before it.
     fn fill_gaps(&mut self, s: &mut Step<'_>, known: Known<'_>) {
         let first = s.log.known() + 1;
         let last = s.log.seen().min(s.log.known() + GAPS);

@@ -11,7 +11,7 @@ use crate::types::{Deps, ReplicaId, Time};
 /// receiver waits for a silent sender.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// An own snapshot that others may read.
+/// A snapshot of this replica that others may read.
 #[derive(Debug)]
 struct Kept {
     id: SnapshotId,

@@ -27,7 +27,7 @@ pub(super) struct Proposer {
     timers: BinaryHeap<Reverse<Timer>>,
 }
 
-/// The path of an own instance.
+/// The path of an instance of this replica.
 #[derive(Debug)]
 pub(super) enum Way {
     /// A fast quorum voted for the owner's dependencies unchanged.
@@ -122,8 +122,8 @@ impl Proposer {
         decide_way(s, id, false)
     }
 
-    /// Resumes an own proposal of an earlier life at the owner's ballot. No replica was told more
-    /// about it than its records say.
+    /// Resumes a proposal of an earlier life at the owner's ballot. No replica was told more about
+    /// it than its records say.
     pub(super) fn resume(&mut self, s: &mut Step<'_>, id: InstanceId) {
         let instance = s.store.instances.entry(id);
         let own_vote = match instance.phase {

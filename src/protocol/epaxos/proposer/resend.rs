@@ -10,7 +10,7 @@ use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Message, Phase};
 use crate::types::{Ballot, InstanceId, ReplicaSet, Time};
 
-/// When to check an own undecided instance again.
+/// When to check one of this replica's undecided instances again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Timer {
     when: Time,
@@ -22,8 +22,7 @@ pub(super) struct Timer {
 }
 
 impl Proposer {
-    /// Schedules a check of an own instance for when its answers are overdue; `round` counts
-    /// checks.
+    /// Schedules a check of an instance for when its answers are overdue; `round` counts checks.
     pub(super) fn look_again(&mut self, s: &Step<'_>, id: InstanceId, round: u32) {
         let when = s.view.now + s.cx.resend_after(s.view, round);
         self.timers.push(Reverse(Timer { when, id, round, sent: s.view.now }));
@@ -63,7 +62,7 @@ fn is_led_here(s: &Step<'_>, id: InstanceId) -> bool {
     s.store.instances.get(id).is_some_and(undecided)
 }
 
-/// Sends an own proposal again to those who have not answered.
+/// Resends a proposal to the replicas that have not answered.
 pub(super) fn send_again(s: &mut Step<'_>, id: InstanceId) {
     let others = s.cx.others();
     let Some(instance) = s.store.instances.get(id) else { return };

@@ -17,7 +17,7 @@ use crate::types::{
     Timing, Value,
 };
 
-/// An own snapshot, and the position at which the log continues.
+/// A snapshot of this replica, and the position at which the log continues.
 #[derive(Clone, Debug)]
 struct Snapshot {
     shared: ProtocolSnapshot,
@@ -74,7 +74,7 @@ pub(super) struct Stage {
     /// How often a replica could answer reads alone.
     pub(super) leases: usize,
     pub(super) broken: Option<String>,
-    /// Whether an install need not be followed at once by an own snapshot.
+    /// Whether an install need not be followed at once by a snapshot of this replica.
     pub(super) saves_late: bool,
     /// The replicas that are cut off while time runs.
     pub(super) cut: BTreeSet<usize>,
@@ -371,7 +371,7 @@ impl Stage {
         }
     }
 
-    /// Takes an own snapshot, makes it durable, and drops the log before it.
+    /// Takes a snapshot of this replica, makes it durable, and drops the log before it.
     pub(super) fn save(&mut self, at: usize) {
         self.flush(at);
         let executed = up_to(self.n(), self.nodes[at].executed);
