@@ -1,6 +1,6 @@
-//! The apply thread: the state machine and its sessions, and the answers to those who wait. Behind
-//! the core, from which it is fed in execution order, so that a slow `apply` delays answers and
-//! nothing else.
+//! The apply thread: it owns the state machine and its sessions, executes decided commands and
+//! answers their callers. It sits after the core, which feeds it in execution order. It has a
+//! thread of its own so that a slow `apply` delays answers and nothing else.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -22,58 +22,60 @@ use crate::replica::Execution;
 use crate::storage::Trail;
 use crate::types::{Batch, Command, InstanceId, RequestId, Time};
 
-/// Answers are handed out when they have come to this many bytes together, or at the end of a step.
+/// Answers are handed out once they add up to this many bytes, or at the end of a step.
 const ANSWERS: usize = 1 << 20;
 
-/// So many commands after a restored log leave a trail: see [`Trail`]. What others have decided
-/// that is not in the log comes soon after a start.
+/// After a restored log, this many commands leave a trail: see [`Trail`]. Commands that other
+/// replicas decided and that are missing from the log arrive soon after a start.
 const TRAIL: u64 = 65_536;
 
 struct Apply<S> {
     applier: Applier<S>,
     shared: Arc<ReplicaShared>,
-    /// What must not be executed, whatever state is installed.
+    /// Requests that are never executed, also after another state is installed.
     skipped: BTreeSet<RequestId>,
-    /// When another replica's state last took the place of this one.
+    /// When another replica's state last replaced this one.
     installed: Option<Time>,
-    /// What the machine is at.
+    /// What the state machine is doing now.
     doing: Doing,
-    /// Which command that is, for who comes after this process; there for the first commands.
+    /// Records the command being executed, so that the next process can name it after a crash.
+    /// `Some` only for the first commands.
     trail: Option<Trail>,
-    /// How many more commands leave one, once the log has been read.
+    /// How many more commands leave a trail. `None` until the log has been read.
     trail_left: Option<u64>,
-    /// Which commands of a batch somebody here waits for.
+    /// For each command of the batch: whether a caller waits for its answer here.
     wanted: Vec<bool>,
-    /// What is to be handed out, and its bytes.
+    /// Answers that are not handed out yet, and their size in bytes.
     replies: Vec<(RequestId, Bytes, Reply)>,
     gathered: usize,
     counts: Counts,
     answers: Vec<(Waited, Answer)>,
 }
 
-/// What an apply thread begins with.
+/// What an apply thread starts with.
 pub(super) struct First<S> {
     pub(super) applier: Applier<S>,
     pub(super) skipped: BTreeSet<RequestId>,
-    /// None where everything is kept in memory.
+    /// `None` if the replica keeps everything in memory.
     pub(super) trail: Option<Trail>,
 }
 
-/// What the machine is at: to be said if it panics.
+/// What the state machine is doing; named in the fault if it panics.
 enum Doing {
     Other(&'static str),
     Read(RequestId),
     Command(InstanceId, Arc<Batch>, usize),
 }
 
-/// What is to be told to whoever waits.
+/// What to tell the callers that wait for a command.
 struct Reply {
     answer: Answer,
-    /// That the session has expired: who has waited since before an install is told something else.
+    /// The session has expired. A caller that has waited since before an install gets another
+    /// error.
     expired: bool,
 }
 
-/// What was executed and not counted yet.
+/// Executions that the metrics do not include yet.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     executed: u64,
@@ -150,7 +152,7 @@ impl<S: StateMachine> Apply<S> {
                 }
                 Work::Digest(sender) => {
                     self.doing = Doing::Other("made a digest");
-                    // Whoever asked may have gone away.
+                    // The receiver may be gone.
                     let _ = sender.send(self.applier.digest());
                 }
                 Work::Checkpoint(deliver) => deliver(self.checkpoint()),
@@ -161,7 +163,7 @@ impl<S: StateMachine> Apply<S> {
             }
             self.doing = Doing::Other("waited");
             self.shared.work_done(bytes);
-            // Killed, it leaves what a process leaves that dies at once.
+            // A killed replica must leave what a crashed process leaves, so its trail stays.
             if queue.is_empty()
                 && self.shared.phase() < Phase::Killed
                 && let Some(trail) = &mut self.trail
@@ -185,7 +187,7 @@ impl<S: StateMachine> Apply<S> {
         self.shared.note_sessions(self.applier.sessions());
     }
 
-    /// The state as bytes. Nothing is executed meanwhile.
+    /// Encodes the state. Nothing is executed meanwhile.
     fn checkpoint(&mut self) -> Vec<u8> {
         self.doing = Doing::Other("took a snapshot");
         let begun = self.shared.clock.now();
@@ -218,11 +220,11 @@ impl<S: StateMachine> Apply<S> {
         self.hand_out();
     }
 
-    /// Answers reads from the state as it is, past the sessions: they are in no log.
+    /// Answers reads from the current state. They bypass the sessions, because they are in no log.
     ///
-    /// The lease that lets this replica read alone has to hold after the read, too, by the clock
-    /// as it is then: the machine may have been suspended since the core looked at it. If it does
-    /// not hold any more, the core decides anew how to read.
+    /// The lease must still hold after the read, by the clock at that moment: the machine may have
+    /// been suspended since the core checked it. If the lease has ended, the core decides again how
+    /// to read.
     fn answer_reads(&mut self, reads: &[Command]) {
         self.look_who_waits(reads);
         let mut unanswered = 0;
@@ -247,7 +249,7 @@ impl<S: StateMachine> Apply<S> {
         }
     }
 
-    /// Nobody but a command's origin answers it, and only if somebody still waits there.
+    /// Only a command's origin answers it, and only if a caller still waits there.
     fn look_who_waits(&mut self, commands: &[Command]) {
         let me = self.shared.id;
         self.wanted.clear();
@@ -286,7 +288,8 @@ impl<S: StateMachine> Apply<S> {
         self.replies.push((command.request, command.payload.clone(), reply));
     }
 
-    /// Counts, and tells those who wait. No more is held here than some answers at a time.
+    /// Updates the metrics and answers the callers. At most [`ANSWERS`] bytes and one answer wait
+    /// here.
     fn hand_out(&mut self) {
         self.gathered = 0;
         self.shared.note_sessions(self.applier.sessions());
@@ -296,7 +299,8 @@ impl<S: StateMachine> Apply<S> {
             replies.drain(..),
             |(request, payload, _)| (*request, payload),
             |(.., reply), waited| {
-                // What was asked before may have been executed in the other replica's past.
+                // A command proposed before the install may have been executed in the history that
+                // the other replica's state contains.
                 let before = installed.is_some_and(|installed| waited.since() <= installed);
                 let answer = match reply.expired && before {
                     true => Err(Unknown::Expired.into()),
@@ -312,7 +316,7 @@ impl<S: StateMachine> Apply<S> {
         });
     }
 
-    /// Counts, and answers those who wait.
+    /// Updates the metrics and answers the callers.
     fn answer_all(&mut self, count: impl FnOnce(&mut ApplyMetrics)) {
         let now = self.shared.clock.now();
         {

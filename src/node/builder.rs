@@ -32,16 +32,16 @@ use crate::wire::{CLIENT_HEADER_BYTES, PEER_VERSION, SNAPSHOT_VERSION};
 
 /// Sessions live at least this long.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-/// Steps of executions between the core and the apply thread.
+/// Bound on the steps of executions that wait between the core and the apply thread.
 const WORK: usize = 1024;
 
-/// The shortest segment of a log: the longest record fits into it, with room to spare.
+/// The shortest segment of a log. The longest record fits into it, with room to spare.
 const LEAST_SEGMENT: usize = 8 << 20;
 
-/// A replica to be. What has to be set: [`id`](ReplicaBuilder::id), [`tls`](ReplicaBuilder::tls),
-/// [`data_dir`](ReplicaBuilder::data_dir) unless its
-/// [`durability`](ReplicaBuilder::durability) is [`Durability::Memory`], and, in a cluster of more
-/// than one, [`peers`](ReplicaBuilder::peers).
+/// Configures a replica and starts it. Required: [`id`](ReplicaBuilder::id),
+/// [`tls`](ReplicaBuilder::tls), [`data_dir`](ReplicaBuilder::data_dir) unless
+/// [`durability`](ReplicaBuilder::durability) is [`Durability::Memory`], and
+/// [`peers`](ReplicaBuilder::peers) in a cluster of more than one.
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct ReplicaBuilder<S> {
@@ -97,126 +97,124 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         }
     }
 
-    /// Which replica this is: replicas are numbered 1, 2, … n.
+    /// The replica's number. Replicas are numbered 1, 2, … n.
     pub fn id(mut self, number: u8) -> Self {
         self.id = ReplicaId::new(number);
         self
     }
 
-    /// The cluster's name, as in the certificates: lower-case DNS labels. By default `isonomy`.
+    /// The cluster's name, as in the certificates: lower-case DNS labels. `isonomy` by default.
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.cluster = name.into();
         self
     }
 
-    /// The protocol that all replicas of the cluster run. By default [`ProtocolKind::EPaxos`]. A
-    /// data directory remembers it, and cannot be used with another one.
+    /// The protocol that all replicas of the cluster run. [`ProtocolKind::EPaxos`] by default. A
+    /// data directory remembers its protocol and cannot be used with another one.
     pub fn protocol(mut self, protocol: ProtocolKind) -> Self {
         self.protocol = protocol;
         self
     }
 
-    /// The replicas of the cluster and where they are reached: socket addresses, or an [`Address`]
-    /// with a host's name, which is looked up at each dial. This one's own entry may be among them,
-    /// and is then where it listens unless [`listen`](ReplicaBuilder::listen) says otherwise.
+    /// The replicas of the cluster and their addresses: socket addresses, or an [`Address`] with a
+    /// host name, which is looked up at each dial. The list may contain this replica. It then
+    /// listens at that address unless [`listen`](ReplicaBuilder::listen) sets another.
     pub fn peers(mut self, peers: impl IntoIterator<Item = (u8, impl Into<Address>)>) -> Self {
         self.peers.extend(peers.into_iter().map(|(number, address)| (number, address.into())));
         self
     }
 
     /// Where to listen. By default at its own entry among the peers, or at any free port of
-    /// loopback. `[::]` listens for IPv4 as well, and reaches peers of both families; any other
-    /// address reaches those of its own.
+    /// loopback. `[::]` also accepts IPv4 and reaches peers of both families. Any other address
+    /// reaches only peers of its own family.
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = Some(addr);
         self
     }
 
-    /// How hosts' names become addresses, at each dial anew. By default as the system does it.
+    /// How to resolve host names; each dial resolves them again. The system's resolver by default.
     pub fn resolver(mut self, resolver: Resolver) -> Self {
         self.resolver = resolver;
         self
     }
 
-    /// A bound UDP socket to listen on, for who must know the port beforehand.
+    /// A bound UDP socket to listen on, for callers that must know the port before the start.
     pub fn socket(mut self, socket: UdpSocket) -> Self {
         self.socket = Some(socket);
         self
     }
 
-    /// The replica's certificate and key, and the authorities it trusts. There is no way to run
-    /// without.
+    /// The replica's certificate and key, and the authorities that it trusts. TLS cannot be turned
+    /// off.
     pub fn tls(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// The directory where the replica keeps what it must not forget: this replica's alone, made if
-    /// it is not there. A replica that was started before goes on where its directory ends. One
-    /// that has lost its directory is refused by the others, for good.
+    /// The directory where the replica keeps its durable state. It belongs to this replica alone,
+    /// and is made if it does not exist. A replica that was started before continues from its
+    /// directory. The other replicas refuse one that has lost its directory, for good.
     pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.place = Some(Place::Directory(path.as_ref().to_owned()));
         self
     }
 
-    /// A disk to use instead of a directory of the file system: one that fails, in this
-    /// repository's tests.
+    /// A disk to use instead of a directory of the file system. This repository's tests use one
+    /// that fails.
     #[doc(hidden)]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.place = Some(Place::Disk(disk));
         self
     }
 
-    /// What has to have happened to a vote before it is spoken of. By default
-    /// [`Durability::Fsync`]. With [`Durability::Memory`] there is no
-    /// [`data_dir`](ReplicaBuilder::data_dir), and the replica must not come back once it has
-    /// stopped: the others refuse it.
+    /// How durable a vote must be before it is sent. [`Durability::Fsync`] by default. With
+    /// [`Durability::Memory`] there is no [`data_dir`](ReplicaBuilder::data_dir), and the replica
+    /// must not be started again after it has stopped: the others refuse it.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// How it is spared waiting for its disk, and at what price. By default slots are reserved
-    /// ([`Optimisations::reserved_slots`]), and nothing more
-    /// ([`Optimisations::silent_orphans`]). May be another one at every start; of no consequence
-    /// with [`Durability::Memory`].
+    /// Which optimisations avoid waiting for the disk, and their trade-offs. By default slots are
+    /// reserved ([`Optimisations::reserved_slots`]) and [`Optimisations::silent_orphans`] is off.
+    /// It may change at every start. It has no effect with [`Durability::Memory`].
     pub fn optimisations(mut self, optimisations: Optimisations) -> Self {
         self.optimisations = optimisations;
         self
     }
 
-    /// Whether a leader answers reads alone while it holds a lease: with Multi-Paxos, by default.
-    /// Turn it off where all clocks of a machine may stand still while it is away, as those of a
-    /// virtual machine that is paused: then reads are proposed like writes, and depend on no clock.
+    /// Whether a leader answers reads alone while it holds a lease. Applies to Multi-Paxos; on by
+    /// default. Turn it off where all clocks of a machine may stop while it is suspended, as those
+    /// of a paused virtual machine may. Reads are then proposed like writes and depend on no clock.
     pub fn leases(mut self, leases: bool) -> Self {
         self.leases = leases;
         self
     }
 
-    /// How long the replica waits for what.
+    /// The replica's timeouts and intervals.
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
         self
     }
 
-    /// Never executes this request, whatever instance it is in: the way out when a state machine
-    /// panics at a command ([`Fault::Poisoned`](super::Fault::Poisoned)) or aborts its process,
-    /// here and at every replica, and again whenever the log is read. Its client is told that it is
-    /// refused.
+    /// Never executes this request, whatever instance contains it. Use it when a state machine
+    /// panics at a command ([`Fault::Poisoned`](super::Fault::Poisoned)) or aborts its process: the
+    /// command fails at every replica, and again at every replay of the log. Its client is told
+    /// that the request is refused.
     ///
-    /// Every replica has to be told the same before it executes the request: where one has executed
-    /// it, states differ from there on. Replicas that skip other requests refuse each other. It is
-    /// remembered in the data directory, so one start with it is enough. To skip a command that was
-    /// answered takes back what its client was told.
+    /// Give every replica the same setting before it executes the request. If one replica has
+    /// executed it, the states differ from there on. Replicas that skip different requests refuse
+    /// each other. The data directory remembers the setting, so one start with it is enough.
+    /// Skipping a command that was answered takes back what its client was told.
     pub fn skip(mut self, request: RequestId) -> Self {
         self.skip.insert(request);
         self
     }
 
-    /// With [`Durability::Memory`]: calls `note` before the first peer is let in, and lets none in
-    /// until it has succeeded. The place to note durably that this replica must not be started
-    /// again. Before that no other replica has heard anything of it, so it may be. It may block,
-    /// and is called again after an error.
+    /// With [`Durability::Memory`]: calls `note` before it admits the first peer, and admits none
+    /// until `note` has succeeded. Record there durably that this replica must not be started
+    /// again. Until then no other replica has heard from it, so a restart is still safe. `note` may
+    /// block, and is called again after an error.
     pub fn before_first_peer(
         mut self,
         note: impl Fn() -> io::Result<()> + Send + Sync + 'static,
@@ -225,53 +223,54 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         self
     }
 
-    /// The bounds it keeps.
+    /// The bounds on memory, disk and requests.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How sending adapts to the network.
+    /// The congestion control of its connections.
     pub fn congestion(mut self, congestion: Congestion) -> Self {
         self.congestion = congestion;
         self
     }
 
-    /// An emulated wide area between this replica and the others.
+    /// Emulates a wide area network between this replica and the others.
     pub fn wan(mut self, wan: Wan) -> Self {
         self.wan = Some(wan);
         self
     }
 
-    /// After how long without an answer a caller is told that the outcome is unknown, give or take
-    /// a quarter of a second. 10 seconds by default.
+    /// How long a caller waits before it is told that the outcome is unknown; precise to a quarter
+    /// of a second. 10 seconds by default.
     pub fn propose_timeout(mut self, timeout: Duration) -> Self {
         self.propose_timeout = timeout;
         self
     }
 
-    /// How long a shutdown waits for the answers to what is under way. 5 seconds by default.
+    /// How long a shutdown waits for pending answers. 5 seconds by default.
     pub fn shutdown_patience(mut self, patience: Duration) -> Self {
         self.shutdown_patience = patience;
         self
     }
 
-    /// After how long without use a session may be forgotten, with all that is known of its
-    /// commands: a command tried again later than that is refused, so nothing happens twice. It is
-    /// forgotten within twice this time. At least a second; one hour by default. It is the
-    /// cluster's: replicas of different settings refuse each other, so to change it, stop them all
-    /// and start them all with the new one.
+    /// How long a session must be unused before it may be forgotten, with everything known about
+    /// its commands. A retry after that is refused, so no command is executed twice. The session is
+    /// forgotten within twice this time. At least one second; one hour by default. The whole
+    /// cluster shares it: replicas with different settings refuse each other. To change it, stop
+    /// all replicas and start them with the new value.
     pub fn session_idle(mut self, idle: Duration) -> Self {
         self.session_idle = idle;
         self
     }
 
-    /// Starts the replica's threads; done when what it has in its directory is restored and it
-    /// listens. It looks for its peers by itself, and
-    /// what is proposed before a majority is connected waits.
+    /// Starts the replica's threads. Completes when the replica has restored its directory and
+    /// listens. It then looks for its peers by itself. Commands proposed before it reaches a
+    /// majority wait.
     ///
     /// # Errors
-    /// [`StartError`], if something isn't set, contradicts itself, or can't be had.
+    /// [`StartError`], if a setting is missing or contradicts another, or a resource is not
+    /// available.
     pub async fn start(mut self) -> Result<Replica<S>, StartError> {
         let id = self.id.ok_or(StartError::Missing("id"))?;
         let credentials = self.credentials.clone().ok_or(StartError::Missing("tls"))?;
@@ -295,7 +294,7 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             quorums,
             seed: rand::random(),
             timing: self.timing.clone(),
-            // In memory there is nothing to wait for, and nothing to come back with.
+            // In memory there is no disk to wait for and no state to come back with.
             optimisations: data.as_ref().map_or(Optimisations::NONE, |_| self.optimisations),
             retention: Retention {
                 volatile: data.is_none(),
@@ -394,8 +393,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     }
 }
 
-/// The core's own bounds: what may be pending fits, with room for those whose callers have given
-/// up waiting.
+/// The core's own bounds. They are twice the limits, because a command stays pending after its
+/// caller has given up waiting.
 fn core_limits(limits: &Limits) -> replica::Limits {
     replica::Limits {
         commands: limits.commands.saturating_mul(2),

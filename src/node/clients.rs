@@ -1,4 +1,5 @@
-//! The clients' side of a replica: requests in, answers out, many under way on each connection.
+//! The clients' side of a replica: it reads requests and sends answers. Each connection may have
+//! many requests under way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +19,13 @@ use crate::mesh::ClientConnection;
 use crate::types::{ClientId, Era, Footprint};
 use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_request, encode_reply};
 
-/// Serves clients, whatever the state machine.
+/// Serves clients; independent of the state machine's type.
 pub(super) struct Service {
     shared: Arc<ReplicaShared>,
     footprint: fn(&[u8]) -> Result<Footprint, String>,
     info: ServerInfo,
     quotas: SessionQuotas,
-    /// Numbers the connections.
+    /// The number of connections so far; numbers the next one.
     connections: AtomicU64,
 }
 
@@ -33,11 +34,11 @@ struct Visit {
     /// The name in its certificate.
     name: String,
     flow: Arc<Flow>,
-    /// The session that was let in last, and in which era.
+    /// The session admitted last, and its era.
     admitted: Option<(Era, ClientId)>,
 }
 
-/// A client's place in the order of turns, given up when this is dropped.
+/// A client's place in the queue for turns. Dropping it gives the place up.
 struct Entry<'a> {
     shared: &'a ReplicaShared,
     line: Line,
@@ -49,7 +50,7 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Whose answers those of a request are like.
+/// The kind of a request: requests of one kind have answers of similar length.
 fn kind(ask: &Ask) -> Kind {
     match ask {
         Ask::ReadLocal(_) | Ask::ReadLinearizable(_) => Kind::Read,
@@ -72,7 +73,7 @@ impl Service {
         Service { shared, footprint, info, quotas, connections }
     }
 
-    /// Serves one client until it is gone.
+    /// Serves one client until its connection ends.
     pub(super) async fn serve(self: Arc<Self>, mut client: ClientConnection) {
         let account = Arc::clone(client.account());
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -81,7 +82,7 @@ impl Service {
         let flow = Flow::new(client.sender(), account, &self.shared.limits.mesh);
         let mut greeting = BytesMut::new();
         encode_reply(&wire::greeting(self.shared.era(), self.info.clone()), &mut greeting);
-        // Whoever has gone away meanwhile doesn't get it.
+        // The client may be gone already.
         let _ = flow.sender().send(greeting.freeze());
         let name = client.name().to_owned();
         let mut visit = Visit { name, flow: Arc::clone(&flow), admitted: None };
@@ -89,7 +90,7 @@ impl Service {
         while client.recv(&mut frames).await.is_ok() {
             for frame in frames.drain(..) {
                 match decode_request(frame) {
-                    // While it waits, nothing more is read from this connection.
+                    // Nothing more is read from this connection while the request waits.
                     Ok(request) => {
                         if !flow.ready(kind(&request.ask)).await {
                             return;
@@ -97,7 +98,8 @@ impl Service {
                         let turn = tokio::select! {
                             biased;
                             turn = self.turn(&request.ask, entry.line) => turn,
-                            // Whoever has gone must not hold what it has sent until its turn comes.
+                            // When the client is gone, drop its request at once instead of at its
+                            // turn.
                             () = flow.sender().over() => return,
                         };
                         self.take(request, &mut visit, turn);
@@ -108,7 +110,7 @@ impl Service {
                     }
                 }
             }
-            // A client that never pauses must not keep the others from their turn.
+            // A client that never pauses must not starve the others.
             tokio::task::consume_budget().await;
         }
         debug!(us = %self.shared.id, client = client.name(), "gone");
@@ -149,7 +151,7 @@ impl Service {
         }
     }
 
-    /// Takes a snapshot for a client.
+    /// Takes a snapshot at a client's request.
     fn snapshot(&self, waiter: ClientWaiter) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
@@ -165,7 +167,8 @@ impl Service {
         });
     }
 
-    /// A session is used that may be new. Which one is asked of it first: another's tells nothing.
+    /// Admits a session that may be new. It checks the owner first, so that a client learns nothing
+    /// about another client's session.
     fn admit_session(&self, session: ClientId, visit: &mut Visit) -> Result<(), Rejected> {
         if !session.belongs_to(&visit.name) {
             return Err(Rejected::ForeignSession { session, client: visit.name.clone() });

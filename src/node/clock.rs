@@ -1,15 +1,16 @@
-//! The clock of one replica: the only one in the crate below the load and the command line.
+//! The clock of one replica. It is the only clock in the crate, apart from those of `load` and the
+//! command line.
 //!
-//! It goes on while the machine is suspended, where the system has such a clock. A leader answers
-//! reads for as long as its lease holds (`protocol::multipaxos::lease`): with a clock that stands
-//! still meanwhile, as that of [`Instant`] does on Linux, it would go on with a lease that ended
-//! while it slept, and read what others have long overwritten.
+//! It runs while the machine is suspended, where the system has such a clock. A leader answers
+//! reads for as long as its lease holds (`protocol::multipaxos::lease`). [`Instant`] on Linux stops
+//! during suspension. With it, a leader would still trust a lease that ended while it slept, and
+//! would answer reads from a state that others have overwritten.
 
 use std::time::{Duration, Instant};
 
 use crate::types::Time;
 
-/// Counts from the moment at which it was started.
+/// A clock that counts from the moment it was started.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock(Duration);
 
@@ -22,14 +23,14 @@ impl Clock {
         Time::ZERO + uptime().saturating_sub(self.0)
     }
 
-    /// A moment of the replica's clock on the one that timers use. The two come apart when the
-    /// machine is suspended, so this holds for now only.
+    /// Converts a time of the replica's clock to the clock that timers use. The two drift apart
+    /// when the machine is suspended, so the result is right only now.
     pub(super) fn instant(self, time: Time) -> Instant {
         Instant::now() + time.since(self.now())
     }
 }
 
-/// The time since some moment in the past, suspended or not.
+/// The time since some moment in the past, including time suspended.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 fn uptime() -> Duration {
     use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -43,8 +44,7 @@ fn uptime() -> Duration {
     Duration::new(seconds, u32::try_from(tv_nsec).expect("less than a second"))
 }
 
-/// The time since the first call. Whether it goes on while the machine is suspended depends on the
-/// system.
+/// The time since the first call. The system decides whether it includes time suspended.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 fn uptime() -> Duration {
     use std::sync::LazyLock;
@@ -63,15 +63,15 @@ mod tests {
         let before = Instant::now();
         let soon = clock.instant(clock.now() + Duration::from_secs(5));
         let after = Instant::now();
-        // The clocks are read one after the other, with any time in between.
+        // The clocks are read one after the other; any time may pass in between.
         let in_between = after - before;
         assert!(soon + in_between >= before + Duration::from_secs(5));
         assert!(soon <= after + Duration::from_secs(5));
         assert!(clock.instant(Time::ZERO) <= Instant::now(), "what is over is due");
     }
 
-    /// No test can suspend its machine. But the kernel tells both clocks, and they differ by the
-    /// time for which it was suspended.
+    /// No test can suspend its machine. But the kernel has both clocks, and they differ by the time
+    /// it was suspended.
     #[cfg(target_os = "linux")]
     #[test]
     fn it_is_the_clock_that_goes_on_during_suspension() {

@@ -1,4 +1,4 @@
-//! A whole cluster in one process: real QUIC on loopback, throw-away certificates, any state
+//! A whole cluster in one process: real QUIC on loopback, temporary certificates, any state
 //! machine. For tests, examples and benchmarks.
 
 use std::collections::BTreeMap;
@@ -15,17 +15,17 @@ use crate::mesh::{Authority, Credentials, CredentialsError, WanControl};
 use crate::storage::Durability;
 use crate::types::{ReplicaId, Timing};
 
-/// How long the replicas may take to find each other.
+/// How long the replicas may take to connect.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long they may take to have executed the same.
+/// How long they may take to converge.
 const SETTLE: Duration = Duration::from_secs(20);
-/// Between two looks at how far they are.
+/// How often to check whether they have converged.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Replicas 1, 2, … n of a cluster, connected with each other.
 ///
-/// A replica can be crashed, and started again if it keeps its records in a directory. Dropping the
-/// cluster shuts the rest down.
+/// A replica can be crashed, and started again if it has a data directory. Dropping the cluster
+/// shuts down the replicas that still run.
 #[derive(Debug)]
 pub struct LocalCluster<S: StateMachine> {
     replicas: Vec<Replica<S>>,
@@ -34,7 +34,7 @@ pub struct LocalCluster<S: StateMachine> {
     plan: LocalClusterBuilder<S>,
 }
 
-/// A local cluster to be.
+/// Configures a local cluster and starts it.
 #[must_use = "nothing runs before `start`"]
 pub struct LocalClusterBuilder<S: StateMachine> {
     replicas: usize,
@@ -44,7 +44,7 @@ pub struct LocalClusterBuilder<S: StateMachine> {
     data: Option<(PathBuf, Durability)>,
 }
 
-/// Replicas that did not come to rest in time, with how far each has executed.
+/// The replicas did not converge in time. The text says how far each has executed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the replicas have not executed the same: {0}")]
 pub struct NotConverged(String);
@@ -58,17 +58,17 @@ impl<S: StateMachine + Default> LocalCluster<S> {
         LocalCluster::builder(n).start().await
     }
 
-    /// `n` replicas, each from `S::default()`, to be configured and started.
+    /// `n` replicas, each starting from `S::default()`. Configure and start them.
     pub fn builder(n: usize) -> LocalClusterBuilder<S> {
         LocalCluster::of(n, |_| S::default())
     }
 }
 
 impl<S: StateMachine> LocalCluster<S> {
-    /// The name in the certificates.
+    /// The cluster's name in the certificates.
     pub const NAME: &'static str = "local";
 
-    /// `n` replicas, each from what `machine` makes, to be configured and started.
+    /// `n` replicas, each starting from the state that `machine` returns. Configure and start them.
     pub fn of(
         n: usize,
         machine: impl Fn(ReplicaId) -> S + Send + Sync + 'static,
@@ -82,27 +82,27 @@ impl<S: StateMachine> LocalCluster<S> {
         }
     }
 
-    /// Replica `number`, from 1; crashed or not.
+    /// Replica `number`, from 1; it may have crashed.
     ///
     /// # Panics
-    /// If there is none of that number.
+    /// If no replica has that number.
     pub fn replica(&self, number: u8) -> &Replica<S> {
         let index = usize::from(number).checked_sub(1);
         let replica = index.and_then(|index| self.replicas.get(index));
         replica.unwrap_or_else(|| panic!("replicas are numbered 1 to {}", self.replicas.len()))
     }
 
-    /// All replicas in order, crashed or not.
+    /// All replicas in order, including crashed ones.
     pub fn replicas(&self) -> &[Replica<S>] {
         &self.replicas
     }
 
-    /// Those that run.
+    /// The replicas that run.
     pub fn live(&self) -> impl Iterator<Item = &Replica<S>> {
         self.replicas.iter().filter(|replica| replica.inner.shared.phase() == Phase::Running)
     }
 
-    /// Where each replica listens.
+    /// Each replica's address.
     pub fn addrs(&self) -> BTreeMap<ReplicaId, SocketAddr> {
         self.replicas.iter().map(|replica| (replica.id(), replica.local_addr())).collect()
     }
@@ -110,27 +110,28 @@ impl<S: StateMachine> LocalCluster<S> {
     /// Credentials for a client of this cluster; `name` is one lower-case DNS label.
     ///
     /// # Errors
-    /// If the name can't stand in a certificate.
+    /// If the name is not valid in a certificate.
     pub fn client_credentials(&self, name: &str) -> Result<Credentials, CredentialsError> {
         self.authority.issue_client(name)?.credentials()
     }
 
-    /// Stops replica `number` at once; nobody is told.
+    /// Stops replica `number` at once, without telling the others.
     ///
     /// # Panics
-    /// If there is none of that number.
+    /// If no replica has that number.
     pub fn crash(&self, number: u8) {
         self.replica(number).kill();
     }
 
-    /// Starts replica `number` again, once it has stopped, from its directory and at its old
-    /// address; handles of its former life stay dead. Done when it listens.
+    /// Starts replica `number` again after it has stopped, from its directory and at its old
+    /// address. Completes when it listens. Old handles stay unusable.
     ///
     /// # Errors
-    /// [`StartError`]; with no [`data_dirs`](LocalClusterBuilder::data_dirs) it must not come back.
+    /// [`StartError`]. Without [`data_dirs`](LocalClusterBuilder::data_dirs) a replica must not
+    /// restart.
     ///
     /// # Panics
-    /// If there is none of that number.
+    /// If no replica has that number.
     pub async fn restart(&mut self, number: u8) -> Result<(), StartError> {
         if self.plan.data.is_none() {
             return Err(StartError::Missing("data_dirs"));
@@ -141,11 +142,11 @@ impl<S: StateMachine> LocalCluster<S> {
         Ok(())
     }
 
-    /// The digest of each live replica's state, once all of them have executed the same. To be
-    /// asked when nothing is proposed any more.
+    /// The digest of each live replica's state, once all have executed the same. Call it when
+    /// nothing is being proposed.
     ///
     /// # Errors
-    /// If they haven't within twenty seconds.
+    /// If they do not converge within twenty seconds.
     pub async fn digests(&self) -> Result<BTreeMap<ReplicaId, u64>, NotConverged> {
         let deadline = Instant::now() + SETTLE;
         while let Err(apart) = self.converged().await {
@@ -179,7 +180,7 @@ impl<S: StateMachine> LocalCluster<S> {
         Err(NotConverged(far.collect::<Vec<_>>().join("; ")))
     }
 
-    /// Shuts all live replicas down, all at the same time.
+    /// Shuts down all live replicas at the same time.
     pub async fn shutdown(&self) {
         for replica in &self.replicas {
             replica.inner.shared.advance(Phase::Stopping);
@@ -191,17 +192,17 @@ impl<S: StateMachine> LocalCluster<S> {
 }
 
 impl<S: StateMachine> LocalClusterBuilder<S> {
-    /// How long the replicas wait for what.
+    /// The replicas' timeouts and intervals.
     pub fn timing(self, timing: Timing) -> Self {
         self.configure(move |replica| replica.timing(timing.clone()))
     }
 
-    /// The bounds they keep.
+    /// The replicas' limits.
     pub fn limits(self, limits: Limits) -> Self {
         self.configure(move |replica| replica.limits(limits.clone()))
     }
 
-    /// Sets anything else about each replica.
+    /// Sets any other option of each replica.
     pub fn configure(
         mut self,
         more: impl Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send + Sync + 'static,
@@ -211,27 +212,27 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
         self
     }
 
-    /// Keeps what the replicas must not forget below `dir`, in directories named by their numbers.
-    /// By default they keep it in memory, and it goes with them.
+    /// Keeps the replicas' durable state below `dir`, in directories named by their numbers. By
+    /// default it is in memory and is lost when they stop.
     pub fn data_dirs(mut self, dir: impl AsRef<Path>, durability: Durability) -> Self {
         self.data = Some((dir.as_ref().to_owned(), durability));
         self
     }
 
-    /// An emulated wide area: replica `i` is at site `i - 1`.
+    /// Emulates a wide area network: replica `i` is at site `i - 1`.
     ///
     /// # Panics
-    /// [`start`](LocalClusterBuilder::start) does if it has fewer sites than there are replicas.
+    /// [`start`](LocalClusterBuilder::start) panics if there are fewer sites than replicas.
     pub fn wan(mut self, wan: WanControl) -> Self {
         self.wan = Some(wan);
         self
     }
 
-    /// Starts the replicas; done when all are connected with all.
+    /// Starts the replicas. Completes when every replica is connected with every other.
     ///
     /// # Errors
     /// [`StartError`]: an unsupported number of replicas, settings that contradict each other, or
-    /// sockets or threads that can't be had.
+    /// sockets or threads that are not available.
     pub async fn start(self) -> Result<LocalCluster<S>, StartError> {
         let authority = Authority::new(LocalCluster::<S>::NAME)?;
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -1,4 +1,4 @@
-//! What can go wrong between a caller and its replica, by what the caller may conclude from it.
+//! Errors between a caller and its replica, ordered by what the caller may conclude.
 
 use std::time::Duration;
 
@@ -9,85 +9,87 @@ use crate::replica::{Reach, Rejection};
 use crate::storage::{Durability, StorageError};
 use crate::types::{ClientId, Era, ReplicaId, RequestId, UnsupportedSize};
 
-/// A command without an answer.
+/// A command got no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// This attempt surely had no effect and never will. (An earlier attempt under the same
-    /// session and sequence that ended as `Unknown` still may.)
+    /// This attempt had no effect and never will. (An earlier attempt under the same session and
+    /// sequence that ended as `Unknown` still may.)
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// It may or may not have been, or yet be, executed. To try again under the same session and
-    /// sequence, at any replica, is safe; as a new command it is not.
+    /// The command may have been executed, or may be executed later. Retrying under the same
+    /// session and sequence is safe, at any replica. Sending it as a new command is not.
     #[error("the outcome is unknown: {0}")]
     Unknown(#[from] Unknown),
-    /// It was executed (or, if it only reads, answered), but its output is longer than
-    /// [`MAX_ANSWER`](machine::MAX_ANSWER), at every replica alike: ask for less at a time.
+    /// The command was executed (or, if it only reads, answered), but its output is longer than
+    /// [`MAX_ANSWER`](machine::MAX_ANSWER). This is the same at every replica: ask for less at a
+    /// time.
     #[error("executed, but its answer of {bytes} bytes is over the limit of {limit}")]
     AnswerTooLarge {
         /// The length of the output's encoding.
         bytes: usize,
-        /// The most allowed.
+        /// The limit.
         limit: usize,
     },
-    /// The replica has stopped because of a fault in it or in the state machine. What became of
-    /// the command is unknown as well.
+    /// The replica has stopped because of a fault in it or in the state machine. The command's
+    /// outcome is unknown, too.
     #[error("the replica has failed: {0}")]
     Fatal(String),
 }
 
-/// Why there is no snapshot.
+/// Why no snapshot was taken.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The replica keeps everything in memory.
+    /// The replica keeps everything in memory and has no place for a snapshot.
     #[error("the replica keeps everything in memory, so there is nowhere to put a snapshot")]
     InMemory,
-    /// It could not be written. Nothing else is lost by that.
+    /// The snapshot could not be written. Nothing else is lost.
     #[error("the snapshot could not be written: {0}")]
     Failed(#[from] StorageError),
-    /// The replica stopped before the snapshot was there.
+    /// The replica stopped before the snapshot was complete.
     #[error("the replica has stopped")]
     Stopped,
 }
 
-/// Why an attempt surely had no effect.
+/// Why an attempt had no effect and never will.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
-    /// As much is waiting as is allowed: slow down and try again.
+    /// Too many commands are waiting: slow down and retry.
     #[error("the replica has too much waiting; slow down and try again")]
     Overloaded,
-    /// As much memory is taken as is allowed (`Limits::kept_bytes`) by what some member of the
-    /// cluster has not executed: bring it back, or allow more.
+    /// Commands that some member of the cluster has not executed fill the memory allowed for them
+    /// (`Limits::kept_bytes`): bring that member back, or raise the limit.
     #[error("{}", Rejection::Full)]
     Full,
-    /// The disk is too full for the replica's log: make room, and it goes on by itself.
+    /// The disk has no room for the replica's log: free some space. The replica then continues by
+    /// itself.
     #[error("the replica's disk is full; make room on it, and it goes on by itself")]
     DiskFull,
-    /// The replica has not reached a quorum for a while: nothing was proposed. Go to another, or
-    /// try again later.
+    /// The replica has not reached a quorum for a while, so it proposed nothing. Use another
+    /// replica, or retry later.
     #[error("not proposed: {0}")]
     NoQuorum(Reach),
-    /// The replica is shutting down, or has: go to another.
+    /// The replica is shutting down or has shut down: use another.
     #[error("the replica is shutting down")]
     Stopping,
-    /// A read that may write: propose it instead.
+    /// The command may write, so it cannot be a read: propose it instead.
     #[error("the command may write, so it cannot be a read")]
     Writes,
     /// The session has finished this sequence already.
     #[error("the session has finished its command {0} already")]
     Finished(u64),
-    /// The session has expired (nothing was proposed under it for as long as the builder's
-    /// `session_idle`), or was finished with this sequence. A new session, or the next command of
-    /// this one, is numbered in the present era by itself.
+    /// The session has expired, because nothing was proposed under it for the builder's
+    /// `session_idle`, or has already finished this sequence. A new session, or the next command of
+    /// this one, gets the current era automatically.
     #[error("the session has expired: it is {0} now")]
     Expired(Era),
-    /// Another command is under way here under the same request id. (A retry is the same command
-    /// again; another command needs an id of its own.)
+    /// A different command with the same request id is under way here. (A retry must be the same
+    /// command; another command needs an id of its own.)
     #[error("this request id is in use for another command")]
     InUse,
-    /// A client on the network used a session that is not its certificate's: see [`ClientId`].
+    /// A network client used a session that does not belong to its certificate: see [`ClientId`].
     #[error("session {session:?} is not one of client {client:?}: take an id of its own share")]
     ForeignSession {
         /// The session.
@@ -95,9 +97,9 @@ pub enum Rejected {
         /// The name in the client's certificate.
         client: String,
     },
-    /// The client's certificate uses as many sessions as is allowed (`Limits::client_sessions`), or
-    /// there are as many in all (`Limits::sessions`): use one session for many commands, or wait
-    /// until some have expired.
+    /// The client's certificate uses as many sessions as allowed (`Limits::client_sessions`), or
+    /// there are as many in all as allowed (`Limits::sessions`): use one session for many commands,
+    /// or wait until some expire.
     #[error("no more sessions are taken here for now; use one session for many commands")]
     TooManySessions,
     /// The command's encoding is larger than `Limits::command_bytes`.
@@ -105,7 +107,7 @@ pub enum Rejected {
     TooLarge {
         /// Its length.
         bytes: usize,
-        /// The most allowed.
+        /// The limit.
         limit: usize,
     },
     /// The command's footprint names more keys than a message can hold.
@@ -113,38 +115,37 @@ pub enum Rejected {
     TooManyKeys {
         /// Their number.
         keys: usize,
-        /// The most allowed.
+        /// The limit.
         limit: usize,
     },
-    /// It is not a command of this state machine, the machine refuses it, or its footprint does not
-    /// cover what it touches.
+    /// The bytes are not a command of this state machine, the machine refuses the command, or its
+    /// footprint does not cover all keys that it touches.
     #[error("{0}")]
     BadCommand(String),
 }
 
-/// Why nobody knows what became of a command.
+/// Why a command's outcome is unknown.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unknown {
-    /// No answer within the time set by the builder's `propose_timeout`: perhaps no majority can be
-    /// reached.
+    /// No answer came within the builder's `propose_timeout`. Perhaps no majority is reachable.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// No answer within that time, and by now no quorum can be reached.
+    /// No answer came within that time, and no quorum is reachable now.
     #[error("no answer within {0:?}; {1}")]
     NoQuorum(Duration, Reach),
-    /// The replica stopped before the answer was there.
+    /// The replica stopped before the answer was ready.
     #[error("the replica stopped before it could answer")]
     Stopped,
-    /// It was executed, once, but its output isn't kept any more: the session's floor has passed
-    /// it, or the bounds on what a session keeps. It has had its effect.
+    /// The command was executed once and had its effect, but its output is no longer kept: the
+    /// session's floor has passed it, or it exceeded the bounds on what a session keeps.
     #[error("it was executed, but its output is not kept any more")]
     Forgotten,
-    /// This replica took in another's state, in which the command may have been executed in a
-    /// session that has expired there.
+    /// This replica installed another's state. The command may have been executed there, in a
+    /// session that has expired since.
     #[error("the session expired while the replica was away; it may or may not have been executed")]
     Expired,
-    /// The output cannot be read as the machine's output type. It has had its effect.
+    /// The output cannot be decoded as the machine's output type. The command had its effect.
     #[error("it was executed, but {0}")]
     BadOutput(String),
 }
@@ -159,7 +160,7 @@ impl From<machine::Refusal> for Rejected {
 }
 
 impl ProposeError {
-    /// Of an output of that many bytes.
+    /// For an output of that many bytes.
     pub(super) fn too_large(bytes: usize) -> ProposeError {
         ProposeError::AnswerTooLarge { bytes, limit: machine::MAX_ANSWER }
     }
@@ -176,7 +177,7 @@ impl From<machine::ReadError> for ProposeError {
 }
 
 impl Unknown {
-    /// No answer came in time; where no quorum can be reached, that is why.
+    /// No answer came in time. If no quorum is reachable, that is the reason.
     pub(super) fn late(patience: Duration, lacks: Option<Reach>) -> Unknown {
         match lacks {
             Some(reach) => Unknown::NoQuorum(patience, reach),
@@ -186,7 +187,7 @@ impl Unknown {
 }
 
 impl Rejected {
-    /// What the core says of a command, where this is whom it can reach.
+    /// Converts the core's rejection. `reach` tells which replicas are reachable.
     pub(super) fn of(rejection: Rejection, reach: impl FnOnce() -> Reach) -> Rejected {
         match rejection {
             Rejection::Overloaded => Rejected::Overloaded,
@@ -197,52 +198,53 @@ impl Rejected {
     }
 }
 
-/// What is wrong with a replica that has failed. It is fenced then: it says nothing more to anybody
-/// but this.
+/// Why a replica has failed. A failed replica is fenced: it sends nothing more, and its callers get
+/// only this error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
     /// A broken invariant here, or a panic of the state machine: a bug.
     #[error("{0}")]
     Bug(String),
-    /// The state machine panicked at a command, and does so wherever that is executed.
+    /// The state machine panicked at a command, and will at every replica that executes it.
     #[error(transparent)]
     Poisoned(#[from] PoisonedCommand),
-    /// Its disk failed, or had no room left at all. What was answered before is safe.
+    /// The disk failed, or had no room left at all. Everything answered before is safe.
     #[error("its storage failed: {0}")]
     Storage(StorageError),
-    /// Another replica has refused it for good: it has lost what it voted for, or may have.
+    /// Another replica has refused this one for good, because it has lost its votes or may have.
     #[error("{peer} has refused it for good; {why}")]
     Outcast {
-        /// Who.
+        /// The replica that refused it.
         peer: ReplicaId,
-        /// In that one's words.
+        /// That replica's reason.
         why: String,
     },
-    /// Another process runs as this replica, and is connected with another replica.
+    /// Another process runs as this replica and is connected with another replica.
     #[error("{peer} is connected with another process that runs as this replica; {why}")]
     Clone {
-        /// Who is.
+        /// The replica that is connected with it.
         peer: ReplicaId,
-        /// In that one's words.
+        /// That replica's reason.
         why: String,
     },
-    /// Two replicas remember different histories of one that is connected: there are two of its
-    /// directory, and both have gone on.
+    /// Two replicas remember different histories of a connected one: its directory was copied, and
+    /// both copies have been in use.
     #[error("{0}")]
     Contradiction(Refusal),
-    /// Another replica of the cluster has another list of members, and this one has not found
-    /// enough that have its own: they would not agree on what a quorum is. Nothing was decided.
+    /// Another replica of the cluster has a different list of members, and this one has not found a
+    /// majority that shares its own list. They would disagree on what a quorum is. Nothing was
+    /// decided.
     #[error("the lists of replicas differ, at {peer} and here; {why}")]
     OtherList {
-        /// Who has another.
+        /// The replica with the other list.
         peer: ReplicaId,
-        /// In what they differ.
+        /// How the lists differ.
         why: String,
     },
 }
 
-/// A replica that can't start: the configuration or the machine is to blame.
+/// A replica could not start. The configuration or the machine is to blame.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -261,30 +263,31 @@ pub enum StartError {
     /// A limit of 0, or one that contradicts another.
     #[error("limits: {0}")]
     Limits(&'static str),
-    /// The network side: names, certificates, addresses.
+    /// The network setup: names, certificates, addresses.
     #[error(transparent)]
     Mesh(#[from] MeshError),
-    /// The threads or their event loop can't be started.
+    /// The threads or their event loop could not be started.
     #[error("cannot start the replica's threads: {0}")]
     Threads(#[from] std::io::Error),
-    /// Records are to be kept, and there is no place for them.
+    /// Records are to be kept, but no directory is set.
     #[error("`data_dir` has to be set for `Durability::{0:?}`; `Durability::Memory` needs none")]
     NoDataDir(Durability),
-    /// There is a place for records, and none are to be kept.
+    /// A directory is set, but no records are to be kept.
     #[error("`data_dir` is set, but `Durability::Memory` keeps nothing: leave out one of them")]
     UnusedDataDir,
-    /// The data directory can't be used.
+    /// The data directory cannot be used.
     #[error("{directory}: {error}")]
     Storage {
-        /// Where it is.
+        /// The directory.
         directory: String,
         /// What is wrong.
         error: StorageError,
     },
-    /// It failed while it took up where its records end.
+    /// The replica failed while it restored its records.
     #[error("it failed while it was restored: {0}")]
     Restore(Fault),
-    /// A request cannot be skipped: its effect is in the state that the replica starts from.
+    /// A request cannot be skipped: the state that the replica starts from already contains its
+    /// effect.
     #[error(
         "request {request} is executed in this replica's snapshot: it is too late to skip it here. \
          Skip it nowhere; a replica that cannot execute it needs this one's state"
@@ -302,10 +305,10 @@ pub enum StartError {
         /// The request.
         request: RequestId,
     },
-    /// The throw-away certificates of a local cluster can't be made.
+    /// The temporary certificates of a local cluster could not be made.
     #[error(transparent)]
     Credentials(#[from] crate::mesh::CredentialsError),
-    /// The replicas of a local cluster did not find each other.
+    /// The replicas of a local cluster did not connect with each other.
     #[error("the replicas did not connect within {0:?}")]
     NotConnected(Duration),
 }

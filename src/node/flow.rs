@@ -1,6 +1,7 @@
-//! How many requests of one client connection are let in, so that the answers do not outrun it.
-//! Nobody knows how long an answer will be; the ones before tell. While the answers that wait and
-//! those that are expected come to more than the connection's part, nothing more of it is read.
+//! Bounds how many requests of one client connection are admitted, so that answers do not pile up
+//! faster than the connection sends them. The length of an answer is unknown in advance and
+//! estimated from the answers before. While queued and expected answers exceed the connection's
+//! share, nothing more is read from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,16 +11,16 @@ use tokio::sync::Notify;
 use super::turns::Turn;
 use crate::mesh::{Account, FrameSender};
 
-/// What a kind of request is expected to be answered with, in bytes, before any was. A few long
-/// values are as much as a connection may have waiting, so of reads only a few come in at first.
+/// Expected length of the first answer of a kind, in bytes. A few long values fill a connection's
+/// share, so only a few reads are admitted at first.
 const FIRST_READ: usize = 1 << 20;
 const FIRST_WRITE: usize = 16 << 10;
-/// An answer shorter than expected takes this share off what is expected of the next.
+/// An answer shorter than expected lowers the estimate by this fraction.
 const DECAY: usize = 8;
-/// What an answer costs however short it is: its frame's header and its place in the queue.
+/// The least an answer costs: its frame's header and its place in the queue.
 const LEAST: usize = 64;
 
-/// What answers are alike in length.
+/// Kinds of requests whose answers are similar in length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Read,
@@ -28,12 +29,12 @@ pub(super) enum Kind {
 
 /// One connection's requests under way.
 ///
-/// Invariant: `expected` is what those under way were expected to be answered with when they were
-/// let in, and the account has as much taken for them.
+/// Invariant: `expected` is the sum of the estimates that the requests under way were admitted
+/// with, and the account holds the same amount for them.
 pub(super) struct Flow {
     sender: FrameSender,
     account: Arc<Account>,
-    /// From here on the connection has to wait, and all of its certificate.
+    /// Bounds in bytes for this connection and for all connections of its certificate.
     own_most: usize,
     account_most: usize,
     under_way: AtomicUsize,
@@ -42,7 +43,7 @@ pub(super) struct Flow {
     answered: Notify,
 }
 
-/// The length that the next answer is expected to have.
+/// The expected length of the next answer.
 struct Estimate(AtomicUsize);
 
 impl Estimate {
@@ -50,19 +51,19 @@ impl Estimate {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Follows long answers at once and short ones slowly.
+    /// Adopts a longer answer at once, and falls slowly after shorter ones.
     fn note(&self, bytes: usize) {
         let now = self.get();
         self.0.store((now - now / DECAY).max(bytes).max(LEAST), Ordering::Relaxed);
     }
 }
 
-/// A request under way, until it is answered or given up.
+/// A request under way. It ends when it is answered or dropped.
 pub(super) struct Expected {
     flow: Arc<Flow>,
     kind: Kind,
     bytes: usize,
-    /// Its place among the commands under way at this replica.
+    /// The request's place among the commands under way at this replica.
     _turn: Option<Turn>,
 }
 
@@ -88,12 +89,12 @@ impl Flow {
         &self.sender
     }
 
-    /// How many requests are not answered yet.
+    /// The number of requests without an answer.
     pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Waits until one more request may come in; false if the connection is over.
+    /// Waits until one more request may be admitted; false if the connection has ended.
     pub(super) async fn ready(&self, kind: Kind) -> bool {
         while !self.has_room(kind) {
             let room = self.sender.room();
@@ -113,7 +114,7 @@ impl Flow {
         true
     }
 
-    /// Whoever has nothing waiting may always ask.
+    /// A connection with nothing waiting may always send a request.
     fn has_room(&self, kind: Kind) -> bool {
         let (own, next) = (self.sender.queued() + self.expected(), self.estimate(kind).get());
         let fits =
@@ -121,7 +122,7 @@ impl Flow {
         own == 0 || fits
     }
 
-    /// Lets a request in.
+    /// Admits a request.
     pub(super) fn begin(self: &Arc<Self>, kind: Kind, turn: Option<Turn>) -> Expected {
         let bytes = self.estimate(kind).get();
         self.under_way.fetch_add(1, Ordering::Relaxed);
@@ -140,7 +141,7 @@ impl Flow {
 }
 
 impl Expected {
-    /// The answer is there, and has this length: what was expected makes room for it.
+    /// The answer is ready and has this length. Dropping `self` releases the estimate.
     pub(super) fn answered(self, bytes: usize) -> FrameSender {
         self.flow.estimate(self.kind).note(bytes);
         self.flow.sender.clone()

@@ -1,5 +1,5 @@
-//! Frames in, messages out: what the mesh calls when something arrives. It runs on the replica's
-//! own event loop, between two turns of the core, so there is nothing to contend for.
+//! Receives peers' frames and decodes them into messages for the core. The mesh calls it on the
+//! replica's own event loop, between two turns of the core, so its lock is never contended.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::replica::{Input, PeerMessage};
 use crate::types::{Known, LogPosition, Presence, ReplicaId};
 use crate::wire::{self, Frame, Wire, decode_peer};
 
-/// A peer's first few wrong frames are logged, and after that every so many.
+/// The first few wrong frames of a peer are logged, and then one in this many.
 const LOG_EVERY: u64 = 1000;
 
 /// Messages that wait for the core's next turn.
@@ -34,10 +34,10 @@ pub(super) struct Inbox<M> {
     service: Arc<Service>,
     register: Register,
     limits: wire::Limits,
-    /// How often each peer has sent what makes no sense.
+    /// How many wrong frames each peer has sent.
     wrong_frames: Vec<AtomicU64>,
     messages: Mutex<Messages<M>>,
-    /// The core has more than it can have applied: no more for now.
+    /// The apply thread is behind, so the core takes no more messages for now.
     held_back: AtomicBool,
 }
 
@@ -59,34 +59,34 @@ impl<M: Wire> Inbox<M> {
         }
     }
 
-    /// Takes everything that has arrived, leaving `empty`, which must be, in its place.
+    /// Takes everything that has arrived. `empty` must be empty and takes its place.
     pub(super) fn take(&self, empty: &mut Vec<Input<M>>) {
         let mut messages = lock(&self.messages);
         std::mem::swap(&mut messages.inputs, empty);
         messages.bytes = 0;
     }
 
-    /// Whether the peers are held back.
+    /// Sets whether peers' frames are held back.
     pub(super) fn hold_back(&self, hold_back: bool) {
         self.held_back.store(hold_back, Ordering::Relaxed);
     }
 
-    /// Notes how far the log here is durable.
+    /// Notes how much of the local log is durable.
     pub(super) fn note_durable(&self, durable: LogPosition) {
         self.register.note_durable(durable);
     }
 
-    /// This replica has found enough others that count quorums as it does: who does not is wrong.
+    /// A majority counts quorums as this replica does. From now on a peer that does not is refused.
     pub(super) fn note_agreement(&self) {
         self.register.note_agreement();
     }
 
-    /// Whether its log began empty in this life, so that nothing was ever voted for.
+    /// Whether the log was empty at this start, so that this replica has never voted.
     pub(super) fn is_new(&self) -> bool {
         self.register.is_new()
     }
 
-    /// Frames of peers that made no sense.
+    /// The number of wrong frames from all peers.
     pub(super) fn wrong_frames(&self) -> u64 {
         self.wrong_frames.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
@@ -116,7 +116,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         let mut messages = lock(&self.messages);
         let room = self.shared.limits.inbox_bytes;
         let taken = frames.iter().position(|frame| {
-            // An empty inbox takes any frame, so that the largest can always pass.
+            // An empty inbox takes any frame, so that the largest one can always pass.
             let full = messages.bytes > 0 && messages.bytes + frame.len() > room;
             if !full {
                 messages.bytes += frame.len();
@@ -155,7 +155,8 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
     ) -> Result<(), Refusal> {
         let judged = self.register.admit(peer, shown, knows);
         if let Err(refusal @ Refusal::OlderHere { .. }) = &judged {
-            // At once: nothing may be said any more, whatever becomes of this connection.
+            // Fence at once: the replica may send nothing more, whatever happens to this
+            // connection.
             self.on_refused(peer, &Closed::Here(refusal.clone()));
         }
         judged
@@ -177,7 +178,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         self.shared.connected.send_modify(|connected| {
             connected.insert(peer);
         });
-        // It may be the last that is waited for.
+        // This may be the peer that the runner waits for.
         self.shared.wake.notify_one();
     }
 

@@ -1,6 +1,6 @@
-//! What a replica's directory holds, without touching it: for operators, whether the replica runs
-//! or not. Beside the running replica; after `storage`, which reads the bytes, and `wire`, which
-//! says what the records mean.
+//! Reads what a replica's directory holds, without changing it. For operators, whether the replica
+//! runs or not. It sits after `storage`, which reads the bytes, and `wire`, which decodes the
+//! records.
 
 mod again;
 
@@ -25,55 +25,56 @@ use crate::types::{
 use crate::wire::{Limits, Snapshot, decode_own_snapshot, decode_record, replicas_in_snapshot};
 use again::Again;
 
-/// What a replica's directory holds.
+/// The contents of a replica's directory.
 #[derive(Clone, Debug)]
 pub struct Inspection {
-    /// Files, checksums, and everything that is wrong.
+    /// Files, checksums and all problems.
     pub report: Report,
-    /// What is in each of the report's snapshots, as far as it can be understood.
+    /// The contents of each of the report's snapshots, as far as they can be decoded.
     pub contents: Vec<Option<SnapshotContents>>,
-    /// Records in the log.
+    /// Number of records in the log.
     pub records: u64,
-    /// The size of the cluster, if any record tells.
+    /// The size of the cluster, if any record contains it.
     pub replicas: Option<usize>,
     /// The last slot that the replica has reserved for itself; 0 for none.
     pub reserved: Slot,
     /// Requests that the replica never executes: see
     /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
     pub skipped: BTreeSet<RequestId>,
-    /// The command that the replica's last life ended in, or that a running one is at, as far as it
-    /// left a trail.
+    /// The command at which the replica's last process ended, or which a running one executes, if
+    /// it left a trail.
     pub last_command: Option<LastCommand>,
-    /// The instances that the log has records of, by owner: of EPaxos* alone, where they have one.
+    /// The instances with records in the log, by owner. EPaxos* only: other protocols' have no
+    /// owner.
     pub owners: BTreeMap<ReplicaId, OwnersInstances>,
 }
 
-/// What a snapshot holds, without the state.
+/// The contents of a snapshot, without the state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SnapshotContents {
-    /// What is executed.
+    /// What the replica has executed.
     pub executed: Executed,
     /// The era of the sessions, and their number.
     pub sessions: (Era, usize),
     /// The length of the state in bytes, sessions included.
     pub state_bytes: u64,
-    /// What the replica shares with others; `None` if it runs another protocol than EPaxos*, of
-    /// which `executed` says all.
+    /// The part that other replicas share. `None` for protocols other than EPaxos*, whose snapshots
+    /// `executed` describes fully.
     pub shared: Option<SharedContents>,
-    /// Records of the replica's own: promises, votes, and decisions that were not executed.
+    /// The replica's own records: promises, votes, and decisions not yet executed.
     pub own: usize,
 }
 
-/// What a snapshot of EPaxos* holds for every replica alike.
+/// The part of an EPaxos* snapshot that is the same for every replica.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SharedContents {
-    /// Everything up to here is forgotten: every member has executed it.
+    /// Every member has executed all instances up to here, so they are forgotten.
     pub floor: Deps,
-    /// The highest cut that is known to be established.
+    /// The highest cut known to be established.
     pub cut: Deps,
-    /// Everything up to here has no record any more.
+    /// No record is kept of any instance up to here.
     pub dropped: Deps,
-    /// Executed decisions that are kept for others.
+    /// Executed decisions kept for other replicas.
     pub settled: usize,
 }
 
@@ -129,12 +130,13 @@ impl SnapshotContents {
     }
 }
 
-/// The protocol that a directory is written in.
+/// The protocol that wrote the directory.
 fn protocol(whose: &Identity) -> Result<ProtocolKind, String> {
     whose.protocol.parse().map_err(|unknown: UnknownProtocol| unknown.to_string())
 }
 
-/// What is in a report's snapshots; what makes no sense is one of its problems from then on.
+/// The contents of a report's snapshots. A snapshot that cannot be decoded becomes a problem of the
+/// report.
 fn contents(disk: &FileDisk, report: &mut Report) -> Vec<Option<SnapshotContents>> {
     let Some(identity) = &report.identity else { return Vec::new() };
     let mut wrong = Vec::new();
@@ -148,35 +150,35 @@ fn contents(disk: &FileDisk, report: &mut Report) -> Vec<Option<SnapshotContents
     contents
 }
 
-/// The instances of one owner, as far as a log has records of them.
+/// Counts of one owner's instances that have records in the log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OwnersInstances {
     /// The highest slot.
     pub highest: Slot,
-    /// Promised or learned of, and never voted for.
+    /// Promised or known, but never voted for.
     pub initial: u64,
     /// Voted for at the owner's ballot.
     pub pre_accepted: u64,
-    /// Voted for after that, and not known to be decided.
+    /// Accepted, and not known to be decided.
     pub accepted: u64,
-    /// Decided: commands.
+    /// Decided as commands.
     pub committed: u64,
-    /// Decided: nothing is executed.
+    /// Decided as `Nop`: nothing is executed.
     pub nops: u64,
-    /// The highest round of any ballot: 0 if nobody but the owner ever led an instance.
+    /// The highest round of any ballot; 0 if only owners led their instances.
     pub highest_round: u32,
 }
 
 impl Inspection {
-    /// Reads all of a directory, checks every checksum and decodes every record. Nothing is
-    /// written or locked.
+    /// Reads the whole directory, checks every checksum and decodes every record. It writes and
+    /// locks nothing.
     ///
     /// # Errors
-    /// Only if there is no such directory, or it may not be read; whatever is wrong inside is in
-    /// the report.
+    /// Only if the directory does not exist or may not be read. Problems inside it are in the
+    /// report.
     pub fn of(directory: impl AsRef<Path>) -> Result<Inspection, StorageError> {
         let disk = FileDisk::read_only(directory)?;
-        // If it cannot be read, the report will say so.
+        // If it cannot be read, the report says so.
         let identity = Identity::read(&disk).ok().flatten();
         let protocol = identity.as_ref().map_or(Ok(ProtocolKind::EPaxos), protocol);
         let mut again = Again::default();
@@ -223,7 +225,7 @@ impl Inspection {
          and a new cluster can be made from a backup (`isonomy restore`)"
     }
 
-    /// Whether only snapshots are damaged, and the log reaches back to one that is not or to the
+    /// Whether only snapshots are damaged, and the log reaches back to a sound one or to the
     /// beginning.
     fn falls_back(&self) -> bool {
         let snapshot = |problem: &StorageError| match problem {
@@ -236,7 +238,7 @@ impl Inspection {
     }
 }
 
-/// Whether the record tells the size of the cluster.
+/// Whether the record contains the size of the cluster.
 fn has_vector(record: &replica::Record<Record>) -> bool {
     let without = |it: &Record| {
         matches!(it, Record::Joined { .. } | Record::Reserved { .. } | Record::EarlyCommit { .. })
@@ -244,7 +246,7 @@ fn has_vector(record: &replica::Record<Record>) -> bool {
     record.protocol().is_some_and(|record| !without(record))
 }
 
-/// What is known of an instance.
+/// What the log says about one instance.
 #[derive(Clone, Copy, Default)]
 struct Known {
     phase: Phase,
@@ -252,7 +254,7 @@ struct Known {
     ballot: Ballot,
 }
 
-/// Gathers what the records say.
+/// Collects what the records say.
 #[derive(Default)]
 struct Instances {
     records: u64,
@@ -290,7 +292,7 @@ impl Instances {
         Ok(())
     }
 
-    /// Counts a record that is not about instances with owners.
+    /// Counts a record of a protocol whose instances have no owner.
     fn take_other(&mut self, protocol: ProtocolKind, record: &[u8]) -> Result<(), String> {
         let (record, limits) = (Bytes::copy_from_slice(record), Limits::new(MAX_REPLICAS));
         let decoded = with_protocol!(protocol, P => {
@@ -302,7 +304,7 @@ impl Instances {
         Ok(())
     }
 
-    /// Decodes a record of a cluster whose size the first vector tells.
+    /// Decodes a record. The first record with a vector gives the size of the cluster.
     fn decode(&mut self, record: Bytes) -> Result<replica::Record<Record>, String> {
         let decode = |replicas: usize| {
             decode_record::<replica::Record<Record>>(record.clone(), &Limits::new(replicas))
@@ -312,7 +314,7 @@ impl Instances {
             return decode(replicas).map_err(|error| error.to_string());
         }
         let first = match decode(MAX_REPLICAS) {
-            // These have no vector, so any size will do.
+            // These records have no vector, so any size decodes them.
             Ok(record) if !has_vector(&record) => return Ok(record),
             other => other,
         };
@@ -353,7 +355,7 @@ impl Instances {
     }
 }
 
-/// The size of the cluster, if this record tells.
+/// The size of the cluster, if this record contains it.
 pub(super) fn size_in(record: &[u8]) -> Option<usize> {
     let mut instances = Instances::default();
     instances.decode(Bytes::copy_from_slice(record)).ok()?;

@@ -1,5 +1,5 @@
-//! Where the core's records go, and how far they are safe: a log on a disk, with a thread of its
-//! own, or memory. Used by the core thread alone, which never waits here.
+//! The core's way to the log, and how much of it is durable. Records go to a log on a disk, which
+//! has a thread of its own, or to memory. Only the core thread uses it, and never blocks here.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -18,11 +18,11 @@ use crate::wire::{Wire, encode_record};
 
 /// Records are encoded into buffers of this size.
 const BUFFER_BYTES: usize = 256 << 10;
-/// The log thread's own bound, which the core must never meet: it would wait. What bounds the queue
-/// is that the core takes in less when [`Journal::unflushed_bytes`] is much.
+/// The log thread's own bound. The core must never reach it, because it would block. Instead the
+/// core takes in less while [`Journal::unflushed_bytes`] is high, and this bounds the queue.
 const NO_BOUND: usize = usize::MAX / 2;
 
-/// The records' way out of the core.
+/// Where the core's records go.
 pub(super) enum Journal {
     Memory(MemoryLog),
     Disk(Box<DiskLog>),
@@ -30,17 +30,17 @@ pub(super) enum Journal {
 
 /// A log that flushes on its own thread.
 ///
-/// Invariant: `unflushed` has every record handed over that was not reported as durable, in pieces
-/// and in order, and `unflushed_bytes` is the sum of their bytes.
+/// Invariant: `unflushed` holds all records handed over and not yet reported as durable, in order
+/// and grouped by hand-over, and `unflushed_bytes` is the sum of their bytes.
 pub(super) struct DiskLog {
     thread: LogThread,
     durability: Durability,
     shared: Arc<ReplicaShared>,
     /// The newest mark, written by the log thread.
     mark: Arc<Mutex<Durable>>,
-    /// Where the log begins; moved by the log thread.
+    /// Where the log begins; set by the log thread.
     start: Arc<Mutex<LogPosition>>,
-    /// Where it was last divided; moved by the log thread.
+    /// Where the log was last divided; set by the log thread.
     divided: Arc<Mutex<LogPosition>>,
     durable: Durable,
     end: LogPosition,
@@ -49,7 +49,7 @@ pub(super) struct DiskLog {
     buffer: BytesMut,
     latency: Latency,
     restored: Restored,
-    /// Bytes of records since the snapshot that it began with.
+    /// Bytes of records since the snapshot that the replica started from.
     log_bytes: u64,
 }
 
@@ -61,7 +61,7 @@ struct Piece {
 }
 
 impl Journal {
-    /// A journal that goes on where `log` ends. When the log fails, the replica does.
+    /// A journal that continues where `log` ends. If the log fails, the replica fails.
     pub(super) fn start(
         log: Log,
         durability: Durability,
@@ -111,8 +111,9 @@ impl Journal {
         })))
     }
 
-    /// Takes the records out of `records`. They end at `end`, as the core counts; a log that counts
-    /// differently would give away what is not durable. If it has failed, so has the replica.
+    /// Takes the records out of `records`. `end` is the log's end by the core's count. The log must
+    /// count the same, or the core would announce records that are not durable. If the log has
+    /// failed, the replica has failed, too.
     pub(super) fn append<R: Wire>(&mut self, records: &mut Vec<R>, end: LogPosition, now: Time) {
         match self {
             Journal::Memory(log) => {
@@ -124,7 +125,7 @@ impl Journal {
         }
     }
 
-    /// How far everything is safe by now.
+    /// How much of the log is durable now.
     pub(super) fn durable(&mut self, now: Time) -> Durable {
         match self {
             Journal::Memory(log) => log.durable(),
@@ -132,7 +133,8 @@ impl Journal {
         }
     }
 
-    /// Whether records wait for room on the disk: until there is some, nothing more gets durable.
+    /// Whether records wait for room on the disk. Until there is room, nothing more becomes
+    /// durable.
     pub(super) fn waits_for_room(&self) -> bool {
         match self {
             Journal::Memory(_) => false,
@@ -140,7 +142,7 @@ impl Journal {
         }
     }
 
-    /// Bytes of records that are not safe yet.
+    /// Bytes of records that are not durable yet.
     pub(super) fn unflushed_bytes(&self) -> usize {
         match self {
             Journal::Memory(_) => 0,
@@ -148,7 +150,7 @@ impl Journal {
         }
     }
 
-    /// Bytes of records so far, from those on that were restored; 0 where nothing is written.
+    /// Bytes of records so far, including the restored ones; 0 if nothing is written.
     pub(super) fn log_bytes(&self) -> u64 {
         match self {
             Journal::Memory(_) => 0,
@@ -156,7 +158,7 @@ impl Journal {
         }
     }
 
-    /// Everything before this position may go.
+    /// Allows the log to drop everything before this position.
     pub(super) fn truncate(&mut self, position: LogPosition) {
         if let Journal::Disk(log) = self
             && let Err(error) = log.thread.truncate(position)
@@ -165,7 +167,8 @@ impl Journal {
         }
     }
 
-    /// Divides the log at its end, which is `position`, so that all before it can go.
+    /// Divides the log at its end, which must be `position`, so that everything before it can be
+    /// dropped.
     pub(super) fn divide(&mut self, position: LogPosition) {
         if let Journal::Disk(log) = self {
             assert_eq!(log.end, position, "it is divided where it ends");
@@ -175,7 +178,7 @@ impl Journal {
         }
     }
 
-    /// Whether there is a log, and there never was a record in it.
+    /// Whether there is a log that never held a record.
     pub(super) fn is_new(&self) -> bool {
         match self {
             Journal::Memory(_) => false,
@@ -183,16 +186,16 @@ impl Journal {
         }
     }
 
-    /// Whether the log is divided here, as [`Journal::divide`] was told.
+    /// Whether the log has been divided here, as [`Journal::divide`] asked.
     pub(super) fn is_divided_at(&self, position: LogPosition) -> bool {
         match self {
             Journal::Memory(_) => true,
-            // It is divided in the order of the calls.
+            // The log thread divides in the order of the calls.
             Journal::Disk(log) => *lock(&log.divided) >= position,
         }
     }
 
-    /// Whether nothing before this position is left.
+    /// Whether everything before this position is dropped.
     pub(super) fn begins_at(&self, position: LogPosition) -> bool {
         self.first() >= position
     }
@@ -205,7 +208,7 @@ impl Journal {
         }
     }
 
-    /// What it has done so far.
+    /// The log's figures so far.
     pub(super) fn metrics(&self) -> LogMetrics {
         let Journal::Disk(log) = self else { return LogMetrics::default() };
         let counts = log.thread.counts();
@@ -221,7 +224,7 @@ impl Journal {
         }
     }
 
-    /// Flushes everything and ends the log's thread.
+    /// Flushes everything and ends the log thread.
     pub(super) fn close(self) -> Result<(), StorageError> {
         match self {
             Journal::Memory(_) => Ok(()),

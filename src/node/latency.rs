@@ -1,10 +1,10 @@
-//! How long things take, counted without keeping each.
+//! Distributions of durations, kept as counts instead of single values.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Durations, in microseconds, up to [`Latency::LONGEST`]. With the feature `metrics` they are kept
-/// to three digits; without it, only their number, mean and maximum are.
+/// Counts durations in microseconds, up to [`Latency::LONGEST`]. With the feature `metrics` it
+/// keeps them to three digits; without it, only their number, mean and maximum.
 #[derive(Clone)]
 pub struct Latency(Kept);
 
@@ -15,7 +15,7 @@ type Kept = hdrhistogram::Histogram<u64>;
 type Kept = Sums;
 
 impl Latency {
-    /// Whatever takes longer is counted as this long.
+    /// A longer duration counts as this one.
     pub const LONGEST: Duration = Duration::from_secs(600);
 
     /// Counts a duration.
@@ -24,22 +24,22 @@ impl Latency {
         self.0.saturating_record(micros.max(1));
     }
 
-    /// Adds all that another has counted.
+    /// Adds everything that `other` has counted.
     pub fn add(&mut self, other: &Latency) {
         self.0.add(&other.0).expect("all have the same range");
     }
 
-    /// How many were counted.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The longest; zero if there are none.
+    /// The longest duration; zero if there are none.
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.0.max())
     }
 
-    /// The mean; zero if there are none.
+    /// The mean duration; zero if there are none.
     pub fn mean(&self) -> Duration {
         Duration::from_secs_f64(self.0.mean() / 1e6)
     }
@@ -47,13 +47,13 @@ impl Latency {
 
 #[cfg(feature = "metrics")]
 impl Latency {
-    /// Takes away what another has counted, from which this one has grown. If it has not, what is
-    /// left means nothing.
+    /// Subtracts an earlier state of the same counter. If `other` is anything else, the result is
+    /// meaningless.
     pub fn subtract(&mut self, other: &Latency) {
         let _ = self.0.subtract(&other.0);
     }
 
-    /// The duration that this share of them (from 0 to 1) did not exceed; zero if there are none.
+    /// The quantile for `share`, from 0 to 1; zero if there are no durations.
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_micros(self.0.value_at_quantile(share))
     }
@@ -66,7 +66,7 @@ impl Latency {
 }
 
 impl fmt::Debug for Latency {
-    /// What a person reads off it: a histogram has thousands of counters.
+    /// Shows the figures that a person needs; the histogram has thousands of counters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Latency");
         shown.field("count", &self.count()).field("mean", &self.mean());
@@ -86,7 +86,7 @@ impl Default for Latency {
     }
 }
 
-/// What stands in for the histogram where it is not compiled, under the same names.
+/// Replaces the histogram where it is not compiled, with the same methods.
 #[cfg(not(feature = "metrics"))]
 #[derive(Clone, Debug)]
 struct Sums {

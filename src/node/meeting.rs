@@ -1,31 +1,31 @@
-//! The moment before a replica's first step, in which it hears from the others: somebody may know
-//! that it lacks what it voted for, or counts quorums otherwise. Used by `runner`.
+//! The wait before a replica's first step. It first hears from the others: one of them may know
+//! that this replica has lost its votes, or may count quorums differently. Used by `runner`.
 
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// How long a replica waits that has voted before. Those who are there connect in less.
+/// The wait of a replica that has voted before. Reachable peers connect in less time.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long it waits when this may be the first start of a cluster, whose lists are compared.
+/// The wait if this may be the first start of a cluster, at which the members' lists are compared.
 const FIRST: Duration = Duration::from_secs(2);
 
-/// The wait for the others.
+/// The wait for the other replicas.
 pub(super) struct Meeting {
     others: usize,
-    /// Until then at most; `None` once it is over.
+    /// The latest end of the wait; `None` once it is over.
     until: Option<Time>,
 }
 
 impl Meeting {
-    /// For as many others; `is_new` if the replica has never voted.
+    /// Waits for `others` peers; `is_new` if the replica has never voted.
     pub(super) fn begin(others: usize, is_new: bool, now: Time) -> Meeting {
         let patience = if is_new { FIRST } else { AGAIN };
         Meeting { others, until: (others > 0).then(|| now + patience) }
     }
 
-    /// Until when no step may be taken, if so many others are connected. Those that do not connect
-    /// in time are away, and are not waited for again.
+    /// Until when no step may be taken, given how many peers are connected. A peer that does not
+    /// connect in time counts as away; the replica never waits for it again.
     pub(super) fn waits(&mut self, connected: usize, now: Time) -> Option<Time> {
         self.until = self.until.filter(|until| connected < self.others && now < *until);
         self.until

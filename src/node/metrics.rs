@@ -1,4 +1,4 @@
-//! What a replica counts about its work.
+//! A replica's counters and latencies.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::protocol::Paths;
 use crate::storage::Durability;
 use crate::types::ReplicaId;
 
-/// How many took one round trip and how many more.
+/// How many took one round trip, and how many took more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct FastSlow {
     /// Committed after one round trip.
     pub fast: u64,
-    /// Not on the fast path: a conflict, silence, or a recovery.
+    /// Not committed on the fast path: a conflict, missing replies or a recovery.
     pub slow: u64,
 }
 
@@ -22,18 +22,18 @@ impl FastSlow {
         *(if fast { &mut self.fast } else { &mut self.slow }) += by;
     }
 
-    /// Both.
+    /// The sum of both.
     pub fn total(self) -> u64 {
         self.fast + self.slow
     }
 
-    /// The fast ones among all, from 0 to 1; 1 when there are none.
+    /// The share on the fast path, from 0 to 1; 1 if there are none.
     pub fn fast_share(self) -> f64 {
         if self.total() == 0 { 1.0 } else { self.fast as f64 / self.total() as f64 }
     }
 }
 
-/// Latencies of those commands alone that took one path.
+/// Latencies of the commands on one path only.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PathLatency {
@@ -43,42 +43,43 @@ pub struct PathLatency {
     pub execute: Latency,
 }
 
-/// What one replica has done since its start.
+/// A replica's figures since its start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Commands handed to the core here.
+    /// Commands that callers here handed to the core.
     pub proposed: u64,
-    /// Commands executed here, whoever proposed them; at its start, what its log had decided.
+    /// Commands executed here, whichever replica proposed them. At the start: those its log had
+    /// decided.
     pub executed: u64,
-    /// Of the commands that came up for execution here, those that had been executed before.
+    /// Commands that reached execution here but had been executed before.
     pub repeated: u64,
     /// Reads answered from the local state.
     pub local_reads: u64,
-    /// Linearizable reads answered here without being proposed, as the protocol may allow.
+    /// Linearizable reads answered here without a proposal, where the protocol allows it.
     pub unproposed_reads: u64,
     /// From the call at this replica to the commit of its instance, for each command.
     pub commit: Latency,
     /// From the call at this replica to the answer, for each command.
     pub execute: Latency,
-    /// The same of those committed after one round trip. What was answered without a commit of this
-    /// replica's, as a linearizable read may be, is on neither path.
+    /// As above, for commands committed after one round trip. An answer without a commit by this
+    /// replica is on neither path; a linearizable read may be one.
     pub fast: PathLatency,
-    /// The same of those that took more than one.
+    /// As above, for commands that took more than one round trip.
     pub slow: PathLatency,
     /// This replica's own commands.
     pub commands: FastSlow,
-    /// This replica's own instances; a batch of commands is one.
+    /// This replica's own instances; one instance holds a batch of commands.
     pub instances: FastSlow,
-    /// Recoveries begun here.
+    /// Recoveries that this replica started.
     pub recoveries: u64,
-    /// Commands proposed again because their instance ended as a `Nop`.
+    /// Commands proposed again because their instance was decided as a `Nop`.
     pub resubmitted: u64,
-    /// Who leads, as far as is known here, where one replica does.
+    /// The leader, if the protocol has one and it is known here.
     pub leader: Option<ReplicaId>,
     /// Instances in the largest component executed here.
     pub largest_component: usize,
-    /// Callers turned away because too much was waiting.
+    /// Requests refused because too many were waiting.
     pub overloaded: u64,
     /// Frames received from peers.
     pub frames_in: u64,
@@ -88,78 +89,78 @@ pub struct Metrics {
     pub frames_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
-    /// Frames that could not be sent to a peer; whatever mattered is sent again.
+    /// Frames to peers that were dropped; the protocol sends again what matters.
     pub frames_dropped: u64,
-    /// Frames of peers that made no sense.
+    /// Frames from peers that could not be decoded.
     pub wrong_frames: u64,
-    /// Requests of clients that made no sense.
+    /// Requests from clients that could not be decoded.
     pub bad_requests: u64,
-    /// Turns of the core: how often it looked at what had arrived.
+    /// Turns of the core: how often it processed what had arrived.
     pub turns: u64,
     /// How often each path of the protocol was taken.
     pub paths: Paths,
-    /// What became of its records.
+    /// Figures of its log.
     pub log: LogMetrics,
-    /// What became of its snapshots.
+    /// Figures of its snapshots.
     pub snapshots: SnapshotMetrics,
 }
 
-/// What a replica has done about snapshots since its start.
+/// A replica's figures about snapshots since its start.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SnapshotMetrics {
-    /// Own ones taken.
+    /// Own snapshots taken.
     pub taken: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Whether one is being taken.
+    /// Whether a snapshot is being taken.
     pub is_being_taken: bool,
-    /// How many records the newest stands for; 0 if there is none.
+    /// How many records the newest snapshot covers; 0 if there is none.
     pub position: u64,
-    /// The newest one's length in bytes.
+    /// The newest snapshot's length in bytes.
     pub bytes: u64,
-    /// From the beginning of one until it is durable.
+    /// From the start of a snapshot until it is durable.
     pub took: Latency,
-    /// How long the core stood still for one.
+    /// How long a snapshot blocked the core.
     pub core_stall: Latency,
-    /// How long the state machine stood still for one.
+    /// How long a snapshot blocked the state machine.
     pub apply_stall: Latency,
-    /// Snapshots of other replicas that took the place of the state here.
+    /// Snapshots of other replicas that replaced the state here.
     pub installed: u64,
     /// Their bytes.
     pub installed_bytes: u64,
-    /// What checking and building them took, beside everything else.
+    /// How long checking and building them took, in the background.
     pub building: Latency,
-    /// About how many bytes of memory are taken by what some member has not executed for good.
+    /// Approximate bytes of memory kept for members that have not executed everything.
     pub kept_bytes: usize,
-    /// The first record that the log still has.
+    /// The first record that is still in the log.
     pub log_start: u64,
 }
 
-/// What a replica's log has done since its start. With [`Durability::Memory`], nothing.
+/// A replica's figures about its log since its start; all zero with [`Durability::Memory`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogMetrics {
-    /// What a record has to survive.
+    /// How durable a record must be.
     pub durability: Durability,
     /// How often records were written and, with [`Durability::Fsync`], flushed.
     pub flushes: u64,
-    /// Records that were.
+    /// Records written so far.
     pub records: u64,
-    /// Their bytes, with what the log adds.
+    /// Their bytes, including the log's framing.
     pub bytes: u64,
-    /// Bytes of records that wait at the moment.
+    /// Bytes of records that wait for a flush now.
     pub unflushed_bytes: usize,
-    /// From a record to the news that it is durable, for all records of a step together.
+    /// From handing records over until they are known to be durable, once per step.
     pub latency: Latency,
     /// Whether the disk is too full for anything new to be proposed here.
     pub space_low: bool,
-    /// What it brought back at its start.
+    /// What the replica restored at its start.
     pub restored: Restored,
 }
 
 impl LogMetrics {
-    /// Bytes for each flush, in the mean; 0 if there was none.
+    /// The mean number of bytes per flush; 0 if there was none.
     pub fn bytes_per_flush(&self) -> f64 {
         if self.flushes == 0 { 0.0 } else { self.bytes as f64 / self.flushes as f64 }
     }
@@ -180,17 +181,17 @@ impl Default for LogMetrics {
     }
 }
 
-/// What a replica brought back from its directory at its start.
+/// What a replica restored from its directory at its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Restored {
-    /// The bytes of the snapshot that it began with; 0 if there was none.
+    /// The bytes of the snapshot that it started from; 0 if there was none.
     pub snapshot_bytes: u64,
-    /// Records after that.
+    /// Records after the snapshot.
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How long it took, the execution of what they decided included.
+    /// How long it took, including the execution of what the records decide.
     pub took: Duration,
 }
 

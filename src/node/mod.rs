@@ -1,28 +1,27 @@
-//! A running replica: the clock, the threads and the queues around the sans-IO core, and the
-//! handle by which a program embeds it. After `replica`, `storage` and `mesh`, which it joins.
+//! A running replica: the clock, the threads and the queues around the sans-IO core, and the handle
+//! with which a program embeds it. It sits after `replica`, `storage` and `mesh`, and joins them.
 //!
-//! A command's way: [`Replica::propose`] (or a client's request in `clients`) → `turns`, while
+//! The way of a command: [`Replica::propose`] (or a client's request in `clients`) → `turns`, while
 //! callers compete → `pending`, where the caller waits → the queue of proposals → `runner`, the
-//! core thread: one step over all that has arrived → the mesh, and back through `inbox` → the core
-//! decides and orders → `apply`, the apply thread → `pending` answers. Every queue has a bound;
-//! what happens at each is said in [`Limits`].
+//! core thread, which takes one step over everything that has arrived → the mesh, and back through
+//! `inbox` → the core decides and orders → `apply`, the apply thread → `pending` answers. Every
+//! queue has a bound; [`Limits`] says what happens at each.
 //!
-//! Threads: the core thread runs one event loop with the network and the core; the log thread
-//! (`journal`) flushes its records, everything that has come meanwhile at once; the apply thread
-//! runs the state machine; a worker does what is slow about a `snapshot`. `start` begins and ends
-//! them. Callers may be on any thread, in any
-//! runtime or in none.
+//! Threads: the core thread runs one event loop with the network and the core. The log thread
+//! (`journal`) flushes all records that arrived during the last flush together. The apply thread
+//! runs the state machine. A worker does the slow parts of a `snapshot`. `start` starts and ends
+//! them. Callers may be on any thread, in any runtime or in none.
 //!
-//! To read in this order, each file using only those before it:
+//! Read the files in this order; each uses only those before it:
 //!
 //! 1. what a user sees: `limits`, `poison`, `error`, `latency`, `metrics`, `status`;
 //! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`;
 //! 3. what the threads share: `work`, `shared`;
-//! 4. each thread's own: `apply`, `journal`, `reminder`, `snapshot`;
-//! 5. what comes in: `register`, `quotas`, `clients`, `inbox`;
-//! 6. all together: `meeting`, `runner`, `start`, `builder`, `cluster`.
+//! 4. each thread's own part: `apply`, `journal`, `reminder`, `snapshot`;
+//! 5. input from the network: `register`, `quotas`, `clients`, `inbox`;
+//! 6. the whole: `meeting`, `runner`, `start`, `builder`, `cluster`.
 //!
-//! `session` is a handle on this file's; `inspect` and `backup` work on a directory alone.
+//! `session` builds on the handle in this file. `inspect` and `backup` need only a directory.
 
 mod apply;
 mod backup;
@@ -78,14 +77,14 @@ pub use session::{Session, Unanswered};
 pub use standing::{Progress, ProtocolStanding};
 pub use status::{Explanation, Standing, Status};
 
-// From private rooms, for the signatures here.
+// From private rooms, because public signatures here use them.
 pub use crate::mesh::PeerStatus;
 pub use crate::protocol::epaxos::Phase;
 pub use crate::protocol::{Path, Paths, ProtocolKind, UnknownProtocol};
 pub use crate::replica::{Reach, Receiving, ReplicaStatus, Silence};
 pub use crate::storage::{Durability, SnapshotInfo, StorageError};
 
-// For the command `isonomy`: no part of the public API.
+// For the command `isonomy`; not part of the public API.
 #[doc(hidden)]
 pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents};
 
@@ -97,11 +96,11 @@ use panics::lock;
 use pending::{Answer, Waiter};
 use shared::{Question, ReplicaShared};
 
-/// The cluster's membership never changes yet, so there is one epoch.
+/// There is one epoch, because a cluster's membership never changes yet.
 const EPOCH: u32 = 1;
 
-/// A handle to a replica that runs in this process. Cheap to clone; when the last one is dropped,
-/// sessions' included, the replica shuts down by itself, as by [`Replica::shutdown`].
+/// A handle to a replica that runs in this process. Cloning it is cheap. When the last handle is
+/// dropped, including those in sessions, the replica shuts down as with [`Replica::shutdown`].
 pub struct Replica<S: StateMachine> {
     inner: Arc<Inner>,
     machine: PhantomData<fn() -> S>,
@@ -110,7 +109,7 @@ pub struct Replica<S: StateMachine> {
 struct Inner {
     shared: Arc<ReplicaShared>,
     local_addr: SocketAddr,
-    /// The session of those who don't name one.
+    /// The session of callers that name none.
     client: ClientId,
     numbers: Mutex<Numbering>,
 }
@@ -122,26 +121,26 @@ impl Drop for Inner {
 }
 
 impl<S: StateMachine> Replica<S> {
-    /// A replica of `machine`, to be configured and started.
+    /// Builds a replica of `machine`: configure it and start it.
     pub fn builder(machine: S) -> ReplicaBuilder<S> {
         ReplicaBuilder::new(machine)
     }
 
-    /// Executes a command, and answers with its output: some replica of the cluster may be behind,
-    /// but whoever asks later, anywhere, sees its effect.
+    /// Executes a command and returns its output. Linearizable: every later read, at any replica,
+    /// sees the effect.
     ///
-    /// Many may be under way from one handle; they are executed in any order. If the future is
-    /// dropped, the command may still be executed.
+    /// One handle may have many commands under way; they are executed in any order. If the future
+    /// is dropped, the command may still be executed.
     ///
     /// # Errors
-    /// [`ProposeError`], by what may be concluded about the command. To be able to try again after
-    /// `Unknown`, use a [`Session`].
+    /// [`ProposeError`], by what the caller may conclude about the command. To be able to retry
+    /// after `Unknown`, use a [`Session`].
     pub async fn propose(&self, command: S::Command) -> Result<S::Output, ProposeError> {
         let payload = encode_command::<S>(&command)?;
         let footprint = S::footprint(&command);
         loop {
             let (sequence, floor) = self.inner.shared.next_of(&self.inner.numbers);
-            // Nobody can try it again, so that whatever happens, it is finished.
+            // No caller can retry this sequence, so it is finished in any case.
             let _finish = Finish { numbers: &self.inner.numbers, sequence };
             let request = RequestId::new(self.inner.client, sequence);
             let (footprint, payload) = (footprint.clone(), payload.clone());
@@ -150,7 +149,7 @@ impl<S: StateMachine> Replica<S> {
                 self.inner.shared.submit(request, floor, footprint, payload, waiter);
             };
             match self.answered(cost, submit).await {
-                // No attempt had an effect, and the next is numbered in the era it is.
+                // No attempt had an effect. The next one is numbered in the new era.
                 Err(ProposeError::Rejected(Rejected::Expired(era))) if era > Era::of(sequence) => {}
                 answer => return answer,
             }
@@ -159,12 +158,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Answers a command that writes nothing.
     ///
-    /// A `Linearizable` read travels like any other command (a round trip to a majority, for now);
-    /// a `Local` one is answered from this replica's state as it is, which may be behind.
+    /// A `Linearizable` read is proposed like any other command (a round trip to a majority, for
+    /// now). A `Local` read is answered from this replica's current state, which may be stale.
     ///
     /// # Errors
-    /// [`Rejected::Writes`] if its footprint writes, and as [`Replica::propose`]; a read that ends
-    /// as `Unknown` can be asked again.
+    /// [`Rejected::Writes`] if its footprint writes, and as [`Replica::propose`]. A read that ends
+    /// as `Unknown` can be repeated.
     pub async fn read(
         &self,
         command: S::Command,
@@ -183,19 +182,19 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// A new session. Its id must be one that was never used: two sessions of one id would take
-    /// each other's commands for their own. Ids below 2^40, and those of [`ClientId::local`], are
-    /// never used by clients on the network.
+    /// A new session. Its id must never have been used before: each of two sessions with one id
+    /// would get the other's answers. Network clients never use ids below 2^40 nor those of
+    /// [`ClientId::local`].
     pub fn session(&self, id: ClientId) -> Session<S> {
         self.session_from(id, 1)
     }
 
-    /// A session that was begun elsewhere, and has finished every sequence below `next`.
+    /// Continues a session from elsewhere that has finished every sequence below `next`.
     pub fn session_from(&self, id: ClientId, next: u64) -> Session<S> {
         Session::new(self.clone(), id, Numbering::starting_at(next))
     }
 
-    /// Executes a command under an id chosen by the caller, who also numbers: `floor` is the lowest
+    /// Executes a command under an id and a sequence that the caller chooses. `floor` is the lowest
     /// sequence of that client that may still be retried. [`Session`] does both. A new client's
     /// sequences start at the [`era`](Replica::era)'s first.
     ///
@@ -227,22 +226,22 @@ impl<S: StateMachine> Replica<S> {
         decode(&output).map_err(|error| Unknown::BadOutput(error.to_string()).into())
     }
 
-    /// Which replica this is.
+    /// This replica's id.
     pub fn id(&self) -> ReplicaId {
         self.inner.shared.id
     }
 
-    /// Where it listens, for peers and clients alike.
+    /// The address where it listens for peers and clients.
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.local_addr
     }
 
-    /// The peers that frames pass to and from at the moment.
+    /// The peers that are connected now.
     pub fn connected(&self) -> ReplicaSet {
         *self.inner.shared.connected.borrow()
     }
 
-    /// Waits until at least `peers` of the others are connected; false if the replica stops before.
+    /// Waits until at least `peers` other replicas are connected; false if this one stops first.
     pub async fn wait_connected(&self, peers: usize) -> bool {
         let shared = &self.inner.shared;
         let mut connected = shared.connected.subscribe();
@@ -253,12 +252,12 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// How the replica stands; `None` once it has stopped.
+    /// The replica's state; `None` once it has stopped.
     pub async fn status(&self) -> Option<Status> {
         self.inner.shared.ask(Question::Status).await
     }
 
-    /// What it has done so far; once it has stopped, the last figures.
+    /// The figures so far; after a stop, the last ones.
     pub async fn metrics(&self) -> Option<Metrics> {
         match self.inner.shared.ask(Question::Metrics).await {
             Some(metrics) => Some(metrics),
@@ -266,55 +265,54 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// How far an instance is here, and what it waits for; `None` once the replica has stopped.
+    /// How far an instance is here and what it waits for; `None` once the replica has stopped.
     pub async fn explain(&self, instance: InstanceId) -> Option<Explanation> {
         self.inner.shared.ask(|sender| Question::Explain(instance, sender)).await
     }
 
     /// Takes a snapshot of everything executed here so far, and waits until it is durable. The
-    /// replica takes them by itself, too (`Limits::snapshot_every`).
+    /// replica also takes snapshots by itself (`Limits::snapshot_every`).
     ///
     /// # Errors
-    /// [`SnapshotError`]; that no snapshot could be written does the replica no harm.
+    /// [`SnapshotError`]. A failed snapshot does the replica no harm.
     pub async fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
         let asked = self.inner.shared.ask(Question::Snapshot).await;
         asked.unwrap_or(Err(SnapshotError::Stopped))
     }
 
-    /// A hash of the replicated state after everything executed here so far: the same at every
-    /// replica that has executed the same. `None` once the replica has stopped.
+    /// A hash of the replicated state after everything executed here so far. It is the same at
+    /// every replica that has executed the same. `None` once the replica has stopped.
     pub async fn digest(&self) -> Option<u64> {
         self.inner.shared.ask(Question::Digest).await
     }
 
-    /// The era that it is here: ended, for all sessions together, by a command of the cluster's
-    /// own. Commands are numbered from the [first sequence](Era::first_sequence) of an era on.
+    /// The current era here. One of the cluster's own commands ends an era for all sessions
+    /// together. Commands of an era are numbered from its [first sequence](Era::first_sequence) on.
     pub fn era(&self) -> Era {
         self.inner.shared.era()
     }
 
-    /// Why the replica has failed, if it has.
+    /// Why the replica has failed; `None` if it has not.
     pub fn fault(&self) -> Option<Fault> {
         self.inner.shared.fault()
     }
 
-    /// Takes nothing new, answers what is under way as far as that is possible within the builder's
-    /// `shutdown_patience`, says good-bye to peers and clients, and stops. Whoever is still without
-    /// an answer then gets `Unknown`.
+    /// Refuses new commands, answers pending ones for at most the builder's `shutdown_patience`,
+    /// closes its connections and stops. Callers still without an answer get `Unknown`.
     pub async fn shutdown(&self) {
         self.inner.shared.advance(shared::Phase::Stopping);
         self.wait_stopped().await;
     }
 
-    /// Stops at once, as if the process had been killed: nobody is told, neither peers nor clients;
+    /// Stops at once, as if the process had been killed. Neither peers nor clients are told;
     /// callers in this process get `Unknown`.
     pub fn kill(&self) {
         self.inner.shared.advance(shared::Phase::Killed);
     }
 
-    /// Makes the replica stand still, as if its process had been stopped by a debugger or by a
-    /// machine that swaps: it neither hears nor says nor decides anything until what this returns
-    /// is dropped. Callers wait meanwhile. `None` if it has stopped for good.
+    /// Pauses the replica, as a debugger or a swapping machine would: it receives, sends and
+    /// decides nothing until the result is dropped. Callers wait meanwhile. `None` if the replica
+    /// has stopped for good.
     #[doc(hidden)]
     pub async fn pause(&self) -> Option<Pause> {
         let (sender, receiver) = crossbeam::channel::bounded(0);
@@ -322,7 +320,7 @@ impl<S: StateMachine> Replica<S> {
         Some(Pause(sender))
     }
 
-    /// Waits until the replica has stopped, for whatever reason.
+    /// Waits until the replica has stopped, for any reason.
     pub async fn wait_stopped(&self) {
         let mut stopped = self.inner.shared.stopped.subscribe();
         // The sender lives as long as this handle.
@@ -330,7 +328,7 @@ impl<S: StateMachine> Replica<S> {
     }
 }
 
-/// A replica that stands still; it goes on when this is dropped.
+/// A paused replica; it continues when this is dropped.
 #[doc(hidden)]
 #[derive(Debug)]
 #[must_use = "the replica goes on when this is dropped"]
@@ -343,7 +341,7 @@ fn encode_command<S: StateMachine>(command: &S::Command) -> Result<Bytes, Reject
     encode(command).map_err(|error| Rejected::BadCommand(error.to_string()))
 }
 
-/// Finishes a sequence when it is dropped, with the future that holds it if need be.
+/// Finishes a sequence when it is dropped, also if the future that holds it is dropped.
 struct Finish<'a> {
     numbers: &'a Mutex<Numbering>,
     sequence: u64,

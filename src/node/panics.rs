@@ -1,14 +1,14 @@
-//! What a thread leaves behind that panicked: locks that count as poisoned, and what it said.
+//! Handles a thread that panicked: its poisoned locks, and its panic's message.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks, whoever panicked while holding it.
+/// Locks a mutex, also if another thread panicked while holding it.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What runs under these locks leaves the value whole at every point.
+    // The code under these locks keeps the value consistent at every point.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a thread said when it panicked.
+/// A panic's message.
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

@@ -1,5 +1,5 @@
-//! Pending requests: who waits for the answer to which. Every caller enters here first, the apply
-//! thread answers, and when the replica ends, all that wait get an answer.
+//! Pending requests: which callers wait for the answer to which request. Every caller enters here
+//! first, and the apply thread answers. When the replica ends, every waiting caller gets an answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,15 +16,15 @@ use crate::mesh::Dropped;
 use crate::types::{Command, KeyedMap, RequestId, Time};
 use crate::wire::{self, NoAnswer, Reply, encode_reply};
 
-/// An output of this many bytes is long.
+/// An output of at least this many bytes counts as long.
 const LONG: usize = 64 << 10;
 
-/// An output, encoded, or why there is none.
+/// An encoded output, or the reason why there is none.
 pub(super) type Answer = Result<Bytes, ProposeError>;
 
-/// Who wants an answer.
+/// A caller that waits for an answer.
 pub(super) enum Waiter {
-    /// A caller in this process, and its place among the commands under way.
+    /// A caller in this process, and its turn.
     Local(oneshot::Sender<Answer>, Option<Turn>),
     /// A client on the network.
     Client(ClientWaiter),
@@ -37,16 +37,16 @@ pub(super) struct ClientWaiter {
 }
 
 impl ClientWaiter {
-    /// Sends the answer. Whoever has gone away meanwhile doesn't get it; whoever waits is not left
-    /// without one. An answer that finds no room is lost, and the client is told to ask again: it
-    /// was slow to read the answers before.
+    /// Sends the answer, unless the client is gone. A waiting client always gets one. If the answer
+    /// finds no room in the queue, because the client was slow to read earlier ones, the client is
+    /// told to ask again.
     pub(super) fn reply(self, outcome: wire::Outcome) {
         let ClientWaiter { request, expected } = self;
         let output = match &outcome {
             wire::Outcome::Output(output) => output.len(),
             _ => 0,
         };
-        // A long frame is not made for a connection that is closed. (To ask takes a lock.)
+        // Do not build a long frame for a closed connection. (The check takes a lock.)
         if output >= LONG && expected.sender().closed().is_some() {
             return;
         }
@@ -63,12 +63,12 @@ impl ClientWaiter {
             )),
             _ => return,
         };
-        // If there is no room for this either, the connection is as good as lost.
+        // If this has no room either, the connection is as good as lost.
         let _ = sender.send(encoded(&Reply { request, outcome }, 0));
     }
 }
 
-/// The frame of a reply whose output has that many bytes.
+/// The frame of a reply. `output` is the length of its output in bytes.
 fn encoded(reply: &Reply, output: usize) -> Bytes {
     let mut frame = BytesMut::with_capacity(output + wire::CLIENT_HEADER_BYTES);
     encode_reply(reply, &mut frame);
@@ -76,7 +76,7 @@ fn encoded(reply: &Reply, output: usize) -> Bytes {
 }
 
 impl Waiter {
-    /// Answers. Whoever has gone away meanwhile doesn't get it.
+    /// Sends the answer, unless the caller is gone.
     pub(super) fn answer(self, answer: Answer) {
         match self {
             Waiter::Local(sender, turn) => {
@@ -88,7 +88,7 @@ impl Waiter {
     }
 }
 
-/// What a client on the network is told.
+/// What a network client is told.
 fn outcome(answer: Answer) -> wire::Outcome {
     let refused = |refusal| wire::Outcome::Rejected(refusal);
     match answer {
@@ -120,15 +120,15 @@ fn outcome(answer: Answer) -> wire::Outcome {
 
 struct Entry {
     since: Time,
-    /// Whether it was committed on the fast path, once it is committed here.
+    /// Whether it was committed on the fast path; `None` until it is committed here.
     fast: Option<bool>,
-    /// What is asked: an id alone does not say.
+    /// The command: an id alone does not identify it.
     payload: Bytes,
     bytes: usize,
     waiters: SmallVec<[Waiter; 1]>,
 }
 
-/// A request that was taken out: who waits for it, and since when.
+/// A request taken out: its callers, and when they began to wait.
 pub(super) struct Waited(Entry);
 
 impl Waited {
@@ -141,7 +141,7 @@ impl Waited {
         self.0.fast
     }
 
-    /// Answers everybody who waits for the request.
+    /// Answers every caller of the request.
     pub(super) fn answer(self, answer: Answer) {
         let mut waiters = self.0.waiters;
         let last = waiters.pop();
@@ -156,18 +156,18 @@ impl Waited {
 
 /// Invariants:
 ///
-/// 1. Whoever entered is answered exactly once.
-/// 2. Once closed, nobody waits, and nobody enters.
+/// 1. Every caller that entered is answered exactly once.
+/// 2. Once closed, no caller waits and none enters.
 /// 3. `Table::bytes` is the sum of the entries' bytes.
-/// 4. An answer goes to those who asked with the same id *and* payload.
+/// 4. An answer goes only to callers with the same id *and* payload.
 pub(super) struct Pending {
     most: Most,
     state: Mutex<Table>,
-    /// Requests turned away because too much was waiting.
+    /// Requests refused because too many were waiting.
     pub(super) overloaded: AtomicU64,
 }
 
-/// What may wait at a time.
+/// The most that may wait at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Most {
     pub(super) commands: usize,
@@ -176,7 +176,7 @@ pub(super) struct Most {
 
 #[derive(Default)]
 struct Table {
-    /// No one new is let in, and what they are told.
+    /// If set, no caller may enter, and this is the answer.
     closed: Option<ProposeError>,
     waiting: KeyedMap<RequestId, Entry>,
     bytes: usize,
@@ -198,18 +198,17 @@ impl Table {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entered {
     New,
-    /// The same request is under way here, and this waiter gets its answer.
+    /// The same request is under way here; this caller gets its answer, too.
     Joined,
 }
 
 impl Pending {
-    /// Takes at most so many requests and bytes of payload at a time.
+    /// Accepts at most this many requests and bytes at a time.
     pub(super) fn new(most: Most) -> Pending {
         Pending { most, state: Mutex::default(), overloaded: AtomicU64::new(0) }
     }
 
-    /// Lets a waiter in, or gives it back with what to tell it. What it asks counts as so many
-    /// `bytes`.
+    /// Lets a caller in, or returns it with the error to answer. The request counts as `bytes`.
     pub(super) fn enter(
         &self,
         request: RequestId,
@@ -241,7 +240,7 @@ impl Pending {
         Ok(Entered::New)
     }
 
-    /// Whether somebody waits for each of these `commands`; nobody waits for `None`.
+    /// Whether a caller waits for each of these `commands`; false for `None`.
     pub(super) fn look_who_waits<'a>(
         &self,
         commands: impl Iterator<Item = Option<&'a Command>>,
@@ -252,8 +251,8 @@ impl Pending {
         waits.extend(commands.map(|it| it.is_some_and(is_waited_for)));
     }
 
-    /// Takes out those of the `items` that somebody waits for, in one go; `asked` says what each
-    /// answers.
+    /// Takes out those `items` that a caller waits for, under one lock. `asked` gives the request
+    /// and the payload that an item answers.
     pub(super) fn take<T>(
         &self,
         items: impl Iterator<Item = T>,
@@ -272,7 +271,7 @@ impl Pending {
         }
     }
 
-    /// Turns one request away that was let in before.
+    /// Refuses one request that was let in before.
     pub(super) fn turn_away(&self, request: RequestId, rejected: Rejected) {
         if rejected == Rejected::Overloaded {
             self.count_overloaded();
@@ -283,8 +282,8 @@ impl Pending {
         }
     }
 
-    /// These `requests` were committed, on the fast path or not: since when each has been waited
-    /// for.
+    /// Notes that these `requests` were committed, and whether on the fast path. Calls `found` with
+    /// the time since which each has been waited for.
     pub(super) fn committed(
         &self,
         requests: impl Iterator<Item = RequestId>,
@@ -300,8 +299,8 @@ impl Pending {
         }
     }
 
-    /// Tells those who have waited for `patience` that nobody knows, and `why`. Looks at everybody:
-    /// for every quarter of a second, not for every step.
+    /// Answers callers that have waited for `patience`: the outcome is unknown, for the reason
+    /// `why`. It looks at every entry, so call it every quarter of a second and not at every step.
     pub(super) fn expire(&self, now: Time, patience: Duration, why: &Unknown) {
         let late: Vec<Waited> = {
             let mut state = self.lock();
@@ -315,12 +314,12 @@ impl Pending {
         }
     }
 
-    /// Lets nobody in any more; those inside are still answered.
+    /// Lets no caller in any more; those inside are still answered.
     pub(super) fn stop(&self) {
         self.lock().closed.get_or_insert(Rejected::Stopping.into());
     }
 
-    /// Sends everybody away: those inside with `inside`, those who come with `after`.
+    /// Answers all callers: those inside with `inside`, later ones with `after`.
     pub(super) fn close(&self, inside: &ProposeError, after: ProposeError) {
         let waiting = {
             let mut state = self.lock();
@@ -333,7 +332,7 @@ impl Pending {
         }
     }
 
-    /// How many requests are under way.
+    /// The number of requests under way.
     pub(super) fn len(&self) -> usize {
         self.lock().waiting.len()
     }
@@ -343,7 +342,7 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // What runs under it leaves the table whole at every point.
+        // The code under this lock keeps the table consistent at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -403,7 +402,7 @@ mod tests {
         );
     }
 
-    /// Two commands under one id: the one that waits is not answered with what the other came to.
+    /// Two commands under one id: the waiting one must not get the other's answer.
     #[test]
     fn one_id_with_two_contents_is_refused_and_never_answered_for_the_other() {
         let pending = Pending::new(MOST);

@@ -1,5 +1,5 @@
-//! A command that a state machine does not survive: which one, in words that an operator can act
-//! on. Every replica executes it, and each again after a restart, until all of them skip it.
+//! A command at which a state machine panics, described so that an operator can act on it. Every
+//! replica executes it, and again after each restart, until all of them skip it.
 
 use crate::types::{Command, InstanceId, RequestId};
 
@@ -11,16 +11,17 @@ use crate::types::{Command, InstanceId, RequestId};
 )]
 #[non_exhaustive]
 pub struct PoisonedCommand {
-    /// Names it at every replica: to be skipped, see
+    /// Identifies the command at every replica. To skip it, see
     /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
     pub request: RequestId,
-    /// Where it was to be executed. A client that tries again has the same request in others.
+    /// The instance in which it was executed. A client's retry puts the same request in another
+    /// one.
     pub instance: InstanceId,
     /// The length of its payload.
     pub bytes: usize,
     /// XXH3-64 of its payload.
     pub digest: u64,
-    /// What the panic said.
+    /// The panic's message.
     pub panic: String,
 }
 
@@ -36,7 +37,7 @@ impl PoisonedCommand {
     }
 }
 
-/// What tells one payload from another.
+/// A hash that distinguishes payloads.
 pub(super) fn digest(command: &Command) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&command.payload)
 }

@@ -1,16 +1,16 @@
-//! How many sessions the clients of each certificate may use: what a stranger can make every
-//! replica remember for hours is bounded where it is asked for. Asked by `clients`.
+//! How many sessions the clients of each certificate may use. Every replica remembers a session for
+//! hours, so their number is bounded where clients ask for them. Used by `clients`.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::error::Rejected;
 use crate::types::{ClientId, Era, KeyedMap};
 
-/// The sessions let in at this replica.
+/// The sessions admitted at this replica.
 pub(super) struct SessionQuotas {
-    /// Of one certificate, in one era.
+    /// Sessions of one certificate in one era.
     most_each: usize,
-    /// In the table, beyond which none is let in that was not before.
+    /// Sessions in the table; beyond this limit, only sessions admitted before are let in.
     most: usize,
     state: Mutex<State>,
 }
@@ -18,11 +18,11 @@ pub(super) struct SessionQuotas {
 #[derive(Default)]
 struct State {
     era: Era,
-    /// By the name in the certificate.
+    /// By the certificate's name.
     certificates: KeyedMap<String, Used>,
 }
 
-/// Invariant: no more than `most_each` in either.
+/// Invariant: neither map exceeds `most_each`.
 #[derive(Default)]
 struct Used {
     in_this_era: KeyedMap<ClientId, ()>,
@@ -34,8 +34,8 @@ impl SessionQuotas {
         SessionQuotas { most_each, most, state: Mutex::default() }
     }
 
-    /// Lets a session in that a client with this name uses, in this era, when the table holds so
-    /// many.
+    /// Admits a session of the client with this name in this era. `held` is the number of sessions
+    /// in the table.
     pub(super) fn admit(
         &self,
         name: &str,
@@ -43,7 +43,7 @@ impl SessionQuotas {
         era: Era,
         held: usize,
     ) -> Result<(), Rejected> {
-        // What runs under it leaves the state whole at every point.
+        // The code under this lock keeps the state consistent at every point.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.move_on(era);
         if !state.certificates.contains_key(name) {
@@ -63,7 +63,7 @@ impl SessionQuotas {
 }
 
 impl State {
-    /// In a new era all are counted anew; those of the last are known still.
+    /// A new era starts new counts; the sessions of the last era stay known.
     fn move_on(&mut self, era: Era) {
         if era <= self.era {
             return;

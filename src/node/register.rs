@@ -1,10 +1,12 @@
-//! Whom a replica lets in: every peer is known by its data directory, for good, and by how far it
-//! was heard to be. A peer that comes with another directory, with less than that, or from memory a
-//! second time, has lost what it voted for; it must not vote again (a wiped disk).
+//! Which peers a replica admits. It knows every peer by its data directory, for good, and by how
+//! much of that peer's log it has heard to be durable. A peer may come with another directory, with
+//! a shorter log, or from memory a second time. It has then lost votes (a wiped disk), and must not
+//! vote again.
 //!
-//! Nor may two replicas be in one quorum that have acted on different histories of a third. So each
-//! says in its hello what it remembers of all. What was told is compared with every hello and every
-//! frame from then on. What a peer hears after its hello is compared when it connects again.
+//! Two replicas that acted on different histories of a third must not be in one quorum either. So
+//! each replica says in its hello what it remembers of all others. That is compared with every
+//! later hello and every later frame. What a peer hears after its hello is compared when it
+//! reconnects.
 
 #[cfg(test)]
 mod tests;
@@ -23,35 +25,35 @@ use crate::replica::Memory;
 use crate::storage::{Disk, Identity, Met};
 use crate::types::{Began, Chain, Known, LogPosition, Presence, ReplicaId, ReplicaSet};
 
-/// What is remembered of replicas, here and elsewhere.
+/// What replicas remember of each other, here and elsewhere.
 #[derive(Default)]
 struct Memories {
-    /// What was heard here. The core keeps it in its log; here it is at hand, and may be ahead by
-    /// what waits for the core.
+    /// What was heard here. The core keeps it in its log. This copy is quick to read, and may
+    /// contain news that still waits for the core.
     own: Memory,
-    /// What each peer has said that it remembers, in its newest hello.
+    /// What each peer remembers, according to its newest hello.
     told: BTreeMap<ReplicaId, BTreeMap<ReplicaId, Known>>,
-    /// What each peer has shown of itself on its newest connection. It is remembered from the first
-    /// frame on: nothing rests on a peer that has only said hello. An older copy that others refuse
-    /// at once leaves no trace here.
+    /// What each peer has shown of itself on its newest connection. It is remembered only from the
+    /// first frame on, because nothing depends on a peer that has only said hello. So an older copy
+    /// that others refuse at once leaves no trace here.
     shown: BTreeMap<ReplicaId, Known>,
 }
 
 impl Memories {
-    /// What others have said of a replica. What it has said of itself is not among it.
+    /// What others have said of a replica, excluding what it has said of itself.
     fn told_of(&self, of: ReplicaId) -> impl Iterator<Item = (ReplicaId, Known)> {
         let others = self.told.iter().filter(move |(by, _)| **by != of);
         others.filter_map(move |(by, told)| Some((*by, *told.get(&of)?)))
     }
 
-    /// What is remembered of a replica, and by whom.
+    /// Everything remembered of a replica, and which replica remembers it.
     fn all_of(&self, of: ReplicaId, us: ReplicaId) -> impl Iterator<Item = (ReplicaId, Known)> {
         let own = self.own.of(of).map(|known| (us, known));
         own.into_iter().chain(self.told_of(of))
     }
 }
 
-/// What a replica that keeps nothing does before it lets the first peer in.
+/// What a replica without a disk does before it admits the first peer.
 pub(super) struct BeforeFirstPeer(Box<dyn Fn() -> io::Result<()> + Send + Sync>);
 
 impl BeforeFirstPeer {
@@ -66,23 +68,23 @@ impl fmt::Debug for BeforeFirstPeer {
     }
 }
 
-/// The peers met so far; kept on the disk, if there is one.
+/// The peers met so far; stored on the disk, if there is one.
 pub(super) struct Register {
     us: ReplicaId,
     identity: Mutex<Identity>,
     disk: Option<Arc<dyn Disk>>,
     before_first_peer: Option<BeforeFirstPeer>,
     memory: Mutex<Memories>,
-    /// How many records of the log here are durable.
+    /// How many records of the local log are durable.
     durable: AtomicU64,
-    /// The log was empty when this life began.
+    /// The log was empty at this start.
     is_new: bool,
-    /// Enough peers count quorums as this replica does.
+    /// A majority counts quorums as this replica does.
     agreed: AtomicBool,
 }
 
 impl Register {
-    /// The register of a replica that keeps it in its directory, and remembers this of its peers.
+    /// The register of a replica with a directory. `memory` is what it remembers of its peers.
     pub(super) fn on_disk(identity: Identity, disk: Arc<dyn Disk>, memory: Memory) -> Register {
         let held = identity.chain.present().map_or(LogPosition::default(), |began| began.at);
         Register {
@@ -125,24 +127,24 @@ impl Register {
         }
     }
 
-    /// The same, with what it does before it lets the first peer in.
+    /// Adds what the replica does before it admits the first peer.
     pub(super) fn before_first_peer(self, note: Option<BeforeFirstPeer>) -> Register {
         Register { before_first_peer: note, ..self }
     }
 
-    /// What this replica says of itself.
+    /// What this replica says of itself in a hello.
     pub(super) fn presence(&self) -> Presence {
         let identity = lock(&self.identity);
         let Began { life, at } = identity.chain.present().expect("a life has begun");
         Presence { directory: identity.directory, life, began: at, held: self.durable() }
     }
 
-    /// The backup that its cluster was restored from; 0 if it began with nothing.
+    /// The backup that the cluster was restored from; 0 if it was not restored.
     pub(super) fn origin(&self) -> u64 {
         lock(&self.identity).origin
     }
 
-    /// What to tell peers: how far the log here is durable, and what is remembered of all.
+    /// What to tell peers: how much of the local log is durable, and what is remembered of all.
     pub(super) fn introduce(&self) -> (LogPosition, Vec<(ReplicaId, Known)>) {
         let memory = lock(&self.memory);
         let all = memory.own.all().into_iter().map(|heard| heard.peer);
@@ -150,8 +152,8 @@ impl Register {
         (self.durable(), knows)
     }
 
-    /// Whether a peer may connect that shows itself like this and remembers that of this replica
-    /// and of others; noted before the answer. Blocks while the disk does.
+    /// Whether a peer may connect that shows `shown` of itself and remembers `knows` of this
+    /// replica and others. The decision is stored before the answer. It blocks while the disk does.
     pub(super) fn admit(
         &self,
         peer: ReplicaId,
@@ -194,8 +196,8 @@ impl Register {
         }
     }
 
-    /// Whether a peer that remembers this of others may be in a quorum with this replica. If so,
-    /// what it remembers is kept.
+    /// Whether a peer that remembers this of others may share a quorum with this replica. If so,
+    /// its memory is kept.
     fn compare(&self, peer: ReplicaId, knows: &[(ReplicaId, Known)]) -> Result<(), Refusal> {
         let (us, mut memory) = (self.us, lock(&self.memory));
         let others = knows.iter().filter(|(of, _)| *of != us && *of != peer);
@@ -209,7 +211,7 @@ impl Register {
         Ok(())
     }
 
-    /// Whether this replica holds all that a peer remembers of it.
+    /// Whether this replica still has everything that a peer remembers of it.
     fn judge_itself(
         &self,
         identity: &Identity,
@@ -217,7 +219,7 @@ impl Register {
         known: Known,
     ) -> Result<(), Refusal> {
         let held = self.durable();
-        // A peer that knows another directory refuses this one by itself.
+        // A peer that knows another directory refuses this one itself.
         if known.directory != identity.directory || identity.chain.holds(known, held) {
             return Ok(());
         }
@@ -225,19 +227,19 @@ impl Register {
         Err(Refusal::OlderHere { peer, known: known.held.records(), held })
     }
 
-    /// A peer is connected, and its frames come next.
+    /// A peer is connected; its frames follow.
     pub(super) fn met(&self, peer: ReplicaId, shown: Presence) {
-        // What is in memory has no log that could get shorter.
+        // A replica in memory has no log that could become shorter.
         if self.disk.is_some() {
             lock(&self.memory).shown.insert(peer, shown.known());
         }
     }
 
-    /// A frame of a peer says how far its log is durable: what is known of it now, if that is news
-    /// and has to be kept.
+    /// A peer's frame says how much of its log is durable. Returns what is known of the peer now,
+    /// if that is new and must be stored.
     ///
     /// # Errors
-    /// If others remember another history of that peer. Its frame must not be acted on.
+    /// If others remember another history of that peer. The frame must then be ignored.
     pub(super) fn heard(
         &self,
         peer: ReplicaId,
@@ -259,7 +261,7 @@ impl Register {
         Ok(memory.own.of(peer))
     }
 
-    /// The log here is durable up to this position.
+    /// Notes how much of the local log is durable.
     pub(super) fn note_durable(&self, durable: LogPosition) {
         self.durable.store(durable.records(), Ordering::Release);
     }
@@ -268,34 +270,34 @@ impl Register {
         LogPosition::new(self.durable.load(Ordering::Acquire))
     }
 
-    /// Whether its log was empty when this life began.
+    /// Whether the log was empty at this start.
     pub(super) fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// Whether enough peers count quorums as this replica does, now or in an earlier life.
+    /// Whether a majority counts quorums as this replica does, now or in an earlier life.
     pub(super) fn others_agree(&self) -> bool {
         self.agreed.load(Ordering::Acquire)
     }
 
-    /// Enough peers count quorums as this replica does.
+    /// Notes that a majority counts quorums as this replica does.
     pub(super) fn note_agreement(&self) {
         self.agreed.store(true, Ordering::Release);
     }
 
-    /// Notes that this replica was refused for good, as well as it can.
+    /// Stores that this replica was refused for good, if the disk allows it.
     pub(super) fn cast_out(&self) {
         let mut identity = lock(&self.identity);
         if let Some(disk) = &self.disk
             && let Err(why) = identity.cast_out(&**disk)
         {
-            // The peers remember what it lacks, and will refuse it again.
+            // The peers remember what this replica has lost and will refuse it again.
             error!(us = %self.us, %why, "cannot write down that it was refused");
         }
     }
 }
 
-/// The rule.
+/// The rule of admission for a peer that was met before.
 fn judge(id: ReplicaId, known: Option<Met>, shown: Presence) -> Result<(), Refusal> {
     let Some(known) = known else { return Ok(()) };
     if known.directory != shown.directory {
@@ -310,7 +312,7 @@ fn judge(id: ReplicaId, known: Option<Met>, shown: Presence) -> Result<(), Refus
 
 fn older(id: ReplicaId, by: ReplicaId, known: Known, shown: Presence) -> Refusal {
     if known.directory != shown.directory {
-        // It was never met here, and has met the one that told of it.
+        // It was never met here, but it has met the replica that told of it.
         let (known, theirs) = (known.directory, shown.directory);
         return Refusal::OtherDirectory { id, known, theirs };
     }

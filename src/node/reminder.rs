@@ -1,14 +1,14 @@
-//! A failure that is tried again every moment is said once, and again now and then: the log must
-//! not fill with it. Used by `snapshots`.
+//! Limits how often a repeated failure is logged: once, and then again after a while, so that the
+//! log does not fill up. Used by `snapshots`.
 
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// After how long the same is said again.
+/// How long until the same failure is logged again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What was said last of something that fails.
+/// The failure that was logged last.
 #[derive(Default)]
 pub(super) struct Reminder {
     said: Option<(String, Time)>,
@@ -16,9 +16,10 @@ pub(super) struct Reminder {
 }
 
 impl Reminder {
-    /// Whether to say this: how often the same was left out since it was said last.
+    /// Whether to log this failure. `Some(n)`: log it, `n` repetitions were left out since the last
+    /// time.
     pub(super) fn is_due(&mut self, now: Time, error: &str) -> Option<u64> {
-        // Each attempt may name a file with another number.
+        // Ignore digits, because each attempt may name a file with another number.
         let reason: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
         let is_known =
             self.said.as_ref().is_some_and(|(last, at)| *last == reason && now < *at + AGAIN);
@@ -30,7 +31,7 @@ impl Reminder {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// It has succeeded.
+    /// The operation has succeeded.
     pub(super) fn is_over(&mut self) {
         *self = Reminder::default();
     }

@@ -1,19 +1,19 @@
-//! Whose command is next: certificates take turns, and so do the connections of each. Whoever has
-//! been given least is first, counted from when it began to wait, so that nobody saves up turns and
-//! who asks for little waits for little (start-time fair queueing: Goyal, Vin, Cheng, 1996).
+//! Whose command is next. Certificates take turns, and so do the connections of each. The one that
+//! has received least is next, counted from when it began to wait. So idle connections save up no
+//! turns, and light users wait little (start-time fair queueing: Goyal, Vin, Cheng, 1996).
 
 use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
 
-/// A connection: its certificate's number, and its own.
+/// A connection: the number of its certificate and its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Line {
     pub(super) account: u64,
     pub(super) number: u64,
 }
 
-/// Those who wait, with what each costs.
+/// The waiting items with their costs.
 pub(super) struct Rota<T> {
     accounts: Ring,
     lines: FxHashMap<u64, Ring>,
@@ -21,17 +21,17 @@ pub(super) struct Rota<T> {
     len: usize,
 }
 
-/// One level: who waits, by how much each has been given.
+/// One level of the hierarchy: its members, ordered by how much each has received.
 #[derive(Default)]
 struct Ring {
-    /// Where whoever was served last had started.
+    /// The level's virtual time: the start tag of the item served last.
     now: u64,
     given: FxHashMap<u64, u64>,
     waiting: BTreeSet<(u64, u64)>,
 }
 
 impl Ring {
-    /// `id` begins to wait.
+    /// `id` starts to wait.
     fn join(&mut self, id: u64) {
         let given = self.given.entry(id).or_default();
         *given = (*given).max(self.now);
@@ -42,13 +42,13 @@ impl Ring {
         self.waiting.first().map(|(_, id)| *id)
     }
 
-    /// `id` is given something for `cost`, and waits for more or not.
+    /// `id` receives something of this cost; `waits` says whether it waits for more.
     fn serve(&mut self, id: u64, cost: u64, waits: bool) {
         let given = self.given.entry(id).or_default();
         if !self.waiting.remove(&(*given, id)) {
             *given = (*given).max(self.now);
         }
-        // Out of turn, it says nothing of how far the others are.
+        // Service out of turn says nothing about the others' progress, so virtual time stays.
         if self.waiting.first().is_none_or(|(first, _)| *first >= *given) {
             self.now = self.now.max(*given);
         }
@@ -76,7 +76,7 @@ impl<T> Rota<T> {
         self.len == 0
     }
 
-    /// One more waits in `line`, after those that wait there.
+    /// Adds an item at the end of `line`.
     pub(super) fn push(&mut self, line: Line, cost: u64, item: T) {
         let queue = self.waiting.entry(line).or_default();
         queue.push_back((cost, item));
@@ -90,7 +90,7 @@ impl<T> Rota<T> {
         }
     }
 
-    /// The next, from which line, and what it costs.
+    /// Takes the next item, with its line and its cost.
     pub(super) fn pop(&mut self) -> Option<(Line, u64, T)> {
         let account = self.accounts.first()?;
         let number = self.lines.get(&account)?.first()?;
@@ -98,7 +98,7 @@ impl<T> Rota<T> {
         self.pop_from(line).map(|(cost, item)| (line, cost, item))
     }
 
-    /// The next of this line, whoever else's turn it is.
+    /// Takes the next item of this line, even if it is another line's turn.
     pub(super) fn pop_from(&mut self, line: Line) -> Option<(u64, T)> {
         let queue = self.waiting.get_mut(&line)?;
         let (cost, item) = queue.pop_front()?;
@@ -114,7 +114,7 @@ impl<T> Rota<T> {
         Some((cost, item))
     }
 
-    /// Takes note of what `line`, where nobody waits, is given.
+    /// Charges `line`, where no item waits, for a turn given at once.
     pub(super) fn serve_at_once(&mut self, line: Line, cost: u64) {
         let lines = self.lines.entry(line.account).or_default();
         lines.serve(line.number, cost, false);
@@ -122,7 +122,7 @@ impl<T> Rota<T> {
         self.accounts.serve(line.account, cost, waits);
     }
 
-    /// The connection is gone, and whoever waited in its line.
+    /// Removes a closed connection and everything that waits in its line.
     pub(super) fn leave(&mut self, line: Line) {
         self.len -= self.waiting.remove(&line).map_or(0, |queue| queue.len());
         let Some(lines) = self.lines.get_mut(&line.account) else { return };
@@ -145,7 +145,8 @@ mod tests {
         Line { account, number }
     }
 
-    /// Fills each line with as many, and tells who gets how many of the next `places`.
+    /// Fills each line with `count` items, and returns how many of the next `places` each line
+    /// gets.
     fn shares(lines: &[(Line, usize, u64)], places: usize) -> Vec<usize> {
         let mut rota = Rota::new();
         for (index, (line, count, cost)) in lines.iter().enumerate() {
@@ -181,7 +182,7 @@ mod tests {
         for _ in 0..100 {
             (0..7).for_each(|_| assert_eq!(rota.pop().unwrap().2, "flood"));
             rota.push(line(2, 9), 1, "slow");
-            // At most one is before it: the one whose turn it was when it came.
+            // At most one comes before it: the one whose turn it already was.
             let next = [rota.pop(), rota.pop()].map(|next| next.unwrap().2);
             assert!(next.contains(&"slow"), "{next:?}");
         }

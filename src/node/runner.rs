@@ -1,10 +1,10 @@
 //! The core thread: one event loop that runs the mesh's tasks and, between them, the replica.
 //!
-//! At every turn it takes all that has arrived — peers' messages, callers' commands, the clock —
-//! and takes one step over it, so under load many commands share an instance without anybody
-//! waiting for a batch to fill. On few processors a hop between threads costs more than a turn,
-//! which is why the network and the core share a thread; on the other side of a queue the apply
-//! thread has its own, since `apply` is the user's code.
+//! At every turn it takes everything that has arrived (peers' messages, callers' commands, the
+//! clock) and takes one step over it. So under load many commands share an instance, and none waits
+//! for a batch to fill. The network and the core share a thread because, on few processors, a hop
+//! between threads costs more than a turn. The apply thread is separate, at the other end of a
+//! queue, because `apply` is the user's code.
 
 mod answers;
 mod full;
@@ -36,28 +36,28 @@ use crate::replica::{Core, Input, Output, PeerMessage};
 use crate::types::{Era, LogPosition, Quorums, ReplicaSet, Time};
 use crate::wire::encode_peer;
 
-/// Commands taken in at one turn; the rest waits for the next.
+/// Commands taken in at one turn; the rest wait for the next.
 const PROPOSALS_PER_TURN: usize = 8192;
 /// A frame at least this long must not delay the small ones after it.
 const BULK_BYTES: usize = 128 << 10;
 /// Frames are encoded into buffers of this size.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How often those who have waited too long are looked for.
+/// How often to look for callers that have waited too long.
 const EXPIRY: Duration = Duration::from_millis(250);
-/// Not all replicas end an era that has lasted long enough at once: the second waits this share of
-/// its length longer, the third twice that.
+/// Replicas do not all end a long enough era at the same time. The second waits this share of the
+/// era's length longer, the third twice that.
 const STAGGER: u32 = 50;
-/// Nor do they close sessions all at once: the second lets the table grow by so many thousandths of
-/// what it may beyond that, the third by twice that.
+/// Nor do they all close sessions at the same time. The second replica lets the table grow this
+/// many thousandths beyond the bound, the third twice that.
 const CLOSE_STAGGER: usize = 40;
-/// A close that has not come to anything is proposed again after this.
+/// A close that has had no effect is proposed again after this time.
 const CLOSE_AGAIN: Duration = Duration::from_secs(5);
 
-/// What the core itself counts.
+/// What the core thread counts itself.
 #[derive(Default)]
 struct Counts {
     proposed: u64,
-    /// From the call to the commit on the fast path, and otherwise.
+    /// From the call to the commit: on the fast path, and on any other.
     fast: Latency,
     slow: Latency,
     commands: FastSlow,
@@ -65,10 +65,10 @@ struct Counts {
     turns: u64,
 }
 
-/// One replica's core with everything it drives.
+/// One replica's core and everything that it drives.
 ///
-/// Invariant: `backlog` is what did not fit into the apply thread's queue, in order, and
-/// `backlog_weight` the sum of its weights.
+/// Invariant: `backlog` holds the work that did not fit into the apply thread's queue, in order,
+/// and `backlog_weight` is the sum of its weights.
 pub(super) struct Runner<P: NodeProtocol> {
     core: Core<P>,
     replicas: usize,
@@ -79,28 +79,28 @@ pub(super) struct Runner<P: NodeProtocol> {
     mesh: Mesh,
     journal: Journal,
     snapshots: Snapshots<P>,
-    /// The last mark that the core was told of.
+    /// The durable position that the core was told last.
     durable: LogPosition,
     backlog: VecDeque<Work>,
     backlog_weight: Weight,
     inputs: Vec<Input<P::Message>>,
     out: Output<P::Message, P::Record>,
     buffer: BytesMut,
-    /// Who was sent large messages since the core was told.
+    /// Peers that were sent large messages since the core was last told.
     sent_large: ReplicaSet,
     next_tick: Time,
     next_expiry: Time,
     session_idle: Duration,
-    /// The era as it was seen last, and when to end it.
+    /// The era last seen, and when to end it.
     era: Option<Era>,
     era_ends: Time,
-    /// The close that was proposed last.
+    /// The close proposed last.
     closing: Option<(Era, u64, Time)>,
     meeting: Meeting,
     counts: Counts,
 }
 
-/// What [`Runner::new`] is told beside what it drives.
+/// The settings of [`Runner::new`], apart from what it drives.
 pub(super) struct Pace {
     pub(super) replicas: usize,
     pub(super) tick: Duration,
@@ -108,7 +108,7 @@ pub(super) struct Pace {
     pub(super) session_idle: Duration,
 }
 
-/// What the core is connected with.
+/// What the core drives.
 pub(super) struct Driven<P: NodeProtocol> {
     pub(super) inbox: Arc<Inbox<P::Message>>,
     pub(super) mesh: Mesh,
@@ -117,7 +117,7 @@ pub(super) struct Driven<P: NodeProtocol> {
 }
 
 impl<P: NodeProtocol> Runner<P> {
-    /// What is in `out` was put out by the core before, and is seen to at the first turn.
+    /// `out` holds what the core put out while it was restored; the first turn handles it.
     pub(super) fn new(
         core: Core<P>,
         out: Output<P::Message, P::Record>,
@@ -161,7 +161,7 @@ impl<P: NodeProtocol> Runner<P> {
         self.mesh.local_addr()
     }
 
-    /// Runs until the replica stops, in one way or another.
+    /// Runs until the replica stops, for whatever reason.
     pub(super) async fn run(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
@@ -195,14 +195,15 @@ impl<P: NodeProtocol> Runner<P> {
                 () = shared.wake.notified() => {}
                 () = &mut alarm => {}
             }
-            // Whatever else has arrived by now is read and decoded first: the fuller the turn, the
-            // cheaper each message. Woken from here, this task runs after all others and after
-            // a look at the socket.
+            // Read and decode everything else that has arrived first: the more a turn processes,
+            // the less each message costs. When woken from here, this task runs after all others
+            // and after a look at the socket.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Until when to take no step, so that the others can be heard first. Questions are answered.
+    /// Until when to take no step, so that the other replicas can be heard first. Questions are
+    /// still answered.
     fn waits_for_others(&mut self) -> Option<Time> {
         let connected = self.shared.connected.borrow().len();
         let until = self.meeting.waits(connected, self.shared.clock.now())?;
@@ -212,25 +213,25 @@ impl<P: NodeProtocol> Runner<P> {
         Some(until)
     }
 
-    /// Whether nobody waits for anything.
+    /// Whether no request and no work is waiting.
     fn is_idle(&self) -> bool {
         self.shared.pending.len() == 0
             && self.shared.proposals.is_empty()
             && self.backlog.is_empty()
     }
 
-    /// Says good-bye.
+    /// Answers all callers and closes the connections.
     async fn finish(&mut self) {
         let (inside, after) = self.shared.end();
         self.shared.pending.close(&inside, after);
         self.mesh.shutdown().await;
-        // The apply thread takes from its queue to the end, so there will be room.
+        // The apply thread empties its queue to the end, so there will be room.
         for work in self.backlog.drain(..) {
             self.shared.send_work(work);
         }
     }
 
-    /// Lets everything go; the last records are flushed.
+    /// Releases everything, after the last records are flushed.
     pub(super) fn end(self) {
         drop(self.snapshots);
         if let Err(error) = self.journal.close()
@@ -240,7 +241,7 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
-    /// One step over all that has happened.
+    /// One step over everything that has arrived.
     fn turn(&mut self) {
         let now = self.shared.clock.now();
         self.counts.turns += 1;
@@ -248,8 +249,8 @@ impl<P: NodeProtocol> Runner<P> {
             return self.stand_still(now);
         }
         self.gather(now);
-        // Read again after what has arrived: a read that a lease lets be answered must have come
-        // before the moment at which the lease was seen to hold.
+        // Read the clock again after gathering. A read may be answered under a lease only if it
+        // arrived before the moment at which the lease was seen to hold.
         let now = self.shared.clock.now();
         self.core.step(now, self.inputs.drain(..), &mut self.out);
         self.shared.set_lease_end(self.core.lease_end());
@@ -276,16 +277,16 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
-    /// Answers those who have waited for too long.
+    /// Answers callers that have waited too long.
     fn expire(&mut self, now: Time) {
         let (patience, lost) = (self.shared.propose_timeout, self.core.has_lost_quorum());
         let why = Unknown::late(patience, lost.then(|| self.core.reach()));
         self.shared.pending.expire(now, patience, &why);
     }
 
-    /// Sees to all that the core has put out.
+    /// Handles everything that the core has put out.
     fn follow(&mut self, now: Time) {
-        // A log that is done at once (or was, meanwhile) releases what waited for it.
+        // A log that has flushed at once (or meanwhile) releases what waited for it.
         loop {
             self.journal.append(&mut self.out.records, self.core.log_end(), now);
             self.look_after(now);
@@ -297,8 +298,8 @@ impl<P: NodeProtocol> Runner<P> {
         self.hand_on();
     }
 
-    /// Puts another replica's state in the place of this one's, if there is one: after all that
-    /// was to be executed before, and before all that is now.
+    /// Replaces the state with another replica's, if one has arrived: after everything to be
+    /// executed so far, and before everything later.
     fn install(&mut self, now: Time) {
         for _ in 0..self.snapshots.take_useless() {
             self.core.reject_snapshot(now);
@@ -315,7 +316,7 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
-    /// That more has become durable, if it has.
+    /// The new durable position, if it has moved.
     fn news_from_the_log(&mut self, now: Time) -> Option<Input<P::Message>> {
         let durable = self.journal.durable(now);
         if durable.position() <= self.durable {
@@ -326,8 +327,8 @@ impl<P: NodeProtocol> Runner<P> {
         Some(Input::Durable(durable))
     }
 
-    /// Whether so much waits for the state machine, or for the disk, that this is over a limit: the
-    /// given share of each.
+    /// Whether so much waits for the state machine or the disk that a limit, divided by `share`, is
+    /// exceeded.
     fn is_behind(&self, share: usize) -> bool {
         let limits = &self.shared.limits;
         self.backlog_weight.commands > limits.unapplied / share
@@ -335,7 +336,7 @@ impl<P: NodeProtocol> Runner<P> {
             || self.journal.unflushed_bytes() > limits.log_queue() / share
     }
 
-    /// Proposes to end the era once it has lasted long enough, if there is a session to expire.
+    /// Proposes to end an era that has lasted long enough, if there is a session that can expire.
     fn end_era(&mut self, now: Time) {
         let (era, idle) = (self.shared.era(), self.session_idle);
         if self.era != Some(era) {
@@ -346,14 +347,13 @@ impl<P: NodeProtocol> Runner<P> {
         if now < self.era_ends || self.shared.sessions() == 0 {
             return;
         }
-        // Should nothing come of it, it is tried again. What is full now may not be then.
+        // If this has no effect, it is tried again. The queue may have room then.
         self.era_ends = now + idle / 4;
         let _ = self.shared.proposals.push(era.end(self.shared.id));
         self.shared.wake.notify_one();
     }
 
-    /// Proposes to close what sessions have finished, once their table has grown by as much as it
-    /// may.
+    /// Proposes to close what sessions have finished, once their table has grown to its bound.
     fn close_sessions(&mut self, now: Time) {
         let (era, (nth, growth)) = (self.shared.era(), self.shared.next_close());
         let under_way = self.closing.is_some_and(|(in_era, last, since)| {
@@ -369,7 +369,7 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// Takes in what has arrived.
     fn gather(&mut self, now: Time) {
-        // Before a snapshot that is to make room, nothing is added to what the log has to write.
+        // Before a snapshot that frees room, the log must not get more to write.
         let full = self.snapshots.must_make_room(now, &self.journal);
         if !full {
             self.inbox.take(&mut self.inputs);
@@ -398,7 +398,7 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
-    /// Those who were turned away, and the figures of what was committed.
+    /// Answers refused requests, and counts committed ones.
     fn look_after(&mut self, now: Time) {
         for (request, rejection) in self.out.rejected.drain(..) {
             let rejected = Rejected::of(rejection, || self.core.reach());
@@ -416,8 +416,9 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
-    /// Encodes each message once and queues it for all its receivers. What a peer's queue does not
-    /// take is lost, as on any network; the mesh counts it, and the protocol sends it again.
+    /// Encodes each message once and queues it for all its receivers. A message that does not fit
+    /// into a peer's queue is lost, as on any network; the mesh counts it, and the protocol sends
+    /// it again.
     fn send(&mut self) {
         for (to, message) in self.out.messages.drain(..) {
             if self.buffer.capacity() < BUFFER_BYTES / 16 {
@@ -431,7 +432,7 @@ impl<P: NodeProtocol> Runner<P> {
                     self.sent_large.insert(peer);
                 }
             }
-            // A probe follows the large ones.
+            // A probe follows the large messages, so it takes the same lane.
             let is_large = is_large || matches!(message, PeerMessage::Probe { .. });
             let lane = if is_large { Lane::Bulk } else { Lane::Consensus };
             for peer in to.iter() {
@@ -444,9 +445,9 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
-    /// Hands executions on to the apply thread, as far as its queue has room. A long backlog first
-    /// ends the taking in of commands, and then of peers' messages: what is never waited for is
-    /// room, so that timers and whatever is due to be sent go on.
+    /// Hands executions to the apply thread, as far as its queue has room. As the backlog grows,
+    /// the core stops taking commands, and then peers' messages. It never blocks, so timers and
+    /// sends continue.
     fn hand_on(&mut self) {
         if !self.out.execute.is_empty() {
             let executions = std::mem::take(&mut self.out.execute);
@@ -459,14 +460,15 @@ impl<P: NodeProtocol> Runner<P> {
         while let Some(work) = self.backlog.pop_front() {
             let weight = work.weight();
             match self.shared.try_work(work) {
-                // Disconnected: the apply thread has failed, and the replica with it.
+                // `Disconnected`: the apply thread has failed, and the replica with it.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {
                     self.backlog_weight.commands -= weight.commands;
                     self.backlog_weight.bytes -= weight.bytes;
                 }
                 Err(TrySendError::Full(work)) => {
                     self.backlog.push_front(work);
-                    // Once more: it may have been done before it could see that it is waited for.
+                    // Try once more: the thread may have finished before it could see that the core
+                    // waits.
                     if self.shared.core_waits.swap(true, Ordering::AcqRel) {
                         break;
                     }

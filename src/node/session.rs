@@ -1,4 +1,4 @@
-//! Sessions of a replica's callers: each command under an id that makes a retry safe.
+//! Sessions of callers in this process: each command has an id that makes a retry safe.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,23 +8,23 @@ use super::panics::lock;
 use crate::machine::StateMachine;
 use crate::types::{ClientId, Numbering, RequestId};
 
-/// A session: commands that are executed once each, however often and at whatever replica they are
-/// tried. Cheap to clone; the clones number their commands together.
+/// A session. It executes each command once, however often and at whichever replica the caller
+/// tries it. Cloning it is cheap; the clones share one numbering.
 ///
-/// The numbering lives as long as the session does. Whoever wants to go on after a crash of its own
-/// process writes down the session's id and sequence before each command.
+/// The numbering lives as long as the session. A caller that wants to continue after a crash of its
+/// own process must store the session's id and sequence before each command.
 pub struct Session<S: StateMachine> {
     replica: Replica<S>,
     id: ClientId,
     numbers: Arc<Mutex<Numbering>>,
 }
 
-/// A command of a session that has no answer yet, and the sequence to try it again under.
+/// A session's command without an answer, and the sequence for a retry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("command {sequence} of the session: {error}")]
 #[non_exhaustive]
 pub struct Unanswered {
-    /// Its sequence; give it to [`Session::retry`], or to [`Session::give_up`].
+    /// The command's sequence: pass it to [`Session::retry`] or [`Session::give_up`].
     pub sequence: u64,
     /// What went wrong.
     #[source]
@@ -46,33 +46,33 @@ impl<S: StateMachine> Session<S> {
         Session { replica: replica.clone(), id: self.id, numbers: Arc::clone(&self.numbers) }
     }
 
-    /// Executes a command, and answers with its output.
+    /// Executes a command and returns its output.
     ///
     /// # Errors
-    /// [`Unanswered`]. Unless it was `Rejected`, the sequence stays open, and the session's results
-    /// are kept from there on, until it is retried with success or given up.
+    /// [`Unanswered`]. Unless the command was `Rejected`, its sequence stays open. The session's
+    /// results are kept from there on, until a retry succeeds or the caller gives the sequence up.
     pub async fn propose(&self, command: S::Command) -> Result<S::Output, Unanswered> {
         let (sequence, floor) = self.replica.inner.shared.next_of(&self.numbers);
         let answer = self.attempt(sequence, floor, command).await;
         if let Err(Unanswered { error: ProposeError::Rejected(_), .. }) = &answer {
-            // No attempt but this one was made.
+            // This was the only attempt.
             self.give_up(sequence);
         }
         answer
     }
 
-    /// Tries the command again that was first tried under `sequence`, here or at another replica.
-    /// It has to be the same command.
+    /// Retries the command first tried under `sequence`, here or at another replica. It must be the
+    /// same command.
     ///
     /// # Errors
-    /// [`Unanswered`]; `Rejected` then says nothing about the attempts before.
+    /// [`Unanswered`]. `Rejected` then says nothing about earlier attempts.
     pub async fn retry(&self, sequence: u64, command: S::Command) -> Result<S::Output, Unanswered> {
         let floor = lock(&self.numbers).restart(sequence);
         let finished = || Unanswered { sequence, error: Rejected::Finished(sequence).into() };
         self.attempt(sequence, floor.ok_or_else(finished)?, command).await
     }
 
-    /// Says that `sequence` will never be retried: nothing of its result needs to be kept.
+    /// Declares that `sequence` will never be retried, so its result need not be kept.
     pub fn give_up(&self, sequence: u64) {
         lock(&self.numbers).finish(sequence);
     }

@@ -1,5 +1,5 @@
-//! What the handles, the threads and the clients' tasks of one replica share: queues, all bounded,
-//! and the way it ends. Nothing in here knows the protocol or the state machine.
+//! What one replica's handles, threads and client tasks share: bounded queues, and the replica's
+//! way to its end. Nothing here depends on the protocol or the state machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,32 +27,32 @@ use crate::types::{
     ReplicaSet, RequestId, Time,
 };
 
-/// Commands between the callers and the core; the core empties it at every turn.
+/// Bound on commands between the callers and the core, which takes from this queue at every turn.
 const PROPOSALS: usize = 16_384;
-/// Payload bytes between the core and the apply thread, unless they are one step's.
+/// Bound on payload bytes between the core and the apply thread; a single step may exceed it.
 const WORK_BYTES: usize = 32 << 20;
-/// What a key of a footprint takes in memory.
+/// Memory for one key of a footprint.
 const KEY_BYTES: usize = size_of::<(KeyHash, Access)>();
-/// Questions of operators between two turns.
+/// Bound on operators' questions between two turns.
 const QUESTIONS: usize = 64;
 
-/// How a replica stands. It only ever moves down this list.
+/// The life of a replica. It only moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub(super) enum Phase {
     Running,
-    /// Answers what is under way, takes nothing new.
+    /// Answers pending requests, accepts no new ones.
     Stopping,
-    /// Stops where it stands, as in a crash.
+    /// Stops at once, as in a crash.
     Killed,
-    /// A fault was found; it is fenced.
+    /// A fault was found; the replica is fenced.
     Failed,
 }
 
-/// Who asked for a snapshot.
+/// A caller that asked for a snapshot.
 pub(super) type Asker = oneshot::Sender<Result<SnapshotInfo, SnapshotError>>;
 
-/// Something only the core thread can answer.
+/// A question that only the core thread can answer.
 pub(super) enum Question {
     Status(oneshot::Sender<Status>),
     Metrics(oneshot::Sender<Metrics>),
@@ -60,7 +60,7 @@ pub(super) enum Question {
     /// The digest of the state after everything executed so far.
     Digest(oneshot::Sender<u64>),
     Snapshot(Asker),
-    /// Answered at once; then the core stands still until the channel is closed.
+    /// Answered at once; then the core pauses until the channel is closed.
     Pause(crossbeam::channel::Receiver<()>, oneshot::Sender<()>),
 }
 
@@ -70,44 +70,44 @@ pub(super) struct ReplicaShared {
     pub(super) limits: Limits,
     pub(super) propose_timeout: Duration,
     pub(super) pending: Pending,
-    /// Whose command may come in.
+    /// Decides whose command is next.
     pub(super) turns: Arc<Turns>,
     pub(super) proposals: ArrayQueue<Command>,
     pub(super) questions: ArrayQueue<Question>,
     /// Wakes the core.
     pub(super) wake: Notify,
-    /// To be used through `try_work` and `send_work`.
+    /// Use it only through `try_work` and `send_work`.
     work: Sender<(Work, usize)>,
-    /// The bytes in it.
+    /// The bytes queued in `work`.
     work_bytes: AtomicUsize,
-    /// The core found no room in `work`, and wants to be woken when there is some.
+    /// The core found `work` full, and wants to be woken once there is room.
     pub(super) core_waits: AtomicBool,
     pub(super) applied: Mutex<ApplyMetrics>,
-    /// Until when the core lets a leader's reads be answered, in nanoseconds of the clock.
+    /// Until when a leader's reads may be answered, in nanoseconds of the clock.
     lease_end: AtomicU64,
-    /// The peers that frames pass to and from.
+    /// The connected peers.
     pub(super) connected: watch::Sender<ReplicaSet>,
-    /// Clients' requests that made no sense.
+    /// Clients' requests that could not be decoded.
     pub(super) bad_requests: AtomicU64,
     /// The log has no room for another segment.
     space_low: AtomicBool,
     /// The log has no room for the records it was given.
     waits_for_room: AtomicBool,
-    /// No quorum can be reached.
+    /// No quorum is reachable.
     quorum_lost: AtomicBool,
-    /// By what the contents of commands are told apart, where nothing that is kept says it.
+    /// Key of the hash that tells commands' contents apart. Used only where the hash is not stored.
     pub(super) content_key: ContentKey,
-    /// What the sessions have come to, as of what was applied last.
+    /// The sessions' state after what was applied last.
     era: AtomicU32,
     next_close: AtomicU64,
     growth: AtomicUsize,
     sessions: AtomicUsize,
     phase: AtomicU8,
-    /// What is wrong, once failed.
+    /// Why the replica failed.
     fault: Mutex<Option<Fault>>,
-    /// True once the threads are gone.
+    /// True once the threads have ended.
     pub(super) stopped: watch::Sender<bool>,
-    /// The last figures, once stopped.
+    /// The last figures, after the stop.
     pub(super) last: Mutex<Option<Metrics>>,
 }
 
@@ -151,8 +151,8 @@ impl ReplicaShared {
         }
     }
 
-    /// Lets a command in, or turns it away before anything was proposed. Either way `waiter` is
-    /// answered, now or later. Never blocks.
+    /// Accepts a command, or refuses it before anything is proposed. Either way `waiter` gets an
+    /// answer, now or later. Never blocks.
     pub(super) fn submit(
         &self,
         request: RequestId,
@@ -178,17 +178,17 @@ impl ReplicaShared {
         self.propose_again(Command { request, floor, origin: self.id, footprint, payload });
     }
 
-    /// Takes note of until when a leader's reads may be answered.
+    /// Sets until when a leader's reads may be answered.
     pub(super) fn set_lease_end(&self, end: Time) {
         self.lease_end.store(end.as_nanos(), Ordering::Release);
     }
 
-    /// Until when a leader's reads may be answered, as the core saw it last.
+    /// Until when a leader's reads may be answered, as the core last set it.
     pub(super) fn lease_end(&self) -> Time {
         Time::from_nanos(self.lease_end.load(Ordering::Acquire))
     }
 
-    /// A command that was let in goes to the core once more. It surely had no effect.
+    /// Gives a command to the core again whose last attempt had no effect.
     pub(super) fn propose_again(&self, command: Command) {
         let request = command.request;
         if self.proposals.push(command).is_err() {
@@ -197,7 +197,7 @@ impl ReplicaShared {
         self.wake.notify_one();
     }
 
-    /// Takes note of what the sessions have come to.
+    /// Publishes the sessions' state.
     pub(super) fn note_sessions(&self, sessions: &Sessions) {
         self.era.store(sessions.era().number(), Ordering::Release);
         self.sessions.store(sessions.len(), Ordering::Release);
@@ -205,30 +205,30 @@ impl ReplicaShared {
         self.growth.store(sessions.growth(), Ordering::Release);
     }
 
-    /// The close that comes next, and how near it is: due from 1000 on.
+    /// The next close and how near it is, in thousandths: it is due from 1000 on.
     pub(super) fn next_close(&self) -> (u64, usize) {
         (self.next_close.load(Ordering::Acquire), self.growth.load(Ordering::Acquire))
     }
 
-    /// The present era.
+    /// The current era.
     pub(super) fn era(&self) -> Era {
         Era::new(self.era.load(Ordering::Acquire)).expect("stored from one")
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(super) fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Acquire)
     }
 
-    /// The next sequence, in the present era at least, and the floor that goes with it.
+    /// The next sequence, at least in the current era, and its floor.
     pub(super) fn next_of(&self, numbers: &Mutex<Numbering>) -> (u64, u64) {
         let mut numbers = lock(numbers);
         numbers.skip_to(self.era().first_sequence());
         numbers.start()
     }
 
-    /// What peers could not take in is not sent to them, and what is left of the disk is for votes
-    /// and decisions.
+    /// Refuses commands that are too large for peers' messages, and all new ones when the disk is
+    /// almost full: its last bytes are for votes and decisions.
     fn check(
         &self,
         request: RequestId,
@@ -252,7 +252,7 @@ impl ReplicaShared {
         Ok(())
     }
 
-    /// Reads from the state as it is.
+    /// Reads from the current state.
     pub(super) fn read_local(&self, payload: Bytes, waiter: Waiter) {
         if self.phase() != Phase::Running {
             return waiter.answer(Err(self.end().1));
@@ -281,15 +281,15 @@ impl ReplicaShared {
         sent
     }
 
-    /// Hands work to the apply thread and waits for a place, however many bytes there are; whether
-    /// the thread is still there.
+    /// Hands work to the apply thread, ignoring the bound on bytes. It blocks while the queue is
+    /// full. False if the thread has ended.
     pub(super) fn send_work(&self, work: Work) -> bool {
         let bytes = work.weight().bytes;
         self.work_bytes.fetch_add(bytes, Ordering::AcqRel);
         self.work.send((work, bytes)).is_ok()
     }
 
-    /// The apply thread is done with work of that many bytes.
+    /// The apply thread has finished work of this many bytes.
     pub(super) fn work_done(&self, bytes: usize) {
         self.work_bytes.fetch_sub(bytes, Ordering::AcqRel);
         if self.core_waits.swap(false, Ordering::AcqRel) {
@@ -297,7 +297,7 @@ impl ReplicaShared {
         }
     }
 
-    /// Asks the core thread; `None` when there is no core any more, or too many questions.
+    /// Asks the core thread; `None` if it has ended or has too many questions.
     pub(super) async fn ask<T>(
         &self,
         question: impl FnOnce(oneshot::Sender<T>) -> Question,
@@ -325,14 +325,14 @@ impl ReplicaShared {
         }
     }
 
-    /// Moves on to `phase`, unless it is further already.
+    /// Moves on to `phase`, unless the replica is already there or further.
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         if phase == Phase::Stopping {
             self.pending.stop();
         }
         if phase >= Phase::Stopping {
-            // Whoever waits for a turn is let in to be told.
+            // Callers that wait for a turn are let in, so that they get an answer.
             self.turns.close();
         }
         self.wake.notify_one();
@@ -342,7 +342,7 @@ impl ReplicaShared {
         self.space_low.load(Ordering::Relaxed)
     }
 
-    /// Takes note of whether there is room for the log to grow.
+    /// Sets whether the log lacks room to grow.
     pub(super) fn set_space_low(&self, low: bool) {
         self.space_low.store(low, Ordering::Relaxed);
         if low {
@@ -357,7 +357,7 @@ impl ReplicaShared {
         self.waits_for_room.load(Ordering::Acquire)
     }
 
-    /// Takes note of whether records wait for room.
+    /// Sets whether records wait for room.
     pub(super) fn set_waits_for_room(&self, waits: bool) {
         self.waits_for_room.store(waits, Ordering::Release);
         if waits {
@@ -372,7 +372,7 @@ impl ReplicaShared {
         self.wake.notify_one();
     }
 
-    /// Says once when the quorum is lost, and once when it is back.
+    /// Logs once when the quorum is lost, and once when it is back.
     pub(super) fn note_quorum(&self, lost: bool, reach: impl FnOnce() -> Reach) {
         if self.quorum_lost.swap(lost, Ordering::Relaxed) == lost {
             return;
@@ -384,7 +384,8 @@ impl ReplicaShared {
         }
     }
 
-    /// Fences the replica: nobody is told anything but that it has failed, and why first.
+    /// Fences the replica: from now on it only says that it has failed, with the first fault as
+    /// reason.
     pub(super) fn fail(&self, fault: Fault) {
         {
             let mut first = lock(&self.fault);
@@ -398,7 +399,7 @@ impl ReplicaShared {
         self.pending.close(&inside, after);
     }
 
-    /// What those are told who are waiting when the replica ends, and those who come later.
+    /// The errors for callers that wait when the replica ends, and for later ones.
     pub(super) fn end(&self) -> (ProposeError, ProposeError) {
         match &*lock(&self.fault) {
             Some(fault) => {

@@ -1,5 +1,6 @@
-//! How a protocol and its instances stand, as types: one variant a protocol. [`Status`] and
-//! [`Explanation`] carry them; a program reads the fields, people read what `Display` prints.
+//! The state of a protocol and of its instances, as types with one variant for each protocol.
+//! [`Status`] and [`Explanation`] contain them. Programs read the fields; people read what
+//! `Display` prints.
 //!
 //! [`Status`]: super::Status
 //! [`Explanation`]: super::Explanation
@@ -10,22 +11,22 @@ use crate::protocol::ProtocolKind;
 use crate::protocol::epaxos::Phase;
 use crate::types::{Ballot, Deps, ReplicaId, Slot};
 
-/// How the protocol of a replica stands.
+/// The state of a replica's protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ProtocolStanding {
     /// EPaxos*: every replica leads its own instances.
     #[non_exhaustive]
     EPaxos {
-        /// Per owner, the slot up to which every decision is known here.
+        /// For each owner, the slot up to which every decision is known here.
         known: Deps,
-        /// How many instances this replica recovers.
+        /// The number of instances that this replica is recovering.
         recoveries: usize,
     },
     /// Multi-Paxos.
     #[non_exhaustive]
     MultiPaxos {
-        /// The leader, if one is known; possibly the replica itself.
+        /// The leader, if known; it may be this replica.
         leader: Option<ReplicaId>,
         /// The highest ballot that the replica has promised.
         ballot: Ballot,
@@ -33,15 +34,15 @@ pub enum ProtocolStanding {
         known: Slot,
         /// The slot up to which decisions are no longer kept.
         dropped: Slot,
-        /// How many slots are kept.
+        /// The number of slots kept.
         slots: usize,
-        /// How many of its own proposals are not known to be decided.
+        /// The number of this replica's proposals that are not known to be decided.
         undecided: usize,
     },
     /// Fast Paxos.
     #[non_exhaustive]
     FastPaxos {
-        /// The coordinator, if one is known; possibly the replica itself.
+        /// The coordinator, if known; it may be this replica.
         coordinator: Option<ReplicaId>,
         /// Whether the coordinator's ballot is fast; false while none is known.
         is_fast: bool,
@@ -49,7 +50,7 @@ pub enum ProtocolStanding {
         known: Slot,
         /// The slot up to which decisions are no longer kept.
         dropped: Slot,
-        /// How many of its own proposals are not known to be decided.
+        /// The number of this replica's proposals that are not known to be decided.
         undecided: usize,
     },
     /// Paxos: every replica proposes for each slot.
@@ -59,7 +60,7 @@ pub enum ProtocolStanding {
         known: Slot,
         /// The slot up to which decisions are no longer kept.
         dropped: Slot,
-        /// How many of its own proposals are not known to be decided.
+        /// The number of this replica's proposals that are not known to be decided.
         undecided: usize,
     },
 }
@@ -75,7 +76,7 @@ impl ProtocolStanding {
         }
     }
 
-    /// The leader or coordinator, if the protocol has one and it is known here.
+    /// The leader or coordinator, if the protocol has one and this replica knows it.
     pub const fn leader(&self) -> Option<ReplicaId> {
         match self {
             ProtocolStanding::MultiPaxos { leader, .. } => *leader,
@@ -133,23 +134,23 @@ fn write_log(
     )
 }
 
-/// How far an instance is that the protocol knows and the replica has not executed.
+/// The state of an instance that the protocol knows and the replica has not executed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Progress {
     /// An instance of EPaxos*.
     #[non_exhaustive]
     EPaxos {
-        /// The phase that it has reached here.
+        /// Its phase at this replica.
         phase: Phase,
-        /// The highest ballot that the replica has joined for it.
+        /// The highest ballot that this replica has joined for it.
         ballot: Ballot,
-        /// Its dependencies as they are known here, final once it is committed.
+        /// Its dependencies as known here; final once it is committed.
         deps: Deps,
-        /// Whether this replica recovers it.
+        /// Whether this replica is recovering it.
         recovering: bool,
     },
-    /// A slot of a protocol with one log, and it is decided.
+    /// A decided slot of a protocol with one log.
     Decided,
 }
 

@@ -1,11 +1,11 @@
-//! How a replica's threads begin and end: what its directory holds is restored first, then it looks
-//! for the others. After `builder`, which says what is wanted.
+//! How a replica's threads start and end. The replica restores its directory first and then
+//! connects. It sits after `builder`, which collects the settings.
 //!
-//! The order: the directory is taken; certificates are checked and the address taken, so that a
-//! start that fails of these begins no life in the directory; the apply thread starts; the snapshot
-//! and the log are read into the core, which hands what is decided on to the apply thread as it
-//! goes, so that memory stays bounded; the next life begins; the log thread starts; and only then
-//! does the mesh, for from there on this replica can be heard.
+//! The order is this. The directory is opened. Certificates are checked and the address is bound,
+//! so that a failure there begins no life in the directory. The apply thread starts. The snapshot
+//! and the log are read into the core, which hands decisions on to the apply thread meanwhile, so
+//! that memory stays bounded. The next life begins. The log thread starts. The mesh starts last,
+//! because from then on other replicas can hear this one.
 
 mod replay;
 
@@ -60,13 +60,13 @@ pub(super) struct Data {
     pub(super) log: LogOptions,
 }
 
-/// All that the core thread needs.
+/// Everything that the core thread needs.
 pub(super) struct Plan<S, P: NodeProtocol> {
     pub(super) core: Core<P>,
     pub(super) parts: Parts<S>,
 }
 
-/// What of it is the same for every protocol.
+/// The part that is the same for every protocol.
 pub(super) struct Parts<S> {
     pub(super) pace: Pace,
     pub(super) config: MeshConfig,
@@ -74,13 +74,13 @@ pub(super) struct Parts<S> {
     pub(super) data: Option<Data>,
     pub(super) shared: Arc<ReplicaShared>,
     pub(super) machine: S,
-    /// What the operator has said must not be executed.
+    /// Requests that the operator has excluded from execution.
     pub(super) skip: BTreeSet<RequestId>,
     pub(super) before_first_peer: Option<BeforeFirstPeer>,
     pub(super) queue: Receiver<(Work, usize)>,
 }
 
-/// What runs, once everything does.
+/// The parts of a running replica.
 struct Running<P: NodeProtocol> {
     runtime: Runtime,
     runner: Runner<P>,
@@ -92,13 +92,13 @@ where
     S: StateMachine,
     P: NodeProtocol,
 {
-    /// The core thread, from its start to its end.
+    /// The core thread, from start to end.
     pub(super) fn run(self, started: oneshot::Sender<Result<SocketAddr, StartError>>) {
         let shared = Arc::clone(&self.parts.shared);
         let start = catch_unwind(AssertUnwindSafe(|| self.start()));
         let start = start.unwrap_or_else(|panic| {
             let what = format!("an invariant is broken: {}", panic_text(&*panic));
-            // The apply thread, if there is one, has nobody to tell it to stop.
+            // No one else can tell the apply thread, if it runs, to stop.
             let _ = shared.try_work(Work::Stop);
             Err(StartError::Restore(Fault::Bug(what)))
         });
@@ -106,7 +106,7 @@ where
             Ok(Running { runtime, runner, apply }) => {
                 let _ = started.send(Ok(runner.local_addr()));
                 drive(runtime, runner, &shared);
-                // An error says that it has ended already, and its panic is known.
+                // Errors mean that it has ended already; its panic has been reported.
                 shared.send_work(Work::Stop);
                 let _ = apply.join();
             }
@@ -185,7 +185,7 @@ where
     }
 }
 
-/// Runs a replica to its end, and sees to it that nobody waits for it any longer.
+/// Runs a replica to its end, and then answers every caller that still waits.
 fn drive<P: NodeProtocol>(runtime: Runtime, mut runner: Runner<P>, shared: &ReplicaShared) {
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner.run())));
     if let Err(panic) = ended {
@@ -195,30 +195,31 @@ fn drive<P: NodeProtocol>(runtime: Runtime, mut runner: Runner<P>, shared: &Repl
     *lock(&shared.last) = Some(runner.metrics());
     let (inside, after) = shared.end();
     shared.pending.close(&inside, after);
-    // In this order: after a crash nobody is told, so the network stops before the mesh could.
+    // In this order: after a crash no peer is told, so the network must stop before the mesh can
+    // close its connections.
     drop(runtime);
     runner.end();
 }
 
-/// A directory that was opened and has to be read.
+/// A directory that is open and not yet read.
 struct Kept {
     opening: Opening,
     name: String,
     log: LogOptions,
     disk: Arc<dyn Disk>,
-    /// Whether commands leave a [`Trail`]: what a disk in the place of a directory makes of writes
-    /// that nobody asked for is not known.
+    /// Whether commands leave a [`Trail`]. They do not on a disk that replaces the directory: it
+    /// may not expect such extra writes.
     trailed: bool,
     cluster: String,
 }
 
-/// The same once the core was made what its snapshot says, if there is one.
+/// The directory after the core has taken its state from the snapshot, if there is one.
 struct Begun {
     kept: Kept,
     first: Option<(OwnSnapshot, SnapshotInfo, u64)>,
 }
 
-/// What a replica goes on with once its core is what it was.
+/// What a replica continues with once its core is restored.
 struct Restarted {
     journal: Journal,
     kept_snapshots: SnapshotStore,
@@ -226,7 +227,7 @@ struct Restarted {
     register: Register,
 }
 
-/// Takes the directory.
+/// Opens the directory.
 fn open(data: Data, config: &MeshConfig, replicas: usize) -> Result<Kept, StartError> {
     let Data { place, log } = data;
     let name = match &place {
@@ -274,8 +275,8 @@ fn say_privacy(us: ReplicaId, directory: &str, privacy: &Privacy) {
     }
 }
 
-/// Says what was behind the last record. An end that was not written whole was not acknowledged;
-/// that it was not is what the disk says, and it may have lost more.
+/// Logs what followed the last record. An incompletely written end was never acknowledged, as far
+/// as the disk tells the truth. A disk that lies may have lost more.
 fn say_end(us: ReplicaId, directory: &str, found: Option<&FoundEnd>) {
     let Some(FoundEnd { file, offset, is_sealed: false, cut_bytes, cut_records }) = found else {
         return;
@@ -299,7 +300,7 @@ fn say_end(us: ReplicaId, directory: &str, found: Option<&FoundEnd>) {
 }
 
 impl Kept {
-    /// Makes the core and the state machine what the newest snapshot says they were.
+    /// Restores the core and the state machine from the newest snapshot.
     fn begin<S: StateMachine, P: NodeProtocol>(
         mut self,
         core: &mut Core<P>,
@@ -315,7 +316,7 @@ impl Kept {
         while let Some(chunk) = reader.next_chunk().map_err(failed)? {
             file.extend_from_slice(&chunk);
         }
-        // Its checksums are right: what wrote it wrote it otherwise than is understood here.
+        // The checksums are right, so the writer wrote something that this version cannot decode.
         let wrong = |what: String| {
             failed(StorageError::Damaged { file: info.file.clone(), offset: 0, what })
         };
@@ -342,7 +343,7 @@ impl Kept {
 }
 
 impl Kept {
-    /// What must not be executed, from now on durably; and the trail of what is.
+    /// Stores which requests are never executed, and opens the trail.
     fn skip<S: StateMachine>(
         &self,
         applier: &Applier<S>,
@@ -377,15 +378,14 @@ impl Kept {
     }
 }
 
-/// What replicas compare: the same for the same requests, and 0 for none.
+/// The hash of skipped requests that replicas compare: equal for equal sets, 0 for none.
 fn skipped_hash(skipped: &BTreeSet<RequestId>) -> u64 {
     let lines: String = skipped.iter().map(|request| format!("{request}\n")).collect();
     if lines.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(lines.as_bytes()).max(1) }
 }
 
 impl Begun {
-    /// Makes the core what its records after the snapshot say it was, and goes on writing where
-    /// they end.
+    /// Restores the core from the records after the snapshot, and continues the log where they end.
     fn restore<P: NodeProtocol>(
         self,
         core: &mut Core<P>,

@@ -1,4 +1,4 @@
-//! How a replica and its instances stand, whichever protocol it runs.
+//! The state of a replica and of its instances, whichever protocol it runs.
 
 use std::fmt;
 
@@ -13,29 +13,29 @@ use crate::replica::{Core, ReplicaStatus};
 use crate::types::{InstanceId, ReplicaId, Slot};
 use crate::wire::Wire;
 
-/// How a replica stands.
+/// The state of a replica.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// The replica.
     pub id: ReplicaId,
-    /// How many replicas the cluster has.
+    /// The number of replicas in the cluster.
     pub replicas: usize,
     /// The protocol that they run.
     pub protocol: ProtocolKind,
-    /// How the protocol stands: where there is one, who leads.
+    /// The protocol's state, including the leader if there is one.
     pub standing: ProtocolStanding,
-    /// What its core is doing.
+    /// The state of its core.
     pub core: ReplicaStatus,
     /// Requests accepted here and not answered yet.
     pub under_way: usize,
-    /// Commands that are decided and wait for the state machine.
+    /// Decided commands that wait for the state machine.
     pub unapplied: usize,
     /// Bytes of records that are not durable yet.
     pub unflushed_bytes: usize,
     /// Whether the disk is too full for anything new to be proposed here.
     pub space_low: bool,
-    /// Whether it stands still, because the disk has no room for its votes either.
+    /// Whether the replica takes no steps, because the disk has no room for its votes.
     pub waits_for_room: bool,
     /// Its connections to the other replicas.
     pub peers: Vec<PeerStatus>,
@@ -49,9 +49,9 @@ pub struct Status {
 pub struct Explanation {
     /// The instance.
     pub id: InstanceId,
-    /// How far it is here.
+    /// How far the instance is at this replica.
     pub standing: Standing,
-    /// An instance that has to be decided, or become known, before this one can be executed.
+    /// An instance that must be decided, or become known here, before this one can be executed.
     pub waits_for: Option<InstanceId>,
 }
 
@@ -61,9 +61,9 @@ pub struct Explanation {
 pub enum Standing {
     /// Executed here, or decided to be a `Nop`.
     Executed,
-    /// Nothing is known of it here.
+    /// Unknown here.
     Unheard,
-    /// Known, and not executed yet.
+    /// Known, but not executed yet.
     Known(Progress),
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// The one place that knows which type a kind stands for: `$body`, with `$P` for the type.
+/// Maps a kind to its protocol type, in this one place: expands to `$body` with `$P` as the type.
 macro_rules! with_protocol {
     ($kind:expr, $P:ident => $body:expr) => {
         match $kind {
@@ -107,18 +107,18 @@ macro_rules! with_protocol {
 }
 pub(super) use with_protocol;
 
-/// A protocol that a replica can run: its messages and records have a form as bytes, and it can say
-/// how far an instance is.
+/// A protocol that a replica can run: its messages and records have an encoding, and it can report
+/// its state and that of an instance.
 pub(super) trait NodeProtocol:
     Protocol<Message: Wire, Record: Wire, Snapshot: Wire>
 {
-    /// Its name as a choice.
+    /// The kind that selects it.
     const KIND: ProtocolKind;
 
-    /// How far an instance is, if anything is known of it.
+    /// How far an instance is; `None` if it is unknown.
     fn explain(&self, id: InstanceId) -> Option<Progress>;
 
-    /// How it stands.
+    /// The protocol's state.
     fn standing(&self) -> ProtocolStanding;
 }
 
@@ -186,7 +186,7 @@ impl NodeProtocol for Paxos {
     }
 }
 
-/// How far a slot of the one log is, whose decisions are known up to `known`.
+/// How far a slot of the single log is, whose decisions are known up to `known`.
 fn decided(id: InstanceId, known: Slot) -> Option<Progress> {
     let is_decided = id.replica == InstanceId::LOG && id.slot <= known;
     is_decided.then_some(Progress::Decided)

@@ -1,10 +1,10 @@
-//! Fairness between callers: with one caller alone every command goes straight on; while several
-//! compete, so many commands are under way as the [`Window`] allows, and the [`Rota`] says whose is
-//! the next. So a flood waits in front of the replica, in its own connections, instead of in the
-//! queues after it, where everybody would wait with it.
+//! Fairness between callers. While only one caller is active, every command goes straight on. While
+//! several compete, only as many commands as the [`Window`] allows are under way, and the [`Rota`]
+//! chooses the next. So a flood of commands waits in its own connections, in front of the replica.
+//! It does not fill the queues further on, where every caller would wait.
 //!
-//! Commands may be stuck for reasons of their own. So that one client's do not keep the others out,
-//! a few of each certificate and one of each connection come in however many are under way.
+//! A client's commands may be stuck for a reason of their own. They must not keep other clients
+//! out. So a few commands of each certificate and one of each connection are always admitted.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,26 +19,26 @@ use super::rota::{Line, Rota};
 use super::window::Window;
 use crate::types::Time;
 
-/// The callers in this process.
+/// The line of all callers in this process.
 pub(super) const LOCAL: Line = Line { account: 0, number: 0 };
-/// Whoever has asked for nothing this long competes with nobody.
+/// A caller that has been idle this long no longer competes.
 const QUIET: Duration = Duration::from_secs(10);
-/// How often it is looked for whether anybody still competes.
+/// How often to check whether callers still compete.
 const LOOK: Duration = Duration::from_secs(1);
-/// A certificate's commands come in at once as long as they cost less than this together.
+/// A certificate's commands are admitted at once while their total cost is below this.
 const FREE: u64 = 16;
-/// A command costs one for each so many bytes begun, beside one for itself.
+/// A command costs 1, plus 1 for each full unit of this many bytes.
 const UNIT_BYTES: usize = 1024;
-/// Values of `lone` that are no connection's number.
+/// Values of `lone` that are not a connection's number.
 const CROWD: u64 = u64::MAX;
 const NOBODY: u64 = u64::MAX - 1;
 
 /// Invariants:
-/// 1. `under_way` is the cost of the turns there are.
-/// 2. While `lone` is not [`CROWD`], nobody waits.
+/// 1. `under_way` is the total cost of all turns.
+/// 2. While `lone` is not [`CROWD`], no caller waits.
 pub(super) struct Turns {
     clock: Clock,
-    /// The number of the only line that has asked for anything lately, if there is only one.
+    /// The number of the only active line, if exactly one was active lately.
     lone: AtomicU64,
     under_way: AtomicU64,
     closed: AtomicBool,
@@ -48,26 +48,26 @@ pub(super) struct Turns {
 struct Competition {
     rota: Rota<oneshot::Sender<Turn>>,
     window: Window,
-    /// Those who compete, and what each certificate's commands cost that are under way.
+    /// The competing lines, and the cost of each certificate's commands under way.
     competitors: FxHashMap<Line, Competitor>,
     accounts: FxHashMap<u64, u64>,
-    /// When it was last looked for who competes.
+    /// When the competitors were last checked.
     looked: Time,
 }
 
 struct Competitor {
-    /// When it asked last.
+    /// When it last asked.
     asked: Time,
-    /// How many commands of it are under way.
+    /// The number of its commands under way.
     under_way: u64,
 }
 
-/// A command's place among those under way, until this is dropped.
+/// A command's place among those under way; dropping it gives the place up.
 pub(super) struct Turn {
-    /// None once it has ended.
+    /// `None` once it has ended.
     turns: Option<Arc<Turns>>,
     cost: u64,
-    /// Whose it is and when it was given, if it was in competition.
+    /// The line and the time of the turn, if it was given in competition.
     given: Option<(Line, Time)>,
 }
 
@@ -102,7 +102,7 @@ impl Turns {
         }
     }
 
-    /// A turn for a command of `line`, for which it may have to wait.
+    /// A turn for a command of `line`; may wait for it.
     pub(super) async fn take(self: &Arc<Self>, line: Line, cost: u64) -> Turn {
         let first = self.lone.load(Ordering::Acquire);
         let alone = first == line.number
@@ -116,7 +116,7 @@ impl Turns {
         }
         match self.compete(line, cost) {
             Ok(turn) => turn,
-            // Only when the line was left is it closed.
+            // The sender is dropped only when the line was removed.
             Err(given) => match given.await {
                 Ok(turn) => turn,
                 Err(_) => self.give(cost, None),
@@ -124,14 +124,14 @@ impl Turns {
         }
     }
 
-    /// A connection is gone.
+    /// Removes a closed connection.
     pub(super) fn leave(&self, line: Line) {
         let mut state = lock(&self.state);
         state.rota.leave(line);
         state.competitors.remove(&line);
     }
 
-    /// The replica ends: nobody waits any more.
+    /// The replica ends: all waiting callers get a turn.
     pub(super) fn close(self: &Arc<Self>) {
         self.closed.store(true, Ordering::Release);
         self.hand_out(&mut lock(&self.state), self.clock.now());
@@ -142,13 +142,13 @@ impl Turns {
         Turn { turns: Some(Arc::clone(self)), cost, given }
     }
 
-    /// A turn at once, if nobody waits and the window has room; else a place in the line.
+    /// A turn at once if no caller waits and the window has room; otherwise a place in the queue.
     fn compete(self: &Arc<Self>, line: Line, cost: u64) -> Result<Turn, oneshot::Receiver<Turn>> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
         let before = self.lone.swap(CROWD, Ordering::AcqRel);
         if before != CROWD {
-            // What the other has under way was not counted against the window, and drains first.
+            // The other line's commands under way were not measured by the window, and drain first.
             state.window = Window::new(now);
             state.looked = now;
         }
@@ -167,7 +167,7 @@ impl Turns {
         Err(receiver)
     }
 
-    /// Goes back to the short way once only one line is left that asks.
+    /// Returns to the short path once only one active line is left.
     fn look_around(self: &Arc<Self>, state: &mut Competition, now: Time) {
         if now.since(state.looked) < LOOK {
             return;
@@ -185,11 +185,11 @@ impl Turns {
 
     fn has_room(&self, window: &Window) -> bool {
         let under_way = self.under_way.load(Ordering::Acquire);
-        // What is larger than the window passes alone.
+        // A command larger than the window passes alone.
         under_way == 0 || under_way < window.size()
     }
 
-    /// Gives turns to those who are next, as far as there is room.
+    /// Gives turns to the next callers, as far as there is room.
     fn hand_out(self: &Arc<Self>, state: &mut Competition, now: Time) {
         let free = |turns: &Turns| {
             turns.closed.load(Ordering::Acquire) || turns.lone.load(Ordering::Acquire) != CROWD
@@ -203,7 +203,7 @@ impl Turns {
         }
     }
 
-    /// Gives a turn to one who waits. False if it has gone away.
+    /// Gives a turn to a waiting caller; false if it is gone.
     fn hand(
         self: &Arc<Self>,
         state: &mut Competition,
@@ -216,7 +216,7 @@ impl Turns {
         match sent {
             Ok(()) => state.begin(line, cost),
             Err(mut turn) => {
-                // It must not end as others do, which would wait for the lock that is held here.
+                // Disarm the turn: its drop would wait for the lock that is held here.
                 turn.turns = None;
                 self.under_way.fetch_sub(cost, Ordering::AcqRel);
                 return false;
@@ -245,7 +245,7 @@ impl Turns {
 }
 
 impl Competition {
-    /// Whether the next of this line comes in however many are under way.
+    /// Whether this line's next command is admitted regardless of the window.
     fn is_free(&self, line: Line) -> bool {
         let account = self.accounts.get(&line.account).copied().unwrap_or_default();
         account < FREE || self.competitors.get(&line).is_none_or(|it| it.under_way == 0)
@@ -265,7 +265,7 @@ impl Competition {
                 self.accounts.remove(&line.account);
             }
         }
-        // A connection that is gone is not counted any more.
+        // A closed connection is no longer counted.
         if let Some(competitor) = self.competitors.get_mut(&line) {
             competitor.under_way = competitor.under_way.saturating_sub(1);
         }
@@ -280,7 +280,7 @@ mod tests {
         Line { account, number }
     }
 
-    /// Polled once: a turn at once, or a place in the line.
+    /// Polls once: a turn at once, or a place in the queue.
     fn ask(turns: &Arc<Turns>, line: Line) -> Result<Turn, impl Future<Output = Turn> + use<>> {
         let turns = Arc::clone(turns);
         let mut taking = Box::pin(async move { turns.take(line, 1).await });
@@ -323,13 +323,13 @@ mod tests {
         let size = lock(&turns.state).window.size();
         assert_eq!(held.len() as u64, size, "the rest waits");
         for _ in 0..FREE {
-            // Both the other certificate and another connection of the same.
+            // Both the other certificate and another connection of the same certificate.
             held.push(ask(&turns, line(2, 9)).ok().unwrap());
         }
         held.push(ask(&turns, line(1, 5)).ok().unwrap());
         assert!(ask(&turns, line(2, 9)).is_err());
         assert!(ask(&turns, line(1, 5)).is_err());
-        // Everything that waits comes in as what is under way ends.
+        // Everything that waits is admitted as the commands under way end.
         let mut rounds = 0;
         while !waiting.is_empty() {
             rounds += 1;

@@ -1,40 +1,42 @@
-//! How many commands may be under way at a time while several clients compete. What is beyond what
-//! the replicas can work on waits somewhere, and everybody queues; so the window is kept
-//! as large as it can be without a queue, found by how long a command of a round takes on average.
-//! (The quickest of a round says nothing: commands begin and end in batches, and the first of a
-//! batch finds no queue, however many follow it.) Pure: the caller says what time it is.
+//! How many commands may be under way at a time while several clients compete. More than the
+//! replicas can work on only wait in a queue, and then every caller waits. So the window is kept as
+//! large as it can be without a queue. It learns the size from how long a command of a round takes
+//! on average. (The quickest command of a round says nothing. Commands begin and end in batches,
+//! and the first of a batch finds no queue, however many follow it.) Pure: the caller passes the
+//! time.
 
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// At least so many, so that whatever the measurements say, work goes on.
+/// The smallest window, so that work continues whatever the measurements say.
 const LEAST: u64 = 128;
-/// At most so many: the bound of pending requests is reached before.
+/// The largest window. The bound on pending requests is reached earlier.
 const MOST: u64 = 1 << 17;
-/// A round ends so long after its first answer.
+/// A round ends this long after its first answer.
 const ROUND: Duration = Duration::from_millis(20);
-/// After this long it is measured anew: a queue that was there all along looks like distance.
+/// The base is measured again after this time: a permanent queue looks like distance.
 const FORGET: Duration = Duration::from_secs(10);
-/// A queue this long is none, in time: work comes in batches.
+/// A delay this short does not count as a queue, because work comes in batches.
 const QUEUE: Duration = Duration::from_millis(5);
 
 /// The window, in the units of [`Turns`](super::turns::Turns).
 pub(super) struct Window {
     size: u64,
-    /// How long a command takes that waits for nobody, as far as is known, and since when this is
+    /// The shortest known time of a command that waits in no queue, and since when it has been
     /// measured.
     base: Duration,
     measured: Time,
-    /// When the present round began.
+    /// When the current round began.
     began: Time,
-    /// The commands that began and ended in it.
+    /// The commands that began and ended in this round.
     done: Option<Done>,
-    /// Whether anybody had to wait for the window in it.
+    /// Whether a caller had to wait for the window in this round.
     limits: bool,
 }
 
-/// Commands of one round that are answered.
+/// The answered commands of one round: when the first was answered, how many they are, and how long
+/// they took in total.
 #[derive(Clone, Copy)]
 struct Done {
     first: Time,
@@ -43,7 +45,7 @@ struct Done {
 }
 
 impl Window {
-    /// A new window: the smallest, as nothing is known yet.
+    /// A new window: the smallest, because nothing is known yet.
     pub(super) fn new(now: Time) -> Window {
         let (measured, began) = (now, now);
         Window { size: LEAST, base: Duration::MAX, measured, began, done: None, limits: false }
@@ -53,14 +55,14 @@ impl Window {
         self.size
     }
 
-    /// Somebody waits only because the window is full.
+    /// A caller waits only because the window is full.
     pub(super) fn note_full(&mut self) {
         self.limits = true;
     }
 
-    /// A command that was begun at `since` is answered.
+    /// A command that began at `since` has been answered.
     pub(super) fn note_done(&mut self, since: Time, now: Time) {
-        // What was begun earlier says how things were.
+        // A command from before this round says nothing about the current window.
         if since < self.began {
             return;
         }
@@ -76,8 +78,8 @@ impl Window {
     }
 
     fn end_round(&mut self, took: Duration) {
-        // With the smallest window nothing queues for long: what a command takes then is what it
-        // takes, even if it took less once.
+        // With the smallest window nothing queues for long, so the time of a command is the base,
+        // even if an earlier one was shorter.
         let base = if self.size == LEAST { took } else { self.base.min(took) };
         self.base = base;
         let slack = QUEUE.max(base / 4);
@@ -94,8 +96,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// A system that takes `base_ms` for a command and completes `per_ms` of them in a millisecond,
-    /// with clients that always have more: the window on average in ten seconds of it.
+    /// Simulates a system that takes `base_ms` for a command and completes `per_ms` commands in a
+    /// millisecond, with clients that always have more. Returns the mean window over ten seconds.
     fn run(window: &mut Window, now: &mut Time, base_ms: u64, per_ms: u64) -> u64 {
         let mut sum = 0;
         for _ in 0..10_000 {
@@ -128,7 +130,7 @@ mod tests {
         let mut now = Time::ZERO;
         let mut window = Window::new(now);
         let near = run(&mut window, &mut now, 10, 100);
-        // A replica nearby is gone: the quorum is far away.
+        // A nearby replica is gone, so the quorum is far away.
         run(&mut window, &mut now, 100, 100);
         let far = run(&mut window, &mut now, 100, 100);
         assert!(far >= 7 * near, "{far} after {near}");
@@ -154,7 +156,7 @@ mod tests {
                 now = began + Duration::from_micros(TURN_MS * 1000 + done * 1000 / PER_MS);
                 window.note_done(began, now);
             }
-            // What is answered and asked anew comes in together.
+            // The answers and the next commands come in together.
             now = now + Duration::from_millis(1);
         }
         assert!(largest <= 2000, "{largest}");

@@ -1,5 +1,5 @@
-//! What the apply thread is given to do, and what it counts. Between the core, which hands it out,
-//! and `apply`, which does it.
+//! The apply thread's tasks and counters. Between the core, which gives the tasks, and `apply`,
+//! which does them.
 
 use std::any::Any;
 
@@ -13,30 +13,30 @@ use super::pending::Waiter;
 use crate::replica::Execution;
 use crate::types::Command;
 
-/// Something for the apply thread to do. Between any two, the state may be observed.
+/// A task for the apply thread. Between two tasks the state may be observed.
 pub(super) enum Work {
     /// Whole components, in execution order.
     Execute(Vec<Execution>),
-    /// Reads that are linearizable here and now, whoever asked.
+    /// Reads that are linearizable now, from any caller.
     Answer(Vec<Command>),
-    /// Boxed: the others are a few words long, and queues and errors hold any of them.
+    /// Boxed to keep this enum small: the other variants are a few words long.
     Read(Bytes, Box<Waiter>),
     Digest(oneshot::Sender<u64>),
-    /// The state as it is now, for a snapshot.
+    /// Encodes the current state for a snapshot.
     Checkpoint(Box<dyn FnOnce(Vec<u8>) + Send>),
-    /// Another replica's state takes the place of this one: an `Applier` of the same machine.
+    /// Replaces the state with another replica's: an `Applier` of the same machine.
     Install(Box<dyn Any + Send>),
-    /// All before is done: somebody waits for that.
+    /// Reports that all earlier work is done.
     Reached(Sender<()>),
     /// The log has been read.
     Restored,
     Stop,
 }
 
-/// How much work is.
+/// The amount of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Weight {
-    /// How many commands it executes or answers.
+    /// The number of commands to execute or answer.
     pub(super) commands: usize,
     /// Their payloads' bytes.
     pub(super) bytes: usize,
@@ -63,7 +63,7 @@ impl Work {
         }
     }
 
-    /// Answers whoever waits for it, if it can't be done.
+    /// Answers the waiting caller, if there is one, that the work cannot be done.
     pub(super) fn turn_away(self, why: ProposeError) {
         if let Work::Read(_, waiter) = self {
             waiter.answer(Err(why));
@@ -71,10 +71,10 @@ impl Work {
     }
 }
 
-/// What the apply thread counts.
+/// The apply thread's counters.
 #[derive(Default)]
 pub(super) struct ApplyMetrics {
-    /// Commands executed for the first time here, whoever proposed them.
+    /// Commands executed for the first time here, whichever replica proposed them.
     pub(super) executed: u64,
     /// Commands that had been executed before: retries.
     pub(super) repeated: u64,
@@ -84,12 +84,12 @@ pub(super) struct ApplyMetrics {
     pub(super) unproposed_reads: u64,
     /// From the call to the answer, for the commands proposed here.
     pub(super) latency: Latency,
-    /// The same of those committed on the fast path.
+    /// As above, for commands committed on the fast path.
     pub(super) fast: Latency,
-    /// The same of those committed otherwise.
+    /// As above, for commands committed on another path.
     pub(super) slow: Latency,
-    /// How long it took to put the state into bytes, for each snapshot.
+    /// How long it took to encode the state for a snapshot.
     pub(super) stall: Latency,
-    /// How many bytes that were the last time.
+    /// The length of the state at the last snapshot, in bytes.
     pub(super) state_bytes: u64,
 }

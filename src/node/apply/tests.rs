@@ -1,4 +1,4 @@
-//! The apply thread: answers in time, and no more of them at once than there is room for.
+//! Tests of the apply thread: answers come in time, and only a bounded number is held at once.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::node::Limits;
 use crate::node::pending::Waiter;
 use crate::types::{ClientId, Footprint, ReplicaId};
 
-/// The core saw that the lease held. Then the machine was suspended, say, until it did not.
+/// The core saw that the lease held. Then the machine was suspended, say, and the lease ended.
 #[test]
 fn a_read_is_not_answered_after_the_lease() {
     let (sender, _queue) = bounded(1);
@@ -39,7 +39,7 @@ fn a_read_is_not_answered_after_the_lease() {
     assert!(shared.proposals.is_empty());
 }
 
-/// How many answers of [`Large`] there are that nobody has been given yet.
+/// How many answers of [`Large`] exist that no caller has received yet.
 #[derive(Default)]
 struct Held {
     waiting: Vec<oneshot::Receiver<Answer>>,
@@ -78,7 +78,7 @@ impl StateMachine for Large {
     }
 }
 
-/// A step may execute any number of reads whose answers are long.
+/// One step may execute any number of reads with long answers.
 #[test]
 fn answers_are_handed_out_as_they_come() {
     let me = ReplicaId::from_index(0);

@@ -1,4 +1,4 @@
-//! Why there is no backup, or no directory from one.
+//! Errors of a backup and of a restore.
 
 use std::io;
 use std::path::Path;
@@ -8,14 +8,14 @@ use crate::node::PoisonedCommand;
 use crate::storage::StorageError;
 use crate::types::{ReplicaId, RequestId};
 
-/// Why there is no backup, or no directory from one.
+/// Why a backup was not made, or a directory not restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
     /// The data directory cannot be used.
     #[error("{directory}: {error}")]
     Storage {
-        /// Where it is.
+        /// The directory.
         directory: String,
         /// What is wrong.
         error: StorageError,
@@ -23,27 +23,27 @@ pub enum BackupError {
     /// The directory holds no record of a cluster.
     #[error("{0} holds nothing to back up: no replica has kept anything there")]
     Nothing(String),
-    /// The replica runs, and only a snapshot of it could be backed up.
+    /// The replica is running and has no snapshot yet. Only a snapshot can be backed up then.
     #[error(
         "{0} is in use, and its replica has no snapshot yet: stop it first, or have it \
          write one (`isonomy snapshot`)"
     )]
     NoSnapshot(String),
-    /// The replica runs a protocol of which no backups are made.
+    /// The replica runs a protocol that backups do not support.
     #[error("{directory}: the replica runs {protocol}, and backups are made of epaxos alone")]
     Protocol {
-        /// Where it is.
+        /// The directory.
         directory: String,
-        /// What it runs.
+        /// The protocol that the replica runs.
         protocol: String,
     },
-    /// There is a file of that name already.
+    /// A file of that name exists already.
     #[error("{0} is there already")]
     Exists(String),
-    /// There is something in the directory already.
+    /// The directory is not empty.
     #[error("{0} is not empty: restore into a new directory")]
     NotEmpty(String),
-    /// The cluster has fewer replicas.
+    /// The cluster has too few replicas for the number asked for.
     #[error("the backup is of a cluster of {replicas}, which has no {replica}")]
     NoSuchReplica {
         /// The replica asked for.
@@ -54,27 +54,28 @@ pub enum BackupError {
     /// The state machine panicked at a command in the log.
     #[error("{directory}: {command}")]
     Poisoned {
-        /// Where the log is.
+        /// The directory that holds the log.
         directory: String,
         /// The command.
         command: PoisonedCommand,
     },
-    /// A request cannot be skipped: its effect is in the snapshot that the log goes on from.
+    /// A request cannot be skipped, because the snapshot before the log already contains its
+    /// effect.
     #[error(
         "{directory}: request {request} is executed in the snapshot there: it cannot be skipped"
     )]
     TooLateToSkip {
-        /// Where the snapshot is.
+        /// The directory that holds the snapshot.
         directory: String,
         /// The request.
         request: RequestId,
     },
-    /// The backup is not what was written.
+    /// The backup differs from what was written.
     #[error("{file} is no sound backup: {what}")]
     Damaged {
         /// The file.
         file: String,
-        /// What does not hold.
+        /// What is wrong with it.
         what: String,
     },
     /// The backup was written by another version.
@@ -84,10 +85,10 @@ pub enum BackupError {
         file: String,
         /// Its version.
         found: u32,
-        /// The one version known here.
+        /// The only version that can be read here.
         known: u32,
     },
-    /// The state is none of this state machine.
+    /// The state does not belong to this state machine.
     #[error("the state cannot be used: {0}")]
     State(RestoreError),
     /// The operating system failed an operation on a file.
@@ -97,7 +98,7 @@ pub enum BackupError {
         action: &'static str,
         /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }

@@ -1,11 +1,11 @@
-//! A backup's file: written in one step or not at all, and read only if every byte is right.
+//! The file of a backup. Writing it is one atomic step, and reading it checks every byte.
 //!
 //! | part | bytes |
 //! |---|---|
 //! | header | magic 8 · version 4 · id 8 · replica 1 · cluster's size 1 · source 1 · position 8 |
 //! | | left out 8 |
 //! | told | the cluster's name · what the replica had executed |
-//! | snapshot | what a new cluster begins with: an own snapshot, without records of its own |
+//! | snapshot | what a new cluster starts from: an own snapshot without records of its own |
 //! | end | length of told 8 · of the snapshot 8 · XXH3-64 of everything before 8 |
 //!
 //! Numbers are little-endian.
@@ -33,13 +33,13 @@ const END: usize = 24;
 const STOPPED: u8 = 1;
 const SNAPSHOT: u8 = 2;
 
-/// A backup that was read and is sound.
+/// A backup that was read and found sound.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) backup: Backup,
-    /// What a replica restored from it begins with.
+    /// The snapshot that a restored replica starts from.
     pub(super) snapshot: Bytes,
-    /// The state within that.
+    /// The state inside that snapshot.
     pub(super) state: Bytes,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn check_name(path: &Path, overwrite: bool) -> Result<(), BackupError
     }
 }
 
-/// Writes a file under another name beside `path`, flushes it, and only then gives it its own.
+/// Writes a file under a temporary name beside `path`, flushes it and only then renames it.
 pub(super) fn write(
     path: &Path,
     overwrite: bool,
@@ -63,14 +63,14 @@ pub(super) fn write(
     let unfinished = beside(path).map_err(|error| BackupError::io("write", path, error))?;
     let written = write_whole(&unfinished, backup, snapshot)
         .map_err(|error| BackupError::io("write", path, error))
-        // It may have come meanwhile.
+        // Another process may have made the file meanwhile.
         .and_then(|()| check_name(path, overwrite))
         .and_then(|()| {
             let renamed = fs::rename(&unfinished, path).and_then(|()| sync_parent(path));
             renamed.map_err(|error| BackupError::io("name", path, error))
         });
     if written.is_err() {
-        // If this fails as well, the name says what it is.
+        // If this fails too, the file's name still says that it is unfinished.
         let _ = fs::remove_file(&unfinished);
     }
     written
@@ -93,7 +93,7 @@ fn write_whole(
     backup: &Backup,
     snapshot: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
 ) -> io::Result<()> {
-    // As private as the directory that it was made from.
+    // As private as the directory that the backup is made from.
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut hash = Xxh3::new();
@@ -137,7 +137,7 @@ pub(super) fn read(path: &Path) -> Result<Contents, BackupError> {
     decode(&bytes.into(), path)
 }
 
-/// The same of its bytes.
+/// As [`read`], from the file's bytes.
 pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError> {
     let file = || path.display().to_string();
     let damaged = |what: &str| BackupError::Damaged { file: file(), what: what.to_owned() };

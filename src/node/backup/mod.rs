@@ -1,13 +1,13 @@
-//! Backups: the state of one replica in one file, and new data directories made from that. Beside
-//! the running replica, and without any of its threads: `take` reads a directory as a replica would
-//! that starts from it, `file` is what the bytes mean.
+//! Backups: one replica's state in one file, and new data directories made from such a file. This
+//! module works beside a running replica and starts none of a replica's threads. `take` reads a
+//! directory as a starting replica would, and `file` defines the format.
 //!
-//! A restored cluster is a new one. Why its members may begin with what the file says stands in the
-//! protocol's `found`; that all of them do is seen to by the *origin*, a number drawn for each
-//! backup: it is in the identity of every directory restored from it and in every hello, and
-//! replicas of different origins, the old cluster's with none among them, refuse each other. Two
-//! directories that were restored for one replica from the same backup are told apart as ever: by
-//! the numbers of the directories.
+//! A restored cluster is a new cluster. The protocol's `found` says why its members may start from
+//! the backup's state. The *origin* makes sure that all of them do. It is a number drawn for each
+//! backup. It is part of the identity of every directory restored from it and part of every hello,
+//! and replicas of different origins refuse each other; the old cluster has none. Two directories
+//! restored for one replica from the same backup are told apart as always: by the numbers of the
+//! directories.
 
 mod error;
 mod file;
@@ -36,17 +36,17 @@ use take::{Taken, take};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
-    /// All that the directory of a stopped replica holds: its newest snapshot and the log after.
+    /// Everything in a stopped replica's directory: its newest snapshot and the log after it.
     Stopped,
     /// The newest snapshot of a replica that was running.
     Snapshot,
 }
 
-/// What a backup is, without the state.
+/// A backup's description, without the state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Backup {
-    /// Its own number: what the directories restored from it have for their origin.
+    /// The backup's number. Directories restored from it have it as their origin.
     pub id: u64,
     /// The cluster's name.
     pub cluster: String,
@@ -56,12 +56,12 @@ pub struct Backup {
     pub replicas: usize,
     /// What it was made of.
     pub source: Source,
-    /// It stands for all records of that replica before this position.
+    /// Position in that replica's log; the backup covers all records before it.
     pub position: LogPosition,
-    /// What the replica had executed: all that is in the state.
+    /// What the replica had executed; the state contains exactly this.
     pub executed: Executed,
-    /// How many instances the replica knew of and had not executed. They are left out: whoever
-    /// waits for one of their commands has to try it again.
+    /// How many instances the replica knew of and had not executed. They are left out. A client
+    /// that waits for one of their commands has to retry it.
     pub left_out: u64,
     /// The era of the sessions.
     pub era: Era,
@@ -73,27 +73,26 @@ pub struct Backup {
 
 /// How a backup is made.
 ///
-/// To be filled from its default: `BackupOptions { overwrite: true, ..BackupOptions::default() }`.
-/// That is why it is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
+/// Fill it in from its default: `BackupOptions { overwrite: true, ..BackupOptions::default() }`. It
+/// is not `#[non_exhaustive]` for that reason. A release may add a field, and gives it a default.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackupOptions {
     /// A file of that name may be replaced.
     pub overwrite: bool,
-    /// Requests in the log that are not executed, beside those that the replica skips: see
-    /// [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
+    /// Requests in the log that the backup does not execute, besides those that the replica skips:
+    /// see [`ReplicaBuilder::skip`](super::ReplicaBuilder::skip).
     pub skip: BTreeSet<RequestId>,
 }
 
-/// Writes a backup of a replica's data directory to `file`: of all that is in it if the replica is
-/// stopped, else of its newest snapshot. `machine` is the state that the cluster began with. The
-/// directory is not changed, and no replica can start from it meanwhile.
+/// Writes a backup of a replica's data directory to `file`. It covers everything in the directory
+/// if the replica is stopped, and otherwise its newest snapshot. `machine` is the state that the
+/// cluster started from. The directory is not changed. No replica can start from it meanwhile.
 ///
 /// # Errors
-/// [`BackupError::Exists`] if there is such a file and it is not to be overwritten;
-/// [`BackupError::Poisoned`] if the state machine panics at a command in the log;
-/// [`BackupError::Protocol`] if the replica does not run EPaxos*; otherwise if
-/// the directory is not sound, or holds nothing, or the file cannot be written. No part of it is
-/// there then, and what was there before still is.
+/// [`BackupError::Exists`] if the file exists and may not be overwritten; [`BackupError::Poisoned`]
+/// if the state machine panics at a command in the log; [`BackupError::Protocol`] if the replica
+/// does not run EPaxos*; otherwise if the directory is damaged or empty, or the file cannot be
+/// written. After an error no part of the new file remains, and an existing file is unchanged.
 pub fn backup<S: StateMachine>(
     machine: S,
     directory: impl AsRef<Path>,
@@ -111,7 +110,7 @@ pub fn backup<S: StateMachine>(
     left_out.sort_unstable();
     left_out.dedup();
     let backup = Backup {
-        // 0 stands for a cluster that was not restored.
+        // 0 means a cluster that was not restored.
         id: rand::random_range(1..=u64::MAX),
         cluster,
         replica,
@@ -135,14 +134,14 @@ pub fn backup<S: StateMachine>(
     Ok(backup)
 }
 
-/// Makes a new data directory for `replica` from a backup, once every byte of that was checked. All
-/// replicas of a cluster have to be restored from the same backup, into directories of their own,
-/// before any of them starts.
+/// Makes a new data directory for `replica` from a backup, after checking every byte of it. Restore
+/// all replicas of a cluster from the same backup, into directories of their own, before any of
+/// them starts.
 ///
 /// # Errors
 /// [`BackupError::NotEmpty`] if there is anything in the directory; [`BackupError::Damaged`] if the
-/// backup is not what was written; otherwise if the directory cannot be made: what was begun of it
-/// is removed.
+/// backup differs from what was written; otherwise if the directory cannot be made. A half-made
+/// directory is removed.
 pub fn restore<S: StateMachine>(
     file: impl AsRef<Path>,
     directory: impl AsRef<Path>,
@@ -175,7 +174,7 @@ pub fn restore<S: StateMachine>(
     Ok(backup)
 }
 
-/// Whether the directory is there; if it is, nothing may be in it.
+/// Whether the directory exists. It is an error if it does and is not empty.
 fn empty(directory: &Path) -> Result<bool, BackupError> {
     let name = || directory.display().to_string();
     match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
@@ -186,9 +185,9 @@ fn empty(directory: &Path) -> Result<bool, BackupError> {
     }
 }
 
-/// Removes what was begun in a directory that was empty, or not there, before.
+/// Removes what was made so far. The directory was empty or missing before.
 fn clear(directory: &Path, keep: bool) {
-    // Whatever cannot be removed keeps the directory from being used: the safe side.
+    // A file that cannot be removed keeps the directory from being used, which is safe.
     let _ = match keep {
         false => fs::remove_dir_all(directory),
         true => fs::read_dir(directory).map(|entries| {

@@ -1,5 +1,5 @@
-//! Takes: what a directory's replica had executed, and its state. The same steps as those of a
-//! replica that starts (`start`), without the rest of it: no thread, no network, nothing written.
+//! Reads what a directory's replica had executed, and its state. It takes the same steps as a
+//! replica that starts (see `start`), but it starts no thread, uses no network and writes nothing.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,10 +23,10 @@ use crate::types::{
 };
 use crate::wire::{self, decode_own_snapshot, decode_record, replicas_in_snapshot};
 
-/// How often the directory of a running replica is read: what is read may be gone meanwhile.
+/// How often to read the directory of a running replica: its files may be removed during a reading.
 const ATTEMPTS: usize = 3;
 
-/// What was found in a directory.
+/// What a directory holds.
 pub(super) struct Taken {
     pub(super) cluster: String,
     pub(super) replica: ReplicaId,
@@ -37,7 +37,7 @@ pub(super) struct Taken {
     pub(super) state: Vec<u8>,
 }
 
-/// Takes what is there: all of it, or if a replica runs the newest snapshot.
+/// Reads everything in a stopped replica's directory, or the newest snapshot of a running one.
 pub(super) fn take<S: StateMachine>(
     machine: S,
     directory: &Path,
@@ -81,7 +81,7 @@ pub(super) fn take<S: StateMachine>(
     }
 }
 
-/// Only of what EPaxos* leaves behind is known how to begin a new cluster with it.
+/// `found` can start a new cluster from an EPaxos* directory only.
 fn check_protocol(identity: &Identity, directory: &str) -> Result<(), BackupError> {
     if identity.protocol == EPaxos::NAME {
         return Ok(());
@@ -90,7 +90,7 @@ fn check_protocol(identity: &Identity, directory: &str) -> Result<(), BackupErro
     Err(BackupError::Protocol { directory, protocol })
 }
 
-/// The newest snapshot, while a replica may be writing.
+/// The newest snapshot, read while a replica may be writing.
 fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, StorageError> {
     let disk = FileDisk::read_only(directory)?;
     let Some(mut reading) = Reading::of(Arc::new(disk))? else { return Ok(None) };
@@ -103,7 +103,7 @@ fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, S
     Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
 }
 
-/// What a snapshot holds.
+/// The contents of a snapshot.
 struct Begin<S> {
     replicas: usize,
     executed: crate::types::Executed,
@@ -122,7 +122,7 @@ fn begin<S: StateMachine>(
         file.extend_from_slice(&chunk);
     }
     let file = Bytes::from(file);
-    // Its checksums are right: what wrote it wrote it otherwise than is understood here.
+    // The checksums are right, so the writer wrote something that this version cannot decode.
     let wrong = |what: String| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
     let replicas = replicas_in_snapshot(&file);
     let replicas = replicas.ok_or_else(|| wrong("it is no replica's snapshot".into()))?;
@@ -137,7 +137,7 @@ fn begin<S: StateMachine>(
     Ok(Begin { replicas, executed, shared, own, applier })
 }
 
-/// Everything, of a replica that does not run: `None` if it has no records.
+/// Everything in a stopped replica's directory; `None` if it has no records.
 fn all<S: StateMachine>(
     machine: S,
     mut reading: Reading,
@@ -155,7 +155,7 @@ fn all<S: StateMachine>(
     let Some(replicas) = replicas else { return Ok(None) };
     let mut core = core(replica, replicas)?;
     let mut out = Output::default();
-    // Replicas that start from this tell contents apart by the same key.
+    // Replicas that start from this backup compare contents with the same key.
     let mut applier = Applier::new(machine).keyed(rand::random());
     let mut poisoned = None;
     if let Some(begun) = begun {
@@ -197,7 +197,7 @@ fn all<S: StateMachine>(
     Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
 }
 
-/// A replica that takes no step.
+/// A core that only restores; it never takes a step.
 fn core(me: ReplicaId, replicas: usize) -> Result<Core<EPaxos>, StorageError> {
     let missing =
         |error: crate::types::UnsupportedSize| StorageError::Missing { what: error.to_string() };
@@ -213,7 +213,7 @@ fn core(me: ReplicaId, replicas: usize) -> Result<Core<EPaxos>, StorageError> {
     Ok(Core::new(settings.clone(), Limits::default(), EPaxos::new(settings)))
 }
 
-/// Why nothing is taken of a directory.
+/// Why a directory could not be read for a backup.
 enum NotTaken {
     Storage(StorageError),
     Poisoned(Box<PoisonedCommand>),
@@ -238,7 +238,7 @@ fn apply<S: StateMachine, M, R>(
 ) -> Result<(), Box<PoisonedCommand>> {
     for execution in out.execute.drain(..) {
         for command in execution.batch.commands() {
-            // Nobody waits for an answer here. After a panic the state is not used any more.
+            // No caller waits for an answer here. After a panic the state is dropped.
             let applied = catch_unwind(AssertUnwindSafe(|| applier.apply(command, false)));
             applied.map_err(|panic| {
                 Box::new(PoisonedCommand::new(execution.id, command, panic_text(&*panic)))
@@ -249,7 +249,7 @@ fn apply<S: StateMachine, M, R>(
     Ok(())
 }
 
-/// The size of the cluster, from the first record that tells.
+/// The size of the cluster, from the first record that contains it.
 fn size_of(reading: &Reading) -> Result<Option<usize>, StorageError> {
     let mut size = None;
     reading.replay(&mut |_, record| {

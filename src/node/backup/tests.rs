@@ -1,4 +1,4 @@
-//! Backups of small directories, and what must not come of them.
+//! Backups of small directories, and what they must refuse.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,8 +32,9 @@ fn put(client: u64, key: &'static str, value: &'static str) -> Command {
     }
 }
 
-/// Slot 2 of replica 1 and slot 5 of replica 3 are executed, though nobody here knows of those
-/// before; replica 2's own first is decided and waits for one that is not, its second is open.
+/// Slot 2 of replica 1 and slot 5 of replica 3 are executed, though the instances before them are
+/// unknown here. Replica 2's first own instance is decided and waits for one that is not; its
+/// second is open.
 fn records() -> Vec<Record> {
     let batch = |command| Batch::new(vec![command]);
     let committed = |id, command, deps| {
@@ -56,7 +57,7 @@ fn records() -> Vec<Record> {
     ]
 }
 
-/// A directory of replica 2 of 3 with these records, left in good order.
+/// A directory of replica 2 of 3 with these records, closed cleanly.
 fn directory(path: &Path, records: &[Record]) {
     let options = StoreOptions {
         cluster: "blue".into(),
@@ -154,7 +155,7 @@ fn what_was_restored_can_be_backed_up_again() {
     assert_ne!(first.backup.id, second.backup.id);
     assert!(again.executed.includes(&home.made.executed) && again.left_out == 0);
 
-    // The same while somebody has it: all that there is is its snapshot.
+    // The same while another process holds the directory: only its snapshot can be backed up.
     let held = FileDisk::open(home.path("new")).expect("nobody has it");
     let running =
         backup(Kv::new(), home.path("new"), home.path("running"), &BackupOptions::default());
@@ -213,7 +214,7 @@ fn every_byte_and_the_length_of_a_backup_count() {
     longer.push(0);
     decode(&longer).expect_err("too long");
 
-    // And nothing comes of it.
+    // A damaged backup restores nothing.
     fs::write(home.path("file"), &whole[..whole.len() - 1]).expect("written");
     let error = home.restore("new", 1).expect_err("cut off");
     assert!(matches!(error, BackupError::Damaged { .. }), "{error}");

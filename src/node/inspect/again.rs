@@ -1,4 +1,4 @@
-//! Reading a directory again that seems damaged while a replica uses it.
+//! Reads a directory again when it looks damaged while a replica uses it.
 
 use std::collections::HashSet;
 use std::thread;
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use crate::storage::{Report, StorageError};
 
-/// How often it is read at the most.
+/// The most times that a directory is read.
 const ATTEMPTS: u32 = 40;
-/// How long it is left alone after the first time.
+/// The pause after the first reading.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Tells damage in a directory that is in use from what its replica did while it was read: files
-/// come and go, and the last segment grows. Damage stays where it is, byte for byte; what a replica
-/// does leaves another trace each time, or none.
+/// Tells damage in a directory in use from changes that its replica made during the reading: files
+/// come and go, and the last segment grows. Damage stays the same, byte for byte. A change by the
+/// replica looks different at each reading, or disappears.
 #[derive(Default)]
 pub(super) struct Again {
     attempts: u32,
-    /// The problems found so far, in their own words.
+    /// The problems found so far, as text.
     before: HashSet<String>,
 }
 
 impl Again {
-    /// Whether a report can be believed; otherwise the directory is to be read once more. Problems
-    /// that only one reading has met are taken out of the last report.
+    /// Whether the report is final; otherwise read the directory once more. A final report keeps
+    /// only the problems that an earlier reading has found too.
     pub(super) fn is_settled(&mut self, report: &mut Report) -> bool {
         self.attempts += 1;
         if report.problems.is_empty() || report.holder.is_none() {
@@ -41,7 +41,7 @@ impl Again {
         false
     }
 
-    /// Leaves the directory alone for a moment, a little longer each time.
+    /// Waits a moment before the next reading, a little longer each time.
     pub(super) fn pause(&self) {
         thread::sleep(PAUSE * self.attempts);
     }

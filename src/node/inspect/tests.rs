@@ -1,4 +1,4 @@
-//! What is told of a directory, sound or damaged.
+//! What an inspection reports about a directory, sound or damaged.
 
 use std::fs;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn batch() -> Arc<Batch> {
     }])
 }
 
-/// One instance in each phase, and one that became a `Nop`.
+/// One instance in each phase, and one that was decided as `Nop`.
 fn records() -> Vec<Record> {
     let id = |owner, slot| InstanceId::new(replica(owner), slot);
     let deps = || Deps::none(3);
@@ -42,7 +42,7 @@ fn records() -> Vec<Record> {
     ]
 }
 
-/// A directory with these records, and a snapshot in their middle.
+/// A directory with these records, and a snapshot between them.
 fn directory(path: &Path) {
     let options = StoreOptions {
         cluster: "blue".into(),
@@ -107,7 +107,7 @@ fn instances_are_counted_by_owner_and_phase() {
     assert_eq!(contents.executed.floor(), &Deps::from_slots([0, 4, 0]));
 }
 
-/// Every byte of every file that means something, flipped: said, with the file's name.
+/// Flips every byte that matters in every file. The report must name the file.
 #[test]
 fn damage_is_named_and_comes_with_advice() {
     let home = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Who is let in, and who is not.
+//! Which peers are admitted and which are refused.
 
 use super::*;
 use crate::storage::{FaultyDisk, Operation, Store, StoreOptions};
@@ -109,8 +109,8 @@ fn a_peer_that_lacks_what_was_heard_of_it_is_refused_until_it_is_the_one_again()
     assert_eq!(register.introduce().1, [(peer(2), remembered(4, 12, 12))]);
 }
 
-/// Of replica 3, whose directory was copied at 10 records. In life 4 it was heard at 12; in
-/// life 9 it goes on from the copy.
+/// About replica 3, whose directory was copied at 10 records. It was heard at 12 in life 4. In life
+/// 9 it continues from the copy.
 #[test]
 fn a_peer_that_has_acted_on_another_history_of_a_third_is_refused() {
     let register = open(&Arc::new(FaultyDisk::new(1, 64 << 20)));

@@ -1,5 +1,5 @@
-//! What the core thread is asked: how the replica stands, what it has done, why something waits.
-//! Beside the runner's turns.
+//! Questions to the core thread: the replica's state, its figures, why an instance waits. Part of
+//! the runner; answered between steps.
 
 use std::sync::atomic::Ordering;
 
@@ -15,10 +15,10 @@ use crate::protocol::Path;
 
 impl<P: NodeProtocol> Runner<P> {
     pub(super) fn answer(&mut self, question: Question) {
-        // Whoever asked may have gone away.
+        // The receiver may be gone.
         match question {
             Question::Pause(resume, sender) => {
-                // The network of this replica runs on this thread, too.
+                // The network of this replica runs on this thread, so it pauses, too.
                 let _ = sender.send(());
                 let _ = resume.recv();
             }

@@ -1,15 +1,15 @@
-//! When a replica stands still for want of room on its disk, as one whose machine was suspended,
-//! and the others go on without it. Beside the runner's turns.
+//! When a replica stops taking steps because its disk is full, as if its machine were suspended,
+//! while the others go on without it. Part of the runner.
 //!
-//! Its log has no room for the records it was given. Nothing that rests on them may be said, and a
-//! replica that cannot vote must not look as if it could: it answers no pings, so that nobody waits
-//! for its votes or for its lead. It takes nothing in either, so what waits in memory does not
-//! grow. Only room on the disk ends this: a snapshot holds what those records say, so it must not
-//! be finished before they are durable.
+//! The log has no room for the records that it was given. Nothing that depends on them may be sent,
+//! and a replica that cannot vote must not look as if it could. So it answers no pings, and no peer
+//! waits for its votes or its lead. It takes nothing in either, so its memory does not grow. Only
+//! room on the disk ends this: a snapshot covers those records, so it must not be finished before
+//! they are durable.
 //!
-//! So it must not come to that while a snapshot can still make room. A replica whose disk is almost
-//! full stands still, too, while it takes one: what the log grew by meanwhile would be taken from
-//! the room that the snapshot needs.
+//! So it must not come to this while a snapshot can still free room. A replica whose disk is almost
+//! full also stops taking steps while it takes a snapshot. Otherwise the log would grow into the
+//! room that the snapshot needs.
 
 use super::{EXPIRY, Runner};
 use crate::node::error::Rejected;
@@ -17,7 +17,7 @@ use crate::node::status::NodeProtocol;
 use crate::types::Time;
 
 impl<P: NodeProtocol> Runner<P> {
-    /// Whether it stands still.
+    /// Whether the replica takes no steps.
     pub(super) fn stands_still(&self) -> bool {
         self.journal.waits_for_room() || self.snapshots.needs_quiet()
     }
@@ -32,7 +32,7 @@ impl<P: NodeProtocol> Runner<P> {
         while let Some(command) = self.shared.proposals.pop() {
             self.shared.pending.turn_away(command.request, Rejected::DiskFull);
         }
-        // What was decided before is still applied and answered.
+        // Earlier decisions are still applied and answered.
         self.hand_on();
         self.inbox.hold_back(true);
         while let Some(question) = self.shared.questions.pop() {
@@ -43,7 +43,7 @@ impl<P: NodeProtocol> Runner<P> {
             self.expire(now);
         }
         if !self.stands_still() {
-            // It goes on at once, not at the next tick.
+            // Continue at once, not at the next tick.
             self.shared.wake.notify_one();
         }
     }

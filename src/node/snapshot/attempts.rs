@@ -1,24 +1,24 @@
-//! When a snapshot may be tried again after one that failed.
+//! When to retry after a failed snapshot.
 
 use std::time::Duration;
 
 use super::worker::Room;
 use crate::types::Time;
 
-/// After a failure, so long until the next attempt.
+/// The wait after a failed attempt.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The same after one that was to make room. The log grows on, and the longer it is, the more room
-/// a snapshot of it takes.
+/// The same for a snapshot that is to free room. It is short, because the log keeps growing, and a
+/// snapshot of a longer log needs more room.
 const SHORT_PAUSE: Duration = Duration::from_secs(2);
 
-/// How the last attempts went, of each kind: one that has to leave the log its room may fail where
-/// one that may take all of it succeeds, so neither says anything about the other.
+/// The results of the last attempts, by kind. An attempt that must leave room for the log may fail
+/// where one that may take all room succeeds, so neither result predicts the other.
 pub(super) struct Attempts {
-    /// When another may begin that leaves the log its room.
+    /// When the next attempt that leaves room for the log may begin.
     spare_not_before: Time,
-    /// When another may begin that makes room.
+    /// When the next attempt that frees room may begin.
     all_not_before: Time,
-    /// How much of the disk the last one might take.
+    /// How much of the disk the last attempt was allowed to take.
     room: Room,
 }
 
@@ -32,7 +32,7 @@ impl Attempts {
         self.room = room;
     }
 
-    /// It came to nothing.
+    /// The attempt failed.
     pub(super) fn failed(&mut self, now: Time) {
         match self.room {
             Room::Spare => self.spare_not_before = now + PAUSE,
@@ -40,7 +40,7 @@ impl Attempts {
         }
     }
 
-    /// It is done. A failure of its kind before it says nothing any more.
+    /// The attempt succeeded, so an earlier failure of its kind no longer matters.
     pub(super) fn succeeded(&mut self) {
         match self.room {
             Room::Spare => self.spare_not_before = Time::ZERO,
@@ -48,12 +48,12 @@ impl Attempts {
         }
     }
 
-    /// How much of the disk the last one might take.
+    /// How much of the disk the last attempt was allowed to take.
     pub(super) fn room(&self) -> Room {
         self.room
     }
 
-    /// Whether another may begin that may take so much.
+    /// Whether an attempt that may take this much may begin.
     pub(super) fn may_begin(&self, now: Time, room: Room) -> bool {
         match room {
             Room::Spare => now >= self.spare_not_before,

@@ -1,11 +1,12 @@
 //! When a snapshot is taken, and what follows from it: the core thread's side of the worker.
 //!
-//! An own snapshot: the core's part is taken between two steps; the state's by the apply thread,
-//! when it has come that far; the worker writes both. Once the log is durable up to there it
-//! counts, and the log before it may go.
+//! An own snapshot has two parts. The core's part is taken between two steps. The apply thread
+//! takes the state once it has executed everything up to there. The worker writes both. The
+//! snapshot counts once the log is durable up to its position; then the log before it may be
+//! dropped.
 //!
-//! A snapshot that comes from another replica says what no record here says. So the own one after
-//! it counts only when the log begins there (`storage::Lineage`).
+//! A snapshot from another replica says what no record here says. So the first own snapshot after
+//! it counts only once the log begins at its position (`storage::Lineage`).
 
 mod attempts;
 mod worker;
@@ -36,69 +37,70 @@ use attempts::Attempts;
 pub(super) use worker::{Arrived, Readable, SnapshotStore};
 use worker::{News, Room, SnapshotWorker, Task};
 
-/// How long after the last one a snapshot is taken at the earliest because much is kept.
+/// The shortest time between two snapshots that are taken because many decisions are kept.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How far an own snapshot is.
+/// The progress of an own snapshot.
 enum Stage {
     Idle,
-    /// The apply thread and then the worker have it.
+    /// The apply thread works on it, and then the worker.
     Begun(LogPosition),
-    /// It lacks its end, until the log is durable up to here, and divided here if it has to be.
+    /// Written except for its end. It waits until the log is durable up to this position and, if
+    /// necessary, divided there.
     Written(LogPosition),
-    /// The worker ends it.
+    /// The worker writes its end.
     Finishing,
-    /// It is whole. It counts once the log begins here.
+    /// Complete. It counts once the log begins at this position.
     Cutting(LogPosition, OwnSnapshot),
 }
 
-/// What the core thread knows of snapshots.
+/// The core thread's state of snapshots.
 pub(super) struct Snapshots<P: NodeProtocol> {
     tasks: Sender<Task<P::Snapshot, P::Record>>,
     news: Receiver<News<P::Snapshot>>,
-    /// There until dropped.
+    /// `Some` until this is dropped.
     thread: Option<JoinHandle<()>>,
-    /// The worker need not finish what it has begun.
+    /// Tells the worker not to finish what it has begun.
     over: Arc<AtomicBool>,
     shared: Arc<ReplicaShared>,
-    /// The directory's, if there is one.
+    /// The directory's snapshots; `None` in memory.
     store: Option<crate::storage::Snapshots>,
     stage: Stage,
     begun: Time,
     attempts: Attempts,
-    /// Another replica waits for one.
+    /// Another replica waits for a snapshot.
     wanted: bool,
-    /// Whether the state here came from another replica.
+    /// Whether the state came from another replica.
     lineage: Lineage,
-    /// How many were taken since the disk was found to be almost full.
+    /// How many were taken since the disk became almost full.
     while_low: u32,
-    /// The log's length when the last one was begun, and how long that one's state was.
+    /// The log's length when the last snapshot was begun, and the length of that snapshot's state.
     log_bytes: u64,
     state_bytes: u64,
-    /// The least that was kept of decisions since the last one was begun.
+    /// The fewest bytes of decisions kept since the last snapshot was begun.
     least_kept: usize,
-    /// Own ones that others may read.
+    /// Own snapshots that others may read.
     offered: Vec<SnapshotId>,
     inputs: Vec<Input<P::Message>>,
     arrived: Vec<Arrived<P::Snapshot>>,
     useless: usize,
-    /// Who waits for the present one, and who for the one after it.
+    /// Callers that wait for the snapshot under way, and callers that wait for the next one.
     askers: Vec<Asker>,
     next_askers: Vec<Asker>,
     reminder: Reminder,
     metrics: SnapshotMetrics,
 }
 
-/// A snapshot that a replica begins with.
+/// The snapshot that a replica starts from.
 pub(super) struct First {
     pub(super) own: OwnSnapshot,
     pub(super) info: SnapshotInfo,
     pub(super) readable: Readable,
-    /// How long the state was in it.
+    /// The length of its state.
     pub(super) state_bytes: u64,
 }
 
-/// What the worker has to be told about its cluster.
+/// The cluster that the worker takes snapshots for, and where it stores them.
 pub(super) struct Where {
     pub(super) cluster: String,
     pub(super) replicas: usize,
@@ -168,7 +170,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         })
     }
 
-    /// Takes in what the worker has to tell; what the core has to know of it goes to `inputs`.
+    /// Handles the worker's news; passes on to `inputs` what the core must know.
     pub(super) fn gather(
         &mut self,
         now: Time,
@@ -179,7 +181,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         inputs.append(&mut self.inputs);
     }
 
-    /// Takes in what the worker has to tell, and keeps what the core has to know of it.
+    /// Handles the worker's news, and keeps what the core must know.
     pub(super) fn look(&mut self, now: Time, journal: &mut Journal) {
         while let Ok(news) = self.news.try_recv() {
             match news {
@@ -211,21 +213,21 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
     }
 
-    /// Whether a snapshot at this position must not be finished yet. Once it is, a crash may come,
-    /// and the next life counts on it.
+    /// Whether a snapshot at this position must not be finished yet. A finished snapshot is used
+    /// after a crash.
     fn waits_for_the_log(&self, position: LogPosition, now: Time, journal: &mut Journal) -> bool {
         position > journal.durable(now).position()
             || self.lineage.is_first() && !journal.is_divided_at(position)
     }
 
-    /// Whether the replica has to stand still until the present snapshot is there, or has failed:
-    /// it is to make room on a disk that is almost full, and needs what is left of that.
+    /// Whether the replica must stop taking steps until the current snapshot is done or has failed:
+    /// it is to free room on an almost full disk, and needs the room that is left.
     pub(super) fn needs_quiet(&self) -> bool {
         self.store.is_some() && !matches!(self.stage, Stage::Idle) && self.shared.space_is_low()
     }
 
-    /// The log waits for room: a snapshot that waits for the log must not take that, and none is
-    /// begun.
+    /// The log waits for room. Give up a snapshot that waits for the log, because it takes that
+    /// room, and begin none.
     pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
         let action = "letting the log have the room for";
         let full = StorageError::Full { action, file: "a snapshot".to_owned() };
@@ -261,7 +263,7 @@ impl<P: NodeProtocol> Snapshots<P> {
                 us = %self.shared.id, position = position.records(), bytes,
                 seconds = took.as_secs_f64(), "took a snapshot"
             );
-            // Short of room, the log is not kept for an older one to take its place.
+            // If room is short, the log is not kept for an older snapshot to fall back on.
             let short = self.attempts.room() == Room::All;
             let floor = if short { position } else { store.log_floor() };
             let cut = self.lineage.finish(position, floor);
@@ -272,7 +274,7 @@ impl<P: NodeProtocol> Snapshots<P> {
                 self.inputs.push(Input::Snapshot(own));
             }
             for asker in self.askers.drain(..) {
-                // Whoever asked may have gone away.
+                // The receiver may be gone.
                 let _ = asker.send(Ok(info.clone()));
             }
         } else {
@@ -282,7 +284,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
     }
 
-    /// That is no reason to stop: the log goes on. It is tried again.
+    /// A failed snapshot does not stop the replica, because the log continues. It is tried again.
     fn failed(&mut self, now: Time, error: &StorageError) {
         if let Some(left_out) = self.reminder.is_due(now, &error.to_string()) {
             let us = self.shared.id;
@@ -297,7 +299,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
     }
 
-    /// Sees to what the core wants of snapshots.
+    /// Does what the core wants done about snapshots.
     pub(super) fn follow(&mut self, out: &mut Output<P::Message, P::Record>) {
         self.wanted |= std::mem::take(&mut out.snapshot_wanted);
         out.snapshot_reads.drain(..).for_each(|read| self.tell(Task::Read(read)));
@@ -305,11 +307,11 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     fn tell(&self, task: Task<P::Snapshot, P::Record>) {
-        // If the worker is gone, it has panicked, and the replica stops.
+        // If the worker has ended, it has panicked, and the replica stops.
         let _ = self.tasks.send(task);
     }
 
-    /// Somebody wants to have one.
+    /// A caller asks for a snapshot.
     pub(super) fn ask(&mut self, asker: Asker) {
         if self.store.is_none() {
             let _ = asker.send(Err(SnapshotError::InMemory));
@@ -323,12 +325,12 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.arrived.pop()
     }
 
-    /// How many snapshots that were complete turned out to be of no use since the last call.
+    /// How many complete snapshots turned out to be useless since the last call.
     pub(super) fn take_useless(&mut self) -> usize {
         std::mem::take(&mut self.useless)
     }
 
-    /// The state here is another replica's now.
+    /// Notes that the state has been replaced by another replica's.
     pub(super) fn installed(&mut self, bytes: u64, took: Duration) {
         info!(us = %self.shared.id, bytes, "installed another replica's snapshot");
         self.metrics.installed += 1;
@@ -338,7 +340,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.attempts = Attempts::new();
     }
 
-    /// Whether one has to be begun, and how much of the disk it may take.
+    /// Whether to begin a snapshot, and how much of the disk it may take.
     fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> Option<Room> {
         let kept = core.protocol().kept_bytes();
         self.least_kept = self.least_kept.min(kept);
@@ -352,15 +354,16 @@ impl<P: NodeProtocol> Snapshots<P> {
         if !self.next_askers.is_empty() {
             return Some(room);
         }
-        // As much log as there was state, at the least: a large state is not written too often.
+        // At least as much log as state, so that a large state is not written too often.
         let limits = &self.shared.limits;
         let every = limits.snapshot_every.max(self.state_bytes);
         let grown = match &self.store {
             Some(_) => journal.log_bytes() - self.log_bytes >= every,
-            // For others alone: what is in no snapshot is kept for them, however much it is.
+            // In memory, snapshots are for others only; anything outside a snapshot is kept for
+            // them.
             None => kept > limits.keep_for_absent_bytes && (kept - self.least_kept) as u64 >= every,
         };
-        // Only a snapshot lets go of what is kept: clients must not be turned away for want of one.
+        // Only a snapshot releases what is kept. Without one, clients would be refused.
         let filling = kept >= limits.kept_bytes / 2
             && journal.log_bytes() > self.log_bytes
             && now >= self.begun + PAUSE;
@@ -368,21 +371,21 @@ impl<P: NodeProtocol> Snapshots<P> {
         (due && self.attempts.may_begin(now, room)).then_some(room)
     }
 
-    /// Whether none is under way, and another would not stand for what no log tells of: a log that
-    /// begins at 0 looks like that of a new directory. If the first snapshot after an installed
-    /// state were damaged there, the next life would begin with nothing, and without a word.
+    /// Whether no snapshot is under way, and a new one would not depend on an empty log. A log that
+    /// begins at 0 looks like that of a new directory. Suppose the first snapshot after an
+    /// installed state were damaged there: the next life would silently start from nothing.
     fn can_begin(&self, journal: &Journal) -> bool {
         let untold = self.lineage.is_foreign() && journal.is_new();
         matches!(self.stage, Stage::Idle) && !untold
     }
 
-    /// Whether one has to be begun at once because the disk is almost full.
+    /// Whether to begin a snapshot at once because the disk is almost full.
     pub(super) fn must_make_room(&mut self, now: Time, journal: &Journal) -> bool {
         let may = self.attempts.may_begin(now, Room::All);
         self.can_begin(journal) && self.is_short_of_room(journal) && may
     }
 
-    /// Whether the disk is almost full and a snapshot may help: it lets go of all log before it.
+    /// Whether the disk is almost full and a snapshot may help, by releasing the log before it.
     fn is_short_of_room(&mut self, journal: &Journal) -> bool {
         if self.store.is_none() || !self.shared.space_is_low() {
             self.while_low = 0;
@@ -390,12 +393,12 @@ impl<P: NodeProtocol> Snapshots<P> {
         }
         let grown = journal.log_bytes() - self.log_bytes;
         let half_a_segment = self.shared.limits.segment_bytes as u64 / 2;
-        // After the first, a large state is not written for little.
+        // After the first one, a large state is not written again for little gain.
         self.while_low == 0 || grown >= half_a_segment.max(self.state_bytes)
     }
 
-    /// Begins one if it is time: what the apply thread has to do for it. Everything that the core
-    /// put out has to be on its way already.
+    /// Begins a snapshot if it is time, and returns the apply thread's part of it. Everything that
+    /// the core has put out must already be on its way.
     pub(super) fn begin(
         &mut self,
         now: Time,
@@ -426,7 +429,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         })))
     }
 
-    /// Lets go of what nobody reads any more, and sees how the state has grown.
+    /// Releases snapshots that no replica reads any more.
     pub(super) fn look_after(&mut self, core: &Core<P>) {
         let tasks = &self.tasks;
         self.offered.retain(|id| {
@@ -453,10 +456,10 @@ impl<P: NodeProtocol> Snapshots<P> {
 impl<P: NodeProtocol> Drop for Snapshots<P> {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
-        // Without a sender, the thread ends.
+        // The thread ends when it has no sender.
         self.tasks = unbounded().0;
         if let Some(thread) = self.thread.take() {
-            // Its panic, if there was one, is known.
+            // A panic of the thread has already been reported.
             let _ = thread.join();
         }
     }

@@ -1,6 +1,7 @@
-//! The snapshot worker: a thread beside the log's for all that is slow about snapshots
-//! (PROTOCOL.md §8a). It writes own ones, reads from them what others ask for, and puts together
-//! and builds what others send. The parent module, on the core thread, decides; the worker does.
+//! The snapshot worker: a thread for all slow work on snapshots, beside the log's thread
+//! (PROTOCOL.md §8a). It writes own snapshots, reads from them what other replicas ask for, and
+//! assembles and builds those that others send. The parent module, on the core thread, decides; the
+//! worker does the work.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -23,25 +24,26 @@ use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapsho
 use crate::types::Executed;
 use crate::wire::{self, Wire, decode_snapshot, encode_snapshot};
 
-/// Snapshots are written in pieces of this many bytes; between two, others' reads are answered.
+/// Snapshots are written in pieces of this many bytes. Between two pieces, others' reads are
+/// answered.
 const PIECE: usize = 1 << 20;
-/// Memory that is set aside for a snapshot before the first of it has come.
+/// Memory reserved for a snapshot before its first part has arrived.
 const BEGINNING: u64 = 1 << 20;
 
-/// What the core thread wants done. `H` is what the protocol shares, `R` its record.
+/// A task from the core thread. `H` is the protocol's shared part, `R` its record.
 pub(in crate::node) enum Task<H, R> {
-    /// Write a snapshot, all but its end. Answered by [`News::Written`] or [`News::Failed`].
+    /// Write a snapshot except for its end. Answered by [`News::Written`] or [`News::Failed`].
     Write { checkpoint: Checkpoint<H, R>, state: Vec<u8>, room: Room },
-    /// The log is durable as far as the snapshot reaches: make it count. Answered by
+    /// The log is durable up to the snapshot's position: make the snapshot count. Answered by
     /// [`News::Taken`] or [`News::Failed`].
     Finish,
-    /// What is written is not to be finished: its room is needed.
+    /// Drop the unfinished snapshot: its room is needed.
     GiveUp,
     /// Answered by [`News::Read`].
     Read(SnapshotRead),
-    /// Nobody reads this one any more.
+    /// No replica reads this snapshot any more.
     LetGo(SnapshotId),
-    /// Something of another replica's snapshot. What is complete is answered by [`News::Arrived`]
+    /// A part of another replica's snapshot. A complete snapshot is answered by [`News::Arrived`]
     /// or [`News::Useless`].
     Arrival(Arrival),
 }
@@ -49,14 +51,14 @@ pub(in crate::node) enum Task<H, R> {
 /// How much of the disk a snapshot may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Room {
-    /// What is not left to the log.
+    /// Only what is not reserved for the log.
     Spare,
-    /// All that is free: the disk is almost full, and this is what makes room. The log is cut at
-    /// its position, so older ones are of no use any more.
+    /// All free room: the disk is almost full, and this snapshot is to free room. The log will be
+    /// cut at its position, so older snapshots are useless.
     All,
 }
 
-/// What came of it.
+/// The result of a task.
 pub(in crate::node) enum News<H> {
     Written,
     Taken(OwnSnapshot, Option<SnapshotInfo>),
@@ -66,22 +68,23 @@ pub(in crate::node) enum News<H> {
     Useless,
 }
 
-/// Another replica's snapshot, ready to take the place of the state.
+/// Another replica's snapshot, ready to replace the state.
 pub(in crate::node) struct Arrived<H> {
     pub(in crate::node) shared: H,
     pub(in crate::node) executed: Executed,
     /// The apply thread's `Applier`.
     pub(in crate::node) applier: Box<dyn Any + Send>,
     pub(in crate::node) bytes: u64,
-    /// What checking and building it took.
+    /// How long checking and building took.
     pub(in crate::node) took: Duration,
 }
 
-/// Where snapshots are kept.
+/// Where snapshots are stored.
 pub(in crate::node) enum SnapshotStore {
-    /// In memory, for others alone.
+    /// In memory, only for other replicas.
     Memory,
-    /// In the data directory. That much of the disk is left to the log, until it has used that up.
+    /// In the data directory. `leave_free` bytes of the disk are reserved for the log, until the
+    /// log has used them up.
     Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
 }
 
@@ -91,23 +94,23 @@ pub(in crate::node) enum Readable {
     File(SnapshotReader),
 }
 
-/// A snapshot that is written but for its end.
+/// A snapshot that is written except for its end.
 enum Written {
     Memory(OwnSnapshot, Bytes),
     File(OwnSnapshot, SnapshotWriter, Room),
 }
 
-/// A snapshot that is on its way here.
+/// A snapshot that is arriving.
 struct Incoming {
     id: SnapshotId,
     bytes: Vec<u8>,
 }
 
-/// What the thread works with.
+/// Everything the thread works with.
 pub(in crate::node) struct SnapshotWorker<H, R> {
     pub(in crate::node) store: SnapshotStore,
     pub(in crate::node) shared: Arc<ReplicaShared>,
-    /// What is under way is not wanted any more.
+    /// The work under way is no longer wanted.
     pub(in crate::node) over: Arc<AtomicBool>,
     pub(in crate::node) cluster: String,
     pub(in crate::node) limits: wire::Limits,
@@ -115,10 +118,10 @@ pub(in crate::node) struct SnapshotWorker<H, R> {
     pub(in crate::node) news: Sender<News<H>>,
 }
 
-/// The thread itself.
+/// The thread's own state.
 struct Work<H, R> {
     worker: SnapshotWorker<H, R>,
-    /// What came while something else was being done.
+    /// Tasks that arrived during another one.
     later: VecDeque<Task<H, R>>,
     written: Option<Written>,
     readable: Vec<(SnapshotId, Readable)>,
@@ -126,8 +129,7 @@ struct Work<H, R> {
 }
 
 impl<H: Wire, R: Wire> SnapshotWorker<H, R> {
-    /// Works until there is nobody left to work for. `first` is the snapshot that the replica
-    /// began with.
+    /// Works until the task channel closes. `first` is the snapshot that the replica started from.
     pub(in crate::node) fn run<S: StateMachine>(self, first: Option<(SnapshotId, Readable)>) {
         let shared = Arc::clone(&self.shared);
         let mut work = Work {
@@ -175,13 +177,13 @@ impl<H: Wire, R: Wire> Work<H, R> {
         }
     }
 
-    /// Whether nobody waits for anything any more.
+    /// Whether the replica has ended, so that no result is needed.
     fn is_over(&self) -> bool {
         self.worker.over.load(Ordering::Acquire) || self.worker.shared.phase() >= Phase::Killed
     }
 
     fn tell(&self, news: News<H>) {
-        // Nobody hears it when the replica has ended.
+        // The receiver is gone when the replica has ended.
         let _ = self.worker.news.send(news);
         self.worker.shared.wake.notify_one();
     }
@@ -192,7 +194,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         state: &[u8],
         room: Room,
     ) -> Result<Written, StorageError> {
-        // A failed attempt of before, if there is one, goes first: it takes space.
+        // Drop an earlier failed attempt first, because it takes space.
         self.written = None;
         let cluster = self.worker.cluster.clone();
         let writer = match &self.worker.store {
@@ -208,7 +210,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
             SnapshotStore::Disk { snapshots, .. } => {
                 self.find_room(room, state.len())?;
                 match snapshots.begin(checkpoint.position) {
-                    // There may be bytes to be had, and no file.
+                    // The disk may have bytes left but no free file.
                     Err(error) if error.is_full() && room == Room::All => {
                         snapshots.keep_newest()?;
                         snapshots.begin(checkpoint.position)
@@ -231,8 +233,9 @@ impl<H: Wire, R: Wire> Work<H, R> {
         Ok(Written::File(own, writer, room))
     }
 
-    /// Whether the disk has room for so many bytes of a snapshot. One that may take all there is
-    /// takes the older ones' as well, all but the newest's, which would go once it is finished.
+    /// Whether the disk has room for this many bytes of a snapshot. If it has not, a snapshot that
+    /// may take all room first removes the existing ones except the newest. They are useless once
+    /// this one is finished.
     fn find_room(&self, room: Room, bytes: usize) -> Result<(), StorageError> {
         let SnapshotStore::Disk { snapshots, disk, leave_free } = &self.worker.store else {
             return Ok(());
@@ -247,7 +250,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         }
     }
 
-    /// Answers the reads that wait, and puts the rest off.
+    /// Answers waiting reads, and defers all other tasks.
     fn look_up(&mut self) {
         while let Ok(task) = self.worker.tasks.try_recv() {
             match task {
@@ -314,8 +317,8 @@ impl<H: Wire, R: Wire> Work<H, R> {
         }
     }
 
-    /// Makes a state of another replica's bytes. Whatever is wrong with them, and whatever the
-    /// state machine makes of that, is no reason to stop.
+    /// Builds a state from another replica's bytes. Nothing in them may stop this replica, whatever
+    /// the state machine makes of them.
     fn build<S: StateMachine>(&self, incoming: Incoming) -> Result<News<H>, String> {
         let (clock, us) = (self.worker.shared.clock, self.worker.shared.id);
         let begun = clock.now();
@@ -350,14 +353,14 @@ impl Readable {
     }
 }
 
-/// Whether the disk has that much room.
+/// Whether the disk has this much room.
 fn spare(disk: &dyn Disk, bytes: u64) -> Result<(), StorageError> {
     match disk.free_space() {
         Ok(free) if free < bytes => {
             let (action, file) = ("leaving room for the log behind", "a snapshot".to_owned());
             Err(StorageError::Full { action, file })
         }
-        // Whether it can be written, writing it will tell.
+        // If the free space is unknown, the write itself will tell.
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a log into a core, and what it decides into the state machine. Part of `start`.
+//! Reads a log into a core, and executes what it decides. Part of `start`.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::replica::{Core, Output, Record};
 use crate::types::{LogPosition, ReplicaId};
 use crate::wire::{self, decode_record};
 
-/// So many executions are handed on together while the log is read, or so many bytes of them.
+/// While the log is read, executions are handed on in groups of this many, or this many bytes.
 const TOGETHER: usize = 512;
 const TOGETHER_BYTES: usize = 1 << 20;
-/// Twice this many bytes may be handed on and not applied yet.
+/// Up to twice this many bytes may be handed on and not yet applied.
 const AHEAD_BYTES: usize = 16 << 20;
-/// How often it is said how far reading the log is.
+/// How often the progress of reading the log is logged.
 const PROGRESS: Duration = Duration::from_secs(2);
-/// Reading a log into a core.
+/// The state of reading a log into a core.
 pub(super) struct Replay<'a, P: NodeProtocol> {
     core: &'a mut Core<P>,
     out: &'a mut Output<P::Message, P::Record>,
@@ -32,10 +32,10 @@ pub(super) struct Replay<'a, P: NodeProtocol> {
     pub(super) restored: Restored,
     begun: Duration,
     said: Duration,
-    /// What is to be handed on, and how many executions that is of those put out.
+    /// Bytes to hand on, and how many of the executions put out they include.
     bytes: usize,
     counted: usize,
-    /// What was handed on since the apply thread was asked last, and its answer to that.
+    /// Bytes handed on since the last question to the apply thread, and its answer.
     ahead: usize,
     reached: Option<Receiver<()>>,
 }
@@ -64,9 +64,9 @@ impl<'a, P: NodeProtocol> Replay<'a, P> {
         }
     }
 
-    /// Takes in one record; an error says that it is damaged.
+    /// Takes in one record. An error says that it is damaged.
     pub(super) fn take(&mut self, position: LogPosition, record: &[u8]) -> Result<(), String> {
-        // A copy of its own: payloads are slices of it, and live as long as they are needed.
+        // A separate copy for each record: payloads are slices of it and keep it alive.
         let decoded =
             decode_record::<Record<P::Record>>(Bytes::copy_from_slice(record), &self.limits);
         let (epoch, decoded) = decoded
@@ -87,8 +87,8 @@ impl<'a, P: NodeProtocol> Replay<'a, P> {
         Ok(())
     }
 
-    /// Hands what is decided on to the apply thread, and waits until it is not far behind; `None`
-    /// if it is gone.
+    /// Hands decisions on to the apply thread, and waits until it is close enough; `None` if the
+    /// thread has ended.
     fn hand_on(&mut self) -> Option<()> {
         let executions = std::mem::take(&mut self.out.execute);
         self.ahead += std::mem::take(&mut self.bytes);
@@ -115,8 +115,8 @@ impl<'a, P: NodeProtocol> Replay<'a, P> {
         }
     }
 
-    /// Waits until all that is decided is applied: a replica that cannot is not heard of by others.
-    /// `None` if the apply thread is gone.
+    /// Waits until everything decided is applied. A replica that cannot apply it must not connect
+    /// to others. `None` if the apply thread has ended.
     pub(super) fn finish(mut self) -> Option<Restored> {
         self.hand_on()?;
         let (sender, receiver) = bounded(1);
