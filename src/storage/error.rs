@@ -1,12 +1,12 @@
-//! What storage can refuse, by blame: the operator's doing, the disk's, or the caller's.
+//! Errors of `storage`, by blame: the operator, the disk or the caller.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::types::ReplicaSet;
 
-/// Why storage would not do as it was asked. Cheap to clone: a poisoned log answers every call with
-/// the error that poisoned it.
+/// Why an operation on storage failed. Cheap to clone, because a poisoned log answers every call
+/// with the error that poisoned it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -21,68 +21,68 @@ pub enum StorageError {
     /// The directory was made for another cluster or another replica.
     #[error("this directory belongs to {found}, not to {asked}")]
     Foreign {
-        /// Whose it is.
+        /// The owner.
         found: String,
-        /// Who asked.
+        /// The replica that tried to open it.
         asked: String,
     },
-    /// The directory is written in another protocol.
+    /// The directory was written under another protocol.
     #[error(
         "this directory belongs to a replica that runs the protocol {found:?}, not {asked:?}: set \
          `protocol = {found:?}`, or begin a new cluster in new directories"
     )]
     OtherProtocol {
-        /// What it is written in.
+        /// The directory's protocol.
         found: String,
-        /// What the replica was to run.
+        /// The protocol that the replica was to run.
         asked: String,
     },
-    /// The directory belongs to a cluster of other members.
+    /// The directory belongs to a cluster with other members.
     #[error(
         "this directory belongs to a cluster of the replicas {}, and the list of replicas names \
          {}: the list differs, the directory is sound",
         numbers(*.found), numbers(*.asked)
     )]
     OtherMembers {
-        /// The members it was begun with.
+        /// The directory's members.
         found: ReplicaSet,
-        /// The members it was to be started among.
+        /// The members in the configuration.
         asked: ReplicaSet,
     },
     /// The other replicas have refused this directory for good.
     #[error("the other replicas have refused this directory for good, and will again")]
     Outcast,
-    /// A file of a format that this version does not know.
+    /// The file's format is unknown to this version.
     #[error("{file}: format version {found}, where version {known} is known here")]
     Format {
         /// The file's name.
         file: String,
-        /// The version it says.
+        /// The file's version.
         found: u32,
-        /// The one version known here.
+        /// The only version known here.
         known: u32,
     },
-    /// Bytes that are not what was written: never guessed at, never skipped.
+    /// The bytes differ from what was written. They are never guessed at and never skipped.
     #[error("{file}, byte {offset}: {what}")]
     Damaged {
         /// The file's name.
         file: String,
         /// Where in the file the damage was noticed.
         offset: u64,
-        /// What does not hold there.
+        /// What is wrong there.
         what: String,
     },
-    /// Something that must be there is not.
+    /// A required file or part is missing.
     #[error("{what}")]
     Missing {
         /// What is missing and how that is known.
         what: String,
     },
-    /// The disk has no room, or no more files. What was acknowledged is safe. A failed flush is
-    /// never this: see [`StorageError::Io`].
+    /// The disk has no room or cannot create more files. Everything acknowledged is safe. A failed
+    /// flush is never reported like this: see [`StorageError::Io`].
     #[error("the disk is full: {action} {file}")]
     Full {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
         /// The file's name.
         file: String,
@@ -90,14 +90,14 @@ pub enum StorageError {
     /// The operating system failed an operation.
     #[error("{action} {file}: {error}")]
     Io {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
         /// The file's name.
         file: String,
-        /// What the system said.
+        /// The system's error.
         error: Arc<io::Error>,
     },
-    /// A record that no segment can hold.
+    /// The record is too long for any segment.
     #[error("a record of {bytes} bytes, where {limit} are allowed")]
     TooLarge {
         /// The record's length in bytes.
@@ -111,7 +111,7 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// An operation that failed on a file.
+    /// A failed operation on a file.
     pub(super) fn io(action: &'static str, file: &str, error: io::Error) -> StorageError {
         let file = file.to_owned();
         if is_full(&error) {
@@ -121,29 +121,29 @@ impl StorageError {
         }
     }
 
-    /// A flush that failed, for whatever reason: what it was about is in doubt, and no room that
-    /// comes later changes that.
+    /// A failed flush, for any reason. What it was to write is in doubt, even if there is room
+    /// later.
     pub(super) fn flush(file: &str, error: io::Error) -> StorageError {
         StorageError::Io { action: "flushing", file: file.to_owned(), error: Arc::new(error) }
     }
 
-    /// Bytes that do not hold.
+    /// Bytes that differ from what was written.
     pub(super) fn damaged(file: &str, offset: u64, what: impl Into<String>) -> StorageError {
         StorageError::Damaged { file: file.to_owned(), offset, what: what.into() }
     }
 
-    /// Something that is not there.
+    /// A required part that is missing.
     pub(super) fn missing(what: impl Into<String>) -> StorageError {
         StorageError::Missing { what: what.into() }
     }
 
-    /// Whether the disk was full, which is no sign of a broken one: it can be tried again.
+    /// Whether the disk was full. That is not a broken disk: the operation can be retried.
     pub fn is_full(&self) -> bool {
         matches!(self, StorageError::Full { .. })
     }
 }
 
-/// Whether the system ran out of space, of files, or of the user's share of either.
+/// Whether the system ran out of space or files, or the user's quota of either.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

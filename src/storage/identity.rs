@@ -1,5 +1,5 @@
-//! Whose directory this is, which lives it had, and whom its replica has met. Read before anything
-//! else in it.
+//! A directory's identity: which replica owns it, its lives, and the peers it has met. It is read
+//! before anything else in the directory.
 
 use std::collections::BTreeMap;
 
@@ -9,68 +9,68 @@ use crate::types::{Began, Chain, LogPosition, MAX_LIVES, MAX_REPLICAS, ReplicaId
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity-unfinished";
-/// Room on the disk, and a file, for the next time that it is written: peers have to be noted, and
-/// replicas to be started, on a full disk too.
+/// A file that reserves room for the next write of the identity. Peers must be recorded and
+/// replicas must start on a full disk, too.
 const SPARE: &str = "identity-spare";
 const MAGIC: [u8; 8] = *b"isonoiam";
 const VERSION: u32 = 5;
-/// The first version that says which protocol. Before there was one only, and what it was called.
+/// The first version that stores the protocol, and the only protocol before it.
 const PROTOCOL_SINCE: u32 = 4;
 const BEFORE: &str = "epaxos";
-/// The first version that knows the cluster's members and the directory's lives.
+/// The first version that stores the cluster's members and the directory's lives.
 const LIVES_SINCE: u32 = 5;
-/// The oldest version that is read.
+/// The oldest version that can be read.
 const OLDEST: u32 = 3;
-/// Everything but the names, the lives and the replicas met.
+/// The length of everything but the names, the lives and the replicas met.
 const FIXED: usize = 45;
 /// The longest name of a cluster in bytes.
 const MAX_CLUSTER: usize = 1024;
-/// The longest name of a protocol, with its length.
+/// The longest name of a protocol, including its length byte.
 const MAX_PROTOCOL: usize = 256;
-/// The members, and the number of the lives.
+/// The members, and the number of lives.
 const MEMBERS: usize = 10;
-/// A life, and where it began.
+/// A life and the position where it began.
 const LIFE: usize = 16;
 /// A replica that was met.
 const MET: usize = 17;
-/// The next identity is longer than this one by a life or a replica at most; this is plenty.
+/// The next identity is longer by one life or one replica at most, so this is plenty.
 const GROWTH: usize = 1024;
 const LONGEST: usize =
     FIXED + MAX_CLUSTER + MAX_PROTOCOL + MEMBERS + LIFE * MAX_LIVES + MET * MAX_REPLICAS;
 
-/// Whose directory this is.
+/// The identity of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The cluster's name, at most 1024 bytes.
     pub cluster: String,
-    /// The protocol that the replica runs, at most 255 bytes: what its records are written in.
+    /// The replica's protocol, at most 255 bytes. It determines how records are encoded.
     pub protocol: String,
-    /// The members of the cluster. Quorums are counted among these, so the list is the directory's
-    /// for good. Empty in a directory of an older version, which takes it from its next start.
+    /// The cluster's members. Quorums are counted among them, so the directory keeps this list for
+    /// good. Empty in a directory of an older version, which adopts the list at its next start.
     pub members: ReplicaSet,
-    /// The replica's number in it.
+    /// The replica's number in the cluster.
     pub replica: ReplicaId,
     /// How often the directory was opened for writing.
     pub incarnation: u64,
-    /// A number of this directory alone, drawn when it was made and found in all of its files.
+    /// A random number drawn when the directory was made, and stored in all of its files.
     pub directory: u64,
-    /// The backup that it was restored from; 0 if it began with nothing. Only replicas that began
-    /// with the same may talk to each other.
+    /// The backup that the directory was restored from; 0 if it was not restored. Only replicas
+    /// with the same origin may talk to each other.
     pub origin: u64,
-    /// Whether the other replicas have refused it for good: it must not be started again.
+    /// Whether the other replicas have refused this one for good: it must not be started again.
     pub outcast: bool,
-    /// Its lives. Each is durable before the replica says anything in it.
+    /// The directory's lives. Each is durable before the replica sends anything in it.
     pub chain: Chain,
-    /// The other replicas as each was first met.
+    /// The other replicas, as each was first met.
     pub met: BTreeMap<ReplicaId, Met>,
 }
 
-/// What another replica is known by for good.
+/// What identifies another replica for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Met {
-    /// The directory it keeps its records in; 0 if it keeps them in memory.
+    /// Its directory's number; 0 if it keeps its records in memory.
     pub directory: u64,
-    /// Its life if it keeps its records in memory: it has no other. 0 otherwise.
+    /// Its life if it keeps its records in memory, because it can have only one. Otherwise 0.
     pub life: u64,
 }
 
@@ -78,7 +78,7 @@ impl Identity {
     /// Reads the identity; `None` if the directory has none.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] or [`StorageError::Format`] if it is not what was written.
+    /// [`StorageError::Damaged`] or [`StorageError::Format`] if it cannot be read as written.
     pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, StorageError> {
         if !disk::list(disk)?.iter().any(|name| name == FILE) {
             return Ok(None);
@@ -87,10 +87,10 @@ impl Identity {
         decode(&bytes).map(Some)
     }
 
-    /// Notes durably by what another replica is known.
+    /// Stores durably what identifies another replica.
     ///
     /// # Errors
-    /// If the disk fails or is full; nothing is noted then.
+    /// If the disk fails or is full. Nothing is stored then.
     pub fn meet(&mut self, disk: &dyn Disk, peer: ReplicaId, met: Met) -> Result<(), StorageError> {
         let mut next = self.clone();
         next.met.insert(peer, met);
@@ -99,16 +99,16 @@ impl Identity {
         Ok(())
     }
 
-    /// Notes durably that the other replicas have refused this one for good.
+    /// Stores durably that the other replicas have refused this one for good.
     ///
     /// # Errors
-    /// If the disk fails or is full; nothing is noted then.
+    /// If the disk fails or is full. Nothing is stored then.
     pub fn cast_out(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
         self.outcast = true;
         self.write(disk)
     }
 
-    /// Begins the next life durably; the log ends at `end`.
+    /// Starts the next life durably, at the log's end `end`.
     pub(super) fn begin(
         &mut self,
         disk: &dyn Disk,
@@ -120,7 +120,7 @@ impl Identity {
         self.write(disk)
     }
 
-    /// Replaces the identity in one step, durably. A full disk has room for it: some was set aside.
+    /// Replaces the identity durably in one step. It uses the reserved room if the disk is full.
     pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
         let bytes = self.encode();
         match replace(disk, &bytes) {
@@ -128,13 +128,13 @@ impl Identity {
             done => done?,
         }
         if set_aside(disk, bytes.len() + GROWTH).is_err() {
-            // There is no room just now; the next time there may be.
+            // There is no room now; there may be at the next write.
             let _ = disk.remove(SPARE);
         }
         Ok(())
     }
 
-    /// Refuses a directory that was made for someone else, or that the others have refused.
+    /// Refuses a directory of another replica, or one that the others have refused.
     pub(super) fn check(&self, cluster: &str, replica: ReplicaId) -> Result<(), StorageError> {
         if self.cluster == cluster && self.replica == replica {
             return if self.outcast { Err(StorageError::Outcast) } else { Ok(()) };
@@ -146,7 +146,7 @@ impl Identity {
         Err(StorageError::Foreign { found, asked: whose(cluster, replica) })
     }
 
-    /// Refuses to be read in another protocol, or among other members, than it was written.
+    /// Refuses a directory of another protocol or with other members.
     pub(super) fn check_terms(
         &self,
         protocol: &str,
@@ -197,7 +197,7 @@ impl Identity {
     }
 }
 
-/// Puts a file of these bytes in the place of the identity, durably.
+/// Replaces the identity's file with one of these bytes, durably.
 fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), StorageError> {
     let file = Named::open(disk, UNFINISHED, Mode::Create)?;
     file.write(bytes, 0)?;
@@ -206,13 +206,13 @@ fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), StorageError> {
     disk::sync_directory(disk)
 }
 
-/// Makes a file of so many bytes, unless there is one.
+/// Creates the spare file with at least `bytes` bytes, unless it exists.
 fn set_aside(disk: &dyn Disk, bytes: usize) -> Result<(), StorageError> {
     let is_there = disk::list(disk)?.iter().any(|name| name == SPARE);
     if is_there && Named::open(disk, SPARE, Mode::Read)?.size()? >= bytes as u64 {
         return Ok(());
     }
-    // With room to grow, so that it is not made anew each time.
+    // It gets room to grow, so that it is not recreated each time.
     let file = Named::open(disk, SPARE, Mode::Create)?;
     file.write(&vec![0; bytes + GROWTH], 0)?;
     file.sync_new()
@@ -289,8 +289,8 @@ fn decode_lives(bytes: &[u8]) -> Option<(ReplicaSet, Chain, &[u8])> {
     Some((ReplicaSet::from_bits(u64_at(front, 0)?), chain, rest))
 }
 
-/// An older version kept an incarnation instead of a life. That says nothing of a replica that has
-/// a directory.
+/// An older version stored an incarnation instead of a life. It is meaningless for a replica that
+/// has a directory.
 fn decode_met(bytes: &[u8], lives: bool) -> Option<BTreeMap<ReplicaId, Met>> {
     let (count, rest) = bytes.split_first()?;
     let (entries, []) = rest.as_chunks::<MET>() else { return None };
@@ -333,7 +333,7 @@ mod tests {
         chain
     }
 
-    /// As an older version wrote it.
+    /// The bytes that an older version wrote.
     fn before(identity: &Identity, version: u32) -> Vec<u8> {
         let mut bytes = identity.encode();
         bytes.truncate(bytes.len() - 4);

@@ -1,14 +1,14 @@
-//! Where a replica's records go before anything is said that depends on them. This room moves
-//! bytes and counts them; what an instance is, it never learns. Before `node`, which appends what a
-//! step asks for and hands the marks back to the replica.
+//! Durable storage of a replica's records, which come here before anything that depends on them is
+//! sent. This room handles bytes only and knows nothing about instances. It sits before `node`,
+//! which appends each step's records and reports to the replica which are durable.
 //!
-//! From the bottom up: [`Disk`] is what all of this stands on, a real directory or one that fails
-//! on purpose. [`Log`] makes records durable, [`Snapshots`] keeps what replaces them, an
-//! [`Identity`] says whose they are. [`Store`] opens the three together, in the one order that is
-//! safe. [`LogThread`] runs a log beside the replica; [`Reading`] and [`verify`] look at a
-//! directory without touching it. A [`Trail`] says which command a life ended in, and
-//! [`read_skipped`] what the operator has said must not be executed. [`MemoryLog`] keeps nothing: a
-//! replica that has crashed must not come back under its id then.
+//! From the bottom up: [`Disk`] is the basis, a real directory or one that fails on purpose.
+//! [`Log`] makes records durable. [`Snapshots`] replace old records. An [`Identity`] says which
+//! replica owns them. [`Store`] opens all three in the only safe order. [`LogThread`] runs a log
+//! beside the replica. [`Reading`] and [`verify`] read a directory without changing it. A [`Trail`]
+//! tells at which command a process ended. [`read_skipped`] returns the requests that the operator
+//! has excluded from execution. [`MemoryLog`] keeps nothing: a replica that uses it must not return
+//! under its id after a crash.
 
 mod disk;
 mod error;
@@ -41,23 +41,23 @@ pub use verify::{Report, verify};
 
 use crate::types::{Durable, LogPosition};
 
-/// What has to have happened to a record before the replica speaks of it.
+/// How durable a record must be before the replica sends anything that depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// It was flushed: it survives the loss of power.
+    /// Flushed: it survives a power failure.
     #[default]
     Fsync,
-    /// The operating system has it: it survives the end of the process, and no more than that.
-    /// After a loss of power the log may have lost its end without anyone noticing.
+    /// Handed to the operating system: it survives the end of the process only. After a power
+    /// failure the log may have lost its end without a sign of it.
     Os,
-    /// Nothing: records live as long as the process. Up to `f` of `2f + 1` replicas may crash in
-    /// the life of a cluster, and none of them comes back.
+    /// Not stored: records live as long as the process. Up to `f` of `2f + 1` replicas may crash in
+    /// the life of a cluster, and none of them may come back.
     Memory,
 }
 
-/// The log of a replica that keeps its state in memory alone: every record is as durable as it will
-/// ever be when it is appended, so only their number matters.
+/// The log of a replica that keeps its state in memory. A record never becomes more durable than
+/// when it is appended, so only the number of records matters.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     records: u64,
@@ -69,12 +69,12 @@ impl MemoryLog {
         MemoryLog::default()
     }
 
-    /// Takes note of this many more records.
+    /// Counts this many more records.
     pub fn append(&mut self, records: usize) {
         self.records += records as u64;
     }
 
-    /// How far the log is durable: all of it.
+    /// How much of the log is durable: all of it.
     pub fn durable(&self) -> Durable {
         Durable::flushed(LogPosition::new(self.records))
     }

@@ -1,5 +1,5 @@
-//! A directory that is only read: what a replica would start from, without starting it. Beside
-//! `store`, which opens one to go on from.
+//! Reads a directory without changing it: the state that a replica would start from. Beside
+//! `store`, which opens a directory to continue from it.
 
 use std::sync::Arc;
 
@@ -10,25 +10,24 @@ use super::log::{self, Visit};
 use super::snapshot::{self, SnapshotReader, Survey};
 use crate::types::LogPosition;
 
-/// What a replica would start from. Nothing is changed: its incarnation stays what it is.
+/// What a replica would start from. Nothing is changed, not even the incarnation.
 #[derive(Debug)]
 pub struct Reading {
-    /// Whose it is, in its last incarnation.
+    /// The directory's identity, from its last life.
     pub identity: Identity,
-    /// The newest snapshot that is sound, checked to the last byte; `None` if the log holds
-    /// everything.
+    /// The newest sound snapshot, with every byte checked; `None` if the log holds everything.
     pub snapshot: Option<SnapshotReader>,
-    /// Snapshots that are not sound, newest first.
+    /// Damaged snapshots, newest first.
     pub damaged: Vec<StorageError>,
     disk: Arc<dyn Disk>,
 }
 
 impl Reading {
-    /// Looks at a directory; `None` if nothing was ever begun in it. Somebody may be writing to it:
-    /// what is read of it may be gone, or half there, and the reading fail, then.
+    /// Reads a directory; `None` if it was never used. A replica may be writing to it. Files may
+    /// then disappear or be incomplete, and the reading fails.
     ///
     /// # Errors
-    /// If a replica could not start from it, as far as can be told without reading the log.
+    /// If a replica could not start from it, as far as that is known without reading the log.
     pub fn of(disk: Arc<dyn Disk>) -> Result<Option<Reading>, StorageError> {
         let Some(identity) = Identity::read(&*disk)? else { return Ok(None) };
         let Some(start) = log::first_position(&*disk, identity.directory)? else {
@@ -39,8 +38,8 @@ impl Reading {
         Ok(Some(Reading { identity, snapshot, damaged, disk }))
     }
 
-    /// Shows `visit` every record after the snapshot, or after nothing if there is none, in order
-    /// and with its position: where the log ends. Nobody may be writing to it.
+    /// Calls `visit` with every record after the snapshot, or with all records if there is none, in
+    /// order and with positions. Returns the log's end. No process may be writing to the directory.
     ///
     /// # Errors
     /// As [`Log::open`](super::Log::open).

@@ -1,5 +1,6 @@
-//! The requests that the operator has said must never be executed: text, one a line. Read before
-//! anything is executed, and kept for ever, since the log may be read again from before them.
+//! The requests that the operator has excluded from execution, as text with one request a line. The
+//! list is read before anything is executed. It is kept for ever, because the log may be read again
+//! from before them.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +10,15 @@ use crate::types::RequestId;
 
 const FILE: &str = "skipped";
 const UNFINISHED: &str = "skipped-unfinished";
-/// The last line: without it the file was cut off.
+/// The last line; a file without it is incomplete.
 const END: &str = "end";
-/// No file is longer, in bytes.
+/// The longest allowed file, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// The requests in the list of a directory; none if there is no list.
+/// The requests in a directory's list; empty if there is no list.
 ///
 /// # Errors
-/// [`StorageError::Damaged`] if the list is not what was written, or if the disk fails.
+/// [`StorageError::Damaged`] if the list is not as written; otherwise if the disk fails.
 pub fn read_skipped(disk: &dyn Disk) -> Result<BTreeSet<RequestId>, StorageError> {
     if !disk::list(disk)?.iter().any(|name| name == FILE) {
         return Ok(BTreeSet::new());
@@ -35,10 +36,10 @@ pub fn read_skipped(disk: &dyn Disk) -> Result<BTreeSet<RequestId>, StorageError
     lines.map(request).collect()
 }
 
-/// Adds to the list, durably, and returns all that is in it then.
+/// Adds requests to the list durably, and returns the whole list.
 ///
 /// # Errors
-/// As [`read_skipped`]; nothing is added then.
+/// As [`read_skipped`]. Nothing is added then.
 pub fn add_skipped(
     disk: &dyn Disk,
     more: &BTreeSet<RequestId>,

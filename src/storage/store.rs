@@ -1,8 +1,8 @@
-//! A replica's directory as a whole: identity, snapshots and log, opened in the one order that is
-//! safe. After `identity`, `snapshot` and `log`.
+//! A replica's directory as a whole: identity, snapshots and log, opened in the only safe order.
+//! After `identity`, `snapshot` and `log`.
 //!
-//! A directory counts from the moment its identity is there, which is written last when it is made.
-//! Whatever is missing afterwards was lost.
+//! The identity is written last when a directory is made. Once it exists, everything else must
+//! exist, too; anything missing was lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::log::{self, Log, LogOptions, Visit};
 use super::snapshot::{self, Found, SnapshotOptions, SnapshotReader, SnapshotWriter, Snapshots};
 use crate::types::{Chain, LogPosition, ReplicaId, ReplicaSet};
 
-/// Whose directory is to be opened, and how it is kept.
+/// Which directory to open, and how to store records in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreOptions {
     /// The cluster's name, at most 1024 bytes.
     pub cluster: String,
-    /// The replica's number in it.
+    /// The replica's number in the cluster.
     pub replica: ReplicaId,
     /// The protocol that the replica runs, at most 255 bytes.
     pub protocol: String,
@@ -31,10 +31,10 @@ pub struct StoreOptions {
     pub snapshots: SnapshotOptions,
 }
 
-/// A directory that was opened.
+/// An open directory.
 #[derive(Debug)]
 pub struct Store {
-    /// Whose it is, in its new life, which is durable.
+    /// The directory's identity in its new life, which is durable.
     pub identity: Identity,
     /// The log, open for appending.
     pub log: Log,
@@ -42,36 +42,34 @@ pub struct Store {
     pub snapshots: Snapshots,
 }
 
-/// A directory that is being opened: the snapshot has to be read, then the log after it.
+/// A directory being opened: first read the snapshot, then the log after it.
 #[derive(Debug)]
 pub struct Opening {
-    /// Whose it is, in its last life; one that never lived is not written yet.
+    /// The directory's identity in its last life; not yet written if there was none.
     pub identity: Identity,
-    /// The newest snapshot that is sound, checked to the last byte; `None` if the log holds
-    /// everything.
+    /// The newest sound snapshot, with every byte checked; `None` if the log holds everything.
     pub snapshot: Option<SnapshotReader>,
-    /// Snapshots that are not sound, newest first: to be told to the operator.
+    /// Damaged snapshots, newest first, to report to the operator.
     pub damaged: Vec<StorageError>,
     snapshots: Snapshots,
     disk: Arc<dyn Disk>,
     options: LogOptions,
 }
 
-/// Where the log of a directory starts that was made from a snapshot: not at 0, or the loss of that
+/// Where the log starts in a directory made from a snapshot. If it started at 0, the loss of that
 /// snapshot would look like a directory that never had one.
 const RESTORED: LogPosition = LogPosition::new(1);
 
 impl Store {
-    /// Opens a directory, or makes it if there is nothing in it. Read [`Opening::snapshot`] then,
-    /// and go on with [`Opening::replay`], which begins its next life. Before that it is nobody's:
-    /// a start that goes no further leaves nothing behind that a later one would mind.
+    /// Opens a directory, or creates it if it is empty. Then read [`Opening::snapshot`], and
+    /// continue with [`Opening::replay`], which begins the next life. A start that stops before
+    /// that leaves no trace that would stop a later one.
     ///
     /// # Errors
-    /// [`StorageError::Foreign`] if it belongs to another replica, [`StorageError::Outcast`] if the
-    /// other replicas have refused it for good; [`StorageError::OtherProtocol`] and
-    /// [`StorageError::OtherMembers`] if there is anything in it that was written for those;
-    /// otherwise if any part of it is not as it was left, or the disk fails or is
-    /// full.
+    /// [`StorageError::Foreign`] if it belongs to another replica; [`StorageError::Outcast`] if the
+    /// other replicas have refused it for good; [`StorageError::OtherProtocol`] or
+    /// [`StorageError::OtherMembers`] if it holds records written under another protocol or list of
+    /// members; otherwise if any part of it is not as it was left, or if the disk fails or is full.
     ///
     /// # Panics
     /// If the options are out of bounds.
@@ -86,7 +84,7 @@ impl Store {
         };
         identity.check(&options.cluster, options.replica)?;
         if let Err(other) = identity.check_terms(&options.protocol, options.members) {
-            // Nothing was voted for under what it was begun with, so nothing is lost with it.
+            // No vote was cast under the first terms, so nothing is lost with them.
             if !is_blank(&*disk)? {
                 return Err(other);
             }
@@ -102,12 +100,13 @@ impl Store {
         Ok(Opening { identity, snapshot, damaged, snapshots, disk, options: options.log })
     }
 
-    /// Makes a directory from a snapshot that came from elsewhere, out of the backup `origin`:
-    /// `contents` writes it. What is made here has not been started yet: its incarnation is 0.
+    /// Makes a directory from another replica's snapshot, which `contents` writes. `origin` is the
+    /// number of the backup that it came from. The new directory has not been started, so its
+    /// incarnation is 0.
     ///
     /// # Errors
-    /// [`StorageError::Foreign`] if the directory is in use already; whatever `contents` fails
-    /// with, or if the disk fails or is full: empty the directory then and begin again.
+    /// [`StorageError::Foreign`] if the directory is in use already; the error of `contents`; or if
+    /// the disk fails or is full. After an error, empty the directory before you retry.
     pub fn restore(
         disk: Arc<dyn Disk>,
         options: &StoreOptions,
@@ -120,7 +119,7 @@ impl Store {
         }
         let identity = Identity { origin, ..found(&*disk, options)? };
         Log::create(disk.clone(), options.log, identity.directory, RESTORED)?;
-        // The log needs the snapshot that is yet to come.
+        // The log needs this snapshot, which does not exist yet, so pretend that it starts at 0.
         let start = LogPosition::default();
         let found = Snapshots::open(disk.clone(), identity.directory, options.snapshots, start)?;
         let mut writer = found.snapshots.begin(RESTORED)?;
@@ -132,10 +131,10 @@ impl Store {
 }
 
 impl Opening {
-    /// Shows `visit` every record after the snapshot, or after nothing if there is none, in order
-    /// and with its position, opens the log for appending, and begins the directory's next life
-    /// where the log ends. An earlier life may have died between a snapshot and the cut after it:
-    /// that is made up for.
+    /// Calls `visit` with every record after the snapshot, or with all records if there is none, in
+    /// order and with positions. Then opens the log for appending, and begins the directory's next
+    /// life at the log's end. If an earlier life crashed between a snapshot and the cut after it,
+    /// the cut is made now.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -144,8 +143,8 @@ impl Opening {
         let from =
             snapshot.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
         let mut log = Log::open(disk.clone(), options, identity.directory, from, visit)?;
-        // Where a segment begins with a snapshot, that may be the first after a state that came
-        // from elsewhere, and nothing older may stand in for it: see `Lineage`.
+        // A segment that begins at the snapshot's position may mean an installed state. Then
+        // nothing older may replace the snapshot: see `Lineage`.
         let first = snapshot.is_some() && log.divides_at(from);
         log.truncate(if first { from } else { snapshots.log_floor() })?;
         let known = |life: &u64| identity.chain.lives().iter().any(|began| began.life == *life);
@@ -156,7 +155,7 @@ impl Opening {
     }
 }
 
-/// The identity of a directory that is to be made, if there is nothing in it that would be lost.
+/// The identity of a new directory, if the directory holds nothing that would be lost.
 fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageError> {
     if !is_blank(disk)? {
         let what = "the identity is missing, and snapshots or records are there: this directory \
@@ -169,7 +168,7 @@ fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageErr
         members: options.members,
         replica: options.replica,
         incarnation: 0,
-        // 0 stands for no directory.
+        // 0 means no directory.
         directory: disk.entropy().max(1),
         origin: 0,
         outcast: false,
@@ -178,7 +177,7 @@ fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageErr
     })
 }
 
-/// Whether a directory holds neither records nor snapshots: nothing was ever promised from it.
+/// Whether a directory holds neither records nor snapshots. The replica has promised nothing then.
 fn is_blank(disk: &dyn Disk) -> Result<bool, StorageError> {
     let names = disk::list(disk)?;
     let snapshot = names.iter().any(|name| snapshot::is_snapshot(name));

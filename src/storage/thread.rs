@@ -1,9 +1,9 @@
-//! A log on a thread of its own: while one flush is under way, what comes meanwhile waits and is
-//! flushed together next. After `log`; the node hands it records and hears how far they are safe.
+//! A log on its own thread: records that arrive during a flush wait, and the next flush covers them
+//! together. After `log`; the node hands it records and learns which of them are durable.
 //!
-//! When there is no room for records, they wait here in memory, and the thread tries again: nothing
-//! that rests on them is said, so nothing is wrong with waiting. How much may wait is the caller's
-//! to bound, who is told.
+//! If there is no room for records, they wait here in memory, and the thread retries. Nothing that
+//! depends on them has been sent, so waiting is safe. The caller is told, and must bound how much
+//! waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -17,14 +17,14 @@ use super::StorageError;
 use super::log::{Log, LogCounts};
 use crate::types::{Durable, LogPosition};
 
-/// What a record costs in the queue besides its bytes.
+/// What a record takes in the queue besides its bytes.
 const RECORD_COST: usize = 64;
-/// How much goes into one flush at most, so that a long queue is reported piece by piece.
+/// The most bytes in one flush, so that a long queue is reported in parts.
 const FLUSH_BYTES: usize = 1024 * 1024;
-/// How often a full disk is looked at when nothing else happens.
+/// How often a full disk is checked when nothing else happens.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the log thread has to tell.
+/// What the log thread reports.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LogEvent {
@@ -32,18 +32,18 @@ pub enum LogEvent {
     Durable(Durable),
     /// Whether the disk is too full for another segment: see [`Log::space_low`].
     SpaceLow(bool),
-    /// Whether records wait for room on the disk: nothing gets durable before there is some.
+    /// Whether records wait for room on the disk. Nothing becomes durable until there is room.
     Waiting(bool),
-    /// [`LogThread::rotate`] was done, durably: a segment begins here.
+    /// [`LogThread::rotate`] is done, durably: a segment begins here.
     Divided(LogPosition),
-    /// [`LogThread::truncate`] was done, durably: the log begins here.
+    /// [`LogThread::truncate`] is done, durably: the log begins here.
     Truncated(LogPosition),
-    /// The log has failed: nothing that was not reported as durable may be spoken of any more.
-    /// Comes once, and nothing comes after it.
+    /// The log has failed. Nothing may be sent that depends on records not reported as durable.
+    /// This event comes once and is the last.
     Failed(StorageError),
 }
 
-/// A log that runs on its own thread. Dropped, it finishes what it was given.
+/// A log on its own thread. When dropped, it finishes what it was given.
 #[derive(Debug)]
 pub struct LogThread {
     jobs: Option<Sender<Job>>,
@@ -63,13 +63,13 @@ enum Job {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Told whenever the queue gets shorter or the log fails.
+    /// Notified when the queue gets shorter or the log fails.
     room: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
-    /// What the records handed over and not yet flushed cost in bytes.
+    /// The cost in bytes of the records handed over and not yet flushed.
     queued: usize,
     /// The position after the last of them.
     end: LogPosition,
@@ -78,11 +78,11 @@ struct State {
 }
 
 impl LogThread {
-    /// Starts the thread. `queue_bytes` bounds what may wait to be flushed; `tell` is called on the
-    /// thread and must not block for long, since nothing is flushed meanwhile.
+    /// Starts the thread. `queue_bytes` bounds the records that wait for a flush. `tell` is called
+    /// on the thread and must not block for long, because nothing is flushed meanwhile.
     ///
     /// # Errors
-    /// [`StorageError::Io`] if the system gives no thread.
+    /// [`StorageError::Io`] if the system cannot start a thread.
     pub fn start(
         log: Log,
         queue_bytes: usize,
@@ -111,16 +111,16 @@ impl LogThread {
         Ok(LogThread { jobs, shared, thread, queue_bytes, record_limit })
     }
 
-    /// Hands over records that end at position `end`. Waits while the queue is full, which keeps
-    /// memory bounded and slows the caller to the disk's pace; see [`LogThread::queued_bytes`] for
-    /// not getting there. Records of more than the bound are taken when nothing else waits.
+    /// Hands over records that end at position `end`. Blocks while the queue is full, which bounds
+    /// memory and slows the caller to the disk's pace; [`LogThread::queued_bytes`] helps to avoid
+    /// this. Records that exceed the bound together are accepted if nothing else waits.
     ///
     /// # Errors
-    /// What the log failed with; [`StorageError::TooLarge`] if one of them is, and then none was
-    /// taken.
+    /// The log's error; [`StorageError::TooLarge`] if a record is too long. No record is accepted
+    /// then.
     ///
     /// # Panics
-    /// If `end` is not where these records end: the caller and the log count differently.
+    /// If `end` is not the position after these records: the caller and the log count differently.
     pub fn append(&self, records: Vec<Bytes>, end: LogPosition) -> Result<(), StorageError> {
         let limit = self.record_limit;
         if let Some(record) = records.iter().find(|record| record.len() > limit) {
@@ -150,7 +150,7 @@ impl LogThread {
         self.send(Job::Rotate)
     }
 
-    /// Lets go of records before `position`: see [`Log::truncate`].
+    /// Drops records before `position`: see [`Log::truncate`].
     ///
     /// # Errors
     /// What the log failed with.
@@ -158,12 +158,12 @@ impl LogThread {
         self.send(Job::Truncate(position))
     }
 
-    /// Bytes of records, with what each costs besides, that wait to be flushed.
+    /// Bytes of records that wait for a flush, including their framing.
     pub fn queued_bytes(&self) -> usize {
         self.shared.state().queued
     }
 
-    /// What the log has done in this life.
+    /// The log's figures since it was opened.
     pub fn counts(&self) -> LogCounts {
         self.shared.state().counts
     }
@@ -171,8 +171,8 @@ impl LogThread {
     /// Flushes everything handed over, seals the log and ends the thread.
     ///
     /// # Errors
-    /// What the log failed with, now or before; [`StorageError::Full`] if there is no room for the
-    /// records that still wait: they are gone, and were never reported as durable.
+    /// The log's error, now or earlier; [`StorageError::Full`] if there is no room for the records
+    /// that still wait. Those are lost, and were never reported as durable.
     pub fn close(mut self) -> Result<Durable, StorageError> {
         self.end().expect("closed once")
     }
@@ -181,21 +181,21 @@ impl LogThread {
         if let Some(error) = &self.shared.state().failed {
             return Err(error.clone());
         }
-        // A thread that ends meanwhile leaves the job undone, as one that ends right after.
+        // If the thread ends now, the job stays undone, as if the thread had ended right after it.
         let jobs = self.jobs.as_ref().expect("there until dropped");
         jobs.send(job).map_err(|_| StorageError::Closed)
     }
 
     fn end(&mut self) -> Option<Result<Durable, StorageError>> {
         self.jobs = None;
-        // A panic over there has been reported as a failure already.
+        // A panic of the thread has already been reported as a failure.
         Some(self.thread.take()?.join().unwrap_or(Err(StorageError::Closed)))
     }
 }
 
 impl Drop for LogThread {
     fn drop(&mut self) {
-        // Whoever wants to know how it ended calls `close`.
+        // A caller that wants the result calls `close`.
         let _ = self.end();
     }
 }
@@ -211,25 +211,25 @@ impl Shared {
     }
 }
 
-/// What runs on the thread.
+/// The thread's state.
 struct Runner<T> {
     log: Log,
     incoming: Receiver<Job>,
     shared: Arc<Shared>,
-    /// What came while records waited for room, in order.
+    /// Jobs that came while records waited for room, in order.
     later: VecDeque<Job>,
     tell: T,
-    /// What was last told of how far it is durable.
+    /// The durable position reported last.
     durable: LogPosition,
-    /// The highest position that was to be truncated to.
+    /// The highest position requested for truncation.
     truncated: Option<LogPosition>,
-    /// What was last told about space.
+    /// What was last reported about space.
     low: bool,
-    /// What was last told about records that wait.
+    /// What was last reported about waiting records.
     waiting: bool,
 }
 
-/// What one round of the thread found in its queue, and is still to be done.
+/// Jobs that one round of the thread has collected and not yet done.
 #[derive(Default)]
 struct Round {
     cost: usize,
@@ -239,11 +239,11 @@ struct Round {
 
 impl<T: FnMut(LogEvent)> Runner<T> {
     fn run(mut self) -> Result<Durable, StorageError> {
-        // If this thread panics, nobody must wait for it.
+        // If this thread panics, no caller must keep waiting for it.
         let _guard = StopGuard(self.shared.clone());
         match self.work() {
             Ok(()) => self.log.close(),
-            // It was closed without room for the rest. Who closes it is told, and nobody else.
+            // The log was closed without room for the rest. Only the caller of `close` is told.
             Err(error) if error.is_full() => Err(error),
             Err(error) => {
                 self.shared.fail(error.clone());
@@ -253,7 +253,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         }
     }
 
-    /// Until the other end is gone and the queue empty.
+    /// Works until the sender is gone and the queue is empty.
     fn work(&mut self) -> Result<(), StorageError> {
         loop {
             self.tell_space();
@@ -274,7 +274,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         }
     }
 
-    /// The next thing to do; `None` once nothing can come any more.
+    /// The next job; `None` once no more can come.
     fn next_job(&mut self) -> Result<Option<Job>, StorageError> {
         loop {
             if let Some(job) = self.later.pop_front() {
@@ -308,14 +308,14 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         Ok(())
     }
 
-    /// Does what the round is about, and takes out of it what is done: after
-    /// [`StorageError::Full`], the rest can be tried again.
+    /// Does the jobs of the round and removes them from it. After [`StorageError::Full`] the
+    /// remaining ones can be retried.
     fn finish(&mut self, round: &mut Round) -> Result<(), StorageError> {
-        // First, as it may make the room that the others need.
+        // Truncate first, because it may free the room that the other jobs need.
         self.truncate(round)?;
         if round.cost > 0 {
             let flushed = self.log.flush();
-            // Without room for all of it there may have been some for a part.
+            // If there is no room for everything, there may have been some for a part.
             self.tell_durable();
             flushed?;
             let cost = std::mem::take(&mut round.cost);
@@ -329,7 +329,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
             let divided = self.log.rotate()?;
             round.rotate = false;
             (self.tell)(LogEvent::Divided(divided.position()));
-            // What was to be let go of may have had to wait for that.
+            // A truncation may have had to wait for the division.
             round.truncate = self.truncated;
             self.truncate(round)?;
         }
@@ -352,7 +352,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
         self.tell_waiting(true);
         loop {
             match self.incoming.recv_timeout(LOOK_AGAIN) {
-                // What a snapshot makes superfluous does not have to wait for its turn.
+                // A truncation frees room, so it does not wait for its turn.
                 Ok(Job::Truncate(position)) => {
                     round.truncate = round.truncate.max(Some(position));
                     return Ok(true);
@@ -387,7 +387,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
     }
 }
 
-/// Leaves no caller waiting when the thread ends.
+/// Releases every waiting caller when the thread ends.
 struct StopGuard(Arc<Shared>);
 
 impl Drop for StopGuard {

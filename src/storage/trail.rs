@@ -1,9 +1,10 @@
-//! Which command a replica is about to execute, where it can be read if the process does not
-//! survive it: a panic can say so itself, but who runs out of memory or stack cannot.
+//! The command that a replica is about to execute, stored where the next process can read it. A
+//! panic can name its command itself; a process that runs out of memory or stack cannot.
 //!
-//! One line of text, overwritten before each command and never flushed: it has to outlive the
-//! process, not the machine. It costs a system call a command, so only the commands soon after a
-//! start leave it, those of the log among them: a command that ends every life does so there.
+//! It is one line of text, overwritten before each command and never flushed: it must survive the
+//! process, not the machine. It costs a system call for each command, so only the commands soon
+//! after a start leave it, including those of the log. A command that ends every life is among
+//! these.
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -13,29 +14,29 @@ use super::disk::{self, Disk, Mode, Named};
 use crate::types::{InstanceId, RequestId};
 
 const FILE: &str = "applying";
-/// Every line is filled up to this length with spaces.
+/// Every line is padded to this length with spaces.
 const LENGTH: usize = 160;
-/// What stands there while no command is executed.
+/// The line's text while no command is executed.
 const NOTHING: &str = "nothing";
 
-/// The command that a life of a replica ended in, as far as can be told.
+/// The command at which a replica's last life ended, as far as is known.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastCommand {
     /// The command.
     pub request: RequestId,
-    /// The instance it was in, as shown: `r2.17`.
+    /// The instance that contained it, as displayed: `r2.17`.
     pub instance: String,
     /// The length of its payload.
     pub bytes: u64,
     /// XXH3-64 of its payload.
     pub digest: u64,
-    /// How many lives in a row have ended in it.
+    /// How many lives in a row have ended at it.
     pub lives: u64,
 }
 
 impl LastCommand {
-    /// What the last life left; `None` if it ended in no command. What makes no sense is ignored:
-    /// nothing rests on it.
+    /// Reads what the last life left; `None` if it did not end at a command. Text that cannot be
+    /// parsed is ignored, because nothing depends on it.
     pub fn read(disk: &dyn Disk) -> Option<LastCommand> {
         let names = disk::list(disk).ok()?;
         names.iter().find(|name| *name == FILE)?;
@@ -74,18 +75,18 @@ impl FromStr for LastCommand {
     }
 }
 
-/// The line, while it is written.
+/// The line and the file it is written to.
 #[derive(Debug)]
 pub struct Trail {
     file: Named,
     line: String,
-    /// Whether a command stands there.
+    /// Whether the line names a command.
     marked: bool,
     last: Option<LastCommand>,
 }
 
 impl Trail {
-    /// Begins a life; what the last one left is read here.
+    /// Begins a life, and reads what the last one left.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -94,7 +95,7 @@ impl Trail {
         let file = Named::open(disk, FILE, Mode::Create)?;
         let mut trail = Trail { file, line: String::with_capacity(LENGTH), marked: true, last };
         match trail.last.clone() {
-            // Until a command is executed here, this is what is known.
+            // Keep this until a command is executed here.
             Some(LastCommand { request, instance, bytes, digest, lives }) => {
                 trail.write(&Line { request, instance, bytes, digest, lives });
             }
@@ -103,12 +104,12 @@ impl Trail {
         Ok(trail)
     }
 
-    /// The command that the last life ended in.
+    /// The command at which the last life ended.
     pub fn last(&self) -> Option<&LastCommand> {
         self.last.as_ref()
     }
 
-    /// A command is about to be executed.
+    /// Records that a command is about to be executed.
     pub fn mark(&mut self, request: RequestId, instance: InstanceId, bytes: u64, digest: u64) {
         let before = self.last.as_ref().filter(|last| last.request == request);
         let lives = before.map_or(1, |last| last.lives.saturating_add(1));
@@ -116,7 +117,7 @@ impl Trail {
         self.marked = true;
     }
 
-    /// All that was to be executed is.
+    /// Records that no command is being executed.
     pub fn clear(&mut self) {
         if self.marked {
             self.write(&NOTHING);
@@ -126,18 +127,18 @@ impl Trail {
 
     fn write(&mut self, text: &dyn std::fmt::Display) {
         self.line.clear();
-        // Memory takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(self.line, "{text}");
         while self.line.len() < LENGTH - 1 {
             self.line.push(' ');
         }
         self.line.push('\n');
-        // A disk that is full or fails is told of by the log.
+        // The log reports a disk that is full or fails.
         let _ = self.file.write(self.line.as_bytes(), 0);
     }
 }
 
-/// The line's form.
+/// The format of the line.
 struct Line<I> {
     request: RequestId,
     instance: I,
@@ -181,7 +182,7 @@ mod tests {
             assert_eq!((last.bytes, last.digest), (u64::MAX, u64::MAX));
             assert_eq!(last.instance, instance.to_string());
         }
-        // A life that ends in no command breaks the row, one that gets nowhere does not.
+        // A life that ends at no command breaks the row. A life that executes nothing does not.
         drop(Trail::begin(&disk).expect("a sound disk"));
         let mut trail = Trail::begin(&disk).expect("a sound disk");
         assert_eq!(trail.last().map(|last| last.lives), Some(3));

@@ -1,5 +1,5 @@
-//! Looks at a directory without touching it: what is there, and whether every checksum fits. For
-//! whoever inspects one; the directory may be in use, or beyond repair.
+//! Checks a directory without changing it: what it holds, and whether every checksum is right. For
+//! inspection; the directory may be in use or damaged beyond repair.
 
 use super::StorageError;
 use super::disk::{self, Disk};
@@ -10,31 +10,31 @@ use super::snapshot::{self, SnapshotInfo};
 /// What a directory holds.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The process that has the directory open (0: unknown), which may have changed it meanwhile:
-    /// the end of the log may look torn then.
+    /// The process that has the directory open (0: unknown). It may have changed the directory
+    /// during the check, so the end of the log may look torn.
     pub holder: Option<u32>,
-    /// Whose it is; `None` for a directory that never was finished.
+    /// The directory's identity; `None` if it was never completed.
     pub identity: Option<Identity>,
-    /// Segments that are sound, in order.
+    /// Sound segments, in order.
     pub segments: Vec<SegmentState>,
-    /// Snapshots that are sound, oldest first.
+    /// Sound snapshots, oldest first.
     pub snapshots: Vec<SnapshotInfo>,
-    /// Everything that is wrong.
+    /// All problems found.
     pub problems: Vec<StorageError>,
 }
 
 impl Report {
-    /// Whether a replica could start from this: nothing is wrong at all.
+    /// Whether a replica could start from this directory: there are no problems.
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty() && self.identity.is_some()
     }
 }
 
-/// Reads the whole directory and shows `visit` every record that is sound; a record that it refuses
-/// is reported as damaged.
+/// Reads the whole directory and calls `visit` with every sound record. A record that `visit`
+/// refuses is reported as damaged.
 ///
 /// # Errors
-/// Only if the directory cannot be listed; everything else is in the report.
+/// Only if the directory cannot be listed. All other problems are in the report.
 pub fn verify(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Report, StorageError> {
     let names = disk::list(disk)?;
     let mut report = Report {
@@ -59,7 +59,7 @@ pub fn verify(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Report, StorageE
             return Ok(report);
         }
         Err(error) => {
-            // Whose the other files are cannot be told without it.
+            // Without the identity, the owner of the other files is unknown.
             report.problems.push(error);
             return Ok(report);
         }
@@ -82,7 +82,7 @@ pub fn verify(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Report, StorageE
         Err(error) => report.problems.push(error),
     }
     report.problems.extend(fit(&report));
-    // One that has come meanwhile has changed it as well.
+    // A process that started meanwhile may also have changed it.
     report.holder = report.holder.or_else(|| disk.holder());
     Ok(report)
 }

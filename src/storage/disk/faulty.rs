@@ -1,8 +1,8 @@
-//! A disk in memory that does what real ones do at their worst, and the same for the same seed.
+//! A disk in memory that fails the way real disks fail at their worst, reproducibly for a seed.
 //!
-//! It holds two truths: what a reader sees, and what is on the platters. They meet when a file or
-//! the directory is flushed. When the power fails, any subset of what was not flushed survives,
-//! sector by sector and name by name. How long anything takes is the caller's affair.
+//! It keeps two versions of everything: what a reader sees, and what is on the platters. Flushing a
+//! file or the directory makes them equal. When the power fails, any subset of the unflushed
+//! changes survives, by sector and by name. The caller decides how long operations take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::inode::{Inode, SECTOR};
 use super::{Disk, DiskFile, Mode};
 
-/// What a disk can be asked to do and a fault can hit.
+/// Kinds of operations that a fault can hit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// Reading from a file.
@@ -27,21 +27,21 @@ pub enum Operation {
     Name,
 }
 
-/// How often what goes wrong: chances between 0 and 1, for each operation.
+/// How often each fault happens: a probability from 0 to 1 for each operation.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Faults {
     /// A read fails with EIO.
     pub read_error: f64,
     /// A write fails with EIO, and any subset of its sectors is written.
     pub write_error: f64,
-    /// A flush fails with EIO, makes any subset of what was written durable, and forgets the rest:
-    /// the next flush succeeds without having written it.
+    /// A flush fails with EIO. It makes any subset of the written sectors durable and forgets the
+    /// rest, so the next flush succeeds without writing them.
     pub sync_error: f64,
-    /// One bit of what a read returns is wrong, on the platters too.
+    /// One bit of what a read returns is wrong, and also on the platters.
     pub bit_flip: f64,
 }
 
-/// A disk in memory. Clones are the same disk.
+/// A disk in memory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct FaultyDisk {
     state: Arc<Mutex<State>>,
@@ -61,24 +61,24 @@ struct State {
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     pending_names: Vec<Change>,
-    /// Operations that change something, so far.
+    /// Operations so far that change something.
     operations: u64,
     crash_at: Option<u64>,
     dead: bool,
-    /// Files opened before the last crash belong to a process that is no more.
+    /// Counts crashes. A file opened before the last one belongs to a dead process.
     life: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Change {
     Create(String, u64),
-    /// The file that has the first name gets the second.
+    /// Gives the file with the first name the second name.
     Rename(String, String, u64),
     Remove(String, u64),
 }
 
 impl FaultyDisk {
-    /// An empty disk of `capacity` bytes without faults. All of its randomness is `seed`.
+    /// An empty disk of `capacity` bytes without faults. `seed` determines all its randomness.
     pub fn new(seed: u64, capacity: u64) -> FaultyDisk {
         let state = State {
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -100,7 +100,7 @@ impl FaultyDisk {
         FaultyDisk { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// A disk with these files on it, durable, and otherwise as [`FaultyDisk::new`].
+    /// A disk that holds these files durably; otherwise as [`FaultyDisk::new`].
     pub fn with_files(seed: u64, capacity: u64, files: &BTreeMap<String, Vec<u8>>) -> FaultyDisk {
         let disk = FaultyDisk::new(seed, capacity);
         let mut state = disk.state();
@@ -113,7 +113,7 @@ impl FaultyDisk {
         disk
     }
 
-    /// Every file as a reader sees it.
+    /// All files as a reader sees them.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.state();
         let file =
@@ -121,51 +121,51 @@ impl FaultyDisk {
         state.names.iter().map(file).collect()
     }
 
-    /// From now on this goes wrong by chance.
+    /// Sets which faults happen from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
-    /// The next operation of this kind fails with EIO.
+    /// Makes the next operation of this kind fail with EIO.
     pub fn fail_next(&self, operation: Operation) {
         self.state().fail_next = Some(operation);
     }
 
-    /// From now on the disk holds this many bytes; what is there already stays.
+    /// Sets the capacity in bytes; existing files stay.
     pub fn set_capacity(&self, capacity: u64) {
         self.state().capacity = capacity;
     }
 
-    /// From now on no file is made when there are this many; what is there already stays.
+    /// Sets the most files the disk can hold; existing files stay.
     pub fn set_most_files(&self, files: usize) {
         self.state().most_files = files;
     }
 
-    /// From now on overwriting takes new room, as on a file system that copies what is changed.
+    /// From now on overwriting needs new room, as on a copy-on-write file system.
     pub fn copy_on_write(&self) {
         self.state().copies = true;
     }
 
-    /// How many operations have changed something, or made it durable, so far. Each is a boundary
-    /// for [`FaultyDisk::crash_after`].
+    /// The number of operations so far that changed something or made it durable. Each is a
+    /// boundary for [`FaultyDisk::crash_after`].
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// Dies within the operation after the next `operations` ones: it is done in part, and it and
-    /// everything later fails until [`FaultyDisk::restart_process`] or [`FaultyDisk::lose_power`].
+    /// Crashes within the operation after the next `operations`, which is done in part. It and all
+    /// later ones fail until [`FaultyDisk::restart_process`] or [`FaultyDisk::lose_power`].
     pub fn crash_after(&self, operations: u64) {
         let mut state = self.state();
         state.crash_at = Some(state.operations + operations);
     }
 
-    /// Whether the disk has died by [`FaultyDisk::crash_after`].
+    /// Whether the disk has crashed by [`FaultyDisk::crash_after`].
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
 
-    /// The process is gone and what it wrote is not: the system still has it. Files opened before
-    /// can no longer be used.
+    /// Ends the process but keeps what it wrote, because the system still has it. Files opened
+    /// before cannot be used any more.
     pub fn restart_process(&self) {
         let mut state = self.state();
         state.dead = false;
@@ -174,8 +174,8 @@ impl FaultyDisk {
         state.forget_unnamed();
     }
 
-    /// The power fails and returns: of everything that was not flushed, some subset is there, by
-    /// sector and by name.
+    /// The power fails and returns: some subset of the unflushed changes survives, by sector and by
+    /// name.
     pub fn lose_power(&self) {
         let mut state = self.state();
         let State { rng, inodes, .. } = &mut *state;
@@ -190,21 +190,21 @@ impl FaultyDisk {
         self.restart_process();
     }
 
-    /// Turns over the bits in `mask` of one byte, if there is such a file and byte.
+    /// Flips the bits in `mask` of one byte, if that file and byte exist.
     pub fn flip(&self, name: &str, offset: usize, mask: u8) {
         let mut state = self.state();
         let Some(inode) = state.names.get(name).copied() else { return };
         state.inode(inode).flip(offset, mask);
     }
 
-    /// Cuts a file, if there is one, to `len` bytes.
+    /// Cuts a file to `len` bytes, if it exists.
     pub fn truncate(&self, name: &str, len: usize) {
         let mut state = self.state();
         let Some(inode) = state.names.get(name).copied() else { return };
         state.inode(inode).truncate(len);
     }
 
-    /// Removes everything: a new disk under an old name.
+    /// Removes everything, like a new disk under the old name.
     pub fn wipe(&self) {
         let mut state = self.state();
         state.names.clear();
@@ -232,7 +232,7 @@ impl State {
             .expect("an inode lives as long as a name or handle of its life")
     }
 
-    /// Files without a name go when no process can have them open.
+    /// Drops files without a name; no live process can have them open.
     fn forget_unnamed(&mut self) {
         let mut named: BTreeSet<u64> = self.names.values().copied().collect();
         named.extend(self.durable_names.values());
@@ -255,7 +255,7 @@ impl State {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// What becomes of the operation, which is counted here.
+    /// Decides what happens to an operation, and counts it.
     fn begin(&mut self, operation: Operation) -> io::Result<Fate> {
         if self.dead {
             return Err(eio("the disk is gone"));
@@ -277,7 +277,7 @@ impl State {
         if fails {
             self.fail_next = None;
         }
-        // Without faults no randomness is drawn, so that turning one off does not move the others.
+        // Draw no randomness without faults, so that turning one off does not change the others.
         if fails || (chance > 0.0 && self.rng.random_bool(chance)) {
             return Ok(Fate::Fails);
         }
@@ -315,7 +315,7 @@ impl State {
             self.inode(inode).write(offset, bytes);
             return Ok(());
         }
-        // Sectors in any order for a failing disk; a dying process leaves the front of its write,
+        // A failing disk writes sectors in any order. A dying process leaves a prefix of its write,
         // or all of it.
         if fate == Fate::Fails {
             for (at, sector) in bytes.chunks(SECTOR).enumerate() {
@@ -349,7 +349,7 @@ impl State {
     }
 }
 
-/// What becomes of an operation.
+/// What happens to an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Works,
@@ -363,8 +363,8 @@ impl Change {
             Change::Create(name, inode) => {
                 names.insert(name.clone(), *inode);
             }
-            // A change that needs one that was lost is lost with it: it is about a file, and not
-            // about another one that had the same name before.
+            // A change that depends on a lost change is lost, too: it refers to that file and not
+            // to an older one of the same name.
             Change::Rename(from, to, inode) => {
                 if names.get(from) == Some(inode) {
                     names.remove(from);

@@ -1,5 +1,5 @@
-//! A directory of the file system, held by one process at a time, and readable for its owner alone:
-//! what it holds is as secret as the keys that guard it on the network.
+//! A directory of the file system. One process at a time holds it, and only its owner can read it,
+//! because its contents are as secret as the keys that protect them on the network.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -12,59 +12,59 @@ use std::time::Duration;
 use super::{Disk, DiskFile, Mode};
 use crate::storage::StorageError;
 
-/// The file whose lock means that the directory is taken; it holds the number of the process.
+/// The file whose lock marks the directory as in use; it contains the process number.
 const LOCK: &str = "lock";
-/// How often a lock is asked for that is taken, and how long it is left alone in between.
+/// How often to try a lock that is taken, and the pause between attempts.
 const LOCK_ATTEMPTS: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(5);
-/// Who may use the directory, and its files: the owner.
+/// Permissions of the directory and of its files: only for the owner.
 const PRIVATE_DIRECTORY: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
-/// What everybody else may do, in a file's mode.
+/// The permission bits of everyone except the owner.
 const OTHERS: u32 = 0o077;
 
-/// A directory of the file system, open for writing (and locked against everyone else for as long
-/// as this value lives) or for reading only.
+/// A directory of the file system, open for writing (locked against all other processes while this
+/// value lives) or for reading only.
 #[derive(Debug)]
 pub struct FileDisk {
     path: PathBuf,
     /// The directory itself, to flush its entries.
     directory: File,
-    /// Held, not used: the lock goes with it.
+    /// Kept only because dropping it releases the lock.
     lock: Lock,
     privacy: Privacy,
 }
 
-/// Whether others than its owner could read a directory when it was opened.
+/// Whether other users could read a directory when it was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Privacy {
     /// They could not.
     Private,
-    /// They could, and can no longer.
+    /// They could; now they cannot.
     Tightened,
-    /// They can still: why that could not be changed.
+    /// They still can. Contains why this could not be changed.
     Exposed(String),
 }
 
-/// What a disk holds of its directory's lock.
+/// How a disk holds its directory's lock.
 #[derive(Debug)]
 #[expect(dead_code, reason = "a lock goes with its file")]
 enum Lock {
-    /// All of it: nobody else may write or hold it.
+    /// Exclusively: no other process may write or hold the directory.
     Own(File),
-    /// Nobody may write.
+    /// Shared: no process may write.
     Shared(File),
-    /// Nothing: others may write meanwhile.
+    /// Not at all: other processes may write meanwhile.
     Nothing,
 }
 
 impl FileDisk {
-    /// Takes the directory for this process, and makes it first if need be. From then on nobody but
-    /// its owner can read what is in it: see [`FileDisk::privacy`].
+    /// Locks the directory for this process, and creates it if necessary. From then on only its
+    /// owner can read its contents: see [`FileDisk::privacy`].
     ///
     /// # Errors
-    /// [`StorageError::Locked`] while another process has it; [`StorageError::Io`] when it can be
-    /// neither opened nor made.
+    /// [`StorageError::Locked`] if another process holds it; [`StorageError::Io`] if it can be
+    /// neither opened nor created.
     pub fn open(path: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
@@ -77,11 +77,11 @@ impl FileDisk {
             let parent = parent.unwrap_or(Path::new("."));
             fs::create_dir_all(parent).map_err(failed("creating the parent of"))?;
             match DirBuilder::new().mode(PRIVATE_DIRECTORY).create(&path) {
-                // Another process has just made it; the lock says whose it is.
+                // Another process has just created it; the lock decides who holds it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => made.map_err(failed("creating"))?,
             }
-            // The directory's own name has to survive as well.
+            // The directory's own name must survive a crash, too.
             let parent = File::open(parent).map_err(failed("opening the parent of"))?;
             parent.sync_all().map_err(failed("flushing the parent of"))?;
         }
@@ -89,7 +89,7 @@ impl FileDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(PRIVATE_FILE);
         let mut lock = options.open(path.join(LOCK)).map_err(failed("opening the lock of"))?;
-        // Whoever looks whether a directory is in use has its lock for a moment.
+        // A process that checks whether a directory is in use takes its lock for a moment.
         let mut attempt = 1;
         let mut locked = lock.try_lock();
         while attempt < LOCK_ATTEMPTS && matches!(locked, Err(TryLockError::WouldBlock)) {
@@ -105,23 +105,23 @@ impl FileDisk {
             }
             Err(TryLockError::Error(error)) => return Err(failed("locking")(error)),
         }
-        // The number only helps to find the culprit: a full disk is no reason to fail here.
+        // The number only helps the operator, so a full disk is no reason to fail here.
         let number = format!("{}\n", std::process::id());
         let _ = lock.set_len(0).and_then(|()| lock.write_all(number.as_bytes()));
         let privacy = match tighten(&path) {
             Ok(false) => Privacy::Private,
             Ok(true) => Privacy::Tightened,
-            // Who may write here need not own it. That is no reason to keep a replica down.
+            // A user who may write here need not own the directory. The replica starts anyway.
             Err(error) => Privacy::Exposed(error.to_string()),
         };
         Ok(FileDisk { path, directory, lock: Lock::Own(lock), privacy })
     }
 
-    /// The directory for reading: nothing in it is ever changed through this value, and it may be
-    /// in use.
+    /// Opens the directory for reading. This value never changes anything in it, and the directory
+    /// may be in use.
     ///
     /// # Errors
-    /// [`StorageError::Io`] when there is no such directory, or it may not be read.
+    /// [`StorageError::Io`] if the directory does not exist or may not be read.
     pub fn read_only(path: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let path = path.as_ref().to_owned();
         match File::open(&path) {
@@ -133,18 +133,19 @@ impl FileDisk {
         }
     }
 
-    /// The directory for reading while nobody may write: nothing in it is changed, and no replica
-    /// can start from it as long as this value lives.
+    /// Opens the directory for reading and keeps others from writing. Nothing in it is changed, and
+    /// no replica can start from it while this value lives.
     ///
     /// # Errors
-    /// [`StorageError::Locked`] while a process has it for writing; [`StorageError::Io`] when there
-    /// is no such directory, or it may not be read.
+    /// [`StorageError::Locked`] if a process holds it for writing; [`StorageError::Io`] if it does
+    /// not exist or may not be read.
     pub fn hold(path: impl AsRef<Path>) -> Result<FileDisk, StorageError> {
         let disk = FileDisk::read_only(path)?;
         let name = disk.path.display().to_string();
         let mut lock = match File::open(disk.path.join(LOCK)) {
             Ok(lock) => lock,
-            // Whoever writes makes it first. A copy may lack it; the directory itself will do.
+            // Every writer creates the lock first. A copy may lack it; then the directory alone
+            // will do.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(disk),
             Err(error) => return Err(StorageError::io("opening the lock of", &name, error)),
         };
@@ -158,12 +159,12 @@ impl FileDisk {
         }
     }
 
-    /// Where the directory is.
+    /// The directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether others could read it when [`FileDisk::open`] took it.
+    /// Whether other users could read the directory when [`FileDisk::open`] locked it.
     pub fn privacy(&self) -> &Privacy {
         &self.privacy
     }
@@ -176,8 +177,8 @@ impl FileDisk {
     }
 }
 
-/// Takes from everybody but the owner what an earlier version, or a copy, has left them: whether
-/// there was anything. Other people's files in there are not touched.
+/// Removes the permissions of other users that an earlier version or a copy has left. Returns
+/// whether there were any. Files of other programs in there are not touched.
 fn tighten(path: &Path) -> io::Result<bool> {
     let mut changed = close_to_others(path, PRIVATE_DIRECTORY)?;
     for entry in fs::read_dir(path)? {
@@ -197,16 +198,16 @@ fn close_to_others(path: &Path, mode: u32) -> io::Result<bool> {
     Ok(exposed)
 }
 
-/// Whether a file of this name is one that this room makes.
+/// Whether `storage` makes files of this name.
 fn is_ours(name: &str) -> bool {
     name == LOCK
         || ["identity", "log-", "spare-", "snapshot-"].iter().any(|it| name.starts_with(it))
 }
 
-/// The free bytes of a file system with these counts of blocks.
+/// The free bytes of a file system, from its block counts.
 fn free_bytes(blocks: u64, available: u64, block_bytes: u64) -> u64 {
-    // Some file systems do not count (FUSE, some of the network, tmpfs without a size): what does
-    // not fit then is seen when it is written.
+    // Some file systems do not count (FUSE, some network file systems, tmpfs without a size).
+    // There, writing shows whether there is room.
     if blocks == 0 { u64::MAX } else { available.saturating_mul(block_bytes) }
 }
 
@@ -245,7 +246,7 @@ impl Disk for FileDisk {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            // What is not named in UTF-8, or is no file, is not ours.
+            // A name that is not UTF-8, or that is not a file's, is not ours.
             if let (true, Ok(name)) =
                 (entry.file_type()?.is_file(), entry.file_name().into_string())
             {
@@ -267,7 +268,7 @@ impl Disk for FileDisk {
     }
 
     fn entropy(&self) -> u64 {
-        // Each `RandomState` has keys from the operating system's randomness.
+        // Each `RandomState` takes its keys from the operating system's randomness.
         RandomState::new().hash_one(std::process::id())
     }
 
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(free_bytes(0, 0, 4096), u64::MAX);
         assert_eq!(free_bytes(100, 0, 4096), 0);
         assert_eq!(free_bytes(100, 10, 4096), 40_960);
-        // A real one, where there is one.
+        // A real one, if the system has one.
         if let Ok(disk) = FileDisk::read_only("/proc") {
             assert_eq!(disk.free_space().expect("it can be asked"), u64::MAX);
         }

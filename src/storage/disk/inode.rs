@@ -1,14 +1,14 @@
-//! One file of the faulty disk: what a reader sees, and what a power failure leaves of it.
+//! One file of the faulty disk: what a reader sees, and what survives a power failure.
 
 use rand::{Rng, RngExt};
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes completely or not at all.
 pub(super) const SECTOR: usize = 512;
 
 /// A file in memory.
 ///
 /// Invariant: without a failed flush, `live` is `durable` with `pending` written over it in order.
-/// A failed flush breaks that on purpose: the system forgets that there was something to write.
+/// A failed flush breaks this on purpose: the system forgets the pending writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
     pub(super) live: Vec<u8>,
@@ -17,12 +17,12 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// A file that is on the platters already.
+    /// A file that is already durable.
     pub(super) fn durable(bytes: Vec<u8>) -> Inode {
         Inode { live: bytes.clone(), durable: bytes, pending: Vec::new() }
     }
 
-    /// How many bytes longer a write would make the file.
+    /// How many bytes a write would add to the file.
     pub(super) fn growth(&self, offset: usize, bytes: usize) -> u64 {
         (offset + bytes).saturating_sub(self.live.len()) as u64
     }
@@ -37,17 +37,17 @@ impl Inode {
         self.durable.truncate(len);
     }
 
-    /// Everything written is durable.
+    /// Makes everything written durable.
     pub(super) fn sync(&mut self) {
         for (offset, bytes) in self.pending.drain(..) {
             overwrite(&mut self.durable, offset, &bytes);
         }
     }
 
-    /// Some sectors of what was not flushed reach the platters, the rest is forgotten; a reader
-    /// sees no difference until the power fails.
+    /// Makes some unflushed sectors durable and forgets the rest. A reader sees no difference until
+    /// the power fails.
     pub(super) fn sync_some(&mut self, rng: &mut impl Rng) {
-        // Sometimes none at all and sometimes everything, which a coin for each would never show.
+        // Sometimes none and sometimes all, which independent coins would hardly ever give.
         let chance = match rng.random_range(0..4) {
             0 => 0.0,
             1 => 1.0,
@@ -65,13 +65,13 @@ impl Inode {
         }
     }
 
-    /// The power fails: some of what was not flushed is there afterwards.
+    /// The power fails: only some of the unflushed sectors survive.
     pub(super) fn lose_power(&mut self, rng: &mut impl Rng) {
         self.sync_some(rng);
         self.live.clone_from(&self.durable);
     }
 
-    /// One bit turns over, in the cache and on the platters.
+    /// Flips bits of one byte, in the cache and on the platters.
     pub(super) fn flip(&mut self, offset: usize, mask: u8) {
         for bytes in [&mut self.live, &mut self.durable] {
             if let Some(byte) = bytes.get_mut(offset) {

@@ -1,8 +1,8 @@
-//! What this room asks of a disk: one flat directory of files, as few operations as will do, and
-//! each of them one that a crash can fall before or after. Under everything else here.
+//! The disk as `storage` needs it: one flat directory of files with few operations. A crash can
+//! fall before or after each of them. Everything else in this room builds on it.
 //!
-//! There are two: [`FileDisk`] is a directory of the file system, [`FaultyDisk`] is one in memory
-//! that forgets, tears and fails as it is told, the same way for the same seed.
+//! There are two implementations. [`FileDisk`] is a directory of the file system. [`FaultyDisk`] is
+//! in memory, and forgets, tears and fails on demand, reproducibly for a seed.
 
 mod faulty;
 mod file;
@@ -23,23 +23,23 @@ pub enum Mode {
     Read,
     /// Reading and overwriting a file that exists.
     Write,
-    /// Reading and writing a new, empty file; a file of that name is emptied.
+    /// Reading and writing a new, empty file; an existing file is emptied.
     Create,
 }
 
 /// One directory. Names are plain file names.
 ///
-/// Nothing is durable by itself: bytes are after [`DiskFile::sync_data`], names (created, renamed,
-/// removed) after [`Disk::sync_directory`].
+/// Nothing is durable by itself. Bytes become durable with [`DiskFile::sync_data`]; names (created,
+/// renamed or removed) with [`Disk::sync_directory`].
 ///
 /// # Errors
-/// All of these fail with whatever the operating system says.
+/// Each operation fails with the operating system's error.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens a file.
     fn open(&self, name: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives a file another name, in one step that a crash cannot divide. A file that had the new
-    /// name is gone.
+    /// Renames a file in one step that a crash cannot divide. It replaces a file that has the new
+    /// name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file.
@@ -51,15 +51,15 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Makes every creation, renaming and removal so far durable.
     fn sync_directory(&self) -> io::Result<()>;
 
-    /// Bytes that can still be allocated; [`u64::MAX`] where the file system does not tell.
+    /// Bytes that can still be allocated; [`u64::MAX`] if the file system does not say.
     fn free_space(&self) -> io::Result<u64>;
 
-    /// An unpredictable number, so that nobody outside can write bytes that look like ours. The
+    /// An unpredictable number, so that an outsider cannot write bytes that pass for ours. The
     /// faulty disk draws it from its seed.
     fn entropy(&self) -> u64;
 
-    /// The process that holds the directory for writing, if there is one: its number, or 0 where
-    /// that could not be read.
+    /// The process that holds the directory for writing, if any: its number, or 0 if that could not
+    /// be read.
     fn holder(&self) -> Option<u32> {
         None
     }
@@ -70,20 +70,20 @@ pub trait Disk: fmt::Debug + Send + Sync {
 /// # Errors
 /// As for [`Disk`].
 pub trait DiskFile: fmt::Debug + Send + Sync {
-    /// Fills `into` from `offset`; the end of the file within is an error.
+    /// Fills `into` from `offset` on. It is an error if the file ends first.
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of `bytes` at `offset`, extending the file when that lies after its end.
+    /// Writes all of `bytes` at `offset`, and extends the file if necessary.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes everything written durable, and the length.
+    /// Makes everything written durable, including the file's length.
     fn sync_data(&self) -> io::Result<()>;
 
     /// The length in bytes.
     fn size(&self) -> io::Result<u64>;
 }
 
-/// A file together with its name, so that errors can say which.
+/// A file with its name, so that errors can name it.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) name: String,
@@ -105,13 +105,13 @@ impl Named {
         self.file.write_all_at(bytes, offset).map_err(self.failed("writing"))
     }
 
-    /// Flushes. Want of room is a failed flush like any other: what was to be flushed may be gone.
+    /// Flushes. A full disk is a failed flush like any other: the data may be lost.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
         self.file.sync_data().map_err(|error| StorageError::flush(&self.name, error))
     }
 
-    /// Flushes a file that nothing depends on yet. A file system may give out room only now, so
-    /// this can end in [`StorageError::Full`]: throw the file away then.
+    /// Flushes a file that nothing depends on yet. A file system may allocate room only now,
+    /// so this can fail with [`StorageError::Full`]: then discard the file.
     pub(super) fn sync_new(&self) -> Result<(), StorageError> {
         self.file.sync_data().map_err(self.failed("flushing"))
     }
@@ -120,7 +120,7 @@ impl Named {
         self.file.size().map_err(self.failed("measuring"))
     }
 
-    /// The whole file, refused when it is longer than `limit` bytes.
+    /// The whole file; an error if it is longer than `limit` bytes.
     pub(super) fn read_all(&self, limit: usize) -> Result<Vec<u8>, StorageError> {
         let len = self.size()?;
         let fits = usize::try_from(len).ok().filter(|len| *len <= limit);
@@ -138,22 +138,22 @@ impl Named {
     }
 }
 
-/// [`Disk::list`], with its error told as ours.
+/// [`Disk::list`] with a [`StorageError`].
 pub(super) fn list(disk: &dyn Disk) -> Result<Vec<String>, StorageError> {
     disk.list().map_err(|error| StorageError::io("listing", "the directory", error))
 }
 
-/// [`Disk::rename`], with its error told as ours.
+/// [`Disk::rename`] with a [`StorageError`].
 pub(super) fn rename(disk: &dyn Disk, from: &str, to: &str) -> Result<(), StorageError> {
     disk.rename(from, to).map_err(|error| StorageError::io("renaming", from, error))
 }
 
-/// [`Disk::remove`], with its error told as ours.
+/// [`Disk::remove`] with a [`StorageError`].
 pub(super) fn remove(disk: &dyn Disk, name: &str) -> Result<(), StorageError> {
     disk.remove(name).map_err(|error| StorageError::io("removing", name, error))
 }
 
-/// [`Disk::sync_directory`], with its error told as ours.
+/// [`Disk::sync_directory`] with a [`StorageError`].
 pub(super) fn sync_directory(disk: &dyn Disk) -> Result<(), StorageError> {
     disk.sync_directory().map_err(|error| StorageError::flush("the directory", error))
 }

@@ -1,37 +1,38 @@
-//! What the bytes of a segment mean. Pure; after `disk`, before everything else of the log.
+//! The format of a segment. Pure; after `disk`, and before everything else of the log.
 //!
-//! A segment is a file of fixed length. It starts with a header, twice, in a sector each, so that
-//! one of them survives whatever happens to the other; from [`FIRST_GROUP`] on follow *groups*,
-//! without gaps. A group is what one flush made durable:
+//! A segment is a file of fixed length. It starts with two copies of its header, each in its own
+//! sector, so that one survives whatever happens to the other. From [`FIRST_GROUP`] on there are
+//! *groups*, without gaps. A group is what one flush made durable:
 //!
 //! ```text
 //! magic 4 | header crc 4 | kind 1, zero 3 | records 4 | body length 4 | position 8 | body crc 4
 //! body: records × (length 4 | bytes)
 //! ```
 //!
-//! Both checksums start from the segment's salt (random, new at every use of the file), and the
-//! header's covers the offset too: bytes from an earlier life of the file, from elsewhere in it, or
-//! out of a client's payload never pass for a group. All numbers are little-endian.
+//! Both checksums start from the segment's salt, which is random and new at every use of the file.
+//! The header's checksum also covers the offset. So bytes from an earlier use of the file, from
+//! another place in it, or out of a client's payload never pass for a group. All numbers are
+//! little-endian.
 //!
-//! A group has one checksum, not one a record, because it is one write: after a power failure any
-//! of its sectors may be missing, and a record after the gap must not look like one that was
-//! acknowledged. A valid group header says more than where its records are: it was written when
-//! everything before it had been flushed. Whatever is damaged before one was therefore
-//! acknowledged. Two kinds of groups without records exist to say just that: a [`Kind::Seal`],
-//! written without a flush of its own right after a flush and overwritten by the next group, and a
-//! [`Kind::Next`], flushed before the first group of the following segment.
+//! A group has one checksum, and not one for each record, because it is one write. After a power
+//! failure any of its sectors may be missing, and a record after the gap must not look like an
+//! acknowledged one. A valid group header also proves that everything before it was flushed,
+//! because it was written only then. So damage before a valid header is damage to acknowledged
+//! records. Two kinds of groups hold no records and serve only as this proof. A [`Kind::Seal`] is
+//! written right after a flush, without a flush of its own, and the next group overwrites it. A
+//! [`Kind::Next`] is flushed before the first group of the following segment.
 
 use crc32fast::Hasher;
 
 use crate::storage::StorageError;
 
-/// The version of everything described here.
+/// The version of this format.
 const VERSION: u32 = 1;
-/// Where the first group starts: header sectors, and room for what a later version may need.
+/// Where the first group starts, after the header sectors and room for later versions.
 pub(super) const FIRST_GROUP: usize = 4096;
 /// The length of a group without its body.
 pub(super) const GROUP_HEADER: usize = 32;
-/// What a record costs besides its bytes.
+/// What a record takes besides its bytes.
 pub(super) const RECORD_HEADER: usize = 4;
 
 const SECTOR: usize = 512;
@@ -39,14 +40,14 @@ const SEGMENT_MAGIC: [u8; 8] = *b"isonolog";
 const GROUP_MAGIC: [u8; 4] = *b"\x93grp";
 const SEGMENT_HEADER: usize = 56;
 
-/// The first bytes of a segment.
+/// A segment's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SegmentHeader {
     /// The segment's number, as in its name.
     pub(super) number: u64,
     /// The length of the file in bytes.
     pub(super) bytes: u64,
-    /// Where the checksums of this use of the file start.
+    /// The value from which the checksums of this use of the file start.
     pub(super) salt: u64,
     /// The position of the first record.
     pub(super) base: u64,
@@ -54,21 +55,21 @@ pub(super) struct SegmentHeader {
     pub(super) directory: u64,
 }
 
-/// What the header of a file says.
+/// What a file's header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Heading {
-    /// In use, under this number.
+    /// In use as this segment.
     Live(SegmentHeader),
-    /// Never used, or left from a use under another number: holds nothing.
+    /// Never used, or left from a use under another number: it holds no records.
     Spare,
     /// Neither copy can be read.
     Damaged,
-    /// Of a format that is not known here.
+    /// Of a format unknown here.
     Version(u32),
 }
 
 impl SegmentHeader {
-    /// Both copies.
+    /// Encodes both copies.
     pub(super) fn encode(&self) -> [u8; 2 * SECTOR] {
         let mut copy = [0; SECTOR];
         copy[..8].copy_from_slice(&SEGMENT_MAGIC);
@@ -86,7 +87,7 @@ impl SegmentHeader {
     }
 }
 
-/// Reads the front of the file with this number; too few bytes count as damage.
+/// Reads the header of the file with this number; too few bytes count as damage.
 pub(super) fn heading(number: u64, file: &[u8]) -> Heading {
     let copies = [copy(file, 0), copy(file, SECTOR)];
     let own = |heading: &&Heading| matches!(heading, Heading::Live(h) if h.number == number);
@@ -96,7 +97,7 @@ pub(super) fn heading(number: u64, file: &[u8]) -> Heading {
     if let Some(version) = copies.iter().find(|copy| matches!(copy, Heading::Version(_))) {
         return *version;
     }
-    // A readable copy that names another number is from before the file was recycled.
+    // A readable copy with another number is left from before the file was recycled.
     if copies.iter().all(|copy| *copy == Heading::Damaged) {
         return Heading::Damaged;
     }
@@ -125,14 +126,14 @@ fn copy(file: &[u8], at: usize) -> Heading {
     })
 }
 
-/// What a group is for.
+/// The purpose of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// It holds records.
     Records,
-    /// Everything before it was acknowledged; nothing has been written since.
+    /// Everything before it was acknowledged, and nothing was written after it.
     Seal,
-    /// Everything before it was acknowledged; the log goes on in the next segment.
+    /// Everything before it was acknowledged, and the log continues in the next segment.
     Next,
 }
 
@@ -142,7 +143,7 @@ pub(super) struct GroupHeader {
     pub(super) kind: Kind,
     pub(super) records: u32,
     pub(super) body_bytes: u32,
-    /// The position of the first record; of the next one to come, when there are none.
+    /// The position of the first record, or of the next one to come if there are none.
     pub(super) position: u64,
     body_crc: u32,
 }
@@ -177,7 +178,7 @@ impl GroupHeader {
         bytes
     }
 
-    /// The header at an offset of a segment, if a valid one is there.
+    /// The header at an offset of a segment, if it is valid.
     pub(super) fn decode(salt: u64, file: &[u8], offset: usize) -> Option<GroupHeader> {
         let bytes = file.get(offset..offset.checked_add(GROUP_HEADER)?)?;
         if bytes[..4] != GROUP_MAGIC || header_crc(salt, offset, bytes) != u32_at(bytes, 4) {
@@ -198,7 +199,7 @@ impl GroupHeader {
         })
     }
 
-    /// The body of the group at `offset`, if it is what was written.
+    /// The body of the group at `offset`, if its checksum is right.
     pub(super) fn body<'a>(&self, salt: u64, file: &'a [u8], offset: usize) -> Option<&'a [u8]> {
         let start = offset + GROUP_HEADER;
         let body = file.get(start..start.checked_add(self.body_bytes as usize)?)?;
@@ -219,7 +220,7 @@ pub(super) fn find_group(salt: u64, file: &[u8], from: usize) -> Option<(usize, 
     None
 }
 
-/// The records in a body; `None` in place of a record whose length does not fit.
+/// The records in a body; `None` for a record whose length does not fit.
 pub(super) fn records(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = body;
     std::iter::from_fn(move || {
@@ -246,7 +247,7 @@ pub(super) fn segment_number(name: &str) -> Option<u64> {
     digits.parse().ok().filter(|number| segment_name(*number) == name)
 }
 
-/// An unsupported version, as an error.
+/// The error for an unsupported version.
 pub(super) fn unknown_version(file: &str, found: u32) -> StorageError {
     StorageError::Format { file: file.to_owned(), found, known: VERSION }
 }

@@ -1,14 +1,14 @@
-//! The durable log: records in, in order, and a mark of how far they are safe. Group commit: what
-//! was appended since the last flush is one write and one flush.
+//! The durable log: it takes records in order, and reports how many of them are durable. It commits
+//! in groups: everything appended since the last flush becomes one write and one flush.
 //!
-//! `format` says what the bytes mean, `scan` reads them, `open` brings a log back after whatever
-//! happened to it, `reserve` keeps the next segment ready, and here records are added. The log
-//! thread (`thread`) runs one of these; the simulator drives one directly.
+//! `format` defines the bytes, `scan` reads them, `open` restores a log after a crash, `reserve`
+//! prepares the next segment, and this file appends records. The log thread (`thread`) runs one
+//! `Log`; the simulator drives one directly.
 //!
-//! What a flipped bit can do: in any group that is followed by another or by a seal, which is every
-//! acknowledged one but for the last few microseconds' before a crash, it makes the log refuse to
-//! open. Only a group that was flushed, whose seal did not reach the disk before the power failed,
-//! and that was damaged as well cannot be told from one that never was whole.
+//! A flipped bit makes the log refuse to open if its group is followed by another group or by a
+//! seal. That is true of every acknowledged group, except in the last microseconds before a crash.
+//! Only one case is ambiguous: a group was flushed, its seal did not reach the disk before the
+//! power failed, and the group was damaged as well. It looks like a group that was never complete.
 
 mod format;
 mod open;
@@ -39,11 +39,11 @@ pub const MAX_SEGMENT_BYTES: usize = 1024 * 1024 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogOptions {
     /// The length of a segment in bytes, between [`MIN_SEGMENT_BYTES`] and [`MAX_SEGMENT_BYTES`].
-    /// May differ from one start to the next. Default: 16 MiB, which at full speed is filled in
-    /// tenths of a second and truncated away as soon as nothing in it is needed.
+    /// It may change at every start. Default: 16 MiB. At full speed that is filled in tenths of a
+    /// second, and truncated as soon as nothing in it is needed.
     pub segment_bytes: usize,
-    /// Bytes that new segments leave free on the disk: below that, [`Log::space_low`]. Default:
-    /// 32 MiB.
+    /// Bytes that new segments leave free on the disk; below that, [`Log::space_low`] is true.
+    /// Default: 32 MiB.
     pub keep_free: u64,
     /// [`Durability::Fsync`] or [`Durability::Os`].
     pub durability: Durability,
@@ -60,37 +60,37 @@ impl Default for LogOptions {
     }
 }
 
-/// How the log of an earlier life was found to end.
+/// Where an earlier life's log was found to end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundEnd {
     /// The file of the last segment.
     pub file: String,
-    /// Where in it the last record ends.
+    /// The offset in it after the last record.
     pub offset: u64,
-    /// Whether a mark says that this was the end. Without one, a flush was not finished, the mark
-    /// was lost with the power, or more was lost: a disk cannot tell.
+    /// Whether a mark confirms this end. Without one, either a flush was not finished, or the mark
+    /// was lost with the power, or more was lost. A disk cannot tell these apart.
     pub is_sealed: bool,
-    /// How long what was cut off is: what came after and was never written whole, or was left from
-    /// an earlier use of the file.
+    /// Bytes cut off after the end. They were never written completely, or are left from an earlier
+    /// use of the file.
     pub cut_bytes: u64,
-    /// How many records were to be in it, if that can be read.
+    /// How many records the cut bytes were to hold, if that can be read.
     pub cut_records: Option<u32>,
 }
 
-/// What a log has done in this life.
+/// A log's figures since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogCounts {
-    /// Groups that were written and, with [`Durability::Fsync`], flushed.
+    /// Groups written and, with [`Durability::Fsync`], flushed.
     pub flushes: u64,
     /// Records in them.
     pub records: u64,
-    /// Bytes written, with all that records cost besides their own bytes.
+    /// Bytes written, including the framing of records.
     pub bytes: u64,
     /// Segments begun.
     pub segments: u64,
 }
 
-/// A segment that holds records, or will.
+/// A segment that holds records or is about to.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     number: u64,
@@ -102,19 +102,20 @@ struct Segment {
 struct Current {
     file: Named,
     header: SegmentHeader,
-    /// Where the next group goes. Invariant: a mark has room after it.
+    /// Where the next group goes. Invariant: there is room for a mark after it.
     end: usize,
-    /// Whether a seal stands at `end`.
+    /// Whether there is a seal at `end`.
     sealed: bool,
 }
 
 /// A log on a disk, open for appending.
 ///
-/// Invariants: (1) a group is written only after everything before it was flushed; (2) a segment
-/// holds records only after the one before was marked as continued there; (3) once an operation has
-/// failed, no other is tried: what the disk holds then, only reading it again can tell. Want of
-/// room is no such failure, except in a flush: what could not be written was not acknowledged, and
-/// the same is written again at the same place.
+/// Invariants:
+/// 1. A group is written only after everything before it was flushed.
+/// 2. A segment holds records only after the segment before it was marked as continued there.
+/// 3. Once an operation has failed, no other is tried: only reading the disk again can tell what it
+///    holds. A full disk is not such a failure, except in a flush: the bytes that did not fit were
+///    not acknowledged, and are written again at the same place.
 #[derive(Debug)]
 pub struct Log {
     disk: Arc<dyn Disk>,
@@ -124,26 +125,26 @@ pub struct Log {
     segments: VecDeque<Segment>,
     current: Current,
     reserve: Reserve,
-    /// The file of the next segment, once its header may be there. It says where the current one
-    /// ends, so nothing but the mark is written there any more.
+    /// The file of the next segment, once its header may be on disk. That header says where the
+    /// current segment ends, so only the mark may still be written to the current one.
     next: Option<Named>,
-    /// A group to be: room for its header, then the records appended since the last flush.
+    /// The group being built: room for its header, then the records appended since the last flush.
     group: Vec<u8>,
-    /// How long each of them is, with its header.
+    /// The length of each of those records, including its header.
     lengths: Vec<usize>,
     flushed: u64,
     poison: Option<StorageError>,
     counts: LogCounts,
-    /// How it was found to end, unless it was made in this life.
+    /// How its end was found; `None` for a new log.
     found: Option<FoundEnd>,
 }
 
 impl Log {
-    /// Adds a record to what the next [`Log::flush`] writes, and says how many the log has with it.
+    /// Adds a record to what the next [`Log::flush`] writes, and returns the position after it.
     /// Nothing is written yet.
     ///
     /// # Errors
-    /// [`StorageError::TooLarge`], which leaves the log as it was; or what poisoned it.
+    /// [`StorageError::TooLarge`], which leaves the log unchanged, or the error that poisoned it.
     pub fn append(&mut self, record: &[u8]) -> Result<LogPosition, StorageError> {
         self.healthy()?;
         let limit = self.record_limit();
@@ -157,13 +158,13 @@ impl Log {
         Ok(self.end())
     }
 
-    /// Writes what was appended, flushes it, and says how far the log is durable: with
-    /// [`Durability::Os`], as far as the operating system has it.
+    /// Writes and flushes what was appended, and returns how much of the log is durable. With
+    /// [`Durability::Os`] that means handed to the operating system.
     ///
     /// # Errors
-    /// [`StorageError::Full`] if there is no room for all of it. The rest stays appended: try again
-    /// when there may be room, as [`Log::truncate`] makes some. [`Log::durable`] says how far it
-    /// came. Whatever else failed, now or before, poisons the log: records that were not
+    /// [`StorageError::Full`] if there is no room for all of it. The rest stays appended: retry
+    /// when there may be room, for example after [`Log::truncate`]. [`Log::durable`] says how much
+    /// was written. Any other failure, now or earlier, poisons the log. Records that were not
     /// acknowledged may or may not be found when the directory is opened again.
     pub fn flush(&mut self) -> Result<Durable, StorageError> {
         self.healthy()?;
@@ -172,15 +173,15 @@ impl Log {
         Ok(self.durable())
     }
 
-    /// Does what is not urgent, best after each flush and when that was reported: seals the log and
-    /// makes the next segment ready.
+    /// Does work that is not urgent: seals the log and prepares the next segment. Best called after
+    /// a flush has been reported.
     ///
     /// # Errors
-    /// As [`Log::flush`]. A full disk is no error here: see [`Log::space_low`].
+    /// As [`Log::flush`]. A full disk is not an error here: see [`Log::space_low`].
     pub fn maintain(&mut self) -> Result<(), StorageError> {
         self.healthy()?;
         let sealed = match self.seal() {
-            // The next group stands there, whole or not at all, and it is sealed later.
+            // The next group replaces it, completely or not at all, and is sealed later.
             Err(error) if error.is_full() => Ok(()),
             sealed => sealed,
         };
@@ -194,11 +195,11 @@ impl Log {
         self.poisoning(done)
     }
 
-    /// Flushes, and ends the current segment if it holds anything, so that [`Log::truncate`] can
-    /// cut right here: see [`super::Lineage`] for what needs that.
+    /// Flushes, and ends the current segment if it is not empty, so that [`Log::truncate`] can cut
+    /// exactly here. [`super::Lineage`] says what needs that.
     ///
     /// # Errors
-    /// As [`Log::flush`]; with [`StorageError::Full`] nothing may be appended before it is done.
+    /// As [`Log::flush`]. After [`StorageError::Full`], append nothing until this has succeeded.
     pub fn rotate(&mut self) -> Result<Durable, StorageError> {
         let durable = self.flush()?;
         if self.current.end > FIRST_GROUP || self.next.is_some() {
@@ -208,8 +209,8 @@ impl Log {
         Ok(durable)
     }
 
-    /// Lets go of segments that hold nothing but records before `position`; their files are used
-    /// again. Only what a durable snapshot makes superfluous may be named here.
+    /// Drops segments that hold only records before `position`, and recycles their files. A durable
+    /// snapshot must cover all those records.
     ///
     /// # Errors
     /// As [`Log::flush`].
@@ -219,7 +220,7 @@ impl Log {
         self.poisoning(done)
     }
 
-    /// Flushes, seals durably and lets the log go: the next start finds nothing open.
+    /// Flushes, seals durably and closes the log. The next start finds a confirmed end.
     ///
     /// # Errors
     /// As [`Log::flush`].
@@ -230,7 +231,7 @@ impl Log {
         Ok(durable)
     }
 
-    /// How far the log is durable, as of the last flush.
+    /// How much of the log is durable, as of the last flush.
     pub fn durable(&self) -> Durable {
         Durable::flushed(LogPosition::new(self.flushed))
     }
@@ -240,19 +241,19 @@ impl Log {
         LogPosition::new(self.flushed + self.lengths.len() as u64)
     }
 
-    /// The position of the first record that is still there.
+    /// The position of the first record still in the log.
     pub fn first(&self) -> LogPosition {
         LogPosition::new(self.segments[0].base)
     }
 
-    /// Whether a segment begins with the record at this position, as after [`Log::rotate`].
+    /// Whether a segment begins at this position, as after [`Log::rotate`].
     pub(super) fn divides_at(&self, position: LogPosition) -> bool {
         self.segments.iter().any(|segment| segment.base == position.records())
     }
 
-    /// Whether the disk is too full for another segment. What is left of the current one can still
-    /// be written, so there is time to refuse new work and to truncate: at least a segment's length
-    /// when this turns true for the first time, unless the log was opened on a full disk.
+    /// Whether the disk is too full for another segment. The rest of the current segment can still
+    /// be written, so there is time to refuse new work and to truncate. When this first becomes
+    /// true, at least one segment's length is left, unless the log was opened on a full disk.
     pub fn space_low(&self) -> bool {
         self.reserve.low
     }
@@ -267,7 +268,7 @@ impl Log {
         self.group.len() - GROUP_HEADER
     }
 
-    /// How the log was found to end; `None` if it was made in this life.
+    /// Where the log was found to end; `None` if it is new.
     pub fn found_end(&self) -> Option<&FoundEnd> {
         self.found.as_ref()
     }
@@ -277,7 +278,7 @@ impl Log {
         self.counts
     }
 
-    /// The longest body that an empty segment has room for, with a mark after it.
+    /// The longest body that fits into an empty segment together with a mark.
     fn group_limit(&self) -> usize {
         self.options.segment_bytes - FIRST_GROUP - 2 * GROUP_HEADER
     }
@@ -295,8 +296,8 @@ impl Log {
         done
     }
 
-    /// One group, unless a segment cannot hold that much: then as few as will do, each flushed
-    /// before the next is written.
+    /// Writes one group, unless it does not fit into a segment; then as few groups as possible.
+    /// Each is flushed before the next is written.
     fn write_groups(&mut self) -> Result<(), StorageError> {
         while !self.lengths.is_empty() {
             let (mut records, mut bytes) = (0, 0);
@@ -325,7 +326,7 @@ impl Log {
         Ok(())
     }
 
-    /// Writes and flushes a group whose records stand after the room for its header.
+    /// Writes and flushes a group, whose records come after the room for its header.
     fn write_group(&mut self, group: &mut [u8], records: usize) -> Result<(), StorageError> {
         let end = self.current.end + group.len() + GROUP_HEADER;
         if end > self.current.file_bytes() || self.next.is_some() {
@@ -346,9 +347,9 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on in the next segment; everything before is flushed. The order matters: only a segment
-    /// whose header is durable may be named by the one before, and only one that is named so may
-    /// hold records. Thus the loss of either is noticed.
+    /// Continues in the next segment, after everything before it is flushed. The order matters. The
+    /// old segment may name only a segment whose header is durable, and only a named segment may
+    /// hold records. So the loss of either is noticed.
     fn begin_segment(&mut self) -> Result<(), StorageError> {
         let segment = Segment { number: self.current.header.number + 1, base: self.flushed };
         let file = match self.next.take() {
@@ -382,7 +383,7 @@ impl Log {
     }
 
     fn retire(&mut self, position: u64) -> Result<(), StorageError> {
-        // One after the other, each durably: a gap in the numbers would look like a lost file.
+        // One at a time, each durably: a gap in the numbers would look like a lost file.
         while self.segments.len() > 1 && self.segments[1].base <= position {
             self.reserve.retire(&*self.disk, self.segments[0].number)?;
             self.segments.pop_front();
@@ -391,7 +392,7 @@ impl Log {
     }
 }
 
-/// Writes the header of a segment, durably, unless nothing has to be.
+/// Writes a segment's header, and flushes it if the durability requires that.
 fn begin(
     disk: &dyn Disk,
     options: &LogOptions,

@@ -1,6 +1,6 @@
-//! Makes a log, and brings one back: reads what is there, tells a torn tail from damage, and leaves
-//! the disk so that the next record can follow. Nothing is changed before everything was read and
-//! found sound. After `survey` and `scan`, before the first append.
+//! Creates a log, or restores one: reads it, distinguishes a torn end from damage, and prepares the
+//! disk for the next record. It changes nothing before it has read everything and found it sound.
+//! After `survey` and `scan`, and before the first append.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::storage::StorageError;
 use crate::storage::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
 
-/// How many bytes after the end are overwritten at a time.
+/// How many bytes after the end are zeroed at a time.
 const ERASED_AT_ONCE: usize = 256 * 1024;
 
 impl Log {
-    /// Makes an empty log whose first record will stand at `first`, in place of whatever segments
-    /// there are. `directory` is a number that belongs to this directory alone: segments that
-    /// strayed in from another are refused.
+    /// Creates an empty log whose first record will be at `first`, and replaces existing segments.
+    /// `directory` is this directory's own number: segments that were moved here from another
+    /// directory are refused.
     ///
     /// # Errors
-    /// When the disk fails or is full.
+    /// If the disk fails or is full.
     ///
     /// # Panics
     /// If `options.segment_bytes` is out of bounds.
@@ -56,14 +56,14 @@ impl Log {
         Ok(log)
     }
 
-    /// Opens the log and shows `visit` every record from position `from` on. Only the segments that
-    /// hold those are read. A torn tail is cut off, durably.
+    /// Opens the log and calls `visit` with every record from position `from` on. It reads only the
+    /// segments that hold them. It cuts off a torn end durably.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] or [`StorageError::Missing`], with file and offset, when anything
-    /// that was acknowledged is not as it was written, or the log does not reach from `from` to its
-    /// end: `visit` may have seen records then. Nothing is changed in that case, and nothing is
-    /// skipped: the replica has to be restored or replaced.
+    /// [`StorageError::Damaged`] or [`StorageError::Missing`], with file and offset, if anything
+    /// acknowledged is not as written, or if the log does not reach from `from` to its end. `visit`
+    /// may already have been called. Nothing is changed and nothing is skipped in that case:
+    /// restore or replace the replica.
     ///
     /// # Panics
     /// If `options.segment_bytes` is out of bounds.
@@ -127,7 +127,8 @@ impl Log {
     }
 }
 
-/// Shows `visit` every record from position `from` on, and changes nothing: where the log ends.
+/// Calls `visit` with every record from position `from` on, without changing anything. Returns the
+/// log's end.
 ///
 /// # Errors
 /// As [`Log::open`].
@@ -147,17 +148,17 @@ fn check(options: &LogOptions) {
     assert!(allowed.contains(&options.segment_bytes), "a segment has between 8 KiB and 1 GiB");
 }
 
-/// A segment and what is in it.
+/// A segment and its contents.
 struct Read {
     header: SegmentHeader,
     scan: Scan,
-    /// Whether both copies of the header are as they should be.
+    /// Whether both copies of the header are right.
     intact: bool,
-    /// The last group of records, to be written again if nothing vouches for it.
+    /// The last group of records; it is written again if nothing confirms it.
     last_group: Vec<u8>,
-    /// Bytes after the end that are not zero, or before one that is not.
+    /// Bytes from the end up to the last one that is not zero.
     behind: u64,
-    /// What the header of a group says that stands there, and whose records do not.
+    /// The header of an incomplete group at the end, if that is readable.
     torn: Option<GroupHeader>,
 }
 
@@ -178,13 +179,13 @@ impl Read {
 
 /// The end of the log.
 struct Tail {
-    /// The segment before the last, if that holds nothing yet: whether the mark that it is
-    /// continued is there, and durable, cannot be told.
+    /// The segment before the last, if the last holds nothing yet. It is unknown whether its mark
+    /// that the log continues is durable.
     before: Option<Read>,
     last: Read,
 }
 
-/// Reads every segment that holds records from `from` on.
+/// Reads every segment with records from `from` on.
 fn read(
     disk: &dyn Disk,
     found: &Survey,
@@ -200,7 +201,7 @@ fn read(
     }
     let needed = found.live.iter().rposition(|header| header.base <= from);
     let needed = needed.expect("the first one starts there or before");
-    // The last but one as well, needed or not: it may lack the mark that it is continued.
+    // Always the last but one, too: its mark may be missing.
     let needed = &found.live[needed.min(found.live.len().saturating_sub(2))..];
     let mut from_there = |position: LogPosition, record: &[u8]| {
         if position.records() < from { Ok(()) } else { visit(position, record) }
@@ -232,7 +233,7 @@ fn read(
     unreachable!("there is a last segment");
 }
 
-/// The last checks.
+/// Checks the end of the log.
 fn finish(last: Read, before: Option<Read>, from: u64) -> Result<Tail, StorageError> {
     let name = segment_name(last.header.number);
     if last.scan.close == Close::Next {
@@ -247,19 +248,19 @@ fn finish(last: Read, before: Option<Read>, from: u64) -> Result<Tail, StorageEr
     Ok(Tail { before, last })
 }
 
-/// Leaves the end of the log durable, sealed and with nothing behind it.
+/// Makes the end of the log durable and sealed, with nothing after it.
 ///
-/// The last flush may have failed, and the system forgotten that it still had something to write:
-/// what was read may be in memory alone, and marked as clean. So whatever that flush can have been
-/// about is written again: the last group, the header of a segment without one, the mark that leads
-/// to such a segment.
+/// The last flush may have failed, and the system may have forgotten what it was to write. The
+/// bytes that were read may then be in memory only and marked as clean. So everything that flush
+/// may have covered is written again: the last group, the header of a segment without a group, and
+/// the mark that leads to such a segment.
 fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageError> {
     let skipped = found.live.iter().filter(|header| header.number < tail.last.header.number);
     for header in skipped {
         // An earlier life may have left them to the operating system.
         Named::open(disk, &segment_name(header.number), Mode::Write)?.sync()?;
     }
-    // The last one first: only a segment that is durable may be named by the one before.
+    // The last one first: the segment before may name only a durable one.
     for read in [&tail.last].into_iter().chain(&tail.before) {
         let Read { header, scan, intact, last_group, .. } = read;
         let file = Named::open(disk, &segment_name(header.number), Mode::Write)?;
@@ -283,8 +284,8 @@ fn repair(disk: &dyn Disk, found: &Survey, tail: &Tail) -> Result<(), StorageErr
     Ok(())
 }
 
-/// Overwrites everything after the end, so that nothing of a torn group is ever taken for part of
-/// a later one.
+/// Zeroes everything after the end, so that no part of a torn group is taken for part of a later
+/// one.
 fn erase(file: &Named, end: usize, bytes: u64) -> Result<(), StorageError> {
     let zeros = vec![0; ERASED_AT_ONCE];
     let mut at = end as u64;

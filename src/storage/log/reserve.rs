@@ -1,33 +1,33 @@
-//! The next segment, made ready before it is needed, so that appending needs neither new blocks nor
-//! new names: it cannot run out of space and waits for no other metadata. Used by the log alone.
+//! Prepares the next segment before it is needed. Appending then needs neither new blocks nor new
+//! names, so it cannot run out of space and waits for no other metadata. Used only by the log.
 
 use super::LogOptions;
 use super::format::segment_name;
 use crate::storage::disk::{self, Disk, Mode, Named};
 use crate::storage::{Durability, StorageError};
 
-/// A file that is being filled with zeros.
+/// The name of a file that is being filled with zeros.
 const UNFINISHED: &str = "spare-unfinished";
-/// The step in which files are filled; what has to be written before the first can be.
+/// Files are filled in steps of this length, once the target has grown by as much.
 const STEP: usize = 64 * 1024;
-/// Flushed after this many bytes, so that no flush has to carry a whole segment.
+/// A flush after this many bytes keeps each flush short.
 const FLUSH_EVERY: usize = 1024 * 1024;
-/// How many files that are no longer needed are kept to be used again; more are deleted.
+/// How many unused files are kept for recycling; more are deleted.
 const KEPT: usize = 2;
 
-/// The segments to come.
+/// The segments prepared for later.
 #[derive(Debug)]
 pub(super) struct Reserve {
     next: Next,
-    /// Files of full length, to be used again.
+    /// Files of full length for recycling.
     spares: Vec<String>,
-    /// Whether the next segment could not be made for want of space.
+    /// Whether the disk had no space for the next segment.
     pub(super) low: bool,
     /// The length of a segment in bytes.
     bytes: usize,
-    /// Bytes that new segments leave free.
+    /// Bytes that new segments leave free on the disk.
     keep_free: u64,
-    /// Whether what is written has to survive more than the end of the process.
+    /// Whether written data must survive a power failure.
     flushes: bool,
 }
 
@@ -50,8 +50,8 @@ impl Reserve {
         }
     }
 
-    /// Takes over what an earlier life has left: `next` under its final name, spares, and a file
-    /// that it did not finish. What has the wrong length, or is too much, is deleted.
+    /// Takes over what an earlier life has left: `next` under its final name, spares and an
+    /// unfinished file. It deletes files of the wrong length and surplus ones.
     pub(super) fn adopt(
         &mut self,
         disk: &dyn Disk,
@@ -80,7 +80,7 @@ impl Reserve {
         Ok(Named::open(disk, name, Mode::Read)?.size()? == self.bytes as u64)
     }
 
-    /// Keeps the file of a segment that is no longer needed, or deletes it; durably.
+    /// Recycles the file of an unneeded segment, or deletes it; durably.
     pub(super) fn retire(&mut self, disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
         let name = segment_name(number);
         if self.spares.len() < KEPT && self.fits(disk, &name)? {
@@ -93,8 +93,8 @@ impl Reserve {
         disk::sync_directory(disk)
     }
 
-    /// Goes on making segment `number`, as far as `progress` bytes of the current one call for:
-    /// done when that is half full. A full disk is no error yet, but shows in `low`.
+    /// Continues preparing segment `number` in proportion to `progress` bytes of the current one.
+    /// It is done when the current one is half full. A full disk is not an error; it sets `low`.
     pub(super) fn advance(
         &mut self,
         disk: &dyn Disk,
@@ -112,7 +112,8 @@ impl Reserve {
                 return Ok(());
             }
         }
-        // Short of space, all at once: who waits for room writes nothing that would call for more.
+        // If space was low, prepare it all at once: a log that waits for room makes no progress
+        // that would trigger more steps.
         let target = if self.low { self.bytes } else { progress.saturating_mul(2).min(self.bytes) };
         match self.fill(disk, number, target) {
             Err(error) if error.is_full() => {
@@ -123,11 +124,10 @@ impl Reserve {
         }
     }
 
-    /// The file for segment `number`, whatever it takes.
+    /// Returns the file for segment `number`, and finishes it first if necessary.
     ///
     /// # Errors
-    /// [`StorageError::Full`] when there is no room for it: nothing is lost, and it can be tried
-    /// again.
+    /// [`StorageError::Full`] if there is no room. Nothing is lost, and the call can be retried.
     pub(super) fn take(&mut self, disk: &dyn Disk, number: u64) -> Result<Named, StorageError> {
         let made = match self.next {
             Next::Absent if self.spares.is_empty() => self.has_room(disk, 0),
@@ -147,8 +147,8 @@ impl Reserve {
         }
     }
 
-    /// Looks whether a file of which so much is filled can be finished: one that cannot is not
-    /// begun, for that would take the room of a snapshot that can make some.
+    /// Whether the disk has room to finish a file that is filled this far. Otherwise it is not
+    /// begun, because it would take the room of a snapshot that can free some.
     fn has_room(&self, disk: &dyn Disk, filled: usize) -> Result<(), StorageError> {
         let free = disk.free_space();
         let free = free.map_err(|error| StorageError::io("measuring", "free space", error))?;
@@ -195,15 +195,15 @@ impl Reserve {
         self.low = false;
     }
 
-    /// Gives the space of a half-made file back to those who still can use it. It is never gone on
-    /// with: what a flush without room has left of it, only a new file makes up for.
+    /// Deletes a half-made file to free its space. It is never continued, because a flush without
+    /// room leaves it in doubt; only a new file is reliable.
     fn drop_unfinished(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
         if !matches!(self.next, Next::Filling { .. }) {
             return Ok(());
         }
         self.next = Next::Absent;
         match disk::remove(disk, UNFINISHED) {
-            // Some file systems need room for that too. The next attempt empties the file.
+            // Some file systems need room even to delete. The next attempt empties the file.
             Err(error) if error.is_full() => Ok(()),
             done => done,
         }

@@ -1,4 +1,4 @@
-//! Reads a segment and says where it ends and why. Pure; after `format`, before `open`.
+//! Reads a segment and determines where and how it ends. Pure; after `format`, and before `open`.
 
 use super::format::{
     FIRST_GROUP, GROUP_HEADER, GroupHeader, Kind, RECORD_HEADER, SegmentHeader, find_group, records,
@@ -6,15 +6,15 @@ use super::format::{
 use crate::storage::StorageError;
 use crate::types::LogPosition;
 
-/// What is behind the last group of records.
+/// What follows the last group of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Close {
-    /// The mark that the log goes on in the next segment.
+    /// The mark that the log continues in the next segment.
     Next,
     /// The mark that everything before was acknowledged.
     Seal,
-    /// Nothing that was written whole: the last group here may or may not have been acknowledged,
-    /// and what comes after was not.
+    /// Nothing complete. The last group may or may not have been acknowledged; anything after it
+    /// was not.
     Nothing,
 }
 
@@ -30,14 +30,15 @@ pub(super) struct Scan {
     pub(super) close: Close,
 }
 
-/// Takes a record and its position; says what is wrong with a record that it cannot read.
+/// Called with each record and its position. Returns what is wrong with a record that cannot be
+/// decoded.
 pub type Visit<'a> = dyn FnMut(LogPosition, &[u8]) -> Result<(), String> + 'a;
 
-/// Reads the whole segment, in order.
+/// Reads the whole segment in order.
 ///
 /// # Errors
-/// [`StorageError::Damaged`] where something is not as written that had been acknowledged, or where
-/// `visit` refuses a record.
+/// [`StorageError::Damaged`] if something acknowledged is not as written, or if `visit` refuses a
+/// record.
 pub(super) fn scan(
     name: &str,
     header: &SegmentHeader,
@@ -77,8 +78,8 @@ pub(super) fn scan(
         last_group = Some(end);
         end += GROUP_HEADER + body.len();
     };
-    // A group was written only when everything before it had been flushed and acknowledged: what
-    // cannot be read in front of one is no torn tail.
+    // A group is written only after everything before it was flushed and acknowledged. So
+    // unreadable bytes before a group are damage, not a torn end.
     if let Some((at, _)) = find_group(header.salt, file, end + 1) {
         let what = format!("not as written, and acknowledged: byte {at} was written later");
         return Err(damaged(end, what));

@@ -1,5 +1,5 @@
-//! Which segments there are, from their names and headers alone, and whether they make up one log.
-//! Reads only; before `open`, which brings the log back, and for `verify`, which looks at it.
+//! Determines from names and headers which segments exist, and whether they form one log. Reads
+//! only. Used by `open`, which restores the log, and by `verify`, which checks it.
 
 use super::format::{
     FIRST_GROUP, GroupHeader, Heading, Kind, SegmentHeader, heading, segment_name, segment_number,
@@ -13,9 +13,9 @@ use crate::storage::disk::{self, Disk, Mode, Named};
 /// The segments of a log.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// Those in use, in order, without a gap.
+    /// The segments in use, in order and without a gap.
     pub(super) live: Vec<SegmentHeader>,
-    /// The file made ready for the segment after them.
+    /// The file prepared for the segment after them.
     pub(super) next: Option<String>,
     /// All names in the directory.
     pub(super) names: Vec<String>,
@@ -36,7 +36,7 @@ pub(super) fn survey(disk: &dyn Disk, directory: u64) -> Result<Survey, StorageE
             Heading::Live(header) => header,
             Heading::Spare => {
                 if let Some(spare) = survey.next.replace(name) {
-                    // Only one file is made ready, so what lies after it was lost.
+                    // Only one file is prepared in advance, so what follows this one was lost.
                     return Err(StorageError::damaged(&spare, 0, "no header, before the end"));
                 }
                 continue;
@@ -66,8 +66,9 @@ pub(super) fn survey(disk: &dyn Disk, directory: u64) -> Result<Survey, StorageE
     Ok(survey)
 }
 
-/// Whether the segment that was scanned leads to the next one. The last two are special: when the
-/// last holds nothing, a crash may have come before the one before was marked as continued.
+/// What is wrong between the scanned segment and the next one, if anything. The last two are
+/// special: if the last is empty, a crash may have come before the one before it was marked as
+/// continued.
 pub(super) fn leads_on(scan: &Scan, next: &SegmentHeader, empty_last: bool) -> Option<String> {
     if scan.position != next.base {
         let (end, base) = (scan.position, next.base);
@@ -79,10 +80,10 @@ pub(super) fn leads_on(scan: &Scan, next: &SegmentHeader, empty_last: bool) -> O
     None
 }
 
-/// The position of the first record that the log holds; `None` without any segment in use.
+/// The position of the first record in the log; `None` if no segment is in use.
 ///
 /// # Errors
-/// As for opening the log, as far as that can be told from the segments' headers.
+/// As for opening the log, as far as the segments' headers show it.
 pub(in crate::storage) fn first_position(
     disk: &dyn Disk,
     directory: u64,
@@ -90,10 +91,10 @@ pub(in crate::storage) fn first_position(
     Ok(survey(disk, directory)?.live.first().map(|header| header.base))
 }
 
-/// Whether there are segments that hold, or ever held, records, as far as can be told.
+/// Whether a segment holds or ever held records, as far as the files show it.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// If a file cannot be read.
 pub(in crate::storage) fn holds_records(
     disk: &dyn Disk,
     names: &[String],
@@ -115,24 +116,24 @@ pub(in crate::storage) fn holds_records(
     Ok(false)
 }
 
-/// One segment as `verify` found it.
+/// A segment as `verify` found it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SegmentState {
     /// The file's name.
     pub file: String,
     /// The file's length in bytes.
     pub bytes: u64,
-    /// Bytes of it that hold records, with everything around them.
+    /// Bytes used by records, including their framing.
     pub used: u64,
     /// The position of the first record.
     pub first: u64,
     /// The position after the last record.
     pub end: u64,
-    /// Whether what follows the last record vouches for it: if not, the last group may be missing.
+    /// Whether a mark after the last record confirms it. If not, the last group may be missing.
     pub sealed: bool,
 }
 
-/// Reads all of the log and shows each segment, or what is wrong with it.
+/// Reads the whole log. Returns each segment, or what is wrong with it.
 pub(in crate::storage) fn inspect(
     disk: &dyn Disk,
     directory: u64,
@@ -176,12 +177,12 @@ pub(in crate::storage) fn inspect(
     Ok(states)
 }
 
-/// A whole segment.
+/// The bytes of a whole segment.
 pub(super) fn read_segment(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, StorageError> {
     Named::open(disk, name, Mode::Read)?.read_all(MAX_SEGMENT_BYTES)
 }
 
-/// What the headers of all segments say, in order of their numbers.
+/// The headers of all segments, in order of their numbers.
 fn headings(disk: &dyn Disk, names: &[String]) -> Result<Vec<(u64, Heading)>, StorageError> {
     let mut headings = Vec::new();
     for name in names {

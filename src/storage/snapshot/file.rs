@@ -1,4 +1,4 @@
-//! One snapshot's file.
+//! The file of one snapshot.
 //!
 //! ```text
 //! header:  magic 8 | version 4 | chunk length 4 | directory 8 | position 8 | crc 4
@@ -6,8 +6,8 @@
 //! footer:  magic 8 | version 4 | chunks 4 | bytes 8 | crc of all bodies 4 | crc of these 4
 //! ```
 //!
-//! All chunks but the last have the length that the header says, so any of them can be read alone.
-//! No byte is without a checksum, and none may follow the footer. Numbers are little-endian.
+//! All chunks but the last have the length in the header, so any chunk can be read alone. Checksums
+//! cover every byte, and nothing may follow the footer. Numbers are little-endian.
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -23,20 +23,20 @@ const FOOTER_MAGIC: [u8; 8] = *b"isonoend";
 const HEADER: usize = 36;
 const CHUNK_HEADER: usize = 16;
 const FOOTER: usize = 32;
-/// Flushed after this many bytes, so that the log's flushes never wait for a whole snapshot.
+/// A flush after this many bytes, so that the log's flushes never wait for a whole snapshot.
 const FLUSH_EVERY: u64 = 4 * 1024 * 1024;
 
-/// What a snapshot is, without its contents.
+/// A snapshot's description, without its contents.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SnapshotInfo {
     /// The file's name.
     pub file: String,
-    /// It stands for all records before this position of its own directory's log.
+    /// The snapshot covers all records before this position of its own directory's log.
     pub position: LogPosition,
     /// The length of the contents in bytes.
     pub bytes: u64,
-    /// In how many chunks.
+    /// The number of chunks.
     pub chunks: u32,
     /// The length of all chunks but the last.
     pub chunk_bytes: u32,
@@ -44,12 +44,12 @@ pub struct SnapshotInfo {
     pub checksum: u32,
 }
 
-/// Writes a file from front to back.
+/// Writes a file from start to end.
 #[derive(Debug)]
 pub(super) struct FileWriter {
     file: Named,
     info: SnapshotInfo,
-    /// A chunk to be: room for its header, then its bytes.
+    /// The chunk being built: room for its header, then its bytes.
     chunk: Vec<u8>,
     chunk_bytes: usize,
     contents: Hasher,
@@ -145,8 +145,8 @@ impl FileWriter {
     }
 }
 
-/// A finished snapshot, open for reading: from front to back, or any chunk by its number. It stays
-/// readable when it is no longer kept.
+/// A finished snapshot, open for reading in order or by chunk number. It stays readable after its
+/// file is removed.
 #[derive(Debug)]
 pub struct SnapshotReader {
     file: Named,
@@ -204,17 +204,17 @@ impl SnapshotReader {
         Ok(SnapshotReader { file, info, directory: u64_at(&header, 16), next: 0 })
     }
 
-    /// What it is.
+    /// The snapshot's description.
     pub fn info(&self) -> &SnapshotInfo {
         &self.info
     }
 
-    /// The directory it was written in.
+    /// The number of the directory it was written in.
     pub(super) fn directory(&self) -> u64 {
         self.directory
     }
 
-    /// The next chunk from the front; `None` after the last.
+    /// The next chunk in order; `None` after the last.
     ///
     /// # Errors
     /// As [`SnapshotReader::chunk`].
@@ -230,10 +230,10 @@ impl SnapshotReader {
     /// One chunk.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] if it is not what was written.
+    /// [`StorageError::Damaged`] if the chunk is not as written.
     ///
     /// # Panics
-    /// If there are not that many.
+    /// If there is no such chunk.
     pub fn chunk(&self, number: u32) -> Result<Bytes, StorageError> {
         assert!(number < self.info.chunks, "chunk {number} of {}", self.info.chunks);
         let chunk_bytes = u64::from(self.info.chunk_bytes);
@@ -254,13 +254,13 @@ impl SnapshotReader {
         Ok(Bytes::from(chunk).slice(CHUNK_HEADER..))
     }
 
-    /// So many bytes of the contents, from `offset` on.
+    /// `bytes` bytes of the contents, from `offset` on.
     ///
     /// # Errors
     /// As [`SnapshotReader::chunk`].
     ///
     /// # Panics
-    /// If there are not that many.
+    /// If the contents are shorter.
     pub fn range(&self, offset: u64, bytes: u32) -> Result<Bytes, StorageError> {
         let end = offset.checked_add(bytes.into()).filter(|end| *end <= self.info.bytes);
         let end = end.expect("a range of the contents");
@@ -282,7 +282,7 @@ impl SnapshotReader {
         Ok(range.into())
     }
 
-    /// Reads everything, and stands at the front again.
+    /// Checks everything, and returns to the start.
     ///
     /// # Errors
     /// As [`SnapshotReader::chunk`].

@@ -1,71 +1,72 @@
-//! Where the state came from that the next own snapshot will hold, and what follows for the log.
-//! Beside `file`; whoever takes snapshots keeps one of these.
+//! Where the state for the next own snapshot came from, and what that means for the log. Beside
+//! `file`; the code that takes snapshots keeps a [`Lineage`].
 //!
-//! An own snapshot may be replaced by an older one and every record after that, as long as the
-//! records say all that happened in between. They don't once a state was installed that came from
-//! elsewhere. So the first own snapshot after it ends a line: the log is divided at its position
-//! before it is finished, and cut there before anybody hears of it. Nothing older can stand in for
-//! it then: if it is damaged, the directory is refused.
+//! An older snapshot and all later records may replace an own snapshot, as long as the records
+//! contain everything that happened in between. They do not after a state from another replica was
+//! installed. So the first own snapshot after an install starts a new line. The log is divided at
+//! its position before the snapshot is finished, and cut there before the snapshot is reported.
+//! From then on nothing older can replace it: if it is damaged, the directory is refused.
 //!
-//! A log without a record cannot be divided, so it has to have one before such a snapshot is begun:
-//! one that begins at 0 needs no snapshot, and the loss of this one would not be noticed.
+//! A log without records cannot be divided, so it must have one before such a snapshot is begun. A
+//! log that begins at 0 needs no snapshot, and the loss of this one would not be noticed.
 //!
-//! The division is all that a later life can tell such a snapshot by. If it came after the
-//! snapshot, a crash in between would leave one that counts from the next start on, and that an
-//! older one can stand in for.
+//! Only the division tells a later life that the snapshot is such a one. If the log were divided
+//! after the snapshot was finished, a crash in between would leave a snapshot that counts from the
+//! next start on and that an older one can replace.
 
 use crate::types::LogPosition;
 
-/// Whether the state is what the own snapshots and records make it.
+/// Whether own snapshots and records alone lead to the current state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lineage {
-    /// The state came from elsewhere, and is in no own snapshot that was begun.
+    /// The state came from another replica, and no own snapshot of it was begun.
     foreign: bool,
-    /// The snapshot that was begun is the first that holds it.
+    /// The snapshot under way is the first with that state.
     first: bool,
 }
 
-/// What a finished snapshot lets go of.
+/// What a finished snapshot makes unnecessary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut {
-    /// Records before this one may go.
+    /// Records before this position may be dropped.
     pub to: LogPosition,
-    /// Whether they have to be gone before the snapshot counts: until then, something older could
-    /// take its place.
+    /// Whether they must be dropped before the snapshot counts: until then, something older could
+    /// replace it.
     pub first: bool,
 }
 
 impl Lineage {
-    /// The state is one now that came from elsewhere.
+    /// Notes that another replica's state was installed.
     pub fn installed(&mut self) {
         self.foreign = true;
     }
 
-    /// Whether an own snapshot has to be begun for that, as soon as can be.
+    /// Whether an own snapshot must be begun as soon as possible because of that.
     pub fn is_foreign(&self) -> bool {
         self.foreign
     }
 
-    /// An own snapshot is begun: whether the log has to be divided at its position.
+    /// Notes that an own snapshot is begun. Returns whether the log must be divided at its
+    /// position.
     #[must_use]
     pub fn begin(&mut self) -> bool {
         self.first = std::mem::take(&mut self.foreign);
         self.first
     }
 
-    /// Whether what was begun may be finished only once the log is divided at its position.
+    /// Whether the snapshot under way may be finished only once the log is divided at its position.
     pub fn is_first(&self) -> bool {
         self.first
     }
 
-    /// What was begun came to nothing.
+    /// Notes that the snapshot under way has failed.
     pub fn fail(&mut self) {
         self.foreign |= std::mem::take(&mut self.first);
     }
 
-    /// What was begun is durable, and stands for all records before `position`; `floor` is what
-    /// [`super::Snapshots::log_floor`] says with it, or `position` where room is short: nothing
-    /// older can take its place then.
+    /// Notes that the snapshot under way is durable, and covers all records before `position`.
+    /// `floor` is what [`super::Snapshots::log_floor`] returns then, or `position` if room is
+    /// short, and nothing older is to replace it.
     pub fn finish(&mut self, position: LogPosition, floor: LogPosition) -> Cut {
         let first = std::mem::take(&mut self.first);
         Cut { to: if first { position } else { floor }, first }
@@ -106,7 +107,7 @@ mod tests {
         assert!(lineage.begin());
         lineage.fail();
         assert!(lineage.is_foreign() && lineage.begin());
-        // Once more, from elsewhere, while it is under way.
+        // Another install while it is under way.
         lineage.installed();
         assert!(lineage.finish(END, FLOOR).first);
         assert!(lineage.begin());

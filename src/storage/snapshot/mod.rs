@@ -1,11 +1,12 @@
-//! Snapshots: what a replica's records amounted to up to a position, so that the records need not
-//! be kept. Streamed in and out in chunks, replaced in one step, several kept.
+//! Snapshots: the state that a replica's records lead to at a position, so that the records before
+//! it need not be kept. They are written and read in chunks, take effect in one step, and several
+//! are kept.
 //!
-//! `file` is the format, written and read; here is which of them exist and which one counts. A
-//! snapshot that is damaged is never used. An older one may take its place, but only together with
-//! every record after that: so the log is kept back to the oldest snapshot kept
-//! ([`Snapshots::log_floor`]). A snapshot that no records can replace, because its state came from
-//! elsewhere, takes the log's own start with it: see [`Lineage`].
+//! `file` reads and writes the format; this file decides which snapshots exist and which one
+//! counts. A damaged snapshot is never used. An older one may replace it, but only together with
+//! every record after the older one. So the log is kept back to the oldest snapshot
+//! ([`Snapshots::log_floor`]). A snapshot with a state from another replica cannot be replaced by
+//! records: then the log starts at its position (see [`Lineage`]).
 
 mod file;
 mod lineage;
@@ -20,21 +21,22 @@ use super::disk::{self, Disk, Mode, Named};
 use crate::types::LogPosition;
 use file::FileWriter;
 
-/// The front of the name of a snapshot that is being written.
+/// The prefix of the name of an unfinished snapshot.
 const UNFINISHED: &str = "snapshot-unfinished-";
-/// Empty files, kept for the next snapshots: where no more files are to be had, only a snapshot
-/// lets go of others. One, and another until there is a snapshot that the second one can replace.
+/// Empty files kept for the next snapshots: on a disk that cannot create more files, only a
+/// snapshot lets other files be removed. One is always kept. The second is kept until there is a
+/// snapshot for the next one to replace.
 const SPARES: [&str; 2] = ["snapshot-spare-1", "snapshot-spare-2"];
 /// The longest chunk in bytes.
 pub const MAX_CHUNK_BYTES: usize = 16 * 1024 * 1024;
 
-/// How snapshots are kept.
+/// How many snapshots are kept, and their format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotOptions {
-    /// How many are kept, at least 1. Default: 2, so that one may be damaged.
+    /// The number of snapshots kept, at least 1. Default: 2, so that one may be damaged.
     pub keep: usize,
     /// The length of all chunks but the last in bytes, between 1 and [`MAX_CHUNK_BYTES`]. Default:
-    /// 256 KiB, the most that reading or sending a snapshot takes of memory at a time.
+    /// 256 KiB. Reading or sending a snapshot takes this much memory at a time.
     pub chunk_bytes: usize,
 }
 
@@ -44,7 +46,7 @@ impl Default for SnapshotOptions {
     }
 }
 
-/// The snapshots in a directory. Clones are the same.
+/// The snapshots in a directory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
     shared: Arc<Shared>,
@@ -60,30 +62,31 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Sound ones, as far as is known, by position.
+    /// Snapshots that are sound as far as is known, by position.
     sound: Vec<SnapshotInfo>,
-    /// Damaged ones, left for whoever wants to look at them until the next one is there.
+    /// Damaged snapshots. They stay until the next one is finished, so that the operator can
+    /// examine them.
     damaged: Vec<String>,
-    /// Writers so far: each has a file of its own.
+    /// The number of writers so far; each has its own file.
     writers: u64,
 }
 
-/// What was found when a directory was opened.
+/// The result of opening a directory.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) snapshots: Snapshots,
-    /// The newest one that is sound.
+    /// The newest sound snapshot.
     pub(super) newest: Option<SnapshotReader>,
-    /// What is wrong with others.
+    /// What is wrong with the others.
     pub(super) damaged: Vec<StorageError>,
 }
 
 impl Snapshots {
-    /// Finds the newest snapshot that is sound, every byte of it, and that the log, which starts at
-    /// `log_start`, reaches back to.
+    /// Finds the newest snapshot that is sound in every byte and that the log reaches back to. The
+    /// log starts at `log_start`.
     ///
     /// # Errors
-    /// What is wrong with the newest one when none can be used and the log alone is not enough.
+    /// The newest snapshot's error, if none can be used and the log alone is not enough.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         directory: u64,
@@ -93,7 +96,7 @@ impl Snapshots {
         assert!(options.keep >= 1, "the newest snapshot is always kept");
         assert!((1..=MAX_CHUNK_BYTES).contains(&options.chunk_bytes), "chunks are bounded");
         let Survey { kept, newest, damaged } = survey(&*disk, directory, log_start)?;
-        // All is read and sound: what an earlier life did not finish may go.
+        // Everything was read and is sound, so unfinished files of an earlier life may be removed.
         for name in disk::list(&*disk)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
             disk::remove(&*disk, name)?;
         }
@@ -102,11 +105,11 @@ impl Snapshots {
         Ok(Found { snapshots: Snapshots { shared: Arc::new(shared) }, newest, damaged })
     }
 
-    /// Starts a snapshot that stands for all records before `position`. It may be written while
-    /// the log goes on. At the latest when it is finished, the log has to be durable up to there.
+    /// Starts a snapshot that covers all records before `position`. The log may grow while it is
+    /// written. Before it is finished, the log must be durable up to `position`.
     ///
     /// # Errors
-    /// When the disk fails or is full, which does no harm to what is there.
+    /// If the disk fails or is full. Existing snapshots are not affected.
     pub fn begin(&self, position: LogPosition) -> Result<SnapshotWriter, StorageError> {
         let writer = {
             let mut kept = self.kept();
@@ -114,7 +117,7 @@ impl Snapshots {
             kept.writers
         };
         let name = format!("{UNFINISHED}{writer}");
-        // Some file systems are short of files; on others a new one is as good.
+        // Some file systems can run out of files. On all others a new file is as good as a spare.
         let disk = &*self.shared.disk;
         let _ = SPARES.iter().rev().find(|spare| disk.rename(spare, &name).is_ok());
         let file = FileWriter::create(
@@ -127,23 +130,23 @@ impl Snapshots {
         Ok(SnapshotWriter { snapshots: self.clone(), file: Some(file) })
     }
 
-    /// Opens the newest snapshot, to read or to send it.
+    /// Opens the newest snapshot to read or send it.
     ///
     /// # Errors
-    /// When it cannot be read any more. Chunks are checked as they are read.
+    /// If it cannot be opened any more. Chunks are checked as they are read.
     pub fn newest(&self) -> Result<Option<SnapshotReader>, StorageError> {
         let newest = self.kept().sound.last().map(|info| info.position);
         let open = |position| open_one(&*self.shared.disk, self.shared.directory, position);
         newest.map(open).transpose()
     }
 
-    /// All that are kept, oldest first.
+    /// All snapshots kept, oldest first.
     pub fn kept_ones(&self) -> Vec<SnapshotInfo> {
         self.kept().sound.clone()
     }
 
-    /// How far the log may be truncated: to the oldest snapshot kept, and not at all before as many
-    /// are kept as were asked for.
+    /// How far the log may be truncated: to the oldest snapshot kept, and not at all before
+    /// [`SnapshotOptions::keep`] snapshots exist.
     pub fn log_floor(&self) -> LogPosition {
         let kept = self.kept();
         if kept.sound.len() < self.shared.options.keep {
@@ -152,10 +155,10 @@ impl Snapshots {
         kept.sound[0].position
     }
 
-    /// Lets go of all but the newest, for want of room: it is all that there is then to go on from.
+    /// Removes all but the newest, because room is short. Only the newest can be used from then on.
     ///
     /// # Errors
-    /// When the disk fails; the newest is there all the same.
+    /// If the disk fails. The newest is kept in any case.
     pub fn keep_newest(&self) -> Result<(), StorageError> {
         let disk = &*self.shared.disk;
         let mut kept = self.kept();
@@ -166,7 +169,7 @@ impl Snapshots {
         kept.set_aside(disk)
     }
 
-    /// Gives a finished file its name, and lets go of those that are no longer needed.
+    /// Gives a finished file its final name, and removes snapshots that are no longer needed.
     fn adopt(
         &self,
         unfinished: &str,
@@ -196,28 +199,28 @@ impl Snapshots {
     }
 }
 
-/// A snapshot being written. Dropped before [`SnapshotWriter::finish`], it leaves nothing behind.
+/// A snapshot being written. If it is dropped before [`SnapshotWriter::finish`], nothing remains.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     snapshots: Snapshots,
-    /// `None` once finished.
+    /// `None` once it is finished.
     file: Option<FileWriter>,
 }
 
 impl SnapshotWriter {
-    /// Adds bytes; cut into chunks here, so any number will do.
+    /// Adds bytes. They are cut into chunks here, so any length will do.
     ///
     /// # Errors
-    /// When the disk fails or is full: drop the writer then.
+    /// If the disk fails or is full: then drop the writer.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.file.as_mut().expect("there until finished").write(bytes)
     }
 
-    /// Makes the snapshot durable, and only then the newest one, in one step. Older ones than are
-    /// to be kept are removed.
+    /// Makes the snapshot durable, and only then the newest one, in one step. Removes surplus older
+    /// ones.
     ///
     /// # Errors
-    /// When the disk fails or is full. What was the newest snapshot may still be.
+    /// If the disk fails or is full. The snapshot that was the newest may still be.
     pub fn finish(mut self) -> Result<SnapshotInfo, StorageError> {
         let file = self.file.as_mut().expect("there until finished");
         let info = file.finish()?;
@@ -239,8 +242,7 @@ impl Drop for SnapshotWriter {
 }
 
 impl Kept {
-    /// Makes the files for the next snapshots, if they are to be had, and makes all changes of
-    /// names durable.
+    /// Creates the spare files if possible, and makes all changes of names durable.
     fn set_aside(&self, disk: &dyn Disk) -> Result<(), StorageError> {
         let spares = if self.sound.is_empty() { &SPARES[..] } else { &SPARES[..1] };
         let there = disk::list(disk)?;
@@ -254,17 +256,17 @@ impl Kept {
     }
 }
 
-/// The snapshots of a directory, as `survey` finds them.
+/// The snapshots of a directory, as found by [`survey`].
 #[derive(Debug)]
 pub(super) struct Survey {
     kept: Kept,
-    /// The newest one that is sound.
+    /// The newest sound snapshot.
     pub(super) newest: Option<SnapshotReader>,
     /// What is wrong with others, newest first.
     pub(super) damaged: Vec<StorageError>,
 }
 
-/// Finds the newest snapshot that is sound and that the log reaches back to. Reads only.
+/// Finds the newest sound snapshot that the log reaches back to. Reads only.
 ///
 /// # Errors
 /// As [`Snapshots::open`].
@@ -279,7 +281,7 @@ pub(super) fn survey(
     positions.sort();
     for position in positions.into_iter().rev() {
         let read = open_one(disk, directory, position).and_then(|mut reader| {
-            // Older ones are looked at closely when they are needed.
+            // Older ones are checked fully only when they are needed.
             if newest.is_none() {
                 reader.verify()?;
             }

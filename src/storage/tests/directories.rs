@@ -1,4 +1,4 @@
-//! On the real file system.
+//! Tests on the real file system.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -70,7 +70,8 @@ fn a_directory_in_use_is_refused_by_name_and_may_be_looked_at() {
     FileDisk::open(home.path()).expect("free again");
 }
 
-/// Looking whether a directory is in use takes its lock for a moment: no start must fail of that.
+/// A check whether a directory is in use takes its lock for a moment. No start may fail because of
+/// it.
 #[test]
 fn looking_at_a_directory_keeps_nobody_out() {
     let home = tempfile::tempdir().unwrap();
@@ -88,8 +89,8 @@ fn looking_at_a_directory_keeps_nobody_out() {
     });
 }
 
-/// A segment of the usual length takes many writes before the next one is due: with nothing written
-/// because space is low, that it no longer is has to show all the same.
+/// A segment of normal length takes many writes before the next one is due. The end of a shortage
+/// must be noticed even though the shortage stops all writes.
 #[test]
 fn space_that_comes_back_is_noticed_without_a_write() {
     let home = tempfile::tempdir().unwrap();
@@ -117,7 +118,7 @@ fn space_that_comes_back_is_noticed_without_a_write() {
     assert!(!log.space_low());
 }
 
-/// As an earlier version left it, or `cp`: it is private from the next start on.
+/// An earlier version or `cp` left the directory readable; the next start makes it private.
 #[test]
 fn a_directory_that_others_could_read_is_closed_to_them() {
     let home = tempfile::tempdir().unwrap();
@@ -183,10 +184,10 @@ fn segments_of_the_usual_length_are_filled_ahead_and_used_again() {
     writer.finish().unwrap();
     store.log.append(&record).unwrap();
     store.log.flush().unwrap();
-    // The lock goes with the last of them.
+    // The lock is released with the last of them.
     drop(store);
 
-    // Other lengths from now on: what is there is still read.
+    // Use other lengths from now on; existing segments are still read.
     options.log.segment_bytes = 1 << 16;
     let (mut store, found) = start(home.path(), &options).unwrap();
     assert_eq!(found, [record]);

@@ -1,4 +1,4 @@
-//! The faulty disk itself: it has to be as bad as it says, and the same for the same seed.
+//! The faulty disk itself: it must fail as specified, and reproducibly for a seed.
 
 use std::collections::BTreeSet;
 
@@ -98,7 +98,7 @@ fn space_ends_and_overwriting_needs_none() {
     assert_eq!(disk.free_space().unwrap(), 1000);
 }
 
-/// The same operations on two disks with one seed: the same bytes, errors and crashes.
+/// The same operations on two disks with one seed give the same bytes, errors and crashes.
 #[test]
 fn one_seed_is_one_story() {
     let story = |seed| {

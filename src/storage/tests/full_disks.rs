@@ -1,4 +1,4 @@
-//! Disks without room, or without files to be had: the log waits, loses nothing, and goes on.
+//! Disks that run out of room or files: the log waits, loses nothing and continues.
 
 use std::io;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ fn place(position: u64) -> usize {
     usize::try_from(position).unwrap()
 }
 
-/// What a log was given, over its lives.
+/// What a log was given in all its lives.
 #[derive(Default)]
 struct Story {
     records: Vec<Vec<u8>>,
     acknowledged: usize,
     truncated: u64,
     waits: u32,
-    /// Of those, after the log had begun to move to the next segment.
+    /// The waits that came after the log had begun to move to the next segment.
     resumed: u32,
 }
 
@@ -45,7 +45,7 @@ impl Story {
         }
     }
 
-    /// One attempt; whether all is written.
+    /// One attempt. Returns whether everything is written.
     fn flush(&mut self, log: &mut Log, rotate: bool) -> bool {
         let done = if rotate { log.rotate() } else { log.flush() };
         let durable = place(log.durable().position().records());
@@ -79,9 +79,9 @@ impl Story {
     }
 }
 
-/// Room comes and goes, by itself and by truncation; what is appended while there is none is
-/// written with the rest; processes die and the power fails in between. On file systems that write
-/// in place, and on those that need room for every change.
+/// Room comes and goes, by itself and by truncation. Records appended meanwhile are written later
+/// with the rest. Processes crash and the power fails in between. This runs on file systems that
+/// write in place and on copy-on-write ones.
 #[test]
 fn a_log_without_room_waits_and_loses_nothing() {
     let (mut waits, mut resumed) = (0, 0);
@@ -158,7 +158,7 @@ fn without_files_to_be_had_the_log_waits_as_without_room() {
     assert!(store.expect_err("no file for a log").is_full());
 }
 
-/// What a flush was about is in doubt when it fails, for want of room as for anything else.
+/// A failed flush leaves its data in doubt, also if the disk was full.
 #[test]
 fn a_flush_without_room_is_a_failed_flush() {
     let full = || io::Error::from(io::ErrorKind::StorageFull);
@@ -173,7 +173,8 @@ fn record() -> Bytes {
     Bytes::from(vec![7; 1000])
 }
 
-/// On its own thread: told once, ended by what a snapshot lets go of, everything in order.
+/// On its own thread: the wait is reported once, a truncation ends it, and everything stays in
+/// order.
 #[test]
 fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
     let disk = FaultyDisk::new(0, 2 * SEGMENT);
@@ -184,7 +185,7 @@ fn a_thread_that_waits_for_room_is_helped_by_a_truncation() {
     for number in 1..end {
         log.append(vec![record()], LogPosition::new(number)).unwrap();
     }
-    // What comes after waits as well, and in its place.
+    // Later records wait, too, and keep their order.
     log.rotate().unwrap();
     log.append(vec![record()], LogPosition::new(end)).unwrap();
     let (mut durable, mut waits, mut waiting) = (LogPosition::default(), 0, false);
@@ -229,7 +230,7 @@ fn a_thread_that_is_closed_without_room_says_what_is_missing_and_does_not_fail()
     assert_eq!(found, durable.unwrap_or(0));
 }
 
-/// The log takes every file that is to be had, but one: only a snapshot lets go of others.
+/// The log takes all files but one. Only a snapshot lets it release others.
 #[test]
 fn where_no_more_files_are_to_be_had_there_is_one_for_a_snapshot() {
     let disk = FaultyDisk::new(0, CAPACITY);
@@ -249,7 +250,7 @@ fn where_no_more_files_are_to_be_had_there_is_one_for_a_snapshot() {
         let mut writer = snapshots.begin(position).expect("a file was set aside for it");
         writer.write(b"state").unwrap();
         writer.finish().unwrap();
-        // As where room is short: the log is cut at the newest, and older ones go.
+        // As if room is short: the log is cut at the newest snapshot, and older ones are removed.
         snapshots.keep_newest().unwrap();
         log.truncate(position).unwrap();
         log.flush().expect("there are files again");

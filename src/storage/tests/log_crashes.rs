@@ -1,5 +1,5 @@
-//! A log against what was appended to it: whatever a crash does, everything acknowledged is there,
-//! in order, and after it nothing but a front part of what had been appended besides.
+//! A log compared with what was appended to it. After any crash, everything acknowledged is there
+//! in order, followed by at most a prefix of the other appended records.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,13 +46,13 @@ pub(super) fn create(disk: &FaultyDisk) -> Log {
         .expect("a disk without faults")
 }
 
-/// What should be in a log.
+/// The expected contents of a log.
 #[derive(Default)]
 struct Model {
     /// Every record ever appended that may still be there.
     records: Vec<Vec<u8>>,
     acknowledged: usize,
-    /// Records before this one were let go.
+    /// Records before this one were dropped.
     truncated: usize,
 }
 
@@ -68,7 +68,7 @@ impl Model {
     }
 
     fn step(&mut self, log: &mut Log, rng: &mut ChaCha8Rng) -> Result<(), StorageError> {
-        // Now and then more than a segment holds.
+        // Sometimes more than a segment holds.
         let most = if rng.random_bool(0.05) { 60 } else { 6 };
         for _ in 0..rng.random_range(0..most) {
             self.append(log, rng)?;
@@ -83,14 +83,14 @@ impl Model {
             self.truncated = rng.random_range(self.truncated..=self.acknowledged);
             log.truncate(LogPosition::new(self.truncated as u64))?;
         }
-        // What is appended and never flushed is lost without anyone missing it.
+        // Records that are appended but never flushed may be lost.
         if rng.random_bool(0.3) {
             self.append(log, rng)?;
         }
         Ok(())
     }
 
-    /// Compares with what was found, and takes over what survived.
+    /// Compares with the records found, and adopts them.
     fn check(&mut self, found: &[Vec<u8>], what: &str) {
         let end = self.truncated + found.len();
         assert!(end >= self.acknowledged, "{what}: {end} records, {} promised", self.acknowledged);
@@ -131,7 +131,8 @@ fn a_crash_at_any_boundary_of_1000_operations_loses_nothing_either() {
     crash_at_every_boundary(0..2, 500, 10);
 }
 
-/// Scripts of so many steps, each run once for every boundary and that many kinds of crash.
+/// Runs scripts of `steps` steps, each once for every boundary and for `seeds` seeds of every
+/// crash.
 fn crash_at_every_boundary(scripts: Range<u64>, steps: usize, seeds: u64) {
     for script in scripts {
         let disk = FaultyDisk::new(script, CAPACITY);
@@ -159,7 +160,7 @@ fn crash_at_every_boundary(scripts: Range<u64>, steps: usize, seeds: u64) {
     }
 }
 
-/// Opens the log, dying while doing so as well, goes on with it, and opens it again.
+/// Opens the log and crashes meanwhile, too, continues, and opens it again.
 fn recover(disk: &FaultyDisk, model: &mut Model, how: Crash, boundary: u64, what: &str) {
     disk.crash_after(boundary % 12);
     let mut opened = model.reopen(disk, what);
@@ -203,8 +204,8 @@ fn many_crashes_in_a_row_lose_nothing_either() {
     }
 }
 
-/// Flushes and writes that fail, while opening as well, and crashes of every kind after them. What
-/// a process that was killed leaves in memory, marked as clean, is what the next one reads.
+/// Flushes and writes fail, also while the log is opened, and crashes of every kind follow. The
+/// next process reads what a killed one left in memory, marked as clean.
 #[test]
 fn failures_and_crashes_in_a_row_lose_nothing_either() {
     let mut failed = 0;
@@ -259,9 +260,9 @@ fn a_failed_operation_poisons_the_log_and_is_never_tried_again() {
     }
 }
 
-/// The story of the flush that fails once: the system drops what it could not write, marks it as
-/// clean, and the next flush succeeds. A restart that reads it from memory, believes it and flushes
-/// nothing loses it with the power.
+/// A flush fails once: the system drops what it could not write and marks it as clean, and the next
+/// flush succeeds. Suppose a restart believes what it reads from memory and flushes nothing. A
+/// power failure then loses it.
 #[test]
 fn what_a_failed_flush_left_in_memory_alone_is_written_again_before_it_is_believed() {
     let mut survived = 0;

@@ -1,4 +1,4 @@
-//! Every byte of a log damaged, every file cut and lost: refused, or without any effect.
+//! Every byte of a log damaged, every file cut or removed: the log refuses it, or it has no effect.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 const CAPACITY: u64 = 1 << 20;
 
-/// The files of a log of a few KiB: two segments full, a third begun.
+/// The files of a log of a few KiB: two full segments and a third one begun.
 fn small_log(close: bool) -> (Files, Vec<Vec<u8>>) {
     log_of(36, close)
 }
@@ -192,8 +192,8 @@ fn segments_from_elsewhere_are_refused() {
     reopen(&files).expect_err("two segments have changed places");
 }
 
-/// A client that guesses the format writes what looks like a group into its record, to make a torn
-/// tail look like damage.
+/// A client that guesses the format puts what looks like a group into its record, so that a torn
+/// end would look like damage.
 #[test]
 fn a_record_that_looks_like_the_log_is_only_a_record() {
     let (files, _) = small_log(true);
@@ -204,20 +204,20 @@ fn a_record_that_looks_like_the_log_is_only_a_record() {
     log.flush().unwrap();
     log.append(&forged).unwrap();
     log.flush().unwrap();
-    // The head of the last group is lost, the rest is there: as after a loss of power.
+    // The start of the last group is lost and the rest is there, as after a power failure.
     let name = disk.files().keys().next().unwrap().clone();
     disk.flip(&name, 4096 + 32 + 4 + 5, 0xff);
     let (_, found) = open(&disk).expect("a torn tail");
     assert_eq!(found, [b"first".to_vec()]);
 }
 
-/// The end of a log as it is found: whether something vouches for it, and what was cut off.
+/// How a log's end is found: whether a mark confirms it, and what was cut off.
 fn end_of(files: &Files) -> FoundEnd {
     let (log, _) = open(&FaultyDisk::with_files(0, CAPACITY, files)).expect("a torn end is cut");
     log.found_end().expect("it was there before").clone()
 }
 
-/// A disk cannot tell a lost end from a torn one, but the start says which it may be.
+/// A disk cannot tell a lost end from a torn one, but a start reports that it may be either.
 #[test]
 fn what_is_cut_off_the_end_is_told() {
     let disk = FaultyDisk::new(5, CAPACITY);
@@ -245,7 +245,7 @@ fn what_is_cut_off_the_end_is_told() {
         files.get_mut(name).unwrap()[from..to].fill(0);
         end_of(&files)
     };
-    // Only the mark, or whole groups with it: nothing is left to be cut off.
+    // Only the mark is lost, or whole groups with it: nothing is left to cut off.
     for (from, left) in [(ends[3], 3), (ends[2], 2), (ends[0], 0)] {
         let end = zeroed(from, MIN_SEGMENT_BYTES as u64);
         assert_eq!((end.is_sealed, end.offset, end.cut_bytes), (false, ends[left], 0));
@@ -254,14 +254,14 @@ fn what_is_cut_off_the_end_is_told() {
     let end = zeroed(ends[3] - 50, MIN_SEGMENT_BYTES as u64);
     let told = (end.is_sealed, end.offset, end.cut_bytes, end.cut_records);
     assert_eq!(told, (false, ends[2], 32 + 4 * 104, Some(4)));
-    // Its front, so that not even its length is known.
+    // The start of the group is lost, so that not even its length is known.
     let mut files = sealed.clone();
     let from = usize::try_from(ends[2]).unwrap();
     files.get_mut(name).unwrap()[from..from + 32].fill(0);
     files.get_mut(name).unwrap()[from + 32 + 4 * 104..].fill(0);
     let end = end_of(&files);
     assert_eq!((end.offset, end.cut_bytes, end.cut_records), (ends[2], 32 + 4 * 104, None));
-    // Once it was opened, the end is marked.
+    // Opening the log marks its end.
     let again = FaultyDisk::with_files(0, CAPACITY, &files);
     drop(open(&again).unwrap());
     assert!(end_of(&again.files()).is_sealed);

@@ -1,4 +1,4 @@
-//! Single stories of the log, each told once.
+//! Single stories of the log.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use crate::types::LogPosition;
 
 const CAPACITY: u64 = 1 << 20;
 
-/// The process dies when the next segment has its header and the one before does not say yet that
-/// it is continued. The next life starts after a snapshot and needs nothing but the new segment;
-/// had it not looked at the other one, that would have seemed damaged as soon as records followed.
+/// The process crashes when the next segment has its header, and before the old one is marked as
+/// continued. The next life starts after a snapshot and needs only the new segment. If it did not
+/// also read the old one, that one would look damaged as soon as records follow.
 #[test]
 fn a_segment_that_was_not_marked_as_continued_is_marked_by_the_next_life() {
     let mut unmarked = 0;
@@ -38,10 +38,10 @@ fn a_segment_that_was_not_marked_as_continued_is_marked_by_the_next_life() {
     assert!(unmarked > 0, "no crash came between the two segments");
 }
 
-/// One flush fails while the log moves on to the next segment: that of its header, or of the mark
-/// that leads there. The process is killed; the next one finds both in memory, marked as clean, and
-/// its own flushes write neither. Had it believed what it read, the power would have taken the
-/// header with every record after it, or the mark, without which the log looks damaged.
+/// One flush fails while the log moves to the next segment: the flush of the header, or of the mark
+/// that leads there. The process is killed. The next one finds both in memory, marked as clean, and
+/// its own flushes write neither. If it believed what it read, a power failure would lose the
+/// header with every later record, or the mark, without which the log looks damaged.
 #[test]
 fn a_header_and_a_mark_that_were_left_in_memory_alone_are_written_again() {
     let (mut headers, mut marks) = (0, 0);
@@ -94,7 +94,7 @@ fn left_to_the_operating_system_records_survive_the_process_without_a_flush() {
     };
     Log::open(shared(), options, 7, LogPosition::default(), &mut visit).unwrap();
     assert!(found == records);
-    // What opening has shown is durable, whatever the mode was.
+    // Everything that opening has read is durable, whatever the mode was.
     disk.lose_power();
     assert!(open(&disk).unwrap().1 == records);
 }

@@ -1,4 +1,4 @@
-//! What this room promises, tried on disks that break.
+//! Tests of this room's promises, on disks that fail.
 
 mod directories;
 mod faulty_disk;
@@ -14,7 +14,7 @@ use crate::types::{Held, Journal, ReplicaId};
 
 use super::*;
 
-/// A small directory's options: two snapshots kept, in chunks of 100 bytes.
+/// Options of a small directory: two snapshots kept, in chunks of 100 bytes.
 fn store_options() -> StoreOptions {
     StoreOptions {
         cluster: "test".into(),

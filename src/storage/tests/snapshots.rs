@@ -1,4 +1,4 @@
-//! Snapshots: whole or not at all, the newest sound one, and every byte checked.
+//! Snapshots: complete or absent, the newest sound one is used, and every byte is checked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ fn an_older_one_that_the_log_does_not_reach_is_refused() {
         durable = store.log.flush().unwrap().position();
         take(&store.snapshots, durable.records(), &text(1));
     }
-    // Too far, as a node must not: to the newest instead of the oldest.
+    // Truncate too far, which a node must not do: to the newest snapshot instead of the oldest.
     store.log.truncate(durable).unwrap();
     store.log.close().unwrap();
     disk.restart_process();
@@ -160,7 +160,7 @@ fn a_snapshot_cut_at_any_length_is_noticed_and_so_is_more() {
     let mut more = files.clone();
     more.get_mut(name).unwrap().push(0);
     check(&more, "one byte more");
-    // A whole snapshot under the name of another.
+    // A complete snapshot under the name of another.
     let mut swapped = files.clone();
     let older = files["snapshot-00000000000000000004"].clone();
     swapped.insert(name.into(), older);
@@ -179,7 +179,7 @@ fn an_unfinished_one_leaves_nothing_behind() {
     assert_eq!((disk.files().len(), spare.len()), (count, 0));
     let mut writer = store.snapshots.begin(LogPosition::new(8)).unwrap();
     writer.write(&text(8)).unwrap();
-    // The process is killed: nobody tidies up.
+    // The process is killed, so no one tidies up.
     disk.restart_process();
     drop(writer);
     let mut opened = opening(&disk).unwrap();
@@ -202,8 +202,8 @@ fn a_full_disk_costs_the_snapshot_and_nothing_else() {
     assert_eq!(store.snapshots.kept_ones().len(), 1);
 }
 
-/// One that came from elsewhere stands for what no record says: with the log cut there, neither an
-/// older one nor the log alone may take its place.
+/// A snapshot with a state from elsewhere covers what no record says. With the log cut there,
+/// neither an older snapshot nor the log alone may replace it.
 #[test]
 fn with_the_log_cut_at_a_snapshot_nothing_stands_in_for_it() {
     let disk = directory(&[4], text);
@@ -221,8 +221,8 @@ fn with_the_log_cut_at_a_snapshot_nothing_stands_in_for_it() {
     opening(&disk).expect_err("nothing can replace it");
 }
 
-/// Files that were there, in every combination that somebody may delete: with the log reaching back
-/// to a snapshot that is left, all is there. Otherwise it is refused, by what is missing.
+/// Deletes files in every combination. If the log still reaches back to a remaining snapshot,
+/// everything is there. Otherwise the start is refused, and the error names what is missing.
 #[test]
 fn deleted_files_are_noticed_unless_the_rest_holds_everything() {
     let disk = FaultyDisk::new(1, CAPACITY);
@@ -257,12 +257,12 @@ fn deleted_files_are_noticed_unless_the_rest_holds_everything() {
     };
     let whole = start(&[]).unwrap();
     assert_eq!(whole, (241, b"the last".to_vec()));
-    // Each alone can be made up for by the other and the log.
+    // The other snapshot and the log can replace either one.
     assert_eq!(start(&[&snapshots[0]]).unwrap(), whole);
     assert_eq!(start(&[&snapshots[1]]).unwrap(), whole);
     let none = start(&[&snapshots[0], &snapshots[1]]).expect_err("the front is gone").to_string();
     assert!(none.contains("there is no snapshot") && none.contains("is missing"), "{none}");
-    // The newest snapshot, and the front of the log that an older one would need.
+    // The newest snapshot, and the start of the log that an older one would need.
     let short = start(&[&snapshots[1], &segments[0]]).expect_err("records are gone").to_string();
     assert!(short.contains(&snapshots[0]) && short.contains("is missing"), "{short}");
     for hole in &segments[1..segments.len() - 1] {

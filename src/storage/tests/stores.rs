@@ -16,7 +16,7 @@ fn opening(disk: &FaultyDisk) -> Result<Opening, StorageError> {
     Store::open(Arc::new(disk.clone()), &store_options())
 }
 
-/// What the records amount to: their number and a checksum over all of them.
+/// The state of these records: their number and a checksum over all of them.
 fn state(records: &[Vec<u8>]) -> Vec<u8> {
     let mut state = records.len().to_le_bytes().to_vec();
     // Long enough for several chunks.
@@ -24,7 +24,7 @@ fn state(records: &[Vec<u8>]) -> Vec<u8> {
     state
 }
 
-/// Every record ever appended that may still count, and how many were promised.
+/// Every appended record that may still count, and how many were acknowledged.
 #[derive(Default)]
 struct Model {
     records: Vec<Vec<u8>>,
@@ -100,7 +100,7 @@ fn a_directory_survives_crashes_at_every_boundary() {
         let mut model = Model::default();
         disk.crash_after(boundary);
         let mut died = false;
-        // The first life ends at the boundary, while the directory is made or later; the others
+        // The first life ends at the boundary, while the directory is made or later. The others end
         // while it is opened, or soon after.
         for life in 0..6 {
             if let Ok(mut store) = model.reopen(&disk) {
@@ -226,7 +226,7 @@ fn a_directory_keeps_its_terms_from_its_first_record_on() {
         Store::open(Arc::new(disk.clone()), &options)?.replay(&mut |_, _| Ok(()))
     };
     let directory = start("paxos", 5).unwrap().identity.directory;
-    // Nothing was voted for under the first terms, so they were a mistake at most.
+    // No vote was cast under the first terms, so they were at most a mistake.
     let mut store = start("epaxos", 3).unwrap();
     assert_eq!(store.identity.directory, directory, "others may have met it");
     store.log.append(b"a vote").unwrap();
@@ -330,7 +330,7 @@ fn whom_a_replica_has_met_is_kept_in_one_step() {
     let first = Met { directory: 77, life: 3 };
     let mut identity = replayed().unwrap().identity;
     identity.meet(&*shared, peer(2), first).unwrap();
-    // Wherever the power fails, the one or the other is there.
+    // Wherever the power fails, the old or the new identity is there.
     let (before, mut seen) = (disk.files(), [0, 0]);
     for step in 0..6 {
         let disk = FaultyDisk::with_files(step, 1 << 20, &before);
@@ -343,7 +343,7 @@ fn whom_a_replica_has_met_is_kept_in_one_step() {
         seen[usize::from(found == second)] += 1;
     }
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
-    // And it outlives the next start, until the directory is refused.
+    // It also survives the next start, until the directory is refused.
     let mut identity = replayed().unwrap().identity;
     assert_eq!(identity.met, [(peer(2), first)].into());
     identity.cast_out(&*shared).unwrap();

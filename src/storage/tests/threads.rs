@@ -1,4 +1,4 @@
-//! The log on its own thread: marks in order, flushes shared, failures told once.
+//! The log on its own thread: marks come in order, flushes are shared, failures are reported once.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -57,7 +57,7 @@ fn a_full_queue_slows_the_caller_down_and_loses_nothing() {
         log.append(vec![record(number)], LogPosition::new(number + 1)).unwrap();
         assert!(log.queued_bytes() <= 200);
     }
-    // More than the bound at once is taken when nothing else waits.
+    // More than the bound is accepted at once if nothing else waits.
     log.append((300..400).map(record).collect(), LogPosition::new(400)).unwrap();
     assert_eq!(log.close().unwrap().position().records(), 400);
     drop(told);
@@ -71,7 +71,7 @@ fn a_failure_is_told_once_and_nothing_is_durable_after_it() {
     assert!(matches!(told.recv_timeout(PATIENCE), Ok(LogEvent::Durable(_))));
     disk.fail_next(Operation::Sync);
     let mut end = 1;
-    // Callers that wait for room are let go as well.
+    // Callers that wait for room are released, too.
     let error = loop {
         end += 1;
         if let Err(error) = log.append(vec![record(0)], LogPosition::new(end)) {
@@ -114,7 +114,7 @@ fn little_space_is_told_and_so_is_its_end() {
     assert!(matches!(told.recv_timeout(PATIENCE), Ok(LogEvent::Durable(_))));
     assert!(matches!(told.recv_timeout(PATIENCE), Ok(LogEvent::SpaceLow(true))));
     disk.set_capacity(CAPACITY);
-    // Without anything appended: it looks again by itself.
+    // Nothing is appended: the thread looks again by itself.
     assert!(matches!(told.recv_timeout(PATIENCE), Ok(LogEvent::SpaceLow(false))));
     log.close().unwrap();
 }
@@ -137,7 +137,7 @@ fn the_log_is_cut_behind_a_snapshot_while_it_runs() {
     }
     assert!(log.counts().flushes > 0);
     log.close().unwrap();
-    // Room is set aside for the identity, whatever the log does.
+    // Room is reserved for the identity, whatever the log does.
     let files = disk.files();
     let logged = files.iter().filter(|(name, _)| !name.starts_with("identity"));
     let bytes: usize = logged.map(|(_, bytes)| bytes.len()).sum();
