@@ -1,4 +1,5 @@
-//! Takes in connections of peers and clients, a bounded number of strangers at a time.
+//! Accepts connections of peers and clients. At most a bounded number of strangers shake hands at a
+//! time.
 
 use std::sync::Arc;
 
@@ -32,14 +33,14 @@ fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
     let address = incoming.remote_address().ip();
     let is_peer = hub.links().any(|link| link.is_at(address));
     let source = Source::new(address, is_peer);
-    // An attempt that may not be asked to prove its address has done so.
+    // An attempt that cannot be asked again to prove its address has proven it already.
     let proven = incoming.remote_address_validated() || !incoming.may_retry();
     match door.knock(source, proven, Instant::now()) {
         Verdict::Enter(seat) => {
             let shared = Arc::clone(hub);
             hub.spawn(async move { handshake(shared, incoming, seat).await });
         }
-        // An error hands the attempt back, and dropping it refuses it.
+        // An error returns the attempt; dropping it refuses it.
         Verdict::Prove => drop(incoming.retry()),
         Verdict::Refuse => {
             if hub.refused.admits(Instant::now()) {
@@ -50,7 +51,7 @@ fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
     }
 }
 
-/// Says how many lines were left out of the log lately.
+/// Logs how many lines were left out lately.
 fn sum_up(hub: &Hub) {
     for (tally, what) in [(&*hub.refused, "refused"), (&*hub.cut_off, "cut off")] {
         let count = tally.left_out();
@@ -76,12 +77,12 @@ async fn handshake(hub: Arc<Hub>, incoming: Incoming, seat: Seat) {
 enum Welcomed {
     Peer(peer::Established),
     Client,
-    /// A peer was refused, and all was said.
+    /// A peer was refused and told why.
     Refused,
 }
 
-/// TLS and the hello may each take half the time: whoever has not shown a certificate by then does
-/// not hold a stranger's place for longer.
+/// TLS and the hello may each take half of the time. So a stranger who shows no certificate does
+/// not occupy a place for longer.
 async fn welcome(hub: &Arc<Hub>, incoming: Incoming, seat: Seat) -> Result<Welcomed, Closed> {
     let patience = hub.limits.handshake_timeout / 2;
     let mut seat = seat;
@@ -91,7 +92,7 @@ async fn welcome(hub: &Arc<Hub>, incoming: Incoming, seat: Seat) -> Result<Welco
         }
         () = seat.lost() => return Err(Closed::Crowded),
     };
-    // From here on it is its certificate's place that the connection holds.
+    // From here on the connection occupies a place of its certificate.
     drop(seat);
     let greeted = timeout(patience, greet(hub, &connection));
     greeted.await.unwrap_or(Err(Refusal::HelloTimeout.into())).inspect_err(|why| {
@@ -112,7 +113,7 @@ async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Welcomed, Clos
             let place = Place::take(&hub.places, connection, Role::Client)?;
             pipe::welcome(hub, connection, place).await.map(|()| Welcomed::Client)
         }
-        // TLS picks one of the two or fails.
+        // TLS selects one of the two or fails.
         _ => Err(Refusal::BadHello.into()),
     }
 }

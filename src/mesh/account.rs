@@ -1,6 +1,6 @@
-//! What each client certificate has of a replica: half frames, and answers that wait. The bounds
-//! are per certificate, or one client with many connections would take what is everybody's. How
-//! many connections it may have is the business of `places`.
+//! What each client certificate uses of a replica: incomplete frames and waiting answers. The
+//! bounds are per certificate, so that one client with many connections cannot use up everyone's
+//! share. `places` bounds the number of connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +9,11 @@ use tokio::sync::Semaphore;
 
 use super::config::Limits;
 
-/// Half frames are accounted for in units of this many bytes.
+/// The unit in which incomplete frames are counted, in bytes.
 pub(super) const UNIT_BYTES: usize = 1024;
 
-/// What the connections of one certificate have together. The node adds to `waiting` what it
-/// expects the answers under way to come to.
+/// What all connections of one certificate use together. The node adds to `waiting` the expected
+/// length of answers under way.
 #[derive(Debug)]
 pub struct Account {
     number: u64,
@@ -37,28 +37,28 @@ impl Account {
         })
     }
 
-    /// Tells the accounts of one replica apart.
+    /// Unique among the accounts of a replica.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Bytes of answers that wait for the client, or are expected to.
+    /// Bytes of answers that are queued or expected for the client.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Takes note of `bytes` more. Whoever calls it calls [`Account::give_back`] later.
+    /// Adds `bytes`. The caller must call [`Account::give_back`] later.
     pub fn take(&self, bytes: usize) {
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What was taken before is sent, or will not come.
+    /// Subtracts bytes taken before, once they are sent or are known never to come.
     pub fn give_back(&self, bytes: usize) {
         let before = self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         assert!(before >= bytes, "only what was taken is given back");
     }
 
-    /// Whether `bytes` more are above what one certificate may have waiting.
+    /// Whether `bytes` more would exceed what one certificate may have waiting.
     pub(super) fn is_full(&self, bytes: usize) -> bool {
         self.waiting().saturating_add(bytes) > self.most_waiting
     }

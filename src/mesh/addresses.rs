@@ -1,23 +1,23 @@
-//! Which addresses can work: what a socket reaches, and lists of replicas that make no sense.
+//! Which addresses can work: what a socket can reach, and which lists of replicas are invalid.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::types::{Address, ReplicaId};
 
-/// A list of replicas that cannot work, and the entry to blame.
+/// A list of replicas that cannot work, with the entry to blame.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("replica {} at {address} {why}", replica.number())]
 pub struct BadEntry {
-    /// Whose entry.
+    /// The replica of the entry.
     pub replica: ReplicaId,
-    /// What it says.
+    /// The entry's address.
     pub address: Address,
-    /// The rest of the sentence.
+    /// What is wrong, as the rest of the error's sentence.
     pub why: String,
 }
 
-/// What packets from a socket can reach.
+/// The address families that a socket can send to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reach {
     V4,
@@ -26,7 +26,7 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// Of a socket that is bound to this address by [`super::bind::socket`].
+    /// The reach of a socket that [`super::bind::socket`] bound to this address.
     pub(super) fn of(local: SocketAddr) -> Reach {
         match local {
             SocketAddr::V4(_) => Reach::V4,
@@ -44,10 +44,10 @@ impl Reach {
     }
 }
 
-/// Refuses a list in which somebody can never be reached: by a client, or by the replica that
-/// `own` names, which listens at the address beside it if that is known.
+/// Refuses a list with an entry that can never be reached: by a client, or by the replica in `own`,
+/// which listens at the address given with it, if known.
 ///
-/// What names stand for is not looked at: it may change.
+/// It does not check what host names resolve to, because that may change.
 ///
 /// # Errors
 /// [`BadEntry`] for the first entry that cannot work.
@@ -62,7 +62,7 @@ pub fn check_addresses(
         if !is_own {
             address.check_reachable().map_err(|why| bad(why.to_owned()))?;
         }
-        // Port 0 is a port of the system's choice, and so never the same twice.
+        // With port 0 the system chooses a new port each time, so two entries never collide.
         if address.port() != 0
             && let Some(other) = seen.insert(address, replica)
         {
@@ -77,7 +77,7 @@ pub fn check_addresses(
     Ok(())
 }
 
-/// Whether who listens at `listen` can reach another one at `addr`.
+/// Whether a replica that listens at `listen` can reach another one at `addr`.
 fn check_from(listen: SocketAddr, addr: SocketAddr) -> Result<(), String> {
     if listen == addr {
         return Err("is where this replica itself listens: each needs its own address".to_owned());
@@ -112,7 +112,7 @@ mod tests {
             (&["10.0.0.1:1", "[fd00::1]:1", "name:1", "name:2"], None),
             (&["10.0.0.1:1", "10.0.0.2:1", "name:1"], own("10.0.0.1:1")),
             (&["[::1]:1", "[::1]:2"], own("[::1]:1")),
-            // Its own entry is where the others find it, and may be anything to itself.
+            // Its own entry is where the others find it, so it need not be reachable from itself.
             (&["0.0.0.0:1", "10.0.0.2:1"], own("0.0.0.0:1")),
             (&["10.0.0.1:1", "[fd00::1]:1"], own("[::]:7")),
             (&["10.0.0.1:7400", "10.0.0.2:7400"], own("0.0.0.0:7400")),

@@ -1,18 +1,18 @@
-//! Which connection between two replicas is the one. Both dial, so two may be made at once, and
-//! each end may lose a connection before the other notices.
+//! Decides which connection between two replicas stays. Both dial, so two may come about at once,
+//! and each end may lose a connection before the other notices.
 //!
-//! The replica with the lower id decides: it *commits* one connection at a time, numbered by
-//! generation, and the higher id obeys the newest commit it has heard of. So both ends always
-//! settle on the same connection, and two dials that cross end in one. Pure; `link` acts on it.
+//! The replica with the lower id decides. It *commits* one connection at a time, numbered by
+//! generation, and the higher id obeys the newest commit that it has heard of. So both ends always
+//! settle on the same connection, and two crossing dials leave one. Pure; `link` acts on it.
 
 use super::hello::PeerHello;
 use super::refusal::Refusal;
 
-/// The standing of one peer.
+/// The state of the connection with one peer.
 ///
 /// Invariants:
 /// 1. At most one connection is live.
-/// 2. For one life of the lower id, the generations obeyed rise strictly.
+/// 2. During one life of the lower id, the generations obeyed strictly increase.
 #[derive(Debug, Default)]
 pub(super) struct Arbiter {
     live: Option<Live>,
@@ -31,9 +31,9 @@ struct Live {
 }
 
 impl Arbiter {
-    /// For the lower id: whether the connection on which the peer said `hello` becomes the one, and
-    /// its generation. `life` is this end's own; `silent` is a life of the peer that has not
-    /// answered when it was asked whether it is still there.
+    /// For the lower id: decides whether the connection on which the peer sent `hello` is
+    /// committed, and returns its generation. `life` is this end's own. `silent` is a life of the
+    /// peer that has not answered a probe.
     pub(super) fn commit(
         &mut self,
         life: u64,
@@ -43,7 +43,7 @@ impl Arbiter {
         self.check_process(hello, silent)?;
         let lost = if hello.lost_life == life { hello.lost_generation } else { 0 };
         match self.live {
-            // The peer has the live connection too, or is about to hear of it: two dials crossed.
+            // The peer has the live connection too, or will soon hear of it: two dials crossed.
             Some(live) if live.life == hello.shown.life && live.generation > lost => {
                 return Err(Refusal::Duplicate);
             }
@@ -55,7 +55,7 @@ impl Arbiter {
         Ok(self.committed)
     }
 
-    /// For the higher id: whether the peer's commit of `generation` is news.
+    /// For the higher id: decides whether the peer's commit of `generation` is new.
     pub(super) fn obey(
         &mut self,
         hello: &PeerHello,
@@ -74,7 +74,7 @@ impl Arbiter {
         Ok(())
     }
 
-    /// The connection established last is gone.
+    /// The current connection has ended.
     pub(super) fn end(&mut self) {
         if let Some(live) = self.live.take() {
             self.lost = (live.life, live.generation);
@@ -86,12 +86,12 @@ impl Arbiter {
         self.live.map(|live| live.life)
     }
 
-    /// The newest connection that has ended, to be told in a hello: life and generation.
+    /// The newest connection that has ended, for a hello: life and generation.
     pub(super) fn lost(&self) -> (u64, u64) {
         self.lost
     }
 
-    /// Only who is silent is replaced by another process of the same replica.
+    /// Another process of the same replica may replace only a silent one.
     fn check_process(&self, hello: &PeerHello, silent: Option<u64>) -> Result<(), Refusal> {
         match self.live {
             Some(live) if live.life != hello.shown.life && Some(live.life) != silent => {
@@ -140,7 +140,7 @@ mod tests {
         let mut low = Arbiter::default();
         assert_eq!(low.commit(1, &hello(2, (0, 0)), None), Ok(1));
         assert_eq!(low.commit(1, &hello(2, (1, 1)), None), Ok(2));
-        // What it heard from an earlier process of this replica says nothing about this one.
+        // What the peer heard from an earlier process of this replica does not count.
         assert_eq!(low.commit(1, &hello(2, (9, 7)), None), Err(Refusal::Duplicate));
     }
 
@@ -163,7 +163,7 @@ mod tests {
         high.end();
         assert_eq!(high.obey(&hello(2, (0, 0)), 2, None), Err(Refusal::Duplicate));
         assert_eq!(high.obey(&hello(2, (0, 0)), 3, None), Ok(()));
-        // A new process of the lower id numbers from 1 again.
+        // A new process of the lower id starts again at generation 1.
         assert_eq!(high.obey(&hello(3, (0, 0)), 1, Some(2)), Ok(()));
         assert_eq!(high.obey(&hello(3, (0, 0)), 0, None), Err(Refusal::BadHello));
     }

@@ -1,5 +1,5 @@
-//! A cluster's certificate authority: made once by `isonomy init`, or thrown away with a test. It
-//! alone decides who is `r2` and who is a client; nothing else in the mesh hands out identity.
+//! A cluster's certificate authority, made once by `isonomy init` or temporarily for a test. It
+//! alone decides who is `r2` and who is a client; nothing else in the mesh issues identities.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,12 +16,13 @@ use super::names::{self, check_client, check_cluster};
 use crate::types::ReplicaId;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Clocks differ: what is issued now is already valid for a reader a day behind.
+/// Clocks differ: a new certificate is already valid for a reader whose clock is a day behind.
 const BACKDATE: Duration = DAY;
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
-/// Each replica's certificate ends so much before that of the one before it. Where all warnings go
-/// unheard, a cluster then loses one replica, and goes on, rather than all in one moment.
+/// Each replica's certificate expires this much before that of the one before it. If all warnings
+/// are ignored, the cluster loses one replica first and keeps running, instead of losing all at
+/// once.
 const STAGGER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A replica accepts and dials.
@@ -38,7 +39,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate with its key, in PEM for files and as [`Credentials`] for use at once.
+/// A certificate with its key, available in PEM for files and as [`Credentials`].
 pub struct Issued {
     certificate: Certificate,
     key: KeyPair,
@@ -49,7 +50,7 @@ impl Authority {
     /// A new authority for `cluster`, with a new key.
     ///
     /// # Errors
-    /// If the name can't stand in certificates (lower-case DNS labels are wanted).
+    /// If the name is not valid in certificates (use lower-case DNS labels).
     pub fn new(cluster: &str) -> Result<Authority, CredentialsError> {
         check_cluster(cluster).map_err(issue)?;
         let key = KeyPair::generate().map_err(issue)?;
@@ -63,11 +64,11 @@ impl Authority {
         })
     }
 
-    /// The authority written earlier with [`certificate_pem`](Authority::certificate_pem) and
+    /// Reads an authority written earlier with [`certificate_pem`](Authority::certificate_pem) and
     /// [`key_pem`](Authority::key_pem).
     ///
     /// # Errors
-    /// If either isn't PEM, the two don't belong together, or they are another cluster's.
+    /// If either is not PEM, if they do not belong together, or if they belong to another cluster.
     pub fn from_pem(
         cluster: &str,
         certificate_pem: &str,
@@ -83,8 +84,8 @@ impl Authority {
             certificate_pem: certificate_pem.to_owned(),
             issuer: Issuer::new(authority_params(cluster), key),
         };
-        // The issuer's name is rebuilt from the cluster's, not read from the certificate: issue
-        // something and see whether the certificate vouches for it.
+        // The issuer's name is derived from the cluster's, not read from the certificate. Issue
+        // something and check whether the certificate verifies it.
         let probe = ReplicaId::from_index(0);
         let name = names::replica_name(cluster, probe);
         authority.issue_replica(probe)?.credentials()?.check_own(&name, Role::Replica).map_err(
@@ -97,54 +98,55 @@ impl Authority {
         Ok(authority)
     }
 
-    /// The cluster this is the authority of.
+    /// The authority's cluster.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// The authority's certificate: every replica and client needs it; it is no secret.
+    /// The authority's certificate. Every replica and client needs it; it is not secret.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The authority's private key: whoever has it can be any replica. Keep it off the replicas.
+    /// The authority's private key. Anyone who has it can impersonate any replica. Do not store it
+    /// on the replicas.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
 
-    /// A certificate for replica `id`, good as server and as client.
+    /// A certificate for replica `id`, valid as server and as client.
     ///
     /// # Errors
-    /// If no certificate can be made, for example for want of randomness.
+    /// If no certificate can be made, for example because there is no randomness.
     pub fn issue_replica(&self, id: ReplicaId) -> Result<Issued, CredentialsError> {
         let name = names::replica_name(&self.cluster, id);
         self.issue(&name, &REPLICA, replica_end(id))
     }
 
-    /// A certificate for the client `name`, which must be one lower-case DNS label. It can't be
-    /// used as a server's, so no client can pass for a replica.
+    /// A certificate for the client `name`, which must be one lower-case DNS label. It is not valid
+    /// for servers, so a client cannot impersonate a replica.
     ///
     /// # Errors
-    /// If the name can't stand in a certificate, or no certificate can be made.
+    /// If the name is not valid in a certificate, or no certificate can be made.
     pub fn issue_client(&self, name: &str) -> Result<Issued, CredentialsError> {
         check_client(name).map_err(issue)?;
         let name = names::client_name(&self.cluster, name);
         self.issue(&name, &CLIENT, SystemTime::now() + CERTIFICATE_LIFETIME)
     }
 
-    /// A new certificate for replica `id` in place of an older one, of which it takes the key: the
-    /// private key stays where it is. In PEM.
+    /// A new certificate for replica `id` that replaces `old` and has the same key, so the private
+    /// key does not change. In PEM.
     ///
     /// # Errors
-    /// If `old` is no certificate in PEM, or not that replica's.
+    /// If `old` is not a PEM certificate of that replica.
     pub fn renew_replica(&self, id: ReplicaId, old: &str) -> Result<String, CredentialsError> {
         self.renew(&names::replica_name(&self.cluster, id), &REPLICA, replica_end(id), old)
     }
 
-    /// The same for the client `name`.
+    /// As [`Authority::renew_replica`], for the client `name`.
     ///
     /// # Errors
-    /// If `old` is no certificate in PEM, or not that client's.
+    /// If `old` is not a PEM certificate of that client.
     pub fn renew_client(&self, name: &str, old: &str) -> Result<String, CredentialsError> {
         check_client(name).map_err(issue)?;
         let name = names::client_name(&self.cluster, name);
@@ -159,7 +161,7 @@ impl Authority {
         old: &str,
     ) -> Result<String, CredentialsError> {
         let old = CertificateDer::from_pem_slice(old.as_bytes()).map_err(issue)?;
-        // A mix-up of files would give one replica's name to another one's key.
+        // If files were mixed up, another key would get this name.
         certificate_has_name(&old, name).map_err(|_| {
             CredentialsError::Issue(format!("the certificate to renew is not that of {name}"))
         })?;
@@ -169,7 +171,7 @@ impl Authority {
         Ok(params.signed_by(&key, &self.issuer).map_err(issue)?.pem())
     }
 
-    /// A certificate for any name, use and end; the tests make wrong ones with it.
+    /// A certificate for any name, use and end; tests issue wrong ones with it.
     pub(super) fn issue(
         &self,
         name: &str,
@@ -190,27 +192,27 @@ impl std::fmt::Debug for Authority {
 }
 
 impl std::fmt::Debug for Issued {
-    /// Without the key.
+    /// Leaves out the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Issued").finish_non_exhaustive()
     }
 }
 
 impl Issued {
-    /// The certificate, for a file.
+    /// The certificate in PEM.
     pub fn certificate_pem(&self) -> String {
         self.certificate.pem()
     }
 
-    /// The private key, for a file only its owner can read.
+    /// The private key in PEM. Only its owner may read the file.
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
 
-    /// Credentials that trust the issuing authority alone.
+    /// Credentials that trust only the issuing authority.
     ///
     /// # Errors
-    /// [`CredentialsError::Root`] if the authority's certificate can't be a root of trust.
+    /// [`CredentialsError::Root`] if the authority's certificate is not usable as a root of trust.
     pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         Credentials::new(vec![self.root.clone()], vec![self.certificate.der().clone()], key)
@@ -236,7 +238,8 @@ fn replica_end(id: ReplicaId) -> SystemTime {
     SystemTime::now() + CERTIFICATE_LIFETIME.saturating_sub(earlier)
 }
 
-/// The same for the same cluster at any time: [`Authority::from_pem`] rebuilds the issuer by it.
+/// Must always be the same for a cluster, because [`Authority::from_pem`] derives the issuer from
+/// it.
 fn authority_params(cluster: &str) -> CertificateParams {
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
@@ -250,7 +253,7 @@ fn authority_params(cluster: &str) -> CertificateParams {
 
 fn common_name(name: &str) -> DistinguishedName {
     let mut dn = DistinguishedName::new();
-    // The field holds 64 characters and identifies nothing here: names are in the alternatives.
+    // This field holds 64 characters and identifies nothing here; the alternative names do.
     dn.push(DnType::CommonName, name.chars().take(64).collect::<String>());
     dn
 }

@@ -15,7 +15,7 @@ use super::resolve::Resolver;
 use super::wan::{Wan, WanSocket};
 use crate::types::{Address, ReplicaId};
 
-/// A socket at this address. At `[::]` it is for IPv4 as well, whatever the system's setting.
+/// Binds a socket to this address. `[::]` also accepts IPv4, whatever the system's setting.
 pub(super) fn socket(addr: SocketAddr) -> Result<UdpSocket, MeshError> {
     let bound = match addr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => both_families(addr),
@@ -24,7 +24,8 @@ pub(super) fn socket(addr: SocketAddr) -> Result<UdpSocket, MeshError> {
     bound.map_err(|source| MeshError::Bind { addr, source })
 }
 
-/// A socket at the address to listen at. Of a name, the first address that is this machine's.
+/// Binds a socket to the address to listen at. For a host name, that is its first address on this
+/// machine.
 pub(super) async fn listen(address: &Address, resolver: &Resolver) -> Result<UdpSocket, MeshError> {
     if let Some(addr) = address.socket() {
         return socket(addr);
@@ -32,7 +33,7 @@ pub(super) async fn listen(address: &Address, resolver: &Resolver) -> Result<Udp
     let failed = |why: String| MeshError::Listen { address: address.clone(), why };
     let found = resolver.resolve(address, Reach::Both).await;
     let mut found = found.map_err(|error| failed(error.to_string()))?;
-    // Many systems give their own name a loopback address before the one that others know.
+    // Many systems resolve their own name to a loopback address before the public one.
     found.sort_by_key(|addr| addr.ip().is_loopback());
     let mut failures = Vec::new();
     for addr in found {
@@ -44,7 +45,7 @@ pub(super) async fn listen(address: &Address, resolver: &Resolver) -> Result<Udp
     Err(failed(failures.join("; ")))
 }
 
-/// Warns of a socket that only this machine reaches, where others seem meant to.
+/// Warns if the socket is reachable only from this machine but peers are elsewhere.
 pub(super) fn warn_of_loopback(id: ReplicaId, own: &Address, local: SocketAddr, peers: &[Address]) {
     let is_elsewhere = |peer: &Address| match (peer.socket(), peer.name()) {
         (Some(addr), _) => !addr.ip().is_loopback(),
@@ -74,7 +75,7 @@ pub(super) fn endpoint(
     buffers: usize,
 ) -> io::Result<Endpoint> {
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-    // The kernel caps what it grants without an error; where it does fail, less is good enough.
+    // The kernel silently limits the size; if the call fails, smaller buffers are good enough.
     let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), buffers);
     let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), buffers);
     let runtime = Arc::new(TokioRuntime);

@@ -1,4 +1,4 @@
-//! The connecting half for clients: an endpoint, and a channel of frames to one replica.
+//! The client's side of a connection: an endpoint, and a channel of frames to one replica.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,31 +22,31 @@ use super::wan::Wan;
 use super::{Dropped, MeshError, bind, tls};
 use crate::types::{Address, ReplicaId};
 
-/// How long [`ClientEndpoint::shutdown`] may take to tell the replicas.
+/// How long [`ClientEndpoint::shutdown`] waits until the replicas have been told.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Between two looks whether they have been told.
+/// How often to check whether they have been told.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What a [`ClientEndpoint`] needs to know.
+/// The settings of a [`ClientEndpoint`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientConfig {
     /// The cluster's name.
     pub cluster: String,
-    /// The client's name, as in its certificate.
+    /// The client's name in its certificate.
     pub name: String,
     /// The client's certificate and key, and the authorities it trusts.
     pub credentials: Credentials,
-    /// The local address, which reaches only replicas of its own family, or both if it is `[::]`.
-    /// By default any of the family of whom it dials.
+    /// The local address. It reaches only replicas of its own family, or of both if it is `[::]`.
+    /// By default any address of the family it dials.
     pub local: Option<SocketAddr>,
-    /// How host names become addresses, at each dial anew.
+    /// How to resolve host names; each dial resolves them again.
     pub resolver: Resolver,
-    /// Bounds; those named after clients and the times apply.
+    /// Bounds; only the ones for clients and the times apply.
     pub limits: Limits,
-    /// How sending adapts to the network.
+    /// The congestion control of its connections.
     pub congestion: Congestion,
-    /// An emulated wide area between this client and the replicas.
+    /// Emulates a wide area network between this client and the replicas.
     pub wan: Option<Wan>,
 }
 
@@ -70,13 +70,13 @@ impl ClientConfig {
     }
 }
 
-/// A client's sockets, from which it connects to any number of replicas. Cheap to clone.
+/// A client's sockets, which connect to any number of replicas. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientEndpoint {
     sockets: Arc<Sockets>,
     resolver: Resolver,
     dialling: quinn::ClientConfig,
-    /// The connections that were established and are open, or were a while ago.
+    /// Established connections; some may have closed since.
     established: Arc<Mutex<Vec<Connection>>>,
     cluster: Arc<str>,
     name: Arc<str>,
@@ -84,7 +84,7 @@ pub struct ClientEndpoint {
 }
 
 impl ClientEndpoint {
-    /// Binds the socket, if `local` says where. Must be called within a tokio runtime.
+    /// Binds the socket, if `local` is set. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`MeshError`] if a name, certificate or address can't be used.
@@ -113,12 +113,12 @@ impl ClientEndpoint {
         })
     }
 
-    /// Connects to `replica` at `address`; done when that replica has proven its name and accepted
-    /// this client's. A name is looked up, and each of its addresses is tried.
+    /// Connects to `replica` at `address`. Completes when the replica has proven its name and
+    /// accepted this client's. A host name is resolved, and each of its addresses is tried.
     ///
     /// # Errors
-    /// [`Closed`]: no answer within `limits.handshake_timeout`, TLS failed, or the replica's
-    /// refusal in its own words.
+    /// [`Closed`]: no answer within `limits.handshake_timeout`, a failure of TLS, or the replica's
+    /// refusal.
     pub async fn connect(
         &self,
         address: impl Into<Address>,
@@ -162,15 +162,15 @@ impl ClientEndpoint {
         Ok(ClientChannel { pipe: Pipe::of_client(connection, tx, rx, outbox, max_frame) })
     }
 
-    /// Closes every channel at once, and waits until all connected replicas have been told, for
-    /// half a second at most.
+    /// Closes every channel at once, and waits at most half a second until all connected replicas
+    /// have been told.
     pub async fn shutdown(&self) {
         let why = Refusal::Done;
         let to_tell = self.to_tell();
         for endpoint in self.sockets.all() {
             endpoint.close(quinn::VarInt::from_u32(why.code()), why.to_string().as_bytes());
         }
-        // What a closed connection still sends is why.
+        // The next packet that a closed connection sends carries the reason.
         let all_told = async {
             while to_tell.iter().any(|(connection, before)| sent(connection) == *before) {
                 sleep(LOOK).await;
@@ -179,15 +179,15 @@ impl ClientEndpoint {
         let _ = timeout(FAREWELL, all_told).await;
     }
 
-    /// The open connections, and how many packets each has sent. Without those that are only
-    /// dialled: a dead replica would take all the time there is.
+    /// The open connections, with the number of packets that each has sent. It leaves out
+    /// unfinished dials, because a dead replica would take all the time.
     pub(super) fn to_tell(&self) -> Vec<(Connection, u64)> {
         let established = self.lock();
         let open = established.iter().filter(|it| it.close_reason().is_none());
         open.map(|it| (it.clone(), sent(it))).collect()
     }
 
-    /// Keeps a connection for the farewell.
+    /// Remembers a connection for the shutdown.
     fn keep(&self, connection: &Connection) {
         let mut established = self.lock();
         established.retain(|it| it.close_reason().is_none());
@@ -195,23 +195,22 @@ impl ClientEndpoint {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
-        // Nothing that can panic runs under it.
+        // The code under this lock cannot panic.
         self.established.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How many packets a connection has sent.
+/// The number of packets that a connection has sent.
 fn sent(connection: &Connection) -> u64 {
     connection.stats().udp_tx.datagrams
 }
 
-/// The sockets of one client: at the given address, or one of each family, bound when it is first
-/// needed.
+/// One client's sockets: one at the given address, or one for each family, bound at its first use.
 struct Sockets {
     local: Option<SocketAddr>,
     wan: Option<Wan>,
     buffers: usize,
-    /// By the address they were asked for at.
+    /// By the address to which they were to be bound.
     bound: Mutex<Vec<(SocketAddr, Endpoint)>>,
 }
 
@@ -220,7 +219,7 @@ impl Sockets {
         self.local.map_or(Reach::Both, Reach::of)
     }
 
-    /// One from which `addr` can be reached.
+    /// A socket that can reach `addr`.
     fn towards(&self, addr: SocketAddr) -> Result<Endpoint, MeshError> {
         let any = match addr {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -230,7 +229,7 @@ impl Sockets {
     }
 
     fn from(&self, local: SocketAddr) -> Result<Endpoint, MeshError> {
-        // Nothing that can panic runs under it.
+        // The code under this lock cannot panic.
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, endpoint)) = bound.iter().find(|(addr, _)| *addr == local) {
             return Ok(endpoint.clone());
@@ -253,7 +252,7 @@ impl std::fmt::Debug for ClientEndpoint {
     }
 }
 
-/// Frames to and from one replica. Dropping it sends what is queued (for at most a second) and
+/// Frames to and from one replica. Dropping it sends queued frames (for at most a second) and
 /// closes the connection.
 pub struct ClientChannel {
     pipe: Pipe,
@@ -268,16 +267,16 @@ impl ClientChannel {
         self.pipe.sender().send(frame)
     }
 
-    /// The sending half, for use elsewhere; it may outlive the channel.
+    /// The sending half, which may outlive the channel.
     pub fn sender(&self) -> FrameSender {
         self.pipe.sender().clone()
     }
 
-    /// Waits for frames and appends all that have arrived to `frames`, at least one. May be
-    /// cancelled without loss.
+    /// Waits for frames and appends all that have arrived to `frames`, at least one. It is cancel
+    /// safe.
     ///
     /// # Errors
-    /// [`Closed`] when the connection is over.
+    /// [`Closed`] when the connection has ended.
     pub async fn recv(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Closed> {
         self.pipe.recv(frames).await
     }
@@ -287,12 +286,12 @@ impl ClientChannel {
         self.pipe.sender().rtt()
     }
 
-    /// Why the connection is closed, or `None` while it is open.
+    /// Why the connection is closed; `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
         self.pipe.sender().closed()
     }
 
-    /// Where the replica is.
+    /// The replica's address.
     pub fn remote_addr(&self) -> SocketAddr {
         self.pipe.sender().connection().remote_address()
     }

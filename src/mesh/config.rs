@@ -1,4 +1,4 @@
-//! What a mesh is told at its start: who it is, whom to reach, and every bound it keeps.
+//! A mesh's configuration: its own identity, its peers, and all its bounds.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -10,39 +10,40 @@ use super::terms::Terms;
 use super::wan::Wan;
 use crate::types::{Address, Presence, ReplicaId};
 
-/// Everything [`Mesh::start`](super::Mesh::start) needs to know.
+/// The configuration of [`Mesh::start`](super::Mesh::start).
 #[derive(Debug)]
 pub struct MeshConfig {
     /// The cluster's name: lower-case DNS labels. Part of every certificate and every hello.
     pub cluster: String,
-    /// Which replica of the cluster this is.
+    /// This replica's id.
     pub id: ReplicaId,
-    /// What this replica says of itself to its peers. Its life is another at every start; its
-    /// directory is 0 if it keeps its records in memory. What becomes of it is up to the peers'
-    /// [`Inbound::admit`](super::Inbound::admit).
+    /// What this replica says of itself to its peers. Its life changes at every start. Its
+    /// directory is 0 if it keeps its records in memory. Each peer decides in
+    /// [`Inbound::admit`](super::Inbound::admit) whether to accept it.
     pub presence: Presence,
-    /// The backup that the cluster was restored from; 0, the default, if it began with nothing.
-    /// Peers that began with anything else are refused.
+    /// The backup that the cluster was restored from; 0, the default, if it was not restored. Peers
+    /// with another origin are refused.
     pub origin: u64,
-    /// What all replicas of the cluster have to agree on: those that do not refuse each other. The
-    /// members are filled in from `peers`.
+    /// What all replicas of the cluster must agree on; replicas with different terms refuse each
+    /// other. The members are filled in from `peers`.
     pub terms: Terms,
-    /// Where to listen, for peers and clients alike. Port 0 lets the system choose; a name is
-    /// looked up at the start.
+    /// Where to listen for peers and clients. With port 0 the system chooses a port. A host name is
+    /// resolved at the start.
     pub listen: Address,
-    /// A bound socket to use instead of binding `listen`, for who must know the port beforehand.
+    /// A bound socket to use instead of `listen`, for callers that must know the port before the
+    /// start.
     pub socket: Option<UdpSocket>,
-    /// The other replicas and where each is reached. This replica's own entry is not dialled.
+    /// The other replicas and their addresses. An entry for this replica is not dialled.
     pub peers: BTreeMap<ReplicaId, Address>,
-    /// How host names become addresses, at each dial anew.
+    /// How to resolve host names; each dial resolves them again.
     pub resolver: Resolver,
     /// This replica's certificate and key, and the authorities it trusts.
     pub credentials: Credentials,
     /// Bounds on memory, time and the number of strangers.
     pub limits: Limits,
-    /// How sending adapts to the network.
+    /// The congestion control of its connections.
     pub congestion: Congestion,
-    /// An emulated wide area between this replica and the others.
+    /// Emulates a wide area network between this replica and the others.
     pub wan: Option<Wan>,
 }
 
@@ -73,52 +74,53 @@ impl MeshConfig {
     }
 }
 
-/// The bounds on what peers and clients may take, whatever they do.
+/// The bounds on what peers and clients may use, whatever they do.
 ///
-/// To be filled from its default: `Limits { max_clients: 50, ..Limits::default() }`. That is why it
-/// is not `#[non_exhaustive]`; a release may add a field, and gives it a default.
+/// Fill it in from its default: `Limits { max_clients: 50, ..Limits::default() }`. It is not
+/// `#[non_exhaustive]` for that reason. A release may add a field, and gives it a default.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The largest frame a peer may send, in bytes.
     pub peer_frame_bytes: usize,
-    /// The largest frame a client may send or be sent, in bytes.
+    /// The largest frame to or from a client, in bytes.
     pub client_frame_bytes: usize,
-    /// What may wait for one peer on one lane, in bytes; frames beyond it are dropped.
+    /// Bytes that may wait for one peer on one lane; further frames are dropped.
     pub peer_queue_bytes: usize,
-    /// Answers that may wait for one client connection, in bytes. From half of it on no more of its
-    /// requests are read; an answer that finds no room is replaced by a word to ask again.
+    /// Bytes of answers that may wait for one client connection. From half of this on, its requests
+    /// are not read. An answer that finds no room is replaced by a short one that tells the client
+    /// to ask again.
     pub client_queue_bytes: usize,
     /// The same for all connections of one client certificate together.
     pub certificate_queue_bytes: usize,
-    /// Frames that have come in part, over all connections of one client certificate, in bytes; the
-    /// next long one is read when there is room again.
+    /// Bytes of incomplete frames, over all connections of one client certificate. The next long
+    /// one is read when there is room again.
     pub certificate_frame_bytes: usize,
-    /// What one lane may have under way to a peer, in bytes: bandwidth times round trip.
+    /// Bytes that one lane may have under way to a peer: bandwidth times round trip.
     pub stream_window_bytes: u32,
-    /// What one client may have sent that was not read yet, in bytes.
+    /// Bytes that one client may have sent and that are not read yet.
     pub client_window_bytes: u32,
     /// Client connections at a time.
     pub max_clients: usize,
-    /// How many of them may have the same certificate.
+    /// Client connections at a time with the same certificate.
     pub max_clients_per_certificate: usize,
-    /// Handshakes of strangers under way at a time. One address can have three quarters of them
-    /// while nobody else wants in; when places are short, whoever holds most makes room.
+    /// Handshakes with strangers at a time. One address can have three quarters of them while no
+    /// other address needs any. When places are short, the address with most of them gives one up.
     pub max_handshakes: usize,
-    /// A client that reads no answer for this long while some wait for it, or sends nothing more of
-    /// a request that it has begun, is disconnected.
+    /// A client is disconnected if it reads nothing for this long while answers wait, or if it
+    /// sends nothing more of a request for this long.
     pub client_stall: Duration,
     /// A client that sends no request for this long is disconnected.
     pub client_idle: Duration,
-    /// How long a handshake may take. A replica that is dialled gives half of it to TLS, and half
-    /// to the hello.
+    /// How long a handshake may take. A dialled replica allows half of it for TLS and half for the
+    /// hello.
     pub handshake_timeout: Duration,
-    /// A connection that hears nothing for this long is dead.
+    /// A connection that receives nothing for this long is dead.
     pub idle_timeout: Duration,
-    /// A quiet connection is probed this often; well below `idle_timeout`.
+    /// How often a quiet connection is probed; well below `idle_timeout`.
     pub keep_alive: Duration,
-    /// The longest pause between two attempts to reach a peer.
+    /// The longest pause between two dials of a peer.
     pub max_backoff: Duration,
-    /// The kernel's buffers for the socket, in bytes; the kernel may give less.
+    /// The size of the kernel's socket buffers in bytes; the kernel may give less.
     pub socket_buffer_bytes: usize,
 }
 
@@ -126,7 +128,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             peer_frame_bytes: 16 << 20,
-            // The longest command or answer, and what goes before it.
+            // The longest command or answer, with its header.
             client_frame_bytes: (4 << 20) + (4 << 10),
             peer_queue_bytes: 32 << 20,
             client_queue_bytes: 8 << 20,
@@ -136,7 +138,7 @@ impl Default for Limits {
             stream_window_bytes: 8 << 20,
             client_window_bytes: 1 << 20,
             max_clients: 1024,
-            // Sixteen certificates are needed to take all places.
+            // It takes sixteen certificates to use all places.
             max_clients_per_certificate: 64,
             max_handshakes: 128,
             client_idle: Duration::from_secs(600),
@@ -154,9 +156,9 @@ impl Default for Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Congestion {
-    /// RFC 9438: the safe choice, and slow on lossy long paths.
+    /// RFC 9438: the safe choice, but slow on long paths with loss.
     #[default]
     Cubic,
-    /// Far faster under random loss; its implementation is marked experimental.
+    /// Far faster under random loss, but quinn marks it as experimental.
     Bbr,
 }

@@ -1,4 +1,4 @@
-//! The cryptography that TLS uses, and the clock by which it judges certificates.
+//! The cryptography of TLS, and the clock that it checks certificates with.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,14 +7,15 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-/// The cryptography, named here once: a process-wide default would be anybody's to change.
+/// The provider, chosen in this one place. Any code in the process could change a process-wide
+/// default.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The time by which certificates are judged. The usual clock of rustls panics before 1970, which a
-/// machine without a battery believes it is when it starts: no certificate is valid then, and that
-/// is what is said.
+/// The clock for checking certificates. The default clock of rustls panics before 1970, and a
+/// machine without a battery may start with such a time. With this clock no certificate is valid
+/// then, and the error says so.
 #[derive(Debug)]
 pub(super) struct Clock;
 
@@ -24,7 +25,7 @@ impl TimeProvider for Clock {
     }
 }
 
-/// A moment as certificates have it; before 1970, the beginning of it.
+/// A time as certificates express it; anything before 1970 becomes 1970.
 pub(super) fn unix_time(at: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Keeps dialling one peer whenever it isn't connected, at a growing pace.
+//! Dials one peer whenever it is not connected, with growing pauses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use super::peer::{self, Established};
 use super::refusal::{Closed, Refusal};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The higher id lets the lower dial first: two dials that cross cost one in vain.
+/// The higher id lets the lower dial first, because crossing dials waste one connection.
 const HEAD_START: Duration = Duration::from_millis(50);
-/// How long an address may take to answer before the next one is dialled as well (RFC 8305).
+/// How long an address may take to answer before the next one is dialled, too (RFC 8305).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// A connection that lived this long was no failed attempt.
+/// A connection that lasted this long does not count as a failed attempt.
 const STABLE: Duration = Duration::from_secs(1);
 
 /// Runs until the mesh shuts down.
@@ -53,12 +53,14 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
             }
             Err(why) if why.is_routine() => debug!(us = %hub.id, peer = %link.peer, %why, "dial"),
             Err(why) => {
-                // Said once for each reason: attempts are many, and the status shows the last.
+                // Log each reason once: there are many attempts, and the status shows the last
+                // error.
                 if link.note_error(why.to_string()) {
                     let addr = link.addr();
                     warn!(us = %hub.id, peer = %link.peer, %addr, %why, "cannot connect");
                 }
-                // It may end the process, and the other end has to hear why.
+                // The callback may end the process; give the other end time to receive the reason
+                // first.
                 sleep(peer::LAST_PACKETS).await;
                 hub.inbound.on_refused(link.peer, &why);
             }
@@ -67,14 +69,14 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
     }
 }
 
-/// Waits for about `pause` and doubles it. The jitter keeps replicas from dialling in step.
+/// Waits for about `pause` and doubles it. The jitter keeps replicas from dialling in lockstep.
 async fn pause_and_grow(hub: &Hub, up: &mut Receiver<bool>, pause: &mut Duration) {
     let jitter = rand::rng().random_range(0.5..1.0);
     wait(up, pause.mul_f64(jitter)).await;
     *pause = (*pause * 2).min(hub.limits.max_backoff);
 }
 
-/// Waits, but no longer than until the peer itself has connected.
+/// Waits, but at most until the peer itself has connected.
 async fn wait(up: &mut Receiver<bool>, pause: Duration) {
     let _ = timeout(pause, up.wait_for(|up| *up)).await;
 }
@@ -90,7 +92,7 @@ async fn dial(hub: &Hub, link: &Arc<Link>) -> Result<Established, Closed> {
             connecting.map_err(|error| Closed::Dial(error.to_string()))
         });
         let connection = connection.await?;
-        // Nothing is awaited after the connection is installed, so the time-out can't orphan one.
+        // Nothing is awaited after the connection is installed, so the timeout cannot orphan it.
         peer::greet(hub, link, &connection).await.inspect_err(|why| {
             if let Closed::Here(refusal) = why {
                 refusal.close(&connection);
@@ -100,8 +102,8 @@ async fn dial(hub: &Hub, link: &Arc<Link>) -> Result<Established, Closed> {
     timeout(hub.limits.handshake_timeout, attempt).await.unwrap_or(Err(Closed::Timeout))
 }
 
-/// Dials one address after the other, the next as soon as the one before has failed or is
-/// [`ATTEMPT_DELAY`] old, until one has proven its name. The others are given up then.
+/// Dials the addresses in turn, until one has proven its name; then gives up the others. The next
+/// dial starts when the one before has failed or is [`ATTEMPT_DELAY`] old.
 pub(super) async fn first_to_answer(
     addresses: &[SocketAddr],
     dial: impl Fn(SocketAddr) -> Result<Connecting, Closed>,
@@ -120,7 +122,7 @@ pub(super) async fn first_to_answer(
             ended = attempts.join_next() => match ended {
                 Some(Ok((_, Ok(connection)))) => return Ok(connection),
                 Some(Ok((addr, Err(why)))) => failures.push((addr, why.into())),
-                // Only with the runtime does an attempt end otherwise.
+                // A task ends like this only when the runtime does.
                 Some(Err(_)) => return Err(Refusal::ShuttingDown.into()),
                 None if left.len() == 0 => return Err(nowhere(failures)),
                 None => {}
@@ -130,7 +132,7 @@ pub(super) async fn first_to_answer(
     }
 }
 
-/// What to say when no address has answered.
+/// The error when no address has answered.
 fn nowhere(mut failures: Vec<(SocketAddr, Closed)>) -> Closed {
     if failures.len() == 1 {
         return failures.remove(0).1;

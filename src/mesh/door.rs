@@ -1,6 +1,6 @@
-//! Who may begin a handshake. A stranger costs memory and time before it has proven anything, so
-//! only so many handshakes run at a time, and whoever holds many of them makes room for whoever
-//! holds few. Before `accept`, which runs them. The caller says what time it is.
+//! Decides who may begin a handshake. A stranger costs memory and time before proving anything. So
+//! only a bounded number of handshakes run at a time, and sources with many give up places to
+//! sources with few. Before `accept`, which runs the handshakes. The caller passes the time.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// A handshake younger than this may still be under way at its own pace, so it does not make room
-/// for another of the same address. An honest one on a good network is over by then.
+/// A younger handshake may still be in progress, so it does not make room for another of the same
+/// address. An honest one on a good network takes less time.
 const YOUNG: Duration = Duration::from_millis(100);
-/// So many handshakes from a peer's address never make room for others: it needs one or two.
+/// This many handshakes from a peer's address never make room for others; a peer needs one or two.
 const KEPT_FOR_PEER: usize = 4;
-/// The bits of an IPv6 address that name a network: one host can have all addresses in it.
+/// The bits of an IPv6 address that name a network; one host can use all addresses in it.
 const NETWORK_BITS: u32 = 64;
 
-/// Where packets come from, as far as one host can choose it.
+/// The source of packets, at the granularity that one host cannot choose.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Source {
     /// The address of a configured peer.
@@ -39,22 +39,22 @@ impl Source {
     }
 }
 
-/// What to do with an attempt to connect.
+/// The decision about an attempt to connect.
 pub(super) enum Verdict {
     /// Run the handshake; it has a place until the seat is dropped.
     Enter(Seat),
-    /// Let the other end prove first that it receives at its address.
+    /// Ask the other end to prove first that it receives at its address.
     Prove,
-    /// Turn it away.
+    /// Refuse it.
     Refuse,
 }
 
-/// The handshakes under way.
+/// The handshakes in progress.
 pub(super) struct Door(Arc<Mutex<Seats>>);
 
 /// Invariants:
-/// 1. At most `most` are taken, and at most `share` by one source.
-/// 2. `taken` is in the order of arrival.
+/// 1. At most `most` seats are taken, and at most `share` by one source.
+/// 2. `taken` is in order of arrival.
 struct Seats {
     most: usize,
     share: usize,
@@ -66,7 +66,7 @@ struct Taken {
     number: u64,
     source: Source,
     since: Instant,
-    /// Dropped to tell the handshake that it has lost its place.
+    /// Dropping it tells the handshake that it has lost its place.
     _leave: oneshot::Sender<()>,
 }
 
@@ -80,12 +80,12 @@ pub(super) struct Seat {
 impl Door {
     /// A door for at most `most` handshakes at a time.
     pub(super) fn new(most: usize) -> Door {
-        // One address may have most of the places, as long as nobody else wants them.
+        // One address may have most of the places while no other needs them.
         let share = (most - most / 4).max(1);
         Door(Arc::new(Mutex::new(Seats { most, share, next: 0, taken: Vec::new() })))
     }
 
-    /// Somebody at `source` wants in; `proven` if it is known to receive there.
+    /// Decides about an attempt from `source`; `proven` if that address is known to receive.
     pub(super) fn knock(&self, source: Source, proven: bool, now: Instant) -> Verdict {
         let mut seats = lock(&self.0);
         if !proven && seats.is_crowded(source) {
@@ -107,19 +107,19 @@ impl Seats {
         self.taken.iter().filter(|taken| taken.source == source).count()
     }
 
-    /// Whether those who may have made up their address have had their part of the places.
+    /// Whether unproven addresses have used up their part of the places.
     fn is_crowded(&self, source: Source) -> bool {
         self.taken.len() >= self.most / 4 || self.of(source) >= self.share / 4
     }
 
-    /// Sees to it that there is a place for one more of `source`; false if nobody leaves for it.
+    /// Makes room for one more handshake of `source`; false if none gives way.
     fn make_room(&mut self, source: Source, now: Instant) -> bool {
         let own = self.of(source);
         let (from, may_be_young) = if own >= self.share {
             (source, false)
         } else if self.taken.len() >= self.most {
             match self.fullest() {
-                // It has more than the newcomer would have: that alone is a reason.
+                // It has more places than the newcomer would have, which is reason enough.
                 Some((from, count)) => (from, count > own + 1 || self.is_kept(source, own + 1)),
                 None => return false,
             }
@@ -136,8 +136,8 @@ impl Seats {
         stalled || may_be_young
     }
 
-    /// The source with the most places among those that have to make room, and how many it has; of
-    /// several the one whose oldest handshake is the oldest of all.
+    /// The source with the most places among those that may have to give one up, and its number of
+    /// places. Among equals, the one with the oldest handshake.
     fn fullest(&self) -> Option<(Source, usize)> {
         let mut fullest: Option<(Source, usize)> = None;
         for taken in &self.taken {
@@ -156,7 +156,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// Waits until the place goes to another, which may be never.
+    /// Waits until the place is given to another, which may be never.
     pub(super) async fn lost(&mut self) {
         // The sender is never used, only dropped.
         let _ = (&mut self.leave).await;
@@ -170,7 +170,7 @@ impl Drop for Seat {
 }
 
 fn lock(seats: &Mutex<Seats>) -> MutexGuard<'_, Seats> {
-    // Nothing that can panic runs while it is held.
+    // The code under this lock cannot panic.
     seats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -197,7 +197,7 @@ mod tests {
             Scene { door: Door::new(most), start: Instant::now(), seats: Vec::new() }
         }
 
-        /// One knocks; how that ends, in a letter.
+        /// One attempt; returns the verdict as a letter.
         fn knock(&mut self, source: Source, proven: bool, ms: u64) -> char {
             match self.door.knock(source, proven, self.start + Duration::from_millis(ms)) {
                 Verdict::Enter(seat) => {
@@ -213,7 +213,7 @@ mod tests {
             (0..count).map(|_| self.knock(source, true, ms)).collect()
         }
 
-        /// How many have lost their place, and leaves them out.
+        /// The number of seats that have lost their place since the last call; removes them.
         fn lost(&mut self) -> usize {
             let before = self.seats.len();
             self.seats.retain_mut(|seat| {
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(scene.knock(host(1), true, 99), 'r');
         assert_eq!((scene.knock(host(1), true, 100), scene.lost()), ('e', 1));
         assert_eq!(scene.holds(host(1)), 12);
-        // Nothing of this costs anybody else.
+        // None of this costs any other address a place.
         assert_eq!(scene.crowd(host(2), 4, 100), "eeee");
     }
 

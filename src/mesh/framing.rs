@@ -1,18 +1,20 @@
-//! Frames on a stream: a length in four bytes, little-endian, then that many bytes. Writing joins
-//! many small frames into one buffer; reading cuts many frames out of one packet without copying.
+//! Frames on a stream: a length in four bytes, little-endian, and then that many bytes. The writer
+//! joins many small frames into one buffer. The reader cuts many frames out of one packet without
+//! copying.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::refusal::Refusal;
 
-/// The bytes before every frame.
+/// The length of a frame's header.
 pub(super) const HEADER_BYTES: usize = 4;
-/// Frames at least this long are handed to QUIC as they are; shorter ones are cheaper copied.
+/// Frames of at least this length are passed to QUIC as they are; copying is cheaper for shorter
+/// ones.
 const COPY_BELOW_BYTES: usize = 1024;
 /// Joined frames go into buffers of this size.
 const BUFFER_BYTES: usize = 64 << 10;
-/// A body's buffer starts no larger than this, whatever length the header announces.
+/// A body's buffer never starts larger than this, whatever length its header announces.
 const FIRST_RESERVE_BYTES: usize = 64 << 10;
 
 /// Joins frames into few chunks.
@@ -23,7 +25,7 @@ pub(super) struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// Adds a frame. Its length must fit 32 bits, which every limit on frames sees to.
+    /// Adds a frame. Its length must fit into 32 bits; every limit on frames ensures that.
     pub(super) fn push(&mut self, frame: Bytes) {
         let length = u32::try_from(frame.len()).expect("a frame's length was checked at `send`");
         if self.buffer.capacity() - self.buffer.len() < HEADER_BYTES + COPY_BELOW_BYTES {
@@ -55,21 +57,21 @@ impl FrameWriter {
 /// Cuts frames out of a stream's chunks.
 pub(super) struct FrameReader {
     limit: usize,
-    /// The bytes of a header that is split over chunks.
+    /// The start of a header that is split over chunks.
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    /// A frame that is split over chunks, and how long it will be.
+    /// A frame that is split over chunks, and its length.
     body: Option<(Vec<u8>, usize)>,
-    /// Longer frames than this that do not arrive in one chunk are only begun once granted.
+    /// A longer frame that does not arrive in one chunk needs a grant before it is read.
     grant_above: usize,
-    /// The length of a frame that is not granted yet.
+    /// The length of a frame that waits for its grant.
     announced: Option<usize>,
-    /// The room that the frame in `body` was granted.
+    /// The grant of the frame in `body`.
     grant: Option<OwnedSemaphorePermit>,
 }
 
 impl FrameReader {
-    /// A reader that refuses frames above `limit` bytes.
+    /// A reader that refuses frames of more than `limit` bytes.
     pub(super) fn new(limit: usize) -> FrameReader {
         FrameReader {
             limit,
@@ -82,13 +84,13 @@ impl FrameReader {
         }
     }
 
-    /// The same, but a frame that is long and does not arrive at once has to be granted.
+    /// The same, but a long frame that does not arrive in one chunk needs a grant.
     pub(super) fn granted(limit: usize) -> FrameReader {
         FrameReader { grant_above: FIRST_RESERVE_BYTES, ..FrameReader::new(limit) }
     }
 
-    /// Takes the stream's next chunk and appends the frames it completes to `frames`. Frames that
-    /// lie within the chunk share its memory. What is left in the chunk waits for a grant.
+    /// Takes the stream's next chunk and appends the frames that it completes to `frames`. Frames
+    /// within the chunk share its memory. Bytes left in the chunk wait for a grant.
     pub(super) fn feed(
         &mut self,
         chunk: &mut Bytes,
@@ -111,12 +113,12 @@ impl FrameReader {
         Ok(())
     }
 
-    /// The length of the frame that waits for a grant, if one does.
+    /// The length of the frame that waits for a grant, if any.
     pub(super) fn announced(&self) -> Option<usize> {
         self.announced
     }
 
-    /// Lets the announced frame come. The room is its until it is complete.
+    /// Grants the announced frame, which holds `room` until it is complete.
     pub(super) fn grant(&mut self, room: OwnedSemaphorePermit) {
         if let Some(length) = self.announced.take() {
             self.grant = Some(room);
@@ -139,7 +141,8 @@ impl FrameReader {
         let missing = *length - body.len();
         let more = chunk.split_to(missing.min(chunk.len()));
         if body.capacity() - body.len() < more.len() {
-            // Twice as much each time, but never beyond the frame: it may be kept for long.
+            // Double the capacity each time but never exceed the frame, because it may be kept for
+            // long.
             body.reserve_exact(missing.min(body.len().max(more.len())));
         }
         body.extend_from_slice(&more);

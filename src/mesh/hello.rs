@@ -1,7 +1,9 @@
-//! The application hello: what both ends of a new connection say before a frame may pass. TLS 1.3
-//! lets a client with a bad certificate believe it is connected; a hello answered is the proof.
+//! The application hello: what both ends of a new connection exchange before any frame. In TLS 1.3
+//! a client with a bad certificate may believe that it is connected; an answered hello proves that
+//! it is.
 //!
-//! On the one bidirectional stream, each message with its length in two bytes, little-endian:
+//! All on the one bidirectional stream. A length in two bytes, little-endian, precedes each
+//! message:
 //!
 //! ```text
 //! peers:   dialler → PeerHello   acceptor → PeerHello   dialler → Ready(generation)
@@ -20,7 +22,7 @@ use super::votes::Votes;
 use crate::types::{Known, LogPosition, MAX_REPLICAS, Presence, ReplicaId, ReplicaSet};
 
 const MAGIC: [u8; 4] = *b"isnm";
-/// No hello is longer, in bytes; checked before anything is allocated for one.
+/// The longest hello in bytes; checked before any allocation for it.
 const MAX_HELLO_BYTES: usize = 3072;
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
@@ -31,30 +33,30 @@ pub(super) struct PeerHello {
     pub(super) cluster: String,
     pub(super) from: ReplicaId,
     pub(super) to: ReplicaId,
-    /// What the sender says of itself. Its life tells its process from all others.
+    /// What the sender says of itself. Its life distinguishes its process from all others.
     pub(super) shown: Presence,
-    /// What the sender remembers of the others and of the receiver, by rising numbers.
+    /// What the sender remembers of the others and of the receiver, in ascending order.
     pub(super) knows: Vec<(ReplicaId, Known)>,
-    /// The backup that the sender's cluster was restored from; 0 if it began with nothing.
+    /// The backup that the sender's cluster was restored from; 0 if it was not restored.
     pub(super) origin: u64,
     /// The membership epoch; 0 until memberships change.
     pub(super) epoch: u64,
-    /// The receiver's life in the last connection that has ended at the sender, or 0.
+    /// The receiver's life in the last connection that ended at the sender; 0 if there is none.
     pub(super) lost_life: u64,
     /// That connection's generation.
     pub(super) lost_generation: u64,
     /// This connection's generation, if the lower id sends this as an answer; else 0.
     pub(super) generation: u64,
-    /// What the sender is configured for.
+    /// The sender's terms, from its configuration.
     pub(super) terms: Terms,
 }
 
-/// What a client tells a replica, and the replica answers with its own view.
+/// What a client tells a replica; the replica answers with its own values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ClientHello {
     pub(super) cluster: String,
     pub(super) to: ReplicaId,
-    /// The client's name, as in its certificate.
+    /// The client's name in its certificate.
     pub(super) name: String,
 }
 
@@ -174,7 +176,7 @@ fn read_error(error: quinn::ReadExactError) -> Closed {
     }
 }
 
-/// The part that every version has at its start, then the cluster.
+/// The start of a hello in every version, followed by the cluster.
 fn preamble(kind: u8, cluster: &str) -> BytesMut {
     let mut out = BytesMut::with_capacity(128);
     out.put_slice(&MAGIC);
@@ -184,8 +186,8 @@ fn preamble(kind: u8, cluster: &str) -> BytesMut {
     out
 }
 
-/// Checks the preamble; returns the cluster and what follows. Bytes after the fields known to this
-/// version are ignored, so that a later one may add some.
+/// Checks the preamble; returns the cluster and the rest. Bytes after the fields of this version
+/// are ignored, so that a later version can add fields.
 fn open(bytes: &[u8], kind: u8) -> Result<(String, &[u8]), Refusal> {
     let mut rest = bytes.strip_prefix(&MAGIC).ok_or(Refusal::BadHello)?;
     let theirs = rest.try_get_u16_le().map_err(|_| Refusal::BadHello)?;
@@ -219,7 +221,7 @@ fn number(rest: &mut &[u8]) -> Result<u64, Refusal> {
     rest.try_get_u64_le().map_err(|_| Refusal::BadHello)
 }
 
-/// What is remembered of replicas, with how many these are in front.
+/// What is remembered of replicas, preceded by their number.
 fn put_memory(out: &mut BytesMut, knows: &[(ReplicaId, Known)]) {
     out.put_u8(u8::try_from(knows.len()).expect("no more than there are replicas"));
     for (replica, Known { directory, life, began, held }) in knows {
@@ -356,8 +358,8 @@ mod tests {
                 false => ClientHello::decode(&bytes).map(|hello| hello.encode()),
             };
             match again {
-                // What follows the known fields is a later version's; what is remembered counts
-                // only if it is said to be.
+                // Bytes after the known fields belong to a later version. A memory counts only if
+                // its flag is set.
                 Ok(again) => {
                     let length = again.len();
                     assert!(bytes.len() >= length && (as_peer || bytes.starts_with(&again)));

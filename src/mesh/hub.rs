@@ -1,4 +1,4 @@
-//! What all tasks of one mesh share, and how they end together. `Mesh::start` starts them.
+//! What all tasks of one mesh share, and how they end together. `Mesh::start` starts the tasks.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,41 +22,41 @@ use super::tally::Tally;
 use super::{Inbound, MeshError, Terms, bind, tls};
 use crate::types::{Address, MAX_REPLICAS, Presence, ReplicaId};
 
-/// How long what is queued may take to be sent at shutdown.
+/// How long queued frames may take to be sent at shutdown.
 const FLUSH: Duration = Duration::from_secs(1);
-/// How long the other ends are given to hear that connections close.
+/// How long the other ends get to learn that connections close.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 pub(super) struct Hub {
     pub(super) cluster: String,
     pub(super) id: ReplicaId,
-    /// What it says of itself.
+    /// What this replica says of itself.
     pub(super) presence: Presence,
     pub(super) origin: u64,
     pub(super) terms: Terms,
     pub(super) limits: Limits,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) local_addr: SocketAddr,
-    /// What the one socket reaches.
+    /// What the socket can reach.
     pub(super) reach: Reach,
     pub(super) resolver: Resolver,
     pub(super) dialling: quinn::ClientConfig,
     pub(super) places: Arc<Places>,
-    /// Log lines about those who were not let in.
+    /// Bounds the log lines about refused strangers.
     pub(super) refused: Arc<Tally>,
-    /// Log lines about clients who were let in and are not wanted any more.
+    /// Bounds the log lines about clients that were cut off.
     pub(super) cut_off: Arc<Tally>,
-    /// Indexed by replica; none for this one and for those that aren't peers.
+    /// Indexed by replica; `None` for this one and for those that are not peers.
     links: Vec<Option<Arc<Link>>>,
     /// Shutdown has begun.
     closing: AtomicBool,
-    /// Both are taken at the end: they keep the socket open.
+    /// Both are removed at the end, because they keep the socket open.
     endpoint: Mutex<Option<Endpoint>>,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 impl Hub {
-    /// Binds the socket, if that was not done before. Nothing is accepted or dialled yet.
+    /// Binds the socket, unless it is bound already. Nothing is accepted or dialled yet.
     pub(super) async fn open(
         config: MeshConfig,
         inbound: Arc<dyn Inbound>,
@@ -126,10 +126,10 @@ impl Hub {
         if self.closing.load(Ordering::Acquire) { None } else { lock(&self.endpoint).clone() }
     }
 
-    /// Runs a task that ends with the mesh at the latest.
+    /// Starts a task that ends with the mesh at the latest.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(tasks) = &mut *lock(&self.tasks) {
-            // Those that have ended are forgotten here, or the set would grow for ever.
+            // Remove ended tasks, or the set would grow without bound.
             while tasks.try_join_next().is_some() {}
             tasks.spawn(task);
         }
@@ -148,10 +148,10 @@ impl Hub {
         }
     }
 
-    /// Sends what is queued, then closes everything.
+    /// Sends queued frames, then closes everything.
     pub(super) async fn shutdown(&self) {
         let Some(endpoint) = self.endpoint() else { return };
-        // From here on nobody new is let in, and what has ended isn't dialled again.
+        // From here on no new connection is accepted, and an ended one is not dialled again.
         self.closing.store(true, Ordering::Release);
         endpoint.set_server_config(None);
         self.links().for_each(|link| link.finish());
@@ -172,7 +172,7 @@ impl Hub {
         }
         self.links().for_each(|link| link.close(&*self.inbound));
         drop(lock(&self.endpoint).take());
-        // QUIC's own task lets go of the socket when it next runs.
+        // QUIC's own task releases the socket when it next runs.
         tokio::task::yield_now().await;
     }
 }
@@ -182,7 +182,7 @@ fn close(endpoint: &Endpoint) {
     endpoint.close(VarInt::from_u32(why.code()), why.to_string().as_bytes());
 }
 
-/// Whether a mesh can be started like this, as far as that can be told beforehand.
+/// Whether a mesh can start with this configuration, as far as can be checked beforehand.
 pub(super) fn check(config: &MeshConfig) -> Result<(), MeshError> {
     check_cluster(&config.cluster)?;
     check_limits(&config.limits)?;
@@ -219,6 +219,6 @@ fn check_limits(limits: &Limits) -> Result<(), MeshError> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that can panic runs while one is held.
+    // The code under these locks cannot panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

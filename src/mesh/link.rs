@@ -1,5 +1,5 @@
-//! One peer as this end sees it: the connection of the moment, the queues before it, and the order
-//! in which the node hears of it all.
+//! One peer as this end sees it: the current connection, the queues for it, and the order in which
+//! the node learns about it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -20,14 +20,15 @@ use crate::types::{Address, Presence, ReplicaId};
 /// One peer.
 ///
 /// Invariants:
-/// 1. The node hears, for one peer: up, frames, down, up, … and nothing out of turn; `told` guards
-///    it and is the outer of the two locks.
-/// 2. At most one connection is current; its serial is the state's, and opens both queues.
+/// 1. For one peer the node hears up, frames, down, up, … in this order; `told` guards that, and is
+///    the outer of the two locks.
+/// 2. At most one connection is current; the state holds its serial, which opens both queues.
 pub(super) struct Link {
     pub(super) peer: ReplicaId,
     pub(super) counters: Counters,
     lanes: [Outbox; Lane::ALL.len()],
-    /// The serial of the connection the node was told is up; 0 if none. Held while telling.
+    /// The serial of the connection that the node was told is up; 0 if none. Locked during the
+    /// callbacks.
     told: Mutex<u64>,
     state: Mutex<State>,
     up: watch::Sender<bool>,
@@ -35,42 +36,42 @@ pub(super) struct Link {
 
 struct State {
     addr: Address,
-    /// What that stood for at the last dial.
+    /// The hosts that `addr` resolved to at the last dial.
     hosts: Vec<IpAddr>,
     arbiter: Arbiter,
-    /// Counts the connections that became current.
+    /// The number of connections that became current.
     serial: u64,
     connection: Option<quinn::Connection>,
     last_error: Option<String>,
-    /// Why a connection that the peer dialled was refused last.
+    /// Why a connection that the peer dialled was last refused.
     last_refusal: Option<String>,
-    /// Whether it was said that the peer flushes where this end does not, or the other way round.
+    /// Whether it was logged that exactly one of the two ends flushes.
     told_flushing: bool,
 }
 
-/// What a replica knows of its connection to one peer.
+/// What a replica knows about its connection to one peer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerStatus {
     /// The peer.
     pub peer: ReplicaId,
-    /// Where it is dialled.
+    /// The address at which it is dialled.
     pub addr: Address,
     /// Whether frames can pass.
     pub connected: bool,
-    /// Its life, while connected: another number after each of its starts.
+    /// Its life, while connected; it changes at each of its starts.
     pub life: Option<u64>,
     /// QUIC's estimate of the round trip, while connected.
     pub rtt: Option<Duration>,
-    /// Frames written to connections. Those under way when a connection is lost may not arrive.
+    /// Frames written to connections. Some may be lost with a connection.
     pub frames_sent: u64,
-    /// Bytes written, with the frames' headers.
+    /// Bytes written, including frame headers.
     pub bytes_sent: u64,
     /// Frames handed to the node.
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
-    /// Frames that were not queued, or were discarded with a lost connection.
+    /// Frames that were refused by the queue or discarded with a lost connection.
     pub frames_dropped: u64,
     /// Connections established; all but the first are reconnects.
     pub connects: u64,
@@ -100,13 +101,13 @@ impl Link {
         }
     }
 
-    /// Notes what the peer's address stands for now.
+    /// Sets what the peer's address resolves to now.
     pub(super) fn note_hosts(&self, addresses: &[SocketAddr]) {
         let hosts = addresses.iter().map(|addr| addr.ip().to_canonical());
         self.state().hosts = hosts.collect();
     }
 
-    /// Whether the peer was at this host when it was dialled last.
+    /// Whether the peer's address resolved to this host at the last dial.
     pub(super) fn is_at(&self, host: IpAddr) -> bool {
         self.state().hosts.contains(&host.to_canonical())
     }
@@ -121,13 +122,13 @@ impl Link {
         &self.lanes[lane as usize]
     }
 
-    /// Lets the writers end once what is queued has been sent.
+    /// Lets the writers end once the queues are empty.
     pub(super) fn finish(&self) {
         self.lanes.iter().for_each(Outbox::finish);
     }
 
-    /// Makes `connection` the current one if `decide` allows it, and closes the one before.
-    /// Returns its serial and what `decide` returned.
+    /// Makes `connection` current if `decide` allows it, and closes the one before. Returns its
+    /// serial and the result of `decide`.
     pub(super) fn install<T>(
         &self,
         connection: &quinn::Connection,
@@ -160,7 +161,7 @@ impl Link {
         Ok((serial, decided))
     }
 
-    /// The connection with this serial is gone; nothing happens if another has taken its place.
+    /// The connection with this serial has ended. Does nothing if another has replaced it.
     pub(super) fn uninstall(&self, serial: u64, inbound: &dyn Inbound, why: String) {
         let mut told = self.told();
         for lane in &self.lanes {
@@ -181,7 +182,7 @@ impl Link {
         }
     }
 
-    /// Whatever connection is current, it is gone: the mesh shuts down.
+    /// Ends the current connection, if any: the mesh shuts down.
     pub(super) fn close(&self, inbound: &dyn Inbound) {
         let serial = self.state().serial;
         if serial != 0 {
@@ -189,7 +190,7 @@ impl Link {
         }
     }
 
-    /// Hands frames of connection `serial` to the node, unless it isn't current any more.
+    /// Passes frames of connection `serial` to the node, unless it is no longer current.
     pub(super) fn deliver(&self, serial: u64, inbound: &dyn Inbound, frames: &mut Vec<Bytes>) {
         let told = self.told();
         if *told != serial {
@@ -204,18 +205,18 @@ impl Link {
         count(&self.counters.bytes_received, bytes.saturating_sub(left));
     }
 
-    /// Follows whether the peer is connected.
+    /// Tells whether the peer is connected, and notifies of changes.
     pub(super) fn up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }
 
-    /// The connection that is current, and the peer's life in it.
+    /// The current connection, and the peer's life in it.
     pub(super) fn current(&self) -> Option<(quinn::Connection, u64)> {
         let state = self.state();
         state.connection.clone().zip(state.arbiter.life())
     }
 
-    /// Keeps why the peer was refused; true if it was refused for something else before.
+    /// Stores why the peer was refused; true if the reason differs from the last one.
     pub(super) fn note_refusal(&self, why: String) -> bool {
         let mut state = self.state();
         let news = state.last_refusal.as_ref() != Some(&why);
@@ -223,7 +224,7 @@ impl Link {
         news
     }
 
-    /// True once: for something that has to be said of this peer.
+    /// True at the first call only, so that the warning is logged once.
     pub(super) fn tell_flushing(&self) -> bool {
         !std::mem::replace(&mut self.state().told_flushing, true)
     }
@@ -241,7 +242,7 @@ impl Link {
         self.state().addr = addr;
     }
 
-    /// Keeps the error for the status; true if it differs from the one before.
+    /// Stores the error for the status; true if it differs from the last one.
     pub(super) fn note_error(&self, error: String) -> bool {
         let mut state = self.state();
         let news = state.last_error.as_ref() != Some(&error);

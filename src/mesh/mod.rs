@@ -1,22 +1,23 @@
-//! Frames between replica ids over QUIC with mutual TLS 1.3, and the same endpoint's side for
-//! clients. This room moves bytes and knows who they are from, never what they mean.
+//! Frames between replicas over QUIC with mutual TLS 1.3, and the same endpoint's side for clients.
+//! This room transports bytes and knows the sender, but not what they mean.
 //!
-//! A frame's way: [`Mesh::send`] → `queue` (bounded, one wake-up a drain) → `stream` (many frames a
-//! write) → QUIC → `stream` (many frames a read) → `link` → [`Inbound::on_frames`]. A connection's
-//! way: `dial` or `accept` → `hello` → `peer`, with `arbiter` deciding which of two stays.
+//! The way of a frame: [`Mesh::send`] → `queue` (bounded, one wake-up per drain) → `stream` (many
+//! frames per write) → QUIC → `stream` (many frames per read) → `link` → [`Inbound::on_frames`].
+//! The way of a connection: `dial` or `accept` → `hello` → `peer`; `arbiter` decides which of two
+//! stays.
 //!
-//! To read in this order, each file using only those before it:
+//! Read the files in this order; each uses only those before it:
 //!
-//! 1. what both ends have to agree on: `votes`, `refusal`, `terms`, `hello`;
-//! 2. who is who: `names`, `crypto`, `credentials`, `authority`;
-//! 3. where: `addresses`, `resolve`, `wan`, `bind`; and what is set: `config`, `tls`;
+//! 1. what both ends must agree on: `votes`, `refusal`, `terms`, `hello`;
+//! 2. identities: `names`, `crypto`, `credentials`, `authority`;
+//! 3. addresses: `addresses`, `resolve`, `wan`, `bind`; and settings: `config`, `tls`;
 //! 4. frames: `framing`, `account`, `queue`, `stream`;
 //! 5. peers: `arbiter`, `link`, what all tasks share (`tally`, `places`, `hub`), `peer`, `dial`;
-//! 6. clients: `pipe`, and `client` at the other end; then `door` and `accept`, for both.
+//! 6. clients: `pipe`, and `client` for their own end; then `door` and `accept`, for both.
 //!
-//! Frames on one lane arrive in order and at most once while a connection lasts; what was under way
-//! when it is lost, and what its queue can't hold, is dropped and counted. Whoever needs more sends
-//! again: that is the protocol's business, which has to cope with lost messages anyway.
+//! Frames on one lane arrive in order and at most once while a connection lasts. Frames under way
+//! on a lost connection, and frames that do not fit into their queue, are dropped and counted. The
+//! protocol copes with lost messages in any case and sends again what it needs.
 
 mod accept;
 mod account;
@@ -77,13 +78,13 @@ pub use wan::{Wan, WanControl};
 
 use crate::types::{Address, Known, LogPosition, Presence, ReplicaId};
 
-/// The version of the hello and of the framing after it.
+/// The version of the hello and of the framing.
 const VERSION: u16 = 6;
 
-/// Which of two streams to a peer a frame takes. Order is kept within a lane, not across.
+/// Which of the two streams to a peer a frame takes. Frames keep their order within a lane only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
-    /// Small and urgent: sent before anything on the other lane.
+    /// Small and urgent; sent before anything on the other lane.
     Consensus = 0,
     /// Large: payloads, fetches, snapshots.
     Bulk = 1,
@@ -109,32 +110,32 @@ impl Lane {
     }
 }
 
-/// What the node does with what arrives. Called on the mesh's tasks: never block.
+/// The node's handlers. The mesh calls them on its own tasks: never block.
 ///
-/// For one peer the calls are, in this order and one at a time: up, frames, down, up, … Calls for
-/// different peers may come at the same time. Every method may call [`Mesh::send`] and
-/// [`Mesh::peers`].
+/// For one peer the calls come one at a time and in this order: up, frames, down, up, … Calls for
+/// different peers may overlap. Every method may call [`Mesh::send`] and [`Mesh::peers`].
 pub trait Inbound: Send + Sync + 'static {
-    /// Frames from a peer, in order within a lane. Take them out of `frames`; what is left in it is
-    /// offered again after a millisecond, and meanwhile nothing more is read from that lane, so the
-    /// peer is held back rather than its frames dropped.
+    /// Frames from a peer, in order within a lane. Take them out of `frames`. Frames left in it are
+    /// offered again after a millisecond. Until then nothing more is read from that lane, so the
+    /// peer is held back and no frame is dropped.
     ///
-    /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what is kept long.
+    /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what you keep for
+    /// long.
     fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>);
 
-    /// What to tell others in a hello: how far the log here is durable, and what is remembered of
-    /// all replicas, by rising numbers. By default nothing.
+    /// What to tell others in a hello: how much of the local log is durable, and what is remembered
+    /// of all replicas, in ascending order. By default nothing.
     fn introduce(&self) -> (LogPosition, Vec<(ReplicaId, Known)>) {
         (LogPosition::default(), Vec::new())
     }
 
-    /// Whether `peer`, which has proven its id and agrees on the terms, may connect as what it
-    /// shows itself; `knows` is what it remembers of this replica and of others. Asked before each
-    /// connection, on a thread where it may block; perhaps more than once, and for several peers at
-    /// a time. By default everybody may.
+    /// Whether `peer` may connect with the state in `shown`. It has proven its id and agrees on the
+    /// terms; `knows` is what it remembers of this replica and of others. Called before each
+    /// connection, on a thread that may block; possibly more than once, and for several peers at a
+    /// time. By default every peer may connect.
     ///
     /// # Errors
-    /// What the peer is told.
+    /// The reason, which the peer is told.
     fn admit(
         &self,
         peer: ReplicaId,
@@ -145,16 +146,16 @@ pub trait Inbound: Send + Sync + 'static {
         Ok(())
     }
 
-    /// One of `peer` and this replica has refused the other. May be told again and again.
+    /// This replica has refused `peer`, or `peer` has refused it. May be called repeatedly.
     fn on_refused(&self, peer: ReplicaId, why: &Closed) {
         let _ = (peer, why);
     }
 
-    /// Frames can pass to and from `peer`, which has shown itself as this. Frames sent to it before
-    /// may have been lost.
+    /// Frames can now pass to and from `peer`, which has described itself in `shown`. Earlier
+    /// frames to it may have been lost.
     fn on_peer_up(&self, peer: ReplicaId, shown: Presence);
 
-    /// The connection to `peer` is gone; it is dialled again.
+    /// The connection to `peer` is lost; the mesh dials it again.
     fn on_peer_down(&self, peer: ReplicaId);
 
     /// A client has connected and proven its name.
@@ -165,13 +166,13 @@ pub trait Inbound: Send + Sync + 'static {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Dropped {
-    /// No connection to that peer or client at the moment.
+    /// There is no connection to that peer or client now.
     #[error("not connected")]
     NotConnected,
-    /// As much as allowed waits already.
+    /// The queue is full.
     #[error("the queue is full")]
     Full,
-    /// The frame is larger than the other end accepts.
+    /// The frame is larger than the other end allows.
     #[error("a frame of {bytes} bytes is above the limit of {limit}")]
     TooLarge {
         /// The frame's length.
@@ -179,25 +180,25 @@ pub enum Dropped {
         /// The largest allowed.
         limit: usize,
     },
-    /// That replica isn't among the configured peers, or is this one.
+    /// That replica is not a configured peer, or is this one.
     #[error("no such peer")]
     UnknownPeer,
 }
 
-/// A mesh that can't start: what in its configuration or on this machine is to blame.
+/// The mesh could not start; its configuration or this machine is to blame.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeshError {
-    /// The cluster's or client's name can't be part of a certificate's name.
+    /// The cluster's or client's name is not valid in a certificate.
     #[error(transparent)]
     Name(#[from] BadName),
-    /// The credentials can't be used.
+    /// The credentials cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// TLS refuses the certificate or key.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// The name in the address to listen at stands for no address of this machine.
+    /// The host name to listen at resolves to no address of this machine.
     #[error("cannot listen at {address}: {why}. Set `listen` to an address of this machine")]
     Listen {
         /// The host and the port.
@@ -208,7 +209,7 @@ pub enum MeshError {
     /// The list of peers cannot work.
     #[error(transparent)]
     Peers(#[from] BadEntry),
-    /// The address can't be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {addr}: {source}{}", remedy(source))]
     Bind {
         /// The address.
@@ -216,12 +217,12 @@ pub enum MeshError {
         /// Why.
         source: std::io::Error,
     },
-    /// A time or size that QUIC can't express, or that contradicts another.
+    /// A time or size that QUIC cannot express, or that contradicts another.
     #[error("limits: {0}")]
     Limits(&'static str),
 }
 
-/// What to do about an address that cannot be bound.
+/// The remedy for an address that cannot be bound.
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrNotAvailable => {
@@ -232,9 +233,9 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// A running mesh. Cheap to clone; when the last clone is dropped, every connection is closed at
+/// A running mesh. Cheap to clone. When the last clone is dropped, every connection is closed at
 /// once (see [`Mesh::shutdown`] for the graceful way). An [`Inbound`] that holds a clone keeps its
-/// mesh alive: then only `shutdown` ends it.
+/// mesh alive; then only `shutdown` ends it.
 #[derive(Clone)]
 pub struct Mesh {
     hub: Arc<Hub>,
@@ -254,8 +255,8 @@ impl Mesh {
     /// within a tokio runtime, which then runs the mesh's tasks.
     ///
     /// # Errors
-    /// [`MeshError`] if a name, certificate, limit or address can't be used. Peers that can't be
-    /// reached are no error: see [`Mesh::peers`].
+    /// [`MeshError`] if a name, certificate, limit or address cannot be used. Unreachable peers are
+    /// no error: see [`Mesh::peers`].
     pub async fn start(config: MeshConfig, inbound: impl Inbound) -> Result<Mesh, MeshError> {
         let (own_dates, authorities) = config.credentials.dates();
         let hub = Arc::new(Hub::open(config, Arc::new(inbound)).await?);
@@ -267,8 +268,8 @@ impl Mesh {
         Ok(Mesh { _stop: Arc::new(StopOnDrop(Arc::clone(&hub))), hub })
     }
 
-    /// Checks a configuration and takes its address, before anything is begun that a start which
-    /// fails would leave behind. [`Mesh::start`] uses the socket then.
+    /// Checks a configuration and binds its address. Call it before anything that a failed start
+    /// should not leave changed. [`Mesh::start`] uses the bound socket.
     ///
     /// # Errors
     /// As [`Mesh::start`].
@@ -282,38 +283,38 @@ impl Mesh {
         Ok(())
     }
 
-    /// Queues a frame for a peer. Never blocks, from any thread.
+    /// Queues a frame for a peer. Never blocks; callable from any thread.
     ///
     /// # Errors
-    /// [`Dropped`], which is also counted, if the peer isn't connected, its queue for the lane is
-    /// full, or the frame is larger than `limits.peer_frame_bytes`.
+    /// [`Dropped`], which is also counted, if the peer is not connected, the lane's queue is full,
+    /// or the frame is larger than `limits.peer_frame_bytes`.
     pub fn send(&self, to: ReplicaId, lane: Lane, frame: Bytes) -> Result<(), Dropped> {
         self.hub.link(to).ok_or(Dropped::UnknownPeer)?.send(lane, frame)
     }
 
-    /// Where this mesh listens, with the port the system chose if none was given.
+    /// The address where this mesh listens, with the port that the system chose if none was given.
     pub fn local_addr(&self) -> SocketAddr {
         self.hub.local_addr
     }
 
-    /// The standing of every peer, in order of their ids.
+    /// The status of every peer, in order of their ids.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.hub.links().map(|link| link.status()).collect()
     }
 
-    /// How many clients are connected.
+    /// The number of connected clients.
     pub fn clients(&self) -> usize {
         self.hub.places.count()
     }
 
-    /// Dials `peer` at another address from now on; a live connection stays. False if there is no
-    /// such peer.
+    /// Sets another address to dial `peer` at from now on; a live connection stays. False if there
+    /// is no such peer.
     pub fn set_peer_addr(&self, peer: ReplicaId, addr: impl Into<Address>) -> bool {
         self.hub.link(peer).map(|link| link.set_addr(addr.into())).is_some()
     }
 
-    /// Takes nothing more, sends what is queued (for at most a second), and closes every connection
-    /// with a reason. The port is free within a second of its return.
+    /// Accepts nothing more, sends queued frames (for at most a second) and closes every connection
+    /// with a reason. The port is free within a second after this returns.
     pub async fn shutdown(&self) {
         self.hub.shutdown().await;
     }

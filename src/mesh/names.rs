@@ -1,38 +1,38 @@
-//! The names certificates carry: `r2.<cluster>` for a replica, `alice.client.<cluster>` for a
-//! client. One place builds and checks them, so that both ends mean the same.
+//! The names in certificates: `r2.<cluster>` for a replica, `alice.client.<cluster>` for a client.
+//! Built and checked in this one place, so that both ends agree.
 
 use crate::types::ReplicaId;
 
-/// The longest cluster or client name, in bytes: what is put before it still fits a DNS name.
+/// The longest cluster or client name, in bytes; with its prefix it still fits into a DNS name.
 const MAX_NAME_BYTES: usize = 190;
 
-/// A cluster or client name that can't be part of a certificate's DNS name.
+/// A cluster or client name that is not valid in a certificate's DNS name.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{0:?} is no usable name: take lower-case letters, digits and hyphens (clusters: also dots)"
 )]
 pub struct BadName(pub String);
 
-/// The name in the certificate of a replica.
+/// The name in a replica's certificate.
 pub(super) fn replica_name(cluster: &str, id: ReplicaId) -> String {
     format!("{id}.{cluster}")
 }
 
-/// The name in the certificate of a client.
+/// The name in a client's certificate.
 pub(super) fn client_name(cluster: &str, client: &str) -> String {
     format!("{client}.client.{cluster}")
 }
 
-/// Refuses what is no DNS name, and a cluster whose replicas could pass for another's clients.
+/// Refuses invalid DNS names, and clusters whose replicas could pass for another's clients.
 pub(super) fn check_cluster(cluster: &str) -> Result<(), BadName> {
     let ambiguous = cluster == "client" || cluster.starts_with("client.");
     let fits = cluster.len() <= MAX_NAME_BYTES && cluster.split('.').all(is_label);
-    // A name of digits and dots would be read as an IP address, not as a name.
+    // A name of digits and dots would be parsed as an IP address.
     let numeric = cluster.split('.').next_back().is_some_and(|l| l.parse::<u64>().is_ok());
     if fits && !ambiguous && !numeric { Ok(()) } else { Err(BadName(cluster.to_owned())) }
 }
 
-/// Refuses a client name that isn't one DNS label.
+/// Refuses a client name that is not one DNS label.
 pub(super) fn check_client(client: &str) -> Result<(), BadName> {
     if is_label(client) { Ok(()) } else { Err(BadName(client.to_owned())) }
 }

@@ -1,5 +1,5 @@
-//! Connections between replicas, from the first hello to the last frame; the same at both ends but
-//! for who speaks first.
+//! Connections between replicas, from the first hello to the last frame. Both ends work the same,
+//! except for who speaks first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +20,26 @@ use super::stream::{self, FrameStream, write_frames};
 use super::{Hub, Lane, tls};
 use crate::types::{Presence, ReplicaId};
 
-/// How soon frames that the node left are offered to it again.
+/// How soon frames that the node did not take are offered again.
 const RETRY_DELIVERY: Duration = Duration::from_millis(1);
-/// A process that is silent for so long when another one comes in its name gives way to it.
+/// A process that is silent for this long gives way to another one of the same replica.
 const SILENCE: Duration = Duration::from_millis(450);
-/// What was sent before it was silent has arrived by then, at the least.
+/// After this pause, everything sent earlier has arrived.
 pub(super) const LAST_PACKETS: Duration = Duration::from_millis(50);
-/// Between two looks at whether it has answered.
+/// How often to check whether it has answered.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A connection that has become current, and what is left to be said on it.
+/// A connection that has become current, and what is still to be sent on its hello stream.
 pub(super) struct Established {
     link: Arc<Link>,
     connection: Connection,
     serial: u64,
-    /// The lower id's commit, if this end is the lower.
+    /// The commit, if this end has the lower id.
     commit: Option<BytesMut>,
     hello: SendStream,
 }
 
-/// Says hello first, on a connection this end has dialled.
+/// Sends the first hello, on a connection that this end has dialled.
 pub(super) async fn greet(
     hub: &Hub,
     link: &Arc<Link>,
@@ -71,8 +71,8 @@ pub(super) async fn greet(
     })
 }
 
-/// Answers the hello on a connection that a replica has dialled; `None` if it is refused, and all
-/// was said.
+/// Answers the hello on a connection that a replica has dialled; `None` if it was refused and told
+/// why.
 pub(super) async fn answer(
     hub: &Hub,
     connection: &Connection,
@@ -97,12 +97,13 @@ pub(super) async fn answer(
             if let Closed::Here(refusal) = &why {
                 refusal.close(connection);
             }
-            // Once for each reason: a peer comes again and again.
+            // Log each reason once, because a refused peer comes again and again.
             if link.note_refusal(why.to_string()) {
                 let remote = connection.remote_address();
                 warn!(us = %hub.id, peer = %link.peer, %remote, %why, "refused");
             }
-            // It may end the process, and the other end has to hear why.
+            // The callback may end the process; give the other end time to receive the reason
+            // first.
             sleep(LAST_PACKETS).await;
             hub.inbound.on_refused(link.peer, &why);
             Ok(None)
@@ -151,10 +152,10 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
     }
 }
 
-/// Who says hello, proven by its certificate.
+/// The peer that the hello claims to be, proven by its certificate.
 fn identify(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Link>, Refusal> {
     check_addressee(hub, &hello.cluster, hello.to)?;
-    // A stranger to the list may be here because the lists differ, which is what has to be said.
+    // For a replica not in the list, a difference between the lists is the better error.
     let known = hub.link(hello.from).ok_or(Refusal::UnknownReplica(hello.from));
     check_certificate(connection, replica_name(&hub.cluster, hello.from))?;
     if known.is_err() && hello.from != hub.id {
@@ -163,8 +164,8 @@ fn identify(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc
     Ok(Arc::clone(known?))
 }
 
-/// Whether the replica that says hello may connect: the peer's life that gives way to it, if there
-/// is one.
+/// Whether the replica that sent the hello may connect. Returns the peer's life that gives way to
+/// it, if any.
 async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal> {
     let id = hello.from;
     if hello.origin != hub.origin {
@@ -176,7 +177,7 @@ async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>,
         let (ours, theirs) = (hub.terms.votes, hello.terms.votes);
         warn!(us = %hub.id, peer = %id, ?ours, ?theirs, "only one of the two flushes its votes");
     }
-    // Before anybody waits: an older copy is told so at once, whoever else runs.
+    // Before any waiting: an older copy is told at once, whichever other process runs.
     admit(hub, hello).await?;
     let silent = make_way(link, hello).await?;
     if silent.is_some() {
@@ -185,8 +186,8 @@ async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>,
     Ok(silent)
 }
 
-/// Asks the node, which may have to write down who this is: on another thread, so that the event
-/// loop does not wait for a disk.
+/// Asks the node, which may have to write to the disk: on another thread, so that the event loop
+/// does not wait for it.
 async fn admit(hub: &Hub, hello: &PeerHello) -> Result<(), Refusal> {
     let inbound = Arc::clone(&hub.inbound);
     let (from, shown, knows) = (hello.from, hello.shown, hello.knows.clone());
@@ -194,19 +195,20 @@ async fn admit(hub: &Hub, hello: &PeerHello) -> Result<(), Refusal> {
     asked.await.unwrap_or(Err(Refusal::Internal))
 }
 
-/// Two processes may run as one replica, with a directory and a copy of it. The one that is
-/// connected stays, if it is alive; if it was killed, QUIC would notice only after the idle
-/// time-out, and its successor must not wait as long. So it is asked.
+/// Two processes may run as one replica, with a directory and its copy. The connected one stays if
+/// it is alive. If it was killed, QUIC would notice only after the idle timeout, which is too long
+/// for its successor to wait. So it is probed.
 async fn make_way(link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal> {
     let Some((connection, life)) = link.current().filter(|(_, life)| *life != hello.shown.life)
     else {
         return Ok(None);
     };
     let begun = Instant::now();
-    // What a process sent before it was killed may still be under way.
+    // Packets that a process sent before it was killed may still be under way.
     sleep((connection.rtt() * 2).clamp(LAST_PACKETS, SILENCE / 2)).await;
     let before = connection.stats().udp_rx.datagrams;
-    // Nobody reads it, but QUIC acknowledges it. An error says that the connection is gone.
+    // The datagram is never read, but QUIC acknowledges it. An error means that the connection is
+    // gone.
     let _ = connection.send_datagram(Bytes::from_static(b"?"));
     while begun.elapsed() < SILENCE && connection.close_reason().is_none() {
         if connection.stats().udp_rx.datagrams > before {
@@ -217,7 +219,7 @@ async fn make_way(link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal
     Ok(Some(life))
 }
 
-/// Whether a hello was meant for this replica of this cluster.
+/// Whether a hello is meant for this replica of this cluster.
 pub(super) fn check_addressee(hub: &Hub, cluster: &str, to: ReplicaId) -> Result<(), Refusal> {
     if cluster != hub.cluster {
         let (ours, theirs) = (hub.cluster.clone(), cluster.to_owned());
@@ -229,8 +231,8 @@ pub(super) fn check_addressee(hub: &Hub, cluster: &str, to: ReplicaId) -> Result
     Ok(())
 }
 
-/// Whether the other end's certificate, which TLS has traced to a trusted authority, is for the
-/// name it claims.
+/// Whether the other end's certificate carries the name that it claims. TLS has already verified
+/// the certificate against a trusted authority.
 pub(super) fn check_certificate(connection: &Connection, claimed: String) -> Result<(), Refusal> {
     let identity = connection.peer_identity();
     let chain = identity.as_ref().and_then(|i| i.downcast_ref::<Vec<CertificateDer<'static>>>());
@@ -282,13 +284,13 @@ pub(super) async fn run(hub: Arc<Hub>, established: Established) {
     let why = tokio::select! {
         closed = connection.closed() => Closed::from(closed),
         () = panicked(&mut readers) => {
-            // The node's callback did. Better no connection than one that nobody reads.
+            // The node's callback panicked. A closed connection is better than an unread one.
             error!(us = %hub.id, peer = %link.peer, "handling frames panicked");
             Refusal::Internal.close(&connection);
             Refusal::Internal.into()
         }
         () = flushed => {
-            // Only at shutdown do all writers end before the connection does.
+            // Only at shutdown do all writers end before the connection.
             Refusal::ShuttingDown.close(&connection);
             Refusal::ShuttingDown.into()
         }
@@ -298,7 +300,7 @@ pub(super) async fn run(hub: Arc<Hub>, established: Established) {
     info!(us = %hub.id, peer = %link.peer, %why, "disconnected");
 }
 
-/// Waits until a task panics, which may be for ever.
+/// Waits until a task panics, which may be never.
 async fn panicked(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if ended.is_err() {
@@ -309,7 +311,7 @@ async fn panicked(tasks: &mut JoinSet<()>) {
 }
 
 async fn say_commit(mut stream: SendStream, commit: Option<BytesMut>) {
-    // If this fails the connection is lost, which `run` sees.
+    // If this fails, the connection is lost, and `run` notices.
     if let Some(commit) = commit {
         let _ = hello::send(&mut stream, &commit).await;
     }
@@ -319,13 +321,13 @@ async fn say_commit(mut stream: SendStream, commit: Option<BytesMut>) {
 async fn write_lane(link: Arc<Link>, connection: Connection, serial: u64, lane: Lane) {
     let writing = async {
         let mut stream = connection.open_uni().await?;
-        // An error says that the connection is gone, and so does the write.
+        // An error means that the connection is gone; the write then fails, too.
         let _ = stream.set_priority(lane.priority());
         stream.write_all(&[lane.tag()]).await.map_err(|_| Refusal::Done)?;
         write_frames(link.outbox(lane), serial, &mut stream, &link.counters, None).await
     };
     if let Err(why) = writing.await {
-        // Without its lane the connection is of no use, even if QUIC thinks it is fine.
+        // A connection without one of its lanes is useless, even if QUIC considers it fine.
         debug!(peer = %link.peer, ?lane, %why, "writing ended");
         Refusal::Protocol("end of a lane").close(&connection);
     }
@@ -359,7 +361,7 @@ async fn read_frames(
     while stream.read(&mut frames).await? {
         link.deliver(serial, &*hub.inbound, &mut frames);
         while !frames.is_empty() {
-            // The node has no room: the unread stream holds the peer back meanwhile.
+            // The node has no room. The unread stream holds the peer back meanwhile.
             tokio::time::sleep(RETRY_DELIVERY).await;
             link.deliver(serial, &*hub.inbound, &mut frames);
         }

@@ -1,5 +1,5 @@
-//! Frames to and fro on one bidirectional stream between a client and a replica. Many requests are
-//! under way at a time; replies go back in whatever order the node has them.
+//! Frames in both directions on one stream between a client and a replica. Many requests are under
+//! way at a time, and replies come in any order.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,12 +21,12 @@ use super::stream::{Counters, FrameStream, Measure, write_frames};
 use super::tally::Tally;
 use super::{Dropped, Hub, peer};
 
-/// A pipe's queue feeds one connection in its life.
+/// A pipe's queue feeds only one connection.
 const SERIAL: u64 = 1;
-/// How long what is queued for a client may take to be sent once the node has let go of it.
+/// How long a client's queued frames may take to be sent once the node has dropped it.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Answers the hello of a client and hands it to the node.
+/// Answers a client's hello and passes the client to the node.
 pub(super) async fn welcome(
     hub: &Arc<Hub>,
     connection: &Connection,
@@ -54,7 +54,7 @@ pub(super) async fn welcome(
     Ok(())
 }
 
-/// One end of the stream. Dropping it sends what is queued and closes the connection.
+/// One end of the stream. Dropping it sends queued frames and closes the connection.
 pub(super) struct Pipe {
     incoming: FrameStream,
     sender: FrameSender,
@@ -67,15 +67,15 @@ pub struct FrameSender(Arc<Sending>);
 struct Sending {
     outbox: Arc<Outbox>,
     connection: Connection,
-    /// Why this end has closed the connection: QUIC remembers only that it did.
+    /// Why this end closed the connection; QUIC remembers only that it did.
     ended: OnceLock<Refusal>,
-    /// Bounds what is logged of it, where clients could make the log long.
+    /// Bounds the log lines about it, on the side where clients could flood the log.
     tally: Option<Arc<Tally>>,
 }
 
 impl Pipe {
-    /// Starts the writing half, for which the other end has to read within `stall`; `place` is
-    /// dropped when it is over with the connection.
+    /// Starts the writing half; the other end must not stall for longer than `stall`. `place` is
+    /// dropped when the connection ends.
     pub(super) fn start(
         sender: FrameSender,
         mut tx: SendStream,
@@ -103,7 +103,7 @@ impl Pipe {
         Pipe { incoming, sender }
     }
 
-    /// The end of a client, whose frames come on `rx`.
+    /// A client's end; its frames come from `rx`.
     pub(super) fn of_client(
         connection: Connection,
         tx: SendStream,
@@ -138,7 +138,7 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         let sender = self.sender.clone();
         sender.0.outbox.finish();
-        // Outside a runtime there is nobody to send the rest.
+        // Outside a runtime nothing can send the rest.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
                 if timeout(FLUSH, sender.0.connection.closed()).await.is_err() {
@@ -158,30 +158,30 @@ impl FrameSender {
     /// Queues a frame; never blocks.
     ///
     /// # Errors
-    /// [`Dropped::NotConnected`] once the connection is closed, [`Dropped::TooLarge`], and
-    /// [`Dropped::Full`] while the other end reads more slowly than this one sends. Beyond that
-    /// bound a replica can still say a few words about each request.
+    /// [`Dropped::NotConnected`] once the connection is closed; [`Dropped::TooLarge`]; and
+    /// [`Dropped::Full`] while the other end reads more slowly than this one sends. A replica can
+    /// still send short frames then.
     pub fn send(&self, frame: Bytes) -> Result<(), Dropped> {
         self.0.outbox.push(frame)
     }
 
-    /// How many bytes wait to be sent.
+    /// The number of bytes that wait to be sent.
     pub fn queued(&self) -> usize {
         self.0.outbox.queued()
     }
 
-    /// Completes when fewer bytes wait than when this was called, or the connection is over. To
-    /// miss nothing, `enable` it before looking at [`FrameSender::queued`].
+    /// Completes when fewer bytes wait than at the call, or when the connection has ended. To miss
+    /// nothing, `enable` it before you check [`FrameSender::queued`].
     pub fn room(&self) -> Notified<'_> {
         self.0.outbox.room()
     }
 
-    /// Waits until the connection is closed, by whichever end.
+    /// Waits until either end has closed the connection.
     pub async fn over(&self) {
         self.0.connection.closed().await;
     }
 
-    /// Why the connection is closed, or `None` while it is open.
+    /// Why the connection is closed; `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
         match self.0.ended.get() {
             Some(refusal) => Some(Closed::Here(refusal.clone())),
@@ -189,7 +189,7 @@ impl FrameSender {
         }
     }
 
-    /// Closes the connection, unless it is closed already.
+    /// Closes the connection, unless it is already closed.
     fn end(&self, refusal: Refusal) {
         let Sending { connection, ended, tally, .. } = &*self.0;
         if connection.close_reason().is_some() || ended.set(refusal.clone()).is_err() {
@@ -218,8 +218,8 @@ impl std::fmt::Debug for FrameSender {
     }
 }
 
-/// A client as the node sees it. Dropping it sends the replies still queued (for at most a second)
-/// and closes the connection.
+/// A client as the node sees it. Dropping it sends queued replies (for at most a second) and closes
+/// the connection.
 pub struct ClientConnection {
     pipe: Pipe,
     name: String,
@@ -233,17 +233,17 @@ impl ClientConnection {
         &self.name
     }
 
-    /// What all connections of the client's certificate have together.
+    /// What all connections of the client's certificate use together.
     pub fn account(&self) -> &Arc<Account> {
         &self.account
     }
 
-    /// Where the client is.
+    /// The client's address.
     pub fn remote_addr(&self) -> SocketAddr {
         self.pipe.sender.connection().remote_address()
     }
 
-    /// Closes the connection because what came on it makes no sense: `why`, for the log.
+    /// Closes the connection because the client sent something invalid; `why` is logged.
     pub fn cut_off(self, why: &str) {
         let tally = self.pipe.sender.0.tally.as_ref();
         if tally.is_none_or(|tally| tally.admits(Instant::now())) {
@@ -251,17 +251,17 @@ impl ClientConnection {
         }
     }
 
-    /// Where replies go; it may outlive this value, and then says `NotConnected`.
+    /// The sender of replies. It may outlive this value, and then returns `NotConnected`.
     pub fn sender(&self) -> FrameSender {
         self.pipe.sender.clone()
     }
 
-    /// Waits for requests and appends all that have arrived to `frames`, at least one. While it
-    /// isn't called the client is held back by QUIC. May be cancelled without loss.
+    /// Waits for requests and appends all that have arrived to `frames`, at least one. Between
+    /// calls, QUIC holds the client back. It is cancel safe.
     ///
     /// # Errors
-    /// [`Closed`] when the connection is over, by whichever end: also after
-    /// `limits.client_idle` without a request, or a frame above the limit.
+    /// [`Closed`] when either end has closed the connection. That includes `limits.client_idle`
+    /// without a request, and a frame above the limit.
     pub async fn recv(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Closed> {
         match timeout(self.idle, self.pipe.recv(frames)).await {
             Ok(received) => received,

@@ -1,5 +1,5 @@
-//! Places for the connections of strangers and clients, of which each certificate has a bounded
-//! number: one client with many connections would take everybody's.
+//! Places for the connections of strangers and clients. Each certificate may have a bounded number,
+//! so that one client with many connections cannot take everyone's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +13,15 @@ use super::config::Limits;
 use super::queue::Outbox;
 use super::refusal::Refusal;
 
-/// Who wants a place.
+/// The role in which a connection needs a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
-    /// Somebody who says that it is a replica: for as long as its hello lasts.
+    /// It claims to be a replica, and keeps the place only during its hello.
     Peer,
     Client,
 }
 
-/// A connection's place, free again when this is dropped.
+/// A connection's place; dropping it frees the place.
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
@@ -29,7 +29,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A place for a connection whose certificate is proven, or why there is none.
+    /// Takes a place for a connection with a proven certificate, or returns why there is none.
     pub(super) fn take(
         places: &Arc<Places>,
         connection: &Connection,
@@ -43,7 +43,7 @@ impl Place {
         Ok(Place { places: Arc::clone(places), number, account })
     }
 
-    /// The client is in: what is queued for it is sent before the mesh shuts down.
+    /// The client's hello is done. Frames queued for it are sent before the mesh shuts down.
     pub(super) fn attach(&self, outbox: &Arc<Outbox>) {
         if let Some(taken) = self.places.lock().taken.get_mut(&self.number) {
             taken.outbox = Some(Arc::clone(outbox));
@@ -57,7 +57,7 @@ impl Drop for Place {
     }
 }
 
-/// The places of one mesh's connections: counted, bounded, and told when the mesh shuts down.
+/// The places of one mesh's connections: counted, bounded, and notified at shutdown.
 pub(super) struct Places {
     limits: Limits,
     state: Mutex<Holders>,
@@ -65,8 +65,8 @@ pub(super) struct Places {
 }
 
 /// Invariants:
-/// 1. `accounts` has those of which there is a connection in `taken`, with their number.
-/// 2. `clients` of `taken` are in the role of a client.
+/// 1. `accounts` has the certificates with a connection in `taken`, and counts their connections.
+/// 2. `clients` counts the entries of `taken` in the role of a client.
 #[derive(Default)]
 struct Holders {
     next: u64,
@@ -78,7 +78,7 @@ struct Holders {
 struct Taken {
     certificate: CertificateDer<'static>,
     role: Role,
-    /// Once the hello is over.
+    /// `Some` once the hello is done.
     outbox: Option<Arc<Outbox>>,
 }
 
@@ -129,12 +129,12 @@ impl Places {
         self.left.notify_waiters();
     }
 
-    /// Those whose hello is over.
+    /// The number of connections whose hello is done.
     pub(super) fn count(&self) -> usize {
         self.lock().taken.values().filter(|taken| taken.outbox.is_some()).count()
     }
 
-    /// Lets every client's writer end once what is queued has been sent.
+    /// Lets every client's writer end once its queue is empty.
     pub(super) fn finish(&self) {
         let state = self.lock();
         let outboxes = state.taken.values().filter_map(|taken| taken.outbox.as_ref());
@@ -155,7 +155,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Holders> {
-        // Nothing that can panic runs while it is held.
+        // The code under this lock cannot panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

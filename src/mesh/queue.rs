@@ -1,5 +1,5 @@
-//! The queue before a stream: bounded in bytes, filled from any thread, drained whole by the one
-//! task that writes the stream, which is woken once a drain and not once a frame.
+//! The queue before a stream. It is bounded in bytes and filled from any thread. The one task that
+//! writes the stream drains it completely, and is woken once per drain instead of once per frame.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,39 +11,39 @@ use tokio::sync::futures::Notified;
 use super::Dropped;
 use super::account::Account;
 
-/// What a queued frame costs beside its bytes: its handle and its header on the wire.
+/// What a queued frame costs besides its bytes: its handle, and its header on the wire.
 const FRAME_OVERHEAD_BYTES: usize = mem::size_of::<Bytes>() + super::framing::HEADER_BYTES;
 
-/// What a frame counts for against a queue's bound.
+/// What a frame counts against a queue's bound.
 pub(super) fn cost(frame: &Bytes) -> usize {
     frame.len() + FRAME_OVERHEAD_BYTES
 }
 
-/// A frame up to this long only says how something ended.
+/// A frame up to this length only reports how a request ended.
 const SMALL_BYTES: usize = 256;
-/// Beyond a client's bound there is room for small frames, so that a client whose answer found none
-/// can be told so.
+/// Small frames may exceed a client's bound by this much, so that a client whose answer found no
+/// room can be told.
 const ROOM_FOR_SMALL_BYTES: usize = 1 << 20;
 
 /// Invariants:
 /// 1. `bytes` is the cost of `frames` plus what the writer has drained and not released.
 /// 2. While closed (`serial` 0) it is empty.
-/// 3. The account, if there is one, has `bytes` taken for this queue.
+/// 3. The account, if any, counts `bytes` for this queue.
 pub(super) struct Outbox {
     limit: usize,
     max_frame: usize,
     account: Option<Arc<Account>>,
     state: Mutex<State>,
     wake: Notify,
-    /// Notified when there is more room, or none ever again.
+    /// Notified when there is more room, or when there will never be any.
     room: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// The connection this feeds; 0 while there is none.
+    /// The connection that this queue feeds; 0 if none.
     serial: u64,
-    /// No more is taken in; the writer ends when it has drained the rest.
+    /// No more frames are accepted; the writer ends when it has drained the rest.
     finishing: bool,
     frames: Vec<Bytes>,
     bytes: usize,
@@ -63,9 +63,9 @@ impl Outbox {
         Outbox { account: Some(account), ..Outbox::new(limit, max_frame) }
     }
 
-    /// Takes a frame to send, or says why it is dropped. An empty queue takes any frame within
-    /// the limit of frames, so that the largest frame can always be sent; unless the client has
-    /// too much waiting on its other connections.
+    /// Queues a frame, or returns why it is dropped. An empty queue accepts any frame within
+    /// `max_frame`, so that the largest frame can always be sent, unless the client has too much
+    /// waiting on its other connections.
     pub(super) fn push(&self, frame: Bytes) -> Result<(), Dropped> {
         if frame.len() > self.max_frame {
             return Err(Dropped::TooLarge { bytes: frame.len(), limit: self.max_frame });
@@ -99,13 +99,13 @@ impl Outbox {
         Ok(())
     }
 
-    /// Starts feeding connection `serial`, with nothing queued; returns how many frames that were
-    /// meant for the one before are dropped.
+    /// Starts feeding connection `serial` from an empty queue. Returns how many frames for the one
+    /// before are dropped.
     pub(super) fn open(&self, serial: u64) -> usize {
         self.replace(State { serial, ..State::default() })
     }
 
-    /// Stops feeding connection `serial`, if it still does; returns the number of frames dropped.
+    /// Stops feeding connection `serial`, if it still does. Returns how many frames are dropped.
     pub(super) fn close(&self, serial: u64) -> usize {
         if self.lock().serial == serial { self.replace(State::default()) } else { 0 }
     }
@@ -118,20 +118,20 @@ impl Outbox {
         before.frames.len()
     }
 
-    /// Lets the writer end once everything queued is drained.
+    /// Lets the writer end once the queue is empty.
     pub(super) fn finish(&self) {
         self.lock().finishing = true;
         self.wake.notify_one();
     }
 
     /// Waits for frames and moves all of them into `batch`, which must be empty. False if
-    /// connection `serial` isn't fed any more.
+    /// connection `serial` is not fed any more.
     pub(super) async fn drain(&self, serial: u64, batch: &mut Vec<Bytes>) -> bool {
         loop {
             {
                 let mut state = self.lock();
                 if state.serial != serial {
-                    // The wake-up may have been meant for the writer that came after.
+                    // The wake-up may have been meant for the next writer.
                     self.wake.notify_one();
                     return false;
                 }
@@ -147,7 +147,7 @@ impl Outbox {
         }
     }
 
-    /// Gives back the cost of drained frames once QUIC has taken them.
+    /// Returns the cost of drained frames once QUIC has accepted them.
     pub(super) fn release(&self, serial: u64, bytes: usize) {
         let mut state = self.lock();
         if state.serial == serial {
@@ -158,12 +158,12 @@ impl Outbox {
         }
     }
 
-    /// What waits, in bytes.
+    /// The bytes that wait.
     pub(super) fn queued(&self) -> usize {
         self.lock().bytes
     }
 
-    /// Completes when there is more room than when this was called, or none ever again.
+    /// Completes when there is more room than at the call, or when there will never be any.
     pub(super) fn room(&self) -> Notified<'_> {
         self.room.notified()
     }
@@ -175,7 +175,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it, and frames are whole at every point.
+        // The code under this lock does not panic, and keeps the frames consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Why a connection is refused or closed: one code a reason, with a sentence for the operator at
-//! the other end that says what to do. Codes travel as QUIC application close codes.
+//! Why a connection is refused or closed. Each reason has a code and a sentence that tells the
+//! operator of the other end what to do. Codes are QUIC application close codes.
 
 use std::fmt;
 
@@ -13,25 +13,25 @@ use crate::types::{Known, ReplicaId, ReplicaSet};
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The closing end has no more use for the connection.
+    /// The closing end does not need the connection any more.
     #[error("done")]
     Done,
-    /// The closing end goes down in good order.
+    /// The closing end shuts down.
     #[error("shutting down")]
     ShuttingDown,
-    /// A newer connection between the same two replicas took this one's place.
+    /// A newer connection between the two replicas has replaced this one.
     #[error("replaced by a newer connection")]
     Replaced,
-    /// The two replicas are already connected; both had dialled.
+    /// The two replicas are already connected, because both had dialled.
     #[error("already connected")]
     Duplicate,
-    /// The other end did not say hello in time.
+    /// The other end sent no hello in time.
     #[error("no hello in time")]
     HelloTimeout,
-    /// The hello makes no sense.
+    /// The hello cannot be decoded.
     #[error("the hello cannot be understood: is the other end isonomy?")]
     BadHello,
-    /// The other end speaks another version of the hello.
+    /// The other end uses another version of the hello.
     #[error("version {theirs} is not spoken here, only {VERSION}: upgrade the older end")]
     Version {
         /// The version in the refused hello.
@@ -40,12 +40,12 @@ pub enum Refusal {
     /// The other end belongs to another cluster.
     #[error("this is cluster {ours}, not {theirs}: check `cluster` and the addresses")]
     WrongCluster {
-        /// The cluster of the refusing end.
+        /// The refusing end's cluster.
         ours: String,
         /// The cluster in the refused hello.
         theirs: String,
     },
-    /// The other end's cluster began with something else: another backup, or none.
+    /// The other end's cluster has another origin: another backup, or none.
     #[error(
         "{id} began with {}, and this replica with {}: restore all replicas of a cluster from one \
          backup",
@@ -54,7 +54,7 @@ pub enum Refusal {
     OtherOrigin {
         /// The replica that is refused.
         id: ReplicaId,
-        /// The backup that the refusing end was restored from; 0 for none.
+        /// The backup that the refusing end was restored from; 0 if none.
         ours: u64,
         /// The other end's.
         theirs: u64,
@@ -67,29 +67,29 @@ pub enum Refusal {
     OtherProtocol {
         /// The replica that is refused.
         id: ReplicaId,
-        /// The protocol of the refusing end.
+        /// The refusing end's protocol.
         ours: String,
         /// The other end's.
         theirs: String,
     },
-    /// The other end meant to reach another replica.
+    /// The other end wanted to reach another replica.
     #[error("this is {ours}, not {wanted}: check the addresses of the peers")]
     WrongReplica {
         /// The refusing replica.
         ours: ReplicaId,
-        /// The replica the other end wanted.
+        /// The replica that the other end wanted.
         wanted: ReplicaId,
     },
-    /// The other end says it is a replica that isn't among the peers.
+    /// The other end claims to be a replica that is not among the peers.
     #[error("{0} is not among the peers here: check `peers`")]
     UnknownReplica(ReplicaId),
-    /// The certificate doesn't carry the name that the hello claims.
+    /// The certificate does not carry the name that the hello claims.
     #[error("the certificate is not valid as {claimed}: issue one for that name")]
     WrongCertificate {
-        /// The name needed for what the hello claims.
+        /// The name that the hello's claim requires.
         claimed: String,
     },
-    /// A replica lacks what was heard of it, here or at a replica that has said so.
+    /// A replica has lost records that this end or another replica has heard of.
     #[error(
         "{id} is remembered by {by} with {known} records in its log, and {shown} of them are in \
          what it comes with: its directory is an older copy, or lost the end of its log"
@@ -97,14 +97,14 @@ pub enum Refusal {
     OlderCopy {
         /// The replica.
         id: ReplicaId,
-        /// Who has heard more of it.
+        /// The replica that has heard more of it.
         by: ReplicaId,
         /// How many records its log held.
         known: u64,
-        /// How many of them it still may have, as far as can be told here.
+        /// How many of them it may still have, as far as this end knows.
         shown: u64,
     },
-    /// This end lacks what the other end has heard of it.
+    /// This end has lost records that the other end has heard of.
     #[error(
         "{peer} remembers this replica with {known} records in its log, {}: this directory is an \
          older copy, or lost the end of its log",
@@ -113,12 +113,13 @@ pub enum Refusal {
     OlderHere {
         /// The other end, which remembers more.
         peer: ReplicaId,
-        /// How many records the log of this end held.
+        /// How many records this end's log held.
         known: u64,
-        /// How many of them are left; `None` if that was in a life that this directory never had.
+        /// How many of them are left; `None` if they belong to a life that this directory never
+        /// had.
         held: Option<u64>,
     },
-    /// Two replicas have acted on what a third said, and that was not one and the same.
+    /// Two replicas have acted on different histories of a third.
     #[error(
         "{id} remembers {third} up to {}, and {by} up to {}: {third} has gone on from an older \
          copy of its directory, and those who heard it may have executed different commands. Stop \
@@ -128,11 +129,11 @@ pub enum Refusal {
     Contradiction {
         /// The replica that is refused.
         id: ReplicaId,
-        /// The one that both remember.
+        /// The replica that both remember.
         third: ReplicaId,
-        /// Who remembers it otherwise: the refusing end, or one that has told it so.
+        /// The replica that remembers it differently: the refusing end, or one that has told it.
         by: ReplicaId,
-        /// What that one remembers.
+        /// What that replica remembers.
         ours: Known,
         /// What the other end remembers.
         theirs: Known,
@@ -146,12 +147,12 @@ pub enum Refusal {
     OtherMembers {
         /// The replica that is refused.
         id: ReplicaId,
-        /// The list of the refusing end.
+        /// The refusing end's list.
         ours: ReplicaSet,
         /// The other end's.
         theirs: ReplicaSet,
     },
-    /// The other end forgets sessions earlier or later.
+    /// The other end forgets sessions after another time.
     #[error(
         "{id} forgets sessions after {theirs} ms, and this replica after {ours} ms: the time is \
          the cluster's; to change it, stop all replicas, change all files, and start them"
@@ -159,12 +160,12 @@ pub enum Refusal {
     OtherSessionIdle {
         /// The replica that is refused.
         id: ReplicaId,
-        /// The time of the refusing end in milliseconds.
+        /// The refusing end's time in milliseconds.
         ours: u64,
         /// The other end's.
         theirs: u64,
     },
-    /// The other end skips other requests.
+    /// The other end skips different requests.
     #[error(
         "{id} skips other requests than this replica: start both with the same `--skip` \
          (`isonomy inspect` lists what a directory has)"
@@ -173,7 +174,7 @@ pub enum Refusal {
         /// The replica that is refused.
         id: ReplicaId,
     },
-    /// One end keeps its votes and the other does not.
+    /// One end keeps its votes on a disk and the other does not.
     #[error(
         "{id} keeps its records {}, and this replica {}: set `durability` to \"memory\" for all \
          replicas of a cluster or for none",
@@ -187,16 +188,16 @@ pub enum Refusal {
         /// What the other end does.
         theirs: Votes,
     },
-    /// The other end writes something in another version.
+    /// The other end writes a format in another version.
     #[error(
         "{id} writes {what} in version {theirs}, and this replica in {ours}: upgrade the older"
     )]
     OtherFormat {
         /// The replica that is refused.
         id: ReplicaId,
-        /// What is written.
+        /// The format.
         what: &'static str,
-        /// The version of the refusing end.
+        /// The refusing end's version.
         ours: u8,
         /// The other end's.
         theirs: u8,
@@ -223,30 +224,30 @@ pub enum Refusal {
          only one of the two may run"
     )]
     Clone(ReplicaId),
-    /// As many clients as allowed are connected.
+    /// The limit on connected clients is reached.
     #[error("too many clients: try another replica, or raise its `max_clients`")]
     TooManyClients,
-    /// One certificate has as many connections as it may have.
+    /// The limit on connections of one certificate is reached.
     #[error(
         "this certificate has {most} connections here already: share them, give each program a \
          certificate of its own, or raise the replica's `max_clients_per_certificate`"
     )]
     TooManyConnections {
-        /// How many one may have.
+        /// The limit.
         most: usize,
     },
-    /// A frame is announced that is larger than allowed.
+    /// The announced frame is larger than allowed.
     #[error("a frame of {bytes} bytes, and {limit} is the limit")]
     FrameTooLarge {
         /// The announced length.
         bytes: usize,
-        /// The largest allowed.
+        /// The limit.
         limit: usize,
     },
-    /// The other end broke the rules of the streams.
+    /// The other end violated the rules of the streams.
     #[error("unexpected {0}")]
     Protocol(&'static str),
-    /// The other end doesn't take what it asked for.
+    /// The other end does not read its answers, or does not finish a request.
     #[error(
         "nothing has moved for too long: answers have to be read, and requests sent to their end"
     )]
@@ -254,16 +255,16 @@ pub enum Refusal {
     /// The client sent nothing for too long.
     #[error("idle for too long")]
     Idle,
-    /// The closing end failed at handling what it was sent.
+    /// The closing end failed to handle what it was sent.
     #[error("internal error: see the log of this end")]
     Internal,
-    /// The closing end cannot write down whom it meets.
+    /// The closing end cannot store which peers it has met.
     #[error("this end cannot write down whom it meets: see its log")]
     NotNoted,
 }
 
 impl Refusal {
-    /// The application close code that says this.
+    /// The application close code of this reason.
     pub const fn code(&self) -> u32 {
         match self {
             Refusal::Done => 0x0,
@@ -301,12 +302,12 @@ impl Refusal {
         }
     }
 
-    /// Whether both ends are well and this is how connections come and go.
+    /// Whether this is a normal end of a connection, with no fault at either end.
     pub(super) const fn is_routine(&self) -> bool {
         self.code() < 0x10
     }
 
-    /// Closes the connection, telling the other end why.
+    /// Closes the connection with this reason.
     pub(super) fn close(&self, connection: &quinn::Connection) {
         connection.close(VarInt::from_u32(self.code()), self.to_string().as_bytes());
     }
@@ -332,7 +333,7 @@ fn place(votes: Votes) -> &'static str {
     if votes == Votes::InMemory { "in memory" } else { "on disk" }
 }
 
-/// The numbers of some replicas, for people.
+/// The numbers of some replicas, for display.
 struct Numbers(ReplicaSet);
 
 impl fmt::Display for Numbers {
@@ -346,52 +347,52 @@ impl fmt::Display for Numbers {
     }
 }
 
-/// What a cluster began with, in words.
+/// A cluster's origin as text.
 fn backup(origin: u64) -> String {
     if origin == 0 { "nothing".to_owned() } else { format!("backup {origin:016x}") }
 }
 
-/// Why a connection ended, or never came to be.
+/// Why a connection ended or was never established.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
     /// This end refused or closed it.
     #[error("{0}")]
     Here(Refusal),
-    /// The other end closed it, with this code (see [`Refusal::code`]) and sentence.
+    /// The other end closed it, with this code (see [`Refusal::code`]) and reason.
     #[error("the other end says: {reason} (code {code:#x})")]
     There {
         /// The application close code.
         code: u64,
-        /// The other end's words.
+        /// The other end's reason.
         reason: String,
     },
-    /// TLS or the network failed, in QUIC's words.
+    /// TLS or the network failed; this is QUIC's error.
     #[error("{0}")]
     Connection(ConnectionError),
-    /// The host's name stands for no address that can be reached from here.
+    /// The host name resolves to no address that is reachable from here.
     #[error("cannot find {address}: {why}")]
     Resolve {
         /// The host and the port.
         address: String,
-        /// What the resolver said.
+        /// The resolver's error.
         why: String,
     },
-    /// The host has several addresses, and no replica answers at any of them.
+    /// The host has several addresses, and no replica answers at any.
     #[error("no connection at any address: {failures}")]
     Nowhere {
-        /// What went wrong at each.
+        /// The error at each.
         failures: String,
-        /// Whether anybody was there at one of them.
+        /// Whether any of them answered.
         answered: bool,
     },
-    /// A connection can't even be attempted.
+    /// The connection cannot even be attempted.
     #[error("cannot dial: {0}")]
     Dial(String),
     /// The attempt took too long.
     #[error("no answer in time")]
     Timeout,
-    /// The handshake did not go on, and its place was needed for another.
+    /// The handshake stalled, and its place was given to another.
     #[error("stalled in the handshake while others wanted in")]
     Crowded,
 }
@@ -415,7 +416,7 @@ impl From<Refusal> for Closed {
 }
 
 impl Closed {
-    /// The application close code, whichever end said it.
+    /// The application close code, from either end.
     pub fn code(&self) -> Option<u64> {
         match self {
             Closed::Here(refusal) => Some(u64::from(refusal.code())),
@@ -424,7 +425,7 @@ impl Closed {
         }
     }
 
-    /// Whether somebody was there at the other end, and refused or broke off.
+    /// Whether the other end answered, and then refused or broke off.
     pub fn is_answered(&self) -> bool {
         match self {
             Closed::Here(_) | Closed::There { .. } => true,
@@ -440,24 +441,24 @@ impl Closed {
         }
     }
 
-    /// Whether this end is out for good: it has lost, or may have, what it promised.
+    /// Whether this end is refused for good: it has lost promises or votes, or may have.
     pub fn is_for_good(&self) -> bool {
         // The codes of `OlderCopy`, `OtherDirectory`, `Forgetful`.
         let there = matches!(self, Closed::There { code: 0x17 | 0x1a | 0x1b, .. });
         there || matches!(self, Closed::Here(Refusal::OlderHere { .. }))
     }
 
-    /// Whether the other end is connected with another process that runs as this replica.
+    /// Whether the other end is connected with another process of this replica.
     pub fn is_clone(&self) -> bool {
         matches!(self, Closed::There { code: 0x18, .. })
     }
 
-    /// Whether the two ends differ in who the members are.
+    /// Whether the two ends have different lists of members.
     pub fn is_other_list(&self) -> bool {
         self.code() == Some(0x1f)
     }
 
-    /// Whether both ends are well and this is how connections come and go.
+    /// Whether this is a normal end of a connection, with no fault at either end.
     pub(super) fn is_routine(&self) -> bool {
         match self {
             Closed::Here(refusal) => refusal.is_routine(),

@@ -1,4 +1,4 @@
-//! Host names to addresses: anew at each dial, and never twice at a time for one name.
+//! Resolves host names: again at each dial, and never twice at the same time for one name.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,27 +12,27 @@ use super::addresses::Reach;
 use super::refusal::Closed;
 use crate::types::Address;
 
-/// So many addresses of one name are tried.
+/// The most addresses of one name that are tried.
 const MOST_ADDRESSES: usize = 8;
 
 type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 type Answer = Option<Result<Vec<SocketAddr>, String>>;
 
-/// How host names become addresses. By default as the system does it: its table of hosts, then DNS.
+/// Resolves host names. By default as the system does: its hosts file, then DNS.
 ///
-/// Nothing is kept between two lookups, so a changed name is followed at the next dial.
+/// Nothing is cached, so the next dial follows a changed name.
 #[derive(Clone)]
 pub struct Resolver(Arc<Shared>);
 
 struct Shared {
     lookup: Box<Lookup>,
-    /// A lookup cannot be called off, and may take half a minute. While one is under way, all who
-    /// ask for the same name wait for it, so that a dead server of names does not gather threads.
+    /// Lookups under way. A lookup cannot be cancelled and may take half a minute. All callers for
+    /// the same name wait for one lookup, so that a dead name server does not pile up threads.
     under_way: Mutex<BTreeMap<Address, watch::Receiver<Answer>>>,
 }
 
 impl Resolver {
-    /// Another way: `lookup` is told the name and the port, and may block.
+    /// A custom resolver: `lookup` gets the name and the port, and may block.
     pub fn new(
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Resolver {
@@ -40,8 +40,8 @@ impl Resolver {
         Resolver(Arc::new(Shared { lookup, under_way }))
     }
 
-    /// The addresses that `address` stands for at this moment and `reach` covers, in the order in
-    /// which they are worth a try. At least one.
+    /// The addresses that `address` resolves to now and that `reach` covers, best first. At least
+    /// one.
     pub(super) async fn resolve(
         &self,
         address: &Address,
@@ -64,8 +64,8 @@ impl Resolver {
         }
     }
 
-    /// Joins the lookup of this name that is under way, or begins one. It has a thread of its own
-    /// rather than the runtime's, whose end would wait for it.
+    /// Joins the lookup of this name that is under way, or starts one. It has its own thread,
+    /// because the runtime's end would wait for one of the runtime's.
     fn begin(&self, address: &Address) -> io::Result<watch::Receiver<Answer>> {
         let (sender, answer) = watch::channel(None);
         {
@@ -78,10 +78,10 @@ impl Resolver {
         let name = address.name().unwrap_or_default().to_owned();
         let ended = Ended { shared: Arc::clone(&self.0), address: address.clone() };
         let port = address.port();
-        // Without a thread, `ended` goes with the closure.
+        // If no thread starts, the closure is dropped, and `ended` with it.
         thread::Builder::new().name("isonomy-names".to_owned()).spawn(move || {
             let found = (ended.shared.lookup)(&name, port).map_err(|error| error.to_string());
-            // In this order: who asks from here on wants to know anew.
+            // In this order: a later caller must get a new lookup.
             drop(ended);
             sender.send_replace(Some(found));
         })?;
@@ -91,12 +91,12 @@ impl Resolver {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Address, watch::Receiver<Answer>>> {
-        // Nothing that can panic runs under it.
+        // The code under this lock cannot panic.
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A lookup on its thread; forgotten when it ends, by a panic of `lookup` too.
+/// A lookup on its thread. Dropping it removes it from the table, also after a panic of `lookup`.
 struct Ended {
     shared: Arc<Shared>,
     address: Address,
@@ -120,8 +120,8 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-/// What can be reached of what was found: as sorted by the resolver, but alternately of the one
-/// family and of the other (RFC 8305), so that a family that does not work here costs one attempt.
+/// The addresses found that can be reached, in the resolver's order but alternating between the
+/// families (RFC 8305). So a family that does not work here costs one attempt.
 fn in_turn(
     address: &Address,
     found: &[SocketAddr],
@@ -131,7 +131,7 @@ fn in_turn(
     let canonical = |addr: &SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
     let mut left: Vec<SocketAddr> = Vec::new();
     for addr in found.iter().filter(|addr| reach.covers(addr)) {
-        // The scope of a link-local address is kept.
+        // Keep the scope of a link-local address.
         let addr = if addr.ip().to_canonical() == addr.ip() { *addr } else { canonical(addr) };
         if !left.contains(&addr) {
             left.push(addr);

@@ -1,5 +1,6 @@
-//! The two loops on a stream: one writes whatever its queue has gathered, in large writes; one
-//! reads whatever has arrived, in batches. A write for each frame would cost twenty times as much.
+//! The two loops on a stream. One writes everything that its queue has collected, in large writes.
+//! One reads everything that has arrived, in batches. A write for each frame would cost twenty
+//! times as much.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +16,12 @@ use super::framing::{FrameReader, FrameWriter, HEADER_BYTES};
 use super::queue::{self, Outbox};
 use super::refusal::{Closed, Refusal};
 
-/// At most this much goes into one write: room in the queue is given back write by write.
+/// The most bytes in one write; the queue gets its room back after each write.
 const WRITE_BYTES: usize = 256 << 10;
-/// At most this many packets' worth of data makes one batch.
+/// The most packets' worth of data in one batch.
 const CHUNKS_PER_READ: usize = 64;
 
-/// What passed and what didn't, counted by both loops and by `send`.
+/// Counters of frames sent, received and dropped; both loops and `send` update them.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) frames_sent: AtomicU64,
@@ -35,9 +36,10 @@ pub(super) fn count(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
 }
 
-/// Writes what `outbox` gathers for connection `serial` until it is finished (then the stream
-/// ends, and this returns when the other end has everything) or belongs to another connection. With
-/// `stall` given, the other end is too slow when it lets nothing through for that long.
+/// Writes what `outbox` collects for connection `serial`. Returns when the outbox is finished (it
+/// then ends the stream and waits until the other end has everything) or belongs to another
+/// connection. If `stall` is given, the other end is too slow when it accepts nothing for that
+/// long.
 pub(super) async fn write_frames(
     outbox: &Outbox,
     serial: u64,
@@ -74,7 +76,7 @@ pub(super) async fn write_frames(
             count(&counters.bytes_sent, bytes);
         }
     }
-    // An error says that the stream is closed already, which is what is wanted.
+    // An error means that the stream is already closed, as intended.
     let _ = stream.finish();
     let _ = stream.stopped().await;
     Ok(())
@@ -99,7 +101,7 @@ async fn write_chunks(
 
 /// The receiving end of a stream of frames.
 ///
-/// Invariant: `chunks` has `filled` that were read, of which those from `next` on are not cut into
+/// Invariant: the first `filled` of `chunks` were read; those from `next` on are not cut into
 /// frames yet.
 pub(super) struct FrameStream {
     stream: RecvStream,
@@ -110,11 +112,11 @@ pub(super) struct FrameStream {
     measure: Option<Measure>,
 }
 
-/// How a client is kept from sending halves of frames that never become whole.
+/// Keeps a client from holding memory with frames that it never completes.
 pub(super) struct Measure {
-    /// Room for the half frames of all its connections, in units of [`UNIT_BYTES`].
+    /// Room for incomplete frames on all its connections, in units of [`UNIT_BYTES`].
     pub(super) room: Arc<Semaphore>,
-    /// It is too slow when it sends nothing more of a frame for this long.
+    /// The client is too slow when it sends nothing more of a frame for this long.
     pub(super) stall: Duration,
 }
 
@@ -131,14 +133,14 @@ impl FrameStream {
         }
     }
 
-    /// The same from a client, within a measure.
+    /// The same from a client, bounded by `measure`.
     pub(super) fn measured(stream: RecvStream, limit: usize, measure: Measure) -> FrameStream {
         let reader = FrameReader::granted(limit);
         FrameStream { reader, measure: Some(measure), ..FrameStream::new(stream, limit) }
     }
 
-    /// Waits for at least one frame and appends all that is there to `frames`. False at the end of
-    /// the stream. May be cancelled without loss.
+    /// Waits for at least one frame and appends all available ones to `frames`. False at the end of
+    /// the stream. It is cancel safe.
     pub(super) async fn read(&mut self, frames: &mut Vec<Bytes>) -> Result<bool, Closed> {
         let before = frames.len();
         loop {
@@ -152,12 +154,13 @@ impl FrameStream {
             } else if !self.receive().await? {
                 return Ok(false);
             }
-            // Reading never waits while there is data: others on this thread get their turn here.
+            // Reading never waits while there is data, so let the other tasks of this thread run
+            // here.
             tokio::task::consume_budget().await;
         }
     }
 
-    /// Cuts what has been received into frames, up to one that needs room.
+    /// Cuts the received chunks into frames, up to one that needs a grant.
     fn cut(&mut self, frames: &mut Vec<Bytes>) -> Result<(), Refusal> {
         while self.next < self.filled {
             let chunk = &mut self.chunks[self.next];
@@ -171,7 +174,7 @@ impl FrameStream {
         Ok(())
     }
 
-    /// Waits for more; false at the end of the stream.
+    /// Waits for more chunks; false at the end of the stream.
     async fn receive(&mut self) -> Result<bool, Closed> {
         let read = self.stream.read_chunks(&mut self.chunks);
         let read = match &self.measure {
@@ -184,7 +187,7 @@ impl FrameStream {
         Ok(self.filled > 0)
     }
 
-    /// Waits until the client's other half frames leave room for one of this length.
+    /// Waits until the client's other incomplete frames leave room for one of this length.
     async fn room(&self, length: usize) -> Result<OwnedSemaphorePermit, Closed> {
         let measure = self.measure.as_ref().ok_or(Refusal::Internal)?;
         let units = u32::try_from(length.div_ceil(UNIT_BYTES)).map_err(|_| Refusal::Internal)?;
@@ -200,7 +203,7 @@ fn write_error(error: WriteError) -> Closed {
     }
 }
 
-/// As for frames, where a stream ends before what it must begin with.
+/// Errors as for frames, where a stream ends before its required start.
 pub(super) fn read_exact_error(error: ReadExactError) -> Closed {
     match error {
         ReadExactError::ReadError(error) => read_error(error),

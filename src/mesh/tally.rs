@@ -1,17 +1,17 @@
-//! Keeps strangers and clients from filling the log: of lines that they cause the first few in an
-//! interval are said, the rest is counted.
+//! Keeps strangers and clients from filling the log: in each interval the first few lines that they
+//! cause are logged, and the rest are counted.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a count lasts.
+/// The length of an interval.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
-/// Lines said in one interval.
+/// Lines logged in one interval.
 const SAID: u32 = 8;
 
-/// The lines of one kind.
+/// Counts the lines of one kind.
 #[derive(Default)]
 pub(super) struct Tally(Mutex<State>);
 
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Tally {
-    /// Whether the line that is due at `now` is to be said.
+    /// Whether to log the line that is due at `now`.
     pub(super) fn admits(&self, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = *state.since.get_or_insert(now);
@@ -40,7 +40,7 @@ impl Tally {
         admits
     }
 
-    /// How many lines were left out since this was asked last.
+    /// How many lines were left out since the last call.
     pub(super) fn left_out(&self) -> u64 {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unsaid)
     }

@@ -1,5 +1,5 @@
-//! What all replicas of a cluster have to agree on before a frame may pass between two of them. It
-//! comes from each one's own configuration, so it is compared in every hello.
+//! What all replicas of a cluster must agree on before any frame passes between two of them. Each
+//! takes its terms from its own configuration, so every hello compares them.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use super::refusal::Refusal;
 use super::votes::Votes;
 use crate::types::{ReplicaId, ReplicaSet};
 
-/// The protocol of a replica that is not told another one.
+/// The default protocol.
 const DEFAULT_PROTOCOL: &str = "epaxos";
 
-/// The terms of a cluster, as one of its replicas is configured.
+/// The terms of a cluster, as one replica is configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terms {
-    /// The members: quorums are counted among these. Filled in from the peers when a mesh starts.
+    /// The members, among which quorums are counted. Filled in from the peers when a mesh starts.
     pub members: ReplicaSet,
     /// The protocol, at most 255 bytes.
     pub protocol: String,
-    /// How long sessions live without use; what is below a millisecond does not count.
+    /// How long sessions live without use; rounded down to milliseconds.
     pub session_idle: Duration,
-    /// What has to have happened to a vote before it is told.
+    /// How durable a vote must be before it is sent.
     pub votes: Votes,
-    /// A hash of the requests that are never executed, by the operator's word; 0 if there is none.
-    /// Where one replica executes a command that another skips, their states differ from there on.
+    /// A hash of the requests that the operator has excluded from execution; 0 if there are none.
+    /// If one replica executes a command that another skips, their states differ from there on.
     pub skipped: u64,
     /// The version of the frames between replicas.
     pub frames: u8,
@@ -45,7 +45,7 @@ impl Default for Terms {
 }
 
 impl Terms {
-    /// Whether a replica of these terms and `id`, of `theirs`, may talk to each other.
+    /// Whether a replica with these terms and replica `id` with `theirs` may talk to each other.
     pub(super) fn compare(&self, id: ReplicaId, theirs: &Terms) -> Result<(), Refusal> {
         if self.members != theirs.members {
             let (ours, theirs) = (self.members, theirs.members);
@@ -78,7 +78,7 @@ impl Terms {
         Ok(())
     }
 
-    /// The session idle time in milliseconds, as it travels.
+    /// The session idle time in milliseconds, as it is encoded.
     pub(super) fn idle_ms(&self) -> u64 {
         u64::try_from(self.session_idle.as_millis()).unwrap_or(u64::MAX)
     }

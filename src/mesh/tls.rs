@@ -1,5 +1,5 @@
-//! TLS and transport settings: TLS 1.3 only, both ends show certificates, no resumption and no
-//! 0-RTT (each connection proves its identity anew), one application protocol per role.
+//! TLS and transport settings: only TLS 1.3, certificates at both ends, no resumption and no 0-RTT
+//! (so each connection proves its identity again), one application protocol for each role.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use super::config::{Congestion, Limits};
 use super::credentials::Credentials;
 use super::crypto::{Clock, provider};
 
-/// What a replica asks for when it dials a replica.
+/// The application protocol between replicas.
 pub(super) const PEER_ALPN: &[u8] = b"isonomy-peer/1";
-/// What a client asks for.
+/// The application protocol between a client and a replica.
 pub(super) const CLIENT_ALPN: &[u8] = b"isonomy-client/1";
 
-/// What a stranger may make us buffer before its handshake is looked at, in bytes.
+/// How many bytes a stranger can make this end buffer before its handshake is processed.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 
-/// For the accepting half of a mesh.
+/// Settings for the accepting half of a mesh.
 pub(super) fn server_config(
     credentials: &Credentials,
     limits: &Limits,
@@ -50,7 +50,7 @@ pub(super) fn server_config(
     Ok(config)
 }
 
-/// For dialling, as a replica or as a client: `alpn` says which.
+/// Settings for dialling as a replica or as a client, depending on `alpn`.
 pub(super) fn client_config(
     credentials: &Credentials,
     limits: &Limits,
@@ -69,21 +69,22 @@ pub(super) fn client_config(
     Ok(config)
 }
 
-/// Bytes of datagrams that wait to be sent, or to be dropped.
+/// Bytes of datagrams that may wait to be sent or dropped.
 const PROBES: usize = 64;
 
-/// The settings of every connection. A peer's are widened after its hello, see [`widen`].
+/// The settings of every connection. [`widen`] enlarges a peer's after its hello.
 fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        // One stream for the hello of a peer or all of a client's frames; one a lane from a peer.
+        // One bidirectional stream for a peer's hello or for all of a client's frames; one
+        // unidirectional stream for each lane of a peer.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(2))
-        // Nobody reads datagrams: a peer is sent one to see whether it is still there.
+        // Datagrams are never read. A peer is sent one to check whether it is still alive.
         .datagram_receive_buffer_size(Some(PROBES))
         .datagram_send_buffer_size(PROBES)
         .stream_receive_window(VarInt::from_u32(limits.stream_window_bytes))
-        // Whoever it is, it isn't known yet: what it may send is a client's share.
+        // The other end is not identified yet, so it gets a client's share.
         .receive_window(VarInt::from_u32(limits.client_window_bytes))
         .send_window(u64::from(limits.client_window_bytes))
         .initial_rtt(Duration::from_millis(100))
@@ -98,8 +99,8 @@ fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
     transport
 }
 
-/// Gives a connection to a known peer the room its lanes need. Each lane is held by its own
-/// window and both fit the connection's, so a full bulk lane can't keep the consensus lane waiting.
+/// Gives a connection to a known peer the room for its lanes. Each lane has its own window, and the
+/// connection's window covers both, so a full bulk lane cannot block the consensus lane.
 pub(super) fn widen(connection: &quinn::Connection, limits: &Limits) {
     let lane = limits.stream_window_bytes;
     connection.set_receive_window(VarInt::from_u32(lane.saturating_mul(2)));

@@ -1,18 +1,18 @@
-//! When a replica may tell its votes: one of the terms of a cluster.
+//! How durable a vote is before a replica sends it: one of the terms of a cluster.
 
-/// What has to have happened to a vote before it is told.
+/// How durable a vote must be before it is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Votes {
-    /// It was flushed.
+    /// Flushed to the disk.
     Flushed,
-    /// The operating system has it.
+    /// Handed to the operating system.
     HandedOver,
-    /// Nothing: it is in memory.
+    /// Kept in memory only.
     InMemory,
 }
 
 impl Votes {
-    /// As it travels.
+    /// The code in a hello.
     pub(super) const fn code(self) -> u8 {
         match self {
             Votes::Flushed => 0,
@@ -21,7 +21,7 @@ impl Votes {
         }
     }
 
-    /// What has this code.
+    /// The value with this code.
     pub(super) fn of_code(code: u8) -> Option<Votes> {
         let all = [Votes::Flushed, Votes::HandedOver, Votes::InMemory];
         all.into_iter().find(|votes| votes.code() == code)

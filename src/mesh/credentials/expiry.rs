@@ -1,4 +1,4 @@
-//! When certificates end: told beforehand, at the start and daily, while something can be done.
+//! When certificates expire. Warns at the start and daily, while there is time to act.
 
 use std::fmt;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::types::ReplicaId;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const DAY_SECONDS: i64 = 24 * 3600;
-/// So many days before its end a certificate is warned of.
+/// How many days before its end a certificate causes warnings.
 pub const WARN_DAYS: i64 = 30;
 
-/// A certificate that ends soon, or has ended.
+/// A certificate that expires soon or has expired.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Expiring {
     what: String,
@@ -28,7 +28,7 @@ pub struct Expiring {
 }
 
 impl Expiring {
-    /// Whole days that are left; negative after the end.
+    /// Whole days until the end; negative after it.
     pub fn days_left(&self) -> i64 {
         (self.ends - self.now).div_euclid(DAY_SECONDS)
     }
@@ -46,8 +46,8 @@ impl fmt::Display for Expiring {
     }
 }
 
-/// The day on which the first certificate in a PEM file ends, as year-month-day, and the whole days
-/// that are left at `now`; negative after the end.
+/// The day on which the first certificate in a PEM file expires, as year-month-day, and the whole
+/// days from `now` until then; negative after the end.
 ///
 /// # Errors
 /// [`CredentialsError`] if the file has no usable certificate.
@@ -64,12 +64,12 @@ pub(in crate::mesh) struct Dated {
     pub(super) ends: i64,
 }
 
-/// What of the own certificates and of the authorities' to speak of at this moment.
+/// The own and the authorities' certificates to warn of at this time.
 pub(super) fn expiring(own: &[Dated], authorities: &[Dated], now: SystemTime) -> Vec<Expiring> {
     let now = seconds(now);
     let soon = |it: &&Dated| it.ends - now < WARN_DAYS * DAY_SECONDS;
     let mut found: Vec<&Dated> = own.iter().filter(soon).collect();
-    // An old authority's certificate beside its successor is left over, and no news.
+    // An old authority's certificate beside its successor is a leftover, so it causes no warning.
     let all_over = authorities.iter().all(|it| it.ends <= now);
     let counts = |it: &&Dated| soon(it) && (all_over || it.ends > now);
     found.extend(authorities.iter().filter(counts).min_by_key(|it| it.ends));
@@ -77,7 +77,7 @@ pub(super) fn expiring(own: &[Dated], authorities: &[Dated], now: SystemTime) ->
     found.into_iter().map(expiring).collect()
 }
 
-/// Says what ends soon, now and once a day.
+/// Warns of certificates that expire soon, now and once a day.
 pub(in crate::mesh) async fn keep_warning(us: ReplicaId, own: Vec<Dated>, authorities: Vec<Dated>) {
     loop {
         for certificate in expiring(&own, &authorities, SystemTime::now()) {
@@ -92,7 +92,7 @@ pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
     Decoded::new(certificate).ok().map(|it| it.ends())
 }
 
-/// A day, for people.
+/// A date for people.
 pub(super) fn date(seconds: i64) -> String {
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
     match DateTime::from_unix_duration(since) {

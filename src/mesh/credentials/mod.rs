@@ -1,9 +1,9 @@
-//! What one end shows and whom it trusts: a certificate chain, its key, and the authorities' roots.
-//! Read from PEM files with errors that name the file, or made by an
+//! What one end presents and whom it trusts: a certificate chain, its key and the authorities'
+//! roots. Read from PEM files, with errors that name the file, or made by an
 //! [`Authority`](super::Authority).
 //!
-//! To read in this order: `error`, `x509` (what a certificate says), `pem` (the files), `expiry`;
-//! this file is on top of them.
+//! Read the files in this order: `error`, `x509` (the contents of a certificate), `pem` (the
+//! files), `expiry`; this file uses them all.
 
 mod error;
 mod expiry;
@@ -29,7 +29,7 @@ use expiry::{Dated, end_of};
 pub use expiry::{Expiring, WARN_DAYS, certificate_end};
 pub(super) use x509::Decoded;
 
-/// A certificate chain with its private key, and the authorities trusted to vouch for others.
+/// A certificate chain with its private key, and the authorities that it trusts.
 pub struct Credentials {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) chain: Vec<CertificateDer<'static>>,
@@ -39,7 +39,7 @@ pub struct Credentials {
     names: Names,
 }
 
-/// What the parts are called in errors: the files that they come from.
+/// The names of the parts in errors: the files that they come from.
 #[derive(Clone)]
 struct Names {
     authority: String,
@@ -47,7 +47,7 @@ struct Names {
     key: String,
 }
 
-/// What a certificate has to be good for.
+/// The use that a certificate must be valid for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     /// Replicas accept, and they dial each other.
@@ -57,10 +57,10 @@ pub(super) enum Role {
 }
 
 impl Credentials {
-    /// Reads the authority's certificates, the own chain (own certificate first) and its key.
+    /// Reads the authorities' certificates, the own chain (own certificate first) and its key.
     ///
     /// # Errors
-    /// [`CredentialsError`], naming the file that can't be read or holds something else.
+    /// [`CredentialsError`], which names the file that cannot be read or has the wrong contents.
     pub fn from_pem_files(
         roots: &Path,
         chain: &Path,
@@ -77,7 +77,7 @@ impl Credentials {
     /// Credentials from parts in DER: the roots to trust, the own chain and its key.
     ///
     /// # Errors
-    /// [`CredentialsError::Root`] if a root isn't a certificate.
+    /// [`CredentialsError::Root`] if a root is not a certificate.
     pub fn new(
         roots: Vec<CertificateDer<'static>>,
         chain: Vec<CertificateDer<'static>>,
@@ -105,13 +105,13 @@ impl Credentials {
         Ok(Credentials { roots: Arc::new(store), chain, key, authorities, names })
     }
 
-    /// The own certificates and the authorities' that end within thirty days of `now`, or have
-    /// ended.
+    /// The own and the authorities' certificates that have expired or expire within thirty days of
+    /// `now`.
     pub fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
         expiry::expiring(&self.own_dates(), &self.authorities, now)
     }
 
-    /// For whom has to warn: when the own certificates end, and when the authorities'.
+    /// The ends of the own certificates and of the authorities', for warnings.
     pub(super) fn dates(&self) -> (Vec<Dated>, Vec<Dated>) {
         (self.own_dates(), self.authorities.clone())
     }
@@ -120,8 +120,8 @@ impl Credentials {
         dated(&self.chain, &self.names.certificate)
     }
 
-    /// Whether others will accept the own certificate under `name`, in that role: better told at
-    /// the start than by refusals.
+    /// Whether others will accept the own certificate under `name` in that role. An error at the
+    /// start is better than refusals later.
     pub(super) fn check_own(&self, name: &str, role: Role) -> Result<(), CredentialsError> {
         self.check_parts(name, role).map_err(|why| CredentialsError::Own {
             name: name.to_owned(),
@@ -163,7 +163,7 @@ impl Credentials {
             .map_err(|error| self.explain(own, name, "clients", role, &error))
     }
 
-    /// What the verifier means.
+    /// Explains the verifier's error.
     fn explain(
         &self,
         own: &CertificateDer<'_>,
@@ -231,12 +231,13 @@ impl Clone for Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key stays out of logs.
+        // Logs must not contain the key.
         f.debug_struct("Credentials").field("chain", &self.chain.len()).finish_non_exhaustive()
     }
 }
 
-/// Whether a certificate, already verified to come from a trusted authority, carries `name`.
+/// Whether a certificate carries `name`. It must already be verified to come from a trusted
+/// authority.
 pub(super) fn certificate_has_name(
     certificate: &CertificateDer<'_>,
     name: &str,

@@ -1,5 +1,5 @@
-//! Certificates and keys in PEM files, as people have them: with a byte order mark, with lines of
-//! other systems, swapped, encrypted. What cannot be used is named, with what to do about it.
+//! Certificates and keys in PEM files as they occur in practice: with a byte order mark, with
+//! foreign line ends, swapped, encrypted. Errors name the unusable file and the remedy.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,9 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::error::CredentialsError;
 use super::x509::Decoded;
 
-/// Far more than any authority's list: what is larger is another file.
+/// Far more than any authority's list; a larger file is something else.
 const MOST_BYTES: u64 = 4 << 20;
-/// The blocks that hold a private key that can be used.
+/// The labels of blocks with a usable private key.
 const KEYS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 
 /// All certificates in a file; at least one.
@@ -26,7 +26,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let found = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|error| bad(format!("holds no usable certificate: {error}")))?;
     for (index, certificate) in found.iter().enumerate() {
-        // It is decoded here so that the file is named, and not whoever meets it later.
+        // Decode it here, so that the error names the file.
         if let Err(error) = Decoded::new(certificate) {
             return Err(bad(format!("certificate {} in it is damaged: {error}", index + 1)));
         }
@@ -89,7 +89,7 @@ fn found(blocks: &[&str], wanted: &str) -> String {
     }
 }
 
-/// What a file says, without a byte order mark.
+/// A file's text without byte order marks.
 fn text(path: &Path, tool: &str) -> Result<String, CredentialsError> {
     let bad = |why: String| CredentialsError::File { path: path.into(), why };
     let mut bytes = Vec::new();
@@ -105,18 +105,18 @@ fn text(path: &Path, tool: &str) -> Result<String, CredentialsError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(bad("is text in UTF-16: save it as UTF-8".to_owned()));
     }
-    // In DER all of them are sequences of more than 127 bytes.
+    // In DER, all of them are sequences of more than 127 bytes.
     if matches!(bytes[..], [0x30, length, ..] if length >= 0x80) {
         return Err(bad(format!(
             "is DER, and PEM is wanted: convert it (openssl {tool} -inform DER -in {} -out NEW)",
             path.display()
         )));
     }
-    // Around the blocks there may be anything. Where files were joined, marks are in the middle.
+    // Any text may surround the blocks. In joined files, byte order marks are in the middle.
     Ok(String::from_utf8_lossy(&bytes).replace('\u{feff}', ""))
 }
 
-/// The kinds of the blocks in it, in order.
+/// The labels of its blocks, in order.
 fn blocks(text: &str) -> Vec<&str> {
     let lines = text.lines().map(str::trim_end);
     lines.filter_map(|line| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect()

@@ -1,5 +1,5 @@
-//! What a certificate says of itself. Only rustls decides whether it is believed: this is for
-//! messages, for warnings and for renewing it.
+//! Reads the fields of a certificate, for messages, warnings and renewal. Only rustls decides
+//! whether a certificate is trusted.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,39 +10,39 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 use x509_cert::time::Time;
 
-/// A certificate, decoded. `Raw`: authorities in use write serial numbers and dates that the
-/// standard's profile does not allow, and rustls takes them.
+/// A decoded certificate. `Raw`, because authorities in use write serial numbers and dates that the
+/// standard's profile does not allow, and rustls accepts them.
 pub(in crate::mesh) struct Decoded(CertificateInner<Raw>);
 
 impl Decoded {
     /// # Errors
-    /// If it is no certificate in DER, or goes on after its end.
+    /// If it is not a DER certificate, or if bytes follow it.
     pub(in crate::mesh) fn new(certificate: &CertificateDer<'_>) -> Result<Decoded, der::Error> {
         CertificateInner::from_der(certificate).map(Decoded)
     }
 
-    /// When it begins to be valid, in seconds since 1970.
+    /// When it becomes valid, in seconds since 1970.
     pub(in crate::mesh) fn begins(&self) -> i64 {
         seconds(&self.0.tbs_certificate().validity().not_before)
     }
 
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub(in crate::mesh) fn ends(&self) -> i64 {
         seconds(&self.0.tbs_certificate().validity().not_after)
     }
 
-    /// The name of the authority that has issued it.
+    /// The name of the authority that issued it.
     pub(in crate::mesh) fn issuer(&self) -> String {
         self.0.tbs_certificate().issuer().to_string()
     }
 
-    /// Whether it is an authority's.
+    /// Whether it belongs to an authority.
     pub(in crate::mesh) fn is_authority(&self) -> bool {
         let constraints = self.0.tbs_certificate().get_extension::<BasicConstraints>();
         matches!(constraints, Ok(Some((_, BasicConstraints { ca: true, .. }))))
     }
 
-    /// The names that it is made out to, in words; at most five.
+    /// The names it is issued for, as text; at most five.
     pub(in crate::mesh) fn names(&self) -> String {
         let names = self.0.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten();
         let names = names.map(|(_, names)| names.0).unwrap_or_default();
@@ -53,7 +53,7 @@ impl Decoded {
     /// Its public key: a `SubjectPublicKeyInfo` in DER.
     ///
     /// # Errors
-    /// If it can't be encoded again.
+    /// If it cannot be encoded again.
     #[cfg(feature = "authority")]
     pub(in crate::mesh) fn public_key(&self) -> Result<Vec<u8>, der::Error> {
         der::Encode::to_der(self.0.tbs_certificate().subject_public_key_info())

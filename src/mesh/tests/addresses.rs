@@ -1,4 +1,4 @@
-//! Names, several addresses of one name, and both families.
+//! Host names, names with several addresses, and both address families.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// What names stand for, to be changed while it is asked.
+/// A resolver's table of names that a test can change at any time.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<BTreeMap<String, Vec<SocketAddr>>>>);
 
@@ -28,7 +28,7 @@ fn named(name: &str) -> Address {
     Address::new(name, 7400).unwrap()
 }
 
-/// Replica 2, which never finds replica 1 by itself.
+/// Replica 2, which cannot find replica 1 itself.
 async fn two(incarnation: u64, listen: SocketAddr) -> Node {
     let mut config = config(2, incarnation);
     (config.listen, config.peers) = (listen.into(), [(r(1), nowhere(1))].into());
@@ -52,7 +52,7 @@ async fn client(names: &Names) -> ClientEndpoint {
     ClientEndpoint::bind(config).unwrap()
 }
 
-/// Loopback of IPv6, where there is one.
+/// The IPv6 loopback address, if the system has one.
 #[expect(clippy::print_stdout, reason = "a test that is left out says why")]
 fn v6() -> Option<SocketAddr> {
     let loopback: SocketAddr = "[::1]:0".parse().unwrap();
@@ -71,7 +71,7 @@ async fn a_name_is_looked_up_anew_at_each_dial() {
     let why = one.status(r(2)).last_error.unwrap();
     assert_eq!(why, "cannot find two.test:7400: nobody knows that name");
     for incarnation in 1..4 {
-        // Somewhere else each time.
+        // A different address each time.
         let two = two(incarnation, loopback()).await;
         names.set("two.test", &[two.mesh.local_addr()]);
         eventually("connected", || one.connected()).await;
@@ -182,7 +182,7 @@ async fn who_listens_everywhere_reaches_both_families_and_is_reached() {
     }
 }
 
-/// A replica that has no peer but replica 1, which it does not find by itself.
+/// A replica whose only peer is replica 1, which it cannot find itself.
 fn config_at(number: u8, listen: SocketAddr) -> MeshConfig {
     let mut config = config(number, 1);
     config.listen = listen.into();
@@ -205,7 +205,7 @@ async fn a_replica_listens_at_its_own_name() {
     let names = Names::default();
     let mut config = config(1, 1);
     (config.listen, config.resolver) = (named("one.test"), names.resolver());
-    // Of another machine, and of this one.
+    // One of another machine, and one of this machine.
     names.set("one.test", &["192.0.2.1:0".parse().unwrap(), loopback()]);
     let node = Node::start(config).await;
     assert_eq!(node.mesh.local_addr().ip(), loopback().ip());

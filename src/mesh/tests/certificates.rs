@@ -1,5 +1,5 @@
-//! Certificates and keys that cannot be used are refused at the start, with words that say what to
-//! do; those that people have in odd files are read.
+//! Unusable certificates and keys are refused at the start, with errors that say what to do. Usable
+//! ones in unusual files are read.
 
 use std::fs;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ impl Files {
         Credentials::from_pem_files(&ca, &own, &key)
     }
 
-    /// What a replica says that has to start with them.
+    /// The error of a replica that starts with these files.
     async fn start(&self) -> Result<(), String> {
         let mut config = config(1, 1);
         config.credentials = self.read().map_err(|error| error.to_string())?;
@@ -109,7 +109,7 @@ async fn files_as_people_have_them_are_read() {
         files.write(name, format!("\u{feff}{lines}"));
     }
     files.start().await.unwrap();
-    // With words around it, and the key beside the certificate.
+    // With other text around it, and with the key in the same file.
     let both = format!("subject: r1\n{}\n{}", files.text("1.key"), files.text("1.pem"));
     files.write("1.pem", &both);
     files.write("1.key", &both);
@@ -163,7 +163,8 @@ fn what_ends_soon_is_told_by_its_file() {
     let [own] = &credentials.expiring(SystemTime::now())[..] else { panic!("one") };
     let said = own.to_string();
     assert!(said.contains("1.pem expires in 10 days, on 20"), "{said}");
-    // In nearly twenty years the authority's ends as well: two days and a little are left then.
+    // In nearly twenty years the authority's certificate expires, too: a little over two days are
+    // left.
     let both = credentials.expiring(SystemTime::now() + days(20 * 365 - 3));
     assert_eq!(both.len(), 2);
     assert!(both[0].days_left() < 0 && both[1].to_string().contains("ca.pem expires in 2 days"));
@@ -178,7 +179,7 @@ fn certificates_of_one_cluster_do_not_end_in_one_moment() {
         fs::write(&path, issued.certificate_pem()).unwrap();
         certificate_end(&path, SystemTime::now()).unwrap().1
     };
-    // They are issued in different seconds, and days are whole ones.
+    // They are issued in different seconds, and days are rounded.
     assert!((6..=8).contains(&(day(1) - day(2))));
     assert!((433..=435).contains(&(day(1) - day(63))));
     assert!(day(63) > 3 * 365);

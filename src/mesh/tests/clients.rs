@@ -1,4 +1,4 @@
-//! Clients: requests and replies pipelined on one stream, within bounds whatever a client does.
+//! Clients: requests and replies pipelined on one stream, bounded whatever a client does.
 
 use super::*;
 
@@ -35,7 +35,7 @@ async fn many_requests_are_under_way_at_once_and_answered_in_any_order() {
         for request in held.into_iter().rev() {
             replies.send(request).unwrap();
         }
-        // Dropped with replies queued: they are sent before the connection is closed.
+        // Dropped while replies are queued: they are sent before the connection closes.
     });
     for index in 0..REQUESTS {
         channel.send(number(index)).unwrap();
@@ -66,7 +66,7 @@ async fn a_client_that_does_not_read_holds_little_memory_and_is_cut_off_in_the_e
             Ok(()) => taken += 1000,
             Err(dropped) => break dropped,
         }
-        // The writer gets every chance; the client's windows are what stops it.
+        // The writer may write as fast as it can; the client's windows stop it.
         if taken % 50_000 == 0 {
             sleep(Duration::from_millis(1)).await;
         }
@@ -95,7 +95,7 @@ async fn a_slow_client_is_waited_for_as_long_as_it_reads() {
     for _ in 0..3 {
         client.sender().send(Bytes::from(vec![7; 3 << 20])).unwrap();
     }
-    // Each takes some sixty round trips.
+    // Each frame takes some sixty round trips.
     let mut frames = Vec::new();
     while frames.len() < 3 {
         channel.recv(&mut frames).await.unwrap();
@@ -179,7 +179,7 @@ async fn halves_of_frames_hold_up_their_own_certificate_alone_and_not_for_ever()
     config.limits.client_stall = Duration::from_secs(1);
     let node = Node::start(config).await;
     let addr = node.mesh.local_addr();
-    // Two connections of Alice's begin a long frame and do not go on.
+    // Two of Alice's connections begin a long frame and do not continue.
     let alice = client_credentials("alice");
     let half = async || {
         let tls = super::handshake::tls(Some(&alice), tls::CLIENT_ALPN);
@@ -238,7 +238,7 @@ async fn oversized_frames_are_stopped_at_either_end() {
     let (_endpoint, mut channel, mut client) = connect(&node).await;
     let too_large = client.sender().send(Bytes::from(vec![0; 1001]));
     assert_eq!(too_large, Err(Dropped::TooLarge { bytes: 1001, limit: 1000 }));
-    // The client's own limit is higher: it is the replica that refuses.
+    // The client's own limit is higher, so it is the replica that refuses.
     channel.send(Bytes::from(vec![0; 1001])).unwrap();
     let end = client.recv(&mut Vec::new()).await.unwrap_err();
     assert!(matches!(end, Closed::Here(Refusal::FrameTooLarge { bytes: 1001, limit: 1000 })));
@@ -285,7 +285,7 @@ async fn a_farewell_is_said_to_who_is_connected_and_waits_for_nobody_who_never_a
         let (endpoint, addr) = (endpoint.clone(), silent.local_addr().unwrap());
         async move { endpoint.connect(addr, r(2)).await.err() }
     });
-    // The dial is under way: its first packet has come.
+    // The dial is under way: its first packet has arrived.
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
     tokio::task::spawn_blocking(move || silent.recv(&mut [0; 2000]).unwrap()).await.unwrap();
     let to_tell = endpoint.to_tell();

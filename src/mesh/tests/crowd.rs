@@ -1,4 +1,4 @@
-//! Strangers who begin handshakes and do not go on.
+//! Strangers that begin handshakes and do not continue.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use tokio::net::UdpSocket as Socket;
 use super::handshake::{stranger, tls as stranger_tls};
 use super::*;
 
-/// Passes on what a client sends to a replica, and of what comes back only what asks it to prove
-/// its address: so each handshake goes as far as the replica's answer and no further.
+/// Forwards a client's packets to a replica, but returns only those that ask the client to prove
+/// its address. So each handshake stops after the replica's answer.
 struct Deafness {
     addr: SocketAddr,
-    /// The connections whose answers were held back, by the client's name for each.
+    /// The connections whose answers were held back, by the client's id for each.
     open: Arc<Mutex<BTreeSet<Vec<u8>>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -60,7 +60,7 @@ async fn deafness(replica: SocketAddr) -> Deafness {
 async fn half_open_handshakes_keep_neither_peers_nor_clients_out() {
     const HALF_OPEN: usize = 300;
     let mut first = config(1, 1);
-    // Long enough that none of them ends by itself.
+    // Long enough that none of them times out.
     first.limits.handshake_timeout = Duration::from_secs(600);
     let socket = UdpSocket::bind(loopback()).unwrap();
     first.peers = [(r(2), socket.local_addr().unwrap().into())].into();
@@ -68,7 +68,7 @@ async fn half_open_handshakes_keep_neither_peers_nor_clients_out() {
     let node = Node::start(first).await;
     let addr = node.mesh.local_addr();
     let deafness = deafness(addr).await;
-    // It has the peers' and the clients' address.
+    // It shares its address with the peers and the clients.
     let (endpoint, config_of_stranger) = stranger(stranger_tls(None, tls::CLIENT_ALPN));
     let mut held = Vec::new();
     for _ in 0..HALF_OPEN {

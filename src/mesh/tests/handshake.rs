@@ -1,5 +1,5 @@
-//! Who is refused, and with which words: reliability.md's list of handshakes. After every stranger
-//! the cluster is as it was.
+//! Which handshakes are refused and with which errors: the list in reliability.md. No stranger may
+//! change anything in the cluster.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::mesh::Votes;
 use crate::mesh::hello::{ClientHello, PeerHello};
 use crate::types::{Presence, ReplicaSet};
 
-/// A client of QUIC that follows no rule of ours: its TLS is as given.
+/// A QUIC client that follows none of our rules, with the given TLS settings.
 pub(super) fn stranger(tls: rustls::ClientConfig) -> (Endpoint, quinn::ClientConfig) {
     let endpoint = Endpoint::client(loopback()).unwrap();
     let crypto = QuicClientConfig::try_from(tls).unwrap();
@@ -34,7 +34,7 @@ pub(super) fn tls(credentials: Option<&Credentials>, alpn: &[u8]) -> rustls::Cli
     config
 }
 
-/// Connects to replica 2 with `credentials` and says `hello`: how that ends.
+/// Connects to replica 2 with `credentials`, sends `hello`, and returns how the connection ends.
 async fn attempt(
     target: &Node,
     credentials: Option<&Credentials>,
@@ -51,18 +51,18 @@ async fn attempt(
 }
 
 async fn answer_to(connection: &Connection, hello: &[u8]) -> Closed {
-    // Either step may fail when the refusal is quicker; the connection tells why.
+    // Either step may fail if the refusal is quicker; the connection has the reason.
     if let Ok((mut tx, mut rx)) = connection.open_bi().await {
         let _ = hello::send(&mut tx, hello).await;
         if hello::receive(&mut rx).await.is_ok() {
-            // As the lower id, with the commit.
+            // The lower id sends its commit.
             let _ = hello::send(&mut tx, &1u64.to_le_bytes()).await;
         }
     }
     connection.closed().await.into()
 }
 
-/// What replica 1 would say to replica 2.
+/// The hello that replica 1 would send to replica 2.
 pub(super) fn honest() -> PeerHello {
     PeerHello {
         cluster: CLUSTER.into(),
@@ -93,7 +93,7 @@ fn in_an_hour() -> SystemTime {
 }
 
 fn is_tls_failure(closed: &Closed) -> bool {
-    // Codes from 0x100 are TLS alerts in QUIC.
+    // Codes from 0x100 on are TLS alerts in QUIC.
     match closed {
         Closed::Connection(ConnectionError::ConnectionClosed(close)) => {
             u64::from(close.error_code) >= 0x100
@@ -105,7 +105,7 @@ fn is_tls_failure(closed: &Closed) -> bool {
     }
 }
 
-/// The cluster still carries frames, over the connections it had before.
+/// Checks that the cluster still carries frames, over the same connections as before.
 async fn unaffected(nodes: &[Node]) {
     let before = nodes[1].seen.frames();
     nodes[0].mesh.send(r(2), Lane::Consensus, number(1)).unwrap();
@@ -133,7 +133,8 @@ async fn who_fails_tls_is_refused() {
         let closed = attempt(&nodes[1], credentials.as_ref(), alpn, &honest().encode()).await;
         assert!(is_tls_failure(&closed), "{what}: {closed:?}");
     }
-    // The same stranger with nothing wrong but that replica 1 is there gets further than TLS.
+    // The same stranger with valid credentials gets past TLS, and is refused because replica 1 is
+    // connected.
     let closed = attempt(&nodes[1], Some(&replica), tls::PEER_ALPN, &honest().encode()).await;
     assert_eq!(closed.code(), Some(0x18), "{closed}");
     unaffected(&nodes).await;
@@ -147,13 +148,13 @@ async fn tls_1_2_cannot_even_be_tried() {
         .unwrap()
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
-    // QUIC has no TLS 1.2: no client can be made for it …
+    // QUIC has no TLS 1.2, so no such client can be built.
     let name = || "r2.alpha".to_owned().try_into().unwrap();
     let version = rustls::quic::Version::V1;
     let over_quic =
         rustls::quic::ClientConnection::new(Arc::new(tls12.clone()), version, name(), vec![]);
     assert!(over_quic.is_err());
-    // … and what TLS 1.2 says over UDP is no QUIC packet and gets no answer.
+    // TLS 1.2 over UDP is not a QUIC packet, and gets no answer.
     let mut client = rustls::ClientConnection::new(Arc::new(tls12), name()).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
@@ -249,7 +250,7 @@ async fn a_silent_stranger_is_cut_off() {
 
 #[tokio::test]
 async fn a_replica_dials_nobody_who_is_not_the_one_it_wants() {
-    // Replica 3 answers at the address where replica 1 looks for replica 2.
+    // Replica 3 answers at the address where replica 1 expects replica 2.
     let three = Node::start(config(3, 1)).await;
     let mut config = config(1, 1);
     config.peers = [(r(2), three.mesh.local_addr().into())].into();

@@ -1,4 +1,4 @@
-//! Peers with a good certificate and bad manners.
+//! Peers with a valid certificate that misbehave.
 
 use quinn::{Connection, SendStream};
 
@@ -6,7 +6,7 @@ use super::handshake::{honest, stranger, tls as stranger_tls};
 use super::*;
 use crate::types::Presence;
 
-/// Replica 1 as an adversary would run it, connected and committed to the mesh of replica 2.
+/// An adversary's replica 1, connected and committed to the mesh of replica 2.
 async fn impostor(target: &Node, session: u64) -> (quinn::Endpoint, Connection) {
     let own = replica_credentials(1);
     let (endpoint, config) = stranger(stranger_tls(Some(&own), tls::PEER_ALPN));
@@ -28,7 +28,7 @@ async fn lane(connection: &Connection, tag: u8) -> SendStream {
     stream
 }
 
-/// Replicas 2 and 3, connected, which know a replica 1 that never dials.
+/// Replicas 2 and 3, connected, with a peer 1 that never dials.
 async fn pair_and_absent() -> Vec<Node> {
     let sockets = [2, 3].map(|number| (number, UdpSocket::bind(loopback()).unwrap()));
     let mut peers: std::collections::BTreeMap<ReplicaId, Address> =
@@ -58,7 +58,7 @@ async fn violations_close_only_the_connection_they_come_on() {
     for (session, (what, tag, bytes, code)) in (10..).zip(cases) {
         let (_endpoint, connection) = impostor(&nodes[0], session).await;
         let mut stream = lane(&connection, tag).await;
-        // It may be cut off before all is written.
+        // The connection may be closed before everything is written.
         let _ = stream.write_all(&bytes).await;
         let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.expect("cut off");
         let closed = Closed::from(closed);
@@ -84,7 +84,7 @@ async fn half_a_frame_and_an_end_leave_nothing_behind() {
     assert_eq!(nodes[0].seen.frames(), 1);
 }
 
-/// Killed, a process cannot say good-bye, and QUIC notices only after its idle time-out.
+/// A killed process closes nothing, and QUIC notices only after its idle timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_was_killed_gives_way_to_the_next_before_it_is_missed() {
     let nodes = pair_and_absent().await;
@@ -93,7 +93,7 @@ async fn a_process_that_was_killed_gives_way_to_the_next_before_it_is_missed() {
         let killed = scope.spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.unwrap();
-            // Nothing of it runs any more, and nothing is closed.
+            // It stops running, and nothing is closed.
             std::mem::forget(runtime.block_on(impostor(target, 10)));
             std::mem::forget(runtime);
         });
@@ -125,7 +125,7 @@ async fn a_node_that_panics_over_a_frame_loses_the_connection_not_the_frames_of_
     }
     let seen = Recorder::default();
     let (mut fragile, mut other) = (config(1, 1), config(2, 1));
-    // Replica 1 knows replica 2 only by name and is dialled by it.
+    // Replica 1 cannot dial replica 2 and is dialled by it.
     fragile.peers = [(r(2), nowhere(2))].into();
     let fragile = Mesh::start(fragile, Fragile(seen.clone())).await.unwrap();
     other.peers = [(r(1), fragile.local_addr().into())].into();

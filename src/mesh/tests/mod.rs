@@ -1,4 +1,4 @@
-//! The mesh on loopback: real sockets, real certificates, several meshes in one process.
+//! The mesh on loopback: real sockets and certificates, several meshes in one process.
 
 mod addresses;
 mod certificates;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 
-/// Long enough for any step on a machine busy with other tests.
+/// Long enough for any step on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) const CLUSTER: &str = "alpha";
@@ -45,12 +45,12 @@ pub(super) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// An address at which nobody is; each number has its own.
+/// An address where nothing listens; each number has its own.
 pub(super) fn nowhere(number: u8) -> Address {
     SocketAddr::from(([127, 0, 0, 1], number.into())).into()
 }
 
-/// Limits that make failures quick to see.
+/// Limits that make failures show quickly.
 pub(super) fn limits() -> Limits {
     Limits { max_backoff: Duration::from_millis(200), ..Limits::default() }
 }
@@ -68,7 +68,7 @@ pub(super) enum Event {
     Down(ReplicaId),
 }
 
-/// An [`Inbound`] that keeps everything, and checks that nothing comes out of turn.
+/// An [`Inbound`] that records everything and checks the order of the calls.
 #[derive(Clone, Default)]
 pub(super) struct Recorder(Arc<Mutex<Record>>);
 
@@ -78,7 +78,7 @@ pub(super) struct Record {
     pub(super) batches: usize,
     pub(super) events: Vec<Event>,
     pub(super) clients: Vec<ClientConnection>,
-    /// How many frames to leave untaken, as a node without room does.
+    /// How many frames to leave in `frames`, as a node without room does.
     pub(super) refuse: usize,
     up: Vec<ReplicaId>,
 }
@@ -158,7 +158,7 @@ impl Node {
     }
 }
 
-/// `n` meshes that know each other's addresses, connected, after `adapt` had its way with each.
+/// `n` connected meshes that know each other's addresses; `adapt` changes each configuration first.
 pub(super) async fn cluster(n: u8, adapt: impl Fn(&mut MeshConfig)) -> Vec<Node> {
     let sockets: Vec<UdpSocket> = (0..n).map(|_| UdpSocket::bind(loopback()).unwrap()).collect();
     let peers: std::collections::BTreeMap<ReplicaId, Address> =

@@ -1,8 +1,8 @@
-//! Connections come and go; exactly one stays.
+//! Connections end and are replaced; exactly one stays.
 
 use super::*;
 
-/// Starts a mesh at an address another has just left.
+/// Starts a mesh at an address that another has just left.
 async fn restart(mut config: MeshConfig, addr: SocketAddr) -> Node {
     eventually("the port is free", || match UdpSocket::bind(addr) {
         Ok(socket) => {
@@ -53,7 +53,7 @@ async fn the_higher_id_comes_back_in_another_life() {
     restart_of(2).await;
 }
 
-/// Neither end says anything of itself here: that the first is alive, QUIC alone can tell.
+/// Neither end sends frames here, so only QUIC can tell that the first process is alive.
 #[tokio::test]
 async fn a_second_process_of_a_replica_is_refused_while_the_first_is_there() {
     let nodes = cluster(2, |_| {}).await;
@@ -74,7 +74,7 @@ async fn a_second_process_of_a_replica_is_refused_while_the_first_is_there() {
 async fn frames_for_a_lost_peer_are_bounded_dropped_and_counted() {
     let mut nodes = cluster(2, |config| config.limits.peer_queue_bytes = 100_000).await;
     let (two, one) = (nodes.pop().unwrap(), nodes.pop().unwrap());
-    // No await in between: nothing is written while the queue fills.
+    // No await in between, so nothing is written while the queue fills.
     let frame = Bytes::from(vec![0; 1000]);
     let taken =
         (0..1000).filter(|_| one.mesh.send(r(2), Lane::Bulk, frame.clone()).is_ok()).count();
@@ -92,8 +92,8 @@ async fn frames_for_a_lost_peer_are_bounded_dropped_and_counted() {
 
 #[tokio::test]
 async fn two_dials_that_cross_leave_one_connection() {
-    // Over 20 ms one way the lower id's hello is answered after 80 ms, and the higher id has
-    // dialled after its head start of 50: every round refuses one duplicate.
+    // With 20 ms one way, the lower id's hello is answered after 80 ms. The higher id has dialled
+    // after its head start of 50 ms. So every round refuses one duplicate.
     for round in 0..5 {
         let control = WanControl::uniform(round, 2, Duration::from_millis(20));
         let nodes = cluster(2, |config| {

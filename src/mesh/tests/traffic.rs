@@ -1,4 +1,4 @@
-//! Frames flow: all of them, in order, coalesced, and within bounds.
+//! Frames arrive completely, in order, coalesced and within bounds.
 
 use super::*;
 
@@ -84,7 +84,7 @@ async fn a_node_without_room_holds_the_peer_back_and_loses_nothing() {
         match nodes[0].mesh.send(r(2), Lane::Bulk, frame.clone()) {
             Ok(()) => sent += 1,
             Err(Dropped::Full) => {
-                // What the stream's window still lets through makes room once more.
+                // The stream's window accepts a little more, which makes room once more.
                 sleep(Duration::from_millis(100)).await;
                 match nodes[0].mesh.send(r(2), Lane::Bulk, frame.clone()) {
                     Ok(()) => sent += 1,
@@ -95,7 +95,7 @@ async fn a_node_without_room_holds_the_peer_back_and_loses_nothing() {
         }
     }
     assert!(sent * 1000 < 3 << 20, "{sent} frames of 1000 bytes were taken in");
-    // The other lane isn't held back by this one.
+    // The other lane is not held back by this one.
     let both = nodes[0].mesh.send(r(2), Lane::Consensus, number(1));
     assert_eq!(both, Ok(()));
     assert_eq!(nodes[1].seen.frames(), 0);
@@ -107,7 +107,7 @@ async fn a_node_without_room_holds_the_peer_back_and_loses_nothing() {
 #[tokio::test]
 async fn shutdown_sends_what_is_queued_and_frees_the_port() {
     let nodes = cluster(2, |_| {}).await;
-    // A connection this old would be dialled again at once, were it lost and not shut down.
+    // A connection this old would be dialled again at once if it were lost instead of shut down.
     sleep(Duration::from_millis(1100)).await;
     for index in 0..10_000 {
         nodes[0].mesh.send(r(2), Lane::Bulk, number(index)).unwrap();

@@ -1,4 +1,4 @@
-//! Meshes and clients over the emulated wide area. Times are checked from below only: a busy
+//! Meshes and clients over the emulated wide area network. Only minimum times are checked: a busy
 //! machine may be slow, but never faster than the path.
 
 use super::*;
@@ -8,14 +8,14 @@ const ONE_WAY: Duration = Duration::from_millis(20);
 async fn far_apart(control: &WanControl, n: u8) -> Vec<Node> {
     cluster(n, |config| {
         config.wan = Some(control.at(config.id.index()));
-        // Cuts shall be noticed quickly.
+        // Cuts must be noticed quickly.
         config.limits.idle_timeout = Duration::from_millis(800);
         config.limits.keep_alive = Duration::from_millis(200);
     })
     .await
 }
 
-/// The time from sending a frame from 1 to 2 until the answer is there.
+/// The time from sending a frame from 1 to 2 until its answer has arrived.
 async fn round_trip(nodes: &[Node]) -> Duration {
     let frames = |index: usize| nodes[index].seen.frames();
     let before = (frames(0), frames(1));

@@ -1,8 +1,8 @@
-//! A wide area without a kernel's help: each socket sends through emulated paths between sites,
-//! with delay, jitter, loss and cuts that may change at any time.
+//! An emulated wide area network that needs no help of the kernel. Each socket sends through
+//! emulated paths between sites, with delay, jitter, loss and cuts that may change at any time.
 //!
-//! [`WanControl`] is shared by all sockets of a process and holds the paths; a [`Wan`] is one
-//! site's view of it, given to a mesh or a client endpoint; `socket` carries the packets.
+//! All sockets of a process share a [`WanControl`], which holds the paths. A [`Wan`] is one site's
+//! view of it, for a mesh or a client endpoint. `socket` carries the packets.
 
 mod socket;
 
@@ -18,12 +18,12 @@ pub(super) use socket::WanSocket;
 
 /// The paths between all sites; a cheap handle. Sites are numbered from 0.
 ///
-/// A packet's fate depends on the seed and on how many packets its path has carried, never on
-/// other paths or the time; how many packets QUIC sends does depend on the time.
+/// What happens to a packet depends on the seed and on how many packets its path has carried, and
+/// not on other paths or the time. But how many packets QUIC sends does depend on the time.
 #[derive(Clone)]
 pub struct WanControl(Arc<Mutex<Map>>);
 
-/// The wide area as one site sees it.
+/// The wide area network as seen from one site.
 #[derive(Clone, Debug)]
 pub struct Wan {
     control: WanControl,
@@ -34,7 +34,7 @@ struct Map {
     sites: usize,
     /// The path from `a` to `b` is at `a * sites + b`.
     paths: Vec<Path>,
-    /// Where sockets are. A packet to an address of no site isn't touched.
+    /// The site of each socket address. Packets to an unknown address are not affected.
     addresses: HashMap<SocketAddr, usize>,
 }
 
@@ -45,11 +45,11 @@ struct Path {
     loss: f64,
     cut: bool,
     rng: ChaCha8Rng,
-    /// When the last packet arrives: a path keeps packets in order, as real ones nearly do.
+    /// The arrival time of the last packet: a path keeps packets in order, as real ones nearly do.
     last: Option<Instant>,
 }
 
-/// What becomes of a packet.
+/// What happens to a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Now,
@@ -58,8 +58,8 @@ enum Fate {
 }
 
 impl WanControl {
-    /// Sites with these round-trip times in milliseconds: `rtt_ms[a][b]` between `a` and `b`, half
-    /// of it each way; what a row leaves out is 0.
+    /// Sites with these round-trip times in milliseconds. `rtt_ms[a][b]` is between `a` and `b`,
+    /// half of it each way; missing entries are 0.
     pub fn from_rtt_ms(seed: u64, rtt_ms: &[Vec<f64>]) -> WanControl {
         let sites = rtt_ms.len();
         let paths = (0..sites * sites)
@@ -78,7 +78,7 @@ impl WanControl {
         WanControl(Arc::new(Mutex::new(Map { sites, paths, addresses: HashMap::new() })))
     }
 
-    /// `sites` sites with the same delay one way between any two, and none within a site.
+    /// `sites` sites with the same one-way delay between any two, and none within a site.
     pub fn uniform(seed: u64, sites: usize, one_way: Duration) -> WanControl {
         let control = WanControl::from_rtt_ms(seed, &vec![Vec::new(); sites]);
         for (a, b) in (0..sites).flat_map(|a| (0..sites).map(move |b| (a, b))) {
@@ -89,34 +89,34 @@ impl WanControl {
         control
     }
 
-    /// How many sites there are.
+    /// The number of sites.
     pub fn sites(&self) -> usize {
         self.lock().sites
     }
 
-    /// The wide area as seen from `site`.
+    /// The wide area network as seen from `site`.
     ///
     /// # Panics
-    /// If there is no such site, as all methods here that name one.
+    /// If there is no such site. This is true of all methods here that take one.
     pub fn at(&self, site: usize) -> Wan {
         assert!(site < self.sites(), "there is no site {site}");
         Wan { control: self.clone(), site }
     }
 
-    /// Says that whatever listens at `addr` is at `site`. Sockets of this process are placed by
-    /// themselves; this is for those of others.
+    /// Places the socket at `addr` at `site`. Sockets of this process are placed automatically; use
+    /// this for those of other processes.
     pub fn place(&self, addr: SocketAddr, site: usize) {
         let mut map = self.lock();
         assert!(site < map.sites, "there is no site {site}");
         map.addresses.insert(addr, site);
     }
 
-    /// Sets the delay of packets sent from now on from one site to another, one way.
+    /// Sets the one-way delay of packets from one site to another, from now on.
     pub fn set_delay(&self, from: usize, to: usize, delay: Duration) {
         self.lock().path(from, to).delay = delay;
     }
 
-    /// Adds to the delay a random time, evenly between none and `jitter`. Packets stay in order.
+    /// Adds a uniformly random time from 0 to `jitter` to the delay. Packets stay in order.
     pub fn set_jitter(&self, from: usize, to: usize, jitter: Duration) {
         self.lock().path(from, to).jitter = jitter;
     }
@@ -126,7 +126,7 @@ impl WanControl {
         self.lock().path(from, to).loss = loss.clamp(0.0, 1.0);
     }
 
-    /// Loses every packet from one site to another; the other direction stays.
+    /// Loses every packet from one site to another; the other direction is unaffected.
     pub fn cut(&self, from: usize, to: usize) {
         self.lock().path(from, to).cut = true;
     }
@@ -151,7 +151,7 @@ impl WanControl {
     }
 
     fn lock(&self) -> MutexGuard<'_, Map> {
-        // A panic over a wrong site leaves the map as it was.
+        // A panic because of a wrong site leaves the map unchanged.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,12 +163,12 @@ impl std::fmt::Debug for WanControl {
 }
 
 impl Wan {
-    /// The handle that changes the paths.
+    /// The handle with which to change the paths.
     pub fn control(&self) -> &WanControl {
         &self.control
     }
 
-    /// The site this is the view of.
+    /// The site of this view.
     pub fn site(&self) -> usize {
         self.site
     }
@@ -189,7 +189,7 @@ impl Map {
 
 impl Path {
     fn fate(&mut self, now: Instant) -> Fate {
-        // Drawn even if unused, so that a packet's draws don't depend on the ones before.
+        // Draw even if unused, so that a packet's draws do not depend on the packets before it.
         let (lost, late) = (self.rng.random::<f64>() < self.loss, self.rng.random::<f64>());
         if self.cut || lost {
             return Fate::Lost;
@@ -205,7 +205,7 @@ impl Path {
     }
 }
 
-/// Each path draws from a stream of its own.
+/// Each path draws from its own stream.
 fn path_rng(seed: u64, index: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index as u64);

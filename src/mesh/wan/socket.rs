@@ -1,5 +1,6 @@
-//! The socket of an emulated wide area: packets wait in a heap until their time and are then sent
-//! by a thread. A timer of the runtime would be late by milliseconds, the thread is by tenths.
+//! The socket of an emulated wide area network. Packets wait in a heap until their time, and a
+//! thread sends them then. A timer of the runtime would be late by milliseconds, the thread is late
+//! by tenths of one.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -16,13 +17,14 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::{Fate, Wan};
 
-/// Packets waiting in one socket, in bytes; beyond it they are lost, as in a full router.
+/// The most bytes of packets that wait in one socket; beyond that they are lost, as in a full
+/// router.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// How long a full kernel buffer is given before the next try, and how often.
+/// The pause before another try when the kernel's buffer is full, and the number of tries.
 const RETRY: Duration = Duration::from_micros(50);
 const RETRIES: usize = 20;
 
-/// A socket whose packets take the emulated paths; receiving is the inner socket's business.
+/// A socket whose packets take the emulated paths; the inner socket does the receiving.
 #[derive(Debug)]
 pub(in crate::mesh) struct WanSocket {
     inner: Arc<dyn AsyncUdpSocket>,
@@ -30,7 +32,7 @@ pub(in crate::mesh) struct WanSocket {
     line: Arc<Line>,
 }
 
-/// Between the socket and its sending thread.
+/// What the socket and its sending thread share.
 #[derive(Debug, Default)]
 struct Line {
     state: Mutex<State>,
@@ -48,7 +50,7 @@ struct State {
 #[derive(Debug)]
 struct Packet {
     at: Instant,
-    /// Keeps packets of one moment in the order they were sent.
+    /// Keeps packets that are due at the same time in the order of sending.
     number: u64,
     destination: SocketAddr,
     ecn: Option<EcnCodepoint>,
@@ -57,7 +59,7 @@ struct Packet {
 }
 
 impl WanSocket {
-    /// Wraps `inner`; `sender` is the same socket, for the thread's use.
+    /// Wraps `inner`; `sender` is the same socket for the thread.
     pub(in crate::mesh) fn new(
         inner: Arc<dyn AsyncUdpSocket>,
         sender: UdpSocket,
@@ -66,7 +68,7 @@ impl WanSocket {
         let addr = inner.local_addr()?;
         wan.control().place(addr, wan.site());
         if addr.ip().is_unspecified() {
-            // Bound to every address, it is reached from this machine at the loopback one.
+            // A socket bound to every address is reached at loopback from this machine.
             let loopback = match addr {
                 SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
                 SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
@@ -88,12 +90,12 @@ impl AsyncUdpSocket for WanSocket {
         Box::pin(AlwaysReady)
     }
 
-    /// Always succeeds: to QUIC, a packet lost on the way looks like one sent.
+    /// Always succeeds, because a packet lost on the way looks to QUIC like one sent.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let now = Instant::now();
         let at = match self.wan.fate(transmit.destination, now) {
             Fate::Lost => return Ok(()),
-            // A full kernel buffer is the thread's to wait for: the poller here never waits.
+            // The thread waits for a full kernel buffer, because the poller here never waits.
             Fate::Now => match self.inner.try_send(transmit) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => now,
                 sent => return sent,
@@ -117,12 +119,12 @@ impl AsyncUdpSocket for WanSocket {
         self.inner.local_addr()
     }
 
-    /// One: each packet has a fate of its own.
+    /// One, so that each packet is lost or delayed on its own.
     fn max_transmit_segments(&self) -> usize {
         1
     }
 
-    /// Delegated: the kernel joins packets whether or not they were sent joined.
+    /// Delegated, because the kernel joins packets whether or not they were sent joined.
     fn max_receive_segments(&self) -> usize {
         self.inner.max_receive_segments()
     }
@@ -172,7 +174,8 @@ impl Line {
         }
     }
 
-    /// The thread: ends with the socket; what waits then is lost, as in a host that goes down.
+    /// The sending thread. It ends with the socket. Packets that still wait are lost, as in a host
+    /// that goes down.
     fn send_when_due(&self, state: &UdpSocketState, socket: &UdpSocket) {
         while let Some(packet) = self.next_due() {
             packet.send(state, socket);
@@ -203,7 +206,7 @@ impl Line {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs while it is held.
+        // The code under this lock cannot panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,7 +223,7 @@ impl Packet {
         for _ in 0..RETRIES {
             match state.try_send(UdpSockRef::from(socket), &transmit) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
-                // Any other error loses the packet, which is nothing new to QUIC.
+                // Any other error loses the packet, which QUIC handles.
                 _ => return,
             }
         }
@@ -228,7 +231,7 @@ impl Packet {
 }
 
 impl Ord for Packet {
-    /// The heap gives the greatest first: that is the earliest.
+    /// The heap returns the greatest element first; here that is the earliest packet.
     fn cmp(&self, other: &Packet) -> Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }
