@@ -1,4 +1,4 @@
-//! One replica as a client sees it: a connection that is kept up, and the requests under way on it.
+//! One replica as a client sees it: a connection that a task keeps up, and the requests under way.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::mesh::{ClientChannel, ClientEndpoint, Closed, Dropped, FrameSender};
 use crate::types::{Address, Era, ReplicaId, RequestId};
 use crate::wire::{Outcome, Request, decode_reply, encode_request};
 
-/// Between two attempts to connect: this, doubled up to the other.
+/// The pause between two attempts to connect: it doubles from the first value up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One replica. Its connection is kept up by a task of its own, see [`keep_connected`].
+/// One replica. The task [`keep_connected`] keeps its connection up.
 pub(super) struct Link {
     pub(super) replica: ReplicaId,
     address: Address,
     state: Mutex<State>,
-    /// Changes whenever any link of the client comes up or fails to.
+    /// Notified whenever any link of the client connects or fails to.
     changes: watch::Sender<u64>,
 }
 
@@ -30,13 +30,13 @@ pub(super) struct Link {
 struct State {
     sender: Option<FrameSender>,
     under_way: FxHashMap<RequestId, Waiting>,
-    /// How many requests were sent, and the latest of them that is answered.
+    /// How many requests were sent, and the highest place among those answered.
     sent: u64,
     answered: u64,
-    /// When an answer came last.
+    /// When the last answer came.
     heard: Option<Instant>,
     last_error: Option<Failure>,
-    /// As the replica said last.
+    /// The era in the replica's last greeting.
     era: Era,
 }
 
@@ -44,7 +44,7 @@ struct State {
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) words: String,
-    /// Somebody was there.
+    /// Whether the other end answered.
     pub(super) answered: bool,
 }
 
@@ -54,7 +54,7 @@ impl From<Closed> for Failure {
     }
 }
 
-/// Whoever waits for an answer, and how many requests were sent up to this one.
+/// A caller that waits for an answer. `place` is the number of requests sent up to this one.
 struct Waiting {
     place: u64,
     sender: oneshot::Sender<Outcome>,
@@ -84,7 +84,7 @@ impl Link {
         state.sender.as_ref().filter(|sender| sender.closed().is_none()).map(FrameSender::rtt)
     }
 
-    /// The era that the replica named when it was connected last.
+    /// The era that the replica named at the last connection.
     pub(super) fn era(&self) -> Era {
         self.lock().era
     }
@@ -94,9 +94,8 @@ impl Link {
         self.lock().last_error.clone()
     }
 
-    /// Sends a request, once there is room before the connection; its outcome comes through the
-    /// receiver, or an error when the connection is lost before it. If this is dropped, the request
-    /// was not sent.
+    /// Sends a request once its connection's queue has room. The receiver gets its outcome, or an
+    /// error if the connection is lost first. If this future is dropped, the request was not sent.
     pub(super) async fn ask(&self, request: &Request) -> Result<Asked, NotSent> {
         let mut frame = BytesMut::new();
         encode_request(request, &mut frame);
@@ -113,7 +112,7 @@ impl Link {
         }
     }
 
-    /// Sends a request; `None` if the replica reads more slowly than this client asks.
+    /// Sends a request; `None` if the queue is full, because the replica reads too slowly.
     fn send(
         &self,
         link: &FrameSender,
@@ -121,7 +120,7 @@ impl Link {
         frame: Bytes,
     ) -> Result<Option<Asked>, NotSent> {
         let (sender, outcome) = oneshot::channel();
-        // Held meanwhile, so that the answer finds whoever waits for it.
+        // Keep the lock until the caller is stored, so that the answer finds it.
         let mut state = self.lock();
         match link.send(frame) {
             Ok(()) => {}
@@ -137,15 +136,15 @@ impl Link {
         Ok(Some(Asked { outcome, place }))
     }
 
-    /// Until when the request may be worth waiting for, if the replica is busy with those before
-    /// it: it answers within `attempt` of each other, and none yet that was sent later.
+    /// Until when to keep waiting for a request that may only be queued behind earlier ones: the
+    /// replica has answered within `attempt` of now, and no request sent later.
     pub(super) fn in_line_until(&self, asked: &Asked, attempt: Duration) -> Option<Instant> {
         let state = self.lock();
         let until = state.heard? + attempt;
         (state.answered < asked.place && until > Instant::now()).then_some(until)
     }
 
-    /// Nobody waits for the outcome any more.
+    /// No caller waits for the outcome any more.
     pub(super) fn forget(&self, request: RequestId) {
         self.lock().under_way.remove(&request);
     }
@@ -155,7 +154,7 @@ impl Link {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// The connection is lost, or none came about; whoever waits is told by a closed channel.
+    /// The connection is lost or failed. Dropping the channels tells the callers.
     fn down(&self, why: Failure) {
         debug!(replica = %self.replica, why = why.words, "not connected");
         let waiting = {
@@ -168,7 +167,7 @@ impl Link {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Hands replies to those who wait for them.
+    /// Passes replies to the callers that wait for them.
     fn deliver(&self, frames: &mut Vec<Bytes>) -> Result<(), String> {
         let mut done = Vec::with_capacity(frames.len());
         {
@@ -179,7 +178,7 @@ impl Link {
                     state.era = era;
                     continue;
                 }
-                // Answers that come after their patience are not waited for any more.
+                // The caller of a late answer may have given up.
                 if let Some(Waiting { place, sender }) = state.under_way.remove(&reply.request) {
                     state.answered = state.answered.max(place);
                     done.push((sender, reply.outcome));
@@ -194,12 +193,12 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What runs under it leaves the state whole at every point.
+        // The code under this lock keeps the state consistent at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Connects, hands replies on, and connects again, until the task is aborted.
+/// Connects, passes replies on, and reconnects, until the task is aborted.
 pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -215,7 +214,7 @@ pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     }
 }
 
-/// Waits to be greeted, which tells the era to number commands in; then the link is up.
+/// Waits for the greeting, which contains the era for numbering commands; then the link is up.
 async fn listen(link: &Link, mut channel: ClientChannel, pause: &mut Duration) -> Failure {
     let mut frames = Vec::new();
     let mut greeted = false;

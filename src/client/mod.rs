@@ -1,6 +1,6 @@
-//! A client of a cluster over QUIC: typed commands to the nearest replica, tried again at another
-//! when it does not answer, under the same session and so executed once. After `wire` and `mesh`,
-//! which carry what it says; the replicas' side of it is in `node`.
+//! A client of a cluster over QUIC. It sends typed commands to the nearest replica. If that does
+//! not answer, it retries at another under the same session, so each command is executed once.
+//! After `wire` and `mesh`, which carry its requests; `node` is the replicas' side.
 
 mod error;
 mod link;
@@ -20,7 +20,7 @@ pub use error::{ClientError, ConnectError, Rejected};
 use link::{Link, NotSent, keep_connected};
 use session::{BRIEF, Session, Ticket};
 
-// From a private room, for the signatures here.
+// From a private room, because public signatures here use them.
 pub use crate::wire::{NoAnswer, Refusal, ServerInfo};
 
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
@@ -28,42 +28,43 @@ use crate::mesh::{self, ClientEndpoint, Credentials};
 use crate::types::{Address, ClientId, Consistency, Era, ReplicaId, RequestId};
 use crate::wire::{Ask, CLIENT_HEADER_BYTES, Outcome, Request};
 
-/// Between two attempts while every replica refuses: this, doubled up to the other.
+/// The pause between attempts while every replica refuses: it doubles from the first value up to
+/// the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest answer as a frame.
+/// The length of a frame with the longest answer.
 const LEAST_FRAME: usize = MAX_ANSWER + CLIENT_HEADER_BYTES;
 
-/// How long a command is tried while all replicas that can be reached say that they have no quorum.
-/// Each of them has waited for one by then.
+/// How long to try a command while all reachable replicas have no quorum. Each of them has waited
+/// for a quorum by then.
 const WITHOUT_QUORUM: Duration = Duration::from_secs(3);
 
-/// What a client needs to know.
+/// The configuration of a client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientConfig {
     /// The cluster's name, the client's name and credentials, and the bounds of its connections.
     pub network: mesh::ClientConfig,
-    /// Where each replica is reached; one of them is enough.
+    /// The replicas' addresses; one is enough.
     pub replicas: BTreeMap<ReplicaId, Address>,
-    /// The replica to prefer while it answers; otherwise it is the nearest.
+    /// The replica to prefer while it answers; otherwise the nearest.
     pub prefer: Option<ReplicaId>,
-    /// How long one replica may take to answer before another is asked. While it answers what this
-    /// client asked it before, it may take longer.
+    /// How long one replica may take to answer before another is asked. It may take longer while it
+    /// answers earlier requests of this client.
     pub attempt: Duration,
-    /// How long a command is tried altogether.
+    /// How long a command is tried in all.
     pub patience: Duration,
-    /// For a client that asks once or twice and is gone, like a command in a shell: it takes one of
-    /// a few sessions that all such clients of a certificate share, so that ever so many of them do
-    /// not leave a session each behind. Needs a clock that is right within the hour, and a patience
-    /// of no more than half an hour; else it is as if it were false.
+    /// For a client that asks once or twice and ends, like a shell command. It uses one of a few
+    /// sessions that all such clients of a certificate share, so that many of them do not leave one
+    /// session each. This needs a clock that is right to the hour and a patience of at most half an
+    /// hour; otherwise the setting has no effect.
     pub brief: bool,
 }
 
 impl ClientConfig {
     /// A configuration that prefers the nearest replica, asks another after 2 seconds, and gives up
-    /// after 10. `name` is the client's in its certificate.
+    /// after 10. `name` is the client's name in its certificate.
     pub fn new(
         cluster: impl Into<String>,
         name: impl Into<String>,
@@ -82,7 +83,7 @@ impl ClientConfig {
     }
 }
 
-/// A client. Cheap to clone; the clones share their connections and their session. When the last
+/// A client. Cheap to clone; clones share their connections and their session. When the last clone
 /// is dropped, the connections are closed.
 pub struct Client<S: StateMachine> {
     inner: Arc<Inner>,
@@ -95,21 +96,21 @@ struct Inner {
     attempt: Duration,
     patience: Duration,
     session: Mutex<Session>,
-    /// The client's, in its certificate.
+    /// The client's name in its certificate.
     name: String,
     changes: watch::Receiver<u64>,
     endpoint: ClientEndpoint,
-    /// One a link; aborted with the client.
+    /// One for each link; aborted with the client.
     _tasks: JoinSet<()>,
 }
 
 impl<S: StateMachine> Client<S> {
-    /// Connects to all replicas that answer; done when one does and, for a moment more, when all
-    /// do, so that the nearest is known. Must be called within a tokio runtime, which then runs the
-    /// client's tasks.
+    /// Connects to all replicas that answer. Completes when one has answered and, for a moment
+    /// longer, when all have, so that the nearest is known. Must be called within a tokio runtime,
+    /// which then runs the client's tasks.
     ///
     /// # Errors
-    /// [`ConnectError`]; replicas that don't answer are no error as long as one does.
+    /// [`ConnectError`]. Replicas that do not answer are no error as long as one does.
     pub async fn connect(config: ClientConfig) -> Result<Client<S>, ConnectError> {
         if config.replicas.is_empty() {
             return Err(ConnectError::NoReplicas);
@@ -148,11 +149,11 @@ impl<S: StateMachine> Client<S> {
         Ok(Client { inner: Arc::new(inner), machine: PhantomData })
     }
 
-    /// Executes a command, once, and answers with its output. It is tried at one replica after the
-    /// other, nearest first, under one session and sequence.
+    /// Executes a command once and returns its output. It is tried at one replica after the other,
+    /// nearest first, under one session and sequence.
     ///
     /// # Errors
-    /// [`ClientError`], by what may be concluded about the command.
+    /// [`ClientError`], by what the caller may conclude about the command.
     pub async fn execute(&self, command: S::Command) -> Result<S::Output, ClientError> {
         self.inner.output(Ask::Execute(encode_command(&command)?)).await
     }
@@ -160,8 +161,8 @@ impl<S: StateMachine> Client<S> {
     /// Answers a command that writes nothing; see [`Consistency`].
     ///
     /// # Errors
-    /// [`Rejected::Writes`] if its footprint writes, and as [`Client::execute`]; a read that ends
-    /// as `Unknown` can be asked again.
+    /// [`Rejected::Writes`] if its footprint writes, and as [`Client::execute`]. A read that ends
+    /// as `Unknown` can be repeated.
     pub async fn read(
         &self,
         command: S::Command,
@@ -179,7 +180,7 @@ impl<S: StateMachine> Client<S> {
             .await
     }
 
-    /// What the replica that would be asked next says about itself.
+    /// What the next replica in order says about itself.
     ///
     /// # Errors
     /// As [`Client::execute`].
@@ -190,11 +191,13 @@ impl<S: StateMachine> Client<S> {
         }
     }
 
-    /// Has the replica that would be asked next take a snapshot of everything it has executed: how
-    /// many records of its log that stands for, and how many bytes it has, once it is durable.
+    /// Asks the next replica in order to take a snapshot of everything that it has executed.
+    /// Returns, once it is durable, the number of log records that the snapshot covers and its
+    /// length in bytes.
     ///
     /// # Errors
-    /// As [`Client::execute`]; [`Rejected::BadCommand`], with the reason, if none could be taken.
+    /// As [`Client::execute`]; [`Rejected::BadCommand`] with the reason if no snapshot could be
+    /// taken.
     pub async fn snapshot(&self) -> Result<(u64, u64), ClientError> {
         match self.inner.ask(Ask::Snapshot).await? {
             Outcome::Snapshot { position, bytes } => Ok((position, bytes)),
@@ -202,18 +205,18 @@ impl<S: StateMachine> Client<S> {
         }
     }
 
-    /// The connected replicas with their round trips, in the order in which they are asked.
+    /// The connected replicas with their round trips, in the order of preference.
     pub fn connected(&self) -> Vec<(ReplicaId, Duration)> {
         self.inner.in_order().into_iter().map(|(rtt, link)| (link.replica, rtt)).collect()
     }
 
-    /// The session under which this client's commands run. When it has expired, because nothing
-    /// was asked for a long time, the client goes on with another.
+    /// The session of this client's commands. If it expires because the client was idle for long,
+    /// the client continues with a new one.
     pub fn session(&self) -> ClientId {
         lock(&self.inner.session).id
     }
 
-    /// Closes all connections, and tells the replicas.
+    /// Tells the replicas, and closes all connections.
     pub async fn close(self) {
         self.inner.endpoint.shutdown().await;
     }
@@ -224,7 +227,7 @@ fn encode_command<C: serde::Serialize>(command: &C) -> Result<Bytes, Rejected> {
 }
 
 impl Inner {
-    /// Waits for one connection as long as patience lasts, and for the others a little.
+    /// Waits for one connection for up to `patience`, and then briefly for the others.
     async fn first_connection(&self) -> Result<(), ConnectError> {
         let start = Instant::now();
         let mut changes = self.changes.clone();
@@ -260,7 +263,7 @@ impl Inner {
         if answered { ConnectError::Refused(failures) } else { ConnectError::Unreachable(failures) }
     }
 
-    /// The connected links: the preferred one, then the nearest first.
+    /// The connected links: the preferred one first, then by distance.
     fn in_order(&self) -> Vec<(Duration, &Arc<Link>)> {
         let links = self.links.iter();
         let mut links: Vec<_> = links.filter_map(|link| Some((link.rtt()?, link))).collect();
@@ -277,7 +280,7 @@ impl Inner {
             .map_err(|error| ClientError::Unknown(format!("it was executed, but {error}")))
     }
 
-    /// Asks one replica after the other until one answers, under one sequence.
+    /// Asks one replica after the other until one answers, all under one sequence.
     async fn ask(&self, ask: Ask) -> Result<Outcome, ClientError> {
         let mut ticket = Ticket::take(&self.session);
         let (request, floor) = (ticket.request, ticket.floor);
@@ -305,7 +308,7 @@ impl Inner {
                 Attempt::Refused(Refusal::BadRequest(why)) => {
                     return Err(Rejected::BadCommand(why).into());
                 }
-                // If nobody else may have it, it is a new command under a new session.
+                // If no other replica can have it, it becomes a new command under a new session.
                 Attempt::Refused(Refusal::Expired(era)) if effort.unknown.is_none() => {
                     self.renew(request.request.client, era);
                     ticket = Ticket::take(&self.session);
@@ -318,12 +321,12 @@ impl Inner {
                 Attempt::Unknown(why) => effort.unknown = Some(why),
             }
         }
-        // To the millisecond, which is what people can read.
+        // Rounded to milliseconds for the error message.
         let tried = start.elapsed().min(self.patience).as_millis();
         Err(effort.result(Duration::from_millis(u64::try_from(tried).unwrap_or(u64::MAX))))
     }
 
-    /// Replaces a session that has expired, unless that has been done.
+    /// Replaces an expired session, unless that has been done already.
     fn renew(&self, expired: ClientId, era: Era) {
         let mut session = lock(&self.session);
         if session.id == expired {
@@ -331,7 +334,7 @@ impl Inner {
         }
     }
 
-    /// The first in order that was not tried in this round.
+    /// The first link in order that was not tried in this round.
     fn choose(&self, tried: &[ReplicaId]) -> Option<&Arc<Link>> {
         let order = self.in_order().into_iter().map(|(_, link)| link);
         order.into_iter().find(|link| !tried.contains(&link.replica))
@@ -341,14 +344,14 @@ impl Inner {
 /// What has been tried for one command.
 #[derive(Default)]
 struct Effort {
-    /// In this round.
+    /// The replicas tried in this round.
     tried: Vec<ReplicaId>,
     rounds: u32,
-    /// How many of those had no quorum.
+    /// How many of them had no quorum.
     without_quorum: usize,
-    /// Since when none of those that were tried has had one.
+    /// Since when no replica that was tried has had a quorum.
     no_quorum_since: Option<Instant>,
-    /// Some replica may have it: the latest reason to think so.
+    /// Set if some replica may have the command; the latest reason to think so.
     unknown: Option<String>,
     refusal: Option<Refusal>,
 }
@@ -359,7 +362,7 @@ impl Effort {
         self.refusal = Some(refusal);
     }
 
-    /// Whether nobody has had a quorum for long enough; asked when a round is over.
+    /// Whether all replicas have lacked a quorum for long enough. Call it at the end of a round.
     fn is_without_quorum(&mut self) -> bool {
         if self.tried.is_empty() || self.without_quorum < self.tried.len() {
             self.no_quorum_since = None;
@@ -369,7 +372,7 @@ impl Effort {
         self.unknown.is_none() && since.elapsed() >= WITHOUT_QUORUM
     }
 
-    /// Every connected replica has been tried: waits for another, or a while.
+    /// Every connected replica has been tried: waits for another one, or for a while.
     async fn next_round(&mut self, deadline: Instant, mut changes: watch::Receiver<u64>) {
         changes.mark_unchanged();
         let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.rounds)).min(LONGEST_PAUSE);
@@ -401,15 +404,16 @@ enum Attempt {
     Unknown(String),
 }
 
-/// Asks one replica, until `enough` and no longer; but while it answers what it was asked before,
-/// up to `deadline`. To ask another one then would make work of what only waits.
+/// Asks one replica and waits until `enough`, or until `deadline` while the replica still answers
+/// earlier requests. Asking another one then would add load, because the request only waits in a
+/// queue.
 async fn attempt(link: &Link, request: &Request, enough: Instant, deadline: Instant) -> Attempt {
     let patience = enough.saturating_duration_since(Instant::now());
     let mut enough = enough;
     let mut asked = match timeout_at(enough, link.ask(request)).await {
         Ok(Ok(asked)) => asked,
         Ok(Err(why)) => return Attempt::NotSent(why),
-        // The replica has not read what was sent before.
+        // The replica has not read the earlier requests.
         Err(_) => return Attempt::Refused(Refusal::Overloaded),
     };
     let _forget = Forget { link, request: request.request };
@@ -431,7 +435,7 @@ async fn attempt(link: &Link, request: &Request, enough: Instant, deadline: Inst
     }
 }
 
-/// Stops waiting when it is dropped, with the future that holds it if need be.
+/// Stops waiting when it is dropped, also if the future that holds it is dropped.
 struct Forget<'a> {
     link: &'a Link,
     request: RequestId,
@@ -444,7 +448,7 @@ impl Drop for Forget<'_> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What runs under it leaves the value whole at every point.
+    // The code under this lock keeps the value consistent at every point.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,4 +1,4 @@
-//! The sessions of a client: under which ids and sequences its commands go.
+//! A client's sessions: the ids and sequences of its commands.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,21 +8,20 @@ use crate::types::{ClientId, Era, Numbering, RequestId};
 
 /// How long a brief client's command may be tried.
 pub(super) const BRIEF: Duration = Duration::from_secs(3600);
-/// How many sessions the brief clients of one certificate share: few enough to stay below what a
-/// certificate is allowed.
+/// How many sessions the brief clients of one certificate share; below the limit of a certificate.
 const BRIEF_SESSIONS: u64 = 1 << 14;
 
-/// What commands are numbered under.
+/// The id and the numbering of a client's commands.
 pub(super) struct Session {
     pub(super) id: ClientId,
     pub(super) numbers: Numbering,
-    /// So much lower than the lowest unfinished sequence is the floor that is told.
+    /// The reported floor is this much below the lowest unfinished sequence.
     slack: u64,
 }
 
 impl Session {
-    /// A session of its own. Ids are random within the certificate's share, and of 2^40 two may
-    /// turn out the same some day. So sequences start at random, too, in the first half of the
+    /// A session of its own. Its id is random in the certificate's share of 2^40, so two clients
+    /// may draw the same id some day. So sequences start at random, too, in the first half of the
     /// era's.
     pub(super) fn begin(name: &str, era: Era) -> Session {
         let first = era.first_sequence() + rand::random_range(0..1 << 39);
@@ -30,10 +29,10 @@ impl Session {
         Session { id, numbers: Numbering::starting_at(first), slack: 0 }
     }
 
-    /// A session that others use at the same time. Sequences are microseconds: they ascend, as
-    /// those of one client do, and two clients meet only if they also draw the same session. The
-    /// floor leaves the others time to finish. Where clocks differ by more the sequence is closed,
-    /// and the client begins a session of its own.
+    /// A session shared with other brief clients. Sequences are microseconds. They ascend like
+    /// those of one client, and two clients collide only if they also draw the same session. The
+    /// lower floor leaves the others time to finish. If clocks differ by more, the sequence is
+    /// closed, and the client begins a session of its own.
     pub(super) fn brief(name: &str, era: Era, now: SystemTime) -> Session {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let now = micros(now.duration_since(UNIX_EPOCH).unwrap_or_default()) % ((1 << 40) - 1);
@@ -43,8 +42,8 @@ impl Session {
     }
 }
 
-/// A sequence. Finished when it is dropped, with the future that holds it if need be: whatever
-/// became of it, nobody tries it again.
+/// A sequence. Dropping it finishes the sequence, also with the future that holds it, because
+/// whatever happened, it is never retried.
 pub(super) struct Ticket<'a> {
     session: &'a Mutex<Session>,
     pub(super) request: RequestId,
