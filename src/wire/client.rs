@@ -1,7 +1,7 @@
-//! What clients and replicas say to each other, on one long stream in each direction.
+//! Messages between clients and replicas, on one long stream in each direction.
 //!
-//! A client may have many requests under way; replies come in any order and name the request they
-//! answer. The replica works out a command's footprint itself: it has the state machine.
+//! A client may have many requests under way. Replies come in any order and name their request. The
+//! replica computes a command's footprint itself, because it has the state machine.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,67 +14,67 @@ use crate::types::{ClientId, Era, ReplicaId, RequestId};
 /// The version of the frames between clients and replicas.
 pub const CLIENT_VERSION: u8 = 1;
 
-/// A request is longer than its payload, and a reply than its output, by less than this many bytes.
+/// A request exceeds its payload, and a reply its output, by less than this many bytes.
 pub const CLIENT_HEADER_BYTES: usize = 64;
 
-/// What a client asks.
+/// A client's request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// Named by the reply. For commands also what makes a retry safe, at whatever replica: the same
-    /// id is executed once.
+    /// Identifies the reply. For commands it also makes retries safe at any replica, because one id
+    /// is executed once.
     pub request: RequestId,
-    /// The client is done with all its requests below this sequence; 0 when it says nothing.
+    /// The client has finished all its requests below this sequence; 0 if it does not say.
     pub floor: u64,
-    /// What is wanted.
+    /// What the client asks for.
     pub ask: Ask,
 }
 
-/// What is wanted. Payloads are the state machine's commands, encoded by the user.
+/// What a client asks for. Payloads are the state machine's commands in the user's encoding.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Ask {
-    /// Execute a command, exactly once, and answer with its output.
+    /// Execute a command exactly once and return its output.
     Execute(Bytes),
-    /// Answer a read-only command from this replica's state as it is: fast, maybe stale.
+    /// Answer a read-only command from this replica's current state: fast, but possibly stale.
     ReadLocal(Bytes),
-    /// Answer a read-only command so that it sees all that was answered before it was asked.
+    /// Answer a read-only command so that it sees everything answered before it was asked.
     ReadLinearizable(Bytes),
-    /// Who is there?
+    /// Return the replica's description.
     Status,
-    /// Take a snapshot, and answer when it is durable.
+    /// Take a snapshot, and answer once it is durable.
     Snapshot,
 }
 
-/// What a replica answers.
+/// A replica's reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
-    /// The request that is answered.
+    /// The request that this answers.
     pub request: RequestId,
-    /// What became of it.
+    /// The result of the request.
     pub outcome: Outcome,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was executed (or read): the state machine's output.
+    /// It was executed (or read); this is the state machine's output.
     Output(Bytes),
     /// The answer to [`Ask::Status`].
     Status(ServerInfo),
-    /// It surely had no effect.
+    /// It had no effect and never will.
     Rejected(Refusal),
     /// The answer to [`Ask::Snapshot`].
     Snapshot {
-        /// How many records of the replica's log it stands for.
+        /// How many records of the replica's log the snapshot covers.
         position: u64,
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
     },
-    /// It may or may not have been, or yet be, executed; to ask again under the same id is safe.
-    /// The text says why, for people.
+    /// It may have been executed, or may be executed later; asking again under the same id is safe.
+    /// The text explains why, for people.
     Unknown(String),
-    /// It was executed, and there is no output to send. No replica has one.
+    /// It was executed, but there is no output to send, and no replica has one.
     NoAnswer(NoAnswer),
 }
 
@@ -82,46 +82,46 @@ pub enum Outcome {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoAnswer {
-    /// Its output is longer than answers may be.
+    /// Its output is longer than an answer may be.
     #[error("executed, but its answer of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
         /// The length of the output.
         bytes: u64,
-        /// The most allowed.
+        /// The limit.
         limit: u64,
     },
-    /// It was executed before, and its output is not kept any more.
+    /// It was executed earlier, and its output is no longer kept.
     #[error("executed, but its output is not kept any more")]
     Forgotten,
 }
 
-/// Why a request surely had no effect.
+/// Why a request had no effect and never will.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Too much is waiting already.
+    /// Too many requests are waiting.
     #[error("the replica has too many commands waiting; slow down and try again")]
     Overloaded,
-    /// The replica cannot make sense of the request; the text says why, for people.
+    /// The replica cannot decode the request; the text explains why, for people.
     #[error("bad request: {0}")]
     BadRequest(String),
-    /// The replica is shutting down: go to another.
+    /// The replica is shutting down: ask another.
     #[error("the replica is shutting down")]
     Stopping,
-    /// Another replica has to be asked.
+    /// Ask this replica instead.
     #[error("ask replica {0} instead")]
     Redirect(ReplicaId),
-    /// The replica has no room on its disk: go to another.
+    /// The replica's disk is full: ask another.
     #[error("the replica's disk is full")]
     DiskFull,
-    /// The session has expired: begin a new one, in the era that it is now.
+    /// The session has expired: begin a new one in this era.
     #[error("the session has expired: it is {0} now")]
     Expired(Era),
-    /// The replica has not reached a quorum for a while, and proposes nothing: go to another. The
-    /// text says whom it lacks, for people.
+    /// The replica has not reached a quorum for a while and proposes nothing: ask another. The text
+    /// says which replicas it lacks, for people.
     #[error("not proposed: {0}")]
     NoQuorum(String),
-    /// No new session is taken at the moment: use one for many commands, or wait.
+    /// No new session is accepted now: use one session for many commands, or wait.
     #[error("the replica takes no more sessions for now; use one session for many commands")]
     TooManySessions,
 }
@@ -136,7 +136,7 @@ impl From<Rejection> for Refusal {
     }
 }
 
-/// Who answers.
+/// A replica's description of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ServerInfo {
@@ -144,21 +144,21 @@ pub struct ServerInfo {
     pub cluster: String,
     /// The replica.
     pub replica: ReplicaId,
-    /// How many replicas the cluster has.
+    /// The number of replicas in the cluster.
     pub replicas: u8,
-    /// The version of the program that runs there.
+    /// The version of its program.
     pub version: String,
 }
 
-/// What a replica says first to every client: who it is, and which era it is there. A session that
-/// begins now takes its sequences from that era's first on.
+/// A replica's first message to every client: its description and its current era. A new session
+/// numbers its commands from that era's first sequence.
 pub fn greeting(era: Era, info: ServerInfo) -> Reply {
     let request = RequestId::new(ClientId::CLUSTER, era.first_sequence());
     Reply { request, outcome: Outcome::Status(info) }
 }
 
 impl Reply {
-    /// The era that a greeting names; `None` if this is none.
+    /// The era in a greeting; `None` if this is not one.
     pub fn greeting(&self) -> Option<Era> {
         let RequestId { client, sequence } = self.request;
         (client == ClientId::CLUSTER).then(|| Era::of(sequence))
@@ -173,10 +173,10 @@ pub fn encode_request(request: &Request, out: &mut BytesMut) {
     request.ask.encode(out);
 }
 
-/// The request in a frame. Its payload is a slice of the frame and keeps it alive.
+/// Decodes a request. Its payload is a slice of the frame and keeps it alive.
 ///
 /// # Errors
-/// When the frame is not the encoding of a request.
+/// If the frame is not the encoding of a request.
 pub fn decode_request(frame: Bytes) -> Result<Request, DecodeError> {
     let limits = Limits::default();
     let mut from = Reader::new(&frame, &limits);
@@ -193,10 +193,10 @@ pub fn encode_reply(reply: &Reply, out: &mut BytesMut) {
     reply.outcome.encode(out);
 }
 
-/// The reply in a frame. Its output is a slice of the frame and keeps it alive.
+/// Decodes a reply. Its output is a slice of the frame and keeps it alive.
 ///
 /// # Errors
-/// When the frame is not the encoding of a reply.
+/// If the frame is not the encoding of a reply.
 pub fn decode_reply(frame: Bytes) -> Result<Reply, DecodeError> {
     let limits = Limits::default();
     let mut from = Reader::new(&frame, &limits);

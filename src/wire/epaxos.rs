@@ -1,4 +1,4 @@
-//! EPaxos* as bytes: its messages and its records.
+//! The encoding of EPaxos* messages and records.
 
 use bytes::{BufMut, BytesMut};
 
@@ -8,7 +8,7 @@ use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
 use crate::types::{Ballot, MAX_SLOT, Slot};
 
-/// The shortest interfering instance: owner, slot, flag.
+/// The bytes of the shortest interfering instance: owner, slot, flag.
 const LEAST_INTERFERING: usize = 3;
 
 kinds! { Message, "a message of EPaxos*", limits:
@@ -42,8 +42,8 @@ kinds! { Record, "a record of EPaxos*", _limits:
     0x18 EarlyCommit { up_to } refused for too_far(up_to);
 }
 
-/// A recovery leads rounds from 1, and only a ballot above another rejects it (PROTOCOL.md §5.1,
-/// §5.2).
+/// Refuses the owner's ballot: recoveries use rounds from 1 on, and only a higher ballot rejects
+/// another (PROTOCOL.md §5.1, §5.2).
 fn owners(ballot: Ballot) -> Option<Flaw> {
     ballot.is_owner().then_some(Flaw::OwnersBallot)
 }
@@ -126,7 +126,7 @@ impl Wire for Report {
             value: from.read()?,
             initial: from.read()?,
         };
-        // Who has committed answers with the decision; who has voted, voted for something.
+        // A replica that has committed answers with the decision. One that has voted has a value.
         let sound = match report.phase {
             Phase::Initial => true,
             Phase::PreAccepted | Phase::Accepted => report.value.is_some(),

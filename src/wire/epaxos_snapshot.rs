@@ -1,5 +1,5 @@
-//! What a snapshot holds of EPaxos* for every replica alike, as bytes. Its own records are bytes of
-//! `epaxos`, like those of the log.
+//! The encoding of the part of an EPaxos* snapshot that is the same for every replica. The
+//! replica's own records are encoded as in `epaxos`, like those of the log.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::protocol::epaxos::{
 };
 use crate::types::{KeyHash, MAX_SLOT};
 
-/// A key's hash; its slots come besides.
+/// The bytes of a key's hash; its slots follow.
 const KEY: usize = 8;
-/// The shortest executed decision: owner, slot, kind, length of the vector.
+/// The bytes of the shortest executed decision: owner, slot, kind, length of the vector.
 const LEAST_SETTLED: usize = 4;
 
 const NOP: u8 = 0;
@@ -36,7 +36,7 @@ impl Wire for ProtocolSnapshot {
         let (floor, cut, dropped) = (from.read()?, from.read()?, from.read()?);
         let index = DroppedIndex { commands: from.read()?, nops: from.read()? };
         let count = from.count("executed decisions", usize::MAX, LEAST_SETTLED)?;
-        // Room is made as they come: one takes more memory than the fewest bytes it may have.
+        // Do not reserve `count` items: one takes more memory than its shortest encoding.
         let mut decisions: Vec<ExecutedDecision> = Vec::new();
         for _ in 0..count {
             let start = from.offset();

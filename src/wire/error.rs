@@ -1,11 +1,11 @@
-//! What can be wrong with received bytes. Nothing else in this room fails.
+//! Why received bytes are refused. Nothing else in this room can fail.
 
-/// Bytes that were refused: where, and why.
+/// Why bytes were refused, and where.
 ///
-/// The blame is the sender's (or the disk's), with one exception: [`Flaw::Version`] says that both
-/// sides are sound but of different versions.
+/// The sender (or the disk) is to blame, with one exception: [`Flaw::Version`] means that both
+/// sides are sound but have different versions.
 ///
-/// One word wide, so that the decoders return their numbers in registers.
+/// It is one word wide, so that decoders return their results in registers.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("byte {}: {}", .0.offset, .0.flaw)]
 pub struct DecodeError(Box<Refusal>);
@@ -22,23 +22,23 @@ impl DecodeError {
         DecodeError(Box::new(Refusal { offset, flaw }))
     }
 
-    /// The offset, from the start of the frame, of the first byte that could not be accepted, or
-    /// of the start of the item that contradicts itself.
+    /// The offset in the frame of the first byte that was not accepted, or of the start of an item
+    /// that contradicts itself.
     pub fn offset(&self) -> usize {
         self.0.offset
     }
 
-    /// What was wrong there.
+    /// What is wrong there.
     pub fn flaw(&self) -> Flaw {
         self.0.flaw
     }
 }
 
-/// What was wrong.
+/// What is wrong with received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// The sender speaks another version of the format.
+    /// The sender uses another version of the format.
     #[error("format version {found}, where {known} is spoken here")]
     Version {
         /// The version found.
@@ -46,7 +46,7 @@ pub enum Flaw {
         /// The only version known here.
         known: u8,
     },
-    /// A kind byte that stands for nothing.
+    /// An unknown kind byte.
     #[error("{what} has no kind {kind:#04x}")]
     Kind {
         /// What was being read.
@@ -60,26 +60,26 @@ pub enum Flaw {
         /// What was being read.
         what: &'static str,
     },
-    /// The frame goes on after its last item.
+    /// The frame continues after its last item.
     #[error("{bytes} bytes too many")]
     Trailing {
-        /// How many.
+        /// The number of surplus bytes.
         bytes: usize,
     },
-    /// A number in more bytes than it needs, or of more than 64 bits.
+    /// A number with more bytes than necessary, or of more than 64 bits.
     #[error("a number that is not in its shortest form")]
     Overlong,
-    /// More of something than the limit.
+    /// A count above its limit.
     #[error("{found} is too many for {what}: the limit is {limit}")]
     TooMany {
         /// What was counted.
         what: &'static str,
-        /// The number found.
+        /// The count found.
         found: u64,
-        /// The largest number allowed.
+        /// The limit.
         limit: u64,
     },
-    /// A replica that is none of the cluster.
+    /// A replica that does not exist in the cluster.
     #[error("there is no replica {number} in a cluster of {replicas}")]
     Replica {
         /// The number found.
@@ -87,7 +87,7 @@ pub enum Flaw {
         /// The size of the cluster.
         replicas: usize,
     },
-    /// A vector that has not one entry a replica.
+    /// A vector that does not have one entry for each replica.
     #[error("a vector of {found} entries in a cluster of {replicas}")]
     VectorLength {
         /// The number of entries found.
@@ -95,7 +95,7 @@ pub enum Flaw {
         /// The size of the cluster.
         replicas: usize,
     },
-    /// Keys out of order, or one named twice.
+    /// Keys out of order, or a key that occurs twice.
     #[error("keys that are not in order, each once")]
     Unsorted,
     /// A batch without commands.
@@ -107,16 +107,16 @@ pub enum Flaw {
         /// What was being read.
         what: &'static str,
     },
-    /// A message of a recovery at the owner's ballot.
+    /// A recovery message with the owner's ballot.
     #[error("the owner's ballot where a recovery's is due")]
     OwnersBallot,
-    /// A report that is not one of an undecided instance: Committed, or a vote without a value.
+    /// A report of an undecided instance that says Committed, or that has a vote without a value.
     #[error("a report that contradicts itself")]
     Report,
     /// A range that ends before it starts.
     #[error("an empty range of slots")]
     EmptyRange,
-    /// Bytes that do not begin as a snapshot does.
+    /// Bytes that do not start like a snapshot.
     #[error("this is not a snapshot")]
     NotASnapshot,
     /// A text that is not UTF-8.

@@ -1,4 +1,4 @@
-//! Fast Paxos as bytes: its messages and its records.
+//! The encoding of Fast Paxos messages and records.
 
 use bytes::{BufMut, BytesMut};
 
@@ -9,7 +9,7 @@ use super::{DecodeError, Flaw, Reader, Wire};
 use crate::protocol::fast_paxos::{Message, Record, Round};
 use crate::types::{Ballot, Slot};
 
-/// The most slots that one promise names: as many as may be open, twice.
+/// The most slots in one promise: twice the number that may be open.
 const MOST_REPORTED: usize = 1 << 17;
 
 kinds! { Message, "a message of Fast Paxos", _limits:
@@ -36,7 +36,7 @@ fn unsound(slot: Slot, ballot: Ballot) -> Option<Flaw> {
     no_slot(slot).or_else(|| nobodys(ballot))
 }
 
-/// Reports are of slots after what is known, each once and in order.
+/// Reports must be of slots above `known`, in ascending order and each once.
 fn above(known: Slot, reported: &[Slot]) -> Option<Flaw> {
     let all = || std::iter::once(&known).chain(reported);
     let sorted = all().zip(reported).all(|(before, slot)| before < slot);

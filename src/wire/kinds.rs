@@ -1,8 +1,8 @@
-//! The macro that the protocols' messages and records are encoded and decoded by.
+//! The macro that encodes and decodes the protocols' messages and records.
 
-/// Both directions from one table: the kind byte, the variant, its fields in the order of their
-/// bytes, and the flaw if they contradict each other. That is looked at before the value is put
-/// together: a message is large, and to move one costs as much as to decode it.
+/// Generates both directions from one table: the kind byte, the variant, its fields in the order of
+/// their bytes, and the flaw if they contradict each other. The fields are checked before the value
+/// is built, because messages are large and moving one costs as much as decoding it.
 macro_rules! kinds {
     ($type:ident, $what:literal, $limits:ident:
      $($kind:literal $variant:ident $({ $($field:ident),+ })? $(($inner:ident))?

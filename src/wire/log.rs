@@ -1,4 +1,4 @@
-//! What the protocols that agree on a log share, as bytes.
+//! The encoding of what the log-based protocols share.
 
 use bytes::{BufMut, BytesMut};
 
@@ -15,7 +15,7 @@ kinds! { Upkeep, "a word about decided slots", _limits:
     0x03 Truncated { up_to } refused for no_slot(up_to);
 }
 
-/// A slot that counts from one where it has to, and is not beyond all that may be.
+/// Refuses a slot that is 0 or above the maximum.
 pub(super) fn no_slot(slot: Slot) -> Option<Flaw> {
     match slot {
         0 => Some(Flaw::Zero { what: "a slot" }),
@@ -23,13 +23,13 @@ pub(super) fn no_slot(slot: Slot) -> Option<Flaw> {
     }
 }
 
-/// A mark, which may be 0.
+/// Refuses a position above the maximum; it may be 0.
 pub(super) fn too_high(slot: Slot) -> Option<Flaw> {
     let (found, limit) = (slot, MAX_SLOT);
     (found > limit).then_some(Flaw::TooMany { what: "slots", found, limit })
 }
 
-/// Somebody leads every ballot of a log.
+/// Refuses the owner's ballot: every ballot of a log has a leader.
 pub(super) fn nobodys(ballot: Ballot) -> Option<Flaw> {
     ballot.is_owner().then_some(Flaw::OwnersBallot)
 }

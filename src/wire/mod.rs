@@ -1,10 +1,10 @@
-//! Bytes ↔ values: what replicas say to each other, what they log, what clients and replicas say
-//! to each other. Pure, versioned, bounded; between `replica` and whoever carries or keeps bytes.
+//! Encodes and decodes the messages between replicas, the records of the log, and the messages
+//! between clients and replicas. Pure, versioned, bounded. It sits between `replica` and the code
+//! that transports or stores bytes.
 //!
 //! # The format
 //!
-//! A *frame* is one message, and ends where its carrier says it ends. It opens with the version of
-//! its format:
+//! A *frame* is one message; its carrier delimits it. It starts with the version of its format:
 //!
 //! | frame | bytes |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | [request](encode_request) | version · request · floor · kind · the kind's fields |
 //! | [reply](encode_reply) | version · request · kind · the kind's fields |
 //!
-//! A [snapshot](encode_snapshot) is no frame: it has a form of its own.
+//! A [snapshot](encode_snapshot) is not a frame; it has a format of its own.
 //!
 //! | item | bytes |
 //! |---|---|
@@ -31,14 +31,14 @@
 //!
 //! Properties, which the tests check:
 //!
-//! 1. One value has one encoding, and the decoder accepts no other: what is accepted, encoded
-//!    again, gives the same bytes.
-//! 2. No bytes make a decoder panic, nor reserve more than a fixed multiple of the frame's length.
+//! 1. One value has one encoding, and the decoder accepts no other. Encoding an accepted value
+//!    again gives the same bytes.
+//! 2. No input makes a decoder panic or reserve more than a fixed multiple of the frame's length.
 //! 3. Payloads are slices of the frame, not copies.
 //!
-//! To teach it another protocol's messages, implement [`Wire`] for them with kind bytes of their
-//! own (0x10 to 0x2f are taken by EPaxos*, 0x30 to 0x3f by Multi-Paxos, 0x40 to 0x4f by Fast
-//! Paxos, 0x50 to 0x5f by Paxos, below 0x10 is the runtime's).
+//! To add another protocol, implement [`Wire`] for its messages with kind bytes of their own (0x10
+//! to 0x2f belong to EPaxos*, 0x30 to 0x3f to Multi-Paxos, 0x40 to 0x4f to Fast Paxos, 0x50 to 0x5f
+//! to Paxos, below 0x10 to the runtime).
 
 mod client;
 mod epaxos;
@@ -78,9 +78,9 @@ pub trait Wire: Sized {
     /// Appends the encoding.
     fn encode(&self, out: &mut BytesMut);
 
-    /// Takes the encoding off the front of what is left.
+    /// Decodes a value from the front of the remaining bytes.
     ///
     /// # Errors
-    /// When the bytes are no encoding of such a value, or one beyond the reader's limits.
+    /// If the bytes are not the encoding of such a value, or exceed the reader's limits.
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }

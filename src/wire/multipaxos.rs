@@ -1,5 +1,5 @@
-//! Multi-Paxos as bytes: its messages, its records, and what a snapshot holds of it for all, which
-//! is nothing. 0x37 was the Heartbeat without its barrier.
+//! The encoding of Multi-Paxos messages and records, and of the shared part of its snapshots, which
+//! is empty. Kind 0x37 was the Heartbeat without its barrier.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::protocol::multipaxos::{
 };
 use crate::types::{Ballot, MAX_SLOT, Slot, Value};
 
-/// What the slots of a run hold.
+/// The entries of consecutive slots.
 type Run = Vec<Entry>;
 
-/// The shortest entry: proposer, count, a `Nop`.
+/// The bytes of the shortest entry: proposer, count, a `Nop`.
 const LEAST_ENTRY: usize = 3;
-/// The shortest vote: slot, ballot, entry.
+/// The bytes of the shortest vote: slot, ballot, entry.
 const LEAST_VOTE: usize = 2 + LEAST_ENTRY;
-/// The shortest proposal: proposer, count, one command.
+/// The bytes of the shortest proposal: proposer, count, one command.
 const LEAST_PROPOSAL: usize = 4;
 
 kinds! { Message, "a message of Multi-Paxos", _limits:
@@ -56,7 +56,8 @@ kinds! { Record, "a record of Multi-Paxos", _limits:
     0x36 Installed { executed } refused for too_far(executed);
 }
 
-/// Every ballot of Multi-Paxos has a leader; what was learned without a vote is told without one.
+/// Refuses the owner's ballot: every ballot of Multi-Paxos has a leader, and values learned without
+/// a vote are sent without a ballot.
 fn nobodys(ballot: Ballot) -> Option<Flaw> {
     ballot.is_owner().then_some(Flaw::OwnersBallot)
 }
@@ -74,7 +75,7 @@ fn no_range(first: Slot, last: Slot) -> Option<Flaw> {
     no_slot(first).or(too_far(last)).or((first > last).then_some(Flaw::EmptyRange))
 }
 
-/// A run of slots has a first one, is not empty, and ends where slots end.
+/// Refuses a run without a first slot, an empty run, and one that ends above the maximum.
 fn no_run(first: Slot, length: usize) -> Option<Flaw> {
     match length as Slot {
         0 => Some(Flaw::EmptyRange),
@@ -83,7 +84,7 @@ fn no_run(first: Slot, length: usize) -> Option<Flaw> {
 }
 
 impl Wire for Duration {
-    /// Nanoseconds; whoever sends one has fewer than 2^64.
+    /// In nanoseconds; no sender has 2^64 or more.
     fn encode(&self, out: &mut BytesMut) {
         put_varint(out, u64::try_from(self.as_nanos()).unwrap_or(u64::MAX));
     }
@@ -138,7 +139,7 @@ fn take_all<T: Wire>(
     least: usize,
 ) -> Result<Vec<T>, DecodeError> {
     let count = from.count(what, MAX_RUN, least)?;
-    // Room is made as they come: one takes more memory than the fewest bytes it may have.
+    // Do not reserve `count` items: one takes more memory than its shortest encoding.
     let mut items = Vec::new();
     for _ in 0..count {
         items.push(from.read()?);

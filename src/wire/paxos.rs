@@ -1,4 +1,4 @@
-//! Paxos as bytes: its messages and its records.
+//! The encoding of Paxos messages and records.
 
 use bytes::{BufMut, BytesMut};
 

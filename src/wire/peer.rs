@@ -1,4 +1,4 @@
-//! Frames between replicas, and the records of the log: a header, then what the protocol says.
+//! Frames between replicas and records of the log: a header, followed by the protocol's part.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -19,17 +19,18 @@ const PROBE: u8 = 0x08;
 const PROBED: u8 = 0x09;
 /// The kind of a replica's own record.
 const HEARD: u8 = 0x01;
-/// What stands after a replica that was heard: it is still in the life that was written before.
+/// This and the next two say what follows a replica that was heard. Here nothing follows: it is in
+/// the same life as in the record before.
 const SAME_LIFE: u8 = 0;
-/// Its directory and its life.
+/// Its directory and its life follow.
 const WITHOUT_BEGAN: u8 = 1;
-/// These, and where that life began.
+/// Its directory, its life and where that life began follow.
 const WITH_BEGAN: u8 = 2;
 
-/// Appends the frame of a message of `epoch`, from a replica whose log is durable up to `held`.
+/// Appends the frame of a message in `epoch`, from a replica whose log is durable up to `held`.
 ///
-/// The message must keep to the [`Limits`] of its receivers; a correct replica's does, if its
-/// batches are formed under them.
+/// The message must respect the [`Limits`] of its receivers. A correct replica's message does, if
+/// its batches are formed under them.
 pub fn encode_peer<M: Wire>(
     epoch: u32,
     held: LogPosition,
@@ -60,21 +61,21 @@ pub fn encode_peer<M: Wire>(
     }
 }
 
-/// A frame that was received.
+/// A received frame.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Frame<M> {
-    /// The epoch it is of.
+    /// The frame's epoch.
     pub epoch: u32,
-    /// How far the sender's log was durable when it said this.
+    /// How much of the sender's log was durable when it sent this.
     pub held: LogPosition,
-    /// What it says.
+    /// The message.
     pub message: PeerMessage<M>,
 }
 
-/// What a frame says. Payloads are slices of it and keep it alive.
+/// Decodes a frame. Payloads are slices of it and keep it alive.
 ///
 /// # Errors
-/// When the frame is not the encoding of a message of such a cluster.
+/// If the frame is not the encoding of a message of such a cluster.
 pub fn decode_peer<M: Wire>(frame: Bytes, limits: &Limits) -> Result<Frame<M>, DecodeError> {
     let mut from = Reader::new(&frame, limits);
     let epoch = take_header(PEER_VERSION, &mut from)?;
@@ -104,16 +105,16 @@ pub fn decode_peer<M: Wire>(frame: Bytes, limits: &Limits) -> Result<Frame<M>, D
     Ok(Frame { epoch, held, message })
 }
 
-/// Appends the log's form of a record of `epoch`.
+/// Appends the encoding of a record in `epoch`.
 pub fn encode_record<R: Wire>(epoch: u32, record: &R, out: &mut BytesMut) {
     put_header(RECORD_VERSION, epoch, out);
     record.encode(out);
 }
 
-/// The epoch and the record in the log's form. Payloads are slices of `bytes` and keep it alive.
+/// Decodes a record and its epoch. Payloads are slices of `bytes` and keep it alive.
 ///
 /// # Errors
-/// When the bytes are not the encoding of a record of such a cluster.
+/// If the bytes are not the encoding of a record of such a cluster.
 pub fn decode_record<R: Wire>(bytes: Bytes, limits: &Limits) -> Result<(u32, R), DecodeError> {
     let mut from = Reader::new(&bytes, limits);
     let epoch = take_header(RECORD_VERSION, &mut from)?;
@@ -153,8 +154,7 @@ impl<R: Wire> Wire for Record<R> {
     }
 }
 
-/// Earlier versions knew of no life where it began, so what they have written says
-/// [`WITHOUT_BEGAN`].
+/// Earlier versions did not know where a life began, so their records have [`WITHOUT_BEGAN`].
 fn encode_since(since: Option<Since>, out: &mut BytesMut) {
     let Some(Since { directory, life, began }) = since else { return out.put_u8(SAME_LIFE) };
     out.put_u8(if began.is_some() { WITH_BEGAN } else { WITHOUT_BEGAN });
@@ -191,7 +191,7 @@ fn take_header(version: u8, from: &mut Reader<'_>) -> Result<u32, DecodeError> {
     from.varint32("an epoch")
 }
 
-/// Takes the version byte, which has to be the one spoken here.
+/// Reads the version byte, which must be the known version.
 pub(super) fn take_version(known: u8, from: &mut Reader<'_>) -> Result<(), DecodeError> {
     let start = from.offset();
     match from.byte("a version")? {

@@ -1,25 +1,25 @@
-//! Taking bytes apart: a cursor that never reads past the end and never believes a count.
+//! Decoding primitives: a cursor that never reads past the end and never trusts a count.
 
 use bytes::Bytes;
 
 use super::{DecodeError, Flaw, Wire};
 use crate::types::{Batch, Command, MAX_REPLICAS};
 
-/// What a decoder accepts at most. Whoever encodes must keep to the same.
+/// What a decoder accepts at most. Encoders must respect the same limits.
 ///
-/// The bounds are on numbers of things; how long a frame may be is for the carrier to say. A
-/// decoded message takes memory in proportion to its frame: no count is believed that the bytes
-/// after it could not hold, and payloads are slices of the frame.
+/// They bound counts; the carrier bounds the length of a frame. A decoded message takes memory in
+/// proportion to its frame, because a count is refused if the following bytes could not hold as
+/// many, and payloads are slices of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Replicas in the cluster, from 1 to [`MAX_REPLICAS`]. Vectors have exactly this many
     /// entries, and replica numbers run from 1 to here.
     pub replicas: usize,
-    /// Most commands in a batch.
+    /// The most commands in a batch.
     pub max_commands: usize,
-    /// Most keys in the footprint of one command.
+    /// The most keys in the footprint of one command.
     pub max_keys: usize,
-    /// Most interfering instances in one answer to a recovery.
+    /// The most interfering instances in one answer to a recovery.
     pub max_interfering: usize,
 }
 
@@ -37,7 +37,7 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// For who does not know the size of the cluster: [`MAX_REPLICAS`].
+    /// For callers that do not know the size of the cluster: [`MAX_REPLICAS`].
     fn default() -> Limits {
         Limits::new(MAX_REPLICAS)
     }
@@ -54,31 +54,31 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// At the start of `frame`.
+    /// A cursor at the start of `frame`.
     pub fn new(frame: &'a Bytes, limits: &'a Limits) -> Reader<'a> {
         Reader { frame, rest: frame, limits }
     }
 
-    /// What is accepted at most.
+    /// The limits of this reader.
     pub fn limits(&self) -> &'a Limits {
         self.limits
     }
 
-    /// How many bytes were taken.
+    /// The number of bytes read so far.
     pub fn offset(&self) -> usize {
         self.frame.len() - self.rest.len()
     }
 
-    /// Takes a value.
+    /// Reads a value.
     ///
     /// # Errors
-    /// When the bytes here are no encoding of such a value.
+    /// If these bytes are not the encoding of such a value.
     #[inline]
     pub fn read<T: Wire>(&mut self) -> Result<T, DecodeError> {
         T::decode(self)
     }
 
-    /// Refuses what starts at `offset`.
+    /// Refuses the item that starts at `offset`.
     ///
     /// # Errors
     /// Always.
@@ -87,10 +87,10 @@ impl<'a> Reader<'a> {
         Err(DecodeError::new(offset, flaw))
     }
 
-    /// The next byte, which stays.
+    /// The next byte, without reading past it.
     ///
     /// # Errors
-    /// When there is none; `what` is what it would have belonged to.
+    /// If there is none; `what` names the item in the error.
     #[inline]
     pub fn peek(&self, what: &'static str) -> Result<u8, DecodeError> {
         match self.rest.first() {
@@ -99,10 +99,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes a byte.
+    /// Reads a byte.
     ///
     /// # Errors
-    /// When there is none; `what` is what it would have belonged to.
+    /// If there is none; `what` names the item in the error.
     #[inline]
     pub fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         match self.rest.split_first() {
@@ -114,10 +114,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes eight bytes: a number that is as likely to be large as small.
+    /// Reads eight bytes: a number that is as likely to be large as small.
     ///
     /// # Errors
-    /// When there are fewer; `what` is what they would have belonged to.
+    /// If there are fewer; `what` names the item in the error.
     #[inline]
     pub fn fixed(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         match self.rest.split_first_chunk() {
@@ -129,11 +129,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes a number in its shortest form: seven bits a byte, the lowest first, the top bit of
-    /// each byte but the last set.
+    /// Reads a number in its shortest form: seven bits in each byte, the lowest first; the top bit
+    /// is set in each byte but the last.
     ///
     /// # Errors
-    /// When it is cut off, longer than need be, or above 64 bits.
+    /// If it is truncated, longer than necessary, or above 64 bits.
     #[inline]
     pub fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         match self.rest {
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Two bytes and more; the usual slots and sequence numbers without a loop.
+    /// Two bytes or more. Handles the usual slots and sequence numbers without a loop.
     #[inline(always)]
     fn long_varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let group = |byte: &u8, index: u32| u64::from(byte & 0x7f) << (7 * index);
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         for (index, byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * index);
             if *byte < 0x80 {
-                // The tenth byte holds the one bit that is left; a last byte of zero adds nothing.
+                // The tenth byte holds the one remaining bit. A last byte of zero adds nothing.
                 if *byte == 0 || (index == 9 && *byte > 1) {
                     return self.refuse(start, Flaw::Overlong);
                 }
@@ -181,10 +181,10 @@ impl<'a> Reader<'a> {
         self.refuse(start, if long { Flaw::Overlong } else { Flaw::Truncated { what } })
     }
 
-    /// Takes a number of at most 32 bits.
+    /// Reads a number of at most 32 bits.
     ///
     /// # Errors
-    /// As [`Reader::varint`], and when it is larger.
+    /// As [`Reader::varint`], and if it is larger.
     #[inline]
     pub fn varint32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         let start = self.offset();
@@ -198,11 +198,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes the number of items that follow, each at least `least` bytes long (1 or more).
+    /// Reads the number of items that follow, each at least `least` bytes long (1 or more).
     ///
     /// # Errors
-    /// When it is above `limit`, or above what the bytes that are left could hold: so room may be
-    /// made for that many at once.
+    /// If it is above `limit`, or above what the remaining bytes could hold. So the caller may
+    /// reserve that many items.
     #[inline]
     pub fn count(
         &mut self,
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         self.bounded(what, start, found, limit, least)
     }
 
-    /// [`Reader::count`] for a number that was taken already, from `start`.
+    /// As [`Reader::count`], for a number already read from `start`.
     #[inline]
     pub(super) fn bounded(
         &self,
@@ -232,11 +232,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes a length and as many bytes, as a slice of the frame: nothing is copied, and the frame
-    /// lives for as long as the slice.
+    /// Reads a length and as many bytes, as a slice of the frame: nothing is copied, and the slice
+    /// keeps the frame alive.
     ///
     /// # Errors
-    /// When there are fewer.
+    /// If there are fewer.
     #[inline]
     pub fn bytes(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
         let length = self.count(what, usize::MAX, 1)?;
@@ -245,10 +245,10 @@ impl<'a> Reader<'a> {
         Ok(self.frame.slice(start..start + length))
     }
 
-    /// Takes a length and as many bytes of text.
+    /// Reads a length and as many bytes of text.
     ///
     /// # Errors
-    /// When there are fewer, or they are not UTF-8.
+    /// If there are fewer, or they are not UTF-8.
     pub fn text(&mut self, what: &'static str) -> Result<String, DecodeError> {
         let length = self.count(what, usize::MAX, 1)?;
         let (text, rest) = self.rest.split_at(length);
@@ -261,15 +261,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes on `bytes` further, which are known to be there.
+    /// Skips `bytes` bytes, which are known to exist.
     pub(super) fn skip(&mut self, bytes: usize) {
         self.rest = &self.rest[bytes..];
     }
 
-    /// The frame has to end here.
+    /// Checks that the frame ends here.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it does not.
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),

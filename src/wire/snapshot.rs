@@ -1,15 +1,15 @@
-//! A snapshot's bytes: what others get of it first, then what is this replica's own.
+//! The encoding of a snapshot: the part for other replicas first, then this replica's own part.
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | magic 8 · version 1 · the length of the next part 8 · of the one after it 8 |
-//! | shared | epoch (varint) · cluster (text) · executed · what the protocol shares |
-//! | state | of the state machine and the sessions, as they spell it |
-//! | *others get what is before this line* | |
-//! | own | the name 8 · the number of records 8 · of each its length (varint) and the record |
+//! | header | magic 8 · version 1 · length of the shared part 8 · length of the state 8 |
+//! | shared | epoch (varint) · cluster (text) · executed · the protocol's shared part |
+//! | state | the state machine and the sessions, in their own encoding |
+//! | *other replicas get everything above this line* | |
+//! | own | name 8 · number of records 8 · for each its length (varint) and the record |
 //!
-//! The name, XXH3-64 of what others get, is also its checksum. So a replica serves a snapshot by
-//! reading ranges from the front of it, and whoever receives it knows whether it is whole.
+//! The name is the XXH3-64 of the part for others, and so also its checksum. A replica serves a
+//! snapshot by reading ranges from its start, and the receiver can tell whether it is complete.
 
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::Xxh3;
@@ -25,19 +25,19 @@ pub const SNAPSHOT_VERSION: u8 = 1;
 
 const MAGIC: [u8; 8] = *b"isonomyS";
 const HEADER: usize = 25;
-/// The name and the number of records.
+/// The length of the name and the number of records.
 const OWN_HEADER: usize = 16;
-/// Records are handed on in pieces of about this many bytes.
+/// Records are written in pieces of about this many bytes.
 const PIECE: usize = 256 << 10;
 
-/// A decoded snapshot, as far as others get it.
+/// A decoded snapshot, without the replica's own part.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot<S> {
-    /// What it is to whoever serves it.
+    /// Its name and length, for serving it.
     pub own: OwnSnapshot,
-    /// The epoch it was taken in.
+    /// The epoch in which it was taken.
     pub epoch: u32,
-    /// What the protocol shares.
+    /// The protocol's shared part.
     pub shared: S,
     /// The state machine and the sessions.
     pub state: Bytes,
@@ -47,41 +47,41 @@ pub struct Snapshot<S> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The bytes are not those that were written: the disk or the way here changed them.
+    /// The bytes differ from those written: the disk or the network changed them.
     #[error("the snapshot is damaged: it was written as {expected:016x} and is {found:016x}")]
     Damaged {
-        /// The name it was written under.
+        /// The name under which it was written.
         expected: u64,
-        /// What its bytes amount to.
+        /// The hash of its bytes.
         found: u64,
     },
-    /// It ends too early, or too late, for what its header says.
+    /// It is shorter or longer than its header says.
     #[error("the snapshot has {found} bytes where its header says {expected}")]
     Length {
-        /// The length that the header says.
+        /// The length in its header.
         expected: u64,
         /// The length found.
         found: u64,
     },
-    /// It is sound, and of another cluster: it was put here by mistake.
+    /// It is sound but belongs to another cluster; it was put here by mistake.
     #[error("the snapshot is of cluster {found:?}, not of {expected:?}")]
     OtherCluster {
         /// This cluster.
         expected: String,
-        /// The snapshot's.
+        /// The snapshot's cluster.
         found: String,
     },
-    /// What wrote it wrote it otherwise than is understood here: [`Flaw::Version`] if it was
-    /// another version, else it has an error.
+    /// Its writer encoded it differently: [`Flaw::Version`] if that was another version; otherwise
+    /// the writer has a bug.
     #[error("the snapshot cannot be read: {0}")]
     Decode(#[from] DecodeError),
 }
 
-/// Writes a snapshot of `checkpoint` and `state`, in pieces, to `write`; what to tell the core of
-/// it once it is durable.
+/// Writes a snapshot of `checkpoint` and `state` in pieces to `write`. Returns what to tell the
+/// core once the snapshot is durable.
 ///
 /// # Errors
-/// The first of `write`, which is not called again then.
+/// The first error of `write`, which is then not called again.
 pub fn encode_snapshot<S: Wire, R: Wire, E>(
     epoch: u32,
     cluster: &str,
@@ -125,10 +125,11 @@ pub fn encode_snapshot<S: Wire, R: Wire, E>(
     Ok(OwnSnapshot { id, executed: checkpoint.executed.clone(), bytes })
 }
 
-/// What came from another replica, of which `id` was expected. The state is a slice of `bytes`.
+/// Decodes a snapshot from another replica, of which `id` was expected. The state is a slice of
+/// `bytes`.
 ///
 /// # Errors
-/// When it is not a whole, sound snapshot of `cluster` of that name.
+/// If it is not a complete, sound snapshot of `cluster` with that name.
 pub fn decode_snapshot<S: Wire>(
     bytes: &Bytes,
     id: SnapshotId,
@@ -146,8 +147,8 @@ pub fn decode_snapshot<S: Wire>(
         return Err(SnapshotError::Damaged { expected: id.0, found: hash });
     }
     let state_at = HEADER + usize::try_from(shared).expect("it is in memory");
-    // A copy: payloads are slices of it, live long, and must not keep the state in memory. Offsets
-    // in errors count from the front of the snapshot.
+    // A copy, because payloads are slices of it, live long, and must not keep the state in memory.
+    // Offsets in errors count from the start of the snapshot.
     let front = Bytes::copy_from_slice(&bytes[..state_at]);
     let mut from = Reader::new(&front, limits);
     from.skip(HEADER);
@@ -162,10 +163,10 @@ pub fn decode_snapshot<S: Wire>(
     Ok(Snapshot { own, epoch, shared, state: bytes.slice(state_at..) })
 }
 
-/// An own snapshot, with its own records, in order.
+/// Decodes an own snapshot, with its own records in order.
 ///
 /// # Errors
-/// When it is not a whole, sound snapshot of `cluster`.
+/// If it is not a complete, sound snapshot of `cluster`.
 pub fn decode_own_snapshot<S: Wire, R: Wire>(
     file: &Bytes,
     cluster: &str,
@@ -185,7 +186,7 @@ pub fn decode_own_snapshot<S: Wire, R: Wire>(
     let snapshot = decode_snapshot(&prefix, id, cluster, limits)?;
     let mut records = Vec::new();
     for _ in 0..count {
-        // A copy of its own, for the same reason.
+        // A separate copy, for the same reason.
         let bytes = Bytes::copy_from_slice(&from.bytes("a record")?);
         records.push(decode_record(bytes, limits)?.1);
     }
@@ -193,8 +194,8 @@ pub fn decode_own_snapshot<S: Wire, R: Wire>(
     Ok((snapshot, records))
 }
 
-/// Of how many replicas the cluster is that a snapshot belongs to, for whoever cannot know it from
-/// elsewhere; `None` if this is no snapshot. Nothing is checked but that.
+/// The size of a snapshot's cluster, for callers that do not know it; `None` if this is not a
+/// snapshot. It checks nothing else.
 pub fn replicas_in_snapshot(bytes: &Bytes) -> Option<usize> {
     let limits = Limits::new(1);
     lengths(bytes, &limits).ok()?;
@@ -202,12 +203,12 @@ pub fn replicas_in_snapshot(bytes: &Bytes) -> Option<usize> {
     from.skip(HEADER);
     from.varint32("an epoch").ok()?;
     let _: String = from.read().ok()?;
-    // The set of executed instances begins with a vector, and that with its length.
+    // The set of executed instances starts with a vector, which starts with its length.
     let replicas = usize::try_from(from.varint("a vector").ok()?).ok()?;
     (1..=MAX_REPLICAS).contains(&replicas).then_some(replicas)
 }
 
-/// The lengths in the header: of the shared part and of the state, which together fit 63 bits.
+/// The lengths in the header: of the shared part and of the state. Their sum fits into 63 bits.
 fn lengths(bytes: &Bytes, limits: &Limits) -> Result<(u64, u64), SnapshotError> {
     let mut from = Reader::new(bytes, limits);
     for byte in MAGIC {
@@ -227,7 +228,7 @@ fn lengths(bytes: &Bytes, limits: &Limits) -> Result<(u64, u64), SnapshotError> 
     Ok((shared, state))
 }
 
-/// Of a set of executed instances: the floor, then of each owner the number of ranges and of each
+/// A set of executed instances: the floor; then for each owner the number of ranges, and for each
 /// range how many slots are missing before it and how many it has, each from 1.
 impl Wire for Executed {
     fn encode(&self, out: &mut BytesMut) {

@@ -1,13 +1,13 @@
-//! What replicas say to each other about snapshots, as bytes.
+//! The encoding of messages about snapshots between replicas.
 
 use bytes::{BufMut, BytesMut};
 
 use super::{DecodeError, Flaw, Reader, Wire};
 use crate::replica::{MAX_CHUNK, SnapshotId, Transfer};
 
-/// The kinds of [`Transfer`] run from here.
+/// The first kind byte of a [`Transfer`].
 pub(super) const TRANSFER_FIRST: u8 = 0x03;
-/// To here.
+/// The last one.
 pub(super) const TRANSFER_LAST: u8 = 0x07;
 
 impl Wire for SnapshotId {
@@ -84,7 +84,7 @@ impl Wire for Transfer {
 
 const CHUNK: &str = "a chunk's length";
 
-/// Takes a number from 1 to `limit`.
+/// Reads a number from 1 to `limit`.
 fn positive(from: &mut Reader<'_>, what: &'static str, limit: u64) -> Result<u64, DecodeError> {
     let start = from.offset();
     let found = from.varint(what)?;
@@ -94,7 +94,7 @@ fn positive(from: &mut Reader<'_>, what: &'static str, limit: u64) -> Result<u64
     }
 }
 
-/// What is wrong with a number that has to be from 1 to `limit`.
+/// What is wrong with a number that must be from 1 to `limit`.
 fn bounded(found: u64, what: &'static str, limit: u64) -> Option<Flaw> {
     match found {
         0 => Some(Flaw::Zero { what }),

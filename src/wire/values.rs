@@ -1,4 +1,4 @@
-//! The vocabulary of `types` as bytes, each with its invariants checked on the way in.
+//! The encoding of the values in `types`. Decoding checks each one's invariants.
 
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use crate::types::{
     ReplicaId, RequestId, Slot, Time, Value,
 };
 
-/// The shortest command: client 8, sequence, floor, origin, footprint, length of the payload.
+/// The bytes of the shortest command: client 8, sequence, floor, origin, footprint, length of the
+/// payload.
 const LEAST_COMMAND: usize = 13;
-/// A key's hash and access.
+/// The bytes of a key's hash and access.
 const KEY: usize = 9;
 
 /// Appends a number in its shortest form.
@@ -189,7 +190,7 @@ impl Wire for RequestId {
     }
 }
 
-/// Takes a slot's number, or a number of slots, from one.
+/// Reads a slot's number or a number of slots, from one.
 #[inline]
 pub(super) fn take_slot(from: &mut Reader<'_>) -> Result<Slot, DecodeError> {
     let start = from.offset();
@@ -205,7 +206,7 @@ pub(super) fn too_high<T>(from: &Reader<'_>, start: usize, found: Slot) -> Resul
     from.refuse(start, Flaw::TooMany { what: "slots", found, limit: MAX_SLOT })
 }
 
-/// Takes a number that counts from one.
+/// Reads a number that counts from one.
 #[inline]
 fn nonzero(from: &mut Reader<'_>, what: &'static str) -> Result<u64, DecodeError> {
     let start = from.offset();
@@ -219,7 +220,7 @@ impl Wire for Ballot {
     fn encode(&self, out: &mut BytesMut) {
         put_varint(out, u64::from(self.round()));
         if !self.is_owner() {
-            // Only the owner's ballot, which is not this one, asks who the owner is.
+            // The argument matters only for the owner's ballot, and this is not one.
             self.leader(ReplicaId::from_index(0)).encode(out);
         }
     }
@@ -295,7 +296,7 @@ impl Wire for Footprint {
         let Some(count) = marked.checked_sub(1) else { return Ok(Footprint::Everything) };
         let count = from.bounded("keys", start, count, from.limits().max_keys, KEY)?;
         if count == 1 {
-            // Nearly every command: spared the bookkeeping.
+            // Nearly every command has one key, so skip the bookkeeping.
             let (key, access) = take_key(from, None)?;
             return Ok(Footprint::one(key, access));
         }
@@ -316,7 +317,7 @@ impl Wire for Footprint {
     }
 }
 
-/// Takes a key, which has to lie after the last one.
+/// Reads a key, which must be greater than the last one.
 #[inline]
 fn take_key(
     from: &mut Reader<'_>,

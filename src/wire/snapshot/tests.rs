@@ -1,4 +1,4 @@
-//! Snapshots come back as they went, and whatever is changed in one is noticed.
+//! Snapshots are decoded as they were encoded, and any change is noticed.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,7 @@ use crate::protocol::epaxos::{
 use crate::types::{Ballot, InstanceId, KeyHash, LogPosition, ReplicaId};
 
 const LIMITS: Limits = Limits::new(3);
-/// Of the example: up to the state.
+/// The length of the example up to its state.
 const FRONT: usize = HEADER + 100;
 
 type Point = Checkpoint<ProtocolSnapshot, Record>;
@@ -83,11 +83,11 @@ fn these_are_its_bytes() {
     let most = "faffffffffffffff0f";
     let front = [
         "69736f6e6f6d7953 01 6400000000000000 0500000000000000",
-        // The epoch, the cluster, what is executed.
+        // The epoch, the cluster, the executed instances.
         "00 05 4bc3b66c6e 03 00ac0205 02 0201 018c03 00 01 01",
         most,
-        // The protocol: floor, cut, dropped; of dropped commands the vectors and two keys; of
-        // dropped Nops nothing; one executed decision.
+        // The protocol's part: floor, cut, dropped; the vectors and two keys of dropped commands;
+        // nothing of dropped Nops; one executed decision.
         "03 000000 03 00ac0205 03 00ac0200",
         "03 00ac0200 03 000000 02",
         "0500000000000000 000000 030000 0700000000000000 00ac0200 000000",
@@ -143,7 +143,7 @@ fn who_is_to_blame_is_said() {
     assert!(matches!(flaw(16, 0x7f), (_, Flaw::TooMany { what: "a snapshot's bytes", .. })));
 }
 
-/// With a checksum that fits, as of a replica with an error in its encoder.
+/// With a matching checksum, as from a replica with a bug in its encoder.
 #[test]
 fn no_bytes_make_the_decoder_panic_or_reserve_much() {
     let (file, own) = file(&checkpoint(0), b"state");

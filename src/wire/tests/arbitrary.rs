@@ -1,4 +1,4 @@
-//! Strategies: any value that a correct replica or client may send.
+//! Strategies for any value that a correct replica or client may send.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) fn number() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0u32..64).prop_map(|(number, shift)| number >> shift)
 }
 
-/// A slot of any length that an owner may come to.
+/// A slot of any length that an owner may reach.
 pub(super) fn slot() -> impl Strategy<Value = Slot> {
     number().prop_map(|number| number % (MAX_SLOT + 1))
 }

@@ -1,6 +1,5 @@
-//! The bytes of one example of every kind, worked out by hand from the table in the room's page. If
-//! one of these changes, deployed replicas and logs no longer understand each other: raise the
-//! version instead.
+//! The bytes of one example of every kind, derived by hand from the table in `wire`. If one of them
+//! changes, deployed replicas and logs no longer understand each other: raise the version instead.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::types::{
     LogPosition, MAX_SLOT, ReplicaId, RequestId, Time, Value,
 };
 
-/// A batch of two: with two keys and with everything; the second has no payload.
+/// A batch of two commands: one with two keys and one with everything; the second has no payload.
 pub(super) const BATCH: &str = "02
     0807060504030201 ac02 07 02  03 0100000000000000 00 a8a7a6a5a4a3a2a1 01  03 706179
     ffffffffffffffff 01   00 01  00                                          00";
@@ -307,7 +306,7 @@ fn what_was_heard_has_these_bytes() {
     let life = "0102030405060708 0500000000000000";
     assert_eq!(bytes, hex(&format!("01 ac02 01 02 01 00 ac02 02 02 {life} ad02 ae02")));
     assert_eq!(decode_record(bytes.clone(), &SMALL), Ok((300, record)));
-    // As it was written before it said where lives began.
+    // As an earlier version wrote it, without where lives began.
     let record = OfReplica::<Record>::Heard(vec![heard(1, None, 300), heard(2, since(None), 5)]);
     let before = hex(&format!("01 ac02 01 02 01 00 ac02 02 01 {life} 05"));
     assert_eq!(encoded(|out| encode_record(300, &record, out)), before);
@@ -320,7 +319,7 @@ fn what_was_heard_has_these_bytes() {
     let error = decode_record::<OfReplica<Record>>(many, &SMALL).expect_err("too many");
     let limit = crate::types::MAX_REPLICAS as u64;
     assert_eq!(error.flaw(), Flaw::TooMany { what: "replicas heard", found: 64, limit });
-    // A protocol's record is written as ever.
+    // A protocol's record is written as before.
     for (record, bytes) in records() {
         let record = OfReplica::Protocol(record);
         assert_eq!(encoded(|out| encode_record(0, &record, out)), bytes);

@@ -1,4 +1,5 @@
-//! What the room promises: one encoding a value, nothing else accepted, no panic, bounded memory.
+//! The room's promises: one encoding for each value, nothing else accepted, no panic, bounded
+//! memory.
 
 mod arbitrary;
 mod golden;
@@ -20,7 +21,7 @@ use crate::types::LogPosition;
 
 type Peer = PeerMessage<Message>;
 
-/// Three replicas, small bounds: so that they are met.
+/// Three replicas and small bounds, so that tests reach them.
 const SMALL: Limits = Limits { replicas: 3, max_commands: 8, max_keys: 4, max_interfering: 8 };
 
 fn encoded(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
@@ -49,7 +50,7 @@ fn reply_bytes(reply: &Reply) -> Bytes {
     encoded(|out| encode_reply(reply, out))
 }
 
-/// A value alone, without a frame's header, comes back and takes exactly its bytes.
+/// Decoding a bare value, without a frame's header, returns it and uses exactly its bytes.
 fn comes_back<T: Wire + PartialEq + Debug>(value: &T, limits: &Limits) {
     let bytes = encoded(|out| value.encode(out));
     let mut from = Reader::new(&bytes, limits);
@@ -73,7 +74,7 @@ proptest! {
         comes_back(&flag, &SMALL);
     }
 
-    /// At the end of a frame and before it, numbers are taken in different ways.
+    /// Numbers at the end of a frame are decoded by a different path than numbers before it.
     #[test]
     fn numbers_come_back_from_anywhere(number in any::number(), behind in 0usize..20, fill: u8) {
         let mut out = BytesMut::new();
@@ -86,7 +87,7 @@ proptest! {
         prop_assert_eq!(from.offset(), length);
     }
 
-    /// A number made longer by zeros is refused, wherever it stands.
+    /// A number padded with zeros is refused, wherever it is.
     #[test]
     fn longer_numbers_are_refused(
         number in any::number(), zeros in 1usize..5, behind in 0usize..20,

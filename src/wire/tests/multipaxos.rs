@@ -1,5 +1,5 @@
-//! Multi-Paxos on the wire: every kind's bytes, any value there and back, hostile bytes, and each
-//! reason to refuse.
+//! Multi-Paxos on the wire: the bytes of every kind, round trips of any value, hostile bytes, and
+//! each reason to refuse.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn record_bytes(epoch: u32, record: &Record) -> Bytes {
     encoded(|out| encode_record(epoch, record, out))
 }
 
-/// What r2 calls its 300th proposal, and a `Nop`.
+/// The 300th proposal of r2, and a `Nop`.
 fn entries() -> (Vec<Entry>, String) {
     let name = InstanceId::new(replica(2), 300);
     let value = Value::Batch(batch());
@@ -128,7 +128,7 @@ fn vote(n: usize) -> impl Strategy<Value = Vote> {
     })
 }
 
-/// A first slot and a run from there on that ends where slots may.
+/// A first slot, and a run from there that ends within the maximum.
 fn run(n: usize) -> impl Strategy<Value = (u64, Vec<Entry>)> {
     (any::slot(), vec(entry(n), 1..4))
         .prop_map(|(first, entries)| (first.clamp(1, MAX_SLOT - 3), entries))
@@ -271,7 +271,7 @@ fn hostile_frames_are_refused() {
     };
     let decode = |frame| decode_peer::<Message>(frame, &SMALL);
     let tally = survive(11, &good, decode, frame_bytes, weigh);
-    // What the runtime says is decoded, too, and may name a vector.
+    // The runtime's messages are decoded, too, and may contain a vector.
     let own = ["owner's ballot", "empty range", "vector length"];
     worked(&tally, &[&FLAWS[..], &own].concat());
 }
@@ -302,7 +302,7 @@ fn each_reason_to_refuse_has_its_place() {
     assert_eq!(flaw("02 00 00 3b 00"), (3, Flaw::Zero { what: "a slot" }));
     let far = |found| Flaw::TooMany { what: "slots", found, limit: MAX_SLOT };
     assert_eq!(flaw("02 00 00 3d 818080808080808010"), (3, far(MAX_SLOT + 1)));
-    // A run whose last slot is one too far.
+    // A run whose last slot is one above the maximum.
     let run = "02 00 00 3c 808080808080808010 02 0101 00 0101 00";
     assert_eq!(flaw(run), (3, far(MAX_SLOT + 1)));
     let limit = MAX_RUN as u64;

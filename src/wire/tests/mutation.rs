@@ -1,6 +1,6 @@
-//! Hostile bytes: each decoder gets a million inputs made from good ones, and neither panics nor
-//! returns more than its input could hold nor accepts what it would not have written.
-//! `ISONOMY_INPUTS=N` makes them more, for long runs.
+//! Hostile bytes. Each decoder gets a million inputs made from good ones. It must not panic, return
+//! more than its input can hold, or accept what it would not have written. `ISONOMY_INPUTS=N` sets
+//! another number for long runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::protocol::epaxos::CommitValue;
 use crate::replica::{MAX_CHUNK, Transfer};
 use crate::types::{Batch, Command, Value};
 
-/// Bytes that mean something to a decoder: limits, signs, continuations.
+/// Bytes with a meaning for decoders: limits, signs, continuations.
 const TELLING: [u8; 8] = [0x00, 0x01, 0x02, 0x03, 0x7f, 0x80, 0x81, 0xff];
 
-/// How many inputs a decoder gets.
+/// The number of inputs for each decoder.
 pub(super) fn inputs() -> usize {
     let asked = std::env::var("ISONOMY_INPUTS").ok();
     asked.map_or(1_000_000, |asked| asked.parse().expect("ISONOMY_INPUTS is a number"))
 }
 
-/// One wrong frame, made from one or two good ones.
+/// Makes one wrong frame from one or two good ones.
 fn mutate(rng: &mut ChaCha8Rng, good: &[Bytes], out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&good[rng.random_range(0..good.len())]);
@@ -52,7 +52,7 @@ fn mutate(rng: &mut ChaCha8Rng, good: &[Bytes], out: &mut Vec<u8>) {
     }
 }
 
-/// What came of the inputs.
+/// What happened to the inputs.
 #[derive(Default)]
 pub(super) struct Tally {
     inputs: usize,
@@ -108,13 +108,13 @@ fn name(flaw: Flaw) -> &'static str {
     }
 }
 
-/// What a batch occupies outside its frame.
+/// The memory of a batch outside its frame.
 pub(super) fn batch_weight(batch: &Arc<Batch>) -> usize {
     assert!(batch.commands().len() <= SMALL.max_commands);
     let keys = |command: &Command| {
         let keys = command.footprint.keys().unwrap_or_default();
         assert!(keys.len() <= SMALL.max_keys);
-        // In the command and in the union.
+        // Once in the command and once in the union.
         2 * size_of_val(keys)
     };
     size_of_val(batch.commands()) + batch.commands().iter().map(keys).sum::<usize>()
@@ -160,7 +160,7 @@ fn record_weight((_, record): &(u32, Record)) -> usize {
     }
 }
 
-/// Enough inputs went deep, and every reason to refuse was met.
+/// Checks that enough inputs were accepted and that every reason to refuse occurred.
 pub(super) fn worked(tally: &Tally, flaws: &[&'static str]) {
     assert!(tally.accepted > tally.inputs / 200, "only {} were accepted", tally.accepted);
     assert_eq!(tally.flaws, flaws.iter().copied().collect());

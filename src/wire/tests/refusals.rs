@@ -1,10 +1,10 @@
-//! Each reason to refuse, once, with its place.
+//! Each reason to refuse, with its offset.
 
 use super::golden::hex;
 use super::*;
 use crate::replica::MAX_CHUNK;
 
-/// Why a peer frame is refused, and where.
+/// Why and where a peer frame is refused.
 fn peer_flaw(frame: &str) -> (usize, Flaw) {
     let error = decode_peer::<Message>(hex(frame), &SMALL).expect_err("it was accepted");
     (error.offset(), error.flaw())
@@ -102,7 +102,7 @@ fn keys_are_in_order_and_once() {
     assert_eq!(peer_flaw(&frame(one, one)), (28, Flaw::Unsorted));
 }
 
-/// The refusal stands at the count: before anything was read after it, or room made for it.
+/// The refusal is at the count, before anything after it was read or room was reserved.
 #[test]
 fn counts_are_refused_before_room_is_made() {
     let commands = |found| Flaw::TooMany { what: "commands", found, limit: 8 };

@@ -1,4 +1,4 @@
-//! The protocols that agree on a log: what is theirs of this room's promises.
+//! The log-based protocols' part of this room's promises.
 
 mod fast_paxos;
 mod paxos;
@@ -18,7 +18,7 @@ use crate::protocol::log::{Choice, LogRecord, ProtocolSnapshot, Upkeep};
 use crate::types::{Ballot, InstanceId, MAX_SLOT, ReplicaId, Slot, Value};
 use crate::wire::{Flaw, Limits, Reader, Wire};
 
-/// `r2.7` with nothing to execute.
+/// `r2.7` with a `Nop`.
 pub(super) const NOP: &str = "0207 00";
 
 pub(super) fn nop() -> Choice {
@@ -64,7 +64,7 @@ pub(super) fn log_record(n: usize) -> impl Strategy<Value = LogRecord> {
     ]
 }
 
-/// These values have these bytes, and nothing shorter is one.
+/// Checks that these values have these bytes, and that no prefix of them decodes.
 pub(super) fn golden<T: Wire + PartialEq + Debug>(examples: &[(T, &str)]) {
     for (value, bytes) in examples {
         assert_eq!(encoded(|out| value.encode(out)), hex(bytes), "{value:?}");
@@ -86,7 +86,7 @@ pub(super) fn flaw<T: Wire + Debug>(bytes: &str) -> Flaw {
     take::<T>(hex(bytes)).expect_err("it was accepted").flaw()
 }
 
-/// Damaged bytes don't make it panic, and what it accepts it would have written like that.
+/// Damaged bytes do not make the decoder panic, and whatever it accepts encodes to the same bytes.
 pub(super) fn hostile<T: Wire + PartialEq + Debug>(examples: &[(T, &str)]) {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let (mut accepted, mut refused) = (0, 0);
