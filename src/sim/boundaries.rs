@@ -1,8 +1,8 @@
-//! The power fails at every boundary of a run: within each operation of a replica's disk that
-//! changes something, once for that replica and once for all of them together. What is left is
-//! opened (now and then that ends in the middle, too), the replicas go on, and the world's checks
-//! say whether anything was lost: agreement, visibility, order, linearizability, every record that
-//! was durable, every command that was answered.
+//! Power failures at every boundary of a run: within each operation that changes a replica's disk,
+//! once for that replica alone and once for all together. The replicas restart from what is left
+//! (sometimes that start is interrupted, too) and continue. The world's checks then say whether
+//! anything was lost: agreement, visibility, order, linearizability, every durable record, every
+//! answered command.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use super::world::state::World;
 use crate::protocol::epaxos::EPaxos;
 use crate::types::{ReplicaId, Timing};
 
-/// Three replicas, four clients that ask for `operations` commands in all, and nothing that goes
-/// wrong by itself.
+/// Three replicas, four clients that send `operations` commands in all, and no random faults.
 fn workload(operations: u64) -> Plan {
     let overrides = Overrides { replicas: Some(3), restarts: true, ..Overrides::default() };
     let mut plan = Plan::draw(1, &overrides);
@@ -23,7 +22,7 @@ fn workload(operations: u64) -> Plan {
     plan.timing.suspect = Duration::from_millis(100);
     plan.timing.patience = Duration::from_millis(200);
     plan.optimisations = crate::types::Optimisations::NONE;
-    // Only in force, with a mean beyond the end of the world: a start may be interrupted.
+    // Enabled, but with a mean beyond the world's end: this only permits interrupted starts.
     plan.faults = vec![(Fault::StopStarting, Duration::from_secs(1 << 30))];
     plan.storage = Some(StoragePlan {
         segment_bytes: 16 * 1024,
@@ -54,7 +53,7 @@ fn workload(operations: u64) -> Plan {
 /// The disk of `victim` dies within the operation after the next `boundary` ones.
 fn run(operations: u64, victim: usize, boundary: u64, all: bool) -> Verdict {
     let mut world = World::<EPaxos>::new(workload(operations), Sabotage::default(), None);
-    // What survives differs from boundary to boundary.
+    // The surviving data differs between boundaries.
     world.room_rng = stream(boundary, Stream::Rooms);
     world.one_mains = all;
     let room = world.hosts[victim].room.as_mut().expect("the plan says so");
@@ -62,7 +61,8 @@ fn run(operations: u64, victim: usize, boundary: u64, all: bool) -> Verdict {
     world.run()
 }
 
-/// Every `step`-th boundary of every replica, up to the end of the run: how many states.
+/// Runs every `step`-th boundary of every replica, to the end of the run. Returns the number of
+/// runs.
 fn every_boundary(operations: u64, step: u64) -> u64 {
     let mut states = 0;
     for victim in ReplicaId::all(3).map(ReplicaId::index) {
@@ -88,7 +88,7 @@ fn power_loss_at_boundaries_of_a_run() {
     assert!(states > 60, "only {states} states");
 }
 
-/// The figure: every boundary of 1,000 operations.
+/// For the published figure: every boundary of 1,000 operations.
 #[test]
 #[ignore = "takes many minutes in release: for the figures"]
 fn power_loss_at_every_boundary_of_1000_operations() {

@@ -1,19 +1,19 @@
-//! What clients asked and were told, and when: recorded by the simulator and by real clients alike,
-//! written for outside checkers, and handed to [`linearizability`](super::linearizability).
+//! What clients asked, what they were told, and when. The simulator and real clients record it,
+//! outside checkers read its file, and [`linearizability`](super::linearizability) checks it.
 //!
-//! The file has one JSON object a line:
+//! The file has one JSON object on each line:
 //!
 //! ```json
 //! {"c":1,"k":"x","op":"get|put|cas|del","v":"a","old":"b","call":5,"ret":9,"out":"b","ok":true,
 //!  "st":"ok|fail|info"}
 //! ```
 //!
-//! `v` is the written value, `old` the one a `cas` expects (null: none), `out` what a `get`, or a
-//! `cas` that did not swap, found (null: nothing). `call` and `ret` are nanoseconds, `ret` -1 where
-//! the client still waits. `ok` says that it did what it was meant to: false for a `cas` that did
-//! not swap, a `del` that found nothing, and whatever has no answer. `st` says whether it happened:
-//! `fail` surely did not, `info` nobody knows. Keys and values are text; bytes that are not UTF-8
-//! appear as `hex:…`.
+//! `v` is the written value. `old` is the value that a `cas` expects (null: none). `out` is what a
+//! `get` or an unsuccessful `cas` found (null: nothing). `call` and `ret` are in nanoseconds; `ret`
+//! is -1 if the client still waits. `ok` says whether the operation did what it should: it is false
+//! for an unsuccessful `cas`, for a `del` that found nothing, and without an answer. `st` says
+//! whether it happened: `fail` means surely not, `info` means unknown. Keys and values are text;
+//! bytes that are not UTF-8 appear as `hex:…`.
 
 use std::io::{self, BufRead, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,34 +24,34 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{KvCommand, KvOutput};
 use crate::types::Time;
 
-/// One operation on one key, as its client saw it.
+/// One operation on one key, as seen by its client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
-    /// Who asked. A client asks one thing at a time, and nothing more once it was left without an
+    /// The client. It asks one thing at a time, and nothing more after an operation without an
     /// answer.
     pub client: u64,
-    /// What about.
+    /// The key.
     pub key: Bytes,
-    /// What was asked.
+    /// The call.
     pub call: Call,
-    /// When it was asked, in nanoseconds on the history's one clock.
+    /// When it was called, in nanoseconds of the history's single clock.
     pub called: u64,
     /// When the client stopped waiting; `None` while it waits.
     pub returned: Option<u64>,
-    /// What came of it.
+    /// The result.
     pub outcome: Outcome,
 }
 
-/// What is asked about one key.
+/// A call about one key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
-    /// Its value.
+    /// Read its value.
     Get,
     /// Set it to this.
     Put(Bytes),
-    /// Set it if it is as expected.
+    /// Set it if it has the expected value.
     Cas {
-        /// The value it must have; `None`: it must have none.
+        /// The expected value; `None` if it must have none.
         expected: Option<Bytes>,
         /// The new value.
         value: Bytes,
@@ -60,35 +60,35 @@ pub enum Call {
     Del,
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It was executed.
     Ok(Answer),
-    /// It was surely not executed and never will be.
+    /// It was not executed and never will be.
     Fail,
-    /// Nobody knows: it may have been executed, or still be, at any time after the call.
+    /// Unknown: it may have been executed, or may still be, at any time after the call.
     Info,
 }
 
-/// What the store answered.
+/// An answer of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// To a `Get`.
     Value(Option<Bytes>),
     /// To a `Put`.
     Done,
-    /// To a `Cas`: done.
+    /// To a `Cas`: swapped.
     Swapped,
-    /// To a `Cas`: not done, since it was this.
+    /// To a `Cas`: not swapped, because this was the value.
     Mismatch(Option<Bytes>),
     /// To a `Del`: whether there was a value.
     Deleted(bool),
 }
 
 impl Call {
-    /// The key and what is asked of it; `None` for commands of several keys, which no checker of
-    /// single keys understands.
+    /// A command's key and call; `None` for commands of several keys, which checkers of single keys
+    /// cannot handle.
     pub fn of(command: &KvCommand) -> Option<(Bytes, Call)> {
         Some(match command.clone() {
             KvCommand::Get { key } => (key, Call::Get),
@@ -99,7 +99,7 @@ impl Call {
         })
     }
 
-    /// Whether this is an answer to this call.
+    /// Whether this answer fits this call.
     fn fits(&self, answer: &Answer) -> bool {
         matches!(
             (self, answer),
@@ -127,12 +127,12 @@ impl Answer {
     }
 }
 
-/// Collects a history, from one simulated world or from many threads.
+/// Collects a history from a simulated world or from many threads.
 ///
-/// The times given should come from one monotonic clock. Each event gets a time of its own: one
-/// that is not after the event recorded before it is moved there, so that the order of the times
-/// is the order in which the recorder was told. Therefore tell it of a call *before* asking, and of
-/// an answer *after* hearing it.
+/// The times should come from one monotonic clock. Each event gets its own time. A time that is not
+/// after the event recorded before is moved there, so that the order of times is the order of the
+/// calls to the recorder. So record a call *before* you send it, and an answer *after* you receive
+/// it.
 #[derive(Debug, Default)]
 pub struct Recorder(Mutex<Recording>);
 
@@ -154,14 +154,14 @@ impl Recorder {
         Recorder::default()
     }
 
-    /// A client id that nobody has had. Take another one after each operation left without answer.
+    /// A new client id. Take another after each operation without an answer.
     pub fn client(&self) -> u64 {
         let mut recording = self.lock();
         recording.clients += 1;
         recording.clients
     }
 
-    /// A client is about to ask.
+    /// Records that a client is about to send a call.
     pub fn call(&self, now: Time, client: u64, key: Bytes, call: Call) -> Asked {
         let mut recording = self.lock();
         let called = recording.stamp(now);
@@ -171,10 +171,10 @@ impl Recorder {
         Asked(recording.operations.len() - 1)
     }
 
-    /// A client has its answer, or has given up waiting ([`Outcome::Info`]).
+    /// Records a client's answer, or that it has stopped waiting ([`Outcome::Info`]).
     ///
     /// # Panics
-    /// If the answer does not fit the question.
+    /// If the answer does not fit the call.
     pub fn answer(&self, asked: Asked, now: Time, outcome: Outcome) {
         let mut recording = self.lock();
         let returned = recording.stamp(now);
@@ -186,18 +186,18 @@ impl Recorder {
         operation.outcome = outcome;
     }
 
-    /// Everything so far, in the order of the calls. What has no answer yet is `Info`.
+    /// The history so far, in order of the calls. Operations without an answer are `Info`.
     pub fn history(&self) -> Vec<Operation> {
         self.lock().operations.clone()
     }
 
-    /// Everything, without a copy.
+    /// The history, without a copy.
     pub fn into_history(self) -> Vec<Operation> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner).operations
     }
 
     fn lock(&self) -> MutexGuard<'_, Recording> {
-        // A recording is never left half-changed: a thread that panicked does no harm.
+        // A recording is always consistent, also after a panic of another thread.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,13 +213,13 @@ impl Recording {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HistoryError {
-    /// The file.
+    /// The file cannot be read.
     #[error("the history cannot be read")]
     Io(#[from] io::Error),
-    /// A line of it.
+    /// A line is not an operation.
     #[error("line {line} of the history: {reason}")]
     Line {
-        /// From 1.
+        /// The line's number, from 1.
         line: usize,
         /// What is wrong.
         reason: String,
@@ -261,10 +261,10 @@ enum Status {
     Info,
 }
 
-/// Writes a history, one line an operation.
+/// Writes a history, one operation on each line.
 ///
 /// # Errors
-/// When the writer fails.
+/// If the writer fails.
 pub fn write_history(history: &[Operation], mut to: impl Write) -> io::Result<()> {
     for operation in history {
         serde_json::to_writer(&mut to, &Line::of(operation))?;
@@ -273,11 +273,11 @@ pub fn write_history(history: &[Operation], mut to: impl Write) -> io::Result<()
     to.flush()
 }
 
-/// Reads what [`write_history`] wrote, or another program in the same format. Empty lines are
-/// skipped.
+/// Reads a history from [`write_history`], or from another program with the same format. Empty
+/// lines are skipped.
 ///
 /// # Errors
-/// When the reader fails, or a line is not an operation.
+/// If the reader fails, or a line is not an operation.
 pub fn read_history(from: impl BufRead) -> Result<Vec<Operation>, HistoryError> {
     let mut history = Vec::new();
     for (number, line) in (1..).zip(from.lines()) {
@@ -368,7 +368,7 @@ impl Line {
 
 const HEX: &str = "hex:";
 
-/// Text for bytes; different for different bytes.
+/// Text for bytes; different bytes have different text.
 pub(super) fn to_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.starts_with(HEX) => text.to_owned(),
@@ -380,7 +380,7 @@ fn from_text(text: &str) -> Result<Bytes, String> {
     let Some(hex) = text.strip_prefix(HEX) else {
         return Ok(Bytes::copy_from_slice(text.as_bytes()));
     };
-    // Two digits: a sign would pass for one otherwise.
+    // Require two hex digits, because a number parser would accept a sign.
     let byte = |pair: &[u8]| match pair {
         [high, low] => {
             let digit = |it: u8| char::from(it).to_digit(16).and_then(|it| u8::try_from(it).ok());

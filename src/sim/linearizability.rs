@@ -1,19 +1,19 @@
-//! Is a history linearizable? That is: could every operation have happened at one moment between
-//! its call and its return, one after the other, with the answers that were given?
+//! Checks whether a history is linearizable: could every operation have happened at one moment
+//! between its call and its return, one after the other, with the answers given?
 //!
-//! Keys are independent (linearizability is local), so each is a register of its own. For one key:
+//! Keys are independent (linearizability is local), so each key is a register of its own. For one
+//! key:
 //!
 //! 1. `register` turns operations into acts: reads, writes, swaps, deletions. A `fail` never
-//!    happened; what is `info` may have, at any time after its call.
-//! 2. `chains` uses that values are unique, where they are: who wrote a value and who saw it are
-//!    neighbours in every order, so they become one unit. Most violations show here already, as two
-//!    units each of which would have to precede the other, and are explained by a handful of
-//!    operations.
-//! 3. `search` looks for an order of the units that fits both the times and the register, going
-//!    back where it led nowhere, and never through the same configuration twice.
+//!    happened. An `info` may have happened at any time after its call.
+//! 2. `chains` uses unique values, if they are unique. The writer of a value and its readers are
+//!    neighbours in every order, so they become one unit. Most violations already show here as two
+//!    units that must each precede the other, and a few operations explain them.
+//! 3. `search` looks for an order of the units that fits both the times and the register. It
+//!    backtracks, and never visits the same configuration twice.
 //!
-//! With unique values the search hardly ever goes back: it takes about one step an operation. Other
-//! histories are decided as well, but may take exponentially long; so steps are bounded.
+//! With unique values the search hardly ever backtracks: it takes about one step per operation. It
+//! decides other histories, too, but may take exponential time, so its steps are bounded.
 
 mod chains;
 mod register;
@@ -29,17 +29,17 @@ use chains::{Chains, chain};
 use register::{Contradiction, Register};
 use search::{Found, search};
 
-/// A bound on the search of one key that takes some seconds, and some 200 MB, to reach.
+/// A bound for the search of one key; reaching it takes some seconds and some 200 MB.
 pub const BUDGET: u64 = 5_000_000;
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// An order exists.
     Linearizable,
     /// None exists.
     Violation(Box<Violation>),
-    /// Nobody knows: the budget is used up.
+    /// Undecided: the budget is used up.
     TooHard {
         /// The first key that was too hard.
         key: Bytes,
@@ -53,7 +53,7 @@ pub struct Violation {
     pub key: Bytes,
     /// What is wrong.
     pub reason: String,
-    /// The operations it shows in, by time of call.
+    /// The operations that show it, by time of call.
     pub operations: Vec<Operation>,
 }
 
@@ -67,10 +67,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Checks a history in which every key begins without a value.
+/// Checks a history in which every key starts without a value.
 ///
-/// Two operations are in order when one returned before the other was called; at equal times they
-/// are not. `budget` bounds the steps of each key's search: [`BUDGET`] if in doubt.
+/// Two operations are ordered if one returned before the other was called; equal times do not order
+/// them. `budget` bounds the steps of each key's search: [`BUDGET`] if in doubt.
 pub fn check(history: &[Operation], budget: u64) -> Verdict {
     let mut keys: BTreeMap<&Bytes, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
@@ -97,15 +97,14 @@ pub fn check(history: &[Operation], budget: u64) -> Verdict {
 enum Decision {
     Linearizable,
     TooHard,
-    /// A proof: these operations alone cannot be put in order.
+    /// A proof: these operations alone have no valid order.
     Contradiction(Contradiction),
-    /// No order was found among all there are: these are the operations at which the longest
-    /// attempt ended.
+    /// None of the possible orders is valid. The longest attempt ended at these operations.
     Stuck(Contradiction),
 }
 
-/// Decides the history of one key up to the moment `until`: what was called later is left out, and
-/// what had not returned is unknown.
+/// Decides the history of one key up to the time `until`. Later calls are left out, and operations
+/// that had not returned are unknown.
 fn decide(operations: &[&Operation], until: u64, budget: u64) -> Decision {
     let register = match Register::new(operations, until) {
         Ok(register) => register,
@@ -129,8 +128,8 @@ fn decide(operations: &[&Operation], until: u64, budget: u64) -> Decision {
     }
 }
 
-/// The contradiction in the shortest prefix that has one. A prefix of a linearizable history is
-/// linearizable, so bisection finds it.
+/// The contradiction in the shortest prefix that has one. Bisection finds it, because a prefix of a
+/// linearizable history is linearizable.
 fn shortest(operations: &[&Operation], budget: u64) -> Option<Contradiction> {
     let mut ends: Vec<u64> = operations.iter().filter_map(|it| it.returned).collect();
     ends.sort_unstable();
@@ -139,7 +138,7 @@ fn shortest(operations: &[&Operation], budget: u64) -> Option<Contradiction> {
     while low < high {
         let middle = usize::midpoint(low, high);
         match decide(operations, ends[middle], budget) {
-            // Where it is too hard to say, a longer prefix will do.
+            // If a prefix is too hard to decide, try a longer one.
             Decision::Linearizable | Decision::TooHard => low = middle + 1,
             Decision::Contradiction(found) | Decision::Stuck(found) => {
                 best = Some(found);
@@ -158,7 +157,7 @@ fn violation(key: &Bytes, operations: &[&Operation], found: Contradiction) -> Ve
     Verdict::Violation(Box::new(Violation { key: key.clone(), reason: found.reason, operations }))
 }
 
-/// An operation as a line for people.
+/// An operation as one line of text.
 struct Shown<'a>(&'a Operation);
 
 impl fmt::Display for Shown<'_> {

@@ -1,10 +1,10 @@
-//! Bugs on purpose in the protocols that agree on one sequence, each of which the checks have to
-//! notice: by what replicas execute and answer alone.
+//! Deliberate bugs in the log-based protocols. The checks must notice each of them, using only what
+//! replicas execute and answer.
 //!
-//! Those that need a long chain of coincidences, and were not noticed in 500 to 1500 worlds, are
-//! told as stories in `protocol/multipaxos/tests/breaches`: a promise told too early, a lease that
-//! counts from its receipt, grants forgotten, and reads before the barrier. Paxos' promise told too
-//! early is found by `protocol/paxos/tests/chaos`.
+//! Some bugs need a long chain of coincidences, and 500 to 1500 worlds did not show them. Stories
+//! in `protocol/multipaxos/tests/breaches` cover these: a promise sent too early, a lease that
+//! counts from its receipt, forgotten grants, and reads before the barrier.
+//! `protocol/paxos/tests/chaos` finds Paxos' promise that is sent too early.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use super::subject::Plant;
 use super::world::sabotage::Sabotage;
 use crate::protocol::{ProtocolKind, fast_paxos, multipaxos, paxos};
 
-/// How a bug that makes replicas decide, forget or answer wrongly shows.
+/// How a bug shows that makes replicas decide, forget or answer wrongly.
 const UNSAFE: &[Broken] = &[
     Broken::Agreement,
     Broken::Order,
@@ -27,7 +27,7 @@ const UNSAFE: &[Broken] = &[
     Broken::Panic,
 ];
 
-/// All of them, and whether each needs restarts to show.
+/// All bugs, and whether each needs restarts to show.
 const ALL: &[(Plant, bool)] = &[
     (Plant::MultiPaxos(multipaxos::Plant::EarlyVote), true),
     (Plant::MultiPaxos(multipaxos::Plant::EarlyPromise), true),
@@ -53,7 +53,7 @@ const ALL: &[(Plant, bool)] = &[
     (Plant::Paxos(paxos::Plant::SmallQuorum), false),
 ];
 
-/// The first of these seeds whose world notices.
+/// The first of these seeds whose world shows the bug.
 fn hunt(mut seeds: Range<u64>, plant: Plant, restarts: bool) -> Option<(u64, Violation)> {
     let protocol = match plant {
         Plant::EPaxos(_) => ProtocolKind::EPaxos,
@@ -70,8 +70,8 @@ fn hunt(mut seeds: Range<u64>, plant: Plant, restarts: bool) -> Option<(u64, Vio
     })
 }
 
-/// Those that a few worlds show. Where the first one that does is far from seed 0, the hunt begins
-/// shortly before it.
+/// For bugs that a few worlds show. If the first such seed is far from 0, the search starts shortly
+/// before it.
 #[track_caller]
 fn caught(seeds: Range<u64>, plant: Plant) {
     let (_, restarts) = ALL.iter().find(|(bug, _)| *bug == plant).expect("it is one of them");
@@ -135,12 +135,12 @@ fn paxos_that_says_what_is_not_durable() {
     caught(0..20, Plant::Paxos(paxos::Plant::EarlyBallot));
 }
 
-/// How many seeds each takes, for whoever changes the simulator: minutes in release.
+/// How many seeds each bug takes, for changes of the simulator; takes minutes in release.
 fn survey(seeds: u64, of: impl Fn(Plant) -> bool) {
     for (bug, restarts) in ALL.iter().filter(|(bug, _)| of(*bug)) {
         let found = hunt(0..seeds, *bug, *restarts);
         let found = found.map(|(seed, violation)| (seed, violation.to_string()));
-        // Each at once: somebody is waiting.
+        // Print each result at once, because the survey takes long.
         let line = writeln!(io::stderr(), "{bug:?}: {found:?}");
         line.expect("standard error can be written to");
     }

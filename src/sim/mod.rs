@@ -1,17 +1,17 @@
-//! The simulator: seed → verdict. Whole replicas, unchanged, in a world with a network, disks,
-//! clocks and clients of its own, one thread and no time but its own; the same seed gives the same
-//! world on every machine.
+//! The simulator: it turns a seed into a verdict. Whole unchanged replicas run in one thread, in a
+//! world with its own network, disks, clocks, clients and time. The same seed gives the same world
+//! on every machine.
 //!
-//! To read in this order, which is also a seed's way, each folder using only those before it:
+//! Read in this order, which is also the way of a seed; each folder uses only those before it:
 //!
-//! 1. `subject`: what a world knows of its protocol;
-//! 2. `plan`: what a seed draws; `report`: what is counted, and what can be broken;
-//! 3. `checks` look at every step of every replica;
-//! 4. `world`: the hosts, and how a replica goes on in it;
-//! 5. `faults` get in the way;
+//! 1. `subject`: what a world knows about its protocol;
+//! 2. `plan`: what a seed draws; `report`: what is counted, and which promises can be broken;
+//! 3. `checks`: examine every step of every replica;
+//! 4. `world`: the hosts, and how a replica runs in it;
+//! 5. `faults`: disturb it;
 //! 6. `run`: from a seed to its verdict, for many seeds.
 //!
-//! `history` and [`linearizability`] stand alone: real clients use them too.
+//! `history` and [`linearizability`] are independent, because real clients use them, too.
 
 #[cfg(test)]
 mod boundaries;

@@ -1,9 +1,10 @@
-//! Bugs on purpose, each of which the checks have to notice (PROTOCOL.md §9). How many seeds that
-//! takes was measured; each test allows for some times as many, as other changes shuffle the seeds.
+//! Deliberate bugs, each of which the checks must notice (PROTOCOL.md §9). The number of seeds that
+//! this takes was measured. Each test allows several times as many, because other changes shuffle
+//! the seeds.
 //!
-//! Those that need a long chain of coincidences, and take thousands of seeds, are told as stories
-//! in `replica/stories`: no index entry at Validate, yielding too early, forgetting early, and a
-//! Commit that takes what was accepted.
+//! Some bugs need a long chain of coincidences and thousands of seeds. Stories in `replica/stories`
+//! cover these: no index entry at Validate, yielding too early, forgetting early, and a Commit that
+//! takes what was accepted.
 
 use super::plan::Overrides;
 use super::report::{Broken, Violation};
@@ -12,7 +13,7 @@ use super::subject;
 use super::world::sabotage::Sabotage;
 use crate::protocol::epaxos::Plant;
 
-/// The first seed, from 0, whose world notices, of at most `seeds`.
+/// The first of `seeds` seeds, from 0, whose world shows the bug.
 fn hunt(replicas: usize, seeds: u64, sabotage: Sabotage) -> Option<(u64, Violation)> {
     let overrides = Overrides { replicas: Some(replicas), ..Overrides::default() };
     (0..seeds).find_map(|seed| {
@@ -32,7 +33,7 @@ fn caught(replicas: usize, seeds: u64, sabotage: Sabotage, as_any: &[Broken]) {
     assert!(as_any.contains(&violation.broken), "seed {seed} says {violation}");
 }
 
-/// What breaks when replicas decide what they should not.
+/// Promises that break when replicas decide wrongly.
 const UNSAFE: &[Broken] = &[
     Broken::Agreement,
     Broken::Visibility,
@@ -79,7 +80,7 @@ fn an_answer_at_commit() {
     caught(3, 400, sabotage, &[Broken::Linearizability]);
 }
 
-/// A client's misuse of ids, in the worlds that have it, makes replicas differ.
+/// Clients that misuse ids make replicas diverge, in worlds that have such clients.
 #[test]
 fn one_id_for_all_that_a_client_sends_under_it() {
     let sabotage = Sabotage { one_content: true, ..Sabotage::default() };
@@ -87,7 +88,7 @@ fn one_id_for_all_that_a_client_sends_under_it() {
     caught(3, 100, sabotage, &seen);
 }
 
-/// How many seeds each takes, for whoever changes the simulator: minutes in release.
+/// How many seeds each bug takes, for changes of the simulator; takes minutes in release.
 #[test]
 #[ignore = "a measurement"]
 fn survey() {

@@ -1,4 +1,4 @@
-//! What the simulator counts, and what it says in the end.
+//! What the simulator counts, and its final report.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::types::{ExecutionOrder, Time};
 
 macro_rules! counters {
     ($($variant:ident = $name:literal,)*) => {
-        /// Something that the world does or sees, beside the paths of the protocol.
+        /// Something that the world does or observes, apart from the protocol's paths.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(super) enum Counter { $($variant,)* }
 
@@ -127,16 +127,16 @@ counters! {
 }
 
 impl Counter {
-    /// Whether only worlds with restarts meet it.
+    /// Whether only worlds with restarts can hit it.
     pub(super) fn needs_restarts(self) -> bool {
         self as usize >= Counter::Restart as usize
     }
 
-    /// Whether worlds of a protocol meet it.
+    /// Whether worlds of protocol `P` can hit it.
     pub(super) fn is_met_by<P: Subject>(self) -> bool {
         match self {
             Counter::ReadUnproposed => P::HAS_LEASES,
-            // What comes of owners and of conflicts.
+            // These need owners and conflicts.
             Counter::Component
             | Counter::KeptRecover
             | Counter::OpenProposals
@@ -171,7 +171,7 @@ impl Counters {
     }
 }
 
-/// Which promise was broken.
+/// The promise that was broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Broken {
     /// Two replicas committed different things in one instance (PROTOCOL.md §2).
@@ -184,39 +184,39 @@ pub enum Broken {
     Order,
     /// A command had its effect twice at one replica.
     Once,
-    /// Something pending did not finish after the faults had ended.
+    /// Something pending did not finish after the end of the faults.
     Liveness,
     /// Replicas that executed the same commands have different states.
     Divergence,
-    /// What clients were told has no explanation.
+    /// No order explains what clients were told.
     Linearizability,
-    /// What every replica has executed is not forgotten.
+    /// Something that every replica has executed was not forgotten.
     Memory,
-    /// Something was dropped or forgotten that some member lacks (PROTOCOL.md §8a).
+    /// Something that some member lacks was dropped or forgotten (PROTOCOL.md §8a).
     Truncation,
-    /// Messages are changed by their encoding.
+    /// Encoding and decoding changes a message.
     Wire,
-    /// A ballot was used by two lives of a replica (PROTOCOL.md §5.1).
+    /// Two lives of a replica used the same ballot (PROTOCOL.md §5.1).
     Ballot,
-    /// A replica listens to one that lacks what it has heard, or would not know it any more.
+    /// A replica accepts one that lacks what it has heard, or could not recognise such a one.
     Freshness,
-    /// What was durable is not there any more, or damage went unnoticed.
+    /// Something durable is missing, or damage was not noticed.
     Storage,
-    /// An assertion of the code under test.
+    /// An assertion failed in the code under test.
     Panic,
 }
 
-/// A promise that was broken, and how.
+/// A broken promise and the details.
 pub(super) type Breach = (Broken, String);
 
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Which.
+    /// The promise.
     pub broken: Broken,
-    /// How.
+    /// The details.
     pub detail: String,
-    /// When, in simulated time.
+    /// When it was noticed, in simulated time.
     pub at: Time,
 }
 
@@ -226,20 +226,20 @@ impl fmt::Display for Violation {
     }
 }
 
-/// One seed's world after it has ended.
+/// The result of one seed's world.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verdict {
     /// The seed.
     pub seed: u64,
-    /// A hash over all that happened: equal for equal seeds.
+    /// A hash of everything that happened: equal for equal seeds.
     pub trace: u64,
     /// How long the world lasted.
     pub simulated: Duration,
-    /// Operations that clients saw answered.
+    /// Operations that clients got an answer to.
     pub operations: u64,
     /// The longest that a client waited for an answer.
     pub slowest: Duration,
-    /// What went wrong, if anything did.
+    /// What went wrong, if anything.
     pub violation: Option<Violation>,
     pub(super) paths: Paths,
     pub(super) counters: Counters,
@@ -247,7 +247,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// How often a fault struck or a sight was seen, by its name in the report.
+    /// How often the counter with this name was hit.
     #[cfg(test)]
     pub(super) fn count(&self, name: &str) -> u64 {
         let found = self.counters.iter().find(|(counter, _)| counter.name() == name);
@@ -262,39 +262,39 @@ pub struct Failure {
     pub seed: u64,
     /// What went wrong.
     pub violation: Violation,
-    /// The command line that shows it again.
+    /// The command line that reproduces it.
     pub reproduce: String,
-    /// The smallest world of the same seed found that fails, if it was looked for.
+    /// The smallest failing world of the same seed, if it was searched for.
     pub shrunk: Option<(Overrides, Violation)>,
 }
 
-/// What a run of many seeds has found.
+/// The result of a run of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Seeds run.
     pub seeds: u64,
-    /// Seeds that failed; the first of them are in `failures`.
+    /// Seeds that failed; `failures` describes the first of them.
     pub violations: u64,
-    /// Those that failed, by seed.
+    /// The described failures, by seed.
     pub failures: Vec<Failure>,
-    /// How long the worlds lasted.
+    /// How long the worlds lasted, in simulated time.
     pub simulated: Duration,
-    /// How long that took, on all threads together.
+    /// How long the run took, summed over all threads.
     pub busy: Duration,
-    /// Operations that clients saw answered.
+    /// Operations that clients got an answer to.
     pub operations: u64,
     /// The largest component executed.
     pub largest_component: usize,
     /// A hash of all traces, the same for any number of threads.
     pub trace: u64,
-    /// How often each path, fault and sight was met.
+    /// How often each path, fault and sight occurred.
     pub paths: BTreeMap<&'static str, u64>,
-    /// Paths that have to be met in a run of this size and were not.
+    /// Paths that a run of this size must take and did not.
     pub never: Vec<&'static str>,
 }
 
 impl Summary {
-    /// Whether nothing failed and everything was met.
+    /// Whether nothing failed and every required path was taken.
     pub fn is_good(&self) -> bool {
         self.violations == 0 && self.never.is_empty()
     }
@@ -309,7 +309,7 @@ impl Summary {
         self.simulated.as_secs_f64() / self.busy.as_secs_f64().max(1e-9)
     }
 
-    /// Takes in a seed; the order makes no difference.
+    /// Adds a seed's result; the order does not matter.
     pub(super) fn add(&mut self, verdict: &Verdict, busy: Duration) {
         self.seeds += 1;
         self.violations += u64::from(verdict.violation.is_some());

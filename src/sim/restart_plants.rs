@@ -1,6 +1,6 @@
-//! Worlds with restarts, and the rows of the table of PROTOCOL.md §7 skipped in turn: whatever is
-//! said before it is durable has to be noticed. How many seeds that takes was measured, as in
-//! `plants`.
+//! Worlds with restarts in which one row of the table of PROTOCOL.md §7 is skipped at a time. The
+//! checks must notice whatever is sent before it is durable. The number of seeds that this takes
+//! was measured, as in `plants`.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
@@ -17,7 +17,7 @@ fn overrides(replicas: Option<usize>) -> Overrides {
     Overrides { replicas, restarts: true, ..Overrides::default() }
 }
 
-/// The first seed, from 0, whose world notices, of at most `seeds`.
+/// The first of these seeds whose world shows the bug.
 fn hunt(replicas: usize, seeds: Range<u64>, plant: Plant) -> Option<(u64, Violation)> {
     let sabotage = Sabotage { plant: Some(subject::Plant::EPaxos(plant)), ..Sabotage::default() };
     hunt_in(replicas, seeds, sabotage, &BREACHES)
@@ -38,7 +38,7 @@ fn hunt_in(
     sabotage: Sabotage,
     shown_as: &[Broken],
 ) -> Option<(u64, Violation)> {
-    // Each under the rules that it breaks.
+    // Run each bug under the rules that it breaks.
     let optimised = match sabotage.plant {
         Some(subject::Plant::EPaxos(plant)) => Plant::OPTIMISED.contains(&plant),
         _ => false,
@@ -55,7 +55,7 @@ fn hunt_in(
     })
 }
 
-/// What a bug planted in the protocol has to show as: not merely as something that does not end.
+/// The promises that a bug in the protocol must break; lack of progress alone is not enough.
 const BREACHES: [Broken; 9] = [
     Broken::Agreement,
     Broken::Visibility,
@@ -68,12 +68,12 @@ const BREACHES: [Broken; 9] = [
     Broken::Panic,
 ];
 
-/// How many seeds each takes, for whoever changes the simulator: minutes in release.
+/// How many seeds each bug takes, for changes of the simulator; takes minutes in release.
 fn survey(plants: &[Plant]) {
     for (plant, replicas) in plants.iter().flat_map(|it| [(*it, 3), (*it, 5)]) {
         let found = hunt(replicas, 0..2000, plant);
         let found = found.map(|(seed, violation)| (seed, violation.to_string()));
-        // Each at once: somebody is waiting.
+        // Print each result at once, because the survey takes long.
         let line = writeln!(io::stderr(), "{plant:?}, {replicas} replicas: {found:?}");
         line.expect("standard error can be written to");
     }
@@ -142,7 +142,7 @@ fn an_older_disk_that_went_on_alone_whose_lives_are_not_compared() {
     freshness_is_broken(1000, Forget::Life);
 }
 
-/// Not harmless: whoever loses what was not flushed would be refused for it.
+/// Not harmless: a replica that loses unflushed records would be refused because of it.
 #[test]
 fn frames_that_count_what_is_not_durable() {
     freshness_is_broken(200, Forget::Durable);
@@ -196,16 +196,16 @@ fn a_ballot_that_its_leader_forgets() {
     caught(3, 100, Plant::EarlyRecover);
 }
 
-/// The store's own bug: what the system has was not flushed.
+/// A bug of the storage itself: data handed to the system was not flushed.
 #[test]
 fn a_store_that_does_not_flush() {
     let sabotage = Sabotage { unflushed_store: true, ..Sabotage::default() };
     hunt_for(3, 30, sabotage, &[Broken::Storage]).expect("the checks notice");
 }
 
-/// Worlds that show its kin, `OrphanOnlyAtOwnersBallot` and `OrphanCountsItself`, are too rare for
-/// a test: those are found in random schedules (`replica/stories/chaos`), and
-/// told as stories (`replica/stories/quick.rs`).
+/// Worlds that show the related bugs `OrphanOnlyAtOwnersBallot` and `OrphanCountsItself` are too
+/// rare for a test. Random schedules (`replica/stories/chaos`) find them, and stories tell of them
+/// (`replica/stories/quick.rs`).
 #[test]
 fn an_orphan_whose_owner_speaks_for_it() {
     // The first world that shows it is far from seed 0.
@@ -222,7 +222,7 @@ fn a_lost_slot_that_conflicts_with_nothing() {
     caught(3, 300, Plant::LostNotInConf);
 }
 
-/// Measured: the third seed, and the first (PROTOCOL.md §8a).
+/// Measured: the third seed and the first one (PROTOCOL.md §8a).
 #[test]
 fn a_truncated_instance_that_is_decided_anew() {
     caught(3, 30, Plant::TruncatedVote);

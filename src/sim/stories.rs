@@ -1,5 +1,5 @@
-//! Stories that need a whole world, but no fault: a hot key on a wide area, clients that ask two
-//! replicas at once, and what is left when all is done.
+//! Stories that need a whole world but no fault: a hot key on a wide area network, clients that ask
+//! two replicas at once, and what remains when everything is done.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const SITES: [[u64; 5]; 5] = [
     [705, 1412, 1273, 2044, 0],
 ];
 
-/// A world of five sites in which nothing goes wrong and every command writes one key.
+/// A world of five sites without faults, in which every command writes one key.
 fn hot_key(clients: usize, minutes: u64) -> Plan {
     let mut plan = Plan::draw(1, &Overrides { replicas: Some(5), ..Overrides::default() });
     plan.timing = crate::types::Timing::default();
@@ -57,8 +57,8 @@ fn run(plan: Plan) -> Verdict {
     verdict
 }
 
-/// Left alone, a hot key keeps one component open for ever: nothing in it is executed until the
-/// load ends. Admission bounds it (PROTOCOL.md §6b).
+/// Without a countermeasure, a hot key keeps one component open for ever: nothing in it is executed
+/// until the load ends. Admission bounds it (PROTOCOL.md §6b).
 #[test]
 fn a_hot_key_does_not_livelock() {
     let verdict = run(hot_key(50, 1));
@@ -67,7 +67,8 @@ fn a_hot_key_does_not_livelock() {
     assert!(verdict.slowest < Duration::from_secs(2), "an answer took {:?}", verdict.slowest);
 }
 
-/// A client asks two replicas at once, and both commit: the second execution finds the session.
+/// A client asks two replicas at once, and both commit: the second execution finds the session's
+/// entry.
 #[test]
 fn duplicates_at_two_replicas_happen_once() {
     let mut plan = hot_key(10, 1);
@@ -79,8 +80,8 @@ fn duplicates_at_two_replicas_happen_once() {
     assert!(met_again > verdict.operations, "{met_again} of {}", verdict.operations);
 }
 
-/// What all have executed can only be forgotten once it is in everybody's snapshot. Chance once
-/// kept a replica from taking one for longer than the last check is patient: here none is ever
+/// What all have executed can only be forgotten once every replica's snapshot contains it. By
+/// chance a replica once took no snapshot for longer than the last check waits. Here none is ever
 /// taken by chance.
 #[test]
 fn what_all_have_executed_is_forgotten_when_nothing_happens_any_more() {

@@ -1,5 +1,5 @@
-//! What outlives a crash, and what does not: a replica is checked anew in each life, against what
-//! all lives of all replicas have shown.
+//! What survives a crash and what does not. Each life of a replica is checked from its start,
+//! against what all lives of all replicas have shown.
 
 use rustc_hash::FxHashSet;
 
@@ -9,7 +9,7 @@ use crate::sim::checks::order::Position;
 use crate::sim::subject::{Noted, Subject, noted};
 use crate::types::{Executed, InstanceId, ReplicaId, ReplicaSet};
 
-/// What a replica had executed when a snapshot was taken.
+/// What a replica had executed when it took a snapshot.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Shown {
     executed: FxHashSet<InstanceId>,
@@ -18,15 +18,15 @@ pub(in crate::sim) struct Shown {
 }
 
 impl Checks {
-    /// What a snapshot of a replica stands for.
+    /// What a snapshot of this replica covers now.
     pub(in crate::sim) fn shown(&self, at: ReplicaId) -> Shown {
         let seen = &self.seen[at.index()];
         let (executed, applied) = (seen.executed.clone(), seen.applied.clone());
         Shown { executed, applied, order: self.orders.position(at) }
     }
 
-    /// A replica starts from a snapshot, or goes on from another one's: what is in it is decided,
-    /// and known, whether there are records of it or not.
+    /// A replica starts from a snapshot or installs another's. Everything in it is decided and
+    /// known here, even without records.
     pub(in crate::sim) fn start_from(&mut self, at: ReplicaId, shown: &Shown, inside: &Executed) {
         let seen = &mut self.seen[at.index()];
         seen.open.retain(|id| !inside.contains(*id));
@@ -37,8 +37,8 @@ impl Checks {
         self.orders.start_from(at, &shown.order);
     }
 
-    /// A replica has stopped: `kept` is what it can read of its records, `lost` what it cannot.
-    /// Whether a decision is lost that nobody else knew.
+    /// A replica has stopped. It can still read the records `kept` and not `lost`. Returns whether
+    /// a decision is lost that no other replica knew.
     pub(in crate::sim) fn stopped<P: Subject>(
         &mut self,
         at: ReplicaId,
@@ -54,8 +54,8 @@ impl Checks {
             _ => None,
         });
         let reserved = reserved.max().unwrap_or(0);
-        // Nobody was told of a slot that has no record: it is free again. Not so if it was
-        // reserved.
+        // No other replica was told of a slot without a record, so the slot is free again, unless
+        // it was reserved.
         let own = kept.iter().filter_map(|record| match noted::<P>(record) {
             Noted::Proposed(id, _) if id.replica == at => Some(id),
             _ => None,
@@ -70,8 +70,8 @@ impl Checks {
                 let noted = kept.iter().chain(lost).map(crate::sim::subject::noted::<P>);
                 let mut before = noted.filter(|it| it.instance() == Some(id));
                 let voted = before.any(|it| matches!(it, Noted::Voted(_)));
-                // Fast: the owner alone knew, and it may become something else now; unless the
-                // owner may have told of it already.
+                // On the fast path only the owner knew the decision, which may now change, unless
+                // the owner may have announced it.
                 let alone = self.committers.get(&id) == Some(&ReplicaSet::from_iter([at]));
                 if alone && !voted {
                     if !self.optimisations.silent_orphans {
@@ -84,8 +84,8 @@ impl Checks {
         unknown
     }
 
-    /// A replica begins with these records, of its log or of its own snapshot: the latter may hold
-    /// what came with another's and was never in the log.
+    /// A replica starts with these records, from its log or its own snapshot. The snapshot may
+    /// contain records that came with another replica's snapshot and were never in the log.
     pub(in crate::sim) fn reads<P: Subject>(
         &mut self,
         at: ReplicaId,
@@ -118,7 +118,7 @@ impl Checks {
         }
     }
 
-    /// A replica says something in one of its lives.
+    /// A replica sends a message in one of its lives.
     pub(in crate::sim) fn said<P: Subject>(
         &mut self,
         life: u32,
@@ -131,7 +131,7 @@ impl Checks {
         Err((Broken::Ballot, format!("{id} is recovered at {ballot:?} in two lives")))
     }
 
-    /// Whether a replica has a proposal of its own that is not decided.
+    /// Whether a replica has an undecided proposal of its own.
     pub(in crate::sim) fn has_open_proposal(&self, at: ReplicaId) -> bool {
         self.seen[at.index()].open.iter().any(|id| id.replica == at)
     }

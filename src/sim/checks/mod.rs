@@ -1,10 +1,10 @@
-//! What must hold after every step (PROTOCOL.md §2, §6), looked at from outside and from nothing
-//! but what replicas write, execute and answer. `world` asks it.
+//! The invariants that must hold after every step (PROTOCOL.md §2, §6). They are checked from
+//! outside, using only what replicas write, execute and answer. `world` calls them.
 //!
-//! To read: `order`, `truncation`, this file, and `lives`, for crashes.
+//! Read in this order: `order`, `truncation`, this file, and `lives` for crashes.
 //!
-//! All of it is incremental: a step is compared with what is known already, so that a check costs
-//! in proportion to the step.
+//! All checks are incremental: a step is compared with what is known, so that a check costs in
+//! proportion to the step.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -21,25 +21,25 @@ use crate::types::{
     Optimisations, ReplicaId, ReplicaSet, RequestId, Slot, Value,
 };
 
-/// A command: its id, and what it contains.
+/// A command: its id and a hash of its content.
 pub(super) type Content = (RequestId, KeyHash);
 
-/// What a client asked, whatever else it asked under that id.
+/// A client's command, even if the client used the id for others, too.
 pub(super) fn content(request: RequestId, payload: &[u8]) -> Content {
     (request, KeyHash::of(payload))
 }
 
-/// What one replica has shown.
+/// What one replica has shown in its current life.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     committed: FxHashSet<InstanceId>,
     executed: FxHashSet<InstanceId>,
-    /// Of a sequence, the last slot executed in this life that is no `Nop`.
+    /// In a log, the highest slot executed in this life that is not a `Nop`.
     reached: Slot,
-    /// Instances with a record here and no decision.
+    /// Instances with a record here but no decision.
     open: BTreeSet<InstanceId>,
     applied: FxHashSet<Content>,
-    /// Refused for their age, in this life.
+    /// Commands refused because of their age in this life.
     refused: FxHashSet<Content>,
 }
 
@@ -48,28 +48,28 @@ type Users = Vec<BTreeMap<Slot, Access>>;
 
 /// Invariants:
 ///
-/// 1. `decided` holds what any replica has ever committed, in any life. Nothing leaves it but what
-///    an owner alone knew and lost before it was durable.
+/// 1. `decided` holds everything that any replica has ever committed, in any life. An entry leaves
+///    it only if its owner alone knew it and lost it before it was durable.
 /// 2. `keys`, `everything` and `all` hold the decided instances that are not `Nop`, by footprint.
 #[derive(Debug)]
 pub(super) struct Checks {
     n: usize,
     order: ExecutionOrder,
     asked: FxHashSet<Content>,
-    /// Reads that were answered without a proposal.
+    /// Reads answered without a proposal.
     read: FxHashSet<Content>,
     proposed: FxHashMap<InstanceId, Arc<Batch>>,
     decided: FxHashMap<InstanceId, (Value, Deps)>,
     keys: FxHashMap<KeyHash, Users>,
     everything: Users,
     all: Users,
-    /// Who has ever committed each.
+    /// The replicas that have ever committed each instance.
     committers: FxHashMap<InstanceId, ReplicaSet>,
     seen: Vec<Seen>,
     orders: Orders,
-    /// What replicas say before it is durable.
+    /// What replicas may send before it is durable.
     optimisations: Optimisations,
-    /// In which of its leader's lives each recovery was begun.
+    /// The life of the leader in which each recovery began.
     led: FxHashMap<(InstanceId, Ballot), u32>,
     truncation: Truncation,
 }
@@ -95,12 +95,12 @@ impl Checks {
         }
     }
 
-    /// Of replicas that do more to be quick.
+    /// The same checks for replicas with these optimisations.
     pub(super) fn of(self, optimisations: Optimisations) -> Checks {
         Checks { optimisations, ..self }
     }
 
-    /// A client hands in a command.
+    /// A client sends a command.
     pub(super) fn asked(&mut self, command: &Command) {
         self.asked.insert(content(command.request, &command.payload));
     }
@@ -125,7 +125,7 @@ impl Checks {
         Ok(())
     }
 
-    /// Integrity, first half: only what a client asked for, and once a slot.
+    /// Integrity, first half: only commands that a client sent, and only once in each slot.
     fn propose(&mut self, id: InstanceId, batch: &Arc<Batch>) -> Result<(), Breach> {
         self.check_asked(id, batch)?;
         if self.proposed.insert(id, batch.clone()).is_some_and(|before| before != *batch) {
@@ -176,7 +176,8 @@ impl Checks {
         Ok(())
     }
 
-    /// Visibility: only what is not covered has to be looked at, and that has to cover `id`.
+    /// Visibility. Only instances that `id` does not cover need checking; each of them must cover
+    /// `id`.
     fn check_visibility(&self, id: InstanceId, batch: &Batch, deps: &Deps) -> Result<(), Breach> {
         let check = |users: &Users, access: Access| {
             for (owner, covered) in deps.iter() {
@@ -218,18 +219,18 @@ impl Checks {
         }
     }
 
-    /// A command is answered without a proposal.
+    /// A read is answered without a proposal.
     pub(super) fn is_read(&mut self, read: &Command) {
         self.read.insert(content(read.request, &read.payload));
     }
 
-    /// Whether a command was ever answered without a proposal.
+    /// Whether this read was ever answered without a proposal.
     pub(super) fn was_read(&self, content: Content) -> bool {
         self.read.contains(&content)
     }
 
-    /// A slot of a sequence is executed: whatever the records may say, it is decided by now, for
-    /// all replicas and all their lives. A `Nop` is noticed where others execute something.
+    /// A slot of a log is executed. So it is decided for all replicas in all their lives, whatever
+    /// the records say. A wrong `Nop` shows when another replica executes a command there.
     fn decide_slot(
         &mut self,
         at: ReplicaId,
@@ -276,7 +277,7 @@ impl Checks {
         self.orders.executed(at, *id, batch.footprint())
     }
 
-    /// A replica applied a command of an instance, and this is what became of it.
+    /// A replica applied a command of an instance, with this result.
     pub(super) fn applied(
         &mut self,
         at: ReplicaId,
@@ -291,7 +292,7 @@ impl Checks {
         }
         let upkeep = command.request.client == ClientId::CLUSTER;
         if upkeep || reads(&command.payload) {
-            // A read may be repeated. What the cluster asks has an effect if it fits.
+            // A read may be repeated. A command of the cluster takes effect if it is next in order.
             seen.applied.insert(content);
             return Ok(());
         }
@@ -310,7 +311,7 @@ impl Checks {
         Ok(())
     }
 
-    /// The first instance that a replica has a record of and no decision.
+    /// The first instance for which a replica has a record but no decision.
     pub(super) fn open(&self, at: ReplicaId) -> Option<InstanceId> {
         self.seen[at.index()].open.first().copied()
     }
@@ -332,12 +333,12 @@ impl Checks {
     }
 }
 
-/// Whether an encoded command of the store writes nothing.
+/// Whether an encoded command of the store is read-only.
 fn reads(payload: &[u8]) -> bool {
     decode(payload).is_ok_and(|command| Kv::footprint(&command).is_read_only())
 }
 
-/// A value in a few words.
+/// A short form of a value.
 struct Brief<'a>(&'a Value);
 
 impl std::fmt::Debug for Brief<'_> {

@@ -1,20 +1,20 @@
-//! Conflicting instances are executed in the same order everywhere (PROTOCOL.md §6). Used by
-//! `checks`.
+//! Checks that conflicting instances are executed in the same order everywhere (PROTOCOL.md §6).
+//! Used by `checks`.
 
 use rustc_hash::FxHashMap;
 
 use crate::sim::report::{Breach, Broken};
 use crate::types::{Access, Footprint, InstanceId, KeyHash, ReplicaId};
 
-/// What instances may have in common. An instance that conflicts with everything writes
-/// `Everything`, and every other one reads it.
+/// What instances can conflict on. An instance that conflicts with everything writes `Everything`;
+/// every other instance reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(in crate::sim) enum Scope {
     Everything,
     Key(KeyHash),
 }
 
-/// The order on one scope, as far as any replica has come.
+/// The order of execution on one scope, as far as the most advanced replica.
 #[derive(Debug, Default)]
 struct Line {
     writes: Vec<InstanceId>,
@@ -38,17 +38,17 @@ impl Orders {
         Orders { lines: FxHashMap::default(), positions: vec![FxHashMap::default(); n] }
     }
 
-    /// How far a replica is.
+    /// How far a replica has executed.
     pub(in crate::sim) fn position(&self, at: ReplicaId) -> Position {
         self.positions[at.index()].clone()
     }
 
-    /// A replica goes on from there.
+    /// A replica continues from this position.
     pub(in crate::sim) fn start_from(&mut self, at: ReplicaId, position: &Position) {
         self.positions[at.index()].clone_from(position);
     }
 
-    /// A replica begins anew.
+    /// A replica starts from nothing.
     pub(in crate::sim) fn begin_anew(&mut self, at: ReplicaId) {
         self.positions[at.index()].clear();
     }

@@ -1,4 +1,4 @@
-//! The checkers, fed with worlds that went wrong.
+//! Tests of the checkers, with worlds that went wrong.
 
 use bytes::Bytes;
 
@@ -253,7 +253,7 @@ fn each_life_executes_everything_once_and_in_the_same_order() {
     assert_eq!(broken(story.execute(0, 1)), Broken::Order);
 }
 
-/// A sequence in which every command was asked for.
+/// A log of three commands, all sent by clients.
 fn sequence() -> (Checks, Vec<Arc<Batch>>) {
     let mut checks = Checks::new(3, ExecutionOrder::Log);
     let batches = (0..3).map(|client| {
@@ -288,7 +288,7 @@ fn slots_are_executed_in_order_each_once() {
     assert_eq!(execute(&mut checks, 0, 2, &batches[0]), None);
     assert_eq!(execute(&mut checks, 0, 2, &batches[0]), Some(Broken::Order));
     assert_eq!(execute(&mut checks, 0, 1, &batches[1]), Some(Broken::Order));
-    // A Nop here, and a command there: the next that conflicts tells.
+    // One replica executed a Nop and another a command: the next conflicting command shows it.
     assert_eq!(execute(&mut checks, 1, 3, &batches[1]), Some(Broken::Order));
 }
 

@@ -1,20 +1,20 @@
-//! What replicas forget and drop, against what all of them are sure to have (PROTOCOL.md §8a):
-//! nobody forgets what some member lacks, nothing that is dropped gets a record again, and what a
-//! member has told to be safe stays so.
+//! What replicas forget and drop, compared with what all of them surely have (PROTOCOL.md §8a). No
+//! replica forgets what a member lacks, a dropped instance never gets a record again, and what a
+//! member has reported as safe stays safe.
 
 use super::{Breach, Broken, Checks};
 use crate::sim::subject::Noted;
 use crate::types::{Deps, Executed, ReplicaId};
 
-/// What is known of all replicas.
+/// The positions of all replicas.
 #[derive(Debug)]
 pub(super) struct Truncation {
-    /// Up to where each has executed everything for good: in a durable snapshot, or, where the
+    /// Up to where each replica has executed everything for good: in a durable snapshot or, if the
     /// whole log is kept, in any of its lives.
     safe: Vec<Deps>,
-    /// Up to where this life of each has no records.
+    /// Up to where each replica has no records in its current life.
     dropped: Vec<Deps>,
-    /// Up to where this life of each has forgotten what conflicts.
+    /// Up to where each replica has forgotten conflicts in its current life.
     forgotten: Vec<Deps>,
 }
 
@@ -26,7 +26,7 @@ impl Truncation {
 }
 
 impl Checks {
-    /// A replica has a new durable snapshot, and will say so.
+    /// A replica has a new durable snapshot and will report it.
     pub(in crate::sim) fn saved(
         &mut self,
         at: ReplicaId,
@@ -41,20 +41,21 @@ impl Checks {
         Err(truncation(format!("{at} had a snapshot of {before:?}, and then one of {now:?}")))
     }
 
-    /// A replica has executed everything up to here, and keeps that: in its whole log, or in a
-    /// snapshot that it begins with.
+    /// A replica has executed everything up to here for good: in its whole log, or in the snapshot
+    /// it starts from.
     pub(in crate::sim) fn is_safe(&mut self, at: ReplicaId, executed: &Deps) {
         self.truncation.safe[at.index()].merge(executed);
     }
 
-    /// A replica begins a life: what it dropped or forgot in the one before may be back.
+    /// A replica begins a life. Records that it dropped or forgot earlier may be back.
     pub(in crate::sim) fn keeps_all(&mut self, at: ReplicaId) {
         let Truncation { dropped, forgotten, .. } = &mut self.truncation;
         dropped[at.index()] = Deps::none(self.n);
         forgotten[at.index()] = Deps::none(self.n);
     }
 
-    /// A replica has come back, from whichever snapshot: the log makes up for what it lacks.
+    /// A replica has come back from some snapshot. With the log, it must have everything reported
+    /// as safe.
     pub(in crate::sim) fn is_back(&self, at: ReplicaId, executed: &Deps) -> Result<(), Breach> {
         let safe = &self.truncation.safe[at.index()];
         if executed.includes(safe) {
@@ -82,7 +83,7 @@ impl Checks {
         }
     }
 
-    /// Whether a replica has forgotten more than it had.
+    /// Whether a replica has forgotten more than before.
     pub(in crate::sim) fn forgets(&mut self, at: ReplicaId, floor: &Deps) -> bool {
         let before = &mut self.truncation.forgotten[at.index()];
         let more = before != floor;
@@ -92,7 +93,7 @@ impl Checks {
         more
     }
 
-    /// Whether every member is sure to have what this one has forgotten.
+    /// Whether every member surely has what this replica has forgotten.
     pub(in crate::sim) fn all_have(&self, at: ReplicaId) -> Result<(), Breach> {
         let floor = &self.truncation.forgotten[at.index()];
         for other in ReplicaId::all(self.n) {

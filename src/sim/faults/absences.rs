@@ -1,10 +1,10 @@
-//! Members that stay away for long (PROTOCOL.md §8a): meanwhile the others go on, take snapshots,
-//! agree on a cut and drop what it holds; then they return, and need a snapshot to go on.
-//! `world::snapshots` carries out what follows.
+//! Long absences of members (PROTOCOL.md §8a). Meanwhile the others continue, take snapshots, agree
+//! on a cut and drop what it covers. The members then return and need a snapshot.
+//! `world::snapshots` carries out the rest.
 //!
-//! Left to chance all this seldom comes together. Here it is brought about, and what may get in its
-//! way is: chunks are lost, replicas stop while a snapshot is under way between them, and commands
-//! are left undecided just before.
+//! Chance alone seldom brings this about, so it is brought about here, together with what may
+//! interfere. Chunks are lost, replicas stop during a transfer between them, and commands are left
+//! undecided just before.
 
 use rand::RngExt;
 
@@ -15,13 +15,13 @@ use crate::sim::world::network::Rule;
 use crate::sim::world::state::World;
 use crate::types::{Quorums, ReplicaSet};
 
-/// How often the others go to work in one absence.
+/// How often the others work during one absence.
 const SPELLS: u32 = 6;
-/// Out of 65,536: how many pieces are lost, when they are.
+/// How many pieces are lost out of 65,536, when any are.
 const LOST: std::ops::Range<u32> = 10_000..50_000;
 
 impl<P: Subject> World<'_, P> {
-    /// One or two members are out of reach, or down, for long.
+    /// One or two members are unreachable or down for a long time.
     pub(super) fn absence(&mut self) {
         let f = Quorums::new(self.plan.replicas).expect("a supported size").f;
         let gone = self.hosts.iter().filter(|host| host.is_gone()).count();
@@ -41,7 +41,7 @@ impl<P: Subject> World<'_, P> {
         let everybody = ReplicaSet::all(self.plan.replicas);
         let rest: ReplicaSet = everybody.iter().filter(|it| !away.contains(*it)).collect();
         if self.rng.random_ratio(1, 2) {
-            // What they have begun is left undecided.
+            // Their own proposals are left undecided.
             self.quarrel(everybody);
         }
         let since = self.now + self.plan.timing.suspect.mul_f64(0.2 * self.rng.random::<f64>());
@@ -66,7 +66,7 @@ impl<P: Subject> World<'_, P> {
         self.later(long, Event::Absent(away, true));
     }
 
-    /// The others do something, or those who were away are back.
+    /// The others do something, or the absent members are back.
     pub(in crate::sim) fn be_absent(&mut self, away: ReplicaSet, back: bool) {
         if self.calm_since.is_some() {
             return;
@@ -85,7 +85,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// All of these write something that conflicts, and something that does not.
+    /// Each of these replicas writes something that conflicts and something that does not.
     fn quarrel(&mut self, all: ReplicaSet) {
         for me in all.iter() {
             let keys = [self.rng.random_range(0..3), self.clients.fresh_key()];
@@ -96,7 +96,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Those who were away are back, in the middle of something.
+    /// The absent members are back, while something is under way.
     fn welcome(&mut self, away: ReplicaSet) {
         let everybody = ReplicaSet::all(self.plan.replicas);
         if self.rng.random_ratio(1, 2) {

@@ -1,5 +1,5 @@
-//! Disks that fail: what the real storage room's disk does wrong. `world::stops`, `world::flushes`
-//! and `world::restarts` say what follows for the replica and for the checks.
+//! Disk failures of the real storage on a faulty disk. `world::stops`, `world::flushes` and
+//! `world::restarts` handle the consequences for the replica and the checks.
 
 use rand::RngExt;
 
@@ -67,13 +67,13 @@ impl<P: Subject> World<'_, P> {
         (host.alive || host.returning) && !host.is_gone() && self.may_lose_one()
     }
 
-    /// Stops, and what its disk holds then does not change any more by itself.
+    /// Stops the replica, so that its disk does not change any more.
     fn power_down(&mut self, me: ReplicaId) -> Result<(), Breach> {
         self.stop_soon(me)?;
         self.lose_power(me)
     }
 
-    /// A bit turns over while the replica is down. Whether that is noticed is seen when it starts.
+    /// A bit flips while the replica is down. The next start shows whether that is noticed.
     fn flip_bit(&mut self, me: ReplicaId) -> Result<(), Breach> {
         self.power_down(me)?;
         let host = &mut self.hosts[me.index()];

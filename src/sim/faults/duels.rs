@@ -1,4 +1,4 @@
-//! Concurrent proposals that conflict, with what is said of them lost in odd ways. After `links`.
+//! Concurrent conflicting proposals whose messages are lost in unusual patterns. After `links`.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::sim::world::state::World;
 use crate::types::{ReplicaId, ReplicaSet};
 
 impl<P: Subject> World<'_, P> {
-    /// Concurrent proposals on one key, of which each reaches only some; then some of the owners
-    /// are out of reach, so that the others recover what they know.
+    /// Concurrent proposals on one key, each of which reaches only some replicas. Then some of the
+    /// owners become unreachable, so that the others recover what they know.
     pub(super) fn duel(&mut self) {
         self.counters.hit(Counter::Duel);
         if self.plan.replicas > 4 && self.rng.random_ratio(1, 3) {
@@ -45,9 +45,10 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Two propose; some hear of the first alone, the rest of the second alone. The first is cut
-    /// off, and when the others recover what it left, the second has not heard its votes yet: so
-    /// that recovery waits, and then sees the second one decided (PROTOCOL.md §5.5).
+    /// Two replicas propose. Some replicas hear only of the first proposal, the rest only of the
+    /// second. The first owner is cut off, and the others recover its instance before the second
+    /// owner has its votes. So that recovery waits, and then sees the second one decided
+    /// (PROTOCOL.md §5.5).
     fn duel_of_two(&mut self) {
         self.counters.hit(Counter::DuelOfTwo);
         let (n, e) = (self.plan.replicas, self.quorums().e);
@@ -59,7 +60,7 @@ impl<P: Subject> World<'_, P> {
         let second = ReplicaSet::from_iter([order[1]]);
         let near_first: ReplicaSet = order[2..2 + hears_first].iter().copied().collect();
         let near_second: ReplicaSet = order[2 + hears_first..].iter().copied().collect();
-        // With these out of hearing the second owner is one of those that the recovery asks.
+        // With these unreachable, the second owner is among those that the recovery asks.
         let quiet = order[3 + hears_first..].iter().copied().collect();
         let suspect = self.plan.timing.suspect;
         let until = self.now + suspect.mul_f64(5.0 + 2.0 * self.rng.random::<f64>());
@@ -94,9 +95,9 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Owners hear neither votes nor recoveries of their own instances, but take part in others',
-    /// so that recoveries have to wait for each other (PROTOCOL.md §5.5). Each hears again in its
-    /// time, and may still decide what another recovery waits for.
+    /// Owners receive neither votes nor recoveries of their own instances, but take part in those
+    /// of others. So recoveries must wait for each other (PROTOCOL.md §5.5). Each owner receives
+    /// again after a while, and may still decide what another recovery waits for.
     fn deafen(&mut self, owners: ReplicaSet) {
         self.counters.hit(Counter::Deafened);
         let everybody = self.everybody();
@@ -111,7 +112,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Some replicas are out of reach, and owners hear of no recovery.
+    /// Some replicas are unreachable, and owners receive no Recover.
     fn seclude(&mut self, spell: Duration) {
         let f = self.quorums().f;
         let gone: ReplicaSet = self.some().iter().take(f).collect();

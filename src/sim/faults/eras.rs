@@ -1,6 +1,6 @@
-//! The ends of eras, with which sessions expire, and closes (`machine::sessions`): proposed at odd
-//! moments, by one replica or by two at once; and commands of long ago that arrive again, and must
-//! have no second effect whether their sessions are remembered or not.
+//! The ends of eras, with which sessions expire, and closes (`machine::sessions`). One replica or
+//! two at once propose them at odd moments. Old commands also arrive again. They must have no
+//! second effect, whether their sessions are remembered or not.
 
 use rand::RngExt;
 
@@ -10,11 +10,11 @@ use crate::sim::world::agenda::Event;
 use crate::sim::world::state::World;
 use crate::types::Era;
 
-/// The most commands that arrive late at one time.
+/// The most late commands at a time.
 const LATE: usize = 4;
 
 impl<P: Subject> World<'_, P> {
-    /// The era ends, or what is finished is closed within it, where a proposer sees it first; then
+    /// Proposes to end the era, as the proposer sees it, or to close what is finished in it. Then
     /// some clients are late.
     pub(super) fn end_era(&mut self) {
         let proposers = self.rng.random_range(1..=2);

@@ -1,5 +1,5 @@
-//! Links that lose messages for a while: some kinds, some replicas, one direction or both. The
-//! steady loss, duplication and delay are in `world::network`.
+//! Links that lose messages for a while: some kinds, between some replicas, in one direction or
+//! both. `world::network` handles the steady loss, duplication and delay.
 
 use rand::RngExt;
 
@@ -9,7 +9,7 @@ use crate::sim::world::network::Rule;
 use crate::sim::world::state::World;
 use crate::types::{ReplicaId, ReplicaSet, Time};
 
-/// Certainly lost.
+/// The loss rate of a rule that loses every message.
 pub(super) const ALWAYS: u32 = 65536;
 
 impl<P: Subject> World<'_, P> {
@@ -24,7 +24,7 @@ impl<P: Subject> World<'_, P> {
         Rule { kind, from, to, loss: ALWAYS, until, flap: None, since: self.now, counter }
     }
 
-    /// One kind of message is lost between some replicas.
+    /// Loses one kind of message between some replicas.
     pub(super) fn lose(&mut self, kind: Kind, loss: u32, counter: Counter) {
         let everybody = self.everybody();
         let from = if self.rng.random_ratio(1, 3) { everybody } else { self.some() };
@@ -33,7 +33,7 @@ impl<P: Subject> World<'_, P> {
         self.network.add(Rule { loss, ..rule });
     }
 
-    /// One direction of one link, or both, until the unrest ends.
+    /// Cuts one direction of one link, or both, until the unrest ends.
     pub(super) fn cut_link(&mut self) {
         let (a, b) = (self.any(), self.any());
         let both = self.rng.random_ratio(1, 2);
@@ -60,13 +60,13 @@ impl<P: Subject> World<'_, P> {
             1 => (vec![(one, without(one)), (without(one), one)], Counter::Isolated),
             2 => (vec![(half, without(half))], Counter::OneWay),
             3 => {
-                // Two halves that only the bridge can talk to.
+                // Two halves that reach each other only through the bridge.
                 let left: ReplicaSet = half.iter().filter(|it| !one.contains(*it)).collect();
                 let right = without(left.union(one));
                 (vec![(left, right), (right, left)], Counter::Bridge)
             }
             4 => {
-                // Everybody sees a majority, no two the same.
+                // Every replica sees a majority, but no two see the same one.
                 let near = n / 4;
                 let far = |from: ReplicaId, to: ReplicaId| {
                     let apart = from.index().abs_diff(to.index());

@@ -1,7 +1,7 @@
-//! The faults: each kind strikes now and then while the unrest lasts, if the seed has drawn it.
+//! The faults. Each kind that the seed has drawn strikes at random times while the unrest lasts.
 //!
-//! To read: `victims` and `links` first, then `duels`; the others in any order; and last this file,
-//! which says what strikes.
+//! Read `victims` and `links` first, then `duels`, then the others in any order, and last this
+//! file, which dispatches them.
 
 mod absences;
 mod disks;
@@ -23,7 +23,7 @@ use super::world::state::World;
 use links::ALWAYS;
 
 impl<P: Subject> World<'_, P> {
-    /// The next fault of a kind comes after a random while.
+    /// Schedules the next fault of a kind at a random time.
     pub(in crate::sim) fn schedule_fault(&mut self, index: usize) {
         let mean = self.plan.faults[index].1;
         let wait = mean.mul_f64(-self.rng.random::<f64>().max(1e-6).ln());
@@ -72,7 +72,7 @@ impl<P: Subject> World<'_, P> {
             | Fault::BitFlip
             | Fault::Wipe => return self.strike_disk(fault),
             Fault::OlderDisk => return self.older_disk(),
-            // In force from the start, in the plan.
+            // These are in force from the start, in the plan.
             Fault::Drop
             | Fault::Duplicate
             | Fault::Late
@@ -84,7 +84,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// A replica stands still; what arrives meanwhile waits, or is lost.
+    /// A replica pauses. Messages that arrive meanwhile wait or are lost.
     fn pause(&mut self) {
         let victim = self.any();
         let until = self.now + self.spell();

@@ -1,11 +1,11 @@
 //! Replicas that come back with an older copy of their disk. `world::meetings` knows what the
 //! others remember of them, and judges.
 //!
-//! One thing nobody can find, and it is left out: that records are lost of which nobody has heard
-//! who can be reached. A replica is given a copy only if somebody has heard more and is up, or if
-//! nothing was said or executed that rests on what the copy lacks; and whoever is down and will be
-//! back could have heard more, so nobody may be down then. A replica that lacks something is gone
-//! for good once that is found, so it counts among those that may be.
+//! One case is undetectable and left out: the lost records are known to no replica that is
+//! reachable. So a replica gets a copy only if a replica that is up has heard more, or if nothing
+//! that depends on the missing records was sent or executed. No replica may be down then, because
+//! one that is down and will be back could have heard more. Once the loss is found, the replica is
+//! gone for good, so it counts against the number of expendable ones.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl<P: Subject> World<'_, P> {
         if !host.alive || host.is_gone() || away || copies.is_empty() || !self.may_lose_one() {
             return Ok(());
         }
-        // Now and then one of this moment, which lacks nothing.
+        // Sometimes a copy of this moment, which lacks nothing.
         let mut copy = match self.older.rng.random_ratio(1, 8) {
             true => self.copy_of(me),
             false => copies[self.older.rng.random_range(0..copies.len())].clone(),
@@ -51,7 +51,7 @@ impl<P: Subject> World<'_, P> {
         });
         self.stop(me, Duration::ZERO)?;
         if harmless {
-            // As if the end had never been flushed: nobody was told of anything that rests on it.
+            // As if the end had never been flushed: nothing that depends on it was announced.
             self.keep(me, copy.log.len());
         } else if went_on {
             self.go_on_alone(&mut copy);
@@ -70,7 +70,7 @@ impl<P: Subject> World<'_, P> {
         self.come_back(me, life)
     }
 
-    /// The copy was started before, where it could reach nobody, and wrote something.
+    /// The copy was started earlier, where it could reach no other replica, and wrote something.
     fn go_on_alone(&mut self, copy: &mut Copy<P>) {
         self.counters.hit(Counter::OlderWentOn);
         self.older.lives += 1;

@@ -1,5 +1,5 @@
-//! Replicas that stop and come back: one, several or all at once, several times in a row, or in the
-//! middle of saying something.
+//! Replicas that stop and come back: one, several or all at once, several times in a row, or while
+//! they send something.
 
 use rand::RngExt;
 
@@ -11,7 +11,7 @@ use crate::sim::world::state::World;
 use crate::types::ReplicaSet;
 
 impl<P: Subject> World<'_, P> {
-    /// A fault that somebody comes back from.
+    /// A fault that ends with replicas coming back.
     pub(super) fn strike_down(&mut self, fault: Fault) -> Result<(), Breach> {
         let one = self.any();
         match fault {

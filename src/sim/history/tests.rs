@@ -1,4 +1,4 @@
-//! The file's exact form, and a recorder whose times order what happened.
+//! The file's exact format, and a recorder whose times order the events.
 
 use std::sync::Arc;
 use std::thread;
@@ -90,7 +90,7 @@ fn times_from_many_threads_order_what_happened() {
         thread::spawn(move || {
             let client = recorder.client();
             for _ in 0..500 {
-                // A clock that does not move: the recorder's order is all there is.
+                // The clock stands still, so only the recorder orders the events.
                 let asked = recorder.call(Time::ZERO, client, text("x"), Call::Get);
                 recorder.answer(asked, Time::ZERO, Outcome::Ok(Answer::Value(None)));
             }

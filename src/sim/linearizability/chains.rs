@@ -1,25 +1,25 @@
-//! What unique values tell: the second step of a check, between `register` and `search`.
+//! Uses unique values: the second step of a check, between `register` and `search`.
 //!
-//! Where each value is written once, everything that saw a value stands after its writer and
-//! before the next write, in every order; and so does, at the end of them, the swap that replaced
-//! it, with all who saw the new value after it. Such a *chain* can be moved only as a whole. What
-//! is left of a register, seen from outside of chains, is whether there is a value.
+//! If each value is written once, then in every order all its readers come after its writer and
+//! before the next write. If a swap replaced the value, it comes after them, followed by all
+//! readers of the new value. Such a *chain* can only be moved as a whole. Seen from outside its
+//! chains, a register either has a value or has none.
 //!
-//! (After Gibbons and Korach, "Testing shared memories", 1997, whose zones are the chains without
+//! (After Gibbons and Korach, "Testing shared memories", 1997; their zones are chains without
 //! swaps.)
 
 use super::register::{ABSENT, Act, Contradiction, Op, Optional, Register, Unit, Units, Value};
 
-/// All that the search has to know of a value: that there is one.
+/// The search only needs to know that there is a value.
 const PRESENT: Value = 1;
 
-/// What came of it.
+/// The result of joining acts to chains.
 pub(super) enum Chains {
-    /// Units that the search has to order.
+    /// Units for the search to order.
     Units(Vec<Unit>, Vec<Optional>, Vec<Vec<usize>>),
     /// No order is possible.
     Contradiction(Contradiction),
-    /// Some value has two writers.
+    /// A value has two writers.
     NotUnique,
 }
 
@@ -44,14 +44,14 @@ pub(super) fn chain(register: &Register) -> Chains {
     }
 }
 
-/// Who wrote and who saw each value, as indices of ops.
+/// The writer and the readers of each value, as indices of ops.
 struct Values<'a> {
     register: &'a Register,
     ops: &'a [Op],
     writer: Vec<Option<usize>>,
     readers: Vec<Vec<usize>>,
-    /// For each op how it is known to have happened: by its own answer, or by another op that saw
-    /// what it wrote. `None` if it may not have happened.
+    /// For each op, how it is known to have happened: by its own answer, or by another op that saw
+    /// its value. `None` if it may not have happened.
     because: Vec<Option<usize>>,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Values<'a> {
         Some(Values { register, ops, writer, readers, because })
     }
 
-    /// Finds who wrote what was seen.
+    /// Finds the writers of all values that were seen.
     fn find_needed(&mut self) -> Result<(), Contradiction> {
         let mut open: Vec<usize> = self.because.iter().flatten().copied().collect();
         while let Some(index) = open.pop() {
@@ -110,7 +110,7 @@ impl<'a> Values<'a> {
         contradiction
     }
 
-    /// For each value the swap that replaced it, if one surely did.
+    /// For each value the swap that surely replaced it, if any.
     fn replaced(&self) -> Result<Vec<Option<usize>>, Contradiction> {
         let mut replaced = vec![None; self.writer.len()];
         for (index, op) in self.ops.iter().enumerate() {
@@ -129,10 +129,10 @@ impl<'a> Values<'a> {
         Ok(replaced)
     }
 
-    /// The units of all that surely happened, and what may help them.
+    /// The units of everything that surely happened, and optional acts that may help.
     ///
-    /// What may have happened and was seen by nobody matters only where it makes a value or takes
-    /// one away. So a swap of a value for another is left out.
+    /// An act that may have happened and that no op saw matters only if it adds or removes a value.
+    /// So a swap of one value for another is left out.
     fn join(&self, replaced: &[Option<usize>]) -> Result<Units, Contradiction> {
         let (mut units, mut optional, mut members) = (Vec::new(), Vec::new(), Vec::new());
         let mut joined = vec![false; self.ops.len()];
@@ -155,7 +155,7 @@ impl<'a> Values<'a> {
             units.push(Unit { opens: link.opens.0, closes: link.closes.0, act });
             members.push(self.explained([index, link.opens.1, link.closes.1]));
         }
-        // Each swap that surely happened stands after some writer, or they go round in a circle.
+        // Every swap that surely happened comes after some writer, or the swaps form a circle.
         let swaps = replaced.iter().flatten().copied();
         let circle: Vec<usize> = swaps.filter(|swap| !joined[*swap]).collect();
         if !circle.is_empty() {
@@ -169,7 +169,7 @@ impl<'a> Values<'a> {
         Ok((units, optional, members))
     }
 
-    /// Adds everything that belongs after the writer of `value`.
+    /// Adds everything that must come after the writer of `value`.
     fn follow(
         &self,
         link: &mut Link,
@@ -193,7 +193,7 @@ impl<'a> Values<'a> {
         Contradiction { reason, operations: self.explained(ops) }
     }
 
-    /// The operations after these ops, and whoever shows that they happened.
+    /// The operations of these ops, and of the ops that show that they happened.
     fn explained(&self, ops: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let mut operations = Vec::new();
         for mut op in ops {
@@ -209,11 +209,11 @@ impl<'a> Values<'a> {
     }
 }
 
-/// A chain that grows at its end. Times come with the op they are from.
+/// A chain that grows at its end. Each time is stored with its op.
 struct Link {
-    /// The latest call: whatever returned before it is not after the chain.
+    /// The latest call: an op that returned before it cannot come after the chain.
     opens: (u64, usize),
-    /// The earliest return: whatever was called after it is not before the chain.
+    /// The earliest return: an op called after it cannot come before the chain.
     closes: (u64, usize),
 }
 
@@ -222,7 +222,7 @@ impl Link {
         Link { opens: (op.call, index), closes: (op.ret, index) }
     }
 
-    /// Adds ops that belong after all so far, in any order among themselves.
+    /// Adds ops that come after all so far, in any order among themselves.
     fn add(&mut self, values: &Values<'_>, ops: &[usize]) -> Result<(), Contradiction> {
         let before = self.opens;
         for index in ops {
@@ -241,8 +241,9 @@ impl Link {
     }
 }
 
-/// Two units each of which would have to precede the other. Of a unit that closes before it opens,
-/// nothing may come in between; two such must not overlap, and no other may lie inside one.
+/// Finds two units that must each precede the other. Nothing may come between the parts of a unit
+/// that closes before it opens. Two such units must not overlap, and no other unit may lie inside
+/// one.
 fn split(units: &[Unit]) -> Option<(usize, usize)> {
     let stretched = |unit: &Unit| unit.closes < unit.opens;
     let mut long: Vec<usize> = (0..units.len()).filter(|it| stretched(&units[*it])).collect();

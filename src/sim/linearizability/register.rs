@@ -1,31 +1,31 @@
-//! One key's operations as acts on a register: the first step of a check.
+//! Turns one key's operations into acts on a register: the first step of a check.
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::sim::history::{Answer, Call, Operation, Outcome, to_text};
 
-/// A value, numbered; [`ABSENT`] is none.
+/// A value, numbered; [`ABSENT`] means none.
 pub(super) type Value = u32;
 
-/// No value: how a register begins.
+/// No value, as at the start.
 pub(super) const ABSENT: Value = 0;
 
-/// What happens to a register at one moment.
+/// An act on a register at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Act {
-    /// It is this.
+    /// It has this value.
     Read(Value),
-    /// It becomes this.
+    /// It gets this value.
     Write(Value),
-    /// It is the first and becomes the second.
+    /// It has the first value and gets the second.
     Swap(Value, Value),
-    /// It is some value and becomes none.
+    /// It has a value and loses it.
     Delete,
 }
 
 impl Act {
-    /// What is left where there was `state`; `None` if this cannot happen there.
+    /// The state after the act; `None` if it cannot happen in `state`.
     pub(super) fn apply(self, state: Value) -> Option<Value> {
         match self {
             Act::Read(value) => (state == value).then_some(state),
@@ -40,17 +40,17 @@ impl Act {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Op {
     pub(super) act: Act,
-    /// It happened at this time or later,
+    /// The earliest time at which it can have happened.
     pub(super) call: u64,
-    /// and not later than this; `u64::MAX` where nobody knows.
+    /// The latest time at which it can have happened; `u64::MAX` if unknown.
     pub(super) ret: u64,
-    /// It need not have happened at all.
+    /// It may not have happened at all.
     pub(super) optional: bool,
-    /// Which operation it is.
+    /// The index of its operation.
     pub(super) operation: usize,
 }
 
-/// One or more acts that cannot be parted. `x` must precede `y` if `x.closes < y.opens`.
+/// One or more acts that cannot be separated. `x` must precede `y` if `x.closes < y.opens`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Unit {
     /// Its latest call.
@@ -72,9 +72,9 @@ pub(super) struct Optional {
 pub(super) struct Register {
     /// By time of call.
     pub(super) ops: Vec<Op>,
-    /// The values' names, by number; the first stands for `ABSENT`.
+    /// The values by number; the first one is for `ABSENT`.
     pub(super) values: Vec<Bytes>,
-    /// Operations that failed, so that what they did nevertheless can be named.
+    /// Failed operations, kept so that an effect of one can be named.
     pub(super) failed: Vec<Op>,
 }
 
@@ -86,11 +86,11 @@ pub(super) struct Contradiction {
     pub(super) operations: Vec<usize>,
 }
 
-/// Units with their optional companions, and which operations stand for each unit.
+/// Units, optional acts, and the operations of each unit.
 pub(super) type Units = (Vec<Unit>, Vec<Optional>, Vec<Vec<usize>>);
 
 impl Register {
-    /// `operations` are sorted by time of call; the history ends at `until`.
+    /// `operations` must be sorted by time of call; the history ends at `until`.
     pub(super) fn new(operations: &[&Operation], until: u64) -> Result<Register, Contradiction> {
         let mut numbers = Numbers { of: FxHashMap::default(), values: vec![Bytes::new()] };
         let mut ops = Vec::with_capacity(operations.len());
@@ -117,7 +117,7 @@ impl Register {
                     failed.extend(effect.map(|act| op(act, u64::MAX, true)));
                     continue;
                 }
-                // Without an answer, reads say nothing.
+                // Reads without an answer say nothing.
                 Outcome::Ok(_) | Outcome::Info => {
                     ops.extend(effect.map(|act| op(act, u64::MAX, true)));
                     continue;
@@ -133,7 +133,7 @@ impl Register {
         Ok(Register { ops, values: numbers.values, failed })
     }
 
-    /// Each act as a unit of its own.
+    /// Each act as its own unit.
     pub(super) fn units(&self) -> Units {
         let required = self.ops.iter().filter(|op| !op.optional);
         let units = required.clone().map(|op| Unit { opens: op.call, closes: op.ret, act: op.act });
@@ -143,7 +143,7 @@ impl Register {
         (units.collect(), optional.collect(), members.collect())
     }
 
-    /// A value for people.
+    /// A value as text.
     pub(super) fn name(&self, value: Value) -> String {
         to_text(&self.values[value as usize])
     }
@@ -170,7 +170,7 @@ impl Numbers {
         value.as_ref().map_or(ABSENT, |value| self.number(value))
     }
 
-    /// What an operation was, by its answer.
+    /// The act of an operation with this answer.
     fn answered(&mut self, effect: Option<Act>, answer: &Answer) -> Result<Act, &'static str> {
         Ok(match (effect, answer) {
             (None, Answer::Value(value)) => Act::Read(self.maybe(value)),

@@ -1,15 +1,16 @@
-//! Looks for an order: the last step of a check.
+//! Searches for an order: the last step of a check.
 //!
-//! Depth first, with a stack of its own (histories are long), after Wing and Gong, with Lowe's
-//! memory of configurations. What keeps it short:
+//! It is depth first with its own stack, because histories are long, after Wing and Gong, with
+//! Lowe's memory of configurations. These rules keep it short:
 //!
-//! 1. A unit may come next only if no other has to precede it, so the choice is among those that
-//!    overlap in time.
-//! 2. A read that may come next and fits is taken, with no alternative: wherever it stands in some
-//!    order, it may as well stand here.
-//! 3. Of units that do the same, only the one that has to be done first is tried: where an order
-//!    begins with another, the two may change places.
-//! 4. Of optional units that do the same, likewise, the one called first.
+//! 1. A unit may come next only if no other must precede it. So only units that overlap in time are
+//!    candidates.
+//! 2. A read that may come next and fits is taken without alternatives: if it has another place in
+//!    some order, it may as well be here.
+//! 3. Among units with the same effect, only the one with the earliest deadline is tried: in an
+//!    order that starts with another one, the two may be exchanged.
+//! 4. Among optional units with the same effect, only the one called first is tried, for the same
+//!    reason.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -17,18 +18,18 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::register::{ABSENT, Act, Optional, Unit, Value};
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Found {
-    /// There is an order.
+    /// An order exists.
     Order,
-    /// There is none. The longest attempt was stopped by these units, of which one must come next.
+    /// None exists. The longest attempt ended at these units, of which one had to come next.
     Stuck(Vec<usize>),
     /// The budget of steps is used up.
     TooHard,
 }
 
-/// Looks for an order of all `units` and any of the `optional` ones, from a register without value.
+/// Searches for an order of all `units` and any of the `optional` ones, starting without a value.
 pub(super) fn search(units: &[Unit], optional: &[Optional], budget: u64) -> Found {
     let mut search = Search::new(units, optional);
     let mut stack: Vec<Frame> = Vec::new();
@@ -38,7 +39,7 @@ pub(super) fn search(units: &[Unit], optional: &[Optional], budget: u64) -> Foun
         }
         let choices = if search.is_new() { search.choices() } else { SmallVec::new() };
         stack.push(Frame { choices, state: search.state });
-        // On to the next configuration, back as far as it takes.
+        // Go on to the next configuration, and backtrack as far as necessary.
         loop {
             let Some(frame) = stack.last_mut() else { return Found::Stuck(search.stuck) };
             if let Some(choice) = frame.choices.last() {
@@ -55,9 +56,9 @@ pub(super) fn search(units: &[Unit], optional: &[Optional], budget: u64) -> Foun
     Found::TooHard
 }
 
-/// A configuration on the way.
+/// A configuration on the current path.
 struct Frame {
-    /// What is left to try; the last is being tried.
+    /// The remaining choices; the last one is being tried.
     choices: SmallVec<[Choice; 2]>,
     state: Value,
 }
@@ -71,22 +72,22 @@ enum Choice {
 
 struct Search<'a> {
     units: &'a [Unit],
-    /// What is left of the units, by `opens` and by `closes`.
+    /// The remaining units, by `opens` and by `closes`.
     by_opens: List,
     by_closes: List,
     left: usize,
     optional: Vec<Class>,
     state: Value,
-    /// Names the set of units that are done and optional units that are used: the xor of random
-    /// numbers, so two sets share a name with a probability of about 2^-128.
+    /// Identifies the set of units done and optional units used: the xor of random numbers. Two
+    /// sets have the same name with a probability of about 2^-128.
     name: u128,
     seen: FxHashSet<u128>,
-    /// The fewest units left so far, and who would have had to come next there.
+    /// The fewest remaining units so far, and the units of which one had to come next there.
     fewest: usize,
     stuck: Vec<usize>,
 }
 
-/// Optional units that do the same.
+/// Optional units with the same effect.
 struct Class {
     act: Act,
     /// Ascending.
@@ -120,17 +121,18 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether this configuration was never reached before; notes it.
+    /// Whether this configuration is reached for the first time; remembers it.
     fn is_new(&mut self) -> bool {
         self.seen.insert(self.name ^ random(u64::MAX, u64::from(self.state)))
     }
 
-    /// What to try next, the most promising last.
+    /// The choices from here, the most promising last.
     fn choices(&mut self) -> SmallVec<[Choice; 2]> {
         let mut closes = self.by_closes.iter();
         let first = closes.next().expect("called while units are left");
         let second = closes.next().map_or(u64::MAX, |unit| self.units[unit].closes);
-        // All others have to wait for the unit that closes first; that one, for the second.
+        // All other units must wait for the unit that closes first; that one must wait for the
+        // second.
         let limit = self.units[first].closes;
         let open = self.by_opens.iter().take_while(|unit| self.units[*unit].opens <= limit);
         let alone = self.units[first].opens > limit && self.units[first].opens <= second;
@@ -182,7 +184,7 @@ impl<'a> Search<'a> {
         self.state = act.apply(self.state).expect("only what can happen is a choice");
     }
 
-    /// Takes back the last choice taken.
+    /// Reverts the last choice.
     fn undo(&mut self, choice: Choice, state: Value) {
         self.name ^= self.random_of(choice);
         self.state = state;
@@ -196,7 +198,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The random number of a choice that is taken.
+    /// The random number of a choice.
     fn random_of(&self, choice: Choice) -> u128 {
         match choice {
             Choice::Unit(unit) => random(unit as u64, 0),
@@ -205,13 +207,13 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Always the same for the same two numbers.
+/// The same result for the same two numbers.
 fn random(a: u64, b: u64) -> u128 {
     xxh3_128([a.to_le_bytes(), b.to_le_bytes()].as_flattened())
 }
 
-/// The numbers below some `n` in a fixed order, from which any can be taken out; and put back, if
-/// the last taken out goes first (Knuth's dancing links).
+/// The numbers below some `n` in a fixed order. Any can be removed, and restored in reverse order
+/// of removal (Knuth's dancing links).
 struct List {
     next: Vec<usize>,
     previous: Vec<usize>,
@@ -221,7 +223,7 @@ impl List {
     fn new(n: usize, key: impl Fn(usize) -> u64) -> List {
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by_key(|index| key(*index));
-        // A ring, closed by `n`, which is no member.
+        // A ring, closed by `n`, which is not a member.
         let mut list = List { next: vec![n; n + 1], previous: vec![n; n + 1] };
         let mut last = n;
         for index in order {

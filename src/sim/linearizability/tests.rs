@@ -1,4 +1,4 @@
-//! Histories right and wrong: by hand, and by the thousand against a checker that tries all orders.
+//! Correct and wrong histories, some by hand and thousands against a checker that tries all orders.
 
 mod random;
 mod stories;
@@ -10,8 +10,8 @@ use crate::machine::{Kv, KvCommand, KvOutput, StateMachine};
 
 /// A history of one key from a story like `0..1 put a; 2..3 get a; 2.. cas a b; 4..5 put c fail`.
 ///
-/// After `get` comes what was found, `-` for nothing; `cas a b no c` found `c`; `del none` found
-/// nothing. Without a return time nobody knows whether it happened.
+/// `get` is followed by what it found, `-` for nothing; `cas a b no c` found `c`; `del none` found
+/// nothing. An operation without a return time has an unknown outcome.
 fn history(story: &str) -> Vec<Operation> {
     let value = |word: &str| (word != "-").then(|| Bytes::copy_from_slice(word.as_bytes()));
     let operation = |(client, line): (u64, &str)| {
@@ -45,7 +45,7 @@ fn history(story: &str) -> Vec<Operation> {
     (1..).zip(story.split(';').map(str::trim).filter(|it| !it.is_empty())).map(operation).collect()
 }
 
-/// The definition: tries every order of one key's operations, each against the real store.
+/// The definition: tries every order of one key's operations on the real store.
 fn brute_force(history: &[Operation]) -> bool {
     fn go(left: &[&Operation], store: &Kv) -> bool {
         let answered = |it: &&&Operation| matches!(it.outcome, Outcome::Ok(_));
@@ -83,7 +83,7 @@ fn command(operation: &Operation) -> KvCommand {
     }
 }
 
-/// What the store says to a call, as an answer.
+/// The store's output as an answer.
 fn answer(output: KvOutput) -> Answer {
     Answer::of(output).expect("an answer about one key")
 }

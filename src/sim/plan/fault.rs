@@ -1,4 +1,4 @@
-//! The kinds of faults that a seed may draw. `faults` knows what each one does.
+//! The kinds of faults that a seed may draw. `faults` implements them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,15 +28,15 @@ faults! {
     Duplicate = "duplicate",
     /// Messages arrive late, and out of order.
     Late = "late",
-    /// What clients say or are told is lost.
+    /// Requests and answers of clients are lost.
     ClientDrop = "client-drop",
-    /// Groups of replicas cannot talk, for a while.
+    /// Groups of replicas cannot reach each other for a while.
     Partition = "partition",
-    /// A link is down from now on.
+    /// A link is down from then on.
     LinkCut = "link-cut",
-    /// Signs of life are lost.
+    /// Heartbeats are lost.
     Mute = "mute",
-    /// Recover does not reach owners.
+    /// Recover messages do not reach owners.
     KeepRecover = "keep-recover",
     /// Commits are lost.
     LoseCommit = "lose-commit",
@@ -44,7 +44,7 @@ faults! {
     LosePreAccept = "lose-pre-accept",
     /// Votes are lost.
     LoseVote = "lose-vote",
-    /// What recoveries say is lost.
+    /// Messages of recoveries are lost.
     LoseRecovery = "lose-recovery",
     /// A replica dies.
     Crash = "crash",
@@ -52,8 +52,8 @@ faults! {
     CrashProposing = "crash-proposing",
     /// A replica stops for a while.
     Pause = "pause",
-    /// Replicas propose conflicting commands at once, with some PreAccepts and Commits lost, and
-    /// some of the owners out of reach afterwards.
+    /// Replicas propose conflicting commands at once. Some PreAccepts and Commits are lost, and
+    /// some of the owners become unreachable.
     Duel = "duel",
     /// Flushes take long.
     SlowDisk = "slow-disk",
@@ -61,16 +61,16 @@ faults! {
     Clock = "clock",
     /// A replica stops, loses what was not flushed, and comes back.
     Restart = "restart",
-    /// Several do, at once.
+    /// Several replicas restart at once.
     RestartSome = "restart-some",
-    /// All do, at once.
+    /// All replicas restart at once.
     PowerFailure = "power-failure",
     /// A replica stops and comes back, several times in a row.
     RestartAgain = "restart-again",
-    /// A replica stops while it proposes, votes, or recovers, with some of that said, and comes
-    /// back.
+    /// A replica stops while it sends a proposal, a vote or a recovery, after some messages have
+    /// left, and comes back.
     RestartSpeaking = "restart-speaking",
-    /// A replica stops in the middle of a flush, which leaves it torn.
+    /// A replica stops during a flush, which leaves it torn.
     TornFlush = "torn-flush",
     /// A flush fails.
     FlushFails = "flush-fails",
@@ -82,20 +82,20 @@ faults! {
     StopStarting = "stop-starting",
     /// A disk is full for a while.
     DiskFull = "disk-full",
-    /// A bit turns over on the disk of a replica that is down.
+    /// A bit flips on the disk of a replica that is down.
     BitFlip = "bit-flip",
     /// A replica that is down loses its disk and gets a new one.
     Wipe = "wiped-disk",
     /// A replica comes back with an older copy of its disk.
     OlderDisk = "older-disk",
-    /// Members are out of reach for so long that the others drop what they lack.
+    /// Members are unreachable for so long that the others drop what they lack.
     Absence = "absence",
     /// Eras end, and with them sessions; commands arrive long after they were sent.
     EndEra = "era-end",
 }
 
 impl Fault {
-    /// Those that only worlds with restarts have.
+    /// Faults that only worlds with restarts have.
     pub(in crate::sim) const RESTARTS: [Fault; 5] = [
         Fault::Restart,
         Fault::RestartSome,
@@ -104,10 +104,10 @@ impl Fault {
         Fault::RestartSpeaking,
     ];
 
-    /// Those that only worlds with snapshots have.
+    /// Faults that only worlds with snapshots have.
     pub(in crate::sim) const TRUNCATING: [Fault; 1] = [Fault::Absence];
 
-    /// Those of disks, that only worlds with the real storage room have.
+    /// Faults of disks, which only worlds with the real storage have.
     pub(in crate::sim) const DISKS: [Fault; 8] = [
         Fault::TornFlush,
         Fault::FlushFails,
@@ -120,7 +120,7 @@ impl Fault {
     ];
 }
 
-/// Some kinds of faults. Written as their names with commas between.
+/// A set of faults, written as their names with commas between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FaultSet(u64);
 
@@ -130,12 +130,12 @@ impl FaultSet {
         self.0 |= 1 << fault as u64;
     }
 
-    /// Whether a kind is in it.
+    /// Whether the set contains a kind.
     pub const fn contains(self, fault: Fault) -> bool {
         self.0 & (1 << fault as u64) != 0
     }
 
-    /// Whether no kind is in it.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

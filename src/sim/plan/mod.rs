@@ -1,9 +1,9 @@
-//! What a seed stands for: a swarm of one. Each seed draws its own cluster, network, disks, clocks,
-//! workload, and subset of faults with rates of their own (PROTOCOL.md §9). After the options,
+//! The world that a seed stands for. Each seed draws its own cluster, network, disks, clocks,
+//! workload, and a subset of faults with their own rates (PROTOCOL.md §9). After the options,
 //! before the world.
 //!
-//! What is drawn does not depend on what was overridden, so that a world can be made smaller
-//! without becoming another one.
+//! Overrides do not change what is drawn, so that a world can be made smaller without becoming a
+//! different one.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,7 +21,7 @@ mod storage;
 pub use fault::{Fault, FaultSet, UnknownFault};
 use storage::{draw_absences, draw_older, draw_storage};
 
-/// Everything that is random, apart, so that more of one draws nothing from another.
+/// The sources of randomness. They are separate, so that more draws from one do not change another.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stream {
     Plan = 1,
@@ -31,39 +31,39 @@ pub(super) enum Stream {
     Disks,
     Restarts,
     Optimisations,
-    /// Whether and how the real storage room is used, and its disks' faults.
+    /// Whether and how the real storage is used, and its disks' faults.
     Storage = 16,
     /// What those faults do.
     Rooms,
-    /// Whether members stay away for long.
+    /// Whether members are absent for long.
     Absences,
     /// Whether eras end.
     Eras,
-    /// Who is wished for as leader.
+    /// Which leader is preferred.
     Leader,
     /// Whether leaders hold leases.
     Leases,
-    /// Whether replicas that never come back take snapshots, for others alone.
+    /// Whether replicas that never come back take snapshots for others.
     Memory,
     /// Which clients use ids twice.
     Twins,
-    /// Where sessions are closed instead of an era ended.
+    /// Where sessions are closed instead of ending an era.
     Closes,
-    /// Whether replicas come back with older copies of their disks, and with which.
+    /// Whether and with which older copies of their disks replicas come back.
     OlderDisks,
 }
 
-/// The randomness of one concern of one seed.
+/// The randomness of one source for one seed.
 pub(super) fn stream(seed: u64, stream: Stream) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream as u64);
     rng
 }
 
-/// What to change about the world that a seed draws: the seed's own choice where nothing is said.
+/// Changes to the world that a seed draws. Unset fields keep the seed's choice.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
-    /// The protocol that the replicas run. Makes no difference to what the seed draws.
+    /// The replicas' protocol. It does not affect what the seed draws.
     pub protocol: ProtocolKind,
     /// The number of replicas.
     pub replicas: Option<usize>,
@@ -73,18 +73,18 @@ pub struct Overrides {
     pub clients: Option<usize>,
     /// The most commands that each client starts.
     pub commands: Option<u64>,
-    /// How long faults and new commands go on, in simulated milliseconds.
+    /// How long faults and new commands last, in simulated milliseconds.
     pub millis: Option<u64>,
-    /// Whether replicas also stop, lose what was not flushed, and come back.
+    /// Whether replicas also stop, lose unflushed data and come back.
     pub restarts: bool,
-    /// Whether fast-path commits are told before they are durable.
+    /// Whether fast-path commits are announced before they are durable.
     pub silent_orphans: Option<bool>,
-    /// Whether PreAccept leaves before its record is durable.
+    /// Whether PreAccept is sent before its record is durable.
     pub reserved_slots: Option<bool>,
 }
 
 impl fmt::Display for Overrides {
-    /// As options of the command line, each with a space before it.
+    /// Formats them as command-line options, each preceded by a space.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.protocol != ProtocolKind::default() {
             write!(f, " --protocol {}", self.protocol)?;
@@ -127,69 +127,71 @@ pub(super) struct Plan {
     pub(super) links: Links,
     pub(super) disks: Vec<Disk>,
     pub(super) clocks: Vec<Clock>,
-    /// How long a step keeps a replica busy; what arrives meanwhile is taken in one step.
+    /// How long a step keeps a replica busy. Everything that arrives meanwhile is taken in one
+    /// step.
     pub(super) step: Duration,
     /// Whether messages go through the codec.
     pub(super) wire: bool,
     pub(super) workload: Workload,
     /// Whether replicas stop and come back.
     pub(super) restarts: bool,
-    /// What replicas do to be quicker.
+    /// The replicas' optimisations.
     pub(super) optimisations: Optimisations,
     /// Whether leaders answer reads alone. If not, clocks may run at any rate.
     pub(super) leases: bool,
-    /// Whether replicas come back with older copies of their disks: then they meet, and remember.
+    /// Whether replicas come back with older copies of their disks. Only then do they meet and
+    /// remember.
     pub(super) older_disks: bool,
-    /// How records are kept on a faulty disk; a list of them otherwise.
+    /// How records are stored on a faulty disk; if `None`, they are kept in a list.
     pub(super) storage: Option<StoragePlan>,
-    /// The kinds of faults that occur, with the mean time between two of a kind.
+    /// The kinds of faults that occur, with the mean time between two of the same kind.
     pub(super) faults: Vec<(Fault, Duration)>,
-    /// How long faults and new commands go on.
+    /// How long faults and new commands last.
     pub(super) unrest: Duration,
-    /// How long it may take until nothing is pending any more.
+    /// How long it may take until nothing is pending.
     pub(super) patience: Duration,
 }
 
-/// The network when nothing is wrong with it, and the steady part of what is.
+/// The network without faults, and its steady faults.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
-    /// One way, from each replica to each.
+    /// One-way delays between all pairs.
     pub(super) delay: Vec<Vec<Duration>>,
-    /// The mean of what comes on top.
+    /// The mean of the additional random delay.
     pub(super) jitter: Duration,
-    /// Whether messages of one link stay in order.
+    /// Whether the messages of one link stay in order.
     pub(super) fifo: bool,
     /// Out of 65,536.
     pub(super) drop: u16,
     /// Out of 65,536.
     pub(super) duplicate: u16,
-    /// Out of 65,536: messages that take up to `tail` longer.
+    /// Out of 65,536: messages delayed by up to `tail`.
     pub(super) late: u16,
     pub(super) tail: Duration,
     /// Out of 65,536: requests and answers of clients that are lost.
     pub(super) client_drop: u16,
 }
 
-/// How the real storage room is used.
+/// How the real storage is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct StoragePlan {
     /// The length of a segment.
     pub(super) segment_bytes: usize,
-    /// What the system has counts as durable, and the power never fails.
+    /// Data handed to the system counts as durable, and the power never fails.
     pub(super) os: bool,
-    /// The mean time between two snapshots of a replica. Without, what is executed counts as safe
-    /// at once, and the whole log is kept.
+    /// The mean time between two snapshots of a replica. If `None`, everything executed is safe at
+    /// once, and the whole log is kept.
     pub(super) snapshots: Option<Duration>,
-    /// Bytes that are kept for members that stand still, where there are snapshots.
+    /// Bytes kept for members that make no progress, if there are snapshots.
     pub(super) keep: usize,
-    /// A bug on purpose: the power fails all the same, and nobody expects it.
+    /// A deliberate bug: the power fails anyway, and the checks do not expect it.
     pub(super) lies: bool,
 }
 
 /// How long a flush takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Disk {
-    /// Memory mode: what is appended is durable.
+    /// Memory mode: everything is durable when it is appended.
     Instant,
     /// About this long each time.
     Takes(Duration),
@@ -206,31 +208,31 @@ pub(super) struct Clock {
 #[derive(Clone, Debug)]
 pub(super) struct Workload {
     pub(super) clients: usize,
-    /// The most commands of one client.
+    /// The most commands of one client in all.
     pub(super) commands: u64,
-    /// The most commands of one client under way.
+    /// The most commands of one client at a time.
     pub(super) window: usize,
-    /// Between an answer and the next command.
+    /// The pause between an answer and the next command.
     pub(super) think: Duration,
-    /// Commands that follow each other without a pause.
+    /// How many commands follow each other without a pause.
     pub(super) burst: u64,
     pub(super) keys: u64,
     /// Out of 256: commands on one of the first two keys.
     pub(super) hot: u8,
     /// Relative weights of get, put, cas, del, several keys, everything.
     pub(super) mix: [u16; 6],
-    /// Until a client asks again.
+    /// How long a client waits before it retries.
     pub(super) timeout: Duration,
-    /// Out of 256: clients that give up instead, and come back as somebody else.
+    /// Out of 256: clients that give up instead and come back with a new session.
     pub(super) give_up: u8,
     /// Out of 256: clients that ask a second replica at once.
     pub(super) double: u8,
-    /// Out of 256: commands whose id is used for another command as well.
+    /// Out of 256: commands whose id is also used for another command.
     pub(super) twins: u8,
 }
 
 impl Plan {
-    /// What a seed draws.
+    /// The plan that a seed draws.
     pub(super) fn draw(seed: u64, overrides: &Overrides) -> Plan {
         let mut rng = stream(seed, Stream::Plan);
         let drawn = *pick(&mut rng, &[3, 3, 4, 5, 5, 5, 7]);
@@ -256,7 +258,7 @@ impl Plan {
         let links = draw_links(&mut rng, wide, timing.suspect, &on);
         let mut disks = draw_disks(&mut rng, &timing);
         let mut clocks = draw_clocks(&mut rng);
-        // What is durable at once cannot be lost.
+        // Data that is durable at once cannot be lost.
         let losing = restarts && !overrides.without.contains(Fault::SlowDisk);
         if !losing && !on(Fault::SlowDisk) {
             disks.fill(Disk::Instant);
@@ -271,13 +273,13 @@ impl Plan {
         workload.clients = workload.clients.min(overrides.clients.unwrap_or(usize::MAX));
         workload.commands = workload.commands.min(overrides.commands.unwrap_or(u64::MAX));
         let unrest = timing.suspect * rng.random_range(10..60);
-        // Long enough for a few absences.
+        // Long enough for several absences.
         let unrest = if absences.is_some() { unrest + timing.patience * 10 } else { unrest };
         let unrest = overrides.millis.map_or(unrest, Duration::from_millis);
         let slowest = links.delay.iter().flatten().max().copied().unwrap_or_default();
         let slowest_clock = clocks.iter().map(|clock| clock.rate).min().unwrap_or(1024);
-        // Ten seconds on a local network: the far ones wait for more round trips, slow clocks
-        // longer.
+        // Ten seconds on a local network. Distant replicas need more round trips, and slow clocks
+        // more time.
         let patience = Duration::from_secs(10) + slowest * 100 + timing.patience * 2;
         let patience = patience.mul_f64(1024.0 / slowest_clock as f64);
         Plan {
@@ -303,8 +305,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// What replicas keep for others. Those that come back without a snapshot have the whole log,
-    /// but what they had executed may not have been in it.
+    /// What replicas keep for others. Replicas that restart without a snapshot have their whole
+    /// log, but it may not contain everything they had executed.
     pub(super) fn retention<P: Subject>(&self) -> Retention {
         let storage = self.storage.filter(|storage| storage.snapshots.is_some());
         let (usual, forgetful) = (Retention::default(), !P::EXECUTES_WHAT_IS_DURABLE);
@@ -320,7 +322,7 @@ impl Plan {
     }
 }
 
-/// The largest cluster there is a drawn place for.
+/// The largest cluster for which a place is drawn.
 pub(super) const MOST_REPLICAS: usize = 9;
 
 pub(super) fn pick<'a, T>(rng: &mut impl Rng, choices: &'a [T]) -> &'a T {
@@ -344,7 +346,7 @@ fn draw_timing(rng: &mut impl Rng, wide: bool) -> Timing {
     if quick && !wide { drawn } else { Timing::default() }
 }
 
-/// In one cluster of four, whom all wish for as leader: it must make no difference to safety.
+/// In one cluster of four, all replicas prefer the same leader; this must not affect safety.
 fn draw_leader(seed: u64, replicas: usize) -> Option<ReplicaId> {
     let mut rng = stream(seed, Stream::Leader);
     let leader = ReplicaId::from_index(rng.random_range(0..replicas));
@@ -355,10 +357,10 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
     let mean =
         |rng: &mut dyn Rng, spread: f64| unit.mul_f64(0.5 * spread.powf(rng.random::<f64>()));
     if rng.random_ratio(1, 6) {
-        // One duel after the other and nothing else: few messages, all of them in odd orders.
+        // One duel after the other and nothing else: few messages, all in unusual orders.
         return vec![(Fault::Duel, mean(rng, 16.0) * 2), (Fault::Late, unit)];
     }
-    // Few kinds at a time let each have its way; many hide each other's effects.
+    // With few kinds at a time each has its effect; many kinds hide each other's effects.
     let share = *pick(rng, &[2, 3, 5]);
     let draw = |fault: &Fault| {
         let on = rng.random_ratio(share, 8);
@@ -374,7 +376,8 @@ fn draw_faults(rng: &mut impl Rng, unit: Duration, quiet: bool) -> Vec<(Fault, D
     usual.filter_map(draw).collect()
 }
 
-/// At least one kind of restart: from a stream of its own, so that the world is otherwise the same.
+/// At least one kind of restart. From a source of its own, so that the rest of the world is the
+/// same.
 fn draw_restarts(seed: u64, unit: Duration) -> Vec<(Fault, Duration)> {
     let mut rng = stream(seed, Stream::Restarts);
     let sure = *pick(&mut rng, &Fault::RESTARTS);
@@ -386,13 +389,14 @@ fn draw_restarts(seed: u64, unit: Duration) -> Vec<(Fault, Duration)> {
     Fault::RESTARTS.into_iter().filter_map(draw).collect()
 }
 
-/// In worlds with restarts a quarter each of none, one, the other, both: they matter only to who
-/// comes back. From a stream of its own, so that the world is otherwise the same.
+/// In worlds with restarts, a quarter each has none, one, the other, or both optimisations. They
+/// matter only to replicas that come back. From a source of its own, so that the rest of the world
+/// is the same.
 fn draw_optimisations(seed: u64, replicas: usize, overrides: &Overrides) -> Optimisations {
     let mut rng = stream(seed, Stream::Optimisations);
     let silent_orphans = rng.random_ratio(1, 2) && overrides.restarts;
     let reserves = rng.random_ratio(1, 2) && overrides.restarts;
-    // Small blocks end often, large ones leave much behind.
+    // Small blocks end often; large ones leave many unused slots.
     let block = *pick(&mut rng, &[1, 1, 2, 5, 16, 40]);
     let quorums = Quorums::new(replicas).expect("a supported size");
     Optimisations {
@@ -401,7 +405,7 @@ fn draw_optimisations(seed: u64, replicas: usize, overrides: &Overrides) -> Opti
     }
 }
 
-/// In a quarter of the worlds the mean time between two ends of eras.
+/// In a quarter of the worlds, the mean time between two ends of eras.
 fn draw_eras(seed: u64, unit: Duration) -> Option<Duration> {
     let mut rng = stream(seed, Stream::Eras);
     rng.random_ratio(1, 4).then(|| unit.mul_f64(2.0 * 8f64.powf(rng.random::<f64>())))
@@ -421,7 +425,7 @@ fn draw_links(
         delay[b][a] = one_way;
     }
     let jitter = Duration::from_micros(*pick(rng, &[0, low / 4, low, high]));
-    // The product of three: mostly a few in a hundred, now and then half of all.
+    // The product of three: mostly a few percent, sometimes half of all.
     let rate = |rng: &mut dyn Rng, fault: Fault, worst: u64| {
         let drawn = (0..3).fold(worst, |rate, _| (rate * u64::from(rng.random::<u16>())) >> 16);
         if on(fault) { u16::try_from(drawn).unwrap_or(u16::MAX) } else { 0 }
@@ -464,7 +468,7 @@ fn draw_workload(rng: &mut impl Rng, timing: &Timing, wide: bool) -> Workload {
     for (weight, most) in mix.iter_mut().zip(most) {
         *weight += if rng.random_ratio(1, 2) { rng.random_range(0..=most) * 8 } else { 0 };
     }
-    // Everything conflicts with all: rarely, or nothing else is ever seen.
+    // Commands that conflict with everything must be rare, or little else is tested.
     mix[5] /= 8;
     let think = if wide { millis(rng, 10, 300) } else { millis(rng, 1, 100) };
     Workload {
@@ -483,8 +487,8 @@ fn draw_workload(rng: &mut impl Rng, timing: &Timing, wide: bool) -> Workload {
     }
 }
 
-/// In a quarter of the worlds clients misuse ids: of 256 commands so many have a twin. From a
-/// stream of its own, so that the others are the same.
+/// In a quarter of the worlds clients misuse ids: this many of 256 commands have a twin. From a
+/// source of its own, so that the other worlds are the same.
 fn draw_twins(seed: u64) -> u8 {
     let mut rng = stream(seed, Stream::Twins);
     *pick(&mut rng, &[0, 0, 0, 0, 0, 0, 20, 120])

@@ -1,5 +1,5 @@
-//! What a seed draws about snapshots and disks: who takes some, and what goes wrong with them; and
-//! what is only seen with them. Part of `plan`.
+//! What a seed draws about snapshots and disks: which worlds have snapshots, their failures, and
+//! the faults that need them. Part of `plan`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{Fault, Overrides, StoragePlan, Stream, pick, stream};
 use crate::protocol::ProtocolKind;
 use crate::types::Timing;
 
-/// Whether the real storage room is used, and what goes wrong with its disks.
+/// Whether the real storage is used, and what goes wrong with its disks.
 pub(super) fn draw_storage(
     seed: u64,
     unit: Duration,
@@ -22,7 +22,7 @@ pub(super) fn draw_storage(
     if rng.random_ratio(1, 2) {
         return (None, Vec::new());
     }
-    // A leader's batch holds what waited at all replicas, and a segment has to hold that.
+    // A segment must hold a leader's batch, which contains what waited at all replicas.
     let least = if overrides.protocol == ProtocolKind::MultiPaxos { 48 } else { 16 };
     let segment_bytes = (*pick(&mut rng, &[16, 16, 64])).max(least) * 1024;
     let os = rng.random_ratio(1, 6);
@@ -39,9 +39,9 @@ pub(super) fn draw_storage(
     (Some(StoragePlan { segment_bytes, os, snapshots, keep, lies: false }), faults)
 }
 
-/// In one world of eight without restarts, snapshots that only bring back who was away. The room
-/// keeps them, on disks that never fail. With one log, what is executed is a prefix, and nothing
-/// that an install needs can move; so those protocols have none.
+/// In one of eight worlds without restarts: snapshots that only bring absent members back. The
+/// storage keeps them on disks that never fail. The log-based protocols have none: what they have
+/// executed is a prefix, and nothing that an install needs can change.
 fn draw_memory(seed: u64, unit: Duration, protocol: ProtocolKind) -> Option<StoragePlan> {
     let mut rng = stream(seed, Stream::Memory);
     let often = unit.mul_f64(0.5 * 16f64.powf(rng.random::<f64>()));
@@ -50,8 +50,8 @@ fn draw_memory(seed: u64, unit: Duration, protocol: ProtocolKind) -> Option<Stor
     (protocol == ProtocolKind::EPaxos && rng.random_ratio(1, 8)).then_some(plan)
 }
 
-/// In most worlds with snapshots the mean time between two absences. What is kept for those who are
-/// away is little then, and patience short: or the unrest would be over first.
+/// In most worlds with snapshots: the mean time between two absences. Little is then kept for
+/// absent members, and timeouts are short; otherwise the unrest would end first.
 pub(super) fn draw_absences(
     seed: u64,
     timing: &mut Timing,
@@ -67,7 +67,7 @@ pub(super) fn draw_absences(
     Some(timing.patience * 3 + timing.suspect * rng.random_range(2..8))
 }
 
-/// In a quarter of the worlds with restarts the mean time between two copies that are put back.
+/// In a quarter of the worlds with restarts: the mean time between two restored copies.
 pub(super) fn draw_older(seed: u64, unit: Duration) -> Option<Duration> {
     let mut rng = stream(seed, Stream::OlderDisks);
     rng.random_ratio(1, 4).then(|| unit.mul_f64(1.0 + 8.0 * rng.random::<f64>()))

@@ -1,5 +1,5 @@
-//! After the faults: everything pending has to finish, and then everything has to be right. The
-//! last word on a seed.
+//! The end of a world, after the faults. Everything pending must finish, and then everything must
+//! be right. This gives a seed's verdict.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::types::{ReplicaId, Time};
 const FLUSH: Duration = Duration::from_millis(5);
 
 impl<P: Subject> World<'_, P> {
-    /// The faults end. Who is down comes back; who crashed stays dead; clocks stay as they are.
+    /// Ends the faults. Replicas that are down come back, crashed ones stay dead, and clocks stay
+    /// as they are.
     pub(super) fn calm(&mut self) {
         self.trace.say(self.now, || "the faults end".to_owned());
         self.calm_since = Some(self.now);
@@ -57,7 +58,7 @@ impl<P: Subject> World<'_, P> {
         })
     }
 
-    /// Whether everything has finished; an error when it takes too long.
+    /// Whether everything has finished; an error if it takes too long.
     pub(super) fn look(&mut self) -> Result<bool, Breach> {
         let Some(since) = self.calm_since else { return Ok(false) };
         let waited = self.now.since(since);
@@ -69,7 +70,7 @@ impl<P: Subject> World<'_, P> {
                 Ok(false)
             };
         }
-        // With a dead member nobody can know that all have executed something.
+        // With a dead member, no replica can know that all have executed something.
         if self.live().count() < self.plan.replicas {
             return Ok(true);
         }
@@ -88,7 +89,7 @@ impl<P: Subject> World<'_, P> {
         Ok(false)
     }
 
-    /// Something that is not finished.
+    /// Something that has not finished, if anything.
     fn pending(&self) -> Option<String> {
         if let Some(request) = self.clients.waiting() {
             let where_to = self.checks.applied_at(request);
@@ -117,7 +118,7 @@ impl<P: Subject> World<'_, P> {
         None
     }
 
-    /// Something that some replica should have forgotten.
+    /// Something that a replica should have forgotten, if anything.
     fn kept(&self) -> Option<String> {
         self.live().find_map(|me| {
             let kept = self.hosts[me.index()].core.protocol().kept();
@@ -125,7 +126,7 @@ impl<P: Subject> World<'_, P> {
         })
     }
 
-    /// Everything has finished: was it right?
+    /// Everything has finished: checks that it was right.
     pub(super) fn judge(&mut self) -> Result<(), Breach> {
         for host in &self.hosts {
             let largest = host.core.status().largest_component;

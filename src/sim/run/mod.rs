@@ -1,5 +1,5 @@
-//! From a seed to its verdict: `calm` is the end of a world, `turn` all of it; `shrink` makes a
-//! world that fails smaller; `runner` does that for many seeds.
+//! From a seed to its verdict. `turn` runs a world, `calm` ends it, `shrink` makes a failing world
+//! smaller, and `runner` does all that for many seeds.
 
 mod calm;
 mod runner;

@@ -1,5 +1,5 @@
-//! Many seeds on many threads. Each seed is a world of its own, so the result does not depend on
-//! how many threads there are. After `turn`.
+//! Runs many seeds on many threads. Each seed is an independent world, so the result does not
+//! depend on the number of threads. After `turn`.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -19,18 +19,18 @@ use crate::sim::world::sabotage::Sabotage;
 use crate::sim::world::state::World;
 use crate::types::Time;
 
-/// In a run of this many seeds of the default mix, every path has to be met.
+/// A run of at least this many seeds of the default mix must take every path.
 pub const DEMANDING: u64 = 1000;
 
-/// What is met a few times in so many seeds, or not at all, and so is not demanded. The stories of
-/// `replica::stories::truncation` tell of each.
+/// Paths that are taken a few times in that many seeds, or never, and so are not required. The
+/// stories of `replica::stories::truncation` cover each of them.
 ///
-/// The first three: a command is validated in a recovery for which one that conflicts with it, and
-/// does not cover it, is executed already and dropped in a cut; mostly the recovery has long come
-/// to an end by then. The last: when a snapshot that was asked for is there, this replica has
-/// executed all that it holds, or told of more; mostly it cannot, since what it lacks is dropped
-/// elsewhere. Replicas hear of each other so often that a copy of a disk of which they cannot tell
-/// that it is older is rare, too.
+/// For the first three: a recovery validates a command while a conflicting command, which does not
+/// cover it, is already executed and dropped in a cut. Usually the recovery has ended long before.
+/// For the last: a requested snapshot arrives, and this replica has executed or announced
+/// everything in it. Usually it cannot have, because the others have dropped what it lacks. Another
+/// rare case is a copy of a disk that the others cannot recognise as older, because replicas hear
+/// of each other so often.
 const RARE: [&str; 5] = [
     Path::DroppedReported.name(),
     Path::DroppedInterferes.name(),
@@ -47,13 +47,13 @@ const DESCRIBED: usize = 10;
 pub struct Options {
     /// The first seed.
     pub start: u64,
-    /// How many there are.
+    /// The number of seeds.
     pub seeds: u64,
-    /// What to change about every world.
+    /// The changes to every world.
     pub overrides: Overrides,
-    /// How many threads.
+    /// The number of threads.
     pub threads: NonZeroUsize,
-    /// Whether to look for the smallest world that still fails.
+    /// Whether to search for the smallest world that still fails.
     pub shrink: bool,
 }
 
@@ -70,7 +70,7 @@ impl Default for Options {
     }
 }
 
-/// Runs seeds. `progress` hears of every seed that is done, and whether it failed.
+/// Runs seeds. `progress` is called after every seed, with whether it failed.
 pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
     let next = AtomicU64::new(0);
     let total = Mutex::new((Summary::default(), Vec::new()));
@@ -112,7 +112,7 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
     summary
 }
 
-/// Whether a path or a sight may be missing in a run that is long enough.
+/// Whether even a long run may miss a path or a sight.
 fn may_be_absent(name: &str, protocol: ProtocolKind, restarts: bool) -> bool {
     let is_one = |paths: &[Path]| paths.iter().any(|path| path.name() == name);
     let counter = Counter::ALL.iter().find(|counter| counter.name() == name);
@@ -144,9 +144,9 @@ pub fn reproduction(seed: u64, overrides: &Overrides) -> String {
     format!("isonomy sim --seed {seed}{overrides}")
 }
 
-/// Runs one seed's world, and writes a line to `transcript` for everything that happens.
+/// Runs one seed's world, and writes a line to `transcript` for each event.
 ///
-/// An assertion that fails in the code under test is a violation like any other.
+/// A failed assertion in the code under test is a violation like any other.
 pub fn run_seed(seed: u64, overrides: &Overrides, transcript: Option<&mut dyn Write>) -> Verdict {
     run_sabotaged(seed, overrides, Sabotage::default(), transcript)
 }
@@ -176,7 +176,7 @@ pub(in crate::sim) fn run_sabotaged(
     })
 }
 
-/// Whether a run of a protocol that is long enough has to take a path.
+/// Whether a long run of a protocol must take a path.
 fn takes(protocol: ProtocolKind, path: Path) -> bool {
     with_protocol!(protocol, P => P::takes(path))
 }
@@ -186,7 +186,7 @@ thread_local! {
     static CAUGHT: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Runs something that may panic, and returns what the panic said and where.
+/// Runs code that may panic. An error contains the panic's message and place.
 fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -200,7 +200,7 @@ fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
         }));
     });
     CATCHING.set(true);
-    // Nothing of the world is looked at behind a panic.
+    // After a panic, nothing of the world is used.
     let result = panic::catch_unwind(AssertUnwindSafe(run));
     CATCHING.set(false);
     result.map_err(|_| CAUGHT.take())

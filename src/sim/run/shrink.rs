@@ -1,5 +1,5 @@
-//! Makes a failing world smaller: fewer kinds of faults, clients, commands, replicas, less time.
-//! Used by `runner`.
+//! Makes a failing world smaller: fewer kinds of faults, clients, commands and replicas, and less
+//! time. Used by `runner`.
 
 use crate::sim::plan::{Overrides, Plan};
 use crate::sim::report::Violation;
@@ -10,8 +10,8 @@ const ATTEMPTS: usize = 150;
 /// The smallest overrides found under which the seed still fails, and how it fails then.
 ///
 /// Greedy: each kind of reduction is tried in turn, and kept if `fails` says that the world still
-/// does, in whatever way. A seed is a different world in each attempt, so a smaller one that fails
-/// need not fail for the same reason; it is as good a lead.
+/// fails in any way. Each attempt is a different world, so a smaller one may fail for another
+/// reason; that is as good a lead.
 pub(super) fn shrink(
     seed: u64,
     from: &Overrides,
@@ -39,7 +39,7 @@ pub(super) fn shrink(
     }
 }
 
-/// Worlds a little smaller than this one, the boldest first.
+/// Slightly smaller worlds, the boldest reduction first.
 fn candidates(seed: u64, from: &Overrides) -> Vec<Overrides> {
     let plan = Plan::draw(seed, from);
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
-//! A world from its first event to its last: a seed's plan in, a verdict out.
+//! Runs a world from its first event to its last: from a seed's plan to its verdict.
 //!
-//! First unrest: faults, while clients ask. Then calm: what is cut heals, who is paused goes on
-//! (who crashed stays dead), and everything pending has to finish.
+//! First comes the unrest: faults, while clients send commands. Then comes the calm: cut links
+//! heal, paused replicas continue (crashed ones stay dead), and everything pending must finish.
 
 use std::io::Write;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::sim::world::sabotage::Sabotage;
 use crate::sim::world::state::World;
 use crate::types::{Era, Optimisations, ReplicaId, RequestId, Time};
 
-/// Between two looks at whether everything is done.
+/// The pause between two checks whether everything has finished.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl<'a, P: Subject> World<'a, P> {
-    /// A world that is about to begin.
+    /// A world that is ready to run.
     pub(in crate::sim) fn new(
         plan: Plan,
         sabotage: Sabotage,
@@ -42,7 +42,7 @@ impl<P: Subject> World<'_, P> {
         ReplicaId::all(self.plan.replicas).for_each(|me| self.plant(me));
         let tick = self.plan.timing.tick;
         for me in ReplicaId::all(self.plan.replicas) {
-            // Apart, so that the replicas do not act in step.
+            // At different times, so that the replicas do not act in lockstep.
             let first = tick.mul_f64(self.rng.random::<f64>());
             self.later(first, Event::Tick(me));
             if self.plan.clocks[me.index()].rate != 1024 {
@@ -68,7 +68,7 @@ impl<P: Subject> World<'_, P> {
         });
     }
 
-    /// Lets the world run to its end.
+    /// Runs the world to its end.
     pub(in crate::sim) fn run(mut self) -> Verdict {
         let violation = self.turn().err().map(|(broken, detail)| {
             self.trace.say(self.now, || format!("{broken:?}: {detail}"));
@@ -218,7 +218,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// A client hears that its session has expired.
+    /// A client learns that its session has expired.
     fn expire(&mut self, request: RequestId, era: Era) -> Result<(), Breach> {
         if !self.clients.is_waiting(request) {
             return Ok(());

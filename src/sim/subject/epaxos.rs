@@ -66,8 +66,8 @@ impl Subject for EPaxos {
         }
     }
 
-    /// A recovery is never taken up by another life (PROTOCOL.md §5.1): what was promised to the
-    /// one would count for the other.
+    /// Another life never continues a recovery (PROTOCOL.md §5.1), because promises to one life
+    /// would count for the other.
     fn leads(message: &Message) -> Option<(InstanceId, Ballot)> {
         match message {
             Message::Recover { id, ballot } => Some((*id, *ballot)),

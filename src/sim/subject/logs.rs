@@ -1,4 +1,4 @@
-//! The protocols that agree on one sequence, in the simulator.
+//! The log-based protocols in the simulator.
 
 use super::{Kind, Moment, Subject};
 use crate::protocol::Path;

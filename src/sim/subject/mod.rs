@@ -1,7 +1,6 @@
 //! A protocol as the simulator sees it: what its messages and records are about, as far as faults
-//! aim at them and checks can use them. Used by all of a world; what is left out here is judged by
-//! what replicas execute and answer alone, which is enough for a protocol that agrees on one
-//! sequence.
+//! select them and checks use them. All of a world uses it. Anything left out here is judged only
+//! by what replicas execute and answer, which is enough for a log-based protocol.
 
 mod epaxos;
 mod logs;
@@ -15,7 +14,7 @@ use crate::replica::{PeerMessage, Record};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 use crate::wire::Wire;
 
-/// The one place that knows which type a kind stands for: `$body`, with `$P` for the type.
+/// Maps a kind to its protocol type, in this one place: expands to `$body` with `$P` as the type.
 macro_rules! with_protocol {
     ($kind:expr, $P:ident => $body:expr) => {
         match $kind {
@@ -40,28 +39,28 @@ macro_rules! with_protocol {
 }
 pub(super) use with_protocol;
 
-/// The kinds of messages that a rule may pick out.
+/// The kinds of messages that a rule can select.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// All of them.
     Any,
-    /// Pings, pongs and marks: what is said when there is nothing to say.
+    /// Pings, pongs and marks: messages sent when there is no other.
     Signs,
-    /// What proposes something new.
+    /// Messages that propose something new.
     PreAccept,
     /// All kinds of votes.
     Votes,
     Commit,
-    /// Recover on its way to the instance's owner.
+    /// Recover to the instance's owner.
     RecoverToOwner,
-    /// Whatever a recovery says or is told, but Recover to the owner.
+    /// All messages of a recovery except Recover to the owner.
     Recovery,
     /// Pieces of snapshots.
     Transfer,
 }
 
 impl Kind {
-    /// Whether a message on its way to `to` is one of these.
+    /// Whether a message to `to` is of this kind.
     pub(super) fn matches<P: Subject>(
         self,
         to: ReplicaId,
@@ -84,7 +83,7 @@ impl Kind {
     }
 }
 
-/// What a replica is about to say when it dies.
+/// What a replica is about to send when it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Moment {
     Proposing,
@@ -92,30 +91,30 @@ pub(super) enum Moment {
     Recovering,
 }
 
-/// A protocol that can be put into a world.
+/// A protocol that can run in a world.
 pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Snapshot: Wire> {
-    /// Whether it relies on leases, and so on clocks that go at nearly the same rate; then it
-    /// answers reads without a proposal.
+    /// Whether it relies on leases, and so on clocks with nearly the same rate. It then answers
+    /// reads without a proposal.
     const HAS_LEASES: bool = false;
 
-    /// Whether what it has executed is in its own log for good: then that counts as safe where the
-    /// whole log is kept.
+    /// Whether everything that it has executed is in its own log for good. Then that counts as safe
+    /// if the whole log is kept.
     const EXECUTES_WHAT_IS_DURABLE: bool = false;
 
-    /// Whether a demanding run has to take this path.
+    /// Whether a long run must take this path.
     fn takes(path: Path) -> bool;
 
-    /// What a record says.
+    /// What a record means to the checks.
     fn noted(record: &Self::Record) -> Noted<'_> {
         let _ = record;
         Noted::Nothing
     }
 
-    /// Whether a fault that picks out such messages means this one, on its way to `to`. Not called
-    /// with [`Kind::Any`] and [`Kind::Transfer`].
+    /// Whether this message to `to` is of `kind`. Not called with [`Kind::Any`] or
+    /// [`Kind::Transfer`].
     fn is_a(message: &Self::Message, kind: Kind, to: ReplicaId) -> bool;
 
-    /// Whether a replica says this at such a moment.
+    /// Whether a replica sends this message at such a moment.
     fn comes_at(message: &Self::Message, moment: Moment) -> bool {
         let nobody = ReplicaId::from_index(0);
         let is_a = |kind| Self::is_a(message, kind, nobody);
@@ -126,82 +125,83 @@ pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Snapshot: Wire> 
         }
     }
 
-    /// Begins something that no other life of its replica may go on with.
+    /// The instance and ballot of a recovery that this message starts, which no other life may
+    /// continue.
     fn leads(message: &Self::Message) -> Option<(InstanceId, Ballot)> {
         let _ = message;
         None
     }
 
-    /// The message in one word: enough to tell two worlds apart.
+    /// The message as one number, to tell two worlds apart.
     fn digest(message: &Self::Message) -> u64 {
         let mut bytes = BytesMut::new();
         message.encode(&mut bytes);
         xxhash_rust::xxh3::xxh3_64(&bytes)
     }
 
-    /// The message for people.
+    /// The message as text.
     fn show(message: &Self::Message) -> String {
         format!("{message:?}")
     }
 
-    /// The record for people.
+    /// The record as text.
     fn show_record(record: &Self::Record) -> String {
         format!("{record:?}")
     }
 
-    /// How far an instance is, for people.
+    /// The state of an instance as text.
     fn explain(&self, id: InstanceId) -> String {
         let _ = id;
         String::new()
     }
 
-    /// What is kept though every member has executed everything, if anything is.
+    /// What is still kept although every member has executed everything, if anything.
     fn kept(&self) -> Option<String> {
         let bytes = self.kept_bytes();
         (bytes > 0).then(|| format!("{bytes} bytes"))
     }
 
-    /// Up to where there are no records any more, and up to where what conflicts is forgotten.
+    /// Up to where there are no records, and up to where conflicts are forgotten.
     fn truncation(&self) -> Option<(&Deps, &Deps)> {
         None
     }
 
-    /// Whether it is recovering something.
+    /// Whether a recovery is under way.
     fn is_recovering(&self) -> bool {
         false
     }
 
-    /// Breaks one of its rules, if it is one of its rules.
+    /// Plants a bug, if it is one of this protocol's.
     #[cfg(test)]
     fn plant(&mut self, plant: Plant) {
         let _ = plant;
     }
 }
 
-/// What a record says; nothing, if it is of what was heard of others.
+/// What a record means to the checks; `Nothing` for a record of what was heard.
 pub(super) fn noted<P: Subject>(record: &Record<P::Record>) -> Noted<'_> {
     record.protocol().map_or(Noted::Nothing, P::noted)
 }
 
-/// What a record says to the checks.
+/// What a record means to the checks.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Noted<'a> {
-    /// Nothing that they know of.
+    /// Nothing of interest to the checks.
     Nothing,
-    /// A vote for these commands at their owner's ballot; the owner's own is its proposal.
+    /// A vote for these commands at their owner's ballot. The owner's own vote is its proposal.
     Proposed(InstanceId, &'a Arc<Batch>),
     /// A vote at a ballot.
     Voted(InstanceId),
     /// A decision.
     Decided(InstanceId, &'a Value, &'a Deps),
-    /// Own slots up to here are not used again.
+    /// Own slots up to here are never used again.
     Reserved(Slot),
     /// Something else about an instance.
     About(InstanceId),
 }
 
 impl Noted<'_> {
-    /// The instance it is about, if it is about one.
+    /// The instance that the record is about, if any.
     pub(super) fn instance(&self) -> Option<InstanceId> {
         match self {
             Noted::Proposed(id, _)
@@ -213,7 +213,7 @@ impl Noted<'_> {
     }
 }
 
-/// A bug on purpose, of one of the protocols.
+/// A deliberate bug in one of the protocols.
 #[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Plant {

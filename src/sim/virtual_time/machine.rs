@@ -1,4 +1,4 @@
-//! One replica of a measurement: what waits for it, what it has written, and whether it runs.
+//! One replica of a measurement: its inbox, its records, and whether it runs.
 
 use crate::protocol::Protocol;
 use crate::replica::{Core, Input, Limits, Output, Record};
@@ -10,23 +10,23 @@ use super::Setup;
 ///
 /// Invariants:
 ///
-/// 1. What arrives while the replica is busy waits in `inbox`, and is taken in one step.
-/// 2. At most one flush is under way, and covers what was appended before it began.
+/// 1. Everything that arrives while the replica is busy waits in `inbox` and is taken in one step.
+/// 2. At most one flush is under way; it covers everything appended before it began.
 pub(super) struct Machine<P: Protocol> {
     settings: Settings,
     make: fn(Settings) -> P,
     pub(super) core: Core<P>,
     pub(super) alive: bool,
-    /// How often it has stopped: what was meant for an earlier life does not happen.
+    /// How often it has stopped. Events for an earlier life are ignored.
     pub(super) life: u32,
     pub(super) inbox: Vec<Input<P::Message>>,
-    /// Busy until then.
+    /// The replica is busy until then.
     pub(super) free_at: Time,
-    /// Whether the world will call it.
+    /// Whether a step is already scheduled.
     pub(super) called: bool,
-    /// The soonest call there will be for `Core::wake`.
+    /// The earliest scheduled wake-up for `Core::wake`.
     pub(super) wake_at: Option<Time>,
-    /// All that can still be read after a crash, if there will be one.
+    /// All records that can be read after a crash, if there will be one.
     log: Option<Vec<Record<P::Record>>>,
     pub(super) appended: u64,
     flushed: u64,
@@ -62,7 +62,7 @@ impl<P: Protocol> Machine<P> {
         }
     }
 
-    /// Takes note of new records.
+    /// Adds new records.
     pub(super) fn append(&mut self, records: &mut Vec<Record<P::Record>>) {
         self.appended += records.len() as u64;
         match &mut self.log {
@@ -71,12 +71,12 @@ impl<P: Protocol> Machine<P> {
         }
     }
 
-    /// How far everything is durable.
+    /// How much of the log is durable.
     pub(super) fn held(&self) -> LogPosition {
         LogPosition::new(self.flushed)
     }
 
-    /// Whether there is nothing to be flushed.
+    /// Whether there is nothing to flush.
     pub(super) fn is_durable(&self) -> bool {
         self.flushed == self.appended
     }
@@ -87,7 +87,7 @@ impl<P: Protocol> Machine<P> {
         Input::Durable(Durable::flushed(LogPosition::new(position)))
     }
 
-    /// Stops, with whatever was only in memory gone.
+    /// Stops the replica, which loses everything in memory.
     pub(super) fn stop(&mut self) {
         self.alive = false;
         self.life += 1;
@@ -100,7 +100,7 @@ impl<P: Protocol> Machine<P> {
         self.appended = self.flushed;
     }
 
-    /// Comes back with its log. What that leads to is in `out`.
+    /// Restarts the replica from its log. `out` receives the results.
     pub(super) fn come_back(&mut self, now: Time, out: &mut Output<P::Message, P::Record>) {
         let protocol = (self.make)(self.settings.clone());
         self.core = Core::new(self.settings.clone(), Limits::default(), protocol);

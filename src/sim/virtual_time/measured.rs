@@ -1,73 +1,73 @@
-//! What a measurement saw: every command that was answered, and counts.
+//! The result of a measurement: every answered command, and counters.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// One command that was asked while it counted, and executed.
+/// A command that was sent during the counted time and executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sample {
     /// The site whose client asked, from 0.
     pub site: usize,
-    /// When, from the moment when clients came.
+    /// When it was sent, counted from the clients' start.
     pub asked: Duration,
-    /// From then until its decision was known at its site; at its execution at the latest.
+    /// From then until its decision was known at its site, at the latest at its execution.
     pub commit: Duration,
-    /// From then until it was executed at its site, and answered.
+    /// From then until it was executed and answered at its site.
     pub execute: Duration,
     /// Whether it was decided in one round trip.
     pub fast: bool,
 }
 
-/// What replicas said while it counted.
+/// A replica's traffic during the counted time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {
-    /// Messages sent: one for each receiver.
+    /// Messages sent, one for each receiver.
     pub messages: u64,
-    /// Their bytes as the codec writes them, without a carrier's headers.
+    /// Their bytes in the codec's encoding, without headers of a carrier.
     pub bytes: u64,
     /// Messages received.
     pub received: u64,
-    /// How long it was busy. Zero if CPU costs nothing.
+    /// How long it was busy; zero if CPU time is free.
     pub busy: Duration,
 }
 
-/// What was seen.
+/// The result of a measurement.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Measured {
     /// The protocol's name.
     pub protocol: &'static str,
     /// Commands in the order of their answers.
     pub samples: Vec<Sample>,
-    /// For how long it counted.
+    /// The length of the counted time.
     pub time: Duration,
-    /// Commands answered while it counted, whenever they were asked.
+    /// Commands answered during the counted time, whenever they were sent.
     pub answered: u64,
     /// Each site's replica's traffic.
     pub traffic: Vec<Traffic>,
     /// How many components of each size were executed at the first replica that never stopped.
     pub components: BTreeMap<usize, u64>,
-    /// When commands were answered and how long each had taken, warm-up included.
+    /// When each command was answered and how long it took, including the warm-up.
     pub over_time: Vec<(Duration, Duration)>,
-    /// Commands whose replica stopped, or that had no answer in the end.
+    /// Commands whose replica stopped, or that had no answer at the end.
     pub unanswered: u64,
-    /// Commands that came to a replica that was down or turned them away.
+    /// Commands refused by a replica, or sent to one that was down.
     pub refused: u64,
 }
 
 impl Measured {
-    /// Latencies of commit at a site, or at all.
+    /// Latencies of commit at one site, or at all.
     pub fn commit(&self, site: Option<usize>) -> Exact {
         Exact::new(self.at(site).map(|sample| sample.commit).collect())
     }
 
-    /// Latencies of execution at a site, or at all.
+    /// Latencies of execution at one site, or at all.
     pub fn execute(&self, site: Option<usize>) -> Exact {
         Exact::new(self.at(site).map(|sample| sample.execute).collect())
     }
 
-    /// The share of commands decided in one round trip, from 0 to 1, at a site, or at all. `None`
+    /// The share of commands decided in one round trip, from 0 to 1, at one site or at all. `None`
     /// if there are none.
     pub fn fast_share(&self, site: Option<usize>) -> Option<f64> {
         let fast = self.at(site).filter(|sample| sample.fast).count();
@@ -75,12 +75,12 @@ impl Measured {
         (all > 0).then(|| fast as f64 / all as f64)
     }
 
-    /// Commands answered in a second.
+    /// Answered commands per second.
     pub fn throughput(&self) -> f64 {
         self.answered as f64 / self.time.as_secs_f64()
     }
 
-    /// Something of all traffic for each command answered; 0 if there is none.
+    /// The sum of a figure over all traffic, per answered command; 0 if there is none.
     pub fn per_command(&self, of: impl Fn(&Traffic) -> u64) -> f64 {
         let sum: u64 = self.traffic.iter().map(of).sum();
         if self.answered == 0 { 0.0 } else { sum as f64 / self.answered as f64 }
@@ -91,19 +91,19 @@ impl Measured {
     }
 }
 
-/// Durations, all of them.
+/// Exact durations.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Exact(Vec<Duration>);
 
 impl Exact {
-    /// Of these, in any order.
+    /// From these durations, in any order.
     pub fn new(mut all: Vec<Duration>) -> Exact {
         all.sort_unstable();
         Exact(all)
     }
 
-    /// The smallest that is not below a share, from 0 to 1, of all: one that was measured. `None`
-    /// if there are none.
+    /// The smallest duration that is at least as long as `share` of all, from 0 to 1; always a
+    /// measured one. `None` if there are none.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = (share * self.0.len() as f64).ceil().max(1.0);
         // Rounds to the nearest index; there are far fewer than 2^53.
@@ -124,10 +124,10 @@ impl Exact {
     }
 }
 
-/// What is counted on the way, and when.
+/// Counts a measurement while it runs.
 pub(super) struct Counting {
     pub(super) measured: Measured,
-    /// When clients come.
+    /// When clients start.
     pub(super) zero: Time,
     from: Time,
     pub(super) to: Time,
@@ -170,7 +170,7 @@ impl Counting {
         }
     }
 
-    /// An instance was executed where components are counted.
+    /// An instance was executed at the replica where components are counted.
     pub(super) fn executed(&mut self, now: Time, ends_component: bool) {
         self.component += 1;
         if ends_component {

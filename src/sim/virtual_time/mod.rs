@@ -1,12 +1,12 @@
-//! Measuring in virtual time: replicas on a table of delays, with clients at each, and exactly how
-//! long everything took. The simulator proper looks for what breaks; this looks for what it costs.
+//! Measures in virtual time: replicas with a table of delays, clients at each, and exact durations.
+//! The simulator proper looks for bugs; this measures latency.
 //!
 //! Nothing here is emulated or sampled: the replicas are the real ones, the clock is a number, and
-//! a message arrives when the table says so. The same [`Setup`] gives the same [`Measured`] bit by
-//! bit, in a small fraction of the time that passes in it. What it leaves out unless told
-//! otherwise: the CPU, the disk, the state machine, lost messages, a carrier's headers.
+//! a message arrives when the table says so. The same [`Setup`] gives exactly the same
+//! [`Measured`], in a small fraction of the simulated time. By default it leaves out the CPU, the
+//! disk, the state machine, lost messages and headers of a carrier.
 //!
-//! `world` lets it happen, `machine` is one replica in it, `measured` is what was seen.
+//! `world` runs it, `machine` is one replica in it, and `measured` is the result.
 
 mod machine;
 mod measured;
@@ -25,51 +25,52 @@ pub use world::{measure, measure_kind};
 
 use crate::types::{Footprint, Optimisations};
 
-/// How long the replicas are by themselves before clients come: to measure each other, and to elect
-/// a leader where they have one.
+/// How long the replicas run alone before clients start, to measure each other and elect a leader
+/// if they have one.
 pub const SETTLING: Duration = Duration::from_secs(8);
 
-/// By how much [`Setup::first`] is ahead of the others.
+/// How much earlier [`Setup::first`] starts than the others.
 pub const HEAD_START: Duration = Duration::from_secs(4);
 
-/// How long commands that are under way at the end may take to finish.
+/// How long commands under way at the end may take to finish.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A measurement. Times are from the moment when clients come.
+/// A measurement. Times count from the clients' start.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Setup {
-    /// How long a message takes from one site to another: a row for each that it is from, a column
-    /// for each that it is to. One replica stands at each site, and its clients beside it. Between
-    /// 1 and [`MAX_REPLICAS`](crate::types::MAX_REPLICAS) sites.
+    /// How long a message takes from one site (row) to another (column). Each site has one replica
+    /// and its clients. Between 1 and [`MAX_REPLICAS`](crate::types::MAX_REPLICAS) sites.
     pub one_way: Vec<Vec<Duration>>,
-    /// A message is late by up to this much more, evenly spread; it overtakes none of its link.
+    /// A uniformly random extra delay of at most this much; messages of a link stay in order.
     pub jitter: Duration,
-    /// What it costs a replica to receive or to send one message, or to take in one command.
+    /// How long a replica takes to receive or send one message, or to take in one command.
     pub cpu: Duration,
-    /// What it costs to make records durable; if zero, they are kept in memory. One flush at a time
-    /// covers all that was written before it began.
+    /// How long a flush takes; if zero, records are kept in memory. One flush at a time covers
+    /// everything written before it began.
     pub flush: Duration,
-    /// How the replicas are spared waiting for flushes.
+    /// The replicas' optimisations.
     pub optimisations: Optimisations,
-    /// How many clients ask how much.
+    /// The load of the clients.
     pub load: Load,
-    /// What is asked this early is not counted.
+    /// Commands sent this early are not counted.
     pub warm_up: Duration,
-    /// For how long it is counted afterwards.
+    /// The length of the counted time after the warm-up.
     pub time: Duration,
     /// A replica that stops.
     pub crash: Option<Crash>,
-    /// The site, from 0, whose replica acts before all others, so that it leads where one does.
+    /// The site, from 0, whose replica starts before all others, so that it becomes leader if there
+    /// is one.
     pub first: Option<usize>,
-    /// Decides the jitter, the arrivals, and what replicas draw for themselves.
+    /// The seed of the jitter, the arrivals, and the replicas' own randomness.
     pub seed: u64,
 }
 
 impl Setup {
-    /// A quiet network with these round trips, in milliseconds, and ten clients a site.
+    /// A network without faults and with these round trips in milliseconds, and ten clients per
+    /// site.
     ///
     /// # Panics
-    /// If one is negative or not finite.
+    /// If a round trip is negative or not finite.
     pub fn from_rtt_ms(rtt_ms: &[Vec<f64>]) -> Setup {
         let one_way = |rtt: &f64| Duration::from_secs_f64(rtt / 2_000.0);
         Setup {
@@ -91,41 +92,41 @@ impl Setup {
 /// The load on each site.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Load {
-    /// Clients that ask one thing at a time, and the next so long after the answer.
+    /// Clients that send one command at a time, and the next one `think` after the answer.
     Closed {
-        /// How many.
+        /// The number of clients.
         clients: u32,
-        /// How long they think.
+        /// The pause after an answer.
         think: Duration,
     },
-    /// Commands that come whether the ones before are answered or not.
+    /// Commands that arrive whether or not earlier ones are answered.
     Open {
-        /// So many a second, above 0.
+        /// Commands per second, above 0.
         rate: f64,
-        /// Independently of each other; if not, at even distances.
+        /// Whether they arrive independently of each other; otherwise at equal intervals.
         poisson: bool,
     },
 }
 
-/// A replica stops, and its clients with it: its site is gone.
+/// A replica stops together with its clients: its site is gone.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Crash {
     /// The site, from 0.
     pub site: usize,
     /// When it stops.
     pub at: Duration,
-    /// When it is back, after `at`, with all that was durable; if ever.
+    /// When it is back, counted from `at`, with everything durable; `None` if never.
     pub back: Option<Duration>,
 }
 
-/// What clients ask.
+/// The commands of clients.
 pub trait Asking {
-    /// What a client asks next, `elapsed` after clients have come: what it touches, and the
-    /// command's bytes. Clients are numbered from 0, over all sites.
+    /// A client's next command, `elapsed` after the clients' start: its footprint and its bytes.
+    /// Clients are numbered from 0 over all sites.
     fn next(&mut self, client: u32, elapsed: Duration) -> (Footprint, Bytes);
 }
 
-/// Writes of one key that all share, and of keys that one client alone uses: the load of the
+/// Writes of one key that all clients share, and of keys that only one client uses: the load of the
 /// EPaxos papers.
 #[derive(Debug)]
 pub struct SharedKey {
@@ -135,8 +136,8 @@ pub struct SharedKey {
 }
 
 impl SharedKey {
-    /// A share, from 0 to 1, of the commands writes the shared key; all have payloads of so many
-    /// bytes.
+    /// `share`, from 0 to 1, of the commands writes the shared key. All payloads have
+    /// `payload_bytes` bytes.
     pub fn new(share: f64, payload_bytes: usize, seed: u64) -> SharedKey {
         let payload = vec![b'.'; payload_bytes].into();
         SharedKey { share, payload, rng: ChaCha8Rng::seed_from_u64(seed) }

@@ -1,4 +1,4 @@
-//! Virtual time is exact, so most of what is said here is said with `==`.
+//! Virtual time is exact, so most tests compare with `==`.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const FIVE: [[f64; 5]; 5] = [
     [152.4, 111.7, 100.9, 0.0, 204.4],
     [70.5, 141.2, 127.3, 204.4, 0.0],
 ];
-/// The round trip to the second-nearest.
+/// The round trip to the second-nearest site.
 const BOUND: [f64; 5] = [70.5, 59.9, 72.5, 111.7, 127.3];
 
 fn five() -> Setup {
@@ -26,7 +26,7 @@ fn five() -> Setup {
     Setup { warm_up, time, ..Setup::from_rtt_ms(&rows) }
 }
 
-/// Sites in a row, 10 ms of round trip apart.
+/// Sites in a row, with 10 ms of round trip between neighbours.
 fn in_a_row(sites: usize) -> Setup {
     let rtt = |a: usize, b: usize| 10.0 * a.abs_diff(b) as f64;
     let rows: Vec<Vec<f64>> = (0..sites).map(|a| (0..sites).map(|b| rtt(a, b)).collect()).collect();
@@ -123,7 +123,7 @@ fn a_disk_is_waited_for() {
     let optimisations = Optimisations::ALL;
     let slow = Setup { flush, optimisations, load: one_client(), ..in_a_row(3) };
     let commit = epaxos(&slow, 0.0).commit(Some(1));
-    // A voter's flush; it may have begun one for something else already.
+    // A voter's flush; another one may be under way already.
     assert!((14.0..=18.0).contains(&p(&commit, 0.5)), "{}", p(&commit, 0.5));
 }
 
@@ -180,10 +180,10 @@ fn traffic_is_what_the_codec_writes() {
     let lean = epaxos(&in_a_row(3), 0.0);
     let fat = measure(&in_a_row(3), EPaxos::new, &mut SharedKey::new(0.0, 1_016, 1));
     let messages = lean.per_command(|it| it.messages);
-    // PreAccept, its answer and Commit, to and from two others; and signs of life.
+    // PreAccept, its answer and Commit, to and from two others, and heartbeats.
     assert!((6.0..8.0).contains(&messages), "{messages} messages a command");
     let (lean, fat) = (lean.per_command(|it| it.bytes), fat.per_command(|it| it.bytes));
-    // Two others get each command once, and two bytes of length instead of one.
+    // Two others receive each command once, and two length bytes instead of one.
     assert!((2_000.0..2_010.0).contains(&(fat - lean)), "{lean} and {fat} bytes a command");
 }
 
@@ -204,8 +204,8 @@ fn the_five_sites_take_seconds() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// Paxos at the five sites: all contend for the same slots, and those far away, who hear of them
-/// last, are not the losers. They used to wait for three to five seconds.
+/// Paxos at the five sites: all contend for the same slots. Distant sites hear of them last but
+/// must not starve; they once waited for three to five seconds.
 #[test]
 fn with_paxos_no_site_starves() {
     let setup = Setup { time: Duration::from_secs(10), ..five() };

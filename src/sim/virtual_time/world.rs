@@ -19,17 +19,17 @@ use crate::replica::{Execution, Input, Output, PeerMessage};
 use crate::types::{ClientId, Command, ReplicaId, RequestId, Settings, Time, Timing};
 use crate::wire::{Wire, encode_peer};
 
-/// In an open loop the commands of a site are taken for those of so many clients in turn.
+/// In an open loop, the commands of a site count as those of this many clients in turn.
 const OPEN_CLIENTS: u32 = 1_000;
 
-/// Replicas do not act in step: each is this much later than the one before.
+/// Each replica starts this much later than the one before, so that they do not act in lockstep.
 const APART: Duration = Duration::from_micros(317);
 
-/// Lets a cluster of `make`'s replicas happen.
+/// Runs a cluster of the replicas that `make` returns.
 ///
 /// # Panics
-/// If there is an unsupported number of sites, a site that is named is not among them, or a rate is
-/// not above 0.
+/// If the number of sites is unsupported, if a named site does not exist, or if a rate is not
+/// positive.
 pub fn measure<P: Protocol>(
     setup: &Setup,
     make: fn(Settings) -> P,
@@ -43,15 +43,15 @@ where
     world.run()
 }
 
-/// The same for a protocol that is known by its name.
+/// As [`measure`], for a protocol given by its kind.
 ///
 /// # Panics
-/// Likewise.
+/// As [`measure`].
 pub fn measure_kind(kind: ProtocolKind, setup: &Setup, asking: &mut dyn Asking) -> Measured {
     with_protocol!(kind, P => measure::<P>(setup, P::new, asking))
 }
 
-/// Something that will happen; with the life that it is meant for.
+/// An event, with the life it is meant for.
 enum Event<M> {
     Message {
         from: ReplicaId,
@@ -63,7 +63,7 @@ enum Event<M> {
     Tick(usize, u32),
     Wake(usize, u32),
     Flushed(usize, u32, u64),
-    /// A client asks.
+    /// A client sends a command.
     Ask(usize, u32, u32),
     /// In an open loop, the next command arrives.
     Arrival(usize),
@@ -102,15 +102,15 @@ struct World<'a, P: Protocol> {
     scheduled: u64,
     machines: Vec<Machine<P>>,
     rng: ChaCha8Rng,
-    /// When the latest message of each link arrives.
+    /// When the last message of each link arrives.
     last: Vec<Vec<Time>>,
     pending: FxHashMap<RequestId, Pending>,
-    /// How many commands each client has asked.
+    /// How many commands each client has sent.
     asked: FxHashMap<u32, u64>,
-    /// In an open loop, whose turn it is at each site.
+    /// In an open loop, the next client at each site.
     arrived: Vec<u32>,
     counting: Counting,
-    /// Where components are counted.
+    /// The replica at which components are counted.
     observer: usize,
     out: Output<P::Message, P::Record>,
     frame: BytesMut,
@@ -173,7 +173,7 @@ where
         }
     }
 
-    /// Clients do not begin at once, or they would go on asking together.
+    /// Clients start at different times, or they would keep sending at the same time.
     fn first_ask(&mut self, site: usize, client: u32, after: Duration) {
         let apart = Duration::from_millis(100).mul_f64(self.rng.random::<f64>());
         let life = self.machines[site].life;
@@ -239,7 +239,7 @@ where
             Event::Arrival(site) => self.arrive(site),
             Event::Stop(site) => self.stop(site),
             Event::Return(site) => self.come_back(site),
-            // For a life that has ended.
+            // The event was for a life that has ended.
             _ => {}
         }
     }
@@ -258,7 +258,7 @@ where
         }
     }
 
-    /// A client beside a replica asks it for something.
+    /// A client sends a command to the replica at its site.
     fn ask(&mut self, site: usize, client: u32) {
         if self.now >= self.counting.to {
             return;
@@ -284,7 +284,7 @@ where
         self.call(site);
     }
 
-    /// Has a replica take a step, as soon as it is free.
+    /// Schedules a step of a replica, as soon as it is free.
     fn call(&mut self, site: usize) {
         let machine = &mut self.machines[site];
         if machine.alive && !std::mem::replace(&mut machine.called, true) {
@@ -325,7 +325,7 @@ where
         }
     }
 
-    /// Lets a step's output take effect when its work is done.
+    /// Applies a step's output when the replica has finished the work.
     fn heed(&mut self, site: usize, work: Duration, out: &mut Output<P::Message, P::Record>) {
         let then = self.now + work;
         for (to, message) in out.messages.drain(..) {
@@ -384,7 +384,7 @@ where
         self.go_on(&pending, then + think);
     }
 
-    /// A client of a closed loop asks again.
+    /// A client of a closed loop sends its next command.
     fn go_on(&mut self, pending: &Pending, at: Time) {
         if let Load::Closed { .. } = self.setup.load {
             let life = self.machines[pending.site].life;
@@ -392,7 +392,7 @@ where
         }
     }
 
-    /// Begins a flush, unless one is under way or there is nothing to be flushed.
+    /// Starts a flush, unless one is under way or there is nothing to flush.
     fn flush(&mut self, site: usize) {
         let flush = self.setup.flush;
         let machine = &mut self.machines[site];

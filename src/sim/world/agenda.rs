@@ -1,4 +1,4 @@
-//! What will happen in a world: one heap of events, and the messages under way.
+//! A world's future: one heap of events, and the messages under way.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,23 +9,23 @@ use crate::machine::Outcome;
 use crate::replica::{PeerMessage, SnapshotRead};
 use crate::types::{ReplicaId, ReplicaSet, RequestId, Time};
 
-/// More events than any sound world needs: a replica talks to itself.
+/// More events than any correct world needs; beyond that, a replica talks to itself.
 const MOST_EVENTS: u64 = 200_000_000;
 
-/// Something that happens to a snapshot.
+/// An event of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sim) enum SnapshotEvent {
-    /// Time for one; and for another later, if that is said.
+    /// Begin a snapshot; if the flag is set, also schedule a later one.
     Begin(ReplicaId, bool),
-    /// All but the end is written, if the replica still lives that life.
+    /// Everything but its end is written, if the replica is still in that life.
     Finish(ReplicaId, u32),
     /// A part was read for another replica.
     Read(ReplicaId, u32, SnapshotRead),
-    /// One from another replica is complete.
+    /// A snapshot from another replica is complete.
     Install(ReplicaId, u32),
 }
 
-/// Something that will happen.
+/// A future event.
 #[derive(Debug)]
 pub(in crate::sim) enum Event {
     /// A message arrives: see [`Agenda::arrived`].
@@ -33,15 +33,15 @@ pub(in crate::sim) enum Event {
     /// A replica is free again.
     Free(ReplicaId),
     Tick(ReplicaId),
-    /// The moment that `Core::wake` named.
+    /// The time named by `Core::wake`.
     Wake(ReplicaId),
-    /// A flush is done, up to a position, if the replica still lives that life.
+    /// A flush is done up to a position, if the replica is still in that life.
     Flushed(ReplicaId, u64, u32),
-    /// Something happens to a snapshot.
+    /// An event of a snapshot.
     Snapshot(SnapshotEvent),
     /// There is room on a disk again.
     Freed(ReplicaId),
-    /// A replica stops and will come back, if it still lives that life.
+    /// A replica stops and will come back, if it is still in that life.
     Stop(ReplicaId, u32),
     /// A replica comes back from that life.
     Return(ReplicaId, u32),
@@ -49,15 +49,15 @@ pub(in crate::sim) enum Event {
     Request(Box<Ask>),
     /// An answer reaches a client.
     Reply(Box<(RequestId, Outcome)>),
-    /// A client was turned away.
+    /// A client's request was refused.
     Refused(RequestId),
-    /// A client has time for another command.
+    /// A client may send another command.
     Next(usize),
-    /// A client has waited for long, for the so-many-th time.
+    /// A client has waited too long, for the n-th time.
     Overdue(RequestId, u32),
     /// The next fault of one kind, by its place in the plan.
     Fault(usize),
-    /// In the absence of some the others do something; or they are back.
+    /// During an absence the others do something, or the absent ones are back.
     Absent(ReplicaSet, bool),
     /// The unrest is over.
     Calm,
@@ -96,12 +96,12 @@ pub(in crate::sim) struct Letter<M> {
     pub(in crate::sim) message: PeerMessage<M>,
 }
 
-/// What will happen, in order.
+/// The future events in order.
 pub(super) struct Agenda<M> {
     heap: BinaryHeap<Reverse<Entry>>,
     scheduled: u64,
     events: u64,
-    /// Those under way, and the places that are free.
+    /// The messages under way, and the free places.
     letters: Vec<Option<Letter<M>>>,
     unused: Vec<u32>,
 }
@@ -117,14 +117,14 @@ impl<M> Agenda<M> {
         }
     }
 
-    /// Something will happen at this moment.
+    /// Schedules an event at this time.
     pub(super) fn add(&mut self, at: Time, event: Event) {
-        // Numbers make the order of what happens at one moment that of its causes.
+        // Events at the same time happen in the order in which they were scheduled.
         self.scheduled += 1;
         self.heap.push(Reverse(Entry { at, number: self.scheduled, event }));
     }
 
-    /// A message is on its way.
+    /// Schedules a message's arrival.
     pub(super) fn post(&mut self, at: Time, letter: Letter<M>) {
         let place = match self.unused.pop() {
             Some(place) => {
@@ -139,14 +139,14 @@ impl<M> Agenda<M> {
         self.add(at, Event::Message(place));
     }
 
-    /// What happens next, and when. None if too much has happened already.
+    /// The next event and its time; `None` if there were too many.
     pub(super) fn next_event(&mut self) -> Option<(Time, Event)> {
         let Reverse(entry) = self.heap.pop().expect("a world without end has a next event");
         self.events += 1;
         (self.events <= MOST_EVENTS).then_some((entry.at, entry.event))
     }
 
-    /// The message at this place arrives.
+    /// Takes out the message at this place.
     pub(super) fn arrived(&mut self, place: u32) -> Letter<M> {
         self.unused.push(place);
         self.letters[place as usize].take().expect("it arrives once")

@@ -1,4 +1,5 @@
-//! Flushes: how far a log is durable, and what follows for its replica if it is not. After `stops`.
+//! Flushes: how much of a log becomes durable, and what a failed flush means for its replica. After
+//! `stops`.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use crate::sim::report::{Breach, Counter};
 use crate::sim::subject::Subject;
 use crate::types::{Durable, LogPosition, ReplicaId};
 
-/// How often it is looked whether a full disk has room again.
+/// How often to check whether a full disk has room again.
 const FULL: Duration = Duration::from_millis(20);
 
 impl<P: Subject> World<'_, P> {
-    /// Begins a flush, if there is something to flush and none under way.
+    /// Starts a flush, if there is something to flush and none is under way.
     pub(in crate::sim) fn flush(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let Disk::Takes(mean) = host.disk else { return Ok(()) };
@@ -33,7 +34,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// A flush is done, or not: how far the log is durable then.
+    /// A flush has finished or failed. Determines how much of the log is durable.
     pub(in crate::sim) fn finish_flush(
         &mut self,
         me: ReplicaId,
@@ -63,8 +64,8 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// There is no room for what is to be flushed up to `position`: a replica takes no step before
-    /// there is, and tries again.
+    /// There is no room to flush up to `position`. The replica takes no step until there is, and
+    /// retries.
     pub(super) fn stand_still(&mut self, me: ReplicaId, position: u64) {
         let host = &mut self.hosts[me.index()];
         (host.flushing, host.full) = (true, true);
@@ -74,7 +75,7 @@ impl<P: Subject> World<'_, P> {
         self.later(FULL, Event::Flushed(me, position, life));
     }
 
-    /// What is not urgent, after a flush.
+    /// Does maintenance that is not urgent, after a flush.
     pub(in crate::sim) fn maintain_log(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let (true, false, Some(room)) = (host.alive, host.flushing, &mut host.room) else {

@@ -1,9 +1,9 @@
-//! What a replica knows of itself and of the others, so that none of them comes back with an older
-//! copy of its disk (`replica::Chain`, `replica::Memory`), and what of it is true. `meetings` lets
-//! replicas judge each other by it.
+//! What a replica knows of itself and the others, so that none of them comes back with an older
+//! copy of its disk (`replica::Chain`, `replica::Memory`), and which of it is true. `meetings` uses
+//! it to let replicas judge each other.
 //!
-//! What is true is known here from numbers that no two records share: a replica lacks what another
-//! has heard of it if the record at that position is another one, or none.
+//! The truth is known here because every record has a unique number. A replica lacks what another
+//! has heard of it if its record at that position is missing or has a different number.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::sim::report::{Breach, Broken};
 use crate::sim::subject::Subject;
 use crate::types::{Chain, Known, LogPosition, Presence, ReplicaId};
 
-/// What all copies of a world have in common.
+/// The state that all copies of a world share.
 pub(in crate::sim) struct Older {
     pub(in crate::sim) rng: ChaCha8Rng,
-    /// Lives and records so far, of all replicas: no two have the same number.
+    /// Lives and records of all replicas so far; each has a unique number.
     pub(in crate::sim) lives: u64,
     pub(in crate::sim) records: u64,
 }
@@ -29,7 +29,7 @@ impl Older {
     }
 }
 
-/// How far a replica was heard to be, and the number of the last record there.
+/// The position up to which a replica was heard to be, and the number of the last record there.
 pub(in crate::sim) type Heard = Option<(u64, u64)>;
 
 /// What a frame says of its sender.
@@ -37,28 +37,28 @@ pub(in crate::sim) type Heard = Option<(u64, u64)>;
 pub(in crate::sim) struct Said {
     pub(in crate::sim) life: u64,
     pub(in crate::sim) held: u64,
-    /// The number of the last record that is held.
+    /// The number of the last record held.
     pub(in crate::sim) record: u64,
 }
 
-/// What a replica knows of itself and of the others, and what of it is true.
+/// What a replica knows of itself and the others, and which of it is true.
 pub(in crate::sim) struct Freshness<P: Subject> {
     pub(in crate::sim) directory: u64,
     pub(in crate::sim) chain: Chain,
-    /// What it remembers of the others, by what has arrived.
+    /// What it remembers of the others from what has arrived.
     pub(in crate::sim) register: Memory,
-    /// As what the others have shown themselves.
+    /// What the others have shown of themselves.
     pub(in crate::sim) shown: Vec<Option<Known>>,
-    /// Its disk is a copy that was put back, and nobody has judged it yet.
+    /// Its disk is a restored copy that no replica has judged yet.
     pub(in crate::sim) is_copy: bool,
-    /// A number for each record of its log.
+    /// The number of each record in its log.
     pub(in crate::sim) records: Vec<u64>,
-    /// How far each of the others was heard to be: by what has arrived, and by what was acted on.
+    /// How far each of the others was heard to be, by what has arrived and by what was acted on.
     pub(in crate::sim) heard: Vec<Heard>,
     pub(in crate::sim) acted: Vec<Heard>,
-    /// The latter as it was behind some of its records.
+    /// The value of `acted` after some of its records.
     pub(in crate::sim) rests: Vec<(u64, Vec<Heard>)>,
-    /// How much was durable when something was said or executed last.
+    /// How much was durable when it last sent or executed something.
     pub(in crate::sim) spoken: u64,
     pub(in crate::sim) copies: Vec<Copy<P>>,
 }
@@ -103,19 +103,19 @@ impl<P: Subject> Freshness<P> {
         }
     }
 
-    /// What it shows of itself, with so many records durable.
+    /// What it shows of itself, with `held` records durable.
     pub(super) fn presence(&self, held: u64) -> Presence {
         let began = self.chain.present().expect("it lives");
         let held = LogPosition::new(held);
         Presence { directory: self.directory, life: began.life, began: began.at, held }
     }
 
-    /// Takes a step over all that has arrived.
+    /// It takes a step over everything that has arrived.
     pub(super) fn acts(&mut self) {
         self.acted.clone_from(&self.heard);
     }
 
-    /// So many records are left of its log.
+    /// `kept` records remain in its log.
     pub(in crate::sim) fn keep(&mut self, kept: usize) {
         self.records.truncate(kept);
         self.rests.retain(|(position, _)| *position <= kept as u64);
@@ -124,7 +124,7 @@ impl<P: Subject> Freshness<P> {
     }
 }
 
-/// Whether these are the records of a replica that was heard to be so far.
+/// Whether these can be the records of a replica that was heard to be at `heard`.
 pub(in crate::sim) fn has(records: &[u64], heard: Heard) -> bool {
     let Some((held, record)) = heard else { return true };
     let last = usize::try_from(held).expect("what is in memory can be counted") - 1;

@@ -1,5 +1,5 @@
-//! One simulated machine: a replica with its clock, its disk, its inbox, and its moods. Part of
-//! `state`.
+//! One simulated machine: a replica with its clock, disk and inbox, and the faults that affect it.
+//! Part of `state`.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::sim::plan::{Clock, Disk, Plan};
 use crate::sim::subject::{Moment, Subject};
 use crate::types::{Quorums, ReplicaId, RequestId, Settings, Time};
 
-/// A piece of a snapshot, in bytes.
+/// The length of a chunk of a snapshot, in bytes.
 const CHUNK: u32 = 200;
 
-/// A replica dies in the middle of saying something.
+/// A replica is to die while it sends something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::sim) struct Doom {
     pub(in crate::sim) moment: Moment,
@@ -26,7 +26,7 @@ pub(in crate::sim) struct Doom {
 }
 
 impl Doom {
-    /// Whether this message is what it dies of.
+    /// Whether the replica dies when it sends this message.
     pub(super) fn comes_with<P: Subject>(self, message: &PeerMessage<P::Message>) -> bool {
         match message {
             PeerMessage::Protocol(message) => P::comes_at(message, self.moment),
@@ -39,65 +39,65 @@ impl Doom {
 ///
 /// Invariants:
 ///
-/// 1. What arrives while the replica is busy waits in `inbox`, and is taken in one step.
-/// 2. At most one flush is under way, and covers what was appended before it began.
-/// 3. Positions (`appended`, `durable`, `flushed`) count the records of all lives that were left.
+/// 1. Everything that arrives while the replica is busy waits in `inbox` and is taken in one step.
+/// 2. At most one flush is under way; it covers everything appended before it began.
+/// 3. Positions (`appended`, `durable`, `flushed`) count the remaining records of all lives.
 pub(in crate::sim) struct Host<P: Subject> {
     settings: Settings,
-    /// Each has its own.
+    /// Each host has its own.
     content_key: ContentKey,
     pub(in crate::sim) core: Core<P>,
     pub(in crate::sim) applier: Applier<Kv>,
     pub(in crate::sim) alive: bool,
     pub(in crate::sim) inbox: Vec<Input<P::Message>>,
-    /// Busy, or paused, until then.
+    /// The replica is busy or paused until then.
     pub(in crate::sim) free_at: Time,
-    /// Whether the world will call at `free_at`.
+    /// Whether a step is scheduled at `free_at`.
     pub(in crate::sim) called: bool,
-    /// What arrives before is lost.
+    /// Messages that arrive earlier are lost.
     pub(in crate::sim) deaf_until: Time,
     pub(in crate::sim) disk: Disk,
     pub(in crate::sim) clock: Clock,
-    /// Every record that can still be read, of all lives; empty in worlds without restarts.
+    /// Every readable record of all lives; empty in worlds without restarts.
     pub(in crate::sim) log: Vec<Record<P::Record>>,
-    /// Where they are kept, in worlds that have it: what `log` is compared with.
+    /// The real storage, in worlds that use it; `log` is compared with it.
     pub(in crate::sim) room: Option<Room<Record<P::Record>>>,
-    /// What it knows of itself and of the others.
+    /// What it knows of itself and the others.
     pub(in crate::sim) fresh: Freshness<P>,
     /// Its disk was damaged: it may never come back, and counts as gone until it does.
     pub(in crate::sim) condemned: bool,
-    /// By this, if it was a bit.
+    /// The flipped bit, if that was the damage.
     pub(in crate::sim) flip: Option<Flip>,
-    /// The number of the newest own snapshot that it has spoken of.
+    /// The number of its newest own snapshot that counts.
     pub(in crate::sim) snapshot: Option<usize>,
-    /// What has come of another replica's snapshot.
+    /// The received part of another replica's snapshot.
     pub(in crate::sim) arrived: Vec<u8>,
-    /// It stops in the middle of a flush.
+    /// Whether it stops during a flush.
     pub(in crate::sim) torn: bool,
     /// Records appended.
     pub(in crate::sim) appended: u64,
-    /// Records that are durable, or will be with the flush under way.
+    /// Records that are durable, or will be after the flush under way.
     pub(in crate::sim) durable: u64,
     /// Records that are durable.
     pub(in crate::sim) flushed: u64,
     /// Whether a flush is under way.
     pub(in crate::sim) flushing: bool,
-    /// Whether its log waits for room on the disk: it takes no step before there is some.
+    /// Whether its log waits for room on the disk; it then takes no step.
     pub(in crate::sim) full: bool,
-    /// The soonest call there will be for `Core::wake`.
+    /// The earliest scheduled wake-up for `Core::wake`.
     pub(in crate::sim) wake_at: Option<Time>,
-    /// Dies when it says something of a kind, of which some messages get away.
+    /// It dies when it sends a message of a certain kind; some of these messages still leave.
     pub(in crate::sim) doom: Option<Doom>,
     /// How often it has come back.
     pub(in crate::sim) life: u32,
     /// Whether it is down and will come back.
     pub(in crate::sim) returning: bool,
-    /// How often it will stop again soon after it has come back.
+    /// How often it will stop again soon after coming back.
     pub(in crate::sim) again: u32,
-    /// Whom this life would answer; kept in worlds with restarts alone.
+    /// Requests that this life would answer; kept only in worlds with restarts.
     pub(in crate::sim) waiting: FxHashSet<RequestId>,
-    /// Those of them that it heard before it took in another replica's snapshot. What of theirs was
-    /// executed there is proposed again here, so that a refusal for their age proves nothing.
+    /// Those of them that arrived before it installed another replica's snapshot. Commands executed
+    /// in that snapshot are proposed again here, so a refusal because of their age proves nothing.
     pub(in crate::sim) unsure: FxHashSet<RequestId>,
     /// The paths of earlier lives.
     pub(in crate::sim) paths: Paths,
@@ -151,14 +151,14 @@ impl<P: Subject> Host<P> {
         }
     }
 
-    /// A rule broken on purpose: the first command of an id is taken for all of them.
+    /// A deliberate bug: the first command of an id is taken for all of them.
     #[cfg(test)]
     pub(super) fn tell_no_contents_apart(&mut self) {
         self.content_key = crate::machine::BLIND;
         self.applier = Applier::new(Kv::new()).keyed(self.content_key);
     }
 
-    /// Down, with whatever was only in memory gone.
+    /// Stops the replica, which loses everything in memory.
     pub(super) fn go_down(&mut self) {
         self.alive = false;
         self.inbox.clear();
@@ -171,7 +171,7 @@ impl<P: Subject> Host<P> {
         self.arrived.clear();
     }
 
-    /// A new life, with nothing but `log` left of the ones before.
+    /// Starts a new life from `log` alone.
     pub(in crate::sim) fn begin_anew(&mut self, now: Time) {
         self.paths.add(self.core.paths());
         self.core = core(&self.settings);
@@ -189,7 +189,7 @@ impl<P: Subject> Host<P> {
 }
 
 impl<P: Subject> Host<P> {
-    /// Gives the room, if there is one, what was appended since the last flush began, as far as the
+    /// Hands the records appended since the last flush began to the storage, if used, as far as the
     /// next flush may reach.
     pub(super) fn hand_over(&mut self) {
         let mut end = self.appended;
@@ -203,7 +203,7 @@ impl<P: Subject> Host<P> {
         self.durable = end;
     }
 
-    /// Whether it will never be back, or may not be.
+    /// Whether it will never be back, or might not be.
     pub(in crate::sim) fn is_gone(&self) -> bool {
         let dead = !(self.alive || self.returning);
         dead || self.condemned || self.doom.is_some_and(|doom| !doom.returns)
@@ -211,26 +211,26 @@ impl<P: Subject> Host<P> {
 }
 
 fn core<P: Subject>(settings: &Settings) -> Core<P> {
-    // Snapshots are small here, and come in pieces all the same.
+    // Snapshots are small here, so small chunks split them anyway.
     let limits = Limits { chunk_bytes: CHUNK, ..Limits::default() };
     Core::new(settings.clone(), limits, P::new(settings.clone()))
 }
 
 impl Clock {
-    /// The moment on this clock.
+    /// The time on this clock.
     pub(super) fn local(self, world: Time) -> Time {
         let nanos = u128::from(world.as_nanos()) * u128::from(self.rate) / 1024;
         Time::from_nanos(self.offset + u64::try_from(nanos).expect("worlds last for days at most"))
     }
 
-    /// The first moment of the world at which this clock shows `local`, or more.
+    /// The first time of the world at which this clock shows at least `local`.
     pub(super) fn world(self, local: Time) -> Time {
         let nanos = u128::from(local.as_nanos().saturating_sub(self.offset)) * 1024;
         let nanos = nanos.div_ceil(u128::from(self.rate));
         Time::from_nanos(u64::try_from(nanos).expect("worlds last for days at most"))
     }
 
-    /// How long this takes in the world.
+    /// How long this local duration takes in the world.
     pub(in crate::sim) fn takes(self, local: Duration) -> Duration {
         let nanos = u64::try_from(local.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(nanos.saturating_mul(1024) / self.rate)

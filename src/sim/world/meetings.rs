@@ -1,6 +1,6 @@
-//! Replicas meet: each remembers of the others what it hears, and lets none in that lacks any of
-//! it. They judge each other as real ones do when they connect. After `freshness`, which is what
-//! each knows, and `witnesses`, what two say of a third.
+//! Meetings of replicas. Each remembers what it hears of the others, and refuses a replica that has
+//! lost any of it. They judge each other as real ones do when they connect. After `freshness`,
+//! which is what each knows, and `witnesses`, which compares what two remember of a third.
 
 use rand::RngExt;
 
@@ -13,7 +13,7 @@ use crate::sim::report::{Breach, Counter};
 use crate::sim::subject::Subject;
 use crate::types::{Known, LogPosition, ReplicaId};
 
-/// The most copies of one disk.
+/// The most copies kept of one disk.
 const COPIES: usize = 6;
 
 impl<P: Subject> World<'_, P> {
@@ -30,7 +30,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// The next life of a replica begins where its log ends.
+    /// A replica's next life begins at its log's end.
     fn begin_life(&mut self, me: ReplicaId, end: u64) {
         self.older.lives += 1;
         let (life, host) = (self.older.lives, &mut self.hosts[me.index()]);
@@ -40,7 +40,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// A replica is connected with all others that are up.
+    /// Connects a replica with all others that are up.
     fn meet_all(&mut self, me: ReplicaId) {
         let others = ReplicaId::all(self.plan.replicas).filter(|other| *other != me);
         for other in others.filter(|other| self.hosts[other.index()].alive).collect::<Vec<_>>() {
@@ -49,14 +49,14 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// One is connected with the other, and remembers it from its first frame on.
+    /// Connects one replica with another, which it remembers from the first frame on.
     fn meet_one(&mut self, me: ReplicaId, other: ReplicaId) {
         let shown = &self.hosts[other.index()];
         let known = shown.fresh.presence(shown.flushed).known();
         self.hosts[me.index()].fresh.shown[other.index()] = Some(known);
     }
 
-    /// What a frame of a replica says of it.
+    /// What a replica's frame says of it.
     pub(super) fn says(&self, me: ReplicaId) -> Option<Said> {
         let host = &self.hosts[me.index()];
         let life = host.fresh.chain.present()?.life;
@@ -67,8 +67,8 @@ impl<P: Subject> World<'_, P> {
         Some(Said { life, held, record })
     }
 
-    /// A frame arrives: first what it says of its sender. In a world where frames may overtake a
-    /// new connection, those of an earlier life say nothing new.
+    /// A frame arrives; its statement about the sender is handled first. Here frames may overtake a
+    /// new connection. A frame of an earlier life says nothing new.
     pub(in crate::sim) fn hear_of(
         &mut self,
         me: ReplicaId,
@@ -99,7 +99,8 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// A replica appends records, the last `count` of its log, and says or executes something.
+    /// A replica appends records, which are the last `count` of its log. `speaks` tells whether it
+    /// also sends or executes something.
     pub(super) fn note_records(&mut self, me: ReplicaId, count: usize, speaks: bool) {
         if !self.plan.older_disks {
             return;
@@ -117,13 +118,13 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Something rests on what is durable by now.
+    /// Something now depends on the records that are durable.
     pub(super) fn spoke(&mut self, me: ReplicaId) {
         let host = &mut self.hosts[me.index()];
         host.fresh.spoken = host.flushed;
     }
 
-    /// Now and then somebody copies a disk.
+    /// Sometimes copies a disk.
     pub(super) fn copy_disk(&mut self, me: ReplicaId) {
         if !self.plan.older_disks || !self.older.rng.random_ratio(1, 12) {
             return;
@@ -137,7 +138,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// A disk as it is.
+    /// A copy of a disk in its current state.
     pub(in crate::sim) fn copy_of(&self, me: ReplicaId) -> Copy<P> {
         let host = &self.hosts[me.index()];
         let kept = usize::try_from(host.flushed).expect("what is in memory can be counted");
@@ -152,13 +153,14 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Whether somebody who is up has heard more of a replica than it holds.
+    /// Whether a replica that is up has heard more of this one than these records.
     pub(in crate::sim) fn others_remember(&self, me: ReplicaId, records: &[u64]) -> bool {
         let up = self.hosts.iter().enumerate().filter(|(at, host)| *at != me.index() && host.alive);
         up.into_iter().any(|(_, host)| !has(records, host.fresh.heard[me.index()]))
     }
 
-    /// A replica has opened its directory and connects with all that are up: whether it may.
+    /// A replica has opened its directory and connects with all that are up. Returns whether they
+    /// accept it.
     pub(super) fn may_return(&mut self, me: ReplicaId) -> Result<bool, Breach> {
         if !self.plan.older_disks {
             return Ok(true);
@@ -168,7 +170,7 @@ impl<P: Subject> World<'_, P> {
         let host = &self.hosts[me.index()];
         let is_copy = host.fresh.is_copy;
         if is_copy && self.hosts.iter().filter(|host| host.returning).count() > 1 {
-            // It took so long to start that somebody is down by now who may know better.
+            // Its start took so long that a replica that may know better is down now.
             self.counters.hit(Counter::OlderUnknown);
             return Ok(false);
         }
@@ -209,8 +211,8 @@ impl<P: Subject> World<'_, P> {
         Ok(true)
     }
 
-    /// A replica has restored what it remembers. That is all that its records rest on, and none of
-    /// those that are up lacks any of it.
+    /// A replica has restored its memory. It must contain everything its records depend on, and no
+    /// replica that is up may lack any of it.
     pub(super) fn remembers(&mut self, me: ReplicaId) -> Result<(), Breach> {
         if !self.plan.older_disks {
             return Ok(());
@@ -242,7 +244,7 @@ impl<P: Subject> World<'_, P> {
         self.agrees_with_all(me)
     }
 
-    /// Everybody who is up hears of a replica that is back.
+    /// All replicas that are up meet a replica that is back.
     pub(super) fn is_met(&mut self, me: ReplicaId) {
         if self.plan.older_disks {
             self.meet_all(me);

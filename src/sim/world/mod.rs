@@ -1,13 +1,13 @@
-//! A simulated world: what it consists of, and how a replica goes on in it.
+//! A simulated world: its parts, and how a replica runs in it.
 //!
-//! To read in this order, each file using only those before it:
+//! Read the files in this order; each uses only those before it:
 //!
-//! 1. `trace`, `network` and `clients`; `shelf` and `room`, where snapshots and records are kept;
-//!    `freshness`, and one `host` with all of that; `sabotage`, for tests;
-//! 2. `agenda`: what will happen; `state`: all of it together;
+//! 1. `trace`, `network` and `clients`; `shelf` and `room`, which store snapshots and records;
+//!    `freshness`; `host`, which has all of these; `sabotage`, for tests;
+//! 2. `agenda`: the future events; `state`: the whole world;
 //! 3. `witnesses` and `meetings`: what replicas remember of each other;
-//! 4. `stops` and `flushes`: what of a log outlives a crash;
-//! 5. `transfers` and `step`: what a replica does, and what follows;
+//! 4. `stops` and `flushes`: what part of a log survives a crash;
+//! 5. `transfers` and `step`: what a replica does, and its consequences;
 //! 6. `snapshots` and `restarts`.
 
 pub(super) mod agenda;

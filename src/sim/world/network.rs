@@ -1,4 +1,4 @@
-//! The simulated network: when a message arrives, if it does. `faults` lay their rules over it.
+//! The simulated network: whether and when a message arrives. `faults` add rules to it.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::sim::report::{Counter, Counters};
 use crate::sim::subject::{Kind, Subject};
 use crate::types::{ReplicaId, ReplicaSet, Time};
 
-/// What is lost, between whom, and until when.
+/// A rule: what is lost, between which replicas, and until when.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Rule {
     pub(in crate::sim) kind: Kind,
     pub(in crate::sim) from: ReplicaSet,
     pub(in crate::sim) to: ReplicaSet,
-    /// Out of 65,536; 65,536 is always.
+    /// Out of 65,536; 65,536 means always.
     pub(in crate::sim) loss: u32,
     pub(in crate::sim) until: Time,
-    /// On and off by turns of this length.
+    /// If set, the rule is alternately on and off for this long.
     pub(in crate::sim) flap: Option<Duration>,
-    /// Not before.
+    /// The rule starts then.
     pub(in crate::sim) since: Time,
     pub(in crate::sim) counter: Counter,
 }
@@ -44,11 +44,11 @@ pub(in crate::sim) struct Network {
     links: Links,
     rng: ChaCha8Rng,
     rules: Vec<Rule>,
-    /// When the latest message of each link arrives.
+    /// When the last message of each link arrives.
     last: Vec<Vec<Time>>,
 }
 
-/// When a message arrives, at most twice.
+/// The arrival times of a message, at most two.
 pub(in crate::sim) type Arrivals = [Option<Time>; 2];
 
 impl Network {
@@ -62,12 +62,12 @@ impl Network {
         }
     }
 
-    /// Puts a rule on top of those in force.
+    /// Adds a rule to those in force.
     pub(in crate::sim) fn add(&mut self, rule: Rule) {
         self.rules.push(rule);
     }
 
-    /// Ends all that is wrong with the network.
+    /// Ends all faults of the network.
     pub(in crate::sim) fn heal(&mut self) {
         self.rules.clear();
         self.links.drop = 0;
@@ -140,7 +140,7 @@ impl Network {
         let mut delay = self.links.delay[from.index()][to.index()];
         let jitter = u64::try_from(self.links.jitter.as_nanos()).unwrap_or(u64::MAX);
         if jitter > 0 {
-            // The product of two uniform numbers: mostly small, with a tail.
+            // The product of two uniform numbers: mostly small, with a long tail.
             let draw = self.rng.next_u64();
             let (a, b) = (draw >> 48, draw & 0xffff);
             delay += Duration::from_nanos(jitter * ((a * b) >> 16) / 16384);
@@ -160,7 +160,7 @@ impl Network {
         at
     }
 
-    /// A client's request or answer leaves; when it arrives, if it does.
+    /// A client's request or answer leaves. Returns when it arrives, if it does.
     pub(super) fn send_client(&mut self, now: Time, counters: &mut Counters) -> Option<Time> {
         if self.happens(self.links.client_drop) {
             counters.hit(Counter::ClientDropped);

@@ -1,5 +1,5 @@
-//! Replicas come back from what their last life has left: the newest snapshot that is sound, and
-//! the records after it (PROTOCOL.md §7). After `stops`, which is how they went down.
+//! Replicas come back from what their last life has left: the newest sound snapshot and the records
+//! after it (PROTOCOL.md §7). After `stops`, which takes them down.
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -18,7 +18,7 @@ use crate::storage::StorageError;
 use crate::types::{Durable, LogPosition, ReplicaId};
 
 impl<P: Subject> World<'_, P> {
-    /// A replica comes back from a life, if it has not yet.
+    /// A replica comes back from this life, unless it has already.
     pub(in crate::sim) fn come_back(&mut self, me: ReplicaId, life: u32) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         if !host.returning || host.life != life {
@@ -85,7 +85,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Opens the directory of a replica that comes back, if it does: its newest snapshot.
+    /// Opens a replica's directory, if the start succeeds. Returns its newest snapshot.
     pub(super) fn open_room(&mut self, me: ReplicaId) -> Result<Option<Option<Bytes>>, Breach> {
         let stops = self.plan.faults.iter().any(|(fault, _)| *fault == Fault::StopStarting);
         let host = &mut self.hosts[me.index()];
@@ -133,7 +133,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// It could not start now.
+    /// The start failed for now.
     fn open_later(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("{me} cannot start: {error}"));
         let host = &mut self.hosts[me.index()];
@@ -153,8 +153,8 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// What was damaged was not needed, and is not to be taken for something that the storage has
-    /// done when it is looked at later.
+    /// The damaged part was not needed. Undo the damage, so that a later check does not take it for
+    /// a bug of the storage.
     fn mend(&mut self, me: ReplicaId) {
         let host = &mut self.hosts[me.index()];
         if let (Some(flip), Some(room)) = (host.flip.take(), &mut host.room) {
@@ -162,13 +162,13 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// A replica is gone for good. What it has promised stays promised: it is silent, not free.
+    /// A replica is gone for good. Its promises remain: it is silent, not free of them.
     fn stays_away(&mut self, me: ReplicaId, why: &str) {
         self.trace.say(self.now, || format!("{me} stays away: {why}"));
         self.hosts[me.index()].returning = false;
     }
 
-    /// A new life begins with this snapshot, if there is one: where in the log it goes on.
+    /// A new life starts from this snapshot, if any. Returns where it continues in the log.
     pub(in crate::sim) fn start_from(
         &mut self,
         me: ReplicaId,
@@ -176,7 +176,7 @@ impl<P: Subject> World<'_, P> {
         out: &mut Output<P::Message, P::Record>,
     ) -> Result<usize, Breach> {
         let host = &mut self.hosts[me.index()];
-        // None, too, where a damaged one is made up for by the whole log.
+        // Also none if the whole log replaces a damaged snapshot.
         host.snapshot = found.map(|bytes| number(bytes));
         let Some(bytes) = found else { return Ok(0) };
         let number = number(bytes);
@@ -191,21 +191,21 @@ impl<P: Subject> World<'_, P> {
         host.core.restore_snapshot(shared.clone(), executed);
         own.iter().for_each(|record| host.core.restore(record.clone(), out));
         host.inbox.push(Input::Snapshot(shelved.own(number)));
-        // It may have become durable in the moment in which the last life ended.
+        // It may have become durable at the moment when the last life ended.
         self.checks.is_safe(me, executed.floor());
         self.checks.reads::<P>(me, own);
         self.checks.start_from(me, &shelved.shown, executed);
         Ok(self.log_behind(found))
     }
 
-    /// Where the log after a snapshot goes on.
+    /// Where the log continues after a snapshot.
     fn log_behind(&self, found: Option<&Bytes>) -> usize {
         let shelved = found.and_then(|bytes| self.shelf.get(number(bytes)));
         let records = shelved.map_or(0, |shelved| shelved.checkpoint.position.records());
         usize::try_from(records).expect("what is in memory can be counted")
     }
 
-    /// Breaks the world's rule, if it has one to break, at this replica.
+    /// Plants the world's bug, if it has one, in this replica.
     #[cfg(test)]
     pub(in crate::sim) fn plant(&mut self, me: ReplicaId) {
         if let Some(plant) = self.sabotage.plant {

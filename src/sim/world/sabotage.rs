@@ -1,22 +1,22 @@
-//! Rules that tests break, to see that the checks notice.
+//! Rules that tests break on purpose, to see that the checks notice.
 
-/// What is left out, of what keeps older copies of disks out.
+/// Which part of the protection against older copies of disks is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests leave something out"))]
 pub(in crate::sim) enum Forget {
-    /// What was heard of others is not written in front of what rests on it.
+    /// What was heard of others is not written before what depends on it.
     Heard,
-    /// It is not in snapshots.
+    /// What was heard of others is not written to snapshots.
     InSnapshots,
     /// Only lives are compared.
     Position,
     /// Only positions are compared.
     Life,
-    /// Frames say how far the log was appended to, not how far it is durable.
+    /// Frames report how much of the log is appended instead of how much is durable.
     Durable,
-    /// Where lives began is not written.
+    /// The positions where lives began are not written.
     Began,
-    /// What two remember of a third is not compared.
+    /// What two replicas remember of a third is not compared.
     Third,
 }
 
@@ -33,19 +33,20 @@ impl Forget {
     ];
 }
 
-/// Rules that tests break, to see it noticed.
+/// The rules that a test breaks on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in crate::sim) struct Sabotage {
-    /// In the protocol.
+    /// A bug in the protocol.
     #[cfg(test)]
     pub(in crate::sim) plant: Option<crate::sim::subject::Plant>,
-    /// Clients are answered when a command is committed, not when it is executed.
+    /// Clients are answered when a command is committed instead of when it is executed.
     pub(in crate::sim) answer_at_commit: bool,
-    /// Something that keeps older copies of disks out is left out.
+    /// A part of the protection against older copies of disks is left out.
     pub(in crate::sim) forget: Option<Forget>,
-    /// The store says that records are durable when they are written, not when they are flushed.
+    /// The storage reports records as durable when they are written instead of when they are
+    /// flushed.
     pub(in crate::sim) unflushed_store: bool,
-    /// Commands are told apart by their ids alone.
+    /// Commands are identified by their ids alone.
     #[cfg(test)]
     pub(in crate::sim) one_content: bool,
 }

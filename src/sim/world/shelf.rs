@@ -1,6 +1,6 @@
-//! The snapshots of a world. A file holds the state machine's bytes after a number. What the
-//! protocol adds to them, and what the checks had seen by then, stands under that number on a shelf
-//! of the world.
+//! The snapshots of a world. A snapshot's file contains a number and the state machine's bytes.
+//! Under that number, a shelf of the world keeps what the protocol adds and what the checks had
+//! seen by then.
 
 use bytes::Bytes;
 
@@ -8,19 +8,19 @@ use crate::replica::{Checkpoint, OwnSnapshot, SnapshotId};
 use crate::sim::checks::Shown;
 use crate::sim::subject::Subject;
 
-/// The bytes in front of the state.
+/// The length of the number before the state.
 const NUMBER: usize = 8;
 
-/// What a snapshot stands for.
+/// What a snapshot contains and covers.
 pub(in crate::sim) struct Shelved<P: Subject> {
     pub(in crate::sim) checkpoint: Checkpoint<P::Snapshot, P::Record>,
     pub(in crate::sim) shown: Shown,
-    /// What its file holds: number and state.
+    /// The contents of its file: number and state.
     pub(in crate::sim) bytes: Bytes,
 }
 
 impl<P: Subject> Shelved<P> {
-    /// As its replica offers it to others.
+    /// The description with which its replica offers it to others.
     pub(super) fn own(&self, number: usize) -> OwnSnapshot {
         OwnSnapshot {
             id: SnapshotId(number as u64),
@@ -35,7 +35,7 @@ impl<P: Subject> Shelved<P> {
     }
 }
 
-/// The number in front of a snapshot's bytes.
+/// The number before a snapshot's state.
 pub(in crate::sim) fn number(bytes: &[u8]) -> usize {
     let front = bytes.first_chunk::<NUMBER>().map_or(u64::MAX, |front| u64::from_le_bytes(*front));
     usize::try_from(front).unwrap_or(usize::MAX)

@@ -1,6 +1,6 @@
-//! Snapshots in a world (PROTOCOL.md §8a): taken at odd moments into the real storage room while
-//! the replica goes on, cut short by crashes, put in place of the log before them, and given to
-//! who needs one. After `step`; `restarts` starts from the newest that is sound.
+//! Snapshots in a world (PROTOCOL.md §8a). They are taken at random times into the real storage
+//! while the replica runs, cut short by crashes, replace the log before them, and are sent to
+//! replicas that need one. After `step`; `restarts` starts from the newest sound one.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::sim::report::{Breach, Broken, Counter};
 use crate::sim::subject::Subject;
 use crate::types::ReplicaId;
 
-/// Operations within which finishing a snapshot may be cut short.
+/// The number of operations within which finishing a snapshot may be cut short.
 const WITHIN: u64 = 12;
-/// Between two looks at whether the log is durable as far as a snapshot reaches.
+/// How often to check whether the log is durable up to a snapshot's position.
 const SOON: Duration = Duration::from_millis(1);
 
 impl<P: Subject> World<'_, P> {
-    /// The first snapshots of all, where there are any.
+    /// Schedules the first snapshots, if the world has any.
     pub(in crate::sim) fn prepare_snapshots(&mut self) {
         for me in ReplicaId::all(self.plan.replicas) {
             self.next_snapshot(me);
@@ -38,8 +38,9 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// All is executed everywhere. Who has that in no snapshot takes one now: others forget only
-    /// what is in everybody's, and where nothing happens any more chance may take long.
+    /// Everything is executed everywhere. A replica without a snapshot of that takes one now:
+    /// others forget only what every replica's snapshot contains, and without events chance may
+    /// take long.
     pub(in crate::sim) fn last_snapshots(&mut self) {
         if self.plan.storage.and_then(|storage| storage.snapshots).is_none() {
             return;
@@ -91,14 +92,14 @@ impl<P: Subject> World<'_, P> {
         host.alive && host.life == life
     }
 
-    /// Takes down what the state is now, and begins to write it.
+    /// Records the current state and begins to write it.
     fn begin_snapshot(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let Some(room) = &mut host.room else { return Ok(()) };
         if !host.alive || room.is_writing() {
             return Ok(());
         }
-        // Where there never was a record, the log cannot be divided: it has to begin after 0.
+        // A log that never held a record cannot be divided, because it must begin after 0.
         if host.full || room.is_foreign() && host.appended == 0 {
             self.try_again(me);
             return Ok(());
@@ -137,8 +138,8 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// Writes the rest, once the log has caught up and is divided if it has to be, and lets go of
-    /// the log before it.
+    /// Writes the rest, once the log has caught up and is divided if necessary, and drops the log
+    /// before it.
     fn finish_snapshot(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let may_stop = self.plan.restarts && self.calm_since.is_none();
         let dies = may_stop && self.room_rng.random_ratio(1, 8);
@@ -180,10 +181,11 @@ impl<P: Subject> World<'_, P> {
             Ok(true) => self.counters.hit(Counter::LogCut),
             Ok(false) => {}
         }
-        // It counts from now on: nothing older can stand in for it where it must not.
+        // It counts from now on. If it is the first of an installed state, nothing older can
+        // replace it.
         self.hosts[me.index()].snapshot = Some(number);
         self.spoke(me);
-        // In memory it is for others alone: what counts is what is executed.
+        // In memory it is only for others; only executed instances count.
         if !self.plan.retention::<P>().volatile {
             self.checks.saved(me, &self.shelf[number].checkpoint.executed)?;
         }
@@ -197,14 +199,14 @@ impl<P: Subject> World<'_, P> {
         self.input(me, Input::Snapshot(own))
     }
 
-    /// A state that came from another replica has to get into an own snapshot.
+    /// A state from another replica must get into an own snapshot.
     fn try_again(&mut self, me: ReplicaId) {
         if self.hosts[me.index()].room.as_ref().is_some_and(Room::is_foreign) {
             self.later(self.plan.timing.tick, Event::Snapshot(SnapshotEvent::Begin(me, false)));
         }
     }
 
-    /// Another replica's snapshot takes the place of the state.
+    /// Installs another replica's snapshot as the state.
     fn install(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[me.index()];
         let arrived = Bytes::from(std::mem::take(&mut host.arrived));

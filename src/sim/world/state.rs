@@ -1,6 +1,5 @@
-//! What a world consists of: replicas, network, disks and clients, and what will happen to them,
-//! with no clock but its own. The other files of this folder say how a replica goes on in it, and
-//! `run` when.
+//! The whole world: replicas, network, disks, clients and future events, with a clock of its own.
+//! The other files of this folder define how a replica runs in it, and `run` when.
 
 use std::io::Write;
 use std::time::Duration;
@@ -24,8 +23,8 @@ use crate::sim::report::{Breach, Broken, Counters};
 use crate::sim::subject::Subject;
 use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
 
-/// Rates of clocks, out of 1024, that a protocol with leases has to live with: one may go twice as
-/// fast as another.
+/// The rates of clocks, out of 1024, that a protocol with leases must tolerate: one may run twice
+/// as fast as another.
 const NEARLY: (u64, u64) = (700, 1400);
 
 /// A world.
@@ -48,17 +47,17 @@ pub(in crate::sim) struct World<'a, P: Subject> {
     agenda: Agenda<P::Message>,
     pub(in crate::sim) out: Output<P::Message, P::Record>,
     pub(in crate::sim) sabotage: Sabotage,
-    /// One mains for all: when the first disk dies, everybody's power fails.
+    /// Whether all share one power supply: when the first disk dies, the power fails everywhere.
     pub(in crate::sim) one_mains: bool,
-    /// Since when the unrest is over.
+    /// When the unrest ended, if it has.
     pub(in crate::sim) calm_since: Option<Time>,
     pub(in crate::sim) largest_component: usize,
-    /// Room to encode in.
+    /// A buffer for encoding.
     pub(in crate::sim) frame: BytesMut,
 }
 
 impl<'a, P: Subject> World<'a, P> {
-    /// A world in which nothing will ever happen.
+    /// A world in which no event is scheduled.
     pub(in crate::sim) fn at_rest(
         mut plan: Plan,
         sabotage: Sabotage,
@@ -106,7 +105,7 @@ impl<'a, P: Subject> World<'a, P> {
 }
 
 impl<P: Subject> World<'_, P> {
-    /// Goes on to what happens next.
+    /// Advances to the next event.
     pub(in crate::sim) fn next_event(&mut self) -> Result<Event, Breach> {
         let Some((at, event)) = self.agenda.next_event() else {
             return Err((Broken::Liveness, "the replicas never come to rest".to_owned()));
@@ -115,32 +114,32 @@ impl<P: Subject> World<'_, P> {
         Ok(event)
     }
 
-    /// The message arrives that an event speaks of.
+    /// The message that an arrival event refers to.
     pub(in crate::sim) fn arrived(&mut self, place: u32) -> Letter<P::Message> {
         self.agenda.arrived(place)
     }
 
-    /// Something happens after a while.
+    /// Schedules an event after a while.
     pub(in crate::sim) fn later(&mut self, after: Duration, event: Event) {
         self.at(self.now + after, event);
     }
 
-    /// Something happens at this moment.
+    /// Schedules an event at this time.
     pub(in crate::sim) fn at(&mut self, at: Time, event: Event) {
         self.agenda.add(at, event);
     }
 
-    /// A message is on its way.
+    /// Schedules a message's arrival.
     pub(super) fn post(&mut self, at: Time, letter: Letter<P::Message>) {
         self.agenda.post(at, letter);
     }
 
-    /// One replica, by chance.
+    /// A random replica.
     pub(in crate::sim) fn any(&mut self) -> ReplicaId {
         ReplicaId::from_index(self.rng.random_range(0..self.plan.replicas))
     }
 
-    /// Some of them, by chance.
+    /// A random subset of the replicas.
     pub(in crate::sim) fn some(&mut self) -> ReplicaSet {
         let mask = self.rng.random::<u64>();
         let chosen = ReplicaId::all(self.plan.replicas);
@@ -155,7 +154,7 @@ impl<P: Subject> World<'_, P> {
         Quorums::new(self.plan.replicas).expect("a supported size")
     }
 
-    /// How long a fault lasts: often less than a suspicion takes, sometimes much more.
+    /// How long a fault lasts: often less than the suspicion timeout, sometimes much longer.
     pub(in crate::sim) fn spell(&mut self) -> Duration {
         let spread = self.rng.random::<f64>();
         self.plan.timing.suspect.mul_f64(0.1 * 80f64.powf(spread))

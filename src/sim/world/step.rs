@@ -1,5 +1,5 @@
-//! A replica's step in the world, and what follows from it: records, messages, executions,
-//! answers. `checks` look at all of it.
+//! A replica's step in the world and its consequences: records, messages, executions, answers.
+//! `checks` examine all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::types::{ClientId, Command, Footprint, LogPosition, ReplicaId, Replica
 use crate::wire::{self, Frame};
 
 impl<P: Subject> World<'_, P> {
-    /// Something reaches a replica.
+    /// An input reaches a replica.
     pub(in crate::sim) fn input(
         &mut self,
         replica: ReplicaId,
         input: Input<P::Message>,
     ) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
-        // Time goes on for who stands still, and nothing is done about it.
+        // Time passes for a replica that takes no steps, but it does nothing about it.
         if !host.alive || host.full && matches!(input, Input::Tick) {
             return Ok(());
         }
@@ -38,7 +38,7 @@ impl<P: Subject> World<'_, P> {
         self.take_step(replica)
     }
 
-    /// A replica takes a step over its inbox, or will when it is free.
+    /// A replica takes a step over its inbox now, or once it is free.
     pub(in crate::sim) fn take_step(&mut self, replica: ReplicaId) -> Result<(), Breach> {
         let host = &mut self.hosts[replica.index()];
         if !host.alive || host.full {
@@ -63,7 +63,7 @@ impl<P: Subject> World<'_, P> {
             if !host.alive || host.disk != Disk::Instant || host.flushing {
                 break;
             }
-            // Until nothing is left to be made durable at once.
+            // Repeat until no new records can become durable at once.
             if host.durable == host.appended {
                 break;
             }
@@ -77,13 +77,14 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// One step of a replica, and all that it causes.
+    /// One step of a replica with all its consequences.
     pub(in crate::sim) fn step(
         &mut self,
         me: ReplicaId,
         inputs: &mut Vec<Input<P::Message>>,
     ) -> Result<(), Breach> {
-        // What a step has heard is what its records may rest on, wherever in it they come from.
+        // Records of a step may depend on everything heard in it, whatever the order, so hear
+        // first.
         inputs.sort_by_key(|input| !matches!(input, Input::Heard { .. }));
         self.note_inputs(me, inputs);
         let mut out = std::mem::take(&mut self.out);
@@ -113,7 +114,7 @@ impl<P: Subject> World<'_, P> {
                 Input::Durable(durable) => durable.position().records(),
                 Input::Snapshot(own) => own.id.0,
                 Input::SnapshotRead { read, .. } => read.offset,
-                // Not put in here: the simulated network has no lanes.
+                // Never an input here, because the simulated network has no lanes.
                 Input::SentLarge(_) | Input::Tick => continue,
             };
             self.trace.mix(word);
@@ -172,8 +173,8 @@ impl<P: Subject> World<'_, P> {
             self.read(me, read)?;
         }
         for (request, why) in &out.rejected {
-            // Without a quorum a client asks again when it is tired of waiting, as without an
-            // answer: an absence may last for long, and it must not ask more and more often.
+            // Without a quorum a client waits for its timeout, as without an answer. An absence may
+            // last for long, and the client must not retry faster and faster.
             if *why != Rejection::NoQuorum {
                 self.later(Duration::from_micros(100), Event::Refused(*request));
             }
@@ -212,7 +213,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// What the receivers would read of it.
+    /// The message as its receivers would decode it.
     fn through_wire(
         &mut self,
         held: LogPosition,
@@ -251,7 +252,7 @@ impl<P: Subject> World<'_, P> {
             }
         }
         for command in execution.batch.commands() {
-            // In worlds with restarts an answer is for whom this life has heard.
+            // In worlds with restarts, only requests that this life has heard get an answer.
             let host = &mut self.hosts[me.index()];
             let heard = !self.plan.restarts || host.waiting.contains(&command.request);
             let wanted = command.origin == me && heard;
@@ -266,7 +267,8 @@ impl<P: Subject> World<'_, P> {
             }
             let host = &self.hosts[me.index()];
             let refused = matches!(applied.outcome, Outcome::Refused(Refusal::Expired { .. }));
-            // As a node, which says that it does not know: the client asks somewhere else.
+            // Like a node, which answers that the outcome is unknown: the client asks another
+            // replica.
             let unsure = refused && host.unsure.contains(&applied.request);
             if wanted && !unsure {
                 self.reply(command, applied.outcome);
@@ -275,7 +277,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// A read is answered from the state as it is, past the log and the sessions.
+    /// Answers a read from the current state, bypassing the log and the sessions.
     fn read(&mut self, me: ReplicaId, read: &Command) -> Result<(), Breach> {
         self.trace.mix(read.request.sequence << 8);
         self.trace.say(self.now, || format!("{me} reads for {:?}", read.request));
@@ -299,7 +301,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     fn reply(&mut self, command: &Command, outcome: Outcome) {
-        // As the desk: the answer to a command is for who asked for that, whatever its id.
+        // Like a node: an answer goes only to a client that sent the same command under that id.
         let request = command.request;
         if !self.clients.may_hear(request, &command.payload) {
             self.counters.hit(Counter::TwinAnswered);
@@ -310,7 +312,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// A rule broken on purpose: PROTOCOL.md §6 says why.
+    /// A deliberate bug; PROTOCOL.md §6 says why it is one.
     fn answer_early(&mut self, me: ReplicaId, committed: &[Committed]) {
         let done = encode(&KvOutput::Done).expect("an output without content");
         for committed in committed {
@@ -342,7 +344,7 @@ fn show_record<P: Subject>(record: &Record<P::Record>) -> String {
     }
 }
 
-/// A message without the payloads.
+/// A message without its payloads.
 fn shown<P: Subject>(message: &PeerMessage<P::Message>) -> String {
     match message {
         PeerMessage::Protocol(message) => P::show(message),

@@ -1,12 +1,12 @@
-//! Replicas go down: for good, or to come back as what their flushed records make them
-//! (PROTOCOL.md §7). `checks` carry over to the next life what outlives a crash.
+//! Replicas stop for good, or restart later from their flushed records (PROTOCOL.md §7). `checks`
+//! carry what survives a crash over to the next life.
 //!
-//! A crash keeps what was flushed and any part of what was appended after it, in order: which, the
-//! real storage room says where there is one, chance elsewhere. Messages under way still arrive, at
-//! whoever is there by then.
+//! A crash keeps what was flushed and any prefix of what was appended after it. The real storage
+//! decides which prefix if it is used; otherwise chance does. Messages under way still arrive, at
+//! whichever life runs by then.
 //!
-//! What a crash must not have lost is said by the room's own marks: every record below the last
-//! one has to be there, in order, and after them nothing but a front part of the others.
+//! The storage's own marks say what a crash must not lose: every record before the last mark must
+//! be there in order, followed only by a prefix of the others.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::sim::subject::{Moment, Subject};
 use crate::storage::StorageError;
 use crate::types::{ReplicaId, ReplicaSet};
 
-/// Operations that a flush, or a start, may die within.
+/// The number of operations within which a flush or a start may crash.
 pub(in crate::sim) const WITHIN: u64 = 12;
 
 impl<P: Subject> World<'_, P> {
-    /// How long a replica stays away: not at all, less than others notice, or long.
+    /// How long a replica stays away: not at all, too short for others to notice, or long.
     pub(in crate::sim) fn draw_pause(&mut self) -> Duration {
         match self.rng.random_range(0..3) {
             0 => Duration::ZERO,
@@ -40,7 +40,7 @@ impl<P: Subject> World<'_, P> {
         self.hosts[victim.index()].go_down();
     }
 
-    /// A replica has said what it was doomed to die of.
+    /// A replica has sent the message at which it was to die.
     pub(super) fn meet(&mut self, me: ReplicaId, doom: Doom) -> Result<(), Breach> {
         if !doom.returns {
             self.counters.hit(Counter::CrashProposing);
@@ -81,7 +81,7 @@ impl<P: Subject> World<'_, P> {
     }
 
     pub(in crate::sim) fn stop_all(&mut self, replicas: ReplicaSet) -> Result<(), Breach> {
-        // Mains that come back do so for everybody.
+        // Half of the time they all come back together, as after a power failure.
         let together = self.rng.random_ratio(1, 2).then(|| self.draw_pause());
         for replica in replicas.iter() {
             let pause = together.unwrap_or_else(|| self.draw_pause());
@@ -90,7 +90,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// How many records a crash leaves.
+    /// Ends a life. Returns how many records the crash leaves.
     fn end_life(&mut self, me: ReplicaId) -> Result<usize, Breach> {
         let host = &self.hosts[me.index()];
         if host.room.is_some() {
@@ -98,7 +98,7 @@ impl<P: Subject> World<'_, P> {
         }
         let safe = usize::try_from(host.flushed).expect("what is in memory can be counted");
         let all = host.log.len();
-        // The extremes are the interesting ones.
+        // The extremes are the interesting cases.
         Ok(match self.rng.random_range(0..4) {
             0 => all,
             1 => self.rng.random_range(safe..=all),
@@ -106,7 +106,7 @@ impl<P: Subject> World<'_, P> {
         })
     }
 
-    /// So many records of a replica that is down are left.
+    /// Keeps `kept` records of a replica that is down.
     pub(in crate::sim) fn keep(&mut self, me: ReplicaId, kept: usize) {
         let lost = self.hosts[me.index()].log.split_off(kept);
         self.hosts[me.index()].fresh.keep(kept);
@@ -146,7 +146,7 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// A life ends, one way or the other: how many records are left.
+    /// Ends a life, by a kill or a power failure. Returns how many records are left.
     fn end_in_room(&mut self, me: ReplicaId) -> Result<usize, Breach> {
         let os = self.plan.storage.is_some_and(|storage| storage.os);
         let power = !os && self.room_rng.random_ratio(1, 2);
@@ -169,8 +169,8 @@ impl<P: Subject> World<'_, P> {
         Ok(kept)
     }
 
-    /// How many records can be read. They have to be those that were appended, and all that were
-    /// durable.
+    /// Returns how many records can be read. They must be those appended, and include all durable
+    /// ones.
     fn survey(&mut self, me: ReplicaId) -> Result<usize, Breach> {
         let host = &self.hosts[me.index()];
         let room = host.room.as_ref().expect("only a room is surveyed");
@@ -186,7 +186,7 @@ impl<P: Subject> World<'_, P> {
         Ok(kept)
     }
 
-    /// A replica whose log has failed says nothing more, and has to be started again.
+    /// A replica whose log has failed sends nothing more and must be restarted.
     pub(super) fn fence(&mut self, me: ReplicaId, error: &StorageError) -> Result<(), Breach> {
         self.trace.say(self.now, || format!("{me} stops: {error}"));
         self.counters.hit(match error {

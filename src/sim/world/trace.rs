@@ -1,4 +1,4 @@
-//! What happens in a world, hashed for comparison, and written down for people if they ask.
+//! Hashes the events of a world for comparison, and writes them as text on request.
 
 use std::io::Write;
 
@@ -13,20 +13,20 @@ pub(in crate::sim) struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Hashes, and writes a line for each event to `transcript`, if there is one.
+    /// Hashes events, and writes a line for each to `transcript`, if given.
     pub(in crate::sim) fn new(transcript: Option<&'a mut dyn Write>) -> Trace<'a> {
         Trace { hash: 0, transcript }
     }
 
-    /// Takes in a fact.
+    /// Adds a word to the hash.
     pub(in crate::sim) fn mix(&mut self, word: u64) {
         self.hash = (self.hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
-    /// Writes a line. Text costs much more than the world it is about, so it is made on demand.
+    /// Writes a line. The text is made only on demand, because it costs much more than the event.
     pub(in crate::sim) fn say(&mut self, now: Time, line: impl FnOnce() -> String) {
         if let Some(transcript) = &mut self.transcript {
-            // A transcript nobody can read any more is no reason to stop the world.
+            // An unwritable transcript is no reason to stop the world.
             let _ = writeln!(transcript, "{now:?} {}", line());
         }
     }
@@ -36,7 +36,7 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// A word about snapshots in one word.
+/// A message about snapshots as one number.
 fn digest_transfer(message: &Transfer) -> u64 {
     match message {
         Transfer::Request { at_least, .. } => 14 << 56 ^ at_least.as_slots().iter().sum::<u64>(),
@@ -47,7 +47,7 @@ fn digest_transfer(message: &Transfer) -> u64 {
     }
 }
 
-/// A message in one word: enough to tell two worlds apart.
+/// A message as one number, to tell two worlds apart.
 pub(in crate::sim) fn digest<P: Subject>(message: &PeerMessage<P::Message>) -> u64 {
     match message {
         PeerMessage::Ping { sent } => sent.as_nanos(),

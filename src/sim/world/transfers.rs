@@ -1,5 +1,5 @@
-//! What a step wants of snapshots (PROTOCOL.md §8a): those of others that come in, own ones that
-//! are given away, and what may be dropped since. Before `step`; `snapshots` does what is wanted.
+//! What a step asks for in connection with snapshots (PROTOCOL.md §8a): receiving those of others,
+//! sending own ones, and dropping instances. Before `step`; `snapshots` carries it out.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::sim::report::{Breach, Counter};
 use crate::sim::subject::Subject;
 use crate::types::ReplicaId;
 
-/// How long it takes to read a piece of a snapshot.
+/// How long it takes to read a chunk of a snapshot.
 const SOON: Duration = Duration::from_millis(1);
 
 impl<P: Subject> World<'_, P> {
-    /// What a step wants of snapshots.
+    /// Carries out what a step asks for in connection with snapshots.
     pub(super) fn follow_snapshots(
         &mut self,
         me: ReplicaId,
@@ -51,7 +51,7 @@ impl<P: Subject> World<'_, P> {
         }
     }
 
-    /// Looks at what a replica has dropped and forgotten by now.
+    /// Checks what a replica has dropped and forgotten so far.
     pub(super) fn check_truncation(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let protocol = self.hosts[me.index()].core.protocol();
         let Some((dropped, forgotten)) = protocol.truncation() else { return Ok(()) };
@@ -68,7 +68,7 @@ impl<P: Subject> World<'_, P> {
         self.checks.all_have(me)
     }
 
-    /// A snapshot begins to come in: now and then either side stops in the middle of it.
+    /// A snapshot starts to arrive: sometimes either side stops during the transfer.
     fn disturb_transfer(&mut self, me: ReplicaId) {
         let drawn = self.plan.faults.iter().any(|(it, _)| *it == Fault::Absence);
         if !drawn || self.calm_since.is_some() || !self.room_rng.random_ratio(1, 4) {

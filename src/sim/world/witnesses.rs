@@ -1,8 +1,8 @@
-//! What two replicas remember of a third: real ones compare it when they connect
+//! Compares what two replicas remember of a third, as real ones do when they connect
 //! (`types::Known::agrees`). Before `meetings`.
 //!
-//! No older copy takes part in these worlds: the harm is done by the time it is found. So any two
-//! replicas agree at any moment. What somebody would remember of a copy is tried on the side,
+//! No older copy takes part in these worlds, because the harm would be done before it is found. So
+//! any two replicas always agree. What a replica would remember of a copy is tried separately,
 //! against what the replicas do remember.
 
 use super::freshness::{breach, has};
@@ -13,11 +13,11 @@ use crate::sim::report::Counter;
 use crate::sim::subject::Subject;
 use crate::types::{Known, LogPosition, ReplicaId};
 
-/// A life that no replica of a world has.
+/// The life of a copy; no replica of a world has it.
 const OF_A_COPY: u64 = u64::MAX;
 
 impl<P: Subject> World<'_, P> {
-    /// A replica that is back compares what it remembers with all that are up.
+    /// A replica that is back compares its memory with all replicas that are up.
     pub(super) fn agrees_with_all(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let ours = &self.hosts[me.index()].fresh.register;
         let mut compared = false;
@@ -42,12 +42,12 @@ impl<P: Subject> World<'_, P> {
         Ok(())
     }
 
-    /// Suppose that an older copy of this disk is started where it reaches only replicas that
-    /// cannot tell. Those that have heard more refuse whoever has heard it, once it is longer than
-    /// the original was when the life began that they remember.
+    /// Supposes that an older copy of this disk starts where it reaches only replicas that cannot
+    /// recognise it. Those that have heard more must refuse any replica that has heard it, once the
+    /// copy is longer than the original was at the beginning of the life that they remember.
     pub(in crate::sim) fn would_be_told_apart(&mut self, me: ReplicaId) -> Result<(), Breach> {
         let host = &self.hosts[me.index()];
-        // One that was refused has the chain of its copy, not that of the original.
+        // A refused replica has the chain of its copy instead of the original's.
         if !host.alive {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Histories by the thousand: from a register that is atomic, and bent ones.
+//! Thousands of random histories: from an atomic register, and changed ones.
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -6,14 +6,14 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
-/// What a simulated history is made of.
+/// The composition of a simulated history.
 #[derive(Clone, Copy)]
 struct Mix {
     operations: usize,
     clients: usize,
-    /// Values are unique, or else from a handful.
+    /// Whether values are unique or from a small set.
     unique: bool,
-    /// Of 1000 operations, how many get no answer, fail, delete, swap.
+    /// Out of 1000 operations, how many get no answer, fail, delete or swap.
     unknown: u32,
     failing: u32,
     deleting: u32,
@@ -30,15 +30,15 @@ const SMALL: Mix = Mix {
     swapping: 300,
 };
 
-/// Clients of an atomic register: each asks, the register does it at some moment, and each is told;
-/// or is not, and then it may happen at any later moment.
+/// Clients of an atomic register. Each calls, the register acts at some moment, and the client gets
+/// its answer. Or the client gets none, and the act may happen at any later moment.
 struct World {
     random: ChaCha8Rng,
     mix: Mix,
     store: Kv,
     history: Vec<Operation>,
     clients: Vec<Client>,
-    /// Nobody waits for these any more.
+    /// Operations that no client waits for any more.
     orphans: Vec<usize>,
     names: u64,
 }
@@ -115,7 +115,7 @@ impl World {
         let call = if kind < deleting {
             Call::Del
         } else if kind < deleting + swapping {
-            // Mostly what is there, or it would never swap.
+            // Mostly the current value, or it would never swap.
             let expected = match self.random.random_range(0..4) {
                 0 => None,
                 _ => self.store.get(b"x").cloned(),
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-/// Changes one thing about a history; whether that makes it wrong is not said.
+/// Changes one thing in a history, which may or may not make it wrong.
 fn bend(history: &mut [Operation], seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let values: Vec<Option<Bytes>> = history
@@ -204,7 +204,7 @@ proptest! {
         prop_assert!(decided);
     }
 
-    /// The operations shown for a contradiction are one on their own.
+    /// The operations shown for a contradiction are contradictory on their own.
     #[test]
     fn an_explanation_by_contradiction_is_a_proof(seed: u64) {
         let mut history = simulate(seed, Mix { operations: 30, clients: 5, ..SMALL });
@@ -212,7 +212,8 @@ proptest! {
         bend(&mut history, !seed);
         if let Verdict::Violation(violation) = check(&history, BUDGET) {
             let proof = ["was there both", "never written", "replaced twice", "answered before"];
-            // A row of swaps without answers makes a long explanation: rarely, and slow to try.
+            // A series of swaps without answers has a long explanation, which is rare and slow to
+            // test.
             let short = violation.operations.len() <= 9;
             if short && proof.iter().any(|it| violation.reason.contains(it)) {
                 prop_assert!(!brute_force(&violation.operations), "{}", violation);
@@ -221,7 +222,7 @@ proptest! {
     }
 }
 
-/// The bent histories above would show nothing if all of them were right, or all wrong.
+/// The tests above would mean nothing if all changed histories were correct or all wrong.
 #[test]
 fn bending_makes_some_histories_wrong() {
     let wrong = (0..400).filter(|seed| {
@@ -233,8 +234,8 @@ fn bending_makes_some_histories_wrong() {
     assert!((100..300).contains(&wrong), "{wrong} of 400 are wrong");
 }
 
-/// As many clients at one key as a demo has, and as many operations; bent, too, so that the search
-/// has to show that there is no order.
+/// As many clients and operations on one key as a demo has. Some are changed, so that the search
+/// must show that there is no order.
 #[test]
 fn a_hundred_thousand_operations_on_one_key() {
     for (clients, deleting, swapping, unknown) in

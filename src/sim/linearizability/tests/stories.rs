@@ -1,8 +1,8 @@
-//! Histories by hand: each violation that a store can commit, and what only looks like one.
+//! Histories by hand: each violation that a store can commit, and cases that only look like one.
 
 use super::*;
 
-/// Checks a story; the general search and the definition must agree with the verdict.
+/// Checks a story. The general search and the definition must agree with the verdict.
 fn verdict(story: &str) -> Verdict {
     let history = history(story);
     let verdict = check(&history, BUDGET);
@@ -44,7 +44,7 @@ fn overlapping_operations_may_come_in_any_order() {
     right("0..9 put a; 0..9 put b; 1..2 get b; 3..4 get a");
     right("0..9 put a; 0..9 put b; 1..2 get b; 3..4 get a; 10..11 get a");
     right("0..5 put a; 3..9 del none; 6..9 get a; 0..1 get -");
-    // Returned and called at one moment: not in order.
+    // Equal times of return and call do not order the operations.
     right("0..1 put a; 1..2 get -");
 }
 
@@ -90,7 +90,7 @@ fn a_swap_that_happened_twice() {
         "0..1 put a; 2..3 cas a b; 2..3 cas a c",
         "the value a, written once, was replaced twice",
     );
-    // The retry of a swap that had been undone by hand, executed once more.
+    // The retry of a swap that was undone by hand is executed again.
     wrong("0..1 put a; 2..3 cas a b; 4..5 put c; 6..7 get b", SPLIT);
     right("0..1 put a; 2..3 cas a b; 2.. cas a c; 4..5 get b");
     wrong(

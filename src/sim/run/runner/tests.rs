@@ -1,4 +1,4 @@
-//! The simulator itself: the same seed is the same world, and what is broken on purpose is noticed.
+//! The simulator itself: the same seed gives the same world, and deliberate bugs are noticed.
 
 use super::*;
 

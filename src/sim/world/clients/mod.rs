@@ -1,5 +1,5 @@
-//! The simulated clients: what they ask, of whom, when they lose patience, and what they were told.
-//! `state` carries what they say.
+//! The simulated clients: what they ask which replica, when they time out, and what they were told.
+//! `state` carries their messages.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::types::{ClientId, Command, Era, Footprint, ReplicaId, RequestId, Time
 
 mod twins;
 
-/// What a client says, to whom.
+/// A client's command and the replica that it is sent to.
 pub(in crate::sim) type Ask = (ReplicaId, Command);
 
 /// A command that a client waits for.
@@ -26,35 +26,35 @@ struct Pending {
     command: KvCommand,
     footprint: Footprint,
     payload: Bytes,
-    /// Its place in the log.
+    /// Its index in the log.
     entry: usize,
 }
 
-/// One client. It keeps one session until it gives a command up.
+/// A client. It keeps one session until it gives up a command.
 #[derive(Debug)]
 struct Client {
     session: ClientId,
     home: ReplicaId,
     sequence: u64,
-    /// The era as it was last heard of.
+    /// The era that the client knows.
     era: Era,
     started: u64,
     pending: BTreeMap<u64, Pending>,
     burst: u64,
 }
 
-/// What one command came to.
+/// One command and its result.
 #[derive(Clone, Debug)]
 struct Entry {
     request: RequestId,
     command: KvCommand,
     called: Time,
     answer: Option<(Time, KvOutput)>,
-    /// As it was sent first.
+    /// The command as first sent.
     sent: Option<Command>,
     /// How often it was sent.
     asked: u32,
-    /// Refused for its age when it was sent: it surely has no effect.
+    /// Refused because of its age at its first sending, so it has no effect.
     failed: bool,
 }
 
@@ -63,7 +63,7 @@ impl Client {
         (self.sequence + 1).max(self.era.first_sequence())
     }
 
-    /// A session whose commands have unknown ends is never used again.
+    /// A session with commands of unknown outcome is never used again.
     fn renew(&mut self) {
         self.pending.clear();
         self.session = ClientId(self.session.0 + GENERATION);
@@ -76,31 +76,31 @@ impl Client {
 /// Invariants:
 ///
 /// 1. Every written value is written by one command only.
-/// 2. A request id is used for one command only, but for twins: a client that misuses ids sends a
-///    second command under that of the first, and waits for nothing of it.
+/// 2. A request id is used for one command only, except for twins: a client that misuses ids sends
+///    a second command under the id of the first, and does not wait for it.
 #[derive(Debug)]
 pub(in crate::sim) struct Clients {
     workload: Workload,
     n: usize,
     rng: ChaCha8Rng,
-    /// For twins: without them the world is the same.
+    /// The randomness of twins. It is separate, so that worlds without twins are unchanged.
     twin_rng: ChaCha8Rng,
     clients: Vec<Client>,
     log: Vec<Entry>,
-    /// A value that a key had lately, for commands that expect one.
+    /// A recent value of each key, for commands that expect one.
     lately: BTreeMap<Bytes, Bytes>,
     closing: bool,
-    /// Keys used for duels.
+    /// The number of keys used for duels.
     fresh: u64,
-    /// Whom to ask a second time. Clients of real replicas notice in the end that one is gone.
+    /// Replicas to retry at. Clients of real replicas notice eventually that one is gone.
     reachable: Vec<ReplicaId>,
     answered: u64,
 }
 
-/// How long a client waits at most when all is well again.
+/// The longest wait of a client after the unrest.
 const IMPATIENT: Duration = Duration::from_secs(2);
 
-/// Sessions of one client are this far apart.
+/// The distance between two sessions of one client.
 const GENERATION: u64 = 1 << 16;
 
 impl Clients {
@@ -135,7 +135,7 @@ impl Clients {
         self.clients.len()
     }
 
-    /// Nothing new from now on, and nobody asks the dead. Who still waits for something.
+    /// Stops new commands, and retries only at live replicas. Returns the requests still waiting.
     pub(in crate::sim) fn close(&mut self, live: Vec<ReplicaId>) -> Vec<RequestId> {
         self.reachable = live;
         self.closing = true;
@@ -147,7 +147,7 @@ impl Clients {
         self.clients.iter().flat_map(waiting).collect()
     }
 
-    /// Commands answered.
+    /// The number of answered commands.
     pub(in crate::sim) fn answered(&self) -> u64 {
         self.answered
     }
@@ -158,7 +158,7 @@ impl Clients {
         self.log.iter().filter_map(waited).max().unwrap_or_default()
     }
 
-    /// A command that somebody waits for.
+    /// A command that a client waits for, if any.
     pub(in crate::sim) fn waiting(&self) -> Option<Content> {
         self.clients.iter().find_map(|client| {
             let (sequence, pending) = client.pending.first_key_value()?;
@@ -171,7 +171,7 @@ impl Clients {
         usize::try_from(session.0 % GENERATION).expect("fewer clients than a generation")
     }
 
-    /// The next command of a client, if it has time for one, and how long it thinks after it.
+    /// A client's next command, if it may send one, and its pause after that.
     pub(in crate::sim) fn next(
         &mut self,
         index: usize,
@@ -199,7 +199,7 @@ impl Clients {
         (asks, Some(pause))
     }
 
-    /// A key that nobody has used.
+    /// An unused key.
     pub(in crate::sim) fn fresh_key(&mut self) -> u64 {
         self.fresh += 1;
         self.workload.keys + self.fresh
@@ -280,13 +280,13 @@ impl Clients {
         (to, command)
     }
 
-    /// How long a client waits before it asks again, for the `attempt`-th time.
+    /// How long a client waits before its `attempt`-th retry.
     pub(in crate::sim) fn timeout(&self, attempt: u32) -> Duration {
         let longest = if self.closing { IMPATIENT } else { Duration::MAX };
         (self.workload.timeout * (1 << attempt.min(3))).min(longest)
     }
 
-    /// A client has waited long enough: it asks another replica, or gives up.
+    /// A client has waited long enough: it asks another replica or gives up.
     pub(in crate::sim) fn overdue(
         &mut self,
         request: RequestId,
@@ -311,7 +311,7 @@ impl Clients {
         Some(self.ask(index, request.sequence, to))
     }
 
-    /// A client hears the answer to a command; whether it was waiting for it.
+    /// A client receives the answer to a command. Returns whether it was waiting for it.
     pub(in crate::sim) fn answered_by(
         &mut self,
         request: RequestId,
@@ -339,13 +339,13 @@ impl Clients {
         true
     }
 
-    /// Whether a client still waits for this.
+    /// Whether a client still waits for this request.
     pub(in crate::sim) fn is_waiting(&self, request: RequestId) -> bool {
         let client = &self.clients[Clients::of(request.client)];
         client.session == request.client && client.pending.contains_key(&request.sequence)
     }
 
-    /// Whether a client waits for this, and it is a `Put`.
+    /// Whether a client waits for this request and it is a `Put`.
     pub(super) fn is_put(&self, request: RequestId) -> bool {
         let client = &self.clients[Clients::of(request.client)];
         let pending = client.pending.get(&request.sequence);
@@ -353,7 +353,7 @@ impl Clients {
             && pending.is_some_and(|it| matches!(it.command, KvCommand::Put { .. }))
     }
 
-    /// Half of the clients hear which era it is.
+    /// Half of the clients learn the current era.
     pub(in crate::sim) fn learn(&mut self, era: Era) {
         for client in &mut self.clients {
             if self.rng.random_ratio(1, 2) {
@@ -362,7 +362,7 @@ impl Clients {
         }
     }
 
-    /// Commands that nobody waits for any more arrive once more: at most so many.
+    /// At most `most` old commands arrive again that no client waits for.
     pub(in crate::sim) fn late(&mut self, most: usize) -> Vec<Ask> {
         let mut late = Vec::new();
         for _ in 0..most.min(self.log.len()) {
@@ -376,8 +376,8 @@ impl Clients {
         late
     }
 
-    /// A command is refused for its age: its client begins anew. Whether an earlier attempt had an
-    /// effect nobody knows; if there was none, there was no effect.
+    /// A command is refused because of its age: its client begins a new session. Whether an earlier
+    /// attempt had an effect is unknown; without one there was no effect.
     pub(in crate::sim) fn expire(&mut self, request: RequestId, era: Era) {
         let client = &mut self.clients[Clients::of(request.client)];
         client.era = client.era.max(era);
@@ -457,7 +457,7 @@ impl Clients {
     }
 }
 
-/// A command of several keys as one on each: what holds of it holds of these, too.
+/// A command of several keys as one command per key; what is true of it is true of these, too.
 fn parts(entry: &Entry) -> Vec<(Bytes, Call, Option<Answer>)> {
     let output = entry.answer.as_ref().map(|(_, output)| output);
     match &entry.command {
@@ -486,7 +486,7 @@ fn key(number: u64) -> Bytes {
     Bytes::from(format!("k{number}"))
 }
 
-/// A value that nobody else writes.
+/// A value that no other command writes.
 fn value(session: ClientId, sequence: u64, part: u8) -> Bytes {
     Bytes::from(format!("{:x}.{sequence}.{part}", session.0))
 }

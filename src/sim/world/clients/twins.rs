@@ -1,6 +1,6 @@
-//! Clients that misuse ids: a second command under the id of the first, sent somewhere else. What
-//! becomes of it must be the same at all replicas, and none of the first one's business. So what
-//! was answered, or refused, is told by its contents.
+//! Clients that misuse ids: they send a second command under the id of the first to another
+//! replica. Its result must be the same at all replicas and must not affect the first. So answers
+//! and refusals are identified by content.
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -18,7 +18,7 @@ impl Entry {
 }
 
 impl Clients {
-    /// Another command under the same id, of which nobody waits for the end.
+    /// Another command under the same id. No client waits for it.
     pub(super) fn twin(&mut self, index: usize, sequence: u64, now: Time) -> Ask {
         let at = key(self.twin_rng.random_range(0..self.workload.keys));
         let session = self.clients[index].session;
@@ -43,7 +43,7 @@ impl Clients {
         (to, sent)
     }
 
-    /// Whether what became of a command may be told to whoever waits under that id: not if that is
+    /// Whether a command's result may be given to the client waiting under that id; not if it waits
     /// for another command.
     pub(in crate::sim) fn may_hear(&self, request: RequestId, payload: &Bytes) -> bool {
         let client = &self.clients[Clients::of(request.client)];
@@ -51,12 +51,12 @@ impl Clients {
         client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
     }
 
-    /// What surely had no effect.
+    /// The contents of commands that had no effect.
     pub(in crate::sim) fn failed_contents(&self) -> impl Iterator<Item = Content> + '_ {
         self.log.iter().filter(|entry| entry.failed).map(Entry::content)
     }
 
-    /// What was answered.
+    /// The contents of answered commands.
     pub(in crate::sim) fn answered_contents(&self) -> impl Iterator<Item = Content> + '_ {
         self.log.iter().filter(|entry| entry.answer.is_some()).map(Entry::content)
     }

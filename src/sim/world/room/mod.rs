@@ -1,5 +1,5 @@
-//! A replica's storage room in the simulator: the real one, on a disk that fails as it is told.
-//! Used by `host`, in the worlds that have it; the others keep a list of records instead.
+//! A replica's storage in the simulator: the real one, on a disk with faults. `host` uses it in
+//! some worlds; the others keep a list of records.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -17,75 +17,75 @@ use crate::storage::{
 use crate::types::{Chain, Durable, LogPosition, ReplicaId, ReplicaSet};
 use crate::wire::{self, Wire};
 
-/// A disk that is never full by itself.
+/// The capacity of a disk that never fills up by itself.
 const CAPACITY: u64 = 1 << 40;
-/// More operations than any life has.
+/// More operations than any life performs.
 const NEVER: u64 = 1 << 40;
 
 /// How a life ends for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::sim) enum Ending {
-    /// The process is killed: the system keeps what it was given.
+    /// The process is killed: the system keeps everything it was given.
     Killed,
-    /// The power fails: of what was not flushed any subset is lost.
+    /// The power fails: any subset of the unflushed data is lost.
     Power,
 }
 
-/// What became of an attempt to start.
+/// The result of an attempt to start.
 #[derive(Debug)]
 pub(in crate::sim) enum Opened<R> {
-    /// These are the records, all of them durable.
+    /// The start succeeded; these records are all durable.
     Ready {
-        /// What the newest sound snapshot holds.
+        /// The contents of the newest sound snapshot.
         snapshot: Option<Bytes>,
-        /// Those after it.
+        /// The records after it.
         records: Vec<R>,
         durable: Durable,
     },
-    /// The disk failed, or has no room: another time.
+    /// The disk failed or has no room: retry later.
     Later(StorageError),
     /// Something is not as it was written.
     Refused(StorageError),
-    /// An empty disk under an old name: the peers know its owner's later lives.
+    /// An empty disk under an old name; the peers have met later lives of its owner.
     Stranger,
 }
 
-/// What can be read of a log.
+/// The readable part of a log.
 #[derive(PartialEq, Debug)]
 pub(in crate::sim) struct Survey<R> {
-    /// Where it begins.
+    /// Where the log begins.
     pub(in crate::sim) first: usize,
     pub(in crate::sim) records: Vec<R>,
-    /// Whether something vouches for the end.
+    /// Whether a mark confirms the end.
     pub(in crate::sim) sealed: bool,
 }
 
-/// A snapshot that is being written.
+/// A snapshot being written.
 struct Writing {
     writer: SnapshotWriter,
     position: LogPosition,
     bytes: Bytes,
-    /// How much of them is written.
+    /// How many of the bytes are written.
     written: usize,
 }
 
-/// A directory on a faulty disk, open or not.
+/// A directory on a faulty disk, open or closed.
 pub(in crate::sim) struct Room<R> {
     disk: FaultyDisk,
     options: StoreOptions,
     limits: wire::Limits,
     store: Option<Store>,
-    /// Of the latest life.
+    /// The identity in the latest life.
     identity: Identity,
-    /// The first read of the next start fails.
+    /// Whether the first read of the next start fails.
     blind: bool,
-    /// The snapshot that is being written.
+    /// The snapshot being written.
     writing: Option<Writing>,
     /// Whether the state came from another replica.
     lineage: Lineage,
-    /// Where the log has to be divided before anything is appended after.
+    /// Where the log must be divided before anything after that position is appended.
     divides_at: Option<LogPosition>,
-    /// Where records are encoded.
+    /// The buffer for encoding records.
     frame: BytesMut,
     records: PhantomData<fn() -> R>,
 }
@@ -127,7 +127,7 @@ impl<R: Wire> Room<R> {
         }
     }
 
-    /// Hands a record to the log; nothing is written yet.
+    /// Appends a record to the log; nothing is written yet.
     pub(in crate::sim) fn append(&mut self, record: &R) -> Result<(), StorageError> {
         self.frame.clear();
         wire::encode_record(0, record, &mut self.frame);
@@ -135,7 +135,8 @@ impl<R: Wire> Room<R> {
         store.log.append(&self.frame).map(|_| ())
     }
 
-    /// Writes and flushes what was appended, and divides the log if that was the time for it.
+    /// Writes and flushes the appended records, and divides the log if its end is the right
+    /// position.
     pub(in crate::sim) fn flush(&mut self) -> Result<Durable, StorageError> {
         let durable = self.open_store().log.flush()?;
         if self.divides_at == Some(durable.position()) {
@@ -145,17 +146,18 @@ impl<R: Wire> Room<R> {
         Ok(durable)
     }
 
-    /// The log has to be divided here, so nothing after may be appended before that is flushed.
+    /// The position at which the log must be divided, if any. Nothing after it may be appended
+    /// before it is flushed.
     pub(super) fn divides_at(&self) -> Option<u64> {
         self.divides_at.map(LogPosition::records)
     }
 
-    /// What is not urgent.
+    /// Does maintenance that is not urgent.
     pub(super) fn maintain(&mut self) -> Result<(), StorageError> {
         self.open_store().log.maintain()
     }
 
-    /// Whether new work should be refused, for want of space.
+    /// Whether new work should be refused because space is low.
     pub(in crate::sim) fn space_low(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.log.space_low())
     }
@@ -164,17 +166,17 @@ impl<R: Wire> Room<R> {
         self.store.as_mut().expect("a replica that lives has its directory open")
     }
 
-    /// A life ends; within a flush, after so many operations of it, if that is said.
+    /// Ends a life. If `within` is given, a flush is cut short after that many operations.
     pub(in crate::sim) fn end(&mut self, ending: Ending, within: Option<u64>) {
         if let (Some(operations), true) = (within, self.store.is_some()) {
             self.disk.crash_after(operations);
-            // Whether it fails, or was done in time, nobody hears of it.
+            // The result is lost with the process.
             let _ = self.flush().and_then(|_| self.maintain());
         }
         self.lineage = Lineage::default();
         self.divides_at = None;
         if let Some(writing) = self.writing.take() {
-            // Who is killed does not tidy up.
+            // A killed process does not tidy up.
             self.disk.crash_after(0);
             let _ = self.disk.sync_directory();
             drop(writing);
@@ -186,7 +188,7 @@ impl<R: Wire> Room<R> {
         }
     }
 
-    /// What can be read, without a change to anything.
+    /// Reads everything without changing anything.
     pub(in crate::sim) fn survey(&self) -> Result<Survey<R>, StorageError> {
         let mut records = Vec::new();
         let limits = self.limits;
@@ -194,8 +196,8 @@ impl<R: Wire> Room<R> {
             records.push(read(bytes, &limits)?);
             Ok(())
         })?;
-        // A damaged snapshot lies there until the next one is finished; whether another can take
-        // its place is seen at the next start.
+        // A damaged snapshot stays until the next one is finished. The next start shows whether
+        // another can replace it.
         let harmless = |problem: &StorageError| match problem {
             StorageError::Damaged { file, .. } => file.starts_with("snapshot-"),
             _ => false,
@@ -209,17 +211,17 @@ impl<R: Wire> Room<R> {
         Ok(Survey { first, records, sealed })
     }
 
-    /// Its directory's number, and its lives.
+    /// The directory's number and its lives.
     pub(in crate::sim) fn lives(&self) -> (u64, Chain) {
         (self.identity.directory, self.identity.chain.clone())
     }
 
-    /// Every file, for a copy.
+    /// All files, for a copy.
     pub(in crate::sim) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         self.disk.files()
     }
 
-    /// A copy takes the place of the disk, in a machine that is off.
+    /// Replaces the disk with a copy while the machine is off.
     pub(in crate::sim) fn put_back(&mut self, files: &BTreeMap<String, Vec<u8>>, seed: u64) {
         self.store = None;
         self.disk = FaultyDisk::with_files(seed, CAPACITY, files);
@@ -227,7 +229,7 @@ impl<R: Wire> Room<R> {
         self.blind = false;
     }
 
-    /// Starts the next life; it may end within, after so many operations that change something.
+    /// Starts the next life. If `within` is given, it crashes after that many changing operations.
     pub(in crate::sim) fn open(&mut self, within: Option<u64>) -> Result<Opened<R>, String> {
         if let Some(operations) = within {
             self.disk.crash_after(operations);
@@ -272,19 +274,18 @@ impl<R: Wire> Room<R> {
         Ok(Opened::Ready { snapshot, records, durable })
     }
 
-    /// The state is another replica's now.
+    /// Notes that another replica's state was installed.
     pub(super) fn installed(&mut self) {
         self.lineage.installed();
     }
 
-    /// Whether a snapshot has to be taken for that.
+    /// Whether a snapshot must be taken because of that.
     pub(super) fn is_foreign(&self) -> bool {
         self.lineage.is_foreign()
     }
 
-    /// Begins a snapshot that stands for all records before `position`, the end of all that there
-    /// are. Whether it is the first of a state that came from elsewhere: the log has to be divided
-    /// then.
+    /// Begins a snapshot that covers all records before `position`, the current end. Returns
+    /// whether it is the first one of an installed state, so that the log must be divided.
     pub(super) fn begin_snapshot(
         &mut self,
         position: LogPosition,
@@ -298,7 +299,7 @@ impl<R: Wire> Room<R> {
         Ok(self.lineage.begin())
     }
 
-    /// Divides the log at its end, once all that is to come before `position` is there.
+    /// Divides the log at its end, once everything before `position` is there.
     pub(super) fn divide(&mut self, position: LogPosition) -> Result<(), StorageError> {
         self.divides_at = Some(position);
         if self.open_store().log.durable().position() == position {
@@ -312,19 +313,19 @@ impl<R: Wire> Room<R> {
         self.writing.is_some()
     }
 
-    /// The position of the snapshot that is being written, and its number.
+    /// The position and the number of the snapshot being written.
     pub(in crate::sim) fn writes(&self) -> Option<(LogPosition, usize)> {
         self.writing.as_ref().map(|writing| (writing.position, number(&writing.bytes)))
     }
 
-    /// Gives the room of the snapshot that is being written to the log, which needs it.
+    /// Gives up the snapshot being written, because the log needs its room.
     pub(super) fn give_up_snapshot(&mut self) {
         self.writing = None;
         self.lineage.fail();
     }
 
-    /// Finishes the snapshot that is being written: what it lets go of. The process may end within,
-    /// or within [`Room::cut_log`], which is called next.
+    /// Finishes the snapshot being written, and returns what it makes unnecessary. The process may
+    /// crash in here or in [`Room::cut_log`], which is called next.
     pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<Cut, StorageError> {
         let writing = self.writing.take().expect("one is being written");
         let Writing { mut writer, position, bytes, written } = writing;
@@ -343,7 +344,7 @@ impl<R: Wire> Room<R> {
         Ok(self.lineage.finish(position, floor))
     }
 
-    /// Lets go of the log that no snapshot kept needs: whether there was something to let go.
+    /// Drops the log that no kept snapshot needs. Returns whether there was any.
     pub(super) fn cut_log(&mut self, cut: Cut) -> Result<bool, StorageError> {
         let log = &mut self.open_store().log;
         let before = log.first();
@@ -354,29 +355,29 @@ impl<R: Wire> Room<R> {
         Ok(first > before)
     }
 
-    /// The process has not ended within what it could have ended in.
+    /// The process has survived an operation in which it could have crashed.
     fn outlive(&self) {
         if !self.disk.is_dead() {
             self.disk.crash_after(NEVER);
         }
     }
 
-    /// Whether the disk died in the middle of something.
+    /// Whether the disk has crashed during an operation.
     pub(super) fn is_dead(&self) -> bool {
         self.disk.is_dead()
     }
 
-    /// The next operation of this kind fails.
+    /// Makes the next operation of this kind fail.
     pub(in crate::sim) fn fail_next(&mut self, operation: Operation) {
         self.disk.fail_next(operation);
     }
 
-    /// A read of the next start fails.
+    /// Makes a read of the next start fail.
     pub(in crate::sim) fn fail_start(&mut self) {
         self.blind = true;
     }
 
-    /// From now on there is room for so many bytes more, or for all there may be.
+    /// Leaves room for this many more bytes, or unlimited room.
     pub(in crate::sim) fn leave_room(&mut self, bytes: Option<u64>) {
         self.disk.set_capacity(CAPACITY);
         if let Some(bytes) = bytes {
@@ -385,12 +386,12 @@ impl<R: Wire> Room<R> {
         }
     }
 
-    /// Turns over one bit, somewhere. Returns how to turn it back.
+    /// Flips one bit at a random place. The result can undo it.
     pub(in crate::sim) fn flip(&mut self, rng: &mut impl Rng) -> Flip {
         let files: Vec<_> = self.disk.files().into_iter().collect();
         let (file, bytes) = &files[rng.random_range(0..files.len())];
-        // Most of a segment is empty: where there is something is where it hurts, and most of all
-        // at its end.
+        // Most of a segment is empty. Damage matters where there is data, and most of all at its
+        // end.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
         let offset = match rng.random_range(0..4) {
             0 => rng.random_range(0..bytes.len().max(1)),
@@ -404,7 +405,7 @@ impl<R: Wire> Room<R> {
         flip
     }
 
-    /// Turns a bit back, if what it is in was not written anew since.
+    /// Undoes a flip, unless its byte was overwritten since.
     pub(super) fn mend(&mut self, flip: &Flip) {
         let files = self.disk.files();
         let byte = files.get(&flip.file).and_then(|bytes| bytes.get(flip.offset));
@@ -413,30 +414,30 @@ impl<R: Wire> Room<R> {
         }
     }
 
-    /// Turns a bit over, or back.
+    /// Flips a bit, or flips it back.
     pub(in crate::sim) fn turn(&mut self, flip: &Flip) {
         self.disk.flip(&flip.file, flip.offset, flip.mask);
     }
 
-    /// A new disk in place of the old.
+    /// Replaces the disk with a new one.
     pub(in crate::sim) fn wipe(&mut self) {
         self.disk.wipe();
     }
 
-    /// Dies within the operation after the next so many.
+    /// Makes the disk crash within the operation after the next `operations` ones.
     #[cfg(test)]
     pub(in crate::sim) fn die_after(&mut self, operations: u64) {
         self.disk.crash_after(operations);
     }
 }
 
-/// Which bit.
+/// A flipped bit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::sim) struct Flip {
     file: String,
     offset: usize,
     mask: u8,
-    /// The whole byte, as it is then.
+    /// The whole byte after the flip.
     byte: u8,
 }
 

@@ -1,4 +1,4 @@
-//! What a room does when its disk, or its process, ends in the middle of something.
+//! What the storage does when its disk or its process ends during an operation.
 
 use super::*;
 use crate::protocol::epaxos::Record;
@@ -29,9 +29,9 @@ fn finish(room: &mut Room<Record>) {
     room.cut_log(cut).unwrap();
 }
 
-/// A replica is given another one's state, and writes an own snapshot of it. That is damaged.
-/// The own snapshot from before and the records after it say nothing of what was installed:
-/// to start from them would take back what the others have been told.
+/// A replica installs another's state and writes an own snapshot of it, which is damaged. The own
+/// snapshot from before and the records after it do not contain the installed state. Starting from
+/// them would take back what the others have been told.
 #[test]
 fn only_where_nothing_was_installed_an_older_snapshot_stands_in_for_a_damaged_one() {
     for installed in [false, true] {
@@ -62,8 +62,8 @@ fn only_where_nothing_was_installed_an_older_snapshot_stands_in_for_a_damaged_on
     }
 }
 
-/// The process dies at any moment between the first byte of such a snapshot's end and the cut
-/// after it: the next life makes up for the cut, or begins where nobody had heard of it.
+/// The process crashes at any moment between the start of such a snapshot's end and the cut after
+/// it. The next life makes the cut, or starts where nothing was announced yet.
 #[test]
 fn a_cut_that_was_not_made_is_made_by_the_next_life() {
     let (mut made_up, mut earlier) = (0, 0);
