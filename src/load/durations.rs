@@ -1,5 +1,5 @@
-//! Distributions of durations: a histogram in real time, every sample in virtual time. All
-//! latencies that results quote are read from here.
+//! Distributions of durations: a histogram in real time, all samples in virtual time. Every latency
+//! in a result is computed here.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::sim::virtual_time::Exact;
 /// A distribution of durations. Its JSON form is its [`Quantiles`].
 #[derive(Clone, Debug)]
 pub enum Durations {
-    /// To three digits.
+    /// A histogram with three digits.
     Counted(Latency),
-    /// To the nanosecond.
+    /// All durations, exact to the nanosecond.
     Exact(Exact),
 }
 
 impl Durations {
-    /// How many there are.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         match self {
             Durations::Counted(latency) => latency.count(),
@@ -26,7 +26,7 @@ impl Durations {
         }
     }
 
-    /// The one that this share of them (from 0 to 1) did not exceed; zero if there are none.
+    /// The quantile for `share`, from 0 to 1; zero if there are no durations.
     pub fn quantile(&self, share: f64) -> Duration {
         match self {
             Durations::Counted(latency) => latency.quantile(share),
@@ -34,7 +34,7 @@ impl Durations {
         }
     }
 
-    /// The longest; zero if there are none.
+    /// The longest duration; zero if there are none.
     pub fn max(&self) -> Duration {
         match self {
             Durations::Counted(latency) => latency.max(),
@@ -42,7 +42,7 @@ impl Durations {
         }
     }
 
-    /// The mean; zero if there are none.
+    /// The mean duration; zero if there are none.
     pub fn mean(&self) -> Duration {
         match self {
             Durations::Counted(latency) => latency.mean(),
@@ -55,7 +55,7 @@ impl Durations {
         millis(self.quantile(share))
     }
 
-    /// The longest in milliseconds.
+    /// The longest duration in milliseconds.
     pub fn max_ms(&self) -> f64 {
         millis(self.max())
     }
@@ -85,29 +85,29 @@ impl Serialize for Durations {
     }
 }
 
-/// What is quoted of a distribution, in milliseconds.
+/// The figures shown of a distribution, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Quantiles {
-    /// How many there are.
+    /// The number of durations.
     pub count: u64,
-    /// Half are no longer.
+    /// The median.
     pub p50: f64,
-    /// 90 of 100.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 of 100.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 999 of 1,000.
+    /// The 99.9th percentile.
     pub p999: f64,
-    /// 9,999 of 10,000.
+    /// The 99.99th percentile.
     pub p9999: f64,
-    /// The longest.
+    /// The longest duration.
     pub max: f64,
     /// The mean.
     pub mean: f64,
 }
 
 impl Quantiles {
-    /// Those of this distribution.
+    /// Computes the figures of a distribution.
     pub fn of(durations: &Durations) -> Quantiles {
         let at = |share| durations.quantile_ms(share);
         Quantiles {
@@ -123,7 +123,7 @@ impl Quantiles {
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Milliseconds, rounded to the microsecond.
 pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_nanos() as f64 / 1e3).round() / 1e3
 }

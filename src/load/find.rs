@@ -1,17 +1,18 @@
-//! Looks for the highest rate that meets the objectives: doubles it until one is missed, then
-//! halves the gap a few times. Each step is a run of its own.
+//! Searches for the highest rate that meets the objectives: doubles the rate until it misses one,
+//! then bisects a few times. Each step is a separate run.
 
 use super::driver::Pace;
 use super::result::Step;
 use super::scenario::Scenario;
 
-/// The gap between the highest rate that held and the lowest that did not, as a share.
+/// The search ends when the gap between the highest rate that held and the lowest that did not is
+/// this share.
 const PRECISION: f64 = 0.05;
 
-/// More steps than this are not made.
+/// The most steps of a search.
 const MOST_STEPS: usize = 24;
 
-/// The next rate to try after these steps, beginning with `first`; none when it is found.
+/// The next rate to try after these steps, starting with `first`; `None` when the search is done.
 pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {
     let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
     let held = held.fold(0.0, f64::max);
@@ -30,13 +31,13 @@ pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {
         return None;
     }
     if held == 0.0 {
-        // Below the first, too, it is looked for, but not for ever.
+        // Also search below the first rate, but not without end.
         return (broke > first / 64.0).then_some(broke / 2.0);
     }
     Some(f64::midpoint(held, broke))
 }
 
-/// The scenario at another rate.
+/// The scenario with another rate.
 pub fn at_rate(scenario: &Scenario, rate: f64) -> Scenario {
     let mut scenario = scenario.clone();
     if let Pace::Open { rate: own, .. } = &mut scenario.plan.pace {
@@ -50,7 +51,7 @@ pub fn at_rate(scenario: &Scenario, rate: f64) -> Scenario {
 mod tests {
     use super::*;
 
-    /// What is found where every rate up to `limit` holds.
+    /// The result of a search in which every rate up to `limit` holds.
     fn find(first: f64, limit: f64) -> (f64, usize) {
         let mut steps: Vec<Step> = Vec::new();
         while let Some(rate) = next_rate(first, &steps) {

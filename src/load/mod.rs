@@ -1,10 +1,10 @@
-//! Load on a cluster, and what it shows.
+//! Generates load on a cluster and reports the results.
 //!
-//! What is asked for is a `scenario`, read from flags and files. What clients ask is its
-//! `workload`; the `driver` asks it, of a cluster that is the `target`. The `runner` does all of
-//! it once; the `result` is what it amounts to, in real and in virtual time alike; `render` shows
-//! that. `find` looks for the highest rate; `compare` sets protocols against each other: many
-//! runs. The demo is a scenario as any other.
+//! A `scenario` is read from flags and files. Its `workload` generates the clients' operations, and
+//! the `driver` sends them to the cluster, which is the `target`. The `runner` does all of this
+//! once. The `result` is the same in real and virtual time, and `render` shows it. `find` searches
+//! for the highest rate. `compare` compares protocols over many runs. The demo is a scenario like
+//! any other.
 
 pub mod compare;
 pub mod driver;

@@ -1,16 +1,16 @@
-//! Numbers as people read them, and the one in the middle of several.
+//! Formats numbers for people, and computes medians.
 
-/// A number with its thousands apart.
+/// A number with its thousands separated.
 pub(super) fn grouped(number: u64) -> String {
     apart(&number.to_string())
 }
 
-/// The nearest whole number, likewise.
+/// The nearest whole number, in the same format.
 pub(super) fn rounded(number: f64) -> String {
     apart(&format!("{number:.0}"))
 }
 
-/// A number with three digits or all before the point, likewise.
+/// A number with at most two decimals, and fewer if it is large, in the same format.
 pub(super) fn number(value: f64) -> String {
     let digits = match value.abs() {
         small if small < 10.0 => 2,
@@ -39,7 +39,7 @@ fn apart(digits: &str) -> String {
     out
 }
 
-/// The middle of a sample that is not empty; between the two in the middle, if there are two.
+/// The median of a sample that is not empty: the middle value, or the mean of the two middle ones.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

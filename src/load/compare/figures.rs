@@ -1,50 +1,50 @@
-//! What is read off runs, and its spread over repeats: the figures that reports show and that two
-//! comparisons are compared by.
+//! The figures of a comparison and their spread over repeats. Reports show them, and two
+//! comparisons are compared by them.
 
 use super::kept::{Comparison, KeptOutcome, KeptRun, Latencies, Percentiles, Point, Seen};
 use crate::load::result::Spread;
 
-/// Something that a run has a number for.
+/// A figure that a run has a value for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Figure {
-    /// Operations answered in a second.
+    /// Answered operations per second.
     Throughput,
-    /// A percentile of the latency of commit, at a site or at all, in milliseconds.
+    /// A percentile of the commit latency, at one site or at all, in milliseconds.
     Commit(Option<usize>, usize),
-    /// A percentile of the latency of execution, likewise.
+    /// A percentile of the execution latency, in the same way.
     Execute(Option<usize>, usize),
-    /// A percentile of the latency of commit of those decided on the fast path (or not), in
+    /// A percentile of the commit latency of commands on the fast path (true) or off it, in
     /// milliseconds.
     PathCommit(bool, usize),
-    /// The same until execution.
+    /// The same for the execution latency.
     PathExecute(bool, usize),
     /// The share decided in one round trip, in per cent.
     FastShare,
     /// The size of the largest component.
     LargestComponent,
-    /// Microseconds of CPU for one operation, of all replicas together.
+    /// CPU microseconds per operation, summed over all replicas.
     Cpu,
-    /// The same of the replica that has most to do.
+    /// CPU microseconds per operation of the busiest replica.
     BusiestCpu,
-    /// Bytes sent for one operation.
+    /// Bytes sent per operation.
     Bytes,
-    /// Messages sent for one operation.
+    /// Messages sent per operation.
     Messages,
-    /// Messages sent and received for one operation by the replica that has most to do.
+    /// Messages sent and received per operation by the busiest replica.
     Busiest,
 }
 
-/// Which way a figure gets better.
+/// The direction in which a figure improves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Better {
-    /// Upwards.
+    /// Higher is better.
     Higher,
-    /// Downwards.
+    /// Lower is better.
     Lower,
 }
 
 impl Figure {
-    /// Those of all sites together, in the order of reports.
+    /// The figures over all sites, in the order of reports.
     pub const OVERALL: [Figure; 12] = [
         Figure::Throughput,
         Figure::Execute(None, 50),
@@ -60,7 +60,7 @@ impl Figure {
         Figure::Busiest,
     ];
 
-    /// The value in a run, if it was measured there.
+    /// The value in a run, if it was measured.
     pub fn of(self, seen: &Seen) -> Option<f64> {
         let latencies = |site: Option<usize>| match site {
             None => Some(&seen.all),
@@ -95,7 +95,7 @@ impl Figure {
         }
     }
 
-    /// Which way is better.
+    /// The direction in which it improves.
     pub fn better(self) -> Better {
         match self {
             Figure::Throughput | Figure::FastShare => Better::Higher,
@@ -103,7 +103,7 @@ impl Figure {
         }
     }
 
-    /// Its name, with its unit.
+    /// The figure's name with its unit.
     pub fn name(self) -> String {
         let latency = |what: &str, site: Option<usize>, percentile: usize| {
             let place = site.map(|site| format!(" at site {}", site + 1)).unwrap_or_default();
@@ -135,12 +135,12 @@ fn path(fast: bool) -> &'static str {
 }
 
 impl Comparison {
-    /// Who ran, in order of first appearance.
+    /// The contenders, in order of first appearance.
     pub fn whos(&self) -> Vec<&str> {
         distinct(self.runs.iter().map(|run| &run.who[..]))
     }
 
-    /// Under which loads, in order of first appearance.
+    /// The loads, in order of first appearance.
     pub fn points(&self) -> Vec<Point> {
         distinct(self.runs.iter().map(|run| run.point))
     }
@@ -160,7 +160,7 @@ impl Comparison {
         })
     }
 
-    /// The repeats of one.
+    /// The repeats of one contender under one load.
     pub fn repeats<'a>(
         &'a self,
         who: &'a str,
@@ -170,13 +170,13 @@ impl Comparison {
         self.seen().filter(same).map(|(_, seen)| seen)
     }
 
-    /// A figure of all repeats of one.
+    /// The values of a figure in all these repeats.
     pub fn values(&self, who: &str, point: Point, figure: Figure) -> Vec<f64> {
         let values = self.repeats(who, point).filter_map(|seen| figure.of(seen));
         values.filter(|value| value.is_finite()).collect()
     }
 
-    /// The same with its spread. `None` if there is none.
+    /// Their spread; `None` if there are none.
     pub fn range(&self, who: &str, point: Point, figure: Figure) -> Option<Spread> {
         Spread::of(&self.values(who, point, figure))
     }

@@ -1,11 +1,11 @@
-//! A fixed comparison, for the tests of what is made of one.
+//! A fixed comparison for tests of reports.
 
 use super::kept::{
     Comparison, Demand, FORMAT, KeptOutcome, KeptRun, KeptSite, Latencies, Paths, Percentiles,
     Point, Seen, Slice, Stopped,
 };
 
-/// One that must be escaped.
+/// A name that must be escaped.
 const OTHER: &str = "Multi-Paxos <CA> & \"co\"";
 
 /// Two protocols at three sites, four loads, and two more with a crash.
@@ -89,7 +89,7 @@ fn spread(ms: f64) -> Percentiles {
     }
 }
 
-/// The same with all latencies, and all that is sent, times a factor.
+/// The same with all latencies and traffic multiplied by a factor.
 pub(super) fn scaled(comparison: &Comparison, factor: f64) -> Comparison {
     let mut scaled = comparison.clone();
     for run in &mut scaled.runs {

@@ -1,5 +1,5 @@
-//! Where results are kept: each run's the moment it ends, the rest at the end. What was written
-//! stays, whatever comes after it.
+//! Stores results: each run's as soon as it ends, the rest at the end. Later failures do not affect
+//! what is stored.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -11,43 +11,43 @@ use super::kept::{Comparison, FORMAT, KeptRun};
 
 /// A directory of results.
 ///
-/// A file is there whole or not at all: it is written under another name first.
+/// Each file is complete or absent, because it is first written under another name.
 #[derive(Debug)]
 pub struct RunStore {
     dir: PathBuf,
     runs: usize,
 }
 
-/// Results that cannot be kept, or read back.
+/// Results could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeepError {
-    /// A file or directory cannot be made.
+    /// A file or directory could not be written.
     #[error("cannot write {}: {error}", path.display())]
     Write {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// A file cannot be read.
+    /// A file could not be read.
     #[error("cannot read {}: {error}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
     /// A directory holds the results of an earlier comparison.
     #[error("{} holds results already: name another directory, or remove it first", dir.display())]
     Taken {
-        /// Which.
+        /// The directory.
         dir: PathBuf,
     },
-    /// A file is something else.
+    /// A file has the wrong contents.
     #[error("{} is no result of `isonomy compare`: {what}", path.display())]
     Strange {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// What is wrong.
         what: String,
@@ -55,10 +55,10 @@ pub enum KeepError {
 }
 
 impl RunStore {
-    /// Keeps results in a directory, which is made if it is not there.
+    /// Stores results in a directory, which is created if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made, or holds results already: those of two comparisons are not mixed.
+    /// If it cannot be created or already holds results: those of two comparisons are not mixed.
     pub fn new(dir: &Path) -> Result<RunStore, KeepError> {
         let runs = dir.join("runs");
         fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
@@ -69,10 +69,10 @@ impl RunStore {
         Ok(RunStore { dir: dir.to_owned(), runs: 0 })
     }
 
-    /// Keeps one run, which has just ended.
+    /// Stores one run that has just ended.
     ///
     /// # Errors
-    /// When it cannot be written: the disk is full, say. Those before it stay.
+    /// If it cannot be written, for example on a full disk. Earlier runs stay.
     pub fn keep(&mut self, run: &KeptRun) -> Result<(), KeepError> {
         self.runs += 1;
         let who: String =
@@ -81,10 +81,10 @@ impl RunStore {
         write(&self.dir.join("runs").join(name), |to| json(run, to))
     }
 
-    /// Keeps the whole: `result.json`, and the reports made of it, each a name and a text.
+    /// Stores the whole comparison: `result.json`, and the reports, each a name and a text.
     ///
     /// # Errors
-    /// When one of them cannot be written. The others are tried all the same.
+    /// If one of them cannot be written. The others are written anyway.
     pub fn finish(
         &self,
         comparison: &Comparison,
@@ -98,10 +98,10 @@ impl RunStore {
     }
 }
 
-/// Reads a whole comparison: its `result.json`.
+/// Reads a whole comparison from its `result.json`.
 ///
 /// # Errors
-/// When the file cannot be read or is something else.
+/// If the file cannot be read or has the wrong contents.
 pub fn read(path: &Path) -> Result<Comparison, KeepError> {
     let strange = |what: String| KeepError::Strange { path: path.into(), what };
     let text =
@@ -119,7 +119,7 @@ fn json(value: &impl Serialize, to: &mut dyn Write) -> io::Result<()> {
     to.write_all(b"\n")
 }
 
-/// Writes a file whole, or not at all.
+/// Writes a file completely or not at all.
 fn write(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -133,7 +133,7 @@ fn write(
         to.flush()
     });
     filled.and_then(|()| fs::rename(&part, path)).map_err(|error| {
-        // What is half there is of no use, and takes room.
+        // An incomplete file is useless and takes room.
         let _ = fs::remove_file(&part);
         failed(path, error)
     })

@@ -1,5 +1,5 @@
-//! One run as a comparison keeps it: who ran, under which load, and what was seen. Written as JSON
-//! the moment it ends, and all that a report needs.
+//! One run as a comparison stores it: the contender, the load and the result. Written as JSON as
+//! soon as it ends; reports need nothing else.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::load::durations::{Durations, millis};
 use crate::load::result::figures::Row;
 use crate::load::result::run::{OnPath, Run, Site};
 
-/// The form of the files; another number is another form.
+/// The version of the file format.
 pub const FORMAT: u32 = 1;
 
 /// All runs of a comparison.
@@ -18,70 +18,70 @@ pub const FORMAT: u32 = 1;
 pub struct Comparison {
     /// [`FORMAT`].
     pub format: u32,
-    /// What is compared, in words.
+    /// What is compared, as text.
     pub title: String,
     /// The version of the program that ran it.
     pub version: String,
-    /// What it ran on, in words.
+    /// The machine, as text.
     pub machine: String,
-    /// What was asked for: the text of the file.
+    /// The text of the plan's file.
     pub config: String,
-    /// In the order in which they ran.
+    /// The runs in the order in which they ran.
     pub runs: Vec<KeptRun>,
 }
 
 /// One run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct KeptRun {
-    /// The protocol, and what sets it apart from others of the same: what lines and rows are
-    /// called.
+    /// The contender's name for lines and rows: its protocol, and what distinguishes it from others
+    /// of the same protocol.
     pub who: String,
-    /// Under which load.
+    /// The load.
     pub point: Point,
-    /// The so-many-th with the same names, from 1.
+    /// The number of the repeat, from 1.
     pub repeat: u32,
-    /// Of the load and the network.
+    /// The seed of the load and the network.
     pub seed: u64,
     /// Whether time was virtual.
     pub virtual_time: bool,
-    /// What came of it.
+    /// The result.
     pub outcome: KeptOutcome,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptOutcome {
     /// It was measured.
     Seen(Box<Seen>),
-    /// It came to nothing, in these words.
+    /// It failed, for this reason.
     Failed(String),
 }
 
-/// A load that protocols are compared under.
+/// A load under which protocols are compared.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Point {
-    /// How many of a hundred commands use a key that all share.
+    /// The percentage of commands that use a key shared by all clients.
     pub conflict_percent: f64,
-    /// How much is asked.
+    /// The rate or the number of clients.
     pub load: Demand,
-    /// Whether a replica stops meanwhile.
+    /// Whether a replica stops during the run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crash: bool,
 }
 
-/// How much is asked.
+/// The rate or the number of clients.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Demand {
-    /// So many clients at each site, each with one thing at a time.
+    /// Clients at each site, each with one operation at a time.
     Clients(u32),
-    /// So many operations a second at all sites together.
+    /// Operations per second over all sites.
     Rate(f64),
 }
 
 impl Demand {
-    /// The number alone.
+    /// The bare number.
     pub fn amount(self) -> f64 {
         match self {
             Demand::Clients(clients) => clients.into(),
@@ -107,39 +107,39 @@ impl fmt::Display for Point {
     }
 }
 
-/// What was seen of a run.
+/// The measurements of a run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Seen {
-    /// For how long it was measured, in seconds.
+    /// The length of the counted time, in seconds.
     pub seconds: f64,
     /// Operations answered in that time.
     pub operations: u64,
-    /// Operations that had no answer.
+    /// Operations without an answer.
     pub unanswered: u64,
     /// The share decided in one round trip, from 0 to 1.
     pub fast_share: Option<f64>,
-    /// How many components of each size were executed, at one replica.
+    /// How many components of each size one replica executed.
     pub components: Vec<(u64, u64)>,
-    /// Microseconds of CPU for one operation, of all replicas together.
+    /// CPU microseconds per operation, summed over all replicas.
     pub cpu_us: Option<f64>,
-    /// The same of the replica that has most to do.
+    /// CPU microseconds per operation of the busiest replica.
     pub busiest_cpu_us: Option<f64>,
-    /// Bytes sent for one operation, by all replicas together.
+    /// Bytes sent per operation, summed over all replicas.
     pub bytes: Option<f64>,
-    /// Messages sent for one operation, by all replicas together.
+    /// Messages sent per operation, summed over all replicas.
     pub messages: Option<f64>,
-    /// Messages sent and received for one operation by the replica that has most to do.
+    /// Messages sent and received per operation by the busiest replica.
     pub busiest: Option<f64>,
     /// Latencies at each site.
     pub sites: Vec<KeptSite>,
-    /// Latencies at all sites together.
+    /// Latencies over all sites.
     pub all: Latencies,
-    /// The same of those decided in one round trip, and of the others.
+    /// Latencies of commands decided in one round trip, and of the others.
     #[serde(default)]
     pub paths: Paths,
     /// The replica that stopped.
     pub crash: Option<Stopped>,
-    /// How it went, slice by slice, warm-up included.
+    /// The course of the run in slices, including the warm-up.
     pub over_time: Vec<Slice>,
 }
 
@@ -148,40 +148,41 @@ pub struct Seen {
 pub struct KeptSite {
     /// Its name.
     pub name: String,
-    /// No leaderless protocol decides faster here, in milliseconds. Of no meaning on one machine.
+    /// Lower bound for leaderless protocols at this site, in milliseconds. Meaningless on one
+    /// machine.
     pub bound_ms: Option<f64>,
-    /// Of the commands of its clients; `None` if there are none, as where a replica is down.
+    /// Of its clients' commands; `None` if there are none, for example because the replica is down.
     pub latencies: Option<Latencies>,
 }
 
-/// How long commands took.
+/// Latencies of commands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Latencies {
-    /// Until their decision was known at their site, where that was measured.
+    /// Until the decision was known at their site, if measured.
     pub commit: Option<Percentiles>,
-    /// Until they were executed there and answered.
+    /// Until they were executed and answered there.
     pub execute: Percentiles,
 }
 
 /// Latencies by the path on which a command was decided.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Paths {
-    /// In one round trip. `None` if no command was.
+    /// Decided in one round trip; `None` if no command was.
     pub fast: Option<Latencies>,
-    /// In more.
+    /// Decided in more round trips.
     pub slow: Option<Latencies>,
 }
 
 /// A distribution of durations.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// How many there are.
+    /// The number of durations.
     pub count: u64,
     /// Their mean, in milliseconds.
     pub mean_ms: f64,
-    /// The percentiles from 0, the least, to 100, the most, in milliseconds: 101 of them.
+    /// The percentiles from 0 (minimum) to 100 (maximum), in milliseconds: 101 values.
     pub percentiles_ms: Vec<f64>,
-    /// The 99.9th, in milliseconds.
+    /// The 99.9th percentile, in milliseconds.
     pub p999_ms: f64,
 }
 
@@ -190,12 +191,12 @@ pub struct Percentiles {
 pub struct Stopped {
     /// The name of its site.
     pub site: String,
-    /// Whether that is because it led, or would elsewhere.
+    /// Whether it was chosen because it led, or stood in for a leader.
     #[serde(default)]
     pub as_leader: bool,
-    /// When, in seconds.
+    /// When it stopped, in seconds.
     pub at_s: f64,
-    /// When it was back, in seconds, if it was.
+    /// When it was back, in seconds; `None` if never.
     pub back_s: Option<f64>,
 }
 
@@ -204,16 +205,16 @@ pub struct Stopped {
 pub struct Slice {
     /// When it ends, in seconds.
     pub at_s: f64,
-    /// Operations answered in a second.
+    /// Answered operations per second.
     pub ops_s: f64,
-    /// Half of those answered in it had taken no longer, in milliseconds; if there were any.
+    /// The median latency of operations answered in it, in milliseconds; `None` if there are none.
     pub p50_ms: Option<f64>,
-    /// None answered in it had taken longer, in milliseconds.
+    /// The longest latency of operations answered in it, in milliseconds.
     pub max_ms: Option<f64>,
 }
 
 impl Percentiles {
-    /// `None` if there are none.
+    /// `None` if there are no durations.
     fn of(durations: &Durations) -> Option<Percentiles> {
         let at = |share| durations.quantile_ms(share);
         (durations.count() > 0).then(|| Percentiles {
@@ -231,7 +232,7 @@ impl Percentiles {
 }
 
 impl Latencies {
-    /// `None` if there are none of execution.
+    /// `None` if there are no execution latencies.
     fn of(commit: &Durations, execute: &Durations) -> Option<Latencies> {
         Some(Latencies { commit: Percentiles::of(commit), execute: Percentiles::of(execute)? })
     }
@@ -242,8 +243,8 @@ impl Latencies {
 }
 
 impl Seen {
-    /// What a run saw in this `time`, at sites of these names, cut into so many slices of one
-    /// length. `None` if nothing was answered.
+    /// The measurements of a run over `time`, at sites with these names, cut into slices of equal
+    /// length. `None` if no operation was answered.
     pub(super) fn of(
         run: &Run,
         names: &[String],
@@ -290,7 +291,7 @@ impl Seen {
         })
     }
 
-    /// Operations answered in a second.
+    /// Answered operations per second.
     pub fn throughput(&self) -> f64 {
         self.operations as f64 / self.seconds
     }
@@ -301,7 +302,8 @@ impl Seen {
     }
 }
 
-/// Cuts a run into so many slices of one length. A slice shows the interval that holds its middle.
+/// Cuts a run into `count` slices of equal length. A slice shows the interval that contains its
+/// middle.
 fn slices(series: &[Row], length: Duration, count: u32) -> Vec<Slice> {
     let slice = |index| {
         let middle = length * index + length / 2;
@@ -334,14 +336,14 @@ mod tests {
         let series = [
             row(100, &[5, 7, 9]),
             row(100, &[]),
-            // Looked at late: two slices have its rate.
+            // A late interval: two slices show its rate.
             row(190, &[100; 38]),
             row(110, &[1; 11]),
             row(100, &[]),
         ];
         let slices = slices(&series, ms(100), 6);
         let rates: Vec<f64> = slices.iter().map(|slice| slice.ops_s).collect();
-        // Who answers nothing up to the end is silent up to the end.
+        // A cluster that stops answering stays silent to the end.
         assert_eq!(rates, [30.0, 0.0, 200.0, 200.0, 100.0, 0.0]);
         assert_eq!((slices[0].p50_ms, slices[0].max_ms), (Some(7.0), Some(9.0)));
         assert_eq!((slices[1].p50_ms, slices[1].at_s), (None, 0.2));

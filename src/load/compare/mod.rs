@@ -1,9 +1,8 @@
-//! Comparing protocols: the same load on each in turn, and a report of what was seen.
+//! Compares protocols: runs the same load on each in turn, and reports the results.
 //!
-//! `plan` is what was asked for, `series` its turns, each of which is a scenario and a run
-//! (`turn`); `kept` is what is kept of a run, `keep` keeps it.
-//! Reports are made from `figures`, elsewhere. `verdict` holds two comparisons against each other,
-//! with the test in `significance`.
+//! `plan` is read from a file; `series` runs its turns, each of which is a scenario and a run
+//! (`turn`). `kept` is what is stored of a run, and `keep` stores it. Reports are made from
+//! `figures`, in `render`. `verdict` compares two comparisons, with the test in `significance`.
 
 pub mod figures;
 #[cfg(test)]

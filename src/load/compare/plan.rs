@@ -1,5 +1,5 @@
-//! What is to be compared: read from a file with errors that say which line to mend. Before
-//! `series`, which runs it.
+//! A comparison's plan, read from a file with errors that name the line. Before `series`, which
+//! runs it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,69 +12,69 @@ use crate::load::scenario::input::{self, FileError, Flaw};
 use crate::load::scenario::wide_area::{WideArea, one_line};
 use crate::types::MAX_REPLICAS;
 
-/// A round trip between replicas side by side, in milliseconds, where time is virtual.
+/// The round trip between replicas without a wide area, in milliseconds of virtual time.
 const SIDE_BY_SIDE_MS: f64 = 0.1;
 
-/// A comparison that is to be made.
+/// A planned comparison.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ComparisonPlan {
-    /// What it is called.
+    /// Its title.
     pub title: String,
     /// The text of its file.
     pub text: String,
-    /// Where the replicas stand, one at each site.
+    /// The sites; one replica is at each.
     pub area: WideArea,
-    /// Whether that is on one machine, or in one room: no wide area.
+    /// Whether there is no wide area network: all replicas are on one machine or in one room.
     pub side_by_side: bool,
-    /// Who is compared.
+    /// The contenders.
     pub contenders: Vec<Contender>,
-    /// Under which loads.
+    /// The loads.
     pub points: Vec<Point>,
-    /// The length of values.
+    /// The length of values in bytes.
     pub value_bytes: usize,
-    /// How often each runs under each load.
+    /// How often each contender runs under each load.
     pub repeats: u32,
-    /// Of the first repeat; each other has the next.
+    /// The seed of the first repeat; each further one uses the next number.
     pub seed: u64,
-    /// What is asked this early is not counted.
+    /// Operations started this early are not counted.
     pub warm_up: Duration,
-    /// For how long it is counted afterwards.
+    /// The length of the counted time after the warm-up.
     pub time: Duration,
-    /// In virtual time, what a message costs its sender and its receiver.
+    /// In virtual time, the CPU time of a message for its sender and for its receiver.
     pub cpu: Duration,
-    /// In virtual time, how long a flush takes; zero for replicas in memory.
+    /// In virtual time, the duration of a flush; zero for replicas in memory.
     pub flush: Duration,
     /// A replica that stops.
     pub crash: Option<Stop>,
-    /// The site, from 0, whose replica stands for the leader where nobody leads.
+    /// The site, from 0, whose replica stands in for the leader of leaderless protocols.
     pub stand_in: usize,
 }
 
-/// A replica stops while it is under load.
+/// A replica that stops under load.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Stop {
-    /// The site, from 0; `None` for that of the leader.
+    /// The site, from 0; `None` for the leader's.
     pub site: Option<usize>,
     /// When it stops.
     pub at: Duration,
-    /// When it is back, if ever.
+    /// When it is back; `None` if never.
     pub back: Option<Duration>,
-    /// If only runs of their own have it: under this load, and for how long it is counted.
+    /// If only separate runs have the stop: their load and the length of their counted time.
     pub own: Option<(Point, Duration)>,
 }
 
-/// One that takes part.
+/// A contender of a comparison.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Contender {
-    /// What reports call it.
+    /// Its name in reports.
     pub who: String,
     /// The protocol's name.
     pub protocol: String,
-    /// The site, from 0, that is to lead.
+    /// The site, from 0, of the preferred leader.
     pub leader: Option<usize>,
 }
 
-/// The file as it is written.
+/// The file's fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -133,11 +133,11 @@ fn one() -> u64 {
 }
 
 impl ComparisonPlan {
-    /// Reads a file such as `bench-config/compare-wan-5.toml`. `knows` says whether there is a
-    /// protocol of a name, and whether it has a leader.
+    /// Reads a file such as `bench-config/compare-wan-5.toml`. `knows` returns whether the named
+    /// protocol exists and has a leader.
     ///
     /// # Errors
-    /// When it, or the wide area that it names, cannot be read or makes no sense.
+    /// If the file or the wide area that it names cannot be read or is invalid.
     pub fn read(
         path: &Path,
         knows: impl Fn(&str) -> Option<bool>,
@@ -152,14 +152,14 @@ impl ComparisonPlan {
         written.plan(&text, area, knows).map_err(line)
     }
 
-    /// For how long runs under a load are counted.
+    /// The length of the counted time under a load.
     pub fn time_of(&self, point: Point) -> Duration {
         let own = self.crash.as_ref().and_then(|stop| stop.own);
         own.filter(|(own, _)| *own == point).map_or(self.time, |(_, time)| time)
     }
 }
 
-/// Replicas with next to nothing between them.
+/// Replicas with almost no distance between them.
 fn side_by_side(replicas: Option<&Spanned<usize>>) -> Result<WideArea, Flaw> {
     let Some(replicas) = replicas else {
         return Err((0..0, "name a `wide_area` file, or say how many `replicas`".into()));
@@ -287,7 +287,7 @@ impl WrittenCrash {
         Ok(Stop { site, at, back, own: self.own(usual)? })
     }
 
-    /// The load and the time of its own runs, if it has any.
+    /// The load and the counted time of separate runs, if any.
     fn own(&self, usual: Duration) -> Result<Option<(Point, Duration)>, Flaw> {
         let load = match (&self.clients, &self.rate) {
             (Some(clients), None) => {
@@ -326,12 +326,12 @@ fn site_of(area: &WideArea, name: &Spanned<String>) -> Result<usize, Flaw> {
     })
 }
 
-/// A number, as one of the kind that every number can be checked as.
+/// A number converted to `f64`, so that all numbers can be checked alike.
 fn spanned<T: Copy>(value: &Spanned<T>) -> Spanned<f64>
 where
     u64: TryFrom<T>,
 {
-    // What is too large for an integer is too large for any setting.
+    // A number too large for an integer is too large for any setting.
     let number = u64::try_from(*value.as_ref()).unwrap_or(u64::MAX);
     Spanned::new(value.span(), number as f64)
 }

@@ -1,29 +1,29 @@
-//! Runs a plan: everyone in turn under each load, over and over, so that whatever disturbs the
-//! machine disturbs all alike. Each run is kept as it ends.
+//! Runs a plan. Under each load the contenders take turns again and again, so that disturbances of
+//! the machine affect all alike. Each run is stored as soon as it ends.
 
 use super::keep::{KeepError, RunStore};
 use super::kept::{Comparison, FORMAT, KeptOutcome, KeptRun, Point};
 use super::plan::{ComparisonPlan, Contender};
 
-/// One run that is to be made.
+/// One planned run.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
-    /// Who.
+    /// The contender.
     pub contender: &'a Contender,
-    /// Under which load.
+    /// The load.
     pub point: Point,
-    /// The so-many-th time, from 1.
+    /// The number of the repeat, from 1.
     pub repeat: u32,
-    /// With this seed.
+    /// The seed.
     pub seed: u64,
-    /// How many have been before.
+    /// The number of turns before this one.
     pub done: usize,
-    /// How many there are.
+    /// The number of turns in all.
     pub of: usize,
 }
 
 impl ComparisonPlan {
-    /// All turns, in order: A B A B under the first load, then under the next.
+    /// All turns in order: A B A B under the first load, then under the next.
     pub fn turns(&self) -> Vec<Turn<'_>> {
         let mut turns = Vec::new();
         let of = self.points.len() * self.contenders.len() * self.repeats as usize;
@@ -39,11 +39,11 @@ impl ComparisonPlan {
         turns
     }
 
-    /// A comparison that nothing has been seen of yet.
+    /// A comparison without runs.
     pub fn comparison(&self, virtual_time: bool) -> Comparison {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let machine = match virtual_time {
-            // What ran it makes no difference, and the same plan gives the same bytes.
+            // The real machine does not matter: the same plan gives the same bytes.
             true => "virtual time".into(),
             false => format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
         };
@@ -58,11 +58,11 @@ impl ComparisonPlan {
     }
 }
 
-/// Takes all turns, and keeps what they come to. A run that fails is noted, and the next one made;
-/// when `go_on` says no, there are no more.
+/// Runs all turns and stores the results. A failed run is noted, and the next one follows. When
+/// `go_on` returns false, no more are made.
 ///
 /// # Errors
-/// When a run cannot be kept: no more are made. What was seen until then is in the comparison.
+/// If a run cannot be stored: no more are made. The comparison holds the results so far.
 pub fn run(
     plan: &ComparisonPlan,
     comparison: &mut Comparison,
@@ -167,7 +167,7 @@ mod tests {
             }
             let on = |path: &Option<Latencies>| path.as_ref().map_or(0, |it| it.execute.count);
             let (fast, slow) = (on(&seen.paths.fast), on(&seen.paths.slow));
-            // Counted apart from the clients, so not from the same moment on.
+            // The replicas count apart from the clients, so not from the same moment on.
             let counted = fast + slow;
             assert!(fast > 0 && operations / 2 < counted && counted < operations * 2);
             assert!(over_time.len() == 100 && over_time.iter().any(|slice| slice.ops_s > 0.0));

@@ -1,27 +1,28 @@
-//! Whether two sets of repeats differ by more than chance would have it: the rank test of Mann,
-//! Whitney and Wilcoxon, which asks nothing of how the values are spread. Pure arithmetic.
+//! Tests whether two sets of repeats differ by more than chance: the rank test of Mann, Whitney and
+//! Wilcoxon, which assumes no distribution. Pure arithmetic.
 
-/// Up to so many ways to deal the ranks the test is exact; beyond, the normal approximation is
+/// The test is exact up to this many assignments of ranks; beyond it, the normal approximation is
 /// good.
 const EXACT: u64 = 1_000_000;
 
-/// What the rank test says of two samples.
+/// The result of the rank test of two samples.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Test {
-    /// How likely ranks at least this lopsided are if both samples are of one kind: two-sided.
+    /// The two-sided probability of ranks at least this extreme if both samples have one
+    /// distribution.
     pub p: f64,
-    /// The smallest `p` that samples of these sizes can have: with few repeats no difference,
-    /// however large, is significant.
+    /// The smallest possible `p` for samples of these sizes: with few repeats even a large
+    /// difference is not significant.
     pub least_p: f64,
 }
 
 /// Compares two samples, neither of which may be empty.
 ///
-/// Every way to deal the ranks is counted if there are at most a million, ties included; else the
-/// normal approximation is taken, corrected for ties.
+/// It counts every assignment of ranks, including ties, if there are at most a million. Otherwise
+/// it uses the normal approximation, corrected for ties.
 ///
 /// # Panics
-/// If a sample is empty or holds what is no number.
+/// If a sample is empty or contains a value that is not finite.
 pub fn rank_test(a: &[f64], b: &[f64]) -> Test {
     assert!(!a.is_empty() && !b.is_empty(), "both sides have been measured");
     let ranks = ranks(a, b);
@@ -34,7 +35,7 @@ pub fn rank_test(a: &[f64], b: &[f64]) -> Test {
     Test { p, least_p }
 }
 
-/// Twice each value's rank among all, first those of `a`; equal ones share the mean of theirs.
+/// Twice the rank of each value among all, those of `a` first; equal values share their mean rank.
 fn ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
     let all: Vec<f64> = a.iter().chain(b).copied().collect();
     assert!(all.iter().all(|value| value.is_finite()), "figures are numbers");
@@ -46,7 +47,7 @@ fn ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
     all.iter().map(rank).collect()
 }
 
-/// How many ways there are to take `k` of `n`, if they are few enough to be counted out.
+/// The number of ways to choose `k` of `n`, if it is small enough for the exact test.
 fn ways(n: u64, k: u64) -> Option<u64> {
     let mut ways = 1_u64;
     for i in 1..=k.min(n - k) {
@@ -58,12 +59,12 @@ fn ways(n: u64, k: u64) -> Option<u64> {
     Some(ways)
 }
 
-/// The share of all ways to deal the ranks in which the first sample's sum is at least as far from
+/// The share of all assignments of ranks in which the first sample's sum is at least as far from
 /// the middle.
 fn exact(ranks: &[u64], first: usize) -> f64 {
     let total: u64 = ranks.iter().sum();
     let most = usize::try_from(total).expect("a sum of few ranks");
-    // How many ways there are to take so many of the ranks seen so far with such a sum.
+    // The number of ways to choose some of the ranks so far with a given sum.
     let mut dealt = vec![vec![0.0_f64; most + 1]; first + 1];
     dealt[0][0] = 1.0;
     for rank in ranks {
@@ -81,7 +82,7 @@ fn exact(ranks: &[u64], first: usize) -> f64 {
     far.map(|(_, ways)| ways).sum::<f64>() / all
 }
 
-/// The same by a normal distribution of the same mean and variance.
+/// The same with a normal distribution of the same mean and variance.
 fn approximate(ranks: &[u64], first: usize) -> f64 {
     let (n, k) = (ranks.len() as f64, first as f64);
     let halves = |rank: &u64| *rank as f64 / 2.0;
@@ -92,7 +93,7 @@ fn approximate(ranks: &[u64], first: usize) -> f64 {
     if deviation == 0.0 {
         return 1.0;
     }
-    // Half a rank is the step from one sum to the next.
+    // Half a rank is half the step between two sums (continuity correction).
     let z = ((sum - k * mean).abs() - 0.5).max(0.0) / deviation;
     complement(z / std::f64::consts::SQRT_2)
 }
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn known_samples_have_their_known_p() {
-        // Counted by hand: of the 20 ways to take 3 of 6 ranks, those with sums 6, 7, 14 and 15.
+        // Counted by hand: of the 20 ways to choose 3 of 6 ranks, those with sums 6, 7, 14 and 15.
         close(p(&[1.0, 2.0, 4.0], &[3.0, 5.0, 6.0]), 4.0 / 20.0, 1e-12);
         // Hollander and Wolfe's table for 5 and 5: a sum of 19 or less has 0.0476 on one side.
         close(p(&[1.0, 2.0, 3.0, 4.0, 9.0], &[5.0, 6.0, 7.0, 8.0, 10.0]), 0.0952, 5e-5);
@@ -145,7 +146,7 @@ mod tests {
     fn equal_values_prove_nothing() {
         close(p(&[7.0; 5], &[7.0; 5]), 1.0, 1e-12);
         close(p(&[7.0; 40], &[7.0; 40]), 1.0, 1e-12);
-        // Of the ways to deal 1 1 | 1 2: the 2 is on either side as often.
+        // Of the assignments of 1 1 | 1 2, the 2 is equally often on either side.
         close(p(&[1.0, 1.0], &[1.0, 2.0]), 1.0, 1e-12);
     }
 
@@ -156,7 +157,7 @@ mod tests {
         assert!(p(&interleaved.0, &interleaved.1) > 0.8);
         let moved: Vec<f64> = interleaved.0.iter().map(|value| value + 30.0).collect();
         assert!(p(&moved, &interleaved.1) < 0.01);
-        // Where both can be had, they agree.
+        // Where both are possible, they agree.
         let a: Vec<f64> = [1, 2, 5, 6, 9, 11, 13, 14].map(f64::from).to_vec();
         let b: Vec<f64> = [3, 4, 7, 8, 10, 12, 15, 16].map(f64::from).to_vec();
         let ranks = ranks(&a, &b);

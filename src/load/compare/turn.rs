@@ -1,5 +1,5 @@
-//! One turn of a comparison: the scenario that it is, in real or in virtual time, and what is kept
-//! of its result.
+//! One turn of a comparison: its scenario, in real or virtual time, and what is stored of the
+//! result.
 
 use std::future::pending;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::types::{Optimisations, ReplicaId};
 /// How many slices a run is cut into.
 const SLICES: u32 = 100;
 
-/// Operations under way at one site, in an open loop.
+/// The bound on operations under way at one site, in an open loop.
 const OUTSTANDING: u32 = 10_000;
 
-/// Whether there is a protocol of this name, and whether one replica leads in it.
+/// Whether the named protocol exists, and whether it has a leader.
 pub fn knows(name: &str) -> Option<bool> {
     name.parse().ok().map(leads)
 }
 
-/// Why a plan can be run in virtual time alone, if that is so.
+/// Why a plan can run only in virtual time, if it can.
 pub fn objection(plan: &ComparisonPlan) -> Option<&'static str> {
     if plan.crash.as_ref().is_some_and(|crash| crash.back.is_some()) {
         Some("a replica comes back only with --virtual: leave `back_s` out")
@@ -39,7 +39,7 @@ pub fn objection(plan: &ComparisonPlan) -> Option<&'static str> {
     }
 }
 
-/// Takes a turn, in the tokio runtime this is called in.
+/// Runs a turn. Must be called within a tokio runtime.
 pub async fn take(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> KeptOutcome {
     let scenario = match scenario(plan, turn, virtual_time) {
         Ok(scenario) => scenario,
@@ -67,7 +67,8 @@ fn scenario(
 ) -> Result<Scenario, UnknownProtocol> {
     let Turn { contender, point, seed, .. } = *turn;
     let protocol: ProtocolKind = contender.protocol.parse()?;
-    // A leaderless protocol has a stand-in: the replica that stops where others lose their leader.
+    // A leaderless protocol has a stand-in: its replica stops where other protocols lose their
+    // leader.
     let leader = contender.leader.or((!leads(protocol)).then_some(plan.stand_in));
     let cluster = LocalTarget {
         protocol,
@@ -99,7 +100,7 @@ fn scenario(
     })
 }
 
-/// What clients ask under a load: writes, of one key that all share or of keys of their own.
+/// The clients' workload under a load: writes of one shared key or of each client's own keys.
 fn workload(plan: &ComparisonPlan, point: Point, seed: u64) -> Workload {
     Workload {
         keys: Keys::Conflict { percent: point.conflict_percent, hot: 1, age: None },
@@ -116,7 +117,7 @@ fn slice(plan: &ComparisonPlan, point: Point) -> Duration {
     (plan.warm_up + plan.time_of(point)) / SLICES
 }
 
-/// The replica that stops, and whether it comes back. The runner finds the leader, if it is that.
+/// The replica that stops, and when it is back. If it is the leader, the runner finds out which.
 fn faults(plan: &ComparisonPlan, point: Point) -> Vec<Fault> {
     let Some(stop) = plan.crash.as_ref().filter(|_| point.crash) else { return Vec::new() };
     let number = |site| ReplicaId::from_index(site).number();
@@ -125,7 +126,7 @@ fn faults(plan: &ComparisonPlan, point: Point) -> Vec<Fault> {
     [Fault::kill(who, stop.at)].into_iter().chain(back).collect()
 }
 
-/// What is kept of a run; `None` if nothing was answered in it.
+/// The measurements of a run; `None` if no operation was answered.
 fn seen(plan: &ComparisonPlan, point: Point, run: &Run, virtual_time: bool) -> Option<Seen> {
     let stop = run.events.iter().find_map(|event| event.stop);
     let stopped = stop.map(|stop| {
@@ -133,7 +134,7 @@ fn seen(plan: &ComparisonPlan, point: Point, run: &Run, virtual_time: bool) -> O
         Stopped {
             site: plan.area.sites[usize::from(stop.replica) - 1].clone(),
             as_leader: plan.crash.as_ref().is_some_and(|crash| crash.site.is_none()),
-            // Real time is not exact: reports give hundredths of a second.
+            // Real time is not exact, and reports show hundredths of a second.
             at_s: if virtual_time { at_s } else { (at_s * 100.0).round() / 100.0 },
             back_s: stop.back.map(|back| back.as_secs_f64()),
         }
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
     use crate::load::scenario::faults::Action;
 
-    /// Who leads, or stands for the leader, and what is done, in each turn of a plan.
+    /// The leader or stand-in, and the faults, of each turn of a plan.
     fn turns(text: &str, virtual_time: bool) -> Vec<(Option<ReplicaId>, Vec<Action>)> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("plan.toml");

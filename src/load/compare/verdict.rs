@@ -1,5 +1,5 @@
-//! Two comparisons against each other: figure by figure, what changed, and whether by more than
-//! chance would have it. The last stop of `isonomy compare A.json B.json`.
+//! Compares two comparisons: which figures changed, and whether by more than chance. The last step
+//! of `isonomy compare A.json B.json`.
 
 use std::fmt::Write;
 
@@ -12,9 +12,9 @@ use crate::load::result::Spread;
 /// When a difference counts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Strictness {
-    /// Differences that chance makes more often than this are not counted.
+    /// Differences whose probability by chance is higher are ignored.
     pub significance: f64,
-    /// Differences of the medians below this share are not counted.
+    /// Differences of the medians below this share are ignored.
     pub least: f64,
 }
 
@@ -24,26 +24,26 @@ impl Default for Strictness {
     }
 }
 
-/// How one figure changed.
+/// The change of one figure.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
-    /// Whose.
+    /// The contender.
     pub who: String,
-    /// Under which load.
+    /// The load.
     pub point: Point,
-    /// Which.
+    /// The figure.
     pub figure: Figure,
-    /// Before.
+    /// Its values before.
     pub before: Spread,
-    /// After.
+    /// Its values after.
     pub after: Spread,
-    /// Whether by chance.
+    /// The significance test.
     pub test: Test,
-    /// What it amounts to.
+    /// The verdict on it.
     pub verdict: Verdict,
 }
 
-/// What a change amounts to.
+/// The verdict on a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Significantly better.
@@ -52,17 +52,16 @@ pub enum Verdict {
     Worse,
     /// Too small to matter, or chance.
     Same,
-    /// It may be worse, or better, but with so few repeats nothing is significant.
+    /// It may be better or worse, but with so few repeats nothing is significant.
     TooFew,
 }
 
-/// Whether a figure's getting worse decides the exit code. Those of single sites and sizes of
-/// components are many, and vary.
+/// Whether this figure decides the exit code. Sizes of components do not, because they vary.
 pub fn decides(figure: Figure) -> bool {
     !matches!(figure, Figure::LargestComponent)
 }
 
-/// All changes of figures that both sides have, and what only one of them has, in words.
+/// All changes of figures that both sides have, and descriptions of what only one side has.
 pub fn changes(
     before: &Comparison,
     after: &Comparison,
@@ -85,7 +84,7 @@ pub fn changes(
     (changes, missing)
 }
 
-/// Whose runs under which load there are.
+/// The pairs of contender and load that have runs.
 fn pairs(of: &Comparison) -> Vec<(&str, Point)> {
     let all = of.whos().into_iter().flat_map(|who| of.points().into_iter().map(move |p| (who, p)));
     all.filter(|(who, point)| of.repeats(who, *point).next().is_some()).collect()
@@ -122,12 +121,12 @@ fn judge(figure: Figure, from: Spread, to: Spread, test: Test, strictness: Stric
     }
 }
 
-/// Whether something that decides is significantly worse.
+/// Whether a deciding figure is significantly worse.
 pub fn is_worse(changes: &[Change]) -> bool {
     changes.iter().any(|it| it.verdict == Verdict::Worse && decides(it.figure))
 }
 
-/// The changes as a Markdown table, and what to think of it.
+/// The changes as a Markdown table, with a note on the test.
 pub fn table(changes: &[Change], missing: &[String], strictness: Strictness) -> String {
     let mut text = String::new();
     text.push_str("| who | load | figure | before | after | change | p | verdict |\n");
@@ -144,7 +143,7 @@ pub fn table(changes: &[Change], missing: &[String], strictness: Strictness) -> 
         };
         let p = test.p;
         let row = format!("{before} | {after} | {percent} | {p:.3} | {verdict}");
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "| {who} | {point} | {name} | {row} |");
     }
     for line in missing {
@@ -162,7 +161,7 @@ fn percent(before: f64, after: f64) -> String {
     }
 }
 
-/// What the test can say and what not.
+/// A note on what the test can and cannot show.
 fn caveat(changes: &[Change], strictness: Strictness) -> String {
     let Strictness { significance, least } = strictness;
     let tested = changes.iter().filter(|it| it.test.least_p <= significance).count();

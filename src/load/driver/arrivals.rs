@@ -1,5 +1,5 @@
-//! When the operations of an open loop are meant to start, and at which site: a schedule that is
-//! fixed beforehand and never waits for an answer.
+//! When and at which site the operations of an open loop should start: a fixed schedule that never
+//! waits for answers.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp};
 
-/// How arrivals are spread.
+/// How arrivals are distributed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ArrivalProcess {
-    /// All at the same distance, the sites in turn.
+    /// At equal intervals, at the sites in turn.
     Constant,
-    /// At random, as from many users who know nothing of each other.
+    /// At random, like many independent users.
     #[default]
     Poisson,
 }
@@ -20,22 +20,22 @@ pub enum ArrivalProcess {
 /// The endless schedule of an open loop.
 #[derive(Debug)]
 pub(super) struct Arrivals {
-    /// A second.
+    /// Operations per second.
     rate: f64,
     sites: usize,
     count: u64,
-    /// With random distances: those, the sum so far in seconds, and what they are drawn from.
+    /// For random intervals: the distribution, the sum so far in seconds, and the generator.
     random: Option<(Exp<f64>, f64, ChaCha8Rng)>,
 }
 
 impl Arrivals {
-    /// `rate` a second at `sites` sites together, both above 0.
+    /// `rate` operations per second over `sites` sites, both above 0.
     pub(super) fn new(spread: ArrivalProcess, rate: f64, sites: usize, seed: u64) -> Arrivals {
         let random = match spread {
             ArrivalProcess::Constant => None,
             ArrivalProcess::Poisson => {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
-                // Another stream than any client's.
+                // A different stream from any client's.
                 random.set_stream(u64::MAX);
                 Some((Exp::new(rate).expect("a rate above 0"), 0.0, random))
             }
@@ -43,12 +43,12 @@ impl Arrivals {
         Arrivals { rate, sites, count: 0, random }
     }
 
-    /// The next: when, after the start, and at which site.
+    /// The time after the start, and the site, of the next operation.
     pub(super) fn next(&mut self) -> (Duration, usize) {
         let count = self.count;
         self.count += 1;
         match &mut self.random {
-            // From the count, not from the one before, so that nothing adds up.
+            // Computed from the count, so that rounding errors do not add up.
             None => {
                 let site = count % self.sites as u64;
                 let site = usize::try_from(site).expect("below the number of sites");

@@ -1,6 +1,6 @@
-//! What is counted while the load runs: latencies by site and kind, how late operations were
-//! started, what went wrong, and what has come since the last look. Written to by the clients of
-//! `drive`, one page a site, so that few of them meet at one.
+//! Counters of a running load: latencies by site and kind, late starts, failures, and the recent
+//! interval. The clients of `drive` write them. Each site has its own page, so that few clients
+//! contend for one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,17 +9,17 @@ use std::time::Duration;
 use crate::load::workload::Kind;
 use crate::node::Latency;
 
-/// An operation that starts this much after it was meant to is late.
+/// An operation that starts this much later than intended counts as late.
 pub const LATE: Duration = Duration::from_millis(1);
 
-/// So many different errors are kept in their own words.
+/// At most this many different error texts are kept.
 const WORDS: usize = 8;
 
-/// Counts of one run, by site.
+/// Counters of one run, by site.
 #[derive(Debug)]
 pub(super) struct Book {
     pages: Vec<Mutex<Page>>,
-    /// Answered so far, whether it counts or not.
+    /// Answered so far, including operations that do not count.
     answered: AtomicU64,
     failed: AtomicU64,
     late: AtomicU64,
@@ -27,17 +27,17 @@ pub(super) struct Book {
     words: Mutex<Vec<(String, u64)>>,
 }
 
-/// One site's.
+/// One site's counters.
 #[derive(Debug, Default)]
 struct Page {
     figures: Figures,
     recent: Recent,
 }
 
-/// What the operations that count have seen.
+/// Figures of the operations that count.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// From the intended start to the answer, for each kind that came.
+    /// From the intended start to the answer, for each kind that occurred.
     latency: [Option<Box<Latency>>; Kind::ALL.len()],
     /// From the intended start to the start.
     pub lateness: Latency,
@@ -50,7 +50,7 @@ impl Figures {
         self.latency[kind as usize].get_or_insert_default().record(took);
     }
 
-    /// Adds all that another has counted.
+    /// Adds everything that `other` has counted.
     pub fn add(&mut self, other: &Figures) {
         for (own, others) in self.latency.iter_mut().zip(&other.latency) {
             if let Some(others) = others {
@@ -68,32 +68,32 @@ impl Figures {
         all
     }
 
-    /// The same by kind, of those that came.
+    /// The same for each kind that occurred.
     pub fn kinds(&self) -> impl Iterator<Item = (Kind, &Latency)> {
         let kinds = Kind::ALL.into_iter().zip(&self.latency);
         kinds.filter_map(|(kind, latency)| Some((kind, latency.as_deref()?)))
     }
 }
 
-/// What has come since the last look.
+/// Figures since they were last taken.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
-    /// Of what was answered.
+    /// Latencies of answered operations.
     pub latency: Latency,
     /// Operations that ended without an answer.
     pub errors: u64,
 }
 
-/// What became of one operation, and what it counts as.
+/// The result of one operation, and how it counts.
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) site: usize,
     pub(super) kind: Kind,
-    /// Whether it was meant to start after the warm-up.
+    /// Whether its intended start was after the warm-up.
     pub(super) counts: bool,
     /// From the intended start to the start.
     pub(super) lateness: Duration,
-    /// From the intended start to the answer, or why there is none.
+    /// From the intended start to the answer, or why there is no answer.
     pub(super) outcome: Result<Duration, String>,
 }
 
@@ -144,7 +144,7 @@ impl Book {
         }
     }
 
-    /// One that was not even tried: too much was under way.
+    /// Counts an operation that was never started because too many were under way.
     pub(super) fn drop_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
@@ -165,23 +165,23 @@ impl Book {
         self.late.load(Ordering::Relaxed)
     }
 
-    /// What has come since this was called last, by site.
+    /// The figures since the last call, by site.
     pub(super) fn take_recent(&self) -> Vec<Recent> {
         self.pages.iter().map(|page| std::mem::take(&mut lock(page).recent)).collect()
     }
 
-    /// Everything by site, once all is over.
+    /// All figures by site, at the end.
     pub(super) fn figures(&self) -> Vec<Figures> {
         self.pages.iter().map(|page| lock(page).figures.clone()).collect()
     }
 
-    /// What errors said, and how often.
+    /// Error texts and how often each occurred.
     pub(super) fn words(&self) -> Vec<(String, u64)> {
         lock(&self.words).clone()
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is in these is never left half changed.
+    // The values under these locks are always consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! One client: a session, a stream of operations, and the endpoint it prefers.
+//! One client: a session, a stream of operations, and a preferred endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::load::workload::{Ask, Asks, Key, Stream};
 use crate::machine::KvOutput;
 use crate::types::{ClientId, Consistency, RequestId};
 
-/// How long a client waits before it asks a busy replica again.
+/// The pause before a client asks a busy replica again.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a client waits once it has been turned away everywhere, or has failed.
+/// The pause after all replicas have refused a client, or after a failure.
 const NOWHERE_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest a client thinks before it looks whether it is to stop.
+/// The longest sleep before a client checks whether it must stop.
 const NAP: Duration = Duration::from_millis(100);
 
-/// A client; it asks one thing at a time.
+/// A client, which has one operation at a time.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Among all clients of the run.
+    /// Its number among all clients of the run.
     number: u32,
     /// The endpoint it asks first.
     home: usize,
-    /// How far away the one is that it asks next.
+    /// How far from home the endpoint is that it asks next.
     hop: usize,
     session: ClientId,
     sequence: u64,
@@ -36,10 +36,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The client with this number among those of its home.
+    /// The client with this number at its home.
     pub(super) fn new<E: Endpoint>(shared: &RunShared<E>, number: u32, home: usize) -> Client {
         let places = shared.endpoints.len();
-        // Numbers of different homes interleave; clients of one home that is gone spread.
+        // The numbers of different homes interleave, and the clients of a lost home spread over the
+        // others.
         let spread = number as usize % places.saturating_sub(1).max(1);
         let place = u32::try_from(home).expect("a cluster has few replicas");
         let number = number * u32::try_from(places).expect("a cluster has few replicas") + place;
@@ -53,7 +54,7 @@ impl Client {
         }
     }
 
-    /// A client of a closed loop, from start to stop.
+    /// Runs a client of a closed loop, from start to stop.
     pub(super) async fn ask_in_turn<E: Endpoint>(mut self, shared: Arc<RunShared<E>>) {
         let Pace::Closed { think, .. } = shared.plan.pace else { return };
         while !shared.is_stopping() {
@@ -62,7 +63,7 @@ impl Client {
                 return;
             }
             if !self.operate(&shared, due).await {
-                // Without this, what fails at once would fail ever so often.
+                // Without this pause, an immediate failure would repeat in a busy loop.
                 tokio::time::sleep(NOWHERE_PAUSE).await;
             }
             let mut left = think;
@@ -73,7 +74,7 @@ impl Client {
         }
     }
 
-    /// A client of an open loop, as long as there is something to do.
+    /// Runs a client of an open loop, as long as there are operations.
     pub(super) async fn ask_when_due<E: Endpoint>(
         self: Box<Client>,
         shared: Arc<RunShared<E>>,
@@ -86,7 +87,7 @@ impl Client {
         }
     }
 
-    /// Does one operation that was meant to start at `due`; whether it was answered.
+    /// Runs one operation that should start at `due`. Returns whether it was answered.
     async fn operate<E: Endpoint>(&mut self, shared: &RunShared<E>, due: Duration) -> bool {
         let start = shared.start.elapsed();
         let op = self.stream.next(start);
@@ -112,13 +113,13 @@ impl Client {
         is_answered
     }
 
-    /// Asks one thing until there is an answer, and takes note of it.
+    /// Sends one command until it is answered, and records it.
     async fn ask<E: Endpoint>(&mut self, shared: &RunShared<E>, asks: &Asks) -> Result<(), String> {
         let is_read = asks.iter().all(|(_, ask)| *ask == Ask::Get);
         self.sequence += 1;
         let called = nanos(shared.start.elapsed());
-        // Dropped with this future if need be: an operation without an answer. Nobody promises
-        // that a local read sees the latest.
+        // If this future is dropped, the calls are recorded without an answer. Local reads are not
+        // recorded, because they may be stale.
         let is_recorded = !(is_read && shared.plan.reads == Consistency::Local);
         let asked = asks.iter().filter(|_| is_recorded);
         let record = |(key, ask): &(Key, Ask)| shared.record.call(self.number, called, *key, *ask);
@@ -131,7 +132,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks at home first, then elsewhere.
+    /// Asks at home first, and then at other endpoints.
     async fn answer<E: Endpoint>(
         &self,
         shared: &RunShared<E>,
@@ -147,12 +148,12 @@ impl Client {
             let attempt = async {
                 match is_read {
                     true => endpoint.read(command, shared.plan.reads).await,
-                    // Nothing before this is ever tried again.
+                    // Nothing before this sequence is ever retried.
                     false => endpoint.submit(request, self.sequence, command).await,
                 }
             };
             match tokio::time::timeout(shared.plan.attempt, attempt).await {
-                // No words of its own for each length: they are counted.
+                // The text leaves out the length, because equal texts are counted together.
                 Ok(Ok(KvOutput::TooLarge { limit, .. })) => {
                     return Err(format!(
                         "the answer is above {limit} bytes: read fewer keys, or shorter values"
@@ -178,7 +179,7 @@ impl Client {
 }
 
 impl<E> RunShared<E> {
-    /// The way of a command or an answer between two sites.
+    /// The travel time of a command or answer between two sites.
     async fn travel(&self, from: usize, to: usize) {
         let distance = self.plan.distance.as_ref().map(|distance| distance[from][to]);
         if let Some(time) = distance.filter(|time| !time.is_zero()) {

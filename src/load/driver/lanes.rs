@@ -1,26 +1,26 @@
-//! The clients of one site in an open loop: free ones, and operations that wait for one.
+//! The clients of one site in an open loop: free clients, and operations that wait for one.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// One site's.
+/// One site's lane.
 #[derive(Debug)]
 pub(super) struct Lane<C>(Mutex<Inner<C>>);
 
 #[derive(Debug)]
 struct Inner<C> {
-    // Boxed: they go from hand to hand for every operation.
+    // Boxed, because they move for every operation.
     free: Vec<Box<C>>,
     made: u32,
-    /// When each was meant to start.
+    /// The intended start of each waiting operation.
     waiting: VecDeque<Duration>,
 }
 
-/// What becomes of an operation that is due.
+/// What happens to an operation that is due.
 #[derive(Debug)]
 pub(super) enum Taken<C> {
-    /// This client is to start it.
+    /// This client must start it.
     Client(Box<C>),
     /// It waits for a client.
     Waits,
@@ -35,8 +35,8 @@ impl<C> Default for Lane<C> {
 }
 
 impl<C> Lane<C> {
-    /// A client for an operation that is due. At most `most` of them are made, and as many
-    /// operations wait.
+    /// Takes a client for an operation that is due. At most `most` clients are created, and at most
+    /// as many operations wait.
     pub(super) fn take(&self, due: Duration, most: u32, make: impl Fn(u32) -> C) -> Taken<C> {
         let mut lane = self.lock();
         if let Some(client) = lane.free.pop() {
@@ -53,7 +53,7 @@ impl<C> Lane<C> {
         Taken::Dropped
     }
 
-    /// A client has done its work: what it is to do next, or else it is free.
+    /// A client has finished. Returns it with its next operation, or keeps it as free.
     pub(super) fn give_back(&self, client: Box<C>) -> Option<(Box<C>, Duration)> {
         let mut lane = self.lock();
         match lane.waiting.pop_front() {
@@ -65,13 +65,13 @@ impl<C> Lane<C> {
         }
     }
 
-    /// Lets nothing wait any more; how many did.
+    /// Removes all waiting operations; returns how many there were.
     pub(super) fn close(&self) -> usize {
         std::mem::take(&mut self.lock().waiting).len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<C>> {
-        // What is in it is whole at every point.
+        // The code under this lock keeps the lane consistent at every point.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

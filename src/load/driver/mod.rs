@@ -1,14 +1,14 @@
-//! Drives operations, in one of two ways. In a closed loop, each client asks one thing at a time
-//! and the next once it has its answer and has thought a while. In an open loop, operations start
-//! when the schedule says so (`arrivals`), whatever became of those before.
+//! Drives operations in one of two ways. In a closed loop, each client has one operation at a time,
+//! and starts the next after the answer and a pause. In an open loop, operations start at scheduled
+//! times (`arrivals`), whatever happens to earlier ones.
 //!
-//! Latency counts from when an operation was *meant* to start. So a cluster that stands still for a
-//! second is charged with every operation of that second, although most of them could not even be
-//! sent: what is left out otherwise is known as coordinated omission.
+//! Latency counts from the *intended* start of an operation. So a cluster that pauses for a second
+//! is charged for every operation of that second, although most of them could not even be sent.
+//! Leaving them out is known as coordinated omission.
 //!
-//! A client whose replica is gone goes on at another, under the same session and request, so that
-//! nothing happens twice. Between `workload`, which says what to ask, and `record` and `book`,
-//! which note what came of it.
+//! A client whose replica is gone continues at another under the same session and request, so that
+//! no command is executed twice. This module sits between `workload`, which generates operations,
+//! and `record` and `book`, which record the results.
 
 mod arrivals;
 mod book;
@@ -38,14 +38,14 @@ use crate::load::workload::{Population, Workload};
 use crate::machine::{KvCommand, KvOutput};
 use crate::types::{Consistency, RequestId};
 
-/// What threads of the load generator are called, so that its own share of the machine can be told
-/// from the cluster's: those of the runtime, too, if it is to be counted.
+/// The name of the generator's threads, by which its CPU time is separated from the cluster's. To
+/// count the runtime's threads, too, give them this name.
 pub const THREAD: &str = "isonomy-load";
 
-/// The longest the schedule sleeps before it looks whether it is to stop.
+/// The longest sleep of the schedule before it checks whether it must stop.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Something that executes a command once, however often it is asked under one id.
+/// Executes a command once, however often it is sent under one id.
 pub trait Endpoint: Send + Sync + 'static {
     /// Executes a command; `floor` is the lowest sequence of its client that may be retried.
     fn submit(
@@ -55,7 +55,7 @@ pub trait Endpoint: Send + Sync + 'static {
         command: KvCommand,
     ) -> impl Future<Output = Result<KvOutput, Trouble>> + Send;
 
-    /// Answers a command that only reads.
+    /// Answers a read-only command.
     fn read(
         &self,
         command: KvCommand,
@@ -63,65 +63,65 @@ pub trait Endpoint: Send + Sync + 'static {
     ) -> impl Future<Output = Result<KvOutput, Trouble>> + Send;
 }
 
-/// Why a command has no answer, as far as the client has to know.
+/// Why a command has no answer, as far as the client needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Trouble {
-    /// Ask again here, a little later.
+    /// Retry here a little later.
     Busy,
-    /// Ask elsewhere.
+    /// Ask another endpoint.
     Gone,
-    /// Nobody will ever answer this, in these words.
+    /// No endpoint will ever answer this, for this reason.
     Failed(String),
 }
 
-/// What decides when the next operation starts.
+/// What starts the next operation.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Pace {
-    /// The answer to the one before.
+    /// The previous answer.
     Closed {
         /// Clients at each endpoint.
         clients: u32,
-        /// How long a client thinks between an answer and its next question.
+        /// The pause between an answer and the next command.
         think: Duration,
     },
     /// A schedule.
     Open {
-        /// Operations a second, at all endpoints together.
+        /// Operations per second over all endpoints.
         rate: f64,
-        /// How they are spread.
+        /// How they are distributed.
         spread: ArrivalProcess,
-        /// How many may be under way at one endpoint. As many again wait for their turn, and their
-        /// latency counts that; what comes on top is dropped, and counted.
+        /// How many may be under way at one endpoint. As many again may wait, and their latency
+        /// includes the wait; any further ones are dropped and counted.
         outstanding: u32,
     },
 }
 
-/// How many ask what, and how much of it is kept.
+/// What clients do, and how much of it is recorded.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Plan {
-    /// What they ask.
+    /// The operations.
     pub workload: Workload,
-    /// When.
+    /// When they start.
     pub pace: Pace,
-    /// How reads are asked.
+    /// The consistency of reads.
     pub reads: Consistency,
     /// How long one replica may take before another is asked.
     pub attempt: Duration,
-    /// How long an operation may take altogether; then it has failed.
+    /// How long an operation may take in all before it fails.
     pub timeout: Duration,
-    /// What starts before this does not count.
+    /// Operations started before this do not count.
     pub warm_up: Duration,
-    /// So many operations are started after the warm-up, if there is a limit.
+    /// How many operations are started after the warm-up, if there is a limit.
     pub count: Option<u64>,
-    /// About so many operations are recorded; see [`record`].
+    /// The approximate number of operations to record; see [`record`].
     pub record: usize,
-    /// How long a command travels one way from a client at the first site to a replica at the
-    /// second, if the endpoints do not take that time anyway.
+    /// The one-way travel time from a client at the first site to a replica at the second, if the
+    /// endpoints do not have it already.
     pub distance: Option<Vec<Vec<Duration>>>,
 }
 
 impl Plan {
-    /// A closed loop of clients that count from the start and never think.
+    /// A closed loop of clients without pauses, which count from the start.
     pub fn closed(workload: Workload, clients: u32, record: usize) -> Plan {
         Plan {
             workload,
@@ -137,13 +137,13 @@ impl Plan {
     }
 }
 
-/// Clients at work.
+/// Running clients.
 #[derive(Debug)]
 pub struct Drive<E: Endpoint> {
     shared: Arc<RunShared<E>>,
     tasks: JoinSet<()>,
     schedule: Option<std::thread::JoinHandle<JoinSet<()>>>,
-    /// When the clients were told to stop, and what had been answered by then.
+    /// When the clients were told to stop, and how many operations were answered by then.
     stopped: OnceLock<(Duration, u64)>,
 }
 
@@ -158,41 +158,41 @@ struct RunShared<E> {
     lanes: Vec<Lane<Client>>,
     start: Instant,
     stop: AtomicBool,
-    /// Operations started that count.
+    /// Started operations that count.
     started: AtomicU64,
-    /// As many have been started as there were to be.
+    /// Notified when all operations of a limited run have been started.
     exhausted: Notify,
     session_base: u64,
 }
 
-/// What clients have seen.
+/// The results of a drive.
 #[derive(Debug)]
 pub struct Driven {
-    /// Operations that were answered before the clients were told to stop, the warm-up's included.
+    /// Operations answered before the clients were told to stop, including the warm-up.
     pub answered: u64,
-    /// What the operations that count have seen, by the endpoint whose clients asked.
+    /// Figures of the operations that count, by the endpoint of their client.
     pub figures: Vec<Figures>,
-    /// Operations that were meant to start after the warm-up, whatever became of them.
+    /// Operations whose intended start was after the warm-up, whatever happened to them.
     pub offered: u64,
-    /// Of those, the ones started more than [`LATE`] after they were meant to.
+    /// How many of these started more than [`LATE`] after the intended start.
     pub late: u64,
-    /// Those that were never started: too much was under way.
+    /// Operations that were never started because too many were under way.
     pub dropped: u64,
-    /// Operations that had no answer when patience ended.
+    /// Operations without an answer at the end of the patience.
     pub unanswered: usize,
-    /// When the last of them ended, or patience.
+    /// When the last of them ended, or the patience did.
     pub ended: Duration,
-    /// What has come since [`Drive::recent`] was asked last, by endpoint.
+    /// Figures since the last call of [`Drive::recent`], by endpoint.
     pub rest: Vec<Recent>,
-    /// What errors said, and how often; the first few.
+    /// The first few error texts, and how often each occurred.
     pub errors: Vec<(String, u64)>,
-    /// What was asked and answered.
+    /// The recorded calls and answers.
     pub record: Record,
 }
 
 impl<E: Endpoint> Drive<E> {
-    /// Starts the clients, in the tokio runtime this is called in. Sessions are numbered from
-    /// `session_base`, which no other run on the same cluster may share: 2^32 belong to a run.
+    /// Starts the clients. Must be called within a tokio runtime. Sessions are numbered from
+    /// `session_base`; each run on a cluster needs 2^32 numbers of its own.
     pub fn start(plan: &Plan, endpoints: Vec<E>, session_base: u64) -> Drive<E> {
         let places = endpoints.len();
         let shared = Arc::new(RunShared {
@@ -239,30 +239,30 @@ impl<E: Endpoint> Drive<E> {
         self.shared.book.answered()
     }
 
-    /// Operations that have failed so far.
+    /// The number of operations that have failed so far.
     pub fn failed(&self) -> u64 {
         self.shared.book.failed()
     }
 
-    /// Whether as many operations have been started as there were to be.
+    /// Whether all operations of a limited run have been started.
     pub fn is_exhausted(&self) -> bool {
         let started = self.shared.started.load(Ordering::Relaxed);
         self.shared.plan.count.is_some_and(|count| started >= count)
     }
 
-    /// Waits until as many operations have been started as there were to be.
+    /// Waits until all operations of a limited run have been started.
     pub async fn exhausted(&self) {
         while !self.is_exhausted() {
             self.shared.exhausted.notified().await;
         }
     }
 
-    /// What has come since this was asked last, by endpoint.
+    /// Figures since the last call, by endpoint.
     pub fn recent(&self) -> Vec<Recent> {
         self.shared.book.take_recent()
     }
 
-    /// Lets every client end with its present operation. Returns when they were told so first.
+    /// Lets every client stop after its current operation. Returns when this was first called.
     pub fn stop(&self) -> Duration {
         let stopped = self.stopped.get_or_init(|| {
             self.shared.stop.store(true, Ordering::SeqCst);
@@ -271,7 +271,7 @@ impl<E: Endpoint> Drive<E> {
         stopped.0
     }
 
-    /// The same, and waits for them with this patience.
+    /// The same, and then waits for them, at most for `patience`.
     pub async fn finish(mut self, patience: Duration) -> Driven {
         self.stop();
         let answered = self.stopped.get().map_or(0, |(_, answered)| *answered);
@@ -285,7 +285,7 @@ impl<E: Endpoint> Drive<E> {
                 while part.join_next().await.is_some() {}
             }
         };
-        // Those that are late are cut off: their operations stay open in the record.
+        // Late operations are cut off and stay open in the record.
         let _ = tokio::time::timeout(patience, all).await;
         let (ended, rest) = (self.elapsed(), self.recent());
         let waiting: usize = self.shared.lanes.iter().map(Lane::close).sum();
@@ -314,8 +314,7 @@ impl<E> RunShared<E> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether an operation that is meant to start at this moment may still do so; if it counts, it
-    /// is counted.
+    /// Whether an operation with this intended start may still begin. If it counts, this counts it.
     fn admit(&self, due: Duration) -> bool {
         if due < self.plan.warm_up {
             return true;
@@ -330,8 +329,8 @@ impl<E> RunShared<E> {
     }
 }
 
-/// Starts operations when they are due, each at a free client of its site. On a thread of its own:
-/// the runtime's timers are a millisecond coarse.
+/// Starts operations when they are due, each with a free client of its site. It needs a thread of
+/// its own, because the runtime's timers have a resolution of only a millisecond.
 fn follow<E: Endpoint>(
     shared: &Arc<RunShared<E>>,
     mut arrivals: Arrivals,

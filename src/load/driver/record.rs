@@ -1,10 +1,10 @@
-//! What clients asked and were told, kept small while the load runs, and turned into a history for
-//! the checker afterwards.
+//! Records what clients asked and were told, in a compact form while the load runs, and turns it
+//! into a history for the checker afterwards.
 //!
-//! Memory is bounded. When more operations come than fit, every second key is dropped with all its
-//! operations, and so on: what is left is complete for each key that is left, and linearizability
-//! is a matter of single keys. Where that is of no use, because all are on few keys, the record
-//! ends there: what it holds is complete up to a moment.
+//! Memory is bounded. When the record is full, every second key is dropped with all its operations,
+//! repeatedly if necessary. So the record is complete for every remaining key, and linearizability
+//! can be checked key by key. If that does not help, because all operations are on few keys, the
+//! record ends: it is complete up to that moment.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -13,14 +13,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::load::workload::{Answer, Ask, Key, Sizes, Written};
 use crate::sim::history::{self, Call, Operation, Outcome, write_history};
 
-/// So many operations go to the writer or the checker at once.
+/// How many operations go to the writer or the checker at a time.
 const CHUNK: usize = 1 << 14;
 
-/// Notes are kept in this many heaps, so that few clients meet at one. (A heap a client would be
-/// more memory than a processor keeps at hand.)
+/// The number of heaps that hold the entries, so that few clients contend for one. (A heap for each
+/// client would need more memory than a processor's cache.)
 const HEAPS: usize = 16;
 
-/// Thinning by this many powers of two leaves the first key of a table or two.
+/// After thinning by this many powers of two, only the first key of a table or two is left.
 const MOST_THINNING: u32 = 20;
 
 /// The records of all clients of a run.
@@ -28,11 +28,11 @@ const MOST_THINNING: u32 = 20;
 pub struct Record {
     capacity: usize,
     values: Sizes,
-    /// What is called from this moment on is not recorded; `u64::MAX` while there is room.
+    /// Operations called from this time on are not recorded; `u64::MAX` while there is room.
     end: AtomicU64,
-    /// Keys are kept whose number is a multiple of two to the power of this.
+    /// A key is kept if its number is a multiple of two to this power.
     thinning: AtomicU32,
-    /// Entries in all heaps; changed with a heap's lock held.
+    /// Entries in all heaps; changed only under a heap's lock.
     kept: AtomicUsize,
     thinner: Mutex<()>,
     heaps: Vec<Mutex<Vec<Entry>>>,
@@ -50,18 +50,18 @@ struct Entry {
     answer: Answer,
 }
 
-/// An operation under way. Dropped without an answer, it is recorded as one that may or may not
-/// have happened.
+/// An operation under way. Dropping it without an answer records it as one that may or may not have
+/// happened.
 #[derive(Debug)]
 #[must_use = "dropping it says that there is no answer"]
 pub struct OpenCall<'a> {
-    /// Where to, if this is recorded at all.
+    /// The record, if this operation is recorded.
     record: Option<&'a Record>,
     entry: Entry,
 }
 
 impl OpenCall<'_> {
-    /// The client has its answer, `now` nanoseconds after the start.
+    /// Records the answer, `now` nanoseconds after the start.
     pub fn answered(mut self, now: u64, answer: Answer) {
         (self.entry.returned, self.entry.answer) = (now.max(1), answer);
     }
@@ -75,19 +75,19 @@ impl Drop for OpenCall<'_> {
     }
 }
 
-/// How much of a run its record holds.
+/// How much of a run its record contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
     /// Operations in the record.
     pub operations: usize,
-    /// One key in this many was recorded: 1 for all.
+    /// One key in this many is recorded; 1 means all.
     pub one_key_in: u32,
-    /// When there was no more room, in nanoseconds after the start.
+    /// When the record was full, in nanoseconds after the start.
     pub end: Option<u64>,
 }
 
 impl Record {
-    /// For about `capacity` operations, none if that is 0; the memory for them is taken now.
+    /// A record of about `capacity` operations; 0 records none. It allocates the memory now.
     pub fn new(capacity: usize, values: Sizes) -> Record {
         let heap = || Mutex::new(Vec::with_capacity(capacity / HEAPS));
         Record {
@@ -101,11 +101,11 @@ impl Record {
         }
     }
 
-    /// A client is about to ask, `now` nanoseconds after the start.
+    /// A client is about to send a call, `now` nanoseconds after the start.
     pub fn call(&self, client: u32, now: u64, key: Key, ask: Ask) -> OpenCall<'_> {
         let answer = Answer { ok: false, found: Written::NOTHING };
         let entry = Entry { key, client, ask, called: now, returned: 0, answer };
-        // Read before the command is sent: whatever is left out here was sent after the end.
+        // Read before the command is sent: an operation left out here was sent after the end.
         let has_room = now < self.end.load(Ordering::SeqCst);
         OpenCall { record: has_room.then_some(self), entry }
     }
@@ -132,11 +132,11 @@ impl Record {
         }
     }
 
-    /// Drops every second of the keys that are left.
+    /// Drops every second remaining key.
     fn thin(&self) {
         let thinning = self.thinning.fetch_add(1, Ordering::Relaxed) + 1;
         for heap in 0..HEAPS {
-            // Locked after the change above: whoever keeps something afterwards sees it.
+            // Locked after the change above, so a later entry sees the change.
             let mut heap = self.heap(heap);
             let before = heap.len();
             heap.retain(|entry| is_kept(entry.key, thinning));
@@ -145,11 +145,11 @@ impl Record {
     }
 
     fn heap(&self, heap: usize) -> MutexGuard<'_, Vec<Entry>> {
-        // Nothing panics between two changes that belong together.
+        // The code under this lock does not panic between two related changes.
         self.heaps[heap].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The record of a run that is over, with the operations of a key together, by time of call.
+    /// The record at the end of a run. The operations of a key are together, by time of call.
     pub fn finish(&self) -> Finished {
         let thinning = self.thinning.load(Ordering::Relaxed);
         let mut entries = Vec::with_capacity(self.kept.load(Ordering::Relaxed));
@@ -160,7 +160,7 @@ impl Record {
         let end = self.end.load(Ordering::SeqCst);
         entries.retain(|entry| entry.called < end);
         for entry in entries.iter_mut().filter(|entry| entry.returned >= end) {
-            // It may have seen what was not recorded any more.
+            // It may have seen something that was not recorded any more.
             entry.returned = 0;
         }
         entries.sort_unstable_by_key(|entry| (entry.key, entry.called));
@@ -189,7 +189,7 @@ impl Finished {
         Extent { operations: self.entries.len(), one_key_in, end: self.end }
     }
 
-    /// The history in pieces that can be checked one by one: a key is never divided.
+    /// The history in parts that can be checked separately: a key is never split.
     pub fn pieces(&self) -> impl Iterator<Item = Vec<Operation>> + '_ {
         let mut rest = &self.entries[..];
         std::iter::from_fn(move || {
@@ -206,7 +206,7 @@ impl Finished {
     /// Writes the history for outside checkers, by time of call.
     ///
     /// # Errors
-    /// When the writer fails.
+    /// If the writer fails.
     pub fn write(&self, mut to: impl Write) -> io::Result<()> {
         let mut entries: Vec<Entry> = self.entries.clone();
         entries.sort_unstable_by_key(|entry| entry.called);
@@ -250,7 +250,7 @@ mod tests {
     use crate::sim::history::read_history;
     use crate::sim::linearizability::{BUDGET, Verdict, check};
 
-    /// A store with one client after the other, each on its own keys.
+    /// Simulates a store and clients that act in turn, each on its own keys.
     fn run(record: &Record, clients: u32, rounds: u64) {
         for round in 0..rounds {
             for client in 0..clients {
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn of_one_key_alone_the_record_is_complete_up_to_its_end() {
         let record = Record::new(1_000, Sizes::Fixed(16));
-        // One that is under way when the record ends, and has seen what came after.
+        // An operation that is under way when the record ends and has seen later values.
         let late = record.call(9, 3, Key(0), Ask::Get);
         for now in (0..2_000).map(|round| 10 * round) {
             let put = record.call(0, now, Key(0), Ask::Put(Written(1 + now)));

@@ -1,4 +1,4 @@
-//! Clients at doors to one store, and a server that answers when it is told to.
+//! Clients with several doors to one store, and a server with given response times.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use crate::machine::{Kv, StateMachine};
 use crate::node::Latency;
 use crate::sim::linearizability::{BUDGET, Verdict, check};
 
-/// One store behind several doors, each of which may be broken in its way.
+/// One store behind several doors, each with a fault of its own.
 #[derive(Clone)]
 struct Door {
     store: Arc<Mutex<(Kv, HashMap<RequestId, KvOutput>)>>,
@@ -18,12 +18,12 @@ struct Door {
 #[derive(Clone)]
 enum Manner {
     Good,
-    /// Every third request is executed and its answer is lost, with this trouble.
+    /// Every third request is executed but its answer is lost, with this error.
     Forgetful(Trouble),
     Closed,
     Broken,
     Silent,
-    /// Every answer to a `get` is that there is nothing.
+    /// Every `get` is answered with no value.
     Lying,
 }
 
@@ -141,13 +141,12 @@ async fn a_lie_is_found_out() {
     assert!(matches!(verdict(&driven), Verdict::Violation(_)));
 }
 
-/// A server that takes as long as it is told to for each answer, in turn, and at times stands
-/// still for everybody.
+/// A server with given response times, used in turn, that pauses for all clients at a given time.
 struct Server {
     took: Vec<Duration>,
     asked: AtomicU64,
     start: Instant,
-    /// From when, and until when.
+    /// The start and the end of the pause.
     stall: (Duration, Duration),
 }
 
@@ -179,7 +178,7 @@ impl Endpoint for Arc<Server> {
     }
 }
 
-/// Lets a load run on one server.
+/// Runs a load on one server.
 async fn load(server: Server, plan: &Plan, seconds: f64) -> Driven {
     let drive = Drive::start(plan, vec![Arc::new(server)], 0);
     while drive.elapsed().as_secs_f64() < seconds && !drive.is_exhausted() {
@@ -194,8 +193,8 @@ fn open(rate: f64, spread: ArrivalProcess, outstanding: u32) -> Plan {
     Plan { pace, ..Plan::closed(workload, 1, 0) }
 }
 
-/// That a quantile is as it has to be: within the histogram's precision, and no more late than
-/// timers and a busy machine are.
+/// Checks that a quantile is right, within the histogram's precision and the delays of timers and a
+/// busy machine.
 #[track_caller]
 fn near(latency: &Latency, share: f64, wanted_ms: f64, slack_ms: f64) {
     let found = latency.quantile(share).as_secs_f64() * 1e3;
@@ -207,7 +206,7 @@ const NO_STALL: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn percentiles_are_those_of_the_server() {
-    // Of a hundred answers, 90 take 50 ms, nine 200 ms, one a second.
+    // Of a hundred answers, 90 take 50 ms, nine take 200 ms, and one takes a second.
     let took = |index| match index {
         0..90 => 50,
         90..99 => 200,
@@ -228,9 +227,9 @@ async fn percentiles_are_those_of_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_is_charged_to_all_who_would_have_asked() {
-    // Half of the time is a stall, so in Poisson's as in any schedule every second operation waits:
-    // half a second in the middle. With 300 clients, some of those could not even be sent: whoever
-    // measured from the actual start would never know how long they had waited.
+    // Half of the time is a pause. So in any schedule every second operation waits, half a second
+    // in the middle. With 300 clients some of these could not even be sent. Latency from the actual
+    // start would not show how long they waited.
     let stall = (Duration::from_millis(500), Duration::from_millis(1_500));
     for (spread, outstanding) in [(ArrivalProcess::Constant, 1_000), (ArrivalProcess::Poisson, 300)]
     {
@@ -248,7 +247,7 @@ async fn a_stall_is_charged_to_all_who_would_have_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_client_is_charged_and_what_is_too_much_is_dropped() {
-    // One client, 20 ms an answer, asked 100 times a second: half of it is too much.
+    // One client with 20 ms per answer, asked 100 times a second: twice as much as it can do.
     let plan = open(100.0, ArrivalProcess::Constant, 1);
     let server = Server::new(vec![Duration::from_millis(20)], NO_STALL);
     let driven = load(server, &plan, 2.0).await;
@@ -267,7 +266,7 @@ async fn the_warm_up_does_not_count_and_neither_does_a_timeout_as_an_answer() {
     let mut plan = open(200.0, ArrivalProcess::Poisson, 100);
     plan.warm_up = Duration::from_millis(500);
     plan.timeout = Duration::from_millis(100);
-    // Until the warm-up ends it is slow; then every tenth is too slow.
+    // It is slow until the warm-up ends; then every tenth answer is too slow.
     let mut took = vec![Duration::from_millis(2); 10];
     took[9] = Duration::from_secs(1);
     let server = Server::new(took, (Duration::ZERO, Duration::from_millis(300)));
@@ -287,7 +286,7 @@ async fn clients_of_a_closed_loop_think() {
     let mut plan = Plan::closed(workload, 10, 0);
     plan.pace = Pace::Closed { clients: 10, think: Duration::from_millis(30) };
     let driven = load(Server::new(vec![Duration::from_millis(20)], NO_STALL), &plan, 1.0).await;
-    // Ten clients, a question each 50 ms.
+    // Ten clients, each with a command every 50 ms.
     assert!((100..=210).contains(&driven.answered), "{}", driven.answered);
     near(&driven.figures[0].latency(), 0.5, 20.0, 20.0);
 }

@@ -1,5 +1,5 @@
-//! The series of a load as files: CSV for tables and plots, and HdrHistogram's interval log, which
-//! keeps the whole distribution of each interval.
+//! The time series of a load as files: CSV for tables and plots, and HdrHistogram's interval log,
+//! which contains the whole distribution of each interval.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::load::result::{Outcome, Run};
 
-/// The columns of the CSV, before one for each replica's answers.
+/// The columns of the CSV, followed by one for each replica's answers.
 const COLUMNS: &str = "run,at_s,seconds,rate,errors,p50_ms,p99_ms,max_ms";
 
-/// Writes the series of all runs, a row an interval.
+/// Writes the series of all runs, with one row for each interval.
 ///
 /// # Errors
-/// When the writer fails.
+/// If the writer fails.
 pub fn write_csv(outcome: &Outcome, to: impl Write) -> io::Result<()> {
     let mut to = BufWriter::new(to);
     write!(to, "{COLUMNS}")?;
@@ -33,10 +33,10 @@ pub fn write_csv(outcome: &Outcome, to: impl Write) -> io::Result<()> {
     to.flush()
 }
 
-/// Writes each run's log: the first to `path`, the others beside it, with `.2` and so on added.
+/// Writes each run's log: the first to `path`, the others next to it, with `.2` and so on appended.
 ///
 /// # Errors
-/// When a file cannot be made or written; with its path.
+/// If a file cannot be created or written, its path and the error.
 pub fn write_hdr(runs: &[Run], path: &Path) -> Result<(), (PathBuf, io::Error)> {
     for (number, run) in (1..).zip(runs) {
         let mut name = path.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! What the demo shows of its run: a table for people, or JSON for programs.
+//! Shows a run of the demo: a table for people, or JSON for programs.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::workload::Keys;
 use crate::node::Durability;
 
-/// A run of the demo, as it is shown. Times are in milliseconds where nothing else is said.
+/// The report of a demo run. Times are in milliseconds unless the name says otherwise.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report<'a> {
     version: &'static str,
@@ -26,7 +26,7 @@ pub struct Report<'a> {
     operations: u64,
     throughput_ops_s: f64,
     commit_ms: Summary,
-    /// From a client's call, wherever it had to ask, to its answer, which comes after execution.
+    /// From a client's call, at whichever replica, to its answer, which comes after execution.
     execute_ms: Summary,
     fast_path_share: f64,
     instances: u64,
@@ -45,7 +45,7 @@ pub struct Report<'a> {
     failures: &'a [String],
 }
 
-/// What was asked for.
+/// The settings.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 struct Config<'a> {
     seconds: f64,
@@ -60,7 +60,7 @@ struct Config<'a> {
     sites: Option<&'a [String]>,
 }
 
-/// What the logs of all replicas together did.
+/// Figures of all replicas' logs together.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 struct Flushing {
     flushes: u64,
@@ -70,7 +70,7 @@ struct Flushing {
     durable_ms: Summary,
 }
 
-/// A crash, and what it cost.
+/// A crash and its effect.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 struct Crash {
     replica: u8,
@@ -79,13 +79,13 @@ struct Crash {
     after_ops_s: f64,
 }
 
-/// One replica's part.
+/// One replica's figures.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 struct PerReplica<'a> {
     replica: usize,
     site: Option<&'a str>,
     crashed: bool,
-    /// Of this replica's clients, wherever they were answered in the end.
+    /// Of this replica's clients, whichever replica answered in the end.
     operations: u64,
     commit_ms: Summary,
     execute_ms: Summary,
@@ -93,7 +93,7 @@ struct PerReplica<'a> {
     lower_bound_ms: Option<f64>,
 }
 
-/// What is quoted of many latencies; all zero when there were none.
+/// The figures shown of a distribution; all zero if it is empty.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 struct Summary {
     p50: f64,
@@ -110,7 +110,7 @@ impl Summary {
 }
 
 impl<'a> Report<'a> {
-    /// Of a run of this scenario, if its cluster was started for it.
+    /// The report of a run of this scenario, if its cluster was started for it.
     pub fn of(scenario: &'a Scenario, run: &'a Run) -> Option<Report<'a>> {
         let (Target::Local(target), Some(cluster)) = (&scenario.target, &run.cluster) else {
             return None;
@@ -245,7 +245,7 @@ impl Report<'_> {
         writeln!(f)
     }
 
-    /// At most 80 columns, as long as sites have short names.
+    /// At most 80 columns if sites have short names.
     fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_wide = self.config.sites.is_some();
         let bound_title = if is_wide { " bound" } else { "" };
@@ -306,7 +306,7 @@ impl Report<'_> {
     }
 }
 
-/// Four figures of a row.
+/// Four figures of one row.
 struct Row(Summary);
 
 impl fmt::Display for Row {
@@ -339,7 +339,7 @@ mod tests {
         Exact::new(all.iter().map(|ms| Duration::from_millis(*ms)).collect()).into()
     }
 
-    /// Two replicas on disks, of which the second stops half-way.
+    /// Two replicas with disks; the second stops half-way.
     fn scenario() -> Scenario {
         let cluster = LocalTarget {
             protocol: ProtocolKind::EPaxos,

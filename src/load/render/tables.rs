@@ -1,4 +1,4 @@
-//! Tables of figures, for the page and for Markdown alike.
+//! Tables of figures, for the page and for Markdown.
 
 use std::fmt::Write;
 
@@ -10,16 +10,16 @@ use crate::load::result::Spread;
 /// A table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    /// What it shows.
+    /// Its title.
     pub title: String,
-    /// The heads of its columns.
+    /// The headings of its columns.
     pub head: Vec<String>,
-    /// Its rows, each as long as `head`.
+    /// Its rows; each has as many cells as `head`.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// As Markdown.
+    /// The table as Markdown.
     pub fn markdown(&self) -> String {
         let row = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| plain(cell)).collect();
@@ -34,7 +34,7 @@ impl Table {
     }
 }
 
-/// Text as it may stand in Markdown, in a table too: names come from whoever wrote the file.
+/// Escapes text for Markdown and its tables: names come from users' files.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -49,8 +49,8 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// All figures of all sites together under one load; those that nobody has are left out. `None` if
-/// nobody was measured.
+/// All figures over all sites under one load, without those that were not measured. `None` if no
+/// contender was measured.
 pub fn overall(comparison: &Comparison, point: Point) -> Option<Table> {
     let whos: Vec<&str> = measured(comparison, point).collect();
     let range = |who: &str, figure| comparison.range(who, point, figure);
@@ -69,8 +69,8 @@ pub fn overall(comparison: &Comparison, point: Point) -> Option<Table> {
     (!rows.is_empty()).then(|| Table { title: point.to_string(), head, rows })
 }
 
-/// Half of the commands and all but one in a hundred at each site, until commit or until execution.
-/// `None` if there is but one site, or nothing was measured.
+/// The median and the 99th percentile at each site, of commit or execution. `None` if there is only
+/// one site, or nothing was measured.
 pub fn sites(comparison: &Comparison, point: Point, commit: bool) -> Option<Table> {
     let sites = comparison.sites();
     if sites.len() < 2 {
@@ -105,8 +105,8 @@ pub fn sites(comparison: &Comparison, point: Point, commit: bool) -> Option<Tabl
     Some(Table { title, head, rows })
 }
 
-/// Half of the commands and all but one in a hundred, by the path on which they were decided.
-/// `None` where nobody's took both.
+/// The median and the 99th percentile by the path on which commands were decided. `None` if no
+/// contender's commands took both.
 pub fn paths(comparison: &Comparison, point: Point) -> Option<Table> {
     const KINDS: [fn(bool, usize) -> Figure; 2] = [Figure::PathCommit, Figure::PathExecute];
     let mut rows = Vec::new();
@@ -138,7 +138,7 @@ pub fn paths(comparison: &Comparison, point: Point) -> Option<Table> {
     })
 }
 
-/// What no leaderless protocol is faster than.
+/// The lower bounds for leaderless protocols.
 fn bounds(comparison: &Comparison, point: Point) -> Option<Vec<String>> {
     let sites = || comparison.seen().filter(move |(run, _)| run.point == point);
     let bounds: Vec<f64> =
@@ -148,7 +148,7 @@ fn bounds(comparison: &Comparison, point: Point) -> Option<Vec<String>> {
     Some(["lower bound without a leader".to_owned()].into_iter().chain(cells).collect())
 }
 
-/// Who was measured under a load.
+/// The contenders measured under a load.
 fn measured(comparison: &Comparison, point: Point) -> impl Iterator<Item = &str> {
     let whos = comparison.whos().into_iter();
     whos.filter(move |who| comparison.repeats(who, point).next().is_some())
@@ -158,7 +158,7 @@ fn shown(range: Option<Spread>) -> String {
     range.map_or_else(|| "–".into(), |range| range.to_string())
 }
 
-/// Without a spread that is below half a per cent.
+/// Without the spread if it is below half a percent.
 fn short(range: Spread) -> String {
     let near = |value: f64| (value - range.median).abs() <= 0.005 * range.median.abs();
     match near(range.min) && near(range.max) {
@@ -167,7 +167,7 @@ fn short(range: Spread) -> String {
     }
 }
 
-/// Where the runs were made, in words.
+/// Where the runs were made, as text.
 pub(super) fn place(machine: &str, runs: &[KeptRun]) -> String {
     match runs.iter().any(|run| !run.virtual_time) {
         true => format!("on {machine}"),

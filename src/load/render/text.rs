@@ -1,4 +1,4 @@
-//! What a load has shown, as a text for people.
+//! Shows the results of a load as text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -142,7 +142,7 @@ impl Run {
             );
         };
         let (fast, slow) = (&cluster.fast_path, &cluster.slow_path);
-        // Where all took the same path, nothing is to be told apart.
+        // If all commands took the same path, there is nothing to separate.
         let both = fast.commit.count() > 0 && slow.commit.count() > 0;
         line(f, "commit", &cluster.commit)?;
         if both {
@@ -223,7 +223,7 @@ impl Run {
         writeln!(f, "{}", event.failed.as_ref().map_or("", |_| " FAILED"))
     }
 
-    /// Where a replica stands, if that has a name.
+    /// The name of a replica's site, if it has one.
     fn place(&self, replica: u8) -> String {
         let site = self.sites.iter().find(|site| site.replica == usize::from(replica));
         let name = site.and_then(|site| site.site.as_deref());
@@ -256,7 +256,7 @@ fn fmt_kinds(f: &mut fmt::Formatter<'_>, kinds: &BTreeMap<&str, Durations>) -> f
     kinds.iter().try_for_each(|(kind, latency)| line(f, &format!("  {kind}"), latency))
 }
 
-/// What a check has found.
+/// The result of a check as a word.
 pub(super) fn word(is: Option<bool>) -> &'static str {
     match is {
         Some(true) => "yes",

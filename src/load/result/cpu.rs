@@ -1,19 +1,19 @@
-//! What each replica of this process works, by the names of its threads. Read from `/proc`; where
-//! there is none, it is not known.
+//! The CPU time of each replica in this process, by the names of its threads. Read from `/proc`;
+//! unknown on systems without it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::gauge::threads;
 
-/// The processor time of the replicas' threads since the first look. To be looked at now and then:
-/// what a thread does between the last look and its end is not seen.
+/// The CPU time of the replicas' threads since the first reading. Read it regularly: a thread's
+/// work between its last reading and its end is not seen.
 #[derive(Debug, Default)]
 pub(in crate::load) struct Cpu {
     threads: BTreeMap<String, Worked>,
 }
 
-/// One thread's, in nanoseconds.
+/// One thread's CPU time, in nanoseconds.
 #[derive(Debug)]
 struct Worked {
     replica: u8,
@@ -22,14 +22,14 @@ struct Worked {
 }
 
 impl Cpu {
-    /// Begins to count.
+    /// Starts counting.
     pub(in crate::load) fn start() -> Cpu {
         let mut cpu = Cpu::default();
         cpu.read(true);
         cpu
     }
 
-    /// Counts up to now.
+    /// Updates the figures.
     pub(in crate::load) fn look(&mut self) {
         self.read(false);
     }
@@ -37,16 +37,16 @@ impl Cpu {
     fn read(&mut self, is_first: bool) {
         for thread in threads().into_iter().flatten() {
             let Some(replica) = replica(&thread.name) else { continue };
-            // A thread that has ended in the meantime keeps what was seen of it last.
+            // A thread that has ended meanwhile keeps its last reading.
             let Some(nanos) = thread.worked() else { continue };
-            // One that is new since the first look has done all of it since.
+            // A thread that is new since the first reading has done all its work since then.
             let first = if is_first { nanos } else { 0 };
             let new = Worked { replica, first, last: nanos };
             self.threads.entry(thread.id).or_insert(new).last = nanos;
         }
     }
 
-    /// Of each replica, by number. Empty where it is not known.
+    /// The CPU time of each replica, by number; empty if unknown.
     pub(in crate::load) fn by_replica(&self) -> BTreeMap<u8, Duration> {
         let mut all: BTreeMap<u8, Duration> = BTreeMap::new();
         for Worked { replica, first, last } in self.threads.values() {
@@ -56,7 +56,7 @@ impl Cpu {
     }
 }
 
-/// Whose thread one of that name is: `isonomy-r3` and, of another task, `isonomy-r3-apply`.
+/// The replica of a thread with this name: `isonomy-r3`, or `isonomy-r3-apply` for another task.
 fn replica(thread: &str) -> Option<u8> {
     let rest = thread.strip_prefix("isonomy-r")?;
     let number = rest.split_once('-').map_or(rest, |(number, _)| number);

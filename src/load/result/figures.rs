@@ -1,4 +1,4 @@
-//! The small figures that a result is made of: spreads, events, rows of a series.
+//! The small parts of a result: spreads, events, rows of a series.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde::Serialize;
 use crate::load::durations::{Durations, Quantiles};
 use crate::load::number::{median, number};
 
-/// A figure over repeats of a run.
+/// A figure over the repeats of a run.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Spread {
-    /// The one in the middle; the mean of the two in the middle, if there are two.
+    /// The middle value, or the mean of the two middle ones.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these. `None` if there are none.
+    /// The spread of these values; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Spread> {
         (!values.is_empty()).then(|| Spread {
             median: median(values),
@@ -31,7 +31,7 @@ impl Spread {
 }
 
 impl fmt::Display for Spread {
-    /// The median, and the extremes in brackets if they show.
+    /// The median, with the extremes in brackets if they differ.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (median, min, max) = (number(self.median), number(self.min), number(self.max));
         match min == max {
@@ -41,20 +41,20 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A fault, as it came about.
+/// A fault that was carried out.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Event {
     /// When, in seconds after the warm-up.
     pub at_s: f64,
-    /// What, in the words of the schedule.
+    /// The fault, as written in the schedule.
     pub what: String,
-    /// Who the leader was, if it was about the leader.
+    /// The leader's number, if the fault targeted the leader.
     pub replica: Option<u8>,
-    /// How long it took to do.
+    /// How long it took to carry out.
     pub took_s: f64,
-    /// Why it could not be done.
+    /// Why it failed, if it did.
     pub failed: Option<String>,
-    /// The replica that it stopped, if it stopped one.
+    /// The replica that it stopped, if any.
     #[serde(skip)]
     pub stop: Option<Stop>,
 }
@@ -66,44 +66,44 @@ pub struct Stop {
     pub replica: u8,
     /// When, after the start.
     pub at: Duration,
-    /// When it was back, if it was.
+    /// When it was back; `None` if never.
     pub back: Option<Duration>,
-    /// Operations that had been answered by then.
+    /// Operations answered by then.
     pub answered: u64,
 }
 
-/// One interval.
+/// One interval of a time series.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
     /// Its end, in seconds after the warm-up; negative during it.
     pub at_s: f64,
     /// Its length.
     pub seconds: f64,
-    /// Answers a second.
+    /// Answers per second.
     pub rate: f64,
     /// Operations that failed.
     pub errors: u64,
-    /// Of the answers that came in it.
+    /// The median latency of the answers in it.
     pub p50_ms: f64,
-    /// Likewise.
+    /// The 99th percentile of their latency.
     pub p99_ms: f64,
-    /// Likewise.
+    /// Their longest latency.
     pub max_ms: f64,
-    /// Answers by replica; not known in virtual time.
+    /// Answers by replica; unknown in virtual time.
     pub by_site: Vec<u64>,
-    /// Its end, after the start, to the nanosecond.
+    /// Its end after the start, exact to the nanosecond.
     #[serde(skip)]
     pub end: Duration,
-    /// Its length, likewise.
+    /// Its length, exact to the nanosecond.
     #[serde(skip)]
     pub length: Duration,
-    /// Answers that came in it.
+    /// The number of answers in it.
     #[serde(skip)]
     pub answers: u64,
 }
 
 impl Row {
-    /// Of an interval of this `length` with such an `end`, and what was answered in it.
+    /// The row of an interval with this `end` and `length`, and the latencies of its answers.
     pub(in crate::load) fn of(
         warm_up: Duration,
         end: Duration,
@@ -130,7 +130,7 @@ impl Row {
         }
     }
 
-    /// Whether it is of the time that counts. The warm-up's last row may end a little after it.
+    /// Whether it is in the counted time. The last row of the warm-up may end a little later.
     pub(in crate::load) fn counts(&self) -> bool {
         self.at_s > self.seconds / 2.0
     }

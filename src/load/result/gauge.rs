@@ -1,5 +1,5 @@
-//! What the machine is, and how busy it and the load generator are: without these, a figure says
-//! little. Read from `/proc`; where there is none, they are not known.
+//! Describes the machine, and measures how busy it and the load generator are; without that, a
+//! result means little. Read from `/proc`; unknown on systems without it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,18 +12,18 @@ use crate::load::driver::THREAD;
 /// The machine of a run.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Machine {
-    /// Processors that may be used.
+    /// The number of usable processors.
     pub cores: usize,
     /// Their name.
     pub cpu: Option<String>,
     /// The operating system's kernel.
     pub kernel: Option<String>,
-    /// All memory.
+    /// Its memory in bytes.
     pub memory_bytes: Option<u64>,
 }
 
 impl Machine {
-    /// This one.
+    /// Describes this machine.
     pub fn here() -> Machine {
         let read = |path: &str| fs::read_to_string(path).ok();
         let memory = || {
@@ -45,24 +45,24 @@ impl Machine {
     }
 }
 
-/// A reading of the clocks of processors and threads.
+/// A reading of the CPU times of processors and threads.
 #[derive(Clone, Debug)]
 pub(in crate::load) struct Reading {
     at: Instant,
-    /// What each thread of the generator has worked, in nanoseconds.
+    /// The CPU time of each thread of the generator, in nanoseconds.
     threads: Option<Vec<(String, u64)>>,
-    /// What all processors have done since the machine started: busy, and altogether.
+    /// The busy time and the total time of all processors since the machine started.
     machine: Option<(u64, u64)>,
 }
 
-/// How busy something was between two readings, from 0 to 1.
+/// CPU usage between two readings, from 0 to 1.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Busy {
     /// The generator's share of all processors.
     pub generator: Option<f64>,
     /// Its busiest thread's share of one processor.
     pub busiest_thread: Option<f64>,
-    /// The share of all processors that anything used.
+    /// The usage of all processors by anything.
     pub machine: Option<f64>,
 }
 
@@ -71,7 +71,7 @@ impl Reading {
         Reading { at: Instant::now(), threads: generator(), machine: machine() }
     }
 
-    /// How busy it has been since then.
+    /// The usage since an earlier reading.
     pub(in crate::load) fn since(&self, before: &Reading) -> Busy {
         let wall = self.at.duration_since(before.at).as_nanos() as f64;
         let worked = || -> Option<Vec<f64>> {
@@ -100,20 +100,20 @@ impl Reading {
 pub(super) struct Thread {
     /// Its number.
     pub(super) id: String,
-    /// Its name, of which the system keeps 15 bytes.
+    /// Its name, cut to 15 bytes by the system.
     pub(super) name: String,
     path: PathBuf,
 }
 
 impl Thread {
-    /// How long it has worked, in nanoseconds.
+    /// Its CPU time, in nanoseconds.
     pub(super) fn worked(&self) -> Option<u64> {
         let schedstat = fs::read_to_string(self.path.join("schedstat")).ok()?;
         schedstat.split_whitespace().next()?.parse().ok()
     }
 }
 
-/// All threads of this process, if that can be known. One that ends meanwhile has no name.
+/// All threads of this process, if known. One that ends meanwhile has no name.
 pub(super) fn threads() -> Option<Vec<Thread>> {
     let mut found = Vec::new();
     for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
@@ -124,7 +124,7 @@ pub(super) fn threads() -> Option<Vec<Thread>> {
     Some(found)
 }
 
-/// What the generator's threads have worked, by their numbers.
+/// The CPU time of the generator's threads, by their numbers.
 fn generator() -> Option<Vec<(String, u64)>> {
     let own = &THREAD[..THREAD.len().min(15)];
     let threads = threads()?.into_iter().filter(|thread| thread.name == own);
@@ -140,7 +140,7 @@ fn machine() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let line = text.lines().next()?.strip_prefix("cpu ")?;
     let times: Vec<u64> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal; guests are part of user.
+    // user, nice, system, idle, iowait, irq, softirq, steal; user includes guests.
     let all: u64 = times.iter().take(8).sum();
     let idle: u64 = times.iter().skip(3).take(2).sum();
     Some((all - idle, all))
@@ -158,7 +158,7 @@ mod tests {
             let thread = std::thread::Builder::new().name(name.to_owned());
             let work = || {
                 let (mut before, start) = (Reading::take(), Instant::now());
-                // Until it had a processor for a while, however busy the machine is.
+                // Until it has had a processor for a while, however busy the machine is.
                 while start.elapsed() < Duration::from_millis(50) {
                     std::hint::black_box(&mut before);
                 }

@@ -1,6 +1,6 @@
-//! What runs of a load have shown: each a `run`, made of `figures` and of what replicas count
-//! (`tally`), the machine did (`gauge`, `cpu`) and the checker says (`verify`). Here is what
-//! several runs of a scenario amount to. `render` shows it.
+//! The results of a load. Each `run` is made from `figures`, the replicas' counters (`tally`), CPU
+//! usage (`gauge`, `cpu`) and the checker's verdict (`verify`). This file combines the runs of a
+//! scenario; `render` shows them.
 
 pub(super) mod cpu;
 pub mod figures;
@@ -21,7 +21,7 @@ pub use self::verify::Checked;
 use crate::load::scenario::settings::Settings;
 use crate::load::scenario::{Scenario, Target};
 
-/// A rate that answers this much less than was offered has not held, whatever the latency.
+/// A rate has not held if less than this share of it was answered, whatever the latency.
 const ENOUGH: f64 = 0.95;
 
 /// All runs of a scenario.
@@ -29,52 +29,52 @@ const ENOUGH: f64 = 0.95;
 pub struct Outcome {
     /// The version of this program.
     pub version: &'static str,
-    /// What was asked for, defaults included.
+    /// The settings, including defaults.
     pub config: Settings,
-    /// The sites of an emulated wide area.
+    /// The sites of an emulated wide area network.
     pub sites: Option<Vec<String>>,
-    /// Whether the cluster was started for this, in the same process.
+    /// Whether the cluster was started for the load, in the same process.
     pub is_local: bool,
-    /// How many replicas were asked.
+    /// The number of replicas.
     pub replicas: usize,
-    /// What it ran on.
+    /// The machine.
     pub machine: Machine,
     /// Each run.
     pub runs: Vec<Run>,
     /// The median of the runs and their spread, by figure.
     pub spread: BTreeMap<&'static str, Spread>,
-    /// Objectives that were missed, in words.
+    /// Missed objectives, as text.
     pub slo_missed: Vec<String>,
-    /// The highest rate that held, if it was looked for.
+    /// The highest rate that held, if it was searched for.
     pub found: Option<Found>,
 }
 
-/// The outcome of looking for the highest rate.
+/// The result of a search for the highest rate.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Found {
-    /// The highest that met all objectives; `None` if even the first did not.
+    /// The highest rate that met all objectives; `None` if even the first one did not.
     pub rate: Option<f64>,
-    /// All that were tried.
+    /// All rates that were tried.
     pub steps: Vec<Step>,
 }
 
 /// One rate that was tried.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Step {
-    /// What was offered, in operations a second.
+    /// The offered rate, in operations per second.
     pub rate: f64,
-    /// What was answered.
+    /// The answered rate.
     pub throughput_ops_s: f64,
-    /// The median, in milliseconds.
+    /// The median latency, in milliseconds.
     pub p50_ms: f64,
-    /// 99 of 100.
+    /// The 99th percentile of the latency, in milliseconds.
     pub p99_ms: f64,
-    /// Why it did not hold, if it did not.
+    /// Why it did not hold; `None` if it did.
     pub missed: Option<String>,
 }
 
 impl Step {
-    /// What a run at this rate showed.
+    /// The step of a run at this rate.
     pub fn of(scenario: &Scenario, rate: f64, run: &Run) -> Step {
         let mut missed = scenario.slos.iter().find_map(|slo| slo.missed(&run.measured()));
         if missed.is_none() && run.throughput_ops_s < ENOUGH * rate {
@@ -91,13 +91,13 @@ impl Step {
 }
 
 impl Outcome {
-    /// Of these runs of it, at least one.
+    /// Combines the runs of a scenario, at least one.
     pub fn new(scenario: &Scenario, mut runs: Vec<Run>, found: Option<Found>) -> Outcome {
-        // A rate at which nothing is answered is an answer, where one is looked for.
+        // In a search, a rate without any answer is a valid result.
         if found.is_none() {
             runs.iter_mut().for_each(Run::judge_answers);
         }
-        // A search that is interrupted in its first run has none: all figures are zero.
+        // A search that is interrupted in its first run has no runs, so all figures are zero.
         let over = |values: Vec<f64>| Spread::of(&values).unwrap_or_default();
         let figure = |name, of: fn(&Run) -> f64| (name, over(runs.iter().map(of).collect()));
         let spread = [
@@ -138,14 +138,14 @@ impl Outcome {
         }
     }
 
-    /// Whether everything that was checked is as it has to be.
+    /// Whether all checks passed.
     pub fn is_good(&self) -> bool {
         let found = self.found.as_ref().is_none_or(|found| found.rate.is_some());
         found && self.slo_missed.is_empty() && self.runs.iter().all(|run| run.failures.is_empty())
     }
 }
 
-/// The objectives that half of the runs missed, or more, with the words of the first.
+/// The objectives that at least half of the runs missed, with the text of the first.
 fn missed(scenario: &Scenario, runs: &[Run]) -> Vec<String> {
     let mut missed = Vec::new();
     for slo in &scenario.slos {

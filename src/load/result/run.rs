@@ -1,5 +1,5 @@
-//! One run, as a value: the same whether it was on a cluster in this process, on one that runs, or
-//! in virtual time. Its fields with a JSON form are what `isonomy load --json` prints of a run.
+//! The result of one run. It has the same form for a cluster in this process, a running cluster,
+//! and virtual time. Its serialized fields are what `isonomy load --json` prints for a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,65 +18,65 @@ use crate::load::scenario::{Scenario, Target};
 use crate::node::{FastSlow, NotConverged, PathLatency};
 use crate::types::ReplicaId;
 
-/// A thread that has worked more than this share of the time was the limit.
+/// A thread that used more than this share of a processor was the bottleneck.
 const FULL: f64 = 0.9;
 
-/// Starts that are later than this share of the median latency spoil the figures.
+/// If starts are late by more than this share of the median latency, the figures are unreliable.
 const LATE_SHARE: f64 = 0.1;
 
 /// One run.
 #[derive(Debug, Default, Serialize)]
 pub struct Run {
-    /// After the warm-up, until the clients were told to stop.
+    /// The length of the counted time: from the warm-up until the clients were told to stop.
     pub seconds: f64,
-    /// Whether that was early.
+    /// Whether the run was ended early.
     pub interrupted: bool,
-    /// Operations that were to start in that time.
+    /// Operations that should have started in that time.
     pub offered: u64,
-    /// Of those, the ones that were answered, then or later.
+    /// How many of them were answered, then or later.
     pub answered: u64,
-    /// Answers a second within the time.
+    /// Answers per second in that time.
     pub throughput_ops_s: f64,
     /// Operations that failed.
     pub errors: u64,
-    /// Operations that were never started: too much was under way.
+    /// Operations that were never started because too many were under way.
     pub dropped: u64,
-    /// Operations without an answer in the end.
+    /// Operations without an answer at the end.
     pub unanswered: usize,
-    /// What errors said, and how often; the first few.
+    /// The first few error texts, and how often each occurred.
     pub error_words: Vec<(String, u64)>,
     /// From the intended start to the answer.
     #[serde(rename = "latency_ms")]
     pub latency: Durations,
     /// The same by kind of operation.
     pub kinds: BTreeMap<&'static str, Durations>,
-    /// By the replica whose clients asked.
+    /// By the replica of the client.
     pub sites: Vec<Site>,
-    /// What the replicas count themselves; not known of a cluster that runs elsewhere.
+    /// The replicas' own counters; unknown for a running cluster.
     pub cluster: Option<Cluster>,
-    /// The load generator.
+    /// Figures of the load generator.
     pub generator: Generator,
-    /// What was done to the cluster.
+    /// The faults that were carried out.
     pub events: Vec<Event>,
-    /// How it went over time.
+    /// The time series.
     pub series: Vec<Row>,
-    /// Whether what the clients saw is linearizable; null if that was not asked or not decided.
+    /// Whether what the clients saw is linearizable; null if not checked or not decided.
     pub linearizable: Option<bool>,
-    /// Whether all live replicas hold the same state; likewise.
+    /// Whether all live replicas have the same state; null if unknown.
     pub digests_equal: Option<bool>,
-    /// What was checked.
+    /// The extent of the check.
     pub history: Option<Checked>,
-    /// What went wrong, in words.
+    /// What went wrong, as text.
     pub failures: Vec<String>,
-    /// Why the figures may tell more about the generator than about the cluster.
+    /// Why the figures may reflect the generator more than the cluster.
     pub warnings: Vec<String>,
-    /// Operations that were answered before the clients were told to stop, the warm-up's included.
+    /// Operations answered before the clients were told to stop, including the warm-up.
     #[serde(skip)]
     pub answered_in_time: u64,
-    /// What operations cost the replicas, if that was measured.
+    /// The replicas' costs of operations, if measured.
     #[serde(skip)]
     pub costs: Option<Costs>,
-    /// What clients asked and were told, if that was to be kept.
+    /// The history, if it was to be kept.
     #[serde(skip)]
     pub record: Option<Finished>,
     /// The time series as an HdrHistogram log, version 2.
@@ -84,12 +84,12 @@ pub struct Run {
     pub hdr_log: Vec<u8>,
 }
 
-/// One replica's clients.
+/// The clients of one replica.
 #[derive(Debug, Default, Serialize)]
 pub struct Site {
     /// Its number.
     pub replica: usize,
-    /// Where it stands, in an emulated wide area.
+    /// Its site, in an emulated wide area network.
     pub site: Option<String>,
     /// From the intended start to the answer.
     #[serde(rename = "latency_ms")]
@@ -107,15 +107,15 @@ pub struct Site {
     /// The replica's commands by path.
     #[serde(rename = "fast_path_share", serialize_with = "share_if_known")]
     pub commands: Option<FastSlow>,
-    /// Those alone that were committed after one round trip.
+    /// Only the commands committed after one round trip.
     pub fast_path: Option<OnPath>,
-    /// The others alone.
+    /// Only the other commands.
     pub slow_path: Option<OnPath>,
-    /// In a wide area: the round trip to the nearest fast quorum.
+    /// In a wide area network: the round trip to the nearest fast quorum.
     pub lower_bound_ms: Option<f64>,
 }
 
-/// Commands that took one path. A read that was answered without being proposed took none.
+/// Commands on one path. A read answered without a proposal is on neither.
 #[derive(Debug, Default, Serialize)]
 pub struct OnPath {
     /// From the call at a replica to the commit.
@@ -132,10 +132,10 @@ impl From<PathLatency> for OnPath {
     }
 }
 
-/// All replicas.
+/// Figures of all replicas together.
 #[derive(Debug, Default, Serialize)]
 pub struct Cluster {
-    /// Who led in the end, where one replica does.
+    /// The leader at the end, if the protocol has one.
     pub leader: Option<u8>,
     /// From the call at a replica to the commit.
     #[serde(rename = "commit_ms")]
@@ -146,14 +146,14 @@ pub struct Cluster {
     /// Commands by path.
     #[serde(rename = "fast_path_share", serialize_with = "share")]
     pub commands: FastSlow,
-    /// Those alone that were committed after one round trip.
+    /// Only the commands committed after one round trip.
     pub fast_path: OnPath,
-    /// The others alone.
+    /// Only the other commands.
     pub slow_path: OnPath,
-    /// The rest.
+    /// Further counters.
     #[serde(flatten)]
     pub counts: Counts,
-    /// From a record to the news that it is durable.
+    /// From handing a record to the log until it is known to be durable.
     #[serde(skip)]
     pub durable: Durations,
     /// How many components of each size were executed; in real time, only the largest is known.
@@ -168,40 +168,40 @@ impl Cluster {
     }
 }
 
-/// How the load generator did.
+/// How well the load generator kept up.
 #[derive(Debug, Default, Serialize)]
 pub struct Generator {
-    /// From when operations were meant to start to when they did.
+    /// From an operation's intended start to its actual start.
     #[serde(rename = "lateness_ms")]
     pub lateness: Durations,
     /// Operations that started more than a millisecond late.
     pub late: u64,
-    /// How busy it was.
+    /// How busy the generator was.
     pub busy: Busy,
 }
 
-/// What the operations of the time that counts cost the replicas.
+/// The replicas' costs of the operations in the counted time.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Costs {
     /// Operations answered in that time.
     pub answered: u64,
-    /// What each replica counted, and its processor time; zero if that is not known.
+    /// Each replica's counters and CPU time; the latter is zero if unknown.
     pub replicas: Vec<(Counts, Duration)>,
 }
 
-/// What the replicas themselves have counted.
+/// The replicas' own counters.
 pub(in crate::load) struct Counted {
-    /// Each, since the warm-up.
+    /// Each replica's since the warm-up.
     pub(in crate::load) tallies: Vec<Tally>,
-    /// Who led in the end.
+    /// The leader at the end.
     pub(in crate::load) leader: Option<u8>,
-    /// What it cost them, if that was measured.
+    /// The costs, if measured.
     pub(in crate::load) costs: Option<Costs>,
 }
 
-/// What was seen from outside while the clients worked.
+/// What the runner saw while the clients worked.
 pub(in crate::load) struct Watched {
-    /// When they were told to stop, after the start.
+    /// When the clients were told to stop, after the start.
     pub(in crate::load) ended: Duration,
     /// Whether that was early.
     pub(in crate::load) interrupted: bool,
@@ -212,7 +212,7 @@ pub(in crate::load) struct Watched {
 }
 
 impl Run {
-    /// What a run in real time amounts to.
+    /// Builds the result of a run in real time.
     pub(in crate::load) fn of(
         scenario: &Scenario,
         driven: Driven,
@@ -224,7 +224,7 @@ impl Run {
         let latency = Durations::from(all.latency());
         let seconds = watched.ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
         let rate = match scenario.duration {
-            // So many operations, and the time that they took.
+            // A limited run: the number of operations, and the time they took.
             None => latency.count() as f64 / seconds.max(1e-9),
             Some(_) => rate(&watched.series),
         };
@@ -271,12 +271,12 @@ impl Run {
         lost as f64 / (lost + self.answered).max(1) as f64
     }
 
-    /// What objectives are about.
+    /// The figures that objectives refer to.
     pub(in crate::load) fn measured(&self) -> Measured<'_> {
         Measured { latency: &self.latency, errors: self.error_share(), rate: self.throughput_ops_s }
     }
 
-    /// Notes faults that failed, and unanswered operations where all must be answered.
+    /// Records failed faults, and unanswered operations if all must be answered.
     fn judge_work(&mut self, scenario: &Scenario) {
         for Event { what, failed, .. } in &self.events {
             self.failures.extend(failed.iter().map(|why| format!("{what}: {why}")));
@@ -293,7 +293,7 @@ impl Run {
         }
     }
 
-    /// Takes note of what the live replicas hold in the end.
+    /// Records the final states of the live replicas.
     pub(in crate::load) fn judge_digests(
         &mut self,
         digests: Result<BTreeMap<ReplicaId, u64>, NotConverged>,
@@ -310,7 +310,7 @@ impl Run {
         }
     }
 
-    /// A run in which nothing was answered has shown nothing.
+    /// A run without any answer is a failure.
     pub(super) fn judge_answers(&mut self) {
         if self.answered > 0 {
             return;
@@ -322,7 +322,7 @@ impl Run {
         });
     }
 
-    /// Whether the generator was the bottleneck.
+    /// Reasons to think that the generator was the bottleneck.
     fn doubts(&self, pace: &Pace) -> Vec<String> {
         let mut doubts = Vec::new();
         let Generator { lateness, busy, .. } = &self.generator;
@@ -359,7 +359,7 @@ impl Run {
     }
 }
 
-/// Answers a second in the rows that count.
+/// Answers per second in the rows that count.
 fn rate(series: &[Row]) -> f64 {
     let rows = series.iter().filter(|row| row.counts());
     let answers: f64 = rows.clone().map(|row| row.rate * row.seconds).sum();
@@ -417,7 +417,7 @@ fn cluster(counted: &Counted) -> Cluster {
     }
 }
 
-/// The share of the fast path, rounded for reading.
+/// The share of the fast path, rounded for display.
 pub(in crate::load) fn rounded_share(commands: FastSlow) -> f64 {
     (commands.fast_share() * 1e4).round() / 1e4
 }

@@ -1,40 +1,40 @@
-//! What replicas count themselves, as far as results tell it; can be added and subtracted.
+//! The replicas' own counters, as far as results show them. They can be added and subtracted.
 
 use serde::Serialize;
 
 use crate::node::{FastSlow, Latency, Metrics, PathLatency};
 
-/// What a replica has counted.
+/// A replica's counters.
 #[derive(Clone, Debug, Default)]
 pub(in crate::load) struct Tally {
     /// From the call at a replica to the commit.
     pub(in crate::load) commit: Latency,
     /// From the call at a replica to the answer.
     pub(in crate::load) execute: Latency,
-    /// Of those, the commands that were committed after one round trip.
+    /// The commands committed after one round trip.
     pub(in crate::load) fast: PathLatency,
-    /// And the others.
+    /// The other commands.
     pub(in crate::load) slow: PathLatency,
     /// Commands by path.
     pub(in crate::load) commands: FastSlow,
-    /// From a record to the news that it is durable.
+    /// From handing a record to the log until it is known to be durable.
     pub(in crate::load) durable: Latency,
-    /// Instances in the largest component executed since the start, if the replica could say.
+    /// Instances in the largest component executed since the start, if known.
     pub(in crate::load) largest_component: Option<u64>,
-    /// The rest.
+    /// Further counters.
     pub(in crate::load) counts: Counts,
 }
 
-/// What is only counted.
+/// Plain counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Counts {
-    /// Instances proposed; a batch of commands is one.
+    /// Instances proposed; one instance holds a batch of commands.
     pub instances: u64,
-    /// Of those, the ones that took more than one round trip.
+    /// How many of them took more than one round trip.
     pub slow_instances: u64,
-    /// Recoveries begun.
+    /// Recoveries started.
     pub recoveries: u64,
-    /// Commands proposed again because their instance was decided to be empty.
+    /// Commands proposed again because their instance was decided as a `Nop`.
     pub resubmitted: u64,
     /// Messages from other replicas.
     pub frames_in: u64,
@@ -42,7 +42,7 @@ pub struct Counts {
     pub frames_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
-    /// Times that a log was written and, if it is, flushed.
+    /// How often a log was written and, depending on its durability, flushed.
     pub flushes: u64,
     /// The bytes of its records.
     #[serde(skip)]
@@ -62,14 +62,14 @@ impl Counts {
         change(&mut self.log_bytes, other.log_bytes);
     }
 
-    /// Adds all that another has counted.
+    /// Adds another replica's counters.
     pub(in crate::load) fn add(&mut self, other: &Counts) {
         self.each(other, |own, others| *own += others);
     }
 }
 
 impl Tally {
-    /// Of a replica that says this of itself.
+    /// The counters in a replica's metrics.
     pub(in crate::load) fn of(metrics: &Metrics) -> Tally {
         Tally {
             commit: metrics.commit.clone(),
@@ -93,7 +93,7 @@ impl Tally {
         }
     }
 
-    /// Adds all that another has counted.
+    /// Adds another replica's counters.
     pub(in crate::load) fn add(&mut self, other: &Tally) {
         self.each_latency(other, |own, others| own.add(others));
         self.commands.fast += other.commands.fast;
@@ -102,7 +102,7 @@ impl Tally {
         self.counts.add(&other.counts);
     }
 
-    /// What has come on top of `before`, which this has grown from.
+    /// The growth since `before`, an earlier state of these counters.
     pub(in crate::load) fn since(mut self, before: &Tally) -> Tally {
         self.each_latency(before, |own, others| own.subtract(others));
         self.commands.fast = self.commands.fast.saturating_sub(before.commands.fast);

@@ -1,23 +1,23 @@
-//! Judges what was recorded: whether the history is linearizable, and how much of it that was.
+//! Checks the recorded history for linearizability, and reports how much was checked.
 
 use serde::Serialize;
 
 use crate::load::driver::record::Finished;
 use crate::sim::linearizability::{BUDGET, Verdict, check};
 
-/// What of the history was checked.
+/// The extent of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Checked {
     /// Operations recorded and checked.
     pub operations: usize,
-    /// Keys they were on.
+    /// Keys they used.
     pub keys: usize,
-    /// One key in this many was recorded, with all its operations: 1 for all.
+    /// One key in this many was recorded with all its operations; 1 means all.
     pub one_key_in: u32,
 }
 
-/// Whether the record is linearizable, which is `None` if that could not be decided, and what was
-/// looked at. What is wrong is added to `failures` in words.
+/// Whether the record is linearizable (`None` if undecided), and the extent of the check.
+/// Violations are added to `failures` as text.
 pub(in crate::load) fn judge(
     finished: &Finished,
     failures: &mut Vec<String>,

@@ -1,6 +1,6 @@
-//! Runs a scenario once: starts or joins the cluster, fills the table, lets the clients of `driver`
-//! work, does to the cluster what the schedule of faults says, and looks at it all once an
-//! interval. What came of it is a [`Run`].
+//! Runs a scenario once. It starts or joins the cluster, fills the table, runs the clients of
+//! `driver`, carries out the scheduled faults, and takes a sample at each interval. The result is a
+//! [`Run`].
 
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,19 +28,19 @@ use crate::mesh::WanControl;
 use crate::node::{Durability, Latency, LocalCluster, StartError};
 use crate::types::{ClientId, ReplicaId, RequestId, Timing};
 
-/// Keys in one command that fills the table, and the most bytes of them and their values: a longer
-/// value goes alone.
+/// Bounds on a command that fills the table: its keys, and the bytes of keys and values. A longer
+/// value is sent alone.
 const FILL: usize = 100;
 const FILL_BYTES: usize = 1 << 20;
 
-/// A load that could not be put on.
+/// A load could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The cluster does not start.
+    /// The cluster did not start.
     #[error("the cluster does not start: {0}")]
     Start(#[from] StartError),
-    /// The cluster is not found.
+    /// The cluster was not found.
     #[error("{0}")]
     Connect(#[from] ConnectError),
     /// The table could not be filled.
@@ -48,31 +48,31 @@ pub enum RunError {
     Preload(String),
 }
 
-/// How a run goes, as of the last interval.
+/// The progress of a run at the last interval.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Live {
-    /// Since the end of the warm-up; negative before.
+    /// Since the end of the warm-up; negative during it.
     pub seconds: f64,
-    /// Answers a second.
+    /// Answers per second.
     pub rate: f64,
-    /// The median, in milliseconds.
+    /// The median latency, in milliseconds.
     pub p50_ms: f64,
-    /// Of a hundred, 99 were no longer.
+    /// The 99th percentile of the latency, in milliseconds.
     pub p99_ms: f64,
-    /// Operations without an answer, of the whole run.
+    /// Operations without an answer in the whole run.
     pub errors: u64,
-    /// Operations with one, of the whole run.
+    /// Answered operations in the whole run.
     pub answered: u64,
-    /// Replicas that were stopped.
+    /// The number of stopped replicas.
     pub stopped: usize,
 }
 
-/// Runs it, in the tokio runtime this is called in. `watch` is told how it goes, once an interval;
-/// when `interrupt` completes, the run ends early. `repeat`, from 0, distinguishes runs on the same
-/// cluster: each has other random numbers.
+/// Runs a scenario. Must be called within a tokio runtime. `watch` is called with the progress at
+/// each interval. The run ends early when `interrupt` completes. `repeat`, from 0, distinguishes
+/// runs on the same cluster, each of which has different random numbers.
 ///
 /// # Errors
-/// When the cluster cannot be started or reached. What goes wrong under load is in the outcome.
+/// If the cluster cannot be started or reached. Errors under load are in the result.
 pub async fn run(
     scenario: &Scenario,
     repeat: u32,
@@ -84,7 +84,7 @@ pub async fn run(
     match &scenario.target {
         Target::Remote(config) => {
             if scenario.verify {
-                // The check begins with keys that nobody has written.
+                // The check needs keys that were never written before.
                 scenario.plan.workload.namespace = rand::random_range(1..u64::MAX);
             }
             let endpoints = Remote::connect(config).await?;
@@ -119,7 +119,7 @@ async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, Start
     if target.durability != Durability::Memory
         && let Some(dir) = &target.data_dir
     {
-        // Each start has directories of its own: a former one has left what it kept.
+        // Each start has its own directories, because earlier starts have left theirs.
         let own = format!("{:016x}", rand::random::<u64>());
         cluster = cluster.data_dirs(dir.join(own), target.durability);
     }
@@ -135,7 +135,7 @@ async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, Start
     Ok(Local::new(cluster.start().await?, network, target.area.clone(), target.leader))
 }
 
-/// One run on a cluster that is there.
+/// One run on an existing cluster.
 async fn session<E: Endpoint + Clone>(
     scenario: &Scenario,
     endpoints: Vec<E>,
@@ -164,7 +164,7 @@ async fn session<E: Endpoint + Clone>(
         interrupted |= scenario.must_answer && drive.failed() > 0 && !looks.is_over(&drive);
         let is_last = interrupted || looks.is_over(&drive);
         if is_last {
-            // Before the last look: while that takes its time, no operation may start.
+            // Before the last sample: no operation may start while it is taken.
             drive.stop();
         }
         if looks.ends_warm_up(&drive) {
@@ -191,7 +191,7 @@ async fn session<E: Endpoint + Clone>(
     }
     let driven = drive.finish(scenario.patience).await;
     if scenario.duration.is_none() && !interrupted {
-        // So many operations, however long they take: the last ones belong to the series, too.
+        // A limited run ends with its last operation, which belongs to the series, too.
         ended = driven.ended;
         let (row, latency) = looks.look(ended, &driven.rest);
         if latency.count() > 0 || row.errors > 0 {
@@ -207,7 +207,7 @@ async fn session<E: Endpoint + Clone>(
     Ok(Run::of(scenario, driven, watched, counted))
 }
 
-/// Begins the log of intervals, whose times count from the end of the warm-up.
+/// Starts the log of intervals; its times count from the end of the warm-up.
 fn begin_log<'a, 'b>(
     log: &'a mut Vec<u8>,
     serializer: &'b mut V2DeflateSerializer,
@@ -221,8 +221,8 @@ fn begin_log<'a, 'b>(
     builder.begin_log_with(log, serializer).expect("memory takes whatever is written to it")
 }
 
-/// Adds an interval to the log, unless it is of the warm-up. It begins where the one before ended:
-/// those who read the log add them up.
+/// Adds an interval to the log, unless it is in the warm-up. It starts where the last one ended,
+/// because readers of the log add intervals up.
 fn write_row(
     writer: &mut IntervalLogWriter<'_, '_, Vec<u8>, V2DeflateSerializer>,
     logged_s: &mut f64,
@@ -235,11 +235,11 @@ fn write_row(
     let from = Duration::from_secs_f64((row.at_s - row.seconds).max(*logged_s));
     let took = Duration::from_secs_f64(row.at_s).saturating_sub(from);
     *logged_s = row.at_s;
-    // Memory takes whatever is written to it.
+    // Writing to memory cannot fail.
     let _ = writer.write_histogram(latency.histogram(), from, took, None);
 }
 
-/// Puts a value to every key of the table.
+/// Writes a value to every key of the table.
 async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunError> {
     let workload = &scenario.plan.workload;
     let entry = |index: u32| {
@@ -273,18 +273,18 @@ fn words(trouble: Trouble) -> String {
     }
 }
 
-/// The looks at a run: when, and what was seen.
+/// The samples of a run.
 struct Looks {
     warm_up: Duration,
     interval: Duration,
     end: Duration,
-    /// Of the next row.
+    /// The end of the next row.
     next: Duration,
     last: Duration,
     has_begun: bool,
     reading: Option<Reading>,
     before: Option<Vec<Tally>>,
-    /// What the replicas work, if costs are measured.
+    /// The replicas' CPU time, if costs are measured.
     cpu: Option<Cpu>,
     rows: Vec<Row>,
     events: Vec<Event>,
@@ -318,7 +318,7 @@ impl Looks {
         self.next.min(self.end).min(warm_up)
     }
 
-    /// Whether an interval that counts has begun.
+    /// Whether an interval in the counted time has begun.
     fn is_under_way<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
         self.has_begun && drive.elapsed() > self.last
     }
@@ -337,7 +337,7 @@ impl Looks {
         self.reading = Some(Reading::take());
     }
 
-    /// What the operations have cost the replicas since the warm-up, if that is measured.
+    /// The replicas' costs of operations since the warm-up, if measured.
     async fn costs(&mut self, local: Option<&Local>) -> Option<Costs> {
         let (cpu, local) = (self.cpu.as_mut()?, local?);
         cpu.look();
@@ -358,7 +358,7 @@ impl Looks {
         now >= self.next || now >= self.end
     }
 
-    /// The row of an interval that ends `now`, in which this has come.
+    /// The row of an interval that ends `now`, and the latencies in it.
     fn look(&mut self, now: Duration, recent: &[Recent]) -> (Row, Latency) {
         let mut latency = Latency::default();
         recent.iter().for_each(|one| latency.add(&one.latency));
@@ -380,7 +380,7 @@ impl Looks {
         Live { seconds: at_s, rate, p50_ms, p99_ms, errors, answered, stopped }
     }
 
-    /// What the replicas have counted since the warm-up, in the end.
+    /// The replicas' counters since the warm-up, at the end.
     async fn counted(&self, local: Option<&Local>, costs: Option<Costs>) -> Option<Counted> {
         let local = local?;
         let tallies = self.since_warm_up(local.tallies().await);
@@ -398,14 +398,14 @@ impl Looks {
     }
 }
 
-/// The end of the first row, if one is to end with the warm-up.
+/// The end of the first row, chosen so that a row ends with the warm-up.
 fn first_row(warm_up: Duration, interval: Duration) -> Duration {
     let rest = warm_up.as_nanos() % interval.as_nanos();
     let rest = Duration::from_nanos(u64::try_from(rest).expect("less than an interval"));
     if rest.is_zero() { interval } else { rest }
 }
 
-/// The faults that are due later, the last one first.
+/// The faults that are still due, the last one first.
 struct Schedule {
     left: Vec<(Duration, Action, String)>,
 }
@@ -427,7 +427,7 @@ impl Schedule {
         self.left.last().map_or(Duration::MAX, |(at, ..)| *at)
     }
 
-    /// Does all that is due.
+    /// Carries out all faults that are due.
     async fn act<E: Endpoint>(&mut self, drive: &Drive<E>, local: &mut Local, looks: &mut Looks) {
         while self.next_moment() <= drive.elapsed() {
             let Some((at, mut action, what)) = self.left.pop() else { return };
@@ -450,7 +450,7 @@ impl Schedule {
             let stop = action.replicas().first().filter(|_| stops).map(|one| stop(*one));
             let failed = local.act(&action).await.err().map(|error| error.to_string());
             if let Action::Pause(Who::Replica(one), Some(time)) = action {
-                // Known only now, if it was the leader.
+                // Scheduled only now, because the leader's number is known only now.
                 self.left.push((at + time, Action::Resume(one), format!("resume {one}")));
                 self.sort();
             }

@@ -1,4 +1,4 @@
-//! A run against a server whose latencies are known: every figure of its report.
+//! A run against a server with known latencies: checks every figure of its report.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::load::scenario::settings::{ScenarioFile, Settings, Text};
 use crate::machine::KvOutput;
 use crate::types::Consistency;
 
-/// Of ten answers, nine take 20 ms and one 120 ms; every fiftieth fails.
+/// Nine of ten answers take 20 ms and one takes 120 ms; every fiftieth request fails.
 #[derive(Clone, Default)]
 struct Server(Arc<AtomicU64>);
 
@@ -63,8 +63,8 @@ async fn the_report_says_what_the_server_did() {
     let mut watch = |_| looks += 1;
     let server = vec![Server::default()];
     let ran = session(&scenario, server, None, &mut watch, pending).await.expect("it runs");
-    // The machine may be busy with other things: what takes longer for that is no fault. 300 ms are
-    // one row and a half, so that one ends with the warm-up.
+    // A busy machine may take longer. 300 ms are one and a half rows, so the first row is short for
+    // a row to end with the warm-up.
     assert!((8..=12).contains(&looks), "{looks}");
     assert!((900..=1_100).contains(&ran.offered), "{}", ran.offered);
     assert_eq!((ran.answered + ran.errors, ran.dropped, ran.unanswered), (ran.offered, 0, 0));
@@ -77,8 +77,8 @@ async fn the_report_says_what_the_server_did() {
     assert_eq!((kinds, ran.kinds.len()), (ran.answered, 2));
     assert!((300.0..550.0).contains(&ran.throughput_ops_s), "{}", ran.throughput_ops_s);
 
-    // The log has the answers that came while the clients worked, after the warm-up, and its
-    // intervals follow each other from there.
+    // The log has the answers that came after the warm-up while the clients worked, and its
+    // intervals are contiguous from there.
     let text = std::str::from_utf8(&ran.hdr_log).expect("text");
     let (mut logged, mut end) = (0, Duration::ZERO);
     for entry in IntervalLogIterator::new(text.as_bytes()) {
@@ -107,7 +107,7 @@ async fn the_report_says_what_the_server_did() {
     assert!(shown.contains("MISSED: p95<60ms") && shown.contains("not known"), "{shown}");
 }
 
-/// So many operations, in less time than an interval.
+/// A limited run that takes less time than an interval.
 async fn count(server: Server, count: u64) -> Outcome {
     let settings = Settings {
         rate: None,
@@ -132,7 +132,7 @@ async fn a_count_that_is_done_within_an_interval_has_its_rate() {
     let outcome = count(Server::default(), 40).await;
     let run = &outcome.runs[0];
     assert_eq!((run.offered, run.answered + run.errors), (40, 40));
-    // Four clients, 20 ms each, now and then 120.
+    // Four clients, 20 ms each, sometimes 120.
     assert!((20.0..220.0).contains(&run.throughput_ops_s), "{}", run.throughput_ops_s);
     let in_rows: u64 = run.series.iter().flat_map(|row| &row.by_site).sum();
     assert!(in_rows >= run.answered, "the last answers are in the series, too");
@@ -141,7 +141,7 @@ async fn a_count_that_is_done_within_an_interval_has_its_rate() {
 
 #[tokio::test]
 async fn a_run_without_an_answer_is_not_good() {
-    /// Fails all that it is asked.
+    /// Fails every request.
     #[derive(Clone)]
     struct Broken;
 

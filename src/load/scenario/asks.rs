@@ -1,4 +1,4 @@
-//! What settings say of the clients: what they ask, and when.
+//! Interprets the settings for clients: what they ask, and when.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use super::settings::Settings;
 use crate::load::driver::{ArrivalProcess, Pace};
 use crate::load::workload::{Keys, Mix, Sizes, Workload};
 
-/// How old a hot key gets where histories are checked: each then has a short one.
+/// How long a hot key is used if histories are checked, so that its history stays short.
 const CHECKED_AGE: Duration = Duration::from_millis(250);
 
-/// The setting that makes no sense, and what to do.
+/// The invalid setting, and what to do.
 pub(super) type Flaw = (&'static str, String);
 
-/// What they ask.
+/// The workload of the settings.
 pub(super) fn workload(settings: &Settings) -> Result<Workload, Flaw> {
     let checked = settings.verify == Some(true);
     let records = settings.records.unwrap_or(1_000);
@@ -64,7 +64,7 @@ fn hot_spot(text: &str, keys: u32) -> Result<Keys, Flaw> {
     Ok(Keys::HotSpot { keys, keys_percent, commands_percent })
 }
 
-/// The core workloads of YCSB. A scan is one command that reads a run of keys by number.
+/// The core workloads of YCSB. A scan is one command that reads consecutive keys.
 fn ycsb(letter: &str, keys: u32) -> Result<(Keys, Mix), Flaw> {
     let zipf = Keys::Zipf { keys, theta: 0.99 };
     let latest = Keys::Latest { keys, theta: 0.99 };
@@ -100,7 +100,7 @@ fn sizes(text: &str) -> Result<Sizes, String> {
     }
 }
 
-/// When.
+/// The pace of the settings.
 pub(super) fn pace(settings: &Settings, think: Option<Duration>) -> Result<Pace, Flaw> {
     let Some(rate) = settings.rate else {
         let clients = settings.clients.unwrap_or(16);

@@ -1,5 +1,5 @@
-//! The demo as a scenario: a cluster in this process, clients that ask all sorts of things of it at
-//! once, a replica that stops half-way and for good, and a check of everything that was answered.
+//! The demo as a scenario: a cluster in this process, clients that send all kinds of commands at
+//! once, a replica that stops half-way for good, and a check of every answer.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use crate::load::driver::Plan;
 use crate::load::workload::Workload;
 use crate::types::ReplicaId;
 
-/// So many operations are recorded for the check, 56 bytes each; of more, some keys' are.
+/// The number of operations recorded for the check, 56 bytes each; if there are more, only those of
+/// some keys are.
 const RECORD: usize = 1_000_000;
 
-/// The shortest interval of the series, and the most of them: it is there to show progress.
+/// The shortest interval of the series and the largest number of them; they show progress.
 const LEAST_INTERVAL: Duration = Duration::from_millis(250);
 const INTERVALS: u32 = 1_000;
 
 impl Scenario {
-    /// The demo on this cluster: a checked workload, so many clients at each replica, for so long;
-    /// half-way one replica is crashed, if one is named.
+    /// The demo on this cluster: a checked workload and `clients` clients at each replica. If a
+    /// replica is named, it crashes half-way.
     pub fn demo(
         cluster: LocalTarget,
         workload: Workload,

@@ -1,21 +1,22 @@
-//! What is done to a cluster while it is under load, and when: `kill 1 at 5s`. The grammar, with
-//! errors that point at the word; what it does is in `local`.
+//! Faults of a cluster under load and when they happen: `kill 1 at 5s`. This is the grammar, with
+//! errors that point at the word; `local` carries the faults out.
 //!
 //! ```text
-//! kill R at T                      the process of replica R ends, nobody is told
-//! kill leader at T                 the same of whoever leads then
+//! kill R at T                      replica R crashes
+//! kill leader at T                 the current leader crashes
 //! restart R at T                   it starts again from its directory
-//! pause R at T [for D]             it stands still; or the `leader`
-//! resume R at T                    it goes on
-//! partition R.. from R.. at T      no packet passes between these and those
-//! slow R by D at T                 all it sends and is sent is late by D more
-//! link R-R by D [loss P%] at T     the same of one link, and packets are lost
-//! heal at T                        ends partitions, slowness, and what was done to links
+//! pause R at T [for D]             it pauses; `leader` is possible, too
+//! resume R at T                    it continues
+//! partition R.. from R.. at T      no packet passes between the two groups
+//! slow R by D at T                 all packets from and to it take D longer
+//! link R-R by D [loss P%] at T     the same for one link, with packet loss
+//! heal at T                        ends partitions, slowness and changes of links
 //! ```
 //!
-//! `R` is a replica's number; several are apart by commas or spaces. `T` and `D` are times such as
-//! `5s`, `250ms`, `1.5s`; `T` counts from the end of the warm-up. Where nobody leads, and `leader`
-//! is said, it is the one that would lead elsewhere: so one schedule does for all protocols.
+//! `R` is a replica's number; separate several by commas or spaces. `T` and `D` are times such as
+//! `5s`, `250ms`, `1.5s`; `T` counts from the end of the warm-up. Under a leaderless protocol,
+//! `leader` means the replica that would lead under the others, so one schedule works for all
+//! protocols.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,28 +24,28 @@ use std::time::Duration;
 
 use super::span::parse_time;
 
-/// One fault of a schedule.
+/// A scheduled fault.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fault {
-    /// When: as written, after the end of the warm-up; in a scenario, after the start.
+    /// When: after the end of the warm-up as written, after the start in a scenario.
     pub at: Duration,
-    /// What.
+    /// What happens.
     pub action: Action,
-    /// As it was written.
+    /// The text of the fault.
     text: String,
 }
 
-/// To whom.
+/// The target of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// The replica of this number.
+    /// The replica with this number.
     Replica(u8),
-    /// Whoever leads when it is done.
+    /// The leader at that time.
     Leader,
 }
 
 impl Who {
-    /// The number, if it was said.
+    /// The replica's number, if given.
     pub fn number(self) -> Option<u8> {
         match self {
             Who::Replica(number) => Some(number),
@@ -53,42 +54,43 @@ impl Who {
     }
 }
 
-/// What is done.
+/// What a fault does.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
-    /// The process ends.
+    /// The replica crashes.
     Kill(Who),
-    /// It starts again.
+    /// The replica starts again.
     Restart(u8),
-    /// It stands still, until it is resumed or for so long.
+    /// The replica pauses until it is resumed, or for this long.
     Pause(Who, Option<Duration>),
-    /// It goes on.
+    /// The replica continues.
     Resume(u8),
     /// No packet passes between the two groups.
     Partition(Vec<u8>, Vec<u8>),
-    /// Late by so much more, one way.
+    /// All packets take this much longer, one way.
     Slow(u8, Duration),
-    /// Between two: late by so much more, one way, and this share of packets lost, from 0 to 1.
+    /// Packets between two replicas take this much longer, one way, and this share of them is lost,
+    /// from 0 to 1.
     Link(u8, u8, Duration, f64),
-    /// The network is as it was.
+    /// Restores the network.
     Heal,
 }
 
 impl Fault {
-    /// The process of a replica ends.
+    /// A crash of a replica.
     pub(in crate::load) fn kill(who: Who, at: Duration) -> Fault {
         let name = who.number().map_or("leader".to_owned(), |number| number.to_string());
         Fault { at, action: Action::Kill(who), text: format!("kill {name} at {at:?}") }
     }
 
-    /// A replica starts again.
+    /// A restart of a replica.
     pub(in crate::load) fn restart(one: u8, at: Duration) -> Fault {
         Fault { at, action: Action::Restart(one), text: format!("restart {one} at {at:?}") }
     }
 }
 
 impl Action {
-    /// The replicas it names.
+    /// The replicas that it names.
     pub fn replicas(&self) -> Vec<u8> {
         match self {
             Action::Kill(one) | Action::Pause(one, _) => one.number().into_iter().collect(),
@@ -99,12 +101,12 @@ impl Action {
         }
     }
 
-    /// Whether it is about whoever leads then.
+    /// Whether it targets the current leader.
     pub fn is_about_the_leader(&self) -> bool {
         matches!(self, Action::Kill(Who::Leader) | Action::Pause(Who::Leader, _))
     }
 
-    /// The same, about the replica of this number where it is about the leader.
+    /// The same action with the leader replaced by this replica.
     pub(in crate::load) fn about(self, leader: u8) -> Action {
         match self {
             Action::Kill(Who::Leader) => Action::Kill(Who::Replica(leader)),
@@ -119,12 +121,12 @@ impl Action {
     }
 }
 
-/// A fault that cannot be understood: what is wrong with it, and at which word.
+/// A fault that cannot be parsed: what is wrong, and at which word.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{what}\n  {text}\n  {:>at$}", "^", at = at + 1)]
 pub struct BadFault {
     text: String,
-    /// In characters.
+    /// Position in characters.
     at: usize,
     what: String,
 }
@@ -201,10 +203,10 @@ fn action(words: &mut Words<'_>) -> Result<Action, BadFault> {
     })
 }
 
-/// The words of a fault, and how many of them have been read.
+/// The words of a fault, and how many have been read.
 struct Words<'a> {
     text: &'a str,
-    /// Where each begins, in bytes.
+    /// Each word with its start in bytes.
     words: Vec<(usize, &'a str)>,
     next: usize,
 }
@@ -222,7 +224,7 @@ impl<'a> Words<'a> {
         self.words.get(self.next).map(|(_, word)| *word)
     }
 
-    /// That something is wrong with the next word, or with there being none.
+    /// The error that the next word is wrong or missing.
     fn flaw(&self, what: &str) -> BadFault {
         let at = self.words.get(self.next).map_or(self.text.len(), |(at, _)| *at);
         let at = self.text[..at].chars().count();

@@ -1,5 +1,5 @@
-//! What settings amount to: a load that can be run, on a cluster that is started for it or on one
-//! that runs. Everything is checked here, before anything is started.
+//! Builds a scenario from settings: a load that can run on a new or a running cluster. Everything
+//! is checked here, before anything is started.
 
 mod asks;
 pub mod demo;
@@ -25,7 +25,8 @@ use crate::node::Durability;
 use crate::protocol::ProtocolKind;
 use crate::types::{Consistency, Optimisations, Quorums, ReplicaId};
 
-/// So many operations are recorded for a check, about 60 bytes each; of more, some keys' are.
+/// The number of operations recorded for a check, about 60 bytes each; if there are more, only
+/// those of some keys are.
 const RECORD: usize = 2_000_000;
 
 /// The shortest interval of a series.
@@ -34,51 +35,51 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 /// A load that can be run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// All settings, the defaults included.
+    /// All settings, including defaults.
     pub settings: Settings,
-    /// Where to.
+    /// The cluster.
     pub target: Target,
-    /// Who asks what, and when.
+    /// The clients' operations and their pace.
     pub plan: Plan,
-    /// For how long after the warm-up, unless it is until enough was asked.
+    /// The length of the counted time; `None` if the number of operations ends the run.
     pub duration: Option<Duration>,
-    /// How often all of it is done.
+    /// The number of repeats.
     pub repeats: u32,
-    /// Whether the table is filled before.
+    /// Whether the table is filled first.
     pub preload: bool,
-    /// How long an interval of the series is.
+    /// The length of an interval of the series.
     pub interval: Duration,
     /// Whether the history is checked.
     pub verify: bool,
-    /// What has to be met.
+    /// The objectives.
     pub slos: Vec<Slo>,
-    /// What is done to the cluster.
+    /// The scheduled faults.
     pub faults: Vec<Fault>,
-    /// What of the files was mended or makes no difference, for people.
+    /// Notes for people: corrections of the files, and settings without effect.
     pub notes: Vec<String>,
-    /// How long operations may take to be answered once the clients have been told to stop.
+    /// How long operations may take once the clients have been told to stop.
     pub patience: Duration,
-    /// Whether an operation without an answer ends the run, and is a failure.
+    /// Whether an operation without an answer is a failure and ends the run.
     pub must_answer: bool,
-    /// Whether what operations cost the replicas is measured.
+    /// Whether the replicas' costs of operations are measured.
     pub measures_costs: bool,
-    /// Whether the result keeps the history that was checked.
+    /// Whether the result keeps the checked history.
     pub keeps_record: bool,
 }
 
 /// A cluster under load.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// One in this process, started for this.
+    /// A new cluster in this process.
     Local(LocalTarget),
-    /// One that runs.
+    /// A running cluster.
     Remote(Box<ClientConfig>),
-    /// One in virtual time, where things take what they are said to take.
+    /// A cluster in virtual time, with given durations.
     Virtual(LocalTarget, Prices),
 }
 
 impl Target {
-    /// The wide area that the replicas stand in, if that is known.
+    /// The wide area network of the replicas, if known.
     pub fn area(&self) -> Option<&WideArea> {
         match self {
             Target::Local(cluster) | Target::Virtual(cluster, _) => cluster.area.as_ref(),
@@ -87,16 +88,16 @@ impl Target {
     }
 }
 
-/// How long things take in virtual time.
+/// Durations in virtual time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Prices {
-    /// What a message costs its sender and its receiver.
+    /// The CPU time of a message for its sender and for its receiver.
     pub message: Duration,
-    /// A flush; zero for replicas in memory.
+    /// The duration of a flush; zero for replicas in memory.
     pub flush: Duration,
 }
 
-/// Whether one replica leads under a protocol, be it only where proposals collide.
+/// Whether the protocol has a leader, even if only for collisions.
 pub fn leads(protocol: ProtocolKind) -> bool {
     matches!(protocol, ProtocolKind::MultiPaxos | ProtocolKind::FastPaxos)
 }
@@ -104,24 +105,24 @@ pub fn leads(protocol: ProtocolKind) -> bool {
 /// A cluster to start.
 #[derive(Clone, Debug)]
 pub struct LocalTarget {
-    /// What they run.
+    /// The replicas' protocol.
     pub protocol: ProtocolKind,
-    /// How many replicas.
+    /// The number of replicas.
     pub replicas: usize,
-    /// Who is to lead, where one does; elsewhere, whom faults about the leader are about.
+    /// The preferred leader; under a leaderless protocol, the target of faults for the leader.
     pub leader: Option<ReplicaId>,
-    /// Where they stand, unless it is side by side.
+    /// Their wide area network, if any.
     pub area: Option<WideArea>,
-    /// What votes survive.
+    /// How durable votes are.
     pub durability: Durability,
-    /// How they are spared waiting for that.
+    /// Their optimisations for waiting less for flushes.
     pub optimisations: Optimisations,
-    /// Below here they keep what they must not forget.
+    /// The parent of their data directories.
     pub data_dir: Option<PathBuf>,
 }
 
 impl Scenario {
-    /// One run of a plan, of which nothing else is said.
+    /// One run of a plan with default settings.
     pub fn plain(target: Target, plan: Plan) -> Scenario {
         Scenario {
             settings: Settings::default(),
@@ -142,11 +143,12 @@ impl Scenario {
         }
     }
 
-    /// What `flags` and, where those say nothing, `file` ask for. `remote` is the running cluster,
-    /// if that is the target; otherwise one is started, of three replicas if nothing else is said.
+    /// Builds a scenario from `flags`, and from `file` where a flag is not given. `remote` is the
+    /// running cluster, if that is the target; otherwise a cluster is started, by default of three
+    /// replicas.
     ///
     /// # Errors
-    /// The first setting that makes no sense, with the flag or the line it comes from.
+    /// The first invalid setting, with its flag or line.
     pub fn new(
         flags: &Settings,
         file: &ScenarioFile,
@@ -182,7 +184,7 @@ impl Scenario {
                 _ => Consistency::Linearizable,
             },
             timeout,
-            // Clients of a running cluster go elsewhere by themselves.
+            // Clients of a running cluster retry at other replicas by themselves.
             attempt: match &target {
                 Target::Remote(_) => timeout + Duration::from_secs(60),
                 _ => timeout.min(Duration::from_secs(2)),
@@ -236,7 +238,7 @@ impl Scenario {
 }
 
 impl Settings {
-    /// The defaults, as far as they depend on what is said otherwise.
+    /// The defaults, which may depend on other settings.
     fn usual(said: &Settings) -> Settings {
         let is_open = said.rate.is_some();
         let has_keys = said.zipf.is_some()
@@ -270,8 +272,8 @@ impl Settings {
     }
 }
 
-/// What people are told beforehand. A file may be for other loads as well, so what of it makes no
-/// difference is only noted. A flag is meant, and refused.
+/// Notes for people before the run. A file may serve other loads, too, so its settings without
+/// effect are only noted. A flag is meant for this load, so one without effect is refused.
 fn notes(
     file: &ScenarioFile,
     flags: &Settings,
@@ -289,7 +291,7 @@ fn notes(
     Ok(notes)
 }
 
-/// Of what was `said`, that which makes no difference to this load, and why.
+/// The settings of `said` that have no effect on this load, and why.
 fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static str, String)> {
     let mut unused = Vec::new();
     let mut add = |name: &'static str, what: &str| {
@@ -307,7 +309,7 @@ fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static s
         }
         Target::Local(cluster) | Target::Virtual(cluster, _) => {
             let LocalTarget { protocol, durability, .. } = cluster;
-            // Where nobody leads, it is whom faults about the leader are about.
+            // Without a leader, this names the target of faults for the leader.
             if !leads(*protocol) && !faults.iter().any(|fault| fault.action.is_about_the_leader()) {
                 add("leader", &format!("nobody leads under {protocol}: leave it out"));
             }
@@ -368,7 +370,7 @@ fn local(settings: &Settings, area: Option<WideArea>) -> Result<LocalTarget, Fla
     Ok(LocalTarget { protocol, replicas, leader, area, durability, optimisations, data_dir })
 }
 
-/// The replica of a number, or at the site of a name.
+/// The replica with this number, or at the site with this name.
 fn leader(text: &Text, replicas: usize, area: Option<&WideArea>) -> Result<ReplicaId, String> {
     let text = text.to_string();
     let sites = area.map_or(&[][..], |area| &area.sites[..replicas]);
@@ -381,7 +383,7 @@ fn leader(text: &Text, replicas: usize, area: Option<&WideArea>) -> Result<Repli
     })
 }
 
-/// What is done to the cluster, after the end of the warm-up.
+/// The faults, with times after the end of the warm-up.
 fn faults(settings: &Settings, target: &Target) -> Result<Vec<Fault>, String> {
     let mut faults = Vec::new();
     for text in settings.fault.iter().flatten() {
@@ -393,7 +395,7 @@ fn faults(settings: &Settings, target: &Target) -> Result<Vec<Fault>, String> {
     Ok(faults)
 }
 
-/// Whether this can be done to that cluster.
+/// Whether this fault is possible in that cluster.
 fn allow(fault: &Fault, target: &Target) -> Result<(), String> {
     let Target::Local(local) = target else {
         return Err("faults are for clusters that are started here".to_owned());
@@ -408,7 +410,7 @@ fn allow(fault: &Fault, target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// How long clients that go to another site's replica are on their way.
+/// How long clients take to reach another site's replica.
 fn distance(target: &Target) -> Option<Vec<Vec<Duration>>> {
     let area = target.area()?;
     let one_way = |rtt_ms: &f64| Duration::from_secs_f64(rtt_ms / 2_000.0);

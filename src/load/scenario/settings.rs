@@ -1,6 +1,7 @@
-//! The settings of a load, as flags and scenario files give them, all optional; the files, with
-//! errors that name the line. One format for all of `bench-config/`: a file may also describe a
-//! wide area (`wide_area`), or name the file of one. What they amount to is in `scenario`.
+//! The settings of a load from flags and scenario files, all optional, and the files' format, with
+//! errors that name the line. All of `bench-config/` has this format. A file may also describe a
+//! wide area network or name another file that does (`wide_area`). `scenario` interprets the
+//! settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::input::{self, FileError};
 use super::wide_area::{WideArea, one_line};
 
-/// A number, or a text for what is more than that: a time, a range.
+/// A number, or a text for a time or a range.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(untagged, expecting = "write a number, or a text such as \"5s\"")]
 pub enum Text {
@@ -39,12 +40,12 @@ impl From<String> for Text {
     }
 }
 
-/// What a wide area is described by, in the same files.
+/// The settings that describe a wide area network, in the same files.
 const AREA: &[&str] = &["sites", "rtt_ms", "jitter_ms", "loss_percent"];
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
-        /// The settings of a load; what is `None` is left to the default.
+        /// The settings of a load; `None` means the default.
         #[derive(Clone, PartialEq, Debug, Default, Deserialize, Serialize)]
         pub struct Settings {
             $(
@@ -55,10 +56,10 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// The names of all settings, as files have them.
+            /// The names of all settings in files.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
 
-            /// These, and where they say nothing, the `others`.
+            /// These settings, completed by `others` where they are not given.
             pub(super) fn or(self, others: Settings) -> Settings {
                 Settings { $($name: self.$name.or(others.$name),)* }
             }
@@ -70,7 +71,7 @@ macro_rules! settings {
                 }
             }
 
-            /// Whether this one is given.
+            /// Whether this setting is given.
             pub(super) fn has(&self, name: &str) -> bool {
                 match name {
                     $(stringify!($name) => self.$name.is_some(),)*
@@ -82,79 +83,79 @@ macro_rules! settings {
 }
 
 settings! {
-    /// What the scenario shows, in a line.
+    /// What the scenario shows, in one line.
     title: String,
-    /// The agreement protocol of a cluster that is started.
+    /// The protocol of a cluster that is started.
     protocol: String,
-    /// Who is to lead, where one replica does: its number, or the name of its site.
+    /// The preferred leader, if the protocol has one: its number, or its site's name.
     leader: Text,
     /// How many replicas to start.
     replicas: usize,
-    /// The file of a wide area to start them in, seen from the file that says so.
+    /// The file of a wide area network to emulate, relative to the file that names it.
     wan: PathBuf,
-    /// What votes survive: `memory`, `os` or `fsync`.
+    /// The durability of votes: `memory`, `os` or `fsync`.
     durability: String,
-    /// Whether proposals leave before they are durable.
+    /// Whether proposals are sent before they are durable.
     reserved_slots: bool,
     /// Whether commits are answered before they are durable.
     silent_orphans: bool,
-    /// Open loop: operations a second.
+    /// Open loop: operations per second.
     rate: f64,
     /// Open loop: `poisson` or `constant`.
     arrivals: String,
-    /// Open loop: how many may be under way at a replica.
+    /// Open loop: how many operations may be under way at a replica.
     outstanding: u32,
     /// Closed loop: clients at each replica.
     clients: u32,
-    /// Closed loop: how long they think.
+    /// Closed loop: the pause of a client between an answer and its next command.
     think: Text,
-    /// How long to run before anything counts.
+    /// The length of the warm-up, which does not count.
     warm_up: Text,
-    /// How long to run then.
+    /// The length of the counted time.
     duration: Text,
-    /// Or how many operations.
+    /// Alternatively, the number of operations.
     count: u64,
-    /// Of the workload, and of an emulated network.
+    /// The seed of the workload and of an emulated network.
     seed: u64,
-    /// How often to do all of it.
+    /// The number of repeats.
     repeats: u32,
-    /// The share of commands on hot keys, in per cent; the others are on clients' own.
+    /// The percentage of commands on hot keys; the others use the clients' own keys.
     conflicts: f64,
-    /// How many hot keys there are.
+    /// The number of hot keys.
     hot_keys: u32,
-    /// Keys of a table by Zipf, with this exponent.
+    /// Keys of a table with a Zipf distribution with this exponent.
     zipf: f64,
-    /// Keys of a table, all alike.
+    /// Keys of a table with a uniform distribution.
     uniform: bool,
-    /// Keys of a table with a hot spot: `5/80` is 80% of commands on 5% of keys.
+    /// Keys of a table with a hot spot: `5/80` means 80% of commands on 5% of keys.
     hot_spot: String,
-    /// How many keys the table has.
+    /// The number of keys in the table.
     records: u32,
     /// A preset of YCSB, `a` to `f`.
     ycsb: String,
-    /// The share of reads, in per cent.
+    /// The percentage of reads.
     reads: f64,
-    /// Whether reads are answered from a replica's own state, which may be behind.
+    /// Whether reads are answered from a replica's own state, which may be stale.
     local_reads: bool,
-    /// How many keys a read or a put names.
+    /// The number of keys in a read or put.
     keys_per_command: u32,
-    /// How long values are: `16`, `16-1024`, or `16:9,1024:1` with weights.
+    /// The lengths of values: `16`, `16-1024`, or `16:9,1024:1` with weights.
     value_size: Text,
-    /// Whether to fill the table before.
+    /// Whether to fill the table first.
     preload: bool,
-    /// After how long an operation has failed.
+    /// The timeout of an operation.
     timeout: Text,
-    /// How long an interval of the series is.
+    /// The length of an interval of the series.
     interval: Text,
     /// Whether to check that what the clients saw is linearizable.
     verify: bool,
-    /// Objectives.
+    /// The objectives.
     slo: Vec<String>,
-    /// What is done to the cluster, and when.
+    /// The faults and their times.
     fault: Vec<String>,
 }
 
-/// Of each of these, what flags say replaces all that a file says: they exclude each other.
+/// In each group the settings exclude each other: one flag replaces all that a file gives.
 const CHOICES: &[&[&str]] = &[
     &["rate", "arrivals", "outstanding", "clients", "think"],
     &["conflicts", "hot_keys", "zipf", "uniform", "hot_spot", "ycsb"],
@@ -166,14 +167,14 @@ const CHOICES: &[&[&str]] = &[
 pub struct ScenarioFile {
     /// Its settings.
     pub settings: Settings,
-    /// The wide area that it describes or names.
+    /// The wide area network that it describes or names.
     pub area: Option<WideArea>,
     path: PathBuf,
     /// The line of each setting.
     lines: BTreeMap<String, usize>,
 }
 
-/// A setting that makes no sense: where it comes from, and what to do.
+/// A setting is invalid: where it comes from, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {what}")]
 pub struct BadSetting {
@@ -186,8 +187,8 @@ impl ScenarioFile {
     /// Reads a file such as those in `bench-config/`.
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, or has something in it that makes no sense; what only
-    /// shows once flags are added is for [`Scenario::new`](super::Scenario::new) to say.
+    /// If it cannot be read, is not TOML or contains an invalid value.
+    /// [`Scenario::new`](super::Scenario::new) reports errors that depend on flags.
     pub fn read(path: &Path) -> Result<ScenarioFile, FileError> {
         ScenarioFile::read_one(path, true)
     }
@@ -235,7 +236,7 @@ impl ScenarioFile {
         Ok(ScenarioFile { settings, area, path: path.into(), lines })
     }
 
-    /// What flags and this file say together: flags first.
+    /// The combined settings of flags and this file; flags take precedence.
     pub(super) fn under(&self, flags: &Settings) -> Settings {
         let mut mine = self.settings.clone();
         for choice in CHOICES {
@@ -246,7 +247,7 @@ impl ScenarioFile {
         flags.clone().or(mine)
     }
 
-    /// That the setting makes no sense, with the place that it comes from.
+    /// The error of an invalid setting, with its origin.
     pub(super) fn bad(&self, flags: &Settings, name: &str, what: impl fmt::Display) -> BadSetting {
         let name = name.replace('-', "_");
         let flag = format!("--{}", name.replace('_', "-"));
@@ -255,18 +256,18 @@ impl ScenarioFile {
             _ => flag.clone(),
         };
         let what = what.to_string();
-        // What is named at its head already is not named again.
+        // Do not repeat a name that is already at the start.
         let what = what.strip_prefix(&format!("{}: ", &flag[2..])).unwrap_or(&what).to_owned();
         BadSetting { place, what }
     }
 }
 
 impl WideArea {
-    /// Reads a file such as those in `bench-config/` that describes a wide area, or names the file
-    /// of one.
+    /// Reads a file such as those in `bench-config/` that describes a wide area network or names
+    /// another file that does.
     ///
     /// # Errors
-    /// When the file cannot be read, is not TOML, or describes no wide area.
+    /// If the file cannot be read, is not TOML, or describes no wide area network.
     pub fn read(path: &Path) -> Result<WideArea, FileError> {
         let none = || FileError::Line {
             path: path.into(),
@@ -281,10 +282,10 @@ fn known() -> impl Iterator<Item = &'static str> {
     Settings::NAMES.iter().chain(AREA).copied()
 }
 
-/// What to say of a name that is none: the nearest that is one.
+/// The message for an unknown name, which suggests the nearest known one.
 fn unknown(name: &str) -> String {
     let distance = |known: &&str| match known.starts_with(name) || name.starts_with(known) {
-        // Half of a name is nearer than another one of its length.
+        // A part of a name is nearer than another name of its length.
         true => 1,
         false => strsim::damerau_levenshtein(name, known),
     };

@@ -1,4 +1,4 @@
-//! Objectives that a run has to meet: `p99<50ms`, `errors<1%`, `rate>1000`.
+//! Objectives of a run: `p99<50ms`, `errors<1%`, `rate>1000`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,32 +17,32 @@ pub struct Slo {
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Figure {
-    /// A quantile, from 0 to 1, below a time in seconds.
+    /// A quantile, from 0 to 1, is below a time in seconds.
     Quantile(f64),
-    /// The share of operations without an answer, below a share.
+    /// The share of operations without an answer is below a share.
     Errors,
-    /// Answers a second, above a number.
+    /// The answers per second are above a number.
     Rate,
 }
 
-/// What objectives are about.
+/// The figures that objectives refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured<'a> {
     /// From the intended start to the answer.
     pub latency: &'a Durations,
-    /// Operations without an answer among all, from 0 to 1: errors, dropped and unanswered ones.
+    /// The share of operations without an answer, from 0 to 1: errors, dropped and unanswered ones.
     pub errors: f64,
-    /// Answers a second.
+    /// Answers per second.
     pub rate: f64,
 }
 
 impl Slo {
-    /// How it was missed, in words, if it was. A latency counts as missed where so many operations
-    /// have no answer that the quantile is among them.
+    /// How the objective was missed, as text; `None` if it was met. A latency counts as missed if
+    /// the quantile falls among the operations without an answer.
     pub fn missed(&self, measured: &Measured<'_>) -> Option<String> {
         let (is_met, found) = match self.figure {
             Figure::Quantile(share) => {
-                // Without an answer is slower than anything.
+                // An operation without an answer counts as slower than any other.
                 let answered = 1.0 - measured.errors;
                 if share > answered || measured.latency.count() == 0 {
                     let lost = 100.0 * measured.errors;
@@ -66,7 +66,7 @@ impl fmt::Display for Slo {
     }
 }
 
-/// An objective that cannot be understood.
+/// An objective that cannot be parsed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text:?}: {what}")]
 pub struct BadSlo {
@@ -146,7 +146,7 @@ mod tests {
     fn an_operation_without_an_answer_is_slower_than_any() {
         assert_eq!(missed("p50<101ms", 0.4), None);
         assert!(missed("p99<101ms", 0.4).is_some_and(|words| words.contains("40.00%")));
-        // The median of all is the 100th of the 100 answers when another 100 have none.
+        // If another 100 have no answer, the median of all is the slowest of the 100 answers.
         assert!(missed("p50<99ms", 0.5).is_some());
     }
 

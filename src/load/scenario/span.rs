@@ -1,14 +1,14 @@
-//! Times as people write them: `5s`, `250ms`, `1.5s`, `2m`; a bare number is seconds.
+//! Times as users write them: `5s`, `250ms`, `1.5s`, `2m`; a bare number means seconds.
 
 use std::time::Duration;
 
-/// The longest that is taken for meant.
+/// The longest accepted time, in seconds.
 const LONGEST: f64 = 30.0 * 86_400.0;
 
-/// Reads a time.
+/// Parses a time.
 ///
 /// # Errors
-/// In words, when it is none, negative, or above 30 days.
+/// A text, if it is not a time, is negative, or exceeds 30 days.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time: write it like 5s, 250ms, 1.5s or 2m");
     let text = text.trim();

@@ -1,4 +1,4 @@
-//! What settings amount to, and every file that is shipped.
+//! Scenarios from settings, and from every file in the repository.
 
 use std::path::Path;
 
@@ -122,7 +122,7 @@ fn what_makes_no_difference_is_refused_as_a_flag_and_said_of_a_file() {
         let made = Scenario::new(&Settings::default(), &file, None, None).expect(words);
         assert_eq!(made.notes.len(), 1, "{words}: {:?}", made.notes);
     }
-    // Faults about the leader are about whom it names, where nobody leads.
+    // Without a leader, faults for the leader target the named replica.
     let stands_in = scenario(|it| {
         (it.leader, it.fault) = (Some(Text::Whole(2)), Some(vec!["kill leader at 1s".into()]));
     });
@@ -155,7 +155,7 @@ fn every_scenario_that_is_shipped_can_be_run_and_explains_itself() {
         let text = std::fs::read_to_string(&path).expect("text");
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         if name.starts_with("compare-") {
-            // Those are for `isonomy compare`, and tested there.
+            // Those files are for `isonomy compare` and tested there.
             continue;
         }
         let file = ScenarioFile::read(&path).unwrap_or_else(|error| panic!("{error}"));

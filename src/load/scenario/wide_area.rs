@@ -1,6 +1,6 @@
-//! A wide area as a scenario file describes it: sites, round trips, jitter, loss. Read with errors
-//! that say which line to mend; turned into the emulated paths of the mesh before the replicas
-//! start. `settings` reads the files, and what else stands in them.
+//! A wide area network as a scenario file describes it: sites, round trips, jitter, loss. Reading
+//! it gives errors that name the line. It becomes the emulated paths of the mesh before the
+//! replicas start. `settings` reads the files and their other contents.
 
 use std::time::Duration;
 
@@ -11,34 +11,34 @@ use super::input::{Flaw, flaw};
 use crate::mesh::WanControl;
 use crate::types::{MAX_REPLICAS, Quorums};
 
-/// The longest round trip that is taken for meant, in milliseconds.
+/// The longest accepted round trip, in milliseconds.
 const MAX_RTT_MS: f64 = 10_000.0;
 
-/// Two measurements of one round trip that differ by no more than this, in milliseconds, or by the
-/// share below, are both taken for right.
+/// Two measurements of one round trip are both accepted if they differ by at most this many
+/// milliseconds, or by the share below.
 const MAX_SKEW_MS: f64 = 1.0;
 const MAX_SKEW: f64 = 0.1;
 
-/// The longest round trip within a site, in milliseconds, that is taken for none.
+/// The longest round trip within a site, in milliseconds, that is treated as zero.
 const MAX_INSIDE_MS: f64 = 5.0;
 
 /// Sites and the paths between them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WideArea {
-    /// The sites' names, at least one. Replica `i` stands at the `i`-th.
+    /// The sites' names, at least one. Replica `i` is at the `i`-th.
     pub sites: Vec<String>,
-    /// Round trips in milliseconds between any two sites: symmetric, with zeros from a site to
+    /// The round trips in milliseconds between any two sites: symmetric, and zero from a site to
     /// itself.
     pub rtt_ms: Vec<Vec<f64>>,
-    /// A packet is late by up to this many milliseconds more.
+    /// The largest random extra delay of a packet, in milliseconds.
     pub jitter_ms: f64,
-    /// How many of a hundred packets get lost.
+    /// The percentage of packets that are lost.
     pub loss_percent: f64,
-    /// What was mended in the table, for people.
+    /// Notes on corrections of the table, for people.
     pub notes: Vec<String>,
 }
 
-/// The file as it is written, as far as it is about the wide area.
+/// The file's fields about the wide area network.
 #[derive(Deserialize)]
 struct Written {
     sites: Spanned<Vec<String>>,
@@ -70,7 +70,7 @@ impl WideArea {
         Ok(WideArea { sites, rtt_ms, jitter_ms, loss_percent, notes })
     }
 
-    /// The emulated paths; the seed decides jitter and loss.
+    /// The emulated paths. The seed determines jitter and loss.
     pub fn control(&self, seed: u64) -> WanControl {
         let control = WanControl::from_rtt_ms(seed, &self.rtt_ms);
         let sites = self.sites.len();
@@ -83,9 +83,9 @@ impl WideArea {
         control
     }
 
-    /// No leaderless protocol commits faster at a site: the round trip to the farthest member of
-    /// the nearest fast quorum, in milliseconds, if a replica stands at each of the first `n`
-    /// sites.
+    /// The lower bound for commits of leaderless protocols at a site, in milliseconds, if a replica
+    /// is at each of the first `n` sites: the round trip to the farthest member of the nearest fast
+    /// quorum.
     ///
     /// # Panics
     /// If `site` is not below `n`, or there are fewer sites than `n`.
@@ -137,7 +137,7 @@ fn check_matrix(sites: &[String], matrix: &Spanned<Vec<Spanned<Vec<f64>>>>) -> R
             if a == b && rtt > MAX_INSIDE_MS {
                 return flaw(format!("{rtt} from {name} to itself: write 0"));
             }
-            // Rows before this one have been found long enough.
+            // Earlier rows have been checked to be long enough.
             let back = rows[..a].get(b).map_or(rtt, |row| row.as_ref()[a]);
             if (back - rtt).abs() > MAX_SKEW_MS.max(MAX_SKEW * back.max(rtt)) {
                 let what = "a round trip is about the same from both ends";
@@ -148,8 +148,8 @@ fn check_matrix(sites: &[String], matrix: &Spanned<Vec<Spanned<Vec<f64>>>>) -> R
     Ok(())
 }
 
-/// Tables of measurements have two values for each path, which differ a little, and round trips
-/// within a site. Of the first the mean is taken, and zero for the others, with a note.
+/// Measured tables have two slightly different values for each path, and round trips within a site.
+/// Replaces the former by their mean and the latter by zero, with a note.
 fn mend_matrix(
     sites: &[String],
     mut rtt_ms: Vec<Vec<f64>>,
@@ -160,7 +160,7 @@ fn mend_matrix(
         for (b, other) in sites[..a].iter().enumerate() {
             let (there, back) = (rtt_ms[a][b], rtt_ms[b][a]);
             if there.to_bits() != back.to_bits() {
-                // To the microsecond, as a table would have it.
+                // Rounded to the microsecond, as in a table.
                 let mean = ((there + back) / 2.0 * 1e3).round() / 1e3;
                 (rtt_ms[a][b], rtt_ms[b][a]) = (mean, mean);
                 skewed.push(format!("{other}–{name} {mean}"));
@@ -181,7 +181,7 @@ fn mend_matrix(
     rtt_ms
 }
 
-/// A name as it may stand in a line of a table or on a terminal.
+/// A name that fits into one line of a table or a terminal.
 pub(in crate::load) fn one_line(name: &str) -> String {
     let parts = name.split(|c: char| c.is_whitespace() || c.is_control());
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")

@@ -1,5 +1,5 @@
-//! A cluster in this process as the target of a load: its replicas as endpoints, what can be done
-//! to it, and what its replicas have counted.
+//! A cluster in this process as the target of a load: its replicas as endpoints, its faults, and
+//! its replicas' counters.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,13 +19,13 @@ fn trouble(error: ProposeError) -> Trouble {
         ProposeError::Rejected(Rejected::Stopping | Rejected::NoQuorum(_)) => Trouble::Gone,
         ProposeError::Unknown(Unknown::Stopped | Unknown::TimedOut(_)) => Trouble::Gone,
         ProposeError::Unknown(Unknown::NoQuorum(..)) => Trouble::Gone,
-        // A command of ours that is refused for good, an output that is lost though its client
-        // waits for it, a replica that broke an invariant.
+        // A valid command that is refused for good, a lost output for which its client still waits,
+        // or a broken invariant in a replica.
         other => Trouble::Failed(other.to_string()),
     }
 }
 
-/// Where a replica is found, in whichever of its lives.
+/// The current handle of a replica, which changes with its restarts.
 #[derive(Clone, Debug)]
 pub(in crate::load) struct Place(Arc<Mutex<Replica<Kv>>>);
 
@@ -58,17 +58,17 @@ impl Endpoint for Place {
     }
 }
 
-/// A cluster, and what was done to it.
+/// A cluster and the faults done to it.
 #[derive(Debug)]
 pub(in crate::load) struct Local {
     cluster: LocalCluster<Kv>,
     places: Vec<Place>,
     network: Option<WanControl>,
     area: Option<WideArea>,
-    /// Who was to lead.
+    /// The preferred leader.
     wished: Option<ReplicaId>,
     paused: Vec<Option<Pause>>,
-    /// What former lives of each replica have counted.
+    /// The counters of each replica's earlier lives.
     former: Vec<Tally>,
 }
 
@@ -100,13 +100,13 @@ impl Local {
         &self.cluster
     }
 
-    /// Who leads, as far as those say that can be asked.
+    /// The leader, according to the replicas that can be asked.
     pub(in crate::load) async fn leader(&self) -> Option<ReplicaId> {
         leader_of(&self.cluster, |id| self.paused[id.index()].is_none()).await
     }
 
-    /// The number of the leader; where nobody leads, of whoever was to, or else of the first: of
-    /// those that live.
+    /// The number of the leader. Without one, that of the preferred leader or else of the first
+    /// replica, if it is alive.
     pub(in crate::load) async fn leader_or_stand_in(&self) -> u8 {
         let leader = self.leader().await;
         let mut live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
@@ -114,7 +114,7 @@ impl Local {
         leader.or(live.first().copied()).map_or(1, ReplicaId::number)
     }
 
-    /// The number of whom a fault is about.
+    /// The number of a fault's target.
     async fn number(&self, who: Who) -> u8 {
         match who {
             Who::Replica(number) => number,
@@ -122,16 +122,16 @@ impl Local {
         }
     }
 
-    /// Does it.
+    /// Carries out a fault.
     ///
     /// # Errors
-    /// When a replica does not start again.
+    /// If a replica does not start again.
     pub(in crate::load) async fn act(&mut self, action: &Action) -> Result<(), StartError> {
         let index = |number: u8| usize::from(number) - 1;
         match action {
             Action::Kill(who) => {
                 let number = self.number(*who).await;
-                // Who is dead does not stand still.
+                // A dead replica is no longer paused.
                 self.paused[index(number)] = None;
                 self.cluster.crash(number);
             }
@@ -185,7 +185,7 @@ impl Local {
         self.network.as_ref().expect("a schedule that needs a network has one")
     }
 
-    /// Makes both ways between two sites late by this much more than they are anyway.
+    /// Delays both directions between two sites by this much more than usual.
     fn delay(&self, a: usize, b: usize, late: Duration, loss: Option<f64>) {
         let rtt_ms = self.area.as_ref().map_or(0.0, |area| area.rtt_ms[a][b]);
         let usual = Duration::from_secs_f64(rtt_ms / 2_000.0);
@@ -197,13 +197,13 @@ impl Local {
         }
     }
 
-    /// Lets all that stand still go on.
+    /// Resumes all paused replicas.
     pub(in crate::load) fn resume_all(&mut self) {
         self.paused.iter_mut().for_each(|paused| *paused = None);
     }
 
-    /// What each replica has counted in all its lives so far. One that stands still is not asked:
-    /// it could not answer.
+    /// The counters of each replica over all its lives. A paused replica is not asked, because it
+    /// could not answer.
     pub(in crate::load) async fn tallies(&self) -> Vec<Tally> {
         let mut all = Vec::new();
         for ((place, former), paused) in self.places.iter().zip(&self.former).zip(&self.paused) {
@@ -219,8 +219,7 @@ impl Local {
     }
 }
 
-/// Who leads, as most of those that live and may be asked say of one that lives, too. `None` where
-/// nobody does.
+/// The live replica that most of the live replicas asked name as leader; `None` if there is none.
 pub(in crate::load) async fn leader_of(
     cluster: &LocalCluster<Kv>,
     answers: impl Fn(ReplicaId) -> bool,

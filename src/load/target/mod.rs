@@ -1,4 +1,4 @@
-//! What a load is put on: a cluster in this process, one that runs, or one in virtual time.
+//! The targets of a load: a cluster in this process, a running cluster, or one in virtual time.
 
 pub(super) mod local;
 pub(super) mod remote;

@@ -1,19 +1,19 @@
-//! A running cluster as the target of a load: for each of its replicas, a client that prefers it.
+//! A running cluster as the target of a load, with one client for each replica that prefers it.
 
 use crate::client::{Client, ClientConfig, ConnectError};
 use crate::load::driver::{Endpoint, Trouble};
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::types::{Consistency, RequestId};
 
-/// A client that prefers one replica. It numbers commands and goes elsewhere by itself.
+/// A client that prefers one replica. It numbers its commands and retries at other replicas.
 #[derive(Clone, Debug)]
 pub(in crate::load) struct Remote(Client<Kv>);
 
 impl Remote {
-    /// One for each replica that the configuration names.
+    /// One client for each replica in the configuration.
     ///
     /// # Errors
-    /// When one finds no replica at all.
+    /// If a client reaches no replica at all.
     pub(in crate::load) async fn connect(
         config: &ClientConfig,
     ) -> Result<Vec<Remote>, ConnectError> {

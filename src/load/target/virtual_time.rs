@@ -1,5 +1,5 @@
-//! A cluster in virtual time as the target of a load: the same streams of commands, and a result of
-//! the same form, in which latencies are exact.
+//! A cluster in virtual time as the target of a load: the same streams of commands and a result of
+//! the same form, with exact latencies.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::sim::virtual_time::{
 };
 use crate::types::{Footprint, ReplicaId};
 
-/// Runs a scenario, to which the cluster's wide area gives the delays.
+/// Runs a scenario with the delays of the cluster's wide area network.
 pub(in crate::load) fn run(scenario: &Scenario, cluster: &LocalTarget, prices: Prices) -> Run {
     let mut streams = Streams::new(&scenario.plan.workload);
     let setup = setup(scenario, cluster, prices);
@@ -89,7 +89,7 @@ fn event(Crash { site, at, back }: Crash, warm_up: Duration) -> Event {
     }
 }
 
-/// What a measurement amounts to, for all sites together.
+/// The result of a measurement over all sites.
 fn of(measured: &Measured) -> Run {
     let seconds = measured.time.as_secs_f64();
     let fast = measured.samples.iter().filter(|sample| sample.fast).count() as u64;
@@ -150,7 +150,7 @@ fn sites(measured: &Measured, cluster: &LocalTarget) -> Vec<Site> {
     area.sites.iter().enumerate().map(one).collect()
 }
 
-/// Cuts a run into intervals of one length, silent ones included. Later answers are left out.
+/// Cuts a run into intervals of equal length, including silent ones. Later answers are left out.
 fn series(
     answers: &[(Duration, Duration)],
     warm_up: Duration,
@@ -171,7 +171,7 @@ fn series(
     (0..count).map(row).collect()
 }
 
-/// The clients of virtual time: a stream for each.
+/// The clients of virtual time, each with its own stream.
 struct Streams<'a> {
     workload: &'a Workload,
     population: Population,

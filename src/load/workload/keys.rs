@@ -1,5 +1,5 @@
-//! Which keys commands go to: the patterns that papers and YCSB use, and the keys' names. Drawn
-//! from by `workload`, for each client with its own randomness.
+//! The keys of commands: the patterns of papers and YCSB, and the keys' names. `workload` draws
+//! from them with separate randomness for each client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,57 +10,58 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
 
-/// A client has this many keys of its own.
+/// The number of a client's own keys.
 pub const OWN_KEYS: u32 = 16;
 
-/// Keys below this number are hot ones.
+/// Keys below this number are hot keys.
 const HOT_KEYS: u32 = 1 << 20;
 
-/// Keys from this number on are a table's that all clients share; those between are clients' own.
+/// Keys from this number on are in a table shared by all clients; those in between are clients'
+/// own.
 const TABLE: u32 = 1 << 31;
 
-/// The largest table that may be asked for, so that there is room to insert into it.
+/// The largest table allowed, so that there is room for inserts.
 pub const MAX_KEYS: u32 = 1 << 30;
 
-/// The most hot keys there may be.
+/// The most hot keys allowed.
 pub const MAX_HOT: u32 = 1 << 10;
 
 /// How keys are chosen.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Keys {
-    /// As in the EPaxos paper: this share of the commands, in per cent, goes to a hot key, all
-    /// others to keys that only one client uses, and conflict with nobody's.
+    /// As in the EPaxos paper: this percentage of commands uses a hot key. All others use keys of
+    /// one client only and conflict with no other client's.
     Conflict {
-        /// How many of a hundred commands go to a hot key.
+        /// The percentage of commands on a hot key.
         percent: f64,
-        /// How many hot keys there are, evenly used.
+        /// The number of hot keys, which are used equally.
         hot: u32,
-        /// The hot keys are replaced by new ones this often, so that the history of each is short
-        /// and can be checked by itself; never, if not given.
+        /// How often the hot keys are replaced by new ones, so that each has a short history that
+        /// can be checked separately; `None` for never.
         age: Option<Duration>,
     },
-    /// A table in which the `i`-th key comes in proportion to `1 / i^theta`.
+    /// A table in which the `i`-th key is used in proportion to `1 / i^theta`.
     Zipf {
         /// The number of keys.
         keys: u32,
-        /// The exponent: 0 is uniform, YCSB's is 0.99.
+        /// The exponent: 0 is uniform, YCSB uses 0.99.
         theta: f64,
     },
-    /// A table in which each key is as likely as any.
+    /// A table in which all keys are equally likely.
     Uniform {
         /// The number of keys.
         keys: u32,
     },
-    /// A table of which a part gets more than its share.
+    /// A table with a hot part.
     HotSpot {
         /// The number of keys.
         keys: u32,
-        /// How many of a hundred keys are hot.
+        /// The percentage of keys that are hot.
         keys_percent: f64,
-        /// How many of a hundred commands go to them.
+        /// The percentage of commands on hot keys.
         commands_percent: f64,
     },
-    /// A table in which the keys inserted last are the likeliest, by Zipf.
+    /// A table in which recently inserted keys are the likeliest, with a Zipf distribution.
     Latest {
         /// The number of keys at the start.
         keys: u32,
@@ -70,7 +71,7 @@ pub enum Keys {
 }
 
 impl Keys {
-    /// The keys that a table has at the start; none where there is no table.
+    /// The number of keys in the table at the start; 0 without a table.
     pub fn table(&self) -> u32 {
         match *self {
             Keys::Conflict { .. } => 0,
@@ -82,40 +83,40 @@ impl Keys {
     }
 }
 
-/// A key, as a small number.
+/// A key as a small number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key(pub u32);
 
 impl Key {
-    /// One of `hot` hot keys at a moment of the run.
+    /// One of `hot` hot keys at this time of the run.
     fn hot(which: u32, hot: u32, age: Option<Duration>, elapsed: Duration) -> Key {
         let age = age.map_or(0, |age| elapsed.as_millis() / age.as_millis().max(1));
         let number = u32::try_from(age).unwrap_or(u32::MAX).saturating_mul(hot);
         Key(number.saturating_add(which).min(HOT_KEYS - 1))
     }
 
-    /// The key number `index`, from 0, of the table.
+    /// The table's key number `index`, from 0.
     pub fn of_table(index: u32) -> Key {
         Key(TABLE.saturating_add(index))
     }
 
-    /// The key number `index`, below [`OWN_KEYS`], of a client's own.
+    /// A client's own key number `index`, which is below [`OWN_KEYS`].
     pub(super) fn own(client: u32, index: u32) -> Key {
         Key(HOT_KEYS + client * OWN_KEYS + index)
     }
 
-    /// Which of this client's own keys it is, if it is one.
+    /// The index of the key if it is this client's own.
     pub(super) fn own_index(self, client: u32) -> Option<usize> {
         let index = self.0.checked_sub(Key::own(client, 0).0)?;
         (index < OWN_KEYS).then_some(index as usize)
     }
 
-    /// Whether it is a hot key, which all clients share.
+    /// Whether it is a hot key, shared by all clients.
     pub fn is_hot(self) -> bool {
         self.0 < HOT_KEYS
     }
 
-    /// The key as the store knows it: `hot-3`, `c17-2` for the third key of client 17, `k5` for the
+    /// The key's name in the store: `hot-3`, `c17-2` for the third key of client 17, `k5` for the
     /// sixth of a table.
     pub fn name(self) -> Bytes {
         let name = match (self.0.checked_sub(TABLE), self.0.checked_sub(HOT_KEYS)) {
@@ -127,17 +128,17 @@ impl Key {
     }
 }
 
-/// How many keys the table has by now; shared by all clients of a run.
+/// The current number of keys in the table, shared by all clients of a run.
 #[derive(Clone, Debug)]
 pub struct Population(Arc<AtomicU32>);
 
 impl Population {
-    /// That of a new run.
+    /// The population at the start of a run.
     pub fn of(keys: &Keys) -> Population {
         Population(Arc::new(AtomicU32::new(keys.table())))
     }
 
-    /// A key that was not there before.
+    /// Adds a new key.
     pub(super) fn insert(&self) -> Key {
         Key::of_table(self.0.fetch_add(1, Ordering::Relaxed))
     }
@@ -157,7 +158,7 @@ pub(super) struct Picker {
 }
 
 impl Picker {
-    /// Of checked `keys`.
+    /// Draws from `keys`, which must be valid.
     pub(super) fn new(keys: &Keys, client: u32, population: Population) -> Picker {
         let zipf = match *keys {
             Keys::Zipf { keys, theta } | Keys::Latest { keys, theta } => {
@@ -172,7 +173,7 @@ impl Picker {
     pub(super) fn pick(&self, random: &mut ChaCha8Rng, elapsed: Duration) -> Key {
         let rank = |random: &mut ChaCha8Rng| {
             let drawn = self.zipf.as_ref().map_or(1.0, |zipf| zipf.sample(random));
-            // Whole numbers from 1 to the number of keys.
+            // Drawn values are whole numbers from 1 to the number of keys.
             #[expect(clippy::cast_possible_truncation, reason = "the number of keys is a u32")]
             let rank = drawn as u32;
             rank.saturating_sub(1)
@@ -200,8 +201,8 @@ impl Picker {
         }
     }
 
-    /// A further key of a command: under [`Keys::Conflict`] one of the client's own, so that the
-    /// share of commands that conflict stays what it is.
+    /// A further key of a command. Under [`Keys::Conflict`] it is one of the client's own, so that
+    /// the share of conflicting commands stays the same.
     pub(super) fn pick_more(&self, random: &mut ChaCha8Rng, elapsed: Duration) -> Key {
         match self.keys {
             Keys::Conflict { .. } => self.own(random),
@@ -224,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// How often each of the first `N` keys of the table comes, of 100,000.
+    /// How often each of the first `N` keys of the table is drawn, out of 100,000.
     fn counts<const N: usize>(keys: Keys) -> [u32; N] {
         let picker = Picker::new(&keys, 0, Population::of(&keys));
         let mut random = ChaCha8Rng::seed_from_u64(1);

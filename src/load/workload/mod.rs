@@ -1,5 +1,5 @@
-//! What clients ask: a seeded mix of commands, on keys by a pattern (`keys`), with values that tell
-//! who wrote them (`values`). Each client has a stream of its own.
+//! The clients' operations: a seeded mix of commands, with keys from a pattern (`keys`) and values
+//! that identify their writer (`values`). Each client has its own stream.
 
 pub mod keys;
 pub mod values;
@@ -17,42 +17,43 @@ use self::values::{DIGITS, MAX_BYTES};
 pub use self::values::{Sizes, Written};
 use crate::machine::{KvCommand, KvOutput};
 
-/// The hot key of the demo is replaced this often: so long a piece of its history can be checked by
-/// itself.
+/// How often the demo replaces its hot key, so that each has a short history that can be checked
+/// separately.
 const HOT_KEY_AGE: Duration = Duration::from_millis(250);
 
-/// The most keys that one command may name.
+/// The most keys in one command.
 pub const MAX_KEYS_PER_COMMAND: u32 = 1_000;
 
-/// How many keys a scan reads, at most.
+/// The most keys that a scan reads.
 pub const MAX_SCAN: u32 = 100;
 
-/// How many of a hundred operations are of what kind.
+/// The percentage of operations of each kind.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Mix {
-    /// Get a value.
+    /// Read a value.
     pub read: f64,
-    /// Set one.
+    /// Set a value.
     pub put: f64,
-    /// Set one if it is as the client knows it.
+    /// Set a value if it is as the client knows it.
     pub swap: f64,
-    /// Remove one.
+    /// Remove a value.
     pub delete: f64,
-    /// Set one that was not there before.
+    /// Set the value of a new key.
     pub insert: f64,
-    /// Get a run of neighbours.
+    /// Read consecutive keys.
     pub scan: f64,
-    /// Get one, then set it: two commands, timed as one operation.
+    /// Read a value, then set it: two commands, timed as one operation.
     pub modify: f64,
 }
 
 impl Mix {
-    /// The rest, besides this share of reads, are puts.
+    /// A mix with this percentage of reads; the rest are puts.
     pub fn reads(percent: f64) -> Mix {
         Mix { read: percent, put: 100.0 - percent, ..Mix::default() }
     }
 
-    /// The demo's: of what are no reads, eight in ten are puts, one a swap, one a deletion.
+    /// The demo's mix: of the operations that are not reads, eight in ten are puts, one is a swap
+    /// and one a deletion.
     fn all_sorts(reads: f64) -> Mix {
         let tenth = (100.0 - reads) / 10.0;
         Mix { read: reads, put: 8.0 * tenth, swap: tenth, delete: tenth, ..Mix::default() }
@@ -82,29 +83,28 @@ enum Sort {
     Modify,
 }
 
-/// What the clients of a run ask for.
+/// The workload of a run's clients.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Workload {
-    /// Which keys.
+    /// The pattern of keys.
     pub keys: Keys,
-    /// What kinds of operations.
+    /// The kinds of operations.
     pub mix: Mix,
-    /// Keys that each read and put names.
+    /// The number of keys in each read and put.
     pub keys_per_command: u32,
-    /// How long values are.
+    /// The lengths of values.
     pub values: Sizes,
-    /// Decides what is asked, though not what comes first.
+    /// Determines the operations, but not the order in which they arrive.
     pub seed: u64,
-    /// Whether answers are understood, for a history that is checked; values have to be at least
-    /// 16 bytes long then.
+    /// Whether answers are parsed for a checked history. Values must then have at least 16 bytes.
     pub checked: bool,
-    /// Put before the names of keys, so that what others have left in the store is not met; 0 for
-    /// nothing.
+    /// A prefix for the names of keys, so that they differ from any left in the store; 0 for none.
     pub namespace: u64,
 }
 
 impl Workload {
-    /// The demo's: a hot key that is replaced four times a second, reads and all sorts of writes.
+    /// The demo's workload: a hot key that is replaced four times a second, reads, and all kinds of
+    /// writes.
     pub fn demo(conflicts: f64, reads: f64, value_bytes: usize, seed: u64) -> Workload {
         Workload {
             keys: Keys::Conflict { percent: conflicts, hot: 1, age: Some(HOT_KEY_AGE) },
@@ -124,45 +124,45 @@ impl Default for Workload {
     }
 }
 
-/// A workload that cannot be run, and what to do about it.
+/// A workload is invalid; says what to do.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadWorkload {
-    /// A share that is none.
+    /// A percentage is out of range.
     #[error("{name}: {value} is no percentage: take one from 0 to 100")]
     Percentage {
-        /// Which, in the words of the command line.
+        /// Its name on the command line.
         name: &'static str,
-        /// What it was.
+        /// The value.
         value: f64,
     },
-    /// Another number.
+    /// Another number is out of range.
     #[error("{name}: {value}: take between {least} and {most}")]
     Range {
-        /// Which.
+        /// Its name.
         name: &'static str,
-        /// What it was.
+        /// The value.
         value: f64,
-        /// The least.
+        /// The minimum.
         least: f64,
-        /// The most.
+        /// The maximum.
         most: f64,
     },
-    /// Shares that make no whole.
+    /// The shares do not add up to 100.
     #[error("the shares of operations add up to {0}, not 100")]
     Mix(f64),
-    /// Values that cannot be told apart, or that no frame holds.
+    /// Values are too short to be unique or too long for a frame.
     #[error("a value of {bytes} bytes: take between {least} and 1048576")]
     ValueBytes {
         /// The length.
         bytes: usize,
-        /// The least.
+        /// The minimum.
         least: usize,
     },
 }
 
 impl BadWorkload {
-    /// The setting that is wrong, as flags and files call it.
+    /// The name of the invalid setting in flags and files.
     pub fn setting(&self) -> &'static str {
         match self {
             BadWorkload::Percentage { name, .. } | BadWorkload::Range { name, .. } => name,
@@ -173,11 +173,11 @@ impl BadWorkload {
 }
 
 impl Workload {
-    /// Whether it can be run.
+    /// Checks the workload.
     ///
     /// # Errors
-    /// When a share is no percentage, a number is out of its range, or values are too short to be
-    /// unique or above 1 MiB.
+    /// If a percentage or another number is out of range, or if values are too short to be unique
+    /// or above 1 MiB.
     pub fn check(&self) -> Result<(), BadWorkload> {
         self.check_keys()?;
         for (_, value) in self.mix.shares() {
@@ -220,7 +220,7 @@ impl Workload {
         range("records", keys, 1.0, MAX_KEYS.into())
     }
 
-    /// The stream of commands of one client of a run; each has another `client`, from 0.
+    /// The stream of operations of one client of a run; `client` must be unique, from 0.
     pub fn client(&self, client: u32, population: &Population) -> Stream {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(client.into());
@@ -254,64 +254,64 @@ fn range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), Ba
     }
 }
 
-/// What one client asks of one key.
+/// What one command asks of one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
-    /// The value.
+    /// Read its value.
     Get,
     /// Set it.
     Put(Written),
-    /// Set it to the second if it is the first.
+    /// Set it to the second value if it has the first.
     Cas(Written, Written),
     /// Remove it.
     Del,
 }
 
-/// What came of it.
+/// The result for one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
-    /// Whether it did what it was meant to: a `cas` swapped, a `del` found something.
+    /// Whether it did what it should: a `cas` swapped, a `del` found a value.
     pub ok: bool,
-    /// What a `get`, or a `cas` that did not swap, found.
+    /// The value that a `get` or an unsuccessful `cas` found.
     pub found: Written,
 }
 
-/// What one command asks: several keys only for gets alone and for puts alone.
+/// What one command asks. Several keys occur only in pure gets and in pure puts.
 pub type Asks = SmallVec<[(Key, Ask); 1]>;
 
-/// What operations are counted as.
+/// The kinds by which operations are counted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// One that only reads.
+    /// Only reads.
     Read,
     /// A put, a swap, a deletion.
     Write,
     /// A put of a new key.
     Insert,
-    /// Many reads in one.
+    /// Many reads in one command.
     Scan,
-    /// A read and a write that follows it.
+    /// A read followed by a write.
     Modify,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 5] = [Kind::Read, Kind::Write, Kind::Insert, Kind::Scan, Kind::Modify];
 
-    /// As reports call it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         ["read", "write", "insert", "scan", "modify"][self as usize]
     }
 }
 
-/// One operation: a command, or two.
+/// One operation: one command or two.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Op {
-    /// What it is counted as.
+    /// The kind it counts as.
     pub kind: Kind,
     /// The command.
     pub asks: Asks,
-    /// What comes after it, if it is a read that is followed by a write.
+    /// The second command, if it is a read followed by a write.
     pub then: Option<Asks>,
 }
 
@@ -327,9 +327,9 @@ pub struct Stream {
     checked: bool,
     namespace: u64,
     next_value: Written,
-    /// What the client last knew of each of its own keys.
+    /// The client's latest knowledge of each of its own keys.
     last_seen: [Written; OWN_KEYS as usize],
-    /// What it last knew of the hot key.
+    /// Its latest knowledge of the hot key.
     hot_seen: (Key, Written),
 }
 
@@ -376,14 +376,14 @@ impl Stream {
             }
             drawn -= share;
         }
-        // Shares of 100 that are not whole numbers may add up to a little less.
+        // Fractional percentages may add up to a little less than 100.
         if self.mix.put > 0.0 { Sort::Put } else { Sort::Get }
     }
 
-    /// As many different keys as a command names, beginning with `first`.
+    /// As many different keys as a command needs, starting with `first`.
     fn keys(&mut self, first: Key, elapsed: Duration) -> SmallVec<[Key; 1]> {
         let mut keys = smallvec![first];
-        // Where few keys get nearly all commands, some are not met in reasonable time.
+        // If few keys get nearly all commands, drawing the others may take too long.
         let mut attempts = 20 * self.keys_per_command;
         while keys.len() < self.keys_per_command && attempts > 0 {
             let key = self.picker.pick_more(&mut self.random, elapsed);
@@ -400,7 +400,7 @@ impl Stream {
         self.next_value
     }
 
-    /// What this client knows of a key: all there is to know of its own, a guess of the hot one.
+    /// What this client knows of a key: exact for its own keys, a guess for the hot one.
     fn seen(&self, key: Key) -> Written {
         match key.own_index(self.client) {
             Some(own) => self.last_seen[own],
@@ -445,9 +445,8 @@ impl Stream {
         KvCommand::PutMany { entries }
     }
 
-    /// Takes note of the store's answer, and says what it means for each key that was asked for. An
-    /// answer to something else entirely is as strange as a value that nobody wrote. Where nothing
-    /// is checked, nobody looks.
+    /// Processes the store's answer, and returns its meaning for each key asked for. An answer of
+    /// the wrong type counts as a value that was never written. Without a check, nothing is parsed.
     pub fn answered(&mut self, asks: &[(Key, Ask)], output: &KvOutput) -> SmallVec<[Answer; 1]> {
         if !self.checked {
             return SmallVec::new();

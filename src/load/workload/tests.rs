@@ -1,4 +1,4 @@
-//! What streams of commands look like.
+//! Properties of streams of commands.
 
 use std::collections::HashSet;
 

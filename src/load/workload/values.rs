@@ -1,29 +1,29 @@
-//! Values that clients write: each unique, as long as the distribution says, and telling who wrote
-//! it, so that a history can be checked.
+//! The values that clients write. Each is unique, has a length from the distribution, and
+//! identifies its writer, so that a history can be checked.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// A value starts with its number in this many hexadecimal digits; shorter ones have its last.
+/// A value starts with its number in this many hexadecimal digits; a shorter value has the last
+/// ones.
 pub const DIGITS: usize = 16;
 
 /// The longest value, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// How long values are. A value's length follows from its number, so that whoever reads it knows
-/// what it has to be.
+/// The lengths of values. A value's number determines its length, so a reader can check it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sizes {
-    /// All the same.
+    /// All values have this length.
     Fixed(usize),
-    /// Evenly spread between two lengths, both included.
+    /// Uniformly distributed between two lengths, inclusive.
     Uniform(usize, usize),
-    /// One of these, each as often as its weight says.
+    /// One of these lengths, in proportion to its weight.
     List(Vec<(usize, u32)>),
 }
 
 impl Sizes {
-    /// The shortest.
+    /// The shortest length.
     pub fn least(&self) -> usize {
         match self {
             Sizes::Fixed(bytes) | Sizes::Uniform(bytes, _) => *bytes,
@@ -31,7 +31,7 @@ impl Sizes {
         }
     }
 
-    /// The longest.
+    /// The longest length.
     pub fn most(&self) -> usize {
         match self {
             Sizes::Fixed(bytes) | Sizes::Uniform(_, bytes) => *bytes,
@@ -41,7 +41,7 @@ impl Sizes {
 
     /// The length of the value with this number.
     fn of(&self, number: u64) -> usize {
-        // A hash, not a draw: the same number always has the same length.
+        // A hash instead of a random number: the same number always has the same length.
         let within = |most: u64| xxh3_64_with_seed(&number.to_le_bytes(), 1) % most.max(1);
         match self {
             Sizes::Fixed(bytes) => *bytes,
@@ -63,21 +63,21 @@ impl Sizes {
     }
 }
 
-/// A written value, as a number that no other write has.
+/// A written value as a number, unique to its write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Written(pub u64);
 
 impl Written {
     /// No value.
     pub const NOTHING: Written = Written(0);
-    /// A value that nobody can have written.
+    /// A value that no client can have written.
     pub const STRANGE: Written = Written(u64::MAX);
 
     pub(super) fn first_of(client: u32) -> Written {
         Written((u64::from(client) + 1) << 36)
     }
 
-    /// The value as the store keeps it.
+    /// The value in the store.
     pub fn value(self, sizes: &Sizes) -> Bytes {
         let mut value = format!("{:016x}", self.0).into_bytes();
         let bytes = sizes.of(self.0);
@@ -86,7 +86,7 @@ impl Written {
         value.into()
     }
 
-    /// The inverse of [`Written::value`]; [`Written::STRANGE`] for what is none of ours.
+    /// The inverse of [`Written::value`]; [`Written::STRANGE`] for any other value.
     pub(super) fn of(value: Option<&Bytes>, sizes: &Sizes) -> Written {
         let Some(value) = value else { return Written::NOTHING };
         let digits = value.get(..DIGITS).and_then(|digits| str::from_utf8(digits).ok());

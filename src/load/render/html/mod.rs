@@ -1,5 +1,5 @@
-//! A comparison as a page that needs nothing but itself: `page` puts it together from `sections`,
-//! whose `plots` are drawn by `plot` and explained in `words`.
+//! A comparison as a self-contained page. `page` assembles it from `sections`, whose `plots` are
+//! drawn by `plot` and explained by `words`.
 
 mod page;
 mod plot;
@@ -11,7 +11,7 @@ mod words;
 
 pub use page::page;
 
-/// Text as it may stand in a page.
+/// Escapes text for a page.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

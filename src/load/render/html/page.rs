@@ -1,5 +1,5 @@
-//! The page: one file that needs nothing but itself. Sections from `sections`, plots from `plot`,
-//! and a style for light and for dark.
+//! The page: one self-contained file with sections from `sections`, plots from `plot`, and a style
+//! for light and dark mode.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use super::sections::{Section, sections};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
 use crate::load::render::tables::{self, Table};
 
-/// What the browser is told about looks.
+/// The style sheet.
 const STYLE: &str = include_str!("report.css");
 
 /// The whole page.
@@ -27,7 +27,7 @@ pub fn page(comparison: &Comparison) -> String {
         push_section(comparison, &section, &mut page);
     }
     let config = escape(&comparison.config);
-    // Writing to a string does not fail, here and below.
+    // Writing to a string cannot fail, here and below.
     let _ = write!(
         page,
         "<section><h2>What was asked for</h2>\n<pre>{config}</pre></section>\n\
@@ -93,7 +93,7 @@ fn push_legend(comparison: &Comparison, page: &mut String) {
     page.push_str("<p class=\"legend\">");
     for (index, who) in comparison.whos().iter().enumerate() {
         let (colour, who) = (index % COLOURS, escape(who));
-        // As the style sheet has their lines.
+        // As in the style sheet.
         let line = if colour < COLOURS / 2 { "solid" } else { "dashed" };
         let _ = write!(
             page,
@@ -115,7 +115,7 @@ fn push_table(table: &Table, page: &mut String) {
         for (index, cell) in row.iter().enumerate() {
             let _ = match index {
                 0 => write!(page, "<th>{}</th>", escape(cell)),
-                // What stands in brackets is a spread, and less important.
+                // The text in brackets is a spread and less important.
                 _ => write!(page, "<td>{}</td>", stacked(cell)),
             };
         }
@@ -124,7 +124,7 @@ fn push_table(table: &Table, page: &mut String) {
     page.push_str("</tbody></table></div>\n");
 }
 
-/// The values of a cell, `1 [0–2] / 3 [2–4]`, and below them their spreads.
+/// The values of a cell, such as `1 [0–2] / 3 [2–4]`, with their spreads below them.
 fn stacked(cell: &str) -> String {
     let parts = cell.split(" / ").map(|part| match part.split_once(" [") {
         Some((value, spread)) => (value, Some(spread.trim_end_matches(']'))),

@@ -1,5 +1,5 @@
-//! Plots as SVG, to be set into a page. Colours are names that the page gives a meaning, for light
-//! and for dark; a legend and a caption are the page's matter, too.
+//! Draws plots as SVG for a page. The page defines the colours for light and dark mode, and adds
+//! the legend and the captions.
 
 use std::ops::Range;
 
@@ -8,15 +8,14 @@ use plotters::prelude::*;
 
 use crate::load::number::number;
 
-/// How wide a plot is, in its own units; the page decides how large it is shown.
+/// The size of a plot in its own units; the page scales it.
 const WIDTH: u32 = 480;
 const HEIGHT: u32 = 280;
 
-/// So many lines can be told apart.
+/// The number of distinguishable lines.
 pub(super) const COLOURS: usize = 12;
 
-/// What stands for the page's colours while plotters draws: the fore- and background's, then those
-/// of the lines.
+/// Placeholders for the page's colours in what plotters draws: foreground and grid, then the lines.
 const INK: RGBColor = RGBColor(1, 2, 3);
 const GRID: RGBColor = RGBColor(1, 2, 4);
 
@@ -28,11 +27,11 @@ fn colour(index: usize) -> RGBColor {
 /// A line.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Line {
-    /// Whose colour, from 0.
+    /// The index of its colour, from 0.
     pub(super) colour: usize,
-    /// Through these points; a new piece where there is a gap.
+    /// Its points; a gap starts a new piece.
     pub(super) pieces: Vec<Vec<(f64, f64)>>,
-    /// The extremes around a value: x, least, most.
+    /// The extremes at a value: x, minimum, maximum.
     pub(super) whiskers: Vec<(f64, f64, f64)>,
     /// Whether each point is marked.
     pub(super) dots: bool,
@@ -41,35 +40,35 @@ pub(super) struct Line {
 /// A plot.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Plot {
-    /// For those who cannot see it.
+    /// A description for people who cannot see the plot.
     pub(super) title: String,
-    /// What the axes count.
+    /// The label of the x axis.
     pub(super) x: String,
-    /// Likewise.
+    /// The label of the y axis.
     pub(super) y: String,
-    /// Whether the y axis is logarithmic, if there is much to be told apart.
+    /// Whether the y axis is logarithmic if the values differ enough.
     pub(super) log: bool,
-    /// Whether the x axis is, likewise.
+    /// Whether the x axis is, in the same way.
     pub(super) log_x: bool,
-    /// The y axis ends here, if it does not fit what is drawn.
+    /// The end of the y axis, if it is not that of the values.
     pub(super) top: Option<f64>,
-    /// Stripes over the whole height: from, to.
+    /// Shaded ranges of x over the whole height.
     pub(super) shaded: Vec<(f64, f64)>,
-    /// What is drawn.
+    /// The lines.
     pub(super) lines: Vec<Line>,
 }
 
 impl Plot {
-    /// With plain axes.
+    /// A plot with linear axes.
     pub(super) fn of(title: String, x: &str, y: &str, lines: Vec<Line>) -> Plot {
         let (x, y) = (x.to_owned(), y.to_owned());
         Plot { title, x, y, log: false, log_x: false, top: None, shaded: Vec::new(), lines }
     }
 
-    /// The picture. `None` if there is nothing to be drawn.
+    /// Draws the plot; `None` if there is nothing to draw.
     ///
     /// # Panics
-    /// Never: writing to memory does not fail.
+    /// Never, because writing to memory cannot fail.
     pub(super) fn svg(&self) -> Option<String> {
         let points = || self.lines.iter().flat_map(|it| it.pieces.iter().flatten());
         let whiskers = || self.lines.iter().flat_map(|it| &it.whiskers);
@@ -78,7 +77,7 @@ impl Plot {
         let ys = points().map(|it| it.1).chain(whiskers().flat_map(|it| [it.1, it.2]));
         let (low, high) = extent(ys)?;
         let x = wide(left.min(0.0), right);
-        // What is less than a power of ten apart is as well seen on a plain axis.
+        // Values within a factor of ten are just as clear on a linear axis.
         let log_x = (self.log_x && left > 0.0 && right >= 10.0 * left)
             .then(|| with_two_marks(left / 1.2, right * 1.2).log_scale());
         let mut svg = String::new();
@@ -157,7 +156,7 @@ impl Plot {
         Ok(())
     }
 
-    /// Gives the colours their names, and the picture its title.
+    /// Replaces the placeholder colours with names, and adds the title.
     fn dress(&self, svg: &str) -> String {
         let mut svg = svg
             .replace("#010203", "var(--ink)")
@@ -182,19 +181,19 @@ fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// A range that is not empty.
+/// Widens an empty range.
 fn wide(low: f64, high: f64) -> Range<f64> {
     if high > low { low..high } else { low..low + 1.0 }
 }
 
-/// A logarithmic axis, which is marked at powers of ten: so long that there are two of them.
+/// A logarithmic axis is labelled at powers of ten; extends it to contain at least two of them.
 fn with_two_marks(low: f64, high: f64) -> Range<f64> {
     let (first, last) = (low.log10().ceil(), high.log10().floor());
     if last > first {
         return low..high;
     }
     let (below, above) = (10_f64.powf(low.log10().floor()), 10_f64.powf(high.log10().ceil()));
-    // Whichever is the shorter way; a little beyond it, that the mark is surely on the axis.
+    // Extend it at the nearer end, and a little further, so that the label is surely on the axis.
     match low / below <= above / high {
         true => below * 0.99..high,
         false => low..above * 1.01,

@@ -1,4 +1,4 @@
-//! The lines of a report's plots, from the runs.
+//! Computes the lines of a report's plots from the runs.
 
 use super::plot::Line;
 use crate::load::compare::figures::Figure;
@@ -6,17 +6,17 @@ use crate::load::compare::kept::{Comparison, Point, Seen, Slice, Stopped};
 use crate::load::number::median;
 use crate::load::result::Spread;
 
-/// What is drawn over time.
+/// The figure of a plot over time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lined {
-    /// Operations a second.
+    /// Operations per second.
     Throughput,
     /// The median latency, in milliseconds.
     Latency,
 }
 
 impl Lined {
-    /// The value of a slice; none if nothing was answered in it and it is about that.
+    /// The value of a slice; `None` for the latency if no operation was answered in it.
     pub(super) fn of(self, slice: &Slice) -> Option<f64> {
         match self {
             Lined::Throughput => Some(slice.ops_s),
@@ -25,7 +25,7 @@ impl Lined {
     }
 }
 
-/// Throughput, and a percentile of latency, as the load grows.
+/// Throughput and a percentile of latency under increasing load.
 pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize) -> Vec<Line> {
     by_who(comparison, |who| {
         let at = |point: &Point| {
@@ -37,7 +37,7 @@ pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize)
     })
 }
 
-/// A figure as conflicts become more.
+/// A figure with an increasing share of conflicts.
 pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> Vec<Line> {
     by_who(comparison, |who| {
         let at =
@@ -46,7 +46,7 @@ pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figur
     })
 }
 
-/// How many per cent of the commands of a site were answered within how many milliseconds.
+/// The percentage of a site's commands that were answered within a given time in milliseconds.
 pub(super) fn distribution(comparison: &Comparison, point: Point, site: usize) -> Vec<Line> {
     by_who(comparison, |who| {
         let at = |percentile: usize| {
@@ -55,20 +55,21 @@ pub(super) fn distribution(comparison: &Comparison, point: Point, site: usize) -
             Some((range.median, percentile as f64))
         };
         let mut piece: Vec<(f64, f64)> = (0..100).filter_map(at).collect();
-        // From nothing upwards, so that a site where all take alike is not a line without length.
+        // Start at zero, so that a site where all commands take the same time still has a visible
+        // line.
         let first = piece.first().map(|(ms, _)| (*ms, 0.0));
         first.into_iter().for_each(|first| piece.insert(0, first));
         Line { colour: 0, pieces: vec![piece], whiskers: Vec::new(), dots: false }
     })
 }
 
-/// Who stopped when under a load, if one did.
+/// The replica that stopped under a load, if any.
 pub(super) fn stopped(comparison: &Comparison, point: Point) -> Option<Stopped> {
     let seen = comparison.seen().filter(|(run, _)| run.point == point);
     seen.into_iter().find_map(|(_, seen)| seen.crash.clone())
 }
 
-/// How it went, slice by slice.
+/// The course of the runs, slice by slice.
 pub(super) fn over_time(comparison: &Comparison, point: Point, lined: Lined) -> Vec<Line> {
     by_who(comparison, |who| {
         let mut pieces = vec![Vec::new()];
@@ -86,7 +87,7 @@ pub(super) fn over_time(comparison: &Comparison, point: Point, lined: Lined) -> 
     })
 }
 
-/// The slices of all repeats, by their moment.
+/// The slices of all repeats, by time.
 pub(super) fn slices(comparison: &Comparison, who: &str, point: Point) -> Vec<(f64, Vec<Slice>)> {
     let repeats: Vec<&Seen> = comparison.repeats(who, point).collect();
     let most = repeats.iter().map(|seen| seen.over_time.len()).max().unwrap_or_default();
@@ -98,7 +99,7 @@ pub(super) fn slices(comparison: &Comparison, who: &str, point: Point) -> Vec<(f
     (0..most).filter_map(at).collect()
 }
 
-/// Points with their spread.
+/// A line of points with their spreads.
 fn dotted(points: impl Iterator<Item = (f64, Spread)>) -> Line {
     let mut line = Line { colour: 0, pieces: vec![Vec::new()], whiskers: Vec::new(), dots: true };
     for (x, range) in points {
@@ -108,7 +109,7 @@ fn dotted(points: impl Iterator<Item = (f64, Spread)>) -> Line {
     line
 }
 
-/// A line for everyone who has one.
+/// One line for each contender that has one.
 fn by_who(comparison: &Comparison, line: impl Fn(&str) -> Line) -> Vec<Line> {
     let whos = comparison.whos().into_iter().enumerate();
     let lines = whos.map(|(colour, who)| Line { colour, ..line(who) });

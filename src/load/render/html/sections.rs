@@ -1,5 +1,5 @@
-//! What a report says, in order: tables, plots, and for each plot a sentence on what it shows, made
-//! from the figures that it shows.
+//! The sections of a report in order: tables, plots, and for each plot a sentence made from its
+//! figures.
 
 use super::plot::Plot;
 use super::plots::{self, Lined};
@@ -8,20 +8,20 @@ use crate::load::compare::figures::Figure;
 use crate::load::compare::kept::{Comparison, Demand, Point};
 use crate::load::render::tables::{self, Table};
 
-/// A part of a report.
+/// A section of a report.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Section {
     /// Its heading.
     pub(super) title: String,
-    /// What there is to know beforehand: paragraphs.
+    /// Introductory paragraphs.
     pub(super) words: Vec<String>,
     /// Tables.
     pub(super) tables: Vec<Table>,
-    /// Plots, each with what it shows.
+    /// Plots, each with its explanation.
     pub(super) plots: Vec<(Plot, String)>,
 }
 
-/// All parts that there is something to be said in.
+/// All sections with contents.
 pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
     let all = [
         in_one_table(comparison),
@@ -79,7 +79,7 @@ fn at_each_site(comparison: &Comparison) -> Section {
     }
 }
 
-/// Throughput against latency, where there are several loads.
+/// Throughput against latency, if there are several loads.
 fn load(comparison: &Comparison) -> Section {
     let mut all = Vec::new();
     for conflicts in conflict_shares(comparison) {
@@ -108,7 +108,7 @@ fn load(comparison: &Comparison) -> Section {
     }
 }
 
-/// How latencies are distributed at each site, under the smallest load.
+/// The distribution of latencies at each site, under the smallest load.
 fn distributions(comparison: &Comparison) -> Section {
     let mut all = Vec::new();
     for conflicts in conflict_shares(comparison) {
@@ -137,7 +137,7 @@ fn distributions(comparison: &Comparison) -> Section {
     }
 }
 
-/// How a run went around a crash.
+/// The course of a run around a crash.
 fn over_time(comparison: &Comparison) -> Section {
     let mut all = Vec::new();
     for point in comparison.points() {
@@ -178,7 +178,7 @@ fn over_time(comparison: &Comparison) -> Section {
     }
 }
 
-/// What conflicts change, where there are several shares of them.
+/// The effect of conflicts, if there are several shares of them.
 fn conflicts(comparison: &Comparison) -> Section {
     let mut all = Vec::new();
     let figures = [
@@ -210,7 +210,7 @@ fn conflicts(comparison: &Comparison) -> Section {
     Section { title: "What conflicts cost".into(), plots: all, ..Section::default() }
 }
 
-/// All loads but those in which a replica stops, if there are others.
+/// All loads without a crash; if there are none, all loads.
 fn undisturbed(comparison: &Comparison) -> Vec<Point> {
     let all = comparison.points();
     let quiet: Vec<Point> = all.iter().copied().filter(|point| !point.crash).collect();
@@ -225,7 +225,7 @@ fn conflict_shares(comparison: &Comparison) -> Vec<f64> {
     shares
 }
 
-/// The points of one share of conflicts, the smallest load first.
+/// The loads with one share of conflicts, the smallest first.
 fn at_share(comparison: &Comparison, conflicts: f64) -> Vec<Point> {
     let points = undisturbed(comparison).into_iter();
     let mut points: Vec<Point> = points.filter(|it| it.conflict_percent == conflicts).collect();

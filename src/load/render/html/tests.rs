@@ -1,4 +1,4 @@
-//! What the report of a fixed comparison has to show.
+//! What the report of a fixed comparison must show.
 
 use super::sections;
 use crate::load::compare::figures::Figure;
@@ -10,7 +10,7 @@ use crate::load::compare::series::{Turn, run};
 use crate::load::compare::turn::{knows, take};
 use crate::load::render::{html, reports, tables};
 
-/// Whether every tag is closed in its turn.
+/// Whether all tags are properly nested.
 fn well_formed(page: &str) -> Result<(), String> {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = page.strip_prefix("<!DOCTYPE html>").ok_or("no document type")?;
@@ -38,7 +38,7 @@ fn well_formed(page: &str) -> Result<(), String> {
             open.push(name);
         }
         rest = &rest[end + 1..];
-        // A style sheet is no text.
+        // A style sheet is not markup.
         if name == "style" && !tag.starts_with('/') {
             rest = &rest[rest.find("</style>").ok_or("a style without end")?..];
         }
@@ -82,8 +82,8 @@ fn a_report_has_every_plot_each_with_its_words() {
         ]
     );
     let plots: Vec<usize> = sections.iter().map(|section| section.plots.len()).collect();
-    // Two percentiles at two shares; three sites at two; two lines at two; five figures (nobody
-    // has a CPU) at two loads.
+    // Two percentiles at two shares; three sites at two; two lines at two; five figures (CPU was
+    // not measured) at two loads.
     assert_eq!(plots, [0, 0, 0, 4, 6, 4, 10]);
     for (plot, words) in sections.iter().flat_map(|section| &section.plots) {
         let said = ["EPaxos", "alike", "all stay"].iter().any(|it| words.contains(it));
@@ -114,7 +114,7 @@ fn words_are_made_from_the_figures() {
 fn tables_show_medians_and_spread() {
     let comparison = comparison(3);
     let text = tables::markdown(&comparison);
-    // 60 + 0.1 a repeat, the 50th percentile 5 above the least.
+    // 60 + 0.1 per repeat; the 50th percentile is 5 above the minimum.
     let point = comparison.points()[0];
     assert_eq!(
         comparison.values("EPaxos", point, Figure::Execute(Some(0), 50)),
@@ -127,7 +127,7 @@ fn tables_show_medians_and_spread() {
         "{text}"
     );
     assert!(!text.contains("CPU"), "what nobody has is left out");
-    // 5 more than the least at the median, 5 of it for the fast path.
+    // The median is 5 above the minimum, and the fast path is 5 faster.
     let path = "EPaxos | 100 | 70.2 / 75.1 | 125.2 / 130.1 | 70.2 / 75.1 | 125.2 / 130.1 |";
     assert!(text.contains(path), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What plots show, in sentences made from the figures. Nothing here is said that was not counted.
+//! Explains plots in sentences made only from their figures.
 
 use super::plots::{Lined, slices};
 use crate::load::compare::figures::{Better, Figure};
@@ -6,10 +6,10 @@ use crate::load::compare::kept::{Comparison, Point, Stopped};
 use crate::load::number::median;
 use crate::load::number::number;
 
-/// Differences below this share are none to speak of.
+/// Differences below this share are not mentioned.
 const ALIKE: f64 = 0.02;
 
-/// Who has which median of a figure under a load, the best first.
+/// The contenders' medians of a figure under a load, the best first.
 fn ranked<'a>(comparison: &'a Comparison, point: Point, figure: Figure) -> Vec<(&'a str, f64)> {
     let value = |who: &'a str| Some((who, comparison.range(who, point, figure)?.median));
     let mut all: Vec<(&str, f64)> = comparison.whos().into_iter().filter_map(value).collect();
@@ -20,7 +20,7 @@ fn ranked<'a>(comparison: &'a Comparison, point: Point, figure: Figure) -> Vec<(
     all
 }
 
-/// The best and the worst: "A is best with 71 ms, B last with 172 ms (2.42 times)".
+/// The best and the worst, such as "A is best with 71 ms, B last with 172 ms (2.42 times)".
 fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
     match ranked {
         [] => "nobody was measured".into(),
@@ -40,7 +40,7 @@ fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
     }
 }
 
-/// What matters most under a load.
+/// The most important figures under a load.
 pub(super) fn headline(comparison: &Comparison, point: Point) -> String {
     let said = |figure: Figure, unit| best_and_worst(&ranked(comparison, point, figure), unit);
     let throughput = said(Figure::Throughput, " operations/s");
@@ -49,7 +49,7 @@ pub(super) fn headline(comparison: &Comparison, point: Point) -> String {
     format!("{point}. Throughput: {throughput}. Median latency: {half}. p99: {most}.")
 }
 
-/// Who takes the most, and at what latency.
+/// Which contender has the highest throughput, and at what latency.
 pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize) -> String {
     let mut words = Vec::new();
     for who in comparison.whos() {
@@ -70,7 +70,7 @@ pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize)
     format!("p{percentile}: {}.", words.join("; "))
 }
 
-/// Who is how fast at a site.
+/// How fast each contender is at a site.
 pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String {
     let said = |percentile| {
         let figure = Figure::Execute(Some(site), percentile);
@@ -82,7 +82,7 @@ pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String
     format!("At the median {}; at p99 {}.{}", said(50), said(99), bound.unwrap_or_default())
 }
 
-/// What a figure does as conflicts become more; those with whom it does nothing are not named.
+/// How a figure changes with more conflicts. Contenders without a change are summed up.
 pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> String {
     let (mut words, mut steady) = (Vec::new(), Vec::new());
     for who in comparison.whos() {
@@ -113,7 +113,7 @@ pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figur
     format!("{}: {}.", figure.name(), words.join("; "))
 }
 
-/// What a crash cost.
+/// The effect of a crash.
 pub(super) fn crash(
     comparison: &Comparison,
     point: Point,
@@ -149,8 +149,7 @@ pub(super) fn crash(
     format!("{}.", words.join("; "))
 }
 
-/// The longest time from a moment on in which nothing was answered in the median repeat, in
-/// seconds.
+/// The longest time after a given moment without answers in the median repeat, in seconds.
 fn silence(slices: &[(f64, Vec<crate::load::compare::kept::Slice>)], from: f64) -> f64 {
     let (mut longest, mut since, mut before) = (0.0_f64, None, from);
     for (at, all) in slices.iter().filter(|(at, _)| *at > from) {
