@@ -1,5 +1,5 @@
-//! `isonomy backup` and `isonomy restore`: a replica's state as one file, and new data directories
-//! from that.
+//! `isonomy backup` and `isonomy restore`: write a replica's state to one file, and make new data
+//! directories from it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,7 +97,7 @@ impl Restore {
     }
 }
 
-/// What a backup stands for.
+/// Prints what a backup covers.
 fn print(backup: &node::Backup) -> Result<(), Unwritten> {
     let position = backup.position.records();
     match backup.source {
@@ -116,7 +116,7 @@ fn print(backup: &node::Backup) -> Result<(), Unwritten> {
     say(format_args!("backup {:016x}", backup.id))
 }
 
-/// A set of executed instances, in words.
+/// A set of executed instances as text.
 pub(super) fn executed(executed: &Executed) -> String {
     let owners = executed.floor().iter().map(|(owner, floor)| {
         let above = executed.above(owner).iter();

@@ -1,4 +1,4 @@
-//! `isonomy cert`: the certificates that `init` made, their ends, and new ones in their place.
+//! `isonomy cert`: lists, renews and issues the certificates of a cluster made by `init`.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -71,12 +71,12 @@ Examples:
     },
 }
 
-/// Whose certificate.
+/// The owner of a certificate.
 enum Owner {
     Replica(ReplicaId),
-    /// The client of `client.toml`.
+    /// The client in `client.toml`.
     Client,
-    /// Another client, for which a certificate was issued.
+    /// Another client with an issued certificate.
     Named(String),
 }
 
@@ -106,7 +106,7 @@ fn owners(dir: &Path, file: &ClientFile) -> anyhow::Result<Vec<Owner>> {
     Ok(replicas.chain([Owner::Client]).chain(named.into_iter().map(Owner::Named)).collect())
 }
 
-/// The names of the clients for which certificates were issued, and are here with their keys.
+/// The names of the clients whose certificates and keys are in this directory.
 fn issued(dir: &Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -121,7 +121,7 @@ fn issued(dir: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether files of this name are those of the authority, a replica or the first client.
+/// Whether this name belongs to the authority, a replica or the first client.
 fn is_taken(name: &str) -> bool {
     name == "ca" || name == "client" || name.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -164,7 +164,7 @@ fn list(dir: &Path) -> anyhow::Result<ExitCode> {
     let files = owners(dir, &file)?.into_iter().map(|owner| owner.file(dir));
     for path in std::iter::once(authority).chain(files) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // On a replica's machine there are only its own.
+        // A replica's machine has only that replica's files.
         if !path.exists() {
             say(format_args!("{name:<12} is not here"))?;
             continue;
@@ -194,7 +194,7 @@ fn renew(dir: &Path, replica: Option<u8>) -> anyhow::Result<ExitCode> {
         }
     }
     let authority = authority(dir, &file)?;
-    // All are made before the first is written.
+    // Make all of them before writing the first.
     let mut renewed = Vec::new();
     for owner in owners {
         let path = owner.file(dir);
@@ -215,8 +215,7 @@ fn renew(dir: &Path, replica: Option<u8>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts a file in the place of another one, in one step: at any moment the one or the other is
-/// whole.
+/// Replaces a file in one step: at any moment the old or the new one is complete.
 fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let beside = path.with_extension("pem.new");
     let written = (|| {

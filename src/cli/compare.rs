@@ -1,5 +1,5 @@
-//! `isonomy compare`: runs protocols against each other and reports, or holds two results against
-//! each other.
+//! `isonomy compare`: runs protocols against each other and reports the results, or compares two
+//! results.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -90,12 +90,12 @@ impl Compare {
             bail!("{}: {why}", config.display());
         }
         plan.area.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
-        // Made first: better to fail before the runs than after them.
+        // Created first: an error before the runs is better than one after them.
         let mut store = self.out.as_deref().map(RunStore::new).transpose()?;
         let mut comparison = plan.comparison(self.virtual_time);
         let runtime = generate::runtime(1)?;
         let ended = self.take_turns(&plan, &mut comparison, store.as_mut(), &runtime);
-        // Whatever happened: what was seen until then is shown, and kept if it can be.
+        // In any case, print the results so far, and store them if possible.
         let printed = tell(tables::markdown(&comparison).trim_end());
         let finished =
             store.as_ref().map_or(Ok(()), |store| store.finish(&comparison, &reports(&comparison)));
@@ -148,7 +148,7 @@ impl Compare {
     }
 }
 
-/// All well if every run was made and measured.
+/// Success if every run was made and measured.
 fn exit_code(plan: &ComparisonPlan, comparison: &Comparison) -> ExitCode {
     let measured = |outcome: &KeptOutcome| matches!(outcome, KeptOutcome::Seen(_));
     let all = comparison.runs.len() == plan.turns().len();

@@ -1,4 +1,5 @@
-//! The files of a cluster's directory: what `init` writes, `serve` and the client commands read.
+//! The files of a cluster's directory: `init` writes them, `serve` and the client commands read
+//! them.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -18,16 +19,16 @@ use crate::node::{Durability, Limits};
 use crate::protocol::ProtocolKind;
 use crate::types::{Address, Optimisations, ReplicaId, Slot, Timing};
 
-/// The client's file in a cluster's directory.
+/// The name of the client's file in a cluster's directory.
 pub(super) const CLIENT_FILE: &str = "client.toml";
 
-/// What one replica has to know: `1.toml` and so on.
+/// The settings of one replica: `1.toml` and so on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplicaFile {
     pub(super) cluster: String,
     pub(super) replica: u8,
-    /// The protocol's name, as it was written.
+    /// The protocol's name as written.
     #[serde(default)]
     protocol: Option<String>,
     #[serde(default)]
@@ -36,10 +37,10 @@ pub(super) struct ReplicaFile {
     pub(super) durability: DurabilityName,
     #[serde(default)]
     data_dir: Option<PathBuf>,
-    /// Who is to lead, where one replica does.
+    /// The preferred leader, if the protocol has one.
     #[serde(default)]
     leader: Option<u8>,
-    /// Whether proposals leave before they are durable, or how many slots to reserve for that.
+    /// Whether proposals are sent before they are durable, or how many slots to reserve for that.
     #[serde(default)]
     reserved_slots: Option<ReservedSlots>,
     /// Whether commits are answered before they are durable.
@@ -48,28 +49,28 @@ pub(super) struct ReplicaFile {
     /// Whether a leader answers reads alone while it holds a lease.
     #[serde(default)]
     pub(super) leases: Option<bool>,
-    /// After how long without use a session may be forgotten.
+    /// How long a session must be unused before it may be forgotten.
     #[serde(default, deserialize_with = "session_idle")]
     pub(super) session_idle_seconds: Option<u64>,
-    /// By how many bytes the log grows between two snapshots.
+    /// How many bytes the log grows between two snapshots.
     #[serde(default, deserialize_with = "snapshot_every")]
     snapshot_every: Option<u64>,
-    /// How many sessions the clients of one certificate may use in an era.
+    /// The most sessions that the clients of one certificate may use in an era.
     #[serde(default, deserialize_with = "client_sessions")]
     client_sessions: Option<usize>,
-    /// How many bytes of decisions are kept for a replica that is away.
+    /// The most bytes of decisions kept for an absent replica.
     #[serde(default, deserialize_with = "keep_for_absent")]
     keep_for_absent: Option<usize>,
-    /// How many client connections there may be, in all and with one certificate.
+    /// The most client connections, in all and with one certificate.
     #[serde(default, deserialize_with = "connections")]
     max_clients: Option<usize>,
     #[serde(default, deserialize_with = "share_of_connections")]
     max_clients_per_certificate: Option<Spanned<usize>>,
-    /// How many handshakes of strangers may be under way.
+    /// The most handshakes of strangers at a time.
     #[serde(default, deserialize_with = "connections")]
     max_handshakes: Option<usize>,
-    /// After how long without a request a client is disconnected, and after how long without
-    /// reading what waits for it.
+    /// How long a client may send no request, and how long it may not read its answers, before it
+    /// is disconnected.
     #[serde(default, deserialize_with = "client_patience")]
     client_idle_seconds: Option<u64>,
     #[serde(default, deserialize_with = "client_patience")]
@@ -78,11 +79,11 @@ pub(super) struct ReplicaFile {
     replicas: BTreeMap<String, Spanned<Address>>,
 }
 
-/// Longer than anybody waits, and far from where times overflow.
+/// Longer than any reasonable wait, and far below an overflow of times.
 const TEN_YEARS: u64 = 10 * 365 * 86_400;
-/// Far more than one replica serves.
+/// Far more than one replica can serve.
 const MOST_CONNECTIONS: usize = 100_000;
-/// With less, a replica would need a snapshot after every moment's absence.
+/// With less, a replica would need a snapshot after every short absence.
 const LEAST_KEPT: usize = 16 << 10;
 
 fn session_idle<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
@@ -121,8 +122,8 @@ fn client_patience<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D:
     within(from, 1..=TEN_YEARS, "every client would be disconnected at once").map(Some)
 }
 
-/// A number in the range that makes sense; `why` says what would come of less. The parser says
-/// where it stands.
+/// A number in the valid range; `why` says what a smaller one would cause. The parser adds the
+/// position.
 fn within<'de, D: Deserializer<'de>, N: TryFrom<u64> + PartialOrd + Display>(
     from: D,
     range: RangeInclusive<N>,
@@ -146,7 +147,7 @@ fn checked<N: TryFrom<u64> + PartialOrd + Display, E: serde::de::Error>(
     }
 }
 
-/// On, off, or how many at a time.
+/// On, off, or the number of slots to reserve at a time.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged, expecting = "`reserved_slots` is true, false or a number up to 65536")]
 enum ReservedSlots {
@@ -154,7 +155,7 @@ enum ReservedSlots {
     Number(Slot),
 }
 
-/// What a replica's promises survive, as files and flags say it.
+/// How durable a replica's promises are, as named in files and flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum DurabilityName {
@@ -177,7 +178,7 @@ impl From<DurabilityName> for Durability {
     }
 }
 
-/// What a client has to know.
+/// The settings of a client.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientFile {
@@ -187,7 +188,7 @@ pub(super) struct ClientFile {
     replicas: BTreeMap<String, Spanned<Address>>,
 }
 
-/// Where certificates and keys are, seen from the file that says so.
+/// The certificates and the key, relative to the file that names them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
@@ -196,21 +197,21 @@ pub(super) struct Tls {
     key: PathBuf,
 }
 
-/// A file whose lines may make sense one by one, and not together.
+/// A file whose lines may be valid one by one but not together.
 pub(super) trait Checked {
     /// # Errors
-    /// Where the line to blame is, and what is wrong with it.
+    /// The position of the wrong line, and what is wrong with it.
     fn check(&self) -> Result<(), (Range<usize>, String)>;
 }
 
-/// Reads a file of either kind.
+/// Reads a replica's or a client's file.
 pub(super) fn read<T: DeserializeOwned + Checked>(path: &Path) -> anyhow::Result<T> {
     if path.is_dir() {
         bail!("{0} is a directory: name a file in it, such as {0}/1.toml", path.display());
     }
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-    // The parser's words name line and column.
+    // The parser's message contains the line and the column.
     let file: T =
         toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))?;
     file.check().map_err(|(at, why)| {
@@ -224,7 +225,7 @@ impl Checked for ReplicaFile {
     fn check(&self) -> Result<(), (Range<usize>, String)> {
         let own = ReplicaId::new(self.replica);
         let entry = self.replicas.get(&self.replica.to_string());
-        // Only a program can be told which port the system has chosen.
+        // Only a program can learn which port the system has chosen.
         if let Some(entry) = entry.filter(|entry| entry.get_ref().port() == 0) {
             return Err((entry.span(), "port 0 is no port at which others find it".to_owned()));
         }
@@ -257,7 +258,7 @@ fn check(
     written: &BTreeMap<String, Spanned<Address>>,
     own: Option<(ReplicaId, Option<SocketAddr>)>,
 ) -> Result<(), (Range<usize>, String)> {
-    // Numbers that make no sense are told by those who need them.
+    // Invalid numbers are reported where they are used.
     let Ok(replicas) = addresses(written) else { return Ok(()) };
     check_addresses(&replicas, own).map_err(|bad| {
         let is_it = |key: &&String| key.parse() == Ok(bad.replica.number());
@@ -268,7 +269,7 @@ fn check(
 }
 
 impl Tls {
-    /// Reads the certificates and the key that the file `from` names.
+    /// Reads the certificates and the key named in the file `from`.
     pub(super) fn credentials(&self, from: &Path) -> anyhow::Result<Credentials> {
         let dir = from.parent().unwrap_or(Path::new(""));
         let [authority, certificate, key] =
@@ -278,7 +279,7 @@ impl Tls {
 }
 
 impl ReplicaFile {
-    /// Where the replica keeps its records, if it does; `from` is the file that says so.
+    /// The replica's data directory, if it has one; `from` is the file that names it.
     pub(super) fn data_dir(&self, from: &Path) -> anyhow::Result<Option<PathBuf>> {
         match (self.durability, &self.data_dir) {
             (DurabilityName::Memory, None) => Ok(None),
@@ -295,19 +296,19 @@ impl ReplicaFile {
         }
     }
 
-    /// Where it listens, if not at its address among the replicas.
+    /// The address where it listens, if it differs from its address among the replicas.
     pub(super) fn listen(&self) -> Option<SocketAddr> {
         self.listen.as_ref().map(|listen| *listen.get_ref())
     }
 
-    /// The protocol that the cluster runs.
+    /// The cluster's protocol.
     pub(super) fn protocol(&self) -> anyhow::Result<ProtocolKind> {
         let name = self.protocol.as_deref();
         let kind = name.map(str::parse).transpose().context("`protocol` cannot be used")?;
         Ok(kind.unwrap_or_default())
     }
 
-    /// How long it waits for what, as far as a file says it.
+    /// The timeouts and intervals, as far as the file sets them.
     pub(super) fn timing(&self) -> anyhow::Result<Timing> {
         let named = |number| ReplicaId::new(number).filter(|id| id.index() < self.replicas.len());
         let leader = match self.leader {
@@ -319,7 +320,7 @@ impl ReplicaFile {
         Ok(Timing { leader, ..Timing::default() })
     }
 
-    /// How it is spared waiting for its disk.
+    /// The optimisations.
     pub(super) fn optimisations(&self) -> Optimisations {
         let usual = Optimisations::default();
         Optimisations {
@@ -338,7 +339,7 @@ impl ReplicaFile {
         }
     }
 
-    /// The bounds it keeps.
+    /// The replica's limits.
     pub(super) fn limits(&self) -> Limits {
         let usual = Limits::default();
         let (mesh, seconds) = (usual.mesh.clone(), Duration::from_secs);
@@ -362,7 +363,7 @@ impl ReplicaFile {
         }
     }
 
-    /// All replicas and where they are reached.
+    /// All replicas and their addresses.
     pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
         let replicas = addresses(&self.replicas)?;
         if !replicas.keys().any(|id| id.number() == self.replica) {
@@ -374,7 +375,7 @@ impl ReplicaFile {
 }
 
 impl ClientFile {
-    /// All replicas and where they are reached.
+    /// All replicas and their addresses.
     pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
         addresses(&self.replicas)
     }

@@ -1,4 +1,4 @@
-//! `isonomy demo`: a cluster in this process, under load, with a crash, checked.
+//! `isonomy demo`: runs a cluster in this process under load, with a crash, and checks the result.
 
 use std::io::BufWriter;
 use std::path::PathBuf;
@@ -103,7 +103,7 @@ impl Demo {
         let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
         let mut scenario = self.scenario(time)?;
         let _scratch = Scratch::for_replicas(&mut scenario.target, self.data)?;
-        // Opened first: better to fail before the run than after it.
+        // Opened first: an error before the run is better than one after it.
         let history = self.history.as_deref().map(create).transpose()?;
         let held = hold(&scenario, time)?;
         if let Some(((path, file), record)) = history.zip(held.record.as_ref()) {
@@ -140,7 +140,7 @@ impl Demo {
                 "{replicas} replicas, but the wide area has {sites} sites: take fewer, or add sites"
             );
         }
-        // Of so few that none can be spared, none is crashed.
+        // In a cluster that tolerates no failure, no replica is crashed.
         let can_crash = Quorums::new(replicas)?.f > 0 && !self.no_crash;
         let cluster = LocalTarget {
             protocol: self.protocol,

@@ -1,4 +1,4 @@
-//! `isonomy init`: lays out a cluster's directory: an authority, a certificate for every replica
+//! `isonomy init`: makes a cluster's directory with an authority, a certificate for every replica
 //! and one for clients, and a commented file for each.
 
 use std::collections::BTreeMap;
@@ -18,9 +18,9 @@ use crate::mesh::{Authority, Issued, check_addresses};
 use crate::protocol::ProtocolKind;
 use crate::types::{Address, BadAddress, MAX_REPLICAS, Quorums, ReplicaId};
 
-/// The name in the clients' certificate.
+/// The client's name in its certificate.
 const CLIENT: &str = "cli";
-/// Where replicas listen that have a host each.
+/// The default port of replicas on hosts of their own.
 const DEFAULT_PORT: u16 = 7400;
 
 /// Create a cluster's directory, with certificates and a file for each replica.
@@ -61,7 +61,7 @@ pub(super) struct Init {
     protocol: ProtocolKind,
 }
 
-/// What a replica's file says of clients.
+/// The part of a replica's file about clients.
 const CLIENTS: &str = "\
 # Client connections at a time, and how many of them may have the same certificate.
 # max_clients = 1024
@@ -234,7 +234,7 @@ key = \"client.key\"
     }
 }
 
-/// A host, with its port or without.
+/// A host with or without a port.
 fn host(text: &str) -> Result<Address, BadAddress> {
     let number = text.trim_start_matches('[').trim_end_matches(']');
     if number.parse::<IpAddr>().is_ok() || !text.contains(':') {
@@ -247,7 +247,7 @@ fn listed(addresses: &BTreeMap<ReplicaId, Address>) -> String {
     addresses.iter().map(|(id, address)| format!("{} = \"{address}\"\n", id.number())).collect()
 }
 
-/// Makes the directory; one that has something in it is somebody's.
+/// Creates the directory. One that is not empty belongs to someone else.
 fn empty_directory(dir: &Path) -> anyhow::Result<()> {
     let unusable = || format!("cannot use {} as the cluster's directory", dir.display());
     fs::create_dir_all(dir).with_context(unusable)?;
@@ -257,7 +257,7 @@ fn empty_directory(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a certificate and its key, neither of which may be there yet.
+/// Writes a certificate and its key; neither file may exist.
 pub(super) fn issue(dir: &Path, name: &str, issued: &Issued) -> anyhow::Result<()> {
     let certificate = dir.join(format!("{name}.pem"));
     write(&certificate, &issued.certificate_pem(), Secrecy::Public)?;
@@ -277,7 +277,7 @@ fn write(path: &Path, text: &str, secrecy: Secrecy) -> anyhow::Result<()> {
     #[cfg(unix)]
     if secrecy == Secrecy::Secret {
         use std::os::unix::fs::OpenOptionsExt;
-        // From its first moment: a key that was readable for an instant is no secret.
+        // Private from the start: a key that was readable even for an instant is not secret.
         options.mode(0o600);
     }
     let file = options.open(path);

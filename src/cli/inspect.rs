@@ -1,4 +1,4 @@
-//! `isonomy inspect`: what a replica's directory holds, and whether it is sound.
+//! `isonomy inspect`: shows what a replica's directory holds, and whether it is sound.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +50,7 @@ impl Inspect {
         for problem in &report.problems {
             complain(format_args!("damaged: {problem}\n  {}", found.advice(problem)));
         }
-        // What is damaged is said in any case.
+        // Damage is reported even if standard output fails.
         printed?;
         Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
@@ -133,7 +133,7 @@ fn print_owners(found: &Inspection) -> Result<(), Unwritten> {
     Ok(())
 }
 
-/// What is said of single commands.
+/// Prints skipped requests and the last command.
 fn print_commands(found: &Inspection) -> Result<(), Unwritten> {
     for request in &found.skipped {
         say(format_args!("request {request} is skipped: it is never executed"))?;

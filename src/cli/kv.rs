@@ -1,4 +1,4 @@
-//! `isonomy put`, `get`, `del`, `cas`: clients of a running cluster, over QUIC.
+//! `isonomy put`, `get`, `del` and `cas`: clients of a running cluster over QUIC.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -202,7 +202,7 @@ impl Cas {
 }
 
 impl Target {
-    /// Asks, prints the answer, and says what the shell should think of it.
+    /// Asks, prints the answer, and returns the exit code.
     fn ask(&self, command: KvCommand, read: Option<Consistency>) -> anyhow::Result<ExitCode> {
         let answer = self.answer(async |client| match read {
             Some(consistency) => client.read(command, consistency).await,
@@ -211,7 +211,7 @@ impl Target {
         answer.map_or_else(Ok, |output| print(&output))
     }
 
-    /// Connects and asks: the answer, or what to tell the shell if there is none.
+    /// Connects and asks. Returns the answer, or the exit code if there is none.
     pub(super) fn answer<T>(
         &self,
         ask: impl AsyncFnOnce(&Client<Kv>) -> Result<T, ClientError>,
@@ -221,7 +221,7 @@ impl Target {
         runtime.block_on(async {
             let client = match Client::<Kv>::connect(config).await {
                 Ok(client) => client,
-                // Nothing was asked of anybody.
+                // No replica was asked.
                 Err(error @ ConnectError::Unreachable(_)) => {
                     let file = self.cluster.join(CLIENT_FILE);
                     let file = file.display();
@@ -267,10 +267,10 @@ impl Target {
     }
 }
 
-/// What a command without an answer tells the shell; `None` if the command itself is at fault.
+/// The exit code for a command without an answer; `None` if the command itself is at fault.
 fn code(error: &ClientError) -> Option<u8> {
     match error {
-        // A command whose answer is lost was executed; what it did is as unknown.
+        // A command whose answer is lost was executed, but its result is just as unknown.
         ClientError::Unknown(_) | ClientError::NoAnswer(_) => Some(NO_ANSWER),
         ClientError::Rejected(Rejected::Refused { .. } | Rejected::Unreachable(_)) => {
             Some(NOT_DONE)
@@ -279,7 +279,7 @@ fn code(error: &ClientError) -> Option<u8> {
     }
 }
 
-/// Prints what is to be printed of an answer.
+/// Prints an answer and returns the exit code.
 fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
     let no = |line: &str| {
         complain(line);
@@ -302,7 +302,7 @@ fn print(output: &KvOutput) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The beginning of a value, in a line.
+/// The start of a value, on one line.
 fn shortened(value: &Bytes) -> String {
     const MOST: usize = 200;
     let text = match std::str::from_utf8(value) {
@@ -315,7 +315,7 @@ fn shortened(value: &Bytes) -> String {
     }
 }
 
-/// A value for people's eyes. Control characters could make a terminal do anything.
+/// A value for display. Control characters could make a terminal do anything.
 fn for_terminal(value: &Bytes) -> Bytes {
     let is_shown = |c: char| !c.is_control() || c == '\n' || c == '\t';
     match std::str::from_utf8(value) {

@@ -1,8 +1,8 @@
-//! Lines for people, written by a thread of their own: whoever reads them may stand still, or be
-//! gone, and nobody waits for that. Used by `serve`, whose log is read by who knows what.
+//! Writes lines for people on a thread of their own. The reader may be slow or gone, and the
+//! callers never wait for it. Used by `serve`, whose log any program may read.
 //!
-//! What does not fit into the queue is dropped and counted, and the count is written once the
-//! reader goes on. At the end, what is queued is still written as long as somebody reads.
+//! Lines that do not fit into the queue are dropped and counted. The count is written once the
+//! reader continues. At the end, queued lines are still written as long as the reader takes them.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait to be written.
+/// The most lines that wait to be written.
 const WAITING: usize = 1024;
 /// The longest line in bytes; longer ones are cut.
 const LONGEST: usize = 8 << 10;
 /// How long the end waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where lines go. Clones write to the same place.
+/// The output for lines. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     queue: Sender<Entry>,
@@ -29,16 +29,16 @@ pub(super) struct Lines {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Lines that found no room since that was written last.
+    /// Lines dropped since the last report of them.
     dropped: AtomicU64,
-    /// Lines that were written, or could not be.
+    /// Lines that were written or failed to be.
     done: AtomicU64,
 }
 
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
-    /// Everything before this was written.
+    /// Everything before this has been written.
     Flush(Sender<()>),
 }
 
@@ -46,18 +46,18 @@ impl Lines {
     /// Starts the thread that writes to `out`.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system cannot start a thread.
     pub(super) fn to(out: impl Write + Send + 'static) -> io::Result<Lines> {
         let (queue, entries) = bounded(WAITING);
         let shared = Arc::new(Counts::default());
         let counts = Arc::clone(&shared);
         let thread = thread::Builder::new().name("isonomy-lines".to_owned());
-        // Nobody waits for its end: it may never come.
+        // The thread is never joined, because it may never end.
         drop(thread.spawn(move || write(out, &entries, &counts))?);
         Ok(Lines { queue, shared })
     }
 
-    /// Queues a line, without its end; drops it if there is no room. Never waits.
+    /// Queues a line without its newline; drops it if there is no room. Never blocks.
     pub(super) fn say(&self, line: impl std::fmt::Display) {
         self.queue_line(format!("{line}\n").into_bytes());
     }
@@ -73,8 +73,7 @@ impl Lines {
         }
     }
 
-    /// Waits until everything said so far is written, but no longer than a reader that stands still
-    /// is given.
+    /// Waits until all lines so far are written, or until a stalled reader has used up its time.
     pub(super) fn flush(&self) {
         let (written, is_written) = bounded(1);
         let mut entry = Entry::Flush(written);
@@ -103,7 +102,7 @@ fn write(mut out: impl Write, entries: &Receiver<Entry>, counts: &Counts) {
     for entry in entries {
         match entry {
             Entry::Line(line) => {
-                // Whoever reads has gone away, or the disk is full: there is nobody to tell.
+                // The reader is gone or the disk is full, and there is no one to tell.
                 let _ = out.write_all(&line).and_then(|()| out.flush());
                 counts.done.fetch_add(1, Ordering::Relaxed);
             }
@@ -116,7 +115,7 @@ fn write(mut out: impl Write, entries: &Receiver<Entry>, counts: &Counts) {
     }
 }
 
-/// One event's line, gathered until it is whole.
+/// The line of one event, collected until it is complete.
 #[derive(Debug)]
 pub(super) struct Line {
     lines: Lines,
@@ -156,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes so many lines, and then stands still until it is allowed more.
+    /// A reader that takes a number of lines and then stalls until it may take more.
     #[derive(Clone, Default)]
     struct Reader(Arc<(Mutex<Taken>, Condvar)>);
 
@@ -198,7 +197,7 @@ mod tests {
         for number in 0..WAITING + 500 {
             lines.say(number);
         }
-        // It stands still, so the end does not wait for it either.
+        // It is stalled, so the flush does not wait for it.
         lines.flush();
         assert_eq!(reader.text(), "");
         reader.allow(usize::MAX);

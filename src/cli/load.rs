@@ -1,4 +1,4 @@
-//! `isonomy load`: a load on a cluster that runs or is started for it, and what it showed.
+//! `isonomy load`: generates load on a running or a new cluster, and shows the results.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -233,7 +233,7 @@ impl Load {
         }
         scenario.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         let _scratch = Scratch::for_replicas(&mut scenario.target, None)?;
-        // Opened first: better to fail before the run than after it.
+        // Opened first: an error before the run is better than one after it.
         let csv = self.output.csv.as_deref().map(create).transpose()?;
         if let Some(path) = self.output.hdr.as_deref() {
             create(path)?;
@@ -247,7 +247,7 @@ impl Load {
             }
             Err(error) => return Err(error.into()),
         };
-        // Whatever becomes of the files, the figures are printed.
+        // Print the results even if the files cannot be written.
         let told = match self.output.json {
             true => tell(serde_json::to_string(&outcome).context("the outcome has no JSON form")?),
             false => tell(&outcome),
@@ -287,7 +287,7 @@ impl Load {
                         break;
                     }
                 }
-                // What there is by then is kept.
+                // Keep the runs so far.
                 Err(error) if !runs.is_empty() => {
                     complain(format_args!("error: run {}: {error}", repeat + 1));
                     break;
@@ -307,7 +307,7 @@ impl Load {
             DurabilityName::Os => "os".to_owned(),
             DurabilityName::Memory => "memory".to_owned(),
         });
-        // Where it begins to look, an open loop it is.
+        // A search starts at this rate, so the load is an open loop.
         let rate = pace.rate.or(pace.find_rate.then_some(100.0));
         Settings {
             protocol: target.protocol.clone(),
@@ -382,7 +382,7 @@ impl TargetArgs {
     }
 }
 
-/// One run, with a line that shows how it goes.
+/// One run, with a line that shows its progress.
 fn once(runtime: &Runtime, scenario: &Scenario, repeat: u32, label: &str) -> Result<Run, RunError> {
     let is_seen = std::io::stderr().is_terminal();
     let mut watch = |live: Live| {
@@ -403,7 +403,7 @@ fn show(label: &str, live: &Live) {
     let Live { seconds, rate, p50_ms, p99_ms, errors, .. } = live;
     let phase = if *seconds <= 0.0 { "warming up, " } else { "" };
     let mut out = std::io::stderr().lock();
-    // Nobody is told when this cannot be shown.
+    // If this cannot be shown, ignore it.
     let _ = write!(
         out,
         "\r\x1b[2K{label}{phase}{seconds:.0} s: {rate:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} \
@@ -417,7 +417,7 @@ fn clear() {
     let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
 }
 
-/// Looks for the highest rate that holds.
+/// Searches for the highest rate that meets the objectives.
 fn find(scenario: &Scenario, runtime: &Runtime) -> Result<Outcome, RunError> {
     let Pace::Open { rate: first, .. } = scenario.plan.pace else {
         return Ok(Outcome::new(scenario, Vec::new(), None));

@@ -1,5 +1,5 @@
-//! The mark beside a replica's file that says that it has run: a replica that keeps its votes in
-//! memory must not come back once another one has heard them. Used by `serve`.
+//! The mark beside a replica's file that says that the replica has run. A replica that keeps its
+//! votes in memory must not come back once another replica has heard them. Used by `serve`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 
-/// The mark of one replica. Until it is left, nobody has heard the replica, and it may be started
-/// again with another file.
+/// The mark of one replica. Until it is written, no other replica has heard this one, so it may be
+/// started again, even with another file.
 pub(super) struct Mark {
     path: PathBuf,
     replica: u8,
-    /// This process has left it.
+    /// Whether this process has written it.
     is_left: AtomicBool,
 }
 
@@ -21,7 +21,7 @@ impl Mark {
     /// The mark of the replica that `file` describes.
     ///
     /// # Errors
-    /// If the replica has run before, or a mark could not be written.
+    /// If the replica has run before, or if a mark could not be written.
     pub(super) fn beside(file: &Path, replica: u8) -> anyhow::Result<Mark> {
         let path = file.with_extension("ran");
         let cannot_write = || format!("cannot write {}", path.display());
@@ -33,24 +33,24 @@ impl Mark {
                 path.display()
             );
         }
-        // A directory that cannot be written to is better found now than when a peer comes.
+        // An unwritable directory is better found now than when a peer connects.
         let trial = file.with_extension("ran.new");
         let tried = File::create(&trial).and_then(|_| fs::remove_file(&trial));
         tried.with_context(cannot_write)?;
         Ok(Mark { path, replica, is_left: AtomicBool::new(false) })
     }
 
-    /// Leaves the mark, durably.
+    /// Writes the mark durably.
     ///
     /// # Errors
-    /// If it cannot be written, or is there: another process runs as this replica.
+    /// If it cannot be written, or if it exists: another process runs as this replica.
     pub(super) fn leave(&self) -> io::Result<()> {
         let opened = OpenOptions::new().write(true).create_new(true).open(&self.path);
         let written = opened.and_then(|file| {
             let written = self.write(file);
             if written.is_err() {
-                // So that it can be tried again. If this fails, the replica is refused where it
-                // need not be: the safe side.
+                // Allow another try. If this fails, the replica is refused unnecessarily, which is
+                // safe.
                 let _ = fs::remove_file(&self.path);
             }
             written
@@ -81,10 +81,10 @@ impl Mark {
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    /// Removes the mark that this process has left, if it has: the replica has voted for nothing.
+    /// Removes the mark if this process has written it: the replica has not voted.
     pub(super) fn erase(&self) {
         if self.is_left.load(Ordering::Acquire) {
-            // If this fails, the replica is refused where it need not be: the safe side.
+            // If this fails, the replica is refused unnecessarily, which is safe.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,10 +1,10 @@
-//! The command line: flags in, one library call out, and what to tell the shell.
+//! The command line: it parses the flags, calls the library and returns the exit code.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes: 0 all well; 1 the
-//! answer is no (a key that is not there, a value that is not the expected one, a check that
-//! failed, a replica that failed), or the result cannot be written out; 2 something asked for makes
-//! no sense or cannot be had; 3 no answer from the cluster; 4 a replica's data directory, or a
-//! backup, cannot be used; 5 a client's command was surely not done.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 success; 1 the
+//! answer is no (a missing key, an unexpected value, a failed check, a failed replica), or the
+//! result cannot be written; 2 a request is invalid or impossible; 3 no answer from the cluster; 4
+//! a replica's data directory or a backup cannot be used; 5 a client's command was not executed and
+//! never will be.
 
 mod backup;
 mod cert;
@@ -34,14 +34,15 @@ use tokio::sync::oneshot;
 
 /// Exit code: the answer is no.
 const NO: u8 = 1;
-/// Exit code: what was asked for makes no sense or cannot be had.
+/// Exit code: the request is invalid or impossible.
 const UNUSABLE: u8 = 2;
-/// Exit code: there is no answer. Of a client's command: it may or may not have been done, unless
-/// the error says that it was.
+/// Exit code: there is no answer. A client's command may or may not have been executed, unless the
+/// error says that it was.
 const NO_ANSWER: u8 = 3;
-/// Exit code: a data directory that cannot be used.
+/// Exit code: a data directory cannot be used.
 const BAD_DATA: u8 = 4;
-/// Exit code: a client's command was surely not done. No replica was reached, or none took it.
+/// Exit code: a client's command was not executed and never will be. No replica was reached, or
+/// none accepted it.
 const NOT_DONE: u8 = 5;
 
 /// Leaderless consensus: every replica can lead every command.
@@ -89,14 +90,14 @@ Exit codes:
   4  a data directory or a backup cannot be used
   5  not executed: no replica could be reached, or none accepted the command";
 
-/// Runs the command line, program name first; the exit code is described above.
+/// Runs the command line, starting with the program's name. The exit codes are described above.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             let printed = unless_gone(error.print());
             return match (error.use_stderr(), printed) {
-                // Where it cannot be printed there is nobody to tell.
+                // If the message cannot be printed, there is no one to tell.
                 (true, _) => ExitCode::from(UNUSABLE),
                 (false, Ok(())) => ExitCode::SUCCESS,
                 (false, Err(unwritten)) => {
@@ -129,12 +130,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-/// A result that standard output does not take.
+/// Standard output did not accept a result.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the result to standard output: {0}")]
 struct Unwritten(#[from] io::Error);
 
-/// A reader that has gone away is no error of ours.
+/// A reader that closes the pipe is not an error.
 fn unless_gone(written: io::Result<()>) -> Result<(), Unwritten> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -153,8 +154,8 @@ fn say(line: impl std::fmt::Display) -> Result<(), Unwritten> {
     write_out(format!("{line}\n").as_bytes())
 }
 
-/// The same for a result that is not all there is to do: says so, and returns false, if there is no
-/// room for it.
+/// Writes a result after which there is more to do. If it cannot be written, reports that and
+/// returns false.
 fn tell(result: impl std::fmt::Display) -> bool {
     say(result).inspect_err(|unwritten| complain(format_args!("error: {unwritten}"))).is_ok()
 }
@@ -164,7 +165,7 @@ fn complain(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// An error with its causes, each said once: the words of many an error end with its cause's.
+/// An error with its causes, each only once: many errors end with the text of their cause.
 fn in_words(error: &anyhow::Error) -> String {
     let mut words = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -176,13 +177,13 @@ fn in_words(error: &anyhow::Error) -> String {
     words
 }
 
-/// A runtime with this many threads, for clients and signals; replicas have threads of their own.
+/// A runtime with this many threads for clients and signals; replicas have their own threads.
 fn runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
-/// Listens for Ctrl-C and SIGTERM from this call on; completes at the first. The second ends the
-/// process. To be called within a runtime.
+/// Listens for Ctrl-C and SIGTERM from this call on, and completes at the first. The second one
+/// ends the process. Must be called within a runtime.
 fn interrupted() -> impl Future<Output = ()> {
     let (sender, receiver) = oneshot::channel();
     let mut signals = Signals::listen();
@@ -193,17 +194,17 @@ fn interrupted() -> impl Future<Output = ()> {
         std::process::exit(i32::from(NO_ANSWER));
     });
     async {
-        // The task above outlives whoever waits here.
+        // The task above may outlive the receiver.
         let _ = receiver.await;
     }
 }
 
-/// Takes SIGHUP, which comes when the terminal closes, from this call on, so that it does not end
-/// the process. To be called within a runtime.
+/// Ignores SIGHUP from this call on, so that closing the terminal does not end the process. Must be
+/// called within a runtime.
 #[cfg(unix)]
 fn outlive_terminal() {
     use tokio::signal::unix::{SignalKind, signal};
-    // Where it cannot be taken, it ends the process as ever.
+    // If it cannot be handled, it ends the process as usual.
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -214,11 +215,11 @@ fn outlive_terminal() {
     });
 }
 
-/// There is no such signal.
+/// This system has no such signal.
 #[cfg(not(unix))]
 fn outlive_terminal() {}
 
-/// What asks a process to stop. Where it cannot be listened for, it ends the process as ever.
+/// The signals that ask the process to stop. If they cannot be handled, they end it as usual.
 #[cfg(unix)]
 struct Signals(std::io::Result<[tokio::signal::unix::Signal; 2]>);
 
@@ -240,7 +241,7 @@ impl Signals {
     }
 }
 
-/// What asks a process to stop. Where it cannot be listened for, it ends the process as ever.
+/// The signals that ask the process to stop. If they cannot be handled, they end it as usual.
 #[cfg(not(unix))]
 struct Signals;
 
@@ -257,7 +258,7 @@ impl Signals {
     }
 }
 
-/// A switch, as flags say it.
+/// Parses a switch of a flag.
 fn on_or_off(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -277,7 +278,7 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
-    /// `command` and all below it, as they are called.
+    /// `command` and all its subcommands, with their full names.
     fn all(command: &clap::Command, name: &str, into: &mut Vec<(String, clap::Command)>) {
         into.push((name.to_owned(), command.clone()));
         for below in command.get_subcommands() {
@@ -294,7 +295,7 @@ mod tests {
             let text = command.get_after_help().expect(&name).to_string();
             let example = if command.has_subcommands() { "isonomy " } else { &name };
             assert!(text.contains(example), "{name} has no example: {text}");
-            // Paragraphs are wrapped; a table would lose its columns.
+            // Paragraphs are wrapped, but a table would lose its columns.
             for line in text.lines().filter(|line| line.starts_with("  ")) {
                 assert!(line.len() <= 80, "{name}: {line}");
             }

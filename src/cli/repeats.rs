@@ -1,5 +1,5 @@
-//! Limits repeated lines of a log: what a stranger can make a replica say, again and again, must
-//! neither push out what matters nor fill a disk. Beside `lines`, which writes them.
+//! Limits repeated lines of a log. A stranger may cause the same line again and again; it must
+//! neither displace important lines nor fill a disk. Beside `lines`, which writes them.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write as _};
@@ -12,18 +12,18 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// So many lines from one place in the code are written in a while; the rest is counted.
+/// The most lines from one place in the code that are written in an interval; the rest are counted.
 const MOST: u32 = 20;
-/// How long that while is.
+/// The length of an interval.
 const WHILE: Duration = Duration::from_secs(10);
-/// How much of a line's text is repeated with the count of those like it.
+/// How much of a line's text is shown with the count of its repetitions.
 const SHOWN: usize = 100;
 
-/// Lets through only some of many lines from one place, and says how many it did not. Lines below
-/// INFO are for those who want all of them.
+/// Lets only some of many lines from one place through, and reports how many it suppressed. Lines
+/// below INFO are not limited, because they are for readers who want all of them.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// As many as there are places in the code.
+    /// One entry for each place in the code.
     places: Mutex<HashMap<Identifier, Place>>,
 }
 
@@ -33,11 +33,11 @@ struct Place {
     lines: u32,
     suppressed: u64,
     level: Level,
-    /// What the first suppressed line said.
+    /// The text of the first suppressed line.
     text: String,
 }
 
-/// Lines that were not written.
+/// Suppressed lines of one place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct More {
     count: u64,
@@ -50,7 +50,7 @@ impl Repeats {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a line is written; `text` says what it is about.
+    /// Whether to write a line; `text` returns its text.
     fn admit(
         &self,
         now: Instant,
@@ -61,7 +61,7 @@ impl Repeats {
         let mut places = self.places();
         let fresh = || Place { since: now, lines: 0, suppressed: 0, level, text: String::new() };
         let place = places.entry(id).or_insert_with(fresh);
-        // What was suppressed is told before the count begins anew.
+        // Suppressed lines are reported before a new interval starts.
         if place.suppressed == 0 && now.duration_since(place.since) >= WHILE {
             (place.since, place.lines) = (now, 0);
         }
@@ -76,7 +76,7 @@ impl Repeats {
         false
     }
 
-    /// What was suppressed in whiles that are over.
+    /// The lines suppressed in intervals that have ended.
     fn over(&self, now: Instant) -> Vec<More> {
         let mut places = self.places();
         let over =
@@ -89,7 +89,7 @@ impl Repeats {
         places.values_mut().filter(over).map(tell).collect()
     }
 
-    /// Says how many lines were not written. To be called now and then.
+    /// Logs how many lines were suppressed. Call it regularly.
     pub(super) fn tell(&self) {
         for More { count, level, text } in self.over(Instant::now()) {
             let seconds = WHILE.as_secs();
@@ -102,7 +102,7 @@ impl Repeats {
     }
 }
 
-/// The layer: shared with whoever calls [`Repeats::tell`].
+/// The layer, which shares its state with the caller of [`Repeats::tell`].
 #[derive(Debug)]
 pub(super) struct Limited(pub(super) std::sync::Arc<Repeats>);
 
@@ -121,7 +121,7 @@ impl<S: Subscriber> Layer<S> for Limited {
     }
 }
 
-/// What an event says, without the rest of its fields.
+/// An event's message, without its other fields.
 struct Text(String);
 
 impl Visit for Text {
@@ -132,7 +132,7 @@ impl Visit for Text {
     }
 }
 
-/// Takes no more than is to be shown.
+/// Keeps only as much as is shown.
 struct Short<'a>(&'a mut String);
 
 impl fmt::Write for Short<'_> {
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(repeats.over(start + WHILE), [more]);
         assert_eq!(repeats.over(start + WHILE), [], "it is told once");
         assert!(admit(WHILE), "and then it begins anew");
-        // Few of them are all written, however long it goes on.
+        // A few lines are all written, however long it goes on.
         assert!((2..100).all(|number| admit(WHILE * number)));
     }
 

@@ -1,4 +1,4 @@
-//! `isonomy serve`: one replica of a cluster that `init` laid out.
+//! `isonomy serve`: runs one replica of a cluster made by `init`.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::node::{Fault, PoisonedCommand, Replica, ReplicaBuilder, StartError};
 use crate::storage::StorageError;
 use crate::types::RequestId;
 
-/// How often it is looked whether lines were left out.
+/// How often to check whether lines were left out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Run one replica of a replicated key-value store.
@@ -68,7 +68,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (out, log) = (Lines::to(std::io::stdout())?, Lines::to(std::io::stderr())?);
-        // As it is, a panic would wait for whoever reads it, and nobody would learn of it.
+        // The default hook would block on a slow reader, and the panic would not be reported.
         let panics = log.clone();
         std::panic::set_hook(Box::new(move |panic| {
             let thread = std::thread::current();
@@ -83,7 +83,7 @@ impl Serve {
         Ok(code)
     }
 
-    /// The replica that the file describes, and where it keeps its records.
+    /// The replica in the file, and its data directory.
     fn builder(&self, file: &ReplicaFile) -> anyhow::Result<(ReplicaBuilder<Kv>, Option<PathBuf>)> {
         let name = || self.file.display().to_string();
         let replicas = file.replicas().with_context(name)?;
@@ -126,7 +126,7 @@ impl Serve {
         };
         if let Some(mark) = &mark {
             if file.replicas()?.len() == 1 {
-                // No peer comes, and what it answers counts at once.
+                // A single replica has no peers, and its first answer already counts.
                 mark.leave()?;
             }
             let mark = Arc::clone(mark);
@@ -140,18 +140,18 @@ impl Serve {
             }
         });
         runtime.block_on(async {
-            // Before the first vote: what is asked to stop must not be missed.
+            // Before the first vote, so that no request to stop is missed.
             let mut stop = pin!(super::interrupted());
             super::outlive_terminal();
             let started = tokio::select! {
                 started = builder.start() => started,
-                // It still reads its log, and has said nothing to anybody.
+                // It is still reading its log and has sent nothing to any peer.
                 () = &mut stop => return Ok(ExitCode::SUCCESS),
             };
             let replica = match started {
                 Ok(replica) => replica,
                 Err(error) => {
-                    // It has spoken to nobody, so it may try again.
+                    // It has talked to no peer, so it may try again.
                     mark.inspect(|mark| mark.erase());
                     return not_started(&self.file, error, log);
                 }
@@ -168,7 +168,7 @@ impl Serve {
             if let (Some(Fault::OtherList { .. }), Some(mark)) = (replica.fault(), mark)
                 && replica.metrics().await.is_some_and(|metrics| metrics.turns == 0)
             {
-                // It has taken no step, so it has voted for nothing.
+                // It has taken no step, so it has not voted.
                 mark.erase();
             }
             Ok(replica.fault().map_or(ExitCode::SUCCESS, |fault| failed(id, &fault, log)))
@@ -176,7 +176,7 @@ impl Serve {
     }
 }
 
-/// What to tell the shell and its user of a replica that does not start.
+/// Reports a replica that does not start, and returns the exit code.
 fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<ExitCode> {
     if let StartError::Restore(Fault::Poisoned(command)) = &error {
         log.say(format_args!("error: {}: {error}\n{}", file.display(), skip(command)));
@@ -189,7 +189,7 @@ fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<Ex
     Ok(ExitCode::from(BAD_DATA))
 }
 
-/// The same of a replica that has failed.
+/// Reports a replica that has failed, and returns the exit code.
 fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
     let poisoned;
     let (remedy, code) = match fault {
@@ -208,7 +208,7 @@ fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What to do about a command that the state machine does not survive.
+/// The remedy for a command at which the state machine panics.
 fn skip(command: &PoisonedCommand) -> String {
     let request = command.request;
     format!(
@@ -218,7 +218,7 @@ fn skip(command: &PoisonedCommand) -> String {
     )
 }
 
-/// How a replica is replaced.
+/// How to replace a replica.
 macro_rules! replace {
     ($why:literal) => {
         concat!(
@@ -259,7 +259,7 @@ const DAMAGED: &str = replace!(
      does not start."
 );
 
-/// What to do about storage that cannot be used.
+/// The remedy for storage that cannot be used.
 fn remedy(error: &StorageError) -> &'static str {
     match error {
         StorageError::Locked { .. } => "Stop that process first: only one may use the directory.",
@@ -293,7 +293,7 @@ fn remedy(error: &StorageError) -> &'static str {
     }
 }
 
-/// Whether an error says that a disk has failed, rather than that a path is not this user's to use.
+/// Whether an error means that a disk has failed, and not that this user may not use a path.
 fn is_failure(kind: ErrorKind) -> bool {
     !matches!(
         kind,
@@ -305,13 +305,13 @@ fn is_failure(kind: ErrorKind) -> bool {
     )
 }
 
-/// Sends what is traced to standard error's lines: what counts the repeated ones.
+/// Sends log events to standard error. Returns the counter of repeated lines.
 fn log_to(lines: &Lines, level: LevelFilter) -> Arc<Repeats> {
     let repeats = Arc::new(Repeats::default());
     let lines = tracing_subscriber::fmt::layer().with_writer(lines.clone());
-    // It would be told to the same place, and a terminal that is gone would make that a panic.
+    // These errors would go to the same output, and if the terminal is gone, that would panic.
     let lines = lines.log_internal_errors(false);
-    // The libraries below say much that only their authors can use.
+    // Most messages of the libraries are useful only to their authors.
     let filter = Targets::new().with_target("isonomy", level);
     let filter = filter.with_default(level.min(LevelFilter::WARN));
     let limited = Limited(Arc::clone(&repeats));

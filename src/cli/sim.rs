@@ -1,4 +1,4 @@
-//! `isonomy sim`: runs the simulator over many seeds, or shows one.
+//! `isonomy sim`: runs the simulator over many seeds, or shows one of them.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroUsize;
@@ -113,7 +113,7 @@ impl Args {
 /// Runs the simulator.
 ///
 /// # Errors
-/// When standard output cannot be written to.
+/// If standard output cannot be written to.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(simulate(args).map_err(Unwritten)?)
 }
@@ -150,7 +150,7 @@ fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// On standard error, and only for people.
+/// A progress bar on standard error, only if that is a terminal.
 fn progress_bar(seeds: u64) -> ProgressBar {
     if !io::stderr().is_terminal() || seeds < 2 {
         return ProgressBar::hidden();

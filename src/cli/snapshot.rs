@@ -1,4 +1,4 @@
-//! `isonomy snapshot`: has a running replica write a snapshot.
+//! `isonomy snapshot`: asks a running replica to write a snapshot.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! Values as a shell hands them over: an argument, standard input, or a file. Any bytes, unchanged.
+//! Values as a shell passes them: an argument, standard input or a file. Any bytes are kept
+//! unchanged.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,10 +11,10 @@ use bytes::Bytes;
 
 use crate::mesh::Limits;
 
-/// What stands for standard input.
+/// The argument that means standard input.
 pub(super) const STDIN: &str = "-";
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Source {
     Argument(OsString),
@@ -22,12 +23,12 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// An argument, where `-` is standard input.
+    /// An argument; `-` means standard input.
     pub(super) fn of(argument: OsString) -> Source {
         if argument == STDIN { Source::Stdin } else { Source::Argument(argument) }
     }
 
-    /// All bytes of it.
+    /// Reads all its bytes.
     pub(super) fn read(self) -> anyhow::Result<Bytes> {
         match self {
             Source::Argument(text) => Ok(bytes(text)),
@@ -37,7 +38,7 @@ impl Source {
     }
 }
 
-/// An argument's bytes: on Unix exactly those that the shell has passed.
+/// An argument's bytes: on Unix exactly those passed by the shell.
 pub(super) fn bytes(argument: OsString) -> Bytes {
     argument.into_encoded_bytes().into()
 }
@@ -47,7 +48,7 @@ fn file(path: &Path) -> anyhow::Result<Bytes> {
     all(file).with_context(|| path.display().to_string())
 }
 
-/// No more than a request can carry is taken into memory.
+/// Reads at most as much as a request can carry.
 fn all(from: impl Read) -> anyhow::Result<Bytes> {
     let most = Limits::default().client_frame_bytes;
     let mut value = Vec::new();
