@@ -1,7 +1,9 @@
-//! For embedders' tests: does a [`StateMachine`] keep the promises that replication rests on?
+//! Tests for embedders: they check that a [`StateMachine`] keeps the promises that replication
+//! rests on.
 //!
-//! A footprint that forgets a key is the one mistake that nothing else finds: the cluster works,
-//! and one day two replicas differ. So try it here, beside the machine, before any cluster runs.
+//! A footprint that forgets a key is the one mistake that nothing else finds. The cluster seems to
+//! work until two replicas differ. So check it here, next to the state machine, before any cluster
+//! runs.
 
 use std::fmt::{self, Debug};
 
@@ -13,13 +15,13 @@ use crate::machine::{StateMachine, decode, encode};
 
 /// How much to try.
 ///
-/// To be filled from its default: `Cases { seed: 7, ..Cases::default() }`. That is why it is not
-/// `#[non_exhaustive]`; a release may add a field, and gives it a default.
+/// Fill it from its default: `Cases { seed: 7, ..Cases::default() }`. That is why it is not
+/// `#[non_exhaustive]`: a later release may add a field, and will give it a default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cases {
-    /// States and pairs of commands to try.
+    /// How many cases to try. A case is a state and a pair of commands.
     pub count: usize,
-    /// The most commands that build a state up.
+    /// The largest number of commands that build a state.
     pub prefix: usize,
     /// The same seed tries the same cases.
     pub seed: u64,
@@ -31,19 +33,20 @@ impl Default for Cases {
     }
 }
 
-/// What a check that found nothing has tried.
+/// What a check tried before it ended without finding a breach.
 #[must_use = "a check that saw no pair without conflict has shown little"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Checked {
-    /// Cases.
+    /// The number of cases.
     pub cases: usize,
-    /// Those whose two commands do not conflict, and were run in both orders. With 0 the
-    /// footprints are right only because nothing commutes, or the generator uses too few keys.
+    /// The number of cases whose two commands do not conflict and were run in both orders. If it is
+    /// 0, the footprints were not tested: either no commands commute, or the generator uses too few
+    /// keys.
     pub commuting: usize,
 }
 
-/// Seeded randomness for a generator of commands.
+/// A seeded random source for a generator of commands.
 #[derive(Debug)]
 pub struct Random(ChaCha8Rng);
 
@@ -56,39 +59,41 @@ impl Random {
         self.0.random_range(0..bound)
     }
 
-    /// One of these.
+    /// A random one of these items.
     ///
     /// # Panics
-    /// If there are none.
+    /// If the slice is empty.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.0.random_range(0..choices.len())]
     }
 }
 
-/// A promise of [`StateMachine`] that was seen broken.
+/// A promise of [`StateMachine`] that a check found broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Promise {
-    /// The same commands gave something else the second time.
+    /// The same commands gave a different result the second time.
     Deterministic,
-    /// A command or an output does not survive its encoding, or a state its snapshot.
+    /// A command or an output changes when it is encoded and decoded, or a state changes when it
+    /// goes through a snapshot.
     Encoding,
     /// A command whose footprint writes nothing changed the state.
     ReadsOnly,
-    /// The footprints of two commands do not conflict, and their order can be told.
+    /// The footprints of two commands do not conflict, but their order makes a difference.
     Commutes,
 }
 
-/// The smallest breach found. Its `Debug` is its `Display`, so that `unwrap` shows it well.
+/// The smallest breach found. Its `Debug` is the same as its `Display`, so that `unwrap` prints it
+/// well.
 #[non_exhaustive]
 pub struct Breach {
-    /// What was promised.
+    /// The promise that was broken.
     pub promise: Promise,
     /// The commands that lead from a new machine to the state.
     pub before: Vec<String>,
-    /// The command, or the pair of commands, applied to this state.
+    /// The command, or the pair of commands, that is applied to this state.
     pub commands: Vec<String>,
-    /// What was seen.
+    /// What the check saw.
     pub seen: String,
 }
 
@@ -122,11 +127,11 @@ impl Debug for Breach {
 }
 
 /// Tries random commands on random states and compares what must be equal: two runs of the same
-/// commands; a run that goes through a snapshot half-way; a state before and after a command that
-/// only reads; and, for commands whose footprints do not conflict, both orders.
+/// commands, a run with a snapshot half way, the state before and after a command that only reads,
+/// and both orders of two commands whose footprints do not conflict.
 ///
-/// `new` makes a machine, always in the same state. `generate` makes a command; let it use few
-/// keys, so that commands meet.
+/// `new` makes a machine, always in the same state. `generate` makes a command. It should use few
+/// keys, so that commands often touch the same key.
 ///
 /// ```
 /// use isonomy::machine::{Kv, KvCommand};
@@ -143,7 +148,7 @@ impl Debug for Breach {
 /// ```
 ///
 /// # Errors
-/// The first breach found, with the shortest state in which it shows.
+/// Returns the first breach found, with the shortest state in which it shows.
 pub fn check_footprint<S>(
     cases: Cases,
     new: impl Fn() -> S,
@@ -157,7 +162,7 @@ where
     let bench = Bench { new };
     let mut checked = Checked { cases: cases.count, commuting: 0 };
     for case in 0..cases.count {
-        // A seed of its own for each case, so that cases do not depend on one another.
+        // Each case has its own seed, so that cases do not depend on each other.
         let mut random = Random(ChaCha8Rng::seed_from_u64(cases.seed));
         random.0.set_stream(case as u64);
         let length = random.0.random_range(0..=cases.prefix);
@@ -165,7 +170,7 @@ where
         let before = (0..length).map(|_| draw()).collect::<Result<Vec<_>, _>>()?;
         let first = draw()?;
         let mut second = draw()?;
-        // A pair that conflicts shows less: look for another a few times.
+        // A pair that conflicts shows less, so look for another pair a few times.
         for _ in 0..8 {
             if !bench.conflict(&first, &second) {
                 break;
@@ -181,7 +186,7 @@ where
     Ok(checked)
 }
 
-/// A command's bytes, as the check keeps it: a command need not be `Clone`.
+/// A command's bytes. The check keeps these, because a command need not be `Clone`.
 fn encode_command<S>(command: &S::Command) -> Result<Bytes, Box<Breach>>
 where
     S: StateMachine,
@@ -198,21 +203,21 @@ where
     if returned == shown { Ok(bytes) } else { Err(breach(format!("comes back as {returned}"))) }
 }
 
-/// Where machines are run.
+/// What it takes to run machines.
 struct Bench<N> {
     new: N,
 }
 
-/// What can be told from outside.
+/// What can be observed from outside.
 struct Seen<O> {
-    /// The outputs of the commands of interest, encoded, for comparison.
+    /// The encoded outputs of the pair of commands, for comparison.
     encoded: Vec<Bytes>,
-    /// The same, to be shown.
+    /// The same outputs, as text for the report.
     outputs: Vec<O>,
     snapshot: Vec<u8>,
 }
 
-/// How a run goes from the state to the commands of interest.
+/// How a run gets from the state to the pair of commands.
 #[derive(Clone, Copy, PartialEq)]
 enum Through {
     Memory,
@@ -235,7 +240,8 @@ where
         a.conflicts(&b)
     }
 
-    /// Builds the state and applies the commands; what was seen, or why it went no further.
+    /// Builds the state and applies the commands. Returns what was observed, or why the run stopped
+    /// early.
     fn run(
         &self,
         before: &[Bytes],
@@ -256,7 +262,7 @@ where
         Ok(Seen { encoded, outputs, snapshot: machine.snapshot() })
     }
 
-    /// The first promise that these commands break in this state, and what was seen.
+    /// The first promise that these commands break in this state, and what was observed.
     fn breach(&self, before: &[Bytes], pair: &[Bytes; 2]) -> Option<(Promise, String)> {
         self.find(before, pair).err()
     }
@@ -289,7 +295,7 @@ where
         compare(&straight, &swapped, "in the other order").map_err(|it| (Promise::Commutes, it))
     }
 
-    /// Leaves out what the breach does not need, until nothing more can be left out.
+    /// Leaves out every command that the breach does not need, until no more can be left out.
     fn shrink(&self, promise: Promise, mut before: Vec<Bytes>, pair: &[Bytes; 2]) -> Breach {
         let breaks = |before: &[Bytes]| {
             self.breach(before, pair).filter(|(it, _)| *it == promise).map(|(_, seen)| seen)
@@ -305,7 +311,7 @@ where
                 at += 1;
             }
         }
-        // A machine that is not deterministic may keep its promise the next time it is asked.
+        // A machine that is not deterministic may keep its promise on the next try.
         let seen = breaks(&before).unwrap_or_else(|| "not every run shows it".to_owned());
         let show = |bytes: &Bytes| format!("{:?}", Self::command(bytes));
         Breach {
@@ -317,7 +323,7 @@ where
     }
 }
 
-/// Where two runs that must be alike differ.
+/// The first place where two runs differ that must be equal.
 fn compare<O: Debug>(one: &Seen<O>, other: &Seen<O>, how: &str) -> Result<(), String> {
     for (at, which) in ["first", "second"].into_iter().enumerate() {
         if one.encoded[at] != other.encoded[at] {

@@ -1,4 +1,4 @@
-//! Plant each breach, see it caught and shown at its smallest.
+//! Each test plants one breach and checks that it is caught and reduced to its smallest case.
 
 use std::cell::Cell;
 
@@ -27,7 +27,7 @@ fn the_store_keeps_its_promises() {
     assert!(checked.commuting > checked.cases / 2, "{checked:?}");
 }
 
-/// Accounts, with one thing wrong at a time.
+/// A bank with four accounts and one fault, which `FAULT` chooses.
 #[derive(Clone, Default)]
 struct Bank<const FAULT: u8> {
     balance: [u64; 4],
@@ -75,7 +75,8 @@ impl<const FAULT: u8> StateMachine for Bank<FAULT> {
         self.count += u64::from(FAULT == COUNTS_CALLS);
         match command {
             Banking::Deposit(to, amount) => {
-                // An account may not outgrow the bank's own, number 0.
+                // The bank's own account is number 0. Once it holds more than 5, there are no more
+                // deposits.
                 if FAULT == LIMIT_READS_ANOTHER && self.balance[0] > 5 {
                     return 0;
                 }
