@@ -1,4 +1,5 @@
-//! One client stops only itself: what it asks for, does not read or asks too often is its own loss.
+//! A client slows down only itself when it asks for large values, does not read its answers, or
+//! asks too often.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -46,7 +47,7 @@ async fn with_large_value(limits: Limits) -> (LocalCluster<Kv>, KvOutput) {
 async fn answers_longer_than_the_connection_takes_are_waited_for() {
     let (cluster, large) = with_large_value(Limits::default()).await;
     let client = Client::<Kv>::connect(config(&cluster, "alice")).await.unwrap();
-    // The first few tell nothing of what comes: they are small.
+    // The first answers are small, so they do not announce what follows.
     for _ in 0..200 {
         client.execute(put("small", "x")).await.unwrap();
         client.read(get("small"), Consistency::Local).await.unwrap();
@@ -92,7 +93,7 @@ async fn what_waits_in_line_is_not_asked_of_the_others_too() {
     config.attempt = Duration::from_secs(2);
     config.prefer = Some(first());
     config.network.wan = Some(wan.at(1));
-    // Some 6 MiB in a second.
+    // About 6 MiB in one second.
     config.network.limits.stream_window_bytes = 128 << 10;
     let client = Client::<Kv>::connect(config).await.unwrap();
     let all: Vec<_> = (0..READS)
@@ -134,7 +135,7 @@ async fn who_never_reads_gets_few_answers_and_is_cut_off() {
         (1..=ASKED).for_each(|sequence| channel.send(read_of_large(sequence)).unwrap());
         channels.push(channel);
     }
-    // Meanwhile others are answered.
+    // Meanwhile other clients get answers.
     let client = Client::<Kv>::connect(config(&cluster, "alice")).await.unwrap();
     for _ in 0..10 {
         assert_eq!(client.read(get("large"), Consistency::Local).await.unwrap(), large);
@@ -144,13 +145,14 @@ async fn who_never_reads_gets_few_answers_and_is_cut_off() {
     })
     .await;
     let reads = cluster.replica(1).metrics().await.unwrap().local_reads;
-    // Half of the 32 MiB of a certificate, what QUIC holds, and what came in before any answer.
+    // Half of the 32 MiB that one certificate may use, plus what QUIC holds, plus the requests that
+    // arrived before any answer.
     assert!(reads < 8 * 20, "{reads} of {} were answered to nobody", 8 * ASKED);
     assert_eq!(client.connected().len(), 1);
 }
 
-/// How many commands the first replica executes while a client waits for one of its own: the middle
-/// one of some.
+/// How many commands the first replica executes while a client waits for one of its own commands.
+/// The median of several tries.
 async fn overtaken(cluster: &LocalCluster<Kv>, client: &Client<Kv>) -> u64 {
     let executed = async || cluster.replica(1).metrics().await.unwrap().executed;
     let mut counts = Vec::new();
@@ -191,7 +193,7 @@ async fn a_flood_waits_for_itself() {
         cluster.replica(1).metrics().await.unwrap().executed > (4 * FLOODS * UNDER_WAY) as u64
     })
     .await;
-    // With another certificate, and with the same.
+    // Once with another certificate, and once with the same one.
     for config in [at_first("slow"), flooding] {
         let slow = Client::<Kv>::connect(config).await.unwrap();
         let overtaken = overtaken(&cluster, &slow).await;

@@ -1,5 +1,5 @@
-//! What a command makes: answers of bounded length, made only where somebody waits; and commands
-//! that a state machine does not survive.
+//! What a command produces: answers have a limited length and are made only where a caller waits.
+//! Also commands that make a state machine fail.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -25,10 +25,11 @@ use isonomy::types::{ClientId, Consistency, Footprint, RequestId};
 use isonomy::{LocalCluster, Replica};
 
 const REQUEST: RequestId = RequestId::new(ClientId(0x1f), 1);
-/// What [`Adder`] does not survive.
+/// The number that makes [`Adder`] panic.
 const POISON: u64 = u64::MAX;
 
-/// A sum. It counts the reads it is asked for, and waits at each command until it is told to go on.
+/// A sum. It counts the reads it is asked for, and waits at each command until the test lets it go
+/// on.
 struct Adder {
     sum: u64,
     reads: Arc<AtomicUsize>,
@@ -39,7 +40,7 @@ struct Adder {
 enum Adding {
     Sum,
     Add(u64),
-    /// Adds 1, and answers with so many bytes.
+    /// Adds 1, and answers with this many bytes.
     Loud(usize),
 }
 
@@ -62,7 +63,7 @@ impl StateMachine for Adder {
 
     fn apply(&mut self, command: Adding) -> (u64, Bytes) {
         if let Some(gate) = &self.gate {
-            // No word will come any more: go on.
+            // An error means that the sender is gone: go on.
             let _ = gate.lock().unwrap().recv();
         }
         let mut long = Bytes::new();
@@ -94,7 +95,7 @@ async fn add(replica: &Replica<Adder>, number: u64) -> u64 {
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_a_definite_error_at_every_replica() {
     let cluster = LocalCluster::of(3, |_| Adder::new()).start().await.unwrap();
-    // The sum and the length come first.
+    // The sum and the length come before the bytes.
     let longest = MAX_ANSWER - 5;
     for (replica, before) in cluster.replicas().iter().zip([0, 2, 4]) {
         let over = replica.propose(Adding::Loud(longest + 1)).await.unwrap_err();
@@ -142,8 +143,8 @@ async fn start(dir: &Path, skip: Option<RequestId>) -> Result<LocalCluster<Adder
     build.start().await
 }
 
-/// The way out of a log that stops every replica at every start: the panic names the command, all
-/// are started once without it, and remember that.
+/// The way out when a log stops every replica at every start: the panic names the command, all
+/// replicas are started once without it, and they remember that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_that_no_replica_survives_is_named_and_can_be_skipped() {
     let home = tempfile::tempdir().unwrap();
@@ -206,12 +207,12 @@ async fn what_is_in_a_snapshot_cannot_be_skipped_any_more() {
     assert!(matches!(error, StartError::TooLateToSkip { request: REQUEST }), "{error}");
     let late = backup(Adder::new(), home.path().join("1"), home.path().join("b"), &skipping());
     assert!(matches!(late, Err(BackupError::TooLateToSkip { request: REQUEST, .. })), "{late:?}");
-    // Nothing was noted that would change what the replica is.
+    // The failed start has noted nothing that would change the replica.
     let cluster = start(home.path(), None).await.unwrap();
     assert_eq!(add(cluster.replica(2), 1).await, 4);
 }
 
-/// A process that aborts cannot say what it was at, so that is found in the directory.
+/// A process that aborts cannot say which command it was executing, so the directory has to tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_that_ends_the_process_can_be_found() {
     let home = tempfile::tempdir().unwrap();
@@ -223,7 +224,7 @@ async fn a_command_that_ends_the_process_can_be_found() {
         let build =
             LocalCluster::of(1, move |_| Adder { gate: Some(Arc::clone(&gate)), ..Adder::new() });
         let build = build.data_dirs(home.path(), Durability::Os);
-        // The second time it is not done before the log is read.
+        // At the second start, the replica is not ready before the log is read.
         let started = tokio::spawn(async move {
             let cluster = build.start().await.unwrap();
             if lives == 1 {
@@ -256,7 +257,7 @@ fn many(key: &str, count: usize) -> KvCommand {
     KvCommand::GetMany { keys: vec![bytes(key); count] }
 }
 
-/// The most memory that a process has had, in bytes.
+/// The most memory that a process has used so far, in bytes.
 #[cfg(target_os = "linux")]
 fn peak(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -264,7 +265,7 @@ fn peak(process: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// A request of 80 kB asked for 20 GB, and ended every replica at every start.
+/// A request of 80 kB could ask for 20 GB, which ended every replica at every start.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_request_for_a_long_answer_ends_nobody() {
@@ -285,7 +286,8 @@ async fn a_short_request_for_a_long_answer_ends_nobody() {
     };
     let limit = MAX_ANSWER as u64;
     ask(|| get("long"), KvOutput::Value(Some(long))).await;
-    // Each name counts: one key, named often, took 16 bytes a name for as long as it was kept.
+    // Each name counts, even if it is the same key again: one name used to take 16 bytes for as
+    // long as the command was kept.
     let why = "the command names 5000 keys; at most 4096 are allowed".to_owned();
     let refused = Err(isonomy::client::Rejected::BadCommand(why).into());
     assert_eq!(client.execute(many("long", 5000)).await, refused);
@@ -319,7 +321,7 @@ async fn a_short_request_for_a_long_answer_ends_nobody() {
     client.close().await;
 }
 
-/// Frames that would not take the longest answer are refused at the start, not found out later.
+/// Frames that are too short for the longest answer are refused at the start, not discovered later.
 #[tokio::test]
 async fn frames_too_short_for_an_answer_are_refused() {
     let mut limits = isonomy::node::Limits::default();

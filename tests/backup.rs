@@ -1,5 +1,5 @@
-//! A cluster of real processes, backed up and begun anew: the steps of the guide's chapter on
-//! backups, and who must not be let in afterwards.
+//! A cluster of real processes is backed up and begun again from the backup. The tests follow the
+//! steps of the guide's chapter on backups, and check which replicas must not be let in afterwards.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::processes::{Cluster, PATIENCE, isonomy};
 use isonomy::machine::{KvCommand, KvOutput};
 
-/// Runs a command that has to succeed; what it prints.
+/// Runs a command that must succeed, and returns what it prints.
 #[track_caller]
 fn told(arguments: &[&Path]) -> String {
     let output = run(arguments);
@@ -82,7 +82,7 @@ async fn a_cluster_begins_anew_from_a_backup_and_lets_nobody_else_in() {
     }
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "k49", "--replica", "2"]), "v49\n");
-    // The same session goes on.
+    // The same client session continues.
     for number in 0..50 {
         assert_eq!(client.execute(put(&format!("k{number}"), "new")).await, Ok(KvOutput::Done));
     }
@@ -91,7 +91,8 @@ async fn a_cluster_begins_anew_from_a_backup_and_lets_nobody_else_in() {
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "k49", "--replica", "1"]), "new\n");
 
-    // Its old self, and one from another backup: refused, and the others go on.
+    // The replica's old directory, and one from another backup, are refused. The others keep
+    // working.
     cluster.kill(&[3]);
     let new = cluster.dir.join("3.new");
     fs::rename(cluster.data(3), &new).expect("renamed");
@@ -102,13 +103,13 @@ async fn a_cluster_begins_anew_from_a_backup_and_lets_nobody_else_in() {
     refused(&mut cluster, "r3 began with backup");
     fs::rename(cluster.data(3), cluster.dir.join("3.other")).expect("renamed");
 
-    // None of that has hurt the right one.
+    // None of this has harmed the right directory.
     fs::rename(&new, cluster.data(3)).expect("renamed");
     cluster.serve(3);
     assert_eq!(cluster.told(&["get", "last", "--replica", "3"]), "yes\n");
 }
 
-/// Replica 3 comes with something else, is not let in, and decides nothing.
+/// Replica 3 starts with another directory. It is not let in, and decides nothing.
 #[cfg(unix)]
 #[track_caller]
 fn refused(cluster: &mut Cluster, words: &str) {
@@ -122,7 +123,7 @@ fn refused(cluster: &mut Cluster, words: &str) {
     cluster.kill(&[3]);
 }
 
-/// The guide's chapter, word by word.
+/// The commands of the guide's chapter, exactly as they are written there.
 #[cfg(unix)]
 #[test]
 fn the_guide_can_be_followed() {
@@ -157,7 +158,8 @@ fn the_guide_can_be_followed() {
     assert_eq!(cluster.told(&["get", "greeting", "--replica", "3"]), "again\n");
 }
 
-/// A backup of a replica that lacks some of what another one proposed, and went on without.
+/// A backup of a replica that lacks some commands that another replica proposed, and that went on
+/// without them.
 #[cfg(unix)]
 #[test]
 fn a_cluster_begins_anew_from_a_backup_with_holes() {
@@ -200,7 +202,7 @@ fn a_cluster_begins_anew_from_a_backup_with_holes() {
         cluster.told(&["put", "a", number, "--replica", number]);
         cluster.told(&["put", number, "x", "--replica", number]);
     }
-    // Every frontier has moved: what is executed has no hole.
+    // Every frontier has moved on: what is executed has no hole.
     (1..=3).for_each(|number| assert_eq!(cluster.terminate(number), Some(0)));
     let words = backup(&cluster.data(2), &cluster.dir.join("again"));
     let line = words.lines().find(|line| line.starts_with("executed: ")).expect("a line");
@@ -224,7 +226,7 @@ fn a_full_disk_leaves_no_half_of_a_backup() {
     let file = cluster.dir.join("file");
     let program = env!("CARGO_BIN_EXE_isonomy");
     let mut limited = std::process::Command::new("sh");
-    // At most some kilobytes, and an error instead of the signal.
+    // The limit is a few kilobytes, with an error instead of the signal.
     limited.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" backup \"$1\" \"$2\""]);
     limited.arg(program).arg(cluster.data(1)).arg(&file);
     let output = limited.output().expect("a shell");

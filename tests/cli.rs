@@ -1,5 +1,5 @@
-//! The command line as its users meet it: help, the demo, the files of `init`, and errors that say
-//! what to do.
+//! The command line as users see it: help, the demo, the files that `init` writes, and errors that
+//! say what to do.
 #![cfg(feature = "cli")]
 
 use std::fs;
@@ -23,7 +23,7 @@ fn run(arguments: &[&str]) -> Output {
     isonomy().args(arguments).output().expect("isonomy runs")
 }
 
-/// Runs what has to fail with this exit code; what it says.
+/// Runs a command that must fail with this exit code, and returns its message.
 #[track_caller]
 fn complaint(code: i32, arguments: &[&str]) -> String {
     let output = run(arguments);
@@ -81,7 +81,7 @@ fn the_demo_shows_a_cluster_that_loses_a_replica() {
     let operations = report["operations"].as_u64().expect("a number");
     assert!(operations > 100 && report["throughput_ops_s"].as_f64() > Some(50.0), "{report}");
 
-    // An outside checker would come to the same.
+    // A checker outside of the demo would reach the same verdict.
     let file = fs::File::open(&history).expect("the history");
     let history = read_history(std::io::BufReader::new(file)).expect("the format");
     assert!(history.len() as u64 >= operations, "{} of {operations}", history.len());
@@ -112,7 +112,7 @@ fn ctrl_c_ends_the_demo_with_the_figures_so_far() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("isonomy runs");
-    // It makes the file before it begins. Then give it time to begin.
+    // It creates the file before it begins. After that, give it time to begin.
     let start = Instant::now();
     while !history.exists() {
         assert!(start.elapsed() < Duration::from_secs(60), "it does not begin");
@@ -194,7 +194,7 @@ fn init_lays_out_a_directory_once() {
     assert!(words.contains("is not empty"), "{words}");
 }
 
-/// Has `init` make the directory of three replicas, with ports that are free; the one before them.
+/// Lets `init` make the files of three replicas on free ports. Returns the port before the first.
 #[track_caller]
 fn lay_out(path: &Path) -> u16 {
     let base = ports::free_base(3);
@@ -212,7 +212,7 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
     let file = path.join("1.toml");
     let good = fs::read_to_string(&file).expect("what init wrote");
     let line = |start| good.lines().position(|line| line.starts_with(start)).expect("a line") + 1;
-    // Below, 7401 to 7403 stand for the three ports.
+    // In the texts below, ports 7401 to 7403 stand for the three real ports.
     let ported = |text: &str| {
         let one =
             |text: String, id: u16| text.replace(&format!(":740{id}"), &format!(":{}", base + id));
@@ -292,7 +292,7 @@ fn init_takes_a_host_a_replica() {
     }
 }
 
-/// Puts a certificate of the cluster's authority, but like no other one, in a replica's place.
+/// Replaces a replica's certificate by one of the same authority with this lifetime and these uses.
 fn reissue(dir: &Path, days: i64, uses: &[rcgen::ExtendedKeyUsagePurpose]) {
     let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
     let key = rcgen::KeyPair::from_pem(&read("ca.key")).expect("a key");
@@ -323,7 +323,7 @@ fn certificates_are_listed_warned_of_and_renewed() {
         let line = all.lines().find(|line| line.starts_with(file)).expect(file);
         line.split_whitespace().nth(2).and_then(|days| days.parse::<i64>().ok()).expect("days")
     };
-    // They are issued in different seconds, and days are whole ones.
+    // The certificates are issued in different seconds, and the listing shows whole days.
     let (one, two, client) = (days(&all, "1.pem"), days(&all, "2.pem"), days(&all, "client.pem"));
     assert!((6..=8).contains(&(one - two)) && (one - client).abs() <= 1, "{all}");
     let others = fs::read(path.join("2.pem")).expect("a file");
@@ -336,7 +336,7 @@ fn certificates_are_listed_warned_of_and_renewed() {
     );
     reissue(&path, 10, &[ServerAuth, ClientAuth]);
     assert!(listed(1).contains("10 days left"));
-    // It starts, says so at once, and runs.
+    // It starts, warns at once, and runs.
     let log = fs::File::create(path.join("log")).expect("a file");
     let mut serve = isonomy();
     let serve = serve.arg("serve").arg(path.join("1.toml")).stdout(Stdio::null()).stderr(log);
@@ -372,7 +372,7 @@ fn a_directory_that_is_not_permitted_is_no_lost_one() {
     lay_out(&path);
     let file = path.join("1.toml");
     let good = fs::read_to_string(&file).expect("what init wrote");
-    // What the root user may not write either.
+    // A path that even the root user may not write.
     let text = good.replace("data_dir = \"1.data\"", "data_dir = \"/proc/1.data\"");
     fs::write(&file, text).expect("written");
     let output = isonomy().arg("serve").arg(&file).output().expect("isonomy runs");
@@ -381,7 +381,7 @@ fn a_directory_that_is_not_permitted_is_no_lost_one() {
     assert!(words.contains("may read and write") && !words.contains("answered"), "{words}");
 }
 
-/// A directory as a replica leaves it: one vote, one decision, one snapshot.
+/// A directory as a replica would leave it, with one vote, one decision and one snapshot.
 fn replicas_directory(path: &Path) {
     use isonomy::internals::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
     use isonomy::types::{Ballot, Deps, Executed, InstanceId, LogPosition, ReplicaId, Value};
@@ -459,7 +459,7 @@ fn inspect_tells_what_is_there_and_what_is_damaged() {
     let snapshot = &report["snapshots"][0];
     assert_eq!((&snapshot["position"], &snapshot["contents"]["era"]), (&1.into(), &0.into()));
 
-    // In use, it can be looked at as well.
+    // A directory can also be inspected while it is in use.
     let in_use = FileDisk::open(&dir).expect("nobody has it");
     let output = run(&["inspect", name]);
     let text = String::from_utf8(output.stdout).expect("text");
@@ -479,7 +479,7 @@ fn inspect_tells_what_is_there_and_what_is_damaged() {
     assert!(words.contains("identity, byte 0") && words.contains("refuses to start"), "{words}");
 }
 
-/// Starts a replica that has to refuse; what it says.
+/// Starts a replica that must refuse to start, and returns its message.
 #[track_caller]
 fn refusal_to_serve(file: &Path) -> String {
     let mut serve = isonomy();

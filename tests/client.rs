@@ -1,4 +1,4 @@
-//! Clients of a running cluster, over QUIC.
+//! Clients of a running cluster over QUIC.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -130,12 +130,12 @@ async fn errors_say_what_may_be_concluded() {
     assert!(matches!(wide, Err(ClientError::Rejected(Rejected::BadCommand(_)))), "{wide:?}");
     let huge = client.execute(put("a", &"x".repeat(5 << 20))).await;
     assert!(matches!(huge, Err(ClientError::Rejected(Rejected::TooLarge { .. }))), "{huge:?}");
-    // One replica alone takes a command and can't finish it.
+    // Replica 1 alone accepts a command but cannot finish it.
     cluster.crash(2);
     cluster.crash(3);
     let lost = client.execute(put("a", "1")).await;
     assert!(matches!(lost, Err(ClientError::Unknown(_))), "{lost:?}");
-    // Nobody is there to take it.
+    // No replica is left to accept the command.
     cluster.replica(1).shutdown().await;
     eventually("no connection", async || client.connected().is_empty()).await;
     let patience = config.patience;

@@ -1,4 +1,4 @@
-//! What can be done to a replica of a local cluster: made to stand still, crashed, started again.
+//! What a test can do to a replica of a local cluster: pause it, crash it and start it again.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]

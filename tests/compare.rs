@@ -1,5 +1,5 @@
-//! `isonomy compare` as its users meet it: results that are kept, two that are held against each
-//! other, and what happens where there is no room.
+//! `isonomy compare` as users see it: results are kept, two results are compared with each other,
+//! and a full disk loses nothing.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -12,7 +12,7 @@ use std::process::Output;
 
 use common::processes::isonomy;
 
-/// A small comparison in virtual time, with another line at its end.
+/// A small plan in virtual time, with `more` as its last line.
 fn plan(dir: &Path, name: &str, more: &str) -> PathBuf {
     let path = dir.join(name);
     let text = "title = 'small'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\

@@ -1,7 +1,8 @@
-//! What survives: real `serve` processes on a real file system, over QUIC, killed with `kill -9`
-//! one by one, several and all at once, under load; and disks that are full, damaged or lost.
+//! What survives a crash. Real `serve` processes on a real file system, over QUIC and under load,
+//! are killed with `kill -9`: one, several or all at once. Other tests use disks that are full,
+//! damaged or lost.
 //!
-//! `ISONOMY_CYCLES=N` makes the kills more, for long runs.
+//! `ISONOMY_CYCLES=N` sets the number of kills, for long runs.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and tells")]
@@ -25,12 +26,13 @@ use isonomy::types::Time;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Clients that ask all the time, each one thing after the other.
+/// Clients that ask all the time, each one command after the other.
 const CLIENTS: u64 = 12;
-/// Keys that all clients use.
+/// Keys that all clients share.
 const SHARED_KEYS: u32 = 6;
 
-/// So long after a replica is gone, the others have dropped what it has not executed.
+/// When a replica has been gone for this long, the others have dropped decisions that it has not
+/// executed.
 const AWAY: Duration = Duration::from_secs(6);
 
 fn cycles(usual: u64) -> u64 {
@@ -38,14 +40,15 @@ fn cycles(usual: u64) -> u64 {
     asked.map_or(usual, |asked| asked.parse().expect("ISONOMY_CYCLES is a number"))
 }
 
-/// A load with a memory.
+/// A load that records every operation and its outcome.
 struct Load {
     recorder: Recorder,
     start: Instant,
     stop: AtomicBool,
     answered: AtomicU64,
     unknown: AtomicU64,
-    /// By client: the newest number it was told is stored under its own key, and the newest asked.
+    /// By client: the newest number known to be stored under the client's own key, and the newest
+    /// number it asked to store.
     own: Mutex<BTreeMap<u64, (u64, u64)>>,
 }
 
@@ -65,7 +68,7 @@ impl Load {
         Time::ZERO + self.start.elapsed()
     }
 
-    /// One recorded operation; false if its outcome is unknown.
+    /// One recorded operation. Returns false if its outcome is unknown.
     async fn ask(&self, client: &Client<Kv>, name: u64, command: KvCommand) -> bool {
         let (key, call) = Call::of(&command).expect("a command of one key");
         let asked = self.recorder.call(self.now(), name, key, call);
@@ -81,7 +84,7 @@ impl Load {
         known
     }
 
-    /// A client, until it is told to stop.
+    /// Runs one client until it is told to stop.
     async fn run(self: Arc<Self>, client: Client<Kv>, number: u64) {
         let mut rng = ChaCha8Rng::seed_from_u64(number);
         let mut name = self.recorder.client();
@@ -120,7 +123,8 @@ impl Load {
         change(self.own.lock().unwrap().entry(client).or_default());
     }
 
-    /// After all is over: nothing acknowledged is lost, and all that was seen fits together.
+    /// Checks at the end that no acknowledged write is lost, and that the recorded history is
+    /// linearizable.
     async fn judge(&self, cluster: &Cluster) {
         let client = cluster.connect(1..=cluster.replicas()).await;
         let name = self.recorder.client();
@@ -147,11 +151,11 @@ impl Load {
     }
 }
 
-/// Who is killed together in this cycle.
+/// The replicas that are killed together in this cycle.
 fn victims(rng: &mut ChaCha8Rng, replicas: usize, cycle: u64) -> Vec<usize> {
     let all: Vec<usize> = (1..=replicas).collect();
     match cycle % 4 {
-        // A minority and a majority, in turn with one and with all.
+        // A minority and a majority, in turn with one replica and with all.
         0 | 2 => vec![all[rng.random_range(0..replicas)]],
         1 => {
             let first = rng.random_range(0..replicas);
@@ -162,7 +166,7 @@ fn victims(rng: &mut ChaCha8Rng, replicas: usize, cycle: u64) -> Vec<usize> {
     }
 }
 
-/// How long a replica takes from its start to its first answer to a command of its own.
+/// The time from a replica's start to its first answer to a command of its own.
 async fn rejoined(cluster: &Cluster, number: usize, since: Instant) -> Duration {
     let client = cluster.connect([number]).await;
     let key = format!("rejoined{number}");
@@ -191,7 +195,8 @@ async fn kill_and_return(replicas: u16, cycles: u64, settings: &str) -> String {
         cluster.kill(&victims);
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
         if settings == SNAPSHOTS && cycle % 8 == 4 {
-            // So long that it needs a snapshot; and then killed while it gets one, maybe.
+            // Away for so long that it needs a snapshot. It may then be killed while it receives
+            // one.
             tokio::time::sleep(AWAY).await;
             cluster.serve_all();
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
@@ -232,7 +237,8 @@ async fn kill_and_return(replicas: u16, cycles: u64, settings: &str) -> String {
 }
 
 const FSYNC: &str = "durability = \"fsync\"";
-/// So little between two snapshots, and kept for those who are away, that kills fall into them.
+/// So short a distance between snapshots, and so little kept for absent replicas, that some kills
+/// happen in the middle of them.
 const SNAPSHOTS: &str = "durability = \"fsync\"\nsnapshot_every = 40000\nkeep_for_absent = 20000";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,12 +283,12 @@ fn a_replica_that_lost_its_directory_is_refused_for_good() {
     }
     let theirs = cluster.log(1) + &cluster.log(2);
     assert!(theirs.contains("r3 is known here by data directory"), "{theirs}");
-    // It knows by itself now; and from an empty directory, all begins anew.
+    // By now the replica itself knows. With an empty directory, the whole procedure starts again.
     let (code, words) = cluster.refusal(3);
     assert_eq!(code, Some(4), "{words}");
     assert!(words.contains("the other replicas have refused this directory for good"), "{words}");
 
-    // The others were told once, and remember.
+    // The others were told once, and they remember.
     cluster.kill(&[1, 2]);
     cluster.serve_all_of(&[1, 2]);
     fs::remove_dir_all(cluster.data(3)).unwrap();
@@ -291,7 +297,7 @@ fn a_replica_that_lost_its_directory_is_refused_for_good() {
     assert!(words.contains("r3 is known here by data directory"), "{words}");
     cluster.told(&["put", "key", "two suffice"]);
 
-    // The directory they know is welcome.
+    // The directory that the others know is accepted.
     fs::remove_dir_all(cluster.data(3)).unwrap();
     fs::rename(cluster.dir.join("away"), cluster.data(3)).unwrap();
     cluster.serve(3);
@@ -313,7 +319,7 @@ fn a_directory_that_was_rolled_back_is_refused_for_good() {
     let (code, words) = cluster.refusal(3);
     assert_eq!(code, Some(4), "{words}");
     assert!(words.contains("directory is an older copy"), "{words}");
-    // Started often enough, it would come to a higher one.
+    // After enough restarts, its life would have a higher number than the others know.
     for _ in 0..3 {
         let (code, words) = cluster.refusal(3);
         assert_eq!(code, Some(4), "{words}");
@@ -332,12 +338,12 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 #[test]
 fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
     let mut cluster = Cluster::start(3);
-    // What replica 1 led is in its log, and each in a group of its own: damage to the first is not
-    // the torn end of a log.
+    // The commands that replica 1 led are in its log, each in its own group. So damage to the first
+    // one does not look like the torn end of a log.
     for value in ["first", "second", "value"] {
         cluster.told(&["put", "key", value, "--replica", "1"]);
     }
-    // In use.
+    // The directory is in use.
     let second = common::processes::isonomy().arg("serve").arg(cluster.file(1)).output().unwrap();
     let words = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(4), "{words}");
@@ -346,7 +352,7 @@ fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
     assert!(words.contains("Stop that process first"), "{words}");
     cluster.kill(&[1, 2, 3]);
 
-    // Another replica's.
+    // The directory belongs to another replica.
     cluster.edit_one(1, "data_dir = \"1.data\"", "data_dir = \"2.data\"");
     let (code, words) = cluster.refusal(1);
     assert_eq!(code, Some(4), "{words}");
@@ -354,7 +360,7 @@ fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
     assert!(words.contains("Name this replica's own directory"), "{words}");
     cluster.edit_one(1, "data_dir = \"2.data\"", "data_dir = \"1.data\"");
 
-    // Damaged: the log, then the identity.
+    // Damage the log first, then the identity.
     for (file, at) in [("log-0000000000000001", 4096 + 40), ("identity", 20)] {
         let path = cluster.data(1).join(file);
         let sound = fs::read(&path).unwrap();
@@ -367,13 +373,13 @@ fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
         assert!(words.contains("isonomy restore FILE DIR"), "{words}");
         fs::write(&path, &sound).unwrap();
     }
-    // As it was, it is as good as before.
+    // Once the file is restored, the replica works as before.
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "key", "--replica", "1"]), "value\n");
 }
 
-/// Records of the end are gone without a trace that a disk could tell from a flush that was not
-/// finished: it is said at least. (After a good end, nothing is.)
+/// Records at the end of the log are gone, and the disk cannot tell this from an unfinished flush.
+/// The replica at least says so. After a clean end, it says nothing.
 #[test]
 fn an_end_that_nothing_vouches_for_is_told_at_the_start() {
     let mut cluster = Cluster::start(1);
@@ -394,8 +400,8 @@ fn an_end_that_nothing_vouches_for_is_told_at_the_start() {
     assert!(said.contains("the log") && said.contains("log-0000000000000001"), "{log}");
 }
 
-/// A small file system of its own, if this process may have one. To be dropped before the cluster
-/// that is on it, whose directory can't be removed before.
+/// A small file system, if this process may mount one. It must be dropped before the cluster that
+/// uses it, because the cluster's directory cannot be removed earlier.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -410,7 +416,7 @@ impl SmallDisk {
     }
 }
 
-/// A file that takes all the room there is.
+/// Creates a file that uses up all the room there is.
 fn hog(directory: &std::path::Path) -> std::path::PathBuf {
     let path = directory.join("hog");
     let mut file = fs::File::create(&path).unwrap();
@@ -424,7 +430,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Bytes and files: what others write takes the room that the votes need, and gives it back.
+/// Another program's data takes the room, or the files, that the votes need, and later gives it
+/// back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_without_any_room_holds_its_replica_up_and_no_other() {
     let mut cluster = Cluster::lay_out(3);
@@ -450,7 +457,7 @@ async fn a_disk_without_any_room_holds_its_replica_up_and_no_other() {
     let refused = hasty.execute(put("mine", "x")).await.unwrap_err().to_string();
     assert!(refused.contains("the replica's disk is full"), "{refused}");
     fs::remove_file(hog).unwrap();
-    // By itself, in the same life.
+    // It recovers without a restart.
     assert_eq!(cluster.told(&["get", "late", "--replica", "1"]), "x\n");
     assert!(cluster.log(1).contains("there was room for the votes"), "{}", cluster.log(1));
     assert_eq!(cluster.process(1).try_wait().unwrap(), None);
@@ -479,14 +486,14 @@ async fn a_full_disk_turns_commands_away_and_votes_on() {
             _ => {}
         }
     }
-    // It still votes: without replica 3 nothing is decided without it.
+    // It still votes: without replica 3, the other two need each other for every decision.
     cluster.kill(&[3]);
     two.execute(put("voted", "on")).await.unwrap();
     assert_eq!(two.execute(get("voted")).await, Ok(common::value("on")));
-    // Room, and it goes on by itself.
+    // When there is room again, it recovers without help.
     fs::remove_file(hog).unwrap();
     assert_eq!(one.execute(put("mine", "now")).await, Ok(KvOutput::Done));
-    // A restart finds all of it.
+    // A restart finds all of this.
     cluster.kill(&[1, 2]);
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "mine", "--replica", "1"]), "now\n");

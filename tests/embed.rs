@@ -1,7 +1,7 @@
-//! Embedding a replicated state machine of one's own: what a program that uses the crate writes.
+//! What a program that uses the crate writes to embed its own replicated state machine.
 #![cfg(feature = "authority")]
 
-/// The shortest one; the README has one like it.
+/// The shortest embedding. The README has one like it.
 mod first {
     use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ mod first {
     }
 }
 
-/// Replicas of their own, as processes on several machines would start them.
+/// Replicas that are built one by one, as processes on several machines would do.
 mod apart {
     use std::net::{SocketAddr, UdpSocket};
 
@@ -66,7 +66,7 @@ mod apart {
     #[tokio::test]
     async fn three_replicas_and_a_session() -> Result<(), Box<dyn std::error::Error>> {
         let authority = Authority::new("example")?;
-        // Ports that were free a moment ago; in earnest they come from a configuration.
+        // These ports were free a moment ago. A real program takes them from its configuration.
         let free = || UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let addrs: Vec<SocketAddr> = (0..3).map(|_| free()).collect::<Result<_, _>>()?;
         let mut replicas = Vec::new();
@@ -76,7 +76,7 @@ mod apart {
                 .id(id.number())
                 .peers((1..).zip(addrs.iter().copied()))
                 .tls(authority.issue_replica(id)?.credentials()?)
-                // In earnest: `.data_dir(…)`, and this left out.
+                // A real program uses `.data_dir(…)` instead.
                 .durability(Durability::Memory);
             replicas.push(replica.start().await?);
         }
@@ -110,7 +110,7 @@ mod picky {
         assert_eq!(cluster.replica(1).propose(4096).await, Ok(()));
         let wide = cluster.replica(1).propose(5000).await;
         assert_eq!(wide, Err(Rejected::TooManyKeys { keys: 5000, limit: 4096 }.into()));
-        // What the machine itself refuses is not agreed on either.
+        // A command that the machine itself refuses is not agreed on either.
         let odd = cluster.replica(1).propose(13).await;
         assert_eq!(odd, Err(Rejected::BadCommand("13 brings bad luck".to_owned()).into()));
         let read = cluster.replica(1).read(13, Consistency::Local).await;
@@ -119,7 +119,7 @@ mod picky {
         Ok(())
     }
 
-    /// A command touches as many keys as it says.
+    /// A machine whose command is the number of keys it touches.
     #[derive(Default)]
     struct Wide;
 

@@ -1,5 +1,6 @@
-//! Directories that are older than what the others remember, two that run as one replica, and lists
-//! of replicas that differ: real `serve` processes on a real file system, over QUIC.
+//! Directories that are older than what the other replicas remember, two processes that run as one
+//! replica, and lists of replicas that differ. The tests use real `serve` processes on a real file
+//! system, over QUIC.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -27,7 +28,7 @@ fn put_back(cluster: &Cluster, number: usize) {
     copy(&cluster.dir.join("copy"), &cluster.data(number));
 }
 
-/// Waits until a replica has logged this.
+/// Waits until a replica has logged these words.
 fn logged(cluster: &Cluster, number: usize, words: &str) {
     let start = Instant::now();
     while !cluster.log(number).contains(words) {
@@ -50,7 +51,7 @@ fn an_older_copy_is_refused_whoever_is_started_first() {
     cluster.kill(&[1, 2]);
     put_back(&cluster, 1);
 
-    // Alone it cannot know. It says nothing before it is told.
+    // Alone, the replica cannot know that its copy is old. It sends nothing before a peer tells it.
     cluster.serve(1);
     cluster.serve(2);
     assert_eq!(cluster.wait_exit(1), Some(4));
@@ -59,7 +60,7 @@ fn an_older_copy_is_refused_whoever_is_started_first() {
     cluster.serve(3);
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "new\n");
 
-    // Once more, when the others are there already, and again after they were restarted.
+    // The same again when the others are there first, and once more after they were restarted.
     for restarted in [false, true] {
         put_back(&cluster, 1);
         if restarted {
@@ -78,7 +79,7 @@ fn an_older_copy_is_refused_whoever_is_started_first() {
 
 const PARTED: &str = "may have executed different commands";
 
-/// Waits until two replicas have refused each other, and asks both: neither may answer.
+/// Waits until two replicas have refused each other, then asks both. Neither may answer.
 fn refuse_each_other(cluster: &Cluster, one: usize, other: usize) {
     for number in [one, other] {
         logged(cluster, number, PARTED);
@@ -96,8 +97,8 @@ fn refuse_each_other(cluster: &Cluster, one: usize, other: usize) {
     }
 }
 
-/// A cluster that is down, with an older copy in the place of replica 1's directory. Replica 2 has
-/// acted on what that lacks; replica 3 has heard no more than it holds.
+/// A stopped cluster with an older copy in the place of replica 1's directory. Replica 2 has acted
+/// on what the copy lacks. Replica 3 has heard nothing from replica 1 beyond what the copy holds.
 fn with_an_older_copy_that_only_r2_knows() -> Cluster {
     let mut cluster = Cluster::start(3);
     cluster.told(&["put", "key", "old", "--replica", "1"]);
@@ -112,12 +113,12 @@ fn with_an_older_copy_that_only_r2_knows() -> Cluster {
     cluster
 }
 
-/// The only one that knew better of replica 1 is away while an older copy of that takes part.
+/// The only replica that knew better is away while an older copy of replica 1 takes part.
 #[test]
 fn two_that_have_acted_on_different_histories_of_a_third_are_no_quorum() {
     let mut cluster = with_an_older_copy_that_only_r2_knows();
 
-    // Nobody who is there can tell: this is a limit.
+    // No replica that is there can tell. This is a known limit.
     cluster.serve_all_of(&[1, 3]);
     for number in ["1", "3", "1"] {
         cluster.told(&["put", "elsewhere", number, "--replica", number]);
@@ -133,7 +134,7 @@ fn two_that_have_acted_on_different_histories_of_a_third_are_no_quorum() {
     refuse_each_other(&cluster, 2, 3);
 }
 
-/// From its next start on, a replica looks for another one where nobody is.
+/// From its next start on, a replica looks for another one at an address where no replica listens.
 fn lose_sight(cluster: &Cluster, number: usize, other: usize) {
     let text = fs::read_to_string(cluster.file(number)).unwrap();
     let start = format!("{other} = ");
@@ -147,7 +148,7 @@ fn an_older_copy_is_refused_by_one_that_has_only_been_told_of_more() {
     lose_sight(&cluster, 1, 2);
     lose_sight(&cluster, 2, 1);
 
-    // Replica 3 has heard no more of replica 1 than the copy holds, and replica 2 has.
+    // Replica 3 has heard nothing from replica 1 beyond what the copy holds, but replica 2 has.
     cluster.serve_all_of(&[2, 3]);
     cluster.told(&["put", "elsewhere", "value", "--replica", "3"]);
     let (code, words) = cluster.refusal(1);
@@ -184,7 +185,8 @@ fn a_log_whose_end_is_gone_is_refused_by_those_who_heard_of_it() {
     cluster.told(&["put", "key", "two suffice"]);
 }
 
-/// Replica 3 once more, on another port and with a copy of its directory: how that ends.
+/// Starts replica 3 a second time, on another port and with a copy of its directory. Returns how it
+/// ended.
 fn start_copy(cluster: &Cluster) -> Output {
     let text = fs::read_to_string(cluster.file(3)).unwrap();
     let text = text.replace("data_dir = \"3.data\"", "data_dir = \"copy\"");
@@ -199,7 +201,7 @@ fn start_copy(cluster: &Cluster) -> Output {
 fn a_copy_started_beside_the_original_does_not_drive_it_out() {
     let mut cluster = Cluster::start(3);
     cluster.told(&["put", "key", "value", "--replica", "3"]);
-    // Nothing happens, so that the copy is as good as the original, but for its being one.
+    // Nothing happens meanwhile, so the copy is as new as the original.
     copy(&cluster.data(3), &cluster.dir.join("copy"));
     fs::remove_file(cluster.dir.join("copy/lock")).ok();
     let ended = start_copy(&cluster);
@@ -209,7 +211,7 @@ fn a_copy_started_beside_the_original_does_not_drive_it_out() {
     assert!(words.contains("Stop the one that should not run"), "{words}");
     cluster.told(&["put", "key", "the original goes on", "--replica", "3"]);
 
-    // Then the copy is older, and says so.
+    // Now the copy is older, and it says so.
     let ended = start_copy(&cluster);
     let words = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(4), "{words}");
@@ -234,7 +236,7 @@ fn a_copy_goes_on_for_an_original_that_is_gone_and_only_one_of_them_does() {
     assert!(words.contains(OLDER), "{words}");
 }
 
-/// Removes entries from the list in a replica's file.
+/// Removes entries from the list of replicas in a replica's file.
 fn shorten(cluster: &Cluster, number: usize, entries: &[usize]) -> String {
     let text = fs::read_to_string(cluster.file(number)).unwrap();
     let (front, list) = text.split_once("[replicas]\n").expect("what init wrote");
@@ -249,7 +251,8 @@ fn two_lists_of_a_new_cluster_never_give_two_quorums() {
     let mut cluster = Cluster::lay_out(5);
     let whole: Vec<_> = [1, 2].map(|number| (number, shorten(&cluster, number, &[4, 5]))).into();
     let lines: Vec<_> = (1..=5).map(|number| cluster.spawn(number)).collect();
-    // They would be two of three; the others, three of five, stop too if they notice in time.
+    // These two alone would be two of three. The others would be three of five, and they stop too
+    // if they notice in time.
     for number in 1..=2 {
         assert_eq!(cluster.wait_exit(number), Some(4), "{}", cluster.log(number));
         let words = cluster.log(number);
@@ -260,7 +263,7 @@ fn two_lists_of_a_new_cluster_never_give_two_quorums() {
     assert!(theirs.contains("has the replicas"), "{theirs}");
     drop(lines);
     cluster.kill_all();
-    // Nothing was decided at those two, so nothing is in the way of the right list.
+    // Nothing was decided at those two, so they can take the right list.
     for (number, text) in whole {
         fs::write(cluster.file(number), text).unwrap();
     }
@@ -277,7 +280,7 @@ fn a_directory_keeps_its_list_and_a_late_replica_with_another_stops_alone() {
     }
     cluster.serve_all_of(&[1, 2, 3]);
     cluster.told(&["put", "key", "value", "--replica", "1"]);
-    // It has the longer list, and the others have been at work for long.
+    // Replica 4 has the longer list, and the others have been running for a while.
     std::thread::sleep(Duration::from_secs(3));
     let (code, words) = cluster.refusal(4);
     assert_eq!(code, Some(4), "{words}");
@@ -309,13 +312,14 @@ fn what_differs_in_two_files_is_said_at_both_ends() {
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "two suffice\n");
 }
 
-/// One replica alone did not execute a command that the others did: their states differed for good.
+/// Suppose one replica alone skipped a command that the others executed. Then their states would
+/// differ for good.
 #[test]
 fn replicas_that_skip_different_requests_refuse_each_other() {
     let mut cluster = Cluster::start(3);
     cluster.told(&["put", "key", "before", "--replica", "3"]);
     let skip = |cluster: &Cluster, number| {
-        // What `serve --skip c7#9` leaves there.
+        // The file that `serve --skip c7#9` leaves in the directory.
         fs::write(cluster.data(number).join("skipped"), "c7#9\nend\n").unwrap();
     };
     cluster.kill(&[3]);
@@ -329,7 +333,7 @@ fn replicas_that_skip_different_requests_refuse_each_other() {
     [1, 2].into_iter().for_each(|number| skip(&cluster, number));
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "two suffice\n");
-    // The age of sessions rests on the cluster's own commands.
+    // The age of sessions depends on the cluster's own commands, so those cannot be skipped.
     cluster.kill(&[1]);
     let mut own = isonomy();
     own.arg("serve").arg(cluster.file(1)).args(["--skip", &format!("c{:x}#1", u64::MAX)]);
@@ -341,17 +345,17 @@ fn replicas_that_skip_different_requests_refuse_each_other() {
 #[test]
 fn a_first_start_that_fails_leaves_nothing_that_the_right_one_minds() {
     let mut cluster = Cluster::lay_out(3);
-    // Another replica's number, with this one's certificate.
+    // Another replica's number with this replica's certificate.
     cluster.edit_one(1, "replica = 1", "replica = 2");
     let (code, words) = cluster.refusal(1);
     assert_ne!(code, Some(0), "{words}");
     cluster.edit_one(1, "replica = 2", "replica = 1");
-    // Another cluster's name, with this one's certificate.
+    // Another cluster's name with this cluster's certificate.
     cluster.edit_one(1, "cluster = \"blue\"", "cluster = \"red\"");
     let (code, words) = cluster.refusal(1);
     assert_ne!(code, Some(0), "{words}");
     cluster.edit_one(1, "cluster = \"red\"", "cluster = \"blue\"");
-    // An address that is taken.
+    // An address that is already in use.
     let text = fs::read_to_string(cluster.file(1)).unwrap();
     let own = text.lines().find_map(|line| line.strip_prefix("1 = ")).unwrap();
     let taken = UdpSocket::bind(own.trim_matches('"')).unwrap();

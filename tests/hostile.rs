@@ -1,6 +1,6 @@
-//! A replica with a valid certificate that sends nonsense, and clients that do.
+//! A replica with a valid certificate that sends nonsense, and clients that send nonsense.
 //!
-//! `ISONOMY_INPUTS=N` makes the bent frames more, for long runs.
+//! `ISONOMY_INPUTS=N` sets the number of corrupted frames, for long runs.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -37,7 +37,7 @@ fn id(number: u8) -> ReplicaId {
     ReplicaId::new(number).unwrap()
 }
 
-/// Listens to nobody, and remembers a few frames to bend.
+/// Ignores everything it receives, but keeps a few frames to corrupt.
 struct Deaf(Mutex<Vec<Bytes>>);
 
 impl Inbound for &'static Deaf {
@@ -56,12 +56,12 @@ struct Setting {
     authority: Authority,
     addrs: Vec<SocketAddr>,
     replicas: Vec<Replica<Kv>>,
-    /// Connected as replica 3.
+    /// The attacker's mesh, connected as replica 3.
     hostile: Mesh,
     heard: &'static Deaf,
 }
 
-/// Two replicas, and something that has the certificate of the third.
+/// Two replicas, and an attacker that has the certificate of the third.
 async fn setting() -> Setting {
     let authority = Authority::new("hostile").unwrap();
     let sockets: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
@@ -95,7 +95,7 @@ impl Setting {
         }
     }
 
-    /// Sends to both, once there is room in the queues.
+    /// Sends to both replicas, as soon as there is room in the queues.
     async fn send_patiently(&self, frame: &Bytes) {
         for peer in [id(1), id(2)] {
             while let Err(dropped) = self.hostile.send(peer, Lane::Consensus, frame.clone()) {
@@ -135,8 +135,8 @@ async fn frames_without_sense_are_dropped_and_counted() {
     setting.assert_well("a").await;
 }
 
-/// What can still be read of it is a replica's word, and has to be taken for it: see
-/// [`a_decision_that_contradicts_another_fences_the_replica`].
+/// Whether the corrupted frame can still be decoded. Then it counts as the replica's word, and the
+/// others have to believe it: see [`a_decision_that_contradicts_another_fences_the_replica`].
 fn is_word(frame: &Bytes) -> bool {
     let message = decode_peer::<Message>(frame.clone(), &wire::Limits::new(3));
     matches!(message, Ok(Frame { message: PeerMessage::Protocol(_), .. }))
@@ -174,7 +174,7 @@ async fn bent_frames_do_not_hurt() {
     assert!(metrics.wrong_frames > frames / 4, "{} of {frames}", metrics.wrong_frames);
 }
 
-/// A decision of replica 3's first instance.
+/// A decision for replica 3's first instance.
 fn commit(payload: &'static [u8]) -> Bytes {
     let command = Command {
         request: RequestId::new(ClientId(1), 1),
@@ -262,7 +262,7 @@ async fn a_replica_that_comes_back_without_its_memory_is_not_listened_to() {
         eventually("gone", async || !replica.connected().contains(id(3))).await;
     }
     let credentials = authority.issue_replica(id(3)).unwrap().credentials().unwrap();
-    // At another port: the old one may take a moment to be free.
+    // Use another port: the old one may take a moment to become free.
     let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut config = MeshConfig::new("hostile", id(3), 2, addr, credentials);
     (config.terms.frames, config.terms.snapshots) = (PEER_VERSION, SNAPSHOT_VERSION);

@@ -1,5 +1,5 @@
-//! `isonomy load` as its users meet it: on a cluster that it starts and on one that runs, with
-//! files that cannot be written, and with what makes no sense.
+//! `isonomy load` as users see it: on a cluster that it starts, on a cluster that already runs,
+//! with files that cannot be written, and with arguments that make no sense.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -20,15 +20,15 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// What a run prints in which this replica led, and was done something to. On a machine that stands
-/// still for long enough another one leads, so not in each.
+/// The report of a run in which this replica led and was the target of the fault. If the machine
+/// stalls for long enough, another replica leads, so this may take several runs.
 fn led_by(replica: u8, arguments: &[&str]) -> Value {
     let mut runs = (0..4).map(|_| json(&load(arguments)));
     let led = runs.find(|report| report["runs"][0]["events"][0]["replica"] == replica);
     led.expect("the wished-for leader leads")
 }
 
-/// Short, and gentle enough for a machine that is busy with other tests.
+/// Short and light enough for a machine that is busy with other tests.
 const SHORT: &[&str] = &["--rate", "100", "--warm-up", "200ms", "--duration", "1s"];
 
 #[test]
@@ -128,7 +128,8 @@ fn a_running_cluster_is_loaded_over_the_network() {
     let dir = cluster.dir.to_str().unwrap();
     let output = load(&[SHORT, &["--json", "--verify", "--cluster", dir]].concat());
     assert!(output.status.success(), "{output:?}");
-    // Again, where it has left its keys: they are not met.
+    // Run it again on the cluster that still holds the first run's keys. The second run does not
+    // meet them.
     let output = load(&[SHORT, &["--json", "--verify", "--cluster", dir]].concat());
     assert!(output.status.success(), "{output:?}");
     let report = json(&output);

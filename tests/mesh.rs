@@ -1,5 +1,5 @@
-//! The mesh as `isonomy init` and `serve` use it: certificates written to files and read back,
-//! replicas and a client that know each other only by what stands in them.
+//! The mesh as `isonomy init` and `serve` use it. Certificates are written to files and read back,
+//! and the replicas and a client know each other only from these files.
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are tests too")]
 
@@ -19,7 +19,7 @@ use isonomy::types::ReplicaId;
 
 const CLUSTER: &str = "files";
 
-/// Serves clients by passing each request on to every peer, and keeps what peers pass on.
+/// Serves clients by passing each request on to every peer. Keeps what its peers pass on.
 #[derive(Clone, Default)]
 struct Gossip {
     mesh: Arc<Mutex<Option<Mesh>>>,
@@ -77,7 +77,8 @@ async fn three_replicas_and_a_client_work_from_files() {
         write(dir, &id.to_string(), &made.issue_replica(id).unwrap());
     }
     drop(made);
-    // Later, and somewhere else: the authority is read back to admit a client.
+    // Later, in another place, the authority is read back to issue a certificate to one more
+    // client.
     let file = |name| fs::read_to_string(dir.join(name)).unwrap();
     let authority = Authority::from_pem(CLUSTER, &file("ca.pem"), &file("ca.key")).unwrap();
     write(dir, "alice", &authority.issue_client("alice").unwrap());

@@ -1,4 +1,4 @@
-//! Replicas that run: real sockets, real certificates, several in one process.
+//! Running replicas with real sockets and real certificates, several in one process.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -56,7 +56,8 @@ async fn without_a_quorum_commands_are_turned_away_and_it_is_said_who_is_missing
     assert!(one.status().await.unwrap().core.reach.has_quorum());
     cluster.crash(2);
     cluster.crash(3);
-    // At first it cannot know, and what it proposes then stays unknown.
+    // At first the replica cannot know that it has no quorum. The outcome of what it proposes then
+    // stays unknown.
     let reach = loop {
         match one.propose(put("a", "2")).await {
             Err(ProposeError::Rejected(Rejected::NoQuorum(reach))) => break reach,
@@ -68,7 +69,7 @@ async fn without_a_quorum_commands_are_turned_away_and_it_is_said_who_is_missing
     let said = reach.to_string();
     assert!(said.starts_with("no quorum: 1 of 3 reachable (r2 silent for "), "{said}");
     assert!(!one.status().await.unwrap().core.reach.has_quorum());
-    // What needs no quorum goes on.
+    // Operations that need no quorum still work.
     assert_eq!(one.read(get("a"), Consistency::Local).await, Ok(value("1")));
 }
 
@@ -112,7 +113,8 @@ async fn the_rest_goes_on_when_one_crashes() {
         tasks.push(tokio::spawn(async move {
             let (mut done, mut failed) = (0u64, 0u64);
             while !stop.load(Ordering::Relaxed) && failed == 0 {
-                // Half of it on one key, so that what the crashed one leaves behind is in the way.
+                // Half of the commands use one key, so that unfinished commands of the crashed
+                // replica get in their way.
                 let key = if done % 2 == 0 { "hot".to_owned() } else { format!("k{done}") };
                 match replica.propose(put(&key, "v")).await {
                     Ok(_) => done += 1,
@@ -150,7 +152,7 @@ async fn a_retry_at_another_replica_executes_once() {
     let request = RequestId::new(ClientId(77), 1);
     assert_eq!(one.submit(request, 1, create("a", "x")).await, Ok(KvOutput::Swapped));
     assert_eq!(two.submit(request, 1, create("a", "x")).await, Ok(KvOutput::Swapped));
-    // Both at the same time, and twice at one of them.
+    // Submit the command at two replicas at the same time, and twice at one of them.
     let request = RequestId::new(ClientId(77), 2);
     let answers = tokio::join!(
         one.submit(request, 1, create("b", "x")),
@@ -206,7 +208,7 @@ async fn local_reads_answer_from_here_and_refuse_writes() {
         assert_eq!(refused, Err(Rejected::Writes.into()));
     }
     assert_eq!(replica.propose(get("a")).await, Ok(value("1")), "nothing was written");
-    // Without the others, what is known here can still be read here.
+    // Without the others, this replica can still answer from its own state.
     cluster.crash(2);
     cluster.crash(3);
     assert_eq!(replica.read(get("a"), Consistency::Local).await, Ok(value("1")));
@@ -220,7 +222,7 @@ async fn without_a_majority_callers_learn_that_the_outcome_is_unknown() {
     let build = build.configure(move |replica| {
         replica.propose_timeout(patience).shutdown_patience(Duration::from_millis(100))
     });
-    // Nobody is suspected meanwhile, however slow the machine is.
+    // No replica may be suspected meanwhile, however slow the machine is.
     let timing = Timing { suspect: Duration::from_secs(600), ..Timing::default() };
     let cluster = build.timing(timing).start().await.unwrap();
     cluster.crash(2);
@@ -243,7 +245,7 @@ async fn without_a_majority_callers_learn_that_the_outcome_is_unknown() {
     assert_eq!(replica.explain(never).await.unwrap().standing, Standing::Unheard);
     let status = replica.status().await.unwrap();
     assert_eq!((status.under_way, status.core.in_flight, status.replicas), (0, 1, 3));
-    // A shutdown doesn't wait for it either.
+    // A shutdown does not wait for it either.
     let (left, ()) = tokio::join!(replica.propose(put("b", "1")), async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         replica.shutdown().await;
@@ -263,7 +265,7 @@ async fn too_much_at_once_is_turned_away_before_it_is_proposed() {
     let turned_away = answers.iter().filter(|answer| **answer == overloaded).count();
     assert!(done >= 10 && done + turned_away == 50 && turned_away > 0, "{done} {turned_away}");
     assert_eq!(replica.metrics().await.unwrap().overloaded, turned_away as u64);
-    // What was turned away had no effect.
+    // The commands that were turned away had no effect.
     let keys = (0..50).map(|i| bytes(format!("k{i}"))).collect();
     let KvOutput::Values(values) = replica.propose(KvCommand::GetMany { keys }).await.unwrap()
     else {
@@ -272,7 +274,7 @@ async fn too_much_at_once_is_turned_away_before_it_is_proposed() {
     assert_eq!(values.iter().flatten().count(), done);
 }
 
-/// Polls all of them, in order, until all are done.
+/// Polls all these futures, in order, until all are done.
 async fn futures_join<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
     let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
@@ -327,7 +329,7 @@ async fn a_shutdown_answers_what_is_under_way() {
         }
     }
     assert!(done > 0);
-    // The others have it all, and go on.
+    // The other replicas have all the commands, and keep working.
     let keys = (0..200).map(|i| bytes(format!("k{i}"))).collect();
     let seen = cluster.replica(2).propose(KvCommand::GetMany { keys }).await.unwrap();
     let KvOutput::Values(values) = seen else { panic!("many values") };
@@ -343,7 +345,7 @@ fn the_handle_needs_no_runtime_and_the_last_one_ends_the_replica() {
     let addr = replica.local_addr();
     assert_eq!(block_on(replica.propose(put("a", "1"))), Ok(KvOutput::Done));
     drop(cluster);
-    // Without the others there is no majority, but this one is still there.
+    // There is no majority without the others, but this replica still answers local reads.
     assert_eq!(block_on(replica.read(get("a"), Consistency::Local)), Ok(value("1")));
     drop(replica);
     let free = || std::net::UdpSocket::bind(addr).is_ok();
@@ -354,7 +356,7 @@ fn the_handle_needs_no_runtime_and_the_last_one_ends_the_replica() {
     }
 }
 
-/// An executor that knows nothing of tokio.
+/// An executor that does not use tokio.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
@@ -372,7 +374,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A machine that waits for a word before it applies anything, or panics.
+/// A machine that panics at one command. If it has a channel, it waits for a message before it
+/// applies a command.
 struct Gated(Option<Arc<Mutex<Receiver<()>>>>);
 
 impl StateMachine for Gated {
@@ -386,7 +389,7 @@ impl StateMachine for Gated {
     fn apply(&mut self, command: u32) -> u32 {
         assert!(command != u32::MAX, "a bug in the state machine");
         if let Some(gate) = &self.0 {
-            // No word will come any more: go on.
+            // An error means that the sender is gone: go on.
             let _ = gate.lock().unwrap().recv();
         }
         command
@@ -409,7 +412,7 @@ async fn a_slow_state_machine_holds_up_its_own_callers_and_nobody_else() {
     let build = LocalCluster::of(3, move |id| Gated((id.number() == 1).then(|| Arc::clone(&gate))));
     let cluster = build.limits(limits).start().await.unwrap();
     let slow = cluster.replica(1);
-    // Far more steps than the queue before the apply thread takes.
+    // Far more steps than the queue in front of the apply thread holds.
     for command in 0..3000 {
         assert_eq!(cluster.replica(2).propose(command).await, Ok(command));
     }

@@ -1,5 +1,5 @@
-//! Real processes: a cluster laid out by `init`, three `serve`, clients that are processes too, and
-//! `kill -9`. The steps of the README's second chapter.
+//! Real processes: a cluster made by `init`, three `serve` processes, client processes, and `kill
+//! -9`. The tests follow the steps of the README's second chapter.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -17,12 +17,12 @@ fn a_cluster_goes_on_without_the_one_that_was_killed_until_it_is_back() {
     assert_eq!(cluster.told(&["get", "greeting", "--replica", "3"]), "good day\n");
     for round in 0..3 {
         let value = round.to_string();
-        // Whichever is the nearest: a client finds one that lives.
+        // The client asks the nearest replica, and finds one that is alive.
         cluster.told(&["put", "counter", &value]);
         assert_eq!(cluster.told(&["get", "counter"]), format!("{value}\n"));
     }
 
-    // It is back, and then it is the others that are gone.
+    // Replica 1 is back. Now the others are gone.
     cluster.serve(1);
     assert_eq!(cluster.told(&["get", "greeting", "--replica", "1"]), "good day\n");
     cluster.kill(&[1, 2, 3]);
@@ -45,7 +45,7 @@ fn what_is_kept_in_memory_is_gone_with_the_process() {
     assert!(words.contains("replica 1 has run before"), "{words}");
     assert_eq!(code, Some(2), "{words}");
 
-    // Without the mark that stopped it here, the others do.
+    // The mark stopped the replica here. Without the mark, the other replicas stop it.
     std::fs::remove_file(cluster.dir.join("1.ran")).expect("the mark");
     let line = cluster.spawn(1);
     assert_eq!(cluster.wait_exit(1), Some(4), "{}", cluster.log(1));
@@ -63,18 +63,18 @@ fn a_first_start_in_memory_with_a_wrong_file_can_be_mended() {
     }
     cluster.edit("durability = \"fsync\"", "durability = \"memory\"");
     let mark = cluster.dir.join("1.ran");
-    // Nobody else is up.
+    // No other replica runs.
     cluster.serve(1);
     assert_eq!(cluster.terminate(1), Some(0));
     assert!(!mark.exists(), "nobody has heard it");
-    // It runs another protocol, and the others refuse it.
+    // It runs another protocol, so the others refuse it.
     cluster.edit_one(1, "protocol = \"epaxos\"", "protocol = \"paxos\"");
     cluster.serve_all();
     cluster.told(&["put", "greeting", "hello", "--replica", "2"]);
     cluster.wait_log(1, 0, "set the same `protocol`");
     assert_eq!(cluster.terminate(1), Some(0));
     assert!(!mark.exists(), "nobody has let it in");
-    // It is mended, and from the moment it takes part it must not come back.
+    // The file is corrected. Once the replica takes part, it must not come back after a stop.
     cluster.edit_one(1, "protocol = \"paxos\"", "protocol = \"epaxos\"");
     cluster.serve(1);
     assert_eq!(cluster.told(&["get", "greeting", "--replica", "1"]), "hello\n");
@@ -174,7 +174,7 @@ fn one_more_client_has_a_certificate_of_its_own() {
     let (code, words) = issue("billing");
     assert!(code == Some(2) && words.contains("billing.pem exists already"), "{words}");
 
-    // What it says suffices.
+    // The files that the command lists are all that the client needs.
     let program = cluster.dir.join("program");
     std::fs::create_dir(&program).expect("a directory");
     for name in ["ca.pem", "billing.pem", "billing.key"] {
@@ -194,7 +194,7 @@ fn one_more_client_has_a_certificate_of_its_own() {
     let output = put.output().expect("isonomy runs");
     assert!(output.status.success(), "{output:?}");
 
-    // It is looked after with the others.
+    // The other commands for certificates include it.
     let cert = |what| isonomy().args(["cert", what, dir]).output().expect("isonomy runs");
     let listed = String::from_utf8(cert("list").stdout).expect("text");
     assert!(listed.contains("billing.pem"), "{listed}");
@@ -272,7 +272,7 @@ fn values_are_any_bytes_from_anywhere() {
 #[expect(clippy::print_stdout, reason = "a test that is left out says why")]
 fn replicas_are_found_by_name_and_by_ipv6() {
     let mut cluster = Cluster::lay_out(3);
-    // Of one name, of the other kind, of both.
+    // The name may stand for an IPv4 address, an IPv6 address, or both.
     for number in 1..=3 {
         let text = std::fs::read_to_string(cluster.file(number)).expect("what init wrote");
         let text = text.replace("\"127.0.0.1:", "\"localhost:");
@@ -316,14 +316,14 @@ fn a_replica_that_is_asked_to_stop_does_so_in_good_order() {
     assert_eq!(cluster.told(&["get", "key"]), "value\n", "two of three suffice");
     let before = cluster.log(2).len();
     assert_eq!(cluster.terminate(3), Some(0));
-    // One of three decides nothing, and says so instead of guessing.
+    // One replica of three decides nothing, and says so instead of guessing.
     let line = cluster.wait_log(2, before, "no quorum: 1 of 3 reachable (r1 silent for");
     assert!(!line.contains("silent for 0 s"), "it counts from the last word: {line}");
     let alone = cluster.client(&["put", "key", "other"]);
     let words = String::from_utf8_lossy(&alone.stderr).into_owned();
     assert_eq!(alone.status.code(), Some(5), "{words}");
     assert!(words.contains("not proposed: no quorum"), "{words}");
-    // They come back as they went.
+    // The replicas come back with what they had.
     cluster.serve_all();
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "value\n");
 }

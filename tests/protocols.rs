@@ -1,5 +1,5 @@
-//! Every protocol on the same runtime: what callers may rely on is the same, and no two protocols
-//! meet in one cluster or in one directory.
+//! Every protocol on the same runtime. Callers get the same guarantees from each, and two protocols
+//! never meet in one cluster or in one directory.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -100,7 +100,7 @@ async fn a_replica_that_runs_another_protocol_is_let_in_by_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wished_for_leader_leads_and_latencies_are_told_apart_by_path() {
     let third = ReplicaId::new(3);
-    // Nobody is to be suspected because the machine is busy.
+    // No replica may be suspected just because the machine is busy.
     let suspect = Duration::from_secs(3);
     let timing = Timing { leader: third, suspect, ..Timing::default() };
     for &protocol in ProtocolKind::ALL {

@@ -1,5 +1,5 @@
-//! Who reads what a replica says may stand still, or be gone: the replica goes on. And what it has
-//! on its disk is for its owner's eyes alone.
+//! If the program that reads a replica's output stops reading or ends, the replica keeps working.
+//! Also, only the owner can read what a replica has on its disk.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::processes::{Cluster, PATIENCE, isonomy};
 
-/// A pipe that takes nothing more, since nobody reads it.
+/// A pipe that is full and that no one reads.
 fn stuck() -> (PipeReader, PipeWriter) {
     let (reader, writer) = io::pipe().unwrap();
     let mut filling = writer.try_clone().unwrap();
@@ -41,7 +41,8 @@ fn serve(file: &Path, out: impl Into<Stdio>, log: impl Into<Stdio>) -> Child {
     isonomy().arg("serve").arg(file).stdout(out).stderr(log).spawn().unwrap()
 }
 
-/// Waits until it answers a client: what it prints may not be there to be read.
+/// Waits until the replica answers a client. Its output cannot tell, because there may be no one to
+/// read it.
 #[track_caller]
 fn is_ready(cluster: &Cluster) {
     let start = Instant::now();
@@ -54,7 +55,7 @@ fn is_ready(cluster: &Cluster) {
     }
 }
 
-/// It answers a client, and stops when it is asked to.
+/// Checks that the replica answers a client, and stops when it is asked to.
 #[track_caller]
 fn works_and_stops(cluster: &Cluster, mut replica: Child) {
     is_ready(cluster);
@@ -99,7 +100,7 @@ fn a_replica_goes_on_whose_readers_have_gone() {
     works_and_stops(&cluster, replica);
 }
 
-/// An error on the way out is said where somebody reads it, and holds nobody up where not.
+/// An error at the end is printed if a reader is there. If not, it delays nothing.
 #[test]
 fn the_last_words_are_written_if_somebody_reads_them() {
     let cluster = Cluster::lay_out(1);
@@ -117,7 +118,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Runs it as a user would whose files all may read.
+/// Runs a command as a user whose new files are readable by everyone.
 fn run(arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask 022; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_isonomy")]);

@@ -1,4 +1,5 @@
-//! Replicas that stop and start again in this process, on disks that fail when they are told to.
+//! Replicas that stop and start again in this process, on disks that fail when the test tells them
+//! to.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -32,7 +33,8 @@ async fn all_lose_power_and_every_answer_holds() {
         machines.lose_power(replicas).await;
 
         replicas = machines.start_all().await;
-        // Not done twice, and not forgotten: a second time it would answer `Mismatch`.
+        // The command was neither lost nor executed twice: a second execution would answer
+        // `Mismatch`.
         let again = replicas[1].submit(request(round), 1, create(&key, "v")).await;
         assert_eq!(again, Ok(KvOutput::Swapped));
         for number in 1..=3 {
@@ -68,7 +70,7 @@ async fn a_flush_that_fails_fences_the_replica_and_the_others_go_on() {
         let late = replicas[0].read(get("a"), Consistency::Local).await;
         assert_eq!(late, Err(ProposeError::Fatal(why)));
         assert_eq!(replicas[1].propose(put("b", "1")).await, Ok(KvOutput::Done));
-        // Started again, it reads what is there and takes part.
+        // After a restart, it reads what is on its disk and takes part.
         let again = machines.start(1).await;
         assert_eq!(again.propose(get("b")).await, Ok(value("1")));
     }
@@ -96,7 +98,7 @@ async fn many_commands_share_a_flush() {
 async fn a_disk_that_fills_up_turns_callers_away_before_it_is_full() {
     let mut machines = Machines::new(1);
     machines.limits.keep_free_bytes = 0;
-    // Two segments, and not a third.
+    // Room for two segments, but not for a third.
     machines.disks[0].set_capacity(20 << 20);
     let replica = machines.start(1).await;
     let long = "x".repeat(100_000);
@@ -120,14 +122,15 @@ async fn a_disk_that_fills_up_turns_callers_away_before_it_is_full() {
     assert_eq!(again.propose(get("key")).await, Ok(value("room")));
 }
 
-/// Takes all the room that is left, and all files.
+/// Lets the disk take no more bytes and no more files.
 fn fill_up(disk: &FaultyDisk) {
     let files = disk.files();
     disk.set_capacity(files.values().map(|bytes| bytes.len() as u64).sum());
     disk.set_most_files(files.len());
 }
 
-/// The others go on, it says so and holds no more and more in memory; with room it goes on.
+/// A replica without room for its votes takes no steps, says so, and does not use ever more memory.
+/// The others keep working. When there is room again, it goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_without_room_for_its_votes_stands_still_and_goes_on() {
     for protocol in [ProtocolKind::EPaxos, ProtocolKind::MultiPaxos] {
@@ -135,7 +138,7 @@ async fn a_replica_without_room_for_its_votes_stands_still_and_goes_on() {
         machines.protocol = protocol;
         let replicas = machines.start_all().await;
         assert_eq!(replicas[0].propose(put("before", "1")).await, Ok(KvOutput::Done));
-        // Somebody else takes all there is, and what there is left of files.
+        // Another program takes all the room, and all the files.
         fill_up(&machines.disks[0]);
         let long = "x".repeat(100_000);
         let fill = async |number: usize| {
@@ -169,7 +172,8 @@ async fn a_replica_without_room_for_its_votes_stands_still_and_goes_on() {
         assert!(!stands().await.waits_for_room);
         assert_eq!(replicas[0].propose(get("k1")).await, Ok(value(&long)));
         assert!(replicas[0].fault().is_none());
-        // All that it said before and after is there after the power has failed everywhere.
+        // Everything that the replica said, before and after, is still there after a power loss
+        // everywhere.
         machines.lose_power(replicas).await;
         let replicas = machines.start_all().await;
         assert_eq!(replicas[0].propose(get("mine")).await, Ok(value("2")));
@@ -177,7 +181,7 @@ async fn a_replica_without_room_for_its_votes_stands_still_and_goes_on() {
     }
 }
 
-/// The log alone fills the disk, and no snapshot is due for its length.
+/// Only the log fills the disk, and it is not long enough to make a snapshot due.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_fills_its_disk_is_cut_by_itself() {
     let mut machines = Machines::new(3);
@@ -189,10 +193,10 @@ async fn a_log_that_fills_its_disk_is_cut_by_itself() {
     machines.limits.snapshot_every = 8 << 20;
     replicas.extend([machines.start(2).await, machines.start(3).await]);
     let long = "x".repeat(200_000);
-    // Three times what the disk holds.
+    // Write three times the capacity of the disk.
     for number in 0..3 * capacity / 200_000 {
-        // Its own disk, too, may be short of room for a moment: its snapshots come when they can.
-        // While the first takes one, the third alone makes the quorum, and may be late.
+        // Replica 2's own disk may also be short of room for a moment, because its snapshots take
+        // time. While replica 1 takes one, the quorum depends on replica 3, which may be late.
         let command = put(&format!("k{}", number % 4), &long);
         let done = async || match replicas[1].propose(command.clone()).await {
             Err(ProposeError::Rejected(Rejected::DiskFull | Rejected::NoQuorum(_))) => false,
@@ -206,7 +210,7 @@ async fn a_log_that_fills_its_disk_is_cut_by_itself() {
     assert!(metrics.snapshots.taken >= 2 && metrics.snapshots.log_start > 0, "{metrics:?}");
 }
 
-/// The keeper of snapshots waits here for as long as the test has it closed.
+/// A gate in front of the snapshot thread, which waits while the test keeps it closed.
 #[derive(Clone, Debug, Default)]
 struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 
@@ -234,7 +238,8 @@ impl Gate {
     }
 }
 
-/// Opens its gate when it is dropped, or a test that fails would wait for the keeper.
+/// Opens its gate when it is dropped. Otherwise a test that fails would wait for the snapshot
+/// thread.
 struct OpensAtTheEnd(Gate);
 
 impl Drop for OpensAtTheEnd {
@@ -243,7 +248,7 @@ impl Drop for OpensAtTheEnd {
     }
 }
 
-/// A disk with a gate in front of new snapshots.
+/// A disk with a gate in front of every new snapshot.
 #[derive(Debug)]
 struct SlowSnapshots(FaultyDisk, Gate);
 
@@ -280,7 +285,8 @@ impl Disk for SlowSnapshots {
     }
 }
 
-/// However long the snapshot takes that is to make room, the log takes none of it away meanwhile.
+/// A snapshot that will free room may take any time. The log does not use up the snapshot's room
+/// meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_snapshot_on_a_disk_that_is_almost_full_finds_its_room() {
     let mut machines = Machines::new(3);
@@ -306,7 +312,7 @@ async fn a_slow_snapshot_on_a_disk_that_is_almost_full_finds_its_room() {
         done += 1;
         assert!(done < 1_000, "it never takes a snapshot");
     }
-    // More than what is left of its disk, as a log has it.
+    // More bytes of log than its disk has left.
     for number in 0..150 {
         write(number).await;
     }
@@ -315,7 +321,7 @@ async fn a_slow_snapshot_on_a_disk_that_is_almost_full_finds_its_room() {
     gate.open();
     let mine = async || replica.propose(put("mine", "1")).await.is_ok();
     eventually("room that it made itself", mine).await;
-    // Short of room again for a moment, maybe: it catches up.
+    // The replica may be short of room again for a moment, but it catches up.
     let seen = async || replica.propose(get("k1")).await == Ok(value(&long));
     eventually("what the others wrote", seen).await;
     assert!(replica.metrics().await.unwrap().snapshots.log_start > 0);
@@ -327,7 +333,7 @@ async fn a_record_that_makes_no_sense_is_named() {
     let replica = machines.start(1).await;
     assert_eq!(replica.propose(put("a", "1")).await, Ok(KvOutput::Done));
     replica.shutdown().await;
-    // The log's checksums are right; what is in it is not a replica's.
+    // The checksums of the log are right, but the record in it is not a replica's.
     {
         use isonomy::internals::storage::{Store, StoreOptions};
         let options = StoreOptions {

@@ -1,4 +1,4 @@
-//! Sessions of a running cluster that end, and what their clients notice of it.
+//! Sessions of a running cluster that end, and what their clients see of it.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -47,7 +47,7 @@ async fn a_session_ends_when_it_is_idle_and_nothing_of_it_happens_again() {
         );
     }
 
-    // Whoever goes on does so in a new session, without noticing.
+    // The client goes on in a new session without noticing.
     assert_eq!(client.execute(get("from")).await, Ok(value("afar")));
     assert_ne!(client.session(), first_session);
     assert_eq!(session.propose(get("a")).await.unwrap(), value("1"));
@@ -66,8 +66,9 @@ async fn a_session_ends_when_it_is_idle_and_nothing_of_it_happens_again() {
     cluster.shutdown().await;
 }
 
-/// A client that uses each of its ids for two commands, at two replicas at the same time, harms
-/// itself: both are executed everywhere, or one is refused where the other is under way.
+/// A client that uses one id for two commands, at two replicas at the same time, harms only itself.
+/// Either both replicas execute both commands, or one command is refused because the other is under
+/// way.
 #[tokio::test]
 async fn one_id_for_two_commands_leaves_the_replicas_alike() {
     let cluster = LocalCluster::<Kv>::start(3).await.unwrap();
@@ -86,11 +87,11 @@ async fn one_id_for_two_commands_leaves_the_replicas_alike() {
         });
         for (left, right, third) in futures(twins).await {
             assert_eq!((left, right), (Ok(KvOutput::Swapped), Ok(KvOutput::Swapped)));
-            // Unless the first was answered in between.
+            // Unless the first command was answered in between.
             assert!([Err(Rejected::InUse.into()), Ok(KvOutput::Swapped)].contains(&third));
         }
     }
-    // Each is answered with its own result.
+    // Each command is answered with its own result.
     let again = RequestId::new(ClientId(7), 200);
     assert_eq!(two.submit(again, 0, create("left200", "1")).await, Ok(KvOutput::Swapped));
     assert_eq!(one.submit(again, 0, create("left1", "9")).await, Ok(mismatch("1")));
@@ -107,7 +108,7 @@ fn mismatch(found: &str) -> KvOutput {
     KvOutput::Mismatch(Some(bytes(found)))
 }
 
-/// All of these, at the same time.
+/// Runs all these futures at the same time.
 async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut all: Vec<_> = all.map(|one| (Some(Box::pin(one)), None)).collect();
     std::future::poll_fn(|context| {
@@ -124,7 +125,7 @@ async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     all.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-/// A client with a certificate of this cluster that speaks for itself.
+/// A channel with a certificate of this cluster, on which the test speaks the protocol itself.
 async fn raw_client(cluster: &LocalCluster<Kv>, name: &str) -> ClientChannel {
     let credentials = cluster.client_credentials(name).unwrap();
     let mut config = mesh::ClientConfig::new(LocalCluster::<Kv>::NAME, name, credentials);
@@ -184,7 +185,7 @@ async fn a_certificate_uses_sessions_of_its_own_and_no_more_than_its_share() {
     cluster.shutdown().await;
 }
 
-/// Clients that ask once, one after the other and several at a time, share a few sessions.
+/// Clients that ask only once, several at a time and one after the other, share a few sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn brief_clients_share_sessions_and_lose_nothing() {
     let cluster = LocalCluster::<Kv>::builder(1).start().await.unwrap();

@@ -1,5 +1,5 @@
-//! The simulator as a command: the same seeds give the same worlds in every process, and what it
-//! prints can be used to run them again.
+//! The simulator as a command. The same seeds give the same worlds in every process, and the
+//! printed seeds can be used to run those worlds again.
 #![cfg(feature = "cli")]
 
 use std::process::{Command, Output};

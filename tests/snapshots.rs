@@ -1,5 +1,6 @@
-//! Snapshots of running replicas: taken while they go on, begun with, given to those who were away
-//! too long, and in the way of nothing when they fail.
+//! Snapshots of running replicas. They are taken while the replicas work, they are read at a
+//! restart, and they are sent to replicas that were away for too long. If a snapshot fails, nothing
+//! else does.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -28,7 +29,7 @@ async fn same_digests(replicas: &[Replica<Kv>]) {
     .await;
 }
 
-/// Writes this many values of 16 KiB, some at a time, under few keys.
+/// Writes this many values of 16 KiB under few keys, several at a time.
 async fn write(replica: &Replica<Kv>, count: usize) {
     write_under(replica, count, 100).await;
 }
@@ -105,7 +106,7 @@ async fn a_damaged_snapshot_is_gone_around() {
     let again = machines.start(1).await;
     assert_eq!(again.propose(get("round")).await, Ok(value("2")));
     assert!(metrics(&again).await.log.restored.records > 0);
-    // What is damaged goes when there is a new one.
+    // The damaged snapshot is removed once there is a new one.
     again.snapshot().await.unwrap();
     again.shutdown().await;
     assert!(!snapshots().contains(&kept[1]), "{:?}", snapshots());
@@ -120,7 +121,7 @@ async fn a_snapshot_that_cannot_be_written_is_no_harm() {
     write(&replica, 64).await;
     let disk = &machines.disks[0];
     let used: usize = disk.files().values().map(Vec::len).sum();
-    // Room for the log, and not for a snapshot.
+    // Room for the log, but not for a snapshot.
     disk.set_capacity(used as u64 + (40 << 20));
     let error = replica.snapshot().await.unwrap_err();
     assert!(error.to_string().contains("the disk is full"), "{error}");
@@ -149,7 +150,7 @@ async fn under_constant_load_the_disk_holds_no_more_than_it_must() {
         let used: usize = machines.disks[0].files().values().map(Vec::len).sum();
         most = most.max(used);
     }
-    // The state is 1.6 MiB long, and what is kept of decisions about ten times that.
+    // The state is 1.6 MiB long, and the kept decisions are about ten times as long.
     let written = metrics(&replicas[0]).await.log.bytes;
     assert!(most < 160 << 20 && written > 300 << 20, "{most} of {written} bytes");
     eventually("less is kept", async || {
@@ -162,7 +163,7 @@ async fn under_constant_load_the_disk_holds_no_more_than_it_must() {
     same_digests(&replicas).await;
 }
 
-/// Writes until decisions are dropped that a third has not executed.
+/// Writes until the replicas drop decisions that a third replica has not executed.
 async fn go_on_without(replicas: &[Replica<Kv>]) {
     let dropped = isonomy::node::Path::Dropped;
     eventually("something is dropped", async || {
@@ -173,7 +174,8 @@ async fn go_on_without(replicas: &[Replica<Kv>]) {
     write(&replicas[1], 64).await;
 }
 
-/// Two write past what is kept for a third; it comes (back), and is brought up by a snapshot.
+/// Two replicas write more than they keep for a third. Then the third comes back, or starts for the
+/// first time, and needs a snapshot to catch up.
 async fn comes_late(machines: &Machines, mut replicas: Vec<Replica<Kv>>) -> Vec<Replica<Kv>> {
     assert_eq!(replicas[0].propose(create("once", "v")).await, Ok(KvOutput::Swapped));
     go_on_without(&replicas).await;
@@ -201,7 +203,7 @@ async fn who_was_away_too_long_installs_a_snapshot() {
     let away = replicas.pop().unwrap();
     away.shutdown().await;
     let replicas = comes_late(&machines, replicas).await;
-    // What it took in is its own now: it restarts from it.
+    // The state that it received is its own now, and a restart begins with it.
     eventually("its own snapshot", async || metrics(&replicas[2]).await.snapshots.taken > 0).await;
     machines.lose_power(replicas).await;
     let replicas = machines.start_all().await;
@@ -218,24 +220,26 @@ async fn who_starts_late_installs_a_snapshot() {
     comes_late(&machines, replicas).await;
 }
 
-/// Nothing older may stand in for the first own snapshot of a state that came from elsewhere, and a
-/// later life knows that by the log, which is divided there. So without room to divide the log
-/// there is no such snapshot, though there is room for that.
+/// After a replica has installed another replica's state, its first own snapshot of that state must
+/// not be replaced by an older one. A later life finds this in the log, which is divided at that
+/// point. So while there is no room to divide the log, the replica takes no such snapshot, even if
+/// there is room for the snapshot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installed_state_is_in_no_snapshot_before_the_log_is_divided() {
     let mut machines = forgetful(3);
     machines.limits.keep_free_bytes = 0;
     machines.limits.segment_bytes = 16 << 20;
     let mut replicas = vec![machines.start(1).await, machines.start(2).await];
-    // Six MiB of state: those that it takes before it has that are far shorter.
+    // Six MiB of state. The snapshots that the replica takes before it has this state are far
+    // shorter.
     write_under(&replicas[0], 384, 384).await;
     go_on_without(&replicas).await;
-    // One segment of the log and a few small files, and not another segment.
+    // One segment of the log and a few small files, but not a second segment.
     let segment = machines.limits.segment_bytes as u64;
     machines.disks[2].set_capacity(2 * segment - (1 << 20));
     let late = machines.start(3).await;
     eventually("an install", async || late.status().await.unwrap().core.installed > 0).await;
-    // It needs a record for the log to be divided at its end.
+    // The log needs one more record, so that it can be divided after it.
     write(&replicas[0], 8).await;
     let large = || {
         let files = machines.disks[2].files();
@@ -262,7 +266,7 @@ async fn an_installed_state_is_in_no_snapshot_before_the_log_is_divided() {
     same_digests(&replicas).await;
 }
 
-/// Waits until a part of a snapshot has come, and not all of it: who sends it.
+/// Waits until part of a snapshot has arrived, but not all of it. Returns the sender.
 async fn half_way(late: &Replica<Kv>) -> usize {
     let start = std::time::Instant::now();
     loop {
@@ -284,7 +288,7 @@ async fn an_interrupted_transfer_goes_on_or_begins_anew() {
     write_under(&replicas[0], 2500, 2500).await;
     go_on_without(&replicas).await;
 
-    // Who receives it dies in the middle, twice.
+    // The receiver dies in the middle, twice.
     for _ in 0..2 {
         let late = machines.start(3).await;
         half_way(&late).await;
@@ -292,7 +296,7 @@ async fn an_interrupted_transfer_goes_on_or_begins_anew() {
         late.wait_stopped().await;
         machines.disks[2].lose_power();
     }
-    // Then who sends it.
+    // Then the sender dies.
     let late = machines.start(3).await;
     let from = half_way(&late).await;
     replicas[from].kill();

@@ -1,5 +1,5 @@
-//! The public API: every type in it can be printed, sent and shared, errors are errors, and no type
-//! is added to it without being listed here.
+//! The public API. Every type in it can be printed, sent and shared, errors are errors, and every
+//! public type must be listed here.
 #![cfg(feature = "authority")]
 
 use std::collections::BTreeSet;
@@ -12,10 +12,10 @@ use isonomy::machine::Kv;
 
 fn value<T: Clone + Debug + Send + Sync + 'static>() {}
 fn error<T: Error + Debug + Display + Send + Sync + 'static>() {}
-/// What stands for something that there is once, or is used up.
+/// A type that need not be `Clone`, because it exists once or is used up.
 fn single<T: Debug + Send + Sync + 'static>() {}
 
-/// Holds types to the bounds of a function, and lists their names.
+/// Checks that types meet the bounds of a function, and lists their names.
 macro_rules! public {
     ($list:ident: $bound:ident, $($room:ident::$name:ident$(<$of:ty>)?),* $(,)?) => {
         fn $list() -> Vec<(&'static str, &'static str)> {
@@ -134,7 +134,7 @@ public!(
     testkit::Random,
 );
 
-/// The types that a module shows: those it defines, and those it takes from elsewhere.
+/// The public types of a module: those it defines and those it re-exports.
 fn shown(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut is_hidden = false;
@@ -220,7 +220,7 @@ fn every_public_type_is_listed_and_has_the_common_traits() {
     assert!(gone.is_empty(), "listed here, and not public: {gone:?}");
 }
 
-/// The public modules that the crate declares, so that none is left out above.
+/// The public modules that the crate declares, so that none is missing above.
 #[test]
 fn no_other_module_is_public() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
@@ -228,7 +228,7 @@ fn no_other_module_is_public() {
     let mut modules = BTreeSet::new();
     let mut before = "";
     for line in lib.lines() {
-        // Pages of documentation hold no items.
+        // Modules that are only pages of documentation hold no items.
         let is_page = line.ends_with("{}");
         if let Some(name) = line.strip_prefix("pub mod ")
             && !is_page
@@ -242,8 +242,8 @@ fn no_other_module_is_public() {
     assert_eq!(modules, BTreeSet::from(expected));
 }
 
-/// The first embed is run as a documentation test. It stands in the README and on the crate's first
-/// page, the same in both, and promises to be short.
+/// The first embedding example is run as a documentation test. The README and the crate's first
+/// page show the same text, and promise that it is short.
 #[test]
 fn the_first_embed_fits_in_forty_lines() {
     let embed = include_str!("../src/EMBED.md").trim();

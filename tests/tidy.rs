@@ -1,8 +1,8 @@
-//! Reads every source file and holds it to the house rules: which room may use which, which outside
-//! crates belong where, and how long a file, a function and a line may be.
+//! Reads every source file and checks the house rules: which room may use which other rooms, which
+//! external crates belong where, and how long a file, a function and a line may be.
 //!
-//! `tidy/source.rs` strips comments and strings, `tidy/rules.rs` has the rules as a table and the
-//! checks, and below they are run on bad snippets and then on this repository.
+//! `tidy/source.rs` strips comments and strings. `tidy/rules.rs` has the table of rules and the
+//! checks. The tests below run the checks on bad snippets and then on this repository.
 
 #[path = "tidy/licences.rs"]
 mod licences;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use rules::{Breach, check};
 
-/// Every Rust file below `dir`.
+/// All Rust files below `dir`.
 fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a readable directory") {
         let path = entry.expect("a readable entry").path();
@@ -37,7 +37,7 @@ fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every source file of the repository: its name below the root, and its text.
+/// Every source file of the repository, with its path from the root and its text.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -64,7 +64,7 @@ fn the_repository_keeps_its_rules() {
     assert!(breaches.is_empty(), "{} breaches:\n{}", list.len(), list.join("\n"));
 }
 
-/// The pages that are cited by section.
+/// The pages whose sections are cited.
 const PROTOCOLS: [&str; 2] = [
     include_str!("../src/protocol/epaxos/PROTOCOL.md"),
     include_str!("../src/protocol/log/PROTOCOL.md"),
@@ -88,7 +88,7 @@ fn every_cited_section_of_the_protocols_exists() {
     assert!(cited > 100, "only {cited} citations found");
 }
 
-/// The pages that people read as files.
+/// The pages that people read as files in the repository.
 const PAGES: [&str; 8] = [
     "README.md",
     "BENCHMARKS.md",
@@ -122,7 +122,7 @@ fn every_link_of_a_page_leads_somewhere() {
     assert!(links > 60, "only {links} links found");
 }
 
-/// rustdoc shows the page on the logs with links of its own, to its pages of the same files.
+/// In rustdoc, the page on the logs has its own link definitions. They must lead to the same files.
 #[test]
 fn the_page_on_the_logs_has_the_same_links_in_rustdoc() {
     let page = links::targets(include_str!("../src/protocol/log/PROTOCOL.md"));
@@ -178,11 +178,11 @@ fn every_room_is_in_the_table_and_in_order() {
     assert_eq!(declared, known, "src/lib.rs declares its rooms as tests/tidy/rules.rs lists them");
 }
 
-/// What a checker that finds nothing would miss.
+/// Planted breaches, which show that the checker finds something.
 mod planted {
     use super::check;
 
-    /// The rules that a snippet, put into this file, breaks.
+    /// The rules that a snippet breaks, if it is put into this file.
     fn broken(file: &str, body: &str) -> Vec<String> {
         let text = format!("//! What it is.\n\n{body}");
         check(file, &text).into_iter().map(|breach| breach.what).collect()
@@ -340,7 +340,7 @@ mod planted {
         assert!(gone.iter().all(|name| is_missing(name, &sources)));
     }
 
-    /// The circles in a folder `a` with these files.
+    /// The cycles in a folder `a` with these files.
     fn circles(files: &[(&str, &str)]) -> Vec<String> {
         let files: Vec<_> = files
             .iter()

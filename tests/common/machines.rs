@@ -1,5 +1,5 @@
-//! Replicas in this process that stop and start again at fixed addresses, with a disk each that
-//! fails when it is told to.
+//! Replicas in this process that stop and start again at fixed addresses. Each has a disk that
+//! fails when the test tells it to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use isonomy::types::ReplicaId;
 
 use super::{PATIENCE, hasty};
 
-/// The room on a disk.
+/// The capacity of each disk, in bytes.
 pub const ROOM: u64 = 256 << 20;
 
-/// Replicas with a disk each, at fixed addresses.
+/// Replicas at fixed addresses, each with its own disk.
 pub struct Machines {
     pub authority: Authority,
     pub addrs: Vec<SocketAddr>,
     pub disks: Vec<FaultyDisk>,
     pub limits: Limits,
-    /// What they run.
+    /// The protocol that all replicas run.
     pub protocol: ProtocolKind,
-    /// Whether the disks are used.
+    /// Whether replicas store anything on their disks.
     pub durable: bool,
 }
 
@@ -44,7 +44,7 @@ impl Machines {
         }
     }
 
-    /// Replica `number`, but for where it keeps what.
+    /// The builder of replica `number`, without a place for its data.
     pub fn builder(&self, number: u8) -> ReplicaBuilder<Kv> {
         let id = ReplicaId::new(number).unwrap();
         Replica::builder(Kv::new())
@@ -71,7 +71,7 @@ impl Machines {
         loop {
             match self.try_start(number).await {
                 Ok(replica) => return replica,
-                // Its last life's port takes a moment to be free.
+                // The port of its last life takes a moment to become free.
                 Err(StartError::Mesh(_)) if start.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -88,7 +88,7 @@ impl Machines {
         replicas
     }
 
-    /// The power fails everywhere at the same time.
+    /// Cuts the power of all replicas at the same time.
     pub async fn lose_power(&self, replicas: Vec<Replica<Kv>>) {
         self.disks.iter().for_each(FaultyDisk::lose_power);
         for replica in &replicas {
@@ -97,7 +97,7 @@ impl Machines {
         for replica in &replicas {
             replica.wait_stopped().await;
         }
-        // What was still written on the way down is not there either.
+        // What was written during the shutdown is lost too.
         self.disks.iter().for_each(FaultyDisk::lose_power);
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of running clusters share.
+//! What the tests of running clusters have in common.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and says why")]
@@ -17,7 +17,7 @@ use isonomy::machine::{Kv, KvCommand, KvOutput};
 use isonomy::types::{ReplicaId, Timing};
 use isonomy::{LocalCluster, Replica};
 
-/// Long enough for any step on a machine busy with other tests.
+/// Long enough for any step, even on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn bytes(text: impl AsRef<[u8]>) -> Bytes {
@@ -36,12 +36,12 @@ pub fn value(text: &str) -> KvOutput {
     KvOutput::Value(Some(bytes(text)))
 }
 
-/// Sets a key from nothing: done twice, the second time it would answer `Mismatch`.
+/// Sets a key that has no value yet. If it were executed a second time, it would answer `Mismatch`.
 pub fn create(key: &str, value: &str) -> KvCommand {
     KvCommand::Cas { key: bytes(key), expected: None, value: bytes(value) }
 }
 
-/// Quick to suspect, so that a crash costs little time.
+/// Time-outs that suspect a replica quickly, so that a crash costs little time.
 pub fn hasty() -> Timing {
     Timing {
         suspect: Duration::from_millis(300),
@@ -58,14 +58,14 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// All live replicas hold the same state.
+/// Checks that all live replicas hold the same state.
 pub async fn assert_same(cluster: &LocalCluster<Kv>, live: usize) {
     let digests: Vec<u64> = cluster.digests().await.unwrap().into_values().collect();
     assert_eq!(digests.len(), live);
     assert!(digests.windows(2).all(|two| two[0] == two[1]), "{digests:?}");
 }
 
-/// Counts up the number under a key, once, by compare and swap from a linearizable read.
+/// Increases the number stored under a key by one, with a linearizable read and a compare and swap.
 pub async fn increment(replica: &Replica<Kv>, key: &str) {
     loop {
         let KvOutput::Value(old) = replica.propose(get(key)).await.unwrap() else {
@@ -82,7 +82,7 @@ pub async fn increment(replica: &Replica<Kv>, key: &str) {
     }
 }
 
-/// A directory with these records of one of three replicas, as it would have left it.
+/// Makes a directory with these records, as one of three replicas would leave it.
 pub fn directory(path: &Path, cluster: &str, replica: ReplicaId, records: &[Record]) {
     let options = StoreOptions {
         cluster: cluster.to_owned(),

@@ -1,4 +1,4 @@
-//! Clusters of real processes: laid out by `init`, run by `serve`, killed with `kill -9`.
+//! Clusters of real processes: made by `init`, run by `serve`, killed with `kill -9`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,14 +19,14 @@ mod ports;
 
 use ports::free_base;
 
-/// Generous: the machine may be slow and busy.
+/// Generous, because the machine may be slow and busy.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub fn isonomy() -> Command {
     Command::new(env!("CARGO_BIN_EXE_isonomy"))
 }
 
-/// A cluster of processes; they are killed with it.
+/// A cluster of processes. They are killed when it is dropped.
 pub struct Cluster {
     _temporary: tempfile::TempDir,
     pub dir: PathBuf,
@@ -35,7 +35,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Files for that many replicas; nothing runs yet.
+    /// Makes the files for this many replicas. No replica runs yet.
     pub fn lay_out(replicas: u16) -> Cluster {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let dir = temporary.path().join("cluster");
@@ -52,19 +52,19 @@ impl Cluster {
         Cluster { _temporary: temporary, dir, base, processes }
     }
 
-    /// All of them, running.
+    /// A cluster with all of its replicas running.
     pub fn start(replicas: u16) -> Cluster {
         let mut cluster = Cluster::lay_out(replicas);
         cluster.serve_all();
         cluster
     }
 
-    /// Changes the files of all replicas.
+    /// Replaces a text in the files of all replicas.
     pub fn edit(&self, from: &str, to: &str) {
         (1..=self.replicas()).for_each(|number| self.edit_one(number, from, to));
     }
 
-    /// Changes the file of one replica.
+    /// Replaces a text in the file of one replica.
     #[track_caller]
     pub fn edit_one(&self, number: usize, from: &str, to: &str) {
         let path = self.file(number);
@@ -85,12 +85,12 @@ impl Cluster {
         self.dir.join(format!("{number}.data"))
     }
 
-    /// What a replica has logged, in all its lives.
+    /// Everything that a replica has logged since it was first started.
     pub fn log(&self, number: usize) -> String {
         fs::read_to_string(self.log_path(number)).unwrap_or_default()
     }
 
-    /// Waits for a line with these words among those that a replica logs after so many bytes.
+    /// Waits until a replica logs a line with these words after this many bytes of its log.
     #[track_caller]
     pub fn wait_log(&self, number: usize, after: usize, words: &str) -> String {
         let start = Instant::now();
@@ -108,7 +108,7 @@ impl Cluster {
         self.dir.join(format!("{number}.log"))
     }
 
-    /// Starts a replica, and says what it will print first.
+    /// Starts a replica. The receiver gets the first line that it prints.
     pub fn spawn(&mut self, number: usize) -> mpsc::Receiver<String> {
         assert!(self.processes[number - 1].is_none(), "replica {number} runs");
         let mut log = OpenOptions::new();
@@ -138,7 +138,7 @@ impl Cluster {
         self.wait_ready(number, &line);
     }
 
-    /// Starts those that do not run, all at the same time.
+    /// Starts all replicas that do not run, all at the same time.
     #[track_caller]
     pub fn serve_all(&mut self) {
         let down = (1..=self.replicas()).filter(|number| self.processes[number - 1].is_none());
@@ -146,7 +146,7 @@ impl Cluster {
         self.serve_all_of(&down);
     }
 
-    /// Starts all of them; each says that it listens at an address that begins so.
+    /// Starts all replicas. Each must say that it listens at an address that begins with `place`.
     #[track_caller]
     pub fn serve_all_at(&mut self, place: &str) {
         let numbers = 1..=self.replicas();
@@ -156,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// Starts these, all at the same time.
+    /// Starts these replicas, all at the same time.
     #[track_caller]
     pub fn serve_all_of(&mut self, numbers: &[usize]) {
         let lines: Vec<_> = numbers.iter().map(|number| (*number, self.spawn(*number))).collect();
@@ -169,7 +169,7 @@ impl Cluster {
         self.processes[number - 1].as_mut().expect("it runs")
     }
 
-    /// On Unix, SIGKILL: `kill -9`.
+    /// Kills these replicas. On Unix this is SIGKILL, as with `kill -9`.
     pub fn kill(&mut self, numbers: &[usize]) {
         for number in numbers {
             self.process(*number).kill().expect("it runs");
@@ -179,7 +179,7 @@ impl Cluster {
         }
     }
 
-    /// Kills all that run.
+    /// Kills all replicas that run.
     pub fn kill_all(&mut self) {
         for process in &mut self.processes {
             if let Some(mut process) = process.take() {
@@ -189,7 +189,7 @@ impl Cluster {
         }
     }
 
-    /// Asks a replica to stop; its exit code.
+    /// Asks a replica to stop, and returns its exit code.
     #[cfg(unix)]
     pub fn terminate(&mut self, number: usize) -> Option<i32> {
         let id = self.process(number).id().to_string();
@@ -198,7 +198,7 @@ impl Cluster {
         self.wait_exit(number)
     }
 
-    /// Waits for the end of a replica; its exit code.
+    /// Waits until a replica has ended, and returns its exit code.
     #[track_caller]
     pub fn wait_exit(&mut self, number: usize) -> Option<i32> {
         let start = Instant::now();
@@ -212,7 +212,7 @@ impl Cluster {
         }
     }
 
-    /// Starts a replica that must not get ready: its exit code, and what it has said.
+    /// Starts a replica that must not become ready. Returns its exit code and what it has logged.
     #[track_caller]
     pub fn refusal(&mut self, number: usize) -> (Option<i32>, String) {
         let before = self.log(number).len();
@@ -221,15 +221,15 @@ impl Cluster {
         (code, self.log(number)[before..].to_owned())
     }
 
-    /// Runs a client command to its end.
+    /// Runs a client command until it ends.
     pub fn client(&self, arguments: &[&str]) -> Output {
         let mut client = isonomy();
         client.args(arguments).arg("--cluster").arg(&self.dir).args(["--timeout", "60"]);
         client.output().expect("isonomy runs")
     }
 
-    /// Runs a client command that has to succeed; the lines that it prints. A value has no end of
-    /// line but its own, and is given one here.
+    /// Runs a client command that must succeed, and returns the lines that it prints. A value is
+    /// printed without an end of line, so one is added here.
     #[track_caller]
     pub fn told(&self, arguments: &[&str]) -> String {
         let output = self.client(arguments);
@@ -241,7 +241,7 @@ impl Cluster {
         text
     }
 
-    /// The configuration of a client in this process, of these replicas.
+    /// The configuration of a client in this process that knows these replicas.
     pub fn client_config(&self, replicas: impl IntoIterator<Item = usize>) -> ClientConfig {
         let path = |name: &str| self.dir.join(name);
         let (authority, certificate) = (path("ca.pem"), path("client.pem"));
@@ -259,12 +259,12 @@ impl Cluster {
         let credentials = credentials.expect("what init wrote");
         let mut config = ClientConfig::new("blue", "cli", credentials, replicas);
         config.patience = PATIENCE;
-        // Whoever is killed does not say so.
+        // A replica that is killed does not say so, so do not wait long for it.
         config.attempt = Duration::from_millis(250);
         config
     }
 
-    /// A client of these replicas.
+    /// Connects a client to these replicas.
     pub async fn connect(&self, replicas: impl IntoIterator<Item = usize>) -> Client<Kv> {
         let config = self.client_config(replicas);
         let start = Instant::now();
@@ -294,7 +294,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts a replica; the first line that it will print.
+/// Starts a replica. The receiver gets the first line that it prints.
 fn serve(file: &Path, log: File) -> (Child, mpsc::Receiver<String>) {
     let mut child = isonomy()
         .arg("serve")

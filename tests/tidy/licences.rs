@@ -1,11 +1,11 @@
-//! Which licences the crates have that are linked into a program with this one. Advisories need a
-//! database from the network: `cargo deny check` and `cargo audit` look there.
+//! Checks the licences of the crates that are linked into a program with this one. Advisories need
+//! a database from the network, so `cargo deny check` and `cargo audit` check those.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// What lets a program be given away in any form, with a notice.
+/// Licences that allow a program to be given away in any form, with a notice.
 const ALLOWED: [&str; 9] = [
     "0BSD",
     "Apache-2.0",
@@ -18,8 +18,8 @@ const ALLOWED: [&str; 9] = [
     "Zlib",
 ];
 
-/// Whether one of the alternatives of a licence is allowed. `AND` binds stronger than `OR`, and no
-/// crate here needs parentheses around more than one side of an `AND`.
+/// Whether at least one alternative of a licence is allowed. `AND` binds more strongly than `OR`.
+/// No crate here needs parentheses around more than one side of an `AND`.
 fn is_allowed(licence: &str) -> bool {
     let licence = licence.replace('/', " OR ");
     if let Some((left, right)) = licence.strip_prefix('(').and_then(|it| it.split_once(") AND ")) {
@@ -34,7 +34,7 @@ fn is_allowed(licence: &str) -> bool {
     licence.split(" OR ").any(all)
 }
 
-/// The crates of a `cargo metadata` whose licence is not allowed.
+/// The crates in the output of `cargo metadata` whose licence is not allowed.
 fn refused(metadata: &Value) -> Vec<String> {
     let packages = metadata["packages"].as_array().expect("a list of packages");
     assert!(packages.len() > 50, "only {} packages", packages.len());

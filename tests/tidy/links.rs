@@ -1,10 +1,11 @@
-//! Links of the pages: each that is relative leads to a file, and to a heading of it.
+//! Checks the links of the pages: each relative link leads to a file, and to a heading in that
+//! file.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-/// Where the links of a page lead: `[text](target)`, and definitions such as `[text]: target`.
-/// Addresses on the web, and what stands in blocks of code, are left out.
+/// The targets of the links of a page: `[text](target)`, and definitions such as `[text]: target`.
+/// Addresses on the web and text in code blocks are left out.
 pub(crate) fn targets(page: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for line in prose(page) {
@@ -16,7 +17,8 @@ pub(crate) fn targets(page: &str) -> Vec<&str> {
     found
 }
 
-/// The file that a link of the page `name` leads to, below the root, and the heading, if any.
+/// The file that a link of the page `name` leads to, as a path from the root, and the heading, if
+/// any.
 pub(crate) fn resolve<'a>(name: &str, target: &'a str) -> (String, &'a str) {
     let (file, heading) = target.split_once('#').unwrap_or((target, ""));
     if file.is_empty() {
@@ -33,7 +35,7 @@ pub(crate) fn resolve<'a>(name: &str, target: &'a str) -> (String, &'a str) {
     (path.to_string_lossy().replace('\\', "/"), heading)
 }
 
-/// What links call the headings of a page.
+/// The names under which links refer to the headings of a page.
 pub(crate) fn headings(page: &str) -> BTreeSet<String> {
     let titles = prose(page).filter(|line| line.starts_with('#'));
     let titles = titles.map(|line| line.trim_start_matches('#').trim().to_lowercase());
@@ -41,7 +43,7 @@ pub(crate) fn headings(page: &str) -> BTreeSet<String> {
     titles.map(|title| title.chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// The lines that are in no block of code.
+/// The lines outside of code blocks.
 fn prose(page: &str) -> impl Iterator<Item = &str> {
     let mut in_code = false;
     page.lines().filter(move |line| {

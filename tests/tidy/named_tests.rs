@@ -1,6 +1,6 @@
-//! Tests that a page names: each is there, and is a test.
+//! Checks that every test that a page names exists and is a test.
 
-/// The tests that a page names: code such as `sim::stories::a_name`, each once.
+/// The tests that a page names, such as `sim::stories::a_name` in code style. Each is listed once.
 pub(crate) fn named(page: &str) -> Vec<&str> {
     let prose = page.split("```").step_by(2);
     let mut found: Vec<&str> = prose
@@ -17,11 +17,11 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_')
 }
 
-/// Whether no file of `sources` (names below the root, and texts) has this test.
+/// Whether none of `sources` (paths from the root, and texts) has this test.
 pub(crate) fn is_missing(name: &str, sources: &[(String, String)]) -> bool {
     let path: Vec<&str> = name.split("::").collect();
     let (test, modules) = path.split_last().expect("a name has a part");
-    // The first modules are folders and a file, the others stand in that file.
+    // The first modules are folders and a file. The others are inside that file.
     !(1..=modules.len()).any(|length| {
         let (file, inner) = modules.split_at(length);
         let file = file.join("/");
@@ -36,7 +36,7 @@ pub(crate) fn is_missing(name: &str, sources: &[(String, String)]) -> bool {
     })
 }
 
-/// Whether a file has this function, as a test that is not left out.
+/// Whether a file has this function as a test that is not ignored.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let head = format!("fn {name}(");

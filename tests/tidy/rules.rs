@@ -5,24 +5,25 @@ use std::ops::Range;
 
 use crate::source::{braces_after, code_of, is_word, words};
 
-/// A module at the top of `src`, and what it may use.
+/// A top-level module of `src`, and what it may use.
 pub(crate) struct Room {
     pub(crate) name: &'static str,
-    /// Other rooms.
+    /// The other rooms that it may use.
     uses: &'static [&'static str],
-    /// Those of the guarded crates that belong here.
+    /// The guarded crates that it may use.
     crates: &'static [&'static str],
-    /// Time, threads and randomness are arguments here, and no std map's order is seen.
+    /// Whether the room is pure. A pure room gets time, threads and randomness as arguments, and
+    /// never observes the order of a std map.
     pure: bool,
 }
 
-/// Where the map that hides its order is made of one that has one.
+/// The file that defines the map with a hidden order, on top of a std map.
 const KEYED: &str = "src/types/keyed.rs";
 
 /// All rooms, in the order in which `lib.rs` declares them.
 pub(crate) const ROOMS: &[Room] = &[
     Room { name: "types", uses: &[], crates: &[], pure: true },
-    // Seeded: it spreads back-off.
+    // It uses a seeded source to spread the back-off.
     Room { name: "protocol", uses: &["types"], crates: &["rand"], pure: true },
     Room { name: "execute", uses: &["types"], crates: &["petgraph"], pure: true },
     Room { name: "machine", uses: &["types"], crates: &[], pure: false },
@@ -32,7 +33,7 @@ pub(crate) const ROOMS: &[Room] = &[
         crates: &[],
         pure: true,
     },
-    // The messages that the codec encodes are the protocols' and the replica's.
+    // The codec encodes the messages of the protocols and of the replica.
     Room { name: "wire", uses: &["types", "protocol", "replica"], crates: &[], pure: false },
     Room { name: "storage", uses: &["types"], crates: &["rand"], pure: false },
     Room {
@@ -47,7 +48,7 @@ pub(crate) const ROOMS: &[Room] = &[
         crates: &["tokio", "rand", "hdrhistogram"],
         pure: false,
     },
-    // Typed commands need the state machine's types.
+    // Typed commands need the types of the state machine.
     Room {
         name: "client",
         uses: &["types", "machine", "wire", "mesh"],
@@ -75,7 +76,7 @@ pub(crate) const ROOMS: &[Room] = &[
     Room { name: "testkit", uses: &["types", "machine"], crates: &["rand"], pure: false },
 ];
 
-/// The crates that stay in the rooms that name them.
+/// The crates that only the rooms that list them may use.
 const GUARDED: &[&str] = &[
     "tokio",
     "quinn",
@@ -89,7 +90,7 @@ const GUARDED: &[&str] = &[
     "clap",
 ];
 
-/// What a pure room does not touch, and what to do instead.
+/// Names that a pure room may not use, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[
     ("HashMap", "its order differs from run to run: take `FxHashMap` or `KeyedMap`"),
     ("HashSet", "its order differs from run to run: take `FxHashSet` or `KeyedMap`"),
@@ -100,12 +101,12 @@ const IMPURE: &[(&str, &str)] = &[
     ("rand::random", "randomness is seeded"),
 ];
 
-/// The protocols, which never see each other.
+/// The protocols. They never use each other.
 const PROTOCOLS: &[&str] = &["epaxos", "multipaxos", "fast_paxos", "paxos"];
 
 const NOTHING_DURABLE: &str = "Durable::flushed(LogPosition::default())";
 
-/// Words of unfinished work; spelt so that this file may contain them.
+/// Words that mark unfinished work. They are split so that this file may contain them.
 const LEFTOVERS: &[&str] =
     &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("db", "g!"), concat!("to", "do!")];
 
@@ -113,7 +114,7 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 const COLUMNS: usize = 100;
 
-/// A rule that is not kept.
+/// A place where a rule is broken.
 #[derive(Debug)]
 pub(crate) struct Breach {
     file: String,
@@ -127,7 +128,7 @@ impl fmt::Display for Breach {
     }
 }
 
-/// All breaches in one file, named from the root of the repository.
+/// All breaches in one file. `file` is its path from the root of the repository.
 pub(crate) fn check(file: &str, text: &str) -> Vec<Breach> {
     let code = code_of(text);
     let mut found = Vec::new();
@@ -151,7 +152,7 @@ pub(crate) fn check(file: &str, text: &str) -> Vec<Breach> {
     found
 }
 
-/// The file as people see it.
+/// Checks what a reader of the file sees.
 fn check_text(text: &str, say: &mut impl FnMut(usize, String)) {
     if !text.starts_with("//! ") {
         say(0, "opens without `//!`: what it is, why, where it sits".into());
@@ -176,12 +177,12 @@ fn check_text(text: &str, say: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// Functions, but for tests: a table of cases may be long.
+/// Checks the length of functions, except for tests, because a table of cases may be long.
 fn check_functions(code: &str, tests: &Tests, say: &mut impl FnMut(usize, String)) {
     for at in words(code, "fn").filter(|at| !tests.cover(*at)) {
         let after = code[at + 2..].trim_start();
         let name: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        // A type `fn(u8)`, or a declaration without a body, is no function to measure.
+        // A type such as `fn(u8)`, or a declaration without a body, is not measured.
         let Some(body) = braces_after(code, at).filter(|_| !name.is_empty()) else { continue };
         let lines = 1 + code[at..body.end].bytes().filter(|byte| *byte == b'\n').count();
         if lines > FUNCTION_LINES {
@@ -225,7 +226,7 @@ fn check_room(
     }
     if !["types", "storage", "sim"].contains(&room.name) {
         let marks = code.match_indices("Durable::flushed").map(|(at, _)| at);
-        // That nothing at all is durable is always true.
+        // It is always true that nothing at all is durable.
         let claims = marks.filter(|at| !code[*at..].starts_with(NOTHING_DURABLE));
         for at in claims.filter(|at| !tests.cover(*at)) {
             say(at, "`Durable::flushed` is for the storage room and the simulator's disk".into());
@@ -233,14 +234,14 @@ fn check_room(
     }
 }
 
-/// The protocol that `path` leads to, if `file` belongs to another one.
+/// The protocol that `path` leads to, if `file` belongs to a different protocol.
 fn sibling_protocol<'a>(file: &str, path: &'a str) -> Option<&'a str> {
     let own = file.strip_prefix("src/protocol/")?.split('/').next()?.trim_end_matches(".rs");
     let used = path.strip_prefix("protocol::")?.split("::").next()?;
     (PROTOCOLS.contains(&own) && PROTOCOLS.contains(&used) && own != used).then_some(used)
 }
 
-/// What of a file is compiled for tests only.
+/// The parts of a file that are compiled only for tests.
 pub(crate) struct Tests {
     pub(crate) whole: bool,
     pub(crate) modules: Vec<Range<usize>>,
@@ -263,11 +264,11 @@ impl Tests {
     }
 }
 
-/// Every path that starts with `crate::`, groups in braces spread out, without the `crate::`.
+/// Every path that starts with `crate::`, without the `crate::`. Groups in braces are expanded.
 fn crate_paths(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for at in words(code, "crate") {
-        // `$crate::` in a macro is a path like any other; `pub(crate)` is none.
+        // `$crate::` in a macro is a path like any other. `pub(crate)` is not a path.
         if let Some(path) = code[at + "crate".len()..].strip_prefix("::") {
             spread(path, String::new(), &mut |path| found.push((at, path)));
         }
@@ -275,7 +276,7 @@ fn crate_paths(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Reads one path or group from the front of `code`; returns what is behind it.
+/// Reads one path or group at the start of `code`, and returns the rest.
 pub(crate) fn spread<'a>(code: &'a str, prefix: String, say: &mut dyn FnMut(String)) -> &'a str {
     let code = code.trim_start();
     if let Some(mut group) = code.strip_prefix('{') {
@@ -287,7 +288,7 @@ pub(crate) fn spread<'a>(code: &'a str, prefix: String, say: &mut dyn FnMut(Stri
                 None => {}
             }
             let rest = spread(group, prefix.clone(), say);
-            // Whatever is no path (an alias, a stray token) is stepped over.
+            // Skip anything that is not a path, such as an alias or a stray token.
             let step = group.chars().next().map_or(0, char::len_utf8);
             group = if rest.len() == group.len() { &group[step..] } else { rest };
         }

@@ -1,8 +1,8 @@
-//! Citations of the protocols' pages: every `§` that a comment names is a section there.
+//! Checks citations of the protocols' pages: every `§` that a comment names is a section there.
 
 use std::collections::BTreeSet;
 
-/// The rooms of the other protocols cite the sections of their papers, too.
+/// The rooms of the other protocols also cite sections of their papers.
 const CITE_PAPERS: &[&str] =
     &["src/protocol/fast_paxos/", "src/protocol/multipaxos/", "src/protocol/paxos/"];
 
@@ -19,7 +19,7 @@ pub(crate) fn sections(page: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The sections that a source file cites of the protocols' pages, each with its line.
+/// The sections of the protocols' pages that a source file cites, each with its line.
 pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> {
     let papers = CITE_PAPERS.iter().any(|room| file.starts_with(room));
     let mut found = Vec::new();
@@ -27,12 +27,13 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
         for (at, mark) in line.match_indices('§') {
             let before = line[..at].trim_end();
             let named = before.ends_with("PROTOCOL.md");
-            // "RFC 9000, §17.2.5" is somebody else's section.
+            // "RFC 9000, §17.2.5" is a section of another document.
             if before.ends_with(',') && before.contains("RFC ") {
                 continue;
             }
             let number = leading_number(&line[at + mark.len()..]);
-            // No paper has sections that begin with a letter: those are the logs' page's.
+            // No paper has sections that begin with a letter, so these belong to the page of the
+            // logs.
             let named = named || number.starts_with(|it: char| it.is_ascii_uppercase());
             if !number.is_empty() && (named || !papers) {
                 found.push((index + 1, number));
@@ -42,7 +43,7 @@ pub(crate) fn citations<'a>(file: &str, text: &'a str) -> Vec<(usize, &'a str)> 
     found
 }
 
-/// The number at the start of a text, such as `5.3.4`, `8a` or `M5`; empty if there is none.
+/// The number at the start of a text, such as `5.3.4`, `8a` or `M5`. It is empty if there is none.
 fn leading_number(text: &str) -> &str {
     let letter = usize::from(text.starts_with(|it: char| it.is_ascii_uppercase()));
     let digits = &text[letter..];

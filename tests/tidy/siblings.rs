@@ -1,31 +1,31 @@
-//! Cycles between sibling files of a folder: a file that uses its sibling, which uses it in turn,
-//! can be read only together with it. What a sibling is used by: a path (`super::b::f`, or
-//! `super::B` where the folder's own file re-exports it), or a method of one type whose inherent
-//! `impl` blocks are spread over files.
+//! Finds cycles between sibling files of a folder. If two files use each other, neither can be read
+//! without the other. A file uses its sibling through a path (`super::b::f`, or `super::B` where
+//! the folder's own file re-exports it), or through a method of a type whose inherent `impl` blocks
+//! are spread over several files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rules::{Tests, spread};
 use crate::source::{braces_after, code_of, is_word, words};
 
-/// Folders whose files still use each other in a circle, and which do: they are older than this
-/// check. The list may only get shorter.
+/// Folders whose files still use each other in a cycle, because they are older than this check, and
+/// the files in the cycle. The list may only get shorter.
 pub(crate) const EXEMPT: &[(&str, &str)] = &[];
 
-/// Sibling files or folders that use each other in a circle.
+/// Sibling files or folders that use each other in a cycle.
 #[derive(PartialEq, Debug)]
 pub(crate) struct Cycle {
     pub(crate) folder: String,
     pub(crate) members: Vec<String>,
 }
 
-/// A module of the crate, without what is compiled for tests only.
+/// A module of the crate, without the parts that are compiled only for tests.
 struct Module {
     path: Vec<String>,
     code: String,
 }
 
-/// All cycles below `src`, of files with their names from the root of the repository.
+/// All cycles below `src`. The files have their paths from the root of the repository.
 pub(crate) fn cycles(files: &[(String, String)]) -> Vec<Cycle> {
     let modules = without_tests(files.iter().filter_map(|(name, text)| Module::of(name, text)));
     let folders: BTreeSet<&[String]> = modules
@@ -51,7 +51,7 @@ impl Module {
         Some(Module { path: path.split('/').map(str::to_owned).collect(), code })
     }
 
-    /// The child modules that are declared for tests only.
+    /// The child modules that are declared only for tests.
     fn test_children(&self) -> impl Iterator<Item = Vec<String>> {
         self.code.split("#[cfg(test)]").skip(1).filter_map(|after| {
             let item = after[..after.find([';', '{'])?].rsplit(']').next()?;
@@ -61,12 +61,12 @@ impl Module {
         })
     }
 
-    /// Every path that is used, from the root of the crate.
+    /// Every path that the module uses, from the root of the crate.
     fn uses(&self) -> Vec<Vec<String>> {
         let mut found = Vec::new();
         for (word, up) in [("super", 1), ("self", 0), ("crate", self.path.len())] {
             for at in words(&self.code, word) {
-                // `super::super::` is read from its first word.
+                // Read `super::super::` from its first word.
                 let inner = self.code[..at].ends_with("::");
                 let Some(rest) = self.code[at + word.len()..].strip_prefix("::") else { continue };
                 let base = &self.path[..self.path.len() - up.min(self.path.len())];
@@ -102,12 +102,13 @@ impl Module {
         })
     }
 
-    /// The inherent `impl` blocks: the type's name, and the body.
+    /// The inherent `impl` blocks, each with the type's name and the body.
     fn impls(&self) -> Vec<(String, &str)> {
         let bodies = words(&self.code, "impl").filter_map(|at| {
             let body = braces_after(&self.code, at)?;
             let head = after_generics(self.code[at + "impl".len()..body.start].trim_start());
-            // `fn f() -> impl Trait {` is none: there, no block begins at the start of a line.
+            // `fn f() -> impl Trait {` is not an `impl` block, because its `impl` does not start a
+            // line.
             let line = self.code[..at].rsplit('\n').next()?;
             let inherent = words(head, "for").next().is_none() && line.trim().is_empty();
             let name = head.split(['<', ' ', '{']).next()?.rsplit("::").next()?;
@@ -117,7 +118,7 @@ impl Module {
     }
 }
 
-/// Leaves out what a parent declares for tests only, with all below it.
+/// Leaves out modules that a parent declares only for tests, and everything below them.
 fn without_tests(modules: impl Iterator<Item = Module>) -> Vec<Module> {
     let mut modules: Vec<Module> = modules.collect();
     let tests: BTreeSet<Vec<String>> = modules.iter().flat_map(Module::test_children).collect();
@@ -125,7 +126,7 @@ fn without_tests(modules: impl Iterator<Item = Module>) -> Vec<Module> {
     modules
 }
 
-/// A path with each `super` at its front taken from `base`.
+/// Resolves each `super` at the front of a path against `base`.
 fn absolute(base: &[String], path: &str) -> Vec<String> {
     let mut absolute = base.to_vec();
     for part in path.split("::") {
@@ -141,7 +142,7 @@ fn leading_word(code: &str) -> &str {
     &code[..code.bytes().take_while(|byte| is_word(*byte)).count()]
 }
 
-/// What follows the generics in angle brackets, if there are any.
+/// The text after the generics in angle brackets, if there are any.
 fn after_generics(head: &str) -> &str {
     let mut depth = 0;
     for (at, byte) in head.bytes().enumerate() {
@@ -157,7 +158,7 @@ fn after_generics(head: &str) -> &str {
     head
 }
 
-/// Who uses whom among the children of `folder`.
+/// Finds the cycles among the children of `folder`.
 fn cycles_in(folder: &[String], modules: &[Module]) -> Vec<Cycle> {
     let depth = folder.len();
     let below: Vec<&Module> =
@@ -187,7 +188,7 @@ fn cycles_in(folder: &[String], modules: &[Module]) -> Vec<Cycle> {
     circles(&uses).into_iter().map(|members| Cycle { folder: folder.join("/"), members }).collect()
 }
 
-/// Calls of a type's methods in another child than the one that has them.
+/// Calls of a type's methods from a different child than the one that defines them.
 fn method_calls(parent: Option<&Module>, depth: usize, below: &[&Module]) -> Vec<(String, String)> {
     let mut blocks: BTreeMap<String, Vec<(&str, bool, &str)>> = BTreeMap::new();
     for module in below {
@@ -198,7 +199,7 @@ fn method_calls(parent: Option<&Module>, depth: usize, below: &[&Module]) -> Vec
     }
     let mut found = Vec::new();
     for (name, mut blocks) in blocks {
-        // Types of one name that several files declare are several types.
+        // If several files declare a type of the same name, these are different types.
         let above = parent.is_some_and(|parent| parent.declares(&name));
         let homes: BTreeSet<&str> = blocks.iter().filter(|b| b.1).map(|b| b.0).collect();
         if homes.len() + usize::from(above) > 1 {
@@ -226,7 +227,7 @@ fn method_calls(parent: Option<&Module>, depth: usize, below: &[&Module]) -> Vec
     found
 }
 
-/// The groups whose members all reach each other.
+/// The groups of modules that all reach each other.
 fn circles(uses: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<Vec<String>> {
     let reach = |from: &str| {
         let mut reached = BTreeSet::new();

@@ -1,7 +1,7 @@
-//! A source file with its comments and the insides of its strings and characters blanked out, so
-//! that what is left can be searched for code. Lines and columns stay where they were.
+//! Replaces comments, and the contents of strings and characters, by blanks, so that the rest can
+//! be searched for code. Lines and columns stay the same.
 
-/// Blanks what is no code.
+/// Replaces everything that is not code by blanks.
 pub(crate) fn code_of(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -16,12 +16,13 @@ pub(crate) fn code_of(text: &str) -> String {
     String::from_utf8(out).expect("what is kept is a whole token or ASCII")
 }
 
-/// Whether a byte may stand in an identifier.
+/// Whether a byte may be part of an identifier.
 pub(crate) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// The length of the next token, and whether it is code. `within`: an identifier ends just before.
+/// The length of the next token, and whether it is code. `within` says that an identifier ends just
+/// before.
 fn next(rest: &str, within: bool) -> (usize, bool) {
     if rest.starts_with("//") {
         return (rest.find('\n').unwrap_or(rest.len()), false);
@@ -61,7 +62,7 @@ fn block_comment(rest: &str) -> usize {
     rest.len()
 }
 
-/// The length of a raw string that starts here: `r"…"`, `br#"…"#`.
+/// The length of the raw string that starts here: `r"…"` or `br#"…"#`.
 fn raw_string(rest: &str) -> Option<usize> {
     let after = rest.strip_prefix("br").or_else(|| rest.strip_prefix('r'))?;
     let hashes = after.bytes().take_while(|byte| *byte == b'#').count();
@@ -71,7 +72,7 @@ fn raw_string(rest: &str) -> Option<usize> {
     Some(body.find(&end).map_or(rest.len(), |at| start + at + end.len()))
 }
 
-/// The length of a quoted run, escapes and both quotes included.
+/// The length of a quoted text, with its escapes and both quotes.
 fn quoted(rest: &str, quote: u8) -> usize {
     let bytes = rest.as_bytes();
     let mut at = 1;
@@ -85,7 +86,7 @@ fn quoted(rest: &str, quote: u8) -> usize {
     rest.len()
 }
 
-/// The length of a character literal that starts here; a lifetime is none.
+/// The length of the character literal that starts here. A lifetime is not one.
 fn character(rest: &str) -> Option<usize> {
     let mut chars = rest[1..].chars();
     match chars.next()? {
@@ -94,12 +95,12 @@ fn character(rest: &str) -> Option<usize> {
     }
 }
 
-/// The span in bytes of what follows `from` and stands in braces, both braces included; `None` if a
+/// The byte range of the first text in braces after `from`, with both braces. Returns `None` if a
 /// semicolon comes first.
 pub(crate) fn braces_after(code: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let mut depth = 0;
     let mut start = None;
-    // Semicolons inside brackets belong to array types: `[u8; 4]`.
+    // A semicolon inside brackets belongs to an array type, such as `[u8; 4]`.
     let mut brackets = 0;
     for (at, byte) in code.bytes().enumerate().skip(from) {
         match byte {
@@ -122,7 +123,7 @@ pub(crate) fn braces_after(code: &str, from: usize) -> Option<std::ops::Range<us
     None
 }
 
-/// Where `word` stands in `code` as a word of its own.
+/// The positions of `word` in `code`, where it is a whole word.
 pub(crate) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         let before = code.as_bytes()[..*at].last().is_some_and(|byte| is_word(*byte));
