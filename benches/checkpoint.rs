@@ -1,5 +1,5 @@
-//! How long a replica's core stands still while it takes a checkpoint, by the number of instances
-//! it keeps, each on a key of its own: what it keeps while a member is away.
+//! How long a replica's core pauses to take a checkpoint, by the number of instances that it keeps
+//! for an absent member. Each instance has its own key.
 
 mod common;
 
@@ -18,7 +18,7 @@ use isonomy::types::{
 
 const N: usize = 3;
 
-/// A replica with so many instances decided and executed, of all owners.
+/// A replica with this many instances of all owners, decided and executed.
 fn core(instances: u64) -> Core<EPaxos> {
     let settings = Settings {
         me: ReplicaId::from_index(0),
@@ -48,8 +48,7 @@ fn core(instances: u64) -> Core<EPaxos> {
     core
 }
 
-/// For how long does nobody get an answer from a replica that takes a snapshot while a member is
-/// away?
+/// For how long does a replica give no answers when it takes a snapshot while a member is away?
 fn bench(c: &mut Criterion) {
     let answers =
         "the pause of a replica's core for a snapshot, by instances kept for an absent one";

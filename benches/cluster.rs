@@ -1,14 +1,15 @@
-//! What a cluster does, end to end: replicas in this process over real QUIC on loopback, each with
-//! its own threads, records in memory, answering after execution, under each protocol. On few
-//! processors the replicas and the load share them, so these are figures to compare with each other
-//! and not promises.
+//! What a whole cluster can do. The replicas are in this process, talk over real QUIC on loopback,
+//! have their own threads, keep their records in memory and answer after execution. This is
+//! measured under each protocol. On a machine with few processors the replicas and the load share
+//! them, so use these figures for comparison, not as promises.
 //!
-//! Not the full cross product: all four protocols where no commands conflict, by replicas and by
-//! size of value; EPaxos and Multi-Paxos by conflicts; the latency of one command at a time for
-//! all, and for Multi-Paxos where it leads, too.
+//! Not every combination is measured. All four protocols are measured without conflicts, by the
+//! number of replicas and by the size of the value. EPaxos and Multi-Paxos are measured by
+//! conflicts. The latency of one command at a time is measured for all protocols, and for
+//! Multi-Paxos also at its leader.
 //!
-//! Every command has to be answered rightly, executed once at every replica, and all replicas have
-//! to end in the same state; otherwise this panics and gives no figure.
+//! Every command must get the right answer and be executed once at every replica, and all replicas
+//! must end in the same state. Otherwise the program panics and prints no figure.
 
 mod common;
 
@@ -27,21 +28,21 @@ use isonomy::{LocalCluster, Replica};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-/// A command without an answer for so long is lost.
+/// A command that has no answer after this time is lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who asks.
+/// Which clients send commands.
 #[derive(Clone, Copy, PartialEq)]
 enum Clients {
     /// [`WINDOW`] clients at each replica, each with one command under way.
     Window,
     /// One client, which goes from replica to replica.
     One,
-    /// One client at the replica that leads.
+    /// One client at the leader.
     OneAtTheLeader,
 }
 
-/// A cluster that runs, and what it was asked.
+/// A running cluster, and the number of commands that it has been sent.
 struct Running {
     protocol: ProtocolKind,
     runtime: Runtime,
@@ -52,7 +53,7 @@ struct Running {
 }
 
 impl Running {
-    /// A cluster that has shown that it works.
+    /// Starts a cluster and checks that it works.
     fn open(protocol: ProtocolKind, n: usize, clients: Clients, load: &Load) -> Running {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let cluster = LocalCluster::<Kv>::builder(n)
@@ -65,7 +66,7 @@ impl Running {
         running
     }
 
-    /// Has so many commands executed.
+    /// Executes this many commands.
     fn execute(&mut self, commands: u64) -> Duration {
         let from = self.asked;
         self.asked += commands;
@@ -101,7 +102,7 @@ impl Running {
         start.elapsed()
     }
 
-    /// One after the other.
+    /// Executes commands one after the other.
     async fn execute_in_turn(
         &self,
         commands: std::ops::Range<u64>,
@@ -114,7 +115,7 @@ impl Running {
         start.elapsed()
     }
 
-    /// The replica that says that it leads.
+    /// The replica that says that it is the leader.
     async fn leader(&self) -> Replica<Kv> {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
@@ -128,7 +129,7 @@ impl Running {
         panic!("{}: nobody leads", self.protocol);
     }
 
-    /// Looks whether all replicas have done the same, and each command once.
+    /// Checks that all replicas have done the same, and executed each command once.
     fn come_to_rest(&mut self) {
         let protocol = self.protocol;
         self.runtime.block_on(async {
@@ -156,7 +157,7 @@ async fn ask(protocol: ProtocolKind, replica: &Replica<Kv>, load: &Load, number:
     assert_eq!(answer, Ok(KvOutput::Done), "{protocol}: command {number}");
 }
 
-/// One benchmark: a command.
+/// Measures one benchmark, in which an iteration is a command.
 fn measure(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -171,8 +172,8 @@ fn measure(
     running.into_iter().for_each(Running::close);
 }
 
-/// How many commands a second does each protocol execute where none conflict? By replicas and by
-/// size of value.
+/// How many commands a second does each protocol execute without conflicts? By the number of
+/// replicas and by the size of the value.
 fn throughput(c: &mut Criterion) {
     for (name, n, bytes) in [
         ("cluster/throughput", 3, 16),
@@ -193,7 +194,7 @@ fn throughput(c: &mut Criterion) {
     }
 }
 
-/// From which share of conflicts on does a leader execute more than EPaxos?
+/// From which share of conflicts on does a protocol with a leader execute more than EPaxos?
 fn conflicts(c: &mut Criterion) {
     let answers = "commands a second over QUIC, by the share that writes one hot key";
     let mut group = group(c, "cluster/conflicts", answers, Pace::CLUSTER);
@@ -210,8 +211,9 @@ fn conflicts(c: &mut Criterion) {
     group.finish();
 }
 
-/// How long does somebody wait who asks one thing at a time, in the mean over the replicas that he
-/// may ask? Without a leader this is a round trip, wherever; with one it is where he stands.
+/// How long does a client wait that sends one command at a time? The figure is the mean over the
+/// replicas that it may ask. Without a leader this is one round trip at any replica. With a leader
+/// it depends on where the client is.
 fn latency(c: &mut Criterion) {
     let answers = "time to the answer over QUIC, one command at a time, at each replica in turn";
     let mut group = group(c, "cluster/latency", answers, Pace::CLUSTER);
@@ -225,7 +227,7 @@ fn latency(c: &mut Criterion) {
     group.finish();
 }
 
-/// The ratios of the protocols, with their spread in this very run.
+/// The ratios between the protocols, with their spread in the same run.
 fn ratios(c: &mut Criterion) {
     for (name, clients) in [("throughput", Clients::Window), ("latency", Clients::One)] {
         let name = format!("cluster/ratios_{name}");
@@ -243,7 +245,7 @@ fn ratios(c: &mut Criterion) {
 
 impl Side for Running {
     fn run(&mut self) -> (u64, Duration) {
-        // Long against the beginning and the end of a window.
+        // Long compared with the start and the end of a window.
         let commands = if self.clients == Clients::Window { 10_000 } else { 250 };
         (commands, self.execute(commands))
     }

@@ -1,7 +1,8 @@
-//! The conflict index: what a voter pays to find its dependencies and to remember a command.
+//! The conflict index: what it costs a voter to find its dependencies and to remember a command.
 //!
-//! Groups: `conflicts` looks up what conflicts with a footprint, `insert` takes note of one; both
-//! over many keys (the index no longer fits a cache) and few (it does).
+//! Groups: `conflicts` looks up what conflicts with a footprint, and `insert` adds a footprint.
+//! Both are measured over many keys, where the index no longer fits into a cache, and over few
+//! keys, where it does.
 
 mod common;
 

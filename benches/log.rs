@@ -1,7 +1,8 @@
-//! What the durable log costs on a real directory: records of 100 bytes, so many to a flush.
+//! The cost of the durable log in a real directory: records of 100 bytes, with a varying number of
+//! records per flush.
 //!
-//! The bar for one replica on a disk of its own, with `fsync`: what a bare write and `fdatasync`
-//! into a zero-filled file takes, which is measured along with it.
+//! The bar is for one replica on its own disk with `fsync`. It is the time of a bare write and
+//! `fdatasync` into a zero-filled file, which is measured in the same run.
 
 mod common;
 
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 const RECORD: [u8; 100] = [0x5a; 100];
 const SEGMENT: usize = 16 * 1024 * 1024;
 
-/// A directory on the disk that is built on; temporary ones are often in memory.
+/// A directory on the disk that holds the build. Temporary directories are often in memory.
 fn directory() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
 }
@@ -34,7 +35,7 @@ fn log(directory: &TempDir, durability: Durability) -> Log {
     Log::create(disk, options, 1, LogPosition::default()).expect("a log")
 }
 
-/// The least that anyone can do: a write and a flush, over and over the same zero-filled file.
+/// The lower limit: a write and a flush, again and again into the same zero-filled file.
 fn bare(c: &mut Criterion) {
     let directory = directory();
     let path = directory.path().join("bare");
@@ -60,7 +61,7 @@ fn bare(c: &mut Criterion) {
     group.finish();
 }
 
-/// Appending, flushing and everything that belongs to it: seals, new segments, and truncation.
+/// Appending, flushing and everything that belongs to it: seals, new segments and truncation.
 fn append(c: &mut Criterion) {
     for (name, durability, answers) in [
         ("log/fsync", Durability::Fsync, "the log with a flush to the disk, by records a flush"),
@@ -97,7 +98,7 @@ fn print_shared_flushes(window: u64, thread: &LogThread) {
     println!("log/thread_in_flight/{window}: {shared:.1} records a flush");
 }
 
-/// The log thread with this many records under way at any time, each a batch of its own.
+/// The log thread with this many records under way at any time, each in its own batch.
 fn thread(c: &mut Criterion) {
     let answers = "how well the log's thread lets records share flushes, by records under way";
     let mut group = group(c, "log/thread_in_flight", answers, Pace::PART);

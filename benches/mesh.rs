@@ -1,5 +1,6 @@
-//! The mesh between two replicas in one process: the round trip of a tiny frame, and small frames
-//! a second. Where the two ends run decides both: on one thread's runtime, or a thread each.
+//! The mesh between two replicas in one process: the round trip of a tiny frame, and the number of
+//! small frames per second. Both depend on whether the two ends run on one runtime in one thread or
+//! each on its own thread.
 
 mod common;
 
@@ -23,14 +24,15 @@ use tokio::sync::Notify;
 
 const CLUSTER: &str = "bench";
 const FRAME_BYTES: usize = 64;
-/// Frames the sending core hands over before the runtime gets its turn, as one step would.
+/// Frames that the sending core hands over before the runtime gets its turn. One step would hand
+/// over about as many.
 const BURST: u64 = 256;
 
-/// One end: answers or counts, and says when it has had enough.
+/// One end. It answers or counts frames, and says when it has received enough.
 #[derive(Default)]
 struct End {
     mesh: OnceLock<Mesh>,
-    /// Answer every frame.
+    /// Whether it answers every frame.
     echo: bool,
     received: AtomicU64,
     target: AtomicU64,
@@ -67,7 +69,7 @@ impl Inbound for Receiver {
     fn on_client(&self, _: ClientConnection) {}
 }
 
-/// Two connected meshes. `far` runs on the runtime of `near`, or on a thread of its own.
+/// Two connected meshes. `far` runs on the runtime of `near`, or on its own thread.
 struct Pair {
     runtime: Runtime,
     near: Arc<End>,
@@ -115,7 +117,7 @@ impl Pair {
         Pair { runtime, near, far }
     }
 
-    /// Sends one frame to and fro `rounds` times.
+    /// Sends one frame back and forth `rounds` times.
     fn ping_pong(&self, rounds: u64) -> Duration {
         self.runtime.block_on(async {
             let near = &self.near;
@@ -162,7 +164,7 @@ fn send(end: &End, frame: Bytes) -> Result<(), Dropped> {
     mesh.send(ReplicaId::from_index(1), Lane::Consensus, frame)
 }
 
-/// What is the least that any protocol can take that asks another replica?
+/// What is the least latency of a protocol that asks another replica?
 fn round_trip(c: &mut Criterion) {
     let answers = "a tiny frame to another replica and back: what the network takes of a latency";
     let mut group = group(c, "mesh_round_trip", answers, Pace::PART);
@@ -173,7 +175,7 @@ fn round_trip(c: &mut Criterion) {
     group.finish();
 }
 
-/// How many messages can a protocol afford for a command?
+/// How many messages per command can a protocol afford?
 fn throughput(c: &mut Criterion) {
     const FRAMES: u64 = 100_000;
     let answers = "small frames a second, one way: what a message costs";

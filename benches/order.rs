@@ -1,9 +1,10 @@
-//! What ordering a decided instance costs, by the shape of the conflict graph and the order in
-//! which decisions arrive; criterion's `thrpt` is instances a second. For those who change the
-//! executor: does it stay linear, whatever the shape?
+//! The cost of ordering a decided instance, by the shape of the conflict graph and by the order in
+//! which decisions arrive. Criterion's `thrpt` is instances per second. It answers a question for
+//! changes to the executor: is it still linear, whatever the shape?
 //!
-//! Each round is what a replica does: learn every payload, then take decisions one by one and
-//! execute what is ready after each. The batches and decisions are built outside of the clock.
+//! Each round does what a replica does. It learns every payload, then takes the decisions one by
+//! one and executes what is ready after each. The time to build the batches and decisions is not
+//! measured.
 
 mod common;
 
@@ -24,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const OWNERS: usize = 5;
-/// A million instances take about a second as it is.
+/// A million instances already take about a second.
 const PACE: Pace = Pace::LARGE.measured_for(1);
 
 fn decision(owner: usize, slot: Slot, footprint: Footprint, deps: Deps) -> Decision {
@@ -40,7 +41,7 @@ fn decision(owner: usize, slot: Slot, footprint: Footprint, deps: Deps) -> Decis
 }
 
 fn key(key: u64, access: Access) -> Footprint {
-    // Spread as real hashes are.
+    // Spread the keys as real hashes are spread.
     Footprint::from_keys([(KeyHash(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)), access)])
 }
 
@@ -48,14 +49,14 @@ fn write(number: u64) -> Footprint {
     key(number, Access::Write)
 }
 
-/// The first owner's slots covered up to this one.
+/// Dependencies on the first owner's slots, up to and including this one.
 fn first(slot: Slot) -> Deps {
     let mut deps = Deps::none(OWNERS);
     deps.set(ReplicaId::from_index(0), slot);
     deps
 }
 
-/// Each on its own key.
+/// Each instance has its own key.
 fn independent(len: u64) -> Vec<Decision> {
     (0..len)
         .map(|at| {
@@ -65,26 +66,26 @@ fn independent(len: u64) -> Vec<Decision> {
         .collect()
 }
 
-/// One owner, one key.
+/// One owner and one key.
 fn chain(len: u64) -> Vec<Decision> {
     (1..=len).map(|slot| decision(0, slot, write(1), first(slot - 1))).collect()
 }
 
-/// One write that all others, reads of another owner, depend on.
+/// One write, and reads of another owner that all depend on it.
 fn star(len: u64) -> Vec<Decision> {
     let reads = (1..len).map(|slot| decision(1, slot, key(1, Access::Read), first(1)));
     std::iter::once(decision(0, 1, write(1), first(0))).chain(reads).collect()
 }
 
-/// One instance that depends on all others, each on its own key.
+/// One instance that depends on all others, each of which has its own key.
 fn fan_in(len: u64) -> Vec<Decision> {
     let last = decision(1, 1, Footprint::Everything, first(len - 1));
     let others = (1..len).map(|slot| decision(0, slot, write(slot), first(0)));
     std::iter::once(last).chain(others).collect()
 }
 
-/// Five owners on one key, each `size` of them covering each other in a cycle: components of
-/// that size, one after the other.
+/// Five owners on one key. Every `size` instances, taken from all owners, cover each other in a
+/// cycle. This gives components of that size, one after the other.
 fn dense(len: u64, size: u64) -> Vec<Decision> {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let rounds = len / 5;
@@ -115,7 +116,7 @@ fn shuffled(mut decisions: Vec<Decision>) -> Vec<Decision> {
     decisions
 }
 
-/// Learns all, decides all, executes all.
+/// Learns all instances, decides all of them, then executes all of them.
 fn run(learned: &[(InstanceId, Arc<Batch>)], decisions: Vec<Decision>) -> Executor {
     let mut executor = Executor::new(OWNERS);
     for (id, batch) in learned {
@@ -131,7 +132,7 @@ fn run(learned: &[(InstanceId, Arc<Batch>)], decisions: Vec<Decision>) -> Execut
     executor
 }
 
-/// Like [`run`], but each is learned only a moment before it is decided: little is in flight.
+/// Like [`run`], but learns each instance only just before its decision, so that few are in flight.
 fn run_flowing(decisions: Vec<Decision>) -> Executor {
     let mut executor = Executor::new(OWNERS);
     for decision in decisions {
@@ -147,7 +148,8 @@ fn run_flowing(decisions: Vec<Decision>) -> Executor {
     executor
 }
 
-/// Which shape of conflicts is dear to order, and does any cost more the more there is of it?
+/// Which shape of conflicts is expensive to order, and does the cost per instance grow with the
+/// number of instances?
 fn bench(c: &mut Criterion) {
     type Build = fn(u64) -> Vec<Decision>;
     type Shape = (&'static str, &'static str, Build, &'static [u64]);

@@ -1,16 +1,17 @@
-//! What a command costs the processors under each protocol, end to end in one thread: clients, the
-//! replicas' cores with everything they say to each other, and the state machine with its sessions
-//! at every replica. No network, disk, codec or clock, so waiting is free: what conflicts and duels
-//! cost in *time* is seen over QUIC (`cluster.rs`) and in virtual time (`isonomy compare
-//! --virtual`).
+//! The processor time that a command costs under each protocol, for a whole cluster in one thread.
+//! This includes the clients, the replicas' cores with all their messages, and the state machine
+//! with its sessions at every replica. There is no network, disk, codec or clock, so waiting is
+//! free. To see what conflicts and duels cost in *time*, measure over QUIC (`cluster.rs`) or in
+//! virtual time (`isonomy compare --virtual`).
 //!
-//! Figures are the thread's time on its processor, for all replicas together. Not the full cross
-//! product: all four protocols where no commands conflict, in windows, one at a time, with five
-//! replicas and with long values; only EPaxos looks at what conflicts, and Multi-Paxos is there to
-//! show that it does not. For the same in instructions, which nothing disturbs, see BENCHMARKS.md.
+//! Figures are the thread's time on its processor, for all replicas together. Not every combination
+//! is measured. All four protocols are measured without conflicts: in windows, one command at a
+//! time, with five replicas and with long values. Only EPaxos looks at conflicts, and Multi-Paxos
+//! is measured with conflicts to show that it does not. To measure instructions instead, which
+//! other load does not disturb, see BENCHMARKS.md.
 //!
-//! Every command has to be answered once and rightly, and all replicas have to end in the same
-//! state; otherwise this panics and gives no figure.
+//! Every command must get one answer, and the right one, and all replicas must end in the same
+//! state. Otherwise the program panics and prints no figure.
 
 mod common;
 
@@ -32,10 +33,10 @@ use isonomy::internals::protocol::paxos::Paxos;
 use isonomy::machine::{Applied, Applier, Kv, KvOutput, Outcome, StateMachine, encode};
 use isonomy::types::{Batch, ClientId, Command, ReplicaId, RequestId, Time};
 
-/// A cluster in which nobody is answered for so long stands still.
+/// A cluster that gives no answer for this long makes no progress.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who asks.
+/// Which clients send commands.
 #[derive(Clone, Copy, PartialEq)]
 enum Clients {
     /// [`WINDOW`] clients at each replica, each with one command under way.
@@ -52,9 +53,9 @@ struct Cluster<P: Protocol> {
     load: Load,
     asked: u64,
     answered: u64,
-    /// First executions at each replica.
+    /// The number of first executions at each replica.
     executed: Vec<u64>,
-    /// What is for those who asked.
+    /// Answers for the clients.
     answers: Vec<Applied>,
     done: Bytes,
     last_answer: Time,
@@ -68,7 +69,7 @@ struct Client {
 }
 
 impl<P: Protocol> Cluster<P> {
-    /// A cluster that has shown that it works.
+    /// Starts a cluster and checks that it works.
     fn open(n: usize, kind: Clients, load: Load) -> Cluster<P> {
         let each = if kind == Clients::Window { WINDOW } else { 1 };
         let sites = if kind == Clients::Window { n } else { 1 };
@@ -91,10 +92,11 @@ impl<P: Protocol> Cluster<P> {
         cluster
     }
 
-    /// Runs until so many more commands are answered. What is under way by then stays under way.
+    /// Runs until this many more commands are answered. Commands that are under way at that time
+    /// stay under way.
     fn execute(&mut self, commands: u64) -> Duration {
         let (goal, start) = (self.answered + commands, Stopwatch::start());
-        // All that wait for nothing ask: at first all of them.
+        // Every client that waits for nothing sends a command. At first these are all clients.
         (0..self.clients.len()).for_each(|client| self.ask(client));
         while self.answered < goal {
             self.turn(true);
@@ -128,7 +130,8 @@ impl<P: Protocol> Cluster<P> {
             for command in execution.batch.commands() {
                 let asked = command.origin == at;
                 let reply = appliers[at.index()].apply(command, asked);
-                // What was done before was answered before, and only who was asked answers.
+                // A repeated command was answered before, and only the replica that the client
+                // asked answers it.
                 if !reply.first {
                     continue;
                 }
@@ -162,7 +165,7 @@ impl<P: Protocol> Cluster<P> {
         self.last_answer = self.cores.now();
     }
 
-    /// Lets everything come to its end, and looks whether all replicas have done the same.
+    /// Finishes all commands, and checks that all replicas have done the same.
     fn come_to_rest(&mut self) {
         self.last_answer = self.cores.now();
         while self.executed.iter().any(|executed| *executed < self.asked) {
@@ -177,7 +180,8 @@ impl<P: Protocol> Cluster<P> {
     }
 }
 
-/// One benchmark: a command, with everything that it brings about at all replicas.
+/// Measures one benchmark, in which an iteration is a command with everything that it causes at all
+/// replicas.
 fn measure<P: Protocol>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -200,7 +204,7 @@ fn measure_all(group: &mut BenchmarkGroup<'_, WallTime>, sizes: (usize, Clients)
     measure::<Paxos>(group, Paxos::NAME, sizes, load);
 }
 
-/// What none of the protocols can save: the commands are made, and executed at all replicas.
+/// The work that no protocol can save: the commands are made and executed at all replicas.
 fn measure_no_agreement(group: &mut BenchmarkGroup<'_, WallTime>, n: usize, load: &Load) {
     let mut appliers: Vec<Applier<Kv>> = (0..n).map(|_| Applier::new(Kv::new())).collect();
     let mut asked = 0;
@@ -234,8 +238,8 @@ fn measure_no_agreement(group: &mut BenchmarkGroup<'_, WallTime>, n: usize, load
     });
 }
 
-/// Which protocol does the least for a command where many are under way and none conflict? By
-/// replicas and by size of value.
+/// Which protocol does the least work for a command when many are under way and none conflict? By
+/// the number of replicas and by the size of the value.
 fn windows(c: &mut Criterion) {
     let answers = "CPU of all replicas for a command, by protocol, 64 under way at each replica";
     for (name, n, bytes) in [
@@ -252,7 +256,7 @@ fn windows(c: &mut Criterion) {
     }
 }
 
-/// What does a command cost that shares nothing with others: its own messages, votes and turns?
+/// What does a command cost if it shares nothing with others: its own messages, votes and turns?
 fn one(c: &mut Criterion) {
     let answers = "CPU of all replicas for a command that is alone, by protocol; 3 replicas, 16 B";
     let mut group = group(c, "protocols/one_at_a_time", answers, Pace::PART);
@@ -260,7 +264,7 @@ fn one(c: &mut Criterion) {
     group.finish();
 }
 
-/// What does it cost EPaxos that commands conflict, and when does a leader do less?
+/// What do conflicts cost EPaxos, and when does a protocol with a leader do less work?
 fn conflicts(c: &mut Criterion) {
     let answers = "CPU of all replicas for a command, by the share that writes one hot key";
     let mut group = group(c, "protocols/conflicts", answers, Pace::PART);
@@ -275,7 +279,7 @@ fn conflicts(c: &mut Criterion) {
     group.finish();
 }
 
-/// The ratios of the protocols, with their spread in this very run.
+/// The ratios between the protocols, with their spread in the same run.
 fn ratios(c: &mut Criterion) {
     for (name, kind) in [("window", Clients::Window), ("one_at_a_time", Clients::One)] {
         let name = format!("protocols/ratios_{name}");

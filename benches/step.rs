@@ -1,9 +1,9 @@
-//! What a command costs a replica's core, without network, disk, codec and state machine: for those
-//! who change the protocol, admission or the execution order. What clients and the state machine
-//! cost besides, and the other protocols, are in `protocols.rs`.
+//! The cost of a command for a replica's core, without network, disk, codec and state machine. It
+//! is for changes to the protocol, to admission or to the execution order. For the other protocols,
+//! and the costs of clients and the state machine, see `protocols.rs`.
 //!
-//! Three or five cores in one thread exchange messages by value. The figure is for all of them
-//! together, so divide by the number of replicas for the mean one.
+//! Three or five cores in one thread exchange messages by value. The figure is for all cores
+//! together. Divide it by the number of replicas to get the mean.
 
 mod common;
 
@@ -18,12 +18,12 @@ struct Cluster {
     n: usize,
     cores: Cores<EPaxos>,
     sequence: u64,
-    /// At all replicas together.
+    /// The number of executions at all replicas together.
     executed: u64,
 }
 
 impl Cluster {
-    /// Every replica is handed `batch` commands at once, and everything runs to the end.
+    /// Hands `batch` commands at once to every replica, and runs until all are executed.
     fn round(&mut self, batch: usize, hot_percent: u64) {
         for at in ReplicaId::all(self.n) {
             for _ in 0..batch {
@@ -49,8 +49,8 @@ impl Cluster {
     }
 }
 
-/// Where does a core's time go: into instances (1 a batch), into commands (64 a batch), or into
-/// their conflicts (hot)?
+/// Where does a core's time go: into instances (1 command per batch), into commands (64 per batch),
+/// or into their conflicts (hot)?
 fn bench(c: &mut Criterion) {
     for n in [3, 5] {
         let answers = "EPaxos alone, a command at all cores: by commands a batch and hot commands";

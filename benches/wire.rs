@@ -1,4 +1,4 @@
-//! What the codec costs: the messages of the commit path, encoded and decoded.
+//! The cost of the codec: it encodes and decodes the messages of the commit path.
 //!
 //! The bar for a PreAccept of one command of 16 bytes: 60 ns to encode, 90 ns to decode.
 
@@ -19,7 +19,7 @@ use isonomy::types::{
 };
 
 const REPLICAS: usize = 5;
-/// How far the sender is durable: three bytes.
+/// How far the sender's log is durable. The number takes three bytes.
 const HELD: LogPosition = LogPosition::new(100_000);
 
 fn batch(commands: u64) -> Arc<Batch> {
@@ -45,7 +45,7 @@ fn messages() -> Vec<(&'static str, u64, Message)> {
     ]
 }
 
-/// How much of a message's cost is its form as bytes?
+/// How much does it cost to encode and decode a message?
 fn wire(c: &mut Criterion) {
     let limits = Limits::new(REPLICAS);
     let answers = "a message of EPaxos' commit path to bytes";
@@ -71,8 +71,8 @@ fn wire(c: &mut Criterion) {
         encode_peer(0, HELD, &PeerMessage::Protocol(message), &mut out);
         let frame = out.freeze();
         decoding.throughput(Throughput::Elements(commands));
-        // Neither the slicing of the frame nor the dropping of the message is the codec's. Few at a
-        // time, so that the messages stay in the cache as they do in a replica.
+        // Slicing the frame and dropping the message are not the codec's work, so they are not
+        // measured. Batches are small, so that the messages stay in the cache as in a replica.
         decoding.bench_function(BenchmarkId::from_parameter(name), |b| {
             b.iter_batched(
                 || frame.clone(),

@@ -1,9 +1,9 @@
-//! Replicas' cores in one thread: no network, disk, codec or clock. They take turns as threads of
-//! one processor would, each over all that has arrived until then; what they say is handed on by
-//! value, and the time is a number.
+//! The cores of replicas in one thread, without network, disk, codec or clock. They take turns like
+//! threads on one processor. In its turn, a core handles everything that has arrived so far.
+//! Messages are passed by value, and the time is a number.
 //!
-//! What this leaves out on purpose: waiting. A command that has to wait for others, for a time-out
-//! or for somebody far away costs nothing by it here.
+//! This leaves out waiting, on purpose. A command that waits for other commands, for a time-out or
+//! for a distant replica costs nothing extra here.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use isonomy::types::{
     Command, Durable, Optimisations, Quorums, ReplicaId, Retention, Settings, Time, Timing,
 };
 
-/// How much time passes in a replica's turn: about a turn of a busy replica over a real network.
+/// How much time passes in a replica's turn. A busy replica over a real network takes about this
+/// long.
 const TURN: Duration = Duration::from_micros(50);
 
-/// A cluster of `P`'s replicas.
+/// A cluster of replicas that run protocol `P`.
 pub struct Cores<P: Protocol> {
     seats: Vec<Seat<P>>,
-    /// Whose turn it is.
+    /// The index of the replica whose turn is next.
     next: usize,
     now: Time,
     tick: Duration,
@@ -46,7 +47,7 @@ impl<P: Protocol> Cores<P> {
                 leases: true,
             };
             let core = Core::new(settings.clone(), Limits::default(), P::new(settings));
-            // Replicas do not look at their clocks all at once.
+            // The replicas' ticks are spread over time.
             let next_tick = Time::ZERO + TURN * u32::from(me.number());
             Seat { core, arrived: Vec::new(), next_tick }
         };
@@ -63,12 +64,12 @@ impl<P: Protocol> Cores<P> {
         self.now
     }
 
-    /// A command for a replica's next turn.
+    /// Hands a replica a command for its next turn.
     pub fn propose(&mut self, at: ReplicaId, command: Command) {
         self.seats[at.index()].arrived.push(Input::Propose(command));
     }
 
-    /// Lets time pass until a replica has something to do, and lets it do that. Whatever it
+    /// Lets time pass until a replica has something to do, then gives it a turn. Everything that it
     /// executes goes to `executed`.
     ///
     /// # Panics
@@ -110,7 +111,7 @@ impl<P: Protocol> Cores<P> {
             if !written {
                 return;
             }
-            // Nothing is ever lost here, so that what is written is durable.
+            // Nothing is ever lost here, so everything that is written counts as durable.
             let core = &mut self.seats[index].core;
             let durable = Input::Durable(Durable::flushed(core.log_end()));
             core.step(self.now, [durable], &mut self.out);
@@ -123,7 +124,7 @@ impl<P: Protocol> Seat<P> {
         !self.arrived.is_empty() || self.due() <= now
     }
 
-    /// When it has to act if nothing arrives.
+    /// The time of its next turn if nothing arrives.
     fn due(&self) -> Time {
         self.core.wake().map_or(self.next_tick, |wake| wake.min(self.next_tick))
     }

@@ -1,11 +1,12 @@
-//! The processor's time of one thread. What happens in one thread and waits for nobody is measured
-//! by it: a machine that does other things besides makes that later, but hardly dearer.
+//! The processor time of one thread. It is used to measure work that happens in one thread and
+//! never waits. If the machine is also busy with other work, the thread finishes later but hardly
+//! uses more processor time.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Started and looked at by the same thread.
+/// It must be started and read by the same thread.
 pub struct Stopwatch(Duration);
 
 impl Stopwatch {

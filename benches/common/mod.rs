@@ -1,5 +1,5 @@
-//! What the benchmark programs share: how a group says what it is for, how long it takes, and what
-//! is measured side by side.
+//! What the benchmark programs share: how a group says what it is for, how long it takes, and how
+//! several sides are compared.
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses a part")]
 
@@ -23,7 +23,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A part, of nanoseconds to milliseconds: two and a half seconds each.
+    /// For a part that takes nanoseconds to milliseconds. Each benchmark takes two and a half
+    /// seconds.
     pub const PART: Pace = Pace {
         warm_up: Duration::from_millis(500),
         measure: Duration::from_secs(2),
@@ -31,11 +32,12 @@ impl Pace {
         sampling: SamplingMode::Auto,
     };
 
-    /// Something so large that a sample is one or a few of them: about as long.
+    /// For work so large that a sample is one or a few iterations. Each benchmark takes about as
+    /// long.
     pub const LARGE: Pace = Pace { samples: 10, sampling: SamplingMode::Flat, ..Pace::PART };
 
-    /// A cluster that is kept busy: four seconds and a half each. Samples are long and all of one
-    /// length, so that what begins and what ends a sample hardly counts.
+    /// For a cluster that is kept busy. Each benchmark takes four and a half seconds. Samples are
+    /// long and equal in length, so that the start and the end of a sample hardly count.
     pub const CLUSTER: Pace = Pace {
         warm_up: Duration::from_millis(500),
         measure: Duration::from_secs(4),
@@ -43,14 +45,14 @@ impl Pace {
         sampling: SamplingMode::Flat,
     };
 
-    /// The same for so many seconds.
+    /// The same pace, but measured for this many seconds.
     pub const fn measured_for(self, seconds: u64) -> Pace {
         Pace { measure: Duration::from_secs(seconds), ..self }
     }
 }
 
-/// Begins a group and prints what question it answers. All groups of all programs together have to
-/// stay below a quarter of an hour, so each says how long it takes.
+/// Begins a group and prints the question that it answers. All groups of all programs together must
+/// take less than a quarter of an hour, so each group sets how long it takes.
 #[expect(clippy::print_stdout, reason = "criterion has no place for it")]
 pub fn group<'a>(
     c: &'a mut Criterion,
@@ -58,7 +60,7 @@ pub fn group<'a>(
     answers: &str,
     pace: Pace,
 ) -> BenchmarkGroup<'a, WallTime> {
-    // A list of benchmarks is for programs.
+    // Programs read the list of benchmarks, so print nothing extra.
     if !std::env::args().any(|argument| argument == "--list") {
         println!("\n== {name}: {answers}");
     }

@@ -1,5 +1,6 @@
-//! Alternating rounds: a machine drifts by more than what two protocols differ, so those that are
-//! compared take turns within one run, and what counts is the ratio within a round.
+//! Alternating rounds. The speed of a machine drifts by more than the difference between two
+//! protocols, so the compared sides take turns within one run. The result is the ratio within a
+//! round.
 
 use std::time::Duration;
 
@@ -7,22 +8,23 @@ use criterion::Criterion;
 
 use super::{Pace, group};
 
-/// One of those that are compared.
+/// One of the sides that are compared.
 pub trait Side {
-    /// Executes commands for a moment: how many, and in which time.
+    /// Executes commands for a moment. Returns how many, and how long it took.
     fn run(&mut self) -> (u64, Duration);
 
-    /// Comes to an end, and panics unless everything was executed rightly.
+    /// Finishes its work, and panics unless everything was executed correctly.
     fn check(&mut self);
 }
 
-/// How long each runs in a round, at least.
+/// How long each side runs in a round, at least.
 const TURN: Duration = Duration::from_millis(40);
-/// Fewer say nothing about the spread.
+/// With fewer rounds, the spread says nothing.
 const FEWEST: usize = 5;
 
-/// Lets all take turns, in another order every round, and prints what a command costs each as a
-/// multiple of what it costs the first. `open` makes them, if they are to be measured at all.
+/// Lets all sides take turns, in a different order in every round. Prints the cost of a command at
+/// each side as a multiple of its cost at the first side. `open` makes the sides, if they are
+/// measured at all.
 pub fn compare(
     c: &mut Criterion,
     name: &str,
@@ -55,7 +57,7 @@ pub fn compare(
     group.finish();
     sides.iter_mut().for_each(|(_, side)| side.check());
     let names: Vec<&str> = sides.iter().map(|(name, _)| *name).collect();
-    // The first round is everybody's first.
+    // Drop the first round, in which every side is still new.
     print(name, &names, rounds.get(1..).unwrap_or_default());
 }
 
@@ -82,7 +84,7 @@ fn print(group: &str, names: &[&str], rounds: &[Vec<f64>]) {
     }
 }
 
-/// The median, and between what the middle half lies: a busy machine spoils single rounds.
+/// The median, and the range of the middle half. A busy machine spoils single rounds.
 fn spread(values: impl Iterator<Item = f64>) -> String {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
