@@ -49,7 +49,6 @@ public!(
     node::Limits,
     node::LogMetrics,
     node::Metrics,
-    node::Path,
     node::PathLatency,
     node::Paths,
     node::PeerStatus,

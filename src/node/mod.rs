@@ -80,7 +80,7 @@ pub use status::{Explanation, Standing, Status};
 // From private rooms, because public signatures here use them.
 pub use crate::mesh::PeerStatus;
 pub use crate::protocol::epaxos::Phase;
-pub use crate::protocol::{Path, Paths, ProtocolKind, UnknownProtocol};
+pub use crate::protocol::{Paths, ProtocolKind, UnknownProtocol};
 pub use crate::replica::{Reach, Receiving, ReplicaStatus, Silence};
 pub use crate::storage::{Durability, SnapshotInfo, StorageError};
 

@@ -11,11 +11,13 @@ pub mod fast_paxos;
 mod kind;
 pub mod log;
 pub mod multipaxos;
+mod paths;
 pub mod paxos;
 mod rules;
 
-pub use effects::{Effects, Outgoing, Path, Paths};
+pub use effects::{Effects, Outgoing};
 pub use kind::{ProtocolKind, UnknownProtocol};
+pub use paths::{PathSet, Paths, RECOVERY, RESUBMITTED};
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +48,9 @@ pub trait Protocol: Sized {
     const NAME: &'static str;
     /// The order in which its decisions are executed.
     const ORDER: ExecutionOrder;
+
+    /// The paths that it counts in its effects, none of them taken yet.
+    fn paths() -> Paths;
 
     /// A new replica, with no history.
     fn new(settings: Settings) -> Self;

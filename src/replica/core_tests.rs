@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{Core, Execution, Input, Limits, Output, PeerMessage, Rejection};
-use crate::protocol::epaxos::{EPaxos, Message, Record};
-use crate::protocol::{Path, Protocol};
+use crate::protocol::Protocol;
+use crate::protocol::epaxos::{EPaxos, Message, Path, Record};
 use crate::types::{
     Ballot, ClientId, Command, Durable, Footprint, InstanceId, LogPosition, Optimisations, Quorums,
     ReplicaId, ReplicaSet, RequestId, Retention, Settings, Time, Timing,

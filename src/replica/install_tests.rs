@@ -11,7 +11,7 @@ use super::core_tests::{command, key, replica};
 use super::{
     Arrival, Core, Input, Limits, MAX_CHUNK, Output, OwnSnapshot, PeerMessage, SnapshotId, Transfer,
 };
-use crate::protocol::{Effects, Protocol, View};
+use crate::protocol::{Effects, Paths, Protocol, View};
 use crate::types::{
     Batch, Command, Decision, Deps, Durable, Executed, ExecutionOrder, Footprint, InstanceId,
     LogPosition, Optimisations, Quorums, ReplicaId, Retention, Settings, Time, Timing, Value,
@@ -58,6 +58,10 @@ impl Protocol for Fake {
 
     const NAME: &'static str = "fake";
     const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
+
+    fn paths() -> Paths {
+        Paths::default()
+    }
 
     fn new(settings: Settings) -> Fake {
         Fake {

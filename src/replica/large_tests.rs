@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::core_tests::{Cluster, replica};
 use super::{Input, Limits, PeerMessage};
-use crate::protocol::Path;
-use crate::protocol::epaxos::Message;
+use crate::protocol::epaxos::{Message, Path};
 use crate::types::{Footprint, ReplicaId, ReplicaSet, Time};
 
 type Flying = (ReplicaId, ReplicaId, PeerMessage<Message>);

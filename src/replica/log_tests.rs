@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::core_tests::{command, key, replica};
 use super::{Core, Input, Limits, Output, PeerMessage};
-use crate::protocol::{Effects, Protocol, View};
+use crate::protocol::{Effects, Paths, Protocol, View};
 use crate::types::{
     Batch, Command, Decision, Deps, Durable, Executed, ExecutionOrder, Footprint, InstanceId,
     LogPosition, Optimisations, Quorums, ReplicaId, ReplicaSet, Retention, Settings, Slot, Time,
@@ -51,6 +51,10 @@ impl Protocol for Sequence {
 
     const NAME: &'static str = "sequence";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
+
+    fn paths() -> Paths {
+        Paths::default()
+    }
 
     fn new(settings: Settings) -> Sequence {
         Sequence { me: settings.me, n: settings.quorums.n, proposed: 0, decided: 0 }

@@ -140,7 +140,7 @@ impl<P: Protocol> Core<P> {
         let n = settings.quorums.n;
         Core {
             protocol,
-            fx: Effects::default(),
+            fx: Effects::new(P::paths()),
             executor: AnyExecutor::new(P::ORDER, n),
             admission: Admission::new(P::ORDER, settings.me),
             reads: Reads::default(),

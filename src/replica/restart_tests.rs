@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::core_tests::{Cluster, key, replica};
 use super::{Core, Input, Limits, PeerMessage};
-use crate::protocol::epaxos::{EPaxos, Message, Plant};
-use crate::protocol::{Path, Protocol};
+use crate::protocol::Protocol;
+use crate::protocol::epaxos::{EPaxos, Message, Path, Plant};
 use crate::types::{Footprint, Optimisations, Quorums, RequestId, Retention, Settings, Timing};
 
 /// The commands that a replica has executed, in order.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Core, Reach, Receiving};
-use crate::protocol::{Path, Protocol};
+use crate::protocol::{Protocol, RECOVERY};
 use crate::types::{Deps, ReplicaSet};
 
 impl<P: Protocol> Core<P> {
@@ -20,7 +20,7 @@ impl<P: Protocol> Core<P> {
             suspected: self.view.suspected,
             reach: self.reach(),
             round_trips: self.view.round_trips.clone(),
-            recoveries: self.fx.paths.count(Path::Recovery),
+            recoveries: self.fx.paths.named(RECOVERY).unwrap_or(0),
             receiving: self.receiver.receiving(),
             installed: self.installed,
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::core_tests::{Cluster, key, replica};
 use super::{Core, Limits, Output};
-use crate::protocol::epaxos::EPaxos;
-use crate::protocol::{Path, Protocol};
+use crate::protocol::Protocol;
+use crate::protocol::epaxos::{EPaxos, Path};
 use crate::types::{Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing};
 
 /// Three replicas that keep at most 20,000 bytes for one that is away.

@@ -321,7 +321,7 @@ impl Summary {
             (verdict.seed ^ verdict.trace.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.trace = self.trace.wrapping_add(mix ^ (mix >> 29));
         for (path, count) in verdict.paths.iter() {
-            *self.paths.entry(path.name()).or_default() += count;
+            *self.paths.entry(path).or_default() += count;
         }
         for (counter, count) in verdict.counters.iter() {
             *self.paths.entry(counter.name()).or_default() += count;

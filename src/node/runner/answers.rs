@@ -11,7 +11,7 @@ use crate::node::panics::lock;
 use crate::node::shared::Question;
 use crate::node::status::{NodeProtocol, Status, explain};
 use crate::node::work::Work;
-use crate::protocol::Path;
+use crate::protocol::{RECOVERY, RESUBMITTED};
 
 impl<P: NodeProtocol> Runner<P> {
     pub(super) fn answer(&mut self, question: Question) {
@@ -80,8 +80,8 @@ impl<P: NodeProtocol> Runner<P> {
             slow: path(&counts.slow, &applied.slow),
             commands: counts.commands,
             instances: counts.instances,
-            recoveries: paths.count(Path::Recovery),
-            resubmitted: paths.count(Path::Resubmitted),
+            recoveries: paths.named(RECOVERY).unwrap_or(0),
+            resubmitted: paths.named(RESUBMITTED).unwrap_or(0),
             leader: self.core.protocol().standing().leader(),
             largest_component: self.core.status().largest_component,
             overloaded: self.shared.pending.overloaded.load(Ordering::Relaxed),

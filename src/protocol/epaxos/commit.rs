@@ -9,8 +9,7 @@ use std::time::Duration;
 use super::early_commit::EarlyCommit;
 use super::instances::Instance;
 use super::step::Step;
-use super::{CommitValue, Message, Phase, Record};
-use crate::protocol::Path;
+use super::{CommitValue, Message, Path, Phase, Record};
 use crate::types::{Ballot, Decision, Deps, InstanceId, ReplicaId, Slot, Value, Written};
 
 /// The most decisions that one Fetch may request.

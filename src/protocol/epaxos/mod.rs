@@ -25,6 +25,7 @@ mod conflicts;
 mod early_commit;
 mod instances;
 mod message;
+mod path;
 #[cfg(test)]
 mod plant;
 mod proposer;
@@ -43,13 +44,14 @@ pub use message::{
     CommitValue, ExecutedDecision, ExecutedValue, Interfering, Message, Phase, ProtocolSnapshot,
     Record, Report, Standing,
 };
+pub use path::Path;
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Effects, Path, Protocol, View, context};
+use super::{Effects, Paths, Protocol, View, context};
 use crate::types::{
     Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Value,
 };
@@ -369,6 +371,10 @@ impl Protocol for EPaxos {
 
     const NAME: &'static str = "epaxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Dependencies;
+
+    fn paths() -> Paths {
+        Paths::of::<Path>()
+    }
 
     fn new(settings: Settings) -> EPaxos {
         let n = settings.quorums.n;

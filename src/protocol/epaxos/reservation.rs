@@ -44,11 +44,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::Context;
 use super::instances::Instance;
 use super::store::Store;
+use super::{Context, Path};
 use super::{Fx, Phase, Record};
-use crate::protocol::Path;
 use crate::types::{Deps, Footprint, InstanceId, Optimisations, Slot, Written};
 
 /// How many lost slots are recovered at a time. It does not depend on the setting. Each recovery

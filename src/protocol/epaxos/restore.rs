@@ -7,8 +7,8 @@
 //! records show (`early_commit`, `reservation`).
 
 use super::instances::Proposal;
-use super::{EPaxos, Fx, Phase, Record, acceptor};
-use crate::protocol::{Path, View};
+use super::{EPaxos, Fx, Path, Phase, Record, acceptor};
+use crate::protocol::View;
 use crate::types::{Decision, InstanceId, ReplicaId, Value};
 
 impl EPaxos {

@@ -8,8 +8,8 @@
 //! can tell the other (it has no record), and neither may install the other's snapshot (it lacks
 //! what was dropped). Cuts form a chain; the sets executed at arbitrary moments do not.
 
-use super::{EPaxos, ExecutedDecision, ExecutedValue, Fx, ProtocolSnapshot, Record};
-use crate::protocol::{Path, View};
+use super::{EPaxos, ExecutedDecision, ExecutedValue, Fx, Path, ProtocolSnapshot, Record};
+use crate::protocol::View;
 use crate::types::{Decision, Executed, ReplicaId, Value};
 
 impl EPaxos {

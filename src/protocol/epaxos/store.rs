@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::conflicts::{ConflictIndex, DroppedIndex};
 use super::instances::{Instance, Instances};
-use super::{CommitValue, ExecutedDecision, Fx, Message, Phase};
-use crate::protocol::Path;
+use super::{CommitValue, ExecutedDecision, Fx, Message, Path, Phase};
 use crate::types::{
     Batch, Decision, Deps, Executed, Footprint, InstanceId, KeyHash, ReplicaId, Slot, Value,
     Written,

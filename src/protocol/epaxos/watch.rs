@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::Context;
 use super::Message;
 use super::commit::FETCH_AT_MOST;
 use super::instances::Instance;
 use super::reclaim::Marks;
 use super::recovery::Recoveries;
 use super::step::Step;
-use crate::protocol::{Path, View};
+use super::{Context, Path};
+use crate::protocol::View;
 use crate::types::{InstanceId, ReplicaId, Slot, Time, Written};
 
 /// How many times the patience with a live owner may double.

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::votes::Votes;
-use super::{Message, Record, Round, Step};
-use crate::protocol::Path;
+use super::{Message, Path, Record, Round, Step};
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Written};
 
@@ -114,7 +113,7 @@ pub(super) fn repeat_votes(s: &mut Step<'_>, votes: &mut Votes, coordinator: Opt
     let Some(coordinator) = coordinator else { return };
     votes.repeat_now(s.view.now);
     for (slot, vote) in votes.above(s.log.known()).take(AGAIN_AT_ONCE) {
-        s.fx.hit(Path::FastRepeated);
+        s.fx.hit(Path::Repeated);
         let (round, proposal) = (vote.round, vote.choice.proposal);
         s.fx.answer(vote.written, coordinator, Message::Voted { slot, round, proposal });
     }

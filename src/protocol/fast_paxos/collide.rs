@@ -9,8 +9,7 @@ use super::learner::Learner;
 use super::proposer::Proposer;
 use super::round::{Pick, Sizes, pick};
 use super::votes::Votes;
-use super::{Message, Round, Step};
-use crate::protocol::Path;
+use super::{Message, Path, Round, Step};
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time, Value};
 
@@ -197,7 +196,7 @@ impl Opened {
             !s.view.suspected.contains(*who) && votes.iter().all(|(voter, _)| voter != who)
         });
         if best + silent.count() < sizes.fast {
-            s.fx.hit(Path::FastCollision);
+            s.fx.hit(Path::Collision);
             self.recover(s, known, slot);
         }
     }
@@ -212,7 +211,7 @@ impl Opened {
                 let Some(choice) = self.shown(known, slot, name) else {
                     return self.suggest(s, known, slot);
                 };
-                s.fx.hit(Path::FastForced);
+                s.fx.hit(Path::Forced);
                 choice
             }
             Pick::Forced(_) => nop(s),
@@ -249,7 +248,7 @@ impl Opened {
             return;
         }
         *asked = Some(now);
-        s.fx.hit(Path::FastSuggested);
+        s.fx.hit(Path::Suggested);
         let names = match self.pick(s, &votes) {
             Pick::Forced(name) => vec![name],
             Pick::Free(names) => names,
@@ -328,7 +327,7 @@ impl Opened {
                 continue;
             }
             if votes.len() >= Sizes::new(s.cx.n()).classic {
-                s.fx.hit(Path::FastTimedOut);
+                s.fx.hit(Path::TimedOut);
                 self.recover(s, known, slot);
             } else {
                 self.suggest(s, known, slot);
@@ -339,7 +338,7 @@ impl Opened {
 
 /// A `Nop` with a new name.
 pub(super) fn nop(s: &mut Step<'_>) -> Choice {
-    s.fx.hit(Path::FastNop);
+    s.fx.hit(Path::Nop);
     Choice { proposal: s.reserve.name(s.fx), value: Value::Nop }
 }
 

@@ -10,8 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use super::collide::{Known, Opened, nop};
 use super::mode::Mode;
 use super::round::{Pick, Sizes, pick};
-use super::{Message, Round, Step};
-use crate::protocol::Path;
+use super::{Message, Path, Round, Step};
 use crate::protocol::log::{Choice, HORIZON};
 use crate::types::{Ballot, InstanceId, ReplicaId, Slot, Time};
 
@@ -139,7 +138,7 @@ impl Coordinator {
             Some(Lead::Open(opened)) => {
                 let is_fast = self.mode.wants_fast(s.view, Sizes::new(s.cx.n()));
                 if is_fast != opened.is_fast {
-                    s.fx.hit(if is_fast { Path::FastAgain } else { Path::FastToClassic });
+                    s.fx.hit(if is_fast { Path::FastAgain } else { Path::ToClassic });
                     self.campaign(s, promised, is_fast);
                 } else if opened.is_lost(s) {
                     // Another phase 1 finds the votes.
@@ -193,7 +192,7 @@ impl Coordinator {
         self.follow(s);
         let above = self.highest.max(promised);
         let Some(ballot) = s.reserve.ballot(above, 0, s.fx) else { return };
-        s.fx.hit(Path::FastCampaign);
+        s.fx.hit(Path::Campaign);
         self.highest = ballot;
         let (promises, reports) = (BTreeMap::new(), BTreeMap::new());
         let sent = s.view.now;
@@ -253,7 +252,7 @@ impl Coordinator {
             self.lead = None;
             return None;
         }
-        s.fx.hit(Path::FastElected);
+        s.fx.hit(Path::Elected);
         s.log.see(last);
         let slots = (known + 1..=last).map(|slot| {
             let reports = asking.reports.remove(&slot).into_iter().flatten();

@@ -27,6 +27,7 @@ mod lead;
 mod learner;
 mod message;
 mod mode;
+mod path;
 #[cfg(test)]
 mod plant;
 mod proposer;
@@ -37,6 +38,7 @@ mod tests;
 mod votes;
 
 pub use message::{Message, Record};
+pub use path::Path;
 #[cfg(test)]
 pub(crate) use plant::Plant;
 pub use round::Round;
@@ -44,7 +46,7 @@ pub use round::Round;
 use std::sync::Arc;
 
 use super::log::{self, Choice, Core, DecidedLog, ProtocolSnapshot};
-use super::{Effects, Path, Protocol, View};
+use super::{Effects, Paths, Protocol, View};
 use crate::types::{
     Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Written,
 };
@@ -224,7 +226,7 @@ impl FastPaxos {
             // A replica that does not know the value fetches the decision later.
             if let Some(choice) = self.known_parts().choice_of(slot, name) {
                 let is_fast = !round.is_coordinated;
-                fx.hit(if is_fast { Path::FastChosen } else { Path::FastCoordinated });
+                fx.hit(if is_fast { Path::ChosenFast } else { Path::ChosenCoordinated });
                 self.learn(view, slot, &choice, is_fast, fx);
             }
             return;
@@ -259,6 +261,10 @@ impl Protocol for FastPaxos {
 
     const NAME: &'static str = "fast-paxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
+
+    fn paths() -> Paths {
+        Paths::of::<Path>().and::<log::Path>()
+    }
 
     fn new(settings: Settings) -> FastPaxos {
         FastPaxos {

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Message, Round, Step};
-use crate::protocol::Path;
+use super::{Message, Path, Round, Step};
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
 
@@ -73,7 +72,7 @@ impl Proposer {
         let to = if is_fast {
             s.cx.all()
         } else {
-            s.fx.hit(Path::FastForwarded);
+            s.fx.hit(Path::Forwarded);
             ReplicaSet::from_iter([ballot.leader(s.cx.me())])
         };
         s.fx.send(s.reserve.written(), to, Message::Propose { choice });
@@ -116,7 +115,7 @@ impl Proposer {
         });
         let lost: Vec<InstanceId> = lost.collect();
         for name in lost {
-            s.fx.hit(Path::FastLost);
+            s.fx.hit(Path::Lost);
             self.send(s, name);
         }
     }

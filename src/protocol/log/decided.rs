@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::choice::{decision, log_floor};
 use super::marks::Marks;
-use super::{Choice, HORIZON, LogRecord};
-use crate::protocol::{Effects, Path, View};
+use super::{Choice, HORIZON, LogRecord, Path};
+use crate::protocol::{Effects, View};
 use crate::types::{
     Deps, Executed, InstanceId, MAX_SLOT, ReplicaId, Settings, Slot, Time, Value, Written,
 };

@@ -10,6 +10,7 @@
 mod choice;
 mod decided;
 mod marks;
+mod path;
 mod reserve;
 mod step;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod upkeep;
 pub use choice::{Choice, LogRecord, ProtocolSnapshot, Upkeep};
 pub(super) use choice::{decision, log_floor, need_snapshot, weight};
 pub(super) use decided::{DecidedLog, Standing};
+pub use path::Path;
 pub(super) use reserve::Reserve;
 pub(super) use step::{Core, Step};
 

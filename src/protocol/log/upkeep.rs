@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::choice::need_snapshot;
-use super::{Choice, DecidedLog, HORIZON, Standing, Upkeep};
-use crate::protocol::{Effects, Path, View};
+use super::{Choice, DecidedLog, HORIZON, Path, Standing, Upkeep};
+use crate::protocol::{Effects, View};
 use crate::types::{ReplicaId, ReplicaSet, Slot, Written};
 
 /// The most decisions that one Fetch may request.

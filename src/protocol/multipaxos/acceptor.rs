@@ -6,8 +6,7 @@ use super::lease::Grant;
 use super::log::Accepted;
 use super::message::{Entry, Vote, take_run};
 use super::step::Step;
-use super::{Message, Record, learner};
-use crate::protocol::Path;
+use super::{Message, Path, Record, learner};
 use crate::protocol::log::weight;
 use crate::types::{Ballot, ReplicaId, Slot, Written};
 
@@ -27,7 +26,7 @@ pub(super) fn on_pre_vote(
         return;
     }
     if !may_vote(s, grant, from) || commit.saturating_add(LAGGING) < s.log.commit() {
-        s.fx.hit(Path::MpPreVoteRefused);
+        s.fx.hit(Path::PreVoteRefused);
     } else if ballot <= s.promised.ballot() {
         s.promised.reject(from, s.fx);
     } else if commit < s.log.floor() {
@@ -50,7 +49,7 @@ pub(super) fn on_prepare(
         return false;
     }
     if ballot < s.promised.ballot() {
-        s.fx.hit(Path::MpRejected);
+        s.fx.hit(Path::Rejected);
         s.promised.reject(from, s.fx);
         return false;
     }
@@ -61,7 +60,7 @@ pub(super) fn on_prepare(
     let is_new = ballot > s.promised.ballot();
     if is_new {
         if !may_vote(s, grant, from) {
-            s.fx.hit(Path::MpPrepareRefused);
+            s.fx.hit(Path::PrepareRefused);
             return false;
         }
         s.promised.join(ballot, s.fx);
@@ -95,7 +94,7 @@ pub(super) fn heeds(s: &mut Step<'_>, from: ReplicaId, ballot: Ballot) -> bool {
         return false;
     }
     if ballot < s.promised.ballot() {
-        s.fx.hit(Path::MpRejected);
+        s.fx.hit(Path::Rejected);
         s.promised.reject(from, s.fx);
         return false;
     }
@@ -169,6 +168,6 @@ pub(super) fn drop_outdone(s: &mut Step<'_>, barrier: Slot) {
     let barrier = if s.cx.rules.votes_below_the_barrier_stay() { barrier } else { 0 };
     let beyond = barrier.max(s.log.commit());
     if s.log.drop_outdone(beyond, s.promised.ballot()) {
-        s.fx.hit(Path::MpOutdone);
+        s.fx.hit(Path::Outdone);
     }
 }

@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 
 use super::message::{Entry, Vote};
 use super::step::Step;
-use super::{Message, learner, rules};
-use crate::protocol::Path;
+use super::{Message, Path, learner, rules};
 use crate::types::{Ballot, ReplicaId, ReplicaSet, Slot, Time, Written};
 
 /// A replica that stands for election.
@@ -117,7 +116,7 @@ impl Candidate {
         if self.next_resend <= s.view.now {
             self.tries += 1;
             self.next_resend = s.view.now + s.cx.resend_after(s.view, self.tries);
-            s.fx.hit(Path::MpAskedAgain);
+            s.fx.hit(Path::AskedAgain);
             self.ask(s);
         }
     }
@@ -158,7 +157,7 @@ impl Candidate {
         learn_votes(s, &decided);
         self.note_found(s, votes);
         if next > 0 {
-            s.fx.hit(Path::MpNextPage);
+            s.fx.hit(Path::NextPage);
             s.fx.answer(Written::default(), from, Message::Prepare { ballot, first: next });
         }
         self.is_prepared(s).then(|| self.choose(s))
@@ -201,11 +200,11 @@ impl Candidate {
             let best = [own, theirs].into_iter().flatten().max_by_key(|(ballot, _)| *ballot);
             let entry = match best {
                 Some((_, entry)) => {
-                    s.fx.hit(Path::MpProposedAgain);
+                    s.fx.hit(Path::ProposedAgain);
                     entry
                 }
                 None => {
-                    s.fx.hit(Path::MpGapFilled);
+                    s.fx.hit(Path::GapFilled);
                     Entry::nop(s.proposals.new_name(s.cx.me(), s.fx))
                 }
             };

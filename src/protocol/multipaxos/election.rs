@@ -5,11 +5,11 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::Context;
 use super::lease::{Grant, election_timeout};
 use super::promised::Promised;
 use super::step::Step;
-use crate::protocol::{Path, View};
+use super::{Context, Path};
+use crate::protocol::View;
 use crate::types::{Ballot, ReplicaId, Time};
 
 /// When to stand for election, and at which ballot.
@@ -73,7 +73,7 @@ impl Election {
         self.postpone(s.cx, s.view);
         let free = grant.free_for(s.cx.me());
         if free > s.view.now {
-            s.fx.hit(Path::MpWaitedOut);
+            s.fx.hit(Path::WaitedOut);
             self.deadline = Some(free);
             return false;
         }

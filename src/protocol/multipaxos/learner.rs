@@ -4,8 +4,7 @@ use super::log::Log;
 use super::message::{Entry, take_run};
 use super::proposals::Proposals;
 use super::step::{Core, Step};
-use super::{Context, Fx, Message, Record};
-use crate::protocol::Path;
+use super::{Context, Fx, Message, Path, Record};
 use crate::protocol::log::{decision, need_snapshot, weight};
 use crate::types::{MAX_SLOT, ReplicaId, Slot, Time, Written};
 
@@ -41,7 +40,7 @@ impl Learner {
         }
         if self.next_fetch <= now {
             let Some(leader) = s.promised.leader() else { return };
-            s.fx.hit(Path::MpFetch);
+            s.fx.hit(Path::Fetch);
             self.next_fetch = now + s.cx.resend_after(s.view, 0);
             let first = commit + 1;
             s.fx.answer(Written::default(), leader, Message::Fetch { first });
@@ -158,13 +157,13 @@ pub(super) fn on_fetch(s: &mut Step<'_>, from: ReplicaId, first: Slot) {
     let mut decided = decided.map(|(_, accepted)| &accepted.entry);
     let run = take_run(&mut decided, |entry| weight(&entry.value));
     let entries: Vec<Entry> = run.into_iter().cloned().collect();
-    s.fx.hit(Path::MpFetchAnswered);
+    s.fx.hit(Path::FetchAnswered);
     s.fx.answer(Written::default(), from, Message::Decided { first, entries });
 }
 
 /// A member lacks slots that are dropped here.
 pub(super) fn answer_truncated(s: &mut Step<'_>, to: ReplicaId) {
-    s.fx.hit(Path::MpTruncated);
+    s.fx.hit(Path::Truncated);
     let floor = s.log.floor();
     s.fx.answer(Written::default(), to, Message::Truncated { floor });
 }
@@ -174,6 +173,6 @@ pub(super) fn on_truncated(s: &mut Step<'_>, floor: Slot) {
     if floor <= s.log.commit() || floor > MAX_SLOT {
         return;
     }
-    s.fx.hit(Path::MpNeedsSnapshot);
+    s.fx.hit(Path::NeedsSnapshot);
     need_snapshot(s.cx.n(), floor, s.fx);
 }

@@ -8,9 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Fx;
 use super::message::Entry;
-use crate::protocol::Path;
+use super::{Fx, Path};
 use crate::protocol::log::weight;
 use crate::types::{Ballot, Slot, Written};
 
@@ -175,11 +174,11 @@ impl Log {
         let next = self.floor + AT_ONCE;
         let forgettable = self.forgettable.min(saved).min(next);
         if forgettable > self.floor {
-            fx.hit(Path::MpTrimmed);
+            fx.hit(Path::Trimmed);
             self.forget(forgettable, &mut gone);
         }
         if self.bytes > keep && self.floor < saved {
-            fx.hit(Path::MpDropped);
+            fx.hit(Path::Dropped);
             while self.bytes > keep && self.floor < saved.min(next) {
                 self.forget(self.floor + 1, &mut gone);
             }

@@ -38,6 +38,7 @@ mod learner;
 mod lease;
 mod log;
 mod message;
+mod path;
 #[cfg(test)]
 mod plant;
 mod promised;
@@ -50,13 +51,14 @@ mod step;
 mod tests;
 
 pub use message::{Entry, MAX_RUN, Message, Proposal, ProtocolSnapshot, Record, Vote};
+pub use path::Path;
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
 use std::sync::Arc;
 
 use super::log::log_floor;
-use super::{Effects, Path, Protocol, View, context};
+use super::{Effects, Paths, Protocol, View, context};
 use crate::types::{
     Ballot, Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot, Time,
 };
@@ -223,7 +225,7 @@ impl MultiPaxos {
         self.role = Role::Follower;
         self.election.postpone(s.cx, view);
         if s.promised.follow(from, commit) {
-            s.fx.hit(Path::MpFollowed);
+            s.fx.hit(Path::Followed);
             proposer::forward_all(s);
         }
         true
@@ -291,7 +293,7 @@ impl MultiPaxos {
         if leader.holds_lease(&self.core.cx, view) {
             // While the lease holds there can be no other leader: the ballot is that of a failed
             // candidate. A ballot above it wins that replica back.
-            fx.hit(Path::MpLedAgain);
+            fx.hit(Path::LedAgain);
             self.start_phase_1(view, fx);
         } else {
             self.step_down(view, fx);
@@ -300,7 +302,7 @@ impl MultiPaxos {
 
     /// It may no longer be able to lead, so others may try.
     fn step_down(&mut self, view: &View, fx: &mut Fx) {
-        fx.hit(Path::MpSteppedDown);
+        fx.hit(Path::SteppedDown);
         self.follow_nobody(view);
     }
 
@@ -314,7 +316,7 @@ impl MultiPaxos {
     /// Stands for election: asks the others for pre-votes.
     fn stand(&mut self, view: &View, fx: &mut Fx) {
         let s = &mut self.core.step(view, fx);
-        s.fx.hit(Path::MpPreVote);
+        s.fx.hit(Path::PreVote);
         s.promised.lose_leader();
         let candidate = Candidate::new(s, self.election.next_ballot(s.cx.me(), s.promised));
         if candidate.is_wanted(s) {
@@ -368,6 +370,10 @@ impl Protocol for MultiPaxos {
 
     const NAME: &'static str = "multi-paxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
+
+    fn paths() -> Paths {
+        Paths::of::<Path>()
+    }
 
     fn new(settings: Settings) -> MultiPaxos {
         MultiPaxos {
@@ -440,7 +446,7 @@ impl Protocol for MultiPaxos {
         executed: &Executed,
         fx: &mut Fx,
     ) {
-        fx.hit(Path::MpInstalled);
+        fx.hit(Path::Installed);
         let executed = log_floor(executed);
         if executed > self.core.log.commit() && !matches!(self.role, Role::Follower) {
             // The slots it would lead or ask for are decided.

@@ -4,17 +4,16 @@
 //! leader shows it. The leader recognises a proposal in its log by the name. If it has already
 //! dropped the first copy, a second one is decided twice and executed once.
 
-use super::Message;
 use super::message::{Proposal, take_run};
 use super::step::Step;
-use crate::protocol::Path;
+use super::{Message, Path};
 use crate::protocol::log::weight;
 use crate::types::{Slot, Value};
 
 /// Forwards a new proposal to the leader. If none is known, it waits until a leader is heard.
 pub(super) fn forward_new(s: &mut Step<'_>, proposal: Proposal) {
     if let Some(leader) = s.promised.leader() {
-        s.fx.hit(Path::MpForwarded);
+        s.fx.hit(Path::Forwarded);
         let proposals = vec![proposal];
         s.fx.answer(s.proposals.written(), leader, Message::Forward { proposals });
     }
@@ -31,7 +30,7 @@ pub(super) fn forward_again(s: &mut Step<'_>) {
     let promised = s.promised.ballot();
     let Some(overdue) = s.proposals.overdue(s.cx, s.view, promised) else { return };
     if s.promised.leader().is_some() && !overdue.is_empty() {
-        s.fx.hit(Path::MpForwardedAgain);
+        s.fx.hit(Path::ForwardedAgain);
         forward(s, &overdue);
     }
     s.proposals.look_again(s.cx, s.view, promised);
@@ -45,7 +44,7 @@ fn forward(s: &mut Step<'_>, counts: &[Slot]) {
     let mut proposals = proposals.into_iter().peekable();
     while proposals.peek().is_some() {
         let proposals = take_run(&mut proposals, |it| weight(&Value::Batch(it.batch.clone())));
-        s.fx.hit(Path::MpForwarded);
+        s.fx.hit(Path::Forwarded);
         s.fx.answer(s.proposals.written(), leader, Message::Forward { proposals });
     }
 }

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Message, Record, Step};
-use crate::protocol::Path;
+use super::{Message, Path, Record, Step};
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, ReplicaId, Slot, Written};
 

@@ -20,6 +20,7 @@
 mod acceptor;
 mod learner;
 mod message;
+mod path;
 #[cfg(test)]
 mod plant;
 mod proposer;
@@ -28,13 +29,14 @@ mod rules;
 mod tests;
 
 pub use message::{Message, Record};
+pub use path::Path;
 #[cfg(test)]
 pub(crate) use plant::Plant;
 
 use std::sync::Arc;
 
 use super::log::{self, Choice, Core, DecidedLog, ProtocolSnapshot};
-use super::{Effects, Path, Protocol, View};
+use super::{Effects, Paths, Protocol, View};
 use crate::types::{Batch, Deps, Executed, ExecutionOrder, InstanceId, ReplicaId, Settings, Slot};
 
 use acceptor::Acceptor;
@@ -93,7 +95,7 @@ impl Paxos {
             }
             Message::Accepted { slot, ballot } => {
                 if let Some(choice) = learner.on_accepted(s, from, slot, ballot) {
-                    s.fx.hit(Path::PaxosChosen);
+                    s.fx.hit(Path::Chosen);
                     self.learn(view, slot, &choice, fx);
                 }
             }
@@ -133,6 +135,10 @@ impl Protocol for Paxos {
 
     const NAME: &'static str = "paxos";
     const ORDER: ExecutionOrder = ExecutionOrder::Log;
+
+    fn paths() -> Paths {
+        Paths::of::<Path>().and::<log::Path>()
+    }
 
     fn new(settings: Settings) -> Paxos {
         Paxos {

@@ -23,8 +23,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::acceptor::Acceptor;
 use super::learner::Learner;
-use super::{Message, Step, rules};
-use crate::protocol::Path;
+use super::{Message, Path, Step, rules};
 use crate::protocol::log::Choice;
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value};
 
@@ -213,7 +212,7 @@ impl Proposer {
             self.give_back(mine);
             return;
         };
-        s.fx.hit(Path::PaxosPrepare);
+        s.fx.hit(Path::Prepare);
         let phase = Phase::Prepare { promises: ReplicaSet::EMPTY, found: None };
         let before = self.attempts.get(&slot);
         let is_exposed = before.is_some_and(|before| before.is_exposed);
@@ -274,7 +273,7 @@ impl Proposer {
         let mut leaves = None;
         let choice = if let Some(found) = found {
             if attempt.mine != Some(found.proposal) {
-                s.fx.hit(Path::PaxosAdopted);
+                s.fx.hit(Path::Adopted);
                 if !attempt.is_exposed {
                     leaves = attempt.mine.take();
                 }
@@ -284,7 +283,7 @@ impl Proposer {
             attempt.is_exposed = true;
             choice
         } else {
-            s.fx.hit(Path::PaxosNop);
+            s.fx.hit(Path::Nop);
             Choice { proposal: s.reserve.name(s.fx), value: Value::Nop }
         };
         let ballot = attempt.ballot;
@@ -307,7 +306,7 @@ impl Proposer {
         if attempt.ballot >= ballot || matches!(attempt.phase, Phase::BackOff { .. }) {
             return;
         }
-        s.fx.hit(Path::PaxosCollision);
+        s.fx.hit(Path::Collision);
         let others = attempt.others;
         // If no vote was requested, this replica's value can leave: the other proposer leads the
         // slot now.
@@ -421,7 +420,7 @@ impl Proposer {
             if s.view.now.since(since) < patience + self.gap_jitter {
                 continue;
             }
-            s.fx.hit(Path::PaxosGap);
+            s.fx.hit(Path::Gap);
             let mine = self.queue.pop_front();
             self.prepare(s, known, slot, mine, Ballot::OWNER);
             if let Some(attempt) = self.attempts.get_mut(&slot) {

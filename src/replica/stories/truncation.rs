@@ -7,8 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::stage::{Snapshot, Stage, deps, id};
-use crate::protocol::Path;
-use crate::protocol::epaxos::{Message, Plant};
+use crate::protocol::epaxos::{Message, Path, Plant};
 use crate::types::Deps;
 
 /// x of r2 has r3's vote for the fast path and no other. y conflicts and does not cover x. It

@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::shrink::shrink;
-use crate::protocol::{Path, Paths, ProtocolKind};
+use crate::protocol::{Protocol, ProtocolKind};
 use crate::sim::plan::{Overrides, Plan};
 use crate::sim::report::{Broken, Counter, Counters, Failure, Summary, Verdict, Violation};
-use crate::sim::subject::{Subject, with_protocol};
+use crate::sim::subject::{Demand, Subject, with_protocol};
 use crate::sim::world::sabotage::Sabotage;
 use crate::sim::world::state::World;
 use crate::types::Time;
@@ -22,22 +22,13 @@ use crate::types::Time;
 /// A run of at least this many seeds of the default mix must take every path.
 pub const DEMANDING: u64 = 1000;
 
-/// Paths that are taken a few times in that many seeds, or never, and so are not required. The
-/// stories of `replica::stories::truncation` cover each of them.
+/// Sights that are met a few times in that many seeds, or never, and so are not required.
 ///
-/// For the first three: a recovery validates a command while a conflicting command, which does not
-/// cover it, is already executed and dropped in a cut. Usually the recovery has ended long before.
-/// For the last: a requested snapshot arrives, and this replica has executed or announced
-/// everything in it. Usually it cannot have, because the others have dropped what it lacks. Another
-/// rare case is a copy of a disk that the others cannot recognise as older, because replicas hear
-/// of each other so often.
-const RARE: [&str; 5] = [
-    Path::DroppedReported.name(),
-    Path::DroppedInterferes.name(),
-    Path::DroppedHarmless.name(),
-    Counter::InstallRefused.name(),
-    Counter::OlderUnknown.name(),
-];
+/// The first: a requested snapshot arrives, and this replica has executed or announced everything
+/// in it. Usually it cannot have, because the others have dropped what it lacks. A story of
+/// `replica::stories::truncation` covers it. The second: a copy of a disk that the others cannot
+/// recognise as older. It is rare because replicas hear of each other so often.
+const RARE: [Counter; 2] = [Counter::InstallRefused, Counter::OlderUnknown];
 
 /// The most failures that are described and shrunk.
 const DESCRIBED: usize = 10;
@@ -99,31 +90,32 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
     let (mut summary, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.failures = describe(options, failed);
     let Overrides { protocol, restarts, .. } = options.overrides;
-    summary.paths.retain(|name, count| {
-        let path = Path::ALL.iter().find(|path| path.name() == *name);
-        *count > 0 || path.is_none_or(|path| takes(protocol, *path))
-    });
+    summary.paths.retain(|name, count| *count > 0 || demand(name, protocol) != Demand::Never);
     let default_mix = options.overrides == Overrides { protocol, restarts, ..Overrides::default() };
     if options.seeds >= DEMANDING && default_mix {
         let never = summary.paths.iter().filter(|(_, count)| **count == 0);
-        let never = never.filter(|(name, _)| !may_be_absent(name, protocol, restarts));
+        let never = never.filter(|(name, _)| match demand(name, protocol) {
+            Demand::Always => true,
+            Demand::WithRestarts => restarts,
+            Demand::Seldom | Demand::Never => false,
+        });
         summary.never = never.map(|(name, _)| *name).collect();
     }
     summary
 }
 
-/// Whether even a long run may miss a path or a sight.
-fn may_be_absent(name: &str, protocol: ProtocolKind, restarts: bool) -> bool {
-    let is_one = |paths: &[Path]| paths.iter().any(|path| path.name() == name);
-    let counter = Counter::ALL.iter().find(|counter| counter.name() == name);
-    let truncating = is_one(Path::TRUNCATING);
-    let restarting = is_one(Path::OPTIMISED)
-        || truncating
-        || counter.is_some_and(|counter| counter.needs_restarts());
-    RARE.contains(&name)
-        || !restarts && restarting
-        || truncating && protocol != ProtocolKind::EPaxos
-        || counter.is_some_and(|counter| !with_protocol!(protocol, P => counter.is_met_by::<P>()))
+/// Whether a long run must meet the path or the sight of this name.
+fn demand(name: &str, protocol: ProtocolKind) -> Demand {
+    let Some(counter) = Counter::ALL.iter().find(|counter| counter.name() == name) else {
+        return with_protocol!(protocol, P => P::demand(name));
+    };
+    if RARE.contains(counter) || !with_protocol!(protocol, P => counter.is_met_by::<P>()) {
+        Demand::Seldom
+    } else if counter.needs_restarts() {
+        Demand::WithRestarts
+    } else {
+        Demand::Always
+    }
 }
 
 fn describe(options: &Options, mut failed: Vec<(u64, Violation)>) -> Vec<Failure> {
@@ -170,15 +162,10 @@ pub(in crate::sim) fn run_sabotaged(
         operations: 0,
         slowest: Duration::ZERO,
         violation: Some(Violation { broken: Broken::Panic, detail, at: Time::ZERO }),
-        paths: Paths::default(),
+        paths: with_protocol!(overrides.protocol, P => P::paths()),
         counters: Counters::default(),
         largest_component: 0,
     })
-}
-
-/// Whether a long run of a protocol must take a path.
-fn takes(protocol: ProtocolKind, path: Path) -> bool {
-    with_protocol!(protocol, P => P::takes(path))
 }
 
 thread_local! {

@@ -1,15 +1,25 @@
 //! EPaxos* in the simulator.
 
-use super::{Kind, Moment, Noted, Subject};
-use crate::protocol::Path;
-use crate::protocol::epaxos::{CommitValue, EPaxos, Message, Record};
+use super::{Demand, Kind, Moment, Noted, Subject, is_one_of};
+use crate::protocol::epaxos::{CommitValue, EPaxos, Message, Path, Record};
 use crate::types::{Ballot, Deps, InstanceId, ReplicaId};
+
+/// A recovery validates a command while a conflicting command, which does not cover it, is already
+/// executed and dropped in a cut. Usually the recovery has ended long before. The stories of
+/// `replica::stories::truncation` cover each of them.
+const SELDOM: [Path; 3] = [Path::DroppedReported, Path::DroppedInterferes, Path::DroppedHarmless];
 
 impl Subject for EPaxos {
     const EXECUTES_WHAT_IS_DURABLE: bool = true;
 
-    fn takes(path: Path) -> bool {
-        path.is_of_epaxos()
+    fn demand(path: &str) -> Demand {
+        if is_one_of(&SELDOM, path) {
+            Demand::Seldom
+        } else if is_one_of(Path::OPTIMISED, path) || is_one_of(Path::TRUNCATING, path) {
+            Demand::WithRestarts
+        } else {
+            Demand::Always
+        }
     }
 
     fn noted(record: &Record) -> Noted<'_> {

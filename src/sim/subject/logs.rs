@@ -1,18 +1,24 @@
 //! The log-based protocols in the simulator.
 
-use super::{Kind, Moment, Subject};
-use crate::protocol::Path;
+use super::{Demand, Kind, Moment, Subject, is_one_of};
 use crate::protocol::fast_paxos::{self, FastPaxos};
-use crate::protocol::log::Upkeep;
+use crate::protocol::log::{self, Upkeep};
 use crate::protocol::multipaxos::{self, MultiPaxos};
 use crate::protocol::paxos::{self, Paxos};
 use crate::types::{Ballot, InstanceId, ReplicaId};
 
+/// Whether a long run must take a path of a protocol that uses the shared log.
+fn demand_of_log(path: &str) -> Demand {
+    let truncates = is_one_of(log::Path::TRUNCATING, path);
+    if truncates { Demand::Never } else { Demand::Always }
+}
+
 impl Subject for MultiPaxos {
     const HAS_LEASES: bool = true;
 
-    fn takes(path: Path) -> bool {
-        Path::MULTI_PAXOS.contains(&path)
+    fn demand(path: &str) -> Demand {
+        let is_usual = is_one_of(multipaxos::Path::USUAL, path);
+        if is_usual { Demand::Always } else { Demand::Never }
     }
 
     fn is_a(message: &multipaxos::Message, kind: Kind, _: ReplicaId) -> bool {
@@ -67,8 +73,8 @@ impl Subject for MultiPaxos {
 }
 
 impl Subject for FastPaxos {
-    fn takes(path: Path) -> bool {
-        Path::FAST_PAXOS.contains(&path)
+    fn demand(path: &str) -> Demand {
+        demand_of_log(path)
     }
 
     fn is_a(message: &fast_paxos::Message, kind: Kind, _: ReplicaId) -> bool {
@@ -110,8 +116,8 @@ impl Subject for FastPaxos {
 }
 
 impl Subject for Paxos {
-    fn takes(path: Path) -> bool {
-        Path::PAXOS.contains(&path)
+    fn demand(path: &str) -> Demand {
+        demand_of_log(path)
     }
 
     fn is_a(message: &paxos::Message, kind: Kind, _: ReplicaId) -> bool {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::protocol::{Path, Protocol};
+use crate::protocol::{PathSet, Protocol};
 use crate::replica::{PeerMessage, Record};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Slot, Value};
 use crate::wire::Wire;
@@ -101,8 +101,8 @@ pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Snapshot: Wire> 
     /// if the whole log is kept.
     const EXECUTES_WHAT_IS_DURABLE: bool = false;
 
-    /// Whether a long run must take this path.
-    fn takes(path: Path) -> bool;
+    /// Whether a long run must take the path of this name.
+    fn demand(path: &str) -> Demand;
 
     /// What a record means to the checks.
     fn noted(record: &Self::Record) -> Noted<'_> {
@@ -176,6 +176,24 @@ pub(super) trait Subject: Protocol<Message: Wire, Record: Wire, Snapshot: Wire> 
     fn plant(&mut self, plant: Plant) {
         let _ = plant;
     }
+}
+
+/// Whether a long run must take a path of its protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Demand {
+    /// It must.
+    Always,
+    /// It must if replicas restart.
+    WithRestarts,
+    /// It takes the path a few times, or never.
+    Seldom,
+    /// It need not. The path is reported only if it was taken.
+    Never,
+}
+
+/// Whether one of `paths` has this name.
+fn is_one_of<P: PathSet>(paths: &[P], name: &str) -> bool {
+    paths.iter().any(|path| path.name() == name)
 }
 
 /// What a record means to the checks; `Nothing` for a record of what was heard.

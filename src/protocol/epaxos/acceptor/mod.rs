@@ -15,7 +15,7 @@ use super::step::Step;
 use super::store::Store;
 
 use super::{Fx, Message, Phase, Record};
-use crate::protocol::Path;
+use crate::protocol::epaxos::Path;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Value, Written};
 
 pub(super) use validate::{Question, on_validate};

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use super::is_too_late;
-use crate::protocol::Path;
 use crate::protocol::epaxos::early_commit::EarlyCommit;
 use crate::protocol::epaxos::reservation::Reservation;
 use crate::protocol::epaxos::step::Step;
-use crate::protocol::epaxos::{Interfering, Message, Phase, Record, Standing};
+use crate::protocol::epaxos::{Interfering, Message, Path, Phase, Record, Standing};
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, Value};
 
 /// A replica with more lost slots to report than this does not answer until there are fewer.

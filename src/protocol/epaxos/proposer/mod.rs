@@ -13,7 +13,7 @@ use super::instances::{Proposal, Tally};
 use super::reservation::Reservation;
 use super::step::Step;
 use super::{Message, Phase};
-use crate::protocol::Path;
+use crate::protocol::epaxos::Path;
 use crate::types::{Ballot, Batch, Deps, InstanceId, ReplicaId, ReplicaSet, Slot, Value, Written};
 
 use resend::Timer;

@@ -4,10 +4,9 @@
 use std::cmp::Reverse;
 
 use super::{Proposer, Way, decide_way};
-use crate::protocol::Path;
 use crate::protocol::epaxos::instances::Instance;
 use crate::protocol::epaxos::step::Step;
-use crate::protocol::epaxos::{Message, Phase};
+use crate::protocol::epaxos::{Message, Path, Phase};
 use crate::types::{Ballot, InstanceId, ReplicaSet, Time};
 
 /// When to check one of this replica's undecided instances again.

@@ -17,9 +17,8 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::Marks;
-use crate::protocol::Path;
-use crate::protocol::epaxos::Context;
 use crate::protocol::epaxos::step::Step;
+use crate::protocol::epaxos::{Context, Path};
 use crate::protocol::epaxos::{Fx, Message, Record};
 use crate::types::{Deps, ReplicaId, ReplicaSet, Time, Written};
 

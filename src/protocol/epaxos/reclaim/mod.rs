@@ -10,7 +10,7 @@ pub(super) use marks::Marks;
 
 use super::step::Step;
 use super::{Message, Record};
-use crate::protocol::Path;
+use crate::protocol::epaxos::Path;
 use crate::types::{Deps, InstanceId, ReplicaId, Slot};
 
 use cuts::Cuts;

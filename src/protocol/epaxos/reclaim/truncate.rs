@@ -9,11 +9,10 @@
 //! A dropped instance never gets a record again. A sender whose message would need one is answered
 //! `Truncated`; it needs a snapshot.
 
-use crate::protocol::Path;
-use crate::protocol::epaxos::Context;
 use crate::protocol::epaxos::instances::Instance;
 use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::store::Store;
+use crate::protocol::epaxos::{Context, Path};
 use crate::types::{Deps, InstanceId, KeyHash, Slot};
 
 use super::Reclaim;

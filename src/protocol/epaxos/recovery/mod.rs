@@ -20,7 +20,8 @@ use super::early_commit::EarlyCommit;
 use super::instances::Proposal;
 use super::step::Step;
 use super::{Message, Phase, Record, Report, Standing};
-use crate::protocol::{Path, View};
+use crate::protocol::View;
+use crate::protocol::epaxos::Path;
 use crate::types::{
     Ballot, Batch, Deps, Executed, InstanceId, ReplicaId, ReplicaSet, Time, Value, Written,
 };

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 
 use super::decide::{Verdict, decide_validation, speaks_against};
 use super::{Candidate, Recoveries, Stage};
-use crate::protocol::Path;
 use crate::protocol::epaxos::instances::Proposal;
 use crate::protocol::epaxos::step::Step;
-use crate::protocol::epaxos::{Interfering, Message, Standing};
+use crate::protocol::epaxos::{Interfering, Message, Path, Standing};
 use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Value};
 
 impl Recoveries {

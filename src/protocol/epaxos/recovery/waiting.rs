@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::{must_yield, speaks_against};
 use super::{Candidate, Recoveries, Stage, back_off, small};
-use crate::protocol::Path;
 use crate::protocol::epaxos::instances::Proposal;
 use crate::protocol::epaxos::step::Step;
-use crate::protocol::epaxos::{Message, Standing};
+use crate::protocol::epaxos::{Message, Path, Standing};
 use crate::types::{Executed, InstanceId, ReplicaId, Value, Written};
 
 /// Which recovery waits for which instances, and what waiting recoveries have announced.

@@ -1,8 +1,8 @@
 //! Random schedules, with the protocol as it is and with a rule broken.
 
-use crate::protocol::fast_paxos::{FastPaxos, Plant};
+use crate::protocol::Protocol;
+use crate::protocol::fast_paxos::{FastPaxos, Path, Plant};
 use crate::protocol::log::tests::chaos::{Tally, find, run, schedules};
-use crate::protocol::{Path, Protocol};
 
 #[test]
 fn whatever_happens_all_decide_the_same_and_nothing_is_lost() {
@@ -21,9 +21,7 @@ fn whatever_happens_all_decide_the_same_and_nothing_is_lost() {
             }
         }
     }
-    let missing: Vec<_> =
-        Path::FAST_PAXOS.iter().filter(|path| all.paths.count(**path) == 0).collect();
-    assert!(missing.is_empty(), "never seen: {missing:?}");
+    all.check_paths::<Path>();
     assert!(all.crashes > 100 && all.installed > 10, "{all:?}");
     assert!(all.twice * 20 < all.proposed, "too many are decided twice: {all:?}");
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::protocol::fast_paxos::{FastPaxos, Message, Plant, Round};
+use crate::protocol::Protocol;
+use crate::protocol::fast_paxos::{FastPaxos, Message, Path, Plant, Round};
 use crate::protocol::log::tests::stage::{Stage, batch, replica};
 use crate::protocol::log::{Choice, Upkeep};
-use crate::protocol::{Path, Protocol};
 use crate::types::{Ballot, InstanceId, Retention, Settings, Value};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ fn who_is_wished_for_coordinates_a_new_cluster() {
     for at in 1..=5 {
         assert_eq!(stage.at(at).protocol.leader(), Some((replica(3), true)));
     }
-    assert_eq!(stage.paths.count(Path::FastCampaign), 1);
+    assert_eq!(stage.paths.count(Path::Campaign), 1);
     stage.crash(3, 0);
     stage.suspect(3, true);
     stage.pass(LONG);
@@ -74,7 +74,7 @@ fn a_value_alone_is_decided_everywhere_after_two_delays() {
         assert_eq!(stage.executed(n), u64::from(n == 1));
         stage.delay();
         all_have(&stage, 1);
-        assert!(stage.paths.count(Path::FastChosen) > 0);
+        assert!(stage.paths.count(Path::ChosenFast) > 0);
     }
 }
 
@@ -168,7 +168,7 @@ fn collision_with_a_chosen_value(plant: Option<Plant>) -> Stage<FastPaxos> {
 fn a_recovery_picks_what_may_have_been_chosen() {
     let mut stage = collision_with_a_chosen_value(None);
     stage.deliver_all(|_, _, _| true);
-    assert!(stage.paths.count(Path::FastForced) > 0);
+    assert!(stage.paths.count(Path::Forced) > 0);
     assert_eq!(stage.slots_of(1), [1]);
     stage.restart(4);
     stage.suspect(4, false);
@@ -200,8 +200,8 @@ fn all_who_collide_get_through() {
         stage.pass(LONG);
         assert!(stage.pending().is_empty());
         assert!((1..=10 * n as u64).all(|tag| !stage.slots_of(tag).is_empty()));
-        assert!(stage.paths.count(Path::FastCollision) > 0, "n = {n}");
-        assert!(stage.paths.count(Path::FastToClassic) > 0, "that is too many, n = {n}");
+        assert!(stage.paths.count(Path::Collision) > 0, "n = {n}");
+        assert!(stage.paths.count(Path::ToClassic) > 0, "that is too many, n = {n}");
     }
 }
 

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::stage::Stage;
-use crate::protocol::{Paths, Protocol};
+use crate::protocol::{PathSet, Paths, Protocol, log};
 use crate::types::{Retention, Settings};
 
 /// The driver's actions in one schedule before nothing fails any more.
@@ -32,6 +32,19 @@ pub(in crate::protocol) struct Tally {
     /// Proposals that were decided in more than one slot.
     pub(in crate::protocol) twice: usize,
     pub(in crate::protocol) installed: usize,
+}
+
+impl Tally {
+    /// All of a protocol's own paths were taken, and those of the log that do not depend on how
+    /// much is kept.
+    #[track_caller]
+    pub(in crate::protocol) fn check_paths<P: PathSet>(&self) {
+        let own = P::ALL.iter().filter(|path| self.paths.count(**path) == 0);
+        let own: Vec<_> = own.collect();
+        let log = log::Path::ALL.iter().filter(|path| !log::Path::TRUNCATING.contains(path));
+        let log: Vec<_> = log.filter(|path| self.paths.count(**path) == 0).collect();
+        assert!(own.is_empty() && log.is_empty(), "never taken: {own:?} {log:?}");
+    }
 }
 
 struct Chaos<P: Protocol> {

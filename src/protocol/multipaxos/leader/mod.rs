@@ -15,8 +15,8 @@ use super::lease::election_timeout;
 use super::message::{Entry, MAX_RUN, Proposal, RUN_BYTES, take_run};
 use super::step::Step;
 use super::{Message, acceptor, learner, rules};
-use crate::protocol::Path;
 use crate::protocol::log::weight;
+use crate::protocol::multipaxos::Path;
 use crate::types::{Ballot, InstanceId, ReplicaId, ReplicaSet, Slot, Time, Value, Written};
 
 /// The most undecided slots at a time.
@@ -78,7 +78,7 @@ impl Leader {
     /// Phase 1 is done: proposes again everything that may have been chosen, and then what waits.
     /// `suffix` begins at the first slot not known to be decided.
     pub(super) fn start(s: &mut Step<'_>, suffix: Vec<Entry>) -> Leader {
-        s.fx.hit(Path::MpElected);
+        s.fx.hit(Path::Elected);
         let commit = s.log.commit();
         // Votes that phase 1 superseded are in no replica's log any more.
         let decided = s.log.from(1).take_while(|(slot, _)| *slot <= commit);
@@ -119,7 +119,7 @@ impl Leader {
 
     fn enqueue(&mut self, s: &mut Step<'_>, proposal: Proposal) {
         if self.names.contains(&proposal.name) {
-            s.fx.hit(Path::MpDuplicate);
+            s.fx.hit(Path::Duplicate);
             return;
         }
         let mine = proposal.name.replica == s.cx.me();
@@ -141,7 +141,7 @@ impl Leader {
             // Once proposals have to wait, they are proposed in runs.
             let crowded = room < self.queue.len().min(AT_LEAST);
             if crowded || self.bytes_under_way >= WINDOW_BYTES {
-                s.fx.hit(Path::MpWindowFull);
+                s.fx.hit(Path::WindowFull);
                 return;
             }
             let (queue, queue_bytes) = (&mut self.queue, &mut self.queue_bytes);
@@ -217,7 +217,7 @@ impl Leader {
             return;
         }
         behind.iter().for_each(|who| self.peers[who.index()].told = commit);
-        s.fx.hit(Path::MpCommitTold);
+        s.fx.hit(Path::CommitTold);
         s.fx.send(Written::default(), behind, Message::Commit { ballot, commit });
     }
 
@@ -265,7 +265,7 @@ impl Leader {
         let Some(first) = first else { return };
         let others = s.cx.others();
         let to: ReplicaSet = others.iter().filter(|who| !voters.contains(*who)).collect();
-        s.fx.hit(Path::MpResent);
+        s.fx.hit(Path::Resent);
         let accept = Message::Accept { ballot, commit, first, entries: run };
         s.fx.send(s.proposals.written(), to, accept);
     }

@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::Plant;
 use super::stage::*;
-use crate::protocol::{Path, Paths, Protocol};
+use crate::protocol::multipaxos::Path;
+use crate::protocol::{PathSet, Paths, Protocol};
 use crate::types::{InstanceId, Retention};
 
 /// What may go wrong in a schedule, as probabilities per step of about two milliseconds.
@@ -240,8 +241,8 @@ fn whatever_happens_one_log_is_agreed_on_and_all_goes_on_in_the_end() {
         }
     }
     assert!(decided > 1000 && leases > 10_000, "{decided} decided, {leases} reads");
-    let all = [Path::MULTI_PAXOS, Path::MULTI_PAXOS_TRUNCATING, Path::MULTI_PAXOS_RARE].concat();
-    let apart = [Path::MpNextPage, Path::MpWindowFull, Path::MpLedAgain];
+    let all = [Path::USUAL, Path::TRUNCATING, Path::RARE].concat();
+    let apart = [Path::NextPage, Path::WindowFull, Path::LedAgain];
     let missing: Vec<_> = all
         .into_iter()
         .filter(|path| !apart.contains(path) && paths.count(*path) == 0)

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::{Message, Standing};
 use super::stage::*;
-use crate::protocol::{Path, Protocol};
+use crate::protocol::Protocol;
+use crate::protocol::multipaxos::Path;
 use crate::types::{Ballot, InstanceId, MAX_SLOT, Retention, Time};
 
 fn standing(stage: &Stage, at: usize) -> Standing {
@@ -50,7 +51,7 @@ fn who_is_wished_for_leads_a_new_cluster_and_mostly_follows_a_leader_that_stops(
         assert!(stage.run_until(|s| s.leader().is_some()), "somebody is elected");
         stage.run(millis(4000));
         assert_eq!(stage.leader(), Some(wished));
-        assert_eq!(stage.all_paths().count(Path::MpElected), 1);
+        assert_eq!(stage.all_paths().count(Path::Elected), 1);
     }
     let mut followed = 0;
     for seed in 0..20 {
@@ -86,7 +87,7 @@ fn many_proposals_are_pipelined_and_leave_in_runs() {
     for _ in 0..3000 {
         stage.propose(0);
     }
-    assert!(stage.all_paths().count(Path::MpWindowFull) > 0);
+    assert!(stage.all_paths().count(Path::WindowFull) > 0);
     let accepts =
         |it: &Flying| matches!(&it.message, Message::Accept { entries, .. } if entries.len() > 1);
     assert!(stage.run_until(|s| s.network.iter().any(accepts)), "what waited leaves together");
@@ -120,14 +121,14 @@ fn a_lost_forward_is_sent_again_and_one_that_comes_twice_is_proposed_once() {
     stage.network.extend(twice);
     stage.run(millis(100));
     assert_eq!(stage.truth.len(), 2);
-    assert_eq!(stage.all_paths().count(Path::MpDuplicate), 1);
+    assert_eq!(stage.all_paths().count(Path::Duplicate), 1);
 }
 
 #[test]
 fn an_accept_that_is_overtaken_is_not_asked_for_and_one_that_is_lost_is() {
     for lost in [false, true] {
         let mut stage = led(3);
-        let fetches = |stage: &Stage| stage.all_paths().count(Path::MpFetch);
+        let fetches = |stage: &Stage| stage.all_paths().count(Path::Fetch);
         let (before, fetched) = (standing(&stage, 2).commit, fetches(&stage));
         stage.propose(0);
         let is_late =
@@ -153,13 +154,13 @@ fn who_was_cut_off_disturbs_no_leader() {
     let before = standing(&stage, 0).ballot;
     stage.cut.insert(2);
     stage.run(millis(5000));
-    assert!(stage.all_paths().count(Path::MpAskedAgain) > 0, "it did stand");
+    assert!(stage.all_paths().count(Path::AskedAgain) > 0, "it did stand");
     assert_eq!(standing(&stage, 2).ballot, before, "and took no ballot");
     stage.cut.clear();
     stage.run(millis(1000));
     assert_eq!(stage.leader(), Some(0));
     assert!((0..3).all(|at| standing(&stage, at).ballot == before));
-    assert_eq!(stage.all_paths().count(Path::MpElected), 1);
+    assert_eq!(stage.all_paths().count(Path::Elected), 1);
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn a_leader_brings_back_who_has_promised_more() {
     stage.propose(1);
     stage.run(millis(500));
     assert_eq!(stage.leader(), Some(0));
-    assert_eq!(stage.all_paths().count(Path::MpLedAgain), 1);
+    assert_eq!(stage.all_paths().count(Path::LedAgain), 1);
     assert!((0..3).all(|at| standing(&stage, at).ballot == standing(&stage, 0).ballot));
     assert!(stage.nodes.iter().all(|node| node.executed == 2));
 }
@@ -218,8 +219,8 @@ fn votes_of_many_pages_are_all_found() {
     stage.run(millis(500));
     assert_eq!(stage.leader(), Some(2));
     assert_eq!((stage.nodes[1].executed, stage.nodes[2].executed), (decided, decided));
-    assert!(stage.all_paths().count(Path::MpNextPage) >= 3);
-    assert!(stage.all_paths().count(Path::MpProposedAgain) > 0);
+    assert!(stage.all_paths().count(Path::NextPage) >= 3);
+    assert!(stage.all_paths().count(Path::ProposedAgain) > 0);
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn far_away_a_leader_stays_and_keeps_its_lease() {
     assert!(stage.run_until(|s| s.leader().is_some()));
     stage.run(millis(2000));
     let (leader, asked) = (stage.leader().expect("there is one"), stage.leases);
-    let elected = stage.all_paths().count(Path::MpElected);
+    let elected = stage.all_paths().count(Path::Elected);
     for step in 0..40 {
         stage.propose(step % 5);
         stage.run(millis(500));
@@ -243,7 +244,7 @@ fn far_away_a_leader_stays_and_keeps_its_lease() {
     stage.run(millis(1000));
     assert_eq!((stage.leader(), stage.broken.take()), (Some(leader), None));
     assert_eq!(stage.leases - asked, 21_000, "at no moment without its lease");
-    assert_eq!(stage.all_paths().count(Path::MpElected), elected);
+    assert_eq!(stage.all_paths().count(Path::Elected), elected);
     assert!(stage.nodes.iter().all(|node| node.protocol.pending() == 0));
 }
 
@@ -292,7 +293,7 @@ fn what_an_absent_member_lacks_is_dropped_beyond_the_limit_and_it_installs_a_sna
     let name = stage.propose(2);
     stage.run(millis(3000));
     assert!(stage.nodes.iter().all(|node| node.executed == stage.truth.len() as u64));
-    assert_eq!(stage.all_paths().count(Path::MpInstalled), 1);
+    assert_eq!(stage.all_paths().count(Path::Installed), 1);
     assert!(stage.nodes[2].protocol.pending() == 0, "{name} is decided, or was proposed anew");
     (0..3).for_each(|at| stage.save(at));
     stage.run(millis(300));

@@ -5,10 +5,10 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::protocol::Protocol;
 use crate::protocol::log::tests::stage::{Stage, replica};
 use crate::protocol::log::{Choice, Upkeep};
-use crate::protocol::paxos::{Message, Paxos, Plant};
-use crate::protocol::{Path, Protocol};
+use crate::protocol::paxos::{Message, Path, Paxos, Plant};
 use crate::types::{Ballot, InstanceId, Retention, Timing, Value};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -68,7 +68,7 @@ fn two_that_collide_both_get_through_once() {
         stage.pass(LONG);
         assert!(stage.pending().is_empty());
         assert!((1..=20).all(|tag| stage.slots_of(tag).len() == 1), "{:?}", stage.truth);
-        assert!(stage.paths.count(Path::PaxosCollision) > 0);
+        assert!(stage.paths.count(Path::Collision) > 0);
     }
 }
 
@@ -86,7 +86,7 @@ fn a_value_with_a_vote_is_finished_by_who_is_blocked() {
     stage.propose(3, 2);
     stage.pass(LONG);
     assert_eq!((stage.slots_of(1), stage.slots_of(2)), (vec![1], vec![2]));
-    assert!(stage.paths.count(Path::PaxosGap) > 0 && stage.paths.count(Path::PaxosAdopted) > 0);
+    assert!(stage.paths.count(Path::Gap) > 0 && stage.paths.count(Path::Adopted) > 0);
     stage.restart(1);
     stage.pass(LONG);
     all_have(&stage, 2);
@@ -116,7 +116,7 @@ fn who_loses_a_slot_goes_on_to_another_at_once() {
         stage.propose(one, 1);
         stage.propose(other, 2);
         (0..8).for_each(|_| stage.delay());
-        assert!(stage.paths.count(Path::PaxosCollision) > 0);
+        assert!(stage.paths.count(Path::Collision) > 0);
         assert!(stage.pending().is_empty(), "{one} and {other}: {:?}", stage.truth);
     }
 }

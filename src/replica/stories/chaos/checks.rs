@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Tally, schedule};
-use crate::protocol::Path;
-use crate::protocol::epaxos::Plant;
+use crate::protocol::PathSet;
+use crate::protocol::epaxos::{Path, Plant};
 use crate::types::{Decision, InstanceId, Value};
 
 /// Everything that any replica decided in any life.

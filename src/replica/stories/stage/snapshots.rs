@@ -2,8 +2,8 @@
 
 use super::{Actor, Stage, name, replica};
 use crate::execute::Executor;
-use crate::protocol::epaxos::{Message, ProtocolSnapshot, Record};
-use crate::protocol::{Path, Protocol};
+use crate::protocol::Protocol;
+use crate::protocol::epaxos::{Message, Path, ProtocolSnapshot, Record};
 use crate::types::{Deps, Durable, Executed, LogPosition, Optimisations, Retention, Timing};
 
 /// A snapshot from which this or another replica can start.
