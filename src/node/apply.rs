@@ -15,7 +15,7 @@ use super::error::{Fault, ProposeError, Rejected, Unknown};
 use super::panics::{lock, panic_text};
 use super::pending::{Answer, Waited};
 use super::poison::{self, PoisonedCommand};
-use super::shared::{Phase, ReplicaShared};
+use super::shared::{Lifecycle, ReplicaShared};
 use super::work::{ApplyMetrics, Work};
 use crate::machine::{Applier, Outcome, Refusal, StateMachine};
 use crate::replica::Execution;
@@ -138,7 +138,7 @@ impl<S: StateMachine> Apply<S> {
     fn run(&mut self, queue: &Receiver<(Work, usize)>) {
         self.shared.note_sessions(self.applier.sessions());
         while let Ok((work, bytes)) = queue.recv() {
-            if self.shared.phase() >= Phase::Killed {
+            if self.shared.lifecycle() >= Lifecycle::Killed {
                 work.turn_away(self.shared.end().1);
                 return;
             }
@@ -165,7 +165,7 @@ impl<S: StateMachine> Apply<S> {
             self.shared.work_done(bytes);
             // A killed replica must leave what a crashed process leaves, so its trail stays.
             if queue.is_empty()
-                && self.shared.phase() < Phase::Killed
+                && self.shared.lifecycle() < Lifecycle::Killed
                 && let Some(trail) = &mut self.trail
             {
                 trail.clear();

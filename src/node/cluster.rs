@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::error::StartError;
 use super::limits::Limits;
-use super::shared::Phase;
+use super::shared::Lifecycle;
 use super::{Replica, ReplicaBuilder};
 use crate::machine::StateMachine;
 use crate::mesh::{Authority, Credentials, CredentialsError, WanControl};
@@ -99,7 +99,9 @@ impl<S: StateMachine> LocalCluster<S> {
 
     /// The replicas that run.
     pub fn live(&self) -> impl Iterator<Item = &Replica<S>> {
-        self.replicas.iter().filter(|replica| replica.inner.shared.phase() == Phase::Running)
+        self.replicas
+            .iter()
+            .filter(|replica| replica.inner.shared.lifecycle() == Lifecycle::Running)
     }
 
     /// Each replica's address.
@@ -183,7 +185,7 @@ impl<S: StateMachine> LocalCluster<S> {
     /// Shuts down all live replicas at the same time.
     pub async fn shutdown(&self) {
         for replica in &self.replicas {
-            replica.inner.shared.advance(Phase::Stopping);
+            replica.inner.shared.advance(Lifecycle::Stopping);
         }
         for replica in &self.replicas {
             replica.wait_stopped().await;

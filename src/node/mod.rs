@@ -116,7 +116,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.advance(shared::Phase::Stopping);
+        self.shared.advance(shared::Lifecycle::Stopping);
     }
 }
 
@@ -300,14 +300,14 @@ impl<S: StateMachine> Replica<S> {
     /// Refuses new commands, answers pending ones for at most the builder's `shutdown_patience`,
     /// closes its connections and stops. Callers still without an answer get `Unknown`.
     pub async fn shutdown(&self) {
-        self.inner.shared.advance(shared::Phase::Stopping);
+        self.inner.shared.advance(shared::Lifecycle::Stopping);
         self.wait_stopped().await;
     }
 
     /// Stops at once, as if the process had been killed. Neither peers nor clients are told;
     /// callers in this process get `Unknown`.
     pub fn kill(&self) {
-        self.inner.shared.advance(shared::Phase::Killed);
+        self.inner.shared.advance(shared::Lifecycle::Killed);
     }
 
     /// Pauses the replica, as a debugger or a swapping machine would: it receives, sends and

@@ -27,7 +27,7 @@ use super::journal::Journal;
 use super::latency::Latency;
 use super::meeting::Meeting;
 use super::metrics::FastSlow;
-use super::shared::{Phase, ReplicaShared};
+use super::shared::{Lifecycle, ReplicaShared};
 use super::snapshot::{Arrived, Snapshots};
 use super::status::NodeProtocol;
 use super::work::{Weight, Work};
@@ -167,16 +167,16 @@ impl<P: NodeProtocol> Runner<P> {
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         let (mut give_up, mut alarmed_at) = (None, None);
         loop {
-            match shared.phase() {
-                Phase::Running => {}
-                Phase::Stopping => {
+            match shared.lifecycle() {
+                Lifecycle::Running => {}
+                Lifecycle::Stopping => {
                     let patience = self.shutdown_patience;
                     let deadline = *give_up.get_or_insert_with(|| shared.clock.now() + patience);
                     if self.is_idle() || shared.clock.now() >= deadline {
                         return self.finish().await;
                     }
                 }
-                Phase::Killed | Phase::Failed => return,
+                Lifecycle::Killed | Lifecycle::Failed => return,
             }
             let next = match self.waits_for_others() {
                 Some(until) => until,

@@ -39,7 +39,7 @@ const QUESTIONS: usize = 64;
 /// The life of a replica. It only moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
-pub(super) enum Phase {
+pub(super) enum Lifecycle {
     Running,
     /// Answers pending requests, accepts no new ones.
     Stopping,
@@ -102,7 +102,7 @@ pub(super) struct ReplicaShared {
     next_close: AtomicU64,
     growth: AtomicUsize,
     sessions: AtomicUsize,
-    phase: AtomicU8,
+    lifecycle: AtomicU8,
     /// Why the replica failed.
     fault: Mutex<Option<Fault>>,
     /// True once the threads have ended.
@@ -144,7 +144,7 @@ impl ReplicaShared {
             next_close: AtomicU64::new(0),
             growth: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
-            phase: AtomicU8::new(Phase::Running as u8),
+            lifecycle: AtomicU8::new(Lifecycle::Running as u8),
             fault: Mutex::new(None),
             stopped: watch::Sender::new(false),
             last: Mutex::new(None),
@@ -254,7 +254,7 @@ impl ReplicaShared {
 
     /// Reads from the current state.
     pub(super) fn read_local(&self, payload: Bytes, waiter: Waiter) {
-        if self.phase() != Phase::Running {
+        if self.lifecycle() != Lifecycle::Running {
             return waiter.answer(Err(self.end().1));
         }
         match self.try_work(Work::Read(payload, Box::new(waiter))) {
@@ -316,22 +316,22 @@ impl ReplicaShared {
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Running,
-            1 => Phase::Stopping,
-            2 => Phase::Killed,
-            _ => Phase::Failed,
+    pub(super) fn lifecycle(&self) -> Lifecycle {
+        match self.lifecycle.load(Ordering::Acquire) {
+            0 => Lifecycle::Running,
+            1 => Lifecycle::Stopping,
+            2 => Lifecycle::Killed,
+            _ => Lifecycle::Failed,
         }
     }
 
-    /// Moves on to `phase`, unless the replica is already there or further.
-    pub(super) fn advance(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        if phase == Phase::Stopping {
+    /// Moves on to `to`, unless the replica is already there or further.
+    pub(super) fn advance(&self, to: Lifecycle) {
+        self.lifecycle.fetch_max(to as u8, Ordering::AcqRel);
+        if to == Lifecycle::Stopping {
             self.pending.stop();
         }
-        if phase >= Phase::Stopping {
+        if to >= Lifecycle::Stopping {
             // Callers that wait for a turn are let in, so that they get an answer.
             self.turns.close();
         }
@@ -394,7 +394,7 @@ impl ReplicaShared {
                 *first = Some(fault);
             }
         }
-        self.advance(Phase::Failed);
+        self.advance(Lifecycle::Failed);
         let (inside, after) = self.end();
         self.pending.close(&inside, after);
     }

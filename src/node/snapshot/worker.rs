@@ -18,7 +18,7 @@ use crate::machine::{Applier, StateMachine};
 use crate::node::EPOCH;
 use crate::node::error::Fault;
 use crate::node::panics::panic_text;
-use crate::node::shared::{Phase, ReplicaShared};
+use crate::node::shared::{Lifecycle, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, StorageError};
 use crate::types::Executed;
@@ -179,7 +179,8 @@ impl<H: Wire, R: Wire> Work<H, R> {
 
     /// Whether the replica has ended, so that no result is needed.
     fn is_over(&self) -> bool {
-        self.worker.over.load(Ordering::Acquire) || self.worker.shared.phase() >= Phase::Killed
+        self.worker.over.load(Ordering::Acquire)
+            || self.worker.shared.lifecycle() >= Lifecycle::Killed
     }
 
     fn tell(&self, news: News<H>) {
