@@ -155,6 +155,7 @@ impl Cluster {
 fn every_size_commits_fast_and_executes_everywhere() {
     for n in 1..=9 {
         let mut cluster = Cluster::new(n, Limits::default());
+        assert_eq!(*cluster.cores[0].paths(), EPaxos::paths(), "it shows those not taken, too");
         for at in 0..n {
             cluster.propose(at, 1, Footprint::write(b"k"));
             cluster.run();
