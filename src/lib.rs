@@ -112,8 +112,8 @@ pub mod network {
     #[cfg(feature = "authority")]
     pub use crate::mesh::{Authority, Issued};
     pub use crate::mesh::{
-        BadName, ClientConfig, Congestion, Credentials, CredentialsError, Limits, MeshError,
-        Resolver, Wan, WanControl,
+        BadName, ClientConfig, Congestion, ConnectionLimits, Credentials, CredentialsError,
+        MeshError, Resolver, Wan, WanControl,
     };
 }
 

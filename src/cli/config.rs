@@ -343,7 +343,7 @@ impl ReplicaFile {
     pub(super) fn limits(&self) -> Limits {
         let usual = Limits::default();
         let (mesh, seconds) = (usual.mesh.clone(), Duration::from_secs);
-        let mesh = crate::mesh::Limits {
+        let mesh = crate::mesh::ConnectionLimits {
             max_clients: self.max_clients.unwrap_or(mesh.max_clients),
             max_clients_per_certificate: self
                 .max_clients_per_certificate

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 
-use crate::mesh::Limits;
+use crate::mesh::ConnectionLimits;
 
 /// The argument that means standard input.
 pub(super) const STDIN: &str = "-";
@@ -50,7 +50,7 @@ fn file(path: &Path) -> anyhow::Result<Bytes> {
 
 /// Reads at most as much as a request can carry.
 fn all(from: impl Read) -> anyhow::Result<Bytes> {
-    let most = Limits::default().client_frame_bytes;
+    let most = ConnectionLimits::default().client_frame_bytes;
     let mut value = Vec::new();
     from.take(most as u64 + 1).read_to_end(&mut value).context("cannot read the value")?;
     if value.len() > most {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_read_is_bounded() {
-        let most = Limits::default().client_frame_bytes;
+        let most = ConnectionLimits::default().client_frame_bytes;
         let endless = || std::io::repeat(7);
         assert_eq!(all(endless().take(most as u64)).expect("the limit").len(), most);
         assert!(all(endless()).expect_err("endless").to_string().contains("is the limit"));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
-use super::config::Limits;
+use super::config::ConnectionLimits;
 
 /// The unit in which incomplete frames are counted, in bytes.
 pub(super) const UNIT_BYTES: usize = 1024;
@@ -25,7 +25,7 @@ pub struct Account {
 }
 
 impl Account {
-    pub(super) fn new(number: u64, limits: &Limits) -> Arc<Account> {
+    pub(super) fn new(number: u64, limits: &ConnectionLimits) -> Arc<Account> {
         // The largest frame must fit.
         let bytes = limits.certificate_frame_bytes.max(limits.client_frame_bytes);
         let units = bytes.div_ceil(UNIT_BYTES).min(Semaphore::MAX_PERMITS);

@@ -9,7 +9,7 @@ use quinn::{Connection, Endpoint};
 use tokio::time::{sleep, timeout};
 
 use super::addresses::Reach;
-use super::config::{Congestion, Limits};
+use super::config::{Congestion, ConnectionLimits};
 use super::credentials::{Credentials, Role};
 use super::dial::first_to_answer;
 use super::hello::{self, ClientHello};
@@ -43,7 +43,7 @@ pub struct ClientConfig {
     /// How to resolve host names; each dial resolves them again.
     pub resolver: Resolver,
     /// Bounds; only the ones for clients and the times apply.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// The congestion control of its connections.
     pub congestion: Congestion,
     /// Emulates a wide area network between this client and the replicas.
@@ -63,7 +63,7 @@ impl ClientConfig {
             credentials,
             local: None,
             resolver: Resolver::default(),
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             congestion: Congestion::default(),
             wan: None,
         }
@@ -80,7 +80,7 @@ pub struct ClientEndpoint {
     established: Arc<Mutex<Vec<Connection>>>,
     cluster: Arc<str>,
     name: Arc<str>,
-    limits: Arc<Limits>,
+    limits: Arc<ConnectionLimits>,
 }
 
 impl ClientEndpoint {

@@ -40,7 +40,7 @@ pub struct MeshConfig {
     /// This replica's certificate and key, and the authorities it trusts.
     pub credentials: Credentials,
     /// Bounds on memory, time and the number of strangers.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// The congestion control of its connections.
     pub congestion: Congestion,
     /// Emulates a wide area network between this replica and the others.
@@ -67,7 +67,7 @@ impl MeshConfig {
             peers: BTreeMap::new(),
             resolver: Resolver::default(),
             credentials,
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             congestion: Congestion::default(),
             wan: None,
         }
@@ -76,10 +76,10 @@ impl MeshConfig {
 
 /// The bounds on what peers and clients may use, whatever they do.
 ///
-/// Fill it in from its default: `Limits { max_clients: 50, ..Limits::default() }`. It is not
-/// `#[non_exhaustive]` for that reason. A release may add a field, and gives it a default.
+/// Fill it in from its default: `ConnectionLimits { max_clients: 50, ..Default::default() }`. It is
+/// not `#[non_exhaustive]` for that reason. A release may add a field, and gives it a default.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// The largest frame a peer may send, in bytes.
     pub peer_frame_bytes: usize,
     /// The largest frame to or from a client, in bytes.
@@ -124,9 +124,9 @@ pub struct Limits {
     pub socket_buffer_bytes: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
             peer_frame_bytes: 16 << 20,
             // The longest command or answer, with its header.
             client_frame_bytes: (4 << 20) + (4 << 10),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::addresses::{Reach, check_addresses};
-use super::config::{Limits, MeshConfig};
+use super::config::{ConnectionLimits, MeshConfig};
 use super::credentials::Role;
 use super::link::Link;
 use super::names::{check_cluster, replica_name};
@@ -34,7 +34,7 @@ pub(super) struct Hub {
     pub(super) presence: Presence,
     pub(super) origin: u64,
     pub(super) terms: Terms,
-    pub(super) limits: Limits,
+    pub(super) limits: ConnectionLimits,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) local_addr: SocketAddr,
     /// What the socket can reach.
@@ -189,7 +189,7 @@ pub(super) fn check(config: &MeshConfig) -> Result<(), MeshError> {
     Ok(config.credentials.check_own(&replica_name(&config.cluster, config.id), Role::Replica)?)
 }
 
-fn check_limits(limits: &Limits) -> Result<(), MeshError> {
+fn check_limits(limits: &ConnectionLimits) -> Result<(), MeshError> {
     let largest = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
     if limits.peer_frame_bytes > largest || limits.client_frame_bytes > largest {
         return Err(MeshError::Limits("frames have lengths of 32 bits"));

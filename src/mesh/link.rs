@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::arbiter::Arbiter;
-use super::config::Limits;
+use super::config::ConnectionLimits;
 use super::queue::Outbox;
 use super::refusal::Refusal;
 use super::stream::{Counters, count};
@@ -80,7 +80,7 @@ pub struct PeerStatus {
 }
 
 impl Link {
-    pub(super) fn new(peer: ReplicaId, addr: Address, limits: &Limits) -> Link {
+    pub(super) fn new(peer: ReplicaId, addr: Address, limits: &ConnectionLimits) -> Link {
         let arbiter = Arbiter::default();
         Link {
             peer,

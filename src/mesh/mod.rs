@@ -64,7 +64,7 @@ pub use addresses::{BadEntry, check_addresses};
 #[cfg(feature = "authority")]
 pub use authority::{Authority, Issued};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
-pub use config::{Congestion, Limits, MeshConfig};
+pub use config::{Congestion, ConnectionLimits, MeshConfig};
 pub use credentials::{Credentials, CredentialsError, Expiring, WARN_DAYS, certificate_end};
 use hub::Hub;
 pub use link::PeerStatus;

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 
 use super::account::Account;
-use super::config::Limits;
+use super::config::ConnectionLimits;
 use super::queue::Outbox;
 use super::refusal::Refusal;
 
@@ -59,7 +59,7 @@ impl Drop for Place {
 
 /// The places of one mesh's connections: counted, bounded, and notified at shutdown.
 pub(super) struct Places {
-    limits: Limits,
+    limits: ConnectionLimits,
     state: Mutex<Holders>,
     left: Notify,
 }
@@ -83,7 +83,7 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(limits: &Limits) -> Places {
+    pub(super) fn new(limits: &ConnectionLimits) -> Places {
         Places { limits: limits.clone(), state: Mutex::default(), left: Notify::new() }
     }
 
@@ -170,7 +170,11 @@ mod tests {
 
     #[test]
     fn one_certificate_leaves_places_to_the_others_and_gets_its_own_back() {
-        let limits = Limits { max_clients: 4, max_clients_per_certificate: 2, ..Limits::default() };
+        let limits = ConnectionLimits {
+            max_clients: 4,
+            max_clients_per_certificate: 2,
+            ..ConnectionLimits::default()
+        };
         let clients = Places::new(&limits);
         let enter =
             |byte, role| clients.enter(&certificate(byte), role).map(|(n, a)| (n, a.number()));

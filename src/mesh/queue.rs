@@ -183,7 +183,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::Limits;
+    use crate::mesh::ConnectionLimits;
 
     fn frame(bytes: usize) -> Bytes {
         Bytes::from(vec![0; bytes])
@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_clients_queues_share_a_bound_beyond_which_there_is_room_for_a_few_words() {
-        let limits = Limits { certificate_queue_bytes: 10_000, ..Limits::default() };
+        let limits =
+            ConnectionLimits { certificate_queue_bytes: 10_000, ..ConnectionLimits::default() };
         let account = Account::new(1, &limits);
         let [one, other] = [1, 2].map(|_| Outbox::of(Arc::clone(&account), 8000, 1 << 20));
         assert_eq!((one.open(1), other.open(1)), (0, 0));

@@ -11,7 +11,7 @@ use rustls::client::Resumption;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::MeshError;
-use super::config::{Congestion, Limits};
+use super::config::{Congestion, ConnectionLimits};
 use super::credentials::Credentials;
 use super::crypto::{Clock, provider};
 
@@ -26,7 +26,7 @@ const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 /// Settings for the accepting half of a mesh.
 pub(super) fn server_config(
     credentials: &Credentials,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     congestion: Congestion,
 ) -> Result<quinn::ServerConfig, MeshError> {
     let verifier =
@@ -53,7 +53,7 @@ pub(super) fn server_config(
 /// Settings for dialling as a replica or as a client, depending on `alpn`.
 pub(super) fn client_config(
     credentials: &Credentials,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     congestion: Congestion,
     alpn: &[u8],
 ) -> Result<quinn::ClientConfig, MeshError> {
@@ -73,7 +73,7 @@ pub(super) fn client_config(
 const PROBES: usize = 64;
 
 /// The settings of every connection. [`widen`] enlarges a peer's after its hello.
-fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
+fn transport(limits: &ConnectionLimits, congestion: Congestion) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         // One bidirectional stream for a peer's hello or for all of a client's frames; one
@@ -101,7 +101,7 @@ fn transport(limits: &Limits, congestion: Congestion) -> TransportConfig {
 
 /// Gives a connection to a known peer the room for its lanes. Each lane has its own window, and the
 /// connection's window covers both, so a full bulk lane cannot block the consensus lane.
-pub(super) fn widen(connection: &quinn::Connection, limits: &Limits) {
+pub(super) fn widen(connection: &quinn::Connection, limits: &ConnectionLimits) {
     let lane = limits.stream_window_bytes;
     connection.set_receive_window(VarInt::from_u32(lane.saturating_mul(2)));
     connection.set_send_window(u64::from(lane) * 3);

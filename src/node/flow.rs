@@ -71,7 +71,7 @@ impl Flow {
     pub(super) fn new(
         sender: FrameSender,
         account: Arc<Account>,
-        limits: &crate::mesh::Limits,
+        limits: &crate::mesh::ConnectionLimits,
     ) -> Arc<Flow> {
         Arc::new(Flow {
             sender,

@@ -59,7 +59,7 @@ pub struct Limits {
     /// used up these bytes, too. Then it takes no more steps until there is room.
     pub keep_free_bytes: u64,
     /// The mesh's own bounds: frames, queues, connections and network timeouts.
-    pub mesh: crate::mesh::Limits,
+    pub mesh: crate::mesh::ConnectionLimits,
 }
 
 impl Limits {
@@ -93,7 +93,7 @@ impl Default for Limits {
             log_queue_bytes: 64 << 20,
             segment_bytes: 16 << 20,
             keep_free_bytes: 32 << 20,
-            mesh: crate::mesh::Limits::default(),
+            mesh: crate::mesh::ConnectionLimits::default(),
         }
     }
 }

@@ -51,8 +51,8 @@ pub(super) fn nowhere(number: u8) -> Address {
 }
 
 /// Limits that make failures show quickly.
-pub(super) fn limits() -> Limits {
-    Limits { max_backoff: Duration::from_millis(200), ..Limits::default() }
+pub(super) fn limits() -> ConnectionLimits {
+    ConnectionLimits { max_backoff: Duration::from_millis(200), ..ConnectionLimits::default() }
 }
 
 pub(super) fn config(number: u8, life: u64) -> MeshConfig {
