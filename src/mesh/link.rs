@@ -30,11 +30,11 @@ pub(super) struct Link {
     /// The serial of the connection that the node was told is up; 0 if none. Locked during the
     /// callbacks.
     told: Mutex<u64>,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     up: watch::Sender<bool>,
 }
 
-struct State {
+struct LinkState {
     addr: Address,
     /// The hosts that `addr` resolved to at the last dial.
     hosts: Vec<IpAddr>,
@@ -87,7 +87,7 @@ impl Link {
             counters: Counters::default(),
             lanes: Lane::ALL.map(|_| Outbox::new(limits.peer_queue_bytes, limits.peer_frame_bytes)),
             told: Mutex::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(LinkState {
                 hosts: addr.socket().iter().map(|addr| addr.ip().to_canonical()).collect(),
                 addr,
                 arbiter,
@@ -274,7 +274,7 @@ impl Link {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

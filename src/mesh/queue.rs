@@ -33,14 +33,14 @@ pub(super) struct Outbox {
     limit: usize,
     max_frame: usize,
     account: Option<Arc<Account>>,
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
     wake: Notify,
     /// Notified when there is more room, or when there will never be any.
     room: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct Queue {
     /// The connection that this queue feeds; 0 if none.
     serial: u64,
     /// No more frames are accepted; the writer ends when it has drained the rest.
@@ -54,8 +54,8 @@ impl Outbox {
     pub(super) fn new(limit: usize, max_frame: usize) -> Outbox {
         let wire_limit = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
         let max_frame = max_frame.min(wire_limit);
-        let (state, wake, room) = (Mutex::default(), Notify::new(), Notify::new());
-        Outbox { limit, max_frame, account: None, state, wake, room }
+        let (queue, wake, room) = (Mutex::default(), Notify::new(), Notify::new());
+        Outbox { limit, max_frame, account: None, queue, wake, room }
     }
 
     /// The same, for a client with this account.
@@ -71,8 +71,8 @@ impl Outbox {
             return Err(Dropped::TooLarge { bytes: frame.len(), limit: self.max_frame });
         }
         let cost = cost(&frame);
-        let mut state = self.lock();
-        if state.serial == 0 || state.finishing {
+        let mut queue = self.lock();
+        if queue.serial == 0 || queue.finishing {
             return Err(Dropped::NotConnected);
         }
         let (mut limit, mut account_is_full) = (self.limit, false);
@@ -83,16 +83,16 @@ impl Outbox {
                 account_is_full = account.is_full(cost);
             }
         }
-        if account_is_full || (state.bytes > 0 && state.bytes + cost > limit) {
+        if account_is_full || (queue.bytes > 0 && queue.bytes + cost > limit) {
             return Err(Dropped::Full);
         }
-        state.bytes += cost;
+        queue.bytes += cost;
         if let Some(account) = &self.account {
             account.take(cost);
         }
-        let first = state.frames.is_empty();
-        state.frames.push(frame);
-        drop(state);
+        let first = queue.frames.is_empty();
+        queue.frames.push(frame);
+        drop(queue);
         if first {
             self.wake.notify_one();
         }
@@ -102,15 +102,15 @@ impl Outbox {
     /// Starts feeding connection `serial` from an empty queue. Returns how many frames for the one
     /// before are dropped.
     pub(super) fn open(&self, serial: u64) -> usize {
-        self.replace(State { serial, ..State::default() })
+        self.replace(Queue { serial, ..Queue::default() })
     }
 
     /// Stops feeding connection `serial`, if it still does. Returns how many frames are dropped.
     pub(super) fn close(&self, serial: u64) -> usize {
-        if self.lock().serial == serial { self.replace(State::default()) } else { 0 }
+        if self.lock().serial == serial { self.replace(Queue::default()) } else { 0 }
     }
 
-    fn replace(&self, with: State) -> usize {
+    fn replace(&self, with: Queue) -> usize {
         let before = mem::replace(&mut *self.lock(), with);
         self.give_back(before.bytes);
         self.wake.notify_one();
@@ -129,17 +129,17 @@ impl Outbox {
     pub(super) async fn drain(&self, serial: u64, batch: &mut Vec<Bytes>) -> bool {
         loop {
             {
-                let mut state = self.lock();
-                if state.serial != serial {
+                let mut queue = self.lock();
+                if queue.serial != serial {
                     // The wake-up may have been meant for the next writer.
                     self.wake.notify_one();
                     return false;
                 }
-                if !state.frames.is_empty() {
-                    mem::swap(&mut state.frames, batch);
+                if !queue.frames.is_empty() {
+                    mem::swap(&mut queue.frames, batch);
                     return true;
                 }
-                if state.finishing {
+                if queue.finishing {
                     return false;
                 }
             }
@@ -149,11 +149,11 @@ impl Outbox {
 
     /// Returns the cost of drained frames once QUIC has accepted them.
     pub(super) fn release(&self, serial: u64, bytes: usize) {
-        let mut state = self.lock();
-        if state.serial == serial {
-            state.bytes = state.bytes.checked_sub(bytes).expect("only what was drained comes back");
+        let mut queue = self.lock();
+        if queue.serial == serial {
+            queue.bytes = queue.bytes.checked_sub(bytes).expect("only what was drained comes back");
             self.give_back(bytes);
-            drop(state);
+            drop(queue);
             self.room.notify_waiters();
         }
     }
@@ -174,9 +174,9 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         // The code under this lock does not panic, and keeps the frames consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,9 +22,9 @@ type Answer = Option<Result<Vec<SocketAddr>, String>>;
 ///
 /// Nothing is cached, so the next dial follows a changed name.
 #[derive(Clone)]
-pub struct Resolver(Arc<Shared>);
+pub struct Resolver(Arc<Lookups>);
 
-struct Shared {
+struct Lookups {
     lookup: Box<Lookup>,
     /// Lookups under way. A lookup cannot be cancelled and may take half a minute. All callers for
     /// the same name wait for one lookup, so that a dead name server does not pile up threads.
@@ -37,7 +37,7 @@ impl Resolver {
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Resolver {
         let (lookup, under_way) = (Box::new(lookup), Mutex::default());
-        Resolver(Arc::new(Shared { lookup, under_way }))
+        Resolver(Arc::new(Lookups { lookup, under_way }))
     }
 
     /// The addresses that `address` resolves to now and that `reach` covers, best first. At least
@@ -76,11 +76,11 @@ impl Resolver {
             under_way.insert(address.clone(), answer.clone());
         }
         let name = address.name().unwrap_or_default().to_owned();
-        let ended = Ended { shared: Arc::clone(&self.0), address: address.clone() };
+        let ended = Ended { lookups: Arc::clone(&self.0), address: address.clone() };
         let port = address.port();
         // If no thread starts, the closure is dropped, and `ended` with it.
         thread::Builder::new().name("isonomy-names".to_owned()).spawn(move || {
-            let found = (ended.shared.lookup)(&name, port).map_err(|error| error.to_string());
+            let found = (ended.lookups.lookup)(&name, port).map_err(|error| error.to_string());
             // In this order: a later caller must get a new lookup.
             drop(ended);
             sender.send_replace(Some(found));
@@ -89,7 +89,7 @@ impl Resolver {
     }
 }
 
-impl Shared {
+impl Lookups {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Address, watch::Receiver<Answer>>> {
         // The code under this lock cannot panic.
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,13 +98,13 @@ impl Shared {
 
 /// A lookup on its thread. Dropping it removes it from the table, also after a panic of `lookup`.
 struct Ended {
-    shared: Arc<Shared>,
+    lookups: Arc<Lookups>,
     address: Address,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.shared.lock().remove(&self.address);
+        self.lookups.lock().remove(&self.address);
     }
 }
 

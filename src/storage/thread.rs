@@ -47,7 +47,7 @@ pub enum LogEvent {
 #[derive(Debug)]
 pub struct LogThread {
     jobs: Option<Sender<Job>>,
-    shared: Arc<Shared>,
+    handover: Arc<Handover>,
     thread: Option<JoinHandle<Result<Durable, StorageError>>>,
     queue_bytes: usize,
     record_limit: usize,
@@ -61,14 +61,14 @@ enum Job {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct Handover {
+    backlog: Mutex<Backlog>,
     /// Notified when the queue gets shorter or the log fails.
     room: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct Backlog {
     /// The cost in bytes of the records handed over and not yet flushed.
     queued: usize,
     /// The position after the last of them.
@@ -88,8 +88,9 @@ impl LogThread {
         queue_bytes: usize,
         tell: impl FnMut(LogEvent) + Send + 'static,
     ) -> Result<LogThread, StorageError> {
-        let state = State { queued: 0, end: log.end(), failed: None, counts: LogCounts::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), room: Condvar::new() });
+        let backlog =
+            Backlog { queued: 0, end: log.end(), failed: None, counts: LogCounts::default() };
+        let handover = Arc::new(Handover { backlog: Mutex::new(backlog), room: Condvar::new() });
         let (jobs, incoming) = unbounded();
         let record_limit = log.record_limit();
         let runner = Runner {
@@ -97,7 +98,7 @@ impl LogThread {
             log,
             incoming,
             later: VecDeque::new(),
-            shared: shared.clone(),
+            handover: handover.clone(),
             tell,
             truncated: None,
             low: false,
@@ -108,7 +109,7 @@ impl LogThread {
         let thread =
             thread.map_err(|error| StorageError::io("starting", "the log thread", error))?;
         let (jobs, thread) = (Some(jobs), Some(thread));
-        Ok(LogThread { jobs, shared, thread, queue_bytes, record_limit })
+        Ok(LogThread { jobs, handover, thread, queue_bytes, record_limit })
     }
 
     /// Hands over records that end at position `end`. Blocks while the queue is full, which bounds
@@ -127,18 +128,22 @@ impl LogThread {
             return Err(StorageError::TooLarge { bytes: record.len(), limit });
         }
         let cost = records.iter().map(|record| RECORD_COST + record.len()).sum();
-        let mut state = self.shared.state();
-        let next = LogPosition::new(state.end.records() + records.len() as u64);
+        let mut backlog = self.handover.backlog();
+        let next = LogPosition::new(backlog.end.records() + records.len() as u64);
         assert_eq!(next, end, "the log and its caller count the same records");
-        while state.failed.is_none() && state.queued > 0 && state.queued + cost > self.queue_bytes {
-            state = self.shared.room.wait(state).expect("the log thread panics without the lock");
+        while backlog.failed.is_none()
+            && backlog.queued > 0
+            && backlog.queued + cost > self.queue_bytes
+        {
+            backlog =
+                self.handover.room.wait(backlog).expect("the log thread panics without the lock");
         }
-        if let Some(error) = &state.failed {
+        if let Some(error) = &backlog.failed {
             return Err(error.clone());
         }
-        state.queued += cost;
-        state.end = end;
-        drop(state);
+        backlog.queued += cost;
+        backlog.end = end;
+        drop(backlog);
         self.send(Job::Append { records, cost })
     }
 
@@ -160,12 +165,12 @@ impl LogThread {
 
     /// Bytes of records that wait for a flush, including their framing.
     pub fn queued_bytes(&self) -> usize {
-        self.shared.state().queued
+        self.handover.backlog().queued
     }
 
     /// The log's figures since it was opened.
     pub fn counts(&self) -> LogCounts {
-        self.shared.state().counts
+        self.handover.backlog().counts
     }
 
     /// Flushes everything handed over, seals the log and ends the thread.
@@ -178,7 +183,7 @@ impl LogThread {
     }
 
     fn send(&self, job: Job) -> Result<(), StorageError> {
-        if let Some(error) = &self.shared.state().failed {
+        if let Some(error) = &self.handover.backlog().failed {
             return Err(error.clone());
         }
         // If the thread ends now, the job stays undone, as if the thread had ended right after it.
@@ -200,13 +205,13 @@ impl Drop for LogThread {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds the lock")
+impl Handover {
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().expect("nothing panics while it holds the lock")
     }
 
     fn fail(&self, error: StorageError) {
-        self.state().failed.get_or_insert(error);
+        self.backlog().failed.get_or_insert(error);
         self.room.notify_all();
     }
 }
@@ -215,7 +220,7 @@ impl Shared {
 struct Runner<T> {
     log: Log,
     incoming: Receiver<Job>,
-    shared: Arc<Shared>,
+    handover: Arc<Handover>,
     /// Jobs that came while records waited for room, in order.
     later: VecDeque<Job>,
     tell: T,
@@ -240,13 +245,13 @@ struct Round {
 impl<T: FnMut(LogEvent)> Runner<T> {
     fn run(mut self) -> Result<Durable, StorageError> {
         // If this thread panics, no caller must keep waiting for it.
-        let _guard = StopGuard(self.shared.clone());
+        let _guard = StopGuard(self.handover.clone());
         match self.work() {
             Ok(()) => self.log.close(),
             // The log was closed without room for the rest. Only the caller of `close` is told.
             Err(error) if error.is_full() => Err(error),
             Err(error) => {
-                self.shared.fail(error.clone());
+                self.handover.fail(error.clone());
                 (self.tell)(LogEvent::Failed(error.clone()));
                 Err(error)
             }
@@ -319,11 +324,11 @@ impl<T: FnMut(LogEvent)> Runner<T> {
             self.tell_durable();
             flushed?;
             let cost = std::mem::take(&mut round.cost);
-            let mut state = self.shared.state();
-            state.queued -= cost;
-            state.counts = self.log.counts();
-            drop(state);
-            self.shared.room.notify_all();
+            let mut backlog = self.handover.backlog();
+            backlog.queued -= cost;
+            backlog.counts = self.log.counts();
+            drop(backlog);
+            self.handover.room.notify_all();
         }
         if round.rotate {
             let divided = self.log.rotate()?;
@@ -388,7 +393,7 @@ impl<T: FnMut(LogEvent)> Runner<T> {
 }
 
 /// Releases every waiting caller when the thread ends.
-struct StopGuard(Arc<Shared>);
+struct StopGuard(Arc<Handover>);
 
 impl Drop for StopGuard {
     fn drop(&mut self) {

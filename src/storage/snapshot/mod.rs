@@ -49,11 +49,11 @@ impl Default for SnapshotOptions {
 /// The snapshots in a directory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Store {
     disk: Arc<dyn Disk>,
     directory: u64,
     options: SnapshotOptions,
@@ -101,8 +101,8 @@ impl Snapshots {
             disk::remove(&*disk, name)?;
         }
         kept.set_aside(&*disk)?;
-        let shared = Shared { disk, directory, options, kept: Mutex::new(kept) };
-        Ok(Found { snapshots: Snapshots { shared: Arc::new(shared) }, newest, damaged })
+        let store = Store { disk, directory, options, kept: Mutex::new(kept) };
+        Ok(Found { snapshots: Snapshots { store: Arc::new(store) }, newest, damaged })
     }
 
     /// Starts a snapshot that covers all records before `position`. The log may grow while it is
@@ -118,14 +118,14 @@ impl Snapshots {
         };
         let name = format!("{UNFINISHED}{writer}");
         // Some file systems can run out of files. On all others a new file is as good as a spare.
-        let disk = &*self.shared.disk;
+        let disk = &*self.store.disk;
         let _ = SPARES.iter().rev().find(|spare| disk.rename(spare, &name).is_ok());
         let file = FileWriter::create(
-            &*self.shared.disk,
+            &*self.store.disk,
             &name,
-            self.shared.directory,
+            self.store.directory,
             position,
-            self.shared.options.chunk_bytes,
+            self.store.options.chunk_bytes,
         )?;
         Ok(SnapshotWriter { snapshots: self.clone(), file: Some(file) })
     }
@@ -136,7 +136,7 @@ impl Snapshots {
     /// If it cannot be opened any more. Chunks are checked as they are read.
     pub fn newest(&self) -> Result<Option<SnapshotReader>, StorageError> {
         let newest = self.kept().sound.last().map(|info| info.position);
-        let open = |position| open_one(&*self.shared.disk, self.shared.directory, position);
+        let open = |position| open_one(&*self.store.disk, self.store.directory, position);
         newest.map(open).transpose()
     }
 
@@ -149,7 +149,7 @@ impl Snapshots {
     /// [`SnapshotOptions::keep`] snapshots exist.
     pub fn log_floor(&self) -> LogPosition {
         let kept = self.kept();
-        if kept.sound.len() < self.shared.options.keep {
+        if kept.sound.len() < self.store.options.keep {
             return LogPosition::default();
         }
         kept.sound[0].position
@@ -160,7 +160,7 @@ impl Snapshots {
     /// # Errors
     /// If the disk fails. The newest is kept in any case.
     pub fn keep_newest(&self) -> Result<(), StorageError> {
-        let disk = &*self.shared.disk;
+        let disk = &*self.store.disk;
         let mut kept = self.kept();
         let older = kept.sound.len().saturating_sub(1);
         for info in kept.sound.drain(..older) {
@@ -175,7 +175,7 @@ impl Snapshots {
         unfinished: &str,
         mut info: SnapshotInfo,
     ) -> Result<SnapshotInfo, StorageError> {
-        let disk = &*self.shared.disk;
+        let disk = &*self.store.disk;
         info.file = name(info.position);
         let mut kept = self.kept();
         disk::rename(disk, unfinished, &info.file)?;
@@ -184,7 +184,7 @@ impl Snapshots {
         kept.damaged.retain(|other| *other != info.file);
         let at = kept.sound.partition_point(|other| other.position < info.position);
         kept.sound.insert(at, info.clone());
-        let surplus = kept.sound.len().saturating_sub(self.shared.options.keep);
+        let surplus = kept.sound.len().saturating_sub(self.store.options.keep);
         let mut gone: Vec<String> = kept.sound.drain(..surplus).map(|info| info.file).collect();
         gone.append(&mut kept.damaged);
         for name in &gone {
@@ -195,7 +195,7 @@ impl Snapshots {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.shared.kept.lock().expect("nothing panics while it holds the lock")
+        self.store.kept.lock().expect("nothing panics while it holds the lock")
     }
 }
 
@@ -234,7 +234,7 @@ impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
             // If this fails too, the next start removes it.
-            let disk = &*self.snapshots.shared.disk;
+            let disk = &*self.snapshots.store.disk;
             let _ = disk.remove(file.name());
             let _ = self.snapshots.kept().set_aside(disk);
         }
