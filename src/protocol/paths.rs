@@ -1,25 +1,26 @@
-//! Counts of the ways that things go. Each protocol declares its own paths, and so does the log
-//! that some of them share; what counts and shows them does not know which protocol runs.
+//! Counters of the paths that a protocol takes. Each protocol declares its own paths, and so does
+//! the log that some of them share. The code that counts and shows them does not depend on the
+//! protocol.
 
 use std::any::TypeId;
 use std::fmt;
 
-/// The name of the path on which a replica begins to finish what another has left undone, in every
-/// protocol that has such a path: status and metrics show its count.
+/// The name of the path "a replica begins to finish another's instance", in every protocol that has
+/// one. Status and metrics show its count.
 pub const RECOVERY: &str = "recovery";
-/// The name of the path on which commands whose proposal came to nothing are proposed again, in
-/// every protocol that has such a path: metrics show its count.
+/// The name of the path "commands of a failed proposal are proposed again", in every protocol that
+/// has one. Metrics show its count.
 pub const RESUBMITTED: &str = "resubmitted";
 
-/// The paths of a protocol, or of a part that protocols share: an enum that `paths!` declares.
+/// The paths of a protocol, or of a part that protocols share; an enum declared by `paths!`.
 pub trait PathSet: Copy + fmt::Debug + 'static {
     /// All of them, in declaration order.
     const ALL: &'static [Self];
-    /// Their names in reports, in declaration order. A protocol has no two paths of one name, its
-    /// own and those of the parts that it shares taken together.
+    /// Their names in reports, in declaration order. A protocol never has two paths of one name,
+    /// including those of the parts that it shares.
     const NAMES: &'static [&'static str];
 
-    /// The place in declaration order.
+    /// The index in declaration order.
     fn index(self) -> usize;
 
     /// The name in reports.
@@ -31,7 +32,7 @@ pub trait PathSet: Copy + fmt::Debug + 'static {
 /// Declares the enum `Path`.
 macro_rules! paths {
     ($($(#[$doc:meta])* $variant:ident = $name:expr,)*) => {
-        /// A way that things may go. The simulator demands to have seen most of them.
+        /// A path that a protocol may take. The simulator demands that most of them were taken.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Path { $($(#[$doc])* $variant,)* }
 
@@ -57,17 +58,17 @@ struct Counts {
     /// The type of the set.
     set: TypeId,
     names: &'static [&'static str],
-    /// In declaration order.
+    /// The counts, in declaration order.
     counts: Vec<u64>,
 }
 
 impl Paths {
-    /// The paths of `P`, none taken yet.
+    /// The paths of `P`, all with count 0.
     pub(crate) fn of<P: PathSet>() -> Paths {
         Paths::default().and::<P>()
     }
 
-    /// The paths of `P`, too.
+    /// Adds the paths of `P`, all with count 0.
     pub(crate) fn and<P: PathSet>(mut self) -> Paths {
         self.counts(TypeId::of::<P>(), P::NAMES);
         self
@@ -85,7 +86,7 @@ impl Paths {
         set.map_or(0, |set| set.counts[path.index()])
     }
 
-    /// How often the path of this name was taken. `None` if the protocol has no such path.
+    /// How often the path with this name was taken; `None` if the protocol has no such path.
     pub fn named(&self, name: &str) -> Option<u64> {
         self.iter().find(|(path, _)| *path == name).map(|(_, count)| count)
     }
@@ -130,7 +131,7 @@ mod tests {
     use crate::protocol::multipaxos::MultiPaxos;
     use crate::protocol::paxos::{self, Paxos};
 
-    /// The paths of a protocol by name, each once.
+    /// The names of a protocol's paths; fails if one occurs twice.
     #[track_caller]
     fn names<P: Protocol>() -> BTreeSet<&'static str> {
         let paths = P::paths();

@@ -1,4 +1,4 @@
-//! The ways that an instance may go, for the counts of them.
+//! The paths that an instance may take; each is counted.
 
 use crate::protocol::paths::{RECOVERY, RESUBMITTED, paths};
 
@@ -13,21 +13,21 @@ paths! {
     AcceptCommit = "accept_commit",
     /// Learned from a Commit message.
     LearnedCommit = "learned_commit",
-    /// A Commit without its payload had to be fetched.
+    /// A Commit arrived without its payload, which is not here.
     CommitWithoutPayload = "commit_without_payload",
-    /// Something was sent again.
+    /// A message was resent.
     Retransmit = "retransmit",
-    /// A missing decision was asked for.
+    /// Missing decisions were requested.
     Fetch = "fetch",
     /// A decision was sent on request.
     FetchAnswered = "fetch_answered",
-    /// Reject was received: a higher ballot is at work.
+    /// A Reject was received: a higher ballot exists.
     Rejected = "rejected",
     /// A recovery began (§5.1).
     Recovery = RECOVERY,
     /// A recovery began again at a higher ballot (§5.6).
     RecoveryAgain = "recovery_again",
-    /// §5.3.1: somebody had committed.
+    /// §5.3.1: a replica had committed.
     RecoverCommitted = "recover_committed",
     /// §5.3.2: an accepted value was adopted.
     RecoverAccepted = "recover_accepted",
@@ -35,19 +35,19 @@ paths! {
     RecoverOwnerNop = "recover_owner_nop",
     /// §5.3.4: enough fast votes, so validate.
     RecoverValidate = "recover_validate",
-    /// §5.3.5: the fast path cannot have happened.
+    /// §5.3.5: the fast path cannot have succeeded.
     RecoverNop = "recover_nop",
     /// §5.5: nothing interferes.
     ValidateClean = "validate_clean",
-    /// §5.5: something interfering is committed.
+    /// §5.5: an interfering instance is committed.
     ValidateCommitted = "validate_committed",
-    /// §5.5: the owner of something interfering is outside the quorum.
+    /// §5.5: the owner of an interfering instance is outside the quorum.
     ValidateOwnerOutside = "validate_owner_outside",
-    /// §5.5: had to wait.
+    /// §5.5: the recovery had to wait.
     Waiting = "waiting",
-    /// §5.5: what was waited for committed without covering this instance.
+    /// §5.5: an instance waited for was committed without covering this one.
     WaitingNop = "waiting_nop",
-    /// §5.5: all that was waited for turned out harmless.
+    /// §5.5: all instances waited for were harmless.
     WaitingClean = "waiting_clean",
     /// §5.5: another waiting recovery proved the fast path impossible.
     WaitingYield = "waiting_yield",
@@ -57,13 +57,13 @@ paths! {
     Resubmitted = RESUBMITTED,
     /// A `Nop` was accepted whose payload is unknown: it conflicts with everything.
     Wildcard = "wildcard",
-    /// A slot that nobody here had heard of was recovered.
+    /// A slot without state here was recovered.
     GapRecovered = "gap_recovered",
-    /// The owner told of a fast-path commit before it was durable (§7).
+    /// The owner announced a fast-path commit before it was durable (§7).
     CommitUnflushed = "commit_unflushed",
-    /// An owner came back to an instance that it may have committed (§7).
+    /// An owner restarted with an instance that it may have committed (§7).
     Orphan = "orphan",
-    /// An owner came back to a slot that it had reserved and has no record of (§7).
+    /// An owner restarted with a reserved slot that has no record (§7).
     LostSlot = "lost_slot",
     /// An instance of unknown payload was reported to a recovery (§7).
     UnknownReported = "unknown_reported",
@@ -71,19 +71,20 @@ paths! {
     UnknownHarmless = "unknown_harmless",
     /// Records were forgotten because every member had executed them.
     Trimmed = "trimmed",
-    /// Records were dropped that an absent member might have asked for (§8a).
+    /// Records were dropped that an absent member might have needed (§8a).
     Dropped = "dropped",
     /// A cut was proposed (§8a).
     CutProposed = "cut_proposed",
-    /// A cut was agreed to.
+    /// This replica agreed to a cut.
     CutAgreed = "cut_agreed",
-    /// A cut was not agreed to: not all of it is executed here, or another one was agreed to.
+    /// This replica did not agree to a cut: not all of it is executed here, or it agreed to
+    /// another.
     CutRefused = "cut_refused",
     /// A cut was established by `n - f` agreements.
     CutEstablished = "cut_established",
-    /// Somebody wanted something about an instance that is dropped here.
+    /// A message about an instance that is dropped here was answered `Truncated`.
     Truncated = "truncated",
-    /// What is missing here is dropped elsewhere: a snapshot is needed.
+    /// An instance missing here is dropped elsewhere: a snapshot is needed.
     NeedsSnapshot = "needs_snapshot",
     /// A dropped instance was reported to a recovery (§5.4).
     DroppedReported = "dropped_reported",
@@ -91,13 +92,13 @@ paths! {
     DroppedInterferes = "dropped_interferes",
     /// An instance reported to a recovery is dropped here, and harmless (§5.5).
     DroppedHarmless = "dropped_harmless",
-    /// Another replica's snapshot took the place of the state here.
+    /// Another replica's snapshot was installed.
     Installed = "installed",
 }
 
 impl Path {
-    /// Those that only replicas take that save latency by the optimisations of PROTOCOL.md §7, and
-    /// all but the first only after a restart.
+    /// Taken only by replicas with the optimisations of PROTOCOL.md §7; all but the first only
+    /// after a restart.
     pub const OPTIMISED: &'static [Path] = &[
         Path::CommitUnflushed,
         Path::Orphan,
@@ -106,7 +107,7 @@ impl Path {
         Path::UnknownHarmless,
     ];
 
-    /// Those that only replicas take that drop what a member may still need (PROTOCOL.md §8a).
+    /// Taken only by replicas that drop records a member may still need (PROTOCOL.md §8a).
     pub const TRUNCATING: &'static [Path] = &[
         Path::Dropped,
         Path::CutProposed,

@@ -1,14 +1,13 @@
-//! The ways that a slot may go until it is decided, for the counts of them. The log has its own for
-//! what follows.
+//! The paths that a slot may take until it is decided; each is counted. The log counts its own.
 
 use crate::protocol::paths::paths;
 
 paths! {
     /// A decision was learned from a replica that knew it.
     LearnedCommit = "learned_commit",
-    /// Something was sent again.
+    /// A message was resent.
     Retransmit = "retransmit",
-    /// Reject was received: a higher ballot is at work.
+    /// A Rejected was received: a higher ballot exists.
     Rejected = "rejected",
     /// A fast quorum's votes in a fast round were counted.
     ChosenFast = "fp_chosen_fast",
@@ -20,22 +19,22 @@ paths! {
     TimedOut = "fp_timed_out",
     /// The coordinator had to pick a value that may have been chosen.
     Forced = "fp_forced",
-    /// A slot that too few have voted in was pushed.
+    /// A slot with too few votes was suggested to all acceptors.
     Suggested = "fp_suggested",
-    /// A vote that had come to nothing was told to the coordinator again.
+    /// A vote that had led to nothing was repeated to the coordinator.
     Repeated = "fp_repeated",
-    /// An own value lost its slot, and was proposed again.
+    /// An own value lost its slot and was resent.
     Lost = "fp_lost",
     /// A value was sent to the coordinator, for a classic round.
     Forwarded = "fp_forwarded",
-    /// The coordinator had nothing to put into a slot.
+    /// The coordinator filled a slot with a `Nop`.
     Nop = "fp_nop",
     /// Phase 1 began.
     Campaign = "fp_campaign",
-    /// Phase 1 was done.
+    /// Phase 1 succeeded.
     Elected = "fp_elected",
-    /// Fast rounds do not pay: classic ones follow.
+    /// The coordinator changed to classic ballots.
     ToClassic = "fp_to_classic",
-    /// Fast rounds are tried again.
+    /// The coordinator changed back to fast ballots.
     FastAgain = "fp_fast_again",
 }

@@ -1,26 +1,26 @@
-//! The ways that a decided slot may go, whichever protocol decided it, for the counts of them.
+//! The paths that a decided slot may take, whichever protocol decided it; each is counted.
 
 use crate::protocol::paths::paths;
 
 paths! {
-    /// Missing decisions were asked for.
+    /// Missing decisions were requested.
     Fetch = "fetch",
     /// A decision was sent on request.
     FetchAnswered = "fetch_answered",
-    /// Slots were forgotten because every member had executed them.
+    /// Slots were dropped that every member had executed.
     Trimmed = "trimmed",
-    /// Slots were dropped that an absent member might have asked for.
+    /// Slots were dropped that an absent member might have needed.
     Dropped = "dropped",
-    /// Somebody wanted a slot that is dropped here.
+    /// A message about a slot that is dropped here was answered `Truncated`.
     Truncated = "truncated",
-    /// What is missing here is dropped elsewhere: a snapshot is needed.
+    /// A slot missing here is dropped elsewhere: a snapshot is needed.
     NeedsSnapshot = "needs_snapshot",
-    /// Another replica's snapshot took the place of the state here.
+    /// Another replica's snapshot was installed.
     Installed = "installed",
 }
 
 impl Path {
-    /// Those that only replicas take that drop what a member may still need.
+    /// Taken only by replicas that drop slots a member may still need.
     pub const TRUNCATING: &'static [Path] =
         &[Path::Dropped, Path::Truncated, Path::NeedsSnapshot, Path::Installed];
 }

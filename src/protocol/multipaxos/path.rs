@@ -1,17 +1,17 @@
-//! The ways that a slot or an election may go, for the counts of them.
+//! The paths that a slot or an election may take; each is counted.
 
 use crate::protocol::paths::paths;
 
 paths! {
-    /// A follower heard a leader that it did not know of.
+    /// A follower heard a leader that it did not know.
     Followed = "mp_followed",
-    /// Who heard no leader asked whether a majority would have another.
+    /// A replica that heard no leader asked for pre-votes.
     PreVote = "mp_pre_vote",
-    /// A pre-vote was refused: a leader lives, or who asked is too far behind.
+    /// A pre-vote was refused: there is a live leader, or the candidate lags too far.
     PreVoteRefused = "mp_pre_vote_refused",
-    /// A Prepare was refused, because of a lease that was granted.
+    /// A Prepare was refused because of a granted lease.
     PrepareRefused = "mp_prepare_refused",
-    /// A replica did not stand for election before its grants had run out.
+    /// A replica put off its candidacy until the lease it granted had ended.
     WaitedOut = "mp_waited_out",
     /// A candidate asked again.
     AskedAgain = "mp_asked_again",
@@ -21,46 +21,46 @@ paths! {
     Elected = "mp_elected",
     /// A vote found by phase 1 was proposed again.
     ProposedAgain = "mp_proposed_again",
-    /// A slot that nobody had voted for was filled with a `Nop`.
+    /// A slot without any vote was filled with a `Nop`.
     GapFilled = "mp_gap_filled",
-    /// Somebody was told of a higher ballot.
+    /// A sender was told of a higher ballot.
     Rejected = "mp_rejected",
-    /// A leader that held its lease took a higher ballot, for somebody had promised one.
+    /// A leader with a lease took a higher ballot, because a replica had promised one.
     LedAgain = "mp_led_again",
-    /// A leader gave up.
+    /// A leader stepped down.
     SteppedDown = "mp_stepped_down",
-    /// Proposals went to the leader.
+    /// Proposals were forwarded to the leader.
     Forwarded = "mp_forwarded",
-    /// The leader got proposals again that it had not been seen to have.
+    /// Proposals that no Accept had shown were forwarded again.
     ForwardedAgain = "mp_forwarded_again",
-    /// A proposal came twice, and the leader noticed.
+    /// The leader recognised a proposal that it already had.
     Duplicate = "mp_duplicate",
-    /// Proposals had to wait: too many slots were under way.
+    /// Proposals had to wait: too many slots were in progress.
     WindowFull = "mp_window_full",
-    /// An Accept was sent again.
+    /// An Accept was resent.
     Resent = "mp_resent",
-    /// Somebody was told what is decided, without an Accept.
+    /// Decisions were announced without an Accept.
     CommitTold = "mp_commit_told",
-    /// Missing decisions were asked for.
+    /// Missing decisions were requested.
     Fetch = "mp_fetch",
     /// Decisions were sent on request.
     FetchAnswered = "mp_fetch_answered",
-    /// Slots were forgotten because every member had executed them.
+    /// Slots were dropped that every member had executed.
     Trimmed = "mp_trimmed",
-    /// Votes were dropped that a later leader's phase 1 had found to be of no use.
+    /// Votes beyond the barrier of a later leader were dropped.
     Outdone = "mp_outdone",
-    /// Slots were dropped that an absent member might have asked for.
+    /// Slots were dropped that an absent member might have needed.
     Dropped = "mp_dropped",
-    /// Somebody wanted a slot that is dropped here.
+    /// A message about a slot that is dropped here was answered `Truncated`.
     Truncated = "mp_truncated",
-    /// What is missing here is dropped elsewhere: a snapshot is needed.
+    /// A slot missing here is dropped elsewhere: a snapshot is needed.
     NeedsSnapshot = "mp_needs_snapshot",
-    /// Another replica's snapshot took the place of the state here.
+    /// Another replica's snapshot was installed.
     Installed = "mp_installed",
 }
 
 impl Path {
-    /// Those that any cluster takes whose leaders fail now and then.
+    /// Taken by any cluster whose leaders fail now and then.
     pub const USUAL: &'static [Path] = &[
         Path::Followed,
         Path::PreVote,
@@ -80,7 +80,7 @@ impl Path {
         Path::Trimmed,
     ];
 
-    /// Those that take rare moments, restarts or heavy load.
+    /// Taken only at rare moments, after restarts or under heavy load.
     pub const RARE: &'static [Path] = &[
         Path::PrepareRefused,
         Path::WaitedOut,
@@ -90,7 +90,7 @@ impl Path {
         Path::WindowFull,
     ];
 
-    /// Those that only replicas take that drop what a member may still need.
+    /// Taken only by replicas that drop slots a member may still need.
     pub const TRUNCATING: &'static [Path] =
         &[Path::Dropped, Path::Truncated, Path::NeedsSnapshot, Path::Installed];
 }
