@@ -14,6 +14,8 @@ fn value<T: Clone + Debug + Send + Sync + 'static>() {}
 fn error<T: Error + Debug + Display + Send + Sync + 'static>() {}
 /// A type that need not be `Clone`, because it exists once or is used up.
 fn single<T: Debug + Send + Sync + 'static>() {}
+/// Types of which one thread makes a value and another uses it up.
+fn handed<T: Debug + Send + 'static>() {}
 
 /// Checks that types meet the bounds of a function, and lists their names.
 macro_rules! public {
@@ -133,6 +135,8 @@ public!(
     testkit::Random,
 );
 
+public!(handed_on: handed, machine::View);
+
 /// The public types of a module: those it defines and those it re-exports.
 fn shown(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -210,7 +214,7 @@ fn every_public_type_is_listed_and_has_the_common_traits() {
     ] {
         public.extend(shown(&text).into_iter().map(|name| format!("{room}::{name}")));
     }
-    let listed = [values(), errors(), singles()].concat();
+    let listed = [values(), errors(), singles(), handed_on()].concat();
     let listed: BTreeSet<String> =
         listed.iter().map(|(room, name)| format!("{room}::{name}")).collect();
     let unlisted: Vec<_> = public.difference(&listed).collect();

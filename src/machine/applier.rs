@@ -2,15 +2,16 @@
 //! execution order, before the replies.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::codec::{Encoded, encode_within};
 use super::sessions::{ContentKey, SavedSessions, SavedSessionsV2, Turn};
 use super::{
-    CodecError, MAX_ANSWER, RESULT_BYTES, RESULTS, RestoreError, Sessions, StateMachine, decode,
-    encode,
+    CodecError, MAX_ANSWER, RESULT_BYTES, RESULTS, RestoreError, Sessions, StateMachine, View,
+    decode, stream,
 };
 use crate::types::{Access, ClientId, Command, Era, Footprint, ReplicaId, RequestId};
 
@@ -268,72 +269,127 @@ impl<S: StateMachine> Applier<S> {
         xxhash_rust::xxh3::xxh3_64(parts.as_flattened())
     }
 
-    /// The whole replicated state as bytes; equal if the digests are equal.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let saved = Saved {
-            version: VERSION,
-            sessions: self.sessions.to_saved(),
-            machine: self.machine.snapshot().into(),
-        };
-        encode(&saved).expect("integers and bytes have an encoding").into()
+    /// A view of the whole replicated state. Commands may be applied while it is written. Its bytes
+    /// are equal if the digests are equal.
+    pub fn view(&self) -> StateView {
+        StateView { sessions: self.sessions.clone(), machine: self.machine.view() }
     }
 
-    /// The inverse of [`Applier::snapshot`].
+    /// The whole replicated state as bytes, for tests and small states.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut snapshot = Vec::new();
+        self.view().write_to(&mut snapshot).expect("memory takes all");
+        snapshot
+    }
+
+    /// The state that a [`view`](Applier::view) wrote.
     ///
     /// # Errors
     /// If the bytes are of an unknown version or not a snapshot. They may come from a peer.
-    pub fn restore(snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
-        let (sessions, machine) = unpack(snapshot)?;
-        Ok(Applier { machine: S::restore(&machine)?, sessions, skipped: BTreeSet::new() })
+    pub fn restore_from(from: &mut dyn Read) -> Result<Applier<S>, RestoreError> {
+        let (sessions, machine) = match begin(from)? {
+            (sessions, Machine::Rest) => (sessions, S::restore_from(from)?),
+            (sessions, Machine::Read(bytes)) => (sessions, S::restore(&bytes)?),
+        };
+        stream::finish(from)?;
+        Ok(Applier { machine, sessions, skipped: BTreeSet::new() })
+    }
+
+    /// Like [`Applier::restore_from`], for bytes in memory.
+    ///
+    /// # Errors
+    /// As for [`Applier::restore_from`].
+    pub fn restore(mut snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
+        Applier::restore_from(&mut snapshot)
     }
 }
 
-/// The sessions in a snapshot of any state machine's [`Applier`], for inspection.
-///
-/// # Errors
-/// As for [`Applier::restore`], without the state machine's part.
-pub fn sessions_in(snapshot: &[u8]) -> Result<Sessions, RestoreError> {
-    Ok(unpack(snapshot)?.0)
+/// A view of the whole replicated state at one moment. The sessions share their memory with those
+/// of the applier until one of the two changes.
+#[derive(Debug)]
+pub struct StateView {
+    sessions: Sessions,
+    machine: View,
 }
 
-fn unpack(snapshot: &[u8]) -> Result<(Sessions, Bytes), RestoreError> {
-    let version = snapshot.first().ok_or_else(|| RestoreError::new("empty"))?;
-    let (sessions, machine) = match *version {
-        VERSION => {
-            let Saved { sessions, machine, .. } = decode(snapshot)?;
-            (sessions, machine)
-        }
-        BEFORE => {
-            let SavedV2 { sessions, machine, .. } = decode(snapshot)?;
-            (sessions.into(), machine)
-        }
-        other => {
-            let what = format!("version {other}, not {VERSION} or {BEFORE}");
-            return Err(RestoreError::new(what));
+impl StateView {
+    /// The length of the machine's part, if it is known before it is written.
+    pub fn machine_bytes(&self) -> Option<u64> {
+        self.machine.bytes()
+    }
+
+    /// Writes the version, the sessions, and the machine's part, which ends with the stream.
+    ///
+    /// # Errors
+    /// As for [`View::write_to`].
+    pub fn write_to(self, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(&[VERSION])?;
+        self.sessions.write_to(to)?;
+        drop(self.sessions);
+        self.machine.write_to(to)
+    }
+}
+
+/// The sessions in a snapshot of any state machine's [`Applier`], for inspection. It need not read
+/// the machine's part.
+///
+/// # Errors
+/// As for [`Applier::restore_from`], without the state machine's part.
+pub fn sessions_in(from: &mut dyn Read) -> Result<Sessions, RestoreError> {
+    Ok(begin(from)?.0)
+}
+
+/// Where the machine's part is.
+enum Machine {
+    /// It is the rest of the stream.
+    Rest,
+    /// It was read together with the sessions.
+    Read(Bytes),
+}
+
+/// Reads everything before the machine's part.
+fn begin(from: &mut dyn Read) -> Result<(Sessions, Machine), RestoreError> {
+    let mut version = [0];
+    from.read_exact(&mut version).map_err(|_| RestoreError::new("empty"))?;
+    let [version] = version;
+    if version == VERSION {
+        return Ok((Sessions::read_from(from)?, Machine::Rest));
+    }
+    if version != ONE_VALUE && version != BEFORE_CONTENTS {
+        let what = format!("version {version}, not {BEFORE_CONTENTS} to {VERSION}");
+        return Err(RestoreError::new(what));
+    }
+    let mut all = vec![];
+    from.read_to_end(&mut all)?;
+    let Saved { sessions, machine } = match version {
+        ONE_VALUE => decode(&all)?,
+        _ => {
+            let SavedV2 { sessions, machine } = decode(&all)?;
+            Saved { sessions: sessions.into(), machine }
         }
     };
-    Ok((Sessions::from_saved(sessions)?, machine))
+    Ok((Sessions::from_saved(sessions)?, Machine::Read(machine)))
 }
 
 /// The version of the snapshot format; its first byte.
-const VERSION: u8 = 3;
-/// The previous version, which can still be read.
-const BEFORE: u8 = 2;
+const VERSION: u8 = 4;
+/// An earlier version, which is one value and has to be decoded as a whole. It can still be read.
+const ONE_VALUE: u8 = 3;
+/// The version before that, which did not distinguish contents. It can still be read.
+const BEFORE_CONTENTS: u8 = 2;
 
-/// The snapshot format.
-#[derive(Serialize, Deserialize)]
+/// Version 3, after its first byte.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 struct Saved {
-    version: u8,
     sessions: SavedSessions,
     machine: Bytes,
 }
 
-/// The previous snapshot format.
+/// Version 2, after its first byte.
 #[derive(Deserialize)]
-#[cfg_attr(test, derive(Serialize))]
+#[cfg_attr(test, derive(serde::Serialize))]
 struct SavedV2 {
-    #[cfg_attr(not(test), expect(dead_code, reason = "it was looked at"))]
-    version: u8,
     sessions: SavedSessionsV2,
     machine: Bytes,
 }

@@ -98,12 +98,17 @@ fn a_state_with_its_sessions_is_these_bytes() {
     };
     let mut applier = Applier::new(Kv::new());
     applier.apply(&command, true);
-    // Version, era, closes, content key, one session: its client, the sequence and content it has
-    // executed, `before`, `closed`, `promised`, era, floor, one result. Then the store.
+    // Version. Then, each after its length: the era, closes, content key and number of sessions;
+    // one session: its client, the sequence and content it has executed, `before`, `closed`,
+    // `promised`, era, floor, one result. Then the store.
     let content = "ac02 ded1add392bcdbc46f";
     let session = format!("07 01 {content} 00 00 00 00 00 01 {content} 01 02");
-    let bytes = hex(&format!("03 00 00 0000 01 {session} 05 01 01 6b 01 76"));
+    let bytes = hex(&format!("04 05000000 00 00 0000 01 20000000 {session} 01 01 6b 01 76"));
     assert_eq!(applier.snapshot(), bytes);
     let back: Applier<Kv> = Applier::restore(&bytes).expect("its own snapshot");
+    assert_eq!((back.snapshot(), back.digest()), (bytes.clone(), applier.digest()));
+    // The same state in version 3.
+    let before = hex(&format!("03 00 00 0000 01 {session} 05 01 01 6b 01 76"));
+    let back: Applier<Kv> = Applier::restore(&before).expect("it is understood");
     assert_eq!((back.snapshot(), back.digest()), (bytes, applier.digest()));
 }

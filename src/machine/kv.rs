@@ -1,24 +1,29 @@
 //! The built-in key-value store: `isonomy serve` replicates it, the demo and the simulator use it,
 //! and it is an example of a [`StateMachine`].
 
-use std::collections::HashMap;
+use std::io::{self, BufReader, Read, Write};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{MAX_ANSWER, RestoreError, StateMachine, decode, encode};
-use crate::types::{Access, Command, Footprint, KeyHash};
+use super::stream::{finish, put_varint, take_bytes, take_varint};
+use super::{MAX_ANSWER, RestoreError, StateMachine, View};
+use crate::types::{Access, Command, CowMap, Footprint, KeyHash};
 
 /// The most keys that a [`KvCommand::GetMany`] may name; duplicates count.
 const MAX_KEYS: usize = Command::MAX_KEYS;
 
+/// Snapshots are written and read in pieces of about this many bytes, or of one longer value.
+const PIECE: usize = 64 << 10;
+
 /// A map from keys to values, both bytes.
 ///
-/// The map's order is random but never shows: snapshots are sorted, and the digest is a sum.
+/// The map's order is random but never shows: snapshots are sorted, and the digest is a sum. A
+/// clone is cheap, because the two share the parts of the map that neither of them changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Kv {
-    entries: HashMap<Bytes, Bytes>,
+    entries: CowMap<Bytes, Bytes>,
 }
 
 /// The commands of the store.
@@ -200,24 +205,66 @@ impl StateMachine for Kv {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        let mut entries: Vec<(&Bytes, &Bytes)> = self.entries.iter().collect();
-        entries.sort_unstable();
-        encode(&entries).expect("bytes have an encoding").into()
+        let mut snapshot = Vec::new();
+        write(&self.entries, &mut snapshot).expect("memory takes all");
+        snapshot
     }
 
-    fn restore(snapshot: &[u8]) -> Result<Kv, RestoreError> {
-        let entries: Vec<(Bytes, Bytes)> = decode(snapshot)?;
-        if !entries.is_sorted_by(|a, b| a.0 < b.0) {
-            return Err(RestoreError::new("keys are not in order"));
+    fn restore(mut snapshot: &[u8]) -> Result<Kv, RestoreError> {
+        Kv::restore_from(&mut snapshot)
+    }
+
+    fn view(&self) -> View {
+        let entries = self.entries.clone();
+        View::new(move |to| write(&entries, to))
+    }
+
+    fn restore_from(from: &mut dyn Read) -> Result<Kv, RestoreError> {
+        let mut from = BufReader::with_capacity(PIECE, from);
+        let (mut entries, mut last) = (CowMap::default(), None);
+        for _ in 0..take_varint(&mut from)? {
+            let (key, value) = (take(&mut from)?, take(&mut from)?);
+            if last.is_some_and(|last| last >= key) {
+                return Err(RestoreError::new("keys are not in order"));
+            }
+            last = Some(key.clone());
+            entries.insert(key, value);
         }
-        Ok(Kv { entries: entries.into_iter().collect() })
+        finish(&mut from)?;
+        Ok(Kv { entries })
     }
 
     fn digest(&self) -> u64 {
         // The key's hash seeds the value's, so swapping two values changes the digest.
         let entry = |(key, value): (&Bytes, &Bytes)| xxh3_64_with_seed(value, xxh3_64(key));
-        self.entries.iter().map(entry).fold(0, u64::wrapping_add)
+        self.entries.unordered().map(entry).fold(0, u64::wrapping_add)
     }
+}
+
+/// Writes a snapshot: the encoding of a list of all keys with their values, sorted by key.
+fn write(entries: &CowMap<Bytes, Bytes>, to: &mut dyn Write) -> io::Result<()> {
+    let mut sorted: Vec<(&Bytes, &Bytes)> = entries.unordered().collect();
+    sorted.sort_unstable_by_key(|(key, _)| *key);
+    let mut piece = Vec::with_capacity(PIECE);
+    put_varint(&mut piece, sorted.len() as u64);
+    for (key, value) in sorted {
+        for bytes in [key, value] {
+            put_varint(&mut piece, bytes.len() as u64);
+            piece.extend_from_slice(bytes);
+        }
+        if piece.len() >= PIECE {
+            to.write_all(&piece)?;
+            piece.clear();
+        }
+    }
+    to.write_all(&piece)
+}
+
+/// Reads a key or a value from a snapshot.
+fn take(from: &mut dyn Read) -> Result<Bytes, RestoreError> {
+    let (length, mut bytes) = (take_varint(from)?, Vec::new());
+    take_bytes(from, length, &mut bytes)?;
+    Ok(Bytes::copy_from_slice(&bytes))
 }
 
 #[cfg(test)]
@@ -225,7 +272,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::encoded_len;
+    use crate::machine::{encode, encoded_len};
 
     fn text(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
@@ -307,6 +354,54 @@ mod tests {
         let twice = vec![(text("a"), text("1")), (text("a"), text("2"))];
         let bytes = encode(&twice).expect("plain bytes");
         assert!(Kv::restore(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_the_encoding_of_a_sorted_list() {
+        let mut kv = Kv::new();
+        let mut entries = Vec::new();
+        for (number, len) in [0, 1, 127, 128, 300, 20_000, 70_000].into_iter().enumerate() {
+            let (key, value) = (Bytes::from(vec![7; number * 90]), Bytes::from(vec![8; len]));
+            entries.push((key.clone(), value.clone()));
+            kv.apply(KvCommand::Put { key, value });
+        }
+        let snapshot = kv.snapshot();
+        assert_eq!(snapshot, encode(&entries).expect("plain bytes"));
+        assert_eq!(Kv::restore(&snapshot), Ok(kv));
+        for cut in (0..snapshot.len()).step_by(997).chain([snapshot.len() - 1]) {
+            assert!(Kv::restore(&snapshot[..cut]).is_err(), "cut at {cut}");
+        }
+        let longer = [&snapshot[..], &[0]].concat();
+        let error = Kv::restore(&longer).expect_err("one byte too many");
+        assert_eq!(error.to_string(), "not a usable snapshot: it goes on behind its end");
+    }
+
+    /// A wrong length takes no memory.
+    #[test]
+    fn no_length_in_a_snapshot_is_believed() {
+        for bytes in [&[0xff; 9][..], &[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1]] {
+            assert!(Kv::restore(bytes).is_err());
+        }
+        assert!(Kv::restore(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2]).is_err());
+    }
+
+    #[test]
+    fn a_view_stays_as_it_is() {
+        let mut kv = Kv::new();
+        let put = |number: u32, value| KvCommand::Put {
+            key: Bytes::copy_from_slice(&number.to_be_bytes()),
+            value: text(value),
+        };
+        (0..3000).for_each(|number| drop(kv.apply(put(number, "before"))));
+        let (before, view) = (kv.snapshot(), kv.view());
+        (1000..9000).for_each(|number| drop(kv.apply(put(number, "after"))));
+        for number in 0..500u32 {
+            kv.apply(KvCommand::Del { key: Bytes::copy_from_slice(&number.to_be_bytes()) });
+        }
+        let mut written = Vec::new();
+        view.write_to(&mut written).expect("memory takes all");
+        assert!(written == before);
+        assert!(kv.snapshot() != before);
     }
 
     proptest! {

@@ -10,6 +10,10 @@ mod codec;
 mod golden;
 mod kv;
 mod sessions;
+mod stream;
+mod view;
+
+use std::io::{self, Read};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,11 +23,12 @@ pub use kv::{Kv, KvCommand, KvOutput};
 #[cfg(test)]
 #[cfg(feature = "sim")]
 pub(crate) use sessions::BLIND;
+pub use view::View;
 
 // For the engine, its benchmarks and its tests; not part of the public API.
 #[doc(hidden)]
 pub use self::{
-    applier::{Applied, Applier, Outcome, ReadError, Refusal, sessions_in},
+    applier::{Applied, Applier, Outcome, ReadError, Refusal, StateView, sessions_in},
     codec::encoded_len,
     sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions},
 };
@@ -47,8 +52,14 @@ pub const MAX_ANSWER: usize = Command::MAX_BYTES;
 /// 3. A command whose footprint writes nothing does not change the state. It is applied only where
 ///    a client waits for its output: not at other replicas, and not when a log is replayed.
 /// 4. Equal states give equal snapshots, and a snapshot restores to an equal state.
+/// 5. A view writes the snapshot of the moment in which it was made.
 ///
-/// [`check_footprint`](crate::testkit::check_footprint) tests all four.
+/// A small machine has [`snapshot`](StateMachine::snapshot) and
+/// [`restore`](StateMachine::restore). One whose state is large has
+/// [`view`](StateMachine::view) and [`restore_from`](StateMachine::restore_from) too, which take
+/// the same bytes: a snapshot stops nothing then, and is nowhere one piece of memory.
+///
+/// [`check_footprint`](crate::testkit::check_footprint) tests all five.
 pub trait StateMachine: Send + 'static {
     /// A typed command. A client encodes it with [`encode`], so changing this type changes the
     /// format in logs and between peers.
@@ -87,6 +98,10 @@ pub trait StateMachine: Send + 'static {
     fn apply(&mut self, command: Self::Command) -> Self::Output;
 
     /// The state as bytes; equal states give equal bytes.
+    ///
+    /// While this runs, nothing is applied. A machine whose state is large has a [`view`] as well.
+    ///
+    /// [`view`]: StateMachine::view
     fn snapshot(&self) -> Vec<u8>;
 
     /// Restores the state from a snapshot.
@@ -96,6 +111,32 @@ pub trait StateMachine: Send + 'static {
     fn restore(snapshot: &[u8]) -> Result<Self, RestoreError>
     where
         Self: Sized;
+
+    /// A view of the current state. Another thread writes it later, while commands are applied. It
+    /// writes the bytes that [`snapshot`](StateMachine::snapshot) returns now. The default encodes
+    /// the state at once and keeps the bytes.
+    ///
+    /// Nothing is applied while this runs, so it has to be fast: clone a map that shares its
+    /// unchanged parts with the clone, or begin a read transaction.
+    fn view(&self) -> View {
+        self.snapshot().into()
+    }
+
+    /// Reads a state from a snapshot that may be larger than is good to hold in memory at once. All
+    /// of it has to be read. The default collects the bytes and calls
+    /// [`restore`](StateMachine::restore).
+    ///
+    /// # Errors
+    /// If the bytes are not a snapshot of this machine, or if `from` fails. They may come from a
+    /// peer, so do not panic, and do not reserve memory for a length before its bytes have come.
+    fn restore_from(from: &mut dyn Read) -> Result<Self, RestoreError>
+    where
+        Self: Sized,
+    {
+        let mut snapshot = Vec::new();
+        from.read_to_end(&mut snapshot)?;
+        Self::restore(&snapshot)
+    }
 
     /// A hash of the state, equal if the states are equal. Called rarely. The default hashes the
     /// snapshot; override it if that is too slow.
@@ -113,6 +154,13 @@ impl RestoreError {
     /// `reason` completes the sentence "not a usable snapshot: …".
     pub fn new(reason: impl Into<String>) -> RestoreError {
         RestoreError(reason.into())
+    }
+}
+
+/// A snapshot that cannot be read or ends too early.
+impl From<io::Error> for RestoreError {
+    fn from(error: io::Error) -> RestoreError {
+        RestoreError::new(error.to_string())
     }
 }
 

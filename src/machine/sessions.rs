@@ -55,12 +55,12 @@
 //! session. After an attempt without an answer, the client still does not know whether that was
 //! executed.
 
-use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::types::{ClientId, Era, KeyedMap, RequestId};
+use crate::types::{ClientId, CowMap, Era, RequestId};
 #[cfg(test)]
 pub(super) use saved::sessions_v2;
 pub(super) use saved::{SavedSessions, SavedSessionsV2};
@@ -121,8 +121,9 @@ pub struct Sessions {
     /// The number of closes in this era.
     closes: u64,
     key: ContentKey,
-    // Boxed: a map has spare capacity, and half of it may be empty.
-    table: KeyedMap<ClientId, Box<Session>>,
+    // A clone of this map is cheap. Sessions are behind an `Arc`, so that a change after that
+    // copies one session and no others of its shard.
+    table: CowMap<ClientId, Arc<Session>>,
     size: Size,
     /// What the last close left, or less since an era ended. It determines only when to propose the
     /// next close, so a restarted replica may start from zero.
@@ -155,16 +156,19 @@ impl Sessions {
             return Turn::Closed;
         }
         let open_from = self.open_from();
-        let session = match self.table.entry(request.client) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(_) if request.sequence < open_from => return Turn::Closed,
-            Entry::Vacant(entry) => {
-                entry.insert(Box::new(Session { closed: open_from, ..Session::default() }))
+        let session = match self.table.get_mut(&request.client) {
+            Some(session) => session,
+            None if request.sequence < open_from => return Turn::Closed,
+            None => {
+                let session = Session { closed: open_from, ..Session::default() };
+                self.table.insert(request.client, Arc::new(session));
+                self.table.get_mut(&request.client).expect("it was just put in")
             }
         };
         if request.sequence < session.closed {
             return Turn::Closed;
         }
+        let session = Arc::make_mut(session);
         session.used = self.era;
         session.promised = session.promised.max(floor);
         let before = session.result_bytes();
@@ -210,12 +214,12 @@ impl Sessions {
         let Some(next) = era.next().filter(|_| era == self.era) else { return false };
         (self.era, self.closes) = (next, 0);
         self.table.retain_unordered(|_, session| {
-            session.close_promised();
-            session.used >= era
+            let stays = session.used >= era;
+            if stays {
+                Arc::make_mut(session).close_promised();
+            }
+            stays
         });
-        // Give back the capacity of the map's largest size.
-        let room = self.table.len() * 2;
-        self.table.shrink_to(room);
         self.measure();
         // Only part of the table was removed. What was left before still counts as growth, or
         // frequent ends of eras would let the table grow for ever.
@@ -231,7 +235,8 @@ impl Sessions {
             return false;
         }
         self.closes += 1;
-        self.table.unordered_mut().for_each(|(_, session)| session.close_promised());
+        let sessions = self.table.unordered_mut();
+        sessions.for_each(|(_, session)| Arc::make_mut(session).close_promised());
         self.cut(LEFT);
         self.measure();
         self.left = self.size;
@@ -246,6 +251,7 @@ impl Sessions {
         let results = self.table.unordered().map(|(_, session)| session.result_bytes());
         let results = level(results, allowed.result_bytes);
         for (_, session) in self.table.unordered_mut() {
+            let session = Arc::make_mut(session);
             session.close_to(contents);
             session.trim_results(results);
         }
@@ -280,6 +286,7 @@ impl Sessions {
     /// Keeps the first result of an executed command, unless the floor has passed it.
     pub(super) fn keep(&mut self, request: RequestId, content: u64, result: &[u8]) {
         if let Some(session) = self.table.get_mut(&request.client) {
+            let session = Arc::make_mut(session);
             self.size.result_bytes -= session.result_bytes();
             session.keep((request.sequence, content), result);
             self.size.result_bytes += session.result_bytes();

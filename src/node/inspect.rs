@@ -119,7 +119,7 @@ impl SnapshotContents {
         own: usize,
         shared: impl FnOnce(S) -> Option<SharedContents>,
     ) -> Result<SnapshotContents, String> {
-        let sessions = sessions_in(&snapshot.state).map_err(|error| error.to_string())?;
+        let sessions = sessions_in(&mut &snapshot.state[..]).map_err(|error| error.to_string())?;
         Ok(SnapshotContents {
             executed: snapshot.own.executed,
             sessions: (sessions.era(), sessions.len()),

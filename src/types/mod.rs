@@ -6,6 +6,7 @@ mod address;
 mod ballot;
 mod command;
 mod consistency;
+mod cow;
 mod deps;
 mod durable;
 mod era;
@@ -36,6 +37,7 @@ pub use settings::{Optimisations, Timing};
 #[doc(hidden)]
 pub use self::{
     command::{Batch, Decision, ExecutionOrder, Value},
+    cow::CowMap,
     durable::{Durable, Held, Journal, Written},
     ids::MAX_SLOT,
     keyed::KeyedMap,

@@ -1,6 +1,7 @@
 //! The outputs of commands: what is encoded, what is kept, and who gets it.
 
 use super::*;
+use crate::machine::encode;
 
 /// A machine with answers of any length, which counts its calls.
 #[derive(Default)]

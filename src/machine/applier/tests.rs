@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::{Kv, KvCommand, KvOutput, RESULTS};
+use crate::machine::{Kv, KvCommand, KvOutput, RESULTS, encode};
 use crate::types::ClientId;
 
 pub(super) fn key(name: &str) -> Bytes {
@@ -227,10 +227,32 @@ fn a_restored_applier_still_knows_who_was_served() {
     for cut in 0..snapshot.len() {
         assert!(Applier::<Kv>::restore(&snapshot[..cut]).is_err(), "cut at {cut}");
     }
+    let longer = [&snapshot[..], &[0]].concat();
+    assert!(Applier::<Kv>::restore(&longer).is_err(), "one byte too many");
     let mut newer = snapshot;
-    newer[0] = 4;
+    newer[0] = 5;
     let error = Applier::<Kv>::restore(&newer).expect_err("another version");
-    assert_eq!(error.to_string(), "not a usable snapshot: version 4, not 3 or 2");
+    assert_eq!(error.to_string(), "not a usable snapshot: version 5, not 2 to 4");
+}
+
+/// Commands go on, sessions begin, grow and are closed, and a view is written only then.
+#[test]
+fn a_view_is_of_its_moment() {
+    let mut applier = Applier::new(Kv::new());
+    for client in 0..2000 {
+        apply(&mut applier, request(client, 1, &put(&client.to_string(), "before")));
+    }
+    let (digest, snapshot, view) = (applier.digest(), applier.snapshot(), applier.view());
+    for client in 1000..3000 {
+        apply(&mut applier, request(client, 2, &put(&client.to_string(), "after")));
+    }
+    apply(&mut applier, Era::FIRST.close(0, ReplicaId::from_index(0)));
+    assert_ne!(applier.digest(), digest);
+    let mut written = Vec::new();
+    view.write_to(&mut written).expect("memory takes all");
+    assert!(written == snapshot);
+    let restored: Applier<Kv> = Applier::restore(&written).expect("its own snapshot");
+    assert_eq!(restored.digest(), digest);
 }
 
 fn writes(command: &Command) -> bool {
@@ -443,7 +465,8 @@ proptest! {
         apply(&mut applier, command);
         let _ = applier.read(&bytes);
         let _ = Applier::<Kv>::restore(&bytes);
-        let versioned = [&[VERSION][..], &bytes].concat();
-        let _ = Applier::<Kv>::restore(&versioned);
+        for version in BEFORE_CONTENTS..=VERSION {
+            let _ = Applier::<Kv>::restore(&[&[version][..], &bytes].concat());
+        }
     }
 }

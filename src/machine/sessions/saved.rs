@@ -1,7 +1,9 @@
 //! The session table in a snapshot: one canonical form, and a checked way back from untrusted
-//! bytes.
+//! bytes. It is written and read one session at a time.
 
 use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,10 +14,21 @@ use super::ranges::Ranges;
 use super::session::{Kept, Session};
 use super::{ContentKey, RESULT_BYTES, RESULTS, Sessions};
 use crate::machine::RestoreError;
-use crate::types::{ClientId, Era, KeyedMap};
+use crate::machine::stream::{put, take};
+use crate::types::{ClientId, CowMap, Era};
 
-/// The table in a snapshot.
+/// The part of a snapshot before the sessions.
 #[derive(Serialize, Deserialize)]
+struct Head {
+    era: u32,
+    closes: u64,
+    key: ContentKey,
+    sessions: u64,
+}
+
+/// The table in a snapshot of version 3, which is one value.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 pub(in crate::machine) struct SavedSessions {
     pub(super) era: u32,
     pub(super) closes: u64,
@@ -75,44 +88,82 @@ impl From<SavedSessionsV2> for SavedSessions {
     }
 }
 
+fn save(client: ClientId, session: &Session) -> SavedSession {
+    SavedSession {
+        client: client.0,
+        executed: session.executed.sorted(),
+        before: session.before.as_ref().map_or(Vec::new(), |it| it.parts().to_vec()),
+        closed: session.closed,
+        promised: session.promised,
+        used: session.used.number(),
+        floor: session.floor,
+        results: session
+            .results
+            .iter()
+            .map(|kept| (kept.content, Bytes::copy_from_slice(&kept.result)))
+            .collect(),
+    }
+}
+
 impl Sessions {
-    /// The table in its canonical form.
-    pub(in crate::machine) fn to_saved(&self) -> SavedSessions {
-        let save = |client: ClientId, session: &Session| SavedSession {
-            client: client.0,
-            executed: session.executed.sorted(),
-            before: session.before.as_ref().map_or(Vec::new(), |it| it.parts().to_vec()),
-            closed: session.closed,
-            promised: session.promised,
-            used: session.used.number(),
-            floor: session.floor,
-            results: session
-                .results
-                .iter()
-                .map(|kept| (kept.content, Bytes::copy_from_slice(&kept.result)))
-                .collect(),
-        };
-        let sessions = self.table.unordered();
+    /// All sessions, sorted by client.
+    fn sorted(&self) -> Vec<(ClientId, &Session)> {
         let mut sessions: Vec<_> =
-            sessions.map(|(client, session)| save(*client, session)).collect();
-        sessions.sort_unstable_by_key(|session| session.client);
+            self.table.unordered().map(|(client, session)| (*client, &**session)).collect();
+        sessions.sort_unstable_by_key(|(client, _)| *client);
+        sessions
+    }
+
+    /// Writes the table in its canonical form.
+    pub(in crate::machine) fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
         let (era, closes, key) = (self.era.number(), self.closes, self.key);
-        SavedSessions { era, closes, key, sessions }
+        let mut space = Vec::new();
+        put(to, &Head { era, closes, key, sessions: self.table.len() as u64 }, &mut space)?;
+        let mut sessions = self.sorted().into_iter();
+        sessions.try_for_each(|(client, session)| put(to, &save(client, session), &mut space))
+    }
+
+    /// The inverse of `write_to`, for untrusted bytes. It reads nothing after the table.
+    pub(in crate::machine) fn read_from(from: &mut dyn Read) -> Result<Sessions, RestoreError> {
+        let mut space = Vec::new();
+        let Head { era, closes, key, sessions } = take(from, &mut space)?;
+        let saved = (0..sessions).map(|_| take(from, &mut space));
+        Sessions::load(era, closes, key, saved)
     }
 
     /// The inverse of `to_saved`, for untrusted bytes.
     pub(in crate::machine) fn from_saved(saved: SavedSessions) -> Result<Sessions, RestoreError> {
         let SavedSessions { era, closes, key, sessions } = saved;
+        Sessions::load(era, closes, key, sessions.into_iter().map(Ok))
+    }
+
+    fn load(
+        era: u32,
+        closes: u64,
+        key: ContentKey,
+        saved: impl Iterator<Item = Result<SavedSession, RestoreError>>,
+    ) -> Result<Sessions, RestoreError> {
         let era = Era::new(era).ok_or_else(|| RestoreError::new("an era that never comes"))?;
-        if !sessions.is_sorted_by(|a, b| a.client < b.client) {
-            return Err(RestoreError::new("sessions are not in order"));
+        let (mut table, mut last) = (CowMap::default(), None);
+        for saved in saved {
+            let saved = saved?;
+            if last.is_some_and(|last| last >= saved.client) {
+                return Err(RestoreError::new("sessions are not in order"));
+            }
+            last = Some(saved.client);
+            table.insert(ClientId(saved.client), Arc::new(load(saved, era)?));
         }
-        let load = |it: SavedSession| Ok((ClientId(it.client), Box::new(load(it, era)?)));
-        let table =
-            sessions.into_iter().map(load).collect::<Result<KeyedMap<_, _>, RestoreError>>()?;
         let mut sessions = Sessions { era, closes, key, table, ..Sessions::default() };
         sessions.measure();
         Ok(sessions)
+    }
+
+    /// The table as version 3 wrote it.
+    #[cfg(test)]
+    pub(in crate::machine) fn to_saved(&self) -> SavedSessions {
+        let sessions = self.sorted().into_iter().map(|(client, it)| save(client, it)).collect();
+        let (era, closes, key) = (self.era.number(), self.closes, self.key);
+        SavedSessions { era, closes, key, sessions }
     }
 }
 

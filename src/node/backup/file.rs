@@ -186,7 +186,7 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     if inside.epoch != EPOCH || !own.is_empty() || !inside.own.executed.includes(&executed) {
         return Err(damaged("what it holds does not fit what it says"));
     }
-    let sessions = sessions_in(&inside.state).map_err(|error| wrong(&error))?;
+    let sessions = sessions_in(&mut &inside.state[..]).map_err(|error| wrong(&error))?;
     let backup = Backup {
         id,
         cluster,

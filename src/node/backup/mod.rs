@@ -104,7 +104,7 @@ pub fn backup<S: StateMachine>(
     file::check_name(file, overwrite)?;
     let Taken { cluster, replica, replicas, source, position, checkpoint, state } =
         take(machine, directory, &options.skip)?;
-    let sessions = sessions_in(&state).map_err(BackupError::State)?;
+    let sessions = sessions_in(&mut &state[..]).map_err(BackupError::State)?;
     let mut left_out: Vec<_> =
         checkpoint.own.iter().filter_map(|it| it.protocol()?.instance()).collect();
     left_out.sort_unstable();
