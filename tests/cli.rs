@@ -384,6 +384,7 @@ fn a_directory_that_is_not_permitted_is_no_lost_one() {
 /// A directory as a replica would leave it, with one vote, one decision and one snapshot.
 fn replicas_directory(path: &Path) {
     use isonomy::internals::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
+    use isonomy::internals::wire::{encode_record, encode_snapshot};
     use isonomy::types::{Ballot, Deps, Executed, InstanceId, LogPosition, ReplicaId, Value};
     let replica = ReplicaId::new(2).expect("a number");
     let options = StoreOptions {
@@ -404,7 +405,7 @@ fn replicas_directory(path: &Path) {
         Record::Committed { id: InstanceId::new(replica, 6), value, deps },
     ] {
         let mut bytes = bytes::BytesMut::new();
-        isonomy::internals::wire::encode_record(1, &record, &mut bytes);
+        encode_record(1, &record, &mut bytes);
         store.log.append(&bytes).expect("there is room");
     }
     store.log.flush().expect("it flushes");
@@ -425,8 +426,7 @@ fn replicas_directory(path: &Path) {
     };
     let state = isonomy::machine::Applier::new(isonomy::machine::Kv::new()).snapshot();
     let write = |bytes: &[u8]| writer.write(bytes);
-    isonomy::internals::wire::encode_snapshot(1, "blue", &checkpoint, &state, write)
-        .expect("there is room");
+    encode_snapshot(1, "blue", &checkpoint, |to| to.write_all(&state), write).expect("room");
     writer.finish().expect("it flushes");
     store.log.close().expect("it closes");
 }

@@ -17,7 +17,7 @@ use super::pending::{Answer, Waited};
 use super::poison::{self, PoisonedCommand};
 use super::shared::{Lifecycle, ReplicaShared};
 use super::work::{ApplyMetrics, Work};
-use crate::machine::{Applier, Outcome, Refusal, StateMachine};
+use crate::machine::{Applier, Outcome, Refusal, StateMachine, StateView};
 use crate::replica::Execution;
 use crate::storage::Trail;
 use crate::types::{Batch, Command, InstanceId, RequestId, Time};
@@ -187,14 +187,12 @@ impl<S: StateMachine> Apply<S> {
         self.shared.note_sessions(self.applier.sessions());
     }
 
-    /// Encodes the state. Nothing is executed meanwhile.
-    fn checkpoint(&mut self) -> Vec<u8> {
+    /// Makes a view of the state, which another thread writes. Nothing is executed meanwhile.
+    fn checkpoint(&mut self) -> StateView {
         self.doing = Doing::Other("took a snapshot");
         let begun = self.shared.clock.now();
-        let state = self.applier.snapshot();
-        let mut metrics = lock(&self.shared.applied);
-        metrics.stall.record(self.shared.clock.now().since(begun));
-        metrics.state_bytes = state.len() as u64;
+        let state = self.applier.view();
+        lock(&self.shared.applied).stall.record(self.shared.clock.now().since(begun));
         state
     }
 

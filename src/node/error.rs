@@ -47,6 +47,10 @@ pub enum SnapshotError {
     /// The snapshot could not be written. Nothing else is lost.
     #[error("the snapshot could not be written: {0}")]
     Failed(#[from] StorageError),
+    /// The state machine's [view](crate::machine::View) failed or panicked while its state was
+    /// written. The replica tries again later, with a new view.
+    #[error("the state machine did not write its state: {0}")]
+    State(String),
     /// The replica stopped before the snapshot was complete.
     #[error("the replica has stopped")]
     Stopped,

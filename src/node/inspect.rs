@@ -22,7 +22,7 @@ use crate::types::{
     Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, RequestId, Slot,
     Value,
 };
-use crate::wire::{Limits, Snapshot, decode_own_snapshot, decode_record, replicas_in_snapshot};
+use crate::wire::{Limits, ReadSnapshotError, SnapshotDecoder, Wire, decode_record};
 use again::Again;
 
 /// The contents of a replica's directory.
@@ -89,44 +89,42 @@ impl SnapshotContents {
     fn of(disk: &FileDisk, file: &str, whose: &Identity) -> Result<SnapshotContents, String> {
         let say = |error: StorageError| error.to_string();
         let mut reader = SnapshotReader::open(disk, file).map_err(say)?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = reader.next_chunk().map_err(say)? {
-            bytes.extend_from_slice(&chunk);
-        }
-        let bytes = Bytes::from(bytes);
-        let replicas = replicas_in_snapshot(&bytes).ok_or("it is no replica's snapshot")?;
-        let limits = Limits::new(replicas);
+        let mut decoder = SnapshotDecoder::new(|| reader.next_chunk());
+        let wrong = |error: ReadSnapshotError<StorageError>| error.to_string();
+        let replicas = decoder.replicas().map_err(wrong)?.ok_or("it is no replica's snapshot")?;
+        let (cluster, limits) = (&whose.cluster, Limits::new(replicas));
         let protocol = protocol(whose)?;
         if protocol == ProtocolKind::EPaxos {
-            let decoded =
-                decode_own_snapshot::<ProtocolSnapshot, Record>(&bytes, &whose.cluster, &limits);
-            let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
-            return SnapshotContents::new(snapshot, own.len(), |shared| Some(shared.into()));
+            let front = decoder.front::<ProtocolSnapshot>(cluster, &limits).map_err(wrong)?;
+            let (executed, shared) = (front.executed, Some(front.shared.into()));
+            return SnapshotContents::read::<Record, _>(decoder, &limits, executed, shared);
         }
         with_protocol!(protocol, P => {
-            type Decoded = (
-                Snapshot<<P as Protocol>::Snapshot>,
-                Vec<replica::Record<<P as Protocol>::Record>>,
-            );
-            let decoded: Result<Decoded, _> = decode_own_snapshot(&bytes, &whose.cluster, &limits);
-            let (snapshot, own) = decoded.map_err(|error| error.to_string())?;
-            SnapshotContents::new(snapshot, own.len(), |_| None)
+            type Shared = <P as Protocol>::Snapshot;
+            type OfProtocol = <P as Protocol>::Record;
+            let front = decoder.front::<Shared>(cluster, &limits).map_err(wrong)?;
+            SnapshotContents::read::<OfProtocol, _>(decoder, &limits, front.executed, None)
         })
     }
 
-    fn new<S>(
-        snapshot: Snapshot<S>,
-        own: usize,
-        shared: impl FnOnce(S) -> Option<SharedContents>,
-    ) -> Result<SnapshotContents, String> {
-        let sessions = sessions_in(&mut &snapshot.state[..]).map_err(|error| error.to_string())?;
-        Ok(SnapshotContents {
-            executed: snapshot.own.executed,
-            sessions: (sessions.era(), sessions.len()),
-            state_bytes: snapshot.state.len() as u64,
-            shared: shared(snapshot.shared),
-            own,
-        })
+    /// Reads what is behind the front.
+    fn read<R: Wire, F>(
+        mut decoder: SnapshotDecoder<F, StorageError>,
+        limits: &Limits,
+        executed: Executed,
+        shared: Option<SharedContents>,
+    ) -> Result<SnapshotContents, String>
+    where
+        F: FnMut() -> Result<Option<Bytes>, StorageError>,
+    {
+        let wrong = |error: ReadSnapshotError<StorageError>| error.to_string();
+        let sessions = decoder.state(|from| sessions_in(from)).map_err(wrong)?;
+        let sessions = sessions.map_err(|error| error.to_string())?;
+        let sessions = (sessions.era(), sessions.len());
+        let mut own = 0;
+        let count = |_: replica::Record<R>| own += 1;
+        let state_bytes = decoder.own(limits, count).map_err(wrong)?.state_bytes;
+        Ok(SnapshotContents { executed, sessions, state_bytes, shared, own })
     }
 }
 

@@ -123,7 +123,7 @@ pub struct SnapshotMetrics {
     pub took: Latency,
     /// How long a snapshot blocked the core.
     pub core_stall: Latency,
-    /// How long a snapshot blocked the state machine.
+    /// How long a snapshot blocked the state machine: the time it took to make a view of its state.
     pub apply_stall: Latency,
     /// Snapshots of other replicas that replaced the state here.
     pub installed: u64,

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
 use crossbeam::channel::Receiver;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -39,13 +38,13 @@ use super::status::NodeProtocol;
 use super::work::Work;
 use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
-use crate::replica::{Core, Output, OwnSnapshot};
+use crate::replica::{Core, Output, OwnSnapshot, Record};
 use crate::storage::{
     Disk, FileDisk, FoundEnd, LastCommand, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
     SnapshotOptions, StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
 };
 use crate::types::{ClientId, ReplicaId, ReplicaSet, RequestId};
-use crate::wire::{self, ServerInfo, decode_own_snapshot};
+use crate::wire::{self, Front, ReadSnapshotError, ServerInfo, SnapshotDecoder, SnapshotEnd};
 
 /// Where records are kept.
 #[derive(Debug)]
@@ -312,32 +311,26 @@ impl Kept {
         };
         let info = reader.info().clone();
         let failed = |error| StartError::Storage { directory: self.name.clone(), error };
-        let mut file = Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0));
-        while let Some(chunk) = reader.next_chunk().map_err(failed)? {
-            file.extend_from_slice(&chunk);
-        }
         // The checksums are right, so the writer wrote something that this version cannot decode.
-        let wrong = |what: String| {
-            failed(StorageError::Damaged { file: info.file.clone(), offset: 0, what })
+        let wrong =
+            |what: String| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
+        let say = |error: ReadSnapshotError<StorageError>| {
+            failed(error.either(|error| wrong(error.to_string())))
         };
         let limits = wire::Limits::new(replicas);
-        let decoded = decode_own_snapshot::<P::Snapshot, P::Record>(
-            &Bytes::from(file),
-            &self.cluster,
-            &limits,
-        );
-        let (snapshot, records) = decoded.map_err(|error| wrong(error.to_string()))?;
-        if snapshot.epoch != EPOCH {
-            return Err(wrong(format!("it is of epoch {}", snapshot.epoch)));
+        let mut decoder = SnapshotDecoder::new(|| reader.next_chunk());
+        let front = decoder.front::<P::Snapshot>(&self.cluster, &limits).map_err(say)?;
+        if front.epoch != EPOCH {
+            return Err(failed(wrong(format!("it is of epoch {}", front.epoch))));
         }
-        let applier = Applier::restore(&snapshot.state);
-        let applier = applier.map_err(|error| wrong(error.to_string()))?;
-        core.restore_snapshot(snapshot.shared, &snapshot.own.executed);
-        for record in records {
-            core.restore(record, out);
-        }
-        let state_bytes = snapshot.state.len() as u64;
-        let first = Some((snapshot.own, info, state_bytes));
+        let applier = decoder.state(|from| Applier::restore_from(from)).map_err(say)?;
+        let applier = applier.map_err(|error| failed(wrong(error.to_string())))?;
+        let Front { executed, shared, .. } = front;
+        core.restore_snapshot(shared, &executed);
+        let restore = |record: Record<P::Record>| core.restore(record, out);
+        let end = decoder.own(&limits, restore);
+        let SnapshotEnd { id, bytes, state_bytes } = end.map_err(say)?;
+        let first = Some((OwnSnapshot { id, executed, bytes }, info, state_bytes));
         Ok((Begun { kept: self, first }, Some(applier)))
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::error::ProposeError;
 use super::latency::Latency;
 use super::pending::Waiter;
+use crate::machine::StateView;
 use crate::replica::Execution;
 use crate::types::Command;
 
@@ -22,8 +23,8 @@ pub(super) enum Work {
     /// Boxed to keep this enum small: the other variants are a few words long.
     Read(Bytes, Box<Waiter>),
     Digest(oneshot::Sender<u64>),
-    /// Encodes the current state for a snapshot.
-    Checkpoint(Box<dyn FnOnce(Vec<u8>) + Send>),
+    /// Makes a view of the current state for a snapshot.
+    Checkpoint(Box<dyn FnOnce(StateView) + Send>),
     /// Replaces the state with another replica's: an `Applier` of the same machine.
     Install(Box<dyn Any + Send>),
     /// Reports that all earlier work is done.
@@ -88,8 +89,6 @@ pub(super) struct ApplyMetrics {
     pub(super) fast: Latency,
     /// As above, for commands committed on another path.
     pub(super) slow: Latency,
-    /// How long it took to encode the state for a snapshot.
+    /// How long it took to make a view of the state for a snapshot.
     pub(super) stall: Latency,
-    /// The length of the state at the last snapshot, in bytes.
-    pub(super) state_bytes: u64,
 }

@@ -67,8 +67,8 @@ pub use peer::{
 };
 pub use reader::{Limits, Reader};
 pub use snapshot::{
-    SNAPSHOT_VERSION, Snapshot, SnapshotError, decode_own_snapshot, decode_snapshot,
-    encode_snapshot, replicas_in_snapshot,
+    Encoded, Front, ReadSnapshotError, SNAPSHOT_VERSION, STATE_PIECE, SnapshotDecoder, SnapshotEnd,
+    SnapshotError, WriteSnapshotError, encode_snapshot,
 };
 
 use bytes::BytesMut;

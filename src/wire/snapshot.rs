@@ -2,46 +2,52 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | magic 8 · version 1 · length of the shared part 8 · length of the state 8 |
+//! | header | magic 8 · version 1 · length of the shared part 8 |
 //! | shared | epoch (varint) · cluster (text) · executed · the protocol's shared part |
-//! | state | the state machine and the sessions, in their own encoding |
+//! | state | the state machine and the sessions, in their own encoding, in pieces |
 //! | *other replicas get everything above this line* | |
 //! | own | name 8 · number of records 8 · for each its length (varint) and the record |
 //!
+//! A piece is: length 4 · XXH3-64 of its bytes 8 · the bytes. All pieces but the last have
+//! [`STATE_PIECE`] bytes. After the last piece come a length of 0 and the length of the whole state
+//! 8. So the length of the state need not be known before it is written, and neither the writer nor
+//! the reader holds more than one piece. Fixed-width numbers are little-endian.
+//!
 //! The name is the XXH3-64 of the part for others, and so also its checksum. A replica serves a
 //! snapshot by reading ranges from its start, and the receiver can tell whether it is complete.
+//!
+//! Version 1 had another header, with the length of the state at its end, and the state was not
+//! divided. It can still be read.
 
-use bytes::{Bytes, BytesMut};
-use xxhash_rust::xxh3::Xxh3;
+mod decode;
+#[cfg(test)]
+mod tests;
 
-use super::peer::take_version;
+use std::io::{self, Write};
+
+use bytes::BytesMut;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+pub use decode::{Front, ReadSnapshotError, SnapshotDecoder, SnapshotEnd};
+
 use super::values::{put_varint, take_slot, too_high};
-use super::{DecodeError, Flaw, Limits, Reader, Wire, decode_record, encode_record};
-use crate::replica::{Checkpoint, OwnSnapshot, Record, SnapshotId};
-use crate::types::{Deps, Executed, MAX_REPLICAS, MAX_SLOT};
+use super::{DecodeError, Reader, Wire, encode_record};
+use crate::replica::{Checkpoint, OwnSnapshot, SnapshotId};
+use crate::types::{Deps, Executed, MAX_SLOT};
 
 /// The version of snapshots.
-pub const SNAPSHOT_VERSION: u8 = 1;
+pub const SNAPSHOT_VERSION: u8 = 2;
+/// The previous version, which can still be read. Its state is not divided.
+const UNDIVIDED: u8 = 1;
+/// The length of each piece of a state except the last, in bytes.
+pub const STATE_PIECE: usize = 256 << 10;
 
 const MAGIC: [u8; 8] = *b"isonomyS";
-const HEADER: usize = 25;
-/// The length of the name and the number of records.
-const OWN_HEADER: usize = 16;
-/// Records are written in pieces of about this many bytes.
+const HEADER: usize = 17;
+/// The length and the checksum of a piece.
+const PIECE_HEADER: usize = 12;
+/// Records are handed on in pieces of about this many bytes.
 const PIECE: usize = 256 << 10;
-
-/// A decoded snapshot, without the replica's own part.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Snapshot<S> {
-    /// Its name and length, for serving it.
-    pub own: OwnSnapshot,
-    /// The epoch in which it was taken.
-    pub epoch: u32,
-    /// The protocol's shared part.
-    pub shared: S,
-    /// The state machine and the sessions.
-    pub state: Bytes,
-}
 
 /// Why a snapshot cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,10 +61,18 @@ pub enum SnapshotError {
         /// The hash of its bytes.
         found: u64,
     },
-    /// It is shorter or longer than its header says.
-    #[error("the snapshot has {found} bytes where its header says {expected}")]
+    /// One piece of the state is not what was written.
+    #[error("the snapshot is damaged in piece {piece} of its state, at byte {offset}")]
+    DamagedPiece {
+        /// The number of the piece, from 0.
+        piece: u64,
+        /// Where the piece starts.
+        offset: u64,
+    },
+    /// Its state is shorter or longer than its end says.
+    #[error("the snapshot has {found} bytes of state where its end says {expected}")]
     Length {
-        /// The length in its header.
+        /// The length at its end.
         expected: u64,
         /// The length found.
         found: u64,
@@ -71,43 +85,75 @@ pub enum SnapshotError {
         /// The snapshot's cluster.
         found: String,
     },
-    /// Its writer encoded it differently: [`Flaw::Version`] if that was another version; otherwise
-    /// the writer has a bug.
+    /// Its writer encoded it differently: [`Flaw::Version`](super::Flaw::Version) if that was
+    /// another version; otherwise the writer has a bug.
     #[error("the snapshot cannot be read: {0}")]
     Decode(#[from] DecodeError),
 }
 
-/// Writes a snapshot of `checkpoint` and `state` in pieces to `write`. Returns what to tell the
-/// core once the snapshot is durable.
+/// Why a snapshot was not written.
+#[derive(Debug)]
+pub enum WriteSnapshotError<E> {
+    /// The writer failed.
+    Write(E),
+    /// The state failed to write itself.
+    State(io::Error),
+}
+
+/// A snapshot that was written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Encoded {
+    /// What to tell the core once the snapshot is durable.
+    pub own: OwnSnapshot,
+    /// The length of the state.
+    pub state_bytes: u64,
+}
+
+/// Writes a snapshot of `checkpoint` and of the state that `state` writes, in pieces, to `write`.
 ///
 /// # Errors
-/// The first error of `write`, which is then not called again.
+/// The first error of `write`, which is then not called again, or the error of `state`.
 pub fn encode_snapshot<S: Wire, R: Wire, E>(
     epoch: u32,
     cluster: &str,
     checkpoint: &Checkpoint<S, R>,
-    state: &[u8],
+    state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     mut write: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<OwnSnapshot, E> {
+) -> Result<Encoded, WriteSnapshotError<E>> {
     let mut out = BytesMut::zeroed(HEADER);
     put_varint(&mut out, u64::from(epoch));
     cluster.to_owned().encode(&mut out);
     checkpoint.executed.encode(&mut out);
     checkpoint.shared.encode(&mut out);
-    let lengths = [(out.len() - HEADER) as u64, state.len() as u64];
+    let length = (out.len() - HEADER) as u64;
     out[..8].copy_from_slice(&MAGIC);
     out[8] = SNAPSHOT_VERSION;
-    out[9..17].copy_from_slice(&lengths[0].to_le_bytes());
-    out[17..HEADER].copy_from_slice(&lengths[1].to_le_bytes());
+    out[9..HEADER].copy_from_slice(&length.to_le_bytes());
+    let mut pieces = Pieces::new(&mut write);
+    pieces.put(&out).map_err(WriteSnapshotError::Write)?;
 
-    let mut hash = Xxh3::new();
-    hash.update(&out);
-    hash.update(state);
-    let (id, bytes) = (SnapshotId(hash.digest()), (out.len() + state.len()) as u64);
-    write(&out)?;
-    write(state)?;
+    let written = state(&mut pieces);
+    if let Some(error) = pieces.error.take() {
+        return Err(WriteSnapshotError::Write(error));
+    }
+    written.map_err(WriteSnapshotError::State)?;
+    pieces.end().map_err(WriteSnapshotError::Write)?;
+    let Pieces { hash, bytes, state_bytes, .. } = pieces;
+    let id = SnapshotId(hash.digest());
 
-    out.clear();
+    write_own(epoch, id, checkpoint, write).map_err(WriteSnapshotError::Write)?;
+    let own = OwnSnapshot { id, executed: checkpoint.executed.clone(), bytes };
+    Ok(Encoded { own, state_bytes })
+}
+
+/// Writes the replica's own part.
+fn write_own<S, R: Wire, E>(
+    epoch: u32,
+    id: SnapshotId,
+    checkpoint: &Checkpoint<S, R>,
+    mut write: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut out = BytesMut::new();
     out.extend_from_slice(&id.0.to_le_bytes());
     out.extend_from_slice(&(checkpoint.own.len() as u64).to_le_bytes());
     let mut one = BytesMut::new();
@@ -121,111 +167,78 @@ pub fn encode_snapshot<S: Wire, R: Wire, E>(
             out.clear();
         }
     }
-    write(&out)?;
-    Ok(OwnSnapshot { id, executed: checkpoint.executed.clone(), bytes })
+    write(&out)
 }
 
-/// Decodes a snapshot from another replica, of which `id` was expected. The state is a slice of
-/// `bytes`.
-///
-/// # Errors
-/// If it is not a complete, sound snapshot of `cluster` with that name.
-pub fn decode_snapshot<S: Wire>(
-    bytes: &Bytes,
-    id: SnapshotId,
-    cluster: &str,
-    limits: &Limits,
-) -> Result<Snapshot<S>, SnapshotError> {
-    let (shared, state) = lengths(bytes, limits)?;
-    let expected = HEADER as u64 + shared + state;
-    let found = bytes.len() as u64;
-    if expected != found {
-        return Err(SnapshotError::Length { expected, found });
-    }
-    let hash = xxhash_rust::xxh3::xxh3_64(bytes);
-    if hash != id.0 {
-        return Err(SnapshotError::Damaged { expected: id.0, found: hash });
-    }
-    let state_at = HEADER + usize::try_from(shared).expect("it is in memory");
-    // A copy, because payloads are slices of it, live long, and must not keep the state in memory.
-    // Offsets in errors count from the start of the snapshot.
-    let front = Bytes::copy_from_slice(&bytes[..state_at]);
-    let mut from = Reader::new(&front, limits);
-    from.skip(HEADER);
-    let epoch = from.varint32("an epoch")?;
-    let found: String = from.read()?;
-    if found != cluster {
-        return Err(SnapshotError::OtherCluster { expected: cluster.to_owned(), found });
-    }
-    let (executed, shared) = (from.read()?, from.read()?);
-    from.finish()?;
-    let own = OwnSnapshot { id, executed, bytes: expected };
-    Ok(Snapshot { own, epoch, shared, state: bytes.slice(state_at..) })
+/// Divides a state into pieces as it is written. The pieces depend on the state alone, so that
+/// equal snapshots have equal names.
+struct Pieces<'a, W, E> {
+    write: &'a mut W,
+    /// The next piece: room for its header, then its bytes so far.
+    piece: Vec<u8>,
+    hash: Xxh3,
+    bytes: u64,
+    state_bytes: u64,
+    /// The error of `write`. The state's writer gets only a hint of it, and may ignore that.
+    error: Option<E>,
 }
 
-/// Decodes an own snapshot, with its own records in order.
-///
-/// # Errors
-/// If it is not a complete, sound snapshot of `cluster`.
-pub fn decode_own_snapshot<S: Wire, R: Wire>(
-    file: &Bytes,
-    cluster: &str,
-    limits: &Limits,
-) -> Result<(Snapshot<S>, Vec<Record<R>>), SnapshotError> {
-    let (shared, state) = lengths(file, limits)?;
-    let others = HEADER as u64 + shared + state;
-    let found = file.len() as u64;
-    if others + OWN_HEADER as u64 > found {
-        return Err(SnapshotError::Length { expected: others + OWN_HEADER as u64, found });
+impl<'a, W: FnMut(&[u8]) -> Result<(), E>, E> Pieces<'a, W, E> {
+    fn new(write: &'a mut W) -> Pieces<'a, W, E> {
+        let piece = vec![0; PIECE_HEADER];
+        Pieces { write, piece, hash: Xxh3::new(), bytes: 0, state_bytes: 0, error: None }
     }
-    let own = file.slice(usize::try_from(others).expect("it is in memory")..);
-    let mut from = Reader::new(&own, limits);
-    let id = SnapshotId(from.fixed("the snapshot's name")?);
-    let count = from.fixed("the number of records")?;
-    let prefix = file.slice(..file.len() - own.len());
-    let snapshot = decode_snapshot(&prefix, id, cluster, limits)?;
-    let mut records = Vec::new();
-    for _ in 0..count {
-        // A separate copy, for the same reason.
-        let bytes = Bytes::copy_from_slice(&from.bytes("a record")?);
-        records.push(decode_record(bytes, limits)?.1);
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), E> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        (self.write)(bytes)
     }
-    from.finish()?;
-    Ok((snapshot, records))
-}
 
-/// The size of a snapshot's cluster, for callers that do not know it; `None` if this is not a
-/// snapshot. It checks nothing else.
-pub fn replicas_in_snapshot(bytes: &Bytes) -> Option<usize> {
-    let limits = Limits::new(1);
-    lengths(bytes, &limits).ok()?;
-    let mut from = Reader::new(bytes, &limits);
-    from.skip(HEADER);
-    from.varint32("an epoch").ok()?;
-    let _: String = from.read().ok()?;
-    // The set of executed instances starts with a vector, which starts with its length.
-    let replicas = usize::try_from(from.varint("a vector").ok()?).ok()?;
-    (1..=MAX_REPLICAS).contains(&replicas).then_some(replicas)
-}
+    fn put_piece(&mut self) -> Result<(), E> {
+        let mut piece = std::mem::take(&mut self.piece);
+        let (header, bytes) = piece.split_at_mut(PIECE_HEADER);
+        let length = u32::try_from(bytes.len()).expect("pieces are short");
+        header[..4].copy_from_slice(&length.to_le_bytes());
+        header[4..].copy_from_slice(&xxh3_64(bytes).to_le_bytes());
+        self.state_bytes += u64::from(length);
+        self.put(&piece)?;
+        piece.truncate(PIECE_HEADER);
+        self.piece = piece;
+        Ok(())
+    }
 
-/// The lengths in the header: of the shared part and of the state. Their sum fits into 63 bits.
-fn lengths(bytes: &Bytes, limits: &Limits) -> Result<(u64, u64), SnapshotError> {
-    let mut from = Reader::new(bytes, limits);
-    for byte in MAGIC {
-        let start = from.offset();
-        if from.byte("a snapshot")? != byte {
-            return Ok(from.refuse(start, Flaw::NotASnapshot)?);
+    /// Writes the last piece and the end of the state.
+    fn end(&mut self) -> Result<(), E> {
+        if self.piece.len() > PIECE_HEADER {
+            self.put_piece()?;
         }
+        let mut end = [0; 12];
+        end[4..].copy_from_slice(&self.state_bytes.to_le_bytes());
+        self.put(&end)
     }
-    take_version(SNAPSHOT_VERSION, &mut from)?;
-    let (shared, state) = (from.fixed("a length")?, from.fixed("a length")?);
-    let (limit, what) = (i64::MAX as u64 / 2, "a snapshot's bytes");
-    for found in [shared, state] {
-        if found > limit {
-            return Ok(from.refuse(HEADER - OWN_HEADER, Flaw::TooMany { what, found, limit })?);
+}
+
+impl<W: FnMut(&[u8]) -> Result<(), E>, E> Write for Pieces<'_, W, E> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.error.is_some() {
+            return Err(io::Error::other("the snapshot could not be written"));
         }
+        let room = STATE_PIECE - (self.piece.len() - PIECE_HEADER);
+        let now = &bytes[..bytes.len().min(room)];
+        self.piece.extend_from_slice(now);
+        if now.len() == room
+            && let Err(error) = self.put_piece()
+        {
+            self.error = Some(error);
+            return Err(io::Error::other("the snapshot could not be written"));
+        }
+        Ok(now.len())
     }
-    Ok((shared, state))
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A set of executed instances: the floor; then for each owner the number of ranges, and for each
@@ -264,6 +277,3 @@ impl Wire for Executed {
         Ok(executed)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,6 +10,7 @@
 //!
 //! Numbers are little-endian.
 
+use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,11 +20,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Backup, BackupError, Source};
-use crate::machine::sessions_in;
+use crate::machine::{Applier, RestoreError, StateMachine, sessions_in};
 use crate::node::EPOCH;
 use crate::protocol::epaxos::{ProtocolSnapshot, Record};
+use crate::replica;
 use crate::types::{Executed, LogPosition, MAX_REPLICAS, ReplicaId};
-use crate::wire::{Limits, Reader, Wire, decode_own_snapshot};
+use crate::wire::{Limits, ReadSnapshotError, Reader, SnapshotDecoder, SnapshotEnd, Wire};
 
 const MAGIC: [u8; 8] = *b"isonomyB";
 const VERSION: u32 = 1;
@@ -39,8 +41,6 @@ pub(super) struct Contents {
     pub(super) backup: Backup,
     /// The snapshot that a restored replica starts from.
     pub(super) snapshot: Bytes,
-    /// The state inside that snapshot.
-    pub(super) state: Bytes,
 }
 
 /// Whether a backup may be written under this name.
@@ -181,12 +181,17 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     let told = bytes.slice(HEADER..snapshot_at);
     let (cluster, executed) = read_told(&told, &limits).map_err(|error| wrong(&error))?;
     let snapshot = bytes.slice(snapshot_at..bytes.len() - END);
-    let decoded = decode_own_snapshot::<ProtocolSnapshot, Record>(&snapshot, &cluster, &limits);
-    let (inside, own) = decoded.map_err(|error| wrong(&error))?;
-    if inside.epoch != EPOCH || !own.is_empty() || !inside.own.executed.includes(&executed) {
+    let say = |error: ReadSnapshotError<Infallible>| damaged(&error.to_string());
+    let mut decoder = decoder(&snapshot);
+    let inside = decoder.front::<ProtocolSnapshot>(&cluster, &limits).map_err(say)?;
+    let sessions = decoder.state(|from| sessions_in(from)).map_err(say)?;
+    let sessions = sessions.map_err(|error| wrong(&error))?;
+    let mut own = 0u64;
+    let count = |_: replica::Record<Record>| own += 1;
+    let SnapshotEnd { state_bytes, .. } = decoder.own(&limits, count).map_err(say)?;
+    if inside.epoch != EPOCH || own > 0 || !inside.executed.includes(&executed) {
         return Err(damaged("what it holds does not fit what it says"));
     }
-    let sessions = sessions_in(&mut &inside.state[..]).map_err(|error| wrong(&error))?;
     let backup = Backup {
         id,
         cluster,
@@ -198,9 +203,30 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
         left_out,
         era: sessions.era(),
         sessions: sessions.len(),
-        state_bytes: inside.state.len() as u64,
+        state_bytes,
     };
-    Ok(Contents { backup, snapshot, state: inside.state })
+    Ok(Contents { backup, snapshot })
+}
+
+/// Checks that the state in a sound backup is a state of this machine.
+pub(super) fn check_state<S: StateMachine>(
+    snapshot: &Bytes,
+    backup: &Backup,
+) -> Result<(), RestoreError> {
+    let say = |error: ReadSnapshotError<Infallible>| RestoreError::new(error.to_string());
+    let mut decoder = decoder(snapshot);
+    let limits = Limits::new(backup.replicas);
+    decoder.front::<ProtocolSnapshot>(&backup.cluster, &limits).map_err(say)?;
+    decoder.state(|from| Applier::<S>::restore_from(from)).map_err(say)?.map(drop)
+}
+
+type InMemory<F> = SnapshotDecoder<F, Infallible>;
+
+fn decoder(
+    snapshot: &Bytes,
+) -> InMemory<impl FnMut() -> Result<Option<Bytes>, Infallible> + use<>> {
+    let mut whole = Some(snapshot.clone());
+    SnapshotDecoder::new(move || Ok(whole.take()))
 }
 
 fn read_told(

@@ -17,18 +17,19 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use error::BackupError;
 
 use super::EPOCH;
-use crate::machine::{Applier, StateMachine, sessions_in};
+use crate::machine::StateMachine;
 use crate::protocol::ProtocolKind;
 use crate::replica::{Checkpoint, Record};
 use crate::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use crate::types::{Era, Executed, LogPosition, ReplicaId, ReplicaSet, RequestId};
-use crate::wire::encode_snapshot;
+use crate::wire::{WriteSnapshotError, encode_snapshot};
 use file::Contents;
 use take::{Taken, take};
 
@@ -102,14 +103,13 @@ pub fn backup<S: StateMachine>(
     let (directory, file) = (directory.as_ref(), file.as_ref());
     let overwrite = options.overwrite;
     file::check_name(file, overwrite)?;
-    let Taken { cluster, replica, replicas, source, position, checkpoint, state } =
+    let Taken { cluster, replica, replicas, source, position, checkpoint, state, sessions } =
         take(machine, directory, &options.skip)?;
-    let sessions = sessions_in(&mut &state[..]).map_err(BackupError::State)?;
     let mut left_out: Vec<_> =
         checkpoint.own.iter().filter_map(|it| it.protocol()?.instance()).collect();
     left_out.sort_unstable();
     left_out.dedup();
-    let backup = Backup {
+    let mut backup = Backup {
         // 0 means a cluster that was not restored.
         id: rand::random_range(1..=u64::MAX),
         cluster,
@@ -119,18 +119,28 @@ pub fn backup<S: StateMachine>(
         position,
         executed: checkpoint.executed.clone(),
         left_out: left_out.len() as u64,
-        era: sessions.era(),
-        sessions: sessions.len(),
-        state_bytes: state.len() as u64,
+        era: sessions.0,
+        sessions: sessions.1,
+        // It is known once the snapshot is written.
+        state_bytes: 0,
     };
     let Checkpoint { executed, shared, own, .. } = checkpoint;
     let own: Vec<_> = own.into_iter().filter_map(|it| it.protocol().cloned()).collect();
     let (shared, executed) = shared.bootstrap(replica, &executed, &own);
     let own = Vec::<Record<crate::protocol::epaxos::Record>>::new();
     let founded = Checkpoint { position, executed, shared, own };
+    let mut state_bytes = 0;
     file::write(file, overwrite, &backup, |write| {
-        encode_snapshot(EPOCH, &backup.cluster, &founded, &state, write).map(drop)
+        let state = |to: &mut dyn io::Write| state.write_to(to);
+        match encode_snapshot(EPOCH, &backup.cluster, &founded, state, write) {
+            Ok(encoded) => {
+                state_bytes = encoded.state_bytes;
+                Ok(())
+            }
+            Err(WriteSnapshotError::Write(error) | WriteSnapshotError::State(error)) => Err(error),
+        }
     })?;
+    backup.state_bytes = state_bytes;
     Ok(backup)
 }
 
@@ -148,8 +158,8 @@ pub fn restore<S: StateMachine>(
     replica: ReplicaId,
 ) -> Result<Backup, BackupError> {
     let (file, directory) = (file.as_ref(), directory.as_ref());
-    let Contents { backup, snapshot, state } = file::read(file)?;
-    Applier::<S>::restore(&state).map_err(BackupError::State)?;
+    let Contents { backup, snapshot } = file::read(file)?;
+    file::check_state::<S>(&snapshot, &backup).map_err(BackupError::State)?;
     if replica.index() >= backup.replicas {
         return Err(BackupError::NoSuchReplica { replica, replicas: backup.replicas });
     }

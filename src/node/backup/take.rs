@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{BackupError, Source};
-use crate::machine::{Applier, StateMachine};
+use crate::machine::{Applier, StateMachine, StateView};
 use crate::node::EPOCH;
 use crate::node::PoisonedCommand;
 use crate::node::inspect::size_in;
@@ -19,9 +19,9 @@ use crate::protocol::epaxos::{EPaxos, ProtocolSnapshot, Record};
 use crate::replica::{self, Checkpoint, Core, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError, read_skipped};
 use crate::types::{
-    LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing,
+    Era, LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing,
 };
-use crate::wire::{self, decode_own_snapshot, decode_record, replicas_in_snapshot};
+use crate::wire::{self, Front, ReadSnapshotError, SnapshotDecoder, decode_record};
 
 /// How often to read the directory of a running replica: its files may be removed during a reading.
 const ATTEMPTS: usize = 3;
@@ -34,7 +34,9 @@ pub(super) struct Taken {
     pub(super) source: Source,
     pub(super) position: LogPosition,
     pub(super) checkpoint: Checkpoint<ProtocolSnapshot, Record>,
-    pub(super) state: Vec<u8>,
+    pub(super) state: StateView,
+    /// The era of the sessions, and their number.
+    pub(super) sessions: (Era, usize),
 }
 
 /// Reads everything in a stopped replica's directory, or the newest snapshot of a running one.
@@ -99,8 +101,8 @@ fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, S
     let position = reader.info().position;
     let Begin { replicas, executed, shared, own, applier } = begin::<S>(reader, &cluster)?;
     let checkpoint = Checkpoint { position, executed, shared, own };
-    let (source, state) = (Source::Snapshot, applier.snapshot());
-    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
+    let (source, (state, sessions)) = (Source::Snapshot, view(&applier));
+    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state, sessions }))
 }
 
 /// The contents of a snapshot.
@@ -116,25 +118,29 @@ fn begin<S: StateMachine>(
     reader: &mut SnapshotReader,
     cluster: &str,
 ) -> Result<Begin<S>, StorageError> {
-    let info = reader.info().clone();
-    let mut file = Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0));
-    while let Some(chunk) = reader.next_chunk()? {
-        file.extend_from_slice(&chunk);
-    }
-    let file = Bytes::from(file);
+    let file = reader.info().file.clone();
     // The checksums are right, so the writer wrote something that this version cannot decode.
-    let wrong = |what: String| StorageError::Damaged { file: info.file.clone(), offset: 0, what };
-    let replicas = replicas_in_snapshot(&file);
+    let wrong = |what: String| StorageError::Damaged { file: file.clone(), offset: 0, what };
+    let say = |error: ReadSnapshotError<StorageError>| error.either(|it| wrong(it.to_string()));
+    let mut decoder = SnapshotDecoder::new(|| reader.next_chunk());
+    let replicas = decoder.replicas().map_err(say)?;
     let replicas = replicas.ok_or_else(|| wrong("it is no replica's snapshot".into()))?;
     let limits = wire::Limits::new(replicas);
-    let decoded = decode_own_snapshot::<ProtocolSnapshot, Record>(&file, cluster, &limits);
-    let (snapshot, own) = decoded.map_err(|error| wrong(error.to_string()))?;
-    if snapshot.epoch != EPOCH {
-        return Err(wrong(format!("it is of epoch {}", snapshot.epoch)));
+    let Front { epoch, executed, shared } = decoder.front(cluster, &limits).map_err(say)?;
+    if epoch != EPOCH {
+        return Err(wrong(format!("it is of epoch {epoch}")));
     }
-    let applier = Applier::restore(&snapshot.state).map_err(|error| wrong(error.to_string()))?;
-    let (executed, shared) = (snapshot.own.executed, snapshot.shared);
+    let applier = decoder.state(|from| Applier::restore_from(from)).map_err(say)?;
+    let applier = applier.map_err(|error| wrong(error.to_string()))?;
+    let mut own = Vec::new();
+    decoder.own(&limits, |record| own.push(record)).map_err(say)?;
     Ok(Begin { replicas, executed, shared, own, applier })
+}
+
+/// A view of the state, and what a backup says of the sessions.
+fn view<S: StateMachine>(applier: &Applier<S>) -> (StateView, (Era, usize)) {
+    let sessions = applier.sessions();
+    (applier.view(), (sessions.era(), sessions.len()))
 }
 
 /// Everything in a stopped replica's directory; `None` if it has no records.
@@ -193,8 +199,8 @@ fn all<S: StateMachine>(
     }
     let position = position?;
     let checkpoint = core.checkpoint();
-    let (source, state) = (Source::Stopped, applier.snapshot());
-    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state }))
+    let (source, (state, sessions)) = (Source::Stopped, view(&applier));
+    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state, sessions }))
 }
 
 /// A core that only restores; it never takes a step.

@@ -1,17 +1,18 @@
 //! Backups of small directories, and what they must refuse.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 
 use bytes::BytesMut;
 
 use super::*;
-use crate::machine::{Kv, KvCommand, encode};
-use crate::protocol::epaxos::Record;
+use crate::machine::{Applier, Kv, KvCommand, encode};
+use crate::protocol::epaxos::{ProtocolSnapshot, Record};
 use crate::storage::{Identity, MIN_SEGMENT_BYTES, StorageError};
 use crate::types::{Ballot, Batch, ClientId, Command, Deps, InstanceId, RequestId, Value};
-use crate::wire::encode_record;
+use crate::wire::{Front, Limits, SnapshotDecoder, encode_record};
 
 fn replica(number: u8) -> ReplicaId {
     ReplicaId::new(number).expect("a number")
@@ -85,6 +86,21 @@ fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| (name(&entry), fs::read(entry.path()).expect("a file"))).collect()
 }
 
+type Own = Vec<crate::replica::Record<Record>>;
+
+/// What the snapshot in a backup holds.
+fn inside(path: &Path) -> (Front<ProtocolSnapshot>, Vec<u8>, Own) {
+    let Contents { backup, snapshot } = file::read(path).expect("sound");
+    let (mut whole, limits) = (Some(snapshot), Limits::new(backup.replicas));
+    let mut decoder = SnapshotDecoder::new(|| Ok::<_, Infallible>(whole.take()));
+    let front = decoder.front("blue", &limits).expect("a snapshot");
+    let (mut state, mut own) = (Vec::new(), Own::new());
+    let read = decoder.state(|from| from.read_to_end(&mut state)).expect("it is sound");
+    read.expect("it is in memory");
+    decoder.own(&limits, |record| own.push(record)).expect("it is whole");
+    (front, state, own)
+}
+
 struct Home {
     home: tempfile::TempDir,
     made: Backup,
@@ -126,16 +142,11 @@ fn a_backup_says_what_it_stands_for_and_holds_it() {
     let identity = Identity::read(&disk).expect("sound").expect("there");
     assert_eq!((identity.origin, identity.incarnation), (made.id, 0));
     assert_eq!((identity.replica, identity.cluster.as_str()), (replica(3), "blue"));
-    let Contents { state, snapshot, .. } = file::read(&home.path("file")).expect("sound");
-    let limits = crate::wire::Limits::new(3);
-    let (inside, own) = crate::wire::decode_own_snapshot::<
-        crate::protocol::epaxos::ProtocolSnapshot,
-        Record,
-    >(&snapshot, "blue", &limits)
-    .expect("a snapshot");
+    let (front, state, own) = inside(&home.path("file"));
     let past = Deps::from_slots([9, 64, 11]);
-    assert_eq!(inside.own.executed, Executed::up_to(past.clone()), "no hole, and no slot twice");
-    assert_eq!((inside.shared.floor, own), (past, vec![]));
+    assert_eq!(front.executed, Executed::up_to(past.clone()), "no hole, and no slot twice");
+    assert_eq!((front.shared.floor, own), (past, vec![]));
+    assert_eq!(made.state_bytes, state.len() as u64);
 
     let mut applier = Applier::<Kv>::restore(&state).expect("a state");
     assert!(!applier.apply(&put(7, "a", "1"), true).first, "it was executed");
@@ -151,7 +162,8 @@ fn what_was_restored_can_be_backed_up_again() {
         .expect("a backup");
     let [first, second] =
         ["file", "again"].map(|name| file::read(&home.path(name)).expect("sound"));
-    assert_eq!(first.state, second.state);
+    let state = |name| inside(&home.path(name)).1;
+    assert_eq!(state("file"), state("again"));
     assert_ne!(first.backup.id, second.backup.id);
     assert!(again.executed.includes(&home.made.executed) && again.left_out == 0);
 
@@ -161,7 +173,7 @@ fn what_was_restored_can_be_backed_up_again() {
         backup(Kv::new(), home.path("new"), home.path("running"), &BackupOptions::default());
     let running = running.expect("a backup");
     assert_eq!((running.source, &running.executed), (Source::Snapshot, &again.executed));
-    assert_eq!(file::read(&home.path("running")).expect("sound").state, first.state);
+    assert_eq!(state("running"), state("file"));
     drop(held);
     let held = FileDisk::hold(home.path("new")).expect("nobody has it");
     FileDisk::hold(home.path("new")).expect("two may read");

@@ -71,9 +71,10 @@ fn directory(path: &Path) {
         shared: ProtocolSnapshot { floor, cut, dropped, index, decisions: Vec::new() },
         own: vec![Record::Reserved { up_to: 64 }.into()],
     };
-    let state = crate::machine::Applier::new(crate::machine::Kv::new()).snapshot();
+    let state = crate::machine::Applier::new(crate::machine::Kv::new()).view();
+    let state = |to: &mut dyn std::io::Write| state.write_to(to);
     let write = |bytes: &[u8]| writer.write(bytes);
-    crate::wire::encode_snapshot(1, "blue", &checkpoint, &state, write).expect("there is room");
+    crate::wire::encode_snapshot(1, "blue", &checkpoint, state, write).expect("there is room");
     writer.finish().expect("it flushes");
     store.log.close().expect("it closes");
 }

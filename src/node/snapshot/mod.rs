@@ -9,6 +9,8 @@
 //! it counts only once the log begins at its position (`storage::Lineage`).
 
 mod attempts;
+mod incoming;
+mod store;
 mod worker;
 
 use std::sync::Arc;
@@ -34,8 +36,10 @@ use crate::types::{LogPosition, Time};
 use crate::wire;
 
 use attempts::Attempts;
-pub(super) use worker::{Arrived, Readable, SnapshotStore};
-use worker::{News, Room, SnapshotWorker, Task};
+pub(super) use incoming::Arrived;
+pub(super) use store::SnapshotStore;
+pub(super) use worker::Readable;
+use worker::{NewSnapshot, News, Room, SnapshotWorker, Task};
 
 /// The shortest time between two snapshots that are taken because many decisions are kept.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -185,7 +189,8 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(super) fn look(&mut self, now: Time, journal: &mut Journal) {
         while let Ok(news) = self.news.try_recv() {
             match news {
-                News::Written => {
+                News::Written { state_bytes } => {
+                    self.state_bytes = state_bytes;
                     let Stage::Begun(position) = self.stage else {
                         unreachable!("it is written once it was begun")
                     };
@@ -231,12 +236,13 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
         let action = "letting the log have the room for";
         let full = StorageError::Full { action, file: "a snapshot".to_owned() };
+        let full = SnapshotError::Failed(full);
         if matches!(self.stage, Stage::Written(at) if self.waits_for_the_log(at, now, journal)) {
             self.tell(Task::GiveUp);
             self.failed(now, &full);
         }
         for asker in self.next_askers.drain(..) {
-            let _ = asker.send(Err(SnapshotError::Failed(full.clone())));
+            let _ = asker.send(Err(full.clone()));
         }
     }
 
@@ -285,7 +291,7 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     /// A failed snapshot does not stop the replica, because the log continues. It is tried again.
-    fn failed(&mut self, now: Time, error: &StorageError) {
+    fn failed(&mut self, now: Time, error: &SnapshotError) {
         if let Some(left_out) = self.reminder.is_due(now, &error.to_string()) {
             let us = self.shared.id;
             warn!(%us, %error, left_out, "no snapshot could be taken; it is tried again");
@@ -295,7 +301,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.lineage.fail();
         self.attempts.failed(now);
         for asker in self.askers.drain(..) {
-            let _ = asker.send(Err(SnapshotError::Failed(error.clone())));
+            let _ = asker.send(Err(error.clone()));
         }
     }
 
@@ -423,9 +429,11 @@ impl<P: NodeProtocol> Snapshots<P> {
             journal.divide(checkpoint.position);
         }
         self.attempts.began(room);
-        let tasks = self.tasks.clone();
+        let (tasks, before) = (self.tasks.clone(), self.state_bytes);
         Some(Work::Checkpoint(Box::new(move |state| {
-            let _ = tasks.send(Task::Write { checkpoint, state, room });
+            let bytes = state.machine_bytes().unwrap_or(before);
+            let snapshot = NewSnapshot { checkpoint, state, bytes, room };
+            let _ = tasks.send(Task::Write(Box::new(snapshot)));
         })))
     }
 
@@ -439,7 +447,6 @@ impl<P: NodeProtocol> Snapshots<P> {
             }
             served
         });
-        self.state_bytes = lock(&self.shared.applied).state_bytes;
     }
 
     /// The figures so far.

@@ -1,39 +1,38 @@
 //! The snapshot worker: a thread for all slow work on snapshots, beside the log's thread
 //! (PROTOCOL.md §8a). It writes own snapshots, reads from them what other replicas ask for, and
-//! assembles and builds those that others send. The parent module, on the core thread, decides; the
-//! worker does the work.
+//! stores and builds (`incoming`) those that others send. The parent module, on the core thread,
+//! decides; the worker does the work.
 
-use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender};
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::machine::{Applier, StateMachine};
+use super::incoming::{Arrived, Home, Incoming};
+use super::store::{SnapshotStore, spare};
+use crate::machine::{StateMachine, StateView};
 use crate::node::EPOCH;
-use crate::node::error::Fault;
+use crate::node::error::{Fault, SnapshotError};
 use crate::node::panics::panic_text;
 use crate::node::shared::{Lifecycle, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
-use crate::storage::{Disk, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots, StorageError};
-use crate::types::Executed;
-use crate::wire::{self, Wire, decode_snapshot, encode_snapshot};
+use crate::storage::{SnapshotInfo, SnapshotReader, SnapshotWriter, StorageError};
+use crate::wire::{self, Encoded, Wire, WriteSnapshotError, encode_snapshot};
 
 /// Snapshots are written in pieces of this many bytes. Between two pieces, others' reads are
 /// answered.
 const PIECE: usize = 1 << 20;
-/// Memory reserved for a snapshot before its first part has arrived.
-const BEGINNING: u64 = 1 << 20;
 
 /// A task from the core thread. `H` is the protocol's shared part, `R` its record.
 pub(in crate::node) enum Task<H, R> {
     /// Write a snapshot except for its end. Answered by [`News::Written`] or [`News::Failed`].
-    Write { checkpoint: Checkpoint<H, R>, state: Vec<u8>, room: Room },
+    Write(Box<NewSnapshot<H, R>>),
     /// The log is durable up to the snapshot's position: make the snapshot count. Answered by
     /// [`News::Taken`] or [`News::Failed`].
     Finish,
@@ -48,6 +47,15 @@ pub(in crate::node) enum Task<H, R> {
     Arrival(Arrival),
 }
 
+/// A snapshot to be written.
+pub(in crate::node) struct NewSnapshot<H, R> {
+    pub(in crate::node) checkpoint: Checkpoint<H, R>,
+    pub(in crate::node) state: StateView,
+    /// About the length of the state.
+    pub(in crate::node) bytes: u64,
+    pub(in crate::node) room: Room,
+}
+
 /// How much of the disk a snapshot may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Room {
@@ -60,32 +68,12 @@ pub(in crate::node) enum Room {
 
 /// The result of a task.
 pub(in crate::node) enum News<H> {
-    Written,
+    Written { state_bytes: u64 },
     Taken(OwnSnapshot, Option<SnapshotInfo>),
-    Failed(StorageError),
+    Failed(SnapshotError),
     Read(SnapshotRead, Option<Bytes>),
     Arrived(Box<Arrived<H>>),
     Useless,
-}
-
-/// Another replica's snapshot, ready to replace the state.
-pub(in crate::node) struct Arrived<H> {
-    pub(in crate::node) shared: H,
-    pub(in crate::node) executed: Executed,
-    /// The apply thread's `Applier`.
-    pub(in crate::node) applier: Box<dyn Any + Send>,
-    pub(in crate::node) bytes: u64,
-    /// How long checking and building took.
-    pub(in crate::node) took: Duration,
-}
-
-/// Where snapshots are stored.
-pub(in crate::node) enum SnapshotStore {
-    /// In memory, only for other replicas.
-    Memory,
-    /// In the data directory. `leave_free` bytes of the disk are reserved for the log, until the
-    /// log has used them up.
-    Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
 }
 
 /// An own snapshot that others may read.
@@ -98,12 +86,6 @@ pub(in crate::node) enum Readable {
 enum Written {
     Memory(OwnSnapshot, Bytes),
     File(OwnSnapshot, SnapshotWriter, Room),
-}
-
-/// A snapshot that is arriving.
-struct Incoming {
-    id: SnapshotId,
-    bytes: Vec<u8>,
 }
 
 /// Everything the thread works with.
@@ -156,17 +138,15 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 return;
             }
             match task {
-                Task::Write { checkpoint, state, room } => {
-                    match self.write(&checkpoint, &state, room) {
-                        Ok(written) => {
-                            self.written = Some(written);
-                            self.tell(News::Written);
-                        }
-                        Err(error) => self.tell(News::Failed(error)),
+                Task::Write(snapshot) => match self.write(*snapshot) {
+                    Ok((written, state_bytes)) => {
+                        self.written = Some(written);
+                        self.tell(News::Written { state_bytes });
                     }
-                }
+                    Err(error) => self.tell(News::Failed(error)),
+                },
                 Task::Finish => {
-                    let news = self.finish();
+                    let news = self.finish().map_err(SnapshotError::Failed);
                     self.tell(news.unwrap_or_else(News::Failed));
                 }
                 Task::GiveUp => self.written = None,
@@ -189,27 +169,25 @@ impl<H: Wire, R: Wire> Work<H, R> {
         self.worker.shared.wake.notify_one();
     }
 
-    fn write(
-        &mut self,
-        checkpoint: &Checkpoint<H, R>,
-        state: &[u8],
-        room: Room,
-    ) -> Result<Written, StorageError> {
+    /// Writes a snapshot except for its end. Returns the length of its state, too.
+    fn write(&mut self, snapshot: NewSnapshot<H, R>) -> Result<(Written, u64), SnapshotError> {
+        let NewSnapshot { checkpoint, state, bytes, room } = snapshot;
         // Drop an earlier failed attempt first, because it takes space.
         self.written = None;
         let cluster = self.worker.cluster.clone();
         let writer = match &self.worker.store {
             SnapshotStore::Memory => {
                 let mut all = Vec::new();
-                let own = encode_snapshot(EPOCH, &cluster, checkpoint, state, |bytes| {
+                let Encoded { own, state_bytes } = encode(&cluster, &checkpoint, state, |bytes| {
+                    self.look_up()?;
                     all.extend_from_slice(bytes);
-                    Ok::<(), StorageError>(())
+                    Ok(())
                 })?;
                 all.truncate(usize::try_from(own.bytes).expect("it is in memory"));
-                return Ok(Written::Memory(own, all.into()));
+                return Ok((Written::Memory(own, all.into()), state_bytes));
             }
             SnapshotStore::Disk { snapshots, .. } => {
-                self.find_room(room, state.len())?;
+                self.find_room(room, bytes)?;
                 match snapshots.begin(checkpoint.position) {
                     // The disk may have bytes left but no free file.
                     Err(error) if error.is_full() && room == Room::All => {
@@ -221,27 +199,23 @@ impl<H: Wire, R: Wire> Work<H, R> {
             }
         };
         let mut writer = writer?;
-        let own = encode_snapshot(EPOCH, &cluster, checkpoint, state, |bytes| {
+        let Encoded { own, state_bytes } = encode(&cluster, &checkpoint, state, |bytes| {
             bytes.chunks(PIECE).try_for_each(|piece| {
-                self.look_up();
-                if self.is_over() {
-                    return Err(StorageError::Closed);
-                }
-                self.find_room(room, piece.len())?;
+                self.look_up()?;
+                self.find_room(room, piece.len() as u64)?;
                 writer.write(piece)
             })
         })?;
-        Ok(Written::File(own, writer, room))
+        Ok((Written::File(own, writer, room), state_bytes))
     }
 
     /// Whether the disk has room for this many bytes of a snapshot. If it has not, a snapshot that
     /// may take all room first removes the existing ones except the newest. They are useless once
     /// this one is finished.
-    fn find_room(&self, room: Room, bytes: usize) -> Result<(), StorageError> {
+    fn find_room(&self, room: Room, bytes: u64) -> Result<(), StorageError> {
         let SnapshotStore::Disk { snapshots, disk, leave_free } = &self.worker.store else {
             return Ok(());
         };
-        let bytes = bytes as u64;
         match room {
             Room::Spare => spare(&**disk, leave_free.saturating_add(bytes)),
             Room::All => spare(&**disk, bytes).or_else(|_| {
@@ -251,14 +225,24 @@ impl<H: Wire, R: Wire> Work<H, R> {
         }
     }
 
-    /// Answers waiting reads, and defers all other tasks.
-    fn look_up(&mut self) {
+    /// Answers waiting reads, stores what has arrived of another replica's snapshot, and defers all
+    /// other tasks. An error means that the present task is not wanted any more.
+    fn look_up(&mut self) -> Result<(), StorageError> {
         while let Ok(task) = self.worker.tasks.try_recv() {
             match task {
                 Task::Read(read) => self.answer(read),
+                Task::Arrival(arrival) if self.may_arrive(&arrival) => self.take_in(arrival),
                 other => self.later.push_back(other),
             }
         }
+        if self.is_over() { Err(StorageError::Closed) } else { Ok(()) }
+    }
+
+    /// Whether this part of a snapshot can be stored at once. Its end is deferred, because building
+    /// a state takes long, and so is everything that arrives after a deferred one.
+    fn may_arrive(&self, arrival: &Arrival) -> bool {
+        let waits = |task: &Task<H, R>| matches!(task, Task::Arrival(_));
+        *arrival != Arrival::Complete && !self.later.iter().any(waits)
     }
 
     fn finish(&mut self) -> Result<News<H>, StorageError> {
@@ -295,51 +279,73 @@ impl<H: Wire, R: Wire> Work<H, R> {
     }
 
     fn arrive<S: StateMachine>(&mut self, arrival: Arrival) {
+        if arrival != Arrival::Complete {
+            return self.take_in(arrival);
+        }
+        let incoming = self.incoming.take().expect("a transfer has begun");
+        let bytes = incoming.bytes();
+        // This also removes its file. An own snapshot follows at once, and needs the room.
+        let news = match incoming.build::<S, H>(&self.home()) {
+            Ok(arrived) => News::Arrived(Box::new(arrived)),
+            Err(why) => {
+                let us = self.worker.shared.id;
+                warn!(%us, bytes, why, "another replica's snapshot is of no use");
+                News::Useless
+            }
+        };
+        self.tell(news);
+    }
+
+    fn home(&self) -> Home<'_> {
+        let SnapshotWorker { shared, cluster, limits, .. } = &self.worker;
+        Home { shared, cluster, limits }
+    }
+
+    /// Stores what has arrived of a snapshot.
+    fn take_in(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Begins { snapshot, bytes } => {
-                let room = usize::try_from(bytes.min(BEGINNING)).expect("a small number");
-                self.incoming = Some(Incoming { id: snapshot, bytes: Vec::with_capacity(room) });
+                // Drop the file of an earlier one first, because it takes space.
+                self.incoming = None;
+                self.incoming = Some(Incoming::begin(&self.worker.store, snapshot, bytes));
             }
             Arrival::Bytes(bytes) => {
                 let incoming = self.incoming.as_mut().expect("a transfer has begun");
-                incoming.bytes.extend_from_slice(&bytes);
+                incoming.take_in(&self.worker.store, &bytes);
             }
             Arrival::GivenUp => self.incoming = None,
-            Arrival::Complete => {
-                let incoming = self.incoming.take().expect("a transfer has begun");
-                let length = incoming.bytes.len();
-                let news = self.build::<S>(incoming).unwrap_or_else(|why| {
-                    let us = self.worker.shared.id;
-                    warn!(%us, bytes = length, %why, "another replica's snapshot is of no use");
-                    News::Useless
-                });
-                self.tell(news);
-            }
+            Arrival::Complete => unreachable!("`arrive` builds a state then"),
         }
     }
+}
 
-    /// Builds a state from another replica's bytes. Nothing in them may stop this replica, whatever
-    /// the state machine makes of them.
-    fn build<S: StateMachine>(&self, incoming: Incoming) -> Result<News<H>, String> {
-        let (clock, us) = (self.worker.shared.clock, self.worker.shared.id);
-        let begun = clock.now();
-        let Incoming { id, bytes } = incoming;
-        let bytes = Bytes::from(bytes);
-        let decoded = decode_snapshot::<H>(&bytes, id, &self.worker.cluster, &self.worker.limits);
-        let snapshot = decoded.map_err(|error| error.to_string())?;
-        if snapshot.epoch != EPOCH {
-            return Err(format!("it is of epoch {}", snapshot.epoch));
-        }
-        let restored = catch_unwind(|| Applier::<S>::restore(&snapshot.state));
-        let applier = restored
-            .map_err(|panic| format!("the state machine panicked: {}", panic_text(&*panic)))?
-            .map_err(|error| error.to_string())?;
-        let (bytes, took) = (snapshot.own.bytes, clock.now().since(begun));
-        info!(%us, bytes, seconds = took.as_secs_f64(), "another replica's snapshot is complete");
-        let (shared, executed) = (snapshot.shared, snapshot.own.executed);
-        let applier = Box::new(applier.keyed(self.worker.shared.content_key));
-        Ok(News::Arrived(Box::new(Arrived { shared, executed, applier, bytes, took })))
-    }
+/// Writes a snapshot to `write`. A view that panics is like a view that fails: the state machine
+/// itself is on another thread and is not affected.
+fn encode<H: Wire, R: Wire>(
+    cluster: &str,
+    checkpoint: &Checkpoint<H, R>,
+    state: StateView,
+    mut write: impl FnMut(&[u8]) -> Result<(), StorageError>,
+) -> Result<Encoded, SnapshotError> {
+    let in_write = Cell::new(false);
+    let state = |to: &mut dyn io::Write| {
+        catch_unwind(AssertUnwindSafe(|| state.write_to(to))).unwrap_or_else(|panic| {
+            if in_write.get() {
+                resume_unwind(panic);
+            }
+            Err(io::Error::other(format!("its view panicked: {}", panic_text(&*panic))))
+        })
+    };
+    let encoded = encode_snapshot(EPOCH, cluster, checkpoint, state, |bytes| {
+        in_write.set(true);
+        let written = write(bytes);
+        in_write.set(false);
+        written
+    });
+    encoded.map_err(|error| match error {
+        WriteSnapshotError::Write(error) => SnapshotError::Failed(error),
+        WriteSnapshotError::State(error) => SnapshotError::State(error.to_string()),
+    })
 }
 
 impl Readable {
@@ -351,17 +357,5 @@ impl Readable {
             }
             Readable::File(reader) => reader.range(offset, bytes),
         }
-    }
-}
-
-/// Whether the disk has this much room.
-fn spare(disk: &dyn Disk, bytes: u64) -> Result<(), StorageError> {
-    match disk.free_space() {
-        Ok(free) if free < bytes => {
-            let (action, file) = ("leaving room for the log behind", "a snapshot".to_owned());
-            Err(StorageError::Full { action, file })
-        }
-        // If the free space is unknown, the write itself will tell.
-        _ => Ok(()),
     }
 }

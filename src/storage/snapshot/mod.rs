@@ -111,23 +111,34 @@ impl Snapshots {
     /// # Errors
     /// If the disk fails or is full. Existing snapshots are not affected.
     pub fn begin(&self, position: LogPosition) -> Result<SnapshotWriter, StorageError> {
-        let writer = {
-            let mut kept = self.kept();
-            kept.writers += 1;
-            kept.writers
-        };
-        let name = format!("{UNFINISHED}{writer}");
+        let name = self.unfinished();
         // Some file systems can run out of files. On all others a new file is as good as a spare.
         let disk = &*self.store.disk;
         let _ = SPARES.iter().rev().find(|spare| disk.rename(spare, &name).is_ok());
-        let file = FileWriter::create(
-            &*self.store.disk,
-            &name,
-            self.store.directory,
-            position,
-            self.store.options.chunk_bytes,
-        )?;
+        let file = self.create(&name, position)?;
         Ok(SnapshotWriter { snapshots: self.clone(), file: Some(file) })
+    }
+
+    /// Starts to store a snapshot that another replica sends.
+    ///
+    /// # Errors
+    /// If the disk fails or is full.
+    pub fn receive(&self) -> Result<Incoming, StorageError> {
+        let file = self.create(&self.unfinished(), LogPosition::default())?;
+        Ok(Incoming { snapshots: self.clone(), file })
+    }
+
+    /// A file name that is not in use.
+    fn unfinished(&self) -> String {
+        let mut kept = self.kept();
+        kept.writers += 1;
+        format!("{UNFINISHED}{}", kept.writers)
+    }
+
+    fn create(&self, name: &str, position: LogPosition) -> Result<FileWriter, StorageError> {
+        let store = &*self.store;
+        let (disk, chunk_bytes) = (&*store.disk, store.options.chunk_bytes);
+        FileWriter::create(disk, name, store.directory, position, chunk_bytes)
     }
 
     /// Opens the newest snapshot to read or send it.
@@ -238,6 +249,40 @@ impl Drop for SnapshotWriter {
             let _ = disk.remove(file.name());
             let _ = self.snapshots.kept().set_aside(disk);
         }
+    }
+}
+
+/// A snapshot that another replica sends, in a file until it is complete. It is never one of this
+/// directory's own snapshots. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Incoming {
+    snapshots: Snapshots,
+    file: FileWriter,
+}
+
+impl Incoming {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// If the disk fails or is full. Drop it then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write(bytes)
+    }
+
+    /// Ends the file and opens it. It exists until this is dropped.
+    ///
+    /// # Errors
+    /// If the disk fails or is full. Drop it then.
+    pub fn read(&mut self) -> Result<SnapshotReader, StorageError> {
+        let info = self.file.finish()?;
+        SnapshotReader::open(&*self.snapshots.store.disk, &info.file)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // If this fails, the next start removes it.
+        let _ = self.snapshots.store.disk.remove(self.file.name());
     }
 }
 

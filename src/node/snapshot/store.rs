@@ -1,0 +1,38 @@
+//! Where a replica keeps snapshots, and the room there.
+
+use std::sync::Arc;
+
+use crate::storage::{Disk, Snapshots, StorageError};
+
+/// Where snapshots are stored.
+pub(in crate::node) enum SnapshotStore {
+    /// In memory, only for other replicas.
+    Memory,
+    /// In the data directory. `leave_free` bytes of the disk are reserved for the log, until the
+    /// log has used them up.
+    Disk { snapshots: Snapshots, disk: Arc<dyn Disk>, leave_free: u64 },
+}
+
+impl SnapshotStore {
+    /// Whether there is room for this many bytes beside what the log needs.
+    pub(super) fn has_room(&self, bytes: u64) -> Result<(), StorageError> {
+        match self {
+            SnapshotStore::Memory => Ok(()),
+            SnapshotStore::Disk { disk, leave_free, .. } => {
+                spare(&**disk, leave_free.saturating_add(bytes))
+            }
+        }
+    }
+}
+
+/// Whether the disk has this much room.
+pub(super) fn spare(disk: &dyn Disk, bytes: u64) -> Result<(), StorageError> {
+    match disk.free_space() {
+        Ok(free) if free < bytes => {
+            let (action, file) = ("leaving room for the log behind", "a snapshot".to_owned());
+            Err(StorageError::Full { action, file })
+        }
+        // If the free space is unknown, the write itself will tell.
+        _ => Ok(()),
+    }
+}
