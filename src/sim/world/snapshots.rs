@@ -12,7 +12,7 @@ use super::room::Room;
 use super::sabotage::Forget;
 use super::shelf::{Shelved, number};
 use super::state::World;
-use crate::machine::Applier;
+use crate::machine::{Applier, View};
 use crate::replica::{Checkpoint, Input};
 use crate::sim::report::{Breach, Broken, Counter};
 use crate::sim::subject::Subject;
@@ -114,7 +114,9 @@ impl<P: Subject> World<'_, P> {
         bytes.extend_from_slice(&host.applier.snapshot());
         let bytes = Bytes::from(bytes);
         let position = checkpoint.position;
-        let first = match room.begin_snapshot(position, bytes.clone()) {
+        let state = host.applier.view();
+        let state = View::new(move |to| state.write_to(to));
+        let first = match room.begin_snapshot(position, bytes.clone(), state) {
             Ok(first) => first,
             Err(error) => {
                 self.trace.say(self.now, || format!("{me} begins no snapshot: {error}"));

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use rand::{Rng, RngExt};
 
 use super::shelf::number;
+use crate::machine::View;
 use crate::sim::plan::StoragePlan;
 use crate::storage::{
     Cut, Disk as _, Durability, FaultyDisk, Identity, Lineage, LogOptions, Operation,
@@ -64,9 +65,13 @@ pub(in crate::sim) struct Survey<R> {
 struct Writing {
     writer: SnapshotWriter,
     position: LogPosition,
+    /// Its contents at the moment it was begun.
     bytes: Bytes,
     /// How many of the bytes are written.
     written: usize,
+    /// The view that the rest is written from. It must give the same contents, whatever has been
+    /// applied meanwhile.
+    state: View,
 }
 
 /// A directory on a faulty disk, open or closed.
@@ -290,12 +295,13 @@ impl<R: Wire> Room<R> {
         &mut self,
         position: LogPosition,
         bytes: Bytes,
+        state: View,
     ) -> Result<bool, StorageError> {
         let store = self.store.as_mut().expect("a replica that lives has its directory open");
         let mut writer = store.snapshots.begin(position)?;
         let written = bytes.len() / 2;
         writer.write(&bytes[..written])?;
-        self.writing = Some(Writing { writer, position, bytes, written });
+        self.writing = Some(Writing { writer, position, bytes, written, state });
         Ok(self.lineage.begin())
     }
 
@@ -328,12 +334,15 @@ impl<R: Wire> Room<R> {
     /// crash in here or in [`Room::cut_log`], which is called next.
     pub(super) fn finish_snapshot(&mut self, within: Option<u64>) -> Result<Cut, StorageError> {
         let writing = self.writing.take().expect("one is being written");
-        let Writing { mut writer, position, bytes, written } = writing;
+        let Writing { mut writer, position, bytes, written, state } = writing;
+        let mut all = number(&bytes).to_le_bytes().to_vec();
+        state.write_to(&mut all).expect("memory takes all");
+        assert!(all == bytes, "a view changed with the state it was made of");
         assert_eq!(self.divides_at, None, "the log is divided before what that is for is finished");
         if let Some(operations) = within {
             self.disk.crash_after(operations);
         }
-        let done = writer.write(&bytes[written..]).and_then(|()| writer.finish());
+        let done = writer.write(&all[written..]).and_then(|()| writer.finish());
         if let Err(error) = done {
             self.lineage.fail();
             self.outlive();

@@ -19,7 +19,9 @@ fn append(room: &mut Room<Record>, slots: std::ops::Range<u64>) {
 
 fn begin(room: &mut Room<Record>, position: u64) {
     let position = LogPosition::new(position);
-    if room.begin_snapshot(position, Bytes::from(vec![7; 300])).unwrap() {
+    // The number has eight bytes; the rest is the state.
+    let (bytes, state) = (Bytes::from(vec![7; 300]), View::from(vec![7; 292]));
+    if room.begin_snapshot(position, bytes, state).unwrap() {
         room.divide(position).unwrap();
     }
 }
