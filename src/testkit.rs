@@ -6,6 +6,7 @@
 //! runs.
 
 use std::fmt::{self, Debug};
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
@@ -77,6 +78,9 @@ pub enum Promise {
     /// A command or an output changes when it is encoded and decoded, or a state changes when it
     /// goes through a snapshot.
     Encoding,
+    /// A view does not write the state of the moment at which it was made, or a stream restores to
+    /// another state.
+    View,
     /// A command whose footprint writes nothing changed the state.
     ReadsOnly,
     /// The footprints of two commands do not conflict, but their order makes a difference.
@@ -104,6 +108,7 @@ impl fmt::Display for Breach {
         let what = match self.promise {
             Promise::Deterministic => "the machine is not deterministic",
             Promise::Encoding => "an encoding loses something",
+            Promise::View => "a view is not of its moment, or is not restored",
             Promise::ReadsOnly => "a footprint says that its command only reads, but it writes",
             Promise::Commutes => "the footprints do not conflict, but the order can be told",
         };
@@ -127,8 +132,9 @@ impl Debug for Breach {
 }
 
 /// Tries random commands on random states and compares what must be equal: two runs of the same
-/// commands, a run with a snapshot half way, the state before and after a command that only reads,
-/// and both orders of two commands whose footprints do not conflict.
+/// commands, a run with a snapshot half way, a view that is written while commands are applied and
+/// the snapshot of the same state, the state before and after a command that only reads, and both
+/// orders of two commands whose footprints do not conflict.
 ///
 /// `new` makes a machine, always in the same state. `generate` makes a command. It should use few
 /// keys, so that commands often touch the same key.
@@ -278,6 +284,7 @@ where
         compare(&straight, &restored, "behind a restored snapshot")
             .map_err(|it| (Promise::Encoding, it))?;
         let alone = run(&[], Through::Memory)?.snapshot;
+        self.write_view(before, [a, b], &alone).map_err(|it| (Promise::View, it))?;
         for command in [a, b] {
             if S::footprint(&Self::command(command)).is_read_only()
                 && run(&[command], Through::Memory)?.snapshot != alone
@@ -293,6 +300,40 @@ where
         swapped.encoded.reverse();
         swapped.outputs.reverse();
         compare(&straight, &swapped, "in the other order").map_err(|it| (Promise::Commutes, it))
+    }
+
+    /// Writes a view of the state while commands are applied, and restores the state from a stream.
+    /// `alone` is the snapshot of that state.
+    fn write_view(&self, before: &[Bytes], pair: [&Bytes; 2], alone: &[u8]) -> Result<(), String> {
+        let mut machine = (self.new)();
+        for command in before {
+            machine.apply(Self::command(command));
+        }
+        let view = machine.view();
+        let mut apply = |command: &Bytes| drop(machine.apply(Self::command(command)));
+        pair.into_iter().for_each(&mut apply);
+        let (mut next, mut written) = (pair.into_iter().cycle(), Vec::new());
+        let take = |bytes: &[u8]| {
+            written.extend_from_slice(bytes);
+            next.next().into_iter().for_each(&mut apply);
+        };
+        view.write_to(&mut Taken(take)).map_err(|error| format!("a view failed: {error}"))?;
+        if written != alone {
+            return Err("a view wrote other bytes than the snapshot of its moment".to_owned());
+        }
+        let mut stream = Stream { left: alone, breaks: false };
+        let restored = S::restore_from(&mut stream).map_err(|error| error.to_string())?;
+        if !stream.left.is_empty() {
+            return Err(format!("{} bytes were not read when it was restored", stream.left.len()));
+        }
+        if restored.snapshot() != alone {
+            return Err("what is restored from a stream has another snapshot".to_owned());
+        }
+        let cut = alone.len() / 2;
+        if cut > 0 && S::restore_from(&mut Stream { left: &alone[..cut], breaks: true }).is_ok() {
+            return Err("a state is restored from a stream that broke off half-way".to_owned());
+        }
+        Ok(())
     }
 
     /// Leaves out every command that the breach does not need, until no more can be left out.
@@ -320,6 +361,36 @@ where
             commands: pair.iter().map(show).collect(),
             seen,
         }
+    }
+}
+
+/// A writer that calls a function.
+struct Taken<F>(F);
+
+impl<F: FnMut(&[u8])> Write for Taken<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that returns a few bytes at a time, and may fail at the end.
+struct Stream<'a> {
+    left: &'a [u8],
+    breaks: bool,
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.left.is_empty() && self.breaks && !into.is_empty() {
+            return Err(io::Error::other("the stream broke off"));
+        }
+        let bytes = self.left.len().min(into.len()).min(7);
+        self.left.read(&mut into[..bytes])
     }
 }
 

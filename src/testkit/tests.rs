@@ -5,7 +5,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::machine::{Kv, KvCommand, RestoreError};
+use crate::machine::{Kv, KvCommand, RestoreError, View};
 use crate::types::{Access, Footprint, KeyHash};
 
 #[test]
@@ -41,6 +41,9 @@ const BALANCE_WRITES: u8 = 3;
 const COUNTS_CALLS: u8 = 4;
 const CLOCK: u8 = 5;
 const SNAPSHOT_FORGETS: u8 = 6;
+const VIEW_MOVES: u8 = 7;
+const STREAM_FORGETS: u8 = 8;
+const HALF_IS_ENOUGH: u8 = 9;
 
 #[derive(Serialize, Deserialize, Debug)]
 enum Banking {
@@ -51,6 +54,8 @@ enum Banking {
 
 thread_local! {
     static CLOCK_NOW: Cell<u64> = const { Cell::new(0) };
+    /// The balances of the bank that was asked last.
+    static LATEST: Cell<[u64; 4]> = const { Cell::new([0; 4]) };
 }
 
 impl<const FAULT: u8> StateMachine for Bank<FAULT> {
@@ -73,7 +78,7 @@ impl<const FAULT: u8> StateMachine for Bank<FAULT> {
 
     fn apply(&mut self, command: Banking) -> u64 {
         self.count += u64::from(FAULT == COUNTS_CALLS);
-        match command {
+        let answer = match command {
             Banking::Deposit(to, amount) => {
                 // The bank's own account is number 0. Once it holds more than 5, there are no more
                 // deposits.
@@ -94,7 +99,30 @@ impl<const FAULT: u8> StateMachine for Bank<FAULT> {
                 let now = CLOCK_NOW.replace(CLOCK_NOW.get() + 1);
                 self.balance[usize::from(of)] + if FAULT == CLOCK { now } else { 0 }
             }
+        };
+        LATEST.set(self.balance);
+        answer
+    }
+
+    fn view(&self) -> View {
+        if FAULT != VIEW_MOVES {
+            return self.snapshot().into();
         }
+        LATEST.set(self.balance);
+        let count = self.count;
+        View::new(move |to| to.write_all(&encode(&(LATEST.get().to_vec(), count)).unwrap()))
+    }
+
+    fn restore_from(from: &mut dyn Read) -> Result<Self, RestoreError> {
+        let mut all = Vec::new();
+        match from.read_to_end(&mut all) {
+            Err(_) if FAULT == HALF_IS_ENOUGH => return Ok(Self::default()),
+            read => read?,
+        };
+        let mut bank = Self::restore(&all)?;
+        bank.count *= u64::from(FAULT != STREAM_FORGETS);
+        bank.balance[3] *= u64::from(FAULT != STREAM_FORGETS);
+        Ok(bank)
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -164,6 +192,23 @@ fn a_snapshot_that_forgets_is_caught() {
     let breach = check::<SNAPSHOT_FORGETS>().unwrap_err();
     assert_eq!(breach.promise, Promise::Encoding);
     assert!(breach.seen.contains("behind a restored snapshot"), "{breach}");
+}
+
+#[test]
+fn a_view_that_moves_is_caught_in_the_smallest_state() {
+    let breach = check::<VIEW_MOVES>().unwrap_err();
+    assert_eq!((breach.promise, breach.before.len()), (Promise::View, 0));
+    assert!(breach.seen.contains("the snapshot of its moment"), "{breach}");
+}
+
+#[test]
+fn a_stream_that_is_restored_to_another_state_is_caught() {
+    let breach = check::<STREAM_FORGETS>().unwrap_err();
+    assert_eq!(breach.promise, Promise::View);
+    assert!(breach.seen.contains("restored from a stream"), "{breach}");
+    let breach = check::<HALF_IS_ENOUGH>().unwrap_err();
+    assert_eq!(breach.promise, Promise::View);
+    assert!(breach.seen.contains("broke off"), "{breach}");
 }
 
 #[test]
