@@ -109,6 +109,10 @@ impl ClientId {
     /// The cluster itself. Its commands end eras ([`Era::end`](super::Era::end)) and close what
     /// sessions have finished ([`Era::close`](super::Era::close)). No client uses it.
     pub const CLUSTER: ClientId = ClientId(u64::MAX);
+    /// The commands that change the list of members ([`Membership`](super::Membership)). No
+    /// client's.
+    #[doc(hidden)]
+    pub const MEMBERS: ClientId = ClientId(u64::MAX - 1);
 
     /// How many bits number the sessions of one share.
     const SHARE_BITS: u32 = 40;
@@ -129,8 +133,8 @@ impl ClientId {
     /// A session of a caller in a replica's process; uses the lower 40 bits of `random`.
     pub fn local(random: u64) -> ClientId {
         let id = ClientId::DRAWN << ClientId::SHARE_BITS | within_share(random);
-        // The very last id is the cluster's.
-        ClientId(id.min(ClientId::CLUSTER.0 - 1))
+        // The last two ids are the cluster's.
+        ClientId(id.min(ClientId::MEMBERS.0 - 1))
     }
 }
 
@@ -235,7 +239,7 @@ mod tests {
             }
         }
         assert_eq!(ClientId::of("alice", 0x1_0000_0000_0005), ClientId(0x1d_f969 << 40 | 5));
-        assert_eq!(ClientId::local(u64::MAX), ClientId(u64::MAX - 1));
+        assert_eq!(ClientId::local(u64::MAX), ClientId(u64::MAX - 2));
     }
 
     #[test]

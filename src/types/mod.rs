@@ -15,6 +15,7 @@ mod footprint;
 mod ids;
 mod keyed;
 mod lives;
+mod membership;
 mod numbering;
 mod quorum;
 mod settings;
@@ -42,6 +43,7 @@ pub use self::{
     ids::MAX_SLOT,
     keyed::KeyedMap,
     lives::{Began, Chain, Known, MAX_LIVES, Presence},
+    membership::{BadChange, BadMembership, Change, Member, MemberId, Membership},
     numbering::Numbering,
     quorum::Quorums,
     settings::{Retention, Settings},

@@ -1,0 +1,413 @@
+//! The members of a cluster, and how one list of them follows another.
+//!
+//! A member has a number for life. Within an *epoch*, the time in which the list stays the same, it
+//! also has a position: its place in the list, by number. Protocols know positions alone
+//! ([`ReplicaId`]). An epoch ends with a command that changes the list: it conflicts with every
+//! other command, so all replicas execute it after the same commands.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Address, ClientId, Command, Footprint, MAX_REPLICAS, ReplicaId, RequestId};
+
+/// The number of a member, from 1. No two members of a cluster ever have the same, not even one
+/// after the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberId(u32);
+
+impl MemberId {
+    /// The member with this number; `None` for 0.
+    pub const fn new(number: u32) -> Option<MemberId> {
+        if number > 0 { Some(MemberId(number)) } else { None }
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}", self.0)
+    }
+}
+
+/// A member, and where it is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its number.
+    pub id: MemberId,
+    /// Where the other members reach it.
+    pub address: Address,
+}
+
+/// The list of members of one epoch.
+///
+/// Invariants:
+///
+/// 1. There is at least one member, and at most [`MAX_REPLICAS`]; they are in the order of their
+///    numbers, each once.
+/// 2. `highest` is the highest number that any member has had in this epoch or an earlier one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Membership {
+    epoch: u32,
+    members: Vec<Member>,
+    highest: MemberId,
+}
+
+/// A change of the list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A new member joins.
+    Add(Member),
+    /// A member leaves for good.
+    Remove(MemberId),
+    /// A new member takes the place of one that leaves for good, in one step.
+    Replace {
+        /// Who leaves.
+        old: MemberId,
+        /// Who joins.
+        new: Member,
+    },
+    /// A member is reached elsewhere from now on.
+    Move(Member),
+}
+
+/// Why a list cannot be changed so.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadChange {
+    /// There is no such member.
+    #[error("the cluster has no member {0}: `isonomy member list` shows those that it has")]
+    Unknown(MemberId),
+    /// The number was used before.
+    #[error("the number {given} is used or was used: a new member gets {least} or higher")]
+    Used {
+        /// The number given.
+        given: MemberId,
+        /// The lowest that is free.
+        least: MemberId,
+    },
+    /// Another member is reached there.
+    #[error("member {at} is reached at {address} already")]
+    Taken {
+        /// Who.
+        at: MemberId,
+        /// Where.
+        address: Address,
+    },
+    /// There would be none.
+    #[error("member {0} is the only one: a cluster keeps at least one member")]
+    Last(MemberId),
+    /// There would be too many.
+    #[error("a cluster has at most {MAX_REPLICAS} members")]
+    TooMany,
+    /// The number of epochs is used up.
+    #[error("the list of members was changed too often")]
+    NoEpoch,
+}
+
+/// A list that breaks an invariant of [`Membership`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a list of members: {0}")]
+pub struct BadMembership(&'static str);
+
+/// The encoded form.
+#[derive(Serialize, Deserialize)]
+struct Encoded {
+    epoch: u32,
+    highest: u32,
+    members: Vec<(u32, String)>,
+}
+
+impl Membership {
+    /// The longest encoding, in bytes.
+    pub const MAX_BYTES: usize = 32 << 10;
+
+    /// The list that a cluster begins with, in any order.
+    ///
+    /// # Errors
+    /// [`BadMembership`] if it is empty or too long, or if two members share a number.
+    pub fn first(members: Vec<Member>) -> Result<Membership, BadMembership> {
+        let highest = members.iter().map(|member| member.id).max();
+        let highest = highest.ok_or(BadMembership("there is no member"))?;
+        Membership::checked(0, members, highest)
+    }
+
+    fn checked(
+        epoch: u32,
+        mut members: Vec<Member>,
+        highest: MemberId,
+    ) -> Result<Membership, BadMembership> {
+        members.sort_by_key(|member| member.id);
+        if members.is_empty() {
+            return Err(BadMembership("there is no member"));
+        }
+        if members.len() > MAX_REPLICAS {
+            return Err(BadMembership("there are too many members"));
+        }
+        if members.windows(2).any(|pair| pair[0].id == pair[1].id) {
+            return Err(BadMembership("two members have one number"));
+        }
+        if members.iter().any(|member| member.id > highest) {
+            return Err(BadMembership("a member has a number above the highest"));
+        }
+        Ok(Membership { epoch, members, highest })
+    }
+
+    /// How many times the list was changed.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The members, by number.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Never: there is at least one member.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The position of a member in this epoch; `None` if it is not in the list.
+    pub fn position(&self, member: MemberId) -> Option<ReplicaId> {
+        let found = self.members.binary_search_by_key(&member, |it| it.id).ok()?;
+        Some(ReplicaId::from_index(found))
+    }
+
+    /// The member at a position; `None` beyond the end of the list.
+    pub fn at(&self, position: ReplicaId) -> Option<MemberId> {
+        Some(self.members.get(position.index())?.id)
+    }
+
+    /// The list of the next epoch, after `change`.
+    ///
+    /// # Errors
+    /// [`BadChange`] if this list cannot be changed so.
+    pub fn after(&self, change: &Change) -> Result<Membership, BadChange> {
+        let mut next = self.clone();
+        next.epoch = self.epoch.checked_add(1).ok_or(BadChange::NoEpoch)?;
+        match change {
+            Change::Add(member) => next.add(member)?,
+            Change::Remove(member) => next.remove(*member)?,
+            Change::Replace { old, new } => {
+                let place = next.place(*old)?;
+                next.members.remove(place);
+                next.add(new)?;
+            }
+            Change::Move(member) => {
+                let place = next.place(member.id)?;
+                next.members.remove(place);
+                next.check_address(member)?;
+                next.members.insert(place, member.clone());
+            }
+        }
+        Ok(next)
+    }
+
+    fn place(&self, member: MemberId) -> Result<usize, BadChange> {
+        let found = self.members.binary_search_by_key(&member, |it| it.id);
+        found.map_err(|_| BadChange::Unknown(member))
+    }
+
+    fn add(&mut self, member: &Member) -> Result<(), BadChange> {
+        let least = self.highest.0.checked_add(1).map(MemberId).ok_or(BadChange::TooMany)?;
+        if member.id < least {
+            return Err(BadChange::Used { given: member.id, least });
+        }
+        if self.members.len() == MAX_REPLICAS {
+            return Err(BadChange::TooMany);
+        }
+        self.check_address(member)?;
+        self.highest = member.id;
+        self.members.push(member.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, member: MemberId) -> Result<(), BadChange> {
+        let place = self.place(member)?;
+        if self.members.len() == 1 {
+            return Err(BadChange::Last(member));
+        }
+        self.members.remove(place);
+        Ok(())
+    }
+
+    fn check_address(&self, member: &Member) -> Result<(), BadChange> {
+        match self.members.iter().find(|it| it.address == member.address) {
+            Some(at) => Err(BadChange::Taken { at: at.id, address: member.address.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The command that ends the epoch before this one and begins this one. Of several that were
+    /// proposed against one epoch, the first in execution order takes effect, and no other.
+    pub fn command(&self, origin: ReplicaId) -> Command {
+        Command {
+            request: RequestId::new(ClientId::MEMBERS, u64::from(self.epoch)),
+            floor: 0,
+            origin,
+            footprint: Footprint::Everything,
+            payload: self.to_bytes(),
+        }
+    }
+
+    /// The list that `command` begins an epoch with, if it ends `epoch`.
+    ///
+    /// # Errors
+    /// [`BadMembership`] if the payload is no list of the next epoch. All replicas of one version
+    /// find the same.
+    pub fn begun_by(command: &Command, epoch: u32) -> Option<Result<Membership, BadMembership>> {
+        let RequestId { client, sequence } = command.request;
+        if client != ClientId::MEMBERS || sequence != u64::from(epoch) + 1 {
+            return None;
+        }
+        let next = Membership::from_bytes(&command.payload);
+        Some(next.and_then(|next| match next.epoch {
+            it if u64::from(it) == sequence => Ok(next),
+            _ => Err(BadMembership("it is of another epoch")),
+        }))
+    }
+
+    /// Its encoding.
+    pub fn to_bytes(&self) -> Bytes {
+        let members = self.members.iter().map(|it| (it.id.0, it.address.to_string())).collect();
+        let encoded = Encoded { epoch: self.epoch, highest: self.highest.0, members };
+        Bytes::from(postcard::to_stdvec(&encoded).expect("numbers and texts have an encoding"))
+    }
+
+    /// The list in an encoding.
+    ///
+    /// # Errors
+    /// [`BadMembership`] if the bytes are no encoding of a list.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Membership, BadMembership> {
+        if bytes.len() > Membership::MAX_BYTES {
+            return Err(BadMembership("it is too long"));
+        }
+        let (encoded, rest): (Encoded, _) =
+            postcard::take_from_bytes(bytes).map_err(|_| BadMembership("it cannot be decoded"))?;
+        if !rest.is_empty() {
+            return Err(BadMembership("more follows it"));
+        }
+        let number = |number| MemberId::new(number).ok_or(BadMembership("a number is 0"));
+        let members = encoded.members.into_iter().map(|(id, address)| {
+            let address = Address::from_str(&address);
+            let address = address.map_err(|_| BadMembership("an address is none"))?;
+            Ok(Member { id: number(id)?, address })
+        });
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        if !members.is_sorted_by_key(|member| member.id) {
+            return Err(BadMembership("it is out of order"));
+        }
+        Membership::checked(encoded.epoch, members, number(encoded.highest)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> MemberId {
+        MemberId::new(number).expect("not 0")
+    }
+
+    fn member(number: u32) -> Member {
+        let address = format!("10.0.0.{number}:7400").parse().expect("an address");
+        Member { id: id(number), address }
+    }
+
+    fn list(numbers: &[u32]) -> Membership {
+        Membership::first(numbers.iter().map(|it| member(*it)).collect()).expect("a list")
+    }
+
+    fn numbers(list: &Membership) -> Vec<u32> {
+        list.members().iter().map(|member| member.id.number()).collect()
+    }
+
+    #[test]
+    fn positions_follow_the_numbers_and_numbers_are_never_used_twice() {
+        let one = list(&[3, 1, 2]);
+        assert_eq!((numbers(&one), one.epoch()), (vec![1, 2, 3], 0));
+        let two = one.after(&Change::Replace { old: id(2), new: member(4) }).expect("it is there");
+        assert_eq!((numbers(&two), two.epoch()), (vec![1, 3, 4], 1));
+        assert_eq!(two.position(id(3)), ReplicaId::new(2));
+        assert_eq!(two.at(ReplicaId::from_index(2)), Some(id(4)));
+        assert_eq!((two.position(id(2)), two.at(ReplicaId::from_index(3))), (None, None));
+        let least = id(5);
+        for used in [2, 4] {
+            let again = two.after(&Change::Add(member(used)));
+            assert_eq!(again, Err(BadChange::Used { given: id(used), least }));
+        }
+        let three = two.after(&Change::Remove(id(4))).expect("it is there");
+        let again = three.after(&Change::Add(member(4)));
+        assert_eq!(again, Err(BadChange::Used { given: id(4), least }), "it was a member once");
+        assert_eq!(numbers(&three.after(&Change::Add(member(9))).expect("free")), [1, 3, 9]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_reason() {
+        let three = list(&[1, 2, 3]);
+        let address = member(2).address;
+        let moved = |number, address: &Address| {
+            Change::Move(Member { id: id(number), address: address.clone() })
+        };
+        let taken = Err(BadChange::Taken { at: id(2), address: address.clone() });
+        assert_eq!(three.after(&moved(1, &address)), taken);
+        let new = Member { id: id(4), address: address.clone() };
+        assert_eq!(three.after(&Change::Add(new.clone())), taken);
+        assert_eq!(
+            numbers(&three.after(&Change::Replace { old: id(2), new }).expect("its place")),
+            [1, 3, 4]
+        );
+        let elsewhere = "r1.example.com:7400".parse().expect("a name");
+        let after = three.after(&moved(1, &elsewhere)).expect("nobody is there");
+        assert_eq!(after.members()[0].address, elsewhere);
+        assert_eq!(three.after(&Change::Remove(id(7))), Err(BadChange::Unknown(id(7))));
+        assert_eq!(list(&[5]).after(&Change::Remove(id(5))), Err(BadChange::Last(id(5))));
+        let most = u32::try_from(MAX_REPLICAS).expect("few");
+        let full = list(&(1..=most).collect::<Vec<_>>());
+        assert_eq!(full.after(&Change::Add(member(most + 1))), Err(BadChange::TooMany));
+        assert!(Membership::first(Vec::new()).is_err());
+        assert!(Membership::first(vec![member(1), member(1)]).is_err());
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written_and_a_command_names_its_epoch() {
+        let most = u32::try_from(MAX_REPLICAS).expect("few");
+        let full = list(&(1..=most).collect::<Vec<_>>());
+        for list in [list(&[1]), full.after(&Change::Remove(id(2))).expect("it is there")] {
+            let bytes = list.to_bytes();
+            assert!(bytes.len() < Membership::MAX_BYTES);
+            assert_eq!(Membership::from_bytes(&bytes), Ok(list));
+            for cut in 0..bytes.len() {
+                assert!(Membership::from_bytes(&bytes[..cut]).is_err(), "{cut}");
+            }
+            assert!(Membership::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+        }
+        let next = full.after(&Change::Remove(id(2))).expect("it is there");
+        let command = next.command(ReplicaId::from_index(0));
+        assert_eq!(Membership::begun_by(&command, 0), Some(Ok(next.clone())));
+        assert_eq!(Membership::begun_by(&command, 1), None, "that epoch is over");
+        let mut wrong = command.clone();
+        wrong.payload = full.to_bytes();
+        assert!(matches!(Membership::begun_by(&wrong, 0), Some(Err(_))));
+        wrong.request = RequestId::new(ClientId(1), 1);
+        assert_eq!(Membership::begun_by(&wrong, 0), None);
+    }
+}
