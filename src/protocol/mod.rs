@@ -18,6 +18,7 @@ mod rules;
 pub use effects::{Effects, Outgoing};
 pub use kind::{ProtocolKind, UnknownProtocol};
 pub use paths::{PathSet, Paths, RECOVERY, RESUBMITTED};
+pub(crate) use rules::rules;
 
 use std::fmt;
 use std::sync::Arc;

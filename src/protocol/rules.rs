@@ -30,4 +30,4 @@ macro_rules! rules {
     };
 }
 
-pub(super) use rules;
+pub(crate) use rules;

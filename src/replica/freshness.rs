@@ -135,6 +135,20 @@ impl Memory {
         self.written.clone_from(&self.known);
     }
 
+    /// The same with other positions, for the next epoch, in which nothing of it is written yet.
+    /// What `position` has none for is not remembered any longer.
+    #[must_use]
+    pub(super) fn renumbered(&self, position: impl Fn(ReplicaId) -> Option<ReplicaId>) -> Memory {
+        let mut next = Memory::default();
+        for (place, known) in self.known.iter().enumerate() {
+            let peer = position(ReplicaId::from_index(place));
+            if let (Some(peer), Some(known)) = (peer, known) {
+                next.met(peer, *known);
+            }
+        }
+        next
+    }
+
     fn entry(&mut self, peer: ReplicaId) -> &mut Option<Known> {
         if self.known.len() <= peer.index() {
             self.known.resize(peer.index() + 1, None);

@@ -14,6 +14,7 @@ mod admission;
 #[cfg(test)]
 mod core_tests;
 mod detector;
+pub mod epochs;
 mod freshness;
 #[cfg(test)]
 mod heard_tests;
@@ -56,10 +57,10 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::execute::{AnyExecutor, InLog};
-use crate::protocol::{Effects, Outgoing, Paths, Protocol, View};
+use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
-    Batch, Decision, Durable, Executed, ExecutionOrder, InstanceId, Known, LogPosition, ReplicaId,
-    ReplicaSet, Settings, Time, Value,
+    Batch, Decision, Durable, Executed, ExecutionOrder, InstanceId, Known, LogPosition, Membership,
+    ReplicaId, ReplicaSet, Settings, Time, Value,
 };
 
 use admission::Admission;
@@ -132,6 +133,16 @@ pub struct Core<P: Protocol> {
     saved_meanwhile: Option<Executed>,
     /// How many snapshots of other replicas were installed.
     installed: u64,
+    /// The epoch that it runs in.
+    epoch: u32,
+    /// The list of members that follows, once the command that ends the epoch is executed. Nothing
+    /// is executed after it.
+    ended: Option<Membership>,
+    /// No own snapshot of this epoch is durable, and the log does not lead to a state of it: this
+    /// replica says nothing of its protocol yet.
+    joining: bool,
+    /// Whether a snapshot was installed that no durable own snapshot holds.
+    unsaved_install: bool,
 }
 
 impl<P: Protocol> Core<P> {
@@ -162,6 +173,10 @@ impl<P: Protocol> Core<P> {
             wishes: Wishes::default(),
             saved_meanwhile: None,
             installed: 0,
+            epoch: 0,
+            ended: None,
+            joining: false,
+            unsaved_install: false,
             settings,
             limits,
         }
@@ -281,6 +296,8 @@ impl<P: Protocol> Core<P> {
             }
             PeerMessage::Probed { echo } => self.large.answered(from, echo, self.view.now),
             PeerMessage::Transfer(message) => self.on_transfer(from, message),
+            // A replica without a state of the epoch has nothing to say in it.
+            PeerMessage::Protocol(_) if self.joining => {}
             PeerMessage::Protocol(message) => {
                 self.protocol.on_message(&self.view, from, message, &mut self.fx);
                 self.apply_effects(out);
@@ -323,8 +340,10 @@ impl<P: Protocol> Core<P> {
         if self.detector.ping_due(now) {
             out.messages.push((others(&self.settings), PeerMessage::Ping { sent: now }));
         }
-        self.protocol.on_tick(&self.view, &mut self.fx);
-        self.apply_effects(out);
+        if !self.joining {
+            self.protocol.on_tick(&self.view, &mut self.fx);
+            self.apply_effects(out);
+        }
         self.tick_transfers();
     }
 
@@ -407,6 +426,9 @@ impl<P: Protocol> Core<P> {
 
     /// Puts out everything that may be executed.
     fn execute(&mut self, out: &mut Output<P::Message, P::Record>) {
+        if self.ended.is_some() {
+            return;
+        }
         // A `Nop` counts as executed, and the next command to execute may be long in coming.
         let mut any = std::mem::take(&mut self.nop_decided);
         while let Some(component) = self.executor.next_component() {
@@ -415,7 +437,12 @@ impl<P: Protocol> Core<P> {
             for (index, (id, batch)) in component.instances.into_iter().enumerate() {
                 self.admission.finished(id);
                 self.forget_own(id);
-                out.execute.push(Execution { id, batch, ends_component: index == last });
+                self.ended = self.list_after(&batch);
+                let ends_component = index == last || self.ended.is_some();
+                out.execute.push(Execution { id, batch, ends_component });
+                if self.ended.is_some() {
+                    return;
+                }
             }
         }
         while let Some(InLog { id, proposal, value }) = self.executor.next_slot() {
@@ -424,7 +451,11 @@ impl<P: Protocol> Core<P> {
                 self.forget_own(proposal);
             }
             if let Value::Batch(batch) = value {
+                self.ended = self.list_after(&batch);
                 out.execute.push(Execution { id, batch, ends_component: true });
+                if self.ended.is_some() {
+                    return;
+                }
             }
         }
         if any {
@@ -448,21 +479,6 @@ impl<P: Protocol> Core<P> {
     #[cfg(test)]
     pub(crate) fn protocol_mut(&mut self) -> &mut P {
         &mut self.protocol
-    }
-
-    /// How often this replica took each path.
-    pub fn paths(&self) -> &Paths {
-        &self.fx.paths
-    }
-
-    /// The instance that a decided instance waits for before it can be executed here.
-    pub fn waits_for(&self, id: InstanceId) -> Option<InstanceId> {
-        self.executor.blocker(id)
-    }
-
-    /// The blocked part of the dependency graph, in Graphviz's language.
-    pub fn dot(&self) -> String {
-        self.executor.dot()
     }
 }
 

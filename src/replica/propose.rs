@@ -49,7 +49,7 @@ impl<P: Protocol> Core<P> {
 
     /// Proposes what admission allows.
     pub(super) fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
-        loop {
+        while self.ended.is_none() && !self.joining {
             let batches = self.admission.batches(self.view.now, self.own.len());
             if batches.is_empty() {
                 return;

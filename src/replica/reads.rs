@@ -18,6 +18,11 @@ impl Reads {
         self.waiting
     }
 
+    /// All that wait.
+    pub(super) fn into_waiting(self) -> impl Iterator<Item = Command> {
+        self.by_point.into_values().flatten()
+    }
+
     /// Adds a read that waits until everything up to `point` is executed.
     pub(super) fn wait(&mut self, point: Slot, read: Command) {
         self.by_point.entry(point).or_default().push(read);

@@ -3,10 +3,25 @@
 use std::time::Duration;
 
 use super::{Core, Reach, Receiving};
-use crate::protocol::{Protocol, RECOVERY};
-use crate::types::{Deps, ReplicaSet};
+use crate::protocol::{Paths, Protocol, RECOVERY};
+use crate::types::{Deps, InstanceId, ReplicaSet};
 
 impl<P: Protocol> Core<P> {
+    /// How often this replica took each path.
+    pub fn paths(&self) -> &Paths {
+        &self.fx.paths
+    }
+
+    /// The instance that a decided instance waits for before it can be executed here.
+    pub fn waits_for(&self, id: InstanceId) -> Option<InstanceId> {
+        self.executor.blocker(id)
+    }
+
+    /// The blocked part of the dependency graph, in Graphviz's language.
+    pub fn dot(&self) -> String {
+        self.executor.dot()
+    }
+
     /// The status of this replica.
     pub fn status(&self) -> ReplicaStatus {
         let (waiting, waiting_bytes) = self.admission.waiting();

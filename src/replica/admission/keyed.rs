@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::types::{
-    Access, Batch, Command, Executed, Footprint, InstanceId, KeyHash, KeyedMap, ReplicaId,
-    RequestId, Time,
+    Access, Batch, ClientId, Command, Executed, Footprint, InstanceId, KeyHash, KeyedMap,
+    ReplicaId, RequestId, Time,
 };
 
 /// Limit of own unexecuted instances on a key that another owner uses.
@@ -179,6 +179,11 @@ impl KeyedAdmission {
         // Commands that waited after a removed one may now be first on their keys.
         self.ready_all();
         fresh.into_values().map(|command| command.request).collect()
+    }
+
+    /// All that wait, in their order.
+    pub(super) fn into_waiting(self) -> Vec<Command> {
+        self.waiting.into_values().collect()
     }
 
     /// An instance's payload became known here: it uses its keys until it is executed.
@@ -378,6 +383,8 @@ impl Permit {
 struct Leaving {
     clean: Side,
     contended: Side,
+    /// The command that ends the epoch is among them: it is proposed alone.
+    ends_epoch: bool,
 }
 
 /// The commands of one instance.
@@ -404,13 +411,15 @@ impl Leaving {
         let side = self.side(contended);
         let named = side.named + command.footprint.keys().map_or(0, <[_]>::len);
         let bytes = side.bytes + command.payload.len();
-        side.commands.is_empty()
+        let fits = side.commands.is_empty()
             || side.commands.len() < Batch::MAX_COMMANDS
                 && named <= Batch::MAX_KEYS
-                && bytes <= Batch::MAX_BYTES
+                && bytes <= Batch::MAX_BYTES;
+        fits && !self.ends_epoch
     }
 
     fn push(&mut self, command: Command, contended: bool) {
+        self.ends_epoch |= command.request.client == ClientId::MEMBERS;
         let side = self.side(contended);
         let keys = command.footprint.keys().unwrap_or_default();
         side.named += keys.len();

@@ -77,6 +77,14 @@ impl Admission {
         }
     }
 
+    /// All that wait, in their order.
+    pub(super) fn into_waiting(self) -> Vec<Command> {
+        match self {
+            Admission::Keyed(keyed) => keyed.into_waiting(),
+            Admission::Queued(queue) => queue.into_waiting(),
+        }
+    }
+
     /// An instance's payload became known here.
     pub(super) fn learned(&mut self, id: InstanceId, batch: &Arc<Batch>) {
         if let Admission::Keyed(keyed) = self {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::types::{Batch, Command, RequestId};
+use crate::types::{Batch, ClientId, Command, RequestId};
 
 /// First come, first served.
 #[derive(Debug, Default)]
@@ -47,6 +47,10 @@ impl Queue {
             keys <= Batch::MAX_KEYS && bytes <= Batch::MAX_BYTES
         };
         let together = self.commands.iter().take(Batch::MAX_COMMANDS).take_while(fits).count();
+        // Nothing of the epoch follows the command that ends it, so it is proposed alone.
+        let ends = |command: &Command| command.request.client == ClientId::MEMBERS;
+        let before = self.commands.iter().take(together).take_while(|it| !ends(it)).count();
+        let together = if before < together { before } else { together };
         // A single command may exceed the limits.
         let leaving = together.max(1).min(self.commands.len());
         let commands: Vec<Command> = self.commands.drain(..leaving).collect();
@@ -56,5 +60,10 @@ impl Queue {
         }
         self.bytes -= commands.iter().map(|command| command.payload.len()).sum::<usize>();
         Some(Batch::new(commands))
+    }
+
+    /// All that wait, in their order.
+    pub(super) fn into_waiting(self) -> Vec<Command> {
+        self.commands.into()
     }
 }

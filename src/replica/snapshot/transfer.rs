@@ -43,7 +43,8 @@ impl<P: Protocol> Core<P> {
     pub(in crate::replica) fn tick_transfers(&mut self) {
         let wish = &mut self.wishes;
         self.server.let_go(self.view.now);
-        if self.receiver.executed(self.executor.executed(), wish) {
+        // Without a state of its epoch it needs one, whatever that holds.
+        if !self.joining && self.receiver.executed(self.executor.executed(), wish) {
             // No snapshot is needed any more: the progress that was held back counts now.
             self.protocol.on_executed(self.executor.executed());
             if let Some(saved) = self.saved_meanwhile.take() {

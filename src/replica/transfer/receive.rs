@@ -184,8 +184,12 @@ impl Receiver {
             Stage::Fetching { quiet, tries } => {
                 let receipt = self.receipt.as_ref().expect("a transfer is under way");
                 let dead = view.suspected.contains(receipt.from);
-                let patience = FETCH_AGAIN.0.max(view.round_trips[receipt.from.index()] * 4);
-                let patience = patience.max(view.large_trips[receipt.from.index()] * 2);
+                // A removed replica that serves the last state of its epoch has no place there.
+                let of = |trips: &[Duration]| {
+                    trips.get(receipt.from.index()).copied().unwrap_or_default()
+                };
+                let patience = FETCH_AGAIN.0.max(of(&view.round_trips) * 4);
+                let patience = patience.max(of(&view.large_trips) * 2);
                 let in_vain = if dead { 0 } else { tries };
                 if now.since(quiet) < doubled(patience, in_vain, FETCH_AGAIN.1.max(patience)) {
                     return;

@@ -1,0 +1,155 @@
+//! What one epoch's core knows of epochs: when its own ends, what is left of it then, and how a new
+//! one begins.
+
+use crate::protocol::Protocol;
+use crate::replica::transfer::Receiver;
+use crate::replica::{Core, Memory, Output, others};
+use crate::types::{
+    Batch, Command, Deps, Durable, Executed, ExecutionOrder, InstanceId, LogPosition, Membership,
+    ReplicaId, Time,
+};
+
+/// What the next epoch takes over from a core.
+pub(super) struct Remains {
+    /// Own commands that were not executed and never will be in this epoch: first those that were
+    /// proposed, then those that waited, then reads.
+    pub(super) commands: Vec<Command>,
+    /// What is remembered of the others.
+    pub(super) memory: Memory,
+    /// Where the log ends.
+    pub(super) end: LogPosition,
+    /// How far it is durable.
+    pub(super) durable: Durable,
+}
+
+impl<P: Protocol> Core<P> {
+    /// The same in this epoch, after a log of an earlier one that ends at `end`.
+    pub(super) fn in_epoch(mut self, epoch: u32, end: LogPosition, durable: Durable) -> Core<P> {
+        assert!(!self.started, "an epoch is set before anything happens in it");
+        self.epoch = epoch;
+        self.fx.start_at(end);
+        self.durable = durable;
+        self
+    }
+
+    /// The same, but without a state of its epoch: it fetches one, from other members or from the
+    /// replica at `server`.
+    pub(super) fn fetching(mut self, now: Time, server: Option<ReplicaId>) -> Core<P> {
+        self.view.now = now;
+        let others = others(&self.settings).union(server.into_iter().collect());
+        self.receiver = Receiver::new(others, &self.limits);
+        self.receiver.need(&Deps::none(self.settings.quorums.n), now);
+        self.silent()
+    }
+
+    /// The same, but it says and proposes nothing until an own snapshot of the epoch is durable.
+    pub(super) fn silent(mut self) -> Core<P> {
+        self.joining = true;
+        self
+    }
+
+    /// Installs the snapshot that it has fetched to begin with.
+    pub(super) fn install_first(
+        &mut self,
+        now: Time,
+        shared: P::Snapshot,
+        executed: &Executed,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        if self.executor.done().includes(executed) {
+            // The state with which the epoch began.
+            self.receiver.installed(self.executor.executed(), now);
+        } else {
+            let installed = self.install(now, shared, executed, out);
+            assert!(installed, "a replica without a state takes any");
+        }
+    }
+
+    /// Whether it still says nothing.
+    pub(super) fn is_joining(&self) -> bool {
+        self.joining
+    }
+
+    /// Whether the state machine is in a state of this epoch.
+    pub(super) fn has_state(&self) -> bool {
+        !self.receiver.needs_any()
+    }
+
+    /// An own snapshot of the epoch is durable.
+    pub(super) fn note_joined(&mut self) {
+        self.joining = false;
+        self.unsaved_install = false;
+    }
+
+    /// Whether the log alone leads to the state here.
+    pub(super) fn is_in_log(&self) -> bool {
+        // What a log protocol has executed was decided, but not all of its records say so.
+        P::ORDER == ExecutionOrder::Dependencies && !self.unsaved_install
+    }
+
+    /// The list of members that comes next, once the epoch's last command is executed.
+    pub(super) fn ended(&self) -> Option<&Membership> {
+        self.ended.as_ref()
+    }
+
+    /// The list that the last command of the epoch begins, if this batch is that command.
+    pub(in crate::replica) fn list_after(&self, batch: &Batch) -> Option<Membership> {
+        let first = batch.commands().first()?;
+        let next = Membership::begun_by(first, self.epoch)?;
+        assert_eq!(batch.commands().len(), 1, "the last command of an epoch is proposed alone");
+        Some(next.expect("only lists of members are proposed as such"))
+    }
+
+    /// Takes over what an earlier epoch left.
+    pub(super) fn take_over(&mut self, commands: Vec<Command>, memory: Memory) {
+        self.memory = memory;
+        for mut command in commands {
+            command.origin = self.settings.me;
+            self.admission.push_back(command);
+        }
+    }
+
+    /// The epoch is over for this replica.
+    pub(super) fn into_remains(self) -> Remains {
+        let mut own: Vec<(InstanceId, _)> = self.own.into_iter().collect();
+        own.sort_unstable_by_key(|(id, _)| *id);
+        let mut commands = Vec::new();
+        for (_, (_, batch)) in own {
+            commands.extend_from_slice(batch.commands());
+        }
+        commands.extend(self.admission.into_waiting());
+        commands.extend(self.reads.into_waiting());
+        let end = self.fx.end();
+        Remains { commands, memory: self.memory, end, durable: self.durable }
+    }
+
+    /// Commands that wait until the epoch begins here.
+    pub(super) fn wait_with(&mut self, commands: impl IntoIterator<Item = Command>) {
+        for command in commands {
+            self.admission.push_back(command);
+        }
+    }
+
+    /// Commands of an earlier epoch at a replica that fetched its state.
+    pub(super) fn take_over_from(&mut self, commands: Vec<Command>) {
+        let me = self.settings.me;
+        self.wait_with(commands.into_iter().map(|command| Command { origin: me, ..command }));
+    }
+
+    /// The epoch begins here: the log is durable so far.
+    pub(super) fn begun(mut self, durable: Durable) -> Core<P> {
+        self.durable = durable;
+        self
+    }
+
+    /// The same after a log that has grown meanwhile. Nothing was written by this core.
+    pub(super) fn in_later_log(
+        mut self: Box<Self>,
+        end: LogPosition,
+        durable: Durable,
+    ) -> Box<Self> {
+        self.fx.start_at(end);
+        self.durable = durable;
+        self
+    }
+}

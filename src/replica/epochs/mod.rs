@@ -1,0 +1,361 @@
+//! A replica through all its epochs: one [`Core`] after the other, each with its own list of
+//! members (PROTOCOL.md §8c).
+//!
+//! The list is changed by a command that conflicts with every other ([`Membership::command`]). So
+//! all replicas execute it after the same commands, in the same state: there the epoch ends. What
+//! was ordered after it is not executed in this epoch by anybody; the replicas that proposed it
+//! propose it again in the next. Nothing else crosses: ballots, votes, marks and slots begin anew.
+//!
+//! A replica begins the next epoch
+//!
+//! - by itself, if it has executed the last command and a record of that is durable; or
+//! - with a snapshot of that epoch from a member that has begun it, once an own snapshot of the
+//!   same is durable. Until it installs that, it still takes part in its own epoch: whoever has
+//!   left may not come back, and then the others need its votes.
+//!
+//! A frame of an older epoch is never acted on: the answer is the present list ([`Message::Over`]).
+//! A removed replica serves the state that its epoch ended in, until enough of the next members
+//! have begun. Then its number speaks no more.
+
+mod core;
+mod end;
+mod io;
+mod later;
+mod peers;
+mod removed;
+mod restart;
+mod rules;
+
+pub use self::io::{Input, Message, Output, Record};
+#[cfg(test)]
+pub(crate) use self::rules::Plant;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::transfer::{Server, Wishes};
+use super::{Checkpoint, Core, Limits};
+use crate::protocol::Protocol;
+use crate::types::{
+    Command, Durable, Executed, LogPosition, MemberId, Membership, Quorums, ReplicaId, ReplicaSet,
+    Settings, Time,
+};
+
+use self::later::{Later, beyond};
+use self::removed::Last;
+use self::rules::Rules;
+
+/// What a snapshot holds besides the state of the state machine, and the list of its epoch.
+pub type EpochCheckpoint<P> =
+    (Membership, Checkpoint<<P as Protocol>::Snapshot, <P as Protocol>::Record>);
+
+/// A replica through all its epochs.
+///
+/// Invariants:
+///
+/// 1. Nothing is said in an epoch before this replica has begun it durably.
+/// 2. The state that an epoch ended in can be had from this replica until enough members of the
+///    next have begun that.
+pub struct Epochs<P: Protocol> {
+    me: MemberId,
+    settings: Settings,
+    limits: Limits,
+    /// The list of the present epoch; `None` for a replica that has not heard of one yet.
+    list: Option<Membership>,
+    stage: Stage<P>,
+    /// A later epoch, of which another member has told.
+    later: Option<Later<P>>,
+    /// The members of the present epoch that have begun it.
+    entered: BTreeSet<MemberId>,
+    /// Whom the present list was told to, and when.
+    told: BTreeMap<MemberId, Time>,
+    /// When the present epoch is announced again.
+    announce: Time,
+    end: LogPosition,
+    durable: Durable,
+    now: Time,
+    resumed: bool,
+    rules: Rules,
+}
+
+enum Stage<P: Protocol> {
+    /// It takes part, or is about to: see [`Core::is_joining`].
+    Member(Box<Core<P>>),
+    /// It has ended the epoch before by itself, and begins this one once the record of that is
+    /// durable.
+    Starting(Box<Core<P>>, LogPosition),
+    /// It was removed, and serves the state that its last epoch ended in.
+    Removed(Box<Last>),
+    /// It has heard of no epoch that it is a member of.
+    Stranger(Vec<Command>),
+}
+
+impl<P: Protocol> Epochs<P> {
+    /// A replica that was never started before. Of `settings`, `me` and `quorums` are of no
+    /// meaning: they follow from the list. Without a list it is a stranger: it waits until a member
+    /// tells it of a list that it is in.
+    pub fn new(
+        me: MemberId,
+        list: Option<Membership>,
+        settings: Settings,
+        limits: Limits,
+    ) -> Epochs<P> {
+        let start = LogPosition::default();
+        let mut this = Epochs {
+            me,
+            settings,
+            limits,
+            list: None,
+            stage: Stage::Stranger(Vec::new()),
+            later: None,
+            entered: BTreeSet::new(),
+            told: BTreeMap::new(),
+            announce: Time::ZERO,
+            end: start,
+            durable: Durable::flushed(LogPosition::default()),
+            now: Time::ZERO,
+            resumed: false,
+            rules: Rules::default(),
+        };
+        if let Some(list) = list.filter(|list| list.position(me).is_some()) {
+            let core = this.core(&list, start, this.durable);
+            this.enter(list, Stage::Member(Box::new(core)));
+        }
+        this
+    }
+
+    /// The same with a rule broken.
+    #[cfg(test)]
+    pub(crate) fn with(mut self, plant: Option<Plant>) -> Epochs<P> {
+        self.rules.broken = plant;
+        self
+    }
+
+    /// A core of an epoch that this replica is a member of.
+    fn core(&self, list: &Membership, end: LogPosition, durable: Durable) -> Core<P> {
+        let settings = Settings {
+            me: list.position(self.me).expect("it is a member"),
+            quorums: Quorums::new(list.len()).expect("a list is of a supported size"),
+            seed: self.settings.seed ^ u64::from(list.epoch()) << 32,
+            ..self.settings.clone()
+        };
+        let protocol = P::new(settings.clone());
+        Core::new(settings, self.limits, protocol).in_epoch(list.epoch(), end, durable)
+    }
+
+    fn enter(&mut self, list: Membership, stage: Stage<P>) {
+        self.later = self.later.take().filter(|later| later.list.epoch() > list.epoch());
+        self.entered.clear();
+        self.told.clear();
+        self.announce = self.now;
+        self.list = Some(list);
+        self.stage = stage;
+    }
+
+    /// It is no member of the list that begins with the state here.
+    fn leave(&mut self, next: Membership) {
+        let last = Last { next, server: Server::default(), wishes: Wishes::default() };
+        self.later = None;
+        self.told.clear();
+        self.announce = self.now;
+        self.list = None;
+        self.stage = Stage::Removed(Box::new(last));
+    }
+
+    /// The list of the present epoch, if there is one.
+    pub fn list(&self) -> Option<&Membership> {
+        self.list.as_ref()
+    }
+
+    /// The present epoch's core, once this replica takes part in it.
+    pub fn member(&self) -> Option<&Core<P>> {
+        match &self.stage {
+            Stage::Member(core) if !core.is_joining() => Some(core),
+            _ => None,
+        }
+    }
+
+    /// Whether it was removed, and still serves the state that its last epoch ended in.
+    pub fn is_removed(&self) -> bool {
+        matches!(self.stage, Stage::Removed(_))
+    }
+
+    /// Whether another member has told of a later epoch.
+    #[cfg(test)]
+    pub(crate) fn has_heard_of_a_later(&self) -> bool {
+        self.later.is_some()
+    }
+
+    /// The list that follows the last epoch of a replica that was removed.
+    pub fn next_list(&self) -> Option<&Membership> {
+        match &self.stage {
+            Stage::Removed(last) => Some(&last.next),
+            _ => None,
+        }
+    }
+
+    fn epoch(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Removed(last) => Some(last.next.epoch() - 1),
+            _ => self.list.as_ref().map(Membership::epoch),
+        }
+    }
+
+    /// What a snapshot has to hold besides the state of the state machine, as
+    /// [`Core::checkpoint`], and the list of its epoch. `None` while there is no state.
+    pub fn checkpoint(&self) -> Option<EpochCheckpoint<P>> {
+        match &self.stage {
+            Stage::Member(core) | Stage::Starting(core, _) => {
+                if core.is_joining() && !core.has_state() {
+                    return None;
+                }
+                Some((self.list.clone()?, core.checkpoint()))
+            }
+            Stage::Removed(last) => {
+                // Of a member that begins: what all members begin with.
+                let settings = Settings {
+                    me: ReplicaId::from_index(0),
+                    quorums: Quorums::new(last.next.len()).expect("a supported size"),
+                    ..self.settings.clone()
+                };
+                let executed = Executed::none(last.next.len());
+                let (shared, _) = P::new(settings).snapshot(&executed);
+                let checkpoint =
+                    Checkpoint { position: self.end, executed, shared, own: Vec::new() };
+                Some((last.next.clone(), checkpoint))
+            }
+            Stage::Stranger(_) => None,
+        }
+    }
+
+    /// Takes one step over all `inputs`, as [`Core::step`].
+    pub fn step(
+        &mut self,
+        now: Time,
+        inputs: impl IntoIterator<Item = Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        (self.now, self.resumed) = (now, true);
+        let mut ours = Vec::new();
+        for input in inputs {
+            match input {
+                Input::Core(super::Input::Propose(command)) => match &mut self.stage {
+                    Stage::Stranger(waiting) => waiting.push(command),
+                    Stage::Removed(_) => out.removed.push(command.request),
+                    _ => ours.push(super::Input::Propose(command)),
+                },
+                Input::Core(super::Input::Durable(durable)) => {
+                    self.durable = durable;
+                    ours.push(super::Input::Durable(durable));
+                }
+                Input::Core(super::Input::Tick) => ours.push(super::Input::Tick),
+                Input::Core(other) => ours.push(other),
+                Input::Saved { epoch, own } => self.on_saved(epoch, own, &mut ours),
+                Input::Read { epoch, read, bytes } => {
+                    self.on_read(epoch, read, bytes, &mut ours);
+                }
+                Input::Peer { from, epoch, message } => {
+                    self.on_peer(from, epoch, message, &mut ours, out);
+                }
+            }
+        }
+        self.begin_if_durable();
+        self.run(ours, out);
+        self.end_epoch(out);
+        self.run_later(out);
+        self.announce(out);
+        self.serve(out);
+    }
+
+    /// Steps the present core.
+    fn run(
+        &mut self,
+        inputs: Vec<super::Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        let now = self.now;
+        let mut inner = super::Output::default();
+        match &mut self.stage {
+            Stage::Member(core) => core.step(now, inputs, &mut inner),
+            Stage::Starting(core, _) => {
+                let commands = inputs.into_iter().filter_map(|input| match input {
+                    super::Input::Propose(command) => Some(command),
+                    _ => None,
+                });
+                core.wait_with(commands);
+                return;
+            }
+            Stage::Removed(_) | Stage::Stranger(_) => return,
+        }
+        self.put_out(inner, out);
+    }
+
+    /// Puts out what the present core has put out.
+    fn put_out(
+        &mut self,
+        inner: super::Output<P::Message, P::Record>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        let (Stage::Member(core), Some(list)) = (&self.stage, &self.list) else { return };
+        self.end = core.log_end();
+        let fetches = self.later.as_ref().is_some_and(|later| later.core.is_some());
+        out.take(list, inner, core.is_joining(), fetches, None);
+    }
+
+    fn on_saved(
+        &mut self,
+        epoch: u32,
+        own: super::OwnSnapshot,
+        ours: &mut Vec<super::Input<P::Message>>,
+    ) {
+        let present = self.epoch() == Some(epoch);
+        match &mut self.stage {
+            Stage::Member(core) if present => {
+                core.note_joined();
+                ours.push(super::Input::Snapshot(own));
+            }
+            Stage::Removed(last) if last.next.epoch() == epoch => {
+                last.server.on_own(&own, self.now, &mut last.wishes);
+            }
+            // Of an epoch that is over.
+            _ => {}
+        }
+    }
+
+    fn on_read(
+        &mut self,
+        epoch: u32,
+        read: super::SnapshotRead,
+        bytes: Option<bytes::Bytes>,
+        ours: &mut Vec<super::Input<P::Message>>,
+    ) {
+        let present = self.epoch() == Some(epoch);
+        match &mut self.stage {
+            Stage::Removed(last) if last.next.epoch() == epoch => {
+                last.server.on_read(read, bytes, &mut last.wishes);
+            }
+            Stage::Member(_) if present => {
+                ours.push(super::Input::SnapshotRead { read, bytes });
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<P: Protocol> Stage<P> {
+    fn into_commands(self) -> Vec<Command> {
+        match self {
+            Stage::Member(core) | Stage::Starting(core, _) => core.into_remains().commands,
+            Stage::Stranger(commands) => commands,
+            Stage::Removed(_) => Vec::new(),
+        }
+    }
+}
+
+/// The members at these positions; `server` is at the position [`beyond`] the list.
+fn members(list: &Membership, positions: ReplicaSet, server: Option<MemberId>) -> Vec<MemberId> {
+    let at = |position| match list.at(position) {
+        None if Some(position) == beyond(list) => server,
+        member => member,
+    };
+    positions.iter().filter_map(at).collect()
+}

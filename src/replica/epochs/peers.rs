@@ -1,0 +1,167 @@
+//! What members of this and of other epochs say, and what they are told.
+
+use std::cmp::Ordering;
+
+use super::later::Later;
+use super::{Epochs, Message, Output, Stage};
+use crate::protocol::Protocol;
+use crate::replica::{self, PeerMessage};
+use crate::types::{MemberId, Membership, Quorums};
+
+impl<P: Protocol> Epochs<P> {
+    pub(super) fn on_peer(
+        &mut self,
+        from: MemberId,
+        epoch: Option<u32>,
+        message: Message<P::Message>,
+        ours: &mut Vec<replica::Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        if from == self.me {
+            return;
+        }
+        if let Message::Over { list, safe } = message {
+            return self.on_over(from, list, safe, out);
+        }
+        if let (Some(later), Message::Core(message)) = (&mut self.later, &message)
+            && Some(later.list.epoch()) == epoch
+        {
+            return later.on_peer(from, message.clone());
+        }
+        if let Stage::Removed(last) = &mut self.stage
+            && Some(last.next.epoch()) == epoch
+        {
+            match message {
+                Message::Core(PeerMessage::Transfer(transfer)) => {
+                    return last.on_transfer(from, transfer, self.now);
+                }
+                Message::Entered => {
+                    self.entered.insert(from);
+                    return;
+                }
+                _ => return,
+            }
+        }
+        if self.is_removed() {
+            return self.tell(from, epoch, out);
+        }
+        let present = self.epoch();
+        match (epoch.cmp(&present), message) {
+            (Ordering::Less, _) => self.tell(from, epoch, out),
+            (Ordering::Greater, _) => self.ask(from, out),
+            (Ordering::Equal, message) => {
+                let Some(position) = self.list.as_ref().and_then(|list| list.position(from)) else {
+                    return;
+                };
+                match message {
+                    Message::Entered => drop(self.entered.insert(from)),
+                    Message::Core(message) => {
+                        ours.push(replica::Input::Peer { from: position, message });
+                    }
+                    Message::Over { .. } => unreachable!("it was handled above"),
+                }
+            }
+        }
+    }
+
+    /// Whether enough members of the present epoch have begun it, so that the state before is
+    /// needed no more.
+    pub(super) fn is_safe(&self) -> bool {
+        let Some(list) = &self.list else { return false };
+        let quorums = Quorums::new(list.len()).expect("a supported size");
+        let me = usize::from(self.member().is_some());
+        self.entered.len() + me >= quorums.slow()
+    }
+
+    /// Answers a frame of an older epoch, now and then.
+    pub(super) fn tell(
+        &mut self,
+        to: MemberId,
+        epoch: Option<u32>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        let list = match &self.stage {
+            Stage::Removed(last) => Some(&last.next),
+            _ => self.list.as_ref(),
+        };
+        let Some(list) = list.cloned() else { return };
+        if !self.is_due(to) {
+            return;
+        }
+        // What was needed of an epoch before the last was there when that began.
+        let before = epoch.is_some_and(|epoch| epoch + 1 < list.epoch()) && !self.is_removed();
+        let safe = before || self.is_safe();
+        out.messages.push((vec![to], Some(list.epoch()), Message::Over { list, safe }));
+    }
+
+    /// Asks a replica of a later epoch for the list, now and then.
+    pub(super) fn ask(&mut self, to: MemberId, out: &mut Output<P::Message, P::Record>) {
+        if self.is_due(to) {
+            let ping = Message::Core(PeerMessage::Ping { sent: self.now });
+            out.messages.push((vec![to], self.epoch(), ping));
+        }
+    }
+
+    pub(super) fn is_due(&mut self, to: MemberId) -> bool {
+        let gossip = self.settings.timing.gossip;
+        let due = self.told.get(&to).is_none_or(|told| self.now.since(*told) >= gossip);
+        if due {
+            self.told.insert(to, self.now);
+        }
+        due
+    }
+
+    /// Another replica is in a later epoch.
+    pub(super) fn on_over(
+        &mut self,
+        from: MemberId,
+        list: Membership,
+        safe: bool,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        if self.epoch().is_some_and(|epoch| epoch >= list.epoch()) {
+            return;
+        }
+        let known = self.later.as_ref().is_some_and(|it| it.list.epoch() >= list.epoch());
+        let server = Some(from).filter(|from| list.position(*from).is_none());
+        if let Some(later) = self.later.as_mut().filter(|later| later.list == list) {
+            later.server = server.or(later.server);
+        }
+        if list.position(self.me).is_none() {
+            // Removed. Until it is safe, the others may still need its votes or its state.
+            let safe = safe || !self.rules.stays_until_it_is_safe();
+            if safe && (self.list.is_some() || self.is_removed()) {
+                out.retired = Some(list);
+            }
+        } else if !known {
+            self.later =
+                Some(Later { list, since: self.now, server, core: None, heard: Vec::new() });
+            if !self.rules.takes_part_while_it_fetches() {
+                let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
+                self.stage = Stage::Stranger(stage.into_commands());
+            }
+        }
+    }
+
+    /// Says to all that it has begun the epoch, until all have; or, if it was removed, asks whether
+    /// its state is still needed.
+    pub(super) fn announce(&mut self, out: &mut Output<P::Message, P::Record>) {
+        if self.now < self.announce {
+            return;
+        }
+        self.announce = self.now + self.settings.timing.gossip;
+        let all = |list: &Membership| -> Vec<MemberId> {
+            let others = list.members().iter().map(|member| member.id);
+            others.filter(|id| *id != self.me).collect()
+        };
+        if let Stage::Removed(last) = &self.stage {
+            let ping = Message::Core(PeerMessage::Ping { sent: self.now });
+            out.messages.push((all(&last.next), self.epoch(), ping));
+            return;
+        }
+        let Some(list) = self.list.as_ref().filter(|list| list.epoch() > 0) else { return };
+        if self.member().is_some() && self.entered.len() + 1 < list.len() {
+            out.messages.push((all(list), Some(list.epoch()), Message::Entered));
+        }
+    }
+}

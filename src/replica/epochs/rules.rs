@@ -1,0 +1,27 @@
+//! Lets a planted bug reach the epochs.
+
+use crate::protocol::rules;
+
+/// A rule broken on purpose, to see the checks find it.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plant {
+    BeginsAtOnce,
+    RetiresAtOnce,
+    RetiresOnHearsay,
+    LeavesOnHearsay,
+    JoinsAtOnce,
+}
+
+rules! {
+    /// An epoch begins once the record of that is durable.
+    begins_once_durable = BeginsAtOnce;
+    /// A removed replica serves the state that its last epoch ended in.
+    serves_the_last_state = RetiresAtOnce;
+    /// A replica that was removed by a later epoch stays in its own until enough have begun that.
+    stays_until_it_is_safe = RetiresOnHearsay;
+    /// A replica takes part in its epoch while it fetches the state of a later one.
+    takes_part_while_it_fetches = LeavesOnHearsay;
+    /// A replica that fetched a state takes part once an own snapshot is durable.
+    joins_once_durable = JoinsAtOnce;
+}
