@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Unwritten, on_or_off};
 use crate::protocol::ProtocolKind;
-use crate::sim::{self, FaultSet, Options, Overrides, Summary};
+use crate::sim::{self, Changes, FaultSet, Options, Overrides, Summary};
 
 /// Simulate clusters under faults, one world for each seed, and check every step.
 ///
@@ -23,6 +23,7 @@ Examples:
   isonomy sim --seeds 500 --replicas 5 --json
   isonomy sim --seeds 500 --restarts --without bit-flip,disk-full
   isonomy sim --seed 17 --trace
+  isonomy sim --seeds 500 --changes --protocol multi-paxos
 
 Exit codes:
   0  no violation, and every path of the protocol was taken
@@ -64,6 +65,11 @@ pub(super) struct Args {
     /// Also restart replicas: one, several or all stop, lose what was not flushed, and come back
     #[arg(long)]
     restarts: bool,
+    /// Change the members instead: replicas join, leave, are lost and are replaced, in worlds of
+    /// their own. Only the seeds, --protocol, --threads and --json count then
+    #[arg(long, conflicts_with_all = ["trace", "replicas", "clients", "commands", "millis",
+        "without", "restarts", "silent_orphans", "reserved_slots", "no_shrink"])]
+    changes: bool,
     /// Answer commands before their commits are durable [default: chosen by each seed with
     /// --restarts, off without]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
@@ -130,12 +136,20 @@ fn simulate(args: &Args) -> io::Result<ExitCode> {
     }
     let options = args.options();
     let bar = progress_bar(options.seeds);
-    let summary = sim::run(&options, |failed| {
+    let progress = |failed| {
         bar.inc(1);
         if failed {
             bar.set_message("a seed has failed");
         }
-    });
+    };
+    if args.changes {
+        let changes = sim::run_changes(&options, progress);
+        bar.finish_and_clear();
+        print_changes(&changes, args, &mut out)?;
+        out.flush()?;
+        return Ok(exit(changes.is_good()));
+    }
+    let summary = sim::run(&options, progress);
     bar.finish_and_clear();
     if args.json {
         writeln!(out, "{:#}", summary.to_json())?;
@@ -187,6 +201,25 @@ fn print(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
     }
     if !summary.never.is_empty() {
         writeln!(out, "\nnever reached: {}", summary.never.join(", "))?;
+    }
+    Ok(())
+}
+
+fn print_changes(changes: &Changes, args: &Args, out: &mut impl Write) -> io::Result<()> {
+    if args.json {
+        return writeln!(out, "{:#}", changes.to_json());
+    }
+    for (name, count) in &changes.counts {
+        writeln!(out, "{count:>12}  {name}")?;
+    }
+    writeln!(out, "{} seeds, {} violations", changes.seeds, changes.violations)?;
+    for (seed, violation) in &changes.failures {
+        writeln!(out, "\nseed {seed}: {violation}")?;
+        let protocol = args.protocol;
+        writeln!(out, "  again:   isonomy sim --changes --protocol {protocol} --seed {seed}")?;
+    }
+    if !changes.never.is_empty() {
+        writeln!(out, "\nnever reached: {}", changes.never.join(", "))?;
     }
     Ok(())
 }

@@ -11,10 +11,12 @@
 //! 5. `faults`: disturb it;
 //! 6. `run`: from a seed to its verdict, for many seeds.
 //!
-//! `history` and [`linearizability`] are independent, because real clients use them, too.
+//! `changes` has worlds of its own, in which the members change. `history` and
+//! [`linearizability`] are independent, because real clients use them, too.
 
 #[cfg(test)]
 mod boundaries;
+mod changes;
 mod checks;
 mod faults;
 pub mod history;
@@ -36,6 +38,7 @@ mod subject;
 pub mod virtual_time;
 mod world;
 
+pub use changes::{Changes, run_changes};
 pub use plan::{Fault, FaultSet, Overrides, UnknownFault};
 pub use report::{Broken, Failure, Summary, Verdict, Violation};
 pub use run::{DEMANDING, Options, reproduction, run, run_seed};

@@ -174,7 +174,7 @@ thread_local! {
 }
 
 /// Runs code that may panic. An error contains the panic's message and place.
-fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub(in crate::sim) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();

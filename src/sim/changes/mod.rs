@@ -1,0 +1,119 @@
+//! Clusters whose members change: machines join, leave, are lost and are replaced, while messages
+//! are lost, replicas crash and disks are slow. Beside the worlds of `run`, in which the members
+//! stay the same and everything else happens.
+//!
+//! Checked: all replicas end an epoch in the same state; nothing that was answered is lost, and
+//! nothing is executed twice; once nothing fails any more, all members of the last list are in its
+//! epoch and in one state, all commands are answered, and removed replicas have stopped.
+
+mod tally;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::run::catch;
+use super::subject::with_protocol;
+use super::{DEMANDING, Options};
+use crate::protocol::ProtocolKind;
+use world::World;
+
+/// How many failed seeds are described.
+const DESCRIBED: usize = 10;
+
+/// What came of many worlds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Changes {
+    /// Worlds.
+    pub seeds: u64,
+    /// How often each thing happened.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// The first failed seeds, and the promise that each has broken.
+    pub failures: Vec<(u64, String)>,
+    /// How many seeds failed.
+    pub violations: usize,
+    /// Things that never happened, though so many seeds must meet them.
+    pub never: Vec<&'static str>,
+}
+
+impl Changes {
+    /// No violation, and everything happened that had to.
+    pub fn is_good(&self) -> bool {
+        self.violations == 0 && self.never.is_empty()
+    }
+
+    /// As one JSON object.
+    pub fn to_json(&self) -> serde_json::Value {
+        let failures = self
+            .failures
+            .iter()
+            .map(|(seed, violation)| serde_json::json!({ "seed": seed, "violation": violation }));
+        serde_json::json!({
+            "seeds": self.seeds,
+            "violations": self.violations,
+            "counts": self.counts,
+            "failures": failures.collect::<Vec<_>>(),
+            "never_reached": self.never,
+        })
+    }
+}
+
+/// Runs the worlds of many seeds. Of the options, only the seeds, the threads and the protocol
+/// count. `progress` is told of each world whether it failed.
+pub fn run_changes(options: &Options, progress: impl Fn(bool) + Sync) -> Changes {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Changes::default());
+    let failed = Mutex::new(Vec::new());
+    let protocol = options.overrides.protocol;
+    thread::scope(|scope| {
+        for _ in 0..options.threads.get() {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= options.seeds {
+                        return;
+                    }
+                    let seed = options.start.wrapping_add(index);
+                    let result = run_seed(seed, protocol);
+                    progress(result.is_err());
+                    match result {
+                        Ok(counts) => {
+                            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                            for (name, count) in counts {
+                                *total.counts.entry(name).or_default() += count;
+                            }
+                        }
+                        Err(violation) => {
+                            let mut all = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                            all.push((seed, violation));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_unstable();
+    total.seeds = options.seeds;
+    total.violations = failed.len();
+    failed.truncate(DESCRIBED);
+    total.failures = failed;
+    if options.seeds >= DEMANDING {
+        let never = total.counts.iter().filter(|(_, count)| **count == 0);
+        total.never = never.map(|(name, _)| *name).collect();
+    }
+    total
+}
+
+type Counts = Vec<(&'static str, usize)>;
+
+fn run_seed(seed: u64, protocol: ProtocolKind) -> Result<Counts, String> {
+    let world = || with_protocol!(protocol, P => World::<P>::new(seed).judge());
+    catch(world).and_then(|ended| ended).map(|tally| tally.paths().to_vec())
+}

@@ -1,0 +1,57 @@
+//! What happened in worlds whose members change, counted.
+
+use std::ops::AddAssign;
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Tally {
+    /// Epochs that ended, at one replica each.
+    pub(super) ended: usize,
+    /// Changes that took effect.
+    pub(super) changes: usize,
+    /// Replicas that fetched the state of a later epoch: new ones, and late ones.
+    pub(super) newcomers: usize,
+    pub(super) late: usize,
+    pub(super) retired: usize,
+    pub(super) restarts: usize,
+    /// Restarts that read how an epoch ended from the log.
+    pub(super) replayed: usize,
+    pub(super) superseded: usize,
+    /// Machines that were lost for good, and replaced.
+    pub(super) lost: usize,
+    pub(super) answered: usize,
+    /// Schedules at whose end there was no quorum.
+    pub(super) excused: usize,
+}
+
+impl Tally {
+    pub(super) fn paths(&self) -> [(&'static str, usize); 9] {
+        [
+            ("answered", self.answered),
+            ("ended", self.ended),
+            ("changes", self.changes),
+            ("newcomers", self.newcomers),
+            ("late", self.late),
+            ("retired", self.retired),
+            ("restarts", self.restarts),
+            ("superseded", self.superseded),
+            ("lost", self.lost),
+        ]
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.ended += other.ended;
+        self.changes += other.changes;
+        self.newcomers += other.newcomers;
+        self.late += other.late;
+        self.retired += other.retired;
+        self.restarts += other.restarts;
+        self.replayed += other.replayed;
+        self.superseded += other.superseded;
+        self.lost += other.lost;
+        self.answered += other.answered;
+        self.excused += other.excused;
+    }
+}

@@ -1,0 +1,105 @@
+//! Every rule that holds an epoch together is broken once, and found.
+
+use super::run_seed;
+use super::tally::Tally;
+use super::world::{World, id, member};
+use crate::protocol::epaxos::EPaxos;
+use crate::protocol::{Protocol, ProtocolKind};
+use crate::replica::epochs::Plant;
+use crate::sim::run::catch;
+use crate::types::{Change, Member};
+
+/// Runs worlds with a rule broken, and adds up what happened in them.
+fn run<P: Protocol>(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Result<Tally, String> {
+    let mut all = Tally::default();
+    for seed in seeds {
+        let tally = catch(|| World::<P>::new(seed).with(plant).judge()).and_then(|ended| ended);
+        all += tally.map_err(|what| format!("seed {seed}: {what}"))?;
+    }
+    Ok(all)
+}
+
+#[test]
+fn every_protocol_keeps_its_promises_while_members_change() {
+    for protocol in ProtocolKind::ALL {
+        for seed in 0..25 {
+            let ended = run_seed(seed, *protocol);
+            assert!(ended.is_ok(), "{protocol:?} seed {seed}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_world_twice() {
+    let one = run::<EPaxos>(3..5, None).expect("no violation");
+    assert_eq!(run::<EPaxos>(3..5, None), Ok(one));
+}
+
+#[test]
+fn a_log_is_read_past_the_end_of_an_epoch() {
+    let tally = run::<EPaxos>(0..25, None).expect("no violation");
+    assert!(tally.replayed > 0, "{tally:?}");
+}
+
+/// Panics if none of so many worlds finds the planted bug.
+fn caught(plant: Plant, seeds: u64) {
+    let ended = run::<EPaxos>(0..seeds, Some(plant));
+    assert!(ended.is_err(), "{plant:?} was not found in {seeds} worlds: {ended:?}");
+}
+
+#[test]
+fn a_removed_replica_that_keeps_nothing_is_found() {
+    caught(Plant::RetiresAtOnce, 400);
+}
+
+#[test]
+fn a_removed_replica_that_leaves_too_soon_is_found() {
+    caught(Plant::RetiresOnHearsay, 400);
+}
+
+#[test]
+fn a_replica_that_joins_before_its_state_is_durable_is_found() {
+    caught(Plant::JoinsAtOnce, 400);
+}
+
+/// r1 ends the first epoch of three and begins the next, and r2 hears of it; then the machine of r1
+/// is lost. r2 and r3 can end the epoch only together.
+fn a_machine_is_lost_that_alone_has_begun(plant: Option<Plant>) -> Result<(), String> {
+    let mut world = World::<EPaxos>::story(3, plant);
+    world.propose_change(1, &Change::Move(Member { id: id(3), address: member(9).address }));
+    world.run_among(&[1, 2], |world| world.epoch(1) == Some(1));
+    // Among it the decision.
+    world.lose_all_messages();
+    assert_eq!(world.epoch(2), Some(0), "it has not ended the epoch itself");
+    world.run_among(&[1, 2], |world| world.has_heard_of_a_later_epoch(2));
+    world.lose_for_good(1);
+    world.end_story()
+}
+
+#[test]
+fn a_replica_takes_part_in_its_epoch_until_it_has_the_state_of_a_later_one() {
+    assert_eq!(a_machine_is_lost_that_alone_has_begun(None), Ok(()));
+    let stuck = a_machine_is_lost_that_alone_has_begun(Some(Plant::LeavesOnHearsay));
+    assert!(stuck.is_err(), "r3 alone is no quorum");
+}
+
+/// r2 of two proposes to leave. r1 executes that, and its disk writes nothing of it; then r1 loses
+/// its power.
+fn the_power_fails_before_the_end_is_durable(plant: Option<Plant>) -> Result<(), String> {
+    let mut world = World::<EPaxos>::story(2, plant);
+    world.propose_change(2, &Change::Remove(id(2)));
+    world.run_among(&[1, 2], |world| world.epoch(2).is_none());
+    world.stall(1);
+    if plant.is_some() {
+        world.run_among(&[1, 2], |world| world.has_retired(2));
+    }
+    world.restart(1);
+    world.end_story()
+}
+
+#[test]
+fn an_epoch_begins_once_the_end_of_the_one_before_is_durable() {
+    assert_eq!(the_power_fails_before_the_end_is_durable(None), Ok(()));
+    let stuck = the_power_fails_before_the_end_is_durable(Some(Plant::BeginsAtOnce));
+    assert!(stuck.is_err(), "r2 has retired, and r1 alone is no quorum of the first epoch");
+}

@@ -1,0 +1,108 @@
+//! The end of a world: nothing fails any more, and what was promised comes about.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::seq::IteratorRandom;
+
+use super::{Letter, World};
+use crate::machine::KvCommand;
+use crate::protocol::Protocol;
+use crate::replica::Input as CoreInput;
+use crate::replica::epochs::Input;
+use crate::types::{Member, MemberId, Membership, Quorums, RequestId};
+
+impl<P: Protocol> World<P> {
+    /// Nothing fails any more: all that is promised comes about.
+    pub(super) fn calm_down(&mut self) -> Result<(), String> {
+        self.away.clear();
+        let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+        for at in ids {
+            self.hosts.get_mut(&at).expect("it is there").stalled = false;
+            self.write_out(at)?;
+            self.boot(at)?;
+        }
+        for round in 0..1200u32 {
+            self.now = self.now + Duration::from_millis(50);
+            let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+            for at in ids {
+                self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
+            }
+            let letters: Vec<Letter<P>> = std::mem::take(&mut self.post);
+            for (from, to, epoch, message) in letters {
+                self.feed(to, vec![Input::Peer { from, epoch, message }])?;
+            }
+            if round % 60 == 59 {
+                self.retry()?;
+            }
+            if round % 20 == 19 && self.check_settled().is_ok() {
+                break;
+            }
+        }
+        let newest = &self.begun.last_key_value().expect("there is one").1.0;
+        let lost = newest.members().iter().filter(|member| self.hosts[&member.id].lost).count();
+        if lost > Quorums::new(newest.len()).expect("a size").f {
+            // A machine was lost while the list grew shorter: so was the quorum.
+            self.tally.excused += 1;
+            return Ok(());
+        }
+        self.check_settled()
+    }
+
+    /// What was not answered is asked of members of the newest list.
+    pub(super) fn retry(&mut self) -> Result<(), String> {
+        let newest = self.begun.last_key_value().expect("there is one").1.0.clone();
+        let open: Vec<(RequestId, KvCommand)> = self
+            .asked
+            .iter()
+            .filter(|(request, _)| !self.answered.contains(request))
+            .map(|(request, typed)| (*request, typed.clone()))
+            .collect();
+        for (request, typed) in open {
+            let up = |member: &&Member| self.hosts[&member.id].live.is_some();
+            let member = newest.members().iter().filter(up).choose(&mut self.rng);
+            if let Some(at) = member.map(|member| member.id) {
+                self.request_at(at, request, typed)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_settled(&self) -> Result<(), String> {
+        let (newest, _) = &self.begun.last_key_value().expect("there is one").1;
+        let mut states = BTreeSet::new();
+        for (at, host) in &self.hosts {
+            let is_member = newest.position(*at).is_some();
+            let Some(live) = &host.live else {
+                if is_member && !host.lost {
+                    return Err(format!("{at} is a member, and does not run"));
+                }
+                continue;
+            };
+            if !is_member {
+                // It was removed, and has to find that out if it knows anybody who is left. (Or it
+                // is a stranger still.)
+                let knows = live.epochs.list().or(live.epochs.next_list());
+                let mut known = knows.into_iter().flat_map(|list| list.members());
+                if known.any(|it| newest.position(it.id).is_some() && !self.hosts[&it.id].lost) {
+                    return Err(format!("{at} was removed, and goes on"));
+                }
+                continue;
+            }
+            if live.epochs.member().is_none() || live.epochs.list() != Some(newest) {
+                let epoch = live.epochs.list().map(Membership::epoch);
+                return Err(format!("{at} is in epoch {epoch:?} of {}", newest.epoch()));
+            }
+            states.insert(live.applier.digest());
+            let lost = self.answered.iter().find(|it| !live.applier.sessions().is_used(**it));
+            if let Some(lost) = lost {
+                return Err(format!("{lost} was answered, and {at} does not know it"));
+            }
+        }
+        if states.len() != 1 {
+            return Err(format!("{} states at the end", states.len()));
+        }
+        let open = self.asked.keys().filter(|request| !self.answered.contains(request)).count();
+        if open > 0 { Err(format!("{open} commands were never answered")) } else { Ok(()) }
+    }
+}

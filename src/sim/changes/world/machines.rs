@@ -1,0 +1,281 @@
+//! The machines: a replica with its state machine, its disk, and what it does with them.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::World;
+use crate::machine::{Applier, Kv};
+use crate::protocol::Protocol;
+use crate::replica::epochs::{Epochs, Input, Output, Record};
+use crate::replica::{
+    Arrival, Checkpoint, Execution, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot,
+    SnapshotId, SnapshotRead,
+};
+use crate::types::{ClientId, Command, Durable, LogPosition, MemberId, Membership};
+
+/// A snapshot, as it is on disks and on its way.
+pub(super) struct Saved<P: Protocol> {
+    pub(super) list: Membership,
+    pub(super) checkpoint: Checkpoint<P::Snapshot, P::Record>,
+    pub(super) state: Vec<u8>,
+    pub(super) id: SnapshotId,
+}
+
+impl<P: Protocol> Saved<P> {
+    pub(super) fn saved_as(&self) -> OwnSnapshot {
+        OwnSnapshot { id: self.id, executed: self.checkpoint.executed.clone(), bytes: 1 }
+    }
+}
+
+pub(super) struct Host<P: Protocol> {
+    pub(super) live: Option<Live<P>>,
+    /// The list that it is configured with; `None` for one that is added later.
+    pub(super) first: Option<Membership>,
+    pub(super) log: Vec<(u32, Record<P::Record>)>,
+    pub(super) flushed: usize,
+    pub(super) saved: Option<Rc<Saved<P>>>,
+    pub(super) stalled: bool,
+    /// Its machine is gone, with its disk.
+    pub(super) lost: bool,
+    pub(super) retired: bool,
+}
+
+pub(super) struct Live<P: Protocol> {
+    pub(super) epochs: Epochs<P>,
+    pub(super) applier: Applier<Kv>,
+    /// The epoch of what it executes.
+    pub(super) epoch: u32,
+    pub(super) receives: Option<SnapshotId>,
+    /// An own snapshot that the log is not durable for yet.
+    pub(super) unsaved: Option<Rc<Saved<P>>>,
+}
+
+impl<P: Protocol> World<P> {
+    pub(super) fn fresh(&mut self, me: MemberId, list: Option<Membership>) -> Live<P> {
+        let settings = self.settings();
+        let epochs = Epochs::new(me, list, settings, Limits::default());
+        #[cfg(test)]
+        let epochs = epochs.with(self.plant);
+        let applier = Applier::new(Kv::default());
+        Live { epochs, applier, epoch: 0, receives: None, unsaved: None }
+    }
+
+    pub(super) fn add_host(&mut self, me: MemberId, first: Option<Membership>) {
+        let live = Some(self.fresh(me, first.clone()));
+        let host = Host {
+            live,
+            first,
+            log: Vec::new(),
+            flushed: 0,
+            saved: None,
+            stalled: false,
+            lost: false,
+            retired: false,
+        };
+        self.hosts.insert(me, host);
+    }
+
+    pub(super) fn fail(&mut self, at: MemberId) -> Result<(), String> {
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        if host.live.take().is_some() {
+            host.log.truncate(host.flushed);
+            host.stalled = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn boot(&mut self, at: MemberId) -> Result<(), String> {
+        let host = &self.hosts[&at];
+        if host.live.is_some() || host.lost || host.retired {
+            return Ok(());
+        }
+        let (first, saved) = (host.first.clone(), host.saved.clone());
+        let (log, flushed) = (host.log.clone(), host.flushed);
+        self.tally.restarts += 1;
+        let mut live = self.fresh(at, first);
+        let mut past = CoreOutput::default();
+        let mut begin = 0;
+        if let Some(saved) = &saved {
+            let Checkpoint { position, executed, shared, own } = saved.checkpoint.clone();
+            live.epochs.restore_snapshot(saved.list.clone(), shared, &executed, position);
+            live.applier = Applier::restore(&saved.state).expect("its own state");
+            for record in own {
+                live.epochs.restore(saved.list.epoch(), Record::Core(record), &mut past);
+            }
+            begin = usize::try_from(position.records()).expect("a short log");
+        }
+        for (epoch, record) in log[begin..].iter().cloned() {
+            self.tally.replayed += usize::from(matches!(record, Record::Start(_)));
+            live.epochs.restore(epoch, record, &mut past);
+        }
+        apply(&mut live.applier, std::mem::take(&mut past.execute), |_| ());
+        live.epoch = live.epochs.list().map_or(0, Membership::epoch);
+        let mut out = Output::default();
+        live.epochs.resume(self.now, durable(flushed), &mut out);
+        let own = saved.map(|saved| (saved.list.epoch(), saved.saved_as()));
+        self.hosts.get_mut(&at).expect("it is there").live = Some(live);
+        self.carry_out(at, out)?;
+        match own {
+            Some((epoch, own)) => self.feed(at, vec![Input::Saved { epoch, own }]),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn feed(
+        &mut self,
+        at: MemberId,
+        inputs: Vec<Input<P::Message>>,
+    ) -> Result<(), String> {
+        let Some(live) = &mut self.hosts.get_mut(&at).expect("it is there").live else {
+            return Ok(());
+        };
+        let mut out = Output::default();
+        live.epochs.step(self.now, inputs, &mut out);
+        self.carry_out(at, out)
+    }
+
+    /// Does what a replica wants done.
+    pub(super) fn carry_out(
+        &mut self,
+        at: MemberId,
+        out: Output<P::Message, P::Record>,
+    ) -> Result<(), String> {
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        host.log.extend(out.records);
+        let live = host.live.as_mut().expect("it runs");
+        for (to, epoch, message) in out.messages {
+            self.post.extend(to.into_iter().map(|to| (at, to, epoch, message.clone())));
+        }
+        if !out.execute.is_empty() {
+            let Some((list, _)) = self.begun.get(&live.epoch) else {
+                return Err(format!("{at} executes in epoch {}, which nobody began", live.epoch));
+            };
+            let me = list.position(at);
+            let answered = &mut self.answered;
+            let superseded = &mut self.tally.superseded;
+            let epoch = live.epoch;
+            apply(&mut live.applier, out.execute, |command| {
+                if command.request.client == ClientId::MEMBERS {
+                    *superseded += usize::from(command.request.sequence != u64::from(epoch) + 1);
+                } else if Some(command.origin) == me {
+                    answered.insert(command.request);
+                }
+            });
+        }
+        for list in out.ended {
+            let state = live.applier.digest();
+            self.tally.ended += 1;
+            let known = self.begun.entry(list.epoch()).or_insert((list.clone(), state));
+            if *known != (list.clone(), state) {
+                return Err(format!("{at} ends epoch {} otherwise than others", live.epoch));
+            }
+            if list.position(at).is_some() {
+                live.epoch = list.epoch();
+            }
+        }
+        let mut inputs = Vec::new();
+        for (epoch, read) in out.snapshot_reads {
+            let SnapshotRead { snapshot, bytes, .. } = read;
+            let has = host.saved.as_ref().is_some_and(|saved| saved.id == snapshot);
+            let bytes = has.then(|| Bytes::from(vec![0; bytes as usize]));
+            inputs.push(Input::Read { epoch, read, bytes });
+        }
+        let retired = out.retired.is_some();
+        let mut whole = None;
+        for arrival in out.snapshot_received {
+            match arrival {
+                Arrival::Begins { snapshot, .. } => live.receives = Some(snapshot),
+                Arrival::Bytes(_) => {}
+                Arrival::Complete => whole = live.receives.take(),
+                Arrival::GivenUp => live.receives = None,
+            }
+        }
+        if retired {
+            (host.live, host.retired) = (None, true);
+            self.tally.retired += 1;
+            return Ok(());
+        }
+        if let Some(whole) = whole {
+            self.take_state(at, whole)?;
+        }
+        if out.snapshot_wanted {
+            self.save(at)?;
+        }
+        self.write_out(at)?;
+        if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
+    }
+
+    pub(super) fn take_state(&mut self, at: MemberId, snapshot: SnapshotId) -> Result<(), String> {
+        let saved = self.shelf[&snapshot].clone();
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        let live = host.live.as_mut().expect("it runs");
+        let mut out = Output::default();
+        let Checkpoint { executed, shared, .. } = saved.checkpoint.clone();
+        let later = live.epochs.list().map(Membership::epoch) != Some(saved.list.epoch());
+        let taken = live.epochs.install(self.now, &saved.list, shared, &executed, &mut out);
+        if !taken {
+            return self.carry_out(at, out);
+        }
+        if later {
+            let new = host.log.is_empty() && host.saved.is_none();
+            self.tally.newcomers += usize::from(new);
+            self.tally.late += usize::from(!new);
+        }
+        live.applier = Applier::restore(&saved.state).expect("a state");
+        live.epoch = saved.list.epoch();
+        live.unsaved = None;
+        self.carry_out(at, out)?;
+        self.save(at)
+    }
+
+    /// Takes an own snapshot.
+    pub(super) fn save(&mut self, at: MemberId) -> Result<(), String> {
+        let id = SnapshotId(self.shelf.len() as u64 + 1);
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        let Some(live) = &mut host.live else { return Ok(()) };
+        let Some((list, checkpoint)) = live.epochs.checkpoint() else { return Ok(()) };
+        let state = live.applier.snapshot();
+        let saved = Rc::new(Saved { list, checkpoint, state, id });
+        self.shelf.insert(id, saved.clone());
+        live.unsaved = Some(saved);
+        self.write_out(at)
+    }
+
+    /// The disk does what it can.
+    pub(super) fn write_out(&mut self, at: MemberId) -> Result<(), String> {
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        let Some(live) = &mut host.live else { return Ok(()) };
+        if host.stalled {
+            return Ok(());
+        }
+        let mut inputs = Vec::new();
+        if host.flushed < host.log.len() {
+            host.flushed = host.log.len();
+            inputs.push(Input::Core(CoreInput::Durable(durable(host.flushed))));
+        }
+        if let Some(saved) = live.unsaved.take() {
+            let position = saved.checkpoint.position;
+            assert!(
+                position <= durable(host.flushed).position(),
+                "a snapshot is of what was put out"
+            );
+            inputs.push(Input::Saved { epoch: saved.list.epoch(), own: saved.saved_as() });
+            host.saved = Some(saved);
+        }
+        if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
+    }
+}
+
+fn durable(records: usize) -> Durable {
+    Durable::flushed(LogPosition::new(records as u64))
+}
+
+fn apply(applier: &mut Applier<Kv>, executions: Vec<Execution>, mut each: impl FnMut(&Command)) {
+    for execution in &executions {
+        for command in execution.batch.commands() {
+            applier.apply(command, true);
+            each(command);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One world: machines with disks, a network that loses and reorders, and what is known to be true.
+
+mod calm;
+mod clients;
+mod machines;
+#[cfg(test)]
+mod story;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::tally::Tally;
+use crate::machine::{Applier, Kv, KvCommand};
+use crate::protocol::Protocol;
+#[cfg(test)]
+use crate::replica::epochs::Plant;
+use crate::replica::epochs::{Input, Message};
+use crate::replica::{Input as CoreInput, SnapshotId};
+use crate::types::{
+    Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId, Retention,
+    Settings, Time, Timing,
+};
+use machines::{Host, Saved};
+
+/// The driver's actions in one schedule.
+const STEPS: usize = 1200;
+/// The most members at a time.
+const MOST: usize = 5;
+
+type Letter<P> = (MemberId, MemberId, Option<u32>, Message<<P as Protocol>::Message>);
+
+pub(super) struct World<P: Protocol> {
+    rng: ChaCha8Rng,
+    /// The list that the cluster begins with.
+    first: Membership,
+    #[cfg(test)]
+    plant: Option<Plant>,
+    now: Time,
+    hosts: BTreeMap<MemberId, Host<P>>,
+    post: Vec<Letter<P>>,
+    /// Who hears and says nothing for now.
+    away: BTreeSet<MemberId>,
+    /// All snapshots that were ever taken.
+    shelf: BTreeMap<SnapshotId, Rc<Saved<P>>>,
+    /// By epoch: the list, and the state it begins with.
+    begun: BTreeMap<u32, (Membership, u64)>,
+    /// What clients have asked for, and what was answered.
+    asked: BTreeMap<RequestId, KvCommand>,
+    answered: BTreeSet<RequestId>,
+    tally: Tally,
+}
+
+pub(in crate::sim::changes) fn id(number: u32) -> MemberId {
+    MemberId::new(number).expect("not 0")
+}
+
+pub(in crate::sim::changes) fn member(number: u32) -> Member {
+    let address = format!("10.0.{}.{}:7400", number / 256, number % 256);
+    Member { id: id(number), address: address.parse().expect("an address") }
+}
+
+impl<P: Protocol> World<P> {
+    /// The world of a seed.
+    pub(super) fn new(seed: u64) -> World<P> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let n = rng.random_range(1..=4u32);
+        World::of_members(n, rng)
+    }
+
+    /// A cluster of `n` members, of which none has started.
+    fn of_members(n: u32, rng: ChaCha8Rng) -> World<P> {
+        let list = Membership::first((1..=n).map(member).collect()).expect("a list");
+        let mut world = World {
+            rng,
+            first: list.clone(),
+            #[cfg(test)]
+            plant: None,
+            now: Time::ZERO,
+            hosts: BTreeMap::new(),
+            post: Vec::new(),
+            away: BTreeSet::new(),
+            shelf: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            tally: Tally::default(),
+        };
+        let empty = Applier::new(Kv::default()).digest();
+        world.begun.insert(0, (list, empty));
+        world
+    }
+
+    /// The same with a rule broken.
+    #[cfg(test)]
+    pub(super) fn with(mut self, plant: Option<Plant>) -> World<P> {
+        self.plant = plant;
+        self
+    }
+
+    fn settings(&mut self) -> Settings {
+        Settings {
+            me: ReplicaId::from_index(0),
+            quorums: Quorums::new(1).expect("a size"),
+            seed: self.rng.random(),
+            timing: Timing::default(),
+            optimisations: Optimisations { silent_orphans: false, reserved_slots: 2 },
+            retention: Retention { volatile: false, keep: 1 << 10 },
+            leases: true,
+        }
+    }
+
+    /// Runs the schedule to its end.
+    ///
+    /// # Errors
+    /// What promise was broken.
+    pub(super) fn judge(mut self) -> Result<Tally, String> {
+        self.start_all();
+        for _ in 0..STEPS {
+            self.act()?;
+        }
+        self.calm_down()?;
+        self.tally.changes = self.begun.len() - 1;
+        self.tally.answered = self.answered.len();
+        Ok(self.tally)
+    }
+
+    fn start_all(&mut self) {
+        let first = self.first.clone();
+        for member in first.members() {
+            self.add_host(member.id, Some(first.clone()));
+        }
+    }
+
+    fn anyone(&mut self) -> MemberId {
+        let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+        *ids.choose(&mut self.rng).expect("there is one")
+    }
+
+    fn act(&mut self) -> Result<(), String> {
+        let at = self.anyone();
+        match self.rng.random_range(0..1000) {
+            0..400 => self.deliver(),
+            400..640 => self.tick(at),
+            640..740 => self.request(at),
+            740..755 => self.change(at),
+            755..785 => self.fail(at),
+            785..815 => self.boot(at),
+            815..845 => {
+                let host = self.hosts.get_mut(&at).expect("it is there");
+                host.stalled = !host.stalled;
+                self.write_out(at)
+            }
+            845..870 => self.save(at),
+            870..885 => {
+                if !self.away.remove(&at) {
+                    self.away.insert(at);
+                }
+                Ok(())
+            }
+            885..890 => {
+                self.lose_machine(at);
+                Ok(())
+            }
+            890..900 => self.drop_some(),
+            _ => self.pass(),
+        }
+    }
+
+    /// Time passes, and most of what is on its way arrives.
+    fn pass(&mut self) -> Result<(), String> {
+        for _ in 0..self.rng.random_range(1..40) {
+            let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+            self.now = self.now + Duration::from_millis(50);
+            for at in ids {
+                self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
+            }
+            for _ in 0..self.post.len() {
+                self.deliver()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, at: MemberId) -> Result<(), String> {
+        self.now = self.now + Duration::from_millis(20);
+        self.feed(at, vec![Input::Core(CoreInput::Tick)])
+    }
+
+    fn drop_some(&mut self) -> Result<(), String> {
+        let rng = &mut self.rng;
+        self.post.retain(|_| rng.random_range(0..4) > 0);
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<(), String> {
+        if self.post.is_empty() {
+            return Ok(());
+        }
+        // Mostly in order.
+        let most = if self.rng.random_range(0..8) == 0 { self.post.len() } else { 1 };
+        let letter = self.post.remove(self.rng.random_range(0..most));
+        let (from, to, epoch, message) = letter;
+        if self.away.contains(&from) || self.away.contains(&to) {
+            return Ok(());
+        }
+        self.feed(to, vec![Input::Peer { from, epoch, message }])
+    }
+
+    /// A machine is gone for good, if the last lists can do without it: whoever is in an earlier
+    /// epoch fetches the state of one of these.
+    fn lose_machine(&mut self, at: MemberId) {
+        let mut last = self.begun.values().rev().map(|(list, _)| list).take(3);
+        let can_do_without = |list: &Membership| {
+            let gone = |member: &&Member| member.id == at || self.hosts[&member.id].lost;
+            let gone = list.members().iter().filter(gone).count();
+            gone <= Quorums::new(list.len()).expect("a size").f
+        };
+        if !self.hosts[&at].lost && !self.hosts[&at].retired && last.all(can_do_without) {
+            let host = self.hosts.get_mut(&at).expect("it is there");
+            (host.lost, host.live) = (true, None);
+            self.tally.lost += 1;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What stories need: a world in which the test says what happens.
+
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{World, id};
+use crate::protocol::Protocol;
+use crate::replica::Input as CoreInput;
+use crate::replica::epochs::{Input, Plant};
+use crate::types::{Change, Membership};
+
+impl<P: Protocol> World<P> {
+    /// A cluster of `n` members that has just started.
+    pub(in crate::sim::changes) fn story(n: u32, plant: Option<Plant>) -> World<P> {
+        let mut world = World::of_members(n, ChaCha8Rng::seed_from_u64(1)).with(plant);
+        world.start_all();
+        world
+    }
+
+    /// The list is to be changed, as `at` proposes.
+    pub(in crate::sim::changes) fn propose_change(&mut self, at: u32, change: &Change) {
+        let list = self.first.clone();
+        let next = list.after(change).expect("it can be made");
+        let command = next.command(list.position(id(at)).expect("it is a member"));
+        self.feed(id(at), vec![Input::Core(CoreInput::Propose(command))]).expect("no violation");
+    }
+
+    /// Time passes in steps of 20 ms, until `holds`: what is on its way between these arrives, and
+    /// the rest is lost.
+    pub(in crate::sim::changes) fn run_among(
+        &mut self,
+        among: &[u32],
+        holds: impl Fn(&World<P>) -> bool,
+    ) {
+        for _ in 0..2000 {
+            if holds(self) {
+                return;
+            }
+            self.now = self.now + Duration::from_millis(20);
+            for at in among {
+                self.feed(id(*at), vec![Input::Core(CoreInput::Tick)]).expect("no violation");
+            }
+            for (from, to, epoch, message) in std::mem::take(&mut self.post) {
+                let both = [from, to].iter().all(|it| among.contains(&it.number()));
+                if both && !holds(self) {
+                    let letter = vec![Input::Peer { from, epoch, message }];
+                    self.feed(to, letter).expect("no violation");
+                }
+            }
+        }
+        let epochs: Vec<_> = self.hosts.keys().map(|at| (*at, self.epoch(at.number()))).collect();
+        panic!("it never comes about: {epochs:?}");
+    }
+
+    /// All that is on its way is lost.
+    pub(in crate::sim::changes) fn lose_all_messages(&mut self) {
+        self.post.clear();
+    }
+
+    /// The epoch in which a replica takes part; `None` if it takes part in none.
+    pub(in crate::sim::changes) fn epoch(&self, at: u32) -> Option<u32> {
+        let live = self.hosts[&id(at)].live.as_ref()?;
+        live.epochs.member().and(live.epochs.list()).map(Membership::epoch)
+    }
+
+    pub(in crate::sim::changes) fn has_heard_of_a_later_epoch(&self, at: u32) -> bool {
+        let live = self.hosts[&id(at)].live.as_ref();
+        live.is_some_and(|live| live.epochs.has_heard_of_a_later())
+    }
+
+    pub(in crate::sim::changes) fn has_retired(&self, at: u32) -> bool {
+        self.hosts[&id(at)].retired
+    }
+
+    /// Its disk writes nothing from now on.
+    pub(in crate::sim::changes) fn stall(&mut self, at: u32) {
+        self.hosts.get_mut(&id(at)).expect("it is there").stalled = true;
+    }
+
+    /// It stops at once, and starts again with what was durable.
+    pub(in crate::sim::changes) fn restart(&mut self, at: u32) {
+        self.fail(id(at)).expect("no violation");
+        self.boot(id(at)).expect("no violation");
+    }
+
+    /// Its machine is lost.
+    pub(in crate::sim::changes) fn lose_for_good(&mut self, at: u32) {
+        let host = self.hosts.get_mut(&id(at)).expect("it is there");
+        (host.lost, host.live) = (true, None);
+    }
+
+    /// Nothing fails any more.
+    pub(in crate::sim::changes) fn end_story(mut self) -> Result<(), String> {
+        self.calm_down()
+    }
+}
