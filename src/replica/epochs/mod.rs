@@ -124,8 +124,8 @@ impl<P: Protocol> Epochs<P> {
     }
 
     /// The same with a rule broken.
-    #[cfg(test)]
-    pub(crate) fn with(mut self, plant: Option<Plant>) -> Epochs<P> {
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn with(mut self, plant: Option<rules::Plant>) -> Epochs<P> {
         self.rules.broken = plant;
         self
     }
@@ -180,7 +180,7 @@ impl<P: Protocol> Epochs<P> {
     }
 
     /// Whether another member has told of a later epoch.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "sim"))]
     pub(crate) fn has_heard_of_a_later(&self) -> bool {
         self.later.is_some()
     }
