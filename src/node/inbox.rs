@@ -23,10 +23,44 @@ const LOG_EVERY: u64 = 1000;
 
 /// Messages that wait for the core's next turn.
 ///
-/// Invariant: `bytes` is the length of the frames that `inputs` were decoded from.
+/// Invariants:
+///
+/// 1. `bytes` is the length of the frames that `inputs` were decoded from.
+/// 2. `groups` says where each group of frames ends that arrived together: in `inputs`, and in
+///    bytes from the first of them.
 struct Messages<M> {
     inputs: Vec<Input<M>>,
     bytes: usize,
+    groups: Vec<(usize, usize)>,
+}
+
+impl<M> Messages<M> {
+    fn new() -> Messages<M> {
+        Messages { inputs: Vec::new(), bytes: 0, groups: Vec::new() }
+    }
+
+    /// A group has arrived.
+    fn end_group(&mut self) {
+        self.groups.push((self.inputs.len(), self.bytes));
+    }
+
+    /// Moves groups to `taken`, which must be empty: as many as have at most `most` bytes together,
+    /// and at least one.
+    fn take(&mut self, most: usize, taken: &mut Vec<Input<M>>) {
+        let fit = self.groups.iter().take_while(|(_, bytes)| *bytes <= most).count().max(1);
+        if fit >= self.groups.len() {
+            std::mem::swap(&mut self.inputs, taken);
+            self.bytes = 0;
+            return self.groups.clear();
+        }
+        let (inputs, bytes) = self.groups[fit - 1];
+        taken.extend(self.inputs.drain(..inputs));
+        self.groups.drain(..fit);
+        for (end, sum) in &mut self.groups {
+            (*end, *sum) = (*end - inputs, *sum - bytes);
+        }
+        self.bytes -= bytes;
+    }
 }
 
 pub(super) struct Inbox<M> {
@@ -54,16 +88,19 @@ impl<M: Wire> Inbox<M> {
             register,
             limits: wire::Limits::new(replicas),
             wrong_frames: (0..replicas).map(|_| AtomicU64::new(0)).collect(),
-            messages: Mutex::new(Messages { inputs: Vec::new(), bytes: 0 }),
+            messages: Mutex::new(Messages::new()),
             held_back: AtomicBool::new(false),
         }
     }
 
-    /// Takes everything that has arrived. `empty` must be empty and takes its place.
-    pub(super) fn take(&self, empty: &mut Vec<Input<M>>) {
+    /// Takes what has arrived first, of at most so many bytes, into `taken`, which must be empty. If
+    /// more is left, the core is woken for another turn.
+    pub(super) fn take(&self, most: usize, taken: &mut Vec<Input<M>>) {
         let mut messages = lock(&self.messages);
-        std::mem::swap(&mut messages.inputs, empty);
-        messages.bytes = 0;
+        messages.take(most, taken);
+        if !messages.inputs.is_empty() {
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Sets whether peers' frames are held back.
@@ -136,6 +173,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
             messages.inputs.extend(news.map(|known| Input::Heard { peer: from, known }));
             messages.inputs.push(Input::Peer { from, message });
         }
+        messages.end_group();
         drop(messages);
         if let Some(fault) = contradiction {
             self.shared.fail(fault);
@@ -190,5 +228,38 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
 
     fn on_client(&self, client: ClientConnection) {
         tokio::spawn(Arc::clone(&self.service).serve(client));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group of ticks that stand for frames of `bytes` together.
+    fn arrive(messages: &mut Messages<()>, count: usize, bytes: usize) {
+        messages.inputs.extend((0..count).map(|_| Input::Tick));
+        messages.bytes += bytes;
+        messages.end_group();
+    }
+
+    fn take(messages: &mut Messages<()>, most: usize) -> usize {
+        let mut taken = Vec::new();
+        messages.take(most, &mut taken);
+        taken.len()
+    }
+
+    #[test]
+    fn a_turn_takes_whole_groups_in_order_and_at_least_one() {
+        let mut messages = Messages::new();
+        assert_eq!(take(&mut messages, 100), 0);
+        for (count, bytes) in [(1, 40), (2, 60), (4, 500), (8, 1), (16, 1)] {
+            arrive(&mut messages, count, bytes);
+        }
+        assert_eq!(take(&mut messages, 100), 3);
+        assert_eq!((take(&mut messages, 100), messages.bytes), (4, 2), "longer than a turn takes");
+        arrive(&mut messages, 32, 99);
+        assert_eq!(take(&mut messages, 100), 24);
+        assert_eq!((take(&mut messages, 100), messages.bytes), (32, 0));
+        assert_eq!((take(&mut messages, 100), messages.groups.len()), (0, 0));
     }
 }

@@ -25,6 +25,7 @@ pub struct Limits {
     /// `session_idle`.
     pub sessions: usize,
     /// Bytes of peers' messages that wait for the core. Beyond this limit, the peers are held back.
+    /// While more records wait for a flush than [`Limits::log_queue_bytes`] allows, they stay here.
     pub inbox_bytes: usize,
     /// Commands that wait for the state machine. Beyond half of this limit, nothing new is proposed
     /// here; beyond all of it, the peers are held back, too.
@@ -71,6 +72,12 @@ impl Limits {
     pub(super) fn log_queue(&self) -> usize {
         let share = (self.keep_free_bytes / 4).max(8 << 20);
         self.log_queue_bytes.min(usize::try_from(share).unwrap_or(usize::MAX))
+    }
+
+    /// How many bytes of peers' messages the core takes in at a time. It looks at the disk between
+    /// two turns only, and what it takes in may go to the log at once.
+    pub(super) fn turn_bytes(&self) -> usize {
+        self.log_queue() / 2
     }
 }
 

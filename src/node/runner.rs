@@ -371,8 +371,8 @@ impl<P: NodeProtocol> Runner<P> {
     fn gather(&mut self, now: Time) {
         // Before a snapshot that frees room, the log must not get more to write.
         let full = self.snapshots.must_make_room(now, &self.journal);
-        if !full {
-            self.inbox.take(&mut self.inputs);
+        if !full && self.journal.unflushed_bytes() <= self.shared.limits.log_queue() {
+            self.inbox.take(self.shared.limits.turn_bytes(), &mut self.inputs);
         }
         if !self.sent_large.is_empty() {
             let to = std::mem::replace(&mut self.sent_large, ReplicaSet::EMPTY);
