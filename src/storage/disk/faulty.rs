@@ -167,15 +167,11 @@ impl FaultyDisk {
     /// Ends the process but keeps what it wrote, because the system still has it. Files opened
     /// before cannot be used any more.
     pub fn restart_process(&self) {
-        let mut state = self.state();
-        state.dead = false;
-        state.crash_at = None;
-        state.life += 1;
-        state.forget_unnamed();
+        self.state().restart_process();
     }
 
     /// The power fails and returns: some subset of the unflushed changes survives, by sector and by
-    /// name.
+    /// name. The process ends in the same step: it must not flush what follows a lost write.
     pub fn lose_power(&self) {
         let mut state = self.state();
         let State { rng, inodes, .. } = &mut *state;
@@ -186,8 +182,7 @@ impl FaultyDisk {
             }
         }
         state.names = state.durable_names.clone();
-        drop(state);
-        self.restart_process();
+        state.restart_process();
     }
 
     /// Flips the bits in `mask` of one byte, if that file and byte exist.
@@ -210,8 +205,7 @@ impl FaultyDisk {
         state.names.clear();
         state.durable_names.clear();
         state.pending_names.clear();
-        drop(state);
-        self.restart_process();
+        state.restart_process();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -220,6 +214,12 @@ impl FaultyDisk {
 }
 
 impl State {
+    fn restart_process(&mut self) {
+        (self.dead, self.crash_at) = (false, None);
+        self.life += 1;
+        self.forget_unnamed();
+    }
+
     fn new_inode(&mut self, inode: Inode) -> u64 {
         self.next_inode += 1;
         self.inodes.insert(self.next_inode, inode);

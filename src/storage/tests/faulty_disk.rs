@@ -141,3 +141,33 @@ fn the_disk_dies_where_it_is_told() {
     disk.restart_process();
     disk.list().expect("alive again");
 }
+
+/// A replica may run while its power fails. A flush that still succeeds covers everything that was
+/// written before it.
+#[test]
+fn no_flush_succeeds_after_a_write_is_lost() {
+    for seed in 0..200 {
+        let disk = FaultyDisk::new(seed, 1 << 30);
+        let file = create(&disk, "file");
+        disk.sync_directory().unwrap();
+        let (tell, flushes) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            let mut flushed = 0;
+            loop {
+                let first = file.write_all_at(&[7; SECTOR], flushed);
+                let second =
+                    first.and_then(|()| file.write_all_at(&[7; SECTOR], flushed + SECTOR as u64));
+                if second.and_then(|()| file.sync_data()).is_err() {
+                    return flushed;
+                }
+                flushed += 2 * SECTOR as u64;
+                let _ = tell.send(());
+            }
+        });
+        (0..seed % 7 + 1).for_each(|_| flushes.recv().unwrap());
+        disk.lose_power();
+        let flushed = usize::try_from(writer.join().unwrap()).unwrap();
+        let bytes = &disk.files()["file"][..flushed];
+        assert!(bytes.iter().all(|byte| *byte == 7), "seed {seed}: {flushed} bytes were flushed");
+    }
+}
