@@ -245,8 +245,9 @@ mod tests {
                         model.retain(|key, _| key % divisor != 0);
                     }
                     Step::ChangeAll(value) => {
-                        map.unordered_mut().for_each(|(key, it)| *it ^= value ^ key.to_le_bytes()[0]);
-                        model.iter_mut().for_each(|(key, it)| *it ^= value ^ key.to_le_bytes()[0]);
+                        let change = |key: &u32, it: &mut u8| *it ^= value ^ key.to_le_bytes()[0];
+                        map.unordered_mut().for_each(|(key, it)| change(key, it));
+                        model.iter_mut().for_each(|(key, it)| change(key, it));
                     }
                     Step::Clone => clones.push((map.clone(), model.clone())),
                     Step::Drop if !clones.is_empty() => drop(clones.remove(0)),
