@@ -93,8 +93,8 @@ impl<M: Wire> Inbox<M> {
         }
     }
 
-    /// Takes what has arrived first, of at most so many bytes, into `taken`, which must be empty. If
-    /// more is left, the core is woken for another turn.
+    /// Takes what has arrived first, of at most so many bytes, into `taken`, which must be empty.
+    /// If more is left, the core is woken for another turn.
     pub(super) fn take(&self, most: usize, taken: &mut Vec<Input<M>>) {
         let mut messages = lock(&self.messages);
         messages.take(most, taken);
