@@ -369,8 +369,10 @@ struct Taken<F>(F);
 
 impl<F: FnMut(&[u8])> Write for Taken<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (self.0)(bytes);
-        Ok(bytes.len())
+        // As a file may: a view has to use `write_all`.
+        let now = &bytes[..bytes.len().div_ceil(2)];
+        (self.0)(now);
+        Ok(now.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

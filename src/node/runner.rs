@@ -367,10 +367,28 @@ impl<P: NodeProtocol> Runner<P> {
         self.shared.wake.notify_one();
     }
 
+    /// Takes in proposals: as many, and about as many bytes, as one turn may.
+    fn gather_proposals(&mut self) {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < PROPOSALS_PER_TURN && bytes < self.shared.limits.turn_bytes() {
+            let Some(command) = self.shared.proposals.pop() else {
+                self.counts.proposed += taken as u64;
+                return;
+            };
+            taken += 1;
+            bytes += command.payload.len();
+            self.inputs.push(Input::Propose(command));
+        }
+        self.counts.proposed += taken as u64;
+        // There may be more.
+        self.shared.wake.notify_one();
+    }
+
     /// Takes in what has arrived.
     fn gather(&mut self, now: Time) {
         // Before a snapshot that frees room, the log must not get more to write.
         let full = self.snapshots.must_make_room(now, &self.journal);
+        let durable = self.news_from_the_log(now);
         if !full && self.journal.unflushed_bytes() <= self.shared.limits.log_queue() {
             self.inbox.take(self.shared.limits.turn_bytes(), &mut self.inputs);
         }
@@ -378,19 +396,10 @@ impl<P: NodeProtocol> Runner<P> {
             let to = std::mem::replace(&mut self.sent_large, ReplicaSet::EMPTY);
             self.inputs.push(Input::SentLarge(to));
         }
-        let durable = self.news_from_the_log(now);
         self.inputs.extend(durable);
         self.snapshots.gather(now, &mut self.journal, &mut self.inputs);
         if !full && !self.is_behind(2) {
-            let proposals = std::iter::from_fn(|| self.shared.proposals.pop());
-            let before = self.inputs.len();
-            self.inputs.extend(proposals.take(PROPOSALS_PER_TURN).map(Input::Propose));
-            let taken = self.inputs.len() - before;
-            self.counts.proposed += taken as u64;
-            if taken == PROPOSALS_PER_TURN {
-                // There may be more.
-                self.shared.wake.notify_one();
-            }
+            self.gather_proposals();
         }
         if self.next_tick <= now {
             self.next_tick = now + self.tick;

@@ -220,20 +220,28 @@ impl<'a, W: FnMut(&[u8]) -> Result<(), E>, E> Pieces<'a, W, E> {
 }
 
 impl<W: FnMut(&[u8]) -> Result<(), E>, E> Write for Pieces<'_, W, E> {
+    /// Takes all of it: a view that ignores how much was taken must not end up with a state that
+    /// looks whole.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.error.is_some() {
-            return Err(io::Error::other("the snapshot could not be written"));
+        let mut left = bytes;
+        while !left.is_empty() {
+            if self.error.is_some() {
+                return Err(io::Error::other("the snapshot could not be written"));
+            }
+            let room = STATE_PIECE - (self.piece.len() - PIECE_HEADER);
+            let now;
+            (now, left) = left.split_at(left.len().min(room));
+            self.piece.extend_from_slice(now);
+            if now.len() == room
+                && let Err(error) = self.put_piece()
+            {
+                self.error = Some(error);
+            }
         }
-        let room = STATE_PIECE - (self.piece.len() - PIECE_HEADER);
-        let now = &bytes[..bytes.len().min(room)];
-        self.piece.extend_from_slice(now);
-        if now.len() == room
-            && let Err(error) = self.put_piece()
-        {
-            self.error = Some(error);
-            return Err(io::Error::other("the snapshot could not be written"));
+        match self.error {
+            Some(_) => Err(io::Error::other("the snapshot could not be written")),
+            None => Ok(bytes.len()),
         }
-        Ok(now.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -89,6 +89,15 @@ impl Incoming {
         }
     }
 
+    /// Gives up the room that it takes on the disk: the log needs it, or a snapshot that frees room.
+    /// Another one is asked for later.
+    pub(super) fn give_up_room(&mut self) {
+        if let Held::File(_) = self.held {
+            let (action, file) = ("letting the log have the room for", "a snapshot".to_owned());
+            self.held = Held::Lost(StorageError::Full { action, file });
+        }
+    }
+
     /// Builds a state from what has arrived. Nothing in it may stop this replica, whatever the
     /// state machine makes of it.
     pub(super) fn build<S: StateMachine, H: Wire>(

@@ -83,6 +83,8 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     state_bytes: u64,
     /// The fewest bytes of decisions kept since the last snapshot was begun.
     least_kept: usize,
+    /// The worker was told to give up the snapshot that arrives, since the log last had room.
+    gave_up_arriving: bool,
     /// Own snapshots that others may read.
     offered: Vec<SnapshotId>,
     inputs: Vec<Input<P::Message>>,
@@ -163,6 +165,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             log_bytes: 0,
             least_kept: 0,
             state_bytes,
+            gave_up_arriving: false,
             offered,
             inputs,
             arrived: Vec::new(),
@@ -182,6 +185,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         inputs: &mut Vec<Input<P::Message>>,
     ) {
         self.look(now, journal);
+        self.gave_up_arriving = false;
         inputs.append(&mut self.inputs);
     }
 
@@ -231,8 +235,8 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.store.is_some() && !matches!(self.stage, Stage::Idle) && self.shared.space_is_low()
     }
 
-    /// The log waits for room. Give up a snapshot that waits for the log, because it takes that
-    /// room, and begin none.
+    /// The log waits for room. Give up a snapshot that waits for the log, and one that arrives from
+    /// another replica, because they take that room, and begin none.
     pub(super) fn make_room(&mut self, now: Time, journal: &mut Journal) {
         let action = "letting the log have the room for";
         let full = StorageError::Full { action, file: "a snapshot".to_owned() };
@@ -240,6 +244,9 @@ impl<P: NodeProtocol> Snapshots<P> {
         if matches!(self.stage, Stage::Written(at) if self.waits_for_the_log(at, now, journal)) {
             self.tell(Task::GiveUp);
             self.failed(now, &full);
+        }
+        if !std::mem::replace(&mut self.gave_up_arriving, true) {
+            self.tell(Task::GiveUpArriving);
         }
         for asker in self.next_askers.drain(..) {
             let _ = asker.send(Err(full.clone()));

@@ -38,6 +38,8 @@ pub(in crate::node) enum Task<H, R> {
     Finish,
     /// Drop the unfinished snapshot: its room is needed.
     GiveUp,
+    /// Drop what has arrived of another replica's snapshot: its room is needed.
+    GiveUpArriving,
     /// Answered by [`News::Read`].
     Read(SnapshotRead),
     /// No replica reads this snapshot any more.
@@ -150,6 +152,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                     self.tell(news.unwrap_or_else(News::Failed));
                 }
                 Task::GiveUp => self.written = None,
+                Task::GiveUpArriving => self.give_up_arriving(),
                 Task::Read(read) => self.answer(read),
                 Task::LetGo(id) => self.readable.retain(|(it, _)| *it != id),
                 Task::Arrival(arrival) => self.arrive::<S>(arrival),
@@ -210,18 +213,30 @@ impl<H: Wire, R: Wire> Work<H, R> {
     }
 
     /// Whether the disk has room for this many bytes of a snapshot. If it has not, a snapshot that
-    /// may take all room first removes the existing ones except the newest. They are useless once
-    /// this one is finished.
-    fn find_room(&self, room: Room, bytes: u64) -> Result<(), StorageError> {
+    /// may take all room first takes that of another replica's unfinished one, and then removes the
+    /// existing ones except the newest. They are useless once this one is finished.
+    fn find_room(&mut self, room: Room, bytes: u64) -> Result<(), StorageError> {
         let SnapshotStore::Disk { snapshots, disk, leave_free } = &self.worker.store else {
             return Ok(());
         };
-        match room {
-            Room::Spare => spare(&**disk, leave_free.saturating_add(bytes)),
-            Room::All => spare(&**disk, bytes).or_else(|_| {
-                snapshots.keep_newest()?;
-                spare(&**disk, bytes)
-            }),
+        if room == Room::Spare {
+            return spare(&**disk, leave_free.saturating_add(bytes));
+        }
+        if spare(&**disk, bytes).is_ok() {
+            return Ok(());
+        }
+        if let Some(incoming) = &mut self.incoming {
+            incoming.give_up_room();
+        }
+        if spare(&**disk, bytes).is_err() {
+            snapshots.keep_newest()?;
+        }
+        spare(&**disk, bytes)
+    }
+
+    fn give_up_arriving(&mut self) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.give_up_room();
         }
     }
 
@@ -231,6 +246,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         while let Ok(task) = self.worker.tasks.try_recv() {
             match task {
                 Task::Read(read) => self.answer(read),
+                Task::GiveUpArriving => self.give_up_arriving(),
                 Task::Arrival(arrival) if self.may_arrive(&arrival) => self.take_in(arrival),
                 other => self.later.push_back(other),
             }

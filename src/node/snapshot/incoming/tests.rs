@@ -128,6 +128,20 @@ fn it_is_kept_in_a_file_where_there_is_room_and_in_memory_where_not() {
 }
 
 #[test]
+fn its_room_is_given_up_for_the_log() {
+    let (own, bytes) = snapshot(&applier());
+    let place = Place::new(2 * own.bytes);
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let mut incoming = place.receive(&own, first);
+    incoming.give_up_room();
+    assert!(place.files().is_empty(), "{:?}", place.files());
+    incoming.take_in(&place.store, rest);
+    assert!(place.files().is_empty(), "what still comes takes none");
+    let why = place.build(incoming).err().expect("it is gone");
+    assert!(why.contains("could not be stored: the disk is full"), "{why}");
+}
+
+#[test]
 fn what_is_cut_or_changed_on_the_way_is_named() {
     let (own, bytes) = snapshot(&applier());
     for room in [2 * own.bytes, 0] {
