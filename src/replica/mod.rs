@@ -141,8 +141,8 @@ pub struct Core<P: Protocol> {
     /// No own snapshot of this epoch is durable, and the log does not lead to a state of it: this
     /// replica says nothing of its protocol yet.
     joining: bool,
-    /// Whether a snapshot was installed that no durable own snapshot holds.
-    unsaved_install: bool,
+    /// What was installed last, until a durable own snapshot holds it.
+    unsaved_install: Option<Executed>,
 }
 
 impl<P: Protocol> Core<P> {
@@ -176,7 +176,7 @@ impl<P: Protocol> Core<P> {
             epoch: 0,
             ended: None,
             joining: false,
-            unsaved_install: false,
+            unsaved_install: None,
             settings,
             limits,
         }

@@ -20,6 +20,10 @@ impl<P: Protocol> Core<P> {
             out.rejected.push((command.request, Rejection::Overloaded));
             return;
         }
+        if self.ended.is_some() {
+            // It is proposed in the next epoch. A read of this one's state may be stale by then.
+            return self.admission.push_back(command);
+        }
         if let Some(point) = self.read_point(&command) {
             self.reads.wait(point, command);
             return self.serve_reads(out);

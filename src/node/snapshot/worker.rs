@@ -190,6 +190,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 return Ok((Written::Memory(own, all.into()), state_bytes));
             }
             SnapshotStore::Disk { snapshots, .. } => {
+                let snapshots = snapshots.clone();
                 self.find_room(room, bytes)?;
                 match snapshots.begin(checkpoint.position) {
                     // The disk may have bytes left but no free file.
@@ -216,7 +217,8 @@ impl<H: Wire, R: Wire> Work<H, R> {
     /// may take all room first takes that of another replica's unfinished one, and then removes the
     /// existing ones except the newest. They are useless once this one is finished.
     fn find_room(&mut self, room: Room, bytes: u64) -> Result<(), StorageError> {
-        let SnapshotStore::Disk { snapshots, disk, leave_free } = &self.worker.store else {
+        let Work { worker, incoming, .. } = self;
+        let SnapshotStore::Disk { snapshots, disk, leave_free } = &worker.store else {
             return Ok(());
         };
         if room == Room::Spare {
@@ -225,7 +227,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         if spare(&**disk, bytes).is_ok() {
             return Ok(());
         }
-        if let Some(incoming) = &mut self.incoming {
+        if let Some(incoming) = incoming {
             incoming.give_up_room();
         }
         if spare(&**disk, bytes).is_err() {

@@ -75,16 +75,19 @@ impl<P: Protocol> Core<P> {
         !self.receiver.needs_any()
     }
 
-    /// An own snapshot of the epoch is durable.
-    pub(super) fn note_joined(&mut self) {
-        self.joining = false;
-        self.unsaved_install = false;
+    /// An own snapshot of the epoch that stands for so much is durable. One that was begun before
+    /// an install says nothing of what was installed.
+    pub(super) fn note_joined(&mut self, executed: &Executed) {
+        if self.unsaved_install.as_ref().is_none_or(|installed| executed.includes(installed)) {
+            self.joining = false;
+            self.unsaved_install = None;
+        }
     }
 
     /// Whether the log alone leads to the state here.
     pub(super) fn is_in_log(&self) -> bool {
         // What a log protocol has executed was decided, but not all of its records say so.
-        P::ORDER == ExecutionOrder::Dependencies && !self.unsaved_install
+        P::ORDER == ExecutionOrder::Dependencies && self.unsaved_install.is_none()
     }
 
     /// The list of members that comes next, once the epoch's last command is executed.
@@ -103,10 +106,7 @@ impl<P: Protocol> Core<P> {
     /// Takes over what an earlier epoch left.
     pub(super) fn take_over(&mut self, commands: Vec<Command>, memory: Memory) {
         self.memory = memory;
-        for mut command in commands {
-            command.origin = self.settings.me;
-            self.admission.push_back(command);
-        }
+        self.take_over_from(commands);
     }
 
     /// The epoch is over for this replica.
@@ -133,7 +133,10 @@ impl<P: Protocol> Core<P> {
     /// Commands of an earlier epoch at a replica that fetched its state.
     pub(super) fn take_over_from(&mut self, commands: Vec<Command>) {
         let me = self.settings.me;
-        self.wait_with(commands.into_iter().map(|command| Command { origin: me, ..command }));
+        // In front, as what was proposed before: where a state was fetched, nobody here knows
+        // whether they were executed.
+        let commands = commands.into_iter().map(|command| Command { origin: me, ..command });
+        self.admission.push_front(commands);
     }
 
     /// The epoch begins here: the log is durable so far.

@@ -1,6 +1,8 @@
 //! A later epoch, of which another member has told: its state is fetched and installed. After
 //! `end`: a replica that ends its own epoch in time needs none of this.
 
+use std::time::Duration;
+
 use super::{Epochs, Output, Stage};
 use crate::protocol::Protocol;
 use crate::replica::{self, Core, PeerMessage};
@@ -61,7 +63,7 @@ impl<P: Protocol> Epochs<P> {
             let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
             core.take_over_from(stage.into_commands());
             if !self.rules.joins_once_durable() {
-                core.note_joined();
+                core.note_joined(executed);
             }
             self.enter(later.list, Stage::Member(core));
             self.put_out(inner, out);
@@ -89,6 +91,12 @@ impl<P: Protocol> Epochs<P> {
 }
 
 impl<P: Protocol> Later<P> {
+    /// Whether nothing of its state has come for so long.
+    pub(super) fn is_stuck(&self, now: Time, patience: Duration) -> bool {
+        let receives = self.core.as_ref().is_some_and(|it| it.status().receiving.is_some());
+        !receives && now.since(self.since) >= patience
+    }
+
     /// A frame of the later epoch.
     pub(super) fn on_peer(&mut self, from: MemberId, message: PeerMessage<P::Message>) {
         match (self.list.position(from), &mut self.core) {

@@ -310,7 +310,7 @@ impl<P: Protocol> Epochs<P> {
         let present = self.epoch() == Some(epoch);
         match &mut self.stage {
             Stage::Member(core) if present => {
-                core.note_joined();
+                core.note_joined(&own.executed);
                 ours.push(super::Input::Snapshot(own));
             }
             Stage::Removed(last) if last.next.epoch() == epoch => {

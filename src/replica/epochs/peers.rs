@@ -43,11 +43,11 @@ impl<P: Protocol> Epochs<P> {
             }
         }
         if self.is_removed() {
-            return self.tell(from, epoch, out);
+            return self.tell(from, out);
         }
         let present = self.epoch();
         match (epoch.cmp(&present), message) {
-            (Ordering::Less, _) => self.tell(from, epoch, out),
+            (Ordering::Less, _) => self.tell(from, out),
             (Ordering::Greater, _) => self.ask(from, out),
             (Ordering::Equal, message) => {
                 let Some(position) = self.list.as_ref().and_then(|list| list.position(from)) else {
@@ -74,12 +74,7 @@ impl<P: Protocol> Epochs<P> {
     }
 
     /// Answers a frame of an older epoch, now and then.
-    pub(super) fn tell(
-        &mut self,
-        to: MemberId,
-        epoch: Option<u32>,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
+    pub(super) fn tell(&mut self, to: MemberId, out: &mut Output<P::Message, P::Record>) {
         let list = match &self.stage {
             Stage::Removed(last) => Some(&last.next),
             _ => self.list.as_ref(),
@@ -88,9 +83,7 @@ impl<P: Protocol> Epochs<P> {
         if !self.is_due(to) {
             return;
         }
-        // What was needed of an epoch before the last was there when that began.
-        let before = epoch.is_some_and(|epoch| epoch + 1 < list.epoch()) && !self.is_removed();
-        let safe = before || self.is_safe();
+        let safe = self.is_safe();
         out.messages.push((vec![to], Some(list.epoch()), Message::Over { list, safe }));
     }
 
@@ -122,7 +115,12 @@ impl<P: Protocol> Epochs<P> {
         if self.epoch().is_some_and(|epoch| epoch >= list.epoch()) {
             return;
         }
-        let known = self.later.as_ref().is_some_and(|it| it.list.epoch() >= list.epoch());
+        // Who told of a later one may be lost, and with it the only state of that epoch.
+        let patience = self.settings.timing.suspect * 8;
+        let known = self.later.as_ref().is_some_and(|it| {
+            it.list.epoch() == list.epoch()
+                || it.list.epoch() > list.epoch() && !it.is_stuck(self.now, patience)
+        });
         let server = Some(from).filter(|from| list.position(*from).is_none());
         if let Some(later) = self.later.as_mut().filter(|later| later.list == list) {
             later.server = server.or(later.server);
@@ -130,7 +128,9 @@ impl<P: Protocol> Epochs<P> {
         if list.position(self.me).is_none() {
             // Removed. Until it is safe, the others may still need its votes or its state.
             let safe = safe || !self.rules.stays_until_it_is_safe();
-            if safe && (self.list.is_some() || self.is_removed()) {
+            // A later epoch than the next: enough members had begun the next to end it.
+            let passed = self.next_list().is_some_and(|next| next.epoch() < list.epoch());
+            if safe && self.list.is_some() || (safe || passed) && self.is_removed() {
                 out.retired = Some(list);
             }
         } else if !known {
@@ -158,6 +158,10 @@ impl<P: Protocol> Epochs<P> {
             let ping = Message::Core(PeerMessage::Ping { sent: self.now });
             out.messages.push((all(&last.next), self.epoch(), ping));
             return;
+        }
+        if let Stage::Member(core) = &self.stage {
+            // An attempt may have failed, and nothing is said before one succeeds.
+            out.snapshot_wanted |= core.is_joining() && core.has_state();
         }
         let Some(list) = self.list.as_ref().filter(|list| list.epoch() > 0) else { return };
         if self.member().is_some() && self.entered.len() + 1 < list.len() {

@@ -46,7 +46,7 @@ impl<P: Protocol> Core<P> {
         self.protocol.on_executed(self.executor.executed());
         self.receiver.installed(self.executor.executed(), now);
         self.installed += 1;
-        self.unsaved_install = true;
+        self.unsaved_install = Some(executed.clone());
         self.write_heard(out);
         out.add_wishes(&mut self.wishes);
         true
