@@ -1,5 +1,7 @@
 //! Every rule that holds an epoch together is broken once, and found.
 
+use std::time::Duration;
+
 use super::run_seed;
 use super::tally::Tally;
 use super::world::{World, id, member};
@@ -102,4 +104,38 @@ fn an_epoch_begins_once_the_end_of_the_one_before_is_durable() {
     assert_eq!(the_power_fails_before_the_end_is_durable(None), Ok(()));
     let stuck = the_power_fails_before_the_end_is_durable(Some(Plant::BeginsAtOnce));
     assert!(stuck.is_err(), "r2 has retired, and r1 alone is no quorum of the first epoch");
+}
+
+/// r3 has slept through the first change of three members. r1 alone has begun the epoch of a second
+/// one, tells r3 of it, and is lost. r2 and r3 are a quorum of the epoch between.
+fn a_late_replica_hears_of_the_last_epoch(second: &Change) -> World<EPaxos> {
+    let mut world = World::story(3, None);
+    let moved = |number: u32| Change::Move(Member { id: id(number), ..member(number + 10) });
+    world.add(4);
+    world.propose_change(1, &moved(1));
+    world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.epoch(*at) == Some(1)));
+    // So that r1 and r2 know that both have begun it.
+    let start = world.now();
+    world.run_among(&[1, 2], |world| world.now() > start + Duration::from_secs(1));
+    world.propose_change(1, second);
+    world.run_among(&[1, 2], |world| world.epoch(1) == Some(2));
+    world.lose_all_messages();
+    assert_eq!((world.epoch(2), world.epoch(3)), (Some(1), Some(0)));
+    let start = world.now();
+    world.run_among(&[1, 3], |world| world.now() > start + Duration::from_secs(1));
+    assert!(!world.has_retired(3), "it may have a vote in the epoch between");
+    world.lose_for_good(1);
+    world
+}
+
+#[test]
+fn a_replica_that_is_not_in_the_last_list_may_be_needed_in_the_one_before() {
+    let second = Change::Replace { old: id(3), new: member(4) };
+    assert_eq!(a_late_replica_hears_of_the_last_epoch(&second).end_story(), Ok(()));
+}
+
+#[test]
+fn who_was_told_of_an_epoch_whose_state_is_lost_joins_the_one_before() {
+    let second = Change::Move(Member { id: id(2), ..member(12) });
+    assert_eq!(a_late_replica_hears_of_the_last_epoch(&second).end_story(), Ok(()));
 }

@@ -137,7 +137,7 @@ fn its_room_is_given_up_for_the_log() {
     assert!(place.files().is_empty(), "{:?}", place.files());
     incoming.take_in(&place.store, rest);
     assert!(place.files().is_empty(), "what still comes takes none");
-    let why = place.build(incoming).err().expect("it is gone");
+    let why = place.build(incoming).expect_err("it is gone");
     assert!(why.contains("could not be stored: the disk is full"), "{why}");
 }
 

@@ -9,7 +9,7 @@ use super::{World, id};
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::{Input, Plant};
-use crate::types::{Change, Membership};
+use crate::types::{Change, Membership, Time};
 
 impl<P: Protocol> World<P> {
     /// A cluster of `n` members that has just started.
@@ -21,10 +21,16 @@ impl<P: Protocol> World<P> {
 
     /// The list is to be changed, as `at` proposes.
     pub(in crate::sim::changes) fn propose_change(&mut self, at: u32, change: &Change) {
-        let list = self.first.clone();
+        let live = self.hosts[&id(at)].live.as_ref();
+        let list = live.and_then(|live| live.epochs.list()).expect("it is in an epoch").clone();
         let next = list.after(change).expect("it can be made");
         let command = next.command(list.position(id(at)).expect("it is a member"));
         self.feed(id(at), vec![Input::Core(CoreInput::Propose(command))]).expect("no violation");
+    }
+
+    /// A machine that may be added.
+    pub(in crate::sim::changes) fn add(&mut self, number: u32) {
+        self.add_host(id(number), None);
     }
 
     /// Time passes in steps of 20 ms, until `holds`: what is on its way between these arrives, and
@@ -57,6 +63,10 @@ impl<P: Protocol> World<P> {
     /// All that is on its way is lost.
     pub(in crate::sim::changes) fn lose_all_messages(&mut self) {
         self.post.clear();
+    }
+
+    pub(in crate::sim::changes) fn now(&self) -> Time {
+        self.now
     }
 
     /// The epoch in which a replica takes part; `None` if it takes part in none.
