@@ -89,8 +89,8 @@ impl Incoming {
         }
     }
 
-    /// Gives up the room that it takes on the disk: the log needs it, or a snapshot that frees room.
-    /// Another one is asked for later.
+    /// Gives up the room that it takes on the disk: the log needs it, or a snapshot that frees
+    /// room. Another one is asked for later.
     pub(super) fn give_up_room(&mut self) {
         if let Held::File(_) = self.held {
             let (action, file) = ("letting the log have the room for", "a snapshot".to_owned());
