@@ -21,7 +21,10 @@ pub enum Message<M> {
         safe: bool,
     },
     /// The sender has begun the epoch durably.
-    Entered,
+    Entered {
+        /// The sender does not know of all members yet that they have: say whether you have.
+        asks: bool,
+    },
     /// As within one epoch.
     Core(PeerMessage<M>),
 }

@@ -35,7 +35,7 @@ impl<P: Protocol> Epochs<P> {
                 Message::Core(PeerMessage::Transfer(transfer)) => {
                     return last.on_transfer(from, transfer, self.now);
                 }
-                Message::Entered => {
+                Message::Entered { .. } => {
                     self.entered.insert(from);
                     return;
                 }
@@ -54,7 +54,14 @@ impl<P: Protocol> Epochs<P> {
                     return;
                 };
                 match message {
-                    Message::Entered => drop(self.entered.insert(from)),
+                    Message::Entered { asks } => {
+                        self.entered.insert(from);
+                        // It may have forgotten in a restart what it was told.
+                        if asks && self.member().is_some() {
+                            let answer = Message::Entered { asks: false };
+                            out.messages.push((vec![from], epoch, answer));
+                        }
+                    }
                     Message::Core(message) => {
                         ours.push(replica::Input::Peer { from: position, message });
                     }
@@ -165,7 +172,7 @@ impl<P: Protocol> Epochs<P> {
         }
         let Some(list) = self.list.as_ref().filter(|list| list.epoch() > 0) else { return };
         if self.member().is_some() && self.entered.len() + 1 < list.len() {
-            out.messages.push((all(list), Some(list.epoch()), Message::Entered));
+            out.messages.push((all(list), Some(list.epoch()), Message::Entered { asks: true }));
         }
     }
 }
