@@ -198,7 +198,9 @@ async fn a_flood_waits_for_itself() {
         let slow = Client::<Kv>::connect(config).await.unwrap();
         let overtaken = overtaken(&cluster, &slow).await;
         let all = FLOODS * UNDER_WAY;
-        assert!(overtaken < all as u64 / 2, "{overtaken} of {all} came before one");
+        // Without fairness it is a whole round of the flood. Here the slow client's own tasks wait
+        // for those of the flood, in one runtime, so it is not much less than half.
+        assert!(overtaken < all as u64 * 3 / 4, "{overtaken} of {all} came before one");
     }
     stop.store(true, Ordering::Relaxed);
     for flood in floods {
