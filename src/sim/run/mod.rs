@@ -6,7 +6,7 @@ mod runner;
 mod shrink;
 mod turn;
 
-pub(super) use runner::catch;
 #[cfg(test)]
 pub(super) use runner::run_sabotaged;
 pub use runner::{DEMANDING, Options, reproduction, run, run_seed};
+pub(super) use runner::{DESCRIBED, catch, for_each_seed};

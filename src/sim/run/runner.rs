@@ -31,7 +31,7 @@ pub const DEMANDING: u64 = 1000;
 const RARE: [Counter; 2] = [Counter::InstallRefused, Counter::OlderUnknown];
 
 /// The most failures that are described and shrunk.
-const DESCRIBED: usize = 10;
+pub(in crate::sim) const DESCRIBED: usize = 10;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -61,10 +61,9 @@ impl Default for Options {
     }
 }
 
-/// Runs seeds. `progress` is called after every seed, with whether it failed.
-pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
+/// Calls `run` for each seed of the options, on as many threads as they say, in no given order.
+pub(in crate::sim) fn for_each_seed(options: &Options, run: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
-    let total = Mutex::new((Summary::default(), Vec::new()));
     thread::scope(|scope| {
         for _ in 0..options.threads.get() {
             scope.spawn(|| {
@@ -73,18 +72,25 @@ pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
                     if index >= options.seeds {
                         return;
                     }
-                    let began = Instant::now();
-                    let seed = options.start.wrapping_add(index);
-                    let verdict = run_seed(seed, &options.overrides, None);
-                    let busy = began.elapsed();
-                    progress(verdict.violation.is_some());
-                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                    total.0.add(&verdict, busy);
-                    if let Some(violation) = verdict.violation {
-                        total.1.push((seed, violation));
-                    }
+                    run(options.start.wrapping_add(index));
                 }
             });
+        }
+    });
+}
+
+/// Runs seeds. `progress` is called after every seed, with whether it failed.
+pub fn run(options: &Options, progress: impl Fn(bool) + Sync) -> Summary {
+    let total = Mutex::new((Summary::default(), Vec::new()));
+    for_each_seed(options, |seed| {
+        let began = Instant::now();
+        let verdict = run_seed(seed, &options.overrides, None);
+        let busy = began.elapsed();
+        progress(verdict.violation.is_some());
+        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+        total.0.add(&verdict, busy);
+        if let Some(violation) = verdict.violation {
+            total.1.push((seed, violation));
         }
     });
     let (mut summary, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
