@@ -369,19 +369,21 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// Takes in proposals: as many, and about as many bytes, as one turn may.
     fn gather_proposals(&mut self) {
+        let most = self.shared.limits.turn_bytes();
         let (mut taken, mut bytes) = (0, 0);
-        while taken < PROPOSALS_PER_TURN && bytes < self.shared.limits.turn_bytes() {
-            let Some(command) = self.shared.proposals.pop() else {
-                self.counts.proposed += taken as u64;
-                return;
-            };
+        while taken < PROPOSALS_PER_TURN
+            && bytes < most
+            && let Some(command) = self.shared.proposals.pop()
+        {
             taken += 1;
             bytes += command.payload.len();
             self.inputs.push(Input::Propose(command));
         }
         self.counts.proposed += taken as u64;
-        // There may be more.
-        self.shared.wake.notify_one();
+        if taken == PROPOSALS_PER_TURN || bytes >= most {
+            // There may be more.
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Takes in what has arrived.

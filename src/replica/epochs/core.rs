@@ -27,9 +27,7 @@ impl<P: Protocol> Core<P> {
     pub(super) fn in_epoch(mut self, epoch: u32, end: LogPosition, durable: Durable) -> Core<P> {
         assert!(!self.started, "an epoch is set before anything happens in it");
         self.epoch = epoch;
-        self.fx.start_at(end);
-        self.durable = durable;
-        self
+        self.in_later_log(end, durable)
     }
 
     /// The same, but without a state of its epoch: it fetches one, from other members or from the
@@ -146,11 +144,7 @@ impl<P: Protocol> Core<P> {
     }
 
     /// The same after a log that has grown meanwhile. Nothing was written by this core.
-    pub(super) fn in_later_log(
-        mut self: Box<Self>,
-        end: LogPosition,
-        durable: Durable,
-    ) -> Box<Self> {
+    pub(super) fn in_later_log(mut self, end: LogPosition, durable: Durable) -> Core<P> {
         self.fx.start_at(end);
         self.durable = durable;
         self

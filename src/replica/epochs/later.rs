@@ -57,7 +57,7 @@ impl<P: Protocol> Epochs<P> {
             let Some(core) = later.core else { return false };
             // From here on this replica takes no part in its old epoch: its state is gone from
             // memory. On the disk it is still there, until the own snapshot is.
-            let mut core = core.in_later_log(self.end, self.durable);
+            let mut core = Box::new(core.in_later_log(self.end, self.durable));
             let mut inner = replica::Output::default();
             core.install_first(now, shared, executed, &mut inner);
             let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
