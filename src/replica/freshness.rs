@@ -75,14 +75,8 @@ impl Memory {
 
     /// `peer` is connected in the life `shown`, which contradicts nothing remembered.
     pub fn met(&mut self, peer: ReplicaId, shown: Known) {
-        let known = self.entry(peer);
-        match known {
-            Some(known) if (known.directory, known.life) == (shown.directory, shown.life) => {
-                known.began = known.began.or(shown.began);
-                known.held = known.held.max(shown.held);
-            }
-            _ => *known = Some(shown),
-        }
+        let entry = self.entry(peer);
+        *entry = Some(merged(*entry, shown));
     }
 
     /// A frame of `peer`, in its present life, shows that its log is durable up to `held`. Ignored
@@ -135,18 +129,10 @@ impl Memory {
         self.written.clone_from(&self.known);
     }
 
-    /// The same with other positions, for the next epoch, in which nothing of it is written yet.
-    /// What `position` has none for is not remembered any longer.
-    #[must_use]
-    pub(super) fn renumbered(&self, position: impl Fn(ReplicaId) -> Option<ReplicaId>) -> Memory {
-        let mut next = Memory::default();
-        for (place, known) in self.known.iter().enumerate() {
-            let peer = position(ReplicaId::from_index(place));
-            if let (Some(peer), Some(known)) = (peer, known) {
-                next.met(peer, *known);
-            }
-        }
-        next
+    /// What is remembered of each replica, by its position in this epoch.
+    pub(super) fn known(&self) -> impl Iterator<Item = (ReplicaId, Known)> {
+        let known = self.known.iter().enumerate();
+        known.filter_map(|(place, known)| Some((ReplicaId::from_index(place), (*known)?)))
     }
 
     fn entry(&mut self, peer: ReplicaId) -> &mut Option<Known> {
@@ -155,6 +141,17 @@ impl Memory {
             self.written.resize(peer.index() + 1, None);
         }
         &mut self.known[peer.index()]
+    }
+}
+
+/// What is known of a replica that is connected in the life `shown`.
+pub(super) fn merged(known: Option<Known>, shown: Known) -> Known {
+    match known {
+        Some(known) if (known.directory, known.life) == (shown.directory, shown.life) => {
+            let (began, held) = (known.began.or(shown.began), known.held.max(shown.held));
+            Known { began, held, ..known }
+        }
+        _ => shown,
     }
 }
 

@@ -194,8 +194,7 @@ impl<P: Protocol> Core<P> {
         if self.started {
             self.detector.stirred(now, now.since(self.view.now));
         } else {
-            self.started = true;
-            self.detector.start(now);
+            self.start(now);
         }
         self.view.now = now;
         for input in inputs {
@@ -218,6 +217,15 @@ impl<P: Protocol> Core<P> {
         self.propose_batches(out);
         self.write_heard(out);
         out.add_wishes(&mut self.wishes);
+    }
+
+    fn start(&mut self, now: Time) {
+        self.started = true;
+        self.detector.start(now);
+        if self.memory.is_ahead() {
+            // Brought from an earlier epoch: the first record of this one may rest on it.
+            self.fx.put_in_front();
+        }
     }
 
     /// What is remembered of the others.

@@ -170,6 +170,11 @@ impl Membership {
         self.epoch
     }
 
+    /// The highest number that any member has had so far. The next one to join has a higher one.
+    pub const fn highest(&self) -> MemberId {
+        self.highest
+    }
+
     /// The members, by number.
     pub fn members(&self) -> &[Member] {
         &self.members

@@ -3,7 +3,7 @@
 
 use crate::protocol::Protocol;
 use crate::replica::transfer::Receiver;
-use crate::replica::{Core, Memory, Output, others};
+use crate::replica::{Core, Input, Memory, Output, others};
 use crate::types::{
     Batch, Command, Deps, Durable, Executed, ExecutionOrder, InstanceId, LogPosition, Membership,
     ReplicaId, Time,
@@ -101,12 +101,6 @@ impl<P: Protocol> Core<P> {
         Some(next.expect("only lists of members are proposed as such"))
     }
 
-    /// Takes over what an earlier epoch left.
-    pub(super) fn take_over(&mut self, commands: Vec<Command>, memory: Memory) {
-        self.memory = memory;
-        self.take_over_from(commands);
-    }
-
     /// The epoch is over for this replica.
     pub(super) fn into_remains(self) -> Remains {
         let mut own: Vec<(InstanceId, _)> = self.own.into_iter().collect();
@@ -121,16 +115,25 @@ impl<P: Protocol> Core<P> {
         Remains { commands, memory: self.memory, end, durable: self.durable }
     }
 
-    /// Commands that wait until the epoch begins here.
-    pub(super) fn wait_with(&mut self, commands: impl IntoIterator<Item = Command>) {
-        for command in commands {
-            self.admission.push_back(command);
+    /// What waits until the epoch begins here. The rest of what arrives before is lost, as on the
+    /// network.
+    pub(super) fn wait_with(&mut self, inputs: impl IntoIterator<Item = Input<P::Message>>) {
+        for input in inputs {
+            match input {
+                Input::Propose(command) => self.admission.push_back(command),
+                Input::Heard { peer, known } => self.memory.met(peer, known),
+                _ => {}
+            }
         }
     }
 
-    /// Commands of an earlier epoch at a replica that fetched its state.
-    pub(super) fn take_over_from(&mut self, commands: Vec<Command>) {
+    /// Takes over what an earlier epoch left.
+    pub(super) fn take_over(&mut self, commands: Vec<Command>, memory: Memory) {
         let me = self.settings.me;
+        self.memory = memory;
+        if self.started && self.memory.is_ahead() {
+            self.fx.put_in_front();
+        }
         // In front, as what was proposed before: where a state was fetched, nobody here knows
         // whether they were executed.
         let commands = commands.into_iter().map(|command| Command { origin: me, ..command });

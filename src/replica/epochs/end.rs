@@ -4,8 +4,7 @@
 use super::core::Remains;
 use super::{Epochs, Output, Record, Stage};
 use crate::protocol::Protocol;
-use crate::replica::Memory;
-use crate::types::{LogPosition, Membership};
+use crate::types::LogPosition;
 
 impl<P: Protocol> Epochs<P> {
     /// If the epoch has ended here, begins the next, or serves those who do.
@@ -29,7 +28,7 @@ impl<P: Protocol> Epochs<P> {
         if !in_log {
             // An own snapshot shows how the epoch ended.
             let mut core = self.core(&next, end, durable).silent();
-            core.take_over(commands, self.renumbered(&memory, &next));
+            core.take_over(commands, self.remembered(&memory, &next));
             out.snapshot_wanted = true;
             return self.enter(next, Stage::Member(Box::new(core)));
         }
@@ -37,15 +36,9 @@ impl<P: Protocol> Epochs<P> {
         let start = LogPosition::new(end.records() + 1);
         self.end = start;
         let mut core = self.core(&next, start, durable);
-        core.take_over(commands, self.renumbered(&memory, &next));
+        core.take_over(commands, self.remembered(&memory, &next));
         self.enter(next, Stage::Starting(Box::new(core), start));
         self.begin_if_durable();
-    }
-
-    /// What is remembered of the others, with their positions in the next epoch.
-    pub(super) fn renumbered(&self, memory: &Memory, next: &Membership) -> Memory {
-        let before = self.list.as_ref().expect("a member has a list");
-        memory.renumbered(|old| before.at(old).and_then(|member| next.position(member)))
     }
 
     /// Begins the epoch, once the record of it is durable.

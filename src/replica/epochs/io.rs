@@ -7,7 +7,7 @@ use super::members;
 use crate::replica::{
     Arrival, Committed, Execution, OwnSnapshot, PeerMessage, Rejection, SnapshotRead,
 };
-use crate::types::{Command, MemberId, Membership, RequestId};
+use crate::types::{Command, Known, MemberId, Membership, RequestId};
 
 /// What replicas say to each other.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,8 +42,18 @@ pub enum Record<R> {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input<M> {
-    /// As within one epoch: a proposal, a tick, or that the log is durable.
+    /// As within one epoch: a proposal, a tick, or that the log is durable. All that names a
+    /// position comes in another form.
     Core(crate::replica::Input<M>),
+    /// As [`replica::Input::Heard`](crate::replica::Input::Heard).
+    Heard {
+        /// The peer; of this epoch or not.
+        peer: MemberId,
+        /// What is known of the peer now.
+        known: Known,
+    },
+    /// As [`replica::Input::SentLarge`](crate::replica::Input::SentLarge).
+    SentLarge(Vec<MemberId>),
     /// A peer said something.
     Peer {
         /// The peer.

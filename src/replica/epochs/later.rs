@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Epochs, Output, Stage};
 use crate::protocol::Protocol;
-use crate::replica::{self, Core, PeerMessage};
+use crate::replica::{self, Core, Memory, PeerMessage};
 use crate::types::{Executed, MAX_REPLICAS, MemberId, Membership, ReplicaId, Time};
 
 /// A later epoch.
@@ -59,9 +59,12 @@ impl<P: Protocol> Epochs<P> {
             // memory. On the disk it is still there, until the own snapshot is.
             let mut core = Box::new(core.in_later_log(self.end, self.durable));
             let mut inner = replica::Output::default();
-            core.install_first(now, shared, executed, &mut inner);
             let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
-            core.take_over_from(stage.into_commands());
+            let (commands, memory) = stage.into_remains();
+            let crosses = self.rules.remembers_the_others();
+            let memory = if crosses { memory } else { Memory::default() };
+            core.take_over(commands, self.remembered(&memory, list));
+            core.install_first(now, shared, executed, &mut inner);
             if !self.rules.joins_once_durable() {
                 core.note_joined(executed);
             }

@@ -21,6 +21,7 @@ mod core;
 mod end;
 mod io;
 mod later;
+mod memory;
 mod peers;
 mod removed;
 mod restart;
@@ -33,11 +34,11 @@ pub(crate) use self::rules::Plant;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::transfer::{Server, Wishes};
-use super::{Checkpoint, Core, Limits};
+use super::{Checkpoint, Core, Limits, Memory};
 use crate::protocol::Protocol;
 use crate::types::{
-    Command, Durable, Executed, LogPosition, MemberId, Membership, Quorums, ReplicaId, ReplicaSet,
-    Settings, Time,
+    Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums, ReplicaId,
+    ReplicaSet, Settings, Time,
 };
 
 use self::later::{Later, beyond};
@@ -64,6 +65,9 @@ pub struct Epochs<P: Protocol> {
     stage: Stage<P>,
     /// A later epoch, of which another member has told.
     later: Option<Later<P>>,
+    /// What was heard of replicas that are in no list that this one has been in, and may be in the
+    /// next.
+    strangers: BTreeMap<MemberId, Known>,
     /// The members of the present epoch that have begun it.
     entered: BTreeSet<MemberId>,
     /// Whom the present list was told to, and when.
@@ -107,6 +111,7 @@ impl<P: Protocol> Epochs<P> {
             list: None,
             stage: Stage::Stranger(Vec::new()),
             later: None,
+            strangers: BTreeMap::new(),
             entered: BTreeSet::new(),
             told: BTreeMap::new(),
             announce: Time::ZERO,
@@ -147,6 +152,7 @@ impl<P: Protocol> Epochs<P> {
         self.entered.clear();
         self.told.clear();
         self.announce = self.now;
+        self.strangers.retain(|member, _| *member > list.highest());
         self.list = Some(list);
         self.stage = stage;
     }
@@ -248,7 +254,11 @@ impl<P: Protocol> Epochs<P> {
                     ours.push(super::Input::Durable(durable));
                 }
                 Input::Core(super::Input::Tick) => ours.push(super::Input::Tick),
-                Input::Core(other) => ours.push(other),
+                Input::Core(other) => {
+                    panic!("a position means nothing without an epoch: {other:?}")
+                }
+                Input::Heard { peer, known } => self.on_heard(peer, known, &mut ours),
+                Input::SentLarge(to) => ours.push(super::Input::SentLarge(self.positions(&to))),
                 Input::Saved { epoch, own } => self.on_saved(epoch, own, &mut ours),
                 Input::Read { epoch, read, bytes } => {
                     self.on_read(epoch, read, bytes, &mut ours);
@@ -277,11 +287,7 @@ impl<P: Protocol> Epochs<P> {
         match &mut self.stage {
             Stage::Member(core) => core.step(now, inputs, &mut inner),
             Stage::Starting(core, _) => {
-                let commands = inputs.into_iter().filter_map(|input| match input {
-                    super::Input::Propose(command) => Some(command),
-                    _ => None,
-                });
-                core.wait_with(commands);
+                core.wait_with(inputs);
                 return;
             }
             Stage::Removed(_) | Stage::Stranger(_) => return,
@@ -342,11 +348,15 @@ impl<P: Protocol> Epochs<P> {
 }
 
 impl<P: Protocol> Stage<P> {
-    fn into_commands(self) -> Vec<Command> {
+    /// Its commands, and what it remembers of the others.
+    fn into_remains(self) -> (Vec<Command>, Memory) {
         match self {
-            Stage::Member(core) | Stage::Starting(core, _) => core.into_remains().commands,
-            Stage::Stranger(commands) => commands,
-            Stage::Removed(_) => Vec::new(),
+            Stage::Member(core) | Stage::Starting(core, _) => {
+                let remains = core.into_remains();
+                (remains.commands, remains.memory)
+            }
+            Stage::Stranger(commands) => (commands, Memory::default()),
+            Stage::Removed(_) => (Vec::new(), Memory::default()),
         }
     }
 }

@@ -145,7 +145,7 @@ impl<P: Protocol> Epochs<P> {
                 Some(Later { list, since: self.now, server, core: None, heard: Vec::new() });
             if !self.rules.takes_part_while_it_fetches() {
                 let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
-                self.stage = Stage::Stranger(stage.into_commands());
+                self.stage = Stage::Stranger(stage.into_remains().0);
             }
         }
     }

@@ -38,13 +38,13 @@ impl<P: Protocol> Epochs<P> {
         assert!(!self.resumed, "a replica is restored before it does anything");
         match record {
             Record::Start(next) => {
-                let Stage::Member(core) = &mut self.stage else {
+                let Stage::Member(core) = &self.stage else {
                     panic!("only a member begins the next epoch by itself");
                 };
                 assert_eq!(core.ended(), Some(&next), "the log tells how the epoch ended");
-                let memory = core.memory().clone();
+                let memory = self.remembered(core.memory(), &next);
                 let mut core = self.core(&next, LogPosition::default(), self.durable);
-                core.take_over(Vec::new(), self.renumbered(&memory, &next));
+                core.take_over(Vec::new(), memory);
                 self.enter(next, Stage::Member(Box::new(core)));
             }
             // Left by an attempt to join that did not come to an own snapshot.

@@ -11,6 +11,7 @@ pub(crate) enum Plant {
     RetiresOnHearsay,
     LeavesOnHearsay,
     JoinsAtOnce,
+    ForgetsTheOthers,
 }
 
 rules! {
@@ -24,4 +25,6 @@ rules! {
     takes_part_while_it_fetches = LeavesOnHearsay;
     /// A replica that fetched a state takes part once an own snapshot is durable.
     joins_once_durable = JoinsAtOnce;
+    /// What is remembered of the others crosses to an epoch whose state was fetched.
+    remembers_the_others = ForgetsTheOthers;
 }

@@ -42,9 +42,8 @@ impl<P: Protocol> Core<P> {
     /// If it has already taken a step.
     pub fn resume(&mut self, now: Time, end: Durable, out: &mut Output<P::Message, P::Record>) {
         assert!(!self.started, "a replica is restored before it does anything");
-        self.started = true;
         self.view.now = now;
-        self.detector.start(now);
+        self.start(now);
         self.fx.start_at(end.position());
         self.durable = end;
         self.protocol.resume(&self.view, &mut self.fx);

@@ -9,7 +9,7 @@ use crate::protocol::epaxos::EPaxos;
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::epochs::Plant;
 use crate::sim::run::catch;
-use crate::types::{Change, Member};
+use crate::types::{Change, Known, LogPosition, Member};
 
 /// Runs worlds with a rule broken, and adds up what happened in them.
 fn run<P: Protocol>(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Result<Tally, String> {
@@ -62,6 +62,69 @@ fn a_removed_replica_that_leaves_too_soon_is_found() {
 #[test]
 fn a_replica_that_joins_before_its_state_is_durable_is_found() {
     caught(Plant::JoinsAtOnce, 400);
+}
+
+/// r3 sleeps through a change, and fetches the state. Then r1, the last that r3 heard much of, is
+/// down, and r3 restarts.
+fn a_replica_joins_by_a_fetch(plant: Option<Plant>) -> (Option<Known>, Option<Known>) {
+    let mut world = World::<EPaxos>::story(3, plant);
+    world.run_among(&[1, 2, 3], |world| world.remembers(3, 1).is_some());
+    world.propose_change(1, &Change::Add(member(4)));
+    world.add(4);
+    world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.epoch(*at) == Some(1)));
+    world.lose_all_messages();
+    let before = world.remembers(3, 1);
+    // It is told of the epoch, and fetches from r2 alone.
+    world.run_among(&[2, 3], |world| world.epoch(3) == Some(1));
+    world.restart(3);
+    (before, world.remembers(3, 1))
+}
+
+#[test]
+fn what_is_remembered_of_the_others_crosses_to_an_epoch_that_was_fetched() {
+    let (before, after) = a_replica_joins_by_a_fetch(None);
+    assert!(before.is_some());
+    assert_eq!(before, after);
+    let forgotten = catch(|| a_replica_joins_by_a_fetch(Some(Plant::ForgetsTheOthers)));
+    assert!(forgotten.is_err(), "{forgotten:?}");
+}
+
+#[test]
+fn what_is_heard_of_a_replica_before_it_is_a_member_is_kept_until_it_is() {
+    let mut world = World::<EPaxos>::story(3, None);
+    let known = |held| Known {
+        directory: 4,
+        life: 7,
+        began: Some(LogPosition::default()),
+        held: LogPosition::new(held),
+    };
+    world.add(5);
+    for at in [1, 5] {
+        world.hear(at, 4, known(3));
+        (6..200).for_each(|of| world.hear(at, of, known(1)));
+        world.hear(at, 4, known(2));
+        assert_eq!(world.remembers(at, 4), None, "so many higher numbers are known");
+    }
+    let mut world = World::<EPaxos>::story(3, None);
+    world.add(5);
+    for at in [1, 5] {
+        world.hear(at, 4, known(3));
+        world.hear(at, 4, known(2));
+        assert_eq!(world.remembers(at, 4), Some(known(3)));
+    }
+    world.propose_change(2, &Change::Add(member(4)));
+    world.stall(1);
+    world.run_among(&[1, 2, 3], |world| world.is_starting(1));
+    world.hear(1, 4, known(8));
+    assert_eq!(world.remembers(1, 4), Some(known(8)), "the record of the epoch is not durable");
+    world.flush(1);
+    world.run_among(&[1, 2, 3], |world| (1..=3).all(|at| world.epoch(at) == Some(1)));
+    assert_eq!(world.remembers(1, 4), Some(known(8)));
+    world.propose_change(2, &Change::Add(member(5)));
+    world.run_among(&[1, 2, 3, 5], |world| world.epoch(5) == Some(2));
+    assert_eq!(world.remembers(5, 4), Some(known(3)), "it has fetched the state");
+    world.restart(5);
+    assert_eq!(world.remembers(5, 4), Some(known(3)), "its own snapshot holds it");
 }
 
 /// r1 ends the first epoch of three and begins the next, and r2 hears of it; then the machine of r1

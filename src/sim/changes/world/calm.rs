@@ -29,8 +29,8 @@ impl<P: Protocol> World<P> {
                 self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
             }
             let letters: Vec<Letter<P>> = std::mem::take(&mut self.post);
-            for (from, to, epoch, message) in letters {
-                self.feed(to, vec![Input::Peer { from, epoch, message }])?;
+            for letter in letters {
+                self.arrive(letter)?;
             }
             if round % 60 == 59 {
                 self.retry()?;

@@ -1,10 +1,11 @@
 //! The machines: a replica with its state machine, its disk, and what it does with them.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::World;
+use super::{Letter, World};
 use crate::machine::{Applier, Kv};
 use crate::protocol::Protocol;
 use crate::replica::epochs::{Epochs, Input, Output, Record};
@@ -12,7 +13,7 @@ use crate::replica::{
     Arrival, Checkpoint, Execution, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot,
     SnapshotId, SnapshotRead,
 };
-use crate::types::{ClientId, Command, Durable, LogPosition, MemberId, Membership};
+use crate::types::{ClientId, Command, Durable, Known, LogPosition, MemberId, Membership};
 
 /// A snapshot, as it is on disks and on its way.
 pub(super) struct Saved<P: Protocol> {
@@ -30,6 +31,8 @@ impl<P: Protocol> Saved<P> {
 
 pub(super) struct Host<P: Protocol> {
     pub(super) live: Option<Live<P>>,
+    /// How many times it has started.
+    pub(super) lives: u64,
     /// The list that it is configured with; `None` for one that is added later.
     pub(super) first: Option<Membership>,
     pub(super) log: Vec<(u32, Record<P::Record>)>,
@@ -43,6 +46,11 @@ pub(super) struct Host<P: Protocol> {
 
 pub(super) struct Live<P: Protocol> {
     pub(super) epochs: Epochs<P>,
+    /// The name of this life, and where in the log it began.
+    pub(super) life: u64,
+    pub(super) began: LogPosition,
+    /// What it was told of the others in this life, or had written before.
+    pub(super) heard: BTreeMap<MemberId, Known>,
     pub(super) applier: Applier<Kv>,
     /// The epoch of what it executes.
     pub(super) epoch: u32,
@@ -58,13 +66,23 @@ impl<P: Protocol> World<P> {
         #[cfg(test)]
         let epochs = epochs.with(self.plant);
         let applier = Applier::new(Kv::default());
-        Live { epochs, applier, epoch: 0, receives: None, unsaved: None }
+        Live {
+            epochs,
+            life: 0,
+            began: LogPosition::default(),
+            heard: BTreeMap::new(),
+            applier,
+            epoch: 0,
+            receives: None,
+            unsaved: None,
+        }
     }
 
     pub(super) fn add_host(&mut self, me: MemberId, first: Option<Membership>) {
         let live = Some(self.fresh(me, first.clone()));
         let host = Host {
             live,
+            lives: 0,
             first,
             log: Vec::new(),
             flushed: 0,
@@ -111,10 +129,15 @@ impl<P: Protocol> World<P> {
         }
         apply(&mut live.applier, std::mem::take(&mut past.execute), |_| ());
         live.epoch = live.epochs.list().map_or(0, Membership::epoch);
+        live.heard = live.epochs.memory().into_iter().collect();
+        live.began = durable(flushed).position();
         let mut out = Output::default();
         live.epochs.resume(self.now, durable(flushed), &mut out);
         let own = saved.map(|saved| (saved.list.epoch(), saved.saved_as()));
-        self.hosts.get_mut(&at).expect("it is there").live = Some(live);
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        host.lives += 1;
+        live.life = host.lives;
+        host.live = Some(live);
         self.carry_out(at, out)?;
         match own {
             Some((epoch, own)) => self.feed(at, vec![Input::Saved { epoch, own }]),
@@ -132,6 +155,7 @@ impl<P: Protocol> World<P> {
         };
         let mut out = Output::default();
         live.epochs.step(self.now, inputs, &mut out);
+        live.check_memory(at)?;
         self.carry_out(at, out)
     }
 
@@ -144,8 +168,12 @@ impl<P: Protocol> World<P> {
         let host = self.hosts.get_mut(&at).expect("it is there");
         host.log.extend(out.records);
         let live = host.live.as_mut().expect("it runs");
+        let held = durable(host.flushed).position();
+        let directory = u64::from(at.number());
+        let known = Known { directory, life: live.life, began: Some(live.began), held };
         for (to, epoch, message) in out.messages {
-            self.post.extend(to.into_iter().map(|to| (at, to, epoch, message.clone())));
+            let letter = |to| Letter { from: at, known, to, epoch, message: message.clone() };
+            self.post.extend(to.into_iter().map(letter));
         }
         if !out.execute.is_empty() {
             let Some((list, _)) = self.begun.get(&live.epoch) else {
@@ -264,6 +292,20 @@ impl<P: Protocol> World<P> {
             host.saved = Some(saved);
         }
         if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
+    }
+}
+
+impl<P: Protocol> Live<P> {
+    /// What it was told of the members of its list is remembered, through all epochs.
+    fn check_memory(&self, at: MemberId) -> Result<(), String> {
+        let memory: BTreeMap<MemberId, Known> = self.epochs.memory().into_iter().collect();
+        let list = self.epochs.member().and(self.epochs.list());
+        let members = list.into_iter().flat_map(Membership::members);
+        let mut heard = members.filter_map(|it| Some((it.id, self.heard.get(&it.id)?)));
+        match heard.find(|(of, known)| *of != at && memory.get(of) != Some(*known)) {
+            Some((of, known)) => Err(format!("{at} forgets of {of}: {known:?}")),
+            None => Ok(()),
+        }
     }
 }
 

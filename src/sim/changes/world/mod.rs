@@ -22,7 +22,7 @@ use crate::replica::epochs::Plant;
 use crate::replica::epochs::{Input, Message};
 use crate::replica::{Input as CoreInput, SnapshotId};
 use crate::types::{
-    Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId, Retention,
+    Known, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId, Retention,
     Settings, Time, Timing,
 };
 use machines::{Host, Saved};
@@ -32,7 +32,15 @@ const STEPS: usize = 1200;
 /// The most members at a time.
 const MOST: usize = 5;
 
-type Letter<P> = (MemberId, MemberId, Option<u32>, Message<<P as Protocol>::Message>);
+/// A frame on its way.
+struct Letter<P: Protocol> {
+    from: MemberId,
+    /// The sender's life, and how far its log was durable.
+    known: Known,
+    to: MemberId,
+    epoch: Option<u32>,
+    message: Message<P::Message>,
+}
 
 pub(super) struct World<P: Protocol> {
     rng: ChaCha8Rng,
@@ -204,11 +212,31 @@ impl<P: Protocol> World<P> {
         // Mostly in order.
         let most = if self.rng.random_range(0..8) == 0 { self.post.len() } else { 1 };
         let letter = self.post.remove(self.rng.random_range(0..most));
-        let (from, to, epoch, message) = letter;
-        if self.away.contains(&from) || self.away.contains(&to) {
+        if self.away.contains(&letter.from) || self.away.contains(&letter.to) {
             return Ok(());
         }
+        self.arrive(letter)
+    }
+
+    fn arrive(&mut self, letter: Letter<P>) -> Result<(), String> {
+        let Letter { from, known, to, epoch, message } = letter;
+        self.note_heard(to, from, known)?;
         self.feed(to, vec![Input::Peer { from, epoch, message }])
+    }
+
+    /// A frame shows `of` in a life. Nobody goes by one of an earlier life.
+    fn note_heard(&mut self, at: MemberId, of: MemberId, known: Known) -> Result<(), String> {
+        let Some(live) = &mut self.hosts.get_mut(&at).expect("it is there").live else {
+            return Ok(());
+        };
+        let before = live.heard.get(&of).copied();
+        if before.is_some_and(|before| {
+            before.life > known.life || before.life == known.life && before.held >= known.held
+        }) {
+            return Ok(());
+        }
+        live.heard.insert(of, known);
+        self.feed(at, vec![Input::Heard { peer: of, known }])
     }
 
     /// A machine is gone for good, if the last lists can do without it: whoever is in an earlier

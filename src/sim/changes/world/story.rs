@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use super::{World, id};
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
-use crate::replica::epochs::{Input, Plant};
-use crate::types::{Change, Membership, Time};
+use crate::replica::epochs::{Input, Plant, Record};
+use crate::types::{Change, Known, Membership, Time};
 
 impl<P: Protocol> World<P> {
     /// A cluster of `n` members that has just started.
@@ -48,11 +48,10 @@ impl<P: Protocol> World<P> {
             for at in among {
                 self.feed(id(*at), vec![Input::Core(CoreInput::Tick)]).expect("no violation");
             }
-            for (from, to, epoch, message) in std::mem::take(&mut self.post) {
-                let both = [from, to].iter().all(|it| among.contains(&it.number()));
-                if both && !holds(self) {
-                    let letter = vec![Input::Peer { from, epoch, message }];
-                    self.feed(to, letter).expect("no violation");
+            for letter in std::mem::take(&mut self.post) {
+                let mut ends = [letter.from, letter.to].into_iter();
+                if ends.all(|it| among.contains(&it.number())) && !holds(self) {
+                    self.arrive(letter).expect("no violation");
                 }
             }
         }
@@ -78,6 +77,29 @@ impl<P: Protocol> World<P> {
     pub(in crate::sim::changes) fn has_heard_of_a_later_epoch(&self, at: u32) -> bool {
         let live = self.hosts[&id(at)].live.as_ref();
         live.is_some_and(|live| live.epochs.has_heard_of_a_later())
+    }
+
+    /// A frame shows how far the log of `of` is durable.
+    pub(in crate::sim::changes) fn hear(&mut self, at: u32, of: u32, known: Known) {
+        self.note_heard(id(at), id(of), known).expect("no violation");
+    }
+
+    /// It has ended an epoch, and the record of the next is not durable.
+    pub(in crate::sim::changes) fn is_starting(&self, at: u32) -> bool {
+        let host = &self.hosts[&id(at)];
+        host.log[host.flushed..].iter().any(|(_, record)| matches!(record, Record::Start(_)))
+    }
+
+    /// Its disk writes again.
+    pub(in crate::sim::changes) fn flush(&mut self, at: u32) {
+        self.hosts.get_mut(&id(at)).expect("it is there").stalled = false;
+        self.write_out(id(at)).expect("no violation");
+    }
+
+    /// What a replica remembers of another.
+    pub(in crate::sim::changes) fn remembers(&self, at: u32, of: u32) -> Option<Known> {
+        let memory = self.hosts[&id(at)].live.as_ref()?.epochs.memory();
+        memory.into_iter().find(|(member, _)| *member == id(of)).map(|(_, known)| known)
     }
 
     pub(in crate::sim::changes) fn has_retired(&self, at: u32) -> bool {
