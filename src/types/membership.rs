@@ -49,6 +49,10 @@ pub struct Member {
     pub id: MemberId,
     /// Where the other members reach it.
     pub address: Address,
+    /// The data directory that has the number, or the life of a replica that keeps its records in
+    /// memory: of two machines that were given one number, a single one is the member. 0 in the
+    /// list that a cluster begins with: there, whoever comes first is.
+    pub directory: u64,
 }
 
 /// The list of members of one epoch.
@@ -80,7 +84,12 @@ pub enum Change {
         new: Member,
     },
     /// A member is reached elsewhere from now on.
-    Move(Member),
+    Move {
+        /// Who.
+        id: MemberId,
+        /// Where.
+        address: Address,
+    },
 }
 
 /// Why a list cannot be changed so.
@@ -127,7 +136,7 @@ pub struct BadMembership(&'static str);
 struct Encoded {
     epoch: u32,
     highest: u32,
-    members: Vec<(u32, String)>,
+    members: Vec<(u32, String, u64)>,
 }
 
 impl Membership {
@@ -196,6 +205,14 @@ impl Membership {
         Some(ReplicaId::from_index(found))
     }
 
+    /// The position of the member with this number and this data directory; `None` if it is not in
+    /// the list, or if another directory has the number.
+    pub fn position_of(&self, member: MemberId, directory: u64) -> Option<ReplicaId> {
+        let position = self.position(member)?;
+        let named = self.members[position.index()].directory;
+        (named == 0 || named == directory).then_some(position)
+    }
+
     /// The member at a position; `None` beyond the end of the list.
     pub fn at(&self, position: ReplicaId) -> Option<MemberId> {
         Some(self.members.get(position.index())?.id)
@@ -216,11 +233,12 @@ impl Membership {
                 next.members.remove(place);
                 next.add(new)?;
             }
-            Change::Move(member) => {
-                let place = next.place(member.id)?;
-                next.members.remove(place);
-                next.check_address(member)?;
-                next.members.insert(place, member.clone());
+            Change::Move { id, address } => {
+                let place = next.place(*id)?;
+                let mut member = next.members.remove(place);
+                next.check_address(address)?;
+                member.address = address.clone();
+                next.members.insert(place, member);
             }
         }
         Ok(next)
@@ -239,7 +257,7 @@ impl Membership {
         if self.members.len() == MAX_REPLICAS {
             return Err(BadChange::TooMany);
         }
-        self.check_address(member)?;
+        self.check_address(&member.address)?;
         self.highest = member.id;
         self.members.push(member.clone());
         Ok(())
@@ -254,9 +272,9 @@ impl Membership {
         Ok(())
     }
 
-    fn check_address(&self, member: &Member) -> Result<(), BadChange> {
-        match self.members.iter().find(|it| it.address == member.address) {
-            Some(at) => Err(BadChange::Taken { at: at.id, address: member.address.clone() }),
+    fn check_address(&self, address: &Address) -> Result<(), BadChange> {
+        match self.members.iter().find(|it| it.address == *address) {
+            Some(at) => Err(BadChange::Taken { at: at.id, address: address.clone() }),
             None => Ok(()),
         }
     }
@@ -292,7 +310,8 @@ impl Membership {
 
     /// Its encoding.
     pub fn to_bytes(&self) -> Bytes {
-        let members = self.members.iter().map(|it| (it.id.0, it.address.to_string())).collect();
+        let members = self.members.iter();
+        let members = members.map(|it| (it.id.0, it.address.to_string(), it.directory)).collect();
         let encoded = Encoded { epoch: self.epoch, highest: self.highest.0, members };
         Bytes::from(postcard::to_stdvec(&encoded).expect("numbers and texts have an encoding"))
     }
@@ -311,10 +330,10 @@ impl Membership {
             return Err(BadMembership("more follows it"));
         }
         let number = |number| MemberId::new(number).ok_or(BadMembership("a number is 0"));
-        let members = encoded.members.into_iter().map(|(id, address)| {
+        let members = encoded.members.into_iter().map(|(id, address, directory)| {
             let address = Address::from_str(&address);
             let address = address.map_err(|_| BadMembership("an address is none"))?;
-            Ok(Member { id: number(id)?, address })
+            Ok(Member { id: number(id)?, address, directory })
         });
         let members = members.collect::<Result<Vec<_>, _>>()?;
         if !members.is_sorted_by_key(|member| member.id) {
@@ -334,7 +353,7 @@ mod tests {
 
     fn member(number: u32) -> Member {
         let address = format!("10.0.0.{number}:7400").parse().expect("an address");
-        Member { id: id(number), address }
+        Member { id: id(number), address, directory: u64::from(number) << 40 }
     }
 
     fn list(numbers: &[u32]) -> Membership {
@@ -366,15 +385,24 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_of_one_directory() {
+        let any = Member { directory: 0, ..member(1) };
+        let list = Membership::first(vec![any, member(2)]).expect("a list");
+        let (one, two) = (ReplicaId::new(1), ReplicaId::new(2));
+        assert_eq!((list.position_of(id(1), 5), list.position_of(id(1), 0)), (one, one));
+        assert_eq!(list.position_of(id(2), member(2).directory), two);
+        assert_eq!((list.position_of(id(2), 5), list.position_of(id(3), 5)), (None, None));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_the_reason() {
         let three = list(&[1, 2, 3]);
         let address = member(2).address;
-        let moved = |number, address: &Address| {
-            Change::Move(Member { id: id(number), address: address.clone() })
-        };
+        let moved =
+            |number, address: &Address| Change::Move { id: id(number), address: address.clone() };
         let taken = Err(BadChange::Taken { at: id(2), address: address.clone() });
         assert_eq!(three.after(&moved(1, &address)), taken);
-        let new = Member { id: id(4), address: address.clone() };
+        let new = Member { id: id(4), address: address.clone(), directory: 4 };
         assert_eq!(three.after(&Change::Add(new.clone())), taken);
         assert_eq!(
             numbers(&three.after(&Change::Replace { old: id(2), new }).expect("its place")),
@@ -382,7 +410,7 @@ mod tests {
         );
         let elsewhere = "r1.example.com:7400".parse().expect("a name");
         let after = three.after(&moved(1, &elsewhere)).expect("nobody is there");
-        assert_eq!(after.members()[0].address, elsewhere);
+        assert_eq!(after.members()[0], Member { address: elsewhere, ..member(1) });
         assert_eq!(three.after(&Change::Remove(id(7))), Err(BadChange::Unknown(id(7))));
         assert_eq!(list(&[5]).after(&Change::Remove(id(5))), Err(BadChange::Last(id(5))));
         let most = u32::try_from(MAX_REPLICAS).expect("few");

@@ -16,7 +16,7 @@ impl<P: Protocol> Epochs<P> {
         let in_log = core.is_in_log();
         let Remains { commands, memory, end, durable } = core.into_remains();
         out.ended.push(next.clone());
-        if next.position(self.me).is_none() {
+        if self.place_in(&next).is_none() {
             out.removed.extend(commands.iter().map(|command| command.request));
             if !self.rules.serves_the_last_state() {
                 out.retired = Some(next.clone());

@@ -58,6 +58,8 @@ pub type EpochCheckpoint<P> =
 ///    next have begun that.
 pub struct Epochs<P: Protocol> {
     me: MemberId,
+    /// The number of its data directory, or of its life if it keeps its records in memory.
+    directory: u64,
     settings: Settings,
     limits: Limits,
     /// The list of the present epoch; `None` for a replica that has not heard of one yet.
@@ -96,9 +98,11 @@ enum Stage<P: Protocol> {
 impl<P: Protocol> Epochs<P> {
     /// A replica that was never started before. Of `settings`, `me` and `quorums` are of no
     /// meaning: they follow from the list. Without a list it is a stranger: it waits until a member
-    /// tells it of a list that it is in.
+    /// tells it of a list that it is in. `directory` is the number of its data directory, or of its
+    /// life if it keeps its records in memory: it is in a list that names no other one.
     pub fn new(
         me: MemberId,
+        directory: u64,
         list: Option<Membership>,
         settings: Settings,
         limits: Limits,
@@ -106,6 +110,7 @@ impl<P: Protocol> Epochs<P> {
         let start = LogPosition::default();
         let mut this = Epochs {
             me,
+            directory,
             settings,
             limits,
             list: None,
@@ -121,7 +126,7 @@ impl<P: Protocol> Epochs<P> {
             resumed: false,
             rules: Rules::default(),
         };
-        if let Some(list) = list.filter(|list| list.position(me).is_some()) {
+        if let Some(list) = list.filter(|list| this.place_in(list).is_some()) {
             let core = this.core(&list, start, this.durable);
             this.enter(list, Stage::Member(Box::new(core)));
         }
@@ -135,10 +140,20 @@ impl<P: Protocol> Epochs<P> {
         self
     }
 
+    /// Its position in a list; `None` if it is not a member. Nor is it if another directory has its
+    /// number: two replicas would vote as one.
+    fn place_in(&self, list: &Membership) -> Option<ReplicaId> {
+        if self.rules.a_number_is_of_one_directory() {
+            list.position_of(self.me, self.directory)
+        } else {
+            list.position(self.me)
+        }
+    }
+
     /// A core of an epoch that this replica is a member of.
     fn core(&self, list: &Membership, end: LogPosition, durable: Durable) -> Core<P> {
         let settings = Settings {
-            me: list.position(self.me).expect("it is a member"),
+            me: self.place_in(list).expect("it is a member"),
             quorums: Quorums::new(list.len()).expect("a list is of a supported size"),
             seed: self.settings.seed ^ u64::from(list.epoch()) << 32,
             ..self.settings.clone()

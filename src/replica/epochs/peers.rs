@@ -132,7 +132,7 @@ impl<P: Protocol> Epochs<P> {
         if let Some(later) = self.later.as_mut().filter(|later| later.list == list) {
             later.server = server.or(later.server);
         }
-        if list.position(self.me).is_none() {
+        if self.place_in(&list).is_none() {
             // Removed. Until it is safe, the others may still need its votes or its state.
             let safe = safe || !self.rules.stays_until_it_is_safe();
             // A later epoch than the next: enough members had begun the next to end it.

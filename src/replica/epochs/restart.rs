@@ -17,7 +17,7 @@ impl<P: Protocol> Epochs<P> {
     ) {
         assert!(!self.resumed, "a replica is restored before it does anything");
         self.end = position;
-        if list.position(self.me).is_none() {
+        if self.place_in(&list).is_none() {
             return self.leave(list);
         }
         let mut core = self.core(&list, position, self.durable);

@@ -12,6 +12,7 @@ pub(crate) enum Plant {
     LeavesOnHearsay,
     JoinsAtOnce,
     ForgetsTheOthers,
+    TakesAnyDirectory,
 }
 
 rules! {
@@ -27,4 +28,6 @@ rules! {
     joins_once_durable = JoinsAtOnce;
     /// What is remembered of the others crosses to an epoch whose state was fetched.
     remembers_the_others = ForgetsTheOthers;
+    /// A replica believes a list only if that names its own directory under its number, or none.
+    a_number_is_of_one_directory = TakesAnyDirectory;
 }

@@ -9,7 +9,7 @@ use crate::protocol::epaxos::EPaxos;
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::epochs::Plant;
 use crate::sim::run::catch;
-use crate::types::{Change, Known, LogPosition, Member};
+use crate::types::{Change, Known, LogPosition};
 
 /// Runs worlds with a rule broken, and adds up what happened in them.
 fn run<P: Protocol>(seeds: std::ops::Range<u64>, plant: Option<Plant>) -> Result<Tally, String> {
@@ -127,11 +127,32 @@ fn what_is_heard_of_a_replica_before_it_is_a_member_is_kept_until_it_is() {
     assert_eq!(world.remembers(5, 4), Some(known(3)), "its own snapshot holds it");
 }
 
+/// Two operators give the number 4 to two machines. One proposes to add the first of these, and
+/// that is done.
+fn two_machines_have_one_number(plant: Option<Plant>) -> Result<(), String> {
+    let mut world = World::<EPaxos>::story(3, plant);
+    world.add(4);
+    world.add_twin(5, 4);
+    world.propose_change(1, &Change::Add(member(4)));
+    let began = |world: &World<EPaxos>| [1, 2, 3, 4].iter().all(|at| world.epoch(*at) == Some(1));
+    world.run_among(&[1, 2, 3, 4], began);
+    assert_eq!(world.epoch(5), None, "its directory is not the one in the list");
+    world.end_story()
+}
+
+#[test]
+fn of_two_machines_with_one_number_a_single_one_takes_part() {
+    assert_eq!(two_machines_have_one_number(None), Ok(()));
+    let two = catch(|| two_machines_have_one_number(Some(Plant::TakesAnyDirectory)));
+    assert!(!matches!(two, Ok(Ok(()))), "two replicas vote as one");
+    caught(Plant::TakesAnyDirectory, 400);
+}
+
 /// r1 ends the first epoch of three and begins the next, and r2 hears of it; then the machine of r1
 /// is lost. r2 and r3 can end the epoch only together.
 fn a_machine_is_lost_that_alone_has_begun(plant: Option<Plant>) -> Result<(), String> {
     let mut world = World::<EPaxos>::story(3, plant);
-    world.propose_change(1, &Change::Move(Member { id: id(3), address: member(9).address }));
+    world.propose_change(1, &Change::Move { id: id(3), address: member(9).address });
     world.run_among(&[1, 2], |world| world.epoch(1) == Some(1));
     // Among it the decision.
     world.lose_all_messages();
@@ -173,7 +194,7 @@ fn an_epoch_begins_once_the_end_of_the_one_before_is_durable() {
 /// one, tells r3 of it, and is lost. r2 and r3 are a quorum of the epoch between.
 fn a_late_replica_hears_of_the_last_epoch(second: &Change) -> World<EPaxos> {
     let mut world = World::story(3, None);
-    let moved = |number: u32| Change::Move(Member { id: id(number), ..member(number + 10) });
+    let moved = |number: u32| Change::Move { id: id(number), address: member(number + 10).address };
     world.add(4);
     world.propose_change(1, &moved(1));
     world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.epoch(*at) == Some(1)));
@@ -199,6 +220,6 @@ fn a_replica_that_is_not_in_the_last_list_may_be_needed_in_the_one_before() {
 
 #[test]
 fn who_was_told_of_an_epoch_whose_state_is_lost_joins_the_one_before() {
-    let second = Change::Move(Member { id: id(2), ..member(12) });
+    let second = Change::Move { id: id(2), address: member(12).address };
     assert_eq!(a_late_replica_hears_of_the_last_epoch(&second).end_story(), Ok(()));
 }

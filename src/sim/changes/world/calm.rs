@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use rand::seq::IteratorRandom;
 
-use super::{Letter, World};
+use super::{Letter, Machine, World, machine_of};
 use crate::machine::KvCommand;
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::Input;
-use crate::types::{Member, MemberId, Membership, Quorums, RequestId};
+use crate::types::{Member, Membership, Quorums, RequestId};
 
 impl<P: Protocol> World<P> {
     /// Nothing fails any more: all that is promised comes about.
     pub(super) fn calm_down(&mut self) -> Result<(), String> {
         self.away.clear();
-        let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+        let ids: Vec<Machine> = self.hosts.keys().copied().collect();
         for at in ids {
             self.hosts.get_mut(&at).expect("it is there").stalled = false;
             self.write_out(at)?;
@@ -24,7 +24,7 @@ impl<P: Protocol> World<P> {
         }
         for round in 0..1200u32 {
             self.now = self.now + Duration::from_millis(50);
-            let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+            let ids: Vec<Machine> = self.hosts.keys().copied().collect();
             for at in ids {
                 self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
             }
@@ -40,7 +40,7 @@ impl<P: Protocol> World<P> {
             }
         }
         let newest = &self.begun.last_key_value().expect("there is one").1.0;
-        let lost = newest.members().iter().filter(|member| self.hosts[&member.id].lost).count();
+        let lost = newest.members().iter().filter(|it| self.hosts[&machine_of(it)].lost).count();
         if lost > Quorums::new(newest.len()).expect("a size").f {
             // A machine was lost while the list grew shorter: so was the quorum.
             self.tally.excused += 1;
@@ -59,9 +59,9 @@ impl<P: Protocol> World<P> {
             .map(|(request, typed)| (*request, typed.clone()))
             .collect();
         for (request, typed) in open {
-            let up = |member: &&Member| self.hosts[&member.id].live.is_some();
+            let up = |member: &&Member| self.hosts[&machine_of(member)].live.is_some();
             let member = newest.members().iter().filter(up).choose(&mut self.rng);
-            if let Some(at) = member.map(|member| member.id) {
+            if let Some(at) = member.map(machine_of) {
                 self.request_at(at, request, typed)?;
             }
         }
@@ -72,7 +72,7 @@ impl<P: Protocol> World<P> {
         let (newest, _) = &self.begun.last_key_value().expect("there is one").1;
         let mut states = BTreeSet::new();
         for (at, host) in &self.hosts {
-            let is_member = newest.position(*at).is_some();
+            let is_member = newest.position_of(host.number, *at).is_some();
             let Some(live) = &host.live else {
                 if is_member && !host.lost {
                     return Err(format!("{at} is a member, and does not run"));
@@ -84,7 +84,9 @@ impl<P: Protocol> World<P> {
                 // is a stranger still.)
                 let knows = live.epochs.list().or(live.epochs.next_list());
                 let mut known = knows.into_iter().flat_map(|list| list.members());
-                if known.any(|it| newest.position(it.id).is_some() && !self.hosts[&it.id].lost) {
+                if known
+                    .any(|it| newest.members().contains(it) && !self.hosts[&machine_of(it)].lost)
+                {
                     return Err(format!("{at} was removed, and goes on"));
                 }
                 continue;

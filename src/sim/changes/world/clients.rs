@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, IteratorRandom};
 
-use super::{MOST, World, id, member};
+use super::{MOST, Machine, World, machine_of, member};
 use crate::machine::{Kv, KvCommand, StateMachine, encode};
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
@@ -13,7 +13,7 @@ use crate::types::{Change, ClientId, Command, MemberId, ReplicaId, RequestId};
 
 impl<P: Protocol> World<P> {
     /// A client asks for something, new or again.
-    pub(super) fn request(&mut self, at: MemberId) -> Result<(), String> {
+    pub(super) fn request(&mut self, at: Machine) -> Result<(), String> {
         let open = self.asked.iter().filter(|(request, _)| !self.answered.contains(request));
         let again = open.choose(&mut self.rng).map(|(request, typed)| (*request, typed.clone()));
         let (request, typed) = match again.filter(|_| self.rng.random_range(0..4) == 0) {
@@ -38,7 +38,7 @@ impl<P: Protocol> World<P> {
 
     pub(super) fn request_at(
         &mut self,
-        at: MemberId,
+        at: Machine,
         request: RequestId,
         typed: KvCommand,
     ) -> Result<(), String> {
@@ -51,35 +51,43 @@ impl<P: Protocol> World<P> {
     }
 
     /// Where it is in its list, or would be.
-    pub(super) fn place_of(&self, at: MemberId) -> ReplicaId {
+    pub(super) fn place_of(&self, at: Machine) -> ReplicaId {
         let live = self.hosts[&at].live.as_ref();
         let list = live.and_then(|live| live.epochs.list());
-        list.and_then(|list| list.position(at)).unwrap_or(ReplicaId::from_index(0))
+        list.and_then(|list| list.position(self.hosts[&at].number))
+            .unwrap_or(ReplicaId::from_index(0))
     }
 
     /// Somebody wants the list changed.
-    pub(super) fn change(&mut self, at: MemberId) -> Result<(), String> {
+    pub(super) fn change(&mut self, at: Machine) -> Result<(), String> {
         let live = self.hosts[&at].live.as_ref();
         let Some(list) = live.and_then(|it| it.epochs.member().and(it.epochs.list())).cloned()
         else {
             return Ok(());
         };
-        let used = self.hosts.keys().max().map_or(0, |id| id.number());
-        let new = member(used + 1);
+        let machine = self.hosts.keys().max().map_or(0, |machine| *machine) + 1;
+        let mut new = member(u32::try_from(machine).expect("few machines"));
+        // Two operators may give one number to two machines.
+        let waits = self.hosts.values().map(|host| host.number).filter(|it| *it > list.highest());
+        if let Some(same) = waits.choose(&mut self.rng).filter(|_| self.rng.random()) {
+            new.id = same;
+        }
         let members: Vec<MemberId> = list.members().iter().map(|member| member.id).collect();
-        let lost = members.iter().find(|id| self.hosts[*id].lost).copied();
-        let old = lost.unwrap_or(*members.choose(&mut self.rng).expect("there is one"));
+        let lost = list.members().iter().find(|it| self.hosts[&machine_of(it)].lost);
+        let old = lost.map(|it| it.id);
+        let old = old.unwrap_or(*members.choose(&mut self.rng).expect("there is one"));
         let change = match self.rng.random_range(0..3) {
-            _ if lost.is_some() => Change::Replace { old, new },
-            0 if members.len() < MOST => Change::Add(new),
+            _ if lost.is_some() => Change::Replace { old, new: new.clone() },
+            0 if members.len() < MOST => Change::Add(new.clone()),
             1 if members.len() > 1 => Change::Remove(old),
-            _ => Change::Replace { old, new },
+            _ => Change::Replace { old, new: new.clone() },
         };
         let next = list.after(&change).expect("it is one that can be made");
         if !matches!(change, Change::Remove(_)) {
-            self.add_host(id(used + 1), None);
+            self.add_host(machine, new.id, None);
         }
-        let command = next.command(list.position(at).expect("it is a member"));
+        let me = self.hosts[&at].number;
+        let command = next.command(list.position(me).expect("it is a member"));
         self.feed(at, vec![Input::Core(CoreInput::Propose(command))])
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::{Letter, World};
+use super::{Letter, Machine, World};
 use crate::machine::{Applier, Kv};
 use crate::protocol::Protocol;
 use crate::replica::epochs::{Epochs, Input, Output, Record};
@@ -31,6 +31,8 @@ impl<P: Protocol> Saved<P> {
 
 pub(super) struct Host<P: Protocol> {
     pub(super) live: Option<Live<P>>,
+    /// The number that its replica was given.
+    pub(super) number: MemberId,
     /// How many times it has started.
     pub(super) lives: u64,
     /// The list that it is configured with; `None` for one that is added later.
@@ -44,7 +46,17 @@ pub(super) struct Host<P: Protocol> {
     pub(super) retired: bool,
 }
 
+impl<P: Protocol> Host<P> {
+    /// The epoch in which its replica takes part, if any.
+    #[cfg(test)]
+    pub(super) fn epoch(&self) -> Option<u32> {
+        let epochs = &self.live.as_ref()?.epochs;
+        epochs.member().and(epochs.list()).map(Membership::epoch)
+    }
+}
+
 pub(super) struct Live<P: Protocol> {
+    pub(super) number: MemberId,
     pub(super) epochs: Epochs<P>,
     /// The name of this life, and where in the log it began.
     pub(super) life: u64,
@@ -60,13 +72,14 @@ pub(super) struct Live<P: Protocol> {
 }
 
 impl<P: Protocol> World<P> {
-    pub(super) fn fresh(&mut self, me: MemberId, list: Option<Membership>) -> Live<P> {
+    fn fresh(&mut self, at: Machine, me: MemberId, list: Option<Membership>) -> Live<P> {
         let settings = self.settings();
-        let epochs = Epochs::new(me, list, settings, Limits::default());
+        let epochs = Epochs::new(me, at, list, settings, Limits::default());
         #[cfg(test)]
         let epochs = epochs.with(self.plant);
         let applier = Applier::new(Kv::default());
         Live {
+            number: me,
             epochs,
             life: 0,
             began: LogPosition::default(),
@@ -78,10 +91,12 @@ impl<P: Protocol> World<P> {
         }
     }
 
-    pub(super) fn add_host(&mut self, me: MemberId, first: Option<Membership>) {
-        let live = Some(self.fresh(me, first.clone()));
+    /// A machine starts for the first time; its replica has the number `me`.
+    pub(super) fn add_host(&mut self, at: Machine, me: MemberId, first: Option<Membership>) {
+        let live = Some(self.fresh(at, me, first.clone()));
         let host = Host {
             live,
+            number: me,
             lives: 0,
             first,
             log: Vec::new(),
@@ -91,10 +106,10 @@ impl<P: Protocol> World<P> {
             lost: false,
             retired: false,
         };
-        self.hosts.insert(me, host);
+        self.hosts.insert(at, host);
     }
 
-    pub(super) fn fail(&mut self, at: MemberId) -> Result<(), String> {
+    pub(super) fn fail(&mut self, at: Machine) -> Result<(), String> {
         let host = self.hosts.get_mut(&at).expect("it is there");
         if host.live.take().is_some() {
             host.log.truncate(host.flushed);
@@ -103,15 +118,15 @@ impl<P: Protocol> World<P> {
         Ok(())
     }
 
-    pub(super) fn boot(&mut self, at: MemberId) -> Result<(), String> {
+    pub(super) fn boot(&mut self, at: Machine) -> Result<(), String> {
         let host = &self.hosts[&at];
         if host.live.is_some() || host.lost || host.retired {
             return Ok(());
         }
         let (first, saved) = (host.first.clone(), host.saved.clone());
-        let (log, flushed) = (host.log.clone(), host.flushed);
+        let (log, flushed, number) = (host.log.clone(), host.flushed, host.number);
         self.tally.restarts += 1;
-        let mut live = self.fresh(at, first);
+        let mut live = self.fresh(at, number, first);
         let mut past = CoreOutput::default();
         let mut begin = 0;
         if let Some(saved) = &saved {
@@ -147,7 +162,7 @@ impl<P: Protocol> World<P> {
 
     pub(super) fn feed(
         &mut self,
-        at: MemberId,
+        at: Machine,
         inputs: Vec<Input<P::Message>>,
     ) -> Result<(), String> {
         let Some(live) = &mut self.hosts.get_mut(&at).expect("it is there").live else {
@@ -156,30 +171,44 @@ impl<P: Protocol> World<P> {
         let mut out = Output::default();
         live.epochs.step(self.now, inputs, &mut out);
         live.check_memory(at)?;
+        self.check_numbers(at)?;
         self.carry_out(at, out)
+    }
+
+    /// No two replicas take part under one number.
+    fn check_numbers(&self, at: Machine) -> Result<(), String> {
+        let takes_part =
+            |host: &Host<P>| host.live.as_ref().is_some_and(|live| live.epochs.member().is_some());
+        let this = &self.hosts[&at];
+        let mut others = self.hosts.iter().filter(|(other, _)| **other != at);
+        let twin = others.find(|(_, host)| host.number == this.number && takes_part(host));
+        match twin.filter(|_| takes_part(this)) {
+            Some((twin, _)) => Err(format!("{at} and {twin} are both member {}", this.number)),
+            None => Ok(()),
+        }
     }
 
     /// Does what a replica wants done.
     pub(super) fn carry_out(
         &mut self,
-        at: MemberId,
+        at: Machine,
         out: Output<P::Message, P::Record>,
     ) -> Result<(), String> {
         let host = self.hosts.get_mut(&at).expect("it is there");
         host.log.extend(out.records);
         let live = host.live.as_mut().expect("it runs");
         let held = durable(host.flushed).position();
-        let directory = u64::from(at.number());
-        let known = Known { directory, life: live.life, began: Some(live.began), held };
+        let known = Known { directory: at, life: live.life, began: Some(live.began), held };
         for (to, epoch, message) in out.messages {
-            let letter = |to| Letter { from: at, known, to, epoch, message: message.clone() };
+            let letter =
+                |to| Letter { from: host.number, known, to, epoch, message: message.clone() };
             self.post.extend(to.into_iter().map(letter));
         }
         if !out.execute.is_empty() {
             let Some((list, _)) = self.begun.get(&live.epoch) else {
                 return Err(format!("{at} executes in epoch {}, which nobody began", live.epoch));
             };
-            let me = list.position(at);
+            let me = list.position(host.number);
             let answered = &mut self.answered;
             let superseded = &mut self.tally.superseded;
             let epoch = live.epoch;
@@ -198,7 +227,7 @@ impl<P: Protocol> World<P> {
             if *known != (list.clone(), state) {
                 return Err(format!("{at} ends epoch {} otherwise than others", live.epoch));
             }
-            if list.position(at).is_some() {
+            if list.position_of(host.number, at).is_some() {
                 live.epoch = list.epoch();
             }
         }
@@ -234,7 +263,7 @@ impl<P: Protocol> World<P> {
         if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
     }
 
-    pub(super) fn take_state(&mut self, at: MemberId, snapshot: SnapshotId) -> Result<(), String> {
+    pub(super) fn take_state(&mut self, at: Machine, snapshot: SnapshotId) -> Result<(), String> {
         let saved = self.shelf[&snapshot].clone();
         let host = self.hosts.get_mut(&at).expect("it is there");
         let live = host.live.as_mut().expect("it runs");
@@ -258,7 +287,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// Takes an own snapshot.
-    pub(super) fn save(&mut self, at: MemberId) -> Result<(), String> {
+    pub(super) fn save(&mut self, at: Machine) -> Result<(), String> {
         let id = SnapshotId(self.shelf.len() as u64 + 1);
         let host = self.hosts.get_mut(&at).expect("it is there");
         let Some(live) = &mut host.live else { return Ok(()) };
@@ -271,7 +300,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// The disk does what it can.
-    pub(super) fn write_out(&mut self, at: MemberId) -> Result<(), String> {
+    pub(super) fn write_out(&mut self, at: Machine) -> Result<(), String> {
         let host = self.hosts.get_mut(&at).expect("it is there");
         let Some(live) = &mut host.live else { return Ok(()) };
         if host.stalled {
@@ -297,12 +326,13 @@ impl<P: Protocol> World<P> {
 
 impl<P: Protocol> Live<P> {
     /// What it was told of the members of its list is remembered, through all epochs.
-    fn check_memory(&self, at: MemberId) -> Result<(), String> {
+    fn check_memory(&self, at: Machine) -> Result<(), String> {
         let memory: BTreeMap<MemberId, Known> = self.epochs.memory().into_iter().collect();
         let list = self.epochs.member().and(self.epochs.list());
         let members = list.into_iter().flat_map(Membership::members);
         let mut heard = members.filter_map(|it| Some((it.id, self.heard.get(&it.id)?)));
-        match heard.find(|(of, known)| *of != at && memory.get(of) != Some(*known)) {
+        let me = self.number;
+        match heard.find(|(of, known)| *of != me && memory.get(of) != Some(*known)) {
             Some((of, known)) => Err(format!("{at} forgets of {of}: {known:?}")),
             None => Ok(()),
         }

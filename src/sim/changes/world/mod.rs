@@ -32,6 +32,10 @@ const STEPS: usize = 1200;
 /// The most members at a time.
 const MOST: usize = 5;
 
+/// A machine has the number of its directory. The replicas of two of them may have been given one
+/// number as members.
+pub(in crate::sim::changes) type Machine = u64;
+
 /// A frame on its way.
 struct Letter<P: Protocol> {
     from: MemberId,
@@ -49,10 +53,10 @@ pub(super) struct World<P: Protocol> {
     #[cfg(test)]
     plant: Option<Plant>,
     now: Time,
-    hosts: BTreeMap<MemberId, Host<P>>,
+    hosts: BTreeMap<Machine, Host<P>>,
     post: Vec<Letter<P>>,
     /// Who hears and says nothing for now.
-    away: BTreeSet<MemberId>,
+    away: BTreeSet<Machine>,
     /// All snapshots that were ever taken.
     shelf: BTreeMap<SnapshotId, Rc<Saved<P>>>,
     /// By epoch: the list, and the state it begins with.
@@ -63,13 +67,19 @@ pub(super) struct World<P: Protocol> {
     tally: Tally,
 }
 
+/// The machine on which a member runs.
+fn machine_of(member: &Member) -> Machine {
+    if member.directory > 0 { member.directory } else { u64::from(member.id.number()) }
+}
+
 pub(in crate::sim::changes) fn id(number: u32) -> MemberId {
     MemberId::new(number).expect("not 0")
 }
 
 pub(in crate::sim::changes) fn member(number: u32) -> Member {
     let address = format!("10.0.{}.{}:7400", number / 256, number % 256);
-    Member { id: id(number), address: address.parse().expect("an address") }
+    let directory = u64::from(number);
+    Member { id: id(number), address: address.parse().expect("an address"), directory }
 }
 
 impl<P: Protocol> World<P> {
@@ -82,7 +92,8 @@ impl<P: Protocol> World<P> {
 
     /// A cluster of `n` members, of which none has started.
     fn of_members(n: u32, rng: ChaCha8Rng) -> World<P> {
-        let list = Membership::first((1..=n).map(member).collect()).expect("a list");
+        let members = (1..=n).map(|number| Member { directory: 0, ..member(number) });
+        let list = Membership::first(members.collect()).expect("a list");
         let mut world = World {
             rng,
             first: list.clone(),
@@ -140,12 +151,12 @@ impl<P: Protocol> World<P> {
     fn start_all(&mut self) {
         let first = self.first.clone();
         for member in first.members() {
-            self.add_host(member.id, Some(first.clone()));
+            self.add_host(machine_of(member), member.id, Some(first.clone()));
         }
     }
 
-    fn anyone(&mut self) -> MemberId {
-        let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+    fn anyone(&mut self) -> Machine {
+        let ids: Vec<Machine> = self.hosts.keys().copied().collect();
         *ids.choose(&mut self.rng).expect("there is one")
     }
 
@@ -182,7 +193,7 @@ impl<P: Protocol> World<P> {
     /// Time passes, and most of what is on its way arrives.
     fn pass(&mut self) -> Result<(), String> {
         for _ in 0..self.rng.random_range(1..40) {
-            let ids: Vec<MemberId> = self.hosts.keys().copied().collect();
+            let ids: Vec<Machine> = self.hosts.keys().copied().collect();
             self.now = self.now + Duration::from_millis(50);
             for at in ids {
                 self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
@@ -194,7 +205,7 @@ impl<P: Protocol> World<P> {
         Ok(())
     }
 
-    fn tick(&mut self, at: MemberId) -> Result<(), String> {
+    fn tick(&mut self, at: Machine) -> Result<(), String> {
         self.now = self.now + Duration::from_millis(20);
         self.feed(at, vec![Input::Core(CoreInput::Tick)])
     }
@@ -212,7 +223,7 @@ impl<P: Protocol> World<P> {
         // Mostly in order.
         let most = if self.rng.random_range(0..8) == 0 { self.post.len() } else { 1 };
         let letter = self.post.remove(self.rng.random_range(0..most));
-        if self.away.contains(&letter.from) || self.away.contains(&letter.to) {
+        if self.away.contains(&letter.known.directory) {
             return Ok(());
         }
         self.arrive(letter)
@@ -220,12 +231,19 @@ impl<P: Protocol> World<P> {
 
     fn arrive(&mut self, letter: Letter<P>) -> Result<(), String> {
         let Letter { from, known, to, epoch, message } = letter;
-        self.note_heard(to, from, known)?;
-        self.feed(to, vec![Input::Peer { from, epoch, message }])
+        let is_there =
+            |(at, host): &(&Machine, &Host<P>)| host.number == to && !self.away.contains(*at);
+        let there: Vec<Machine> = self.hosts.iter().filter(is_there).map(|it| *it.0).collect();
+        for at in there {
+            self.note_heard(at, from, known)?;
+            let message = message.clone();
+            self.feed(at, vec![Input::Peer { from, epoch, message }])?;
+        }
+        Ok(())
     }
 
     /// A frame shows `of` in a life. Nobody goes by one of an earlier life.
-    fn note_heard(&mut self, at: MemberId, of: MemberId, known: Known) -> Result<(), String> {
+    fn note_heard(&mut self, at: Machine, of: MemberId, known: Known) -> Result<(), String> {
         let Some(live) = &mut self.hosts.get_mut(&at).expect("it is there").live else {
             return Ok(());
         };
@@ -241,10 +259,10 @@ impl<P: Protocol> World<P> {
 
     /// A machine is gone for good, if the last lists can do without it: whoever is in an earlier
     /// epoch fetches the state of one of these.
-    fn lose_machine(&mut self, at: MemberId) {
+    fn lose_machine(&mut self, at: Machine) {
         let mut last = self.begun.values().rev().map(|(list, _)| list).take(3);
         let can_do_without = |list: &Membership| {
-            let gone = |member: &&Member| member.id == at || self.hosts[&member.id].lost;
+            let gone = |it: &&Member| machine_of(it) == at || self.hosts[&machine_of(it)].lost;
             let gone = list.members().iter().filter(gone).count();
             gone <= Quorums::new(list.len()).expect("a size").f
         };

@@ -9,7 +9,7 @@ use super::{World, id};
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::{Input, Plant, Record};
-use crate::types::{Change, Known, Membership, Time};
+use crate::types::{Change, Known, Time};
 
 impl<P: Protocol> World<P> {
     /// A cluster of `n` members that has just started.
@@ -21,16 +21,22 @@ impl<P: Protocol> World<P> {
 
     /// The list is to be changed, as `at` proposes.
     pub(in crate::sim::changes) fn propose_change(&mut self, at: u32, change: &Change) {
-        let live = self.hosts[&id(at)].live.as_ref();
+        let live = self.hosts[&u64::from(at)].live.as_ref();
         let list = live.and_then(|live| live.epochs.list()).expect("it is in an epoch").clone();
         let next = list.after(change).expect("it can be made");
         let command = next.command(list.position(id(at)).expect("it is a member"));
-        self.feed(id(at), vec![Input::Core(CoreInput::Propose(command))]).expect("no violation");
+        self.feed(u64::from(at), vec![Input::Core(CoreInput::Propose(command))])
+            .expect("no violation");
+    }
+
+    /// Another machine with the number of one that may be added.
+    pub(in crate::sim::changes) fn add_twin(&mut self, machine: u32, number: u32) {
+        self.add_host(u64::from(machine), id(number), None);
     }
 
     /// A machine that may be added.
     pub(in crate::sim::changes) fn add(&mut self, number: u32) {
-        self.add_host(id(number), None);
+        self.add_host(u64::from(number), id(number), None);
     }
 
     /// Time passes in steps of 20 ms, until `holds`: what is on its way between these arrives, and
@@ -46,7 +52,8 @@ impl<P: Protocol> World<P> {
             }
             self.now = self.now + Duration::from_millis(20);
             for at in among {
-                self.feed(id(*at), vec![Input::Core(CoreInput::Tick)]).expect("no violation");
+                self.feed(u64::from(*at), vec![Input::Core(CoreInput::Tick)])
+                    .expect("no violation");
             }
             for letter in std::mem::take(&mut self.post) {
                 let mut ends = [letter.from, letter.to].into_iter();
@@ -55,7 +62,7 @@ impl<P: Protocol> World<P> {
                 }
             }
         }
-        let epochs: Vec<_> = self.hosts.keys().map(|at| (*at, self.epoch(at.number()))).collect();
+        let epochs: Vec<_> = self.hosts.values().map(|host| (host.number, host.epoch())).collect();
         panic!("it never comes about: {epochs:?}");
     }
 
@@ -70,56 +77,55 @@ impl<P: Protocol> World<P> {
 
     /// The epoch in which a replica takes part; `None` if it takes part in none.
     pub(in crate::sim::changes) fn epoch(&self, at: u32) -> Option<u32> {
-        let live = self.hosts[&id(at)].live.as_ref()?;
-        live.epochs.member().and(live.epochs.list()).map(Membership::epoch)
+        self.hosts[&u64::from(at)].epoch()
     }
 
     pub(in crate::sim::changes) fn has_heard_of_a_later_epoch(&self, at: u32) -> bool {
-        let live = self.hosts[&id(at)].live.as_ref();
+        let live = self.hosts[&u64::from(at)].live.as_ref();
         live.is_some_and(|live| live.epochs.has_heard_of_a_later())
     }
 
     /// A frame shows how far the log of `of` is durable.
     pub(in crate::sim::changes) fn hear(&mut self, at: u32, of: u32, known: Known) {
-        self.note_heard(id(at), id(of), known).expect("no violation");
+        self.note_heard(u64::from(at), id(of), known).expect("no violation");
     }
 
     /// It has ended an epoch, and the record of the next is not durable.
     pub(in crate::sim::changes) fn is_starting(&self, at: u32) -> bool {
-        let host = &self.hosts[&id(at)];
+        let host = &self.hosts[&u64::from(at)];
         host.log[host.flushed..].iter().any(|(_, record)| matches!(record, Record::Start(_)))
     }
 
     /// Its disk writes again.
     pub(in crate::sim::changes) fn flush(&mut self, at: u32) {
-        self.hosts.get_mut(&id(at)).expect("it is there").stalled = false;
-        self.write_out(id(at)).expect("no violation");
+        self.hosts.get_mut(&u64::from(at)).expect("it is there").stalled = false;
+        self.write_out(u64::from(at)).expect("no violation");
     }
 
     /// What a replica remembers of another.
     pub(in crate::sim::changes) fn remembers(&self, at: u32, of: u32) -> Option<Known> {
-        let memory = self.hosts[&id(at)].live.as_ref()?.epochs.memory();
+        let memory = self.hosts[&u64::from(at)].live.as_ref()?.epochs.memory();
         memory.into_iter().find(|(member, _)| *member == id(of)).map(|(_, known)| known)
     }
 
     pub(in crate::sim::changes) fn has_retired(&self, at: u32) -> bool {
-        self.hosts[&id(at)].retired
+        self.hosts[&u64::from(at)].retired
     }
 
     /// Its disk writes nothing from now on.
     pub(in crate::sim::changes) fn stall(&mut self, at: u32) {
-        self.hosts.get_mut(&id(at)).expect("it is there").stalled = true;
+        self.hosts.get_mut(&u64::from(at)).expect("it is there").stalled = true;
     }
 
     /// It stops at once, and starts again with what was durable.
     pub(in crate::sim::changes) fn restart(&mut self, at: u32) {
-        self.fail(id(at)).expect("no violation");
-        self.boot(id(at)).expect("no violation");
+        self.fail(u64::from(at)).expect("no violation");
+        self.boot(u64::from(at)).expect("no violation");
     }
 
     /// Its machine is lost.
     pub(in crate::sim::changes) fn lose_for_good(&mut self, at: u32) {
-        let host = self.hosts.get_mut(&id(at)).expect("it is there");
+        let host = self.hosts.get_mut(&u64::from(at)).expect("it is there");
         (host.lost, host.live) = (true, None);
     }
 
