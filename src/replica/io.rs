@@ -173,6 +173,8 @@ pub struct Execution {
     pub batch: Arc<Batch>,
     /// The last of its component. The state may be observed after it, but not inside a component.
     pub ends_component: bool,
+    /// This replica, as the instance's epoch calls it: it answers the commands of this origin.
+    pub me: ReplicaId,
 }
 
 /// An instance of this replica whose decision became known here.

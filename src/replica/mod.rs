@@ -437,6 +437,7 @@ impl<P: Protocol> Core<P> {
         if self.ended.is_some() {
             return;
         }
+        let me = self.settings.me;
         // A `Nop` counts as executed, and the next command to execute may be long in coming.
         let mut any = std::mem::take(&mut self.nop_decided);
         while let Some(component) = self.executor.next_component() {
@@ -447,7 +448,7 @@ impl<P: Protocol> Core<P> {
                 self.forget_own(id);
                 self.ended = self.list_after(&batch);
                 let ends_component = index == last || self.ended.is_some();
-                out.execute.push(Execution { id, batch, ends_component });
+                out.execute.push(Execution { id, batch, ends_component, me });
                 if self.ended.is_some() {
                     return;
                 }
@@ -460,7 +461,7 @@ impl<P: Protocol> Core<P> {
             }
             if let Value::Batch(batch) = value {
                 self.ended = self.list_after(&batch);
-                out.execute.push(Execution { id, batch, ends_component: true });
+                out.execute.push(Execution { id, batch, ends_component: true, me });
                 if self.ended.is_some() {
                     return;
                 }

@@ -98,7 +98,7 @@ fn answers_are_handed_out_as_they_come() {
     let reads: Vec<Command> = (1..=50).map(command).collect();
     let batch = Batch::new((51..=100).map(command).collect());
     let id = InstanceId::new(me, 1);
-    let execution = Execution { id, batch, ends_component: true };
+    let execution = Execution { id, batch, ends_component: true, me };
     shared.set_lease_end(shared.clock.now() + Duration::from_secs(3600));
     assert!(shared.send_work(Work::Answer(reads)));
     assert!(shared.send_work(Work::Execute(vec![execution])));

@@ -63,6 +63,11 @@ impl<P: Protocol> Core<P> {
         }
     }
 
+    /// The position of this replica in the epoch.
+    pub(super) fn me(&self) -> ReplicaId {
+        self.settings.me
+    }
+
     /// Whether it still says nothing.
     pub(super) fn is_joining(&self) -> bool {
         self.joining

@@ -43,7 +43,7 @@ pub enum Record<R> {
 #[derive(Clone, Debug)]
 pub enum Input<M> {
     /// As within one epoch: a proposal, a tick, or that the log is durable. All that names a
-    /// position comes in another form.
+    /// position comes in another form; the `origin` of a command is of no meaning here.
     Core(crate::replica::Input<M>),
     /// As [`replica::Input::Heard`](crate::replica::Input::Heard).
     Heard {

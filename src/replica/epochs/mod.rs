@@ -259,11 +259,9 @@ impl<P: Protocol> Epochs<P> {
         let mut ours = Vec::new();
         for input in inputs {
             match input {
-                Input::Core(super::Input::Propose(command)) => match &mut self.stage {
-                    Stage::Stranger(waiting) => waiting.push(command),
-                    Stage::Removed(_) => out.removed.push(command.request),
-                    _ => ours.push(super::Input::Propose(command)),
-                },
+                Input::Core(super::Input::Propose(command)) => {
+                    self.on_propose(command, &mut ours, out);
+                }
                 Input::Core(super::Input::Durable(durable)) => {
                     self.durable = durable;
                     ours.push(super::Input::Durable(durable));
@@ -289,6 +287,24 @@ impl<P: Protocol> Epochs<P> {
         self.run_later(out);
         self.announce(out);
         self.serve(out);
+    }
+
+    /// A client of this replica wants a command executed. In which epoch it will be proposed, and
+    /// so who answers it, is known here alone.
+    fn on_propose(
+        &mut self,
+        command: Command,
+        ours: &mut Vec<super::Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
+        match &mut self.stage {
+            Stage::Member(core) | Stage::Starting(core, _) => {
+                let origin = core.me();
+                ours.push(super::Input::Propose(Command { origin, ..command }));
+            }
+            Stage::Stranger(waiting) => waiting.push(command),
+            Stage::Removed(_) => out.removed.push(command.request),
+        }
     }
 
     /// Steps the present core.

@@ -71,7 +71,7 @@ impl Story {
 
     fn execute(&mut self, at: usize, of: usize) -> Result<(), Breach> {
         let batch = self.batches[of].clone();
-        let execution = Execution { id: id(of, 1), batch, ends_component: true };
+        let execution = Execution { id: id(of, 1), batch, ends_component: true, me: replica(at) };
         self.checks.executed(replica(at), &execution)
     }
 }
@@ -267,7 +267,8 @@ fn sequence() -> (Checks, Vec<Arc<Batch>>) {
 
 fn execute(checks: &mut Checks, at: usize, slot: Slot, batch: &Arc<Batch>) -> Option<Broken> {
     let id = InstanceId::new(InstanceId::LOG, slot);
-    let execution = Execution { id, batch: batch.clone(), ends_component: true };
+    let (batch, me) = (batch.clone(), replica(at));
+    let execution = Execution { id, batch, ends_component: true, me };
     checks.executed(replica(at), &execution).err().map(|(broken, _)| broken)
 }
 

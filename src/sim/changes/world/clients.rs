@@ -45,17 +45,11 @@ impl<P: Protocol> World<P> {
         let footprint = Kv::footprint(&typed);
         let payload = encode(&typed).expect("it has an encoding");
         self.asked.insert(request, typed);
-        let origin = self.place_of(at);
+        self.asked_at.insert((request, at));
+        // Any: the caller does not know the epoch in which it will be proposed.
+        let origin = ReplicaId::from_index(self.rng.random_range(0..MOST));
         let command = Command { request, floor: 0, origin, footprint, payload };
         self.feed(at, vec![Input::Core(CoreInput::Propose(command))])
-    }
-
-    /// Where it is in its list, or would be.
-    pub(super) fn place_of(&self, at: Machine) -> ReplicaId {
-        let live = self.hosts[&at].live.as_ref();
-        let list = live.and_then(|live| live.epochs.list());
-        list.and_then(|list| list.position(self.hosts[&at].number))
-            .unwrap_or(ReplicaId::from_index(0))
     }
 
     /// Somebody wants the list changed.

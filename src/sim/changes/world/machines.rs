@@ -10,10 +10,10 @@ use crate::machine::{Applier, Kv};
 use crate::protocol::Protocol;
 use crate::replica::epochs::{Epochs, Input, Output, Record};
 use crate::replica::{
-    Arrival, Checkpoint, Execution, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot,
-    SnapshotId, SnapshotRead,
+    Arrival, Checkpoint, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot, SnapshotId,
+    SnapshotRead,
 };
-use crate::types::{ClientId, Command, Durable, Known, LogPosition, MemberId, Membership};
+use crate::types::{Durable, Known, LogPosition, MemberId, Membership};
 
 /// A snapshot, as it is on disks and on its way.
 pub(super) struct Saved<P: Protocol> {
@@ -142,7 +142,11 @@ impl<P: Protocol> World<P> {
             self.tally.replayed += usize::from(matches!(record, Record::Start(_)));
             live.epochs.restore(epoch, record, &mut past);
         }
-        apply(&mut live.applier, std::mem::take(&mut past.execute), |_| ());
+        for execution in std::mem::take(&mut past.execute) {
+            for command in execution.batch.commands() {
+                live.applier.apply(command, false);
+            }
+        }
         live.epoch = live.epochs.list().map_or(0, Membership::epoch);
         live.heard = live.epochs.memory().into_iter().collect();
         live.began = durable(flushed).position();
@@ -204,22 +208,9 @@ impl<P: Protocol> World<P> {
                 |to| Letter { from: host.number, known, to, epoch, message: message.clone() };
             self.post.extend(to.into_iter().map(letter));
         }
-        if !out.execute.is_empty() {
-            let Some((list, _)) = self.begun.get(&live.epoch) else {
-                return Err(format!("{at} executes in epoch {}, which nobody began", live.epoch));
-            };
-            let me = list.position(host.number);
-            let answered = &mut self.answered;
-            let superseded = &mut self.tally.superseded;
-            let epoch = live.epoch;
-            apply(&mut live.applier, out.execute, |command| {
-                if command.request.client == ClientId::MEMBERS {
-                    *superseded += usize::from(command.request.sequence != u64::from(epoch) + 1);
-                } else if Some(command.origin) == me {
-                    answered.insert(command.request);
-                }
-            });
-        }
+        self.execute(at, out.execute)?;
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        let live = host.live.as_mut().expect("it runs");
         for list in out.ended {
             let state = live.applier.digest();
             self.tally.ended += 1;
@@ -341,13 +332,4 @@ impl<P: Protocol> Live<P> {
 
 fn durable(records: usize) -> Durable {
     Durable::flushed(LogPosition::new(records as u64))
-}
-
-fn apply(applier: &mut Applier<Kv>, executions: Vec<Execution>, mut each: impl FnMut(&Command)) {
-    for execution in &executions {
-        for command in execution.batch.commands() {
-            applier.apply(command, true);
-            each(command);
-        }
-    }
 }

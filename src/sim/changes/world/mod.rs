@@ -1,5 +1,6 @@
 //! One world: machines with disks, a network that loses and reorders, and what is known to be true.
 
+mod answers;
 mod calm;
 mod clients;
 mod machines;
@@ -64,6 +65,8 @@ pub(super) struct World<P: Protocol> {
     /// What clients have asked for, and what was answered.
     asked: BTreeMap<RequestId, KvCommand>,
     answered: BTreeSet<RequestId>,
+    /// Which replicas were asked for what.
+    asked_at: BTreeSet<(RequestId, Machine)>,
     tally: Tally,
 }
 
@@ -107,6 +110,7 @@ impl<P: Protocol> World<P> {
             begun: BTreeMap::new(),
             asked: BTreeMap::new(),
             answered: BTreeSet::new(),
+            asked_at: BTreeSet::new(),
             tally: Tally::default(),
         };
         let empty = Applier::new(Kv::default()).digest();
