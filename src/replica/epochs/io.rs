@@ -60,8 +60,9 @@ pub enum Input<M> {
         from: MemberId,
         /// The epoch it is in; `None` if it has heard of none.
         epoch: Option<u32>,
-        /// What it said.
-        message: Message<M>,
+        /// What it said; `None` if that was not decoded, because it is of an epoch whose list is not
+        /// known here: see [`Epochs::list_of`](super::Epochs::list_of).
+        message: Option<Message<M>>,
     },
     /// An own snapshot of this epoch is durable.
     Saved {

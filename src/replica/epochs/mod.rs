@@ -187,6 +187,15 @@ impl<P: Protocol> Epochs<P> {
         self.list.as_ref()
     }
 
+    /// The list of an epoch, if messages of it are of use here: of the present one, or of one whose
+    /// state is fetched or served. Only with it can they be decoded, except for
+    /// [`Message::Over`] and [`Message::Entered`].
+    pub fn list_of(&self, epoch: u32) -> Option<&Membership> {
+        let later = self.later.as_ref().map(|later| &later.list);
+        let lists = [self.list(), later, self.next_list()];
+        lists.into_iter().flatten().find(|list| list.epoch() == epoch)
+    }
+
     /// The present epoch's core, once this replica takes part in it.
     pub fn member(&self) -> Option<&Core<P>> {
         match &self.stage {

@@ -13,17 +13,17 @@ impl<P: Protocol> Epochs<P> {
         &mut self,
         from: MemberId,
         epoch: Option<u32>,
-        message: Message<P::Message>,
+        message: Option<Message<P::Message>>,
         ours: &mut Vec<replica::Input<P::Message>>,
         out: &mut Output<P::Message, P::Record>,
     ) {
         if from == self.me {
             return;
         }
-        if let Message::Over { list, safe } = message {
+        if let Some(Message::Over { list, safe }) = message {
             return self.on_over(from, list, safe, out);
         }
-        if let (Some(later), Message::Core(message)) = (&mut self.later, &message)
+        if let (Some(later), Some(Message::Core(message))) = (&mut self.later, &message)
             && Some(later.list.epoch()) == epoch
         {
             return later.on_peer(from, message.clone());
@@ -32,10 +32,10 @@ impl<P: Protocol> Epochs<P> {
             && Some(last.next.epoch()) == epoch
         {
             match message {
-                Message::Core(PeerMessage::Transfer(transfer)) => {
+                Some(Message::Core(PeerMessage::Transfer(transfer))) => {
                     return last.on_transfer(from, transfer, self.now);
                 }
-                Message::Entered { .. } => {
+                Some(Message::Entered { .. }) => {
                     self.entered.insert(from);
                     return;
                 }
@@ -49,7 +49,8 @@ impl<P: Protocol> Epochs<P> {
         match (epoch.cmp(&present), message) {
             (Ordering::Less, _) => self.tell(from, out),
             (Ordering::Greater, _) => self.ask(from, out),
-            (Ordering::Equal, message) => {
+            (Ordering::Equal, None) => {}
+            (Ordering::Equal, Some(message)) => {
                 let Some(position) = self.list.as_ref().and_then(|list| list.position(from)) else {
                     return;
                 };

@@ -240,10 +240,23 @@ impl<P: Protocol> World<P> {
         let there: Vec<Machine> = self.hosts.iter().filter(is_there).map(|it| *it.0).collect();
         for at in there {
             self.note_heard(at, from, known)?;
-            let message = message.clone();
+            let message = self.decoded(at, epoch, &message);
             self.feed(at, vec![Input::Peer { from, epoch, message }])?;
         }
         Ok(())
+    }
+
+    /// What a replica can decode of a frame: messages hold a number for each member of their epoch.
+    fn decoded(
+        &self,
+        at: Machine,
+        epoch: Option<u32>,
+        message: &Message<P::Message>,
+    ) -> Option<Message<P::Message>> {
+        let live = self.hosts[&at].live.as_ref()?;
+        let known = epoch.is_some_and(|epoch| live.epochs.list_of(epoch).is_some());
+        let always = !matches!(message, Message::Core(_));
+        (known || always).then(|| message.clone())
     }
 
     /// A frame shows `of` in a life. Nobody goes by one of an earlier life.
