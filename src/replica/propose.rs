@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Core, Output, Rejection};
 use crate::protocol::Protocol;
-use crate::types::{Command, ExecutionOrder, InstanceId, KeyedMap, RequestId, Slot};
+use crate::types::{ClientId, Command, ExecutionOrder, InstanceId, KeyedMap, RequestId, Slot};
 
 impl<P: Protocol> Core<P> {
     pub(super) fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
@@ -59,6 +59,9 @@ impl<P: Protocol> Core<P> {
                 return;
             }
             for batch in batches {
+                let ends = |it: &Command| it.request.client == ClientId::MEMBERS;
+                let ends = batch.commands().iter().any(ends);
+                assert!(!ends || batch.commands().len() == 1, "nothing of the epoch follows it");
                 let id = self.protocol.propose(&self.view, batch.clone(), &mut self.fx);
                 self.own_commands += batch.commands().len();
                 self.own.insert(id, (self.view.now, batch));

@@ -140,6 +140,11 @@ struct Encoded {
 }
 
 impl Membership {
+    /// The first byte of an encoding. Replicas that disagree on what an encoding says would end an
+    /// epoch at different times, so they must never be in one cluster: another version of this
+    /// needs another version of the protocol between peers.
+    const VERSION: u8 = 1;
+
     /// The longest encoding, in bytes.
     pub const MAX_BYTES: usize = 32 << 10;
 
@@ -283,7 +288,7 @@ impl Membership {
     /// proposed against one epoch, the first in execution order takes effect, and no other.
     pub fn command(&self, origin: ReplicaId) -> Command {
         Command {
-            request: RequestId::new(ClientId::MEMBERS, u64::from(self.epoch)),
+            request: self.request(),
             floor: 0,
             origin,
             footprint: Footprint::Everything,
@@ -291,10 +296,15 @@ impl Membership {
         }
     }
 
+    /// The name of [`Membership::command`]. All that were proposed against one epoch share it.
+    pub fn request(&self) -> RequestId {
+        RequestId::new(ClientId::MEMBERS, u64::from(self.epoch))
+    }
+
     /// The list that `command` begins an epoch with, if it ends `epoch`.
     ///
     /// # Errors
-    /// [`BadMembership`] if the payload is no list of the next epoch. All replicas of one version
+    /// [`BadMembership`] if the payload is no list of the next epoch. All replicas of a cluster
     /// find the same.
     pub fn begun_by(command: &Command, epoch: u32) -> Option<Result<Membership, BadMembership>> {
         let RequestId { client, sequence } = command.request;
@@ -313,7 +323,8 @@ impl Membership {
         let members = self.members.iter();
         let members = members.map(|it| (it.id.0, it.address.to_string(), it.directory)).collect();
         let encoded = Encoded { epoch: self.epoch, highest: self.highest.0, members };
-        Bytes::from(postcard::to_stdvec(&encoded).expect("numbers and texts have an encoding"))
+        let bytes = postcard::to_extend(&encoded, vec![Membership::VERSION]);
+        Bytes::from(bytes.expect("numbers and texts have an encoding"))
     }
 
     /// The list in an encoding.
@@ -323,6 +334,10 @@ impl Membership {
     pub fn from_bytes(bytes: &[u8]) -> Result<Membership, BadMembership> {
         if bytes.len() > Membership::MAX_BYTES {
             return Err(BadMembership("it is too long"));
+        }
+        let (version, bytes) = bytes.split_first().ok_or(BadMembership("it is empty"))?;
+        if *version != Membership::VERSION {
+            return Err(BadMembership("another version wrote it"));
         }
         let (encoded, rest): (Encoded, _) =
             postcard::take_from_bytes(bytes).map_err(|_| BadMembership("it cannot be decoded"))?;
@@ -432,6 +447,11 @@ mod tests {
                 assert!(Membership::from_bytes(&bytes[..cut]).is_err(), "{cut}");
             }
             assert!(Membership::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+            let later = [&[Membership::VERSION + 1], &bytes[1..]].concat();
+            assert_eq!(
+                Membership::from_bytes(&later),
+                Err(BadMembership("another version wrote it"))
+            );
         }
         let next = full.after(&Change::Remove(id(2))).expect("it is there");
         let command = next.command(ReplicaId::from_index(0));

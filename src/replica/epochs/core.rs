@@ -5,8 +5,8 @@ use crate::protocol::Protocol;
 use crate::replica::transfer::Receiver;
 use crate::replica::{Core, Input, Memory, Output, others};
 use crate::types::{
-    Batch, Command, Deps, Durable, Executed, ExecutionOrder, InstanceId, LogPosition, Membership,
-    ReplicaId, Time,
+    Batch, ClientId, Command, Deps, Durable, Executed, ExecutionOrder, InstanceId, LogPosition,
+    Membership, ReplicaId, Time,
 };
 
 /// What the next epoch takes over from a core.
@@ -98,12 +98,12 @@ impl<P: Protocol> Core<P> {
         self.ended.as_ref()
     }
 
-    /// The list that the last command of the epoch begins, if this batch is that command.
+    /// The list that the last command of the epoch begins, if this batch is that command. One that
+    /// cannot be decoded, or is not alone, was proposed against the rules. All replicas find that,
+    /// so it has no effect at any of them.
     pub(in crate::replica) fn list_after(&self, batch: &Batch) -> Option<Membership> {
-        let first = batch.commands().first()?;
-        let next = Membership::begun_by(first, self.epoch)?;
-        assert_eq!(batch.commands().len(), 1, "the last command of an epoch is proposed alone");
-        Some(next.expect("only lists of members are proposed as such"))
+        let [command] = batch.commands() else { return None };
+        Membership::begun_by(command, self.epoch)?.ok()
     }
 
     /// The epoch is over for this replica.
@@ -116,6 +116,8 @@ impl<P: Protocol> Core<P> {
         }
         commands.extend(self.admission.into_waiting());
         commands.extend(self.reads.into_waiting());
+        // A change of the list is of one epoch.
+        commands.retain(|command| command.request.client != ClientId::MEMBERS);
         let end = self.fx.end();
         Remains { commands, memory: self.memory, end, durable: self.durable }
     }

@@ -26,6 +26,8 @@ mod peers;
 mod removed;
 mod restart;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use self::io::{Input, Message, Output, Record};
 #[cfg(test)]
