@@ -16,6 +16,7 @@ impl<P: Protocol> Epochs<P> {
         let in_log = core.is_in_log();
         let Remains { commands, memory, end, durable } = core.into_remains();
         out.ended.push(next.clone());
+        self.settle_change(&next, out);
         if self.place_in(&next).is_none() {
             out.removed.extend(commands.iter().map(|command| command.request));
             if !self.rules.serves_the_last_state() {

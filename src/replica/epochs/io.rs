@@ -43,7 +43,8 @@ pub enum Record<R> {
 #[derive(Clone, Debug)]
 pub enum Input<M> {
     /// As within one epoch: a proposal, a tick, or that the log is durable. All that names a
-    /// position comes in another form; the `origin` of a command is of no meaning here.
+    /// position comes in another form; the `origin` of a command is of no meaning here. While a
+    /// change of the list is open, another one is ignored: both would have one request id.
     Core(crate::replica::Input<M>),
     /// As [`replica::Input::Heard`](crate::replica::Input::Heard).
     Heard {
@@ -102,6 +103,13 @@ pub struct Output<M, R> {
     pub committed: Vec<Committed>,
     /// An epoch ended after all of `execute`; the next has this list.
     pub ended: Vec<Membership>,
+    /// Changes of the list that were proposed here and have taken effect. They are answered by this
+    /// and by `superseded`: that such a command was executed says nothing.
+    pub changed: Vec<RequestId>,
+    /// Changes of the list that were proposed here, and are not proposed again: the epoch that each
+    /// would end is over, and another list followed it. After several epochs at once, which list
+    /// followed is not known. Also those that are of no epoch, or cannot be decoded.
+    pub superseded: Vec<RequestId>,
     /// This replica is no member any more, and nobody needs it: it writes down that its number is
     /// used up, and stops.
     pub retired: Option<Membership>,
@@ -124,6 +132,8 @@ impl<M, R> Default for Output<M, R> {
             removed: Vec::new(),
             committed: Vec::new(),
             ended: Vec::new(),
+            changed: Vec::new(),
+            superseded: Vec::new(),
             retired: None,
             snapshot_wanted: false,
             snapshot_reads: Vec::new(),

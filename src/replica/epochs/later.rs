@@ -68,6 +68,7 @@ impl<P: Protocol> Epochs<P> {
             if !self.rules.joins_once_durable() {
                 core.note_joined(executed);
             }
+            self.settle_change(list, out);
             self.enter(later.list, Stage::Member(core));
             self.put_out(inner, out);
             return true;

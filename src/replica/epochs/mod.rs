@@ -17,6 +17,7 @@
 //! A removed replica serves the state that its epoch ended in, until enough of the next members
 //! have begun. Then its number speaks no more.
 
+mod change;
 mod core;
 mod end;
 mod io;
@@ -39,8 +40,8 @@ use super::transfer::{Server, Wishes};
 use super::{Checkpoint, Core, Limits, Memory};
 use crate::protocol::Protocol;
 use crate::types::{
-    Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums, ReplicaId,
-    ReplicaSet, Settings, Time,
+    ClientId, Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums,
+    ReplicaId, ReplicaSet, Settings, Time,
 };
 
 use self::later::{Later, beyond};
@@ -72,6 +73,8 @@ pub struct Epochs<P: Protocol> {
     /// What was heard of replicas that are in no list that this one has been in, and may be in the
     /// next.
     strangers: BTreeMap<MemberId, Known>,
+    /// The list that was proposed here to follow the present one.
+    change: Option<Membership>,
     /// The members of the present epoch that have begun it.
     entered: BTreeSet<MemberId>,
     /// Whom the present list was told to, and when.
@@ -119,6 +122,7 @@ impl<P: Protocol> Epochs<P> {
             stage: Stage::Stranger(Vec::new()),
             later: None,
             strangers: BTreeMap::new(),
+            change: None,
             entered: BTreeSet::new(),
             told: BTreeMap::new(),
             announce: Time::ZERO,
@@ -308,6 +312,9 @@ impl<P: Protocol> Epochs<P> {
         ours: &mut Vec<super::Input<P::Message>>,
         out: &mut Output<P::Message, P::Record>,
     ) {
+        if command.request.client == ClientId::MEMBERS && !self.may_change(&command, out) {
+            return;
+        }
         match &mut self.stage {
             Stage::Member(core) | Stage::Starting(core, _) => {
                 let origin = core.me();
@@ -345,6 +352,9 @@ impl<P: Protocol> Epochs<P> {
     ) {
         let (Stage::Member(core), Some(list)) = (&self.stage, &self.list) else { return };
         self.end = core.log_end();
+        if inner.rejected.iter().any(|(request, _)| request.client == ClientId::MEMBERS) {
+            self.change = None;
+        }
         let fetches = self.later.as_ref().is_some_and(|later| later.core.is_some());
         out.take(list, inner, core.is_joining(), fetches, None);
     }

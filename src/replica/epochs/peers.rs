@@ -139,6 +139,7 @@ impl<P: Protocol> Epochs<P> {
             // A later epoch than the next: enough members had begun the next to end it.
             let passed = self.next_list().is_some_and(|next| next.epoch() < list.epoch());
             if safe && self.list.is_some() || (safe || passed) && self.is_removed() {
+                self.settle_change(&list, out);
                 out.retired = Some(list);
             }
         } else if !known {

@@ -2,9 +2,16 @@
 
 use bytes::Bytes;
 
+use super::{Epochs, Input, Output};
+use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::core_tests::{Cluster, command, key, replica};
 use crate::replica::{Input as CoreInput, Limits};
-use crate::types::{Batch, Change, Command, Member, MemberId, Membership};
+use crate::types::{
+    Batch, Change, Command, Durable, LogPosition, Member, MemberId, Membership, Optimisations,
+    Quorums, Retention, Settings, Time, Timing,
+};
+
+type Out = Output<Message, Record>;
 
 fn member(number: u32) -> Member {
     let address = format!("10.0.0.{number}:7400").parse().expect("an address");
@@ -19,9 +26,56 @@ fn after(list: &Membership, number: u32) -> Membership {
     list.after(&Change::Add(member(number))).expect("it is new")
 }
 
+fn single() -> Epochs<EPaxos> {
+    let settings = Settings {
+        me: replica(0),
+        quorums: Quorums::new(1).expect("a size"),
+        seed: 1,
+        timing: Timing::default(),
+        optimisations: Optimisations::NONE,
+        retention: Retention::default(),
+        leases: false,
+    };
+    Epochs::new(member(1).id, 1, Some(list(1)), settings, Limits::default())
+}
+
+fn propose(epochs: &mut Epochs<EPaxos>, commands: impl IntoIterator<Item = Command>) -> Out {
+    let mut out = Out::default();
+    let inputs = commands.into_iter().map(|it| Input::Core(CoreInput::Propose(it)));
+    epochs.step(Time::ZERO, inputs, &mut out);
+    out
+}
+
 /// A list that is to follow, with other bytes instead.
 fn unreadable(list: &Membership) -> Command {
     Command { payload: Bytes::from_static(b"\xff?"), ..list.command(replica(0)) }
+}
+
+#[test]
+fn what_is_no_list_of_the_next_epoch_is_not_proposed() {
+    let mut epochs = single();
+    let next = after(&list(1), 2);
+    let later = after(&next, 3);
+    for useless in [unreadable(&next), later.command(replica(0)), list(1).command(replica(0))] {
+        let request = useless.request;
+        let out = propose(&mut epochs, [useless]);
+        assert_eq!((&out.superseded[..], out.records.len()), (&[request][..], 0));
+    }
+}
+
+#[test]
+fn of_two_lists_at_one_replica_the_first_is_proposed() {
+    let mut epochs = single();
+    let (one, two) = (after(&list(1), 2), after(&list(1), 3));
+    let mut out = propose(&mut epochs, [one.command(replica(0)), two.command(replica(0))]);
+    assert!(out.ended.is_empty(), "nothing is durable");
+    for _ in 0..3 {
+        let end = LogPosition::new(out.records.len() as u64);
+        let durable = Input::Core(CoreInput::Durable(Durable::flushed(end)));
+        epochs.step(Time::ZERO, [durable], &mut out);
+    }
+    assert_eq!((out.ended, out.changed), (vec![one.clone()], vec![one.request()]));
+    assert!(out.superseded.is_empty(), "the two have one request id");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Machine, World};
 use crate::protocol::Protocol;
 use crate::replica::Execution;
-use crate::types::ClientId;
+use crate::types::{ClientId, RequestId};
 
 impl<P: Protocol> World<P> {
     /// Applies what a replica executes, and answers what it was asked for.
@@ -24,7 +24,9 @@ impl<P: Protocol> World<P> {
                 let request = command.request;
                 live.applier.apply(command, true);
                 if request.client == ClientId::MEMBERS {
-                    self.tally.superseded += usize::from(request.sequence != u64::from(epoch) + 1);
+                    if request.sequence != u64::from(epoch) + 1 {
+                        return Err(format!("{at} executes {request} in epoch {epoch}"));
+                    }
                 } else if command.origin == execution.me {
                     if !self.asked_at.contains(&(request, at)) {
                         return Err(format!("{at} answers {request}, which another was asked"));
@@ -32,6 +34,32 @@ impl<P: Protocol> World<P> {
                     self.answered.insert(request);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A replica says what came of lists that were proposed to it.
+    pub(super) fn answer_changes(
+        &mut self,
+        at: Machine,
+        changed: &[RequestId],
+        superseded: &[RequestId],
+        by_itself: bool,
+    ) -> Result<(), String> {
+        let newest = *self.begun.last_key_value().expect("there is one").0;
+        for (request, took_effect) in
+            changed.iter().map(|it| (it, true)).chain(superseded.iter().map(|it| (it, false)))
+        {
+            let Some(list) = self.open.remove(&(at, *request)) else {
+                return Err(format!("{at} answers {request} twice, or unasked"));
+            };
+            let begun = self.begun.get(&list.epoch()).map(|(begun, _)| *begun == list);
+            // It may not know what followed if it did not end the epoch itself.
+            let missed = !took_effect && !by_itself && newest > list.epoch();
+            if begun != Some(took_effect) && !missed {
+                return Err(format!("{at} says {took_effect} of {list:?}, which is {begun:?}"));
+            }
+            self.tally.superseded += usize::from(!took_effect);
         }
         Ok(())
     }

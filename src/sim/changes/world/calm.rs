@@ -104,6 +104,10 @@ impl<P: Protocol> World<P> {
         if states.len() != 1 {
             return Err(format!("{} states at the end", states.len()));
         }
+        let mut open = self.open.keys().filter(|(at, _)| self.hosts[at].live.is_some());
+        if let Some((at, request)) = open.next() {
+            return Err(format!("{at} never says what came of {request}"));
+        }
         let open = self.asked.keys().filter(|request| !self.answered.contains(request)).count();
         if open > 0 { Err(format!("{open} commands were never answered")) } else { Ok(()) }
     }

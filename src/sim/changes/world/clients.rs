@@ -9,7 +9,7 @@ use crate::machine::{Kv, KvCommand, StateMachine, encode};
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::Input;
-use crate::types::{Change, ClientId, Command, MemberId, ReplicaId, RequestId};
+use crate::types::{Change, ClientId, Command, MemberId, Membership, ReplicaId, RequestId};
 
 impl<P: Protocol> World<P> {
     /// A client asks for something, new or again.
@@ -80,8 +80,13 @@ impl<P: Protocol> World<P> {
         if !matches!(change, Change::Remove(_)) {
             self.add_host(machine, new.id, None);
         }
-        let me = self.hosts[&at].number;
-        let command = next.command(list.position(me).expect("it is a member"));
+        self.propose(at, next)
+    }
+
+    /// A list is proposed to follow. Of several at one replica, the first that is open counts.
+    pub(super) fn propose(&mut self, at: Machine, next: Membership) -> Result<(), String> {
+        let command = next.command(ReplicaId::from_index(0));
+        self.open.entry((at, command.request)).or_insert(next);
         self.feed(at, vec![Input::Core(CoreInput::Propose(command))])
     }
 }

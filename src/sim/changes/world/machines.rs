@@ -111,6 +111,7 @@ impl<P: Protocol> World<P> {
 
     pub(super) fn fail(&mut self, at: Machine) -> Result<(), String> {
         let host = self.hosts.get_mut(&at).expect("it is there");
+        self.open.retain(|(machine, _), _| *machine != at);
         if host.live.take().is_some() {
             host.log.truncate(host.flushed);
             host.stalled = false;
@@ -211,6 +212,11 @@ impl<P: Protocol> World<P> {
         self.execute(at, out.execute)?;
         let host = self.hosts.get_mut(&at).expect("it is there");
         let live = host.live.as_mut().expect("it runs");
+        for (request, _) in &out.rejected {
+            self.open.remove(&(at, *request));
+        }
+        let by_itself = !out.ended.is_empty();
+        let (changed, superseded) = (out.changed, out.superseded);
         for list in out.ended {
             let state = live.applier.digest();
             self.tally.ended += 1;
@@ -222,6 +228,9 @@ impl<P: Protocol> World<P> {
                 live.epoch = list.epoch();
             }
         }
+        self.answer_changes(at, &changed, &superseded, by_itself)?;
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        let live = host.live.as_mut().expect("it runs");
         let mut inputs = Vec::new();
         for (epoch, read) in out.snapshot_reads {
             let SnapshotRead { snapshot, bytes, .. } = read;

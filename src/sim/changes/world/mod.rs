@@ -65,6 +65,8 @@ pub(super) struct World<P: Protocol> {
     /// What clients have asked for, and what was answered.
     asked: BTreeMap<RequestId, KvCommand>,
     answered: BTreeSet<RequestId>,
+    /// Lists that were proposed at replicas, and not answered yet.
+    open: BTreeMap<(Machine, RequestId), Membership>,
     /// Which replicas were asked for what.
     asked_at: BTreeSet<(RequestId, Machine)>,
     tally: Tally,
@@ -110,6 +112,7 @@ impl<P: Protocol> World<P> {
             begun: BTreeMap::new(),
             asked: BTreeMap::new(),
             answered: BTreeSet::new(),
+            open: BTreeMap::new(),
             asked_at: BTreeSet::new(),
             tally: Tally::default(),
         };

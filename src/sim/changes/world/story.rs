@@ -24,9 +24,7 @@ impl<P: Protocol> World<P> {
         let live = self.hosts[&u64::from(at)].live.as_ref();
         let list = live.and_then(|live| live.epochs.list()).expect("it is in an epoch").clone();
         let next = list.after(change).expect("it can be made");
-        let command = next.command(list.position(id(at)).expect("it is a member"));
-        self.feed(u64::from(at), vec![Input::Core(CoreInput::Propose(command))])
-            .expect("no violation");
+        self.propose(u64::from(at), next).expect("no violation");
     }
 
     /// Another machine with the number of one that may be added.
