@@ -119,6 +119,14 @@ pub trait Protocol: Sized {
     /// All records are restored: continues from there.
     fn resume(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>);
 
+    /// The last command that this protocol decides is executed here, and the protocol is used no
+    /// more. Writes what the records lack to lead to that command, and tells the others what they
+    /// lack to execute it.
+    fn on_end(&mut self, view: &View, fx: &mut Effects<Self::Message, Self::Record>) {
+        // Most protocols record each decision, and have told all when it was made.
+        let _ = (view, fx);
+    }
+
     /// Roughly how many bytes of memory it keeps because some member may still need them.
     fn kept_bytes(&self) -> usize;
 

@@ -63,12 +63,19 @@ impl Learner {
     /// Records how far all is decided, at intervals, so that a restart begins there. Nothing waits
     /// for this record.
     pub(super) fn record_commit(&mut self, s: &mut Step<'_>) {
-        let commit = s.log.commit();
-        if s.log.recorded() < commit && self.next_record <= s.view.now {
+        if s.log.recorded() < s.log.commit() && self.next_record <= s.view.now {
             self.next_record = s.view.now + s.cx.timing().gossip;
-            s.log.note_recorded(commit);
-            s.fx.append(Record::Committed { commit });
+            record_all(s);
         }
+    }
+}
+
+/// Records how far all is decided.
+pub(super) fn record_all(s: &mut Step<'_>) {
+    let commit = s.log.commit();
+    if s.log.recorded() < commit {
+        s.log.note_recorded(commit);
+        s.fx.append(Record::Committed { commit });
     }
 }
 

@@ -466,6 +466,14 @@ impl Protocol for MultiPaxos {
         }
     }
 
+    fn on_end(&mut self, view: &View, fx: &mut Fx) {
+        let s = &mut self.core.step(view, fx);
+        learner::record_all(s);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.tell_all(s);
+        }
+    }
+
     fn kept_bytes(&self) -> usize {
         self.core.log.bytes()
     }

@@ -233,6 +233,11 @@ impl Leader {
     pub(super) fn remind(&mut self, s: &mut Step<'_>) {
         self.send_heartbeat(s);
         self.resend(s);
+        self.tell_all(s);
+    }
+
+    /// Announces all decisions.
+    pub(in crate::protocol::multipaxos) fn tell_all(&mut self, s: &mut Step<'_>) {
         self.tell(s, s.cx.others());
     }
 
