@@ -5,8 +5,8 @@ use crate::protocol::Protocol;
 use crate::replica::transfer::Receiver;
 use crate::replica::{Core, Input, Memory, Output, others};
 use crate::types::{
-    Batch, ClientId, Command, Deps, Durable, Executed, ExecutionOrder, InstanceId, LogPosition,
-    Membership, ReplicaId, Time,
+    Batch, ClientId, Command, Deps, Durable, Executed, InstanceId, LogPosition, Membership,
+    ReplicaId, Time,
 };
 
 /// What the next epoch takes over from a core.
@@ -68,6 +68,11 @@ impl<P: Protocol> Core<P> {
         self.settings.me
     }
 
+    /// Whether it has taken a step or resumed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.started
+    }
+
     /// Whether it still says nothing.
     pub(super) fn is_joining(&self) -> bool {
         self.joining
@@ -79,18 +84,25 @@ impl<P: Protocol> Core<P> {
     }
 
     /// An own snapshot of the epoch that stands for so much is durable. One that was begun before
-    /// an install says nothing of what was installed.
-    pub(super) fn note_joined(&mut self, executed: &Executed) {
+    /// an install says nothing of what was installed. Returns whether it joins with this.
+    pub(super) fn note_joined(&mut self, executed: &Executed) -> bool {
         if self.unsaved_install.as_ref().is_none_or(|installed| executed.includes(installed)) {
-            self.joining = false;
             self.unsaved_install = None;
+            return std::mem::take(&mut self.joining);
         }
+        false
     }
 
-    /// Whether the log alone leads to the state here.
+    /// Whether the log alone leads to the state here, once the core has concluded the epoch.
     pub(super) fn is_in_log(&self) -> bool {
-        // What a log protocol has executed was decided, but not all of its records say so.
-        P::ORDER == ExecutionOrder::Dependencies && self.unsaved_install.is_none()
+        self.unsaved_install.is_none()
+    }
+
+    /// The epoch's last command is executed: completes the records, and tells the others.
+    pub(super) fn conclude(&mut self, out: &mut Output<P::Message, P::Record>) {
+        self.protocol.on_end(&self.view, &mut self.fx);
+        self.apply_effects(out);
+        self.write_heard(out);
     }
 
     /// The list of members that comes next, once the epoch's last command is executed.
@@ -129,6 +141,10 @@ impl<P: Protocol> Core<P> {
             match input {
                 Input::Propose(command) => self.admission.push_back(command),
                 Input::Heard { peer, known } => self.memory.met(peer, known),
+                Input::Snapshot(own) => {
+                    self.note_saved(&own.executed);
+                    self.server.on_own(&own, self.view.now, &mut self.wishes);
+                }
                 _ => {}
             }
         }
@@ -147,13 +163,8 @@ impl<P: Protocol> Core<P> {
         self.admission.push_front(commands);
     }
 
-    /// The epoch begins here: the log is durable so far.
-    pub(super) fn begun(mut self, durable: Durable) -> Core<P> {
-        self.durable = durable;
-        self
-    }
-
-    /// The same after a log that has grown meanwhile. Nothing was written by this core.
+    /// The same after a log that has grown meanwhile. All records of this core are durable, or there
+    /// is none.
     pub(super) fn in_later_log(mut self, end: LogPosition, durable: Durable) -> Core<P> {
         self.fx.start_at(end);
         self.durable = durable;

@@ -35,6 +35,12 @@ pub enum Record<R> {
     /// The epoch before has ended here, in the state that all records before this lead to; the one
     /// of this list begins.
     Start(Membership),
+    /// The state of the epoch of this list was installed, and is not durable: if the replica
+    /// restarts now, the records of that epoch are of no use.
+    Joining(Membership),
+    /// An own snapshot of the epoch of this list is durable, and the records of that epoch rest on
+    /// it: what they say was told to others, so without the snapshot the replica must not go on.
+    Joined(Membership),
     /// As within one epoch.
     Core(crate::replica::Record<R>),
 }

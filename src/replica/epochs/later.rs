@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Epochs, Output, Stage};
+use super::{Epochs, Output, Record, Stage};
 use crate::protocol::Protocol;
 use crate::replica::{self, Core, Memory, PeerMessage};
 use crate::types::{Executed, MAX_REPLICAS, MemberId, Membership, ReplicaId, Time};
@@ -56,8 +56,10 @@ impl<P: Protocol> Epochs<P> {
         if let Some(later) = self.later.take_if(|later| later.list == *list) {
             let Some(core) = later.core else { return false };
             // From here on this replica takes no part in its old epoch: its state is gone from
-            // memory. On the disk it is still there, until the own snapshot is.
-            let mut core = Box::new(core.in_later_log(self.end, self.durable));
+            // memory. On the disk it is still there, until the own snapshot is. What follows in the
+            // log is of use only if a record says that it is.
+            let after = self.write(list, Record::Joining(list.clone()), out);
+            let mut core = Box::new(core.in_later_log(after, self.durable));
             let mut inner = replica::Output::default();
             let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
             let (commands, memory) = stage.into_remains();

@@ -1,7 +1,7 @@
 //! What is remembered of other replicas, by member (PROTOCOL.md §7a). A core knows positions of its
 //! epoch alone; what it remembers crosses to the next core here.
 
-use super::{Epochs, Stage};
+use super::{Epochs, Stage, Starting};
 use crate::protocol::Protocol;
 use crate::replica::freshness::merged;
 use crate::replica::{self, Memory};
@@ -11,7 +11,7 @@ impl<P: Protocol> Epochs<P> {
     /// What is remembered of other replicas. Of a member, a record or a snapshot says it, too.
     pub fn memory(&self) -> Vec<(MemberId, Known)> {
         let core = match &self.stage {
-            Stage::Member(core) | Stage::Starting(core, _) => Some(core.memory()),
+            Stage::Member(core) | Stage::Starting(Starting { core, .. }) => Some(core.memory()),
             Stage::Removed(_) | Stage::Stranger(_) => None,
         };
         let members = core.into_iter().flat_map(|memory| self.by_member(memory));

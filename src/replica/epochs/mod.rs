@@ -31,6 +31,7 @@ mod rules;
 mod tests;
 
 pub use self::io::{Input, Message, Output, Record};
+pub use self::restart::LostState;
 #[cfg(test)]
 pub(crate) use self::rules::Plant;
 
@@ -85,19 +86,29 @@ pub struct Epochs<P: Protocol> {
     durable: Durable,
     now: Time,
     resumed: bool,
+    /// While it is restored: whether the log says that the present epoch has begun here.
+    is_marked: bool,
     rules: Rules,
 }
 
 enum Stage<P: Protocol> {
     /// It takes part, or is about to: see [`Core::is_joining`].
     Member(Box<Core<P>>),
-    /// It has ended the epoch before by itself, and begins this one once the record of that is
-    /// durable.
-    Starting(Box<Core<P>>, LogPosition),
+    /// It begins the epoch once the record of that is durable.
+    Starting(Starting<P>),
     /// It was removed, and serves the state that its last epoch ended in.
     Removed(Box<Last>),
     /// It has heard of no epoch that it is a member of.
     Stranger(Vec<Command>),
+}
+
+/// A core that has not begun.
+struct Starting<P: Protocol> {
+    core: Box<Core<P>>,
+    /// The log is to be durable up to here.
+    after: LogPosition,
+    /// It comes from the disk, and has yet to resume.
+    is_restored: bool,
 }
 
 impl<P: Protocol> Epochs<P> {
@@ -130,6 +141,7 @@ impl<P: Protocol> Epochs<P> {
             durable: Durable::flushed(LogPosition::default()),
             now: Time::ZERO,
             resumed: false,
+            is_marked: true,
             rules: Rules::default(),
         };
         if let Some(list) = list.filter(|list| this.place_in(list).is_some()) {
@@ -180,7 +192,8 @@ impl<P: Protocol> Epochs<P> {
 
     /// It is no member of the list that begins with the state here.
     fn leave(&mut self, next: Membership) {
-        let last = Last { next, server: Server::default(), wishes: Wishes::default() };
+        let (server, wishes) = (Server::default(), Wishes::default());
+        let last = Last { next, server, wishes, is_saved: false };
         self.later = None;
         self.told.clear();
         self.announce = self.now;
@@ -240,12 +253,14 @@ impl<P: Protocol> Epochs<P> {
     /// [`Core::checkpoint`], and the list of its epoch. `None` while there is no state.
     pub fn checkpoint(&self) -> Option<EpochCheckpoint<P>> {
         match &self.stage {
-            Stage::Member(core) | Stage::Starting(core, _) => {
+            Stage::Member(core) => {
                 if core.is_joining() && !core.has_state() {
                     return None;
                 }
                 Some((self.list.clone()?, core.checkpoint()))
             }
+            Stage::Starting(Starting { is_restored: true, .. }) => None,
+            Stage::Starting(starting) => Some((self.list.clone()?, starting.core.checkpoint())),
             Stage::Removed(last) => {
                 // Of a member that begins: what all members begin with.
                 let settings = Settings {
@@ -287,7 +302,7 @@ impl<P: Protocol> Epochs<P> {
                 }
                 Input::Heard { peer, known } => self.on_heard(peer, known, &mut ours),
                 Input::SentLarge(to) => ours.push(super::Input::SentLarge(self.positions(&to))),
-                Input::Saved { epoch, own } => self.on_saved(epoch, own, &mut ours),
+                Input::Saved { epoch, own } => self.on_saved(epoch, own, &mut ours, out),
                 Input::Read { epoch, read, bytes } => {
                     self.on_read(epoch, read, bytes, &mut ours);
                 }
@@ -296,7 +311,7 @@ impl<P: Protocol> Epochs<P> {
                 }
             }
         }
-        self.begin_if_durable();
+        self.begin_if_durable(out);
         self.run(ours, out);
         self.end_epoch(out);
         self.run_later(out);
@@ -316,7 +331,7 @@ impl<P: Protocol> Epochs<P> {
             return;
         }
         match &mut self.stage {
-            Stage::Member(core) | Stage::Starting(core, _) => {
+            Stage::Member(core) | Stage::Starting(Starting { core, .. }) => {
                 let origin = core.me();
                 ours.push(super::Input::Propose(Command { origin, ..command }));
             }
@@ -335,7 +350,7 @@ impl<P: Protocol> Epochs<P> {
         let mut inner = super::Output::default();
         match &mut self.stage {
             Stage::Member(core) => core.step(now, inputs, &mut inner),
-            Stage::Starting(core, _) => {
+            Stage::Starting(Starting { core, .. }) => {
                 core.wait_with(inputs);
                 return;
             }
@@ -364,14 +379,20 @@ impl<P: Protocol> Epochs<P> {
         epoch: u32,
         own: super::OwnSnapshot,
         ours: &mut Vec<super::Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
     ) {
         let present = self.epoch() == Some(epoch);
         match &mut self.stage {
             Stage::Member(core) if present => {
-                core.note_joined(&own.executed);
+                let joins = core.note_joined(&own.executed);
                 ours.push(super::Input::Snapshot(own));
+                if joins {
+                    self.join(out);
+                }
             }
+            Stage::Starting(_) if present => ours.push(super::Input::Snapshot(own)),
             Stage::Removed(last) if last.next.epoch() == epoch => {
+                last.is_saved = true;
                 last.server.on_own(&own, self.now, &mut last.wishes);
             }
             // Of an epoch that is over.
@@ -403,7 +424,7 @@ impl<P: Protocol> Stage<P> {
     /// Its commands, and what it remembers of the others.
     fn into_remains(self) -> (Vec<Command>, Memory) {
         match self {
-            Stage::Member(core) | Stage::Starting(core, _) => {
+            Stage::Member(core) | Stage::Starting(Starting { core, .. }) => {
                 let remains = core.into_remains();
                 (remains.commands, remains.memory)
             }

@@ -164,6 +164,7 @@ impl<P: Protocol> Epochs<P> {
             others.filter(|id| *id != self.me).collect()
         };
         if let Stage::Removed(last) = &self.stage {
+            out.snapshot_wanted |= !last.is_saved;
             let ping = Message::Core(PeerMessage::Ping { sent: self.now });
             out.messages.push((all(&last.next), self.epoch(), ping));
             return;

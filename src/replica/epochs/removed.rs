@@ -12,6 +12,8 @@ pub(super) struct Last {
     pub(super) next: Membership,
     pub(super) server: Server,
     pub(super) wishes: Wishes,
+    /// Whether an own snapshot holds it.
+    pub(super) is_saved: bool,
 }
 
 impl<P: Protocol> Epochs<P> {

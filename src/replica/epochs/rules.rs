@@ -13,6 +13,8 @@ pub(crate) enum Plant {
     JoinsAtOnce,
     ForgetsTheOthers,
     TakesAnyDirectory,
+    EndsInSilence,
+    SkipsWhatItJoined,
 }
 
 rules! {
@@ -30,4 +32,8 @@ rules! {
     remembers_the_others = ForgetsTheOthers;
     /// A replica believes a list only if that names its own directory under its number, or none.
     a_number_is_of_one_directory = TakesAnyDirectory;
+    /// A core that is dropped at the end of its epoch completes its records.
+    concludes_an_epoch = EndsInSilence;
+    /// A replica that has lost the snapshot with which it joined an epoch is refused.
+    what_was_joined_is_needed = SkipsWhatItJoined;
 }

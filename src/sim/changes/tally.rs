@@ -19,13 +19,18 @@ pub(super) struct Tally {
     pub(super) superseded: usize,
     /// Machines that were lost for good, and replaced.
     pub(super) lost: usize,
+    /// Restarts whose newest snapshot was damaged, and those of them that were refused.
+    pub(super) damaged: usize,
+    pub(super) refused: usize,
+    /// Snapshots that failed.
+    pub(super) failed: usize,
     pub(super) answered: usize,
     /// Schedules at whose end there was no quorum.
     pub(super) excused: usize,
 }
 
 impl Tally {
-    pub(super) fn paths(&self) -> [(&'static str, usize); 9] {
+    pub(super) fn paths(&self) -> [(&'static str, usize); 12] {
         [
             ("answered", self.answered),
             ("ended", self.ended),
@@ -36,6 +41,9 @@ impl Tally {
             ("restarts", self.restarts),
             ("superseded", self.superseded),
             ("lost", self.lost),
+            ("damaged", self.damaged),
+            ("refused", self.refused),
+            ("failed snapshots", self.failed),
         ]
     }
 }
@@ -51,6 +59,9 @@ impl AddAssign for Tally {
         self.replayed += other.replayed;
         self.superseded += other.superseded;
         self.lost += other.lost;
+        self.damaged += other.damaged;
+        self.refused += other.refused;
+        self.failed += other.failed;
         self.answered += other.answered;
         self.excused += other.excused;
     }

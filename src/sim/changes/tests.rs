@@ -6,6 +6,9 @@ use super::run_seed;
 use super::tally::Tally;
 use super::world::{World, id, member};
 use crate::protocol::epaxos::EPaxos;
+use crate::protocol::fast_paxos::FastPaxos;
+use crate::protocol::multipaxos::MultiPaxos;
+use crate::protocol::paxos::Paxos;
 use crate::protocol::{Protocol, ProtocolKind};
 use crate::replica::epochs::Plant;
 use crate::sim::run::catch;
@@ -120,6 +123,9 @@ fn what_is_heard_of_a_replica_before_it_is_a_member_is_kept_until_it_is() {
     world.flush(1);
     world.run_among(&[1, 2, 3], |world| (1..=3).all(|at| world.epoch(at) == Some(1)));
     assert_eq!(world.remembers(1, 4), Some(known(8)));
+    // So that r2 knows that it can reach a quorum.
+    let start = world.now();
+    world.run_among(&[1, 2, 3], |world| world.now() > start + Duration::from_secs(1));
     world.propose_change(2, &Change::Add(member(5)));
     world.run_among(&[1, 2, 3, 5], |world| world.epoch(5) == Some(2));
     assert_eq!(world.remembers(5, 4), Some(known(3)), "it has fetched the state");
@@ -146,6 +152,75 @@ fn of_two_machines_with_one_number_a_single_one_takes_part() {
     let two = catch(|| two_machines_have_one_number(Some(Plant::TakesAnyDirectory)));
     assert!(!matches!(two, Ok(Ok(()))), "two replicas vote as one");
     caught(Plant::TakesAnyDirectory, 400);
+}
+
+/// Three replicas; r3 sleeps through a change, joins the next epoch by a fetch, and votes there with
+/// r1. Then r1 is lost, and the snapshots of r3 cannot be read.
+fn the_snapshot_of_a_join_is_damaged(plant: Option<Plant>) -> World<EPaxos> {
+    let mut world = World::<EPaxos>::story(3, plant);
+    world.propose_change(1, &Change::Move { id: id(2), address: member(12).address });
+    world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.epoch(*at) == Some(1)));
+    world.lose_all_messages();
+    world.run_among(&[1, 3], |world| world.epoch(3) == Some(1));
+    let start = world.now();
+    world.run_among(&[1, 3], |world| world.now() > start + Duration::from_secs(1));
+    world.ask(1);
+    world.run_among(&[1, 3], |world| world.has_answered(1));
+    world.lose_for_good(1);
+    world.restart_damaged(3);
+    world
+}
+
+#[test]
+fn a_replica_that_lost_the_state_it_joined_with_is_refused() {
+    let world = the_snapshot_of_a_join_is_damaged(None);
+    assert!(world.is_refused(3), "it would forget its votes");
+    // r2 alone is no quorum.
+    assert_eq!(world.end_story(), Ok(()));
+    let forgotten = the_snapshot_of_a_join_is_damaged(Some(Plant::SkipsWhatItJoined)).end_story();
+    assert!(forgotten.is_err(), "r2 and r3 have lost what r1 and r3 decided");
+}
+
+/// The power of both replicas of a cluster fails as soon as they have begun the second epoch, and
+/// no snapshot was ever taken.
+fn the_log_alone_leads_to_the_next_epoch<P: Protocol>(plant: Option<Plant>) -> Result<(), String> {
+    let mut world = World::<P>::story(2, plant);
+    world.propose_change(2, &Change::Move { id: id(1), address: member(9).address });
+    world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.epoch(*at) == Some(1)));
+    assert!([1, 2].iter().any(|at| !world.has_saved(*at)), "one ended the epoch by itself");
+    world.restart(1);
+    world.restart(2);
+    world.end_story()
+}
+
+#[test]
+fn an_epoch_ends_in_the_log_of_every_protocol() {
+    assert_eq!(the_log_alone_leads_to_the_next_epoch::<EPaxos>(None), Ok(()));
+    assert_eq!(the_log_alone_leads_to_the_next_epoch::<MultiPaxos>(None), Ok(()));
+    assert_eq!(the_log_alone_leads_to_the_next_epoch::<FastPaxos>(None), Ok(()));
+    assert_eq!(the_log_alone_leads_to_the_next_epoch::<Paxos>(None), Ok(()));
+    let plant = Some(Plant::EndsInSilence);
+    let lost = catch(|| the_log_alone_leads_to_the_next_epoch::<MultiPaxos>(plant));
+    assert!(!matches!(lost, Ok(Ok(()))), "a leader records at intervals what is decided");
+}
+
+/// How long it takes until all three members have begun the next epoch, if the leader proposes the
+/// change and nothing is lost.
+fn a_leader_ends_an_epoch(plant: Option<Plant>) -> Duration {
+    let mut world = World::<MultiPaxos>::story(3, plant);
+    world.ask(1);
+    world.run_among(&[1, 2, 3], |world| world.has_answered(1));
+    let leader = (1..=3).find(|at| world.leads(*at)).expect("somebody decided");
+    let start = world.now();
+    world.propose_change(leader, &Change::Move { id: id(1), address: member(9).address });
+    world.run_among(&[1, 2, 3], |world| (1..=3).all(|at| world.epoch(at) == Some(1)));
+    world.now().since(start)
+}
+
+#[test]
+fn the_leader_that_ends_an_epoch_tells_the_others_before_it_forgets() {
+    assert!(a_leader_ends_an_epoch(None) < Duration::from_millis(200));
+    assert!(a_leader_ends_an_epoch(Some(Plant::EndsInSilence)) > Duration::from_secs(1));
 }
 
 /// r1 ends the first epoch of three and begins the next, and r2 hears of it; then the machine of r1

@@ -9,10 +9,7 @@ use super::{Letter, Machine, World};
 use crate::machine::{Applier, Kv};
 use crate::protocol::Protocol;
 use crate::replica::epochs::{Epochs, Input, Output, Record};
-use crate::replica::{
-    Arrival, Checkpoint, Input as CoreInput, Limits, Output as CoreOutput, OwnSnapshot, SnapshotId,
-    SnapshotRead,
-};
+use crate::replica::{Arrival, Checkpoint, Limits, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::types::{Durable, Known, LogPosition, MemberId, Membership};
 
 /// A snapshot, as it is on disks and on its way.
@@ -40,6 +37,10 @@ pub(super) struct Host<P: Protocol> {
     pub(super) log: Vec<(u32, Record<P::Record>)>,
     pub(super) flushed: usize,
     pub(super) saved: Option<Rc<Saved<P>>>,
+    /// The snapshot before, unless the log no longer reaches back to it.
+    pub(super) older: Option<Rc<Saved<P>>>,
+    /// The log is whole.
+    pub(super) reaches_back: bool,
     pub(super) stalled: bool,
     /// Its machine is gone, with its disk.
     pub(super) lost: bool,
@@ -67,12 +68,16 @@ pub(super) struct Live<P: Protocol> {
     /// The epoch of what it executes.
     pub(super) epoch: u32,
     pub(super) receives: Option<SnapshotId>,
-    /// An own snapshot that the log is not durable for yet.
+    /// An own snapshot that is not durable yet, and whether another is to follow.
     pub(super) unsaved: Option<Rc<Saved<P>>>,
+    pub(super) wanted: bool,
+    /// The last snapshot before the state of another replica was installed, within an epoch. The
+    /// first one after it has nothing before it.
+    pub(super) line: Option<SnapshotId>,
 }
 
 impl<P: Protocol> World<P> {
-    fn fresh(&mut self, at: Machine, me: MemberId, list: Option<Membership>) -> Live<P> {
+    pub(super) fn fresh(&mut self, at: Machine, me: MemberId, list: Option<Membership>) -> Live<P> {
         let settings = self.settings();
         let epochs = Epochs::new(me, at, list, settings, Limits::default());
         #[cfg(test)]
@@ -88,6 +93,8 @@ impl<P: Protocol> World<P> {
             epoch: 0,
             receives: None,
             unsaved: None,
+            wanted: false,
+            line: None,
         }
     }
 
@@ -102,67 +109,13 @@ impl<P: Protocol> World<P> {
             log: Vec::new(),
             flushed: 0,
             saved: None,
+            older: None,
+            reaches_back: true,
             stalled: false,
             lost: false,
             retired: false,
         };
         self.hosts.insert(at, host);
-    }
-
-    pub(super) fn fail(&mut self, at: Machine) -> Result<(), String> {
-        let host = self.hosts.get_mut(&at).expect("it is there");
-        self.open.retain(|(machine, _), _| *machine != at);
-        if host.live.take().is_some() {
-            host.log.truncate(host.flushed);
-            host.stalled = false;
-        }
-        Ok(())
-    }
-
-    pub(super) fn boot(&mut self, at: Machine) -> Result<(), String> {
-        let host = &self.hosts[&at];
-        if host.live.is_some() || host.lost || host.retired {
-            return Ok(());
-        }
-        let (first, saved) = (host.first.clone(), host.saved.clone());
-        let (log, flushed, number) = (host.log.clone(), host.flushed, host.number);
-        self.tally.restarts += 1;
-        let mut live = self.fresh(at, number, first);
-        let mut past = CoreOutput::default();
-        let mut begin = 0;
-        if let Some(saved) = &saved {
-            let Checkpoint { position, executed, shared, own } = saved.checkpoint.clone();
-            live.epochs.restore_snapshot(saved.list.clone(), shared, &executed, position);
-            live.applier = Applier::restore(&saved.state).expect("its own state");
-            for record in own {
-                live.epochs.restore(saved.list.epoch(), Record::Core(record), &mut past);
-            }
-            begin = usize::try_from(position.records()).expect("a short log");
-        }
-        for (epoch, record) in log[begin..].iter().cloned() {
-            self.tally.replayed += usize::from(matches!(record, Record::Start(_)));
-            live.epochs.restore(epoch, record, &mut past);
-        }
-        for execution in std::mem::take(&mut past.execute) {
-            for command in execution.batch.commands() {
-                live.applier.apply(command, false);
-            }
-        }
-        live.epoch = live.epochs.list().map_or(0, Membership::epoch);
-        live.heard = live.epochs.memory().into_iter().collect();
-        live.began = durable(flushed).position();
-        let mut out = Output::default();
-        live.epochs.resume(self.now, durable(flushed), &mut out);
-        let own = saved.map(|saved| (saved.list.epoch(), saved.saved_as()));
-        let host = self.hosts.get_mut(&at).expect("it is there");
-        host.lives += 1;
-        live.life = host.lives;
-        host.live = Some(live);
-        self.carry_out(at, out)?;
-        match own {
-            Some((epoch, own)) => self.feed(at, vec![Input::Saved { epoch, own }]),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn feed(
@@ -234,7 +187,8 @@ impl<P: Protocol> World<P> {
         let mut inputs = Vec::new();
         for (epoch, read) in out.snapshot_reads {
             let SnapshotRead { snapshot, bytes, .. } = read;
-            let has = host.saved.as_ref().is_some_and(|saved| saved.id == snapshot);
+            let mut readable = host.saved.iter().chain(&host.older);
+            let has = readable.any(|saved| saved.id == snapshot);
             let bytes = has.then(|| Bytes::from(vec![0; bytes as usize]));
             inputs.push(Input::Read { epoch, read, bytes });
         }
@@ -281,46 +235,11 @@ impl<P: Protocol> World<P> {
         }
         live.applier = Applier::restore(&saved.state).expect("a state");
         live.epoch = saved.list.epoch();
-        live.unsaved = None;
+        if !later {
+            live.line = Some(SnapshotId(self.shelf.len() as u64));
+        }
         self.carry_out(at, out)?;
         self.save(at)
-    }
-
-    /// Takes an own snapshot.
-    pub(super) fn save(&mut self, at: Machine) -> Result<(), String> {
-        let id = SnapshotId(self.shelf.len() as u64 + 1);
-        let host = self.hosts.get_mut(&at).expect("it is there");
-        let Some(live) = &mut host.live else { return Ok(()) };
-        let Some((list, checkpoint)) = live.epochs.checkpoint() else { return Ok(()) };
-        let state = live.applier.snapshot();
-        let saved = Rc::new(Saved { list, checkpoint, state, id });
-        self.shelf.insert(id, saved.clone());
-        live.unsaved = Some(saved);
-        self.write_out(at)
-    }
-
-    /// The disk does what it can.
-    pub(super) fn write_out(&mut self, at: Machine) -> Result<(), String> {
-        let host = self.hosts.get_mut(&at).expect("it is there");
-        let Some(live) = &mut host.live else { return Ok(()) };
-        if host.stalled {
-            return Ok(());
-        }
-        let mut inputs = Vec::new();
-        if host.flushed < host.log.len() {
-            host.flushed = host.log.len();
-            inputs.push(Input::Core(CoreInput::Durable(durable(host.flushed))));
-        }
-        if let Some(saved) = live.unsaved.take() {
-            let position = saved.checkpoint.position;
-            assert!(
-                position <= durable(host.flushed).position(),
-                "a snapshot is of what was put out"
-            );
-            inputs.push(Input::Saved { epoch: saved.list.epoch(), own: saved.saved_as() });
-            host.saved = Some(saved);
-        }
-        if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
     }
 }
 
@@ -339,6 +258,6 @@ impl<P: Protocol> Live<P> {
     }
 }
 
-fn durable(records: usize) -> Durable {
+pub(super) fn durable(records: usize) -> Durable {
     Durable::flushed(LogPosition::new(records as u64))
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod calm;
 mod clients;
+mod disks;
 mod machines;
 #[cfg(test)]
 mod story;
@@ -53,6 +54,8 @@ pub(super) struct World<P: Protocol> {
     first: Membership,
     #[cfg(test)]
     plant: Option<Plant>,
+    /// Disks are slow, and damaged now and then.
+    rough: bool,
     now: Time,
     hosts: BTreeMap<Machine, Host<P>>,
     post: Vec<Letter<P>>,
@@ -104,6 +107,7 @@ impl<P: Protocol> World<P> {
             first: list.clone(),
             #[cfg(test)]
             plant: None,
+            rough: false,
             now: Time::ZERO,
             hosts: BTreeMap::new(),
             post: Vec::new(),
@@ -146,9 +150,11 @@ impl<P: Protocol> World<P> {
     /// What promise was broken.
     pub(super) fn judge(mut self) -> Result<Tally, String> {
         self.start_all();
+        self.rough = true;
         for _ in 0..STEPS {
             self.act()?;
         }
+        self.rough = false;
         self.calm_down()?;
         self.tally.changes = self.begun.len() - 1;
         self.tally.answered = self.answered.len();
@@ -277,19 +283,24 @@ impl<P: Protocol> World<P> {
         self.feed(at, vec![Input::Heard { peer: of, known }])
     }
 
-    /// A machine is gone for good, if the last lists can do without it: whoever is in an earlier
-    /// epoch fetches the state of one of these.
+    /// A machine is gone for good, if the last lists can do without it.
     fn lose_machine(&mut self, at: Machine) {
-        let mut last = self.begun.values().rev().map(|(list, _)| list).take(3);
-        let can_do_without = |list: &Membership| {
-            let gone = |it: &&Member| machine_of(it) == at || self.hosts[&machine_of(it)].lost;
-            let gone = list.members().iter().filter(gone).count();
-            gone <= Quorums::new(list.len()).expect("a size").f
-        };
-        if !self.hosts[&at].lost && !self.hosts[&at].retired && last.all(can_do_without) {
+        if !self.hosts[&at].retired && self.can_do_without(at) {
             let host = self.hosts.get_mut(&at).expect("it is there");
             (host.lost, host.live) = (true, None);
             self.tally.lost += 1;
         }
+    }
+
+    /// Whether the last lists can do without a machine: whoever is in an earlier epoch fetches the
+    /// state of one of these.
+    fn can_do_without(&self, at: Machine) -> bool {
+        let mut last = self.begun.values().rev().map(|(list, _)| list).take(3);
+        let enough = |list: &Membership| {
+            let gone = |it: &&Member| machine_of(it) == at || self.hosts[&machine_of(it)].lost;
+            let gone = list.members().iter().filter(gone).count();
+            gone <= Quorums::new(list.len()).expect("a size").f
+        };
+        !self.hosts[&at].lost && last.all(enough)
     }
 }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{World, id};
 use crate::protocol::Protocol;
+use crate::protocol::multipaxos::MultiPaxos;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::{Input, Plant, Record};
 use crate::types::{Change, Known, Time};
@@ -121,6 +122,35 @@ impl<P: Protocol> World<P> {
         self.boot(u64::from(at)).expect("no violation");
     }
 
+    /// It stops at once, and starts again without its snapshots.
+    pub(in crate::sim::changes) fn restart_damaged(&mut self, at: u32) {
+        let at = u64::from(at);
+        self.fail(at).expect("no violation");
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        assert!(host.saved.is_some() && host.reaches_back, "there is a snapshot, and a whole log");
+        (host.saved, host.older) = (None, None);
+        self.start_again(at, true).expect("no violation");
+    }
+
+    /// Its directory lacks what its log rests on.
+    pub(in crate::sim::changes) fn is_refused(&self, at: u32) -> bool {
+        self.hosts[&u64::from(at)].lost
+    }
+
+    pub(in crate::sim::changes) fn has_saved(&self, at: u32) -> bool {
+        self.hosts[&u64::from(at)].saved.is_some()
+    }
+
+    /// A client asks for something.
+    pub(in crate::sim::changes) fn ask(&mut self, at: u32) {
+        self.request(u64::from(at)).expect("no violation");
+    }
+
+    /// Whether so many requests were answered.
+    pub(in crate::sim::changes) fn has_answered(&self, requests: usize) -> bool {
+        self.answered.len() >= requests
+    }
+
     /// Its machine is lost.
     pub(in crate::sim::changes) fn lose_for_good(&mut self, at: u32) {
         let host = self.hosts.get_mut(&u64::from(at)).expect("it is there");
@@ -130,5 +160,14 @@ impl<P: Protocol> World<P> {
     /// Nothing fails any more.
     pub(in crate::sim::changes) fn end_story(mut self) -> Result<(), String> {
         self.calm_down()
+    }
+}
+
+impl World<MultiPaxos> {
+    pub(in crate::sim::changes) fn leads(&self, at: u32) -> bool {
+        let live = self.hosts[&u64::from(at)].live.as_ref();
+        let core = live.and_then(|live| live.epochs.member());
+        let leader = core.and_then(|core| core.protocol().standing().leader);
+        leader.is_some_and(|leader| u32::from(leader.number()) == at)
     }
 }
