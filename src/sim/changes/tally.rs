@@ -25,12 +25,16 @@ pub(super) struct Tally {
     /// Snapshots that failed.
     pub(super) failed: usize,
     pub(super) answered: usize,
+    /// Reads that were answered without a proposal.
+    pub(super) reads: usize,
+    /// Requests that had no effect, and were not repeated.
+    pub(super) denied: usize,
     /// Schedules at whose end there was no quorum.
     pub(super) excused: usize,
 }
 
 impl Tally {
-    pub(super) fn paths(&self) -> [(&'static str, usize); 12] {
+    pub(super) fn paths(&self) -> [(&'static str, usize); 14] {
         [
             ("answered", self.answered),
             ("ended", self.ended),
@@ -41,6 +45,8 @@ impl Tally {
             ("restarts", self.restarts),
             ("superseded", self.superseded),
             ("lost", self.lost),
+            ("denied", self.denied),
+            ("excused", self.excused),
             ("damaged", self.damaged),
             ("refused", self.refused),
             ("failed snapshots", self.failed),
@@ -63,6 +69,8 @@ impl AddAssign for Tally {
         self.refused += other.refused;
         self.failed += other.failed;
         self.answered += other.answered;
+        self.reads += other.reads;
+        self.denied += other.denied;
         self.excused += other.excused;
     }
 }

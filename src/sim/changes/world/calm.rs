@@ -6,10 +6,10 @@ use std::time::Duration;
 use rand::seq::IteratorRandom;
 
 use super::{Letter, Machine, World, machine_of};
-use crate::machine::KvCommand;
 use crate::protocol::Protocol;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::Input;
+use crate::sim::linearizability::{BUDGET, Verdict, check};
 use crate::types::{Member, Membership, Quorums, RequestId};
 
 impl<P: Protocol> World<P> {
@@ -28,7 +28,7 @@ impl<P: Protocol> World<P> {
             for at in ids {
                 self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
             }
-            let letters: Vec<Letter<P>> = std::mem::take(&mut self.post);
+            let letters: Vec<Letter<P::Message>> = std::mem::take(&mut self.post);
             for letter in letters {
                 self.arrive(letter)?;
             }
@@ -44,25 +44,32 @@ impl<P: Protocol> World<P> {
         if lost > Quorums::new(newest.len()).expect("a size").f {
             // A machine was lost while the list grew shorter: so was the quorum.
             self.tally.excused += 1;
-            return Ok(());
+            return self.check_history();
         }
-        self.check_settled()
+        self.check_settled()?;
+        self.check_history()
+    }
+
+    /// What clients were told fits one order.
+    fn check_history(&self) -> Result<(), String> {
+        match check(&self.history.history(), BUDGET) {
+            Verdict::Linearizable => Ok(()),
+            Verdict::TooHard { key } => Err(format!("nobody knows about {key:?}: too hard")),
+            Verdict::Violation(found) => Err(found.to_string()),
+        }
     }
 
     /// What was not answered is asked of members of the newest list.
     pub(super) fn retry(&mut self) -> Result<(), String> {
         let newest = self.begun.last_key_value().expect("there is one").1.0.clone();
-        let open: Vec<(RequestId, KvCommand)> = self
-            .asked
-            .iter()
-            .filter(|(request, _)| !self.answered.contains(request))
-            .map(|(request, typed)| (*request, typed.clone()))
-            .collect();
-        for (request, typed) in open {
+        let open = self.asked.keys().filter(|request| !self.answered.contains_key(*request));
+        let open = open.filter(|request| !self.given_up.contains(*request));
+        let open: Vec<RequestId> = open.copied().collect();
+        for request in open {
             let up = |member: &&Member| self.hosts[&machine_of(member)].live.is_some();
             let member = newest.members().iter().filter(up).choose(&mut self.rng);
             if let Some(at) = member.map(machine_of) {
-                self.request_at(at, request, typed)?;
+                self.request_at(at, request)?;
             }
         }
         Ok(())
@@ -96,9 +103,13 @@ impl<P: Protocol> World<P> {
                 return Err(format!("{at} is in epoch {epoch:?} of {}", newest.epoch()));
             }
             states.insert(live.applier.digest());
-            let lost = self.answered.iter().find(|it| !live.applier.sessions().is_used(**it));
-            if let Some(lost) = lost {
+            let used = |request: &RequestId| live.applier.sessions().is_used(*request);
+            let written = |request: &&RequestId| self.asked[*request].writes();
+            if let Some(lost) = self.answered.keys().filter(written).find(|it| !used(it)) {
                 return Err(format!("{lost} was answered, and {at} does not know it"));
+            }
+            if let Some(done) = self.given_up.iter().find(|it| used(it)) {
+                return Err(format!("{done} had no effect, it was said, and {at} has executed it"));
             }
         }
         if states.len() != 1 {
@@ -108,7 +119,8 @@ impl<P: Protocol> World<P> {
         if let Some((at, request)) = open.next() {
             return Err(format!("{at} never says what came of {request}"));
         }
-        let open = self.asked.keys().filter(|request| !self.answered.contains(request)).count();
+        let open = self.asked.keys().filter(|request| !self.answered.contains_key(*request));
+        let open = open.filter(|request| !self.given_up.contains(*request)).count();
         if open > 0 { Err(format!("{open} commands were never answered")) } else { Ok(()) }
     }
 }

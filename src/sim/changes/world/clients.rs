@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, IteratorRandom};
 
+use super::answers::Asking;
 use super::{MOST, Machine, World, machine_of, member};
 use crate::machine::{Kv, KvCommand, StateMachine, encode};
 use crate::protocol::Protocol;
@@ -14,38 +15,49 @@ use crate::types::{Change, ClientId, Command, MemberId, Membership, ReplicaId, R
 impl<P: Protocol> World<P> {
     /// A client asks for something, new or again.
     pub(super) fn request(&mut self, at: Machine) -> Result<(), String> {
-        let open = self.asked.iter().filter(|(request, _)| !self.answered.contains(request));
-        let again = open.choose(&mut self.rng).map(|(request, typed)| (*request, typed.clone()));
-        let (request, typed) = match again.filter(|_| self.rng.random_range(0..4) == 0) {
-            Some(again) => again,
-            None => {
-                let request = RequestId::new(ClientId(7), self.asked.len() as u64 + 1);
-                let key = Bytes::from(vec![b'a' + self.rng.random_range(0..3u8)]);
-                let value = Bytes::from(format!("{request}"));
-                let typed = match self.rng.random_range(0..4) {
-                    0 => KvCommand::Cas { key, expected: None, value },
-                    1 => {
-                        let other = Bytes::from_static(b"a");
-                        KvCommand::PutMany { entries: vec![(key, value.clone()), (other, value)] }
-                    }
-                    _ => KvCommand::Put { key, value },
-                };
-                (request, typed)
-            }
+        let open = self.asked.keys().filter(|request| !self.answered.contains_key(*request));
+        let open = open.filter(|request| !self.given_up.contains(*request)).copied();
+        let again = open.choose(&mut self.rng).filter(|_| self.rng.random_range(0..4) == 0);
+        let request = match again {
+            Some(request) => request,
+            None => self.think_of_something(),
         };
-        self.request_at(at, request, typed)
+        self.request_at(at, request)
     }
 
-    pub(super) fn request_at(
-        &mut self,
-        at: Machine,
-        request: RequestId,
-        typed: KvCommand,
-    ) -> Result<(), String> {
-        let footprint = Kv::footprint(&typed);
-        let payload = encode(&typed).expect("it has an encoding");
-        self.asked.insert(request, typed);
-        self.asked_at.insert((request, at));
+    /// Every value is written once, so that a read shows which write it has seen.
+    fn think_of_something(&mut self) -> RequestId {
+        let request = RequestId::new(ClientId(7), self.asked.len() as u64 + 1);
+        let key = Bytes::from(vec![b'a' + self.rng.random_range(0..3u8)]);
+        let value = Bytes::from(format!("{request}"));
+        let typed = match self.rng.random_range(0..8) {
+            0 => KvCommand::Cas { key, expected: None, value },
+            1 => {
+                let latest = self.asked.len() as u64;
+                let expected = RequestId::new(ClientId(7), self.rng.random_range(0..=latest));
+                let expected = Some(Bytes::from(format!("{expected}")));
+                KvCommand::Cas { key, expected, value }
+            }
+            2 => {
+                let other = Bytes::from_static(b"a");
+                KvCommand::PutMany { entries: vec![(key, value.clone()), (other, value)] }
+            }
+            3 | 4 => KvCommand::Get { key },
+            5 => KvCommand::Del { key },
+            _ => KvCommand::Put { key, value },
+        };
+        let asking = Asking::new(typed, &self.history, self.now);
+        self.asked.insert(request, asking);
+        request
+    }
+
+    pub(super) fn request_at(&mut self, at: Machine, request: RequestId) -> Result<(), String> {
+        let typed = &self.asked[&request].typed;
+        let footprint = Kv::footprint(typed);
+        let payload = encode(typed).expect("it has an encoding");
+        if self.hosts[&at].live.is_some() {
+            *self.asked_at.entry((request, at)).or_default() += 1;
+        }
         // Any: the caller does not know the epoch in which it will be proposed.
         let origin = ReplicaId::from_index(self.rng.random_range(0..MOST));
         let command = Command { request, floor: 0, origin, footprint, payload };

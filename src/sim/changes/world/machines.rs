@@ -10,7 +10,7 @@ use crate::machine::{Applier, Kv};
 use crate::protocol::Protocol;
 use crate::replica::epochs::{Epochs, Input, Output, Record};
 use crate::replica::{Arrival, Checkpoint, Limits, OwnSnapshot, SnapshotId, SnapshotRead};
-use crate::types::{Durable, Known, LogPosition, MemberId, Membership};
+use crate::types::{Durable, Known, LogPosition, MemberId, Membership, RequestId};
 
 /// A snapshot, as it is on disks and on its way.
 pub(super) struct Saved<P: Protocol> {
@@ -163,6 +163,9 @@ impl<P: Protocol> World<P> {
             self.post.extend(to.into_iter().map(letter));
         }
         self.execute(at, out.execute)?;
+        let denied: Vec<RequestId> = out.rejected.iter().map(|(request, _)| *request).collect();
+        self.deny(at, &denied);
+        self.deny(at, &out.removed);
         let host = self.hosts.get_mut(&at).expect("it is there");
         let live = host.live.as_mut().expect("it runs");
         for (request, _) in &out.rejected {
@@ -214,6 +217,7 @@ impl<P: Protocol> World<P> {
             self.save(at)?;
         }
         self.write_out(at)?;
+        self.read(at, out.reads)?;
         if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
     }
 

@@ -17,16 +17,18 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::tally::Tally;
-use crate::machine::{Applier, Kv, KvCommand};
+use crate::machine::{Applier, Kv, Outcome};
 use crate::protocol::Protocol;
 #[cfg(test)]
 use crate::replica::epochs::Plant;
 use crate::replica::epochs::{Input, Message};
 use crate::replica::{Input as CoreInput, SnapshotId};
+use crate::sim::history::Recorder;
 use crate::types::{
     Known, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId, Retention,
     Settings, Time, Timing,
 };
+use answers::Asking;
 use machines::{Host, Saved};
 
 /// The driver's actions in one schedule.
@@ -39,13 +41,14 @@ const MOST: usize = 5;
 pub(in crate::sim::changes) type Machine = u64;
 
 /// A frame on its way.
-struct Letter<P: Protocol> {
+#[derive(Clone)]
+struct Letter<M> {
     from: MemberId,
     /// The sender's life, and how far its log was durable.
     known: Known,
     to: MemberId,
     epoch: Option<u32>,
-    message: Message<P::Message>,
+    message: Message<M>,
 }
 
 pub(super) struct World<P: Protocol> {
@@ -58,20 +61,25 @@ pub(super) struct World<P: Protocol> {
     rough: bool,
     now: Time,
     hosts: BTreeMap<Machine, Host<P>>,
-    post: Vec<Letter<P>>,
+    post: Vec<Letter<P::Message>>,
+    /// What arrives much later, and perhaps arrived before.
+    late: Vec<Letter<P::Message>>,
     /// Who hears and says nothing for now.
     away: BTreeSet<Machine>,
     /// All snapshots that were ever taken.
     shelf: BTreeMap<SnapshotId, Rc<Saved<P>>>,
     /// By epoch: the list, and the state it begins with.
     begun: BTreeMap<u32, (Membership, u64)>,
-    /// What clients have asked for, and what was answered.
-    asked: BTreeMap<RequestId, KvCommand>,
-    answered: BTreeSet<RequestId>,
+    /// What clients have asked for, what was answered, and how that looked to the clients.
+    asked: BTreeMap<RequestId, Asking>,
+    answered: BTreeMap<RequestId, Outcome>,
+    history: Recorder,
+    /// Requests of which a replica has said that they had no effect, and that nobody repeats.
+    given_up: BTreeSet<RequestId>,
     /// Lists that were proposed at replicas, and not answered yet.
     open: BTreeMap<(Machine, RequestId), Membership>,
-    /// Which replicas were asked for what.
-    asked_at: BTreeSet<(RequestId, Machine)>,
+    /// Which replicas were asked for what, and how often.
+    asked_at: BTreeMap<(RequestId, Machine), usize>,
     tally: Tally,
 }
 
@@ -111,13 +119,16 @@ impl<P: Protocol> World<P> {
             now: Time::ZERO,
             hosts: BTreeMap::new(),
             post: Vec::new(),
+            late: Vec::new(),
             away: BTreeSet::new(),
             shelf: BTreeMap::new(),
             begun: BTreeMap::new(),
             asked: BTreeMap::new(),
-            answered: BTreeSet::new(),
+            answered: BTreeMap::new(),
+            history: Recorder::new(),
+            given_up: BTreeSet::new(),
             open: BTreeMap::new(),
-            asked_at: BTreeSet::new(),
+            asked_at: BTreeMap::new(),
             tally: Tally::default(),
         };
         let empty = Applier::new(Kv::default()).digest();
@@ -179,8 +190,8 @@ impl<P: Protocol> World<P> {
             0..400 => self.deliver(),
             400..640 => self.tick(at),
             640..740 => self.request(at),
-            740..755 => self.change(at),
-            755..785 => self.fail(at),
+            740..765 => self.change(at),
+            765..785 => self.fail(at),
             785..815 => self.boot(at),
             815..845 => {
                 let host = self.hosts.get_mut(&at).expect("it is there");
@@ -194,11 +205,12 @@ impl<P: Protocol> World<P> {
                 }
                 Ok(())
             }
-            885..890 => {
+            885..887 => {
                 self.lose_machine(at);
                 Ok(())
             }
-            890..900 => self.drop_some(),
+            887..895 => self.drop_some(),
+            895..900 => self.deliver_late(),
             _ => self.pass(),
         }
     }
@@ -239,10 +251,28 @@ impl<P: Protocol> World<P> {
         if self.away.contains(&letter.known.directory) {
             return Ok(());
         }
+        match self.rng.random_range(0..64) {
+            0 => self.post.push(letter.clone()),
+            1 => self.late.push(letter.clone()),
+            2 => {
+                self.late.push(letter);
+                return Ok(());
+            }
+            _ => {}
+        }
         self.arrive(letter)
     }
 
-    fn arrive(&mut self, letter: Letter<P>) -> Result<(), String> {
+    /// A frame of long ago arrives, perhaps of an epoch before.
+    fn deliver_late(&mut self) -> Result<(), String> {
+        if self.late.is_empty() {
+            return Ok(());
+        }
+        let letter = self.late.swap_remove(self.rng.random_range(0..self.late.len()));
+        self.arrive(letter)
+    }
+
+    fn arrive(&mut self, letter: Letter<P::Message>) -> Result<(), String> {
         let Letter { from, known, to, epoch, message } = letter;
         let is_there =
             |(at, host): &(&Machine, &Host<P>)| host.number == to && !self.away.contains(*at);
