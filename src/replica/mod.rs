@@ -143,6 +143,8 @@ pub struct Core<P: Protocol> {
     joining: bool,
     /// What was installed last, until a durable own snapshot holds it.
     unsaved_install: Option<Executed>,
+    /// Own commands that were proposed may be executed in a state that was installed.
+    unsure: bool,
 }
 
 impl<P: Protocol> Core<P> {
@@ -177,6 +179,7 @@ impl<P: Protocol> Core<P> {
             ended: None,
             joining: false,
             unsaved_install: None,
+            unsure: false,
             settings,
             limits,
         }
@@ -217,15 +220,6 @@ impl<P: Protocol> Core<P> {
         self.propose_batches(out);
         self.write_heard(out);
         out.add_wishes(&mut self.wishes);
-    }
-
-    fn start(&mut self, now: Time) {
-        self.started = true;
-        self.detector.start(now);
-        if self.memory.is_ahead() {
-            // Brought from an earlier epoch: the first record of this one may rest on it.
-            self.fx.put_in_front();
-        }
     }
 
     /// What is remembered of the others.

@@ -181,9 +181,10 @@ impl KeyedAdmission {
         fresh.into_values().map(|command| command.request).collect()
     }
 
-    /// All that wait, in their order.
-    pub(super) fn into_waiting(self) -> Vec<Command> {
-        self.waiting.into_values().collect()
+    /// All that wait, in their order: those that were proposed before, and new ones.
+    pub(super) fn into_waiting(mut self) -> (Vec<Command>, Vec<Command>) {
+        let new = self.waiting.split_off(&FIRST);
+        (self.waiting.into_values().collect(), new.into_values().collect())
     }
 
     /// An instance's payload became known here: it uses its keys until it is executed.

@@ -77,8 +77,8 @@ impl Admission {
         }
     }
 
-    /// All that wait, in their order.
-    pub(super) fn into_waiting(self) -> Vec<Command> {
+    /// All that wait, in their order: those that were proposed before, and new ones.
+    pub(super) fn into_waiting(self) -> (Vec<Command>, Vec<Command>) {
         match self {
             Admission::Keyed(keyed) => keyed.into_waiting(),
             Admission::Queued(queue) => queue.into_waiting(),

@@ -62,8 +62,9 @@ impl Queue {
         Some(Batch::new(commands))
     }
 
-    /// All that wait, in their order.
-    pub(super) fn into_waiting(self) -> Vec<Command> {
-        self.commands.into()
+    /// All that wait, in their order: those that were proposed before, and new ones.
+    pub(super) fn into_waiting(mut self) -> (Vec<Command>, Vec<Command>) {
+        let new = self.commands.split_off(self.returned);
+        (self.commands.into(), new.into())
     }
 }

@@ -9,11 +9,15 @@ use crate::types::{
     ReplicaId, Time,
 };
 
-/// What the next epoch takes over from a core.
+/// What the next epoch takes over from a core: own commands that will not be executed in this one,
+/// and more.
 pub(super) struct Remains {
-    /// Own commands that were not executed and never will be in this epoch: first those that were
-    /// proposed, then those that waited, then reads.
-    pub(super) commands: Vec<Command>,
+    /// Those that were proposed.
+    pub(super) proposed: Vec<Command>,
+    /// Those that waited, then reads. They had no effect.
+    pub(super) waiting: Vec<Command>,
+    /// What was proposed may have been executed in a state that was installed.
+    pub(super) unsure: bool,
     /// What is remembered of the others.
     pub(super) memory: Memory,
     /// Where the log ends.
@@ -122,16 +126,20 @@ impl<P: Protocol> Core<P> {
     pub(super) fn into_remains(self) -> Remains {
         let mut own: Vec<(InstanceId, _)> = self.own.into_iter().collect();
         own.sort_unstable_by_key(|(id, _)| *id);
-        let mut commands = Vec::new();
+        let mut proposed = Vec::new();
         for (_, (_, batch)) in own {
-            commands.extend_from_slice(batch.commands());
+            proposed.extend_from_slice(batch.commands());
         }
-        commands.extend(self.admission.into_waiting());
-        commands.extend(self.reads.into_waiting());
-        // A change of the list is of one epoch.
-        commands.retain(|command| command.request.client != ClientId::MEMBERS);
+        let (returned, mut waiting) = self.admission.into_waiting();
+        proposed.extend(returned);
+        waiting.extend(self.reads.into_waiting());
+        for commands in [&mut proposed, &mut waiting] {
+            // A change of the list is of one epoch.
+            commands.retain(|command| command.request.client != ClientId::MEMBERS);
+        }
+        let (memory, unsure) = (self.memory, self.unsure);
         let end = self.fx.end();
-        Remains { commands, memory: self.memory, end, durable: self.durable }
+        Remains { proposed, waiting, unsure, memory, end, durable: self.durable }
     }
 
     /// What waits until the epoch begins here. The rest of what arrives before is lost, as on the
@@ -150,17 +158,24 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Takes over what an earlier epoch left.
-    pub(super) fn take_over(&mut self, commands: Vec<Command>, memory: Memory) {
+    /// Takes over what an earlier epoch left: what is remembered of the others, and commands. If it
+    /// is `unsure`, those that were proposed may have been executed.
+    pub(super) fn take_over(
+        &mut self,
+        left: (Vec<Command>, Vec<Command>),
+        memory: Memory,
+        unsure: bool,
+    ) {
         let me = self.settings.me;
         self.memory = memory;
         if self.started && self.memory.is_ahead() {
             self.fx.put_in_front();
         }
-        // In front, as what was proposed before: where a state was fetched, nobody here knows
-        // whether they were executed.
-        let commands = commands.into_iter().map(|command| Command { origin: me, ..command });
-        self.admission.push_front(commands);
+        self.unsure = unsure;
+        let ours = |command| Command { origin: me, ..command };
+        let (proposed, waiting) = left;
+        self.admission.push_front(proposed.into_iter().map(ours));
+        waiting.into_iter().map(ours).for_each(|command| self.admission.push_back(command));
     }
 
     /// The same after a log that has grown meanwhile. All records of this core are durable, or there

@@ -20,12 +20,14 @@ impl<P: Protocol> Epochs<P> {
             self.conclude(&mut core, &next, out);
         }
         let in_log = core.is_in_log();
-        let Remains { commands, memory, end, durable } = core.into_remains();
+        let Remains { proposed, waiting, unsure, memory, end, durable } = core.into_remains();
         self.end = end;
         out.ended.push(next.clone());
         self.settle_change(&next, out);
         if self.place_in(&next).is_none() {
-            out.removed.extend(commands.iter().map(|command| command.request));
+            let known = if unsure { &mut out.unsure } else { &mut out.removed };
+            known.extend(proposed.iter().map(|command| command.request));
+            out.removed.extend(waiting.iter().map(|command| command.request));
             if !self.rules.serves_the_last_state() {
                 out.retired = Some(next.clone());
             }
@@ -36,13 +38,13 @@ impl<P: Protocol> Epochs<P> {
         if !in_log {
             // An own snapshot shows how the epoch ended.
             let mut core = self.core(&next, end, durable).silent();
-            core.take_over(commands, self.remembered(&memory, &next));
+            core.take_over((proposed, waiting), self.remembered(&memory, &next), unsure);
             out.snapshot_wanted = true;
             return self.enter(next, Stage::Member(Box::new(core)));
         }
         let after = self.write(&next, Record::Start(next.clone()), out);
         let mut core = self.core(&next, after, durable);
-        core.take_over(commands, self.remembered(&memory, &next));
+        core.take_over((proposed, waiting), self.remembered(&memory, &next), unsure);
         self.enter(
             next,
             Stage::Starting(Starting { core: Box::new(core), after, is_restored: false }),

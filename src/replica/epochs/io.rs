@@ -105,6 +105,9 @@ pub struct Output<M, R> {
     /// Commands that surely had no effect here: this replica is no member any more. Another may
     /// be asked under the same ids.
     pub removed: Vec<RequestId>,
+    /// Commands that may have had an effect, or not: this replica is no member any more. Another may
+    /// be asked under the same ids.
+    pub unsure: Vec<RequestId>,
     /// Own instances whose decision became known.
     pub committed: Vec<Committed>,
     /// An epoch ended after all of `execute`; the next has this list.
@@ -136,6 +139,7 @@ impl<M, R> Default for Output<M, R> {
             reads: Vec::new(),
             rejected: Vec::new(),
             removed: Vec::new(),
+            unsure: Vec::new(),
             committed: Vec::new(),
             ended: Vec::new(),
             changed: Vec::new(),

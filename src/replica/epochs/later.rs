@@ -62,10 +62,15 @@ impl<P: Protocol> Epochs<P> {
             let mut core = Box::new(core.in_later_log(after, self.durable));
             let mut inner = replica::Output::default();
             let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
-            let (commands, memory) = stage.into_remains();
+            let (proposed, waiting, memory) = stage.into_remains();
             let crosses = self.rules.remembers_the_others();
             let memory = if crosses { memory } else { Memory::default() };
-            core.take_over(commands, self.remembered(&memory, list));
+            // Nobody here knows whether what was proposed is in the state that was fetched.
+            let left = match self.rules.what_crosses_is_not_fresh() {
+                true => (proposed, waiting),
+                false => (Vec::new(), [proposed, waiting].concat()),
+            };
+            core.take_over(left, self.remembered(&memory, list), true);
             core.install_first(now, shared, executed, &mut inner);
             if !self.rules.joins_once_durable() {
                 core.note_joined(executed);

@@ -45,6 +45,7 @@ use crate::types::{
     ReplicaId, ReplicaSet, Settings, Time,
 };
 
+use self::core::Remains;
 use self::later::{Later, beyond};
 use self::removed::Last;
 use self::rules::Rules;
@@ -257,6 +258,7 @@ impl<P: Protocol> Epochs<P> {
                 if core.is_joining() && !core.has_state() {
                     return None;
                 }
+                assert!(core.ended().is_none(), "the state is of the epoch of the list");
                 Some((self.list.clone()?, core.checkpoint()))
             }
             Stage::Starting(Starting { is_restored: true, .. }) => None,
@@ -421,15 +423,15 @@ impl<P: Protocol> Epochs<P> {
 }
 
 impl<P: Protocol> Stage<P> {
-    /// Its commands, and what it remembers of the others.
-    fn into_remains(self) -> (Vec<Command>, Memory) {
+    /// Its commands, those that were proposed first, and what it remembers of the others.
+    fn into_remains(self) -> (Vec<Command>, Vec<Command>, Memory) {
         match self {
             Stage::Member(core) | Stage::Starting(Starting { core, .. }) => {
-                let remains = core.into_remains();
-                (remains.commands, remains.memory)
+                let Remains { proposed, waiting, memory, .. } = core.into_remains();
+                (proposed, waiting, memory)
             }
-            Stage::Stranger(commands) => (commands, Memory::default()),
-            Stage::Removed(_) => (Vec::new(), Memory::default()),
+            Stage::Stranger(waiting) => (Vec::new(), waiting, Memory::default()),
+            Stage::Removed(_) => (Vec::new(), Vec::new(), Memory::default()),
         }
     }
 }

@@ -45,30 +45,32 @@ impl<P: Protocol> Epochs<P> {
         if self.is_removed() {
             return self.tell(from, out);
         }
-        let present = self.epoch();
-        match (epoch.cmp(&present), message) {
-            (Ordering::Less, _) => self.tell(from, out),
-            (Ordering::Greater, _) => self.ask(from, out),
-            (Ordering::Equal, None) => {}
-            (Ordering::Equal, Some(message)) => {
-                let Some(position) = self.list.as_ref().and_then(|list| list.position(from)) else {
+        match epoch.cmp(&self.epoch()) {
+            Ordering::Greater => return self.ask(from, out),
+            Ordering::Less => {
+                self.tell(from, out);
+                if self.rules.old_frames_are_not_acted_on() {
                     return;
-                };
-                match message {
-                    Message::Entered { asks } => {
-                        self.entered.insert(from);
-                        // It may have forgotten in a restart what it was told.
-                        if asks && self.member().is_some() {
-                            let answer = Message::Entered { asks: false };
-                            out.messages.push((vec![from], epoch, answer));
-                        }
-                    }
-                    Message::Core(message) => {
-                        ours.push(replica::Input::Peer { from: position, message });
-                    }
-                    Message::Over { .. } => unreachable!("it was handled above"),
                 }
             }
+            Ordering::Equal => {}
+        }
+        let list = self.list.as_ref();
+        let Some(position) = list.and_then(|list| list.position(from)) else { return };
+        match message {
+            Some(Message::Entered { asks }) => {
+                self.entered.insert(from);
+                // It may have forgotten in a restart what it was told.
+                if asks && self.member().is_some() {
+                    let answer = Message::Entered { asks: false };
+                    out.messages.push((vec![from], epoch, answer));
+                }
+            }
+            Some(Message::Core(message)) => {
+                ours.push(replica::Input::Peer { from: position, message });
+            }
+            Some(Message::Over { .. }) => unreachable!("it was handled above"),
+            None => {}
         }
     }
 
@@ -147,7 +149,8 @@ impl<P: Protocol> Epochs<P> {
                 Some(Later { list, since: self.now, server, core: None, heard: Vec::new() });
             if !self.rules.takes_part_while_it_fetches() {
                 let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
-                self.stage = Stage::Stranger(stage.into_remains().0);
+                let (proposed, waiting, _) = stage.into_remains();
+                self.stage = Stage::Stranger([proposed, waiting].concat());
             }
         }
     }

@@ -56,7 +56,7 @@ impl<P: Protocol> Epochs<P> {
                 }
                 let memory = self.remembered(core.memory(), &next);
                 let mut core = self.core(&next, LogPosition::default(), self.durable);
-                core.take_over(Vec::new(), memory);
+                core.take_over((Vec::new(), Vec::new()), memory, false);
                 self.enter(next, Stage::Member(Box::new(core)));
                 self.is_marked = true;
             }

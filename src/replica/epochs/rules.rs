@@ -15,6 +15,8 @@ pub(crate) enum Plant {
     TakesAnyDirectory,
     EndsInSilence,
     SkipsWhatItJoined,
+    TakesCommandsForFresh,
+    ActsOnOldFrames,
 }
 
 rules! {
@@ -36,4 +38,8 @@ rules! {
     concludes_an_epoch = EndsInSilence;
     /// A replica that has lost the snapshot with which it joined an epoch is refused.
     what_was_joined_is_needed = SkipsWhatItJoined;
+    /// Commands that cross to an epoch whose state was fetched may have been executed.
+    what_crosses_is_not_fresh = TakesCommandsForFresh;
+    /// A frame of an older epoch is never acted on.
+    old_frames_are_not_acted_on = ActsOnOldFrames;
 }

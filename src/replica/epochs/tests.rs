@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Epochs, Input, Output};
 use crate::protocol::epaxos::{EPaxos, Message, Record};
 use crate::replica::core_tests::{Cluster, command, key, replica};
-use crate::replica::{Input as CoreInput, Limits};
+use crate::replica::{Checkpoint, Input as CoreInput, Limits};
 use crate::types::{
     Batch, Change, Command, Durable, LogPosition, Member, MemberId, Membership, Optimisations,
     Quorums, Retention, Settings, Time, Timing,
@@ -95,4 +95,29 @@ fn a_list_that_cannot_be_decoded_has_no_effect_anywhere() {
     for together in [vec![ends.clone(), other.clone()], vec![other, ends]] {
         assert_eq!(core.list_after(&Batch::new(together)), None);
     }
+}
+
+/// What a replica is left with that was cut off while its command was under way, and the rest went
+/// on; and whether it then installs their state.
+fn left(installs: bool) -> (Vec<Command>, bool) {
+    let mut cluster = Cluster::new(3, Limits::default());
+    cluster.away.insert(replica(0));
+    cluster.propose(0, 1, key(1));
+    cluster.propose(1, 1, key(2));
+    cluster.run();
+    if installs {
+        let Checkpoint { shared, executed, .. } = cluster.cores[1].checkpoint();
+        let mut out = Default::default();
+        assert!(cluster.cores[0].install(cluster.now, shared, &executed, &mut out));
+    }
+    let remains = cluster.cores.remove(0).into_remains();
+    assert!(remains.waiting.is_empty());
+    (remains.proposed, remains.unsure)
+}
+
+#[test]
+fn what_was_proposed_may_be_in_a_state_that_was_installed() {
+    let ours = command(0, 1, key(1), Bytes::from_static(b"x"));
+    assert_eq!(left(false), (vec![ours.clone()], false), "nobody has executed it");
+    assert_eq!(left(true), (vec![ours], true));
 }

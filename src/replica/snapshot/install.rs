@@ -47,6 +47,7 @@ impl<P: Protocol> Core<P> {
         self.receiver.installed(self.executor.executed(), now);
         self.installed += 1;
         self.unsaved_install = Some(executed.clone());
+        self.unsure = true;
         self.write_heard(out);
         out.add_wishes(&mut self.wishes);
         true

@@ -47,24 +47,63 @@ fn a_log_is_read_past_the_end_of_an_epoch() {
 }
 
 /// Panics if none of so many worlds finds the planted bug.
-fn caught(plant: Plant, seeds: u64) {
-    let ended = run::<EPaxos>(0..seeds, Some(plant));
-    assert!(ended.is_err(), "{plant:?} was not found in {seeds} worlds: {ended:?}");
+fn caught<P: Protocol>(plant: Plant, seeds: u64) {
+    let ended = run::<P>(0..seeds, Some(plant));
+    assert!(ended.is_err(), "{} {plant:?} was not found in {seeds} worlds: {ended:?}", P::NAME);
 }
 
 #[test]
 fn a_removed_replica_that_keeps_nothing_is_found() {
-    caught(Plant::RetiresAtOnce, 400);
+    caught::<EPaxos>(Plant::RetiresAtOnce, 400);
 }
 
 #[test]
 fn a_removed_replica_that_leaves_too_soon_is_found() {
-    caught(Plant::RetiresOnHearsay, 400);
+    caught::<EPaxos>(Plant::RetiresOnHearsay, 400);
 }
 
 #[test]
 fn a_replica_that_joins_before_its_state_is_durable_is_found() {
-    caught(Plant::JoinsAtOnce, 400);
+    caught::<EPaxos>(Plant::JoinsAtOnce, 400);
+    caught::<MultiPaxos>(Plant::JoinsAtOnce, 400);
+    caught::<FastPaxos>(Plant::JoinsAtOnce, 400);
+    caught::<Paxos>(Plant::JoinsAtOnce, 400);
+}
+
+#[test]
+fn a_replica_that_acts_on_frames_of_an_epoch_before_is_found() {
+    caught::<EPaxos>(Plant::ActsOnOldFrames, 400);
+    caught::<MultiPaxos>(Plant::ActsOnOldFrames, 400);
+    caught::<FastPaxos>(Plant::ActsOnOldFrames, 400);
+    caught::<Paxos>(Plant::ActsOnOldFrames, 400);
+}
+
+/// r3 proposes for its client and is cut off. The others decide that and go on to the next epoch,
+/// r3 fetches its state, and loses all others before it takes part.
+fn a_command_crosses_in_a_state(plant: Option<Plant>) -> Result<(), String> {
+    let mut world = World::<EPaxos>::story(3, plant);
+    let passes = |world: &mut World<EPaxos>, among: &[u32], time: Duration| {
+        let until = world.now() + time;
+        world.run_among(among, |world| world.now() > until);
+    };
+    passes(&mut world, &[1, 2, 3], Duration::from_secs(1));
+    world.write(3);
+    passes(&mut world, &[1, 2, 3], Duration::from_millis(20));
+    world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.has_executed(*at, 1)));
+    world.propose_change(1, &Change::Move { id: id(2), address: member(12).address });
+    world.run_among(&[1, 2], |world| [1, 2].iter().all(|at| world.epoch(*at) == Some(1)));
+    world.stall(3);
+    world.run_among(&[1, 3], |world| world.is_joining(3));
+    passes(&mut world, &[3], Duration::from_secs(10));
+    world.flush(3);
+    world.end_story()
+}
+
+#[test]
+fn what_may_be_in_a_state_that_was_fetched_is_not_said_to_have_had_no_effect() {
+    assert_eq!(a_command_crosses_in_a_state(None), Ok(()));
+    let denied = a_command_crosses_in_a_state(Some(Plant::TakesCommandsForFresh));
+    assert!(denied.is_err_and(|what| what.contains("had no effect")));
 }
 
 /// r3 sleeps through a change, and fetches the state. Then r1, the last that r3 heard much of, is
@@ -151,7 +190,7 @@ fn of_two_machines_with_one_number_a_single_one_takes_part() {
     assert_eq!(two_machines_have_one_number(None), Ok(()));
     let two = catch(|| two_machines_have_one_number(Some(Plant::TakesAnyDirectory)));
     assert!(!matches!(two, Ok(Ok(()))), "two replicas vote as one");
-    caught(Plant::TakesAnyDirectory, 400);
+    caught::<EPaxos>(Plant::TakesAnyDirectory, 400);
 }
 
 /// Three replicas; r3 sleeps through a change, joins the next epoch by a fetch, and votes there with

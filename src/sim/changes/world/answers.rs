@@ -119,7 +119,8 @@ impl<P: Protocol> World<P> {
             let times: usize =
                 self.asked_at.range((*request, 0)..=(*request, Machine::MAX)).map(|it| *it.1).sum();
             let once = times == 1 && self.asked_at.contains_key(&(*request, at));
-            if once && self.rng.random() && self.asked.contains_key(request) {
+            let gives_up = !self.rough || self.rng.random();
+            if once && gives_up && self.asked.contains_key(request) {
                 self.tally.denied += 1;
                 self.given_up.insert(*request);
             }

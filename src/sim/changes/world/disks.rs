@@ -114,6 +114,13 @@ impl<P: Protocol> World<P> {
         }
         let Some((list, checkpoint)) = live.epochs.checkpoint() else { return Ok(()) };
         let state = live.applier.snapshot();
+        let digest = live.applier.digest();
+        let executed = (list.epoch(), format!("{:?}", checkpoint.executed));
+        let known = *self.states.entry(executed).or_insert(digest);
+        if known != digest || self.begun.get(&list.epoch()).is_none_or(|(begun, _)| *begun != list)
+        {
+            return Err(format!("{at} has another state than others: {:?}", checkpoint.executed));
+        }
         let saved = Rc::new(Saved { list, checkpoint, state, id });
         self.shelf.insert(id, saved.clone());
         live.unsaved = Some(saved);

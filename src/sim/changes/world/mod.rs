@@ -57,6 +57,8 @@ pub(super) struct World<P: Protocol> {
     first: Membership,
     #[cfg(test)]
     plant: Option<Plant>,
+    optimisations: Optimisations,
+    retention: Retention,
     /// Disks are slow, and damaged now and then.
     rough: bool,
     now: Time,
@@ -68,6 +70,9 @@ pub(super) struct World<P: Protocol> {
     away: BTreeSet<Machine>,
     /// All snapshots that were ever taken.
     shelf: BTreeMap<SnapshotId, Rc<Saved<P>>>,
+    /// By epoch and what was executed in it: the state. What was executed in an epoch before is the
+    /// same for all.
+    states: BTreeMap<(u32, String), u64>,
     /// By epoch: the list, and the state it begins with.
     begun: BTreeMap<u32, (Membership, u64)>,
     /// What clients have asked for, what was answered, and how that looked to the clients.
@@ -103,7 +108,12 @@ impl<P: Protocol> World<P> {
     pub(super) fn new(seed: u64) -> World<P> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let n = rng.random_range(1..=4u32);
-        World::of_members(n, rng)
+        let silent_orphans = rng.random();
+        let keep = 1 << rng.random_range(8..13);
+        let mut world = World::of_members(n, rng);
+        world.optimisations.silent_orphans = silent_orphans;
+        world.retention.keep = keep;
+        world
     }
 
     /// A cluster of `n` members, of which none has started.
@@ -115,6 +125,8 @@ impl<P: Protocol> World<P> {
             first: list.clone(),
             #[cfg(test)]
             plant: None,
+            optimisations: Optimisations { silent_orphans: false, reserved_slots: 2 },
+            retention: Retention { volatile: false, keep: 1 << 10 },
             rough: false,
             now: Time::ZERO,
             hosts: BTreeMap::new(),
@@ -122,6 +134,7 @@ impl<P: Protocol> World<P> {
             late: Vec::new(),
             away: BTreeSet::new(),
             shelf: BTreeMap::new(),
+            states: BTreeMap::new(),
             begun: BTreeMap::new(),
             asked: BTreeMap::new(),
             answered: BTreeMap::new(),
@@ -149,8 +162,8 @@ impl<P: Protocol> World<P> {
             quorums: Quorums::new(1).expect("a size"),
             seed: self.rng.random(),
             timing: Timing::default(),
-            optimisations: Optimisations { silent_orphans: false, reserved_slots: 2 },
-            retention: Retention { volatile: false, keep: 1 << 10 },
+            optimisations: self.optimisations,
+            retention: self.retention,
             leases: true,
         }
     }
@@ -295,6 +308,8 @@ impl<P: Protocol> World<P> {
         let live = self.hosts[&at].live.as_ref()?;
         let known = epoch.is_some_and(|epoch| live.epochs.list_of(epoch).is_some());
         let always = !matches!(message, Message::Core(_));
+        #[cfg(test)]
+        let always = always || self.plant == Some(Plant::ActsOnOldFrames);
         (known || always).then(|| message.clone())
     }
 
@@ -331,6 +346,8 @@ impl<P: Protocol> World<P> {
             let gone = list.members().iter().filter(gone).count();
             gone <= Quorums::new(list.len()).expect("a size").f
         };
-        !self.hosts[&at].lost && last.all(enough)
+        // A replica that was restarted may count as a failure already.
+        let orphans = self.optimisations.silent_orphans;
+        !orphans && !self.hosts[&at].lost && last.all(enough)
     }
 }

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::answers::Asking;
 use super::{World, id};
+use crate::machine::KvCommand;
 use crate::protocol::Protocol;
 use crate::protocol::multipaxos::MultiPaxos;
 use crate::replica::Input as CoreInput;
 use crate::replica::epochs::{Input, Plant, Record};
-use crate::types::{Change, Known, Time};
+use crate::types::{Change, ClientId, Known, RequestId, Time};
 
 impl<P: Protocol> World<P> {
     /// A cluster of `n` members that has just started.
@@ -144,6 +147,31 @@ impl<P: Protocol> World<P> {
     /// A client asks for something.
     pub(in crate::sim::changes) fn ask(&mut self, at: u32) {
         self.request(u64::from(at)).expect("no violation");
+    }
+
+    /// A client writes something; a second one writes something else.
+    pub(in crate::sim::changes) fn write(&mut self, at: u32) {
+        let request = RequestId::new(ClientId(7), self.asked.len() as u64 + 1);
+        let (key, value) = (Bytes::from_static(b"k"), Bytes::from(format!("{request}")));
+        let asking = Asking::new(KvCommand::Put { key, value }, &self.history, self.now);
+        self.asked.insert(request, asking);
+        self.request_at(u64::from(at), request).expect("no violation");
+    }
+
+    /// Whether its state holds the first so many requests.
+    pub(in crate::sim::changes) fn has_executed(&self, at: u32, requests: u64) -> bool {
+        let live = self.hosts[&u64::from(at)].live.as_ref();
+        let used = |sequence| {
+            let request = RequestId::new(ClientId(7), sequence);
+            live.is_some_and(|live| live.applier.sessions().is_used(request))
+        };
+        (1..=requests).all(used)
+    }
+
+    /// It has installed the state of a later epoch, and nothing of that is durable.
+    pub(in crate::sim::changes) fn is_joining(&self, at: u32) -> bool {
+        let host = &self.hosts[&u64::from(at)];
+        host.log[host.flushed..].iter().any(|(_, record)| matches!(record, Record::Joining(_)))
     }
 
     /// Whether so many requests were answered.
