@@ -9,15 +9,8 @@ use crate::types::{ClientId, Command, ExecutionOrder, InstanceId, KeyedMap, Requ
 
 impl<P: Protocol> Core<P> {
     pub(super) fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
-        let keys = command.footprint.keys().map_or(0, <[_]>::len);
-        if keys > Command::MAX_KEYS || command.payload.len() > Command::MAX_BYTES {
-            out.rejected.push((command.request, Rejection::TooLarge));
-            return;
-        }
-        let (commands, bytes) = self.admission.waiting();
-        let commands = commands + self.own_commands + self.reads.len();
-        if commands >= self.limits.commands || bytes >= self.limits.bytes {
-            out.rejected.push((command.request, Rejection::Overloaded));
+        if let Some(rejection) = self.has_no_room_for(&command) {
+            out.rejected.push((command.request, rejection));
             return;
         }
         if self.ended.is_some() {
@@ -37,6 +30,18 @@ impl<P: Protocol> Core<P> {
             return;
         }
         self.admission.push_back(command);
+    }
+
+    /// Why a command may not even wait here.
+    pub(super) fn has_no_room_for(&self, command: &Command) -> Option<Rejection> {
+        let keys = command.footprint.keys().map_or(0, <[_]>::len);
+        if keys > Command::MAX_KEYS || command.payload.len() > Command::MAX_BYTES {
+            return Some(Rejection::TooLarge);
+        }
+        let (commands, bytes) = self.admission.waiting();
+        let commands = commands + self.own_commands + self.reads.len();
+        let is_full = commands >= self.limits.commands || bytes >= self.limits.bytes;
+        is_full.then_some(Rejection::Overloaded)
     }
 
     /// The slot up to which the log has to be executed so that this command can be answered without

@@ -144,10 +144,17 @@ impl<P: Protocol> Core<P> {
 
     /// What waits until the epoch begins here. The rest of what arrives before is lost, as on the
     /// network.
-    pub(super) fn wait_with(&mut self, inputs: impl IntoIterator<Item = Input<P::Message>>) {
+    pub(super) fn wait_with(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input<P::Message>>,
+        out: &mut Output<P::Message, P::Record>,
+    ) {
         for input in inputs {
             match input {
-                Input::Propose(command) => self.admission.push_back(command),
+                Input::Propose(command) => match self.has_no_room_for(&command) {
+                    Some(rejection) => out.rejected.push((command.request, rejection)),
+                    None => self.admission.push_back(command),
+                },
                 Input::Heard { peer, known } => self.memory.met(peer, known),
                 Input::Snapshot(own) => {
                     self.note_saved(&own.executed);
@@ -178,8 +185,8 @@ impl<P: Protocol> Core<P> {
         waiting.into_iter().map(ours).for_each(|command| self.admission.push_back(command));
     }
 
-    /// The same after a log that has grown meanwhile. All records of this core are durable, or there
-    /// is none.
+    /// The same after a log that has grown meanwhile. All records of this core are durable, if there
+    /// are any.
     pub(super) fn in_later_log(mut self, end: LogPosition, durable: Durable) -> Core<P> {
         self.fx.start_at(end);
         self.durable = durable;

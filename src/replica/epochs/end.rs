@@ -14,7 +14,7 @@ impl<P: Protocol> Epochs<P> {
     pub(super) fn end_epoch(&mut self, out: &mut Output<P::Message, P::Record>) {
         let Stage::Member(core) = &self.stage else { return };
         let Some(next) = core.ended().cloned() else { return };
-        let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
+        let stage = std::mem::replace(&mut self.stage, Stage::Stranger);
         let Stage::Member(mut core) = stage else { unreachable!("it was one") };
         if self.rules.concludes_an_epoch() {
             self.conclude(&mut core, &next, out);
@@ -90,7 +90,7 @@ impl<P: Protocol> Epochs<P> {
         if self.rules.begins_once_durable() && self.durable.position() < starting.after {
             return;
         }
-        let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
+        let stage = std::mem::replace(&mut self.stage, Stage::Stranger);
         let Stage::Starting(Starting { mut core, is_restored, .. }) = stage else {
             unreachable!("it was one")
         };

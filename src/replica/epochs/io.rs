@@ -67,8 +67,8 @@ pub enum Input<M> {
         from: MemberId,
         /// The epoch it is in; `None` if it has heard of none.
         epoch: Option<u32>,
-        /// What it said; `None` if that was not decoded, because it is of an epoch whose list is not
-        /// known here: see [`Epochs::list_of`](super::Epochs::list_of).
+        /// What it said; `None` if that was not decoded, because the list of its epoch is not known
+        /// here: see [`Epochs::list_of`](super::Epochs::list_of).
         message: Option<Message<M>>,
     },
     /// An own snapshot of this epoch is durable.
@@ -105,8 +105,8 @@ pub struct Output<M, R> {
     /// Commands that surely had no effect here: this replica is no member any more. Another may
     /// be asked under the same ids.
     pub removed: Vec<RequestId>,
-    /// Commands that may have had an effect, or not: this replica is no member any more. Another may
-    /// be asked under the same ids.
+    /// Commands that may have had an effect, or not: this replica is no member any more. Another
+    /// may be asked under the same ids.
     pub unsure: Vec<RequestId>,
     /// Own instances whose decision became known.
     pub committed: Vec<Committed>,

@@ -12,7 +12,7 @@ impl<P: Protocol> Epochs<P> {
     pub fn memory(&self) -> Vec<(MemberId, Known)> {
         let core = match &self.stage {
             Stage::Member(core) | Stage::Starting(Starting { core, .. }) => Some(core.memory()),
-            Stage::Removed(_) | Stage::Stranger(_) => None,
+            Stage::Removed(_) | Stage::Stranger => None,
         };
         let members = core.into_iter().flat_map(|memory| self.by_member(memory));
         members.chain(self.strangers.iter().map(|(id, known)| (*id, *known))).collect()

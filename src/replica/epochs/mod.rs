@@ -38,7 +38,7 @@ pub(crate) use self::rules::Plant;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::transfer::{Server, Wishes};
-use super::{Checkpoint, Core, Limits, Memory};
+use super::{Checkpoint, Core, Limits, Memory, Rejection};
 use crate::protocol::Protocol;
 use crate::types::{
     ClientId, Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums,
@@ -100,7 +100,7 @@ enum Stage<P: Protocol> {
     /// It was removed, and serves the state that its last epoch ended in.
     Removed(Box<Last>),
     /// It has heard of no epoch that it is a member of.
-    Stranger(Vec<Command>),
+    Stranger,
 }
 
 /// A core that has not begun.
@@ -131,7 +131,7 @@ impl<P: Protocol> Epochs<P> {
             settings,
             limits,
             list: None,
-            stage: Stage::Stranger(Vec::new()),
+            stage: Stage::Stranger,
             later: None,
             strangers: BTreeMap::new(),
             change: None,
@@ -276,7 +276,7 @@ impl<P: Protocol> Epochs<P> {
                     Checkpoint { position: self.end, executed, shared, own: Vec::new() };
                 Some((last.next.clone(), checkpoint))
             }
-            Stage::Stranger(_) => None,
+            Stage::Stranger => None,
         }
     }
 
@@ -337,7 +337,7 @@ impl<P: Protocol> Epochs<P> {
                 let origin = core.me();
                 ours.push(super::Input::Propose(Command { origin, ..command }));
             }
-            Stage::Stranger(waiting) => waiting.push(command),
+            Stage::Stranger => out.rejected.push((command.request, Rejection::NoQuorum)),
             Stage::Removed(_) => out.removed.push(command.request),
         }
     }
@@ -352,11 +352,8 @@ impl<P: Protocol> Epochs<P> {
         let mut inner = super::Output::default();
         match &mut self.stage {
             Stage::Member(core) => core.step(now, inputs, &mut inner),
-            Stage::Starting(Starting { core, .. }) => {
-                core.wait_with(inputs);
-                return;
-            }
-            Stage::Removed(_) | Stage::Stranger(_) => return,
+            Stage::Starting(Starting { core, .. }) => core.wait_with(inputs, &mut inner),
+            Stage::Removed(_) | Stage::Stranger => return,
         }
         self.put_out(inner, out);
     }
@@ -367,7 +364,10 @@ impl<P: Protocol> Epochs<P> {
         inner: super::Output<P::Message, P::Record>,
         out: &mut Output<P::Message, P::Record>,
     ) {
-        let (Stage::Member(core), Some(list)) = (&self.stage, &self.list) else { return };
+        let (Stage::Member(core) | Stage::Starting(Starting { core, .. })) = &self.stage else {
+            return;
+        };
+        let Some(list) = &self.list else { return };
         self.end = core.log_end();
         if inner.rejected.iter().any(|(request, _)| request.client == ClientId::MEMBERS) {
             self.change = None;
@@ -430,8 +430,7 @@ impl<P: Protocol> Stage<P> {
                 let Remains { proposed, waiting, memory, .. } = core.into_remains();
                 (proposed, waiting, memory)
             }
-            Stage::Stranger(waiting) => (Vec::new(), waiting, Memory::default()),
-            Stage::Removed(_) => (Vec::new(), Vec::new(), Memory::default()),
+            Stage::Stranger | Stage::Removed(_) => (Vec::new(), Vec::new(), Memory::default()),
         }
     }
 }

@@ -148,9 +148,7 @@ impl<P: Protocol> Epochs<P> {
             self.later =
                 Some(Later { list, since: self.now, server, core: None, heard: Vec::new() });
             if !self.rules.takes_part_while_it_fetches() {
-                let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
-                let (proposed, waiting, _) = stage.into_remains();
-                self.stage = Stage::Stranger([proposed, waiting].concat());
+                self.stage = Stage::Stranger;
             }
         }
     }

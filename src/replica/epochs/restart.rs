@@ -99,7 +99,7 @@ impl<P: Protocol> Epochs<P> {
     pub(super) fn join(&mut self, out: &mut Output<P::Message, P::Record>) {
         let list = self.list.clone().expect("it has a state of this epoch");
         let after = self.write(&list, Record::Joined(list.clone()), out);
-        let stage = std::mem::replace(&mut self.stage, Stage::Stranger(Vec::new()));
+        let stage = std::mem::replace(&mut self.stage, Stage::Stranger);
         let Stage::Member(core) = stage else { unreachable!("only a member joins") };
         let is_restored = !core.has_begun();
         let core = Box::new(core.in_later_log(after, self.durable));

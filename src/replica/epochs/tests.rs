@@ -1,17 +1,18 @@
-//! Changes of the list that are of no use, one replica at a time. What whole clusters do is simulated.
+//! Changes of the list that are of no use, and commands that wait, one replica at a time. What whole
+//! clusters do is simulated.
 
 use bytes::Bytes;
 
-use super::{Epochs, Input, Output};
-use crate::protocol::epaxos::{EPaxos, Message, Record};
+use super::{Epochs, Input, Output, Record};
+use crate::protocol::epaxos::{EPaxos, Message, Record as EPaxosRecord};
 use crate::replica::core_tests::{Cluster, command, key, replica};
-use crate::replica::{Checkpoint, Input as CoreInput, Limits};
+use crate::replica::{Checkpoint, Input as CoreInput, Limits, Rejection};
 use crate::types::{
     Batch, Change, Command, Durable, LogPosition, Member, MemberId, Membership, Optimisations,
     Quorums, Retention, Settings, Time, Timing,
 };
 
-type Out = Output<Message, Record>;
+type Out = Output<Message, EPaxosRecord>;
 
 fn member(number: u32) -> Member {
     let address = format!("10.0.0.{number}:7400").parse().expect("an address");
@@ -26,8 +27,8 @@ fn after(list: &Membership, number: u32) -> Membership {
     list.after(&Change::Add(member(number))).expect("it is new")
 }
 
-fn single() -> Epochs<EPaxos> {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         me: replica(0),
         quorums: Quorums::new(1).expect("a size"),
         seed: 1,
@@ -35,8 +36,11 @@ fn single() -> Epochs<EPaxos> {
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
         leases: false,
-    };
-    Epochs::new(member(1).id, 1, Some(list(1)), settings, Limits::default())
+    }
+}
+
+fn single(limits: Limits) -> Epochs<EPaxos> {
+    Epochs::new(member(1).id, 1, Some(list(1)), settings(), limits)
 }
 
 fn propose(epochs: &mut Epochs<EPaxos>, commands: impl IntoIterator<Item = Command>) -> Out {
@@ -53,7 +57,7 @@ fn unreadable(list: &Membership) -> Command {
 
 #[test]
 fn what_is_no_list_of_the_next_epoch_is_not_proposed() {
-    let mut epochs = single();
+    let mut epochs = single(Limits::default());
     let next = after(&list(1), 2);
     let later = after(&next, 3);
     for useless in [unreadable(&next), later.command(replica(0)), list(1).command(replica(0))] {
@@ -65,7 +69,7 @@ fn what_is_no_list_of_the_next_epoch_is_not_proposed() {
 
 #[test]
 fn of_two_lists_at_one_replica_the_first_is_proposed() {
-    let mut epochs = single();
+    let mut epochs = single(Limits::default());
     let (one, two) = (after(&list(1), 2), after(&list(1), 3));
     let mut out = propose(&mut epochs, [one.command(replica(0)), two.command(replica(0))]);
     assert!(out.ended.is_empty(), "nothing is durable");
@@ -120,4 +124,25 @@ fn what_was_proposed_may_be_in_a_state_that_was_installed() {
     let ours = command(0, 1, key(1), Bytes::from_static(b"x"));
     assert_eq!(left(false), (vec![ours.clone()], false), "nobody has executed it");
     assert_eq!(left(true), (vec![ours], true));
+}
+
+#[test]
+fn who_has_no_epoch_or_has_not_begun_it_lets_only_so_much_wait() {
+    let mut large = command(0, 1, key(1), Bytes::from(vec![0; Command::MAX_BYTES + 1]));
+    let small = |sequence| command(0, sequence, key(1), Bytes::new());
+    let mut stranger = Epochs::<EPaxos>::new(member(2).id, 2, None, settings(), Limits::default());
+    let out = propose(&mut stranger, [small(1)]);
+    assert_eq!(out.rejected, [(small(1).request, Rejection::NoQuorum)]);
+    let mut epochs = single(Limits { commands: 2, ..Limits::default() });
+    let next = list(1).after(&Change::Move { id: member(1).id, address: member(9).address });
+    let mut out = propose(&mut epochs, [next.expect("it can").command(replica(0))]);
+    while !out.records.iter().any(|(_, record)| matches!(record, Record::Start(_))) {
+        let end = LogPosition::new(out.records.len() as u64);
+        let durable = Input::Core(CoreInput::Durable(Durable::flushed(end)));
+        epochs.step(Time::ZERO, [durable], &mut out);
+    }
+    large.request.sequence = 4;
+    let out = propose(&mut epochs, [small(1), small(2), small(3), large.clone()]);
+    let refused = [(small(3).request, Rejection::Overloaded), (large.request, Rejection::TooLarge)];
+    assert_eq!(out.rejected, refused);
 }

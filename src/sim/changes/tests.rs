@@ -193,8 +193,8 @@ fn of_two_machines_with_one_number_a_single_one_takes_part() {
     caught::<EPaxos>(Plant::TakesAnyDirectory, 400);
 }
 
-/// Three replicas; r3 sleeps through a change, joins the next epoch by a fetch, and votes there with
-/// r1. Then r1 is lost, and the snapshots of r3 cannot be read.
+/// Of three replicas, r3 sleeps through a change, fetches the next epoch, and votes there with r1.
+/// Then r1 is lost, and the snapshots of r3 cannot be read.
 fn the_snapshot_of_a_join_is_damaged(plant: Option<Plant>) -> World<EPaxos> {
     let mut world = World::<EPaxos>::story(3, plant);
     world.propose_change(1, &Change::Move { id: id(2), address: member(12).address });

@@ -166,24 +166,12 @@ impl<P: Protocol> World<P> {
         let denied: Vec<RequestId> = out.rejected.iter().map(|(request, _)| *request).collect();
         self.deny(at, &denied);
         self.deny(at, &out.removed);
-        let host = self.hosts.get_mut(&at).expect("it is there");
-        let live = host.live.as_mut().expect("it runs");
         for (request, _) in &out.rejected {
             self.open.remove(&(at, *request));
         }
         let by_itself = !out.ended.is_empty();
         let (changed, superseded) = (out.changed, out.superseded);
-        for list in out.ended {
-            let state = live.applier.digest();
-            self.tally.ended += 1;
-            let known = self.begun.entry(list.epoch()).or_insert((list.clone(), state));
-            if *known != (list.clone(), state) {
-                return Err(format!("{at} ends epoch {} otherwise than others", live.epoch));
-            }
-            if list.position_of(host.number, at).is_some() {
-                live.epoch = list.epoch();
-            }
-        }
+        out.ended.into_iter().try_for_each(|list| self.end_epoch(at, list))?;
         self.answer_changes(at, &changed, &superseded, by_itself)?;
         let host = self.hosts.get_mut(&at).expect("it is there");
         let live = host.live.as_mut().expect("it runs");
@@ -219,6 +207,21 @@ impl<P: Protocol> World<P> {
         self.write_out(at)?;
         self.read(at, out.reads)?;
         if inputs.is_empty() { Ok(()) } else { self.feed(at, inputs) }
+    }
+
+    /// A replica has ended an epoch by itself: in the same state as all who do.
+    fn end_epoch(&mut self, at: Machine, list: Membership) -> Result<(), String> {
+        let host = self.hosts.get_mut(&at).expect("it is there");
+        let live = host.live.as_mut().expect("it runs");
+        self.tally.ended += 1;
+        let begins = (list.clone(), live.applier.digest());
+        if *self.begun.entry(list.epoch()).or_insert(begins.clone()) != begins {
+            return Err(format!("{at} ends epoch {} otherwise than others", live.epoch));
+        }
+        if list.position_of(host.number, at).is_some() {
+            live.epoch = list.epoch();
+        }
+        Ok(())
     }
 
     pub(super) fn take_state(&mut self, at: Machine, snapshot: SnapshotId) -> Result<(), String> {
