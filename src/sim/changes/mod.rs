@@ -2,10 +2,11 @@
 //! are lost, replicas crash and disks are slow. Beside the worlds of `run`, in which the members
 //! stay the same and everything else happens.
 //!
-//! Checked: all replicas end an epoch in the same state, and nothing that was answered is lost.
-//! Once nothing fails any more, all members of the last list are in its epoch and in one state, all
-//! commands are answered, and removed replicas have stopped. That is not checked of a world whose
-//! last list has no quorum left.
+//! Checked: all replicas end an epoch in the same state, nothing that was answered is lost, what
+//! clients hear fits one order, and what was said to have had no effect has none. Once nothing
+//! fails any more, all members of the last list are in its epoch and in one state, all commands are
+//! answered, and removed replicas have stopped. Of a world whose last list has no quorum left, only
+//! what clients hear is checked at the end.
 
 mod tally;
 #[cfg(test)]

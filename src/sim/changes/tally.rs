@@ -34,7 +34,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn paths(&self) -> [(&'static str, usize); 14] {
+    pub(super) fn paths(&self) -> [(&'static str, usize); 12] {
         [
             ("answered", self.answered),
             ("ended", self.ended),
@@ -46,9 +46,7 @@ impl Tally {
             ("superseded", self.superseded),
             ("lost", self.lost),
             ("denied", self.denied),
-            ("excused", self.excused),
             ("damaged", self.damaged),
-            ("refused", self.refused),
             ("failed snapshots", self.failed),
         ]
     }

@@ -46,6 +46,12 @@ fn a_log_is_read_past_the_end_of_an_epoch() {
     assert!(tally.replayed > 0, "{tally:?}");
 }
 
+#[test]
+fn leaders_answer_reads_without_a_proposal() {
+    let tally = run::<MultiPaxos>(0..10, None).expect("no violation");
+    assert!(tally.reads > 0, "{tally:?}");
+}
+
 /// Panics if none of so many worlds finds the planted bug.
 fn caught<P: Protocol>(plant: Plant, seeds: u64) {
     let ended = run::<P>(0..seeds, Some(plant));
