@@ -185,8 +185,8 @@ impl<P: Protocol> Core<P> {
         waiting.into_iter().map(ours).for_each(|command| self.admission.push_back(command));
     }
 
-    /// The same after a log that has grown meanwhile. All records of this core are durable, if there
-    /// are any.
+    /// The same after a log that has grown meanwhile. Records that this core has written before are
+    /// durable.
     pub(super) fn in_later_log(mut self, end: LogPosition, durable: Durable) -> Core<P> {
         self.fx.start_at(end);
         self.durable = durable;

@@ -1,5 +1,5 @@
-//! Changes of the list that are of no use, and commands that wait, one replica at a time. What whole
-//! clusters do is simulated.
+//! Changes of the list that are of no use, and commands that wait, one replica at a time. What
+//! whole clusters do is simulated.
 
 use bytes::Bytes;
 

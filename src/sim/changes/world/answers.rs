@@ -41,7 +41,7 @@ impl Asking {
 
 impl<P: Protocol> World<P> {
     /// Applies what a replica executes, and answers what it was asked for.
-    pub(super) fn execute(
+    pub(super) fn apply_all(
         &mut self,
         at: Machine,
         executions: Vec<Execution>,
@@ -71,8 +71,14 @@ impl<P: Protocol> World<P> {
         answers.into_iter().try_for_each(|(request, outcome)| self.answer(at, request, outcome))
     }
 
-    /// A replica reads for its clients without a proposal, as long as its lease lasts.
-    pub(super) fn read(&mut self, at: Machine, reads: Vec<Command>) -> Result<(), String> {
+    /// A replica reads for its clients without a proposal, as long as its lease lasts. Returns what
+    /// it has to propose.
+    pub(super) fn answer_reads(
+        &mut self,
+        at: Machine,
+        reads: Vec<Command>,
+    ) -> Result<Vec<Input<P::Message>>, String> {
+        let mut late = Vec::new();
         for read in reads {
             let host = self.hosts.get_mut(&at).expect("it is there");
             let live = host.live.as_mut().expect("it runs");
@@ -82,10 +88,10 @@ impl<P: Protocol> World<P> {
                 let output = live.applier.read(&read.payload).expect("it is a read");
                 self.answer(at, read.request, Outcome::Output(output))?;
             } else {
-                self.feed(at, vec![Input::Core(CoreInput::Propose(read))])?;
+                late.push(Input::Core(CoreInput::Propose(read)));
             }
         }
-        Ok(())
+        Ok(late)
     }
 
     /// A client hears what came of its request.

@@ -3,7 +3,6 @@
 mod answers;
 mod calm;
 mod clients;
-mod disks;
 mod machines;
 #[cfg(test)]
 mod story;
