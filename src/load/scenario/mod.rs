@@ -162,7 +162,7 @@ impl Scenario {
             value.transpose().map_err(|what| bad(name, what))
         };
         let workload = workload(&settings).map_err(|(name, what)| bad(name, what))?;
-        workload.check().map_err(|error| bad(error.setting(), error.to_string()))?;
+        workload.check().map_err(|error| bad(error.setting, error.to_string()))?;
         let target = match remote {
             Some(config) => Target::Remote(Box::new(config)),
             None => {

@@ -125,50 +125,17 @@ impl Default for Workload {
 }
 
 /// A workload is invalid; says what to do.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BadWorkload {
-    /// A percentage is out of range.
-    #[error("{name}: {value} is no percentage: take one from 0 to 100")]
-    Percentage {
-        /// Its name on the command line.
-        name: &'static str,
-        /// The value.
-        value: f64,
-    },
-    /// Another number is out of range.
-    #[error("{name}: {value}: take between {least} and {most}")]
-    Range {
-        /// Its name.
-        name: &'static str,
-        /// The value.
-        value: f64,
-        /// The minimum.
-        least: f64,
-        /// The maximum.
-        most: f64,
-    },
-    /// The shares do not add up to 100.
-    #[error("the shares of operations add up to {0}, not 100")]
-    Mix(f64),
-    /// Values are too short to be unique or too long for a frame.
-    #[error("a value of {bytes} bytes: take between {least} and 1048576")]
-    ValueBytes {
-        /// The length.
-        bytes: usize,
-        /// The minimum.
-        least: usize,
-    },
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct BadWorkload {
+    /// The name of the invalid setting on the command line.
+    pub setting: &'static str,
+    what: String,
 }
 
 impl BadWorkload {
-    /// The name of the invalid setting in flags and files.
-    pub fn setting(&self) -> &'static str {
-        match self {
-            BadWorkload::Percentage { name, .. } | BadWorkload::Range { name, .. } => name,
-            BadWorkload::Mix(_) => "reads",
-            BadWorkload::ValueBytes { .. } => "value-size",
-        }
+    fn new(setting: &'static str, what: String) -> BadWorkload {
+        BadWorkload { setting, what }
     }
 }
 
@@ -185,7 +152,8 @@ impl Workload {
         }
         let sum: f64 = self.mix.shares().iter().map(|(_, share)| share).sum();
         if (sum - 100.0).abs() > 1e-6 {
-            return Err(BadWorkload::Mix(sum));
+            let what = format!("the shares of operations add up to {sum}, not 100");
+            return Err(BadWorkload::new("reads", what));
         }
         let most = match self.keys {
             Keys::Conflict { .. } => OWN_KEYS,
@@ -195,7 +163,9 @@ impl Workload {
         let least = if self.checked { DIGITS } else { 1 };
         for bytes in [self.values.least(), self.values.most()] {
             if !(least..=MAX_BYTES).contains(&bytes) {
-                return Err(BadWorkload::ValueBytes { bytes, least });
+                let what =
+                    format!("a value of {bytes} bytes: take between {least} and {MAX_BYTES}");
+                return Err(BadWorkload::new("value-size", what));
             }
         }
         Ok(())
@@ -241,17 +211,15 @@ impl Workload {
 }
 
 fn percentage(name: &'static str, value: f64) -> Result<(), BadWorkload> {
-    match (0.0..=100.0).contains(&value) {
-        true => Ok(()),
-        false => Err(BadWorkload::Percentage { name, value }),
-    }
+    let what = || format!("{name}: {value} is no percentage: take one from 0 to 100");
+    let is_one = (0.0..=100.0).contains(&value);
+    is_one.then_some(()).ok_or_else(|| BadWorkload::new(name, what()))
 }
 
 fn range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), BadWorkload> {
-    match (least..=most).contains(&value) {
-        true => Ok(()),
-        false => Err(BadWorkload::Range { name, value, least, most }),
-    }
+    let what = || format!("{name}: {value}: take between {least} and {most}");
+    let is_within = (least..=most).contains(&value);
+    is_within.then_some(()).ok_or_else(|| BadWorkload::new(name, what()))
 }
 
 /// What one command asks of one key.
