@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, ValueEnum};
 use tokio::runtime::Runtime;
 
 use super::config::{CLIENT_FILE, ClientFile, DurabilityName, read};
@@ -20,7 +21,7 @@ use crate::load::render::csv::{write_csv, write_hdr};
 use crate::load::result::{Found, Outcome, Run, Step};
 use crate::load::runner::{Live, RunError, run};
 use crate::load::scenario::Scenario;
-use crate::load::scenario::settings::{ScenarioFile, Settings, Text};
+use crate::load::scenario::settings::{ScenarioFile, Settings, Text, all_settings};
 use crate::load::scenario::wide_area::WideArea;
 use crate::mesh::check_addresses;
 use crate::types::{Address, ReplicaId};
@@ -69,9 +70,10 @@ pub(super) struct Load {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    pace: PaceArgs,
-    #[command(flatten)]
-    work: WorkArgs,
+    flags: Flags,
+    /// Find the highest rate that meets all --slo, to within 5%; starts at --rate [default: 100]
+    #[arg(long, help_heading = "Pace")]
+    find_rate: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -92,121 +94,33 @@ struct TargetArgs {
     /// Emulate a wide area between them: a file such as bench-config/wan-5.toml
     #[arg(long, value_name = "FILE")]
     wan: Option<PathBuf>,
-    /// Protocol to start: epaxos, multi-paxos, fast-paxos or paxos [default: epaxos]
-    #[arg(long, value_name = "NAME")]
-    protocol: Option<String>,
-    /// Preferred leader, for a protocol that has one: a replica's number, or its site's name
-    #[arg(long, value_name = "R", conflicts_with = "cluster")]
-    leader: Option<String>,
-    /// What a replica's vote must survive before the replica sends it [default: memory]
-    #[arg(long, value_name = "MODE", value_enum)]
-    durability: Option<DurabilityName>,
-    /// Send proposals before they are durable, in slots reserved beforehand [default: on]
-    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
-    reserved_slots: Option<bool>,
-    /// Answer commands before their commits are durable [default: off]
-    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
-    silent_orphans: Option<bool>,
-    /// Inject a fault, as listed below; may be given more than once
-    #[arg(long, value_name = "FAULT")]
-    fault: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Pace")]
-struct PaceArgs {
-    /// Open loop: operations a second, over all replicas
-    #[arg(long, value_name = "N")]
-    rate: Option<f64>,
-    /// Open loop: spacing of operations, poisson or constant [default: poisson]
-    #[arg(long, value_name = "NAME")]
-    arrivals: Option<String>,
-    /// Open loop: most operations in flight at a replica, 1 to 1000000 [default: 10000]
-    #[arg(long, value_name = "N")]
-    outstanding: Option<u32>,
-    /// Closed loop: clients at each replica, 1 to 10000 [default: 16]
-    #[arg(long, value_name = "N")]
-    clients: Option<u32>,
-    /// Closed loop: pause between an answer and the client's next operation [default: 0s]
-    #[arg(long, value_name = "TIME")]
-    think: Option<String>,
-    /// Warm-up, not counted [default: 2s]
-    #[arg(long, value_name = "TIME")]
-    warm_up: Option<String>,
-    /// Measured time after the warm-up, at least 0.1s [default: 10s]
-    #[arg(long, value_name = "TIME")]
-    duration: Option<String>,
-    /// Stop after N measured operations, instead of after --duration
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// Operation timeout [default: 10s]
-    #[arg(long, value_name = "TIME")]
-    timeout: Option<String>,
-    /// Seed of arrivals, workload and emulated network [default: 1]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Repeat the run N times, 1 to 1000, and report median and spread [default: 1]
-    #[arg(long, value_name = "N")]
-    repeats: Option<u32>,
-    /// Find the highest rate that meets all --slo, to within 5%; starts at --rate [default: 100]
-    #[arg(long)]
-    find_rate: bool,
+macro_rules! flags {
+    ($($(#[$help:meta])* $name:ident: $kind:ty [$($flag:tt)*],)*) => {
+        /// The flags that are settings of a scenario.
+        #[derive(Debug, Args)]
+        #[group(skip)]
+        struct Flags {
+            $($(#[$help])* #[arg($($flag)*)] $name: Option<$kind>,)*
+        }
+
+        impl Flags {
+            fn settings(&self) -> Settings {
+                Settings { $($name: self.$name.clone(),)* }
+            }
+        }
+    };
 }
+all_settings!(flags);
+
+/// Places of flags in the help, which has another order than the settings.
+const AFTER_COUNT: usize = 17;
+const AFTER_SLO: usize = 36;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Workload")]
-struct WorkArgs {
-    /// Commands on hot keys, in percent; all others use keys of one client [default: 2]
-    #[arg(long, value_name = "PERCENT")]
-    conflicts: Option<f64>,
-    /// Number of hot keys, 1 to 1024 [default: 1]
-    #[arg(long, value_name = "N")]
-    hot_keys: Option<u32>,
-    /// Choose keys from a table, by Zipf's law with this exponent, 0 to 10
-    #[arg(long, value_name = "THETA")]
-    zipf: Option<f64>,
-    /// Choose keys from a table, all with the same probability
-    #[arg(long)]
-    uniform: bool,
-    /// Choose keys from a table with a hot spot: 5/80 is 80% of commands on 5% of keys
-    #[arg(long, value_name = "KEYS/COMMANDS")]
-    hot_spot: Option<String>,
-    /// Number of keys in the table [default: 1000]
-    #[arg(long, value_name = "N")]
-    records: Option<u32>,
-    /// YCSB workload, a to f: sets keys, mix of operations, values of 1000 bytes, and --preload
-    #[arg(long, value_name = "LETTER")]
-    ycsb: Option<String>,
-    /// Operations that read, in percent [default: 50]
-    #[arg(long, value_name = "PERCENT")]
-    reads: Option<f64>,
-    /// Read each replica's own state, which may be stale, without asking the others
-    #[arg(long)]
-    local_reads: bool,
-    /// Keys in each get and put [default: 1]
-    #[arg(long, value_name = "N")]
-    keys_per_command: Option<u32>,
-    /// Length of values, up to 1048576: fixed (16), a range (16-1024), or lengths with weights
-    /// (16:9,1024:1) [default: 16]
-    #[arg(long, value_name = "BYTES")]
-    value_size: Option<String>,
-    /// Write every key of the table before the run
-    #[arg(long)]
-    preload: bool,
-    /// Check that the clients' history is linearizable; hot keys are then replaced every 250 ms
-    #[arg(long)]
-    verify: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Output")]
+#[command(next_help_heading = "Output", next_display_order = 100)]
 struct OutputArgs {
-    /// Objective, such as 'p99<50ms', 'errors<1%' or 'rate>1000'; may be given more than once
-    #[arg(long, value_name = "BOUND")]
-    slo: Vec<String>,
-    /// Interval of the time series, at least 10ms [default: 1s]
-    #[arg(long, value_name = "TIME")]
-    interval: Option<String>,
     /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
@@ -225,10 +139,10 @@ impl Load {
         let flags = self.settings();
         let remote = self.target.remote()?;
         let mut scenario = Scenario::new(&flags, &file, area, remote)?;
-        if self.pace.find_rate && scenario.slos.is_empty() {
+        if self.find_rate && scenario.slos.is_empty() {
             bail!("--find-rate needs an objective: add one, such as --slo 'p99<50ms'");
         }
-        if self.pace.find_rate && scenario.repeats > 1 {
+        if self.find_rate && scenario.repeats > 1 {
             bail!("--repeats cannot be used with --find-rate, which tries each rate once");
         }
         scenario.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
@@ -271,7 +185,7 @@ impl Load {
     fn measure(&self, scenario: &Scenario) -> anyhow::Result<Result<Outcome, RunError>> {
         let runtime = generate::runtime(generate::threads(&scenario.target))?;
         let mut runs = Vec::new();
-        if self.pace.find_rate {
+        if self.find_rate {
             return Ok(find(scenario, &runtime));
         }
         for repeat in 0..scenario.repeats {
@@ -299,53 +213,23 @@ impl Load {
     }
 
     fn settings(&self) -> Settings {
-        let Load { target, pace, work, output, .. } = self;
-        let text = |text: &Option<String>| text.clone().map(Text::from);
-        let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-        let durability = target.durability.map(|name| match name {
-            DurabilityName::Fsync => "fsync".to_owned(),
-            DurabilityName::Os => "os".to_owned(),
-            DurabilityName::Memory => "memory".to_owned(),
-        });
+        let mut settings = self.flags.settings();
+        settings.replicas = self.target.local;
         // A search starts at this rate, so the load is an open loop.
-        let rate = pace.rate.or(pace.find_rate.then_some(100.0));
-        Settings {
-            protocol: target.protocol.clone(),
-            leader: text(&target.leader),
-            replicas: target.local,
-            durability,
-            reserved_slots: target.reserved_slots,
-            silent_orphans: target.silent_orphans,
-            fault: some(&target.fault),
-            rate,
-            arrivals: pace.arrivals.clone(),
-            outstanding: pace.outstanding,
-            clients: pace.clients,
-            think: text(&pace.think),
-            warm_up: text(&pace.warm_up),
-            duration: text(&pace.duration),
-            count: pace.count,
-            timeout: text(&pace.timeout),
-            seed: pace.seed,
-            repeats: pace.repeats,
-            conflicts: work.conflicts,
-            hot_keys: work.hot_keys,
-            zipf: work.zipf,
-            uniform: work.uniform.then_some(true),
-            hot_spot: work.hot_spot.clone(),
-            records: work.records,
-            ycsb: work.ycsb.clone(),
-            reads: work.reads,
-            local_reads: work.local_reads.then_some(true),
-            keys_per_command: work.keys_per_command,
-            value_size: text(&work.value_size),
-            preload: work.preload.then_some(true),
-            verify: work.verify.then_some(true),
-            slo: some(&output.slo),
-            interval: text(&output.interval),
-            ..Settings::default()
+        settings.rate = settings.rate.or(self.find_rate.then_some(100.0));
+        // A file may switch these on where the flags do not.
+        let Settings { uniform, local_reads, preload, verify, .. } = &mut settings;
+        for switch in [uniform, local_reads, preload, verify] {
+            *switch = switch.filter(|is_on| *is_on);
         }
+        settings
     }
+}
+
+/// The names of durabilities.
+fn durability() -> PossibleValuesParser {
+    let names = DurabilityName::value_variants().iter();
+    names.filter_map(ValueEnum::to_possible_value).collect::<Vec<_>>().into()
 }
 
 impl TargetArgs {

@@ -43,8 +43,93 @@ impl From<String> for Text {
 /// The settings that describe a wide area network, in the same files.
 const AREA: &[&str] = &["sites", "rtt_ms", "jitter_ms", "loss_percent"];
 
+/// Passes the list of all settings to a macro: of each its explanation, name and type, and in
+/// brackets the clap attributes of its flag. `cli` makes flags of it, and help of the explanations.
+#[rustfmt::skip] // It would indent the list further, and long lines would not fit.
+macro_rules! all_settings {
+    ($to:ident) => { $to! {
+        /// What the scenario shows, in one line
+        title: String [skip],
+        /// Protocol to start: epaxos, multi-paxos, fast-paxos or paxos [default: epaxos]
+        protocol: String [long, help_heading = "Cluster", value_name = "NAME"],
+        /// Preferred leader, for a protocol that has one: a replica's number, or its site's name
+        leader: Text [long, help_heading = "Cluster", value_name = "R", conflicts_with = "cluster"],
+        /// Replicas to start, 1 to 63 [default: 3]
+        replicas: usize [skip],
+        /// The file of a wide area network to emulate, relative to the file that names it
+        wan: PathBuf [skip],
+        /// What a replica's vote must survive before the replica sends it [default: memory]
+        durability: String
+            [long, help_heading = "Cluster", value_name = "MODE", value_parser = durability()],
+        /// Send proposals before they are durable, in slots reserved beforehand [default: on]
+        reserved_slots: bool
+            [long, help_heading = "Cluster", value_name = "on|off", value_parser = on_or_off],
+        /// Answer commands before their commits are durable [default: off]
+        silent_orphans: bool
+            [long, help_heading = "Cluster", value_name = "on|off", value_parser = on_or_off],
+        /// Open loop: operations a second, over all replicas
+        rate: f64 [long, help_heading = "Pace", value_name = "N"],
+        /// Open loop: spacing of operations, poisson or constant [default: poisson]
+        arrivals: String [long, help_heading = "Pace", value_name = "NAME"],
+        /// Open loop: most operations in flight at a replica, 1 to 1000000 [default: 10000]
+        outstanding: u32 [long, help_heading = "Pace", value_name = "N"],
+        /// Closed loop: clients at each replica, 1 to 10000 [default: 16]
+        clients: u32 [long, help_heading = "Pace", value_name = "N"],
+        /// Closed loop: pause between an answer and the client's next operation [default: 0s]
+        think: Text [long, help_heading = "Pace", value_name = "TIME"],
+        /// Warm-up, not counted [default: 2s]
+        warm_up: Text [long, help_heading = "Pace", value_name = "TIME"],
+        /// Measured time after the warm-up, at least 0.1s [default: 10s]
+        duration: Text [long, help_heading = "Pace", value_name = "TIME"],
+        /// Stop after N measured operations, instead of after --duration
+        count: u64 [long, help_heading = "Pace", value_name = "N"],
+        /// Seed of arrivals, workload and emulated network [default: 1]
+        seed: u64 [long, help_heading = "Pace", value_name = "N"],
+        /// Repeat the run N times, 1 to 1000, and report median and spread [default: 1]
+        repeats: u32 [long, help_heading = "Pace", value_name = "N"],
+        /// Commands on hot keys, in percent; all others use keys of one client [default: 2]
+        conflicts: f64 [long, help_heading = "Workload", value_name = "PERCENT"],
+        /// Number of hot keys, 1 to 1024 [default: 1]
+        hot_keys: u32 [long, help_heading = "Workload", value_name = "N"],
+        /// Choose keys from a table, by Zipf's law with this exponent, 0 to 10
+        zipf: f64 [long, help_heading = "Workload", value_name = "THETA"],
+        /// Choose keys from a table, all with the same probability
+        uniform: bool [long, help_heading = "Workload", action = ArgAction::SetTrue],
+        /// Choose keys from a table with a hot spot: 5/80 is 80% of commands on 5% of keys
+        hot_spot: String [long, help_heading = "Workload", value_name = "KEYS/COMMANDS"],
+        /// Number of keys in the table [default: 1000]
+        records: u32 [long, help_heading = "Workload", value_name = "N"],
+        /// YCSB workload, a to f: sets keys, mix of operations, values of 1000 bytes, and --preload
+        ycsb: String [long, help_heading = "Workload", value_name = "LETTER"],
+        /// Operations that read, in percent [default: 50]
+        reads: f64 [long, help_heading = "Workload", value_name = "PERCENT"],
+        /// Read each replica's own state, which may be stale, without asking the others
+        local_reads: bool [long, help_heading = "Workload", action = ArgAction::SetTrue],
+        /// Keys in each get and put [default: 1]
+        keys_per_command: u32 [long, help_heading = "Workload", value_name = "N"],
+        /// Length of values, up to 1048576: fixed (16), a range (16-1024), or lengths with weights
+        /// (16:9,1024:1) [default: 16]
+        value_size: Text [long, help_heading = "Workload", value_name = "BYTES"],
+        /// Write every key of the table before the run
+        preload: bool [long, help_heading = "Workload", action = ArgAction::SetTrue],
+        /// Operation timeout [default: 10s]
+        timeout: Text
+            [long, help_heading = "Pace", value_name = "TIME", display_order = AFTER_COUNT],
+        /// Interval of the time series, at least 10ms [default: 1s]
+        interval: Text
+            [long, help_heading = "Output", value_name = "TIME", display_order = AFTER_SLO],
+        /// Check that the clients' history is linearizable; hot keys are then replaced every 250 ms
+        verify: bool [long, help_heading = "Workload", action = ArgAction::SetTrue],
+        /// Objective, such as 'p99<50ms', 'errors<1%' or 'rate>1000'; may be given more than once
+        slo: Vec<String> [long, help_heading = "Output", value_name = "BOUND"],
+        /// Inject a fault, as listed below; may be given more than once
+        fault: Vec<String> [long, help_heading = "Cluster", value_name = "FAULT"],
+    } };
+}
+pub(crate) use all_settings;
+
 macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty [$($flag:tt)*],)*) => {
         /// The settings of a load; `None` means the default.
         #[derive(Clone, PartialEq, Debug, Default, Deserialize, Serialize)]
         pub struct Settings {
@@ -82,78 +167,7 @@ macro_rules! settings {
     };
 }
 
-settings! {
-    /// What the scenario shows, in one line.
-    title: String,
-    /// The protocol of a cluster that is started.
-    protocol: String,
-    /// The preferred leader, if the protocol has one: its number, or its site's name.
-    leader: Text,
-    /// How many replicas to start.
-    replicas: usize,
-    /// The file of a wide area network to emulate, relative to the file that names it.
-    wan: PathBuf,
-    /// The durability of votes: `memory`, `os` or `fsync`.
-    durability: String,
-    /// Whether proposals are sent before they are durable.
-    reserved_slots: bool,
-    /// Whether commits are answered before they are durable.
-    silent_orphans: bool,
-    /// Open loop: operations per second.
-    rate: f64,
-    /// Open loop: `poisson` or `constant`.
-    arrivals: String,
-    /// Open loop: how many operations may be under way at a replica.
-    outstanding: u32,
-    /// Closed loop: clients at each replica.
-    clients: u32,
-    /// Closed loop: the pause of a client between an answer and its next command.
-    think: Text,
-    /// The length of the warm-up, which does not count.
-    warm_up: Text,
-    /// The length of the counted time.
-    duration: Text,
-    /// Alternatively, the number of operations.
-    count: u64,
-    /// The seed of the workload and of an emulated network.
-    seed: u64,
-    /// The number of repeats.
-    repeats: u32,
-    /// The percentage of commands on hot keys; the others use the clients' own keys.
-    conflicts: f64,
-    /// The number of hot keys.
-    hot_keys: u32,
-    /// Keys of a table with a Zipf distribution with this exponent.
-    zipf: f64,
-    /// Keys of a table with a uniform distribution.
-    uniform: bool,
-    /// Keys of a table with a hot spot: `5/80` means 80% of commands on 5% of keys.
-    hot_spot: String,
-    /// The number of keys in the table.
-    records: u32,
-    /// A preset of YCSB, `a` to `f`.
-    ycsb: String,
-    /// The percentage of reads.
-    reads: f64,
-    /// Whether reads are answered from a replica's own state, which may be stale.
-    local_reads: bool,
-    /// The number of keys in a read or put.
-    keys_per_command: u32,
-    /// The lengths of values: `16`, `16-1024`, or `16:9,1024:1` with weights.
-    value_size: Text,
-    /// Whether to fill the table first.
-    preload: bool,
-    /// The timeout of an operation.
-    timeout: Text,
-    /// The length of an interval of the series.
-    interval: Text,
-    /// Whether to check that what the clients saw is linearizable.
-    verify: bool,
-    /// The objectives.
-    slo: Vec<String>,
-    /// The faults and their times.
-    fault: Vec<String>,
-}
+all_settings!(settings);
 
 /// In each group the settings exclude each other: one flag replaces all that a file gives.
 const CHOICES: &[&[&str]] = &[
