@@ -1,7 +1,6 @@
 //! `isonomy load`: generates load on a running or a new cluster, and shows the results.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -15,8 +14,7 @@ use super::config::{CLIENT_FILE, ClientFile, DurabilityName, read};
 use super::generate::{self, Scratch, create};
 use super::{NO, NO_ANSWER, complain, on_or_off, tell};
 use crate::client::ClientConfig;
-use crate::load::driver::Pace;
-use crate::load::find::{at_rate, next_rate};
+use crate::load::find::{at_rate, highest, next_rate};
 use crate::load::render::csv::{write_csv, write_hdr};
 use crate::load::result::{Found, Outcome, Run, Step};
 use crate::load::runner::{Live, RunError, run};
@@ -182,34 +180,34 @@ impl Load {
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 
+    /// Makes all repeats, or all runs of a search, until one fails or is interrupted. A failure after
+    /// the first run is only reported, because the runs so far are worth something.
     fn measure(&self, scenario: &Scenario) -> anyhow::Result<Result<Outcome, RunError>> {
         let runtime = generate::runtime(generate::threads(&scenario.target))?;
-        let mut runs = Vec::new();
-        if self.find_rate {
-            return Ok(find(scenario, &runtime));
-        }
-        for repeat in 0..scenario.repeats {
-            let label = match scenario.repeats {
-                1 => String::new(),
-                many => format!("run {} of {many} ", repeat + 1),
-            };
-            match once(&runtime, scenario, repeat, &label) {
+        let (mut runs, mut steps) = (Vec::new(), self.find_rate.then(Vec::new));
+        while let Some((next, name, of)) = next(scenario, &runs, steps.as_deref()) {
+            let repeat = if self.find_rate { 0 } else { runs.len() };
+            let repeat = u32::try_from(repeat).expect("at most 1000 repeats");
+            match once(&runtime, &next, repeat, &format!("{name}{of}")) {
+                // A rate that was not offered to the end proves nothing.
+                Ok(ran) if ran.interrupted && self.find_rate => break,
                 Ok(ran) => {
                     let interrupted = ran.interrupted;
+                    steps.iter_mut().for_each(|steps| steps.push(Step::of(&next, &ran)));
                     runs.push(ran);
                     if interrupted {
                         break;
                     }
                 }
-                // Keep the runs so far.
                 Err(error) if !runs.is_empty() => {
-                    complain(format_args!("error: run {}: {error}", repeat + 1));
+                    complain(format_args!("error: {name}: {error}"));
                     break;
                 }
                 Err(error) => return Ok(Err(error)),
             }
         }
-        Ok(Ok(Outcome::new(scenario, runs, None)))
+        let found = steps.map(|steps| Found { rate: highest(&steps), steps });
+        Ok(Ok(Outcome::new(scenario, runs, found)))
     }
 
     fn settings(&self) -> Settings {
@@ -266,67 +264,37 @@ impl TargetArgs {
     }
 }
 
+/// The scenario of the next run, its name, and how many runs are planned; `None` after the last.
+fn next(
+    scenario: &Scenario,
+    runs: &[Run],
+    steps: Option<&[Step]>,
+) -> Option<(Scenario, String, String)> {
+    let number = runs.len() + 1;
+    match (steps, scenario.repeats as usize) {
+        (Some(steps), _) => {
+            let rate = next_rate(scenario.settings.rate?, steps)?;
+            Some((at_rate(scenario, rate), format!("at {rate:.0}/s"), " ".to_owned()))
+        }
+        (None, many) if number > many => None,
+        (None, 1) => Some((scenario.clone(), String::new(), String::new())),
+        (None, many) => Some((scenario.clone(), format!("run {number}"), format!(" of {many} "))),
+    }
+}
+
 /// One run, with a line that shows its progress.
 fn once(runtime: &Runtime, scenario: &Scenario, repeat: u32, label: &str) -> Result<Run, RunError> {
-    let is_seen = std::io::stderr().is_terminal();
+    let line = generate::progress_bar(1, "{msg}");
     let mut watch = |live: Live| {
-        if is_seen {
-            show(label, &live);
-        }
+        let Live { seconds, rate, p50_ms, p99_ms, errors, .. } = live;
+        let phase = if seconds <= 0.0 { "warming up, " } else { "" };
+        line.set_message(format!(
+            "{label}{phase}{seconds:.0} s: {rate:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, \
+             {errors} errors"
+        ));
     };
     let ran =
         runtime.block_on(async { run(scenario, repeat, &mut watch, super::interrupted()).await });
-    if is_seen {
-        clear();
-    }
+    line.finish_and_clear();
     ran
-}
-
-fn show(label: &str, live: &Live) {
-    use std::io::Write;
-    let Live { seconds, rate, p50_ms, p99_ms, errors, .. } = live;
-    let phase = if *seconds <= 0.0 { "warming up, " } else { "" };
-    let mut out = std::io::stderr().lock();
-    // If this cannot be shown, ignore it.
-    let _ = write!(
-        out,
-        "\r\x1b[2K{label}{phase}{seconds:.0} s: {rate:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} \
-         ms, {errors} errors"
-    );
-    let _ = out.flush();
-}
-
-fn clear() {
-    use std::io::Write;
-    let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
-}
-
-/// Searches for the highest rate that meets the objectives.
-fn find(scenario: &Scenario, runtime: &Runtime) -> Result<Outcome, RunError> {
-    let Pace::Open { rate: first, .. } = scenario.plan.pace else {
-        return Ok(Outcome::new(scenario, Vec::new(), None));
-    };
-    let (mut steps, mut runs) = (Vec::new(), Vec::new());
-    while let Some(rate) = next_rate(first, &steps) {
-        let scenario = at_rate(scenario, rate);
-        let ran = match once(runtime, &scenario, 0, &format!("at {rate:.0}/s ")) {
-            Ok(ran) => ran,
-            Err(error) if !runs.is_empty() => {
-                complain(format_args!("error: at {rate:.0}/s: {error}"));
-                break;
-            }
-            Err(error) => return Err(error),
-        };
-        let interrupted = ran.interrupted;
-        let step = Step::of(&scenario, rate, &ran);
-        if interrupted {
-            break;
-        }
-        steps.push(step);
-        runs.push(ran);
-    }
-    let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
-    let best =
-        held.fold(None, |best: Option<f64>, rate| Some(best.map_or(rate, |it| it.max(rate))));
-    Ok(Outcome::new(scenario, runs, Some(Found { rate: best, steps })))
 }

@@ -14,8 +14,7 @@ const MOST_STEPS: usize = 24;
 
 /// The next rate to try after these steps, starting with `first`; `None` when the search is done.
 pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {
-    let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
-    let held = held.fold(0.0, f64::max);
+    let held = highest(steps).unwrap_or(0.0);
     let broke = steps.iter().filter(|step| step.missed.is_some()).map(|step| step.rate);
     let broke = broke.fold(f64::INFINITY, f64::min);
     if steps.is_empty() {
@@ -35,6 +34,12 @@ pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {
         return (broke > first / 64.0).then_some(broke / 2.0);
     }
     Some(f64::midpoint(held, broke))
+}
+
+/// The highest rate that held, if one did.
+pub fn highest(steps: &[Step]) -> Option<f64> {
+    let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
+    held.max_by(f64::total_cmp)
 }
 
 /// The scenario with another rate.
@@ -58,8 +63,7 @@ mod tests {
             let missed = (rate > limit).then(|| "too much".to_owned());
             steps.push(Step { rate, throughput_ops_s: rate, p50_ms: 1.0, p99_ms: 1.0, missed });
         }
-        let held = steps.iter().filter(|step| step.missed.is_none()).map(|step| step.rate);
-        (held.fold(0.0, f64::max), steps.len())
+        (highest(&steps).unwrap_or(0.0), steps.len())
     }
 
     #[test]

@@ -74,8 +74,9 @@ pub struct Step {
 }
 
 impl Step {
-    /// The step of a run at this rate.
-    pub fn of(scenario: &Scenario, rate: f64, run: &Run) -> Step {
+    /// The step of a run of this open loop.
+    pub fn of(scenario: &Scenario, run: &Run) -> Step {
+        let rate = scenario.settings.rate.unwrap_or_default();
         let mut missed = scenario.slos.iter().find_map(|slo| slo.missed(&run.measured()));
         if missed.is_none() && run.throughput_ops_s < ENOUGH * rate {
             missed = Some(format!("only {:.0}/s were answered", run.throughput_ops_s));
