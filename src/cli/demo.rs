@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{ArgAction, Args};
 use indicatif::ProgressBar;
 
@@ -127,7 +127,7 @@ impl Demo {
             bail!("--data has no effect with --durability memory: add --durability fsync or os");
         }
         let workload = Workload::demo(self.conflicts, self.reads, self.value_size, self.seed);
-        workload.check()?;
+        workload.check().map_err(|(_, what)| anyhow!(what))?;
         let clients = self.clients;
         if !(1..=10_000).contains(&clients) {
             bail!("--clients {clients}: take between 1 and 10000");

@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use super::settings::Settings;
 use crate::load::driver::{ArrivalProcess, Pace};
-use crate::load::workload::{Keys, Mix, Sizes, Workload};
+use crate::load::workload::{Flaw, Keys, Mix, Sizes, Workload};
 
 /// How long a hot key is used if histories are checked, so that its history stays short.
 const CHECKED_AGE: Duration = Duration::from_millis(250);
-
-/// The invalid setting, and what to do.
-pub(super) type Flaw = (&'static str, String);
 
 /// The workload of the settings.
 pub(super) fn workload(settings: &Settings) -> Result<Workload, Flaw> {

@@ -13,7 +13,7 @@ pub mod wide_area;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::asks::{Flaw, pace, workload};
+use self::asks::{pace, workload};
 use self::faults::{Action, Fault};
 use self::settings::{BadSetting, ScenarioFile, Settings, Text};
 use self::slo::Slo;
@@ -21,6 +21,7 @@ use self::span::parse_time;
 use self::wide_area::WideArea;
 use crate::client::ClientConfig;
 use crate::load::driver::Plan;
+use crate::load::workload::Flaw;
 use crate::node::Durability;
 use crate::protocol::ProtocolKind;
 use crate::types::{Consistency, Optimisations, Quorums, ReplicaId};
@@ -155,30 +156,34 @@ impl Scenario {
         area: Option<WideArea>,
         remote: Option<ClientConfig>,
     ) -> Result<Scenario, BadSetting> {
+        Scenario::of(flags, file, area, remote).map_err(|(name, what)| file.bad(flags, name, what))
+    }
+
+    fn of(
+        flags: &Settings,
+        file: &ScenarioFile,
+        area: Option<WideArea>,
+        remote: Option<ClientConfig>,
+    ) -> Result<Scenario, Flaw> {
         let settings = file.under(flags).or(Settings::usual(&file.under(flags)));
-        let bad = |name: &str, what: String| file.bad(flags, name, what);
         let time = |name: &'static str, value: &Option<Text>| {
             let value = value.as_ref().map(|text| parse_time(&text.to_string()));
-            value.transpose().map_err(|what| bad(name, what))
+            value.transpose().map_err(|what| (name, what))
         };
-        let workload = workload(&settings).map_err(|(name, what)| bad(name, what))?;
-        workload.check().map_err(|error| bad(error.setting, error.to_string()))?;
+        let workload = workload(&settings)?;
+        workload.check()?;
         let target = match remote {
             Some(config) => Target::Remote(Box::new(config)),
-            None => {
-                let area = area.or_else(|| file.area.clone());
-                Target::Local(local(&settings, area).map_err(|(name, what)| bad(name, what))?)
-            }
+            None => Target::Local(local(&settings, area.or_else(|| file.area.clone()))?),
         };
-        let mut faults = faults(&settings, &target).map_err(|what| bad("fault", what))?;
+        let mut faults = faults(&settings, &target).map_err(|what| ("fault", what))?;
         let mut slos = Vec::new();
         for text in settings.slo.iter().flatten() {
-            slos.push(text.parse().map_err(|error| bad("slo", format!("{error}")))?);
+            slos.push(text.parse().map_err(|error| ("slo", format!("{error}")))?);
         }
         let timeout = time("timeout", &settings.timeout)?.unwrap_or(Duration::from_secs(10));
         let plan = Plan {
-            pace: pace(&settings, time("think", &settings.think)?)
-                .map_err(|(name, what)| bad(name, what))?,
+            pace: pace(&settings, time("think", &settings.think)?)?,
             reads: match settings.local_reads {
                 Some(true) => Consistency::Local,
                 _ => Consistency::Linearizable,
@@ -209,7 +214,7 @@ impl Scenario {
             settings,
             ..Scenario::plain(target, plan)
         };
-        scenario.check().map_err(|(name, what)| bad(name, what.to_owned()))?;
+        scenario.check().map_err(|(name, what)| (name, what.to_owned()))?;
         Ok(scenario)
     }
 
@@ -279,20 +284,19 @@ fn notes(
     flags: &Settings,
     target: &Target,
     faults: &[Fault],
-) -> Result<Vec<String>, BadSetting> {
+) -> Result<Vec<String>, Flaw> {
     let mut notes = target.area().map_or(Vec::new(), |area| area.notes.clone());
     for (name, what) in unused(&file.under(flags), target, faults) {
-        let unused = file.bad(flags, name, what);
         match flags.has(name) {
-            true => return Err(unused),
-            false => notes.push(unused.to_string()),
+            true => return Err((name, what)),
+            false => notes.push(file.bad(flags, name, what).to_string()),
         }
     }
     Ok(notes)
 }
 
 /// The settings of `said` that have no effect on this load, and why.
-fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<(&'static str, String)> {
+fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<Flaw> {
     let mut unused = Vec::new();
     let mut add = |name: &'static str, what: &str| {
         if said.has(name) {

@@ -124,20 +124,8 @@ impl Default for Workload {
     }
 }
 
-/// A workload is invalid; says what to do.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct BadWorkload {
-    /// The name of the invalid setting on the command line.
-    pub setting: &'static str,
-    what: String,
-}
-
-impl BadWorkload {
-    fn new(setting: &'static str, what: String) -> BadWorkload {
-        BadWorkload { setting, what }
-    }
-}
+/// The name of an invalid setting, and what is wrong with it and what to do.
+pub type Flaw = (&'static str, String);
 
 impl Workload {
     /// Checks the workload.
@@ -145,7 +133,7 @@ impl Workload {
     /// # Errors
     /// If a percentage or another number is out of range, or if values are too short to be unique
     /// or above 1 MiB.
-    pub fn check(&self) -> Result<(), BadWorkload> {
+    pub fn check(&self) -> Result<(), Flaw> {
         self.check_keys()?;
         for (_, value) in self.mix.shares() {
             percentage("reads", value)?;
@@ -153,7 +141,7 @@ impl Workload {
         let sum: f64 = self.mix.shares().iter().map(|(_, share)| share).sum();
         if (sum - 100.0).abs() > 1e-6 {
             let what = format!("the shares of operations add up to {sum}, not 100");
-            return Err(BadWorkload::new("reads", what));
+            return Err(("reads", what));
         }
         let most = match self.keys {
             Keys::Conflict { .. } => OWN_KEYS,
@@ -165,13 +153,13 @@ impl Workload {
             if !(least..=MAX_BYTES).contains(&bytes) {
                 let what =
                     format!("a value of {bytes} bytes: take between {least} and {MAX_BYTES}");
-                return Err(BadWorkload::new("value-size", what));
+                return Err(("value-size", what));
             }
         }
         Ok(())
     }
 
-    fn check_keys(&self) -> Result<(), BadWorkload> {
+    fn check_keys(&self) -> Result<(), Flaw> {
         let keys = f64::from(self.keys.table());
         match self.keys {
             Keys::Conflict { percent, hot, .. } => {
@@ -210,16 +198,18 @@ impl Workload {
     }
 }
 
-fn percentage(name: &'static str, value: f64) -> Result<(), BadWorkload> {
-    let what = || format!("{name}: {value} is no percentage: take one from 0 to 100");
-    let is_one = (0.0..=100.0).contains(&value);
-    is_one.then_some(()).ok_or_else(|| BadWorkload::new(name, what()))
+fn percentage(name: &'static str, value: f64) -> Result<(), Flaw> {
+    match (0.0..=100.0).contains(&value) {
+        true => Ok(()),
+        false => Err((name, format!("{name}: {value} is no percentage: take one from 0 to 100"))),
+    }
 }
 
-fn range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), BadWorkload> {
-    let what = || format!("{name}: {value}: take between {least} and {most}");
-    let is_within = (least..=most).contains(&value);
-    is_within.then_some(()).ok_or_else(|| BadWorkload::new(name, what()))
+fn range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), Flaw> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err((name, format!("{name}: {value}: take between {least} and {most}"))),
+    }
 }
 
 /// What one command asks of one key.
