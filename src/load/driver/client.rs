@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::book::Note;
 use super::record::OpenCall;
-use super::{Endpoint, Pace, RunShared, Trouble};
+use super::{Endpoint, Manner, Pace, RunShared, Trouble};
 use crate::load::workload::{Ask, Asks, Key, Stream};
 use crate::machine::KvOutput;
 use crate::types::{ClientId, Consistency, RequestId};
@@ -139,19 +139,16 @@ impl Client {
         asks: &Asks,
         is_read: bool,
     ) -> Result<KvOutput, String> {
-        let request = RequestId::new(self.session, self.sequence);
+        let manner = match is_read {
+            true => Manner::Read(shared.plan.reads),
+            false => Manner::Once(RequestId::new(self.session, self.sequence)),
+        };
         let places = shared.endpoints.len();
         let (mut at, mut refusals) = (self.home, 0);
         loop {
             let (command, endpoint) = (self.stream.command(asks), &shared.endpoints[at]);
             shared.travel(self.home, at).await;
-            let attempt = async {
-                match is_read {
-                    true => endpoint.read(command, shared.plan.reads).await,
-                    // Nothing before this sequence is ever retried.
-                    false => endpoint.submit(request, self.sequence, command).await,
-                }
-            };
+            let attempt = endpoint.ask(command, manner);
             match tokio::time::timeout(shared.plan.attempt, attempt).await {
                 // The text leaves out the length, because equal texts are counted together.
                 Ok(Ok(KvOutput::TooLarge { limit, .. })) => {

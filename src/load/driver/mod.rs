@@ -45,22 +45,24 @@ pub const THREAD: &str = "isonomy-load";
 /// The longest sleep of the schedule before it checks whether it must stop.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Executes a command once, however often it is sent under one id.
+/// Answers commands.
 pub trait Endpoint: Send + Sync + 'static {
-    /// Executes a command; `floor` is the lowest sequence of its client that may be retried.
-    fn submit(
+    /// Answers a command, or says why there is no answer.
+    fn ask(
         &self,
-        request: RequestId,
-        floor: u64,
         command: KvCommand,
+        manner: Manner,
     ) -> impl Future<Output = Result<KvOutput, Trouble>> + Send;
+}
 
-    /// Answers a read-only command.
-    fn read(
-        &self,
-        command: KvCommand,
-        consistency: Consistency,
-    ) -> impl Future<Output = Result<KvOutput, Trouble>> + Send;
+/// How a command is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// To be executed once, however often it is sent under this id. Its client retries no earlier
+    /// request.
+    Once(RequestId),
+    /// As a read.
+    Read(Consistency),
 }
 
 /// Why a command has no answer, as far as the client needs to know.

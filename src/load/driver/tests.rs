@@ -12,11 +12,11 @@ use crate::sim::linearizability::{BUDGET, Verdict, check};
 #[derive(Clone)]
 struct Door {
     store: Arc<Mutex<(Kv, HashMap<RequestId, KvOutput>)>>,
-    manner: Manner,
+    fault: Fault,
 }
 
 #[derive(Clone)]
-enum Manner {
+enum Fault {
     Good,
     /// Every third request is executed but its answer is lost, with this error.
     Forgetful(Trouble),
@@ -28,42 +28,34 @@ enum Manner {
 }
 
 impl Endpoint for Door {
-    async fn submit(
-        &self,
-        request: RequestId,
-        floor: u64,
-        command: KvCommand,
-    ) -> Result<KvOutput, Trouble> {
-        assert_eq!(floor, request.sequence, "a client asks one thing at a time");
+    async fn ask(&self, command: KvCommand, manner: Manner) -> Result<KvOutput, Trouble> {
         self.enter().await?;
         let mut store = lock(&self.store);
         let (kv, done) = &mut *store;
+        let Manner::Once(request) = manner else {
+            return match self.fault {
+                Fault::Lying => Ok(KvOutput::Value(None)),
+                _ => Ok(kv.apply(command)),
+            };
+        };
         let known = done.contains_key(&request);
         let output = done.entry(request).or_insert_with(|| kv.apply(command)).clone();
-        match (&self.manner, output) {
-            (Manner::Forgetful(trouble), _) if !known && request.sequence.is_multiple_of(3) => {
+        match &self.fault {
+            Fault::Forgetful(trouble) if !known && request.sequence.is_multiple_of(3) => {
                 Err(trouble.clone())
             }
-            (_, output) => Ok(output),
+            _ => Ok(output),
         }
-    }
-
-    async fn read(&self, command: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
-        self.enter().await?;
-        if let Manner::Lying = self.manner {
-            return Ok(KvOutput::Value(None));
-        }
-        Ok(lock(&self.store).0.apply(command))
     }
 }
 
 impl Door {
     async fn enter(&self) -> Result<(), Trouble> {
         tokio::task::yield_now().await;
-        match self.manner {
-            Manner::Closed => Err(Trouble::Gone),
-            Manner::Broken => Err(Trouble::Failed("it is broken".into())),
-            Manner::Silent => std::future::pending().await,
+        match self.fault {
+            Fault::Closed => Err(Trouble::Gone),
+            Fault::Broken => Err(Trouble::Failed("it is broken".into())),
+            Fault::Silent => std::future::pending().await,
             _ => Ok(()),
         }
     }
@@ -73,11 +65,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn drive(manners: &[Manner]) -> Driven {
+async fn drive(faults: &[Fault]) -> Driven {
     let store = Arc::default();
-    let door = |manner: &Manner| Door { store: Arc::clone(&store), manner: manner.clone() };
+    let door = |fault: &Fault| Door { store: Arc::clone(&store), fault: fault.clone() };
     let plan = Plan::closed(Workload::demo(50.0, 30.0, 16, 1), 4, 100_000);
-    let drive = Drive::start(&plan, manners.iter().map(door).collect(), 1);
+    let drive = Drive::start(&plan, faults.iter().map(door).collect(), 1);
     while drive.answered() < 2_000 && drive.elapsed() < Duration::from_secs(20) {
         if drive.failed() > 0 {
             break;
@@ -99,7 +91,7 @@ fn counts(driven: &Driven) -> Vec<u64> {
 
 #[tokio::test]
 async fn clients_ask_and_answers_are_counted() {
-    let driven = drive(&[Manner::Good, Manner::Good]).await;
+    let driven = drive(&[Fault::Good, Fault::Good]).await;
     let counts: u64 = counts(&driven).iter().sum();
     assert!(driven.answered >= 2_000 && counts >= driven.answered);
     assert_eq!((driven.unanswered, driven.errors.len()), (0, 0));
@@ -109,9 +101,9 @@ async fn clients_ask_and_answers_are_counted() {
 
 #[tokio::test]
 async fn a_retry_goes_under_the_same_id_wherever_it_goes() {
-    let forgetful = |trouble| Manner::Forgetful(trouble);
-    let manners = [forgetful(Trouble::Gone), Manner::Closed, forgetful(Trouble::Busy)];
-    let driven = drive(&manners).await;
+    let forgetful = |trouble| Fault::Forgetful(trouble);
+    let faults = [forgetful(Trouble::Gone), Fault::Closed, forgetful(Trouble::Busy)];
+    let driven = drive(&faults).await;
     assert!(
         counts(&driven).iter().all(|count| *count > 0),
         "clients of a closed door go elsewhere"
@@ -121,7 +113,7 @@ async fn a_retry_goes_under_the_same_id_wherever_it_goes() {
 
 #[tokio::test]
 async fn what_nobody_answers_stays_open() {
-    let driven = drive(&[Manner::Good, Manner::Silent]).await;
+    let driven = drive(&[Fault::Good, Fault::Silent]).await;
     assert_eq!(driven.unanswered, 4);
     let finished = driven.record.finish();
     let open = finished.pieces().flatten().filter(|operation| operation.returned.is_none());
@@ -130,14 +122,14 @@ async fn what_nobody_answers_stays_open() {
 
 #[tokio::test]
 async fn what_fails_is_counted_in_its_words() {
-    let driven = drive(&[Manner::Broken]).await;
+    let driven = drive(&[Fault::Broken]).await;
     let [(words, count)] = &driven.errors[..] else { panic!("{:?}", driven.errors) };
     assert_eq!((words.as_str(), *count), ("it is broken", driven.figures[0].errors));
 }
 
 #[tokio::test]
 async fn a_lie_is_found_out() {
-    let driven = drive(&[Manner::Good, Manner::Lying]).await;
+    let driven = drive(&[Fault::Good, Fault::Lying]).await;
     assert!(matches!(verdict(&driven), Verdict::Violation(_)));
 }
 
@@ -154,8 +146,10 @@ impl Server {
     fn new(took: Vec<Duration>, stall: (Duration, Duration)) -> Server {
         Server { took, asked: AtomicU64::new(0), start: Instant::now(), stall }
     }
+}
 
-    async fn serve(&self) -> Result<KvOutput, Trouble> {
+impl Endpoint for Arc<Server> {
+    async fn ask(&self, _: KvCommand, _: Manner) -> Result<KvOutput, Trouble> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let took = self.took[usize::try_from(number).expect("few") % self.took.len()];
         let mut done = self.start.elapsed() + took;
@@ -165,16 +159,6 @@ impl Server {
         }
         tokio::time::sleep(done.saturating_sub(self.start.elapsed())).await;
         Ok(KvOutput::Done)
-    }
-}
-
-impl Endpoint for Arc<Server> {
-    async fn submit(&self, _: RequestId, _: u64, _: KvCommand) -> Result<KvOutput, Trouble> {
-        self.serve().await
-    }
-
-    async fn read(&self, _: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
-        self.serve().await
     }
 }
 

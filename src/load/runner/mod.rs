@@ -10,7 +10,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
 
 use crate::client::ConnectError;
-use crate::load::driver::{Drive, Endpoint, Recent, Trouble};
+use crate::load::driver::{Drive, Endpoint, Manner, Recent, Trouble};
 use crate::load::durations::Durations;
 use crate::load::result::cpu::Cpu;
 use crate::load::result::figures::{Event, Row, Stop};
@@ -20,8 +20,7 @@ use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::target::local::Local;
-use crate::load::target::remote::Remote;
-use crate::load::target::virtual_time;
+use crate::load::target::{remote, virtual_time};
 use crate::load::workload::{Key, Written};
 use crate::machine::{Kv, KvCommand};
 use crate::mesh::WanControl;
@@ -87,7 +86,7 @@ pub async fn run(
                 // The check needs keys that were never written before.
                 scenario.plan.workload.namespace = rand::random_range(1..u64::MAX);
             }
-            let endpoints = Remote::connect(config).await?;
+            let endpoints = remote::connect(config).await?;
             let ran = session(&scenario, endpoints.clone(), None, watch, interrupt).await;
             for endpoint in endpoints {
                 endpoint.close().await;
@@ -258,8 +257,8 @@ async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunE
             entries.push((key, value));
         }
         sequence += 1;
-        let request = RequestId::new(ClientId(1), sequence);
-        let done = endpoint.submit(request, sequence, KvCommand::PutMany { entries }).await;
+        let manner = Manner::Once(RequestId::new(ClientId(1), sequence));
+        let done = endpoint.ask(KvCommand::PutMany { entries }, manner).await;
         done.map_err(|trouble| RunError::Preload(words(trouble)))?;
     }
     Ok(())

@@ -13,14 +13,13 @@ use crate::load::durations::Quantiles;
 use crate::load::result::Outcome;
 use crate::load::scenario::settings::{ScenarioFile, Settings, Text};
 use crate::machine::KvOutput;
-use crate::types::Consistency;
 
 /// Nine of ten answers take 20 ms and one takes 120 ms; every fiftieth request fails.
 #[derive(Clone, Default)]
 struct Server(Arc<AtomicU64>);
 
-impl Server {
-    async fn serve(&self) -> Result<KvOutput, Trouble> {
+impl Endpoint for Server {
+    async fn ask(&self, _: KvCommand, _: Manner) -> Result<KvOutput, Trouble> {
         let number = self.0.fetch_add(1, Ordering::Relaxed);
         let millis = if number % 10 == 9 { 120 } else { 20 };
         tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -31,14 +30,16 @@ impl Server {
     }
 }
 
-impl Endpoint for Server {
-    async fn submit(&self, _: RequestId, _: u64, _: KvCommand) -> Result<KvOutput, Trouble> {
-        self.serve().await
-    }
-
-    async fn read(&self, _: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
-        self.serve().await
-    }
+/// Runs these settings against a server.
+async fn serve<E: Endpoint + Clone>(
+    server: E,
+    settings: &Settings,
+    watch: &mut dyn FnMut(Live),
+) -> Outcome {
+    let scenario = Scenario::new(settings, &ScenarioFile::default(), None, None);
+    let (scenario, pending) = (scenario.expect("a good scenario"), std::future::pending());
+    let ran = session(&scenario, vec![server], None, watch, pending).await.expect("it runs");
+    Outcome::new(&scenario, vec![ran], None)
 }
 
 fn settings() -> Settings {
@@ -57,12 +58,9 @@ fn settings() -> Settings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_report_says_what_the_server_did() {
-    let made = Scenario::new(&settings(), &ScenarioFile::default(), None, None);
-    let scenario = made.expect("a good scenario");
-    let (mut looks, pending) = (0, std::future::pending());
-    let mut watch = |_| looks += 1;
-    let server = vec![Server::default()];
-    let ran = session(&scenario, server, None, &mut watch, pending).await.expect("it runs");
+    let mut looks = 0;
+    let outcome = serve(Server::default(), &settings(), &mut |_| looks += 1).await;
+    let ran = &outcome.runs[0];
     // A busy machine may take longer. 300 ms are one and a half rows, so the first row is short for
     // a row to end with the warm-up.
     assert!((8..=12).contains(&looks), "{looks}");
@@ -99,7 +97,6 @@ async fn the_report_says_what_the_server_did() {
     let seen: u64 = counted.flat_map(|row| &row.by_site).sum();
     assert_eq!(logged, seen);
 
-    let outcome = Outcome::new(&scenario, vec![ran], None);
     assert!(!outcome.is_good());
     let [late, errors] = &outcome.slo_missed[..] else { panic!("{:?}", outcome.slo_missed) };
     assert!(late.starts_with("p95<60ms: it is ") && errors.starts_with("errors<1%"), "{late}");
@@ -120,11 +117,7 @@ async fn count(server: Server, count: u64) -> Outcome {
         arrivals: None,
         ..settings()
     };
-    let scenario = Scenario::new(&settings, &ScenarioFile::default(), None, None);
-    let scenario = scenario.expect("a good scenario");
-    let (mut watch, pending) = (|_| {}, std::future::pending());
-    let ran = session(&scenario, vec![server], None, &mut watch, pending).await.expect("it runs");
-    Outcome::new(&scenario, vec![ran], None)
+    serve(server, &settings, &mut |_| {}).await
 }
 
 #[tokio::test]
@@ -146,11 +139,7 @@ async fn a_run_without_an_answer_is_not_good() {
     struct Broken;
 
     impl Endpoint for Broken {
-        async fn submit(&self, _: RequestId, _: u64, _: KvCommand) -> Result<KvOutput, Trouble> {
-            Err(Trouble::Failed("broken".to_owned()))
-        }
-
-        async fn read(&self, _: KvCommand, _: Consistency) -> Result<KvOutput, Trouble> {
+        async fn ask(&self, _: KvCommand, _: Manner) -> Result<KvOutput, Trouble> {
             Err(Trouble::Failed("broken".to_owned()))
         }
     }
@@ -162,11 +151,7 @@ async fn a_run_without_an_answer_is_not_good() {
         clients: Some(1),
         ..Settings::default()
     };
-    let scenario = Scenario::new(&settings, &ScenarioFile::default(), None, None);
-    let scenario = scenario.expect("a good scenario");
-    let (mut watch, pending) = (|_| {}, std::future::pending());
-    let ran = session(&scenario, vec![Broken], None, &mut watch, pending).await.expect("it runs");
-    let outcome = Outcome::new(&scenario, vec![ran], None);
+    let outcome = serve(Broken, &settings, &mut |_| {}).await;
     assert!(!outcome.is_good());
     assert!(outcome.to_string().contains("FAILED: none of "), "{outcome}");
 }

@@ -4,14 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::load::driver::{Endpoint, Trouble};
+use crate::load::driver::{Endpoint, Manner, Trouble};
 use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::wide_area::WideArea;
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::mesh::WanControl;
 use crate::node::{LocalCluster, Pause, ProposeError, Rejected, Replica, StartError, Unknown};
-use crate::types::{Consistency, ReplicaId, RequestId};
+use crate::types::ReplicaId;
 
 fn trouble(error: ProposeError) -> Trouble {
     match error {
@@ -40,21 +40,13 @@ impl Place {
 }
 
 impl Endpoint for Place {
-    async fn submit(
-        &self,
-        request: RequestId,
-        floor: u64,
-        command: KvCommand,
-    ) -> Result<KvOutput, Trouble> {
-        self.replica().submit(request, floor, command).await.map_err(trouble)
-    }
-
-    async fn read(
-        &self,
-        command: KvCommand,
-        consistency: Consistency,
-    ) -> Result<KvOutput, Trouble> {
-        self.replica().read(command, consistency).await.map_err(trouble)
+    async fn ask(&self, command: KvCommand, manner: Manner) -> Result<KvOutput, Trouble> {
+        let replica = self.replica();
+        let answer = match manner {
+            Manner::Once(request) => replica.submit(request, request.sequence, command).await,
+            Manner::Read(consistency) => replica.read(command, consistency).await,
+        };
+        answer.map_err(trouble)
     }
 }
 
