@@ -95,7 +95,6 @@ fn scenario(
         duration: Some(plan.time_of(point)),
         interval: slice(plan, point),
         faults: faults(plan, point),
-        measures_costs: true,
         ..Scenario::plain(target, asking)
     })
 }

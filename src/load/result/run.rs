@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::cpu::Busy;
 use super::figures::{Event, Row};
-use super::gauge::Busy;
 use super::tally::{Counts, Tally};
 use super::verify::{Checked, judge};
 use crate::load::driver::record::Finished;
@@ -73,7 +73,7 @@ pub struct Run {
     /// Operations answered before the clients were told to stop, including the warm-up.
     #[serde(skip)]
     pub answered_in_time: u64,
-    /// The replicas' costs of operations, if measured.
+    /// The replicas' costs of operations; unknown for a running cluster.
     #[serde(skip)]
     pub costs: Option<Costs>,
     /// The history, if it was to be kept.
@@ -189,48 +189,31 @@ pub struct Costs {
     pub replicas: Vec<(Counts, Duration)>,
 }
 
-/// The replicas' own counters.
-pub(in crate::load) struct Counted {
-    /// Each replica's since the warm-up.
-    pub(in crate::load) tallies: Vec<Tally>,
-    /// The leader at the end.
-    pub(in crate::load) leader: Option<u8>,
-    /// The costs, if measured.
-    pub(in crate::load) costs: Option<Costs>,
-}
-
-/// What the runner saw while the clients worked.
-pub(in crate::load) struct Watched {
-    /// When the clients were told to stop, after the start.
-    pub(in crate::load) ended: Duration,
-    /// Whether that was early.
-    pub(in crate::load) interrupted: bool,
-    pub(in crate::load) busy: Busy,
-    pub(in crate::load) series: Vec<Row>,
-    pub(in crate::load) events: Vec<Event>,
-    pub(in crate::load) hdr_log: Vec<u8>,
-}
+/// The replicas' counters since the warm-up, and the leader at the end.
+pub(in crate::load) type Counted = (Vec<Tally>, Option<ReplicaId>);
 
 impl Run {
-    /// Builds the result of a run in real time.
-    pub(in crate::load) fn of(
+    /// The result of a run in real time, from what was seen of it until `ended`, when the clients
+    /// were told to stop.
+    pub(in crate::load) fn complete(
+        self,
         scenario: &Scenario,
+        ended: Duration,
         driven: Driven,
-        watched: Watched,
         counted: Option<Counted>,
     ) -> Run {
         let mut all = Figures::default();
         driven.figures.iter().for_each(|figures| all.add(figures));
         let latency = Durations::from(all.latency());
-        let seconds = watched.ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
+        let seconds = ended.saturating_sub(scenario.plan.warm_up).as_secs_f64();
         let rate = match scenario.duration {
             // A limited run: the number of operations, and the time they took.
             None => latency.count() as f64 / seconds.max(1e-9),
-            Some(_) => rate(&watched.series),
+            Some(_) => rate(&self.series),
         };
+        let tallies = counted.as_ref().map(|(tallies, _)| &tallies[..]);
         let mut run = Run {
             seconds,
-            interrupted: watched.interrupted,
             offered: driven.offered,
             answered: latency.count(),
             throughput_ops_s: (rate * 10.0).round() / 10.0,
@@ -239,20 +222,16 @@ impl Run {
             unanswered: driven.unanswered,
             latency,
             kinds: kinds(&all),
-            sites: sites(scenario, &driven.figures, counted.as_ref().map(|it| &it.tallies[..])),
+            sites: sites(scenario, &driven.figures, tallies),
             cluster: counted.as_ref().map(cluster),
             generator: Generator {
                 lateness: all.lateness.into(),
                 late: driven.late,
-                busy: watched.busy,
+                busy: self.generator.busy,
             },
-            events: watched.events,
-            series: watched.series,
             answered_in_time: driven.answered,
-            costs: counted.and_then(|it| it.costs),
-            hdr_log: watched.hdr_log,
             error_words: driven.errors,
-            ..Run::default()
+            ..self
         };
         run.judge_work(scenario);
         if scenario.verify {
@@ -401,11 +380,11 @@ fn sites(scenario: &Scenario, figures: &[Figures], tallies: Option<&[Tally]>) ->
     figures.iter().enumerate().map(one).collect()
 }
 
-fn cluster(counted: &Counted) -> Cluster {
+fn cluster((tallies, leader): &Counted) -> Cluster {
     let mut all = Tally::default();
-    counted.tallies.iter().for_each(|tally| all.add(tally));
+    tallies.iter().for_each(|tally| all.add(tally));
     Cluster {
-        leader: counted.leader,
+        leader: leader.map(ReplicaId::number),
         commit: all.commit.into(),
         execute: all.execute.into(),
         commands: all.commands,

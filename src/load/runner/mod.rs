@@ -14,8 +14,7 @@ use crate::load::driver::{Drive, Endpoint, Manner, Recent, Trouble};
 use crate::load::durations::Durations;
 use crate::load::result::cpu::Cpu;
 use crate::load::result::figures::{Event, Row, Stop};
-use crate::load::result::gauge::Reading;
-use crate::load::result::run::{Costs, Counted, Run, Watched};
+use crate::load::result::run::{Costs, Counted, Run};
 use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Who};
 use crate::load::scenario::{LocalTarget, Scenario, Target};
@@ -25,7 +24,7 @@ use crate::load::workload::{Key, Written};
 use crate::machine::{Kv, KvCommand};
 use crate::mesh::WanControl;
 use crate::node::{Durability, Latency, LocalCluster, StartError};
-use crate::types::{ClientId, ReplicaId, RequestId, Timing};
+use crate::types::{ClientId, RequestId, Timing};
 
 /// Bounds on a command that fills the table: its keys, and the bytes of keys and values. A longer
 /// value is sent alone.
@@ -167,7 +166,7 @@ async fn session<E: Endpoint + Clone>(
             drive.stop();
         }
         if looks.ends_warm_up(&drive) {
-            looks.begin(scenario, local.as_deref()).await;
+            looks.begin(local.as_deref()).await;
         }
         if let Some(local) = local.as_deref_mut() {
             schedule.act(&drive, local, &mut looks).await;
@@ -176,15 +175,14 @@ async fn session<E: Endpoint + Clone>(
             let (row, latency) = looks.look(drive.elapsed(), &drive.recent());
             write_row(&mut writer, &mut logged_s, &row, &latency);
             watch(looks.live(&drive, &row));
-            looks.rows.push(row);
+            looks.run.series.push(row);
         }
         if is_last {
             break;
         }
     }
     let mut ended = drive.stop();
-    let busy = looks.reading.as_ref().map(|before| Reading::take().since(before));
-    let costs = looks.costs(local.as_deref()).await;
+    looks.costs(local.as_deref()).await;
     if let Some(local) = local.as_deref_mut() {
         local.resume_all();
     }
@@ -195,15 +193,13 @@ async fn session<E: Endpoint + Clone>(
         let (row, latency) = looks.look(ended, &driven.rest);
         if latency.count() > 0 || row.errors > 0 {
             write_row(&mut writer, &mut logged_s, &row, &latency);
-            looks.rows.push(row);
+            looks.run.series.push(row);
         }
     }
-    let counted = looks.counted(local.as_deref(), costs).await;
+    let counted = looks.counted(local.as_deref()).await;
     drop(writer);
-    let (series, events) = (looks.rows, looks.events);
-    let busy = busy.unwrap_or_default();
-    let watched = Watched { ended, interrupted, busy, series, events, hdr_log: log };
-    Ok(Run::of(scenario, driven, watched, counted))
+    let seen = Run { interrupted, hdr_log: log, ..looks.run };
+    Ok(seen.complete(scenario, ended, driven, counted))
 }
 
 /// Starts the log of intervals; its times count from the end of the warm-up.
@@ -280,13 +276,11 @@ struct Looks {
     /// The end of the next row.
     next: Duration,
     last: Duration,
-    has_begun: bool,
-    reading: Option<Reading>,
-    before: Option<Vec<Tally>>,
-    /// The replicas' CPU time, if costs are measured.
+    /// The CPU time since the warm-up; `None` during it.
     cpu: Option<Cpu>,
-    rows: Vec<Row>,
-    events: Vec<Event>,
+    before: Option<Vec<Tally>>,
+    /// What is seen while the clients work: series, events, costs.
+    run: Run,
 }
 
 impl Looks {
@@ -299,12 +293,9 @@ impl Looks {
             // So that a row ends with the warm-up.
             next: first_row(warm_up, scenario.interval),
             last: drive.elapsed(),
-            has_begun: false,
-            reading: None,
-            before: None,
             cpu: None,
-            rows: Vec::new(),
-            events: Vec::new(),
+            before: None,
+            run: Run::default(),
         }
     }
 
@@ -313,43 +304,41 @@ impl Looks {
     }
 
     fn next_moment(&self) -> Duration {
-        let warm_up = if self.has_begun { Duration::MAX } else { self.warm_up };
+        let warm_up = if self.cpu.is_some() { Duration::MAX } else { self.warm_up };
         self.next.min(self.end).min(warm_up)
     }
 
     /// Whether an interval in the counted time has begun.
     fn is_under_way<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
-        self.has_begun && drive.elapsed() > self.last
+        self.cpu.is_some() && drive.elapsed() > self.last
     }
 
-    fn ends_warm_up<E: Endpoint>(&mut self, drive: &Drive<E>) -> bool {
-        let ends = !self.has_begun && drive.elapsed() >= self.warm_up;
-        self.has_begun |= ends;
-        ends
+    fn ends_warm_up<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
+        self.cpu.is_none() && drive.elapsed() >= self.warm_up
     }
 
-    async fn begin(&mut self, scenario: &Scenario, local: Option<&Local>) {
+    async fn begin(&mut self, local: Option<&Local>) {
         if let Some(local) = local {
             self.before = Some(local.tallies().await);
-            self.cpu = scenario.measures_costs.then(Cpu::start);
         }
-        self.reading = Some(Reading::take());
+        self.cpu = Some(Cpu::start());
     }
 
-    /// The replicas' costs of operations since the warm-up, if measured.
-    async fn costs(&mut self, local: Option<&Local>) -> Option<Costs> {
-        let (cpu, local) = (self.cpu.as_mut()?, local?);
+    /// Takes the costs of operations since the warm-up: the generator's, and the replicas'.
+    async fn costs(&mut self, local: Option<&Local>) {
+        let Some(cpu) = &mut self.cpu else { return };
         cpu.look();
-        let cpu = cpu.by_replica();
+        self.run.generator.busy = cpu.busy();
+        let (Some(local), cpu) = (local, cpu.by_replica()) else { return };
         let tallies = self.since_warm_up(local.tallies().await);
         let work = |(number, tally): (u8, &Tally)| {
             (tally.counts, cpu.get(&number).copied().unwrap_or_default())
         };
-        let rows = self.rows.iter().filter(|row| row.counts());
-        Some(Costs {
+        let rows = self.run.series.iter().filter(|row| row.counts());
+        self.run.costs = Some(Costs {
             answered: rows.map(|row| row.answers).sum(),
             replicas: (1..).zip(&tallies).map(work).collect(),
-        })
+        });
     }
 
     fn is_due<E: Endpoint>(&self, drive: &Drive<E>) -> bool {
@@ -375,16 +364,14 @@ impl Looks {
     fn live<E: Endpoint>(&self, drive: &Drive<E>, row: &Row) -> Live {
         let Row { at_s, rate, p50_ms, p99_ms, .. } = *row;
         let (errors, answered) = (drive.failed(), drive.answered());
-        let stopped = self.events.iter().filter(|event| event.stop.is_some()).count();
+        let stopped = self.run.events.iter().filter(|event| event.stop.is_some()).count();
         Live { seconds: at_s, rate, p50_ms, p99_ms, errors, answered, stopped }
     }
 
     /// The replicas' counters since the warm-up, at the end.
-    async fn counted(&self, local: Option<&Local>, costs: Option<Costs>) -> Option<Counted> {
+    async fn counted(&self, local: Option<&Local>) -> Option<Counted> {
         let local = local?;
-        let tallies = self.since_warm_up(local.tallies().await);
-        let leader = local.leader().await.map(ReplicaId::number);
-        Some(Counted { tallies, leader, costs })
+        Some((self.since_warm_up(local.tallies().await), local.leader().await))
     }
 
     fn since_warm_up(&self, after: Vec<Tally>) -> Vec<Tally> {
@@ -454,7 +441,7 @@ impl Schedule {
                 self.sort();
             }
             let took_s = start.elapsed().as_secs_f64();
-            looks.events.push(Event { at_s, what, replica, took_s, failed, stop });
+            looks.run.events.push(Event { at_s, what, replica, took_s, failed, stop });
         }
     }
 }

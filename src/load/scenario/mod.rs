@@ -62,8 +62,6 @@ pub struct Scenario {
     pub patience: Duration,
     /// Whether an operation without an answer is a failure and ends the run.
     pub must_answer: bool,
-    /// Whether the replicas' costs of operations are measured.
-    pub measures_costs: bool,
     /// Whether the result keeps the checked history.
     pub keeps_record: bool,
 }
@@ -139,7 +137,6 @@ impl Scenario {
             notes: Vec::new(),
             patience: Duration::from_secs(20),
             must_answer: false,
-            measures_costs: false,
             keeps_record: false,
         }
     }
