@@ -1,7 +1,7 @@
 //! The figures of a comparison and their spread over repeats. Reports show them, and two
 //! comparisons are compared by them.
 
-use super::kept::{Comparison, KeptOutcome, KeptRun, Latencies, Percentiles, Point, Seen};
+use super::kept::{Comparison, KeptOutcome, KeptRun, Point, Seen};
 use crate::load::result::Spread;
 
 /// A figure that a run has a value for.
@@ -9,15 +9,8 @@ use crate::load::result::Spread;
 pub enum Figure {
     /// Answered operations per second.
     Throughput,
-    /// A percentile of the commit latency, at one site or at all, in milliseconds.
-    Commit(Option<usize>, usize),
-    /// A percentile of the execution latency, in the same way.
-    Execute(Option<usize>, usize),
-    /// A percentile of the commit latency of commands on the fast path (true) or off it, in
-    /// milliseconds.
-    PathCommit(bool, usize),
-    /// The same for the execution latency.
-    PathExecute(bool, usize),
+    /// A percentile of a latency, in milliseconds.
+    Latency(Until, Of, usize),
     /// The share decided in one round trip, in per cent.
     FastShare,
     /// The size of the largest component.
@@ -34,6 +27,26 @@ pub enum Figure {
     Busiest,
 }
 
+/// The end of a latency, which begins with the client's call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// The decision.
+    Commit,
+    /// The answer, after execution.
+    Execution,
+}
+
+/// The commands of a latency.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// All commands.
+    All,
+    /// Those of one site's clients.
+    Site(usize),
+    /// Those on the fast path (true), or off it.
+    Path(bool),
+}
+
 /// The direction in which a figure improves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Better {
@@ -47,10 +60,10 @@ impl Figure {
     /// The figures over all sites, in the order of reports.
     pub const OVERALL: [Figure; 12] = [
         Figure::Throughput,
-        Figure::Execute(None, 50),
-        Figure::Execute(None, 99),
-        Figure::Commit(None, 50),
-        Figure::Commit(None, 99),
+        Figure::execution(50),
+        Figure::execution(99),
+        Figure::Latency(Until::Commit, Of::All, 50),
+        Figure::Latency(Until::Commit, Of::All, 99),
         Figure::FastShare,
         Figure::LargestComponent,
         Figure::Cpu,
@@ -60,30 +73,27 @@ impl Figure {
         Figure::Busiest,
     ];
 
+    /// A percentile of the execution latency of all commands.
+    pub const fn execution(percentile: usize) -> Figure {
+        Figure::Latency(Until::Execution, Of::All, percentile)
+    }
+
     /// The value in a run, if it was measured.
     pub fn of(self, seen: &Seen) -> Option<f64> {
-        let latencies = |site: Option<usize>| match site {
-            None => Some(&seen.all),
-            Some(site) => seen.sites.get(site)?.latencies.as_ref(),
-        };
-        let on_path = |fast: bool| match fast {
-            true => seen.paths.fast.as_ref(),
-            false => seen.paths.slow.as_ref(),
-        };
         match self {
             Figure::Throughput => Some(seen.throughput()),
-            Figure::Commit(site, percentile) => {
-                let commit: &Percentiles = latencies(site)?.commit.as_ref()?;
-                Some(commit.percentile_ms(percentile))
-            }
-            Figure::Execute(site, percentile) => {
-                latencies(site).map(|it: &Latencies| it.execute.percentile_ms(percentile))
-            }
-            Figure::PathCommit(fast, percentile) => {
-                Some(on_path(fast)?.commit.as_ref()?.percentile_ms(percentile))
-            }
-            Figure::PathExecute(fast, percentile) => {
-                Some(on_path(fast)?.execute.percentile_ms(percentile))
+            Figure::Latency(until, of, percentile) => {
+                let latencies = match of {
+                    Of::All => Some(&seen.all),
+                    Of::Site(site) => seen.sites.get(site)?.latencies.as_ref(),
+                    Of::Path(true) => seen.paths.fast.as_ref(),
+                    Of::Path(false) => seen.paths.slow.as_ref(),
+                };
+                let until = match until {
+                    Until::Commit => latencies?.commit.as_ref()?,
+                    Until::Execution => &latencies?.execute,
+                };
+                Some(until.percentile_ms(percentile))
             }
             Figure::FastShare => seen.fast_share.map(|share| 100.0 * share),
             Figure::LargestComponent => seen.largest_component().map(|size| size as f64),
@@ -105,19 +115,17 @@ impl Figure {
 
     /// The figure's name with its unit.
     pub fn name(self) -> String {
-        let latency = |what: &str, site: Option<usize>, percentile: usize| {
-            let place = site.map(|site| format!(" at site {}", site + 1)).unwrap_or_default();
-            format!("{what} p{percentile}{place} (ms)")
-        };
         match self {
             Figure::Throughput => "throughput (operations/s)".into(),
-            Figure::Commit(site, percentile) => latency("commit", site, percentile),
-            Figure::Execute(site, percentile) => latency("execution", site, percentile),
-            Figure::PathCommit(fast, percentile) => {
-                format!("commit p{percentile} on the {} path (ms)", path(fast))
-            }
-            Figure::PathExecute(fast, percentile) => {
-                format!("execution p{percentile} on the {} path (ms)", path(fast))
+            Figure::Latency(until, of, percentile) => {
+                let what = if until == Until::Commit { "commit" } else { "execution" };
+                let of = match of {
+                    Of::All => String::new(),
+                    Of::Site(site) => format!(" at site {}", site + 1),
+                    Of::Path(true) => " on the fast path".to_owned(),
+                    Of::Path(false) => " on the slow path".to_owned(),
+                };
+                format!("{what} p{percentile}{of} (ms)")
             }
             Figure::FastShare => "fast path (%)".into(),
             Figure::LargestComponent => "largest component (instances)".into(),
@@ -128,10 +136,6 @@ impl Figure {
             Figure::Busiest => "busiest replica (messages per operation)".into(),
         }
     }
-}
-
-fn path(fast: bool) -> &'static str {
-    if fast { "fast" } else { "slow" }
 }
 
 impl Comparison {

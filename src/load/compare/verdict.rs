@@ -208,10 +208,10 @@ mod tests {
     fn slower_is_worse_and_faster_is_better() {
         let (slower, missing) = compare(1.5, 5);
         assert!(is_worse(&slower) && missing.is_empty());
-        assert_eq!(verdict(&slower, Figure::Execute(None, 50)), Verdict::Worse);
+        assert_eq!(verdict(&slower, Figure::execution(50)), Verdict::Worse);
         let (faster, _) = compare(0.5, 5);
         assert!(!is_worse(&faster));
-        assert_eq!(verdict(&faster, Figure::Execute(None, 99)), Verdict::Better);
+        assert_eq!(verdict(&faster, Figure::execution(99)), Verdict::Better);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
     fn three_repeats_prove_nothing_and_four_do() {
         let (few, _) = compare(2.0, 3);
         assert!(!is_worse(&few));
-        assert_eq!(verdict(&few, Figure::Execute(None, 50)), Verdict::TooFew);
+        assert_eq!(verdict(&few, Figure::execution(50)), Verdict::TooFew);
         let text = table(&few, &[], Strictness::default());
         assert!(text.contains("take at least 4"), "{text}");
         assert!(is_worse(&compare(2.0, 4).0));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::load::compare::figures::Figure;
+use crate::load::compare::figures::{Figure, Of, Until};
 use crate::load::compare::kept::{Comparison, KeptOutcome, KeptRun, Point};
 use crate::load::number::number;
 use crate::load::result::Spread;
@@ -71,56 +71,39 @@ pub fn overall(comparison: &Comparison, point: Point) -> Option<Table> {
 
 /// The median and the 99th percentile at each site, of commit or execution. `None` if there is only
 /// one site, or nothing was measured.
-pub fn sites(comparison: &Comparison, point: Point, commit: bool) -> Option<Table> {
+pub fn sites(comparison: &Comparison, point: Point, until: Until) -> Option<Table> {
     let sites = comparison.sites();
-    if sites.len() < 2 {
-        return None;
-    }
-    let figure = |site: Option<usize>, percentile| match commit {
-        true => Figure::Commit(site, percentile),
-        false => Figure::Execute(site, percentile),
-    };
-    let columns = || (0..sites.len()).map(Some).chain([None]);
+    let columns = (0..sites.len()).map(Of::Site).chain([Of::All]).map(|of| (until, of));
+    let columns: Vec<(Until, Of)> = columns.collect();
     let mut rows = Vec::new();
     for who in measured(comparison, point) {
-        let cell = |site| {
-            let at = |percentile| comparison.range(who, point, figure(site, percentile));
-            Some(format!("{} / {}", short(at(50)?), short(at(99)?)))
-        };
-        let cells: Vec<Option<String>> = columns().map(cell).collect();
+        let cells = halves_and_mosts(comparison, who, point, &columns);
         if cells.iter().any(Option::is_some) {
             let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "–".into()));
             rows.push([who.to_owned()].into_iter().chain(cells).collect());
         }
     }
-    if rows.is_empty() {
+    if sites.len() < 2 || rows.is_empty() {
         return None;
     }
     rows.extend(bounds(comparison, point));
-    let what = if commit { "Commit" } else { "Execution" };
-    let title = format!("{what}, p50 / p99 in ms: {point}");
-    let mut head = vec![String::new()];
-    head.extend(sites.iter().map(|site| (*site).to_owned()));
-    head.push("all".into());
-    Some(Table { title, head, rows })
+    let what = if until == Until::Commit { "Commit" } else { "Execution" };
+    let head = [""].into_iter().chain(sites).chain(["all"]).map(str::to_owned).collect();
+    Some(Table { title: format!("{what}, p50 / p99 in ms: {point}"), head, rows })
 }
 
 /// The median and the 99th percentile by the path on which commands were decided. `None` if no
 /// contender's commands took both.
 pub fn paths(comparison: &Comparison, point: Point) -> Option<Table> {
-    const KINDS: [fn(bool, usize) -> Figure; 2] = [Figure::PathCommit, Figure::PathExecute];
+    let columns = [Until::Commit, Until::Execution]
+        .map(|until| [true, false].map(|fast| (until, Of::Path(fast))))
+        .concat();
     let mut rows = Vec::new();
     for who in measured(comparison, point) {
-        let range = |figure| comparison.range(who, point, figure);
-        let cell = |kind: fn(bool, usize) -> Figure, fast| {
-            let (half, most) = (range(kind(fast, 50))?, range(kind(fast, 99))?);
-            Some(format!("{} / {}", short(half), short(most)))
-        };
-        let cells: Vec<Option<String>> =
-            KINDS.into_iter().flat_map(|kind| [true, false].map(|fast| cell(kind, fast))).collect();
-        if cells.iter().all(Option::is_some) {
-            let share = shown(range(Figure::FastShare));
-            rows.push([who.to_owned(), share].into_iter().chain(cells.into_iter().flatten()));
+        let cells = halves_and_mosts(comparison, who, point, &columns);
+        if let Some(cells) = cells.into_iter().collect::<Option<Vec<String>>>() {
+            let share = shown(comparison.range(who, point, Figure::FastShare));
+            rows.push([who.to_owned(), share].into_iter().chain(cells).collect());
         }
     }
     let head = [
@@ -134,8 +117,22 @@ pub fn paths(comparison: &Comparison, point: Point) -> Option<Table> {
     (!rows.is_empty()).then(|| Table {
         title: format!("By path, p50 / p99 in ms: {point}"),
         head: head.map(str::to_owned).to_vec(),
-        rows: rows.into_iter().map(Iterator::collect).collect(),
+        rows,
     })
+}
+
+/// The median and the 99th percentile of each latency that was measured.
+fn halves_and_mosts(
+    comparison: &Comparison,
+    who: &str,
+    point: Point,
+    columns: &[(Until, Of)],
+) -> Vec<Option<String>> {
+    let cell = |(until, of): &(Until, Of)| {
+        let at = |p| comparison.range(who, point, Figure::Latency(*until, *of, p)).map(short);
+        Some(format!("{} / {}", at(50)?, at(99)?))
+    };
+    columns.iter().map(cell).collect()
 }
 
 /// The lower bounds for leaderless protocols.
@@ -196,8 +193,8 @@ pub fn markdown(comparison: &Comparison) -> String {
         let tables = [
             overall(comparison, point),
             paths(comparison, point),
-            sites(comparison, point, true),
-            sites(comparison, point, false),
+            sites(comparison, point, Until::Commit),
+            sites(comparison, point, Until::Execution),
         ];
         for table in tables.iter().flatten() {
             let _ = write!(text, "\n{}", table.markdown());

@@ -1,7 +1,7 @@
 //! Computes the lines of a report's plots from the runs.
 
 use super::plot::Line;
-use crate::load::compare::figures::Figure;
+use crate::load::compare::figures::{Figure, Of, Until};
 use crate::load::compare::kept::{Comparison, Point, Seen, Slice, Stopped};
 use crate::load::number::median;
 use crate::load::result::Spread;
@@ -30,7 +30,7 @@ pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize)
     by_who(comparison, |who| {
         let at = |point: &Point| {
             let throughput = comparison.range(who, *point, Figure::Throughput)?;
-            let latency = comparison.range(who, *point, Figure::Execute(None, percentile))?;
+            let latency = comparison.range(who, *point, Figure::execution(percentile))?;
             Some((throughput.median, latency))
         };
         dotted(points.iter().filter_map(at))
@@ -50,7 +50,7 @@ pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figur
 pub(super) fn distribution(comparison: &Comparison, point: Point, site: usize) -> Vec<Line> {
     by_who(comparison, |who| {
         let at = |percentile: usize| {
-            let figure = Figure::Execute(Some(site), percentile);
+            let figure = Figure::Latency(Until::Execution, Of::Site(site), percentile);
             let range = comparison.range(who, point, figure)?;
             Some((range.median, percentile as f64))
         };

@@ -4,7 +4,7 @@
 use super::plot::Plot;
 use super::plots::{self, Lined};
 use super::words;
-use crate::load::compare::figures::Figure;
+use crate::load::compare::figures::{Figure, Until};
 use crate::load::compare::kept::{Comparison, Demand, Point};
 use crate::load::render::tables::{self, Table};
 
@@ -65,7 +65,8 @@ fn by_path(comparison: &Comparison) -> Section {
 fn at_each_site(comparison: &Comparison) -> Section {
     let points = comparison.points();
     let both = |point: &Point| {
-        [true, false].map(|commit| tables::sites(comparison, *point, commit)).into_iter().flatten()
+        let both = [Until::Commit, Until::Execution];
+        both.map(|until| tables::sites(comparison, *point, until)).into_iter().flatten()
     };
     Section {
         title: "At each site".into(),
@@ -89,7 +90,7 @@ fn load(comparison: &Comparison) -> Section {
         }
         for percentile in [50, 99] {
             let lines = plots::load(comparison, &points, percentile);
-            let words = words::load(comparison, &points, percentile);
+            let words = words::load(comparison, &lines, percentile);
             let title = format!("Latency p{percentile} by throughput, {conflicts}% conflicts");
             let plot = Plot { log: true, ..Plot::of(title, "operations/s", "ms", lines) };
             all.push((plot, words));
@@ -183,7 +184,7 @@ fn conflicts(comparison: &Comparison) -> Section {
     let mut all = Vec::new();
     let figures = [
         Figure::FastShare,
-        Figure::Execute(None, 99),
+        Figure::execution(99),
         Figure::LargestComponent,
         Figure::Cpu,
         Figure::BusiestCpu,
@@ -201,10 +202,10 @@ fn conflicts(comparison: &Comparison) -> Section {
             if lines.is_empty() {
                 continue;
             }
+            let words = words::conflicts(comparison, &lines, figure);
             let (title, x) = (format!("{}, {load}", figure.name()), "% of commands that conflict");
             let top = (figure == Figure::FastShare).then_some(105.0);
-            let plot = Plot { top, ..Plot::of(title, x, &figure.name(), lines) };
-            all.push((plot, words::conflicts(comparison, &points, figure)));
+            all.push((Plot { top, ..Plot::of(title, x, &figure.name(), lines) }, words));
         }
     }
     Section { title: "What conflicts cost".into(), plots: all, ..Section::default() }

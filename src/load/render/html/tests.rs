@@ -1,7 +1,7 @@
 //! What the report of a fixed comparison must show.
 
 use super::sections;
-use crate::load::compare::figures::Figure;
+use crate::load::compare::figures::{Figure, Of, Until};
 use crate::load::compare::fixture::comparison;
 use crate::load::compare::keep::{RunStore, read};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
@@ -117,7 +117,7 @@ fn tables_show_medians_and_spread() {
     // 60 + 0.1 per repeat; the 50th percentile is 5 above the minimum.
     let point = comparison.points()[0];
     assert_eq!(
-        comparison.values("EPaxos", point, Figure::Execute(Some(0), 50)),
+        comparison.values("EPaxos", point, Figure::Latency(Until::Execution, Of::Site(0), 50)),
         [65.1, 65.2, 65.3]
     );
     assert!(text.contains("75.2 [75.1–75.3]"), "{text}");

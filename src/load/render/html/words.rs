@@ -1,10 +1,10 @@
 //! Explains plots in sentences made only from their figures.
 
+use super::plot::Line;
 use super::plots::{Lined, slices};
-use crate::load::compare::figures::{Better, Figure};
-use crate::load::compare::kept::{Comparison, Point, Stopped};
-use crate::load::number::median;
-use crate::load::number::number;
+use crate::load::compare::figures::{Better, Figure, Of, Until};
+use crate::load::compare::kept::{Comparison, Point, Slice, Stopped};
+use crate::load::number::{median, number};
 
 /// Differences below this share are not mentioned.
 const ALIKE: f64 = 0.02;
@@ -44,24 +44,17 @@ fn best_and_worst(ranked: &[(&str, f64)], unit: &str) -> String {
 pub(super) fn headline(comparison: &Comparison, point: Point) -> String {
     let said = |figure: Figure, unit| best_and_worst(&ranked(comparison, point, figure), unit);
     let throughput = said(Figure::Throughput, " operations/s");
-    let (half, most) =
-        (said(Figure::Execute(None, 50), " ms"), said(Figure::Execute(None, 99), " ms"));
+    let (half, most) = (said(Figure::execution(50), " ms"), said(Figure::execution(99), " ms"));
     format!("{point}. Throughput: {throughput}. Median latency: {half}. p99: {most}.")
 }
 
 /// Which contender has the highest throughput, and at what latency.
-pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize) -> String {
+pub(super) fn load(comparison: &Comparison, lines: &[Line], percentile: usize) -> String {
     let mut words = Vec::new();
-    for who in comparison.whos() {
-        let at = |point: &Point| {
-            let throughput = comparison.range(who, *point, Figure::Throughput)?.median;
-            let latency = comparison.range(who, *point, Figure::Execute(None, percentile))?.median;
-            Some((throughput, latency))
-        };
-        let all: Vec<(f64, f64)> = points.iter().filter_map(at).collect();
-        let Some(most) = all.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+    for (who, points) in named(comparison, lines) {
+        let Some(most) = points.iter().max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
         let (ops, ms) = (number(most.0), number(most.1));
-        let least = all.iter().map(|it| it.1).fold(f64::INFINITY, f64::min);
+        let least = points.iter().map(|it| it.1).fold(f64::INFINITY, f64::min);
         words.push(format!(
             "{who} comes to {ops} operations/s, at {ms} ms; its least is {} ms",
             number(least)
@@ -70,10 +63,19 @@ pub(super) fn load(comparison: &Comparison, points: &[Point], percentile: usize)
     format!("p{percentile}: {}.", words.join("; "))
 }
 
+/// The points of each line, with its contender.
+fn named<'a>(
+    comparison: &'a Comparison,
+    lines: &'a [Line],
+) -> impl Iterator<Item = (&'a str, &'a [(f64, f64)])> {
+    let whos = comparison.whos();
+    lines.iter().map(move |line| (whos[line.colour], &line.pieces[0][..]))
+}
+
 /// How fast each contender is at a site.
 pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String {
     let said = |percentile| {
-        let figure = Figure::Execute(Some(site), percentile);
+        let figure = Figure::Latency(Until::Execution, Of::Site(site), percentile);
         best_and_worst(&ranked(comparison, point, figure), " ms")
     };
     let bound = comparison.seen().find(|(run, _)| run.point == point);
@@ -83,14 +85,10 @@ pub(super) fn site(comparison: &Comparison, point: Point, site: usize) -> String
 }
 
 /// How a figure changes with more conflicts. Contenders without a change are summed up.
-pub(super) fn conflicts(comparison: &Comparison, points: &[Point], figure: Figure) -> String {
+pub(super) fn conflicts(comparison: &Comparison, lines: &[Line], figure: Figure) -> String {
     let (mut words, mut steady) = (Vec::new(), Vec::new());
-    for who in comparison.whos() {
-        let at = |point: &Point| {
-            let range = comparison.range(who, *point, figure)?;
-            Some((point.conflict_percent, range.median))
-        };
-        let mut all: Vec<(f64, f64)> = points.iter().filter_map(at).collect();
+    for (who, points) in named(comparison, lines) {
+        let mut all = points.to_vec();
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
         let [first, .., last] = &all[..] else { continue };
         let (from, to) = (number(first.1), number(last.1));
@@ -150,7 +148,7 @@ pub(super) fn crash(
 }
 
 /// The longest time after a given moment without answers in the median repeat, in seconds.
-fn silence(slices: &[(f64, Vec<crate::load::compare::kept::Slice>)], from: f64) -> f64 {
+fn silence(slices: &[(f64, Vec<Slice>)], from: f64) -> f64 {
     let (mut longest, mut since, mut before) = (0.0_f64, None, from);
     for (at, all) in slices.iter().filter(|(at, _)| *at > from) {
         let rates: Vec<f64> = all.iter().map(|slice| slice.ops_s).collect();
