@@ -3,19 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{bail, ensure};
 use clap::Args;
-use tokio::runtime::Runtime;
 
 use super::{NO, complain, generate, tell};
 use crate::load::compare::keep::{KeepError, RunStore, read};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
-use crate::load::compare::plan::ComparisonPlan;
-use crate::load::compare::series::{Turn, run};
-use crate::load::compare::turn::{knows, objection, take};
+use crate::load::compare::plan::{ComparisonPlan, Turn};
+use crate::load::compare::series::run;
+use crate::load::compare::turn::objection;
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
 use crate::load::render::{reports, tables};
 
@@ -85,16 +82,15 @@ impl Compare {
     }
 
     fn make(&self, config: &Path) -> anyhow::Result<ExitCode> {
-        let plan = ComparisonPlan::read(config, knows)?;
+        let plan = ComparisonPlan::read(config)?;
         if let Some(why) = objection(&plan).filter(|_| !self.virtual_time) {
             bail!("{}: {why}", config.display());
         }
         plan.area.notes.iter().for_each(|note| complain(format_args!("note: {note}")));
         // Created first: an error before the runs is better than one after them.
         let mut store = self.out.as_deref().map(RunStore::new).transpose()?;
-        let mut comparison = plan.comparison(self.virtual_time);
         let runtime = generate::runtime(1)?;
-        let ended = self.take_turns(&plan, &mut comparison, store.as_mut(), &runtime);
+        let (comparison, ended) = runtime.block_on(self.take_turns(&plan, store.as_mut()));
         // In any case, print the results so far, and store them if possible.
         let printed = tell(tables::markdown(&comparison).trim_end());
         let finished =
@@ -118,31 +114,19 @@ impl Compare {
         Ok(if printed && kept.is_ok() { exit_code(&plan, &comparison) } else { NO.into() })
     }
 
-    fn take_turns(
+    async fn take_turns(
         &self,
         plan: &ComparisonPlan,
-        comparison: &mut Comparison,
         store: Option<&mut RunStore>,
-        runtime: &Runtime,
-    ) -> Result<(), KeepError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        {
-            let _inside = runtime.enter();
-            let (interrupted, stop) = (super::interrupted(), Arc::clone(&stop));
-            runtime.spawn(async move {
-                interrupted.await;
-                stop.store(true, Ordering::Relaxed);
-            });
-        }
-        let bar = generate::progress_bar(1, "{bar:30} {pos}/{len} {msg}");
-        let take = |turn: &Turn<'_>| runtime.block_on(take(plan, turn, self.virtual_time));
-        let go_on = |turn: &Turn<'_>| {
-            bar.set_length(turn.of as u64);
-            bar.set_position(turn.done as u64);
+    ) -> (Comparison, Result<(), KeepError>) {
+        let stop = tokio::spawn(super::interrupted());
+        let bar = generate::progress_bar(plan.turns().len() as u64, "{bar:30} {pos}/{len} {msg}");
+        let go_on = |turn: &Turn<'_>, done: usize| {
+            bar.set_position(done as u64);
             bar.set_message(format!("{} at {}", turn.contender.who, turn.point));
-            !stop.load(Ordering::Relaxed)
+            !stop.is_finished()
         };
-        let done = run(plan, comparison, self.virtual_time, store, take, go_on);
+        let done = run(plan, self.virtual_time, store, go_on).await;
         bar.finish_and_clear();
         done
     }

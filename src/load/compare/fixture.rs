@@ -1,9 +1,12 @@
-//! A fixed comparison for tests of reports.
+//! A fixed comparison for tests of reports, and plans of small ones.
+
+use std::path::Path;
 
 use super::kept::{
     Comparison, Demand, FORMAT, KeptOutcome, KeptRun, KeptSite, Latencies, Paths, Percentiles,
     Point, Seen, Slice, Stopped,
 };
+use super::plan::ComparisonPlan;
 
 /// A name that must be escaped.
 const OTHER: &str = "Multi-Paxos <CA> & \"co\"";
@@ -36,6 +39,13 @@ pub(in crate::load) fn comparison(repeats: u32) -> Comparison {
         config: "protocols = [\"epaxos\", '<others>']".into(),
         runs,
     }
+}
+
+/// The plan with these lines for two protocols, side by side.
+pub(in crate::load) fn plan(lines: &str) -> ComparisonPlan {
+    let start = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n";
+    let text = format!("{start}{lines}");
+    ComparisonPlan::parse(Path::new("plan.toml"), &text).expect("a good plan")
 }
 
 fn seen(index: usize, point: Point, clients: u32, repeat: u32) -> Seen {

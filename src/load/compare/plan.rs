@@ -9,7 +9,9 @@ use toml::Spanned;
 
 use super::kept::{Demand, Point};
 use crate::load::scenario::input::{self, FileError, Flaw};
+use crate::load::scenario::leads;
 use crate::load::scenario::wide_area::{WideArea, one_line};
+use crate::protocol::ProtocolKind;
 use crate::types::MAX_REPLICAS;
 
 /// The round trip between replicas without a wide area, in milliseconds of virtual time.
@@ -68,10 +70,23 @@ pub struct Stop {
 pub struct Contender {
     /// Its name in reports.
     pub who: String,
-    /// The protocol's name.
-    pub protocol: String,
+    /// The protocol.
+    pub protocol: ProtocolKind,
     /// The site, from 0, of the preferred leader.
     pub leader: Option<usize>,
+}
+
+/// One planned run.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The contender.
+    pub contender: &'a Contender,
+    /// The load.
+    pub point: Point,
+    /// The number of the repeat, from 1.
+    pub repeat: u32,
+    /// The seed.
+    pub seed: u64,
 }
 
 /// The file's fields.
@@ -133,23 +148,36 @@ fn one() -> u64 {
 }
 
 impl ComparisonPlan {
-    /// Reads a file such as `bench-config/compare-wan-5.toml`. `knows` returns whether the named
-    /// protocol exists and has a leader.
+    /// Reads a file such as `bench-config/compare-wan-5.toml`.
     ///
     /// # Errors
     /// If the file or the wide area that it names cannot be read or is invalid.
-    pub fn read(
-        path: &Path,
-        knows: impl Fn(&str) -> Option<bool>,
-    ) -> Result<ComparisonPlan, FileError> {
-        let text = input::read(path)?;
-        let line = |flaw: Flaw| FileError::of(path, &text, flaw);
-        let written: Written = toml::from_str(&text).map_err(|error| line(input::flaw(&error)))?;
+    pub fn read(path: &Path) -> Result<ComparisonPlan, FileError> {
+        ComparisonPlan::parse(path, &input::read(path)?)
+    }
+
+    /// The plan of a file with this text.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<ComparisonPlan, FileError> {
+        let line = |flaw: Flaw| FileError::of(path, text, flaw);
+        let written: Written = toml::from_str(text).map_err(|error| line(input::flaw(&error)))?;
         let area = match &written.wide_area {
             Some(file) => WideArea::read(&path.parent().unwrap_or(Path::new("")).join(file))?,
             None => side_by_side(written.replicas.as_ref()).map_err(line)?,
         };
-        written.plan(&text, area, knows).map_err(line)
+        written.plan(text, area).map_err(line)
+    }
+
+    /// All turns in order: A B A B under the first load, then under the next.
+    pub fn turns(&self) -> Vec<Turn<'_>> {
+        let mut turns = Vec::new();
+        for point in &self.points {
+            for repeat in 1..=self.repeats {
+                let seed = self.seed.wrapping_add(u64::from(repeat) - 1);
+                let turn = |contender| Turn { contender, point: *point, repeat, seed };
+                turns.extend(self.contenders.iter().map(turn));
+            }
+        }
+        turns
     }
 
     /// The length of the counted time under a load.
@@ -179,13 +207,8 @@ fn side_by_side(replicas: Option<&Spanned<usize>>) -> Result<WideArea, Flaw> {
 }
 
 impl Written {
-    fn plan(
-        self,
-        text: &str,
-        mut area: WideArea,
-        knows: impl Fn(&str) -> Option<bool>,
-    ) -> Result<ComparisonPlan, Flaw> {
-        let contenders = self.contenders(&area, knows)?;
+    fn plan(self, text: &str, mut area: WideArea) -> Result<ComparisonPlan, Flaw> {
+        let contenders = self.contenders(&area)?;
         let stand_in = self.leaders.first().map(|name| site_of(&area, name)).transpose()?;
         if let Some(jitter) = &self.jitter_ms {
             area.jitter_ms = within("jitter_ms", jitter, 0.0, 1_000.0)?;
@@ -218,26 +241,21 @@ impl Written {
         })
     }
 
-    fn contenders(
-        &self,
-        area: &WideArea,
-        knows: impl Fn(&str) -> Option<bool>,
-    ) -> Result<Vec<Contender>, Flaw> {
+    fn contenders(&self, area: &WideArea) -> Result<Vec<Contender>, Flaw> {
         let mut contenders = Vec::new();
         for written in self.protocols.as_ref() {
             let name = written.as_ref();
-            let Some(has_leader) = knows(name) else {
+            let Ok(protocol) = name.parse() else {
                 return Err((written.span(), format!("there is no protocol {name:?}")));
             };
-            if !has_leader || self.leaders.is_empty() {
-                let (who, protocol) = (name.clone(), name.clone());
-                contenders.push(Contender { who, protocol, leader: None });
+            if !leads(protocol) || self.leaders.is_empty() {
+                contenders.push(Contender { who: name.clone(), protocol, leader: None });
                 continue;
             }
             for leader in &self.leaders {
                 let site = site_of(area, leader)?;
                 let who = format!("{name} ({} leads)", leader.as_ref());
-                contenders.push(Contender { who, protocol: name.clone(), leader: Some(site) });
+                contenders.push(Contender { who, protocol, leader: Some(site) });
             }
         }
         match contenders.is_empty() {
@@ -248,12 +266,11 @@ impl Written {
 
     fn points(&self, stop: Option<&Stop>) -> Result<Vec<Point>, Flaw> {
         let mut loads = Vec::new();
-        for clients in &self.clients {
-            within("clients", &spanned(clients), 1.0, 10_000.0)?;
-            loads.push(Demand::Clients(*clients.as_ref()));
+        for of in &self.clients {
+            loads.push(clients(of)?);
         }
-        for rate in &self.rates {
-            loads.push(Demand::Rate(within("rates", rate, 0.1, 1e7)?));
+        for of in &self.rates {
+            loads.push(rate("rates", of)?);
         }
         if loads.is_empty() {
             let what = "say how many `clients` a site, or at what `rates` operations come";
@@ -290,13 +307,10 @@ impl WrittenCrash {
     /// The load and the counted time of separate runs, if any.
     fn own(&self, usual: Duration) -> Result<Option<(Point, Duration)>, Flaw> {
         let load = match (&self.clients, &self.rate) {
-            (Some(clients), None) => {
-                within("clients", &spanned(clients), 1.0, 10_000.0)?;
-                Demand::Clients(*clients.as_ref())
-            }
-            (None, Some(rate)) => Demand::Rate(within("rate", rate, 0.1, 1e7)?),
-            (Some(_), Some(rate)) => {
-                return Err((rate.span(), "crash: `clients` or a `rate`, not both".into()));
+            (Some(of), None) => clients(of)?,
+            (None, Some(of)) => rate("rate", of)?,
+            (Some(_), Some(of)) => {
+                return Err((of.span(), "crash: `clients` or a `rate`, not both".into()));
             }
             (None, None) => {
                 let spans =
@@ -326,6 +340,15 @@ fn site_of(area: &WideArea, name: &Spanned<String>) -> Result<usize, Flaw> {
     })
 }
 
+fn clients(of: &Spanned<u32>) -> Result<Demand, Flaw> {
+    within("clients", &spanned(of), 1.0, 10_000.0)?;
+    Ok(Demand::Clients(*of.as_ref()))
+}
+
+fn rate(name: &str, of: &Spanned<f64>) -> Result<Demand, Flaw> {
+    within(name, of, 0.1, 1e7).map(Demand::Rate)
+}
+
 /// A number converted to `f64`, so that all numbers can be checked alike.
 fn spanned<T: Copy>(value: &Spanned<T>) -> Spanned<f64>
 where
@@ -348,17 +371,11 @@ fn within(name: &str, value: &Spanned<f64>, least: f64, most: f64) -> Result<f64
 mod tests {
     use super::*;
 
-    fn knows(name: &str) -> Option<bool> {
-        ["epaxos", "multi-paxos"].contains(&name).then_some(name == "multi-paxos")
-    }
-
     fn read(text: &str) -> Result<ComparisonPlan, FileError> {
         let dir = tempfile::tempdir().expect("a directory");
         let area = "sites = ['a', 'b', 'c']\nrtt_ms = [[0, 5, 6], [5, 0, 7], [6, 7, 0]]\n";
         std::fs::write(dir.path().join("area.toml"), area).expect("written");
-        let path = dir.path().join("compare.toml");
-        std::fs::write(&path, text).expect("written");
-        ComparisonPlan::read(&path, knows)
+        ComparisonPlan::parse(&dir.path().join("compare.toml"), text)
     }
 
     const GOOD: &str = "\
@@ -385,6 +402,17 @@ crash = { site = 'b', at_s = 2, back_s = 3.5 }
         assert_eq!(plan.crash, Some(Stop { site: Some(1), at, back, own: None }));
         assert!(plan.points.iter().all(|point| point.crash), "every run has it");
         assert_eq!((plan.repeats, plan.value_bytes, plan.text == GOOD), (2, 16, true));
+    }
+
+    #[test]
+    fn all_take_turns() {
+        let plan = read(&GOOD.replace("leaders = ['a', 'c']\n", "")).expect("a good file");
+        let (turns, (a, b)) = (plan.turns(), (ProtocolKind::EPaxos, ProtocolKind::MultiPaxos));
+        let order = turns[4..12].iter().map(|it| (it.contender.protocol, it.point, it.repeat));
+        let under = |load| [(a, load, 1), (b, load, 1), (a, load, 2), (b, load, 2)];
+        let [_, second, third, _] = plan.points[..] else { panic!("no four loads") };
+        assert_eq!(order.collect::<Vec<_>>(), [under(second), under(third)].concat());
+        assert!(turns.iter().all(|it| it.seed == u64::from(it.repeat)) && turns.len() == 16);
     }
 
     #[test]

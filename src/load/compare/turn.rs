@@ -5,8 +5,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use super::kept::{Demand, KeptOutcome, Point, Seen, Stopped};
-use super::plan::ComparisonPlan;
-use super::series::Turn;
+use super::plan::{ComparisonPlan, Turn};
 use crate::load::driver::{ArrivalProcess, Pace, Plan};
 use crate::load::result::run::Run;
 use crate::load::runner;
@@ -14,7 +13,6 @@ use crate::load::scenario::faults::{Fault, Who};
 use crate::load::scenario::{LocalTarget, Prices, Scenario, Target, leads};
 use crate::load::workload::{Keys, Mix, Sizes, Workload};
 use crate::node::Durability;
-use crate::protocol::{ProtocolKind, UnknownProtocol};
 use crate::types::{Optimisations, ReplicaId};
 
 /// How many slices a run is cut into.
@@ -22,11 +20,6 @@ const SLICES: u32 = 100;
 
 /// The bound on operations under way at one site, in an open loop.
 const OUTSTANDING: u32 = 10_000;
-
-/// Whether the named protocol exists, and whether it has a leader.
-pub fn knows(name: &str) -> Option<bool> {
-    name.parse().ok().map(leads)
-}
 
 /// Why a plan can run only in virtual time, if it can.
 pub fn objection(plan: &ComparisonPlan) -> Option<&'static str> {
@@ -41,10 +34,7 @@ pub fn objection(plan: &ComparisonPlan) -> Option<&'static str> {
 
 /// Runs a turn. Must be called within a tokio runtime.
 pub async fn take(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> KeptOutcome {
-    let scenario = match scenario(plan, turn, virtual_time) {
-        Ok(scenario) => scenario,
-        Err(unknown) => return KeptOutcome::Failed(unknown.to_string()),
-    };
+    let scenario = scenario(plan, turn, virtual_time);
     let run = match runner::run(&scenario, 0, &mut |_| {}, pending()).await {
         Ok(run) => run,
         Err(error) => return KeptOutcome::Failed(error.to_string()),
@@ -60,13 +50,9 @@ pub async fn take(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) ->
 }
 
 /// The scenario of a turn.
-fn scenario(
-    plan: &ComparisonPlan,
-    turn: &Turn<'_>,
-    virtual_time: bool,
-) -> Result<Scenario, UnknownProtocol> {
+fn scenario(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> Scenario {
     let Turn { contender, point, seed, .. } = *turn;
-    let protocol: ProtocolKind = contender.protocol.parse()?;
+    let protocol = contender.protocol;
     // A leaderless protocol has a stand-in: its replica stops where other protocols lose their
     // leader.
     let leader = contender.leader.or((!leads(protocol)).then_some(plan.stand_in));
@@ -91,12 +77,12 @@ fn scenario(
         true => Target::Virtual(cluster, Prices { message: plan.cpu, flush: plan.flush }),
         false => Target::Local(cluster),
     };
-    Ok(Scenario {
+    Scenario {
         duration: Some(plan.time_of(point)),
         interval: slice(plan, point),
         faults: faults(plan, point),
         ..Scenario::plain(target, asking)
-    })
+    }
 }
 
 /// The clients' workload under a load: writes of one shared key or of each client's own keys.
@@ -104,11 +90,9 @@ fn workload(plan: &ComparisonPlan, point: Point, seed: u64) -> Workload {
     Workload {
         keys: Keys::Conflict { percent: point.conflict_percent, hot: 1, age: None },
         mix: Mix::reads(0.0),
-        keys_per_command: 1,
         values: Sizes::Fixed(plan.value_bytes),
         seed,
-        checked: true,
-        namespace: 0,
+        ..Workload::default()
     }
 }
 
@@ -144,19 +128,16 @@ fn seen(plan: &ComparisonPlan, point: Point, run: &Run, virtual_time: bool) -> O
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::plan;
     use super::*;
     use crate::load::scenario::faults::Action;
 
     /// The leader or stand-in, and the faults, of each turn of a plan.
     fn turns(text: &str, virtual_time: bool) -> Vec<(Option<ReplicaId>, Vec<Action>)> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("plan.toml");
-        let start = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
-                     conflicts = [0]\nclients = [1]\nrepeats = 1\nseconds = 5\n";
-        std::fs::write(&path, format!("{start}{text}")).expect("written");
-        let plan = ComparisonPlan::read(&path, knows).expect("a good plan");
+        let start = "conflicts = [0]\nclients = [1]\nrepeats = 1\nseconds = 5\n";
+        let plan = plan(&format!("{start}{text}"));
         let one = |turn: &Turn<'_>| {
-            let made = scenario(&plan, turn, virtual_time).expect("a known protocol");
+            let made = scenario(&plan, turn, virtual_time);
             assert_eq!(made.interval * SLICES, plan.time_of(turn.point));
             let actions = made.faults.into_iter().map(|fault| fault.action).collect();
             match made.target {

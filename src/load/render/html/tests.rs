@@ -2,12 +2,10 @@
 
 use super::sections;
 use crate::load::compare::figures::{Figure, Of, Until};
-use crate::load::compare::fixture::comparison;
+use crate::load::compare::fixture::{comparison, plan};
 use crate::load::compare::keep::{RunStore, read};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
-use crate::load::compare::plan::ComparisonPlan;
-use crate::load::compare::series::{Turn, run};
-use crate::load::compare::turn::{knows, take};
+use crate::load::compare::series::run;
 use crate::load::render::{html, reports, tables};
 
 /// Whether all tags are properly nested.
@@ -180,19 +178,17 @@ fn a_run_that_failed_is_named_and_the_others_shown() {
 #[test]
 fn virtual_time_gives_the_same_bytes_every_time() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("plan.toml");
-    let text = "title = 't'\nreplicas = 3\nprotocols = ['epaxos', 'multi-paxos']\n\
-                conflicts = [0, 50]\nclients = [2]\nrepeats = 2\nseconds = 0.2\n\
-                crash = { site = 'r3', at_s = 0.05 }\n";
-    std::fs::write(&path, text).expect("written");
-    let plan = ComparisonPlan::read(&path, knows).expect("a good plan");
+    let plan = plan(
+        "conflicts = [0, 50]\nclients = [2]\nrepeats = 2\nseconds = 0.2\n\
+         crash = { site = 'r3', at_s = 0.05 }\n",
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let files = ["a", "b"].map(|name| {
         let dir = dir.path().join(name);
         let mut store = RunStore::new(&dir).expect("it is empty");
-        let mut comparison = plan.comparison(true);
-        let take = |turn: &Turn<'_>| runtime.block_on(take(&plan, turn, true));
-        run(&plan, &mut comparison, true, Some(&mut store), take, |_| true).expect("there is room");
+        let ran = run(&plan, true, Some(&mut store), |_, _| true);
+        let (comparison, kept) = runtime.block_on(ran);
+        kept.expect("there is room");
         store.finish(&comparison, &reports(&comparison)).expect("there is room");
         assert_eq!(comparison.seen().count(), 8, "all were measured");
         assert!(read(&dir.join("result.json")).is_ok());
