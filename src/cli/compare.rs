@@ -8,13 +8,14 @@ use anyhow::{bail, ensure};
 use clap::Args;
 
 use super::{NO, complain, generate, tell};
-use crate::load::compare::keep::{KeepError, RunStore, read};
+use crate::load::compare::keep::{RunStore, read};
 use crate::load::compare::kept::{Comparison, KeptOutcome};
 use crate::load::compare::plan::{ComparisonPlan, Turn};
 use crate::load::compare::series::run;
 use crate::load::compare::turn::objection;
 use crate::load::compare::verdict::{Strictness, changes, is_worse, table};
 use crate::load::render::{reports, tables};
+use crate::load::scenario::input::FileError;
 
 /// Compare protocols under the same load, or two results of a comparison.
 ///
@@ -118,7 +119,7 @@ impl Compare {
         &self,
         plan: &ComparisonPlan,
         store: Option<&mut RunStore>,
-    ) -> (Comparison, Result<(), KeepError>) {
+    ) -> (Comparison, Result<(), FileError>) {
         let stop = tokio::spawn(super::interrupted());
         let bar = generate::progress_bar(plan.turns().len() as u64, "{bar:30} {pos}/{len} {msg}");
         let go_on = |turn: &Turn<'_>, done: usize| {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::kept::{Comparison, FORMAT, KeptRun};
+use crate::load::scenario::input::{self, FileError};
 
 /// A directory of results.
 ///
@@ -18,52 +19,19 @@ pub struct RunStore {
     runs: usize,
 }
 
-/// Results could not be stored or read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeepError {
-    /// A file or directory could not be written.
-    #[error("cannot write {}: {error}", path.display())]
-    Write {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// A file could not be read.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// A directory holds the results of an earlier comparison.
-    #[error("{} holds results already: name another directory, or remove it first", dir.display())]
-    Taken {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// A file has the wrong contents.
-    #[error("{} is no result of `isonomy compare`: {what}", path.display())]
-    Strange {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-}
-
 impl RunStore {
     /// Stores results in a directory, which is created if it does not exist.
     ///
     /// # Errors
     /// If it cannot be created or already holds results: those of two comparisons are not mixed.
-    pub fn new(dir: &Path) -> Result<RunStore, KeepError> {
+    pub fn new(dir: &Path) -> Result<RunStore, FileError> {
         let runs = dir.join("runs");
         fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
         fs::create_dir(&runs).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => KeepError::Taken { dir: dir.to_owned() },
+            io::ErrorKind::AlreadyExists => {
+                let what = "holds results already: name another directory, or remove it first";
+                FileError::Unfit { path: dir.into(), what: what.to_owned() }
+            }
             _ => failed(&runs, error),
         })?;
         Ok(RunStore { dir: dir.to_owned(), runs: 0 })
@@ -73,7 +41,7 @@ impl RunStore {
     ///
     /// # Errors
     /// If it cannot be written, for example on a full disk. Earlier runs stay.
-    pub fn keep(&mut self, run: &KeptRun) -> Result<(), KeepError> {
+    pub fn keep(&mut self, run: &KeptRun) -> Result<(), FileError> {
         self.runs += 1;
         let who: String =
             run.who.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
@@ -89,7 +57,7 @@ impl RunStore {
         &self,
         comparison: &Comparison,
         reports: &[(&str, String)],
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), FileError> {
         let mut kept = write(&self.dir.join("result.json"), |to| json(comparison, to));
         for (name, text) in reports {
             kept = kept.and(write(&self.dir.join(name), |to| to.write_all(text.as_bytes())));
@@ -102,12 +70,13 @@ impl RunStore {
 ///
 /// # Errors
 /// If the file cannot be read or has the wrong contents.
-pub fn read(path: &Path) -> Result<Comparison, KeepError> {
-    let strange = |what: String| KeepError::Strange { path: path.into(), what };
-    let text =
-        fs::read_to_string(path).map_err(|error| KeepError::Read { path: path.into(), error })?;
+pub fn read(path: &Path) -> Result<Comparison, FileError> {
+    let strange = |what: String| {
+        let what = format!("is no result of `isonomy compare`: {what}");
+        FileError::Unfit { path: path.into(), what }
+    };
     let comparison: Comparison =
-        serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+        serde_json::from_str(&input::read(path)?).map_err(|error| strange(error.to_string()))?;
     match comparison.format {
         FORMAT => Ok(comparison),
         other => Err(strange(format!("its format is {other}, and {FORMAT} is known here"))),
@@ -123,7 +92,7 @@ fn json(value: &impl Serialize, to: &mut dyn Write) -> io::Result<()> {
 fn write(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), KeepError> {
+) -> Result<(), FileError> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
@@ -139,8 +108,8 @@ fn write(
     })
 }
 
-fn failed(path: &Path, error: io::Error) -> KeepError {
-    KeepError::Write { path: path.into(), error }
+fn failed(path: &Path, source: io::Error) -> FileError {
+    FileError::System { doing: "write", path: path.into(), source }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Runs a plan. Under each load the contenders take turns again and again, so that disturbances of
 //! the machine affect all alike. Each run is stored as soon as it ends.
 
-use super::keep::{KeepError, RunStore};
+use super::keep::RunStore;
 use super::kept::{Comparison, FORMAT, KeptRun};
 use super::plan::{ComparisonPlan, Turn};
 use super::turn::take;
+use crate::load::scenario::input::FileError;
 
 /// Runs all turns and stores the results. A failed run is noted, and the next one follows. When
 /// `go_on`, which is told the turn and how many were before it, returns false, no more are made.
@@ -16,7 +17,7 @@ pub async fn run(
     virtual_time: bool,
     mut store: Option<&mut RunStore>,
     mut go_on: impl FnMut(&Turn<'_>, usize) -> bool,
-) -> (Comparison, Result<(), KeepError>) {
+) -> (Comparison, Result<(), FileError>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let machine = match virtual_time {
         // The real machine does not matter: the same plan gives the same bytes.

@@ -1,4 +1,4 @@
-//! Errors in files that users write: scenarios, wide areas, comparisons.
+//! Errors of files: scenarios, wide areas and comparisons that users write, and results.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
+    /// The system cannot read or write the file or directory.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    System {
+        /// `read` or `write`.
+        doing: &'static str,
+        /// The file or directory.
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,
@@ -22,6 +24,14 @@ pub enum FileError {
         path: PathBuf,
         /// The line's number, from 1.
         line: usize,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// It is not the right one.
+    #[error("{} {what}", path.display())]
+    Unfit {
+        /// The file or directory.
+        path: PathBuf,
         /// What is wrong, and what to do.
         what: String,
     },
@@ -39,7 +49,8 @@ impl FileError {
 
 /// Reads the whole file.
 pub(in crate::load) fn read(path: &Path) -> Result<String, FileError> {
-    std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.into(), source })
+    let failed = |source| FileError::System { doing: "read", path: path.into(), source };
+    std::fs::read_to_string(path).map_err(failed)
 }
 
 /// The number of the line that contains this position, from 1.
