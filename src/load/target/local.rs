@@ -106,23 +106,16 @@ impl Local {
         leader.or(live.first().copied()).map_or(1, ReplicaId::number)
     }
 
-    /// The number of a fault's target.
-    async fn number(&self, who: Who) -> u8 {
-        match who {
-            Who::Replica(number) => number,
-            Who::Leader => self.leader_or_stand_in().await,
-        }
-    }
-
-    /// Carries out a fault.
+    /// Carries out a fault that names its replica.
     ///
     /// # Errors
     /// If a replica does not start again.
     pub(in crate::load) async fn act(&mut self, action: &Action) -> Result<(), StartError> {
+        let named = |who: Who| who.number().expect("the runner has put its number for the leader");
         let index = |number: u8| usize::from(number) - 1;
         match action {
             Action::Kill(who) => {
-                let number = self.number(*who).await;
+                let number = named(*who);
                 // A dead replica is no longer paused.
                 self.paused[index(number)] = None;
                 self.cluster.crash(number);
@@ -139,7 +132,7 @@ impl Local {
                 self.places[index(*one)].put(self.cluster.replica(*one).clone());
             }
             Action::Pause(who, _) => {
-                let number = self.number(*who).await;
+                let number = named(*who);
                 if self.paused[index(number)].is_none() {
                     self.paused[index(number)] = self.cluster.replica(number).pause().await;
                 }
