@@ -16,14 +16,17 @@ pub const LATE: Duration = Duration::from_millis(1);
 const WORDS: usize = 8;
 
 /// Counters of one run, by site.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Book {
     pages: Vec<Mutex<Page>>,
     /// Answered so far, including operations that do not count.
-    answered: AtomicU64,
-    failed: AtomicU64,
-    late: AtomicU64,
-    dropped: AtomicU64,
+    pub(super) answered: AtomicU64,
+    /// Ended without an answer so far, likewise.
+    pub(super) failed: AtomicU64,
+    /// Operations that count and started late.
+    pub(super) late: AtomicU64,
+    /// Operations that were never started because too many were under way.
+    pub(super) dropped: AtomicU64,
     words: Mutex<Vec<(String, u64)>>,
 }
 
@@ -99,14 +102,7 @@ pub(super) struct Note {
 
 impl Book {
     pub(super) fn new(sites: usize) -> Book {
-        Book {
-            pages: (0..sites).map(|_| Mutex::default()).collect(),
-            answered: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            words: Mutex::default(),
-        }
+        Book { pages: (0..sites).map(|_| Mutex::default()).collect(), ..Book::default() }
     }
 
     pub(super) fn note(&self, note: Note) {
@@ -142,27 +138,6 @@ impl Book {
         } else if words.len() < WORDS {
             words.push((why, 1));
         }
-    }
-
-    /// Counts an operation that was never started because too many were under way.
-    pub(super) fn drop_one(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn late(&self) -> u64 {
-        self.late.load(Ordering::Relaxed)
     }
 
     /// The figures since the last call, by site.

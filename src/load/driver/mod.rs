@@ -238,12 +238,12 @@ impl<E: Endpoint> Drive<E> {
 
     /// Operations answered so far.
     pub fn answered(&self) -> u64 {
-        self.shared.book.answered()
+        self.shared.book.answered.load(Ordering::Relaxed)
     }
 
     /// The number of operations that have failed so far.
     pub fn failed(&self) -> u64 {
-        self.shared.book.failed()
+        self.shared.book.failed.load(Ordering::Relaxed)
     }
 
     /// Whether all operations of a limited run have been started.
@@ -300,8 +300,8 @@ impl<E: Endpoint> Drive<E> {
             answered,
             figures: shared.book.figures(),
             offered: shared.started.load(Ordering::Relaxed),
-            late: shared.book.late(),
-            dropped: shared.book.dropped(),
+            late: shared.book.late.load(Ordering::Relaxed),
+            dropped: shared.book.dropped.load(Ordering::Relaxed),
             unanswered,
             ended,
             rest,
@@ -361,7 +361,9 @@ fn follow<E: Endpoint>(
                 tasks.spawn_on(client.ask_when_due(Arc::clone(shared), due), runtime);
             }
             Taken::Waits => {}
-            Taken::Dropped => shared.book.drop_one(),
+            Taken::Dropped => {
+                shared.book.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
         while tasks.try_join_next().is_some() {}
     }
