@@ -75,17 +75,6 @@ impl Drop for OpenCall<'_> {
     }
 }
 
-/// How much of a run its record contains.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Extent {
-    /// Operations in the record.
-    pub operations: usize,
-    /// One key in this many is recorded; 1 means all.
-    pub one_key_in: u32,
-    /// When the record was full, in nanoseconds after the start.
-    pub end: Option<u64>,
-}
-
 impl Record {
     /// A record of about `capacity` operations; 0 records none. It allocates the memory now.
     pub fn new(capacity: usize, values: Sizes) -> Record {
@@ -164,8 +153,7 @@ impl Record {
             entry.returned = 0;
         }
         entries.sort_unstable_by_key(|entry| (entry.key, entry.called));
-        let end = (end < u64::MAX).then_some(end);
-        Finished { entries, thinning, end, values: self.values.clone() }
+        Finished { entries, thinning, values: self.values.clone() }
     }
 }
 
@@ -178,15 +166,13 @@ fn is_kept(key: Key, thinning: u32) -> bool {
 pub struct Finished {
     entries: Vec<Entry>,
     thinning: u32,
-    end: Option<u64>,
     values: Sizes,
 }
 
 impl Finished {
-    /// How much it holds.
-    pub fn extent(&self) -> Extent {
-        let one_key_in = 1u32.checked_shl(self.thinning).unwrap_or(u32::MAX);
-        Extent { operations: self.entries.len(), one_key_in, end: self.end }
+    /// One key in this many is recorded; 1 means all.
+    pub fn one_key_in(&self) -> u32 {
+        1u32.checked_shl(self.thinning).unwrap_or(u32::MAX)
     }
 
     /// The history in parts that can be checked separately: a key is never split.
@@ -273,7 +259,7 @@ mod tests {
         let record = Record::new(400, Sizes::Fixed(16));
         run(&record, 4, 100);
         let finished = record.finish();
-        assert_eq!(finished.extent(), Extent { operations: 400, one_key_in: 1, end: None });
+        assert_eq!((finished.one_key_in(), record.end.into_inner()), (1, u64::MAX));
         assert_eq!(counts(&finished).into_values().collect::<Vec<_>>(), [100; 4]);
     }
 
@@ -282,11 +268,11 @@ mod tests {
         let record = Record::new(1_000, Sizes::Fixed(16));
         run(&record, 64, 100);
         let finished = record.finish();
-        let extent = finished.extent();
-        assert!(extent.operations <= 1_000 && extent.one_key_in >= 8, "{extent:?}");
+        let one_key_in = finished.one_key_in();
+        assert!(finished.entries.len() <= 1_000 && one_key_in >= 8, "one key in {one_key_in}");
         let counts = counts(&finished);
         assert!(counts.values().all(|count| *count == 100), "{counts:?}");
-        assert_eq!(counts.len(), 64 / extent.one_key_in as usize);
+        assert_eq!(counts.len(), 64 / one_key_in as usize);
     }
 
     #[test]
@@ -300,9 +286,8 @@ mod tests {
         }
         late.answered(20_000, Answer { ok: true, found: Written(15_001) });
         let finished = record.finish();
-        let extent = finished.extent();
-        let end = extent.end.expect("there was no more room");
-        assert!((9_000..11_000).contains(&end), "{extent:?}");
+        let end = record.end.load(Ordering::SeqCst);
+        assert!((9_000..11_000).contains(&end), "{end}");
         assert!(finished.entries.iter().all(|entry| entry.called < end && entry.returned < end));
         let piece = finished.pieces().next().expect("one key");
         assert_eq!(check(&piece, BUDGET), Verdict::Linearizable);

@@ -22,8 +22,7 @@ pub(in crate::load) fn judge(
     finished: &Finished,
     failures: &mut Vec<String>,
 ) -> (Option<bool>, Checked) {
-    let extent = finished.extent();
-    let mut checked = Checked { one_key_in: extent.one_key_in, ..Checked::default() };
+    let mut checked = Checked { one_key_in: finished.one_key_in(), ..Checked::default() };
     let mut linearizable = Some(true);
     for piece in finished.pieces() {
         checked.operations += piece.len();
