@@ -95,16 +95,7 @@ fn approximate(ranks: &[u64], first: usize) -> f64 {
     }
     // Half a rank is half the step between two sums (continuity correction).
     let z = ((sum - k * mean).abs() - 0.5).max(0.0) / deviation;
-    complement(z / std::f64::consts::SQRT_2)
-}
-
-/// The complementary error function of a number that is not negative, to seven digits (Abramowitz
-/// and Stegun 7.1.26 has this form with five terms).
-fn complement(x: f64) -> f64 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let terms = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];
-    let sum = terms.iter().rev().fold(0.0, |sum, term| (sum + term) * t);
-    sum * (-x * x).exp()
+    libm::erfc(z / std::f64::consts::SQRT_2)
 }
 
 #[cfg(test)]
@@ -162,11 +153,5 @@ mod tests {
         let b: Vec<f64> = [3, 4, 7, 8, 10, 12, 15, 16].map(f64::from).to_vec();
         let ranks = ranks(&a, &b);
         close(approximate(&ranks, a.len()), exact(&ranks, a.len()), 0.02);
-    }
-
-    #[test]
-    fn the_normal_distribution_has_its_known_tails() {
-        close(complement(1.959_964 / std::f64::consts::SQRT_2), 0.05, 1e-6);
-        close(complement(0.0), 1.0, 1e-6);
     }
 }
