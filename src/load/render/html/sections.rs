@@ -21,6 +21,14 @@ pub(super) struct Section {
     pub(super) plots: Vec<(Plot, String)>,
 }
 
+impl Section {
+    /// A section of plots.
+    fn of(title: &str, words: &str, plots: Vec<(Plot, String)>) -> Section {
+        let words = if words.is_empty() { Vec::new() } else { vec![words.into()] };
+        Section { title: title.into(), words, tables: Vec::new(), plots }
+    }
+}
+
 /// All sections with contents.
 pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
     let all = [
@@ -96,17 +104,13 @@ fn load(comparison: &Comparison) -> Section {
             all.push((plot, words));
         }
     }
-    Section {
-        title: "Throughput and latency".into(),
-        words: vec![
-            "Each dot is one load, from left to right: more is asked, and answers take longer. \
+    Section::of(
+        "Throughput and latency",
+        "Each dot is one load, from left to right: more is asked, and answers take longer. \
                 Bars reach from the least to the most of the repeats. The latency axis is \
-                logarithmic where there is much to be told apart."
-                .into(),
-        ],
-        plots: all,
-        ..Section::default()
-    }
+                logarithmic where there is much to be told apart.",
+        all,
+    )
 }
 
 /// The distribution of latencies at each site, under the smallest load.
@@ -125,17 +129,13 @@ fn distributions(comparison: &Comparison) -> Section {
             all.push((plot, words::site(comparison, point, index)));
         }
     }
-    Section {
-        title: "Latency at each site".into(),
-        words: vec![
-            "How many commands were executed and answered within how long: up to the 99th \
+    Section::of(
+        "Latency at each site",
+        "How many commands were executed and answered within how long: up to the 99th \
                 percentile, each percentile the median of the repeats. The axis of time is \
-                logarithmic where there is much to be told apart."
-                .into(),
-        ],
-        plots: all,
-        ..Section::default()
-    }
+                logarithmic where there is much to be told apart.",
+        all,
+    )
 }
 
 /// The course of a run around a crash.
@@ -165,18 +165,14 @@ fn over_time(comparison: &Comparison) -> Section {
             all.push((plot, words::crash(comparison, point, &stopped, lined)));
         }
     }
-    Section {
-        title: "Around a crash".into(),
-        words: vec![
-            "While the ground is shaded the replica is down, and the clients of its site with \
+    Section::of(
+        "Around a crash",
+        "While the ground is shaded the replica is down, and the clients of its site with \
                 it where time is virtual; else they go on at other sites. Where nobody leads, the \
                 one that stops for the leader would be it elsewhere. Each slice is the median of \
-                the repeats. The latency axis is logarithmic where there is much to be told apart."
-                .into(),
-        ],
-        plots: all,
-        ..Section::default()
-    }
+                the repeats. The latency axis is logarithmic where there is much to be told apart.",
+        all,
+    )
 }
 
 /// The effect of conflicts, if there are several shares of them.
@@ -208,7 +204,7 @@ fn conflicts(comparison: &Comparison) -> Section {
             all.push((Plot { top, ..Plot::of(title, x, &figure.name(), lines) }, words));
         }
     }
-    Section { title: "What conflicts cost".into(), plots: all, ..Section::default() }
+    Section::of("What conflicts cost", "", all)
 }
 
 /// All loads without a crash; if there are none, all loads.
