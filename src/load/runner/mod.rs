@@ -5,7 +5,6 @@
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
 
@@ -30,6 +29,9 @@ use crate::types::{ClientId, RequestId, Timing};
 /// value is sent alone.
 const FILL: usize = 100;
 const FILL_BYTES: usize = 1 << 20;
+
+/// The longest name of a key in a table, which is `k` with a number below 2^31.
+const KEY_BYTES: usize = 11;
 
 /// A load could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -94,13 +96,13 @@ pub async fn run(
         }
         Target::Local(target) => {
             let mut local = start(&scenario, target).await?;
-            let places = local.places().to_vec();
+            let places = local.places.clone();
             let mut ran = session(&scenario, places, Some(&mut local), watch, interrupt).await?;
             if scenario.verify {
                 local.resume_all();
-                ran.judge_digests(local.cluster().digests().await);
+                ran.judge_digests(local.cluster.digests().await);
             }
-            local.cluster().shutdown().await;
+            local.cluster.shutdown().await;
             Ok(ran)
         }
         Target::Virtual(cluster, prices) => Ok(virtual_time::run(&scenario, cluster, *prices)),
@@ -240,21 +242,15 @@ async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunE
     let entry = |index: u32| {
         (Key::of_table(index).name(), Written(u64::from(index) + 1).value(&workload.values))
     };
-    let mut table = (0..workload.keys.table()).map(entry).peekable();
-    let mut sequence = 0;
-    while table.peek().is_some() {
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        let more = |entries: &[_], bytes: usize, (key, value): &(Bytes, Bytes)| {
-            let with = bytes + key.len() + value.len();
-            entries.is_empty() || (entries.len() < FILL && with <= FILL_BYTES)
-        };
-        while let Some((key, value)) = table.next_if(|next| more(&entries, bytes, next)) {
-            bytes += key.len() + value.len();
-            entries.push((key, value));
+    let most = (FILL_BYTES / (KEY_BYTES + workload.values.most())).clamp(1, FILL);
+    let mut keys = 0..workload.keys.table();
+    for sequence in 1.. {
+        let entries: Vec<_> = keys.by_ref().take(most).map(entry).collect();
+        if entries.is_empty() {
+            break;
         }
-        sequence += 1;
-        let manner = Manner::Once(RequestId::new(ClientId(1), sequence));
-        let done = endpoint.ask(KvCommand::PutMany { entries }, manner).await;
+        let command = KvCommand::PutMany { entries };
+        let done = endpoint.ask(command, Manner::Once(RequestId::new(ClientId(1), sequence))).await;
         done.map_err(|trouble| RunError::Preload(words(trouble)))?;
     }
     Ok(())

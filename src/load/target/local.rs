@@ -53,8 +53,8 @@ impl Endpoint for Place {
 /// A cluster and the faults done to it.
 #[derive(Debug)]
 pub(in crate::load) struct Local {
-    cluster: LocalCluster<Kv>,
-    places: Vec<Place>,
+    pub(in crate::load) cluster: LocalCluster<Kv>,
+    pub(in crate::load) places: Vec<Place>,
     network: Option<WanControl>,
     area: Option<WideArea>,
     /// The preferred leader.
@@ -82,14 +82,6 @@ impl Local {
             area,
             wished,
         }
-    }
-
-    pub(in crate::load) fn places(&self) -> &[Place] {
-        &self.places
-    }
-
-    pub(in crate::load) fn cluster(&self) -> &LocalCluster<Kv> {
-        &self.cluster
     }
 
     /// The leader, according to the replicas that can be asked.
