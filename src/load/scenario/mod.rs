@@ -2,7 +2,6 @@
 //! is checked here, before anything is started.
 
 mod asks;
-pub mod demo;
 pub mod faults;
 pub mod input;
 pub mod settings;
@@ -14,14 +13,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::asks::{pace, workload};
-use self::faults::{Action, Fault};
+use self::faults::{Action, Fault, Who};
 use self::settings::{BadSetting, ScenarioFile, Settings, Text};
 use self::slo::Slo;
 use self::span::parse_time;
 use self::wide_area::WideArea;
 use crate::client::ClientConfig;
 use crate::load::driver::Plan;
-use crate::load::workload::Flaw;
+use crate::load::workload::{Flaw, Workload};
 use crate::node::Durability;
 use crate::protocol::ProtocolKind;
 use crate::types::{Consistency, Optimisations, Quorums, ReplicaId};
@@ -29,6 +28,13 @@ use crate::types::{Consistency, Optimisations, Quorums, ReplicaId};
 /// The number of operations recorded for a check, about 60 bytes each; if there are more, only
 /// those of some keys are.
 const RECORD: usize = 2_000_000;
+
+/// The same for the demo.
+const DEMO_RECORD: usize = 1_000_000;
+
+/// The shortest interval of the demo's series and the largest number of them; they show progress.
+const DEMO_INTERVAL: Duration = Duration::from_millis(250);
+const DEMO_INTERVALS: u32 = 1_000;
 
 /// The shortest interval of a series.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -141,6 +147,27 @@ impl Scenario {
         }
     }
 
+    /// The demo on this cluster: a checked workload and `clients` clients at each replica. If a
+    /// replica is named, it crashes half-way.
+    pub fn demo(
+        cluster: LocalTarget,
+        workload: Workload,
+        clients: u32,
+        time: Duration,
+        crash: Option<ReplicaId>,
+    ) -> Scenario {
+        let faults = crash.map(|id| Fault::kill(Who::Replica(id.number()), time / 2));
+        Scenario {
+            duration: Some(time),
+            interval: DEMO_INTERVAL.max(time / DEMO_INTERVALS),
+            verify: true,
+            faults: faults.into_iter().collect(),
+            must_answer: true,
+            keeps_record: true,
+            ..Scenario::plain(Target::Local(cluster), Plan::closed(workload, clients, DEMO_RECORD))
+        }
+    }
+
     /// Builds a scenario from `flags`, and from `file` where a flag is not given. `remote` is the
     /// running cluster, if that is the target; otherwise a cluster is started, by default of three
     /// replicas.
@@ -174,10 +201,8 @@ impl Scenario {
             None => Target::Local(local(&settings, area.or_else(|| file.area.clone()))?),
         };
         let mut faults = faults(&settings, &target).map_err(|what| ("fault", what))?;
-        let mut slos = Vec::new();
-        for text in settings.slo.iter().flatten() {
-            slos.push(text.parse().map_err(|error| ("slo", format!("{error}")))?);
-        }
+        let slos = settings.slo.iter().flatten().map(|text| text.parse());
+        let slos = slos.collect::<Result<_, String>>().map_err(|what| ("slo", what))?;
         let timeout = time("timeout", &settings.timeout)?.unwrap_or(Duration::from_secs(10));
         let plan = Plan {
             pace: pace(&settings, time("think", &settings.think)?)?,

@@ -1,6 +1,5 @@
 //! Objectives of a run: `p99<50ms`, `errors<1%`, `rate>1000`.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -60,25 +59,12 @@ impl Slo {
     }
 }
 
-impl fmt::Display for Slo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// An objective that cannot be parsed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{text:?}: {what}")]
-pub struct BadSlo {
-    text: String,
-    what: String,
-}
-
 impl FromStr for Slo {
-    type Err = BadSlo;
+    /// What is wrong, and what to do.
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Slo, BadSlo> {
-        let flaw = |what: &str| BadSlo { text: text.to_owned(), what: what.to_owned() };
+    fn from_str(text: &str) -> Result<Slo, String> {
+        let flaw = |what: &str| format!("{text:?}: {what}");
         let written: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let at = written.find(['<', '>']);
         let at = at.ok_or_else(|| flaw("write it like p99<50ms, errors<1% or rate>1000"))?;
@@ -161,7 +147,7 @@ mod tests {
             ("errors<1", "a percentage"),
             ("rate>many", "a number"),
         ] {
-            let error = text.parse::<Slo>().expect_err(text).to_string();
+            let error = text.parse::<Slo>().expect_err(text);
             assert!(error.contains(text) && error.contains(word), "{error}");
         }
     }
