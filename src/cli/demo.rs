@@ -163,18 +163,19 @@ fn hold(scenario: &Scenario, time: Duration) -> anyhow::Result<Run> {
     let runtime = generate::runtime(generate::threads(&scenario.target))?;
     let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let bar = generate::progress_bar(length, "{bar:30} {msg}");
-    let mut watch = |live: Live| show(&bar, scenario, &live);
+    let mut watch = |live: Live<'_>| show(&bar, scenario, &live);
     let held = runtime.block_on(async { run(scenario, 0, &mut watch, super::interrupted()).await });
     bar.finish_and_clear();
     Ok(held?)
 }
 
-fn show(bar: &ProgressBar, scenario: &Scenario, live: &Live) {
-    let Live { seconds, rate, answered, stopped, .. } = live;
+fn show(bar: &ProgressBar, scenario: &Scenario, live: &Live<'_>) {
+    let Live { row, answered, stopped, .. } = live;
+    let rate = row.rate;
     if let Target::Local(cluster) = &scenario.target {
         let replicas = cluster.replicas - stopped;
         bar.set_message(format!("{answered} operations, {rate:.0}/s, {replicas} replicas"));
     }
-    let elapsed = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+    let elapsed = Duration::try_from_secs_f64(row.at_s).unwrap_or_default();
     bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
 }

@@ -16,7 +16,7 @@ use super::{NO, NO_ANSWER, complain, on_or_off, tell};
 use crate::client::ClientConfig;
 use crate::load::find::{at_rate, highest, next_rate};
 use crate::load::render::csv::{write_csv, write_hdr};
-use crate::load::result::{Found, Outcome, Run, Step};
+use crate::load::result::{Found, Outcome, Row, Run, Step};
 use crate::load::runner::{Live, RunError, run};
 use crate::load::scenario::Scenario;
 use crate::load::scenario::settings::{ScenarioFile, Settings, Text, all_settings};
@@ -285,11 +285,11 @@ fn next(
 /// One run, with a line that shows its progress.
 fn once(runtime: &Runtime, scenario: &Scenario, repeat: u32, label: &str) -> Result<Run, RunError> {
     let line = generate::progress_bar(1, "{msg}");
-    let mut watch = |live: Live| {
-        let Live { seconds, rate, p50_ms, p99_ms, errors, .. } = live;
-        let phase = if seconds <= 0.0 { "warming up, " } else { "" };
+    let mut watch = |Live { row, errors, .. }: Live<'_>| {
+        let Row { at_s, rate, p50_ms, p99_ms, .. } = row;
+        let phase = if *at_s <= 0.0 { "warming up, " } else { "" };
         line.set_message(format!(
-            "{label}{phase}{seconds:.0} s: {rate:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, \
+            "{label}{phase}{at_s:.0} s: {rate:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, \
              {errors} errors"
         ));
     };

@@ -15,7 +15,7 @@ use crate::load::result::cpu::Cpu;
 use crate::load::result::figures::{Event, Row, Stop};
 use crate::load::result::run::{Costs, Counted, Run};
 use crate::load::result::tally::Tally;
-use crate::load::scenario::faults::{Action, Who};
+use crate::load::scenario::faults::{Action, Fault, Who};
 use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::target::local::Local;
 use crate::load::target::{remote, virtual_time};
@@ -50,15 +50,9 @@ pub enum RunError {
 
 /// The progress of a run at the last interval.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Live {
-    /// Since the end of the warm-up; negative during it.
-    pub seconds: f64,
-    /// Answers per second.
-    pub rate: f64,
-    /// The median latency, in milliseconds.
-    pub p50_ms: f64,
-    /// The 99th percentile of the latency, in milliseconds.
-    pub p99_ms: f64,
+pub struct Live<'a> {
+    /// That interval.
+    pub row: &'a Row,
     /// Operations without an answer in the whole run.
     pub errors: u64,
     /// Answered operations in the whole run.
@@ -76,7 +70,7 @@ pub struct Live {
 pub async fn run(
     scenario: &Scenario,
     repeat: u32,
-    watch: &mut dyn FnMut(Live),
+    watch: &mut dyn FnMut(Live<'_>),
     interrupt: impl Future<Output = ()>,
 ) -> Result<Run, RunError> {
     let mut scenario = scenario.clone();
@@ -132,7 +126,7 @@ async fn start(scenario: &Scenario, target: &LocalTarget) -> Result<Local, Start
     if let Some(network) = &network {
         cluster = cluster.wan(network.clone());
     }
-    Ok(Local::new(cluster.start().await?, network, target.area.clone(), target.leader))
+    Ok(Local::new(cluster.start().await?, network, target.clone()))
 }
 
 /// One run on an existing cluster.
@@ -140,7 +134,7 @@ async fn session<E: Endpoint + Clone>(
     scenario: &Scenario,
     endpoints: Vec<E>,
     mut local: Option<&mut Local>,
-    watch: &mut dyn FnMut(Live),
+    watch: &mut dyn FnMut(Live<'_>),
     interrupt: impl Future<Output = ()>,
 ) -> Result<Run, RunError> {
     if scenario.preload {
@@ -151,7 +145,7 @@ async fn session<E: Endpoint + Clone>(
     let mut writer = begin_log(&mut log, &mut serializer, scenario.plan.warm_up);
     let mut logged_s = 0.0;
     let mut looks = Looks::new(scenario, &drive);
-    let mut schedule = Schedule::new(scenario);
+    let mut schedule = Schedule::new(scenario.faults.clone());
     tokio::pin!(interrupt);
     let mut interrupted = false;
     loop {
@@ -357,11 +351,9 @@ impl Looks {
         (Row::of(self.warm_up, now, length, &answers, errors, sites), latency)
     }
 
-    fn live<E: Endpoint>(&self, drive: &Drive<E>, row: &Row) -> Live {
-        let Row { at_s, rate, p50_ms, p99_ms, .. } = *row;
-        let (errors, answered) = (drive.failed(), drive.answered());
+    fn live<'a, E: Endpoint>(&self, drive: &Drive<E>, row: &'a Row) -> Live<'a> {
         let stopped = self.run.events.iter().filter(|event| event.stop.is_some()).count();
-        Live { seconds: at_s, rate, p50_ms, p99_ms, errors, answered, stopped }
+        Live { row, errors: drive.failed(), answered: drive.answered(), stopped }
     }
 
     /// The replicas' counters since the warm-up, at the end.
@@ -389,30 +381,24 @@ fn first_row(warm_up: Duration, interval: Duration) -> Duration {
 
 /// The faults that are still due, the last one first.
 struct Schedule {
-    left: Vec<(Duration, Action, String)>,
+    left: Vec<Fault>,
 }
 
 impl Schedule {
-    fn new(scenario: &Scenario) -> Schedule {
-        let faults = scenario.faults.iter();
-        let left = faults.map(|fault| (fault.at, fault.action.clone(), fault.to_string()));
-        let mut schedule = Schedule { left: left.collect() };
-        schedule.sort();
-        schedule
-    }
-
-    fn sort(&mut self) {
-        self.left.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+    fn new(faults: Vec<Fault>) -> Schedule {
+        let mut left = faults;
+        left.sort_by_key(|fault| std::cmp::Reverse(fault.at));
+        Schedule { left }
     }
 
     fn next_moment(&self) -> Duration {
-        self.left.last().map_or(Duration::MAX, |(at, ..)| *at)
+        self.left.last().map_or(Duration::MAX, |fault| fault.at)
     }
 
     /// Carries out all faults that are due.
     async fn act<E: Endpoint>(&mut self, drive: &Drive<E>, local: &mut Local, looks: &mut Looks) {
         while self.next_moment() <= drive.elapsed() {
-            let Some((at, mut action, what)) = self.left.pop() else { return };
+            let Some(Fault { at, mut action, text: what }) = self.left.pop() else { return };
             let start = Instant::now();
             let mut replica = None;
             if action.is_about_the_leader() {
@@ -433,8 +419,8 @@ impl Schedule {
             let failed = local.act(&action).await.err().map(|error| error.to_string());
             if let Action::Pause(Who::Replica(one), Some(time)) = action {
                 // Scheduled only now, because the leader's number is known only now.
-                self.left.push((at + time, Action::Resume(one), format!("resume {one}")));
-                self.sort();
+                self.left.push(Fault::resume(one, at + time));
+                *self = Schedule::new(std::mem::take(&mut self.left));
             }
             let took_s = start.elapsed().as_secs_f64();
             looks.run.events.push(Event { at_s, what, replica, took_s, failed, stop });

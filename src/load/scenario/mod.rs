@@ -414,7 +414,7 @@ fn faults(settings: &Settings, target: &Target) -> Result<Vec<Fault>, String> {
     let mut faults = Vec::new();
     for text in settings.fault.iter().flatten() {
         let fault: Fault = text.parse().map_err(|error| format!("{error}"))?;
-        allow(&fault, target).map_err(|what| format!("{fault}: {what}"))?;
+        allow(&fault, target).map_err(|what| format!("{}: {what}", fault.text))?;
         faults.push(fault);
     }
     faults.sort_by_key(|fault| fault.at);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::load::driver::{Endpoint, Manner, Trouble};
 use crate::load::result::tally::Tally;
+use crate::load::scenario::LocalTarget;
 use crate::load::scenario::faults::{Action, Who};
-use crate::load::scenario::wide_area::WideArea;
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::mesh::WanControl;
 use crate::node::{LocalCluster, Pause, ProposeError, Rejected, Replica, StartError, Unknown};
@@ -56,9 +56,7 @@ pub(in crate::load) struct Local {
     pub(in crate::load) cluster: LocalCluster<Kv>,
     pub(in crate::load) places: Vec<Place>,
     network: Option<WanControl>,
-    area: Option<WideArea>,
-    /// The preferred leader.
-    wished: Option<ReplicaId>,
+    target: LocalTarget,
     paused: Vec<Option<Pause>>,
     /// The counters of each replica's earlier lives.
     former: Vec<Tally>,
@@ -68,8 +66,7 @@ impl Local {
     pub(in crate::load) fn new(
         cluster: LocalCluster<Kv>,
         network: Option<WanControl>,
-        area: Option<WideArea>,
-        wished: Option<ReplicaId>,
+        target: LocalTarget,
     ) -> Local {
         let place = |replica: &Replica<Kv>| Place(Arc::new(Mutex::new(replica.clone())));
         let places: Vec<Place> = cluster.replicas().iter().map(place).collect();
@@ -79,8 +76,7 @@ impl Local {
             cluster,
             places,
             network,
-            area,
-            wished,
+            target,
         }
     }
 
@@ -94,7 +90,7 @@ impl Local {
     pub(in crate::load) async fn leader_or_stand_in(&self) -> u8 {
         let leader = self.leader().await;
         let mut live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
-        live.sort_by_key(|id| (Some(*id) != self.wished, *id));
+        live.sort_by_key(|id| (Some(*id) != self.target.leader, *id));
         leader.or(live.first().copied()).map_or(1, ReplicaId::number)
     }
 
@@ -149,7 +145,7 @@ impl Local {
                 let all = 0..self.places.len();
                 for (a, b) in all.clone().flat_map(|a| all.clone().map(move |b| (a, b))) {
                     if a < b {
-                        let loss = self.area.as_ref().map_or(0.0, |area| area.loss_percent);
+                        let loss = self.target.area.as_ref().map_or(0.0, |area| area.loss_percent);
                         self.delay(a, b, Duration::ZERO, Some(loss / 100.0));
                     }
                 }
@@ -164,7 +160,7 @@ impl Local {
 
     /// Delays both directions between two sites by this much more than usual.
     fn delay(&self, a: usize, b: usize, late: Duration, loss: Option<f64>) {
-        let rtt_ms = self.area.as_ref().map_or(0.0, |area| area.rtt_ms[a][b]);
+        let rtt_ms = self.target.area.as_ref().map_or(0.0, |area| area.rtt_ms[a][b]);
         let usual = Duration::from_secs_f64(rtt_ms / 2_000.0);
         for (from, to) in [(a, b), (b, a)] {
             self.network().set_delay(from, to, usual + late);
