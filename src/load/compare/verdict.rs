@@ -56,11 +56,6 @@ pub enum Verdict {
     TooFew,
 }
 
-/// Whether this figure decides the exit code. Sizes of components do not, because they vary.
-pub fn decides(figure: Figure) -> bool {
-    !matches!(figure, Figure::LargestComponent)
-}
-
 /// All changes of figures that both sides have, and descriptions of what only one side has.
 pub fn changes(
     before: &Comparison,
@@ -76,10 +71,13 @@ pub fn changes(
         }
     }
     for (who, point) in pairs(before) {
-        for figure in Figure::OVERALL {
-            let values = |of: &Comparison| of.values(who, point, figure);
-            changes.extend(change(who, point, figure, &values(before), &values(after), strictness));
-        }
+        changes.extend(Figure::OVERALL.into_iter().filter_map(|figure| {
+            let [from, to] = [before, after].map(|of| of.values(who, point, figure));
+            let (before, after) = (Spread::of(&from)?, Spread::of(&to)?);
+            let test = rank_test(&from, &to);
+            let verdict = judge(figure, before, after, test, strictness);
+            Some(Change { who: who.into(), point, figure, before, after, test, verdict })
+        }));
     }
     (changes, missing)
 }
@@ -88,20 +86,6 @@ pub fn changes(
 fn pairs(of: &Comparison) -> Vec<(&str, Point)> {
     let all = of.whos().into_iter().flat_map(|who| of.points().into_iter().map(move |p| (who, p)));
     all.filter(|(who, point)| of.repeats(who, *point).next().is_some()).collect()
-}
-
-fn change(
-    who: &str,
-    point: Point,
-    figure: Figure,
-    before: &[f64],
-    after: &[f64],
-    strictness: Strictness,
-) -> Option<Change> {
-    let (from, to) = (Spread::of(before)?, Spread::of(after)?);
-    let test = rank_test(before, after);
-    let verdict = judge(figure, from, to, test, strictness);
-    Some(Change { who: who.into(), point, figure, before: from, after: to, test, verdict })
 }
 
 fn judge(figure: Figure, from: Spread, to: Spread, test: Test, strictness: Strictness) -> Verdict {
@@ -121,9 +105,10 @@ fn judge(figure: Figure, from: Spread, to: Spread, test: Test, strictness: Stric
     }
 }
 
-/// Whether a deciding figure is significantly worse.
+/// Whether a figure is significantly worse. Sizes of components do not decide, because they vary.
 pub fn is_worse(changes: &[Change]) -> bool {
-    changes.iter().any(|it| it.verdict == Verdict::Worse && decides(it.figure))
+    let mut deciding = changes.iter().filter(|it| it.figure != Figure::LargestComponent);
+    deciding.any(|it| it.verdict == Verdict::Worse)
 }
 
 /// The changes as a Markdown table, with a note on the test.
