@@ -149,19 +149,14 @@ macro_rules! settings {
                 Settings { $($name: self.$name.or(others.$name),)* }
             }
 
-            fn clear(&mut self, name: &str) {
-                match name {
-                    $(stringify!($name) => self.$name = None,)*
-                    _ => {}
-                }
+            /// These settings without those of these names.
+            fn without(self, names: &[&str]) -> Settings {
+                Settings { $($name: self.$name.filter(|_| !names.contains(&stringify!($name))),)* }
             }
 
             /// Whether this setting is given.
             pub(super) fn has(&self, name: &str) -> bool {
-                match name {
-                    $(stringify!($name) => self.$name.is_some(),)*
-                    _ => false,
-                }
+                $((name == stringify!($name) && self.$name.is_some()))||*
             }
         }
     };
@@ -255,7 +250,7 @@ impl ScenarioFile {
         let mut mine = self.settings.clone();
         for choice in CHOICES {
             if choice.iter().any(|name| flags.has(name)) {
-                choice.iter().for_each(|name| mine.clear(name));
+                mine = mine.without(choice);
             }
         }
         flags.clone().or(mine)
