@@ -1,5 +1,7 @@
 //! What the report of a fixed comparison must show.
 
+use roxmltree::{Document, ParsingOptions};
+
 use super::sections;
 use crate::load::compare::figures::{Figure, Of, Until};
 use crate::load::compare::fixture::{comparison, plan};
@@ -8,40 +10,11 @@ use crate::load::compare::kept::{Comparison, KeptOutcome};
 use crate::load::compare::series::run;
 use crate::load::render::{html, reports, tables};
 
-/// Whether all tags are properly nested.
-fn well_formed(page: &str) -> Result<(), String> {
-    let mut open: Vec<&str> = Vec::new();
-    let mut rest = page.strip_prefix("<!DOCTYPE html>").ok_or("no document type")?;
-    while let Some(at) = rest.find('<') {
-        let text = &rest[..at];
-        let bad = text
-            .split('&')
-            .skip(1)
-            .any(|it| it.split_once(';').is_none_or(|(name, _)| name.len() > 5));
-        if bad || text.contains('>') {
-            return Err(format!("unescaped: {text}"));
-        }
-        let end = rest[at..].find('>').ok_or("a tag without end")? + at;
-        let tag = &rest[at + 1..end];
-        let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap_or_default();
-        if tag.matches('"').count() % 2 != 0 {
-            return Err(format!("quotes: {tag}"));
-        }
-        if tag.starts_with('/') {
-            let last = open.pop();
-            if last != Some(name) {
-                return Err(format!("</{name}> closes {last:?}"));
-            }
-        } else if !tag.ends_with('/') {
-            open.push(name);
-        }
-        rest = &rest[end + 1..];
-        // A style sheet is not markup.
-        if name == "style" && !tag.starts_with('/') {
-            rest = &rest[rest.find("</style>").ok_or("a style without end")?..];
-        }
-    }
-    if open.is_empty() { Ok(()) } else { Err(format!("left open: {open:?}")) }
+/// Whether the page is XML, too: tags are nested, texts and attributes escaped.
+fn well_formed(page: &str) -> Result<(), roxmltree::Error> {
+    assert!(page.starts_with("<!DOCTYPE html>"));
+    let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
+    Document::parse_with_options(page, options).map(drop)
 }
 
 #[test]
