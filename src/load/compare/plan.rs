@@ -1,6 +1,8 @@
 //! A comparison's plan, read from a file with errors that name the line. Before `series`, which
 //! runs it.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +18,9 @@ use crate::types::MAX_REPLICAS;
 
 /// The round trip between replicas without a wide area, in milliseconds of virtual time.
 const SIDE_BY_SIDE_MS: f64 = 0.1;
+
+/// How long a run may last, in seconds.
+const SECONDS: RangeInclusive<f64> = 0.1..=86_400.0;
 
 /// A planned comparison.
 #[derive(Clone, PartialEq, Debug)]
@@ -104,13 +109,9 @@ struct Written {
     clients: Vec<Spanned<u32>>,
     #[serde(default)]
     rates: Vec<Spanned<f64>>,
-    #[serde(default = "sixteen")]
-    value_bytes: Spanned<usize>,
-    #[serde(default = "three")]
-    repeats: Spanned<u32>,
-    #[serde(default = "one")]
-    seed: u64,
-    #[serde(default)]
+    value_bytes: Option<Spanned<usize>>,
+    repeats: Option<Spanned<u32>>,
+    seed: Option<u64>,
     warm_up_s: Option<Spanned<f64>>,
     seconds: Spanned<f64>,
     jitter_ms: Option<Spanned<f64>>,
@@ -125,26 +126,10 @@ struct WrittenCrash {
     site: Spanned<String>,
     at_s: Spanned<f64>,
     back_s: Option<Spanned<f64>>,
-    #[serde(default)]
     conflicts: Option<Spanned<f64>>,
-    #[serde(default)]
     clients: Option<Spanned<u32>>,
-    #[serde(default)]
     rate: Option<Spanned<f64>>,
-    #[serde(default)]
     seconds: Option<Spanned<f64>>,
-}
-
-fn sixteen() -> Spanned<usize> {
-    Spanned::new(0..0, 16)
-}
-
-fn three() -> Spanned<u32> {
-    Spanned::new(0..0, 3)
-}
-
-fn one() -> u64 {
-    1
 }
 
 impl ComparisonPlan {
@@ -210,26 +195,21 @@ impl Written {
     fn plan(self, text: &str, mut area: WideArea) -> Result<ComparisonPlan, Flaw> {
         let contenders = self.contenders(&area)?;
         let stand_in = self.leaders.first().map(|name| site_of(&area, name)).transpose()?;
-        if let Some(jitter) = &self.jitter_ms {
-            area.jitter_ms = within("jitter_ms", jitter, 0.0, 1_000.0)?;
-        }
-        let seconds = within("seconds", &self.seconds, 0.1, 86_400.0)?;
-        let number = |name, value: &Option<Spanned<f64>>, most| {
-            value.as_ref().map_or(Ok(0.0), |value| within(name, value, 0.0, most))
-        };
-        let time = Duration::from_secs_f64(seconds);
+        area.jitter_ms = within_or(area.jitter_ms, "jitter_ms", &self.jitter_ms, 0.0..=1_000.0)?;
+        let time = Duration::from_secs_f64(within("seconds", &self.seconds, SECONDS)?);
         let crash = self.crash.as_ref().map(|crash| crash.read(&area, time)).transpose()?;
         let points = self.points(crash.as_ref())?;
-        within("repeats", &spanned(&self.repeats), 1.0, 1_000.0)?;
-        within("value_bytes", &spanned(&self.value_bytes), 16.0, 1_048_576.0)?;
+        let repeats = within_or(3, "repeats", &self.repeats, 1..=1_000)?;
+        let value_bytes = within_or(16, "value_bytes", &self.value_bytes, 16..=1_048_576)?;
+        let number = |name, value: &_, most| within_or(0.0, name, value, 0.0..=most);
         Ok(ComparisonPlan {
             text: text.to_owned(),
             side_by_side: self.wide_area.is_none(),
             contenders,
             points,
-            value_bytes: self.value_bytes.into_inner(),
-            repeats: self.repeats.into_inner(),
-            seed: self.seed,
+            value_bytes,
+            repeats,
+            seed: self.seed.unwrap_or(1),
             warm_up: Duration::from_secs_f64(number("warm_up_s", &self.warm_up_s, 3_600.0)?),
             time,
             cpu: Duration::from_secs_f64(number("cpu_us", &self.cpu_us, 1e6)? / 1e6),
@@ -278,7 +258,7 @@ impl Written {
         }
         let mut points = Vec::new();
         for conflicts in self.conflicts.as_ref() {
-            let conflict_percent = within("conflicts", conflicts, 0.0, 100.0)?;
+            let conflict_percent = within("conflicts", conflicts, 0.0..=100.0)?;
             let crash = stop.is_some_and(|stop| stop.own.is_none());
             points.extend(loads.iter().map(|load| Point { conflict_percent, load: *load, crash }));
         }
@@ -295,11 +275,9 @@ impl WrittenCrash {
         let is_leader = self.site.as_ref() == "leader";
         let site = site_of(area, &self.site).map(Some);
         let site = if is_leader { site.unwrap_or(None) } else { site? };
-        let at = within("at_s", &self.at_s, 0.0, 86_400.0)?;
-        let back = match &self.back_s {
-            None => None,
-            Some(back) => Some(within("back_s, after at_s", back, at, 86_400.0)?),
-        };
+        let at = within("at_s", &self.at_s, 0.0..=86_400.0)?;
+        let back = self.back_s.as_ref().map(|it| within("back_s, after at_s", it, at..=86_400.0));
+        let back = back.transpose()?;
         let (at, back) = (Duration::from_secs_f64(at), back.map(Duration::from_secs_f64));
         Ok(Stop { site, at, back, own: self.own(usual)? })
     }
@@ -321,13 +299,10 @@ impl WrittenCrash {
                 };
             }
         };
-        let share = |it: &Spanned<f64>| within("conflicts", it, 0.0, 100.0);
-        let conflict_percent = self.conflicts.as_ref().map_or(Ok(0.0), share)?;
-        let time = match &self.seconds {
-            Some(seconds) => Duration::from_secs_f64(within("seconds", seconds, 0.1, 86_400.0)?),
-            None => usual,
-        };
-        Ok(Some((Point { conflict_percent, load, crash: true }, time)))
+        let conflict_percent = within_or(0.0, "conflicts", &self.conflicts, 0.0..=100.0)?;
+        let seconds = within_or(usual.as_secs_f64(), "seconds", &self.seconds, SECONDS)?;
+        let point = Point { conflict_percent, load, crash: true };
+        Ok(Some((point, Duration::from_secs_f64(seconds))))
     }
 }
 
@@ -341,30 +316,33 @@ fn site_of(area: &WideArea, name: &Spanned<String>) -> Result<usize, Flaw> {
 }
 
 fn clients(of: &Spanned<u32>) -> Result<Demand, Flaw> {
-    within("clients", &spanned(of), 1.0, 10_000.0)?;
-    Ok(Demand::Clients(*of.as_ref()))
+    within("clients", of, 1..=10_000).map(Demand::Clients)
 }
 
 fn rate(name: &str, of: &Spanned<f64>) -> Result<Demand, Flaw> {
-    within(name, of, 0.1, 1e7).map(Demand::Rate)
+    within(name, of, 0.1..=1e7).map(Demand::Rate)
 }
 
-/// A number converted to `f64`, so that all numbers can be checked alike.
-fn spanned<T: Copy>(value: &Spanned<T>) -> Spanned<f64>
-where
-    u64: TryFrom<T>,
-{
-    // A number too large for an integer is too large for any setting.
-    let number = u64::try_from(*value.as_ref()).unwrap_or(u64::MAX);
-    Spanned::new(value.span(), number as f64)
-}
-
-fn within(name: &str, value: &Spanned<f64>, least: f64, most: f64) -> Result<f64, Flaw> {
-    let number = *value.as_ref();
-    match (least..=most).contains(&number) {
+fn within<T: Copy + PartialOrd + Display>(
+    name: &str,
+    value: &Spanned<T>,
+    range: RangeInclusive<T>,
+) -> Result<T, Flaw> {
+    let (number, (least, most)) = (*value.as_ref(), (range.start(), range.end()));
+    match range.contains(&number) {
         true => Ok(number),
         false => Err((value.span(), format!("{name}: {number} is not between {least} and {most}"))),
     }
+}
+
+/// The same for a number that may be left out.
+fn within_or<T: Copy + PartialOrd + Display>(
+    usual: T,
+    name: &str,
+    value: &Option<Spanned<T>>,
+    range: RangeInclusive<T>,
+) -> Result<T, Flaw> {
+    value.as_ref().map_or(Ok(usual), |value| within(name, value, range))
 }
 
 #[cfg(test)]
