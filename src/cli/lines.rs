@@ -11,7 +11,6 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use tracing_subscriber::fmt::MakeWriter;
 
 /// The most lines that wait to be written.
 const WAITING: usize = 1024;
@@ -115,37 +114,15 @@ fn write(mut out: impl Write, entries: &Receiver<Entry>, counts: &Counts) {
     }
 }
 
-/// The line of one event, collected until it is complete.
-#[derive(Debug)]
-pub(super) struct Line {
-    lines: Lines,
-    bytes: Vec<u8>,
-}
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
+/// The log writes each event as a whole, with its newline.
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue_line(line.to_vec());
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if !self.bytes.is_empty() {
-            self.lines.queue_line(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
-
-    fn make_writer(&'a self) -> Line {
-        Line { lines: self.clone(), bytes: Vec::new() }
     }
 }
 

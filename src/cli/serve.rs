@@ -308,7 +308,8 @@ fn is_failure(kind: ErrorKind) -> bool {
 /// Sends log events to standard error. Returns the counter of repeated lines.
 fn log_to(lines: &Lines, level: LevelFilter) -> Arc<Repeats> {
     let repeats = Arc::new(Repeats::default());
-    let lines = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let writer = lines.clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
     // These errors would go to the same output, and if the terminal is gone, that would panic.
     let lines = lines.log_internal_errors(false);
     // Most messages of the libraries are useful only to their authors.
