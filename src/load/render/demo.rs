@@ -11,7 +11,7 @@ use crate::load::number::{grouped, rounded};
 use crate::load::result::run::{Cluster, Run, Site, rounded_share};
 use crate::load::result::verify::Checked;
 use crate::load::scenario::{LocalTarget, Scenario, Target};
-use crate::load::workload::Keys;
+use crate::load::workload::{Keys, Sort};
 use crate::node::Durability;
 
 /// The report of a demo run. Times are in milliseconds unless the name says otherwise.
@@ -179,7 +179,7 @@ impl Config<'_> {
                 Keys::Conflict { percent, .. } => percent,
                 _ => 100.0,
             },
-            read_percent: workload.mix.read,
+            read_percent: workload.mix.share(Sort::Get),
             value_bytes: workload.values.most(),
             seed: workload.seed,
             durability: match target.durability {

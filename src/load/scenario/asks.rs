@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::settings::Settings;
 use crate::load::driver::{ArrivalProcess, Pace};
-use crate::load::workload::{Flaw, Keys, Mix, Sizes, Workload};
+use crate::load::workload::{Flaw, Keys, Mix, Sizes, Sort, Workload};
 
 /// How long a hot key is used if histories are checked, so that its history stays short.
 const CHECKED_AGE: Duration = Duration::from_millis(250);
@@ -31,7 +31,7 @@ pub(super) fn workload(settings: &Settings) -> Result<Workload, Flaw> {
         return Err((name, what.to_owned()));
     }
     let preset = settings.ycsb.as_deref().map(|letter| ycsb(letter, records)).transpose()?;
-    let keys = patterns.first().map(|(_, keys)| *keys).or(preset.map(|(keys, _)| keys));
+    let keys = patterns.first().map(|(_, keys)| *keys).or(preset.as_ref().map(|(keys, _)| *keys));
     let mix = match (settings.reads, preset) {
         (None, Some((_, mix))) => mix,
         (reads, _) => Mix::reads(reads.unwrap_or(50.0)),
@@ -69,9 +69,9 @@ fn ycsb(letter: &str, keys: u32) -> Result<(Keys, Mix), Flaw> {
         "a" => (zipf, Mix::reads(50.0)),
         "b" => (zipf, Mix::reads(95.0)),
         "c" => (zipf, Mix::reads(100.0)),
-        "d" => (latest, Mix { read: 95.0, insert: 5.0, ..Mix::default() }),
-        "e" => (zipf, Mix { scan: 95.0, insert: 5.0, ..Mix::default() }),
-        "f" => (zipf, Mix { read: 50.0, modify: 50.0, ..Mix::default() }),
+        "d" => (latest, Mix(vec![(Sort::Get, 95.0), (Sort::Insert, 5.0)])),
+        "e" => (zipf, Mix(vec![(Sort::Insert, 5.0), (Sort::Scan, 95.0)])),
+        "f" => (zipf, Mix(vec![(Sort::Get, 50.0), (Sort::Modify, 50.0)])),
         _ => return Err(("ycsb", format!("{letter:?} is none of a, b, c, d, e and f"))),
     })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::load::driver::{ArrivalProcess, Pace};
-use crate::load::workload::{Keys, Sizes};
+use crate::load::workload::{Keys, Mix, Sizes, Sort};
 
 fn scenario(change: impl FnOnce(&mut Settings)) -> Result<Scenario, String> {
     let mut settings = Settings::default();
@@ -48,17 +48,17 @@ fn settings_become_what_they_say() {
 fn the_presets_of_ycsb_are_its_own() {
     for (letter, reads) in [("a", 50.0), ("b", 95.0), ("c", 100.0), ("d", 95.0), ("f", 50.0)] {
         let made = scenario(|it| it.ycsb = Some(letter.to_owned())).expect("a preset");
-        assert_eq!(made.plan.workload.mix.read, reads, "{letter}");
+        assert_eq!(made.plan.workload.mix.share(Sort::Get), reads, "{letter}");
         assert!(made.preload && made.plan.workload.values == Sizes::Fixed(1_000));
     }
     let scans = scenario(|it| it.ycsb = Some("E".to_owned())).expect("a preset");
-    assert_eq!(scans.plan.workload.mix.scan, 95.0);
+    assert_eq!(scans.plan.workload.mix.share(Sort::Scan), 95.0);
     let changed = scenario(|it| {
         (it.ycsb, it.reads) = (Some("a".to_owned()), Some(10.0));
         it.zipf = Some(0.5);
     });
     let changed = changed.expect("a changed preset").plan.workload;
-    assert_eq!((changed.mix.read, changed.mix.put), (10.0, 90.0));
+    assert_eq!(changed.mix, Mix::reads(10.0));
     assert_eq!(changed.keys, Keys::Zipf { keys: 1_000, theta: 0.5 });
 }
 

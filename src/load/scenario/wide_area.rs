@@ -43,9 +43,7 @@ pub struct WideArea {
 struct Written {
     sites: Spanned<Vec<String>>,
     rtt_ms: Spanned<Vec<Spanned<Vec<f64>>>>,
-    #[serde(default)]
     jitter_ms: Option<Spanned<f64>>,
-    #[serde(default)]
     loss_percent: Option<Spanned<f64>>,
 }
 

@@ -111,11 +111,6 @@ impl Key {
         (index < OWN_KEYS).then_some(index as usize)
     }
 
-    /// Whether it is a hot key, shared by all clients.
-    pub fn is_hot(self) -> bool {
-        self.0 < HOT_KEYS
-    }
-
     /// The key's name in the store: `hot-3`, `c17-2` for the third key of client 17, `k5` for the
     /// sixth of a table.
     pub fn name(self) -> Bytes {
@@ -136,15 +131,6 @@ impl Population {
     /// The population at the start of a run.
     pub fn of(keys: &Keys) -> Population {
         Population(Arc::new(AtomicU32::new(keys.table())))
-    }
-
-    /// Adds a new key.
-    pub(super) fn insert(&self) -> Key {
-        Key::of_table(self.0.fetch_add(1, Ordering::Relaxed))
-    }
-
-    pub(super) fn len(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -195,7 +181,7 @@ impl Picker {
                 }
             }
             Keys::Latest { .. } => {
-                let newest = self.population.len() - 1;
+                let newest = self.population.0.load(Ordering::Relaxed) - 1;
                 Key::of_table(newest.saturating_sub(rank(random)))
             }
         }
@@ -214,8 +200,9 @@ impl Picker {
         Key::own(self.client, random.random_range(0..OWN_KEYS))
     }
 
-    pub(super) fn population(&self) -> &Population {
-        &self.population
+    /// A new key of the table.
+    pub(super) fn insert(&self) -> Key {
+        Key::of_table(self.population.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -269,10 +256,9 @@ mod tests {
     #[test]
     fn the_latest_key_is_the_likeliest() {
         let keys = Keys::Latest { keys: 100, theta: 0.99 };
-        let population = Population::of(&keys);
-        let picker = Picker::new(&keys, 0, population.clone());
+        let picker = Picker::new(&keys, 0, Population::of(&keys));
         let mut random = ChaCha8Rng::seed_from_u64(1);
-        let newest = population.insert();
+        let newest = picker.insert();
         let drawn = (0..1_000).map(|_| picker.pick(&mut random, Duration::ZERO));
         let hits = drawn.filter(|key| *key == newest).count();
         assert!((120..300).contains(&hits), "{hits}");
@@ -283,7 +269,7 @@ mod tests {
         let age = Some(Duration::from_millis(250));
         let at = |ms| Key::hot(1, 2, age, Duration::from_millis(ms));
         assert_eq!([at(0), at(249), at(250), at(5_000)], [Key(1), Key(1), Key(3), Key(41)]);
-        assert!(Key::hot(0, 1, age, Duration::MAX).is_hot());
+        assert_eq!(Key::hot(0, 1, age, Duration::MAX), Key(HOT_KEYS - 1));
         assert_eq!(Key::hot(1, 2, None, Duration::MAX), Key(1));
     }
 

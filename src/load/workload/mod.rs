@@ -27,60 +27,47 @@ pub const MAX_KEYS_PER_COMMAND: u32 = 1_000;
 /// The most keys that a scan reads.
 pub const MAX_SCAN: u32 = 100;
 
-/// The percentage of operations of each kind.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Mix {
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sort {
     /// Read a value.
-    pub read: f64,
+    Get,
     /// Set a value.
-    pub put: f64,
+    Put,
     /// Set a value if it is as the client knows it.
-    pub swap: f64,
+    Cas,
     /// Remove a value.
-    pub delete: f64,
+    Del,
     /// Set the value of a new key.
-    pub insert: f64,
+    Insert,
     /// Read consecutive keys.
-    pub scan: f64,
+    Scan,
     /// Read a value, then set it: two commands, timed as one operation.
-    pub modify: f64,
+    Modify,
 }
+
+/// The sorts of operations with their percentages.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mix(pub Vec<(Sort, f64)>);
 
 impl Mix {
     /// A mix with this percentage of reads; the rest are puts.
     pub fn reads(percent: f64) -> Mix {
-        Mix { read: percent, put: 100.0 - percent, ..Mix::default() }
+        Mix(vec![(Sort::Get, percent), (Sort::Put, 100.0 - percent)])
     }
 
     /// The demo's mix: of the operations that are not reads, eight in ten are puts, one is a swap
     /// and one a deletion.
     fn all_sorts(reads: f64) -> Mix {
         let tenth = (100.0 - reads) / 10.0;
-        Mix { read: reads, put: 8.0 * tenth, swap: tenth, delete: tenth, ..Mix::default() }
+        let (put, swap, delete) = (8.0 * tenth, tenth, tenth);
+        Mix(vec![(Sort::Get, reads), (Sort::Put, put), (Sort::Cas, swap), (Sort::Del, delete)])
     }
 
-    fn shares(&self) -> [(Sort, f64); 7] {
-        [
-            (Sort::Get, self.read),
-            (Sort::Put, self.put),
-            (Sort::Cas, self.swap),
-            (Sort::Del, self.delete),
-            (Sort::Insert, self.insert),
-            (Sort::Scan, self.scan),
-            (Sort::Modify, self.modify),
-        ]
+    /// The percentage of this sort.
+    pub fn share(&self, sort: Sort) -> f64 {
+        self.0.iter().filter(|(one, _)| *one == sort).map(|(_, share)| share).sum()
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sort {
-    Get,
-    Put,
-    Cas,
-    Del,
-    Insert,
-    Scan,
-    Modify,
 }
 
 /// The workload of a run's clients.
@@ -135,10 +122,10 @@ impl Workload {
     /// or above 1 MiB.
     pub fn check(&self) -> Result<(), Flaw> {
         self.check_keys()?;
-        for (_, value) in self.mix.shares() {
-            percentage("reads", value)?;
+        for (_, value) in &self.mix.0 {
+            percentage("reads", *value)?;
         }
-        let sum: f64 = self.mix.shares().iter().map(|(_, share)| share).sum();
+        let sum: f64 = self.mix.0.iter().map(|(_, share)| share).sum();
         if (sum - 100.0).abs() > 1e-6 {
             let what = format!("the shares of operations add up to {sum}, not 100");
             return Err(("reads", what));
@@ -184,12 +171,8 @@ impl Workload {
         random.set_stream(client.into());
         Stream {
             client,
-            mix: self.mix,
-            keys_per_command: self.keys_per_command as usize,
+            workload: self.clone(),
             picker: Picker::new(&self.keys, client, population.clone()),
-            values: self.values.clone(),
-            checked: self.checked,
-            namespace: self.namespace,
             next_value: Written::first_of(client),
             last_seen: [Written::NOTHING; OWN_KEYS as usize],
             hot_seen: (Key(0), Written::NOTHING),
@@ -278,12 +261,8 @@ pub struct Op {
 pub struct Stream {
     client: u32,
     random: ChaCha8Rng,
-    mix: Mix,
-    keys_per_command: usize,
+    workload: Workload,
     picker: Picker,
-    values: Sizes,
-    checked: bool,
-    namespace: u64,
     next_value: Written,
     /// The client's latest knowledge of each of its own keys.
     last_seen: [Written; OWN_KEYS as usize],
@@ -297,7 +276,7 @@ impl Stream {
         let one = |kind, key, ask| Op { kind, asks: smallvec![(key, ask)], then: None };
         let sort = self.sort();
         if sort == Sort::Insert {
-            let key = self.picker.population().insert();
+            let key = self.picker.insert();
             return one(Kind::Insert, key, Ask::Put(self.fresh()));
         }
         let key = self.picker.pick(&mut self.random, elapsed);
@@ -328,22 +307,23 @@ impl Stream {
 
     fn sort(&mut self) -> Sort {
         let mut drawn = self.random.random_range(0.0..100.0);
-        for (sort, share) in self.mix.shares() {
-            if drawn < share {
-                return sort;
+        for (sort, share) in &self.workload.mix.0 {
+            if drawn < *share {
+                return *sort;
             }
             drawn -= share;
         }
         // Fractional percentages may add up to a little less than 100.
-        if self.mix.put > 0.0 { Sort::Put } else { Sort::Get }
+        if self.workload.mix.share(Sort::Put) > 0.0 { Sort::Put } else { Sort::Get }
     }
 
     /// As many different keys as a command needs, starting with `first`.
     fn keys(&mut self, first: Key, elapsed: Duration) -> SmallVec<[Key; 1]> {
         let mut keys = smallvec![first];
         // If few keys get nearly all commands, drawing the others may take too long.
-        let mut attempts = 20 * self.keys_per_command;
-        while keys.len() < self.keys_per_command && attempts > 0 {
+        let wanted = self.workload.keys_per_command as usize;
+        let mut attempts = 20 * wanted;
+        while keys.len() < wanted && attempts > 0 {
             let key = self.picker.pick_more(&mut self.random, elapsed);
             if !keys.contains(&key) {
                 keys.push(key);
@@ -369,7 +349,7 @@ impl Stream {
 
     /// The command for the store.
     pub fn command(&self, asks: &[(Key, Ask)]) -> KvCommand {
-        let value = |written: Written| written.value(&self.values);
+        let value = |written: Written| written.value(&self.workload.values);
         let [(key, ask)] = asks else { return self.wide_command(asks) };
         let key = self.name(*key);
         match *ask {
@@ -384,7 +364,7 @@ impl Stream {
     }
 
     fn name(&self, key: Key) -> Bytes {
-        match self.namespace {
+        match self.workload.namespace {
             0 => key.name(),
             other => [format!("{other:x}/").as_bytes(), &key.name()].concat().into(),
         }
@@ -392,7 +372,7 @@ impl Stream {
 
     fn wide_command(&self, asks: &[(Key, Ask)]) -> KvCommand {
         let puts = asks.iter().filter_map(|(key, ask)| match ask {
-            Ask::Put(written) => Some((self.name(*key), written.value(&self.values))),
+            Ask::Put(written) => Some((self.name(*key), written.value(&self.workload.values))),
             _ => None,
         });
         let entries: Vec<_> = puts.collect();
@@ -406,7 +386,7 @@ impl Stream {
     /// Processes the store's answer, and returns its meaning for each key asked for. An answer of
     /// the wrong type counts as a value that was never written. Without a check, nothing is parsed.
     pub fn answered(&mut self, asks: &[(Key, Ask)], output: &KvOutput) -> SmallVec<[Answer; 1]> {
-        if !self.checked {
+        if !self.workload.checked {
             return SmallVec::new();
         }
         match (asks, output) {
@@ -423,7 +403,7 @@ impl Stream {
     }
 
     fn read(&self, value: &Option<Bytes>) -> Written {
-        Written::of(value.as_ref(), &self.values)
+        Written::of(value.as_ref(), &self.workload.values)
     }
 
     fn answered_one(&mut self, key: Key, ask: Ask, output: &KvOutput) -> Answer {

@@ -104,22 +104,20 @@ fn push_legend(comparison: &Comparison, page: &mut String) {
 }
 
 fn push_table(table: &Table, page: &mut String) {
-    let _ = writeln!(page, "<h3>{}</h3>\n<div class=\"wide\"><table>", escape(&table.title));
-    page.push_str("<thead><tr>");
-    for cell in &table.head {
-        let _ = write!(page, "<th>{}</th>", escape(cell));
-    }
-    page.push_str("</tr></thead>\n<tbody>\n");
+    let heads = |cells: &[String]| -> String {
+        cells.iter().map(|cell| format!("<th>{}</th>", escape(cell))).collect()
+    };
+    let title = escape(&table.title);
+    let _ = writeln!(
+        page,
+        "<h3>{title}</h3>\n<div class=\"wide\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>",
+        heads(&table.head)
+    );
     for row in &table.rows {
-        page.push_str("<tr>");
-        for (index, cell) in row.iter().enumerate() {
-            let _ = match index {
-                0 => write!(page, "<th>{}</th>", escape(cell)),
-                // The text in brackets is a spread and less important.
-                _ => write!(page, "<td>{}</td>", stacked(cell)),
-            };
-        }
-        page.push_str("</tr>\n");
+        let (first, rest) = row.split_at(1);
+        // The text in brackets is a spread and less important.
+        let rest = rest.iter().map(|cell| format!("<td>{}</td>", stacked(cell)));
+        let _ = writeln!(page, "<tr>{}{}</tr>", heads(first), rest.collect::<String>());
     }
     page.push_str("</tbody></table></div>\n");
 }
