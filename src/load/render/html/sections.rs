@@ -3,7 +3,6 @@
 
 use super::plot::Plot;
 use super::plots::{self, Lined};
-use super::words;
 use crate::load::compare::figures::{Figure, Until};
 use crate::load::compare::kept::{Comparison, Demand, Point};
 use crate::load::render::tables::{self, Table};
@@ -48,7 +47,7 @@ fn in_one_table(comparison: &Comparison) -> Section {
     let points = comparison.points();
     Section {
         title: "Everything in one table".into(),
-        words: points.iter().map(|point| words::headline(comparison, *point)).collect(),
+        words: points.iter().map(|point| plots::headline(comparison, *point)).collect(),
         tables: points.iter().filter_map(|it| tables::overall(comparison, *it)).collect(),
         ..Section::default()
     }
@@ -98,7 +97,7 @@ fn load(comparison: &Comparison) -> Section {
         }
         for percentile in [50, 99] {
             let lines = plots::load(comparison, &points, percentile);
-            let words = words::load(comparison, &lines, percentile);
+            let words = plots::load_words(comparison, &lines, percentile);
             let title = format!("Latency p{percentile} by throughput, {conflicts}% conflicts");
             let plot = Plot { log: true, ..Plot::of(title, "operations/s", "ms", lines) };
             all.push((plot, words));
@@ -126,7 +125,7 @@ fn distributions(comparison: &Comparison) -> Section {
             let (x, y) = ("ms from call to answer", "% answered by then");
             let plot = Plot::of(format!("{site}, {point}"), x, y, lines);
             let plot = Plot { log_x: true, top: Some(100.0), ..plot };
-            all.push((plot, words::site(comparison, point, index)));
+            all.push((plot, plots::site_words(comparison, point, index)));
         }
     }
     Section::of(
@@ -162,7 +161,7 @@ fn over_time(comparison: &Comparison) -> Section {
                 shaded: vec![(stopped.at_s, stopped.back_s.unwrap_or(end))],
                 ..Plot::of(title, "seconds", y, lines)
             };
-            all.push((plot, words::crash(comparison, point, &stopped, lined)));
+            all.push((plot, plots::crash_words(comparison, point, &stopped, lined)));
         }
     }
     Section::of(
@@ -198,7 +197,7 @@ fn conflicts(comparison: &Comparison) -> Section {
             if lines.is_empty() {
                 continue;
             }
-            let words = words::conflicts(comparison, &lines, figure);
+            let words = plots::conflict_words(comparison, &lines, figure);
             let (title, x) = (format!("{}, {load}", figure.name()), "% of commands that conflict");
             let top = (figure == Figure::FastShare).then_some(105.0);
             all.push((Plot { top, ..Plot::of(title, x, &figure.name(), lines) }, words));

@@ -2,7 +2,7 @@
 
 use roxmltree::{Document, ParsingOptions};
 
-use super::sections;
+use super::{sections, stacked};
 use crate::load::compare::figures::{Figure, Of, Until};
 use crate::load::compare::fixture::{comparison, plan};
 use crate::load::compare::keep::{RunStore, read};
@@ -169,4 +169,19 @@ fn virtual_time_gives_the_same_bytes_every_time() {
             .map(|name| std::fs::read(dir.join(name)).expect("it was written"))
     });
     assert!(files[0] == files[1]);
+}
+
+#[test]
+fn spreads_stand_below_their_values() {
+    let cases = [
+        ("70.5", "70.5"),
+        ("70.5 / 141", "70.5 / 141"),
+        ("72 [70–75]", "72<small>[70–75]</small>"),
+        ("70.5 / 141 [70–142]", "70.5 / 141<small>– / [70–142]</small>"),
+        ("1 [0–2] / 3 [2–4]", "1 / 3<small>[0–2] / [2–4]</small>"),
+        ("<–> / 1", "&lt;–&gt; / 1"),
+    ];
+    for (cell, wanted) in cases {
+        assert_eq!(stacked(cell), wanted);
+    }
 }
