@@ -204,38 +204,34 @@ impl ScenarioFile {
 
     fn read_one(path: &Path, may_name: bool) -> Result<ScenarioFile, FileError> {
         let text = input::read(path)?;
-        let line_of = |at: usize| input::line_of(&text, at);
-        let flaw = |at: usize, what: String| FileError::of(path, &text, (at..at, what));
+        let wrong = |line, what| FileError::Line { path: path.into(), line, what };
         let toml_flaw = |error| FileError::of(path, &text, input::flaw(&error));
         let table = toml::de::DeTable::parse(&text).map_err(toml_flaw)?;
         let mut lines = BTreeMap::new();
         for key in table.get_ref().keys() {
-            let name: &str = key.get_ref();
+            let (name, line) = (key.get_ref(), input::line_of(&text, key.span().start));
             if !known().any(|known| known == name) {
-                return Err(flaw(key.span().start, unknown(name)));
+                return Err(wrong(line, unknown(name)));
             }
-            lines.insert(name.to_owned(), line_of(key.span().start));
+            lines.insert(name.to_string(), line);
         }
         let mut settings: Settings = toml::from_str(&text).map_err(toml_flaw)?;
         settings.title = settings.title.map(|title| one_line(&title));
         let has_area = AREA.iter().any(|name| lines.contains_key(*name));
         let area = match &settings.wan {
-            Some(_) if has_area || !may_name => {
-                let at = table.get_ref().keys().find(|key| key.get_ref() == "wan");
-                let at = at.map_or(0, |key| key.span().start);
-                let what = match has_area {
-                    true => "wan: sites stand here as well: name a file or describe them, not both",
-                    false => "wan: this file is named for its sites: describe them here",
-                };
-                return Err(flaw(at, what.to_owned()));
+            Some(_) if has_area => {
+                let what = "wan: sites stand here as well: name a file or describe them, not both";
+                return Err(wrong(lines["wan"], what.to_owned()));
+            }
+            Some(_) if !may_name => {
+                let what = "wan: this file is named for its sites: describe them here";
+                return Err(wrong(lines["wan"], what.to_owned()));
             }
             Some(file) => {
                 let file = path.parent().unwrap_or(Path::new("")).join(file);
-                let named = ScenarioFile::read_one(&file, false)?;
                 let what = format!("wan: {} has no `sites` in it", file.display());
-                let line = lines["wan"];
-                let none = || FileError::Line { path: path.into(), line, what };
-                Some(named.area.ok_or_else(none)?)
+                let named = ScenarioFile::read_one(&file, false)?.area;
+                Some(named.ok_or_else(|| wrong(lines["wan"], what))?)
             }
             None if has_area => {
                 Some(WideArea::parse(&text).map_err(|flaw| FileError::of(path, &text, flaw))?)
