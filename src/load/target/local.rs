@@ -80,9 +80,15 @@ impl Local {
         }
     }
 
-    /// The leader, according to the replicas that can be asked.
+    /// The live replica that most of the replicas that can be asked name as leader, if any.
     pub(in crate::load) async fn leader(&self) -> Option<ReplicaId> {
-        leader_of(&self.cluster, |id| self.paused[id.index()].is_none()).await
+        let mut named = Vec::new();
+        for replica in self.cluster.live().filter(|it| self.paused[it.id().index()].is_none()) {
+            named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
+        }
+        named.retain(|leader| self.cluster.live().any(|replica| replica.id() == *leader));
+        let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
+        named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
     }
 
     /// The number of the leader. Without one, that of the preferred leader or else of the first
@@ -190,19 +196,4 @@ impl Local {
         }
         all
     }
-}
-
-/// The live replica that most of the live replicas asked name as leader; `None` if there is none.
-pub(in crate::load) async fn leader_of(
-    cluster: &LocalCluster<Kv>,
-    answers: impl Fn(ReplicaId) -> bool,
-) -> Option<ReplicaId> {
-    let live: Vec<ReplicaId> = cluster.live().map(Replica::id).collect();
-    let mut named = Vec::new();
-    for replica in cluster.live().filter(|replica| answers(replica.id())) {
-        named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
-    }
-    named.retain(|leader| live.contains(leader));
-    let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
-    named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
 }
