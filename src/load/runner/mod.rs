@@ -18,7 +18,7 @@ use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Fault, Who};
 use crate::load::scenario::{LocalTarget, Scenario, Target};
 use crate::load::target::local::Local;
-use crate::load::target::{remote, virtual_time};
+use crate::load::target::{connect, virtual_time};
 use crate::load::workload::{Key, Written};
 use crate::machine::{Kv, KvCommand};
 use crate::mesh::WanControl;
@@ -81,7 +81,7 @@ pub async fn run(
                 // The check needs keys that were never written before.
                 scenario.plan.workload.namespace = rand::random_range(1..u64::MAX);
             }
-            let endpoints = remote::connect(config).await?;
+            let endpoints = connect(config).await?;
             let ran = session(&scenario, endpoints.clone(), None, watch, interrupt).await;
             for endpoint in endpoints {
                 endpoint.close().await;
