@@ -69,32 +69,28 @@ impl FromStr for Slo {
         let at = written.find(['<', '>']);
         let at = at.ok_or_else(|| flaw("write it like p99<50ms, errors<1% or rate>1000"))?;
         let (name, bound) = (&written[..at], &written[at + 1..]);
-        let (figure, sign) = match name {
-            "errors" => (Figure::Errors, '<'),
-            "rate" => (Figure::Rate, '>'),
-            "max" => (Figure::Quantile(1.0), '<'),
+        let share = || Some(bound.strip_suffix('%')?.parse::<f64>().ok()? / 100.0);
+        let seconds = || parse_time(bound).as_ref().map(Duration::as_secs_f64).ok();
+        let (figure, sign, bound, what) = match name {
+            "errors" => (Figure::Errors, '<', share(), "the bound is a percentage, such as 1%"),
+            "rate" => {
+                let rate = bound.trim_end_matches("/s").parse().ok();
+                (Figure::Rate, '>', rate, "the bound is a number of operations a second")
+            }
             _ => {
-                let percent = name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok());
+                let percent = match name {
+                    "max" => Some(100.0),
+                    _ => name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok()),
+                };
                 let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
                 let what = "take p50, p90, p99, p99.9, p99.99 or the like, max, errors or rate";
-                (Figure::Quantile(percent.ok_or_else(|| flaw(what))? / 100.0), '<')
+                let share = percent.ok_or_else(|| flaw(what))? / 100.0;
+                (Figure::Quantile(share), '<', seconds(), "the bound is a time, such as 50ms")
             }
         };
         if !written[at..].starts_with(sign) {
             return Err(flaw(&format!("{name} is bounded with {sign}")));
         }
-        let bound = match figure {
-            Figure::Quantile(_) => parse_time(bound).as_ref().map(Duration::as_secs_f64).ok(),
-            Figure::Errors => {
-                bound.strip_suffix('%').and_then(|it| it.parse::<f64>().ok()).map(|it| it / 100.0)
-            }
-            Figure::Rate => bound.trim_end_matches("/s").parse().ok(),
-        };
-        let what = match figure {
-            Figure::Quantile(_) => "the bound is a time, such as 50ms",
-            Figure::Errors => "the bound is a percentage, such as 1%",
-            Figure::Rate => "the bound is a number of operations a second",
-        };
         let bound = bound.filter(|bound| bound.is_finite() && *bound >= 0.0);
         Ok(Slo { figure, bound: bound.ok_or_else(|| flaw(what))?, text: text.trim().to_owned() })
     }
