@@ -320,46 +320,40 @@ fn notes(
 /// The settings of `said` that have no effect on this load, and why.
 fn unused(said: &Settings, target: &Target, faults: &[Fault]) -> Vec<Flaw> {
     let mut unused = Vec::new();
-    let mut add = |name: &'static str, what: &str| {
-        if said.has(name) {
-            unused.push((name, what.to_owned()));
-        }
+    let mut add = |names: &[&'static str], what: &str| {
+        let given = names.iter().filter(|name| said.has(name));
+        unused.extend(given.map(|name| (*name, what.to_owned())));
     };
+    let waiting = ["reserved_slots", "silent_orphans"];
     match target {
         Target::Remote(_) => {
-            for name in
-                ["replicas", "protocol", "leader", "durability", "reserved_slots", "silent_orphans"]
-            {
-                add(name, "only for a cluster that is started here: one that runs has its own");
-            }
+            let own = ["replicas", "protocol", "leader", "durability"];
+            let what = "only for a cluster that is started here: one that runs has its own";
+            add(&[&own[..], &waiting].concat(), what);
         }
         Target::Local(cluster) | Target::Virtual(cluster, _) => {
             let LocalTarget { protocol, durability, .. } = cluster;
             // Without a leader, this names the target of faults for the leader.
             if !leads(*protocol) && !faults.iter().any(|fault| fault.action.is_about_the_leader()) {
-                add("leader", &format!("nobody leads under {protocol}: leave it out"));
+                add(&["leader"], &format!("nobody leads under {protocol}: leave it out"));
             }
-            for name in ["reserved_slots", "silent_orphans"] {
-                if *protocol != ProtocolKind::EPaxos {
-                    add(name, &format!("makes no difference under {protocol}: leave it out"));
-                } else if *durability == Durability::Memory {
-                    add(name, "makes no difference in memory: choose durability os or fsync");
-                }
+            if *protocol != ProtocolKind::EPaxos {
+                add(&waiting, &format!("makes no difference under {protocol}: leave it out"));
+            } else if *durability == Durability::Memory {
+                add(&waiting, "makes no difference in memory: choose durability os or fsync");
             }
         }
     }
     if said.rate.is_none() {
-        for name in ["arrivals", "outstanding"] {
-            add(name, "only an open loop has it: give a rate");
-        }
+        add(&["arrivals", "outstanding"], "only an open loop has it: give a rate");
     }
     let has_table = said.zipf.is_some()
         || said.uniform == Some(true)
         || said.hot_spot.is_some()
         || said.ycsb.is_some();
     match has_table {
-        true => add("hot_keys", "only with conflicts: the keys are those of a table"),
-        false => add("records", "there is no table of keys: choose zipf, uniform or hot_spot"),
+        true => add(&["hot_keys"], "only with conflicts: the keys are those of a table"),
+        false => add(&["records"], "there is no table of keys: choose zipf, uniform or hot_spot"),
     }
     unused
 }
