@@ -16,24 +16,15 @@ const MOST_STEPS: usize = 24;
 pub fn next_rate(first: f64, steps: &[Step]) -> Option<f64> {
     let held = highest(steps).unwrap_or(0.0);
     let broke = steps.iter().filter(|step| step.missed.is_some()).map(|step| step.rate);
-    let broke = broke.fold(f64::INFINITY, f64::min);
-    if steps.is_empty() {
-        return Some(first);
-    }
-    if steps.len() >= MOST_STEPS {
-        return None;
-    }
-    if broke.is_infinite() {
-        return Some(held * 2.0);
-    }
-    if broke - held <= PRECISION * broke {
-        return None;
-    }
-    if held == 0.0 {
+    match (steps.len(), broke.min_by(f64::total_cmp)) {
+        (0, _) => Some(first),
+        (MOST_STEPS.., _) => None,
+        (_, None) => Some(held * 2.0),
+        (_, Some(broke)) if broke - held <= PRECISION * broke => None,
         // Also search below the first rate, but not without end.
-        return (broke > first / 64.0).then_some(broke / 2.0);
+        (_, Some(broke)) if held == 0.0 => (broke > first / 64.0).then_some(broke / 2.0),
+        (_, Some(broke)) => Some(f64::midpoint(held, broke)),
     }
-    Some(f64::midpoint(held, broke))
 }
 
 /// The highest rate that held, if one did.

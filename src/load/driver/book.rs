@@ -87,43 +87,40 @@ pub struct Recent {
     pub errors: u64,
 }
 
-/// The result of one operation, and how it counts.
-#[derive(Debug)]
-pub(super) struct Note {
-    pub(super) site: usize,
-    pub(super) kind: Kind,
-    /// Whether its intended start was after the warm-up.
-    pub(super) counts: bool,
-    /// From the intended start to the start.
-    pub(super) lateness: Duration,
-    /// From the intended start to the answer, or why there is no answer.
-    pub(super) outcome: Result<Duration, String>,
-}
-
 impl Book {
     pub(super) fn new(sites: usize) -> Book {
         Book { pages: (0..sites).map(|_| Mutex::default()).collect(), ..Book::default() }
     }
 
-    pub(super) fn note(&self, note: Note) {
-        let mut page = lock(&self.pages[note.site]);
-        if note.counts {
-            page.figures.lateness.record(note.lateness);
-            if note.lateness > LATE {
+    /// Notes an operation of this site's clients: how much later than intended it started, and the
+    /// time from the intended start to the answer, or why there is no answer. It counts if its
+    /// intended start was after the warm-up.
+    pub(super) fn note(
+        &self,
+        site: usize,
+        kind: Kind,
+        counts: bool,
+        lateness: Duration,
+        outcome: Result<Duration, String>,
+    ) {
+        let mut page = lock(&self.pages[site]);
+        if counts {
+            page.figures.lateness.record(lateness);
+            if lateness > LATE {
                 self.late.fetch_add(1, Ordering::Relaxed);
             }
         }
-        match note.outcome {
+        match outcome {
             Ok(took) => {
                 page.recent.latency.record(took);
-                if note.counts {
-                    page.figures.record(note.kind, took);
+                if counts {
+                    page.figures.record(kind, took);
                 }
                 self.answered.fetch_add(1, Ordering::Relaxed);
             }
             Err(why) => {
                 page.recent.errors += 1;
-                page.figures.errors += u64::from(note.counts);
+                page.figures.errors += u64::from(counts);
                 drop(page);
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 self.take_word(why);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::book::Note;
 use super::record::OpenCall;
 use super::{Endpoint, Manner, Pace, RunShared, Trouble};
 use crate::load::workload::{Ask, Asks, Key, Stream};
@@ -103,13 +102,9 @@ impl Client {
         let answered = answered.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")));
         let now = shared.start.elapsed();
         let is_answered = answered.is_ok();
-        shared.book.note(Note {
-            site: self.home,
-            kind: op.kind,
-            counts: due >= shared.plan.warm_up,
-            lateness: start.saturating_sub(due),
-            outcome: answered.map(|()| now.saturating_sub(due)),
-        });
+        let counts = due >= shared.plan.warm_up;
+        let outcome = answered.map(|()| now.saturating_sub(due));
+        shared.book.note(self.home, op.kind, counts, start.saturating_sub(due), outcome);
         is_answered
     }
 

@@ -1,7 +1,6 @@
 //! The time series of a load as files: CSV for tables and plots, and HdrHistogram's interval log,
 //! which contains the whole distribution of each interval.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -44,11 +43,7 @@ pub fn write_hdr(runs: &[Run], path: &Path) -> Result<(), (PathBuf, io::Error)> 
             name.push(format!(".{number}"));
         }
         let path = PathBuf::from(name);
-        let written = File::create(&path).and_then(|mut file| {
-            file.write_all(&run.hdr_log)?;
-            file.flush()
-        });
-        written.map_err(|error| (path, error))?;
+        std::fs::write(&path, &run.hdr_log).map_err(|error| (path, error))?;
     }
     Ok(())
 }

@@ -22,19 +22,18 @@ impl Machine {
     /// Describes this machine.
     pub fn here() -> Machine {
         let read = |path: &str| fs::read_to_string(path).ok();
-        let memory = || {
-            let info = read("/proc/meminfo")?;
-            let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-            Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-        };
-        let cpu = || {
-            let info = read("/proc/cpuinfo")?;
-            let line = info.lines().find(|line| line.starts_with("model name"))?;
+        let value = |path: &str, name: &str| {
+            let info = read(path)?;
+            let line = info.lines().find(|line| line.starts_with(name))?;
             Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory = || {
+            let kilobytes = value("/proc/meminfo", "MemTotal")?;
+            Some(kilobytes.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
         };
         Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            cpu: cpu(),
+            cpu: value("/proc/cpuinfo", "model name"),
             kernel: read("/proc/sys/kernel/osrelease").map(|name| name.trim().to_owned()),
             memory_bytes: memory(),
         }
