@@ -26,13 +26,13 @@ impl RunStore {
     /// If it cannot be created or already holds results: those of two comparisons are not mixed.
     pub fn new(dir: &Path) -> Result<RunStore, FileError> {
         let runs = dir.join("runs");
-        fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
+        fs::create_dir_all(dir).map_err(|error| FileError::system("write", dir, &error))?;
         fs::create_dir(&runs).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 let what = "holds results already: name another directory, or remove it first";
-                FileError::Unfit { path: dir.into(), what: what.to_owned() }
+                FileError::unfit(dir, what)
             }
-            _ => failed(&runs, error),
+            _ => FileError::system("write", &runs, &error),
         })?;
         Ok(RunStore { dir: dir.to_owned(), runs: 0 })
     }
@@ -72,8 +72,7 @@ impl RunStore {
 /// If the file cannot be read or has the wrong contents.
 pub fn read(path: &Path) -> Result<Comparison, FileError> {
     let strange = |what: String| {
-        let what = format!("is no result of `isonomy compare`: {what}");
-        FileError::Unfit { path: path.into(), what }
+        FileError::unfit(path, format_args!("is no result of `isonomy compare`: {what}"))
     };
     let comparison: Comparison =
         serde_json::from_str(&input::read(path)?).map_err(|error| strange(error.to_string()))?;
@@ -104,12 +103,8 @@ fn write(
     filled.and_then(|()| fs::rename(&part, path)).map_err(|error| {
         // An incomplete file is useless and takes room.
         let _ = fs::remove_file(&part);
-        failed(path, error)
+        FileError::system("write", path, &error)
     })
-}
-
-fn failed(path: &Path, source: io::Error) -> FileError {
-    FileError::System { doing: "write", path: path.into(), source }
 }
 
 #[cfg(test)]

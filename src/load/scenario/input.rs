@@ -1,56 +1,42 @@
 //! Errors of files: scenarios, wide areas and comparisons that users write, and results.
 
+use std::fmt::Display;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A file cannot be used: where it is wrong, and what to do.
+/// A file or directory cannot be used: where it is wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FileError {
-    /// The system cannot read or write the file or directory.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    System {
-        /// `read` or `write`.
-        doing: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// A line is wrong.
-    #[error("{}:{line}: {what}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line's number, from 1.
-        line: usize,
-        /// What is wrong, and what to do.
-        what: String,
-    },
-    /// It is not the right one.
-    #[error("{} {what}", path.display())]
-    Unfit {
-        /// The file or directory.
-        path: PathBuf,
-        /// What is wrong, and what to do.
-        what: String,
-    },
-}
+#[error("{0}")]
+pub struct FileError(String);
 
 /// What is wrong, and where in the text.
 pub(in crate::load) type Flaw = (Range<usize>, String);
 
 impl FileError {
-    /// The error of a file with this text.
+    /// The system cannot read or write it.
+    pub(in crate::load) fn system(doing: &str, path: &Path, error: &std::io::Error) -> FileError {
+        FileError(format!("cannot {doing} {}: {error}", path.display()))
+    }
+
+    /// It is not what it should be.
+    pub(in crate::load) fn unfit(path: &Path, what: impl Display) -> FileError {
+        FileError(format!("{} {what}", path.display()))
+    }
+
+    /// A line is wrong.
+    pub(in crate::load) fn line(path: &Path, line: usize, what: impl Display) -> FileError {
+        FileError(format!("{}:{line}: {what}", path.display()))
+    }
+
+    /// A line of a file with this text is wrong.
     pub(in crate::load) fn of(path: &Path, text: &str, (at, what): Flaw) -> FileError {
-        FileError::Line { path: path.into(), line: line_of(text, at.start), what }
+        FileError::line(path, line_of(text, at.start), what)
     }
 }
 
 /// Reads the whole file.
 pub(in crate::load) fn read(path: &Path) -> Result<String, FileError> {
-    let failed = |source| FileError::System { doing: "read", path: path.into(), source };
-    std::fs::read_to_string(path).map_err(failed)
+    std::fs::read_to_string(path).map_err(|error| FileError::system("read", path, &error))
 }
 
 /// The number of the line that contains this position, from 1.

@@ -204,14 +204,14 @@ impl ScenarioFile {
 
     fn read_one(path: &Path, may_name: bool) -> Result<ScenarioFile, FileError> {
         let text = input::read(path)?;
-        let wrong = |line, what| FileError::Line { path: path.into(), line, what };
+        let wrong = |line, what: &str| Err(FileError::line(path, line, what));
         let toml_flaw = |error| FileError::of(path, &text, input::flaw(&error));
         let table = toml::de::DeTable::parse(&text).map_err(toml_flaw)?;
         let mut lines = BTreeMap::new();
         for key in table.get_ref().keys() {
             let (name, line) = (key.get_ref(), input::line_of(&text, key.span().start));
             if !known().any(|known| known == name) {
-                return Err(wrong(line, unknown(name)));
+                return wrong(line, &unknown(name));
             }
             lines.insert(name.to_string(), line);
         }
@@ -221,17 +221,17 @@ impl ScenarioFile {
         let area = match &settings.wan {
             Some(_) if has_area => {
                 let what = "wan: sites stand here as well: name a file or describe them, not both";
-                return Err(wrong(lines["wan"], what.to_owned()));
+                return wrong(lines["wan"], what);
             }
             Some(_) if !may_name => {
                 let what = "wan: this file is named for its sites: describe them here";
-                return Err(wrong(lines["wan"], what.to_owned()));
+                return wrong(lines["wan"], what);
             }
             Some(file) => {
                 let file = path.parent().unwrap_or(Path::new("")).join(file);
                 let what = format!("wan: {} has no `sites` in it", file.display());
                 let named = ScenarioFile::read_one(&file, false)?.area;
-                Some(named.ok_or_else(|| wrong(lines["wan"], what))?)
+                Some(named.ok_or_else(|| FileError::line(path, lines["wan"], what))?)
             }
             None if has_area => {
                 Some(WideArea::parse(&text).map_err(|flaw| FileError::of(path, &text, flaw))?)
@@ -274,12 +274,8 @@ impl WideArea {
     /// # Errors
     /// If the file cannot be read, is not TOML, or describes no wide area network.
     pub fn read(path: &Path) -> Result<WideArea, FileError> {
-        let none = || FileError::Line {
-            path: path.into(),
-            line: 1,
-            what: "no `sites` and no `wan` in it: this describes no wide area".to_owned(),
-        };
-        ScenarioFile::read(path)?.area.ok_or_else(none)
+        let what = "no `sites` and no `wan` in it: this describes no wide area";
+        ScenarioFile::read(path)?.area.ok_or_else(|| FileError::line(path, 1, what))
     }
 }
 
