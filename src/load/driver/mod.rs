@@ -66,13 +66,16 @@ pub enum Manner {
 }
 
 /// Why a command has no answer, as far as the client needs to know.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Trouble {
     /// Retry here a little later.
+    #[error("the replica has too much waiting")]
     Busy,
     /// Ask another endpoint.
+    #[error("the replica has stopped, or does not answer")]
     Gone,
     /// No endpoint will ever answer this, for this reason.
+    #[error("{0}")]
     Failed(String),
 }
 

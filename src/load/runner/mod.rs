@@ -45,7 +45,7 @@ pub enum RunError {
     Connect(#[from] ConnectError),
     /// The table could not be filled.
     #[error("the table cannot be filled: {0}")]
-    Preload(String),
+    Preload(Trouble),
 }
 
 /// The progress of a run at the last interval.
@@ -245,17 +245,9 @@ async fn fill<E: Endpoint>(scenario: &Scenario, endpoint: &E) -> Result<(), RunE
         }
         let command = KvCommand::PutMany { entries };
         let done = endpoint.ask(command, Manner::Once(RequestId::new(ClientId(1), sequence))).await;
-        done.map_err(|trouble| RunError::Preload(words(trouble)))?;
+        done.map_err(RunError::Preload)?;
     }
     Ok(())
-}
-
-fn words(trouble: Trouble) -> String {
-    match trouble {
-        Trouble::Busy => "the replica has too much waiting".to_owned(),
-        Trouble::Gone => "the replica has stopped, or does not answer".to_owned(),
-        Trouble::Failed(why) => why,
-    }
 }
 
 /// The samples of a run.
