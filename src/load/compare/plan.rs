@@ -245,13 +245,9 @@ impl Written {
     }
 
     fn points(&self, stop: Option<&Stop>) -> Result<Vec<Point>, Flaw> {
-        let mut loads = Vec::new();
-        for of in &self.clients {
-            loads.push(clients(of)?);
-        }
-        for of in &self.rates {
-            loads.push(rate("rates", of)?);
-        }
+        let rates = self.rates.iter().map(|of| rate("rates", of));
+        let loads = self.clients.iter().map(clients).chain(rates);
+        let loads: Vec<Demand> = loads.collect::<Result<_, _>>()?;
         if loads.is_empty() {
             let what = "say how many `clients` a site, or at what `rates` operations come";
             return Err((0..0, what.into()));
