@@ -3,8 +3,8 @@
 
 use super::plot::Plot;
 use super::plots::{self, Lined};
-use crate::load::compare::figures::{Figure, Until};
-use crate::load::compare::kept::{Comparison, Demand, Point};
+use crate::load::compare::figures::{Figure, Until, distinct};
+use crate::load::compare::kept::{Comparison, Point};
 use crate::load::render::tables::{self, Table};
 
 /// A section of a report.
@@ -186,7 +186,7 @@ fn conflicts(comparison: &Comparison) -> Section {
         Figure::Bytes,
         Figure::Messages,
     ];
-    for load in loads(comparison) {
+    for load in distinct(undisturbed(comparison).iter().map(|point| point.load)) {
         let points = undisturbed(comparison).into_iter().filter(|point| point.load == load);
         let points: Vec<Point> = points.collect();
         if points.len() < 2 {
@@ -227,14 +227,4 @@ fn at_share(comparison: &Comparison, conflicts: f64) -> Vec<Point> {
     let mut points: Vec<Point> = points.filter(|it| it.conflict_percent == conflicts).collect();
     points.sort_by(|a, b| a.load.amount().total_cmp(&b.load.amount()));
     points
-}
-
-fn loads(comparison: &Comparison) -> Vec<Demand> {
-    let mut loads = Vec::new();
-    for point in undisturbed(comparison) {
-        if !loads.contains(&point.load) {
-            loads.push(point.load);
-        }
-    }
-    loads
 }
