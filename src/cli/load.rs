@@ -19,6 +19,7 @@ use crate::load::render::csv::{write_csv, write_hdr};
 use crate::load::result::{Found, Outcome, Row, Run, Step};
 use crate::load::runner::{Live, RunError, run};
 use crate::load::scenario::Scenario;
+use crate::load::scenario::input::FileError;
 use crate::load::scenario::settings::{ScenarioFile, Settings, Text, all_settings};
 use crate::load::scenario::wide_area::WideArea;
 use crate::mesh::check_addresses;
@@ -165,16 +166,13 @@ impl Load {
             false => tell(&outcome),
         };
         let mut is_good = told && outcome.is_good();
-        if let Some((path, file)) = csv
-            && let Err(error) = write_csv(&outcome, file)
-        {
-            complain(format_args!("error: cannot write {}: {error}", path.display()));
-            is_good = false;
-        }
-        if let Some(path) = &self.output.hdr
-            && let Err((path, error)) = write_hdr(&outcome.runs, path)
-        {
-            complain(format_args!("error: cannot write {}: {error}", path.display()));
+        let csv = csv.map(|(path, file)| {
+            let written = write_csv(&outcome, file);
+            written.map_err(|error| FileError::system("write", path, &error))
+        });
+        let hdr = self.output.hdr.as_deref().map(|path| write_hdr(&outcome.runs, path));
+        for error in [csv, hdr].into_iter().flatten().filter_map(Result::err) {
+            complain(format_args!("error: {error}"));
             is_good = false;
         }
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NO) })

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::load::result::{Outcome, Run};
+use crate::load::scenario::input::FileError;
 
 /// The columns of the CSV, followed by one for each replica's answers.
 const COLUMNS: &str = "run,at_s,seconds,rate,errors,p50_ms,p99_ms,max_ms";
@@ -35,15 +36,16 @@ pub fn write_csv(outcome: &Outcome, to: impl Write) -> io::Result<()> {
 /// Writes each run's log: the first to `path`, the others next to it, with `.2` and so on appended.
 ///
 /// # Errors
-/// If a file cannot be created or written, its path and the error.
-pub fn write_hdr(runs: &[Run], path: &Path) -> Result<(), (PathBuf, io::Error)> {
+/// If a file cannot be created or written.
+pub fn write_hdr(runs: &[Run], path: &Path) -> Result<(), FileError> {
     for (number, run) in (1..).zip(runs) {
         let mut name = path.as_os_str().to_owned();
         if number > 1 {
             name.push(format!(".{number}"));
         }
         let path = PathBuf::from(name);
-        std::fs::write(&path, &run.hdr_log).map_err(|error| (path, error))?;
+        let written = std::fs::write(&path, &run.hdr_log);
+        written.map_err(|error| FileError::system("write", &path, &error))?;
     }
     Ok(())
 }

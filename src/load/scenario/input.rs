@@ -14,7 +14,7 @@ pub(in crate::load) type Flaw = (Range<usize>, String);
 
 impl FileError {
     /// The system cannot read or write it.
-    pub(in crate::load) fn system(doing: &str, path: &Path, error: &std::io::Error) -> FileError {
+    pub fn system(doing: &str, path: &Path, error: &std::io::Error) -> FileError {
         FileError(format!("cannot {doing} {}: {error}", path.display()))
     }
 
