@@ -178,8 +178,8 @@ impl Load {
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 
-    /// Makes all repeats, or all runs of a search, until one fails or is interrupted. A failure after
-    /// the first run is only reported, because the runs so far are worth something.
+    /// Makes all repeats, or all runs of a search, until one fails or is interrupted. A failure
+    /// after the first run is only reported, because the runs so far are worth something.
     fn measure(&self, scenario: &Scenario) -> anyhow::Result<Result<Outcome, RunError>> {
         let runtime = generate::runtime(generate::threads(&scenario.target))?;
         let (mut runs, mut steps) = (Vec::new(), self.find_rate.then(Vec::new));

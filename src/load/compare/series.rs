@@ -92,7 +92,6 @@ async fn take(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> Kep
     }
 }
 
-/// The scenario of a turn.
 fn scenario(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> Scenario {
     let Turn { contender, point, seed, .. } = *turn;
     let protocol = contender.protocol;

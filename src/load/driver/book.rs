@@ -33,11 +33,13 @@ pub(super) struct Book {
 /// One site's counters.
 #[derive(Debug, Default)]
 struct Page {
+    /// Of the operations that count.
     figures: Figures,
-    recent: Recent,
+    /// Of all since the last call of [`Book::take_recent`].
+    recent: Figures,
 }
 
-/// Figures of the operations that count.
+/// Figures of operations.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// From the intended start to the answer, for each kind that occurred.
@@ -78,15 +80,6 @@ impl Figures {
     }
 }
 
-/// Figures since they were last taken.
-#[derive(Clone, Debug, Default)]
-pub struct Recent {
-    /// Latencies of answered operations.
-    pub latency: Latency,
-    /// Operations that ended without an answer.
-    pub errors: u64,
-}
-
 impl Book {
     pub(super) fn new(sites: usize) -> Book {
         Book { pages: (0..sites).map(|_| Mutex::default()).collect(), ..Book::default() }
@@ -112,7 +105,7 @@ impl Book {
         }
         match outcome {
             Ok(took) => {
-                page.recent.latency.record(took);
+                page.recent.record(kind, took);
                 if counts {
                     page.figures.record(kind, took);
                 }
@@ -138,7 +131,7 @@ impl Book {
     }
 
     /// The figures since the last call, by site.
-    pub(super) fn take_recent(&self) -> Vec<Recent> {
+    pub(super) fn take_recent(&self) -> Vec<Figures> {
         self.pages.iter().map(|page| std::mem::take(&mut lock(page).recent)).collect()
     }
 

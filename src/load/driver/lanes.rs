@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// One site's lane.
-#[derive(Debug)]
-pub(super) struct Lane<C>(Mutex<Inner<C>>);
+use super::client::Client;
 
-#[derive(Debug)]
-struct Inner<C> {
+/// One site's lane.
+#[derive(Debug, Default)]
+pub(super) struct Lane(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
     // Boxed, because they move for every operation.
-    free: Vec<Box<C>>,
+    free: Vec<Box<Client>>,
     made: u32,
     /// The intended start of each waiting operation.
     waiting: VecDeque<Duration>,
@@ -19,25 +21,19 @@ struct Inner<C> {
 
 /// What happens to an operation that is due.
 #[derive(Debug)]
-pub(super) enum Taken<C> {
+pub(super) enum Taken {
     /// This client must start it.
-    Client(Box<C>),
+    Client(Box<Client>),
     /// It waits for a client.
     Waits,
     /// Too many wait.
     Dropped,
 }
 
-impl<C> Default for Lane<C> {
-    fn default() -> Lane<C> {
-        Lane(Mutex::new(Inner { free: Vec::new(), made: 0, waiting: VecDeque::new() }))
-    }
-}
-
-impl<C> Lane<C> {
+impl Lane {
     /// Takes a client for an operation that is due. At most `most` clients are created, and at most
     /// as many operations wait.
-    pub(super) fn take(&self, due: Duration, most: u32, make: impl Fn(u32) -> C) -> Taken<C> {
+    pub(super) fn take(&self, due: Duration, most: u32, make: impl Fn(u32) -> Client) -> Taken {
         let mut lane = self.lock();
         if let Some(client) = lane.free.pop() {
             return Taken::Client(client);
@@ -54,7 +50,7 @@ impl<C> Lane<C> {
     }
 
     /// A client has finished. Returns it with its next operation, or keeps it as free.
-    pub(super) fn give_back(&self, client: Box<C>) -> Option<(Box<C>, Duration)> {
+    pub(super) fn give_back(&self, client: Box<Client>) -> Option<(Box<Client>, Duration)> {
         let mut lane = self.lock();
         match lane.waiting.pop_front() {
             Some(due) => Some((client, due)),
@@ -70,7 +66,7 @@ impl<C> Lane<C> {
         std::mem::take(&mut self.lock().waiting).len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<C>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // The code under this lock keeps the lane consistent at every point.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

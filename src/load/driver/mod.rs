@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 pub use self::arrivals::ArrivalProcess;
 use self::arrivals::Arrivals;
 use self::book::Book;
-pub use self::book::{Figures, LATE, Recent};
+pub use self::book::{Figures, LATE};
 use self::client::Client;
 use self::lanes::{Lane, Taken};
 use self::record::Record;
@@ -160,7 +160,7 @@ struct RunShared<E> {
     population: Population,
     record: Record,
     book: Book,
-    lanes: Vec<Lane<Client>>,
+    lanes: Vec<Lane>,
     start: Instant,
     stop: AtomicBool,
     /// Started operations that count.
@@ -188,7 +188,7 @@ pub struct Driven {
     /// When the last of them ended, or the patience did.
     pub ended: Duration,
     /// Figures since the last call of [`Drive::recent`], by endpoint.
-    pub rest: Vec<Recent>,
+    pub rest: Vec<Figures>,
     /// The first few error texts, and how often each occurred.
     pub errors: Vec<(String, u64)>,
     /// The recorded calls and answers.
@@ -263,7 +263,7 @@ impl<E: Endpoint> Drive<E> {
     }
 
     /// Figures since the last call, by endpoint.
-    pub fn recent(&self) -> Vec<Recent> {
+    pub fn recent(&self) -> Vec<Figures> {
         self.shared.book.take_recent()
     }
 

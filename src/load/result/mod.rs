@@ -1,10 +1,9 @@
 //! The results of a load. Each `run` is made from `figures`, the replicas' counters (`tally`), CPU
-//! usage (`cpu`) and the checker's verdict (`verify`). This file combines the runs of a
+//! usage (`gauge`) and the checker's verdict (`verify`). This file combines the runs of a
 //! scenario; `render` shows them.
 
-pub mod cpu;
 pub mod figures;
-pub mod machine;
+pub mod gauge;
 pub mod run;
 pub mod tally;
 pub mod verify;
@@ -14,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use self::figures::{Event, Row, Spread};
-use self::machine::Machine;
+use self::gauge::Machine;
 use self::run::rounded_share;
 pub use self::run::{Cluster, Run, Site};
 pub use self::verify::Checked;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::cpu::Busy;
 use super::figures::{Event, Row};
+use super::gauge::Busy;
 use super::tally::{Counts, Tally};
 use super::verify::{Checked, judge};
 use crate::load::driver::record::Finished;

@@ -9,10 +9,10 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
 
 use crate::client::ConnectError;
-use crate::load::driver::{Drive, Endpoint, Manner, Recent, Trouble};
+use crate::load::driver::{Drive, Endpoint, Figures, Manner, Trouble};
 use crate::load::durations::Durations;
-use crate::load::result::cpu::Cpu;
 use crate::load::result::figures::{Event, Row, Stop};
+use crate::load::result::gauge::Cpu;
 use crate::load::result::run::{Costs, Counted, Run};
 use crate::load::result::tally::Tally;
 use crate::load::scenario::faults::{Action, Fault, Who};
@@ -329,12 +329,12 @@ impl Looks {
     }
 
     /// The row of an interval that ends `now`, and the latencies in it.
-    fn look(&mut self, now: Duration, recent: &[Recent]) -> (Row, Latency) {
+    fn look(&mut self, now: Duration, recent: &[Figures]) -> (Row, Latency) {
         let mut latency = Latency::default();
-        recent.iter().for_each(|one| latency.add(&one.latency));
+        recent.iter().for_each(|one| latency.add(&one.latency()));
         let errors = recent.iter().map(|one| one.errors).sum();
         let length = now.saturating_sub(self.last);
-        let sites = recent.iter().map(|one| one.latency.count()).collect();
+        let sites = recent.iter().map(|one| one.latency().count()).collect();
         self.last = now;
         while self.next <= now {
             self.next += self.interval;

@@ -9,7 +9,6 @@ use crate::load::workload::{Flaw, Keys, Mix, Sizes, Sort, Workload};
 /// How long a hot key is used if histories are checked, so that its history stays short.
 const CHECKED_AGE: Duration = Duration::from_millis(250);
 
-/// The workload of the settings.
 pub(super) fn workload(settings: &Settings) -> Result<Workload, Flaw> {
     let checked = settings.verify == Some(true);
     let records = settings.records.unwrap_or(1_000);
@@ -97,7 +96,6 @@ fn sizes(text: &str) -> Result<Sizes, String> {
     }
 }
 
-/// The pace of the settings.
 pub(super) fn pace(settings: &Settings, think: Option<Duration>) -> Result<Pace, Flaw> {
     let Some(rate) = settings.rate else {
         let clients = settings.clients.unwrap_or(16);

@@ -199,23 +199,27 @@ impl ScenarioFile {
     /// If it cannot be read, is not TOML or contains an invalid value.
     /// [`Scenario::new`](super::Scenario::new) reports errors that depend on flags.
     pub fn read(path: &Path) -> Result<ScenarioFile, FileError> {
-        ScenarioFile::read_one(path, true)
+        ScenarioFile::parse(path, &input::read(path)?, true)
     }
 
-    fn read_one(path: &Path, may_name: bool) -> Result<ScenarioFile, FileError> {
-        let text = input::read(path)?;
+    /// The file with this text, which may name another one for its sites.
+    pub(super) fn parse(
+        path: &Path,
+        text: &str,
+        may_name: bool,
+    ) -> Result<ScenarioFile, FileError> {
         let wrong = |line, what: &str| Err(FileError::line(path, line, what));
-        let toml_flaw = |error| FileError::of(path, &text, input::flaw(&error));
-        let table = toml::de::DeTable::parse(&text).map_err(toml_flaw)?;
+        let toml_flaw = |error| FileError::of(path, text, input::flaw(&error));
+        let table = toml::de::DeTable::parse(text).map_err(toml_flaw)?;
         let mut lines = BTreeMap::new();
         for key in table.get_ref().keys() {
-            let (name, line) = (key.get_ref(), input::line_of(&text, key.span().start));
+            let (name, line) = (key.get_ref(), input::line_of(text, key.span().start));
             if !known().any(|known| known == name) {
                 return wrong(line, &unknown(name));
             }
             lines.insert(name.to_string(), line);
         }
-        let mut settings: Settings = toml::from_str(&text).map_err(toml_flaw)?;
+        let mut settings: Settings = toml::from_str(text).map_err(toml_flaw)?;
         settings.title = settings.title.map(|title| one_line(&title));
         let has_area = AREA.iter().any(|name| lines.contains_key(*name));
         let area = match &settings.wan {
@@ -230,11 +234,11 @@ impl ScenarioFile {
             Some(file) => {
                 let file = path.parent().unwrap_or(Path::new("")).join(file);
                 let what = format!("wan: {} has no `sites` in it", file.display());
-                let named = ScenarioFile::read_one(&file, false)?.area;
+                let named = ScenarioFile::parse(&file, &input::read(&file)?, false)?.area;
                 Some(named.ok_or_else(|| FileError::line(path, lines["wan"], what))?)
             }
             None if has_area => {
-                Some(WideArea::parse(&text).map_err(|flaw| FileError::of(path, &text, flaw))?)
+                Some(WideArea::parse(text).map_err(|flaw| FileError::of(path, text, flaw))?)
             }
             None => None,
         };
@@ -302,10 +306,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<ScenarioFile, String> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("some.toml");
-        std::fs::write(&path, text).expect("written");
-        ScenarioFile::read(&path).map_err(|error| error.to_string())
+        let read = ScenarioFile::parse(Path::new("some.toml"), text, true);
+        read.map_err(|error| error.to_string())
     }
 
     #[test]

@@ -197,6 +197,7 @@ fn check_range(name: &str, value: Option<Spanned<f64>>, most: f64) -> Result<f64
 mod tests {
     use std::path::Path;
 
+    use super::super::settings::ScenarioFile;
     use super::*;
 
     fn shipped(name: &str) -> WideArea {
@@ -236,10 +237,8 @@ mod tests {
         ];
         for (from, to, line, word) in cases {
             let text = good.replace(from, to);
-            let dir = tempfile::tempdir().expect("a directory");
-            let path = dir.path().join("wan.toml");
-            std::fs::write(&path, &text).expect("written");
-            let said = WideArea::read(&path).expect_err(&text).to_string();
+            let said = ScenarioFile::parse(Path::new("wan.toml"), &text, true);
+            let said = said.expect_err(&text).to_string();
             let place = format!("wan.toml:{line}: ");
             assert!(said.contains(&place) && said.contains(word), "{to}: {said}");
         }

@@ -24,7 +24,6 @@ fn colour(index: usize) -> RGBColor {
     RGBColor(9, 9, index)
 }
 
-/// A line.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Line {
     /// The index of its colour, from 0.
@@ -37,7 +36,6 @@ pub(super) struct Line {
     pub(super) dots: bool,
 }
 
-/// A plot.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Plot {
     /// A description for people who cannot see the plot.
@@ -54,7 +52,6 @@ pub(super) struct Plot {
     pub(super) top: Option<f64>,
     /// Shaded ranges of x over the whole height.
     pub(super) shaded: Vec<(f64, f64)>,
-    /// The lines.
     pub(super) lines: Vec<Line>,
 }
 

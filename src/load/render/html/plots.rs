@@ -1,5 +1,5 @@
-//! Computes the lines of a report's plots from the runs, and explains them in sentences made only from
-//! their figures.
+//! Computes the lines of a report's plots from the runs, and explains them in sentences made only
+//! from their figures.
 
 use super::plot::Line;
 use crate::load::compare::figures::{Better, Figure, Of, Until};

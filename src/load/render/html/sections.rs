@@ -14,7 +14,6 @@ pub(super) struct Section {
     pub(super) title: String,
     /// Introductory paragraphs.
     pub(super) words: Vec<String>,
-    /// Tables.
     pub(super) tables: Vec<Table>,
     /// Plots, each with its explanation.
     pub(super) plots: Vec<(Plot, String)>,

@@ -1,5 +1,6 @@
-//! The CPU time of this process's threads, by their names, and of the whole machine: what each replica
-//! costs, and how busy the load generator is. Read from `/proc`; unknown on systems without it.
+//! Describes the machine, and measures the CPU time of this process's threads, by their names, and
+//! of the whole machine: what each replica costs, and how busy the load generator is; without that,
+//! a result means little. Read from `/proc`; unknown on systems without it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,8 +10,43 @@ use serde::Serialize;
 
 use crate::load::driver::THREAD;
 
-/// The CPU time since the first reading. Read it regularly: a thread's work between its last reading
-/// and its end is not seen.
+/// The machine of a run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Machine {
+    /// The number of usable processors.
+    pub cores: usize,
+    /// Their name.
+    pub cpu: Option<String>,
+    /// The operating system's kernel.
+    pub kernel: Option<String>,
+    /// Its memory in bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+impl Machine {
+    /// Describes this machine.
+    pub fn here() -> Machine {
+        let read = |path: &str| fs::read_to_string(path).ok();
+        let value = |path: &str, name: &str| {
+            let info = read(path)?;
+            let line = info.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory = || {
+            let kilobytes = value("/proc/meminfo", "MemTotal")?;
+            Some(kilobytes.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+        };
+        Machine {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cpu: value("/proc/cpuinfo", "model name"),
+            kernel: read("/proc/sys/kernel/osrelease").map(|name| name.trim().to_owned()),
+            memory_bytes: memory(),
+        }
+    }
+}
+
+/// The CPU time since the first reading. Read it regularly: a thread's work between its last
+/// reading and its end is not seen.
 #[derive(Debug)]
 pub(in crate::load) struct Cpu {
     start: Instant,
@@ -187,5 +223,7 @@ mod tests {
         let busy = thread.expect("a thread").join().expect("it ends");
         assert!(busy.busiest_thread > Some(0.02) && busy.generator <= Some(1.0), "{busy:?}");
         assert!(busy.machine > Some(0.0), "{busy:?}");
+        let machine = Machine::here();
+        assert!(machine.kernel.is_some() && machine.memory_bytes > Some(1 << 20), "{machine:?}");
     }
 }
