@@ -25,8 +25,6 @@ pub(super) struct Book {
     pub(super) failed: AtomicU64,
     /// Operations that count and started late.
     pub(super) late: AtomicU64,
-    /// Operations that were never started because too many were under way.
-    pub(super) dropped: AtomicU64,
     words: Mutex<Vec<(String, u64)>>,
 }
 

@@ -17,36 +17,31 @@ struct Inner {
     made: u32,
     /// The intended start of each waiting operation.
     waiting: VecDeque<Duration>,
-}
-
-/// What happens to an operation that is due.
-#[derive(Debug)]
-pub(super) enum Taken {
-    /// This client must start it.
-    Client(Box<Client>),
-    /// It waits for a client.
-    Waits,
-    /// Too many wait.
-    Dropped,
+    dropped: u64,
 }
 
 impl Lane {
-    /// Takes a client for an operation that is due. At most `most` clients are created, and at most
-    /// as many operations wait.
-    pub(super) fn take(&self, due: Duration, most: u32, make: impl Fn(u32) -> Client) -> Taken {
+    /// Takes a client to start an operation that is due. At most `most` clients are created. If none
+    /// is free, at most as many operations wait for one, and further ones are dropped.
+    pub(super) fn take(
+        &self,
+        due: Duration,
+        most: u32,
+        make: impl Fn(u32) -> Client,
+    ) -> Option<Box<Client>> {
         let mut lane = self.lock();
         if let Some(client) = lane.free.pop() {
-            return Taken::Client(client);
+            return Some(client);
         }
         if lane.made < most {
             lane.made += 1;
-            return Taken::Client(Box::new(make(lane.made - 1)));
+            return Some(Box::new(make(lane.made - 1)));
         }
-        if lane.waiting.len() < most as usize {
-            lane.waiting.push_back(due);
-            return Taken::Waits;
+        match lane.waiting.len() < most as usize {
+            true => lane.waiting.push_back(due),
+            false => lane.dropped += 1,
         }
-        Taken::Dropped
+        None
     }
 
     /// A client has finished. Returns it with its next operation, or keeps it as free.
@@ -61,9 +56,10 @@ impl Lane {
         }
     }
 
-    /// Removes all waiting operations; returns how many there were.
-    pub(super) fn close(&self) -> usize {
-        std::mem::take(&mut self.lock().waiting).len()
+    /// Removes all waiting operations; returns how many there were, and how many were dropped.
+    pub(super) fn close(&self) -> (usize, u64) {
+        let mut lane = self.lock();
+        (std::mem::take(&mut lane.waiting).len(), lane.dropped)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -32,7 +32,7 @@ use self::arrivals::Arrivals;
 use self::book::Book;
 pub use self::book::{Figures, LATE};
 use self::client::Client;
-use self::lanes::{Lane, Taken};
+use self::lanes::Lane;
 use self::record::Record;
 use crate::load::workload::{Population, Workload};
 use crate::machine::{KvCommand, KvOutput};
@@ -293,8 +293,10 @@ impl<E: Endpoint> Drive<E> {
         // Late operations are cut off and stay open in the record.
         let _ = tokio::time::timeout(patience, all).await;
         let (ended, rest) = (self.elapsed(), self.recent());
-        let waiting: usize = self.shared.lanes.iter().map(Lane::close).sum();
-        let unanswered = waiting + parts.iter().map(JoinSet::len).sum::<usize>();
+        let (waiting, dropped): (Vec<usize>, Vec<u64>) =
+            self.shared.lanes.iter().map(Lane::close).unzip();
+        let unanswered =
+            waiting.iter().sum::<usize>() + parts.iter().map(JoinSet::len).sum::<usize>();
         for part in &mut parts {
             part.shutdown().await;
         }
@@ -304,7 +306,7 @@ impl<E: Endpoint> Drive<E> {
             figures: shared.book.figures(),
             offered: shared.started.load(Ordering::Relaxed),
             late: shared.book.late.load(Ordering::Relaxed),
-            dropped: shared.book.dropped.load(Ordering::Relaxed),
+            dropped: dropped.iter().sum(),
             unanswered,
             ended,
             rest,
@@ -359,14 +361,8 @@ fn follow<E: Endpoint>(
             return tasks;
         }
         let lane = &shared.lanes[place];
-        match lane.take(due, outstanding, |number| Client::new(shared, number, place)) {
-            Taken::Client(client) => {
-                tasks.spawn_on(client.ask_when_due(Arc::clone(shared), due), runtime);
-            }
-            Taken::Waits => {}
-            Taken::Dropped => {
-                shared.book.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some(client) = lane.take(due, outstanding, |it| Client::new(shared, it, place)) {
+            tasks.spawn_on(client.ask_when_due(Arc::clone(shared), due), runtime);
         }
         while tasks.try_join_next().is_some() {}
     }

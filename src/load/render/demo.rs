@@ -385,14 +385,7 @@ mod tests {
                 components: vec![(7, 1)],
                 ..Cluster::default()
             }),
-            events: vec![Event {
-                at_s: 2.0,
-                what: "kill 2 at 2s".to_owned(),
-                replica: None,
-                took_s: 0.0,
-                failed: None,
-                stop: Some(stop),
-            }],
+            events: vec![Event { stop: Some(stop), ..Event::default() }],
             linearizable: Some(true),
             digests_equal: None,
             history: Some(Checked { operations: 4_000, keys: 9, one_key_in: 2 }),

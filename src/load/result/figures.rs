@@ -42,7 +42,7 @@ impl fmt::Display for Spread {
 }
 
 /// A fault that was carried out.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Event {
     /// When, in seconds after the warm-up.
     pub at_s: f64,

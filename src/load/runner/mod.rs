@@ -330,11 +330,13 @@ impl Looks {
 
     /// The row of an interval that ends `now`, and the latencies in it.
     fn look(&mut self, now: Duration, recent: &[Figures]) -> (Row, Latency) {
-        let mut latency = Latency::default();
-        recent.iter().for_each(|one| latency.add(&one.latency()));
+        let (mut latency, mut sites) = (Latency::default(), Vec::new());
+        for one in recent.iter().map(Figures::latency) {
+            sites.push(one.count());
+            latency.add(&one);
+        }
         let errors = recent.iter().map(|one| one.errors).sum();
         let length = now.saturating_sub(self.last);
-        let sites = recent.iter().map(|one| one.latency().count()).collect();
         self.last = now;
         while self.next <= now {
             self.next += self.interval;

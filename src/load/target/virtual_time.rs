@@ -23,14 +23,17 @@ use crate::types::{Footprint, ReplicaId};
 
 /// Runs a scenario with the delays of the cluster's wide area network.
 pub(in crate::load) fn run(scenario: &Scenario, cluster: &LocalTarget, prices: Prices) -> Run {
-    let mut streams = Streams::new(&scenario.plan.workload);
+    let workload = &scenario.plan.workload;
+    let population = Population::of(&workload.keys);
+    let mut streams = Streams { workload, population, streams: FxHashMap::default() };
     let setup = setup(scenario, cluster, prices);
     let measured = measure_kind(cluster.protocol, &setup, &mut streams);
-    let mut run = of(&measured);
-    run.sites = sites(&measured, cluster);
-    run.series = series(&measured.over_time, setup.warm_up, setup.time, scenario.interval);
-    run.events = setup.crash.map(|crash| event(crash, setup.warm_up)).into_iter().collect();
-    run
+    Run {
+        sites: sites(&measured, cluster),
+        series: series(&measured.over_time, setup.warm_up, setup.time, scenario.interval),
+        events: setup.crash.map(|crash| event(crash, setup.warm_up)).into_iter().collect(),
+        ..of(&measured)
+    }
 }
 
 fn setup(scenario: &Scenario, cluster: &LocalTarget, prices: Prices) -> Setup {
@@ -82,10 +85,8 @@ fn event(Crash { site, at, back }: Crash, warm_up: Duration) -> Event {
     Event {
         at_s: at.as_secs_f64() - warm_up.as_secs_f64(),
         what: format!("kill {replica}"),
-        replica: None,
-        took_s: 0.0,
-        failed: None,
         stop: Some(Stop { replica, at, back, answered: 0 }),
+        ..Event::default()
     }
 }
 
@@ -176,13 +177,6 @@ struct Streams<'a> {
     workload: &'a Workload,
     population: Population,
     streams: FxHashMap<u32, Stream>,
-}
-
-impl Streams<'_> {
-    fn new(workload: &Workload) -> Streams<'_> {
-        let population = Population::of(&workload.keys);
-        Streams { workload, population, streams: FxHashMap::default() }
-    }
 }
 
 impl Asking for Streams<'_> {
