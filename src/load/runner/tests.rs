@@ -11,7 +11,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use super::*;
 use crate::load::durations::Quantiles;
 use crate::load::result::Outcome;
-use crate::load::scenario::settings::{ScenarioFile, Settings, Text};
+use crate::load::scenario::settings::{ScenarioFile, Settings};
 use crate::machine::KvOutput;
 
 /// Nine of ten answers take 20 ms and one takes 120 ms; every fiftieth request fails.
@@ -43,14 +43,13 @@ async fn serve<E: Endpoint + Clone>(
 }
 
 fn settings() -> Settings {
-    let text = |text: &str| Some(Text::from(text.to_owned()));
     Settings {
         replicas: Some(1),
         rate: Some(500.0),
         arrivals: Some("constant".to_owned()),
-        warm_up: text("300ms"),
-        duration: text("2s"),
-        interval: text("200ms"),
+        warm_up: Some("300ms".into()),
+        duration: Some("2s".into()),
+        interval: Some("200ms".into()),
         slo: Some(vec!["p50<80ms".into(), "p95<60ms".into(), "errors<1%".into()]),
         ..Settings::default()
     }
@@ -109,10 +108,10 @@ async fn count(server: Server, count: u64) -> Outcome {
     let settings = Settings {
         rate: None,
         clients: Some(4),
-        warm_up: Some(Text::from("100ms".to_owned())),
+        warm_up: Some("100ms".into()),
         duration: None,
         count: Some(count),
-        interval: Some(Text::from("10s".to_owned())),
+        interval: Some("10s".into()),
         slo: Some(vec!["rate>20".into()]),
         arrivals: None,
         ..settings()
@@ -144,10 +143,9 @@ async fn a_run_without_an_answer_is_not_good() {
         }
     }
 
-    let text = |text: &str| Some(Text::from(text.to_owned()));
     let settings = Settings {
-        warm_up: text("0s"),
-        duration: text("200ms"),
+        warm_up: Some("0s".into()),
+        duration: Some("200ms".into()),
         clients: Some(1),
         ..Settings::default()
     };

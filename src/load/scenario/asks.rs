@@ -35,10 +35,8 @@ pub(super) fn workload(settings: &Settings) -> Result<Workload, Flaw> {
         (None, Some((_, mix))) => mix,
         (reads, _) => Mix::reads(reads.unwrap_or(50.0)),
     };
-    let values = match &settings.value_size {
-        Some(text) => sizes(&text.to_string()).map_err(|what| ("value_size", what))?,
-        None => Sizes::Fixed(16),
-    };
+    let values = settings.value_size.as_ref().map(|text| sizes(&text.to_string()));
+    let values = values.unwrap_or(Ok(Sizes::Fixed(16))).map_err(|what| ("value_size", what))?;
     Ok(Workload {
         keys: keys.unwrap_or(Keys::Conflict { percent: 2.0, hot: 1, age: None }),
         mix,

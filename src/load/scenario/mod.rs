@@ -272,15 +272,14 @@ impl Settings {
             || said.uniform.is_some()
             || said.hot_spot.is_some()
             || said.ycsb.is_some();
-        let text = |text: &str| Some(Text::Text(text.to_owned()));
         Settings {
             protocol: Some(ProtocolKind::default().to_string()),
             durability: Some("memory".to_owned()),
             arrivals: is_open.then(|| "poisson".to_owned()),
             outstanding: is_open.then_some(10_000),
             clients: (!is_open).then_some(16),
-            warm_up: text("2s"),
-            duration: if said.count.is_none() { text("10s") } else { None },
+            warm_up: Some("2s".into()),
+            duration: if said.count.is_none() { Some("10s".into()) } else { None },
             seed: Some(1),
             repeats: Some(1),
             conflicts: (!has_keys).then_some(2.0),
@@ -290,8 +289,8 @@ impl Settings {
             keys_per_command: Some(1),
             value_size: Some(Text::Whole(if said.ycsb.is_some() { 1_000 } else { 16 })),
             preload: Some(said.ycsb.is_some() && said.verify != Some(true)),
-            timeout: text("10s"),
-            interval: text("1s"),
+            timeout: Some("10s".into()),
+            interval: Some("1s".into()),
             verify: Some(false),
             local_reads: Some(false),
             ..Settings::default()

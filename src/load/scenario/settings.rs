@@ -34,9 +34,9 @@ impl fmt::Display for Text {
     }
 }
 
-impl From<String> for Text {
-    fn from(text: String) -> Text {
-        Text::Text(text)
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text::Text(text.to_owned())
     }
 }
 

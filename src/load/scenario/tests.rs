@@ -33,7 +33,7 @@ fn settings_become_what_they_say() {
     ));
     assert_eq!((open.duration, open.plan.count), (None, Some(100)));
     let sizes = |text: &str| {
-        let made = scenario(|it| it.value_size = Some(text.to_owned().into()));
+        let made = scenario(|it| it.value_size = Some(text.into()));
         made.map(|it| it.plan.workload.values)
     };
     assert_eq!(sizes("64"), Ok(Sizes::Fixed(64)));
@@ -69,19 +69,19 @@ fn what_makes_no_sense_is_refused_by_the_flag_that_says_it() {
         (|it| it.protocol = Some("raft".into()), "--protocol: there is no protocol \"raft\""),
         (|it| it.replicas = Some(64), "--replicas: "),
         (|it| it.leader = Some(Text::Whole(4)), "--leader: \"4\": name a replica, from 1 to 3"),
-        (|it| it.leader = Some("VA".to_owned().into()), "--leader: \"VA\""),
+        (|it| it.leader = Some("VA".into()), "--leader: \"VA\""),
         (|it| it.durability = Some("disk".into()), "--durability: "),
         (|it| (it.rate, it.clients) = (Some(5.0), Some(5)), "--rate: a rate is an open loop"),
         (|it| it.rate = Some(0.0), "--rate: "),
         (|it| (it.rate, it.arrivals) = (Some(5.0), Some("bursts".into())), "--arrivals: "),
         (|it| it.clients = Some(0), "--clients: "),
-        (|it| it.think = Some("soon".to_owned().into()), "--think: \"soon\" is no time"),
+        (|it| it.think = Some("soon".into()), "--think: \"soon\" is no time"),
         (|it| it.duration = Some(Text::Whole(0)), "--duration: "),
         (|it| it.conflicts = Some(101.0), "--conflicts: 101 is no percentage"),
         (|it| (it.zipf, it.uniform) = (Some(1.0), Some(true)), "--uniform: choose one"),
         (|it| it.hot_spot = Some("a lot".into()), "--hot-spot: "),
         (|it| it.ycsb = Some("g".into()), "--ycsb: "),
-        (|it| it.value_size = Some("9-5".to_owned().into()), "--value-size: "),
+        (|it| it.value_size = Some("9-5".into()), "--value-size: "),
         (|it| (it.verify, it.value_size) = (Some(true), Some(Text::Whole(8))), "--value-size: "),
         (|it| it.slo = Some(vec!["p99".into()]), "--slo: "),
         (|it| it.fault = Some(vec!["kill 9 at 1s".into()]), "there is no replica 9"),
@@ -141,8 +141,8 @@ fn the_leader_is_named_by_its_number_or_its_site() {
         Ok(local.leader.map(ReplicaId::number))
     };
     assert_eq!(leader(Text::Whole(4), None), Ok(Some(4)));
-    assert_eq!(leader("JP".to_owned().into(), None), Ok(Some(4)));
-    let said: String = leader("JP".to_owned().into(), Some(3)).expect_err("nobody is there");
+    assert_eq!(leader("JP".into(), None), Ok(Some(4)));
+    let said: String = leader("JP".into(), Some(3)).expect_err("nobody is there");
     assert!(said.contains("a site of [\"VA\", \"CA\", \"OR\"]"), "{said}");
 }
 
