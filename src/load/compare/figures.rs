@@ -165,11 +165,7 @@ impl Comparison {
     }
 
     /// The repeats of one contender under one load.
-    pub fn repeats<'a>(
-        &'a self,
-        who: &'a str,
-        point: Point,
-    ) -> impl Iterator<Item = &'a Seen> + 'a {
+    pub fn repeats<'a>(&'a self, who: &'a str, point: Point) -> impl Iterator<Item = &'a Seen> {
         let same = move |(run, _): &(&KeptRun, &Seen)| run.who == who && run.point == point;
         self.seen().filter(same).map(|(_, seen)| seen)
     }

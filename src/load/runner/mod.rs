@@ -198,12 +198,14 @@ async fn session<E: Endpoint + Clone>(
     Ok(seen.complete(scenario, ended, driven, counted))
 }
 
+type IntervalLog<'a, 'b> = IntervalLogWriter<'a, 'b, Vec<u8>, V2DeflateSerializer>;
+
 /// Starts the log of intervals; its times count from the end of the warm-up.
 fn begin_log<'a, 'b>(
     log: &'a mut Vec<u8>,
     serializer: &'b mut V2DeflateSerializer,
     warm_up: Duration,
-) -> IntervalLogWriter<'a, 'b, Vec<u8>, V2DeflateSerializer> {
+) -> IntervalLog<'a, 'b> {
     let mut builder = IntervalLogWriterBuilder::new();
     builder.add_comment(concat!("isonomy ", env!("CARGO_PKG_VERSION")));
     builder.add_comment("values in microseconds; the maximum of each line in milliseconds");
@@ -214,12 +216,7 @@ fn begin_log<'a, 'b>(
 
 /// Adds an interval to the log, unless it is in the warm-up. It starts where the last one ended,
 /// because readers of the log add intervals up.
-fn write_row(
-    writer: &mut IntervalLogWriter<'_, '_, Vec<u8>, V2DeflateSerializer>,
-    logged_s: &mut f64,
-    row: &Row,
-    latency: &Latency,
-) {
+fn write_row(writer: &mut IntervalLog<'_, '_>, logged_s: &mut f64, row: &Row, latency: &Latency) {
     if !row.counts() {
         return;
     }

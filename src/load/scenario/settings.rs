@@ -183,14 +183,10 @@ pub struct ScenarioFile {
     lines: BTreeMap<String, usize>,
 }
 
-/// A setting is invalid: where it comes from, and what to do.
+/// A setting is invalid: its flag, or its file and line, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{place}: {what}")]
-pub struct BadSetting {
-    /// A flag, or a file and line.
-    place: String,
-    what: String,
-}
+#[error("{0}")]
+pub struct BadSetting(String);
 
 impl ScenarioFile {
     /// Reads a file such as those in `bench-config/`.
@@ -266,8 +262,8 @@ impl ScenarioFile {
         };
         let what = what.to_string();
         // Do not repeat a name that is already at the start.
-        let what = what.strip_prefix(&format!("{}: ", &flag[2..])).unwrap_or(&what).to_owned();
-        BadSetting { place, what }
+        let what = what.strip_prefix(&format!("{}: ", &flag[2..])).unwrap_or(&what);
+        BadSetting(format!("{place}: {what}"))
     }
 }
 
