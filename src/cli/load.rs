@@ -113,7 +113,7 @@ macro_rules! flags {
 }
 all_settings!(flags);
 
-/// Places of flags in the help, which has another order than the settings.
+/// Places of two flags in the help, counted over all flags: the settings are in another order.
 const AFTER_COUNT: usize = 17;
 const AFTER_SLO: usize = 36;
 
@@ -183,7 +183,7 @@ impl Load {
     fn measure(&self, scenario: &Scenario) -> anyhow::Result<Result<Outcome, RunError>> {
         let runtime = generate::runtime(generate::threads(&scenario.target))?;
         let (mut runs, mut steps) = (Vec::new(), self.find_rate.then(Vec::new));
-        while let Some((next, name, of)) = next(scenario, &runs, steps.as_deref()) {
+        while let Some((next, name, of)) = next_run(scenario, &runs, steps.as_deref()) {
             let repeat = if self.find_rate { 0 } else { runs.len() };
             let repeat = u32::try_from(repeat).expect("at most 1000 repeats");
             match once(&runtime, &next, repeat, &format!("{name}{of}")) {
@@ -263,7 +263,7 @@ impl TargetArgs {
 }
 
 /// The scenario of the next run, its name, and how many runs are planned; `None` after the last.
-fn next(
+fn next_run(
     scenario: &Scenario,
     runs: &[Run],
     steps: Option<&[Step]>,

@@ -12,7 +12,7 @@ pub(super) struct Lane(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    // Boxed, because they move for every operation.
+    #[expect(clippy::vec_box, reason = "they are large, and move for every operation")]
     free: Vec<Box<Client>>,
     made: u32,
     /// The intended start of each waiting operation.
@@ -21,8 +21,8 @@ struct Inner {
 }
 
 impl Lane {
-    /// Takes a client to start an operation that is due. At most `most` clients are created. If none
-    /// is free, at most as many operations wait for one, and further ones are dropped.
+    /// Takes a client to start an operation that is due. At most `most` clients are created. If
+    /// none is free, at most as many operations wait for one, and further ones are dropped.
     pub(super) fn take(
         &self,
         due: Duration,

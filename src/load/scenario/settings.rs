@@ -126,6 +126,7 @@ macro_rules! all_settings {
         fault: Vec<String> [long, help_heading = "Cluster", value_name = "FAULT"],
     } };
 }
+#[cfg(feature = "cli")]
 pub(crate) use all_settings;
 
 macro_rules! settings {
