@@ -113,8 +113,15 @@ fn scenario(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> Scena
             Pace::Open { rate, spread: ArrivalProcess::Poisson, outstanding: OUTSTANDING }
         }
     };
-    let asking =
-        Plan { pace, warm_up: plan.warm_up, ..Plan::closed(workload(plan, point, seed), 1, 0) };
+    // Writes of one shared key or of each client's own keys.
+    let workload = Workload {
+        keys: Keys::Conflict { percent: point.conflict_percent, hot: 1, age: None },
+        mix: Mix::reads(0.0),
+        values: Sizes::Fixed(plan.value_bytes),
+        seed,
+        ..Workload::default()
+    };
+    let asking = Plan { pace, warm_up: plan.warm_up, ..Plan::closed(workload, 1, 0) };
     let target = match virtual_time {
         true => Target::Virtual(cluster, Prices { message: plan.cpu, flush: plan.flush }),
         false => Target::Local(cluster),
@@ -124,17 +131,6 @@ fn scenario(plan: &ComparisonPlan, turn: &Turn<'_>, virtual_time: bool) -> Scena
         interval: slice(plan, point),
         faults: faults(plan, point),
         ..Scenario::plain(target, asking)
-    }
-}
-
-/// The clients' workload under a load: writes of one shared key or of each client's own keys.
-fn workload(plan: &ComparisonPlan, point: Point, seed: u64) -> Workload {
-    Workload {
-        keys: Keys::Conflict { percent: point.conflict_percent, hot: 1, age: None },
-        mix: Mix::reads(0.0),
-        values: Sizes::Fixed(plan.value_bytes),
-        seed,
-        ..Workload::default()
     }
 }
 

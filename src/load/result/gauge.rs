@@ -89,16 +89,13 @@ impl Cpu {
         let machine = machine().map(|now| [now, now]);
         let (start, wall) = (Instant::now(), Duration::ZERO);
         let mut cpu = Cpu { start, wall, threads: BTreeMap::new(), machine };
-        cpu.read(true);
+        cpu.look();
         cpu
     }
 
     /// Updates the figures.
     pub(in crate::load) fn look(&mut self) {
-        self.read(false);
-    }
-
-    fn read(&mut self, is_first: bool) {
+        let is_first = self.threads.is_empty();
         self.wall = self.start.elapsed();
         if let (Some([_, last]), Some(now)) = (&mut self.machine, machine()) {
             *last = now;
