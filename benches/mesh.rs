@@ -18,7 +18,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use isonomy::internals::mesh::{
     Authority, ClientConnection, Dropped, Inbound, Lane, Mesh, MeshConfig,
 };
-use isonomy::types::ReplicaId;
+use isonomy::types::MemberId;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
@@ -43,7 +43,7 @@ struct End {
 struct Receiver(Arc<End>);
 
 impl Inbound for Receiver {
-    fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>) {
+    fn on_frames(&self, from: MemberId, frames: &mut Vec<Bytes>) {
         let end = &self.0;
         let count = frames.len() as u64;
         let target = end.target.load(Ordering::Relaxed);
@@ -60,11 +60,11 @@ impl Inbound for Receiver {
         }
     }
 
-    fn on_peer_up(&self, _: ReplicaId, _: isonomy::types::Presence) {
+    fn on_peer_up(&self, _: MemberId, _: isonomy::types::Presence) {
         self.0.up.notify_one();
     }
 
-    fn on_peer_down(&self, _: ReplicaId) {}
+    fn on_peer_down(&self, _: MemberId) {}
 
     fn on_client(&self, _: ClientConnection) {}
 }
@@ -81,11 +81,11 @@ impl Pair {
         let authority = Authority::new(CLUSTER).expect("a good name");
         let sockets: [UdpSocket; 2] =
             std::array::from_fn(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback"));
-        let peers: BTreeMap<ReplicaId, SocketAddr> = ReplicaId::all(2)
+        let peers: BTreeMap<MemberId, SocketAddr> = MemberId::all(2)
             .zip(&sockets)
             .map(|(id, socket)| (id, socket.local_addr().expect("bound")))
             .collect();
-        let mut configs = ReplicaId::all(2).zip(sockets).map(|(id, socket)| {
+        let mut configs = MemberId::all(2).zip(sockets).map(|(id, socket)| {
             let issued = authority.issue_replica(id).expect("a certificate");
             let credentials = issued.credentials().expect("a root");
             let mut config = MeshConfig::new(CLUSTER, id, 1, peers[&id], credentials);
@@ -161,7 +161,7 @@ async fn start(end: &Arc<End>, config: MeshConfig) {
 
 fn send(end: &End, frame: Bytes) -> Result<(), Dropped> {
     let mesh = end.mesh.get().expect("started");
-    mesh.send(ReplicaId::from_index(1), Lane::Consensus, frame)
+    mesh.send(MemberId::new(2).expect("not 0"), Lane::Consensus, frame)
 }
 
 /// What is the least latency of a protocol that asks another replica?

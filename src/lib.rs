@@ -110,7 +110,7 @@ pub use node::Replica;
 /// How replicas and clients find, trust and reach each other.
 pub mod network {
     #[cfg(feature = "authority")]
-    pub use crate::mesh::{Authority, Issued};
+    pub use crate::mesh::{Authority, Issued, Request, Signed};
     pub use crate::mesh::{
         BadName, ClientConfig, Congestion, ConnectionLimits, Credentials, CredentialsError,
         MeshError, Resolver, Wan, WanControl,

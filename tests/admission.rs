@@ -16,7 +16,7 @@ use isonomy::internals::mesh::{self, ClientEndpoint, WanControl};
 use isonomy::internals::wire::{Ask, Request, encode_request};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
 use isonomy::node::Limits;
-use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
+use isonomy::types::{ClientId, Consistency, MemberId, RequestId};
 
 const NAME: &str = LocalCluster::<Kv>::NAME;
 const MIB: usize = 1 << 20;
@@ -30,8 +30,8 @@ fn config(cluster: &LocalCluster<Kv>, name: &str) -> ClientConfig {
     config
 }
 
-fn first() -> ReplicaId {
-    ReplicaId::new(1).unwrap()
+fn first() -> MemberId {
+    MemberId::new(1).unwrap()
 }
 
 async fn with_large_value(limits: Limits) -> (LocalCluster<Kv>, KvOutput) {

@@ -115,7 +115,7 @@ async fn a_read_is_executed_for_whoever_asks_and_nowhere_else() {
     let counters: [Arc<AtomicUsize>; 3] = Default::default();
     let machines = counters.clone();
     let build = LocalCluster::of(3, move |id| {
-        let reads = Arc::clone(&machines[id.index()]);
+        let reads = Arc::clone(&machines[id.number() as usize - 1]);
         Adder { reads, ..Adder::new() }
     });
     let cluster = build.start().await.unwrap();

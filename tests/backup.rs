@@ -164,7 +164,8 @@ fn the_guide_can_be_followed() {
 #[test]
 fn a_cluster_begins_anew_from_a_backup_with_holes() {
     use isonomy::internals::protocol::epaxos::Record;
-    use isonomy::types::{Batch, ClientId, Command, Deps, InstanceId, ReplicaId, RequestId, Value};
+    use isonomy::types::{Batch, ClientId, Command, Deps, InstanceId, MemberId};
+    use isonomy::types::{ReplicaId, RequestId, Value};
     let mut cluster = Cluster::lay_out(3);
     let replica = |number| ReplicaId::new(number).expect("a number");
     let put = KvCommand::Put { key: "a".into(), value: "1".into() };
@@ -190,7 +191,7 @@ fn a_cluster_begins_anew_from_a_backup_with_holes() {
         },
     ];
     let old = cluster.dir.join("old");
-    common::directory(&old, "blue", replica(2), &records);
+    common::directory(&old, "blue", MemberId::of(replica(2)), &records);
     let file = cluster.dir.join("file");
     let words = backup(&old, &file);
     assert!(words.contains("of replica 1 up to 0, 40 to 40"), "{words}");

@@ -230,7 +230,7 @@ fn a_replica_file_that_is_wrong_is_named_by_file_and_line() {
     for (from, to, word) in [
         ("replica = 1", "replica = 1\nwarp = 9", "warp"),
         ("replica = 1", "replica = 9", "no entry 9"),
-        ("2 = \"127.0.0.1:7402\"", "", "without gaps"),
+        ("2 = \"127.0.0.1:7402\"", "0 = \"127.0.0.1:7402\"", "no number from 1 on"),
         ("2 = \"127.0.0.1:7402\"", "2 = \"nowhere\"", &*peer),
         ("2 = \"127.0.0.1:7402\"", "2 = \"127.0.0.1:0\"", &zero),
         ("2 = \"127.0.0.1:7402\"", "2 = \"127.0.0.1:7401\"", &twice),
@@ -292,78 +292,6 @@ fn init_takes_a_host_a_replica() {
     }
 }
 
-/// Replaces a replica's certificate by one of the same authority with this lifetime and these uses.
-fn reissue(dir: &Path, days: i64, uses: &[rcgen::ExtendedKeyUsagePurpose]) {
-    let read = |name: &str| fs::read_to_string(dir.join(name)).expect(name);
-    let key = rcgen::KeyPair::from_pem(&read("ca.key")).expect("a key");
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).expect("an authority");
-    let own = rcgen::KeyPair::from_pem(&read("1.key")).expect("a key");
-    let mut params = rcgen::CertificateParams::new(vec!["r1.isonomy".to_owned()]).expect("a name");
-    params.extended_key_usages = uses.to_vec();
-    params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(90);
-    params.not_after = time::OffsetDateTime::now_utc() + time::Duration::hours(24 * days + 1);
-    let certificate = params.signed_by(&own, &issuer).expect("a certificate");
-    fs::write(dir.join("1.pem"), certificate.pem()).expect("written");
-}
-
-#[test]
-fn certificates_are_listed_warned_of_and_renewed() {
-    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("cluster");
-    lay_out(&path);
-    let name = path.to_str().expect("UTF-8");
-    let listed = |code| {
-        let output = run(&["cert", "list", name]);
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    };
-    let all = listed(0);
-    let days = |all: &str, file: &str| {
-        let line = all.lines().find(|line| line.starts_with(file)).expect(file);
-        line.split_whitespace().nth(2).and_then(|days| days.parse::<i64>().ok()).expect("days")
-    };
-    // The certificates are issued in different seconds, and the listing shows whole days.
-    let (one, two, client) = (days(&all, "1.pem"), days(&all, "2.pem"), days(&all, "client.pem"));
-    assert!((6..=8).contains(&(one - two)) && (one - client).abs() <= 1, "{all}");
-    let others = fs::read(path.join("2.pem")).expect("a file");
-
-    reissue(&path, 10, &[ServerAuth]);
-    let words = refusal_to_serve(&path.join("1.toml"));
-    assert!(
-        words.contains("1.pem cannot be used as r1.isonomy: it is not made for clients"),
-        "{words}"
-    );
-    reissue(&path, 10, &[ServerAuth, ClientAuth]);
-    assert!(listed(1).contains("10 days left"));
-    // It starts, warns at once, and runs.
-    let log = fs::File::create(path.join("log")).expect("a file");
-    let mut serve = isonomy();
-    let serve = serve.arg("serve").arg(path.join("1.toml")).stdout(Stdio::null()).stderr(log);
-    let mut serve = serve.spawn().expect("isonomy runs");
-    let start = Instant::now();
-    let said = || fs::read_to_string(path.join("log")).expect("the log");
-    while !said().contains("1.pem expires in 10 days") {
-        assert!(start.elapsed() < Duration::from_secs(60), "no warning: {}", said());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    serve.kill().and_then(|()| serve.wait()).expect("a process of ours");
-
-    let key = fs::read(path.join("1.key")).expect("a file");
-    let output = run(&["cert", "renew", name, "--replica", "1"]);
-    let text = String::from_utf8(output.stdout).expect("text");
-    assert!(output.status.success() && text.contains("1.pem: until 20"), "{text}");
-    let renewed = days(&listed(0), "1.pem");
-    assert!((renewed - one).abs() <= 1, "as long as a new one: {renewed}");
-    assert_eq!(fs::read(path.join("1.key")).expect("a file"), key);
-    assert_eq!(fs::read(path.join("2.pem")).expect("a file"), others);
-    assert!(run(&["cert", "renew", name]).status.success());
-    assert_ne!(fs::read(path.join("2.pem")).expect("a file"), others);
-    assert!(complaint(2, &["cert", "renew", name, "--replica", "4"]).contains("no such replica"));
-    fs::remove_file(path.join("ca.key")).expect("a file");
-    assert!(complaint(2, &["cert", "renew", name]).contains("ca.key"));
-}
-
 #[cfg(unix)]
 #[test]
 fn a_directory_that_is_not_permitted_is_no_lost_one() {
@@ -389,9 +317,10 @@ fn replicas_directory(path: &Path) {
     let replica = ReplicaId::new(2).expect("a number");
     let options = StoreOptions {
         cluster: "blue".into(),
-        replica,
+        replica: isonomy::types::MemberId::of(replica),
         protocol: "epaxos".to_owned(),
-        members: isonomy::types::ReplicaSet::all(3),
+        members: isonomy::types::MemberId::all(3).collect(),
+        joins: false,
         log: LogOptions { segment_bytes: 65_536, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };
@@ -426,7 +355,7 @@ fn replicas_directory(path: &Path) {
     };
     let state = isonomy::machine::Applier::new(isonomy::machine::Kv::new()).snapshot();
     let write = |bytes: &[u8]| writer.write(bytes);
-    encode_snapshot(1, "blue", &checkpoint, |to| to.write_all(&state), write).expect("room");
+    encode_snapshot(None, "blue", &checkpoint, |to| to.write_all(&state), write).expect("room");
     writer.finish().expect("it flushes");
     store.log.close().expect("it closes");
 }

@@ -9,27 +9,17 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::processes::{Cluster, PATIENCE};
-use common::{bytes, get, put};
-use isonomy::client::{Client, ClientError};
-use isonomy::internals::sim::history::{Answer, Call, Outcome, Recorder};
-use isonomy::internals::sim::linearizability::{BUDGET, Verdict, check};
-use isonomy::machine::{Kv, KvCommand, KvOutput};
+use common::recorded::Load;
+use common::{get, put};
+use isonomy::client::Client;
+use isonomy::machine::{Kv, KvOutput};
 use isonomy::node::Latency;
-use isonomy::types::Time;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-/// Clients that ask all the time, each one command after the other.
-const CLIENTS: u64 = 12;
-/// Keys that all clients share.
-const SHARED_KEYS: u32 = 6;
 
 /// When a replica has been gone for this long, the others have dropped decisions that it has not
 /// executed.
@@ -38,117 +28,6 @@ const AWAY: Duration = Duration::from_secs(6);
 fn cycles(usual: u64) -> u64 {
     let asked = std::env::var("ISONOMY_CYCLES").ok();
     asked.map_or(usual, |asked| asked.parse().expect("ISONOMY_CYCLES is a number"))
-}
-
-/// A load that records every operation and its outcome.
-struct Load {
-    recorder: Recorder,
-    start: Instant,
-    stop: AtomicBool,
-    answered: AtomicU64,
-    unknown: AtomicU64,
-    /// By client: the newest number known to be stored under the client's own key, and the newest
-    /// number it asked to store.
-    own: Mutex<BTreeMap<u64, (u64, u64)>>,
-}
-
-impl Load {
-    fn new() -> Arc<Load> {
-        Arc::new(Load {
-            recorder: Recorder::new(),
-            start: Instant::now(),
-            stop: AtomicBool::new(false),
-            answered: AtomicU64::new(0),
-            unknown: AtomicU64::new(0),
-            own: Mutex::default(),
-        })
-    }
-
-    fn now(&self) -> Time {
-        Time::ZERO + self.start.elapsed()
-    }
-
-    /// One recorded operation. Returns false if its outcome is unknown.
-    async fn ask(&self, client: &Client<Kv>, name: u64, command: KvCommand) -> bool {
-        let (key, call) = Call::of(&command).expect("a command of one key");
-        let asked = self.recorder.call(self.now(), name, key, call);
-        let answer = client.execute(command).await;
-        let outcome = match answer {
-            Ok(output) => Outcome::Ok(Answer::of(output).expect("an answer for one key")),
-            Err(ClientError::Rejected(_)) => Outcome::Fail,
-            Err(_) => Outcome::Info,
-        };
-        let known = !matches!(outcome, Outcome::Info);
-        self.recorder.answer(asked, self.now(), outcome);
-        (if known { &self.answered } else { &self.unknown }).fetch_add(1, Ordering::Relaxed);
-        known
-    }
-
-    /// Runs one client until it is told to stop.
-    async fn run(self: Arc<Self>, client: Client<Kv>, number: u64) {
-        let mut rng = ChaCha8Rng::seed_from_u64(number);
-        let mut name = self.recorder.client();
-        for count in 1.. {
-            if self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let unique = format!("{number}/{count}");
-            let key = format!("shared{}", rng.random_range(0..SHARED_KEYS));
-            let own = format!("own{number}");
-            let known = match rng.random_range(0..8) {
-                0 | 1 => self.ask(&client, name, get(&key)).await,
-                2 => {
-                    let cas =
-                        KvCommand::Cas { key: bytes(&key), expected: None, value: bytes(&unique) };
-                    self.ask(&client, name, cas).await
-                }
-                3 => self.ask(&client, name, KvCommand::Del { key: bytes(&key) }).await,
-                4 | 5 => self.ask(&client, name, put(&key, &unique)).await,
-                _ => {
-                    self.note(number, |(_, asked)| *asked = count);
-                    let known = self.ask(&client, name, put(&own, &count.to_string())).await;
-                    if known {
-                        self.note(number, |(told, _)| *told = count);
-                    }
-                    known
-                }
-            };
-            if !known {
-                name = self.recorder.client();
-            }
-        }
-    }
-
-    fn note(&self, client: u64, change: impl FnOnce(&mut (u64, u64))) {
-        change(self.own.lock().unwrap().entry(client).or_default());
-    }
-
-    /// Checks at the end that no acknowledged write is lost, and that the recorded history is
-    /// linearizable.
-    async fn judge(&self, cluster: &Cluster) {
-        let client = cluster.connect(1..=cluster.replicas()).await;
-        let name = self.recorder.client();
-        for key in 0..SHARED_KEYS {
-            assert!(self.ask(&client, name, get(&format!("shared{key}"))).await);
-        }
-        let own = self.own.lock().unwrap().clone();
-        for (number, (told, asked)) in own {
-            let key = format!("own{number}");
-            let KvOutput::Value(found) = client.execute(get(&key)).await.unwrap() else {
-                panic!("a get answers with a value")
-            };
-            let found = found.map_or(0, |found| {
-                String::from_utf8(found.to_vec()).unwrap().parse::<u64>().unwrap()
-            });
-            assert!((told..=asked).contains(&found), "{key}: {told} was acknowledged, {found} is");
-            assert!(self.ask(&client, name, get(&key)).await);
-        }
-        let history = self.recorder.history();
-        match check(&history, BUDGET) {
-            Verdict::Linearizable => {}
-            verdict => panic!("{} operations: {verdict:?}", history.len()),
-        }
-    }
 }
 
 /// The replicas that are killed together in this cycle.
@@ -180,12 +59,7 @@ async fn kill_and_return(replicas: u16, cycles: u64, settings: &str) -> String {
     let mut cluster = Cluster::lay_out(replicas);
     cluster.edit("durability = \"fsync\"", settings);
     cluster.serve_all();
-    let load = Load::new();
-    let mut clients = Vec::new();
-    for number in 1..=CLIENTS {
-        let client = cluster.connect(1..=cluster.replicas()).await;
-        clients.push(tokio::spawn(Arc::clone(&load).run(client, number)));
-    }
+    let load = Load::start(&cluster, 1..=cluster.replicas()).await;
     let mut rejoin = Latency::default();
     let mut kills = 0;
     for cycle in 0..cycles {
@@ -208,13 +82,7 @@ async fn kill_and_return(replicas: u16, cycles: u64, settings: &str) -> String {
             rejoin.record(rejoined(&cluster, number, since).await);
         }
     }
-    load.stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.unwrap();
-    }
-    load.judge(&cluster).await;
-    let [answered, unknown] =
-        [&load.answered, &load.unknown].map(|count| count.load(Ordering::Relaxed));
+    let (answered, unknown) = load.end(&cluster.connect(1..=cluster.replicas()).await).await;
     eprintln!(
         "{replicas} replicas, {settings:?}: {cycles} cycles, {kills} kills, {answered} operations \
          answered, {unknown} unknown; rejoined after {:?} (median), {:?} (p99), {:?} (longest)",
@@ -276,8 +144,8 @@ fn a_replica_that_lost_its_directory_is_refused_for_good() {
         "r3 is known here by data directory",
         "it may have voted with what it has lost",
         "The others know this replica by another data directory",
-        "isonomy backup DIR FILE",
-        "isonomy restore FILE DIR",
+        "isonomy cert replica DIR NEW@HOST:PORT",
+        "isonomy member replace OLD NEW@HOST:PORT",
     ] {
         assert!(words.contains(wanted), "{wanted} in {words}");
     }
@@ -370,7 +238,7 @@ fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
         let (code, words) = cluster.refusal(1);
         assert_eq!(code, Some(4), "{words}");
         assert!(words.contains(&format!("1.data: {file}, byte")), "{words}");
-        assert!(words.contains("isonomy restore FILE DIR"), "{words}");
+        assert!(words.contains("isonomy member replace OLD NEW"), "{words}");
         fs::write(&path, &sound).unwrap();
     }
     // Once the file is restored, the replica works as before.

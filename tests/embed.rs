@@ -61,7 +61,7 @@ mod apart {
     use isonomy::machine::{Kv, KvCommand, KvOutput};
     use isonomy::network::Authority;
     use isonomy::node::Durability;
-    use isonomy::types::{ClientId, Consistency, ReplicaId};
+    use isonomy::types::{ClientId, Consistency, MemberId};
 
     #[tokio::test]
     async fn three_replicas_and_a_session() -> Result<(), Box<dyn std::error::Error>> {
@@ -70,7 +70,7 @@ mod apart {
         let free = || UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let addrs: Vec<SocketAddr> = (0..3).map(|_| free()).collect::<Result<_, _>>()?;
         let mut replicas = Vec::new();
-        for id in ReplicaId::all(3) {
+        for id in MemberId::all(3) {
             let replica = Replica::builder(Kv::new())
                 .cluster("example")
                 .id(id.number())

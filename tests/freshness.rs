@@ -56,7 +56,7 @@ fn an_older_copy_is_refused_whoever_is_started_first() {
     cluster.serve(2);
     assert_eq!(cluster.wait_exit(1), Some(4));
     let words = cluster.log(1);
-    assert!(words.contains(OLDER) && words.contains("isonomy restore FILE DIR"), "{words}");
+    assert!(words.contains(OLDER) && words.contains("isonomy member replace OLD NEW"), "{words}");
     cluster.serve(3);
     assert_eq!(cluster.told(&["get", "key", "--replica", "3"]), "new\n");
 

@@ -15,7 +15,7 @@ use isonomy::internals::mesh::{
     Authority, ClientConfig, ClientConnection, ClientEndpoint, Credentials, Inbound, Issued, Lane,
     Mesh, MeshConfig,
 };
-use isonomy::types::ReplicaId;
+use isonomy::types::MemberId;
 
 const CLUSTER: &str = "files";
 
@@ -27,13 +27,13 @@ struct Gossip {
 }
 
 impl Inbound for Gossip {
-    fn on_frames(&self, _: ReplicaId, frames: &mut Vec<Bytes>) {
+    fn on_frames(&self, _: MemberId, frames: &mut Vec<Bytes>) {
         self.heard.lock().unwrap().append(frames);
     }
 
-    fn on_peer_up(&self, _: ReplicaId, _: isonomy::types::Presence) {}
+    fn on_peer_up(&self, _: MemberId, _: isonomy::types::Presence) {}
 
-    fn on_peer_down(&self, _: ReplicaId) {}
+    fn on_peer_down(&self, _: MemberId) {}
 
     fn on_client(&self, mut client: ClientConnection) {
         let mesh = self.mesh.lock().unwrap().clone().expect("set before clients come");
@@ -73,7 +73,7 @@ async fn three_replicas_and_a_client_work_from_files() {
     let made = Authority::new(CLUSTER).unwrap();
     fs::write(dir.join("ca.pem"), made.certificate_pem()).unwrap();
     fs::write(dir.join("ca.key"), made.key_pem()).unwrap();
-    for id in ReplicaId::all(3) {
+    for id in MemberId::all(3) {
         write(dir, &id.to_string(), &made.issue_replica(id).unwrap());
     }
     drop(made);
@@ -84,10 +84,10 @@ async fn three_replicas_and_a_client_work_from_files() {
     write(dir, "alice", &authority.issue_client("alice").unwrap());
 
     let sockets: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    let peers: BTreeMap<ReplicaId, SocketAddr> =
-        ReplicaId::all(3).zip(&sockets).map(|(id, s)| (id, s.local_addr().unwrap())).collect();
+    let peers: BTreeMap<MemberId, SocketAddr> =
+        MemberId::all(3).zip(&sockets).map(|(id, s)| (id, s.local_addr().unwrap())).collect();
     let mut replicas = Vec::new();
-    for (id, socket) in ReplicaId::all(3).zip(sockets) {
+    for (id, socket) in MemberId::all(3).zip(sockets) {
         let mut config = MeshConfig::new(CLUSTER, id, 1, peers[&id], read(dir, &id.to_string()));
         (config.socket, config.peers) =
             (Some(socket), peers.iter().map(|(id, at)| (*id, (*at).into())).collect());
@@ -100,7 +100,7 @@ async fn three_replicas_and_a_client_work_from_files() {
 
     let config = ClientConfig::new(CLUSTER, "alice", read(dir, "alice"));
     let endpoint = ClientEndpoint::bind(config).unwrap();
-    let two = ReplicaId::from_index(1);
+    let two = MemberId::new(2).unwrap();
     let mut channel = endpoint.connect(peers[&two], two).await.unwrap();
     channel.send(Bytes::from_static(b"hello")).unwrap();
     let mut replies = Vec::new();
@@ -121,7 +121,7 @@ fn files_that_cannot_be_used_are_named() {
     let dir = dir.path();
     let authority = Authority::new(CLUSTER).unwrap();
     fs::write(dir.join("ca.pem"), authority.certificate_pem()).unwrap();
-    write(dir, "r1", &authority.issue_replica(ReplicaId::from_index(0)).unwrap());
+    write(dir, "r1", &authority.issue_replica(MemberId::new(1).unwrap()).unwrap());
     fs::write(dir.join("empty"), "").unwrap();
     fs::write(dir.join("torn"), &authority.certificate_pem()[..100]).unwrap();
     let good = ["ca.pem", "r1.pem", "r1.key"];

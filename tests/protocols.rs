@@ -14,7 +14,7 @@ use isonomy::machine::{Kv, KvOutput};
 use isonomy::node::ProtocolKind;
 use isonomy::node::StorageError;
 use isonomy::node::{LocalCluster, StartError};
-use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId, Timing};
+use isonomy::types::{ClientId, Consistency, MemberId, ReplicaId, RequestId, Timing};
 
 fn machines(replicas: u64, protocol: ProtocolKind) -> Machines {
     Machines { protocol, ..Machines::new(replicas) }
@@ -38,7 +38,7 @@ async fn every_protocol_goes_on_without_one_and_comes_back_from_the_loss_of_powe
         }
         let status = replicas[0].status().await.unwrap();
         assert_eq!(status.protocol, protocol);
-        assert_eq!(status.standing.protocol(), protocol);
+        assert_eq!(status.standing.unwrap().protocol(), protocol);
 
         let third = replicas.pop().unwrap();
         third.kill();
@@ -99,10 +99,10 @@ async fn a_replica_that_runs_another_protocol_is_let_in_by_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wished_for_leader_leads_and_latencies_are_told_apart_by_path() {
-    let third = ReplicaId::new(3);
+    let third = MemberId::new(3);
     // No replica may be suspected just because the machine is busy.
     let suspect = Duration::from_secs(3);
-    let timing = Timing { leader: third, suspect, ..Timing::default() };
+    let timing = Timing { leader: ReplicaId::new(3), suspect, ..Timing::default() };
     for &protocol in ProtocolKind::ALL {
         let builder = LocalCluster::<Kv>::builder(3).timing(timing.clone());
         let builder = builder.configure(move |replica| replica.protocol(protocol));

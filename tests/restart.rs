@@ -15,7 +15,7 @@ use isonomy::internals::storage::{Disk, DiskFile, FaultyDisk, Mode, Operation, S
 use isonomy::machine::KvOutput;
 use isonomy::node::ProtocolKind;
 use isonomy::node::{Fault, ProposeError, Rejected, StartError};
-use isonomy::types::{ClientId, Consistency, ReplicaId, RequestId};
+use isonomy::types::{ClientId, Consistency, MemberId, RequestId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_lose_power_and_every_answer_holds() {
@@ -338,9 +338,10 @@ async fn a_record_that_makes_no_sense_is_named() {
         use isonomy::internals::storage::{Store, StoreOptions};
         let options = StoreOptions {
             cluster: "again".to_owned(),
-            replica: ReplicaId::new(1).unwrap(),
+            replica: MemberId::new(1).unwrap(),
             protocol: "epaxos".to_owned(),
-            members: isonomy::types::ReplicaSet::all(1),
+            members: MemberId::all(1).collect(),
+            joins: false,
             log: Default::default(),
             snapshots: Default::default(),
         };

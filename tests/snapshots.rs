@@ -179,7 +179,8 @@ async fn comes_late(machines: &Machines, mut replicas: Vec<Replica<Kv>>) -> Vec<
     assert_eq!(replicas[0].propose(create("once", "v")).await, Ok(KvOutput::Swapped));
     go_on_without(&replicas).await;
     let late = machines.start(3).await;
-    eventually("an install", async || late.status().await.unwrap().core.installed > 0).await;
+    eventually("an install", async || late.status().await.unwrap().core.unwrap().installed > 0)
+        .await;
     assert_eq!(late.propose(create("once", "w")).await, Ok(KvOutput::Mismatch(Some(bytes("v")))));
     replicas.push(late);
     write(&replicas[2], 64).await;
@@ -237,7 +238,8 @@ async fn an_installed_state_is_in_no_snapshot_before_the_log_is_divided() {
     let segment = machines.limits.segment_bytes as u64;
     machines.disks[2].set_capacity(2 * segment - (1 << 20));
     let late = machines.start(3).await;
-    eventually("an install", async || late.status().await.unwrap().core.installed > 0).await;
+    eventually("an install", async || late.status().await.unwrap().core.unwrap().installed > 0)
+        .await;
     // The log needs one more record, so that it can be divided after it.
     write(&replicas[0], 8).await;
     let large = || {
@@ -270,8 +272,12 @@ async fn half_way(late: &Replica<Kv>) -> usize {
     let start = std::time::Instant::now();
     loop {
         let core = late.status().await.unwrap().core;
-        assert_eq!(core.installed, 0, "the transfer was too quick to be interrupted");
-        if let Some(receiving) = core.receiving.filter(|it| it.received > 0) {
+        assert_eq!(
+            core.as_ref().unwrap().installed,
+            0,
+            "the transfer was too quick to be interrupted"
+        );
+        if let Some(receiving) = core.unwrap().receiving.filter(|it| it.received > 0) {
             assert!(receiving.received < receiving.bytes, "the transfer was too quick");
             return receiving.from.index();
         }
@@ -300,8 +306,9 @@ async fn an_interrupted_transfer_goes_on_or_begins_anew() {
     let from = half_way(&late).await;
     replicas[from].kill();
     replicas[from].wait_stopped().await;
-    replicas[from] = machines.start(u8::try_from(from + 1).unwrap()).await;
-    eventually("an install", async || late.status().await.unwrap().core.installed > 0).await;
+    replicas[from] = machines.start(u32::try_from(from + 1).unwrap()).await;
+    eventually("an install", async || late.status().await.unwrap().core.unwrap().installed > 0)
+        .await;
     replicas.push(late);
     write(&replicas[2], 64).await;
     same_digests(&replicas).await;

@@ -17,7 +17,7 @@ use isonomy::internals::storage::FaultyDisk;
 use isonomy::machine::{RestoreError, StateMachine, View};
 use isonomy::network::Authority;
 use isonomy::node::SnapshotError;
-use isonomy::types::{Footprint, ReplicaId};
+use isonomy::types::{Footprint, MemberId};
 
 /// What a view does when it is written.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -135,7 +135,7 @@ impl StateMachine for Counter {
 }
 
 async fn start(disk: &FaultyDisk, control: Option<&Arc<Control>>) -> Replica<Counter> {
-    let (authority, id) = (Authority::new("views").unwrap(), ReplicaId::new(1).unwrap());
+    let (authority, id) = (Authority::new("views").unwrap(), MemberId::new(1).unwrap());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     Replica::builder(Counter { count: 0, control: control.cloned() })
         .cluster("views")

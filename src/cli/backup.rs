@@ -10,7 +10,7 @@ use clap::Args;
 use super::{BAD_DATA, Unwritten, complain, say};
 use crate::machine::Kv;
 use crate::node::{self, BackupError, BackupOptions, Source};
-use crate::types::{Executed, ReplicaId, RequestId};
+use crate::types::{Executed, MemberId, RequestId};
 
 /// Write a replica's state to a file, for `isonomy restore`.
 ///
@@ -62,7 +62,7 @@ pub(super) struct Restore {
     dir: PathBuf,
     /// Number of the replica that gets this directory
     #[arg(long, value_name = "N")]
-    replica: u8,
+    replica: u32,
 }
 
 impl Backup {
@@ -82,7 +82,7 @@ impl Backup {
 
 impl Restore {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(replica) = ReplicaId::new(self.replica) else {
+        let Some(replica) = MemberId::new(self.replica).filter(|it| it.position().is_some()) else {
             bail!("--replica {}: replicas are numbered from 1 to 63", self.replica);
         };
         let made = match node::restore::<Kv>(&self.file, &self.dir, replica) {

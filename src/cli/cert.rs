@@ -1,7 +1,14 @@
 //! `isonomy cert`: lists, renews and issues the certificates of a cluster made by `init`.
+//!
+//! `newcomer` makes the files of a replica that is to join, and `request` does so where its key and
+//! the authority's are on different machines. Both use this file.
 
+mod newcomer;
+mod request;
+
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -9,10 +16,11 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-use super::config::{CLIENT_FILE, ClientFile, read};
-use super::{NO, init, say};
+use super::config::{ADMIN_FILE, CLIENT_FILE, ClientFile, read};
+use super::files::{ADMIN, Secrecy, admin_file, write, write_issued};
+use super::{NO, say};
 use crate::mesh::{Authority, WARN_DAYS, certificate_end};
-use crate::types::ReplicaId;
+use crate::types::MemberId;
 
 /// List, renew and issue the certificates of a cluster.
 #[derive(Debug, Args)]
@@ -22,6 +30,7 @@ Examples:
   isonomy cert renew cluster
   isonomy cert renew cluster --replica 2
   isonomy cert issue cluster billing
+  isonomy cert replica cluster 4@10.0.0.4:7400
 
 Exit codes:
   0  success
@@ -40,12 +49,21 @@ enum Action {
     /// a program with its own certificate has its own share. Writes NAME.pem and NAME.key to the
     /// directory, and prints what else the program needs. Needs `ca.key`. The replicas need no
     /// change.
-    #[command(after_help = "Example:\n  isonomy cert issue cluster billing")]
+    ///
+    /// With --admin, the client may also change the members (`isonomy member`). If the directory
+    /// has no admin.toml yet, it is written for this one.
+    #[command(after_help = "\
+Examples:
+  isonomy cert issue cluster billing
+  isonomy cert issue cluster admin --admin")]
     Issue {
         /// The cluster's directory, as written by `isonomy init`
         dir: PathBuf,
         /// Name of the client: lower-case letters, digits and hyphens
         name: String,
+        /// Let it change the members, too
+        #[arg(long)]
+        admin: bool,
     },
     /// List when each certificate ends
     #[command(after_help = "Example:\n  isonomy cert list cluster")]
@@ -67,13 +85,19 @@ Examples:
         dir: PathBuf,
         /// Renew only this replica's certificate [default: those of all replicas and clients]
         #[arg(long, value_name = "N")]
-        replica: Option<u8>,
+        replica: Option<u32>,
     },
+    Replica(newcomer::Newcomer),
+    Request(request::Make),
+    Sign(request::Sign),
 }
+
+/// More than any file of certificates, keys or requests has.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// The owner of a certificate.
 enum Owner {
-    Replica(ReplicaId),
+    Replica(MemberId),
     /// The client in `client.toml`.
     Client,
     /// Another client with an issued certificate.
@@ -93,32 +117,48 @@ impl Owner {
 impl Cert {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
-            Action::Issue { dir, name } => issue(&dir, &name),
+            Action::Issue { dir, name, admin } => issue(&dir, &name, admin),
             Action::List { dir } => list(&dir),
             Action::Renew { dir, replica } => renew(&dir, replica),
+            Action::Replica(newcomer) => newcomer.run(),
+            Action::Request(make) => make.run(),
+            Action::Sign(sign) => sign.run(),
         }
     }
 }
 
 fn owners(dir: &Path, file: &ClientFile) -> anyhow::Result<Vec<Owner>> {
-    let replicas = file.replicas()?.into_keys().map(Owner::Replica);
-    let named = issued(dir).with_context(|| format!("cannot look at {}", dir.display()))?;
-    Ok(replicas.chain([Owner::Client]).chain(named.into_iter().map(Owner::Named)).collect())
+    let (numbers, names) = found(dir)?;
+    let replicas: BTreeSet<MemberId> = file.replicas()?.into_keys().chain(numbers).collect();
+    let replicas = replicas.into_iter().map(Owner::Replica);
+    Ok(replicas.chain([Owner::Client]).chain(names.into_iter().map(Owner::Named)).collect())
 }
 
-/// The names of the clients whose certificates and keys are in this directory.
-fn issued(dir: &Path) -> std::io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+/// Whose certificates are in this directory: replicas, and clients that have their key there. The
+/// keys of replicas may be elsewhere.
+fn found(dir: &Path) -> anyhow::Result<(Vec<MemberId>, Vec<String>)> {
+    let (mut numbers, mut names) = (Vec::new(), Vec::new());
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot look at {}", dir.display()))?.path();
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let is_certificate = path.extension().is_some_and(|it| it == "pem");
-        if is_certificate && path.with_extension("key").exists() && !is_taken(name) {
+        if path.extension().is_none_or(|it| it != "pem") {
+            continue;
+        }
+        if let Some(id) = numbered(name) {
+            numbers.push(id);
+        } else if path.with_extension("key").exists() && !is_taken(name) {
             names.push(name.to_owned());
         }
     }
     names.sort_unstable();
-    Ok(names)
+    Ok((numbers, names))
+}
+
+/// The replica whose files have this name.
+fn numbered(name: &str) -> Option<MemberId> {
+    let id = name.parse().ok().and_then(MemberId::new)?;
+    (id.number().to_string() == name).then_some(id)
 }
 
 /// Whether this name belongs to the authority, a replica or the first client.
@@ -132,13 +172,22 @@ fn authority(dir: &Path, file: &ClientFile) -> anyhow::Result<Authority> {
     Ok(Authority::from_pem(&file.cluster, &text(&dir.join("ca.pem"))?, &key)?)
 }
 
+/// The text of a file of certificates, keys or requests.
 fn text(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    let mut text = String::new();
+    let file =
+        fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
+    file.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text)
 }
 
-fn issue(dir: &Path, name: &str) -> anyhow::Result<ExitCode> {
+fn issue(dir: &Path, name: &str, is_admin: bool) -> anyhow::Result<ExitCode> {
     let file: ClientFile = read(&dir.join(CLIENT_FILE))?;
-    let issued = authority(dir, &file)?.issue_client(name)?;
+    let authority = authority(dir, &file)?;
+    let issued = match is_admin {
+        true => authority.issue_administrator(name)?,
+        false => authority.issue_client(name)?,
+    };
     let there = ["pem", "key"].map(|extension| dir.join(format!("{name}.{extension}")));
     if let Some(path) = there.iter().find(|path| path.exists()) {
         bail!("{} exists already: take another name", path.display());
@@ -146,11 +195,27 @@ fn issue(dir: &Path, name: &str) -> anyhow::Result<ExitCode> {
     if is_taken(name) || name == file.client {
         bail!("{name:?} is not free: a replica or the client of {CLIENT_FILE} has this name");
     }
-    init::issue(dir, name, &issued)?;
+    if name == ADMIN && !is_admin {
+        bail!("{name:?} is an administrator's name: add --admin, or take another name");
+    }
+    write_issued(dir, name, &issued)?;
     let (day, _) = certificate_end(&there[0], SystemTime::now())?;
+    let settings = dir.join(if is_admin { ADMIN_FILE } else { CLIENT_FILE });
+    if is_admin && !settings.exists() {
+        let text = admin_file(&file.cluster, name, &file.replicas()?);
+        write(&settings, &text, Secrecy::Public)?;
+        say(format_args!(
+            "{}: until {day}\n{} names it: `isonomy member` uses it with --cluster {}",
+            there[0].display(),
+            settings.display(),
+            dir.display()
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = settings.file_name().unwrap_or_default().to_string_lossy();
     say(format_args!(
         "{}: until {day}\nThe program needs a directory with ca.pem, {name}.pem, {name}.key and a \
-         copy of {CLIENT_FILE}, in\nwhich these lines are\n  client = \"{name}\"\n  \
+         copy of {settings}, in\nwhich these lines are\n  client = \"{name}\"\n  \
          certificate = \"{name}.pem\"\n  key = \"{name}.key\"",
         there[0].display()
     ))?;
@@ -184,13 +249,17 @@ fn list(dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(if is_soon { ExitCode::from(NO) } else { ExitCode::SUCCESS })
 }
 
-fn renew(dir: &Path, replica: Option<u8>) -> anyhow::Result<ExitCode> {
+fn renew(dir: &Path, replica: Option<u32>) -> anyhow::Result<ExitCode> {
     let file: ClientFile = read(&dir.join(CLIENT_FILE))?;
     let mut owners = owners(dir, &file)?;
     if let Some(number) = replica {
         owners.retain(|owner| matches!(owner, Owner::Replica(id) if id.number() == number));
         if owners.is_empty() {
-            bail!("--replica {number}: {} has no such replica", dir.join(CLIENT_FILE).display());
+            let file = dir.join(CLIENT_FILE);
+            bail!(
+                "--replica {number}: there is no such replica in {}, and no {number}.pem",
+                file.display()
+            );
         }
     }
     let authority = authority(dir, &file)?;

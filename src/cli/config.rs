@@ -2,7 +2,7 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -17,17 +17,22 @@ use toml::Spanned;
 use crate::mesh::{Credentials, check_addresses};
 use crate::node::{Durability, Limits};
 use crate::protocol::ProtocolKind;
-use crate::types::{Address, Optimisations, ReplicaId, Slot, Timing};
+use crate::types::{Address, MAX_REPLICAS, MemberId, Optimisations, ReplicaId, Slot, Timing};
 
 /// The name of the client's file in a cluster's directory.
 pub(super) const CLIENT_FILE: &str = "client.toml";
+/// The name of the administrator's file there.
+pub(super) const ADMIN_FILE: &str = "admin.toml";
 
 /// The settings of one replica: `1.toml` and so on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplicaFile {
     pub(super) cluster: String,
-    pub(super) replica: u8,
+    pub(super) replica: u32,
+    /// Whether it waits to be made a member, if its data directory is new.
+    #[serde(default)]
+    pub(super) join: bool,
     /// The protocol's name as written.
     #[serde(default)]
     protocol: Option<String>,
@@ -39,7 +44,7 @@ pub(super) struct ReplicaFile {
     data_dir: Option<PathBuf>,
     /// The preferred leader, if the protocol has one.
     #[serde(default)]
-    leader: Option<u8>,
+    leader: Option<u32>,
     /// Whether proposals are sent before they are durable, or how many slots to reserve for that.
     #[serde(default)]
     reserved_slots: Option<ReservedSlots>,
@@ -168,6 +173,17 @@ pub(super) enum DurabilityName {
     Memory,
 }
 
+/// As the file has it.
+impl Display for DurabilityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DurabilityName::Fsync => "fsync",
+            DurabilityName::Os => "os",
+            DurabilityName::Memory => "memory",
+        })
+    }
+}
+
 impl From<DurabilityName> for Durability {
     fn from(name: DurabilityName) -> Durability {
         match name {
@@ -223,7 +239,7 @@ pub(super) fn read<T: DeserializeOwned + Checked>(path: &Path) -> anyhow::Result
 
 impl Checked for ReplicaFile {
     fn check(&self) -> Result<(), (Range<usize>, String)> {
-        let own = ReplicaId::new(self.replica);
+        let own = MemberId::new(self.replica);
         let entry = self.replicas.get(&self.replica.to_string());
         // Only a program can learn which port the system has chosen.
         if let Some(entry) = entry.filter(|entry| entry.get_ref().port() == 0) {
@@ -256,7 +272,7 @@ impl Checked for ClientFile {
 
 fn check(
     written: &BTreeMap<String, Spanned<Address>>,
-    own: Option<(ReplicaId, Option<SocketAddr>)>,
+    own: Option<(MemberId, Option<SocketAddr>)>,
 ) -> Result<(), (Range<usize>, String)> {
     // Invalid numbers are reported where they are used.
     let Ok(replicas) = addresses(written) else { return Ok(()) };
@@ -296,6 +312,12 @@ impl ReplicaFile {
         }
     }
 
+    /// Its number and its address among the replicas.
+    pub(super) fn own_address(&self) -> Option<(u32, &Address)> {
+        let entry = self.replicas.get(&self.replica.to_string())?;
+        Some((self.replica, entry.get_ref()))
+    }
+
     /// The address where it listens, if it differs from its address among the replicas.
     pub(super) fn listen(&self) -> Option<SocketAddr> {
         self.listen.as_ref().map(|listen| *listen.get_ref())
@@ -310,11 +332,16 @@ impl ReplicaFile {
 
     /// The timeouts and intervals, as far as the file sets them.
     pub(super) fn timing(&self) -> anyhow::Result<Timing> {
-        let named = |number| ReplicaId::new(number).filter(|id| id.index() < self.replicas.len());
         let leader = match self.leader {
-            Some(number) => Some(named(number).with_context(|| {
-                format!("`leader = {number}`, but [replicas] has no entry {number}")
-            })?),
+            Some(number) if !self.replicas.contains_key(&number.to_string()) => {
+                bail!("`leader = {number}`, but [replicas] has no entry {number}")
+            }
+            Some(number) => {
+                let wished = u8::try_from(number).ok().and_then(ReplicaId::new);
+                Some(wished.with_context(|| {
+                    format!("`leader = {number}`: only a number up to {MAX_REPLICAS} can be named")
+                })?)
+            }
             None => None,
         };
         Ok(Timing { leader, ..Timing::default() })
@@ -364,7 +391,7 @@ impl ReplicaFile {
     }
 
     /// All replicas and their addresses.
-    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
+    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<MemberId, Address>> {
         let replicas = addresses(&self.replicas)?;
         if !replicas.keys().any(|id| id.number() == self.replica) {
             let own = self.replica;
@@ -376,24 +403,24 @@ impl ReplicaFile {
 
 impl ClientFile {
     /// All replicas and their addresses.
-    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
+    pub(super) fn replicas(&self) -> anyhow::Result<BTreeMap<MemberId, Address>> {
         addresses(&self.replicas)
     }
 }
 
 fn addresses(
     written: &BTreeMap<String, Spanned<Address>>,
-) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
+) -> anyhow::Result<BTreeMap<MemberId, Address>> {
     let mut replicas = BTreeMap::new();
     for (key, addr) in written {
-        let id = key.parse().ok().and_then(ReplicaId::new);
-        let id = id.with_context(|| format!("[replicas]: {key:?} is no number from 1 to 63"))?;
+        let id = key.parse().ok().and_then(MemberId::new);
+        let id = id.with_context(|| format!("[replicas]: {key:?} is no number from 1 on"))?;
         if replicas.insert(id, addr.get_ref().clone()).is_some() {
             bail!("[replicas] names replica {} twice: remove one of the two lines", id.number());
         }
     }
-    if !replicas.keys().map(|id| id.index()).eq(0..replicas.len()) || replicas.is_empty() {
-        bail!("[replicas] must name 1, 2, … without gaps");
+    if !(1..=MAX_REPLICAS).contains(&replicas.len()) {
+        bail!("[replicas] names {} replicas: take 1 to {MAX_REPLICAS}", replicas.len());
     }
     Ok(replicas)
 }

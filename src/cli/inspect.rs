@@ -11,7 +11,7 @@ use super::backup::executed;
 use super::{NO, Unwritten, complain, say};
 use crate::node::{Inspection, SnapshotContents};
 use crate::storage::{LastCommand, SnapshotInfo};
-use crate::types::{Deps, RequestId};
+use crate::types::{Deps, Member, Membership, RequestId};
 
 /// Show what a replica's data directory holds, and verify all checksums.
 ///
@@ -68,6 +68,9 @@ fn print(found: &Inspection) -> Result<(), Unwritten> {
             identity.directory,
             identity.protocol
         ))?;
+    }
+    if let Some(list) = &found.list {
+        say(format_args!("epoch {} with the members {list}", list.epoch()))?;
     }
     let origin = report.identity.as_ref().map_or(0, |identity| identity.origin);
     if origin != 0 {
@@ -183,6 +186,11 @@ fn contents_to_json(contents: &SnapshotContents) -> Value {
     })
 }
 
+fn members_to_json(list: &Membership) -> Vec<Value> {
+    let member = |it: &Member| json!({ "id": it.id.number(), "address": it.address.to_string() });
+    list.members().iter().map(member).collect()
+}
+
 fn to_json(found: &Inspection) -> Value {
     let report = &found.report;
     let identity = report.identity.as_ref().map(|it| {
@@ -234,6 +242,8 @@ fn to_json(found: &Inspection) -> Value {
         "in_use_by": report.holder,
         "identity": identity,
         "replicas": found.replicas,
+        "epoch": found.list.as_ref().map_or(0, Membership::epoch),
+        "members": found.list.as_ref().map(members_to_json),
         "records": found.records,
         "reserved": found.reserved,
         "skipped": found.skipped.iter().map(RequestId::to_string).collect::<Vec<_>>(),

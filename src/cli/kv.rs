@@ -10,12 +10,13 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 
-use super::config::{CLIENT_FILE, ClientFile, read};
+use super::config::{ADMIN_FILE, CLIENT_FILE, ClientFile, read};
+use super::files::ADMIN;
 use super::value::{Source, bytes};
 use super::{NO, NO_ANSWER, NOT_DONE, complain, write_out};
 use crate::client::{Client, ClientConfig, ClientError, ConnectError, Rejected};
 use crate::machine::{Kv, KvCommand, KvOutput};
-use crate::types::{Consistency, ReplicaId};
+use crate::types::{Consistency, MemberId};
 
 /// Which cluster, and how long to try.
 #[derive(Debug, Args)]
@@ -25,10 +26,13 @@ pub(super) struct Target {
     cluster: PathBuf,
     /// Use only this replica [default: the nearest that answers]
     #[arg(long, value_name = "N")]
-    replica: Option<u8>,
+    replica: Option<u32>,
     /// Give up after this many seconds, 0.001 to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     timeout: f64,
+    /// The file of the client to act as.
+    #[arg(skip = CLIENT_FILE)]
+    file: &'static str,
 }
 
 /// Set a key.
@@ -202,6 +206,11 @@ impl Cas {
 }
 
 impl Target {
+    /// The same, with the certificate of an administrator.
+    pub(super) fn into_administrator(self) -> Target {
+        Target { file: ADMIN_FILE, ..self }
+    }
+
     /// Asks, prints the answer, and returns the exit code.
     fn ask(&self, command: KvCommand, read: Option<Consistency>) -> anyhow::Result<ExitCode> {
         let answer = self.answer(async |client| match read {
@@ -223,7 +232,7 @@ impl Target {
                 Ok(client) => client,
                 // No replica was asked.
                 Err(error @ ConnectError::Unreachable(_)) => {
-                    let file = self.cluster.join(CLIENT_FILE);
+                    let file = self.cluster.join(self.file);
                     let file = file.display();
                     let why = format!("{error}. Is a replica running at an address in {file}?");
                     return Ok(Err(failed(NOT_DONE, &why)));
@@ -242,11 +251,20 @@ impl Target {
     }
 
     fn config(&self) -> anyhow::Result<ClientConfig> {
-        let path = self.cluster.join(CLIENT_FILE);
+        let path = self.cluster.join(self.file);
+        if self.file == ADMIN_FILE && !path.exists() {
+            bail!(
+                "{} is not there, and only an administrator may change members. Where `ca.key` \
+                 is, this makes it, with a certificate and a key:\n  isonomy cert issue {} \
+                 {ADMIN} --admin",
+                path.display(),
+                self.cluster.display()
+            );
+        }
         let file: ClientFile = read(&path)?;
         let mut replicas = file.replicas().with_context(|| path.display().to_string())?;
         if let Some(number) = self.replica {
-            replicas.retain(|id, _| ReplicaId::new(number) == Some(*id));
+            replicas.retain(|id, _| MemberId::new(number) == Some(*id));
             if replicas.is_empty() {
                 bail!("--replica {number}: {} has no such replica", path.display());
             }
@@ -263,6 +281,7 @@ impl Target {
         let mut config = ClientConfig::new(file.cluster, file.client, credentials, replicas);
         config.patience = patience;
         config.brief = true;
+        config.follow = self.replica.is_none();
         Ok(config)
     }
 }

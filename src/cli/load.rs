@@ -23,7 +23,7 @@ use crate::load::scenario::input::FileError;
 use crate::load::scenario::settings::{ScenarioFile, Settings, Text, all_settings};
 use crate::load::scenario::wide_area::WideArea;
 use crate::mesh::check_addresses;
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, MemberId};
 
 /// Generate load on a cluster, and measure what its clients see.
 ///
@@ -242,7 +242,7 @@ impl TargetArgs {
                 None => (endpoint.as_str(), None),
             };
             let wrong = || format!("--endpoints {endpoint}: write 1=127.0.0.1:7401, or 1 alone");
-            let id = number.trim().parse().ok().and_then(ReplicaId::new).with_context(wrong)?;
+            let id = number.trim().parse().ok().and_then(MemberId::new).with_context(wrong)?;
             let address: Address = match addr {
                 Some(addr) => addr.trim().parse().with_context(wrong)?,
                 None => known.get(&id).cloned().with_context(|| {

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 /// started again, even with another file.
 pub(super) struct Mark {
     path: PathBuf,
-    replica: u8,
+    replica: u32,
     /// Whether this process has written it.
     is_left: AtomicBool,
 }
@@ -22,14 +22,15 @@ impl Mark {
     ///
     /// # Errors
     /// If the replica has run before, or if a mark could not be written.
-    pub(super) fn beside(file: &Path, replica: u8) -> anyhow::Result<Mark> {
+    pub(super) fn beside(file: &Path, replica: u32) -> anyhow::Result<Mark> {
         let path = file.with_extension("ran");
         let cannot_write = || format!("cannot write {}", path.display());
         if path.try_exists().with_context(cannot_write)? {
             bail!(
                 "replica {replica} has run before (see {}). It kept its votes in memory and has \
                  forgotten them; with it the cluster could decide one thing twice. The others go \
-                 on without it; for a new cluster use `isonomy init`",
+                 on without it. To put a new one in its place use `isonomy cert replica` and \
+                 `isonomy member replace`; for a new cluster, `isonomy init`",
                 path.display()
             );
         }

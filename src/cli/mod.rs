@@ -4,13 +4,14 @@
 //! answer is no (a missing key, an unexpected value, a failed check, a failed replica), or the
 //! result cannot be written; 2 a request is invalid or impossible; 3 no answer from the cluster; 4
 //! a replica's data directory or a backup cannot be used; 5 a client's command was not executed and
-//! never will be.
+//! never will be; 6 a replica was removed from its cluster.
 
 mod backup;
 mod cert;
 mod compare;
 mod config;
 mod demo;
+mod files;
 mod generate;
 mod init;
 mod inspect;
@@ -18,6 +19,7 @@ mod kv;
 mod lines;
 mod load;
 mod mark;
+mod member;
 mod repeats;
 mod serve;
 mod sim;
@@ -44,6 +46,8 @@ const BAD_DATA: u8 = 4;
 /// Exit code: a client's command was not executed and never will be. No replica was reached, or
 /// none accepted it.
 const NOT_DONE: u8 = 5;
+/// Exit code: the replica was removed from the cluster, and must not be started again.
+const REMOVED: u8 = 6;
 
 /// Leaderless consensus: every replica can lead every command.
 #[derive(Debug, Parser)]
@@ -70,6 +74,7 @@ enum Command {
     Backup(backup::Backup),
     Restore(backup::Restore),
     Snapshot(snapshot::Snapshot),
+    Member(member::MemberCommand),
     Put(kv::Put),
     Get(kv::Get),
     Del(kv::Del),
@@ -88,7 +93,8 @@ Exit codes:
   2  wrong arguments, or a file that cannot be used
   3  no answer from the cluster: a command may or may not have been executed
   4  a data directory or a backup cannot be used
-  5  not executed: no replica could be reached, or none accepted the command";
+  5  not executed: no replica could be reached, or none accepted the command
+  6  the replica was removed from the cluster";
 
 /// Runs the command line, starting with the program's name. The exit codes are described above.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -117,6 +123,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
         Command::Snapshot(snapshot) => snapshot.run(),
+        Command::Member(member) => member.run(),
         Command::Put(put) => put.run(),
         Command::Get(get) => get.run(),
         Command::Del(del) => del.run(),

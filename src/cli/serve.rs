@@ -17,11 +17,11 @@ use super::config::{ReplicaFile, read};
 use super::lines::Lines;
 use super::mark::Mark;
 use super::repeats::{Limited, Repeats};
-use super::{BAD_DATA, NO, UNUSABLE, in_words};
+use super::{BAD_DATA, NO, REMOVED, UNUSABLE, in_words};
 use crate::machine::Kv;
-use crate::node::{Fault, PoisonedCommand, Replica, ReplicaBuilder, StartError};
+use crate::node::{Fault, PoisonedCommand, Replica, ReplicaBuilder, Role, StartError};
 use crate::storage::StorageError;
-use crate::types::RequestId;
+use crate::types::{Address, RequestId};
 
 /// How often to check whether lines were left out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -29,8 +29,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Run one replica of a replicated key-value store.
 ///
 /// Once the replica accepts clients, it prints one line to standard output that begins with
-/// `ready`. Its log goes to standard error; lines that repeat are counted instead of printed. A
-/// reader that is slow or gone does not stop the replica.
+/// `ready`. One that joins a cluster first prints a line that begins with `waits`, with the command
+/// that makes it a member. Its log goes to standard error; lines that repeat are counted instead of
+/// printed. A reader that is slow or gone does not stop the replica.
 ///
 /// The replica keeps its state in the data directory that its file names. After any stop or crash,
 /// start it again, and it continues from there. With `durability = "memory"` it keeps nothing, and
@@ -49,7 +50,8 @@ Exit codes:
   1  the replica failed
   2  wrong arguments, or a file that cannot be used
   3  stopped at once, by a second signal
-  4  the data directory cannot be used, or the other replicas refuse this one")]
+  4  the data directory cannot be used, or the other replicas refuse this one
+  6  the replica was removed from the cluster: do not start it again")]
 pub(super) struct Serve {
     /// The replica's file, as written by `isonomy init`
     file: PathBuf,
@@ -99,7 +101,8 @@ impl Serve {
             .timing(file.timing().with_context(name)?)
             .optimisations(file.optimisations())
             .leases(file.leases.unwrap_or(true))
-            .limits(file.limits());
+            .limits(file.limits())
+            .join(file.join);
         for request in &self.skip {
             builder = builder.skip(*request);
         }
@@ -156,14 +159,12 @@ impl Serve {
                     return not_started(&self.file, error, log);
                 }
             };
-            let addr = replica.local_addr();
-            out.say(format_args!("ready: replica {id} of {} at {addr}", file.cluster));
             tokio::select! {
                 () = stop => {
                     tracing::info!("stopping");
                     replica.shutdown().await;
                 }
-                () = replica.wait_stopped() => {}
+                () = attend(&replica, &file, out) => {}
             }
             if let (Some(Fault::OtherList { .. }), Some(mark)) = (replica.fault(), mark)
                 && replica.metrics().await.is_some_and(|metrics| metrics.turns == 0)
@@ -176,6 +177,35 @@ impl Serve {
     }
 }
 
+/// Says when the replica takes part, or that it does not yet, and waits for its end.
+async fn attend(replica: &Replica<Kv>, file: &ReplicaFile, out: &Lines) {
+    let (number, addr) = (file.replica, replica.local_addr());
+    let who = format!("replica {number} of {} at {addr}", file.cluster);
+    if let Some(words) = waits(replica.role(), file.own_address()) {
+        out.say(format_args!("waits: {who} {words}"));
+    }
+    if replica.wait_member().await {
+        out.say(format_args!("ready: {who}"));
+    }
+    replica.wait_stopped().await;
+}
+
+/// What a replica in this role waits for before it takes part, if it waits.
+fn waits(role: Role, own: Option<(u32, &Address)>) -> Option<String> {
+    let place = own.map_or_else(String::new, |(id, address)| format!("{id}@{address}"));
+    match role {
+        Role::Stranger => Some(format!(
+            "is no member yet. Make it one with `isonomy member add {place} --cluster DIR`, or \
+             with `isonomy member replace OLD {place} --cluster DIR` in the place of another"
+        )),
+        Role::Joining => Some("is a member, and fetches the state before it takes part".to_owned()),
+        Role::Removed => Some(
+            "was removed from the cluster, and ends once the others need nothing of it".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 /// Reports a replica that does not start, and returns the exit code.
 fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<ExitCode> {
     if let StartError::Restore(Fault::Poisoned(command)) = &error {
@@ -185,12 +215,16 @@ fn not_started(file: &Path, error: StartError, log: &Lines) -> anyhow::Result<Ex
     let StartError::Storage { error: storage, .. } = &error else {
         return Err(error).with_context(|| file.display().to_string());
     };
+    if let StorageError::Removed { .. } = storage {
+        log.say(format_args!("error: {}: {error}", file.display()));
+        return Ok(ExitCode::from(REMOVED));
+    }
     log.say(format_args!("error: {}: {error}\n{}", file.display(), remedy(storage)));
     Ok(ExitCode::from(BAD_DATA))
 }
 
 /// Reports a replica that has failed, and returns the exit code.
-fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
+fn failed(id: u32, fault: &Fault, log: &Lines) -> ExitCode {
     let poisoned;
     let (remedy, code) = match fault {
         Fault::Storage(storage) => (remedy(storage), NO),
@@ -202,9 +236,16 @@ fn failed(id: u8, fault: &Fault, log: &Lines) -> ExitCode {
         Fault::Clone { .. } => (CLONE, BAD_DATA),
         Fault::Contradiction(_) => (CONTRADICTION, BAD_DATA),
         Fault::OtherList { .. } => (OTHER_LIST, BAD_DATA),
+        // These two say what to do.
+        Fault::NoMember { .. } => ("", BAD_DATA),
+        Fault::Removed { .. } => {
+            log.say(format_args!("replica {id} has ended: {fault}"));
+            return ExitCode::from(REMOVED);
+        }
         _ => ("This is a bug. Started again, the replica goes on where its records end.", NO),
     };
-    log.say(format_args!("error: replica {id} has failed: {fault}\n{remedy}"));
+    let remedy = if remedy.is_empty() { String::new() } else { format!("\n{remedy}") };
+    log.say(format_args!("error: replica {id} has failed: {fault}{remedy}"));
     ExitCode::from(code)
 }
 
@@ -218,18 +259,17 @@ fn skip(command: &PoisonedCommand) -> String {
     )
 }
 
-/// How to replace a replica.
+/// How a new replica takes the place of this one.
 macro_rules! replace {
     ($why:literal) => {
         concat!(
             $why,
-            "\nThe others go on without it as long as they are a majority. To have it back, begin \
-             anew with the state of a sound replica:\n  \
-             1. stop the clients, and a moment later every replica\n  \
-             2. isonomy backup DIR FILE                with the directory of a sound replica\n  \
-             3. move the data directories of all replicas out of the way\n  \
-             4. isonomy restore FILE DIR --replica N   for every replica, to its `data_dir`\n  \
-             5. start every replica"
+            "\nThe others go on without it as long as they are a majority. While they run, a new \
+             replica takes its place. It has a number that none has had:\n  \
+             1. isonomy cert replica DIR NEW@HOST:PORT     where `ca.key` is\n  \
+             2. isonomy serve DIR/NEW.toml                 on its machine\n  \
+             3. isonomy member replace OLD NEW@HOST:PORT --cluster DIR\n\
+             If too few are left for that, begin anew from a backup: see \"Backups\" in the guide."
         )
     };
 }
@@ -244,11 +284,15 @@ const CLONE: &str = "\
 Stop the one that should not run. If that was started from a copy of the data directory, remove \
 the copy: a directory is one replica's, and only one may go on from where it was copied.";
 
-const CONTRADICTION: &str = replace!(
-    "A data directory was put back from an older copy, and replicas have acted on both. They may \
-     have executed different commands, and do not talk to each other until all begin anew with \
-     the state of one of them. Which one that is, only you can decide."
-);
+const CONTRADICTION: &str = "\
+A data directory was put back from an older copy, and replicas have acted on both. They may have \
+executed different commands, and do not talk to each other until all begin anew with the state of \
+one of them. Which one that is, only you can decide:
+  1. stop the clients, and a moment later every replica
+  2. isonomy backup DIR FILE                with the directory of the one decided on
+  3. move the data directories of all replicas out of the way
+  4. isonomy restore FILE DIR --replica N   for every replica, to its `data_dir`
+  5. start every replica";
 
 const OTHER_LIST: &str = "\
 Nothing was decided here. Make [replicas] the same in the files of all replicas, and start those \
@@ -272,8 +316,8 @@ fn remedy(error: &StorageError) -> &'static str {
              data to a new cluster."
         }
         StorageError::OtherMembers { .. } => {
-            "Quorums are counted among the members, so a cluster keeps its list for all its life: \
-             put back the list in [replicas] that it was begun with."
+            "A file cannot change the members: put back the list in [replicas] that the cluster \
+             was begun with. `isonomy member` changes them while the cluster runs."
         }
         StorageError::Format { .. } => "It was written by a newer version: use that one.",
         StorageError::Outcast => OUTCAST,

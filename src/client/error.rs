@@ -42,6 +42,9 @@ pub enum Rejected {
     /// The command may write, so it cannot be a read: execute it instead.
     #[error("the command may write, so it cannot be a read")]
     Writes,
+    /// The members were not changed, for this reason.
+    #[error("{0}")]
+    NotChanged(String),
     /// Its encoding is larger than a request may be.
     #[error("a command of {bytes} bytes, where {limit} is the limit")]
     TooLarge {

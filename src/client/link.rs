@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::mesh::{ClientChannel, ClientEndpoint, Closed, Dropped, FrameSender};
-use crate::types::{Address, Era, ReplicaId, RequestId};
-use crate::wire::{Outcome, Request, decode_reply, encode_request};
+use crate::types::{Address, Era, MemberId, Membership, RequestId};
+use crate::wire::{Outcome, Request, ServerInfo, decode_reply, encode_request};
 
 /// The pause between two attempts to connect: it doubles from the first value up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -19,8 +19,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One replica. The task [`keep_connected`] keeps its connection up.
 pub(super) struct Link {
-    pub(super) replica: ReplicaId,
-    address: Address,
+    pub(super) replica: MemberId,
+    /// Where it is reached: the newest address first, then earlier ones that may still work.
+    addresses: Vec<Address>,
     state: Mutex<State>,
     /// Notified whenever any link of the client connects or fails to.
     changes: watch::Sender<u64>,
@@ -38,6 +39,8 @@ struct State {
     last_error: Option<Failure>,
     /// The era in the replica's last greeting.
     era: Era,
+    /// The list of members in it.
+    list: Option<Membership>,
 }
 
 /// Why there is no connection.
@@ -74,8 +77,13 @@ pub(super) enum NotSent {
 }
 
 impl Link {
-    pub(super) fn new(replica: ReplicaId, address: Address, changes: watch::Sender<u64>) -> Link {
-        Link { replica, address, state: Mutex::default(), changes }
+    /// `addresses` are tried in turn; there is at least one.
+    pub(super) fn new(
+        replica: MemberId,
+        addresses: Vec<Address>,
+        changes: watch::Sender<u64>,
+    ) -> Link {
+        Link { replica, addresses, state: Mutex::default(), changes }
     }
 
     /// The round trip, while connected.
@@ -87,6 +95,22 @@ impl Link {
     /// The era that the replica named at the last connection.
     pub(super) fn era(&self) -> Era {
         self.lock().era
+    }
+
+    /// Where the replica is reached, the newest address first.
+    pub(super) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The list of members that the replica has told last.
+    pub(super) fn list(&self) -> Option<Membership> {
+        self.lock().list.clone()
+    }
+
+    /// The replica is no member any more, or moved: nothing more comes from here.
+    pub(super) fn end(&self) {
+        let words = "it is no member any more, or it moved".to_owned();
+        self.down(Failure { words, answered: true });
     }
 
     /// Why the last attempt or connection failed.
@@ -170,12 +194,17 @@ impl Link {
     /// Passes replies to the callers that wait for them.
     fn deliver(&self, frames: &mut Vec<Bytes>) -> Result<(), String> {
         let mut done = Vec::with_capacity(frames.len());
+        let mut greeted = false;
         {
             let mut state = self.lock();
             for frame in frames.drain(..) {
                 let reply = decode_reply(frame).map_err(|error| error.to_string())?;
                 if let Some(era) = reply.greeting() {
                     state.era = era;
+                    if let Outcome::Status(ServerInfo { list: Some(list), .. }) = reply.outcome {
+                        state.list = Some(list);
+                        greeted = true;
+                    }
                     continue;
                 }
                 // The caller of a late answer may have given up.
@@ -189,6 +218,9 @@ impl Link {
         for (waiter, outcome) in done {
             let _ = waiter.send(outcome);
         }
+        if greeted {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
         Ok(())
     }
 
@@ -201,8 +233,8 @@ impl Link {
 /// Connects, passes replies on, and reconnects, until the task is aborted.
 pub(super) async fn keep_connected(link: Arc<Link>, endpoint: ClientEndpoint) {
     let mut pause = FIRST_PAUSE;
-    loop {
-        match endpoint.connect(link.address.clone(), link.replica).await {
+    for address in link.addresses.iter().cycle() {
+        match endpoint.connect(address.clone(), link.replica).await {
             Ok(channel) => {
                 let why = listen(&link, channel, &mut pause).await;
                 link.down(why);

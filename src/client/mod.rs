@@ -4,6 +4,7 @@
 
 mod error;
 mod link;
+mod links;
 mod session;
 
 use std::collections::BTreeMap;
@@ -13,19 +14,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use error::{ClientError, ConnectError, Rejected};
-use link::{Link, NotSent, keep_connected};
+use link::{Link, NotSent};
+use links::Links;
 use session::{BRIEF, Session, Ticket};
 
 // From a private room, because public signatures here use them.
-pub use crate::wire::{NoAnswer, Refusal, ServerInfo};
+pub use crate::wire::{Members, NoAnswer, Refusal, Role, ServerInfo};
 
 use crate::machine::{MAX_ANSWER, StateMachine, decode, encode};
 use crate::mesh::{self, ClientEndpoint, Credentials};
-use crate::types::{Address, ClientId, Consistency, Era, ReplicaId, RequestId};
+use crate::types::{Address, Change, ClientId, Consistency, Era, MemberId, Membership, RequestId};
 use crate::wire::{Ask, CLIENT_HEADER_BYTES, Outcome, Request};
 
 /// The pause between attempts while every replica refuses: it doubles from the first value up to
@@ -47,9 +48,12 @@ pub struct ClientConfig {
     /// The cluster's name, the client's name and credentials, and the bounds of its connections.
     pub network: mesh::ClientConfig,
     /// The replicas' addresses; one is enough.
-    pub replicas: BTreeMap<ReplicaId, Address>,
+    pub replicas: BTreeMap<MemberId, Address>,
+    /// Whether to go on with the members that these replicas tell of, which change while the
+    /// cluster runs. Without it, no other replica than these is asked.
+    pub follow: bool,
     /// The replica to prefer while it answers; otherwise the nearest.
-    pub prefer: Option<ReplicaId>,
+    pub prefer: Option<MemberId>,
     /// How long one replica may take to answer before another is asked. It may take longer while it
     /// answers earlier requests of this client.
     pub attempt: Duration,
@@ -69,12 +73,13 @@ impl ClientConfig {
         cluster: impl Into<String>,
         name: impl Into<String>,
         credentials: Credentials,
-        replicas: impl IntoIterator<Item = (ReplicaId, impl Into<Address>)>,
+        replicas: impl IntoIterator<Item = (MemberId, impl Into<Address>)>,
     ) -> ClientConfig {
         let replicas = replicas.into_iter().map(|(id, address)| (id, address.into())).collect();
         ClientConfig {
             network: mesh::ClientConfig::new(cluster, name, credentials),
             replicas,
+            follow: true,
             prefer: None,
             attempt: Duration::from_secs(2),
             patience: Duration::from_secs(10),
@@ -91,8 +96,8 @@ pub struct Client<S: StateMachine> {
 }
 
 struct Inner {
-    links: Vec<Arc<Link>>,
-    prefer: Option<ReplicaId>,
+    links: Arc<Links>,
+    prefer: Option<MemberId>,
     attempt: Duration,
     patience: Duration,
     session: Mutex<Session>,
@@ -100,8 +105,6 @@ struct Inner {
     name: String,
     changes: watch::Receiver<u64>,
     endpoint: ClientEndpoint,
-    /// One for each link; aborted with the client.
-    _tasks: JoinSet<()>,
 }
 
 impl<S: StateMachine> Client<S> {
@@ -121,26 +124,19 @@ impl<S: StateMachine> Client<S> {
         }
         let name = config.network.name.clone();
         let endpoint = ClientEndpoint::bind(config.network)?;
-        let (sender, changes) = watch::channel(0);
-        let link = |(id, address)| Arc::new(Link::new(id, address, sender.clone()));
-        let links: Vec<Arc<Link>> = config.replicas.into_iter().map(link).collect();
-        let mut tasks = JoinSet::new();
-        for link in &links {
-            tasks.spawn(keep_connected(Arc::clone(link), endpoint.clone()));
-        }
+        let links = Links::start(config.replicas, endpoint.clone(), config.follow);
         let inner = Inner {
+            changes: links.changes(),
             links,
             prefer: config.prefer,
             attempt: config.attempt,
             patience: config.patience,
             session: Mutex::new(Session::begin(&name, Era::FIRST)),
             name,
-            changes,
             endpoint,
-            _tasks: tasks,
         };
         inner.first_connection().await?;
-        let era = inner.links.iter().map(|link| link.era()).max().unwrap_or_default();
+        let era = inner.links.all().iter().map(|link| link.era()).max().unwrap_or_default();
         let brief = config.brief && config.patience <= BRIEF / 2;
         *lock(&inner.session) = match brief {
             true => Session::brief(&inner.name, era, SystemTime::now()),
@@ -205,8 +201,37 @@ impl<S: StateMachine> Client<S> {
         }
     }
 
+    /// The members of the cluster, as the next replica in order knows them.
+    ///
+    /// # Errors
+    /// As [`Client::execute`].
+    pub async fn members(&self) -> Result<Members, ClientError> {
+        match self.inner.ask(Ask::Members).await? {
+            Outcome::Members(members) => Ok(members),
+            _ => Err(ClientError::Unknown("another answer than was asked for".to_owned())),
+        }
+    }
+
+    /// Changes the members of the cluster while it runs, and returns the new list. Needs an
+    /// administrator's certificate. A member that is added has to be running, and connected with
+    /// the replica that is asked. With `force`, two members are accepted where neither may fail.
+    ///
+    /// # Errors
+    /// [`Rejected::NotChanged`] with the reason if it was not made; [`ClientError::Unknown`] if it
+    /// may be made later, which [`Client::members`] shows; otherwise as [`Client::execute`].
+    pub async fn change_members(
+        &self,
+        change: Change,
+        force: bool,
+    ) -> Result<Membership, ClientError> {
+        match self.inner.ask(Ask::ChangeMembers { change, force }).await? {
+            Outcome::Changed(list) => Ok(list),
+            _ => Err(ClientError::Unknown("another answer than was asked for".to_owned())),
+        }
+    }
+
     /// The connected replicas with their round trips, in the order of preference.
-    pub fn connected(&self) -> Vec<(ReplicaId, Duration)> {
+    pub fn connected(&self) -> Vec<(MemberId, Duration)> {
         self.inner.in_order().into_iter().map(|(rtt, link)| (link.replica, rtt)).collect()
     }
 
@@ -235,13 +260,14 @@ impl Inner {
         loop {
             let connected = self.in_order();
             let preferred = || connected.iter().any(|(_, link)| Some(link.replica) == self.prefer);
-            let all = connected.len() == self.links.len();
+            let links = self.links.all();
+            let all = connected.len() == links.len();
             if let Some((rtt, _)) = connected.first() {
                 if all || preferred() {
                     return Ok(());
                 }
                 enough = enough.min(Instant::now() + (*rtt * 4).max(Duration::from_millis(20)));
-            } else if self.links.iter().all(|link| link.last_error().is_some()) {
+            } else if links.iter().all(|link| link.last_error().is_some()) {
                 return Err(self.not_connected());
             }
             if timeout_at(enough, changes.changed()).await.is_err() {
@@ -253,7 +279,8 @@ impl Inner {
 
     fn not_connected(&self) -> ConnectError {
         let mut answered = false;
-        let failures = self.links.iter().map(|link| {
+        let links = self.links.all();
+        let failures = links.iter().map(|link| {
             let why = link.last_error();
             answered |= why.as_ref().is_some_and(|why| why.answered);
             let words = why.map_or_else(|| "no answer".to_owned(), |why| why.words);
@@ -264,11 +291,8 @@ impl Inner {
     }
 
     /// The connected links: the preferred one first, then by distance.
-    fn in_order(&self) -> Vec<(Duration, &Arc<Link>)> {
-        let links = self.links.iter();
-        let mut links: Vec<_> = links.filter_map(|link| Some((link.rtt()?, link))).collect();
-        links.sort_by_key(|(rtt, link)| (Some(link.replica) != self.prefer, *rtt));
-        links
+    fn in_order(&self) -> Vec<(Duration, Arc<Link>)> {
+        self.links.in_order(self.prefer)
     }
 
     async fn output<O: serde::de::DeserializeOwned>(&self, ask: Ask) -> Result<O, ClientError> {
@@ -298,7 +322,7 @@ impl Inner {
             };
             effort.tried.push(link.replica);
             let enough = deadline.min(Instant::now() + self.attempt);
-            match attempt(link, &request, enough, deadline).await {
+            match attempt(&link, &request, enough, deadline).await {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NotSent(NotSent::Down) => {}
                 Attempt::NotSent(NotSent::TooLarge { bytes, limit }) => {
@@ -317,7 +341,14 @@ impl Inner {
                     effort.without_quorum = 0;
                     effort.refusal = Some(Refusal::Expired(era));
                 }
+                Attempt::Refused(Refusal::NotChanged(why)) => {
+                    return Err(Rejected::NotChanged(why).into());
+                }
                 Attempt::Refused(refusal) => effort.note(refusal),
+                // A change of the members is not numbered: a second attempt would be another one.
+                Attempt::Unknown(why) if matches!(request.ask, Ask::ChangeMembers { .. }) => {
+                    return Err(ClientError::Unknown(why));
+                }
                 Attempt::Unknown(why) => effort.unknown = Some(why),
             }
         }
@@ -335,7 +366,7 @@ impl Inner {
     }
 
     /// The first link in order that was not tried in this round.
-    fn choose(&self, tried: &[ReplicaId]) -> Option<&Arc<Link>> {
+    fn choose(&self, tried: &[MemberId]) -> Option<Arc<Link>> {
         let order = self.in_order().into_iter().map(|(_, link)| link);
         order.into_iter().find(|link| !tried.contains(&link.replica))
     }
@@ -345,7 +376,7 @@ impl Inner {
 #[derive(Default)]
 struct Effort {
     /// The replicas tried in this round.
-    tried: Vec<ReplicaId>,
+    tried: Vec<MemberId>,
     rounds: u32,
     /// How many of them had no quorum.
     without_quorum: usize,

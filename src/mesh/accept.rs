@@ -31,7 +31,7 @@ pub(super) async fn keep_accepting(hub: Arc<Hub>) {
 
 fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
     let address = incoming.remote_address().ip();
-    let is_peer = hub.links().any(|link| link.is_at(address));
+    let is_peer = hub.links.is_peer_at(address);
     let source = Source::new(address, is_peer);
     // An attempt that cannot be asked again to prove its address has proven it already.
     let proven = incoming.remote_address_validated() || !incoming.may_retry();
@@ -53,7 +53,9 @@ fn open(hub: &Arc<Hub>, door: &Door, incoming: Incoming) {
 
 /// Logs how many lines were left out lately.
 fn sum_up(hub: &Hub) {
-    for (tally, what) in [(&*hub.refused, "refused"), (&*hub.cut_off, "cut off")] {
+    let tallies =
+        [(&*hub.refused, "refused"), (&*hub.cut_off, "cut off"), (&*hub.guests, "made by guests")];
+    for (tally, what) in tallies {
         let count = tally.left_out();
         if count > 0 {
             warn!(us = %hub.id, count, "more connections were {what} than are listed here");

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, MemberId};
 
 /// A list of replicas that cannot work, with the entry to blame.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("replica {} at {address} {why}", replica.number())]
 pub struct BadEntry {
     /// The replica of the entry.
-    pub replica: ReplicaId,
+    pub replica: MemberId,
     /// The entry's address.
     pub address: Address,
     /// What is wrong, as the rest of the error's sentence.
@@ -52,10 +52,10 @@ impl Reach {
 /// # Errors
 /// [`BadEntry`] for the first entry that cannot work.
 pub fn check_addresses(
-    replicas: &BTreeMap<ReplicaId, Address>,
-    own: Option<(ReplicaId, Option<SocketAddr>)>,
+    replicas: &BTreeMap<MemberId, Address>,
+    own: Option<(MemberId, Option<SocketAddr>)>,
 ) -> Result<(), BadEntry> {
-    let mut seen: BTreeMap<&Address, ReplicaId> = BTreeMap::new();
+    let mut seen: BTreeMap<&Address, MemberId> = BTreeMap::new();
     for (&replica, address) in replicas {
         let bad = |why: String| BadEntry { replica, address: address.clone(), why };
         let is_own = own.is_some_and(|(own, _)| own == replica);
@@ -96,13 +96,13 @@ fn check_from(listen: SocketAddr, addr: SocketAddr) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn list(addresses: &[&str]) -> BTreeMap<ReplicaId, Address> {
+    fn list(addresses: &[&str]) -> BTreeMap<MemberId, Address> {
         let addresses = addresses.iter().map(|text| text.parse().expect("an address"));
-        ReplicaId::all(addresses.len()).zip(addresses).collect()
+        MemberId::all(addresses.len()).zip(addresses).collect()
     }
 
-    fn own(listen: &str) -> Option<(ReplicaId, Option<SocketAddr>)> {
-        Some((ReplicaId::from_index(0), Some(listen.parse().expect("an address"))))
+    fn own(listen: &str) -> Option<(MemberId, Option<SocketAddr>)> {
+        Some((MemberId::new(1).unwrap(), Some(listen.parse().expect("an address"))))
     }
 
     #[test]

@@ -31,6 +31,17 @@ struct Live {
 }
 
 impl Arbiter {
+    /// The arbiter of a link. The lower id has committed generations up to `committed` on earlier
+    /// links to the same peer, which may remember them.
+    pub(super) fn after(committed: u64) -> Arbiter {
+        Arbiter { committed, ..Arbiter::default() }
+    }
+
+    /// The newest generation committed here.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+
     /// For the lower id: decides whether the connection on which the peer sent `hello` is
     /// committed, and returns its generation. `life` is this end's own. `silent` is a life of the
     /// peer that has not answered a probe.
@@ -110,17 +121,18 @@ impl Arbiter {
 mod tests {
     use super::*;
     use crate::mesh::Terms;
-    use crate::types::{Presence, ReplicaId};
+    use crate::types::{MemberId, Presence};
 
     fn hello(life: u64, lost: (u64, u64)) -> PeerHello {
         PeerHello {
             cluster: "alpha".into(),
-            from: ReplicaId::from_index(1),
-            to: ReplicaId::from_index(0),
+            from: MemberId::new(2).unwrap(),
+            to: MemberId::new(1).unwrap(),
             shown: Presence { life, ..Presence::default() },
             knows: Vec::new(),
             origin: 0,
-            epoch: 0,
+            epoch: None,
+            members: Default::default(),
             lost_life: lost.0,
             lost_generation: lost.1,
             generation: 0,
@@ -170,7 +182,7 @@ mod tests {
 
     #[test]
     fn another_process_replaces_only_one_that_is_silent() {
-        let clone = Refusal::Clone(ReplicaId::from_index(1));
+        let clone = Refusal::Clone(MemberId::new(2).unwrap());
         let mut low = Arbiter::default();
         assert_eq!(low.commit(1, &hello(2, (0, 0)), None), Ok(1));
         assert_eq!(low.life(), Some(2));

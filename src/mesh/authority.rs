@@ -1,19 +1,22 @@
 //! A cluster's certificate authority, made once by `isonomy init` or temporarily for a test. It
-//! alone decides who is `r2` and who is a client; nothing else in the mesh issues identities.
+//! alone decides who is `r2`, who is a client and who may change the members; nothing else in the
+//! mesh issues identities.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SubjectPublicKeyInfo,
+    BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
 use super::credentials::{Credentials, CredentialsError, Decoded, Role, certificate_has_name};
+use super::crypto;
 use super::names::{self, check_client, check_cluster};
-use crate::types::ReplicaId;
+use super::request::{self, Asked, common_name, issue};
+use crate::types::{MAX_REPLICAS, MemberId, ReplicaId};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Clocks differ: a new certificate is already valid for a reader whose clock is a day behind.
@@ -44,6 +47,18 @@ pub struct Issued {
     certificate: Certificate,
     key: KeyPair,
     root: CertificateDer<'static>,
+}
+
+/// A certificate for the key of a request.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The replica that asked.
+    pub id: MemberId,
+    /// Its certificate in PEM.
+    pub certificate_pem: String,
+    /// The hash of its public key, as [`Request::key_digest`](super::Request::key_digest) tells it
+    /// where the request was made.
+    pub key_digest: String,
 }
 
 impl Authority {
@@ -86,7 +101,7 @@ impl Authority {
         };
         // The issuer's name is derived from the cluster's, not read from the certificate. Issue
         // something and check whether the certificate verifies it.
-        let probe = ReplicaId::from_index(0);
+        let probe = MemberId::of(ReplicaId::from_index(0));
         let name = names::replica_name(cluster, probe);
         authority.issue_replica(probe)?.credentials()?.check_own(&name, Role::Replica).map_err(
             |error| {
@@ -118,9 +133,25 @@ impl Authority {
     ///
     /// # Errors
     /// If no certificate can be made, for example because there is no randomness.
-    pub fn issue_replica(&self, id: ReplicaId) -> Result<Issued, CredentialsError> {
+    pub fn issue_replica(&self, id: MemberId) -> Result<Issued, CredentialsError> {
         let name = names::replica_name(&self.cluster, id);
         self.issue(&name, &REPLICA, replica_end(id))
+    }
+
+    /// A certificate for the key of a request, which says who asks. Only the key and the name are
+    /// taken from it.
+    ///
+    /// # Errors
+    /// If the request cannot be read, if whoever made it does not have its key, or if it does not
+    /// ask for the certificate of one replica of this cluster.
+    pub fn sign(&self, request: &str) -> Result<Signed, CredentialsError> {
+        let Asked { id, key } = request::read(&self.cluster, request)?;
+        let name = names::replica_name(&self.cluster, id);
+        let key_digest = crypto::digest(&key);
+        let key = SubjectPublicKeyInfo::from_der(&key).map_err(issue)?;
+        let params = params(vec![name], &REPLICA, replica_end(id))?;
+        let certificate_pem = params.signed_by(&key, &self.issuer).map_err(issue)?.pem();
+        Ok(Signed { id, certificate_pem, key_digest })
     }
 
     /// A certificate for the client `name`, which must be one lower-case DNS label. It is not valid
@@ -131,7 +162,20 @@ impl Authority {
     pub fn issue_client(&self, name: &str) -> Result<Issued, CredentialsError> {
         check_client(name).map_err(issue)?;
         let name = names::client_name(&self.cluster, name);
-        self.issue(&name, &CLIENT, SystemTime::now() + CERTIFICATE_LIFETIME)
+        self.issue(&name, &CLIENT, client_end())
+    }
+
+    /// As [`Authority::issue_client`], for a client that may also change the members.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_client`].
+    pub fn issue_administrator(&self, name: &str) -> Result<Issued, CredentialsError> {
+        check_client(name).map_err(issue)?;
+        let names = vec![
+            names::client_name(&self.cluster, name),
+            names::administrator_name(&self.cluster, name),
+        ];
+        self.issue_as(names, &CLIENT, client_end())
     }
 
     /// A new certificate for replica `id` that replaces `old` and has the same key, so the private
@@ -139,35 +183,39 @@ impl Authority {
     ///
     /// # Errors
     /// If `old` is not a PEM certificate of that replica.
-    pub fn renew_replica(&self, id: ReplicaId, old: &str) -> Result<String, CredentialsError> {
-        self.renew(&names::replica_name(&self.cluster, id), &REPLICA, replica_end(id), old)
+    pub fn renew_replica(&self, id: MemberId, old: &str) -> Result<String, CredentialsError> {
+        self.renew(names::replica_name(&self.cluster, id), None, &REPLICA, replica_end(id), old)
     }
 
-    /// As [`Authority::renew_replica`], for the client `name`.
+    /// As [`Authority::renew_replica`], for the client `name`. An administrator stays one.
     ///
     /// # Errors
     /// If `old` is not a PEM certificate of that client.
     pub fn renew_client(&self, name: &str, old: &str) -> Result<String, CredentialsError> {
         check_client(name).map_err(issue)?;
+        let administrator = names::administrator_name(&self.cluster, name);
         let name = names::client_name(&self.cluster, name);
-        self.renew(&name, &CLIENT, SystemTime::now() + CERTIFICATE_LIFETIME, old)
+        self.renew(name, Some(administrator), &CLIENT, client_end(), old)
     }
 
+    /// `kept` is a second name of the new certificate, if the old one has it.
     fn renew(
         &self,
-        name: &str,
+        name: String,
+        kept: Option<String>,
         uses: &[ExtendedKeyUsagePurpose],
         not_after: SystemTime,
         old: &str,
     ) -> Result<String, CredentialsError> {
         let old = CertificateDer::from_pem_slice(old.as_bytes()).map_err(issue)?;
         // If files were mixed up, another key would get this name.
-        certificate_has_name(&old, name).map_err(|_| {
+        certificate_has_name(&old, &name).map_err(|_| {
             CredentialsError::Issue(format!("the certificate to renew is not that of {name}"))
         })?;
+        let kept = kept.filter(|kept| certificate_has_name(&old, kept).is_ok());
         let key = Decoded::new(&old).and_then(|it| it.public_key()).map_err(issue)?;
         let key = SubjectPublicKeyInfo::from_der(&key).map_err(issue)?;
-        let params = params(name, uses, not_after)?;
+        let params = params([name].into_iter().chain(kept).collect(), uses, not_after)?;
         Ok(params.signed_by(&key, &self.issuer).map_err(issue)?.pem())
     }
 
@@ -178,9 +226,18 @@ impl Authority {
         uses: &[ExtendedKeyUsagePurpose],
         not_after: SystemTime,
     ) -> Result<Issued, CredentialsError> {
+        self.issue_as(vec![name.to_owned()], uses, not_after)
+    }
+
+    fn issue_as(
+        &self,
+        names: Vec<String>,
+        uses: &[ExtendedKeyUsagePurpose],
+        not_after: SystemTime,
+    ) -> Result<Issued, CredentialsError> {
         let key = KeyPair::generate().map_err(issue)?;
         let certificate =
-            params(name, uses, not_after)?.signed_by(&key, &self.issuer).map_err(issue)?;
+            params(names, uses, not_after)?.signed_by(&key, &self.issuer).map_err(issue)?;
         Ok(Issued { certificate, key, root: self.certificate.clone() })
     }
 }
@@ -219,13 +276,15 @@ impl Issued {
     }
 }
 
+/// The first of the names also stands in the field for people.
 fn params(
-    name: &str,
+    names: Vec<String>,
     uses: &[ExtendedKeyUsagePurpose],
     not_after: SystemTime,
 ) -> Result<CertificateParams, CredentialsError> {
-    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(issue)?;
-    params.distinguished_name = common_name(name);
+    let shown = common_name(names.first().map_or("", String::as_str));
+    let mut params = CertificateParams::new(names).map_err(issue)?;
+    params.distinguished_name = shown;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = uses.to_vec();
     params.not_before = date(not_after.min(SystemTime::now()) - BACKDATE);
@@ -233,8 +292,14 @@ fn params(
     Ok(params)
 }
 
-fn replica_end(id: ReplicaId) -> SystemTime {
-    let earlier = STAGGER * u32::from(id.number() - 1);
+fn client_end() -> SystemTime {
+    SystemTime::now() + CERTIFICATE_LIFETIME
+}
+
+fn replica_end(id: MemberId) -> SystemTime {
+    // Numbers grow as members come and go. A certificate must not expire earlier and earlier.
+    let steps = (id.number() as usize - 1) % MAX_REPLICAS;
+    let earlier = STAGGER * u32::try_from(steps).expect("a cluster has few replicas");
     SystemTime::now() + CERTIFICATE_LIFETIME.saturating_sub(earlier)
 }
 
@@ -251,21 +316,10 @@ fn authority_params(cluster: &str) -> CertificateParams {
     params
 }
 
-fn common_name(name: &str) -> DistinguishedName {
-    let mut dn = DistinguishedName::new();
-    // This field holds 64 characters and identifies nothing here; the alternative names do.
-    dn.push(DnType::CommonName, name.chars().take(64).collect::<String>());
-    dn
-}
-
 fn date(at: SystemTime) -> OffsetDateTime {
     let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     i64::try_from(seconds)
         .ok()
         .and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok())
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-fn issue(error: impl std::fmt::Display) -> CredentialsError {
-    CredentialsError::Issue(error.to_string())
 }

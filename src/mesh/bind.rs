@@ -13,7 +13,7 @@ use super::MeshError;
 use super::addresses::Reach;
 use super::resolve::Resolver;
 use super::wan::{Wan, WanSocket};
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, MemberId};
 
 /// Binds a socket to this address. `[::]` also accepts IPv4, whatever the system's setting.
 pub(super) fn socket(addr: SocketAddr) -> Result<UdpSocket, MeshError> {
@@ -46,7 +46,7 @@ pub(super) async fn listen(address: &Address, resolver: &Resolver) -> Result<Udp
 }
 
 /// Warns if the socket is reachable only from this machine but peers are elsewhere.
-pub(super) fn warn_of_loopback(id: ReplicaId, own: &Address, local: SocketAddr, peers: &[Address]) {
+pub(super) fn warn_of_loopback(id: MemberId, own: &Address, local: SocketAddr, peers: &[Address]) {
     let is_elsewhere = |peer: &Address| match (peer.socket(), peer.name()) {
         (Some(addr), _) => !addr.ip().is_loopback(),
         (None, name) => name != Some("localhost"),

@@ -20,7 +20,7 @@ use super::refusal::{Closed, Refusal};
 use super::resolve::Resolver;
 use super::wan::Wan;
 use super::{Dropped, MeshError, bind, tls};
-use crate::types::{Address, ReplicaId};
+use crate::types::{Address, MemberId};
 
 /// How long [`ClientEndpoint::shutdown`] waits until the replicas have been told.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -122,7 +122,7 @@ impl ClientEndpoint {
     pub async fn connect(
         &self,
         address: impl Into<Address>,
-        replica: ReplicaId,
+        replica: MemberId,
     ) -> Result<ClientChannel, Closed> {
         let address = address.into();
         let name = replica_name(&self.cluster, replica);
@@ -143,7 +143,7 @@ impl ClientEndpoint {
     async fn greet(
         &self,
         connection: Connection,
-        replica: ReplicaId,
+        replica: MemberId,
     ) -> Result<ClientChannel, Closed> {
         let (mut tx, mut rx) = connection.open_bi().await?;
         let ours = ClientHello {

@@ -8,7 +8,7 @@ use super::credentials::Credentials;
 use super::resolve::Resolver;
 use super::terms::Terms;
 use super::wan::Wan;
-use crate::types::{Address, Presence, ReplicaId};
+use crate::types::{Address, MemberId, Presence};
 
 /// The configuration of [`Mesh::start`](super::Mesh::start).
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct MeshConfig {
     /// The cluster's name: lower-case DNS labels. Part of every certificate and every hello.
     pub cluster: String,
     /// This replica's id.
-    pub id: ReplicaId,
+    pub id: MemberId,
     /// What this replica says of itself to its peers. Its life changes at every start. Its
     /// directory is 0 if it keeps its records in memory. Each peer decides in
     /// [`Inbound::admit`](super::Inbound::admit) whether to accept it.
@@ -25,7 +25,7 @@ pub struct MeshConfig {
     /// with another origin are refused.
     pub origin: u64,
     /// What all replicas of the cluster must agree on; replicas with different terms refuse each
-    /// other. The members are filled in from `peers`.
+    /// other.
     pub terms: Terms,
     /// Where to listen for peers and clients. With port 0 the system chooses a port. A host name is
     /// resolved at the start.
@@ -34,7 +34,7 @@ pub struct MeshConfig {
     /// start.
     pub socket: Option<UdpSocket>,
     /// The other replicas and their addresses. An entry for this replica is not dialled.
-    pub peers: BTreeMap<ReplicaId, Address>,
+    pub peers: BTreeMap<MemberId, Address>,
     /// How to resolve host names; each dial resolves them again.
     pub resolver: Resolver,
     /// This replica's certificate and key, and the authorities it trusts.
@@ -51,7 +51,7 @@ impl MeshConfig {
     /// A configuration with no peers, the default terms and limits, and a real network.
     pub fn new(
         cluster: impl Into<String>,
-        id: ReplicaId,
+        id: MemberId,
         life: u64,
         listen: impl Into<Address>,
         credentials: Credentials,

@@ -13,6 +13,16 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// The SHA-256 of these bytes, in hexadecimal: what two people compare to see that they have the
+/// same key.
+#[cfg(feature = "authority")]
+pub(super) fn digest(bytes: &[u8]) -> String {
+    use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
+    let hash = suite.common.hash_provider.hash(bytes);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The clock for checking certificates. The default clock of rustls panics before 1970, and a
 /// machine without a battery may start with such a time. With this clock no certificate is valid
 /// then, and the error says so.
@@ -33,6 +43,13 @@ pub(super) fn unix_time(at: SystemTime) -> UnixTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "authority")]
+    #[test]
+    fn a_digest_is_what_other_programs_print() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(b"abc"), abc);
+    }
 
     #[test]
     fn a_clock_before_1970_makes_no_certificate_valid_and_nobody_panic() {

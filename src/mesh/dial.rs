@@ -1,5 +1,6 @@
-//! Dials one peer whenever it is not connected, with growing pauses.
+//! Dials each peer whenever it is not connected, with growing pauses.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +10,15 @@ use rand::RngExt;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::Hub;
 use super::link::Link;
+use super::links::{LinkUse, ToDial};
 use super::names::replica_name;
 use super::peer::{self, Established};
 use super::refusal::{Closed, Refusal};
+use crate::types::{Address, MemberId};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The higher id lets the lower dial first, because crossing dials waste one connection.
@@ -25,8 +28,25 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// A connection that lasted this long does not count as a failed attempt.
 const STABLE: Duration = Duration::from_secs(1);
 
-/// Runs until the mesh shuts down.
-pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
+/// Dials these peers from now on, and no others. An entry for this replica is not dialled.
+pub(super) fn set_peers(hub: &Arc<Hub>, mut peers: BTreeMap<MemberId, Address>) {
+    peers.remove(&hub.id);
+    for ToDial { link, ticket } in hub.links.set(peers) {
+        hub.spawn(keep_dialling(Arc::clone(hub), link, ticket));
+    }
+}
+
+/// Runs until the mesh shuts down, or until the peer is not to be dialled any longer.
+async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>, ticket: u64) {
+    tokio::select! {
+        () = link.dialled_no_longer_by(ticket) => {
+            info!(us = %hub.id, peer = %link.peer, "not dialled any longer");
+        }
+        () = dial_while_down(&hub, &link, ticket) => {}
+    }
+}
+
+async fn dial_while_down(hub: &Arc<Hub>, link: &Arc<Link>, ticket: u64) {
     let mut up = link.up();
     let mut pause = FIRST_PAUSE;
     if hub.id > link.peer {
@@ -42,13 +62,14 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
                     wait(&mut up, HEAD_START).await;
                 }
             } else {
-                pause_and_grow(&hub, &mut up, &mut pause).await;
+                pause_and_grow(hub, &mut up, &mut pause).await;
             }
             continue;
         }
-        match dial(&hub, &link).await {
+        let Some(own) = hub.links.enter_to_dial(link, ticket) else { return };
+        match dial(hub, own).await {
             Ok(established) => {
-                hub.spawn(peer::run(Arc::clone(&hub), established));
+                hub.spawn(peer::run(Arc::clone(hub), established));
                 continue;
             }
             Err(why) if why.is_routine() => debug!(us = %hub.id, peer = %link.peer, %why, "dial"),
@@ -56,8 +77,8 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
                 // Log each reason once: there are many attempts, and the status shows the last
                 // error.
                 if link.note_error(why.to_string()) {
-                    let addr = link.addr();
-                    warn!(us = %hub.id, peer = %link.peer, %addr, %why, "cannot connect");
+                    let addr = link.address().map(|it| it.to_string()).unwrap_or_default();
+                    warn!(us = %hub.id, peer = %link.peer, addr, %why, "cannot connect");
                 }
                 // The callback may end the process; give the other end time to receive the reason
                 // first.
@@ -65,7 +86,7 @@ pub(super) async fn keep_dialling(hub: Arc<Hub>, link: Arc<Link>) {
                 hub.inbound.on_refused(link.peer, &why);
             }
         }
-        pause_and_grow(&hub, &mut up, &mut pause).await;
+        pause_and_grow(hub, &mut up, &mut pause).await;
     }
 }
 
@@ -81,11 +102,12 @@ async fn wait(up: &mut Receiver<bool>, pause: Duration) {
     let _ = timeout(pause, up.wait_for(|up| *up)).await;
 }
 
-async fn dial(hub: &Hub, link: &Arc<Link>) -> Result<Established, Closed> {
+async fn dial(hub: &Hub, link: LinkUse) -> Result<Established, Closed> {
     let name = replica_name(&hub.cluster, link.peer);
     let endpoint = hub.endpoint().ok_or(Refusal::ShuttingDown)?;
     let attempt = async {
-        let addresses = hub.resolver.resolve(&link.addr(), hub.reach).await?;
+        let address = link.address().ok_or(Refusal::Done)?;
+        let addresses = hub.resolver.resolve(&address, hub.reach).await?;
         link.note_hosts(&addresses);
         let connection = first_to_answer(&addresses, |addr| {
             let connecting = endpoint.connect_with(hub.dialling.clone(), addr, &name);

@@ -10,6 +10,7 @@
 //! clients: client  → ClientHello replica  → ClientHello  then frames, on the same stream
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -19,11 +20,11 @@ use super::VERSION;
 use super::refusal::{Closed, Refusal};
 use super::terms::Terms;
 use super::votes::Votes;
-use crate::types::{Known, LogPosition, MAX_REPLICAS, Presence, ReplicaId, ReplicaSet};
+use crate::types::{Known, LogPosition, MAX_REPLICAS, MemberId, Presence};
 
 const MAGIC: [u8; 4] = *b"isnm";
 /// The longest hello in bytes; checked before any allocation for it.
-const MAX_HELLO_BYTES: usize = 3072;
+const MAX_HELLO_BYTES: usize = 4096;
 const PEER: u8 = 1;
 const CLIENT: u8 = 2;
 
@@ -31,16 +32,18 @@ const CLIENT: u8 = 2;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PeerHello {
     pub(super) cluster: String,
-    pub(super) from: ReplicaId,
-    pub(super) to: ReplicaId,
+    pub(super) from: MemberId,
+    pub(super) to: MemberId,
     /// What the sender says of itself. Its life distinguishes its process from all others.
     pub(super) shown: Presence,
     /// What the sender remembers of the others and of the receiver, in ascending order.
-    pub(super) knows: Vec<(ReplicaId, Known)>,
+    pub(super) knows: Vec<(MemberId, Known)>,
     /// The backup that the sender's cluster was restored from; 0 if it was not restored.
     pub(super) origin: u64,
-    /// The membership epoch; 0 until memberships change.
-    pub(super) epoch: u64,
+    /// The epoch that the sender is in; `None` if it has heard of none yet.
+    pub(super) epoch: Option<u32>,
+    /// The members of that epoch.
+    pub(super) members: BTreeSet<MemberId>,
     /// The receiver's life in the last connection that ended at the sender; 0 if there is none.
     pub(super) lost_life: u64,
     /// That connection's generation.
@@ -55,7 +58,7 @@ pub(super) struct PeerHello {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ClientHello {
     pub(super) cluster: String,
-    pub(super) to: ReplicaId,
+    pub(super) to: MemberId,
     /// The client's name in its certificate.
     pub(super) name: String,
 }
@@ -63,8 +66,8 @@ pub(super) struct ClientHello {
 impl PeerHello {
     pub(super) fn encode(&self) -> BytesMut {
         let mut out = preamble(PEER, &self.cluster);
-        out.put_u8(self.from.number());
-        out.put_u8(self.to.number());
+        out.put_u32_le(self.from.number());
+        out.put_u32_le(self.to.number());
         let (shown, terms) = (&self.shown, &self.terms);
         for field in [
             shown.directory,
@@ -72,11 +75,10 @@ impl PeerHello {
             shown.began.records(),
             shown.held.records(),
             self.origin,
-            self.epoch,
+            self.epoch.map_or(0, |epoch| u64::from(epoch) + 1),
             self.lost_life,
             self.lost_generation,
             self.generation,
-            terms.members.bits(),
             terms.idle_ms(),
             terms.skipped,
         ] {
@@ -85,6 +87,7 @@ impl PeerHello {
         out.put_slice(&[terms.votes.code(), terms.frames, terms.snapshots]);
         put_text(&mut out, &terms.protocol);
         put_memory(&mut out, &self.knows);
+        put_members(&mut out, &self.members);
         out
     }
 
@@ -100,14 +103,19 @@ impl PeerHello {
             held: LogPosition::new(field()?),
         };
         let (origin, epoch) = (field()?, field()?);
+        let epoch = match epoch.checked_sub(1).map(u32::try_from) {
+            None => None,
+            Some(Ok(epoch)) => Some(epoch),
+            Some(Err(_)) => return Err(Refusal::BadHello),
+        };
         let (lost_life, lost_generation, generation) = (field()?, field()?, field()?);
-        let members = ReplicaSet::from_bits(field()?);
         let session_idle = Duration::from_millis(field()?);
         let skipped = field()?;
         let votes = Votes::of_code(byte(&mut rest)?).ok_or(Refusal::BadHello)?;
         let (frames, snapshots) = (byte(&mut rest)?, byte(&mut rest)?);
         let protocol = text(&mut rest)?;
         let knows = memory(&mut rest)?;
+        let members = members(&mut rest)?;
         Ok(PeerHello {
             cluster,
             from,
@@ -116,10 +124,11 @@ impl PeerHello {
             knows,
             origin,
             epoch,
+            members,
             lost_life,
             lost_generation,
             generation,
-            terms: Terms { members, protocol, session_idle, votes, skipped, frames, snapshots },
+            terms: Terms { protocol, session_idle, votes, skipped, frames, snapshots },
         })
     }
 }
@@ -127,7 +136,7 @@ impl PeerHello {
 impl ClientHello {
     pub(super) fn encode(&self) -> BytesMut {
         let mut out = preamble(CLIENT, &self.cluster);
-        out.put_u8(self.to.number());
+        out.put_u32_le(self.to.number());
         put_text(&mut out, &self.name);
         out
     }
@@ -222,10 +231,11 @@ fn number(rest: &mut &[u8]) -> Result<u64, Refusal> {
 }
 
 /// What is remembered of replicas, preceded by their number.
-fn put_memory(out: &mut BytesMut, knows: &[(ReplicaId, Known)]) {
+fn put_memory(out: &mut BytesMut, knows: &[(MemberId, Known)]) {
     out.put_u8(u8::try_from(knows.len()).expect("no more than there are replicas"));
     for (replica, Known { directory, life, began, held }) in knows {
-        out.put_slice(&[replica.number(), began.is_some().into()]);
+        out.put_u32_le(replica.number());
+        out.put_u8(began.is_some().into());
         let began = began.unwrap_or_default();
         for field in [*directory, *life, began.records(), held.records()] {
             out.put_u64_le(field);
@@ -233,7 +243,7 @@ fn put_memory(out: &mut BytesMut, knows: &[(ReplicaId, Known)]) {
     }
 }
 
-fn memory(rest: &mut &[u8]) -> Result<Vec<(ReplicaId, Known)>, Refusal> {
+fn memory(rest: &mut &[u8]) -> Result<Vec<(MemberId, Known)>, Refusal> {
     let count = usize::from(byte(rest)?);
     if count > MAX_REPLICAS {
         return Err(Refusal::BadHello);
@@ -252,27 +262,55 @@ fn memory(rest: &mut &[u8]) -> Result<Vec<(ReplicaId, Known)>, Refusal> {
     Ok(knows)
 }
 
-fn replica(rest: &mut &[u8]) -> Result<ReplicaId, Refusal> {
-    rest.try_get_u8().ok().and_then(ReplicaId::new).ok_or(Refusal::BadHello)
+/// The members of an epoch, preceded by how many there are.
+fn put_members(out: &mut BytesMut, members: &BTreeSet<MemberId>) {
+    out.put_u8(u8::try_from(members.len()).expect("no more than a cluster has"));
+    for member in members {
+        out.put_u32_le(member.number());
+    }
+}
+
+fn members(rest: &mut &[u8]) -> Result<BTreeSet<MemberId>, Refusal> {
+    let count = usize::from(byte(rest)?);
+    if count > MAX_REPLICAS {
+        return Err(Refusal::BadHello);
+    }
+    let mut members = BTreeSet::new();
+    for _ in 0..count {
+        let member = replica(rest)?;
+        if members.last().is_some_and(|before| *before >= member) {
+            return Err(Refusal::BadHello);
+        }
+        members.insert(member);
+    }
+    Ok(members)
+}
+
+fn replica(rest: &mut &[u8]) -> Result<MemberId, Refusal> {
+    rest.try_get_u32_le().ok().and_then(MemberId::new).ok_or(Refusal::BadHello)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
 
-    fn known(of: u8, began: Option<u64>) -> (ReplicaId, Known) {
-        let (began, held) = (began.map(LogPosition::new), LogPosition::new(4));
-        (ReplicaId::new(of).unwrap(), Known { directory: 3, life: 2, began, held })
+    fn id(number: u32) -> MemberId {
+        MemberId::new(number).unwrap()
     }
 
-    fn peer() -> PeerHello {
+    fn known(of: u32, began: Option<u64>) -> (MemberId, Known) {
+        let (began, held) = (began.map(LogPosition::new), LogPosition::new(4));
+        (id(of), Known { directory: 3, life: 2, began, held })
+    }
+
+    pub(in crate::mesh) fn peer() -> PeerHello {
         PeerHello {
             cluster: "alpha".into(),
-            from: ReplicaId::from_index(0),
-            to: ReplicaId::from_index(2),
+            from: id(1),
+            to: id(3),
             shown: Presence {
                 directory: 8,
                 life: u64::MAX,
@@ -281,12 +319,12 @@ mod tests {
             },
             knows: vec![known(1, Some(2)), known(3, None)],
             origin: 9,
-            epoch: 0,
+            epoch: Some(0),
+            members: MemberId::all(3).collect(),
             lost_life: 5,
             lost_generation: 6,
             generation: 4,
             terms: Terms {
-                members: ReplicaSet::all(3),
                 protocol: "multi-paxos".into(),
                 votes: Votes::HandedOver,
                 skipped: 3,
@@ -302,12 +340,14 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(PeerHello::decode(&bytes[..cut]), Err(Refusal::BadHello));
         }
-        let stranger = PeerHello { knows: Vec::new(), ..peer() };
+        let members = BTreeSet::new();
+        let stranger = PeerHello { knows: Vec::new(), epoch: None, members, ..peer() };
         assert_eq!(PeerHello::decode(&stranger.encode()), Ok(stranger));
         let twice = PeerHello { knows: vec![known(1, None); 2], ..peer() };
         assert_eq!(PeerHello::decode(&twice.encode()), Err(Refusal::BadHello));
-        let client =
-            ClientHello { cluster: "alpha".into(), to: ReplicaId::from_index(1), name: "a".into() };
+        let late = PeerHello { from: id(u32::MAX), epoch: Some(u32::MAX), ..peer() };
+        assert_eq!(PeerHello::decode(&late.encode()), Ok(late));
+        let client = ClientHello { cluster: "alpha".into(), to: id(2), name: "a".into() };
         let bytes = client.encode();
         assert_eq!(ClientHello::decode(&bytes), Ok(client));
         assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello));
@@ -315,16 +355,36 @@ mod tests {
 
     #[test]
     fn the_longest_hello_is_not_too_long() {
-        let all = || (1..=u8::try_from(MAX_REPLICAS).unwrap()).map(|of| known(of, Some(1)));
+        let all = || (1..=u32::try_from(MAX_REPLICAS).unwrap()).map(|of| known(of, Some(1)));
         let name = "n".repeat(255);
         let terms = Terms { protocol: name.clone(), ..Terms::default() };
-        let longest = PeerHello { cluster: name, terms, knows: all().collect(), ..peer() };
+        let members = MemberId::all(MAX_REPLICAS).collect();
+        let longest = PeerHello { cluster: name, terms, knows: all().collect(), members, ..peer() };
         let bytes = longest.encode();
         assert!(bytes.len() <= MAX_HELLO_BYTES, "{} bytes", bytes.len());
         assert_eq!(PeerHello::decode(&bytes), Ok(longest.clone()));
         let knows = all().chain(all().take(1)).collect();
-        let more = PeerHello { knows, ..longest };
+        let more = PeerHello { knows, ..longest.clone() };
         assert_eq!(PeerHello::decode(&more.encode()), Err(Refusal::BadHello));
+        let members = (1..=64).map(id).collect();
+        let more = PeerHello { members, ..longest };
+        assert_eq!(PeerHello::decode(&more.encode()), Err(Refusal::BadHello));
+    }
+
+    #[test]
+    fn a_list_out_of_order_and_an_epoch_beyond_all_are_refused() {
+        let bytes = peer().encode();
+        let members = bytes.len() - 12;
+        // The version, the kind, the cluster, two numbers, the presence and the origin.
+        let epoch = 4 + 2 + 1 + 6 + 8 + 32 + 8;
+        assert_eq!(bytes[epoch], 1, "here is the epoch");
+        let twice = [bytes[members..members + 4].to_vec(), bytes[members..members + 8].to_vec()];
+        let (twice, none, beyond) = (twice.concat(), vec![0; 4], vec![2, 0, 0, 0, 1]);
+        for (at, what) in [(members, twice), (members, none), (epoch, beyond)] {
+            let mut bytes = bytes.clone();
+            bytes[at..at + what.len()].copy_from_slice(&what);
+            assert_eq!(PeerHello::decode(&bytes), Err(Refusal::BadHello), "{what:?}");
+        }
     }
 
     #[test]

@@ -13,14 +13,14 @@ use tracing::info;
 use super::addresses::{Reach, check_addresses};
 use super::config::{ConnectionLimits, MeshConfig};
 use super::credentials::Role;
-use super::link::Link;
+use super::links::Links;
 use super::names::{check_cluster, replica_name};
 use super::places::Places;
 use super::refusal::Refusal;
 use super::resolve::Resolver;
 use super::tally::Tally;
 use super::{Inbound, MeshError, Terms, bind, tls};
-use crate::types::{Address, MAX_REPLICAS, Presence, ReplicaId};
+use crate::types::{Address, MemberId, Presence};
 
 /// How long queued frames may take to be sent at shutdown.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 pub(super) struct Hub {
     pub(super) cluster: String,
-    pub(super) id: ReplicaId,
+    pub(super) id: MemberId,
     /// What this replica says of itself.
     pub(super) presence: Presence,
     pub(super) origin: u64,
@@ -44,10 +44,11 @@ pub(super) struct Hub {
     pub(super) places: Arc<Places>,
     /// Bounds the log lines about refused strangers.
     pub(super) refused: Arc<Tally>,
+    /// Bounds the log lines about guests that come and go.
+    pub(super) guests: Arc<Tally>,
     /// Bounds the log lines about clients that were cut off.
     pub(super) cut_off: Arc<Tally>,
-    /// Indexed by replica; `None` for this one and for those that are not peers.
-    links: Vec<Option<Arc<Link>>>,
+    pub(super) links: Arc<Links>,
     /// Shutdown has begun.
     closing: AtomicBool,
     /// Both are removed at the end, because they keep the socket open.
@@ -63,8 +64,10 @@ impl Hub {
     ) -> Result<Hub, MeshError> {
         check(&config)?;
         let MeshConfig { cluster, id, presence, listen, socket, peers, resolver, .. } = config;
-        let MeshConfig { credentials, limits, congestion, wan, origin, mut terms, .. } = config;
-        terms.members = peers.keys().copied().chain([id]).collect();
+        let MeshConfig { credentials, limits, congestion, wan, origin, terms, .. } = config;
+        // Then the configured peers are checked. Others that the cluster has agreed on since must
+        // not keep a replica from starting.
+        let is_prepared = socket.is_some();
         let server = tls::server_config(&credentials, &limits, congestion)?;
         let dialling = tls::client_config(&credentials, &limits, congestion, tls::PEER_ALPN)?;
         let socket = match socket {
@@ -76,20 +79,20 @@ impl Hub {
             why: error.to_string(),
         };
         let local_addr = socket.local_addr().map_err(unusable)?;
-        check_addresses(&peers, Some((id, Some(local_addr))))?;
+        if !is_prepared {
+            check_addresses(&peers, Some((id, Some(local_addr))))?;
+        }
         let others: Vec<Address> =
             peers.iter().filter(|(peer, _)| **peer != id).map(|(_, addr)| addr.clone()).collect();
         bind::warn_of_loopback(id, &listen, local_addr, &others);
         let buffers = limits.socket_buffer_bytes;
         let endpoint =
             bind::endpoint(socket, Some(server), wan.as_ref(), buffers).map_err(unusable)?;
-        let mut links = vec![None; MAX_REPLICAS];
-        for (peer, addr) in peers.into_iter().filter(|(peer, _)| *peer != id) {
-            links[peer.index()] = Some(Arc::new(Link::new(peer, addr, &limits)));
-        }
         let hub = Hub {
             places: Arc::new(Places::new(&limits)),
+            links: Arc::new(Links::new(&limits)),
             refused: Arc::default(),
+            guests: Arc::default(),
             cut_off: Arc::default(),
             id,
             presence,
@@ -102,23 +105,12 @@ impl Hub {
             reach: Reach::of(local_addr),
             resolver,
             dialling,
-            links,
             closing: AtomicBool::new(false),
             endpoint: Mutex::new(Some(endpoint)),
             tasks: Mutex::new(Some(JoinSet::new())),
         };
         info!(us = %hub.id, addr = %local_addr, cluster = %hub.cluster, "listening");
         Ok(hub)
-    }
-
-    /// The peer with this id.
-    pub(super) fn link(&self, peer: ReplicaId) -> Option<&Arc<Link>> {
-        self.links.get(peer.index())?.as_ref()
-    }
-
-    /// All peers, in order of their ids.
-    pub(super) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
-        self.links.iter().flatten()
     }
 
     /// The endpoint to dial from, until shutdown begins.
@@ -138,13 +130,16 @@ impl Hub {
     /// Closes everything at once.
     pub(super) fn stop(&self) {
         self.closing.store(true, Ordering::Release);
-        if let Some(mut tasks) = lock(&self.tasks).take() {
+        // A guest's link goes with its task.
+        let links = self.links.all();
+        let tasks = lock(&self.tasks).take();
+        if let Some(mut tasks) = tasks {
             tasks.abort_all();
         }
         let endpoint = lock(&self.endpoint).take();
         if let Some(endpoint) = endpoint {
             close(&endpoint);
-            self.links().for_each(|link| link.close(&*self.inbound));
+            links.iter().for_each(|link| link.close(&*self.inbound));
         }
     }
 
@@ -154,10 +149,11 @@ impl Hub {
         // From here on no new connection is accepted, and an ended one is not dialled again.
         self.closing.store(true, Ordering::Release);
         endpoint.set_server_config(None);
-        self.links().for_each(|link| link.finish());
+        let links = self.links.all();
+        links.iter().for_each(|link| link.finish());
         self.places.finish();
         let flushed = async {
-            for link in self.links() {
+            for link in &links {
                 let _ = link.up().wait_for(|up| !up).await;
             }
             self.places.wait_none().await;
@@ -170,7 +166,7 @@ impl Hub {
         if let Some(mut tasks) = tasks {
             tasks.shutdown().await;
         }
-        self.links().for_each(|link| link.close(&*self.inbound));
+        links.iter().for_each(|link| link.close(&*self.inbound));
         drop(lock(&self.endpoint).take());
         // QUIC's own task releases the socket when it next runs.
         tokio::task::yield_now().await;

@@ -15,7 +15,7 @@ use super::queue::Outbox;
 use super::refusal::Refusal;
 use super::stream::{Counters, count};
 use super::{Dropped, Inbound, Lane};
-use crate::types::{Address, Presence, ReplicaId};
+use crate::types::{Address, MemberId, Presence};
 
 /// One peer.
 ///
@@ -24,7 +24,7 @@ use crate::types::{Address, Presence, ReplicaId};
 ///    the outer of the two locks.
 /// 2. At most one connection is current; the state holds its serial, which opens both queues.
 pub(super) struct Link {
-    pub(super) peer: ReplicaId,
+    pub(super) peer: MemberId,
     pub(super) counters: Counters,
     lanes: [Outbox; Lane::ALL.len()],
     /// The serial of the connection that the node was told is up; 0 if none. Locked during the
@@ -32,11 +32,14 @@ pub(super) struct Link {
     told: Mutex<u64>,
     state: Mutex<LinkState>,
     up: watch::Sender<bool>,
+    /// The ticket of the task that dials it; 0 if it is not dialled.
+    ticket: watch::Sender<u64>,
 }
 
 struct LinkState {
-    addr: Address,
-    /// The hosts that `addr` resolved to at the last dial.
+    /// Where it is dialled; `None` if it is not.
+    address: Option<Address>,
+    /// The hosts that the address resolved to at the last dial.
     hosts: Vec<IpAddr>,
     arbiter: Arbiter,
     /// The number of connections that became current.
@@ -54,9 +57,10 @@ struct LinkState {
 #[non_exhaustive]
 pub struct PeerStatus {
     /// The peer.
-    pub peer: ReplicaId,
-    /// The address at which it is dialled.
-    pub addr: Address,
+    pub peer: MemberId,
+    /// The address at which it is dialled. `None` if it is not dialled: it is no member here, and
+    /// has connected by itself.
+    pub addr: Option<Address>,
     /// Whether frames can pass.
     pub connected: bool,
     /// Its life, while connected; it changes at each of its starts.
@@ -80,16 +84,17 @@ pub struct PeerStatus {
 }
 
 impl Link {
-    pub(super) fn new(peer: ReplicaId, addr: Address, limits: &ConnectionLimits) -> Link {
-        let arbiter = Arbiter::default();
+    /// A link that is not dialled yet. Generations up to `committed` were used before it.
+    pub(super) fn new(peer: MemberId, limits: &ConnectionLimits, committed: u64) -> Link {
+        let arbiter = Arbiter::after(committed);
         Link {
             peer,
             counters: Counters::default(),
             lanes: Lane::ALL.map(|_| Outbox::new(limits.peer_queue_bytes, limits.peer_frame_bytes)),
             told: Mutex::new(0),
             state: Mutex::new(LinkState {
-                hosts: addr.socket().iter().map(|addr| addr.ip().to_canonical()).collect(),
-                addr,
+                address: None,
+                hosts: Vec::new(),
                 arbiter,
                 serial: 0,
                 connection: None,
@@ -98,6 +103,7 @@ impl Link {
                 told_flushing: false,
             }),
             up: watch::Sender::new(false),
+            ticket: watch::Sender::new(0),
         }
     }
 
@@ -234,12 +240,57 @@ impl Link {
         self.state().arbiter.lost()
     }
 
-    pub(super) fn addr(&self) -> Address {
-        self.state().addr.clone()
+    /// The highest generation committed here.
+    pub(super) fn committed(&self) -> u64 {
+        self.state().arbiter.committed()
     }
 
-    pub(super) fn set_addr(&self, addr: Address) {
-        self.state().addr = addr;
+    /// Where it is dialled; `None` if it is not.
+    pub(super) fn address(&self) -> Option<Address> {
+        self.state().address.clone()
+    }
+
+    /// Sets another address from the next attempt on.
+    pub(super) fn set_address(&self, address: Address) {
+        let mut state = self.state();
+        state.hosts = address.socket().iter().map(|it| it.ip().to_canonical()).collect();
+        state.address = Some(address);
+    }
+
+    /// It is dialled from now on, by the task with this ticket.
+    pub(super) fn begin_dialling(&self, address: Address, ticket: u64) {
+        self.set_address(address);
+        self.ticket.send_replace(ticket);
+    }
+
+    /// It is not dialled any longer. A connection stays.
+    pub(super) fn end_dialling(&self) {
+        {
+            let mut state = self.state();
+            (state.address, state.hosts) = (None, Vec::new());
+        }
+        self.ticket.send_replace(0);
+    }
+
+    pub(super) fn is_dialled(&self) -> bool {
+        *self.ticket.borrow() != 0
+    }
+
+    pub(super) fn is_dialled_by(&self, ticket: u64) -> bool {
+        *self.ticket.borrow() == ticket
+    }
+
+    /// Waits until the task with this ticket is not to dial any longer.
+    pub(super) async fn dialled_no_longer_by(&self, ticket: u64) {
+        // The sender lives as long as this link.
+        let _ = self.ticket.subscribe().wait_for(|now| *now != ticket).await;
+    }
+
+    /// Closes the current connection, if any, with this reason.
+    pub(super) fn refuse(&self, why: &Refusal) {
+        if let Some(connection) = &self.state().connection {
+            why.close(connection);
+        }
     }
 
     /// Stores the error for the status; true if it differs from the last one.
@@ -255,7 +306,7 @@ impl Link {
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         PeerStatus {
             peer: self.peer,
-            addr: state.addr.clone(),
+            addr: state.address.clone(),
             connected: state.connection.is_some(),
             life: state.arbiter.life(),
             rtt: state.connection.as_ref().map(quinn::Connection::rtt),

@@ -9,10 +9,11 @@
 //! Read the files in this order; each uses only those before it:
 //!
 //! 1. what both ends must agree on: `votes`, `refusal`, `terms`, `hello`;
-//! 2. identities: `names`, `crypto`, `credentials`, `authority`;
+//! 2. identities: `names`, `crypto`, `credentials`, `request`, `authority`;
 //! 3. addresses: `addresses`, `resolve`, `wan`, `bind`; and settings: `config`, `tls`;
 //! 4. frames: `framing`, `account`, `queue`, `stream`;
-//! 5. peers: `arbiter`, `link`, what all tasks share (`tally`, `places`, `hub`), `peer`, `dial`;
+//! 5. peers: `arbiter`, `link`, `links`, what all tasks share (`tally`, `places`, `hub`), `peer`,
+//!    `dial`;
 //! 6. clients: `pipe`, and `client` for their own end; then `door` and `accept`, for both.
 //!
 //! Frames on one lane arrive in order and at most once while a connection lasts. Frames under way
@@ -36,12 +37,15 @@ mod framing;
 mod hello;
 mod hub;
 mod link;
+mod links;
 mod names;
 mod peer;
 mod pipe;
 mod places;
 mod queue;
 mod refusal;
+#[cfg(feature = "authority")]
+mod request;
 mod resolve;
 mod stream;
 mod tally;
@@ -54,6 +58,7 @@ mod wan;
 #[cfg(feature = "authority")]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -62,24 +67,27 @@ use bytes::Bytes;
 pub use account::Account;
 pub use addresses::{BadEntry, check_addresses};
 #[cfg(feature = "authority")]
-pub use authority::{Authority, Issued};
+pub use authority::{Authority, Issued, Signed};
 pub use client::{ClientChannel, ClientConfig, ClientEndpoint};
 pub use config::{Congestion, ConnectionLimits, MeshConfig};
 pub use credentials::{Credentials, CredentialsError, Expiring, WARN_DAYS, certificate_end};
 use hub::Hub;
 pub use link::PeerStatus;
+pub use links::Traffic;
 pub use names::BadName;
 pub use pipe::{ClientConnection, FrameSender};
 pub use refusal::{Closed, Refusal};
+#[cfg(feature = "authority")]
+pub use request::Request;
 pub use resolve::Resolver;
 pub use terms::Terms;
 pub use votes::Votes;
 pub use wan::{Wan, WanControl};
 
-use crate::types::{Address, Known, LogPosition, Presence, ReplicaId};
+use crate::types::{Address, Known, LogPosition, MemberId, Presence};
 
 /// The version of the hello and of the framing.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 
 /// Which of the two streams to a peer a frame takes. Frames keep their order within a lane only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +118,20 @@ impl Lane {
     }
 }
 
+/// What a replica says of itself and of others when a connection begins. It changes while the mesh
+/// runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Introduction {
+    /// How much of the local log is durable.
+    pub held: LogPosition,
+    /// What is remembered of replicas, in ascending order; at most as many as a cluster has.
+    pub knows: Vec<(MemberId, Known)>,
+    /// The epoch that the replica is in; `None` for a stranger, which has heard of none yet.
+    pub epoch: Option<u32>,
+    /// The members of that epoch, among which quorums are counted.
+    pub members: BTreeSet<MemberId>,
+}
+
 /// The node's handlers. The mesh calls them on its own tasks: never block.
 ///
 /// For one peer the calls come one at a time and in this order: up, frames, down, up, … Calls for
@@ -121,15 +143,15 @@ pub trait Inbound: Send + Sync + 'static {
     ///
     /// A frame shares the memory of the packets it came in, up to 64 KiB: copy what you keep for
     /// long.
-    fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>);
+    fn on_frames(&self, from: MemberId, frames: &mut Vec<Bytes>);
 
-    /// What to tell others in a hello: how much of the local log is durable, and what is remembered
-    /// of all replicas, in ascending order. By default nothing.
-    fn introduce(&self) -> (LogPosition, Vec<(ReplicaId, Known)>) {
-        (LogPosition::default(), Vec::new())
+    /// What to tell others in a hello. By default nothing: the replica is a stranger.
+    fn introduce(&self) -> Introduction {
+        Introduction::default()
     }
 
-    /// Whether `peer` may connect with the state in `shown`. It has proven its id and agrees on the
+    /// Whether `peer` may connect with the state in `shown`. It need not be among those that are
+    /// dialled: every replica of this cluster may connect. It has proven its id and agrees on the
     /// terms; `knows` is what it remembers of this replica and of others. Called before each
     /// connection, on a thread that may block; possibly more than once, and for several peers at a
     /// time. By default every peer may connect.
@@ -138,25 +160,25 @@ pub trait Inbound: Send + Sync + 'static {
     /// The reason, which the peer is told.
     fn admit(
         &self,
-        peer: ReplicaId,
+        peer: MemberId,
         shown: Presence,
-        knows: &[(ReplicaId, Known)],
+        knows: &[(MemberId, Known)],
     ) -> Result<(), Refusal> {
         let _ = (peer, shown, knows);
         Ok(())
     }
 
     /// This replica has refused `peer`, or `peer` has refused it. May be called repeatedly.
-    fn on_refused(&self, peer: ReplicaId, why: &Closed) {
+    fn on_refused(&self, peer: MemberId, why: &Closed) {
         let _ = (peer, why);
     }
 
     /// Frames can now pass to and from `peer`, which has described itself in `shown`. Earlier
     /// frames to it may have been lost.
-    fn on_peer_up(&self, peer: ReplicaId, shown: Presence);
+    fn on_peer_up(&self, peer: MemberId, shown: Presence);
 
-    /// The connection to `peer` is lost; the mesh dials it again.
-    fn on_peer_down(&self, peer: ReplicaId);
+    /// The connection to `peer` is lost; the mesh dials it again, if it dials it at all.
+    fn on_peer_down(&self, peer: MemberId);
 
     /// A client has connected and proven its name.
     fn on_client(&self, client: ClientConnection);
@@ -180,7 +202,7 @@ pub enum Dropped {
         /// The largest allowed.
         limit: usize,
     },
-    /// That replica is not a configured peer, or is this one.
+    /// That replica is neither dialled nor connected, or is this one.
     #[error("no such peer")]
     UnknownPeer,
 }
@@ -259,12 +281,11 @@ impl Mesh {
     /// no error: see [`Mesh::peers`].
     pub async fn start(config: MeshConfig, inbound: impl Inbound) -> Result<Mesh, MeshError> {
         let (own_dates, authorities) = config.credentials.dates();
+        let peers = config.peers.clone();
         let hub = Arc::new(Hub::open(config, Arc::new(inbound)).await?);
         hub.spawn(accept::keep_accepting(Arc::clone(&hub)));
         hub.spawn(credentials::keep_warning(hub.id, own_dates, authorities));
-        for link in hub.links() {
-            hub.spawn(dial::keep_dialling(Arc::clone(&hub), Arc::clone(link)));
-        }
+        dial::set_peers(&hub, peers);
         Ok(Mesh { _stop: Arc::new(StopOnDrop(Arc::clone(&hub))), hub })
     }
 
@@ -288,8 +309,8 @@ impl Mesh {
     /// # Errors
     /// [`Dropped`], which is also counted, if the peer is not connected, the lane's queue is full,
     /// or the frame is larger than `limits.peer_frame_bytes`.
-    pub fn send(&self, to: ReplicaId, lane: Lane, frame: Bytes) -> Result<(), Dropped> {
-        self.hub.link(to).ok_or(Dropped::UnknownPeer)?.send(lane, frame)
+    pub fn send(&self, to: MemberId, lane: Lane, frame: Bytes) -> Result<(), Dropped> {
+        self.hub.links.get(to).ok_or(Dropped::UnknownPeer)?.send(lane, frame)
     }
 
     /// The address where this mesh listens, with the port that the system chose if none was given.
@@ -297,9 +318,15 @@ impl Mesh {
         self.hub.local_addr
     }
 
-    /// The status of every peer, in order of their ids.
+    /// The status of every peer, and of every guest: a replica of this cluster that is not dialled
+    /// and has connected by itself. In order of their numbers.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.hub.links().map(|link| link.status()).collect()
+        self.hub.links.all().iter().map(|link| link.status()).collect()
+    }
+
+    /// What was carried to and from all of them, including those that are gone.
+    pub fn traffic(&self) -> Traffic {
+        self.hub.links.traffic()
     }
 
     /// The number of connected clients.
@@ -307,10 +334,21 @@ impl Mesh {
         self.hub.places.count()
     }
 
-    /// Sets another address to dial `peer` at from now on; a live connection stays. False if there
-    /// is no such peer.
-    pub fn set_peer_addr(&self, peer: ReplicaId, addr: impl Into<Address>) -> bool {
-        self.hub.link(peer).map(|link| link.set_addr(addr.into())).is_some()
+    /// Dials these replicas from now on, and no others. An entry for this replica is not dialled.
+    /// Connections stay: that of a replica that is dialled at another address from now on, and that
+    /// of one that is not dialled any longer, which is a guest as long as it lasts.
+    ///
+    /// Call it within a tokio runtime, as [`Mesh::start`].
+    pub fn set_peers(&self, peers: BTreeMap<MemberId, Address>) {
+        dial::set_peers(&self.hub, peers);
+    }
+
+    /// Closes the connection to `peer`, if there is one, with this reason. It is dialled again if
+    /// it is a peer that is dialled at all.
+    pub fn disconnect(&self, peer: MemberId, why: &Refusal) {
+        if let Some(link) = self.hub.links.get(peer) {
+            link.refuse(why);
+        }
     }
 
     /// Accepts nothing more, sends queued frames (for at most a second) and closes every connection

@@ -1,7 +1,7 @@
 //! The names in certificates: `r2.<cluster>` for a replica, `alice.client.<cluster>` for a client.
 //! Built and checked in this one place, so that both ends agree.
 
-use crate::types::ReplicaId;
+use crate::types::MemberId;
 
 /// The longest cluster or client name, in bytes; with its prefix it still fits into a DNS name.
 const MAX_NAME_BYTES: usize = 190;
@@ -14,13 +14,19 @@ const MAX_NAME_BYTES: usize = 190;
 pub struct BadName(pub String);
 
 /// The name in a replica's certificate.
-pub(super) fn replica_name(cluster: &str, id: ReplicaId) -> String {
+pub(super) fn replica_name(cluster: &str, id: MemberId) -> String {
     format!("{id}.{cluster}")
 }
 
 /// The name in a client's certificate.
 pub(super) fn client_name(cluster: &str, client: &str) -> String {
     format!("{client}.client.{cluster}")
+}
+
+/// The name that an administrator's certificate has besides its name as a client. Alone it makes no
+/// administrator: a replica of the cluster `admin.<cluster>` has such a name, too.
+pub(super) fn administrator_name(cluster: &str, client: &str) -> String {
+    format!("{client}.admin.{cluster}")
 }
 
 /// Refuses invalid DNS names, and clusters whose replicas could pass for another's clients.

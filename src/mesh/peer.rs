@@ -14,11 +14,12 @@ use tracing::{debug, error, info, warn};
 use super::credentials::certificate_has_name;
 use super::hello::{self, PeerHello};
 use super::link::Link;
+use super::links::LinkUse;
 use super::names::replica_name;
 use super::refusal::{Closed, Refusal};
 use super::stream::{self, FrameStream, write_frames};
-use super::{Hub, Lane, tls};
-use crate::types::{Presence, ReplicaId};
+use super::{Hub, Introduction, Lane, tls};
+use crate::types::{MemberId, Presence};
 
 /// How soon frames that the node did not take are offered again.
 const RETRY_DELIVERY: Duration = Duration::from_millis(1);
@@ -31,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// A connection that has become current, and what is still to be sent on its hello stream.
 pub(super) struct Established {
-    link: Arc<Link>,
+    link: LinkUse,
     connection: Connection,
     serial: u64,
     /// The commit, if this end has the lower id.
@@ -42,33 +43,27 @@ pub(super) struct Established {
 /// Sends the first hello, on a connection that this end has dialled.
 pub(super) async fn greet(
     hub: &Hub,
-    link: &Arc<Link>,
+    link: LinkUse,
     connection: &Connection,
 ) -> Result<Established, Closed> {
     let (mut tx, mut rx) = connection.open_bi().await?;
-    hello::send(&mut tx, &own_hello(hub, link, 0).encode()).await?;
+    hello::send(&mut tx, &own_hello(hub, &link, 0).encode()).await?;
     let theirs = PeerHello::decode(&hello::receive(&mut rx).await?)?;
     identify(hub, &theirs, connection)?;
     if theirs.from != link.peer {
         return Err(Refusal::WrongReplica { ours: hub.id, wanted: theirs.to }.into());
     }
-    let silent = judge(hub, link, &theirs).await?;
+    let silent = judge(hub, &link, &theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
-        let (serial, generation) = commit(hub, link, connection, &theirs, silent)?;
+        let (serial, generation) = commit(hub, &link, connection, &theirs, silent)?;
         let mut ready = BytesMut::new();
         ready.put_u64_le(generation);
         (serial, Some(ready))
     } else {
-        (obey(hub, link, connection, &theirs, theirs.generation, silent)?, None)
+        (obey(hub, &link, connection, &theirs, theirs.generation, silent)?, None)
     };
-    Ok(Established {
-        link: Arc::clone(link),
-        connection: connection.clone(),
-        serial,
-        commit,
-        hello: tx,
-    })
+    Ok(Established { link, connection: connection.clone(), serial, commit, hello: tx })
 }
 
 /// Answers the hello on a connection that a replica has dialled; `None` if it was refused and told
@@ -80,25 +75,22 @@ pub(super) async fn answer(
     let (tx, rx) = connection.accept_bi().await?;
     let mut hello = (tx, rx);
     let theirs = PeerHello::decode(&hello::receive(&mut hello.1).await?)?;
-    let link = match identify(hub, &theirs, connection) {
-        Ok(link) => link,
-        Err(refusal) => {
-            // A replica of this cluster that is not in the list here: the lists differ.
-            if let Refusal::OtherMembers { id, .. } = refusal {
-                refusal.close(connection);
-                sleep(LAST_PACKETS).await;
-                hub.inbound.on_refused(id, &Closed::Here(refusal.clone()));
-            }
-            return Err(refusal.into());
-        }
-    };
+    identify(hub, &theirs, connection)?;
+    let link = hub.links.enter(theirs.from)?;
     match answer_peer(hub, &link, connection, &theirs, hello).await {
-        Err(why) if !why.is_routine() => {
+        Ok((serial, commit, hello)) => {
+            let connection = connection.clone();
+            Ok(Some(Established { link, connection, serial, commit, hello }))
+        }
+        Err(why) if why.is_routine() => Err(why),
+        Err(why) => {
             if let Closed::Here(refusal) = &why {
                 refusal.close(connection);
             }
-            // Log each reason once, because a refused peer comes again and again.
-            if link.note_refusal(why.to_string()) {
+            // Log each reason once, because a refused peer comes again and again. What was said of
+            // a guest is forgotten with its link.
+            let is_news = link.note_refusal(why.to_string());
+            if if link.is_dialled() { is_news } else { hub.refused.admits(Instant::now()) } {
                 let remote = connection.remote_address();
                 warn!(us = %hub.id, peer = %link.peer, %remote, %why, "refused");
             }
@@ -108,17 +100,17 @@ pub(super) async fn answer(
             hub.inbound.on_refused(link.peer, &why);
             Ok(None)
         }
-        answered => answered.map(Some),
     }
 }
 
+/// Returns the serial of the connection, the commit if this end has the lower id, and the stream.
 async fn answer_peer(
     hub: &Hub,
-    link: &Arc<Link>,
+    link: &Link,
     connection: &Connection,
     theirs: &PeerHello,
     (mut tx, mut rx): (SendStream, RecvStream),
-) -> Result<Established, Closed> {
+) -> Result<(u64, Option<BytesMut>, SendStream), Closed> {
     let silent = judge(hub, link, theirs).await?;
     tls::widen(connection, &hub.limits);
     let (serial, commit) = if hub.id < link.peer {
@@ -130,13 +122,12 @@ async fn answer_peer(
         let generation = u64::from_le_bytes(ready.try_into().map_err(|_| Refusal::BadHello)?);
         (obey(hub, link, connection, theirs, generation, silent)?, None)
     };
-    let (link, connection) = (Arc::clone(link), connection.clone());
-    Ok(Established { link, connection, serial, commit, hello: tx })
+    Ok((serial, commit, tx))
 }
 
 fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
     let (lost_life, lost_generation) = link.lost();
-    let (held, knows) = hub.inbound.introduce();
+    let Introduction { held, knows, epoch, members } = hub.inbound.introduce();
     PeerHello {
         cluster: hub.cluster.clone(),
         from: hub.id,
@@ -144,7 +135,8 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
         shown: Presence { held: held.max(hub.presence.held), ..hub.presence },
         knows,
         origin: hub.origin,
-        epoch: 0,
+        epoch,
+        members,
         lost_life,
         lost_generation,
         generation,
@@ -152,16 +144,13 @@ fn own_hello(hub: &Hub, link: &Link, generation: u64) -> PeerHello {
     }
 }
 
-/// The peer that the hello claims to be, proven by its certificate.
-fn identify(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<Arc<Link>, Refusal> {
+/// Whether the hello is meant for this replica, and the certificate proves who sent it.
+fn identify(hub: &Hub, hello: &PeerHello, connection: &Connection) -> Result<(), Refusal> {
     check_addressee(hub, &hello.cluster, hello.to)?;
-    // For a replica not in the list, a difference between the lists is the better error.
-    let known = hub.link(hello.from).ok_or(Refusal::UnknownReplica(hello.from));
-    check_certificate(connection, replica_name(&hub.cluster, hello.from))?;
-    if known.is_err() && hello.from != hub.id {
-        hub.terms.compare(hello.from, &hello.terms)?;
+    if hello.from == hub.id {
+        return Err(Refusal::Itself(hub.id));
     }
-    Ok(Arc::clone(known?))
+    check_certificate(connection, replica_name(&hub.cluster, hello.from))
 }
 
 /// Whether the replica that sent the hello may connect. Returns the peer's life that gives way to
@@ -172,8 +161,9 @@ async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>,
         let (ours, theirs) = (hub.origin, hello.origin);
         return Err(Refusal::OtherOrigin { id, ours, theirs });
     }
+    compare_lists(&hub.inbound.introduce(), hello)?;
     hub.terms.compare(id, &hello.terms)?;
-    if hub.terms.votes != hello.terms.votes && link.tell_flushing() {
+    if hub.terms.votes != hello.terms.votes && link.is_dialled() && link.tell_flushing() {
         let (ours, theirs) = (hub.terms.votes, hello.terms.votes);
         warn!(us = %hub.id, peer = %id, ?ours, ?theirs, "only one of the two flushes its votes");
     }
@@ -184,6 +174,17 @@ async fn judge(hub: &Hub, link: &Link, hello: &PeerHello) -> Result<Option<u64>,
         admit(hub, hello).await?;
     }
     Ok(silent)
+}
+
+/// Whether the sender of a hello counts quorums as this replica does. Each epoch has one list of
+/// members, and only replicas of the same epoch form quorums. A stranger is in none yet.
+fn compare_lists(ours: &Introduction, hello: &PeerHello) -> Result<(), Refusal> {
+    let same_epoch = ours.epoch.is_some() && ours.epoch == hello.epoch;
+    if !same_epoch || ours.members == hello.members {
+        return Ok(());
+    }
+    let (ours, theirs) = (ours.members.clone(), hello.members.clone());
+    Err(Refusal::OtherMembers { id: hello.from, ours, theirs })
 }
 
 /// Asks the node, which may have to write to the disk: on another thread, so that the event loop
@@ -220,7 +221,7 @@ async fn make_way(link: &Link, hello: &PeerHello) -> Result<Option<u64>, Refusal
 }
 
 /// Whether a hello is meant for this replica of this cluster.
-pub(super) fn check_addressee(hub: &Hub, cluster: &str, to: ReplicaId) -> Result<(), Refusal> {
+pub(super) fn check_addressee(hub: &Hub, cluster: &str, to: MemberId) -> Result<(), Refusal> {
     if cluster != hub.cluster {
         let (ours, theirs) = (hub.cluster.clone(), cluster.to_owned());
         return Err(Refusal::WrongCluster { ours, theirs });
@@ -271,14 +272,19 @@ fn obey(
 /// Runs an established connection to its end.
 pub(super) async fn run(hub: Arc<Hub>, established: Established) {
     let Established { link, connection, serial, commit, hello } = established;
-    info!(us = %hub.id, peer = %link.peer, remote = %connection.remote_address(), "connected");
+    let remote = connection.remote_address();
+    // Whoever has a certificate may come and go as a guest.
+    let is_logged = link.is_dialled() || hub.guests.admits(Instant::now());
+    if is_logged {
+        let guest = !link.is_dialled();
+        info!(us = %hub.id, peer = %link.peer, %remote, guest, "connected");
+    }
     let mut writers = JoinSet::new();
     let mut readers = JoinSet::new();
     writers.spawn(say_commit(hello, commit));
     for lane in Lane::ALL {
-        writers.spawn(write_lane(Arc::clone(&link), connection.clone(), serial, lane));
-        let hub = Arc::clone(&hub);
-        readers.spawn(read_lane(hub, Arc::clone(&link), connection.clone(), serial));
+        writers.spawn(write_lane(link.shared(), connection.clone(), serial, lane));
+        readers.spawn(read_lane(Arc::clone(&hub), link.shared(), connection.clone(), serial));
     }
     let flushed = async { while writers.join_next().await.is_some() {} };
     let why = tokio::select! {
@@ -297,7 +303,9 @@ pub(super) async fn run(hub: Arc<Hub>, established: Established) {
     };
     readers.shutdown().await;
     link.uninstall(serial, &*hub.inbound, why.to_string());
-    info!(us = %hub.id, peer = %link.peer, %why, "disconnected");
+    if is_logged {
+        info!(us = %hub.id, peer = %link.peer, %why, "disconnected");
+    }
 }
 
 /// Waits until a task panics, which may be never.
@@ -337,7 +345,9 @@ async fn read_lane(hub: Arc<Hub>, link: Arc<Link>, connection: Connection, seria
     match read_frames(&hub, &link, &connection, serial).await {
         Ok(()) => debug!(peer = %link.peer, "a lane was finished"),
         Err(Closed::Here(refusal)) => {
-            warn!(us = %hub.id, peer = %link.peer, %refusal, "closing the connection");
+            if link.is_dialled() || hub.refused.admits(Instant::now()) {
+                warn!(us = %hub.id, peer = %link.peer, %refusal, "closing the connection");
+            }
             refusal.close(&connection);
         }
         Err(why) => debug!(peer = %link.peer, %why, "reading ended"),
@@ -367,4 +377,34 @@ async fn read_frames(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::hello::tests::peer;
+    use crate::types::MemberId;
+
+    #[test]
+    fn lists_are_compared_within_an_epoch_only() {
+        let hello = peer();
+        let ours = |epoch, n| Introduction {
+            epoch,
+            members: MemberId::all(n).collect(),
+            ..Introduction::default()
+        };
+        assert_eq!(compare_lists(&ours(Some(0), 3), &hello), Ok(()));
+        let other = compare_lists(&ours(Some(0), 5), &hello).expect_err("another list");
+        let said = other.to_string();
+        for words in ["r1 has the replicas 1, 2, 3 in", "1, 2, 3, 4, 5:", "[replicas]"] {
+            assert!(said.contains(words), "{said}");
+        }
+        for epoch in [Some(1), None] {
+            assert_eq!(compare_lists(&ours(epoch, 5), &hello), Ok(()), "{epoch:?}");
+        }
+        let stranger = PeerHello { epoch: None, members: [].into(), ..hello };
+        for epoch in [Some(0), None] {
+            assert_eq!(compare_lists(&ours(epoch, 5), &stranger), Ok(()), "{epoch:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::account::Account;
 use super::hello::{self, ClientHello};
-use super::names::client_name;
+use super::names::{administrator_name, client_name};
 use super::places::Place;
 use super::queue::Outbox;
 use super::refusal::{Closed, Refusal};
@@ -36,6 +36,8 @@ pub(super) async fn welcome(
     let theirs = ClientHello::decode(&hello::receive(&mut rx).await?)?;
     peer::check_addressee(hub, &theirs.cluster, theirs.to)?;
     peer::check_certificate(connection, client_name(&hub.cluster, &theirs.name))?;
+    let as_administrator = administrator_name(&hub.cluster, &theirs.name);
+    let is_administrator = peer::check_certificate(connection, as_administrator).is_ok();
     let limits = &hub.limits;
     let max_frame = limits.client_frame_bytes;
     let account = Arc::clone(&place.account);
@@ -50,7 +52,7 @@ pub(super) async fn welcome(
     let sender = FrameSender::new(connection.clone(), outbox, Some(Arc::clone(&hub.cut_off)));
     let pipe = Pipe::start(sender, tx, incoming, Some(stall), place);
     let (name, idle) = (theirs.name, limits.client_idle);
-    hub.inbound.on_client(ClientConnection { pipe, name, account, idle });
+    hub.inbound.on_client(ClientConnection { pipe, name, is_administrator, account, idle });
     Ok(())
 }
 
@@ -223,6 +225,7 @@ impl std::fmt::Debug for FrameSender {
 pub struct ClientConnection {
     pipe: Pipe,
     name: String,
+    is_administrator: bool,
     account: Arc<Account>,
     idle: Duration,
 }
@@ -231,6 +234,11 @@ impl ClientConnection {
     /// The client's name, proven by its certificate.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether its certificate is an administrator's.
+    pub fn is_administrator(&self) -> bool {
+        self.is_administrator
     }
 
     /// What all connections of the client's certificate use together.

@@ -1,13 +1,14 @@
 //! Why a connection is refused or closed. Each reason has a code and a sentence that tells the
 //! operator of the other end what to do. Codes are QUIC application close codes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use quinn::{ConnectionError, VarInt};
 
 use super::VERSION;
 use super::votes::Votes;
-use crate::types::{Known, ReplicaId, ReplicaSet};
+use crate::types::{Known, MemberId};
 
 /// Why this end closes a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum Refusal {
     )]
     OtherOrigin {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// The backup that the refusing end was restored from; 0 if none.
         ours: u64,
         /// The other end's.
@@ -66,7 +67,7 @@ pub enum Refusal {
     )]
     OtherProtocol {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// The refusing end's protocol.
         ours: String,
         /// The other end's.
@@ -76,13 +77,22 @@ pub enum Refusal {
     #[error("this is {ours}, not {wanted}: check the addresses of the peers")]
     WrongReplica {
         /// The refusing replica.
-        ours: ReplicaId,
+        ours: MemberId,
         /// The replica that the other end wanted.
-        wanted: ReplicaId,
+        wanted: MemberId,
     },
-    /// The other end claims to be a replica that is not among the peers.
-    #[error("{0} is not among the peers here: check `peers`")]
-    UnknownReplica(ReplicaId),
+    /// The other end has this replica's own number.
+    #[error("this replica is {0} itself: each needs a number of its own, and none dials itself")]
+    Itself(MemberId),
+    /// Too many replicas are connected that are not in the list of members here.
+    #[error(
+        "{most} replicas are connected here that are not in the list of members: try again, and \
+         stop those that are not to become members"
+    )]
+    TooManyGuests {
+        /// The limit.
+        most: usize,
+    },
     /// The certificate does not carry the name that the hello claims.
     #[error("the certificate is not valid as {claimed}: issue one for that name")]
     WrongCertificate {
@@ -96,9 +106,9 @@ pub enum Refusal {
     )]
     OlderCopy {
         /// The replica.
-        id: ReplicaId,
+        id: MemberId,
         /// The replica that has heard more of it.
-        by: ReplicaId,
+        by: MemberId,
         /// How many records its log held.
         known: u64,
         /// How many of them it may still have, as far as this end knows.
@@ -112,7 +122,7 @@ pub enum Refusal {
     )]
     OlderHere {
         /// The other end, which remembers more.
-        peer: ReplicaId,
+        peer: MemberId,
         /// How many records this end's log held.
         known: u64,
         /// How many of them are left; `None` if they belong to a life that this directory never
@@ -128,11 +138,11 @@ pub enum Refusal {
     )]
     Contradiction {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// The replica that both remember.
-        third: ReplicaId,
+        third: MemberId,
         /// The replica that remembers it differently: the refusing end, or one that has told it.
-        by: ReplicaId,
+        by: MemberId,
         /// What that replica remembers.
         ours: Known,
         /// What the other end remembers.
@@ -141,16 +151,16 @@ pub enum Refusal {
     /// The other end counts quorums among other members.
     #[error(
         "{id} has the replicas {} in its list, and this replica {}: make [replicas] the same in \
-         all files; the list of a cluster never changes",
-        Numbers(*.theirs), Numbers(*.ours)
+         all files",
+        Numbers(.theirs), Numbers(.ours)
     )]
     OtherMembers {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// The refusing end's list.
-        ours: ReplicaSet,
+        ours: BTreeSet<MemberId>,
         /// The other end's.
-        theirs: ReplicaSet,
+        theirs: BTreeSet<MemberId>,
     },
     /// The other end forgets sessions after another time.
     #[error(
@@ -159,7 +169,7 @@ pub enum Refusal {
     )]
     OtherSessionIdle {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// The refusing end's time in milliseconds.
         ours: u64,
         /// The other end's.
@@ -172,7 +182,7 @@ pub enum Refusal {
     )]
     OtherSkips {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
     },
     /// One end keeps its votes on a disk and the other does not.
     #[error(
@@ -182,7 +192,7 @@ pub enum Refusal {
     )]
     OtherDurability {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// What the refusing end does.
         ours: Votes,
         /// What the other end does.
@@ -194,7 +204,7 @@ pub enum Refusal {
     )]
     OtherFormat {
         /// The replica that is refused.
-        id: ReplicaId,
+        id: MemberId,
         /// The format.
         what: &'static str,
         /// The refusing end's version.
@@ -209,7 +219,7 @@ pub enum Refusal {
     )]
     OtherDirectory {
         /// The replica.
-        id: ReplicaId,
+        id: MemberId,
         /// The number of the directory it is known by; 0 if it kept its records in memory.
         known: u64,
         /// The number in the refused hello.
@@ -217,13 +227,13 @@ pub enum Refusal {
     },
     /// A replica that kept its records in memory was started again.
     #[error("{0} was restarted and has forgotten its votes: it cannot take part again")]
-    Forgetful(ReplicaId),
+    Forgetful(MemberId),
     /// Two processes run as the same replica.
     #[error(
         "another process runs as {0}, with this directory or a copy of it, and is connected here: \
          only one of the two may run"
     )]
-    Clone(ReplicaId),
+    Clone(MemberId),
     /// The limit on connected clients is reached.
     #[error("too many clients: try another replica, or raise its `max_clients`")]
     TooManyClients,
@@ -276,7 +286,7 @@ impl Refusal {
             Refusal::Version { .. } => 0x12,
             Refusal::WrongCluster { .. } => 0x13,
             Refusal::WrongReplica { .. } => 0x14,
-            Refusal::UnknownReplica(_) => 0x15,
+            Refusal::Itself(_) => 0x15,
             Refusal::WrongCertificate { .. } => 0x16,
             Refusal::OlderCopy { .. } => 0x17,
             Refusal::Clone(_) => 0x18,
@@ -297,6 +307,7 @@ impl Refusal {
             Refusal::OtherFormat { .. } => 0x2a,
             Refusal::OtherSkips { .. } => 0x2b,
             Refusal::Contradiction { .. } => 0x2c,
+            Refusal::TooManyGuests { .. } => 0x2d,
             Refusal::Internal => 0x30,
             Refusal::NotNoted => 0x31,
         }
@@ -334,9 +345,9 @@ fn place(votes: Votes) -> &'static str {
 }
 
 /// The numbers of some replicas, for display.
-struct Numbers(ReplicaSet);
+struct Numbers<'a>(&'a BTreeSet<MemberId>);
 
-impl fmt::Display for Numbers {
+impl fmt::Display for Numbers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
         for replica in self.0.iter() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::votes::Votes;
-use crate::types::{ReplicaId, ReplicaSet};
+use crate::types::MemberId;
 
 /// The default protocol.
 const DEFAULT_PROTOCOL: &str = "epaxos";
@@ -13,8 +13,6 @@ const DEFAULT_PROTOCOL: &str = "epaxos";
 /// The terms of a cluster, as one replica is configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terms {
-    /// The members, among which quorums are counted. Filled in from the peers when a mesh starts.
-    pub members: ReplicaSet,
     /// The protocol, at most 255 bytes.
     pub protocol: String,
     /// How long sessions live without use; rounded down to milliseconds.
@@ -33,7 +31,6 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Terms {
         Terms {
-            members: ReplicaSet::EMPTY,
             protocol: DEFAULT_PROTOCOL.to_owned(),
             session_idle: Duration::from_secs(3600),
             votes: Votes::InMemory,
@@ -46,11 +43,7 @@ impl Default for Terms {
 
 impl Terms {
     /// Whether a replica with these terms and replica `id` with `theirs` may talk to each other.
-    pub(super) fn compare(&self, id: ReplicaId, theirs: &Terms) -> Result<(), Refusal> {
-        if self.members != theirs.members {
-            let (ours, theirs) = (self.members, theirs.members);
-            return Err(Refusal::OtherMembers { id, ours, theirs });
-        }
+    pub(super) fn compare(&self, id: MemberId, theirs: &Terms) -> Result<(), Refusal> {
         if self.protocol != theirs.protocol {
             let (ours, theirs) = (self.protocol.clone(), theirs.protocol.clone());
             return Err(Refusal::OtherProtocol { id, ours, theirs });
@@ -90,12 +83,11 @@ mod tests {
 
     #[test]
     fn every_term_that_differs_is_named_with_both_values() {
-        let id = ReplicaId::from_index(2);
-        let ours = Terms { members: ReplicaSet::all(5), ..Terms::default() };
+        let id = MemberId::new(3).unwrap();
+        let ours = Terms::default();
         assert_eq!(ours.compare(id, &ours), Ok(()));
         type Change = fn(&mut Terms);
-        let cases: [(Change, [&str; 3]); 7] = [
-            (|it| it.members = ReplicaSet::all(3), ["1, 2, 3", "1, 2, 3, 4, 5", "[replicas]"]),
+        let cases: [(Change, [&str; 3]); 6] = [
             (|it| it.protocol = "paxos".into(), ["\"paxos\"", "\"epaxos\"", "`protocol`"]),
             (|it| it.frames += 1, ["frames", "version", "upgrade"]),
             (|it| it.snapshots += 1, ["snapshots", "version", "upgrade"]),

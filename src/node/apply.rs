@@ -197,8 +197,8 @@ impl<S: StateMachine> Apply<S> {
     }
 
     fn execute(&mut self, executions: Vec<Execution>) {
-        for Execution { id, batch, .. } in executions {
-            self.look_who_waits(batch.commands());
+        for Execution { id, batch, me, .. } in executions {
+            self.look_who_waits(batch.commands(), |command| command.origin == me);
             self.doing = Doing::Command(id, Arc::clone(&batch), 0);
             for (index, command) in batch.commands().iter().enumerate() {
                 if let Doing::Command(_, _, at) = &mut self.doing {
@@ -224,7 +224,7 @@ impl<S: StateMachine> Apply<S> {
     /// been suspended since the core checked it. If the lease has ended, the core decides again how
     /// to read.
     fn answer_reads(&mut self, reads: &[Command]) {
-        self.look_who_waits(reads);
+        self.look_who_waits(reads, |_| true);
         let mut unanswered = 0;
         for (index, read) in reads.iter().enumerate() {
             if self.wanted[index] {
@@ -248,14 +248,13 @@ impl<S: StateMachine> Apply<S> {
     }
 
     /// Only a command's origin answers it, and only if a caller still waits there.
-    fn look_who_waits(&mut self, commands: &[Command]) {
-        let me = self.shared.id;
+    fn look_who_waits(&mut self, commands: &[Command], is_own: impl Fn(&Command) -> bool) {
         self.wanted.clear();
-        if commands.iter().all(|command| command.origin != me) {
+        if !commands.iter().any(&is_own) {
             self.wanted.resize(commands.len(), false);
             return;
         }
-        let own = commands.iter().map(|command| (command.origin == me).then_some(command));
+        let own = commands.iter().map(|command| is_own(command).then_some(command));
         self.shared.pending.look_who_waits(own, &mut self.wanted);
     }
 

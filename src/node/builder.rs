@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,12 +22,12 @@ use super::status::with_protocol;
 use super::{Inner, Replica};
 use crate::machine::{MAX_ANSWER, StateMachine};
 use crate::mesh::{Congestion, Credentials, MeshConfig, Resolver, Votes, Wan};
-use crate::protocol::{Protocol, ProtocolKind};
-use crate::replica::{self, Core};
+use crate::protocol::ProtocolKind;
+use crate::replica;
 use crate::storage::{Disk, Durability, LogOptions, MAX_SEGMENT_BYTES};
 use crate::types::{
-    Address, ClientId, Command, Numbering, Optimisations, Quorums, ReplicaId, RequestId, Retention,
-    Settings, Timing,
+    Address, ClientId, Command, MemberId, Numbering, Optimisations, Quorums, ReplicaId, RequestId,
+    Retention, Settings, Timing,
 };
 use crate::wire::{CLIENT_HEADER_BYTES, PEER_VERSION, SNAPSHOT_VERSION};
 
@@ -46,10 +47,10 @@ const LEAST_SEGMENT: usize = 8 << 20;
 #[must_use = "nothing runs before `start`"]
 pub struct ReplicaBuilder<S> {
     machine: S,
-    id: Option<ReplicaId>,
+    id: Option<MemberId>,
     cluster: String,
     protocol: ProtocolKind,
-    peers: BTreeMap<u8, Address>,
+    peers: BTreeMap<u32, Address>,
     listen: Option<SocketAddr>,
     resolver: Resolver,
     socket: Option<UdpSocket>,
@@ -67,6 +68,7 @@ pub struct ReplicaBuilder<S> {
     session_idle: Duration,
     skip: BTreeSet<RequestId>,
     before_first_peer: Option<BeforeFirstPeer>,
+    joins: bool,
 }
 
 impl<S: StateMachine> ReplicaBuilder<S> {
@@ -94,12 +96,13 @@ impl<S: StateMachine> ReplicaBuilder<S> {
             session_idle: Duration::from_secs(3600),
             skip: BTreeSet::new(),
             before_first_peer: None,
+            joins: false,
         }
     }
 
     /// The replica's number. Replicas are numbered 1, 2, … n.
-    pub fn id(mut self, number: u8) -> Self {
-        self.id = ReplicaId::new(number);
+    pub fn id(mut self, number: u32) -> Self {
+        self.id = MemberId::new(number);
         self
     }
 
@@ -119,8 +122,17 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     /// The replicas of the cluster and their addresses: socket addresses, or an [`Address`] with a
     /// host name, which is looked up at each dial. The list may contain this replica. It then
     /// listens at that address unless [`listen`](ReplicaBuilder::listen) sets another.
-    pub fn peers(mut self, peers: impl IntoIterator<Item = (u8, impl Into<Address>)>) -> Self {
+    pub fn peers(mut self, peers: impl IntoIterator<Item = (u32, impl Into<Address>)>) -> Self {
         self.peers.extend(peers.into_iter().map(|(number, address)| (number, address.into())));
+        self
+    }
+
+    /// This replica joins a cluster that runs. It connects with the replicas among its
+    /// [`peers`](ReplicaBuilder::peers), one of which is enough, and waits until a member is asked
+    /// to take it in ([`Replica::change_members`]). Until then it executes nothing and answers
+    /// nothing. It has no effect on a replica that has a directory already.
+    pub fn join(mut self, joins: bool) -> Self {
+        self.joins = joins;
         self
     }
 
@@ -274,23 +286,18 @@ impl<S: StateMachine> ReplicaBuilder<S> {
     pub async fn start(mut self) -> Result<Replica<S>, StartError> {
         let id = self.id.ok_or(StartError::Missing("id"))?;
         let credentials = self.credentials.clone().ok_or(StartError::Missing("tls"))?;
-        let quorums = self.quorums(id)?;
-        self.check(quorums)?;
-        let data = match (self.durability, self.place.take()) {
-            (Durability::Memory, None) => None,
-            (Durability::Memory, Some(_)) => return Err(StartError::UnusedDataDir),
-            (durability, None) => return Err(StartError::NoDataDir(durability)),
-            (durability, Some(place)) => {
-                let (segment_bytes, keep_free) =
-                    (self.limits.segment_bytes, self.limits.keep_free_bytes);
-                Some(Data { place, log: LogOptions { segment_bytes, keep_free, durability } })
-            }
-        };
+        let mut members: BTreeSet<MemberId> =
+            self.peers.keys().filter_map(|it| MemberId::new(*it)).collect();
+        members.insert(id);
+        let quorums = Quorums::new(members.len())?;
+        self.check(&members)?;
+        let data = self.take_data()?;
         let (sender, queue) = bounded(WORK);
         let limits = self.limits.clone();
         let shared = Arc::new(ReplicaShared::new(id, limits, self.propose_timeout, sender));
         let settings = Settings {
-            me: id,
+            // These two follow from the list of members.
+            me: ReplicaId::from_index(0),
             quorums,
             seed: rand::random(),
             timing: self.timing.clone(),
@@ -306,7 +313,6 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         config.socket = self.socket;
         let (started, has_started) = oneshot::channel();
         let pace = Pace {
-            replicas: quorums.n,
             tick: self.timing.tick,
             shutdown_patience: self.shutdown_patience,
             session_idle: self.session_idle,
@@ -316,6 +322,10 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         let shared_too = Arc::clone(&shared);
         let parts = Parts {
             pace,
+            members,
+            joins: self.joins,
+            settings,
+            limits,
             config,
             data,
             shared: shared_too,
@@ -326,8 +336,8 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         };
         let thread = thread::Builder::new().name(format!("isonomy-{id}"));
         with_protocol!(self.protocol, P => {
-            let core = Core::new(settings.clone(), limits, P::new(settings));
-            thread.spawn(move || Plan { core, parts }.run(started))?
+            let plan = Plan::<S, P> { parts, protocol: PhantomData };
+            thread.spawn(move || plan.run(started))?
         });
         let gone = || StartError::Threads(std::io::Error::other("the core thread is gone"));
         let local_addr = has_started.await.unwrap_or_else(|_| Err(gone()))?;
@@ -340,9 +350,23 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         Ok(Replica { inner: Arc::new(inner), machine: std::marker::PhantomData })
     }
 
-    fn check(&self, quorums: Quorums) -> Result<(), StartError> {
+    /// Where records are kept; `None` if they are not.
+    fn take_data(&mut self) -> Result<Option<Data>, StartError> {
+        match (self.durability, self.place.take()) {
+            (Durability::Memory, None) => Ok(None),
+            (Durability::Memory, Some(_)) => Err(StartError::UnusedDataDir),
+            (durability, None) => Err(StartError::NoDataDir(durability)),
+            (durability, Some(place)) => {
+                let (segment_bytes, keep_free) =
+                    (self.limits.segment_bytes, self.limits.keep_free_bytes);
+                Ok(Some(Data { place, log: LogOptions { segment_bytes, keep_free, durability } }))
+            }
+        }
+    }
+
+    fn check(&self, members: &BTreeSet<MemberId>) -> Result<(), StartError> {
         check(&self.limits, &self.timing)?;
-        if self.timing.leader.is_some_and(|leader| leader.index() >= quorums.n) {
+        if self.timing.leader.is_some_and(|leader| !members.contains(&MemberId::of(leader))) {
             return Err(StartError::Limits("`leader` is none of the replicas"));
         }
         if self.optimisations.reserved_slots > Optimisations::MOST_RESERVED {
@@ -357,26 +381,14 @@ impl<S: StateMachine> ReplicaBuilder<S> {
         Ok(())
     }
 
-    fn quorums(&self, id: ReplicaId) -> Result<Quorums, StartError> {
-        let mut numbers: Vec<u8> = self.peers.keys().copied().collect();
-        if !numbers.contains(&id.number()) {
-            numbers.push(id.number());
-            numbers.sort_unstable();
-        }
-        if !numbers.iter().copied().eq((1..=u8::MAX).take(numbers.len())) {
-            return Err(StartError::Numbers { found: numbers });
-        }
-        Ok(Quorums::new(numbers.len())?)
-    }
-
-    fn mesh_config(&self, id: ReplicaId, credentials: Credentials) -> MeshConfig {
+    fn mesh_config(&self, id: MemberId, credentials: Credentials) -> MeshConfig {
         let own = || self.peers.get(&id.number()).cloned();
         let loopback = || Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let listen = self.listen.map(Address::from).or_else(own).unwrap_or_else(loopback);
         let cluster = self.cluster.clone();
         let mut config = MeshConfig::new(cluster, id, 0, listen, credentials);
         let peers = self.peers.iter();
-        let peers = peers.filter_map(|(id, addr)| Some((ReplicaId::new(*id)?, addr.clone())));
+        let peers = peers.filter_map(|(id, addr)| Some((MemberId::new(*id)?, addr.clone())));
         config.peers = peers.collect();
         config.limits = self.limits.mesh.clone();
         config.congestion = self.congestion;

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
 use tracing::debug;
 
 use super::error::{Rejected, SnapshotError};
 use super::flow::{Flow, Kind};
+use super::members::NotChanged;
+use super::panics::lock;
 use super::pending::{ClientWaiter, Waiter};
 use super::quotas::SessionQuotas;
 use super::rota::Line;
@@ -16,8 +19,11 @@ use super::shared::{Question, ReplicaShared};
 use super::turns::{self, Turn};
 use crate::machine::{self, StateMachine};
 use crate::mesh::ClientConnection;
-use crate::types::{ClientId, Era, Footprint};
+use crate::types::{Change, ClientId, Era, Footprint, Membership};
 use crate::wire::{self, Ask, Outcome, Refusal, Request, ServerInfo, decode_request, encode_reply};
+
+/// The answer of a replica that has stopped.
+const STOPPING: Outcome = Outcome::Rejected(Refusal::Stopping);
 
 /// Serves clients; independent of the state machine's type.
 pub(super) struct Service {
@@ -33,6 +39,8 @@ pub(super) struct Service {
 struct Visit {
     /// The name in its certificate.
     name: String,
+    /// Whether the certificate is an administrator's.
+    is_admin: bool,
     flow: Arc<Flow>,
     /// The session admitted last, and its era.
     admitted: Option<(Era, ClientId)>,
@@ -80,14 +88,25 @@ impl Service {
         let entry =
             Entry { shared: &self.shared, line: Line { account: account.number(), number } };
         let flow = Flow::new(client.sender(), account, &self.shared.limits.mesh);
-        let mut greeting = BytesMut::new();
-        encode_reply(&wire::greeting(self.shared.era(), self.info.clone()), &mut greeting);
-        // The client may be gone already.
-        let _ = flow.sender().send(greeting.freeze());
-        let name = client.name().to_owned();
-        let mut visit = Visit { name, flow: Arc::clone(&flow), admitted: None };
+        let mut list = self.shared.list.subscribe();
+        self.greet(&flow, &mut list);
+        let (name, is_admin) = (client.name().to_owned(), client.is_administrator());
+        let mut visit = Visit { name, is_admin, flow: Arc::clone(&flow), admitted: None };
         let mut frames = Vec::new();
-        while client.recv(&mut frames).await.is_ok() {
+        loop {
+            tokio::select! {
+                biased;
+                // The sender lives as long as the replica.
+                Ok(()) = list.changed() => {
+                    self.greet(&flow, &mut list);
+                    continue;
+                }
+                received = client.recv(&mut frames) => {
+                    if received.is_err() {
+                        break;
+                    }
+                }
+            }
             for frame in frames.drain(..) {
                 match decode_request(frame) {
                     // Nothing more is read from this connection while the request waits.
@@ -116,6 +135,15 @@ impl Service {
         debug!(us = %self.shared.id, client = client.name(), "gone");
     }
 
+    /// Tells a client of this replica and of the members.
+    fn greet(&self, flow: &Flow, list: &mut watch::Receiver<Option<Membership>>) {
+        list.mark_unchanged();
+        let mut greeting = BytesMut::new();
+        encode_reply(&wire::greeting(self.shared.era(), self.info()), &mut greeting);
+        // The client may be gone already.
+        let _ = flow.sender().send(greeting.freeze());
+    }
+
     /// Waits for a turn, if the request is a command.
     async fn turn(&self, ask: &Ask, line: Line) -> Option<Turn> {
         match ask {
@@ -136,8 +164,16 @@ impl Service {
             return waiter.reply(Outcome::Rejected(Refusal::Overloaded));
         }
         let (payload, read, local) = match ask {
-            Ask::Status => return waiter.reply(Outcome::Status(self.info.clone())),
+            Ask::Status => return waiter.reply(Outcome::Status(self.info())),
             Ask::Snapshot => return self.snapshot(waiter),
+            Ask::Members => return waiter.reply(self.members()),
+            Ask::ChangeMembers { change, force } if visit.is_admin => {
+                return self.change_members(change, force, waiter);
+            }
+            Ask::ChangeMembers { .. } => {
+                let why = "only a client with an administrator's certificate may change members";
+                return waiter.reply(Outcome::Rejected(Refusal::BadRequest(why.to_owned())));
+            }
             Ask::Execute(payload) => (payload, false, false),
             Ask::ReadLinearizable(payload) => (payload, true, false),
             Ask::ReadLocal(payload) => (payload, true, true),
@@ -151,6 +187,35 @@ impl Service {
         }
     }
 
+    /// What to tell a client of this replica.
+    fn info(&self) -> ServerInfo {
+        ServerInfo { list: self.shared.list.borrow().clone(), ..self.info.clone() }
+    }
+
+    /// The answer to a client that asks for the members. The core thread is not asked: clients
+    /// could keep it busy.
+    fn members(&self) -> Outcome {
+        let members = lock(&self.shared.members).clone();
+        members.map_or(Outcome::Rejected(Refusal::Overloaded), Outcome::Members)
+    }
+
+    /// Changes the members at a client's request.
+    fn change_members(&self, change: Change, force: bool, waiter: ClientWaiter) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let ask = |asker| Question::ChangeMembers(change, force, asker);
+            let changed = shared.ask(ask).await.unwrap_or(Err(NotChanged::Stopped));
+            waiter.reply(match changed {
+                Ok(list) => Outcome::Changed(list),
+                Err(NotChanged::Stopped) => STOPPING,
+                // Another replica is asked then.
+                Err(NotChanged::NoMember) => Outcome::Rejected(Refusal::NoMember),
+                Err(why @ NotChanged::Unknown) => Outcome::Unknown(why.to_string()),
+                Err(why) => Outcome::Rejected(Refusal::NotChanged(why.to_string())),
+            });
+        });
+    }
+
     /// Takes a snapshot at a client's request.
     fn snapshot(&self, waiter: ClientWaiter) {
         let shared = Arc::clone(&self.shared);
@@ -160,7 +225,7 @@ impl Service {
                 Ok(info) => {
                     Outcome::Snapshot { position: info.position.records(), bytes: info.bytes }
                 }
-                Err(SnapshotError::Stopped) => Outcome::Rejected(Refusal::Stopping),
+                Err(SnapshotError::Stopped) => STOPPING,
                 Err(why) => Outcome::Rejected(Refusal::BadRequest(why.to_string())),
             };
             waiter.reply(outcome);

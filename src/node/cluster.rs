@@ -13,7 +13,7 @@ use super::{Replica, ReplicaBuilder};
 use crate::machine::StateMachine;
 use crate::mesh::{Authority, Credentials, CredentialsError, WanControl};
 use crate::storage::Durability;
-use crate::types::{ReplicaId, Timing};
+use crate::types::{Deps, MemberId, Timing};
 
 /// How long the replicas may take to connect.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct LocalCluster<S: StateMachine> {
     replicas: Vec<Replica<S>>,
     authority: Authority,
-    peers: Vec<(u8, SocketAddr)>,
+    peers: Vec<(u32, SocketAddr)>,
     plan: LocalClusterBuilder<S>,
 }
 
@@ -38,7 +38,7 @@ pub struct LocalCluster<S: StateMachine> {
 #[must_use = "nothing runs before `start`"]
 pub struct LocalClusterBuilder<S: StateMachine> {
     replicas: usize,
-    machine: Box<dyn Fn(ReplicaId) -> S + Send + Sync>,
+    machine: Box<dyn Fn(MemberId) -> S + Send + Sync>,
     configure: Box<dyn Fn(ReplicaBuilder<S>) -> ReplicaBuilder<S> + Send + Sync>,
     wan: Option<WanControl>,
     data: Option<(PathBuf, Durability)>,
@@ -71,7 +71,7 @@ impl<S: StateMachine> LocalCluster<S> {
     /// `n` replicas, each starting from the state that `machine` returns. Configure and start them.
     pub fn of(
         n: usize,
-        machine: impl Fn(ReplicaId) -> S + Send + Sync + 'static,
+        machine: impl Fn(MemberId) -> S + Send + Sync + 'static,
     ) -> LocalClusterBuilder<S> {
         LocalClusterBuilder {
             replicas: n,
@@ -86,8 +86,8 @@ impl<S: StateMachine> LocalCluster<S> {
     ///
     /// # Panics
     /// If no replica has that number.
-    pub fn replica(&self, number: u8) -> &Replica<S> {
-        let index = usize::from(number).checked_sub(1);
+    pub fn replica(&self, number: u32) -> &Replica<S> {
+        let index = usize::try_from(number).ok().and_then(|it| it.checked_sub(1));
         let replica = index.and_then(|index| self.replicas.get(index));
         replica.unwrap_or_else(|| panic!("replicas are numbered 1 to {}", self.replicas.len()))
     }
@@ -105,7 +105,7 @@ impl<S: StateMachine> LocalCluster<S> {
     }
 
     /// Each replica's address.
-    pub fn addrs(&self) -> BTreeMap<ReplicaId, SocketAddr> {
+    pub fn addrs(&self) -> BTreeMap<MemberId, SocketAddr> {
         self.replicas.iter().map(|replica| (replica.id(), replica.local_addr())).collect()
     }
 
@@ -121,7 +121,7 @@ impl<S: StateMachine> LocalCluster<S> {
     ///
     /// # Panics
     /// If no replica has that number.
-    pub fn crash(&self, number: u8) {
+    pub fn crash(&self, number: u32) {
         self.replica(number).kill();
     }
 
@@ -134,13 +134,13 @@ impl<S: StateMachine> LocalCluster<S> {
     ///
     /// # Panics
     /// If no replica has that number.
-    pub async fn restart(&mut self, number: u8) -> Result<(), StartError> {
+    pub async fn restart(&mut self, number: u32) -> Result<(), StartError> {
         if self.plan.data.is_none() {
             return Err(StartError::Missing("data_dirs"));
         }
         self.replica(number).wait_stopped().await;
         let replica = self.plan.launch(&self.authority, &self.peers, number, None).await?;
-        self.replicas[usize::from(number) - 1] = replica;
+        self.replicas[number as usize - 1] = replica;
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl<S: StateMachine> LocalCluster<S> {
     ///
     /// # Errors
     /// If they do not converge within twenty seconds.
-    pub async fn digests(&self) -> Result<BTreeMap<ReplicaId, u64>, NotConverged> {
+    pub async fn digests(&self) -> Result<BTreeMap<MemberId, u64>, NotConverged> {
         let deadline = Instant::now() + SETTLE;
         while let Err(apart) = self.converged().await {
             if Instant::now() > deadline {
@@ -171,12 +171,15 @@ impl<S: StateMachine> LocalCluster<S> {
         for replica in self.live() {
             all.extend(replica.status().await);
         }
-        let at_rest = all.iter().all(|it| it.core.unexecuted == 0 && it.under_way == 0);
-        if at_rest && all.windows(2).all(|two| two[0].core.executed == two[1].core.executed) {
+        let at_rest = all.iter().all(|it| {
+            it.core.as_ref().is_some_and(|core| core.unexecuted == 0) && it.under_way == 0
+        });
+        if at_rest && all.windows(2).all(|two| executed(&two[0]) == executed(&two[1])) {
             return Ok(());
         }
         let far = all.iter().map(|it| {
-            let (executed, left) = (&it.core.executed, it.core.unexecuted);
+            let left = it.core.as_ref().map_or(0, |core| core.unexecuted);
+            let executed = executed(it);
             format!("{} up to {executed:?}, {left} decided beyond", it.id)
         });
         Err(NotConverged(far.collect::<Vec<_>>().join("; ")))
@@ -243,7 +246,7 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
             sockets.push(UdpSocket::bind(any_port)?);
         }
         let mut peers = Vec::new();
-        for (number, socket) in (1..=u8::MAX).zip(&sockets) {
+        for (number, socket) in (1..).zip(&sockets) {
             peers.push((number, socket.local_addr()?));
         }
         let mut replicas = Vec::new();
@@ -264,11 +267,11 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
     async fn launch(
         &self,
         authority: &Authority,
-        peers: &[(u8, SocketAddr)],
-        number: u8,
+        peers: &[(u32, SocketAddr)],
+        number: u32,
         socket: Option<UdpSocket>,
     ) -> Result<Replica<S>, StartError> {
-        let id = ReplicaId::new(number).ok_or(StartError::Missing("id"))?;
+        let id = MemberId::new(number).ok_or(StartError::Missing("id"))?;
         let credentials = authority.issue_replica(id)?.credentials()?;
         let replica = Replica::builder((self.machine)(id)).durability(Durability::Memory);
         let mut replica = (self.configure)(replica)
@@ -283,7 +286,7 @@ impl<S: StateMachine> LocalClusterBuilder<S> {
             replica = replica.data_dir(dir.join(number.to_string())).durability(*durability);
         }
         if let Some(wan) = &self.wan {
-            replica = replica.wan(wan.at(id.index()));
+            replica = replica.wan(wan.at(id.number() as usize - 1));
         }
         replica.start().await
     }
@@ -293,4 +296,9 @@ impl<S: StateMachine> std::fmt::Debug for LocalClusterBuilder<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LocalClusterBuilder").field("replicas", &self.replicas).finish()
     }
+}
+
+/// What a replica has executed, by owner.
+fn executed(status: &super::Status) -> Deps {
+    status.core.as_ref().map_or(Deps::none(0), |core| core.executed.clone())
 }

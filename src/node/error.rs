@@ -7,7 +7,7 @@ use crate::machine;
 use crate::mesh::{MeshError, Refusal};
 use crate::replica::{Reach, Rejection};
 use crate::storage::{Durability, StorageError};
-use crate::types::{ClientId, Era, ReplicaId, RequestId, UnsupportedSize};
+use crate::types::{ClientId, Era, MemberId, Membership, RequestId, UnsupportedSize};
 
 /// A command got no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum SnapshotError {
     /// written. The replica tries again later, with a new view.
     #[error("the state machine did not write its state: {0}")]
     State(String),
+    /// The replica waits to be made a member, or for the state of the cluster.
+    #[error("the replica has no state of the cluster yet")]
+    NoState,
     /// The replica stopped before the snapshot was complete.
     #[error("the replica has stopped")]
     Stopped,
@@ -78,6 +81,10 @@ pub enum Rejected {
     /// The replica is shutting down or has shut down: use another.
     #[error("the replica is shutting down")]
     Stopping,
+    /// The replica was removed from the cluster, or waits to be made a member: use one that is,
+    /// under the same session.
+    #[error("the replica is no member of the cluster: ask one that is")]
+    NoMember,
     /// The command may write, so it cannot be a read: propose it instead.
     #[error("the command may write, so it cannot be a read")]
     Writes,
@@ -141,6 +148,10 @@ pub enum Unknown {
     /// The replica stopped before the answer was ready.
     #[error("the replica stopped before it could answer")]
     Stopped,
+    /// The replica was removed from the cluster before the answer was ready: ask a member, under
+    /// the same session and sequence.
+    #[error("the replica was removed from the cluster before it could answer")]
+    Removed,
     /// The command was executed once and had its effect, but its output is no longer kept: the
     /// session's floor has passed it, or it exceeded the bounds on what a session keeps.
     #[error("it was executed, but its output is not kept any more")]
@@ -192,11 +203,11 @@ impl Unknown {
 
 impl Rejected {
     /// Converts the core's rejection. `reach` tells which replicas are reachable.
-    pub(super) fn of(rejection: Rejection, reach: impl FnOnce() -> Reach) -> Rejected {
+    pub(super) fn of(rejection: Rejection, reach: Option<Reach>) -> Rejected {
         match rejection {
             Rejection::Overloaded => Rejected::Overloaded,
             Rejection::Full => Rejected::Full,
-            Rejection::NoQuorum => Rejected::NoQuorum(reach()),
+            Rejection::NoQuorum => reach.map_or(Rejected::Overloaded, Rejected::NoQuorum),
             Rejection::TooLarge => Rejected::BadCommand(rejection.to_string()),
         }
     }
@@ -220,7 +231,7 @@ pub enum Fault {
     #[error("{peer} has refused it for good; {why}")]
     Outcast {
         /// The replica that refused it.
-        peer: ReplicaId,
+        peer: MemberId,
         /// That replica's reason.
         why: String,
     },
@@ -228,7 +239,7 @@ pub enum Fault {
     #[error("{peer} is connected with another process that runs as this replica; {why}")]
     Clone {
         /// The replica that is connected with it.
-        peer: ReplicaId,
+        peer: MemberId,
         /// That replica's reason.
         why: String,
     },
@@ -236,13 +247,34 @@ pub enum Fault {
     /// both copies have been in use.
     #[error("{0}")]
     Contradiction(Refusal),
+    /// The replica was removed from the cluster, and the others need nothing of it any more.
+    #[error(
+        "it was removed from the cluster, whose members are now {list} (epoch {}). Its number is \
+         used up, and its data directory can be deleted",
+        list.epoch()
+    )]
+    Removed {
+        /// The members that the cluster has now.
+        list: Membership,
+    },
+    /// The replica is configured as a member and never was one.
+    #[error(
+        "it is no member of the cluster, whose members are {list} (epoch {}). To make it one, set \
+         `join = true` in its file, delete its data directory, start it again, and run `isonomy \
+         member add` or `isonomy member replace`",
+        list.epoch()
+    )]
+    NoMember {
+        /// The members of the cluster.
+        list: Membership,
+    },
     /// Another replica of the cluster has a different list of members, and this one has not found a
     /// majority that shares its own list. They would disagree on what a quorum is. Nothing was
     /// decided.
     #[error("the lists of replicas differ, at {peer} and here; {why}")]
     OtherList {
         /// The replica with the other list.
-        peer: ReplicaId,
+        peer: MemberId,
         /// How the lists differ.
         why: String,
     },
@@ -255,12 +287,6 @@ pub enum StartError {
     /// Something that has to be set is missing.
     #[error("`{0}` has to be set")]
     Missing(&'static str),
-    /// Replica numbers have to be 1, 2, … n.
-    #[error("replicas are numbered 1, 2, … without gaps, but there is {found:?}")]
-    Numbers {
-        /// The numbers found, this replica's included.
-        found: Vec<u8>,
-    },
     /// More replicas than are supported.
     #[error(transparent)]
     Size(#[from] UnsupportedSize),

@@ -1,22 +1,22 @@
 //! Receives peers' frames and decodes them into messages for the core. The mesh calls it on the
 //! replica's own event loop, between two turns of the core, so its lock is never contended.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tracing::warn;
 
-use super::EPOCH;
 use super::clients::Service;
 use super::error::Fault;
 use super::panics::lock;
 use super::register::Register;
 use super::shared::ReplicaShared;
-use crate::mesh::{ClientConnection, Closed, Inbound, Refusal};
-use crate::replica::{Input, PeerMessage};
-use crate::types::{Known, LogPosition, Presence, ReplicaId};
-use crate::wire::{self, Frame, Wire, decode_peer};
+use crate::mesh::{ClientConnection, Closed, Inbound, Introduction, Refusal};
+use crate::replica::epochs::Input;
+use crate::types::{Known, LogPosition, MemberId, Membership, Presence};
+use crate::wire::{self, Said, Wire, decode_said};
 
 /// The first few wrong frames of a peer are logged, and then one in this many.
 const LOG_EVERY: u64 = 1000;
@@ -67,9 +67,10 @@ pub(super) struct Inbox<M> {
     shared: Arc<ReplicaShared>,
     service: Arc<Service>,
     register: Register,
-    limits: wire::Limits,
+    /// How long vectors are in each epoch whose list is known.
+    limits: Mutex<Vec<(u32, wire::Limits)>>,
     /// How many wrong frames each peer has sent.
-    wrong_frames: Vec<AtomicU64>,
+    wrong_frames: Mutex<BTreeMap<MemberId, u64>>,
     messages: Mutex<Messages<M>>,
     /// The apply thread is behind, so the core takes no more messages for now.
     held_back: AtomicBool,
@@ -80,17 +81,42 @@ impl<M: Wire> Inbox<M> {
         shared: Arc<ReplicaShared>,
         service: Arc<Service>,
         register: Register,
-        replicas: usize,
     ) -> Inbox<M> {
         Inbox {
             shared,
             service,
             register,
-            limits: wire::Limits::new(replicas),
-            wrong_frames: (0..replicas).map(|_| AtomicU64::new(0)).collect(),
+            limits: Mutex::default(),
+            wrong_frames: Mutex::default(),
             messages: Mutex::new(Messages::new()),
             held_back: AtomicBool::new(false),
         }
+    }
+
+    /// Sets the list of the present epoch, if there is one, and all lists that are known.
+    /// Returns replicas that are connected under a member's number and are not that member, to be
+    /// disconnected.
+    pub(super) fn set_lists(
+        &self,
+        present: Option<&Membership>,
+        known: &[Membership],
+    ) -> Vec<(MemberId, Refusal)> {
+        let limits = known.iter().map(|list| (list.epoch(), wire::Limits::new(list.len())));
+        *lock(&self.limits) = limits.collect();
+        let Some(list) = present else { return Vec::new() };
+        let members = list.members().iter().map(|member| (member.id, member.directory));
+        self.register.set_list(list.epoch(), members.collect())
+    }
+
+    /// The data directory of a replica that is connected and no member, or its life if it keeps its
+    /// records in memory.
+    pub(super) fn newcomer(&self, peer: MemberId) -> Option<u64> {
+        self.register.newcomer(peer)
+    }
+
+    /// Stores that this replica was removed, by this list.
+    pub(super) fn retire(&self, list: &Membership) {
+        self.register.retire(list);
     }
 
     /// Takes what has arrived first, of at most so many bytes, into `taken`, which must be empty.
@@ -113,9 +139,15 @@ impl<M: Wire> Inbox<M> {
         self.register.note_durable(durable);
     }
 
-    /// A majority counts quorums as this replica does. From now on a peer that does not is refused.
+    /// Notes whether a majority is connected. From then on a peer that counts quorums differently
+    /// is refused.
     pub(super) fn note_agreement(&self) {
-        self.register.note_agreement();
+        self.register.note_agreement(&self.shared.connected.borrow());
+    }
+
+    /// How many other members are not connected.
+    pub(super) fn missing(&self) -> usize {
+        self.register.missing(&self.shared.connected.borrow())
     }
 
     /// Whether the log was empty at this start, so that this replica has never voted.
@@ -125,30 +157,36 @@ impl<M: Wire> Inbox<M> {
 
     /// The number of wrong frames from all peers.
     pub(super) fn wrong_frames(&self) -> u64 {
-        self.wrong_frames.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        lock(&self.wrong_frames).values().sum()
     }
 
-    fn decode(&self, from: ReplicaId, frame: Bytes) -> Option<(LogPosition, PeerMessage<M>)> {
-        let why = match decode_peer(frame, &self.limits) {
-            Ok(Frame { epoch: EPOCH, held, message }) => return Some((held, message)),
-            Ok(Frame { epoch, .. }) => format!("epoch {epoch}, where {EPOCH} is the only one"),
-            Err(error) => error.to_string(),
+    fn decode(&self, from: MemberId, frame: Bytes) -> Option<Said<M>> {
+        let known = lock(&self.limits);
+        let limits = |epoch| {
+            let found = known.iter().find(|(known, _)| Some(*known) == epoch);
+            found.map(|(_, limits)| *limits)
         };
-        let before = self.wrong_frames[from.index()].fetch_add(1, Ordering::Relaxed);
-        if before < 3 || before.is_multiple_of(LOG_EVERY) {
-            warn!(us = %self.shared.id, %from, %why, count = before + 1, "dropped a frame");
+        let why = match decode_said(frame, limits) {
+            Ok(said) => return Some(said),
+            Err(error) => error,
+        };
+        let mut wrong = lock(&self.wrong_frames);
+        let count = wrong.entry(from).or_default();
+        *count += 1;
+        if *count <= 3 || count.is_multiple_of(LOG_EVERY) {
+            warn!(us = %self.shared.id, %from, %why, count, "dropped a frame");
         }
         None
     }
 }
 
 impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
-    fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>) {
-        if from.index() >= self.wrong_frames.len() {
-            return frames.clear();
-        }
+    fn on_frames(&self, from: MemberId, frames: &mut Vec<Bytes>) {
         if self.held_back.load(Ordering::Relaxed) {
             return;
+        }
+        if self.register.is_impostor(from) {
+            return frames.clear();
         }
         let mut messages = lock(&self.messages);
         let room = self.shared.limits.inbox_bytes;
@@ -162,7 +200,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         });
         let mut contradiction = None;
         for frame in frames.drain(..taken.unwrap_or(frames.len())) {
-            let Some((held, message)) = self.decode(from, frame) else { continue };
+            let Some(Said { epoch, held, message }) = self.decode(from, frame) else { continue };
             let news = match self.register.heard(from, held) {
                 Ok(news) => news,
                 Err(refusal) => {
@@ -171,7 +209,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
                 }
             };
             messages.inputs.extend(news.map(|known| Input::Heard { peer: from, known }));
-            messages.inputs.push(Input::Peer { from, message });
+            messages.inputs.push(Input::Peer { from, epoch, message });
         }
         messages.end_group();
         drop(messages);
@@ -181,15 +219,15 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         self.shared.wake.notify_one();
     }
 
-    fn introduce(&self) -> (LogPosition, Vec<(ReplicaId, Known)>) {
+    fn introduce(&self) -> Introduction {
         self.register.introduce()
     }
 
     fn admit(
         &self,
-        peer: ReplicaId,
+        peer: MemberId,
         shown: Presence,
-        knows: &[(ReplicaId, Known)],
+        knows: &[(MemberId, Known)],
     ) -> Result<(), Refusal> {
         let judged = self.register.admit(peer, shown, knows);
         if let Err(refusal @ Refusal::OlderHere { .. }) = &judged {
@@ -200,7 +238,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         judged
     }
 
-    fn on_refused(&self, peer: ReplicaId, why: &Closed) {
+    fn on_refused(&self, peer: MemberId, why: &Closed) {
         if why.is_for_good() {
             self.shared.fail(Fault::Outcast { peer, why: why.to_string() });
             self.register.cast_out();
@@ -211,7 +249,7 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         }
     }
 
-    fn on_peer_up(&self, peer: ReplicaId, shown: Presence) {
+    fn on_peer_up(&self, peer: MemberId, shown: Presence) {
         self.register.met(peer, shown);
         self.shared.connected.send_modify(|connected| {
             connected.insert(peer);
@@ -220,9 +258,10 @@ impl<M: Wire + Send + 'static> Inbound for Arc<Inbox<M>> {
         self.shared.wake.notify_one();
     }
 
-    fn on_peer_down(&self, peer: ReplicaId) {
+    fn on_peer_down(&self, peer: MemberId) {
+        self.register.left(peer);
         self.shared.connected.send_modify(|connected| {
-            connected.remove(peer);
+            connected.remove(&peer);
         });
     }
 
@@ -237,7 +276,7 @@ mod tests {
 
     /// A group of ticks that stand for frames of `bytes` together.
     fn arrive(messages: &mut Messages<()>, count: usize, bytes: usize) {
-        messages.inputs.extend((0..count).map(|_| Input::Tick));
+        messages.inputs.extend((0..count).map(|_| Input::Core(crate::replica::Input::Tick)));
         messages.bytes += bytes;
         messages.end_group();
     }

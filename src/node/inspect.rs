@@ -14,15 +14,17 @@ use super::status::with_protocol;
 use crate::machine::sessions_in;
 use crate::protocol::epaxos::{Phase, ProtocolSnapshot, Record};
 use crate::protocol::{Protocol, ProtocolKind, UnknownProtocol};
-use crate::replica;
+use crate::replica::{self, epochs};
 use crate::storage::{
     self, FileDisk, Identity, LastCommand, Report, SnapshotInfo, SnapshotReader, StorageError,
 };
 use crate::types::{
-    Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, ReplicaId, RequestId, Slot,
-    Value,
+    Ballot, Deps, Era, Executed, InstanceId, LogPosition, MAX_REPLICAS, Membership, ReplicaId,
+    RequestId, Slot, Value,
 };
-use crate::wire::{Limits, ReadSnapshotError, SnapshotDecoder, Wire, decode_record};
+use crate::wire::{
+    FIRST_EPOCH, Limits, ReadSnapshotError, SnapshotDecoder, Wire, decode_record, record_epoch,
+};
 use again::Again;
 
 /// The contents of a replica's directory.
@@ -36,6 +38,8 @@ pub struct Inspection {
     pub records: u64,
     /// The size of the cluster, if any record contains it.
     pub replicas: Option<usize>,
+    /// The members; `None` in the first epoch, whose members are those of the configuration.
+    pub list: Option<Membership>,
     /// The last slot that the replica has reserved for itself; 0 for none.
     pub reserved: Slot,
     /// Requests that the replica never executes: see
@@ -52,6 +56,8 @@ pub struct Inspection {
 /// The contents of a snapshot, without the state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SnapshotContents {
+    /// The members of its epoch; `None` in the first epoch.
+    pub list: Option<Membership>,
     /// What the replica has executed.
     pub executed: Executed,
     /// The era of the sessions, and their number.
@@ -96,14 +102,15 @@ impl SnapshotContents {
         let protocol = protocol(whose)?;
         if protocol == ProtocolKind::EPaxos {
             let front = decoder.front::<ProtocolSnapshot>(cluster, &limits).map_err(wrong)?;
-            let (executed, shared) = (front.executed, Some(front.shared.into()));
-            return SnapshotContents::read::<Record, _>(decoder, &limits, executed, shared);
+            let (of, shared) = ((front.list, front.executed), Some(front.shared.into()));
+            return SnapshotContents::read::<Record, _>(decoder, &limits, of, shared);
         }
         with_protocol!(protocol, P => {
             type Shared = <P as Protocol>::Snapshot;
             type OfProtocol = <P as Protocol>::Record;
             let front = decoder.front::<Shared>(cluster, &limits).map_err(wrong)?;
-            SnapshotContents::read::<OfProtocol, _>(decoder, &limits, front.executed, None)
+            let of = (front.list, front.executed);
+            SnapshotContents::read::<OfProtocol, _>(decoder, &limits, of, None)
         })
     }
 
@@ -111,7 +118,7 @@ impl SnapshotContents {
     fn read<R: Wire, F>(
         mut decoder: SnapshotDecoder<F, StorageError>,
         limits: &Limits,
-        executed: Executed,
+        (list, executed): (Option<Membership>, Executed),
         shared: Option<SharedContents>,
     ) -> Result<SnapshotContents, String>
     where
@@ -124,7 +131,7 @@ impl SnapshotContents {
         let mut own = 0;
         let count = |_: replica::Record<R>| own += 1;
         let state_bytes = decoder.own(limits, count).map_err(wrong)?.state_bytes;
-        Ok(SnapshotContents { executed, sessions, state_bytes, shared, own })
+        Ok(SnapshotContents { list, executed, sessions, state_bytes, shared, own })
     }
 }
 
@@ -237,7 +244,8 @@ impl Inspection {
 }
 
 /// Whether the record contains the size of the cluster.
-fn has_vector(record: &replica::Record<Record>) -> bool {
+fn has_vector(record: &epochs::Record<Record>) -> bool {
+    let epochs::Record::Core(record) = record else { return false };
     let without = |it: &Record| {
         matches!(it, Record::Joined { .. } | Record::Reserved { .. } | Record::EarlyCommit { .. })
     };
@@ -252,20 +260,36 @@ struct Known {
     ballot: Ballot,
 }
 
-/// Collects what the records say.
+/// Collects what the records say of the last epoch that began in the log.
 #[derive(Default)]
 struct Instances {
     records: u64,
-    replicas: Option<usize>,
+    /// The number of members in each epoch, as far as it is known.
+    replicas: BTreeMap<u32, usize>,
+    /// The last epoch, and its list unless that was before the log.
+    epoch: u32,
+    list: Option<Membership>,
     reserved: Slot,
     known: FxHashMap<InstanceId, Known>,
 }
 
 impl Instances {
     fn take(&mut self, record: &[u8]) -> Result<(), String> {
-        let record = self.decode(Bytes::copy_from_slice(record))?;
+        let (epoch, record) = self.decode(Bytes::copy_from_slice(record))?;
         self.records += 1;
-        let replica::Record::Protocol(record) = record else { return Ok(()) };
+        let record = match record {
+            epochs::Record::Start(list) | epochs::Record::Joined(list) => {
+                self.begin(list);
+                return Ok(());
+            }
+            epochs::Record::Core(replica::Record::Protocol(record)) => record,
+            _ => return Ok(()),
+        };
+        // What an attempt to join left behind says nothing.
+        if self.list.is_some() && epoch != self.epoch {
+            return Ok(());
+        }
+        self.epoch = epoch;
         let mut note = |id: InstanceId, phase: Phase, ballot: Ballot, nop: bool| {
             let known = self.known.entry(id).or_default();
             known.phase = known.phase.max(phase);
@@ -293,33 +317,54 @@ impl Instances {
     /// Counts a record of a protocol whose instances have no owner.
     fn take_other(&mut self, protocol: ProtocolKind, record: &[u8]) -> Result<(), String> {
         let (record, limits) = (Bytes::copy_from_slice(record), Limits::new(MAX_REPLICAS));
-        let decoded = with_protocol!(protocol, P => {
-            type OfReplica = replica::Record<<P as Protocol>::Record>;
-            decode_record::<OfReplica>(record, &limits).map(|_| ())
+        let list = with_protocol!(protocol, P => {
+            type OfReplica = epochs::Record<<P as Protocol>::Record>;
+            let decoded = decode_record::<OfReplica>(record, &limits);
+            match decoded.map_err(|error| error.to_string())?.1 {
+                epochs::Record::Start(list) | epochs::Record::Joined(list) => Some(list),
+                _ => None,
+            }
         });
-        decoded.map_err(|error| error.to_string())?;
         self.records += 1;
+        list.into_iter().for_each(|list| self.begin(list));
         Ok(())
     }
 
-    /// Decodes a record. The first record with a vector gives the size of the cluster.
-    fn decode(&mut self, record: Bytes) -> Result<replica::Record<Record>, String> {
+    /// An epoch begins.
+    fn begin(&mut self, list: Membership) {
+        self.replicas.insert(list.epoch(), list.len());
+        self.epoch = list.epoch();
+        self.known.clear();
+        self.reserved = 0;
+        self.list = Some(list);
+    }
+
+    /// Decodes a record, and returns its epoch. The first record with a vector gives the number of
+    /// members, unless their list was found.
+    fn decode(&mut self, record: Bytes) -> Result<(u32, epochs::Record<Record>), String> {
+        let epoch = record_epoch(&record).map_err(|error| error.to_string())?;
+        let epoch = epoch.checked_sub(FIRST_EPOCH).ok_or("it is of no epoch")?;
         let decode = |replicas: usize| {
-            decode_record::<replica::Record<Record>>(record.clone(), &Limits::new(replicas))
-                .map(|(_, it)| it)
+            decode_record::<epochs::Record<Record>>(record.clone(), &Limits::new(replicas))
+                .map(|(_, it)| (epoch, it))
         };
-        if let Some(replicas) = self.replicas {
-            return decode(replicas).map_err(|error| error.to_string());
+        if let Some(replicas) = self.replicas.get(&epoch) {
+            return decode(*replicas).map_err(|error| error.to_string());
         }
         let first = match decode(MAX_REPLICAS) {
             // These records have no vector, so any size decodes them.
-            Ok(record) if !has_vector(&record) => return Ok(record),
+            Ok((_, record)) if !has_vector(&record) => {
+                if let epochs::Record::Joining(list) = &record {
+                    self.replicas.insert(list.epoch(), list.len());
+                }
+                return Ok((epoch, record));
+            }
             other => other,
         };
         let fits = |replicas: usize| Some((replicas, decode(replicas).ok()?));
         match (1..=MAX_REPLICAS).find_map(fits) {
             Some((replicas, record)) => {
-                self.replicas = Some(replicas);
+                self.replicas.insert(epoch, replicas);
                 Ok(record)
             }
             None => first.map_err(|error| error.to_string()),
@@ -344,12 +389,26 @@ impl Instances {
                 Phase::Committed => &mut owner.committed,
             } += 1;
         }
-        let Instances { records, mut replicas, reserved, .. } = self;
-        if let Some(told) = contents.iter().flatten().last() {
+        let Instances { records, replicas, epoch, mut list, reserved, .. } = self;
+        let mut replicas = replicas.get(&epoch).copied();
+        if let Some(told) = contents.iter().flatten().last()
+            && told.list.as_ref().map_or(0, Membership::epoch) >= epoch
+        {
             replicas = Some(told.executed.floor().len());
+            list.clone_from(&told.list);
         }
         let (skipped, last_command) = (BTreeSet::new(), None);
-        Inspection { report, contents, records, replicas, reserved, skipped, last_command, owners }
+        Inspection {
+            report,
+            contents,
+            records,
+            replicas,
+            list,
+            reserved,
+            skipped,
+            last_command,
+            owners,
+        }
     }
 }
 
@@ -357,7 +416,7 @@ impl Instances {
 pub(super) fn size_in(record: &[u8]) -> Option<usize> {
     let mut instances = Instances::default();
     instances.decode(Bytes::copy_from_slice(record)).ok()?;
-    instances.replicas
+    instances.replicas.into_values().next()
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 
-use super::EPOCH;
 use super::error::Fault;
 use super::latency::Latency;
 use super::metrics::{LogMetrics, Restored};
@@ -14,7 +13,7 @@ use super::panics::lock;
 use super::shared::ReplicaShared;
 use crate::storage::{Durability, Log, LogEvent, LogThread, MemoryLog, StorageError};
 use crate::types::{Durable, LogPosition, Time};
-use crate::wire::{Wire, encode_record};
+use crate::wire::{FIRST_EPOCH, Wire, encode_record};
 
 /// Records are encoded into buffers of this size.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -111,10 +110,15 @@ impl Journal {
         })))
     }
 
-    /// Takes the records out of `records`. `end` is the log's end by the core's count. The log must
-    /// count the same, or the core would announce records that are not durable. If the log has
-    /// failed, the replica has failed, too.
-    pub(super) fn append<R: Wire>(&mut self, records: &mut Vec<R>, end: LogPosition, now: Time) {
+    /// Takes the records, each with its epoch, out of `records`. `end` is the log's end by the
+    /// core's count. The log must count the same, or the core would announce records that are not
+    /// durable. If the log has failed, the replica has failed, too.
+    pub(super) fn append<R: Wire>(
+        &mut self,
+        records: &mut Vec<(u32, R)>,
+        end: LogPosition,
+        now: Time,
+    ) {
         match self {
             Journal::Memory(log) => {
                 log.append(records.len());
@@ -234,7 +238,7 @@ impl Journal {
 }
 
 impl DiskLog {
-    fn append<R: Wire>(&mut self, records: &mut Vec<R>, end: LogPosition, now: Time) {
+    fn append<R: Wire>(&mut self, records: &mut Vec<(u32, R)>, end: LogPosition, now: Time) {
         if records.is_empty() {
             assert_eq!(self.end, end, "log and core count the same records");
             return;
@@ -244,8 +248,8 @@ impl DiskLog {
         }
         let encoded: Vec<Bytes> = records
             .drain(..)
-            .map(|record| {
-                encode_record(EPOCH, &record, &mut self.buffer);
+            .map(|(epoch, record)| {
+                encode_record(epoch + FIRST_EPOCH, &record, &mut self.buffer);
                 self.buffer.split().freeze()
             })
             .collect();

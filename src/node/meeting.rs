@@ -12,22 +12,21 @@ const FIRST: Duration = Duration::from_secs(2);
 
 /// The wait for the other replicas.
 pub(super) struct Meeting {
-    others: usize,
     /// The latest end of the wait; `None` once it is over.
     until: Option<Time>,
 }
 
 impl Meeting {
-    /// Waits for `others` peers; `is_new` if the replica has never voted.
-    pub(super) fn begin(others: usize, is_new: bool, now: Time) -> Meeting {
+    /// Waits for the other members of the list; `is_new` if the replica has never voted.
+    pub(super) fn begin(is_new: bool, now: Time) -> Meeting {
         let patience = if is_new { FIRST } else { AGAIN };
-        Meeting { others, until: (others > 0).then(|| now + patience) }
+        Meeting { until: Some(now + patience) }
     }
 
-    /// Until when no step may be taken, given how many peers are connected. A peer that does not
+    /// Until when no step may be taken, given how many members are not connected. One that does not
     /// connect in time counts as away; the replica never waits for it again.
-    pub(super) fn waits(&mut self, connected: usize, now: Time) -> Option<Time> {
-        self.until = self.until.filter(|until| connected < self.others && now < *until);
+    pub(super) fn waits(&mut self, missing: impl FnOnce() -> usize, now: Time) -> Option<Time> {
+        self.until = self.until.filter(|until| now < *until && missing() > 0);
         self.until
     }
 }
@@ -39,15 +38,15 @@ mod tests {
     #[test]
     fn it_is_over_when_all_have_come_or_time_has_passed_and_does_not_begin_again() {
         let at = |ms| Time::ZERO + Duration::from_millis(ms);
-        let mut meeting = Meeting::begin(2, false, at(100));
-        assert_eq!(meeting.waits(0, at(100)), Some(at(600)));
-        assert_eq!(meeting.waits(1, at(599)), Some(at(600)));
-        assert_eq!(meeting.waits(1, at(600)), None);
-        assert_eq!(meeting.waits(0, at(600)), None);
-        let mut meeting = Meeting::begin(2, true, at(0));
-        assert_eq!(meeting.waits(1, at(1999)), Some(at(2000)));
-        assert_eq!(meeting.waits(2, at(1999)), None);
-        assert_eq!(meeting.waits(0, at(1999)), None, "it has begun");
-        assert_eq!(Meeting::begin(0, true, at(0)).waits(0, at(0)), None, "it is alone");
+        let mut meeting = Meeting::begin(false, at(100));
+        assert_eq!(meeting.waits(|| 2, at(100)), Some(at(600)));
+        assert_eq!(meeting.waits(|| 1, at(599)), Some(at(600)));
+        assert_eq!(meeting.waits(|| 1, at(600)), None);
+        assert_eq!(meeting.waits(|| 2, at(600)), None);
+        let mut meeting = Meeting::begin(true, at(0));
+        assert_eq!(meeting.waits(|| 1, at(1999)), Some(at(2000)));
+        assert_eq!(meeting.waits(|| 0, at(1999)), None);
+        assert_eq!(meeting.waits(|| 2, at(1999)), None, "it has begun");
+        assert_eq!(Meeting::begin(true, at(0)).waits(|| 0, at(0)), None, "it is alone");
     }
 }

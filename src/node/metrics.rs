@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::latency::Latency;
 use crate::protocol::Paths;
 use crate::storage::Durability;
-use crate::types::ReplicaId;
+use crate::types::MemberId;
 
 /// How many took one round trip, and how many took more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,7 +76,7 @@ pub struct Metrics {
     /// Commands proposed again because their instance was decided as a `Nop`.
     pub resubmitted: u64,
     /// The leader, if the protocol has one and it is known here.
-    pub leader: Option<ReplicaId>,
+    pub leader: Option<MemberId>,
     /// Instances in the largest component executed here.
     pub largest_component: usize,
     /// Requests refused because too many were waiting.

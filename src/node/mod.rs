@@ -14,10 +14,10 @@
 //!
 //! Read the files in this order; each uses only those before it:
 //!
-//! 1. what a user sees: `limits`, `poison`, `error`, `latency`, `metrics`, `status`;
+//! 1. what a user sees: `limits`, `poison`, `error`, `members`, `latency`, `metrics`, `status`;
 //! 2. fairness and waiting: `clock`, `panics`, `rota`, `window`, `turns`, `flow`, `pending`;
 //! 3. what the threads share: `work`, `shared`;
-//! 4. each thread's own part: `apply`, `journal`, `reminder`, `snapshot`;
+//! 4. each thread's own part: `apply`, `journal`, `records`, `reminder`, `snapshot`;
 //! 5. input from the network: `register`, `quotas`, `clients`, `inbox`;
 //! 6. the whole: `meeting`, `runner`, `start`, `builder`, `cluster`.
 //!
@@ -38,11 +38,13 @@ mod journal;
 mod latency;
 mod limits;
 mod meeting;
+mod members;
 mod metrics;
 mod panics;
 mod pending;
 mod poison;
 mod quotas;
+mod records;
 mod register;
 mod reminder;
 mod rota;
@@ -57,6 +59,7 @@ mod turns;
 mod window;
 mod work;
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -71,6 +74,7 @@ pub use cluster::{LocalCluster, LocalClusterBuilder, NotConverged};
 pub use error::{Fault, ProposeError, Rejected, SnapshotError, StartError, Unknown};
 pub use latency::Latency;
 pub use limits::Limits;
+pub use members::NotChanged;
 pub use metrics::{FastSlow, LogMetrics, Metrics, PathLatency, Restored, SnapshotMetrics};
 pub use poison::PoisonedCommand;
 pub use session::{Session, Unanswered};
@@ -83,6 +87,7 @@ pub use crate::protocol::epaxos::Phase;
 pub use crate::protocol::{Paths, ProtocolKind, UnknownProtocol};
 pub use crate::replica::{Reach, Receiving, ReplicaStatus, Silence};
 pub use crate::storage::{Durability, SnapshotInfo, StorageError};
+pub use crate::wire::{Members, Role};
 
 // For the command `isonomy`; not part of the public API.
 #[doc(hidden)]
@@ -90,14 +95,11 @@ pub use inspect::{Inspection, OwnersInstances, SharedContents, SnapshotContents}
 
 use crate::machine::{StateMachine, decode, encode};
 use crate::types::{
-    ClientId, Consistency, Era, InstanceId, Numbering, ReplicaId, ReplicaSet, RequestId,
+    Change, ClientId, Consistency, Era, InstanceId, MemberId, Membership, Numbering, RequestId,
 };
 use panics::lock;
 use pending::{Answer, Waiter};
 use shared::{Question, ReplicaShared};
-
-/// There is one epoch, because a cluster's membership never changes yet.
-const EPOCH: u32 = 1;
 
 /// A handle to a replica that runs in this process. Cloning it is cheap. When the last handle is
 /// dropped, including those in sessions, the replica shuts down as with [`Replica::shutdown`].
@@ -227,7 +229,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// This replica's id.
-    pub fn id(&self) -> ReplicaId {
+    pub fn id(&self) -> MemberId {
         self.inner.shared.id
     }
 
@@ -237,8 +239,8 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// The peers that are connected now.
-    pub fn connected(&self) -> ReplicaSet {
-        *self.inner.shared.connected.borrow()
+    pub fn connected(&self) -> BTreeSet<MemberId> {
+        self.inner.shared.connected.borrow().clone()
     }
 
     /// Waits until at least `peers` other replicas are connected; false if this one stops first.
@@ -278,6 +280,45 @@ impl<S: StateMachine> Replica<S> {
     pub async fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
         let asked = self.inner.shared.ask(Question::Snapshot).await;
         asked.unwrap_or(Err(SnapshotError::Stopped))
+    }
+
+    /// The members of the cluster as this replica knows them; `None` once it has stopped.
+    pub async fn members(&self) -> Option<Members> {
+        self.inner.shared.ask(Question::Members).await
+    }
+
+    /// What this replica is to the cluster. Only a [`Role::Member`] takes part.
+    pub fn role(&self) -> Role {
+        *self.inner.shared.role.borrow()
+    }
+
+    /// Waits until the replica takes part. Only one that [joins](ReplicaBuilder::join), or that
+    /// stopped while it did, has to wait. False if it stops first.
+    pub async fn wait_member(&self) -> bool {
+        let shared = &self.inner.shared;
+        let mut role = shared.role.subscribe();
+        let mut stopped = shared.stopped.subscribe();
+        tokio::select! {
+            member = role.wait_for(|role| *role == Role::Member) => member.is_ok(),
+            _ = stopped.wait_for(|stopped| *stopped) => false,
+        }
+    }
+
+    /// Changes the members while the cluster runs, and returns the new list once this replica has
+    /// begun to work by it. A member that is added gets its number and its address from
+    /// [`Change`]; it has to be running and connected ([`ReplicaBuilder::join`]).
+    ///
+    /// With `force`, two members are accepted where neither may fail.
+    ///
+    /// # Errors
+    /// [`NotChanged`], by what the caller may conclude.
+    pub async fn change_members(
+        &self,
+        change: Change,
+        force: bool,
+    ) -> Result<Membership, NotChanged> {
+        let ask = |asker| Question::ChangeMembers(change, force, asker);
+        self.inner.shared.ask(ask).await.unwrap_or(Err(NotChanged::Stopped))
     }
 
     /// A hash of the replicated state after everything executed here so far. It is the same at

@@ -101,6 +101,7 @@ fn outcome(answer: Answer) -> wire::Outcome {
             refused(wire::Refusal::NoQuorum(reach.to_string()))
         }
         Err(ProposeError::Rejected(Rejected::Stopping)) => refused(wire::Refusal::Stopping),
+        Err(ProposeError::Rejected(Rejected::NoMember)) => refused(wire::Refusal::NoMember),
         Err(ProposeError::Rejected(Rejected::Expired(era))) => refused(wire::Refusal::Expired(era)),
         Err(ProposeError::Rejected(Rejected::TooManySessions)) => {
             refused(wire::Refusal::TooManySessions)
@@ -276,10 +277,13 @@ impl Pending {
         if rejected == Rejected::Overloaded {
             self.count_overloaded();
         }
-        let waited = self.lock().remove(request);
-        if let Some(waited) = waited {
-            waited.answer(Err(rejected.into()));
-        }
+        self.end(request, rejected.into());
+    }
+
+    /// Answers one request that was let in before with an error.
+    pub(super) fn end(&self, request: RequestId, why: ProposeError) {
+        let Some(waited) = self.lock().remove(request) else { return };
+        waited.answer(Err(why));
     }
 
     /// Notes that these `requests` were committed, and whether on the fast path. Calls `found` with
@@ -309,9 +313,7 @@ impl Pending {
             let late: Vec<RequestId> = late.map(|(request, _)| *request).collect();
             late.into_iter().filter_map(|request| state.remove(request)).collect()
         };
-        for waited in late {
-            waited.answer(Err(why.clone().into()));
-        }
+        late.into_iter().for_each(|waited| waited.answer(Err(why.clone().into())));
     }
 
     /// Lets no caller in any more; those inside are still answered.

@@ -8,8 +8,10 @@
 
 mod answers;
 mod full;
+pub(super) mod members;
+mod sessions;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,21 +22,24 @@ use bytes::BytesMut;
 use crossbeam::channel::TrySendError;
 use tokio::time::Instant;
 
-use super::EPOCH;
-use super::error::{Rejected, Unknown};
+use super::error::{Fault, Rejected, Unknown};
 use super::inbox::Inbox;
 use super::journal::Journal;
 use super::latency::Latency;
 use super::meeting::Meeting;
 use super::metrics::FastSlow;
+use super::panics::lock;
 use super::shared::{Lifecycle, ReplicaShared};
 use super::snapshot::{Arrived, Snapshots};
 use super::status::NodeProtocol;
 use super::work::{Weight, Work};
 use crate::mesh::{Dropped, Lane, Mesh};
-use crate::replica::{Core, Input, Output, PeerMessage};
-use crate::types::{Era, LogPosition, Quorums, ReplicaSet, Time};
-use crate::wire::encode_peer;
+use crate::replica::epochs::{Epochs, Input, Message, Output, Role};
+use crate::replica::{self, PeerMessage};
+use crate::types::{ClientId, Era, LogPosition, MemberId, Membership, Time};
+use crate::wire::encode_said;
+
+use members::Known;
 
 /// Commands taken in at one turn; the rest wait for the next.
 const PROPOSALS_PER_TURN: usize = 8192;
@@ -44,14 +49,6 @@ const BULK_BYTES: usize = 128 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 /// How often to look for callers that have waited too long.
 const EXPIRY: Duration = Duration::from_millis(250);
-/// Replicas do not all end a long enough era at the same time. The second waits this share of the
-/// era's length longer, the third twice that.
-const STAGGER: u32 = 50;
-/// Nor do they all close sessions at the same time. The second replica lets the table grow this
-/// many thousandths beyond the bound, the third twice that.
-const CLOSE_STAGGER: usize = 40;
-/// A close that has had no effect is proposed again after this time.
-const CLOSE_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the core thread counts itself.
 #[derive(Default)]
@@ -70,8 +67,8 @@ struct Counts {
 /// Invariant: `backlog` holds the work that did not fit into the apply thread's queue, in order,
 /// and `backlog_weight` is the sum of its weights.
 pub(super) struct Runner<P: NodeProtocol> {
-    core: Core<P>,
-    replicas: usize,
+    epochs: Epochs<P>,
+    members: Known,
     tick: Duration,
     shutdown_patience: Duration,
     shared: Arc<ReplicaShared>,
@@ -87,7 +84,7 @@ pub(super) struct Runner<P: NodeProtocol> {
     out: Output<P::Message, P::Record>,
     buffer: BytesMut,
     /// Peers that were sent large messages since the core was last told.
-    sent_large: ReplicaSet,
+    sent_large: BTreeSet<MemberId>,
     next_tick: Time,
     next_expiry: Time,
     session_idle: Duration,
@@ -102,7 +99,6 @@ pub(super) struct Runner<P: NodeProtocol> {
 
 /// The settings of [`Runner::new`], apart from what it drives.
 pub(super) struct Pace {
-    pub(super) replicas: usize,
     pub(super) tick: Duration,
     pub(super) shutdown_patience: Duration,
     pub(super) session_idle: Duration,
@@ -119,7 +115,8 @@ pub(super) struct Driven<P: NodeProtocol> {
 impl<P: NodeProtocol> Runner<P> {
     /// `out` holds what the core put out while it was restored; the first turn handles it.
     pub(super) fn new(
-        core: Core<P>,
+        epochs: Epochs<P>,
+        first_list: Membership,
         out: Output<P::Message, P::Record>,
         pace: Pace,
         shared: Arc<ReplicaShared>,
@@ -127,10 +124,13 @@ impl<P: NodeProtocol> Runner<P> {
     ) -> Runner<P> {
         let Driven { inbox, mesh, journal, snapshots } = driven;
         let now = shared.clock.now();
-        let meeting = Meeting::begin(pace.replicas - 1, inbox.is_new(), now);
+        let meeting = Meeting::begin(inbox.is_new(), now);
+        shared.role.send_replace(epochs.role());
+        shared.has_state.store(epochs.has_state(), Ordering::Release);
+        shared.list.send_replace(epochs.list().or(epochs.next_list()).cloned());
         Runner {
-            core,
-            replicas: pace.replicas,
+            epochs,
+            members: Known::new(first_list),
             tick: pace.tick,
             shutdown_patience: pace.shutdown_patience,
             shared,
@@ -144,7 +144,7 @@ impl<P: NodeProtocol> Runner<P> {
             inputs: Vec::new(),
             out,
             buffer: BytesMut::new(),
-            sent_large: ReplicaSet::EMPTY,
+            sent_large: BTreeSet::new(),
             next_tick: Time::ZERO,
             next_expiry: Time::ZERO,
             session_idle: pace.session_idle,
@@ -176,13 +176,18 @@ impl<P: NodeProtocol> Runner<P> {
                         return self.finish().await;
                     }
                 }
+                Lifecycle::Failed if matches!(shared.fault(), Some(Fault::Removed { .. })) => {
+                    // It may have been asked for its own removal: that answer is to leave first.
+                    tokio::task::yield_now().await;
+                    return self.finish().await;
+                }
                 Lifecycle::Killed | Lifecycle::Failed => return,
             }
             let next = match self.waits_for_others() {
                 Some(until) => until,
                 None => {
                     self.turn();
-                    let wake = self.core.wake().filter(|_| !self.stands_still());
+                    let wake = self.epochs.wake().filter(|_| !self.stands_still());
                     wake.map_or(self.next_tick, |wake| wake.min(self.next_tick))
                 }
             };
@@ -205,8 +210,8 @@ impl<P: NodeProtocol> Runner<P> {
     /// Until when to take no step, so that the other replicas can be heard first. Questions are
     /// still answered.
     fn waits_for_others(&mut self) -> Option<Time> {
-        let connected = self.shared.connected.borrow().len();
-        let until = self.meeting.waits(connected, self.shared.clock.now())?;
+        let missing = || self.inbox.missing();
+        let until = self.meeting.waits(missing, self.shared.clock.now())?;
         while let Some(question) = self.shared.questions.pop() {
             self.answer(question);
         }
@@ -245,6 +250,7 @@ impl<P: NodeProtocol> Runner<P> {
     fn turn(&mut self) {
         let now = self.shared.clock.now();
         self.counts.turns += 1;
+        self.snapshots.note_state(self.epochs.has_state());
         if self.stands_still() {
             return self.stand_still(now);
         }
@@ -252,35 +258,36 @@ impl<P: NodeProtocol> Runner<P> {
         // Read the clock again after gathering. A read may be answered under a lease only if it
         // arrived before the moment at which the lease was seen to hold.
         let now = self.shared.clock.now();
-        self.core.step(now, self.inputs.drain(..), &mut self.out);
-        self.shared.set_lease_end(self.core.lease_end());
+        self.epochs.step(now, self.inputs.drain(..), &mut self.out);
+        self.shared.set_lease_end(self.epochs.lease_end());
         self.follow(now);
         self.install(now);
-        if let Some(work) = self.snapshots.begin(now, &self.core, &mut self.journal) {
+        if let Some(work) = self.snapshots.begin(now, &self.epochs, &mut self.journal) {
             self.push_work(work);
             self.hand_on();
         }
         while let Some(question) = self.shared.questions.pop() {
             self.answer(question);
         }
-        self.shared.note_quorum(self.core.has_lost_quorum(), || self.core.reach());
+        let lost = self.epochs.has_lost_quorum();
+        self.shared.note_quorum(lost, || self.epochs.reach());
         if self.next_expiry <= now {
             self.next_expiry = now + EXPIRY;
-            let met = self.shared.connected.borrow().len();
-            if Quorums::new(self.replicas).is_ok_and(|quorums| met + 1 >= quorums.slow()) {
-                self.inbox.note_agreement();
-            }
+            self.inbox.note_agreement();
             self.expire(now);
+            self.expire_change(now);
+            *lock(&self.shared.members) = Some(self.members());
             self.end_era(now);
             self.close_sessions(now);
-            self.snapshots.look_after(&self.core);
+            self.snapshots.look_after(&self.epochs);
         }
     }
 
     /// Answers callers that have waited too long.
     fn expire(&mut self, now: Time) {
-        let (patience, lost) = (self.shared.propose_timeout, self.core.has_lost_quorum());
-        let why = Unknown::late(patience, lost.then(|| self.core.reach()));
+        let patience = self.shared.propose_timeout;
+        let lost = self.epochs.has_lost_quorum();
+        let why = Unknown::late(patience, self.epochs.reach().filter(|_| lost));
         self.shared.pending.expire(now, patience, &why);
     }
 
@@ -288,12 +295,13 @@ impl<P: NodeProtocol> Runner<P> {
     fn follow(&mut self, now: Time) {
         // A log that has flushed at once (or meanwhile) releases what waited for it.
         loop {
-            self.journal.append(&mut self.out.records, self.core.log_end(), now);
+            self.journal.append(&mut self.out.records, self.epochs.log_end(), now);
             self.look_after(now);
             self.send();
             self.snapshots.follow(&mut self.out);
+            self.follow_members();
             let Some(durable) = self.news_from_the_log(now) else { break };
-            self.core.step(now, [durable], &mut self.out);
+            self.epochs.step(now, [durable], &mut self.out);
         }
         self.hand_on();
     }
@@ -302,11 +310,12 @@ impl<P: NodeProtocol> Runner<P> {
     /// executed so far, and before everything later.
     fn install(&mut self, now: Time) {
         for _ in 0..self.snapshots.take_useless() {
-            self.core.reject_snapshot(now);
+            self.epochs.reject_snapshot(now);
         }
         while let Some(arrived) = self.snapshots.next_arrived() {
-            let Arrived { shared, executed, applier, bytes, took } = arrived;
-            if self.core.install(now, shared, &executed, &mut self.out) {
+            let Arrived { list, shared, executed, applier, bytes, took } = arrived;
+            let list = list.as_ref().unwrap_or(self.members.first());
+            if self.epochs.install(now, list, shared, &executed, &mut self.out) {
                 self.push_work(Work::Install(applier));
                 self.snapshots.installed(bytes, took);
             } else {
@@ -324,7 +333,7 @@ impl<P: NodeProtocol> Runner<P> {
         }
         self.durable = durable.position();
         self.inbox.note_durable(self.durable);
-        Some(Input::Durable(durable))
+        Some(Input::Core(replica::Input::Durable(durable)))
     }
 
     /// Whether so much waits for the state machine or the disk that a limit, divided by `share`, is
@@ -336,40 +345,10 @@ impl<P: NodeProtocol> Runner<P> {
             || self.journal.unflushed_bytes() > limits.log_queue() / share
     }
 
-    /// Proposes to end an era that has lasted long enough, if there is a session that can expire.
-    fn end_era(&mut self, now: Time) {
-        let (era, idle) = (self.shared.era(), self.session_idle);
-        if self.era != Some(era) {
-            let place = u32::try_from(self.shared.id.index()).expect("few replicas");
-            self.era = Some(era);
-            self.era_ends = now + idle + (idle / STAGGER).saturating_mul(place);
-        }
-        if now < self.era_ends || self.shared.sessions() == 0 {
-            return;
-        }
-        // If this has no effect, it is tried again. The queue may have room then.
-        self.era_ends = now + idle / 4;
-        let _ = self.shared.proposals.push(era.end(self.shared.id));
-        self.shared.wake.notify_one();
-    }
-
-    /// Proposes to close what sessions have finished, once their table has grown to its bound.
-    fn close_sessions(&mut self, now: Time) {
-        let (era, (nth, growth)) = (self.shared.era(), self.shared.next_close());
-        let under_way = self.closing.is_some_and(|(in_era, last, since)| {
-            (in_era, last) == (era, nth) && now.since(since) < CLOSE_AGAIN
-        });
-        if under_way || growth < 1000 + CLOSE_STAGGER * self.shared.id.index() {
-            return;
-        }
-        self.closing = Some((era, nth, now));
-        let _ = self.shared.proposals.push(era.close(nth, self.shared.id));
-        self.shared.wake.notify_one();
-    }
-
     /// Takes in proposals: as many, and about as many bytes, as one turn may.
     fn gather_proposals(&mut self) {
         let most = self.shared.limits.turn_bytes();
+        let is_stranger = self.epochs.role() == Role::Stranger;
         let (mut taken, mut bytes) = (0, 0);
         while taken < PROPOSALS_PER_TURN
             && bytes < most
@@ -377,7 +356,11 @@ impl<P: NodeProtocol> Runner<P> {
         {
             taken += 1;
             bytes += command.payload.len();
-            self.inputs.push(Input::Propose(command));
+            if is_stranger {
+                self.shared.pending.turn_away(command.request, Rejected::NoMember);
+                continue;
+            }
+            self.inputs.push(Input::Core(replica::Input::Propose(command)));
         }
         self.counts.proposed += taken as u64;
         if taken == PROPOSALS_PER_TURN || bytes >= most {
@@ -395,25 +378,38 @@ impl<P: NodeProtocol> Runner<P> {
             self.inbox.take(self.shared.limits.turn_bytes(), &mut self.inputs);
         }
         if !self.sent_large.is_empty() {
-            let to = std::mem::replace(&mut self.sent_large, ReplicaSet::EMPTY);
-            self.inputs.push(Input::SentLarge(to));
+            let to = std::mem::take(&mut self.sent_large);
+            self.inputs.push(Input::SentLarge(to.into_iter().collect()));
         }
         self.inputs.extend(durable);
         self.snapshots.gather(now, &mut self.journal, &mut self.inputs);
+        let change = self.members.take_proposal().map(replica::Input::Propose);
+        self.inputs.extend(change.map(Input::Core));
         if !full && !self.is_behind(2) {
             self.gather_proposals();
         }
         if self.next_tick <= now {
             self.next_tick = now + self.tick;
-            self.inputs.push(Input::Tick);
+            self.inputs.push(Input::Core(replica::Input::Tick));
         }
     }
 
     /// Answers refused requests, and counts committed ones.
     fn look_after(&mut self, now: Time) {
         for (request, rejection) in self.out.rejected.drain(..) {
-            let rejected = Rejected::of(rejection, || self.core.reach());
+            if request.client == ClientId::MEMBERS {
+                let why = Rejected::of(rejection, self.epochs.reach());
+                self.members.rejected(why);
+                continue;
+            }
+            let rejected = Rejected::of(rejection, self.epochs.reach());
             self.shared.pending.turn_away(request, rejected);
+        }
+        for request in self.out.removed.drain(..) {
+            self.shared.pending.turn_away(request, Rejected::NoMember);
+        }
+        for request in self.out.unsure.drain(..) {
+            self.shared.pending.end(request, Unknown::Removed.into());
         }
         for committed in self.out.committed.drain(..) {
             let commands = committed.batch.commands();
@@ -431,22 +427,21 @@ impl<P: NodeProtocol> Runner<P> {
     /// into a peer's queue is lost, as on any network; the mesh counts it, and the protocol sends
     /// it again.
     fn send(&mut self) {
-        for (to, message) in self.out.messages.drain(..) {
+        for (to, epoch, message) in self.out.messages.drain(..) {
             if self.buffer.capacity() < BUFFER_BYTES / 16 {
                 self.buffer.reserve(BUFFER_BYTES);
             }
-            encode_peer(EPOCH, self.durable, &message, &mut self.buffer);
+            encode_said(epoch, self.durable, &message, &mut self.buffer);
             let frame = self.buffer.split().freeze();
             let is_large = frame.len() >= BULK_BYTES;
             if is_large {
-                for peer in to.iter() {
-                    self.sent_large.insert(peer);
-                }
+                self.sent_large.extend(&to);
             }
             // A probe follows the large messages, so it takes the same lane.
-            let is_large = is_large || matches!(message, PeerMessage::Probe { .. });
+            let is_probe = matches!(message, Message::Core(PeerMessage::Probe { .. }));
+            let is_large = is_large || is_probe;
             let lane = if is_large { Lane::Bulk } else { Lane::Consensus };
-            for peer in to.iter() {
+            for peer in to {
                 if let Err(why @ Dropped::TooLarge { .. }) =
                     self.mesh.send(peer, lane, frame.clone())
                 {

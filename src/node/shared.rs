@@ -1,6 +1,7 @@
 //! What one replica's handles, threads and client tasks share: bounded queues, and the replica's
 //! way to its end. Nothing here depends on the protocol or the state machine.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::clock::Clock;
 use super::error::{Fault, ProposeError, Rejected, SnapshotError, Unknown};
 use super::limits::Limits;
+use super::members::ChangeAsker;
 use super::metrics::Metrics;
 use super::panics::lock;
 use super::pending::{Entered, Most, Pending, Waiter};
@@ -23,9 +25,10 @@ use crate::machine::{ContentKey, Sessions};
 use crate::replica::Reach;
 use crate::storage::SnapshotInfo;
 use crate::types::{
-    Access, ClientId, Command, Era, Footprint, InstanceId, KeyHash, Numbering, ReplicaId,
-    ReplicaSet, RequestId, Time,
+    Access, Change, Command, Era, Footprint, InstanceId, KeyHash, MemberId, Membership, Numbering,
+    ReplicaId, RequestId, Time,
 };
+use crate::wire::{Members, Role};
 
 /// Bound on commands between the callers and the core, which takes from this queue at every turn.
 const PROPOSALS: usize = 16_384;
@@ -60,12 +63,15 @@ pub(super) enum Question {
     /// The digest of the state after everything executed so far.
     Digest(oneshot::Sender<u64>),
     Snapshot(Asker),
+    Members(oneshot::Sender<Members>),
+    /// Whether to make it although no member may fail after it.
+    ChangeMembers(Change, bool, ChangeAsker),
     /// Answered at once; then the core pauses until the channel is closed.
     Pause(crossbeam::channel::Receiver<()>, oneshot::Sender<()>),
 }
 
 pub(super) struct ReplicaShared {
-    pub(super) id: ReplicaId,
+    pub(super) id: MemberId,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) propose_timeout: Duration,
@@ -85,8 +91,16 @@ pub(super) struct ReplicaShared {
     pub(super) applied: Mutex<ApplyMetrics>,
     /// Until when a leader's reads may be answered, in nanoseconds of the clock.
     lease_end: AtomicU64,
+    /// Whether there is a state of the cluster here.
+    pub(super) has_state: AtomicBool,
+    /// What the replica is to the cluster.
+    pub(super) role: watch::Sender<Role>,
+    /// The members as they were a moment ago, for clients.
+    pub(super) members: Mutex<Option<Members>>,
+    /// The list of members, once the replica has heard of one.
+    pub(super) list: watch::Sender<Option<Membership>>,
     /// The connected peers.
-    pub(super) connected: watch::Sender<ReplicaSet>,
+    pub(super) connected: watch::Sender<BTreeSet<MemberId>>,
     /// Clients' requests that could not be decoded.
     pub(super) bad_requests: AtomicU64,
     /// The log has no room for another segment.
@@ -113,7 +127,7 @@ pub(super) struct ReplicaShared {
 
 impl ReplicaShared {
     pub(super) fn new(
-        id: ReplicaId,
+        id: MemberId,
         limits: Limits,
         propose_timeout: Duration,
         work: Sender<(Work, usize)>,
@@ -134,7 +148,11 @@ impl ReplicaShared {
             core_waits: AtomicBool::new(false),
             applied: Mutex::default(),
             lease_end: AtomicU64::new(0),
-            connected: watch::Sender::new(ReplicaSet::EMPTY),
+            has_state: AtomicBool::new(false),
+            role: watch::Sender::new(Role::Stranger),
+            members: Mutex::new(None),
+            list: watch::Sender::new(None),
+            connected: watch::Sender::new(BTreeSet::new()),
             bad_requests: AtomicU64::new(0),
             space_low: AtomicBool::new(false),
             waits_for_room: AtomicBool::new(false),
@@ -175,7 +193,9 @@ impl ReplicaShared {
             Ok(Entered::Joined) => return,
             Ok(Entered::New) => {}
         }
-        self.propose_again(Command { request, floor, origin: self.id, footprint, payload });
+        // The core names the origin, by the list that it is proposed under.
+        let origin = ReplicaId::from_index(0);
+        self.propose_again(Command { request, floor, origin, footprint, payload });
     }
 
     /// Sets until when a leader's reads may be answered.
@@ -235,7 +255,7 @@ impl ReplicaShared {
         footprint: &Footprint,
         payload: &Bytes,
     ) -> Result<(), Rejected> {
-        if request.client == ClientId::CLUSTER {
+        if request.client.is_internal() {
             return Err(Rejected::BadCommand("this session is the cluster's own".to_owned()));
         }
         let (bytes, limit) = (payload.len(), self.limits.command_bytes);
@@ -256,6 +276,9 @@ impl ReplicaShared {
     pub(super) fn read_local(&self, payload: Bytes, waiter: Waiter) {
         if self.lifecycle() != Lifecycle::Running {
             return waiter.answer(Err(self.end().1));
+        }
+        if !self.has_state.load(Ordering::Acquire) {
+            return waiter.answer(Err(Rejected::NoMember.into()));
         }
         match self.try_work(Work::Read(payload, Box::new(waiter))) {
             Ok(()) => {}
@@ -373,11 +396,11 @@ impl ReplicaShared {
     }
 
     /// Logs once when the quorum is lost, and once when it is back.
-    pub(super) fn note_quorum(&self, lost: bool, reach: impl FnOnce() -> Reach) {
+    pub(super) fn note_quorum(&self, lost: bool, reach: impl FnOnce() -> Option<Reach>) {
         if self.quorum_lost.swap(lost, Ordering::Relaxed) == lost {
             return;
         }
-        let (us, reach) = (self.id, reach());
+        let (us, Some(reach)) = (self.id, reach()) else { return };
         match lost {
             true => tracing::warn!(%us, "{reach}: nothing new is proposed until there is one"),
             false => tracing::info!(%us, "{reach}: commands are proposed again"),

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::protocol::ProtocolKind;
 use crate::protocol::epaxos::Phase;
-use crate::types::{Ballot, Deps, ReplicaId, Slot};
+use crate::types::{Ballot, Deps, MemberId, Slot};
 
 /// The state of a replica's protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +27,7 @@ pub enum ProtocolStanding {
     #[non_exhaustive]
     MultiPaxos {
         /// The leader, if known; it may be this replica.
-        leader: Option<ReplicaId>,
+        leader: Option<MemberId>,
         /// The highest ballot that the replica has promised.
         ballot: Ballot,
         /// The slot up to which every decision is known here.
@@ -43,7 +43,7 @@ pub enum ProtocolStanding {
     #[non_exhaustive]
     FastPaxos {
         /// The coordinator, if known; it may be this replica.
-        coordinator: Option<ReplicaId>,
+        coordinator: Option<MemberId>,
         /// Whether the coordinator's ballot is fast; false while none is known.
         is_fast: bool,
         /// The slot up to which every decision is known here.
@@ -77,7 +77,7 @@ impl ProtocolStanding {
     }
 
     /// The leader or coordinator, if the protocol has one and this replica knows it.
-    pub const fn leader(&self) -> Option<ReplicaId> {
+    pub const fn leader(&self) -> Option<MemberId> {
         match self {
             ProtocolStanding::MultiPaxos { leader, .. } => *leader,
             ProtocolStanding::FastPaxos { coordinator, .. } => *coordinator,
@@ -170,15 +170,16 @@ impl fmt::Display for Progress {
 mod tests {
     use super::*;
 
-    fn replica(number: u8) -> ReplicaId {
-        ReplicaId::new(number).expect("a replica's number")
+    fn replica(number: u32) -> MemberId {
+        MemberId::new(number).expect("a replica's number")
     }
 
     fn ballot() -> Ballot {
-        Ballot::new(3, replica(2)).expect("a round above 0")
+        let second = crate::types::ReplicaId::from_index(1);
+        Ballot::new(3, second).expect("a round above 0")
     }
 
-    fn log(leader: Option<ReplicaId>) -> ProtocolStanding {
+    fn log(leader: Option<MemberId>) -> ProtocolStanding {
         ProtocolStanding::MultiPaxos {
             leader,
             ballot: ballot(),
@@ -189,7 +190,7 @@ mod tests {
         }
     }
 
-    fn fast(coordinator: Option<ReplicaId>, is_fast: bool) -> ProtocolStanding {
+    fn fast(coordinator: Option<MemberId>, is_fast: bool) -> ProtocolStanding {
         ProtocolStanding::FastPaxos { coordinator, is_fast, known: 9, dropped: 4, undecided: 1 }
     }
 

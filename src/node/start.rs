@@ -8,9 +8,11 @@
 //! because from then on other replicas can hear this one.
 
 mod replay;
+mod words;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +24,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use replay::Replay;
+use words::{say_end, say_privacy};
 
-use super::EPOCH;
 use super::apply;
 use super::clients::Service;
 use super::error::{Fault, StartError};
@@ -38,12 +40,13 @@ use super::status::NodeProtocol;
 use super::work::Work;
 use crate::machine::{Applier, StateMachine};
 use crate::mesh::{Mesh, MeshConfig};
-use crate::replica::{Core, Output, OwnSnapshot, Record};
+use crate::replica::epochs::{self, Epochs};
+use crate::replica::{self, OwnSnapshot};
 use crate::storage::{
-    Disk, FileDisk, FoundEnd, LastCommand, LogOptions, MemoryLog, Opening, Privacy, SnapshotInfo,
-    SnapshotOptions, StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
+    Disk, FileDisk, LastCommand, LogOptions, MemoryLog, Opening, SnapshotInfo, SnapshotOptions,
+    StorageError, Store, StoreOptions, Trail, add_skipped, read_skipped,
 };
-use crate::types::{ClientId, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{Address, Member, MemberId, Membership, RequestId, Settings, UnsupportedSize};
 use crate::wire::{self, Front, ReadSnapshotError, ServerInfo, SnapshotDecoder, SnapshotEnd};
 
 /// Where records are kept.
@@ -61,13 +64,21 @@ pub(super) struct Data {
 
 /// Everything that the core thread needs.
 pub(super) struct Plan<S, P: NodeProtocol> {
-    pub(super) core: Core<P>,
     pub(super) parts: Parts<S>,
+    pub(super) protocol: PhantomData<fn() -> P>,
 }
 
 /// The part that is the same for every protocol.
 pub(super) struct Parts<S> {
     pub(super) pace: Pace,
+    /// The members of the first epoch, or for a replica that joins, itself and those that it
+    /// connects with.
+    pub(super) members: BTreeSet<MemberId>,
+    /// The replica waits to be made a member, if its directory is new.
+    pub(super) joins: bool,
+    pub(super) settings: Settings,
+    /// The core's own.
+    pub(super) limits: replica::Limits,
     pub(super) config: MeshConfig,
     /// `None` if everything is kept in memory.
     pub(super) data: Option<Data>,
@@ -115,20 +126,30 @@ where
     }
 
     fn start(self) -> Result<Running<P>, StartError> {
-        let Plan { mut core, parts } = self;
-        let Parts { pace, mut config, data, shared, machine, skip, before_first_peer, queue } =
-            parts;
-        if let Some(request) = skip.iter().find(|it| it.client == ClientId::CLUSTER) {
+        let Parts { pace, members, joins, settings, limits, .. } = self.parts;
+        let Parts { mut config, data, shared, machine, skip, before_first_peer, queue, .. } =
+            self.parts;
+        if let Some(request) = skip.iter().find(|it| it.client.is_internal()) {
             return Err(StartError::CannotSkip { request: *request });
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         config.terms.protocol = P::NAME.to_owned();
-        let kept = data.map(|data| open(data, &config, pace.replicas)).transpose()?;
+        let kept = data.map(|data| open(data, &config, &members, joins)).transpose()?;
         runtime.block_on(Mesh::prepare(&mut config))?;
-        let mut out = Output::default();
+        let founders = kept.as_ref().map_or(&members, |kept| kept.founders(&members));
+        let first_list = first_list(founders, &config)?;
+        let in_memory = Register::in_memory(&config.cluster, P::NAME, config.id)
+            .before_first_peer(before_first_peer);
+        let (directory, joins) = match &kept {
+            Some(kept) => (kept.opening.identity.directory, kept.opening.identity.joins),
+            None => (in_memory.presence().life, joins),
+        };
+        let list = (!joins).then(|| first_list.clone());
+        let mut epochs = Epochs::<P>::new(config.id, directory, list, settings, limits);
+        let mut out = replica::Output::default();
         let (kept, first) = match kept {
             Some(kept) => {
-                let (begun, applier) = kept.begin(&mut core, pace.replicas, &mut out)?;
+                let (begun, applier) = kept.begin(&mut epochs, &first_list, &mut out)?;
                 let applier = applier.unwrap_or_else(|| Applier::new(machine));
                 let applier = applier.keyed(shared.content_key);
                 let (skipped, trail) = begun.kept.skip(&applier, &skip, shared.id)?;
@@ -146,32 +167,17 @@ where
             move || apply::run(first, &shared, &queue)
         })?;
         let begin = || {
-            let Restarted { journal, kept_snapshots, first, register } = match kept {
-                Some(kept) => kept.restore(&mut core, pace.replicas, &shared, &mut out)?,
+            let restarted = match kept {
+                Some(kept) => kept.restore(&mut epochs, &members, &shared, &mut out)?,
                 None => Restarted {
+                    out: epochs::Output::default(),
                     journal: Journal::Memory(MemoryLog::new()),
                     kept_snapshots: SnapshotStore::Memory,
                     first: None,
-                    register: Register::in_memory(&config.cluster, P::NAME, config.id)
-                        .before_first_peer(before_first_peer),
+                    register: in_memory,
                 },
             };
-            (config.presence, config.origin) = (register.presence(), register.origin());
-            let cluster = config.cluster.clone();
-            let place = Where { cluster, replicas: pace.replicas, store: kept_snapshots };
-            let snapshots = Snapshots::start::<S>(place, first, &shared)?;
-            let info = ServerInfo {
-                cluster: config.cluster.clone(),
-                replica: config.id,
-                replicas: u8::try_from(pace.replicas).unwrap_or(u8::MAX),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            };
-            let service = Arc::new(Service::new::<S>(Arc::clone(&shared), info));
-            let inbox = Inbox::new(Arc::clone(&shared), service, register, pace.replicas);
-            let inbox = Arc::new(inbox);
-            let mesh = runtime.block_on(Mesh::start(config, Arc::clone(&inbox)))?;
-            let driven = Driven { inbox, mesh, journal, snapshots };
-            Ok(Runner::new(core, out, pace, Arc::clone(&shared), driven))
+            restarted.connect::<S>(epochs, first_list, config, pace, &shared, &runtime)
         };
         match begin() {
             Ok(runner) => Ok(Running { runtime, runner, apply }),
@@ -215,19 +221,71 @@ struct Kept {
 /// The directory after the core has taken its state from the snapshot, if there is one.
 struct Begun {
     kept: Kept,
-    first: Option<(OwnSnapshot, SnapshotInfo, u64)>,
+    first: Option<FirstSnapshot>,
+}
+
+/// The snapshot that a replica starts from.
+struct FirstSnapshot {
+    epoch: u32,
+    own: OwnSnapshot,
+    info: SnapshotInfo,
+    state_bytes: u64,
 }
 
 /// What a replica continues with once its core is restored.
-struct Restarted {
+struct Restarted<P: NodeProtocol> {
+    out: epochs::Output<P::Message, P::Record>,
     journal: Journal,
     kept_snapshots: SnapshotStore,
     first: Option<First>,
     register: Register,
 }
 
-/// Opens the directory.
-fn open(data: Data, config: &MeshConfig, replicas: usize) -> Result<Kept, StartError> {
+impl<P: NodeProtocol> Restarted<P> {
+    /// Starts everything that the core drives; the network last.
+    fn connect<S: StateMachine>(
+        self,
+        epochs: Epochs<P>,
+        first_list: Membership,
+        mut config: MeshConfig,
+        pace: Pace,
+        shared: &Arc<ReplicaShared>,
+        runtime: &Runtime,
+    ) -> Result<Runner<P>, StartError> {
+        let Restarted { out, journal, kept_snapshots, first, register } = self;
+        (config.presence, config.origin) = (register.presence(), register.origin());
+        // One that waits to be made a member knows only those that it was told of.
+        if epochs.lists().next().is_some() {
+            config.peers = epochs.reaches();
+        }
+        let cluster = config.cluster.clone();
+        let place = Where { cluster, replicas: first_list.len(), store: kept_snapshots };
+        let snapshots = Snapshots::start::<S>(place, first, shared)?;
+        let info = ServerInfo {
+            cluster: config.cluster.clone(),
+            replica: config.id,
+            list: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let service = Arc::new(Service::new::<S>(Arc::clone(shared), info));
+        let inbox = Arc::new(Inbox::new(Arc::clone(shared), service, register));
+        // The first hello already says which epoch it is. Nobody is connected yet.
+        let lists: Vec<Membership> = epochs.lists().cloned().collect();
+        inbox.set_lists(epochs.list(), &lists);
+        let mesh = runtime.block_on(Mesh::start(config, Arc::clone(&inbox)))?;
+        let driven = Driven { inbox, mesh, journal, snapshots };
+        Ok(Runner::new(epochs, first_list, out, pace, Arc::clone(shared), driven))
+    }
+}
+
+/// Opens the directory. A new one is that of a member of the first epoch, or of a replica that
+/// `joins`.
+fn open(
+    data: Data,
+    config: &MeshConfig,
+    members: &BTreeSet<MemberId>,
+    joins: bool,
+) -> Result<Kept, StartError> {
     let Data { place, log } = data;
     let name = match &place {
         Place::Directory(path) => path.display().to_string(),
@@ -247,7 +305,8 @@ fn open(data: Data, config: &MeshConfig, replicas: usize) -> Result<Kept, StartE
         cluster: config.cluster.clone(),
         replica: config.id,
         protocol: config.terms.protocol.clone(),
-        members: ReplicaSet::all(replicas),
+        members: members.clone(),
+        joins,
         log,
         snapshots: SnapshotOptions::default(),
     };
@@ -262,49 +321,36 @@ fn open(data: Data, config: &MeshConfig, replicas: usize) -> Result<Kept, StartE
     Ok(Kept { opening, name, log, disk, trailed, cluster })
 }
 
-fn say_privacy(us: ReplicaId, directory: &str, privacy: &Privacy) {
-    match privacy {
-        Privacy::Private => {}
-        Privacy::Tightened => {
-            info!(%us, directory, "others could read the data directory, and no longer can");
-        }
-        Privacy::Exposed(why) => {
-            warn!(%us, directory, why, "others can read the data directory: run this as its owner");
-        }
-    }
-}
-
-/// Logs what followed the last record. An incompletely written end was never acknowledged, as far
-/// as the disk tells the truth. A disk that lies may have lost more.
-fn say_end(us: ReplicaId, directory: &str, found: Option<&FoundEnd>) {
-    let Some(FoundEnd { file, offset, is_sealed: false, cut_bytes, cut_records }) = found else {
-        return;
-    };
-    match cut_records {
-        Some(records) => warn!(
-            %us, directory, file, offset, bytes = cut_bytes, records,
-            "cut off the end of the log: a flush that was not finished"
-        ),
-        None if *cut_bytes > 0 => warn!(
-            %us, directory, file, offset, bytes = cut_bytes,
-            "cut off what is behind the log's last record: part of a flush that was not finished, \
-             or left from an earlier use of the file"
-        ),
-        None => warn!(
-            %us, directory, file, offset,
-            "nothing marks the end of the log: a flush was not finished, the power failed, or the \
-             end was lost"
-        ),
-    }
+/// The list of the first epoch. Its members are those that the directory was made for, and their
+/// addresses are as configured: they are compared once the epoch is known.
+fn first_list(
+    founders: &BTreeSet<MemberId>,
+    config: &MeshConfig,
+) -> Result<Membership, StartError> {
+    let own = config.socket.as_ref().and_then(|socket| socket.local_addr().ok());
+    let unknown = || SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into();
+    let members = founders.iter().map(|id| {
+        let own = own.filter(|_| *id == config.id).map(Address::from);
+        let address = config.peers.get(id).cloned().or(own).unwrap_or_else(unknown);
+        Member { id: *id, address, directory: 0 }
+    });
+    Membership::first(members.collect()).map_err(|_| UnsupportedSize(founders.len()).into())
 }
 
 impl Kept {
-    /// Restores the core and the state machine from the newest snapshot.
+    /// The members of the first epoch, if these are configured.
+    fn founders<'a>(&'a self, members: &'a BTreeSet<MemberId>) -> &'a BTreeSet<MemberId> {
+        let kept = &self.opening.identity.members;
+        if kept.is_empty() { members } else { kept }
+    }
+
+    /// Restores the core and the state machine from the newest snapshot. `first_list` is the list
+    /// of the first epoch, as it is configured.
     fn begin<S: StateMachine, P: NodeProtocol>(
         mut self,
-        core: &mut Core<P>,
-        replicas: usize,
-        out: &mut Output<P::Message, P::Record>,
+        epochs: &mut Epochs<P>,
+        first_list: &Membership,
+        out: &mut replica::Output<P::Message, P::Record>,
     ) -> Result<(Begun, Option<Applier<S>>), StartError> {
         let Some(reader) = &mut self.opening.snapshot else {
             return Ok((Begun { kept: self, first: None }, None));
@@ -317,20 +363,26 @@ impl Kept {
         let say = |error: ReadSnapshotError<StorageError>| {
             failed(error.either(|error| wrong(error.to_string())))
         };
-        let limits = wire::Limits::new(replicas);
+        let limits = wire::Limits::new(first_list.len());
         let mut decoder = SnapshotDecoder::new(|| reader.next_chunk());
         let front = decoder.front::<P::Snapshot>(&self.cluster, &limits).map_err(say)?;
-        if front.epoch != EPOCH {
-            return Err(failed(wrong(format!("it is of epoch {}", front.epoch))));
-        }
         let applier = decoder.state(|from| Applier::restore_from(from)).map_err(say)?;
         let applier = applier.map_err(|error| failed(wrong(error.to_string())))?;
-        let Front { executed, shared, .. } = front;
-        core.restore_snapshot(shared, &executed);
-        let restore = |record: Record<P::Record>| core.restore(record, out);
+        let Front { list, executed, shared } = front;
+        let list = list.unwrap_or_else(|| first_list.clone());
+        let (epoch, limits) = (list.epoch(), limits.of(Some(&list)));
+        epochs.restore_snapshot(list, shared, &executed, info.position);
+        let mut restored = Ok(());
+        let restore = |record: replica::Record<P::Record>| {
+            if restored.is_ok() {
+                restored = epochs.restore(epoch, epochs::Record::Core(record), out);
+            }
+        };
         let end = decoder.own(&limits, restore);
         let SnapshotEnd { id, bytes, state_bytes } = end.map_err(say)?;
-        let first = Some((OwnSnapshot { id, executed, bytes }, info, state_bytes));
+        restored.map_err(|error| failed(wrong(error.to_string())))?;
+        let own = OwnSnapshot { id, executed, bytes };
+        let first = Some(FirstSnapshot { epoch, own, info, state_bytes });
         Ok((Begun { kept: self, first }, Some(applier)))
     }
 }
@@ -341,7 +393,7 @@ impl Kept {
         &self,
         applier: &Applier<S>,
         more: &BTreeSet<RequestId>,
-        us: ReplicaId,
+        us: MemberId,
     ) -> Result<(BTreeSet<RequestId>, Option<Trail>), StartError> {
         let failed = |error| StartError::Storage { directory: self.name.clone(), error };
         let known = read_skipped(&*self.disk).map_err(failed)?;
@@ -381,15 +433,15 @@ impl Begun {
     /// Restores the core from the records after the snapshot, and continues the log where they end.
     fn restore<P: NodeProtocol>(
         self,
-        core: &mut Core<P>,
-        replicas: usize,
+        epochs: &mut Epochs<P>,
+        members: &BTreeSet<MemberId>,
         shared: &Arc<ReplicaShared>,
-        out: &mut Output<P::Message, P::Record>,
-    ) -> Result<Restarted, StartError> {
+        out: &mut replica::Output<P::Message, P::Record>,
+    ) -> Result<Restarted<P>, StartError> {
         let Begun { kept: Kept { opening, name, log, disk, .. }, first } = self;
         let failed = |error| StartError::Storage { directory: name.clone(), error };
-        let mut replay = Replay::new(core, replicas, shared, out);
-        replay.restored.snapshot_bytes = first.as_ref().map_or(0, |(_, info, _)| info.bytes);
+        let mut replay = Replay::new(epochs, shared, out);
+        replay.restored.snapshot_bytes = first.as_ref().map_or(0, |first| first.info.bytes);
         let store = opening.replay(&mut |position, record| replay.take(position, record));
         if let Some(fault) = shared.fault() {
             return Err(StartError::Restore(fault));
@@ -399,21 +451,26 @@ impl Begun {
             let gone = || Fault::Bug("the apply thread is gone".to_owned());
             StartError::Restore(shared.fault().unwrap_or_else(gone))
         })?;
+        if epochs.list().is_some_and(|list| list.epoch() == 0) {
+            store.identity.check_members(members).map_err(failed)?;
+        }
         if store.identity.incarnation > 1 {
             say_end(shared.id, &name, store.log.found_end());
         }
         let durable = store.log.durable();
-        core.resume(shared.clock.now(), durable, out);
+        let mut out = epochs::Output::default();
+        epochs.resume(shared.clock.now(), durable, &mut out);
         let first = match (first, store.snapshots.newest().map_err(failed)?) {
-            (Some((own, info, state_bytes)), Some(reader)) => {
-                Some(First { own, info, readable: Readable::File(reader), state_bytes })
+            (Some(FirstSnapshot { epoch, own, info, state_bytes }), Some(reader)) => {
+                Some(First { epoch, own, info, readable: Readable::File(reader), state_bytes })
             }
             _ => None,
         };
         let leave_free = log.keep_free.saturating_add(log.segment_bytes as u64);
-        let register = Register::on_disk(store.identity, Arc::clone(&disk), core.memory().clone());
+        let memory = epochs.memory().into_iter().collect();
+        let register = Register::on_disk(store.identity, Arc::clone(&disk), memory);
         let kept_snapshots = SnapshotStore::Disk { snapshots: store.snapshots, disk, leave_free };
         let journal = Journal::start(store.log, log.durability, restored, shared);
-        Ok(Restarted { journal: journal.map_err(failed)?, kept_snapshots, first, register })
+        Ok(Restarted { out, journal: journal.map_err(failed)?, kept_snapshots, first, register })
     }
 }

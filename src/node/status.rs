@@ -9,8 +9,9 @@ use crate::protocol::fast_paxos::FastPaxos;
 use crate::protocol::multipaxos::{self, MultiPaxos};
 use crate::protocol::paxos::Paxos;
 use crate::protocol::{Protocol, ProtocolKind};
-use crate::replica::{Core, ReplicaStatus};
-use crate::types::{InstanceId, ReplicaId, Slot};
+use crate::replica::ReplicaStatus;
+use crate::replica::epochs::Epochs;
+use crate::types::{InstanceId, MemberId, Membership, Slot};
 use crate::wire::Wire;
 
 /// The state of a replica.
@@ -18,15 +19,16 @@ use crate::wire::Wire;
 #[non_exhaustive]
 pub struct Status {
     /// The replica.
-    pub id: ReplicaId,
-    /// The number of replicas in the cluster.
+    pub id: MemberId,
+    /// The number of members of the cluster; 0 while the replica is none of them.
     pub replicas: usize,
     /// The protocol that they run.
     pub protocol: ProtocolKind,
-    /// The protocol's state, including the leader if there is one.
-    pub standing: ProtocolStanding,
-    /// The state of its core.
-    pub core: ReplicaStatus,
+    /// The protocol's state, including the leader if there is one; `None` while the replica is no
+    /// member.
+    pub standing: Option<ProtocolStanding>,
+    /// The state of its core; `None` while the replica is no member.
+    pub core: Option<ReplicaStatus>,
     /// Requests accepted here and not answered yet.
     pub under_way: usize,
     /// Decided commands that wait for the state machine.
@@ -118,8 +120,8 @@ pub(super) trait NodeProtocol:
     /// How far an instance is; `None` if it is unknown.
     fn explain(&self, id: InstanceId) -> Option<Progress>;
 
-    /// The protocol's state.
-    fn standing(&self) -> ProtocolStanding;
+    /// The protocol's state, in the epoch of this list.
+    fn standing(&self, list: &Membership) -> ProtocolStanding;
 }
 
 impl NodeProtocol for EPaxos {
@@ -130,7 +132,7 @@ impl NodeProtocol for EPaxos {
         Some(Progress::EPaxos { phase, ballot, deps, recovering })
     }
 
-    fn standing(&self) -> ProtocolStanding {
+    fn standing(&self, _: &Membership) -> ProtocolStanding {
         let recoveries = self.footprint().recoveries;
         ProtocolStanding::EPaxos { known: self.known(), recoveries }
     }
@@ -143,10 +145,10 @@ impl NodeProtocol for MultiPaxos {
         decided(id, MultiPaxos::standing(self).commit)
     }
 
-    fn standing(&self) -> ProtocolStanding {
+    fn standing(&self, list: &Membership) -> ProtocolStanding {
         let multipaxos::Standing { ballot, leader, commit: known, floor: dropped, slots } =
             MultiPaxos::standing(self);
-        let undecided = self.pending();
+        let (leader, undecided) = (leader.and_then(|at| list.at(at)), self.pending());
         ProtocolStanding::MultiPaxos { leader, ballot, known, dropped, slots, undecided }
     }
 }
@@ -158,10 +160,10 @@ impl NodeProtocol for FastPaxos {
         decided(id, self.known())
     }
 
-    fn standing(&self) -> ProtocolStanding {
+    fn standing(&self, list: &Membership) -> ProtocolStanding {
         let leader = self.leader();
         ProtocolStanding::FastPaxos {
-            coordinator: leader.map(|(who, _)| who),
+            coordinator: leader.and_then(|(at, _)| list.at(at)),
             is_fast: leader.is_some_and(|(_, is_fast)| is_fast),
             known: self.known(),
             dropped: self.dropped(),
@@ -177,7 +179,7 @@ impl NodeProtocol for Paxos {
         decided(id, self.known())
     }
 
-    fn standing(&self) -> ProtocolStanding {
+    fn standing(&self, _: &Membership) -> ProtocolStanding {
         ProtocolStanding::Paxos {
             known: self.known(),
             dropped: self.dropped(),
@@ -192,19 +194,16 @@ fn decided(id: InstanceId, known: Slot) -> Option<Progress> {
     is_decided.then_some(Progress::Decided)
 }
 
-pub(super) fn explain<P: NodeProtocol>(
-    core: &Core<P>,
-    replicas: usize,
-    id: InstanceId,
-) -> Explanation {
-    let is_member = id.replica.index() < replicas && id.slot > 0;
-    let standing = if !is_member {
-        Standing::Unheard
-    } else if core.status().executed.covers(id) {
+pub(super) fn explain<P: NodeProtocol>(epochs: &Epochs<P>, id: InstanceId) -> Explanation {
+    let replicas = epochs.list().map_or(0, Membership::len);
+    let core = epochs.present().filter(|_| id.replica.index() < replicas && id.slot > 0);
+    let Some(core) = core else {
+        return Explanation { id, standing: Standing::Unheard, waits_for: None };
+    };
+    let standing = if core.status().executed.covers(id) {
         Standing::Executed
     } else {
         core.protocol().explain(id).map_or(Standing::Unheard, Standing::Known)
     };
-    let waits_for = is_member.then(|| core.waits_for(id)).flatten();
-    Explanation { id, standing, waits_for }
+    Explanation { id, standing, waits_for: core.waits_for(id) }
 }

@@ -87,7 +87,9 @@ pub trait Protocol: Sized {
     /// votes, own proposals, decisions that others may still ask for).
     fn snapshot(&self, executed: &Executed) -> (Self::Snapshot, Vec<Self::Record>);
 
-    /// This replica's snapshot of `executed` is durable: the log before it may be deleted.
+    /// This replica's snapshot of `executed` is durable, and stands for all that the log says
+    /// before it. (How much of the log is deleted is not for the protocol to say: older snapshots
+    /// may be kept to fall back on.)
     fn on_snapshot(&mut self, executed: &Executed);
 
     /// Starts a new replica from its own snapshot. Call [`Protocol::restore`] next, with the

@@ -75,8 +75,8 @@ impl Memory {
 
     /// `peer` is connected in the life `shown`, which contradicts nothing remembered.
     pub fn met(&mut self, peer: ReplicaId, shown: Known) {
-        let entry = self.entry(peer);
-        *entry = Some(merged(*entry, shown));
+        let known = self.entry(peer);
+        *known = Some(Known::or_later(*known, shown));
     }
 
     /// A frame of `peer`, in its present life, shows that its log is durable up to `held`. Ignored
@@ -141,17 +141,6 @@ impl Memory {
             self.written.resize(peer.index() + 1, None);
         }
         &mut self.known[peer.index()]
-    }
-}
-
-/// What is known of a replica that is connected in the life `shown`.
-pub(super) fn merged(known: Option<Known>, shown: Known) -> Known {
-    match known {
-        Some(known) if (known.directory, known.life) == (shown.directory, shown.life) => {
-            let (began, held) = (known.began.or(shown.began), known.held.max(shown.held));
-            Known { began, held, ..known }
-        }
-        _ => shown,
     }
 }
 

@@ -5,6 +5,10 @@
 //! until their records are durable → the executor → `Output::execute`. Some reads take a shorter
 //! path: `reads` → `Output::reads`.
 //!
+//! The way back: a command whose proposal came to nothing (`Effects::returned`), that may be in an
+//! installed snapshot, or that was ordered after the end of its epoch goes to the front of
+//! `admission` again. The session table answers it if it was executed after all.
+//!
 //! Read in this order: `freshness`, `reach`, `detector` and `large` (what is known of the others);
 //! `held`, `reads`, `transfer` and `admission` (parts with a state of their own); `io` (the inputs
 //! and outputs of a step); `status`; then this file, which joins them, with `propose` and
@@ -271,7 +275,7 @@ impl<P: Protocol> Core<P> {
         self.watch.is_lost(self.view.now)
     }
 
-    /// Which replicas this one can reach.
+    /// Which replicas this one can reach, by their numbers in the first epoch.
     pub fn reach(&self) -> Reach {
         self.watch.reach(|id| self.detector.silence(id, self.view.now))
     }

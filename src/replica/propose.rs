@@ -1,5 +1,5 @@
 //! Commands on their way into the protocol: accepted or rejected, queued, proposed in batches, and
-//! returned. Before the protocol.
+//! returned ([`Core::take_back`]). Before the protocol.
 
 use bytes::Bytes;
 
@@ -75,7 +75,8 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    /// Own commands whose proposals failed are queued again, in front of all others.
+    /// Own commands whose proposals came to nothing are queued again, in front of all others: their
+    /// instance was decided to be a `Nop`, or another proposal was decided in their slot.
     pub(super) fn take_back(&mut self, commands: Vec<Command>) {
         if P::ORDER == ExecutionOrder::Log && !commands.is_empty() {
             // No decision names these proposals, so they are found by their commands.

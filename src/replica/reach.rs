@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::{Quorums, ReplicaId, ReplicaSet, Time};
+use crate::types::{MemberId, Quorums, ReplicaId, ReplicaSet, Time};
 
 /// Which replicas this one can reach.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,8 +14,8 @@ pub struct Reach {
     pub replicas: usize,
     /// The size of a quorum.
     pub quorum: usize,
-    /// The other replicas that cannot be reached, and why.
-    pub silent: Vec<(ReplicaId, Silence)>,
+    /// The other members that cannot be reached, and why.
+    pub silent: Vec<(MemberId, Silence)>,
 }
 
 /// Why a replica counts as unreachable.
@@ -94,9 +94,10 @@ impl Watch {
         self.lost.is_some_and(|since| now.since(since) >= self.grace)
     }
 
-    /// The reachable replicas; `silence` tells why each of the others is not.
+    /// The reachable replicas, by their numbers in the first epoch; `silence` tells why each of the
+    /// others is not.
     pub(super) fn reach(&self, silence: impl Fn(ReplicaId) -> Silence) -> Reach {
-        let silent = self.silent.iter().map(|id| (id, silence(id))).collect();
+        let silent = self.silent.iter().map(|at| (MemberId::of(at), silence(at))).collect();
         Reach { replicas: self.quorums.n, quorum: self.quorums.slow(), silent }
     }
 }

@@ -1,9 +1,10 @@
 //! Errors of `storage`, by blame: the operator, the disk or the caller.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
-use crate::types::ReplicaSet;
+use crate::types::{MemberId, Membership};
 
 /// Why an operation on storage failed. Cheap to clone, because a poisoned log answers every call
 /// with the error that poisoned it.
@@ -41,17 +42,27 @@ pub enum StorageError {
     #[error(
         "this directory belongs to a cluster of the replicas {}, and the list of replicas names \
          {}: the list differs, the directory is sound",
-        numbers(*.found), numbers(*.asked)
+        numbers(.found), numbers(.asked)
     )]
     OtherMembers {
         /// The directory's members.
-        found: ReplicaSet,
+        found: BTreeSet<MemberId>,
         /// The members in the configuration.
-        asked: ReplicaSet,
+        asked: BTreeSet<MemberId>,
     },
     /// The other replicas have refused this directory for good.
     #[error("the other replicas have refused this directory for good, and will again")]
     Outcast,
+    /// The replica was removed from the cluster.
+    #[error(
+        "this replica was removed from the cluster, whose members are {list} since epoch {}: its \
+         number is used up, and the directory can be deleted",
+        list.epoch()
+    )]
+    Removed {
+        /// The list by which it was removed.
+        list: Membership,
+    },
     /// The file's format is unknown to this version.
     #[error("{file}: format version {found}, where version {known} is known here")]
     Format {
@@ -148,7 +159,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn numbers(members: ReplicaSet) -> String {
+fn numbers(members: &BTreeSet<MemberId>) -> String {
     let numbers: Vec<String> = members.iter().map(|it| it.number().to_string()).collect();
     numbers.join(", ")
 }

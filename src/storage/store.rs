@@ -4,7 +4,7 @@
 //! The identity is written last when a directory is made. Once it exists, everything else must
 //! exist, too; anything missing was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::StorageError;
@@ -12,7 +12,7 @@ use super::disk::{self, Disk};
 use super::identity::Identity;
 use super::log::{self, Log, LogOptions, Visit};
 use super::snapshot::{self, Found, SnapshotOptions, SnapshotReader, SnapshotWriter, Snapshots};
-use crate::types::{Chain, LogPosition, ReplicaId, ReplicaSet};
+use crate::types::{Chain, LogPosition, MemberId};
 
 /// Which directory to open, and how to store records in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,11 +20,13 @@ pub struct StoreOptions {
     /// The cluster's name, at most 1024 bytes.
     pub cluster: String,
     /// The replica's number in the cluster.
-    pub replica: ReplicaId,
+    pub replica: MemberId,
     /// The protocol that the replica runs, at most 255 bytes.
     pub protocol: String,
-    /// The members of the cluster.
-    pub members: ReplicaSet,
+    /// The members of the cluster, or for a replica that joins those that it is to connect with.
+    pub members: BTreeSet<MemberId>,
+    /// Whether the replica of a new directory joins a cluster that runs.
+    pub joins: bool,
     /// How the log is kept.
     pub log: LogOptions,
     /// How snapshots are kept.
@@ -65,11 +67,13 @@ impl Store {
     /// continue with [`Opening::replay`], which begins the next life. A start that stops before
     /// that leaves no trace that would stop a later one.
     ///
-    /// # Errors
-    /// [`StorageError::Foreign`] if it belongs to another replica; [`StorageError::Outcast`] if the
-    /// other replicas have refused it for good; [`StorageError::OtherProtocol`] or
-    /// [`StorageError::OtherMembers`] if it holds records written under another protocol or list of
-    /// members; otherwise if any part of it is not as it was left, or if the disk fails or is full.
+    /// # Errors [`StorageError::Foreign`] if it belongs to another replica;
+    /// [`StorageError::Outcast`] if the other replicas have refused it for good;
+    /// [`StorageError::Removed`] if the replica was removed from the cluster;
+    /// [`StorageError::OtherProtocol`] if it holds records written under another protocol;
+    /// otherwise if any part of it is not as it was left, or if the disk fails or is full. Whether
+    /// the members are right is for the caller to say, once the epoch is known:
+    /// [`Identity::check_members`].
     ///
     /// # Panics
     /// If the options are out of bounds.
@@ -83,14 +87,16 @@ impl Store {
             }
         };
         identity.check(&options.cluster, options.replica)?;
-        if let Err(other) = identity.check_terms(&options.protocol, options.members) {
+        if is_blank(&*disk)? {
             // No vote was cast under the first terms, so nothing is lost with them.
-            if !is_blank(&*disk)? {
-                return Err(other);
-            }
             identity.protocol.clone_from(&options.protocol);
+            identity.members.clone_from(&options.members);
+            identity.joins = options.joins;
         }
-        identity.members = options.members;
+        identity.check_protocol(&options.protocol)?;
+        if identity.members.is_empty() {
+            identity.members.clone_from(&options.members);
+        }
         let Some(start) = log::first_position(&*disk, identity.directory)? else {
             return Err(StorageError::missing("the log is gone: not one segment is in use"));
         };
@@ -165,7 +171,9 @@ fn found(disk: &dyn Disk, options: &StoreOptions) -> Result<Identity, StorageErr
     Ok(Identity {
         cluster: options.cluster.clone(),
         protocol: options.protocol.clone(),
-        members: options.members,
+        members: options.members.clone(),
+        joins: options.joins,
+        removed: None,
         replica: options.replica,
         incarnation: 0,
         // 0 means no directory.

@@ -114,6 +114,11 @@ impl ClientId {
     #[doc(hidden)]
     pub const MEMBERS: ClientId = ClientId(u64::MAX - 1);
 
+    /// Whether only replicas propose under this id.
+    pub const fn is_internal(self) -> bool {
+        self.0 >= ClientId::MEMBERS.0
+    }
+
     /// How many bits number the sessions of one share.
     const SHARE_BITS: u32 = 40;
     /// The last share.

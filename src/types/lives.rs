@@ -116,6 +116,19 @@ impl Chain {
 }
 
 impl Known {
+    /// What is remembered of a replica once it is known to be as `now` says, which contradicts
+    /// nothing remembered `before`.
+    #[must_use]
+    pub fn or_later(before: Option<Known>, now: Known) -> Known {
+        match before {
+            Some(known) if (known.directory, known.life) == (now.directory, now.life) => {
+                let (began, held) = (known.began.or(now.began), known.held.max(now.held));
+                Known { began, held, ..known }
+            }
+            _ => now,
+        }
+    }
+
     /// Whether the replica that connects may be the one remembered, as far as can be told here. The
     /// other side has to check its own [`Chain`] too: an older copy that continued may have become
     /// longer than what is remembered.

@@ -28,17 +28,44 @@ impl MemberId {
     pub const fn number(self) -> u32 {
         self.0
     }
+
+    /// The members of a cluster that begins with `n`, in order.
+    pub fn all(n: usize) -> impl DoubleEndedIterator<Item = MemberId> + Clone {
+        ReplicaId::all(n).map(MemberId::of)
+    }
+
+    /// The member at a position in the list that a cluster begins with: its members are numbered
+    /// from 1 without a gap.
+    pub fn of(position: ReplicaId) -> MemberId {
+        MemberId(position.number().into())
+    }
+
+    /// Its position in the list that a cluster begins with; the inverse of [`MemberId::of`]. `None`
+    /// if no such list is long enough.
+    pub fn position(self) -> Option<ReplicaId> {
+        u8::try_from(self.0).ok().and_then(ReplicaId::new)
+    }
+}
+
+impl std::str::FromStr for MemberId {
+    type Err = &'static str;
+
+    /// Its number, with or without the `r` before it.
+    fn from_str(text: &str) -> Result<MemberId, &'static str> {
+        let number = text.strip_prefix('r').unwrap_or(text).parse().ok();
+        number.and_then(MemberId::new).ok_or("a member's number is a whole number from 1 on")
+    }
 }
 
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        write!(f, "r{}", self.0)
     }
 }
 
 impl fmt::Debug for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "m{}", self.0)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -97,10 +124,16 @@ pub enum Change {
 #[non_exhaustive]
 pub enum BadChange {
     /// There is no such member.
-    #[error("the cluster has no member {0}: `isonomy member list` shows those that it has")]
+    #[error(
+        "the cluster has no member {}: `isonomy member list` shows those that it has",
+        .0.number()
+    )]
     Unknown(MemberId),
     /// The number was used before.
-    #[error("the number {given} is used or was used: a new member gets {least} or higher")]
+    #[error(
+        "the number {} is used or was used: a new member gets {} or higher",
+        given.number(), least.number()
+    )]
     Used {
         /// The number given.
         given: MemberId,
@@ -108,7 +141,7 @@ pub enum BadChange {
         least: MemberId,
     },
     /// Another member is reached there.
-    #[error("member {at} is reached at {address} already")]
+    #[error("member {} is reached at {address} already", at.number())]
     Taken {
         /// Who.
         at: MemberId,
@@ -116,7 +149,7 @@ pub enum BadChange {
         address: Address,
     },
     /// There would be none.
-    #[error("member {0} is the only one: a cluster keeps at least one member")]
+    #[error("member {} is the only one: a cluster keeps at least one member", .0.number())]
     Last(MemberId),
     /// There would be too many.
     #[error("a cluster has at most {MAX_REPLICAS} members")]
@@ -126,10 +159,27 @@ pub enum BadChange {
     NoEpoch,
 }
 
+/// The members' numbers.
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, member) in self.members.iter().enumerate() {
+            write!(f, "{}{}", if index == 0 { "" } else { ", " }, member.id)?;
+        }
+        Ok(())
+    }
+}
+
 /// A list that breaks an invariant of [`Membership`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a list of members: {0}")]
 pub struct BadMembership(&'static str);
+
+impl BadMembership {
+    /// An address cannot be parsed.
+    pub const NO_ADDRESS: BadMembership = BadMembership("an address is none");
+    /// The list is not of the epoch that it should be of.
+    pub const OTHER_EPOCH: BadMembership = BadMembership("it is of another epoch");
+}
 
 /// The encoded form.
 #[derive(Serialize, Deserialize)]
@@ -314,7 +364,7 @@ impl Membership {
         let next = Membership::from_bytes(&command.payload);
         Some(next.and_then(|next| match next.epoch {
             it if u64::from(it) == sequence => Ok(next),
-            _ => Err(BadMembership("it is of another epoch")),
+            _ => Err(BadMembership::OTHER_EPOCH),
         }))
     }
 
@@ -325,6 +375,15 @@ impl Membership {
         let encoded = Encoded { epoch: self.epoch, highest: self.highest.0, members };
         let bytes = postcard::to_extend(&encoded, vec![Membership::VERSION]);
         Bytes::from(bytes.expect("numbers and texts have an encoding"))
+    }
+
+    /// The address in this text, which must be the one that the address is written as.
+    ///
+    /// # Errors
+    /// [`BadMembership::NO_ADDRESS`].
+    pub fn address(text: &str) -> Result<Address, BadMembership> {
+        let address = Address::from_str(text).ok().filter(|address| address.to_string() == text);
+        address.ok_or(BadMembership::NO_ADDRESS)
     }
 
     /// The list in an encoding.
@@ -346,9 +405,7 @@ impl Membership {
         }
         let number = |number| MemberId::new(number).ok_or(BadMembership("a number is 0"));
         let members = encoded.members.into_iter().map(|(id, address, directory)| {
-            let address = Address::from_str(&address);
-            let address = address.map_err(|_| BadMembership("an address is none"))?;
-            Ok(Member { id: number(id)?, address, directory })
+            Ok(Member { id: number(id)?, address: Membership::address(&address)?, directory })
         });
         let members = members.collect::<Result<Vec<_>, _>>()?;
         if !members.is_sorted_by_key(|member| member.id) {
@@ -359,108 +416,4 @@ impl Membership {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u32) -> MemberId {
-        MemberId::new(number).expect("not 0")
-    }
-
-    fn member(number: u32) -> Member {
-        let address = format!("10.0.0.{number}:7400").parse().expect("an address");
-        Member { id: id(number), address, directory: u64::from(number) << 40 }
-    }
-
-    fn list(numbers: &[u32]) -> Membership {
-        Membership::first(numbers.iter().map(|it| member(*it)).collect()).expect("a list")
-    }
-
-    fn numbers(list: &Membership) -> Vec<u32> {
-        list.members().iter().map(|member| member.id.number()).collect()
-    }
-
-    #[test]
-    fn positions_follow_the_numbers_and_numbers_are_never_used_twice() {
-        let one = list(&[3, 1, 2]);
-        assert_eq!((numbers(&one), one.epoch()), (vec![1, 2, 3], 0));
-        let two = one.after(&Change::Replace { old: id(2), new: member(4) }).expect("it is there");
-        assert_eq!((numbers(&two), two.epoch()), (vec![1, 3, 4], 1));
-        assert_eq!(two.position(id(3)), ReplicaId::new(2));
-        assert_eq!(two.at(ReplicaId::from_index(2)), Some(id(4)));
-        assert_eq!((two.position(id(2)), two.at(ReplicaId::from_index(3))), (None, None));
-        let least = id(5);
-        for used in [2, 4] {
-            let again = two.after(&Change::Add(member(used)));
-            assert_eq!(again, Err(BadChange::Used { given: id(used), least }));
-        }
-        let three = two.after(&Change::Remove(id(4))).expect("it is there");
-        let again = three.after(&Change::Add(member(4)));
-        assert_eq!(again, Err(BadChange::Used { given: id(4), least }), "it was a member once");
-        assert_eq!(numbers(&three.after(&Change::Add(member(9))).expect("free")), [1, 3, 9]);
-    }
-
-    #[test]
-    fn a_number_is_of_one_directory() {
-        let any = Member { directory: 0, ..member(1) };
-        let list = Membership::first(vec![any, member(2)]).expect("a list");
-        let (one, two) = (ReplicaId::new(1), ReplicaId::new(2));
-        assert_eq!((list.position_of(id(1), 5), list.position_of(id(1), 0)), (one, one));
-        assert_eq!(list.position_of(id(2), member(2).directory), two);
-        assert_eq!((list.position_of(id(2), 5), list.position_of(id(3), 5)), (None, None));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_with_the_reason() {
-        let three = list(&[1, 2, 3]);
-        let address = member(2).address;
-        let moved =
-            |number, address: &Address| Change::Move { id: id(number), address: address.clone() };
-        let taken = Err(BadChange::Taken { at: id(2), address: address.clone() });
-        assert_eq!(three.after(&moved(1, &address)), taken);
-        let new = Member { id: id(4), address: address.clone(), directory: 4 };
-        assert_eq!(three.after(&Change::Add(new.clone())), taken);
-        assert_eq!(
-            numbers(&three.after(&Change::Replace { old: id(2), new }).expect("its place")),
-            [1, 3, 4]
-        );
-        let elsewhere = "r1.example.com:7400".parse().expect("a name");
-        let after = three.after(&moved(1, &elsewhere)).expect("nobody is there");
-        assert_eq!(after.members()[0], Member { address: elsewhere, ..member(1) });
-        assert_eq!(three.after(&Change::Remove(id(7))), Err(BadChange::Unknown(id(7))));
-        assert_eq!(list(&[5]).after(&Change::Remove(id(5))), Err(BadChange::Last(id(5))));
-        let most = u32::try_from(MAX_REPLICAS).expect("few");
-        let full = list(&(1..=most).collect::<Vec<_>>());
-        assert_eq!(full.after(&Change::Add(member(most + 1))), Err(BadChange::TooMany));
-        assert!(Membership::first(Vec::new()).is_err());
-        assert!(Membership::first(vec![member(1), member(1)]).is_err());
-    }
-
-    #[test]
-    fn a_list_is_read_as_it_was_written_and_a_command_names_its_epoch() {
-        let most = u32::try_from(MAX_REPLICAS).expect("few");
-        let full = list(&(1..=most).collect::<Vec<_>>());
-        for list in [list(&[1]), full.after(&Change::Remove(id(2))).expect("it is there")] {
-            let bytes = list.to_bytes();
-            assert!(bytes.len() < Membership::MAX_BYTES);
-            assert_eq!(Membership::from_bytes(&bytes), Ok(list));
-            for cut in 0..bytes.len() {
-                assert!(Membership::from_bytes(&bytes[..cut]).is_err(), "{cut}");
-            }
-            assert!(Membership::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
-            let later = [&[Membership::VERSION + 1], &bytes[1..]].concat();
-            assert_eq!(
-                Membership::from_bytes(&later),
-                Err(BadMembership("another version wrote it"))
-            );
-        }
-        let next = full.after(&Change::Remove(id(2))).expect("it is there");
-        let command = next.command(ReplicaId::from_index(0));
-        assert_eq!(Membership::begun_by(&command, 0), Some(Ok(next.clone())));
-        assert_eq!(Membership::begun_by(&command, 1), None, "that epoch is over");
-        let mut wrong = command.clone();
-        wrong.payload = full.to_bytes();
-        assert!(matches!(Membership::begun_by(&wrong, 0), Some(Err(_))));
-        wrong.request = RequestId::new(ClientId(1), 1);
-        assert_eq!(Membership::begun_by(&wrong, 0), None);
-    }
-}
+mod tests;

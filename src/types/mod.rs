@@ -31,6 +31,7 @@ pub use era::Era;
 pub use executed::Executed;
 pub use footprint::{Access, Footprint, KeyHash, Keys};
 pub use ids::{ClientId, InstanceId, MAX_REPLICAS, ReplicaId, RequestId, Slot, UnknownRequest};
+pub use membership::MemberId;
 pub use quorum::{ReplicaSet, UnsupportedSize};
 pub use settings::{Optimisations, Timing};
 
@@ -43,7 +44,7 @@ pub use self::{
     ids::MAX_SLOT,
     keyed::KeyedMap,
     lives::{Began, Chain, Known, MAX_LIVES, Presence},
-    membership::{BadChange, BadMembership, Change, Member, MemberId, Membership},
+    membership::{BadChange, BadMembership, Change, Member, Membership},
     numbering::Numbering,
     quorum::Quorums,
     settings::{Retention, Settings},

@@ -5,14 +5,15 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::members::Members;
 use super::peer::take_version;
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::Rejection;
-use crate::types::{ClientId, Era, ReplicaId, RequestId};
+use crate::types::{Change, ClientId, Era, MemberId, Membership, RequestId};
 
 /// The version of the frames between clients and replicas.
-pub const CLIENT_VERSION: u8 = 1;
+pub const CLIENT_VERSION: u8 = 2;
 
 /// A request exceeds its payload, and a reply its output, by less than this many bytes.
 pub const CLIENT_HEADER_BYTES: usize = 64;
@@ -43,6 +44,15 @@ pub enum Ask {
     Status,
     /// Take a snapshot, and answer once it is durable.
     Snapshot,
+    /// Return the members of the cluster as the replica knows them.
+    Members,
+    /// Change the members, and answer once the replica works by the new list.
+    ChangeMembers {
+        /// The change. What it says of a new member's directory is ignored.
+        change: Change,
+        /// Whether to make it although no member may fail after it.
+        force: bool,
+    },
 }
 
 /// A replica's reply.
@@ -76,6 +86,10 @@ pub enum Outcome {
     Unknown(String),
     /// It was executed, but there is no output to send, and no replica has one.
     NoAnswer(NoAnswer),
+    /// The answer to [`Ask::Members`].
+    Members(Members),
+    /// The answer to [`Ask::ChangeMembers`]: the new list.
+    Changed(Membership),
 }
 
 /// Why a command that was executed has no answer.
@@ -110,7 +124,7 @@ pub enum Refusal {
     Stopping,
     /// Ask this replica instead.
     #[error("ask replica {0} instead")]
-    Redirect(ReplicaId),
+    Redirect(MemberId),
     /// The replica's disk is full: ask another.
     #[error("the replica's disk is full")]
     DiskFull,
@@ -124,6 +138,12 @@ pub enum Refusal {
     /// No new session is accepted now: use one session for many commands, or wait.
     #[error("the replica takes no more sessions for now; use one session for many commands")]
     TooManySessions,
+    /// The replica was removed from the cluster, or waits to be made a member: ask one that is.
+    #[error("the replica is no member of the cluster")]
+    NoMember,
+    /// The members were not changed; the text explains why, for people.
+    #[error("the members were not changed: {0}")]
+    NotChanged(String),
 }
 
 impl From<Rejection> for Refusal {
@@ -143,9 +163,9 @@ pub struct ServerInfo {
     /// The cluster's name.
     pub cluster: String,
     /// The replica.
-    pub replica: ReplicaId,
-    /// The number of replicas in the cluster.
-    pub replicas: u8,
+    pub replica: MemberId,
+    /// The members of the cluster; `None` if the replica has heard of none yet.
+    pub list: Option<Membership>,
     /// The version of its program.
     pub version: String,
 }
@@ -214,6 +234,12 @@ impl Wire for Ask {
             Ask::ReadLinearizable(payload) => (3, payload),
             Ask::Status => return out.put_u8(4),
             Ask::Snapshot => return out.put_u8(5),
+            Ask::Members => return out.put_u8(6),
+            Ask::ChangeMembers { change, force } => {
+                out.put_u8(7);
+                change.encode(out);
+                return force.encode(out);
+            }
         };
         out.put_u8(kind);
         payload.encode(out);
@@ -227,6 +253,8 @@ impl Wire for Ask {
             3 => Ok(Ask::ReadLinearizable(from.read()?)),
             4 => Ok(Ask::Status),
             5 => Ok(Ask::Snapshot),
+            6 => Ok(Ask::Members),
+            7 => Ok(Ask::ChangeMembers { change: from.read()?, force: from.read()? }),
             kind => from.refuse(start, Flaw::Kind { what: "a request", kind }),
         }
     }
@@ -260,6 +288,14 @@ impl Wire for Outcome {
                 position.encode(out);
                 bytes.encode(out);
             }
+            Outcome::Members(members) => {
+                out.put_u8(7);
+                members.encode(out);
+            }
+            Outcome::Changed(list) => {
+                out.put_u8(8);
+                list.encode(out);
+            }
         }
     }
 
@@ -272,6 +308,8 @@ impl Wire for Outcome {
             4 => Ok(Outcome::Unknown(from.read()?)),
             5 => Ok(Outcome::Snapshot { position: from.read()?, bytes: from.read()? }),
             6 => Ok(Outcome::NoAnswer(from.read()?)),
+            7 => Ok(Outcome::Members(from.read()?)),
+            8 => Ok(Outcome::Changed(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "an outcome", kind }),
         }
     }
@@ -322,6 +360,11 @@ impl Wire for Refusal {
                 why.encode(out);
             }
             Refusal::TooManySessions => out.put_u8(8),
+            Refusal::NoMember => out.put_u8(9),
+            Refusal::NotChanged(why) => {
+                out.put_u8(10);
+                why.encode(out);
+            }
         }
     }
 
@@ -336,6 +379,8 @@ impl Wire for Refusal {
             6 => Ok(Refusal::Expired(from.read()?)),
             7 => Ok(Refusal::NoQuorum(from.read()?)),
             8 => Ok(Refusal::TooManySessions),
+            9 => Ok(Refusal::NoMember),
+            10 => Ok(Refusal::NotChanged(from.read()?)),
             kind => from.refuse(start, Flaw::Kind { what: "a refusal", kind }),
         }
     }
@@ -363,7 +408,7 @@ impl Wire for ServerInfo {
     fn encode(&self, out: &mut BytesMut) {
         self.cluster.encode(out);
         self.replica.encode(out);
-        self.replicas.encode(out);
+        self.list.encode(out);
         self.version.encode(out);
     }
 
@@ -371,7 +416,7 @@ impl Wire for ServerInfo {
         Ok(ServerInfo {
             cluster: from.read()?,
             replica: from.read()?,
-            replicas: from.read()?,
+            list: from.read()?,
             version: from.read()?,
         })
     }

@@ -1,5 +1,7 @@
 //! Why received bytes are refused. Nothing else in this room can fail.
 
+use crate::types::BadMembership;
+
 /// Why bytes were refused, and where.
 ///
 /// The sender (or the disk) is to blame, with one exception: [`Flaw::Version`] means that both
@@ -119,6 +121,9 @@ pub enum Flaw {
     /// Bytes that do not start like a snapshot.
     #[error("this is not a snapshot")]
     NotASnapshot,
+    /// A list of members that breaks a rule of such lists.
+    #[error("{0}")]
+    Members(BadMembership),
     /// A text that is not UTF-8.
     #[error("a text that is not UTF-8")]
     Text,

@@ -43,10 +43,12 @@
 mod client;
 mod epaxos;
 mod epaxos_snapshot;
+mod epochs;
 mod error;
 mod fast_paxos;
 mod kinds;
 mod log;
+mod members;
 mod multipaxos;
 mod paxos;
 mod peer;
@@ -61,9 +63,12 @@ pub use client::{
     Ask, CLIENT_HEADER_BYTES, CLIENT_VERSION, NoAnswer, Outcome, Refusal, Reply, Request,
     ServerInfo, decode_reply, decode_request, encode_reply, encode_request, greeting,
 };
+pub use epochs::{FIRST_EPOCH, Said, decode_said, encode_said};
 pub use error::{DecodeError, Flaw};
+pub use members::{Members, Role};
 pub use peer::{
     Frame, PEER_VERSION, RECORD_VERSION, decode_peer, decode_record, encode_peer, encode_record,
+    record_epoch,
 };
 pub use reader::{Limits, Reader};
 pub use snapshot::{

@@ -6,7 +6,7 @@ use super::transfer::{TRANSFER_FIRST, TRANSFER_LAST};
 use super::values::put_varint;
 use super::{DecodeError, Flaw, Limits, Reader, Wire};
 use crate::replica::{Heard, PeerMessage, Record, Since};
-use crate::types::{LogPosition, MAX_REPLICAS};
+use crate::types::{LogPosition, MAX_REPLICAS, Time};
 
 /// The version of the frames between replicas.
 pub const PEER_VERSION: u8 = 2;
@@ -37,28 +37,13 @@ pub fn encode_peer<M: Wire>(
     message: &PeerMessage<M>,
     out: &mut BytesMut,
 ) {
+    put_peer_header(epoch, held, out);
+    message.encode(out);
+}
+
+pub(super) fn put_peer_header(epoch: u32, held: LogPosition, out: &mut BytesMut) {
     put_header(PEER_VERSION, epoch, out);
     put_varint(out, held.records());
-    match message {
-        PeerMessage::Ping { sent } => {
-            out.put_u8(PING);
-            sent.encode(out);
-        }
-        PeerMessage::Pong { echo } => {
-            out.put_u8(PONG);
-            echo.encode(out);
-        }
-        PeerMessage::Probe { sent } => {
-            out.put_u8(PROBE);
-            sent.encode(out);
-        }
-        PeerMessage::Probed { echo } => {
-            out.put_u8(PROBED);
-            echo.encode(out);
-        }
-        PeerMessage::Transfer(message) => message.encode(out),
-        PeerMessage::Protocol(message) => message.encode(out),
-    }
 }
 
 /// A received frame.
@@ -78,37 +63,59 @@ pub struct Frame<M> {
 /// If the frame is not the encoding of a message of such a cluster.
 pub fn decode_peer<M: Wire>(frame: Bytes, limits: &Limits) -> Result<Frame<M>, DecodeError> {
     let mut from = Reader::new(&frame, limits);
-    let epoch = take_header(PEER_VERSION, &mut from)?;
-    let held = LogPosition::new(from.varint("a position")?);
-    let decoded = match from.peek("a message")? {
-        PING => {
-            from.byte("a message")?;
-            from.read().map(|sent| PeerMessage::Ping { sent })
-        }
-        PONG => {
-            from.byte("a message")?;
-            from.read().map(|echo| PeerMessage::Pong { echo })
-        }
-        PROBE => {
-            from.byte("a message")?;
-            from.read().map(|sent| PeerMessage::Probe { sent })
-        }
-        PROBED => {
-            from.byte("a message")?;
-            from.read().map(|echo| PeerMessage::Probed { echo })
-        }
-        TRANSFER_FIRST..=TRANSFER_LAST => from.read().map(PeerMessage::Transfer),
-        _ => from.read().map(PeerMessage::Protocol),
-    };
-    let message = decoded?;
+    let (epoch, held) = take_peer_header(&mut from)?;
+    let message = from.read()?;
     from.finish()?;
     Ok(Frame { epoch, held, message })
+}
+
+pub(super) fn take_peer_header(from: &mut Reader<'_>) -> Result<(u32, LogPosition), DecodeError> {
+    let epoch = take_header(PEER_VERSION, from)?;
+    Ok((epoch, LogPosition::new(from.varint("a position")?)))
+}
+
+impl<M: Wire> Wire for PeerMessage<M> {
+    fn encode(&self, out: &mut BytesMut) {
+        let (kind, time) = match self {
+            PeerMessage::Ping { sent } => (PING, sent),
+            PeerMessage::Pong { echo } => (PONG, echo),
+            PeerMessage::Probe { sent } => (PROBE, sent),
+            PeerMessage::Probed { echo } => (PROBED, echo),
+            PeerMessage::Transfer(message) => return message.encode(out),
+            PeerMessage::Protocol(message) => return message.encode(out),
+        };
+        out.put_u8(kind);
+        time.encode(out);
+    }
+
+    #[inline]
+    fn decode(from: &mut Reader<'_>) -> Result<PeerMessage<M>, DecodeError> {
+        let of_time: fn(Time) -> PeerMessage<M> = match from.peek("a message")? {
+            PING => |sent| PeerMessage::Ping { sent },
+            PONG => |echo| PeerMessage::Pong { echo },
+            PROBE => |sent| PeerMessage::Probe { sent },
+            PROBED => |echo| PeerMessage::Probed { echo },
+            TRANSFER_FIRST..=TRANSFER_LAST => return from.read().map(PeerMessage::Transfer),
+            _ => return from.read().map(PeerMessage::Protocol),
+        };
+        from.byte("a message")?;
+        from.read().map(of_time)
+    }
 }
 
 /// Appends the encoding of a record in `epoch`.
 pub fn encode_record<R: Wire>(epoch: u32, record: &R, out: &mut BytesMut) {
     put_header(RECORD_VERSION, epoch, out);
     record.encode(out);
+}
+
+/// The epoch of a record, which decides how it is decoded.
+///
+/// # Errors
+/// If the bytes do not start like a record.
+pub fn record_epoch(bytes: &Bytes) -> Result<u32, DecodeError> {
+    let limits = Limits::default();
+    take_header(RECORD_VERSION, &mut Reader::new(bytes, &limits))
 }
 
 /// Decodes a record and its epoch. Payloads are slices of `bytes` and keep it alive.

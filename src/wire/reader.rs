@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{DecodeError, Flaw, Wire};
-use crate::types::{Batch, Command, MAX_REPLICAS};
+use crate::types::{Batch, Command, MAX_REPLICAS, Membership};
 
 /// What a decoder accepts at most. Encoders must respect the same limits.
 ///
@@ -36,6 +36,13 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The same with the size of a later epoch, which has this list.
+    pub fn of(&self, list: Option<&Membership>) -> Limits {
+        Limits { replicas: list.map_or(self.replicas, Membership::len), ..*self }
+    }
+}
+
 impl Default for Limits {
     /// For callers that do not know the size of the cluster: [`MAX_REPLICAS`].
     fn default() -> Limits {
@@ -57,6 +64,14 @@ impl<'a> Reader<'a> {
     /// A cursor at the start of `frame`.
     pub fn new(frame: &'a Bytes, limits: &'a Limits) -> Reader<'a> {
         Reader { frame, rest: frame, limits }
+    }
+
+    /// The same place of the same frame, with other limits.
+    pub(super) fn with_limits<'b>(self, limits: &'b Limits) -> Reader<'b>
+    where
+        'a: 'b,
+    {
+        Reader { limits, ..self }
     }
 
     /// The limits of this reader.

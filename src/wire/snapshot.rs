@@ -3,10 +3,13 @@
 //! | part | bytes |
 //! |---|---|
 //! | header | magic 8 · version 1 · length of the shared part 8 |
-//! | shared | epoch (varint) · cluster (text) · executed · the protocol's shared part |
+//! | shared | epoch (varint) · cluster (text) · members · executed · the protocol's shared part |
 //! | state | the state machine and the sessions, in their own encoding, in pieces |
 //! | *other replicas get everything above this line* | |
 //! | own | name 8 · number of records 8 · for each its length (varint) and the record |
+//!
+//! The members are those of the epoch. In the first epoch they are left out: they are those that
+//! the cluster was configured with, and each replica may know them by other addresses.
 //!
 //! A piece is: length 4 · XXH3-64 of its bytes 8 · the bytes. All pieces but the last have
 //! [`STATE_PIECE`] bytes. After the last piece come a length of 0 and the length of the whole state
@@ -31,9 +34,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 pub use decode::{Front, ReadSnapshotError, SnapshotDecoder, SnapshotEnd};
 
 use super::values::{put_varint, take_slot, too_high};
-use super::{DecodeError, Reader, Wire, encode_record};
+use super::{DecodeError, FIRST_EPOCH, Reader, Wire, encode_record};
 use crate::replica::{Checkpoint, OwnSnapshot, SnapshotId};
-use crate::types::{Deps, Executed, MAX_SLOT};
+use crate::types::{Deps, Executed, MAX_SLOT, Membership};
 
 /// The version of snapshots.
 pub const SNAPSHOT_VERSION: u8 = 2;
@@ -110,19 +113,24 @@ pub struct Encoded {
 }
 
 /// Writes a snapshot of `checkpoint` and of the state that `state` writes, in pieces, to `write`.
+/// `list` is that of the epoch in which it is taken; without one it is the first epoch.
 ///
 /// # Errors
 /// The first error of `write`, which is then not called again, or the error of `state`.
 pub fn encode_snapshot<S: Wire, R: Wire, E>(
-    epoch: u32,
+    list: Option<&Membership>,
     cluster: &str,
     checkpoint: &Checkpoint<S, R>,
     state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     mut write: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Encoded, WriteSnapshotError<E>> {
     let mut out = BytesMut::zeroed(HEADER);
+    let epoch = list.map_or(0, Membership::epoch) + FIRST_EPOCH;
     put_varint(&mut out, u64::from(epoch));
     cluster.to_owned().encode(&mut out);
+    if let Some(list) = list.filter(|list| list.epoch() > 0) {
+        list.encode(&mut out);
+    }
     checkpoint.executed.encode(&mut out);
     checkpoint.shared.encode(&mut out);
     let length = (out.len() - HEADER) as u64;

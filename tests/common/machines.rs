@@ -11,7 +11,7 @@ use isonomy::machine::Kv;
 use isonomy::network::Authority;
 use isonomy::node::ProtocolKind;
 use isonomy::node::{Durability, Limits, ReplicaBuilder, StartError};
-use isonomy::types::ReplicaId;
+use isonomy::types::MemberId;
 
 use super::{PATIENCE, hasty};
 
@@ -24,6 +24,8 @@ pub struct Machines {
     pub addrs: Vec<SocketAddr>,
     pub disks: Vec<FaultyDisk>,
     pub limits: Limits,
+    /// How many of them are the cluster's first members; the others join it.
+    pub founders: u32,
     /// The protocol that all replicas run.
     pub protocol: ProtocolKind,
     /// Whether replicas store anything on their disks.
@@ -39,34 +41,38 @@ impl Machines {
             addrs: sockets.iter().map(|socket| socket.local_addr().unwrap()).collect(),
             disks: (0..replicas).map(|seed| FaultyDisk::new(seed, ROOM)).collect(),
             limits: Limits { segment_bytes: 8 << 20, ..Limits::default() },
+            founders: u32::try_from(replicas).unwrap(),
             protocol: ProtocolKind::default(),
             durable: true,
         }
     }
 
     /// The builder of replica `number`, without a place for its data.
-    pub fn builder(&self, number: u8) -> ReplicaBuilder<Kv> {
-        let id = ReplicaId::new(number).unwrap();
+    pub fn builder(&self, number: u32) -> ReplicaBuilder<Kv> {
+        let id = MemberId::new(number).unwrap();
+        let joins = number > self.founders;
+        let peers = (1..).zip(self.addrs.iter().copied());
         Replica::builder(Kv::new())
             .cluster("again")
             .id(number)
-            .peers((1..).zip(self.addrs.iter().copied()))
+            .peers(peers.filter(|(peer, _)| *peer <= self.founders || *peer == number))
+            .join(joins)
             .tls(self.authority.issue_replica(id).unwrap().credentials().unwrap())
             .protocol(self.protocol)
             .limits(self.limits.clone())
             .timing(hasty())
     }
 
-    pub async fn try_start(&self, number: u8) -> Result<Replica<Kv>, StartError> {
+    pub async fn try_start(&self, number: u32) -> Result<Replica<Kv>, StartError> {
         let replica = self.builder(number);
         let replica = match self.durable {
-            true => replica.disk(Arc::new(self.disks[usize::from(number) - 1].clone())),
+            true => replica.disk(Arc::new(self.disks[number as usize - 1].clone())),
             false => replica.durability(Durability::Memory),
         };
         replica.start().await
     }
 
-    pub async fn start(&self, number: u8) -> Replica<Kv> {
+    pub async fn start(&self, number: u32) -> Replica<Kv> {
         let start = std::time::Instant::now();
         loop {
             match self.try_start(number).await {

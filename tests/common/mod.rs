@@ -5,6 +5,7 @@
 
 pub mod machines;
 pub mod processes;
+pub mod recorded;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use isonomy::internals::protocol::epaxos::Record;
 use isonomy::internals::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
-use isonomy::types::{ReplicaId, Timing};
+use isonomy::types::{MemberId, Timing};
 use isonomy::{LocalCluster, Replica};
 
 /// Long enough for any step, even on a machine that is busy with other tests.
@@ -83,12 +84,13 @@ pub async fn increment(replica: &Replica<Kv>, key: &str) {
 }
 
 /// Makes a directory with these records, as one of three replicas would leave it.
-pub fn directory(path: &Path, cluster: &str, replica: ReplicaId, records: &[Record]) {
+pub fn directory(path: &Path, cluster: &str, replica: MemberId, records: &[Record]) {
     let options = StoreOptions {
         cluster: cluster.to_owned(),
         replica,
         protocol: "epaxos".to_owned(),
-        members: isonomy::types::ReplicaSet::all(3),
+        members: MemberId::all(3).collect(),
+        joins: false,
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

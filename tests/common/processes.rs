@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use isonomy::client::{Client, ClientConfig};
 use isonomy::machine::Kv;
 use isonomy::network::Credentials;
-use isonomy::types::ReplicaId;
+use isonomy::types::MemberId;
 
 #[path = "ports.rs"]
 mod ports;
@@ -31,15 +31,22 @@ pub struct Cluster {
     _temporary: tempfile::TempDir,
     pub dir: PathBuf,
     base: u16,
+    /// How many replicas `init` made files for.
+    first: usize,
     processes: Vec<Option<Child>>,
 }
 
 impl Cluster {
     /// Makes the files for this many replicas. No replica runs yet.
     pub fn lay_out(replicas: u16) -> Cluster {
+        Cluster::lay_out_for(replicas, replicas)
+    }
+
+    /// The same, with ports for replicas that join later: with numbers up to `most`.
+    pub fn lay_out_for(replicas: u16, most: u16) -> Cluster {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let dir = temporary.path().join("cluster");
-        let base = free_base(replicas);
+        let base = free_base(most);
         let count = replicas.to_string();
         let init = isonomy()
             .args(["init", "--replicas", &count, "--cluster", "blue", "--listen-base"])
@@ -48,8 +55,8 @@ impl Cluster {
             .output()
             .expect("isonomy runs");
         assert!(init.status.success(), "{init:?}");
-        let processes = (0..replicas).map(|_| None).collect();
-        Cluster { _temporary: temporary, dir, base, processes }
+        let processes = (0..most).map(|_| None).collect();
+        Cluster { _temporary: temporary, dir, base, first: replicas.into(), processes }
     }
 
     /// A cluster with all of its replicas running.
@@ -73,8 +80,37 @@ impl Cluster {
         fs::write(&path, text.replacen(from, to, 1)).expect("written");
     }
 
+    /// How many replicas the cluster was made with.
     pub fn replicas(&self) -> usize {
-        self.processes.len()
+        self.first
+    }
+
+    /// A replica's number and address, as the commands for members take them.
+    pub fn place(&self, number: usize) -> String {
+        format!("{number}@127.0.0.1:{}", usize::from(self.base) + number)
+    }
+
+    /// Makes the files of a replica that is to join, and starts it. It waits then.
+    #[track_caller]
+    pub fn start_to_join(&mut self, number: usize) -> mpsc::Receiver<String> {
+        let mut cert = isonomy();
+        cert.args(["cert", "replica"]).arg(&self.dir).arg(self.place(number));
+        let output = cert.output().expect("isonomy runs");
+        assert!(output.status.success(), "{output:?}");
+        self.spawn(number)
+    }
+
+    /// Names these replicas in the files of the client and of the administrator.
+    pub fn tell_clients(&self, numbers: impl IntoIterator<Item = usize> + Clone) {
+        for file in ["client.toml", "admin.toml"] {
+            let path = self.dir.join(file);
+            let text = fs::read_to_string(&path).expect("what init wrote");
+            let (front, _) = text.split_once("[replicas]\n").expect("a list");
+            let places = numbers.clone().into_iter().map(|number| self.place(number));
+            let lines = places.map(|place| place.replace('@', " = \"") + "\"\n");
+            let text = format!("{front}[replicas]\n{}", lines.collect::<String>());
+            fs::write(&path, text).expect("written");
+        }
     }
 
     pub fn file(&self, number: usize) -> PathBuf {
@@ -108,12 +144,18 @@ impl Cluster {
         self.dir.join(format!("{number}.log"))
     }
 
-    /// Starts a replica. The receiver gets the first line that it prints.
+    /// Starts a replica. The receiver gets the lines that it prints.
     pub fn spawn(&mut self, number: usize) -> mpsc::Receiver<String> {
+        let file = self.file(number);
+        self.spawn_at(number, &file)
+    }
+
+    /// The same, with a file that is elsewhere.
+    pub fn spawn_at(&mut self, number: usize, file: &Path) -> mpsc::Receiver<String> {
         assert!(self.processes[number - 1].is_none(), "replica {number} runs");
         let mut log = OpenOptions::new();
         let log = log.create(true).append(true).open(self.log_path(number)).expect("a log");
-        let (child, line) = serve(&self.file(number), log);
+        let (child, line) = serve(file, log);
         self.processes[number - 1] = Some(child);
         line
     }
@@ -126,7 +168,12 @@ impl Cluster {
 
     #[track_caller]
     fn wait_ready_at(&self, place: &str, number: usize, line: &mpsc::Receiver<String>) {
-        let line = line.recv_timeout(PATIENCE).expect("a line in time");
+        let next = || line.recv_timeout(PATIENCE);
+        let first = next();
+        // One that joins says first that it waits.
+        let line =
+            if first.as_ref().is_ok_and(|it| it.starts_with("waits: ")) { next() } else { first };
+        let line = line.unwrap_or_else(|_| panic!("no line in time: {}", self.log(number)));
         let wanted = format!("ready: replica {number} of blue at {place}");
         assert!(line.starts_with(&wanted), "{line:?}\n{}", self.log(number));
     }
@@ -223,9 +270,15 @@ impl Cluster {
 
     /// Runs a client command until it ends.
     pub fn client(&self, arguments: &[&str]) -> Output {
+        self.start_client(arguments).wait_with_output().expect("isonomy runs")
+    }
+
+    /// Starts a client command.
+    pub fn start_client(&self, arguments: &[&str]) -> Child {
         let mut client = isonomy();
         client.args(arguments).arg("--cluster").arg(&self.dir).args(["--timeout", "60"]);
-        client.output().expect("isonomy runs")
+        client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        client.spawn().expect("isonomy runs")
     }
 
     /// Runs a client command that must succeed, and returns the lines that it prints. A value is
@@ -241,24 +294,25 @@ impl Cluster {
         text
     }
 
-    /// The configuration of a client in this process that knows these replicas.
+    /// The configuration of a client in this process that uses these replicas and no others.
     pub fn client_config(&self, replicas: impl IntoIterator<Item = usize>) -> ClientConfig {
         let path = |name: &str| self.dir.join(name);
         let (authority, certificate) = (path("ca.pem"), path("client.pem"));
         let credentials =
             Credentials::from_pem_files(&authority, &certificate, &path("client.key"));
-        let replicas: BTreeMap<ReplicaId, SocketAddr> = replicas
+        let replicas: BTreeMap<MemberId, SocketAddr> = replicas
             .into_iter()
             .map(|number| {
                 let number = u8::try_from(number).expect("a replica's number");
                 let port = self.base + u16::from(number);
-                let id = ReplicaId::new(number).expect("a replica's number");
+                let id = MemberId::new(number.into()).expect("a replica's number");
                 (id, SocketAddr::from(([127, 0, 0, 1], port)))
             })
             .collect();
         let credentials = credentials.expect("what init wrote");
         let mut config = ClientConfig::new("blue", "cli", credentials, replicas);
         config.patience = PATIENCE;
+        config.follow = false;
         // A replica that is killed does not say so, so do not wait long for it.
         config.attempt = Duration::from_millis(250);
         config
@@ -284,7 +338,7 @@ impl Drop for Cluster {
             let _ = process.wait();
         }
         if std::thread::panicking() {
-            for number in 1..=self.replicas() {
+            for number in 1..=self.processes.len() {
                 let log = self.log(number);
                 let tail = log.lines().rev().take(15).collect::<Vec<_>>();
                 eprintln!("-- the end of replica {number}'s log");
@@ -294,7 +348,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts a replica. The receiver gets the first line that it prints.
+/// Starts a replica. The receiver gets the lines that it prints.
 fn serve(file: &Path, log: File) -> (Child, mpsc::Receiver<String>) {
     let mut child = isonomy()
         .arg("serve")
@@ -306,9 +360,11 @@ fn serve(file: &Path, log: File) -> (Child, mpsc::Receiver<String>) {
     let stdout = child.stdout.take().expect("a pipe");
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut line = String::new();
-        let _ = BufReader::new(stdout).read_line(&mut line);
-        let _ = sender.send(line);
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
     });
     (child, receiver)
 }

@@ -16,7 +16,7 @@ use crate::load::durations::Durations;
 use crate::load::scenario::slo::Measured;
 use crate::load::scenario::{Scenario, Target};
 use crate::node::{FastSlow, NotConverged, PathLatency};
-use crate::types::ReplicaId;
+use crate::types::{MemberId, ReplicaId};
 
 /// A thread that used more than this share of a processor was the bottleneck.
 const FULL: f64 = 0.9;
@@ -275,7 +275,7 @@ impl Run {
     /// Records the final states of the live replicas.
     pub(in crate::load) fn judge_digests(
         &mut self,
-        digests: Result<BTreeMap<ReplicaId, u64>, NotConverged>,
+        digests: Result<BTreeMap<MemberId, u64>, NotConverged>,
     ) {
         match digests {
             Ok(digests) => {
@@ -352,9 +352,7 @@ fn kinds(figures: &Figures) -> BTreeMap<&'static str, Durations> {
 
 fn sites(scenario: &Scenario, figures: &[Figures], tallies: Option<&[Tally]>) -> Vec<Site> {
     let numbers: Vec<usize> = match &scenario.target {
-        Target::Remote(config) => {
-            config.replicas.keys().map(|id| usize::from(id.number())).collect()
-        }
+        Target::Remote(config) => config.replicas.keys().map(|id| id.number() as usize).collect(),
         _ => (1..=figures.len()).collect(),
     };
     let area = scenario.target.area();

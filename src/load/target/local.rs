@@ -11,7 +11,7 @@ use crate::load::scenario::faults::{Action, Who};
 use crate::machine::{Kv, KvCommand, KvOutput};
 use crate::mesh::WanControl;
 use crate::node::{LocalCluster, Pause, ProposeError, Rejected, Replica, StartError, Unknown};
-use crate::types::ReplicaId;
+use crate::types::{MemberId, ReplicaId};
 
 fn trouble(error: ProposeError) -> Trouble {
     match error {
@@ -82,11 +82,13 @@ impl Local {
 
     /// The live replica that most of the replicas that can be asked name as leader, if any.
     pub(in crate::load) async fn leader(&self) -> Option<ReplicaId> {
+        let answers = |at: ReplicaId| self.paused[at.index()].is_none();
         let mut named = Vec::new();
-        for replica in self.cluster.live().filter(|it| self.paused[it.id().index()].is_none()) {
-            named.extend(replica.metrics().await.and_then(|metrics| metrics.leader));
+        for replica in self.cluster.live().filter(|it| position(it).is_some_and(answers)) {
+            let leader = replica.metrics().await.and_then(|metrics| metrics.leader);
+            named.extend(leader.and_then(MemberId::position));
         }
-        named.retain(|leader| self.cluster.live().any(|replica| replica.id() == *leader));
+        named.retain(|leader| self.cluster.live().filter_map(position).any(|it| it == *leader));
         let often = |who: ReplicaId| named.iter().filter(|named| **named == who).count();
         named.iter().copied().max_by_key(|who| (often(*who), std::cmp::Reverse(*who)))
     }
@@ -95,7 +97,7 @@ impl Local {
     /// replica, if it is alive.
     pub(in crate::load) async fn leader_or_stand_in(&self) -> u8 {
         let leader = self.leader().await;
-        let mut live: Vec<ReplicaId> = self.cluster.live().map(Replica::id).collect();
+        let mut live: Vec<ReplicaId> = self.cluster.live().filter_map(position).collect();
         live.sort_by_key(|id| (Some(*id) != self.target.leader, *id));
         leader.or(live.first().copied()).map_or(1, ReplicaId::number)
     }
@@ -112,23 +114,25 @@ impl Local {
                 let number = named(*who);
                 // A dead replica is no longer paused.
                 self.paused[index(number)] = None;
-                self.cluster.crash(number);
+                self.cluster.crash(number.into());
             }
             Action::Restart(one) => {
+                let number = u32::from(*one);
                 self.paused[index(*one)] = None;
-                self.cluster.crash(*one);
+                self.cluster.crash(number);
                 let old = self.places[index(*one)].replica();
                 old.wait_stopped().await;
                 if let Some(metrics) = old.metrics().await {
                     self.former[index(*one)].add(&Tally::of(&metrics));
                 }
-                self.cluster.restart(*one).await?;
-                self.places[index(*one)].put(self.cluster.replica(*one).clone());
+                self.cluster.restart(number).await?;
+                self.places[index(*one)].put(self.cluster.replica(number).clone());
             }
             Action::Pause(who, _) => {
                 let number = named(*who);
                 if self.paused[index(number)].is_none() {
-                    self.paused[index(number)] = self.cluster.replica(number).pause().await;
+                    let replica = self.cluster.replica(number.into());
+                    self.paused[index(number)] = replica.pause().await;
                 }
             }
             Action::Resume(one) => self.paused[index(*one)] = None,
@@ -196,4 +200,9 @@ impl Local {
         }
         all
     }
+}
+
+/// A replica's position. The members of a local cluster never change.
+fn position(replica: &Replica<Kv>) -> Option<ReplicaId> {
+    replica.id().position()
 }

@@ -11,7 +11,7 @@ use x509_cert::der::DateTime;
 use super::error::CredentialsError;
 use super::pem;
 use super::x509::Decoded;
-use crate::types::ReplicaId;
+use crate::types::MemberId;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const DAY_SECONDS: i64 = 24 * 3600;
@@ -78,7 +78,7 @@ pub(super) fn expiring(own: &[Dated], authorities: &[Dated], now: SystemTime) ->
 }
 
 /// Warns of certificates that expire soon, now and once a day.
-pub(in crate::mesh) async fn keep_warning(us: ReplicaId, own: Vec<Dated>, authorities: Vec<Dated>) {
+pub(in crate::mesh) async fn keep_warning(us: MemberId, own: Vec<Dated>, authorities: Vec<Dated>) {
     loop {
         for certificate in expiring(&own, &authorities, SystemTime::now()) {
             warn!(%us, "{certificate}");

@@ -171,8 +171,7 @@ async fn who_listens_everywhere_reaches_both_families_and_is_reached() {
     let two = Node::start(of_three(2, loopback(), 3)).await;
     let mut nodes = vec![two, Node::start(of_three(3, v6, 2)).await];
     let mut config = config_at(1, every);
-    config.peers =
-        [2, 3].map(|n| (r(n), nodes[usize::from(n) - 2].mesh.local_addr().into())).into();
+    config.peers = [2, 3].map(|n| (r(n), nodes[n as usize - 2].mesh.local_addr().into())).into();
     nodes.push(Node::start(config).await);
     eventually("connected", || nodes[2].connected()).await;
     let port = nodes[2].mesh.local_addr().port();
@@ -183,7 +182,7 @@ async fn who_listens_everywhere_reaches_both_families_and_is_reached() {
 }
 
 /// A replica whose only peer is replica 1, which it cannot find itself.
-fn config_at(number: u8, listen: SocketAddr) -> MeshConfig {
+fn config_at(number: u32, listen: SocketAddr) -> MeshConfig {
     let mut config = config(number, 1);
     config.listen = listen.into();
     config.peers = [(r(1), named("replica-1.invalid"))].into();

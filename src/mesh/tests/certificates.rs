@@ -5,7 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use base64::Engine;
 use rcgen::ExtendedKeyUsagePurpose as Usage;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use x509_cert::der::{Decode, Encode};
+use x509_cert::request::CertReq;
 
 use super::*;
 
@@ -200,4 +205,116 @@ async fn a_renewed_certificate_has_the_old_ones_key_and_name() {
     ] {
         assert!(wrong.is_err());
     }
+}
+
+/// Whether the client `name` is an administrator to a replica that sees these credentials.
+async fn is_administrator(name: &str, credentials: Credentials) -> bool {
+    let node = Node::start(config(1, 1)).await;
+    let mut config = ClientConfig::new(CLUSTER, name, credentials);
+    config.local = Some(loopback());
+    let endpoint = ClientEndpoint::bind(config).unwrap();
+    let _channel = endpoint.connect(node.mesh.local_addr(), r(1)).await.unwrap();
+    node.seen.client().await.is_administrator()
+}
+
+#[tokio::test]
+async fn an_administrator_is_one_until_its_certificate_ends() {
+    let issued = authority().issue_administrator("alice").unwrap();
+    assert!(is_administrator("alice", issued.credentials().unwrap()).await);
+    let client = authority().issue_client("alice").unwrap();
+    assert!(!is_administrator("alice", client.credentials().unwrap()).await);
+
+    let files = Files::new();
+    for (issued, expected) in [(issued, true), (client, false)] {
+        let renewed = authority().renew_client("alice", &issued.certificate_pem()).unwrap();
+        files.write("1.pem", renewed);
+        files.write("1.key", issued.key_pem());
+        assert_eq!(is_administrator("alice", files.read().unwrap()).await, expected);
+    }
+    for bad in ["r1.admin", "", "Alice"] {
+        assert!(authority().issue_administrator(bad).is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_brings_a_certificate_to_a_key_that_stays_where_it_is() {
+    let request = Request::new(CLUSTER, r(70)).unwrap();
+    let signed = authority().sign(request.pem()).unwrap();
+    assert_eq!((signed.id, &*signed.key_digest), (r(70), request.key_digest()));
+    let files = Files::new();
+    files.write("1.pem", signed.certificate_pem);
+    files.write("1.key", request.key_pem());
+    let mut config = config(70, 1);
+    config.credentials = files.read().unwrap();
+    drop(Mesh::start(config, Recorder::default()).await.unwrap());
+}
+
+#[test]
+fn a_request_gets_no_more_than_the_name_of_one_replica() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ask = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = rcgen::CertificateParams::new(names).unwrap();
+        authority().sign(&params.serialize_request(&key).unwrap().pem().unwrap())
+    };
+    assert_eq!(ask(&["r4.alpha"]).unwrap().id, r(4));
+    for (names, said) in [
+        (&[][..], "for no name"),
+        (&["r4.beta"], "for r4.beta"),
+        (&["alice.client.alpha"], "for alice.client.alpha"),
+        (&["alice.admin.alpha"], "for alice.admin.alpha"),
+        (&["r0.alpha"], "for r0.alpha"),
+        (&["r04.alpha"], "for r04.alpha"),
+        (&["4.alpha"], "for 4.alpha"),
+        (&["r4.client.alpha"], "for r4.client.alpha"),
+        (&["*.alpha"], "for *.alpha"),
+        (&["10.0.0.1"], "a name of another kind"),
+        (&["r4.alpha", "alice.admin.alpha"], "for 2 names"),
+    ] {
+        let error = ask(names).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains("a replica of alpha"), "{error}");
+    }
+    // It asks to be an authority.
+    let mut params = rcgen::CertificateParams::new(vec!["r4.alpha".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.extended_key_usages = vec![Usage::CodeSigning];
+    let request = params.serialize_request(&key).unwrap();
+    let signed = authority().sign(&request.pem().unwrap()).unwrap().certificate_pem;
+    let signed = CertificateDer::from_pem_slice(signed.as_bytes()).unwrap();
+    let decoded = crate::mesh::credentials::Decoded::new(&signed).unwrap();
+    assert!(!decoded.is_authority());
+    assert_eq!(decoded.names(), "r4.alpha");
+}
+
+#[test]
+fn a_request_without_its_key_is_refused() {
+    let request = Request::new(CLUSTER, r(4)).unwrap();
+    let der = CertificateSigningRequestDer::from_pem_slice(request.pem().as_bytes()).unwrap();
+    let signed = CertReq::from_der(&der).unwrap().info.to_der().unwrap();
+    let at = der.windows(signed.len()).position(|part| part == signed).unwrap();
+    // Whichever byte is changed of what is signed, or of the end of the signature.
+    for at in (at..at + signed.len()).chain(der.len() - 30..der.len()) {
+        let mut other = der.to_vec();
+        other[at] ^= 0x01;
+        assert!(authority().sign(&as_request(&other)).is_err(), "byte {at}");
+    }
+    for end in 0..der.len() {
+        assert!(authority().sign(&as_request(&der[..end])).is_err(), "cut at {end}");
+    }
+    let longer = [&der[..], &[0]].concat();
+    assert!(authority().sign(&as_request(&longer)).is_err());
+    assert!(authority().sign(&as_request(&der)).is_ok());
+    for (other, said) in [
+        ("", "no usable request"),
+        (authority().certificate_pem(), "no usable request"),
+        ("-----BEGIN CERTIFICATE REQUEST-----\n", "no usable request"),
+    ] {
+        let error = authority().sign(other).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+fn as_request(der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n")
 }

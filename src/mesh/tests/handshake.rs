@@ -11,7 +11,7 @@ use rustls::RootCertStore;
 use super::*;
 use crate::mesh::Votes;
 use crate::mesh::hello::{ClientHello, PeerHello};
-use crate::types::{Presence, ReplicaSet};
+use crate::types::Presence;
 
 /// A QUIC client that follows none of our rules, with the given TLS settings.
 pub(super) fn stranger(tls: rustls::ClientConfig) -> (Endpoint, quinn::ClientConfig) {
@@ -71,11 +71,12 @@ pub(super) fn honest() -> PeerHello {
         shown: Presence { life: 77, ..Presence::default() },
         knows: Vec::new(),
         origin: 0,
-        epoch: 0,
+        epoch: Some(0),
+        members: MemberId::all(3).collect(),
         lost_life: 0,
         lost_generation: 0,
         generation: 0,
-        terms: Terms { members: ReplicaSet::all(3), ..Terms::default() },
+        terms: Terms::default(),
     }
 }
 
@@ -180,8 +181,11 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
     };
     let mut version = hello(|_| {});
     version[4] = 9;
-    let unknown = hello(|hello| hello.from = r(4));
-    let with_r4 = hello(|it| (it.from, it.terms.members) = (r(4), ReplicaSet::all(4)));
+    let with_r4 = hello(|it| (it.from, it.members) = (r(4), MemberId::all(4).collect()));
+    let other_list_later = |hello: &mut PeerHello| {
+        (hello.epoch, hello.members) = (Some(1), MemberId::all(5).collect());
+    };
+    // Replica 1 is connected, so a hello in which all is right is refused with 0x18.
     let cases = [
         ("wrong name", &named("r3.alpha"), hello(|_| {}), 0x16),
         ("other cluster's name", &named("r1.beta"), hello(|_| {}), 0x16),
@@ -189,14 +193,15 @@ async fn whose_hello_is_wrong_is_refused_with_a_code_of_its_own() {
         ("wrong cluster", &own, hello(|hello| hello.cluster = "beta".into()), 0x13),
         ("other origin", &own, hello(|hello| hello.origin = 7), 0x1c),
         ("other protocol", &own, hello(|hello| hello.terms.protocol = "paxos".into()), 0x1d),
-        ("other list", &own, hello(|it| it.terms.members = ReplicaSet::all(5)), 0x1f),
+        ("other list", &own, hello(|it| it.members = MemberId::all(5).collect()), 0x1f),
+        ("other list, in another epoch", &own, hello(other_list_later), 0x18),
+        ("no list", &own, hello(|it| (it.epoch, it.members) = (None, BTreeSet::new())), 0x18),
         ("other idle time", &own, hello(|it| it.terms.session_idle /= 2), 0x28),
         ("other skips", &own, hello(|it| it.terms.skipped = 1), 0x2b),
         ("other durability", &own, hello(|it| it.terms.votes = Votes::Flushed), 0x29),
         ("other frames", &own, hello(|it| it.terms.frames = 1), 0x2a),
         ("other list, not in ours", &stranger, with_r4, 0x1f),
         ("wrong replica", &own, hello(|hello| hello.to = r(3)), 0x14),
-        ("no peer", &stranger, unknown, 0x15),
         ("itself", &named("r2.alpha"), hello(|hello| hello.from = r(2)), 0x15),
         ("another process", &own, hello(|_| {}), 0x18),
         ("other version", &own, version, 0x12),

@@ -31,7 +31,7 @@ async fn lane(connection: &Connection, tag: u8) -> SendStream {
 /// Replicas 2 and 3, connected, with a peer 1 that never dials.
 async fn pair_and_absent() -> Vec<Node> {
     let sockets = [2, 3].map(|number| (number, UdpSocket::bind(loopback()).unwrap()));
-    let mut peers: std::collections::BTreeMap<ReplicaId, Address> =
+    let mut peers: std::collections::BTreeMap<MemberId, Address> =
         sockets.iter().map(|(number, s)| (r(*number), s.local_addr().unwrap().into())).collect();
     peers.insert(r(1), nowhere(1));
     let mut nodes = Vec::new();
@@ -111,14 +111,14 @@ async fn a_process_that_was_killed_gives_way_to_the_next_before_it_is_missed() {
 async fn a_node_that_panics_over_a_frame_loses_the_connection_not_the_frames_of_others() {
     struct Fragile(Recorder);
     impl Inbound for Fragile {
-        fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>) {
+        fn on_frames(&self, from: MemberId, frames: &mut Vec<Bytes>) {
             assert!(frames.iter().all(|frame| !frame.is_empty()), "planted");
             self.0.on_frames(from, frames);
         }
-        fn on_peer_up(&self, peer: ReplicaId, shown: Presence) {
+        fn on_peer_up(&self, peer: MemberId, shown: Presence) {
             self.0.on_peer_up(peer, shown);
         }
-        fn on_peer_down(&self, peer: ReplicaId) {
+        fn on_peer_down(&self, peer: MemberId) {
             self.0.on_peer_down(peer);
         }
         fn on_client(&self, _: ClientConnection) {}

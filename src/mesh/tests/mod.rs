@@ -4,6 +4,7 @@ mod addresses;
 mod certificates;
 mod clients;
 mod crowd;
+mod guests;
 mod handshake;
 mod hostile;
 mod reconnect;
@@ -24,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) const CLUSTER: &str = "alpha";
 
-pub(super) fn r(number: u8) -> ReplicaId {
-    ReplicaId::new(number).unwrap()
+pub(super) fn r(number: u32) -> MemberId {
+    MemberId::new(number).unwrap()
 }
 
 pub(super) fn authority() -> &'static Authority {
@@ -33,7 +34,7 @@ pub(super) fn authority() -> &'static Authority {
     AUTHORITY.get_or_init(|| Authority::new(CLUSTER).unwrap())
 }
 
-pub(super) fn replica_credentials(number: u8) -> Credentials {
+pub(super) fn replica_credentials(number: u32) -> Credentials {
     authority().issue_replica(r(number)).unwrap().credentials().unwrap()
 }
 
@@ -46,8 +47,8 @@ pub(super) fn loopback() -> SocketAddr {
 }
 
 /// An address where nothing listens; each number has its own.
-pub(super) fn nowhere(number: u8) -> Address {
-    SocketAddr::from(([127, 0, 0, 1], number.into())).into()
+pub(super) fn nowhere(number: u32) -> Address {
+    SocketAddr::from(([127, 0, 0, 1], u16::try_from(number).unwrap())).into()
 }
 
 /// Limits that make failures show quickly.
@@ -55,7 +56,7 @@ pub(super) fn limits() -> ConnectionLimits {
     ConnectionLimits { max_backoff: Duration::from_millis(200), ..ConnectionLimits::default() }
 }
 
-pub(super) fn config(number: u8, life: u64) -> MeshConfig {
+pub(super) fn config(number: u32, life: u64) -> MeshConfig {
     let credentials = replica_credentials(number);
     let mut config = MeshConfig::new(CLUSTER, r(number), life, loopback(), credentials);
     config.limits = limits();
@@ -64,8 +65,8 @@ pub(super) fn config(number: u8, life: u64) -> MeshConfig {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
-    Up(ReplicaId, u64),
-    Down(ReplicaId),
+    Up(MemberId, u64),
+    Down(MemberId),
 }
 
 /// An [`Inbound`] that records everything and checks the order of the calls.
@@ -74,13 +75,14 @@ pub(super) struct Recorder(Arc<Mutex<Record>>);
 
 #[derive(Default)]
 pub(super) struct Record {
-    pub(super) frames: Vec<(ReplicaId, Bytes)>,
+    pub(super) frames: Vec<(MemberId, Bytes)>,
     pub(super) batches: usize,
     pub(super) events: Vec<Event>,
     pub(super) clients: Vec<ClientConnection>,
+    pub(super) introduction: Introduction,
     /// How many frames to leave in `frames`, as a node without room does.
     pub(super) refuse: usize,
-    up: Vec<ReplicaId>,
+    up: Vec<MemberId>,
 }
 
 impl Recorder {
@@ -103,7 +105,11 @@ impl Recorder {
 }
 
 impl Inbound for Recorder {
-    fn on_frames(&self, from: ReplicaId, frames: &mut Vec<Bytes>) {
+    fn introduce(&self) -> Introduction {
+        self.with(|record| record.introduction.clone())
+    }
+
+    fn on_frames(&self, from: MemberId, frames: &mut Vec<Bytes>) {
         self.with(|record| {
             assert!(record.up.contains(&from), "frames only between up and down");
             record.batches += 1;
@@ -112,7 +118,7 @@ impl Inbound for Recorder {
         });
     }
 
-    fn on_peer_up(&self, peer: ReplicaId, shown: crate::types::Presence) {
+    fn on_peer_up(&self, peer: MemberId, shown: crate::types::Presence) {
         self.with(|record| {
             assert!(!record.up.contains(&peer), "up and down alternate");
             record.up.push(peer);
@@ -120,7 +126,7 @@ impl Inbound for Recorder {
         });
     }
 
-    fn on_peer_down(&self, peer: ReplicaId) {
+    fn on_peer_down(&self, peer: MemberId) {
         self.with(|record| {
             assert!(record.up.contains(&peer), "up and down alternate");
             record.up.retain(|up| *up != peer);
@@ -139,14 +145,29 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// A replica in epoch 0, with its peers as the other members.
     pub(super) async fn start(config: MeshConfig) -> Node {
+        let seen = Recorder::default();
+        let members = config.peers.keys().copied().chain([config.id]).collect();
+        let introduction = Introduction { epoch: Some(0), members, ..Introduction::default() };
+        seen.with(|record| record.introduction = introduction);
+        let mesh = Mesh::start(config, seen.clone()).await.unwrap();
+        Node { mesh, seen }
+    }
+
+    /// A replica that has heard of no epoch yet.
+    pub(super) async fn stranger(config: MeshConfig) -> Node {
         let seen = Recorder::default();
         let mesh = Mesh::start(config, seen.clone()).await.unwrap();
         Node { mesh, seen }
     }
 
-    pub(super) fn status(&self, peer: ReplicaId) -> PeerStatus {
-        self.mesh.peers().into_iter().find(|status| status.peer == peer).unwrap()
+    pub(super) fn status(&self, peer: MemberId) -> PeerStatus {
+        self.find(peer).unwrap()
+    }
+
+    pub(super) fn find(&self, peer: MemberId) -> Option<PeerStatus> {
+        self.mesh.peers().into_iter().find(|status| status.peer == peer)
     }
 
     pub(super) fn status_of_other(&self) -> PeerStatus {
@@ -159,9 +180,9 @@ impl Node {
 }
 
 /// `n` connected meshes that know each other's addresses; `adapt` changes each configuration first.
-pub(super) async fn cluster(n: u8, adapt: impl Fn(&mut MeshConfig)) -> Vec<Node> {
+pub(super) async fn cluster(n: u32, adapt: impl Fn(&mut MeshConfig)) -> Vec<Node> {
     let sockets: Vec<UdpSocket> = (0..n).map(|_| UdpSocket::bind(loopback()).unwrap()).collect();
-    let peers: std::collections::BTreeMap<ReplicaId, Address> =
+    let peers: std::collections::BTreeMap<MemberId, Address> =
         (1..=n).map(r).zip(sockets.iter().map(|s| s.local_addr().unwrap().into())).collect();
     let mut nodes = Vec::new();
     for (number, socket) in (1..=n).zip(sockets) {

@@ -15,7 +15,7 @@ async fn restart(mut config: MeshConfig, addr: SocketAddr) -> Node {
     Node::start(config).await
 }
 
-async fn one_frame_each_way(nodes: &[&Node], ids: [u8; 2]) {
+async fn one_frame_each_way(nodes: &[&Node], ids: [u32; 2]) {
     for (from, to) in [(0, 1), (1, 0)] {
         let before = nodes[to].seen.frames();
         nodes[from].mesh.send(r(ids[to]), Lane::Consensus, number(5)).unwrap();
@@ -23,10 +23,10 @@ async fn one_frame_each_way(nodes: &[&Node], ids: [u8; 2]) {
     }
 }
 
-async fn restart_of(number: u8) {
+async fn restart_of(number: u32) {
     let mut nodes = cluster(2, |_| {}).await;
     let other = 3 - number;
-    let stays = nodes.remove(usize::from(other) - 1);
+    let stays = nodes.remove(other as usize - 1);
     let goes = nodes.remove(0);
     let addr = goes.mesh.local_addr();
     goes.mesh.shutdown().await;
@@ -97,7 +97,7 @@ async fn two_dials_that_cross_leave_one_connection() {
     for round in 0..5 {
         let control = WanControl::uniform(round, 2, Duration::from_millis(20));
         let nodes = cluster(2, |config| {
-            config.wan = Some(control.at(config.id.index()));
+            config.wan = Some(control.at(config.id.number() as usize - 1));
         })
         .await;
         let dials = || nodes.iter().map(|node| node.status_of_other().connects).collect::<Vec<_>>();
@@ -110,13 +110,13 @@ async fn two_dials_that_cross_leave_one_connection() {
 
 #[tokio::test]
 async fn of_many_peers_restarting_in_turn_all_pairs_end_connected_once() {
-    const N: u8 = 4;
+    const N: u32 = 4;
     let mut nodes: Vec<Option<Node>> = cluster(N, |_| {}).await.into_iter().map(Some).collect();
     let addrs: Vec<SocketAddr> =
         nodes.iter().map(|node| node.as_ref().unwrap().mesh.local_addr()).collect();
     for round in 2..4 {
         for number in 1..=N {
-            let index = usize::from(number) - 1;
+            let index = number as usize - 1;
             let old = nodes[index].take().unwrap();
             old.mesh.shutdown().await;
             drop(old);

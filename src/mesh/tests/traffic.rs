@@ -3,26 +3,26 @@
 use super::*;
 
 /// Sends `count` numbered frames on both lanes from every node to every other.
-async fn exchange(n: u8, count: u64) {
+async fn exchange(n: u32, count: u64) {
     let nodes = cluster(n, |_| {}).await;
     let all = || (1..=n).flat_map(|a| (1..=n).map(move |b| (a, b))).filter(|(a, b)| a != b);
     for (a, b) in all() {
         for index in 0..count {
             for lane in Lane::ALL {
                 let frame = [&[lane.tag()], &*number(index)].concat();
-                nodes[usize::from(a) - 1].mesh.send(r(b), lane, frame.into()).unwrap();
+                nodes[a as usize - 1].mesh.send(r(b), lane, frame.into()).unwrap();
             }
         }
     }
-    let expected = usize::try_from(count).unwrap() * 2 * usize::from(n - 1);
+    let expected = usize::try_from(count).unwrap() * 2 * (n - 1) as usize;
     eventually("every frame", || nodes.iter().all(|node| node.seen.frames() >= expected)).await;
     for (a, b) in all() {
-        let node = &nodes[usize::from(b) - 1];
+        let node = &nodes[b as usize - 1];
         for lane in Lane::ALL {
             let numbers: Vec<u64> = node.seen.with(|record| {
                 let of_lane =
-                    |(from, frame): &&(ReplicaId, Bytes)| *from == r(a) && frame[0] == lane.tag();
-                let number = |(_, frame): &(ReplicaId, Bytes)| {
+                    |(from, frame): &&(MemberId, Bytes)| *from == r(a) && frame[0] == lane.tag();
+                let number = |(_, frame): &(MemberId, Bytes)| {
                     u64::from_le_bytes(frame[1..].try_into().unwrap())
                 };
                 record.frames.iter().filter(of_lane).map(number).collect()

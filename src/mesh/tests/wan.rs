@@ -5,9 +5,9 @@ use super::*;
 
 const ONE_WAY: Duration = Duration::from_millis(20);
 
-async fn far_apart(control: &WanControl, n: u8) -> Vec<Node> {
+async fn far_apart(control: &WanControl, n: u32) -> Vec<Node> {
     cluster(n, |config| {
-        config.wan = Some(control.at(config.id.index()));
+        config.wan = Some(control.at(config.id.number() as usize - 1));
         // Cuts must be noticed quickly.
         config.limits.idle_timeout = Duration::from_millis(800);
         config.limits.keep_alive = Duration::from_millis(200);

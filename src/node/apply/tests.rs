@@ -10,7 +10,7 @@ use super::*;
 use crate::machine::{Kv, KvCommand, RestoreError, encode};
 use crate::node::Limits;
 use crate::node::pending::Waiter;
-use crate::types::{ClientId, Footprint, ReplicaId};
+use crate::types::{ClientId, Footprint, MemberId, ReplicaId};
 
 /// The core saw that the lease held. Then the machine was suspended, say, and the lease ended.
 #[test]
@@ -18,7 +18,8 @@ fn a_read_is_not_answered_after_the_lease() {
     let (sender, _queue) = bounded(1);
     let patience = Duration::from_secs(10);
     let me = ReplicaId::from_index(0);
-    let shared = Arc::new(ReplicaShared::new(me, Limits::default(), patience, sender));
+    let shared =
+        Arc::new(ReplicaShared::new(MemberId::of(me), Limits::default(), patience, sender));
     let applier = Applier::new(Kv::new());
     let first = First { applier, skipped: BTreeSet::new(), trail: None };
     let mut apply = Apply::new(first, &shared);
@@ -83,7 +84,8 @@ impl StateMachine for Large {
 fn answers_are_handed_out_as_they_come() {
     let me = ReplicaId::from_index(0);
     let (sender, queue) = bounded(8);
-    let shared = Arc::new(ReplicaShared::new(me, Limits::default(), Duration::MAX, sender));
+    let shared =
+        Arc::new(ReplicaShared::new(MemberId::of(me), Limits::default(), Duration::MAX, sender));
     let held = Arc::new(Mutex::new(Held::default()));
     let command = |sequence: u64| {
         let (sender, receiver) = oneshot::channel();

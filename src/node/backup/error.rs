@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::machine::RestoreError;
 use crate::node::PoisonedCommand;
 use crate::storage::StorageError;
-use crate::types::{ReplicaId, RequestId};
+use crate::types::{MemberId, RequestId};
 
 /// Why a backup was not made, or a directory not restored.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum BackupError {
     #[error("the backup is of a cluster of {replicas}, which has no {replica}")]
     NoSuchReplica {
         /// The replica asked for.
-        replica: ReplicaId,
+        replica: MemberId,
         /// The size of the cluster.
         replicas: usize,
     },

@@ -2,13 +2,13 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | magic 8 · version 4 · id 8 · replica 1 · cluster's size 1 · source 1 · position 8 |
+//! | header | magic 8 · version 4 · id 8 · replica 4 · cluster's size 1 · source 1 · position 8 |
 //! | | left out 8 |
 //! | told | the cluster's name · what the replica had executed |
 //! | snapshot | what a new cluster starts from: an own snapshot without records of its own |
 //! | end | length of told 8 · of the snapshot 8 · XXH3-64 of everything before 8 |
 //!
-//! Numbers are little-endian.
+//! Numbers are little-endian. In version 1 the replica has 1 byte.
 
 use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
@@ -21,15 +21,16 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Backup, BackupError, Source};
 use crate::machine::{Applier, RestoreError, StateMachine, sessions_in};
-use crate::node::EPOCH;
 use crate::protocol::epaxos::{ProtocolSnapshot, Record};
 use crate::replica;
-use crate::types::{Executed, LogPosition, MAX_REPLICAS, ReplicaId};
+use crate::types::{Executed, LogPosition, MAX_REPLICAS, MemberId};
 use crate::wire::{Limits, ReadSnapshotError, Reader, SnapshotDecoder, SnapshotEnd, Wire};
 
 const MAGIC: [u8; 8] = *b"isonomyB";
-const VERSION: u32 = 1;
-const HEADER: usize = 39;
+const VERSION: u32 = 2;
+/// The version in which the replica has a single byte.
+const SHORT: u32 = 1;
+const HEADER: usize = 42;
 const END: usize = 24;
 
 const STOPPED: u8 = 1;
@@ -105,7 +106,7 @@ fn write_whole(
     out.put_slice(&MAGIC);
     out.put_u32_le(VERSION);
     out.put_u64_le(backup.id);
-    out.put_u8(backup.replica.number());
+    out.put_u32_le(backup.replica.number());
     out.put_u8(u8::try_from(backup.replicas).expect("a cluster has at most 63 replicas"));
     out.put_u8(match backup.source {
         Source::Stopped => STOPPED,
@@ -149,7 +150,8 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     }
     let mut header = &rest[..HEADER - MAGIC.len()];
     let version = header.get_u32_le();
-    if version != VERSION {
+    let header_bytes = if version == SHORT { HEADER - 3 } else { HEADER };
+    if version != VERSION && version != SHORT {
         return Err(BackupError::Version { file: file(), found: version, known: VERSION });
     }
     let (before, hash) = bytes.split_at(bytes.len() - 8);
@@ -158,16 +160,16 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     }
     let mut end = &bytes[bytes.len() - END..];
     let (told, length) = (end.get_u64_le(), end.get_u64_le());
-    let inside = (bytes.len() - HEADER - END) as u64;
+    let inside = (bytes.len() - header_bytes - END) as u64;
     if told.checked_add(length) != Some(inside) {
         return Err(damaged("its parts have other lengths than its end says"));
     }
-    let snapshot_at = HEADER + usize::try_from(told).expect("it is in memory");
-    let (id, replica, replicas) = (header.get_u64_le(), header.get_u8(), header.get_u8());
+    let snapshot_at = header_bytes + usize::try_from(told).expect("it is in memory");
+    let id = header.get_u64_le();
+    let replica = if version == SHORT { header.get_u8().into() } else { header.get_u32_le() };
+    let replicas = usize::from(header.get_u8());
     let (source, position, left_out) = (header.get_u8(), header.get_u64_le(), header.get_u64_le());
-    let replicas = usize::from(replicas);
-    let replica = ReplicaId::new(replica).filter(|it| it.index() < replicas);
-    let replica = replica.ok_or_else(|| damaged("it is of no replica"))?;
+    let replica = MemberId::new(replica).ok_or_else(|| damaged("it is of no replica"))?;
     let source = match source {
         STOPPED => Source::Stopped,
         SNAPSHOT => Source::Snapshot,
@@ -178,7 +180,7 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     }
     let limits = Limits::new(replicas);
     let wrong = |error: &dyn std::fmt::Display| damaged(&error.to_string());
-    let told = bytes.slice(HEADER..snapshot_at);
+    let told = bytes.slice(header_bytes..snapshot_at);
     let (cluster, executed) = read_told(&told, &limits).map_err(|error| wrong(&error))?;
     let snapshot = bytes.slice(snapshot_at..bytes.len() - END);
     let say = |error: ReadSnapshotError<Infallible>| damaged(&error.to_string());
@@ -189,7 +191,7 @@ pub(super) fn decode(bytes: &Bytes, path: &Path) -> Result<Contents, BackupError
     let mut own = 0u64;
     let count = |_: replica::Record<Record>| own += 1;
     let SnapshotEnd { state_bytes, .. } = decoder.own(&limits, count).map_err(say)?;
-    if inside.epoch != EPOCH || own > 0 || !inside.executed.includes(&executed) {
+    if inside.list.is_some() || own > 0 || !inside.executed.includes(&executed) {
         return Err(damaged("what it holds does not fit what it says"));
     }
     let backup = Backup {

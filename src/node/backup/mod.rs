@@ -23,12 +23,11 @@ use std::sync::Arc;
 
 pub use error::BackupError;
 
-use super::EPOCH;
 use crate::machine::StateMachine;
 use crate::protocol::ProtocolKind;
 use crate::replica::{Checkpoint, Record};
 use crate::storage::{FileDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
-use crate::types::{Era, Executed, LogPosition, ReplicaId, ReplicaSet, RequestId};
+use crate::types::{Era, Executed, LogPosition, MemberId, ReplicaId, RequestId};
 use crate::wire::{WriteSnapshotError, encode_snapshot};
 use file::Contents;
 use take::{Taken, take};
@@ -52,8 +51,8 @@ pub struct Backup {
     /// The cluster's name.
     pub cluster: String,
     /// The replica whose directory it was made of.
-    pub replica: ReplicaId,
-    /// The size of the cluster.
+    pub replica: MemberId,
+    /// The number of members.
     pub replicas: usize,
     /// What it was made of.
     pub source: Source,
@@ -103,7 +102,7 @@ pub fn backup<S: StateMachine>(
     let (directory, file) = (directory.as_ref(), file.as_ref());
     let overwrite = options.overwrite;
     file::check_name(file, overwrite)?;
-    let Taken { cluster, replica, replicas, source, position, checkpoint, state, sessions } =
+    let Taken { cluster, replica, list, source, position, checkpoint, state, sessions } =
         take(machine, directory, &options.skip)?;
     let mut left_out: Vec<_> =
         checkpoint.own.iter().filter_map(|it| it.protocol()?.instance()).collect();
@@ -114,7 +113,7 @@ pub fn backup<S: StateMachine>(
         id: rand::random_range(1..=u64::MAX),
         cluster,
         replica,
-        replicas,
+        replicas: list.len(),
         source,
         position,
         executed: checkpoint.executed.clone(),
@@ -126,13 +125,15 @@ pub fn backup<S: StateMachine>(
     };
     let Checkpoint { executed, shared, own, .. } = checkpoint;
     let own: Vec<_> = own.into_iter().filter_map(|it| it.protocol().cloned()).collect();
-    let (shared, executed) = shared.bootstrap(replica, &executed, &own);
+    // Of a removed replica any place is as good.
+    let place = list.position(replica).unwrap_or(ReplicaId::from_index(0));
+    let (shared, executed) = shared.bootstrap(place, &executed, &own);
     let own = Vec::<Record<crate::protocol::epaxos::Record>>::new();
     let founded = Checkpoint { position, executed, shared, own };
     let mut state_bytes = 0;
     file::write(file, overwrite, &backup, |write| {
         let state = |to: &mut dyn io::Write| state.write_to(to);
-        match encode_snapshot(EPOCH, &backup.cluster, &founded, state, write) {
+        match encode_snapshot(None, &backup.cluster, &founded, state, write) {
             Ok(encoded) => {
                 state_bytes = encoded.state_bytes;
                 Ok(())
@@ -155,12 +156,12 @@ pub fn backup<S: StateMachine>(
 pub fn restore<S: StateMachine>(
     file: impl AsRef<Path>,
     directory: impl AsRef<Path>,
-    replica: ReplicaId,
+    replica: MemberId,
 ) -> Result<Backup, BackupError> {
     let (file, directory) = (file.as_ref(), directory.as_ref());
     let Contents { backup, snapshot } = file::read(file)?;
     file::check_state::<S>(&snapshot, &backup).map_err(BackupError::State)?;
-    if replica.index() >= backup.replicas {
+    if replica.position().is_none_or(|it| it.index() >= backup.replicas) {
         return Err(BackupError::NoSuchReplica { replica, replicas: backup.replicas });
     }
     let before = empty(directory)?;
@@ -168,7 +169,8 @@ pub fn restore<S: StateMachine>(
         cluster: backup.cluster.clone(),
         replica,
         protocol: ProtocolKind::EPaxos.to_string(),
-        members: ReplicaSet::all(backup.replicas),
+        members: MemberId::all(backup.replicas).collect(),
+        joins: false,
         log: LogOptions::default(),
         snapshots: SnapshotOptions::default(),
     };

@@ -2,26 +2,27 @@
 //! replica that starts (see `start`), but it starts no thread, uses no network and writes nothing.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{BackupError, Source};
 use crate::machine::{Applier, StateMachine, StateView};
-use crate::node::EPOCH;
 use crate::node::PoisonedCommand;
 use crate::node::inspect::size_in;
 use crate::node::panics::panic_text;
+use crate::node::records::Records;
 use crate::protocol::Protocol;
 use crate::protocol::epaxos::{EPaxos, ProtocolSnapshot, Record};
-use crate::replica::{self, Checkpoint, Core, Limits, Output};
+use crate::replica::epochs::{self, Epochs};
+use crate::replica::{self, Checkpoint, Limits, Output};
 use crate::storage::{FileDisk, Identity, Reading, SnapshotReader, StorageError, read_skipped};
 use crate::types::{
-    Era, LogPosition, Optimisations, Quorums, ReplicaId, RequestId, Retention, Settings, Timing,
+    Era, LogPosition, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId,
+    Retention, Settings, Timing,
 };
-use crate::wire::{self, Front, ReadSnapshotError, SnapshotDecoder, decode_record};
+use crate::wire::{self, Front, ReadSnapshotError, SnapshotDecoder};
 
 /// How often to read the directory of a running replica: its files may be removed during a reading.
 const ATTEMPTS: usize = 3;
@@ -29,8 +30,9 @@ const ATTEMPTS: usize = 3;
 /// What a directory holds.
 pub(super) struct Taken {
     pub(super) cluster: String,
-    pub(super) replica: ReplicaId,
-    pub(super) replicas: usize,
+    pub(super) replica: MemberId,
+    /// The members of the last epoch.
+    pub(super) list: Membership,
     pub(super) source: Source,
     pub(super) position: LogPosition,
     pub(super) checkpoint: Checkpoint<ProtocolSnapshot, Record>,
@@ -97,17 +99,18 @@ fn newest_snapshot<S: StateMachine>(directory: &Path) -> Result<Option<Taken>, S
     let disk = FileDisk::read_only(directory)?;
     let Some(mut reading) = Reading::of(Arc::new(disk))? else { return Ok(None) };
     let Some(reader) = &mut reading.snapshot else { return Ok(None) };
+    let list = first_list(&reading.identity, None)?;
     let Identity { cluster, replica, .. } = reading.identity;
     let position = reader.info().position;
-    let Begin { replicas, executed, shared, own, applier } = begin::<S>(reader, &cluster)?;
+    let Begin { list, executed, shared, own, applier } = begin::<S>(reader, &cluster, list)?;
     let checkpoint = Checkpoint { position, executed, shared, own };
     let (source, (state, sessions)) = (Source::Snapshot, view(&applier));
-    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state, sessions }))
+    Ok(Some(Taken { cluster, replica, list, source, position, checkpoint, state, sessions }))
 }
 
 /// The contents of a snapshot.
 struct Begin<S> {
-    replicas: usize,
+    list: Membership,
     executed: crate::types::Executed,
     shared: ProtocolSnapshot,
     own: Vec<replica::Record<Record>>,
@@ -117,6 +120,7 @@ struct Begin<S> {
 fn begin<S: StateMachine>(
     reader: &mut SnapshotReader,
     cluster: &str,
+    first: Option<Membership>,
 ) -> Result<Begin<S>, StorageError> {
     let file = reader.info().file.clone();
     // The checksums are right, so the writer wrote something that this version cannot decode.
@@ -126,15 +130,15 @@ fn begin<S: StateMachine>(
     let replicas = decoder.replicas().map_err(say)?;
     let replicas = replicas.ok_or_else(|| wrong("it is no replica's snapshot".into()))?;
     let limits = wire::Limits::new(replicas);
-    let Front { epoch, executed, shared } = decoder.front(cluster, &limits).map_err(say)?;
-    if epoch != EPOCH {
-        return Err(wrong(format!("it is of epoch {epoch}")));
-    }
+    let Front { list, executed, shared } = decoder.front(cluster, &limits).map_err(say)?;
+    // A directory of an older version does not know its members.
+    let first = first.filter(|first| first.len() == replicas);
+    let list = list.or(first).unwrap_or_else(|| numbered(replicas));
     let applier = decoder.state(|from| Applier::restore_from(from)).map_err(say)?;
     let applier = applier.map_err(|error| wrong(error.to_string()))?;
     let mut own = Vec::new();
     decoder.own(&limits, |record| own.push(record)).map_err(say)?;
-    Ok(Begin { replicas, executed, shared, own, applier })
+    Ok(Begin { list, executed, shared, own, applier })
 }
 
 /// A view of the state, and what a backup says of the sessions.
@@ -149,45 +153,43 @@ fn all<S: StateMachine>(
     mut reading: Reading,
     skipped: &BTreeSet<RequestId>,
 ) -> Result<Option<Taken>, NotTaken> {
-    let Identity { cluster, replica, .. } = reading.identity.clone();
-    let begun = match &mut reading.snapshot {
-        Some(reader) => Some(begin::<S>(reader, &cluster)?),
-        None => None,
+    let first = match reading.identity.joins {
+        true => None,
+        false => first_list(&reading.identity, Some(&reading))?,
     };
-    let replicas = match &begun {
-        Some(begun) => Some(begun.replicas),
-        None => size_of(&reading)?,
-    };
-    let Some(replicas) = replicas else { return Ok(None) };
-    let mut core = core(replica, replicas)?;
+    let Identity { cluster, replica, directory, .. } = reading.identity.clone();
+    let mut epochs =
+        Epochs::<EPaxos>::new(replica, directory, first.clone(), settings(), Limits::default());
     let mut out = Output::default();
     // Replicas that start from this backup compare contents with the same key.
     let mut applier = Applier::new(machine).keyed(rand::random());
     let mut poisoned = None;
-    if let Some(begun) = begun {
+    if let Some(reader) = &mut reading.snapshot {
+        let position = reader.info().position;
+        let begun = begin::<S>(reader, &cluster, first)?;
         applier = begun.applier.keyed(rand::random());
         if let Some(it) = skipped.iter().find(|it| applier.sessions().is_used(**it)) {
             return Err(NotTaken::TooLateToSkip(*it));
         }
         applier.skip(skipped.iter().copied());
-        core.restore_snapshot(begun.shared, &begun.executed);
+        let epoch = begun.list.epoch();
+        epochs.restore_snapshot(begun.list, begun.shared, &begun.executed, position);
         for record in begun.own {
-            core.restore(record, &mut out);
+            let restored = epochs.restore(epoch, epochs::Record::Core(record), &mut out);
+            restored.map_err(|lost| StorageError::Missing { what: lost.to_string() })?;
             apply(&mut applier, &mut out)?;
         }
     } else {
         applier.skip(skipped.iter().copied());
     }
-    let limits = wire::Limits::new(replicas);
+    let mut records = Records::after(epochs.lists());
     let position = reading.replay(&mut |position, record| {
         let position = position.records();
-        let (epoch, record): (_, replica::Record<Record>) =
-            decode_record(Bytes::copy_from_slice(record), &limits)
-                .map_err(|error| format!("record {position} makes no sense: {error}"))?;
-        if epoch != EPOCH {
-            return Err(format!("record {position} is of epoch {epoch}"));
-        }
-        core.restore(record, &mut out);
+        let (epoch, record) = records
+            .decode(record)
+            .map_err(|error| format!("record {position} makes no sense: {error}"))?;
+        let restored = epochs.restore(epoch, record, &mut out);
+        restored.map_err(|lost| format!("record {position}: {lost}"))?;
         apply(&mut applier, &mut out).map_err(|command| {
             let what = command.to_string();
             poisoned = Some(command);
@@ -198,25 +200,51 @@ fn all<S: StateMachine>(
         return Err(command.into());
     }
     let position = position?;
-    let checkpoint = core.checkpoint();
+    if position == LogPosition::default() {
+        return Ok(None);
+    }
+    let Some((list, checkpoint)) = epochs.checkpoint() else { return Ok(None) };
     let (source, (state, sessions)) = (Source::Stopped, view(&applier));
-    Ok(Some(Taken { cluster, replica, replicas, source, position, checkpoint, state, sessions }))
+    Ok(Some(Taken { cluster, replica, list, source, position, checkpoint, state, sessions }))
 }
 
-/// A core that only restores; it never takes a step.
-fn core(me: ReplicaId, replicas: usize) -> Result<Core<EPaxos>, StorageError> {
-    let missing =
-        |error: crate::types::UnsupportedSize| StorageError::Missing { what: error.to_string() };
-    let settings = Settings {
-        me,
-        quorums: Quorums::new(replicas).map_err(missing)?,
+/// The list of the first epoch, in which addresses play no part here. A directory of an older
+/// version does not have it, but its first record tells how many members there are; `None` if there
+/// is no record, and for a replica that joined later.
+fn first_list(
+    identity: &Identity,
+    reading: Option<&Reading>,
+) -> Result<Option<Membership>, StorageError> {
+    if !identity.members.is_empty() {
+        return Ok(Some(of_numbers(identity.members.iter().copied())));
+    }
+    Ok(reading.map(size_of).transpose()?.flatten().map(numbered))
+}
+
+/// A first list of this many members.
+fn numbered(members: usize) -> Membership {
+    of_numbers(MemberId::all(members))
+}
+
+fn of_numbers(numbers: impl Iterator<Item = MemberId>) -> Membership {
+    let member = |id: MemberId| {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Member { id, address: nowhere.into(), directory: 0 }
+    };
+    Membership::first(numbers.map(member).collect()).expect("some members, each once")
+}
+
+/// Settings of a replica that only restores: it never takes a step.
+fn settings() -> Settings {
+    Settings {
+        me: ReplicaId::from_index(0),
+        quorums: Quorums::new(1).expect("a supported size"),
         seed: 0,
         timing: Timing::default(),
         optimisations: Optimisations::NONE,
         retention: Retention::default(),
         leases: true,
-    };
-    Ok(Core::new(settings.clone(), Limits::default(), EPaxos::new(settings)))
+    }
 }
 
 /// Why a directory could not be read for a backup.

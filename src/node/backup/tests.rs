@@ -11,8 +11,10 @@ use super::*;
 use crate::machine::{Applier, Kv, KvCommand, encode};
 use crate::protocol::epaxos::{ProtocolSnapshot, Record};
 use crate::storage::{Identity, MIN_SEGMENT_BYTES, StorageError};
-use crate::types::{Ballot, Batch, ClientId, Command, Deps, InstanceId, RequestId, Value};
-use crate::wire::{Front, Limits, SnapshotDecoder, encode_record};
+use crate::types::{
+    Ballot, Batch, ClientId, Command, Deps, InstanceId, ReplicaId, RequestId, Value,
+};
+use crate::wire::{FIRST_EPOCH, Front, Limits, SnapshotDecoder, encode_record};
 
 fn replica(number: u8) -> ReplicaId {
     ReplicaId::new(number).expect("a number")
@@ -62,9 +64,10 @@ fn records() -> Vec<Record> {
 fn directory(path: &Path, records: &[Record]) {
     let options = StoreOptions {
         cluster: "blue".into(),
-        replica: replica(2),
+        replica: MemberId::of(replica(2)),
         protocol: "epaxos".to_owned(),
-        members: crate::types::ReplicaSet::all(3),
+        members: MemberId::all(3).collect(),
+        joins: false,
         log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };
@@ -73,7 +76,7 @@ fn directory(path: &Path, records: &[Record]) {
     let mut store = opening.replay(&mut |_, _| Ok(())).expect("it is empty");
     for record in records {
         let mut bytes = BytesMut::new();
-        encode_record(EPOCH, record, &mut bytes);
+        encode_record(FIRST_EPOCH, record, &mut bytes);
         store.log.append(&bytes).expect("there is room");
     }
     store.log.close().expect("it closes");
@@ -123,7 +126,7 @@ impl Home {
     }
 
     fn restore(&self, name: &str, number: u8) -> Result<Backup, BackupError> {
-        restore::<Kv>(self.path("file"), self.path(name), replica(number))
+        restore::<Kv>(self.path("file"), self.path(name), MemberId::of(replica(number)))
     }
 }
 
@@ -131,7 +134,10 @@ impl Home {
 fn a_backup_says_what_it_stands_for_and_holds_it() {
     let home = Home::new();
     let made = &home.made;
-    assert_eq!((made.replica, made.replicas, made.source), (replica(2), 3, Source::Stopped));
+    assert_eq!(
+        (made.replica, made.replicas, made.source),
+        (MemberId::of(replica(2)), 3, Source::Stopped)
+    );
     assert_eq!((made.cluster.as_str(), made.position.records()), ("blue", 6));
     let mut executed = Executed::none(3);
     assert!(executed.extend(replica(1), 2, 2) && executed.extend(replica(3), 5, 5));
@@ -141,7 +147,7 @@ fn a_backup_says_what_it_stands_for_and_holds_it() {
     let disk = FileDisk::read_only(home.path("new")).expect("a directory");
     let identity = Identity::read(&disk).expect("sound").expect("there");
     assert_eq!((identity.origin, identity.incarnation), (made.id, 0));
-    assert_eq!((identity.replica, identity.cluster.as_str()), (replica(3), "blue"));
+    assert_eq!((identity.replica, identity.cluster.as_str()), (MemberId::of(replica(3)), "blue"));
     let (front, state, own) = inside(&home.path("file"));
     let past = Deps::from_slots([9, 64, 11]);
     assert_eq!(front.executed, Executed::up_to(past.clone()), "no hole, and no slot twice");

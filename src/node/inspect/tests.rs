@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::storage::{LogOptions, MIN_SEGMENT_BYTES, SnapshotOptions, Store, StoreOptions};
-use crate::types::{Batch, ClientId, Command, Deps, Footprint, RequestId};
+use crate::types::{Batch, ClientId, Command, Deps, Footprint, MemberId, RequestId};
 use crate::wire::encode_record;
 
 fn replica(number: u8) -> ReplicaId {
@@ -46,9 +46,10 @@ fn records() -> Vec<Record> {
 fn directory(path: &Path) {
     let options = StoreOptions {
         cluster: "blue".into(),
-        replica: replica(2),
+        replica: MemberId::of(replica(2)),
         protocol: "epaxos".to_owned(),
-        members: crate::types::ReplicaSet::all(3),
+        members: MemberId::all(3).collect(),
+        joins: false,
         log: LogOptions { segment_bytes: MIN_SEGMENT_BYTES, ..LogOptions::default() },
         snapshots: SnapshotOptions::default(),
     };
@@ -74,7 +75,7 @@ fn directory(path: &Path) {
     let state = crate::machine::Applier::new(crate::machine::Kv::new()).view();
     let state = |to: &mut dyn std::io::Write| state.write_to(to);
     let write = |bytes: &[u8]| writer.write(bytes);
-    crate::wire::encode_snapshot(1, "blue", &checkpoint, state, write).expect("there is room");
+    crate::wire::encode_snapshot(None, "blue", &checkpoint, state, write).expect("there is room");
     writer.finish().expect("it flushes");
     store.log.close().expect("it closes");
 }

@@ -4,14 +4,15 @@
 use std::sync::atomic::Ordering;
 
 use super::Runner;
-use crate::mesh::PeerStatus;
 use crate::node::latency::Latency;
 use crate::node::metrics::{Metrics, PathLatency};
 use crate::node::panics::lock;
 use crate::node::shared::Question;
+use crate::node::standing::ProtocolStanding;
 use crate::node::status::{NodeProtocol, Status, explain};
 use crate::node::work::Work;
 use crate::protocol::{RECOVERY, RESUBMITTED};
+use crate::types::Membership;
 
 impl<P: NodeProtocol> Runner<P> {
     pub(super) fn answer(&mut self, question: Question) {
@@ -25,11 +26,15 @@ impl<P: NodeProtocol> Runner<P> {
             Question::Status(sender) => drop(sender.send(self.status())),
             Question::Metrics(sender) => drop(sender.send(self.metrics())),
             Question::Explain(id, sender) => {
-                drop(sender.send(explain(&self.core, self.replicas, id)));
+                drop(sender.send(explain(&self.epochs, id)));
             }
             Question::Digest(sender) => {
                 self.push_work(Work::Digest(sender));
                 self.hand_on();
+            }
+            Question::Members(sender) => drop(sender.send(self.members())),
+            Question::ChangeMembers(change, force, asker) => {
+                self.change_members(change, force, asker);
             }
             Question::Snapshot(asker) => {
                 self.snapshots.ask(asker);
@@ -38,13 +43,18 @@ impl<P: NodeProtocol> Runner<P> {
         }
     }
 
+    fn standing(&self) -> Option<ProtocolStanding> {
+        let (core, list) = self.epochs.present().zip(self.epochs.list())?;
+        Some(core.protocol().standing(list))
+    }
+
     fn status(&self) -> Status {
         Status {
             id: self.shared.id,
-            replicas: self.replicas,
+            replicas: self.epochs.list().map_or(0, Membership::len),
             protocol: P::KIND,
-            standing: self.core.protocol().standing(),
-            core: self.core.status(),
+            standing: self.standing(),
+            core: self.epochs.status(),
             under_way: self.shared.pending.len(),
             unapplied: self.backlog_weight.commands,
             unflushed_bytes: self.journal.unflushed_bytes(),
@@ -57,10 +67,9 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// The figures so far.
     pub(in crate::node) fn metrics(&self) -> Metrics {
-        let peers = self.mesh.peers();
-        let sum = |figure: fn(&PeerStatus) -> u64| peers.iter().map(figure).sum();
-        let (paths, counts) = (self.core.paths().clone(), &self.counts);
-        let snapshots = self.snapshots.metrics(&self.core, &self.journal);
+        let (traffic, core) = (self.mesh.traffic(), self.epochs.present());
+        let (paths, counts) = (self.epochs.paths(), &self.counts);
+        let snapshots = self.snapshots.metrics(&self.epochs, &self.journal);
         let applied = lock(&self.shared.applied);
         let mut commit = counts.fast.clone();
         commit.add(&counts.slow);
@@ -82,14 +91,14 @@ impl<P: NodeProtocol> Runner<P> {
             instances: counts.instances,
             recoveries: paths.named(RECOVERY).unwrap_or(0),
             resubmitted: paths.named(RESUBMITTED).unwrap_or(0),
-            leader: self.core.protocol().standing().leader(),
-            largest_component: self.core.status().largest_component,
+            leader: self.standing().and_then(|standing| standing.leader()),
+            largest_component: core.map_or(0, |core| core.status().largest_component),
             overloaded: self.shared.pending.overloaded.load(Ordering::Relaxed),
-            frames_in: sum(|peer| peer.frames_received),
-            bytes_in: sum(|peer| peer.bytes_received),
-            frames_out: sum(|peer| peer.frames_sent),
-            bytes_out: sum(|peer| peer.bytes_sent),
-            frames_dropped: sum(|peer| peer.frames_dropped),
+            frames_in: traffic.frames_received,
+            bytes_in: traffic.bytes_received,
+            frames_out: traffic.frames_sent,
+            bytes_out: traffic.bytes_sent,
+            frames_dropped: traffic.frames_dropped,
             wrong_frames: self.inbox.wrong_frames(),
             bad_requests: self.shared.bad_requests.load(Ordering::Relaxed),
             turns: counts.turns,

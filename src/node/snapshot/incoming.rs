@@ -12,16 +12,17 @@ use tracing::info;
 
 use super::store::SnapshotStore;
 use crate::machine::{Applier, StateMachine};
-use crate::node::EPOCH;
 use crate::node::panics::panic_text;
 use crate::node::shared::ReplicaShared;
 use crate::replica::SnapshotId;
 use crate::storage::{self, StorageError};
-use crate::types::Executed;
-use crate::wire::{self, ReadSnapshotError, SnapshotDecoder, Wire};
+use crate::types::{Executed, Membership};
+use crate::wire::{self, Front, ReadSnapshotError, SnapshotDecoder, Wire};
 
 /// Another replica's snapshot, ready to replace the state.
 pub(in crate::node) struct Arrived<H> {
+    /// The list of its epoch; `None` in the first.
+    pub(in crate::node) list: Option<Membership>,
     pub(in crate::node) shared: H,
     pub(in crate::node) executed: Executed,
     /// The apply thread's `Applier`.
@@ -36,6 +37,7 @@ pub(in crate::node) struct Arrived<H> {
 pub(super) struct Home<'a> {
     pub(super) shared: &'a ReplicaShared,
     pub(super) cluster: &'a str,
+    /// Those of the first epoch.
     pub(super) limits: &'a wire::Limits,
 }
 
@@ -129,9 +131,6 @@ fn restore<S: StateMachine, H: Wire, E: Display>(
     let say = |error: ReadSnapshotError<E>| error.to_string();
     let mut decoder = SnapshotDecoder::new(source);
     let front = decoder.front::<H>(home.cluster, home.limits).map_err(say)?;
-    if front.epoch != EPOCH {
-        return Err(format!("it is of epoch {}", front.epoch));
-    }
     let restored = decoder.state(|from| {
         let restored = catch_unwind(AssertUnwindSafe(|| Applier::<S>::restore_from(from)));
         restored.map_err(|panic| format!("the state machine panicked: {}", panic_text(&*panic)))
@@ -141,7 +140,8 @@ fn restore<S: StateMachine, H: Wire, E: Display>(
     let took = clock.now().since(begun);
     info!(%us, bytes, seconds = took.as_secs_f64(), "another replica's snapshot is complete");
     let applier = Box::new(applier.keyed(home.shared.content_key));
-    Ok(Arrived { shared: front.shared, executed: front.executed, applier, bytes, took })
+    let Front { list, executed, shared } = front;
+    Ok(Arrived { list, shared, executed, applier, bytes, took })
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! An own snapshot has two parts. The core's part is taken between two steps. The apply thread
 //! takes the state once it has executed everything up to there. The worker writes both. The
-//! snapshot counts once the log is durable up to its position; then the log before it may be
-//! dropped.
+//! snapshot counts once the log is durable up to its position. Then the log is dropped up to the
+//! oldest snapshot kept, and the protocol may drop decisions that no other replica needs.
 //!
 //! A snapshot from another replica says what no record here says. So the first own snapshot after
 //! it counts only once the log begins at its position (`storage::Lineage`).
@@ -30,7 +30,8 @@ use crate::node::reminder::Reminder;
 use crate::node::shared::{Asker, ReplicaShared};
 use crate::node::status::NodeProtocol;
 use crate::node::work::Work;
-use crate::replica::{Core, Input, Output, OwnSnapshot, SnapshotId};
+use crate::replica::epochs::{Epochs, Input, Output};
+use crate::replica::{OwnSnapshot, SnapshotId};
 use crate::storage::{Lineage, SnapshotInfo, StorageError};
 use crate::types::{LogPosition, Time};
 use crate::wire;
@@ -70,6 +71,10 @@ pub(super) struct Snapshots<P: NodeProtocol> {
     /// The directory's snapshots; `None` in memory.
     store: Option<crate::storage::Snapshots>,
     stage: Stage,
+    /// There is a state to take a snapshot of.
+    has_state: bool,
+    /// The epoch of the snapshot under way, or of the last one.
+    epoch: u32,
     begun: Time,
     attempts: Attempts,
     /// Another replica waits for a snapshot.
@@ -99,6 +104,7 @@ pub(super) struct Snapshots<P: NodeProtocol> {
 
 /// The snapshot that a replica starts from.
 pub(super) struct First {
+    pub(super) epoch: u32,
     pub(super) own: OwnSnapshot,
     pub(super) info: SnapshotInfo,
     pub(super) readable: Readable,
@@ -144,7 +150,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             (metrics.position, metrics.bytes) = (first.info.position.records(), first.info.bytes);
             offered.push(first.own.id);
             readable = Some((first.own.id, first.readable));
-            inputs.push(Input::Snapshot(first.own));
+            inputs.push(Input::Saved { epoch: first.epoch, own: first.own });
             state_bytes = first.state_bytes;
         }
         let thread = thread::Builder::new().name(format!("isonomy-{}-keep", shared.id));
@@ -157,6 +163,8 @@ impl<P: NodeProtocol> Snapshots<P> {
             shared: Arc::clone(shared),
             store: kept,
             stage: Stage::Idle,
+            has_state: false,
+            epoch: 0,
             begun: Time::ZERO,
             attempts: Attempts::new(),
             wanted: false,
@@ -202,7 +210,9 @@ impl<P: NodeProtocol> Snapshots<P> {
                 }
                 News::Taken(own, info) => self.taken(now, own, info, journal),
                 News::Failed(error) => self.failed(now, &error),
-                News::Read(read, bytes) => self.inputs.push(Input::SnapshotRead { read, bytes }),
+                News::Read(epoch, read, bytes) => {
+                    self.inputs.push(Input::Read { epoch, read, bytes });
+                }
                 News::Arrived(arrived) => self.arrived.push(*arrived),
                 News::Useless => self.useless += 1,
             }
@@ -216,7 +226,7 @@ impl<P: NodeProtocol> Snapshots<P> {
                 let Stage::Cutting(_, own) = std::mem::replace(&mut self.stage, Stage::Idle) else {
                     unreachable!("it was seen to be")
                 };
-                self.inputs.push(Input::Snapshot(own));
+                self.inputs.push(Input::Saved { epoch: self.epoch, own });
             }
             _ => {}
         }
@@ -284,7 +294,7 @@ impl<P: NodeProtocol> Snapshots<P> {
             if cut.first {
                 self.stage = Stage::Cutting(position, own);
             } else {
-                self.inputs.push(Input::Snapshot(own));
+                self.inputs.push(Input::Saved { epoch: self.epoch, own });
             }
             for asker in self.askers.drain(..) {
                 // The receiver may be gone.
@@ -293,7 +303,7 @@ impl<P: NodeProtocol> Snapshots<P> {
         } else {
             // In memory there is no log to cut.
             self.lineage.finish(LogPosition::default(), LogPosition::default());
-            self.inputs.push(Input::Snapshot(own));
+            self.inputs.push(Input::Saved { epoch: self.epoch, own });
         }
     }
 
@@ -307,15 +317,14 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.stage = Stage::Idle;
         self.lineage.fail();
         self.attempts.failed(now);
-        for asker in self.askers.drain(..) {
-            let _ = asker.send(Err(error.clone()));
-        }
+        self.askers.drain(..).for_each(|asker| drop(asker.send(Err(error.clone()))));
     }
 
     /// Does what the core wants done about snapshots.
     pub(super) fn follow(&mut self, out: &mut Output<P::Message, P::Record>) {
         self.wanted |= std::mem::take(&mut out.snapshot_wanted);
-        out.snapshot_reads.drain(..).for_each(|read| self.tell(Task::Read(read)));
+        let reads = out.snapshot_reads.drain(..);
+        reads.for_each(|(epoch, read)| self.tell(Task::Read(epoch, read)));
         out.snapshot_received.drain(..).for_each(|arrival| self.tell(Task::Arrival(arrival)));
     }
 
@@ -353,9 +362,10 @@ impl<P: NodeProtocol> Snapshots<P> {
         self.attempts = Attempts::new();
     }
 
-    /// Whether to begin a snapshot, and how much of the disk it may take.
-    fn is_due(&mut self, now: Time, core: &Core<P>, journal: &Journal) -> Option<Room> {
-        let kept = core.protocol().kept_bytes();
+    /// Whether to begin a snapshot, and how much of the disk it may take. Somebody wants one, the
+    /// disk is almost full, the log has grown, or much is kept for others.
+    fn is_due(&mut self, now: Time, epochs: &Epochs<P>, journal: &Journal) -> Option<Room> {
+        let kept = epochs.kept_bytes();
         self.least_kept = self.least_kept.min(kept);
         if !self.can_begin(journal) {
             return None;
@@ -389,7 +399,15 @@ impl<P: NodeProtocol> Snapshots<P> {
     /// installed state were damaged there: the next life would silently start from nothing.
     fn can_begin(&self, journal: &Journal) -> bool {
         let untold = self.lineage.is_foreign() && journal.is_new();
-        matches!(self.stage, Stage::Idle) && !untold
+        matches!(self.stage, Stage::Idle) && !untold && self.has_state
+    }
+
+    /// Notes whether there is a state to take a snapshot of.
+    pub(super) fn note_state(&mut self, has_state: bool) {
+        self.has_state = has_state;
+        let askers = if has_state { Vec::new() } else { std::mem::take(&mut self.next_askers) };
+        // The receivers may be gone.
+        askers.into_iter().for_each(|it| drop(it.send(Err(SnapshotError::NoState))));
     }
 
     /// Whether to begin a snapshot at once because the disk is almost full.
@@ -415,17 +433,19 @@ impl<P: NodeProtocol> Snapshots<P> {
     pub(super) fn begin(
         &mut self,
         now: Time,
-        core: &Core<P>,
+        epochs: &Epochs<P>,
         journal: &mut Journal,
     ) -> Option<Work> {
-        let room = self.is_due(now, core, journal)?;
+        let room = self.is_due(now, epochs, journal)?;
         let clock = self.shared.clock;
         let begun = clock.now();
-        let mut checkpoint = core.checkpoint();
+        // Without a state there is nothing to take yet; it is still wanted.
+        let (list, mut checkpoint) = epochs.checkpoint()?;
+        self.epoch = list.epoch();
         self.metrics.core_stall.record(clock.now().since(begun));
         self.wanted = false;
         self.log_bytes = journal.log_bytes();
-        self.least_kept = core.protocol().kept_bytes();
+        self.least_kept = epochs.kept_bytes();
         self.begun = now;
         self.stage = Stage::Begun(checkpoint.position);
         self.askers.append(&mut self.next_askers);
@@ -439,16 +459,16 @@ impl<P: NodeProtocol> Snapshots<P> {
         let (tasks, before) = (self.tasks.clone(), self.state_bytes);
         Some(Work::Checkpoint(Box::new(move |state| {
             let bytes = state.machine_bytes().unwrap_or(before);
-            let snapshot = NewSnapshot { checkpoint, state, bytes, room };
+            let snapshot = NewSnapshot { list, checkpoint, state, bytes, room };
             let _ = tasks.send(Task::Write(Box::new(snapshot)));
         })))
     }
 
     /// Releases snapshots that no replica reads any more.
-    pub(super) fn look_after(&mut self, core: &Core<P>) {
+    pub(super) fn look_after(&mut self, epochs: &Epochs<P>) {
         let tasks = &self.tasks;
         self.offered.retain(|id| {
-            let served = core.serves(*id);
+            let served = epochs.serves(*id);
             if !served {
                 let _ = tasks.send(Task::LetGo(*id));
             }
@@ -457,10 +477,10 @@ impl<P: NodeProtocol> Snapshots<P> {
     }
 
     /// The figures so far.
-    pub(super) fn metrics(&self, core: &Core<P>, journal: &Journal) -> SnapshotMetrics {
+    pub(super) fn metrics(&self, epochs: &Epochs<P>, journal: &Journal) -> SnapshotMetrics {
         let mut metrics = self.metrics.clone();
         metrics.apply_stall = lock(&self.shared.applied).stall.clone();
-        metrics.kept_bytes = core.protocol().kept_bytes();
+        metrics.kept_bytes = epochs.kept_bytes();
         metrics.log_start = journal.first().records();
         metrics.is_being_taken = !matches!(self.stage, Stage::Idle);
         metrics

@@ -17,12 +17,12 @@ use tracing::warn;
 use super::incoming::{Arrived, Home, Incoming};
 use super::store::{SnapshotStore, spare};
 use crate::machine::{StateMachine, StateView};
-use crate::node::EPOCH;
 use crate::node::error::{Fault, SnapshotError};
 use crate::node::panics::panic_text;
 use crate::node::shared::{Lifecycle, ReplicaShared};
 use crate::replica::{Arrival, Checkpoint, OwnSnapshot, SnapshotId, SnapshotRead};
 use crate::storage::{SnapshotInfo, SnapshotReader, SnapshotWriter, StorageError};
+use crate::types::Membership;
 use crate::wire::{self, Encoded, Wire, WriteSnapshotError, encode_snapshot};
 
 /// Snapshots are written in pieces of this many bytes. Between two pieces, others' reads are
@@ -40,8 +40,8 @@ pub(in crate::node) enum Task<H, R> {
     GiveUp,
     /// Drop what has arrived of another replica's snapshot: its room is needed.
     GiveUpArriving,
-    /// Answered by [`News::Read`].
-    Read(SnapshotRead),
+    /// A read of a snapshot of this epoch. Answered by [`News::Read`].
+    Read(u32, SnapshotRead),
     /// No replica reads this snapshot any more.
     LetGo(SnapshotId),
     /// A part of another replica's snapshot. A complete snapshot is answered by [`News::Arrived`]
@@ -51,6 +51,8 @@ pub(in crate::node) enum Task<H, R> {
 
 /// A snapshot to be written.
 pub(in crate::node) struct NewSnapshot<H, R> {
+    /// The list of its epoch.
+    pub(in crate::node) list: Membership,
     pub(in crate::node) checkpoint: Checkpoint<H, R>,
     pub(in crate::node) state: StateView,
     /// About the length of the state.
@@ -73,7 +75,7 @@ pub(in crate::node) enum News<H> {
     Written { state_bytes: u64 },
     Taken(OwnSnapshot, Option<SnapshotInfo>),
     Failed(SnapshotError),
-    Read(SnapshotRead, Option<Bytes>),
+    Read(u32, SnapshotRead, Option<Bytes>),
     Arrived(Box<Arrived<H>>),
     Useless,
 }
@@ -153,7 +155,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 }
                 Task::GiveUp => self.written = None,
                 Task::GiveUpArriving => self.give_up_arriving(),
-                Task::Read(read) => self.answer(read),
+                Task::Read(epoch, read) => self.answer(epoch, read),
                 Task::LetGo(id) => self.readable.retain(|(it, _)| *it != id),
                 Task::Arrival(arrival) => self.arrive::<S>(arrival),
             }
@@ -174,14 +176,15 @@ impl<H: Wire, R: Wire> Work<H, R> {
 
     /// Writes a snapshot except for its end. Returns the length of its state, too.
     fn write(&mut self, snapshot: NewSnapshot<H, R>) -> Result<(Written, u64), SnapshotError> {
-        let NewSnapshot { checkpoint, state, bytes, room } = snapshot;
+        let NewSnapshot { list, checkpoint, state, bytes, room } = snapshot;
         // Drop an earlier failed attempt first, because it takes space.
         self.written = None;
         let cluster = self.worker.cluster.clone();
+        let of = (&list, &*cluster);
         let writer = match &self.worker.store {
             SnapshotStore::Memory => {
                 let mut all = Vec::new();
-                let Encoded { own, state_bytes } = encode(&cluster, &checkpoint, state, |bytes| {
+                let Encoded { own, state_bytes } = encode(of, &checkpoint, state, |bytes| {
                     self.look_up()?;
                     all.extend_from_slice(bytes);
                     Ok(())
@@ -203,7 +206,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
             }
         };
         let mut writer = writer?;
-        let Encoded { own, state_bytes } = encode(&cluster, &checkpoint, state, |bytes| {
+        let Encoded { own, state_bytes } = encode(of, &checkpoint, state, |bytes| {
             bytes.chunks(PIECE).try_for_each(|piece| {
                 self.look_up()?;
                 self.find_room(room, piece.len() as u64)?;
@@ -247,7 +250,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
     fn look_up(&mut self) -> Result<(), StorageError> {
         while let Ok(task) = self.worker.tasks.try_recv() {
             match task {
-                Task::Read(read) => self.answer(read),
+                Task::Read(epoch, read) => self.answer(epoch, read),
                 Task::GiveUpArriving => self.give_up_arriving(),
                 Task::Arrival(arrival) if self.may_arrive(&arrival) => self.take_in(arrival),
                 other => self.later.push_back(other),
@@ -284,7 +287,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
         Ok(News::Taken(own, info))
     }
 
-    fn answer(&mut self, read: SnapshotRead) {
+    fn answer(&mut self, epoch: u32, read: SnapshotRead) {
         let found = self.readable.iter().find(|(id, _)| *id == read.snapshot);
         let bytes = found.and_then(|(_, readable)| match readable.range(read.offset, read.bytes) {
             Ok(bytes) => Some(bytes),
@@ -293,14 +296,15 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 None
             }
         });
-        self.tell(News::Read(read, bytes));
+        self.tell(News::Read(epoch, read, bytes));
     }
 
     fn arrive<S: StateMachine>(&mut self, arrival: Arrival) {
         if arrival != Arrival::Complete {
             return self.take_in(arrival);
         }
-        let incoming = self.incoming.take().expect("a transfer has begun");
+        // Its beginning may have been one of another epoch.
+        let Some(incoming) = self.incoming.take() else { return self.tell(News::Useless) };
         let bytes = incoming.bytes();
         // This also removes its file. An own snapshot follows at once, and needs the room.
         let news = match incoming.build::<S, H>(&self.home()) {
@@ -328,8 +332,9 @@ impl<H: Wire, R: Wire> Work<H, R> {
                 self.incoming = Some(Incoming::begin(&self.worker.store, snapshot, bytes));
             }
             Arrival::Bytes(bytes) => {
-                let incoming = self.incoming.as_mut().expect("a transfer has begun");
-                incoming.take_in(&self.worker.store, &bytes);
+                if let Some(incoming) = &mut self.incoming {
+                    incoming.take_in(&self.worker.store, &bytes);
+                }
             }
             Arrival::GivenUp => self.incoming = None,
             Arrival::Complete => unreachable!("`arrive` builds a state then"),
@@ -340,7 +345,7 @@ impl<H: Wire, R: Wire> Work<H, R> {
 /// Writes a snapshot to `write`. A view that panics is like a view that fails: the state machine
 /// itself is on another thread and is not affected.
 fn encode<H: Wire, R: Wire>(
-    cluster: &str,
+    (list, cluster): (&Membership, &str),
     checkpoint: &Checkpoint<H, R>,
     state: StateView,
     mut write: impl FnMut(&[u8]) -> Result<(), StorageError>,
@@ -354,7 +359,7 @@ fn encode<H: Wire, R: Wire>(
             Err(io::Error::other(format!("its view panicked: {}", panic_text(&*panic))))
         })
     };
-    let encoded = encode_snapshot(EPOCH, cluster, checkpoint, state, |bytes| {
+    let encoded = encode_snapshot(Some(list), cluster, checkpoint, state, |bytes| {
         in_write.set(true);
         let written = write(bytes);
         in_write.set(false);

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam::channel::{Receiver, bounded};
 use tracing::info;
 
-use crate::node::EPOCH;
 use crate::node::metrics::Restored;
+use crate::node::records::Records;
 use crate::node::shared::ReplicaShared;
 use crate::node::status::NodeProtocol;
 use crate::node::work::Work;
-use crate::replica::{Core, Output, Record};
-use crate::types::{LogPosition, ReplicaId};
-use crate::wire::{self, decode_record};
+use crate::replica::Output;
+use crate::replica::epochs::Epochs;
+use crate::types::{LogPosition, MemberId};
 
 /// While the log is read, executions are handed on in groups of this many, or this many bytes.
 const TOGETHER: usize = 512;
@@ -22,13 +21,14 @@ const TOGETHER_BYTES: usize = 1 << 20;
 const AHEAD_BYTES: usize = 16 << 20;
 /// How often the progress of reading the log is logged.
 const PROGRESS: Duration = Duration::from_secs(2);
-/// The state of reading a log into a core.
+
+/// The state of reading a log into a replica.
 pub(super) struct Replay<'a, P: NodeProtocol> {
-    core: &'a mut Core<P>,
+    epochs: &'a mut Epochs<P>,
     out: &'a mut Output<P::Message, P::Record>,
-    limits: wire::Limits,
+    records: Records,
     shared: &'a ReplicaShared,
-    us: ReplicaId,
+    us: MemberId,
     pub(super) restored: Restored,
     begun: Duration,
     said: Duration,
@@ -42,16 +42,16 @@ pub(super) struct Replay<'a, P: NodeProtocol> {
 
 impl<'a, P: NodeProtocol> Replay<'a, P> {
     pub(super) fn new(
-        core: &'a mut Core<P>,
-        replicas: usize,
+        epochs: &'a mut Epochs<P>,
         shared: &'a ReplicaShared,
         out: &'a mut Output<P::Message, P::Record>,
     ) -> Replay<'a, P> {
         let now = elapsed(shared);
+        let records = Records::after(epochs.lists());
         Replay {
-            core,
+            epochs,
             out,
-            limits: wire::Limits::new(replicas),
+            records,
             shared,
             us: shared.id,
             restored: Restored::default(),
@@ -66,15 +66,12 @@ impl<'a, P: NodeProtocol> Replay<'a, P> {
 
     /// Takes in one record. An error says that it is damaged.
     pub(super) fn take(&mut self, position: LogPosition, record: &[u8]) -> Result<(), String> {
-        // A separate copy for each record: payloads are slices of it and keep it alive.
-        let decoded =
-            decode_record::<Record<P::Record>>(Bytes::copy_from_slice(record), &self.limits);
-        let (epoch, decoded) = decoded
+        let (epoch, decoded) = self
+            .records
+            .decode(record)
             .map_err(|error| format!("record {} makes no sense: {error}", position.records()))?;
-        if epoch != EPOCH {
-            return Err(format!("record {} is of epoch {epoch}", position.records()));
-        }
-        self.core.restore(decoded, self.out);
+        let restored = self.epochs.restore(epoch, decoded, self.out);
+        restored.map_err(|error| format!("record {}: {error}", position.records()))?;
         self.restored.records += 1;
         self.restored.bytes += record.len() as u64;
         let new = self.out.execute[self.counted..].iter();

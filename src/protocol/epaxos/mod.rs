@@ -269,7 +269,8 @@ impl EPaxos {
         }
     }
 
-    /// What follows from every decision, however it was learned.
+    /// What follows from every decision, however it was learned. If an own instance was decided to
+    /// be a `Nop`, its commands go back to be proposed again: `Effects::returned`.
     fn decide(&mut self, view: &View, decided: Option<Decided>, fx: &mut Fx) {
         let Some(Decided { decision, after, fast }) = decided else { return };
         let id = decision.id;

@@ -19,6 +19,7 @@ impl<P: Protocol> Epochs<P> {
         if self.rules.concludes_an_epoch() {
             self.conclude(&mut core, &next, out);
         }
+        self.past.add(core.paths());
         let in_log = core.is_in_log();
         let Remains { proposed, waiting, unsure, memory, end, durable } = core.into_remains();
         self.end = end;

@@ -61,6 +61,7 @@ impl<P: Protocol> Epochs<P> {
             let after = self.write(list, Record::Joining(list.clone()), out);
             let mut core = Box::new(core.in_later_log(after, self.durable));
             let mut inner = replica::Output::default();
+            self.past = self.paths();
             let stage = std::mem::replace(&mut self.stage, Stage::Stranger);
             let (proposed, waiting, memory) = stage.into_remains();
             let crosses = self.rules.remembers_the_others();

@@ -3,7 +3,6 @@
 
 use super::{Epochs, Stage, Starting};
 use crate::protocol::Protocol;
-use crate::replica::freshness::merged;
 use crate::replica::{self, Memory};
 use crate::types::{Known, MAX_REPLICAS, MemberId, Membership, ReplicaSet};
 
@@ -40,7 +39,7 @@ impl<P: Protocol> Epochs<P> {
             Some(list) if peer <= list.highest() => {}
             _ => {
                 let before = self.strangers.get(&peer).copied();
-                self.strangers.insert(peer, merged(before, known));
+                self.strangers.insert(peer, Known::or_later(before, known));
                 // No list has room for more. The next numbers to join are the highest.
                 while self.strangers.len() > MAX_REPLICAS {
                     self.strangers.pop_first();

@@ -27,6 +27,7 @@ mod peers;
 mod removed;
 mod restart;
 mod rules;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -34,12 +35,13 @@ pub use self::io::{Input, Message, Output, Record};
 pub use self::restart::LostState;
 #[cfg(test)]
 pub(crate) use self::rules::Plant;
+pub use self::status::Role;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::transfer::{Server, Wishes};
 use super::{Checkpoint, Core, Limits, Memory, Rejection};
-use crate::protocol::Protocol;
+use crate::protocol::{Paths, Protocol};
 use crate::types::{
     ClientId, Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums,
     ReplicaId, ReplicaSet, Settings, Time,
@@ -87,6 +89,8 @@ pub struct Epochs<P: Protocol> {
     durable: Durable,
     now: Time,
     resumed: bool,
+    /// How often each path was taken in epochs that are over.
+    past: Paths,
     /// While it is restored: whether the log says that the present epoch has begun here.
     is_marked: bool,
     rules: Rules,
@@ -142,6 +146,7 @@ impl<P: Protocol> Epochs<P> {
             durable: Durable::flushed(LogPosition::default()),
             now: Time::ZERO,
             resumed: false,
+            past: P::paths(),
             is_marked: true,
             rules: Rules::default(),
         };
@@ -171,12 +176,15 @@ impl<P: Protocol> Epochs<P> {
 
     /// A core of an epoch that this replica is a member of.
     fn core(&self, list: &Membership, end: LogPosition, durable: Durable) -> Core<P> {
-        let settings = Settings {
+        let mut settings = Settings {
             me: self.place_in(list).expect("it is a member"),
             quorums: Quorums::new(list.len()).expect("a list is of a supported size"),
             seed: self.settings.seed ^ u64::from(list.epoch()) << 32,
             ..self.settings.clone()
         };
+        // The wish is for a member, wherever it is in the list.
+        let leader = settings.timing.leader.map(MemberId::of);
+        settings.timing.leader = leader.and_then(|leader| list.position(leader));
         let protocol = P::new(settings.clone());
         Core::new(settings, self.limits, protocol).in_epoch(list.epoch(), end, durable)
     }
@@ -258,26 +266,29 @@ impl<P: Protocol> Epochs<P> {
                 if core.is_joining() && !core.has_state() {
                     return None;
                 }
-                assert!(core.ended().is_none(), "the state is of the epoch of the list");
-                Some((self.list.clone()?, core.checkpoint()))
+                // A log may end where the epoch does.
+                match core.ended() {
+                    Some(next) => Some((next.clone(), self.first_checkpoint(next))),
+                    None => Some((self.list.clone()?, core.checkpoint())),
+                }
             }
             Stage::Starting(Starting { is_restored: true, .. }) => None,
             Stage::Starting(starting) => Some((self.list.clone()?, starting.core.checkpoint())),
-            Stage::Removed(last) => {
-                // Of a member that begins: what all members begin with.
-                let settings = Settings {
-                    me: ReplicaId::from_index(0),
-                    quorums: Quorums::new(last.next.len()).expect("a supported size"),
-                    ..self.settings.clone()
-                };
-                let executed = Executed::none(last.next.len());
-                let (shared, _) = P::new(settings).snapshot(&executed);
-                let checkpoint =
-                    Checkpoint { position: self.end, executed, shared, own: Vec::new() };
-                Some((last.next.clone(), checkpoint))
-            }
+            Stage::Removed(last) => Some((last.next.clone(), self.first_checkpoint(&last.next))),
             Stage::Stranger => None,
         }
+    }
+
+    /// What all members of an epoch begin with.
+    fn first_checkpoint(&self, list: &Membership) -> Checkpoint<P::Snapshot, P::Record> {
+        let settings = Settings {
+            me: ReplicaId::from_index(0),
+            quorums: Quorums::new(list.len()).expect("a supported size"),
+            ..self.settings.clone()
+        };
+        let executed = Executed::none(list.len());
+        let (shared, _) = P::new(settings).snapshot(&executed);
+        Checkpoint { position: self.end, executed, shared, own: Vec::new() }
     }
 
     /// Takes one step over all `inputs`, as [`Core::step`].

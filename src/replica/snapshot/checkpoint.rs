@@ -1,5 +1,5 @@
-//! The content of a snapshot of this replica, and what follows once it is durable (PROTOCOL.md
-//! §8a).
+//! The content of a snapshot of this replica ([`Core::checkpoint`]), and what follows once it is
+//! durable (PROTOCOL.md §8a).
 
 use crate::protocol::Protocol;
 use crate::replica::{Checkpoint, Core, Record};

@@ -1,4 +1,5 @@
-//! Installs another replica's snapshot in place of the state here (PROTOCOL.md §8a).
+//! Installs another replica's snapshot in place of the state here (PROTOCOL.md §8a):
+//! [`Core::install`].
 
 use rustc_hash::FxHashSet;
 

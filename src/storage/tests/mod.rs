@@ -10,7 +10,7 @@ mod snapshots;
 mod stores;
 mod threads;
 
-use crate::types::{Held, Journal, ReplicaId};
+use crate::types::{Held, Journal, MemberId};
 
 use super::*;
 
@@ -18,9 +18,10 @@ use super::*;
 fn store_options() -> StoreOptions {
     StoreOptions {
         cluster: "test".into(),
-        replica: ReplicaId::from_index(1),
+        replica: MemberId::new(2).unwrap(),
         protocol: "epaxos".to_owned(),
-        members: crate::types::ReplicaSet::all(3),
+        members: crate::types::MemberId::all(3).collect(),
+        joins: false,
         log: log_crashes::options(),
         snapshots: SnapshotOptions { keep: 2, chunk_bytes: 100 },
     }

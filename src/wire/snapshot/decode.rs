@@ -8,14 +8,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{HEADER, MAGIC, PIECE_HEADER, SNAPSHOT_VERSION, STATE_PIECE, SnapshotError, UNDIVIDED};
 use crate::replica::{Record, SnapshotId};
-use crate::types::{Executed, MAX_REPLICAS};
-use crate::wire::{DecodeError, Flaw, Limits, Reader, Wire, decode_record};
+use crate::types::{BadMembership, Executed, MAX_REPLICAS, Membership};
+use crate::wire::{DecodeError, FIRST_EPOCH, Flaw, Limits, Reader, Wire, decode_record};
 
 /// The part of a snapshot before the state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Front<S> {
-    /// The epoch in which it was taken.
-    pub epoch: u32,
+    /// The list of the epoch in which it was taken; `None` in the first epoch.
+    pub list: Option<Membership>,
     /// The instances that its state has executed.
     pub executed: Executed,
     /// The protocol's shared part.
@@ -126,15 +126,15 @@ impl<E, F: FnMut() -> std::result::Result<Option<Bytes>, E>> SnapshotDecoder<F, 
         let limits = Limits::new(1);
         let mut from = Reader::new(&self.front, &limits);
         from.skip(self.header());
-        from.varint32("an epoch")?;
-        let _: String = from.read()?;
+        take_epoch(&mut from)?;
         // The set of executed instances starts with a vector, which starts with its length.
         let replicas = usize::try_from(from.varint("a vector")?).unwrap_or(usize::MAX);
         Ok((1..=MAX_REPLICAS).contains(&replicas).then_some(replicas))
     }
 
-    /// Decodes the part before the state of a snapshot of `cluster`. Only the name at the end of
-    /// the snapshot tells whether it is sound.
+    /// Decodes the part before the state of a snapshot of `cluster`. `limits` are those of the
+    /// first epoch; a snapshot of a later one has its list. Only the name at the end of the
+    /// snapshot tells whether it is sound.
     ///
     /// # Errors
     /// If it cannot be read, or is not a snapshot of this cluster.
@@ -144,14 +144,15 @@ impl<E, F: FnMut() -> std::result::Result<Option<Bytes>, E>> SnapshotDecoder<F, 
         // Offsets in errors count from the start of the snapshot.
         let mut from = Reader::new(&front, limits);
         from.skip(self.header());
-        let epoch = from.varint32("an epoch")?;
-        let found: String = from.read()?;
+        let (found, list) = take_epoch(&mut from)?;
         if found != cluster {
             return Err(SnapshotError::OtherCluster { expected: cluster.to_owned(), found }.into());
         }
+        let limits = limits.of(list.as_ref());
+        let mut from = from.with_limits(&limits);
         let (executed, shared) = (from.read()?, from.read()?);
         from.finish()?;
-        Ok(Front { epoch, executed, shared })
+        Ok(Front { list, executed, shared })
     }
 
     /// Gives the bytes of the state to `take`, which need not read all of them, and returns its
@@ -178,7 +179,8 @@ impl<E, F: FnMut() -> std::result::Result<Option<Bytes>, E>> SnapshotDecoder<F, 
         Ok(end)
     }
 
-    /// Decodes the rest of an own snapshot. Gives its own records to `record`, in order.
+    /// Decodes the rest of an own snapshot. Gives its own records to `record`, in order. `limits`
+    /// are those of its epoch.
     ///
     /// # Errors
     /// As for [`end`](SnapshotDecoder::end). `record` may have got some of the records by then.
@@ -400,6 +402,27 @@ impl<E, F: FnMut() -> std::result::Result<Option<Bytes>, E>> Read for SnapshotDe
                 self.failed = Some(error);
                 Err(failed())
             }
+        }
+    }
+}
+
+/// Reads the cluster's name, and the list of members except in the first epoch.
+fn take_epoch(
+    from: &mut Reader<'_>,
+) -> std::result::Result<(String, Option<Membership>), DecodeError> {
+    let start = from.offset();
+    let epoch = from.varint32("an epoch")?;
+    let cluster = from.read()?;
+    match epoch.checked_sub(FIRST_EPOCH) {
+        None => from.refuse(start, Flaw::Zero { what: "an epoch" }),
+        Some(0) => Ok((cluster, None)),
+        Some(epoch) => {
+            let start = from.offset();
+            let list: Membership = from.read()?;
+            if list.epoch() != epoch {
+                return from.refuse(start, Flaw::Members(BadMembership::OTHER_EPOCH));
+            }
+            Ok((cluster, Some(list)))
         }
     }
 }

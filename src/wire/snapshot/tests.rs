@@ -63,7 +63,7 @@ fn file_in_parts(point: &Point, state: &[u8], parts: &[usize]) -> (Bytes, Encode
         }
         Ok(())
     };
-    let encoded = encode_snapshot::<_, _, Infallible>(0, "Köln", point, write_state, |bytes| {
+    let encoded = encode_snapshot::<_, _, Infallible>(None, "Köln", point, write_state, |bytes| {
         file.extend_from_slice(bytes);
         Ok(())
     });
@@ -149,7 +149,7 @@ fn a_snapshot_comes_back_to_its_own_replica_and_to_others() {
                 let found = read_in(file, length, None).expect("as it was written");
                 assert_eq!((&found.state, &found.own), (state, &point.own));
                 let end = SnapshotEnd { id: own.id, bytes: own.bytes, state_bytes };
-                assert_eq!((found.end, found.front.epoch), (end, 0));
+                assert_eq!((found.end, &found.front.list), (end, &None));
                 assert_eq!(found.front.executed, point.executed);
                 assert_eq!(found.front.shared, point.shared);
                 let other = read_in(&part(file, own), length, Some(own.id));
@@ -179,7 +179,7 @@ fn these_are_its_bytes() {
     let most = "faffffffffffffff0f";
     let front = [
         // The epoch, the cluster, the executed instances.
-        "00 05 4bc3b66c6e 03 00ac0205 02 0201 018c03 00 01 01",
+        "01 05 4bc3b66c6e 03 00ac0205 02 0201 018c03 00 01 01",
         most,
         // The protocol's part: floor, cut, dropped; the vectors and two keys of dropped commands;
         // nothing of dropped Nops; one executed decision.
@@ -196,7 +196,7 @@ fn these_are_its_bytes() {
     let state = "05000000".to_owned() + &sum + "7374617465" + "00000000" + "0500000000000000";
     assert_eq!(hex(&file[FRONT..FRONT + 29]), state);
     assert_eq!(own.bytes, FRONT as u64 + 29);
-    let behind = "0100000000000000".to_owned() + "08" + "0100120201c80103";
+    let behind = "0100000000000000".to_owned() + "08" + "0101120201c80103";
     assert_eq!(hex(&file[FRONT + 29..]), hex(&own.id.0.to_le_bytes()) + &behind);
 
     // Version 1.
@@ -318,7 +318,7 @@ fn no_bytes_make_the_decoder_panic_or_reserve_much() {
         let bytes = Bytes::from(bytes);
         let Ok(found) = read_in(&bytes, 40, Some(id)) else { continue };
         accepted += 1;
-        let Front { epoch, executed, shared } = found.front;
+        let Front { list, executed, shared } = found.front;
         let position = LogPosition::default();
         let point = Checkpoint::<_, Record> { position, executed, shared, own: Vec::new() };
         let mut again = Vec::new();
@@ -327,7 +327,7 @@ fn no_bytes_make_the_decoder_panic_or_reserve_much() {
             Ok::<_, Infallible>(())
         };
         let state = |to: &mut dyn Write| to.write_all(&found.state);
-        encode_snapshot(epoch, "Köln", &point, state, write).expect("memory takes all");
+        encode_snapshot(list.as_ref(), "Köln", &point, state, write).expect("memory takes all");
         assert!(again.starts_with(&bytes), "accepted, but written otherwise");
     }
     assert!(accepted > 1000, "only {accepted} were accepted");
@@ -355,7 +355,7 @@ fn a_writer_that_fails_is_left_alone() {
     for state in states {
         for fails_at in 1..9 {
             let mut calls = 0;
-            let failed = encode_snapshot(0, "Köln", &checkpoint(9), state, |_| {
+            let failed = encode_snapshot(None, "Köln", &checkpoint(9), state, |_| {
                 calls += 1;
                 if calls == fails_at { Err("full") } else { Ok(()) }
             });
@@ -372,7 +372,7 @@ fn a_state_that_cannot_be_had_is_no_snapshot() {
         Err(io::Error::other("the database is gone"))
     };
     let mut written = Vec::new();
-    let failed = encode_snapshot(0, "Köln", &checkpoint(0), state, |bytes| {
+    let failed = encode_snapshot(None, "Köln", &checkpoint(0), state, |bytes| {
         written.extend_from_slice(bytes);
         Ok::<_, Infallible>(())
     });

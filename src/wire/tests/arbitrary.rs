@@ -1,19 +1,21 @@
 //! Strategies for any value that a correct replica or client may send.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::protocol::epaxos::{CommitValue, Interfering, Message, Phase, Record, Report, Standing};
 use crate::replica::{MAX_CHUNK, PeerMessage, SnapshotId, Transfer};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Era, Executed, Footprint, InstanceId, KeyHash,
-    MAX_SLOT, ReplicaId, RequestId, Slot, Time, Value,
+    Access, Address, Ballot, Batch, Change, ClientId, Command, Deps, Era, Executed, Footprint,
+    InstanceId, KeyHash, MAX_SLOT, Member, MemberId, Membership, ReplicaId, RequestId, Slot, Time,
+    Value,
 };
-use crate::wire::{Ask, NoAnswer, Outcome, Refusal, Reply, Request, ServerInfo};
+use crate::wire::{Ask, Members, NoAnswer, Outcome, Refusal, Reply, Request, Role, ServerInfo};
 
 /// A number of any length.
 pub(super) fn number() -> impl Strategy<Value = u64> {
@@ -253,6 +255,8 @@ pub(super) fn ask() -> impl Strategy<Value = Ask> {
         payload().prop_map(Ask::ReadLinearizable),
         Just(Ask::Status),
         Just(Ask::Snapshot),
+        Just(Ask::Members),
+        (change(), any::<bool>()).prop_map(|(change, force)| Ask::ChangeMembers { change, force }),
     ]
 }
 
@@ -269,14 +273,16 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Refusal::Overloaded),
         any::<String>().prop_map(Refusal::BadRequest),
         Just(Refusal::Stopping),
-        replica(63).prop_map(Refusal::Redirect),
+        member().prop_map(Refusal::Redirect),
         Just(Refusal::DiskFull),
         any::<u64>().prop_map(|sequence| Refusal::Expired(Era::of(sequence))),
         ".*".prop_map(Refusal::NoQuorum),
         Just(Refusal::TooManySessions),
+        Just(Refusal::NoMember),
+        any::<String>().prop_map(Refusal::NotChanged),
     ];
-    let info = (any::<String>(), replica(63), any::<u8>(), any::<String>()).prop_map(
-        |(cluster, replica, replicas, version)| ServerInfo { cluster, replica, replicas, version },
+    let info = (any::<String>(), member(), option::of(list()), any::<String>()).prop_map(
+        |(cluster, replica, list, version)| ServerInfo { cluster, replica, list, version },
     );
     prop_oneof![
         payload().prop_map(Outcome::Output),
@@ -287,6 +293,64 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
         any::<(u64, u64)>()
             .prop_map(|(bytes, limit)| Outcome::NoAnswer(NoAnswer::TooLarge { bytes, limit })),
         Just(Outcome::NoAnswer(NoAnswer::Forgotten)),
+        members().prop_map(Outcome::Members),
+        list().prop_map(Outcome::Changed),
+    ]
+}
+
+pub(super) fn member() -> impl Strategy<Value = MemberId> {
+    (1..=u32::MAX, 0u32..32)
+        .prop_map(|(number, shift)| MemberId::new((number >> shift).max(1)).expect("not 0"))
+}
+
+fn address() -> impl Strategy<Value = Address> {
+    any::<(Ipv6Addr, u16)>().prop_map(|(host, port)| SocketAddr::from((host, port)).into())
+}
+
+/// A list of any epoch.
+pub(super) fn list() -> impl Strategy<Value = Membership> {
+    let members = btree_map(member(), (address(), any::<u64>()), 1..=63);
+    (members, 0u32..4).prop_map(|(members, changes)| {
+        let of = |(id, (address, directory))| Member { id, address, directory };
+        let members: Vec<_> = members.into_iter().map(of).collect();
+        let last = members[0].clone();
+        let list = Membership::first(members).expect("a list");
+        (0..changes).fold(list, |list, change| {
+            let port = list.members()[0].address.port() ^ u16::try_from(change + 1).expect("few");
+            let change = Change::Move { id: last.id, address: last.address.at_port(port) };
+            // Another member may be there.
+            list.after(&change).unwrap_or(list)
+        })
+    })
+}
+
+fn members() -> impl Strategy<Value = Members> {
+    let role = prop_oneof![
+        Just(Role::Member),
+        Just(Role::Joining),
+        Just(Role::Removed),
+        Just(Role::Stranger),
+    ];
+    let some = || vec(member(), 0..=63);
+    (member(), role, option::of(list()), some(), some(), any::<Option<(u64, u64)>>()).prop_map(
+        |(replica, role, list, begun, reached, receiving)| Members {
+            list,
+            begun,
+            reached,
+            receiving,
+            ..Members::unknown(replica, role)
+        },
+    )
+}
+
+pub(super) fn change() -> impl Strategy<Value = Change> {
+    let new =
+        || (member(), address()).prop_map(|(id, address)| Member { id, address, directory: 0 });
+    prop_oneof![
+        new().prop_map(Change::Add),
+        member().prop_map(Change::Remove),
+        (member(), new()).prop_map(|(old, new)| Change::Replace { old, new }),
+        (member(), address()).prop_map(|(id, address)| Change::Move { id, address }),
     ]
 }
 

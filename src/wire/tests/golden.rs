@@ -8,8 +8,8 @@ use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
 use crate::replica::{Heard, MAX_CHUNK, Record as OfReplica, Since, SnapshotId, Transfer};
 use crate::types::{
-    Access, Ballot, Batch, ClientId, Command, Deps, Era, Footprint, InstanceId, KeyHash,
-    LogPosition, MAX_SLOT, ReplicaId, RequestId, Time, Value,
+    Access, Address, Ballot, Batch, Change, ClientId, Command, Deps, Era, Footprint, InstanceId,
+    KeyHash, LogPosition, MAX_SLOT, Member, MemberId, ReplicaId, RequestId, Time, Value,
 };
 
 /// A batch of two commands: one with two keys and one with everything; the second has no payload.
@@ -202,16 +202,28 @@ pub(super) fn records() -> Vec<(Record, Bytes)> {
 /// One request of every kind, with its frame.
 pub(super) fn requests() -> Vec<(Request, Bytes)> {
     let payload = || Bytes::from_static(b"pay");
+    let id = |number| MemberId::new(number).expect("not 0");
+    let address: Address = "a:9".parse().expect("an address");
+    let member = |number, address: &str| {
+        let address = address.parse().expect("an address");
+        Member { id: id(number), address, directory: 0 }
+    };
+    let ask = |change| Ask::ChangeMembers { change, force: true };
     let all = [
         (Ask::Execute(payload()), "01 03 706179"),
         (Ask::ReadLocal(payload()), "02 03 706179"),
         (Ask::ReadLinearizable(payload()), "03 03 706179"),
         (Ask::Status, "04"),
         (Ask::Snapshot, "05"),
+        (Ask::Members, "06"),
+        (ask(Change::Add(member(300, "[::1]:9"))), "07 01 ac02 07 5b3a3a315d3a39 01"),
+        (ask(Change::Remove(id(3))), "07 02 03 01"),
+        (ask(Change::Replace { old: id(3), new: member(4, "a:9") }), "07 03 03 04 03 613a39 01"),
+        (ask(Change::Move { id: id(3), address }), "07 04 03 03 613a39 01"),
     ];
     let frame = |(ask, bytes)| {
         let request = Request { request: request_id(), floor: 299, ask };
-        (request, hex(&format!("01 0807060504030201 ac02 ab02 {bytes}")))
+        (request, hex(&format!("02 0807060504030201 ac02 ab02 {bytes}")))
     };
     all.into_iter().map(frame).collect()
 }
@@ -220,29 +232,39 @@ pub(super) fn requests() -> Vec<(Request, Bytes)> {
 pub(super) fn replies() -> Vec<(Reply, Bytes)> {
     let info = ServerInfo {
         cluster: "Köln".to_owned(),
-        replica: replica(3),
-        replicas: 5,
+        replica: MemberId::of(replica(3)),
+        list: None,
         version: "0.1".to_owned(),
+    };
+    let id = |number| MemberId::new(number).expect("not 0");
+    let members = Members {
+        begun: vec![id(5)],
+        reached: vec![id(6)],
+        receiving: Some((7, 8)),
+        ..Members::unknown(id(3), Role::Stranger)
     };
     let all = [
         (Outcome::Output(Bytes::from_static(b"out")), "01 03 6f7574"),
-        (Outcome::Status(info), "02 05 4bc3b66c6e 03 05 03 302e31"),
+        (Outcome::Status(info), "02 05 4bc3b66c6e 03 00 03 302e31"),
         (Outcome::Rejected(Refusal::Overloaded), "03 01"),
         (Outcome::Rejected(Refusal::BadRequest("no".to_owned())), "03 02 02 6e6f"),
         (Outcome::Rejected(Refusal::Stopping), "03 03"),
-        (Outcome::Rejected(Refusal::Redirect(replica(2))), "03 04 02"),
+        (Outcome::Rejected(Refusal::Redirect(MemberId::of(replica(2)))), "03 04 02"),
         (Outcome::Rejected(Refusal::DiskFull), "03 05"),
         (Outcome::Rejected(Refusal::Expired(Era::of(300 << 40))), "03 06 ac02"),
         (Outcome::Rejected(Refusal::NoQuorum("no".to_owned())), "03 07 02 6e6f"),
         (Outcome::Rejected(Refusal::TooManySessions), "03 08"),
+        (Outcome::Rejected(Refusal::NoMember), "03 09"),
+        (Outcome::Rejected(Refusal::NotChanged("no".to_owned())), "03 0a 02 6e6f"),
         (Outcome::Unknown("?".to_owned()), "04 01 3f"),
         (Outcome::Snapshot { position: 300, bytes: 7 }, "05 ac02 07"),
         (Outcome::NoAnswer(NoAnswer::TooLarge { bytes: 300, limit: 7 }), "06 01 ac02 07"),
         (Outcome::NoAnswer(NoAnswer::Forgotten), "06 02"),
+        (Outcome::Members(members), "07 03 04 00 01 05 01 06 01 07 08"),
     ];
     let frame = |(outcome, bytes)| {
         let reply = Reply { request: request_id(), outcome };
-        (reply, hex(&format!("01 0807060504030201 ac02 {bytes}")))
+        (reply, hex(&format!("02 0807060504030201 ac02 {bytes}")))
     };
     all.into_iter().map(frame).collect()
 }

@@ -2,6 +2,7 @@
 //! memory.
 
 mod arbitrary;
+mod epochs;
 mod golden;
 mod logs;
 mod multipaxos;
@@ -151,6 +152,8 @@ proptest! {
             Outcome::Rejected(refusal) => comes_back(&refusal, &limits),
             Outcome::Status(info) => comes_back(&info, &limits),
             Outcome::NoAnswer(why) => comes_back(&why, &limits),
+            Outcome::Members(members) => comes_back(&members, &limits),
+            Outcome::Changed(list) => comes_back(&list, &limits),
             Outcome::Output(_) | Outcome::Unknown(_) | Outcome::Snapshot { .. } => {}
         }
     }

@@ -104,6 +104,7 @@ fn name(flaw: Flaw) -> &'static str {
         Flaw::Report => "report",
         Flaw::EmptyRange => "empty range",
         Flaw::NotASnapshot => "not a snapshot",
+        Flaw::Members(_) => "members",
         Flaw::Text => "text",
     }
 }
@@ -220,7 +221,17 @@ fn records() {
 fn requests() {
     let good: Vec<Bytes> = golden::requests().into_iter().map(|(_, bytes)| bytes).collect();
     let tally = survive(3, &good, decode_request, request_bytes, |_| 0);
-    let flaws = ["version", "kind", "truncated", "trailing", "overlong", "zero"];
+    let flaws = [
+        "version",
+        "kind",
+        "truncated",
+        "trailing",
+        "overlong",
+        "zero",
+        "members",
+        "text",
+        "too many",
+    ];
     worked(&tally, &flaws);
 }
 
@@ -238,7 +249,7 @@ fn replies() {
         "truncated",
         "trailing",
         "overlong",
-        "replica",
+        "members",
         "zero",
         "text",
         "too many",

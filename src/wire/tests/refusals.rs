@@ -164,7 +164,7 @@ fn a_chunk_has_a_length_from_one_to_the_most() {
 
 #[test]
 fn a_text_is_utf8() {
-    let error = decode_reply(hex("01 0000000000000000 01 04 02 61ff")).expect_err("accepted");
+    let error = decode_reply(hex("02 0000000000000000 01 04 02 61ff")).expect_err("accepted");
     assert_eq!((error.offset(), error.flaw()), (13, Flaw::Text));
     assert_eq!(error.to_string(), "byte 13: a text that is not UTF-8");
 }

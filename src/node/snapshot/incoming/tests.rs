@@ -11,7 +11,7 @@ use crate::node::Limits;
 use crate::protocol::epaxos::{DroppedIndex, ProtocolSnapshot, Record};
 use crate::replica::{Checkpoint, OwnSnapshot};
 use crate::storage::{FaultyDisk, LogOptions, SnapshotOptions, Store, StoreOptions};
-use crate::types::{Deps, Footprint, LogPosition, ReplicaId, ReplicaSet};
+use crate::types::{Deps, Footprint, LogPosition, MemberId, ReplicaId};
 use crate::wire::encode_snapshot;
 
 fn me() -> ReplicaId {
@@ -44,7 +44,7 @@ fn snapshot(applier: &Applier<Kv>) -> (OwnSnapshot, Vec<u8>) {
     let checkpoint = Checkpoint::<_, Record> { position, executed, shared, own: Vec::new() };
     let (view, mut bytes) = (applier.view(), Vec::new());
     let state = |to: &mut dyn io::Write| view.write_to(to);
-    let encoded = encode_snapshot(EPOCH, "blue", &checkpoint, state, |piece| {
+    let encoded = encode_snapshot(None, "blue", &checkpoint, state, |piece| {
         bytes.extend_from_slice(piece);
         Ok::<_, Infallible>(())
     });
@@ -66,9 +66,10 @@ impl Place {
         let disk = FaultyDisk::new(1, 1 << 30);
         let options = StoreOptions {
             cluster: "blue".into(),
-            replica: me(),
+            replica: MemberId::of(me()),
             protocol: "epaxos".to_owned(),
-            members: ReplicaSet::all(3),
+            members: MemberId::all(3).collect(),
+            joins: false,
             log: LogOptions { segment_bytes: 8192, ..LogOptions::default() },
             snapshots: SnapshotOptions::default(),
         };
@@ -82,7 +83,12 @@ impl Place {
             leave_free: LEAVE,
         };
         let (sender, _queue) = bounded(1);
-        let shared = ReplicaShared::new(me(), Limits::default(), std::time::Duration::MAX, sender);
+        let shared = ReplicaShared::new(
+            MemberId::of(me()),
+            Limits::default(),
+            std::time::Duration::MAX,
+            sender,
+        );
         Place { disk, store, shared, limits: wire::Limits::new(3) }
     }
 

@@ -1,5 +1,6 @@
-//! The owner's side: proposes in a slot of its own, counts votes, and decides between the fast path
-//! and the slow path (PROTOCOL.md §4.1, §4.3). `resend` repeats what goes unanswered.
+//! The owner's side: proposes in a slot of its own, counts PreAcceptOk, and decides between the
+//! fast path and the slow path (PROTOCOL.md §4.1, §4.3). AcceptOk is counted by every replica, in
+//! `commit`. `resend` repeats what goes unanswered.
 
 mod resend;
 

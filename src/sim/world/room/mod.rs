@@ -15,7 +15,7 @@ use crate::storage::{
     Cut, Disk as _, Durability, FaultyDisk, Identity, Lineage, LogOptions, Operation,
     SnapshotOptions, SnapshotWriter, StorageError, Store, StoreOptions, verify,
 };
-use crate::types::{Chain, Durable, LogPosition, ReplicaId, ReplicaSet};
+use crate::types::{Chain, Durable, LogPosition, MemberId, ReplicaId};
 use crate::wire::{self, Wire};
 
 /// The capacity of a disk that never fills up by itself.
@@ -107,9 +107,10 @@ impl<R: Wire> Room<R> {
         let durability = if plan.os || plan.lies { Durability::Os } else { Durability::Fsync };
         let options = StoreOptions {
             cluster: "simulated".to_owned(),
-            replica: me,
+            replica: MemberId::of(me),
             protocol: protocol.to_owned(),
-            members: ReplicaSet::all(replicas),
+            members: MemberId::all(replicas).collect(),
+            joins: false,
             log: LogOptions { segment_bytes: plan.segment_bytes, keep_free: 0, durability },
             snapshots: SnapshotOptions { keep: 2, chunk_bytes: 256 },
         };
