@@ -148,12 +148,16 @@ impl<P: NodeProtocol> Runner<P> {
         if let Some(list) = self.out.retired.take() {
             self.retire(list);
         }
-        let epochs: Vec<u32> = self.epochs.lists().map(Membership::epoch).collect();
-        let now = (epochs, self.epochs.role());
-        if self.members.told.as_ref() != Some(&now) {
-            self.shared.role.send_replace(now.1);
+        let role = self.epochs.role();
+        let is_told = self.members.told.as_ref().is_some_and(|(epochs, told)| {
+            let now = self.epochs.lists().map(Membership::epoch);
+            *told == role && now.eq(epochs.iter().copied())
+        });
+        if !is_told {
+            self.shared.role.send_replace(role);
             self.tell_of_lists();
-            self.members.told = Some(now);
+            let epochs = self.epochs.lists().map(Membership::epoch).collect();
+            self.members.told = Some((epochs, role));
         }
     }
 
