@@ -13,7 +13,7 @@ use isonomy::client::{Client, ClientConfig, ClientError, ConnectError, Rejected}
 use isonomy::machine::{Kv, KvCommand, KvOutput};
 use isonomy::network::WanControl;
 use isonomy::node::Limits;
-use isonomy::types::{Consistency, MemberId};
+use isonomy::types::Consistency;
 
 fn config(cluster: &LocalCluster<Kv>) -> ClientConfig {
     let credentials = cluster.client_credentials("alice").unwrap();
@@ -21,10 +21,6 @@ fn config(cluster: &LocalCluster<Kv>) -> ClientConfig {
     let mut config = ClientConfig::new(name, "alice", credentials, cluster.addrs());
     config.attempt = Duration::from_millis(500);
     config
-}
-
-fn id(number: u32) -> MemberId {
-    MemberId::new(number).unwrap()
 }
 
 async fn connect(config: ClientConfig) -> Client<Kv> {

@@ -34,10 +34,6 @@ use isonomy::types::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-fn id(number: u32) -> MemberId {
-    MemberId::new(number).unwrap()
-}
-
 /// Ignores everything it receives, but keeps a few frames to corrupt.
 struct Deaf(Mutex<Vec<Bytes>>);
 

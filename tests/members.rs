@@ -10,18 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::machines::Machines;
-use common::{create, eventually, get, put, value};
+use common::{create, eventually, get, id, put, value};
 use isonomy::Replica;
 use isonomy::machine::{Kv, KvOutput};
 use isonomy::node::{Fault, NotChanged, ProposeError, ProtocolKind, Rejected, Role, StartError};
-use isonomy::types::{Change, ClientId, Member, MemberId, RequestId};
+use isonomy::types::{Change, ClientId, Member, RequestId};
 
 const PROTOCOLS: [ProtocolKind; 4] =
     [ProtocolKind::EPaxos, ProtocolKind::MultiPaxos, ProtocolKind::FastPaxos, ProtocolKind::Paxos];
-
-fn id(number: u32) -> MemberId {
-    MemberId::new(number).expect("a member's number")
-}
 
 /// A cluster whose first members are the first few of its machines; the others join later.
 struct Cluster {

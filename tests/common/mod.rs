@@ -25,6 +25,10 @@ pub fn bytes(text: impl AsRef<[u8]>) -> Bytes {
     Bytes::copy_from_slice(text.as_ref())
 }
 
+pub fn id(number: u32) -> MemberId {
+    MemberId::new(number).expect("no member has the number 0")
+}
+
 pub fn put(key: &str, value: &str) -> KvCommand {
     KvCommand::Put { key: bytes(key), value: bytes(value) }
 }
