@@ -9,16 +9,18 @@
 //! installed snapshot, or that was ordered after the end of its epoch goes to the front of
 //! `admission` again. The session table answers it if it was executed after all.
 //!
-//! Read in this order: `freshness`, `reach`, `detector` and `large` (what is known of the others);
-//! `held`, `reads`, `transfer` and `admission` (parts with a state of their own); `io` (the inputs
-//! and outputs of a step); `status`; then this file, which joins them, with `propose` and
-//! `snapshot`, which continue its `impl`.
+//! Read in this order: `freshness`, `reach`, `detector`, `large` and `peers` (what is known of the
+//! others); `held`, `reads`, `admission`, `commands` and `transfer` (parts with a state of their
+//! own); `io` (the inputs and outputs of a step); `executions`; then this file, which joins them.
+//! `snapshot`, `status` and `epochs` use what it joins.
 
 mod admission;
+mod commands;
 #[cfg(test)]
 mod core_tests;
 mod detector;
 pub mod epochs;
+mod executions;
 mod freshness;
 #[cfg(test)]
 mod heard_tests;
@@ -31,11 +33,12 @@ mod large;
 mod large_tests;
 #[cfg(test)]
 mod latency_tests;
+mod limits;
 #[cfg(test)]
 mod log_tests;
 #[cfg(test)]
 mod members_tests;
-mod propose;
+mod peers;
 mod reach;
 mod reads;
 #[cfg(test)]
@@ -50,71 +53,35 @@ mod truncation_tests;
 
 pub use freshness::{Heard, Memory, Record, Since};
 pub use io::{Checkpoint, Committed, Execution, Input, Output, PeerMessage, Rejection};
+pub use limits::{Limits, MAX_CHUNK};
 pub use reach::{Reach, Silence};
 pub use status::ReplicaStatus;
-pub use transfer::{
-    Arrival, MAX_CHUNK, OwnSnapshot, Receiving, SnapshotId, SnapshotRead, Transfer,
-};
+pub use transfer::{Arrival, OwnSnapshot, Receiving, SnapshotId, SnapshotRead, Transfer};
 
-use std::sync::Arc;
-
-use rustc_hash::FxHashMap;
-
-use crate::execute::{AnyExecutor, InLog};
+use crate::execute::AnyExecutor;
 use crate::protocol::{Effects, Outgoing, Protocol, View};
 use crate::types::{
-    Batch, Decision, Durable, Executed, ExecutionOrder, InstanceId, Known, LogPosition, Membership,
-    ReplicaId, ReplicaSet, Settings, Time, Value,
+    Command, Decision, Durable, Executed, ExecutionOrder, InstanceId, Known, LogPosition,
+    Membership, ReplicaId, ReplicaSet, Settings, Slot, Time,
 };
 
-use admission::Admission;
-use detector::Detector;
+use commands::Commands;
+use executions::execute;
 use held::HeldBack;
-use large::LargeLanes;
-use reads::Reads;
-use transfer::{Receiver, Server, Wishes};
-
-/// How much may wait inside a replica before it rejects clients' commands.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Commands that are queued or proposed and not yet executed.
-    pub commands: usize,
-    /// Payload bytes of queued commands.
-    pub bytes: usize,
-    /// Roughly how many bytes of memory instances may take that some member has not executed. If a
-    /// member stops for good, this grows until the replica accepts no more proposals.
-    pub kept_bytes: usize,
-    /// The longest snapshot of another replica, in bytes, that is accepted.
-    pub snapshot_bytes: u64,
-    /// The bytes of a snapshot to request at a time: from 1 to [`MAX_CHUNK`].
-    pub chunk_bytes: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let (kept_bytes, snapshot_bytes) = (4 << 30, 64 << 30);
-        let chunk_bytes = MAX_CHUNK;
-        Limits { commands: 100_000, bytes: 64 << 20, kept_bytes, snapshot_bytes, chunk_bytes }
-    }
-}
+use peers::Peers;
+use transfer::Transfers;
 
 /// A replica of protocol `P`.
 ///
-/// Invariants:
-///
-/// 1. Nothing leaves through [`Output`] before the records it depends on are durable.
-/// 2. `own` holds, by id, the proposals of this replica that are neither executed nor returned.
+/// Invariant: nothing leaves through [`Output`] before the records it depends on are durable.
 pub struct Core<P: Protocol> {
     settings: Settings,
     limits: Limits,
     protocol: P,
     fx: Effects<P::Message, P::Record>,
     executor: AnyExecutor,
-    admission: Admission,
-    reads: Reads,
-    detector: Detector,
-    large: LargeLanes,
-    watch: reach::Watch,
+    commands: Commands,
+    peers: Peers,
     /// What is remembered of the others, to recognise one that restarts from an older copy.
     memory: Memory,
     /// The index in this step's records for the record of what was heard.
@@ -124,17 +91,10 @@ pub struct Core<P: Protocol> {
     durable: Durable,
     messages: HeldBack<Outgoing<P::Message>>,
     decisions: HeldBack<Decision>,
-    own: FxHashMap<InstanceId, (Time, Arc<Batch>)>,
-    own_commands: usize,
     /// Whether a `Nop` was decided and the protocol has not yet been told that it counts as
     /// executed.
     nop_decided: bool,
-    server: Server,
-    receiver: Receiver,
-    wishes: Wishes,
-    /// What the newest snapshot of this replica holds, if the protocol was not told of it because
-    /// another replica's snapshot is needed.
-    saved_meanwhile: Option<Executed>,
+    transfers: Transfers,
     /// How many snapshots of other replicas were installed.
     installed: u64,
     /// The epoch that it runs in.
@@ -159,11 +119,8 @@ impl<P: Protocol> Core<P> {
             protocol,
             fx: Effects::new(P::paths()),
             executor: AnyExecutor::new(P::ORDER, n),
-            admission: Admission::new(P::ORDER, settings.me),
-            reads: Reads::default(),
-            detector: Detector::new(&settings),
-            large: LargeLanes::new(n, &settings.timing),
-            watch: reach::Watch::new(settings.quorums, settings.timing.suspect),
+            commands: Commands::new(P::ORDER, settings.me, limits),
+            peers: Peers::new(&settings),
             memory: Memory::default(),
             heard_at: None,
             view: View::new(n),
@@ -171,13 +128,8 @@ impl<P: Protocol> Core<P> {
             durable: Durable::flushed(LogPosition::default()),
             messages: HeldBack::default(),
             decisions: HeldBack::default(),
-            own: FxHashMap::default(),
-            own_commands: 0,
             nop_decided: false,
-            server: Server::default(),
-            receiver: Receiver::new(others(&settings), &limits),
-            wishes: Wishes::default(),
-            saved_meanwhile: None,
+            transfers: Transfers::new(others(&settings), &limits),
             installed: 0,
             epoch: 0,
             ended: None,
@@ -199,7 +151,7 @@ impl<P: Protocol> Core<P> {
     ) {
         assert!(now >= self.view.now, "a replica's clock never moves back");
         if self.started {
-            self.detector.stirred(now, now.since(self.view.now));
+            self.peers.stirred(now, now.since(self.view.now));
         } else {
             self.start(now);
         }
@@ -209,21 +161,77 @@ impl<P: Protocol> Core<P> {
                 Input::Propose(command) => self.on_propose(command, out),
                 Input::Heard { peer, known } => self.on_heard(peer, known),
                 Input::Peer { from, message } => self.on_peer(from, message, out),
-                Input::SentLarge(to) => self.large.sent(to),
+                Input::SentLarge(to) => self.peers.sent_large(to),
                 Input::Durable(durable) => self.on_durable(durable, out),
-                Input::Snapshot(own) => {
-                    self.note_saved(&own.executed);
-                    self.server.on_own(&own, now, &mut self.wishes);
-                }
-                Input::SnapshotRead { read, bytes } => {
-                    self.server.on_read(read, bytes, &mut self.wishes);
-                }
+                Input::Snapshot(own) => self.on_own_snapshot(&own),
+                Input::SnapshotRead { read, bytes } => self.transfers.on_read(read, bytes),
                 Input::Tick => self.on_tick(out),
             }
         }
         self.propose_batches(out);
         self.write_heard(out);
-        out.add_wishes(&mut self.wishes);
+        out.add_wishes(self.transfers.wishes());
+    }
+
+    /// The first step, or the end of a restart.
+    fn start(&mut self, now: Time) {
+        self.started = true;
+        self.peers.start(now);
+        if self.memory.is_ahead() {
+            // Brought from an earlier epoch: the first record of this one may rest on it.
+            self.fx.put_in_front();
+        }
+    }
+
+    fn on_propose(&mut self, command: Command, out: &mut Output<P::Message, P::Record>) {
+        if let Some(rejection) = self.commands.has_no_room_for(&command) {
+            out.rejected.push((command.request, rejection));
+            return;
+        }
+        if self.ended.is_some() {
+            // It is proposed in the next epoch. A read of this one's state may be stale by then.
+            return self.commands.push_back(command);
+        }
+        if let Some(point) = self.read_point(&command) {
+            self.commands.wait(point, command);
+            return self.serve_reads(out);
+        }
+        if self.has_lost_quorum() {
+            out.rejected.push((command.request, Rejection::NoQuorum));
+            return;
+        }
+        if self.protocol.kept_bytes() >= self.limits.kept_bytes {
+            out.rejected.push((command.request, Rejection::Full));
+            return;
+        }
+        self.commands.push_back(command);
+    }
+
+    /// The slot up to which the log has to be executed so that this command can be answered without
+    /// a proposal; `None` if it has to be proposed.
+    fn read_point(&self, command: &Command) -> Option<Slot> {
+        let may = P::ORDER == ExecutionOrder::Log && command.footprint.is_read_only();
+        if may { self.protocol.read_point(&self.view) } else { None }
+    }
+
+    /// Puts out the reads that may be answered now.
+    fn serve_reads(&mut self, out: &mut Output<P::Message, P::Record>) {
+        self.commands.release_reads(self.executor.executed().slot(InstanceId::LOG), &mut out.reads);
+    }
+
+    /// Proposes what admission allows.
+    fn propose_batches(&mut self, out: &mut Output<P::Message, P::Record>) {
+        while self.ended.is_none() && !self.joining {
+            let batches = self.commands.batches(self.view.now);
+            if batches.is_empty() {
+                return;
+            }
+            for batch in batches {
+                let id = self.protocol.propose(&self.view, batch.clone(), &mut self.fx);
+                self.commands.proposed(id, self.view.now, batch);
+            }
+            self.apply_effects(out);
+        }
     }
 
     /// What is remembered of the others.
@@ -267,17 +275,17 @@ impl<P: Protocol> Core<P> {
 
     /// When the next step is due even without an input.
     pub fn wake(&self) -> Option<Time> {
-        self.admission.wake()
+        self.commands.wake()
     }
 
     /// Whether no quorum has been reachable for so long that new commands are rejected.
     pub fn has_lost_quorum(&self) -> bool {
-        self.watch.is_lost(self.view.now)
+        self.peers.has_lost_quorum(self.view.now)
     }
 
     /// Which replicas this one can reach, by their numbers in the first epoch.
     pub fn reach(&self) -> Reach {
-        self.watch.reach(|id| self.detector.silence(id, self.view.now))
+        self.peers.reach(self.view.now)
     }
 
     fn on_peer(
@@ -289,18 +297,18 @@ impl<P: Protocol> Core<P> {
         if from.index() >= self.settings.quorums.n || from == self.settings.me {
             return;
         }
-        self.detector.heard(from, self.view.now);
+        self.peers.heard(from, self.view.now);
         match message {
             PeerMessage::Ping { sent } => {
                 let to = ReplicaSet::from_iter([from]);
                 out.messages.push((to, PeerMessage::Pong { echo: sent }));
             }
-            PeerMessage::Pong { echo } => self.detector.answered(from, echo, self.view.now),
+            PeerMessage::Pong { echo } => self.peers.answered(from, echo, self.view.now),
             PeerMessage::Probe { sent } => {
                 let to = ReplicaSet::from_iter([from]);
                 out.messages.push((to, PeerMessage::Probed { echo: sent }));
             }
-            PeerMessage::Probed { echo } => self.large.answered(from, echo, self.view.now),
+            PeerMessage::Probed { echo } => self.peers.probe_answered(from, echo, self.view.now),
             PeerMessage::Transfer(message) => self.on_transfer(from, message),
             // A replica without a state of the epoch has nothing to say in it.
             PeerMessage::Protocol(_) if self.joining => {}
@@ -326,25 +334,18 @@ impl<P: Protocol> Core<P> {
     }
 
     fn on_tick(&mut self, out: &mut Output<P::Message, P::Record>) {
-        let now = self.view.now;
-        self.view.suspected = self.detector.suspected(now);
-        self.view.deaf = self.detector.deaf(now);
-        self.view.round_trips.clear();
-        self.view.round_trips.extend(self.detector.round_trips());
-        self.watch.look(now, self.view.suspected);
+        let sent = self.view.now;
+        let due = self.peers.tick(&mut self.view);
         if self.has_lost_quorum() {
             // Proposed commands may still be decided, so only those never proposed are rejected.
-            let fresh = self.admission.take_fresh().into_iter();
+            let fresh = self.commands.take_fresh().into_iter();
             out.rejected.extend(fresh.map(|request| (request, Rejection::NoQuorum)));
         }
-        let probed = self.large.probes(now, self.view.suspected);
-        if !probed.is_empty() {
-            out.messages.push((probed, PeerMessage::Probe { sent: now }));
+        if !due.probes.is_empty() {
+            out.messages.push((due.probes, PeerMessage::Probe { sent }));
         }
-        self.view.large_trips.clear();
-        self.view.large_trips.extend(self.large.trips(now));
-        if self.detector.ping_due(now) {
-            out.messages.push((others(&self.settings), PeerMessage::Ping { sent: now }));
+        if due.ping {
+            out.messages.push((others(&self.settings), PeerMessage::Ping { sent }));
         }
         if !self.joining {
             self.protocol.on_tick(&self.view, &mut self.fx);
@@ -361,11 +362,14 @@ impl<P: Protocol> Core<P> {
                 if self.executor.is_executed(id) {
                     continue;
                 }
-                self.admission.learned(id, &batch);
+                self.commands.learned(id, &batch);
                 self.executor.on_learned(id, &batch);
             }
             for (id, fast) in std::mem::take(&mut self.fx.own_commits) {
-                self.note_own_commit(id, fast, out);
+                if let Some((proposed, batch)) = self.commands.own(id) {
+                    let took = self.view.now.since(*proposed);
+                    out.committed.push(Committed { id, batch: batch.clone(), fast, took });
+                }
             }
             for held in std::mem::take(&mut self.fx.decisions) {
                 if let Some(decision) = self.decisions.pass(held, self.durable) {
@@ -373,7 +377,7 @@ impl<P: Protocol> Core<P> {
                 }
             }
             let returned = std::mem::take(&mut self.fx.returned);
-            self.take_back(returned);
+            self.commands.take_back(returned);
             let messages = std::mem::take(&mut self.fx.messages);
             if messages.is_empty() {
                 break;
@@ -385,7 +389,7 @@ impl<P: Protocol> Core<P> {
             }
         }
         if let Some(at_least) = self.fx.needs_snapshot.take() {
-            self.receiver.need(&at_least, self.view.now);
+            self.transfers.need(&at_least, self.view.now);
         }
         self.execute(out);
     }
@@ -403,31 +407,12 @@ impl<P: Protocol> Core<P> {
         }
     }
 
-    fn note_own_commit(
-        &mut self,
-        id: InstanceId,
-        fast: bool,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
-        if let Some((proposed, batch)) = self.own.get(&id) {
-            let took = self.view.now.since(*proposed);
-            out.committed.push(Committed { id, batch: batch.clone(), fast, took });
-        }
-    }
-
     fn on_decision(&mut self, decision: Decision) {
         if P::ORDER == ExecutionOrder::Dependencies && decision.value.is_nop() {
             self.nop_decided = true;
-            self.forget_own(decision.id);
-            self.admission.finished(decision.id);
+            self.commands.finished(decision.id);
         }
         self.executor.on_committed(decision);
-    }
-
-    fn forget_own(&mut self, id: InstanceId) {
-        if let Some((_, batch)) = self.own.remove(&id) {
-            self.own_commands -= batch.commands().len();
-        }
     }
 
     /// Puts out everything that may be executed.
@@ -435,39 +420,49 @@ impl<P: Protocol> Core<P> {
         if self.ended.is_some() {
             return;
         }
-        let me = self.settings.me;
         // A `Nop` counts as executed, and the next command to execute may be long in coming.
-        let mut any = std::mem::take(&mut self.nop_decided);
-        while let Some(component) = self.executor.next_component() {
-            any = true;
-            let last = component.instances.len() - 1;
-            for (index, (id, batch)) in component.instances.into_iter().enumerate() {
-                self.admission.finished(id);
-                self.forget_own(id);
-                self.ended = self.list_after(&batch);
-                let ends_component = index == last || self.ended.is_some();
-                out.execute.push(Execution { id, batch, ends_component, me });
-                if self.ended.is_some() {
-                    return;
-                }
-            }
-        }
-        while let Some(InLog { id, proposal, value }) = self.executor.next_slot() {
-            any = true;
-            if proposal.replica == self.settings.me {
-                self.forget_own(proposal);
-            }
-            if let Value::Batch(batch) = value {
-                self.ended = self.list_after(&batch);
-                out.execute.push(Execution { id, batch, ends_component: true, me });
-                if self.ended.is_some() {
-                    return;
-                }
-            }
-        }
-        if any {
+        let any = std::mem::take(&mut self.nop_decided);
+        let (commands, me) = (&mut self.commands, self.settings.me);
+        let ran = execute(&mut self.executor, commands, me, self.epoch, &mut out.execute);
+        self.ended = ran.ended;
+        if (any || ran.any) && self.ended.is_none() {
             self.note_executed();
             self.serve_reads(out);
+        }
+    }
+
+    /// Tells the protocol what is executed here; not while another replica's snapshot is needed.
+    ///
+    /// A snapshot is refused unless it holds all that counts as durably executed here (PROTOCOL.md
+    /// §8a). If that grew while one is on its way, no snapshot would ever be enough.
+    fn note_executed(&mut self) {
+        if !self.transfers.needs_any() {
+            self.protocol.on_executed(self.executor.executed());
+        }
+    }
+
+    /// A snapshot of this replica is durable. The same rule holds for its content.
+    fn on_own_snapshot(&mut self, own: &OwnSnapshot) {
+        if self.transfers.on_own(own, self.view.now) {
+            self.protocol.on_snapshot(&own.executed);
+        }
+    }
+
+    /// A peer's message about snapshots.
+    fn on_transfer(&mut self, from: ReplicaId, message: Transfer) {
+        self.transfers.on_message(from, message, self.executor.executed(), self.view.now);
+    }
+
+    /// Time passed for both sides of transfers.
+    fn tick_transfers(&mut self) {
+        // Without a state of its epoch it needs one, whatever that holds.
+        let here = Some(self.executor.executed()).filter(|_| !self.joining);
+        if self.transfers.tick(&self.view, here) {
+            // No snapshot is needed any more: the progress that was held back counts now.
+            self.protocol.on_executed(self.executor.executed());
+            if let Some(saved) = self.transfers.take_saved() {
+                self.protocol.on_snapshot(&saved);
+            }
         }
     }
 

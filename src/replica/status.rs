@@ -24,19 +24,19 @@ impl<P: Protocol> Core<P> {
 
     /// The status of this replica.
     pub fn status(&self) -> ReplicaStatus {
-        let (waiting, waiting_bytes) = self.admission.waiting();
+        let (waiting, waiting_bytes) = self.commands.waiting();
         ReplicaStatus {
             executed: self.executor.executed().clone(),
             unexecuted: self.executor.pending(),
             largest_component: self.executor.largest_component(),
-            waiting: waiting + self.reads.len(),
+            waiting,
             waiting_bytes,
-            in_flight: self.own_commands,
+            in_flight: self.commands.in_flight(),
             suspected: self.view.suspected,
             reach: self.reach(),
             round_trips: self.view.round_trips.clone(),
             recoveries: self.fx.paths.named(RECOVERY).unwrap_or(0),
-            receiving: self.receiver.receiving(),
+            receiving: self.transfers.receiving(),
             installed: self.installed,
         }
     }

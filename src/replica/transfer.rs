@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::types::{Deps, Executed, ReplicaId, ReplicaSet};
+use super::{Limits, MAX_CHUNK};
+use crate::protocol::View;
+use crate::types::{Deps, Executed, ReplicaId, ReplicaSet, Time};
 
-pub(super) use receive::Receiver;
+use receive::Receiver;
+
 pub(super) use serve::Server;
 
-/// The most bytes of a snapshot in one message.
-pub const MAX_CHUNK: u32 = 256 << 10;
 /// How many chunks are requested before the first has arrived.
 const WINDOW: usize = 8;
 
@@ -130,6 +131,128 @@ pub struct Receiving {
     pub received: u64,
     /// The length of the snapshot in bytes.
     pub bytes: u64,
+}
+
+/// Both sides of a replica's transfers.
+pub(super) struct Transfers {
+    server: Server,
+    receiver: Receiver,
+    wishes: Wishes,
+    /// What the newest snapshot of this replica holds, if the protocol was not told of it because
+    /// another replica's snapshot is needed.
+    saved_meanwhile: Option<Executed>,
+}
+
+impl Transfers {
+    pub(super) fn new(others: ReplicaSet, limits: &Limits) -> Transfers {
+        Transfers {
+            server: Server::default(),
+            receiver: Receiver::new(others, limits),
+            wishes: Wishes::default(),
+            saved_meanwhile: None,
+        }
+    }
+
+    /// A peer's message about snapshots. `here` is executed here.
+    pub(super) fn on_message(
+        &mut self,
+        from: ReplicaId,
+        message: Transfer,
+        here: &Deps,
+        now: Time,
+    ) {
+        let wish = &mut self.wishes;
+        match message {
+            Transfer::Request { at_least, part_of } => {
+                self.server.on_request(from, at_least, part_of, here, now, wish);
+            }
+            Transfer::Fetch { snapshot, offset, bytes } => {
+                self.server.on_fetch(from, snapshot, (offset, bytes), now, wish);
+            }
+            Transfer::Offer { snapshot, executed, bytes } => {
+                self.receiver.on_offer(from, snapshot, (&executed, bytes), now, wish);
+            }
+            Transfer::Chunk { snapshot, offset, bytes } => {
+                self.receiver.on_chunk(snapshot, offset, bytes, now, wish);
+            }
+            Transfer::Gone { snapshot } => self.receiver.on_gone(from, snapshot, now, wish),
+        }
+    }
+
+    /// A snapshot of this replica is durable. Returns whether the protocol may be told of it now;
+    /// if not, [`Transfers::take_saved`] returns it later.
+    #[must_use]
+    pub(super) fn on_own(&mut self, own: &OwnSnapshot, now: Time) -> bool {
+        self.server.on_own(own, now, &mut self.wishes);
+        let may = !self.needs_any();
+        if !may {
+            self.saved_meanwhile = Some(own.executed.clone());
+        }
+        may
+    }
+
+    /// The bytes that were to be read of an own snapshot.
+    pub(super) fn on_read(&mut self, read: SnapshotRead, bytes: Option<Bytes>) {
+        self.server.on_read(read, bytes, &mut self.wishes);
+    }
+
+    /// Time passed. `here` is executed here, if it may be enough. Returns whether it has become
+    /// enough, so that no snapshot is needed any more.
+    #[must_use]
+    pub(super) fn tick(&mut self, view: &View, here: Option<&Deps>) -> bool {
+        self.server.let_go(view.now);
+        let wish = &mut self.wishes;
+        let is_enough = here.is_some_and(|here| self.receiver.executed(here, wish));
+        self.receiver.tick(view, wish);
+        is_enough
+    }
+
+    /// What was held back while a snapshot was needed.
+    pub(super) fn take_saved(&mut self) -> Option<Executed> {
+        self.saved_meanwhile.take()
+    }
+
+    /// Another replica's snapshot is needed that holds at least this.
+    pub(super) fn need(&mut self, at_least: &Deps, now: Time) {
+        self.receiver.need(at_least, now);
+    }
+
+    /// Whether another replica's snapshot is needed.
+    pub(super) fn needs_any(&self) -> bool {
+        self.receiver.needs_any()
+    }
+
+    /// The snapshot that is being received.
+    pub(super) fn receiving(&self) -> Option<Receiving> {
+        self.receiver.receiving()
+    }
+
+    /// The received snapshot was installed; so much is executed now.
+    pub(super) fn installed(&mut self, executed: &Deps, now: Time) {
+        // A snapshot from before the install does not hold the state that is here now.
+        self.saved_meanwhile = None;
+        self.receiver.installed(executed, now);
+    }
+
+    /// The received snapshot was not new enough: so much is executed here.
+    pub(super) fn refused(&mut self, executed: &Deps, now: Time) {
+        self.receiver.refused(executed, now);
+    }
+
+    /// The received snapshot is unusable.
+    pub(super) fn rejected(&mut self, now: Time) {
+        self.receiver.rejected(now);
+    }
+
+    /// Whether others may still read this snapshot of this replica.
+    pub(super) fn serves(&self, snapshot: SnapshotId) -> bool {
+        self.server.serves(snapshot)
+    }
+
+    /// What both sides want done.
+    pub(super) fn wishes(&mut self) -> &mut Wishes {
+        &mut self.wishes
+    }
 }
 
 /// What either side wants done; the core adds it to its output (`Output::add_wishes`).

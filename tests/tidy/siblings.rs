@@ -20,7 +20,6 @@ pub(crate) const EXEMPT: &[(&str, &str)] = &[
     ("node/runner", "answers full mod"),
     ("protocol/epaxos", "mod restore"),
     ("protocol/epaxos/recovery", "mod validate waiting"),
-    ("replica", "epochs mod propose snapshot status"),
     ("replica/epochs", "end later memory mod peers restart status"),
     ("sim/changes/world", "calm clients machines mod"),
     ("sim/world/clients", "mod twins"),

@@ -2,12 +2,9 @@
 //! one begins.
 
 use crate::protocol::Protocol;
-use crate::replica::transfer::Receiver;
+use crate::replica::transfer::Transfers;
 use crate::replica::{Core, Input, Memory, Output, others};
-use crate::types::{
-    Batch, ClientId, Command, Deps, Durable, Executed, InstanceId, LogPosition, Membership,
-    ReplicaId, Time,
-};
+use crate::types::{Command, Deps, Durable, Executed, LogPosition, Membership, ReplicaId, Time};
 
 /// What the next epoch takes over from a core: own commands that will not be executed in this one,
 /// and more.
@@ -39,8 +36,8 @@ impl<P: Protocol> Core<P> {
     pub(super) fn fetching(mut self, now: Time, server: Option<ReplicaId>) -> Core<P> {
         self.view.now = now;
         let others = others(&self.settings).union(server.into_iter().collect());
-        self.receiver = Receiver::new(others, &self.limits);
-        self.receiver.need(&Deps::none(self.settings.quorums.n), now);
+        self.transfers = Transfers::new(others, &self.limits);
+        self.transfers.need(&Deps::none(self.settings.quorums.n), now);
         self.silent()
     }
 
@@ -60,7 +57,7 @@ impl<P: Protocol> Core<P> {
     ) {
         if self.executor.done().includes(executed) {
             // The state with which the epoch began.
-            self.receiver.installed(self.executor.executed(), now);
+            self.transfers.installed(self.executor.executed(), now);
         } else {
             let installed = self.install(now, shared, executed, out);
             assert!(installed, "a replica without a state takes any");
@@ -84,7 +81,7 @@ impl<P: Protocol> Core<P> {
 
     /// Whether the state machine is in a state of this epoch.
     pub(super) fn has_state(&self) -> bool {
-        !self.receiver.needs_any()
+        !self.transfers.needs_any()
     }
 
     /// An own snapshot of the epoch that stands for so much is durable. One that was begun before
@@ -114,29 +111,9 @@ impl<P: Protocol> Core<P> {
         self.ended.as_ref()
     }
 
-    /// The list that the last command of the epoch begins, if this batch is that command. One that
-    /// cannot be decoded, or is not alone, was proposed against the rules. All replicas find that,
-    /// so it has no effect at any of them.
-    pub(in crate::replica) fn list_after(&self, batch: &Batch) -> Option<Membership> {
-        let [command] = batch.commands() else { return None };
-        Membership::begun_by(command, self.epoch)?.ok()
-    }
-
     /// The epoch is over for this replica.
     pub(super) fn into_remains(self) -> Remains {
-        let mut own: Vec<(InstanceId, _)> = self.own.into_iter().collect();
-        own.sort_unstable_by_key(|(id, _)| *id);
-        let mut proposed = Vec::new();
-        for (_, (_, batch)) in own {
-            proposed.extend_from_slice(batch.commands());
-        }
-        let (returned, mut waiting) = self.admission.into_waiting();
-        proposed.extend(returned);
-        waiting.extend(self.reads.into_waiting());
-        for commands in [&mut proposed, &mut waiting] {
-            // A change of the list is of one epoch.
-            commands.retain(|command| command.request.client != ClientId::MEMBERS);
-        }
+        let (proposed, waiting) = self.commands.into_waiting();
         let (memory, unsure) = (self.memory, self.unsure);
         let end = self.fx.end();
         Remains { proposed, waiting, unsure, memory, end, durable: self.durable }
@@ -151,15 +128,12 @@ impl<P: Protocol> Core<P> {
     ) {
         for input in inputs {
             match input {
-                Input::Propose(command) => match self.has_no_room_for(&command) {
+                Input::Propose(command) => match self.commands.has_no_room_for(&command) {
                     Some(rejection) => out.rejected.push((command.request, rejection)),
-                    None => self.admission.push_back(command),
+                    None => self.commands.push_back(command),
                 },
                 Input::Heard { peer, known } => self.memory.met(peer, known),
-                Input::Snapshot(own) => {
-                    self.note_saved(&own.executed);
-                    self.server.on_own(&own, self.view.now, &mut self.wishes);
-                }
+                Input::Snapshot(own) => self.on_own_snapshot(&own),
                 _ => {}
             }
         }
@@ -181,8 +155,8 @@ impl<P: Protocol> Core<P> {
         self.unsure = unsure;
         let ours = |command| Command { origin: me, ..command };
         let (proposed, waiting) = left;
-        self.admission.push_front(proposed.into_iter().map(ours));
-        waiting.into_iter().map(ours).for_each(|command| self.admission.push_back(command));
+        let ours = |commands: Vec<Command>| commands.into_iter().map(ours).collect();
+        self.commands.take_over(ours(proposed), ours(waiting));
     }
 
     /// The same after a log that has grown meanwhile. Records that this core has written before are

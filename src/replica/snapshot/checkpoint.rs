@@ -1,9 +1,8 @@
-//! The content of a snapshot of this replica ([`Core::checkpoint`]), and what follows once it is
-//! durable (PROTOCOL.md §8a).
+//! The content of a snapshot of this replica ([`Core::checkpoint`]), and how long it is kept for
+//! others (PROTOCOL.md §8a).
 
 use crate::protocol::Protocol;
-use crate::replica::{Checkpoint, Core, Record};
-use crate::types::Executed;
+use crate::replica::{Checkpoint, Core, Record, SnapshotId};
 
 impl<P: Protocol> Core<P> {
     /// The content of a snapshot besides the state of the state machine. Call it between two steps,
@@ -18,22 +17,9 @@ impl<P: Protocol> Core<P> {
         Checkpoint { position: self.fx.end(), executed, shared, own }
     }
 
-    /// Tells the protocol what is executed here; not while another replica's snapshot is needed.
-    ///
-    /// A snapshot is refused unless it holds all that counts as durably executed here (PROTOCOL.md
-    /// §8a). If that grew while one is on its way, no snapshot would ever be enough.
-    pub(in crate::replica) fn note_executed(&mut self) {
-        if !self.receiver.needs_any() {
-            self.protocol.on_executed(self.executor.executed());
-        }
-    }
-
-    /// A snapshot of this replica is durable. The same rule holds for its content.
-    pub(in crate::replica) fn note_saved(&mut self, executed: &Executed) {
-        if self.receiver.needs_any() {
-            self.saved_meanwhile = Some(executed.clone());
-        } else {
-            self.protocol.on_snapshot(executed);
-        }
+    /// Whether others may still read this snapshot of this replica. As long as they may, keep its
+    /// file readable, even if there are newer ones. The answer changes with time and messages.
+    pub fn serves(&self, snapshot: SnapshotId) -> bool {
+        self.transfers.serves(snapshot)
     }
 }

@@ -1,12 +1,9 @@
-//! Installs another replica's snapshot in place of the state here (PROTOCOL.md §8a):
+//! Installs another replica's snapshot in place of the state here (PROTOCOL.md §8a), or rejects it:
 //! [`Core::install`].
 
-use rustc_hash::FxHashSet;
-
-use crate::execute::AnyExecutor;
 use crate::protocol::Protocol;
 use crate::replica::{Core, Output};
-use crate::types::{Executed, InstanceId, Time};
+use crate::types::{Executed, Time};
 
 impl<P: Protocol> Core<P> {
     /// Installs a peer's snapshot; `false` if it is not new enough (then another is requested).
@@ -33,54 +30,27 @@ impl<P: Protocol> Core<P> {
         self.view.now = now;
         let here = self.executor.done();
         if !self.protocol.may_install(executed, &here) {
-            self.receiver.refused(here.floor(), now);
+            self.transfers.refused(here.floor(), now);
             return false;
         }
-        let inside = self.own_inside(executed);
+        let inside = self.commands.own_inside(executed, &self.executor);
         self.executor.start_again(executed);
-        self.admission.executed(executed);
-        self.propose_again(inside);
+        self.commands.installed(executed, inside);
         self.protocol.install(&self.view, shared, executed, &mut self.fx);
         self.apply_effects(out);
-        // A snapshot from before the install does not hold the state that is here now.
-        self.saved_meanwhile = None;
         self.protocol.on_executed(self.executor.executed());
-        self.receiver.installed(self.executor.executed(), now);
+        self.transfers.installed(self.executor.executed(), now);
         self.installed += 1;
         self.unsaved_install = Some(executed.clone());
         self.unsure = true;
         self.write_heard(out);
-        out.add_wishes(&mut self.wishes);
+        out.add_wishes(self.transfers.wishes());
         true
     }
 
-    /// Own proposals that are or may be in a snapshot and were not executed here.
-    fn own_inside(&self, executed: &Executed) -> Vec<InstanceId> {
-        let own = self.own.keys().copied();
-        let mut inside: Vec<InstanceId> = match &self.executor {
-            AnyExecutor::Graph(_) => own.filter(|id| executed.contains(*id)).collect(),
-            // A proposal has no slot before it is decided. So each one may be in the snapshot,
-            // unless it is known to be decided after it.
-            AnyExecutor::Log(log) => {
-                let behind = log.waiting().filter(|decided| !executed.contains(decided.id));
-                let behind: FxHashSet<InstanceId> = behind.map(|it| it.proposal).collect();
-                own.filter(|name| !behind.contains(name)).collect()
-            }
-        };
-        inside.sort_unstable();
-        inside
-    }
-
-    /// Whether a proposal in a snapshot was executed or became a `Nop`, only the session table
-    /// knows. So all of them are proposed again, before all waiting commands. If a command was
-    /// executed, the table answers it; it is never executed twice.
-    fn propose_again(&mut self, own: Vec<InstanceId>) {
-        let mut commands = Vec::new();
-        for id in own {
-            let (_, batch) = self.own.remove(&id).expect("it was found there");
-            self.own_commands -= batch.commands().len();
-            commands.extend_from_slice(batch.commands());
-        }
-        self.admission.push_front(commands.into_iter());
+    /// The complete snapshot of another replica is unusable, for example damaged or of another
+    /// cluster. The transfer starts again, from another replica if possible.
+    pub fn reject_snapshot(&mut self, now: Time) {
+        self.transfers.rejected(now);
     }
 }

@@ -35,16 +35,6 @@ impl<P: Protocol> Core<P> {
         assert!(out.records.is_empty() && out.messages.is_empty(), "restoring has no output");
     }
 
-    /// The first step, or the end of a restart.
-    pub(in crate::replica) fn start(&mut self, now: Time) {
-        self.started = true;
-        self.detector.start(now);
-        if self.memory.is_ahead() {
-            // Brought from an earlier epoch: the first record of this one may rest on it.
-            self.fx.put_in_front();
-        }
-    }
-
     /// All records are restored; the log, all of it durable, ends at `end`. Clients' commands that
     /// were not decided may or may not be executed later.
     ///
