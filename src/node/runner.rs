@@ -7,11 +7,12 @@
 //! queue, because `apply` is the user's code.
 
 mod answers;
+mod backlog;
 mod full;
 pub(super) mod members;
 mod sessions;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use crossbeam::channel::TrySendError;
 use tokio::time::Instant;
 
 use super::error::{Fault, Rejected, Unknown};
@@ -32,13 +32,14 @@ use super::panics::lock;
 use super::shared::{Lifecycle, ReplicaShared};
 use super::snapshot::{Arrived, Snapshots};
 use super::status::NodeProtocol;
-use super::work::{Weight, Work};
+use super::work::Work;
 use crate::mesh::{Dropped, Lane, Mesh};
 use crate::replica::epochs::{Epochs, Input, Message, Output, Role};
 use crate::replica::{self, PeerMessage};
 use crate::types::{ClientId, Era, LogPosition, MemberId, Membership, Time};
 use crate::wire::encode_said;
 
+use backlog::Backlog;
 use members::Known;
 
 /// Commands taken in at one turn; the rest wait for the next.
@@ -63,9 +64,6 @@ struct Counts {
 }
 
 /// One replica's core and everything that it drives.
-///
-/// Invariant: `backlog` holds the work that did not fit into the apply thread's queue, in order,
-/// and `backlog_weight` is the sum of its weights.
 pub(super) struct Runner<P: NodeProtocol> {
     epochs: Epochs<P>,
     members: Known,
@@ -78,8 +76,7 @@ pub(super) struct Runner<P: NodeProtocol> {
     snapshots: Snapshots<P>,
     /// The durable position that the core was told last.
     durable: LogPosition,
-    backlog: VecDeque<Work>,
-    backlog_weight: Weight,
+    backlog: Backlog,
     inputs: Vec<Input<P::Message>>,
     out: Output<P::Message, P::Record>,
     buffer: BytesMut,
@@ -139,8 +136,7 @@ impl<P: NodeProtocol> Runner<P> {
             journal,
             snapshots,
             durable: LogPosition::default(),
-            backlog: VecDeque::new(),
-            backlog_weight: Weight::default(),
+            backlog: Backlog::default(),
             inputs: Vec::new(),
             out,
             buffer: BytesMut::new(),
@@ -212,10 +208,17 @@ impl<P: NodeProtocol> Runner<P> {
     fn waits_for_others(&mut self) -> Option<Time> {
         let missing = || self.inbox.missing();
         let until = self.meeting.waits(missing, self.shared.clock.now())?;
-        while let Some(question) = self.shared.questions.pop() {
-            self.answer(question);
-        }
+        self.answer_questions();
         Some(until)
+    }
+
+    fn answer_questions(&mut self) {
+        while let Some(question) = self.shared.questions.pop() {
+            if let Some(work) = self.answer(question) {
+                self.backlog.push(work);
+                self.hand_on();
+            }
+        }
     }
 
     /// Whether no request and no work is waiting.
@@ -231,9 +234,7 @@ impl<P: NodeProtocol> Runner<P> {
         self.shared.pending.close(&inside, after);
         self.mesh.shutdown().await;
         // The apply thread empties its queue to the end, so there will be room.
-        for work in self.backlog.drain(..) {
-            self.shared.send_work(work);
-        }
+        self.backlog.hand_on_all(&self.shared);
     }
 
     /// Releases everything, after the last records are flushed.
@@ -263,12 +264,10 @@ impl<P: NodeProtocol> Runner<P> {
         self.follow(now);
         self.install(now);
         if let Some(work) = self.snapshots.begin(now, &self.epochs, &mut self.journal) {
-            self.push_work(work);
+            self.backlog.push(work);
             self.hand_on();
         }
-        while let Some(question) = self.shared.questions.pop() {
-            self.answer(question);
-        }
+        self.answer_questions();
         let lost = self.epochs.has_lost_quorum();
         self.shared.note_quorum(lost, || self.epochs.reach());
         if self.next_expiry <= now {
@@ -280,6 +279,24 @@ impl<P: NodeProtocol> Runner<P> {
             self.end_era(now);
             self.close_sessions(now);
             self.snapshots.look_after(&self.epochs);
+        }
+    }
+
+    /// A turn without a step.
+    fn stand_still(&mut self, now: Time) {
+        self.next_tick = now + self.tick;
+        self.make_room(now);
+        // Earlier decisions are still applied and answered.
+        self.hand_on();
+        self.inbox.hold_back(true);
+        self.answer_questions();
+        if self.next_expiry <= now {
+            self.next_expiry = now + EXPIRY;
+            self.expire(now);
+        }
+        if !self.stands_still() {
+            // Continue at once, not at the next tick.
+            self.shared.wake.notify_one();
         }
     }
 
@@ -316,7 +333,7 @@ impl<P: NodeProtocol> Runner<P> {
             let Arrived { list, shared, executed, applier, bytes, took } = arrived;
             let list = list.as_ref().unwrap_or(self.members.first());
             if self.epochs.install(now, list, shared, &executed, &mut self.out) {
-                self.push_work(Work::Install(applier));
+                self.backlog.push(Work::Install(applier));
                 self.snapshots.installed(bytes, took);
             } else {
                 tracing::info!(us = %self.shared.id, bytes, "that snapshot is not enough");
@@ -339,9 +356,9 @@ impl<P: NodeProtocol> Runner<P> {
     /// Whether so much waits for the state machine or the disk that a limit, divided by `share`, is
     /// exceeded.
     fn is_behind(&self, share: usize) -> bool {
-        let limits = &self.shared.limits;
-        self.backlog_weight.commands > limits.unapplied / share
-            || self.backlog_weight.bytes > limits.unapplied_bytes / share
+        let (limits, backlog) = (&self.shared.limits, self.backlog.weight());
+        backlog.commands > limits.unapplied / share
+            || backlog.bytes > limits.unapplied_bytes / share
             || self.journal.unflushed_bytes() > limits.log_queue() / share
     }
 
@@ -457,37 +474,13 @@ impl<P: NodeProtocol> Runner<P> {
     fn hand_on(&mut self) {
         if !self.out.execute.is_empty() {
             let executions = std::mem::take(&mut self.out.execute);
-            self.push_work(Work::Execute(executions));
+            self.backlog.push(Work::Execute(executions));
         }
         if !self.out.reads.is_empty() {
             let reads = std::mem::take(&mut self.out.reads);
-            self.push_work(Work::Answer(reads));
+            self.backlog.push(Work::Answer(reads));
         }
-        while let Some(work) = self.backlog.pop_front() {
-            let weight = work.weight();
-            match self.shared.try_work(work) {
-                // `Disconnected`: the apply thread has failed, and the replica with it.
-                Ok(()) | Err(TrySendError::Disconnected(_)) => {
-                    self.backlog_weight.commands -= weight.commands;
-                    self.backlog_weight.bytes -= weight.bytes;
-                }
-                Err(TrySendError::Full(work)) => {
-                    self.backlog.push_front(work);
-                    // Try once more: the thread may have finished before it could see that the core
-                    // waits.
-                    if self.shared.core_waits.swap(true, Ordering::AcqRel) {
-                        break;
-                    }
-                }
-            }
-        }
+        self.backlog.hand_on(&self.shared);
         self.inbox.hold_back(self.is_behind(1));
-    }
-
-    fn push_work(&mut self, work: Work) {
-        let weight = work.weight();
-        self.backlog_weight.commands += weight.commands;
-        self.backlog_weight.bytes += weight.bytes;
-        self.backlog.push_back(work);
     }
 }

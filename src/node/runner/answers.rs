@@ -15,7 +15,8 @@ use crate::protocol::{RECOVERY, RESUBMITTED};
 use crate::types::Membership;
 
 impl<P: NodeProtocol> Runner<P> {
-    pub(super) fn answer(&mut self, question: Question) {
+    /// Answers a question, or returns the work for the apply thread that answers it.
+    pub(super) fn answer(&mut self, question: Question) -> Option<Work> {
         // The receiver may be gone.
         match question {
             Question::Pause(resume, sender) => {
@@ -28,10 +29,7 @@ impl<P: NodeProtocol> Runner<P> {
             Question::Explain(id, sender) => {
                 drop(sender.send(explain(&self.epochs, id)));
             }
-            Question::Digest(sender) => {
-                self.push_work(Work::Digest(sender));
-                self.hand_on();
-            }
+            Question::Digest(sender) => return Some(Work::Digest(sender)),
             Question::Members(sender) => drop(sender.send(self.members())),
             Question::ChangeMembers(change, force, asker) => {
                 self.change_members(change, force, asker);
@@ -41,6 +39,7 @@ impl<P: NodeProtocol> Runner<P> {
                 self.shared.wake.notify_one();
             }
         }
+        None
     }
 
     fn standing(&self) -> Option<ProtocolStanding> {
@@ -56,7 +55,7 @@ impl<P: NodeProtocol> Runner<P> {
             standing: self.standing(),
             core: self.epochs.status(),
             under_way: self.shared.pending.len(),
-            unapplied: self.backlog_weight.commands,
+            unapplied: self.backlog.weight().commands,
             unflushed_bytes: self.journal.unflushed_bytes(),
             space_low: self.shared.space_is_low(),
             waits_for_room: self.journal.waits_for_room(),

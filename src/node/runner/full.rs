@@ -11,7 +11,7 @@
 //! full also stops taking steps while it takes a snapshot. Otherwise the log would grow into the
 //! room that the snapshot needs.
 
-use super::{EXPIRY, Runner};
+use super::Runner;
 use crate::node::error::Rejected;
 use crate::node::status::NodeProtocol;
 use crate::types::Time;
@@ -22,29 +22,14 @@ impl<P: NodeProtocol> Runner<P> {
         self.journal.waits_for_room() || self.snapshots.needs_quiet()
     }
 
-    /// A turn without a step.
-    pub(super) fn stand_still(&mut self, now: Time) {
-        self.next_tick = now + self.tick;
+    /// Makes room for the log if a snapshot can, and takes nothing in.
+    pub(super) fn make_room(&mut self, now: Time) {
         self.snapshots.look(now, &mut self.journal);
         if self.journal.waits_for_room() {
             self.snapshots.make_room(now, &mut self.journal);
         }
         while let Some(command) = self.shared.proposals.pop() {
             self.shared.pending.turn_away(command.request, Rejected::DiskFull);
-        }
-        // Earlier decisions are still applied and answered.
-        self.hand_on();
-        self.inbox.hold_back(true);
-        while let Some(question) = self.shared.questions.pop() {
-            self.answer(question);
-        }
-        if self.next_expiry <= now {
-            self.next_expiry = now + EXPIRY;
-            self.expire(now);
-        }
-        if !self.stands_still() {
-            // Continue at once, not at the next tick.
-            self.shared.wake.notify_one();
         }
     }
 }
