@@ -22,6 +22,15 @@ pub(super) enum Choice {
     Nop,
 }
 
+/// The value that the fast path may have decided, and the quorum that was asked.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) batch: Arc<Batch>,
+    pub(super) deps: Deps,
+    pub(super) fast_votes: usize,
+    pub(super) quorum: ReplicaSet,
+}
+
 /// Chooses from the promises of at least `n - f` replicas, none of which has committed.
 ///
 /// # Panics

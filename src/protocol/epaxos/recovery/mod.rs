@@ -1,17 +1,20 @@
-//! Recovery: a replica takes over an instance that its owner does not finish (PROTOCOL.md §5). In
-//! order: the ballot and its promises are here, the choice in `decide`, the question to the quorum
-//! in `validate`, the wait in `waiting`.
+//! Recovery: a replica takes over an instance that its owner does not finish (PROTOCOL.md §5). The
+//! choice is in `decide`, the question to the quorum in `validate`, the wait in `waiting`, and the
+//! stages of one recovery in `led`. The ballot, its promises, and the way from stage to stage are
+//! here.
 //!
 //! A recovery ends in a [`Proposal`] at its own ballot, which it returns to its caller.
 
 mod decide;
 #[cfg(test)]
 mod decide_tests;
+mod led;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -19,69 +22,15 @@ use rand::RngExt;
 use super::early_commit::EarlyCommit;
 use super::instances::Proposal;
 use super::step::Step;
-use super::{Message, Phase, Record, Report, Standing};
+use super::{Interfering, Message, Phase, Record, Report};
 use crate::protocol::View;
 use crate::protocol::epaxos::Path;
-use crate::types::{
-    Ballot, Batch, Deps, Executed, InstanceId, ReplicaId, ReplicaSet, Time, Value, Written,
-};
+use crate::types::{Ballot, Deps, Executed, InstanceId, ReplicaId, Value, Written};
 
-use decide::{Choice, decide_recovery};
-use waiting::Waiters;
-
-/// A recovery led here, at one ballot.
-#[derive(Debug)]
-struct Recovery {
-    ballot: Ballot,
-    stage: Stage,
-    /// When to resend what was not answered.
-    send_again: Time,
-    /// When to give this ballot up and start again.
-    give_up: Time,
-    /// Until this time, wait for more than `n - f` promises.
-    hope_until: Time,
-}
-
-impl Recovery {
-    /// Whether it needs an answer from one of these. All members of a quorum have to answer
-    /// Validate, so if one fails, another quorum has to be found.
-    fn waits_for_any(&self, suspected: ReplicaSet) -> bool {
-        let Stage::Validating { candidate, answered, .. } = &self.stage else { return false };
-        candidate.quorum.iter().any(|r| suspected.contains(r) && !answered.contains(r))
-    }
-}
-
-/// How far a recovery is.
-#[derive(Debug)]
-enum Stage {
-    /// Counting promises.
-    Collecting { replies: BTreeMap<ReplicaId, Report> },
-    /// Asking what speaks against the fast path.
-    Validating {
-        candidate: Candidate,
-        answered: ReplicaSet,
-        interfering: BTreeMap<InstanceId, Standing>,
-    },
-    /// Waiting for the interfering instances to end.
-    Waiting {
-        candidate: Candidate,
-        /// Each interfering instance, and whether it turned out harmless.
-        pending: BTreeMap<InstanceId, bool>,
-        /// Those of them that may not even conflict (PROTOCOL.md §7).
-        unknown: BTreeSet<InstanceId>,
-    },
-    /// A value was proposed; its votes are counted in the instance.
-    Accepting { value: Value, deps: Deps },
-}
-
-/// The value that the fast path may have decided, and the quorum that was asked.
-#[derive(Clone, Debug)]
-struct Candidate {
-    batch: Arc<Batch>,
-    deps: Deps,
-    fast_votes: usize,
-    quorum: ReplicaSet,
-}
+use decide::{Candidate, Choice, Verdict, decide_recovery};
+use led::{Recovery, Stage};
+use validate::Validating;
+use waiting::{Outcome, Waiters, Waiting};
 
 /// The recoveries led here.
 ///
@@ -193,7 +142,7 @@ impl Recoveries {
                 replies.insert(from, report);
                 self.decide_collected(s, early, id)
             }
-            Stage::Waiting { candidate, .. } if !candidate.quorum.contains(from) => {
+            Stage::Waiting(waiting) if !waiting.candidate.quorum.contains(from) => {
                 self.decide_late(s, from, id, report)
             }
             _ => None,
@@ -267,6 +216,146 @@ impl Recoveries {
         }
     }
 
+    /// §5.4: asks the quorum.
+    fn start_validate(
+        &mut self,
+        s: &mut Step<'_>,
+        id: InstanceId,
+        candidate: Candidate,
+    ) -> Option<Proposal> {
+        if !s.cx.rules.fast_value_is_validated() {
+            return self.propose(s, id, Value::Batch(candidate.batch), candidate.deps);
+        }
+        let recovery = self.led.get_mut(&id)?;
+        recovery.send_again = s.view.now + s.cx.resend_after(s.view, 0);
+        let validating = Validating::new(candidate);
+        let written = s.store.instances.entry(id).written;
+        s.fx.send(written, validating.missing(), validating.question(id, recovery.ballot));
+        recovery.stage = Stage::Validating(validating);
+        None
+    }
+
+    /// §5.5: counts answers; every member of the quorum has to answer.
+    pub(super) fn on_validate_ok(
+        &mut self,
+        s: &mut Step<'_>,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        reported: &[Interfering],
+    ) -> Option<Proposal> {
+        let recovery = self.led.get_mut(&id).filter(|recovery| recovery.ballot == ballot)?;
+        let Stage::Validating(validating) = &mut recovery.stage else { return None };
+        let (verdict, interfering) = validating.count(s, id, from, reported)?;
+        let candidate = validating.candidate.clone();
+        match verdict {
+            Verdict::Clean => {
+                s.fx.hit(Path::ValidateClean);
+                self.propose(s, id, Value::Batch(candidate.batch), candidate.deps)
+            }
+            Verdict::Committed => {
+                s.fx.hit(Path::ValidateCommitted);
+                self.propose_nop(s, id)
+            }
+            Verdict::OwnerOutside => {
+                s.fx.hit(Path::ValidateOwnerOutside);
+                self.propose_nop(s, id)
+            }
+            Verdict::Wait => {
+                s.fx.hit(Path::Waiting);
+                self.start_waiting(s, id, Waiting::new(candidate, &interfering))
+            }
+        }
+    }
+
+    /// §5.5, last case.
+    fn start_waiting(
+        &mut self,
+        s: &mut Step<'_>,
+        id: InstanceId,
+        waiting: Waiting,
+    ) -> Option<Proposal> {
+        for other in waiting.others() {
+            self.waiters.add(id, other);
+            // The instance exists: this lets `watch` fetch its decision, or recover it.
+            s.store.see(other.replica, other.slot);
+        }
+        let recovery = self.led.get_mut(&id)?;
+        recovery.send_again = s.view.now + s.cx.resend_after(s.view, 0);
+        // Votes and decisions end a mutual wait; a higher ballot does not. So allow much time.
+        recovery.give_up = s.view.now + s.cx.timing().patience * 2;
+        s.fx.send(Written::default(), s.cx.all(), waiting.announcement(id));
+        recovery.stage = Stage::Waiting(waiting);
+        let proposal = self.examine(s, id);
+        if proposal.is_none() {
+            self.recover_interfering(s, id);
+        }
+        proposal
+    }
+
+    /// Starts a recovery of every instance waited for whose owner is suspected, unless one is
+    /// running.
+    fn recover_interfering(&mut self, s: &mut Step<'_>, id: InstanceId) {
+        let Some(recovery) = self.led.get(&id) else { return };
+        let Stage::Waiting(waiting) = &recovery.stage else { return };
+        let others: Vec<_> = waiting.others().collect();
+        for other in others {
+            let suspected = s.view.suspected.contains(other.replica);
+            let idle = !self.is_led(other) && !s.store.is_stale(other);
+            if suspected && idle && !s.store.instances.is_committed(other) {
+                let instance = s.store.instances.entry(other);
+                if instance.not_before <= s.view.now {
+                    self.start(s, other);
+                }
+            }
+        }
+    }
+
+    /// A recovery announces that it waits, with the number of fast votes it counted. Returns the
+    /// recoveries that wait for its instance; they must be re-examined.
+    pub(super) fn on_waiting(
+        &mut self,
+        s: &mut Step<'_>,
+        from: ReplicaId,
+        id: InstanceId,
+        fast_votes: usize,
+    ) -> BTreeSet<InstanceId> {
+        s.store.see(id.replica, id.slot);
+        if s.store.instances.is_committed(id) {
+            return BTreeSet::new();
+        }
+        leave_to_leader(s, from, id);
+        self.waiters.heard(id, fast_votes)
+    }
+
+    /// `id` is decided. Returns the recoveries that waited for it; they must be re-examined.
+    pub(super) fn waited_for(&mut self, id: InstanceId) -> BTreeSet<InstanceId> {
+        self.waiters.decided(id)
+    }
+
+    /// Examines all instances that a recovery waits for.
+    pub(super) fn examine(&mut self, s: &mut Step<'_>, id: InstanceId) -> Option<Proposal> {
+        let recovery = self.led.get_mut(&id)?;
+        let Stage::Waiting(waiting) = &mut recovery.stage else { return None };
+        match waiting.examine(s, id, &self.waiters) {
+            Outcome::Open => None,
+            Outcome::Forgotten => {
+                // New promises will tell.
+                recovery.give_up = s.view.now;
+                None
+            }
+            Outcome::Clean => {
+                s.fx.hit(Path::WaitingClean);
+                let Candidate { batch, deps, .. } = waiting.candidate.clone();
+                self.propose(s, id, Value::Batch(batch), deps)
+            }
+            Outcome::Against(path) => {
+                s.fx.hit(path);
+                self.propose_nop(s, id)
+            }
+        }
+    }
+
     /// Proposes `Nop` with no dependencies.
     fn propose_nop(&mut self, s: &Step<'_>, id: InstanceId) -> Option<Proposal> {
         self.propose(s, id, Value::Nop, Deps::none(s.cx.n()))
@@ -292,12 +381,7 @@ impl Recoveries {
 
     /// The recoveries that may need action now.
     pub(super) fn due(&self, view: &View) -> Vec<InstanceId> {
-        let now = view.now;
-        let is_due = |r: &Recovery| {
-            let due = r.send_again <= now || r.give_up <= now || r.hope_until <= now;
-            due || r.waits_for_any(view.suspected)
-        };
-        self.led.iter().filter(|(_, r)| is_due(r)).map(|(id, _)| *id).collect()
+        self.led.iter().filter(|(_, r)| r.is_due(view)).map(|(id, _)| *id).collect()
     }
 
     /// Restarts a recovery at a higher ballot if it takes too long; decides if it need not wait for
@@ -320,44 +404,25 @@ impl Recoveries {
 
     /// Resends what was not answered.
     pub(super) fn resend(&mut self, s: &mut Step<'_>, id: InstanceId) {
-        let resend = s.view.now + s.cx.resend_after(s.view, 1);
-        let all = s.cx.all();
-        let Some(recovery) = self.led.get_mut(&id) else { return };
-        if recovery.send_again > s.view.now {
-            return;
-        }
-        s.fx.hit(Path::Retransmit);
-        recovery.send_again = resend;
-        let ballot = recovery.ballot;
-        let Some(instance) = s.store.instances.get(id) else { return };
-        let written = instance.written;
-        let missing = |answered: ReplicaSet| {
-            all.iter().filter(|r| !answered.contains(*r)).collect::<ReplicaSet>()
-        };
-        match &recovery.stage {
-            Stage::Collecting { replies } => {
-                let answered = replies.keys().copied().collect();
-                s.fx.send(written, missing(answered), Message::Recover { id, ballot });
-            }
-            Stage::Validating { candidate, answered, .. } => {
-                let Candidate { batch, deps, .. } = candidate.clone();
-                let to = missing(*answered);
-                let to = to.iter().filter(|r| candidate.quorum.contains(*r)).collect();
-                s.fx.send(written, to, Message::Validate { id, ballot, batch, deps });
-            }
-            Stage::Waiting { candidate, .. } => {
-                let fast_votes = small(candidate.fast_votes);
-                s.fx.send(Written::default(), all, Message::Waiting { id, fast_votes });
-                s.fx.send(written, missing(candidate.quorum), Message::Recover { id, ballot });
-            }
-            Stage::Accepting { value, deps } => {
-                let mut to = missing(instance.votes.1);
-                to.remove(s.cx.me());
-                let (value, deps) = (value.clone(), deps.clone());
-                s.fx.send(written, to, Message::Accept { id, ballot, value, deps });
-            }
+        if let Some(recovery) = self.led.get_mut(&id) {
+            recovery.resend(s, id);
         }
     }
+}
+
+/// The leader of a recovery announces that it waits, perhaps for long. A higher ballot would wait
+/// for the same instances, so this replica leaves the leader time for two more announcements. It
+/// does not if the leader is suspected: a leader that sends but receives nothing would wait for
+/// ever.
+fn leave_to_leader(s: &mut Step<'_>, from: ReplicaId, id: InstanceId) {
+    let Some(instance) = s.store.instances.get(id) else { return };
+    let (ballot, attempts) = (instance.ballot, instance.attempts);
+    let leads = !ballot.is_owner() && ballot.leader(id.replica) == from;
+    if !leads || from == s.cx.me() || s.view.suspected.contains(from) {
+        return;
+    }
+    let pause = s.cx.resend_after(s.view, 1) * 2 + back_off(s, attempts);
+    s.store.instances.entry(id).not_before = s.view.now + pause;
 }
 
 /// How long to leave an instance alone after the `attempts`-th attempt. Random and growing, so that
@@ -368,88 +433,4 @@ fn back_off(s: &mut Step<'_>, attempts: u32) -> Duration {
     let base = s.cx.timing().retransmit * 2 + trip * 4;
     let longest = base * (1 << attempts.min(3));
     base + longest.mul_f64(s.rng.random::<f64>())
-}
-
-/// A number of votes, as messages encode it.
-fn small(votes: usize) -> u8 {
-    u8::try_from(votes).expect("there are fewer replicas than 256")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::epaxos::step::Alone;
-    use crate::types::Optimisations;
-
-    fn replica(number: u8) -> ReplicaId {
-        ReplicaId::new(number).expect("a number")
-    }
-
-    /// Replica 1 of three recovers an instance of replica 3.
-    fn started() -> (Alone, Recoveries, InstanceId, Ballot) {
-        let (mut alone, mut recoveries) =
-            (Alone::new(3, Optimisations::NONE), Recoveries::default());
-        let id = InstanceId::new(replica(3), 1);
-        recoveries.start(&mut alone.step(), id);
-        let ballot = recoveries.ballot_of(id).expect("it was started");
-        (alone, recoveries, id, ballot)
-    }
-
-    fn promise(
-        alone: &mut Alone,
-        recoveries: &mut Recoveries,
-        id: InstanceId,
-        from: u8,
-        ballot: Ballot,
-    ) -> Option<Proposal> {
-        let (accepted, value, initial) = (Ballot::OWNER, None, None);
-        let report = Report { phase: Phase::Initial, accepted, value, initial };
-        recoveries.on_recover_ok(
-            &mut alone.step(),
-            &EarlyCommit::new(),
-            replica(from),
-            id,
-            ballot,
-            report,
-        )
-    }
-
-    #[test]
-    fn a_quorum_that_knows_nothing_makes_it_a_nop_at_the_ballot_asked_for() {
-        let (mut alone, mut recoveries, id, ballot) = started();
-        let asked = alone.said();
-        assert_eq!(asked, [(vec![1, 2, 3], Message::Recover { id, ballot })]);
-        assert!(promise(&mut alone, &mut recoveries, id, 1, ballot).is_none(), "no quorum yet");
-        assert!(promise(&mut alone, &mut recoveries, id, 1, ballot).is_none(), "counted once");
-        let below = Ballot::OWNER;
-        assert!(promise(&mut alone, &mut recoveries, id, 2, below).is_none(), "another ballot");
-        let proposal = promise(&mut alone, &mut recoveries, id, 2, ballot).expect("a quorum");
-        assert_eq!((proposal.ballot, proposal.value), (ballot, Value::Nop));
-        assert!(promise(&mut alone, &mut recoveries, id, 3, ballot).is_none(), "it has proposed");
-    }
-
-    #[test]
-    fn a_higher_ballot_ends_it_and_a_lower_one_does_not() {
-        let (mut alone, mut recoveries, id, ballot) = started();
-        recoveries.yield_to(&mut alone.step(), &EarlyCommit::new(), id, ballot);
-        assert!(recoveries.is_led(id), "its own ballot");
-        let higher = ballot.next_for(replica(2));
-        recoveries.yield_to(&mut alone.step(), &EarlyCommit::new(), id, higher);
-        assert!(!recoveries.is_led(id));
-        let instance = alone.core.store.instances.get(id).expect("it was recovered");
-        assert!(instance.not_before > alone.view.now, "the other one gets time");
-        assert!(promise(&mut alone, &mut recoveries, id, 2, ballot).is_none());
-    }
-
-    #[test]
-    fn what_takes_too_long_begins_again_above_its_ballot() {
-        let (mut alone, mut recoveries, id, ballot) = started();
-        assert!(recoveries.due(&alone.view).contains(&id), "a first attempt hopes for nothing");
-        assert!(recoveries.drive(&mut alone.step(), &EarlyCommit::new(), id).is_none());
-        assert_eq!(recoveries.ballot_of(id), Some(ballot), "it has its time");
-        alone.view.now = alone.view.now + Duration::from_secs(60);
-        assert_eq!(recoveries.due(&alone.view), [id]);
-        assert!(recoveries.drive(&mut alone.step(), &EarlyCommit::new(), id).is_none());
-        assert!(recoveries.ballot_of(id).is_some_and(|again| again > ballot));
-    }
 }

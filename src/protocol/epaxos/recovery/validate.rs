@@ -4,54 +4,44 @@
 
 use std::collections::BTreeMap;
 
-use super::decide::{Verdict, decide_validation, speaks_against};
-use super::{Candidate, Recoveries, Stage};
-use crate::protocol::epaxos::instances::Proposal;
+use super::decide::{Candidate, Verdict, decide_validation, speaks_against};
 use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Interfering, Message, Path, Standing};
-use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet, Value};
+use crate::types::{Ballot, Batch, InstanceId, ReplicaId, ReplicaSet};
 
-impl Recoveries {
-    /// §5.4: asks the quorum.
-    pub(super) fn start_validate(
-        &mut self,
-        s: &mut Step<'_>,
-        id: InstanceId,
-        candidate: Candidate,
-    ) -> Option<Proposal> {
-        if !s.cx.rules.fast_value_is_validated() {
-            return self.propose(s, id, Value::Batch(candidate.batch), candidate.deps);
-        }
-        let recovery = self.led.get_mut(&id)?;
-        let ballot = recovery.ballot;
-        recovery.send_again = s.view.now + s.cx.resend_after(s.view, 0);
-        let Candidate { batch, deps, quorum, .. } = candidate.clone();
-        recovery.stage = Stage::Validating {
-            candidate,
-            answered: ReplicaSet::EMPTY,
-            interfering: BTreeMap::new(),
-        };
-        let written = s.store.instances.entry(id).written;
-        s.fx.send(written, quorum, Message::Validate { id, ballot, batch, deps });
-        None
+/// A question to the quorum that is under way.
+#[derive(Debug)]
+pub(super) struct Validating {
+    pub(super) candidate: Candidate,
+    answered: ReplicaSet,
+    interfering: BTreeMap<InstanceId, Standing>,
+}
+
+impl Validating {
+    pub(super) fn new(candidate: Candidate) -> Validating {
+        Validating { candidate, answered: ReplicaSet::EMPTY, interfering: BTreeMap::new() }
     }
 
-    /// §5.5: counts answers; every member of the quorum has to answer.
-    pub(crate) fn on_validate_ok(
+    /// §5.4: the question.
+    pub(super) fn question(&self, id: InstanceId, ballot: Ballot) -> Message {
+        let Candidate { batch, deps, .. } = self.candidate.clone();
+        Message::Validate { id, ballot, batch, deps }
+    }
+
+    /// The members of the quorum that have not answered.
+    pub(super) fn missing(&self) -> ReplicaSet {
+        self.candidate.quorum.iter().filter(|r| !self.answered.contains(*r)).collect()
+    }
+
+    /// §5.5: counts an answer. The last one decides, with all that interferes.
+    pub(super) fn count(
         &mut self,
         s: &mut Step<'_>,
-        from: ReplicaId,
         id: InstanceId,
-        ballot: Ballot,
+        from: ReplicaId,
         reported: &[Interfering],
-    ) -> Option<Proposal> {
-        let recovery = self.led.get_mut(&id)?;
-        if recovery.ballot != ballot {
-            return None;
-        }
-        let Stage::Validating { candidate, answered, interfering } = &mut recovery.stage else {
-            return None;
-        };
+    ) -> Option<(Verdict, BTreeMap<InstanceId, Standing>)> {
+        let Validating { candidate, answered, interfering } = self;
         if !candidate.quorum.contains(from) || !answered.insert(from) {
             return None;
         }
@@ -62,28 +52,12 @@ impl Recoveries {
         if answered.len() < candidate.quorum.len() {
             return None;
         }
-        let (candidate, mut interfering) = (candidate.clone(), std::mem::take(interfering));
+        let mut interfering = std::mem::take(interfering);
         judge_dropped(s, &candidate.batch, &mut interfering);
         judge_unknown(s, id, &candidate.batch, &mut interfering);
-        let Candidate { quorum, fast_votes, .. } = candidate;
-        match decide_validation(s.cx.quorums(), quorum, fast_votes, &interfering) {
-            Verdict::Clean => {
-                s.fx.hit(Path::ValidateClean);
-                self.propose(s, id, Value::Batch(candidate.batch), candidate.deps)
-            }
-            Verdict::Committed => {
-                s.fx.hit(Path::ValidateCommitted);
-                self.propose_nop(s, id)
-            }
-            Verdict::OwnerOutside => {
-                s.fx.hit(Path::ValidateOwnerOutside);
-                self.propose_nop(s, id)
-            }
-            Verdict::Wait => {
-                s.fx.hit(Path::Waiting);
-                self.start_waiting(s, id, candidate, &interfering)
-            }
-        }
+        let Candidate { quorum, fast_votes, .. } = *candidate;
+        let verdict = decide_validation(s.cx.quorums(), quorum, fast_votes, &interfering);
+        Some((verdict, interfering))
     }
 }
 

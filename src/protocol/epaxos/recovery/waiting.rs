@@ -4,12 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::{must_yield, speaks_against};
-use super::{Candidate, Recoveries, Stage, back_off, small};
-use crate::protocol::epaxos::instances::Proposal;
+use super::decide::{Candidate, must_yield, speaks_against};
 use crate::protocol::epaxos::step::Step;
 use crate::protocol::epaxos::{Message, Path, Standing};
-use crate::types::{Executed, InstanceId, ReplicaId, Value, Written};
+use crate::types::{Executed, InstanceId};
 
 /// Which recovery waits for which instances, and what waiting recoveries have announced.
 ///
@@ -24,6 +22,24 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    /// The recovery of `id` waits for `other`.
+    pub(super) fn add(&mut self, id: InstanceId, other: InstanceId) {
+        self.waiting.entry(other).or_default().insert(id);
+    }
+
+    /// A recovery of `id` announced its fast votes. Returns the recoveries that wait for `id`.
+    pub(super) fn heard(&mut self, id: InstanceId, fast_votes: usize) -> BTreeSet<InstanceId> {
+        let heard = self.heard.entry(id).or_default();
+        *heard = (*heard).max(fast_votes);
+        self.waiting.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// `id` is decided. Returns the recoveries that waited for it.
+    pub(super) fn decided(&mut self, id: InstanceId) -> BTreeSet<InstanceId> {
+        self.heard.remove(&id);
+        self.waiting.remove(&id).unwrap_or_default()
+    }
+
     /// Ends all waits. Announcements about decided instances no longer matter.
     pub(super) fn stop_all(&mut self, decided: &Executed) {
         self.waiting.clear();
@@ -39,140 +55,69 @@ impl Waiters {
     }
 }
 
-impl Recoveries {
-    /// §5.5, last case.
-    pub(super) fn start_waiting(
-        &mut self,
-        s: &mut Step<'_>,
-        id: InstanceId,
-        candidate: Candidate,
-        interfering: &BTreeMap<InstanceId, Standing>,
-    ) -> Option<Proposal> {
-        let fast_votes = small(candidate.fast_votes);
-        let pending: BTreeMap<_, _> = interfering.keys().map(|other| (*other, false)).collect();
-        let unknown = interfering.iter().filter(|(_, standing)| **standing == Standing::Unknown);
-        let unknown = unknown.map(|(other, _)| *other).collect();
-        for other in pending.keys() {
-            self.waiters.waiting.entry(*other).or_default().insert(id);
-            // The instance exists: this lets `watch` fetch its decision, or recover it.
-            s.store.see(other.replica, other.slot);
-        }
-        let recovery = self.led.get_mut(&id)?;
-        recovery.stage = Stage::Waiting { candidate, pending, unknown };
-        recovery.send_again = s.view.now + s.cx.resend_after(s.view, 0);
-        // Votes and decisions end a mutual wait; a higher ballot does not. So allow much time.
-        recovery.give_up = s.view.now + s.cx.timing().patience * 2;
-        s.fx.send(Written::default(), s.cx.all(), Message::Waiting { id, fast_votes });
-        let proposal = self.examine(s, id);
-        if proposal.is_none() {
-            self.recover_interfering(s, id);
-        }
-        proposal
-    }
-
-    /// Starts a recovery of every instance waited for whose owner is suspected, unless one is
-    /// running.
-    fn recover_interfering(&mut self, s: &mut Step<'_>, id: InstanceId) {
-        let Some(recovery) = self.led.get(&id) else { return };
-        let Stage::Waiting { pending, .. } = &recovery.stage else { return };
-        let others: Vec<_> = pending.keys().copied().collect();
-        for other in others {
-            let suspected = s.view.suspected.contains(other.replica);
-            let idle = !self.is_led(other) && !s.store.is_stale(other);
-            if suspected && idle && !s.store.instances.is_committed(other) {
-                let instance = s.store.instances.entry(other);
-                if instance.not_before <= s.view.now {
-                    self.start(s, other);
-                }
-            }
-        }
-    }
-
-    /// A recovery announces that it waits, with the number of fast votes it counted. Returns the
-    /// recoveries that wait for its instance; they must be re-examined.
-    pub(crate) fn on_waiting(
-        &mut self,
-        s: &mut Step<'_>,
-        from: ReplicaId,
-        id: InstanceId,
-        fast_votes: usize,
-    ) -> BTreeSet<InstanceId> {
-        s.store.see(id.replica, id.slot);
-        if s.store.instances.is_committed(id) {
-            return BTreeSet::new();
-        }
-        leave_to_leader(s, from, id);
-        let heard = self.waiters.heard.entry(id).or_default();
-        *heard = (*heard).max(fast_votes);
-        self.waiters.waiting.get(&id).cloned().unwrap_or_default()
-    }
-
-    /// `id` is decided. Returns the recoveries that waited for it; they must be re-examined.
-    pub(crate) fn waited_for(&mut self, id: InstanceId) -> BTreeSet<InstanceId> {
-        self.waiters.heard.remove(&id);
-        self.waiters.waiting.remove(&id).unwrap_or_default()
-    }
-
-    /// Examines all instances that a recovery waits for.
-    pub(crate) fn examine(&mut self, s: &mut Step<'_>, id: InstanceId) -> Option<Proposal> {
-        let recovery = self.led.get_mut(&id)?;
-        let Stage::Waiting { candidate, pending, unknown } = &mut recovery.stage else {
-            return None;
-        };
-        let mut outcome = Outcome::Clean;
-        for (other, harmless) in pending.iter_mut().filter(|(_, harmless)| !**harmless) {
-            let heard = self.waiters.heard.get(other).copied().unwrap_or(0);
-            match look_at(s, id, candidate, *other, unknown.contains(other), heard) {
-                Seen::Harmless => *harmless = true,
-                Seen::Open => outcome = Outcome::Open,
-                Seen::Forgotten => {
-                    // New promises will tell.
-                    outcome = Outcome::Open;
-                    recovery.give_up = s.view.now;
-                    break;
-                }
-                Seen::Against(path) => {
-                    outcome = Outcome::Against(path);
-                    break;
-                }
-            }
-        }
-        match outcome {
-            Outcome::Open => None,
-            Outcome::Clean => {
-                s.fx.hit(Path::WaitingClean);
-                let (value, deps) = (Value::Batch(candidate.batch.clone()), candidate.deps.clone());
-                self.propose(s, id, value, deps)
-            }
-            Outcome::Against(path) => {
-                s.fx.hit(path);
-                self.propose_nop(s, id)
-            }
-        }
-    }
+/// A recovery that waits for the interfering instances to end.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) candidate: Candidate,
+    /// Each interfering instance, and whether it turned out harmless.
+    pending: BTreeMap<InstanceId, bool>,
+    /// Those of them that may not even conflict (PROTOCOL.md §7).
+    unknown: BTreeSet<InstanceId>,
 }
 
-/// The leader of a recovery announces that it waits, perhaps for long. A higher ballot would wait
-/// for the same instances, so this replica leaves the leader time for two more announcements. It
-/// does not if the leader is suspected: a leader that sends but receives nothing would wait for
-/// ever.
-fn leave_to_leader(s: &mut Step<'_>, from: ReplicaId, id: InstanceId) {
-    let Some(instance) = s.store.instances.get(id) else { return };
-    let (ballot, attempts) = (instance.ballot, instance.attempts);
-    let leads = !ballot.is_owner() && ballot.leader(id.replica) == from;
-    if !leads || from == s.cx.me() || s.view.suspected.contains(from) {
-        return;
+impl Waiting {
+    pub(super) fn new(
+        candidate: Candidate,
+        interfering: &BTreeMap<InstanceId, Standing>,
+    ) -> Waiting {
+        let unknown = interfering.iter().filter(|(_, standing)| **standing == Standing::Unknown);
+        let unknown = unknown.map(|(other, _)| *other).collect();
+        let pending = interfering.keys().map(|other| (*other, false)).collect();
+        Waiting { candidate, pending, unknown }
     }
-    let pause = s.cx.resend_after(s.view, 1) * 2 + back_off(s, attempts);
-    s.store.instances.entry(id).not_before = s.view.now + pause;
+
+    /// The instances that it waits for.
+    pub(super) fn others(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        self.pending.keys().copied()
+    }
+
+    /// Says to all that the recovery of `id` waits.
+    pub(super) fn announcement(&self, id: InstanceId) -> Message {
+        let fast_votes = self.candidate.fast_votes;
+        let fast_votes = u8::try_from(fast_votes).expect("there are fewer replicas than 256");
+        Message::Waiting { id, fast_votes }
+    }
+
+    /// Examines all instances that the recovery of `id` waits for.
+    pub(super) fn examine(
+        &mut self,
+        s: &mut Step<'_>,
+        id: InstanceId,
+        waiters: &Waiters,
+    ) -> Outcome {
+        let mut outcome = Outcome::Clean;
+        for (other, harmless) in self.pending.iter_mut().filter(|(_, harmless)| !**harmless) {
+            let unknown = self.unknown.contains(other);
+            let heard = waiters.heard.get(other).copied().unwrap_or(0);
+            match look_at(s, id, &self.candidate, *other, unknown, heard) {
+                Seen::Harmless => *harmless = true,
+                Seen::Open => outcome = Outcome::Open,
+                Seen::Forgotten => return Outcome::Forgotten,
+                Seen::Against(path) => return Outcome::Against(path),
+            }
+        }
+        outcome
+    }
 }
 
 /// The result of examining all instances that a recovery waits for.
-enum Outcome {
+pub(super) enum Outcome {
     /// None of them speaks against the fast path.
     Clean,
     /// At least one is still open.
     Open,
+    /// This replica has forgotten how one of them ended.
+    Forgotten,
     /// The fast path did not succeed.
     Against(Path),
 }
