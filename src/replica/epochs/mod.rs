@@ -28,6 +28,7 @@ mod removed;
 mod restart;
 mod rules;
 mod status;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +41,7 @@ pub use self::status::Role;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::transfer::{Server, Wishes};
-use super::{Checkpoint, Core, Limits, Memory, Rejection};
+use super::{Checkpoint, Core, Limits, Memory};
 use crate::protocol::{Paths, Protocol};
 use crate::types::{
     ClientId, Command, Durable, Executed, Known, LogPosition, MemberId, Membership, Quorums,
@@ -291,84 +292,6 @@ impl<P: Protocol> Epochs<P> {
         Checkpoint { position: self.end, executed, shared, own: Vec::new() }
     }
 
-    /// Takes one step over all `inputs`, as [`Core::step`].
-    pub fn step(
-        &mut self,
-        now: Time,
-        inputs: impl IntoIterator<Item = Input<P::Message>>,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
-        (self.now, self.resumed) = (now, true);
-        let mut ours = Vec::new();
-        for input in inputs {
-            match input {
-                Input::Core(super::Input::Propose(command)) => {
-                    self.on_propose(command, &mut ours, out);
-                }
-                Input::Core(super::Input::Durable(durable)) => {
-                    self.durable = durable;
-                    ours.push(super::Input::Durable(durable));
-                }
-                Input::Core(super::Input::Tick) => ours.push(super::Input::Tick),
-                Input::Core(other) => {
-                    panic!("a position means nothing without an epoch: {other:?}")
-                }
-                Input::Heard { peer, known } => self.on_heard(peer, known, &mut ours),
-                Input::SentLarge(to) => ours.push(super::Input::SentLarge(self.positions(&to))),
-                Input::Saved { epoch, own } => self.on_saved(epoch, own, &mut ours, out),
-                Input::Read { epoch, read, bytes } => {
-                    self.on_read(epoch, read, bytes, &mut ours);
-                }
-                Input::Peer { from, epoch, message } => {
-                    self.on_peer(from, epoch, message, &mut ours, out);
-                }
-            }
-        }
-        self.begin_if_durable(out);
-        self.run(ours, out);
-        self.end_epoch(out);
-        self.run_later(out);
-        self.announce(out);
-        self.serve(out);
-    }
-
-    /// A client of this replica wants a command executed. In which epoch it will be proposed, and
-    /// so who answers it, is known here alone.
-    fn on_propose(
-        &mut self,
-        command: Command,
-        ours: &mut Vec<super::Input<P::Message>>,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
-        if command.request.client == ClientId::MEMBERS && !self.may_change(&command, out) {
-            return;
-        }
-        match &mut self.stage {
-            Stage::Member(core) | Stage::Starting(Starting { core, .. }) => {
-                let origin = core.me();
-                ours.push(super::Input::Propose(Command { origin, ..command }));
-            }
-            Stage::Stranger => out.rejected.push((command.request, Rejection::NoQuorum)),
-            Stage::Removed(_) => out.removed.push(command.request),
-        }
-    }
-
-    /// Steps the present core.
-    fn run(
-        &mut self,
-        inputs: Vec<super::Input<P::Message>>,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
-        let now = self.now;
-        let mut inner = super::Output::default();
-        match &mut self.stage {
-            Stage::Member(core) => core.step(now, inputs, &mut inner),
-            Stage::Starting(Starting { core, .. }) => core.wait_with(inputs, &mut inner),
-            Stage::Removed(_) | Stage::Stranger => return,
-        }
-        self.put_out(inner, out);
-    }
-
     /// Puts out what the present core has put out.
     fn put_out(
         &mut self,
@@ -385,51 +308,6 @@ impl<P: Protocol> Epochs<P> {
         }
         let fetches = self.later.as_ref().is_some_and(|later| later.core.is_some());
         out.take(list, inner, core.is_joining(), fetches, None);
-    }
-
-    fn on_saved(
-        &mut self,
-        epoch: u32,
-        own: super::OwnSnapshot,
-        ours: &mut Vec<super::Input<P::Message>>,
-        out: &mut Output<P::Message, P::Record>,
-    ) {
-        let present = self.epoch() == Some(epoch);
-        match &mut self.stage {
-            Stage::Member(core) if present => {
-                let joins = core.note_joined(&own.executed);
-                ours.push(super::Input::Snapshot(own));
-                if joins {
-                    self.join(out);
-                }
-            }
-            Stage::Starting(_) if present => ours.push(super::Input::Snapshot(own)),
-            Stage::Removed(last) if last.next.epoch() == epoch => {
-                last.is_saved = true;
-                last.server.on_own(&own, self.now, &mut last.wishes);
-            }
-            // Of an epoch that is over.
-            _ => {}
-        }
-    }
-
-    fn on_read(
-        &mut self,
-        epoch: u32,
-        read: super::SnapshotRead,
-        bytes: Option<bytes::Bytes>,
-        ours: &mut Vec<super::Input<P::Message>>,
-    ) {
-        let present = self.epoch() == Some(epoch);
-        match &mut self.stage {
-            Stage::Removed(last) if last.next.epoch() == epoch => {
-                last.server.on_read(read, bytes, &mut last.wishes);
-            }
-            Stage::Member(_) if present => {
-                ours.push(super::Input::SnapshotRead { read, bytes });
-            }
-            _ => {}
-        }
     }
 }
 
