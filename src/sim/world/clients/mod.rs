@@ -10,11 +10,11 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::machine::{Kv, KvCommand, KvOutput, StateMachine as _, decode, encode};
 use crate::sim::checks::{Content, content};
-use crate::sim::history::{Answer, Call, Operation, Outcome};
 use crate::sim::plan::{Plan, Stream, Workload, stream};
 use crate::sim::report::{Counter, Counters};
 use crate::types::{ClientId, Command, Era, Footprint, ReplicaId, RequestId, Time};
 
+mod told;
 mod twins;
 
 /// A client's command and the replica that it is sent to.
@@ -261,7 +261,8 @@ impl Clients {
         entry.asked = if asks.len() > 1 { 2 } else { 1 };
         if self.twin_rng.random_range(0..256) < u32::from(self.workload.twins) {
             counters.hit(Counter::Twin);
-            asks.push(self.twin(index, sequence, now));
+            let twin = self.twin(&asks[0].1, now);
+            asks.push(twin);
         }
         asks
     }
@@ -337,6 +338,14 @@ impl Clients {
         self.answered += 1;
         self.log[pending.entry].answer = Some((now, output));
         true
+    }
+
+    /// Whether a command's result may be given to the client waiting under that id; not if it waits
+    /// for another command.
+    pub(in crate::sim) fn may_hear(&self, request: RequestId, payload: &Bytes) -> bool {
+        let client = &self.clients[Clients::of(request.client)];
+        let pending = client.pending.get(&request.sequence);
+        client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
     }
 
     /// Whether a client still waits for this request.
@@ -431,53 +440,6 @@ impl Clients {
             self.rng.random_range(0..keys.min(2))
         } else {
             self.rng.random_range(0..keys)
-        }
-    }
-
-    /// What clients asked and were told, key by key.
-    pub(in crate::sim) fn history(&self) -> Vec<Operation> {
-        let mut history = Vec::with_capacity(self.log.len());
-        for (number, entry) in self.log.iter().enumerate() {
-            for (key, call, answer) in parts(entry) {
-                history.push(Operation {
-                    client: number as u64,
-                    key,
-                    call,
-                    called: entry.called.as_nanos(),
-                    returned: entry.answer.as_ref().map(|(at, _)| at.as_nanos()),
-                    outcome: if entry.failed {
-                        Outcome::Fail
-                    } else {
-                        answer.map_or(Outcome::Info, Outcome::Ok)
-                    },
-                });
-            }
-        }
-        history
-    }
-}
-
-/// A command of several keys as one command per key; what is true of it is true of these, too.
-fn parts(entry: &Entry) -> Vec<(Bytes, Call, Option<Answer>)> {
-    let output = entry.answer.as_ref().map(|(_, output)| output);
-    match &entry.command {
-        KvCommand::GetMany { keys } => {
-            let values = match output {
-                Some(KvOutput::Values(values)) => Some(values),
-                _ => None,
-            };
-            let answer = |at: usize| values.map(|it| Answer::Value(it[at].clone()));
-            keys.iter().enumerate().map(|(at, it)| (it.clone(), Call::Get, answer(at))).collect()
-        }
-        KvCommand::PutMany { entries } => entries
-            .iter()
-            .map(|(key, value)| {
-                (key.clone(), Call::Put(value.clone()), output.map(|_| Answer::Done))
-            })
-            .collect(),
-        single => {
-            let (key, call) = Call::of(single).expect("a command of one key");
-            vec![(key, call, output.cloned().and_then(Answer::of))]
         }
     }
 }

@@ -2,13 +2,12 @@
 //! replica. Its result must be the same at all replicas and must not affect the first. So answers
 //! and refusals are identified by content.
 
-use bytes::Bytes;
 use rand::RngExt;
 
 use super::{Ask, Clients, Entry, key, value};
 use crate::machine::{Kv, KvCommand, StateMachine as _, encode};
 use crate::sim::checks::{Content, content};
-use crate::types::{ReplicaId, RequestId, Time};
+use crate::types::{Command, ReplicaId, RequestId, Time};
 
 impl Entry {
     pub(super) fn content(&self) -> Content {
@@ -18,19 +17,22 @@ impl Entry {
 }
 
 impl Clients {
-    /// Another command under the same id. No client waits for it.
-    pub(super) fn twin(&mut self, index: usize, sequence: u64, now: Time) -> Ask {
+    /// Another command under the id of `first`. No client waits for it.
+    pub(super) fn twin(&mut self, first: &Command, now: Time) -> Ask {
         let at = key(self.twin_rng.random_range(0..self.workload.keys));
-        let session = self.clients[index].session;
+        let RequestId { client, sequence } = first.request;
         let command = match self.twin_rng.random_range(0..4) {
             0 => KvCommand::Get { key: at },
             1 => KvCommand::Del { key: at },
-            _ => KvCommand::Put { key: at, value: value(session, sequence, 9) },
+            _ => KvCommand::Put { key: at, value: value(client, sequence, 9) },
         };
         let to = ReplicaId::from_index(self.twin_rng.random_range(0..self.n));
-        let (_, mut sent) = self.ask(index, sequence, to);
-        sent.footprint = Kv::footprint(&command);
-        sent.payload = encode(&command).expect("keys and values have an encoding");
+        let sent = Command {
+            origin: to,
+            footprint: Kv::footprint(&command),
+            payload: encode(&command).expect("keys and values have an encoding"),
+            ..first.clone()
+        };
         self.log.push(Entry {
             request: sent.request,
             command,
@@ -41,14 +43,6 @@ impl Clients {
             failed: false,
         });
         (to, sent)
-    }
-
-    /// Whether a command's result may be given to the client waiting under that id; not if it waits
-    /// for another command.
-    pub(in crate::sim) fn may_hear(&self, request: RequestId, payload: &Bytes) -> bool {
-        let client = &self.clients[Clients::of(request.client)];
-        let pending = client.pending.get(&request.sequence);
-        client.session != request.client || pending.is_none_or(|it| it.payload == *payload)
     }
 
     /// The contents of commands that had no effect.
