@@ -4,24 +4,24 @@ mod answers;
 mod calm;
 mod clients;
 mod machines;
+mod post;
+mod schedule;
 #[cfg(test)]
 mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
 
-use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::tally::Tally;
 use crate::machine::{Applier, Kv, Outcome};
 use crate::protocol::Protocol;
+use crate::replica::SnapshotId;
+use crate::replica::epochs::Message;
 #[cfg(test)]
 use crate::replica::epochs::Plant;
-use crate::replica::epochs::{Input, Message};
-use crate::replica::{Input as CoreInput, SnapshotId};
 use crate::sim::history::Recorder;
 use crate::types::{
     Known, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId, Retention,
@@ -30,8 +30,6 @@ use crate::types::{
 use answers::Asking;
 use machines::{Host, Saved};
 
-/// The driver's actions in one schedule.
-const STEPS: usize = 1200;
 /// The most members at a time.
 const MOST: usize = 5;
 
@@ -164,175 +162,6 @@ impl<P: Protocol> World<P> {
             optimisations: self.optimisations,
             retention: self.retention,
             leases: true,
-        }
-    }
-
-    /// Runs the schedule to its end.
-    ///
-    /// # Errors
-    /// What promise was broken.
-    pub(super) fn judge(mut self) -> Result<Tally, String> {
-        self.start_all();
-        self.rough = true;
-        for _ in 0..STEPS {
-            self.act()?;
-        }
-        self.rough = false;
-        self.calm_down()?;
-        self.tally.changes = self.begun.len() - 1;
-        self.tally.answered = self.answered.len();
-        Ok(self.tally)
-    }
-
-    fn start_all(&mut self) {
-        let first = self.first.clone();
-        for member in first.members() {
-            self.add_host(machine_of(member), member.id, Some(first.clone()));
-        }
-    }
-
-    fn anyone(&mut self) -> Machine {
-        let ids: Vec<Machine> = self.hosts.keys().copied().collect();
-        *ids.choose(&mut self.rng).expect("there is one")
-    }
-
-    fn act(&mut self) -> Result<(), String> {
-        let at = self.anyone();
-        match self.rng.random_range(0..1000) {
-            0..400 => self.deliver(),
-            400..640 => self.tick(at),
-            640..740 => self.request(at),
-            740..765 => self.change(at),
-            765..785 => self.fail(at),
-            785..815 => self.boot(at),
-            815..845 => {
-                let host = self.hosts.get_mut(&at).expect("it is there");
-                host.stalled = !host.stalled;
-                self.write_out(at)
-            }
-            845..870 => self.save(at),
-            870..885 => {
-                if !self.away.remove(&at) {
-                    self.away.insert(at);
-                }
-                Ok(())
-            }
-            885..887 => {
-                self.lose_machine(at);
-                Ok(())
-            }
-            887..895 => self.drop_some(),
-            895..900 => self.deliver_late(),
-            _ => self.pass(),
-        }
-    }
-
-    /// Time passes, and most of what is on its way arrives.
-    fn pass(&mut self) -> Result<(), String> {
-        for _ in 0..self.rng.random_range(1..40) {
-            let ids: Vec<Machine> = self.hosts.keys().copied().collect();
-            self.now = self.now + Duration::from_millis(50);
-            for at in ids {
-                self.feed(at, vec![Input::Core(CoreInput::Tick)])?;
-            }
-            for _ in 0..self.post.len() {
-                self.deliver()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self, at: Machine) -> Result<(), String> {
-        self.now = self.now + Duration::from_millis(20);
-        self.feed(at, vec![Input::Core(CoreInput::Tick)])
-    }
-
-    fn drop_some(&mut self) -> Result<(), String> {
-        let rng = &mut self.rng;
-        self.post.retain(|_| rng.random_range(0..4) > 0);
-        Ok(())
-    }
-
-    fn deliver(&mut self) -> Result<(), String> {
-        if self.post.is_empty() {
-            return Ok(());
-        }
-        // Mostly in order.
-        let most = if self.rng.random_range(0..8) == 0 { self.post.len() } else { 1 };
-        let letter = self.post.remove(self.rng.random_range(0..most));
-        if self.away.contains(&letter.known.directory) {
-            return Ok(());
-        }
-        match self.rng.random_range(0..64) {
-            0 => self.post.push(letter.clone()),
-            1 => self.late.push(letter.clone()),
-            2 => {
-                self.late.push(letter);
-                return Ok(());
-            }
-            _ => {}
-        }
-        self.arrive(letter)
-    }
-
-    /// A frame of long ago arrives, perhaps of an epoch before.
-    fn deliver_late(&mut self) -> Result<(), String> {
-        if self.late.is_empty() {
-            return Ok(());
-        }
-        let letter = self.late.swap_remove(self.rng.random_range(0..self.late.len()));
-        self.arrive(letter)
-    }
-
-    fn arrive(&mut self, letter: Letter<P::Message>) -> Result<(), String> {
-        let Letter { from, known, to, epoch, message } = letter;
-        let is_there =
-            |(at, host): &(&Machine, &Host<P>)| host.number == to && !self.away.contains(*at);
-        let there: Vec<Machine> = self.hosts.iter().filter(is_there).map(|it| *it.0).collect();
-        for at in there {
-            self.note_heard(at, from, known)?;
-            let message = self.decoded(at, epoch, &message);
-            self.feed(at, vec![Input::Peer { from, epoch, message }])?;
-        }
-        Ok(())
-    }
-
-    /// What a replica can decode of a frame: messages hold a number for each member of their epoch.
-    fn decoded(
-        &self,
-        at: Machine,
-        epoch: Option<u32>,
-        message: &Message<P::Message>,
-    ) -> Option<Message<P::Message>> {
-        let live = self.hosts[&at].live.as_ref()?;
-        let known = epoch.is_some_and(|epoch| live.epochs.list_of(epoch).is_some());
-        let always = !matches!(message, Message::Core(_));
-        #[cfg(test)]
-        let always = always || self.plant == Some(Plant::ActsOnOldFrames);
-        (known || always).then(|| message.clone())
-    }
-
-    /// A frame shows `of` in a life. Nobody goes by one of an earlier life.
-    fn note_heard(&mut self, at: Machine, of: MemberId, known: Known) -> Result<(), String> {
-        let Some(live) = &mut self.hosts.get_mut(&at).expect("it is there").live else {
-            return Ok(());
-        };
-        let before = live.heard.get(&of).copied();
-        if before.is_some_and(|before| {
-            before.life > known.life || before.life == known.life && before.held >= known.held
-        }) {
-            return Ok(());
-        }
-        live.heard.insert(of, known);
-        self.feed(at, vec![Input::Heard { peer: of, known }])
-    }
-
-    /// A machine is gone for good, if the last lists can do without it.
-    fn lose_machine(&mut self, at: Machine) {
-        if !self.hosts[&at].retired && self.can_do_without(at) {
-            let host = self.hosts.get_mut(&at).expect("it is there");
-            (host.lost, host.live) = (true, None);
-            self.tally.lost += 1;
         }
     }
 
