@@ -484,6 +484,7 @@ impl Protocol for EPaxos {
 
     fn resume(&mut self, view: &View, fx: &mut Fx) {
         self.resume_own(view, fx);
+        self.recover_lost(view, fx);
     }
 
     fn kept_bytes(&self) -> usize {

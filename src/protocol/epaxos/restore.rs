@@ -43,7 +43,8 @@ impl EPaxos {
         }
     }
 
-    /// All records are restored. Continues after the slots in use, and resumes own proposals.
+    /// All records are restored. Continues after the slots in use, and resumes own proposals. Next,
+    /// recover the lost slots.
     pub(super) fn resume_own(&mut self, view: &View, fx: &mut Fx) {
         let (cx, store) = (&self.core.cx, &mut self.core.store);
         let me = cx.me();
@@ -59,7 +60,7 @@ impl EPaxos {
         let open: Vec<InstanceId> = open.map(|(id, _)| id).collect();
         for id in open {
             let s = &mut self.core.step(view, fx);
-            // Lost slots are recovered below, together with those that have no state.
+            // Lost slots are recovered after this, together with those that have no state.
             if self.reservation.is_lost(s.cx, s.store, id) {
                 continue;
             }
@@ -71,6 +72,5 @@ impl EPaxos {
                 self.proposer.resume(s, id);
             }
         }
-        self.recover_lost(view, fx);
     }
 }
