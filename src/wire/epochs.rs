@@ -130,8 +130,7 @@ impl Wire for Change {
         match self {
             Change::Add(new) => {
                 out.put_u8(1);
-                new.id.encode(out);
-                new.address.encode(out);
+                put_place(new.id, &new.address, out);
             }
             Change::Remove(member) => {
                 out.put_u8(2);
@@ -140,13 +139,11 @@ impl Wire for Change {
             Change::Replace { old, new } => {
                 out.put_u8(3);
                 old.encode(out);
-                new.id.encode(out);
-                new.address.encode(out);
+                put_place(new.id, &new.address, out);
             }
             Change::Move { id, address } => {
                 out.put_u8(4);
-                id.encode(out);
-                address.encode(out);
+                put_place(*id, address, out);
             }
         }
     }
@@ -164,6 +161,12 @@ impl Wire for Change {
             kind => from.refuse(start, Flaw::Kind { what: "a change", kind }),
         }
     }
+}
+
+/// Appends who a member is, and where.
+fn put_place(id: MemberId, address: &Address, out: &mut BytesMut) {
+    id.encode(out);
+    address.encode(out);
 }
 
 impl<M: Wire> Wire for Message<M> {
