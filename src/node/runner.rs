@@ -124,7 +124,7 @@ impl<P: NodeProtocol> Runner<P> {
         let meeting = Meeting::begin(inbox.is_new(), now);
         shared.role.send_replace(epochs.role());
         shared.has_state.store(epochs.has_state(), Ordering::Release);
-        shared.list.send_replace(epochs.list().or(epochs.next_list()).cloned());
+        shared.list.send_replace(epochs.last_list().cloned());
         Runner {
             epochs,
             members: Known::new(first_list),

@@ -113,7 +113,7 @@ impl<P: NodeProtocol> Runner<P> {
 
     /// The members as this replica knows them.
     pub(super) fn members(&self) -> Members {
-        let list = self.epochs.list().or(self.epochs.next_list());
+        let list = self.epochs.last_list();
         let receiving = self.epochs.receiving();
         Members {
             list: list.cloned(),
@@ -175,7 +175,7 @@ impl<P: NodeProtocol> Runner<P> {
             return;
         }
         self.mesh.set_peers(self.epochs.reaches());
-        let list = self.epochs.list().or(self.epochs.next_list());
+        let list = self.epochs.last_list();
         self.shared.list.send_replace(list.cloned());
         if self.epochs.role() == Role::Removed {
             warn!(

@@ -62,6 +62,11 @@ impl<P: Protocol> Epochs<P> {
         self.list.iter().chain(later).chain(self.next_list())
     }
 
+    /// The list of the present epoch, or the one that removed it.
+    pub fn last_list(&self) -> Option<&Membership> {
+        self.list().or(self.next_list())
+    }
+
     /// Whether there is a state of the cluster here, of which a snapshot can be taken.
     pub fn has_state(&self) -> bool {
         match &self.stage {

@@ -89,7 +89,7 @@ impl<P: Protocol> World<P> {
             if !is_member {
                 // It was removed, and has to find that out if it knows anybody who is left. (Or it
                 // is a stranger still.)
-                let knows = live.epochs.list().or(live.epochs.next_list());
+                let knows = live.epochs.last_list();
                 let mut known = knows.into_iter().flat_map(|list| list.members());
                 if known
                     .any(|it| newest.members().contains(it) && !self.hosts[&machine_of(it)].lost)
