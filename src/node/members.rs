@@ -104,19 +104,24 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// The list after `change`, if it may be made now.
     pub(super) fn next(&self, mut change: Change) -> Result<Membership, NotChanged> {
+        let (mut added, mut absent) = (None, None);
+        if let Change::Add(new) | Change::Replace { new, .. } = &mut change {
+            added = Some(new.id);
+            match (self.directory)(new.id) {
+                Some(directory) => new.directory = directory,
+                None => absent = Some(NotChanged::NotConnected(new.id)),
+            }
+        }
         // What makes no sense at all is said first.
-        let mut next = self.list.after(&change)?;
+        let next = self.list.after(&change)?;
         for Member { id, address, .. } in next.members() {
             address.check_reachable().map_err(|why| {
                 let (id, address, why) = (*id, address.clone(), why.to_owned());
                 NotChanged::Unreachable { id, address, why }
             })?;
         }
-        let mut added = None;
-        if let Change::Add(new) | Change::Replace { new, .. } = &mut change {
-            new.directory = (self.directory)(new.id).ok_or(NotChanged::NotConnected(new.id))?;
-            added = Some(new.id);
-            next = self.list.after(&change)?;
+        if let Some(absent) = absent {
+            return Err(absent);
         }
         let stays = next.members().iter().map(|member| member.id).filter(|id| Some(*id) != added);
         let takes_part = |id: &MemberId| self.begun.contains(id);
