@@ -296,10 +296,7 @@ pub(super) mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-
-    fn id(number: u32) -> MemberId {
-        MemberId::new(number).unwrap()
-    }
+    use crate::types::member_id as id;
 
     fn known(of: u32, began: Option<u64>) -> (MemberId, Known) {
         let (began, held) = (began.map(LogPosition::new), LogPosition::new(4));

@@ -232,10 +232,7 @@ impl Drop for LinkUse {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(number: u32) -> MemberId {
-        MemberId::new(number).expect("not 0")
-    }
+    use crate::types::member_id as id;
 
     fn peers(numbers: impl IntoIterator<Item = u32>) -> BTreeMap<MemberId, Address> {
         let address = |number| format!("10.0.0.1:{number}").parse().expect("an address");

@@ -149,10 +149,7 @@ impl Asked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(number: u32) -> MemberId {
-        MemberId::new(number).expect("not 0")
-    }
+    use crate::types::member_id as id;
 
     fn member(number: u32) -> Member {
         let address = format!("10.0.0.{number}:7400").parse().expect("an address");

@@ -169,10 +169,7 @@ impl fmt::Display for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn replica(number: u32) -> MemberId {
-        MemberId::new(number).expect("a replica's number")
-    }
+    use crate::types::member_id as replica;
 
     fn ballot() -> Ballot {
         let second = crate::types::ReplicaId::from_index(1);

@@ -47,6 +47,12 @@ impl MemberId {
     }
 }
 
+/// The member with this number, for tests and simulations.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn member_id(number: u32) -> MemberId {
+    MemberId::new(number).expect("not 0")
+}
+
 impl std::str::FromStr for MemberId {
     type Err = &'static str;
 

@@ -35,6 +35,9 @@ pub use membership::MemberId;
 pub use quorum::{ReplicaSet, UnsupportedSize};
 pub use settings::{Optimisations, Timing};
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use membership::member_id;
+
 // For the engine, its benchmarks and its tests; not part of the public API.
 #[doc(hidden)]
 pub use self::{

@@ -25,9 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) const CLUSTER: &str = "alpha";
 
-pub(super) fn r(number: u32) -> MemberId {
-    MemberId::new(number).unwrap()
-}
+pub(super) use crate::types::member_id as r;
 
 pub(super) fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();

@@ -2,10 +2,7 @@
 
 use super::*;
 use crate::storage::{FaultyDisk, Operation, Store, StoreOptions};
-
-fn peer(number: u32) -> MemberId {
-    MemberId::new(number).unwrap()
-}
+use crate::types::member_id as peer;
 
 fn at(records: u64) -> LogPosition {
     LogPosition::new(records)

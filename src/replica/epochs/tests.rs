@@ -9,15 +9,15 @@ use crate::replica::core_tests::{Cluster, command, key, replica};
 use crate::replica::executions::list_after;
 use crate::replica::{Checkpoint, Input as CoreInput, Limits, Rejection};
 use crate::types::{
-    Batch, Change, Command, Durable, LogPosition, Member, MemberId, Membership, Optimisations,
-    Quorums, Retention, Settings, Time, Timing,
+    Batch, Change, Command, Durable, LogPosition, Member, Membership, Optimisations, Quorums,
+    Retention, Settings, Time, Timing, member_id,
 };
 
 type Out = Output<Message, EPaxosRecord>;
 
 fn member(number: u32) -> Member {
     let address = format!("10.0.0.{number}:7400").parse().expect("an address");
-    Member { id: MemberId::new(number).expect("not 0"), address, directory: u64::from(number) }
+    Member { id: member_id(number), address, directory: u64::from(number) }
 }
 
 fn list(n: u32) -> Membership {

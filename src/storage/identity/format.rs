@@ -252,10 +252,7 @@ fn of_bits(members: u64) -> BTreeSet<MemberId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn member(number: u32) -> MemberId {
-        MemberId::new(number).expect("not 0")
-    }
+    use crate::types::member_id as member;
 
     fn identity() -> Identity {
         Identity {

@@ -1,10 +1,7 @@
 //! Lists of members, and how one follows another.
 
+use super::member_id as id;
 use super::*;
-
-fn id(number: u32) -> MemberId {
-    MemberId::new(number).expect("not 0")
-}
 
 fn member(number: u32) -> Member {
     let address = format!("10.0.0.{number}:7400").parse().expect("an address");

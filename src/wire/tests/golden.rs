@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::protocol::epaxos::{CommitValue, Interfering, Phase, Report, Standing};
 use crate::replica::{Heard, MAX_CHUNK, Record as OfReplica, Since, SnapshotId, Transfer};
+use crate::types::member_id as id;
 use crate::types::{
     Access, Address, Ballot, Batch, Change, ClientId, Command, Deps, Era, Footprint, InstanceId,
     KeyHash, LogPosition, MAX_SLOT, Member, MemberId, ReplicaId, RequestId, Time, Value,
@@ -202,7 +203,6 @@ pub(super) fn records() -> Vec<(Record, Bytes)> {
 /// One request of every kind, with its frame.
 pub(super) fn requests() -> Vec<(Request, Bytes)> {
     let payload = || Bytes::from_static(b"pay");
-    let id = |number| MemberId::new(number).expect("not 0");
     let address: Address = "a:9".parse().expect("an address");
     let member = |number, address: &str| {
         let address = address.parse().expect("an address");
@@ -236,7 +236,6 @@ pub(super) fn replies() -> Vec<(Reply, Bytes)> {
         list: None,
         version: "0.1".to_owned(),
     };
-    let id = |number| MemberId::new(number).expect("not 0");
     let members = Members {
         begun: vec![id(5)],
         reached: vec![id(6)],

@@ -23,6 +23,7 @@ use crate::replica::epochs::Message;
 #[cfg(test)]
 use crate::replica::epochs::Plant;
 use crate::sim::history::Recorder;
+pub(in crate::sim::changes) use crate::types::member_id as id;
 use crate::types::{
     Known, Member, MemberId, Membership, Optimisations, Quorums, ReplicaId, RequestId, Retention,
     Settings, Time, Timing,
@@ -88,10 +89,6 @@ pub(super) struct World<P: Protocol> {
 /// The machine on which a member runs.
 fn machine_of(member: &Member) -> Machine {
     if member.directory > 0 { member.directory } else { u64::from(member.id.number()) }
-}
-
-pub(in crate::sim::changes) fn id(number: u32) -> MemberId {
-    MemberId::new(number).expect("not 0")
 }
 
 pub(in crate::sim::changes) fn member(number: u32) -> Member {
