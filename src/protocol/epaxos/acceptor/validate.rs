@@ -1,5 +1,5 @@
 //! Validate, at the members of the quorum: which instances known here speak against the fast path
-//! of an instance under recovery (PROTOCOL.md §5.4). The leader's side is in `recovery::validate`.
+//! of an instance under recovery (PROTOCOL.md §5.4). The leader's side is in `recovery::stages`.
 
 use std::sync::Arc;
 

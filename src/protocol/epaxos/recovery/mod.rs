@@ -1,17 +1,15 @@
 //! Recovery: a replica takes over an instance that its owner does not finish (PROTOCOL.md §5). The
-//! choice is in `decide`, the question to the quorum in `validate`, the wait in `waiting`, and the
-//! stages of one recovery in `led`. The ballot, its promises, and the way from stage to stage are
-//! here.
+//! ballot, its promises, and the way from stage to stage are here, the choice in `decide`, the
+//! stages and the question to the quorum in `stages`, the wait in `waiting`.
 //!
 //! A recovery ends in a [`Proposal`] at its own ballot, which it returns to its caller.
 
 mod decide;
 #[cfg(test)]
 mod decide_tests;
-mod led;
+mod stages;
 #[cfg(test)]
 mod tests;
-mod validate;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +26,7 @@ use crate::protocol::epaxos::Path;
 use crate::types::{Ballot, Deps, Executed, InstanceId, ReplicaId, Value, Written};
 
 use decide::{Candidate, Choice, Verdict, decide_recovery};
-use led::{Recovery, Stage};
-use validate::Validating;
+use stages::{Recovery, Stage, Validating};
 use waiting::{Outcome, Waiters, Waiting};
 
 /// The recoveries led here.
