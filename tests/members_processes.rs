@@ -13,51 +13,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::changes::{Story, change};
 use common::processes::{Cluster, PATIENCE, isonomy};
 use common::put;
 use common::recorded::Load;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// What a change is refused with that can be made a little later.
-const NOT_YET: [&str; 6] = [
-    "not proposed: ",
-    "is not connected with this replica",
-    "does not take part yet",
-    "could be reached, and",
-    "another change is under way",
-    "is no member of the cluster: ask one that is",
-];
-
-/// What a change is refused with that is made already.
-const DONE: [&str; 2] = ["the cluster has no member", "is used or was used"];
-
-/// Asks for a change until it is made. Returns what the command prints.
-#[track_caller]
-fn change(cluster: &Cluster, arguments: &[&str]) -> String {
-    change_again(cluster, arguments, false)
-}
-
-/// The same. If `is_unknown`, it may have been made by an attempt before.
-#[track_caller]
-fn change_again(cluster: &Cluster, arguments: &[&str], mut is_unknown: bool) -> String {
-    let start = Instant::now();
-    let arguments = [&["member"], arguments].concat();
-    loop {
-        let output = cluster.client(&arguments);
-        let [out, err] = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
-        match output.status.code() {
-            Some(0) => return out,
-            Some(2) if NOT_YET.iter().any(|why| err.contains(why)) => {}
-            // A replica was killed while it was asked. The next attempt tells.
-            Some(2) if is_unknown && DONE.iter().any(|why| err.contains(why)) => return out,
-            Some(3) => is_unknown = true,
-            code => panic!("{arguments:?}: {code:?}: {err}"),
-        }
-        assert!(start.elapsed() < PATIENCE, "{arguments:?}: {err}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// A change that must be refused, and why it is.
 #[track_caller]
@@ -196,83 +155,6 @@ fn changes_are_refused_to_whom_they_are_not_allowed_and_where_they_do_harm() {
     assert!(list.contains("epoch 0") && list.contains("r3  "), "{list}");
 }
 
-/// The members, and what is changed next.
-struct Story {
-    cluster: Cluster,
-    members: Vec<usize>,
-    next: usize,
-    rng: ChaCha8Rng,
-}
-
-impl Story {
-    /// Asks for a change, and kills a member meanwhile that stays one.
-    fn change(&mut self, old: Option<usize>, arguments: &[&str]) {
-        if self.rng.random_bool(0.5) {
-            change(&self.cluster, arguments);
-            return;
-        }
-        let asking = self.cluster.start_client(&[&["member"], arguments].concat());
-        std::thread::sleep(Duration::from_millis(self.rng.random_range(0..150)));
-        self.kill_one(old);
-        let output = asking.wait_with_output().expect("isonomy runs");
-        if !output.status.success() {
-            change_again(&self.cluster, arguments, output.status.code() == Some(3));
-        }
-    }
-
-    /// Kills a member in the middle of something, and starts it again.
-    fn kill_one(&mut self, other_than: Option<usize>) {
-        let among: Vec<usize> =
-            self.members.iter().copied().filter(|it| Some(*it) != other_than).collect();
-        let victim = among[self.rng.random_range(0..among.len())];
-        self.cluster.kill(&[victim]);
-        let pause = self.rng.random_range(0..200);
-        std::thread::sleep(Duration::from_millis(pause));
-        self.cluster.serve(victim);
-    }
-
-    /// A new replica joins, in the place of a member or as one more. It is killed before or after
-    /// it is asked for.
-    fn join(&mut self, old: Option<usize>) {
-        let new = self.next;
-        self.next += 1;
-        let mut lines = self.cluster.start_to_join(new);
-        if self.rng.random_bool(0.3) {
-            self.cluster.kill(&[new]);
-            lines = self.cluster.spawn(new);
-        }
-        let place = self.cluster.place(new);
-        if let Some(old) = old {
-            // Half of those that are replaced are lost before.
-            let is_lost = self.rng.random_bool(0.5);
-            if is_lost {
-                self.cluster.kill(&[old]);
-            }
-            self.change(Some(old), &["replace", &old.to_string(), &place]);
-            self.members.retain(|it| *it != old);
-            if !is_lost {
-                assert_eq!(self.cluster.wait_exit(old), Some(6), "{}", self.cluster.log(old));
-            }
-        } else {
-            self.change(None, &["add", &place, "--force"]);
-        }
-        if self.rng.random_bool(0.3) {
-            self.cluster.kill(&[new]);
-            lines = self.cluster.spawn(new);
-        }
-        self.cluster.wait_ready(new, &lines);
-        self.members.push(new);
-    }
-
-    fn remove(&mut self) {
-        let place = self.rng.random_range(0..self.members.len());
-        let old = self.members[place];
-        self.change(Some(old), &["remove", &old.to_string(), "--force"]);
-        self.members.remove(place);
-        assert_eq!(self.cluster.wait_exit(old), Some(6), "{}", self.cluster.log(old));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_cluster_grows_shrinks_and_is_replaced_under_load_and_kills() {
     let asked = std::env::var("ISONOMY_CYCLES").ok();
@@ -281,21 +163,13 @@ async fn a_cluster_grows_shrinks_and_is_replaced_under_load_and_kills() {
     let mut cluster = Cluster::lay_out_for(3, most);
     cluster.serve_all();
     let load = Load::start(&cluster, 1..=usize::from(most)).await;
-    let rng = ChaCha8Rng::seed_from_u64(changes.into());
-    let mut story = Story { cluster, members: vec![1, 2, 3], next: 4, rng };
+    let mut story = Story::of(cluster, None, changes.into());
     let (mut least, mut largest) = (3, 3);
     for cycle in 0..changes {
         let before = load.answered();
         let begun = Instant::now();
         story = tokio::task::spawn_blocking(move || {
-            match cycle % 5 {
-                0 | 1 => story.join(None),
-                2 | 3 => story.remove(),
-                _ => {
-                    let old = story.members[story.rng.random_range(0..story.members.len())];
-                    story.join(Some(old));
-                }
-            }
+            story.next_change(cycle);
             story.cluster.tell_clients(story.members.clone());
             story.kill_one(None);
             story

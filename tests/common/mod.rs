@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and says why")]
 
+pub mod changes;
 pub mod machines;
 pub mod processes;
 pub mod recorded;

@@ -320,13 +320,17 @@ impl Cluster {
 
     /// Connects a client to these replicas.
     pub async fn connect(&self, replicas: impl IntoIterator<Item = usize>) -> Client<Kv> {
-        let config = self.client_config(replicas);
-        let start = Instant::now();
-        loop {
-            match Client::connect(config.clone()).await {
-                Ok(client) => return client,
-                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
-            }
+        connect(self.client_config(replicas)).await
+    }
+}
+
+/// Connects a client, for as long as it takes.
+pub async fn connect(config: ClientConfig) -> Client<Kv> {
+    let start = Instant::now();
+    loop {
+        match Client::connect(config.clone()).await {
+            Ok(client) => return client,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
         }
     }
 }

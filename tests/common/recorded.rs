@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use isonomy::client::{Client, ClientError};
+use isonomy::client::{Client, ClientConfig, ClientError};
 use isonomy::internals::sim::history::{Answer, Call, Outcome, Recorder};
 use isonomy::internals::sim::linearizability::{BUDGET, Verdict, check};
 use isonomy::machine::{Kv, KvCommand, KvOutput};
@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::task::JoinHandle;
 
-use super::processes::Cluster;
+use super::processes::{Cluster, connect};
 use super::{bytes, get, put};
 
 /// Clients that ask all the time, each one command after the other.
@@ -41,14 +41,21 @@ struct Asking {
     /// By client: the newest number known to be stored under the client's own key, and the newest
     /// number it asked to store.
     own: Mutex<BTreeMap<u64, (u64, u64)>>,
+    /// Stands before the name of every key: no other load may use it.
+    prefix: String,
+    /// How long a client waits after each operation.
+    pause: Duration,
 }
 
 impl Load {
     /// Starts clients that know these replicas.
-    pub async fn start(
-        cluster: &Cluster,
-        replicas: impl IntoIterator<Item = usize> + Clone,
-    ) -> Load {
+    pub async fn start(cluster: &Cluster, replicas: impl IntoIterator<Item = usize>) -> Load {
+        Load::start_with(cluster.client_config(replicas), "", Duration::ZERO).await
+    }
+
+    /// Starts clients with this configuration, whose keys begin with `prefix`, and that wait for
+    /// `pause` after each operation.
+    pub async fn start_with(config: ClientConfig, prefix: &str, pause: Duration) -> Load {
         let asking = Arc::new(Asking {
             recorder: Recorder::new(),
             start: Instant::now(),
@@ -58,10 +65,12 @@ impl Load {
             rejections: Mutex::default(),
             unknown: AtomicU64::new(0),
             own: Mutex::default(),
+            prefix: prefix.to_owned(),
+            pause,
         });
         let mut clients = Vec::new();
         for number in 1..=CLIENTS {
-            let client = cluster.connect(replicas.clone()).await;
+            let client = connect(config.clone()).await;
             clients.push(tokio::spawn(Arc::clone(&asking).run(client, number)));
         }
         Load { asking, clients }
@@ -127,8 +136,8 @@ impl Asking {
                 return;
             }
             let unique = format!("{number}/{count}");
-            let key = format!("shared{}", rng.random_range(0..SHARED_KEYS));
-            let own = format!("own{number}");
+            let key = self.shared_key(rng.random_range(0..SHARED_KEYS));
+            let own = self.own_key(number);
             let done = match rng.random_range(0..8) {
                 0 | 1 => self.ask(&client, name, get(&key)).await,
                 2 => {
@@ -150,7 +159,20 @@ impl Asking {
             if done.is_none() {
                 name = self.recorder.client();
             }
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
+            }
         }
+    }
+
+    /// The name of a key that all clients share.
+    fn shared_key(&self, key: u32) -> String {
+        format!("{}shared{key}", self.prefix)
+    }
+
+    /// The name of a client's own key.
+    fn own_key(&self, client: u64) -> String {
+        format!("{}own{client}", self.prefix)
     }
 
     fn note(&self, client: u64, change: impl FnOnce(&mut (u64, u64))) {
@@ -162,11 +184,11 @@ impl Asking {
     async fn judge(&self, client: &Client<Kv>) {
         let name = self.recorder.client();
         for key in 0..SHARED_KEYS {
-            assert_eq!(self.ask(client, name, get(&format!("shared{key}"))).await, Some(true));
+            assert_eq!(self.ask(client, name, get(&self.shared_key(key))).await, Some(true));
         }
         let own = self.own.lock().unwrap().clone();
         for (number, (told, asked)) in own {
-            let key = format!("own{number}");
+            let key = self.own_key(number);
             let KvOutput::Value(found) = client.execute(get(&key)).await.unwrap() else {
                 panic!("a get answers with a value")
             };
