@@ -2,16 +2,16 @@
 //! execution order, before the replies.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::Read;
 
 use bytes::Bytes;
-use serde::Deserialize;
 
 use super::codec::{Encoded, encode_within};
-use super::sessions::{ContentKey, SavedSessions, SavedSessionsV2, Turn};
+use super::sessions::{ContentKey, Turn};
+use super::state::{Frozen, Machine, StateView, Unrestored, begin};
 use super::{
-    CodecError, MAX_ANSWER, RESULT_BYTES, RESULTS, RestoreError, Sessions, StateMachine, View,
-    decode, stream,
+    CodecError, MAX_ANSWER, MachineSource, RESULT_BYTES, RESULTS, RestoreError, Sessions,
+    StateMachine, decode, stream,
 };
 use crate::types::{Access, ClientId, Command, Era, Footprint, ReplicaId, RequestId};
 
@@ -29,6 +29,15 @@ pub struct Applier<S> {
     sessions: Sessions,
     /// Requests that the operator has excluded from execution; not part of a snapshot.
     skipped: BTreeSet<RequestId>,
+}
+
+/// A state that was restored.
+#[derive(Debug)]
+pub struct Restored<S> {
+    /// The state.
+    pub applier: Applier<S>,
+    /// The snapshot had all of it, and did not refer to a machine's checkpoint.
+    pub is_whole: bool,
 }
 
 /// A longer result is kept for a retry only if the command itself was as long. So a session's
@@ -279,6 +288,16 @@ impl<S: StateMachine> Applier<S> {
         StateView { sessions: self.sessions.clone(), machine: self.machine.view() }
     }
 
+    /// Fixes the whole replicated state for a snapshot. A machine that keeps its state on disk
+    /// itself is frozen as the checkpoint `number`, if there is one. `lend` asks for a view, too,
+    /// for other replicas.
+    pub fn freeze(&mut self, number: Option<u64>, lend: bool) -> Frozen {
+        let frozen = number.and_then(|number| Some((number, self.machine.freeze(number)?)));
+        let Some((number, checkpoint)) = frozen else { return Frozen::Whole(self.view()) };
+        let lent = lend.then(|| self.view());
+        Frozen::OnDisk { sessions: self.sessions.clone(), number, checkpoint, lent }
+    }
+
     /// The whole replicated state as bytes, for tests and small states.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut snapshot = Vec::new();
@@ -291,12 +310,47 @@ impl<S: StateMachine> Applier<S> {
     /// # Errors
     /// If the bytes are of an unknown version or not a snapshot. They may come from a peer.
     pub fn restore_from(from: &mut dyn Read) -> Result<Applier<S>, RestoreError> {
-        let (sessions, machine) = match begin(from)? {
-            (sessions, Machine::Rest) => (sessions, S::restore_from(from)?),
-            (sessions, Machine::Read(bytes)) => (sessions, S::restore(&bytes)?),
+        let restored = Applier::restore_by(from, |from| S::restore_from(from), None)?;
+        Ok(restored.applier)
+    }
+
+    /// The state in a snapshot, with a machine of this source. `own` tells that it is an own
+    /// snapshot, which may refer to a checkpoint of the machine.
+    ///
+    /// # Errors
+    /// As for [`Applier::restore_from`], or if the machine does not have that checkpoint.
+    pub fn restore_in(
+        source: &dyn MachineSource<Machine = S>,
+        from: &mut dyn Read,
+        own: bool,
+    ) -> Result<Restored<S>, Unrestored> {
+        Applier::restore_by(from, |from| source.restore_from(from), own.then_some(source))
+    }
+
+    fn restore_by(
+        from: &mut dyn Read,
+        whole: impl FnOnce(&mut dyn Read) -> Result<S, RestoreError>,
+        own: Option<&dyn MachineSource<Machine = S>>,
+    ) -> Result<Restored<S>, Unrestored> {
+        let (sessions, machine) = begin(from)?;
+        let is_whole = !matches!(machine, Machine::OnDisk(_));
+        let machine = match machine {
+            Machine::Rest => whole(from)?,
+            Machine::Read(bytes) => whole(&mut &bytes[..])?,
+            Machine::OnDisk(number) => {
+                stream::finish(from)?;
+                let Some(source) = own else {
+                    let what =
+                        format!("it refers to checkpoint {number} of another replica's disk");
+                    return Err(RestoreError::new(what).into());
+                };
+                let opened = source.open(Some(number));
+                opened.map_err(|error| Unrestored::Checkpoint { number, error })?
+            }
         };
         stream::finish(from)?;
-        Ok(Applier { machine, sessions, skipped: BTreeSet::new() })
+        let applier = Applier { machine, sessions, skipped: BTreeSet::new() };
+        Ok(Restored { applier, is_whole })
     }
 
     /// Like [`Applier::restore_from`], for bytes in memory.
@@ -306,96 +360,6 @@ impl<S: StateMachine> Applier<S> {
     pub fn restore(mut snapshot: &[u8]) -> Result<Applier<S>, RestoreError> {
         Applier::restore_from(&mut snapshot)
     }
-}
-
-/// A view of the whole replicated state at one moment. The sessions share their memory with those
-/// of the applier until one of the two changes.
-#[derive(Debug)]
-pub struct StateView {
-    sessions: Sessions,
-    machine: View,
-}
-
-impl StateView {
-    /// The length of the machine's part, if it is known before it is written.
-    pub fn machine_bytes(&self) -> Option<u64> {
-        self.machine.bytes()
-    }
-
-    /// Writes the version, the sessions, and the machine's part, which ends with the stream.
-    ///
-    /// # Errors
-    /// As for [`View::write_to`].
-    pub fn write_to(self, to: &mut dyn Write) -> io::Result<()> {
-        to.write_all(&[VERSION])?;
-        self.sessions.write_to(to)?;
-        drop(self.sessions);
-        self.machine.write_to(to)
-    }
-}
-
-/// The sessions in a snapshot of any state machine's [`Applier`], for inspection. It need not read
-/// the machine's part.
-///
-/// # Errors
-/// As for [`Applier::restore_from`], without the state machine's part.
-pub fn sessions_in(from: &mut dyn Read) -> Result<Sessions, RestoreError> {
-    Ok(begin(from)?.0)
-}
-
-/// Where the machine's part is.
-enum Machine {
-    /// It is the rest of the stream.
-    Rest,
-    /// It was read together with the sessions.
-    Read(Bytes),
-}
-
-/// Reads everything before the machine's part.
-fn begin(from: &mut dyn Read) -> Result<(Sessions, Machine), RestoreError> {
-    let mut version = [0];
-    from.read_exact(&mut version).map_err(|_| RestoreError::new("empty"))?;
-    let [version] = version;
-    if version == VERSION {
-        return Ok((Sessions::read_from(from)?, Machine::Rest));
-    }
-    if version != ONE_VALUE && version != BEFORE_CONTENTS {
-        let what = format!("version {version}, not {BEFORE_CONTENTS} to {VERSION}");
-        return Err(RestoreError::new(what));
-    }
-    let mut all = vec![];
-    from.read_to_end(&mut all)?;
-    let Saved { sessions, machine } = match version {
-        ONE_VALUE => decode(&all)?,
-        _ => {
-            let SavedV2 { sessions, machine } = decode(&all)?;
-            Saved { sessions: sessions.into(), machine }
-        }
-    };
-    Ok((Sessions::from_saved(sessions)?, Machine::Read(machine)))
-}
-
-/// The version of the snapshot format; its first byte.
-const VERSION: u8 = 4;
-/// An earlier version, which is one value and has to be decoded as a whole. It can still be read.
-const ONE_VALUE: u8 = 3;
-/// The version before that, which did not distinguish contents. It can still be read.
-const BEFORE_CONTENTS: u8 = 2;
-
-/// Version 3, after its first byte.
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-struct Saved {
-    sessions: SavedSessions,
-    machine: Bytes,
-}
-
-/// Version 2, after its first byte.
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-struct SavedV2 {
-    sessions: SavedSessionsV2,
-    machine: Bytes,
 }
 
 /// Whether everything that conflicts with `narrow` also conflicts with `wide`.

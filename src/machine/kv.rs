@@ -1,21 +1,19 @@
 //! The built-in key-value store: `isonomy serve` replicates it, the demo and the simulator use it,
 //! and it is an example of a [`StateMachine`].
 
-use std::io::{self, BufReader, Read, Write};
+mod commands;
+mod sorted;
+
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::stream::{finish, put_varint, take_bytes, take_varint};
-use super::{MAX_ANSWER, RestoreError, StateMachine, View};
-use crate::types::{Access, Command, CowMap, Footprint, KeyHash};
+pub(super) use commands::{Entries, check, footprint, run};
+pub use commands::{KvCommand, KvOutput};
+pub(super) use sorted::{SortedWriter, entry_digest, read_sorted};
 
-/// The most keys that a [`KvCommand::GetMany`] may name; duplicates count.
-const MAX_KEYS: usize = Command::MAX_KEYS;
-
-/// Snapshots are written and read in pieces of about this many bytes, or of one longer value.
-const PIECE: usize = 64 << 10;
+use super::{RestoreError, StateMachine, View};
+use crate::types::{CowMap, Footprint};
 
 /// A map from keys to values, both bytes.
 ///
@@ -24,94 +22,6 @@ const PIECE: usize = 64 << 10;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Kv {
     entries: CowMap<Bytes, Bytes>,
-}
-
-/// The commands of the store.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum KvCommand {
-    /// The value of a key. Answers [`KvOutput::Value`].
-    Get {
-        /// The key.
-        key: Bytes,
-    },
-    /// Sets a key. Answers [`KvOutput::Done`].
-    Put {
-        /// The key.
-        key: Bytes,
-        /// Its new value.
-        value: Bytes,
-    },
-    /// Removes a key. Answers [`KvOutput::Deleted`].
-    Del {
-        /// The key.
-        key: Bytes,
-    },
-    /// Sets a key if its value is as expected. Answers [`KvOutput::Swapped`] or
-    /// [`KvOutput::Mismatch`].
-    Cas {
-        /// The key.
-        key: Bytes,
-        /// The expected value; `None`: the key must be absent.
-        expected: Option<Bytes>,
-        /// Its new value.
-        value: Bytes,
-    },
-    /// The values of several keys at one moment. Answers [`KvOutput::Values`], or
-    /// [`KvOutput::TooLarge`] or [`KvOutput::TooManyKeys`] if it asks for too much.
-    GetMany {
-        /// The keys, at most [`Command::MAX_KEYS`].
-        keys: Vec<Bytes>,
-    },
-    /// Sets several keys at one moment; if a key is named twice, the last value counts. Answers
-    /// [`KvOutput::Done`].
-    PutMany {
-        /// The keys with their new values.
-        entries: Vec<(Bytes, Bytes)>,
-    },
-}
-
-/// The answers of the store.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum KvOutput {
-    /// To a `Get`: the value, if there is one.
-    Value(Option<Bytes>),
-    /// To a `GetMany`: the values, in the order of the keys.
-    Values(Vec<Option<Bytes>>),
-    /// To a `Put` or a `PutMany`.
-    Done,
-    /// To a `Del`: whether there was a value.
-    Deleted(bool),
-    /// To a `Cas`: the value was as expected and is now the new one.
-    Swapped,
-    /// To a `Cas`: the value was this one instead, and is unchanged.
-    Mismatch(Option<Bytes>),
-    /// To a `GetMany`: the answer would be too long.
-    TooLarge {
-        /// The length of that answer in bytes.
-        bytes: u64,
-        /// The limit in bytes: [`MAX_ANSWER`].
-        limit: u64,
-    },
-    /// To a `GetMany`: it names too many keys.
-    TooManyKeys {
-        /// How many it names.
-        keys: u64,
-        /// The most allowed: [`Command::MAX_KEYS`].
-        limit: u64,
-    },
-}
-
-/// The bytes that a length takes in the encoding.
-fn len_bytes(len: usize) -> usize {
-    let bits = usize::BITS - len.leading_zeros();
-    bits.div_ceil(7).max(1) as usize
-}
-
-/// The length of an answer with these values, computed before any value is copied.
-fn values_len<'a>(values: impl ExactSizeIterator<Item = Option<&'a Bytes>>) -> usize {
-    let one = |value: Option<&Bytes>| 1 + value.map_or(0, |it| len_bytes(it.len()) + it.len());
-    let count = len_bytes(values.len());
-    1 + count + values.map(one).fold(0, usize::saturating_add)
 }
 
 impl Kv {
@@ -134,17 +44,23 @@ impl Kv {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
 
-    /// A short command may name one value many times, so the answer is measured first.
-    fn get_many(&self, keys: &[Bytes]) -> KvOutput {
-        if keys.len() > MAX_KEYS {
-            return KvOutput::TooManyKeys { keys: keys.len() as u64, limit: MAX_KEYS as u64 };
-        }
-        let bytes = values_len(keys.iter().map(|key| self.entries.get(key)));
-        if bytes > MAX_ANSWER {
-            return KvOutput::TooLarge { bytes: bytes as u64, limit: MAX_ANSWER as u64 };
-        }
-        KvOutput::Values(keys.iter().map(|key| self.entries.get(key).cloned()).collect())
+impl Entries for CowMap<Bytes, Bytes> {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        CowMap::get(self, key).cloned()
+    }
+
+    fn len_of(&self, key: &[u8]) -> Option<usize> {
+        CowMap::get(self, key).map(Bytes::len)
+    }
+
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        self.insert(key, value);
+    }
+
+    fn remove(&mut self, key: Bytes) -> bool {
+        CowMap::remove(self, &key).is_some()
     }
 }
 
@@ -153,55 +69,15 @@ impl StateMachine for Kv {
     type Output = KvOutput;
 
     fn footprint(command: &KvCommand) -> Footprint {
-        match command {
-            KvCommand::Get { key } => Footprint::read(key),
-            KvCommand::Put { key, .. } | KvCommand::Del { key } | KvCommand::Cas { key, .. } => {
-                Footprint::write(key)
-            }
-            KvCommand::GetMany { keys } => {
-                Footprint::from_keys(keys.iter().map(|key| (KeyHash::of(key), Access::Read)))
-            }
-            KvCommand::PutMany { entries } => Footprint::from_keys(
-                entries.iter().map(|(key, _)| (KeyHash::of(key), Access::Write)),
-            ),
-        }
+        footprint(command)
     }
 
-    /// A key that is named twice counts twice: each mention costs memory and time.
     fn check(command: &KvCommand) -> Result<(), String> {
-        let named = match command {
-            KvCommand::GetMany { keys } => keys.len(),
-            KvCommand::PutMany { entries } => entries.len(),
-            _ => 1,
-        };
-        if named > MAX_KEYS {
-            return Err(format!("the command names {named} keys; at most {MAX_KEYS} are allowed"));
-        }
-        Ok(())
+        check(command)
     }
 
     fn apply(&mut self, command: KvCommand) -> KvOutput {
-        match command {
-            KvCommand::Get { key } => KvOutput::Value(self.entries.get(&key).cloned()),
-            KvCommand::Put { key, value } => {
-                self.entries.insert(key, value);
-                KvOutput::Done
-            }
-            KvCommand::Del { key } => KvOutput::Deleted(self.entries.remove(&key).is_some()),
-            KvCommand::Cas { key, expected, value } => {
-                let found = self.entries.get(&key);
-                if found != expected.as_ref() {
-                    return KvOutput::Mismatch(found.cloned());
-                }
-                self.entries.insert(key, value);
-                KvOutput::Swapped
-            }
-            KvCommand::GetMany { keys } => self.get_many(&keys),
-            KvCommand::PutMany { entries } => {
-                self.entries.extend(entries);
-                KvOutput::Done
-            }
-        }
+        run(&mut self.entries, command)
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -220,59 +96,37 @@ impl StateMachine for Kv {
     }
 
     fn restore_from(from: &mut dyn Read) -> Result<Kv, RestoreError> {
-        let mut from = BufReader::with_capacity(PIECE, from);
-        let (mut entries, mut last) = (CowMap::default(), None);
-        for _ in 0..take_varint(&mut from)? {
-            let (key, value) = (take(&mut from)?, take(&mut from)?);
-            if last.is_some_and(|last| last >= key) {
-                return Err(RestoreError::new("keys are not in order"));
-            }
-            last = Some(key.clone());
+        let mut entries = CowMap::default();
+        read_sorted(from, |key, value| {
             entries.insert(key, value);
-        }
-        finish(&mut from)?;
+            Ok(())
+        })?;
         Ok(Kv { entries })
     }
 
     fn digest(&self) -> u64 {
-        // The key's hash seeds the value's, so swapping two values changes the digest.
-        let entry = |(key, value): (&Bytes, &Bytes)| xxh3_64_with_seed(value, xxh3_64(key));
+        let entry = |(key, value): (&Bytes, &Bytes)| entry_digest(key, value);
         self.entries.unordered().map(entry).fold(0, u64::wrapping_add)
     }
 }
 
-/// Writes a snapshot: the encoding of a list of all keys with their values, sorted by key.
+/// Writes a snapshot.
 fn write(entries: &CowMap<Bytes, Bytes>, to: &mut dyn Write) -> io::Result<()> {
     let mut sorted: Vec<(&Bytes, &Bytes)> = entries.unordered().collect();
     sorted.sort_unstable_by_key(|(key, _)| *key);
-    let mut piece = Vec::with_capacity(PIECE);
-    put_varint(&mut piece, sorted.len() as u64);
-    for (key, value) in sorted {
-        for bytes in [key, value] {
-            put_varint(&mut piece, bytes.len() as u64);
-            piece.extend_from_slice(bytes);
-        }
-        if piece.len() >= PIECE {
-            to.write_all(&piece)?;
-            piece.clear();
-        }
-    }
-    to.write_all(&piece)
-}
-
-/// Reads a key or a value from a snapshot.
-fn take(from: &mut dyn Read) -> Result<Bytes, RestoreError> {
-    let (length, mut bytes) = (take_varint(from)?, Vec::new());
-    take_bytes(from, length, &mut bytes)?;
-    Ok(Bytes::copy_from_slice(&bytes))
+    let mut out = SortedWriter::begin(to, sorted.len() as u64);
+    sorted.into_iter().try_for_each(|(key, value)| out.put(key, value))?;
+    out.end()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::commands::values_len;
     use super::*;
-    use crate::machine::{encode, encoded_len};
+    use crate::machine::{MAX_ANSWER, encode, encoded_len};
+    use crate::types::Command;
 
     fn text(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
@@ -418,7 +272,7 @@ mod tests {
         ) {
             let value = |len: &Option<usize>| len.map(|len| Bytes::from(vec![7; len]));
             let values: Vec<_> = lengths.iter().map(value).collect();
-            let computed = values_len(values.iter().map(Option::as_ref));
+            let computed = values_len(values.iter().map(|it| it.as_ref().map(Bytes::len)));
             let encoded = encode(&KvOutput::Values(values)).expect("plain bytes");
             prop_assert_eq!(computed, encoded.len());
         }

@@ -5,11 +5,15 @@
 //! Only this room looks inside a command's payload.
 
 mod applier;
+mod checkpoint;
 mod codec;
 #[cfg(test)]
 mod golden;
 mod kv;
+#[cfg(feature = "redb")]
+mod redb_kv;
 mod sessions;
+mod state;
 mod stream;
 mod view;
 
@@ -18,8 +22,11 @@ use std::io::{self, Read};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use checkpoint::{Checkpoint, MachineSource, disk_failed};
 pub use codec::{CodecError, decode, encode};
 pub use kv::{Kv, KvCommand, KvOutput};
+#[cfg(feature = "redb")]
+pub use redb_kv::{RedbKv, RedbOptions, RedbSource};
 #[cfg(test)]
 #[cfg(feature = "sim")]
 pub(crate) use sessions::BLIND;
@@ -28,9 +35,11 @@ pub use view::View;
 // For the engine, its benchmarks and its tests; not part of the public API.
 #[doc(hidden)]
 pub use self::{
-    applier::{Applied, Applier, Outcome, ReadError, Refusal, StateView, sessions_in},
+    applier::{Applied, Applier, Outcome, ReadError, Refusal, Restored},
+    checkpoint::{DiskFailed, Given, Machines},
     codec::encoded_len,
     sessions::{ContentKey, RESULT_BYTES, RESULTS, Sessions},
+    state::{Frozen, StateView, Unrestored, sessions_in, write_reference},
 };
 
 use crate::types::{Command, Footprint};
@@ -57,7 +66,9 @@ pub const MAX_ANSWER: usize = Command::MAX_BYTES;
 /// A small machine has [`snapshot`](StateMachine::snapshot) and
 /// [`restore`](StateMachine::restore). One whose state is large has
 /// [`view`](StateMachine::view) and [`restore_from`](StateMachine::restore_from) too, which take
-/// the same bytes: a snapshot stops nothing then, and is nowhere one piece of memory.
+/// the same bytes: a snapshot stops nothing then, and is nowhere one piece of memory. One that keeps
+/// its state on disk itself has a [`MachineSource`] and
+/// [`freeze`](StateMachine::freeze): its state is not written again at each snapshot.
 ///
 /// [`check_footprint`](crate::testkit::check_footprint) tests all five.
 pub trait StateMachine: Send + 'static {
@@ -136,6 +147,26 @@ pub trait StateMachine: Send + 'static {
         let mut snapshot = Vec::new();
         from.read_to_end(&mut snapshot)?;
         Self::restore(&snapshot)
+    }
+
+    /// For a machine that keeps its state on disk itself: fixes the current state as the checkpoint
+    /// with this number, which another thread writes later, while commands are applied. What is
+    /// applied from now on is not in it. The default, `None`, is for all other machines: the engine
+    /// writes their [view](StateMachine::view).
+    ///
+    /// Nothing is applied while this runs, so it has to be fast. It changes nothing on disk, for the
+    /// snapshot may be given up. Numbers grow, and none is used twice for one directory. The next
+    /// call may come before the checkpoint is written, if that was given up or has failed. It is
+    /// called only for machines that come from a [`MachineSource`].
+    fn freeze(&mut self, number: u64) -> Option<Checkpoint> {
+        let _ = number;
+        None
+    }
+
+    /// Whether a checkpoint should be taken soon, because what is not in one takes much memory. The
+    /// engine asks after every few commands.
+    fn wants_checkpoint(&self) -> bool {
+        false
     }
 
     /// A hash of the state, equal if the states are equal. Called rarely. The default hashes the

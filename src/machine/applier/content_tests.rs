@@ -3,6 +3,7 @@
 use super::tests::{apply, cas, key, output, put, request};
 use super::*;
 use crate::machine::sessions::sessions_v2;
+use crate::machine::state::{Saved, SavedV2};
 use crate::machine::{Kv, KvOutput, encode};
 
 /// One payload with two footprints, one of them too narrow. In either order it is refused with the

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::machine::state::{BEFORE_CONTENTS, ON_DISK};
 use crate::machine::{Kv, KvCommand, KvOutput, RESULTS, encode};
 use crate::types::ClientId;
 
@@ -232,7 +233,7 @@ fn a_restored_applier_still_knows_who_was_served() {
     let mut newer = snapshot;
     newer[0] = 5;
     let error = Applier::<Kv>::restore(&newer).expect_err("another version");
-    assert_eq!(error.to_string(), "not a usable snapshot: version 5, not 2 to 4");
+    assert_eq!(error.to_string(), "not a usable snapshot: version 6, not 2 to 5");
 }
 
 /// Commands go on, sessions begin, grow and are closed, and a view is written only then.
@@ -465,7 +466,7 @@ proptest! {
         apply(&mut applier, command);
         let _ = applier.read(&bytes);
         let _ = Applier::<Kv>::restore(&bytes);
-        for version in BEFORE_CONTENTS..=VERSION {
+        for version in BEFORE_CONTENTS..=ON_DISK {
             let _ = Applier::<Kv>::restore(&[&[version][..], &bytes].concat());
         }
     }
