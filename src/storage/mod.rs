@@ -31,8 +31,8 @@ pub use log::{
 pub use reading::Reading;
 pub use skipped::{add_skipped, read_skipped};
 pub use snapshot::{
-    Cut, Incoming, Lineage, MAX_CHUNK_BYTES, SnapshotInfo, SnapshotOptions, SnapshotReader,
-    SnapshotWriter, Snapshots,
+    Cut, Incoming, Lineage, MAX_CHUNK_BYTES, PreparedSnapshot, SnapshotInfo, SnapshotOptions,
+    SnapshotReader, SnapshotWriter, Snapshots,
 };
 pub use store::{Opening, Store, StoreOptions};
 pub use thread::{LogEvent, LogThread};

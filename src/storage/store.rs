@@ -137,6 +137,26 @@ impl Store {
 }
 
 impl Opening {
+    /// The checkpoints of the state machine that snapshots wait for, oldest first: each snapshot is
+    /// durable, and its checkpoint may be.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn prepared(&self) -> Result<Vec<u64>, StorageError> {
+        self.snapshots.prepared()
+    }
+
+    /// Completes the snapshot that waits for this checkpoint, because the machine has it. It is the
+    /// newest from then on.
+    ///
+    /// # Errors
+    /// If that snapshot is damaged. No other can be used then: the machine has moved on.
+    pub fn adopt(&mut self, number: u64) -> Result<(), StorageError> {
+        self.snapshots.adopt_prepared(number)?;
+        self.snapshot = self.snapshots.newest()?;
+        Ok(())
+    }
+
     /// Calls `visit` with every record after the snapshot, or with all records if there is none, in
     /// order and with positions. Then opens the log for appending, and begins the directory's next
     /// life at the log's end. If an earlier life crashed between a snapshot and the cut after it,
@@ -146,6 +166,8 @@ impl Opening {
     /// As [`Log::open`].
     pub fn replay(self, visit: &mut Visit<'_>) -> Result<Store, StorageError> {
         let Opening { mut identity, snapshot, snapshots, disk, options, .. } = self;
+        // The state was opened without those that are left.
+        snapshots.discard_prepared()?;
         let from =
             snapshot.as_ref().map_or(LogPosition::default(), |newest| newest.info().position);
         let mut log = Log::open(disk.clone(), options, identity.directory, from, visit)?;

@@ -10,11 +10,13 @@
 
 mod file;
 mod lineage;
+mod prepared;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use file::{SnapshotInfo, SnapshotReader};
 pub use lineage::{Cut, Lineage};
+pub use prepared::PreparedSnapshot;
 
 use super::StorageError;
 use super::disk::{self, Disk, Mode, Named};
@@ -238,6 +240,19 @@ impl SnapshotWriter {
         let adopted = self.snapshots.adopt(&info.file, info.clone())?;
         self.file = None;
         Ok(adopted)
+    }
+
+    /// Makes the snapshot durable under a name by which it does not count. It refers to checkpoint
+    /// `number` of a state machine, and counts once the machine has that.
+    ///
+    /// # Errors
+    /// If the disk fails or is full.
+    pub fn prepare(mut self, number: u64) -> Result<PreparedSnapshot, StorageError> {
+        let file = self.file.as_mut().expect("there until finished");
+        let info = file.finish()?;
+        let prepared = PreparedSnapshot::make(&self.snapshots, info, number)?;
+        self.file = None;
+        Ok(prepared)
     }
 }
 
